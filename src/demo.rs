@@ -1,0 +1,4 @@
+//! placeholder
+pub fn run() -> Result<(), String> {
+    Ok(())
+}

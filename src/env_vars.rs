@@ -1,0 +1,43 @@
+//! Every environment variable the program reads or sets, in one table.
+
+/// One environment variable: its name and what it does, as `--help` shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// The name, as it stands in the environment.
+    pub name: &'static str,
+    /// What it does, its default included.
+    pub meaning: &'static str,
+}
+
+/// Moves the data folder.
+pub const HOME: Variable = Variable {
+    name: "OUMI_MCP_HOME",
+    meaning: "Folder for the registry and the jobs' logs; an absolute path. Default: ~/.cache/oumi-mcp",
+};
+
+/// Names the `oumi` program.
+pub const OUMI: Variable = Variable {
+    name: "OUMI_MCP_OUMI",
+    meaning: "Path of the `oumi` program. Default: looked for on PATH, then where pip, uv, pipx and conda put it",
+};
+
+/// Names the `sky` program.
+pub const SKY: Variable = Variable {
+    name: "OUMI_MCP_SKY",
+    meaning: "Path of SkyPilot's `sky` program. Default: looked for like `oumi`",
+};
+
+/// Sets how much the server logs on stderr.
+pub const LOG: Variable = Variable {
+    name: "OUMI_MCP_LOG",
+    meaning: "What is logged on stderr: error, warn, info, debug, trace or off. Default: warn",
+};
+
+/// Set for every process of a job: the job's own folder. It is how a process is known to belong to a job.
+pub const JOB_DIR: Variable = Variable {
+    name: "OUMI_MCP_JOB_DIR",
+    meaning: "Set by the server for the processes of a job: the job's own folder",
+};
+
+/// Every variable above, in the order in which `--help` lists them.
+pub const ALL: &[Variable] = &[HOME, OUMI, SKY, LOG, JOB_DIR];

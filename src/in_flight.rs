@@ -1,0 +1,112 @@
+//! The launches under way in this server: who waits for them, and whether they are to be cancelled as soon as they end.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::launcher::{CancelOutcome, JobIdentity};
+
+/// How a launch ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LaunchOutcome {
+    /// It runs, as this job.
+    Launched(JobIdentity),
+    /// It failed, for this reason.
+    Failed(String),
+    /// A cancel came meanwhile, and has been carried out like this.
+    Cancelled(CancelOutcome),
+    /// A cancel came meanwhile, and did not succeed: the job may be running.
+    CancelFailed(String),
+}
+
+/// Watches one launch; holds its outcome once it has ended.
+pub type LaunchWatch = watch::Receiver<Option<LaunchOutcome>>;
+
+#[derive(Debug)]
+struct Entry {
+    cancel_requested: bool,
+    outcome: watch::Sender<Option<LaunchOutcome>>,
+}
+
+/// The map of launches under way. An entry lives from just before a launch is set going until who the job became is
+/// written; from then on the launcher is the one source of truth.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight {
+    entries: Arc<Mutex<HashMap<String, Entry>>>,
+}
+
+impl InFlight {
+    /// Enters a launch. Nothing when one of that id is under way already.
+    pub fn begin(&self, job_id: &str) -> Option<LaunchWatch> {
+        let mut entries = self.entries();
+        if entries.contains_key(job_id) {
+            return None;
+        }
+        let (outcome, watch) = watch::channel(None);
+        entries.insert(
+            job_id.to_owned(),
+            Entry {
+                cancel_requested: false,
+                outcome,
+            },
+        );
+        Some(watch)
+    }
+
+    /// Asks that the job be cancelled as soon as its launch has ended. Nothing when no launch of it is under way.
+    pub fn request_cancel(&self, job_id: &str) -> Option<LaunchWatch> {
+        let mut entries = self.entries();
+        let entry = entries.get_mut(job_id)?;
+        entry.cancel_requested = true;
+        Some(entry.outcome.subscribe())
+    }
+
+    /// Whether a cancel was asked for.
+    pub fn cancel_requested(&self, job_id: &str) -> bool {
+        self.entries()
+            .get(job_id)
+            .is_some_and(|entry| entry.cancel_requested)
+    }
+
+    /// Ends a launch and tells who waits for it. Refused, and false, when a cancel was asked for that the outcome does not
+    /// honour: between the last look at the request and this call no cancel can be lost.
+    pub fn evict(&self, job_id: &str, outcome: LaunchOutcome) -> bool {
+        let mut entries = self.entries();
+        let cancelled = entries
+            .get(job_id)
+            .is_some_and(|entry| entry.cancel_requested);
+        if cancelled && matches!(outcome, LaunchOutcome::Launched(_)) {
+            return false;
+        }
+        if let Some(entry) = entries.remove(job_id) {
+            entry.outcome.send_replace(Some(outcome));
+        }
+        true
+    }
+
+    /// Evicts every launch whose job is not in the registry any more.
+    pub fn retain(&self, is_known: impl Fn(&str) -> bool) {
+        self.entries().retain(|job_id, _| is_known(job_id));
+    }
+
+    /// Whether a launch of that id is under way.
+    pub fn contains(&self, job_id: &str) -> bool {
+        self.entries().contains_key(job_id)
+    }
+
+    /// How many launches are under way.
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// No launch is under way.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        // No code under this lock can leave the map half-changed.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,242 @@
+//! The one source of how a job is: the [`Launcher`] trait and the words it speaks.
+
+pub mod job_dir;
+pub mod local;
+pub mod processes;
+pub mod programs;
+pub mod supervisor;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::config::{Config, OumiCommand};
+use crate::logs::LogTail;
+use job_dir::JobLock;
+
+/// What a launcher answers, later.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, LauncherError>> + Send + 'a>>;
+
+/// The state of a job: Oumi's own words, and `UNKNOWN` for one whose end nobody saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[schemars(inline)]
+pub enum JobState {
+    /// Not running yet: the launch is under way, or the job waits for its turn.
+    Pending,
+    /// It runs.
+    Running,
+    /// It ended well.
+    Succeeded,
+    /// It ended badly.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+    /// Nobody can say.
+    #[default]
+    Unknown,
+}
+
+/// Who a job is, as far as it is known: what a launcher is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct JobIdentity {
+    /// Our id; empty for a job that was started elsewhere.
+    pub job_id: String,
+    /// The cloud, lower case; `local` is this machine.
+    pub cloud: String,
+    /// The cluster; empty for a job on this machine.
+    pub cluster: String,
+    /// The launcher's id; empty until the launch has ended.
+    pub oumi_job_id: String,
+}
+
+/// How a job is, in the launcher's words and in ours.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobStatus {
+    /// The launcher's own word.
+    pub status: String,
+    /// What that word means.
+    pub state: JobState,
+    /// Nothing more will happen to it.
+    pub is_done: bool,
+    /// A sentence more, where there is one: the launcher's last line, the reason of a failure.
+    pub message: Option<String>,
+    /// What else is known: times, exit codes, resources.
+    pub metadata: Map<String, Value>,
+    /// Where its log is.
+    pub log_file: String,
+    /// What the reader should know beside.
+    pub warnings: Vec<String>,
+}
+
+impl JobStatus {
+    /// A status with the launcher's word and what it means; the rest is empty.
+    pub fn new(status: &str, state: JobState, is_done: bool) -> Self {
+        Self {
+            status: status.to_owned(),
+            state,
+            is_done,
+            message: None,
+            metadata: Map::new(),
+            log_file: String::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+/// A job in a list, with how it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedJob {
+    /// Who it is; without our id when it was started elsewhere.
+    pub identity: JobIdentity,
+    /// How it is.
+    pub status: JobStatus,
+}
+
+/// What a launcher found when it was asked for everything it knows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Listing {
+    /// The jobs.
+    pub jobs: Vec<ListedJob>,
+    /// What could not be found out, and what else the reader should know.
+    pub warnings: Vec<String>,
+}
+
+/// The size of what a cloud job runs on; all of it optional.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Such as `A100:8`.
+    pub accelerators: Option<String>,
+    /// How many nodes; none means one.
+    pub num_nodes: Option<u32>,
+    /// Spot or pre-emptible machines.
+    pub use_spot: bool,
+    /// GiB of disk.
+    pub disk_size: Option<u32>,
+}
+
+/// Everything a launcher needs to know to start a job.
+#[derive(Clone)]
+pub struct LaunchSpec {
+    /// Who the job will be; the cluster may still be empty.
+    pub identity: JobIdentity,
+    /// What Oumi is to do.
+    pub command: OumiCommand,
+    /// The config, read.
+    pub config: Config,
+    /// The caller's project folder, absolute.
+    pub client_cwd: PathBuf,
+    /// What the caller asked for to run it on.
+    pub resources: Resources,
+    /// The caller's environment variables. Their values are secret.
+    pub envs: BTreeMap<String, String>,
+    /// The caller's file mounts, remote path to local path.
+    pub file_mounts: BTreeMap<String, String>,
+    /// Replaces the generated setup script of a wrapped training config.
+    pub setup_script: Option<String>,
+    /// Replaces the generated run script of a wrapped training config.
+    pub run_script: Option<String>,
+}
+
+/// What a launcher would do for a spec: shown by a dry run, and carried out by [`Launcher::start`].
+#[derive(Clone)]
+pub struct LaunchPlan {
+    /// The exact command line that would run.
+    pub command_line: String,
+    /// The cluster it would run on; empty on this machine.
+    pub cluster: String,
+    /// For a cloud: the job config that would be launched, values of `envs` hidden.
+    pub job_config: Option<Value>,
+    /// What the caller asked for and will not get, and what else is worth knowing beforehand.
+    pub warnings: Vec<String>,
+    /// Why it cannot be started as things are. Empty when it can.
+    pub obstacle: Option<String>,
+    /// The supervised process.
+    pub process: supervisor::Supervised,
+}
+
+/// How a cancel went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// It is over: the job has ended and nothing of it is left.
+    Cancelled {
+        /// A sentence more, where there is one.
+        message: Option<String>,
+    },
+    /// It was asked to stop and has not yet.
+    Stopping {
+        /// What is left, and what to do next.
+        message: String,
+    },
+    /// It had ended before, with the status given.
+    AlreadyDone {
+        /// The launcher's word.
+        status: String,
+        /// What that word means.
+        state: JobState,
+        /// A sentence more, where there is one.
+        message: Option<String>,
+    },
+}
+
+/// A launcher could not answer. The text is what a person reads, and says what to do next where that is known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LauncherError {
+    /// A program it needs is not on this machine.
+    #[error("{0}")]
+    ProgramMissing(String),
+    /// It does not know the job.
+    #[error("{0}")]
+    NotFound(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl LauncherError {
+    /// A failure with its text.
+    pub fn failed(text: impl ToString) -> Self {
+        Self::Failed(text.to_string())
+    }
+}
+
+/// Starts jobs, and is the only one that knows how they are. It knows nothing of the registry.
+///
+/// A launch has two halves, so that it can survive the server: [`start`](Self::start) sets it going, and
+/// [`settle`](Self::settle), in this server or the next, waits for its end and says who the job became.
+pub trait Launcher: Send + Sync {
+    /// The clouds it serves, by the names Oumi gives them.
+    fn clouds(&self) -> &'static [&'static str];
+
+    /// What it would do for `spec`. Nothing is started or written.
+    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan>;
+
+    /// Sets the launch going; it goes on whatever becomes of this process. `lock` is the job's and goes with it.
+    fn start<'a>(
+        &'a self,
+        identity: &'a JobIdentity,
+        plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Answer<'a, ()>;
+
+    /// Waits for the end of a launch that was set going, and says who the job became. An error is the launch's failure.
+    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity>;
+
+    /// How a job is.
+    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus>;
+
+    /// How all jobs are: those of `known`, and those started elsewhere where the launcher sees them.
+    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing>;
+
+    /// The last `lines` lines of a job's log.
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail>;
+
+    /// Ends a job, and tells the truth about it after at most half a minute. One whose launch was never set going is
+    /// marked as cancelled.
+    fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
+}

@@ -1,0 +1,534 @@
+//! Jobs on this machine: a supervised process each.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::job_dir::{EndRequest, ExitRecord, JobDir, JobLock};
+use super::processes::{Ending, Processes};
+use super::{
+    Answer, CancelOutcome, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec, Launcher,
+    LauncherError, ListedJob, Listing, programs, supervisor,
+};
+use crate::config::{ConfigKind, expand_home};
+use crate::logs::{LogTail, tail_file};
+use crate::paths::DataFolder;
+
+/// The name of this machine among the clouds.
+pub const LOCAL: &str = "local";
+
+/// How long a cancel waits for the processes to end before it says what is left.
+const CANCEL_WAIT: Duration = Duration::from_secs(10);
+const CANCEL_LOOK: Duration = Duration::from_millis(50);
+
+/// Runs jobs on this machine under a supervisor each.
+#[derive(Debug, Clone)]
+pub struct LocalLauncher {
+    folder: DataFolder,
+    supervisor: PathBuf,
+}
+
+impl LocalLauncher {
+    /// A launcher whose jobs live in `folder`. `supervisor` is the program to run as `supervise`: this one.
+    pub fn new(folder: DataFolder, supervisor: PathBuf) -> Self {
+        Self { folder, supervisor }
+    }
+
+    fn dir(&self, identity: &JobIdentity) -> Result<JobDir, LauncherError> {
+        job_dir(&self.folder, identity)
+    }
+}
+
+/// The folder of a job of ours.
+pub(super) fn job_dir(
+    folder: &DataFolder,
+    identity: &JobIdentity,
+) -> Result<JobDir, LauncherError> {
+    folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
+        LauncherError::NotFound(format!(
+            "{:?} is not the id of a job on this machine; call list_jobs for the ids",
+            identity.job_id
+        ))
+    })
+}
+
+/// Runs file work off the async threads.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LauncherError> + Send + 'static,
+) -> Result<T, LauncherError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(LauncherError::failed)?
+}
+
+impl Launcher for LocalLauncher {
+    fn clouds(&self) -> &'static [&'static str] {
+        &[LOCAL]
+    }
+
+    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
+        let (folder, spec) = (self.folder.clone(), spec.clone());
+        Box::pin(off_thread(move || {
+            let dir = job_dir(&folder, &spec.identity)?;
+            Ok(match spec.config.kind {
+                ConfigKind::Training => plan_training(&dir, &spec),
+                ConfigKind::Job => plan_job(&dir, &spec),
+            })
+        }))
+    }
+
+    fn start<'a>(
+        &'a self,
+        identity: &'a JobIdentity,
+        plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let dir = self.dir(identity)?;
+            supervisor::start(&self.supervisor, &dir, lock, plan.process)
+                .await
+                .map_err(LauncherError::failed)
+        })
+    }
+
+    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+        // The id of a job on this machine is ours; there is nothing to wait for.
+        let settled = JobIdentity {
+            oumi_job_id: identity.job_id.clone(),
+            ..identity.clone()
+        };
+        Box::pin(std::future::ready(Ok(settled)))
+    }
+
+    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
+        let dir = self.dir(identity);
+        Box::pin(off_thread(move || look(&dir?, &mut None)))
+    }
+
+    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
+        let (folder, known) = (self.folder.clone(), known.to_vec());
+        Box::pin(off_thread(move || {
+            let mut processes = None;
+            let mut listing = Listing::default();
+            for identity in known {
+                match job_dir(&folder, &identity).and_then(|dir| look(&dir, &mut processes)) {
+                    Ok(status) => listing.jobs.push(ListedJob { identity, status }),
+                    Err(error) => listing
+                        .warnings
+                        .push(format!("job {}: {error}", identity.job_id)),
+                }
+            }
+            Ok(listing)
+        }))
+    }
+
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail> {
+        let dir = self.dir(identity);
+        Box::pin(off_thread(move || read_log(&dir?, lines)))
+    }
+
+    fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome> {
+        Box::pin(async move { cancel(self.dir(identity)?, force).await })
+    }
+}
+
+/// The tail of the output of a supervised process.
+pub(super) fn read_log(dir: &JobDir, lines: usize) -> Result<LogTail, LauncherError> {
+    let path = dir.log_path();
+    tail_file(&path, lines).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => LauncherError::NotFound(format!(
+            "no log of this job is left: {} does not exist",
+            path.display()
+        )),
+        _ => LauncherError::failed(format!("cannot read {}: {error}", path.display())),
+    })
+}
+
+fn plan_training(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
+    let (program, obstacle) = match programs::find_oumi(&spec.client_cwd) {
+        Ok(path) => (path, None),
+        Err(missing) => (PathBuf::from("oumi"), Some(missing.to_string())),
+    };
+    let mut argv = vec![
+        program.display().to_string(),
+        spec.command.subcommand().to_owned(),
+        "-c".to_owned(),
+    ];
+    argv.push(spec.config.path.display().to_string());
+    let mut envs = BTreeMap::new();
+    if let Some(path) = programs::path_with_folder_of(&program) {
+        envs.insert("PATH".to_owned(), path);
+    }
+    // Where Oumi writes one log a rank.
+    envs.insert(
+        "OUMI_LOGGING_DIR".to_owned(),
+        dir.path().join("logs").display().to_string(),
+    );
+    envs.extend(spec.envs.clone());
+    let steps = vec![supervisor::Step {
+        name: "run".to_owned(),
+        argv,
+    }];
+    LaunchPlan {
+        obstacle,
+        ..local_plan(spec, steps, spec.client_cwd.clone(), envs, Vec::new())
+    }
+}
+
+fn plan_job(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
+    let working_dir = spec
+        .config
+        .text("working_dir")
+        .map_or_else(PathBuf::new, expand_home);
+    let mut steps = Vec::new();
+    let mut files = Vec::new();
+    for name in ["setup", "run"] {
+        let Some(script) = spec
+            .config
+            .text(name)
+            .filter(|script| !script.trim().is_empty())
+        else {
+            continue;
+        };
+        // In a file, since a script may be longer than an argument can be.
+        let path = dir.path().join(format!("{name}.sh"));
+        let argv = vec!["bash".to_owned(), path.display().to_string()];
+        steps.push(supervisor::Step {
+            name: name.to_owned(),
+            argv,
+        });
+        files.push((path, script.to_owned()));
+    }
+    let mut envs = config_envs(spec);
+    envs.extend(spec.envs.clone());
+    let obstacle = if steps.is_empty() {
+        Some(format!(
+            "the job config {} has neither `setup` nor `run`; give it a `run`",
+            spec.config.path.display()
+        ))
+    } else {
+        which::which("bash")
+            .err()
+            .map(|_| "bash was not found on PATH; a job config is run by it".to_owned())
+    };
+    LaunchPlan {
+        obstacle,
+        ..local_plan(spec, steps, spec.client_cwd.join(working_dir), envs, files)
+    }
+}
+
+/// The `envs` of a job config, as text.
+fn config_envs(spec: &LaunchSpec) -> BTreeMap<String, String> {
+    let envs = spec.config.document.get("envs").and_then(Value::as_object);
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned)
+    };
+    envs.into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), text(value)))
+        .collect()
+}
+
+fn local_plan(
+    spec: &LaunchSpec,
+    steps: Vec<supervisor::Step>,
+    working_dir: PathBuf,
+    envs: BTreeMap<String, String>,
+    files: Vec<(PathBuf, String)>,
+) -> LaunchPlan {
+    let line = |step: &supervisor::Step| {
+        shlex::try_join(step.argv.iter().map(String::as_str)).unwrap_or_default()
+    };
+    LaunchPlan {
+        command_line: steps.iter().map(line).collect::<Vec<_>>().join(" && "),
+        cluster: String::new(),
+        job_config: None,
+        warnings: inapplicable(spec),
+        obstacle: None,
+        process: supervisor::Supervised {
+            plan: supervisor::Plan {
+                steps,
+                working_dir,
+                cancel_ends_tree: true,
+                remove_afterwards: Vec::new(),
+            },
+            envs,
+            files,
+        },
+    }
+}
+
+/// What was asked for and means nothing on this machine.
+fn inapplicable(spec: &LaunchSpec) -> Vec<String> {
+    let mut ignored: Vec<&str> = Vec::new();
+    let document = &spec.config.document;
+    let resources = document.get("resources");
+    let asked = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
+    let filled = |key: &str| {
+        document
+            .get(key)
+            .is_some_and(|value| value.as_object().is_some_and(|map| !map.is_empty()))
+    };
+    if filled("file_mounts") || !spec.file_mounts.is_empty() {
+        ignored.push("file_mounts");
+    }
+    if filled("storage_mounts") {
+        ignored.push("storage_mounts");
+    }
+    let nodes_in_config = document
+        .get("num_nodes")
+        .and_then(Value::as_u64)
+        .unwrap_or(1);
+    if nodes_in_config > 1 || spec.resources.num_nodes.is_some_and(|nodes| nodes > 1) {
+        ignored.push("num_nodes");
+    }
+    if asked(resources.and_then(|resources| resources.get("accelerators")))
+        || spec.resources.accelerators.is_some()
+    {
+        ignored.push("accelerators");
+    }
+    if resources
+        .and_then(|resources| resources.get("use_spot"))
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
+        || spec.resources.use_spot
+    {
+        ignored.push("use_spot");
+    }
+    if spec.resources.disk_size.is_some() {
+        ignored.push("disk_size");
+    }
+    if spec.setup_script.is_some() {
+        ignored.push("setup_script");
+    }
+    if spec.run_script.is_some() {
+        ignored.push("run_script");
+    }
+    if !spec.identity.cluster.is_empty() {
+        ignored.push("cluster_name");
+    }
+    let mut warnings: Vec<String> = ignored
+        .iter()
+        .map(|what| format!("`{what}` has no meaning for a job on this machine and is ignored"))
+        .collect();
+    if let Some(cloud) = spec.config.cloud().filter(|cloud| cloud != LOCAL) {
+        warnings.push(format!(
+            "the config asks for cloud `{cloud}`, but the job runs on this machine, because `cloud` is `{LOCAL}`; pass \
+             cloud=\"{cloud}\" to run it there"
+        ));
+    }
+    warnings
+}
+
+/// How the job in `dir` is: its exit record, else its lock, else its processes, else nobody knows. The processes are
+/// looked at when they are needed first, and kept for the next job of a list.
+fn look(dir: &JobDir, processes: &mut Option<Processes>) -> Result<JobStatus, LauncherError> {
+    let mut found = || -> io::Result<JobStatus> {
+        if let Some(record) = dir.exit_record()? {
+            return Ok(ended(&record));
+        }
+        if dir.is_locked()? {
+            return Ok(running(dir));
+        }
+        // It may have ended between the two looks.
+        if let Some(record) = dir.exit_record()? {
+            return Ok(ended(&record));
+        }
+        if dir.exists() {
+            let processes = match processes {
+                Some(processes) => processes,
+                None => processes.insert(Processes::look(true)?),
+            };
+            if !processes.of_job(dir.path()).is_empty() {
+                return Ok(running(dir));
+            }
+        }
+        Ok(lost())
+    };
+    let mut status = found().map_err(|error| {
+        LauncherError::failed(format!("cannot read {}: {error}", dir.path().display()))
+    })?;
+    status.log_file = dir.log_path().display().to_string();
+    Ok(status)
+}
+
+fn running(dir: &JobDir) -> JobStatus {
+    let mut status = JobStatus::new("running", JobState::Running, false);
+    if let Ok(Some(_)) = dir.end_request() {
+        status.message = Some(
+            "it was asked to stop and has not yet; cancel_job with force=true ends it".to_owned(),
+        );
+    }
+    status
+}
+
+fn lost() -> JobStatus {
+    let mut status = JobStatus::new("lost", JobState::Unknown, true);
+    status.message =
+        Some("nothing of it runs any more, and nobody saw how it ended; read its log".to_owned());
+    status
+}
+
+fn ended(record: &ExitRecord) -> JobStatus {
+    let (word, state) = match record {
+        _ if record.cancelled => ("cancelled", JobState::Cancelled),
+        _ if record.succeeded() => ("completed", JobState::Succeeded),
+        _ => ("failed", JobState::Failed),
+    };
+    let mut status = JobStatus::new(word, state, true);
+    if state == JobState::Failed {
+        status.message = Some(record.describe());
+    }
+    status
+        .metadata
+        .insert("ended_at".to_owned(), record.ended_at.clone().into());
+    for (key, value) in [("exit_code", record.code), ("signal", record.signal)] {
+        if let Some(value) = value {
+            status.metadata.insert(key.to_owned(), value.into());
+        }
+    }
+    status
+}
+
+/// Ends the job in `dir`. The supervisor does it; where that is dead, this does.
+async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, LauncherError> {
+    let deadline = Instant::now() + CANCEL_WAIT;
+    let mut ending = Ending::default();
+    let mut asked = false;
+    loop {
+        let (looked_at, was_asked) = (dir.clone(), asked);
+        let (step, used) = off_thread(move || {
+            let step = cancel_step(&looked_at, force, was_asked, &mut ending)?;
+            Ok((step, ending))
+        })
+        .await?;
+        ending = used;
+        asked = true;
+        match step {
+            CancelStep::Over(outcome) => return Ok(outcome),
+            CancelStep::Left(left) if Instant::now() >= deadline => {
+                return Ok(still_stopping(left, force));
+            }
+            CancelStep::Left(_) => tokio::time::sleep(CANCEL_LOOK).await,
+        }
+    }
+}
+
+enum CancelStep {
+    Over(CancelOutcome),
+    Left(usize),
+}
+
+fn cancel_step(
+    dir: &JobDir,
+    force: bool,
+    asked: bool,
+    ending: &mut Ending,
+) -> Result<CancelStep, LauncherError> {
+    let failed = |error: io::Error| {
+        LauncherError::failed(format!("cannot cancel {}: {error}", dir.path().display()))
+    };
+    if let Some(record) = dir.exit_record().map_err(failed)? {
+        return after_the_end(dir, &record, force, asked, ending);
+    }
+    if !dir.exists() {
+        return Ok(CancelStep::Over(already_done(&lost())));
+    }
+    if !asked {
+        dir.request_end(EndRequest { force }).map_err(failed)?;
+    }
+    if supervisor::nudge(dir) {
+        let processes = Processes::look(false).map_err(failed)?;
+        return Ok(CancelStep::Left(
+            dir.supervisor_pid()
+                .map_or(0, |pid| processes.descendants(pid).len()),
+        ));
+    }
+    // The supervisor is dead, or never was: what is left is found by its mark, and how it ended is for us to write.
+    let members = Processes::look(true).map_err(failed)?.of_job(dir.path());
+    if !members.is_empty() {
+        ending.signal(&members, force);
+        return Ok(CancelStep::Left(members.len()));
+    }
+    // The supervisor may have ended just now, and written how.
+    if let Some(record) = dir.exit_record().map_err(failed)? {
+        return after_the_end(dir, &record, force, asked, ending);
+    }
+    if dir.is_locked().map_err(failed)? {
+        return Ok(CancelStep::Left(1));
+    }
+    let never_ran = !dir.log_path().exists();
+    if never_ran || asked {
+        dir.write_exit_record(&ExitRecord::cancelled("run"))
+            .map_err(failed)?;
+        return Ok(CancelStep::Over(CancelOutcome::Cancelled { message: None }));
+    }
+    dir.clear_end_request().map_err(failed)?;
+    Ok(CancelStep::Over(already_done(&lost())))
+}
+
+/// A job that has ended is not cancelled; but what it left running can be ended, when that is insisted on.
+fn after_the_end(
+    dir: &JobDir,
+    record: &ExitRecord,
+    force: bool,
+    asked: bool,
+    ending: &mut Ending,
+) -> Result<CancelStep, LauncherError> {
+    let mut left = HashSet::new();
+    if dir.is_locked().unwrap_or(false) {
+        left = Processes::look(true)
+            .map_err(LauncherError::failed)?
+            .of_job(dir.path());
+        left.retain(|pid| Some(*pid) != dir.supervisor_pid());
+    }
+    if force && !left.is_empty() {
+        ending.signal(&left, true);
+        return Ok(CancelStep::Left(left.len()));
+    }
+    if asked && record.cancelled {
+        return Ok(CancelStep::Over(CancelOutcome::Cancelled { message: None }));
+    }
+    let mut outcome = already_done(&ended(record));
+    if let CancelOutcome::AlreadyDone { message, .. } = &mut outcome
+        && !left.is_empty()
+    {
+        *message = Some(format!(
+            "{} of the processes it started still run; call cancel_job again with force=true to end them",
+            left.len()
+        ));
+    }
+    Ok(CancelStep::Over(outcome))
+}
+
+fn already_done(status: &JobStatus) -> CancelOutcome {
+    CancelOutcome::AlreadyDone {
+        status: status.status.clone(),
+        state: status.state,
+        message: status.message.clone(),
+    }
+}
+
+fn still_stopping(left: usize, force: bool) -> CancelOutcome {
+    let processes = if left == 1 {
+        "1 process is".to_owned()
+    } else {
+        format!("{left} processes are")
+    };
+    let next = if force {
+        "they were killed and are not gone yet; call poll_status to see when they are"
+    } else {
+        "call cancel_job again with force=true to kill what is left, or poll_status to see whether it ends by itself"
+    };
+    CancelOutcome::Stopping {
+        message: format!(
+            "it was asked to stop, and {processes} still there after {} s; {next}",
+            CANCEL_WAIT.as_secs()
+        ),
+    }
+}

@@ -1,0 +1,538 @@
+//! How a job comes to be: what is checked, what a dry run shows, and the launch, which a cancel or a crash may cut across.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{SecondsFormat, Utc};
+
+use super::answers::{JobAnswer, RunAnswer};
+use super::requests::RunRequest;
+use super::{Found, JobService, LAUNCH_WAIT, next_step, outcome_within};
+use crate::config::{Config, OumiCommand};
+use crate::in_flight::{LaunchOutcome, LaunchWatch};
+use crate::launcher::job_dir::{JobDir, JobLock};
+use crate::launcher::{
+    CancelOutcome, JobIdentity, LaunchPlan, LaunchSpec, Launcher, LauncherError, Resources,
+};
+use crate::registry::{IdentityUpdate, JobRecord, RegistryError};
+
+/// What `user_confirmation` must be for a real launch.
+const CONFIRMATION: &str = "EXECUTE";
+/// The longest job id, in bytes: it is a folder's name.
+const MAX_JOB_ID_BYTES: usize = 128;
+/// How long a look at a job waits for a launch that an earlier server began and that may have ended since.
+const TAKE_UP_WAIT: Duration = Duration::from_secs(2);
+/// The waits before a cancel that failed right after a launch is tried again.
+const CANCEL_RETRIES: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+];
+/// The waits before a registry that could not be written is tried again: what is launched must not be forgotten.
+const RECORD_RETRIES: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(20),
+];
+
+impl JobService {
+    /// Runs a job, or shows what would be run.
+    pub async fn run(&self, request: RunRequest) -> RunAnswer {
+        match self.prepare(&request).await {
+            Ok((spec, plan)) => self.run_prepared(&request, spec, plan).await,
+            Err(error) => RunAnswer {
+                status: "error".to_owned(),
+                dry_run: request.dry_run,
+                command: request.command,
+                config_path: request.config_path,
+                cloud: request.cloud,
+                cluster_name: request.cluster_name,
+                ..RunAnswer::failure(error)
+            },
+        }
+    }
+
+    /// Checks the request, the config first, and asks the launcher what it would do.
+    async fn prepare(&self, request: &RunRequest) -> Result<(LaunchSpec, LaunchPlan), String> {
+        let (config_path, client_cwd) = (request.config_path.clone(), request.client_cwd.clone());
+        let config = tokio::task::spawn_blocking(move || Config::read(&config_path, &client_cwd))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        let command = OumiCommand::parse(&request.command).ok_or_else(|| {
+            format!(
+                "`command` {:?} is not known; use one of: {}",
+                request.command,
+                OumiCommand::names()
+            )
+        })?;
+        if request.num_nodes == 0 {
+            return Err("`num_nodes` must be 1 or more, not 0".to_owned());
+        }
+        let envs = request.envs.clone().unwrap_or_default();
+        check_envs(&envs)?;
+        let job_id = match request.job_name.as_deref().filter(|name| !name.is_empty()) {
+            Some(name) => job_id_from_name(name)?,
+            None => new_job_id(command),
+        };
+        let cloud = request.cloud.trim().to_lowercase();
+        let launcher = self.launcher(&cloud)?;
+        let spec = LaunchSpec {
+            identity: JobIdentity {
+                job_id,
+                cloud,
+                cluster: request.cluster_name.trim().to_owned(),
+                oumi_job_id: String::new(),
+            },
+            command,
+            config,
+            client_cwd: PathBuf::from(&request.client_cwd),
+            resources: Resources {
+                accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
+                num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
+                use_spot: request.use_spot,
+                disk_size: request.disk_size,
+            },
+            envs,
+            file_mounts: request.file_mounts.clone().unwrap_or_default(),
+            setup_script: request.setup_script.clone(),
+            run_script: request.run_script.clone(),
+        };
+        let plan = launcher
+            .plan(&spec)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok((spec, plan))
+    }
+
+    async fn run_prepared(
+        &self,
+        request: &RunRequest,
+        spec: LaunchSpec,
+        plan: LaunchPlan,
+    ) -> RunAnswer {
+        let known = RunAnswer {
+            job_id: spec.identity.job_id.clone(),
+            dry_run: request.dry_run,
+            command: spec.command.to_string(),
+            config_path: spec.config.path.display().to_string(),
+            cloud: spec.identity.cloud.clone(),
+            cluster_name: plan.cluster.clone(),
+            model_name: spec.config.model_name.clone(),
+            cluster: plan.cluster.clone(),
+            command_line: plan.command_line.clone(),
+            output_dir: spec.config.output_dir.clone(),
+            config_kind: Some(spec.config.kind),
+            warnings: plan.warnings.clone(),
+            ..RunAnswer::default()
+        };
+        if request.dry_run {
+            let mut answer = RunAnswer {
+                success: true,
+                status: "dry_run".to_owned(),
+                message: dry_run_message(&spec, &plan),
+                job_config: plan.job_config,
+                ..known
+            };
+            // There is no such job: the id of a preview names nothing.
+            answer.job_id = request
+                .job_name
+                .as_ref()
+                .map_or_else(String::new, |_| spec.identity.job_id);
+            answer.warnings.extend(
+                plan.obstacle
+                    .map(|obstacle| format!("it cannot be launched as things are: {obstacle}")),
+            );
+            return answer;
+        }
+        if !request.confirm || request.user_confirmation != CONFIRMATION {
+            let error = format!(
+                "nothing was started: a real launch needs confirm=true and user_confirmation=\"{CONFIRMATION}\"; show the \
+                 user a dry_run first and set them once the user has agreed"
+            );
+            return RunAnswer {
+                job_id: String::new(),
+                status: "blocked".to_owned(),
+                error: Some(error),
+                ..known
+            };
+        }
+        if let Some(obstacle) = plan.obstacle {
+            return RunAnswer {
+                job_id: String::new(),
+                status: "error".to_owned(),
+                error: Some(obstacle),
+                ..known
+            };
+        }
+        match self.submit(spec, plan).await {
+            Ok((identity, watch)) => self.submitted(known, identity, watch).await,
+            Err(error) => RunAnswer {
+                job_id: String::new(),
+                status: "error".to_owned(),
+                error: Some(error.to_string()),
+                ..known
+            },
+        }
+    }
+
+    /// Records who the job is, then sets its launch going.
+    async fn submit(
+        &self,
+        spec: LaunchSpec,
+        plan: LaunchPlan,
+    ) -> Result<(JobIdentity, LaunchWatch), RegistryError> {
+        let identity = JobIdentity {
+            cluster: plan.cluster.clone(),
+            ..spec.identity.clone()
+        };
+        let job_id = identity.job_id.clone();
+        let record = JobRecord {
+            job_id: job_id.clone(),
+            command: spec.command.to_string(),
+            config_path: spec.config.path.display().to_string(),
+            cloud: identity.cloud.clone(),
+            cluster_name: identity.cluster.clone(),
+            oumi_job_id: String::new(),
+            model_name: spec.config.model_name,
+            submit_time: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, false),
+            output_dir: spec.config.output_dir,
+            other: serde_json::Map::new(),
+        };
+        // Before the record, so that whoever finds the record finds the launch too.
+        let Some(watch) = self.inner.in_flight.begin(&job_id) else {
+            return Err(RegistryError::Duplicate(job_id));
+        };
+        let dir = self.dir(&job_id);
+        match self
+            .inner
+            .registry
+            .insert(record, move || make_job_dir(dir))
+            .await
+        {
+            Ok(lock) => {
+                let (service, launched) = (self.clone(), identity.clone());
+                tokio::spawn(async move { service.drive(launched, Some((plan, lock))).await });
+                Ok((identity, watch))
+            }
+            Err(error) => {
+                self.inner
+                    .in_flight
+                    .evict(&job_id, LaunchOutcome::Failed(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Waits a while for the launch, and says how the job is then.
+    async fn submitted(
+        &self,
+        known: RunAnswer,
+        identity: JobIdentity,
+        watch: LaunchWatch,
+    ) -> RunAnswer {
+        let outcome = outcome_within(watch, LAUNCH_WAIT).await;
+        let identity = match self.inner.registry.get(&identity.job_id).await {
+            Ok(Some(record)) => record.identity(),
+            _ => identity,
+        };
+        let status = match self.launcher(&identity.cloud) {
+            Ok(launcher) => launcher.status(&identity).await,
+            Err(error) => Err(LauncherError::Failed(error)),
+        };
+        let known = RunAnswer {
+            cluster_name: identity.cluster.clone(),
+            cluster: identity.cluster.clone(),
+            oumi_job_id: identity.oumi_job_id.clone(),
+            ..known
+        };
+        let failed = |reason: String| RunAnswer {
+            status: "failed".to_owned(),
+            error: Some(format!("{reason}; call get_job_logs for what was said")),
+            ..known.clone()
+        };
+        match outcome {
+            Some(LaunchOutcome::Failed(reason)) => return failed(reason),
+            Some(LaunchOutcome::CancelFailed(reason)) => return failed(reason),
+            _ => {}
+        }
+        match status {
+            Ok(status) => RunAnswer {
+                success: true,
+                launch_confirmed: !self.inner.in_flight.contains(&identity.job_id),
+                message: if self.inner.in_flight.contains(&identity.job_id) {
+                    "the launch is under way and its confirmation is pending; call poll_status with the job_id to see when \
+                     it is there"
+                        .to_owned()
+                } else {
+                    format!("the job was launched. {}", next_step(&status))
+                },
+                status: status.status,
+                warnings: known
+                    .warnings
+                    .iter()
+                    .cloned()
+                    .chain(status.warnings)
+                    .collect(),
+                ..known
+            },
+            Err(error) => RunAnswer {
+                success: true,
+                status: "unknown".to_owned(),
+                message: format!(
+                    "the job was submitted, but how it is could not be asked: {error}; call poll_status"
+                ),
+                ..known
+            },
+        }
+    }
+
+    /// Sees a launch through to its end: sets it going unless an earlier server did, waits, writes who the job became, and
+    /// honours a cancel that came meanwhile. Whatever happens, the entry in the map is gone afterwards.
+    async fn drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+        let in_flight = &self.inner.in_flight;
+        let job_id = identity.job_id.as_str();
+        let mut outcome = self.launch(&identity, start).await;
+        if let LaunchOutcome::Launched(settled) = &outcome {
+            // One that was asked of another server, or of one that died, stands beside the launch.
+            let kept = self.dir(job_id);
+            if tokio::task::spawn_blocking(move || kept.is_some_and(|dir| dir.is_cancel_kept()))
+                .await
+                .unwrap_or(false)
+            {
+                in_flight.request_cancel(job_id);
+            }
+            if in_flight.evict(job_id, outcome.clone()) {
+                return;
+            }
+            outcome = self.cancel_launched(settled).await;
+        }
+        // Where the cancel failed it stays kept: the next look at the job tries again.
+        if !matches!(outcome, LaunchOutcome::CancelFailed(_))
+            && let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await
+        {
+            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+        }
+        in_flight.evict(job_id, outcome);
+    }
+
+    async fn launch(
+        &self,
+        identity: &JobIdentity,
+        start: Option<(LaunchPlan, JobLock)>,
+    ) -> LaunchOutcome {
+        let launcher = match self.launcher(&identity.cloud) {
+            Ok(launcher) => launcher,
+            Err(error) => return LaunchOutcome::Failed(error),
+        };
+        if let Some((plan, lock)) = start {
+            if self.inner.in_flight.cancel_requested(&identity.job_id) {
+                // Nothing holds the lock any more, so that the launcher sees that the job never began.
+                drop(lock);
+                return outcome_of_cancel(launcher.cancel(identity, false).await);
+            }
+            if let Err(error) = launcher.start(identity, plan, lock).await {
+                return LaunchOutcome::Failed(error.to_string());
+            }
+        }
+        match launcher.settle(identity).await {
+            Ok(settled) => {
+                self.record(&settled).await;
+                LaunchOutcome::Launched(settled)
+            }
+            Err(error) => LaunchOutcome::Failed(error.to_string()),
+        }
+    }
+
+    /// Writes who the job became. Should that fail in the end, the next look at the job finds it out from the launch anew.
+    async fn record(&self, settled: &JobIdentity) {
+        let update = IdentityUpdate {
+            cluster_name: settled.cluster.clone(),
+            oumi_job_id: settled.oumi_job_id.clone(),
+        };
+        for wait in RECORD_RETRIES {
+            match self
+                .inner
+                .registry
+                .update(&settled.job_id, update.clone())
+                .await
+            {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is; trying again")
+                }
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Cancels a job whose launch has just ended. A cancel that fails is tried again: the job costs money meanwhile.
+    async fn cancel_launched(&self, settled: &JobIdentity) -> LaunchOutcome {
+        let launcher: &dyn Launcher = match self.launcher(&settled.cloud) {
+            Ok(launcher) => launcher.as_ref(),
+            Err(error) => return LaunchOutcome::CancelFailed(error),
+        };
+        let mut retries = CANCEL_RETRIES.into_iter();
+        loop {
+            match launcher.cancel(settled, false).await {
+                Ok(outcome) => return LaunchOutcome::Cancelled(outcome),
+                Err(error) => match retries.next() {
+                    Some(wait) => {
+                        tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
+                        tokio::time::sleep(wait).await;
+                    }
+                    None => {
+                        return LaunchOutcome::CancelFailed(format!(
+                            "the job was launched, and cancelling it failed: {error}; it may be running and cost money: \
+                             call cancel_job again"
+                        ));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Waits a moment for a launch that an earlier server began, where the record says that its end was not seen.
+    pub(super) async fn settled(&self, found: Found) -> Found {
+        let Some(record) = &found.record else {
+            return found;
+        };
+        let Some(watch) = self.take_up(std::slice::from_ref(record)).await.pop() else {
+            return found;
+        };
+        outcome_within(watch, TAKE_UP_WAIT).await;
+        match self.inner.registry.get(&record.job_id).await {
+            Ok(Some(record)) => Found {
+                identity: record.identity(),
+                record: Some(record),
+            },
+            _ => found,
+        }
+    }
+
+    /// Takes up the launches that an earlier server began and whose end is not recorded, and the cancels it did not carry
+    /// out. What is taken up now is returned; what is under way here already is not.
+    pub(super) async fn take_up(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
+        let looked_at: Vec<(JobRecord, JobDir)> = records
+            .iter()
+            .filter_map(|record| Some((record.clone(), self.dir(&record.job_id)?)))
+            .collect();
+        let is_open = |(record, dir): &(JobRecord, JobDir)| {
+            dir.exists() && (record.oumi_job_id.is_empty() || dir.is_cancel_kept())
+        };
+        let open = tokio::task::spawn_blocking(move || {
+            looked_at.into_iter().filter(is_open).collect::<Vec<_>>()
+        })
+        .await;
+        let mut taken_up = Vec::new();
+        for (record, _) in open.unwrap_or_default() {
+            if let Some(watch) = self.inner.in_flight.begin(&record.job_id) {
+                let (service, identity) = (self.clone(), record.identity());
+                tokio::spawn(async move { service.drive(identity, None).await });
+                taken_up.push(watch);
+            }
+        }
+        taken_up
+    }
+}
+
+fn outcome_of_cancel(cancelled: Result<CancelOutcome, LauncherError>) -> LaunchOutcome {
+    match cancelled {
+        Ok(outcome) => LaunchOutcome::Cancelled(outcome),
+        Err(error) => LaunchOutcome::CancelFailed(error.to_string()),
+    }
+}
+
+/// Makes the folder of a new job. One without a record was left by a server that died between the two, unless it lives.
+fn make_job_dir(dir: Option<JobDir>) -> Result<JobLock, String> {
+    let dir = dir.ok_or("the job id is no name for a folder; choose another job_name")?;
+    let failed = |error: std::io::Error| {
+        format!(
+            "cannot make the job's folder {}: {error}; check its permissions and free space",
+            dir.path().display()
+        )
+    };
+    if dir.exists() {
+        if dir.is_locked().map_err(failed)? {
+            return Err(format!(
+                "processes of an earlier job still use {}; choose another job_name",
+                dir.path().display()
+            ));
+        }
+        dir.remove().map_err(failed)?;
+    }
+    JobDir::create(dir.path())
+        .map(|(_, lock)| lock)
+        .map_err(failed)
+}
+
+fn new_job_id(command: OumiCommand) -> String {
+    let now = Utc::now().format("%Y%m%d_%H%M%S");
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("{command}_{now}_{}", &random[..6])
+}
+
+fn job_id_from_name(name: &str) -> Result<String, String> {
+    let cleaned = name.replace("..", "_").replace(['/', '\\'], "_");
+    let job_id = cleaned.trim_matches(['.', '_', '-', ' ']);
+    if job_id.is_empty() {
+        return Err(format!(
+            "`job_name` {name:?} leaves no name; use letters and digits"
+        ));
+    }
+    if job_id.chars().any(char::is_control) {
+        return Err(format!(
+            "`job_name` {name:?} holds control characters; use letters and digits"
+        ));
+    }
+    if job_id.len() > MAX_JOB_ID_BYTES {
+        return Err(format!(
+            "`job_name` is longer than {MAX_JOB_ID_BYTES} bytes; use a shorter one"
+        ));
+    }
+    Ok(job_id.to_owned())
+}
+
+/// The names only are ever spoken of: the values are secret.
+fn check_envs(envs: &BTreeMap<String, String>) -> Result<(), String> {
+    for (name, value) in envs {
+        let mut characters = name.chars();
+        let starts_well = characters
+            .next()
+            .is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+        if !starts_well || !characters.all(|other| other.is_ascii_alphanumeric() || other == '_') {
+            return Err(format!(
+                "`envs` has the name {name:?}, which no environment variable can have; use letters, digits and `_`"
+            ));
+        }
+        if value.contains('\0') {
+            return Err(format!(
+                "`envs` has a NUL character in the value of {name}; remove it"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn dry_run_message(spec: &LaunchSpec, plan: &LaunchPlan) -> String {
+    let place = if plan.cluster.is_empty() {
+        format!("on {}", spec.identity.cloud)
+    } else {
+        format!("on {}, cluster {}", spec.identity.cloud, plan.cluster)
+    };
+    format!(
+        "Dry run: nothing was started. Would run, {place}: {}\nModel: {}\nOutput: {}\nConfig: {} ({} config)\nShow this to \
+         the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\".",
+        plan.command_line,
+        spec.config.model_name,
+        spec.config.output_dir,
+        spec.config.path.display(),
+        match spec.config.kind {
+            crate::config::ConfigKind::Job => "job",
+            crate::config::ConfigKind::Training => "training",
+        },
+    )
+}

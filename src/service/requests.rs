@@ -1,0 +1,194 @@
+//! What the service is asked: the arguments of the tools, with their defaults.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::launcher::local::LOCAL;
+
+/// A job to run.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// Oumi YAML file, absolute or relative to client_cwd; `~` expands.
+    pub config_path: String,
+    /// train, evaluate (or eval), infer, synth, analyze, tune or quantize.
+    pub command: String,
+    /// Absolute path of the user's project folder.
+    pub client_cwd: String,
+    /// Preview only: nothing starts.
+    #[serde(default = "yes")]
+    pub dry_run: bool,
+    /// Must be true, with user_confirmation, for a real launch.
+    #[serde(default)]
+    pub confirm: bool,
+    /// Exactly EXECUTE for a real launch, once the user has agreed to the preview.
+    #[serde(default)]
+    pub user_confirmation: String,
+    /// Becomes the job id; unique. Default: made from command and time.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub job_name: Option<String>,
+    /// `local` is this machine; else a cloud such as gcp, aws, lambda, slurm.
+    #[serde(default = "local")]
+    pub cloud: String,
+    /// Cloud cluster to use or make. Default: a new one.
+    #[serde(default)]
+    pub cluster_name: String,
+    /// Such as A100:8. Cloud only.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub accelerators: Option<String>,
+    /// Cloud only.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1))]
+    pub num_nodes: u32,
+    /// Spot machines: cheaper, can be taken away. Cloud only.
+    #[serde(default)]
+    pub use_spot: bool,
+    /// GiB. Cloud only.
+    #[serde(default)]
+    #[schemars(with = "u32")]
+    pub disk_size: Option<u32>,
+    /// Environment variables for the job, over those of the config. Values are never shown or stored.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub envs: Option<BTreeMap<String, String>>,
+    /// Remote path to local path. Cloud only.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub file_mounts: Option<BTreeMap<String, String>>,
+    /// Replaces the generated setup when a training config goes to a cloud.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub setup_script: Option<String>,
+    /// Replaces the generated run script, likewise.
+    #[serde(default)]
+    #[schemars(with = "String")]
+    pub run_script: Option<String>,
+}
+
+/// Which job is meant: by our id, or by the launcher's.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JobQuery {
+    /// The id that run_job or list_jobs gave.
+    #[serde(default)]
+    pub job_id: String,
+    /// The launcher's id, for a job without a job_id; needs cloud.
+    #[serde(default)]
+    pub oumi_job_id: String,
+    /// With oumi_job_id.
+    #[serde(default)]
+    pub cloud: String,
+    /// With oumi_job_id: ids repeat from cluster to cluster.
+    #[serde(default)]
+    pub cluster_name: String,
+}
+
+/// A job whose log is to be read.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogsRequest {
+    /// The id that run_job or list_jobs gave.
+    #[serde(default)]
+    pub job_id: String,
+    /// How many lines from the end; below 0 counts as 0.
+    #[serde(default = "two_hundred")]
+    pub lines: i64,
+    /// The launcher's id, for a job without a job_id; needs cloud and cluster_name.
+    #[serde(default)]
+    pub oumi_job_id: String,
+    /// With oumi_job_id.
+    #[serde(default)]
+    pub cloud: String,
+    /// With oumi_job_id.
+    #[serde(default)]
+    pub cluster_name: String,
+}
+
+/// A job to cancel.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelRequest {
+    /// The id that run_job or list_jobs gave.
+    #[serde(default)]
+    pub job_id: String,
+    /// The launcher's id, for a job without a job_id; needs cloud.
+    #[serde(default)]
+    pub oumi_job_id: String,
+    /// With oumi_job_id.
+    #[serde(default)]
+    pub cloud: String,
+    /// With oumi_job_id.
+    #[serde(default)]
+    pub cluster_name: String,
+    /// Kill at once instead of asking the processes to end. This machine only.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListRequest {
+    /// Which jobs.
+    #[serde(default)]
+    pub status: StatusFilter,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum StatusFilter {
+    #[default]
+    #[schemars(description = "")]
+    /// Every job.
+    All,
+    #[schemars(description = "")]
+    /// Those that are not done.
+    Running,
+    #[schemars(description = "")]
+    /// Those that are done, well or badly.
+    Completed,
+}
+
+impl From<&LogsRequest> for JobQuery {
+    fn from(request: &LogsRequest) -> Self {
+        Self {
+            job_id: request.job_id.clone(),
+            oumi_job_id: request.oumi_job_id.clone(),
+            cloud: request.cloud.clone(),
+            cluster_name: request.cluster_name.clone(),
+        }
+    }
+}
+
+impl From<&CancelRequest> for JobQuery {
+    fn from(request: &CancelRequest) -> Self {
+        Self {
+            job_id: request.job_id.clone(),
+            oumi_job_id: request.oumi_job_id.clone(),
+            cloud: request.cloud.clone(),
+            cluster_name: request.cluster_name.clone(),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn two_hundred() -> i64 {
+    200
+}
+
+fn local() -> String {
+    LOCAL.to_owned()
+}
