@@ -1,4 +1,5 @@
 //! placeholder
+/// Runs the demo.
 pub fn run() -> Result<(), String> {
     Ok(())
 }
