@@ -1,5 +1,6 @@
 //! The one source of how a job is: the [`Launcher`] trait and the words it speaks.
 
+pub mod cli;
 pub mod job_config;
 pub mod job_dir;
 pub mod local;
