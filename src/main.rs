@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use oumi_mcp_server::launcher::cli::Cli;
 use oumi_mcp_server::launcher::local::LocalLauncher;
-use oumi_mcp_server::launcher::supervisor;
+use oumi_mcp_server::launcher::oumi_cloud::OumiCloudLauncher;
+use oumi_mcp_server::launcher::skypilot::SkyPilotLauncher;
+use oumi_mcp_server::launcher::{Launcher, supervisor};
 use oumi_mcp_server::paths::DataFolder;
 use oumi_mcp_server::server::Server;
 use oumi_mcp_server::service::JobService;
@@ -97,11 +100,20 @@ fn own_program() -> io::Result<PathBuf> {
 fn serve() -> Result<(), String> {
     let folder = DataFolder::from_environment().map_err(|error| error.to_string())?;
     folder.create().map_err(|error| error.to_string())?;
-    let local = LocalLauncher::new(
-        folder.clone(),
+    let (program, cli) = (
         own_program().map_err(|error| error.to_string())?,
+        Cli::default(),
     );
-    let service = JobService::new(folder, vec![Arc::new(local)]);
+    let launchers: Vec<Arc<dyn Launcher>> = vec![
+        Arc::new(LocalLauncher::new(folder.clone(), program.clone())),
+        Arc::new(SkyPilotLauncher::new(
+            folder.clone(),
+            program.clone(),
+            cli.clone(),
+        )),
+        Arc::new(OumiCloudLauncher::new(folder.clone(), program, cli)),
+    ];
+    let service = JobService::new(folder, launchers);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -9,18 +9,27 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::JobDir;
 use crate::launcher::{
-    CancelOutcome, JobIdentity, JobState, JobStatus, Launcher, LauncherError, Listing,
+    CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, Launcher, LauncherError,
+    Listing,
 };
 use crate::paths::DataFolder;
 use crate::registry::{JobRecord, JobRegistry, expired};
-use answers::{CancelAnswer, JobAnswer, JobRow, ListAnswer, LogsAnswer, PollAnswer};
-use requests::{CancelRequest, JobQuery, ListRequest, LogsRequest, StatusFilter};
+use crate::secrets::Fingerprints;
+use answers::{CancelAnswer, ClusterAnswer, JobAnswer, JobRow, ListAnswer, LogsAnswer, PollAnswer};
+use requests::{
+    CancelRequest, DownRequest, JobQuery, ListRequest, LogsRequest, StatusFilter, StopRequest,
+};
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
+
+/// What `user_confirmation` must be for a cluster to be deleted.
+const DOWN_CONFIRMATION: &str = "DOWN";
 
 /// The jobs of one data folder. Clones are the same service.
 #[derive(Clone)]
@@ -119,6 +128,7 @@ impl JobService {
             Ok(launcher) => launcher.status(&found.identity).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let secrets = self.secrets(&found.identity.job_id).await;
         match asked {
             Ok(status) => {
                 let mut metadata = status.metadata.clone();
@@ -132,7 +142,7 @@ impl JobService {
                 }
                 PollAnswer {
                     success: true,
-                    message: next_step(&status),
+                    message: secrets.hide(&next_step(&status)),
                     status: status.status,
                     state: status.state,
                     is_done: status.is_done,
@@ -187,6 +197,7 @@ impl JobService {
             Ok(launcher) => launcher.logs(&found.identity, lines).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let secrets = self.secrets(&found.identity.job_id).await;
         let asked = LogsAnswer {
             job_id: found.identity.job_id,
             ..asked
@@ -196,7 +207,7 @@ impl JobService {
                 success: true,
                 lines_returned: tail.lines,
                 log_file: tail.log_file,
-                logs: tail.text,
+                logs: secrets.hide(&tail.text),
                 truncated: tail.truncated,
                 message: tail.message.unwrap_or_else(|| match (tail.lines, tail.truncated) {
                     (0, false) if lines > 0 => "nothing has been logged yet".to_owned(),
@@ -205,7 +216,7 @@ impl JobService {
                 }),
                 ..asked
             },
-            Err(error) => LogsAnswer { error: Some(error.to_string()), ..asked },
+            Err(error) => LogsAnswer { error: Some(secrets.hide(&error.to_string())), ..asked },
         }
     }
 
@@ -239,7 +250,63 @@ impl JobService {
             Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
-        cancelled(&found.identity, outcome)
+        let secrets = self.secrets(&found.identity.job_id).await;
+        let mut answer = cancelled(&found.identity, outcome);
+        answer.message = secrets.hide(&answer.message);
+        answer.error = answer.error.map(|error| secrets.hide(&error));
+        answer
+    }
+
+    /// Stops a cluster; its disks are kept.
+    pub async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
+        self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Stop)
+            .await
+    }
+
+    /// Deletes a cluster, once the person has agreed.
+    pub async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
+        if !request.confirm || request.user_confirmation != DOWN_CONFIRMATION {
+            let error = format!(
+                "nothing was done: deleting a cluster, with everything on its disks, needs confirm=true and \
+                 user_confirmation=\"{DOWN_CONFIRMATION}\"; set them once the user has agreed"
+            );
+            return ClusterAnswer {
+                cloud: request.cloud,
+                cluster_name: request.cluster_name,
+                ..ClusterAnswer::failure(error)
+            };
+        }
+        self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Down)
+            .await
+    }
+
+    async fn change_cluster(
+        &self,
+        cloud: &str,
+        cluster_name: String,
+        action: ClusterAction,
+    ) -> ClusterAnswer {
+        let cloud = cloud.trim().to_lowercase();
+        let changed = match self.launcher(&cloud) {
+            Ok(launcher) => launcher.change_cluster(&cloud, &cluster_name, action).await,
+            Err(error) => Err(LauncherError::Failed(error)),
+        };
+        let answer = ClusterAnswer {
+            cloud,
+            cluster_name,
+            ..ClusterAnswer::default()
+        };
+        match changed {
+            Ok(message) => ClusterAnswer {
+                success: true,
+                message,
+                ..answer
+            },
+            Err(error) => ClusterAnswer {
+                error: Some(error.to_string()),
+                ..answer
+            },
+        }
     }
 
     /// Every job, and what could not be found out.
@@ -407,6 +474,21 @@ impl JobService {
         self.inner.folder.job(job_id).map(JobDir::at)
     }
 
+    /// What must not be shown of what a job, or its launcher, said.
+    async fn secrets(&self, job_id: &str) -> Fingerprints {
+        let dir = self.dir(job_id);
+        let read = tokio::task::spawn_blocking(move || {
+            dir.map_or_else(|| Ok(Fingerprints::default()), |dir| dir.secrets())
+        });
+        read.await
+            .map_err(io::Error::other)
+            .flatten()
+            .unwrap_or_else(|error| {
+                tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
+                Fingerprints::default()
+            })
+    }
+
     /// File work in the folder of a job, off the async threads. Nothing for an id that can have none.
     async fn in_dir(
         &self,
@@ -554,6 +636,11 @@ fn row(record: Option<&JobRecord>, identity: &JobIdentity, status: &JobStatus) -
         cluster: identity.cluster.clone(),
         model_name: text(|record| &record.model_name),
         is_done: status.is_done,
+        autostop_minutes: status
+            .metadata
+            .get("autostop_minutes")
+            .and_then(Value::as_u64),
+        hourly_price: status.metadata.get("hourly_price").and_then(Value::as_f64),
     };
     let submitted = record
         .and_then(JobRecord::submitted_at)

@@ -16,6 +16,7 @@ use crate::launcher::{
     CancelOutcome, JobIdentity, LaunchPlan, LaunchSpec, Launcher, LauncherError, Resources,
 };
 use crate::registry::{IdentityUpdate, JobRecord, RegistryError};
+use crate::secrets::{self, Fingerprints, is_secret_name};
 
 /// What `user_confirmation` must be for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
@@ -169,7 +170,13 @@ impl JobService {
             };
         }
         match self.submit(spec, plan).await {
-            Ok((identity, watch)) => self.submitted(known, identity, watch).await,
+            Ok((identity, watch)) => {
+                let secrets = self.secrets(&identity.job_id).await;
+                let mut answer = self.submitted(known, identity, watch).await;
+                answer.message = secrets.hide(&answer.message);
+                answer.error = answer.error.map(|error| secrets.hide(&error));
+                answer
+            }
             Err(error) => RunAnswer {
                 job_id: String::new(),
                 status: "error".to_owned(),
@@ -190,6 +197,7 @@ impl JobService {
             ..spec.identity.clone()
         };
         let job_id = identity.job_id.clone();
+        let secrets = secrets_of(&spec.config, &spec.envs);
         let record = JobRecord {
             job_id: job_id.clone(),
             command: spec.command.to_string(),
@@ -210,7 +218,7 @@ impl JobService {
         match self
             .inner
             .registry
-            .insert(record, move || make_job_dir(dir))
+            .insert(record, move || make_job_dir(dir, &secrets))
             .await
         {
             Ok(lock) => {
@@ -447,7 +455,7 @@ fn outcome_of_cancel(cancelled: Result<CancelOutcome, LauncherError>) -> LaunchO
 }
 
 /// Makes the folder of a new job. One without a record was left by a server that died between the two, unless it lives.
-fn make_job_dir(dir: Option<JobDir>) -> Result<JobLock, String> {
+fn make_job_dir(dir: Option<JobDir>, secrets: &Fingerprints) -> Result<JobLock, String> {
     let dir = dir.ok_or("the job id is no name for a folder; choose another job_name")?;
     let failed = |error: std::io::Error| {
         format!(
@@ -464,9 +472,30 @@ fn make_job_dir(dir: Option<JobDir>) -> Result<JobLock, String> {
         }
         dir.remove().map_err(failed)?;
     }
-    JobDir::create(dir.path())
-        .map(|(_, lock)| lock)
-        .map_err(failed)
+    let (dir, lock) = JobDir::create(dir.path()).map_err(failed)?;
+    dir.keep_secrets(secrets).map_err(failed)?;
+    Ok(lock)
+}
+
+/// What of a job's environment must never be shown: all that the call gave, and what the config or this process's own
+/// environment calls a secret.
+fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
+    let in_config = config
+        .document
+        .get("envs")
+        .and_then(serde_json::Value::as_object)
+        .into_iter()
+        .flatten();
+    let named = in_config
+        .filter(|(name, _)| is_secret_name(name))
+        .filter_map(|(_, value)| value.as_str());
+    let inherited: Vec<String> = secrets::of_this_process().collect();
+    let given = envs.values().map(String::as_str);
+    Fingerprints::of(
+        given
+            .chain(named)
+            .chain(inherited.iter().map(String::as_str)),
+    )
 }
 
 fn new_job_id(command: OumiCommand) -> String {
