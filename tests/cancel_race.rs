@@ -1,0 +1,538 @@
+//! The cancel race: whatever the order of launch, cancel and the death of a server, no job runs on after a cancel that was
+//! acknowledged, and every answer is true.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "support/fake_launcher.rs"]
+mod fake_launcher;
+
+use std::fs::File;
+use std::future::Future;
+use std::time::Duration;
+
+use fake_launcher::{Gate, Stage, World, by_id, cancel_by_id, run_request};
+use oumi_mcp_server::launcher::JobState;
+use oumi_mcp_server::launcher::job_dir::JobDir;
+use oumi_mcp_server::paths::DataFolder;
+use oumi_mcp_server::registry::JobRecord;
+use oumi_mcp_server::service::JobService;
+use oumi_mcp_server::service::answers::{CancelAnswer, PollAnswer, RunAnswer};
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+const JOB: &str = "job";
+const CLOUDS: &[&str] = &["gcp"];
+
+/// One server process: a runtime of its own, whose clock and tasks stand still unless the test lets them go on.
+struct Server {
+    runtime: Runtime,
+    service: JobService,
+}
+
+/// An answer that a server owes, with the stage of the job at the instant it was given.
+type Owed<A> = JoinHandle<(A, Option<Stage>)>;
+
+impl Server {
+    fn new(folder: &DataFolder, world: &World) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let service = JobService::new(folder.clone(), vec![world.launcher(CLOUDS)]);
+        Self { runtime, service }
+    }
+
+    /// Time passes. The clock only moves when nothing is left to do, so afterwards everything waits for the test.
+    fn pass(&self, time: Duration) {
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
+    }
+
+    fn settle_down(&self) {
+        self.pass(Duration::from_millis(1));
+    }
+
+    /// The process is killed: its tasks end where they stand.
+    fn die(self) {
+        self.runtime.shutdown_background();
+    }
+}
+
+/// A data folder, a world, and the server that is alive.
+struct Race {
+    home: tempfile::TempDir,
+    folder: DataFolder,
+    world: World,
+    server: Server,
+}
+
+impl Race {
+    /// Nothing has been submitted; launches do not end until the gate is opened.
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let folder = DataFolder::at(home.path().join("data"));
+        folder.create().unwrap();
+        let world = World::new(&folder);
+        world.close(Gate::Launch);
+        let server = Server::new(&folder, &world);
+        Self {
+            home,
+            folder,
+            world,
+            server,
+        }
+    }
+
+    /// A job is submitted, and its launch is under way.
+    fn launching() -> Self {
+        let race = Self::new();
+        race.submit();
+        race
+    }
+
+    /// A job is submitted and launched, and the registry knows who it is.
+    fn launched() -> Self {
+        let race = Self::launching();
+        race.world.open(Gate::Launch);
+        race.server.settle_down();
+        assert!(race.server.service.in_flight().is_empty());
+        race
+    }
+
+    fn owed<A: Send + 'static>(&self, call: impl Future<Output = A> + Send + 'static) -> Owed<A> {
+        let world = self.world.clone();
+        let owed = self
+            .server
+            .runtime
+            .spawn(async move { (call.await, world.stage(JOB)) });
+        self.server.settle_down();
+        owed
+    }
+
+    fn submit(&self) -> Owed<RunAnswer> {
+        let (service, request) = (
+            self.server.service.clone(),
+            run_request(self.home.path(), JOB, "gcp"),
+        );
+        self.owed(async move { service.run(request).await })
+    }
+
+    fn cancel(&self) -> Owed<CancelAnswer> {
+        let service = self.server.service.clone();
+        self.owed(async move { service.cancel(cancel_by_id(JOB)).await })
+    }
+
+    fn poll(&self) -> Owed<PollAnswer> {
+        let service = self.server.service.clone();
+        self.owed(async move { service.poll(by_id(JOB)).await })
+    }
+
+    /// Waits, for as long as it takes, for what the server owes.
+    fn answer<A>(&self, owed: Owed<A>) -> A {
+        self.server.runtime.block_on(owed).unwrap().0
+    }
+
+    fn polled(&self) -> PollAnswer {
+        let owed = self.poll();
+        self.answer(owed)
+    }
+
+    /// The server is killed, and the next one takes up what it left.
+    fn restart(&mut self) {
+        let next = Server::new(&self.folder, &self.world);
+        std::mem::replace(&mut self.server, next).die();
+        let service = self.server.service.clone();
+        self.server
+            .runtime
+            .block_on(async move { service.recover().await });
+        self.server.settle_down();
+    }
+
+    fn record(&self) -> JobRecord {
+        let registry = self.server.service.registry();
+        let found = self.server.runtime.block_on(registry.get(JOB));
+        found.unwrap().expect("the job is in the registry")
+    }
+
+    fn dir(&self) -> JobDir {
+        JobDir::at(self.folder.job(JOB).unwrap())
+    }
+
+    /// The lock that another process holds on the registry, until it is dropped.
+    fn registry_lock(&self) -> File {
+        let lock = File::create(self.folder.registry_lock()).unwrap();
+        lock.lock().unwrap();
+        lock
+    }
+
+    /// Lets everything go on for as long as a server tries, and checks what holds at the end of every order.
+    fn end(&self) {
+        self.world.open_all();
+        self.server.pass(Duration::from_secs(300));
+        assert!(
+            self.server.service.in_flight().is_empty(),
+            "an entry was left in the map"
+        );
+        assert!(self.world.starts(JOB) <= 1, "launched twice");
+        assert_eq!(self.world.faults(), Vec::<String>::new());
+    }
+
+    /// [`end`](Self::end), and the job does not run.
+    fn end_cancelled(&self) {
+        self.end();
+        assert_eq!(self.world.running(), Vec::<String>::new());
+        assert!(
+            !self.dir().is_cancel_kept(),
+            "a cancel that was done is kept"
+        );
+    }
+}
+
+fn is_pending(answer: &CancelAnswer) -> bool {
+    answer.success && answer.status == "launching" && !answer.is_done
+}
+
+fn is_cancelled(answer: &CancelAnswer) -> bool {
+    answer.success && answer.state == JobState::Cancelled && answer.is_done
+}
+
+fn says_the_launch_failed(answer: &CancelAnswer) -> bool {
+    let error = answer.error.as_deref().unwrap_or_default();
+    !answer.success && answer.is_done && answer.state == JobState::Failed && !error.is_empty()
+}
+
+const LONG: Duration = Duration::from_secs(11);
+
+#[test]
+fn a_cancel_of_a_job_that_is_not_recorded_yet_is_not_found_and_the_job_runs() {
+    let race = Race::new();
+    let lock = race.registry_lock();
+    race.submit();
+    let cancel = race.cancel();
+    assert_eq!(race.answer(cancel).status, "not_found");
+    drop(lock);
+    race.end();
+    assert!(race.world.is_running(JOB));
+}
+
+#[test]
+fn a_cancel_during_the_start_is_carried_out_when_the_launch_ends() {
+    for gate in [Gate::Start, Gate::StartReturn] {
+        let race = Race::new();
+        race.world.close(gate);
+        race.submit();
+        let cancel = race.cancel();
+        assert!(!cancel.is_finished());
+        race.world.open_all();
+        assert!(is_cancelled(&race.answer(cancel)), "{gate:?}");
+        race.end_cancelled();
+    }
+}
+
+#[test]
+fn a_cancel_during_the_launch_is_carried_out_when_it_ends() {
+    for gate in [Gate::Launch, Gate::SettleReturn] {
+        let race = Race::new();
+        race.world.open(Gate::Launch);
+        race.world.close(gate);
+        race.submit();
+        let cancel = race.cancel();
+        assert!(!cancel.is_finished());
+        race.world.open_all();
+        assert!(is_cancelled(&race.answer(cancel)), "{gate:?}");
+        race.end_cancelled();
+    }
+}
+
+#[test]
+fn a_cancel_is_acknowledged_after_ten_seconds_and_carried_out_an_hour_later() {
+    for gate in [
+        Gate::Start,
+        Gate::StartReturn,
+        Gate::Launch,
+        Gate::SettleReturn,
+    ] {
+        let race = Race::new();
+        race.world.open(Gate::Launch);
+        race.world.close(gate);
+        race.submit();
+        let cancel = race.cancel();
+        race.server.pass(LONG);
+        assert!(cancel.is_finished());
+        assert!(is_pending(&race.answer(cancel)), "{gate:?}");
+        race.server.pass(Duration::from_secs(3600));
+        race.end_cancelled();
+        let polled = race.polled();
+        assert_eq!((polled.state, polled.is_done), (JobState::Cancelled, true));
+        assert_eq!(race.record().oumi_job_id, "1");
+    }
+}
+
+#[test]
+fn a_cancel_between_the_end_of_the_launch_and_its_record_is_carried_out() {
+    for held in [5, 60, 600] {
+        let race = Race::launching();
+        let lock = race.registry_lock();
+        race.world.open(Gate::Launch);
+        race.server.settle_down();
+        assert_eq!(race.world.stage(JOB), Some(Stage::Running));
+        let cancel = race.cancel();
+        race.server.pass(Duration::from_secs(held));
+        drop(lock);
+        let answer = race.answer(cancel);
+        assert!(is_cancelled(&answer) || is_pending(&answer), "{answer:?}");
+        race.end_cancelled();
+        race.polled();
+        race.end_cancelled();
+        assert_eq!(race.record().oumi_job_id, "1", "held for {held} s");
+    }
+}
+
+#[test]
+fn a_cancel_after_the_launch_goes_to_the_launcher_at_once() {
+    let race = Race::launched();
+    let cancel = race.cancel();
+    assert!(cancel.is_finished());
+    assert!(is_cancelled(&race.answer(cancel)));
+    let again = race.cancel();
+    let again = race.answer(again);
+    assert_eq!((again.success, again.state), (false, JobState::Cancelled));
+    assert!(again.error.unwrap().contains("already ended"));
+    race.end_cancelled();
+}
+
+#[test]
+fn a_cancel_of_a_job_that_ended_by_itself_is_refused_with_its_status() {
+    let race = Race::launched();
+    race.world.finish(JOB);
+    let cancel = race.cancel();
+    let answer = race.answer(cancel);
+    assert_eq!(
+        (answer.status.as_str(), answer.success),
+        ("SUCCEEDED", false)
+    );
+    assert!(answer.is_done && answer.error.unwrap().contains("SUCCEEDED"));
+    race.end_cancelled();
+}
+
+#[test]
+fn a_job_that_ended_before_the_cancel_kept_for_it_is_carried_out_reads_as_it_ended() {
+    let race = Race::new();
+    race.world.open(Gate::Launch);
+    race.world.close(Gate::SettleReturn);
+    race.submit();
+    let cancel = race.cancel();
+    race.world.finish(JOB);
+    race.world.open_all();
+    let answer = race.answer(cancel);
+    assert_eq!(
+        (answer.status.as_str(), answer.success),
+        ("SUCCEEDED", false)
+    );
+    race.end_cancelled();
+    assert_eq!(race.polled().state, JobState::Succeeded);
+}
+
+#[test]
+fn a_launch_that_fails_meanwhile_answers_the_cancel_with_its_failure() {
+    for gate in [Gate::Launch, Gate::SettleReturn] {
+        let race = Race::new();
+        race.world.fail_launches(true);
+        race.world.open(Gate::Launch);
+        race.world.close(gate);
+        race.submit();
+        let cancel = race.cancel();
+        race.world.open_all();
+        let answer = race.answer(cancel);
+        assert!(says_the_launch_failed(&answer), "{answer:?}");
+        assert!(answer.error.unwrap().contains("no capacity"));
+        race.end_cancelled();
+    }
+    for gate in [Gate::Start, Gate::StartReturn] {
+        let race = Race::new();
+        race.world.fail_starts(true);
+        race.world.close(gate);
+        race.submit();
+        let cancel = race.cancel();
+        race.world.open_all();
+        let answer = race.answer(cancel);
+        assert!(says_the_launch_failed(&answer), "{answer:?}");
+        assert!(answer.error.unwrap().contains("no such machine"));
+        race.end_cancelled();
+        assert_eq!(race.world.cancels(JOB), 0);
+    }
+}
+
+#[test]
+fn a_cancel_that_always_fails_before_the_launch_started_starts_nothing() {
+    let race = Race::new();
+    race.world.fail_cancels(usize::MAX);
+    let lock = race.registry_lock();
+    race.submit();
+    race.server.service.in_flight().request_cancel(JOB);
+    drop(lock);
+    race.end();
+    race.polled();
+    race.end_cancelled();
+    assert_eq!(race.world.starts(JOB), 0);
+}
+
+#[test]
+fn several_cancels_at_once_are_all_answered_and_one_is_carried_out() {
+    let race = Race::launching();
+    let cancels: Vec<_> = (0..5).map(|_| race.cancel()).collect();
+    race.world.open(Gate::Launch);
+    for cancel in cancels {
+        assert!(is_cancelled(&race.answer(cancel)));
+    }
+    race.end_cancelled();
+    assert_eq!(race.world.cancels(JOB), 1);
+}
+
+#[test]
+fn a_cancel_that_was_asked_for_survives_the_death_of_the_server_at_every_gate() {
+    for gate in [
+        Gate::StartReturn,
+        Gate::Launch,
+        Gate::SettleReturn,
+        Gate::Cancel,
+    ] {
+        let mut race = Race::new();
+        race.world.close(gate);
+        race.submit();
+        race.cancel();
+        if gate != Gate::Launch {
+            race.world.open(Gate::Launch);
+            race.server.settle_down();
+        }
+        assert!(race.dir().is_cancel_kept(), "{gate:?}");
+        race.restart();
+        race.end_cancelled();
+        assert_eq!(race.polled().state, JobState::Cancelled, "{gate:?}");
+        assert_eq!(race.record().oumi_job_id, "1", "{gate:?}");
+    }
+}
+
+#[test]
+fn a_job_whose_server_died_before_the_start_went_through_never_runs() {
+    let mut race = Race::new();
+    race.world.close(Gate::Start);
+    race.submit();
+    race.cancel();
+    race.restart();
+    race.end_cancelled();
+    assert_eq!(race.world.starts(JOB), 0);
+    assert_eq!(race.polled().state, JobState::Unknown);
+    let cancel = race.cancel();
+    let answer = race.answer(cancel);
+    assert!(answer.is_done, "{answer:?}");
+    race.end_cancelled();
+}
+
+#[test]
+fn a_cancel_that_was_kept_is_taken_up_by_whoever_looks_at_the_job_next() {
+    enum Look {
+        Poll,
+        List,
+        Logs,
+        Cancel,
+    }
+    for look in [Look::Poll, Look::List, Look::Logs, Look::Cancel] {
+        let mut race = Race::launching();
+        race.cancel();
+        // The next server could not read the registry when it began, say: it took nothing up.
+        let next = Server::new(&race.folder, &race.world);
+        std::mem::replace(&mut race.server, next).die();
+        race.world.open(Gate::Launch);
+        race.server.pass(Duration::from_secs(60));
+        assert!(race.world.is_running(JOB));
+        let service = race.server.service.clone();
+        race.server.runtime.block_on(async {
+            match look {
+                Look::Poll => drop(service.poll(by_id(JOB)).await),
+                Look::List => drop(service.list(Default::default()).await),
+                Look::Logs => drop(
+                    service
+                        .logs(oumi_mcp_server::service::requests::LogsRequest {
+                            job_id: JOB.to_owned(),
+                            lines: 10,
+                            oumi_job_id: String::new(),
+                            cloud: String::new(),
+                            cluster_name: String::new(),
+                        })
+                        .await,
+                ),
+                Look::Cancel => {
+                    let answer = service.cancel(cancel_by_id(JOB)).await;
+                    assert!(answer.is_done, "{answer:?}");
+                }
+            }
+        });
+        race.server.settle_down();
+        assert!(!race.world.is_running(JOB));
+        race.end_cancelled();
+        assert_eq!(race.record().oumi_job_id, "1");
+    }
+}
+
+#[test]
+fn a_launch_that_ended_while_no_server_ran_is_completed_by_the_next() {
+    let mut race = Race::launching();
+    race.world.close(Gate::SettleReturn);
+    race.world.open(Gate::Launch);
+    race.server.settle_down();
+    race.world.open(Gate::SettleReturn);
+    assert_eq!(race.record().oumi_job_id, "");
+    race.restart();
+    assert_eq!(race.record().oumi_job_id, "1");
+    race.end();
+    assert!(race.world.is_running(JOB));
+}
+
+#[test]
+fn a_cancel_asked_of_another_server_than_the_one_that_launches_is_carried_out() {
+    for gate in [
+        Gate::Start,
+        Gate::StartReturn,
+        Gate::Launch,
+        Gate::SettleReturn,
+    ] {
+        for other_dies in [false, true] {
+            let mut race = Race::new();
+            race.world.open(Gate::Launch);
+            race.world.close(gate);
+            race.submit();
+            let other = Server::new(&race.folder, &race.world);
+            let first = std::mem::replace(&mut race.server, other);
+            let cancel = race.cancel();
+            race.server.pass(LONG + Duration::from_secs(2));
+            let answer = race.answer(cancel);
+            if race.world.is_running(JOB) || gate == Gate::Start {
+                assert!(is_pending(&answer), "{gate:?}: {answer:?}");
+            } else {
+                assert!(is_cancelled(&answer), "{gate:?}: {answer:?}");
+            }
+            if other_dies {
+                std::mem::replace(&mut race.server, first).die();
+            } else {
+                race.world.open_all();
+                race.server.settle_down();
+                first.settle_down();
+                assert!(first.service.in_flight().is_empty());
+            }
+            race.end_cancelled();
+            assert_eq!(race.world.starts(JOB), 1);
+        }
+    }
+}
+
+#[test]
+fn a_launch_whose_record_has_vanished_leaves_the_map_at_the_next_list() {
+    let race = Race::launching();
+    std::fs::write(race.folder.registry(), "[]").unwrap();
+    let service = race.server.service.clone();
+    race.owed(async move { service.list(Default::default()).await });
+    assert!(race.server.service.in_flight().is_empty());
+    race.end();
+}
