@@ -25,6 +25,8 @@ pub type LaunchWatch = watch::Receiver<Option<LaunchOutcome>>;
 
 #[derive(Debug)]
 struct Entry {
+    /// Its job stands in the registry.
+    recorded: bool,
     cancel_requested: bool,
     outcome: watch::Sender<Option<LaunchOutcome>>,
 }
@@ -47,11 +49,26 @@ impl InFlight {
         entries.insert(
             job_id.to_owned(),
             Entry {
+                recorded: false,
                 cancel_requested: false,
                 outcome,
             },
         );
         Some(watch)
+    }
+
+    /// Notes that the job stands in the registry: from now on it can be missed there.
+    pub fn set_recorded(&self, job_id: &str) {
+        if let Some(entry) = self.entries().get_mut(job_id) {
+            entry.recorded = true;
+        }
+    }
+
+    /// The launches whose jobs stand in the registry.
+    pub fn recorded(&self) -> Vec<String> {
+        let entries = self.entries();
+        let recorded = entries.iter().filter(|(_, entry)| entry.recorded);
+        recorded.map(|(job_id, _)| job_id.clone()).collect()
     }
 
     /// Asks that the job be cancelled as soon as its launch has ended. Nothing when no launch of it is under way.
@@ -85,9 +102,15 @@ impl InFlight {
         true
     }
 
-    /// Evicts every launch whose job is not in the registry any more.
-    pub fn retain(&self, is_known: impl Fn(&str) -> bool) {
-        self.entries().retain(|job_id, _| is_known(job_id));
+    /// Evicts a launch whose job is not in the registry any more; but a cancel that was asked for is still to be honoured.
+    pub fn forget(&self, job_id: &str) {
+        let mut entries = self.entries();
+        if entries
+            .get(job_id)
+            .is_some_and(|entry| !entry.cancel_requested)
+        {
+            entries.remove(job_id);
+        }
     }
 
     /// Whether a launch of that id is under way.

@@ -244,13 +244,17 @@ impl JobService {
 
     /// Every job, and what could not be found out.
     pub async fn list(&self, request: ListRequest) -> ListAnswer {
+        // Asked for before the registry is read: a job that is recorded only now cannot be missed in it.
+        let under_way = self.inner.in_flight.recorded();
         let records = match self.inner.registry.records().await {
             Ok(records) => records,
             Err(error) => return ListAnswer::failure(error.to_string()),
         };
-        self.inner
-            .in_flight
-            .retain(|job_id| records.iter().any(|record| record.job_id == job_id));
+        for job_id in under_way {
+            if !records.iter().any(|record| record.job_id == job_id) {
+                self.inner.in_flight.forget(&job_id);
+            }
+        }
         self.take_up(&records).await;
         let mut warnings = self.registry_warnings(&records).await;
         let listings = self.listings(&records).await;

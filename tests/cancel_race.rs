@@ -10,7 +10,7 @@ use std::fs::File;
 use std::future::Future;
 use std::time::Duration;
 
-use fake_launcher::{Gate, Stage, World, by_id, cancel_by_id, run_request};
+use fake_launcher::{Call, Gate, Stage, World, by_id, cancel_by_id, run_request};
 use oumi_mcp_server::launcher::JobState;
 use oumi_mcp_server::launcher::job_dir::JobDir;
 use oumi_mcp_server::paths::DataFolder;
@@ -535,4 +535,39 @@ fn a_launch_whose_record_has_vanished_leaves_the_map_at_the_next_list() {
     race.owed(async move { service.list(Default::default()).await });
     assert!(race.server.service.in_flight().is_empty());
     race.end();
+}
+
+#[test]
+fn a_list_while_a_job_is_submitted_and_launched_takes_nothing_from_the_map() {
+    let race = Race::new();
+    // The entry is there and the record is not yet.
+    let lock = race.registry_lock();
+    race.submit();
+    let service = race.server.service.clone();
+    let list = race.owed(async move { service.list(Default::default()).await });
+    assert!(list.is_finished());
+    drop(lock);
+    race.server.pass(Duration::from_secs(1));
+    assert!(race.server.service.in_flight().contains(JOB));
+    let cancel = race.cancel();
+    race.world.open(Gate::Launch);
+    assert!(is_cancelled(&race.answer(cancel)));
+    race.end_cancelled();
+    let settled = race.world.calls();
+    let settles = settled
+        .iter()
+        .filter(|call| matches!(call, Call::Settle(_)));
+    assert_eq!(settles.count(), 1, "two drove the one launch");
+}
+
+#[test]
+fn the_record_of_a_launch_under_way_vanishes_and_the_cancel_asked_before_is_still_carried_out() {
+    let race = Race::launching();
+    let cancel = race.cancel();
+    std::fs::write(race.folder.registry(), "[]").unwrap();
+    let service = race.server.service.clone();
+    race.owed(async move { service.list(Default::default()).await });
+    race.world.open(Gate::Launch);
+    assert!(is_cancelled(&race.answer(cancel)));
+    race.end_cancelled();
 }

@@ -295,6 +295,7 @@ impl JobService {
     async fn drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
         let in_flight = &self.inner.in_flight;
         let job_id = identity.job_id.as_str();
+        in_flight.set_recorded(job_id);
         let mut outcome = self.launch(&identity, start).await;
         if let LaunchOutcome::Launched(settled) = &outcome {
             // One that was asked of another server, or of one that died, stands beside the launch.
