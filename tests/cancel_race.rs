@@ -571,3 +571,36 @@ fn the_record_of_a_launch_under_way_vanishes_and_the_cancel_asked_before_is_stil
     assert!(is_cancelled(&race.answer(cancel)));
     race.end_cancelled();
 }
+
+#[test]
+fn a_launcher_that_panics_leaves_no_entry_and_loses_no_cancel() {
+    let race = Race::new();
+    race.world.open(Gate::Launch);
+    race.world.close(Gate::StartReturn);
+    race.world.panic_in_settle();
+    race.submit();
+    let cancel = race.cancel();
+    race.world.open_all();
+    let answer = race.answer(cancel);
+    assert!(!answer.success && !answer.is_done, "{answer:?}");
+    assert!(race.server.service.in_flight().is_empty());
+    // The next look takes it up again.
+    race.polled();
+    race.end_cancelled();
+}
+
+#[test]
+fn a_submission_that_nobody_waits_for_any_more_is_launched_all_the_same() {
+    let race = Race::new();
+    let lock = race.registry_lock();
+    let run = race.submit();
+    run.abort();
+    race.server.settle_down();
+    drop(lock);
+    race.server.pass(Duration::from_secs(1));
+    assert_eq!(race.world.starts(JOB), 1);
+    let cancel = race.cancel();
+    race.world.open(Gate::Launch);
+    assert!(is_cancelled(&race.answer(cancel)));
+    race.end_cancelled();
+}

@@ -19,6 +19,9 @@ use crate::registry::{IdentityUpdate, JobRecord, RegistryError};
 
 /// What `user_confirmation` must be for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
+/// What to do about a job that was to be cancelled and is not.
+const MAY_RUN: &str =
+    "it may still be running and cost money: call poll_status to see, and cancel_job again";
 /// The longest job id, in bytes: it is a folder's name.
 const MAX_JOB_ID_BYTES: usize = 128;
 /// How long a look at a job waits for a launch that an earlier server began and that may have ended since.
@@ -168,12 +171,16 @@ impl JobService {
                 ..known
             };
         }
-        match self.submit(spec, plan).await {
+        // In a task of its own: what is begun is finished, also when nobody waits for the answer any more.
+        let service = self.clone();
+        let submitting = tokio::spawn(async move { service.submit(spec, plan).await });
+        let submitted = submitting.await.map_err(|error| error.to_string());
+        match submitted.and_then(|done| done.map_err(|error| error.to_string())) {
             Ok((identity, watch)) => self.submitted(known, identity, watch).await,
             Err(error) => RunAnswer {
                 job_id: String::new(),
                 status: "error".to_owned(),
-                error: Some(error.to_string()),
+                error: Some(error),
                 ..known
             },
         }
@@ -214,8 +221,7 @@ impl JobService {
             .await
         {
             Ok(lock) => {
-                let (service, launched) = (self.clone(), identity.clone());
-                tokio::spawn(async move { service.drive(launched, Some((plan, lock))).await });
+                self.spawn_drive(identity.clone(), Some((plan, lock)));
                 Ok((identity, watch))
             }
             Err(error) => {
@@ -288,6 +294,24 @@ impl JobService {
                 ..known
             },
         }
+    }
+
+    /// Drives a launch in a task of its own. Should that break, the entry leaves the map all the same.
+    fn spawn_drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+        let service = self.clone();
+        tokio::spawn(async move {
+            let (driver, job_id) = (service.clone(), identity.job_id.clone());
+            let driven = tokio::spawn(async move { driver.drive(identity, start).await });
+            if let Err(error) = driven.await {
+                tracing::error!(job_id, %error, "a launch broke inside the server");
+                let reason =
+                    format!("the server broke while it launched the job: {error}; {MAY_RUN}");
+                service
+                    .inner
+                    .in_flight
+                    .evict(&job_id, LaunchOutcome::CancelFailed(reason));
+            }
+        });
     }
 
     /// Sees a launch through to its end: sets it going unless an earlier server did, waits, writes who the job became, and
@@ -387,8 +411,7 @@ impl JobService {
                     }
                     None => {
                         return LaunchOutcome::CancelFailed(format!(
-                            "the job was launched, and cancelling it failed: {error}; it may be running and cost money: \
-                             call cancel_job again"
+                            "the job was launched, and cancelling it failed: {error}; {MAY_RUN}"
                         ));
                     }
                 },
@@ -431,8 +454,7 @@ impl JobService {
         let mut taken_up = Vec::new();
         for (record, _) in open.unwrap_or_default() {
             if let Some(watch) = self.inner.in_flight.begin(&record.job_id) {
-                let (service, identity) = (self.clone(), record.identity());
-                tokio::spawn(async move { service.drive(identity, None).await });
+                self.spawn_drive(record.identity(), None);
                 taken_up.push(watch);
             }
         }
