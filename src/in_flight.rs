@@ -28,6 +28,8 @@ struct Entry {
     /// Its job stands in the registry.
     recorded: bool,
     cancel_requested: bool,
+    /// Why the cancel has failed so far.
+    cancel_error: Option<String>,
     outcome: watch::Sender<Option<LaunchOutcome>>,
 }
 
@@ -51,6 +53,7 @@ impl InFlight {
             Entry {
                 recorded: false,
                 cancel_requested: false,
+                cancel_error: None,
                 outcome,
             },
         );
@@ -84,6 +87,18 @@ impl InFlight {
         self.entries()
             .get(job_id)
             .is_some_and(|entry| entry.cancel_requested)
+    }
+
+    /// Notes that the cancel has failed for now, and will be tried again.
+    pub fn set_cancel_error(&self, job_id: &str, error: String) {
+        if let Some(entry) = self.entries().get_mut(job_id) {
+            entry.cancel_error = Some(error);
+        }
+    }
+
+    /// Why the cancel that is being tried again has failed so far.
+    pub fn cancel_error(&self, job_id: &str) -> Option<String> {
+        self.entries().get(job_id)?.cancel_error.clone()
     }
 
     /// Ends a launch and tells who waits for it. Refused, and false, when a cancel was asked for that the outcome does not

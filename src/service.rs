@@ -17,6 +17,7 @@ use crate::launcher::{
 use crate::paths::DataFolder;
 use crate::registry::{JobRecord, JobRegistry, expired};
 use answers::{CancelAnswer, JobAnswer, JobRow, ListAnswer, LogsAnswer, PollAnswer};
+use launch::MAY_RUN;
 use requests::{CancelRequest, JobQuery, ListRequest, LogsRequest, StatusFilter};
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
@@ -120,7 +121,14 @@ impl JobService {
             Err(error) => Err(LauncherError::Failed(error)),
         };
         match asked {
-            Ok(status) => {
+            Ok(mut status) => {
+                if !status.is_done && self.is_cancel_kept(&found.identity.job_id).await {
+                    status.warnings.push(
+                        "a cancel was asked for and is not carried out yet: that is done when the launch has ended, and \
+                         tried again at each look while it fails"
+                            .to_owned(),
+                    );
+                }
                 let mut metadata = status.metadata.clone();
                 for (key, value) in [
                     ("submit_time", record.submit_time),
@@ -239,6 +247,10 @@ impl JobService {
             Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let outcome = outcome.map_err(|error| match error {
+            LauncherError::NotFound(_) => error,
+            _ => LauncherError::Failed(format!("{error}; {MAY_RUN}")),
+        });
         cancelled(&found.identity, outcome)
     }
 
@@ -425,6 +437,13 @@ impl JobService {
             .map_err(io::Error::other)?
     }
 
+    async fn is_cancel_kept(&self, job_id: &str) -> bool {
+        let dir = self.dir(job_id);
+        tokio::task::spawn_blocking(move || dir.is_some_and(|dir| dir.is_cancel_kept()))
+            .await
+            .unwrap_or(false)
+    }
+
     async fn find(&self, query: &JobQuery) -> Result<Found, NotFound> {
         let records = self
             .inner
@@ -503,7 +522,11 @@ impl JobService {
         if let Err(error) = kept {
             tracing::warn!(job_id = identity.job_id, %error, "cannot keep the cancel; it is lost if the server ends now");
         }
-        Some(match outcome_within(watch, LAUNCH_WAIT).await {
+        let failing = || self.inner.in_flight.cancel_error(&identity.job_id);
+        let outcome = outcome_within(watch, LAUNCH_WAIT)
+            .await
+            .or_else(|| failing().map(LaunchOutcome::CancelFailed));
+        Some(match outcome {
             Some(LaunchOutcome::Cancelled(outcome)) => cancelled(identity, Ok(outcome)),
             Some(LaunchOutcome::CancelFailed(reason)) => cancelled(identity, Err(LauncherError::Failed(reason))),
             Some(LaunchOutcome::Failed(reason)) => cancelled(

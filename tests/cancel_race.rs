@@ -197,6 +197,17 @@ fn is_cancelled(answer: &CancelAnswer) -> bool {
     answer.success && answer.state == JobState::Cancelled && answer.is_done
 }
 
+/// It says that the cancel failed and that the job may run.
+fn says_it_failed(answer: &CancelAnswer) -> bool {
+    let error = answer.error.as_deref().unwrap_or_default();
+    !answer.success
+        && !answer.is_done
+        && error.contains("the cloud did not answer")
+        && error.contains("may")
+        && error.contains("running")
+        && error.contains("cancel_job again")
+}
+
 fn says_the_launch_failed(answer: &CancelAnswer) -> bool {
     let error = answer.error.as_deref().unwrap_or_default();
     !answer.success && answer.is_done && answer.state == JobState::Failed && !error.is_empty()
@@ -603,4 +614,65 @@ fn a_submission_that_nobody_waits_for_any_more_is_launched_all_the_same() {
     race.world.open(Gate::Launch);
     assert!(is_cancelled(&race.answer(cancel)));
     race.end_cancelled();
+}
+
+#[test]
+fn a_cancel_that_always_fails_after_the_launch_says_so_and_that_the_job_may_run() {
+    let race = Race::launching();
+    race.world.fail_cancels(usize::MAX);
+    let cancel = race.cancel();
+    race.world.open(Gate::Launch);
+    let answer = race.answer(cancel);
+    assert!(says_it_failed(&answer), "{answer:?}");
+    race.end();
+    assert!(race.world.is_running(JOB));
+    // It is still to be cancelled, and a poll says so.
+    let polled = race.polled();
+    assert_eq!(polled.state, JobState::Running);
+    assert!(
+        polled
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("cancel")),
+        "{polled:?}"
+    );
+    race.end();
+    // The next look tries again.
+    race.world.fail_cancels(0);
+    race.polled();
+    race.end_cancelled();
+    assert_eq!(race.polled().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_cancel_that_fails_after_the_launch_was_recorded_says_so_and_that_the_job_may_run() {
+    let race = Race::launched();
+    race.world.fail_cancels(1);
+    let cancel = race.cancel();
+    let answer = race.answer(cancel);
+    assert!(says_it_failed(&answer), "{answer:?}");
+    race.end();
+    assert!(race.world.is_running(JOB));
+    let cancel = race.cancel();
+    assert!(is_cancelled(&race.answer(cancel)));
+    race.end_cancelled();
+}
+
+#[test]
+fn a_cancel_that_fails_for_a_while_is_tried_again_until_it_succeeds() {
+    for failures in 1..=4 {
+        let race = Race::launching();
+        race.world.fail_cancels(failures);
+        let cancel = race.cancel();
+        race.world.open(Gate::Launch);
+        let answer = race.answer(cancel);
+        // Tried again after 1, 4, 15 and 60 s; the call answers within 10.
+        if failures <= 2 {
+            assert!(is_cancelled(&answer), "{failures}: {answer:?}");
+        } else {
+            assert!(says_it_failed(&answer), "{failures}: {answer:?}");
+        }
+        race.end_cancelled();
+        assert_eq!(race.world.cancels(JOB), failures + 1);
+    }
 }

@@ -20,7 +20,7 @@ use crate::registry::{IdentityUpdate, JobRecord, RegistryError};
 /// What `user_confirmation` must be for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
 /// What to do about a job that was to be cancelled and is not.
-const MAY_RUN: &str =
+pub(super) const MAY_RUN: &str =
     "it may still be running and cost money: call poll_status to see, and cancel_job again";
 /// The longest job id, in bytes: it is a folder's name.
 const MAX_JOB_ID_BYTES: usize = 128;
@@ -323,11 +323,7 @@ impl JobService {
         let mut outcome = self.launch(&identity, start).await;
         if let LaunchOutcome::Launched(settled) = &outcome {
             // One that was asked of another server, or of one that died, stands beside the launch.
-            let kept = self.dir(job_id);
-            if tokio::task::spawn_blocking(move || kept.is_some_and(|dir| dir.is_cancel_kept()))
-                .await
-                .unwrap_or(false)
-            {
+            if self.is_cancel_kept(job_id).await {
                 in_flight.request_cancel(job_id);
             }
             if in_flight.evict(job_id, outcome.clone()) {
@@ -402,20 +398,20 @@ impl JobService {
         };
         let mut retries = CANCEL_RETRIES.into_iter();
         loop {
-            match launcher.cancel(settled, false).await {
+            let error = match launcher.cancel(settled, false).await {
                 Ok(outcome) => return LaunchOutcome::Cancelled(outcome),
-                Err(error) => match retries.next() {
-                    Some(wait) => {
-                        tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
-                        tokio::time::sleep(wait).await;
-                    }
-                    None => {
-                        return LaunchOutcome::CancelFailed(format!(
-                            "the job was launched, and cancelling it failed: {error}; {MAY_RUN}"
-                        ));
-                    }
-                },
-            }
+                Err(error) => error,
+            };
+            let reason =
+                format!("the job was launched, and cancelling it failed: {error}; {MAY_RUN}");
+            let Some(wait) = retries.next() else {
+                return LaunchOutcome::CancelFailed(reason);
+            };
+            tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
+            self.inner
+                .in_flight
+                .set_cancel_error(&settled.job_id, reason);
+            tokio::time::sleep(wait).await;
         }
     }
 
