@@ -519,16 +519,18 @@ impl JobService {
                 }
             })
             .await;
-        if let Err(error) = kept {
-            tracing::warn!(job_id = identity.job_id, %error, "cannot keep the cancel; it is lost if the server ends now");
-        }
+        let at_risk = kept.err().map_or_else(String::new, |error| {
+            format!("; it could not be written down ({error}) and is forgotten should this server end before")
+        });
         let failing = || self.inner.in_flight.cancel_error(&identity.job_id);
         let outcome = outcome_within(watch, LAUNCH_WAIT)
             .await
             .or_else(|| failing().map(LaunchOutcome::CancelFailed));
         Some(match outcome {
             Some(LaunchOutcome::Cancelled(outcome)) => cancelled(identity, Ok(outcome)),
-            Some(LaunchOutcome::CancelFailed(reason)) => cancelled(identity, Err(LauncherError::Failed(reason))),
+            Some(LaunchOutcome::CancelFailed(reason)) => {
+                cancelled(identity, Err(LauncherError::Failed(reason)))
+            }
             Some(LaunchOutcome::Failed(reason)) => cancelled(
                 identity,
                 Ok(CancelOutcome::AlreadyDone {
@@ -541,9 +543,10 @@ impl JobService {
                 success: true,
                 status: "launching".to_owned(),
                 state: JobState::Pending,
-                message: "the launch is still under way; the job will be cancelled as soon as it ends. Call poll_status to \
-                          see when"
-                    .to_owned(),
+                message: format!(
+                    "the launch is still under way; the job will be cancelled as soon as it ends{at_risk}. Call poll_status \
+                     to see when"
+                ),
                 ..cancel_answer(identity)
             },
         })

@@ -676,3 +676,16 @@ fn a_cancel_that_fails_for_a_while_is_tried_again_until_it_succeeds() {
         assert_eq!(race.world.cancels(JOB), failures + 1);
     }
 }
+
+#[test]
+fn a_cancel_that_cannot_be_written_down_is_carried_out_and_says_that_it_may_be_forgotten() {
+    let race = Race::launching();
+    // A folder in the place of the file, with something in it: nothing can replace it.
+    std::fs::create_dir_all(race.dir().path().join("cancel-requested/in-the-way")).unwrap();
+    let cancel = race.cancel();
+    let answer = race.answer(cancel);
+    assert!(is_pending(&answer));
+    assert!(answer.message.contains("forgotten"), "{answer:?}");
+    race.end();
+    assert!(!race.world.is_running(JOB));
+}
