@@ -689,3 +689,28 @@ fn a_cancel_that_cannot_be_written_down_is_carried_out_and_says_that_it_may_be_f
     race.end();
     assert!(!race.world.is_running(JOB));
 }
+
+#[test]
+fn a_cancel_before_the_launch_starts_keeps_it_from_starting() {
+    let race = Race::new();
+    // Nobody can write the record yet, so the launch cannot start either.
+    let lock = race.registry_lock();
+    let run = race.submit();
+    assert!(
+        race.server
+            .service
+            .in_flight()
+            .request_cancel(JOB)
+            .is_some()
+    );
+    drop(lock);
+    let answer = race.answer(run);
+    assert_eq!(answer.status, "CANCELLED");
+    assert!(
+        !answer.launch_confirmed,
+        "it was never launched: {answer:?}"
+    );
+    race.end_cancelled();
+    assert_eq!(race.world.starts(JOB), 0);
+    assert_eq!(race.polled().state, JobState::Cancelled);
+}

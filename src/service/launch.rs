@@ -260,21 +260,29 @@ impl JobService {
             error: Some(format!("{reason}; call get_job_logs for what was said")),
             ..known.clone()
         };
-        match outcome {
-            Some(LaunchOutcome::Failed(reason)) => return failed(reason),
-            Some(LaunchOutcome::CancelFailed(reason)) => return failed(reason),
-            _ => {}
-        }
+        let (launch_confirmed, happened) = match outcome {
+            Some(LaunchOutcome::Failed(reason) | LaunchOutcome::CancelFailed(reason)) => {
+                return failed(reason);
+            }
+            Some(LaunchOutcome::Launched(_)) => (true, Some("the job was launched")),
+            Some(LaunchOutcome::Cancelled(_)) => {
+                let was_taken = !identity.oumi_job_id.is_empty();
+                (was_taken, Some("a cancel came during the launch"))
+            }
+            None => (false, None),
+        };
+        let known = RunAnswer {
+            launch_confirmed,
+            ..known
+        };
         match status {
             Ok(status) => RunAnswer {
                 success: true,
-                launch_confirmed: !self.inner.in_flight.contains(&identity.job_id),
-                message: if self.inner.in_flight.contains(&identity.job_id) {
-                    "the launch is under way and its confirmation is pending; call poll_status with the job_id to see when \
-                     it is there"
-                        .to_owned()
-                } else {
-                    format!("the job was launched. {}", next_step(&status))
+                message: match happened {
+                    Some(happened) => format!("{happened}. {}", next_step(&status)),
+                    None => "the launch is under way and its confirmation is pending; call poll_status with the job_id to \
+                             see when it is there"
+                        .to_owned(),
                 },
                 status: status.status,
                 warnings: known
