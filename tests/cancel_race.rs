@@ -714,3 +714,20 @@ fn a_cancel_before_the_launch_starts_keeps_it_from_starting() {
     assert_eq!(race.world.starts(JOB), 0);
     assert_eq!(race.polled().state, JobState::Cancelled);
 }
+
+#[test]
+fn a_registry_that_cannot_be_written_is_tried_again_and_the_last_try_comes_after_the_longest_wait()
+{
+    let race = Race::launching();
+    // A folder in the place of the lock: it cannot be opened to write, not even by root.
+    std::fs::remove_file(race.folder.registry_lock()).unwrap();
+    std::fs::create_dir(race.folder.registry_lock()).unwrap();
+    race.world.open(Gate::Launch);
+    race.server.pass(Duration::from_secs(20));
+    assert!(race.server.service.in_flight().contains(JOB));
+    assert_eq!(race.record().oumi_job_id, "");
+    std::fs::remove_dir(race.folder.registry_lock()).unwrap();
+    race.server.pass(Duration::from_secs(20));
+    assert_eq!(race.record().oumi_job_id, "1");
+    race.end();
+}

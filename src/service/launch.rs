@@ -382,18 +382,16 @@ impl JobService {
             cluster_name: settled.cluster.clone(),
             oumi_job_id: settled.oumi_job_id.clone(),
         };
-        for wait in RECORD_RETRIES {
-            match self
+        let mut retries = RECORD_RETRIES.into_iter();
+        loop {
+            let updated = self
                 .inner
                 .registry
                 .update(&settled.job_id, update.clone())
-                .await
-            {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is; trying again")
-                }
-            }
+                .await;
+            let Err(error) = updated else { return };
+            tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is");
+            let Some(wait) = retries.next() else { return };
             tokio::time::sleep(wait).await;
         }
     }
