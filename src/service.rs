@@ -243,6 +243,8 @@ impl JobService {
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return answer;
         }
+        // Or it has ended since the job was looked up: then its id is recorded only now.
+        let found = self.looked_up_again(found).await;
         let outcome = match self.launcher(&found.identity.cloud) {
             Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
             Err(error) => Err(LauncherError::Failed(error)),

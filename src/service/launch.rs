@@ -430,6 +430,14 @@ impl JobService {
             return found;
         };
         outcome_within(watch, TAKE_UP_WAIT).await;
+        self.looked_up_again(found).await
+    }
+
+    /// The job as the registry has it now.
+    pub(super) async fn looked_up_again(&self, found: Found) -> Found {
+        let Some(record) = &found.record else {
+            return found;
+        };
         match self.inner.registry.get(&record.job_id).await {
             Ok(Some(record)) => Found {
                 identity: record.identity(),
