@@ -25,7 +25,11 @@ pub type LaunchWatch = watch::Receiver<Option<LaunchOutcome>>;
 
 #[derive(Debug)]
 struct Entry {
+    /// Its job stands in the registry.
+    recorded: bool,
     cancel_requested: bool,
+    /// Why the cancel has failed so far.
+    cancel_error: Option<String>,
     outcome: watch::Sender<Option<LaunchOutcome>>,
 }
 
@@ -47,11 +51,27 @@ impl InFlight {
         entries.insert(
             job_id.to_owned(),
             Entry {
+                recorded: false,
                 cancel_requested: false,
+                cancel_error: None,
                 outcome,
             },
         );
         Some(watch)
+    }
+
+    /// Notes that the job stands in the registry: from now on it can be missed there.
+    pub fn set_recorded(&self, job_id: &str) {
+        if let Some(entry) = self.entries().get_mut(job_id) {
+            entry.recorded = true;
+        }
+    }
+
+    /// The launches whose jobs stand in the registry.
+    pub fn recorded(&self) -> Vec<String> {
+        let entries = self.entries();
+        let recorded = entries.iter().filter(|(_, entry)| entry.recorded);
+        recorded.map(|(job_id, _)| job_id.clone()).collect()
     }
 
     /// Asks that the job be cancelled as soon as its launch has ended. Nothing when no launch of it is under way.
@@ -67,6 +87,18 @@ impl InFlight {
         self.entries()
             .get(job_id)
             .is_some_and(|entry| entry.cancel_requested)
+    }
+
+    /// Notes that the cancel has failed for now, and will be tried again.
+    pub fn set_cancel_error(&self, job_id: &str, error: String) {
+        if let Some(entry) = self.entries().get_mut(job_id) {
+            entry.cancel_error = Some(error);
+        }
+    }
+
+    /// Why the cancel that is being tried again has failed so far.
+    pub fn cancel_error(&self, job_id: &str) -> Option<String> {
+        self.entries().get(job_id)?.cancel_error.clone()
     }
 
     /// Ends a launch and tells who waits for it. Refused, and false, when a cancel was asked for that the outcome does not
@@ -85,9 +117,15 @@ impl InFlight {
         true
     }
 
-    /// Evicts every launch whose job is not in the registry any more.
-    pub fn retain(&self, is_known: impl Fn(&str) -> bool) {
-        self.entries().retain(|job_id, _| is_known(job_id));
+    /// Evicts a launch whose job is not in the registry any more; but a cancel that was asked for is still to be honoured.
+    pub fn forget(&self, job_id: &str) {
+        let mut entries = self.entries();
+        if entries
+            .get(job_id)
+            .is_some_and(|entry| !entry.cancel_requested)
+        {
+            entries.remove(job_id);
+        }
     }
 
     /// Whether a launch of that id is under way.

@@ -21,6 +21,7 @@ use crate::paths::DataFolder;
 use crate::registry::{JobRecord, JobRegistry, expired};
 use crate::secrets::Fingerprints;
 use answers::{CancelAnswer, ClusterAnswer, JobAnswer, JobRow, ListAnswer, LogsAnswer, PollAnswer};
+use launch::MAY_RUN;
 use requests::{
     CancelRequest, DownRequest, JobQuery, ListRequest, LogsRequest, StatusFilter, StopRequest,
 };
@@ -130,7 +131,14 @@ impl JobService {
         };
         let secrets = self.secrets(&found.identity.job_id).await;
         match asked {
-            Ok(status) => {
+            Ok(mut status) => {
+                if !status.is_done && self.is_cancel_kept(&found.identity.job_id).await {
+                    status.warnings.push(
+                        "a cancel was asked for and is not carried out yet: that is done when the launch has ended, and \
+                         tried again at each look while it fails"
+                            .to_owned(),
+                    );
+                }
                 let mut metadata = status.metadata.clone();
                 for (key, value) in [
                     ("submit_time", record.submit_time),
@@ -246,10 +254,16 @@ impl JobService {
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return answer;
         }
+        // Or it has ended since the job was looked up: then its id is recorded only now.
+        let found = self.looked_up_again(found).await;
         let outcome = match self.launcher(&found.identity.cloud) {
             Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let outcome = outcome.map_err(|error| match error {
+            LauncherError::NotFound(_) => error,
+            _ => LauncherError::Failed(format!("{error}; {MAY_RUN}")),
+        });
         let secrets = self.secrets(&found.identity.job_id).await;
         let mut answer = cancelled(&found.identity, outcome);
         answer.message = secrets.hide(&answer.message);
@@ -311,13 +325,17 @@ impl JobService {
 
     /// Every job, and what could not be found out.
     pub async fn list(&self, request: ListRequest) -> ListAnswer {
+        // Asked for before the registry is read: a job that is recorded only now cannot be missed in it.
+        let under_way = self.inner.in_flight.recorded();
         let records = match self.inner.registry.records().await {
             Ok(records) => records,
             Err(error) => return ListAnswer::failure(error.to_string()),
         };
-        self.inner
-            .in_flight
-            .retain(|job_id| records.iter().any(|record| record.job_id == job_id));
+        for job_id in under_way {
+            if !records.iter().any(|record| record.job_id == job_id) {
+                self.inner.in_flight.forget(&job_id);
+            }
+        }
         self.take_up(&records).await;
         let mut warnings = self.registry_warnings(&records).await;
         let listings = self.listings(&records).await;
@@ -503,6 +521,13 @@ impl JobService {
             .map_err(io::Error::other)?
     }
 
+    async fn is_cancel_kept(&self, job_id: &str) -> bool {
+        let dir = self.dir(job_id);
+        tokio::task::spawn_blocking(move || dir.is_some_and(|dir| dir.is_cancel_kept()))
+            .await
+            .unwrap_or(false)
+    }
+
     async fn find(&self, query: &JobQuery) -> Result<Found, NotFound> {
         let records = self
             .inner
@@ -578,12 +603,18 @@ impl JobService {
                 }
             })
             .await;
-        if let Err(error) = kept {
-            tracing::warn!(job_id = identity.job_id, %error, "cannot keep the cancel; it is lost if the server ends now");
-        }
-        Some(match outcome_within(watch, LAUNCH_WAIT).await {
+        let at_risk = kept.err().map_or_else(String::new, |error| {
+            format!("; it could not be written down ({error}) and is forgotten should this server end before")
+        });
+        let failing = || self.inner.in_flight.cancel_error(&identity.job_id);
+        let outcome = outcome_within(watch, LAUNCH_WAIT)
+            .await
+            .or_else(|| failing().map(LaunchOutcome::CancelFailed));
+        Some(match outcome {
             Some(LaunchOutcome::Cancelled(outcome)) => cancelled(identity, Ok(outcome)),
-            Some(LaunchOutcome::CancelFailed(reason)) => cancelled(identity, Err(LauncherError::Failed(reason))),
+            Some(LaunchOutcome::CancelFailed(reason)) => {
+                cancelled(identity, Err(LauncherError::Failed(reason)))
+            }
             Some(LaunchOutcome::Failed(reason)) => cancelled(
                 identity,
                 Ok(CancelOutcome::AlreadyDone {
@@ -596,9 +627,10 @@ impl JobService {
                 success: true,
                 status: "launching".to_owned(),
                 state: JobState::Pending,
-                message: "the launch is still under way; the job will be cancelled as soon as it ends. Call poll_status to \
-                          see when"
-                    .to_owned(),
+                message: format!(
+                    "the launch is still under way; the job will be cancelled as soon as it ends{at_risk}. Call poll_status \
+                     to see when"
+                ),
                 ..cancel_answer(identity)
             },
         })

@@ -20,6 +20,9 @@ use crate::secrets::{self, Fingerprints, is_secret_name};
 
 /// What `user_confirmation` must be for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
+/// What to do about a job that was to be cancelled and is not.
+pub(super) const MAY_RUN: &str =
+    "it may still be running and cost money: call poll_status to see, and cancel_job again";
 /// The longest job id, in bytes: it is a folder's name.
 const MAX_JOB_ID_BYTES: usize = 128;
 /// How long a look at a job waits for a launch that an earlier server began and that may have ended since.
@@ -169,7 +172,11 @@ impl JobService {
                 ..known
             };
         }
-        match self.submit(spec, plan).await {
+        // In a task of its own: what is begun is finished, also when nobody waits for the answer any more.
+        let service = self.clone();
+        let submitting = tokio::spawn(async move { service.submit(spec, plan).await });
+        let submitted = submitting.await.map_err(|error| error.to_string());
+        match submitted.and_then(|done| done.map_err(|error| error.to_string())) {
             Ok((identity, watch)) => {
                 let secrets = self.secrets(&identity.job_id).await;
                 let mut answer = self.submitted(known, identity, watch).await;
@@ -180,7 +187,7 @@ impl JobService {
             Err(error) => RunAnswer {
                 job_id: String::new(),
                 status: "error".to_owned(),
-                error: Some(error.to_string()),
+                error: Some(error),
                 ..known
             },
         }
@@ -222,8 +229,7 @@ impl JobService {
             .await
         {
             Ok(lock) => {
-                let (service, launched) = (self.clone(), identity.clone());
-                tokio::spawn(async move { service.drive(launched, Some((plan, lock))).await });
+                self.spawn_drive(identity.clone(), Some((plan, lock)));
                 Ok((identity, watch))
             }
             Err(error) => {
@@ -262,21 +268,29 @@ impl JobService {
             error: Some(format!("{reason}; call get_job_logs for what was said")),
             ..known.clone()
         };
-        match outcome {
-            Some(LaunchOutcome::Failed(reason)) => return failed(reason),
-            Some(LaunchOutcome::CancelFailed(reason)) => return failed(reason),
-            _ => {}
-        }
+        let (launch_confirmed, happened) = match outcome {
+            Some(LaunchOutcome::Failed(reason) | LaunchOutcome::CancelFailed(reason)) => {
+                return failed(reason);
+            }
+            Some(LaunchOutcome::Launched(_)) => (true, Some("the job was launched")),
+            Some(LaunchOutcome::Cancelled(_)) => {
+                let was_taken = !identity.oumi_job_id.is_empty();
+                (was_taken, Some("a cancel came during the launch"))
+            }
+            None => (false, None),
+        };
+        let known = RunAnswer {
+            launch_confirmed,
+            ..known
+        };
         match status {
             Ok(status) => RunAnswer {
                 success: true,
-                launch_confirmed: !self.inner.in_flight.contains(&identity.job_id),
-                message: if self.inner.in_flight.contains(&identity.job_id) {
-                    "the launch is under way and its confirmation is pending; call poll_status with the job_id to see when \
-                     it is there"
-                        .to_owned()
-                } else {
-                    format!("the job was launched. {}", next_step(&status))
+                message: match happened {
+                    Some(happened) => format!("{happened}. {}", next_step(&status)),
+                    None => "the launch is under way and its confirmation is pending; call poll_status with the job_id to \
+                             see when it is there"
+                        .to_owned(),
                 },
                 status: status.status,
                 warnings: known
@@ -298,19 +312,34 @@ impl JobService {
         }
     }
 
+    /// Drives a launch in a task of its own. Should that break, the entry leaves the map all the same.
+    fn spawn_drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+        let service = self.clone();
+        tokio::spawn(async move {
+            let (driver, job_id) = (service.clone(), identity.job_id.clone());
+            let driven = tokio::spawn(async move { driver.drive(identity, start).await });
+            if let Err(error) = driven.await {
+                tracing::error!(job_id, %error, "a launch broke inside the server");
+                let reason =
+                    format!("the server broke while it launched the job: {error}; {MAY_RUN}");
+                service
+                    .inner
+                    .in_flight
+                    .evict(&job_id, LaunchOutcome::CancelFailed(reason));
+            }
+        });
+    }
+
     /// Sees a launch through to its end: sets it going unless an earlier server did, waits, writes who the job became, and
     /// honours a cancel that came meanwhile. Whatever happens, the entry in the map is gone afterwards.
     async fn drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
         let in_flight = &self.inner.in_flight;
         let job_id = identity.job_id.as_str();
+        in_flight.set_recorded(job_id);
         let mut outcome = self.launch(&identity, start).await;
         if let LaunchOutcome::Launched(settled) = &outcome {
             // One that was asked of another server, or of one that died, stands beside the launch.
-            let kept = self.dir(job_id);
-            if tokio::task::spawn_blocking(move || kept.is_some_and(|dir| dir.is_cancel_kept()))
-                .await
-                .unwrap_or(false)
-            {
+            if self.is_cancel_kept(job_id).await {
                 in_flight.request_cancel(job_id);
             }
             if in_flight.evict(job_id, outcome.clone()) {
@@ -361,18 +390,16 @@ impl JobService {
             cluster_name: settled.cluster.clone(),
             oumi_job_id: settled.oumi_job_id.clone(),
         };
-        for wait in RECORD_RETRIES {
-            match self
+        let mut retries = RECORD_RETRIES.into_iter();
+        loop {
+            let updated = self
                 .inner
                 .registry
                 .update(&settled.job_id, update.clone())
-                .await
-            {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is; trying again")
-                }
-            }
+                .await;
+            let Err(error) = updated else { return };
+            tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is");
+            let Some(wait) = retries.next() else { return };
             tokio::time::sleep(wait).await;
         }
     }
@@ -385,21 +412,20 @@ impl JobService {
         };
         let mut retries = CANCEL_RETRIES.into_iter();
         loop {
-            match launcher.cancel(settled, false).await {
+            let error = match launcher.cancel(settled, false).await {
                 Ok(outcome) => return LaunchOutcome::Cancelled(outcome),
-                Err(error) => match retries.next() {
-                    Some(wait) => {
-                        tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
-                        tokio::time::sleep(wait).await;
-                    }
-                    None => {
-                        return LaunchOutcome::CancelFailed(format!(
-                            "the job was launched, and cancelling it failed: {error}; it may be running and cost money: \
-                             call cancel_job again"
-                        ));
-                    }
-                },
-            }
+                Err(error) => error,
+            };
+            let reason =
+                format!("the job was launched, and cancelling it failed: {error}; {MAY_RUN}");
+            let Some(wait) = retries.next() else {
+                return LaunchOutcome::CancelFailed(reason);
+            };
+            tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
+            self.inner
+                .in_flight
+                .set_cancel_error(&settled.job_id, reason);
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -412,6 +438,14 @@ impl JobService {
             return found;
         };
         outcome_within(watch, TAKE_UP_WAIT).await;
+        self.looked_up_again(found).await
+    }
+
+    /// The job as the registry has it now.
+    pub(super) async fn looked_up_again(&self, found: Found) -> Found {
+        let Some(record) = &found.record else {
+            return found;
+        };
         match self.inner.registry.get(&record.job_id).await {
             Ok(Some(record)) => Found {
                 identity: record.identity(),
@@ -438,8 +472,7 @@ impl JobService {
         let mut taken_up = Vec::new();
         for (record, _) in open.unwrap_or_default() {
             if let Some(watch) = self.inner.in_flight.begin(&record.job_id) {
-                let (service, identity) = (self.clone(), record.identity());
-                tokio::spawn(async move { service.drive(identity, None).await });
+                self.spawn_drive(record.identity(), None);
                 taken_up.push(watch);
             }
         }
