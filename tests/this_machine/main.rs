@@ -16,6 +16,7 @@ mod jobs;
 mod logs;
 mod registry_file;
 mod restarts;
+mod secrets;
 mod shared_folder;
 mod tools;
 mod training;
