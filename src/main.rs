@@ -75,8 +75,12 @@ fn main() -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let wanted = std::env::var(env_vars::LOG.name).unwrap_or_default();
-    let level = wanted.parse::<LevelFilter>().unwrap_or(LevelFilter::WARN);
+    let level = std::env::var(env_vars::LOG.name)
+        .ok()
+        // An empty text would parse, as `error`.
+        .filter(|wanted| !wanted.is_empty())
+        .and_then(|wanted| wanted.parse::<LevelFilter>().ok())
+        .unwrap_or(LevelFilter::WARN);
     // Clients show it raw: no colours.
     tracing_subscriber::fmt()
         .with_max_level(level)

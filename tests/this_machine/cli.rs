@@ -1,5 +1,6 @@
 //! The command line, and the data folder it is pointed to.
 
+use std::fs;
 use std::process::{Output, Stdio};
 
 use oumi_mcp_server::env_vars;
@@ -81,4 +82,31 @@ fn without_the_variable_the_data_folder_is_the_python_server_s() {
         .unwrap();
     assert!(output.status.success());
     assert!(home.root().join(".cache/oumi-mcp/jobs").is_dir());
+}
+
+#[test]
+fn warnings_are_logged_on_stderr_unless_the_variable_says_otherwise() {
+    for (level, logged) in [
+        (None, true),
+        (Some(""), true),
+        (Some("warn"), true),
+        (Some("INFO"), true),
+        (Some("nonsense"), true),
+        (Some("error"), false),
+        (Some("off"), false),
+    ] {
+        let home = Home::new();
+        fs::create_dir(home.data()).unwrap();
+        fs::write(home.registry(), "[{").unwrap();
+        let mut command = command(&home);
+        if let Some(level) = level {
+            command.env(env_vars::LOG.name, level);
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(text(&output.stdout), "");
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.contains("WARN"), logged, "{level:?}: {stderr}");
+        assert!(!stderr.contains('\u{1b}'), "{stderr}");
+    }
 }

@@ -118,3 +118,16 @@ fn a_file_that_is_no_list_of_jobs_is_put_aside_and_the_server_goes_on() {
         fs::remove_file(&aside(&home)[0]).unwrap();
     }
 }
+
+#[test]
+fn a_file_that_is_damaged_when_the_server_starts_is_mended_then() {
+    let home = Home::new();
+    let (_, bytes) = file();
+    fs::create_dir(home.data()).unwrap();
+    fs::write(home.registry(), &bytes[..bytes.len() - 40]).unwrap();
+    let mut server = Server::start(&home);
+    assert_eq!(aside(&home).len(), 1);
+    assert_eq!(home.records().len(), 5);
+    assert!(server.stderr().contains("damaged"));
+    assert_eq!(server.list("all").0.len(), 5);
+}
