@@ -165,6 +165,30 @@ fn a_job_reads_from_nothing_so_that_it_cannot_eat_the_protocol() {
 }
 
 #[test]
+fn a_job_is_found_by_the_launcher_s_id_too_and_an_unknown_one_is_named() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(home.job("echo x; sleep 300"), json!({}));
+    let direct = json!({ "oumi_job_id": job_id, "cloud": "Local" });
+    assert_eq!(
+        server.call("poll_status", direct.clone()).ok()["job_id"],
+        *job_id
+    );
+    let logs = json!({ "oumi_job_id": job_id, "cloud": "local" });
+    assert_eq!(server.call("get_job_logs", logs).ok()["job_id"], *job_id);
+    assert_eq!(server.call("cancel_job", direct).ok()["job_id"], *job_id);
+    let unknown = json!({ "oumi_job_id": "17", "cloud": "local" });
+    for tool in ["poll_status", "get_job_logs", "cancel_job"] {
+        let answer = server.call(tool, unknown.clone());
+        let error = answer.refused();
+        assert!(
+            error.contains("\"17\"") && error.contains("list_jobs"),
+            "{tool}: {error}"
+        );
+    }
+}
+
+#[test]
 fn what_a_config_says_of_envs_can_make_a_job_fail_and_nothing_else() {
     let home = Home::new();
     let mut server = Server::start(&home);
