@@ -19,6 +19,8 @@ use oumi_mcp_server::{demo, env_vars};
 use rmcp::ServiceExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 /// How long the calls under way get to be answered once the client is gone or the server is asked to end. Clients send
 /// SIGTERM 2 s after they have closed our input.
@@ -76,14 +78,23 @@ fn main() -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let wanted = std::env::var(env_vars::LOG.name).unwrap_or_default();
-    let level = wanted.parse::<LevelFilter>().unwrap_or(LevelFilter::WARN);
+    let level = std::env::var(env_vars::LOG.name)
+        .ok()
+        // An empty text would parse, as `error`.
+        .filter(|wanted| !wanted.is_empty())
+        .and_then(|wanted| wanted.parse::<LevelFilter>().ok())
+        .unwrap_or(LevelFilter::WARN);
     // Clients show it raw: no colours.
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(io::stderr.with_filter(holds_no_message))
         .with_ansi(false)
         .init();
+}
+
+/// From debug on the protocol library logs the messages themselves, and those of `run_job` hold the values of `envs`.
+fn holds_no_message(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("oumi_mcp_server") || *metadata.level() <= Level::INFO
 }
 
 /// This program, to run it again: through /proc where there is one, so that an upgrade of the file under a running server

@@ -48,9 +48,13 @@ pub(super) fn job_dir(
     identity: &JobIdentity,
 ) -> Result<JobDir, LauncherError> {
     folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
+        // One that is asked about by the launcher's id alone is in no registry.
+        let asked = match identity.job_id.as_str() {
+            "" => &identity.oumi_job_id,
+            job_id => job_id,
+        };
         LauncherError::NotFound(format!(
-            "{:?} is not the id of a job on this machine; call list_jobs for the ids",
-            identity.job_id
+            "{asked:?} is not the id of a job on this machine; call list_jobs for the ids"
         ))
     })
 }
