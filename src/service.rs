@@ -561,30 +561,45 @@ impl JobService {
             cluster: query.cluster_name.clone(),
             oumi_job_id: query.oumi_job_id.clone(),
         };
-        let fits = |record: &&JobRecord| {
-            record.cloud == identity.cloud
-                && record.oumi_job_id == identity.oumi_job_id
-                && (identity.cluster.is_empty() || record.cluster_name == identity.cluster)
+        let fits = |other: &JobIdentity| {
+            other.cloud == identity.cloud
+                && other.oumi_job_id == identity.oumi_job_id
+                && (identity.cluster.is_empty() || other.cluster == identity.cluster)
         };
-        let fitting: Vec<&JobRecord> = records.iter().filter(fits).collect();
+        let mut fitting: Vec<JobIdentity> = records
+            .iter()
+            .map(JobRecord::identity)
+            .filter(fits)
+            .collect();
+        // Ids repeat from cluster to cluster: without one, a job that was started elsewhere may be meant as well.
+        if identity.cluster.is_empty()
+            && let Ok(launcher) = self.launcher(&identity.cloud)
+            && let Ok(listing) = launcher.list(&fitting).await
+        {
+            let elsewhere = listing.jobs.into_iter().map(|job| job.identity);
+            fitting.extend(elsewhere.filter(|other| other.job_id.is_empty() && fits(other)));
+        }
         match fitting.as_slice() {
             [] => Ok(Found {
                 identity,
                 record: None,
             }),
-            [record] => Ok(found(record)),
+            [known] => Ok(Found {
+                identity: known.clone(),
+                record: records
+                    .into_iter()
+                    .find(|record| record.job_id == known.job_id),
+            }),
             several => {
-                let choices: Vec<String> = several
-                    .iter()
-                    .map(|record| {
-                        format!("{} (cluster_name {:?})", record.job_id, record.cluster_name)
-                    })
-                    .collect();
+                let choice = |job: &JobIdentity| match job.job_id.as_str() {
+                    "" => format!("one with cluster_name {:?}, started elsewhere", job.cluster),
+                    job_id => format!("{job_id} with cluster_name {:?}", job.cluster),
+                };
                 Err(NotFound::Failed(format!(
                     "several jobs on {} have the id {:?}: {}; give job_id, or cluster_name",
                     identity.cloud,
                     identity.oumi_job_id,
-                    choices.join(", ")
+                    several.iter().map(choice).collect::<Vec<_>>().join("; ")
                 )))
             }
         }

@@ -104,7 +104,7 @@ impl CloudLaunch {
             Ok(path) => (path, None),
             Err(missing) => (PathBuf::from("oumi"), Some(missing.to_string())),
         };
-        let staged = dir.path().join("job.yaml");
+        let staged = staged_path(&dir);
         let argv: Vec<String> = [
             program.display().to_string(),
             "launch".to_owned(),
@@ -157,17 +157,9 @@ impl CloudLaunch {
         lock: JobLock,
     ) -> Result<(), LauncherError> {
         let dir = job_dir(&self.folder, identity)?;
-        let staged = plan.process.plan.remove_afterwards.clone();
         let started = supervisor::start(&self.supervisor, &dir, lock, plan.process).await;
         if started.is_err() {
-            // The supervisor removes it where it came so far.
-            let remove = move || {
-                staged
-                    .iter()
-                    .for_each(|file| drop(std::fs::remove_file(file)));
-                Ok(())
-            };
-            off_thread(remove).await?;
+            remove_staged(dir).await?;
         }
         started.map_err(LauncherError::failed)
     }
@@ -179,6 +171,8 @@ impl CloudLaunch {
     pub async fn settle(&self, identity: &JobIdentity) -> Result<Launched, LauncherError> {
         loop {
             if let Some(outcome) = self.look(identity).await?.outcome(identity) {
+                // The supervisor removes it, unless it was killed.
+                remove_staged(job_dir(&self.folder, identity)?).await?;
                 return Ok(outcome);
             }
             tokio::time::sleep(SETTLE_LOOK).await;
@@ -316,6 +310,19 @@ impl CloudLaunch {
         })
         .await
     }
+}
+
+/// The staged config holds secrets: nothing of it stays.
+async fn remove_staged(dir: JobDir) -> Result<(), LauncherError> {
+    off_thread(move || match std::fs::remove_file(staged_path(&dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LauncherError::failed(error)),
+        _ => Ok(()),
+    })
+    .await
+}
+
+fn staged_path(dir: &JobDir) -> PathBuf {
+    dir.path().join("job.yaml")
 }
 
 fn failure_path(dir: &JobDir) -> PathBuf {

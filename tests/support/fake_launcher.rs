@@ -13,8 +13,8 @@ use std::time::Duration;
 use oumi_mcp_server::launcher::job_dir::{JobDir, JobLock};
 use oumi_mcp_server::launcher::supervisor::{Plan, Supervised};
 use oumi_mcp_server::launcher::{
-    Answer, CancelOutcome, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec, Launcher,
-    LauncherError, ListedJob, Listing,
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, LauncherError, ListedJob, Listing,
 };
 use oumi_mcp_server::logs::LogTail;
 use oumi_mcp_server::paths::DataFolder;
@@ -570,6 +570,17 @@ impl Launcher for FakeLauncher {
                 }
             })
         })
+    }
+
+    fn change_cluster<'a>(
+        &'a self,
+        _cloud: &'a str,
+        cluster: &'a str,
+        _action: ClusterAction,
+    ) -> Answer<'a, String> {
+        Box::pin(std::future::ready(Ok(format!(
+            "cluster {cluster} was changed"
+        ))))
     }
 }
 
