@@ -110,7 +110,10 @@ fn own_program() -> io::Result<PathBuf> {
 
 fn serve() -> Result<(), String> {
     let folder = DataFolder::from_environment().map_err(|error| error.to_string())?;
-    folder.create().map_err(|error| error.to_string())?;
+    // What fails here fails again at the call that needs it, and is said there.
+    if let Err(error) = folder.create() {
+        tracing::warn!("{error}");
+    }
     let (program, cli) = (
         own_program().map_err(|error| error.to_string())?,
         Cli::default(),

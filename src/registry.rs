@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::launcher::JobIdentity;
 use crate::launcher::job_dir::JobDir;
-use crate::paths::{DataFolder, write_atomic};
+use crate::paths::{DataFolder, DataFolderError, write_atomic};
 
 /// How long a record is kept after its submission, in days.
 pub const KEEP_DAYS: i64 = 7;
@@ -42,6 +42,9 @@ pub enum RegistryError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The data folder cannot be made.
+    #[error(transparent)]
+    Folder(#[from] DataFolderError),
     /// Another process holds the lock.
     #[error(
         "another process has held {0} for {seconds} s; end a hanging oumi-mcp-server and try again",
@@ -274,7 +277,11 @@ impl JobRegistry {
             let prefix = aside_prefix(&path);
             let named =
                 |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
-            let entries = fs::read_dir(&root).map_err(|source| io_error("read", &root, source))?;
+            let entries = match fs::read_dir(&root) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(source) => return Err(io_error("read", &root, source)),
+            };
             let mut found: Vec<PathBuf> = entries
                 .flatten()
                 .filter(named)
@@ -323,9 +330,10 @@ impl JobRegistry {
     /// The lock between processes. It is free when the file is closed, so also when its holder is killed.
     async fn lock(&self) -> Result<File, RegistryError> {
         let path = self.folder.registry_lock();
-        let opened = path.clone();
+        let (opened, folder) = (path.clone(), self.folder.clone());
         let file = self
             .off_thread(move || {
+                folder.create()?;
                 let mut options = OpenOptions::new();
                 options.create(true).truncate(false).write(true).mode(0o600);
                 options
