@@ -2,6 +2,7 @@
 
 pub mod job_dir;
 pub mod local;
+pub mod output;
 pub mod processes;
 pub mod programs;
 pub mod supervisor;
