@@ -235,15 +235,11 @@ impl JobService {
                 };
             }
         };
-        if let Some(answer) = self.cancel_launch(&found.identity).await {
-            return answer;
-        }
         let found = self.settled(found).await;
-        // The launch may have been taken up just now.
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return answer;
         }
-        // Or it has ended since the job was looked up: then its id is recorded only now.
+        // The launch may have ended since the job was looked up: then its id is recorded only now.
         let found = self.looked_up_again(found).await;
         let outcome = match self.launcher(&found.identity.cloud) {
             Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
