@@ -431,6 +431,45 @@ async fn a_lock_that_is_freed_in_time_is_waited_for() {
     assert_eq!(home.ids().await, ["a"]);
 }
 
+#[tokio::test]
+async fn a_removed_record_takes_its_folder_along_and_no_other() {
+    let home = home();
+    for job_id in ["a", "b"] {
+        insert(&home.registry, job_id).await;
+        fs::create_dir(home.folder.job(job_id).unwrap()).unwrap();
+    }
+    home.registry.remove(vec![record("a")]).await.unwrap();
+    assert_eq!(home.ids().await, ["b"]);
+    assert!(!home.folder.job("a").unwrap().exists());
+    assert!(home.folder.job("b").unwrap().exists());
+}
+
+#[tokio::test]
+async fn a_record_whose_id_went_to_a_new_job_meanwhile_is_not_removed() {
+    let home = home();
+    let old = JobRecord {
+        submit_time: "2025-01-01T12:00:00Z".to_owned(),
+        ..record("a")
+    };
+    insert(&home.registry, "a").await;
+    fs::create_dir(home.folder.job("a").unwrap()).unwrap();
+    home.registry.remove(vec![old]).await.unwrap();
+    assert_eq!(home.ids().await, ["a"]);
+    assert!(home.folder.job("a").unwrap().exists());
+}
+
+#[tokio::test]
+async fn the_record_of_an_id_that_is_no_file_name_is_removed_and_nothing_else() {
+    let home = home();
+    fs::write(home.folder.root().join("kept"), "x").unwrap();
+    for job_id in ["..", "../kept", "/", "."] {
+        insert(&home.registry, job_id).await;
+        home.registry.remove(vec![record(job_id)]).await.unwrap();
+    }
+    assert_eq!(home.ids().await, Vec::<String>::new());
+    assert!(home.folder.jobs().exists() && home.folder.root().join("kept").exists());
+}
+
 /// A file of records, and where in it each of them begins and ends.
 fn file_of(count: usize) -> (String, Vec<(JobRecord, std::ops::Range<usize>)>) {
     let mut text = "[\n".to_owned();
