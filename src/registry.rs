@@ -3,7 +3,6 @@
 //! Nothing here says how a job is. Every change is read, made and written under a lock between processes; every look reads
 //! the file anew, since another server may have changed it.
 
-use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -244,18 +243,18 @@ impl JobRegistry {
         changed.await.map(|_| ())
     }
 
-    /// Removes records, with the folders of their jobs.
+    /// Removes records, with the folders of their jobs. One that has changed meanwhile stays: the id may be another job's now.
     ///
     /// # Errors
     /// When the file cannot be changed. A folder that cannot be removed is logged, and no error.
-    pub async fn remove(&self, job_ids: HashSet<String>) -> Result<(), RegistryError> {
-        if job_ids.is_empty() {
+    pub async fn remove(&self, unwanted: Vec<JobRecord>) -> Result<(), RegistryError> {
+        if unwanted.is_empty() {
             return Ok(());
         }
         let folder = self.folder.clone();
         let changed = self.change(move |records| {
             let (gone, kept): (Vec<_>, Vec<_>) =
-                records.into_iter().partition(|record| job_ids.contains(&record.job_id));
+                records.into_iter().partition(|record| unwanted.contains(record));
             // Under the lock, so that no new job of the same name can be there yet.
             for dir in gone.iter().filter_map(|record| folder.job(&record.job_id)).map(JobDir::at) {
                 if let Err(error) = dir.remove() {

@@ -246,15 +246,11 @@ impl JobService {
                 };
             }
         };
-        if let Some(answer) = self.cancel_launch(&found.identity).await {
-            return answer;
-        }
         let found = self.settled(found).await;
-        // The launch may have been taken up just now.
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return answer;
         }
-        // Or it has ended since the job was looked up: then its id is recorded only now.
+        // The launch may have ended since the job was looked up: then its id is recorded only now.
         let found = self.looked_up_again(found).await;
         let outcome = match self.launcher(&found.identity.cloud) {
             Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
@@ -439,7 +435,7 @@ impl JobService {
     /// Removes the records that are too old or too many, but none of a job that may still run. `done` is what is known of
     /// the jobs already; only jobs on this machine are asked about here, since others take long to answer.
     async fn prune(&self, records: &[JobRecord], done: &HashMap<String, bool>) -> HashSet<String> {
-        let mut gone = HashSet::new();
+        let mut gone = Vec::new();
         for record in expired(records, chrono::Utc::now()) {
             let is_done = match done.get(&record.job_id) {
                 Some(is_done) => *is_done,
@@ -449,11 +445,12 @@ impl JobService {
                 None => false,
             };
             if is_done && !self.inner.in_flight.contains(&record.job_id) {
-                gone.insert(record.job_id.clone());
+                gone.push(record.clone());
             }
         }
-        match self.inner.registry.remove(gone.clone()).await {
-            Ok(()) => gone,
+        let ids = gone.iter().map(|record| record.job_id.clone()).collect();
+        match self.inner.registry.remove(gone).await {
+            Ok(()) => ids,
             Err(error) => {
                 tracing::warn!(%error, "cannot prune the registry");
                 HashSet::new()

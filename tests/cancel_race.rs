@@ -947,7 +947,7 @@ fn follow_all(orders: Vec<Vec<Step>>, pace: Duration) {
 #[test]
 fn no_order_of_six_events_leaves_a_cancelled_job_running_or_an_entry_in_the_map() {
     let all: Vec<_> = (0..=5).flat_map(|length| orders(length, false)).collect();
-    println!("{} orders", all.len());
+    assert_eq!(all.len(), 4551);
     follow_all(all, Duration::from_millis(1));
 }
 
@@ -964,4 +964,62 @@ fn the_same_holds_when_the_server_dies_before_the_start_went_through() {
         .into_iter()
         .filter(|order| order.contains(&Step::Starts));
     follow_all(with_start.collect(), Duration::from_millis(1));
+}
+
+/// Kills the server after so many turns of its tasks, each as long as `pause`. Where exactly that is depends on the file
+/// work; what must hold afterwards does not.
+fn kill_in_the_middle(during_launch: bool, turns: usize, pause: Duration) {
+    let at = format!("after {turns} turns of {pause:?}, during the launch: {during_launch}");
+    let mut race = Race::new();
+    let (run, cancel) = (race.server.service.clone(), race.server.service.clone());
+    let request = run_request(race.home.path(), JOB, "gcp");
+    race.server
+        .runtime
+        .spawn(async move { run.run(request).await });
+    if during_launch {
+        race.server.settle_down();
+    }
+    race.world.open_all();
+    let cancel = race.server.runtime.spawn(async move {
+        loop {
+            let answer = cancel.cancel(cancel_by_id(JOB)).await;
+            if answer.status != "not_found" {
+                return answer;
+            }
+        }
+    });
+    let answered = race.server.runtime.block_on(async {
+        for _ in 0..turns {
+            std::thread::sleep(pause);
+            tokio::task::yield_now().await;
+        }
+        match cancel.is_finished() {
+            true => Some(cancel.await.unwrap()),
+            false => None,
+        }
+    });
+    let is_kept = race.dir().is_cancel_kept();
+    race.restart();
+    race.end();
+    race.polled();
+    race.end();
+    if is_kept || answered.is_some_and(|answer| answer.success) {
+        assert!(!race.world.is_running(JOB), "{at}");
+    }
+    let registry = race.server.service.registry();
+    let record = race.server.runtime.block_on(registry.get(JOB)).unwrap();
+    let has_id = record.is_some_and(|record| !record.oumi_job_id.is_empty());
+    assert_eq!(has_id, race.world.starts(JOB) == 1, "{at}");
+    assert!(!race.dir().is_cancel_kept(), "{at}");
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_of_anything_loses_neither_job_nor_cancel() {
+    for during_launch in [false, true] {
+        for pause in [0, 10, 50, 150].map(Duration::from_micros) {
+            for turns in 0..30 {
+                kill_in_the_middle(during_launch, turns, pause);
+            }
+        }
+    }
 }
