@@ -8,6 +8,7 @@ pub mod schema;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use oumi_mcp_server::env_vars;
@@ -156,11 +157,21 @@ impl Drop for Home {
     }
 }
 
+/// Writes a program.
 pub fn executable(path: &Path, script: &str) -> PathBuf {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let text = path.with_extension("text");
+    fs::write(&text, script).unwrap();
+    copy_program(&text, path);
     path.to_owned()
+}
+
+/// Copies a program by a process of its own: were it written here, a process that another thread starts meanwhile would
+/// hold it open for writing for a moment, and nobody could run it ("text file busy").
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Looks until it is so; fails past the deadline.

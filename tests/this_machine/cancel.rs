@@ -145,6 +145,24 @@ fn what_a_job_starts_when_it_is_told_to_end_is_ended_too() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_process_that_is_always_another_is_not_overlooked() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    // Each starts the next and is gone, so that a list of processes is old before it is read.
+    home.write(
+        "hop.sh",
+        "echo $1 >> hops; [ $1 = 0 ] || sh hop.sh $(($1 - 1)) &\n",
+    );
+    let run = "trap '' TERM; sh hop.sh 200; trap 'exit 0' TERM; touch ready; while :; do sleep 0.05; done";
+    let job_id = server.submit(home.job(run), json!({}));
+    wait_until("it hops", || home.project().join("ready").exists());
+    server.cancel(&job_id, false).ok();
+    is_cancelled(&server.wait_done(&job_id));
+    assert_eq!(home.read("hops").lines().last(), Some("0"));
+}
+
+#[test]
 fn a_stopped_job_can_be_cancelled() {
     let home = Home::new();
     let mut server = Server::start(&home);

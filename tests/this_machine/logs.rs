@@ -4,11 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::logs::MAX_LOG_BYTES;
 use serde_json::{Value, json};
 
 use crate::support::Home;
 use crate::support::client::{Answer, Server};
+
+/// The most log that one answer may carry.
+const MAX_LOG_BYTES: usize = 64 * 1024;
 
 /// A server with one job that has ended.
 fn ended(run: &str) -> (Home, Server, String) {

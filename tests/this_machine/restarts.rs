@@ -1,12 +1,13 @@
 //! Jobs outlive the server, whatever ends it; and the server ends when it should.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process_group};
 use serde_json::json;
 
 use crate::support::client::{Server, command_of};
-use crate::support::{Home, alive, children, executable, kill_9, pid, wait_until};
+use crate::support::{Home, alive, children, copy_program, executable, kill_9, pid, wait_until};
 
 /// Goes on until the test says so.
 const WAITS: &str = "mkdir pids; echo $$ > pids/main; echo begun; while [ ! -e go ]; do sleep 0.05; done; echo ended";
@@ -332,7 +333,7 @@ fn whenever_the_server_is_killed_during_a_launch_what_runs_is_known_and_what_doe
 fn an_upgrade_of_the_program_under_a_running_server_does_no_harm() {
     let home = Home::new();
     let program = home.root().join("oumi-mcp-server");
-    std::fs::copy(env!("CARGO_BIN_EXE_oumi-mcp-server"), &program).unwrap();
+    copy_program(Path::new(env!("CARGO_BIN_EXE_oumi-mcp-server")), &program);
     let mut server = Server::spawn(&home, command_of(&home, &program));
     std::fs::remove_file(&program).unwrap();
     executable(&program, "#!/bin/sh\nexit 1\n");
