@@ -56,7 +56,9 @@ fn main() -> ExitCode {
     log_to_stderr();
     let done = match arguments.command {
         None | Some(Command::Serve) => serve(),
-        Some(Command::Demo) => demo::run(),
+        Some(Command::Demo) => own_program()
+            .map_err(|error| error.to_string())
+            .and_then(|program| demo::run(&program).map_err(|error| error.to_string())),
         Some(Command::Supervise { dir }) => {
             supervisor::supervise(&dir).map_err(|error| error.to_string())
         }

@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use rmcp::handler::server::router::tool::ToolRouter;
-use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
+use rmcp::handler::server::tool::{ToolCallContext, schema_for_input, schema_for_output};
 use rmcp::model::{
-    CallToolResult, ContentBlock, Implementation, JsonObject, ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
+    JsonObject, ServerCapabilities, ServerConfig,
 };
-use rmcp::{ServerHandler, tool, tool_handler, tool_router};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler, tool, tool_handler, tool_router};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -113,6 +115,33 @@ impl Server {
 
 #[tool_handler(router = self.router)]
 impl ServerHandler for Server {
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        if !self.router.has_route(&request.name) {
+            return Err(ErrorData::invalid_params(
+                format!("Unknown tool: {}", request.name),
+                None,
+            ));
+        }
+        let (server, given_up) = (self.clone(), context.ct.clone());
+        // In a task of its own: a panic in a tool is then an error of that call alone, and a call that the client gives up
+        // is not waited for, while a launch it has begun goes on.
+        let call = tokio::spawn(async move {
+            let call = ToolCallContext::new(&server, request, context);
+            server.router.call(call).await
+        });
+        tokio::select! {
+            called = call => called.unwrap_or_else(|error| {
+                tracing::error!(%error, "a tool call broke");
+                Err(ErrorData::internal_error("the call broke inside the server; try again, and report it if it stays", None))
+            }),
+            () = given_up.cancelled() => Err(ErrorData::internal_error("the call was given up by the client", None)),
+        }
+    }
+
     fn get_info(&self) -> ServerConfig {
         let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .with_title("Oumi jobs");
