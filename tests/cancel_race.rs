@@ -387,9 +387,11 @@ fn a_cancel_that_always_fails_before_the_launch_started_starts_nothing() {
     let race = Race::new();
     race.world.fail_cancels(usize::MAX);
     let lock = race.registry_lock();
-    race.submit();
+    let run = race.submit();
     race.server.service.in_flight().request_cancel(JOB);
     drop(lock);
+    let answer = race.answer(run);
+    assert_eq!((answer.success, answer.status.as_str()), (false, "unknown"));
     race.end();
     race.polled();
     race.end_cancelled();
@@ -446,6 +448,23 @@ fn a_job_whose_server_died_before_the_start_went_through_never_runs() {
     let answer = race.answer(cancel);
     assert!(answer.is_done, "{answer:?}");
     race.end_cancelled();
+}
+
+#[test]
+fn a_cancel_asked_of_another_server_while_the_first_dies_before_the_start_is_answered_truly() {
+    let mut race = Race::new();
+    race.world.close(Gate::Start);
+    race.submit();
+    let other = Server::new(&race.folder, &race.world);
+    let first = std::mem::replace(&mut race.server, other);
+    let cancel = race.cancel();
+    race.server.pass(Duration::from_secs(5));
+    assert!(!cancel.is_finished());
+    first.die();
+    let answer = race.answer(cancel);
+    assert!(says_the_launch_failed(&answer), "{answer:?}");
+    race.end_cancelled();
+    assert_eq!(race.world.starts(JOB), 0);
 }
 
 #[test]

@@ -204,6 +204,15 @@ async fn a_launch_that_fails_is_answered_with_the_reason_and_stays_in_the_list()
         error.contains("no capacity") && error.contains("get_job_logs"),
         "{error}"
     );
+    let asked = [
+        Call::Start("job".to_owned()),
+        Call::Settle("job".to_owned()),
+    ];
+    assert_eq!(
+        house.world.calls(),
+        asked,
+        "the answer did not wait for more"
+    );
     assert_eq!(
         house.service.poll(by_id("job")).await.state,
         JobState::Failed
