@@ -148,3 +148,82 @@ impl InFlight {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launched() -> LaunchOutcome {
+        LaunchOutcome::Launched(JobIdentity::default())
+    }
+
+    #[test]
+    fn an_id_is_under_way_once() {
+        let in_flight = InFlight::default();
+        assert!(in_flight.begin("a").is_some());
+        assert!(in_flight.begin("a").is_none());
+        assert!(in_flight.begin("b").is_some());
+        assert_eq!(in_flight.len(), 2);
+        assert!(in_flight.evict("a", launched()));
+        assert!(!in_flight.contains("a"));
+        assert!(in_flight.begin("a").is_some());
+    }
+
+    #[test]
+    fn whoever_waits_hears_the_outcome() {
+        let in_flight = InFlight::default();
+        let first = in_flight.begin("a").unwrap();
+        let second = in_flight.request_cancel("a").unwrap();
+        assert_eq!(*first.borrow(), None);
+        let outcome = LaunchOutcome::Failed("no capacity".to_owned());
+        assert!(in_flight.evict("a", outcome.clone()));
+        assert_eq!(*first.borrow(), Some(outcome.clone()));
+        assert_eq!(*second.borrow(), Some(outcome));
+        assert!(in_flight.is_empty());
+    }
+
+    #[test]
+    fn a_launch_does_not_end_as_launched_once_a_cancel_was_asked_for() {
+        let in_flight = InFlight::default();
+        assert!(in_flight.request_cancel("a").is_none());
+        let watch = in_flight.begin("a").unwrap();
+        assert!(!in_flight.cancel_requested("a"));
+        in_flight.request_cancel("a");
+        assert!(in_flight.cancel_requested("a"));
+        assert!(!in_flight.evict("a", launched()));
+        assert!(in_flight.contains("a") && watch.borrow().is_none());
+        let reason = LaunchOutcome::CancelFailed("no answer".to_owned());
+        assert!(in_flight.evict("a", reason));
+        assert!(in_flight.is_empty());
+    }
+
+    #[test]
+    fn a_launch_is_forgotten_unless_its_cancel_is_still_to_be_honoured() {
+        let in_flight = InFlight::default();
+        let gone = in_flight.begin("gone").unwrap();
+        in_flight.begin("cancelled");
+        in_flight.request_cancel("cancelled");
+        for job_id in ["gone", "cancelled", "never there"] {
+            in_flight.forget(job_id);
+        }
+        assert!(!in_flight.contains("gone") && in_flight.contains("cancelled"));
+        assert!(gone.has_changed().is_err(), "nobody will say how it ended");
+    }
+
+    #[test]
+    fn what_is_noted_of_a_launch_is_told_while_it_is_under_way() {
+        let in_flight = InFlight::default();
+        in_flight.set_recorded("a");
+        in_flight.set_cancel_error("a", "too early".to_owned());
+        in_flight.begin("a");
+        assert_eq!(in_flight.recorded(), Vec::<String>::new());
+        assert_eq!(in_flight.cancel_error("a"), None);
+        in_flight.set_recorded("a");
+        in_flight.set_cancel_error("a", "no answer".to_owned());
+        assert_eq!(in_flight.recorded(), ["a"]);
+        assert_eq!(in_flight.cancel_error("a").as_deref(), Some("no answer"));
+        in_flight.evict("a", launched());
+        in_flight.begin("a");
+        assert_eq!(in_flight.cancel_error("a"), None);
+    }
+}

@@ -458,3 +458,56 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> RegistryErro
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn salvaged(text: &str) -> Vec<String> {
+        let ids = salvage(text.as_bytes())
+            .into_iter()
+            .map(|record| record.job_id);
+        ids.collect()
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written_with_what_a_newer_version_added() {
+        let mut record = JobRecord {
+            job_id: "a".to_owned(),
+            output_dir: "out".to_owned(),
+            ..JobRecord::default()
+        };
+        record.other.insert("tags".to_owned(), vec!["x"].into());
+        assert_eq!(JobRecord::from_json(record.to_json()), Some(record));
+    }
+
+    #[test]
+    fn a_record_is_salvaged_once_wherever_it_stands() {
+        let a = r#"{"job_id": "a", "x": {"y": 1}}"#;
+        let b = r#"{"job_id": "b"}"#;
+        for text in [
+            format!("{a}{b}"),
+            format!("[{a}, {b}, {a}]"),
+            format!("[{{\"job_id\": \"cut {a} {b}"),
+            format!("}}}}]] {a} {{{{ {b}"),
+            format!(r#"{{"job_id": "" }} {a} {{"job_id": 1}} {b}"#),
+        ] {
+            assert_eq!(salvaged(&text), ["a", "b"], "{text}");
+        }
+        assert_eq!(salvaged(r#"{"job_id": "a", "cloud": 3}"#), [""; 0]);
+    }
+
+    #[test]
+    fn a_damaged_file_that_is_put_aside_keeps_its_bytes_when_the_registry_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("oumi-jobs.json");
+        fs::write(&path, "damaged").unwrap();
+        let first = put_aside(&path).unwrap();
+        write_atomic(&path, b"damaged again").unwrap();
+        let second = put_aside(&path).unwrap();
+        write_atomic(&path, b"[]").unwrap();
+        assert_eq!(fs::read(&first).unwrap(), b"damaged");
+        assert_eq!(fs::read(&second).unwrap(), b"damaged again");
+        assert!(first < second, "their names sort by time");
+    }
+}

@@ -387,9 +387,11 @@ fn a_cancel_that_always_fails_before_the_launch_started_starts_nothing() {
     let race = Race::new();
     race.world.fail_cancels(usize::MAX);
     let lock = race.registry_lock();
-    race.submit();
+    let run = race.submit();
     race.server.service.in_flight().request_cancel(JOB);
     drop(lock);
+    let answer = race.answer(run);
+    assert_eq!((answer.success, answer.status.as_str()), (false, "unknown"));
     race.end();
     race.polled();
     race.end_cancelled();
@@ -446,6 +448,23 @@ fn a_job_whose_server_died_before_the_start_went_through_never_runs() {
     let answer = race.answer(cancel);
     assert!(answer.is_done, "{answer:?}");
     race.end_cancelled();
+}
+
+#[test]
+fn a_cancel_asked_of_another_server_while_the_first_dies_before_the_start_is_answered_truly() {
+    let mut race = Race::new();
+    race.world.close(Gate::Start);
+    race.submit();
+    let other = Server::new(&race.folder, &race.world);
+    let first = std::mem::replace(&mut race.server, other);
+    let cancel = race.cancel();
+    race.server.pass(Duration::from_secs(5));
+    assert!(!cancel.is_finished());
+    first.die();
+    let answer = race.answer(cancel);
+    assert!(says_the_launch_failed(&answer), "{answer:?}");
+    race.end_cancelled();
+    assert_eq!(race.world.starts(JOB), 0);
 }
 
 #[test]
@@ -1022,4 +1041,60 @@ fn a_server_that_is_killed_in_the_middle_of_anything_loses_neither_job_nor_cance
             }
         }
     }
+}
+
+#[test]
+fn many_calls_at_once_on_real_threads_leave_no_cancelled_job_running() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = DataFolder::at(home.path().join("data"));
+    folder.create().unwrap();
+    let world = World::new(&folder);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    // Two servers on one folder.
+    let services = [(); 2].map(|()| JobService::new(folder.clone(), vec![world.launcher(CLOUDS)]));
+    runtime.block_on(async {
+        for number in 0..60 {
+            let job_id = format!("job-{number}");
+            let request = run_request(home.path(), &job_id, "gcp");
+            let mut calls = tokio::task::JoinSet::new();
+            let (service, id) = (services[number % 2].clone(), job_id.clone());
+            calls.spawn(async move { assert_eq!(service.run(request).await.job_id, id) });
+            for service in services.clone() {
+                let id = job_id.clone();
+                calls.spawn(async move {
+                    while service.cancel(cancel_by_id(&id)).await.status == "not_found" {
+                        tokio::task::yield_now().await;
+                    }
+                });
+            }
+            for service in services.clone() {
+                let id = job_id.clone();
+                calls.spawn(async move {
+                    service.list(Default::default()).await;
+                    service.poll(by_id(&id)).await;
+                });
+            }
+            calls.join_all().await;
+            assert!(!world.is_running(&job_id), "{job_id}");
+            assert!(world.starts(&job_id) <= 1, "{job_id}");
+        }
+        // What was taken up by a look may still be on its way out.
+        let is_idle = || {
+            services
+                .iter()
+                .all(|service| service.in_flight().is_empty())
+        };
+        for _ in 0..1000 {
+            if is_idle() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(is_idle());
+        assert_eq!(world.faults(), Vec::<String>::new());
+    });
 }

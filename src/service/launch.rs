@@ -253,24 +253,26 @@ impl JobService {
             Ok(Some(record)) => record.identity(),
             _ => identity,
         };
-        let status = match self.launcher(&identity.cloud) {
-            Ok(launcher) => launcher.status(&identity).await,
-            Err(error) => Err(LauncherError::Failed(error)),
-        };
         let known = RunAnswer {
             cluster_name: identity.cluster.clone(),
             cluster: identity.cluster.clone(),
             oumi_job_id: identity.oumi_job_id.clone(),
             ..known
         };
-        let failed = |reason: String| RunAnswer {
-            status: "failed".to_owned(),
-            error: Some(format!("{reason}; call get_job_logs for what was said")),
-            ..known.clone()
-        };
         let (launch_confirmed, happened) = match outcome {
-            Some(LaunchOutcome::Failed(reason) | LaunchOutcome::CancelFailed(reason)) => {
-                return failed(reason);
+            Some(LaunchOutcome::Failed(reason)) => {
+                return RunAnswer {
+                    status: "failed".to_owned(),
+                    error: Some(format!("{reason}; call get_job_logs for what was said")),
+                    ..known
+                };
+            }
+            Some(LaunchOutcome::CancelFailed(reason)) => {
+                return RunAnswer {
+                    status: "unknown".to_owned(),
+                    error: Some(reason),
+                    ..known
+                };
             }
             Some(LaunchOutcome::Launched(_)) => (true, Some("the job was launched")),
             Some(LaunchOutcome::Cancelled(_)) => {
@@ -282,6 +284,10 @@ impl JobService {
         let known = RunAnswer {
             launch_confirmed,
             ..known
+        };
+        let status = match self.launcher(&identity.cloud) {
+            Ok(launcher) => launcher.status(&identity).await,
+            Err(error) => Err(LauncherError::Failed(error)),
         };
         match status {
             Ok(status) => RunAnswer {

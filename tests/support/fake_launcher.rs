@@ -345,6 +345,9 @@ fn already_done(status: &JobStatus) -> CancelOutcome {
 
 impl FakeLauncher {
     async fn look(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
+        // The lock first, as in `settle`.
+        let is_ours = !identity.job_id.is_empty();
+        let may_start = is_ours && self.world.is_locked(&identity.job_id).await;
         let known = {
             let mut state = self.world.state();
             match state.job(identity).map(|job| job.stage) {
@@ -358,7 +361,7 @@ impl FakeLauncher {
                 "cluster {:?} has no job {}; call list_jobs",
                 identity.cluster, identity.oumi_job_id
             ))),
-            None if self.world.is_locked(&identity.job_id).await => Ok(status_of(Stage::Launching)),
+            None if may_start => Ok(status_of(Stage::Launching)),
             None => Ok(JobStatus::new("lost", JobState::Unknown, true)),
         }
     }
@@ -439,9 +442,13 @@ impl Launcher for FakeLauncher {
                 std::mem::take(&mut state.panic_in_settle)
             });
             assert!(!panics, "a launcher that panics, as the test wanted");
-            let is_known = |state: &State| state.jobs.contains_key(job_id);
-            while !is_known(&self.world.state()) {
-                if !self.world.is_locked(job_id).await {
+            loop {
+                // The lock first: once it is free, the launch was set going before or never will be.
+                let may_start = self.world.is_locked(job_id).await;
+                if self.world.stage(job_id).is_some() {
+                    break;
+                }
+                if !may_start {
                     return Err(LauncherError::failed("its launch was never set going"));
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
