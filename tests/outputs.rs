@@ -900,7 +900,7 @@ fn nothing_that_is_cut_off_or_damaged_causes_a_panic() {
     for name in names() {
         let whole = capture(&name).output();
         read_all(&whole);
-        for _ in 0..20 {
+        for _ in 0..4 {
             let from = dice.below(whole.len());
             let to = from + dice.below(whole.len() - from);
             let mut bytes = whole.as_bytes()[from..to].to_vec();
@@ -967,7 +967,7 @@ fn random_bytes_and_random_controls_cause_no_panic() {
         "skipped.",
         "🅱",
     ];
-    for _ in 0..3000 {
+    for _ in 0..1000 {
         let text: String = (0..dice.below(40))
             .map(|_| pieces[dice.below(pieces.len())])
             .collect();
@@ -981,7 +981,7 @@ fn random_bytes_and_random_controls_cause_no_panic() {
 
 #[test]
 fn large_outputs_cost_time_in_proportion() {
-    let size = 128 << 10;
+    let size = 64 << 10;
     for piece in [
         "[1,\n",
         "{\n",
@@ -1010,6 +1010,6 @@ fn large_outputs_cost_time_in_proportion() {
         let start = Instant::now();
         read_all(&text);
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(10), "{piece:?} took {took:?}");
+        assert!(took < Duration::from_secs(5), "{piece:?} took {took:?}");
     }
 }
