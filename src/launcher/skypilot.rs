@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::cli::{Cli, Output, Question};
 use super::cloud_launch::{CloudLaunch, Launched};
-use super::job_config::JobConfig;
+use super::job_config::{self, JobConfig};
 use super::job_dir::JobLock;
 use super::output::sky::{
     self as printed, Cluster, Queue, QueueFailure, QueuedJob, SkyCancel, SkyLogsExit, SkyTeardown,
@@ -571,25 +572,23 @@ fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
     Ok(identity.clone())
 }
 
-/// A name for a new cluster, made of the job's.
+/// A name for a new cluster, made of the job's. Where more is lost of that than an underscore, a few digits stand for
+/// it, so that no other job's cluster is meant.
 fn cluster_name_for(job_id: &str) -> String {
-    let plain: String = job_id
-        .chars()
-        .map(|other| {
-            if other.is_ascii_alphanumeric() {
-                other.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
-        .collect();
-    let plain = plain.trim_matches('-');
+    let plain = job_config::plain_name(job_id)
+        .to_ascii_lowercase()
+        .replace(['_', '.'], "-");
     let name = if plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        plain.to_owned()
+        plain
     } else {
         format!("oumi-{plain}")
     };
-    name.trim_end_matches('-').to_owned()
+    if name == job_id.replace('_', "-") {
+        return name;
+    }
+    let digest = Sha256::digest(job_id);
+    let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));
+    format!("{name}-{}", digits.collect::<String>())
 }
 
 fn log_file(identity: &JobIdentity) -> String {

@@ -1,0 +1,129 @@
+//! A home, its fake clouds, and the servers that know both.
+
+use std::fs;
+use std::process::Command;
+
+use oumi_mcp_server::env_vars;
+use serde_json::{Map, Value};
+
+use crate::fake_cloud::{Call, FakeCloud};
+use crate::support::Home;
+use crate::support::client::{self, Answer, Server};
+
+/// The cluster of a Slurm that Oumi drives itself.
+pub const SLURM: &str = "me@login.example.org";
+
+/// The home ends first: what still runs in it, launches too, is killed before the clouds are removed.
+pub struct World {
+    pub home: Home,
+    pub cloud: FakeCloud,
+}
+
+impl World {
+    /// A project with a job config and a training config, and clouds without clusters.
+    pub fn new() -> Self {
+        let home = Home::new();
+        home.write("job.yaml", "run: echo hi\n");
+        home.write("train.yaml", "model: {model_name: tiny}\n");
+        Self {
+            home,
+            cloud: FakeCloud::new(),
+        }
+    }
+
+    /// A server with both programs on its PATH.
+    pub fn server(&self) -> Server {
+        self.server_with(&[])
+    }
+
+    /// The same with more in its environment.
+    pub fn server_with(&self, envs: &[(&str, &str)]) -> Server {
+        let mut command = self.command();
+        command.envs(envs.iter().copied());
+        Server::spawn(&self.home, command)
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = client::command(&self.home);
+        let path = format!("{}:/usr/bin:/bin", self.cloud.bin().display());
+        command.env("PATH", path).env_remove(env_vars::SKY.name);
+        command
+    }
+
+    /// A server on a machine without one of the programs, or without both.
+    pub fn server_without(&self, missing: &[&str]) -> Server {
+        let mut command = self.command();
+        for (name, variable) in [("oumi", env_vars::OUMI), ("sky", env_vars::SKY)] {
+            if missing.contains(&name) {
+                fs::remove_file(self.cloud.bin().join(name)).unwrap();
+                // Where this machine has a real one, that must not be found.
+                command.env(variable.name, self.cloud.bin().join(name));
+            }
+        }
+        Server::spawn(&self.home, command)
+    }
+
+    /// The one launch there was.
+    #[track_caller]
+    pub fn the_launch(&self) -> Call {
+        let mut launches = self.cloud.calls_of(&["oumi", "launch", "up"]);
+        assert_eq!(launches.len(), 1, "{launches:?}");
+        launches.remove(0)
+    }
+
+    /// What the `n`-th launch was given, as Oumi reads it.
+    pub fn staged(&self, n: usize) -> Map<String, Value> {
+        let mut staged: Value = serde_saphyr::from_str(&self.cloud.staged(n).unwrap()).unwrap();
+        unescape(&mut staged);
+        staged.as_object().unwrap().clone()
+    }
+
+    /// The one record of the registry.
+    #[track_caller]
+    pub fn the_record(&self) -> Value {
+        let records = self.home.records();
+        assert_eq!(records.len(), 1, "{records:?}");
+        records[0].clone()
+    }
+
+    pub fn staged_path(&self, job_id: &str) -> std::path::PathBuf {
+        self.home.job_dir(job_id).join("job.yaml")
+    }
+}
+
+/// What OmegaConf makes of texts: `\\${` is a `${` that is meant as it stands. None here has more backslashes.
+fn unescape(value: &mut Value) {
+    match value {
+        Value::String(text) => {
+            assert_eq!(
+                text.matches("${").count(),
+                text.matches("\\${").count(),
+                "{text:?}"
+            );
+            *text = text.replace("\\${", "${");
+        }
+        Value::Object(object) => object.values_mut().for_each(unescape),
+        Value::Array(array) => array.iter_mut().for_each(unescape),
+        _ => {}
+    }
+}
+
+/// Status, state and `is_done` of an answer.
+pub fn how(answer: &Answer) -> (&str, &str, bool) {
+    (
+        answer["status"].as_str().unwrap(),
+        answer["state"].as_str().unwrap(),
+        answer["is_done"].as_bool().unwrap(),
+    )
+}
+
+pub fn text<'a>(answer: &'a Answer, field: &str) -> &'a str {
+    answer[field].as_str().unwrap()
+}
+
+/// The warnings of an answer, one a line.
+pub fn warnings(answer: &Answer) -> String {
+    let warnings = answer["warnings"].as_array().unwrap();
+    let lines: Vec<&str> = warnings.iter().map(|line| line.as_str().unwrap()).collect();
+    lines.join("\n")
+}
