@@ -12,4 +12,8 @@ mod fake_cloud;
 mod support;
 mod world;
 
+mod crash;
+mod identity;
 mod launching;
+mod states;
+mod under_way;

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use chrono::Utc;
 use oumi_mcp_server::env_vars;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::fake_cloud::{Call, FakeCloud};
 use crate::support::Home;
@@ -63,6 +65,11 @@ impl World {
         Server::spawn(&self.home, command)
     }
 
+    /// How often a launch was begun.
+    pub fn launches(&self) -> usize {
+        self.cloud.calls_of(&["oumi", "launch", "up"]).len()
+    }
+
     /// The one launch there was.
     #[track_caller]
     pub fn the_launch(&self) -> Call {
@@ -86,6 +93,39 @@ impl World {
         records[0].clone()
     }
 
+    /// Writes records of jobs whose launches ended long ago: id, cloud, cluster, launcher's id.
+    pub fn know(&self, jobs: &[(&str, &str, &str, &str)]) {
+        let records: Vec<Value> = jobs
+            .iter()
+            .map(|job| record(job.0, job.1, job.2, job.3))
+            .collect();
+        self.home.write_registry(&records);
+    }
+
+    /// A job on a cluster that was submitted so many seconds from now.
+    pub fn add_job(&self, cluster: &str, id: &str, name: &str, seconds: i64) {
+        self.cloud.add_job(cluster, id, name, "RUNNING");
+        let time = (Utc::now().timestamp() + seconds).to_string();
+        for field in ["submitted_at", "start_at"] {
+            let file = format!("clusters/{cluster}/jobs/{id}/{field}");
+            self.cloud.write(&file, &time);
+        }
+    }
+
+    pub fn add_job_now(&self, cluster: &str, id: &str, name: &str) {
+        self.add_job(cluster, id, name, 1);
+    }
+
+    /// As if a job had been launched so many seconds earlier.
+    pub fn age(&self, job_id: &str, seconds: u64) {
+        for name in ["output.log", "job-name"] {
+            let path = self.home.job_dir(job_id).join(name);
+            let file = fs::File::options().append(true).open(path).unwrap();
+            let time = SystemTime::now() - Duration::from_secs(seconds);
+            file.set_modified(time).unwrap();
+        }
+    }
+
     pub fn staged_path(&self, job_id: &str) -> std::path::PathBuf {
         self.home.job_dir(job_id).join("job.yaml")
     }
@@ -106,6 +146,21 @@ fn unescape(value: &mut Value) {
         Value::Array(array) => array.iter_mut().for_each(unescape),
         _ => {}
     }
+}
+
+/// A record as the Python server would write it.
+pub fn record(job_id: &str, cloud: &str, cluster: &str, oumi_job_id: &str) -> Value {
+    json!({
+        "job_id": job_id,
+        "command": "train",
+        "config_path": "/project/job.yaml",
+        "cloud": cloud,
+        "cluster_name": cluster,
+        "oumi_job_id": oumi_job_id,
+        "model_name": "tiny",
+        "submit_time": Utc::now().to_rfc3339(),
+        "output_dir": "out",
+    })
 }
 
 /// Status, state and `is_done` of an answer.
