@@ -26,6 +26,9 @@ use tracing_subscriber::fmt::writer::MakeWriterExt;
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
+/// How long the first answer waits until what an earlier server left is taken up.
+const RECOVERY_WAIT: Duration = Duration::from_secs(1);
+
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
 struct Arguments {
@@ -142,7 +145,10 @@ fn serve() -> Result<(), String> {
 async fn serve_until_the_end(service: JobService) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    service.recover().await;
+    let recovering = service.clone();
+    // Mostly it takes milliseconds; where another server holds the registry, no client is kept waiting for it.
+    let recovered = tokio::spawn(async move { recovering.recover().await });
+    tokio::time::timeout(RECOVERY_WAIT, recovered).await.ok();
     let (input, closed) = stdin_with_end();
     let serving = async {
         match Server::new(service)

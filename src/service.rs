@@ -29,6 +29,8 @@ use requests::{
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 
+/// How long a call waits for a change that what runs the job is asked for.
+const CHANGE_WAIT: Duration = Duration::from_secs(30);
 /// What `user_confirmation` must be for a cluster to be deleted.
 const DOWN_CONFIRMATION: &str = "DOWN";
 
@@ -253,7 +255,22 @@ impl JobService {
         // The launch may have ended since the job was looked up: then its id is recorded only now.
         let found = self.looked_up_again(found).await;
         let outcome = match self.launcher(&found.identity.cloud) {
-            Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
+            Ok(launcher) => {
+                let (launcher, identity, force) =
+                    (launcher.clone(), found.identity.clone(), request.force);
+                let still = CancelOutcome::Stopping {
+                    message: format!(
+                        "what runs the job has not answered within {} s, and the cancel goes on: call poll_status to see the \
+                         job end",
+                        CHANGE_WAIT.as_secs()
+                    ),
+                };
+                patiently(
+                    async move { launcher.cancel(&identity, force).await },
+                    still,
+                )
+                .await
+            }
             Err(error) => Err(LauncherError::Failed(error)),
         };
         let outcome = outcome.map_err(|error| match error {
@@ -298,7 +315,19 @@ impl JobService {
     ) -> ClusterAnswer {
         let cloud = cloud.trim().to_lowercase();
         let changed = match self.launcher(&cloud) {
-            Ok(launcher) => launcher.change_cluster(&cloud, &cluster_name, action).await,
+            Ok(launcher) => {
+                let (launcher, on, cluster) =
+                    (launcher.clone(), cloud.clone(), cluster_name.clone());
+                let still = format!(
+                    "it has not ended within {} s and goes on: call list_jobs to see what became of the cluster",
+                    CHANGE_WAIT.as_secs()
+                );
+                patiently(
+                    async move { launcher.change_cluster(&on, &cluster, action).await },
+                    still,
+                )
+                .await
+            }
             Err(error) => Err(LauncherError::Failed(error)),
         };
         let answer = ClusterAnswer {
@@ -621,10 +650,10 @@ impl JobService {
         let failing = || self.inner.in_flight.cancel_error(&identity.job_id);
         let outcome = outcome_within(watch, LAUNCH_WAIT)
             .await
-            .or_else(|| failing().map(LaunchOutcome::CancelFailed));
+            .or_else(|| failing().map(LaunchOutcome::MayRun));
         Some(match outcome {
             Some(LaunchOutcome::Cancelled(outcome)) => cancelled(identity, Ok(outcome)),
-            Some(LaunchOutcome::CancelFailed(reason)) => {
+            Some(LaunchOutcome::MayRun(reason)) => {
                 cancelled(identity, Err(LauncherError::Failed(reason)))
             }
             Some(LaunchOutcome::Failed(reason)) => cancelled(
@@ -646,6 +675,25 @@ impl JobService {
                 ..cancel_answer(identity)
             },
         })
+    }
+}
+
+/// Has work done that goes on when its caller has waited long enough; `still` is what is answered then.
+async fn patiently<T: Send + 'static>(
+    work: impl Future<Output = Result<T, LauncherError>> + Send + 'static,
+    still: T,
+) -> Result<T, LauncherError> {
+    let mut working = tokio::spawn(work);
+    match tokio::time::timeout(CHANGE_WAIT, &mut working).await {
+        Ok(done) => done.map_err(LauncherError::failed)?,
+        Err(_) => {
+            tokio::spawn(async move {
+                if let Ok(Err(error)) = working.await {
+                    tracing::warn!(%error, "what was left going on has failed");
+                }
+            });
+            Ok(still)
+        }
     }
 }
 
