@@ -7,8 +7,9 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
+use super::find::Found;
 use super::requests::RunRequest;
-use super::{Found, JobService, LAUNCH_WAIT, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
 use crate::config::{Config, OumiCommand};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
