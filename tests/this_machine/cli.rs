@@ -4,9 +4,10 @@ use std::fs;
 use std::process::{Output, Stdio};
 
 use oumi_mcp_server::env_vars;
+use serde_json::json;
 
 use crate::support::Home;
-use crate::support::client::command;
+use crate::support::client::{Server, command};
 
 fn run(home: &Home, arguments: &[&str]) -> Output {
     command(home).args(arguments).output().unwrap()
@@ -50,26 +51,19 @@ fn an_unknown_command_fails_and_says_so_on_stderr() {
 }
 
 #[test]
-fn a_data_folder_that_cannot_be_used_ends_the_server_with_what_to_do() {
+fn a_relative_data_folder_ends_the_server_with_what_to_do() {
     let home = Home::new();
-    let file = home.write("file", "");
-    let below_a_file = file.join("data").display().to_string();
-    for (value, said) in [
-        ("relative/data", "absolute path"),
-        (below_a_file.as_str(), "cannot use the data folder"),
-    ] {
-        let output = command(&home)
-            .env(env_vars::HOME.name, value)
-            .output()
-            .unwrap();
-        assert_eq!(output.status.code(), Some(1), "{value}");
-        assert_eq!(text(&output.stdout), "");
-        let stderr = text(&output.stderr);
-        assert!(
-            stderr.contains(said) && stderr.contains(env_vars::HOME.name),
-            "{stderr}"
-        );
-    }
+    let output = command(&home)
+        .env(env_vars::HOME.name, "relative/data")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "");
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains("absolute path") && stderr.contains(env_vars::HOME.name),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -109,4 +103,25 @@ fn warnings_are_logged_on_stderr_unless_the_variable_says_otherwise() {
         assert_eq!(stderr.contains("WARN"), logged, "{level:?}: {stderr}");
         assert!(!stderr.contains('\u{1b}'), "{stderr}");
     }
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_made_is_an_error_of_each_call_until_it_can() {
+    let home = Home::new();
+    let file = home.write("file", "");
+    let mut command = command(&home);
+    command.env(env_vars::HOME.name, file.join("data"));
+    let mut server = Server::spawn(&home, command);
+    let said = server.call("list_jobs", json!({}));
+    assert!(said.refused().contains("registry"), "{}", said.refused());
+    home.job("echo hi");
+    let launch = server.launch("job.yaml", json!({}));
+    let said = server.call("run_job", launch.clone());
+    assert!(
+        said.refused().contains("cannot use the data folder"),
+        "{}",
+        said.refused()
+    );
+    std::fs::remove_file(&file).unwrap();
+    server.call("run_job", launch).ok();
 }
