@@ -11,9 +11,11 @@ use oumi_mcp_server::launcher::local::LocalLauncher;
 use oumi_mcp_server::launcher::supervisor;
 use oumi_mcp_server::paths::DataFolder;
 use oumi_mcp_server::server::Server;
+use oumi_mcp_server::server::stderr::Stderr;
+use oumi_mcp_server::server::stdio::Stdio;
 use oumi_mcp_server::service::JobService;
 use oumi_mcp_server::{demo, env_vars};
-use rmcp::ServiceExt;
+use rmcp::service::serve_directly;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
@@ -78,9 +80,11 @@ fn log_to_stderr() {
     // Clients show it raw: no colours.
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(|| Stderr)
         .with_ansi(false)
+        .log_internal_errors(false)
         .init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 
 /// This program, to run it again: through /proc where there is one, so that an upgrade of the file under a running server
@@ -117,64 +121,17 @@ async fn serve_until_the_end(service: JobService) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     service.recover().await;
-    let (input, closed) = stdin_with_end();
-    let serving = async {
-        match Server::new(service)
-            .serve((input, tokio::io::stdout()))
-            .await
-        {
-            Ok(running) => running
-                .waiting()
-                .await
-                .map(|_| ())
-                .map_err(|error| error.to_string()),
-            // The client went before it said hello.
-            Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => Ok(()),
-            Err(error) => Err(error.to_string()),
+    let asked_to_end = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
     };
+    let (stdio, ending) = Stdio::new(tokio::io::stdin(), tokio::io::stdout(), asked_to_end);
+    // Directly: `Stdio` sees to what may come before `initialize`, and both lifecycles work on one process.
+    let server = serve_directly(Server::new(service), stdio, None);
     tokio::select! {
-        served = serving => served,
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        () = async { closed.await.ok(); tokio::time::sleep(DRAIN).await } => Ok(()),
-    }
-}
-
-/// Standard input, and a message when it has ended.
-fn stdin_with_end() -> (
-    impl tokio::io::AsyncRead + Unpin + Send + 'static,
-    tokio::sync::oneshot::Receiver<()>,
-) {
-    let (said, closed) = tokio::sync::oneshot::channel();
-    (
-        StdinWithEnd {
-            stdin: tokio::io::stdin(),
-            said: Some(said),
-        },
-        closed,
-    )
-}
-
-struct StdinWithEnd {
-    stdin: tokio::io::Stdin,
-    said: Option<tokio::sync::oneshot::Sender<()>>,
-}
-
-impl tokio::io::AsyncRead for StdinWithEnd {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = std::pin::Pin::new(&mut self.stdin).poll_read(context, buffer);
-        if read.is_ready()
-            && buffer.filled().len() == before
-            && let Some(said) = self.said.take()
-        {
-            let _ = said.send(());
-        }
-        read
+        served = server.waiting() => served.map(|_| ()).map_err(|error| error.to_string()),
+        () = async { ending.await.ok(); tokio::time::sleep(DRAIN).await } => Ok(()),
     }
 }
