@@ -1,11 +1,15 @@
 //! The one source of how a job is: the [`Launcher`] trait and the words it speaks.
 
 pub mod cli;
+pub mod cloud_launch;
 pub mod job_config;
 pub mod job_dir;
 pub mod local;
+pub mod oumi_cloud;
+pub mod output;
 pub mod processes;
 pub mod programs;
+pub mod skypilot;
 pub mod supervisor;
 
 use std::collections::BTreeMap;
@@ -186,6 +190,15 @@ pub enum CancelOutcome {
     },
 }
 
+/// What can be done to a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterAction {
+    /// Stop its machines and keep their disks.
+    Stop,
+    /// Delete it.
+    Down,
+}
+
 /// A launcher could not answer. The text is what a person reads, and says what to do next where that is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LauncherError {
@@ -241,4 +254,12 @@ pub trait Launcher: Send + Sync {
     /// Ends a job, and tells the truth about it after at most half a minute. One whose launch was never set going is
     /// marked as cancelled.
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
+
+    /// Stops or deletes a cluster, and says in a sentence what became of it.
+    fn change_cluster<'a>(
+        &'a self,
+        cloud: &'a str,
+        cluster: &'a str,
+        action: ClusterAction,
+    ) -> Answer<'a, String>;
 }

@@ -9,18 +9,28 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::JobDir;
 use crate::launcher::{
-    CancelOutcome, JobIdentity, JobState, JobStatus, Launcher, LauncherError, Listing,
+    CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, Launcher, LauncherError,
+    Listing,
 };
 use crate::paths::DataFolder;
 use crate::registry::{JobRecord, JobRegistry, expired};
-use answers::{CancelAnswer, JobAnswer, JobRow, ListAnswer, LogsAnswer, PollAnswer};
-use requests::{CancelRequest, JobQuery, ListRequest, LogsRequest, StatusFilter};
+use crate::secrets::Fingerprints;
+use answers::{CancelAnswer, ClusterAnswer, JobAnswer, JobRow, ListAnswer, LogsAnswer, PollAnswer};
+use launch::MAY_RUN;
+use requests::{
+    CancelRequest, DownRequest, JobQuery, ListRequest, LogsRequest, StatusFilter, StopRequest,
+};
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
+
+/// What `user_confirmation` must be for a cluster to be deleted.
+const DOWN_CONFIRMATION: &str = "DOWN";
 
 /// The jobs of one data folder. Clones are the same service.
 #[derive(Clone)]
@@ -119,8 +129,16 @@ impl JobService {
             Ok(launcher) => launcher.status(&found.identity).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let secrets = self.secrets(&found.identity.job_id).await;
         match asked {
-            Ok(status) => {
+            Ok(mut status) => {
+                if !status.is_done && self.is_cancel_kept(&found.identity.job_id).await {
+                    status.warnings.push(
+                        "a cancel was asked for and is not carried out yet: that is done when the launch has ended, and \
+                         tried again at each look while it fails"
+                            .to_owned(),
+                    );
+                }
                 let mut metadata = status.metadata.clone();
                 for (key, value) in [
                     ("submit_time", record.submit_time),
@@ -132,7 +150,7 @@ impl JobService {
                 }
                 PollAnswer {
                     success: true,
-                    message: next_step(&status),
+                    message: secrets.hide(&next_step(&status)),
                     status: status.status,
                     state: status.state,
                     is_done: status.is_done,
@@ -187,6 +205,7 @@ impl JobService {
             Ok(launcher) => launcher.logs(&found.identity, lines).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let secrets = self.secrets(&found.identity.job_id).await;
         let asked = LogsAnswer {
             job_id: found.identity.job_id,
             ..asked
@@ -196,7 +215,7 @@ impl JobService {
                 success: true,
                 lines_returned: tail.lines,
                 log_file: tail.log_file,
-                logs: tail.text,
+                logs: secrets.hide(&tail.text),
                 truncated: tail.truncated,
                 message: tail.message.unwrap_or_else(|| match (tail.lines, tail.truncated) {
                     (0, false) if lines > 0 => "nothing has been logged yet".to_owned(),
@@ -205,7 +224,7 @@ impl JobService {
                 }),
                 ..asked
             },
-            Err(error) => LogsAnswer { error: Some(error.to_string()), ..asked },
+            Err(error) => LogsAnswer { error: Some(secrets.hide(&error.to_string())), ..asked },
         }
     }
 
@@ -227,30 +246,92 @@ impl JobService {
                 };
             }
         };
-        if let Some(answer) = self.cancel_launch(&found.identity).await {
-            return answer;
-        }
         let found = self.settled(found).await;
-        // The launch may have been taken up just now.
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return answer;
         }
+        // The launch may have ended since the job was looked up: then its id is recorded only now.
+        let found = self.looked_up_again(found).await;
         let outcome = match self.launcher(&found.identity.cloud) {
             Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
-        cancelled(&found.identity, outcome)
+        let outcome = outcome.map_err(|error| match error {
+            LauncherError::NotFound(_) => error,
+            _ => LauncherError::Failed(format!("{error}; {MAY_RUN}")),
+        });
+        let secrets = self.secrets(&found.identity.job_id).await;
+        let mut answer = cancelled(&found.identity, outcome);
+        answer.message = secrets.hide(&answer.message);
+        answer.error = answer.error.map(|error| secrets.hide(&error));
+        answer
+    }
+
+    /// Stops a cluster; its disks are kept.
+    pub async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
+        self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Stop)
+            .await
+    }
+
+    /// Deletes a cluster, once the person has agreed.
+    pub async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
+        if !request.confirm || request.user_confirmation != DOWN_CONFIRMATION {
+            let error = format!(
+                "nothing was done: deleting a cluster, with everything on its disks, needs confirm=true and \
+                 user_confirmation=\"{DOWN_CONFIRMATION}\"; set them once the user has agreed"
+            );
+            return ClusterAnswer {
+                cloud: request.cloud,
+                cluster_name: request.cluster_name,
+                ..ClusterAnswer::failure(error)
+            };
+        }
+        self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Down)
+            .await
+    }
+
+    async fn change_cluster(
+        &self,
+        cloud: &str,
+        cluster_name: String,
+        action: ClusterAction,
+    ) -> ClusterAnswer {
+        let cloud = cloud.trim().to_lowercase();
+        let changed = match self.launcher(&cloud) {
+            Ok(launcher) => launcher.change_cluster(&cloud, &cluster_name, action).await,
+            Err(error) => Err(LauncherError::Failed(error)),
+        };
+        let answer = ClusterAnswer {
+            cloud,
+            cluster_name,
+            ..ClusterAnswer::default()
+        };
+        match changed {
+            Ok(message) => ClusterAnswer {
+                success: true,
+                message,
+                ..answer
+            },
+            Err(error) => ClusterAnswer {
+                error: Some(error.to_string()),
+                ..answer
+            },
+        }
     }
 
     /// Every job, and what could not be found out.
     pub async fn list(&self, request: ListRequest) -> ListAnswer {
+        // Asked for before the registry is read: a job that is recorded only now cannot be missed in it.
+        let under_way = self.inner.in_flight.recorded();
         let records = match self.inner.registry.records().await {
             Ok(records) => records,
             Err(error) => return ListAnswer::failure(error.to_string()),
         };
-        self.inner
-            .in_flight
-            .retain(|job_id| records.iter().any(|record| record.job_id == job_id));
+        for job_id in under_way {
+            if !records.iter().any(|record| record.job_id == job_id) {
+                self.inner.in_flight.forget(&job_id);
+            }
+        }
         self.take_up(&records).await;
         let mut warnings = self.registry_warnings(&records).await;
         let listings = self.listings(&records).await;
@@ -354,7 +435,7 @@ impl JobService {
     /// Removes the records that are too old or too many, but none of a job that may still run. `done` is what is known of
     /// the jobs already; only jobs on this machine are asked about here, since others take long to answer.
     async fn prune(&self, records: &[JobRecord], done: &HashMap<String, bool>) -> HashSet<String> {
-        let mut gone = HashSet::new();
+        let mut gone = Vec::new();
         for record in expired(records, chrono::Utc::now()) {
             let is_done = match done.get(&record.job_id) {
                 Some(is_done) => *is_done,
@@ -364,11 +445,12 @@ impl JobService {
                 None => false,
             };
             if is_done && !self.inner.in_flight.contains(&record.job_id) {
-                gone.insert(record.job_id.clone());
+                gone.push(record.clone());
             }
         }
-        match self.inner.registry.remove(gone.clone()).await {
-            Ok(()) => gone,
+        let ids = gone.iter().map(|record| record.job_id.clone()).collect();
+        match self.inner.registry.remove(gone).await {
+            Ok(()) => ids,
             Err(error) => {
                 tracing::warn!(%error, "cannot prune the registry");
                 HashSet::new()
@@ -407,6 +489,21 @@ impl JobService {
         self.inner.folder.job(job_id).map(JobDir::at)
     }
 
+    /// What must not be shown of what a job, or its launcher, said.
+    async fn secrets(&self, job_id: &str) -> Fingerprints {
+        let dir = self.dir(job_id);
+        let read = tokio::task::spawn_blocking(move || {
+            dir.map_or_else(|| Ok(Fingerprints::default()), |dir| dir.secrets())
+        });
+        read.await
+            .map_err(io::Error::other)
+            .flatten()
+            .unwrap_or_else(|error| {
+                tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
+                Fingerprints::default()
+            })
+    }
+
     /// File work in the folder of a job, off the async threads. Nothing for an id that can have none.
     async fn in_dir(
         &self,
@@ -419,6 +516,13 @@ impl JobService {
         tokio::task::spawn_blocking(move || work(dir))
             .await
             .map_err(io::Error::other)?
+    }
+
+    async fn is_cancel_kept(&self, job_id: &str) -> bool {
+        let dir = self.dir(job_id);
+        tokio::task::spawn_blocking(move || dir.is_some_and(|dir| dir.is_cancel_kept()))
+            .await
+            .unwrap_or(false)
     }
 
     async fn find(&self, query: &JobQuery) -> Result<Found, NotFound> {
@@ -454,30 +558,45 @@ impl JobService {
             cluster: query.cluster_name.clone(),
             oumi_job_id: query.oumi_job_id.clone(),
         };
-        let fits = |record: &&JobRecord| {
-            record.cloud == identity.cloud
-                && record.oumi_job_id == identity.oumi_job_id
-                && (identity.cluster.is_empty() || record.cluster_name == identity.cluster)
+        let fits = |other: &JobIdentity| {
+            other.cloud == identity.cloud
+                && other.oumi_job_id == identity.oumi_job_id
+                && (identity.cluster.is_empty() || other.cluster == identity.cluster)
         };
-        let fitting: Vec<&JobRecord> = records.iter().filter(fits).collect();
+        let mut fitting: Vec<JobIdentity> = records
+            .iter()
+            .map(JobRecord::identity)
+            .filter(fits)
+            .collect();
+        // Ids repeat from cluster to cluster: without one, a job that was started elsewhere may be meant as well.
+        if identity.cluster.is_empty()
+            && let Ok(launcher) = self.launcher(&identity.cloud)
+            && let Ok(listing) = launcher.list(&fitting).await
+        {
+            let elsewhere = listing.jobs.into_iter().map(|job| job.identity);
+            fitting.extend(elsewhere.filter(|other| other.job_id.is_empty() && fits(other)));
+        }
         match fitting.as_slice() {
             [] => Ok(Found {
                 identity,
                 record: None,
             }),
-            [record] => Ok(found(record)),
+            [known] => Ok(Found {
+                identity: known.clone(),
+                record: records
+                    .into_iter()
+                    .find(|record| record.job_id == known.job_id),
+            }),
             several => {
-                let choices: Vec<String> = several
-                    .iter()
-                    .map(|record| {
-                        format!("{} (cluster_name {:?})", record.job_id, record.cluster_name)
-                    })
-                    .collect();
+                let choice = |job: &JobIdentity| match job.job_id.as_str() {
+                    "" => format!("one with cluster_name {:?}, started elsewhere", job.cluster),
+                    job_id => format!("{job_id} with cluster_name {:?}", job.cluster),
+                };
                 Err(NotFound::Failed(format!(
                     "several jobs on {} have the id {:?}: {}; give job_id, or cluster_name",
                     identity.cloud,
                     identity.oumi_job_id,
-                    choices.join(", ")
+                    several.iter().map(choice).collect::<Vec<_>>().join("; ")
                 )))
             }
         }
@@ -496,12 +615,18 @@ impl JobService {
                 }
             })
             .await;
-        if let Err(error) = kept {
-            tracing::warn!(job_id = identity.job_id, %error, "cannot keep the cancel; it is lost if the server ends now");
-        }
-        Some(match outcome_within(watch, LAUNCH_WAIT).await {
+        let at_risk = kept.err().map_or_else(String::new, |error| {
+            format!("; it could not be written down ({error}) and is forgotten should this server end before")
+        });
+        let failing = || self.inner.in_flight.cancel_error(&identity.job_id);
+        let outcome = outcome_within(watch, LAUNCH_WAIT)
+            .await
+            .or_else(|| failing().map(LaunchOutcome::CancelFailed));
+        Some(match outcome {
             Some(LaunchOutcome::Cancelled(outcome)) => cancelled(identity, Ok(outcome)),
-            Some(LaunchOutcome::CancelFailed(reason)) => cancelled(identity, Err(LauncherError::Failed(reason))),
+            Some(LaunchOutcome::CancelFailed(reason)) => {
+                cancelled(identity, Err(LauncherError::Failed(reason)))
+            }
             Some(LaunchOutcome::Failed(reason)) => cancelled(
                 identity,
                 Ok(CancelOutcome::AlreadyDone {
@@ -514,9 +639,10 @@ impl JobService {
                 success: true,
                 status: "launching".to_owned(),
                 state: JobState::Pending,
-                message: "the launch is still under way; the job will be cancelled as soon as it ends. Call poll_status to \
-                          see when"
-                    .to_owned(),
+                message: format!(
+                    "the launch is still under way; the job will be cancelled as soon as it ends{at_risk}. Call poll_status \
+                     to see when"
+                ),
                 ..cancel_answer(identity)
             },
         })
@@ -554,6 +680,11 @@ fn row(record: Option<&JobRecord>, identity: &JobIdentity, status: &JobStatus) -
         cluster: identity.cluster.clone(),
         model_name: text(|record| &record.model_name),
         is_done: status.is_done,
+        autostop_minutes: status
+            .metadata
+            .get("autostop_minutes")
+            .and_then(Value::as_u64),
+        hourly_price: status.metadata.get("hourly_price").and_then(Value::as_f64),
     };
     let submitted = record
         .and_then(JobRecord::submitted_at)

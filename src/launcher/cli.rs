@@ -38,8 +38,8 @@ pub struct Question {
     pub envs: Vec<(String, String)>,
     /// How long it may run.
     pub deadline: Duration,
-    /// Of more output than can be read, the end is kept: a log. Else it is an error.
-    pub keep_end: bool,
+    /// It reads a log: what was printed by the deadline is its answer, and of too much output the end. Else both are errors.
+    pub is_log: bool,
 }
 
 impl Question {
@@ -55,7 +55,7 @@ impl Question {
                 .collect(),
             envs,
             deadline,
-            keep_end: false,
+            is_log: false,
         }
     }
 
@@ -211,7 +211,7 @@ impl Cli {
         let cli = self.clone();
         tokio::spawn(async move {
             let ran = cli.run(&question).await.and_then(|output| {
-                if output.timed_out {
+                if output.timed_out && !question.is_log {
                     let seconds = question.deadline.as_secs();
                     return Err(CliError::TimedOut {
                         command: question.spoken(),
@@ -365,7 +365,7 @@ impl Captured {
     fn new(question: &Question) -> Self {
         Self {
             bytes: Vec::new(),
-            keep_end: question.keep_end,
+            keep_end: question.is_log,
         }
     }
 

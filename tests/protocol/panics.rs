@@ -1,10 +1,13 @@
 //! A fault in a tool, which only a launcher of the test's own has.
 
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use oumi_mcp_server::launcher::job_dir::JobLock;
 use oumi_mcp_server::launcher::{
-    Answer, CancelOutcome, JobIdentity, JobStatus, LaunchPlan, LaunchSpec, Launcher, Listing,
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobStatus, LaunchPlan, LaunchSpec, Launcher,
+    Listing,
 };
 use oumi_mcp_server::logs::LogTail;
 use oumi_mcp_server::paths::DataFolder;
@@ -51,14 +54,42 @@ impl Launcher for Faulty {
     fn cancel<'a>(&'a self, _: &'a JobIdentity, _: bool) -> Answer<'a, CancelOutcome> {
         panic!("a fault")
     }
+
+    fn change_cluster<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: ClusterAction,
+    ) -> Answer<'a, String> {
+        panic!("a fault")
+    }
+}
+
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[tokio::test]
 async fn a_panic_in_a_tool_is_an_error_of_that_call_alone() {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let logging = tracing_subscriber::fmt()
+        .with_writer(Mutex::new(Log(Arc::clone(&log))))
+        .finish();
+    // The runtime of a test has this one thread.
+    let _logging = tracing::subscriber::set_default(logging);
     let home = tempfile::tempdir().unwrap();
     let folder = DataFolder::at(home.path());
     folder.create().unwrap();
-    let service = JobService::new(folder, vec![std::sync::Arc::new(Faulty)]);
+    let service = JobService::new(folder, vec![Arc::new(Faulty)]);
     let (ours, its) = tokio::io::duplex(4096);
     let (input, output) = tokio::io::split(its);
     let (stdio, _ended) = Stdio::new(input, output, std::future::pending());
@@ -93,6 +124,8 @@ async fn a_panic_in_a_tool_is_an_error_of_that_call_alone() {
             assert_eq!(answer["result"]["isError"], false, "{answer}");
         }
     }
+    let logged = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("a fault"), "{logged}");
     drop(questions);
     server.cancel().await.unwrap();
 }
