@@ -28,6 +28,9 @@ use tracing_subscriber::fmt::writer::MakeWriterExt;
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
+/// How long the first answer waits until what an earlier server left is taken up. With [`DRAIN`] it is less than the 2 s.
+const RECOVERY_WAIT: Duration = Duration::from_millis(700);
+
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
 struct Arguments {
@@ -146,7 +149,10 @@ fn serve() -> Result<(), String> {
 async fn serve_until_the_end(service: JobService) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    service.recover().await;
+    let recovering = service.clone();
+    // Mostly it takes milliseconds; where another server holds the registry, no client is kept waiting for it.
+    let recovered = tokio::spawn(async move { recovering.recover().await });
+    tokio::time::timeout(RECOVERY_WAIT, recovered).await.ok();
     let asked_to_end = async move {
         tokio::select! {
             _ = terminate.recv() => {}

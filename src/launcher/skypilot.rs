@@ -1,13 +1,12 @@
 //! Jobs on the clouds that Oumi reaches through SkyPilot: launched by `oumi launch up`, asked about through `sky`.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::cli::{Cli, Output, Question};
+use super::cli::{Asked, Cli, Output, Question};
 use super::cloud_launch::{CloudLaunch, Launched};
 use super::job_config::JobConfig;
 use super::job_dir::JobLock;
@@ -35,12 +34,8 @@ const CLOUDS: &[&str] = &[
 ];
 /// How long a run of `sky` may take: the first one starts SkyPilot's API server.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How long a call waits for one before it answers without.
-const PATIENCE: Duration = Duration::from_secs(25);
 /// How long logs are read for.
 const LOGS_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a call waits for a cancel, a stop or a down.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long stopping or deleting a cluster may take.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(900);
 
@@ -65,39 +60,45 @@ impl SkyPilotLauncher {
         Ok(Question::new(&sky, arguments, deadline))
     }
 
-    async fn ask(&self, arguments: &[&str]) -> Result<std::sync::Arc<Output>, LauncherError> {
+    async fn ask(
+        &self,
+        arguments: &[&str],
+        asked: Asked,
+    ) -> Result<std::sync::Arc<Output>, LauncherError> {
         let question = self.question(arguments, DEADLINE)?;
-        self.cli
-            .ask(question, PATIENCE)
-            .await
-            .map_err(LauncherError::failed)
+        asked.of(&self.cli, question).await
     }
 
     /// The jobs of one cluster, or of all.
-    async fn queue(&self, cluster: Option<&str>) -> Result<Queue, LauncherError> {
+    async fn queue(&self, cluster: Option<&str>, asked: Asked) -> Result<Queue, LauncherError> {
         let arguments: Vec<&str> = ["queue"]
             .into_iter()
             .chain(cluster)
             .chain(["-o", "json"])
             .collect();
-        let output = self.ask(&arguments).await?;
+        let output = self.ask(&arguments, asked).await?;
         printed::queue(&output.stdout).map_err(|error| unreadable("sky queue", &error, &output))
     }
 
-    async fn clusters(&self) -> Result<Vec<Cluster>, LauncherError> {
-        let output = self.ask(&["status", "-o", "json"]).await?;
+    async fn clusters(&self, asked: Asked) -> Result<Vec<Cluster>, LauncherError> {
+        let output = self.ask(&["status", "-o", "json"], asked).await?;
         printed::clusters(&output.stdout).map_err(|error| unreadable("sky status", &error, &output))
     }
 
-    async fn status_of(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
+    async fn status_of(
+        &self,
+        identity: &JobIdentity,
+        asked: Asked,
+    ) -> Result<JobStatus, LauncherError> {
         if identity.oumi_job_id.is_empty() {
             let mut status = self.launch.status(identity).await?;
             if status.state == JobState::Failed {
-                self.mention_cluster(&identity.cluster, &mut status).await;
+                self.mention_cluster(&identity.cluster, &mut status, asked)
+                    .await;
             }
             return Ok(status);
         }
-        let queue = self.queue(Some(&identity.cluster)).await?;
+        let queue = self.queue(Some(&identity.cluster), asked).await?;
         let mut status = match queue.jobs.get(&identity.cluster) {
             Some(jobs) => match jobs.iter().find(|job| job.job_id == identity.oumi_job_id) {
                 Some(job) => status_of_row(job),
@@ -106,7 +107,7 @@ impl SkyPilotLauncher {
             None => match queue.unanswered.get(&identity.cluster) {
                 Some(QueueFailure::ClusterGone) | None => cluster_gone(&identity.cluster),
                 Some(QueueFailure::ClusterNotUp(_)) => {
-                    cluster_not_up(&identity.cluster, &self.clusters().await?)
+                    cluster_not_up(&identity.cluster, &self.clusters(asked).await?)
                 }
                 Some(QueueFailure::Other(reason)) => {
                     return Err(LauncherError::failed(format!(
@@ -121,14 +122,15 @@ impl SkyPilotLauncher {
             status.warnings.push(setup_skipped(&identity.cluster));
         }
         if status.is_done && queue.jobs.contains_key(&identity.cluster) {
-            self.mention_cluster(&identity.cluster, &mut status).await;
+            self.mention_cluster(&identity.cluster, &mut status, asked)
+                .await;
         }
         Ok(status)
     }
 
     /// Says of a job that is over that its cluster goes on costing money, where it does.
-    async fn mention_cluster(&self, name: &str, status: &mut JobStatus) {
-        let Ok(clusters) = self.clusters().await else {
+    async fn mention_cluster(&self, name: &str, status: &mut JobStatus, asked: Asked) {
+        let Ok(clusters) = self.clusters(asked).await else {
             return;
         };
         if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) {
@@ -148,7 +150,9 @@ impl SkyPilotLauncher {
         let Some(name) = self.launch.job_name(identity).await else {
             return Err(LauncherError::failed(reason));
         };
-        let queue = self.queue(Some(&identity.cluster)).await?;
+        let queue = self
+            .queue(Some(&identity.cluster), Asked::AtLeisure)
+            .await?;
         let jobs = queue.jobs.get(&identity.cluster);
         // Newest first.
         match jobs.into_iter().flatten().find(|job| job.job_name == name) {
@@ -174,7 +178,10 @@ impl SkyPilotLauncher {
                 Err(missing)
             };
         }
-        let (queue, clusters) = tokio::join!(self.queue(None), self.clusters());
+        let (queue, clusters) = tokio::join!(
+            self.queue(None, Asked::InACall),
+            self.clusters(Asked::InACall)
+        );
         let mut listing = Listing::default();
         let (settled, launching): (Vec<_>, Vec<_>) = known
             .iter()
@@ -332,9 +339,13 @@ impl SkyPilotLauncher {
         if identity.oumi_job_id.is_empty() {
             return self.launch.cancel(&identity).await;
         }
-        let before = self.status_of(&identity).await?;
-        if before.is_done {
-            return Ok(already_done(before));
+        match self.status_of(&identity, Asked::AtLeisure).await {
+            Ok(before) if before.is_done => return Ok(already_done(before)),
+            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramMissing(_))) => {
+                return Err(error);
+            }
+            // Who cannot be asked can still be told to stop.
+            Ok(_) | Err(_) => {}
         }
         let arguments = ["cancel", "-y", &identity.cluster, &identity.oumi_job_id];
         let output = self
@@ -344,7 +355,7 @@ impl SkyPilotLauncher {
             .map_err(LauncherError::failed)?;
         let reply = printed::sky_cancel(&format!("{}\n{}", output.stdout, output.stderr));
         // The exit code is 0 whatever happened: how the job is afterwards is what counts.
-        let after = self.status_of(&identity).await;
+        let after = self.status_of(&identity, Asked::Anew).await;
         match (after, reply) {
             (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
                 message: after
@@ -367,16 +378,12 @@ impl SkyPilotLauncher {
         }
     }
 
-    async fn change(
-        &self,
-        cluster: String,
-        action: ClusterAction,
-    ) -> Result<String, LauncherError> {
+    async fn change(&self, cluster: &str, action: ClusterAction) -> Result<String, LauncherError> {
         let verb = match action {
             ClusterAction::Stop => "stop",
             ClusterAction::Down => "down",
         };
-        let question = self.question(&[verb, "-y", &cluster], CLUSTER_DEADLINE)?;
+        let question = self.question(&[verb, "-y", cluster], CLUSTER_DEADLINE)?;
         let output = self
             .cli
             .run(&question)
@@ -397,7 +404,7 @@ impl SkyPilotLauncher {
             SkyTeardown::Failed(reason) => reason,
         };
         // Again it is the state afterwards that counts.
-        let clusters = self.clusters().await?;
+        let clusters = self.clusters(Asked::Anew).await?;
         let now = clusters
             .iter()
             .find(|known| known.name == cluster)
@@ -477,7 +484,7 @@ impl Launcher for SkyPilotLauncher {
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
         Box::pin(async move {
             let identity = with_cluster(identity)?;
-            self.status_of(&identity).await
+            self.status_of(&identity, Asked::InACall).await
         })
     }
 
@@ -493,16 +500,7 @@ impl Launcher for SkyPilotLauncher {
     }
 
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
-        Box::pin(async move {
-            let (launcher, identity) = (self.clone(), with_cluster(identity)?);
-            let still = CancelOutcome::Stopping {
-                message: format!(
-                    "SkyPilot has not answered within {} s; the cancel may still be going on: call poll_status to see",
-                    CHANGE_PATIENCE.as_secs()
-                ),
-            };
-            patiently(async move { launcher.cancel_job(identity).await }, still).await
-        })
+        Box::pin(async move { self.cancel_job(with_cluster(identity)?).await })
     }
 
     fn change_cluster<'a>(
@@ -517,32 +515,8 @@ impl Launcher for SkyPilotLauncher {
                     "{cluster:?} is no name of a cluster; call list_jobs for them"
                 )));
             }
-            let (launcher, cluster) = (self.clone(), cluster.to_owned());
-            let still = format!(
-                "SkyPilot has not finished within {} s and goes on; call list_jobs to see what became of cluster {cluster}",
-                CHANGE_PATIENCE.as_secs()
-            );
-            patiently(async move { launcher.change(cluster, action).await }, still).await
+            self.change(cluster, action).await
         })
-    }
-}
-
-/// Has work done that goes on when its caller has waited long enough; `still` is what is answered then.
-pub(super) async fn patiently<T: Send + 'static>(
-    work: impl Future<Output = Result<T, LauncherError>> + Send + 'static,
-    still: T,
-) -> Result<T, LauncherError> {
-    let mut working = tokio::spawn(work);
-    match tokio::time::timeout(CHANGE_PATIENCE, &mut working).await {
-        Ok(done) => done.map_err(LauncherError::failed)?,
-        Err(_) => {
-            tokio::spawn(async move {
-                if let Ok(Err(error)) = working.await {
-                    tracing::warn!(%error, "what was left going on has failed");
-                }
-            });
-            Ok(still)
-        }
     }
 }
 
