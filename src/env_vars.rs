@@ -27,6 +27,12 @@ pub const SKY: Variable = Variable {
     meaning: "Path of SkyPilot's `sky` program. Default: looked for like `oumi`",
 };
 
+/// Oumi's own: the Slurm clusters it may reach.
+pub const SLURM_CONNECTIONS: Variable = Variable {
+    name: "OUMI_SLURM_CONNECTIONS",
+    meaning: "Oumi's own: the Slurm clusters it may reach, as user@host[,…]; those of known jobs are added",
+};
+
 /// Sets how much the server logs on stderr.
 pub const LOG: Variable = Variable {
     name: "OUMI_MCP_LOG",
@@ -40,4 +46,4 @@ pub const JOB_DIR: Variable = Variable {
 };
 
 /// Every variable above, in the order in which `--help` lists them.
-pub const ALL: &[Variable] = &[HOME, OUMI, SKY, LOG, JOB_DIR];
+pub const ALL: &[Variable] = &[HOME, OUMI, SKY, SLURM_CONNECTIONS, LOG, JOB_DIR];

@@ -1,9 +1,15 @@
 //! The one source of how a job is: the [`Launcher`] trait and the words it speaks.
 
+pub mod cli;
+pub mod cloud_launch;
+pub mod job_config;
 pub mod job_dir;
 pub mod local;
+pub mod oumi_cloud;
+pub mod output;
 pub mod processes;
 pub mod programs;
+pub mod skypilot;
 pub mod supervisor;
 
 use std::collections::BTreeMap;
@@ -184,6 +190,15 @@ pub enum CancelOutcome {
     },
 }
 
+/// What can be done to a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterAction {
+    /// Stop its machines and keep their disks.
+    Stop,
+    /// Delete it.
+    Down,
+}
+
 /// A launcher could not answer. The text is what a person reads, and says what to do next where that is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LauncherError {
@@ -193,6 +208,9 @@ pub enum LauncherError {
     /// It does not know the job.
     #[error("{0}")]
     NotFound(String),
+    /// It could not find out now, and may later.
+    #[error("{0}")]
+    Unanswered(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -224,7 +242,8 @@ pub trait Launcher: Send + Sync {
         lock: JobLock,
     ) -> Answer<'a, ()>;
 
-    /// Waits for the end of a launch that was set going, and says who the job became. An error is the launch's failure.
+    /// Waits for the end of a launch that was set going, and says who the job became. An error is the launch's failure,
+    /// unless it is [`LauncherError::Unanswered`].
     fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity>;
 
     /// How a job is.
@@ -236,7 +255,16 @@ pub trait Launcher: Send + Sync {
     /// The last `lines` lines of a job's log.
     fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail>;
 
-    /// Ends a job, and tells the truth about it after at most half a minute. One whose launch was never set going is
-    /// marked as cancelled.
+    /// Ends a job, and tells the truth about it afterwards. One whose launch was never set going is marked as cancelled. It
+    /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
+
+    /// Stops or deletes a cluster, and says in a sentence what became of it. As long, and as little to be given up, as
+    /// [`cancel`](Self::cancel).
+    fn change_cluster<'a>(
+        &'a self,
+        cloud: &'a str,
+        cluster: &'a str,
+        action: ClusterAction,
+    ) -> Answer<'a, String>;
 }

@@ -28,5 +28,6 @@ pub mod launcher;
 pub mod logs;
 pub mod paths;
 pub mod registry;
+pub mod secrets;
 pub mod server;
 pub mod service;

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use oumi_mcp_server::launcher::cli::Cli;
 use oumi_mcp_server::launcher::local::LocalLauncher;
-use oumi_mcp_server::launcher::supervisor;
+use oumi_mcp_server::launcher::oumi_cloud::OumiCloudLauncher;
+use oumi_mcp_server::launcher::skypilot::SkyPilotLauncher;
+use oumi_mcp_server::launcher::{Launcher, supervisor};
 use oumi_mcp_server::paths::DataFolder;
 use oumi_mcp_server::server::Server;
 use oumi_mcp_server::service::JobService;
@@ -16,10 +19,15 @@ use oumi_mcp_server::{demo, env_vars};
 use rmcp::ServiceExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 /// How long the calls under way get to be answered once the client is gone or the server is asked to end. Clients send
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
+
+/// How long the first answer waits until what an earlier server left is taken up.
+const RECOVERY_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
@@ -73,14 +81,23 @@ fn main() -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let wanted = std::env::var(env_vars::LOG.name).unwrap_or_default();
-    let level = wanted.parse::<LevelFilter>().unwrap_or(LevelFilter::WARN);
+    let level = std::env::var(env_vars::LOG.name)
+        .ok()
+        // An empty text would parse, as `error`.
+        .filter(|wanted| !wanted.is_empty())
+        .and_then(|wanted| wanted.parse::<LevelFilter>().ok())
+        .unwrap_or(LevelFilter::WARN);
     // Clients show it raw: no colours.
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr)
+        .with_writer(io::stderr.with_filter(holds_no_message))
         .with_ansi(false)
         .init();
+}
+
+/// From debug on the protocol library logs the messages themselves, and those of `run_job` hold the values of `envs`.
+fn holds_no_message(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("oumi_mcp_server") || *metadata.level() <= Level::INFO
 }
 
 /// This program, to run it again: through /proc where there is one, so that an upgrade of the file under a running server
@@ -96,12 +113,24 @@ fn own_program() -> io::Result<PathBuf> {
 
 fn serve() -> Result<(), String> {
     let folder = DataFolder::from_environment().map_err(|error| error.to_string())?;
-    folder.create().map_err(|error| error.to_string())?;
-    let local = LocalLauncher::new(
-        folder.clone(),
+    // What fails here fails again at the call that needs it, and is said there.
+    if let Err(error) = folder.create() {
+        tracing::warn!("{error}");
+    }
+    let (program, cli) = (
         own_program().map_err(|error| error.to_string())?,
+        Cli::default(),
     );
-    let service = JobService::new(folder, vec![Arc::new(local)]);
+    let launchers: Vec<Arc<dyn Launcher>> = vec![
+        Arc::new(LocalLauncher::new(folder.clone(), program.clone())),
+        Arc::new(SkyPilotLauncher::new(
+            folder.clone(),
+            program.clone(),
+            cli.clone(),
+        )),
+        Arc::new(OumiCloudLauncher::new(folder.clone(), program, cli)),
+    ];
+    let service = JobService::new(folder, launchers);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -116,7 +145,10 @@ fn serve() -> Result<(), String> {
 async fn serve_until_the_end(service: JobService) -> Result<(), String> {
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    service.recover().await;
+    let recovering = service.clone();
+    // Mostly it takes milliseconds; where another server holds the registry, no client is kept waiting for it.
+    let recovered = tokio::spawn(async move { recovering.recover().await });
+    tokio::time::timeout(RECOVERY_WAIT, recovered).await.ok();
     let (input, closed) = stdin_with_end();
     let serving = async {
         match Server::new(service)

@@ -3,7 +3,6 @@
 //! Nothing here says how a job is. Every change is read, made and written under a lock between processes; every look reads
 //! the file anew, since another server may have changed it.
 
-use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::launcher::JobIdentity;
 use crate::launcher::job_dir::JobDir;
-use crate::paths::{DataFolder, write_atomic};
+use crate::paths::{DataFolder, DataFolderError, write_atomic};
 
 /// How long a record is kept after its submission, in days.
 pub const KEEP_DAYS: i64 = 7;
@@ -42,6 +41,9 @@ pub enum RegistryError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The data folder cannot be made.
+    #[error(transparent)]
+    Folder(#[from] DataFolderError),
     /// Another process holds the lock.
     #[error(
         "another process has held {0} for {seconds} s; end a hanging oumi-mcp-server and try again",
@@ -241,18 +243,18 @@ impl JobRegistry {
         changed.await.map(|_| ())
     }
 
-    /// Removes records, with the folders of their jobs.
+    /// Removes records, with the folders of their jobs. One that has changed meanwhile stays: the id may be another job's now.
     ///
     /// # Errors
     /// When the file cannot be changed. A folder that cannot be removed is logged, and no error.
-    pub async fn remove(&self, job_ids: HashSet<String>) -> Result<(), RegistryError> {
-        if job_ids.is_empty() {
+    pub async fn remove(&self, unwanted: Vec<JobRecord>) -> Result<(), RegistryError> {
+        if unwanted.is_empty() {
             return Ok(());
         }
         let folder = self.folder.clone();
         let changed = self.change(move |records| {
             let (gone, kept): (Vec<_>, Vec<_>) =
-                records.into_iter().partition(|record| job_ids.contains(&record.job_id));
+                records.into_iter().partition(|record| unwanted.contains(record));
             // Under the lock, so that no new job of the same name can be there yet.
             for dir in gone.iter().filter_map(|record| folder.job(&record.job_id)).map(JobDir::at) {
                 if let Err(error) = dir.remove() {
@@ -274,7 +276,11 @@ impl JobRegistry {
             let prefix = aside_prefix(&path);
             let named =
                 |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
-            let entries = fs::read_dir(&root).map_err(|source| io_error("read", &root, source))?;
+            let entries = match fs::read_dir(&root) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(source) => return Err(io_error("read", &root, source)),
+            };
             let mut found: Vec<PathBuf> = entries
                 .flatten()
                 .filter(named)
@@ -323,9 +329,10 @@ impl JobRegistry {
     /// The lock between processes. It is free when the file is closed, so also when its holder is killed.
     async fn lock(&self) -> Result<File, RegistryError> {
         let path = self.folder.registry_lock();
-        let opened = path.clone();
+        let (opened, folder) = (path.clone(), self.folder.clone());
         let file = self
             .off_thread(move || {
+                folder.create()?;
                 let mut options = OpenOptions::new();
                 options.create(true).truncate(false).write(true).mode(0o600);
                 options
@@ -449,5 +456,58 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> RegistryErro
         doing,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn salvaged(text: &str) -> Vec<String> {
+        let ids = salvage(text.as_bytes())
+            .into_iter()
+            .map(|record| record.job_id);
+        ids.collect()
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written_with_what_a_newer_version_added() {
+        let mut record = JobRecord {
+            job_id: "a".to_owned(),
+            output_dir: "out".to_owned(),
+            ..JobRecord::default()
+        };
+        record.other.insert("tags".to_owned(), vec!["x"].into());
+        assert_eq!(JobRecord::from_json(record.to_json()), Some(record));
+    }
+
+    #[test]
+    fn a_record_is_salvaged_once_wherever_it_stands() {
+        let a = r#"{"job_id": "a", "x": {"y": 1}}"#;
+        let b = r#"{"job_id": "b"}"#;
+        for text in [
+            format!("{a}{b}"),
+            format!("[{a}, {b}, {a}]"),
+            format!("[{{\"job_id\": \"cut {a} {b}"),
+            format!("}}}}]] {a} {{{{ {b}"),
+            format!(r#"{{"job_id": "" }} {a} {{"job_id": 1}} {b}"#),
+        ] {
+            assert_eq!(salvaged(&text), ["a", "b"], "{text}");
+        }
+        assert_eq!(salvaged(r#"{"job_id": "a", "cloud": 3}"#), [""; 0]);
+    }
+
+    #[test]
+    fn a_damaged_file_that_is_put_aside_keeps_its_bytes_when_the_registry_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("oumi-jobs.json");
+        fs::write(&path, "damaged").unwrap();
+        let first = put_aside(&path).unwrap();
+        write_atomic(&path, b"damaged again").unwrap();
+        let second = put_aside(&path).unwrap();
+        write_atomic(&path, b"[]").unwrap();
+        assert_eq!(fs::read(&first).unwrap(), b"damaged");
+        assert_eq!(fs::read(&second).unwrap(), b"damaged again");
+        assert!(first < second, "their names sort by time");
     }
 }

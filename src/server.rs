@@ -1,4 +1,4 @@
-//! The MCP side: five tools over stdio. It knows the protocol and nothing of clouds.
+//! The MCP side: the tools, over stdio. It knows the protocol and nothing of clouds.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,16 +16,19 @@ use serde_json::Value;
 
 use crate::service::JobService;
 use crate::service::answers::{
-    CancelAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
+    CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
 };
-use crate::service::requests::{CancelRequest, JobQuery, ListRequest, LogsRequest, RunRequest};
+use crate::service::requests::{
+    CancelRequest, DownRequest, JobQuery, ListRequest, LogsRequest, RunRequest, StopRequest,
+};
 
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
 track of them: they go on when this server or its client ends. \
 Start: run_job with dry_run=true (the default) shows what would run and starts nothing; show it to the user. Once the user \
 agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\". Keep the job_id it answers. \
 Watch: poll_status says how the job is (a training run takes minutes to days, so ask rarely); get_job_logs returns the end of \
-its output, stderr included. End: cancel_job. Lost the id: list_jobs. \
+its output, stderr included. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
+job: stop_cluster or down_cluster ends that. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";
 
@@ -110,6 +113,36 @@ impl Server {
     )]
     async fn list_jobs(&self, arguments: JsonObject) -> CallToolResult {
         answer(arguments, |request: ListRequest| self.service.list(request)).await
+    }
+
+    /// Stop a cloud cluster: its machines end, and so do the jobs on it; its disks are kept and cost a little. Not every cloud
+    /// can; down_cluster always can.
+    #[tool(
+        title = "Stop a cluster",
+        input_schema = input_schema::<StopRequest>(),
+        output_schema = output_schema::<ClusterAnswer>(),
+        annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
+    )]
+    async fn stop_cluster(&self, arguments: JsonObject) -> CallToolResult {
+        answer(arguments, |request: StopRequest| {
+            self.service.stop_cluster(request)
+        })
+        .await
+    }
+
+    /// Delete a cloud cluster with everything on its disks, and so end its costs. Needs confirm=true and
+    /// user_confirmation="DOWN", given only once the user agreed.
+    #[tool(
+        title = "Delete a cluster",
+        input_schema = input_schema::<DownRequest>(),
+        output_schema = output_schema::<ClusterAnswer>(),
+        annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
+    )]
+    async fn down_cluster(&self, arguments: JsonObject) -> CallToolResult {
+        answer(arguments, |request: DownRequest| {
+            self.service.down_cluster(request)
+        })
+        .await
     }
 }
 

@@ -1,23 +1,26 @@
 //! Jobs: run, poll, logs, cancel, list. The only place that joins the registry, the launches under way and the launchers.
 
 pub mod answers;
+mod change;
+mod find;
 mod launch;
+mod list;
 pub mod requests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::JobDir;
-use crate::launcher::{
-    CancelOutcome, JobIdentity, JobState, JobStatus, Launcher, LauncherError, Listing,
-};
+use crate::launcher::{JobState, JobStatus, Launcher, LauncherError};
 use crate::paths::DataFolder;
-use crate::registry::{JobRecord, JobRegistry, expired};
-use answers::{CancelAnswer, JobAnswer, JobRow, ListAnswer, LogsAnswer, PollAnswer};
-use requests::{CancelRequest, JobQuery, ListRequest, LogsRequest, StatusFilter};
+use crate::registry::JobRegistry;
+use crate::secrets::Fingerprints;
+use answers::{JobAnswer, LogsAnswer, PollAnswer};
+use find::NotFound;
+use requests::{JobQuery, LogsRequest};
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -33,21 +36,6 @@ struct Inner {
     registry: JobRegistry,
     in_flight: InFlight,
     launchers: Vec<Arc<dyn Launcher>>,
-}
-
-/// The job that a query means.
-struct Found {
-    identity: JobIdentity,
-    /// Nothing for a job that was started elsewhere.
-    record: Option<JobRecord>,
-}
-
-/// Why a query means no job.
-enum NotFound {
-    /// There is none such.
-    Unknown(String),
-    /// The query, or the look at the registry, failed.
-    Failed(String),
 }
 
 impl JobService {
@@ -119,8 +107,16 @@ impl JobService {
             Ok(launcher) => launcher.status(&found.identity).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let secrets = self.secrets(&found.identity.job_id).await;
         match asked {
-            Ok(status) => {
+            Ok(mut status) => {
+                if !status.is_done && self.is_cancel_kept(&found.identity.job_id).await {
+                    status.warnings.push(
+                        "a cancel was asked for and is not carried out yet: that is done when the launch has ended, and \
+                         tried again at each look while it fails"
+                            .to_owned(),
+                    );
+                }
                 let mut metadata = status.metadata.clone();
                 for (key, value) in [
                     ("submit_time", record.submit_time),
@@ -132,7 +128,7 @@ impl JobService {
                 }
                 PollAnswer {
                     success: true,
-                    message: next_step(&status),
+                    message: secrets.hide(&next_step(&status)),
                     status: status.status,
                     state: status.state,
                     is_done: status.is_done,
@@ -187,6 +183,7 @@ impl JobService {
             Ok(launcher) => launcher.logs(&found.identity, lines).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let secrets = self.secrets(&found.identity.job_id).await;
         let asked = LogsAnswer {
             job_id: found.identity.job_id,
             ..asked
@@ -196,7 +193,7 @@ impl JobService {
                 success: true,
                 lines_returned: tail.lines,
                 log_file: tail.log_file,
-                logs: tail.text,
+                logs: secrets.hide(&tail.text),
                 truncated: tail.truncated,
                 message: tail.message.unwrap_or_else(|| match (tail.lines, tail.truncated) {
                     (0, false) if lines > 0 => "nothing has been logged yet".to_owned(),
@@ -205,184 +202,7 @@ impl JobService {
                 }),
                 ..asked
             },
-            Err(error) => LogsAnswer { error: Some(error.to_string()), ..asked },
-        }
-    }
-
-    /// Ends a job.
-    pub async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
-        let found = match self.find(&JobQuery::from(&request)).await {
-            Ok(found) => found,
-            Err(NotFound::Unknown(error)) => {
-                return CancelAnswer {
-                    job_id: request.job_id,
-                    status: "not_found".to_owned(),
-                    ..CancelAnswer::failure(error)
-                };
-            }
-            Err(NotFound::Failed(error)) => {
-                return CancelAnswer {
-                    job_id: request.job_id,
-                    ..CancelAnswer::failure(error)
-                };
-            }
-        };
-        if let Some(answer) = self.cancel_launch(&found.identity).await {
-            return answer;
-        }
-        let found = self.settled(found).await;
-        // The launch may have been taken up just now.
-        if let Some(answer) = self.cancel_launch(&found.identity).await {
-            return answer;
-        }
-        let outcome = match self.launcher(&found.identity.cloud) {
-            Ok(launcher) => launcher.cancel(&found.identity, request.force).await,
-            Err(error) => Err(LauncherError::Failed(error)),
-        };
-        cancelled(&found.identity, outcome)
-    }
-
-    /// Every job, and what could not be found out.
-    pub async fn list(&self, request: ListRequest) -> ListAnswer {
-        let records = match self.inner.registry.records().await {
-            Ok(records) => records,
-            Err(error) => return ListAnswer::failure(error.to_string()),
-        };
-        self.inner
-            .in_flight
-            .retain(|job_id| records.iter().any(|record| record.job_id == job_id));
-        self.take_up(&records).await;
-        let mut warnings = self.registry_warnings(&records).await;
-        let listings = self.listings(&records).await;
-        let mut done = HashMap::new();
-        let mut rows: Vec<(String, JobRow)> = Vec::new();
-        for (known, listing) in listings {
-            match listing {
-                Ok(listing) => {
-                    warnings.extend(listing.warnings);
-                    for job in listing.jobs {
-                        let record = records
-                            .iter()
-                            .find(|record| same_job(record, &job.identity));
-                        if let Some(record) = record {
-                            done.insert(record.job_id.clone(), job.status.is_done);
-                        }
-                        rows.push(row(record, &job.identity, &job.status));
-                    }
-                }
-                Err(LauncherError::ProgramMissing(error)) => {
-                    // What this machine cannot reach cannot be running for it: such records may grow old.
-                    done.extend(known.iter().map(|identity| (identity.job_id.clone(), true)));
-                    warnings.extend(unasked(&known, &error));
-                }
-                Err(error) => warnings.extend(unasked(&known, &error.to_string())),
-            }
-        }
-        let pruned = self.prune(&records, &done).await;
-        rows.retain(|(_, row)| {
-            !pruned.contains(&row.job_id)
-                && match request.status {
-                    StatusFilter::All => true,
-                    StatusFilter::Running => !row.is_done,
-                    StatusFilter::Completed => row.is_done,
-                }
-        });
-        rows.sort_by(|(one, _), (other, _)| other.cmp(one));
-        ListAnswer {
-            jobs: rows.into_iter().map(|(_, row)| row).collect(),
-            warnings,
-            ..ListAnswer::default()
-        }
-    }
-
-    /// Asks every launcher, side by side, for the jobs it has.
-    async fn listings(
-        &self,
-        records: &[JobRecord],
-    ) -> Vec<(Vec<JobIdentity>, Result<Listing, LauncherError>)> {
-        let mut asked = tokio::task::JoinSet::new();
-        for (at, launcher) in self.inner.launchers.iter().cloned().enumerate() {
-            let known: Vec<JobIdentity> = records
-                .iter()
-                .filter(|record| launcher.clouds().contains(&record.cloud.as_str()))
-                .map(JobRecord::identity)
-                .collect();
-            asked.spawn(async move {
-                let listing = launcher.list(&known).await;
-                (at, known, listing)
-            });
-        }
-        let mut listings = asked.join_all().await;
-        listings.sort_by_key(|(at, ..)| *at);
-        listings
-            .into_iter()
-            .map(|(_, known, listing)| (known, listing))
-            .collect()
-    }
-
-    async fn registry_warnings(&self, records: &[JobRecord]) -> Vec<String> {
-        let mut warnings = Vec::new();
-        match self.inner.registry.put_aside().await {
-            Ok(files) => warnings.extend(files.iter().map(|file| {
-                format!(
-                    "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside \
-                     as {}; remove that file to end this warning",
-                    file.display()
-                )
-            })),
-            Err(error) => warnings.push(error.to_string()),
-        }
-        let served = |cloud: &str| self.launcher(cloud).is_ok();
-        let unserved: BTreeSet<&str> = records
-            .iter()
-            .map(|record| record.cloud.as_str())
-            .filter(|cloud| !served(cloud))
-            .collect();
-        for cloud in unserved {
-            let jobs = records
-                .iter()
-                .filter(|record| record.cloud == cloud)
-                .map(|record| record.job_id.as_str());
-            warnings.push(format!(
-                "not asked about: {}, on cloud {cloud:?}, which is not served here",
-                jobs.collect::<Vec<_>>().join(", ")
-            ));
-        }
-        warnings
-    }
-
-    /// Removes the records that are too old or too many, but none of a job that may still run. `done` is what is known of
-    /// the jobs already; only jobs on this machine are asked about here, since others take long to answer.
-    async fn prune(&self, records: &[JobRecord], done: &HashMap<String, bool>) -> HashSet<String> {
-        let mut gone = HashSet::new();
-        for record in expired(records, chrono::Utc::now()) {
-            let is_done = match done.get(&record.job_id) {
-                Some(is_done) => *is_done,
-                None if record.cloud == crate::launcher::local::LOCAL => {
-                    self.is_done_here(record).await
-                }
-                None => false,
-            };
-            if is_done && !self.inner.in_flight.contains(&record.job_id) {
-                gone.insert(record.job_id.clone());
-            }
-        }
-        match self.inner.registry.remove(gone.clone()).await {
-            Ok(()) => gone,
-            Err(error) => {
-                tracing::warn!(%error, "cannot prune the registry");
-                HashSet::new()
-            }
-        }
-    }
-
-    async fn is_done_here(&self, record: &JobRecord) -> bool {
-        let Ok(launcher) = self.launcher(&record.cloud) else {
-            return false;
-        };
-        match launcher.status(&record.identity()).await {
-            Ok(status) => status.is_done,
-            Err(error) => matches!(error, LauncherError::NotFound(_)),
+            Err(error) => LogsAnswer { error: Some(secrets.hide(&error.to_string())), ..asked },
         }
     }
 
@@ -407,6 +227,21 @@ impl JobService {
         self.inner.folder.job(job_id).map(JobDir::at)
     }
 
+    /// What must not be shown of what a job, or its launcher, said.
+    async fn secrets(&self, job_id: &str) -> Fingerprints {
+        let dir = self.dir(job_id);
+        let read = tokio::task::spawn_blocking(move || {
+            dir.map_or_else(|| Ok(Fingerprints::default()), |dir| dir.secrets())
+        });
+        read.await
+            .map_err(io::Error::other)
+            .flatten()
+            .unwrap_or_else(|error| {
+                tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
+                Fingerprints::default()
+            })
+    }
+
     /// File work in the folder of a job, off the async threads. Nothing for an id that can have none.
     async fn in_dir(
         &self,
@@ -421,152 +256,17 @@ impl JobService {
             .map_err(io::Error::other)?
     }
 
-    async fn find(&self, query: &JobQuery) -> Result<Found, NotFound> {
-        let records = self
-            .inner
-            .registry
-            .records()
+    async fn is_cancel_kept(&self, job_id: &str) -> bool {
+        let dir = self.dir(job_id);
+        tokio::task::spawn_blocking(move || dir.is_some_and(|dir| dir.is_cancel_kept()))
             .await
-            .map_err(|error| NotFound::Failed(error.to_string()))?;
-        let found = |record: &JobRecord| Found {
-            identity: record.identity(),
-            record: Some(record.clone()),
-        };
-        if let Some(record) = records.iter().find(|record| record.job_id == query.job_id) {
-            return Ok(found(record));
-        }
-        if query.oumi_job_id.is_empty() || query.cloud.is_empty() {
-            return Err(if query.job_id.is_empty() {
-                NotFound::Failed(
-                    "give job_id, or oumi_job_id with cloud; list_jobs shows them".to_owned(),
-                )
-            } else {
-                NotFound::Unknown(format!(
-                    "no job {:?} is known; call list_jobs for the ids, or give oumi_job_id and cloud of a job that was \
-                     started elsewhere",
-                    query.job_id
-                ))
-            });
-        }
-        let identity = JobIdentity {
-            job_id: String::new(),
-            cloud: query.cloud.trim().to_lowercase(),
-            cluster: query.cluster_name.clone(),
-            oumi_job_id: query.oumi_job_id.clone(),
-        };
-        let fits = |record: &&JobRecord| {
-            record.cloud == identity.cloud
-                && record.oumi_job_id == identity.oumi_job_id
-                && (identity.cluster.is_empty() || record.cluster_name == identity.cluster)
-        };
-        let fitting: Vec<&JobRecord> = records.iter().filter(fits).collect();
-        match fitting.as_slice() {
-            [] => Ok(Found {
-                identity,
-                record: None,
-            }),
-            [record] => Ok(found(record)),
-            several => {
-                let choices: Vec<String> = several
-                    .iter()
-                    .map(|record| {
-                        format!("{} (cluster_name {:?})", record.job_id, record.cluster_name)
-                    })
-                    .collect();
-                Err(NotFound::Failed(format!(
-                    "several jobs on {} have the id {:?}: {}; give job_id, or cluster_name",
-                    identity.cloud,
-                    identity.oumi_job_id,
-                    choices.join(", ")
-                )))
-            }
-        }
-    }
-
-    /// Asks that a launch under way be cancelled as soon as it ends, and waits for that a while. Nothing when none is.
-    async fn cancel_launch(&self, identity: &JobIdentity) -> Option<CancelAnswer> {
-        let watch = self.inner.in_flight.request_cancel(&identity.job_id)?;
-        // Beside the launch as well, so that the next server honours it if this one dies.
-        let kept = self
-            .in_dir(&identity.job_id, |dir| {
-                if dir.exists() {
-                    dir.keep_cancel()
-                } else {
-                    Ok(())
-                }
-            })
-            .await;
-        if let Err(error) = kept {
-            tracing::warn!(job_id = identity.job_id, %error, "cannot keep the cancel; it is lost if the server ends now");
-        }
-        Some(match outcome_within(watch, LAUNCH_WAIT).await {
-            Some(LaunchOutcome::Cancelled(outcome)) => cancelled(identity, Ok(outcome)),
-            Some(LaunchOutcome::CancelFailed(reason)) => cancelled(identity, Err(LauncherError::Failed(reason))),
-            Some(LaunchOutcome::Failed(reason)) => cancelled(
-                identity,
-                Ok(CancelOutcome::AlreadyDone {
-                    status: "failed".to_owned(),
-                    state: JobState::Failed,
-                    message: Some(format!("its launch failed: {reason}")),
-                }),
-            ),
-            Some(LaunchOutcome::Launched(_)) | None => CancelAnswer {
-                success: true,
-                status: "launching".to_owned(),
-                state: JobState::Pending,
-                message: "the launch is still under way; the job will be cancelled as soon as it ends. Call poll_status to \
-                          see when"
-                    .to_owned(),
-                ..cancel_answer(identity)
-            },
-        })
+            .unwrap_or(false)
     }
 }
 
 async fn outcome_within(mut watch: LaunchWatch, wait: Duration) -> Option<LaunchOutcome> {
     let ended = tokio::time::timeout(wait, watch.wait_for(Option::is_some)).await;
     ended.ok()?.ok()?.clone()
-}
-
-fn same_job(record: &JobRecord, identity: &JobIdentity) -> bool {
-    if identity.job_id.is_empty() {
-        record.cloud == identity.cloud
-            && record.cluster_name == identity.cluster
-            && record.oumi_job_id == identity.oumi_job_id
-    } else {
-        record.job_id == identity.job_id
-    }
-}
-
-/// A row, and what it is sorted by.
-fn row(record: Option<&JobRecord>, identity: &JobIdentity, status: &JobStatus) -> (String, JobRow) {
-    let text = |field: fn(&JobRecord) -> &String| {
-        record.map_or_else(String::new, |record| field(record).clone())
-    };
-    let row = JobRow {
-        job_id: record.map_or_else(
-            || identity.oumi_job_id.clone(),
-            |record| record.job_id.clone(),
-        ),
-        command: text(|record| &record.command),
-        status: status.status.clone(),
-        cloud: identity.cloud.clone(),
-        cluster: identity.cluster.clone(),
-        model_name: text(|record| &record.model_name),
-        is_done: status.is_done,
-    };
-    let submitted = record
-        .and_then(JobRecord::submitted_at)
-        .map_or_else(String::new, |time| time.to_rfc3339());
-    (submitted, row)
-}
-
-fn unasked(known: &[JobIdentity], error: &str) -> Option<String> {
-    let ids: Vec<&str> = known
-        .iter()
-        .map(|identity| identity.job_id.as_str())
-        .collect();
-    (!ids.is_empty()).then(|| format!("not asked about: {}; {error}", ids.join(", ")))
 }
 
 /// What is known beside a status, and what to do next.
@@ -584,73 +284,5 @@ fn next_step(status: &JobStatus) -> String {
     match &status.message {
         Some(message) => format!("{}. {next}", message.trim_end_matches('.')),
         None => next.to_owned(),
-    }
-}
-
-fn cancel_answer(identity: &JobIdentity) -> CancelAnswer {
-    CancelAnswer {
-        job_id: identity.job_id.clone(),
-        oumi_job_id: identity.oumi_job_id.clone(),
-        cloud: identity.cloud.clone(),
-        cluster: identity.cluster.clone(),
-        ..CancelAnswer::default()
-    }
-}
-
-fn cancelled(
-    identity: &JobIdentity,
-    outcome: Result<CancelOutcome, LauncherError>,
-) -> CancelAnswer {
-    let answer = cancel_answer(identity);
-    match outcome {
-        Ok(CancelOutcome::Cancelled { message }) => CancelAnswer {
-            success: true,
-            status: "cancelled".to_owned(),
-            state: JobState::Cancelled,
-            is_done: true,
-            message: message
-                .unwrap_or_else(|| "the job was cancelled; nothing of it runs any more".to_owned()),
-            ..answer
-        },
-        Ok(CancelOutcome::Stopping { message }) => CancelAnswer {
-            success: true,
-            status: "running".to_owned(),
-            state: JobState::Running,
-            message,
-            ..answer
-        },
-        Ok(CancelOutcome::AlreadyDone {
-            status,
-            state,
-            message,
-        }) => {
-            let error = match message {
-                Some(message) => {
-                    format!("the job had already ended, with status `{status}`: {message}")
-                }
-                None => format!(
-                    "the job had already ended, with status `{status}`; there is nothing to cancel"
-                ),
-            };
-            CancelAnswer {
-                status,
-                state,
-                is_done: true,
-                error: Some(error),
-                ..answer
-            }
-        }
-        Err(error) => {
-            let status = if matches!(error, LauncherError::NotFound(_)) {
-                "not_found"
-            } else {
-                "unknown"
-            };
-            CancelAnswer {
-                status: status.to_owned(),
-                error: Some(error.to_string()),
-                ..answer
-            }
-        }
     }
 }

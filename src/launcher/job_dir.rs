@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::paths::write_atomic;
+use crate::secrets::Fingerprints;
 
 /// The folder of one job. Everything known of a process that outlives the server is in here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,6 +165,10 @@ impl JobDir {
         self.path.join("exit.json")
     }
 
+    fn secrets_path(&self) -> PathBuf {
+        self.path.join("secrets.json")
+    }
+
     fn end_path(&self) -> PathBuf {
         self.path.join("end-requested")
     }
@@ -256,6 +261,22 @@ impl JobDir {
     /// What the file system said, unless there was none.
     pub fn clear_cancel(&self) -> io::Result<()> {
         remove_if_there(&self.cancel_path())
+    }
+
+    /// The fingerprints of the secret values that the job was given; none when it was given none.
+    ///
+    /// # Errors
+    /// When they are there and cannot be read.
+    pub fn secrets(&self) -> io::Result<Fingerprints> {
+        Ok(read_json(&self.secrets_path())?.unwrap_or_default())
+    }
+
+    /// Keeps the fingerprints.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn keep_secrets(&self, secrets: &Fingerprints) -> io::Result<()> {
+        write_atomic(&self.secrets_path(), &serde_json::to_vec(secrets)?)
     }
 
     /// The pid that the supervisor wrote down. Whether it still is the supervisor is for the caller to find out.

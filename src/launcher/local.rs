@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::job_dir::{EndRequest, ExitRecord, JobDir, JobLock};
 use super::processes::{Ending, Processes};
 use super::{
-    Answer, CancelOutcome, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec, Launcher,
-    LauncherError, ListedJob, Listing, programs, supervisor,
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, LauncherError, ListedJob, Listing, programs, supervisor,
 };
 use crate::config::{ConfigKind, expand_home};
 use crate::logs::{LogTail, tail_file};
@@ -48,9 +48,13 @@ pub(super) fn job_dir(
     identity: &JobIdentity,
 ) -> Result<JobDir, LauncherError> {
     folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
+        // One that is asked about by the launcher's id alone is in no registry.
+        let asked = match identity.job_id.as_str() {
+            "" => &identity.oumi_job_id,
+            job_id => job_id,
+        };
         LauncherError::NotFound(format!(
-            "{:?} is not the id of a job on this machine; call list_jobs for the ids",
-            identity.job_id
+            "{asked:?} is not the id of a job on this machine; call list_jobs for the ids"
         ))
     })
 }
@@ -132,6 +136,17 @@ impl Launcher for LocalLauncher {
 
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome> {
         Box::pin(async move { cancel(self.dir(identity)?, force).await })
+    }
+
+    fn change_cluster<'a>(
+        &'a self,
+        _cloud: &'a str,
+        _cluster: &'a str,
+        _action: ClusterAction,
+    ) -> Answer<'a, String> {
+        let error =
+            LauncherError::failed("this machine is no cluster; call cancel_job to end a job on it");
+        Box::pin(std::future::ready(Err(error)))
     }
 }
 

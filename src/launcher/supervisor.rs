@@ -126,9 +126,14 @@ async fn spawn(
     let command = tokio::task::spawn_blocking(move || prepare(&program, &dir, lock, &job)).await;
     let mut child = tokio::process::Command::from(command.map_err(io::Error::other)??).spawn()?;
     let said = match child.stdout.take() {
-        Some(out) => tokio::time::timeout(START_DEADLINE, first_line(out))
-            .await
-            .map_err(|_| StartError::Silent)??,
+        Some(out) => match tokio::time::timeout(START_DEADLINE, first_line(out)).await {
+            Ok(said) => said?,
+            Err(_) => {
+                // What is answered now must stay true: it is not to begin after all.
+                child.start_kill()?;
+                return Err(StartError::Silent);
+            }
+        },
         None => return Err(io::Error::other("the supervisor has no standard output").into()),
     };
     // Dropping the child leaves it running; tokio reaps it when it ends.
@@ -190,6 +195,10 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // A copy of the lock without close-on-exec: every process of the job inherits it.
     let _inherited_lock = rustix::io::dup(io::stdin())?;
+    if dir.exit_record()?.is_some() {
+        // The server has given us up: what it has answered must stay true.
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -337,7 +346,7 @@ impl<'a> Supervisor<'a> {
 
     /// The children come first: a job that ended by itself before the cancel is one that ended by itself.
     fn look(&self, main: u32) -> io::Result<Seen> {
-        if let Some(status) = reap(main)? {
+        if let Some(status) = reap(main)?.main {
             return Ok(Seen::Ended(status));
         }
         Ok(self.cancel().map_or(Seen::Nothing, Seen::Asked))
@@ -357,9 +366,13 @@ impl<'a> Supervisor<'a> {
         let mut ending = Ending::default();
         loop {
             let members = self.members();
-            reap(0)?;
+            // A list of processes is old when it is read: one may have been started by another that is gone already. But
+            // it is then a child of ours, so that nobody is left only once there is no child either.
+            let childless = reap(0)?.childless;
             match members {
-                Ok(members) if members.is_empty() => return Ok(ExitRecord::cancelled(&step.name)),
+                Ok(members) if members.is_empty() && childless => {
+                    return Ok(ExitRecord::cancelled(&step.name));
+                }
                 Ok(members) => ending.signal(&members, request.force),
                 // Out of handles, say: it passes, and until then nobody can say that nothing is left.
                 Err(error) => {
@@ -387,17 +400,30 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// Reaps every child that has ended; says how `main` did, if it is among them.
-fn reap(main: u32) -> io::Result<Option<ExitStatus>> {
-    let mut found = None;
+/// What was found when the children were reaped.
+#[derive(Default)]
+struct Reaped {
+    /// How `main` ended, if it is among those that have.
+    main: Option<ExitStatus>,
+    /// There is no child any more.
+    childless: bool,
+}
+
+/// Reaps every child that has ended.
+fn reap(main: u32) -> io::Result<Reaped> {
+    let mut reaped = Reaped::default();
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => {
                 if u32::try_from(pid.as_raw_nonzero().get()).is_ok_and(|pid| pid == main) {
-                    found = Some(ExitStatus::from_raw(status.as_raw()));
+                    reaped.main = Some(ExitStatus::from_raw(status.as_raw()));
                 }
             }
-            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(found),
+            Ok(None) => return Ok(reaped),
+            Err(rustix::io::Errno::CHILD) => {
+                reaped.childless = true;
+                return Ok(reaped);
+            }
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -165,6 +165,22 @@ pub struct CancelAnswer {
 }
 job_answer!(CancelAnswer);
 
+/// The answer of `stop_cluster` and `down_cluster`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+pub struct ClusterAnswer {
+    /// It was done, or goes on.
+    pub success: bool,
+    /// The cloud it is on.
+    pub cloud: String,
+    /// Its name.
+    pub cluster_name: String,
+    /// What became of it, and what to do next.
+    pub message: String,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+job_answer!(ClusterAnswer);
+
 /// One job of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(inline)]
@@ -183,6 +199,14 @@ pub struct JobRow {
     pub model_name: String,
     /// Nothing more will happen to it.
     pub is_done: bool,
+    /// After how many idle minutes its cluster stops; absent when it does not, or nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    pub autostop_minutes: Option<u64>,
+    /// What its cluster costs, in dollars; absent when nobody knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "f64")]
+    pub hourly_price: Option<f64>,
 }
 
 /// The answer of `list_jobs`.

@@ -7,8 +7,9 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
+use super::find::Found;
 use super::requests::RunRequest;
-use super::{Found, JobService, LAUNCH_WAIT, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
 use crate::config::{Config, OumiCommand};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
@@ -16,9 +17,13 @@ use crate::launcher::{
     CancelOutcome, JobIdentity, LaunchPlan, LaunchSpec, Launcher, LauncherError, Resources,
 };
 use crate::registry::{IdentityUpdate, JobRecord, RegistryError};
+use crate::secrets::{self, Fingerprints, is_secret_name};
 
 /// What `user_confirmation` must be for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
+/// What to do about a job that was to be cancelled and is not.
+pub(super) const MAY_RUN: &str =
+    "it may still be running and cost money: call poll_status to see, and cancel_job again";
 /// The longest job id, in bytes: it is a folder's name.
 const MAX_JOB_ID_BYTES: usize = 128;
 /// How long a look at a job waits for a launch that an earlier server began and that may have ended since.
@@ -168,12 +173,22 @@ impl JobService {
                 ..known
             };
         }
-        match self.submit(spec, plan).await {
-            Ok((identity, watch)) => self.submitted(known, identity, watch).await,
+        // In a task of its own: what is begun is finished, also when nobody waits for the answer any more.
+        let service = self.clone();
+        let submitting = tokio::spawn(async move { service.submit(spec, plan).await });
+        let submitted = submitting.await.map_err(|error| error.to_string());
+        match submitted.and_then(|done| done.map_err(|error| error.to_string())) {
+            Ok((identity, watch)) => {
+                let secrets = self.secrets(&identity.job_id).await;
+                let mut answer = self.submitted(known, identity, watch).await;
+                answer.message = secrets.hide(&answer.message);
+                answer.error = answer.error.map(|error| secrets.hide(&error));
+                answer
+            }
             Err(error) => RunAnswer {
                 job_id: String::new(),
                 status: "error".to_owned(),
-                error: Some(error.to_string()),
+                error: Some(error),
                 ..known
             },
         }
@@ -190,6 +205,7 @@ impl JobService {
             ..spec.identity.clone()
         };
         let job_id = identity.job_id.clone();
+        let secrets = secrets_of(&spec.config, &spec.envs);
         let record = JobRecord {
             job_id: job_id.clone(),
             command: spec.command.to_string(),
@@ -210,12 +226,11 @@ impl JobService {
         match self
             .inner
             .registry
-            .insert(record, move || make_job_dir(dir))
+            .insert(record, move || make_job_dir(dir, &secrets))
             .await
         {
             Ok(lock) => {
-                let (service, launched) = (self.clone(), identity.clone());
-                tokio::spawn(async move { service.drive(launched, Some((plan, lock))).await });
+                self.spawn_drive(identity.clone(), Some((plan, lock)));
                 Ok((identity, watch))
             }
             Err(error) => {
@@ -239,36 +254,50 @@ impl JobService {
             Ok(Some(record)) => record.identity(),
             _ => identity,
         };
-        let status = match self.launcher(&identity.cloud) {
-            Ok(launcher) => launcher.status(&identity).await,
-            Err(error) => Err(LauncherError::Failed(error)),
-        };
         let known = RunAnswer {
             cluster_name: identity.cluster.clone(),
             cluster: identity.cluster.clone(),
             oumi_job_id: identity.oumi_job_id.clone(),
             ..known
         };
-        let failed = |reason: String| RunAnswer {
-            status: "failed".to_owned(),
-            error: Some(format!("{reason}; call get_job_logs for what was said")),
-            ..known.clone()
+        let (launch_confirmed, happened) = match outcome {
+            Some(LaunchOutcome::Failed(reason)) => {
+                return RunAnswer {
+                    status: "failed".to_owned(),
+                    error: Some(format!("{reason}; call get_job_logs for what was said")),
+                    ..known
+                };
+            }
+            Some(LaunchOutcome::MayRun(reason)) => {
+                return RunAnswer {
+                    status: "unknown".to_owned(),
+                    error: Some(reason),
+                    ..known
+                };
+            }
+            Some(LaunchOutcome::Launched(_)) => (true, Some("the job was launched")),
+            Some(LaunchOutcome::Cancelled(_)) => {
+                let was_taken = !identity.oumi_job_id.is_empty();
+                (was_taken, Some("a cancel came during the launch"))
+            }
+            None => (false, None),
         };
-        match outcome {
-            Some(LaunchOutcome::Failed(reason)) => return failed(reason),
-            Some(LaunchOutcome::CancelFailed(reason)) => return failed(reason),
-            _ => {}
-        }
+        let known = RunAnswer {
+            launch_confirmed,
+            ..known
+        };
+        let status = match self.launcher(&identity.cloud) {
+            Ok(launcher) => launcher.status(&identity).await,
+            Err(error) => Err(LauncherError::Failed(error)),
+        };
         match status {
             Ok(status) => RunAnswer {
                 success: true,
-                launch_confirmed: !self.inner.in_flight.contains(&identity.job_id),
-                message: if self.inner.in_flight.contains(&identity.job_id) {
-                    "the launch is under way and its confirmation is pending; call poll_status with the job_id to see when \
-                     it is there"
-                        .to_owned()
-                } else {
-                    format!("the job was launched. {}", next_step(&status))
+                message: match happened {
+                    Some(happened) => format!("{happened}. {}", next_step(&status)),
+                    None => "the launch is under way and its confirmation is pending; call poll_status with the job_id to \
+                             see when it is there"
+                        .to_owned(),
                 },
                 status: status.status,
                 warnings: known
@@ -290,19 +319,34 @@ impl JobService {
         }
     }
 
+    /// Drives a launch in a task of its own. Should that break, the entry leaves the map all the same.
+    fn spawn_drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+        let service = self.clone();
+        tokio::spawn(async move {
+            let (driver, job_id) = (service.clone(), identity.job_id.clone());
+            let driven = tokio::spawn(async move { driver.drive(identity, start).await });
+            if let Err(error) = driven.await {
+                tracing::error!(job_id, %error, "a launch broke inside the server");
+                let reason =
+                    format!("the server broke while it launched the job: {error}; {MAY_RUN}");
+                service
+                    .inner
+                    .in_flight
+                    .evict(&job_id, LaunchOutcome::MayRun(reason));
+            }
+        });
+    }
+
     /// Sees a launch through to its end: sets it going unless an earlier server did, waits, writes who the job became, and
     /// honours a cancel that came meanwhile. Whatever happens, the entry in the map is gone afterwards.
     async fn drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
         let in_flight = &self.inner.in_flight;
         let job_id = identity.job_id.as_str();
+        in_flight.set_recorded(job_id);
         let mut outcome = self.launch(&identity, start).await;
         if let LaunchOutcome::Launched(settled) = &outcome {
             // One that was asked of another server, or of one that died, stands beside the launch.
-            let kept = self.dir(job_id);
-            if tokio::task::spawn_blocking(move || kept.is_some_and(|dir| dir.is_cancel_kept()))
-                .await
-                .unwrap_or(false)
-            {
+            if self.is_cancel_kept(job_id).await {
                 in_flight.request_cancel(job_id);
             }
             if in_flight.evict(job_id, outcome.clone()) {
@@ -311,7 +355,7 @@ impl JobService {
             outcome = self.cancel_launched(settled).await;
         }
         // Where the cancel failed it stays kept: the next look at the job tries again.
-        if !matches!(outcome, LaunchOutcome::CancelFailed(_))
+        if !matches!(outcome, LaunchOutcome::MayRun(_))
             && let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await
         {
             tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
@@ -343,6 +387,9 @@ impl JobService {
                 self.record(&settled).await;
                 LaunchOutcome::Launched(settled)
             }
+            Err(LauncherError::Unanswered(reason)) => LaunchOutcome::MayRun(format!(
+                "how the launch ended could not be found out: {reason}; {MAY_RUN}"
+            )),
             Err(error) => LaunchOutcome::Failed(error.to_string()),
         }
     }
@@ -353,18 +400,16 @@ impl JobService {
             cluster_name: settled.cluster.clone(),
             oumi_job_id: settled.oumi_job_id.clone(),
         };
-        for wait in RECORD_RETRIES {
-            match self
+        let mut retries = RECORD_RETRIES.into_iter();
+        loop {
+            let updated = self
                 .inner
                 .registry
                 .update(&settled.job_id, update.clone())
-                .await
-            {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is; trying again")
-                }
-            }
+                .await;
+            let Err(error) = updated else { return };
+            tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is");
+            let Some(wait) = retries.next() else { return };
             tokio::time::sleep(wait).await;
         }
     }
@@ -373,25 +418,24 @@ impl JobService {
     async fn cancel_launched(&self, settled: &JobIdentity) -> LaunchOutcome {
         let launcher: &dyn Launcher = match self.launcher(&settled.cloud) {
             Ok(launcher) => launcher.as_ref(),
-            Err(error) => return LaunchOutcome::CancelFailed(error),
+            Err(error) => return LaunchOutcome::MayRun(error),
         };
         let mut retries = CANCEL_RETRIES.into_iter();
         loop {
-            match launcher.cancel(settled, false).await {
+            let error = match launcher.cancel(settled, false).await {
                 Ok(outcome) => return LaunchOutcome::Cancelled(outcome),
-                Err(error) => match retries.next() {
-                    Some(wait) => {
-                        tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
-                        tokio::time::sleep(wait).await;
-                    }
-                    None => {
-                        return LaunchOutcome::CancelFailed(format!(
-                            "the job was launched, and cancelling it failed: {error}; it may be running and cost money: \
-                             call cancel_job again"
-                        ));
-                    }
-                },
-            }
+                Err(error) => error,
+            };
+            let reason =
+                format!("the job was launched, and cancelling it failed: {error}; {MAY_RUN}");
+            let Some(wait) = retries.next() else {
+                return LaunchOutcome::MayRun(reason);
+            };
+            tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
+            self.inner
+                .in_flight
+                .set_cancel_error(&settled.job_id, reason);
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -404,6 +448,14 @@ impl JobService {
             return found;
         };
         outcome_within(watch, TAKE_UP_WAIT).await;
+        self.looked_up_again(found).await
+    }
+
+    /// The job as the registry has it now.
+    pub(super) async fn looked_up_again(&self, found: Found) -> Found {
+        let Some(record) = &found.record else {
+            return found;
+        };
         match self.inner.registry.get(&record.job_id).await {
             Ok(Some(record)) => Found {
                 identity: record.identity(),
@@ -430,8 +482,7 @@ impl JobService {
         let mut taken_up = Vec::new();
         for (record, _) in open.unwrap_or_default() {
             if let Some(watch) = self.inner.in_flight.begin(&record.job_id) {
-                let (service, identity) = (self.clone(), record.identity());
-                tokio::spawn(async move { service.drive(identity, None).await });
+                self.spawn_drive(record.identity(), None);
                 taken_up.push(watch);
             }
         }
@@ -442,12 +493,12 @@ impl JobService {
 fn outcome_of_cancel(cancelled: Result<CancelOutcome, LauncherError>) -> LaunchOutcome {
     match cancelled {
         Ok(outcome) => LaunchOutcome::Cancelled(outcome),
-        Err(error) => LaunchOutcome::CancelFailed(error.to_string()),
+        Err(error) => LaunchOutcome::MayRun(error.to_string()),
     }
 }
 
 /// Makes the folder of a new job. One without a record was left by a server that died between the two, unless it lives.
-fn make_job_dir(dir: Option<JobDir>) -> Result<JobLock, String> {
+fn make_job_dir(dir: Option<JobDir>, secrets: &Fingerprints) -> Result<JobLock, String> {
     let dir = dir.ok_or("the job id is no name for a folder; choose another job_name")?;
     let failed = |error: std::io::Error| {
         format!(
@@ -464,9 +515,30 @@ fn make_job_dir(dir: Option<JobDir>) -> Result<JobLock, String> {
         }
         dir.remove().map_err(failed)?;
     }
-    JobDir::create(dir.path())
-        .map(|(_, lock)| lock)
-        .map_err(failed)
+    let (dir, lock) = JobDir::create(dir.path()).map_err(failed)?;
+    dir.keep_secrets(secrets).map_err(failed)?;
+    Ok(lock)
+}
+
+/// What of a job's environment must never be shown: all that the call gave, and what the config or this process's own
+/// environment calls a secret.
+fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
+    let in_config = config
+        .document
+        .get("envs")
+        .and_then(serde_json::Value::as_object)
+        .into_iter()
+        .flatten();
+    let named = in_config
+        .filter(|(name, _)| is_secret_name(name))
+        .filter_map(|(_, value)| value.as_str());
+    let inherited: Vec<String> = secrets::of_this_process().collect();
+    let given = envs.values().map(String::as_str);
+    Fingerprints::of(
+        given
+            .chain(named)
+            .chain(inherited.iter().map(String::as_str)),
+    )
 }
 
 fn new_job_id(command: OumiCommand) -> String {

@@ -129,6 +129,32 @@ pub struct CancelRequest {
     pub force: bool,
 }
 
+/// A cluster to stop.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StopRequest {
+    /// The cloud it is on.
+    pub cloud: String,
+    /// Its name.
+    pub cluster_name: String,
+}
+
+/// A cluster to delete.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DownRequest {
+    /// The cloud it is on.
+    pub cloud: String,
+    /// Its name.
+    pub cluster_name: String,
+    /// Must be true, with user_confirmation.
+    #[serde(default)]
+    pub confirm: bool,
+    /// Exactly DOWN, once the user has agreed.
+    #[serde(default)]
+    pub user_confirmation: String,
+}
+
 /// Which jobs to list.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

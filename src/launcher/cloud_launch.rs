@@ -1,0 +1,370 @@
+//! The launch of a cloud job, which all clouds have in common: `oumi launch up` under a supervisor, and what it left to read.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::job_config::JobConfig;
+use super::job_dir::{ExitRecord, JobDir, JobLock};
+use super::local::{job_dir, off_thread, read_log};
+use super::processes::is_of_job;
+use super::{
+    CancelOutcome, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec, LauncherError, output,
+};
+use super::{programs, supervisor};
+use crate::logs::LogTail;
+use crate::paths::DataFolder;
+
+/// The name of the one step of a launch.
+const STEP: &str = "launch";
+/// How much of the end of a launch's output is looked at.
+const LOOKED_AT: u64 = 256 * 1024;
+/// How often it is looked whether a launch has ended.
+const SETTLE_LOOK: Duration = Duration::from_millis(250);
+
+/// Starts launches, and reads what they left.
+#[derive(Debug, Clone)]
+pub struct CloudLaunch {
+    folder: DataFolder,
+    supervisor: PathBuf,
+}
+
+/// What a launch came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Launched {
+    /// The job is on its cluster, as this.
+    As(JobIdentity),
+    /// It failed, and this is the launcher's reason.
+    Failed(String),
+    /// It was cut off: nobody saw how it ended, and it left no id.
+    CutOff,
+    /// It was cancelled before it began.
+    Cancelled,
+}
+
+/// Everything the folder of a launch says.
+struct Look {
+    ended: Option<ExitRecord>,
+    alive: bool,
+    output: String,
+    failed: Option<String>,
+}
+
+impl Look {
+    /// What the launch came to; nothing while it goes on.
+    fn outcome(&self, identity: &JobIdentity) -> Option<Launched> {
+        if let Some(reason) = &self.failed {
+            return Some(Launched::Failed(reason.clone()));
+        }
+        if self.ended.is_none() && self.alive {
+            return None;
+        }
+        if self.ended.as_ref().is_some_and(|record| record.cancelled) {
+            return Some(Launched::Cancelled);
+        }
+        if let Some(launched) = output::oumi::launched(&self.output) {
+            return Some(Launched::As(JobIdentity {
+                oumi_job_id: launched.oumi_job_id,
+                cluster: launched.cluster.unwrap_or_else(|| identity.cluster.clone()),
+                ..identity.clone()
+            }));
+        }
+        Some(match &self.ended {
+            None => Launched::CutOff,
+            // A signal leaves no reason of its own.
+            Some(record) if record.code.is_none() && record.error.is_none() => Launched::CutOff,
+            Some(record) => Launched::Failed(
+                output::failure_reason(&self.output).unwrap_or_else(|| record.describe()),
+            ),
+        })
+    }
+}
+
+impl CloudLaunch {
+    /// Launches whose folders are in `folder`. `supervisor` is the program to run as `supervise`: this one.
+    pub fn new(folder: DataFolder, supervisor: PathBuf) -> Self {
+        Self { folder, supervisor }
+    }
+
+    /// The plan of a launch onto `cluster`. `envs` are for the launcher; those of the job are in its config.
+    ///
+    /// # Errors
+    /// When the job config cannot be written down.
+    pub fn plan(
+        &self,
+        spec: &LaunchSpec,
+        cluster: String,
+        config: JobConfig,
+        mut envs: BTreeMap<String, String>,
+    ) -> Result<LaunchPlan, LauncherError> {
+        let dir = job_dir(&self.folder, &spec.identity)?;
+        let (program, obstacle) = match programs::find_oumi(&spec.client_cwd) {
+            Ok(path) => (path, None),
+            Err(missing) => (PathBuf::from("oumi"), Some(missing.to_string())),
+        };
+        let staged = staged_path(&dir);
+        let argv: Vec<String> = [
+            program.display().to_string(),
+            "launch".to_owned(),
+            "up".to_owned(),
+            "-c".to_owned(),
+            staged.display().to_string(),
+            "--cluster".to_owned(),
+            cluster.clone(),
+            "--detach".to_owned(),
+        ]
+        .into();
+        envs.insert("COLUMNS".to_owned(), "4096".to_owned());
+        if let Some(path) = programs::path_with_folder_of(&program) {
+            envs.insert("PATH".to_owned(), path);
+        }
+        Ok(LaunchPlan {
+            command_line: shlex::try_join(argv.iter().map(String::as_str))
+                .map_err(LauncherError::failed)?,
+            cluster,
+            job_config: Some(config.shown()),
+            obstacle,
+            process: supervisor::Supervised {
+                plan: supervisor::Plan {
+                    steps: vec![supervisor::Step {
+                        name: STEP.to_owned(),
+                        argv,
+                    }],
+                    working_dir: spec.client_cwd.clone(),
+                    cancel_ends_tree: false,
+                    remove_afterwards: vec![staged.clone()],
+                },
+                envs,
+                files: vec![
+                    (staged, config.to_yaml().map_err(LauncherError::failed)?),
+                    (dir.path().join("job-name"), config.name().to_owned()),
+                ],
+            },
+            warnings: config.warnings,
+        })
+    }
+
+    /// Sets a launch going.
+    ///
+    /// # Errors
+    /// When the program cannot be started; the folder then says so too.
+    pub async fn start(
+        &self,
+        identity: &JobIdentity,
+        plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Result<(), LauncherError> {
+        let dir = job_dir(&self.folder, identity)?;
+        let started = supervisor::start(&self.supervisor, &dir, lock, plan.process).await;
+        if started.is_err() {
+            remove_staged(dir).await?;
+        }
+        started.map_err(LauncherError::failed)
+    }
+
+    /// Waits until a launch has ended, and says what it came to.
+    ///
+    /// # Errors
+    /// When its folder cannot be read.
+    pub async fn settle(&self, identity: &JobIdentity) -> Result<Launched, LauncherError> {
+        loop {
+            let look = self.look(identity).await;
+            let look = look.map_err(|error| LauncherError::Unanswered(error.to_string()))?;
+            if let Some(outcome) = look.outcome(identity) {
+                // The supervisor removes it, unless it was killed.
+                remove_staged(job_dir(&self.folder, identity)?).await?;
+                return Ok(outcome);
+            }
+            tokio::time::sleep(SETTLE_LOOK).await;
+        }
+    }
+
+    /// How a job is whose id is not known: its launch goes on, or failed.
+    ///
+    /// # Errors
+    /// When its folder cannot be read.
+    pub async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
+        let look = self.look(identity).await?;
+        let mut status = match look.outcome(identity) {
+            None | Some(Launched::As(_)) => {
+                let mut status = JobStatus::new("launching", JobState::Pending, false);
+                status.message = output::last_line(&look.output);
+                status
+            }
+            Some(Launched::Failed(reason)) => {
+                let mut status = JobStatus::new("failed", JobState::Failed, true);
+                status.message = Some(reason);
+                status
+            }
+            Some(Launched::Cancelled) => JobStatus::new("cancelled", JobState::Cancelled, true),
+            Some(Launched::CutOff) => {
+                let mut status = JobStatus::new("lost", JobState::Unknown, true);
+                status.message = Some(format!(
+                    "its launch was cut off, and nobody saw how it ended; cluster {} may be up and cost money: call \
+                     list_jobs to see, down_cluster to delete it",
+                    identity.cluster
+                ));
+                status
+            }
+        };
+        status.log_file = job_dir(&self.folder, identity)?
+            .log_path()
+            .display()
+            .to_string();
+        Ok(status)
+    }
+
+    /// The output of the launch.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn logs(
+        &self,
+        identity: &JobIdentity,
+        lines: usize,
+    ) -> Result<LogTail, LauncherError> {
+        let dir = job_dir(&self.folder, identity)?;
+        off_thread(move || read_log(&dir, lines)).await
+    }
+
+    /// Whether the launch said that its cluster was there before.
+    pub async fn found_existing_cluster(&self, identity: &JobIdentity) -> bool {
+        match self.look(identity).await {
+            Ok(look) => output::oumi::found_existing_cluster(&look.output).is_some(),
+            Err(_) => false,
+        }
+    }
+
+    /// The name that the job has on its cluster.
+    pub async fn job_name(&self, identity: &JobIdentity) -> Option<String> {
+        let dir = job_dir(&self.folder, identity).ok()?;
+        let read = move || {
+            std::fs::read_to_string(dir.path().join("job-name")).map_err(LauncherError::failed)
+        };
+        off_thread(read).await.ok()
+    }
+
+    /// Cancels a job whose id is not known: one whose launch never began is marked so.
+    ///
+    /// # Errors
+    /// When its folder cannot be used, or its launch left something that only a cluster can be asked about.
+    pub async fn cancel(&self, identity: &JobIdentity) -> Result<CancelOutcome, LauncherError> {
+        let dir = job_dir(&self.folder, identity)?;
+        let look = self.look(identity).await?;
+        match look.outcome(identity) {
+            None => Ok(CancelOutcome::Stopping {
+                message: "its launch goes on in another server; call cancel_job again once poll_status gives an \
+                          oumi_job_id"
+                    .to_owned(),
+            }),
+            Some(Launched::Failed(reason)) => Ok(CancelOutcome::AlreadyDone {
+                status: "failed".to_owned(),
+                state: JobState::Failed,
+                message: Some(reason),
+            }),
+            Some(Launched::Cancelled) => Ok(CancelOutcome::AlreadyDone {
+                status: "cancelled".to_owned(),
+                state: JobState::Cancelled,
+                message: None,
+            }),
+            Some(Launched::CutOff | Launched::As(_)) => {
+                off_thread(move || {
+                    if dir.log_path().exists() {
+                        return Err(LauncherError::Failed(
+                            "its launch was cut off and left no id to cancel by; its cluster may be up and cost money: \
+                             call list_jobs to see, down_cluster to delete it"
+                                .to_owned(),
+                        ));
+                    }
+                    dir.write_exit_record(&ExitRecord::cancelled(STEP)).map_err(LauncherError::failed)?;
+                    Ok(CancelOutcome::Cancelled { message: Some("it was cancelled before it was launched".to_owned()) })
+                })
+                .await
+            }
+        }
+    }
+
+    /// Keeps that a launch which was cut off has come to nothing, so that it need not be found out again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn keep_failure(
+        &self,
+        identity: &JobIdentity,
+        reason: String,
+    ) -> Result<(), LauncherError> {
+        let dir = job_dir(&self.folder, identity)?;
+        off_thread(move || {
+            crate::paths::write_atomic(&failure_path(&dir), reason.as_bytes())
+                .map_err(LauncherError::failed)
+        })
+        .await
+    }
+
+    async fn look(&self, identity: &JobIdentity) -> Result<Look, LauncherError> {
+        let dir = job_dir(&self.folder, identity)?;
+        off_thread(move || {
+            look(&dir).map_err(|error| {
+                LauncherError::failed(format!("cannot read {}: {error}", dir.path().display()))
+            })
+        })
+        .await
+    }
+}
+
+/// The staged config holds secrets: nothing of it stays.
+async fn remove_staged(dir: JobDir) -> Result<(), LauncherError> {
+    off_thread(move || match std::fs::remove_file(staged_path(&dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LauncherError::failed(error)),
+        _ => Ok(()),
+    })
+    .await
+}
+
+fn staged_path(dir: &JobDir) -> PathBuf {
+    dir.path().join("job.yaml")
+}
+
+fn failure_path(dir: &JobDir) -> PathBuf {
+    dir.path().join("launch-failed")
+}
+
+fn look(dir: &JobDir) -> io::Result<Look> {
+    // In this order: whoever ended in between has written how.
+    let locked = dir.is_locked()?;
+    let ended = dir.exit_record()?;
+    let output = end_of(dir)?;
+    // A daemon of the launcher may hold the lock for ever. It is the launcher that counts, and once it has said that the job
+    // is on its cluster, and its supervisor is gone, nothing more is to be waited for.
+    let supervised = || {
+        dir.supervisor_pid()
+            .is_none_or(|pid| is_of_job(pid, dir.path()))
+    };
+    let alive = locked && (output::oumi::launched(&output).is_none() || supervised());
+    let failed = match std::fs::read_to_string(failure_path(dir)) {
+        Ok(reason) => Some(reason),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Look {
+        ended,
+        alive,
+        output,
+        failed,
+    })
+}
+
+fn end_of(dir: &JobDir) -> io::Result<String> {
+    let mut file = match File::open(dir.log_path()) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(error),
+    };
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(LOOKED_AT)))?;
+    let mut bytes = Vec::new();
+    file.take(LOOKED_AT).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,757 @@
+//! Jobs on the clouds that Oumi reaches through SkyPilot: launched by `oumi launch up`, asked about through `sky`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::cli::{Asked, Cli, Output, Question};
+use super::cloud_launch::{CloudLaunch, Launched};
+use super::job_config::JobConfig;
+use super::job_dir::JobLock;
+use super::output::sky::{
+    self as printed, Cluster, Queue, QueueFailure, QueuedJob, SkyCancel, SkyLogsExit, SkyTeardown,
+};
+use super::output::{self, OutputError};
+use super::{
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, LauncherError, ListedJob, Listing, programs,
+};
+use crate::logs::LogTail;
+use crate::paths::DataFolder;
+
+/// The clouds that Oumi 0.9 reaches through SkyPilot, by Oumi's names.
+const CLOUDS: &[&str] = &[
+    "aws",
+    "azure",
+    "gcp",
+    "k8s",
+    "lambda",
+    "nebius",
+    "runpod",
+    "sky-slurm",
+];
+/// How long a run of `sky` may take: the first one starts SkyPilot's API server.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// How long logs are read for.
+const LOGS_DEADLINE: Duration = Duration::from_secs(30);
+/// How long stopping or deleting a cluster may take.
+const CLUSTER_DEADLINE: Duration = Duration::from_secs(900);
+
+/// Reaches clouds through SkyPilot.
+#[derive(Debug, Clone)]
+pub struct SkyPilotLauncher {
+    launch: CloudLaunch,
+    cli: Cli,
+}
+
+impl SkyPilotLauncher {
+    /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
+    pub fn new(folder: DataFolder, supervisor: PathBuf, cli: Cli) -> Self {
+        Self {
+            launch: CloudLaunch::new(folder, supervisor),
+            cli,
+        }
+    }
+
+    fn question(&self, arguments: &[&str], deadline: Duration) -> Result<Question, LauncherError> {
+        let sky = find_sky()?;
+        Ok(Question::new(&sky, arguments, deadline))
+    }
+
+    async fn ask(
+        &self,
+        arguments: &[&str],
+        asked: Asked,
+    ) -> Result<std::sync::Arc<Output>, LauncherError> {
+        let question = self.question(arguments, DEADLINE)?;
+        asked.of(&self.cli, question).await
+    }
+
+    /// The jobs of one cluster, or of all.
+    async fn queue(&self, cluster: Option<&str>, asked: Asked) -> Result<Queue, LauncherError> {
+        let arguments: Vec<&str> = ["queue"]
+            .into_iter()
+            .chain(cluster)
+            .chain(["-o", "json"])
+            .collect();
+        let output = self.ask(&arguments, asked).await?;
+        printed::queue(&output.stdout).map_err(|error| unreadable("sky queue", &error, &output))
+    }
+
+    async fn clusters(&self, asked: Asked) -> Result<Vec<Cluster>, LauncherError> {
+        let output = self.ask(&["status", "-o", "json"], asked).await?;
+        printed::clusters(&output.stdout).map_err(|error| unreadable("sky status", &error, &output))
+    }
+
+    async fn status_of(
+        &self,
+        identity: &JobIdentity,
+        asked: Asked,
+    ) -> Result<JobStatus, LauncherError> {
+        if identity.oumi_job_id.is_empty() {
+            let mut status = self.launch.status(identity).await?;
+            if status.state == JobState::Failed {
+                self.mention_cluster(&identity.cluster, &mut status, asked)
+                    .await;
+            }
+            return Ok(status);
+        }
+        let queue = self.queue(Some(&identity.cluster), asked).await?;
+        let mut status = match queue.jobs.get(&identity.cluster) {
+            Some(jobs) => match jobs.iter().find(|job| job.job_id == identity.oumi_job_id) {
+                Some(job) => status_of_row(job),
+                None => return Err(no_such_job(identity)),
+            },
+            None => match queue.unanswered.get(&identity.cluster) {
+                Some(QueueFailure::ClusterGone) | None => cluster_gone(&identity.cluster),
+                Some(QueueFailure::ClusterNotUp(_)) => {
+                    cluster_not_up(&identity.cluster, &self.clusters(asked).await?)
+                }
+                Some(QueueFailure::Other(reason)) => {
+                    return Err(LauncherError::failed(format!(
+                        "cluster {} could not be asked: {reason}",
+                        identity.cluster
+                    )));
+                }
+            },
+        };
+        status.log_file = log_file(identity);
+        if !identity.job_id.is_empty() && self.launch.found_existing_cluster(identity).await {
+            status.warnings.push(setup_skipped(&identity.cluster));
+        }
+        if status.is_done && queue.jobs.contains_key(&identity.cluster) {
+            self.mention_cluster(&identity.cluster, &mut status, asked)
+                .await;
+        }
+        Ok(status)
+    }
+
+    /// Says of a job that is over that its cluster goes on costing money, where it does.
+    async fn mention_cluster(&self, name: &str, status: &mut JobStatus, asked: Asked) {
+        let Ok(clusters) = self.clusters(asked).await else {
+            return;
+        };
+        if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) {
+            status.metadata.extend(cluster_metadata(cluster));
+            if cluster.status == "UP" {
+                status.warnings.push(format!("its {}", still_up(cluster)));
+            }
+        }
+    }
+
+    /// Looks for the job of a launch that left no id, by its name on its cluster.
+    async fn settle_by_name(
+        &self,
+        identity: &JobIdentity,
+        reason: &str,
+    ) -> Result<JobIdentity, LauncherError> {
+        let Some(name) = self.launch.job_name(identity).await else {
+            return Err(LauncherError::failed(reason));
+        };
+        let queue = self
+            .queue(Some(&identity.cluster), Asked::AtLeisure)
+            .await?;
+        let jobs = queue.jobs.get(&identity.cluster);
+        // Newest first.
+        match jobs.into_iter().flatten().find(|job| job.job_name == name) {
+            Some(job) => Ok(JobIdentity {
+                oumi_job_id: job.job_id.clone(),
+                ..identity.clone()
+            }),
+            None => {
+                self.launch
+                    .keep_failure(identity, reason.to_owned())
+                    .await?;
+                Err(LauncherError::failed(reason))
+            }
+        }
+    }
+
+    async fn listing(&self, known: &[JobIdentity]) -> Result<Listing, LauncherError> {
+        if let Err(missing) = find_sky() {
+            // Who has never used a cloud need not hear of it.
+            return if known.is_empty() {
+                Ok(Listing::default())
+            } else {
+                Err(missing)
+            };
+        }
+        let (queue, clusters) = tokio::join!(
+            self.queue(None, Asked::InACall),
+            self.clusters(Asked::InACall)
+        );
+        let mut listing = Listing::default();
+        let (settled, launching): (Vec<_>, Vec<_>) = known
+            .iter()
+            .partition(|identity| !identity.oumi_job_id.is_empty());
+        for identity in launching {
+            match self.launch.status(identity).await {
+                Ok(status) => listing.jobs.push(ListedJob {
+                    identity: identity.clone(),
+                    status,
+                }),
+                Err(error) => listing
+                    .warnings
+                    .push(format!("job {}: {error}", identity.job_id)),
+            }
+        }
+        let (queue, clusters) = match (queue, clusters) {
+            (Ok(queue), clusters) => (queue, clusters),
+            (Err(error), clusters) => {
+                let ids: Vec<&str> = settled
+                    .iter()
+                    .map(|identity| identity.job_id.as_str())
+                    .collect();
+                let whom = if ids.is_empty() {
+                    "jobs on clouds".to_owned()
+                } else {
+                    ids.join(", ")
+                };
+                listing
+                    .warnings
+                    .push(format!("not asked about: {whom}; {error}"));
+                mention_clusters(&mut listing, None, clusters.as_deref().unwrap_or_default());
+                return Ok(listing);
+            }
+        };
+        if let Err(error) = &clusters {
+            listing
+                .warnings
+                .push(format!("nothing is known of the clusters' costs; {error}"));
+        }
+        for (name, jobs) in &queue.jobs {
+            let cluster = clusters
+                .iter()
+                .flatten()
+                .find(|cluster| cluster.name == *name);
+            for job in jobs {
+                let ours = settled
+                    .iter()
+                    .find(|known| known.cluster == *name && known.oumi_job_id == job.job_id);
+                let identity = ours.map_or_else(
+                    || found_elsewhere(name, job, cluster),
+                    |known| (*known).clone(),
+                );
+                let mut status = status_of_row(job);
+                status
+                    .metadata
+                    .extend(cluster.map(cluster_metadata).unwrap_or_default());
+                listing.warnings.append(&mut status.warnings);
+                listing.jobs.push(ListedJob { identity, status });
+            }
+        }
+        for identity in settled {
+            if !listing.jobs.iter().any(|job| job.identity == *identity) {
+                match absent(identity, &queue, clusters.as_deref()) {
+                    Ok(status) => listing.jobs.push(ListedJob {
+                        identity: identity.clone(),
+                        status,
+                    }),
+                    Err(reason) => listing
+                        .warnings
+                        .push(format!("not asked about: {}; {reason}", identity.job_id)),
+                }
+            }
+        }
+        mention_clusters(
+            &mut listing,
+            Some(&queue),
+            clusters.as_deref().unwrap_or_default(),
+        );
+        Ok(listing)
+    }
+
+    async fn read_logs(
+        &self,
+        identity: &JobIdentity,
+        lines: usize,
+    ) -> Result<LogTail, LauncherError> {
+        if identity.oumi_job_id.is_empty() {
+            return self.launch.logs(identity, lines).await;
+        }
+        let tail = lines.to_string();
+        let arguments = [
+            "logs",
+            &identity.cluster,
+            &identity.oumi_job_id,
+            "--no-follow",
+            "--tail",
+            &tail,
+        ];
+        let mut question = self.question(&arguments, LOGS_DEADLINE)?;
+        question.is_log = true;
+        let output = self
+            .cli
+            .ask(question, LOGS_DEADLINE + Duration::from_secs(5))
+            .await
+            .map_err(LauncherError::failed)?;
+        match SkyLogsExit::from_code(output.code) {
+            SkyLogsExit::NotFound => return Err(no_such_job(identity)),
+            SkyLogsExit::NoLogs if !output.timed_out => {
+                let reason = output::failure_reason(&output.stderr)
+                    .or_else(|| output::last_line(&output.stderr))
+                    .or_else(|| output::last_line(&output.stdout))
+                    .unwrap_or_else(|| "it said nothing".to_owned());
+                return self.logs_without_cluster(identity, lines, &reason).await;
+            }
+            _ => {}
+        }
+        let mut read = LogTail::of(
+            log_file(identity),
+            printed::sky_log_lines(&output.stdout).as_bytes(),
+            lines,
+            false,
+        );
+        if output.timed_out {
+            read.message = Some(format!(
+                "this is what arrived within {} s",
+                LOGS_DEADLINE.as_secs()
+            ));
+        }
+        Ok(read)
+    }
+
+    /// The log of a job is gone with its cluster; what its launch said is still here.
+    async fn logs_without_cluster(
+        &self,
+        identity: &JobIdentity,
+        lines: usize,
+        reason: &str,
+    ) -> Result<LogTail, LauncherError> {
+        let failed = || LauncherError::failed(format!("the log could not be read: {reason}"));
+        if identity.job_id.is_empty() {
+            return Err(failed());
+        }
+        let mut read = self
+            .launch
+            .logs(identity, lines)
+            .await
+            .map_err(|_| failed())?;
+        read.message = Some(format!(
+            "the job's own log could not be read ({reason}); this is what its launch said"
+        ));
+        Ok(read)
+    }
+
+    async fn cancel_job(&self, identity: JobIdentity) -> Result<CancelOutcome, LauncherError> {
+        if identity.oumi_job_id.is_empty() {
+            return self.launch.cancel(&identity).await;
+        }
+        match self.status_of(&identity, Asked::AtLeisure).await {
+            Ok(before) if before.is_done => return Ok(already_done(before)),
+            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramMissing(_))) => {
+                return Err(error);
+            }
+            // Who cannot be asked can still be told to stop.
+            Ok(_) | Err(_) => {}
+        }
+        let arguments = ["cancel", "-y", &identity.cluster, &identity.oumi_job_id];
+        let output = self
+            .cli
+            .run(&self.question(&arguments, DEADLINE)?)
+            .await
+            .map_err(LauncherError::failed)?;
+        let reply = printed::sky_cancel(&format!("{}\n{}", output.stdout, output.stderr));
+        // The exit code is 0 whatever happened: how the job is afterwards is what counts.
+        let after = self.status_of(&identity, Asked::Anew).await;
+        match (after, reply) {
+            (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
+                message: after
+                    .warnings
+                    .first()
+                    .map(|said| format!("the job was cancelled; {said}")),
+            }),
+            (Ok(after), _) if after.is_done => Ok(already_done(after)),
+            (_, SkyCancel::Cancelled(_)) => Ok(CancelOutcome::Stopping {
+                message: "SkyPilot has taken the cancel; call poll_status to see the job end"
+                    .to_owned(),
+            }),
+            (Ok(after), _) => Err(LauncherError::failed(format!(
+                "SkyPilot did not cancel the job, which is {}: {}; call cancel_job again, or down_cluster to delete cluster {}",
+                after.status,
+                output::last_line(&output.stdout).unwrap_or_default(),
+                identity.cluster
+            ))),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    async fn change(&self, cluster: &str, action: ClusterAction) -> Result<String, LauncherError> {
+        let verb = match action {
+            ClusterAction::Stop => "stop",
+            ClusterAction::Down => "down",
+        };
+        let question = self.question(&[verb, "-y", cluster], CLUSTER_DEADLINE)?;
+        let output = self
+            .cli
+            .run(&question)
+            .await
+            .map_err(LauncherError::failed)?;
+        let said = match printed::sky_teardown(&format!("{}\n{}", output.stdout, output.stderr)) {
+            SkyTeardown::ClusterNotFound => {
+                return Err(LauncherError::NotFound(format!(
+                    "SkyPilot knows no cluster {cluster:?}; call list_jobs for the clusters it knows"
+                )));
+            }
+            SkyTeardown::CannotStop(reason) => {
+                return Err(LauncherError::failed(format!(
+                    "cluster {cluster} cannot be stopped: {reason}; call down_cluster to delete it"
+                )));
+            }
+            SkyTeardown::Done => "done".to_owned(),
+            SkyTeardown::Failed(reason) => reason,
+        };
+        // Again it is the state afterwards that counts.
+        let clusters = self.clusters(Asked::Anew).await?;
+        let now = clusters
+            .iter()
+            .find(|known| known.name == cluster)
+            .map(|known| known.status.as_str());
+        match (action, now) {
+            (ClusterAction::Down, None) => Ok(format!("cluster {cluster} was deleted")),
+            (ClusterAction::Stop, Some("STOPPED")) => Ok(format!(
+                "cluster {cluster} was stopped; its disks are kept and cost a little"
+            )),
+            (ClusterAction::Stop, None) => Ok(format!("cluster {cluster} is gone")),
+            (_, Some(status)) => Err(LauncherError::failed(format!(
+                "`sky {verb}` ended and cluster {cluster} is {status}: {said}; see list_jobs, and try again"
+            ))),
+        }
+    }
+}
+
+impl Launcher for SkyPilotLauncher {
+    fn clouds(&self) -> &'static [&'static str] {
+        CLOUDS
+    }
+
+    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
+        Box::pin(async move {
+            let cluster = match spec.identity.cluster.as_str() {
+                "" => cluster_name_for(&spec.identity.job_id),
+                named if output::is_valid_cluster_name(named) => named.to_owned(),
+                named => {
+                    return Err(LauncherError::failed(format!(
+                        "`cluster_name` {named:?} is none SkyPilot takes: it begins with a letter, goes on with letters, \
+                         digits, `-`, `_` and `.`, and ends in a letter or digit"
+                    )));
+                }
+            };
+            let config = JobConfig::new(spec, false);
+            let mut plan = self
+                .launch
+                .plan(spec, cluster.clone(), config, BTreeMap::new())?;
+            if plan.obstacle.is_none() {
+                plan.obstacle = find_sky().err().map(|missing| missing.to_string());
+            }
+            if !spec.identity.cluster.is_empty() {
+                plan.warnings.push(format!(
+                    "if cluster {cluster} is there already, {}",
+                    setup_is_skipped()
+                ));
+            }
+            Ok(plan)
+        })
+    }
+
+    fn start<'a>(
+        &'a self,
+        identity: &'a JobIdentity,
+        plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Answer<'a, ()> {
+        Box::pin(self.launch.start(identity, plan, lock))
+    }
+
+    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+        Box::pin(async move {
+            match self.launch.settle(identity).await? {
+                Launched::As(settled) => Ok(settled),
+                Launched::Failed(reason) => Err(LauncherError::failed(reason)),
+                Launched::Cancelled => Err(LauncherError::failed(
+                    "it was cancelled before it was launched",
+                )),
+                Launched::CutOff => {
+                    let reason = "its launch was cut off before the job was on its cluster";
+                    self.settle_by_name(identity, reason).await
+                }
+            }
+        })
+    }
+
+    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
+        Box::pin(async move {
+            let identity = with_cluster(identity)?;
+            self.status_of(&identity, Asked::InACall).await
+        })
+    }
+
+    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
+        Box::pin(self.listing(known))
+    }
+
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail> {
+        Box::pin(async move {
+            let identity = with_cluster(identity)?;
+            self.read_logs(&identity, lines).await
+        })
+    }
+
+    fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
+        Box::pin(async move { self.cancel_job(with_cluster(identity)?).await })
+    }
+
+    fn change_cluster<'a>(
+        &'a self,
+        _cloud: &'a str,
+        cluster: &'a str,
+        action: ClusterAction,
+    ) -> Answer<'a, String> {
+        Box::pin(async move {
+            if !output::is_valid_cluster_name(cluster) {
+                return Err(LauncherError::failed(format!(
+                    "{cluster:?} is no name of a cluster; call list_jobs for them"
+                )));
+            }
+            self.change(cluster, action).await
+        })
+    }
+}
+
+fn find_sky() -> Result<PathBuf, LauncherError> {
+    programs::find_sky(Path::new("/"))
+        .map_err(|missing| LauncherError::ProgramMissing(missing.to_string()))
+}
+
+fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
+    if identity.cluster.is_empty() || !output::is_valid_cluster_name(&identity.cluster) {
+        return Err(LauncherError::failed(format!(
+            "`cluster_name` {:?} is no name of a cluster; ids repeat from cluster to cluster, so give it: list_jobs shows it",
+            identity.cluster
+        )));
+    }
+    if !identity
+        .oumi_job_id
+        .bytes()
+        .all(|byte| byte.is_ascii_digit())
+    {
+        return Err(LauncherError::failed(format!(
+            "`oumi_job_id` {:?} is none of SkyPilot's, which are numbers",
+            identity.oumi_job_id
+        )));
+    }
+    Ok(identity.clone())
+}
+
+/// A name for a new cluster, made of the job's.
+fn cluster_name_for(job_id: &str) -> String {
+    let plain: String = job_id
+        .chars()
+        .map(|other| {
+            if other.is_ascii_alphanumeric() {
+                other.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let plain = plain.trim_matches('-');
+    let name = if plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        plain.to_owned()
+    } else {
+        format!("oumi-{plain}")
+    };
+    name.trim_end_matches('-').to_owned()
+}
+
+fn log_file(identity: &JobIdentity) -> String {
+    format!("cloud:{}/{}", identity.cloud, identity.cluster)
+}
+
+fn status_of_row(job: &QueuedJob) -> JobStatus {
+    let mut status = match output::state_of(&job.status) {
+        Some((state, is_done)) => JobStatus::new(&job.status, state, is_done),
+        None => {
+            let mut status = JobStatus::new(&job.status, JobState::Unknown, false);
+            status.warnings.push(format!(
+                "SkyPilot says {:?}, a word that is not known here",
+                job.status
+            ));
+            status
+        }
+    };
+    let times = [
+        ("submitted_at", job.submitted_at),
+        ("start_at", job.start_at),
+        ("end_at", job.end_at),
+    ];
+    for (key, seconds) in times {
+        if let Some(time) =
+            seconds.and_then(|seconds| chrono::DateTime::from_timestamp(seconds as i64, 0))
+        {
+            status
+                .metadata
+                .insert(key.to_owned(), time.to_rfc3339().into());
+        }
+    }
+    for (key, text) in [("job_name", &job.job_name), ("resources", &job.resources)] {
+        if !text.is_empty() {
+            status.metadata.insert(key.to_owned(), text.as_str().into());
+        }
+    }
+    status
+}
+
+fn cluster_gone(cluster: &str) -> JobStatus {
+    let mut status = JobStatus::new("cluster_gone", JobState::Unknown, true);
+    status.message = Some(format!(
+        "cluster {cluster} is not there any more, and how the job ended went with it"
+    ));
+    status
+}
+
+fn cluster_not_up(name: &str, clusters: &[Cluster]) -> JobStatus {
+    let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) else {
+        return cluster_gone(name);
+    };
+    let stopped = cluster.status == "STOPPED";
+    let mut status = JobStatus::new(
+        &format!("cluster_{}", cluster.status.to_lowercase()),
+        JobState::Unknown,
+        stopped,
+    );
+    status.message = Some(if stopped {
+        format!(
+            "cluster {name} is stopped: nothing runs on it, and how the job ended cannot be asked"
+        )
+    } else {
+        format!(
+            "cluster {name} is {}, and its jobs cannot be asked about now",
+            cluster.status
+        )
+    });
+    status.metadata.extend(cluster_metadata(cluster));
+    status
+}
+
+/// A job of ours that the queue does not show.
+fn absent(
+    identity: &JobIdentity,
+    queue: &Queue,
+    clusters: Result<&[Cluster], &LauncherError>,
+) -> Result<JobStatus, String> {
+    let name = &identity.cluster;
+    if queue.jobs.contains_key(name) {
+        return Err(no_such_job(identity).to_string());
+    }
+    match (queue.unanswered.get(name), clusters) {
+        (Some(QueueFailure::Other(reason)), _) => Err(reason.clone()),
+        (_, Ok(clusters)) => Ok(cluster_not_up(name, clusters)),
+        (Some(QueueFailure::ClusterGone), Err(_)) => Ok(cluster_gone(name)),
+        (_, Err(error)) => Err(error.to_string()),
+    }
+}
+
+fn found_elsewhere(cluster_name: &str, job: &QueuedJob, cluster: Option<&Cluster>) -> JobIdentity {
+    let cloud = cluster
+        .and_then(|cluster| cluster.cloud.as_ref())
+        .map(|cloud| cloud.to_lowercase())
+        .unwrap_or_default();
+    let cloud = match cloud.as_str() {
+        "kubernetes" => "k8s".to_owned(),
+        "slurm" => "sky-slurm".to_owned(),
+        _ => cloud,
+    };
+    JobIdentity {
+        job_id: String::new(),
+        cloud,
+        cluster: cluster_name.to_owned(),
+        oumi_job_id: job.job_id.clone(),
+    }
+}
+
+fn cluster_metadata(cluster: &Cluster) -> Map<String, Value> {
+    let mut metadata = Map::new();
+    metadata.insert("cluster_status".to_owned(), cluster.status.as_str().into());
+    metadata.insert(
+        "autostop_minutes".to_owned(),
+        cluster.autostop_minutes.map_or(Value::Null, Value::from),
+    );
+    if let Some(price) = cluster.hourly_price {
+        metadata.insert("hourly_price".to_owned(), price.into());
+    }
+    metadata
+}
+
+/// Names the clusters that are up with no live job: they cost money for nothing.
+fn mention_clusters(listing: &mut Listing, queue: Option<&Queue>, clusters: &[Cluster]) {
+    let Some(queue) = queue else { return };
+    for cluster in clusters.iter().filter(|cluster| cluster.status == "UP") {
+        let jobs = queue.jobs.get(&cluster.name);
+        // Where the jobs are not known, nobody can say that none lives.
+        let Some(jobs) = jobs else { continue };
+        let is_done =
+            |job: &QueuedJob| output::state_of(&job.status).is_some_and(|(_, is_done)| is_done);
+        if jobs.iter().all(is_done) {
+            listing
+                .warnings
+                .push(format!("no job lives on it: {}", still_up(cluster)));
+        }
+    }
+}
+
+fn still_up(cluster: &Cluster) -> String {
+    let autostop = match cluster.autostop_minutes {
+        Some(minutes) if cluster.to_down => format!("deletes itself after {minutes} idle minutes"),
+        Some(minutes) => format!("stops itself after {minutes} idle minutes"),
+        None => "does not stop by itself".to_owned(),
+    };
+    let price = cluster
+        .hourly_price
+        .map_or_else(String::new, |price| format!(" at {price:.2} $/h"));
+    format!(
+        "cluster {} ({}) is still up{price} and {autostop}; stop_cluster stops it, down_cluster deletes it",
+        cluster.name,
+        cluster.cloud.as_deref().unwrap_or("of an unknown cloud")
+    )
+}
+
+fn setup_is_skipped() -> &'static str {
+    "the job is added to it and SkyPilot skips its `setup`"
+}
+
+fn setup_skipped(cluster: &str) -> String {
+    format!(
+        "cluster {cluster} was there before: SkyPilot added the job to it and skipped its `setup`"
+    )
+}
+
+fn already_done(status: JobStatus) -> CancelOutcome {
+    let message = status
+        .message
+        .or_else(|| status.warnings.into_iter().next());
+    CancelOutcome::AlreadyDone {
+        status: status.status,
+        state: status.state,
+        message,
+    }
+}
+
+fn no_such_job(identity: &JobIdentity) -> LauncherError {
+    LauncherError::NotFound(format!(
+        "cluster {} has no job {:?}; call list_jobs for the jobs it has",
+        identity.cluster, identity.oumi_job_id
+    ))
+}
+
+fn unreadable(command: &str, error: &OutputError, output: &Output) -> LauncherError {
+    let said = output::failure_reason(&output.stderr)
+        .or_else(|| output::last_line(&output.stderr))
+        .or_else(|| output::last_line(&output.stdout));
+    let said = said.map_or_else(String::new, |said| format!(" (it said: {said})"));
+    LauncherError::failed(format!(
+        "`{command}` could not be understood: {error}{said}; run it in a terminal to see why"
+    ))
+}

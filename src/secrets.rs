@@ -1,0 +1,303 @@
+//! Hides secrets in what a job or a launcher printed: the values that the job was given, known by fingerprint alone, and what
+//! has the shape of a token.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// What stands in the place of a secret.
+pub const HIDDEN: &str = "***";
+
+/// Shorter values are words and numbers that stand everywhere: hiding them would hide the text and no secret.
+const MIN_SECRET_BYTES: usize = 8;
+
+/// The tokens of the services that training jobs use, by their documented prefixes, and private keys.
+static SHAPES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(concat!(
+        r"(?:\bhf_[A-Za-z0-9]{16,}",
+        r"|\bsk-[A-Za-z0-9_-]{16,}",
+        r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[A-Za-z0-9_-]{16,}",
+        r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+        r"|\bAIza[A-Za-z0-9_-]{30,}|\bya29\.[A-Za-z0-9_-]{20,}",
+        r"|\bxox[abprs]-[A-Za-z0-9-]{10,}",
+        r"|\bnpm_[A-Za-z0-9]{30,}|\bpypi-[A-Za-z0-9_-]{30,}",
+        r"|\bwandb_v1_[A-Za-z0-9_]{20,}",
+        r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}",
+        r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\z))",
+    ))
+    .ok()
+});
+
+/// `HF_TOKEN=…`, `"AWS_SECRET_ACCESS_KEY": "…"` and the like: the name of a variable that holds a secret, and its value.
+static ASSIGNED: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(
+        r#"(\b(?:[A-Z0-9]+_)*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS)["']?\s*[=:]\s*)("[^"\n]{4,}"|'[^'\n]{4,}'|[^\s"',;)}\]]{4,})"#,
+    )
+    .ok()
+});
+
+/// `Bearer …` and `https://user:password@host`.
+static CARRIED: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(
+        r"(\b[Bb]earer |\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)([^\s@/]{4,}@|[A-Za-z0-9._~+/=-]{16,})",
+    )
+    .ok()
+});
+
+/// Whether a variable of this name holds a secret, as far as its name tells.
+pub fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    [
+        "TOKEN",
+        "SECRET",
+        "PASSWORD",
+        "PASSWD",
+        "API_KEY",
+        "ACCESS_KEY",
+        "PRIVATE_KEY",
+        "CREDENTIAL",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
+}
+
+/// The secret values a job was given, without the values: enough to know one when it is seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fingerprints {
+    salt: String,
+    known: BTreeSet<Fingerprint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Fingerprint {
+    bytes: usize,
+    rolling: u64,
+    digest: String,
+}
+
+impl Fingerprints {
+    /// The fingerprints of `values`, salted anew.
+    pub fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
+        let salt = uuid::Uuid::new_v4().simple().to_string();
+        let known = values
+            .into_iter()
+            .flat_map(|value| [value, value.trim()])
+            .filter(|value| value.len() >= MIN_SECRET_BYTES)
+            .map(|value| Fingerprint {
+                bytes: value.len(),
+                rolling: Rolling::new(&salt, value.len()).of(value.as_bytes()),
+                digest: digest(&salt, value.as_bytes()),
+            })
+            .collect();
+        Self { salt, known }
+    }
+
+    /// `text` with these values, the secrets of this process's own environment, and what looks like a token hidden.
+    pub fn hide(&self, text: &str) -> String {
+        let mut hidden = self.hide_known(text);
+        for value in of_this_process() {
+            if hidden.contains(&value) {
+                hidden = hidden.replace(&value, HIDDEN);
+            }
+        }
+        hide_shapes(&hidden)
+    }
+
+    fn hide_known(&self, text: &str) -> String {
+        let mut by_length: BTreeMap<usize, Vec<&Fingerprint>> = BTreeMap::new();
+        for fingerprint in &self.known {
+            by_length
+                .entry(fingerprint.bytes)
+                .or_default()
+                .push(fingerprint);
+        }
+        let mut text = text.to_owned();
+        // The longest first: a short one may be part of it.
+        for (length, known) in by_length.into_iter().rev() {
+            let rolling = Rolling::new(&self.salt, length);
+            let mut hidden = String::new();
+            let mut kept = 0;
+            for (at, hash) in rolling.windows(text.as_bytes()) {
+                let end = at + length;
+                if at < kept || !known.iter().any(|fingerprint| fingerprint.rolling == hash) {
+                    continue;
+                }
+                let seen = digest(&self.salt, &text.as_bytes()[at..end]);
+                if known.iter().any(|fingerprint| fingerprint.digest == seen)
+                    && text.is_char_boundary(at)
+                    && text.is_char_boundary(end)
+                {
+                    hidden.push_str(&text[kept..at]);
+                    hidden.push_str(HIDDEN);
+                    kept = end;
+                }
+            }
+            hidden.push_str(&text[kept..]);
+            text = hidden;
+        }
+        text
+    }
+}
+
+/// The secrets in this process's own environment, which a job inherits, as far as their names tell.
+pub fn of_this_process() -> impl Iterator<Item = String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, value)| {
+            is_secret_name(name) && value.len() >= MIN_SECRET_BYTES && !value.starts_with('/')
+        })
+        .map(|(_, value)| value)
+}
+
+fn hide_shapes(text: &str) -> String {
+    let mut hidden = text.to_owned();
+    if let Some(shapes) = &*SHAPES {
+        hidden = shapes.replace_all(&hidden, HIDDEN).into_owned();
+    }
+    for named in [&*ASSIGNED, &*CARRIED].into_iter().flatten() {
+        let mask = |found: &Captures<'_>| {
+            let end = if found[2].ends_with('@') { "@" } else { "" };
+            format!("{}{HIDDEN}{end}", &found[1])
+        };
+        hidden = named.replace_all(&hidden, mask).into_owned();
+    }
+    hidden
+}
+
+fn digest(salt: &str, bytes: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(salt.as_bytes());
+    hasher.update(bytes);
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// A hash that moves along a text one byte at a time (Rabin and Karp), with a base made of the salt.
+struct Rolling {
+    base: u64,
+    length: usize,
+    /// What the byte that leaves the window was multiplied by.
+    leaving: u64,
+}
+
+impl Rolling {
+    fn new(salt: &str, length: usize) -> Self {
+        let seed = Sha256::digest(salt.as_bytes());
+        let base = seed
+            .iter()
+            .take(8)
+            .fold(0, |base: u64, byte| (base << 8) | u64::from(*byte))
+            | 1;
+        let leaving = (1..length).fold(1, |power: u64, _| power.wrapping_mul(base));
+        Self {
+            base,
+            length,
+            leaving,
+        }
+    }
+
+    fn of(&self, bytes: &[u8]) -> u64 {
+        bytes.iter().fold(0, |hash, byte| self.push(hash, *byte))
+    }
+
+    fn push(&self, hash: u64, byte: u8) -> u64 {
+        hash.wrapping_mul(self.base)
+            .wrapping_add(u64::from(byte) + 1)
+    }
+
+    /// The hash of every window, with where it begins.
+    fn windows<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (usize, u64)> + 'a {
+        let mut hash = bytes.get(..self.length).map(|first| self.of(first));
+        (0..).map_while(move |at| {
+            let here = hash?;
+            hash = bytes.get(at + self.length).map(|next| {
+                let left = here.wrapping_sub((u64::from(bytes[at]) + 1).wrapping_mul(self.leaving));
+                self.push(left, *next)
+            });
+            Some((at, here))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_was_given_is_hidden_wherever_it_stands_and_is_not_in_what_is_kept() {
+        let secrets = Fingerprints::of([
+            "s3cr3t-value-123",
+            "another one, longer than that",
+            "schlüssel-鍵-🔑",
+        ]);
+        let text = "a s3cr3t-value-123 b\ns3cr3t-value-123s3cr3t-value-123 another one, longer than that schlüssel-鍵-🔑!";
+        assert_eq!(secrets.hide(text), "a *** b\n****** *** ***!");
+        let kept = serde_json::to_string(&secrets).unwrap();
+        assert!(
+            !kept.contains("s3cr3t") && !kept.contains("another"),
+            "{kept}"
+        );
+        let read: Fingerprints = serde_json::from_str(&kept).unwrap();
+        assert_eq!(read.hide(text), secrets.hide(text));
+    }
+
+    #[test]
+    fn text_without_a_secret_stays_as_it_is() {
+        let secrets = Fingerprints::of(["s3cr3t-value-123", "1", "true"]);
+        for text in [
+            "",
+            "s3cr3t-value-12",
+            "step 1 of 3: loss 1.0, true",
+            "{'num_tokens': '56', 'mean_token_accuracy': '0.05769'}",
+            "tokenizer: PreTrainedTokenizerFast(pad_token='<pad>', max_tokens=128)",
+            "https://huggingface.co/docs:latest and git@github.com:org/repo",
+            "sk-learn is no key",
+        ] {
+            assert_eq!(secrets.hide(text), text);
+        }
+    }
+
+    #[test]
+    fn what_has_the_shape_of_a_token_is_hidden() {
+        let nothing = Fingerprints::default();
+        // Put together here, so that no scanner takes this file for a leak.
+        let token = |prefix: &str, length: usize| {
+            format!("{prefix}{}", "aB3dE6gH9".repeat(9)[..length].to_owned())
+        };
+        for secret in [
+            token("hf_", 34),
+            token("sk-", 40),
+            token("ghp_", 36),
+            token("AIza", 35),
+            format!("AKIA{}", "ABCDEFGH12345678"),
+            format!("{}.{}.{}", token("eyJ", 20), token("e", 20), token("s", 20)),
+        ] {
+            let hidden = nothing.hide(&format!("got {secret} here"));
+            assert_eq!(hidden, "got *** here");
+        }
+        assert_eq!(nothing.hide("HF_TOKEN=abcd1234 next"), "HF_TOKEN=*** next");
+        assert_eq!(
+            nothing.hide("\"WANDB_API_KEY\": \"0123abcd\","),
+            "\"WANDB_API_KEY\": ***,"
+        );
+        assert_eq!(
+            nothing.hide("Authorization: Bearer abcdefghijklmnop123"),
+            "Authorization: Bearer ***"
+        );
+        assert_eq!(
+            nothing.hide("https://me:passw0rd@host/x"),
+            "https://me:***@host/x"
+        );
+        let key = format!(
+            "-----BEGIN {0}-----\nabc\n-----END {0}-----",
+            "RSA PRIVATE KEY"
+        );
+        assert_eq!(nothing.hide(&format!("k {key} e")), "k *** e");
+    }
+}

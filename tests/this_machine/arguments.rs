@@ -1,0 +1,298 @@
+//! Arguments that do not fit: refused with what is wrong and what to do, in the tool's own fields.
+
+use serde_json::{Value, json};
+
+use crate::support::Home;
+use crate::support::client::{Answer, Server};
+
+const TOOLS: [&str; 5] = [
+    "run_job",
+    "poll_status",
+    "get_job_logs",
+    "cancel_job",
+    "list_jobs",
+];
+
+fn launch(server: &mut Server, config: &str, more: Value) -> Answer {
+    let arguments = server.launch(config, more);
+    server.call("run_job", arguments)
+}
+
+#[test]
+fn an_unknown_argument_is_named_by_every_tool() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    for tool in TOOLS {
+        let answer = server.call(tool, json!({ "dryrun": true }));
+        assert!(
+            answer.refused().contains("unknown field `dryrun`"),
+            "{tool}: {}",
+            answer.content
+        );
+        assert_eq!(answer["success"], false, "{tool}");
+    }
+    // What was meant must not be taken for what was said.
+    let config = home.job("touch started");
+    let answer = launch(&mut server, config, json!({ "dryrun": true }));
+    assert!(answer.refused().contains("`dry_run`"));
+    assert_eq!(server.list("all").0, [""; 0]);
+}
+
+#[test]
+fn an_argument_of_the_wrong_type_is_named_with_what_it_should_be() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    for (name, value, should_be) in [
+        ("dry_run", json!("false"), "a boolean"),
+        ("confirm", json!("yes"), "a boolean"),
+        ("confirm", json!(1), "a boolean"),
+        ("num_nodes", json!("2"), "u32"),
+        ("num_nodes", json!(-1), "u32"),
+        ("num_nodes", json!(0), "1 or more"),
+        ("disk_size", json!(1.5), "u32"),
+        ("config_path", json!(["job.yaml"]), "a string"),
+        ("envs", json!(["A=1"]), "texts"),
+        ("file_mounts", json!({ "/a": 1 }), "a string"),
+    ] {
+        let answer = launch(&mut server, config, json!({ name: value }));
+        let error = answer.refused();
+        assert!(
+            error.contains(&format!("`{name}")) && error.contains(should_be),
+            "{name}: {error}"
+        );
+    }
+    let answer = server.call("get_job_logs", json!({ "job_id": "x", "lines": "many" }));
+    assert!(answer.refused().contains("`lines`"));
+    let answer = server.call("list_jobs", json!({ "status": "done" }));
+    for word in ["all", "running", "completed"] {
+        assert!(
+            answer.refused().contains(&format!("`{word}`")),
+            "{:#}",
+            answer.content
+        );
+    }
+    assert_eq!(server.list("all").0, [""; 0]);
+}
+
+#[test]
+fn a_missing_argument_is_named() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    for missing in ["config_path", "command", "client_cwd"] {
+        let mut arguments = server.launch("job.yaml", json!({}));
+        arguments.as_object_mut().unwrap().remove(missing);
+        let answer = server.call("run_job", arguments);
+        assert!(
+            answer
+                .refused()
+                .contains(&format!("missing field `{missing}`")),
+            "{:#}",
+            answer.content
+        );
+    }
+    for tool in ["poll_status", "get_job_logs", "cancel_job"] {
+        let answer = server.call(tool, json!({}));
+        let error = answer.refused();
+        assert!(
+            error.contains("job_id") && error.contains("list_jobs"),
+            "{tool}: {error}"
+        );
+    }
+}
+
+#[test]
+fn null_counts_as_not_given() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    let all = json!({
+        "job_name": null, "cloud": null, "cluster_name": null, "accelerators": null, "num_nodes": null, "use_spot": null,
+        "disk_size": null, "envs": null, "file_mounts": null, "setup_script": null, "run_script": null, "dry_run": null,
+    });
+    assert_eq!(launch(&mut server, config, all).ok()["status"], "dry_run");
+    let answer = launch(&mut server, config, json!({ "command": null }));
+    assert!(answer.refused().contains("missing field `command`"));
+    server.call("list_jobs", json!({ "status": null })).ok();
+    let answer = server.call("poll_status", json!({ "job_id": "x", "cloud": null }));
+    assert_eq!(answer["status"], "not_found");
+}
+
+#[test]
+fn an_unknown_job_is_not_found_and_the_answer_says_what_to_call() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    for job_id in [
+        "train_20260101_000000_abcdef",
+        "../../etc/passwd",
+        "a\0b",
+        &"x".repeat(5000),
+    ] {
+        for tool in ["poll_status", "get_job_logs", "cancel_job"] {
+            let answer = server.call(tool, json!({ "job_id": job_id }));
+            assert!(
+                answer.refused().contains("list_jobs"),
+                "{tool}: {:#}",
+                answer.content
+            );
+            assert_eq!(answer["job_id"], job_id, "{tool}");
+            if tool != "get_job_logs" {
+                assert_eq!(answer["status"], "not_found", "{tool}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_is_relative_or_no_folder_is_refused() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    let nowhere = home.root().join("nowhere");
+    let file = home.project().join(config);
+    for (cwd, said) in [
+        (json!("project"), "absolute"),
+        (json!("."), "absolute"),
+        (json!(""), "absolute"),
+        (json!("~"), "absolute"),
+        (json!(nowhere), "not a folder"),
+        (json!(file), "not a folder"),
+    ] {
+        let answer = launch(&mut server, config, json!({ "client_cwd": cwd }));
+        let error = answer.refused();
+        assert!(
+            error.contains("client_cwd") && error.contains(said),
+            "{cwd}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_config_that_cannot_be_read_or_is_none_is_refused_with_its_path_and_the_reason() {
+    let home = Home::new();
+    std::fs::create_dir(home.project().join("folder.yaml")).unwrap();
+    home.write("empty.yaml", "\n# nothing\n");
+    home.write("list.yaml", "- run\n- setup\n");
+    home.write("broken.yaml", "run: [1,\n");
+    std::fs::write(home.project().join("latin1.yaml"), b"run: \xe9").unwrap();
+    let mut server = Server::start(&home);
+    for (config, said) in [
+        ("missing.yaml", "No such file"),
+        ("folder.yaml", "not a file"),
+        ("/dev/null", "not a file"),
+        ("empty.yaml", "empty"),
+        ("list.yaml", "mapping"),
+        ("broken.yaml", "not usable"),
+        ("latin1.yaml", "UTF-8"),
+    ] {
+        // Also in a preview, and before any other complaint.
+        for more in [
+            json!({}),
+            json!({ "dry_run": true, "command": "fly", "cloud": "mars" }),
+        ] {
+            let answer = launch(&mut server, config, more);
+            let error = answer.refused();
+            assert!(
+                error.contains(config) && error.contains(said),
+                "{config}: {error}"
+            );
+            assert_eq!(answer["config_path"], config);
+        }
+    }
+    assert_eq!(server.list("all").0, [""; 0]);
+}
+
+#[test]
+fn a_config_is_found_by_an_absolute_path_and_in_the_home_folder_too() {
+    let home = Home::new();
+    let config = home.project().join(home.job("true"));
+    std::fs::copy(&config, home.root().join("at-home.yaml")).unwrap();
+    let mut server = Server::start(&home);
+    for path in [
+        config.to_str().unwrap(),
+        "~/at-home.yaml",
+        "../at-home.yaml",
+    ] {
+        launch(&mut server, path, json!({ "dry_run": true })).ok();
+    }
+}
+
+#[test]
+fn an_unknown_command_is_refused_with_the_known_ones() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    for command in ["", "fly", "train; rm -rf /", "launch"] {
+        let answer = launch(&mut server, config, json!({ "command": command }));
+        let error = answer.refused();
+        for known in [
+            "train", "evaluate", "eval", "infer", "synth", "analyze", "tune", "quantize",
+        ] {
+            assert!(error.contains(known), "{known}: {error}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_cloud_is_refused_with_the_known_ones() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    for cloud in ["mars", ""] {
+        let answer = launch(&mut server, config, json!({ "cloud": cloud }));
+        let error = answer.refused();
+        assert!(
+            error.contains(&format!("{cloud:?}")) && error.contains("use one of: local"),
+            "{error}"
+        );
+        assert_eq!(answer["cloud"], cloud);
+    }
+    launch(
+        &mut server,
+        config,
+        json!({ "cloud": " LOCAL ", "dry_run": true }),
+    )
+    .ok();
+    let answer = server.call(
+        "poll_status",
+        json!({ "oumi_job_id": "1", "cloud": "mars" }),
+    );
+    assert!(answer.refused().contains("local"));
+}
+
+#[test]
+fn envs_with_names_or_values_that_no_process_can_have_are_refused_without_their_values() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    for (envs, named) in [
+        (json!({ "A=B": "s3cr3t" }), "A=B"),
+        (json!({ "": "s3cr3t" }), "\"\""),
+        (json!({ "1A": "s3cr3t" }), "1A"),
+        (json!({ "A B": "s3cr3t" }), "A B"),
+        (json!({ "A": "s3cr3t\0" }), "NUL"),
+        (json!({ "A": ["s3cr3t"] }), "envs.A"),
+        (json!({ "A": { "s3cr3t": 1 } }), "envs.A"),
+        (json!(["s3cr3t"]), "envs"),
+        (json!("s3cr3t"), "envs"),
+    ] {
+        for dry_run in [true, false] {
+            let answer = launch(
+                &mut server,
+                config,
+                json!({ "envs": envs, "dry_run": dry_run }),
+            );
+            assert!(
+                answer.refused().contains(named),
+                "{envs}: {:#}",
+                answer.content
+            );
+            assert!(
+                !answer.content.to_string().contains("s3cr3t"),
+                "{:#}",
+                answer.content
+            );
+        }
+    }
+    assert_eq!(server.list("all").0, [""; 0]);
+}

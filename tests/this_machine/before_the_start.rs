@@ -1,0 +1,185 @@
+//! What is said before a job starts: the preview, the confirmations, the warnings, the id.
+
+use serde_json::json;
+
+use crate::support::Home;
+use crate::support::client::{Answer, Server};
+
+#[test]
+fn a_dry_run_shows_what_would_run_and_starts_nothing() {
+    let home = Home::new();
+    let config = home.write(
+        "job.yaml",
+        "model: {model_name: tiny}\noutput_dir: out\nsetup: touch started\nrun: touch started\n",
+    );
+    let mut server = Server::start(&home);
+    let asked =
+        json!({ "config_path": "job.yaml", "command": " TRAIN ", "client_cwd": home.project() });
+    let answer = server.call("run_job", asked).ok();
+    assert_eq!(answer["status"], "dry_run");
+    assert_eq!(answer["dry_run"], true);
+    assert_eq!(answer["command"], "train");
+    assert_eq!(answer["model_name"], "tiny");
+    assert_eq!(answer["output_dir"], "out");
+    assert_eq!(answer["config_kind"], "job");
+    assert_eq!(answer["config_path"], *config.to_str().unwrap());
+    assert_eq!(answer["cloud"], "local");
+    assert_eq!(answer["job_id"], "");
+    let line = answer["command_line"].as_str().unwrap();
+    assert!(
+        line.contains("setup.sh && bash") && line.ends_with("run.sh"),
+        "{line}"
+    );
+    assert!(answer["message"].as_str().unwrap().contains(line));
+    assert_eq!(server.list("all").0, [""; 0]);
+    assert!(!home.project().join("started").exists());
+}
+
+#[test]
+fn without_both_confirmations_a_launch_is_blocked_and_nothing_starts() {
+    let home = Home::new();
+    let config = home.job("touch started");
+    let mut server = Server::start(&home);
+    for more in [
+        json!({ "confirm": false }),
+        json!({ "user_confirmation": "" }),
+        json!({ "user_confirmation": "execute" }),
+        json!({ "user_confirmation": "EXECUTE " }),
+        json!({ "user_confirmation": "yes" }),
+        json!({ "confirm": null }),
+    ] {
+        let arguments = server.launch(config, more.clone());
+        let answer = server.call("run_job", arguments);
+        assert!(
+            answer.refused().contains("user_confirmation=\"EXECUTE\""),
+            "{more}"
+        );
+        assert_eq!(answer["status"], "blocked", "{more}");
+        assert_eq!(answer["job_id"], "", "{more}");
+    }
+    assert_eq!(server.list("all").0, [""; 0]);
+    assert!(!home.project().join("started").exists());
+}
+
+#[test]
+fn a_job_id_is_the_command_the_time_and_six_hex_digits() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    let job_id = server.submit(config, json!({ "command": "infer" }));
+    let parts: Vec<&str> = job_id.split('_').collect();
+    let [command, date, time, random] = parts[..] else {
+        panic!("{job_id}");
+    };
+    assert_eq!(command, "infer");
+    assert!(
+        date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit()),
+        "{job_id}"
+    );
+    assert!(
+        time.len() == 6 && time.bytes().all(|byte| byte.is_ascii_digit()),
+        "{job_id}"
+    );
+    assert!(
+        random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        "{job_id}"
+    );
+}
+
+#[test]
+fn a_job_name_becomes_the_id_without_what_could_leave_its_folder() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    for (name, job_id) in [
+        ("my run", "my run"),
+        ("../../etc/x", "etc_x"),
+        ("-a\\b.", "a_b"),
+        (" ü ", "ü"),
+    ] {
+        assert_eq!(server.submit(config, json!({ "job_name": name })), job_id);
+        assert!(home.job_dir(job_id).is_dir());
+        server.wait_done(job_id);
+    }
+    for name in ["..", "/", " - ", "a\nb"] {
+        let arguments = server.launch(config, json!({ "job_name": name }));
+        assert!(
+            server
+                .call("run_job", arguments)
+                .refused()
+                .contains("job_name"),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn what_a_job_asks_for_and_does_not_get_on_this_machine_is_said() {
+    let home = Home::new();
+    home.write(
+        "job.yaml",
+        "num_nodes: 2\nresources: {cloud: gcp, accelerators: 'A100:8', use_spot: true}\nfile_mounts: {/a: b}\n\
+         storage_mounts: {/s: {source: 's3://x'}}\nrun: 'true'\n",
+    );
+    home.write(
+        "plain.yaml",
+        "num_nodes: 1\nfile_mounts: {}\nresources: {accelerators: null}\nrun: 'true'\n",
+    );
+    let mut server = Server::start(&home);
+    let dry = json!({ "dry_run": true });
+    let said = |answer: &Answer| -> Vec<String> {
+        let warnings = answer["warnings"].as_array().unwrap();
+        warnings
+            .iter()
+            .map(|warning| warning.as_str().unwrap().to_owned())
+            .collect()
+    };
+
+    let arguments = server.launch("job.yaml", dry.clone());
+    let warnings = said(&server.call("run_job", arguments).ok());
+    for what in [
+        "file_mounts",
+        "storage_mounts",
+        "num_nodes",
+        "accelerators",
+        "use_spot",
+    ] {
+        let quoted = format!("`{what}`");
+        assert_eq!(
+            warnings
+                .iter()
+                .filter(|warning| warning.starts_with(&quoted))
+                .count(),
+            1,
+            "{warnings:?}"
+        );
+    }
+    assert!(
+        warnings.last().unwrap().contains("cloud=\"gcp\""),
+        "{warnings:?}"
+    );
+    assert_eq!(warnings.len(), 6, "{warnings:?}");
+
+    let arguments = server.launch("plain.yaml", dry);
+    assert_eq!(said(&server.call("run_job", arguments).ok()), [""; 0]);
+
+    let asked = json!({ "file_mounts": { "/a": "b" }, "num_nodes": 2, "accelerators": "A100:8" });
+    let arguments = server.launch("plain.yaml", asked);
+    let launched = server.call("run_job", arguments).ok();
+    assert_eq!(said(&launched).len(), 3, "{:#}", launched.content);
+}
+
+#[test]
+fn a_job_that_is_asked_for_nothing_to_run_is_refused() {
+    let home = Home::new();
+    home.write("job.yaml", "resources: {}\nsetup: '  '\n");
+    let mut server = Server::start(&home);
+    let arguments = server.launch("job.yaml", json!({}));
+    assert!(
+        server
+            .call("run_job", arguments)
+            .refused()
+            .contains("`run`")
+    );
+    assert_eq!(server.list("all").0, [""; 0]);
+}

@@ -1,0 +1,355 @@
+//! The cancel of a job: the whole tree of its processes ends, or the answer says what is left.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, kill_process};
+use serde_json::json;
+
+use crate::support::client::{Answer, Server};
+use crate::support::{Home, alive, kill_9, pid, wait_until};
+
+/// The shape of torchrun: workers in sessions of their own with children, and what lost its parent. All told 7 processes.
+#[cfg(target_os = "linux")]
+const TREE: &str = r#"
+mkdir pids
+cat > worker.sh <<'END'
+echo $$ > pids/worker$1
+sleep 300 &
+echo $! > pids/child$1
+wait
+END
+setsid bash worker.sh 1 &
+setsid bash worker.sh 2 &
+(setsid sleep 300 & echo $! > pids/orphan)
+# It knows nothing of the job any more: no environment, no open files, no parent.
+(env -i setsid bash -c 'for n in 3 4 5 6 7 8 9 10 11 12; do eval "exec $n>&-"; done; echo $$ > pids/stranger; exec sleep 300' </dev/null >/dev/null 2>&1 &)
+echo $$ > pids/main
+wait
+"#;
+
+fn is_cancelled(answer: &Answer) {
+    assert_eq!(
+        (&answer["status"], &answer["state"]),
+        (&json!("cancelled"), &json!("CANCELLED"))
+    );
+    assert_eq!(answer["is_done"], true);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_cancelled_job_s_children_workers_and_orphans_are_all_gone() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(home.job(TREE), json!({}));
+    let pids = home.pids(7);
+    assert!(pids.iter().all(|pid| alive(*pid)));
+    let answer = server.cancel(&job_id, false).ok();
+    let left: Vec<&u32> = pids.iter().filter(|pid| alive(**pid)).collect();
+    is_cancelled(&answer);
+    assert!(left.is_empty(), "{left:?} of {pids:?}");
+    is_cancelled(&server.poll(&job_id));
+    wait_until("the supervisor has ended too", || {
+        !alive(home.supervisor(&job_id))
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_cancel_with_force_ends_a_tree_that_does_not_listen_at_once() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let deaf = TREE.replace("setsid bash worker", "trap '' TERM; setsid bash worker");
+    let job_id = server.submit(home.job(&deaf), json!({}));
+    let pids = home.pids(7);
+    let begun = Instant::now();
+    is_cancelled(&server.cancel(&job_id, true).ok());
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(!pids.iter().any(|pid| alive(*pid)));
+}
+
+#[test]
+fn a_job_that_does_not_listen_is_told_to_be_stopping_with_what_is_left_until_it_is_forced() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "trap '' TERM; mkdir pids; sleep 300 & echo $! > pids/child; echo $$ > pids/main; wait; wait; sleep 300";
+    let job_id = server.submit(home.job(run), json!({}));
+    let pids = home.pids(2);
+    let begun = Instant::now();
+    let call = server.send("cancel_job", json!({ "job_id": job_id }));
+    // Other calls do not wait for it.
+    for _ in 0..20 {
+        assert_eq!(server.poll(&job_id)["status"], "running");
+        server.list("all");
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    let answer = server.answer("cancel_job", call).ok();
+    assert!(
+        begun.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(
+        (&answer["status"], &answer["state"]),
+        (&json!("running"), &json!("RUNNING"))
+    );
+    assert_eq!(answer["is_done"], false);
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("2 processes are still there"), "{message}");
+    assert!(message.contains("force=true"), "{message}");
+    assert!(pids.iter().all(|pid| alive(*pid)));
+
+    let status = server.poll(&job_id);
+    assert_eq!(status["status"], "running");
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .contains("asked to stop")
+    );
+    is_cancelled(&server.cancel(&job_id, true).ok());
+    assert!(!pids.iter().any(|pid| alive(*pid)));
+    is_cancelled(&server.poll(&job_id));
+}
+
+#[test]
+fn a_cancelled_job_has_time_to_save_its_work() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "trap 'sleep 0.5; echo saved; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
+    let job_id = server.submit(home.job(run), json!({}));
+    home.pids(1);
+    is_cancelled(&server.cancel(&job_id, false).ok());
+    assert!(server.log(&job_id).ends_with("saved"));
+    // It exited with 0, but because it was told to.
+    is_cancelled(&server.poll(&job_id));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_a_job_starts_when_it_is_told_to_end_is_ended_too() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "mkdir pids; trap 'setsid sleep 300 & echo $! > pids/new; exit 0' TERM; echo $$ > pids/main; \
+               while :; do sleep 0.05; done";
+    let job_id = server.submit(home.job(run), json!({}));
+    home.pids(1);
+    is_cancelled(&server.cancel(&job_id, false).ok());
+    assert!(!home.pids(2).iter().any(|pid| alive(*pid)));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_process_that_is_always_another_is_not_overlooked() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    // Each starts the next and is gone, so that a list of processes is old before it is read.
+    home.write(
+        "hop.sh",
+        "echo $1 >> hops; [ $1 = 0 ] || sh hop.sh $(($1 - 1)) &\n",
+    );
+    let run = "trap '' TERM; sh hop.sh 200; trap 'exit 0' TERM; touch ready; while :; do sleep 0.05; done";
+    let job_id = server.submit(home.job(run), json!({}));
+    wait_until("it hops", || home.project().join("ready").exists());
+    server.cancel(&job_id, false).ok();
+    is_cancelled(&server.wait_done(&job_id));
+    assert_eq!(home.read("hops").lines().last(), Some("0"));
+}
+
+#[test]
+fn a_stopped_job_can_be_cancelled() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(
+        home.job("mkdir pids; echo $$ > pids/main; kill -STOP $$; sleep 300"),
+        json!({}),
+    );
+    home.pids(1);
+    is_cancelled(&server.cancel(&job_id, false).ok());
+}
+
+#[test]
+fn a_cancel_during_the_setup_keeps_the_run_from_running() {
+    let home = Home::new();
+    home.write(
+        "job.yaml",
+        "setup: mkdir pids; echo $$ > pids/setup; sleep 300\nrun: touch started\n",
+    );
+    let mut server = Server::start(&home);
+    let job_id = server.submit("job.yaml", json!({}));
+    home.pids(1);
+    is_cancelled(&server.cancel(&job_id, false).ok());
+    assert!(!home.project().join("started").exists());
+}
+
+#[test]
+fn a_job_that_has_ended_is_refused_with_its_status_and_reads_as_it_ended() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    for (run, status, state) in [
+        ("true", "completed", "SUCCEEDED"),
+        ("exit 3", "failed", "FAILED"),
+    ] {
+        let job_id = server.submit(home.job(run), json!({}));
+        server.wait_done(&job_id);
+        for force in [false, true] {
+            let answer = server.cancel(&job_id, force);
+            assert!(
+                answer.refused().contains(&format!("`{status}`")),
+                "{:#}",
+                answer.content
+            );
+            assert_eq!(
+                (&answer["status"], &answer["state"]),
+                (&json!(status), &json!(state))
+            );
+            assert_eq!(answer["is_done"], true);
+        }
+        assert_eq!(server.poll(&job_id)["status"], status);
+    }
+}
+
+#[test]
+fn a_second_cancel_is_refused_as_cancelled() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(home.job("sleep 300"), json!({}));
+    is_cancelled(&server.cancel(&job_id, false).ok());
+    let again = server.cancel(&job_id, false);
+    assert!(again.refused().contains("`cancelled`"));
+    is_cancelled(&again);
+}
+
+#[test]
+fn two_cancels_at_once_are_both_answered_and_the_job_is_cancelled() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(home.job("sleep 300"), json!({}));
+    let asked = json!({ "job_id": job_id });
+    let calls = [0, 1].map(|_| server.send("cancel_job", asked.clone()));
+    for call in calls {
+        is_cancelled(&server.answer("cancel_job", call));
+    }
+}
+
+#[test]
+fn a_job_that_ends_by_itself_while_a_cancel_comes_never_reads_as_anything_else_later() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    for pause in ["0", "0.01", "0.02", "0.05", "0.1"] {
+        let job_id = server.submit(home.job(&format!("sleep {pause}; echo end")), json!({}));
+        let answer = server.cancel(&job_id, false);
+        let status = server.wait_done(&job_id);
+        assert_eq!(answer["status"], status["status"], "{:#}", answer.content);
+        let ended = server.log(&job_id) == "end";
+        // What it was refused with is how it ended.
+        assert_eq!(answer.is_error, status["status"] == "completed");
+        assert!(ended || status["status"] == "cancelled");
+    }
+}
+
+#[test]
+fn a_job_that_had_ended_by_itself_when_the_cancel_came_reads_as_it_ended() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "mkdir pids; echo $$ > pids/main; while [ ! -e go ]; do sleep 0.05; done; exit 3";
+    let job_id = server.submit(home.job(run), json!({}));
+    let main = home.pids(1)[0];
+    // So that the supervisor comes to see the end and the cancel in one look.
+    let supervisor = pid(home.supervisor(&job_id)).unwrap();
+    kill_process(supervisor, Signal::STOP).unwrap();
+    home.write("go", "");
+    wait_until("the job has ended", || !alive(main));
+    let call = server.send("cancel_job", json!({ "job_id": job_id }));
+    let asked = home.job_dir(&job_id).join("end-requested");
+    wait_until("the cancel is under way", || asked.exists());
+    kill_process(supervisor, Signal::CONT).unwrap();
+    let answer = server.answer("cancel_job", call);
+    assert!(
+        answer.refused().contains("`failed`"),
+        "{:#}",
+        answer.content
+    );
+    let status = server.poll(&job_id);
+    assert_eq!(
+        (&status["status"], &status["metadata"]["exit_code"]),
+        (&json!("failed"), &json!(3))
+    );
+}
+
+#[test]
+fn what_a_finished_job_left_running_is_said_and_ended_by_force() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "mkdir pids; sleep 300 & echo $! > pids/left; exit 0";
+    let job_id = server.submit(home.job(run), json!({}));
+    let left = home.pids(1)[0];
+    assert_eq!(server.wait_done(&job_id)["status"], "completed");
+    assert!(alive(left));
+    let answer = server.cancel(&job_id, false);
+    let error = answer.refused();
+    assert!(
+        error.contains("1 of the processes") && error.contains("force=true"),
+        "{error}"
+    );
+    assert!(alive(left));
+    server.cancel(&job_id, true);
+    assert!(!alive(left));
+    assert_eq!(server.poll(&job_id)["status"], "completed");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_job_whose_supervisor_was_killed_is_cancelled_with_all_its_processes() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    // Who cleared its environment and lost its parent can be found by nobody.
+    let tree = TREE.replace("(env -i setsid bash", "(env setsid bash");
+    let job_id = server.submit(home.job(&tree), json!({}));
+    let pids = home.pids(7);
+    kill_9(home.supervisor(&job_id));
+    assert_eq!(server.poll(&job_id)["status"], "running");
+    let answer = server.cancel(&job_id, false).ok();
+    let left: Vec<&u32> = pids.iter().filter(|pid| alive(**pid)).collect();
+    is_cancelled(&answer);
+    assert!(left.is_empty(), "{left:?} of {pids:?}");
+    is_cancelled(&server.poll(&job_id));
+}
+
+#[test]
+fn a_process_that_got_the_pid_of_a_dead_supervisor_is_left_alone() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(home.job("sleep 300"), json!({}));
+    kill_9(home.supervisor(&job_id));
+    let mut stranger = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .unwrap();
+    let recorded = home.job_dir(&job_id).join("supervisor.pid");
+    std::fs::write(recorded, stranger.id().to_string()).unwrap();
+    let answer = server.cancel(&job_id, true).ok();
+    let spared = alive(stranger.id());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    is_cancelled(&answer);
+    assert!(spared);
+}
+
+#[test]
+fn a_cancel_leaves_the_other_jobs_alone() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let jobs = [0, 1, 2].map(|_| server.submit(home.job("sleep 300"), json!({})));
+    is_cancelled(&server.cancel(&jobs[1], true).ok());
+    for other in [&jobs[0], &jobs[2]] {
+        assert_eq!(server.poll(other)["status"], "running");
+    }
+}

@@ -1,0 +1,197 @@
+//! The end of a log, whatever the job wrote into it, in an answer that stays small.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::Home;
+use crate::support::client::{Answer, Server};
+
+/// The most log that one answer may carry.
+const MAX_LOG_BYTES: usize = 64 * 1024;
+
+/// A server with one job that has ended.
+fn ended(run: &str) -> (Home, Server, String) {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(home.job(run), json!({}));
+    server.wait_done(&job_id);
+    (home, server, job_id)
+}
+
+fn lines(server: &mut Server, job_id: &str, lines: Value) -> Answer {
+    server
+        .call("get_job_logs", json!({ "job_id": job_id, "lines": lines }))
+        .ok()
+}
+
+#[test]
+fn the_number_of_lines_is_what_was_asked_for_and_two_hundred_by_default() {
+    let (home, mut server, job_id) = ended("seq 1 300");
+    for (asked, requested, returned, first) in [
+        (json!(null), 200, 200, "101"),
+        (json!(3), 3, 3, "298"),
+        (json!(300), 300, 300, "1"),
+        (json!(5_000_000_000_i64), 5_000_000_000_u64, 300, "1"),
+    ] {
+        let answer = lines(&mut server, &job_id, asked);
+        assert_eq!(answer["lines_requested"], requested);
+        assert_eq!(answer["lines_returned"], returned);
+        let logs: Vec<&str> = answer["logs"].as_str().unwrap().split('\n').collect();
+        assert_eq!(
+            (logs.len(), logs[0], logs[logs.len() - 1]),
+            (returned, first, "300")
+        );
+        assert_eq!(answer["truncated"], false);
+        assert_eq!(answer["log_file"], *home.log(&job_id).to_str().unwrap());
+    }
+}
+
+#[test]
+fn no_lines_and_fewer_than_none_are_none() {
+    let (_home, mut server, job_id) = ended("seq 1 300");
+    for asked in [0, -1, -5, i64::MIN] {
+        let answer = lines(&mut server, &job_id, json!(asked));
+        assert_eq!(
+            (&answer["lines_requested"], &answer["lines_returned"]),
+            (&json!(0), &json!(0))
+        );
+        assert_eq!(
+            (&answer["logs"], &answer["truncated"]),
+            (&json!(""), &json!(false))
+        );
+    }
+}
+
+#[test]
+fn a_job_that_said_nothing_has_an_empty_log() {
+    let (_home, mut server, job_id) = ended("true");
+    let answer = lines(&mut server, &job_id, json!(10));
+    assert_eq!(
+        (&answer["logs"], &answer["lines_returned"]),
+        (&json!(""), &json!(0))
+    );
+    assert_eq!(answer["message"], "nothing has been logged yet");
+}
+
+#[test]
+fn a_line_of_megabytes_is_cut_and_the_answer_stays_within_its_budget() {
+    let (_home, mut server, job_id) =
+        ended("echo begun; head -c 5000000 /dev/zero | tr '\\0' x; echo; echo last");
+    for (asked, returned, ends_with) in [(200, 1, "last"), (2, 1, "last"), (1, 1, "last")] {
+        let answer = lines(&mut server, &job_id, json!(asked));
+        let logs = answer["logs"].as_str().unwrap();
+        assert!(
+            logs.len() <= MAX_LOG_BYTES && logs.ends_with(ends_with),
+            "{} bytes",
+            logs.len()
+        );
+        assert_eq!(answer["lines_returned"], returned, "{asked}");
+        assert_eq!(answer["truncated"], asked > 1, "{asked}");
+    }
+}
+
+#[test]
+fn a_last_line_of_megabytes_keeps_its_end() {
+    let (_home, mut server, job_id) = ended("head -c 5000000 /dev/zero | tr '\\0' x; printf END");
+    let answer = lines(&mut server, &job_id, json!(1));
+    let logs = answer["logs"].as_str().unwrap();
+    assert!(
+        logs.ends_with("xEND") && logs.len() <= MAX_LOG_BYTES && logs.len() > MAX_LOG_BYTES / 2
+    );
+    assert_eq!(answer["truncated"], true);
+    assert!(answer["message"].as_str().unwrap().contains("log_file"));
+}
+
+#[test]
+fn many_lines_are_cut_at_a_line() {
+    let (_home, mut server, job_id) = ended("seq 1000000 1100000");
+    let answer = lines(&mut server, &job_id, json!(100_000));
+    let logs = answer["logs"].as_str().unwrap();
+    assert!(logs.len() <= MAX_LOG_BYTES && logs.len() > MAX_LOG_BYTES - 16);
+    assert!(logs.split('\n').all(|line| line.len() == 7));
+    assert_eq!(answer["lines_returned"], logs.split('\n').count());
+    assert_eq!(answer["truncated"], true);
+}
+
+#[test]
+fn a_log_of_ten_gigabytes_is_read_from_its_end() {
+    let (home, mut server, job_id) = ended("true");
+    let mut log = OpenOptions::new()
+        .write(true)
+        .open(home.log(&job_id))
+        .unwrap();
+    log.set_len(10_000_000_000).unwrap();
+    log.seek(SeekFrom::End(0)).unwrap();
+    log.write_all(b"\none\ntwo\n").unwrap();
+    let begun = Instant::now();
+    let answer = lines(&mut server, &job_id, json!(2));
+    assert_eq!(
+        (&answer["logs"], &answer["truncated"]),
+        (&json!("one\ntwo"), &json!(false))
+    );
+    let answer = lines(&mut server, &job_id, json!(200));
+    assert_eq!(answer["truncated"], true);
+    assert!(answer["logs"].as_str().unwrap().len() <= MAX_LOG_BYTES);
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn bytes_that_are_no_text_are_replaced() {
+    let (_home, mut server, job_id) = ended(r"printf 'a\377\376b\0c\nü\n'");
+    let answer = lines(&mut server, &job_id, json!(10));
+    assert_eq!(answer["logs"], "a\u{fffd}\u{fffd}b\u{fffd}c\nü");
+    assert_eq!(answer["lines_returned"], 2);
+}
+
+#[test]
+fn megabytes_that_are_no_text_stay_within_the_budget_too() {
+    let (home, mut server, job_id) = ended("true");
+    File::create(home.log(&job_id))
+        .unwrap()
+        .write_all(&vec![0xff; 2_000_000])
+        .unwrap();
+    let answer = lines(&mut server, &job_id, json!(10));
+    assert!(answer["logs"].as_str().unwrap().len() <= MAX_LOG_BYTES);
+    assert_eq!(answer["truncated"], true);
+}
+
+#[test]
+fn a_log_that_is_gone_is_said_to_be_gone() {
+    let (home, mut server, job_id) = ended("echo x");
+    std::fs::remove_file(home.log(&job_id)).unwrap();
+    let answer = server.call("get_job_logs", json!({ "job_id": job_id }));
+    assert!(
+        answer.refused().contains("no log of this job is left"),
+        "{:#}",
+        answer.content
+    );
+    assert_eq!(server.poll(&job_id)["status"], "completed");
+}
+
+#[test]
+fn a_job_in_a_folder_that_is_not_there_has_a_log_that_says_so_and_reads_failed() {
+    let home = Home::new();
+    home.write("job.yaml", "working_dir: nowhere\nrun: echo x\n");
+    let mut server = Server::start(&home);
+    let arguments = server.launch("job.yaml", json!({}));
+    let answer = server.call("run_job", arguments);
+    assert!(answer.refused().contains("nowhere"), "{:#}", answer.content);
+    let job_id = answer["job_id"].as_str().unwrap();
+    let log = server.log(job_id);
+    assert!(
+        log.contains("cannot run") && log.contains("nowhere"),
+        "{log}"
+    );
+    let status = server.poll(job_id);
+    assert_eq!(
+        (&status["status"], &status["is_done"]),
+        (&json!("failed"), &json!(true))
+    );
+}

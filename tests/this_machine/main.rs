@@ -1,0 +1,22 @@
+//! Jobs on this machine as a client sees them: the built server, real pipes, real processes.
+//!
+//! One program for all of it, since linking takes longer than running.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod arguments;
+mod before_the_start;
+mod cancel;
+mod cli;
+mod damaged_registry;
+mod jobs;
+mod logs;
+mod registry_file;
+mod restarts;
+mod secrets;
+mod shared_folder;
+mod tools;
+mod training;

@@ -1,0 +1,111 @@
+//! The values of `envs` reach the job and are nowhere else: not on disk, not in the log of the server, not in an answer.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::support::Home;
+use crate::support::client::{Answer, Server};
+
+const SECRET: &str = "s3cr3t-value-123";
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// The files of the data folder that hold the secret.
+fn holding_it(home: &Home) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    files(&home.data(), &mut found);
+    assert!(found.len() >= 4, "{found:?}");
+    found.retain(|path| {
+        let bytes = fs::read(path).unwrap();
+        bytes
+            .windows(SECRET.len())
+            .any(|window| window == SECRET.as_bytes())
+    });
+    found
+}
+
+fn is_silent(answer: &Answer) {
+    assert!(
+        !answer.content.to_string().contains(SECRET),
+        "{:#}",
+        answer.content
+    );
+}
+
+#[test]
+fn a_secret_reaches_the_job_and_stands_in_no_file_no_answer_and_no_server_log() {
+    let home = Home::new();
+    let text = format!(
+        "envs: {{FROM_CONFIG: {SECRET}}}\nsetup: 'true'\nrun: echo $SECRET $FROM_CONFIG; while [ ! -e go ]; do sleep 0.05; done\n"
+    );
+    home.write("job.yaml", &text);
+    home.program("oumi", "#!/bin/sh\necho $SECRET\n");
+    home.write("train.yaml", "model: {}");
+    let mut server = Server::start_with(&home, &[("OUMI_MCP_LOG", "trace")]);
+    let envs = json!({ "envs": { "SECRET": SECRET } });
+    for config in ["job.yaml", "train.yaml"] {
+        for more in [
+            json!({ "dry_run": true }),
+            json!({ "confirm": false }),
+            json!({}),
+        ] {
+            let mut asked = envs.clone();
+            asked
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            let arguments = server.launch(config, asked);
+            let answer = server.call("run_job", arguments);
+            is_silent(&answer);
+        }
+    }
+    // While one runs, and after it.
+    let job_id = server.list("running").0.last().unwrap().clone();
+    assert!(
+        holding_it(&home)
+            .iter()
+            .all(|path| path.ends_with("output.log")),
+        "{:?}",
+        holding_it(&home)
+    );
+    home.write("go", "");
+    for job_id in server.list("all").0 {
+        is_silent(&server.wait_done(&job_id));
+    }
+    is_silent(&server.list("all").1);
+    is_silent(&server.cancel(&job_id, false));
+    // It was there to be found: the jobs printed it, once each.
+    let held = holding_it(&home);
+    assert!(
+        held.len() == 2 && held.iter().all(|path| path.ends_with("output.log")),
+        "{held:?}"
+    );
+    let stderr = server.stderr();
+    assert!(stderr.contains(" INFO "), "{stderr}");
+    let line = stderr.lines().find(|line| line.contains(SECRET));
+    assert_eq!(line, None);
+}
+
+#[test]
+fn a_secret_of_a_job_that_could_not_be_started_is_not_kept_either() {
+    let home = Home::new();
+    home.write("job.yaml", "working_dir: nowhere\nrun: echo x\n");
+    let mut server = Server::start_with(&home, &[("OUMI_MCP_LOG", "trace")]);
+    let arguments = server.launch("job.yaml", json!({ "envs": { "SECRET": SECRET } }));
+    let answer = server.call("run_job", arguments);
+    assert!(answer.is_error);
+    is_silent(&answer);
+    assert_eq!(holding_it(&home), [""; 0].map(PathBuf::from));
+    assert!(!server.stderr().contains(SECRET));
+}

@@ -1,0 +1,163 @@
+//! Several servers, or several calls at once, on one data folder: nothing is lost, nothing is there twice.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+
+use crate::support::Home;
+use crate::support::client::Server;
+
+fn ids(home: &Home) -> Vec<String> {
+    let records = home.records();
+    let ids = records
+        .iter()
+        .map(|record| record["job_id"].as_str().unwrap().to_owned());
+    ids.collect()
+}
+
+#[test]
+fn of_twenty_submissions_to_two_servers_at_once_none_is_lost_and_none_is_there_twice() {
+    let home = Home::new();
+    let config = home.job("echo $OUMI_MCP_JOB_DIR");
+    let mut servers = [Server::start(&home), Server::start(&home)];
+    let mut sent = Vec::new();
+    for _ in 0..10 {
+        for (at, server) in servers.iter_mut().enumerate() {
+            let arguments = server.launch(config, json!({}));
+            sent.push((at, server.send("run_job", arguments)));
+        }
+    }
+    let mut submitted = HashSet::new();
+    for (at, call) in sent {
+        let answer = servers[at].answer("run_job", call).ok();
+        submitted.insert(answer["job_id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(submitted.len(), 20);
+    let recorded = ids(&home);
+    assert_eq!(recorded.len(), 20, "{recorded:?}");
+    assert_eq!(recorded.into_iter().collect::<HashSet<_>>(), submitted);
+    for server in &mut servers {
+        let (listed, answer) = server.list("all");
+        assert_eq!(listed.len(), 20);
+        assert_eq!(listed.into_iter().collect::<HashSet<_>>(), submitted);
+        assert_eq!(answer["warnings"], json!([]));
+    }
+    // Each is a job of its own, and each server answers for those of the other.
+    for job_id in &submitted {
+        for server in &mut servers {
+            assert_eq!(server.wait_done(job_id)["status"], "completed");
+            assert_eq!(
+                server.log(job_id),
+                home.job_dir(job_id).display().to_string()
+            );
+        }
+    }
+}
+
+#[test]
+fn ten_submissions_at_once_through_one_server_are_ten_jobs() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    let calls: Vec<u64> = (0..10)
+        .map(|_| {
+            let arguments = server.launch(config, json!({}));
+            server.send("run_job", arguments)
+        })
+        .collect();
+    let mut submitted = HashSet::new();
+    for call in calls {
+        let answer = server.answer("run_job", call).ok();
+        submitted.insert(answer["job_id"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(submitted.len(), 10);
+    assert_eq!(ids(&home).into_iter().collect::<HashSet<_>>(), submitted);
+    for job_id in &submitted {
+        assert_eq!(server.wait_done(job_id)["status"], "completed");
+    }
+}
+
+#[test]
+fn a_job_name_that_is_taken_is_refused_by_every_server_and_the_job_that_has_it_goes_on() {
+    let home = Home::new();
+    let first = home.job("while [ ! -e go ]; do sleep 0.05; done; echo first");
+    let mut server = Server::start(&home);
+    let mut other = Server::start(&home);
+    server.submit(first, json!({ "job_name": "dup" }));
+    let before = home.records();
+    let second = home.job("echo second");
+    for _ in 0..2 {
+        for server in [&mut server, &mut other] {
+            let arguments = server.launch(second, json!({ "job_name": "/dup" }));
+            let answer = server.call("run_job", arguments);
+            let error = answer.refused();
+            assert!(
+                error.contains("\"dup\"") && error.contains("poll_status"),
+                "{error}"
+            );
+            assert_eq!(answer["status"], "error");
+        }
+        assert_eq!(home.records(), before);
+        // Also once it has ended: its log would be overwritten.
+        home.write("go", "");
+        assert_eq!(server.wait_done("dup")["status"], "completed");
+    }
+    assert_eq!(other.log("dup"), "first");
+}
+
+#[test]
+fn of_one_job_name_given_to_two_servers_at_once_one_becomes_a_job() {
+    let home = Home::new();
+    let config = home.job("echo $$ >> started; sleep 0.2");
+    let mut servers = [Server::start(&home), Server::start(&home)];
+    for round in 0..5 {
+        let name = format!("dup{round}");
+        let calls = [0, 1, 0, 1].map(|at| {
+            let server = &mut servers[at];
+            let arguments = server.launch(config, json!({ "job_name": name }));
+            (at, server.send("run_job", arguments))
+        });
+        let answers = calls.map(|(at, call)| servers[at].answer("run_job", call));
+        assert_eq!(answers.iter().filter(|answer| !answer.is_error).count(), 1);
+        for refused in answers.iter().filter(|answer| answer.is_error) {
+            assert!(refused.refused().contains(&name));
+        }
+        servers[0].wait_done(&name);
+        assert_eq!(home.read("started").lines().count(), round + 1);
+    }
+}
+
+#[test]
+fn a_job_is_cancelled_through_another_server_than_the_one_that_started_it() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let mut other = Server::start(&home);
+    let job_id = server.submit(home.job("sleep 300"), json!({}));
+    assert_eq!(other.cancel(&job_id, false).ok()["status"], "cancelled");
+    assert_eq!(server.poll(&job_id)["status"], "cancelled");
+}
+
+#[test]
+fn a_registry_that_another_process_holds_makes_a_submission_fail_and_is_no_obstacle_afterwards() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    server.submit(config, json!({ "job_name": "first" }));
+    let lock = std::fs::File::open(home.data().join("oumi-jobs.lock")).unwrap();
+    lock.lock().unwrap();
+    let arguments = server.launch(config, json!({ "job_name": "second" }));
+    let call = server.send("run_job", arguments);
+    // A look needs no lock.
+    assert_eq!(server.list("all").0, ["first"]);
+    assert_eq!(server.wait_done("first")["status"], "completed");
+    let answer = server.answer("run_job", call);
+    assert!(
+        answer.refused().contains("oumi-jobs.lock"),
+        "{:#}",
+        answer.content
+    );
+    drop(lock);
+    assert_eq!(server.list("all").0, ["first"]);
+    server.submit(config, json!({ "job_name": "second" }));
+    assert_eq!(server.wait_done("second")["status"], "completed");
+}

@@ -1,0 +1,191 @@
+//! What a client is offered before it has called anything.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
+
+use crate::support::client::{PROTOCOL, Server, command};
+use crate::support::{DEADLINE, Home};
+
+fn properties(tool: &Value) -> Vec<&str> {
+    let properties = tool["inputSchema"]["properties"].as_object().unwrap();
+    properties.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn the_server_is_of_a_few_megabytes() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let id = sysinfo::Pid::from_u32(server.id());
+    let mut system = System::new().unwrap();
+    let kind = ProcessRefreshKind::nothing().with_memory();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[id]), true, kind);
+    let resident = system.process(id).unwrap().memory();
+    assert!((1..64 << 20).contains(&resident), "{resident} bytes");
+}
+
+#[test]
+fn the_server_names_itself_and_says_how_it_is_used() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let hello = server.hello();
+    assert_eq!(hello["protocolVersion"], PROTOCOL);
+    assert_eq!(hello["serverInfo"]["name"], "oumi-mcp-server");
+    assert_eq!(hello["serverInfo"]["version"], env!("CARGO_PKG_VERSION"));
+    let instructions = hello["instructions"].as_str().unwrap();
+    for tool in [
+        "run_job",
+        "poll_status",
+        "get_job_logs",
+        "cancel_job",
+        "list_jobs",
+        "stop_cluster",
+        "down_cluster",
+    ] {
+        assert!(instructions.contains(tool), "{tool}");
+    }
+    // Claude Code cuts them there.
+    assert!(instructions.len() <= 2048);
+}
+
+#[test]
+fn the_tools_have_the_parameters_of_the_reference() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let listed = server.request("tools/list", json!({}));
+    let mut names: Vec<&str> = listed["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| tool["name"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "cancel_job",
+            "down_cluster",
+            "get_job_logs",
+            "list_jobs",
+            "poll_status",
+            "run_job",
+            "stop_cluster"
+        ]
+    );
+    assert_eq!(
+        properties(server.tool("run_job")),
+        [
+            "config_path",
+            "command",
+            "client_cwd",
+            "dry_run",
+            "confirm",
+            "user_confirmation",
+            "job_name",
+            "cloud",
+            "cluster_name",
+            "accelerators",
+            "num_nodes",
+            "use_spot",
+            "disk_size",
+            "envs",
+            "file_mounts",
+            "setup_script",
+            "run_script",
+        ]
+    );
+    let identity = ["job_id", "oumi_job_id", "cloud", "cluster_name"];
+    assert_eq!(properties(server.tool("poll_status")), identity);
+    for (tool, own) in [("get_job_logs", "lines"), ("cancel_job", "force")] {
+        let mut found = properties(server.tool(tool));
+        found.retain(|name| *name != own);
+        assert_eq!(found, identity, "{tool}");
+        assert!(
+            server.tool(tool)["inputSchema"]["properties"]
+                .get(own)
+                .is_some()
+        );
+    }
+    assert_eq!(properties(server.tool("list_jobs")), ["status"]);
+}
+
+#[test]
+fn the_schemas_say_the_defaults_and_what_is_required() {
+    let home = Home::new();
+    let server = Server::start(&home);
+    let run = &server.tool("run_job")["inputSchema"];
+    assert_eq!(
+        run["required"],
+        json!(["config_path", "command", "client_cwd"])
+    );
+    for (name, default) in [
+        ("dry_run", json!(true)),
+        ("confirm", json!(false)),
+        ("cloud", json!("local")),
+        ("num_nodes", json!(1)),
+        ("use_spot", json!(false)),
+    ] {
+        assert_eq!(run["properties"][name]["default"], default, "{name}");
+    }
+    let lines = &server.tool("get_job_logs")["inputSchema"]["properties"]["lines"];
+    assert_eq!(lines["default"], 200);
+    let force = &server.tool("cancel_job")["inputSchema"]["properties"]["force"];
+    assert_eq!(force["default"], false);
+    for tool in [
+        "run_job",
+        "poll_status",
+        "get_job_logs",
+        "cancel_job",
+        "list_jobs",
+    ] {
+        let tool = server.tool(tool);
+        assert_eq!(
+            tool["inputSchema"]["additionalProperties"], false,
+            "{tool:#}"
+        );
+        assert_eq!(tool["outputSchema"]["type"], "object", "{tool:#}");
+        // Strict clients flag a choice of types in arguments.
+        for property in tool["inputSchema"]["properties"]
+            .as_object()
+            .unwrap()
+            .values()
+        {
+            assert!(!property["type"].is_array(), "{property}");
+        }
+    }
+}
+
+#[test]
+fn the_list_of_tools_is_small_enough_to_be_sent_with_every_conversation() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let listed = server.request("tools/list", json!({})).to_string();
+    assert!(listed.len() < 12 * 1024, "{} bytes", listed.len());
+}
+
+#[test]
+fn a_client_that_goes_before_it_says_hello_leaves_a_server_that_ends_well() {
+    let home = Home::new();
+    let mut child = command(&home)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.code(), Some(0));
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

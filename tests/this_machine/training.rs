@@ -1,0 +1,180 @@
+//! A training config on this machine: how the `oumi` program is found and what it is given.
+
+use serde_json::json;
+
+use crate::support::client::Server;
+use crate::support::{Home, executable};
+
+/// An `oumi` that writes down how it was run, one line a fact.
+const FAKE: &str = r#"#!/bin/sh
+{
+  echo "cwd $PWD"
+  echo "logging $OUMI_LOGGING_DIR"
+  echo "env $FROM_CALLER"
+  for argument in "$@"; do echo "argument $argument"; done
+} > "$OUMI_MCP_HOME/../called"
+echo trained
+"#;
+
+fn called(home: &Home) -> Vec<String> {
+    let text = std::fs::read_to_string(home.root().join("called")).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn oumi_gets_exactly_the_subcommand_and_the_config_from_the_client_s_folder() {
+    let home = Home::new();
+    home.program("oumi", FAKE);
+    // What a shell would take apart, it must not.
+    let config = home.write(
+        "a $(b) 'c'.yaml",
+        "model: {model_name: tiny}\ntraining: {output_dir: o}\n",
+    );
+    let mut server = Server::start(&home);
+    let more = json!({ "envs": { "FROM_CALLER": "x y" } });
+    let arguments = server.launch("a $(b) 'c'.yaml", more);
+    let launched = server.call("run_job", arguments).ok();
+    assert_eq!(launched["config_kind"], "training");
+    assert_eq!(launched["model_name"], "tiny");
+    assert_eq!(launched["output_dir"], "o");
+    let job_id = launched["job_id"].as_str().unwrap().to_owned();
+    assert_eq!(server.wait_done(&job_id)["status"], "completed");
+    assert_eq!(
+        called(&home),
+        [
+            format!("cwd {}", home.project().display()),
+            format!("logging {}", home.job_dir(&job_id).join("logs").display()),
+            "env x y".to_owned(),
+            "argument train".to_owned(),
+            "argument -c".to_owned(),
+            format!("argument {}", config.display()),
+        ]
+    );
+    assert_eq!(server.log(&job_id), "trained");
+}
+
+#[test]
+fn every_command_runs_its_subcommand() {
+    let home = Home::new();
+    home.program("oumi", FAKE);
+    home.write("train.yaml", "model: {}");
+    let mut server = Server::start(&home);
+    for (command, subcommand) in [
+        ("synth", "synthesize"),
+        ("eval", "evaluate"),
+        ("Evaluate ", "evaluate"),
+        ("infer", "infer"),
+        ("analyze", "analyze"),
+        ("tune", "tune"),
+        ("quantize", "quantize"),
+    ] {
+        let job_id = server.submit("train.yaml", json!({ "command": command }));
+        assert_eq!(server.wait_done(&job_id)["status"], "completed");
+        assert_eq!(
+            called(&home)[3],
+            format!("argument {subcommand}"),
+            "{command}"
+        );
+        assert_eq!(
+            server.poll(&job_id)["command"],
+            command.trim().to_lowercase()
+        );
+    }
+}
+
+#[test]
+fn a_missing_oumi_is_said_at_submission_with_what_to_set() {
+    let home = Home::new();
+    home.write("train.yaml", "model: {}");
+    let missing = home.root().join("none/oumi");
+    let mut server = Server::start_with(&home, &[("OUMI_MCP_OUMI", missing.to_str().unwrap())]);
+    let arguments = server.launch("train.yaml", json!({}));
+    let answer = server.call("run_job", arguments);
+    let error = answer.refused();
+    for said in [
+        "OUMI_MCP_OUMI",
+        "PATH",
+        "/project/.venv/bin",
+        ".local/bin",
+        "pip install oumi",
+    ] {
+        assert!(error.contains(said), "{said}: {error}");
+    }
+    assert_eq!(answer["status"], "error");
+    assert_eq!(server.list("all").0, [""; 0]);
+    // A preview shows what would run all the same, and warns.
+    let arguments = server.launch("train.yaml", json!({ "dry_run": true }));
+    let preview = server.call("run_job", arguments).ok();
+    assert!(
+        preview["command_line"]
+            .as_str()
+            .unwrap()
+            .starts_with("oumi train -c ")
+    );
+    assert!(
+        preview["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("OUMI_MCP_OUMI")
+    );
+}
+
+#[test]
+fn the_variable_is_taken_before_path() {
+    let home = Home::new();
+    home.program("oumi", "#!/bin/sh\necho wrong\n");
+    let named = executable(
+        &home.root().join("other/my-oumi"),
+        "#!/bin/sh\necho right\n",
+    );
+    home.write("train.yaml", "model: {}");
+    let mut server = Server::start_with(&home, &[("OUMI_MCP_OUMI", named.to_str().unwrap())]);
+    let job_id = server.submit("train.yaml", json!({}));
+    server.wait_done(&job_id);
+    assert_eq!(server.log(&job_id), "right");
+}
+
+#[test]
+fn an_oumi_that_is_not_on_path_is_found_in_the_project_s_environment_with_its_neighbours() {
+    let home = Home::new();
+    let bin = home.project().join(".venv/bin");
+    executable(&bin.join("oumi"), "#!/bin/sh\ntorchrun-of-the-test\n");
+    executable(
+        &bin.join("torchrun-of-the-test"),
+        "#!/bin/sh\necho neighbour\n",
+    );
+    home.write("train.yaml", "model: {}");
+    let mut server = Server::start(&home);
+    let job_id = server.submit("train.yaml", json!({}));
+    assert_eq!(server.wait_done(&job_id)["status"], "completed");
+    assert_eq!(server.log(&job_id), "neighbour");
+}
+
+#[test]
+fn an_oumi_that_cannot_be_started_leaves_a_failed_job_with_a_log_that_says_why() {
+    let home = Home::new();
+    home.program("oumi", "#!/nowhere/python\n");
+    home.write("train.yaml", "model: {}");
+    let mut server = Server::start(&home);
+    let arguments = server.launch("train.yaml", json!({}));
+    let answer = server.call("run_job", arguments);
+    assert!(
+        answer.refused().contains("cannot run"),
+        "{:#}",
+        answer.content
+    );
+    assert_eq!(answer["status"], "failed");
+    let job_id = answer["job_id"].as_str().unwrap();
+    let status = server.poll(job_id);
+    assert_eq!(
+        (&status["status"], &status["state"]),
+        (&json!("failed"), &json!("FAILED"))
+    );
+    assert_eq!(status["is_done"], true);
+    assert!(status["message"].as_str().unwrap().contains("cannot run"));
+    let log = server.log(job_id);
+    assert!(
+        log.contains("bin/oumi") && log.contains("cannot run"),
+        "{log}"
+    );
+}
