@@ -16,8 +16,8 @@ pub enum LaunchOutcome {
     Failed(String),
     /// A cancel came meanwhile, and has been carried out like this.
     Cancelled(CancelOutcome),
-    /// A cancel came meanwhile, and did not succeed: the job may be running.
-    CancelFailed(String),
+    /// A cancel that came meanwhile failed, or nobody could say how the launch ended: the job may be running.
+    MayRun(String),
 }
 
 /// Watches one launch; holds its outcome once it has ended.
@@ -192,7 +192,7 @@ mod tests {
         assert!(in_flight.cancel_requested("a"));
         assert!(!in_flight.evict("a", launched()));
         assert!(in_flight.contains("a") && watch.borrow().is_none());
-        let reason = LaunchOutcome::CancelFailed("no answer".to_owned());
+        let reason = LaunchOutcome::MayRun("no answer".to_owned());
         assert!(in_flight.evict("a", reason));
         assert!(in_flight.is_empty());
     }

@@ -208,6 +208,9 @@ pub enum LauncherError {
     /// It does not know the job.
     #[error("{0}")]
     NotFound(String),
+    /// It could not find out now, and may later.
+    #[error("{0}")]
+    Unanswered(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -239,7 +242,8 @@ pub trait Launcher: Send + Sync {
         lock: JobLock,
     ) -> Answer<'a, ()>;
 
-    /// Waits for the end of a launch that was set going, and says who the job became. An error is the launch's failure.
+    /// Waits for the end of a launch that was set going, and says who the job became. An error is the launch's failure,
+    /// unless it is [`LauncherError::Unanswered`].
     fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity>;
 
     /// How a job is.
@@ -251,11 +255,12 @@ pub trait Launcher: Send + Sync {
     /// The last `lines` lines of a job's log.
     fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail>;
 
-    /// Ends a job, and tells the truth about it after at most half a minute. One whose launch was never set going is
-    /// marked as cancelled.
+    /// Ends a job, and tells the truth about it afterwards. One whose launch was never set going is marked as cancelled. It
+    /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
 
-    /// Stops or deletes a cluster, and says in a sentence what became of it.
+    /// Stops or deletes a cluster, and says in a sentence what became of it. As long, and as little to be given up, as
+    /// [`cancel`](Self::cancel).
     fn change_cluster<'a>(
         &'a self,
         cloud: &'a str,

@@ -636,17 +636,16 @@ async fn a_cloud_that_nobody_serves_costs_its_rows_and_the_warning_names_its_job
 #[tokio::test(start_paused = true)]
 async fn a_list_shows_all_or_what_runs_or_what_is_done_newest_first() {
     let house = house();
-    let stages = [
-        ("launching", Stage::Launching),
-        ("running", Stage::Running),
-        ("succeeded", Stage::Succeeded),
-        ("failed", Stage::LaunchFailed),
-        ("cancelled", Stage::Cancelled),
-    ];
-    for (minutes, (job_id, stage)) in (0..).zip(stages) {
-        // Inserted from the newest to the oldest.
+    // Neither in the order of their age nor of their cloud.
+    for (minutes, cloud, job_id, stage) in [
+        (3, "gcp", "failed", Stage::LaunchFailed),
+        (0, "aws", "launching", Stage::Launching),
+        (4, "aws", "cancelled", Stage::Cancelled),
+        (1, "gcp", "running", Stage::Running),
+        (2, "aws", "succeeded", Stage::Succeeded),
+    ] {
         house
-            .add(job_id, "gcp", TimeDelta::minutes(minutes), Some(stage))
+            .add(job_id, cloud, TimeDelta::minutes(minutes), Some(stage))
             .await;
     }
     assert_eq!(

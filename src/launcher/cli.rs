@@ -14,6 +14,7 @@ use tokio::process::Child;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
+use super::LauncherError;
 use super::programs::path_with_folder_of;
 
 /// How many programs run at once: each of them takes seconds of a core.
@@ -26,6 +27,39 @@ const GRACE: Duration = Duration::from_secs(2);
 const AFTER_END: Duration = Duration::from_millis(300);
 /// How long an answer that nobody was waiting for any more is kept for who asks the same again.
 const KEPT_FOR: Duration = Duration::from_secs(60);
+
+/// How long a call waits for a program before it answers without: clients give up after a minute, some sooner.
+pub const IN_A_CALL: Duration = Duration::from_secs(25);
+
+/// How a question is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// By a call that must answer soon; the run is shared.
+    InACall,
+    /// By work in the background, which waits as long as it takes; the run is shared.
+    AtLeisure,
+    /// Of the state after a change: by a run that begins now.
+    Anew,
+}
+
+impl Asked {
+    /// Asks `question` so.
+    ///
+    /// # Errors
+    /// [`LauncherError::Unanswered`] when there is no answer.
+    pub async fn of(self, cli: &Cli, question: Question) -> Result<Arc<Output>, LauncherError> {
+        let answered = match self {
+            Self::InACall => cli.ask(question, IN_A_CALL).await,
+            // A run waits for its turn, and is then bounded itself.
+            Self::AtLeisure => cli.ask(question, Duration::MAX).await,
+            Self::Anew => cli
+                .run_in_slot(&question)
+                .await
+                .and_then(|output| output.in_time(&question)),
+        };
+        answered.map_err(|error| LauncherError::Unanswered(error.to_string()))
+    }
+}
 
 /// A program to run, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -88,6 +122,19 @@ pub struct Output {
     pub timed_out: bool,
 }
 
+impl Output {
+    /// An error when the program went on after its deadline, unless it was to read a log.
+    fn in_time(self, question: &Question) -> Outcome {
+        if self.timed_out && !question.is_log {
+            return Err(CliError::TimedOut {
+                command: question.spoken(),
+                seconds: question.deadline.as_secs(),
+            });
+        }
+        Ok(Arc::new(self))
+    }
+}
+
 /// A program could not be run, or did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CliError {
@@ -130,7 +177,7 @@ pub enum CliError {
 type Outcome = Result<Arc<Output>, CliError>;
 
 #[derive(Debug)]
-struct Asked {
+struct UnderWay {
     outcome: watch::Receiver<Option<Outcome>>,
     /// When the run ended without anyone waiting for it.
     unclaimed_since: Option<Instant>,
@@ -140,7 +187,7 @@ struct Asked {
 #[derive(Debug, Clone)]
 pub struct Cli {
     slots: Arc<Semaphore>,
-    asked: Arc<Mutex<HashMap<Question, Asked>>>,
+    asked: Arc<Mutex<HashMap<Question, UnderWay>>>,
 }
 
 impl Default for Cli {
@@ -201,7 +248,7 @@ impl Cli {
         run(question).await
     }
 
-    fn asked(&self) -> MutexGuard<'_, HashMap<Question, Asked>> {
+    fn asked(&self) -> MutexGuard<'_, HashMap<Question, UnderWay>> {
         // No code under this lock can leave the map half-changed.
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,23 +266,17 @@ impl Cli {
         let (sender, outcome) = watch::channel(None);
         asked.insert(
             question.clone(),
-            Asked {
+            UnderWay {
                 outcome: outcome.clone(),
                 unclaimed_since: None,
             },
         );
         let cli = self.clone();
         tokio::spawn(async move {
-            let ran = cli.run_in_slot(&question).await.and_then(|output| {
-                if output.timed_out && !question.is_log {
-                    let seconds = question.deadline.as_secs();
-                    return Err(CliError::TimedOut {
-                        command: question.spoken(),
-                        seconds,
-                    });
-                }
-                Ok(Arc::new(output))
-            });
+            let ran = cli
+                .run_in_slot(&question)
+                .await
+                .and_then(|output| output.in_time(&question));
             let mut asked = cli.asked();
             // One receiver is the map's own.
             let is_waited_for = sender.receiver_count() > 1;

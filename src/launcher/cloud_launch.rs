@@ -206,7 +206,9 @@ impl CloudLaunch {
     /// When its folder cannot be read.
     pub async fn settle(&self, identity: &JobIdentity) -> Result<Launched, LauncherError> {
         loop {
-            if let Some(outcome) = self.outcome(identity, &self.look(identity).await?) {
+            let look = self.look(identity).await;
+            let look = look.map_err(|error| LauncherError::Unanswered(error.to_string()))?;
+            if let Some(outcome) = self.outcome(identity, &look) {
                 // The supervisor removes it, unless it was killed.
                 remove_staged(job_dir(&self.folder, identity)?).await?;
                 return Ok(outcome);

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::cli::{Cli, Question};
+use super::cli::{Asked, Cli, IN_A_CALL, Question};
 use super::cloud_launch::{CloudLaunch, Launched};
 use super::job_config::JobConfig;
 use super::job_dir::JobLock;
 use super::output;
 use super::output::oumi::{self as printed, OumiStatusRow};
-use super::skypilot::patiently;
 use super::{
     Answer, CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec,
     Launcher, LauncherError, ListedJob, Listing, programs,
@@ -29,8 +28,6 @@ const SHELL_ENVS: &[&str] = &["slurm", "polaris", "frontier", "perlmutter"];
 const SLURM: &str = "slurm";
 /// How long a run of `oumi launch` may take: it imports the training stack, which takes half a minute on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(180);
-/// How long a call waits for one before it answers without.
-const PATIENCE: Duration = Duration::from_secs(28);
 /// How long logs are read for; `oumi launch logs` follows a job until it ends, and most of this goes into its start.
 const LOGS_DEADLINE: Duration = Duration::from_secs(75);
 
@@ -56,17 +53,14 @@ impl OumiCloudLauncher {
         &self,
         cloud: &str,
         clusters: &BTreeSet<&str>,
+        asked: Asked,
     ) -> Result<Vec<OumiStatusRow>, LauncherError> {
         let mut arguments = vec!["launch", "status", "--cloud", cloud];
         if let (1, Some(cluster)) = (clusters.len(), clusters.first()) {
             arguments.extend(["--cluster", cluster]);
         }
         let question = question(cloud, clusters, &arguments, DEADLINE)?;
-        let output = self
-            .cli
-            .ask(question, PATIENCE)
-            .await
-            .map_err(LauncherError::failed)?;
+        let output = asked.of(&self.cli, question).await?;
         if output.code == Some(0) {
             return Ok(printed::oumi_statuses(&output.stdout));
         }
@@ -76,7 +70,11 @@ impl OumiCloudLauncher {
         )))
     }
 
-    async fn status_of(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
+    async fn status_of(
+        &self,
+        identity: &JobIdentity,
+        asked: Asked,
+    ) -> Result<JobStatus, LauncherError> {
         if identity.oumi_job_id.is_empty() {
             return self.launch.status(identity).await;
         }
@@ -84,6 +82,7 @@ impl OumiCloudLauncher {
             .jobs(
                 &identity.cloud,
                 &BTreeSet::from([identity.cluster.as_str()]),
+                asked,
             )
             .await?;
         let job = jobs
@@ -146,7 +145,7 @@ impl OumiCloudLauncher {
     ) -> Listing {
         let clusters = clusters.iter().map(String::as_str).collect();
         let mut listing = Listing::default();
-        let jobs = match self.jobs(cloud, &clusters).await {
+        let jobs = match self.jobs(cloud, &clusters, Asked::InACall).await {
             Ok(jobs) => jobs,
             Err(error) => {
                 let ids: Vec<&str> = known
@@ -209,7 +208,7 @@ impl OumiCloudLauncher {
         question.is_log = true;
         let output = self
             .cli
-            .ask(question, PATIENCE)
+            .ask(question, IN_A_CALL)
             .await
             .map_err(LauncherError::failed)?;
         if !output.timed_out && output.code != Some(0) {
@@ -234,17 +233,23 @@ impl OumiCloudLauncher {
         Ok(read)
     }
 
-    async fn cancel_job(&self, identity: JobIdentity) -> Result<CancelOutcome, LauncherError> {
+    async fn cancel_job(&self, identity: &JobIdentity) -> Result<CancelOutcome, LauncherError> {
         if identity.oumi_job_id.is_empty() {
-            return self.launch.cancel(&identity).await;
+            return self.launch.cancel(identity).await;
         }
-        let before = self.status_of(&identity).await?;
-        if before.is_done {
-            return Ok(CancelOutcome::AlreadyDone {
-                status: before.status,
-                state: before.state,
-                message: before.message,
-            });
+        match self.status_of(identity, Asked::AtLeisure).await {
+            Ok(before) if before.is_done => {
+                return Ok(CancelOutcome::AlreadyDone {
+                    status: before.status,
+                    state: before.state,
+                    message: before.message,
+                });
+            }
+            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramMissing(_))) => {
+                return Err(error);
+            }
+            // Who cannot be asked can still be told to stop.
+            Ok(_) | Err(_) => {}
         }
         let arguments = [
             "launch",
@@ -263,7 +268,7 @@ impl OumiCloudLauncher {
             .run(&question)
             .await
             .map_err(LauncherError::failed)?;
-        let after = self.status_of(&identity).await?;
+        let after = self.status_of(identity, Asked::Anew).await?;
         match after.state {
             JobState::Cancelled => Ok(CancelOutcome::Cancelled { message: None }),
             _ if after.is_done => Ok(CancelOutcome::AlreadyDone {
@@ -284,21 +289,16 @@ impl OumiCloudLauncher {
 
     async fn change(
         &self,
-        cloud: String,
-        cluster: String,
+        cloud: &str,
+        cluster: &str,
         action: ClusterAction,
     ) -> Result<String, LauncherError> {
         let verb = match action {
             ClusterAction::Stop => "stop",
             ClusterAction::Down => "down",
         };
-        let arguments = ["launch", verb, "--cloud", &cloud, "--cluster", &cluster];
-        let question = question(
-            &cloud,
-            &BTreeSet::from([cluster.as_str()]),
-            &arguments,
-            DEADLINE,
-        )?;
+        let arguments = ["launch", verb, "--cloud", cloud, "--cluster", cluster];
+        let question = question(cloud, &BTreeSet::from([cluster]), &arguments, DEADLINE)?;
         let output = self
             .cli
             .run(&question)
@@ -368,7 +368,7 @@ impl Launcher for OumiCloudLauncher {
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
         Box::pin(async move {
             check(identity)?;
-            self.status_of(identity).await
+            self.status_of(identity, Asked::InACall).await
         })
     }
 
@@ -392,11 +392,7 @@ impl Launcher for OumiCloudLauncher {
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
         Box::pin(async move {
             check(identity)?;
-            let (launcher, identity) = (self.clone(), identity.clone());
-            let still = CancelOutcome::Stopping {
-                message: "Oumi has not answered yet; the cancel goes on: call poll_status to see the job end".to_owned(),
-            };
-            patiently(async move { launcher.cancel_job(identity).await }, still).await
+            self.cancel_job(identity).await
         })
     }
 
@@ -408,14 +404,7 @@ impl Launcher for OumiCloudLauncher {
     ) -> Answer<'a, String> {
         Box::pin(async move {
             check_cluster(cloud, cluster)?;
-            let launcher = self.clone();
-            let (cloud, cluster) = (cloud.to_owned(), cluster.to_owned());
-            let still = format!("Oumi has not answered yet about cluster {cluster} and goes on");
-            patiently(
-                async move { launcher.change(cloud, cluster, action).await },
-                still,
-            )
-            .await
+            self.change(cloud, cluster, action).await
         })
     }
 }

@@ -90,6 +90,11 @@ fn whole<T: DeserializeOwned>(
     Ok(document)
 }
 
+/// What follows `sentence` on its line.
+fn after<'a>(text: &'a str, sentence: &str) -> Option<&'a str> {
+    text.split_once(sentence)?.1.lines().next()
+}
+
 /// Whether SkyPilot takes `name` for a cluster: a letter, then letters, digits, `-`, `_` and `.`, with a letter or digit at
 /// the end. It has no limit of length; a cloud that has one gets the name shortened.
 pub fn is_valid_cluster_name(name: &str) -> bool {

@@ -1,14 +1,13 @@
 //! Jobs on the clouds that Oumi reaches through SkyPilot: launched by `oumi launch up`, asked about through `sky`.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::cli::{Cli, Output, Question};
+use super::cli::{Asked, Cli, Output, Question};
 use super::cloud_launch::{CloudLaunch, Launched, Trace};
 use super::job_config::{self, JobConfig};
 use super::job_dir::JobLock;
@@ -36,12 +35,8 @@ const CLOUDS: &[&str] = &[
 ];
 /// How long a run of `sky` may take: the first one starts SkyPilot's API server.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How long a call waits for one before it answers without.
-const PATIENCE: Duration = Duration::from_secs(25);
 /// How long logs are read for.
 const LOGS_DEADLINE: Duration = Duration::from_secs(30);
-/// How long a call waits for a cancel, a stop or a down.
-const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long SkyPilot's own server may go on with a launch whose launcher was cut off.
 const GOES_ON_FOR: Duration = Duration::from_secs(30 * 60);
 /// The first and the longest wait before the job of such a launch is looked for again.
@@ -73,39 +68,45 @@ impl SkyPilotLauncher {
         Ok(Question::new(&sky, arguments, deadline))
     }
 
-    async fn ask(&self, arguments: &[&str]) -> Result<std::sync::Arc<Output>, LauncherError> {
+    async fn ask(
+        &self,
+        arguments: &[&str],
+        asked: Asked,
+    ) -> Result<std::sync::Arc<Output>, LauncherError> {
         let question = self.question(arguments, DEADLINE)?;
-        self.cli
-            .ask(question, PATIENCE)
-            .await
-            .map_err(LauncherError::failed)
+        asked.of(&self.cli, question).await
     }
 
     /// The jobs of one cluster, or of all.
-    async fn queue(&self, cluster: Option<&str>) -> Result<Queue, LauncherError> {
+    async fn queue(&self, cluster: Option<&str>, asked: Asked) -> Result<Queue, LauncherError> {
         let arguments: Vec<&str> = ["queue"]
             .into_iter()
             .chain(cluster)
             .chain(["-o", "json"])
             .collect();
-        let output = self.ask(&arguments).await?;
+        let output = self.ask(&arguments, asked).await?;
         printed::queue(&output.stdout).map_err(|error| unreadable("sky queue", &error, &output))
     }
 
-    async fn clusters(&self) -> Result<Vec<Cluster>, LauncherError> {
-        let output = self.ask(&["status", "-o", "json"]).await?;
+    async fn clusters(&self, asked: Asked) -> Result<Vec<Cluster>, LauncherError> {
+        let output = self.ask(&["status", "-o", "json"], asked).await?;
         printed::clusters(&output.stdout).map_err(|error| unreadable("sky status", &error, &output))
     }
 
-    async fn status_of(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
+    async fn status_of(
+        &self,
+        identity: &JobIdentity,
+        asked: Asked,
+    ) -> Result<JobStatus, LauncherError> {
         if identity.oumi_job_id.is_empty() {
             let mut status = self.launch.status(identity).await?;
             if status.state == JobState::Failed {
-                self.mention_cluster(&identity.cluster, &mut status).await;
+                self.mention_cluster(&identity.cluster, &mut status, asked)
+                    .await;
             }
             return Ok(status);
         }
-        let queue = self.queue(Some(&identity.cluster)).await?;
+        let queue = self.queue(Some(&identity.cluster), asked).await?;
         let mut status = match queue.jobs.get(&identity.cluster) {
             Some(jobs) => match self.row_of(identity, jobs).await {
                 Some(job) => status_of_row(job),
@@ -115,7 +116,7 @@ impl SkyPilotLauncher {
             None => match queue.unanswered.get(&identity.cluster) {
                 Some(QueueFailure::ClusterGone) | None => cluster_gone(&identity.cluster),
                 Some(QueueFailure::ClusterNotUp(_)) => {
-                    cluster_not_up(&identity.cluster, &self.clusters().await?)
+                    cluster_not_up(&identity.cluster, &self.clusters(asked).await?)
                 }
                 Some(QueueFailure::Other(reason)) => {
                     return Err(LauncherError::failed(format!(
@@ -130,14 +131,15 @@ impl SkyPilotLauncher {
             status.warnings.push(setup_skipped(&identity.cluster));
         }
         if status.is_done && queue.jobs.contains_key(&identity.cluster) {
-            self.mention_cluster(&identity.cluster, &mut status).await;
+            self.mention_cluster(&identity.cluster, &mut status, asked)
+                .await;
         }
         Ok(status)
     }
 
     /// Says of a job that is over that its cluster goes on costing money, where it does.
-    async fn mention_cluster(&self, name: &str, status: &mut JobStatus) {
-        let Ok(clusters) = self.clusters().await else {
+    async fn mention_cluster(&self, name: &str, status: &mut JobStatus, asked: Asked) {
+        let Ok(clusters) = self.clusters(asked).await else {
             return;
         };
         if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) {
@@ -149,7 +151,7 @@ impl SkyPilotLauncher {
     }
 
     /// Waits for the end of a launch. Of one that left no id, the job is looked for by its name on its cluster, until it is
-    /// there or no longer to be expected; what cannot be found out now is asked again, since a cancel may wait for it.
+    /// there or no longer to be expected.
     async fn settle_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
         let mut wait = FIRST_LOOK_AGAIN;
         loop {
@@ -182,9 +184,10 @@ impl SkyPilotLauncher {
                         .await?;
                     return Err(LauncherError::failed(reason));
                 }
-                Err(error) => {
+                Err(error) if may_go_on => {
                     tracing::warn!(job_id = identity.job_id, %error, "cannot look for a job whose launch was cut off");
                 }
+                Err(error) => return Err(LauncherError::Unanswered(error.to_string())),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LAST_LOOK_AGAIN);
@@ -192,7 +195,9 @@ impl SkyPilotLauncher {
     }
 
     async fn find_by_name(&self, identity: &JobIdentity) -> Result<Option<String>, LauncherError> {
-        let queue = self.queue(Some(&identity.cluster)).await?;
+        let queue = self
+            .queue(Some(&identity.cluster), Asked::AtLeisure)
+            .await?;
         if let Some(QueueFailure::Other(reason)) = queue.unanswered.get(&identity.cluster) {
             return Err(LauncherError::failed(reason));
         }
@@ -236,7 +241,10 @@ impl SkyPilotLauncher {
                 Err(missing)
             };
         }
-        let (queue, clusters) = tokio::join!(self.queue(None), self.clusters());
+        let (queue, clusters) = tokio::join!(
+            self.queue(None, Asked::InACall),
+            self.clusters(Asked::InACall)
+        );
         let mut listing = Listing::default();
         let (settled, launching): (Vec<_>, Vec<_>) = known
             .iter()
@@ -412,9 +420,13 @@ impl SkyPilotLauncher {
         if identity.oumi_job_id.is_empty() {
             return self.launch.cancel(&identity).await;
         }
-        let before = self.status_of(&identity).await?;
-        if before.is_done {
-            return Ok(already_done(before));
+        match self.status_of(&identity, Asked::AtLeisure).await {
+            Ok(before) if before.is_done => return Ok(already_done(before)),
+            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramMissing(_))) => {
+                return Err(error);
+            }
+            // Who cannot be asked can still be told to stop.
+            Ok(_) | Err(_) => {}
         }
         let arguments = ["cancel", "-y", &identity.cluster, &identity.oumi_job_id];
         let output = self
@@ -424,7 +436,7 @@ impl SkyPilotLauncher {
             .map_err(LauncherError::failed)?;
         let reply = printed::sky_cancel(&format!("{}\n{}", output.stdout, output.stderr));
         // The exit code is 0 whatever happened: how the job is afterwards is what counts.
-        let after = self.status_of(&identity).await;
+        let after = self.status_of(&identity, Asked::Anew).await;
         match (after, reply) {
             (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
                 message: after
@@ -447,16 +459,12 @@ impl SkyPilotLauncher {
         }
     }
 
-    async fn change(
-        &self,
-        cluster: String,
-        action: ClusterAction,
-    ) -> Result<String, LauncherError> {
+    async fn change(&self, cluster: &str, action: ClusterAction) -> Result<String, LauncherError> {
         let verb = match action {
             ClusterAction::Stop => "stop",
             ClusterAction::Down => "down",
         };
-        let question = self.question(&[verb, "-y", &cluster], CLUSTER_DEADLINE)?;
+        let question = self.question(&[verb, "-y", cluster], CLUSTER_DEADLINE)?;
         let output = self
             .cli
             .run(&question)
@@ -477,7 +485,7 @@ impl SkyPilotLauncher {
             SkyTeardown::Failed(reason) => reason,
         };
         // Again it is the state afterwards that counts.
-        let clusters = self.clusters().await?;
+        let clusters = self.clusters(Asked::Anew).await?;
         let now = clusters
             .iter()
             .find(|known| known.name == cluster)
@@ -545,7 +553,7 @@ impl Launcher for SkyPilotLauncher {
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
         Box::pin(async move {
             let identity = with_cluster(identity)?;
-            self.status_of(&identity).await
+            self.status_of(&identity, Asked::InACall).await
         })
     }
 
@@ -561,16 +569,7 @@ impl Launcher for SkyPilotLauncher {
     }
 
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
-        Box::pin(async move {
-            let (launcher, identity) = (self.clone(), with_cluster(identity)?);
-            let still = CancelOutcome::Stopping {
-                message: format!(
-                    "SkyPilot has not answered within {} s; the cancel may still be going on: call poll_status to see",
-                    CHANGE_PATIENCE.as_secs()
-                ),
-            };
-            patiently(async move { launcher.cancel_job(identity).await }, still).await
-        })
+        Box::pin(async move { self.cancel_job(with_cluster(identity)?).await })
     }
 
     fn change_cluster<'a>(
@@ -585,32 +584,8 @@ impl Launcher for SkyPilotLauncher {
                     "{cluster:?} is no name of a cluster; call list_jobs for them"
                 )));
             }
-            let (launcher, cluster) = (self.clone(), cluster.to_owned());
-            let still = format!(
-                "SkyPilot has not finished within {} s and goes on; call list_jobs to see what became of cluster {cluster}",
-                CHANGE_PATIENCE.as_secs()
-            );
-            patiently(async move { launcher.change(cluster, action).await }, still).await
+            self.change(cluster, action).await
         })
-    }
-}
-
-/// Has work done that goes on when its caller has waited long enough; `still` is what is answered then.
-pub(super) async fn patiently<T: Send + 'static>(
-    work: impl Future<Output = Result<T, LauncherError>> + Send + 'static,
-    still: T,
-) -> Result<T, LauncherError> {
-    let mut working = tokio::spawn(work);
-    match tokio::time::timeout(CHANGE_PATIENCE, &mut working).await {
-        Ok(done) => done.map_err(LauncherError::failed)?,
-        Err(_) => {
-            tokio::spawn(async move {
-                if let Ok(Err(error)) = working.await {
-                    tracing::warn!(%error, "what was left going on has failed");
-                }
-            });
-            Ok(still)
-        }
     }
 }
 

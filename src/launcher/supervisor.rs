@@ -126,9 +126,14 @@ async fn spawn(
     let command = tokio::task::spawn_blocking(move || prepare(&program, &dir, lock, &job)).await;
     let mut child = tokio::process::Command::from(command.map_err(io::Error::other)??).spawn()?;
     let said = match child.stdout.take() {
-        Some(out) => tokio::time::timeout(START_DEADLINE, first_line(out))
-            .await
-            .map_err(|_| StartError::Silent)??,
+        Some(out) => match tokio::time::timeout(START_DEADLINE, first_line(out)).await {
+            Ok(said) => said?,
+            Err(_) => {
+                // What is answered now must stay true: it is not to begin after all.
+                child.start_kill()?;
+                return Err(StartError::Silent);
+            }
+        },
         None => return Err(io::Error::other("the supervisor has no standard output").into()),
     };
     // Dropping the child leaves it running; tokio reaps it when it ends.
@@ -175,7 +180,12 @@ pub fn nudge(dir: &JobDir) -> bool {
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return false;
     };
-    is_of_job(pid, dir.path()) && kill_process(raw, Signal::USR1).is_ok()
+    if !is_of_job(pid, dir.path()) || kill_process(raw, Signal::USR1).is_err() {
+        return false;
+    }
+    // One that somebody stopped looks only once it goes on.
+    let _ = kill_process(raw, Signal::CONT);
+    true
 }
 
 /// The supervisor itself: what `supervise <dir>` runs, until the plan has ended.
@@ -190,6 +200,10 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // A copy of the lock without close-on-exec: every process of the job inherits it.
     let _inherited_lock = rustix::io::dup(io::stdin())?;
+    if dir.exit_record()?.is_some() {
+        // The server has given us up: what it has answered must stay true.
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

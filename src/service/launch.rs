@@ -7,8 +7,9 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
+use super::find::Found;
 use super::requests::RunRequest;
-use super::{Found, JobService, LAUNCH_WAIT, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
 use crate::config::{Config, OumiCommand};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
@@ -267,7 +268,7 @@ impl JobService {
                     ..known
                 };
             }
-            Some(LaunchOutcome::CancelFailed(reason)) => {
+            Some(LaunchOutcome::MayRun(reason)) => {
                 return RunAnswer {
                     status: "unknown".to_owned(),
                     error: Some(reason),
@@ -331,7 +332,7 @@ impl JobService {
                 service
                     .inner
                     .in_flight
-                    .evict(&job_id, LaunchOutcome::CancelFailed(reason));
+                    .evict(&job_id, LaunchOutcome::MayRun(reason));
             }
         });
     }
@@ -354,12 +355,17 @@ impl JobService {
             outcome = self.cancel_launched(settled).await;
         }
         // Where the cancel failed it stays kept: the next look at the job tries again.
-        if !matches!(outcome, LaunchOutcome::CancelFailed(_))
-            && let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await
-        {
-            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+        if !matches!(outcome, LaunchOutcome::MayRun(_)) {
+            self.forget_kept_cancel(job_id).await;
         }
         in_flight.evict(job_id, outcome);
+    }
+
+    /// Forgets a cancel that was kept beside a job, once it has been carried out.
+    pub(super) async fn forget_kept_cancel(&self, job_id: &str) {
+        if let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await {
+            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+        }
     }
 
     async fn launch(
@@ -386,6 +392,9 @@ impl JobService {
                 self.record(&settled).await;
                 LaunchOutcome::Launched(settled)
             }
+            Err(LauncherError::Unanswered(reason)) => LaunchOutcome::MayRun(format!(
+                "how the launch ended could not be found out: {reason}; {MAY_RUN}"
+            )),
             Err(error) => LaunchOutcome::Failed(error.to_string()),
         }
     }
@@ -414,7 +423,7 @@ impl JobService {
     async fn cancel_launched(&self, settled: &JobIdentity) -> LaunchOutcome {
         let launcher: &dyn Launcher = match self.launcher(&settled.cloud) {
             Ok(launcher) => launcher.as_ref(),
-            Err(error) => return LaunchOutcome::CancelFailed(error),
+            Err(error) => return LaunchOutcome::MayRun(error),
         };
         let mut retries = CANCEL_RETRIES.into_iter();
         loop {
@@ -425,7 +434,7 @@ impl JobService {
             let reason =
                 format!("the job was launched, and cancelling it failed: {error}; {MAY_RUN}");
             let Some(wait) = retries.next() else {
-                return LaunchOutcome::CancelFailed(reason);
+                return LaunchOutcome::MayRun(reason);
             };
             tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
             self.inner
@@ -489,7 +498,7 @@ impl JobService {
 fn outcome_of_cancel(cancelled: Result<CancelOutcome, LauncherError>) -> LaunchOutcome {
     match cancelled {
         Ok(outcome) => LaunchOutcome::Cancelled(outcome),
-        Err(error) => LaunchOutcome::CancelFailed(error.to_string()),
+        Err(error) => LaunchOutcome::MayRun(error.to_string()),
     }
 }
 

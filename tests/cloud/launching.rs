@@ -8,7 +8,7 @@ use oumi_mcp_server::launcher::output::is_valid_cluster_name;
 use serde_json::json;
 
 use crate::support::{executable, kill_9, wait_until};
-use crate::world::{SLURM, World, how, text, warnings};
+use crate::world::{SLURM, World, how, how_to_get, text, warnings};
 
 #[test]
 fn a_job_config_is_passed_through_and_what_the_call_says_goes_over_it() {
@@ -419,11 +419,7 @@ fn a_program_that_is_missing_is_said_with_how_to_install_it_and_nothing_is_start
             let asked = json!({ "cloud": cloud, "cluster_name": cluster });
             let arguments = server.launch("job.yaml", asked.clone());
             let answer = server.call("run_job", arguments);
-            let install = if missing == "oumi" {
-                "pip install oumi"
-            } else {
-                "pip install skypilot"
-            };
+            let install = how_to_get(missing);
             assert!(answer.refused().contains(install), "{}", answer.refused());
 
             let arguments = server.launch(

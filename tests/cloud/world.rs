@@ -1,6 +1,7 @@
 //! A home, its fake clouds, and the servers that know both.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -58,8 +59,9 @@ impl World {
         for (name, variable) in [("oumi", env_vars::OUMI), ("sky", env_vars::SKY)] {
             if missing.contains(&name) {
                 fs::remove_file(self.cloud.bin().join(name)).unwrap();
-                // Where this machine has a real one, that must not be found.
-                command.env(variable.name, self.cloud.bin().join(name));
+                if is_installed(name) {
+                    command.env(variable.name, self.cloud.bin().join(name));
+                }
             }
         }
         Server::spawn(&self.home, command)
@@ -145,6 +147,29 @@ fn unescape(value: &mut Value) {
         Value::Object(object) => object.values_mut().for_each(unescape),
         Value::Array(array) => array.iter_mut().for_each(unescape),
         _ => {}
+    }
+}
+
+/// Whether this machine has a real one where every server looks: then that must be hidden from the tests' servers.
+fn is_installed(name: &str) -> bool {
+    [
+        "/usr/bin",
+        "/bin",
+        "/opt/homebrew/bin",
+        "/usr/local/bin",
+        "/opt/conda/bin",
+    ]
+    .iter()
+    .any(|folder| Path::new(folder).join(name).exists())
+}
+
+/// What is said where a program is missing.
+pub fn how_to_get(name: &str) -> &'static str {
+    match (name, is_installed(name)) {
+        ("oumi", false) => "pip install oumi",
+        ("oumi", true) => env_vars::OUMI.name,
+        (_, false) => "pip install skypilot",
+        (_, true) => env_vars::SKY.name,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `oumi launch` prints. There is no JSON, so sentences and boxes are read, at any width of the terminal from
 //! [`MIN_WIDTH`] up.
 
-use super::strip_terminal;
+use super::{after, strip_terminal};
 
 /// The narrowest terminal at which hard-wrapped sentences are put together again.
 pub const MIN_WIDTH: usize = 30;
@@ -125,12 +125,9 @@ fn queued(text: &str) -> Option<Launched> {
 }
 
 fn submitted(text: &str) -> Option<Launched> {
-    let after = |sentence: &str| {
-        let mut lines = text.lines();
-        lines.find_map(|line| line.split_once(sentence)?.1.split_whitespace().next())
-    };
-    let oumi_job_id = after("Job submitted, ID: ")?;
-    let cluster = after("Running on cluster: ")
+    let word_after = |sentence| after(text, sentence)?.split_whitespace().next();
+    let oumi_job_id = word_after("Job submitted, ID: ")?;
+    let cluster = word_after("Running on cluster: ")
         .map(ToOwned::to_owned)
         .or_else(|| found_existing_cluster(text));
     Some(Launched {

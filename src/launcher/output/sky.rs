@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::reasons::{failure_reason, last_line, sentence};
-use super::{OutputError, document, strip_terminal};
+use super::{OutputError, after, document, strip_terminal};
 
 /// The jobs of the clusters that were asked, from `sky queue -o json`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -246,11 +246,6 @@ fn unanswered(text: &str) -> BTreeMap<String, QueueFailure> {
 fn unindented(reason: &str) -> String {
     let lines: Vec<&str> = reason.lines().map(str::trim).collect();
     lines.join("\n")
-}
-
-fn after<'a>(text: &'a str, sentence: &str) -> Option<&'a str> {
-    text.lines()
-        .find_map(|line| Some(line.split_once(sentence)?.1))
 }
 
 /// `(name, pid=123) ` at the start of a line of a log.
