@@ -226,6 +226,21 @@ fn the_same_holds_when_both_jobs_have_one_name() {
 }
 
 #[test]
+fn a_job_by_hand_on_a_cluster_that_was_made_anew_is_not_the_old_job_of_that_id() {
+    let world = World::new();
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "cluster_name": "dev", "job_name": "old" });
+    let old = server.submit("job.yaml", asked);
+    world.cloud.lose_cluster("dev");
+    world.age(&old, 60);
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world.add_job_now("dev", "1", "by-hand");
+    assert_eq!(how(&server.poll(&old)), ("cluster_gone", "UNKNOWN", true));
+    assert_eq!(server.list("running").0, ["1"]);
+    assert_eq!(server.list("completed").0, ["old"]);
+}
+
+#[test]
 fn a_job_that_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
     let world = World::new();
     let mut server = world.server();

@@ -12,8 +12,12 @@ mod fake_cloud;
 mod support;
 mod world;
 
+mod asked;
+mod clusters;
 mod crash;
 mod identity;
 mod launching;
+mod secrets;
+mod slow;
 mod states;
 mod under_way;

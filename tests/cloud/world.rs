@@ -207,3 +207,24 @@ pub fn warnings(answer: &Answer) -> String {
     let lines: Vec<&str> = warnings.iter().map(|line| line.as_str().unwrap()).collect();
     lines.join("\n")
 }
+
+/// Whether any file below `folder` holds `text`, and which.
+pub fn holding(folder: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.append(&mut holding(&path, text));
+            continue;
+        }
+        // Another process may have removed it since.
+        let bytes = fs::read(&path).unwrap_or_default();
+        if bytes
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+        {
+            found.push(path.file_name().unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    found
+}

@@ -14,6 +14,8 @@
 #     times     how many calls the knobs of this command are for; without it, all
 #     delay     seconds to wait before anything is printed
 #     gate      waits, before anything is printed, until the file knobs/<command>.open is there
+#     late      looks at once, and waits before it says what it saw until the file knobs/<command>.open is there; the file
+#               late-<command> says that it has looked
 #     hang      never ends, whatever TERM says; the file hanging-<command> says that it does
 #     replay    the name of a capture, printed with its exit code instead of anything else
 #     garbage   half (of the output), text (no JSON), empty, bytes (random ones), huge (100 MB); exit code 0
@@ -129,6 +131,14 @@ perform() {
     if has_knob crash && [ "$command" != oumi-up ]; then
         half "$@"
         crash
+    fi
+    if has_knob late; then
+        seen=$FAKE_CLOUD/late-$$
+        "$@" >"$seen"
+        : >"$FAKE_CLOUD/late-$command"
+        while ! [ -e "$FAKE_CLOUD/knobs/$command.open" ]; do tick; done
+        cat "$seen"
+        exit "$code"
     fi
     "$@"
     exit "$code"
