@@ -180,7 +180,12 @@ pub fn nudge(dir: &JobDir) -> bool {
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return false;
     };
-    is_of_job(pid, dir.path()) && kill_process(raw, Signal::USR1).is_ok()
+    if !is_of_job(pid, dir.path()) || kill_process(raw, Signal::USR1).is_err() {
+        return false;
+    }
+    // One that somebody stopped looks only once it goes on.
+    let _ = kill_process(raw, Signal::CONT);
+    true
 }
 
 /// The supervisor itself: what `supervise <dir>` runs, until the plan has ended.

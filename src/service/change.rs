@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::answers::{CancelAnswer, ClusterAnswer, JobAnswer};
 use super::find::NotFound;
 use super::launch::MAY_RUN;
@@ -42,20 +44,12 @@ impl JobService {
         let found = self.looked_up_again(found).await;
         let outcome = match self.launcher(&found.identity.cloud) {
             Ok(launcher) => {
-                let (launcher, identity, force) =
-                    (launcher.clone(), found.identity.clone(), request.force);
-                let still = CancelOutcome::Stopping {
-                    message: format!(
-                        "what runs the job has not answered within {} s, and the cancel goes on: call poll_status to see the \
-                         job end",
-                        CHANGE_WAIT.as_secs()
-                    ),
-                };
-                patiently(
-                    async move { launcher.cancel(&identity, force).await },
-                    still,
-                )
-                .await
+                let (launcher, identity) = (launcher.clone(), found.identity.clone());
+                let force = request.force;
+                let cancelling =
+                    tokio::spawn(async move { launcher.cancel(&identity, force).await });
+                self.cancel_within_the_call(&found.identity.job_id, cancelling)
+                    .await
             }
             Err(error) => Err(LauncherError::Failed(error)),
         };
@@ -68,6 +62,45 @@ impl JobService {
         answer.message = secrets.hide(&answer.message);
         answer.error = answer.error.map(|error| secrets.hide(&error));
         answer
+    }
+
+    /// Waits for a cancel as long as a call can. One that goes on after that is kept beside the job until it is carried out:
+    /// it was promised, and the next server is to honour it if this one ends.
+    async fn cancel_within_the_call(
+        &self,
+        job_id: &str,
+        mut cancelling: JoinHandle<Result<CancelOutcome, LauncherError>>,
+    ) -> Result<CancelOutcome, LauncherError> {
+        if let Ok(done) = tokio::time::timeout(CHANGE_WAIT, &mut cancelling).await {
+            return done.map_err(LauncherError::failed)?;
+        }
+        let kept = self.in_dir(job_id, |dir| {
+            if dir.exists() {
+                dir.keep_cancel()
+            } else {
+                Ok(())
+            }
+        });
+        let at_risk = kept.await.err().map_or_else(String::new, |error| {
+            format!("; it is lost if this server ends before, since it could not be written down ({error})")
+        });
+        let (service, job_id) = (self.clone(), job_id.to_owned());
+        tokio::spawn(async move {
+            match cancelling.await {
+                Ok(Ok(_)) => service.forget_kept_cancel(&job_id).await,
+                Ok(Err(error)) => {
+                    tracing::warn!(job_id, %error, "a cancel failed; it is tried again at the next look")
+                }
+                Err(error) => tracing::error!(job_id, %error, "a cancel broke"),
+            }
+        });
+        Ok(CancelOutcome::Stopping {
+            message: format!(
+                "what runs the job has not answered within {} s, and the cancel goes on{at_risk}: call poll_status to see \
+                 the job end",
+                CHANGE_WAIT.as_secs()
+            ),
+        })
     }
 
     /// Stops a cluster; its disks are kept.

@@ -355,12 +355,17 @@ impl JobService {
             outcome = self.cancel_launched(settled).await;
         }
         // Where the cancel failed it stays kept: the next look at the job tries again.
-        if !matches!(outcome, LaunchOutcome::MayRun(_))
-            && let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await
-        {
-            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+        if !matches!(outcome, LaunchOutcome::MayRun(_)) {
+            self.forget_kept_cancel(job_id).await;
         }
         in_flight.evict(job_id, outcome);
+    }
+
+    /// Forgets a cancel that was kept beside a job, once it has been carried out.
+    pub(super) async fn forget_kept_cancel(&self, job_id: &str) {
+        if let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await {
+            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+        }
     }
 
     async fn launch(
