@@ -126,7 +126,7 @@ impl Home {
     }
 
     /// Everything that runs with this data folder in its environment: servers, supervisors, jobs.
-    fn running(&self) -> Vec<Pid> {
+    pub fn running(&self) -> Vec<Pid> {
         let mark = format!("{}={}", env_vars::HOME.name, self.data().display());
         let kind = ProcessRefreshKind::nothing()
             .without_tasks()
