@@ -173,14 +173,17 @@ async fn first_line(stdout: tokio::process::ChildStdout) -> io::Result<String> {
 }
 
 /// Tells the supervisor of `dir` to look at what was asked of it. False when there is none any more.
-pub fn nudge(dir: &JobDir) -> bool {
-    let Some(pid) = dir.supervisor_pid() else {
-        return false;
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn nudge(dir: &JobDir) -> io::Result<bool> {
+    let Some(pid) = dir.supervisor_pid()? else {
+        return Ok(false);
     };
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return false;
+        return Ok(false);
     };
-    is_of_job(pid, dir.path()) && kill_process(raw, Signal::USR1).is_ok()
+    Ok(is_of_job(pid, dir.path())? && kill_process(raw, Signal::USR1).is_ok())
 }
 
 /// The supervisor itself: what `supervise <dir>` runs, until the plan has ended.

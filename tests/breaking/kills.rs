@@ -307,7 +307,9 @@ impl World {
                     .iter()
                     .position(|argument| argument == "--cluster")?;
                 let job_id = call.args[at + 1].clone();
-                is_of_job(call.pid, &self.home.job_dir(&job_id)).then_some((call.pid, job_id))
+                is_of_job(call.pid, &self.home.job_dir(&job_id))
+                    .unwrap()
+                    .then_some((call.pid, job_id))
             })
             .collect()
     }
@@ -322,7 +324,9 @@ impl World {
                     .ok()?
                     .parse()
                     .ok()?;
-                is_of_job(pid, &dir).then_some((pid, job_id.clone()))
+                is_of_job(pid, &dir)
+                    .unwrap()
+                    .then_some((pid, job_id.clone()))
             })
             .collect();
         if alive.is_empty() {
