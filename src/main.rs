@@ -14,9 +14,11 @@ use oumi_mcp_server::launcher::skypilot::SkyPilotLauncher;
 use oumi_mcp_server::launcher::{Launcher, supervisor};
 use oumi_mcp_server::paths::DataFolder;
 use oumi_mcp_server::server::Server;
+use oumi_mcp_server::server::stderr::Stderr;
+use oumi_mcp_server::server::stdio::Stdio;
 use oumi_mcp_server::service::JobService;
 use oumi_mcp_server::{demo, env_vars};
-use rmcp::ServiceExt;
+use rmcp::service::serve_directly;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata};
@@ -26,8 +28,8 @@ use tracing_subscriber::fmt::writer::MakeWriterExt;
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
-/// How long the first answer waits until what an earlier server left is taken up.
-const RECOVERY_WAIT: Duration = Duration::from_secs(1);
+/// How long the first answer waits until what an earlier server left is taken up. With [`DRAIN`] it is less than the 2 s.
+const RECOVERY_WAIT: Duration = Duration::from_millis(700);
 
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
@@ -90,9 +92,11 @@ fn log_to_stderr() {
     // Clients show it raw: no colours.
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(io::stderr.with_filter(holds_no_message))
+        .with_writer((|| Stderr).with_filter(holds_no_message))
         .with_ansi(false)
+        .log_internal_errors(false)
         .init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 
 /// From debug on the protocol library logs the messages themselves, and those of `run_job` hold the values of `envs`.
@@ -149,64 +153,19 @@ async fn serve_until_the_end(service: JobService) -> Result<(), String> {
     // Mostly it takes milliseconds; where another server holds the registry, no client is kept waiting for it.
     let recovered = tokio::spawn(async move { recovering.recover().await });
     tokio::time::timeout(RECOVERY_WAIT, recovered).await.ok();
-    let (input, closed) = stdin_with_end();
-    let serving = async {
-        match Server::new(service)
-            .serve((input, tokio::io::stdout()))
-            .await
-        {
-            Ok(running) => running
-                .waiting()
-                .await
-                .map(|_| ())
-                .map_err(|error| error.to_string()),
-            // The client went before it said hello.
-            Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => Ok(()),
-            Err(error) => Err(error.to_string()),
+    let asked_to_end = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
     };
+    let (stdio, ending) = Stdio::new(tokio::io::stdin(), tokio::io::stdout(), asked_to_end);
+    // Directly: `Stdio` sees to what may come before `initialize`, and both lifecycles work on one process.
+    let server = serve_directly(Server::new(service), stdio, None);
+    // In a task of its own: dropped, it would tell the calls under way that the client has given them up.
+    let serving = tokio::spawn(server.waiting());
     tokio::select! {
-        served = serving => served,
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        () = async { closed.await.ok(); tokio::time::sleep(DRAIN).await } => Ok(()),
-    }
-}
-
-/// Standard input, and a message when it has ended.
-fn stdin_with_end() -> (
-    impl tokio::io::AsyncRead + Unpin + Send + 'static,
-    tokio::sync::oneshot::Receiver<()>,
-) {
-    let (said, closed) = tokio::sync::oneshot::channel();
-    (
-        StdinWithEnd {
-            stdin: tokio::io::stdin(),
-            said: Some(said),
-        },
-        closed,
-    )
-}
-
-struct StdinWithEnd {
-    stdin: tokio::io::Stdin,
-    said: Option<tokio::sync::oneshot::Sender<()>>,
-}
-
-impl tokio::io::AsyncRead for StdinWithEnd {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = std::pin::Pin::new(&mut self.stdin).poll_read(context, buffer);
-        if read.is_ready()
-            && buffer.filled().len() == before
-            && let Some(said) = self.said.take()
-        {
-            let _ = said.send(());
-        }
-        read
+        served = serving => served.and_then(|served| served).map(|_| ()).map_err(|error| error.to_string()),
+        () = async { ending.await.ok(); tokio::time::sleep(DRAIN).await } => Ok(()),
     }
 }

@@ -1,19 +1,24 @@
 //! The MCP side: the tools, over stdio. It knows the protocol and nothing of clouds.
 
+pub mod stderr;
+pub mod stdio;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::{ToolCallContext, schema_for_input, schema_for_output};
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
-    JsonObject, ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest,
+    CustomResult, ErrorCode, Implementation, InitializeRequestParams, InitializeResult, JsonObject,
+    ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool, tool_handler, tool_router};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use self::stdio::Room;
 use crate::service::JobService;
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
@@ -148,6 +153,18 @@ impl Server {
 
 #[tool_handler(router = self.router)]
 impl ServerHandler for Server {
+    async fn initialize(
+        &self,
+        mut request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        let answer = self.negotiate_initialize(&request)?;
+        // What was agreed holds from now on, which need not be what was asked for.
+        request.protocol_version = answer.protocol_version.clone();
+        context.peer.set_peer_info(request);
+        Ok(answer)
+    }
+
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
@@ -155,7 +172,7 @@ impl ServerHandler for Server {
     ) -> Result<CallToolResponse, ErrorData> {
         if !self.router.has_route(&request.name) {
             return Err(ErrorData::invalid_params(
-                format!("Unknown tool: {}", request.name),
+                format!("Unknown tool: {}", shown(&request.name)),
                 None,
             ));
         }
@@ -163,6 +180,8 @@ impl ServerHandler for Server {
         // In a task of its own: a panic in a tool is then an error of that call alone, and a call that the client gives up
         // is not waited for, while a launch it has begun goes on.
         let call = tokio::spawn(async move {
+            // The router drops it before the tool runs.
+            let _room = context.extensions.get::<Room>().cloned();
             let call = ToolCallContext::new(&server, request, context);
             server.router.call(call).await
         });
@@ -175,12 +194,66 @@ impl ServerHandler for Server {
         }
     }
 
+    /// What no typed request could be made of: a method that is not here, or params that do not fit one that is.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let method = request.method.as_str();
+        if is_served(method, &self.get_info().capabilities) {
+            Err(ErrorData::invalid_params(unfit_params(&request), None))
+        } else {
+            let error = format!("Method not found: {}", shown(method));
+            Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None))
+        }
+    }
+
     fn get_info(&self) -> ServerConfig {
         let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .with_title("Oumi jobs");
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
             .with_server_info(implementation)
             .with_instructions(INSTRUCTIONS)
+    }
+}
+
+/// Whether a server of these capabilities has the method.
+fn is_served(method: &str, capabilities: &ServerCapabilities) -> bool {
+    match method {
+        "initialize" | "ping" | "server/discover" => true,
+        "completion/complete" => capabilities.completions.is_some(),
+        "subscriptions/listen" => capabilities.resources.is_some(),
+        _ => match method.split_once('/') {
+            Some(("tools", "call" | "list")) => capabilities.tools.is_some(),
+            Some(("prompts", "get" | "list")) => capabilities.prompts.is_some(),
+            Some((
+                "resources",
+                "list" | "read" | "templates/list" | "subscribe" | "unsubscribe",
+            )) => capabilities.resources.is_some(),
+            Some(("tasks", "get" | "update" | "cancel")) => capabilities.supports_tasks(),
+            _ => false,
+        },
+    }
+}
+
+/// What is wrong with the params of a request. They are not repeated: they may hold secrets.
+fn unfit_params(request: &CustomRequest) -> String {
+    match (request.method.as_str(), &request.params) {
+        ("tools/call", None) => "`tools/call` needs `name` and `arguments`".to_owned(),
+        ("tools/call", Some(params)) if !params["name"].is_string() => {
+            "`name` is the name of a tool, a string".to_owned()
+        }
+        ("tools/call", _) => "`arguments` is an object, not a list or a text".to_owned(),
+        (method, _) => format!("the params do not fit {method}"),
+    }
+}
+
+/// What a client said, short enough to be said again.
+fn shown(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(1000) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
     }
 }
 
@@ -214,9 +287,9 @@ where
 fn read_arguments<Q: DeserializeOwned>(mut arguments: JsonObject) -> Result<Q, String> {
     arguments.retain(|_, value| !value.is_null());
     serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
-        let path = error.path().to_string();
-        let reason = error.inner().to_string();
-        match path.as_str() {
+        let (path, reason) = (error.path().to_string(), error.inner().to_string());
+        let (path, reason) = (shown(&path), shown(&reason));
+        match path.as_ref() {
             "." => format!("the arguments do not fit: {reason}; correct them and call again"),
             _ if path == "envs" || path.starts_with("envs.") => {
                 format!("the argument `{path}` does not fit: environment variables are texts; correct it and call again")

@@ -1,38 +1,29 @@
 //! Jobs: run, poll, logs, cancel, list. The only place that joins the registry, the launches under way and the launchers.
 
 pub mod answers;
+mod change;
+mod find;
 mod launch;
+mod list;
 pub mod requests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::JobDir;
-use crate::launcher::{
-    CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, Launcher, LauncherError,
-    Listing,
-};
+use crate::launcher::{JobState, JobStatus, Launcher, LauncherError};
 use crate::paths::DataFolder;
-use crate::registry::{JobRecord, JobRegistry, expired};
+use crate::registry::JobRegistry;
 use crate::secrets::Fingerprints;
-use answers::{CancelAnswer, ClusterAnswer, JobAnswer, JobRow, ListAnswer, LogsAnswer, PollAnswer};
-use launch::MAY_RUN;
-use requests::{
-    CancelRequest, DownRequest, JobQuery, ListRequest, LogsRequest, StatusFilter, StopRequest,
-};
+use answers::{JobAnswer, LogsAnswer, PollAnswer};
+use find::NotFound;
+use requests::{JobQuery, LogsRequest};
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
-
-/// How long a call waits for a change that what runs the job is asked for.
-const CHANGE_WAIT: Duration = Duration::from_secs(30);
-/// What `user_confirmation` must be for a cluster to be deleted.
-const DOWN_CONFIRMATION: &str = "DOWN";
 
 /// The jobs of one data folder. Clones are the same service.
 #[derive(Clone)]
@@ -45,21 +36,6 @@ struct Inner {
     registry: JobRegistry,
     in_flight: InFlight,
     launchers: Vec<Arc<dyn Launcher>>,
-}
-
-/// The job that a query means.
-struct Found {
-    identity: JobIdentity,
-    /// Nothing for a job that was started elsewhere.
-    record: Option<JobRecord>,
-}
-
-/// Why a query means no job.
-enum NotFound {
-    /// There is none such.
-    Unknown(String),
-    /// The query, or the look at the registry, failed.
-    Failed(String),
 }
 
 impl JobService {
@@ -230,273 +206,6 @@ impl JobService {
         }
     }
 
-    /// Ends a job.
-    pub async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
-        let found = match self.find(&JobQuery::from(&request)).await {
-            Ok(found) => found,
-            Err(NotFound::Unknown(error)) => {
-                return CancelAnswer {
-                    job_id: request.job_id,
-                    status: "not_found".to_owned(),
-                    ..CancelAnswer::failure(error)
-                };
-            }
-            Err(NotFound::Failed(error)) => {
-                return CancelAnswer {
-                    job_id: request.job_id,
-                    ..CancelAnswer::failure(error)
-                };
-            }
-        };
-        let found = self.settled(found).await;
-        if let Some(answer) = self.cancel_launch(&found.identity).await {
-            return answer;
-        }
-        // The launch may have ended since the job was looked up: then its id is recorded only now.
-        let found = self.looked_up_again(found).await;
-        let outcome = match self.launcher(&found.identity.cloud) {
-            Ok(launcher) => {
-                let (launcher, identity, force) =
-                    (launcher.clone(), found.identity.clone(), request.force);
-                let still = CancelOutcome::Stopping {
-                    message: format!(
-                        "what runs the job has not answered within {} s, and the cancel goes on: call poll_status to see the \
-                         job end",
-                        CHANGE_WAIT.as_secs()
-                    ),
-                };
-                patiently(
-                    async move { launcher.cancel(&identity, force).await },
-                    still,
-                )
-                .await
-            }
-            Err(error) => Err(LauncherError::Failed(error)),
-        };
-        let outcome = outcome.map_err(|error| match error {
-            LauncherError::NotFound(_) => error,
-            _ => LauncherError::Failed(format!("{error}; {MAY_RUN}")),
-        });
-        let secrets = self.secrets(&found.identity.job_id).await;
-        let mut answer = cancelled(&found.identity, outcome);
-        answer.message = secrets.hide(&answer.message);
-        answer.error = answer.error.map(|error| secrets.hide(&error));
-        answer
-    }
-
-    /// Stops a cluster; its disks are kept.
-    pub async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
-        self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Stop)
-            .await
-    }
-
-    /// Deletes a cluster, once the person has agreed.
-    pub async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
-        if !request.confirm || request.user_confirmation != DOWN_CONFIRMATION {
-            let error = format!(
-                "nothing was done: deleting a cluster, with everything on its disks, needs confirm=true and \
-                 user_confirmation=\"{DOWN_CONFIRMATION}\"; set them once the user has agreed"
-            );
-            return ClusterAnswer {
-                cloud: request.cloud,
-                cluster_name: request.cluster_name,
-                ..ClusterAnswer::failure(error)
-            };
-        }
-        self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Down)
-            .await
-    }
-
-    async fn change_cluster(
-        &self,
-        cloud: &str,
-        cluster_name: String,
-        action: ClusterAction,
-    ) -> ClusterAnswer {
-        let cloud = cloud.trim().to_lowercase();
-        let changed = match self.launcher(&cloud) {
-            Ok(launcher) => {
-                let (launcher, on, cluster) =
-                    (launcher.clone(), cloud.clone(), cluster_name.clone());
-                let still = format!(
-                    "it has not ended within {} s and goes on: call list_jobs to see what became of the cluster",
-                    CHANGE_WAIT.as_secs()
-                );
-                patiently(
-                    async move { launcher.change_cluster(&on, &cluster, action).await },
-                    still,
-                )
-                .await
-            }
-            Err(error) => Err(LauncherError::Failed(error)),
-        };
-        let answer = ClusterAnswer {
-            cloud,
-            cluster_name,
-            ..ClusterAnswer::default()
-        };
-        match changed {
-            Ok(message) => ClusterAnswer {
-                success: true,
-                message,
-                ..answer
-            },
-            Err(error) => ClusterAnswer {
-                error: Some(error.to_string()),
-                ..answer
-            },
-        }
-    }
-
-    /// Every job, and what could not be found out.
-    pub async fn list(&self, request: ListRequest) -> ListAnswer {
-        // Asked for before the registry is read: a job that is recorded only now cannot be missed in it.
-        let under_way = self.inner.in_flight.recorded();
-        let records = match self.inner.registry.records().await {
-            Ok(records) => records,
-            Err(error) => return ListAnswer::failure(error.to_string()),
-        };
-        for job_id in under_way {
-            if !records.iter().any(|record| record.job_id == job_id) {
-                self.inner.in_flight.forget(&job_id);
-            }
-        }
-        self.take_up(&records).await;
-        let mut warnings = self.registry_warnings(&records).await;
-        let listings = self.listings(&records).await;
-        let mut done = HashMap::new();
-        let mut rows: Vec<(String, JobRow)> = Vec::new();
-        for (known, listing) in listings {
-            match listing {
-                Ok(listing) => {
-                    warnings.extend(listing.warnings);
-                    for job in listing.jobs {
-                        let record = records
-                            .iter()
-                            .find(|record| same_job(record, &job.identity));
-                        if let Some(record) = record {
-                            done.insert(record.job_id.clone(), job.status.is_done);
-                        }
-                        rows.push(row(record, &job.identity, &job.status));
-                    }
-                }
-                Err(LauncherError::ProgramMissing(error)) => {
-                    // What this machine cannot reach cannot be running for it: such records may grow old.
-                    done.extend(known.iter().map(|identity| (identity.job_id.clone(), true)));
-                    warnings.extend(unasked(&known, &error));
-                }
-                Err(error) => warnings.extend(unasked(&known, &error.to_string())),
-            }
-        }
-        let pruned = self.prune(&records, &done).await;
-        rows.retain(|(_, row)| {
-            !pruned.contains(&row.job_id)
-                && match request.status {
-                    StatusFilter::All => true,
-                    StatusFilter::Running => !row.is_done,
-                    StatusFilter::Completed => row.is_done,
-                }
-        });
-        rows.sort_by(|(one, _), (other, _)| other.cmp(one));
-        ListAnswer {
-            jobs: rows.into_iter().map(|(_, row)| row).collect(),
-            warnings,
-            ..ListAnswer::default()
-        }
-    }
-
-    /// Asks every launcher, side by side, for the jobs it has.
-    async fn listings(
-        &self,
-        records: &[JobRecord],
-    ) -> Vec<(Vec<JobIdentity>, Result<Listing, LauncherError>)> {
-        let mut asked = tokio::task::JoinSet::new();
-        for (at, launcher) in self.inner.launchers.iter().cloned().enumerate() {
-            let known: Vec<JobIdentity> = records
-                .iter()
-                .filter(|record| launcher.clouds().contains(&record.cloud.as_str()))
-                .map(JobRecord::identity)
-                .collect();
-            asked.spawn(async move {
-                let listing = launcher.list(&known).await;
-                (at, known, listing)
-            });
-        }
-        let mut listings = asked.join_all().await;
-        listings.sort_by_key(|(at, ..)| *at);
-        listings
-            .into_iter()
-            .map(|(_, known, listing)| (known, listing))
-            .collect()
-    }
-
-    async fn registry_warnings(&self, records: &[JobRecord]) -> Vec<String> {
-        let mut warnings = Vec::new();
-        match self.inner.registry.put_aside().await {
-            Ok(files) => warnings.extend(files.iter().map(|file| {
-                format!(
-                    "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside \
-                     as {}; remove that file to end this warning",
-                    file.display()
-                )
-            })),
-            Err(error) => warnings.push(error.to_string()),
-        }
-        let served = |cloud: &str| self.launcher(cloud).is_ok();
-        let unserved: BTreeSet<&str> = records
-            .iter()
-            .map(|record| record.cloud.as_str())
-            .filter(|cloud| !served(cloud))
-            .collect();
-        for cloud in unserved {
-            let jobs = records
-                .iter()
-                .filter(|record| record.cloud == cloud)
-                .map(|record| record.job_id.as_str());
-            warnings.push(format!(
-                "not asked about: {}, on cloud {cloud:?}, which is not served here",
-                jobs.collect::<Vec<_>>().join(", ")
-            ));
-        }
-        warnings
-    }
-
-    /// Removes the records that are too old or too many, but none of a job that may still run. `done` is what is known of
-    /// the jobs already; only jobs on this machine are asked about here, since others take long to answer.
-    async fn prune(&self, records: &[JobRecord], done: &HashMap<String, bool>) -> HashSet<String> {
-        let mut gone = Vec::new();
-        for record in expired(records, chrono::Utc::now()) {
-            let is_done = match done.get(&record.job_id) {
-                Some(is_done) => *is_done,
-                None if record.cloud == crate::launcher::local::LOCAL => {
-                    self.is_done_here(record).await
-                }
-                None => false,
-            };
-            if is_done && !self.inner.in_flight.contains(&record.job_id) {
-                gone.push(record.clone());
-            }
-        }
-        let ids = gone.iter().map(|record| record.job_id.clone()).collect();
-        match self.inner.registry.remove(gone).await {
-            Ok(()) => ids,
-            Err(error) => {
-                tracing::warn!(%error, "cannot prune the registry");
-                HashSet::new()
-            }
-        }
-    }
-
-    async fn is_done_here(&self, record: &JobRecord) -> bool {
-        let Ok(launcher) = self.launcher(&record.cloud) else {
-            return false;
-        };
-        match launcher.status(&record.identity()).await {
-            Ok(status) => status.is_done,
-            Err(error) => matches!(error, LauncherError::NotFound(_)),
-        }
-    }
-
     fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
         let serves = |launcher: &&Arc<dyn Launcher>| launcher.clouds().contains(&cloud);
         self.inner.launchers.iter().find(serves).ok_or_else(|| {
@@ -553,199 +262,11 @@ impl JobService {
             .await
             .unwrap_or(false)
     }
-
-    async fn find(&self, query: &JobQuery) -> Result<Found, NotFound> {
-        let records = self
-            .inner
-            .registry
-            .records()
-            .await
-            .map_err(|error| NotFound::Failed(error.to_string()))?;
-        let found = |record: &JobRecord| Found {
-            identity: record.identity(),
-            record: Some(record.clone()),
-        };
-        if let Some(record) = records.iter().find(|record| record.job_id == query.job_id) {
-            return Ok(found(record));
-        }
-        if query.oumi_job_id.is_empty() || query.cloud.is_empty() {
-            return Err(if query.job_id.is_empty() {
-                NotFound::Failed(
-                    "give job_id, or oumi_job_id with cloud; list_jobs shows them".to_owned(),
-                )
-            } else {
-                NotFound::Unknown(format!(
-                    "no job {:?} is known; call list_jobs for the ids, or give oumi_job_id and cloud of a job that was \
-                     started elsewhere",
-                    query.job_id
-                ))
-            });
-        }
-        let identity = JobIdentity {
-            job_id: String::new(),
-            cloud: query.cloud.trim().to_lowercase(),
-            cluster: query.cluster_name.clone(),
-            oumi_job_id: query.oumi_job_id.clone(),
-        };
-        let fits = |other: &JobIdentity| {
-            other.cloud == identity.cloud
-                && other.oumi_job_id == identity.oumi_job_id
-                && (identity.cluster.is_empty() || other.cluster == identity.cluster)
-        };
-        let mut fitting: Vec<JobIdentity> = records
-            .iter()
-            .map(JobRecord::identity)
-            .filter(fits)
-            .collect();
-        // Ids repeat from cluster to cluster: without one, a job that was started elsewhere may be meant as well.
-        if identity.cluster.is_empty()
-            && let Ok(launcher) = self.launcher(&identity.cloud)
-            && let Ok(listing) = launcher.list(&fitting).await
-        {
-            let elsewhere = listing.jobs.into_iter().map(|job| job.identity);
-            fitting.extend(elsewhere.filter(|other| other.job_id.is_empty() && fits(other)));
-        }
-        match fitting.as_slice() {
-            [] => Ok(Found {
-                identity,
-                record: None,
-            }),
-            [known] => Ok(Found {
-                identity: known.clone(),
-                record: records
-                    .into_iter()
-                    .find(|record| record.job_id == known.job_id),
-            }),
-            several => {
-                let choice = |job: &JobIdentity| match job.job_id.as_str() {
-                    "" => format!("one with cluster_name {:?}, started elsewhere", job.cluster),
-                    job_id => format!("{job_id} with cluster_name {:?}", job.cluster),
-                };
-                Err(NotFound::Failed(format!(
-                    "several jobs on {} have the id {:?}: {}; give job_id, or cluster_name",
-                    identity.cloud,
-                    identity.oumi_job_id,
-                    several.iter().map(choice).collect::<Vec<_>>().join("; ")
-                )))
-            }
-        }
-    }
-
-    /// Asks that a launch under way be cancelled as soon as it ends, and waits for that a while. Nothing when none is.
-    async fn cancel_launch(&self, identity: &JobIdentity) -> Option<CancelAnswer> {
-        let watch = self.inner.in_flight.request_cancel(&identity.job_id)?;
-        // Beside the launch as well, so that the next server honours it if this one dies.
-        let kept = self
-            .in_dir(&identity.job_id, |dir| {
-                if dir.exists() {
-                    dir.keep_cancel()
-                } else {
-                    Ok(())
-                }
-            })
-            .await;
-        let at_risk = kept.err().map_or_else(String::new, |error| {
-            format!("; it could not be written down ({error}) and is forgotten should this server end before")
-        });
-        let failing = || self.inner.in_flight.cancel_error(&identity.job_id);
-        let outcome = outcome_within(watch, LAUNCH_WAIT)
-            .await
-            .or_else(|| failing().map(LaunchOutcome::MayRun));
-        Some(match outcome {
-            Some(LaunchOutcome::Cancelled(outcome)) => cancelled(identity, Ok(outcome)),
-            Some(LaunchOutcome::MayRun(reason)) => {
-                cancelled(identity, Err(LauncherError::Failed(reason)))
-            }
-            Some(LaunchOutcome::Failed(reason)) => cancelled(
-                identity,
-                Ok(CancelOutcome::AlreadyDone {
-                    status: "failed".to_owned(),
-                    state: JobState::Failed,
-                    message: Some(format!("its launch failed: {reason}")),
-                }),
-            ),
-            Some(LaunchOutcome::Launched(_)) | None => CancelAnswer {
-                success: true,
-                status: "launching".to_owned(),
-                state: JobState::Pending,
-                message: format!(
-                    "the launch is still under way; the job will be cancelled as soon as it ends{at_risk}. Call poll_status \
-                     to see when"
-                ),
-                ..cancel_answer(identity)
-            },
-        })
-    }
-}
-
-/// Has work done that goes on when its caller has waited long enough; `still` is what is answered then.
-async fn patiently<T: Send + 'static>(
-    work: impl Future<Output = Result<T, LauncherError>> + Send + 'static,
-    still: T,
-) -> Result<T, LauncherError> {
-    let mut working = tokio::spawn(work);
-    match tokio::time::timeout(CHANGE_WAIT, &mut working).await {
-        Ok(done) => done.map_err(LauncherError::failed)?,
-        Err(_) => {
-            tokio::spawn(async move {
-                if let Ok(Err(error)) = working.await {
-                    tracing::warn!(%error, "what was left going on has failed");
-                }
-            });
-            Ok(still)
-        }
-    }
 }
 
 async fn outcome_within(mut watch: LaunchWatch, wait: Duration) -> Option<LaunchOutcome> {
     let ended = tokio::time::timeout(wait, watch.wait_for(Option::is_some)).await;
     ended.ok()?.ok()?.clone()
-}
-
-fn same_job(record: &JobRecord, identity: &JobIdentity) -> bool {
-    if identity.job_id.is_empty() {
-        record.cloud == identity.cloud
-            && record.cluster_name == identity.cluster
-            && record.oumi_job_id == identity.oumi_job_id
-    } else {
-        record.job_id == identity.job_id
-    }
-}
-
-/// A row, and what it is sorted by.
-fn row(record: Option<&JobRecord>, identity: &JobIdentity, status: &JobStatus) -> (String, JobRow) {
-    let text = |field: fn(&JobRecord) -> &String| {
-        record.map_or_else(String::new, |record| field(record).clone())
-    };
-    let row = JobRow {
-        job_id: record.map_or_else(
-            || identity.oumi_job_id.clone(),
-            |record| record.job_id.clone(),
-        ),
-        command: text(|record| &record.command),
-        status: status.status.clone(),
-        cloud: identity.cloud.clone(),
-        cluster: identity.cluster.clone(),
-        model_name: text(|record| &record.model_name),
-        is_done: status.is_done,
-        autostop_minutes: status
-            .metadata
-            .get("autostop_minutes")
-            .and_then(Value::as_u64),
-        hourly_price: status.metadata.get("hourly_price").and_then(Value::as_f64),
-    };
-    let submitted = record
-        .and_then(JobRecord::submitted_at)
-        .map_or_else(String::new, |time| time.to_rfc3339());
-    (submitted, row)
-}
-
-fn unasked(known: &[JobIdentity], error: &str) -> Option<String> {
-    let ids: Vec<&str> = known
-        .iter()
-        .map(|identity| identity.job_id.as_str())
-        .collect();
-    (!ids.is_empty()).then(|| format!("not asked about: {}; {error}", ids.join(", ")))
 }
 
 /// What is known beside a status, and what to do next.
@@ -763,73 +284,5 @@ fn next_step(status: &JobStatus) -> String {
     match &status.message {
         Some(message) => format!("{}. {next}", message.trim_end_matches('.')),
         None => next.to_owned(),
-    }
-}
-
-fn cancel_answer(identity: &JobIdentity) -> CancelAnswer {
-    CancelAnswer {
-        job_id: identity.job_id.clone(),
-        oumi_job_id: identity.oumi_job_id.clone(),
-        cloud: identity.cloud.clone(),
-        cluster: identity.cluster.clone(),
-        ..CancelAnswer::default()
-    }
-}
-
-fn cancelled(
-    identity: &JobIdentity,
-    outcome: Result<CancelOutcome, LauncherError>,
-) -> CancelAnswer {
-    let answer = cancel_answer(identity);
-    match outcome {
-        Ok(CancelOutcome::Cancelled { message }) => CancelAnswer {
-            success: true,
-            status: "cancelled".to_owned(),
-            state: JobState::Cancelled,
-            is_done: true,
-            message: message
-                .unwrap_or_else(|| "the job was cancelled; nothing of it runs any more".to_owned()),
-            ..answer
-        },
-        Ok(CancelOutcome::Stopping { message }) => CancelAnswer {
-            success: true,
-            status: "running".to_owned(),
-            state: JobState::Running,
-            message,
-            ..answer
-        },
-        Ok(CancelOutcome::AlreadyDone {
-            status,
-            state,
-            message,
-        }) => {
-            let error = match message {
-                Some(message) => {
-                    format!("the job had already ended, with status `{status}`: {message}")
-                }
-                None => format!(
-                    "the job had already ended, with status `{status}`; there is nothing to cancel"
-                ),
-            };
-            CancelAnswer {
-                status,
-                state,
-                is_done: true,
-                error: Some(error),
-                ..answer
-            }
-        }
-        Err(error) => {
-            let status = if matches!(error, LauncherError::NotFound(_)) {
-                "not_found"
-            } else {
-                "unknown"
-            };
-            CancelAnswer {
-                status: status.to_owned(),
-                error: Some(error.to_string()),
-                ..answer
-            }
-        }
     }
 }

@@ -321,6 +321,36 @@ fn a_cancel_after_the_launch_goes_to_the_launcher_at_once() {
 }
 
 #[test]
+fn a_cancel_that_outlasts_its_call_is_carried_out_by_the_next_server_if_this_one_ends() {
+    let mut race = Race::launched();
+    race.world.close(Gate::Cancel);
+    let cancel = race.cancel();
+    race.server.pass(Duration::from_secs(31));
+    let answer = race.answer(cancel);
+    assert!(answer.success && !answer.is_done, "{answer:?}");
+    assert!(race.world.is_running(JOB));
+    race.world.open(Gate::Cancel);
+    race.restart();
+    race.server.pass(Duration::from_secs(1));
+    assert!(!race.world.is_running(JOB));
+    assert!(!race.dir().is_cancel_kept());
+}
+
+#[test]
+fn a_cancel_that_outlasts_its_call_is_forgotten_once_it_is_carried_out() {
+    let race = Race::launched();
+    race.world.close(Gate::Cancel);
+    let cancel = race.cancel();
+    race.server.pass(Duration::from_secs(31));
+    assert!(race.answer(cancel).success);
+    assert!(race.dir().is_cancel_kept());
+    race.world.open(Gate::Cancel);
+    race.server.settle_down();
+    assert!(!race.world.is_running(JOB));
+    assert!(!race.dir().is_cancel_kept());
+}
+
+#[test]
 fn a_cancel_of_a_job_that_ended_by_itself_is_refused_with_its_status() {
     let race = Race::launched();
     race.world.finish(JOB);

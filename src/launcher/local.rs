@@ -235,13 +235,15 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
     }
 }
 
-/// The `envs` of a job config, as text.
+/// The `envs` of a job config, as the texts that Oumi 0.9 makes of them.
 fn config_envs(spec: &LaunchSpec) -> BTreeMap<String, String> {
     let envs = spec.config.document.get("envs").and_then(Value::as_object);
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        Value::Bool(true) => "True".to_owned(),
+        Value::Bool(false) => "False".to_owned(),
+        other => other.to_string(),
     };
     envs.into_iter()
         .flatten()

@@ -6,16 +6,36 @@ use crate::env_vars::Variable;
 
 /// A program was not found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the `{name}` program was not found: looked at ${variable}, on PATH and in {}; {install}, or set {variable} in the \
-     server's environment to its full path",
-    places.join(", ")
-)]
-pub struct ProgramMissing {
-    name: &'static str,
-    variable: &'static str,
-    install: &'static str,
-    places: Vec<String>,
+pub enum ProgramMissing {
+    /// The variable that names it names nothing that can be run.
+    #[error(
+        "{variable} is {named:?}, which is no program; set it in the server's environment to the full path of `{name}`, or \
+         unset it to have it looked for"
+    )]
+    Misnamed {
+        /// The program.
+        name: &'static str,
+        /// The variable.
+        variable: &'static str,
+        /// What it holds.
+        named: PathBuf,
+    },
+    /// It is nowhere.
+    #[error(
+        "the `{name}` program was not found on PATH or in {}; {install}, or set {variable} in the server's environment to its \
+         full path",
+        places.join(", ")
+    )]
+    Nowhere {
+        /// The program.
+        name: &'static str,
+        /// The variable that can name it.
+        variable: &'static str,
+        /// How to get it.
+        install: &'static str,
+        /// Where was looked, besides PATH.
+        places: Vec<String>,
+    },
 }
 
 /// Where `oumi` is: what `OUMI_MCP_OUMI` names, else on PATH, else where pip, uv, pipx and conda put it. `project` is the
@@ -51,29 +71,31 @@ fn find(
     install: &'static str,
     project: &Path,
 ) -> Result<PathBuf, ProgramMissing> {
-    let usual = usual_places(project);
-    let missing = || ProgramMissing {
-        name,
-        variable: variable.name,
-        install,
-        places: usual
-            .iter()
-            .map(|place| place.display().to_string())
-            .collect(),
-    };
-    match std::env::var_os(variable.name).filter(|value| !value.is_empty()) {
+    if let Some(named) = std::env::var_os(variable.name).filter(|value| !value.is_empty()) {
         // What was named is what is meant: nothing else is taken in its place.
-        Some(named) => which::which(named).map_err(|_| missing()),
-        None => which::which(name)
-            .ok()
-            .or_else(|| {
-                usual
-                    .iter()
-                    .map(|place| place.join(name))
-                    .find_map(|path| which::which(path).ok())
-            })
-            .ok_or_else(missing),
+        return which::which(&named).map_err(|_| ProgramMissing::Misnamed {
+            name,
+            variable: variable.name,
+            named: named.into(),
+        });
     }
+    let usual = usual_places(project);
+    which::which(name)
+        .ok()
+        .or_else(|| {
+            usual
+                .iter()
+                .find_map(|place| which::which(place.join(name)).ok())
+        })
+        .ok_or_else(|| ProgramMissing::Nowhere {
+            name,
+            variable: variable.name,
+            install,
+            places: usual
+                .iter()
+                .map(|place| place.display().to_string())
+                .collect(),
+        })
 }
 
 fn usual_places(project: &Path) -> Vec<PathBuf> {

@@ -183,7 +183,12 @@ pub fn nudge(dir: &JobDir) -> io::Result<bool> {
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Ok(false);
     };
-    Ok(is_of_job(pid, dir.path())? && kill_process(raw, Signal::USR1).is_ok())
+    if !is_of_job(pid, dir.path())? || kill_process(raw, Signal::USR1).is_err() {
+        return Ok(false);
+    }
+    // One that somebody stopped looks only once it goes on.
+    let _ = kill_process(raw, Signal::CONT);
+    Ok(true)
 }
 
 /// The supervisor itself: what `supervise <dir>` runs, until the plan has ended.

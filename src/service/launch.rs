@@ -7,8 +7,9 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
+use super::find::Found;
 use super::requests::RunRequest;
-use super::{Found, JobService, LAUNCH_WAIT, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
 use crate::config::{Config, OumiCommand};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
@@ -354,12 +355,17 @@ impl JobService {
             outcome = self.cancel_launched(settled).await;
         }
         // Where the cancel failed it stays kept: the next look at the job tries again.
-        if !matches!(outcome, LaunchOutcome::MayRun(_))
-            && let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await
-        {
-            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+        if !matches!(outcome, LaunchOutcome::MayRun(_)) {
+            self.forget_kept_cancel(job_id).await;
         }
         in_flight.evict(job_id, outcome);
+    }
+
+    /// Forgets a cancel that was kept beside a job, once it has been carried out.
+    pub(super) async fn forget_kept_cancel(&self, job_id: &str) {
+        if let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await {
+            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+        }
     }
 
     async fn launch(

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use crate::support::client::{Answer, Server};
-use crate::support::{Home, alive, kill_9, wait_until};
+use crate::support::{Home, alive, kill_9, pid, wait_until};
 
 /// The shape of torchrun: workers in sessions of their own with children, and what lost its parent. All told 7 processes.
 #[cfg(target_os = "linux")]
@@ -252,6 +253,36 @@ fn a_job_that_ends_by_itself_while_a_cancel_comes_never_reads_as_anything_else_l
         assert_eq!(answer.is_error, status["status"] == "completed");
         assert!(ended || status["status"] == "cancelled");
     }
+}
+
+#[test]
+fn a_job_that_had_ended_by_itself_when_the_cancel_came_reads_as_it_ended() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "mkdir pids; echo $$ > pids/main; while [ ! -e go ]; do sleep 0.05; done; exit 3";
+    let job_id = server.submit(home.job(run), json!({}));
+    let main = home.pids(1)[0];
+    // So that the supervisor comes to see the end and the cancel in one look.
+    let supervisor = pid(home.supervisor(&job_id)).unwrap();
+    kill_process(supervisor, Signal::STOP).unwrap();
+    home.write("go", "");
+    wait_until("the job has ended", || !alive(main));
+    let call = server.send("cancel_job", json!({ "job_id": job_id }));
+    let asked = home.job_dir(&job_id).join("end-requested");
+    wait_until("the cancel is under way", || asked.exists());
+    // The cancel lets it go on as well.
+    let _ = kill_process(supervisor, Signal::CONT);
+    let answer = server.answer("cancel_job", call);
+    assert!(
+        answer.refused().contains("`failed`"),
+        "{:#}",
+        answer.content
+    );
+    let status = server.poll(&job_id);
+    assert_eq!(
+        (&status["status"], &status["metadata"]["exit_code"]),
+        (&json!("failed"), &json!(3))
+    );
 }
 
 #[test]

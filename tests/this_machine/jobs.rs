@@ -85,6 +85,35 @@ fn a_running_job_reads_running_and_its_log_can_be_read_meanwhile() {
 }
 
 #[test]
+fn a_job_runs_in_its_working_dir_which_is_relative_to_the_client_s_folder_or_begins_at_home() {
+    let home = Home::new();
+    let elsewhere = home.root().join("elsewhere");
+    for folder in [home.project().join("sub"), elsewhere.clone()] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let mut server = Server::start(&home);
+    for (working_dir, is) in [
+        ("sub", home.project().join("sub")),
+        ("..", home.root().to_owned()),
+        (elsewhere.to_str().unwrap(), elsewhere.clone()),
+        ("~/elsewhere", elsewhere.clone()),
+        ("~", home.root().to_owned()),
+    ] {
+        home.write(
+            "job.yaml",
+            &format!("working_dir: \"{working_dir}\"\nrun: pwd -P"),
+        );
+        let job_id = server.submit("job.yaml", json!({}));
+        server.wait_done(&job_id);
+        assert_eq!(
+            server.log(&job_id),
+            is.display().to_string(),
+            "{working_dir}"
+        );
+    }
+}
+
+#[test]
 fn a_job_that_fails_reads_failed_with_its_exit_code() {
     let home = Home::new();
     let mut server = Server::start(&home);

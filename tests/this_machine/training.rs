@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::client::Server;
-use crate::support::{Home, executable};
+use crate::support::{Home, executable, skipped};
 
 /// An `oumi` that writes down how it was run, one line a fact.
 const FAKE: &str = r#"#!/bin/sh
@@ -83,11 +83,32 @@ fn every_command_runs_its_subcommand() {
 }
 
 #[test]
-fn a_missing_oumi_is_said_at_submission_with_what_to_set() {
+fn a_variable_that_names_no_program_is_said_with_what_it_holds() {
     let home = Home::new();
     home.write("train.yaml", "model: {}");
-    let missing = home.root().join("none/oumi");
-    let mut server = Server::start_with(&home, &[("OUMI_MCP_OUMI", missing.to_str().unwrap())]);
+    let missing = home.root().join("none/oumi").display().to_string();
+    let mut server = Server::start_with(&home, &[("OUMI_MCP_OUMI", &missing)]);
+    let arguments = server.launch("train.yaml", json!({}));
+    let answer = server.call("run_job", arguments);
+    let error = answer.refused();
+    assert!(
+        error.contains("OUMI_MCP_OUMI") && error.contains(&missing),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_missing_oumi_is_said_at_submission_with_where_was_looked_and_what_to_set() {
+    // Outside the home of the test.
+    let elsewhere = ["/opt/homebrew/bin", "/usr/local/bin", "/opt/conda/bin"];
+    let installed = |folder: &&str| std::path::Path::new(folder).join("oumi").exists();
+    if let Some(folder) = elsewhere.iter().find(|folder| installed(folder)) {
+        skipped(&format!("this machine has an oumi in {folder}"));
+        return;
+    }
+    let home = Home::new();
+    home.write("train.yaml", "model: {}");
+    let mut server = Server::start(&home);
     let arguments = server.launch("train.yaml", json!({}));
     let answer = server.call("run_job", arguments);
     let error = answer.refused();

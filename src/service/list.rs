@@ -1,0 +1,211 @@
+//! Every job in one answer, and the records that are let go when they are old.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use serde_json::Value;
+
+use super::JobService;
+use super::answers::{JobAnswer, JobRow, ListAnswer};
+use super::requests::{ListRequest, StatusFilter};
+use crate::launcher::local::LOCAL;
+use crate::launcher::{JobIdentity, JobStatus, LauncherError, Listing};
+use crate::registry::{JobRecord, expired};
+
+impl JobService {
+    /// Every job, and what could not be found out.
+    pub async fn list(&self, request: ListRequest) -> ListAnswer {
+        // Asked for before the registry is read: a job that is recorded only now cannot be missed in it.
+        let under_way = self.inner.in_flight.recorded();
+        let records = match self.inner.registry.records().await {
+            Ok(records) => records,
+            Err(error) => return ListAnswer::failure(error.to_string()),
+        };
+        for job_id in under_way {
+            if !records.iter().any(|record| record.job_id == job_id) {
+                self.inner.in_flight.forget(&job_id);
+            }
+        }
+        self.take_up(&records).await;
+        let mut warnings = self.registry_warnings(&records).await;
+        let listings = self.listings(&records).await;
+        let mut done = HashMap::new();
+        let mut rows: Vec<(String, JobRow)> = Vec::new();
+        for (known, listing) in listings {
+            match listing {
+                Ok(listing) => {
+                    warnings.extend(listing.warnings);
+                    for job in listing.jobs {
+                        let record = records
+                            .iter()
+                            .find(|record| same_job(record, &job.identity));
+                        if let Some(record) = record {
+                            done.insert(record.job_id.clone(), job.status.is_done);
+                        }
+                        rows.push(row(record, &job.identity, &job.status));
+                    }
+                }
+                Err(LauncherError::ProgramMissing(error)) => {
+                    // What this machine cannot reach cannot be running for it: such records may grow old.
+                    done.extend(known.iter().map(|identity| (identity.job_id.clone(), true)));
+                    warnings.extend(unasked(&known, &error));
+                }
+                Err(error) => warnings.extend(unasked(&known, &error.to_string())),
+            }
+        }
+        let pruned = self.prune(&records, &done).await;
+        rows.retain(|(_, row)| {
+            !pruned.contains(&row.job_id)
+                && match request.status {
+                    StatusFilter::All => true,
+                    StatusFilter::Running => !row.is_done,
+                    StatusFilter::Completed => row.is_done,
+                }
+        });
+        rows.sort_by(|(one, _), (other, _)| other.cmp(one));
+        ListAnswer {
+            jobs: rows.into_iter().map(|(_, row)| row).collect(),
+            warnings,
+            ..ListAnswer::default()
+        }
+    }
+
+    /// Asks every launcher, side by side, for the jobs it has.
+    async fn listings(
+        &self,
+        records: &[JobRecord],
+    ) -> Vec<(Vec<JobIdentity>, Result<Listing, LauncherError>)> {
+        let mut asked = tokio::task::JoinSet::new();
+        for (at, launcher) in self.inner.launchers.iter().cloned().enumerate() {
+            let known: Vec<JobIdentity> = records
+                .iter()
+                .filter(|record| launcher.clouds().contains(&record.cloud.as_str()))
+                .map(JobRecord::identity)
+                .collect();
+            asked.spawn(async move {
+                let listing = launcher.list(&known).await;
+                (at, known, listing)
+            });
+        }
+        let mut listings = asked.join_all().await;
+        listings.sort_by_key(|(at, ..)| *at);
+        listings
+            .into_iter()
+            .map(|(_, known, listing)| (known, listing))
+            .collect()
+    }
+
+    async fn registry_warnings(&self, records: &[JobRecord]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        match self.inner.registry.put_aside().await {
+            Ok(files) => warnings.extend(files.iter().map(|file| {
+                format!(
+                    "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside \
+                     as {}; remove that file to end this warning",
+                    file.display()
+                )
+            })),
+            Err(error) => warnings.push(error.to_string()),
+        }
+        let served = |cloud: &str| self.launcher(cloud).is_ok();
+        let unserved: BTreeSet<&str> = records
+            .iter()
+            .map(|record| record.cloud.as_str())
+            .filter(|cloud| !served(cloud))
+            .collect();
+        for cloud in unserved {
+            let jobs = records
+                .iter()
+                .filter(|record| record.cloud == cloud)
+                .map(|record| record.job_id.as_str());
+            warnings.push(format!(
+                "not asked about: {}, on cloud {cloud:?}, which is not served here",
+                jobs.collect::<Vec<_>>().join(", ")
+            ));
+        }
+        warnings
+    }
+
+    /// Removes the records that are too old or too many, but none of a job that may still run. `done` is what is known of
+    /// the jobs already; only jobs on this machine are asked about here, since others take long to answer.
+    pub(super) async fn prune(
+        &self,
+        records: &[JobRecord],
+        done: &HashMap<String, bool>,
+    ) -> HashSet<String> {
+        let mut gone = Vec::new();
+        for record in expired(records, chrono::Utc::now()) {
+            let is_done = match done.get(&record.job_id) {
+                Some(is_done) => *is_done,
+                None if record.cloud == LOCAL => self.is_done_here(record).await,
+                None => false,
+            };
+            if is_done && !self.inner.in_flight.contains(&record.job_id) {
+                gone.push(record.clone());
+            }
+        }
+        let ids = gone.iter().map(|record| record.job_id.clone()).collect();
+        match self.inner.registry.remove(gone).await {
+            Ok(()) => ids,
+            Err(error) => {
+                tracing::warn!(%error, "cannot prune the registry");
+                HashSet::new()
+            }
+        }
+    }
+
+    async fn is_done_here(&self, record: &JobRecord) -> bool {
+        let Ok(launcher) = self.launcher(&record.cloud) else {
+            return false;
+        };
+        match launcher.status(&record.identity()).await {
+            Ok(status) => status.is_done,
+            Err(error) => matches!(error, LauncherError::NotFound(_)),
+        }
+    }
+}
+
+fn same_job(record: &JobRecord, identity: &JobIdentity) -> bool {
+    if identity.job_id.is_empty() {
+        record.cloud == identity.cloud
+            && record.cluster_name == identity.cluster
+            && record.oumi_job_id == identity.oumi_job_id
+    } else {
+        record.job_id == identity.job_id
+    }
+}
+
+/// A row, and what it is sorted by.
+fn row(record: Option<&JobRecord>, identity: &JobIdentity, status: &JobStatus) -> (String, JobRow) {
+    let text = |field: fn(&JobRecord) -> &String| {
+        record.map_or_else(String::new, |record| field(record).clone())
+    };
+    let row = JobRow {
+        job_id: record.map_or_else(
+            || identity.oumi_job_id.clone(),
+            |record| record.job_id.clone(),
+        ),
+        command: text(|record| &record.command),
+        status: status.status.clone(),
+        cloud: identity.cloud.clone(),
+        cluster: identity.cluster.clone(),
+        model_name: text(|record| &record.model_name),
+        is_done: status.is_done,
+        autostop_minutes: status
+            .metadata
+            .get("autostop_minutes")
+            .and_then(Value::as_u64),
+        hourly_price: status.metadata.get("hourly_price").and_then(Value::as_f64),
+    };
+    let submitted = record
+        .and_then(JobRecord::submitted_at)
+        .map_or_else(String::new, |time| time.to_rfc3339());
+    (submitted, row)
+}
+
+fn unasked(known: &[JobIdentity], error: &str) -> Option<String> {
+    let ids: Vec<&str> = known
+        .iter()
+        .map(|identity| identity.job_id.as_str())
+        .collect();
+    (!ids.is_empty()).then(|| format!("not asked about: {}; {error}", ids.join(", ")))
+}
