@@ -461,10 +461,11 @@ fn cancel_step(
     if !asked || (force && dir.end_request().map_err(failed)? != Some(request)) {
         dir.request_end(request).map_err(failed)?;
     }
-    if supervisor::nudge(dir) {
+    if supervisor::nudge(dir).map_err(failed)? {
         let processes = Processes::look(false).map_err(failed)?;
         return Ok(CancelStep::Left(
             dir.supervisor_pid()
+                .map_err(failed)?
                 .map_or(0, |pid| processes.descendants(pid).len()),
         ));
     }
@@ -500,11 +501,12 @@ fn after_the_end(
     ending: &mut Ending,
 ) -> Result<CancelStep, LauncherError> {
     let mut left = HashSet::new();
-    if dir.is_locked().unwrap_or(false) {
+    if dir.is_locked().map_err(LauncherError::failed)? {
         left = Processes::look(true)
             .map_err(LauncherError::failed)?
             .of_job(dir.path());
-        left.retain(|pid| Some(*pid) != dir.supervisor_pid());
+        let supervisor = dir.supervisor_pid().map_err(LauncherError::failed)?;
+        left.retain(|pid| Some(*pid) != supervisor);
     }
     if force && !left.is_empty() {
         ending.signal(&left, true);
