@@ -270,7 +270,8 @@ fn a_job_that_had_ended_by_itself_when_the_cancel_came_reads_as_it_ended() {
     let call = server.send("cancel_job", json!({ "job_id": job_id }));
     let asked = home.job_dir(&job_id).join("end-requested");
     wait_until("the cancel is under way", || asked.exists());
-    kill_process(supervisor, Signal::CONT).unwrap();
+    // The cancel lets it go on as well.
+    let _ = kill_process(supervisor, Signal::CONT);
     let answer = server.answer("cancel_job", call);
     assert!(
         answer.refused().contains("`failed`"),

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::client::Server;
-use crate::support::{Home, executable};
+use crate::support::{Home, executable, skipped};
 
 /// An `oumi` that writes down how it was run, one line a fact.
 const FAKE: &str = r#"#!/bin/sh
@@ -103,7 +103,7 @@ fn a_missing_oumi_is_said_at_submission_with_where_was_looked_and_what_to_set() 
     let elsewhere = ["/opt/homebrew/bin", "/usr/local/bin", "/opt/conda/bin"];
     let installed = |folder: &&str| std::path::Path::new(folder).join("oumi").exists();
     if let Some(folder) = elsewhere.iter().find(|folder| installed(folder)) {
-        println!("skipped: this machine has an oumi in {folder}");
+        skipped(&format!("this machine has an oumi in {folder}"));
         return;
     }
     let home = Home::new();
