@@ -42,8 +42,9 @@ const GOES_ON_FOR: Duration = Duration::from_secs(30 * 60);
 /// The first and the longest wait before the job of such a launch is looked for again.
 const FIRST_LOOK_AGAIN: Duration = Duration::from_secs(2);
 const LAST_LOOK_AGAIN: Duration = Duration::from_secs(60);
-/// How wrong a cluster's clock may be.
+/// How wrong a cluster's clock may be, and how soon after a launch its cluster can at best have been made anew.
 const CLOCK_SLACK: Duration = Duration::from_secs(60 * 60);
+const MADE_ANEW_AFTER: Duration = Duration::from_secs(60);
 /// How long stopping or deleting a cluster may take.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(900);
 
@@ -694,7 +695,7 @@ fn came_after(job: &QueuedJob, trace: &Trace) -> bool {
     let slack = if job.job_name == trace.name {
         CLOCK_SLACK
     } else {
-        Duration::ZERO
+        MADE_ANEW_AFTER
     };
     let may_come = if trace.said_id {
         slack

@@ -272,7 +272,10 @@ fn a_job_of_the_same_name_that_was_there_before_is_not_taken_for_one_whose_launc
     Moment::InTheMiddle.reach(&world).kill_9();
     kill_the_launch(&world);
     let mut server = world.server();
-    server.call("cancel_job", json!({ "job_id": "a" }));
+    ask_to_cancel(&world, &mut server);
+    wait_until("the cluster was asked", || {
+        !world.cloud.calls_of(&["sky", "queue"]).is_empty()
+    });
     assert_eq!(world.cloud.job_status("a", "1").as_deref(), Some("RUNNING"));
     world.age("a", 3600);
     server.kill_9();

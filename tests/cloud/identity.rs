@@ -195,7 +195,7 @@ fn a_job_whose_cluster_was_made_anew_is_not_the_job_that_has_its_id_now() {
         "down_cluster",
         json!({ "cloud": "aws", "cluster_name": "dev", "confirm": true, "user_confirmation": "DOWN" }),
     ).ok();
-    world.age(&old, 60);
+    world.age(&old, 120);
     let new = server.submit("job.yaml", dev("new"));
     assert_eq!(how(&server.poll(&new)), ("RUNNING", "RUNNING", false));
     assert_eq!(server.poll(&new)["oumi_job_id"], "1");
@@ -232,7 +232,7 @@ fn a_job_by_hand_on_a_cluster_that_was_made_anew_is_not_the_old_job_of_that_id()
     let asked = json!({ "cloud": "aws", "cluster_name": "dev", "job_name": "old" });
     let old = server.submit("job.yaml", asked);
     world.cloud.lose_cluster("dev");
-    world.age(&old, 60);
+    world.age(&old, 120);
     world.cloud.add_cluster("dev", "AWS", "UP");
     world.add_job_now("dev", "1", "by-hand");
     assert_eq!(how(&server.poll(&old)), ("cluster_gone", "UNKNOWN", true));

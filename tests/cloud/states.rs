@@ -470,3 +470,28 @@ fn a_cancel_that_fails_is_an_error_with_the_reason_and_says_that_the_job_may_run
         answer.refused()
     );
 }
+
+#[test]
+fn a_job_that_slurm_has_forgotten_is_not_found_and_the_list_says_so() {
+    let world = World::new();
+    world.know(&[("a", "slurm", SLURM, "1")]);
+    world.cloud.add_job(SLURM, "2", "foreign", "RUNNING");
+    let mut server = world.server();
+    let answer = server.call("poll_status", json!({ "job_id": "a" }));
+    assert!(
+        answer.refused().contains("list_jobs"),
+        "{}",
+        answer.refused()
+    );
+    assert_eq!(answer["status"], "not_found");
+    server.cancel("a", false).refused();
+    let (ids, list) = server.list("all");
+    assert_eq!(ids, ["2"]);
+    assert!(warnings(&list).contains("job a"), "{:#}", list.content);
+    assert!(
+        world
+            .cloud
+            .calls_of(&["oumi", "launch", "cancel"])
+            .is_empty()
+    );
+}

@@ -53,7 +53,8 @@ impl Place {
 }
 
 /// Waits for the test, and ends with its place.
-const GATE: &str = "echo begun >>begun; while [ -d . ] && ! [ -e open ]; do sleep 0.02; done;";
+const GATE: &str =
+    "echo begun >>begun; while [ -d \"$PWD\" ] && ! [ -e open ]; do sleep 0.02; done;";
 
 /// Who is dead and not yet reaped does not live.
 fn alive(pid: &str) -> bool {
@@ -175,7 +176,7 @@ async fn who_asks_after_a_change_gets_no_answer_from_before_it() {
     let (place, cli) = (Place::new(), Cli::default());
     // It looks first, and takes its time to say what it saw.
     let script = "seen=$(cat state); echo begun >>begun; \
-                  while [ -d . ] && ! [ -e open-$seen ]; do sleep 0.02; done; echo $seen";
+                  while [ -d \"$PWD\" ] && ! [ -e open-$seen ]; do sleep 0.02; done; echo $seen";
     let question = place.question(script, LONG);
     std::fs::write(place.path().join("state"), "before").unwrap();
     let ask = || {
@@ -249,7 +250,8 @@ async fn of_a_log_and_of_a_change_what_was_said_by_the_deadline_is_the_answer() 
 async fn a_daemon_that_was_left_behind_and_holds_the_pipe_is_not_waited_for_and_lives_on() {
     let (place, cli) = (Place::new(), Cli::default());
     let begun = std::time::Instant::now();
-    let script = "sleep 60 & echo $! >pid; echo said; exit 3";
+    let script =
+        "(while [ -d \"$PWD\" ]; do echo beat >>beats; sleep 0.02; done) & echo said; exit 3";
     let output = cli.ask(place.question(script, LONG), LONG).await.unwrap();
     assert_eq!(
         (output.stdout.as_str(), output.code, output.timed_out),
@@ -260,10 +262,13 @@ async fn a_daemon_that_was_left_behind_and_holds_the_pipe_is_not_waited_for_and_
         "{:?}",
         begun.elapsed()
     );
-    let pid = place.lines("pid").remove(0);
-    assert!(alive(&pid));
-    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
-    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    // It ends with its place.
+    let beats = place.lines("beats").len();
+    place
+        .until("it lives on", |place| {
+            place.lines("beats").len() > beats + 2
+        })
+        .await;
 }
 
 #[tokio::test]
