@@ -284,12 +284,12 @@ where
 }
 
 /// An answer without what a terminal obeys: whoever shows it must not be led by what a job, a launcher or a config says.
-/// Newlines and tabs only lay out text.
+/// Newlines and tabs only lay out text. A mark is left, since a name without a part of it would be another's.
 fn without_controls(value: Value) -> Value {
+    let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
     let clean = |text: String| {
-        let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
         if text.contains(obeyed) {
-            text.replace(obeyed, "")
+            text.replace("\r\n", "\n").replace(obeyed, "\u{fffd}")
         } else {
             text
         }
