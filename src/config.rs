@@ -220,12 +220,36 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
         // `.inf` is a value that Oumi takes, and none that JSON has.
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
         with_snippet: false,
+        // Real configs have some hundred values; these keep a bomb within a second and some megabytes.
+        budget: serde_saphyr::budget! {
+            max_events: 40_000,
+            max_nodes: 20_000,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
+            max_merge_keys: 1_000,
+            max_recorded_anchor_events: 40_000,
+            max_recorded_anchor_bytes: 4 * 1024 * 1024,
+            max_total_scalar_bytes: 4 * 1024 * 1024,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 40_000,
+        },
+        // A tag such as `!!python/object/apply:os.system` asks whoever reads the file to run something: Oumi refuses it too,
+        // and shown without its tag it would look like plain text to the person who is asked to agree.
+        reject_unsupported_tags: true,
     };
     match serde_saphyr::from_str_with_options::<Value>(text, options) {
         Ok(Value::Object(document)) => Ok(document),
         Ok(Value::Null) => Err("it is empty".to_owned()),
         Ok(_) => Err("its root is not a mapping of keys to values".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => {
+            let reason = error.to_string();
+            Err(if reason.starts_with("budget breached") {
+                format!("it holds more than a config does, its aliases written out ({reason})")
+            } else {
+                reason
+            })
+        }
     }
 }
 

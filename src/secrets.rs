@@ -69,6 +69,9 @@ pub fn is_secret_name(name: &str) -> bool {
 pub struct Fingerprints {
     salt: String,
     known: BTreeSet<Fingerprint>,
+    /// They could not be read: any text may hold a secret.
+    #[serde(skip)]
+    unreadable: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -92,11 +95,31 @@ impl Fingerprints {
                 digest: digest(&salt, value.as_bytes()),
             })
             .collect();
-        Self { salt, known }
+        Self {
+            salt,
+            known,
+            unreadable: false,
+        }
+    }
+
+    /// Those of a job that could not be read: of its texts nothing is shown.
+    pub fn unreadable() -> Self {
+        Self {
+            unreadable: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether nothing can be shown, since nobody can tell what is secret in it.
+    pub fn hides_all(&self) -> bool {
+        self.unreadable
     }
 
     /// `text` with these values, the secrets of this process's own environment, and what looks like a token hidden.
     pub fn hide(&self, text: &str) -> String {
+        if self.unreadable {
+            return "(not shown: which values of the job are secret cannot be read)".to_owned();
+        }
         let mut hidden = self.hide_known(text);
         for value in of_this_process() {
             if hidden.contains(&value) {

@@ -276,10 +276,33 @@ where
             true,
         ),
     };
+    let content = without_controls(content);
     let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
     result.structured_content = Some(content);
     result.is_error = Some(is_error);
     result
+}
+
+/// An answer without what a terminal obeys: whoever shows it must not be led by what a job, a launcher or a config says.
+/// Newlines and tabs only lay out text.
+fn without_controls(value: Value) -> Value {
+    let clean = |text: String| {
+        let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
+        if text.contains(obeyed) {
+            text.replace(obeyed, "")
+        } else {
+            text
+        }
+    };
+    match value {
+        Value::String(text) => Value::String(clean(text)),
+        Value::Array(items) => items.into_iter().map(without_controls).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, field)| (clean(name), without_controls(field)))
+            .collect(),
+        other => other,
+    }
 }
 
 /// Arguments as a request, or a sentence that says which field, what was given and what is allowed. A `null` counts as

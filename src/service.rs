@@ -133,7 +133,11 @@ impl JobService {
                     state: status.state,
                     is_done: status.is_done,
                     log_file: status.log_file,
-                    warnings: status.warnings,
+                    warnings: status
+                        .warnings
+                        .iter()
+                        .map(|warning| secrets.hide(warning))
+                        .collect(),
                     metadata,
                     ..known
                 }
@@ -146,7 +150,7 @@ impl JobService {
                 };
                 PollAnswer {
                     status: status.to_owned(),
-                    error: Some(error.to_string()),
+                    error: Some(secrets.hide(&error.to_string())),
                     ..known
                 }
             }
@@ -188,6 +192,14 @@ impl JobService {
             job_id: found.identity.job_id,
             ..asked
         };
+        if secrets.hides_all() {
+            let error = "the log is not shown: which values of the job are secret cannot be read from secrets.json in its \
+                         folder; read the log there yourself";
+            return LogsAnswer {
+                error: Some(error.to_owned()),
+                ..asked
+            };
+        }
         match read {
             Ok(tail) => LogsAnswer {
                 success: true,
@@ -238,7 +250,7 @@ impl JobService {
             .flatten()
             .unwrap_or_else(|error| {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
-                Fingerprints::default()
+                Fingerprints::unreadable()
             })
     }
 

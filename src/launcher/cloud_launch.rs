@@ -338,11 +338,11 @@ fn look(dir: &JobDir) -> io::Result<Look> {
     let output = end_of(dir)?;
     // A daemon of the launcher may hold the lock for ever. It is the launcher that counts, and once it has said that the job
     // is on its cluster, and its supervisor is gone, nothing more is to be waited for.
-    let supervised = || {
-        dir.supervisor_pid()
-            .is_none_or(|pid| is_of_job(pid, dir.path()))
+    let supervised = || match dir.supervisor_pid()? {
+        Some(pid) => is_of_job(pid, dir.path()),
+        None => Ok(true),
     };
-    let alive = locked && (output::oumi::launched(&output).is_none() || supervised());
+    let alive = locked && (output::oumi::launched(&output).is_none() || supervised()?);
     let failed = match std::fs::read_to_string(failure_path(dir)) {
         Ok(reason) => Some(reason),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,

@@ -280,12 +280,15 @@ impl JobDir {
     }
 
     /// The pid that the supervisor wrote down. Whether it still is the supervisor is for the caller to find out.
-    pub fn supervisor_pid(&self) -> Option<u32> {
-        fs::read_to_string(self.supervisor_path())
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn supervisor_pid(&self) -> io::Result<Option<u32>> {
+        match fs::read_to_string(self.supervisor_path()) {
+            Ok(text) => Ok(text.trim().parse().ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes down the supervisor's pid.

@@ -456,13 +456,16 @@ fn cancel_step(
     if !dir.exists() {
         return Ok(CancelStep::Over(already_done(&lost())));
     }
-    if !asked {
-        dir.request_end(EndRequest { force }).map_err(failed)?;
+    let request = EndRequest { force };
+    // A plain cancel at the same time may have written over a forced one.
+    if !asked || (force && dir.end_request().map_err(failed)? != Some(request)) {
+        dir.request_end(request).map_err(failed)?;
     }
-    if supervisor::nudge(dir) {
+    if supervisor::nudge(dir).map_err(failed)? {
         let processes = Processes::look(false).map_err(failed)?;
         return Ok(CancelStep::Left(
             dir.supervisor_pid()
+                .map_err(failed)?
                 .map_or(0, |pid| processes.descendants(pid).len()),
         ));
     }
@@ -498,11 +501,12 @@ fn after_the_end(
     ending: &mut Ending,
 ) -> Result<CancelStep, LauncherError> {
     let mut left = HashSet::new();
-    if dir.is_locked().unwrap_or(false) {
+    if dir.is_locked().map_err(LauncherError::failed)? {
         left = Processes::look(true)
             .map_err(LauncherError::failed)?
             .of_job(dir.path());
-        left.retain(|pid| Some(*pid) != dir.supervisor_pid());
+        let supervisor = dir.supervisor_pid().map_err(LauncherError::failed)?;
+        left.retain(|pid| Some(*pid) != supervisor);
     }
     if force && !left.is_empty() {
         ending.signal(&left, true);
@@ -547,5 +551,23 @@ fn still_stopping(left: usize, force: bool) -> CancelOutcome {
             "it was asked to stop, and {processes} still there after {} s; {next}",
             CANCEL_WAIT.as_secs()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forced_cancel_is_not_undone_by_a_plain_one_at_the_same_time() {
+        let parent = tempfile::tempdir().unwrap();
+        let (dir, _lock) = JobDir::create(parent.path().join("job")).unwrap();
+        let forced = EndRequest { force: true };
+        cancel_step(&dir, true, false, &mut Ending::default()).unwrap();
+        assert_eq!(dir.end_request().unwrap(), Some(forced));
+        // The plain one was asked for earlier, and is only now written.
+        dir.request_end(EndRequest { force: false }).unwrap();
+        cancel_step(&dir, true, true, &mut Ending::default()).unwrap();
+        assert_eq!(dir.end_request().unwrap(), Some(forced));
     }
 }

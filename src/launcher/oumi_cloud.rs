@@ -107,6 +107,17 @@ impl OumiCloudLauncher {
                     .push(format!("job {}: {error}", identity.job_id)),
             }
         }
+        // A registry may have been written by anyone: what is no name is no argument.
+        let (settled, odd): (Vec<_>, Vec<_>) = settled
+            .into_iter()
+            .partition(|identity| check(identity).is_ok());
+        for identity in odd {
+            if let Err(error) = check(identity) {
+                listing
+                    .warnings
+                    .push(format!("job {}: {error}", identity.job_id));
+            }
+        }
         let mut asked = tokio::task::JoinSet::new();
         let clouds: BTreeSet<&str> = settled
             .iter()

@@ -173,19 +173,22 @@ async fn first_line(stdout: tokio::process::ChildStdout) -> io::Result<String> {
 }
 
 /// Tells the supervisor of `dir` to look at what was asked of it. False when there is none any more.
-pub fn nudge(dir: &JobDir) -> bool {
-    let Some(pid) = dir.supervisor_pid() else {
-        return false;
+///
+/// # Errors
+/// When that cannot be found out.
+pub fn nudge(dir: &JobDir) -> io::Result<bool> {
+    let Some(pid) = dir.supervisor_pid()? else {
+        return Ok(false);
     };
     let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return false;
+        return Ok(false);
     };
-    if !is_of_job(pid, dir.path()) || kill_process(raw, Signal::USR1).is_err() {
-        return false;
+    if !is_of_job(pid, dir.path())? || kill_process(raw, Signal::USR1).is_err() {
+        return Ok(false);
     }
     // One that somebody stopped looks only once it goes on.
     let _ = kill_process(raw, Signal::CONT);
-    true
+    Ok(true)
 }
 
 /// The supervisor itself: what `supervise <dir>` runs, until the plan has ended.

@@ -10,6 +10,7 @@ use super::requests::{ListRequest, StatusFilter};
 use crate::launcher::local::LOCAL;
 use crate::launcher::{JobIdentity, JobStatus, LauncherError, Listing};
 use crate::registry::{JobRecord, expired};
+use crate::secrets::Fingerprints;
 
 impl JobService {
     /// Every job, and what could not be found out.
@@ -64,7 +65,11 @@ impl JobService {
         rows.sort_by(|(one, _), (other, _)| other.cmp(one));
         ListAnswer {
             jobs: rows.into_iter().map(|(_, row)| row).collect(),
-            warnings,
+            // What a launcher said is in some of them.
+            warnings: warnings
+                .iter()
+                .map(|warning| Fingerprints::default().hide(warning))
+                .collect(),
             ..ListAnswer::default()
         }
     }

@@ -13,17 +13,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 bin=${BIN:-$here/../../target/debug/oumi-mcp-server}
 [ -x "$bin" ] || { echo "error: $bin is not there; run cargo build first, or set BIN" >&2; exit 1; }
 bin=$(cd "$(dirname "$bin")" && pwd)/$(basename "$bin")
-venv=${OUMI_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/oumi-mcp-server-real}
+venv=$("$here/venv.sh")
 # Without compiled bytecode every start of oumi takes twice as long.
 unset PYTHONDONTWRITEBYTECODE
-
-if [ -z "${OUMI_VENV:-}" ] && [ ! -e "$venv/whole" ]; then
-  echo "installing oumi into $venv"
-  rm -rf "$venv"
-  python3 -m venv "$venv"
-  "$venv/bin/pip" install --quiet -r "$here/requirements.txt"
-  touch "$venv/whole"
-fi
-[ -x "$venv/bin/oumi" ] || { echo "error: $venv/bin/oumi is not there" >&2; exit 1; }
 
 exec "$venv/bin/python" "$here/local.py" "$bin" "$venv"

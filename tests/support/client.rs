@@ -205,8 +205,32 @@ impl Server {
             .unwrap();
     }
 
+    /// Calls a tool of a server that may be killed meanwhile; false when it is dead already.
+    pub fn send_if_alive(&mut self, tool: &str, arguments: Value) -> Option<u64> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let params = json!({ "name": tool, "arguments": arguments });
+        let message =
+            json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params });
+        let stdin = self.stdin.as_mut()?;
+        let written = writeln!(stdin, "{message}").and_then(|()| stdin.flush());
+        written.ok().map(|()| id)
+    }
+
+    /// The answer of a call, unless the server died before it gave one.
     #[track_caller]
-    fn result(&mut self, id: u64) -> Value {
+    pub fn answer_if_any(&mut self, id: u64) -> Option<Answer> {
+        let message = self.message(id)?;
+        assert!(message.get("error").is_none(), "{message}");
+        Some(Answer {
+            content: message["result"]["structuredContent"].clone(),
+            is_error: message["result"]["isError"].as_bool().unwrap(),
+        })
+    }
+
+    /// The message that answers a request; nothing when the server died before it said it.
+    #[track_caller]
+    fn message(&mut self, id: u64) -> Option<Value> {
         let deadline = Instant::now() + DEADLINE;
         while !self.early.contains_key(&id) {
             match self
@@ -221,12 +245,17 @@ impl Server {
                 }
                 Ok(Err(line)) => panic!("this on stdout is not JSON-RPC: {line}"),
                 Err(RecvTimeoutError::Timeout) => panic!("no answer within {DEADLINE:?}"),
-                Err(RecvTimeoutError::Disconnected) => {
-                    panic!("the server closed its stdout; it logged: {}", self.stderr())
-                }
+                Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
-        let message = self.early.remove(&id).unwrap();
+        self.early.remove(&id)
+    }
+
+    #[track_caller]
+    fn result(&mut self, id: u64) -> Value {
+        let message = self.message(id).unwrap_or_else(|| {
+            panic!("the server closed its stdout; it logged: {}", self.stderr())
+        });
         assert!(message.get("error").is_none(), "{message}");
         message["result"].clone()
     }

@@ -129,7 +129,7 @@ impl Home {
     }
 
     /// Everything that runs with this data folder in its environment (servers, supervisors, jobs), and what they started.
-    fn running(&self) -> HashSet<u32> {
+    pub fn running(&self) -> HashSet<u32> {
         let mark = format!("{}={}", env_vars::HOME.name, self.data().display());
         let kind = ProcessRefreshKind::nothing()
             .without_tasks()

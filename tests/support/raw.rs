@@ -1,11 +1,8 @@
 //! A client that says what it likes: bytes in, lines out, over the pipes of the built server.
 
-#![allow(dead_code)]
-
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -108,9 +105,9 @@ impl Raw {
         Pid::from_child(&self.child)
     }
 
-    /// What it logged.
+    /// What it logged, if that goes into a file.
     pub fn stderr(&self) -> String {
-        fs::read_to_string(self.home.path().join("stderr")).unwrap()
+        fs::read_to_string(self.home.path().join("stderr")).unwrap_or_default()
     }
 
     /// The stdin itself, for a thread that may have to wait.
@@ -287,11 +284,6 @@ impl Raw {
             }
             assert!(Instant::now() < deadline, "the job does not start: {log}");
         }
-    }
-
-    /// A folder of the project that jobs run in.
-    pub fn home(&self) -> PathBuf {
-        self.home.path().to_owned()
     }
 
     pub fn signal(&self, signal: Signal) {
