@@ -207,7 +207,7 @@ impl JobService {
                 log_file: tail.log_file,
                 logs: secrets.hide(&tail.text),
                 truncated: tail.truncated,
-                message: tail.message.unwrap_or_else(|| match (tail.lines, tail.truncated) {
+                message: tail.message.map(|message| secrets.hide(&message)).unwrap_or_else(|| match (tail.lines, tail.truncated) {
                     (0, false) if lines > 0 => "nothing has been logged yet".to_owned(),
                     (_, true) => "the end of the log; what stood before was left out, the whole is in log_file".to_owned(),
                     _ => String::new(),

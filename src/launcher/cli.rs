@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -53,7 +53,7 @@ impl Asked {
             // A run waits for its turn, and is then bounded itself.
             Self::AtLeisure => cli.ask(question, Duration::MAX).await,
             Self::Anew => cli
-                .run(&question)
+                .run_in_slot(&question)
                 .await
                 .and_then(|output| output.in_time(&question)),
         };
@@ -223,11 +223,22 @@ impl Cli {
         }
     }
 
-    /// Runs a program that changes something, for this caller alone.
+    /// What is asked from now on is asked anew: an answer that was on its way before a change does not show it.
+    pub fn forget(&self) {
+        self.asked().clear();
+    }
+
+    /// Runs a program that changes something, for this caller alone. What was asked before is forgotten then.
     ///
     /// # Errors
     /// As [`ask`](Self::ask), but for a program that goes on after its deadline: what it printed by then is its output.
     pub async fn run(&self, question: &Question) -> Result<Output, CliError> {
+        let ran = self.run_in_slot(question).await;
+        self.forget();
+        ran
+    }
+
+    async fn run_in_slot(&self, question: &Question) -> Result<Output, CliError> {
         // The semaphore is never closed.
         let _slot = self
             .slots
@@ -237,8 +248,13 @@ impl Cli {
         run(question).await
     }
 
+    fn asked(&self) -> MutexGuard<'_, HashMap<Question, UnderWay>> {
+        // No code under this lock can leave the map half-changed.
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn under_way(&self, question: Question) -> watch::Receiver<Option<Outcome>> {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked();
         asked.retain(|_, asked| {
             asked
                 .unclaimed_since
@@ -258,15 +274,20 @@ impl Cli {
         let cli = self.clone();
         tokio::spawn(async move {
             let ran = cli
-                .run(&question)
+                .run_in_slot(&question)
                 .await
                 .and_then(|output| output.in_time(&question));
-            let mut asked = cli.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut asked = cli.asked();
             // One receiver is the map's own.
-            if sender.receiver_count() > 1 {
-                asked.remove(&question);
-            } else if let Some(unclaimed) = asked.get_mut(&question) {
-                unclaimed.unclaimed_since = Some(Instant::now());
+            let is_waited_for = sender.receiver_count() > 1;
+            // It may have been forgotten, and asked anew.
+            let known = asked
+                .get_mut(&question)
+                .filter(|known| known.outcome.same_channel(&sender.subscribe()));
+            match known {
+                Some(_) if is_waited_for => drop(asked.remove(&question)),
+                Some(known) => known.unclaimed_since = Some(Instant::now()),
+                None => {}
             }
             sender.send_replace(Some(ran));
         });
@@ -275,7 +296,7 @@ impl Cli {
 
     /// An answer that was kept is given once: the next to ask wants to know how it is then.
     fn claim(&self, question: &Question) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.asked();
         if asked
             .get(question)
             .is_some_and(|asked| asked.unclaimed_since.is_some())
@@ -440,3 +461,6 @@ impl Captured {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

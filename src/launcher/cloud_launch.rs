@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::job_config::JobConfig;
 use super::job_dir::{ExitRecord, JobDir, JobLock};
@@ -19,6 +19,8 @@ use crate::paths::DataFolder;
 
 /// The name of the one step of a launch.
 const STEP: &str = "launch";
+/// The file that holds the job's name on its cluster. It is written when the launch is begun.
+const JOB_NAME: &str = "job-name";
 /// How much of the end of a launch's output is looked at.
 const LOOKED_AT: u64 = 256 * 1024;
 /// How often it is looked whether a launch has ended.
@@ -29,6 +31,7 @@ const SETTLE_LOOK: Duration = Duration::from_millis(250);
 pub struct CloudLaunch {
     folder: DataFolder,
     supervisor: PathBuf,
+    goes_on_for: Option<Duration>,
 }
 
 /// What a launch came to.
@@ -38,10 +41,26 @@ pub enum Launched {
     As(JobIdentity),
     /// It failed, and this is the launcher's reason.
     Failed(String),
-    /// It was cut off: nobody saw how it ended, and it left no id.
-    CutOff,
+    /// It was cut off, or ended as if all were well, and left no id: nobody saw what came of it.
+    CutOff {
+        /// What the launcher had asked for may still come.
+        may_go_on: bool,
+    },
     /// It was cancelled before it began.
     Cancelled,
+}
+
+/// What a launch leaves to know its job by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// The name that the job has on its cluster.
+    pub name: String,
+    /// When the launch was begun.
+    pub begun: SystemTime,
+    /// When the launcher said something last.
+    pub said_at: SystemTime,
+    /// It has said the job's id: the job was on its cluster then.
+    pub said_id: bool,
 }
 
 /// Everything the folder of a launch says.
@@ -49,12 +68,14 @@ struct Look {
     ended: Option<ExitRecord>,
     alive: bool,
     output: String,
+    /// When the launcher said something last; nothing when it came to nothing before that.
+    said_at: Option<SystemTime>,
     failed: Option<String>,
 }
 
 impl Look {
     /// What the launch came to; nothing while it goes on.
-    fn outcome(&self, identity: &JobIdentity) -> Option<Launched> {
+    fn outcome(&self, identity: &JobIdentity, goes_on_for: Option<Duration>) -> Option<Launched> {
         if let Some(reason) = &self.failed {
             return Some(Launched::Failed(reason.clone()));
         }
@@ -71,21 +92,36 @@ impl Look {
                 ..identity.clone()
             }));
         }
-        Some(match &self.ended {
-            None => Launched::CutOff,
+        let failed = self.ended.as_ref().filter(|record| {
             // A signal leaves no reason of its own.
-            Some(record) if record.code.is_none() && record.error.is_none() => Launched::CutOff,
+            record.error.is_some() || record.code.is_some_and(|code| code != 0)
+        });
+        Some(match failed {
             Some(record) => Launched::Failed(
                 output::failure_reason(&self.output).unwrap_or_else(|| record.describe()),
             ),
+            None => Launched::CutOff {
+                may_go_on: self
+                    .said_at
+                    .zip(goes_on_for)
+                    .is_some_and(|(said_at, goes_on_for)| {
+                        // A time that is still to come is now.
+                        said_at.elapsed().unwrap_or_default() < goes_on_for
+                    }),
+            },
         })
     }
 }
 
 impl CloudLaunch {
-    /// Launches whose folders are in `folder`. `supervisor` is the program to run as `supervise`: this one.
-    pub fn new(folder: DataFolder, supervisor: PathBuf) -> Self {
-        Self { folder, supervisor }
+    /// Launches whose folders are in `folder`. `supervisor` is the program to run as `supervise`: this one. `goes_on_for` is how
+    /// long what a launcher asked for may still come when it was cut off; nothing where nobody can see whether it came.
+    pub fn new(folder: DataFolder, supervisor: PathBuf, goes_on_for: Option<Duration>) -> Self {
+        Self {
+            folder,
+            supervisor,
+            goes_on_for,
+        }
     }
 
     /// The plan of a launch onto `cluster`. `envs` are for the launcher; those of the job are in its config.
@@ -139,7 +175,7 @@ impl CloudLaunch {
                 envs,
                 files: vec![
                     (staged, config.to_yaml().map_err(LauncherError::failed)?),
-                    (dir.path().join("job-name"), config.name().to_owned()),
+                    (dir.path().join(JOB_NAME), config.name().to_owned()),
                 ],
             },
             warnings: config.warnings,
@@ -172,7 +208,7 @@ impl CloudLaunch {
         loop {
             let look = self.look(identity).await;
             let look = look.map_err(|error| LauncherError::Unanswered(error.to_string()))?;
-            if let Some(outcome) = look.outcome(identity) {
+            if let Some(outcome) = self.outcome(identity, &look) {
                 // The supervisor removes it, unless it was killed.
                 remove_staged(job_dir(&self.folder, identity)?).await?;
                 return Ok(outcome);
@@ -187,7 +223,7 @@ impl CloudLaunch {
     /// When its folder cannot be read.
     pub async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
         let look = self.look(identity).await?;
-        let mut status = match look.outcome(identity) {
+        let mut status = match self.outcome(identity, &look) {
             None | Some(Launched::As(_)) => {
                 let mut status = JobStatus::new("launching", JobState::Pending, false);
                 status.message = output::last_line(&look.output);
@@ -199,11 +235,25 @@ impl CloudLaunch {
                 status
             }
             Some(Launched::Cancelled) => JobStatus::new("cancelled", JobState::Cancelled, true),
-            Some(Launched::CutOff) => {
-                let mut status = JobStatus::new("lost", JobState::Unknown, true);
+            Some(Launched::CutOff { may_go_on: true }) => {
+                let mut status = JobStatus::new("launching", JobState::Pending, false);
                 status.message = Some(format!(
-                    "its launch was cut off, and nobody saw how it ended; cluster {} may be up and cost money: call \
-                     list_jobs to see, down_cluster to delete it",
+                    "its launch was cut off, and what it had asked for may still come: the job is looked for on cluster {}",
+                    identity.cluster
+                ));
+                status
+            }
+            Some(Launched::CutOff { may_go_on: false }) => {
+                // Where it can be looked for, it is not over before that was done.
+                let is_over = self.goes_on_for.is_none();
+                let mut status = JobStatus::new("lost", JobState::Unknown, is_over);
+                let next = if is_over {
+                    "call list_jobs to see, down_cluster to delete it"
+                } else {
+                    "the job is looked for there, and poll_status says later what was found"
+                };
+                status.message = Some(format!(
+                    "its launch was cut off, and nobody saw how it ended; cluster {} may be up and cost money: {next}",
                     identity.cluster
                 ));
                 status
@@ -237,13 +287,23 @@ impl CloudLaunch {
         }
     }
 
-    /// The name that the job has on its cluster.
-    pub async fn job_name(&self, identity: &JobIdentity) -> Option<String> {
+    /// What is known of a job from its launch; nothing when it was not launched here.
+    pub async fn trace(&self, identity: &JobIdentity) -> Option<Trace> {
         let dir = job_dir(&self.folder, identity).ok()?;
-        let read = move || {
-            std::fs::read_to_string(dir.path().join("job-name")).map_err(LauncherError::failed)
+        let read = move || -> io::Result<Trace> {
+            let path = dir.path().join(JOB_NAME);
+            let begun = std::fs::metadata(&path)?.modified()?;
+            let look = look(&dir)?;
+            Ok(Trace {
+                name: std::fs::read_to_string(path)?,
+                begun,
+                said_at: look.said_at.unwrap_or(begun),
+                said_id: output::oumi::launched(&look.output).is_some(),
+            })
         };
-        off_thread(read).await.ok()
+        off_thread(move || read().map_err(LauncherError::failed))
+            .await
+            .ok()
     }
 
     /// Cancels a job whose id is not known: one whose launch never began is marked so.
@@ -253,7 +313,7 @@ impl CloudLaunch {
     pub async fn cancel(&self, identity: &JobIdentity) -> Result<CancelOutcome, LauncherError> {
         let dir = job_dir(&self.folder, identity)?;
         let look = self.look(identity).await?;
-        match look.outcome(identity) {
+        match self.outcome(identity, &look) {
             None => Ok(CancelOutcome::Stopping {
                 message: "its launch goes on in another server; call cancel_job again once poll_status gives an \
                           oumi_job_id"
@@ -269,7 +329,7 @@ impl CloudLaunch {
                 state: JobState::Cancelled,
                 message: None,
             }),
-            Some(Launched::CutOff | Launched::As(_)) => {
+            Some(Launched::CutOff { .. } | Launched::As(_)) => {
                 off_thread(move || {
                     if dir.log_path().exists() {
                         return Err(LauncherError::Failed(
@@ -301,6 +361,10 @@ impl CloudLaunch {
                 .map_err(LauncherError::failed)
         })
         .await
+    }
+
+    fn outcome(&self, identity: &JobIdentity, look: &Look) -> Option<Launched> {
+        look.outcome(identity, self.goes_on_for)
     }
 
     async fn look(&self, identity: &JobIdentity) -> Result<Look, LauncherError> {
@@ -335,7 +399,7 @@ fn look(dir: &JobDir) -> io::Result<Look> {
     // In this order: whoever ended in between has written how.
     let locked = dir.is_locked()?;
     let ended = dir.exit_record()?;
-    let output = end_of(dir)?;
+    let (output, said_at) = end_of(dir)?;
     // A daemon of the launcher may hold the lock for ever. It is the launcher that counts, and once it has said that the job
     // is on its cluster, and its supervisor is gone, nothing more is to be waited for.
     let supervised = || match dir.supervisor_pid()? {
@@ -352,19 +416,23 @@ fn look(dir: &JobDir) -> io::Result<Look> {
         ended,
         alive,
         output,
+        said_at,
         failed,
     })
 }
 
-fn end_of(dir: &JobDir) -> io::Result<String> {
+/// The end of the launch's output, and when it was written.
+fn end_of(dir: &JobDir) -> io::Result<(String, Option<SystemTime>)> {
     let mut file = match File::open(dir.log_path()) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((String::new(), None)),
         Err(error) => return Err(error),
     };
+    let said_at = file.metadata()?.modified()?;
     let length = file.seek(SeekFrom::End(0))?;
+    let said_at = (length > 0).then_some(said_at);
     file.seek(SeekFrom::Start(length.saturating_sub(LOOKED_AT)))?;
     let mut bytes = Vec::new();
     file.take(LOOKED_AT).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok((String::from_utf8_lossy(&bytes).into_owned(), said_at))
 }

@@ -122,10 +122,25 @@ fn escape_interpolation(value: &mut Value) {
     }
 }
 
+/// `job_id` as a name that SkyPilot takes for a job (words of letters and digits, with `.`, `_` or `-` between them) and
+/// that Slurm's command line, into which Oumi writes it as it stands, takes for one word.
+pub(super) fn plain_name(job_id: &str) -> String {
+    let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric());
+    if job_id.split(['.', '_', '-']).all(is_word) {
+        return job_id.to_owned();
+    }
+    let words = job_id.split(|c: char| !c.is_ascii_alphanumeric());
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
+    match words.as_slice() {
+        [] => "job".to_owned(),
+        words => words.join("-"),
+    }
+}
+
 fn passed_through(spec: &LaunchSpec, warnings: &mut Vec<String>) -> Map<String, Value> {
     let mut document = spec.config.document.clone();
     if document.get("name").is_none_or(Value::is_null) {
-        document.insert("name".to_owned(), spec.identity.job_id.clone().into());
+        document.insert("name".to_owned(), plain_name(&spec.identity.job_id).into());
     }
     let working_dir = match spec.config.text("working_dir").map(expand_home) {
         Some(path) => spec.client_cwd.join(path),
@@ -178,7 +193,7 @@ fn wrapped(spec: &LaunchSpec) -> Map<String, Value> {
         spec.command.subcommand()
     );
     let document = json!({
-        "name": spec.identity.job_id,
+        "name": plain_name(&spec.identity.job_id),
         "resources": {},
         "num_nodes": nodes,
         "working_dir": spec.client_cwd,

@@ -42,7 +42,8 @@ impl OumiCloudLauncher {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
     pub fn new(folder: DataFolder, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
-            launch: CloudLaunch::new(folder, supervisor),
+            // Oumi shows no names by which a job could be found.
+            launch: CloudLaunch::new(folder, supervisor, None),
             cli,
         }
     }
@@ -96,12 +97,18 @@ impl OumiCloudLauncher {
         let (settled, launching): (Vec<_>, Vec<_>) = known
             .iter()
             .partition(|identity| !identity.oumi_job_id.is_empty());
+        let mut lost = Vec::new();
         for identity in launching {
             match self.launch.status(identity).await {
-                Ok(status) => listing.jobs.push(ListedJob {
-                    identity: identity.clone(),
-                    status,
-                }),
+                Ok(status) => {
+                    if status.state == JobState::Unknown {
+                        lost.push(identity);
+                    }
+                    listing.jobs.push(ListedJob {
+                        identity: identity.clone(),
+                        status,
+                    });
+                }
                 Err(error) => listing
                     .warnings
                     .push(format!("job {}: {error}", identity.job_id)),
@@ -119,18 +126,20 @@ impl OumiCloudLauncher {
             }
         }
         let mut asked = tokio::task::JoinSet::new();
-        let clouds: BTreeSet<&str> = settled
-            .iter()
-            .map(|identity| identity.cloud.as_str())
-            .collect();
-        for cloud in clouds {
+        // A job whose launch was cut off may be on its cluster: it is then seen there.
+        let mut clouds: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for identity in settled.iter().chain(&lost) {
+            let clusters = clouds.entry(identity.cloud.as_str()).or_default();
+            clusters.insert(identity.cluster.clone());
+        }
+        for (cloud, clusters) in clouds {
             let known: Vec<JobIdentity> = settled
                 .iter()
                 .filter(|identity| identity.cloud == cloud)
                 .map(|&identity| identity.clone())
                 .collect();
             let (launcher, cloud) = (self.clone(), cloud.to_owned());
-            asked.spawn(async move { launcher.list_cloud(&cloud, known).await });
+            asked.spawn(async move { launcher.list_cloud(&cloud, &clusters, known).await });
         }
         for listed in asked.join_all().await {
             listing.jobs.extend(listed.jobs);
@@ -139,11 +148,13 @@ impl OumiCloudLauncher {
         Ok(listing)
     }
 
-    async fn list_cloud(&self, cloud: &str, known: Vec<JobIdentity>) -> Listing {
-        let clusters = known
-            .iter()
-            .map(|identity| identity.cluster.as_str())
-            .collect();
+    async fn list_cloud(
+        &self,
+        cloud: &str,
+        clusters: &BTreeSet<String>,
+        known: Vec<JobIdentity>,
+    ) -> Listing {
+        let clusters = clusters.iter().map(String::as_str).collect();
         let mut listing = Listing::default();
         let jobs = match self.jobs(cloud, &clusters, Asked::InACall).await {
             Ok(jobs) => jobs,
@@ -358,7 +369,7 @@ impl Launcher for OumiCloudLauncher {
                 Launched::Cancelled => Err(LauncherError::failed(
                     "it was cancelled before it was launched",
                 )),
-                Launched::CutOff => Err(LauncherError::failed(
+                Launched::CutOff { .. } => Err(LauncherError::failed(
                     "its launch was cut off and left no id; call list_jobs: a job that is on the cluster is listed there",
                 )),
             }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::cli::{Asked, Cli, Output, Question};
-use super::cloud_launch::{CloudLaunch, Launched};
-use super::job_config::JobConfig;
+use super::cloud_launch::{CloudLaunch, Launched, Trace};
+use super::job_config::{self, JobConfig};
 use super::job_dir::JobLock;
 use super::output::sky::{
     self as printed, Cluster, Queue, QueueFailure, QueuedJob, SkyCancel, SkyLogsExit, SkyTeardown,
@@ -36,6 +37,13 @@ const CLOUDS: &[&str] = &[
 const DEADLINE: Duration = Duration::from_secs(120);
 /// How long logs are read for.
 const LOGS_DEADLINE: Duration = Duration::from_secs(30);
+/// How long SkyPilot's own server may go on with a launch whose launcher was cut off.
+const GOES_ON_FOR: Duration = Duration::from_secs(30 * 60);
+/// The first and the longest wait before the job of such a launch is looked for again.
+const FIRST_LOOK_AGAIN: Duration = Duration::from_secs(2);
+const LAST_LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How wrong a cluster's clock may be.
+const CLOCK_SLACK: Duration = Duration::from_secs(60 * 60);
 /// How long stopping or deleting a cluster may take.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(900);
 
@@ -50,7 +58,7 @@ impl SkyPilotLauncher {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
     pub fn new(folder: DataFolder, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
-            launch: CloudLaunch::new(folder, supervisor),
+            launch: CloudLaunch::new(folder, supervisor, Some(GOES_ON_FOR)),
             cli,
         }
     }
@@ -100,9 +108,10 @@ impl SkyPilotLauncher {
         }
         let queue = self.queue(Some(&identity.cluster), asked).await?;
         let mut status = match queue.jobs.get(&identity.cluster) {
-            Some(jobs) => match jobs.iter().find(|job| job.job_id == identity.oumi_job_id) {
+            Some(jobs) => match self.row_of(identity, jobs).await {
                 Some(job) => status_of_row(job),
-                None => return Err(no_such_job(identity)),
+                None if identity.job_id.is_empty() => return Err(no_such_job(identity)),
+                None => cluster_made_anew(&identity.cluster),
             },
             None => match queue.unanswered.get(&identity.cluster) {
                 Some(QueueFailure::ClusterGone) | None => cluster_gone(&identity.cluster),
@@ -141,32 +150,86 @@ impl SkyPilotLauncher {
         }
     }
 
-    /// Looks for the job of a launch that left no id, by its name on its cluster.
-    async fn settle_by_name(
-        &self,
-        identity: &JobIdentity,
-        reason: &str,
-    ) -> Result<JobIdentity, LauncherError> {
-        let Some(name) = self.launch.job_name(identity).await else {
-            return Err(LauncherError::failed(reason));
-        };
+    /// Waits for the end of a launch. Of one that left no id, the job is looked for by its name on its cluster, until it is
+    /// there or no longer to be expected.
+    async fn settle_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
+        let mut wait = FIRST_LOOK_AGAIN;
+        loop {
+            let may_go_on = match self.launch.settle(identity).await? {
+                Launched::As(settled) => {
+                    // A queue that was asked for before does not show the job.
+                    self.cli.forget();
+                    return Ok(settled);
+                }
+                Launched::Failed(reason) => return Err(LauncherError::failed(reason)),
+                Launched::Cancelled => {
+                    return Err(LauncherError::failed(
+                        "it was cancelled before it was launched",
+                    ));
+                }
+                Launched::CutOff { may_go_on } => may_go_on,
+            };
+            match self.find_by_name(identity).await {
+                Ok(Some(oumi_job_id)) => {
+                    return Ok(JobIdentity {
+                        oumi_job_id,
+                        ..identity.clone()
+                    });
+                }
+                Ok(None) if may_go_on => {}
+                Ok(None) => {
+                    let reason = "its launch was cut off before the job was on its cluster";
+                    self.launch
+                        .keep_failure(identity, reason.to_owned())
+                        .await?;
+                    return Err(LauncherError::failed(reason));
+                }
+                Err(error) if may_go_on => {
+                    tracing::warn!(job_id = identity.job_id, %error, "cannot look for a job whose launch was cut off");
+                }
+                Err(error) => return Err(LauncherError::Unanswered(error.to_string())),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LAST_LOOK_AGAIN);
+        }
+    }
+
+    async fn find_by_name(&self, identity: &JobIdentity) -> Result<Option<String>, LauncherError> {
         let queue = self
             .queue(Some(&identity.cluster), Asked::AtLeisure)
             .await?;
-        let jobs = queue.jobs.get(&identity.cluster);
-        // Newest first.
-        match jobs.into_iter().flatten().find(|job| job.job_name == name) {
-            Some(job) => Ok(JobIdentity {
-                oumi_job_id: job.job_id.clone(),
-                ..identity.clone()
-            }),
-            None => {
-                self.launch
-                    .keep_failure(identity, reason.to_owned())
-                    .await?;
-                Err(LauncherError::failed(reason))
-            }
+        if let Some(QueueFailure::Other(reason)) = queue.unanswered.get(&identity.cluster) {
+            return Err(LauncherError::failed(reason));
         }
+        Ok(self.named_like(identity, &queue).await)
+    }
+
+    /// The launcher's id of the job that a launch which left none has put on its cluster. One that was there before is not
+    /// it, though it has the same name: of those that came after, the first is meant.
+    async fn named_like(&self, identity: &JobIdentity, queue: &Queue) -> Option<String> {
+        let trace = self.launch.trace(identity).await?;
+        let begun = seconds(trace.begun).floor();
+        let is_it = |job: &&QueuedJob| {
+            job.job_name == trace.name && job.submitted_at.is_some_and(|time| time >= begun)
+        };
+        // Newest first.
+        let mut oldest_first = queue.jobs.get(&identity.cluster)?.iter().rev();
+        oldest_first.find(is_it).map(|job| job.job_id.clone())
+    }
+
+    /// The row of a job in the queue of its cluster. A cluster that was made anew counts from 1 again: the job that has the id
+    /// then is another one.
+    async fn row_of<'q>(
+        &self,
+        identity: &JobIdentity,
+        jobs: &'q [QueuedJob],
+    ) -> Option<&'q QueuedJob> {
+        let row = jobs.iter().find(|job| job.job_id == identity.oumi_job_id)?;
+        let is_another = match self.launch.trace(identity).await {
+            Some(trace) => came_after(row, &trace),
+            None => false,
+        };
+        (!is_another).then_some(row)
     }
 
     async fn listing(&self, known: &[JobIdentity]) -> Result<Listing, LauncherError> {
@@ -186,7 +249,7 @@ impl SkyPilotLauncher {
         let (settled, launching): (Vec<_>, Vec<_>) = known
             .iter()
             .partition(|identity| !identity.oumi_job_id.is_empty());
-        for identity in launching {
+        for &identity in &launching {
             match self.launch.status(identity).await {
                 Ok(status) => listing.jobs.push(ListedJob {
                     identity: identity.clone(),
@@ -221,15 +284,33 @@ impl SkyPilotLauncher {
                 .warnings
                 .push(format!("nothing is known of the clusters' costs; {error}"));
         }
+        let mut taken = Vec::new();
+        for identity in launching {
+            if let Some(oumi_job_id) = self.named_like(identity, &queue).await {
+                taken.push((identity.cluster.as_str(), oumi_job_id));
+            }
+        }
+        let mut ours = Vec::new();
+        for identity in &settled {
+            if let Some(jobs) = queue.jobs.get(&identity.cluster)
+                && self.row_of(identity, jobs).await.is_some()
+            {
+                ours.push(*identity);
+            }
+        }
         for (name, jobs) in &queue.jobs {
             let cluster = clusters
                 .iter()
                 .flatten()
                 .find(|cluster| cluster.name == *name);
             for job in jobs {
-                let ours = settled
+                let ours = ours
                     .iter()
                     .find(|known| known.cluster == *name && known.oumi_job_id == job.job_id);
+                // The job of a launch under way is there already, as that.
+                if ours.is_none() && taken.contains(&(name.as_str(), job.job_id.clone())) {
+                    continue;
+                }
                 let identity = ours.map_or_else(
                     || found_elsewhere(name, job, cluster),
                     |known| (*known).clone(),
@@ -466,19 +547,7 @@ impl Launcher for SkyPilotLauncher {
     }
 
     fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
-        Box::pin(async move {
-            match self.launch.settle(identity).await? {
-                Launched::As(settled) => Ok(settled),
-                Launched::Failed(reason) => Err(LauncherError::failed(reason)),
-                Launched::Cancelled => Err(LauncherError::failed(
-                    "it was cancelled before it was launched",
-                )),
-                Launched::CutOff => {
-                    let reason = "its launch was cut off before the job was on its cluster";
-                    self.settle_by_name(identity, reason).await
-                }
-            }
-        })
+        Box::pin(self.settle_launch(identity))
     }
 
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
@@ -545,25 +614,23 @@ fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
     Ok(identity.clone())
 }
 
-/// A name for a new cluster, made of the job's.
+/// A name for a new cluster, made of the job's. Where more is lost of that than an underscore, a few digits stand for
+/// it, so that no other job's cluster is meant.
 fn cluster_name_for(job_id: &str) -> String {
-    let plain: String = job_id
-        .chars()
-        .map(|other| {
-            if other.is_ascii_alphanumeric() {
-                other.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
-        .collect();
-    let plain = plain.trim_matches('-');
+    let plain = job_config::plain_name(job_id)
+        .to_ascii_lowercase()
+        .replace(['_', '.'], "-");
     let name = if plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        plain.to_owned()
+        plain
     } else {
         format!("oumi-{plain}")
     };
-    name.trim_end_matches('-').to_owned()
+    if name == job_id.replace('_', "-") {
+        return name;
+    }
+    let digest = Sha256::digest(job_id);
+    let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));
+    format!("{name}-{}", digits.collect::<String>())
 }
 
 fn log_file(identity: &JobIdentity) -> String {
@@ -612,6 +679,37 @@ fn cluster_gone(cluster: &str) -> JobStatus {
     status
 }
 
+/// A job of ours that its cluster, which answers, does not have: jobs stay in a cluster's queue for as long as it is there.
+fn cluster_made_anew(cluster: &str) -> JobStatus {
+    let mut status = cluster_gone(cluster);
+    status.message = Some(format!(
+        "the cluster that was called {cluster} is gone, and how the job ended went with it; there is another of that name now"
+    ));
+    status
+}
+
+/// Whether a job was submitted after the end of the launch that `trace` is of. A cluster's clock may be wrong, and SkyPilot may
+/// have changed the name: both together are not likely.
+fn came_after(job: &QueuedJob, trace: &Trace) -> bool {
+    let slack = if job.job_name == trace.name {
+        CLOCK_SLACK
+    } else {
+        Duration::ZERO
+    };
+    let may_come = if trace.said_id {
+        slack
+    } else {
+        slack.max(GOES_ON_FOR)
+    };
+    let latest = seconds(trace.said_at + may_come);
+    job.submitted_at.is_some_and(|time| time > latest)
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
+}
+
 fn cluster_not_up(name: &str, clusters: &[Cluster]) -> JobStatus {
     let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) else {
         return cluster_gone(name);
@@ -644,7 +742,7 @@ fn absent(
 ) -> Result<JobStatus, String> {
     let name = &identity.cluster;
     if queue.jobs.contains_key(name) {
-        return Err(no_such_job(identity).to_string());
+        return Ok(cluster_made_anew(name));
     }
     match (queue.unanswered.get(name), clusters) {
         (Some(QueueFailure::Other(reason)), _) => Err(reason.clone()),

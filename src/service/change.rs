@@ -37,8 +37,14 @@ impl JobService {
             }
         };
         let found = self.settled(found).await;
+        let secrets = self.secrets(&found.identity.job_id).await;
+        let hidden = |mut answer: CancelAnswer| {
+            answer.message = secrets.hide(&answer.message);
+            answer.error = answer.error.map(|error| secrets.hide(&error));
+            answer
+        };
         if let Some(answer) = self.cancel_launch(&found.identity).await {
-            return answer;
+            return hidden(answer);
         }
         // The launch may have ended since the job was looked up: then its id is recorded only now.
         let found = self.looked_up_again(found).await;
@@ -57,11 +63,7 @@ impl JobService {
             LauncherError::NotFound(_) => error,
             _ => LauncherError::Failed(format!("{error}; {MAY_RUN}")),
         });
-        let secrets = self.secrets(&found.identity.job_id).await;
-        let mut answer = cancelled(&found.identity, outcome);
-        answer.message = secrets.hide(&answer.message);
-        answer.error = answer.error.map(|error| secrets.hide(&error));
-        answer
+        hidden(cancelled(&found.identity, outcome))
     }
 
     /// Waits for a cancel as long as a call can. One that goes on after that is kept beside the job until it is carried out:

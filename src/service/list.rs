@@ -32,13 +32,16 @@ impl JobService {
         let mut done = HashMap::new();
         let mut rows: Vec<(String, JobRow)> = Vec::new();
         for (known, listing) in listings {
+            let mut said = Vec::new();
             match listing {
                 Ok(listing) => {
-                    warnings.extend(listing.warnings);
+                    said = listing.warnings;
                     for job in listing.jobs {
+                        // Whether a job is one of ours is the launcher's to say: an id comes again on a cluster that was
+                        // made anew.
                         let record = records
                             .iter()
-                            .find(|record| same_job(record, &job.identity));
+                            .find(|record| record.job_id == job.identity.job_id);
                         if let Some(record) = record {
                             done.insert(record.job_id.clone(), job.status.is_done);
                         }
@@ -48,9 +51,12 @@ impl JobService {
                 Err(LauncherError::ProgramMissing(error)) => {
                     // What this machine cannot reach cannot be running for it: such records may grow old.
                     done.extend(known.iter().map(|identity| (identity.job_id.clone(), true)));
-                    warnings.extend(unasked(&known, &error));
+                    said.extend(unasked(&known, &error));
                 }
-                Err(error) => warnings.extend(unasked(&known, &error.to_string())),
+                Err(error) => said.extend(unasked(&known, &error.to_string())),
+            }
+            if !said.is_empty() {
+                warnings.extend(self.hide_secrets_of(&known, said).await);
             }
         }
         let pruned = self.prune(&records, &done).await;
@@ -72,6 +78,17 @@ impl JobService {
                 .collect(),
             ..ListAnswer::default()
         }
+    }
+
+    /// What was said of several jobs, with the secrets of each of them hidden.
+    async fn hide_secrets_of(&self, jobs: &[JobIdentity], mut said: Vec<String>) -> Vec<String> {
+        for job in jobs {
+            let secrets = self.secrets(&job.job_id).await;
+            for text in &mut said {
+                *text = secrets.hide(text);
+            }
+        }
+        said
     }
 
     /// Asks every launcher, side by side, for the jobs it has.
@@ -166,16 +183,6 @@ impl JobService {
             Ok(status) => status.is_done,
             Err(error) => matches!(error, LauncherError::NotFound(_)),
         }
-    }
-}
-
-fn same_job(record: &JobRecord, identity: &JobIdentity) -> bool {
-    if identity.job_id.is_empty() {
-        record.cloud == identity.cloud
-            && record.cluster_name == identity.cluster
-            && record.oumi_job_id == identity.oumi_job_id
-    } else {
-        record.job_id == identity.job_id
     }
 }
 

@@ -4,7 +4,7 @@
 #   calls                              one line a call, fields parted by tabs: program, pid, COLUMNS,
 #                                      OUMI_SLURM_CONNECTIONS, then the arguments
 #   staged-<n>.yaml                    the config that the n-th `oumi launch up` was given
-#   clusters/<name>/                   a cluster of SkyPilot: files status, cloud, launched_at
+#   clusters/<name>/                   a cluster of SkyPilot: files status, cloud, launched_at, autostop, price
 #   hosts/<user@host>/                 a Slurm cluster
 #   …/jobs/<id>/                       a job: files name, status, submitted_at, start_at, end_at, resources, setup_log, log
 #   api_down                           SkyPilot's API server has to be started first; the first call does
@@ -13,12 +13,16 @@
 #                                      sky-stop or sky-down. A knob and what its file says:
 #     times     how many calls the knobs of this command are for; without it, all
 #     delay     seconds to wait before anything is printed
+#     gate      waits, before anything is printed, until the file knobs/<command>.open is there
+#     late      looks at once, and waits before it says what it saw until the file knobs/<command>.open is there; the file
+#               late-<command> says that it has looked
 #     hang      never ends, whatever TERM says; the file hanging-<command> says that it does
 #     replay    the name of a capture, printed with its exit code instead of anything else
 #     garbage   half (of the output), text (no JSON), empty, bytes (random ones), huge (100 MB); exit code 0
 #     crash     killed in the middle of the output. For oumi-up: before-job or after-job
 #     block     oumi-up only: waits in the middle, when the cluster is there and the job is not, until the file
-#               knobs/<command>.go is there; the file blocked-<command> says that it waits
+#               knobs/<command>.go is there; the file blocked-<command> says that it waits. With after-job it waits when
+#               SkyPilot has said the job's id, and Oumi has not
 #     noop      sky-cancel and oumi-cancel only: says that it cancelled, and the job goes on
 #   knobs/first_status                 the status of a job after its launch; RUNNING without it
 #   knobs/job_seconds                  after how many seconds a running job succeeds; never without it
@@ -86,8 +90,10 @@ wait_seconds() { # seconds, a fraction too
     done
 }
 
-wait_if_blocked() {
+wait_if_blocked() { # middle or after-job
     has_knob block || return 0
+    [ "$(knob block)" = after-job ] && point=after-job || point=middle
+    [ "$point" = "$1" ] || return 0
     : >"$FAKE_CLOUD/blocked-$command"
     while ! [ -e "$FAKE_CLOUD/knobs/$command.go" ]; do tick; done
     rm -f "$FAKE_CLOUD/blocked-$command"
@@ -106,6 +112,9 @@ replay() { # capture: prints it and ends as it did
 # Runs the rest of the command line, a function that prints and sets $code, as the knobs say, and ends.
 perform() {
     if has_knob delay; then wait_seconds "$(knob delay)"; fi
+    if has_knob gate; then
+        while ! [ -e "$FAKE_CLOUD/knobs/$command.open" ]; do tick; done
+    fi
     if has_knob hang; then
         trap '' TERM INT HUP
         : >"$FAKE_CLOUD/hanging-$command"
@@ -122,6 +131,14 @@ perform() {
     if has_knob crash && [ "$command" != oumi-up ]; then
         half "$@"
         crash
+    fi
+    if has_knob late; then
+        seen=$FAKE_CLOUD/late-$$
+        "$@" >"$seen"
+        : >"$FAKE_CLOUD/late-$command"
+        while ! [ -e "$FAKE_CLOUD/knobs/$command.open" ]; do tick; done
+        cat "$seen"
+        exit "$code"
     fi
     "$@"
     exit "$code"

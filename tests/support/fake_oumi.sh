@@ -57,9 +57,15 @@ is_connected() { # user@host
     case ,${OUMI_SLURM_CONNECTIONS-}, in *,"$1",*) ;; *) return 1 ;; esac
 }
 
-# A value of the staged config: the first `key:` at the margin, or indented.
-config_value() { # key, pattern of what stands before it
-    sed -n "s/^$2$1:[[:space:]]*//p" "$config" | head -n 1 | tr -d "\"'"
+# A value of the staged config, YAML as people write it or pretty JSON: the first `key:` at the margin, or indented.
+config_value() { # key, how deep it stands: 0 or 1
+    case $(head -n 1 "$config")$2 in
+        '{0') before='  "' after='"' ;;
+        '{1') before='    "' after='"' ;;
+        *0) before='' after='' ;;
+        *1) before='[[:space:]]\{1,\}' after='' ;;
+    esac
+    sed -n "s/^$before$1$after:[[:space:]]*//p" "$config" | head -n 1 | sed 's/,$//' | tr -d "\"'"
 }
 
 # ---- oumi launch up
@@ -78,9 +84,9 @@ up() {
     until (set -C && cat "$config" >"$FAKE_CLOUD/staged-$staged.yaml") 2>/dev/null; do
         staged=$((staged + 1))
     done
-    cloud=$(config_value cloud '[[:space:]]\{1,\}')
-    job_name=$(config_value name '')
-    accelerators=$(config_value accelerators '[[:space:]]\{1,\}')
+    cloud=$(config_value cloud 1)
+    job_name=$(config_value name 0)
+    accelerators=$(config_value accelerators 1)
     if [ "$cloud" = slurm ]; then up_slurm; else up_sky; fi
 }
 
@@ -88,7 +94,7 @@ up_slurm() {
     if [ -z "$cluster" ]; then
         replay oumi-slurm/up-no-cluster
     fi
-    user=$(config_value user '')
+    user=$(config_value user 0)
     if [ "$user" != "${cluster%%@*}" ]; then
         banner
         traceback oumi-slurm/up-no-cluster \
@@ -143,6 +149,7 @@ up_sky() {
     id=$(add_job "$owner" "$job_name" "$resources")
     sed -n '/Syncing files/,/Job submitted/p' "$launch" | sed "s/Job submitted, ID: .*/Job submitted, ID: $id/"
     echo
+    wait_if_blocked after-job
     if has_knob crash; then crash; fi
     launched "$cluster" SUCCEEDED sky_job_lines
 }
@@ -162,7 +169,7 @@ autostop_line() {
 
 # The middle of a launch, where there is a cluster and no job yet.
 middle() {
-    wait_if_blocked
+    wait_if_blocked middle
     if [ "$(knob crash)" = before-job ]; then crash; fi
 }
 

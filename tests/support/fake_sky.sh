@@ -135,7 +135,7 @@ status_of() { # cluster, its folder
     "launched_at": $(json_number "$2/launched_at"),
     "last_use": "",
     "status": "$(cluster_status "$1")",
-    "autostop": $(value "$2/autostop" -1),
+    "autostop": $(value "$2/autostop" -1),$(price_of "$2")
     "to_down": false,
     "owner": null,
     "metadata": null,
@@ -167,6 +167,11 @@ status_of() { # cluster, its folder
     "links": null
 END
     printf '  }'
+}
+
+# SkyPilot 0.12 does not say; newer ones may.
+price_of() { # folder of the cluster
+    [ -e "$1/price" ] && printf '\n    "hourly_price": %s,' "$(value "$1/price")"
 }
 
 # ---- sky logs

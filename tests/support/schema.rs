@@ -65,6 +65,7 @@ fn is_a(value: &Value, kind: &Value) -> bool {
     match kind.as_str() {
         Some("string") => value.is_string(),
         Some("boolean") => value.is_boolean(),
+        Some("number") => value.is_number(),
         Some("integer") => value.is_i64() || value.is_u64(),
         Some("array") => value.is_array(),
         Some("object") => value.is_object(),

@@ -1,0 +1,23 @@
+//! Cloud jobs as a client sees them: the built server over real pipes, and an `oumi` and a `sky` on PATH that answer as the
+//! real ones did.
+//!
+//! One program for all of it, since linking takes longer than running.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../support/fake_cloud.rs"]
+#[allow(dead_code, reason = "other tests need other parts of it")]
+mod fake_cloud;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+mod asked;
+mod clusters;
+mod crash;
+mod identity;
+mod launching;
+mod secrets;
+mod slow;
+mod states;
+mod under_way;
