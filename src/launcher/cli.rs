@@ -33,11 +33,17 @@ const KEPT_FOR: Duration = Duration::from_secs(60);
 /// How long a call waits for a program before it answers without: clients give up after a minute, some sooner.
 pub const IN_A_CALL: Duration = Duration::from_secs(25);
 
+/// How long a call may take in all when it asks one question after the other, and how long each of them gets at least.
+const CALL: Duration = Duration::from_secs(30);
+const AT_LEAST: Duration = Duration::from_secs(5);
+
 /// How a question is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// By a call that must answer soon; the run is shared.
     InACall,
+    /// By a call that has waited for another answer already; the run is shared.
+    InTheRestOfACall(Duration),
     /// By work in the background, which waits as long as it takes; the run is shared.
     AtLeisure,
     /// Of the state after a change: by a run that begins now.
@@ -45,6 +51,17 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// How the next question is asked, by who has asked since `begun`.
+    pub fn next(self, begun: Instant) -> Self {
+        match self {
+            Self::InACall => {
+                let rest = CALL.saturating_sub(begun.elapsed()).max(AT_LEAST);
+                Self::InTheRestOfACall(rest)
+            }
+            other => other,
+        }
+    }
+
     /// Asks `question` so.
     ///
     /// # Errors
@@ -52,6 +69,7 @@ impl Asked {
     pub async fn of(self, cli: &Cli, question: Question) -> Result<Arc<Output>, LauncherError> {
         let answered = match self {
             Self::InACall => cli.ask(question, IN_A_CALL).await,
+            Self::InTheRestOfACall(rest) => cli.ask(question, rest).await,
             // A run waits for its turn, and is then bounded itself.
             Self::AtLeisure => cli.ask(question, Duration::MAX).await,
             Self::Anew => cli
