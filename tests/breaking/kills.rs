@@ -527,7 +527,10 @@ impl World {
                 _ if answer["status"] == "not_found" || job.done.is_some() => true,
                 (Kind::Long, Cancel::No) => true,
                 // A cancel whose answer never came may or may not have been heard.
-                (Kind::Long, _) => !self.home.job_dir(job_id).join("end-requested").exists(),
+                // Where its supervisor died as well as the server, nobody is left to carry it out, and the answer says so.
+                (Kind::Long, _) => {
+                    job.hurt || !self.home.job_dir(job_id).join("end-requested").exists()
+                }
                 (Kind::Cloud, Cancel::No) => answer["status"] == "RUNNING",
                 (Kind::Cloud, _) => {
                     !self.home.job_dir(job_id).join("cancel-requested").exists()
