@@ -284,12 +284,12 @@ where
 }
 
 /// An answer without what a terminal obeys: whoever shows it must not be led by what a job, a launcher or a config says.
-/// Newlines and tabs only lay out text.
+/// Newlines and tabs only lay out text. A mark is left, since a name without a part of it would be another's.
 fn without_controls(value: Value) -> Value {
+    let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
     let clean = |text: String| {
-        let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
         if text.contains(obeyed) {
-            text.replace(obeyed, "")
+            text.replace("\r\n", "\n").replace(obeyed, "\u{fffd}")
         } else {
             text
         }
@@ -332,23 +332,26 @@ fn input_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
     }))
 }
 
-/// The fields of an answer explain themselves: no model is shown this schema, and clients pay for its bytes.
+/// The fields of an answer explain themselves: no model is shown this schema, and clients pay for its bytes. The formats are
+/// Rust's (`uint64`), and strict clients complain of them.
 fn output_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
     let mut schema = slim(schema_for_output::<T>());
     Arc::make_mut(&mut schema)
         .values_mut()
-        .for_each(without_descriptions);
+        .for_each(without_remarks);
     schema
 }
 
-fn without_descriptions(schema: &mut Value) {
+fn without_remarks(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             // A field may itself be named so; then it is a schema and no text.
-            object.retain(|key, value| key != "description" || !value.is_string());
-            object.values_mut().for_each(without_descriptions);
+            object.retain(|key, value| {
+                !(matches!(key.as_str(), "description" | "format") && value.is_string())
+            });
+            object.values_mut().for_each(without_remarks);
         }
-        Value::Array(array) => array.iter_mut().for_each(without_descriptions),
+        Value::Array(array) => array.iter_mut().for_each(without_remarks),
         _ => {}
     }
 }
@@ -376,4 +379,22 @@ pub fn tool_names() -> Vec<Cow<'static, str>> {
         .into_iter()
         .map(|tool| tool.name)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_schema_has_a_format_that_json_schema_does_not_know() {
+        for tool in Server::tool_router().list_all() {
+            let schemas =
+                serde_json::to_string(&(&tool.input_schema, &tool.output_schema)).unwrap();
+            assert!(
+                !schemas.contains(r#""format":"#),
+                "{}: {schemas}",
+                tool.name
+            );
+        }
+    }
 }

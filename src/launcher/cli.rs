@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use super::LauncherError;
@@ -25,17 +25,25 @@ const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 const GRACE: Duration = Duration::from_secs(2);
 /// How long output is read for after the end: a daemon that a program started may hold the pipe for ever.
 const AFTER_END: Duration = Duration::from_millis(300);
+/// How long a log that is followed is read for once it has begun.
+const FOLLOWED_FOR: Duration = Duration::from_secs(4);
 /// How long an answer that nobody was waiting for any more is kept for who asks the same again.
 const KEPT_FOR: Duration = Duration::from_secs(60);
 
 /// How long a call waits for a program before it answers without: clients give up after a minute, some sooner.
 pub const IN_A_CALL: Duration = Duration::from_secs(25);
 
+/// How long a call may take in all when it asks one question after the other, and how long each of them gets at least.
+const CALL: Duration = Duration::from_secs(30);
+const AT_LEAST: Duration = Duration::from_secs(5);
+
 /// How a question is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// By a call that must answer soon; the run is shared.
     InACall,
+    /// By a call that has waited for another answer already; the run is shared.
+    InTheRestOfACall(Duration),
     /// By work in the background, which waits as long as it takes; the run is shared.
     AtLeisure,
     /// Of the state after a change: by a run that begins now.
@@ -43,6 +51,17 @@ pub enum Asked {
 }
 
 impl Asked {
+    /// How the next question is asked, by who has asked since `begun`.
+    pub fn next(self, begun: Instant) -> Self {
+        match self {
+            Self::InACall => {
+                let rest = CALL.saturating_sub(begun.elapsed()).max(AT_LEAST);
+                Self::InTheRestOfACall(rest)
+            }
+            other => other,
+        }
+    }
+
     /// Asks `question` so.
     ///
     /// # Errors
@@ -50,6 +69,7 @@ impl Asked {
     pub async fn of(self, cli: &Cli, question: Question) -> Result<Arc<Output>, LauncherError> {
         let answered = match self {
             Self::InACall => cli.ask(question, IN_A_CALL).await,
+            Self::InTheRestOfACall(rest) => cli.ask(question, rest).await,
             // A run waits for its turn, and is then bounded itself.
             Self::AtLeisure => cli.ask(question, Duration::MAX).await,
             Self::Anew => cli
@@ -74,6 +94,8 @@ pub struct Question {
     pub deadline: Duration,
     /// It reads a log: what was printed by the deadline is its answer, and of too much output the end. Else both are errors.
     pub is_log: bool,
+    /// What stands before a log that is followed for as long as the job runs: soon after it the log is taken as it is.
+    pub log_begins: Option<&'static str>,
 }
 
 impl Question {
@@ -90,6 +112,7 @@ impl Question {
             envs,
             deadline,
             is_log: false,
+            log_begins: None,
         }
     }
 
@@ -345,8 +368,13 @@ async fn run(question: &Question) -> Result<Output, CliError> {
     let (mut stdout, mut stderr) = (Captured::new(question), Captured::new(question));
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
     let end = {
+        let log_begun = Notify::new();
         let reading = async {
-            tokio::try_join!(stdout.read(out.as_mut()), stderr.read(err.as_mut())).is_err()
+            tokio::try_join!(
+                stdout.read(out.as_mut(), question.log_begins, &log_begun),
+                stderr.read(err.as_mut(), None, &log_begun)
+            )
+            .is_err()
         };
         tokio::pin!(reading);
         let mut read = false;
@@ -359,6 +387,9 @@ async fn run(question: &Question) -> Result<Output, CliError> {
                             return End::TooMuch;
                         }
                         read = true;
+                    }
+                    () = async { log_begun.notified().await; tokio::time::sleep(FOLLOWED_FOR).await } => {
+                        return End::TimedOut;
                     }
                 }
             }
@@ -431,7 +462,13 @@ impl Captured {
         }
     }
 
-    async fn read(&mut self, stream: Option<&mut (impl AsyncRead + Unpin)>) -> Result<(), TooMuch> {
+    /// Reads to the end. Once `mark` was read, `seen` hears of it.
+    async fn read(
+        &mut self,
+        stream: Option<&mut (impl AsyncRead + Unpin)>,
+        mut mark: Option<&'static str>,
+        seen: &Notify,
+    ) -> Result<(), TooMuch> {
         let Some(stream) = stream else { return Ok(()) };
         let mut block = vec![0; 64 * 1024];
         while let Ok(read) = stream.read(&mut block).await {
@@ -439,6 +476,13 @@ impl Captured {
                 break;
             }
             self.bytes.extend_from_slice(&block[..read]);
+            if let Some(wanted) = mark {
+                let fresh = self.bytes.len().saturating_sub(read + wanted.len());
+                if String::from_utf8_lossy(&self.bytes[fresh..]).contains(wanted) {
+                    mark = None;
+                    seen.notify_one();
+                }
+            }
             if let Some(excess) = self
                 .bytes
                 .len()

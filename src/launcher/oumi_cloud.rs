@@ -217,6 +217,7 @@ impl OumiCloudLauncher {
         let clusters = BTreeSet::from([identity.cluster.as_str()]);
         let mut question = question(&identity.cloud, &clusters, &arguments, LOGS_DEADLINE)?;
         question.is_log = true;
+        question.log_begins = Some(printed::LOG_BEGINS);
         let output = self
             .cli
             .ask(question, IN_A_CALL)
@@ -236,10 +237,7 @@ impl OumiCloudLauncher {
             false,
         );
         if output.timed_out {
-            read.message = Some(format!(
-                "this is what arrived within {} s",
-                LOGS_DEADLINE.as_secs()
-            ));
+            read.message = Some("the job goes on; this is its log so far".to_owned());
         }
         Ok(read)
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::cli::{Asked, Cli, Output, Question};
 use super::cloud_launch::{CloudLaunch, Launched, Trace};
@@ -107,7 +108,9 @@ impl SkyPilotLauncher {
             }
             return Ok(status);
         }
+        let begun = Instant::now();
         let queue = self.queue(Some(&identity.cluster), asked).await?;
+        let asked = asked.next(begun);
         let mut status = match queue.jobs.get(&identity.cluster) {
             Some(jobs) => match self.row_of(identity, jobs).await {
                 Some(job) => status_of_row(job),

@@ -122,7 +122,7 @@ async fn spawn(
     lock: JobLock,
     job: Supervised,
 ) -> Result<(), StartError> {
-    let (program, dir) = (program.to_owned(), dir.clone());
+    let (program, dir, lives_on) = (program.to_owned(), dir.clone(), dir.clone());
     let command = tokio::task::spawn_blocking(move || prepare(&program, &dir, lock, &job)).await;
     let mut child = tokio::process::Command::from(command.map_err(io::Error::other)??).spawn()?;
     let said = match child.stdout.take() {
@@ -139,7 +139,15 @@ async fn spawn(
     // Dropping the child leaves it running; tokio reaps it when it ends.
     match said.as_str() {
         STARTED => Ok(()),
-        "" => Err(io::Error::other("it ended before it began").into()),
+        "" => {
+            child.wait().await?;
+            // It may have been killed between the start of the first step and its word: the lock tells.
+            if lives_on.is_locked()? {
+                Ok(())
+            } else {
+                Err(io::Error::other("it ended before it began").into())
+            }
+        }
         reason => Err(StartError::Step(reason.to_owned())),
     }
 }

@@ -600,9 +600,16 @@ fn dry_run_message(spec: &LaunchSpec, plan: &LaunchPlan) -> String {
     } else {
         format!("on {}, cluster {}", spec.identity.cloud, plan.cluster)
     };
+    // Some of them change what runs: who is asked to agree should know of them.
+    let names: Vec<&str> = spec.envs.keys().map(String::as_str).collect();
+    let variables = if names.is_empty() {
+        String::new()
+    } else {
+        format!("Variables (values not shown): {}\n", names.join(", "))
+    };
     format!(
-        "Dry run: nothing was started. Would run, {place}: {}\nModel: {}\nOutput: {}\nConfig: {} ({} config)\nShow this to \
-         the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\".",
+        "Dry run: nothing was started. Would run, {place}: {}\nModel: {}\nOutput: {}\nConfig: {} ({} config)\n{variables}Show \
+         this to the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\".",
         plan.command_line,
         spec.config.model_name,
         spec.config.output_dir,

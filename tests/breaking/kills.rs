@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::launcher::processes::is_of_job;
+use oumi_mcp_server::launcher::job_dir::JobDir;
+use oumi_mcp_server::launcher::processes::{Processes, is_of_job};
+use oumi_mcp_server::launcher::supervisor::{self, Plan, Supervised};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::{Answer, Server, command};
-use crate::support::{Home, pid, wait_until};
+use crate::support::{Home, kill_9, pid, wait_until};
 use crate::tools::{Chance, start_on};
 
 /// How many rounds share a folder: few enough that the registry's cap drops nothing.
@@ -346,21 +348,21 @@ impl World {
     /// One round: calls, a kill at a random instant, a new server where it was the server's, and a look at everything.
     fn round(&mut self) {
         self.figures.rounds += 1;
-        for _ in 0..self.chance.below(4) {
+        for _ in 0..self.chance.below(6) {
             if let Some(sent) = self.send_any() {
                 self.receive(sent);
             }
         }
         match self.chance.below(10) {
             0..4 => self.kill_the_server_amid_calls(),
-            4 => {
+            4 if self.chance.one_in(2) => {
                 self.kill_server();
                 self.kill_a_server_that_starts();
             }
-            5..7 => {
+            4..7 => {
                 // Amid calls too: a supervisor may die while it starts.
-                let sent = self.send_any();
-                self.chance.wait_up_to(25);
+                let sent = self.send_run();
+                self.chance.wait_up_to(60);
                 self.kill_a_supervisor();
                 if let Some(sent) = sent {
                     self.receive(sent);
@@ -525,7 +527,10 @@ impl World {
                 _ if answer["status"] == "not_found" || job.done.is_some() => true,
                 (Kind::Long, Cancel::No) => true,
                 // A cancel whose answer never came may or may not have been heard.
-                (Kind::Long, _) => !self.home.job_dir(job_id).join("end-requested").exists(),
+                // Where its supervisor died as well as the server, nobody is left to carry it out, and the answer says so.
+                (Kind::Long, _) => {
+                    job.hurt || !self.home.job_dir(job_id).join("end-requested").exists()
+                }
                 (Kind::Cloud, Cancel::No) => answer["status"] == "RUNNING",
                 (Kind::Cloud, _) => {
                     !self.home.job_dir(job_id).join("cancel-requested").exists()
@@ -622,6 +627,44 @@ fn rounds(count: usize) {
         figures.servers_killed > 0 && figures.jobs > count / 2,
         "{figures:?}"
     );
+}
+
+/// A supervisor that starts the job and is killed before it has said so: the job that runs must not be called failed.
+#[tokio::test]
+async fn a_job_whose_supervisor_died_before_its_word_has_begun_when_it_runs() {
+    for (script, begins) in [
+        (
+            "#!/bin/sh\nexec 9<&0\nsleep 3000 9<&9 >/dev/null 2>&1 &\nkill -9 $$\n",
+            true,
+        ),
+        ("#!/bin/sh\nkill -9 $$\n", false),
+    ] {
+        let home = Home::new();
+        let program = home.program("supervisor", script);
+        fs::create_dir(home.data()).unwrap();
+        let (dir, lock) = JobDir::create(home.data().join("job")).unwrap();
+        let job = Supervised {
+            plan: Plan {
+                steps: Vec::new(),
+                working_dir: home.project(),
+                cancel_ends_tree: true,
+                remove_afterwards: Vec::new(),
+            },
+            envs: BTreeMap::new(),
+            files: Vec::new(),
+        };
+        let started = supervisor::start(&program, &dir, lock, job).await;
+        let members = Processes::look(true).unwrap().of_job(dir.path());
+        assert_eq!(
+            (started.is_ok(), members.len()),
+            (begins, usize::from(begins)),
+            "{started:?}"
+        );
+        assert_eq!(dir.exit_record().unwrap().is_none(), begins);
+        for member in members {
+            kill_9(member);
+        }
+    }
 }
 
 #[test]

@@ -316,6 +316,15 @@ fn hostile_variables_are_refused_by_name_and_their_values_arrive_as_they_are() {
         let line = format!("{name}={}", value.as_str().unwrap());
         assert!(got.split('\0').any(|entry| entry == line), "{name}");
     }
+    // Some change what runs: a preview names them.
+    let arguments = json!({ "dry_run": true, "envs": { "LD_PRELOAD": "/x.so", "PATH": "/x" } });
+    let answer = place.run("job.yaml", arguments);
+    let message = answer["message"].as_str().unwrap();
+    assert!(
+        message.contains("Variables (values not shown): LD_PRELOAD, PATH\n"),
+        "{message}"
+    );
+    assert!(!message.contains("/x"), "{message}");
     // The mark of a job cannot be taken off, or be another's.
     let answer = place.run(
         "job.yaml",

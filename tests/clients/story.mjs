@@ -35,6 +35,8 @@ run: |
 
 const home = mkdtempSync(join(tmpdir(), "oumi-mcp-story-"));
 const complaints = [];
+// Where the SDKs say what they think of a schema.
+console.warn = (...said) => complaints.push(said.join(" "));
 
 async function withServer(use) {
   const client = new Client(

@@ -315,3 +315,15 @@ async fn a_program_that_cannot_be_started_is_an_error_of_its_own() {
     assert!(matches!(error, CliError::NotStarted { .. }), "{text}");
     assert!(text.contains("`sky queue`"), "{text}");
 }
+
+#[tokio::test]
+async fn a_log_that_is_followed_is_taken_soon_after_it_has_begun() {
+    let place = Place::new();
+    let script =
+        "echo banner; echo Now comes the log; while [ -d . ]; do echo step; sleep 0.1; done";
+    let mut question = place.log(script, Duration::from_secs(600));
+    question.log_begins = Some("comes the log");
+    let output = Cli::default().ask(question, LONG).await.unwrap();
+    assert!(output.timed_out);
+    assert!(output.stdout.ends_with("step\n"), "{}", output.stdout);
+}

@@ -96,11 +96,14 @@ pub fn no_matching_clusters(output: &str) -> bool {
     says(output, "No matching clusters found.")
 }
 
+/// What `oumi launch logs` prints before the log.
+pub const LOG_BEGINS: &str = "Logging to console...";
+
 /// The job's own lines in the output of `oumi launch logs`.
 pub fn oumi_log_lines(output: &str) -> String {
     let text = strip_terminal(output);
     let mut lines = text.split_inclusive('\n');
-    lines.find(|line| line.starts_with("Logging to console..."));
+    lines.find(|line| line.starts_with(LOG_BEGINS));
     lines.collect()
 }
 
