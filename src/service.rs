@@ -287,7 +287,7 @@ fn next_step(status: &JobStatus) -> String {
         JobState::Pending | JobState::Running => {
             "Call poll_status again later; get_job_logs shows what it says."
         }
-        JobState::Succeeded => "get_job_logs shows what it said; its results are in output_dir.",
+        JobState::Succeeded => "get_job_logs shows what it said.",
         JobState::Failed => "Call get_job_logs to see why.",
         JobState::Cancelled => "Nothing of it runs any more.",
         JobState::Unknown if status.is_done => "Call get_job_logs to see how far it came.",

@@ -217,7 +217,14 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
         });
         files.push((path, script.to_owned()));
     }
-    let mut envs = config_envs(spec);
+    let mut envs = BTreeMap::new();
+    // A `run` that calls `oumi` means the one that is found here; a client's PATH rarely has it.
+    if let Ok(program) = programs::find_oumi(&spec.client_cwd)
+        && let Some(path) = programs::path_with_folder_of(&program)
+    {
+        envs.insert("PATH".to_owned(), path);
+    }
+    envs.extend(config_envs(spec));
     envs.extend(spec.envs.clone());
     let obstacle = if steps.is_empty() {
         Some(format!(

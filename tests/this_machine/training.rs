@@ -199,3 +199,16 @@ fn an_oumi_that_cannot_be_started_leaves_a_failed_job_with_a_log_that_says_why()
         "{log}"
     );
 }
+
+#[test]
+fn a_job_config_finds_the_oumi_that_the_variable_names() {
+    let home = Home::new();
+    let oumi = executable(
+        &home.root().join("venv/bin/oumi"),
+        "#!/bin/sh\necho this one\n",
+    );
+    let mut server = Server::start_with(&home, &[("OUMI_MCP_OUMI", oumi.to_str().unwrap())]);
+    let job_id = server.submit(home.job("oumi"), json!({}));
+    assert_eq!(server.wait_done(&job_id)["status"], "completed");
+    assert_eq!(server.log(&job_id), "this one");
+}
