@@ -410,7 +410,8 @@ impl World {
     fn kill_a_launcher(&mut self) {
         let job_id = format!("j{}", self.figures.jobs);
         self.figures.jobs += 1;
-        let after_the_job = self.chance.one_in(2);
+        // A launch that is cut off before its job is waited for, so that there are few of them.
+        let after_the_job = !self.chance.one_in(4);
         if after_the_job {
             self.cloud.set("oumi-up.crash", "after-job");
         } else {
@@ -531,6 +532,8 @@ impl World {
                 (Kind::Long, _) => {
                     job.hurt || !self.home.job_dir(job_id).join("end-requested").exists()
                 }
+                // A launch that was cut off is looked for on its cluster for half an hour.
+                (Kind::Cloud, _) if job.hurt && answer["status"] == "launching" => true,
                 (Kind::Cloud, Cancel::No) => answer["status"] == "RUNNING",
                 (Kind::Cloud, _) => {
                     !self.home.job_dir(job_id).join("cancel-requested").exists()
@@ -602,7 +605,9 @@ impl World {
             }
             Some(other) => panic!("{job_id} is {other}"),
             None => assert!(
-                said["is_done"] == true || said["status"] == "not_found",
+                said["is_done"] == true
+                    || (job.hurt && said["status"] == "launching")
+                    || said["status"] == "not_found",
                 "{job_id}: {job:?} {said:#}"
             ),
         }
