@@ -62,7 +62,10 @@ fn samples() -> Vec<(&'static str, Sample)> {
     let bar = |n: usize| {
         let full = "█".repeat(n % 11);
         let empty = " ".repeat(10 - n % 11);
-        format!("{:3}%|{full}{empty}| {n}/90000 [1:02:03<2:03:04,  4.51it/s]", n / 900)
+        format!(
+            "{:3}%|{full}{empty}| {n}/90000 [1:02:03<2:03:04,  4.51it/s]",
+            n / 900
+        )
     };
     vec![
         (
@@ -90,7 +93,11 @@ fn samples() -> Vec<(&'static str, Sample)> {
         (
             "one line said again",
             Box::new(|log, _| {
-                writeln!(log, "WARNING: the tokenizer has no padding token, using the end token").unwrap();
+                writeln!(
+                    log,
+                    "WARNING: the tokenizer has no padding token, using the end token"
+                )
+                .unwrap();
             }),
         ),
         (
@@ -99,7 +106,9 @@ fn samples() -> Vec<(&'static str, Sample)> {
         ),
         (
             "nested bars",
-            Box::new(move |log, n| write!(log, "\n\r{}\x1b[A\r{}", bar(n % 97), bar(n % 90000)).unwrap()),
+            Box::new(move |log, n| {
+                write!(log, "\n\r{}\x1b[A\r{}", bar(n % 97), bar(n % 90000)).unwrap()
+            }),
         ),
         (
             "a bar, a line each",

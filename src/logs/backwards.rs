@@ -112,7 +112,11 @@ impl<S: Read + Seek> Backwards<S> {
 }
 
 /// The `length` bytes at `start`. That the log became shorter meanwhile is an error: ask again.
-pub(super) fn read_at(log: &mut (impl Read + Seek), start: u64, length: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read_at(
+    log: &mut (impl Read + Seek),
+    start: u64,
+    length: u64,
+) -> io::Result<Vec<u8>> {
     log.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(io::Error::other)?);
     log.take(length).read_to_end(&mut bytes)?;

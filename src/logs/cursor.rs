@@ -98,10 +98,12 @@ impl Cursor {
         if self.offset > end {
             return Ok((0, Some(Change::Truncated)));
         }
-        Ok(match Self::at(log, file, self.offset)?.check == self.check {
-            true => (self.offset, None),
-            false => (0, Some(Change::Replaced)),
-        })
+        Ok(
+            match Self::at(log, file, self.offset)?.check == self.check {
+                true => (self.offset, None),
+                false => (0, Some(Change::Replaced)),
+            },
+        )
     }
 
     /// Where to go on in `bytes`, the end of a log of which nobody knows how much came before: at the line start that has

@@ -75,11 +75,14 @@ struct Held {
     bar: Option<Bar>,
 }
 
-/// Where in a line that is the state of a progress bar its label ends, and where its total stands.
+/// What a line says that is the state of a progress bar.
 #[derive(Debug, Clone)]
 struct Bar {
+    /// Where its label ends.
     label: usize,
+    /// Where its total stands.
     total: Range<usize>,
+    percent: u32,
 }
 
 /// Where in an escape sequence the input stands.
@@ -176,7 +179,11 @@ impl Folder {
 
     /// Takes from `bytes` the plain lines at the beginning that no cursor movement in the rest can reach, and gives back
     /// that rest. It is what makes ordinary text fast: such lines need not be copied.
-    fn push_unreachable<'a>(&mut self, bytes: &'a [u8], sink: &mut impl FnMut(Line<'_>)) -> &'a [u8] {
+    fn push_unreachable<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        sink: &mut impl FnMut(Line<'_>),
+    ) -> &'a [u8] {
         let mut rest = bytes;
         if self.escape != Escape::None || self.at + 1 < self.rows.len() || may_move_up(bytes) {
             return rest;
@@ -219,9 +226,11 @@ impl Folder {
         }
     }
 
-    /// How many bytes of text are still held back.
+    /// How many bytes of text are still held back, line ends included.
     pub fn pending(&self) -> usize {
-        self.held.text.len() + self.rows.iter().map(|row| row.bytes.len()).sum::<usize>()
+        let held = self.held.text.len() + 1;
+        let rows = self.rows.iter().filter(|row| !row.bytes.is_empty());
+        held + rows.map(|row| row.bytes.len() + 1).sum::<usize>()
     }
 
     /// Gives the lines that are left. Blank lines at the end are not.
@@ -432,7 +441,11 @@ impl Folder {
             return;
         }
         let bar = Bar::of(text);
-        if !(held.any && bar.as_ref().is_some_and(|bar| held.is_earlier_state(text, bar))) {
+        if !(held.any
+            && bar
+                .as_ref()
+                .is_some_and(|bar| held.is_earlier_state(text, bar)))
+        {
             held.give(sink);
             held.start = start;
         }
@@ -445,10 +458,13 @@ impl Folder {
 }
 
 impl Held {
-    /// Whether what is held is a state of the bar of which `text` is another: the same label, the same total.
+    /// Whether what is held is an earlier state of the bar that `text` shows: the same label, the same total, and not at
+    /// its end yet, since after that another bar begins.
     fn is_earlier_state(&self, text: &str, bar: &Bar) -> bool {
         self.bar.as_ref().is_some_and(|held| {
-            held.label == bar.label
+            held.percent < 100
+                && held.percent <= bar.percent
+                && held.label == bar.label
                 && self.text.get(..held.label) == text.get(..bar.label)
                 && self.text.get(held.total.clone()) == text.get(bar.total.clone())
         })
@@ -574,7 +590,10 @@ fn plain_length(bytes: &[u8]) -> usize {
     let mut plain = 0;
     // Without branches inside, so that it becomes vector instructions.
     for chunk in bytes.chunks_exact(CHUNK) {
-        if chunk.iter().fold(false, |any, byte| any | is_control(*byte)) {
+        if chunk
+            .iter()
+            .fold(false, |any, byte| any | is_control(*byte))
+        {
             break;
         }
         plain += CHUNK;
@@ -602,9 +621,18 @@ impl Bar {
             .iter()
             .rposition(|byte| !matches!(byte, b' ' | b'0'..=b'9' | b'.'))
             .map_or(0, |last| last + 1);
+        let number = bytes.get(label..percent)?;
         Some(Self {
             label,
             total: slash..open,
+            percent: number.iter().filter(|byte| byte.is_ascii_digit()).fold(
+                0,
+                |number: u32, digit| {
+                    number
+                        .saturating_mul(10)
+                        .saturating_add(u32::from(digit - b'0'))
+                },
+            ),
         })
     }
 }

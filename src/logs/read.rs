@@ -118,7 +118,12 @@ pub fn read_on(path: &Path, cursor: &Cursor, view: View) -> io::Result<Excerpt> 
 ///
 /// # Errors
 /// None that is known: memory does not fail.
-pub fn read_on_bytes(bytes: &[u8], whole: bool, cursor: &Cursor, view: View) -> io::Result<Excerpt> {
+pub fn read_on_bytes(
+    bytes: &[u8],
+    whole: bool,
+    cursor: &Cursor,
+    view: View,
+) -> io::Result<Excerpt> {
     let mut log = io::Cursor::new(bytes);
     let end = bytes.len() as u64;
     let (start, change) = match whole {
@@ -239,7 +244,10 @@ fn read_from<S: Read + Seek>(
     let remaining_bytes = rest.at - fits;
     let body = text.text.strip_suffix('\n').unwrap_or(&text.text);
     let kept = keep_lines(body, view.max_bytes);
-    let mut notes: Vec<String> = change.map(|change| change.sentence().to_owned()).into_iter().collect();
+    let mut notes: Vec<String> = change
+        .map(|change| change.sentence().to_owned())
+        .into_iter()
+        .collect();
     if kept.len() < body.len() {
         notes.push(cut_note(body, kept, view));
     }
@@ -313,10 +321,12 @@ fn fitting<S: Read + Seek>(
         }
         fit || fits == start
     })?;
-    Ok(match at == limit && (fit || fits == start) && (limit == end || fits == start) {
-        true => limit,
-        false => fits,
-    })
+    Ok(
+        match at == limit && (fit || fits == start) && (limit == end || fits == start) {
+            true => limit,
+            false => fits,
+        },
+    )
 }
 
 /// Gives the bytes from `start` to `end` to `take`, line by line, a long line in pieces, until it wants no more. Whether it
@@ -379,19 +389,34 @@ impl Rest {
                 at = from + carriage_return as u64;
                 kind = RestKind::Overwritten;
             } else {
-                let broken = bytes.iter().rev().take(4).take_while(|byte| **byte >= 0x80);
-                at = end - broken.count() as u64;
+                at = end - begun_character(&bytes) as u64;
                 kind = RestKind::Cut;
             }
         }
         Ok(Self { at, kind })
     }
 
-    fn text(&self, log: &mut (impl Read + Seek), end: u64, view: View) -> io::Result<Option<String>> {
+    fn text(
+        &self,
+        log: &mut (impl Read + Seek),
+        end: u64,
+        view: View,
+    ) -> io::Result<Option<String>> {
         let mut folder = folder(view);
         folder.push(&read_at(log, self.at, end - self.at)?, &mut |_| {});
         let text = folder.finish_holding(&mut |_| {});
         Ok(text.map(|text| keep_end(&text, view.max_bytes / 2).to_owned()))
+    }
+}
+
+/// How many bytes at the end of `bytes` are the beginning of a character that is not there whole.
+fn begun_character(bytes: &[u8]) -> usize {
+    let mut last = bytes.iter().rev().take(4).zip(1..);
+    match last.find(|(byte, _)| **byte & 0xc0 != 0x80) {
+        Some((0xc0..=0xdf, length)) if length < 2 => length,
+        Some((0xe0..=0xef, length)) if length < 3 => length,
+        Some((0xf0..=0xf7, length)) if length < 4 => length,
+        _ => 0,
     }
 }
 

@@ -26,7 +26,8 @@ const LARGEST_PATTERN: usize = 1024 * 1024;
 /// What to search for.
 #[derive(Debug, Clone)]
 pub struct Query {
-    pattern: Regex,
+    /// What a line must match.
+    pub pattern: Pattern,
     /// How many lines to give before and after each match.
     pub context: usize,
     /// The most matching lines that are given: the newest.
@@ -37,6 +38,30 @@ pub struct Query {
     pub deadline: Instant,
     /// Where to begin, and go backwards from: the [`Found::searched_from`] of an earlier search. None is the end.
     pub before: Option<u64>,
+}
+
+/// A regular expression that is safe to search with: whatever it is, the time it takes is linear in the log.
+#[derive(Debug, Clone)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    /// It is not a regular expression, in a sentence.
+    pub fn new(pattern: &str) -> Result<Self, BadPattern> {
+        if pattern.is_empty() {
+            return Err(BadPattern(
+                "grep is empty: give a regular expression".into(),
+            ));
+        }
+        RegexBuilder::new(pattern)
+            .size_limit(LARGEST_PATTERN)
+            .dfa_size_limit(4 * LARGEST_PATTERN)
+            .build()
+            .map(Self)
+            .map_err(|error| BadPattern(sentence(pattern, &error)))
+    }
 }
 
 /// That a pattern is none. The text says why.
@@ -70,16 +95,8 @@ impl Query {
     /// # Errors
     /// The pattern is not a regular expression, in a sentence.
     pub fn new(pattern: &str, deadline: Instant) -> Result<Self, BadPattern> {
-        if pattern.is_empty() {
-            return Err(BadPattern("grep is empty: give a regular expression".into()));
-        }
-        let pattern = RegexBuilder::new(pattern)
-            .size_limit(LARGEST_PATTERN)
-            .dfa_size_limit(4 * LARGEST_PATTERN)
-            .build()
-            .map_err(|error| BadPattern(sentence(pattern, &error)))?;
         Ok(Self {
-            pattern,
+            pattern: Pattern::new(pattern)?,
             context: 0,
             max_matches: 100,
             max_bytes: super::read::DEFAULT_MAX_BYTES,
@@ -250,7 +267,7 @@ impl<'q> Results<'q> {
         let context = self.query.context;
         // So that even one line of any length fits.
         let text = keep_end(text, self.query.max_bytes / 2);
-        if self.query.pattern.is_match(text) {
+        if self.query.pattern.0.is_match(text) {
             if self.matches >= self.query.max_matches {
                 return Some("there are as many matches as were asked for");
             }
@@ -261,7 +278,12 @@ impl<'q> Results<'q> {
             for (text, repeated) in &self.recent {
                 shown("  ", text, *repeated, &mut lines);
             }
-            shown(if context > 0 { "> " } else { "" }, text, repeated, &mut lines);
+            shown(
+                if context > 0 { "> " } else { "" },
+                text,
+                repeated,
+                &mut lines,
+            );
             if !self.fits(&lines) {
                 return Some("max_bytes was reached");
             }

@@ -1,0 +1,8 @@
+//! What is read out of logs: text, what is new, matches, progress, and why a job failed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod folding;
+mod new_text;
+mod searching;
+mod tails;
