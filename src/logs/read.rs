@@ -21,7 +21,7 @@ use memchr::{memchr, memrchr};
 
 use super::backwards::{Backwards, Block, read_at};
 use super::cursor::{Change, Cursor};
-use super::fold::{Folder, Text, whole_words};
+use super::fold::{Folder, Line, Text, whole_words};
 use super::nth_line_from_end;
 
 /// The budget of an answer unless the caller says otherwise; it fits under the 25,000 tokens at which clients cut.
@@ -215,13 +215,19 @@ fn last_lines<S: Read + Seek>(
         }
         let mut folder = folder(view);
         let mut text = Text::default();
+        // How often the first line was repeated may be only a part of the truth, as long as there is more before it.
+        let mut first_repeated = None;
+        let mut add = |line: Line<'_>| {
+            first_repeated.get_or_insert(line.repeated > 0);
+            text.add(line);
+        };
         for block in &blocks {
             folder.left_out(block.left_out);
-            folder.push(&block.bytes, &mut |line| text.add(line));
+            folder.push(&block.bytes, &mut add);
         }
-        let unfinished = finish(folder, &mut text, view.ended);
-        // One line more, since the first may be the rest of a longer run of the same.
-        if all || text.lines > lines || kept >= KEPT {
+        let unfinished = finish(folder, view.ended, &mut add);
+        let enough = text.lines > lines || text.lines == lines && first_repeated != Some(true);
+        if all || enough || kept >= KEPT {
             return Ok((text, unfinished, back.at()));
         }
     }
@@ -290,7 +296,7 @@ fn oldest_that_fit<S: Read + Seek>(
             true
         })?;
         let overwritten = fits == rest.at && rest.kind == RestKind::Overwritten;
-        finish(folder, &mut text, !overwritten);
+        finish(folder, !overwritten, &mut |line| text.add(line));
         // What is no valid text grows when it is made so; then with less of it.
         if text.text.len() <= view.max_bytes + 1 || budget == 0 {
             return Ok((fits, text));
@@ -427,16 +433,13 @@ fn folder(view: View) -> Folder {
     }
 }
 
-/// Adds what `folder` still holds to `text`, the unfinished line if it is `given`; else it is returned.
-fn finish(folder: Folder, text: &mut Text, given: bool) -> Option<String> {
-    let mut add = |line: super::fold::Line<'_>| text.add(line);
-    match given {
-        true => {
-            folder.finish(&mut add);
-            None
-        }
-        false => folder.finish_holding(&mut add),
+/// Gives `sink` what `folder` still holds, the unfinished line too if it is `given`; else that is returned.
+fn finish(folder: Folder, given: bool, sink: &mut impl FnMut(Line<'_>)) -> Option<String> {
+    if given {
+        folder.finish(sink);
+        return None;
     }
+    folder.finish_holding(sink)
 }
 
 /// The last lines of `text` that fit into `room` bytes; of a last line that does not, the end.

@@ -194,7 +194,7 @@ fn the_size_of_the_log_does_not_matter() {
         "last but one\nlast"
     );
     assert!(
-        start.elapsed() < Duration::from_secs(1),
+        start.elapsed() < Duration::from_secs(10),
         "{:?}",
         start.elapsed()
     );
