@@ -27,6 +27,7 @@ pub mod in_flight;
 pub mod launcher;
 pub mod logs;
 pub mod paths;
+pub mod progress;
 pub mod registry;
 pub mod server;
 pub mod service;

@@ -4,5 +4,6 @@
 
 mod folding;
 mod new_text;
+mod progressing;
 mod searching;
 mod tails;
