@@ -23,6 +23,7 @@ compile_error!(
 pub mod config;
 pub mod demo;
 pub mod env_vars;
+pub mod failure;
 pub mod in_flight;
 pub mod launcher;
 pub mod logs;

@@ -139,6 +139,8 @@ pub struct Scanner {
     announced_total: Option<u64>,
     /// The trainer prints the step itself.
     step_printed: bool,
+    /// The last loss came without its step, and the bar may have been drawn late: its next state tells.
+    unsettled: bool,
     /// The end of the input, of which the end has not come.
     rest: Vec<u8>,
     /// That end has been read already.
@@ -377,6 +379,7 @@ impl Scanner {
             figures.step = self.figures.step;
         }
         let step = figures.step;
+        self.unsettled = kind.loss && !self.step_printed && step.is_some();
         self.history.push(&figures);
         if kind.summary {
             figures.seconds_left = step
@@ -498,6 +501,9 @@ impl Scanner {
         if behind {
             // Bars are drawn a little late; what the trainer printed is newer.
             return;
+        }
+        if std::mem::take(&mut self.unsettled) {
+            self.history.settle(done);
         }
         self.figures.update(&carried);
         self.figures.step = Some(done);

@@ -70,6 +70,13 @@ impl History {
         }
     }
 
+    /// Says that the last point is of `step`, if not of a later one.
+    pub(super) fn settle(&mut self, step: u64) {
+        if let Some(last) = self.points.last_mut() {
+            last.step = last.step.max(Some(step));
+        }
+    }
+
     /// Halves the points: of each four those with the least and the greatest loss stay, so that no spike is lost, and so do
     /// all with an evaluation loss.
     fn thin(&mut self) {

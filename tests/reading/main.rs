@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod failing;
 mod folding;
 mod new_text;
 mod progressing;
