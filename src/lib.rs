@@ -23,10 +23,12 @@ compile_error!(
 pub mod config;
 pub mod demo;
 pub mod env_vars;
+pub mod failure;
 pub mod in_flight;
 pub mod launcher;
 pub mod logs;
 pub mod paths;
+pub mod progress;
 pub mod registry;
 pub mod secrets;
 pub mod server;

@@ -1,5 +1,12 @@
 //! The tail of a log: the last lines of a file of any size, read from its end, within a budget.
 
+pub mod cursor;
+pub mod fold;
+pub mod read;
+pub mod search;
+
+mod backwards;
+
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;

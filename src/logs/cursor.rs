@@ -1,0 +1,162 @@
+//! A position in a log, as an opaque word that a client keeps: so that it is given only what is new, in order, nothing
+//! twice and nothing left out, also by the next server.
+//!
+//! It holds the identity of the file, the offset, and a check of the bytes before the offset. So a log that was replaced,
+//! cut short, or written anew in place is noticed and said, and then read from its beginning. The device is not part of
+//! the identity: its number changes when a disk is mounted again, and the check tells files apart as well.
+
+use std::fmt;
+use std::io::{self, Read, Seek};
+use std::str::FromStr;
+
+use super::backwards::read_at;
+
+/// How many bytes before the offset are checked.
+const CHECKED: u64 = 256;
+
+/// The first part of a cursor: what it is, and the version of what follows.
+const KIND: &str = "log1";
+
+/// A position in a log: everything before it has been given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// The inode; none for a log that is no file of ours.
+    file: Option<u64>,
+    offset: u64,
+    check: u64,
+}
+
+/// That a text is no cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this cursor is not one that was given here: pass the `cursor` of an earlier answer as it is, or leave it out to get the end of the log"
+)]
+pub struct NoCursor;
+
+/// Why a cursor no longer fits its log, so that the answer does not go on where the last one ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Another log stands in its place, or it was written anew; read from its beginning.
+    Replaced,
+    /// It became shorter than what had been read; read from its beginning.
+    Truncated,
+    /// Only the end of the log is at hand, and what was read last is not in it: something may be missing in between.
+    Gap,
+}
+
+impl Change {
+    /// The sentence for the reader.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Replaced => {
+                "The log is another one than before: it was replaced or written anew. This is from its beginning."
+            }
+            Self::Truncated => {
+                "The log was truncated: it is shorter than what you had read. This is from its beginning."
+            }
+            Self::Gap => {
+                "More was written since the cursor than can be fetched at once: lines may be missing before these."
+            }
+        }
+    }
+}
+
+impl Cursor {
+    /// The beginning of any log.
+    pub fn start() -> Self {
+        Self {
+            file: None,
+            offset: 0,
+            check: hash(&[]),
+        }
+    }
+
+    /// The position `offset` of `log`.
+    pub(super) fn at(
+        log: &mut (impl Read + Seek),
+        file: Option<u64>,
+        offset: u64,
+    ) -> io::Result<Self> {
+        let length = CHECKED.min(offset);
+        Ok(Self {
+            file,
+            offset,
+            check: hash(&read_at(log, offset - length, length)?),
+        })
+    }
+
+    /// Where to go on in `log`, which is `end` bytes long, and what happened to it since, if anything.
+    pub(super) fn resume(
+        &self,
+        log: &mut (impl Read + Seek),
+        file: Option<u64>,
+        end: u64,
+    ) -> io::Result<(u64, Option<Change>)> {
+        if self.file.zip(file).is_some_and(|(then, now)| then != now) {
+            return Ok((0, Some(Change::Replaced)));
+        }
+        if self.offset > end {
+            return Ok((0, Some(Change::Truncated)));
+        }
+        Ok(
+            match Self::at(log, file, self.offset)?.check == self.check {
+                true => (self.offset, None),
+                false => (0, Some(Change::Replaced)),
+            },
+        )
+    }
+
+    /// Where to go on in `bytes`, the end of a log of which nobody knows how much came before: at the line start that has
+    /// before it what the cursor has. If there are several, at the first: better twice than never.
+    pub(super) fn find(&self, bytes: &[u8]) -> (u64, Option<Change>) {
+        if self.offset == 0 {
+            return (0, None);
+        }
+        let length = usize::try_from(CHECKED.min(self.offset)).unwrap_or(usize::MAX);
+        memchr::memchr_iter(b'\n', bytes)
+            .map(|line_end| line_end + 1)
+            .find(|start| {
+                start
+                    .checked_sub(length)
+                    .and_then(|from| bytes.get(from..*start))
+                    .is_some_and(|before| hash(before) == self.check)
+            })
+            .map_or((0, Some(Change::Gap)), |start| (start as u64, None))
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.file {
+            Some(file) => write!(f, "{KIND}.{file:x}.{:x}.{:x}", self.offset, self.check),
+            None => write!(f, "{KIND}..{:x}.{:x}", self.offset, self.check),
+        }
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|_| NoCursor);
+        let parts: Vec<&str> = text.trim().split('.').collect();
+        let [KIND, file, offset, check] = parts.as_slice() else {
+            return Err(NoCursor);
+        };
+        Ok(Self {
+            file: match *file {
+                "" => None,
+                file => Some(number(file)?),
+            },
+            offset: number(offset)?,
+            check: number(check)?,
+        })
+    }
+}
+
+/// FNV-1a: the same in every version of this program, which the standard library's hash is not.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

@@ -1,0 +1,673 @@
+//! Readable text from the raw bytes of a log: what a terminal would show in the end, line by line.
+//!
+//! - A carriage return starts its line anew, so of a progress bar only the last state is left. Bars that move the cursor up
+//!   (`ESC [ A`, as nested bars of tqdm do) rewrite the lines above, as far as [`REACH`] lines back.
+//! - Terminal escapes and other control characters are gone; a backspace takes a character with it. Tabs stay.
+//! - What is no UTF-8, and runs of NUL, become `U+FFFD`.
+//! - A line that comes again at once is given once, with how often it was repeated. Only exact repeats count: lines that
+//!   differ in a number may differ in what matters. The one exception are states of one progress bar on lines of their
+//!   own, as loggers and line-wise transports leave them: of those the last is kept, as on a terminal.
+//! - Blanks at the ends of lines are gone, and so is every blank line after a blank line.
+//!
+//! It takes time linear in its input and, whatever that is, a bounded amount of memory: of a line longer than
+//! [`MAX_LINE`] the end is kept.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use memchr::{memchr, memchr_iter, memrchr, memrchr_iter};
+
+/// The longest line that is kept whole, in bytes. Of a longer one the end is kept.
+pub const MAX_LINE: usize = 16 * 1024;
+
+/// How many lines back a cursor movement reaches; tqdm uses no more than 20 where there is no terminal.
+pub const REACH: usize = 32;
+
+/// A sequence that does not end within this many bytes is given up, so that it cannot swallow the log.
+const LONGEST_STRING: usize = 4096;
+
+/// A line of the folded log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// What it says.
+    pub text: &'a str,
+    /// How often it was repeated at once; 0 for nearly every line.
+    pub repeated: u64,
+    /// Where it begins, in bytes from the beginning of what was folded.
+    pub start: u64,
+}
+
+/// Folds a log, piece by piece: the pieces may be cut anywhere.
+#[derive(Debug, Default)]
+pub struct Folder {
+    /// The lines that a cursor movement still reaches, the newest last. Never empty once there was input.
+    rows: VecDeque<Row>,
+    /// The row the cursor is in.
+    at: usize,
+    /// The next text replaces the row: there was a carriage return, or the cursor came back to it.
+    anew: bool,
+    escape: Escape,
+    held: Held,
+    /// How many bytes were pushed before those in hand.
+    pushed: u64,
+    /// Lines are only split and made valid text.
+    raw: bool,
+    max_line: usize,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    bytes: Vec<u8>,
+    /// How many bytes before those were left out.
+    left_out: u64,
+    /// Where the row was begun.
+    start: u64,
+}
+
+/// The newest line that has left the rows, held back to see whether it is repeated.
+#[derive(Debug, Default)]
+struct Held {
+    text: String,
+    repeated: u64,
+    start: u64,
+    any: bool,
+    bar: Option<Bar>,
+}
+
+/// What a line says that is the state of a progress bar.
+#[derive(Debug, Clone)]
+struct Bar {
+    /// Where its label ends.
+    label: usize,
+    /// Where its total stands.
+    total: Range<usize>,
+    percent: u32,
+}
+
+/// Where in an escape sequence the input stands.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Escape {
+    /// In none.
+    #[default]
+    None,
+    /// After the escape character.
+    Start,
+    /// After `ESC` and an intermediate byte, as in `ESC ( B`.
+    Short,
+    /// After `ESC [`, with the first number; `open` while its digits may go on.
+    Control { number: u32, open: bool },
+    /// In a string such as a window title, `ended` by an escape character that a backslash follows.
+    String { length: usize, ended: bool },
+}
+
+impl Folder {
+    /// A folder that folds.
+    pub fn new() -> Self {
+        Self {
+            max_line: MAX_LINE,
+            ..Self::default()
+        }
+    }
+
+    /// A folder that leaves lines as they are, but makes them valid text and keeps the end of one longer than
+    /// `max_line`.
+    pub fn raw(max_line: usize) -> Self {
+        Self {
+            raw: true,
+            max_line: max_line.max(1),
+            ..Self::default()
+        }
+    }
+
+    /// Takes the next piece of the log and gives `sink` the lines that nothing can change any more.
+    pub fn push(&mut self, bytes: &[u8], sink: &mut impl FnMut(Line<'_>)) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.rows.is_empty() {
+            self.rows.push_back(Row::default());
+        }
+        let mut rest = bytes;
+        if !self.raw {
+            rest = self.push_unreachable(bytes, sink);
+        }
+        let reach = if self.raw { 1 } else { REACH };
+        while !rest.is_empty() {
+            rest = self.step(rest, bytes.len(), reach, sink);
+        }
+        self.pushed += bytes.len() as u64;
+    }
+
+    /// Takes the next thing from `rest`, which is the end of a piece of `length` bytes, and gives back what follows.
+    fn step<'a>(
+        &mut self,
+        rest: &'a [u8],
+        length: usize,
+        reach: usize,
+        sink: &mut impl FnMut(Line<'_>),
+    ) -> &'a [u8] {
+        if self.escape != Escape::None {
+            return self.in_escape(rest);
+        }
+        let plain = if self.raw {
+            memchr(b'\n', rest).unwrap_or(rest.len())
+        } else {
+            plain_length(rest)
+        };
+        if plain > 0 {
+            let (text, after) = rest.split_at(plain);
+            self.text(text);
+            return after;
+        }
+        let Some((first, after)) = rest.split_first() else {
+            return rest;
+        };
+        match first {
+            b'\n' => self.new_line(self.pushed + (length - after.len()) as u64, reach, sink),
+            b'\r' => self.anew = true,
+            0x1b => match after_colour(after) {
+                Some(after) => return after,
+                None => self.escape = Escape::Start,
+            },
+            0x08 => self.back(),
+            0 => self.nul(),
+            _ => {}
+        }
+        after
+    }
+
+    /// Takes from `bytes` the plain lines at the beginning that no cursor movement in the rest can reach, and gives back
+    /// that rest. It is what makes ordinary text fast: such lines need not be copied.
+    fn push_unreachable<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        sink: &mut impl FnMut(Line<'_>),
+    ) -> &'a [u8] {
+        let mut rest = bytes;
+        if self.escape != Escape::None || self.at + 1 < self.rows.len() || may_move_up(bytes) {
+            return rest;
+        }
+        let Some(end) = memrchr_iter(b'\n', bytes).nth(REACH) else {
+            return rest;
+        };
+        self.at = 0;
+        while self.rows.len() > 1 {
+            if let Some(row) = self.rows.pop_front() {
+                self.row(&row, sink);
+            }
+        }
+        while bytes.len() - rest.len() <= end {
+            let fresh = self.rows.front().is_some_and(Row::is_fresh);
+            let plain = plain_length(rest);
+            if fresh && rest.get(plain) == Some(&b'\n') {
+                let start = self.pushed + (bytes.len() - rest.len()) as u64;
+                let (line, after) = rest.split_at(plain);
+                rest = after.get(1..).unwrap_or_default();
+                self.anew = false;
+                self.bytes(line, start, 0, sink);
+                if let Some(row) = self.rows.front_mut() {
+                    row.start = start + plain as u64 + 1;
+                }
+                continue;
+            }
+            rest = self.step(rest, bytes.len(), 1, sink);
+        }
+        rest
+    }
+
+    /// Says that `bytes` bytes of the current line came before and are not given.
+    pub fn left_out(&mut self, bytes: u64) {
+        if self.rows.is_empty() {
+            self.rows.push_back(Row::default());
+        }
+        if let Some(row) = self.rows.get_mut(self.at) {
+            row.left_out += bytes;
+        }
+    }
+
+    /// How many bytes of text are still held back, line ends included.
+    pub fn pending(&self) -> usize {
+        let held = self.held.text.len() + 1;
+        let rows = self.rows.iter().filter(|row| !row.bytes.is_empty());
+        held + rows.map(|row| row.bytes.len() + 1).sum::<usize>()
+    }
+
+    /// Gives the lines that are left. Blank lines at the end are not.
+    pub fn finish(mut self, sink: &mut impl FnMut(Line<'_>)) {
+        self.flush(sink);
+        self.held.give(sink);
+    }
+
+    /// Gives the lines that are left, except the one that has not ended: that is returned.
+    pub fn finish_holding(mut self, sink: &mut impl FnMut(Line<'_>)) -> Option<String> {
+        let unfinished = self.take_unfinished();
+        self.flush(sink);
+        self.held.give(sink);
+        unfinished
+    }
+
+    /// Takes out the last row with text, if no line end stood after it.
+    fn take_unfinished(&mut self) -> Option<String> {
+        let row = self.rows.pop_back()?;
+        let text = text_of(&row.bytes, row.left_out, self.raw, self.max_line);
+        (!text.is_empty()).then(|| text.into_owned())
+    }
+
+    fn flush(&mut self, sink: &mut impl FnMut(Line<'_>)) {
+        if self.raw {
+            // The one row there is: nothing, if the log ended with a line end.
+            self.rows.retain(|row| !row.bytes.is_empty());
+        }
+        while !self.raw && self.rows.back().is_some_and(Row::is_blank) {
+            self.rows.pop_back();
+        }
+        while let Some(row) = self.rows.pop_front() {
+            self.row(&row, sink);
+        }
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        let max = self.max_line;
+        let Some(row) = self.rows.get_mut(self.at) else {
+            return;
+        };
+        if self.anew {
+            row.clear();
+            self.anew = false;
+        }
+        row.append(text, max);
+    }
+
+    fn new_line(&mut self, start: u64, reach: usize, sink: &mut impl FnMut(Line<'_>)) {
+        self.anew = false;
+        if self.at + 1 < self.rows.len() {
+            // Back down onto a line that is there: what comes replaces it, and if nothing comes it stays.
+            self.at += 1;
+            self.anew = true;
+            return;
+        }
+        if self.rows.len() < reach {
+            self.rows.push_back(Row {
+                start,
+                ..Row::default()
+            });
+            self.at += 1;
+        } else if let Some(mut row) = self.rows.pop_front() {
+            self.row(&row, sink);
+            row.clear();
+            row.start = start;
+            self.rows.push_back(row);
+        }
+    }
+
+    fn back(&mut self) {
+        if let Some(row) = self.rows.get_mut(self.at).filter(|_| !self.anew) {
+            while row.bytes.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+        }
+    }
+
+    /// One mark for any number of them: a log that was grown without being written has millions.
+    fn nul(&mut self) {
+        const MARK: &[u8] = "\u{fffd}".as_bytes();
+        let marked = !self.anew
+            && self
+                .rows
+                .get(self.at)
+                .is_some_and(|row| row.bytes.ends_with(MARK));
+        if !marked {
+            self.text(MARK);
+        }
+    }
+
+    /// Takes what belongs to the escape sequence and gives back the rest.
+    fn in_escape<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        for (at, &byte) in bytes.iter().enumerate() {
+            let next = match (self.escape, byte) {
+                (Escape::None, _) => return bytes.get(at..).unwrap_or_default(),
+                // A control character ends any of them, and means what it means.
+                (Escape::String { ended: true, .. }, b'\\') | (Escape::String { .. }, 0x07) => {
+                    Escape::None
+                }
+                (Escape::String { length, .. }, 0x1b) => Escape::String {
+                    length,
+                    ended: true,
+                },
+                (_, 0x1b) => Escape::Start,
+                (_, 0..0x20 | 0x7f) => {
+                    self.escape = Escape::None;
+                    return bytes.get(at..).unwrap_or_default();
+                }
+                (Escape::String { ended: true, .. }, _) => {
+                    // An escape character that ends nothing begins a sequence of its own.
+                    self.escape = Escape::Start;
+                    return bytes.get(at..).unwrap_or_default();
+                }
+                (Escape::String { length, .. }, _) if length < LONGEST_STRING => Escape::String {
+                    length: length + 1,
+                    ended: false,
+                },
+                (Escape::Start, b'[') => Escape::Control {
+                    number: 0,
+                    open: true,
+                },
+                (Escape::Start, b']' | b'P' | b'X' | b'^' | b'_') => Escape::String {
+                    length: 0,
+                    ended: false,
+                },
+                (Escape::Start | Escape::Short, 0x20..=0x2f) => Escape::Short,
+                (Escape::Start | Escape::Short, 0x30..=0x7e) => Escape::None,
+                (Escape::Control { number, open: true }, b'0'..=b'9') => Escape::Control {
+                    number: number
+                        .saturating_mul(10)
+                        .saturating_add(u32::from(byte - b'0')),
+                    open: true,
+                },
+                (Escape::Control { number, .. }, 0x20..=0x3f) => Escape::Control {
+                    number,
+                    open: false,
+                },
+                (Escape::Control { number, .. }, 0x40..=0x7e) => {
+                    self.control(byte, number);
+                    Escape::None
+                }
+                // No such sequence: what stands here is text.
+                _ => {
+                    self.escape = Escape::None;
+                    return bytes.get(at..).unwrap_or_default();
+                }
+            };
+            self.escape = next;
+        }
+        &[]
+    }
+
+    /// Those that say which text is replaced. All others, colours above all, mean nothing here.
+    fn control(&mut self, what: u8, number: u32) {
+        let rows = usize::try_from(number.max(1)).unwrap_or(REACH);
+        match what {
+            b'A' | b'F' => {
+                self.at = self.at.saturating_sub(rows);
+                self.anew = true;
+            }
+            b'B' | b'E' => {
+                self.at = self
+                    .at
+                    .saturating_add(rows)
+                    .min(self.rows.len().saturating_sub(1));
+                self.anew = true;
+            }
+            b'G' if number <= 1 => self.anew = true,
+            // Erase the line: from the cursor, which tells only at its beginning; else up to the cursor, or all of it.
+            b'K' if number > 0 || self.anew => {
+                if let Some(row) = self.rows.get_mut(self.at) {
+                    row.clear();
+                }
+            }
+            // Erase what is below.
+            b'J' if number == 0 && self.anew => {
+                for row in self.rows.iter_mut().skip(self.at) {
+                    row.clear();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A line that no cursor movement reaches any more.
+    fn row(&mut self, row: &Row, sink: &mut impl FnMut(Line<'_>)) {
+        self.bytes(&row.bytes, row.start, row.left_out, sink);
+    }
+
+    fn bytes(&mut self, bytes: &[u8], start: u64, left_out: u64, sink: &mut impl FnMut(Line<'_>)) {
+        let text = text_of(bytes, left_out, self.raw, self.max_line);
+        self.line(&text, start, sink);
+    }
+
+    fn line(&mut self, text: &str, start: u64, sink: &mut impl FnMut(Line<'_>)) {
+        if self.raw {
+            sink(Line {
+                text,
+                repeated: 0,
+                start,
+            });
+            return;
+        }
+        let held = &mut self.held;
+        if held.any && held.text == text {
+            if !text.is_empty() && held.bar.is_none() {
+                held.repeated += 1;
+            }
+            return;
+        }
+        let bar = Bar::of(text);
+        if !(held.any
+            && bar
+                .as_ref()
+                .is_some_and(|bar| held.is_earlier_state(text, bar)))
+        {
+            held.give(sink);
+            held.start = start;
+        }
+        held.text.clear();
+        held.text.push_str(text);
+        held.repeated = 0;
+        held.any = true;
+        held.bar = bar;
+    }
+}
+
+impl Held {
+    /// Whether what is held is an earlier state of the bar that `text` shows: the same label, the same total, and not at
+    /// its end yet, since after that another bar begins.
+    fn is_earlier_state(&self, text: &str, bar: &Bar) -> bool {
+        self.bar.as_ref().is_some_and(|held| {
+            held.percent < 100
+                && held.percent <= bar.percent
+                && held.label == bar.label
+                && self.text.get(..held.label) == text.get(..bar.label)
+                && self.text.get(held.total.clone()) == text.get(bar.total.clone())
+        })
+    }
+
+    fn give(&mut self, sink: &mut impl FnMut(Line<'_>)) {
+        if self.any {
+            sink(Line {
+                text: &self.text,
+                repeated: self.repeated,
+                start: self.start,
+            });
+            self.any = false;
+        }
+    }
+}
+
+impl Row {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.left_out = 0;
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.bytes.is_empty() && self.left_out == 0
+    }
+
+    fn is_blank(&self) -> bool {
+        self.bytes.iter().all(|byte| matches!(byte, b' ' | b'\t'))
+    }
+
+    /// Appends `text`. At most twice `max` bytes are held, and the front is cut seldom enough for this to stay linear.
+    fn append(&mut self, text: &[u8], max: usize) {
+        let length = self.bytes.len() + text.len();
+        if length > 2 * max {
+            let excess = length - max;
+            self.left_out += excess as u64;
+            self.bytes.drain(..excess.min(self.bytes.len()));
+            let from = text.len().saturating_sub(max);
+            self.bytes
+                .extend_from_slice(text.get(from..).unwrap_or_default());
+        } else {
+            self.bytes.extend_from_slice(text);
+        }
+    }
+}
+
+/// A line as text: valid, without what cannot be shown, no longer than `max`.
+fn text_of(bytes: &[u8], left_out: u64, raw: bool, max: usize) -> Cow<'_, str> {
+    let bytes = if raw { bytes } else { trim_end(bytes) };
+    let excess = bytes.len().saturating_sub(max);
+    let left_out = left_out + excess as u64;
+    let mut text = if left_out > 0 {
+        let end = whole_words(bytes.get(excess..).unwrap_or_default());
+        Cow::Owned(format!(
+            "[… {left_out} bytes of this line left out] {}",
+            String::from_utf8_lossy(end)
+        ))
+    } else {
+        String::from_utf8_lossy(bytes)
+    };
+    if raw && memchr(0, text.as_bytes()).is_some() {
+        text = Cow::Owned(text.replace('\0', "\u{fffd}"));
+    } else if !raw && memchr(0xc2, text.as_bytes()).is_some() && text.contains(is_c1) {
+        text = Cow::Owned(text.chars().filter(|c| !is_c1(*c)).collect());
+    }
+    text
+}
+
+/// The control characters above ASCII.
+fn is_c1(c: char) -> bool {
+    matches!(c, '\u{80}'..='\u{9f}')
+}
+
+fn trim_end(bytes: &[u8]) -> &[u8] {
+    let length = bytes
+        .iter()
+        .rposition(|byte| !matches!(byte, b' ' | b'\t'))
+        .map_or(0, |last| last + 1);
+    bytes.get(..length).unwrap_or_default()
+}
+
+/// `bytes`, cut at the front, from the next word on if that is near: half a word misleads, and half a secret is not
+/// recognised as one.
+pub(super) fn whole_words(bytes: &[u8]) -> &[u8] {
+    const NEAR: usize = 512;
+    let near = bytes.get(..NEAR.min(bytes.len())).unwrap_or_default();
+    let from = near
+        .iter()
+        .position(|byte| matches!(byte, b' ' | b'\t'))
+        .or_else(|| near.iter().position(|byte| byte & 0xc0 != 0x80))
+        .unwrap_or(0);
+    bytes.get(from..).unwrap_or_default()
+}
+
+/// What follows the colour that `bytes` begins with, if it does: nearly all escape sequences are colours.
+fn after_colour(bytes: &[u8]) -> Option<&[u8]> {
+    let parameters = bytes.strip_prefix(b"[")?;
+    let length = parameters
+        .iter()
+        .position(|byte| !matches!(byte, b'0'..=b'9' | b';'))?;
+    parameters.get(length..)?.strip_prefix(b"m")
+}
+
+/// Whether `bytes` has a sequence that moves the cursor up, or ends in one that may become one.
+fn may_move_up(bytes: &[u8]) -> bool {
+    memchr_iter(0x1b, bytes).any(|at| {
+        let mut sequence = bytes.get(at + 1..).unwrap_or_default().iter();
+        match sequence.next() {
+            None => true,
+            Some(b'[') => sequence
+                .find(|byte| !matches!(byte, 0x20..=0x3f))
+                .is_none_or(|last| matches!(last, b'A' | b'F')),
+            Some(_) => false,
+        }
+    })
+}
+
+/// How many bytes at the beginning of `bytes` are neither control characters nor line ends.
+fn plain_length(bytes: &[u8]) -> usize {
+    const CHUNK: usize = 32;
+    let is_control = |byte: u8| ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f);
+    let mut plain = 0;
+    // Without branches inside, so that it becomes vector instructions.
+    for chunk in bytes.chunks_exact(CHUNK) {
+        if chunk
+            .iter()
+            .fold(false, |any, byte| any | is_control(*byte))
+        {
+            break;
+        }
+        plain += CHUNK;
+    }
+    let rest = bytes.get(plain..).unwrap_or_default();
+    plain
+        + rest
+            .iter()
+            .position(|byte| is_control(*byte))
+            .unwrap_or(rest.len())
+}
+
+impl Bar {
+    /// Reads `<label> 12%|███  | 12/100 [00:01<00:07, 9.51it/s]`, as tqdm writes it.
+    fn of(line: &str) -> Option<Self> {
+        let bytes = line.as_bytes();
+        if bytes.last() != Some(&b']') {
+            return None;
+        }
+        let percent = memchr_iter(b'%', bytes).find(|at| bytes.get(at + 1) == Some(&b'|'))?;
+        let open = memrchr(b'[', bytes)?;
+        let slash = memrchr(b'/', bytes.get(percent..open)?)? + percent;
+        let label = bytes
+            .get(..percent)?
+            .iter()
+            .rposition(|byte| !matches!(byte, b' ' | b'0'..=b'9' | b'.'))
+            .map_or(0, |last| last + 1);
+        let number = bytes.get(label..percent)?;
+        Some(Self {
+            label,
+            total: slash..open,
+            percent: number.iter().filter(|byte| byte.is_ascii_digit()).fold(
+                0,
+                |number: u32, digit| {
+                    number
+                        .saturating_mul(10)
+                        .saturating_add(u32::from(digit - b'0'))
+                },
+            ),
+        })
+    }
+}
+
+/// Folded lines, put together.
+#[derive(Debug, Default)]
+pub struct Text {
+    /// The lines, each with its end.
+    pub text: String,
+    /// How many that is.
+    pub lines: usize,
+}
+
+impl Text {
+    /// Adds a line, and how often it was repeated on a line of its own. One that came twice is simply given twice.
+    pub fn add(&mut self, line: Line<'_>) {
+        let mut add = |text: &str| {
+            self.text.push_str(text);
+            self.text.push('\n');
+            self.lines += 1;
+        };
+        add(line.text);
+        match line.repeated {
+            0 => {}
+            1 => add(line.text),
+            times => add(&format!("… repeated {times} times")),
+        }
+    }
+}
+
+/// `bytes`, folded.
+pub fn fold(bytes: &[u8]) -> String {
+    let mut text = Text::default();
+    let mut folder = Folder::new();
+    folder.push(bytes, &mut |line| text.add(line));
+    folder.finish(&mut |line| text.add(line));
+    text.text
+}

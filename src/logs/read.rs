@@ -1,0 +1,490 @@
+//! What is read out of a log: its end, or what is new since a cursor, folded and within a byte budget.
+//!
+//! **The end** ([`tail`]) is the last lines, counted after folding. If they do not fit the budget the newest are kept, and
+//! it is said how many were left out.
+//!
+//! **What is new** ([`read_on`]) begins right after what the cursor's answer ended with. If it does not fit the budget the
+//! *oldest* of it are given, so that nothing is ever skipped: the answer says how much remains, its cursor goes on there,
+//! and a reader who does not want all of it drops the cursor and asks for the end.
+//!
+//! **The line that is still being written** is never part of the text, since it would come twice: it is given beside it, as
+//! it stands now, and becomes text when it ends. For a progress bar, which is one such line for hours, that is its newest
+//! state. When the log is known to be complete (`ended`) its last line is text like any other.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use memchr::{memchr, memrchr};
+
+use super::backwards::{Backwards, Block, read_at};
+use super::cursor::{Change, Cursor};
+use super::fold::{Folder, Line, Text, whole_words};
+use super::nth_line_from_end;
+
+/// The budget of an answer unless the caller says otherwise; it fits under the 25,000 tokens at which clients cut.
+pub const DEFAULT_MAX_BYTES: usize = 24 * 1024;
+
+/// The first block of a tail; each further one doubles what was read.
+const FIRST_BLOCK: usize = 64 * 1024;
+
+/// A tail keeps no more than this of a log in memory…
+const KEPT: usize = 8 * 1024 * 1024;
+
+/// … and reads no more than this of it: what lies between are the beginnings of lines that are longer than a block.
+const READ: u64 = 128 * 1024 * 1024;
+
+/// An unfinished line up to this length is read again each time. Of a longer one only its newest state is looked for.
+const HELD: u64 = 64 * 1024;
+
+/// How a log is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// The most text that is given, in bytes.
+    pub max_bytes: usize,
+    /// The lines as they are: not folded, only made valid text.
+    pub raw: bool,
+    /// Nothing more will be written: the last line has ended, however it looks.
+    pub ended: bool,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            max_bytes: DEFAULT_MAX_BYTES,
+            raw: false,
+            ended: false,
+        }
+    }
+}
+
+/// A part of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The lines, joined by line ends.
+    pub text: String,
+    /// How many lines that is.
+    pub lines: usize,
+    /// The line that is still being written, as it stands now. It comes as text when it has ended.
+    pub unfinished: Option<String>,
+    /// How many of the lines that were asked for are not here, for want of room: the oldest of them.
+    pub left_out_lines: usize,
+    /// How many bytes of the log, unfolded, are new and not here: the newest of them. The cursor goes on there.
+    pub remaining_bytes: u64,
+    /// Where to go on the next time.
+    pub cursor: Cursor,
+    /// The size of the log.
+    pub log_bytes: u64,
+    /// Why this does not follow on what was read last.
+    pub change: Option<Change>,
+    /// Sentences for the reader: what is missing here and how to get it.
+    pub notes: Vec<String>,
+}
+
+/// The last `lines` lines of the log at `path`. Its cost does not depend on the size of the log.
+///
+/// # Errors
+/// What the file system said.
+pub fn tail(path: &Path, lines: usize, view: View) -> io::Result<Excerpt> {
+    let mut file = File::open(path)?;
+    let inode = file.metadata()?.ino();
+    tail_of(&mut file, Some(inode), lines, view)
+}
+
+/// As [`tail`], of a log that is at hand.
+///
+/// # Errors
+/// None that is known: memory does not fail.
+pub fn tail_bytes(bytes: &[u8], lines: usize, view: View) -> io::Result<Excerpt> {
+    tail_of(&mut io::Cursor::new(bytes), None, lines, view)
+}
+
+/// What is new in the log at `path` since `cursor`.
+///
+/// # Errors
+/// What the file system said.
+pub fn read_on(path: &Path, cursor: &Cursor, view: View) -> io::Result<Excerpt> {
+    let mut file = File::open(path)?;
+    let inode = file.metadata()?.ino();
+    let end = file.seek(SeekFrom::End(0))?;
+    let (start, change) = cursor.resume(&mut file, Some(inode), end)?;
+    read_from(&mut file, Some(inode), start, change, end, view)
+}
+
+/// As [`read_on`], of a log that is at hand. Unless it is `whole`, `bytes` is only the end of it, and the position is found
+/// by what came before it.
+///
+/// # Errors
+/// None that is known: memory does not fail.
+pub fn read_on_bytes(
+    bytes: &[u8],
+    whole: bool,
+    cursor: &Cursor,
+    view: View,
+) -> io::Result<Excerpt> {
+    let mut log = io::Cursor::new(bytes);
+    let end = bytes.len() as u64;
+    let (start, change) = match whole {
+        true => cursor.resume(&mut log, None, end)?,
+        false => cursor.find(bytes),
+    };
+    read_from(&mut log, None, start, change, end, view)
+}
+
+fn tail_of<S: Read + Seek>(
+    log: &mut S,
+    file: Option<u64>,
+    lines: usize,
+    view: View,
+) -> io::Result<Excerpt> {
+    let end = log.seek(SeekFrom::End(0))?;
+    let rest = Rest::of(log, 0, end, view)?;
+    let (text, mut unfinished, looked_at) = match lines {
+        0 => (Text::default(), None, end),
+        _ => last_lines(log, end, lines, view)?,
+    };
+    let mut notes = Vec::new();
+    if text.lines < lines && looked_at > 0 && lines > 0 {
+        notes.push(format!(
+            "Only the last {} of the log were looked at, which is {} long.",
+            size(end - looked_at),
+            size(end)
+        ));
+    }
+    let body = text.text.strip_suffix('\n').unwrap_or(&text.text);
+    let asked = match lines {
+        0 => "",
+        lines => &body[nth_line_from_end(body, lines).unwrap_or(0)..],
+    };
+    if let Some(line) = &mut unfinished {
+        *line = keep_end(line, view.max_bytes / 2).to_owned();
+    }
+    let room = view.max_bytes - unfinished.as_ref().map_or(0, String::len);
+    let kept = keep_lines(asked, room);
+    let count = |text: &str| match text {
+        "" if text.len() == body.len() => 0,
+        text => text.split('\n').count(),
+    };
+    let (asked_lines, kept_lines) = match lines {
+        0 => (0, 0),
+        _ => (count(asked), count(kept)),
+    };
+    let left_out_lines = asked_lines.saturating_sub(kept_lines);
+    if left_out_lines > 0 {
+        notes.push(format!(
+            "The oldest {left_out_lines} of these {asked_lines} lines, {}, were left out to stay within max_bytes={}: ask with max_bytes={} to get them, or for a part of them with grep.",
+            size((asked.len() - kept.len()) as u64),
+            view.max_bytes,
+            asked.len() + view.max_bytes - room
+        ));
+    } else if kept.len() < asked.len() {
+        notes.push(cut_note(asked, kept, view));
+    }
+    Ok(Excerpt {
+        text: kept.to_owned(),
+        lines: kept_lines,
+        unfinished,
+        left_out_lines,
+        remaining_bytes: 0,
+        cursor: Cursor::at(log, file, rest.at)?,
+        log_bytes: end,
+        change: None,
+        notes,
+    })
+}
+
+/// The last lines of a log, at least `lines` where there are as many; the unfinished one; and from where they were read.
+fn last_lines<S: Read + Seek>(
+    log: &mut S,
+    end: u64,
+    lines: usize,
+    view: View,
+) -> io::Result<(Text, Option<String>, u64)> {
+    let mut back = Backwards::new(log, end, READ);
+    let mut blocks: VecDeque<Block> = VecDeque::new();
+    let mut kept = 0;
+    loop {
+        // What has been read doubles each time, so that folding it again costs no more than reading it.
+        let block = back.next(kept.max(FIRST_BLOCK))?;
+        let all = block.is_none();
+        if let Some(block) = block {
+            kept += block.bytes.len();
+            blocks.push_front(block);
+        }
+        let mut folder = folder(view);
+        let mut text = Text::default();
+        // How often the first line was repeated may be only a part of the truth, as long as there is more before it.
+        let mut first_repeated = None;
+        let mut add = |line: Line<'_>| {
+            first_repeated.get_or_insert(line.repeated > 0);
+            text.add(line);
+        };
+        for block in &blocks {
+            folder.left_out(block.left_out);
+            folder.push(&block.bytes, &mut add);
+        }
+        let unfinished = finish(folder, view.ended, &mut add);
+        let enough = text.lines > lines || text.lines == lines && first_repeated != Some(true);
+        if all || enough || kept >= KEPT {
+            return Ok((text, unfinished, back.at()));
+        }
+    }
+}
+
+fn read_from<S: Read + Seek>(
+    log: &mut S,
+    file: Option<u64>,
+    start: u64,
+    change: Option<Change>,
+    end: u64,
+    view: View,
+) -> io::Result<Excerpt> {
+    let rest = Rest::of(log, start, end, view)?;
+    let (fits, text) = oldest_that_fit(log, start, &rest, view)?;
+    let unfinished = match fits == rest.at && rest.at < end {
+        true => rest.text(log, end, view)?,
+        false => None,
+    };
+    let remaining_bytes = rest.at - fits;
+    let body = text.text.strip_suffix('\n').unwrap_or(&text.text);
+    let kept = keep_lines(body, view.max_bytes);
+    let mut notes: Vec<String> = change
+        .map(|change| change.sentence().to_owned())
+        .into_iter()
+        .collect();
+    if kept.len() < body.len() {
+        notes.push(cut_note(body, kept, view));
+    }
+    if remaining_bytes > 0 {
+        notes.push(format!(
+            "{} more of the log are new: call again with this cursor for what follows, or without a cursor for the end of the log.",
+            size(remaining_bytes)
+        ));
+    }
+    Ok(Excerpt {
+        lines: match text.lines {
+            0 => 0,
+            _ => kept.split('\n').count(),
+        },
+        text: kept.to_owned(),
+        unfinished,
+        left_out_lines: 0,
+        remaining_bytes,
+        cursor: Cursor::at(log, file, fits)?,
+        log_bytes: end,
+        change,
+        notes,
+    })
+}
+
+/// The lines from `start` on that fit the budget, always at least one of them, and where they end.
+fn oldest_that_fit<S: Read + Seek>(
+    log: &mut S,
+    start: u64,
+    rest: &Rest,
+    view: View,
+) -> io::Result<(u64, Text)> {
+    let mut budget = view.max_bytes;
+    loop {
+        let fits = fitting(log, start, rest.at, budget, view)?;
+        let mut folder = folder(view);
+        let mut text = Text::default();
+        pieces(log, start, fits, |piece| {
+            folder.push(piece, &mut |line| text.add(line));
+            true
+        })?;
+        let overwritten = fits == rest.at && rest.kind == RestKind::Overwritten;
+        finish(folder, !overwritten, &mut |line| text.add(line));
+        // What is no valid text grows when it is made so; then with less of it.
+        if text.text.len() <= view.max_bytes + 1 || budget == 0 {
+            return Ok((fits, text));
+        }
+        budget /= 2;
+    }
+}
+
+/// Up to where the lines from `start` on fit `budget` when they are folded: always at least one of them.
+fn fitting<S: Read + Seek>(
+    log: &mut S,
+    start: u64,
+    end: u64,
+    budget: usize,
+    view: View,
+) -> io::Result<u64> {
+    let mut folder = folder(view);
+    let mut text = 0;
+    let (mut at, mut fits) = (start, start);
+    let limit = end.min(start + READ);
+    let mut fit = true;
+    pieces(log, start, limit, |piece| {
+        folder.push(piece, &mut |line| text += line.text.len() + 1);
+        at += piece.len() as u64;
+        fit = text + folder.pending() <= budget;
+        if piece.ends_with(b"\n") && (fit || fits == start) {
+            fits = at;
+        }
+        fit || fits == start
+    })?;
+    Ok(
+        match at == limit && (fit || fits == start) && (limit == end || fits == start) {
+            true => limit,
+            false => fits,
+        },
+    )
+}
+
+/// Gives the bytes from `start` to `end` to `take`, line by line, a long line in pieces, until it wants no more. Whether it
+/// got them all.
+fn pieces<S: Read + Seek>(
+    log: &mut S,
+    start: u64,
+    end: u64,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> io::Result<bool> {
+    let mut at = start;
+    let mut size = FIRST_BLOCK as u64;
+    while at < end {
+        let block = read_at(log, at, size.min(end - at))?;
+        at += block.len() as u64;
+        size = (size * 2).min(1024 * 1024);
+        let mut rest = block.as_slice();
+        while !rest.is_empty() {
+            let length = memchr(b'\n', rest).map_or(rest.len(), |line_end| line_end + 1);
+            let (piece, after) = rest.split_at(length);
+            if !take(piece) {
+                return Ok(false);
+            }
+            rest = after;
+        }
+    }
+    Ok(true)
+}
+
+/// The end of a log that is still being written: what is not text yet.
+#[derive(Debug)]
+struct Rest {
+    /// Where it begins: what stands before it can be given.
+    at: u64,
+    kind: RestKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RestKind {
+    /// It is a line that has not ended, or nothing.
+    Line,
+    /// It begins at a carriage return inside of a line: what stands before that in the line is overwritten.
+    Overwritten,
+    /// It begins inside of a line that is too long to wait for its end: what stands before is given as it is.
+    Cut,
+}
+
+impl Rest {
+    fn of(log: &mut (impl Read + Seek), start: u64, end: u64, view: View) -> io::Result<Self> {
+        let (mut at, mut kind) = (end, RestKind::Line);
+        if !view.ended {
+            let from = start.max(end.saturating_sub(HELD));
+            let bytes = read_at(log, from, end - from)?;
+            let overwritten = || memrchr(b'\r', &bytes).filter(|_| !view.raw);
+            if let Some(line_end) = memrchr(b'\n', &bytes) {
+                at = from + line_end as u64 + 1;
+            } else if from == start {
+                at = start;
+            } else if let Some(carriage_return) = overwritten() {
+                at = from + carriage_return as u64;
+                kind = RestKind::Overwritten;
+            } else {
+                at = end - begun_character(&bytes) as u64;
+                kind = RestKind::Cut;
+            }
+        }
+        Ok(Self { at, kind })
+    }
+
+    fn text(
+        &self,
+        log: &mut (impl Read + Seek),
+        end: u64,
+        view: View,
+    ) -> io::Result<Option<String>> {
+        let mut folder = folder(view);
+        folder.push(&read_at(log, self.at, end - self.at)?, &mut |_| {});
+        let text = folder.finish_holding(&mut |_| {});
+        Ok(text.map(|text| keep_end(&text, view.max_bytes / 2).to_owned()))
+    }
+}
+
+/// How many bytes at the end of `bytes` are the beginning of a character that is not there whole.
+fn begun_character(bytes: &[u8]) -> usize {
+    let mut last = bytes.iter().rev().take(4).zip(1..);
+    match last.find(|(byte, _)| **byte & 0xc0 != 0x80) {
+        Some((0xc0..=0xdf, length)) if length < 2 => length,
+        Some((0xe0..=0xef, length)) if length < 3 => length,
+        Some((0xf0..=0xf7, length)) if length < 4 => length,
+        _ => 0,
+    }
+}
+
+fn folder(view: View) -> Folder {
+    match view.raw {
+        true => Folder::raw(view.max_bytes),
+        false => Folder::new(),
+    }
+}
+
+/// Gives `sink` what `folder` still holds, the unfinished line too if it is `given`; else that is returned.
+fn finish(folder: Folder, given: bool, sink: &mut impl FnMut(Line<'_>)) -> Option<String> {
+    if given {
+        folder.finish(sink);
+        return None;
+    }
+    folder.finish_holding(sink)
+}
+
+/// The last lines of `text` that fit into `room` bytes; of a last line that does not, the end.
+fn keep_lines(text: &str, room: usize) -> &str {
+    let Some(excess) = text.len().checked_sub(room).filter(|excess| *excess > 0) else {
+        return text;
+    };
+    // A line that begins exactly where the room does is kept.
+    let from = text.ceil_char_boundary(excess - 1);
+    match text[from..].find('\n') {
+        Some(line_end) => &text[from + line_end + 1..],
+        None => keep_end(text, room),
+    }
+}
+
+/// The end of `text`, at most `room` bytes.
+pub(super) fn keep_end(text: &str, room: usize) -> &str {
+    let Some(excess) = text.len().checked_sub(room).filter(|excess| *excess > 0) else {
+        return text;
+    };
+    let end = &text[text.ceil_char_boundary(excess)..];
+    let whole = whole_words(end.as_bytes()).len();
+    &end[end.len() - whole..]
+}
+
+fn cut_note(whole: &str, kept: &str, view: View) -> String {
+    format!(
+        "The first {} of the line were left out to stay within max_bytes={}: ask with max_bytes={} to get it whole.",
+        size((whole.len() - kept.len()) as u64),
+        view.max_bytes,
+        whole.len()
+    )
+}
+
+/// A size for a person to read.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
+    if bytes < 10_000 {
+        return format!("{bytes} bytes");
+    }
+    let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
+    for larger in UNITS.into_iter().skip(1) {
+        if value >= 1024.0 {
+            (value, unit) = (value / 1024.0, larger);
+        }
+    }
+    format!("{value:.1} {unit}")
+}

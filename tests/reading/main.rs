@@ -1,0 +1,10 @@
+//! What is read out of logs: text, what is new, matches, progress, and why a job failed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod failing;
+mod folding;
+mod new_text;
+mod progressing;
+mod searching;
+mod tails;

@@ -1,0 +1,132 @@
+//! How fast logs are folded and scanned, on one core: `cargo run --release --example reading_speed`.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use oumi_mcp_server::logs::fold::Folder;
+use oumi_mcp_server::logs::search::{Query, search_bytes};
+
+const MEGABYTES: usize = 128;
+
+fn main() {
+    for (name, line) in samples() {
+        let log = repeat(&line);
+        let fold = measure(&log, || {
+            let mut kept = 0;
+            let mut folder = Folder::new();
+            for block in log.chunks(1 << 20) {
+                folder.push(block, &mut |line| kept += line.text.len());
+            }
+            folder.finish(&mut |line| kept += line.text.len());
+            kept
+        });
+        let search = measure(&log, || {
+            let deadline = Instant::now() + Duration::from_secs(600);
+            let query = Query::new("(?i)cuda.*out of memory", deadline).unwrap();
+            search_bytes(&log, &query, |line| Cow::Borrowed(line))
+                .unwrap()
+                .matches
+        });
+        println!("{name:<28} fold {fold:>6.0} MB/s   search {search:>6.0} MB/s");
+    }
+}
+
+/// The best of three: the others measured something else.
+fn measure<T>(log: &[u8], mut what: impl FnMut() -> T) -> f64 {
+    (0..3)
+        .map(|_| {
+            let start = processor_time();
+            std::hint::black_box(what());
+            log.len() as f64 / 1e6 / (processor_time() - start).as_secs_f64()
+        })
+        .fold(0.0, f64::max)
+}
+
+/// The time this thread has had a processor, where the system tells: others may be at work beside us.
+fn processor_time() -> Duration {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    fs::read_to_string("/proc/thread-self/schedstat")
+        .ok()
+        .and_then(|text| text.split(' ').next()?.parse().ok())
+        .map_or_else(|| START.elapsed(), Duration::from_nanos)
+}
+
+type Sample = Box<dyn Fn(&mut String, usize)>;
+
+fn samples() -> Vec<(&'static str, Sample)> {
+    let bar = |n: usize| {
+        let full = "█".repeat(n % 11);
+        let empty = " ".repeat(10 - n % 11);
+        format!(
+            "{:3}%|{full}{empty}| {n}/90000 [1:02:03<2:03:04,  4.51it/s]",
+            n / 900
+        )
+    };
+    vec![
+        (
+            "ordinary text",
+            Box::new(|log, n| {
+                writeln!(log, "[2026-11-24 19:50:38,{:03}][oumi][rank0][pid:31704][MainThread][INFO]][train.py:{n}] Saving the state of the run.", n % 1000).unwrap();
+            }),
+        ),
+        (
+            "metrics",
+            Box::new(|log, n| {
+                writeln!(log, "{{'loss': '5.943', 'grad_norm': '2.038', 'learning_rate': '0.0008333', 'entropy': '5.985', 'num_tokens': '{n}', 'epoch': '0.125', 'step': {n}}}").unwrap();
+            }),
+        ),
+        (
+            "short lines",
+            Box::new(|log, n| writeln!(log, "step {n}").unwrap()),
+        ),
+        (
+            "coloured text",
+            Box::new(|log, n| {
+                writeln!(log, "\x1b[36m(train, pid=2548)\x1b[0m \x1b[32mINFO\x1b[0m step {n} took a while, as did the one before it").unwrap();
+            }),
+        ),
+        (
+            "one line said again",
+            Box::new(|log, _| {
+                writeln!(
+                    log,
+                    "WARNING: the tokenizer has no padding token, using the end token"
+                )
+                .unwrap();
+            }),
+        ),
+        (
+            "a bar, carriage returns",
+            Box::new(move |log, n| write!(log, "\r{}", bar(n % 90000)).unwrap()),
+        ),
+        (
+            "nested bars",
+            Box::new(move |log, n| {
+                write!(log, "\n\r{}\x1b[A\r{}", bar(n % 97), bar(n % 90000)).unwrap()
+            }),
+        ),
+        (
+            "a bar, a line each",
+            Box::new(move |log, n| writeln!(log, "{}", bar(n % 90000)).unwrap()),
+        ),
+        (
+            "one endless line",
+            Box::new(|log, n| write!(log, "{n} and so on, ").unwrap()),
+        ),
+    ]
+}
+
+fn repeat(line: &Sample) -> Vec<u8> {
+    let mut log = String::new();
+    let mut n = 0;
+    while log.len() < MEGABYTES * 1_000_000 {
+        line(&mut log, n);
+        n += 1;
+    }
+    log.into_bytes()
+}
