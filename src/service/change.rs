@@ -202,6 +202,16 @@ impl JobService {
                     message: Some(format!("its launch failed: {reason}")),
                 }),
             ),
+            // Its launch is over; what is under way is a cancel that was asked for before.
+            _ if !identity.oumi_job_id.is_empty() => CancelAnswer {
+                success: true,
+                status: "running".to_owned(),
+                state: JobState::Running,
+                message: format!(
+                    "a cancel that was asked for before goes on{at_risk}; call poll_status to see the job end"
+                ),
+                ..cancel_answer(identity)
+            },
             Some(LaunchOutcome::Launched(_)) | None => CancelAnswer {
                 success: true,
                 status: "launching".to_owned(),
