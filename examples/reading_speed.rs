@@ -1,4 +1,5 @@
-//! How fast logs are folded and scanned, on one core: `cargo run --release --example reading_speed`.
+//! How fast logs are folded, searched and scanned for figures, on one core: `cargo run --release --example reading_speed`,
+//! with a word for only those samples whose name has it.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -10,11 +11,16 @@ use std::time::{Duration, Instant};
 
 use oumi_mcp_server::logs::fold::Folder;
 use oumi_mcp_server::logs::search::{Query, search_bytes};
+use oumi_mcp_server::progress::Scanner;
 
 const MEGABYTES: usize = 128;
 
 fn main() {
+    let only = std::env::args().nth(1).unwrap_or_default();
     for (name, line) in samples() {
+        if !name.contains(&only) {
+            continue;
+        }
         let log = repeat(&line);
         let fold = measure(&log, || {
             let mut kept = 0;
@@ -32,7 +38,14 @@ fn main() {
                 .unwrap()
                 .matches
         });
-        println!("{name:<28} fold {fold:>6.0} MB/s   search {search:>6.0} MB/s");
+        let scan = measure(&log, || {
+            let mut scanner = Scanner::default();
+            log.chunks(1 << 20).for_each(|block| scanner.push(block));
+            scanner.history().points().len()
+        });
+        println!(
+            "{name:<28} fold {fold:>6.0} MB/s   search {search:>6.0} MB/s   progress {scan:>6.0} MB/s"
+        );
     }
 }
 
@@ -78,6 +91,15 @@ fn samples() -> Vec<(&'static str, Sample)> {
             "metrics",
             Box::new(|log, n| {
                 writeln!(log, "{{'loss': '5.943', 'grad_norm': '2.038', 'learning_rate': '0.0008333', 'entropy': '5.985', 'num_tokens': '{n}', 'epoch': '0.125', 'step': {n}}}").unwrap();
+            }),
+        ),
+        (
+            "a run: bars and metrics",
+            Box::new(move |log, n| {
+                write!(log, "\r{}", bar(n % 90000)).unwrap();
+                if n % 10 == 0 {
+                    writeln!(log, "\r{:80}\r{{'loss': '5.943', 'grad_norm': '2.038', 'learning_rate': '0.0008333', 'epoch': '0.125', 'step': {n}}}", "").unwrap();
+                }
             }),
         ),
         (

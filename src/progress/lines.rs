@@ -59,7 +59,7 @@ pub fn figures(line: &str) -> Option<(Figures, Kind)> {
         match epoch {
             // NeMo counts from 0 within an epoch.
             Some(epoch) => {
-                let part = (done? + 1) as f64 / total? as f64;
+                let part = done?.saturating_add(1) as f64 / total? as f64;
                 all.epoch = Some(number(epoch.as_str())? + part.min(1.0));
             }
             None => {
@@ -79,9 +79,11 @@ pub fn figures(line: &str) -> Option<(Figures, Kind)> {
         );
     }
     if let Some(found) = captures(&MEGATRON_VALIDATION, line) {
-        let mut all = Figures::default();
-        all.eval_loss = number(found.get(2)?.as_str());
-        all.step = found.get(1)?.as_str().parse().ok();
+        let all = Figures {
+            eval_loss: number(found.get(2)?.as_str()),
+            step: found.get(1)?.as_str().parse().ok(),
+            ..Figures::default()
+        };
         let kind = Kind {
             eval_loss: true,
             trainer: true,
