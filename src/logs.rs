@@ -1,4 +1,7 @@
-//! The tail of a log: the last lines of a file of any size, read from its end, within a budget.
+//! Reading logs of any size: the tail as it is, and below, in rooms of their own, what an assistant reads.
+//!
+//! [`fold`] makes readable text of raw bytes, [`read`] gives the end of a log or what is new in it since a [`cursor`], and
+//! [`search`] the lines that match. What is read out of the text is in [`crate::progress`] and [`crate::failure`].
 
 pub mod cursor;
 pub mod fold;

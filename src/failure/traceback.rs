@@ -66,7 +66,8 @@ fn end_of(lines: &[Line<'_>], header: usize) -> Option<String> {
     let mut own = lines
         .get(header + 1..)?
         .iter()
-        .filter(|line| line.prefix == begin.prefix);
+        .filter(|line| line.prefix == begin.prefix)
+        .take_while(|line| !line.text.contains(HEADER));
     let mut frame: Vec<&str> = Vec::new();
     let exception = own.by_ref().take(2_000).find_map(|line| {
         let text = line.text.trim_end();

@@ -1,6 +1,7 @@
 //! A log read from its end, in blocks of whole lines, so that its size does not matter.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::time::Instant;
 
 use memchr::{memchr, memrchr};
 
@@ -18,6 +19,8 @@ pub(super) struct Backwards<S> {
     at: u64,
     /// How many more bytes may be read.
     budget: u64,
+    /// When to stop.
+    deadline: Option<Instant>,
 }
 
 /// Some lines of a log, whole but for the last of all, which may not have ended.
@@ -38,6 +41,15 @@ impl<S: Read + Seek> Backwards<S> {
             log,
             at: end,
             budget,
+            deadline: None,
+        }
+    }
+
+    /// Stops at `deadline`, also within a line that takes longer than that.
+    pub fn until(self, deadline: Instant) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..self
         }
     }
 
@@ -47,7 +59,7 @@ impl<S: Read + Seek> Backwards<S> {
     }
 
     /// The lines before those that were given last, about `size` bytes of them. None at the beginning of the log, and when
-    /// the budget is used up.
+    /// the budget is used up. The deadline does not stop it before it has given what one read brings.
     pub fn next(&mut self, size: usize) -> io::Result<Option<Block>> {
         if self.at == 0 || self.budget == 0 {
             return Ok(None);
@@ -76,7 +88,8 @@ impl<S: Read + Seek> Backwards<S> {
         }
         // One line that is longer than the block: its beginning is looked for, and its end kept.
         let mut left_out = 0;
-        while start > 0 && self.budget > 0 {
+        let late = |deadline| Instant::now() >= deadline;
+        while start > 0 && self.budget > 0 && !self.deadline.is_some_and(late) {
             let mut before = self.read_before(start, STRIDE)?;
             let from = memrchr(b'\n', &before).map_or(0, |line_end| line_end + 1);
             let found = from > 0;

@@ -12,31 +12,23 @@
 //! It takes time linear in its input and, whatever that is, a bounded amount of memory: of a line longer than
 //! [`MAX_LINE`] the end is kept.
 
+mod escapes;
+mod repeats;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::ops::Range;
 
-use memchr::{memchr, memchr_iter, memrchr, memrchr_iter};
+use memchr::{memchr, memrchr_iter};
+
+use escapes::{Escape, after_colour, may_move_up};
+use repeats::Held;
+pub use repeats::{Line, Text};
 
 /// The longest line that is kept whole, in bytes. Of a longer one the end is kept.
 pub const MAX_LINE: usize = 16 * 1024;
 
 /// How many lines back a cursor movement reaches; tqdm uses no more than 20 where there is no terminal.
 pub const REACH: usize = 32;
-
-/// A sequence that does not end within this many bytes is given up, so that it cannot swallow the log.
-const LONGEST_STRING: usize = 4096;
-
-/// A line of the folded log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
-    /// What it says.
-    pub text: &'a str,
-    /// How often it was repeated at once; 0 for nearly every line.
-    pub repeated: u64,
-    /// Where it begins, in bytes from the beginning of what was folded.
-    pub start: u64,
-}
 
 /// Folds a log, piece by piece: the pieces may be cut anywhere.
 #[derive(Debug, Default)]
@@ -63,42 +55,6 @@ struct Row {
     left_out: u64,
     /// Where the row was begun.
     start: u64,
-}
-
-/// The newest line that has left the rows, held back to see whether it is repeated.
-#[derive(Debug, Default)]
-struct Held {
-    text: String,
-    repeated: u64,
-    start: u64,
-    any: bool,
-    bar: Option<Bar>,
-}
-
-/// What a line says that is the state of a progress bar.
-#[derive(Debug, Clone)]
-struct Bar {
-    /// Where its label ends.
-    label: usize,
-    /// Where its total stands.
-    total: Range<usize>,
-    percent: u32,
-}
-
-/// Where in an escape sequence the input stands.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Escape {
-    /// In none.
-    #[default]
-    None,
-    /// After the escape character.
-    Start,
-    /// After `ESC` and an intermediate byte, as in `ESC ( B`.
-    Short,
-    /// After `ESC [`, with the first number; `open` while its digits may go on.
-    Control { number: u32, open: bool },
-    /// In a string such as a window title, `ended` by an escape character that a backslash follows.
-    String { length: usize, ended: bool },
 }
 
 impl Folder {
@@ -148,7 +104,11 @@ impl Folder {
         sink: &mut impl FnMut(Line<'_>),
     ) -> &'a [u8] {
         if self.escape != Escape::None {
-            return self.in_escape(rest);
+            let (rest, control) = self.escape.take(rest);
+            if let Some((what, number)) = control {
+                self.control(what, number);
+            }
+            return rest;
         }
         let plain = if self.raw {
             memchr(b'\n', rest).unwrap_or(rest.len())
@@ -320,68 +280,6 @@ impl Folder {
         }
     }
 
-    /// Takes what belongs to the escape sequence and gives back the rest.
-    fn in_escape<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        for (at, &byte) in bytes.iter().enumerate() {
-            let next = match (self.escape, byte) {
-                (Escape::None, _) => return bytes.get(at..).unwrap_or_default(),
-                // A control character ends any of them, and means what it means.
-                (Escape::String { ended: true, .. }, b'\\') | (Escape::String { .. }, 0x07) => {
-                    Escape::None
-                }
-                (Escape::String { length, .. }, 0x1b) => Escape::String {
-                    length,
-                    ended: true,
-                },
-                (_, 0x1b) => Escape::Start,
-                (_, 0..0x20 | 0x7f) => {
-                    self.escape = Escape::None;
-                    return bytes.get(at..).unwrap_or_default();
-                }
-                (Escape::String { ended: true, .. }, _) => {
-                    // An escape character that ends nothing begins a sequence of its own.
-                    self.escape = Escape::Start;
-                    return bytes.get(at..).unwrap_or_default();
-                }
-                (Escape::String { length, .. }, _) if length < LONGEST_STRING => Escape::String {
-                    length: length + 1,
-                    ended: false,
-                },
-                (Escape::Start, b'[') => Escape::Control {
-                    number: 0,
-                    open: true,
-                },
-                (Escape::Start, b']' | b'P' | b'X' | b'^' | b'_') => Escape::String {
-                    length: 0,
-                    ended: false,
-                },
-                (Escape::Start | Escape::Short, 0x20..=0x2f) => Escape::Short,
-                (Escape::Start | Escape::Short, 0x30..=0x7e) => Escape::None,
-                (Escape::Control { number, open: true }, b'0'..=b'9') => Escape::Control {
-                    number: number
-                        .saturating_mul(10)
-                        .saturating_add(u32::from(byte - b'0')),
-                    open: true,
-                },
-                (Escape::Control { number, .. }, 0x20..=0x3f) => Escape::Control {
-                    number,
-                    open: false,
-                },
-                (Escape::Control { number, .. }, 0x40..=0x7e) => {
-                    self.control(byte, number);
-                    Escape::None
-                }
-                // No such sequence: what stands here is text.
-                _ => {
-                    self.escape = Escape::None;
-                    return bytes.get(at..).unwrap_or_default();
-                }
-            };
-            self.escape = next;
-        }
-        &[]
-    }
-
     /// Those that say which text is replaced. All others, colours above all, mean nothing here.
     fn control(&mut self, what: u8, number: u32) {
         let rows = usize::try_from(number.max(1)).unwrap_or(REACH);
@@ -433,52 +331,7 @@ impl Folder {
             });
             return;
         }
-        let held = &mut self.held;
-        if held.any && held.text == text {
-            if !text.is_empty() && held.bar.is_none() {
-                held.repeated += 1;
-            }
-            return;
-        }
-        let bar = Bar::of(text);
-        if !(held.any
-            && bar
-                .as_ref()
-                .is_some_and(|bar| held.is_earlier_state(text, bar)))
-        {
-            held.give(sink);
-            held.start = start;
-        }
-        held.text.clear();
-        held.text.push_str(text);
-        held.repeated = 0;
-        held.any = true;
-        held.bar = bar;
-    }
-}
-
-impl Held {
-    /// Whether what is held is an earlier state of the bar that `text` shows: the same label, the same total, and not at
-    /// its end yet, since after that another bar begins.
-    fn is_earlier_state(&self, text: &str, bar: &Bar) -> bool {
-        self.bar.as_ref().is_some_and(|held| {
-            held.percent < 100
-                && held.percent <= bar.percent
-                && held.label == bar.label
-                && self.text.get(..held.label) == text.get(..bar.label)
-                && self.text.get(held.total.clone()) == text.get(bar.total.clone())
-        })
-    }
-
-    fn give(&mut self, sink: &mut impl FnMut(Line<'_>)) {
-        if self.any {
-            sink(Line {
-                text: &self.text,
-                repeated: self.repeated,
-                start: self.start,
-            });
-            self.any = false;
-        }
+        self.held.take(text, start, sink);
     }
 }
 
@@ -524,7 +377,7 @@ fn text_of(bytes: &[u8], left_out: u64, raw: bool, max: usize) -> Cow<'_, str> {
             String::from_utf8_lossy(end)
         ))
     } else {
-        String::from_utf8_lossy(bytes)
+        lossy(bytes)
     };
     if raw && memchr(0, text.as_bytes()).is_some() {
         text = Cow::Owned(text.replace('\0', "\u{fffd}"));
@@ -532,6 +385,14 @@ fn text_of(bytes: &[u8], left_out: u64, raw: bool, max: usize) -> Cow<'_, str> {
         text = Cow::Owned(text.chars().filter(|c| !is_c1(*c)).collect());
     }
     text
+}
+
+/// `bytes` as text, what is none replaced. Checked as a whole first, which is several times as fast.
+pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
 }
 
 /// The control characters above ASCII.
@@ -560,29 +421,6 @@ pub(super) fn whole_words(bytes: &[u8]) -> &[u8] {
     bytes.get(from..).unwrap_or_default()
 }
 
-/// What follows the colour that `bytes` begins with, if it does: nearly all escape sequences are colours.
-fn after_colour(bytes: &[u8]) -> Option<&[u8]> {
-    let parameters = bytes.strip_prefix(b"[")?;
-    let length = parameters
-        .iter()
-        .position(|byte| !matches!(byte, b'0'..=b'9' | b';'))?;
-    parameters.get(length..)?.strip_prefix(b"m")
-}
-
-/// Whether `bytes` has a sequence that moves the cursor up, or ends in one that may become one.
-fn may_move_up(bytes: &[u8]) -> bool {
-    memchr_iter(0x1b, bytes).any(|at| {
-        let mut sequence = bytes.get(at + 1..).unwrap_or_default().iter();
-        match sequence.next() {
-            None => true,
-            Some(b'[') => sequence
-                .find(|byte| !matches!(byte, 0x20..=0x3f))
-                .is_none_or(|last| matches!(last, b'A' | b'F')),
-            Some(_) => false,
-        }
-    })
-}
-
 /// How many bytes at the beginning of `bytes` are neither control characters nor line ends.
 fn plain_length(bytes: &[u8]) -> usize {
     const CHUNK: usize = 32;
@@ -604,63 +442,6 @@ fn plain_length(bytes: &[u8]) -> usize {
             .iter()
             .position(|byte| is_control(*byte))
             .unwrap_or(rest.len())
-}
-
-impl Bar {
-    /// Reads `<label> 12%|███  | 12/100 [00:01<00:07, 9.51it/s]`, as tqdm writes it.
-    fn of(line: &str) -> Option<Self> {
-        let bytes = line.as_bytes();
-        if bytes.last() != Some(&b']') {
-            return None;
-        }
-        let percent = memchr_iter(b'%', bytes).find(|at| bytes.get(at + 1) == Some(&b'|'))?;
-        let open = memrchr(b'[', bytes)?;
-        let slash = memrchr(b'/', bytes.get(percent..open)?)? + percent;
-        let label = bytes
-            .get(..percent)?
-            .iter()
-            .rposition(|byte| !matches!(byte, b' ' | b'0'..=b'9' | b'.'))
-            .map_or(0, |last| last + 1);
-        let number = bytes.get(label..percent)?;
-        Some(Self {
-            label,
-            total: slash..open,
-            percent: number.iter().filter(|byte| byte.is_ascii_digit()).fold(
-                0,
-                |number: u32, digit| {
-                    number
-                        .saturating_mul(10)
-                        .saturating_add(u32::from(digit - b'0'))
-                },
-            ),
-        })
-    }
-}
-
-/// Folded lines, put together.
-#[derive(Debug, Default)]
-pub struct Text {
-    /// The lines, each with its end.
-    pub text: String,
-    /// How many that is.
-    pub lines: usize,
-}
-
-impl Text {
-    /// Adds a line, and how often it was repeated on a line of its own. One that came twice is simply given twice.
-    pub fn add(&mut self, line: Line<'_>) {
-        let mut add = |text: &str| {
-            self.text.push_str(text);
-            self.text.push('\n');
-            self.lines += 1;
-        };
-        add(line.text);
-        match line.repeated {
-            0 => {}
-            1 => add(line.text),
-            times => add(&format!("… repeated {times} times")),
-        }
-    }
 }
 
 /// `bytes`, folded.

@@ -257,6 +257,11 @@ fn read_from<S: Read + Seek>(
     if kept.len() < body.len() {
         notes.push(cut_note(body, kept, view));
     }
+    if fits == rest.at && rest.kind == RestKind::Cut {
+        notes.push(
+            "The last line is too long to wait for its end: what follows of it comes as a line of its own.".to_owned(),
+        );
+    }
     if remaining_bytes > 0 {
         notes.push(format!(
             "{} more of the log are new: call again with this cursor for what follows, or without a cursor for the end of the log.",

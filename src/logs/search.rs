@@ -156,7 +156,7 @@ fn search_in<S: Read + Seek>(
 ) -> io::Result<Found> {
     let log_bytes = log.seek(SeekFrom::End(0))?;
     let end = query.before.unwrap_or(log_bytes).min(log_bytes);
-    let mut back = Backwards::new(log, end, u64::MAX);
+    let mut back = Backwards::new(log, end, u64::MAX).until(query.deadline);
     let mut results = Results::new(query);
     let mut searched_from = end;
     let mut stopped = None;

@@ -1,6 +1,6 @@
 //! A state of a tqdm progress bar.
 
-use memchr::{memchr, memmem, memrchr};
+use memchr::{memchr, memchr_iter, memmem, memrchr};
 
 /// What a progress bar says. It borrows the line it stands in.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,7 +26,7 @@ impl<'a> Bar<'a> {
     /// `label: 6it [00:01,  4.51it/s]`.
     pub fn of(line: &'a str) -> Option<Self> {
         let line = line.trim_end();
-        let Some(percent) = memmem::find(line.as_bytes(), b"%|") else {
+        let Some(percent) = percent(line.as_bytes()) else {
             return Self::without_total(line);
         };
         let label = line
@@ -44,8 +44,8 @@ impl<'a> Bar<'a> {
         let (per_second, unit) = rate_and_unit(rate)?;
         Some(Self {
             label: label.trim_end_matches(':').trim(),
-            done: done.trim().parse().ok()?,
-            total: total.trim().parse().ok(),
+            done: count(done)?,
+            total: count(total),
             seconds_left: clock(left),
             per_second,
             unit,
@@ -62,7 +62,7 @@ impl<'a> Bar<'a> {
         let (rate, postfix) = split_comma(rest);
         let (per_second, unit) = rate_and_unit(rate)?;
         Some(Self {
-            done: count.get(label.len()..)?.parse().ok()?,
+            done: self::count(count.get(label.len()..)?)?,
             label: label.trim_end_matches([':', ' ']),
             total: None,
             seconds_left: None,
@@ -79,6 +79,17 @@ impl<'a> Bar<'a> {
             .filter_map(|part| part.split_once('='))
             .map(|(name, value)| (name.trim(), value.trim()))
     }
+}
+
+/// A number of things done or to do.
+fn count(text: &str) -> Option<f64> {
+    let number: f64 = text.trim().parse().ok()?;
+    (number.is_finite() && number >= 0.0).then_some(number)
+}
+
+/// Where in a line a bar's `%|` stands.
+pub(super) fn percent(line: &[u8]) -> Option<usize> {
+    memchr_iter(b'%', line).find(|at| line.get(at + 1) == Some(&b'|'))
 }
 
 fn split_comma(text: &str) -> (&str, &str) {

@@ -95,20 +95,25 @@ fn meaning(name: &str) -> Option<Meaning> {
 
 /// The number that `text` is, however Python or a person wrote it: `'5.943'`, `np.float64(0.5)`, `1,234`, `nan`.
 pub fn number(text: &str) -> Option<f64> {
-    let mut text = text.trim().trim_matches(['\'', '"']);
+    let text = text.trim();
+    let text = text
+        .strip_prefix(['\'', '"'])
+        .map_or(text, |text| text.strip_suffix(['\'', '"']).unwrap_or(text));
+    // Nearly every number is a plain one.
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    let mut inner = text;
     for wrapper in ["np.float64(", "np.float32(", "tensor(", "np.int64("] {
-        if let Some(inner) = text.strip_prefix(wrapper) {
-            text = inner.split([',', ')']).next().unwrap_or(inner);
+        if let Some(wrapped) = text.strip_prefix(wrapper) {
+            inner = wrapped.split([',', ')']).next().unwrap_or(wrapped);
         }
     }
-    let plain = text
+    let plain = inner
         .trim_start_matches('[')
         .trim_end_matches([']', '%'])
         .trim();
-    if plain.contains(',') {
-        return plain.replace(',', "").parse().ok();
-    }
-    plain.parse().ok()
+    plain.replace(',', "").parse().ok()
 }
 
 /// What a set of figures turned out to be.
@@ -241,7 +246,7 @@ impl Figures {
 /// is. None if it is none, or does not end.
 pub fn dictionary(text: &str) -> Option<(Vec<(&str, &str)>, usize)> {
     let bytes = text.as_bytes();
-    let mut pairs = Vec::new();
+    let mut pairs = Vec::with_capacity(16);
     let mut at = 1;
     let skip = |mut at: usize| {
         while bytes

@@ -59,7 +59,7 @@ pub fn figures(line: &str) -> Option<(Figures, Kind)> {
         match epoch {
             // NeMo counts from 0 within an epoch.
             Some(epoch) => {
-                let part = (done? + 1) as f64 / total? as f64;
+                let part = done?.saturating_add(1) as f64 / total? as f64;
                 all.epoch = Some(number(epoch.as_str())? + part.min(1.0));
             }
             None => {

@@ -6,5 +6,6 @@ mod failing;
 mod folding;
 mod new_text;
 mod progressing;
+mod run_files;
 mod searching;
 mod tails;

@@ -211,6 +211,14 @@ fn a_line_without_end_is_given_in_parts_when_it_is_too_long_to_wait_for() {
     let log = Log::new("é".repeat(200_000));
     let first = read_on(&log.path, &Cursor::start(), View::default()).unwrap();
     assert!(first.text.ends_with("éé") && first.unfinished.is_none());
+    assert!(
+        first
+            .notes
+            .iter()
+            .any(|note| note.contains("too long to wait for")),
+        "{:?}",
+        first.notes
+    );
     log.append("END\n");
     assert_eq!(log.since(&first, View::default()).text, "END");
 }
@@ -322,4 +330,57 @@ fn the_end_of_a_log_from_elsewhere_is_followed_by_what_came_before() {
     let begun = tail_bytes(whole[..7].concat().as_bytes(), 1, View::default()).unwrap();
     let rest = read_on_bytes(all.as_bytes(), true, &begun.cursor, View::default()).unwrap();
     assert_eq!((rest.lines, rest.change), (193, None));
+}
+
+#[test]
+fn however_it_is_written_and_read_every_line_comes_once_and_in_order() {
+    for seed in 1..40_u64 {
+        let mut state = seed;
+        let mut random = move |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        // Lines, some drawn over by others before they ended, some longer than a budget.
+        let mut content = Vec::new();
+        let mut lines = Vec::new();
+        for i in 0..300 {
+            for drawn in 0..random(4) {
+                content.extend(format!("\r{drawn:9}% of {i}").bytes());
+            }
+            if random(2) == 0 {
+                content.extend(b"\r");
+            }
+            let line = format!("line {i} é{}.", "x".repeat(random(60) as usize));
+            // What stands on a line that was drawn on follows on what is there, unless it begins anew.
+            content.extend(format!("\r{line}\n").bytes());
+            lines.push(line);
+        }
+        let log = Log::new("");
+        let mut last = tail(&log.path, 0, View::default()).unwrap();
+        let mut read: Vec<String> = Vec::new();
+        let mut written = 0;
+        while written < content.len() || last.remaining_bytes > 0 {
+            let more = (random(900) as usize).min(content.len() - written);
+            log.append(&content[written..written + more]);
+            written += more;
+            let view = View {
+                max_bytes: 200 + random(600) as usize,
+                ended: written == content.len(),
+                ..View::default()
+            };
+            last = log.since(&last, view);
+            assert_eq!((last.change, last.log_bytes), (None, written as u64));
+            assert!(last.text.len() <= view.max_bytes);
+            assert_eq!(last.lines, last.text.lines().count());
+            read.extend(last.text.lines().map(str::to_owned));
+        }
+        assert!(
+            read == lines,
+            "seed {seed}: {} of {} lines",
+            read.len(),
+            lines.len()
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! The end of a log.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use oumi_mcp_server::logs::read::{DEFAULT_MAX_BYTES, Excerpt, View, tail, tail_bytes};
@@ -138,7 +138,7 @@ fn of_one_line_that_does_not_fit_the_end_is_kept_and_no_word_is_halved() {
 
 #[test]
 fn a_day_of_progress_bar_tails_as_a_few_lines() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut file = BufWriter::new(tempfile::NamedTempFile::new().unwrap());
     writeln!(file, "Starting training...").unwrap();
     for n in 0..200_000 {
         write!(
@@ -151,7 +151,7 @@ fn a_day_of_progress_bar_tails_as_a_few_lines() {
     }
     writeln!(file).unwrap();
     writeln!(file, "Traceback (most recent call last):\nKeyError: 'x'").unwrap();
-    file.flush().unwrap();
+    let file = file.into_inner().unwrap();
     assert!(fs::metadata(file.path()).unwrap().len() > 17_000_000);
     let found = tail(file.path(), 50, ENDED).unwrap();
     assert_eq!(found.lines, 4, "{}", found.text);
@@ -170,13 +170,13 @@ fn a_day_of_progress_bar_tails_as_a_few_lines() {
 
 #[test]
 fn a_day_of_nested_bars_tails_as_a_few_lines() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let mut file = BufWriter::new(tempfile::NamedTempFile::new().unwrap());
     writeln!(file, "Starting training...").unwrap();
     for n in 0..50_000 {
         write!(file, "\n\rinner {n}\x1b[A\router {n}").unwrap();
     }
     write!(file, "\n\n").unwrap();
-    file.flush().unwrap();
+    let file = file.into_inner().unwrap();
     let found = tail(file.path(), 50, ENDED).unwrap();
     assert_eq!(found.text, "Starting training...\nouter 49999\ninner 49999");
 }

@@ -1,0 +1,109 @@
+//! The segments of a raw log: what stands between line ends and carriage returns.
+
+use chrono::NaiveDateTime;
+use memchr::memrchr;
+
+use crate::progress::bar;
+
+/// The segment that was seen last.
+pub(super) struct Last<'a> {
+    pub segment: &'a [u8],
+    /// Where it ends.
+    pub end: usize,
+    /// The bar it is the state of.
+    pub state: Option<BarState<'a>>,
+    /// It was not looked at.
+    pub skipped: bool,
+}
+
+/// A segment that is the state of a bar and nothing else, so that it can be passed over for the next. Not one that carries
+/// a loss: each of those is a point of its history.
+#[derive(PartialEq)]
+pub(super) struct BarState<'a> {
+    /// What stands before the percentage.
+    pub label: &'a [u8],
+    total: &'a [u8],
+    /// The cursor goes up after it.
+    pub nested: bool,
+}
+
+impl<'a> BarState<'a> {
+    /// The bar in `segment`.
+    pub fn of(segment: &'a [u8]) -> Option<Self> {
+        let percent = bar::percent(segment)?;
+        let (before, bar) = segment.split_at(percent);
+        let open = memchr::memchr(b'[', bar)?;
+        let (counts, times) = bar.split_at(open);
+        let slash = memrchr(b'/', counts)?;
+        let close =
+            memchr::memchr3(b']', b'{', b'=', times).filter(|at| times.get(*at) == Some(&b']'))?;
+        let after = times.get(close + 1..)?.trim_ascii_end();
+        let nested = after.starts_with(b"\x1b[A");
+        if !nested && !after.is_empty() {
+            return None;
+        }
+        let digits = before
+            .iter()
+            .rev()
+            .take_while(|byte| byte.is_ascii_digit() || **byte == b' ');
+        Some(Self {
+            label: before.get(..before.len() - digits.count())?,
+            total: counts.get(slash..)?,
+            nested,
+        })
+    }
+}
+
+/// What SkyPilot and torchrun put before each line of a job.
+pub(super) fn without_prefix(text: &str) -> &str {
+    let mut text = text;
+    if text.starts_with('(')
+        && let Some((prefix, rest)) = text.split_once(')')
+        && prefix.contains("pid=")
+    {
+        text = rest.strip_prefix(' ').unwrap_or(rest);
+    }
+    for prefix in ["[rank", "[default"] {
+        if let Some(rest) = text.strip_prefix(prefix)
+            && let Some((rank, rest)) = rest.split_once("]:")
+            && rank.bytes().all(|byte| byte.is_ascii_digit())
+        {
+            text = rest;
+        }
+    }
+    text
+}
+
+/// The time stamp that a line of Oumi's logger, of `logging` and of many others begins with.
+fn stamp(line: &[u8]) -> Option<NaiveDateTime> {
+    let text = line.strip_prefix(b"[").unwrap_or(line).get(..19)?;
+    if !text.starts_with(b"20") {
+        return None;
+    }
+    let text = std::str::from_utf8(text).ok()?.replace('T', " ");
+    NaiveDateTime::parse_from_str(&text, "%Y-%m-%d %H:%M:%S").ok()
+}
+
+/// The first time stamp in `bytes`, in its first lines.
+pub(super) fn first_stamp(bytes: &[u8]) -> Option<NaiveDateTime> {
+    const LOOKED_AT: usize = 2000;
+    bytes
+        .split(|byte| *byte == b'\n')
+        .take(LOOKED_AT)
+        .find_map(stamp)
+}
+
+/// The last time stamp in `bytes`, in its last lines.
+pub(super) fn last_stamp(bytes: &[u8]) -> Option<NaiveDateTime> {
+    const LOOKED_AT: usize = 200;
+    let mut end = bytes.len();
+    for _ in 0..LOOKED_AT {
+        let before = bytes.get(..end)?;
+        let start = memrchr(b'\n', before).map_or(0, |at| at + 1);
+        if let Some(stamp) = before.get(start..).and_then(stamp) {
+            return Some(stamp);
+        }
+        end = start.checked_sub(1)?;
+    }
+    None
+}
