@@ -73,15 +73,6 @@ def story(start, project, cloud, cluster):
     direct = {"oumi_job_id": first["oumi_job_id"], "cloud": cloud, "cluster_name": first["cluster"]}
     log_with(server, "step ", **direct)
 
-    server.launch(project, "short.yaml", "second", cloud=cloud, cluster_name=first["cluster"])
-    until_it_is(server, "second", "SUCCEEDED")
-    log_with(server, "short step 3", job_id="second")
-
-    rows = until("both are listed", lambda: len(
-        found := [row for row in server.call("list_jobs")["jobs"] if row["job_id"] in ("first", "second")]
-    ) == 2 and found, 600)  # fmt: skip
-    saw(f"listed: {[(row['job_id'], row['status'], row['cluster']) for row in rows]}")
-
     answer = server.call("cancel_job", job_id="first")
     assert answer["success"], answer
     saw(f"first: cancel: {answer['message']}")
@@ -92,6 +83,16 @@ def story(start, project, cloud, cluster):
     ), 900)  # fmt: skip
     assert "already ended" in answer["error"], answer
     saw(f"first: a second cancel is refused: {answer['error']}")
+
+    # After the first: a cluster of one CPU runs one job at a time.
+    server.launch(project, "short.yaml", "second", cloud=cloud, cluster_name=first["cluster"])
+    until_it_is(server, "second", "SUCCEEDED")
+    log_with(server, "short step 3", job_id="second")
+
+    rows = until("both are listed", lambda: len(
+        found := [row for row in server.call("list_jobs")["jobs"] if row["job_id"] in ("first", "second")]
+    ) == 2 and found, 600)  # fmt: skip
+    saw(f"listed: {[(row['job_id'], row['status'], row['cluster']) for row in rows]}")
 
     if cloud == "sky-slurm":
         answer = server.call("stop_cluster", cloud=cloud, cluster_name=cluster)
