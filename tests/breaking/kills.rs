@@ -75,6 +75,8 @@ struct World {
 struct Sent {
     id: u64,
     call: Call,
+    /// What was known when it was sent: calls that are under way together may be carried out in any order.
+    then: BTreeMap<String, Known>,
 }
 
 enum Call {
@@ -153,6 +155,7 @@ impl World {
         let cloud = if kind == Kind::Cloud { "gcp" } else { "local" };
         let more = json!({ "job_name": job_id, "cloud": cloud });
         let arguments = self.server().launch(&format!("{kind:?}.yaml"), more);
+        let then = self.jobs.clone();
         let id = self.server().send_if_alive("run_job", arguments)?;
         self.jobs.insert(
             job_id.clone(),
@@ -168,6 +171,7 @@ impl World {
         Some(Sent {
             id,
             call: Call::Run(job_id),
+            then,
         })
     }
 
@@ -200,8 +204,9 @@ impl World {
                 ("get_job_logs", json!({ "job_id": job_id }), Call::Logs)
             }
         };
+        let then = self.jobs.clone();
         let id = self.server().send_if_alive(tool, arguments)?;
-        Some(Sent { id, call })
+        Some(Sent { id, call, then })
     }
 
     /// Takes the answer of a call, if the server lived to give one.
@@ -223,7 +228,7 @@ impl World {
                 }
             }
             Call::Cancel(job_id) => self.cancelled(&job_id, &answer),
-            Call::Poll(job_id) => self.polled(&job_id, &answer),
+            Call::Poll(job_id) => self.polled(&job_id, &answer, &sent.then),
             Call::List => {
                 for row in answer.ok()["jobs"].as_array().unwrap() {
                     let job_id = row["job_id"].as_str().unwrap();
@@ -235,6 +240,7 @@ impl World {
                         job_id,
                         row["status"].as_str().unwrap(),
                         row["is_done"] == true,
+                        &sent.then,
                     );
                 }
             }
@@ -256,23 +262,23 @@ impl World {
         }
     }
 
-    fn polled(&mut self, job_id: &str, answer: &Answer) {
-        let job = &self.jobs[job_id];
+    fn polled(&mut self, job_id: &str, answer: &Answer, then: &BTreeMap<String, Known>) {
         let status = answer["status"].as_str().unwrap();
         if status == "not_found" {
-            assert!(!job.answered, "lost: {job_id} {job:?}");
+            let was_answered = then.get(job_id).is_some_and(|job| job.answered);
+            assert!(!was_answered, "lost: {job_id} {:?}", self.jobs[job_id]);
             return;
         }
         assert_eq!(answer["success"], true, "{job_id}: {:#}", answer.content);
-        self.is(job_id, status, answer["is_done"] == true);
+        self.is(job_id, status, answer["is_done"] == true, then);
     }
 
     /// Holds a status against what is known of the job.
-    fn is(&mut self, job_id: &str, status: &str, is_done: bool) {
+    fn is(&mut self, job_id: &str, status: &str, is_done: bool, then: &BTreeMap<String, Known>) {
         let Some(job) = self.jobs.get_mut(job_id) else {
             panic!("nobody submitted {job_id}");
         };
-        if let Some(done) = &job.done {
+        if let Some(done) = then.get(job_id).and_then(|job| job.done.as_ref()) {
             // A cancel is answered in our word, a poll in SkyPilot's.
             assert!(
                 status.eq_ignore_ascii_case(done),
@@ -282,8 +288,9 @@ impl World {
         }
         let is_cancel = job.cancel != Cancel::No && matches!(status, "cancelled" | "CANCELLED");
         // Who was never heard of may never have been started; one that was hurt may end unseen.
-        let may_be_lost = (job.hurt || !job.answered) && status == "lost";
-        let may_have_failed = (job.hurt || !job.answered) && status == "failed";
+        let was_answered = then.get(job_id).is_some_and(|job| job.answered);
+        let may_be_lost = (job.hurt || !was_answered) && status == "lost";
+        let may_have_failed = (job.hurt || !was_answered) && status == "failed";
         let fits = match job.kind {
             Kind::Short => matches!(status, "running" | "completed"),
             Kind::Failing => matches!(status, "running" | "failed"),
@@ -294,7 +301,7 @@ impl World {
             fits || is_cancel || may_be_lost || may_have_failed,
             "wrong state {status} of {job_id}: {job:?}"
         );
-        if is_done {
+        if is_done && job.done.is_none() {
             job.done = Some(status.to_owned());
         }
     }
@@ -441,9 +448,11 @@ impl World {
             self.kill(launch.unwrap());
         }
         self.figures.launchers_killed += 1;
+        let then = self.jobs.clone();
         self.receive(Sent {
             id,
             call: Call::Run(job_id),
+            then,
         });
         self.cloud.unset("oumi-up.crash");
         self.cloud.unset("oumi-up.block");
@@ -457,10 +466,11 @@ impl World {
         for job_id in ids {
             let is_cloud = self.jobs[&job_id].kind == Kind::Cloud;
             if !is_cloud || all || self.chance.one_in(6) {
+                let then = self.jobs.clone();
                 let answer = self
                     .server()
                     .call("poll_status", json!({ "job_id": job_id }));
-                self.polled(&job_id, &answer);
+                self.polled(&job_id, &answer, &then);
             }
         }
         self.no_record_twice();
@@ -519,10 +529,11 @@ impl World {
     fn comes_to_rest(&mut self, job_id: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
+            let then = self.jobs.clone();
             let answer = self
                 .server()
                 .call("poll_status", json!({ "job_id": job_id }));
-            self.polled(job_id, &answer);
+            self.polled(job_id, &answer, &then);
             let job = &self.jobs[job_id];
             let rests = match (job.kind, job.cancel) {
                 _ if answer["status"] == "not_found" || job.done.is_some() => true,
