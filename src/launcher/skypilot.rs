@@ -1,12 +1,18 @@
 //! Jobs on the clouds that Oumi reaches through SkyPilot: launched by `oumi launch up`, asked about through `sky`.
 
+mod clusters;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+
+use clusters::{
+    cluster_gone, cluster_made_anew, cluster_metadata, cluster_not_up, mention_clusters,
+    setup_is_skipped, setup_skipped, still_up,
+};
 
 use super::cli::{Asked, Cli, Output, Question};
 use super::cloud_launch::{CloudLaunch, Launched, Trace};
@@ -675,23 +681,6 @@ fn status_of_row(job: &QueuedJob) -> JobStatus {
     status
 }
 
-fn cluster_gone(cluster: &str) -> JobStatus {
-    let mut status = JobStatus::new("cluster_gone", JobState::Unknown, true);
-    status.message = Some(format!(
-        "cluster {cluster} is not there any more, and how the job ended went with it"
-    ));
-    status
-}
-
-/// A job of ours that its cluster, which answers, does not have: jobs stay in a cluster's queue for as long as it is there.
-fn cluster_made_anew(cluster: &str) -> JobStatus {
-    let mut status = cluster_gone(cluster);
-    status.message = Some(format!(
-        "the cluster that was called {cluster} is gone, and how the job ended went with it; there is another of that name now"
-    ));
-    status
-}
-
 /// Whether a job was submitted after the end of the launch that `trace` is of. A cluster's clock may be wrong, and SkyPilot may
 /// have changed the name: both together are not likely.
 fn came_after(job: &QueuedJob, trace: &Trace) -> bool {
@@ -712,30 +701,6 @@ fn came_after(job: &QueuedJob, trace: &Trace) -> bool {
 fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
-}
-
-fn cluster_not_up(name: &str, clusters: &[Cluster]) -> JobStatus {
-    let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) else {
-        return cluster_gone(name);
-    };
-    let stopped = cluster.status == "STOPPED";
-    let mut status = JobStatus::new(
-        &format!("cluster_{}", cluster.status.to_lowercase()),
-        JobState::Unknown,
-        stopped,
-    );
-    status.message = Some(if stopped {
-        format!(
-            "cluster {name} is stopped: nothing runs on it, and how the job ended cannot be asked"
-        )
-    } else {
-        format!(
-            "cluster {name} is {}, and its jobs cannot be asked about now",
-            cluster.status
-        )
-    });
-    status.metadata.extend(cluster_metadata(cluster));
-    status
 }
 
 /// A job of ours that the queue does not show.
@@ -772,62 +737,6 @@ fn found_elsewhere(cluster_name: &str, job: &QueuedJob, cluster: Option<&Cluster
         cluster: cluster_name.to_owned(),
         oumi_job_id: job.job_id.clone(),
     }
-}
-
-fn cluster_metadata(cluster: &Cluster) -> Map<String, Value> {
-    let mut metadata = Map::new();
-    metadata.insert("cluster_status".to_owned(), cluster.status.as_str().into());
-    metadata.insert(
-        "autostop_minutes".to_owned(),
-        cluster.autostop_minutes.map_or(Value::Null, Value::from),
-    );
-    if let Some(price) = cluster.hourly_price {
-        metadata.insert("hourly_price".to_owned(), price.into());
-    }
-    metadata
-}
-
-/// Names the clusters that are up with no live job: they cost money for nothing.
-fn mention_clusters(listing: &mut Listing, queue: Option<&Queue>, clusters: &[Cluster]) {
-    let Some(queue) = queue else { return };
-    for cluster in clusters.iter().filter(|cluster| cluster.status == "UP") {
-        let jobs = queue.jobs.get(&cluster.name);
-        // Where the jobs are not known, nobody can say that none lives.
-        let Some(jobs) = jobs else { continue };
-        let is_done =
-            |job: &QueuedJob| output::state_of(&job.status).is_some_and(|(_, is_done)| is_done);
-        if jobs.iter().all(is_done) {
-            listing
-                .warnings
-                .push(format!("no job lives on it: {}", still_up(cluster)));
-        }
-    }
-}
-
-fn still_up(cluster: &Cluster) -> String {
-    let autostop = match cluster.autostop_minutes {
-        Some(minutes) if cluster.to_down => format!("deletes itself after {minutes} idle minutes"),
-        Some(minutes) => format!("stops itself after {minutes} idle minutes"),
-        None => "does not stop by itself".to_owned(),
-    };
-    let price = cluster
-        .hourly_price
-        .map_or_else(String::new, |price| format!(" at {price:.2} $/h"));
-    format!(
-        "cluster {} ({}) is still up{price} and {autostop}; stop_cluster stops it, down_cluster deletes it",
-        cluster.name,
-        cluster.cloud.as_deref().unwrap_or("of an unknown cloud")
-    )
-}
-
-fn setup_is_skipped() -> &'static str {
-    "the job is added to it and SkyPilot skips its `setup`"
-}
-
-fn setup_skipped(cluster: &str) -> String {
-    format!(
-        "cluster {cluster} was there before: SkyPilot added the job to it and skipped its `setup`"
-    )
 }
 
 fn already_done(status: JobStatus) -> CancelOutcome {

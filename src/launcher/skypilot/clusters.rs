@@ -1,0 +1,104 @@
+//! What is said of SkyPilot's clusters: how a job is whose cluster cannot be asked, and what a cluster costs.
+
+use serde_json::{Map, Value};
+
+use crate::launcher::output;
+use crate::launcher::output::sky::{Cluster, Queue, QueuedJob};
+use crate::launcher::{JobState, JobStatus, Listing};
+
+pub(super) fn cluster_gone(cluster: &str) -> JobStatus {
+    let mut status = JobStatus::new("cluster_gone", JobState::Unknown, true);
+    status.message = Some(format!(
+        "cluster {cluster} is not there any more, and how the job ended went with it"
+    ));
+    status
+}
+
+/// A job of ours that its cluster, which answers, does not have: jobs stay in a cluster's queue for as long as it is there.
+pub(super) fn cluster_made_anew(cluster: &str) -> JobStatus {
+    let mut status = cluster_gone(cluster);
+    status.message = Some(format!(
+        "the cluster that was called {cluster} is gone, and how the job ended went with it; there is another of that name now"
+    ));
+    status
+}
+
+pub(super) fn cluster_not_up(name: &str, clusters: &[Cluster]) -> JobStatus {
+    let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) else {
+        return cluster_gone(name);
+    };
+    let stopped = cluster.status == "STOPPED";
+    let mut status = JobStatus::new(
+        &format!("cluster_{}", cluster.status.to_lowercase()),
+        JobState::Unknown,
+        stopped,
+    );
+    status.message = Some(if stopped {
+        format!(
+            "cluster {name} is stopped: nothing runs on it, and how the job ended cannot be asked"
+        )
+    } else {
+        format!(
+            "cluster {name} is {}, and its jobs cannot be asked about now",
+            cluster.status
+        )
+    });
+    status.metadata.extend(cluster_metadata(cluster));
+    status
+}
+
+pub(super) fn cluster_metadata(cluster: &Cluster) -> Map<String, Value> {
+    let mut metadata = Map::new();
+    metadata.insert("cluster_status".to_owned(), cluster.status.as_str().into());
+    metadata.insert(
+        "autostop_minutes".to_owned(),
+        cluster.autostop_minutes.map_or(Value::Null, Value::from),
+    );
+    if let Some(price) = cluster.hourly_price {
+        metadata.insert("hourly_price".to_owned(), price.into());
+    }
+    metadata
+}
+
+/// Names the clusters that are up with no live job: they cost money for nothing.
+pub(super) fn mention_clusters(listing: &mut Listing, queue: Option<&Queue>, clusters: &[Cluster]) {
+    let Some(queue) = queue else { return };
+    for cluster in clusters.iter().filter(|cluster| cluster.status == "UP") {
+        let jobs = queue.jobs.get(&cluster.name);
+        // Where the jobs are not known, nobody can say that none lives.
+        let Some(jobs) = jobs else { continue };
+        let is_done =
+            |job: &QueuedJob| output::state_of(&job.status).is_some_and(|(_, is_done)| is_done);
+        if jobs.iter().all(is_done) {
+            listing
+                .warnings
+                .push(format!("no job lives on it: {}", still_up(cluster)));
+        }
+    }
+}
+
+pub(super) fn still_up(cluster: &Cluster) -> String {
+    let autostop = match cluster.autostop_minutes {
+        Some(minutes) if cluster.to_down => format!("deletes itself after {minutes} idle minutes"),
+        Some(minutes) => format!("stops itself after {minutes} idle minutes"),
+        None => "does not stop by itself".to_owned(),
+    };
+    let price = cluster
+        .hourly_price
+        .map_or_else(String::new, |price| format!(" at {price:.2} $/h"));
+    format!(
+        "cluster {} ({}) is still up{price} and {autostop}; stop_cluster stops it, down_cluster deletes it",
+        cluster.name,
+        cluster.cloud.as_deref().unwrap_or("of an unknown cloud")
+    )
+}
+
+pub(super) fn setup_is_skipped() -> &'static str {
+    "the job is added to it and SkyPilot skips its `setup`"
+}
+
+pub(super) fn setup_skipped(cluster: &str) -> String {
+    format!(
+        "cluster {cluster} was there before: SkyPilot added the job to it and skipped its `setup`"
+    )
+}
