@@ -259,6 +259,9 @@ pub trait Launcher: Send + Sync {
     /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
 
+    /// Carries on, in a task of its own, with the end of a job that was asked for and that nobody is left to see to.
+    fn resume_end(&self, _identity: &JobIdentity) {}
+
     /// Stops or deletes a cluster, and says in a sentence what became of it. As long, and as little to be given up, as
     /// [`cancel`](Self::cancel).
     fn change_cluster<'a>(

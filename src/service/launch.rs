@@ -477,17 +477,23 @@ impl JobService {
             .iter()
             .filter_map(|record| Some((record.clone(), self.dir(&record.job_id)?)))
             .collect();
-        let is_open = |(record, dir): &(JobRecord, JobDir)| {
-            dir.exists() && (record.oumi_job_id.is_empty() || dir.is_cancel_kept())
-        };
         let open = tokio::task::spawn_blocking(move || {
-            looked_at.into_iter().filter(is_open).collect::<Vec<_>>()
+            let there = looked_at.into_iter().filter(|(_, dir)| dir.exists());
+            there
+                .map(|(record, dir)| {
+                    let is_launch = record.oumi_job_id.is_empty() || dir.is_cancel_kept();
+                    (record.identity(), is_launch, dir.is_end_open())
+                })
+                .collect::<Vec<_>>()
         })
         .await;
         let mut taken_up = Vec::new();
-        for (record, _) in open.unwrap_or_default() {
-            if let Some(watch) = self.inner.in_flight.begin(&record.job_id) {
-                self.spawn_drive(record.identity(), None);
+        for (identity, is_launch, is_end) in open.unwrap_or_default() {
+            if is_end && let Ok(launcher) = self.launcher(&identity.cloud) {
+                launcher.resume_end(&identity);
+            }
+            if is_launch && let Some(watch) = self.inner.in_flight.begin(&identity.job_id) {
+                self.spawn_drive(identity, None);
                 taken_up.push(watch);
             }
         }
