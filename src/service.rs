@@ -250,7 +250,7 @@ impl JobService {
             .flatten()
             .unwrap_or_else(|error| {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
-                Fingerprints::unreadable()
+                Fingerprints::unreadable(&error)
             })
     }
 

@@ -1,15 +1,17 @@
 //! No room on the disk, a disk that cannot be written, no home, no handles left: an error of that call that says so, the
 //! registry still whole, no wrong answer, and all is well again afterwards.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::client::Server;
-use crate::support::{Home, alive, kill_9, skipped, wait_until};
-use crate::tools::handles;
+use crate::support::client::{Server, command_of};
+use crate::support::{Home, alive, copy_program, kill_9, skipped, wait_until};
+use crate::tools::{everything_in, handles};
 
 const LONG: &str = "echo begun; sleep 3000 & wait";
 /// The same, of a job that lets go of the lock that it was handed: it is found by its mark alone.
@@ -221,6 +223,95 @@ fn a_job_that_ends_on_a_full_disk_reads_as_it_ended() {
     assert!(message.contains("cannot run \"bash\""), "{message}");
     disk.free();
     assert_eq!(server.wait_done("job")["metadata"]["exit_code"], 7);
+}
+
+/// Starts a server that is not root's, which may write everywhere: nobody's, where the tests are root.
+fn start_without_privileges(home: &Home) -> Server {
+    if !rustix::process::geteuid().is_root() {
+        return Server::start(home);
+    }
+    const NOBODY: u32 = 65534;
+    let program = home.root().join("oumi-mcp-server");
+    if !program.exists() {
+        copy_program(Path::new(env!("CARGO_BIN_EXE_oumi-mcp-server")), &program);
+    }
+    for path in everything_in(home.root())
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([home.root()])
+    {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let mut command = command_of(home, &program);
+    command.uid(NOBODY).gid(NOBODY);
+    Server::spawn(home, command)
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_or_read_is_an_error_of_the_call_and_of_nothing_else() {
+    let home = Home::new();
+    home.write("short.yaml", "run: echo said\n");
+    home.job(LONG);
+    let mut server = start_without_privileges(&home);
+    launch(&mut server, "job.yaml", "long").ok();
+    launch(&mut server, "short.yaml", "short").ok();
+    server.wait_done("short");
+    wait_until("it says something", || server.log("long") == "begun");
+    let before = fs::read(home.registry()).unwrap();
+    let may = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let jobs = home.data().join("jobs");
+
+    for (path, closed) in [(&home.data(), 0o500), (&jobs, 0o500), (&jobs, 0)] {
+        may(path, closed);
+        for server in [&mut server, &mut start_without_privileges(&home)] {
+            let error = launch(server, "short.yaml", "new").refused().to_owned();
+            assert!(error.contains("Permission denied"), "{error}");
+            let status = server.call("poll_status", json!({ "job_id": "new" }));
+            assert_eq!(status["status"], "not_found");
+            for (job, word) in [("long", "running"), ("short", "completed")] {
+                let status = server.call("poll_status", json!({ "job_id": job }));
+                if closed == 0 {
+                    assert!(
+                        status.refused().contains("Permission denied"),
+                        "{:#}",
+                        status.content
+                    );
+                    assert_eq!(
+                        (&status["status"], &status["is_done"]),
+                        (&json!("unknown"), &json!(false))
+                    );
+                } else {
+                    assert_eq!(status.ok()["status"], word);
+                    server.log(job);
+                }
+            }
+        }
+        may(path, 0o700);
+    }
+    // A registry that may not be read is not one that is empty.
+    may(&home.registry(), 0);
+    for server in [&mut server, &mut start_without_privileges(&home)] {
+        for (tool, arguments) in [
+            ("list_jobs", json!({})),
+            ("poll_status", json!({ "job_id": "long" })),
+            ("cancel_job", json!({ "job_id": "long" })),
+        ] {
+            let answer = server.call(tool, arguments);
+            assert!(answer.refused().contains("Permission denied"), "{tool}");
+        }
+        let error = launch(server, "short.yaml", "new").refused().to_owned();
+        assert!(error.contains("Permission denied"), "{error}");
+    }
+    may(&home.registry(), 0o600);
+    assert_eq!(fs::read(home.registry()).unwrap(), before);
+
+    // What runs can be ended, whatever may not be written beside it.
+    may(&home.data(), 0o500);
+    assert_eq!(server.cancel("long", false).ok()["status"], "cancelled");
+    assert_eq!(server.poll("long")["status"], "cancelled");
+    may(&home.data(), 0o700);
+    launch(&mut server, "short.yaml", "new").ok();
+    assert_eq!(server.wait_done("new")["status"], "completed");
 }
 
 /// A server whose data folder cannot be made: every call says so, and once it can, all is well.
