@@ -22,7 +22,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::config::{Config, OumiCommand};
-use crate::logs::LogTail;
 use job_dir::JobLock;
 
 /// What a launcher answers, later.
@@ -166,6 +165,26 @@ pub struct LaunchPlan {
     pub process: supervisor::Supervised,
 }
 
+/// The log of a job, or as much of it as was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobLog {
+    /// Where it is: a path, or `cloud:<cloud>/<cluster>`.
+    pub log_file: String,
+    /// What it holds.
+    pub content: LogContent,
+    /// A sentence more, where there is one.
+    pub message: Option<String>,
+}
+
+/// What a log holds: stdout and stderr together, as the job wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogContent {
+    /// A file on this machine, of any size: whoever reads it reads a part of it.
+    File(PathBuf),
+    /// The lines that were asked for; more may stand before them.
+    Text(String),
+}
+
 /// How a cancel went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CancelOutcome {
@@ -252,8 +271,8 @@ pub trait Launcher: Send + Sync {
     /// How all jobs are: those of `known`, and those started elsewhere where the launcher sees them.
     fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing>;
 
-    /// The last `lines` lines of a job's log.
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail>;
+    /// A job's log: at least the last `lines` lines of it.
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, JobLog>;
 
     /// Ends a job, and tells the truth about it afterwards. One whose launch was never set going is marked as cancelled. It
     /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.

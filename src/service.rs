@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::JobDir;
-use crate::launcher::{JobState, JobStatus, Launcher, LauncherError};
+use crate::launcher::{JobLog, JobState, JobStatus, Launcher, LauncherError, LogContent};
+use crate::logs::{LogTail, tail_file};
 use crate::paths::DataFolder;
 use crate::registry::JobRegistry;
 use crate::secrets::Fingerprints;
@@ -187,6 +188,10 @@ impl JobService {
             Ok(launcher) => launcher.logs(&found.identity, lines).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
+        let read = match read {
+            Ok(log) => tail(log, lines).await,
+            Err(error) => Err(error),
+        };
         let secrets = self.secrets(&found.identity.job_id).await;
         let asked = LogsAnswer {
             job_id: found.identity.job_id,
@@ -274,6 +279,23 @@ impl JobService {
             .await
             .unwrap_or(false)
     }
+}
+
+async fn tail(log: JobLog, lines: usize) -> Result<LogTail, LauncherError> {
+    let file = log.log_file.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        Ok(LogTail {
+            message: log.message,
+            ..match log.content {
+                LogContent::File(path) => tail_file(&path, lines)?,
+                LogContent::Text(text) => LogTail::of(log.log_file, text.as_bytes(), lines, false),
+            }
+        })
+    });
+    read.await
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(|error| LauncherError::Failed(format!("cannot read {file}: {error}")))
 }
 
 async fn outcome_within(mut watch: LaunchWatch, wait: Duration) -> Option<LaunchOutcome> {

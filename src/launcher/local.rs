@@ -10,11 +10,10 @@ use serde_json::Value;
 use super::job_dir::{EndRequest, EndTurn, ExitRecord, JobDir, JobLock};
 use super::processes::{Ending, Processes};
 use super::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, LauncherError, ListedJob, Listing, programs, supervisor,
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
+    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent, programs, supervisor,
 };
 use crate::config::{ConfigKind, expand_home};
-use crate::logs::{LogTail, tail_file};
 use crate::paths::DataFolder;
 
 /// The name of this machine among the clouds.
@@ -131,9 +130,9 @@ impl Launcher for LocalLauncher {
         }))
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, _lines: usize) -> Answer<'a, JobLog> {
         let dir = self.dir(identity);
-        Box::pin(off_thread(move || read_log(&dir?, lines)))
+        Box::pin(off_thread(move || output_log(&dir?)))
     }
 
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome> {
@@ -158,16 +157,26 @@ impl Launcher for LocalLauncher {
     }
 }
 
-/// The tail of the output of a supervised process.
-pub(super) fn read_log(dir: &JobDir, lines: usize) -> Result<LogTail, LauncherError> {
+/// The output of a supervised process.
+pub(super) fn output_log(dir: &JobDir) -> Result<JobLog, LauncherError> {
     let path = dir.log_path();
-    tail_file(&path, lines).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => LauncherError::NotFound(format!(
-            "no log of this job is left: {} does not exist",
+    match path.metadata() {
+        Ok(_) => Ok(JobLog {
+            log_file: path.display().to_string(),
+            content: LogContent::File(path),
+            message: None,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(LauncherError::NotFound(format!(
+                "no log of this job is left: {} does not exist",
+                path.display()
+            )))
+        }
+        Err(error) => Err(LauncherError::failed(format!(
+            "cannot read {}: {error}",
             path.display()
-        )),
-        _ => LauncherError::failed(format!("cannot read {}: {error}", path.display())),
-    })
+        ))),
+    }
 }
 
 fn plan_training(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
