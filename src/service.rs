@@ -1,8 +1,11 @@
 //! Jobs: run, poll, logs, cancel, list. The only place that joins the registry, the launches under way and the launchers.
 
+mod advice;
 pub mod answers;
+mod aside;
 mod change;
 mod find;
+mod insight;
 mod launch;
 mod list;
 mod poll;
@@ -23,11 +26,15 @@ use crate::registry::JobRegistry;
 use crate::secrets::Fingerprints;
 use answers::LogsAnswer;
 use find::NotFound;
+use insight::Insights;
 use requests::{JobQuery, LogsRequest};
 use watch::Watchers;
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
+
+/// Who hears what a call that takes long is at. It must not wait for anything.
+pub type Tell<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 /// The jobs of one data folder. Clones are the same service.
 #[derive(Clone)]
@@ -40,6 +47,7 @@ struct Inner {
     registry: JobRegistry,
     in_flight: InFlight,
     watchers: Watchers,
+    insights: Insights,
     launchers: Vec<Arc<dyn Launcher>>,
 }
 
@@ -53,6 +61,7 @@ impl JobService {
                 registry,
                 in_flight: InFlight::default(),
                 watchers: Watchers::default(),
+                insights: Insights::default(),
                 launchers,
             }),
         }

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::JobService;
 use super::answers::PollAnswer;
+use super::poll::age_of;
 use super::requests::JobQuery;
 use crate::launcher::JobState;
 use crate::launcher::local::LOCAL;
@@ -220,7 +220,16 @@ fn of_the_job(answer: &PollAnswer) -> impl Iterator<Item = &String> {
 }
 
 /// Whether two looks at a job show the same.
-fn is_same(one: &PollAnswer, other: &PollAnswer) -> bool {
+pub(super) fn is_same(one: &PollAnswer, other: &PollAnswer) -> bool {
+    let figures = |look: &PollAnswer| {
+        let progress = look.progress.as_ref()?;
+        Some(progress.progress.figures.clone())
+    };
+    is_same_state(one, other) && figures(one) == figures(other)
+}
+
+/// Whether two looks at a job show the same, but for how far it is.
+pub(super) fn is_same_state(one: &PollAnswer, other: &PollAnswer) -> bool {
     one.success == other.success
         && one.status == other.status
         && one.state == other.state
@@ -249,16 +258,14 @@ impl Watcher {
         looks: watch::Sender<Look>,
         first: &PollAnswer,
     ) -> Self {
-        let submitted = first.metadata.get("submit_time").and_then(|time| {
-            let time = DateTime::parse_from_rfc3339(time.as_str()?).ok()?;
-            (Utc::now() - time.to_utc()).to_std().ok()
-        });
+        let submitted = first.metadata.get("submit_time");
+        let age = submitted.and_then(|time| age_of(time.as_str()?));
         Self {
             service,
             whom,
             looks,
             begun: Instant::now(),
-            age: submitted.unwrap_or_default(),
+            age: age.unwrap_or_default(),
         }
     }
 
