@@ -13,6 +13,8 @@ use oumi_mcp_server::launcher::{JobState, LauncherError};
 use oumi_mcp_server::paths::DataFolder;
 use oumi_mcp_server::registry::JobRecord;
 use oumi_mcp_server::service::JobService;
+use oumi_mcp_server::service::answers::PollAnswer;
+use oumi_mcp_server::service::requests::PollRequest;
 use oumi_mcp_server::service::watch::JobWatch;
 use tokio::time::Instant;
 
@@ -55,6 +57,15 @@ impl House {
         let prepare = move || std::fs::create_dir(folder).map_err(|error| error.to_string());
         let registry = self.service.registry();
         registry.insert(record, prepare).await.unwrap();
+    }
+
+    async fn wait(&self, job_id: &str, seconds: u64) -> PollAnswer {
+        let request = PollRequest {
+            job_id: job_id.to_owned(),
+            wait_seconds: seconds,
+            ..PollRequest::default()
+        };
+        self.service.poll_until(request, &|_| {}).await
     }
 
     async fn watch(&self, job_id: &str) -> JobWatch {
@@ -312,4 +323,96 @@ async fn what_one_poll_sees_those_who_watch_hear_of() {
     assert!(watch.changed().await.unwrap().is_done);
     assert!(watch.changed().await.is_none());
     assert_eq!(begun.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_waits_is_answered_at_the_change_or_at_the_deadline_and_leaves_no_watcher() {
+    let house = house();
+    house.add("train", "gcp", TimeDelta::zero()).await;
+    let begun = Instant::now();
+    let answer = house.wait("train", 20).await;
+    assert_eq!(answer.state, JobState::Running);
+    assert_eq!(begun.elapsed(), Duration::from_secs(20));
+    assert_eq!(house.looks_within(HOUR).await, 0);
+
+    let begun = Instant::now();
+    let end = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        house.world.finish("train");
+    };
+    let (answer, ()) = tokio::join!(house.wait("train", 55), end);
+    assert!(answer.is_done);
+    assert!(
+        begun.elapsed() <= Duration::from_secs(14),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(house.service.watchers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_counts_from_the_beginning_of_the_call_however_long_the_first_look_takes() {
+    let house = house();
+    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.world.close(Gate::Status);
+    let begun = Instant::now();
+    let open = async {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        house.world.open(Gate::Status);
+    };
+    let (answer, ()) = tokio::join!(house.wait("train", 30), open);
+    assert_eq!(answer.state, JobState::Running);
+    assert_eq!(begun.elapsed(), Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_finds_no_job_or_no_answer_does_not_wait() {
+    let house = house();
+    house.add("train", "gcp", TimeDelta::zero()).await;
+    let begun = Instant::now();
+    assert!(house.wait("nobody", 55).await.is_gone());
+    let error = LauncherError::Unanswered("sky is slow".to_owned());
+    house.world.fail_status(Some(error));
+    let answer = house.wait("train", 55).await;
+    assert_eq!(answer.error.as_deref(), Some("sky is slow"));
+    assert_eq!(answer.next, "Ask again in a minute.");
+    house.world.fail_status(None);
+    house.world.finish("train");
+    assert!(house.wait("train", 55).await.is_done);
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_eq!(house.service.watchers(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_of_a_cloud_job_is_asked_for_once_it_runs_seldom_and_once_more_after_the_end() {
+    let house = house();
+    house.world.close(Gate::Launch);
+    let request = run_request(house.home.path(), "train", "gcp");
+    house.service.run(request).await;
+    let logs = || {
+        let calls = house.world.calls();
+        let logs = calls.iter().filter(|call| matches!(call, Call::Logs(_)));
+        logs.count()
+    };
+    house.service.poll(by_id("train")).await;
+    assert_eq!(logs(), 0, "a job that has not begun has no log");
+    house.world.open(Gate::Launch);
+    let watch = house.watch("train").await;
+    let looks = house.looks_within(Duration::from_secs(120)).await;
+    assert!(
+        looks > 10 && (2..=3).contains(&logs()),
+        "{looks}, {}",
+        logs()
+    );
+    drop(watch);
+    let before = logs();
+    house.world.finish("train");
+    for _ in 0..5 {
+        assert!(house.service.poll(by_id("train")).await.is_done);
+    }
+    let after = logs() - before;
+    assert!((1..=2).contains(&after), "{after}");
+    tokio::time::sleep(HOUR).await;
+    house.service.poll(by_id("train")).await;
+    assert_eq!(logs() - before, after, "it says nothing more");
 }

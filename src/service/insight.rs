@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::JobService;
@@ -23,6 +24,7 @@ use super::find::Found;
 use crate::config::expand_home;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::local::LOCAL;
+use crate::launcher::output::sky;
 use crate::launcher::supervisor;
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
@@ -40,6 +42,8 @@ const CLOUD_LOG_LINES: usize = 400;
 /// How long a poll waits for it once it knows the status, and how long it may take in all then.
 const CLOUD_LOG_PATIENCE: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_secs(30);
+/// How many at once: few programs may run, and how a job is counts for more.
+const CLOUD_LOGS: usize = 2;
 /// How often the output folder is read, at most.
 const FOLDER_EVERY: Duration = Duration::from_secs(10);
 /// How long a poll waits for files: a disk on the network may hang.
@@ -58,9 +62,19 @@ pub(super) struct Told {
 }
 
 /// The jobs that were looked at last.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Insights {
     remembered: Mutex<HashMap<JobIdentity, (Instant, Arc<Insight>)>>,
+    cloud_logs: Arc<Semaphore>,
+}
+
+impl Default for Insights {
+    fn default() -> Self {
+        Self {
+            remembered: Mutex::default(),
+            cloud_logs: Arc::new(Semaphore::new(CLOUD_LOGS)),
+        }
+    }
 }
 
 impl Insights {
@@ -81,7 +95,7 @@ impl Insights {
         let now = Instant::now();
         let entry = remembered
             .entry(key)
-            .or_insert_with(|| (now, Arc::default()));
+            .or_insert_with(|| (now, Arc::new(Insight::new(&self.cloud_logs))));
         entry.0 = now;
         let insight = Arc::clone(&entry.1);
         if remembered.len() > REMEMBERED
@@ -97,8 +111,9 @@ impl Insights {
 }
 
 /// What is remembered of one job.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Insight {
+    cloud_logs: Arc<Semaphore>,
     log: Aside<LogSeen>,
     folder: Aside<Option<Progress>>,
     /// Where the log on this machine was read to. Only the look under way takes it.
@@ -122,6 +137,17 @@ struct LogSeen {
 }
 
 impl Insight {
+    fn new(cloud_logs: &Arc<Semaphore>) -> Self {
+        Self {
+            cloud_logs: Arc::clone(cloud_logs),
+            log: Aside::default(),
+            folder: Aside::default(),
+            followed: Arc::default(),
+            has_begun: AtomicBool::new(false),
+            ended: OnceLock::new(),
+        }
+    }
+
     /// Asks for the log of a job on a cloud, where it has begun and it is time.
     pub(super) fn ask_for_cloud_log(&self, launcher: &Arc<dyn Launcher>, identity: &JobIdentity) {
         if !is_on_a_cloud(identity) || !self.has_begun.load(Ordering::Relaxed) {
@@ -134,7 +160,9 @@ impl Insight {
             _ => CLOUD_LOG_EVERY,
         };
         let (launcher, identity) = (Arc::clone(launcher), identity.clone());
+        let turn = Arc::clone(&self.cloud_logs);
         self.log.begin(every, |last| async move {
+            let _turn = turn.acquire_owned().await.ok()?;
             let log = launcher.logs(&identity, CLOUD_LOG_LINES).await;
             let text = match log.map(|log| log.content) {
                 Ok(LogContent::Text(text)) => text,
@@ -369,9 +397,11 @@ impl JobService {
         };
         let exit = number("signal")
             .map(Exit::Signal)
-            .or_else(|| number("exit_code").map(Exit::Code));
-        // Where there is an exit, what the launcher said is that alone.
-        let reason = status.message.clone().filter(|_| exit.is_none());
+            .or_else(|| number("exit_code").map(Exit::Code))
+            .or_else(|| sky::exit_code(text.as_deref()?).map(Exit::Code));
+        // Of a process here the launcher says no more than its exit.
+        let is_exit = identity.cloud == LOCAL && exit.is_some();
+        let reason = status.message.clone().filter(|_| !is_exit);
         let secrets = secrets.clone();
         let explained = tokio::task::spawn_blocking(move || {
             let said = match (text, file.map(|log| log.content)) {
