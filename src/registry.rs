@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::launcher::JobIdentity;
@@ -165,6 +166,8 @@ pub struct JobRegistry {
     folder: DataFolder,
     /// Callers in this process wait here in turn; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// The ids of the jobs, as the file was last read or written here.
+    known: watch::Sender<Vec<String>>,
 }
 
 impl JobRegistry {
@@ -173,7 +176,23 @@ impl JobRegistry {
         Self {
             folder,
             turn: Arc::default(),
+            known: watch::Sender::default(),
         }
+    }
+
+    /// The ids of the jobs, as this process last saw them: it hears of what another server does when it looks again.
+    pub fn known(&self) -> watch::Receiver<Vec<String>> {
+        self.known.subscribe()
+    }
+
+    fn note(&self, records: &[JobRecord]) {
+        self.known.send_if_modified(|known| {
+            let is_same = known.iter().eq(records.iter().map(|record| &record.job_id));
+            if !is_same {
+                *known = records.iter().map(|record| record.job_id.clone()).collect();
+            }
+            !is_same
+        });
     }
 
     /// All records, in the order of their submission. A damaged file is put aside first, and what is whole in it is kept.
@@ -183,7 +202,10 @@ impl JobRegistry {
     pub async fn records(&self) -> Result<Vec<JobRecord>, RegistryError> {
         let path = self.folder.registry();
         match self.off_thread(move || read(&path)).await? {
-            Content::Whole(records) => Ok(records),
+            Content::Whole(records) => {
+                self.note(&records);
+                Ok(records)
+            }
             // Whoever repairs it does so alone.
             Content::Damaged { .. } => self
                 .change(|records| Ok(((), records)))
@@ -302,7 +324,7 @@ impl JobRegistry {
         let _turn = self.turn.lock().await;
         let lock = self.lock().await?;
         let path = self.folder.registry();
-        self.off_thread(move || {
+        let changed = self.off_thread(move || {
             let _held = lock;
             let (before, damaged) = match read(&path)? {
                 Content::Whole(records) => (records, false),
@@ -322,8 +344,10 @@ impl JobRegistry {
                     .map_err(|source| io_error("write", &path, source))?;
             }
             outcome.map(|(value, records)| (records, value))
-        })
-        .await
+        });
+        let changed = changed.await?;
+        self.note(&changed.0);
+        Ok(changed)
     }
 
     /// The lock between processes. It is free when the file is closed, so also when its holder is killed.

@@ -6,6 +6,7 @@ mod find;
 mod launch;
 mod list;
 pub mod requests;
+mod watch_lists;
 
 use std::collections::HashMap;
 use std::io;
@@ -22,6 +23,8 @@ use crate::secrets::Fingerprints;
 use answers::{JobAnswer, LogsAnswer, PollAnswer};
 use find::NotFound;
 use requests::{JobQuery, LogsRequest};
+pub use watch_lists::ListWatch;
+use watch_lists::ListWatcher;
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -37,6 +40,7 @@ struct Inner {
     registry: JobRegistry,
     in_flight: InFlight,
     launchers: Vec<Arc<dyn Launcher>>,
+    list_watcher: ListWatcher,
 }
 
 impl JobService {
@@ -49,6 +53,7 @@ impl JobService {
                 registry,
                 in_flight: InFlight::default(),
                 launchers,
+                list_watcher: ListWatcher::default(),
             }),
         }
     }
