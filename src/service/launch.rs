@@ -8,8 +8,9 @@ use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
 use super::find::Found;
+use super::poll::next_step;
 use super::requests::RunRequest;
-use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, outcome_within};
 use crate::config::{Config, OumiCommand};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};

@@ -4,6 +4,7 @@
 
 mod failing;
 mod folding;
+mod following;
 mod new_text;
 mod progressing;
 mod run_files;
