@@ -3,6 +3,7 @@
 mod resources;
 pub mod stderr;
 pub mod stdio;
+pub mod subscriptions;
 mod tasks;
 mod tools;
 
@@ -16,12 +17,14 @@ use rmcp::model::{
     GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult,
     ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams,
     ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-    TASKS_EXTENSION_ID, UpdateTaskMethod, UpdateTaskParams,
+    SubscribeRequestParams, SubscriptionFilter, TASKS_EXTENSION_ID, UnsubscribeRequestParams,
+    UpdateTaskMethod, UpdateTaskParams,
 };
-use rmcp::service::RequestContext;
+use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 
 use self::stdio::Room;
+use self::subscriptions::Subscriptions;
 use crate::service::JobService;
 
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
@@ -39,6 +42,7 @@ nobody saw the end. A failed call has success=false and says in `error` what to 
 pub struct Server {
     service: JobService,
     router: ToolRouter<Self>,
+    subscriptions: Subscriptions,
 }
 
 impl Server {
@@ -47,7 +51,13 @@ impl Server {
         Self {
             service,
             router: Self::tool_router(),
+            subscriptions: Subscriptions::default(),
         }
+    }
+
+    /// What its client follows.
+    pub fn subscriptions(&self) -> Subscriptions {
+        self.subscriptions.clone()
     }
 }
 
@@ -125,6 +135,46 @@ impl ServerHandler for Server {
         .await
     }
 
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let (service, subscriptions) = (self.service.clone(), self.subscriptions());
+        apart(context, |context| async move {
+            let subscribed = subscriptions.subscribe(service, request.uri, context.peer);
+            subscribed.await
+        })
+        .await
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.subscriptions.unsubscribe(&request.uri);
+        Ok(())
+    }
+
+    fn accepted_subscription_filter(
+        &self,
+        requested: &SubscriptionFilter,
+    ) -> Option<SubscriptionFilter> {
+        Some(subscriptions::granted(requested))
+    }
+
+    async fn listen(&self, stream: SubscriptionContext) -> Result<(), ErrorData> {
+        self.subscriptions
+            .listen(self.service.clone(), stream)
+            .await
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        self.subscriptions
+            .session_began(self.service.clone(), context.peer);
+    }
+
     async fn complete(
         &self,
         request: CompleteRequestParams,
@@ -195,6 +245,8 @@ impl ServerHandler for Server {
             .enable_tools()
             .enable_completions()
             .enable_resources()
+            .enable_resources_subscribe()
+            .enable_resources_list_changed()
             .enable_tasks()
             .build();
         ServerConfig::new(capabilities)

@@ -152,9 +152,7 @@ fn poll_interval(record: &JobRecord) -> u64 {
 
 /// A task as the launcher says it is.
 fn detailed(record: &JobRecord, answer: PollAnswer) -> Result<DetailedTask, ErrorData> {
-    // What runs the job does not know it, and never will again.
-    let is_gone = !answer.success && answer.status == "not_found";
-    let is_done = answer.is_done || is_gone;
+    let is_done = answer.is_done || answer.is_gone();
     let status = match answer.state {
         _ if !is_done => TaskStatus::Working,
         JobState::Cancelled => TaskStatus::Cancelled,
@@ -214,5 +212,75 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<rmcp::model::JsonObj
     match serde_json::to_value(result).map_err(broken)? {
         Value::Object(result) => Ok(result),
         _ => Ok(rmcp::model::JsonObject::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(answer: PollAnswer) -> DetailedTask {
+        let record = JobRecord {
+            job_id: "job".to_owned(),
+            submit_time: "2026-11-25T01:02:03+01:00".to_owned(),
+            ..JobRecord::default()
+        };
+        detailed(&record, answer).unwrap()
+    }
+
+    fn answer(status: &str, state: JobState, is_done: bool) -> PollAnswer {
+        PollAnswer {
+            success: true,
+            status: status.to_owned(),
+            state,
+            is_done,
+            ..PollAnswer::default()
+        }
+    }
+
+    #[test]
+    fn a_state_means_a_status_only_once_the_job_is_done() {
+        use JobState::{Cancelled, Failed, Pending, Running, Succeeded, Unknown};
+        for state in [Pending, Running, Succeeded, Failed, Cancelled, Unknown] {
+            let task = asked(answer("word", state, false));
+            assert_eq!(task.payload, TaskPayload::Working, "{state:?}");
+            assert_eq!(task.task.ttl_ms, None);
+            let task = asked(answer("word", state, true));
+            assert_eq!(task.task.ttl_ms, Some(DONE_TTL_MS));
+            match (state, task.payload) {
+                (Cancelled, payload) => assert_eq!(payload, TaskPayload::Cancelled),
+                (_, TaskPayload::Completed { result }) => {
+                    assert_eq!(result["isError"], state != Succeeded, "{state:?}");
+                    let content = &result["structuredContent"];
+                    assert_eq!(content["success"], state == Succeeded);
+                    assert_eq!(content["error"].is_null(), state == Succeeded);
+                }
+                (_, payload) => panic!("{state:?}: {payload:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_asked_about_goes_on_and_one_that_nobody_knows_is_over() {
+        let failed = |status: &str| PollAnswer {
+            status: status.to_owned(),
+            ..PollAnswer::failure("no answer from the cloud".to_owned())
+        };
+        let task = asked(failed("unknown"));
+        assert_eq!(task.payload, TaskPayload::Working);
+        let said = task.task.status_message.unwrap();
+        assert!(said.contains("no answer from the cloud"), "{said}");
+        let task = asked(failed("not_found"));
+        assert_eq!(task.status(), TaskStatus::Completed);
+    }
+
+    #[test]
+    fn the_times_of_a_task_are_those_of_its_job() {
+        let mut ended = answer("failed", JobState::Failed, true);
+        let when = "2026-11-25T00:05:00.5Z";
+        ended.metadata.insert("ended_at".to_owned(), when.into());
+        let task = asked(ended).task;
+        assert_eq!(task.created_at, "2026-11-25T00:02:03.000Z");
+        assert_eq!(task.last_updated_at, "2026-11-25T00:05:00.500Z");
     }
 }
