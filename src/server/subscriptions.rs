@@ -103,8 +103,15 @@ impl Subscriptions {
         service: JobService,
         stream: SubscriptionContext,
     ) -> Result<(), ErrorData> {
-        let uris = stream.accepted().resource_subscriptions.iter().flatten();
+        // The library grants what was asked for twice twice.
+        let uris: BTreeSet<&String> = stream
+            .accepted()
+            .resource_subscriptions
+            .iter()
+            .flatten()
+            .collect();
         let addresses: Vec<(String, Address)> = uris
+            .into_iter()
             .filter_map(|uri| Some((uri.clone(), Address::parse(uri)?)))
             .collect();
         let _room = self.room(addresses.len().max(1))?;
@@ -149,15 +156,16 @@ impl Subscriptions {
 pub(super) fn granted(requested: &SubscriptionFilter) -> SubscriptionFilter {
     let mut granted = SubscriptionFilter::new();
     granted.resources_list_changed = requested.resources_list_changed;
-    let uris: BTreeSet<&String> = requested
+    let mut seen = BTreeSet::new();
+    let uris: Vec<String> = requested
         .resource_subscriptions
         .iter()
         .flatten()
-        .filter(|uri| Address::parse(uri).is_some())
+        .filter(|uri| Address::parse(uri).is_some() && seen.insert(*uri))
         .take(MAX_FOLLOWED)
+        .cloned()
         .collect();
-    granted.resource_subscriptions =
-        (!uris.is_empty()).then(|| uris.into_iter().cloned().collect());
+    granted.resource_subscriptions = (!uris.is_empty()).then_some(uris);
     granted
 }
 
