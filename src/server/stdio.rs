@@ -12,6 +12,7 @@
 //! - Several messages in an array are refused as a whole: only 2025-03-26 had them, and no client is known to send them.
 //! - Until `initialize` is answered a request must be `ping` or carry its version in `_meta` (2026-07-28); everything after
 //!   `initialize` waits for its answer.
+//! - The methods of tasks are those of 2026-07-28 and of no version before.
 //! - A cancelled call is not answered.
 //! - At most [`MAX_CALLS`] calls are under way or answered and not yet taken, and at most [`MAX_LINE`] bytes of them: past
 //!   that nothing is read until the client has read.
@@ -24,8 +25,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, GetExtensions, GetMeta,
-    JsonObject, JsonRpcMessage, JsonRpcRequest, RequestId, ServerJsonRpcMessage, ServerResult,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorCode, ErrorData, GetExtensions,
+    GetMeta, JsonObject, JsonRpcMessage, JsonRpcRequest, ProtocolVersion, RequestId,
+    ServerJsonRpcMessage, ServerResult,
 };
 use rmcp::transport::Transport;
 use serde::Deserialize;
@@ -291,6 +293,11 @@ impl Reader {
             let error = "`initialize` comes first; since 2026-07-28 each request carries its version and capabilities in `_meta` instead";
             return Err(ErrorData::invalid_params(error, None));
         }
+        // The library would tell a session that it lacks a capability, of which it has never heard.
+        if request.method().starts_with("tasks/") && !is_stateless(request) {
+            let error = format!("Method not found: {}", request.method());
+            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None));
+        }
         // The calls that were given up and have ended since.
         let over = |call: &Call| call.waiting.is_none() && call.work.strong_count() == 0;
         state.calls.retain(|_, call| !over(call));
@@ -333,6 +340,12 @@ impl Reader {
         let line = answer.to_string().into_bytes();
         self.session.write(line).await.ok()
     }
+}
+
+/// Whether a request is of a version without sessions, as it says itself.
+fn is_stateless(request: &ClientRequest) -> bool {
+    let version = request.get_meta().protocol_version();
+    version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
 }
 
 enum LineRead {

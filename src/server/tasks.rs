@@ -7,9 +7,8 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rmcp::model::{
-    CallToolResponse, CallToolResult, ClientCapabilities, ConstString, ContentBlock,
-    CreateTaskResult, DetailedTask, ErrorCode, GetTaskResult, ProtocolVersion, Task, TaskPayload,
-    TaskStatus,
+    CallToolResponse, CallToolResult, ClientCapabilities, ContentBlock, CreateTaskResult,
+    DetailedTask, GetTaskResult, ProtocolVersion, Task, TaskPayload, TaskStatus,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer};
@@ -45,17 +44,6 @@ pub(super) fn are_taken(context: &RequestContext<RoleServer>) -> bool {
         && declared
             .as_ref()
             .is_some_and(ClientCapabilities::supports_tasks)
-}
-
-/// Refuses a method of the extension in a version that does not define it.
-pub(super) fn require_defined<M: ConstString>(
-    context: &RequestContext<RoleServer>,
-) -> Result<(), ErrorData> {
-    if are_defined(context) {
-        return Ok(());
-    }
-    let error = format!("Method not found: {}", M::VALUE);
-    Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None))
 }
 
 /// The answer of `run_job` as a task, if a job was started; a preview and a refusal stay as they are.

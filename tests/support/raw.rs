@@ -297,7 +297,8 @@ impl Raw {
         )
     }
 
-    /// Starts a job that a plain cancel does not end, so that the cancel takes its ten seconds. It ends with the home.
+    /// Starts a job for a session that a plain cancel does not end, so that the cancel takes its ten seconds. It ends with the
+    /// home.
     #[track_caller]
     pub fn stubborn_job(&mut self) -> String {
         let alive = self.home.path().join("alive");
@@ -321,6 +322,8 @@ impl Raw {
             self.call("log", "get_job_logs", json!({ "job_id": job_id }));
             let log = self.content("log");
             if log["logs"] == "ready" {
+                // The session is told that there is another job.
+                self.notification("notifications/resources/list_changed");
                 return job_id;
             }
             assert!(Instant::now() < deadline, "the job does not start: {log}");
