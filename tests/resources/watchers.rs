@@ -90,6 +90,12 @@ impl Client {
         self.input.write_all(line.as_bytes()).await.unwrap();
     }
 
+    async fn ask(&mut self, method: &str, params: Value) {
+        let params = stateless(params);
+        self.say(json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params }))
+            .await;
+    }
+
     async fn listen(&mut self, id: u64, uris: &[&str]) {
         let params = stateless(json!({ "notifications": { "resourceSubscriptions": uris } }));
         self.say(json!({ "jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params }))
@@ -112,6 +118,30 @@ impl Client {
         let line = self.lines.next_line().await.unwrap().unwrap();
         serde_json::from_str(&line).unwrap()
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_list_and_complete_asks_no_launcher() {
+    let house = house();
+    house.run("job").await;
+    let calls = house.world.calls().len();
+    let mut client = Client::of(&house);
+    client.ask("resources/list", json!({})).await;
+    assert_eq!(
+        client.next().await["result"]["resources"][2]["uri"],
+        "jobs://job"
+    );
+    let typed = json!({
+        "ref": { "type": "ref/resource", "uri": "jobs://{job_id}" },
+        "argument": { "name": "job_id", "value": "j" },
+    });
+    client.ask("completion/complete", typed).await;
+    assert_eq!(
+        client.next().await["result"]["completion"]["values"],
+        json!(["job"])
+    );
+    assert_eq!(house.world.calls().len(), calls);
+    assert_eq!(house.service.watchers(), 0);
 }
 
 async fn until(what: &str, is_so: impl Fn() -> bool) {
