@@ -1,4 +1,4 @@
-//! The MCP side: the tools, over stdio. It knows the protocol and nothing of clouds.
+//! The MCP side: tools, resources and tasks, over stdio. It knows the protocol and nothing of clouds.
 
 mod resources;
 pub mod stderr;
