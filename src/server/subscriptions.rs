@@ -55,7 +55,7 @@ impl Subscriptions {
     pub fn end(&self) {
         self.inner.ended.send_replace(true);
         self.by_uri().clear();
-        lock(&self.inner.session).abort_all();
+        *lock(&self.inner.session) = JoinSet::new();
     }
 
     /// Follows a resource for a session, until it unsubscribes.
@@ -88,13 +88,16 @@ impl Subscriptions {
         self.by_uri().remove(uri);
     }
 
-    /// Tells a session when there are other jobs.
+    /// Tells a session when there are other jobs. A client that has none may say that it is initialized all the same.
     pub(super) fn session_began(&self, service: JobService, peer: Peer<RoleServer>) {
-        let mut session = lock(&self.inner.session);
-        session.abort_all();
-        session.spawn(async move {
+        if peer.peer_info().is_none() {
+            return;
+        }
+        let mut telling = JoinSet::new();
+        telling.spawn(async move {
             tell_of_new_jobs(&service, &Listener::Session(peer)).await;
         });
+        *lock(&self.inner.session) = telling;
     }
 
     /// Follows what a stream was opened for, until the client or the server ends it.

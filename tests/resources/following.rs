@@ -122,6 +122,8 @@ fn a_session_hears_of_new_jobs_without_asking_and_a_client_without_one_does_not(
     assert_eq!(list["resources"][2]["uri"], "jobs://new");
 
     let mut raw = Raw::start();
+    // It has no session, whatever it says.
+    raw.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
     let launch = raw.launch("new", "true");
     raw.result(
         "tools/call",
