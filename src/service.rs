@@ -11,6 +11,7 @@ mod list;
 mod poll;
 pub mod requests;
 pub mod watch;
+pub mod watch_lists;
 
 use std::collections::HashMap;
 use std::io;
@@ -29,6 +30,7 @@ use find::NotFound;
 use insight::Insights;
 use requests::{JobQuery, LogsRequest};
 use watch::Watchers;
+use watch_lists::ListWatcher;
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -49,6 +51,7 @@ struct Inner {
     watchers: Watchers,
     insights: Insights,
     launchers: Vec<Arc<dyn Launcher>>,
+    list_watcher: ListWatcher,
 }
 
 impl JobService {
@@ -63,6 +66,7 @@ impl JobService {
                 watchers: Watchers::default(),
                 insights: Insights::default(),
                 launchers,
+                list_watcher: ListWatcher::default(),
             }),
         }
     }
