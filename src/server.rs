@@ -1,10 +1,12 @@
 //! The MCP side: the tools, over stdio. It knows the protocol and nothing of clouds.
 
+mod consent;
 pub mod stderr;
 pub mod stdio;
 mod tools;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
@@ -15,6 +17,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 
+use self::consent::{Person, Questions};
 use self::stdio::Room;
 use crate::service::JobService;
 
@@ -28,19 +31,37 @@ job: stop_cluster or down_cluster ends that. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";
 
+const READ_ONLY_INSTRUCTIONS: &str = "Watches Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud. Whoever set this \
+server up allows it to change nothing: no job can be started or ended here. \
+list_jobs shows the jobs; poll_status says how one is (a training run takes minutes to days, so ask rarely); get_job_logs returns \
+the end of its output, stderr included. \
+`status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
+nobody saw the end. A failed call has success=false and says in `error` what to do.";
+
 /// The MCP server over a job service.
 #[derive(Clone)]
 pub struct Server {
     service: JobService,
     router: ToolRouter<Self>,
+    questions: Arc<Questions>,
 }
 
 impl Server {
-    /// A server over `service`.
+    /// A server over `service`, with the tools that its policy allows.
     pub fn new(service: JobService) -> Self {
+        let mut router = Self::tool_router();
+        if service.policy().read_only {
+            for tool in router.list_all() {
+                let annotations = tool.annotations.as_ref();
+                if annotations.and_then(|hints| hints.read_only_hint) != Some(true) {
+                    router.remove_route(&tool.name);
+                }
+            }
+        }
         Self {
             service,
-            router: Self::tool_router(),
+            router,
+            questions: Arc::default(),
         }
     }
 }
@@ -62,7 +83,7 @@ impl ServerHandler for Server {
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
+        mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         if !self.router.has_route(&request.name) {
             return Err(ErrorData::invalid_params(
@@ -71,6 +92,8 @@ impl ServerHandler for Server {
             ));
         }
         let (server, given_up) = (self.clone(), context.ct.clone());
+        let person = Person::of(&request, &context, Arc::clone(&self.questions));
+        context.extensions.insert(Arc::new(person));
         // In a task of its own: a panic in a tool is then an error of that call alone, and a call that the client gives up
         // is not waited for, while a launch it has begun goes on.
         let call = tokio::spawn(async move {
@@ -108,7 +131,11 @@ impl ServerHandler for Server {
             .with_title("Oumi jobs");
         ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
             .with_server_info(implementation)
-            .with_instructions(INSTRUCTIONS)
+            .with_instructions(if self.service.policy().read_only {
+                READ_ONLY_INSTRUCTIONS
+            } else {
+                INSTRUCTIONS
+            })
     }
 }
 

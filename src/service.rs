@@ -2,9 +2,11 @@
 
 pub mod answers;
 mod change;
+pub mod consent;
 mod find;
 mod launch;
 mod list;
+mod preview;
 pub mod requests;
 
 use std::collections::HashMap;
@@ -17,10 +19,13 @@ use crate::launcher::job_dir::JobDir;
 use crate::launcher::{JobLog, JobState, JobStatus, Launcher, LauncherError, LogContent};
 use crate::logs::{LogTail, tail_file};
 use crate::paths::DataFolder;
+use crate::policy::Policy;
 use crate::registry::JobRegistry;
 use crate::secrets::Fingerprints;
 use answers::{JobAnswer, LogsAnswer, PollAnswer};
+use consent::{Consent, Nobody};
 use find::NotFound;
+use preview::Previews;
 use requests::{JobQuery, LogsRequest};
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
@@ -30,6 +35,7 @@ const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct JobService {
     inner: Arc<Inner>,
+    consent: Arc<dyn Consent>,
 }
 
 struct Inner {
@@ -37,11 +43,22 @@ struct Inner {
     registry: JobRegistry,
     in_flight: InFlight,
     launchers: Vec<Arc<dyn Launcher>>,
+    policy: Policy,
+    previews: Previews,
 }
 
 impl JobService {
-    /// A service over the jobs in `folder`, run by `launchers`.
+    /// A service over the jobs in `folder`, run by `launchers`, that allows all.
     pub fn new(folder: DataFolder, launchers: Vec<Arc<dyn Launcher>>) -> Self {
+        Self::with_policy(folder, launchers, Policy::default())
+    }
+
+    /// The same, which allows only what `policy` does.
+    pub fn with_policy(
+        folder: DataFolder,
+        launchers: Vec<Arc<dyn Launcher>>,
+        policy: Policy,
+    ) -> Self {
         let registry = JobRegistry::new(folder.clone());
         Self {
             inner: Arc::new(Inner {
@@ -49,8 +66,16 @@ impl JobService {
                 registry,
                 in_flight: InFlight::default(),
                 launchers,
+                policy,
+                previews: Previews::new(),
             }),
+            consent: Arc::new(Nobody),
         }
+    }
+
+    /// What is allowed.
+    pub fn policy(&self) -> &Policy {
+        &self.inner.policy
     }
 
     /// The launches under way.
@@ -104,7 +129,7 @@ impl JobService {
             model_name: record.model_name,
             ..PollAnswer::default()
         };
-        let asked = match self.launcher(&found.identity.cloud) {
+        let asked = match self.allowed(&found.identity.cloud) {
             Ok(launcher) => launcher.status(&found.identity).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
@@ -184,7 +209,7 @@ impl JobService {
                 };
             }
         };
-        let read = match self.launcher(&found.identity.cloud) {
+        let read = match self.allowed(&found.identity.cloud) {
             Ok(launcher) => launcher.logs(&found.identity, lines).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
@@ -220,6 +245,15 @@ impl JobService {
                 ..asked
             },
             Err(error) => LogsAnswer { error: Some(secrets.hide(&error.to_string())), ..asked },
+        }
+    }
+
+    /// What serves a cloud that a call may use.
+    fn allowed(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
+        let launcher = self.launcher(cloud)?;
+        match self.inner.policy.forbids(cloud) {
+            Some(reason) => Err(reason),
+            None => Ok(launcher),
         }
     }
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use rmcp::handler::server::common::Extension;
 use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
-use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
+use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, JsonObject};
 use rmcp::{tool, tool_router};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::consent::Person;
 use super::{Server, shown};
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
@@ -28,8 +30,14 @@ impl Server {
         output_schema = output_schema::<RunAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = true)
     )]
-    async fn run_job(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: RunRequest| self.service.run(request)).await
+    async fn run_job(
+        &self,
+        Extension(person): Extension<Arc<Person>>,
+        arguments: JsonObject,
+    ) -> CallToolResponse {
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, |request: RunRequest| service.run(request)).await;
+        person.or_ask(answered)
     }
 
     /// How a job is, asked of what runs it: status (its own word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
@@ -65,11 +73,14 @@ impl Server {
         output_schema = output_schema::<CancelAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn cancel_job(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: CancelRequest| {
-            self.service.cancel(request)
-        })
-        .await
+    async fn cancel_job(
+        &self,
+        Extension(person): Extension<Arc<Person>>,
+        arguments: JsonObject,
+    ) -> CallToolResponse {
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, |request: CancelRequest| service.cancel(request)).await;
+        person.or_ask(answered)
     }
 
     /// The known jobs, newest first, each with its status now; `warnings` names what could not be asked. Use it to find a
@@ -92,11 +103,17 @@ impl Server {
         output_schema = output_schema::<ClusterAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn stop_cluster(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: StopRequest| {
-            self.service.stop_cluster(request)
+    async fn stop_cluster(
+        &self,
+        Extension(person): Extension<Arc<Person>>,
+        arguments: JsonObject,
+    ) -> CallToolResponse {
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, |request: StopRequest| {
+            service.stop_cluster(request)
         })
-        .await
+        .await;
+        person.or_ask(answered)
     }
 
     /// Delete a cloud cluster with everything on its disks, and so end its costs. Needs confirm=true and
@@ -107,11 +124,17 @@ impl Server {
         output_schema = output_schema::<ClusterAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn down_cluster(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: DownRequest| {
-            self.service.down_cluster(request)
+    async fn down_cluster(
+        &self,
+        Extension(person): Extension<Arc<Person>>,
+        arguments: JsonObject,
+    ) -> CallToolResponse {
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, |request: DownRequest| {
+            service.down_cluster(request)
         })
-        .await
+        .await;
+        person.or_ask(answered)
     }
 }
 

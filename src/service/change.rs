@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::answers::{CancelAnswer, ClusterAnswer, JobAnswer};
+use super::consent::{cancel_question, cluster_question};
 use super::find::NotFound;
 use super::launch::MAY_RUN;
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
@@ -36,6 +37,12 @@ impl JobService {
                 };
             }
         };
+        if let Some(forbidden) = self.inner.policy.forbids(&found.identity.cloud) {
+            return CancelAnswer {
+                error: Some(forbidden),
+                ..cancel_answer(&found.identity)
+            };
+        }
         let found = self.settled(found).await;
         let secrets = self.secrets(&found.identity.job_id).await;
         let hidden = |mut answer: CancelAnswer| {
@@ -48,7 +55,21 @@ impl JobService {
         }
         // The launch may have ended since the job was looked up: then its id is recorded only now.
         let found = self.looked_up_again(found).await;
-        let outcome = match self.launcher(&found.identity.cloud) {
+        let launcher = match self.launcher(&found.identity.cloud) {
+            Ok(launcher) if found.record.is_none() => {
+                match self.agreed_to_cancel(&found.identity).await {
+                    Ok(()) => Ok(launcher),
+                    Err(error) => {
+                        return CancelAnswer {
+                            error: Some(error),
+                            ..cancel_answer(&found.identity)
+                        };
+                    }
+                }
+            }
+            launcher => launcher,
+        };
+        let outcome = match launcher {
             Ok(launcher) => {
                 let (launcher, identity) = (launcher.clone(), found.identity.clone());
                 let force = request.force;
@@ -64,6 +85,25 @@ impl JobService {
             _ => LauncherError::Failed(format!("{error}; {MAY_RUN}")),
         });
         hidden(cancelled(&found.identity, outcome))
+    }
+
+    /// Asks the person before a job is cancelled that was not started here.
+    async fn agreed_to_cancel(&self, identity: &JobIdentity) -> Result<(), String> {
+        let facts = self.facts(&identity.cloud, &identity.cluster).await?;
+        self.agreed(&cancel_question(identity, facts.as_ref()))
+            .await
+    }
+
+    async fn agreed_to_change(
+        &self,
+        action: ClusterAction,
+        cloud: &str,
+        cluster: &str,
+    ) -> Result<(), String> {
+        self.allowed(cloud)?;
+        let facts = self.facts(cloud, cluster).await?;
+        self.agreed(&cluster_question(action, cloud, cluster, facts.as_ref()))
+            .await
     }
 
     /// Waits for a cancel as long as a call can. One that goes on after that is kept beside the job until it is carried out:
@@ -135,7 +175,8 @@ impl JobService {
         action: ClusterAction,
     ) -> ClusterAnswer {
         let cloud = cloud.trim().to_lowercase();
-        let changed = match self.launcher(&cloud) {
+        let agreed = self.agreed_to_change(action, &cloud, &cluster_name).await;
+        let changed = match agreed.and_then(|()| self.allowed(&cloud)) {
             Ok(launcher) => {
                 let (launcher, on, cluster) =
                     (launcher.clone(), cloud.clone(), cluster_name.clone());

@@ -7,15 +7,19 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
+use super::consent::launch_question;
 use super::find::Found;
 use super::requests::RunRequest;
 use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
 use crate::config::{Config, OumiCommand};
+use crate::env_vars;
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
+use crate::launcher::local::LOCAL;
 use crate::launcher::{
     CancelOutcome, JobIdentity, LaunchPlan, LaunchSpec, Launcher, LauncherError, Resources,
 };
+use crate::policy::AskPerson;
 use crate::registry::{IdentityUpdate, JobRecord, RegistryError};
 use crate::secrets::{self, Fingerprints, is_secret_name};
 
@@ -46,7 +50,7 @@ const RECORD_RETRIES: [Duration; 4] = [
 impl JobService {
     /// Runs a job, or shows what would be run.
     pub async fn run(&self, request: RunRequest) -> RunAnswer {
-        match self.prepare(&request).await {
+        match self.prepare(&request, None).await {
             Ok((spec, plan)) => self.run_prepared(&request, spec, plan).await,
             Err(error) => RunAnswer {
                 status: "error".to_owned(),
@@ -60,8 +64,13 @@ impl JobService {
         }
     }
 
-    /// Checks the request, the config first, and asks the launcher what it would do.
-    async fn prepare(&self, request: &RunRequest) -> Result<(LaunchSpec, LaunchPlan), String> {
+    /// Checks the request, the config first, and asks the launcher what it would do. `job_id` is the one that was made up for
+    /// this call before.
+    async fn prepare(
+        &self,
+        request: &RunRequest,
+        job_id: Option<String>,
+    ) -> Result<(LaunchSpec, LaunchPlan), String> {
         let (config_path, client_cwd) = (request.config_path.clone(), request.client_cwd.clone());
         let config = tokio::task::spawn_blocking(move || Config::read(&config_path, &client_cwd))
             .await
@@ -79,12 +88,13 @@ impl JobService {
         }
         let envs = request.envs.clone().unwrap_or_default();
         check_envs(&envs)?;
-        let job_id = match request.job_name.as_deref().filter(|name| !name.is_empty()) {
-            Some(name) => job_id_from_name(name)?,
-            None => new_job_id(command),
+        let job_id = match (request.name(), job_id) {
+            (Some(name), _) => job_id_from_name(name)?,
+            (None, Some(made_up)) => made_up,
+            (None, None) => new_job_id(command),
         };
         let cloud = request.cloud.trim().to_lowercase();
-        let launcher = self.launcher(&cloud)?;
+        let launcher = self.allowed(&cloud)?;
         let spec = LaunchSpec {
             identity: JobIdentity {
                 job_id,
@@ -135,10 +145,12 @@ impl JobService {
             ..RunAnswer::default()
         };
         if request.dry_run {
+            let is_named = request.name().is_some();
             let mut answer = RunAnswer {
                 success: true,
                 status: "dry_run".to_owned(),
                 message: dry_run_message(&spec, &plan),
+                plan_id: self.inner.previews.keep(&spec, &plan, is_named),
                 job_config: plan.job_config,
                 ..known
             };
@@ -173,6 +185,19 @@ impl JobService {
                 ..known
             };
         }
+        let (spec, plan, unbound) = match self.agreed_to_run(request, spec, plan).await {
+            Ok(agreed) => agreed,
+            Err(reason) => {
+                return RunAnswer {
+                    job_id: String::new(),
+                    status: "blocked".to_owned(),
+                    error: Some(format!("nothing was started: {reason}")),
+                    ..known
+                };
+            }
+        };
+        let mut known = known;
+        known.warnings.extend(unbound);
         // In a task of its own: what is begun is finished, also when nobody waits for the answer any more.
         let service = self.clone();
         let submitting = tokio::spawn(async move { service.submit(spec, plan).await });
@@ -191,6 +216,62 @@ impl JobService {
                 error: Some(error),
                 ..known
             },
+        }
+    }
+
+    /// Sees to it that what is launched is what was shown and agreed to: holds the plan against the preview that the call names,
+    /// and asks the person, while nothing is held. An error says why nothing is started; what is returned beside the plan is
+    /// what to know of one that nobody was seen to agree to.
+    async fn agreed_to_run(
+        &self,
+        request: &RunRequest,
+        spec: LaunchSpec,
+        plan: LaunchPlan,
+    ) -> Result<(LaunchSpec, LaunchPlan, Option<String>), String> {
+        let (previews, named) = (&self.inner.previews, request.name().is_some());
+        let is_bound = !request.plan_id.is_empty();
+        let secrets = secrets_of(&spec.config, &spec.envs);
+        let check = |plan_id: &str, spec: &LaunchSpec, plan: &LaunchPlan| {
+            let checked = previews.check(plan_id, spec, plan, named);
+            checked.map_err(|error| secrets.hide(&error))
+        };
+        if is_bound {
+            check(&request.plan_id, &spec, &plan)?;
+        }
+        let is_here = spec.identity.cloud == LOCAL;
+        let always = self.inner.policy.ask == AskPerson::Always;
+        if is_here && !always {
+            return Ok((spec, plan, None));
+        }
+        if !self.consent.can_ask() {
+            if always && !is_bound {
+                return Err(format!(
+                    "{}=always, and this client cannot ask the person: call run_job with dry_run=true, show that to the user, and                      give its plan_id",
+                    env_vars::CONSENT.name
+                ));
+            }
+            let unbound = (!is_bound).then(|| {
+                "no plan_id was given: that this is what the user was shown could not be checked".to_owned()
+            });
+            return Ok((spec, plan, unbound));
+        }
+        let cluster = spec.identity.cluster.as_str();
+        let facts = if cluster.is_empty() {
+            None
+        } else {
+            self.facts(&spec.identity.cloud, cluster).await?
+        };
+        let plan_id = previews.keep(&spec, &plan, named);
+        let mut question = launch_question(&spec, &plan, facts.as_ref(), plan_id);
+        question.text = secrets.hide(&question.text);
+        let agreed_to = self.consent.ask(&question).await?;
+        // The person may have taken minutes, and files change.
+        let job_id = Some(spec.identity.job_id);
+        let (spec, plan) = self.prepare(request, job_id).await?;
+        check(&agreed_to, &spec, &plan)?;
+        match plan.obstacle {
+            Some(obstacle) => Err(obstacle),
+            None => Ok((spec, plan, None)),
         }
     }
 
@@ -473,8 +554,10 @@ impl JobService {
     /// Takes up the launches that an earlier server began and whose end is not recorded, and the cancels it did not carry
     /// out. What is taken up now is returned; what is under way here already is not.
     pub(super) async fn take_up(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
+        let allowed = |record: &&JobRecord| self.inner.policy.forbids(&record.cloud).is_none();
         let looked_at: Vec<(JobRecord, JobDir)> = records
             .iter()
+            .filter(allowed)
             .filter_map(|record| Some((record.clone(), self.dir(&record.job_id)?)))
             .collect();
         let is_open = |(record, dir): &(JobRecord, JobDir)| {
@@ -609,7 +692,7 @@ fn dry_run_message(spec: &LaunchSpec, plan: &LaunchPlan) -> String {
     };
     format!(
         "Dry run: nothing was started. Would run, {place}: {}\nModel: {}\nOutput: {}\nConfig: {} ({} config)\n{variables}Show \
-         this to the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\".",
+         this to the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\" and the plan_id.",
         plan.command_line,
         spec.config.model_name,
         spec.config.output_dir,
