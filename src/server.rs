@@ -24,7 +24,8 @@ use crate::service::JobService;
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
 track of them: they go on when this server or its client ends. \
 Start: run_job with dry_run=true (the default) shows what would run and starts nothing; show it to the user. Once the user \
-agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\". Keep the job_id it answers. \
+agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\" and the plan_id of that dry run. For a \
+cloud the user is then asked once more, where the client can: wait for them. Keep the job_id it answers. \
 Watch: poll_status says how the job is (a training run takes minutes to days, so ask rarely); get_job_logs returns the end of \
 its output, stderr included. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
 job: stop_cluster or down_cluster ends that. \

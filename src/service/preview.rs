@@ -131,11 +131,12 @@ impl Previews {
             "working_dir": plan.process.plan.working_dir,
             "envs": envs,
         });
+        // Only what was made up: such a name is long and stands nowhere else. A new cluster is called by the job's.
         let mut made_up = Vec::new();
-        if spec.identity.cluster.is_empty() && !plan.cluster.is_empty() {
-            made_up.push((plan.cluster.as_str(), "<a new cluster>"));
-        }
         if !named {
+            if spec.identity.cluster.is_empty() && !plan.cluster.is_empty() {
+                made_up.push((plan.cluster.as_str(), "<a new cluster>"));
+            }
             made_up.push((spec.identity.job_id.as_str(), "<the job id>"));
         }
         renamed(&mut resolved, &made_up);
