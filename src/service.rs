@@ -7,6 +7,7 @@ mod find;
 mod launch;
 mod list;
 mod preview;
+mod question;
 pub mod requests;
 
 use std::collections::HashMap;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::answers::{CancelAnswer, ClusterAnswer, JobAnswer};
-use super::consent::{cancel_question, cluster_question};
 use super::find::NotFound;
 use super::launch::MAY_RUN;
+use super::question::{cancel_question, cluster_question};
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
 use super::{JobService, LAUNCH_WAIT, outcome_within};
 use crate::in_flight::LaunchOutcome;
@@ -89,7 +89,10 @@ impl JobService {
 
     /// Asks the person before a job is cancelled that was not started here.
     async fn agreed_to_cancel(&self, identity: &JobIdentity) -> Result<(), String> {
-        let facts = self.facts(&identity.cloud, &identity.cluster).await?;
+        let facts = self
+            .facts(&identity.cloud, &identity.cluster)
+            .await
+            .map_err(not_done)?;
         self.agreed(&cancel_question(identity, facts.as_ref()))
             .await
     }
@@ -101,7 +104,7 @@ impl JobService {
         cluster: &str,
     ) -> Result<(), String> {
         self.allowed(cloud)?;
-        let facts = self.facts(cloud, cluster).await?;
+        let facts = self.facts(cloud, cluster).await.map_err(not_done)?;
         self.agreed(&cluster_question(action, cloud, cluster, facts.as_ref()))
             .await
     }
@@ -265,6 +268,10 @@ impl JobService {
             },
         })
     }
+}
+
+fn not_done(reason: String) -> String {
+    format!("nothing was done: {reason}")
 }
 
 /// Has work done that goes on when its caller has waited long enough; `still` is what is answered then.

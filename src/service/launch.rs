@@ -7,19 +7,15 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
-use super::consent::launch_question;
 use super::find::Found;
 use super::requests::RunRequest;
 use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
 use crate::config::{Config, OumiCommand};
-use crate::env_vars;
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
-use crate::launcher::local::LOCAL;
 use crate::launcher::{
     CancelOutcome, JobIdentity, LaunchPlan, LaunchSpec, Launcher, LauncherError, Resources,
 };
-use crate::policy::AskPerson;
 use crate::registry::{IdentityUpdate, JobRecord, RegistryError};
 use crate::secrets::{self, Fingerprints, is_secret_name};
 
@@ -66,7 +62,7 @@ impl JobService {
 
     /// Checks the request, the config first, and asks the launcher what it would do. `job_id` is the one that was made up for
     /// this call before.
-    async fn prepare(
+    pub(super) async fn prepare(
         &self,
         request: &RunRequest,
         job_id: Option<String>,
@@ -129,21 +125,7 @@ impl JobService {
         spec: LaunchSpec,
         plan: LaunchPlan,
     ) -> RunAnswer {
-        let known = RunAnswer {
-            job_id: spec.identity.job_id.clone(),
-            dry_run: request.dry_run,
-            command: spec.command.to_string(),
-            config_path: spec.config.path.display().to_string(),
-            cloud: spec.identity.cloud.clone(),
-            cluster_name: plan.cluster.clone(),
-            model_name: spec.config.model_name.clone(),
-            cluster: plan.cluster.clone(),
-            command_line: plan.command_line.clone(),
-            output_dir: spec.config.output_dir.clone(),
-            config_kind: Some(spec.config.kind),
-            warnings: plan.warnings.clone(),
-            ..RunAnswer::default()
-        };
+        let known = known_of(request, &spec, &plan);
         if request.dry_run {
             let is_named = request.name().is_some();
             let mut answer = RunAnswer {
@@ -196,7 +178,7 @@ impl JobService {
                 };
             }
         };
-        let mut known = known;
+        let mut known = known_of(request, &spec, &plan);
         known.warnings.extend(unbound);
         // In a task of its own: what is begun is finished, also when nobody waits for the answer any more.
         let service = self.clone();
@@ -216,62 +198,6 @@ impl JobService {
                 error: Some(error),
                 ..known
             },
-        }
-    }
-
-    /// Sees to it that what is launched is what was shown and agreed to: holds the plan against the preview that the call names,
-    /// and asks the person, while nothing is held. An error says why nothing is started; what is returned beside the plan is
-    /// what to know of one that nobody was seen to agree to.
-    async fn agreed_to_run(
-        &self,
-        request: &RunRequest,
-        spec: LaunchSpec,
-        plan: LaunchPlan,
-    ) -> Result<(LaunchSpec, LaunchPlan, Option<String>), String> {
-        let (previews, named) = (&self.inner.previews, request.name().is_some());
-        let is_bound = !request.plan_id.is_empty();
-        let secrets = secrets_of(&spec.config, &spec.envs);
-        let check = |plan_id: &str, spec: &LaunchSpec, plan: &LaunchPlan| {
-            let checked = previews.check(plan_id, spec, plan, named);
-            checked.map_err(|error| secrets.hide(&error))
-        };
-        if is_bound {
-            check(&request.plan_id, &spec, &plan)?;
-        }
-        let is_here = spec.identity.cloud == LOCAL;
-        let always = self.inner.policy.ask == AskPerson::Always;
-        if is_here && !always {
-            return Ok((spec, plan, None));
-        }
-        if !self.consent.can_ask() {
-            if always && !is_bound {
-                return Err(format!(
-                    "{}=always, and this client cannot ask the person: call run_job with dry_run=true, show that to the user, and                      give its plan_id",
-                    env_vars::CONSENT.name
-                ));
-            }
-            let unbound = (!is_bound).then(|| {
-                "no plan_id was given: that this is what the user was shown could not be checked".to_owned()
-            });
-            return Ok((spec, plan, unbound));
-        }
-        let cluster = spec.identity.cluster.as_str();
-        let facts = if cluster.is_empty() {
-            None
-        } else {
-            self.facts(&spec.identity.cloud, cluster).await?
-        };
-        let plan_id = previews.keep(&spec, &plan, named);
-        let mut question = launch_question(&spec, &plan, facts.as_ref(), plan_id);
-        question.text = secrets.hide(&question.text);
-        let agreed_to = self.consent.ask(&question).await?;
-        // The person may have taken minutes, and files change.
-        let job_id = Some(spec.identity.job_id);
-        let (spec, plan) = self.prepare(request, job_id).await?;
-        check(&agreed_to, &spec, &plan)?;
-        match plan.obstacle {
-            Some(obstacle) => Err(obstacle),
-            None => Ok((spec, plan, None)),
         }
     }
 
@@ -578,6 +504,25 @@ impl JobService {
     }
 }
 
+/// What is known of a launch before it has begun.
+fn known_of(request: &RunRequest, spec: &LaunchSpec, plan: &LaunchPlan) -> RunAnswer {
+    RunAnswer {
+        job_id: spec.identity.job_id.clone(),
+        dry_run: request.dry_run,
+        command: spec.command.to_string(),
+        config_path: spec.config.path.display().to_string(),
+        cloud: spec.identity.cloud.clone(),
+        cluster_name: plan.cluster.clone(),
+        model_name: spec.config.model_name.clone(),
+        cluster: plan.cluster.clone(),
+        command_line: plan.command_line.clone(),
+        output_dir: spec.config.output_dir.clone(),
+        config_kind: Some(spec.config.kind),
+        warnings: plan.warnings.clone(),
+        ..RunAnswer::default()
+    }
+}
+
 fn outcome_of_cancel(cancelled: Result<CancelOutcome, LauncherError>) -> LaunchOutcome {
     match cancelled {
         Ok(outcome) => LaunchOutcome::Cancelled(outcome),
@@ -610,7 +555,7 @@ fn make_job_dir(dir: Option<JobDir>, secrets: &Fingerprints) -> Result<JobLock, 
 
 /// What of a job's environment must never be shown: all that the call gave, and what the config or this process's own
 /// environment calls a secret.
-fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
+pub(super) fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
     let in_config = config
         .document
         .get("envs")

@@ -163,11 +163,11 @@ fn a_cloud_launch_shows_the_person_what_it_costs_and_runs_and_starts_when_they_a
         assert_eq!(answer["status"], "RUNNING", "{client:?}");
         assert!(!warnings(&answer).contains("plan_id"), "they saw it");
         assert_eq!(world.launches(), 1);
-        // The cluster that they were shown, unless the call came again.
-        if client != Client::IsAnswered {
-            let cluster = format!("Cluster: a new one, {}", text(&answer, "cluster"));
-            assert!(question.contains(&cluster), "{question}");
-        }
+        // The very cluster that they were shown.
+        let cluster = format!("Cluster: a new one, {}", text(&answer, "cluster"));
+        assert!(question.contains(&cluster), "{question}");
+        assert!(text(&answer, "command_line").contains(text(&answer, "job_id")));
+        assert_eq!(world.the_record()["job_id"], answer["job_id"]);
         assert!(!server.said_unasked());
     }
 }
