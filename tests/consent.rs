@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "support/fake_launcher.rs"]
-#[allow(dead_code, reason = "other tests need other parts of it")]
 mod fake_launcher;
 
 use std::fs;

@@ -116,8 +116,16 @@ impl Previews {
             Some(Value::Object(envs)) => envs.clone(),
             _ => Map::new(),
         };
-        let over = spec.envs.iter().chain(&plan.process.envs);
-        envs.extend(over.map(|(name, value)| (name.clone(), value.as_str().into())));
+        let texts = |(name, value): (&String, &String)| (name.clone(), value.as_str().into());
+        envs.extend(spec.envs.iter().map(texts));
+        // Beside them, since the launcher of a cloud job has others than the job.
+        let of_process: Map<String, Value> = plan
+            .process
+            .envs
+            .iter()
+            .filter(|(name, value)| envs.get(*name).and_then(Value::as_str) != Some(value))
+            .map(texts)
+            .collect();
         let mut resolved = json!({
             "command": spec.command.name(),
             "cloud": spec.identity.cloud,
@@ -130,6 +138,7 @@ impl Previews {
             "runs": steps,
             "working_dir": plan.process.plan.working_dir,
             "envs": envs,
+            "process": { "envs": of_process },
         });
         // Only what was made up: such a name is long and stands nowhere else. A new cluster is called by the job's.
         let mut made_up = Vec::new();

@@ -13,13 +13,10 @@ pub(super) fn cancel_question(job: &JobIdentity, facts: Option<&ClusterFacts>) -
     text.line("Cluster", &job.cluster);
     text.cluster(&job.cloud, facts);
     text.say("What it computed and did not save is lost.");
-    Question {
-        text: text.0,
-        about: format!(
-            "cancel {:?} on {:?} {:?}",
-            job.oumi_job_id, job.cloud, job.cluster
-        ),
-    }
+    text.about(format!(
+        "cancel {:?} on {:?} {:?}",
+        job.oumi_job_id, job.cloud, job.cluster
+    ))
 }
 
 /// Asks for a cluster to be stopped or deleted.
@@ -44,10 +41,7 @@ pub(super) fn cluster_question(
     text.line("Cluster", cluster);
     text.cluster(cloud, facts);
     text.say(consequence);
-    Question {
-        text: text.0,
-        about: format!("{action:?} {cloud:?} {cluster:?}"),
-    }
+    text.about(format!("{action:?} {cloud:?} {cluster:?}"))
 }
 
 /// Asks for a job to be started. `about` is what the plan is known by.
@@ -99,10 +93,7 @@ pub(super) fn launch_question(
             text.script(name, script);
         }
     }
-    Question {
-        text: text.0,
-        about,
-    }
+    text.about(about)
 }
 
 /// A value of a config as a person reads it.
@@ -115,6 +106,8 @@ fn said(value: &Value) -> String {
 /// How much of a value, and of a script, is shown.
 const SHOWN_VALUE: usize = 400;
 const SHOWN_SCRIPT: usize = 2000;
+/// How much of it all.
+const SHOWN: usize = 16_000;
 
 /// A text of labelled lines. No value can look like a line of its own, whatever it holds.
 struct Lines(String);
@@ -122,6 +115,13 @@ struct Lines(String);
 impl Lines {
     fn of(title: &str) -> Self {
         Self(title.to_owned())
+    }
+
+    fn about(self, about: String) -> Question {
+        Question {
+            text: shortened(&self.0, SHOWN),
+            about,
+        }
     }
 
     fn say(&mut self, line: &str) {
@@ -175,7 +175,8 @@ impl Lines {
             .is_some_and(|asked| asked == true);
         self.line("Spot", if is_spot { "yes" } else { "no" });
         for (name, asked) in resources.iter().filter(|(_, asked)| !asked.is_null()) {
-            self.line(&plain(name), &said(asked));
+            // A name of the config's own is no label of ours.
+            self.line(&format!("resources.{}", plain(name)), &said(asked));
         }
     }
 

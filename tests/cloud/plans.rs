@@ -180,6 +180,11 @@ fn arguments_other_than_those_that_were_previewed_are_refused_with_what_differs(
         ),
         (
             "envs",
+            json!({ "A": "the-first-value", "PATH": "/mine" }),
+            "`envs.PATH` has another value (not shown)",
+        ),
+        (
+            "envs",
             json!({ "A": "the-first-value", "B": "one-more-value" }),
             "`envs.B` has another value (not shown)",
         ),
