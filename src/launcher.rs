@@ -48,7 +48,7 @@ pub enum JobState {
 }
 
 /// Who a job is, as far as it is known: what a launcher is asked about.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct JobIdentity {
     /// Our id; empty for a job that was started elsewhere.
     pub job_id: String,
@@ -288,6 +288,9 @@ pub trait Launcher: Send + Sync {
     /// Ends a job, and tells the truth about it afterwards. One whose launch was never set going is marked as cancelled. It
     /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
+
+    /// Carries on, in a task of its own, with the end of a job that was asked for and that nobody is left to see to.
+    fn resume_end(&self, _identity: &JobIdentity) {}
 
     /// What is known of a cluster; nothing when there is none of that name, or this launcher cannot tell.
     fn cluster<'a>(

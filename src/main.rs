@@ -32,6 +32,10 @@ const DRAIN: Duration = Duration::from_millis(1200);
 /// How long the first answer waits until what an earlier server left is taken up. With [`DRAIN`] it is less than the 2 s.
 const RECOVERY_WAIT: Duration = Duration::from_millis(700);
 
+/// How many threads may do file work at a time. Each that ever was costs some 40 KB for as long as there is work; with tokio's
+/// own limit of 512, a client that asks much would have the server grow by 20 MB.
+const FILE_THREADS: usize = 32;
+
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
 struct Arguments {
@@ -141,6 +145,7 @@ fn serve() -> Result<(), String> {
     let service = JobService::with_policy(folder, launchers, policy);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(FILE_THREADS)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;

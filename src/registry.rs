@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::launcher::JobIdentity;
 use crate::launcher::job_dir::JobDir;
-use crate::paths::{DataFolder, DataFolderError, write_atomic};
+use crate::paths::{DataFolder, DataFolderError, replace};
 
 /// How long a record is kept after its submission, in days.
 pub const KEEP_DAYS: i64 = 7;
@@ -24,7 +24,14 @@ pub const KEEP_DAYS: i64 = 7;
 pub const KEEP_RECORDS: usize = 200;
 
 const LOCK_DEADLINE: Duration = Duration::from_secs(10);
-const LOCK_LOOK: Duration = Duration::from_millis(5);
+/// How often a caller looks whether the lock is free, at first and in the end. It halves with every second, so that of many
+/// callers those who have waited long come first.
+const LOCK_LOOKS: [Duration; 4] = [
+    Duration::from_millis(8),
+    Duration::from_millis(4),
+    Duration::from_millis(2),
+    Duration::from_millis(1),
+];
 
 /// The registry could not be read or changed; on disk it is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -303,7 +310,6 @@ impl JobRegistry {
         let lock = self.lock().await?;
         let path = self.folder.registry();
         self.off_thread(move || {
-            let _held = lock;
             let (before, damaged) = match read(&path)? {
                 Content::Whole(records) => (records, false),
                 Content::Damaged { kept } => {
@@ -318,7 +324,10 @@ impl JobRegistry {
                 let array: Vec<Value> = after.iter().map(JobRecord::to_json).collect();
                 serde_json::to_vec_pretty(&array)
                     .map_err(io::Error::from)
-                    .and_then(|bytes| write_atomic(&path, &bytes))
+                    .and_then(|bytes| replace(&path, &bytes))
+                    // The disk may be slow, and whoever comes next waits for it anyway.
+                    .inspect(|_| drop(lock))
+                    .and_then(|folder| folder.sync_all())
                     .map_err(|source| io_error("write", &path, source))?;
             }
             outcome.map(|(value, records)| (records, value))
@@ -340,14 +349,17 @@ impl JobRegistry {
                     .map_err(|source| io_error("lock", &opened, source))
             })
             .await?;
-        let deadline = Instant::now() + LOCK_DEADLINE;
+        let begun = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= LOCK_DEADLINE => {
                     return Err(RegistryError::Locked(path));
                 }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_LOOK).await,
+                Err(TryLockError::WouldBlock) => {
+                    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap_or(usize::MAX);
+                    tokio::time::sleep(LOCK_LOOKS[seconds.min(LOCK_LOOKS.len() - 1)]).await;
+                }
                 Err(TryLockError::Error(source)) => return Err(io_error("lock", &path, source)),
             }
         }
@@ -503,9 +515,9 @@ mod tests {
         let path = folder.path().join("oumi-jobs.json");
         fs::write(&path, "damaged").unwrap();
         let first = put_aside(&path).unwrap();
-        write_atomic(&path, b"damaged again").unwrap();
+        replace(&path, b"damaged again").unwrap();
         let second = put_aside(&path).unwrap();
-        write_atomic(&path, b"[]").unwrap();
+        replace(&path, b"[]").unwrap();
         assert_eq!(fs::read(&first).unwrap(), b"damaged");
         assert_eq!(fs::read(&second).unwrap(), b"damaged again");
         assert!(first < second, "their names sort by time");

@@ -1,6 +1,7 @@
 //! The MCP side: the tools, over stdio. It knows the protocol and nothing of clouds.
 
 mod consent;
+mod progress;
 pub mod stderr;
 pub mod stdio;
 mod tools;
@@ -100,8 +101,12 @@ impl ServerHandler for Server {
         let call = tokio::spawn(async move {
             // The router drops it before the tool runs.
             let _room = context.extensions.get::<Room>().cloned();
-            let call = ToolCallContext::new(&server, request, context);
-            server.router.call(call).await
+            let work = |context| {
+                server
+                    .router
+                    .call(ToolCallContext::new(&server, request, context))
+            };
+            progress::told(context, work).await
         });
         tokio::select! {
             called = call => called.unwrap_or_else(|error| {

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use rmcp::handler::server::common::Extension;
 use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, JsonObject};
-use rmcp::{tool, tool_router};
+use rmcp::service::RequestContext;
+use rmcp::{RoleServer, tool, tool_router};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::consent::Person;
-use super::{Server, shown};
+use super::{Server, progress, shown};
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
 };
 use crate::service::requests::{
-    CancelRequest, DownRequest, JobQuery, ListRequest, LogsRequest, RunRequest, StopRequest,
+    CancelRequest, DownRequest, ListRequest, LogsRequest, PollRequest, RunRequest, StopRequest,
 };
 
 #[tool_router(vis = "pub(super)")]
@@ -34,23 +35,39 @@ impl Server {
         &self,
         Extension(person): Extension<Arc<Person>>,
         arguments: JsonObject,
+        context: RequestContext<RoleServer>,
     ) -> CallToolResponse {
+        let tell = progress::tell(&context);
         let service = self.service.asking(person.clone());
-        let answered = answer(arguments, |request: RunRequest| service.run(request)).await;
+        let answered = answer(arguments, |request: RunRequest| {
+            service.run_told(request, &tell)
+        })
+        .await;
         person.or_ask(answered)
     }
 
     /// How a job is, asked of what runs it: status (its own word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
-    /// and is_done. Give job_id, or oumi_job_id and cloud for a job started elsewhere. Jobs take minutes to days: wait between
-    /// two calls. When it failed, call get_job_logs.
+    /// and is_done; how far it is; why it failed. Give job_id, or oumi_job_id and cloud for a job started elsewhere. `next`
+    /// says when to ask again.
     #[tool(
         title = "Job status",
-        input_schema = input_schema::<JobQuery>(),
+        input_schema = input_schema::<PollRequest>(),
         output_schema = output_schema::<PollAnswer>(),
         annotations(read_only_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn poll_status(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |query: JobQuery| self.service.poll(query)).await
+    async fn poll_status(
+        &self,
+        arguments: JsonObject,
+        context: RequestContext<RoleServer>,
+    ) -> CallToolResult {
+        let tell = progress::tell(&context);
+        answer(arguments, |request: PollRequest| async {
+            tokio::select! {
+                answer = self.service.poll_until(request, &tell) => answer,
+                () = context.ct.cancelled() => PollAnswer::failure("the call was given up".to_owned()),
+            }
+        })
+        .await
     }
 
     /// The last lines of a job's output, stdout and stderr together, also while it runs and after it failed. Give job_id, or
@@ -77,9 +94,14 @@ impl Server {
         &self,
         Extension(person): Extension<Arc<Person>>,
         arguments: JsonObject,
+        context: RequestContext<RoleServer>,
     ) -> CallToolResponse {
+        let tell = progress::tell(&context);
         let service = self.service.asking(person.clone());
-        let answered = answer(arguments, |request: CancelRequest| service.cancel(request)).await;
+        let answered = answer(arguments, |request: CancelRequest| {
+            service.cancel_told(request, &tell)
+        })
+        .await;
         person.or_ask(answered)
     }
 

@@ -9,7 +9,7 @@ use super::find::NotFound;
 use super::launch::MAY_RUN;
 use super::question::{cancel_question, cluster_question};
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
-use super::{JobService, LAUNCH_WAIT, outcome_within};
+use super::{JobService, LAUNCH_WAIT, Tell, outcome_within};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, LauncherError};
 
@@ -21,6 +21,11 @@ const DOWN_CONFIRMATION: &str = "DOWN";
 impl JobService {
     /// Ends a job.
     pub async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
+        self.cancel_told(request, &|_| {}).await
+    }
+
+    /// The same. `tell` hears what is waited for.
+    pub async fn cancel_told(&self, request: CancelRequest, tell: Tell<'_>) -> CancelAnswer {
         let found = match self.find(&JobQuery::from(&request)).await {
             Ok(found) => found,
             Err(NotFound::Unknown(error)) => {
@@ -50,6 +55,9 @@ impl JobService {
             answer.error = answer.error.map(|error| secrets.hide(&error));
             answer
         };
+        if self.inner.in_flight.contains(&found.identity.job_id) {
+            tell("the launch is under way; the job is cancelled as soon as it ends");
+        }
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return hidden(answer);
         }
@@ -69,6 +77,7 @@ impl JobService {
             }
             launcher => launcher,
         };
+        tell(&format!("asking {} to end the job", found.identity.cloud));
         let outcome = match launcher {
             Ok(launcher) => {
                 let (launcher, identity) = (launcher.clone(), found.identity.clone());

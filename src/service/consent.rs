@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::JobService;
 use super::launch::secrets_of;
 use super::question::launch_question;
 use super::requests::RunRequest;
+use super::{JobService, Tell};
 use crate::env_vars;
 use crate::launcher::local::LOCAL;
 use crate::launcher::{ClusterFacts, LaunchPlan, LaunchSpec};
@@ -127,6 +127,7 @@ impl JobService {
         request: &RunRequest,
         spec: LaunchSpec,
         plan: LaunchPlan,
+        tell: Tell<'_>,
     ) -> Result<(LaunchSpec, LaunchPlan, Option<String>), String> {
         let (previews, named) = (&self.inner.previews, request.name().is_some());
         let is_bound = !request.plan_id.is_empty();
@@ -167,6 +168,7 @@ impl JobService {
         let about = format!("{plan_id} {}", spec.identity.job_id);
         let mut question = launch_question(&spec, &plan, facts.as_ref(), about);
         question.text = secrets.hide(&question.text);
+        tell("waiting for the person to agree");
         let agreed_to = self.consent.ask(&question).await?;
         let (plan_id, job_id) = agreed_to.split_once(' ').unwrap_or((&agreed_to, ""));
         // The person may have taken minutes, and files change.

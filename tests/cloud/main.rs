@@ -23,4 +23,5 @@ mod plans;
 mod secrets;
 mod slow;
 mod states;
+mod told;
 mod under_way;

@@ -259,6 +259,13 @@ impl Raw {
     /// Starts a job that a plain cancel does not end, so that the cancel takes its ten seconds. It ends with the home.
     #[track_caller]
     pub fn stubborn_job(&mut self) -> String {
+        self.stubborn_job_of(&json!({}))
+    }
+
+    /// The same, by calls with this `_meta`.
+    #[track_caller]
+    pub fn stubborn_job_of(&mut self, meta: &Value) -> String {
+        let call = |tool: &str, arguments: Value| json!({ "name": tool, "arguments": arguments, "_meta": meta });
         let alive = self.home.path().join("alive");
         let run = format!(
             "trap '' TERM; echo ready; while [ -e {} ]; do sleep 0.1; done",
@@ -271,13 +278,14 @@ impl Raw {
             "config_path": "job.yaml", "command": "train", "client_cwd": self.home.path(),
             "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
         });
-        self.call("launch", "run_job", launch);
+        self.request("launch", "tools/call", call("run_job", launch));
         let launched = self.content("launch");
         let job_id = launched["job_id"].as_str().unwrap().to_owned();
         assert_eq!(launched["success"], true, "{launched}");
         let deadline = Instant::now() + DEADLINE;
         loop {
-            self.call("log", "get_job_logs", json!({ "job_id": job_id }));
+            let log = call("get_job_logs", json!({ "job_id": job_id }));
+            self.request("log", "tools/call", log);
             let log = self.content("log");
             if log["logs"] == "ready" {
                 return job_id;
