@@ -14,6 +14,7 @@ mod preview;
 mod question;
 pub mod requests;
 pub mod watch;
+pub mod watch_lists;
 
 use std::collections::HashMap;
 use std::io;
@@ -35,6 +36,7 @@ use insight::Insights;
 use preview::Previews;
 use requests::{JobQuery, LogsRequest};
 use watch::Watchers;
+use watch_lists::ListWatcher;
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -58,6 +60,7 @@ struct Inner {
     launchers: Vec<Arc<dyn Launcher>>,
     policy: Policy,
     previews: Previews,
+    list_watcher: ListWatcher,
 }
 
 impl JobService {
@@ -83,6 +86,7 @@ impl JobService {
                 launchers,
                 policy,
                 previews: Previews::new(),
+                list_watcher: ListWatcher::default(),
             }),
             consent: Arc::new(Nobody),
         }

@@ -188,29 +188,31 @@ where
 
 /// An answer without what a terminal obeys: whoever shows it must not be led by what a job, a launcher or a config says.
 /// Newlines and tabs only lay out text. A mark is left, since a name without a part of it would be another's.
-fn without_controls(value: Value) -> Value {
-    let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
-    let clean = |text: String| {
-        if text.contains(obeyed) {
-            text.replace("\r\n", "\n").replace(obeyed, "\u{fffd}")
-        } else {
-            text
-        }
-    };
+pub(super) fn without_controls(value: Value) -> Value {
     match value {
-        Value::String(text) => Value::String(clean(text)),
+        Value::String(text) => Value::String(printable(text)),
         Value::Array(items) => items.into_iter().map(without_controls).collect(),
         Value::Object(fields) => fields
             .into_iter()
-            .map(|(name, field)| (clean(name), without_controls(field)))
+            .map(|(name, field)| (printable(name), without_controls(field)))
             .collect(),
         other => other,
     }
 }
 
+/// A text without what a terminal obeys.
+pub(super) fn printable(text: String) -> String {
+    let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
+    if text.contains(obeyed) {
+        text.replace("\r\n", "\n").replace(obeyed, "\u{fffd}")
+    } else {
+        text
+    }
+}
+
 /// Arguments as a request, or a sentence that says which field, what was given and what is allowed. A `null` counts as
 /// not given. What was given is not repeated for `envs`, whose values are secret.
-fn read_arguments<Q: DeserializeOwned>(mut arguments: JsonObject) -> Result<Q, String> {
+pub(super) fn read_arguments<Q: DeserializeOwned>(mut arguments: JsonObject) -> Result<Q, String> {
     arguments.retain(|_, value| !value.is_null());
     serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
         let (path, reason) = (error.path().to_string(), error.inner().to_string());

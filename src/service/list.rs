@@ -8,7 +8,7 @@ use super::JobService;
 use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::requests::{ListRequest, StatusFilter};
 use crate::launcher::local::LOCAL;
-use crate::launcher::{JobIdentity, JobStatus, LauncherError, Listing};
+use crate::launcher::{JobIdentity, JobStatus, Launcher, LauncherError, Listing};
 use crate::registry::{JobRecord, expired};
 use crate::secrets::Fingerprints;
 
@@ -105,12 +105,7 @@ impl JobService {
             if launcher.clouds().iter().all(|cloud| forbids(cloud)) {
                 continue;
             }
-            let known: Vec<JobIdentity> = records
-                .iter()
-                .filter(|record| launcher.clouds().contains(&record.cloud.as_str()))
-                .filter(|record| !forbids(&record.cloud))
-                .map(JobRecord::identity)
-                .collect();
+            let known = self.jobs_of(launcher.as_ref(), records);
             asked.spawn(async move {
                 let listing = launcher.list(&known).await;
                 (at, known, listing)
@@ -121,6 +116,22 @@ impl JobService {
         listings
             .into_iter()
             .map(|(_, known, listing)| (known, listing))
+            .collect()
+    }
+
+    /// The jobs that a launcher may be asked about.
+    pub(super) fn jobs_of(
+        &self,
+        launcher: &dyn Launcher,
+        records: &[JobRecord],
+    ) -> Vec<JobIdentity> {
+        let may_be_asked = |cloud: &str| {
+            launcher.clouds().contains(&cloud) && self.inner.policy.forbids(cloud).is_none()
+        };
+        let records = records.iter();
+        records
+            .filter(|record| may_be_asked(&record.cloud))
+            .map(JobRecord::identity)
             .collect()
     }
 

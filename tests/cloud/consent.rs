@@ -168,7 +168,7 @@ fn a_cloud_launch_shows_the_person_what_it_costs_and_runs_and_starts_when_they_a
         assert!(question.contains(&cluster), "{question}");
         assert!(text(&answer, "command_line").contains(text(&answer, "job_id")));
         assert_eq!(world.the_record()["job_id"], answer["job_id"]);
-        assert!(!server.said_unasked());
+        assert!(!server.has_asked());
     }
 }
 
@@ -201,7 +201,7 @@ fn a_client_that_cannot_ask_launches_by_the_two_flags_and_hears_what_was_not_che
         let answer = server.call("run_job", arguments).ok();
         assert_eq!(answer["status"], "RUNNING");
         assert!(warnings(&answer).contains("no plan_id"), "{version}");
-        assert!(!server.said_unasked());
+        assert!(!server.has_asked());
     }
     let world = World::new();
     let mut server = world.server();
@@ -231,7 +231,7 @@ fn the_flags_are_needed_before_anybody_is_asked_and_a_preview_asks_nobody() {
             let answer = completed(&stateless(&mut server, "run_job", &arguments, json!({})));
             assert_eq!(answer["status"], status);
         }
-        assert!(!server.said_unasked());
+        assert!(!server.has_asked());
         nothing_is_there(&world);
     }
 }
@@ -448,7 +448,7 @@ fn the_cancel_of_a_job_of_ours_asks_nobody() {
     let mut server = CLIENTS[1].server(&world);
     let ours = json!({ "oumi_job_id": "7", "cloud": "aws", "cluster_name": "dev" });
     assert_eq!(server.call("cancel_job", ours).ok()["state"], "CANCELLED");
-    assert!(!server.said_unasked());
+    assert!(!server.has_asked());
 }
 
 #[test]
@@ -505,7 +505,7 @@ fn the_deletion_of_a_cluster_needs_its_flags_before_anybody_is_asked() {
         json!({ "cloud": "aws", "cluster_name": "dev" }),
     );
     assert!(answer.refused().contains("DOWN"));
-    assert!(!server.said_unasked());
+    assert!(!server.has_asked());
     assert_eq!(world.cloud.calls_of(&["sky"]).len(), 0);
 }
 
@@ -537,7 +537,7 @@ fn a_job_on_this_machine_asks_nobody_unless_it_is_always_wanted() {
         let launch = server.launch("job.yaml", json!({}));
         let answer = completed(&stateless(&mut server, "run_job", &launch, json!({}))).ok();
         assert_eq!(warnings(&answer), "");
-        assert!(!server.said_unasked());
+        assert!(!server.has_asked());
 
         let always = [(env_vars::CONSENT.name, "always")];
         let mut server = client.server_with(&world, &always);
@@ -597,7 +597,7 @@ fn a_client_that_offers_to_ask_and_does_not_can_be_left_alone() {
     let mut server = client.server_with(&world, &[(env_vars::CONSENT.name, "flags")]);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
     server.call("run_job", launch).ok();
-    assert!(!server.said_unasked());
+    assert!(!server.has_asked());
     assert_eq!(world.launches(), 1);
 }
 
@@ -628,4 +628,27 @@ fn more_questions_than_a_person_can_look_at_are_refused_and_the_others_stay_open
     }
     assert_eq!((launched, declined, too_many), (1, 15, 1));
     wait_until("the launch was begun", || world.launches() == 1);
+}
+
+#[test]
+fn a_client_that_takes_tasks_is_asked_before_there_is_one() {
+    let world = World::new();
+    let mut server = Client::IsAnswered.server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "a" }));
+    let capabilities = json!({
+        "elicitation": {},
+        "extensions": { "io.modelcontextprotocol/tasks": {} },
+    });
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": capabilities,
+    });
+    let required = stateless(&mut server, "run_job", &launch, json!({ "_meta": meta }));
+    assert_eq!(required["resultType"], "input_required", "{required}");
+    nothing_is_there(&world);
+    let mut granted = again(&required, "accept");
+    granted["_meta"] = meta;
+    let task = stateless(&mut server, "run_job", &launch, granted);
+    assert_eq!(task["resultType"], "task", "{task}");
+    assert_eq!(world.launches(), 1);
 }

@@ -182,6 +182,16 @@ fn a_server_that_may_change_nothing_has_no_tool_that_does() {
         assert!(instructions.contains(there), "{instructions}");
     }
     assert_eq!(server.poll("a")["status"], "RUNNING");
+    // The other way to end a job.
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {
+            "extensions": { "io.modelcontextprotocol/tasks": {} },
+        },
+    });
+    let id = server.send_request("tasks/cancel", json!({ "taskId": "a", "_meta": meta }));
+    assert_eq!(server.error(id)["code"], -32601);
+    assert_eq!(world.cloud.calls_of(&["sky", "cancel"]).len(), 0);
 }
 
 #[test]

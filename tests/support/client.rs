@@ -199,7 +199,8 @@ impl Server {
         self.result(id)
     }
 
-    fn send_request(&mut self, method: &str, params: Value) -> u64 {
+    /// Says a request of any kind.
+    pub fn send_request(&mut self, method: &str, params: Value) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
@@ -280,9 +281,10 @@ impl Server {
         }
     }
 
-    /// Whether the server has asked its client anything, or told it, that was not looked at.
-    pub fn said_unasked(&self) -> bool {
-        !self.unasked.is_empty()
+    /// Whether the server has asked its client anything that was not looked at.
+    pub fn has_asked(&self) -> bool {
+        let mut unasked = self.unasked.iter();
+        unasked.any(|message| message.get("id").is_some())
     }
 
     /// Answers what the server asked.
