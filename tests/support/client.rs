@@ -47,6 +47,7 @@ pub struct Server {
     stdin: Option<ChildStdin>,
     said: Receiver<Result<Value, String>>,
     early: HashMap<u64, Value>,
+    told: Vec<Value>,
     next_id: u64,
     project: PathBuf,
     stderr: PathBuf,
@@ -109,6 +110,7 @@ impl Server {
             child,
             said,
             early: HashMap::new(),
+            told: Vec::new(),
             next_id: 1,
             project: home.project(),
             stderr,
@@ -161,6 +163,23 @@ impl Server {
             "tools/call",
             json!({ "name": tool, "arguments": arguments }),
         )
+    }
+
+    /// The same with a token for its progress.
+    pub fn send_to_be_told(&mut self, tool: &str, arguments: Value) -> u64 {
+        self.send_request(
+            "tools/call",
+            json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "told" } }),
+        )
+    }
+
+    /// What was told of progress so far.
+    pub fn told(&mut self) -> Vec<String> {
+        let told = self.told.drain(..).map(|told| {
+            assert_eq!(told["params"]["progressToken"], "told", "{told}");
+            told["params"]["message"].as_str().unwrap().to_owned()
+        });
+        told.collect()
     }
 
     /// The answer of a call that was sent.
@@ -241,6 +260,8 @@ impl Server {
                 Ok(Ok(message)) => {
                     if let Some(answered) = message["id"].as_u64() {
                         self.early.insert(answered, message);
+                    } else {
+                        self.told.push(message);
                     }
                 }
                 Ok(Err(line)) => panic!("this on stdout is not JSON-RPC: {line}"),
