@@ -251,8 +251,11 @@ fn without_remarks(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             // A field may itself be named so; then it is a schema and no text.
-            object.retain(|key, value| {
-                !(matches!(key.as_str(), "description" | "format") && value.is_string())
+            object.retain(|key, value| match key.as_str() {
+                "description" | "format" => !value.is_string(),
+                // As it is without.
+                "additionalProperties" => *value != true,
+                _ => true,
             });
             object.values_mut().for_each(without_remarks);
         }

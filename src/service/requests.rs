@@ -117,7 +117,7 @@ pub struct PollRequest {
     #[serde(default)]
     #[schemars(range(min = 0, max = 55))]
     pub wait_seconds: u64,
-    /// News: a change of status, or also of progress.
+    /// News: a change of status (default), or of progress too.
     #[serde(default)]
     pub until: Until,
 }

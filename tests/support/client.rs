@@ -171,6 +171,26 @@ impl Server {
         )
     }
 
+    /// The same with a token for its progress.
+    pub fn send_to_be_told(&mut self, tool: &str, arguments: Value) -> u64 {
+        self.send_request(
+            "tools/call",
+            json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "told" } }),
+        )
+    }
+
+    /// What was told of progress so far.
+    pub fn told(&mut self) -> Vec<String> {
+        let is_of_ours = |said: &Value| said["params"]["progressToken"] == "told";
+        let (told, others) = self.unasked.drain(..).partition(is_of_ours);
+        self.unasked = others;
+        let told: VecDeque<Value> = told;
+        let told = told
+            .into_iter()
+            .map(|told| told["params"]["message"].as_str().unwrap().to_owned());
+        told.collect()
+    }
+
     /// The answer of a call that was sent.
     #[track_caller]
     pub fn answer(&mut self, tool: &str, id: u64) -> Answer {
