@@ -13,6 +13,7 @@ use oumi_mcp_server::launcher::oumi_cloud::OumiCloudLauncher;
 use oumi_mcp_server::launcher::skypilot::SkyPilotLauncher;
 use oumi_mcp_server::launcher::{Launcher, supervisor};
 use oumi_mcp_server::paths::DataFolder;
+use oumi_mcp_server::policy::Policy;
 use oumi_mcp_server::server::Server;
 use oumi_mcp_server::server::stderr::Stderr;
 use oumi_mcp_server::server::stdio::Stdio;
@@ -138,7 +139,10 @@ fn serve() -> Result<(), String> {
         )),
         Arc::new(OumiCloudLauncher::new(folder.clone(), program, cli)),
     ];
-    let service = JobService::new(folder, launchers);
+    let clouds = launchers.iter().flat_map(|launcher| launcher.clouds());
+    let clouds: Vec<&str> = clouds.copied().collect();
+    let policy = Policy::from_environment(&clouds).map_err(|error| error.to_string())?;
+    let service = JobService::with_policy(folder, launchers, policy);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(FILE_THREADS)

@@ -1,5 +1,6 @@
 //! The MCP side: tools, resources and tasks, over stdio. It knows the protocol and nothing of clouds.
 
+mod consent;
 mod progress;
 mod resources;
 pub mod stderr;
@@ -9,6 +10,7 @@ mod tasks;
 mod tools;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
@@ -23,6 +25,7 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 
+use self::consent::{Person, Questions};
 use self::stdio::Room;
 use self::subscriptions::Subscriptions;
 use crate::service::JobService;
@@ -30,10 +33,20 @@ use crate::service::JobService;
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
 track of them: they go on when this server or its client ends. \
 Start: run_job with dry_run=true (the default) shows what would run and starts nothing; show it to the user. Once the user \
-agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\". Keep the job_id it answers. \
-Watch: poll_status says how the job is (a training run takes minutes to days, so ask rarely); get_job_logs returns the end of \
-its output, stderr included. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
+agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\" and the plan_id of that dry run. For a \
+cloud the user is then asked once more, where the client can: wait for them. Keep the job_id it answers. \
+Watch: poll_status says how the job is, how far (`progress`), and why it failed (`failure`, with what to change). Do what \
+`next` of its answer says: a run takes minutes to days, and it tells when asking again is worth it. wait_seconds=55 answers \
+as soon as something changes, so wait that way instead of polling in a loop. get_job_logs returns the end of the output, \
+stderr included. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
 job: stop_cluster or down_cluster ends that. \
+`status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
+nobody saw the end. A failed call has success=false and says in `error` what to do.";
+
+const READ_ONLY_INSTRUCTIONS: &str = "Watches Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud. Whoever set this \
+server up allows it to change nothing: no job can be started or ended here. \
+list_jobs shows the jobs; poll_status says how one is (a training run takes minutes to days, so ask rarely); get_job_logs returns \
+the end of its output, stderr included. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";
 
@@ -42,15 +55,26 @@ nobody saw the end. A failed call has success=false and says in `error` what to 
 pub struct Server {
     service: JobService,
     router: ToolRouter<Self>,
+    questions: Arc<Questions>,
     subscriptions: Subscriptions,
 }
 
 impl Server {
-    /// A server over `service`.
+    /// A server over `service`, with the tools that its policy allows.
     pub fn new(service: JobService) -> Self {
+        let mut router = Self::tool_router();
+        if service.policy().read_only {
+            for tool in router.list_all() {
+                let annotations = tool.annotations.as_ref();
+                if annotations.and_then(|hints| hints.read_only_hint) != Some(true) {
+                    router.remove_route(&tool.name);
+                }
+            }
+        }
         Self {
             service,
-            router: Self::tool_router(),
+            router,
+            questions: Arc::default(),
             subscriptions: Subscriptions::default(),
         }
     }
@@ -83,7 +107,7 @@ impl ServerHandler for Server {
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
+        mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         if !self.router.has_route(&request.name) {
             return Err(ErrorData::invalid_params(
@@ -91,6 +115,8 @@ impl ServerHandler for Server {
                 None,
             ));
         }
+        let person = Person::of(&request, &context, Arc::clone(&self.questions));
+        context.extensions.insert(Arc::new(person));
         let as_task = request.name == "run_job" && tasks::are_taken(&context);
         let server = self.clone();
         apart(context, |context| async move {
@@ -241,7 +267,7 @@ impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .with_title("Oumi jobs");
-        let capabilities = ServerCapabilities::builder()
+        let mut capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_completions()
             .enable_resources()
@@ -249,9 +275,18 @@ impl ServerHandler for Server {
             .enable_resources_list_changed()
             .enable_tasks()
             .build();
+        let read_only = self.service.policy().read_only;
+        if read_only {
+            // Nothing is started that could be one, and to cancel one is a change.
+            capabilities.extensions = None;
+        }
         ServerConfig::new(capabilities)
             .with_server_info(implementation)
-            .with_instructions(INSTRUCTIONS)
+            .with_instructions(if read_only {
+                READ_ONLY_INSTRUCTIONS
+            } else {
+                INSTRUCTIONS
+            })
     }
 }
 

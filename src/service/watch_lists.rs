@@ -17,7 +17,6 @@ use super::JobService;
 use super::requests::StatusFilter;
 use crate::launcher::local::LOCAL;
 use crate::launcher::{JobIdentity, Launcher, Listing};
-use crate::registry::JobRecord;
 
 /// The time between two looks at the registry, and at the jobs on this machine.
 const CHEAP: Duration = Duration::from_secs(1);
@@ -135,11 +134,7 @@ async fn look_on(
     let mut due = Instant::now();
     loop {
         if let Ok(records) = service.registry().records().await {
-            let ours: Vec<JobIdentity> = records
-                .iter()
-                .filter(|record| launcher.clouds().contains(&record.cloud.as_str()))
-                .map(JobRecord::identity)
-                .collect();
+            let ours = service.jobs_of(launcher.as_ref(), &records);
             let mut changed = seen.forget_all_but(&ours);
             let open: Vec<JobIdentity> = ours
                 .into_iter()
