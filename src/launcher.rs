@@ -48,7 +48,7 @@ pub enum JobState {
 }
 
 /// Who a job is, as far as it is known: what a launcher is asked about.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct JobIdentity {
     /// Our id; empty for a job that was started elsewhere.
     pub job_id: String,

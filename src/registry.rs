@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::launcher::JobIdentity;
@@ -172,6 +173,8 @@ pub struct JobRegistry {
     folder: DataFolder,
     /// Callers in this process wait here in turn; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// The ids of the jobs, as the file was last read or written here.
+    known: watch::Sender<Vec<String>>,
 }
 
 impl JobRegistry {
@@ -180,7 +183,23 @@ impl JobRegistry {
         Self {
             folder,
             turn: Arc::default(),
+            known: watch::Sender::default(),
         }
+    }
+
+    /// The ids of the jobs, as this process last saw them: it hears of what another server does when it looks again.
+    pub fn known(&self) -> watch::Receiver<Vec<String>> {
+        self.known.subscribe()
+    }
+
+    fn note(&self, records: &[JobRecord]) {
+        self.known.send_if_modified(|known| {
+            let is_same = known.iter().eq(records.iter().map(|record| &record.job_id));
+            if !is_same {
+                *known = records.iter().map(|record| record.job_id.clone()).collect();
+            }
+            !is_same
+        });
     }
 
     /// All records, in the order of their submission. A damaged file is put aside first, and what is whole in it is kept.
@@ -190,7 +209,10 @@ impl JobRegistry {
     pub async fn records(&self) -> Result<Vec<JobRecord>, RegistryError> {
         let path = self.folder.registry();
         match self.off_thread(move || read(&path)).await? {
-            Content::Whole(records) => Ok(records),
+            Content::Whole(records) => {
+                self.note(&records);
+                Ok(records)
+            }
             // Whoever repairs it does so alone.
             Content::Damaged { .. } => self
                 .change(|records| Ok(((), records)))
@@ -309,7 +331,7 @@ impl JobRegistry {
         let _turn = self.turn.lock().await;
         let lock = self.lock().await?;
         let path = self.folder.registry();
-        self.off_thread(move || {
+        let changed = self.off_thread(move || {
             let (before, damaged) = match read(&path)? {
                 Content::Whole(records) => (records, false),
                 Content::Damaged { kept } => {
@@ -331,8 +353,10 @@ impl JobRegistry {
                     .map_err(|source| io_error("write", &path, source))?;
             }
             outcome.map(|(value, records)| (records, value))
-        })
-        .await
+        });
+        let changed = changed.await?;
+        self.note(&changed.0);
+        Ok(changed)
     }
 
     /// The lock between processes. It is free when the file is closed, so also when its holder is killed.

@@ -53,6 +53,14 @@ pub struct Step {
     pub argv: Vec<String>,
 }
 
+/// The plan of the job in `dir`.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn plan(dir: &JobDir) -> io::Result<Plan> {
+    Ok(serde_json::from_slice(&fs::read(dir.plan_path())?)?)
+}
+
 /// A plan with what its start needs and its folder must not hold.
 #[derive(Clone)]
 pub struct Supervised {
@@ -228,7 +236,7 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
         .build()?;
     runtime.block_on(async {
         dir.write_supervisor_pid(std::process::id())?;
-        let plan: Plan = serde_json::from_slice(&fs::read(dir.plan_path())?)?;
+        let plan = plan(&dir)?;
         let ended = Supervisor::new(&dir, &plan)?.run().await;
         for file in &plan.remove_afterwards {
             let _ = fs::remove_file(file);

@@ -8,7 +8,7 @@ use super::answers::{CancelAnswer, ClusterAnswer, JobAnswer};
 use super::find::NotFound;
 use super::launch::MAY_RUN;
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
-use super::{JobService, LAUNCH_WAIT, outcome_within};
+use super::{JobService, LAUNCH_WAIT, Tell, outcome_within};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, LauncherError};
 
@@ -20,6 +20,11 @@ const DOWN_CONFIRMATION: &str = "DOWN";
 impl JobService {
     /// Ends a job.
     pub async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
+        self.cancel_told(request, &|_| {}).await
+    }
+
+    /// The same. `tell` hears what is waited for.
+    pub async fn cancel_told(&self, request: CancelRequest, tell: Tell<'_>) -> CancelAnswer {
         let found = match self.find(&JobQuery::from(&request)).await {
             Ok(found) => found,
             Err(NotFound::Unknown(error)) => {
@@ -43,11 +48,15 @@ impl JobService {
             answer.error = answer.error.map(|error| secrets.hide(&error));
             answer
         };
+        if self.inner.in_flight.contains(&found.identity.job_id) {
+            tell("the launch is under way; the job is cancelled as soon as it ends");
+        }
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return hidden(answer);
         }
         // The launch may have ended since the job was looked up: then its id is recorded only now.
         let found = self.looked_up_again(found).await;
+        tell(&format!("asking {} to end the job", found.identity.cloud));
         let outcome = match self.launcher(&found.identity.cloud) {
             Ok(launcher) => {
                 let (launcher, identity) = (launcher.clone(), found.identity.clone());

@@ -1,6 +1,7 @@
 //! How a job comes to be: what is checked, what a dry run shows, and the launch, which a cancel or a crash may cut across.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use chrono::{SecondsFormat, Utc};
 use super::answers::{JobAnswer, RunAnswer};
 use super::find::Found;
 use super::requests::RunRequest;
-use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, Tell, advice, outcome_within};
 use crate::config::{Config, OumiCommand};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
@@ -28,6 +29,8 @@ pub(super) const MAY_RUN: &str =
 const MAX_JOB_ID_BYTES: usize = 128;
 /// How long a look at a job waits for a launch that an earlier server began and that may have ended since.
 const TAKE_UP_WAIT: Duration = Duration::from_secs(2);
+/// How often it is told how a launch is.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// The waits before a cancel that failed right after a launch is tried again.
 const CANCEL_RETRIES: [Duration; 4] = [
     Duration::from_secs(1),
@@ -46,8 +49,13 @@ const RECORD_RETRIES: [Duration; 4] = [
 impl JobService {
     /// Runs a job, or shows what would be run.
     pub async fn run(&self, request: RunRequest) -> RunAnswer {
+        self.run_told(request, &|_| {}).await
+    }
+
+    /// The same. `tell` hears what the launch says while it is waited for.
+    pub async fn run_told(&self, request: RunRequest, tell: Tell<'_>) -> RunAnswer {
         match self.prepare(&request).await {
-            Ok((spec, plan)) => self.run_prepared(&request, spec, plan).await,
+            Ok((spec, plan)) => self.run_prepared(&request, spec, plan, tell).await,
             Err(error) => RunAnswer {
                 status: "error".to_owned(),
                 dry_run: request.dry_run,
@@ -118,6 +126,7 @@ impl JobService {
         request: &RunRequest,
         spec: LaunchSpec,
         plan: LaunchPlan,
+        tell: Tell<'_>,
     ) -> RunAnswer {
         let known = RunAnswer {
             job_id: spec.identity.job_id.clone(),
@@ -180,7 +189,8 @@ impl JobService {
         match submitted.and_then(|done| done.map_err(|error| error.to_string())) {
             Ok((identity, watch)) => {
                 let secrets = self.secrets(&identity.job_id).await;
-                let mut answer = self.submitted(known, identity, watch).await;
+                let tell = |said: &str| tell(&secrets.hide(said));
+                let mut answer = self.submitted(known, identity, watch, &tell).await;
                 answer.message = secrets.hide(&answer.message);
                 answer.error = answer.error.map(|error| secrets.hide(&error));
                 answer
@@ -248,8 +258,12 @@ impl JobService {
         known: RunAnswer,
         identity: JobIdentity,
         watch: LaunchWatch,
+        tell: Tell<'_>,
     ) -> RunAnswer {
-        let outcome = outcome_within(watch, LAUNCH_WAIT).await;
+        let outcome = tokio::select! {
+            outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
+            never = self.tell_again_and_again(&identity, tell) => match never {},
+        };
         let identity = match self.inner.registry.get(&identity.job_id).await {
             Ok(Some(record)) => record.identity(),
             _ => identity,
@@ -294,7 +308,7 @@ impl JobService {
             Ok(status) => RunAnswer {
                 success: true,
                 message: match happened {
-                    Some(happened) => format!("{happened}. {}", next_step(&status)),
+                    Some(happened) => format!("{happened}, and {}", advice::both(&status)),
                     None => "the launch is under way and its confirmation is pending; call poll_status with the job_id to \
                              see when it is there"
                         .to_owned(),
@@ -316,6 +330,18 @@ impl JobService {
                 ),
                 ..known
             },
+        }
+    }
+
+    /// Says how a launch is for as long as it is waited for.
+    async fn tell_again_and_again(&self, identity: &JobIdentity, tell: Tell<'_>) -> Infallible {
+        loop {
+            if let Ok(launcher) = self.launcher(&identity.cloud)
+                && let Ok(status) = launcher.status(identity).await
+            {
+                tell(&advice::message(&status, None));
+            }
+            tokio::time::sleep(TELL_AGAIN).await;
         }
     }
 

@@ -20,4 +20,5 @@ mod launching;
 mod secrets;
 mod slow;
 mod states;
+mod told;
 mod under_way;

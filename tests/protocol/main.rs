@@ -7,6 +7,7 @@ mod ends;
 mod hostile;
 mod messages;
 mod panics;
+mod progress;
 #[path = "../support/raw.rs"]
 mod raw;
 mod unread;
