@@ -4,13 +4,17 @@ mod advice;
 pub mod answers;
 mod aside;
 mod change;
+pub mod consent;
 mod find;
 mod insight;
 mod launch;
 mod list;
 mod poll;
+mod preview;
+mod question;
 pub mod requests;
 pub mod watch;
+pub mod watch_lists;
 
 use std::collections::HashMap;
 use std::io;
@@ -22,13 +26,17 @@ use crate::launcher::job_dir::JobDir;
 use crate::launcher::{JobLog, Launcher, LauncherError, LogContent};
 use crate::logs::{LogTail, tail_file};
 use crate::paths::DataFolder;
+use crate::policy::Policy;
 use crate::registry::JobRegistry;
 use crate::secrets::Fingerprints;
 use answers::LogsAnswer;
+use consent::{Consent, Nobody};
 use find::NotFound;
 use insight::Insights;
+use preview::Previews;
 use requests::{JobQuery, LogsRequest};
 use watch::Watchers;
+use watch_lists::ListWatcher;
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -40,6 +48,7 @@ pub type Tell<'a> = &'a (dyn Fn(&str) + Send + Sync);
 #[derive(Clone)]
 pub struct JobService {
     inner: Arc<Inner>,
+    consent: Arc<dyn Consent>,
 }
 
 struct Inner {
@@ -49,11 +58,23 @@ struct Inner {
     watchers: Watchers,
     insights: Insights,
     launchers: Vec<Arc<dyn Launcher>>,
+    policy: Policy,
+    previews: Previews,
+    list_watcher: ListWatcher,
 }
 
 impl JobService {
-    /// A service over the jobs in `folder`, run by `launchers`.
+    /// A service over the jobs in `folder`, run by `launchers`, that allows all.
     pub fn new(folder: DataFolder, launchers: Vec<Arc<dyn Launcher>>) -> Self {
+        Self::with_policy(folder, launchers, Policy::default())
+    }
+
+    /// The same, which allows only what `policy` does.
+    pub fn with_policy(
+        folder: DataFolder,
+        launchers: Vec<Arc<dyn Launcher>>,
+        policy: Policy,
+    ) -> Self {
         let registry = JobRegistry::new(folder.clone());
         Self {
             inner: Arc::new(Inner {
@@ -63,8 +84,17 @@ impl JobService {
                 watchers: Watchers::default(),
                 insights: Insights::default(),
                 launchers,
+                policy,
+                previews: Previews::new(),
+                list_watcher: ListWatcher::default(),
             }),
+            consent: Arc::new(Nobody),
         }
+    }
+
+    /// What is allowed.
+    pub fn policy(&self) -> &Policy {
+        &self.inner.policy
     }
 
     /// The launches under way.
@@ -115,7 +145,7 @@ impl JobService {
                 };
             }
         };
-        let read = match self.launcher(&found.identity.cloud) {
+        let read = match self.allowed(&found.identity.cloud) {
             Ok(launcher) => launcher.logs(&found.identity, lines).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
@@ -154,6 +184,15 @@ impl JobService {
         }
     }
 
+    /// What serves a cloud that a call may use.
+    fn allowed(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
+        let launcher = self.launcher(cloud)?;
+        match self.inner.policy.forbids(cloud) {
+            Some(reason) => Err(reason),
+            None => Ok(launcher),
+        }
+    }
+
     fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
         let serves = |launcher: &&Arc<dyn Launcher>| launcher.clouds().contains(&cloud);
         self.inner.launchers.iter().find(serves).ok_or_else(|| {
@@ -186,7 +225,7 @@ impl JobService {
             .flatten()
             .unwrap_or_else(|error| {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
-                Fingerprints::unreadable()
+                Fingerprints::unreadable(&error)
             })
     }
 

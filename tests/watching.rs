@@ -34,7 +34,7 @@ fn house() -> House {
     let world = World::new(&folder);
     let service = JobService::new(folder.clone(), vec![world.launcher(&["gcp", "local"])]);
     House {
-        home: home,
+        home,
         folder,
         world,
         service,

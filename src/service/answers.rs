@@ -66,6 +66,8 @@ pub struct RunAnswer {
     pub oumi_job_id: String,
     /// Where it runs.
     pub cluster: String,
+    /// Of a dry run: names what it showed.
+    pub plan_id: String,
     /// The exact command line.
     pub command_line: String,
     /// From the config.

@@ -14,6 +14,7 @@ use super::{JobService, LAUNCH_WAIT, Tell, advice, outcome_within};
 use crate::config::{Config, OumiCommand};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
+use crate::launcher::local::LOCAL;
 use crate::launcher::{
     CancelOutcome, JobIdentity, LaunchPlan, LaunchSpec, Launcher, LauncherError, Resources,
 };
@@ -54,7 +55,7 @@ impl JobService {
 
     /// The same. `tell` hears what the launch says while it is waited for.
     pub async fn run_told(&self, request: RunRequest, tell: Tell<'_>) -> RunAnswer {
-        match self.prepare(&request).await {
+        match self.prepare(&request, None).await {
             Ok((spec, plan)) => self.run_prepared(&request, spec, plan, tell).await,
             Err(error) => RunAnswer {
                 status: "error".to_owned(),
@@ -68,8 +69,13 @@ impl JobService {
         }
     }
 
-    /// Checks the request, the config first, and asks the launcher what it would do.
-    async fn prepare(&self, request: &RunRequest) -> Result<(LaunchSpec, LaunchPlan), String> {
+    /// Checks the request, the config first, and asks the launcher what it would do. `job_id` is the one that was made up for
+    /// this call before.
+    pub(super) async fn prepare(
+        &self,
+        request: &RunRequest,
+        job_id: Option<String>,
+    ) -> Result<(LaunchSpec, LaunchPlan), String> {
         let (config_path, client_cwd) = (request.config_path.clone(), request.client_cwd.clone());
         let config = tokio::task::spawn_blocking(move || Config::read(&config_path, &client_cwd))
             .await
@@ -87,12 +93,13 @@ impl JobService {
         }
         let envs = request.envs.clone().unwrap_or_default();
         check_envs(&envs)?;
-        let job_id = match request.job_name.as_deref().filter(|name| !name.is_empty()) {
-            Some(name) => job_id_from_name(name)?,
-            None => new_job_id(command),
+        let job_id = match (request.name(), job_id) {
+            (Some(name), _) => job_id_from_name(name)?,
+            (None, Some(made_up)) => made_up,
+            (None, None) => new_job_id(command),
         };
         let cloud = request.cloud.trim().to_lowercase();
-        let launcher = self.launcher(&cloud)?;
+        let launcher = self.allowed(&cloud)?;
         let spec = LaunchSpec {
             identity: JobIdentity {
                 job_id,
@@ -128,26 +135,14 @@ impl JobService {
         plan: LaunchPlan,
         tell: Tell<'_>,
     ) -> RunAnswer {
-        let known = RunAnswer {
-            job_id: spec.identity.job_id.clone(),
-            dry_run: request.dry_run,
-            command: spec.command.to_string(),
-            config_path: spec.config.path.display().to_string(),
-            cloud: spec.identity.cloud.clone(),
-            cluster_name: plan.cluster.clone(),
-            model_name: spec.config.model_name.clone(),
-            cluster: plan.cluster.clone(),
-            command_line: plan.command_line.clone(),
-            output_dir: spec.config.output_dir.clone(),
-            config_kind: Some(spec.config.kind),
-            warnings: plan.warnings.clone(),
-            ..RunAnswer::default()
-        };
+        let known = known_of(request, &spec, &plan);
         if request.dry_run {
+            let is_named = request.name().is_some();
             let mut answer = RunAnswer {
                 success: true,
                 status: "dry_run".to_owned(),
                 message: dry_run_message(&spec, &plan),
+                plan_id: self.inner.previews.keep(&spec, &plan, is_named),
                 job_config: plan.job_config,
                 ..known
             };
@@ -182,6 +177,19 @@ impl JobService {
                 ..known
             };
         }
+        let (spec, plan, unbound) = match self.agreed_to_run(request, spec, plan, tell).await {
+            Ok(agreed) => agreed,
+            Err(reason) => {
+                return RunAnswer {
+                    job_id: String::new(),
+                    status: "blocked".to_owned(),
+                    error: Some(format!("nothing was started: {reason}")),
+                    ..known
+                };
+            }
+        };
+        let mut known = known_of(request, &spec, &plan);
+        known.warnings.extend(unbound);
         // In a task of its own: what is begun is finished, also when nobody waits for the answer any more.
         let service = self.clone();
         let submitting = tokio::spawn(async move { service.submit(spec, plan).await });
@@ -499,25 +507,55 @@ impl JobService {
     /// Takes up the launches that an earlier server began and whose end is not recorded, and the cancels it did not carry
     /// out. What is taken up now is returned; what is under way here already is not.
     pub(super) async fn take_up(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
+        // This machine is no cloud to be asked: what was begun on it is ended in any case.
+        let allowed = |record: &&JobRecord| {
+            record.cloud == LOCAL || self.inner.policy.forbids(&record.cloud).is_none()
+        };
         let looked_at: Vec<(JobRecord, JobDir)> = records
             .iter()
+            .filter(allowed)
             .filter_map(|record| Some((record.clone(), self.dir(&record.job_id)?)))
             .collect();
-        let is_open = |(record, dir): &(JobRecord, JobDir)| {
-            dir.exists() && (record.oumi_job_id.is_empty() || dir.is_cancel_kept())
-        };
         let open = tokio::task::spawn_blocking(move || {
-            looked_at.into_iter().filter(is_open).collect::<Vec<_>>()
+            let there = looked_at.into_iter().filter(|(_, dir)| dir.exists());
+            there
+                .map(|(record, dir)| {
+                    let is_launch = record.oumi_job_id.is_empty() || dir.is_cancel_kept();
+                    (record.identity(), is_launch, dir.is_end_open())
+                })
+                .collect::<Vec<_>>()
         })
         .await;
         let mut taken_up = Vec::new();
-        for (record, _) in open.unwrap_or_default() {
-            if let Some(watch) = self.inner.in_flight.begin(&record.job_id) {
-                self.spawn_drive(record.identity(), None);
+        for (identity, is_launch, is_end) in open.unwrap_or_default() {
+            if is_end && let Ok(launcher) = self.launcher(&identity.cloud) {
+                launcher.resume_end(&identity);
+            }
+            if is_launch && let Some(watch) = self.inner.in_flight.begin(&identity.job_id) {
+                self.spawn_drive(identity, None);
                 taken_up.push(watch);
             }
         }
         taken_up
+    }
+}
+
+/// What is known of a launch before it has begun.
+fn known_of(request: &RunRequest, spec: &LaunchSpec, plan: &LaunchPlan) -> RunAnswer {
+    RunAnswer {
+        job_id: spec.identity.job_id.clone(),
+        dry_run: request.dry_run,
+        command: spec.command.to_string(),
+        config_path: spec.config.path.display().to_string(),
+        cloud: spec.identity.cloud.clone(),
+        cluster_name: plan.cluster.clone(),
+        model_name: spec.config.model_name.clone(),
+        cluster: plan.cluster.clone(),
+        command_line: plan.command_line.clone(),
+        output_dir: spec.config.output_dir.clone(),
+        config_kind: Some(spec.config.kind),
+        warnings: plan.warnings.clone(),
+        ..RunAnswer::default()
     }
 }
 
@@ -553,7 +591,7 @@ fn make_job_dir(dir: Option<JobDir>, secrets: &Fingerprints) -> Result<JobLock, 
 
 /// What of a job's environment must never be shown: all that the call gave, and what the config or this process's own
 /// environment calls a secret.
-fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
+pub(super) fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
     let in_config = config
         .document
         .get("envs")
@@ -635,7 +673,7 @@ fn dry_run_message(spec: &LaunchSpec, plan: &LaunchPlan) -> String {
     };
     format!(
         "Dry run: nothing was started. Would run, {place}: {}\nModel: {}\nOutput: {}\nConfig: {} ({} config)\n{variables}Show \
-         this to the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\".",
+         this to the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\" and the plan_id.",
         plan.command_line,
         spec.config.model_name,
         spec.config.output_dir,

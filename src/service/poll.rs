@@ -71,7 +71,7 @@ impl JobService {
             model_name: of_record(|record| &record.model_name),
             ..PollAnswer::default()
         };
-        let launcher = match self.launcher(&found.identity.cloud) {
+        let launcher = match self.allowed(&found.identity.cloud) {
             Ok(launcher) => launcher,
             Err(error) => return not_asked(known, error),
         };

@@ -26,6 +26,9 @@ pub struct RunRequest {
     /// Exactly EXECUTE for a real launch, once the user has agreed to the preview.
     #[serde(default)]
     pub user_confirmation: String,
+    /// From dry_run: refused when what would run is no longer that.
+    #[serde(default)]
+    pub plan_id: String,
     /// Becomes the job id; unique. Default: made from command and time.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -67,6 +70,13 @@ pub struct RunRequest {
     #[serde(default)]
     #[schemars(with = "String")]
     pub run_script: Option<String>,
+}
+
+impl RunRequest {
+    /// The name that was asked for.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.job_name.as_deref().filter(|name| !name.is_empty())
+    }
 }
 
 /// Which job is meant: by our id, or by the launcher's.

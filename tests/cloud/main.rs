@@ -14,9 +14,12 @@ mod world;
 
 mod asked;
 mod clusters;
+mod consent;
 mod crash;
 mod identity;
 mod launching;
+mod limits;
+mod plans;
 mod secrets;
 mod slow;
 mod states;

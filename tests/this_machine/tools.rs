@@ -83,6 +83,7 @@ fn the_tools_have_the_parameters_of_the_reference() {
             "dry_run",
             "confirm",
             "user_confirmation",
+            "plan_id",
             "job_name",
             "cloud",
             "cluster_name",
