@@ -45,8 +45,8 @@ nobody saw the end. A failed call has success=false and says in `error` what to 
 
 const READ_ONLY_INSTRUCTIONS: &str = "Watches Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud. Whoever set this \
 server up allows it to change nothing: no job can be started or ended here. \
-list_jobs shows the jobs; poll_status says how one is (a training run takes minutes to days, so ask rarely); get_job_logs returns \
-the end of its output, stderr included. \
+list_jobs shows the jobs; poll_status says how one is, how far and why it failed: do what `next` of its answer says, and wait with \
+wait_seconds=55 instead of polling in a loop; get_job_logs returns the end of its output, stderr included. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";
 

@@ -181,14 +181,14 @@ impl Server {
 
     /// What was told of progress so far.
     pub fn told(&mut self) -> Vec<String> {
-        let is_of_ours = |said: &Value| said["params"]["progressToken"] == "told";
-        let (told, others) = self.unasked.drain(..).partition(is_of_ours);
+        let is_progress = |said: &Value| said["method"] == "notifications/progress";
+        let (told, others): (VecDeque<_>, _) = self.unasked.drain(..).partition(is_progress);
         self.unasked = others;
-        let told: VecDeque<Value> = told;
-        let told = told
-            .into_iter()
-            .map(|told| told["params"]["message"].as_str().unwrap().to_owned());
-        told.collect()
+        let message = |told: &Value| {
+            assert_eq!(told["params"]["progressToken"], "told", "{told}");
+            told["params"]["message"].as_str().unwrap().to_owned()
+        };
+        told.iter().map(message).collect()
     }
 
     /// The answer of a call that was sent.
