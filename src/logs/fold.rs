@@ -436,12 +436,30 @@ fn plain_length(bytes: &[u8]) -> usize {
         }
         plain += CHUNK;
     }
-    let rest = bytes.get(plain..).unwrap_or_default();
+    let (words, rest) = bytes.get(plain..).unwrap_or_default().as_chunks::<8>();
+    for word in words {
+        let controls = controls(u64::from_le_bytes(*word));
+        if controls != 0 {
+            return plain + controls.trailing_zeros() as usize / 8;
+        }
+        plain += 8;
+    }
     plain
         + rest
             .iter()
             .position(|byte| is_control(*byte))
             .unwrap_or(rest.len())
+}
+
+/// The highest bit of each byte of `word` that is a control character and no tab.
+fn controls(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // No byte carries over into the next, so the others are untouched.
+    let below = |word: u64, limit: u64| {
+        !(((word & (EACH * 0x7f)) + EACH * (0x80 - limit)) | word) & (EACH * 0x80)
+    };
+    let is = |byte: u64| below(word ^ (EACH * byte), 1);
+    (below(word, 0x20) & !is(0x09)) | is(0x7f)
 }
 
 /// `bytes`, folded.
