@@ -22,7 +22,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::config::{Config, OumiCommand};
-use crate::logs::LogTail;
 use job_dir::JobLock;
 
 /// What a launcher answers, later.
@@ -49,7 +48,7 @@ pub enum JobState {
 }
 
 /// Who a job is, as far as it is known: what a launcher is asked about.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct JobIdentity {
     /// Our id; empty for a job that was started elsewhere.
     pub job_id: String,
@@ -166,6 +165,26 @@ pub struct LaunchPlan {
     pub process: supervisor::Supervised,
 }
 
+/// The log of a job, or as much of it as was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobLog {
+    /// Where it is: a path, or `cloud:<cloud>/<cluster>`.
+    pub log_file: String,
+    /// What it holds.
+    pub content: LogContent,
+    /// A sentence more, where there is one.
+    pub message: Option<String>,
+}
+
+/// What a log holds: stdout and stderr together, as the job wrote them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogContent {
+    /// A file on this machine, of any size: whoever reads it reads a part of it.
+    File(PathBuf),
+    /// The lines that were asked for; more may stand before them.
+    Text(String),
+}
+
 /// How a cancel went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CancelOutcome {
@@ -197,6 +216,17 @@ pub enum ClusterAction {
     Stop,
     /// Delete it.
     Down,
+}
+
+/// What is known of a cluster before something is done with it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClusterFacts {
+    /// The cloud it is on, by the name Oumi gives it.
+    pub cloud: Option<String>,
+    /// How it is, and of what, in the launcher's words.
+    pub about: String,
+    /// What it costs, in dollars.
+    pub hourly_price: Option<f64>,
 }
 
 /// A launcher could not answer. The text is what a person reads, and says what to do next where that is known.
@@ -252,12 +282,24 @@ pub trait Launcher: Send + Sync {
     /// How all jobs are: those of `known`, and those started elsewhere where the launcher sees them.
     fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing>;
 
-    /// The last `lines` lines of a job's log.
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail>;
+    /// A job's log: at least the last `lines` lines of it.
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, JobLog>;
 
     /// Ends a job, and tells the truth about it afterwards. One whose launch was never set going is marked as cancelled. It
     /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
+
+    /// Carries on, in a task of its own, with the end of a job that was asked for and that nobody is left to see to.
+    fn resume_end(&self, _identity: &JobIdentity) {}
+
+    /// What is known of a cluster; nothing when there is none of that name, or this launcher cannot tell.
+    fn cluster<'a>(
+        &'a self,
+        _cloud: &'a str,
+        _cluster: &'a str,
+    ) -> Answer<'a, Option<ClusterFacts>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Stops or deletes a cluster, and says in a sentence what became of it. As long, and as little to be given up, as
     /// [`cancel`](Self::cancel).

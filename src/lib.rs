@@ -29,6 +29,7 @@ pub mod launcher;
 pub mod logs;
 pub mod paths;
 pub mod picture;
+pub mod policy;
 pub mod progress;
 pub mod registry;
 pub mod secrets;

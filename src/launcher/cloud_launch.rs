@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use super::job_config::JobConfig;
 use super::job_dir::{ExitRecord, JobDir, JobLock};
-use super::local::{job_dir, off_thread, read_log};
+use super::local::{job_dir, off_thread, output_log};
 use super::processes::is_of_job;
 use super::{
-    CancelOutcome, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec, LauncherError, output,
+    CancelOutcome, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, LauncherError,
+    output,
 };
 use super::{programs, supervisor};
-use crate::logs::LogTail;
 use crate::paths::DataFolder;
 
 /// The name of the one step of a launch.
@@ -270,13 +270,9 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn logs(
-        &self,
-        identity: &JobIdentity,
-        lines: usize,
-    ) -> Result<LogTail, LauncherError> {
+    pub async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, LauncherError> {
         let dir = job_dir(&self.folder, identity)?;
-        off_thread(move || read_log(&dir, lines)).await
+        off_thread(move || output_log(&dir)).await
     }
 
     /// Whether the launch said that its cluster was there before.

@@ -13,11 +13,10 @@ use super::job_dir::JobLock;
 use super::output;
 use super::output::oumi::{self as printed, OumiStatusRow};
 use super::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, LauncherError, ListedJob, Listing, programs,
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
+    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent, programs,
 };
 use crate::env_vars::SLURM_CONNECTIONS;
-use crate::logs::LogTail;
 use crate::paths::DataFolder;
 
 /// The clouds that Oumi 0.9 drives itself, besides `local`, which is ours to run.
@@ -196,13 +195,9 @@ impl OumiCloudLauncher {
         listing
     }
 
-    async fn read_logs(
-        &self,
-        identity: &JobIdentity,
-        lines: usize,
-    ) -> Result<LogTail, LauncherError> {
+    async fn read_logs(&self, identity: &JobIdentity) -> Result<JobLog, LauncherError> {
         if identity.oumi_job_id.is_empty() {
-            return self.launch.logs(identity, lines).await;
+            return self.launch.logs(identity).await;
         }
         let arguments = [
             "launch",
@@ -229,17 +224,12 @@ impl OumiCloudLauncher {
                 reason(&output.stdout, &output.stderr)
             )));
         }
-        let log_file = format!("cloud:{}/{}", identity.cloud, identity.cluster);
-        let mut read = LogTail::of(
-            log_file,
-            printed::oumi_log_lines(&output.stdout).as_bytes(),
-            lines,
-            false,
-        );
-        if output.timed_out {
-            read.message = Some("the job goes on; this is its log so far".to_owned());
-        }
-        Ok(read)
+        let goes_on = || "the job goes on; this is its log so far".to_owned();
+        Ok(JobLog {
+            log_file: format!("cloud:{}/{}", identity.cloud, identity.cluster),
+            content: LogContent::Text(printed::oumi_log_lines(&output.stdout)),
+            message: output.timed_out.then(goes_on),
+        })
     }
 
     async fn cancel_job(&self, identity: &JobIdentity) -> Result<CancelOutcome, LauncherError> {
@@ -391,10 +381,10 @@ impl Launcher for OumiCloudLauncher {
         })
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, _lines: usize) -> Answer<'a, JobLog> {
         Box::pin(async move {
             check(identity)?;
-            self.read_logs(identity, lines).await
+            self.read_logs(identity).await
         })
     }
 

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use clusters::{
-    cluster_gone, cluster_made_anew, cluster_metadata, cluster_not_up, mention_clusters,
-    setup_is_skipped, setup_skipped, still_up,
+    cloud_of, cluster_facts, cluster_gone, cluster_made_anew, cluster_metadata, cluster_not_up,
+    mention_clusters, setup_is_skipped, setup_skipped, still_up,
 };
 
 use super::cli::{Asked, Cli, Output, Question};
@@ -23,10 +23,9 @@ use super::output::sky::{
 };
 use super::output::{self, OutputError};
 use super::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, LauncherError, ListedJob, Listing, programs,
+    Answer, CancelOutcome, ClusterAction, ClusterFacts, JobIdentity, JobLog, JobState, JobStatus,
+    LaunchPlan, LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent, programs,
 };
-use crate::logs::LogTail;
 use crate::paths::DataFolder;
 
 /// The clouds that Oumi 0.9 reaches through SkyPilot, by Oumi's names.
@@ -358,9 +357,9 @@ impl SkyPilotLauncher {
         &self,
         identity: &JobIdentity,
         lines: usize,
-    ) -> Result<LogTail, LauncherError> {
+    ) -> Result<JobLog, LauncherError> {
         if identity.oumi_job_id.is_empty() {
-            return self.launch.logs(identity, lines).await;
+            return self.launch.logs(identity).await;
         }
         let tail = lines.to_string();
         let arguments = [
@@ -385,41 +384,29 @@ impl SkyPilotLauncher {
                     .or_else(|| output::last_line(&output.stderr))
                     .or_else(|| output::last_line(&output.stdout))
                     .unwrap_or_else(|| "it said nothing".to_owned());
-                return self.logs_without_cluster(identity, lines, &reason).await;
+                return self.logs_without_cluster(identity, &reason).await;
             }
             _ => {}
         }
-        let mut read = LogTail::of(
-            log_file(identity),
-            printed::sky_log_lines(&output.stdout).as_bytes(),
-            lines,
-            false,
-        );
-        if output.timed_out {
-            read.message = Some(format!(
-                "this is what arrived within {} s",
-                LOGS_DEADLINE.as_secs()
-            ));
-        }
-        Ok(read)
+        let slow = || format!("this is what arrived within {} s", LOGS_DEADLINE.as_secs());
+        Ok(JobLog {
+            log_file: log_file(identity),
+            content: LogContent::Text(printed::sky_log_lines(&output.stdout)),
+            message: output.timed_out.then(slow),
+        })
     }
 
     /// The log of a job is gone with its cluster; what its launch said is still here.
     async fn logs_without_cluster(
         &self,
         identity: &JobIdentity,
-        lines: usize,
         reason: &str,
-    ) -> Result<LogTail, LauncherError> {
+    ) -> Result<JobLog, LauncherError> {
         let failed = || LauncherError::failed(format!("the log could not be read: {reason}"));
         if identity.job_id.is_empty() {
             return Err(failed());
         }
-        let mut read = self
-            .launch
-            .logs(identity, lines)
-            .await
-            .map_err(|_| failed())?;
+        let mut read = self.launch.logs(identity).await.map_err(|_| failed())?;
         read.message = Some(format!(
             "the job's own log could not be read ({reason}); this is what its launch said"
         ));
@@ -571,7 +558,7 @@ impl Launcher for SkyPilotLauncher {
         Box::pin(self.listing(known))
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, JobLog> {
         Box::pin(async move {
             let identity = with_cluster(identity)?;
             self.read_logs(&identity, lines).await
@@ -580,6 +567,18 @@ impl Launcher for SkyPilotLauncher {
 
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
         Box::pin(async move { self.cancel_job(with_cluster(identity)?).await })
+    }
+
+    fn cluster<'a>(
+        &'a self,
+        _cloud: &'a str,
+        cluster: &'a str,
+    ) -> Answer<'a, Option<ClusterFacts>> {
+        Box::pin(async move {
+            let clusters = self.clusters(Asked::InACall).await?;
+            let found = clusters.iter().find(|known| known.name == cluster);
+            Ok(found.map(cluster_facts))
+        })
     }
 
     fn change_cluster<'a>(
@@ -722,18 +721,9 @@ fn absent(
 }
 
 fn found_elsewhere(cluster_name: &str, job: &QueuedJob, cluster: Option<&Cluster>) -> JobIdentity {
-    let cloud = cluster
-        .and_then(|cluster| cluster.cloud.as_ref())
-        .map(|cloud| cloud.to_lowercase())
-        .unwrap_or_default();
-    let cloud = match cloud.as_str() {
-        "kubernetes" => "k8s".to_owned(),
-        "slurm" => "sky-slurm".to_owned(),
-        _ => cloud,
-    };
     JobIdentity {
         job_id: String::new(),
-        cloud,
+        cloud: cluster.and_then(cloud_of).unwrap_or_default(),
         cluster: cluster_name.to_owned(),
         oumi_job_id: job.job_id.clone(),
     }

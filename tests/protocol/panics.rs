@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use oumi_mcp_server::launcher::job_dir::JobLock;
 use oumi_mcp_server::launcher::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobStatus, LaunchPlan, LaunchSpec, Launcher,
-    Listing,
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, Listing,
 };
-use oumi_mcp_server::logs::LogTail;
 use oumi_mcp_server::paths::DataFolder;
 use oumi_mcp_server::server::Server;
 use oumi_mcp_server::server::stdio::Stdio;
@@ -47,7 +46,7 @@ impl Launcher for Faulty {
         Box::pin(async { Ok(Listing::default()) })
     }
 
-    fn logs<'a>(&'a self, _: &'a JobIdentity, _: usize) -> Answer<'a, LogTail> {
+    fn logs<'a>(&'a self, _: &'a JobIdentity, _: usize) -> Answer<'a, JobLog> {
         panic!("a fault")
     }
 

@@ -13,10 +13,9 @@ use std::time::Duration;
 use oumi_mcp_server::launcher::job_dir::{JobDir, JobLock};
 use oumi_mcp_server::launcher::supervisor::{Plan, Supervised};
 use oumi_mcp_server::launcher::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, LauncherError, ListedJob, Listing,
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
+    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent,
 };
-use oumi_mcp_server::logs::LogTail;
 use oumi_mcp_server::paths::DataFolder;
 use oumi_mcp_server::service::requests::{CancelRequest, JobQuery, RunRequest};
 use tokio::sync::watch;
@@ -508,14 +507,18 @@ impl Launcher for FakeLauncher {
         })
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, LogTail> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity, _lines: usize) -> Answer<'a, JobLog> {
         Box::pin(async move {
             self.world
                 .change(|state| state.calls.push(Call::Logs(identity.job_id.clone())));
             let log = format!("log of {}/{}\n", identity.cluster, identity.oumi_job_id);
             let file = format!("cloud:{}/{}", identity.cloud, identity.cluster);
             self.look(identity).await?;
-            Ok(LogTail::of(file, log.as_bytes(), lines, false))
+            Ok(JobLog {
+                log_file: file,
+                content: LogContent::Text(log),
+                message: None,
+            })
         })
     }
 
@@ -605,6 +608,7 @@ pub fn run_request(cwd: &Path, job_name: &str, cloud: &str) -> RunRequest {
         dry_run: false,
         confirm: true,
         user_confirmation: "EXECUTE".to_owned(),
+        plan_id: String::new(),
         job_name: Some(job_name.to_owned()),
         cloud: cloud.to_owned(),
         cluster_name: String::new(),
