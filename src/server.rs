@@ -1,5 +1,8 @@
-//! The MCP side: the tools, over stdio. It knows the protocol and nothing of clouds.
+//! The MCP side: tools and prompts, over stdio. It knows the protocol and nothing of clouds.
 
+mod completion;
+mod icon;
+mod prompts;
 pub mod stderr;
 pub mod stdio;
 mod tools;
@@ -9,8 +12,10 @@ use std::borrow::Cow;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode,
-    Implementation, InitializeRequestParams, InitializeResult, ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest,
+    CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
+    InitializeRequestParams, InitializeResult, ListPromptsResult, PaginatedRequestParams,
+    ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
@@ -40,7 +45,7 @@ impl Server {
     pub fn new(service: JobService) -> Self {
         Self {
             service,
-            router: Self::tool_router(),
+            router: tools::router(),
         }
     }
 }
@@ -88,6 +93,32 @@ impl ServerHandler for Server {
         }
     }
 
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Ok(ListPromptsResult::with_all_items(prompts::list()))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        prompts::get(request).map(Into::into)
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        completion::complete(&self.service, &request.r#ref, &request.argument)
+            .await
+            .map(CompleteResult::new)
+    }
+
     /// What no typed request could be made of: a method that is not here, or params that do not fit one that is.
     async fn on_custom_request(
         &self,
@@ -105,8 +136,14 @@ impl ServerHandler for Server {
 
     fn get_info(&self) -> ServerConfig {
         let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
-            .with_title("Oumi jobs");
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_title("Oumi jobs")
+            .with_icons(vec![icon::icon()]);
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_prompts()
+            .enable_completions()
+            .build();
+        ServerConfig::new(capabilities)
             .with_server_info(implementation)
             .with_instructions(INSTRUCTIONS)
     }
@@ -153,7 +190,7 @@ fn shown(text: &str) -> Cow<'_, str> {
 
 /// The names of the tools.
 pub fn tool_names() -> Vec<Cow<'static, str>> {
-    Server::tool_router()
+    tools::router()
         .list_all()
         .into_iter()
         .map(|tool| tool.name)

@@ -170,13 +170,10 @@ pub struct ListRequest {
 #[schemars(inline)]
 pub enum StatusFilter {
     #[default]
-    #[schemars(description = "")]
     /// Every job.
     All,
-    #[schemars(description = "")]
     /// Those that are not done.
     Running,
-    #[schemars(description = "")]
     /// Those that are done, well or badly.
     Completed,
 }
