@@ -15,7 +15,7 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CustomRequest,
     CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, Implementation,
     InitializeRequestParams, InitializeResult, ListPromptsResult, PaginatedRequestParams,
-    ServerCapabilities, ServerConfig,
+    ProtocolVersion, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
@@ -57,6 +57,9 @@ impl ServerHandler for Server {
         mut request: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
+        if has_no_handshake(&context) {
+            return Err(method_not_found("initialize"));
+        }
         let answer = self.negotiate_initialize(&request)?;
         // What was agreed holds from now on, which need not be what was asked for.
         request.protocol_version = answer.protocol_version.clone();
@@ -123,14 +126,14 @@ impl ServerHandler for Server {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let method = request.method.as_str();
-        if is_served(method, &self.get_info().capabilities) {
+        let is_gone = matches!(method, "initialize" | "ping") && has_no_handshake(&context);
+        if is_served(method, &self.get_info().capabilities) && !is_gone {
             Err(ErrorData::invalid_params(unfit_params(&request), None))
         } else {
-            let error = format!("Method not found: {}", shown(method));
-            Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None))
+            Err(method_not_found(method))
         }
     }
 
@@ -147,6 +150,19 @@ impl ServerHandler for Server {
             .with_server_info(implementation)
             .with_instructions(INSTRUCTIONS)
     }
+}
+
+/// Whether the request says itself that it is of a version which begins without `initialize`.
+fn has_no_handshake(context: &RequestContext<RoleServer>) -> bool {
+    context
+        .meta
+        .protocol_version()
+        .is_some_and(|version| version.as_str() >= ProtocolVersion::V_2026_07_28.as_str())
+}
+
+fn method_not_found(method: &str) -> ErrorData {
+    let error = format!("Method not found: {}", shown(method));
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None)
 }
 
 /// Whether a server of these capabilities has the method.

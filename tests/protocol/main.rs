@@ -7,8 +7,10 @@ mod ends;
 mod hostile;
 mod messages;
 mod panics;
+mod prompts;
 #[path = "../support/raw.rs"]
 mod raw;
+mod seen;
 mod unread;
 mod versions;
 
