@@ -57,7 +57,7 @@ impl ServerHandler for Server {
         mut request: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
-        if has_no_handshake(&context) {
+        if is_stateless(&context) {
             return Err(method_not_found("initialize"));
         }
         let answer = self.negotiate_initialize(&request)?;
@@ -117,9 +117,7 @@ impl ServerHandler for Server {
         request: CompleteRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        completion::complete(&self.service, &request.r#ref, &request.argument)
-            .await
-            .map(CompleteResult::new)
+        completion::complete(&self.service, &request).await
     }
 
     /// What no typed request could be made of: a method that is not here, or params that do not fit one that is.
@@ -129,8 +127,8 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let method = request.method.as_str();
-        let is_gone = matches!(method, "initialize" | "ping") && has_no_handshake(&context);
-        if is_served(method, &self.get_info().capabilities) && !is_gone {
+        let is_stateless = is_stateless(&context);
+        if is_served(method, is_stateless, &self.get_info().capabilities) {
             Err(ErrorData::invalid_params(unfit_params(&request), None))
         } else {
             Err(method_not_found(method))
@@ -153,7 +151,7 @@ impl ServerHandler for Server {
 }
 
 /// Whether the request says itself that it is of a version which begins without `initialize`.
-fn has_no_handshake(context: &RequestContext<RoleServer>) -> bool {
+fn is_stateless(context: &RequestContext<RoleServer>) -> bool {
     context
         .meta
         .protocol_version()
@@ -165,10 +163,11 @@ fn method_not_found(method: &str) -> ErrorData {
     ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None)
 }
 
-/// Whether a server of these capabilities has the method.
-fn is_served(method: &str, capabilities: &ServerCapabilities) -> bool {
+/// Whether a server of these capabilities has the method, in the versions that are stateless or in those before.
+fn is_served(method: &str, is_stateless: bool, capabilities: &ServerCapabilities) -> bool {
     match method {
-        "initialize" | "ping" | "server/discover" => true,
+        "initialize" | "ping" => !is_stateless,
+        "server/discover" => true,
         "completion/complete" => capabilities.completions.is_some(),
         "subscriptions/listen" => capabilities.resources.is_some(),
         _ => match method.split_once('/') {

@@ -3,50 +3,56 @@
 use std::cmp::Reverse;
 
 use rmcp::ErrorData;
-use rmcp::model::{ArgumentInfo, CompletionInfo, Reference};
+use rmcp::model::{CompleteRequestParams, CompleteResult, CompletionInfo, Reference};
 
 use super::{prompts, shown};
 use crate::service::JobService;
 
-/// The values that the argument may have, going by what was typed of it.
+/// The values that may be meant by what was typed of an argument.
 pub(super) async fn complete(
     service: &JobService,
-    reference: &Reference,
-    argument: &ArgumentInfo,
-) -> Result<CompletionInfo, ErrorData> {
-    let is_known = match reference {
-        Reference::Prompt(prompt) => prompts::has_argument(&prompt.name, &argument.name)?,
-        Reference::Resource(resource) => {
-            let error = format!("Unknown resource template: {}", shown(&resource.uri));
-            return Err(ErrorData::invalid_params(error, None));
-        }
+    request: &CompleteRequestParams,
+) -> Result<CompleteResult, ErrorData> {
+    let argument = request.argument.name.as_str();
+    let is_known = match &request.r#ref {
+        Reference::Prompt(prompt) => prompts::has_argument(&prompt.name, argument)?,
         _ => false,
     };
     if !is_known {
-        let error = format!("Unknown argument: {}", shown(&argument.name));
+        let error = format!("nothing here has the argument `{}`", shown(argument));
         return Err(ErrorData::invalid_params(error, None));
     }
-    let values = match argument.name.as_str() {
-        prompts::JOB_ID => job_ids(service, &argument.value).await,
+    let values = match argument {
+        prompts::JOB_ID => job_ids(service, &request.argument.value).await?,
+        // A path, or a cloud that the person has.
         _ => Vec::new(),
     };
-    CompletionInfo::new(values).map_err(|error| ErrorData::internal_error(error, None))
+    offer(values)
 }
 
-/// The ids of the recorded jobs that begin so, newest first, at most as many as a client may be given.
-pub(super) async fn job_ids(service: &JobService, prefix: &str) -> Vec<String> {
-    let mut records = match service.registry().records().await {
-        Ok(records) => records,
-        Err(error) => {
-            tracing::warn!(%error, "cannot offer the ids of jobs");
-            return Vec::new();
-        }
-    };
+/// The ids of the recorded jobs, those that begin with what was typed before those that hold it, the newest first.
+pub(super) async fn job_ids(service: &JobService, typed: &str) -> Result<Vec<String>, ErrorData> {
+    let typed = typed.to_lowercase();
+    let records = service.registry().records().await;
+    let mut records =
+        records.map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
+    records.reverse();
     records.sort_by_key(|record| Reverse(record.submitted_at()));
-    records
+    let mut ids: Vec<String> = records
         .into_iter()
         .map(|record| record.job_id)
-        .filter(|job_id| job_id.starts_with(prefix))
-        .take(CompletionInfo::MAX_VALUES)
-        .collect()
+        .filter(|id| id.to_lowercase().contains(&typed))
+        .collect();
+    ids.sort_by_key(|id| !id.to_lowercase().starts_with(&typed));
+    Ok(ids)
+}
+
+/// As many of the values as a client may be given, and how many there are.
+fn offer(mut values: Vec<String>) -> Result<CompleteResult, ErrorData> {
+    let total = u32::try_from(values.len()).ok();
+    let more = values.len() > CompletionInfo::MAX_VALUES;
+    values.truncate(CompletionInfo::MAX_VALUES);
+    CompletionInfo::with_pagination(values, total, more)
+        .map(CompleteResult::new)
+        .map_err(|error| ErrorData::internal_error(error, None))
 }

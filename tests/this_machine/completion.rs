@@ -16,15 +16,19 @@ fn record(job_id: &str, hours_ago: i64) -> Value {
 }
 
 fn offered(server: &mut Server, prompt: &str, argument: &str, typed: &str) -> Value {
+    completion(server, prompt, argument, typed)["values"].clone()
+}
+
+fn completion(server: &mut Server, prompt: &str, argument: &str, typed: &str) -> Value {
     let asked = json!({
         "ref": { "type": "ref/prompt", "name": prompt },
         "argument": { "name": argument, "value": typed },
     });
-    server.request("completion/complete", asked)["completion"]["values"].clone()
+    server.request("completion/complete", asked)["completion"].clone()
 }
 
 #[test]
-fn the_ids_that_begin_so_are_offered_the_newest_first() {
+fn what_begins_so_is_offered_before_what_holds_it_the_newest_first() {
     let home = Home::new();
     home.write_registry(&[
         record("sft-old", 9),
@@ -42,7 +46,11 @@ fn the_ids_that_begin_so_are_offered_the_newest_first() {
             offered(&mut server, prompt, "job_id", "sft"),
             json!(["sft-new", "sft-old"])
         );
-        assert_eq!(offered(&mut server, prompt, "job_id", "SFT"), json!([]));
+        assert_eq!(
+            offered(&mut server, prompt, "job_id", "E"),
+            json!(["eval", "sft-new"])
+        );
+        assert_eq!(offered(&mut server, prompt, "job_id", "dpo"), json!([]));
     }
     // Only the person knows the file.
     assert_eq!(offered(&mut server, "train", "config_path", "c"), json!([]));
@@ -56,9 +64,10 @@ fn no_more_than_a_client_may_be_given_are_offered() {
         .collect();
     home.write_registry(&records);
     let mut server = Server::start(&home);
-    let offered = offered(&mut server, "watch_job", "job_id", "job-");
-    assert_eq!(offered.as_array().unwrap().len(), 100);
-    assert_eq!(offered[0], "job-0");
+    let offered = completion(&mut server, "watch_job", "job_id", "job-");
+    assert_eq!(offered["values"].as_array().unwrap().len(), 100);
+    assert_eq!(offered["total"], 150);
+    assert_eq!(offered["hasMore"], true);
 }
 
 #[test]
