@@ -1,11 +1,9 @@
 //! What a client offers while a person types an argument.
 
-use std::cmp::Reverse;
-
 use rmcp::ErrorData;
 use rmcp::model::{CompleteRequestParams, CompleteResult, CompletionInfo, Reference};
 
-use super::{prompts, shown};
+use super::{prompts, resources, shown};
 use crate::service::JobService;
 
 /// The values that may be meant by what was typed of an argument.
@@ -16,10 +14,16 @@ pub(super) async fn complete(
     let argument = request.argument.name.as_str();
     let is_known = match &request.r#ref {
         Reference::Prompt(prompt) => prompts::has_argument(&prompt.name, argument)?,
+        Reference::Resource(template) => {
+            resources::is_template(&template.uri) && argument == prompts::JOB_ID
+        }
         _ => false,
     };
     if !is_known {
-        let error = format!("nothing here has the argument `{}`", shown(argument));
+        let error = format!(
+            "no prompt or resource template here has the argument `{}`",
+            shown(argument)
+        );
         return Err(ErrorData::invalid_params(error, None));
     }
     let values = match argument {
@@ -33,12 +37,8 @@ pub(super) async fn complete(
 /// The ids of the recorded jobs, those that begin with what was typed before those that hold it, the newest first.
 pub(super) async fn job_ids(service: &JobService, typed: &str) -> Result<Vec<String>, ErrorData> {
     let typed = typed.to_lowercase();
-    let records = service.registry().records().await;
-    let mut records =
-        records.map_err(|error| ErrorData::internal_error(error.to_string(), None))?;
-    records.reverse();
-    records.sort_by_key(|record| Reverse(record.submitted_at()));
-    let mut ids: Vec<String> = records
+    let mut ids: Vec<String> = resources::newest(service)
+        .await?
         .into_iter()
         .map(|record| record.job_id)
         .filter(|id| id.to_lowercase().contains(&typed))

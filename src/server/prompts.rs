@@ -12,6 +12,8 @@ use crate::launcher::local::LOCAL;
 /// The argument whose values are completed.
 pub(super) const JOB_ID: &str = "job_id";
 
+const TRAIN: &str = "train";
+
 /// Longer than any path or name that is meant.
 const MAX_ARGUMENT_BYTES: usize = 4096;
 
@@ -37,7 +39,7 @@ const JOB: Argument = Argument {
 
 const TEMPLATES: [Template; 3] = [
     Template {
-        name: "train",
+        name: TRAIN,
         title: "Train from a config",
         description: "Preview a training run, launch it once you agree, and see it start.",
         arguments: &[
@@ -98,7 +100,7 @@ fn watch(given: &JsonObject) -> String {
          get_job_logs shows it, the step, the loss and the time left.\n\
          2. While is_done is false, wait before you call poll_status again, a minute at first and longer when little changes, \
          and speak only when something did: a new state, a loss that rises or is not a number, a log that has gone silent. \
-         Change nothing by yourself; if the job looks wrong, say so and ask me whether to call cancel_job.\n\
+         Change nothing by yourself; if the job looks wrong, say so and ask me what to do.\n\
          3. When it is done, say how it ended and where its output is. If it failed, read get_job_logs and tell me why. If it \
          ran on a cloud and its cluster is still up, remind me that it costs money."
     )
@@ -127,9 +129,12 @@ fn which(given: &JsonObject, filter: &str, wanted: &str) -> String {
     }
 }
 
-/// The prompts, in the order in which they are wanted.
-pub(super) fn list() -> Vec<Prompt> {
-    TEMPLATES.iter().map(Template::prompt).collect()
+/// The prompts, in the order in which they are wanted; the one that changes something only where that is allowed.
+pub(super) fn list(read_only: bool) -> Vec<Prompt> {
+    let allowed = TEMPLATES
+        .iter()
+        .filter(|template| !read_only || template.name != TRAIN);
+    allowed.map(Template::prompt).collect()
 }
 
 /// The messages of a prompt.

@@ -14,10 +14,14 @@ mod world;
 
 mod asked;
 mod clusters;
+mod consent;
 mod crash;
 mod identity;
 mod launching;
+mod limits;
+mod plans;
 mod secrets;
 mod slow;
 mod states;
+mod told;
 mod under_way;

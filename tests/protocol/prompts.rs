@@ -171,15 +171,11 @@ fn nothing_is_offered_for_what_no_prompt_takes() {
     let prompt = |name: &str| json!({ "type": "ref/prompt", "name": name });
     for (reference, argument, said) in [
         (prompt("no_such"), "job_id", "Unknown prompt: no_such"),
-        (
-            prompt("train"),
-            "job_id",
-            "nothing here has the argument `job_id`",
-        ),
+        (prompt("train"), "job_id", "here has the argument `job_id`"),
         (
             json!({ "type": "ref/resource", "uri": "file:///{path}" }),
             "path",
-            "nothing here has the argument `path`",
+            "here has the argument `path`",
         ),
         (
             json!({ "type": "ref/else" }),

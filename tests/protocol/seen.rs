@@ -21,3 +21,8 @@ fn the_tools_are_those_of_the_snapshot() {
 fn the_prompts_are_those_of_the_snapshot() {
     insta::assert_snapshot!("prompts", listed("prompts/list"));
 }
+
+#[test]
+fn the_resource_templates_are_those_of_the_snapshot() {
+    insta::assert_snapshot!("resource_templates", listed("resources/templates/list"));
+}

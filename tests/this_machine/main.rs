@@ -15,6 +15,7 @@ mod completion;
 mod damaged_registry;
 mod jobs;
 mod logs;
+mod polling;
 mod registry_file;
 mod restarts;
 mod secrets;
