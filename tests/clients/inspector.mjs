@@ -1,7 +1,7 @@
 // The story of story.py through the Inspector's command line: node inspector.mjs <server binary> <legacy or modern>. Every call
 // is another process of it and of the server, so that each finds again what the one before left.
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,22 +14,25 @@ const home = mkdtempSync(join(tmpdir(), "oumi-mcp-inspector-"));
 const project = join(home, "project");
 cpSync(fileURLToPath(new URL("jobs", import.meta.url)), project, { recursive: true });
 
-function ask(method, ...more) {
+const options = { env: { PATH: process.env.PATH, HOME: home }, encoding: "utf8", timeout: 60_000 };
+
+function commandLine(method, ...more) {
   const args = [program, "--cli", binary, "-e", `OUMI_MCP_HOME=${join(home, "data")}`];
-  args.push("--protocol-era", era, "--format", "json", "--method", method, ...more);
-  const { status, stdout, stderr, error } = spawnSync(process.execPath, args, {
-    env: { PATH: process.env.PATH, HOME: home },
-    encoding: "utf8",
-    timeout: 60_000,
-  });
+  return [...args, "--protocol-era", era, "--format", "json", "--method", method, ...more];
+}
+
+function ask(method, ...more) {
+  const { status, stdout, stderr, error } = spawnSync(process.execPath, commandLine(method, ...more), options);
   assert.equal(error, undefined);
   // Whatever it complains of ends up there.
   assert.deepEqual([status, stderr], [0, ""], `${more}: ${stdout}`);
   return JSON.parse(stdout).result;
 }
 
+const named = (tool, args) => ["--tool-name", tool, "--tool-args-json", JSON.stringify(args)];
+
 function call(tool, args = {}) {
-  const result = ask("tools/call", "--tool-name", tool, "--tool-args-json", JSON.stringify(args));
+  const result = ask("tools/call", ...named(tool, args));
   assert.equal(result.structuredContent.success ?? true, true);
   return result.structuredContent;
 }
@@ -56,15 +59,18 @@ try {
   assert.deepEqual(call("list_jobs").jobs, []);
   assert.equal(call("run_job", { ...count, ...consent }).job_id, "count");
   const long = { ...count, config_path: "long.yaml", job_name: "long" };
-  assert.equal(call("run_job", { ...long, ...consent }).job_id, "long");
+  // With the newer protocol it takes a task for an answer, and waits for its end: until the job is cancelled.
+  const launch = spawn(process.execPath, commandLine("tools/call", ...named("run_job", { ...long, ...consent })), options);
+  const launched = new Promise((ended) => launch.on("close", ended));
   const ended = until(() => {
     const answer = call("poll_status", { job_id: "count" });
     return answer.is_done && answer;
   });
   assert.equal(ended.state, "SUCCEEDED");
   assert.equal(call("get_job_logs", { job_id: "count", lines: 1 }).logs, "and one on stderr");
-  assert.equal(call("poll_status", { job_id: "long" }).state, "RUNNING");
+  until(() => call("list_jobs").jobs.some((row) => row.job_id === "long" && row.status === "running"));
   assert.equal(call("cancel_job", { job_id: "long" }).state, "CANCELLED");
+  await launched;
   const rows = call("list_jobs").jobs.map((row) => [row.job_id, row.status]);
   assert.deepEqual(rows, [["long", "cancelled"], ["count", "completed"]]);
 } finally {
