@@ -155,7 +155,7 @@ impl ServerHandler for Server {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        prompts::get(request).map(Into::into)
+        prompts::get(request, self.service.policy().read_only).map(Into::into)
     }
 
     async fn list_resources(

@@ -98,8 +98,8 @@ fn watch(given: &JsonObject) -> String {
         "Watch an Oumi job until it ends. {job}\n\
          1. Call poll_status. Tell me in one or two sentences how the job is: its state and, where the answer or the end of \
          get_job_logs shows it, the step, the loss and the time left.\n\
-         2. While is_done is false, wait before you call poll_status again, a minute at first and longer when little changes, \
-         and speak only when something did: a new state, a loss that rises or is not a number, a log that has gone silent. \
+         2. While is_done is false, call poll_status again with wait_seconds=55, when its `next` says, and speak only when \
+         something changed: a new state, a loss that rises or is not a number, a log that has gone silent. \
          Change nothing by yourself; if the job looks wrong, say so and ask me what to do.\n\
          3. When it is done, say how it ended and where its output is. If it failed, read get_job_logs and tell me why. If it \
          ran on a cloud and its cluster is still up, remind me that it costs money."
@@ -110,7 +110,7 @@ fn why(given: &JsonObject) -> String {
     let job = which(given, "status=\"completed\"", "failed");
     format!(
         "Find out why an Oumi job failed. {job}\n\
-         1. Call poll_status for its exit code and what is known of the end. If it did not fail, say how it is, and stop.\n\
+         1. Call poll_status: `failure` is what is known of the end. If the job did not fail, say how it is, and stop.\n\
          2. Call get_job_logs and read the end. If the first error is further up, ask for more lines.\n\
          3. Tell me the cause in a sentence, with the line of the log that shows it, apart from what only followed from it.\n\
          4. Say what to change, in the config (read the file at config_path), the environment or the machine. Change and \
@@ -129,17 +129,24 @@ fn which(given: &JsonObject, filter: &str, wanted: &str) -> String {
     }
 }
 
-/// The prompts, in the order in which they are wanted; the one that changes something only where that is allowed.
+/// The prompts, in the order in which they are wanted.
 pub(super) fn list(read_only: bool) -> Vec<Prompt> {
-    let allowed = TEMPLATES
+    offered(read_only).map(Template::prompt).collect()
+}
+
+/// What changes something is offered only where that is allowed.
+fn offered(read_only: bool) -> impl Iterator<Item = &'static Template> {
+    TEMPLATES
         .iter()
-        .filter(|template| !read_only || template.name != TRAIN);
-    allowed.map(Template::prompt).collect()
+        .filter(move |template| !read_only || template.name != TRAIN)
 }
 
 /// The messages of a prompt.
-pub(super) fn get(request: GetPromptRequestParams) -> Result<GetPromptResult, ErrorData> {
-    let template = find(&request.name)?;
+pub(super) fn get(
+    request: GetPromptRequestParams,
+    read_only: bool,
+) -> Result<GetPromptResult, ErrorData> {
+    let template = find(&request.name, read_only)?;
     let given = template.check(request.arguments.unwrap_or_default())?;
     let message = PromptMessage::new_text(Role::User, (template.text)(&given));
     Ok(GetPromptResult::new(vec![message]).with_description(template.description))
@@ -147,13 +154,12 @@ pub(super) fn get(request: GetPromptRequestParams) -> Result<GetPromptResult, Er
 
 /// Whether the prompt has that argument.
 pub(super) fn has_argument(prompt: &str, argument: &str) -> Result<bool, ErrorData> {
-    let template = find(prompt)?;
+    let template = find(prompt, false)?;
     Ok(template.argument(argument).is_some())
 }
 
-fn find(name: &str) -> Result<&'static Template, ErrorData> {
-    TEMPLATES
-        .iter()
+fn find(name: &str, read_only: bool) -> Result<&'static Template, ErrorData> {
+    offered(read_only)
         .find(|template| template.name == name)
         .ok_or_else(|| invalid(format!("Unknown prompt: {}", shown(name))))
 }
