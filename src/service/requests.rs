@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::launcher::local::LOCAL;
 
@@ -214,18 +214,16 @@ pub struct ListRequest {
 }
 
 /// Which jobs to list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+// It can be written as well: only so its default is in the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum StatusFilter {
     #[default]
-    #[schemars(description = "")]
     /// Every job.
     All,
-    #[schemars(description = "")]
     /// Those that are not done.
     Running,
-    #[schemars(description = "")]
     /// Those that are done, well or badly.
     Completed,
 }
