@@ -185,7 +185,7 @@ impl JobService {
             }
         };
         let read = match self.launcher(&found.identity.cloud) {
-            Ok(launcher) => launcher.logs(&found.identity, lines).await,
+            Ok(launcher) => launcher.logs(&found.identity).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
         let read = match read {
@@ -288,7 +288,9 @@ async fn tail(log: JobLog, lines: usize) -> Result<LogTail, LauncherError> {
             message: log.message,
             ..match log.content {
                 LogContent::File(path) => tail_file(&path, lines)?,
-                LogContent::Text(text) => LogTail::of(log.log_file, text.as_bytes(), lines, false),
+                LogContent::Text { text, .. } => {
+                    LogTail::of(log.log_file, text.as_bytes(), lines, false)
+                }
             }
         })
     });

@@ -227,7 +227,11 @@ impl OumiCloudLauncher {
         let goes_on = || "the job goes on; this is its log so far".to_owned();
         Ok(JobLog {
             log_file: format!("cloud:{}/{}", identity.cloud, identity.cluster),
-            content: LogContent::Text(printed::oumi_log_lines(&output.stdout)),
+            content: LogContent::Text {
+                text: printed::oumi_log_lines(&output.stdout),
+                whole: !output.cut,
+            },
+            ended: !output.timed_out,
             message: output.timed_out.then(goes_on),
         })
     }
@@ -381,7 +385,7 @@ impl Launcher for OumiCloudLauncher {
         })
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, _lines: usize) -> Answer<'a, JobLog> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
         Box::pin(async move {
             check(identity)?;
             self.read_logs(identity).await
