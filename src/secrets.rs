@@ -1,5 +1,8 @@
 //! Hides secrets in what a job or a launcher printed: the values that the job was given, known by fingerprint alone, and what
 //! has the shape of a token.
+//!
+//! A text keeps its number of lines, so that whoever reads a log can hide first and cut afterwards: of a secret that was cut
+//! in two nobody knows what it was. Logs are cut at lines too, so of a value of several lines each is hidden for itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -82,12 +85,15 @@ struct Fingerprint {
 }
 
 impl Fingerprints {
-    /// The fingerprints of `values`, salted anew.
+    /// The fingerprints of `values` and of each line of them, salted anew.
     pub fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let salt = uuid::Uuid::new_v4().simple().to_string();
         let known = values
             .into_iter()
-            .flat_map(|value| [value, value.trim()])
+            .flat_map(|value| {
+                let lines = value.lines().map(str::trim);
+                [value, value.trim()].into_iter().chain(lines)
+            })
             .filter(|value| value.len() >= MIN_SECRET_BYTES)
             .map(|value| Fingerprint {
                 bytes: value.len(),
@@ -123,10 +129,10 @@ impl Fingerprints {
         let mut hidden = self.hide_known(text);
         for value in of_this_process() {
             if hidden.contains(&value) {
-                hidden = hidden.replace(&value, HIDDEN);
+                hidden = hidden.replace(&value, &mask(&value));
             }
         }
-        hide_shapes(&hidden)
+        hide_key_lines(&hide_shapes(&hidden))
     }
 
     fn hide_known(&self, text: &str) -> String {
@@ -154,7 +160,7 @@ impl Fingerprints {
                     && text.is_char_boundary(end)
                 {
                     hidden.push_str(&text[kept..at]);
-                    hidden.push_str(HIDDEN);
+                    hidden.push_str(&mask(&text[at..end]));
                     kept = end;
                 }
             }
@@ -175,10 +181,21 @@ pub fn of_this_process() -> impl Iterator<Item = String> {
         .map(|(_, value)| value)
 }
 
+/// What stands in the place of `secret`: as many lines, and none that is longer.
+fn mask(secret: &str) -> String {
+    let lines: Vec<&str> = secret
+        .split('\n')
+        .map(|line| HIDDEN.get(..line.len()).unwrap_or(HIDDEN))
+        .collect();
+    lines.join("\n")
+}
+
 fn hide_shapes(text: &str) -> String {
     let mut hidden = text.to_owned();
     if let Some(shapes) = &*SHAPES {
-        hidden = shapes.replace_all(&hidden, HIDDEN).into_owned();
+        hidden = shapes
+            .replace_all(&hidden, |found: &Captures<'_>| mask(&found[0]))
+            .into_owned();
     }
     for named in [&*ASSIGNED, &*CARRIED].into_iter().flatten() {
         let mask = |found: &Captures<'_>| {
@@ -188,6 +205,36 @@ fn hide_shapes(text: &str) -> String {
         hidden = named.replace_all(&hidden, mask).into_owned();
     }
     hidden
+}
+
+/// Hides the lines of a private key that stand without its first line, as where a log is cut.
+fn hide_key_lines(text: &str) -> String {
+    let ends_key = |line: &str| line.contains("-----END ") && line.contains("PRIVATE KEY-----");
+    let mut next = text.split('\n').skip(1);
+    let lines = text.split('\n').map(|line| {
+        let is_last = next.next().is_some_and(ends_key);
+        if is_key_line(line.trim(), is_last) {
+            HIDDEN
+        } else {
+            line
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether `line` is as tools write those of a key: of 64 or 70 characters in base64, the last one shorter.
+fn is_key_line(line: &str, is_last: bool) -> bool {
+    let bytes = line.as_bytes();
+    let any = |is: fn(&u8) -> bool| bytes.iter().any(is);
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    // A digest in hexadecimal digits has 64 of them, too, but no capitals beside small letters.
+    let is_full =
+        || any(u8::is_ascii_uppercase) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_digit);
+    let fits = match bytes.len() {
+        64 | 70 => is_last || is_full(),
+        length => is_last && (3..70).contains(&length),
+    };
+    fits && bytes.iter().all(is_base64)
 }
 
 fn digest(salt: &str, bytes: &[u8]) -> String {
@@ -321,6 +368,42 @@ mod tests {
             "-----BEGIN {0}-----\nabc\n-----END {0}-----",
             "RSA PRIVATE KEY"
         );
-        assert_eq!(nothing.hide(&format!("k {key} e")), "k *** e");
+        assert_eq!(nothing.hide(&format!("k {key} e")), "k ***\n***\n*** e");
+    }
+
+    #[test]
+    fn a_value_of_several_lines_is_hidden_line_by_line_and_the_lines_stay_as_many() {
+        let value = "first secret line\r\n  second secret line\nab\nthe last one";
+        let secrets = Fingerprints::of([value]);
+        assert_eq!(
+            secrets.hide(&format!("a {value} b\nc")),
+            "a ***\n***\n**\n*** b\nc"
+        );
+        // Cut at a line, as the end of a log is; and one line alone, as it is found by a pattern.
+        assert_eq!(
+            secrets.hide("secret line\nab\nthe last one"),
+            "secret line\nab\n***"
+        );
+        assert_eq!(secrets.hide("  second secret line"), "  ***");
+    }
+
+    #[test]
+    fn the_lines_of_a_private_key_are_hidden_without_its_first_line_too() {
+        let nothing = Fingerprints::default();
+        let full = "aB3+/xYz".repeat(8);
+        let (begin, end) = ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----");
+        for (text, hidden) in [
+            (format!("{full}\n{full}"), "***\n***".to_owned()),
+            (
+                format!("{full}\nQ3x4=\n{end}\nnext"),
+                format!("***\n***\n{end}\nnext"),
+            ),
+            (format!("x\n{begin}\n{full}"), "x\n***\n***".to_owned()),
+        ] {
+            assert_eq!(nothing.hide(&text), hidden, "{text}");
+        }
+        // A digest is none.
+        let digest = "0123456789abcdef".repeat(4);
+        assert_eq!(nothing.hide(&digest), digest);
     }
 }

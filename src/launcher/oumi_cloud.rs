@@ -224,7 +224,7 @@ impl OumiCloudLauncher {
                 reason(&output.stdout, &output.stderr)
             )));
         }
-        let goes_on = || "the job goes on; this is its log so far".to_owned();
+        let goes_on = || "The job goes on: this is its log so far.".to_owned();
         Ok(JobLog {
             log_file: format!("cloud:{}/{}", identity.cloud, identity.cluster),
             content: LogContent::Text {

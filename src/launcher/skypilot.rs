@@ -387,7 +387,7 @@ impl SkyPilotLauncher {
             }
             _ => {}
         }
-        let slow = || format!("this is what arrived within {} s", LOGS_DEADLINE.as_secs());
+        let slow = || format!("This is what arrived within {} s.", LOGS_DEADLINE.as_secs());
         let fewer = output.stdout.matches('\n').count() < LOG_LINES.parse().unwrap_or(0);
         Ok(JobLog {
             log_file: log_file(identity),
@@ -413,7 +413,7 @@ impl SkyPilotLauncher {
         }
         let mut read = self.launch.logs(identity).await.map_err(|_| failed())?;
         read.message = Some(format!(
-            "the job's own log could not be read ({reason}); this is what its launch said"
+            "The job's own log could not be read ({reason}); this is what its launch said."
         ));
         Ok(read)
     }

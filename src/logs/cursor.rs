@@ -106,15 +106,16 @@ impl Cursor {
         )
     }
 
-    /// Where to go on in `bytes`, the end of a log of which nobody knows how much came before: at the line start that has
-    /// before it what the cursor has. If there are several, at the first: better twice than never.
+    /// Where to go on in `bytes`, the end of a log of which nobody knows how much came before: at the place that has before
+    /// it what the cursor has. If there are several, at the first: better twice than never.
     pub(super) fn find(&self, bytes: &[u8]) -> (u64, Option<Change>) {
         if self.offset == 0 {
-            return (0, None);
+            return (0, Some(Change::Gap));
         }
         let length = usize::try_from(CHECKED.min(self.offset)).unwrap_or(usize::MAX);
-        memchr::memchr_iter(b'\n', bytes)
-            .map(|line_end| line_end + 1)
+        // It also stops at a carriage return, when its line had not ended.
+        memchr::memchr2_iter(b'\n', b'\r', bytes)
+            .map(|at| at + usize::from(bytes.get(at) == Some(&b'\n')))
             .find(|start| {
                 start
                     .checked_sub(length)

@@ -45,8 +45,8 @@ impl Server {
         answer(arguments, |query: JobQuery| self.service.poll(query)).await
     }
 
-    /// The last lines of a job's output, stdout and stderr together, also while it runs and after it failed. Give job_id, or
-    /// oumi_job_id, cloud and cluster_name.
+    /// A job's output, stdout and stderr together, also while it runs and after it failed: its end, what is new since a
+    /// cursor, or what matches. Give job_id, or oumi_job_id, cloud and cluster_name.
     #[tool(
         title = "Job log",
         input_schema = input_schema::<LogsRequest>(),
@@ -134,7 +134,7 @@ where
             true,
         ),
     };
-    let content = without_controls(content);
+    let content = without_controls(content, A::CLEANED);
     let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
     result.structured_content = Some(content);
     result.is_error = Some(is_error);
@@ -142,8 +142,9 @@ where
 }
 
 /// An answer without what a terminal obeys: whoever shows it must not be led by what a job, a launcher or a config says.
-/// Newlines and tabs only lay out text. A mark is left, since a name without a part of it would be another's.
-fn without_controls(value: Value) -> Value {
+/// Newlines and tabs only lay out text. A mark is left, since a name without a part of it would be another's. The fields
+/// `cleaned` are as they are.
+fn without_controls(value: Value, cleaned: &[&str]) -> Value {
     let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
     let clean = |text: String| {
         if text.contains(obeyed) {
@@ -154,10 +155,16 @@ fn without_controls(value: Value) -> Value {
     };
     match value {
         Value::String(text) => Value::String(clean(text)),
-        Value::Array(items) => items.into_iter().map(without_controls).collect(),
+        Value::Array(items) => items
+            .into_iter()
+            .map(|item| without_controls(item, &[]))
+            .collect(),
         Value::Object(fields) => fields
             .into_iter()
-            .map(|(name, field)| (clean(name), without_controls(field)))
+            .map(|(name, field)| match cleaned.contains(&name.as_str()) {
+                true => (name, field),
+                false => (clean(name), without_controls(field, &[])),
+            })
             .collect(),
         other => other,
     }

@@ -5,9 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use oumi_mcp_server::logs::cursor::{Change, Cursor};
-use oumi_mcp_server::logs::read::{
-    DEFAULT_MAX_BYTES, Excerpt, View, read_on, read_on_bytes, tail, tail_bytes,
-};
+use oumi_mcp_server::logs::read::{Excerpt, View, read_on, read_on_bytes, tail, tail_bytes};
 
 struct Log {
     _home: tempfile::TempDir,
@@ -39,18 +37,19 @@ fn since(path: &Path, last: &Excerpt, view: View) -> Excerpt {
     read_on(path, &cursor, view).unwrap()
 }
 
-fn budget(max_bytes: usize) -> View {
+fn budget(max_bytes: usize) -> View<'static> {
     View {
         max_bytes,
         ..View::default()
     }
 }
 
-const ENDED: View = View {
-    max_bytes: DEFAULT_MAX_BYTES,
-    raw: false,
-    ended: true,
-};
+fn ended() -> View<'static> {
+    View {
+        ended: true,
+        ..View::default()
+    }
+}
 
 #[test]
 fn only_what_is_new_is_given_in_order_and_once() {
@@ -97,12 +96,12 @@ fn a_line_comes_as_text_when_it_has_ended_and_not_before() {
         (second.text.as_str(), second.unfinished.as_deref()),
         ("two", Some("thr"))
     );
-    let end = log.since(&second, ENDED);
+    let end = log.since(&second, ended());
     assert_eq!(
         (end.text.as_str(), end.unfinished.as_deref()),
         ("thr", None)
     );
-    assert_eq!(log.since(&end, ENDED).text, "");
+    assert_eq!(log.since(&end, ended()).text, "");
 }
 
 #[test]

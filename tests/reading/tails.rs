@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::logs::read::{DEFAULT_MAX_BYTES, Excerpt, View, tail, tail_bytes};
+use oumi_mcp_server::logs::read::{Excerpt, View, tail, tail_bytes};
 
 fn read(content: &[u8], lines: usize, view: View) -> Excerpt {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -15,11 +15,12 @@ fn read(content: &[u8], lines: usize, view: View) -> Excerpt {
     found
 }
 
-const ENDED: View = View {
-    max_bytes: DEFAULT_MAX_BYTES,
-    raw: false,
-    ended: true,
-};
+fn ended() -> View<'static> {
+    View {
+        ended: true,
+        ..View::default()
+    }
+}
 
 #[test]
 fn lines_are_counted_after_folding() {
@@ -57,7 +58,7 @@ fn the_line_that_is_still_being_written_stands_beside_the_text() {
     let found = read(log, 5, View::default());
     assert_eq!((found.text.as_str(), found.lines), ("one\ntwo", 2));
     assert_eq!(found.unfinished.as_deref(), Some(" 20%| 2/10"));
-    let ended = read(log, 5, ENDED);
+    let ended = read(log, 5, ended());
     assert_eq!(
         (ended.text.as_str(), ended.lines),
         ("one\ntwo\n 20%| 2/10", 3)
@@ -153,7 +154,7 @@ fn a_day_of_progress_bar_tails_as_a_few_lines() {
     writeln!(file, "Traceback (most recent call last):\nKeyError: 'x'").unwrap();
     let file = file.into_inner().unwrap();
     assert!(fs::metadata(file.path()).unwrap().len() > 17_000_000);
-    let found = tail(file.path(), 50, ENDED).unwrap();
+    let found = tail(file.path(), 50, ended()).unwrap();
     assert_eq!(found.lines, 4, "{}", found.text);
     assert!(
         found
@@ -177,7 +178,7 @@ fn a_day_of_nested_bars_tails_as_a_few_lines() {
     }
     write!(file, "\n\n").unwrap();
     let file = file.into_inner().unwrap();
-    let found = tail(file.path(), 50, ENDED).unwrap();
+    let found = tail(file.path(), 50, ended()).unwrap();
     assert_eq!(found.text, "Starting training...\nouter 49999\ninner 49999");
 }
 

@@ -98,14 +98,15 @@ fn the_tools_have_the_parameters_of_the_reference() {
     );
     let identity = ["job_id", "oumi_job_id", "cloud", "cluster_name"];
     assert_eq!(properties(server.tool("poll_status")), identity);
-    for (tool, own) in [("get_job_logs", "lines"), ("cancel_job", "force")] {
-        let mut found = properties(server.tool(tool));
-        found.retain(|name| *name != own);
-        assert_eq!(found, identity, "{tool}");
-        assert!(
-            server.tool(tool)["inputSchema"]["properties"]
-                .get(own)
-                .is_some()
+    let of_a_log = ["lines", "cursor", "grep", "context", "max_bytes", "raw"];
+    for (tool, own) in [("get_job_logs", &of_a_log[..]), ("cancel_job", &["force"])] {
+        let found = properties(server.tool(tool));
+        let (others, found): (Vec<&str>, Vec<&str>) =
+            found.into_iter().partition(|name| own.contains(name));
+        assert_eq!(
+            (others.as_slice(), found.as_slice()),
+            (own, &identity[..]),
+            "{tool}"
         );
     }
     assert_eq!(properties(server.tool("list_jobs")), ["status"]);
@@ -129,8 +130,11 @@ fn the_schemas_say_the_defaults_and_what_is_required() {
     ] {
         assert_eq!(run["properties"][name]["default"], default, "{name}");
     }
-    let lines = &server.tool("get_job_logs")["inputSchema"]["properties"]["lines"];
-    assert_eq!(lines["default"], 200);
+    let log = &server.tool("get_job_logs")["inputSchema"]["properties"];
+    assert_eq!(
+        (&log["lines"]["default"], &log["max_bytes"]["default"]),
+        (&json!(200), &json!(24 * 1024))
+    );
     let force = &server.tool("cancel_job")["inputSchema"]["properties"]["force"];
     assert_eq!(force["default"], false);
     for tool in [
