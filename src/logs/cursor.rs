@@ -71,6 +71,11 @@ impl Cursor {
         }
     }
 
+    /// Where it is, in bytes from the beginning of what was at hand.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// The position `offset` of `log`.
     pub(super) fn at(
         log: &mut (impl Read + Seek),

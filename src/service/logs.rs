@@ -150,23 +150,24 @@ impl Part {
                 of_excerpt(excerpt, log, false)
             }
             Self::Matching(query) => {
+                let end = match &log.content {
+                    LogContent::File(path) => tail(path, 0, view)?,
+                    LogContent::Text { text, .. } => tail_bytes(text.as_bytes(), 0, view)?,
+                };
                 let query = Query {
                     max_bytes: view.max_bytes,
                     deadline: Instant::now() + SEARCH_FOR,
+                    // The line that is being written may end in half a secret.
+                    before: Some(end.cursor.offset()),
                     ..query
                 };
-                // What is written meanwhile is new to who goes on at the end as it was before.
-                let (end, found) = match &log.content {
-                    LogContent::File(path) => {
-                        let end = tail(path, 0, view)?;
-                        (end, search(path, &query, view.shown)?)
-                    }
+                let found = match &log.content {
+                    LogContent::File(path) => search(path, &query, view.shown)?,
                     LogContent::Text { text, .. } => {
-                        let end = tail_bytes(text.as_bytes(), 0, view)?;
-                        (end, search_bytes(text.as_bytes(), &query, view.shown)?)
+                        search_bytes(text.as_bytes(), &query, view.shown)?
                     }
                 };
-                of_found(found, &end, log)
+                of_found(found, end.cursor, log)
             }
         };
         let message = log.message.iter().map(|message| (view.shown)(message));
@@ -209,8 +210,8 @@ fn of_excerpt(
     (answer, notes)
 }
 
-/// What was found as an answer, and what there is to say of it. `end` is where the log ended before.
-fn of_found(found: Found, end: &Excerpt, log: &JobLog) -> (LogsAnswer, Vec<String>) {
+/// What was found before `end` as an answer, and what there is to say of it.
+fn of_found(found: Found, end: Cursor, log: &JobLog) -> (LogsAnswer, Vec<String>) {
     let mut notes: Vec<String> = found.note.into_iter().collect();
     if found.complete && !is_whole(log) {
         notes.push(NOT_WHOLE.to_owned());
@@ -221,7 +222,7 @@ fn of_found(found: Found, end: &Excerpt, log: &JobLog) -> (LogsAnswer, Vec<Strin
         lines_returned: found.lines,
         logs: found.text,
         truncated: !found.complete || !is_whole(log),
-        cursor: end.cursor.to_string(),
+        cursor: end.to_string(),
         matches: Some(found.matches),
         ..LogsAnswer::default()
     };

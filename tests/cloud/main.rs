@@ -17,6 +17,7 @@ mod clusters;
 mod crash;
 mod identity;
 mod launching;
+mod logs;
 mod secrets;
 mod slow;
 mod states;

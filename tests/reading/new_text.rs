@@ -223,6 +223,15 @@ fn a_line_without_end_is_given_in_parts_when_it_is_too_long_to_wait_for() {
 }
 
 #[test]
+fn a_line_that_is_given_in_parts_is_parted_between_words() {
+    let log = Log::new(format!("{}half-of-a-sec", "word ".repeat(20_000)));
+    let first = read_on(&log.path, &Cursor::start(), View::default()).unwrap();
+    assert!(first.text.ends_with(" word"), "{:?}", first.notes);
+    log.append("ret\n");
+    assert_eq!(log.since(&first, View::default()).text, "half-of-a-secret");
+}
+
+#[test]
 fn a_log_that_was_truncated_is_read_from_its_beginning_and_that_is_said() {
     let log = Log::new("one\ntwo\nthree\n");
     let first = tail(&log.path, 9, View::default()).unwrap();
@@ -329,6 +338,27 @@ fn the_end_of_a_log_from_elsewhere_is_followed_by_what_came_before() {
     let begun = tail_bytes(whole[..7].concat().as_bytes(), 1, View::default()).unwrap();
     let rest = read_on_bytes(all.as_bytes(), true, &begun.cursor, View::default()).unwrap();
     assert_eq!((rest.lines, rest.change), (193, None));
+}
+
+#[test]
+fn a_place_in_a_whole_log_is_found_again_though_something_was_put_before_it() {
+    let begun = tail_bytes(b"waiting\none\n", 9, View::default()).unwrap();
+    let found = read_on_bytes(
+        b"waiting\nwaiting\none\ntwo\n",
+        true,
+        &begun.cursor,
+        View::default(),
+    )
+    .unwrap();
+    assert_eq!((found.text.as_str(), found.change), ("two", None));
+    let other = read_on_bytes(b"x\ny\n", true, &begun.cursor, View::default()).unwrap();
+    assert_eq!(
+        (other.text.as_str(), other.change),
+        ("x\ny", Some(Change::Truncated))
+    );
+    // The beginning of a log of which only the end is at hand is not there.
+    let end = read_on_bytes(b"x\n", false, &Cursor::start(), View::default()).unwrap();
+    assert_eq!((end.text.as_str(), end.change), ("x", Some(Change::Gap)));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use oumi_mcp_server::logs::fold::Folder;
 use oumi_mcp_server::logs::search::{Query, search_bytes};
 use oumi_mcp_server::progress::Scanner;
+use oumi_mcp_server::secrets::Fingerprints;
 
 const MEGABYTES: usize = 128;
 
@@ -35,13 +36,18 @@ fn main() {
             let query = Query::new("(?i)cuda.*out of memory", deadline).unwrap();
             search_bytes(&log, &query, &str::to_owned).unwrap().matches
         });
+        let secrets = Fingerprints::of(["s3cr3t-value-123", "another-s3cr3t-value"]);
+        let hide = measure(&log[..log.len() / 8], || {
+            let text = String::from_utf8_lossy(&log[..log.len() / 8]);
+            secrets.hide(&text).len()
+        });
         let scan = measure(&log, || {
             let mut scanner = Scanner::default();
             log.chunks(1 << 20).for_each(|block| scanner.push(block));
             scanner.history().points().len()
         });
         println!(
-            "{name:<28} fold {fold:>6.0} MB/s   search {search:>6.0} MB/s   progress {scan:>6.0} MB/s"
+            "{name:<28} fold {fold:>6.0} MB/s   search {search:>6.0} MB/s   progress {scan:>6.0} MB/s   hide {hide:>6.0} MB/s"
         );
     }
 }

@@ -14,6 +14,7 @@ mod cli;
 mod damaged_registry;
 mod jobs;
 mod logs;
+mod logs_read_on;
 mod registry_file;
 mod restarts;
 mod secrets;
