@@ -189,6 +189,8 @@ pub enum LogContent {
         text: String,
         /// It begins where the log does; else more may stand before it.
         whole: bool,
+        /// It was taken as far as it had come after a time; more may follow.
+        cut_off: bool,
     },
 }
 

@@ -23,7 +23,7 @@ track of them: they go on when this server or its client ends. \
 Start: run_job with dry_run=true (the default) shows what would run and starts nothing; show it to the user. Once the user \
 agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\". Keep the job_id it answers. \
 Watch: poll_status says how the job is (a training run takes minutes to days, so ask rarely); get_job_logs returns the end of \
-its output, stderr included. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
+its output, and with the `cursor` of its last answer only what is new. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
 job: stop_cluster or down_cluster ends that. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";

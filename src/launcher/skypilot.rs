@@ -394,6 +394,7 @@ impl SkyPilotLauncher {
             content: LogContent::Text {
                 text: printed::sky_log_lines(&output.stdout),
                 whole: fewer && !output.cut && !output.timed_out,
+                cut_off: output.timed_out,
             },
             // SkyPilot itself ends the last line of a job that has ended.
             ended: false,

@@ -97,7 +97,7 @@ impl Cursor {
         file: Option<u64>,
         end: u64,
     ) -> io::Result<(u64, Option<Change>)> {
-        if self.file.zip(file).is_some_and(|(then, now)| then != now) {
+        if self.offset > 0 && self.file != file {
             return Ok((0, Some(Change::Replaced)));
         }
         if self.offset > end {
@@ -116,6 +116,9 @@ impl Cursor {
     pub(super) fn find(&self, bytes: &[u8]) -> (u64, Option<Change>) {
         if self.offset == 0 {
             return (0, Some(Change::Gap));
+        }
+        if self.file.is_some() {
+            return (0, Some(Change::Replaced));
         }
         let length = usize::try_from(CHECKED.min(self.offset)).unwrap_or(usize::MAX);
         // It also stops at a carriage return, when its line had not ended.

@@ -45,8 +45,8 @@ impl Server {
         answer(arguments, |query: JobQuery| self.service.poll(query)).await
     }
 
-    /// A job's output, stdout and stderr together, also while it runs and after it failed: its end, what is new since a
-    /// cursor, or what matches. Give job_id, or oumi_job_id, cloud and cluster_name.
+    /// A job's output, stdout and stderr together, also while it runs: its end, what is new since a cursor, or what matches
+    /// grep.
     #[tool(
         title = "Job log",
         input_schema = input_schema::<LogsRequest>(),
@@ -198,7 +198,7 @@ fn input_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
 }
 
 /// The fields of an answer explain themselves: no model is shown this schema, and clients pay for its bytes. The formats are
-/// Rust's (`uint64`), and strict clients complain of them.
+/// Rust's (`uint64`), and strict clients complain of them; that numbers are not below 0 is no news of an answer.
 fn output_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
     let mut schema = slim(schema_for_output::<T>());
     Arc::make_mut(&mut schema)
@@ -212,7 +212,8 @@ fn without_remarks(schema: &mut Value) {
         Value::Object(object) => {
             // A field may itself be named so; then it is a schema and no text.
             object.retain(|key, value| {
-                !(matches!(key.as_str(), "description" | "format") && value.is_string())
+                !(matches!(key.as_str(), "description" | "format") && value.is_string()
+                    || key == "minimum" && value.is_number())
             });
             object.values_mut().for_each(without_remarks);
         }

@@ -146,10 +146,6 @@ pub struct LogsAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub unfinished: Option<String>,
-    /// How many of the lines that were asked for are not here: the oldest. Absent when none is missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "u64")]
-    pub left_out_lines: Option<usize>,
     /// How many bytes are new and not here: the newest. Absent when there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]

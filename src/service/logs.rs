@@ -8,7 +8,7 @@ use super::answers::LogsAnswer;
 use super::find::NotFound;
 use super::requests::{JobQuery, LogsRequest};
 use crate::launcher::{JobLog, LauncherError, LogContent};
-use crate::logs::cursor::Cursor;
+use crate::logs::cursor::{Change, Cursor};
 use crate::logs::read::{
     Excerpt, LARGEST_MAX_BYTES, View, read_on, read_on_bytes, tail, tail_bytes,
 };
@@ -124,7 +124,7 @@ impl Part {
         }
         let query = Query::new(&request.grep, Instant::now()).map_err(|error| error.to_string())?;
         Ok(Self::Matching(Query {
-            context: request.context.into(),
+            context: usize::try_from(request.context).unwrap_or(usize::MAX),
             max_matches: lines,
             ..query
         }))
@@ -143,11 +143,14 @@ impl Part {
             Self::Since(cursor) => {
                 let excerpt = match &log.content {
                     LogContent::File(path) => read_on(path, &cursor, view)?,
-                    LogContent::Text { text, whole } => {
+                    LogContent::Text { text, whole, .. } => {
                         read_on_bytes(text.as_bytes(), *whole, &cursor, view)?
                     }
                 };
-                of_excerpt(excerpt, log, false)
+                match excerpt.change {
+                    Some(Change::Truncated | Change::Gap) if is_cut_off(log) => too_little(cursor),
+                    _ => of_excerpt(excerpt, log, false),
+                }
             }
             Self::Matching(query) => {
                 let end = match &log.content {
@@ -203,7 +206,6 @@ fn of_excerpt(
         truncated: excerpt.truncated || lacks_lines,
         cursor: excerpt.cursor.to_string(),
         unfinished: excerpt.unfinished.map(without_half_a_word),
-        left_out_lines: Some(excerpt.left_out_lines).filter(|lines| *lines > 0),
         remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
         ..LogsAnswer::default()
     };
@@ -213,6 +215,9 @@ fn of_excerpt(
 /// What was found before `end` as an answer, and what there is to say of it.
 fn of_found(found: Found, end: Cursor, log: &JobLog) -> (LogsAnswer, Vec<String>) {
     let mut notes: Vec<String> = found.note.into_iter().collect();
+    if !found.complete {
+        notes.extend(where_the_whole_is(log));
+    }
     if found.complete && !is_whole(log) {
         notes.push(NOT_WHOLE.to_owned());
     } else if found.complete && found.matches == 0 {
@@ -229,12 +234,27 @@ fn of_found(found: Found, end: Cursor, log: &JobLog) -> (LogsAnswer, Vec<String>
     (answer, notes)
 }
 
+/// The answer when the place of `cursor` has not come this time.
+fn too_little(cursor: Cursor) -> (LogsAnswer, Vec<String>) {
+    let note = "Less of the log came this time than you had read: call again with this cursor.";
+    let answer = LogsAnswer {
+        truncated: true,
+        cursor: cursor.to_string(),
+        ..LogsAnswer::default()
+    };
+    (answer, vec![note.to_owned()])
+}
+
 /// What is said of a log of which only the end was fetched.
 const NOT_WHOLE: &str =
     "Only the end of this log is fetched: what stands before is on its cluster.";
 
 fn is_whole(log: &JobLog) -> bool {
     !matches!(log.content, LogContent::Text { whole: false, .. })
+}
+
+fn is_cut_off(log: &JobLog) -> bool {
+    matches!(log.content, LogContent::Text { cut_off: true, .. })
 }
 
 fn where_the_whole_is(log: &JobLog) -> Option<String> {

@@ -106,8 +106,8 @@ pub struct LogsRequest {
     pub grep: String,
     /// Lines around each match.
     #[serde(default)]
-    pub context: u8,
-    /// Of text.
+    pub context: u32,
+    /// Of text: 1024 to 262144.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: usize,
     /// Not folded.

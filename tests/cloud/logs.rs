@@ -164,3 +164,61 @@ fn a_log_that_oumi_follows_is_read_on_and_its_last_line_comes_when_the_job_has_e
     assert_eq!(text(&second, "logs"), "three\nfour");
     assert_eq!(second["unfinished"], Value::Null);
 }
+
+#[test]
+fn what_has_not_come_this_time_is_waited_for() {
+    let world = World::new();
+    world.know(&[("a", "slurm", SLURM, "1")]);
+    world.cloud.add_job(SLURM, "1", "a", "COMPLETED");
+    world.cloud.set_log(SLURM, "1", "one\ntwo\nthree\n");
+    let mut server = world.server();
+    let first = logs(&mut server, json!({}));
+    // While it runs it is followed, for some seconds only.
+    world.cloud.set_job(SLURM, "1", "RUNNING");
+    world.cloud.set_log(SLURM, "1", "one\n");
+    let second = since(&mut server, &first);
+    assert_eq!(
+        (
+            text(&second, "logs"),
+            &second["cursor"],
+            &second["truncated"]
+        ),
+        ("", &first["cursor"], &json!(true))
+    );
+    assert!(
+        text(&second, "message").contains("Less of the log came this time"),
+        "{:#}",
+        second.content
+    );
+    world.cloud.set_job(SLURM, "1", "COMPLETED");
+    world.cloud.set_log(SLURM, "1", "one\ntwo\nthree\nfour\n");
+    assert_eq!(text(&since(&mut server, &second), "logs"), "four");
+}
+
+#[test]
+fn the_log_of_a_launch_is_read_on_and_that_of_its_job_is_said_to_be_another() {
+    let world = World::new();
+    world.cloud.set("first_log", "it trains\n");
+    world.cloud.set("oumi-up.block", "");
+    let mut server = world.server();
+    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    let run = server.send("run_job", arguments);
+    world.cloud.wait_for("blocked-oumi-up");
+    let first = logs(&mut server, json!({}));
+    assert!(text(&first, "logs").contains("Running on cluster: a"));
+    assert_eq!(text(&since(&mut server, &first), "logs"), "");
+    world.cloud.set("oumi-up.go", "");
+    server.answer("run_job", run).ok();
+    let second = since(&mut server, &first);
+    assert!(
+        text(&second, "logs").contains("it trains"),
+        "{:#}",
+        second.content
+    );
+    assert!(
+        text(&second, "message").contains("another one than before"),
+        "{:#}",
+        second.content
+    );
+    assert_eq!(text(&since(&mut server, &second), "message"), "");
+}

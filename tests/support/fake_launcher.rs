@@ -519,6 +519,7 @@ impl Launcher for FakeLauncher {
                 content: LogContent::Text {
                     text: log,
                     whole: true,
+                    cut_off: false,
                 },
                 ended: false,
                 message: None,

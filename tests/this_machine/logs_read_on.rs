@@ -235,7 +235,7 @@ fn what_cannot_be_asked_for_is_refused_in_a_sentence() {
         (json!({ "max_bytes": 1023 }), "give 1024 to 262144"),
         (json!({ "max_bytes": 262_145 }), "give 1024 to 262144"),
         (json!({ "max_bytes": -1 }), "`max_bytes` does not fit"),
-        (json!({ "context": 256 }), "`context` does not fit"),
+        (json!({ "context": -1 }), "`context` does not fit"),
     ] {
         let mut asked = asked;
         asked["job_id"] = job_id.as_str().into();
