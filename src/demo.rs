@@ -172,6 +172,10 @@ impl Client {
         );
         let mut server = Command::new(program)
             .env(env_vars::HOME.name, data)
+            // What limits the person's own server would only stop the demo.
+            .env_remove(env_vars::CONSENT.name)
+            .env_remove(env_vars::CLOUDS.name)
+            .env_remove(env_vars::READ_ONLY.name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

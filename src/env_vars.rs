@@ -39,6 +39,24 @@ pub const LOG: Variable = Variable {
     meaning: "What is logged on stderr: error, warn, info, debug, trace or off. Default: warn",
 };
 
+/// When the person is asked.
+pub const CONSENT: Variable = Variable {
+    name: "OUMI_MCP_CONSENT",
+    meaning: "always: the person is asked before a job on this machine too. flags: never, for a client that offers to ask and does not",
+};
+
+/// Limits the clouds.
+pub const CLOUDS: Variable = Variable {
+    name: "OUMI_MCP_CLOUDS",
+    meaning: "The only clouds that may be used, such as local,gcp. Default: all",
+};
+
+/// Hides what changes anything.
+pub const READ_ONLY: Variable = Variable {
+    name: "OUMI_MCP_READ_ONLY",
+    meaning: "1: there are only the tools that change nothing. Default: 0",
+};
+
 /// Set for every process of a job: the job's own folder. It is how a process is known to belong to a job.
 pub const JOB_DIR: Variable = Variable {
     name: "OUMI_MCP_JOB_DIR",
@@ -46,4 +64,14 @@ pub const JOB_DIR: Variable = Variable {
 };
 
 /// Every variable above, in the order in which `--help` lists them.
-pub const ALL: &[Variable] = &[HOME, OUMI, SKY, SLURM_CONNECTIONS, LOG, JOB_DIR];
+pub const ALL: &[Variable] = &[
+    HOME,
+    OUMI,
+    SKY,
+    SLURM_CONNECTIONS,
+    CONSENT,
+    CLOUDS,
+    READ_ONLY,
+    LOG,
+    JOB_DIR,
+];

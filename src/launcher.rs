@@ -48,7 +48,7 @@ pub enum JobState {
 }
 
 /// Who a job is, as far as it is known: what a launcher is asked about.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct JobIdentity {
     /// Our id; empty for a job that was started elsewhere.
     pub job_id: String,
@@ -227,6 +227,17 @@ pub enum ClusterAction {
     Down,
 }
 
+/// What is known of a cluster before something is done with it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClusterFacts {
+    /// The cloud it is on, by the name Oumi gives it.
+    pub cloud: Option<String>,
+    /// How it is, and of what, in the launcher's words.
+    pub about: String,
+    /// What it costs, in dollars.
+    pub hourly_price: Option<f64>,
+}
+
 /// A launcher could not answer. The text is what a person reads, and says what to do next where that is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LauncherError {
@@ -286,6 +297,18 @@ pub trait Launcher: Send + Sync {
     /// Ends a job, and tells the truth about it afterwards. One whose launch was never set going is marked as cancelled. It
     /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
+
+    /// Carries on, in a task of its own, with the end of a job that was asked for and that nobody is left to see to.
+    fn resume_end(&self, _identity: &JobIdentity) {}
+
+    /// What is known of a cluster; nothing when there is none of that name, or this launcher cannot tell.
+    fn cluster<'a>(
+        &'a self,
+        _cloud: &'a str,
+        _cluster: &'a str,
+    ) -> Answer<'a, Option<ClusterFacts>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Stops or deletes a cluster, and says in a sentence what became of it. As long, and as little to be given up, as
     /// [`cancel`](Self::cancel).

@@ -28,6 +28,8 @@ pub mod in_flight;
 pub mod launcher;
 pub mod logs;
 pub mod paths;
+pub mod picture;
+pub mod policy;
 pub mod progress;
 pub mod registry;
 pub mod secrets;

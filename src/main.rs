@@ -13,6 +13,7 @@ use oumi_mcp_server::launcher::oumi_cloud::OumiCloudLauncher;
 use oumi_mcp_server::launcher::skypilot::SkyPilotLauncher;
 use oumi_mcp_server::launcher::{Launcher, supervisor};
 use oumi_mcp_server::paths::DataFolder;
+use oumi_mcp_server::policy::Policy;
 use oumi_mcp_server::server::Server;
 use oumi_mcp_server::server::stderr::Stderr;
 use oumi_mcp_server::server::stdio::Stdio;
@@ -30,6 +31,10 @@ const DRAIN: Duration = Duration::from_millis(1200);
 
 /// How long the first answer waits until what an earlier server left is taken up. With [`DRAIN`] it is less than the 2 s.
 const RECOVERY_WAIT: Duration = Duration::from_millis(700);
+
+/// How many threads may do file work at a time. Each that ever was costs some 40 KB for as long as there is work; with tokio's
+/// own limit of 512, a client that asks much would have the server grow by 20 MB.
+const FILE_THREADS: usize = 32;
 
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
@@ -134,9 +139,13 @@ fn serve() -> Result<(), String> {
         )),
         Arc::new(OumiCloudLauncher::new(folder.clone(), program, cli)),
     ];
-    let service = JobService::new(folder, launchers);
+    let clouds = launchers.iter().flat_map(|launcher| launcher.clouds());
+    let clouds: Vec<&str> = clouds.copied().collect();
+    let policy = Policy::from_environment(&clouds).map_err(|error| error.to_string())?;
+    let service = JobService::with_policy(folder, launchers, policy);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        .max_blocking_threads(FILE_THREADS)
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start: {error}"))?;
@@ -161,11 +170,18 @@ async fn serve_until_the_end(service: JobService) -> Result<(), String> {
     };
     let (stdio, ending) = Stdio::new(tokio::io::stdin(), tokio::io::stdout(), asked_to_end);
     // Directly: `Stdio` sees to what may come before `initialize`, and both lifecycles work on one process.
-    let server = serve_directly(Server::new(service), stdio, None);
+    let server = Server::new(service);
+    let subscriptions = server.subscriptions();
+    let server = serve_directly(server, stdio, None);
     // In a task of its own: dropped, it would tell the calls under way that the client has given them up.
     let serving = tokio::spawn(server.waiting());
     tokio::select! {
         served = serving => served.and_then(|served| served).map(|_| ()).map_err(|error| error.to_string()),
-        () = async { ending.await.ok(); tokio::time::sleep(DRAIN).await } => Ok(()),
+        () = async {
+            ending.await.ok();
+            // They would go on as long as they are waited for.
+            subscriptions.end();
+            tokio::time::sleep(DRAIN).await
+        } => Ok(()),
     }
 }

@@ -124,17 +124,28 @@ fn create_private_dir_all(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the file system said; the old file is then still there.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path
+    replace(path, bytes)?.sync_all()
+}
+
+/// The same without the last step, which is left to the caller: until the folder that is returned is synced, a machine that
+/// goes down may come up with the old file.
+///
+/// # Errors
+/// What the file system said; the old file is then still there.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let parent = path
         .parent()
         .ok_or_else(|| io::Error::other("a file to write has no folder"))?;
+    // Before anything is changed: there may be no handle left for it.
+    let folder = File::open(parent)?;
     // tempfile creates it 0600.
     let mut temporary = tempfile::Builder::new()
         .prefix(".tmp-")
-        .tempfile_in(folder)?;
+        .tempfile_in(parent)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
+    Ok(folder)
 }
 
 #[cfg(test)]

@@ -21,10 +21,10 @@ pub mod history;
 pub mod lines;
 pub mod rhythm;
 
+mod followed;
 mod scanner;
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -33,14 +33,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use figures::Figures;
+pub use followed::Followed;
 use history::History;
 pub use scanner::Scanner;
-
-/// Of a log, this much of the beginning is looked at, where it is said how many steps there will be…
-const HEAD: u64 = 256 * 1024;
-
-/// … and this much of the end.
-const TAIL: u64 = 4 * 1024 * 1024;
 
 /// How far a run is.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
@@ -87,27 +82,12 @@ impl Progress {
 }
 
 /// How far the run is whose log is at `path`: from its beginning and its end, whatever its size. None when it does not say.
+/// Of a log that is looked at again, [`Followed`] reads only what is new.
 ///
 /// # Errors
 /// What the file system said.
 pub fn read_log(path: &Path) -> io::Result<Option<(Progress, History)>> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    let end = metadata.len();
-    let mut scanner = Scanner::default();
-    let tail = end.saturating_sub(TAIL);
-    let mut read = |from: u64, to: u64| -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(from))?;
-        (&file).take(to - from).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    if tail > 0 {
-        scanner.push(&read(0, HEAD.min(tail))?);
-        scanner.skip();
-    }
-    scanner.push(&read(tail, end)?);
-    Ok(scanner
-        .progress(metadata.modified()?)
-        .map(|progress| (progress, scanner.into_history())))
+    let mut log = Followed::new(path);
+    let progress = log.look()?.map(|(progress, _)| progress);
+    Ok(progress.map(|progress| (progress, log.into_history())))
 }

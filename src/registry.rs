@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::launcher::JobIdentity;
 use crate::launcher::job_dir::JobDir;
-use crate::paths::{DataFolder, DataFolderError, write_atomic};
+use crate::paths::{DataFolder, DataFolderError, replace};
 
 /// How long a record is kept after its submission, in days.
 pub const KEEP_DAYS: i64 = 7;
@@ -24,7 +25,14 @@ pub const KEEP_DAYS: i64 = 7;
 pub const KEEP_RECORDS: usize = 200;
 
 const LOCK_DEADLINE: Duration = Duration::from_secs(10);
-const LOCK_LOOK: Duration = Duration::from_millis(5);
+/// How often a caller looks whether the lock is free, at first and in the end. It halves with every second, so that of many
+/// callers those who have waited long come first.
+const LOCK_LOOKS: [Duration; 4] = [
+    Duration::from_millis(8),
+    Duration::from_millis(4),
+    Duration::from_millis(2),
+    Duration::from_millis(1),
+];
 
 /// The registry could not be read or changed; on disk it is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +173,8 @@ pub struct JobRegistry {
     folder: DataFolder,
     /// Callers in this process wait here in turn; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// The ids of the jobs, as the file was last read or written here.
+    known: watch::Sender<Vec<String>>,
 }
 
 impl JobRegistry {
@@ -173,7 +183,23 @@ impl JobRegistry {
         Self {
             folder,
             turn: Arc::default(),
+            known: watch::Sender::default(),
         }
+    }
+
+    /// The ids of the jobs, as this process last saw them: it hears of what another server does when it looks again.
+    pub fn known(&self) -> watch::Receiver<Vec<String>> {
+        self.known.subscribe()
+    }
+
+    fn note(&self, records: &[JobRecord]) {
+        self.known.send_if_modified(|known| {
+            let is_same = known.iter().eq(records.iter().map(|record| &record.job_id));
+            if !is_same {
+                *known = records.iter().map(|record| record.job_id.clone()).collect();
+            }
+            !is_same
+        });
     }
 
     /// All records, in the order of their submission. A damaged file is put aside first, and what is whole in it is kept.
@@ -183,7 +209,10 @@ impl JobRegistry {
     pub async fn records(&self) -> Result<Vec<JobRecord>, RegistryError> {
         let path = self.folder.registry();
         match self.off_thread(move || read(&path)).await? {
-            Content::Whole(records) => Ok(records),
+            Content::Whole(records) => {
+                self.note(&records);
+                Ok(records)
+            }
             // Whoever repairs it does so alone.
             Content::Damaged { .. } => self
                 .change(|records| Ok(((), records)))
@@ -302,8 +331,7 @@ impl JobRegistry {
         let _turn = self.turn.lock().await;
         let lock = self.lock().await?;
         let path = self.folder.registry();
-        self.off_thread(move || {
-            let _held = lock;
+        let changed = self.off_thread(move || {
             let (before, damaged) = match read(&path)? {
                 Content::Whole(records) => (records, false),
                 Content::Damaged { kept } => {
@@ -318,12 +346,17 @@ impl JobRegistry {
                 let array: Vec<Value> = after.iter().map(JobRecord::to_json).collect();
                 serde_json::to_vec_pretty(&array)
                     .map_err(io::Error::from)
-                    .and_then(|bytes| write_atomic(&path, &bytes))
+                    .and_then(|bytes| replace(&path, &bytes))
+                    // The disk may be slow, and whoever comes next waits for it anyway.
+                    .inspect(|_| drop(lock))
+                    .and_then(|folder| folder.sync_all())
                     .map_err(|source| io_error("write", &path, source))?;
             }
             outcome.map(|(value, records)| (records, value))
-        })
-        .await
+        });
+        let changed = changed.await?;
+        self.note(&changed.0);
+        Ok(changed)
     }
 
     /// The lock between processes. It is free when the file is closed, so also when its holder is killed.
@@ -340,14 +373,17 @@ impl JobRegistry {
                     .map_err(|source| io_error("lock", &opened, source))
             })
             .await?;
-        let deadline = Instant::now() + LOCK_DEADLINE;
+        let begun = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= LOCK_DEADLINE => {
                     return Err(RegistryError::Locked(path));
                 }
-                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_LOOK).await,
+                Err(TryLockError::WouldBlock) => {
+                    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap_or(usize::MAX);
+                    tokio::time::sleep(LOCK_LOOKS[seconds.min(LOCK_LOOKS.len() - 1)]).await;
+                }
                 Err(TryLockError::Error(source)) => return Err(io_error("lock", &path, source)),
             }
         }
@@ -503,9 +539,9 @@ mod tests {
         let path = folder.path().join("oumi-jobs.json");
         fs::write(&path, "damaged").unwrap();
         let first = put_aside(&path).unwrap();
-        write_atomic(&path, b"damaged again").unwrap();
+        replace(&path, b"damaged again").unwrap();
         let second = put_aside(&path).unwrap();
-        write_atomic(&path, b"[]").unwrap();
+        replace(&path, b"[]").unwrap();
         assert_eq!(fs::read(&first).unwrap(), b"damaged");
         assert_eq!(fs::read(&second).unwrap(), b"damaged again");
         assert!(first < second, "their names sort by time");

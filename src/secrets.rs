@@ -80,9 +80,9 @@ pub fn is_secret_name(name: &str) -> bool {
 pub struct Fingerprints {
     salt: String,
     known: BTreeSet<Fingerprint>,
-    /// They could not be read: any text may hold a secret.
+    /// Why they could not be read: any text may hold a secret.
     #[serde(skip)]
-    unreadable: bool,
+    unreadable: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -112,27 +112,29 @@ impl Fingerprints {
         Self {
             salt,
             known,
-            unreadable: false,
+            unreadable: None,
         }
     }
 
-    /// Those of a job that could not be read: of its texts nothing is shown.
-    pub fn unreadable() -> Self {
+    /// Those of a job that could not be read, for this reason: of its texts nothing is shown.
+    pub fn unreadable(reason: &std::io::Error) -> Self {
         Self {
-            unreadable: true,
+            unreadable: Some(reason.to_string()),
             ..Self::default()
         }
     }
 
     /// Whether nothing can be shown, since nobody can tell what is secret in it.
     pub fn hides_all(&self) -> bool {
-        self.unreadable
+        self.unreadable.is_some()
     }
 
     /// `text` with these values, the secrets of this process's own environment, and what looks like a token hidden.
     pub fn hide(&self, text: &str) -> String {
-        if self.unreadable {
-            return "(not shown: which values of the job are secret cannot be read)".to_owned();
+        if let Some(reason) = &self.unreadable {
+            return format!(
+                "(not shown: which values of the job are secret cannot be read: {reason})"
+            );
         }
         let mut hidden = self.hide_known(text);
         for value in of_this_process() {

@@ -1,30 +1,50 @@
-//! The MCP side: the tools, over stdio. It knows the protocol and nothing of clouds.
+//! The MCP side: tools, resources and tasks, over stdio. It knows the protocol and nothing of clouds.
 
+mod consent;
+mod progress;
+mod resources;
 pub mod stderr;
 pub mod stdio;
+pub mod subscriptions;
+mod tasks;
 mod tools;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CustomRequest, CustomResult, ErrorCode,
-    Implementation, InitializeRequestParams, InitializeResult, ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
+    CompleteResult, CustomRequest, CustomResult, ErrorCode, GetTaskParams, GetTaskResult,
+    Implementation, InitializeRequestParams, InitializeResult, ListResourceTemplatesResult,
+    ListResourcesResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
+    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter,
+    TASKS_EXTENSION_ID, UnsubscribeRequestParams, UpdateTaskParams,
 };
-use rmcp::service::RequestContext;
+use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 
+use self::consent::{Person, Questions};
 use self::stdio::Room;
+use self::subscriptions::Subscriptions;
 use crate::service::JobService;
 
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
 track of them: they go on when this server or its client ends. \
 Start: run_job with dry_run=true (the default) shows what would run and starts nothing; show it to the user. Once the user \
-agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\". Keep the job_id it answers. \
+agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\" and the plan_id of that dry run. For a \
+cloud the user is then asked once more, where the client can: wait for them. Keep the job_id it answers. \
 Watch: poll_status says how the job is (a training run takes minutes to days, so ask rarely); get_job_logs returns the end of \
 its output, and with the `cursor` of its last answer only what is new. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
 job: stop_cluster or down_cluster ends that. \
+`status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
+nobody saw the end. A failed call has success=false and says in `error` what to do.";
+
+const READ_ONLY_INSTRUCTIONS: &str = "Watches Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud. Whoever set this \
+server up allows it to change nothing: no job can be started or ended here. \
+list_jobs shows the jobs; poll_status says how one is (a training run takes minutes to days, so ask rarely); get_job_logs returns \
+the end of its output, stderr included. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";
 
@@ -33,15 +53,33 @@ nobody saw the end. A failed call has success=false and says in `error` what to 
 pub struct Server {
     service: JobService,
     router: ToolRouter<Self>,
+    questions: Arc<Questions>,
+    subscriptions: Subscriptions,
 }
 
 impl Server {
-    /// A server over `service`.
+    /// A server over `service`, with the tools that its policy allows.
     pub fn new(service: JobService) -> Self {
+        let mut router = Self::tool_router();
+        if service.policy().read_only {
+            for tool in router.list_all() {
+                let annotations = tool.annotations.as_ref();
+                if annotations.and_then(|hints| hints.read_only_hint) != Some(true) {
+                    router.remove_route(&tool.name);
+                }
+            }
+        }
         Self {
             service,
-            router: Self::tool_router(),
+            router,
+            questions: Arc::default(),
+            subscriptions: Subscriptions::default(),
         }
+    }
+
+    /// What its client follows.
+    pub fn subscriptions(&self) -> Subscriptions {
+        self.subscriptions.clone()
     }
 }
 
@@ -52,7 +90,12 @@ impl ServerHandler for Server {
         mut request: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
-        let answer = self.negotiate_initialize(&request)?;
+        let mut answer = self.negotiate_initialize(&request)?;
+        // No version with `initialize` defines them.
+        if let Some(mut extensions) = answer.capabilities.extensions.take() {
+            extensions.remove(TASKS_EXTENSION_ID);
+            answer.capabilities.extensions = Some(extensions).filter(|left| !left.is_empty());
+        }
         // What was agreed holds from now on, which need not be what was asked for.
         request.protocol_version = answer.protocol_version.clone();
         context.peer.set_peer_info(request);
@@ -62,7 +105,7 @@ impl ServerHandler for Server {
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
-        context: RequestContext<RoleServer>,
+        mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         if !self.router.has_route(&request.name) {
             return Err(ErrorData::invalid_params(
@@ -70,32 +113,148 @@ impl ServerHandler for Server {
                 None,
             ));
         }
-        let (server, given_up) = (self.clone(), context.ct.clone());
-        // In a task of its own: a panic in a tool is then an error of that call alone, and a call that the client gives up
-        // is not waited for, while a launch it has begun goes on.
-        let call = tokio::spawn(async move {
-            // The router drops it before the tool runs.
-            let _room = context.extensions.get::<Room>().cloned();
-            let call = ToolCallContext::new(&server, request, context);
-            server.router.call(call).await
-        });
-        tokio::select! {
-            called = call => called.unwrap_or_else(|error| {
-                tracing::error!(%error, "a tool call broke");
-                Err(ErrorData::internal_error("the call broke inside the server; try again, and report it if it stays", None))
-            }),
-            () = given_up.cancelled() => Err(ErrorData::internal_error("the call was given up by the client", None)),
-        }
+        let person = Person::of(&request, &context, Arc::clone(&self.questions));
+        context.extensions.insert(Arc::new(person));
+        let as_task = request.name == "run_job" && tasks::are_taken(&context);
+        let server = self.clone();
+        apart(context, |context| async move {
+            let call = |context| {
+                let call = ToolCallContext::new(&server, request, context);
+                server.router.call(call)
+            };
+            let answer = progress::told(context, call).await?;
+            Ok(if as_task {
+                tasks::of_run(&server.service, answer).await
+            } else {
+                answer
+            })
+        })
+        .await
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let service = self.service.clone();
+        apart(context, |_| async move { resources::list(&service).await }).await
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        Ok(resources::templates())
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let service = self.service.clone();
+        apart(context, |_| async move {
+            let read = resources::read(&service, &request.uri).await;
+            read.map(ReadResourceResponse::from)
+        })
+        .await
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let (service, subscriptions) = (self.service.clone(), self.subscriptions());
+        apart(context, |context| async move {
+            let subscribed = subscriptions.subscribe(service, request.uri, context.peer);
+            subscribed.await
+        })
+        .await
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.subscriptions.unsubscribe(&request.uri);
+        Ok(())
+    }
+
+    fn accepted_subscription_filter(
+        &self,
+        requested: &SubscriptionFilter,
+    ) -> Option<SubscriptionFilter> {
+        Some(subscriptions::granted(requested))
+    }
+
+    async fn listen(&self, stream: SubscriptionContext) -> Result<(), ErrorData> {
+        self.subscriptions
+            .listen(self.service.clone(), stream)
+            .await
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        self.subscriptions
+            .session_began(self.service.clone(), context.peer);
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let service = self.service.clone();
+        apart(context, |_| async move {
+            resources::complete(&service, &request).await
+        })
+        .await
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        let service = self.service.clone();
+        apart(context, |_| async move {
+            tasks::get(&service, &request.task_id).await
+        })
+        .await
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::update(&self.service, &request.task_id).await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let service = self.service.clone();
+        apart(context, |_| async move {
+            tasks::cancel(&service, &request.task_id).await
+        })
+        .await
     }
 
     /// What no typed request could be made of: a method that is not here, or params that do not fit one that is.
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let method = request.method.as_str();
-        if is_served(method, &self.get_info().capabilities) {
+        let is_stateless = tasks::are_defined(&context);
+        if is_served(method, is_stateless, &self.get_info().capabilities) {
             Err(ErrorData::invalid_params(unfit_params(&request), None))
         } else {
             let error = format!("Method not found: {}", shown(method));
@@ -106,28 +265,73 @@ impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .with_title("Oumi jobs");
-        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+        let mut capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_completions()
+            .enable_resources()
+            .enable_resources_subscribe()
+            .enable_resources_list_changed()
+            .enable_tasks()
+            .build();
+        let read_only = self.service.policy().read_only;
+        if read_only {
+            // Nothing is started that could be one, and to cancel one is a change.
+            capabilities.extensions = None;
+        }
+        ServerConfig::new(capabilities)
             .with_server_info(implementation)
-            .with_instructions(INSTRUCTIONS)
+            .with_instructions(if read_only {
+                READ_ONLY_INSTRUCTIONS
+            } else {
+                INSTRUCTIONS
+            })
     }
 }
 
-/// Whether a server of these capabilities has the method.
-fn is_served(method: &str, capabilities: &ServerCapabilities) -> bool {
+/// Whether a server of these capabilities has the method, in the versions that are stateless or in those before.
+fn is_served(method: &str, is_stateless: bool, capabilities: &ServerCapabilities) -> bool {
     match method {
-        "initialize" | "ping" | "server/discover" => true,
+        "initialize" | "server/discover" => true,
+        "ping" => !is_stateless,
         "completion/complete" => capabilities.completions.is_some(),
-        "subscriptions/listen" => capabilities.resources.is_some(),
+        "subscriptions/listen" => is_stateless && capabilities.resources.is_some(),
         _ => match method.split_once('/') {
             Some(("tools", "call" | "list")) => capabilities.tools.is_some(),
             Some(("prompts", "get" | "list")) => capabilities.prompts.is_some(),
-            Some((
-                "resources",
-                "list" | "read" | "templates/list" | "subscribe" | "unsubscribe",
-            )) => capabilities.resources.is_some(),
-            Some(("tasks", "get" | "update" | "cancel")) => capabilities.supports_tasks(),
+            Some(("resources", "list" | "read" | "templates/list")) => {
+                capabilities.resources.is_some()
+            }
+            Some(("resources", "subscribe" | "unsubscribe")) => {
+                !is_stateless && capabilities.resources.is_some()
+            }
+            Some(("tasks", "get" | "update" | "cancel")) => {
+                is_stateless && capabilities.supports_tasks()
+            }
             _ => false,
         },
+    }
+}
+
+/// Has a request answered in a task of its own: a panic in it is then an error of that request alone, and one that the client
+/// gives up is not waited for, while what it has begun goes on.
+async fn apart<T: Send + 'static, F: Future<Output = Result<T, ErrorData>> + Send + 'static>(
+    context: RequestContext<RoleServer>,
+    answer: impl FnOnce(RequestContext<RoleServer>) -> F,
+) -> Result<T, ErrorData> {
+    let given_up = context.ct.clone();
+    // The router drops it before the tool runs.
+    let room = context.extensions.get::<Room>().cloned();
+    let answering = answer(context);
+    let call = tokio::spawn(async move {
+        let _room = room;
+        answering.await
+    });
+    tokio::select! {
+        called = call => called.unwrap_or_else(|error| {
+            tracing::error!(%error, "a call broke");
+            Err(ErrorData::internal_error("the call broke inside the server; try again, and report it if it stays", None))
+        }),
+        () = given_up.cancelled() => Err(ErrorData::internal_error("the call was given up by the client", None)),
     }
 }
 

@@ -1,12 +1,21 @@
 //! Jobs: run, poll, logs, cancel, list. The only place that joins the registry, the launches under way and the launchers.
 
+mod advice;
 pub mod answers;
+mod aside;
 mod change;
+pub mod consent;
 mod find;
+mod insight;
 mod launch;
 mod list;
 mod logs;
+mod poll;
+mod preview;
+mod question;
 pub mod requests;
+pub mod watch;
+pub mod watch_lists;
 
 use std::collections::HashMap;
 use std::io;
@@ -14,43 +23,75 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
+use crate::launcher::Launcher;
 use crate::launcher::job_dir::JobDir;
-use crate::launcher::{JobState, JobStatus, Launcher, LauncherError};
 use crate::paths::DataFolder;
+use crate::policy::Policy;
 use crate::registry::JobRegistry;
 use crate::secrets::Fingerprints;
-use answers::{JobAnswer, PollAnswer};
-use find::NotFound;
-use requests::JobQuery;
+use consent::{Consent, Nobody};
+use insight::Insights;
+use preview::Previews;
+use watch::Watchers;
+use watch_lists::ListWatcher;
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
+
+/// Who hears what a call that takes long is at. It must not wait for anything.
+pub type Tell<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 /// The jobs of one data folder. Clones are the same service.
 #[derive(Clone)]
 pub struct JobService {
     inner: Arc<Inner>,
+    consent: Arc<dyn Consent>,
 }
 
 struct Inner {
     folder: DataFolder,
     registry: JobRegistry,
     in_flight: InFlight,
+    watchers: Watchers,
+    insights: Insights,
     launchers: Vec<Arc<dyn Launcher>>,
+    policy: Policy,
+    previews: Previews,
+    list_watcher: ListWatcher,
 }
 
 impl JobService {
-    /// A service over the jobs in `folder`, run by `launchers`.
+    /// A service over the jobs in `folder`, run by `launchers`, that allows all.
     pub fn new(folder: DataFolder, launchers: Vec<Arc<dyn Launcher>>) -> Self {
+        Self::with_policy(folder, launchers, Policy::default())
+    }
+
+    /// The same, which allows only what `policy` does.
+    pub fn with_policy(
+        folder: DataFolder,
+        launchers: Vec<Arc<dyn Launcher>>,
+        policy: Policy,
+    ) -> Self {
         let registry = JobRegistry::new(folder.clone());
         Self {
             inner: Arc::new(Inner {
                 folder,
                 registry,
                 in_flight: InFlight::default(),
+                watchers: Watchers::default(),
+                insights: Insights::default(),
                 launchers,
+                policy,
+                previews: Previews::new(),
+                list_watcher: ListWatcher::default(),
             }),
+            consent: Arc::new(Nobody),
         }
+    }
+
+    /// What is allowed.
+    pub fn policy(&self) -> &Policy {
+        &self.inner.policy
     }
 
     /// The launches under way.
@@ -75,86 +116,12 @@ impl JobService {
         }
     }
 
-    /// How a job is.
-    pub async fn poll(&self, query: JobQuery) -> PollAnswer {
-        let found = match self.find(&query).await {
-            Ok(found) => self.settled(found).await,
-            Err(NotFound::Unknown(error)) => {
-                return PollAnswer {
-                    job_id: query.job_id,
-                    status: "not_found".to_owned(),
-                    ..PollAnswer::failure(error)
-                };
-            }
-            Err(NotFound::Failed(error)) => {
-                return PollAnswer {
-                    job_id: query.job_id,
-                    ..PollAnswer::failure(error)
-                };
-            }
-        };
-        let record = found.record.clone().unwrap_or_default();
-        let known = PollAnswer {
-            job_id: found.identity.job_id.clone(),
-            oumi_job_id: found.identity.oumi_job_id.clone(),
-            command: record.command,
-            config_path: record.config_path,
-            cloud: found.identity.cloud.clone(),
-            cluster: found.identity.cluster.clone(),
-            model_name: record.model_name,
-            ..PollAnswer::default()
-        };
-        let asked = match self.launcher(&found.identity.cloud) {
-            Ok(launcher) => launcher.status(&found.identity).await,
-            Err(error) => Err(LauncherError::Failed(error)),
-        };
-        let secrets = self.secrets(&found.identity.job_id).await;
-        match asked {
-            Ok(mut status) => {
-                if !status.is_done && self.is_cancel_kept(&found.identity.job_id).await {
-                    status.warnings.push(
-                        "a cancel was asked for and is not carried out yet: that is done when the launch has ended, and \
-                         tried again at each look while it fails"
-                            .to_owned(),
-                    );
-                }
-                let mut metadata = status.metadata.clone();
-                for (key, value) in [
-                    ("submit_time", record.submit_time),
-                    ("output_dir", record.output_dir),
-                ] {
-                    if !value.is_empty() {
-                        metadata.insert(key.to_owned(), value.into());
-                    }
-                }
-                PollAnswer {
-                    success: true,
-                    message: secrets.hide(&next_step(&status)),
-                    status: status.status,
-                    state: status.state,
-                    is_done: status.is_done,
-                    log_file: status.log_file,
-                    warnings: status
-                        .warnings
-                        .iter()
-                        .map(|warning| secrets.hide(warning))
-                        .collect(),
-                    metadata,
-                    ..known
-                }
-            }
-            Err(error) => {
-                let status = if matches!(error, LauncherError::NotFound(_)) {
-                    "not_found"
-                } else {
-                    "unknown"
-                };
-                PollAnswer {
-                    status: status.to_owned(),
-                    error: Some(secrets.hide(&error.to_string())),
-                    ..known
-                }
-            }
+    /// What serves a cloud that a call may use.
+    fn allowed(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
+        let launcher = self.launcher(cloud)?;
+        match self.inner.policy.forbids(cloud) {
+            Some(reason) => Err(reason),
+            None => Ok(launcher),
         }
     }
 
@@ -190,7 +157,7 @@ impl JobService {
             .flatten()
             .unwrap_or_else(|error| {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
-                Fingerprints::unreadable()
+                Fingerprints::unreadable(&error)
             })
     }
 
@@ -219,22 +186,4 @@ impl JobService {
 async fn outcome_within(mut watch: LaunchWatch, wait: Duration) -> Option<LaunchOutcome> {
     let ended = tokio::time::timeout(wait, watch.wait_for(Option::is_some)).await;
     ended.ok()?.ok()?.clone()
-}
-
-/// What is known beside a status, and what to do next.
-fn next_step(status: &JobStatus) -> String {
-    let next = match status.state {
-        JobState::Pending | JobState::Running => {
-            "Call poll_status again later; get_job_logs shows what it says."
-        }
-        JobState::Succeeded => "get_job_logs shows what it said.",
-        JobState::Failed => "Call get_job_logs to see why.",
-        JobState::Cancelled => "Nothing of it runs any more.",
-        JobState::Unknown if status.is_done => "Call get_job_logs to see how far it came.",
-        JobState::Unknown => "Call poll_status again later.",
-    };
-    match &status.message {
-        Some(message) => format!("{}. {next}", message.trim_end_matches('.')),
-        None => next.to_owned(),
-    }
 }

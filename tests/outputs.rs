@@ -15,8 +15,8 @@ use oumi_mcp_server::launcher::output::oumi::{
     oumi_log_lines, oumi_statuses,
 };
 use oumi_mcp_server::launcher::output::sky::{
-    QueueFailure, SkyCancel, SkyLogsExit, SkyTeardown, clusters, queue, sky_cancel, sky_log_lines,
-    sky_teardown,
+    QueueFailure, SkyCancel, SkyLogsExit, SkyTeardown, clusters, exit_code, queue, sky_cancel,
+    sky_log_lines, sky_teardown,
 };
 use oumi_mcp_server::launcher::output::{
     MAX_SENTENCE, OutputError, failure_reason, is_valid_cluster_name, is_valid_slurm_cluster_name,
@@ -282,6 +282,21 @@ fn the_lines_of_a_job_lose_the_heading_and_the_prefix_they_share() {
         sky_log_lines("\u{1b}[36m(x, pid=1)\u{1b}[0m \u{1b}[1mbold\n"),
         "\u{1b}[1mbold\n"
     );
+}
+
+#[test]
+fn the_end_of_a_failed_job_s_log_tells_the_exit_code_of_the_first_node_that_failed() {
+    let log = sky_log_lines(&capture("sky/logs-nofollow-failed").out);
+    assert_eq!(exit_code(&log), Some(3));
+    let several = "ERROR: Job 2 failed with return code list: [0, 137, 1]";
+    assert_eq!(exit_code(several), Some(137));
+    for other in [
+        "",
+        "failed with return code list: [",
+        "failed with return code list: [x, 0]",
+    ] {
+        assert_eq!(exit_code(other), None, "{other}");
+    }
 }
 
 #[test]

@@ -719,3 +719,34 @@ fn beyond_the_cap_the_oldest_are_let_go_first() {
     gone.sort_unstable();
     assert_eq!(gone, ["200", "201", "202", "203", "204"]);
 }
+
+#[tokio::test]
+async fn whoever_listens_hears_of_other_jobs_as_soon_as_this_process_sees_them() {
+    let home = home();
+    let other = JobRegistry::new(home.folder.clone());
+    let mut known = home.registry.known();
+    insert(&home.registry, "ours").await;
+    assert!(known.has_changed().unwrap());
+    assert_eq!(*known.borrow_and_update(), ["ours"]);
+    // Who a job is in full is no other job.
+    let update = IdentityUpdate {
+        cluster_name: "c".to_owned(),
+        oumi_job_id: "1".to_owned(),
+    };
+    home.registry.update("ours", update).await.unwrap();
+    home.ids().await;
+    assert!(!known.has_changed().unwrap());
+
+    insert(&other, "theirs").await;
+    assert!(!known.has_changed().unwrap(), "nobody has looked");
+    home.ids().await;
+    assert!(known.has_changed().unwrap());
+    assert_eq!(*known.borrow_and_update(), ["ours", "theirs"]);
+    let gone = other.get("ours").await.unwrap();
+    home.registry
+        .remove(gone.into_iter().collect())
+        .await
+        .unwrap();
+    assert!(known.has_changed().unwrap());
+    assert_eq!(*known.borrow_and_update(), ["theirs"]);
+}

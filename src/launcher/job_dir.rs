@@ -1,7 +1,7 @@
 //! The folder of one supervised process: its log, its lock, its exit record and what was asked of it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -101,11 +101,26 @@ fn signal_name(signal: i32) -> String {
 }
 
 /// What the supervisor is asked: to end the whole tree of processes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EndRequest {
     /// SIGKILL instead of SIGTERM.
     pub force: bool,
 }
+
+/// One empty file, which is renamed when an end is asked for: that takes no room, so that a job can be ended on a full disk.
+const END_NOT_REQUESTED: &str = "end-not-requested";
+const END_REQUESTED: &str = "end-requested";
+const END_FORCED: &str = "end-forced";
+
+/// The right to see to the end of a job, held. While it is, the job is not called lost.
+#[derive(Debug)]
+pub struct EndTurn(#[allow(dead_code, reason = "it is the lock")] File);
+
+/// Room for the exit record, taken before the job begins: one that fills the disk is seen to end all the same.
+const EXIT_SPARE: &str = "exit.spare";
+const EXIT_SPARE_BYTES: usize = 4096;
+
+const SECRETS: &str = "secrets.json";
 
 /// The lock of a job, held. Whoever inherits it holds it too, and it is free when the last of them is gone.
 #[derive(Debug)]
@@ -131,6 +146,8 @@ impl JobDir {
                 .read(true)
                 .open(dir.lock_path())?;
             file.try_lock().map_err(io::Error::from)?;
+            dir.write_new(END_NOT_REQUESTED, b"")?;
+            dir.write_new(EXIT_SPARE, &[0; EXIT_SPARE_BYTES])?;
             Ok(JobLock(file))
         };
         match locked() {
@@ -165,12 +182,18 @@ impl JobDir {
         self.path.join("exit.json")
     }
 
-    fn secrets_path(&self) -> PathBuf {
-        self.path.join("secrets.json")
+    fn in_it(&self, name: &str) -> PathBuf {
+        self.path.join(name)
     }
 
-    fn end_path(&self) -> PathBuf {
-        self.path.join("end-requested")
+    /// Writes a file of a folder that nobody knows yet, 0600.
+    fn write_new(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut options = private();
+        let mut file = options
+            .create_new(true)
+            .write(true)
+            .open(self.in_it(name))?;
+        file.write_all(bytes)
     }
 
     fn cancel_path(&self) -> PathBuf {
@@ -210,28 +233,64 @@ impl JobDir {
         read_json(&self.exit_path())
     }
 
-    /// Writes how the process ended.
+    /// Writes how the process ended; on a full disk into the room that was kept for it.
     ///
     /// # Errors
     /// What the file system said; nothing is then written.
     pub fn write_exit_record(&self, record: &ExitRecord) -> io::Result<()> {
-        write_atomic(&self.exit_path(), &serde_json::to_vec(record)?)
+        let bytes = serde_json::to_vec(record)?;
+        match write_atomic(&self.exit_path(), &bytes) {
+            Ok(()) => remove_if_there(&self.in_it(EXIT_SPARE)),
+            Err(error) => self.write_exit_into_spare(&bytes).map_err(|_| error),
+        }
+    }
+
+    fn write_exit_into_spare(&self, bytes: &[u8]) -> io::Result<()> {
+        // Renamed first: there is one spare, and it is one writer's.
+        let ours = self.in_it("exit.new");
+        fs::rename(self.in_it(EXIT_SPARE), &ours)?;
+        let mut file = OpenOptions::new().write(true).open(&ours)?;
+        file.write_all(bytes)?;
+        file.set_len(u64::try_from(bytes.len()).map_err(io::Error::other)?)?;
+        file.sync_all()?;
+        fs::rename(ours, self.exit_path())
     }
 
     /// What the supervisor was asked, if it was.
-    ///
-    /// # Errors
-    /// When the request is there and cannot be read.
-    pub fn end_request(&self) -> io::Result<Option<EndRequest>> {
-        read_json(&self.end_path())
+    pub fn end_request(&self) -> Option<EndRequest> {
+        // In this order: while one is looked for, a request turns into a forced one only.
+        [(END_REQUESTED, false), (END_FORCED, true)]
+            .into_iter()
+            .find(|(name, _)| self.in_it(name).exists())
+            .map(|(_, force)| EndRequest { force })
     }
 
-    /// Asks the supervisor to end the processes.
+    /// Whether an end was asked for and has not come.
+    pub fn is_end_open(&self) -> bool {
+        self.end_request().is_some() && !self.exit_path().exists()
+    }
+
+    /// Asks the supervisor to end the processes. A request that is forced stays so.
     ///
     /// # Errors
     /// What the file system said.
     pub fn request_end(&self, request: EndRequest) -> io::Result<()> {
-        write_atomic(&self.end_path(), &serde_json::to_vec(&request)?)
+        let (name, earlier): (_, &[&str]) = if request.force {
+            (END_FORCED, &[END_NOT_REQUESTED, END_REQUESTED])
+        } else {
+            (END_REQUESTED, &[END_NOT_REQUESTED])
+        };
+        for from in earlier {
+            match fs::rename(self.in_it(from), self.in_it(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => return renamed,
+            }
+        }
+        match self.end_request() {
+            Some(asked) if asked.force || !request.force => Ok(()),
+            // Somebody has removed it.
+            _ => self.write_new(name, b""),
+        }
     }
 
     /// Takes that back.
@@ -239,7 +298,51 @@ impl JobDir {
     /// # Errors
     /// What the file system said, unless there was none.
     pub fn clear_end_request(&self) -> io::Result<()> {
-        remove_if_there(&self.end_path())
+        for name in [END_REQUESTED, END_FORCED] {
+            match fs::rename(self.in_it(name), self.in_it(END_NOT_REQUESTED)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the turn to see to an end that was asked for. Nothing while another has it, here or in another process.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn take_end_turn(&self) -> io::Result<Option<EndTurn>> {
+        let Some(file) = self.open_end_request()? else {
+            return Ok(None);
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(EndTurn(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// Whether somebody sees to the end of it.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn is_being_ended(&self) -> io::Result<bool> {
+        match self.open_end_request()?.map(|file| file.try_lock_shared()) {
+            None | Some(Ok(())) => Ok(false),
+            Some(Err(TryLockError::WouldBlock)) => Ok(true),
+            Some(Err(TryLockError::Error(error))) => Err(error),
+        }
+    }
+
+    /// The file of the request; the same one by whichever name.
+    fn open_end_request(&self) -> io::Result<Option<File>> {
+        for name in [END_REQUESTED, END_FORCED] {
+            match File::open(self.in_it(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps beside a launch that its job is to be cancelled once it is known, so that this survives the server.
@@ -268,15 +371,16 @@ impl JobDir {
     /// # Errors
     /// When they are there and cannot be read.
     pub fn secrets(&self) -> io::Result<Fingerprints> {
-        Ok(read_json(&self.secrets_path())?.unwrap_or_default())
+        Ok(read_json(&self.in_it(SECRETS))?.unwrap_or_default())
     }
 
-    /// Keeps the fingerprints.
+    /// Keeps the fingerprints in a folder that was just made. It is not waited until they are on the disk, since others wait
+    /// for the registry meanwhile: should the machine go down before, the file is empty, and nothing of the log is shown.
     ///
     /// # Errors
     /// What the file system said.
     pub fn keep_secrets(&self, secrets: &Fingerprints) -> io::Result<()> {
-        write_atomic(&self.secrets_path(), &serde_json::to_vec(secrets)?)
+        self.write_new(SECRETS, &serde_json::to_vec(secrets)?)
     }
 
     /// The pid that the supervisor wrote down. Whether it still is the supervisor is for the caller to find out.
@@ -371,6 +475,61 @@ mod tests {
             ..ExitRecord::now("run")
         };
         dir.write_exit_record(&record).unwrap();
+        assert_eq!(dir.exit_record().unwrap(), Some(record));
+    }
+
+    #[test]
+    fn an_end_that_was_forced_stays_so_and_one_that_was_taken_back_can_be_asked_for_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let (dir, _lock) = JobDir::create(parent.path().join("job")).unwrap();
+        let (asked, forced) = (EndRequest { force: false }, EndRequest { force: true });
+        assert_eq!(dir.end_request(), None);
+        for _ in 0..2 {
+            for (request, then) in [
+                (asked, asked),
+                (asked, asked),
+                (forced, forced),
+                (asked, forced),
+                (forced, forced),
+            ] {
+                dir.request_end(request).unwrap();
+                assert_eq!(dir.end_request(), Some(then));
+            }
+            dir.clear_end_request().unwrap();
+            assert_eq!(dir.end_request(), None);
+        }
+        // Also where somebody has tidied up.
+        fs::remove_file(dir.in_it(END_NOT_REQUESTED)).unwrap();
+        dir.request_end(forced).unwrap();
+        assert_eq!(dir.end_request(), Some(forced));
+    }
+
+    #[test]
+    fn one_at_a_time_sees_to_an_end_whatever_it_is_turned_into() {
+        let parent = tempfile::tempdir().unwrap();
+        let (dir, _lock) = JobDir::create(parent.path().join("job")).unwrap();
+        assert!(dir.take_end_turn().unwrap().is_none(), "nobody asked");
+        dir.request_end(EndRequest { force: false }).unwrap();
+        assert!(!dir.is_being_ended().unwrap());
+        let turn = dir.take_end_turn().unwrap();
+        assert!(turn.is_some() && dir.take_end_turn().unwrap().is_none());
+        dir.request_end(EndRequest { force: true }).unwrap();
+        assert!(dir.take_end_turn().unwrap().is_none());
+        assert!(dir.is_being_ended().unwrap());
+        drop(turn);
+        assert!(!dir.is_being_ended().unwrap());
+        assert!(dir.take_end_turn().unwrap().is_some());
+    }
+
+    #[test]
+    fn an_exit_record_goes_into_the_room_that_was_kept_for_it_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let (dir, _lock) = JobDir::create(parent.path().join("job")).unwrap();
+        let record = ExitRecord::not_started("run", "no room");
+        dir.write_exit_into_spare(&serde_json::to_vec(&record).unwrap())
+            .unwrap();
+        assert_eq!(dir.exit_record().unwrap(), Some(record.clone()));
+        dir.write_exit_into_spare(b"again").unwrap_err();
         assert_eq!(dir.exit_record().unwrap(), Some(record));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::job_dir::{EndRequest, ExitRecord, JobDir, JobLock};
+use super::job_dir::{EndRequest, EndTurn, ExitRecord, JobDir, JobLock};
 use super::processes::{Ending, Processes};
 use super::{
     Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
@@ -22,6 +22,8 @@ pub const LOCAL: &str = "local";
 /// How long a cancel waits for the processes to end before it says what is left.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
 const CANCEL_LOOK: Duration = Duration::from_millis(50);
+/// How often the processes of a job without a supervisor are looked at until the last has ended.
+const SEE_THROUGH_LOOK: Duration = Duration::from_millis(500);
 
 /// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
@@ -139,6 +141,12 @@ impl Launcher for LocalLauncher {
 
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome> {
         Box::pin(async move { cancel(self.dir(identity)?, force).await })
+    }
+
+    fn resume_end(&self, identity: &JobIdentity) {
+        if let Ok(dir) = self.dir(identity) {
+            tokio::spawn(resume_end(dir));
+        }
     }
 
     fn change_cluster<'a>(
@@ -373,10 +381,6 @@ fn look(dir: &JobDir, processes: &mut Option<Processes>) -> Result<JobStatus, La
         if dir.is_locked()? {
             return Ok(running(dir));
         }
-        // It may have ended between the two looks.
-        if let Some(record) = dir.exit_record()? {
-            return Ok(ended(&record));
-        }
         if dir.exists() {
             let processes = match processes {
                 Some(processes) => processes,
@@ -385,8 +389,15 @@ fn look(dir: &JobDir, processes: &mut Option<Processes>) -> Result<JobStatus, La
             if !processes.of_job(dir.path()).is_empty() {
                 return Ok(running(dir));
             }
+            // Whoever sees to its end is about to write it down.
+            if dir.is_being_ended()? {
+                return Ok(running(dir));
+            }
         }
-        Ok(lost())
+        // It may have ended between the looks.
+        Ok(dir
+            .exit_record()?
+            .map_or_else(lost, |record| ended(&record)))
     };
     let mut status = found().map_err(|error| {
         LauncherError::failed(format!("cannot read {}: {error}", dir.path().display()))
@@ -397,7 +408,7 @@ fn look(dir: &JobDir, processes: &mut Option<Processes>) -> Result<JobStatus, La
 
 fn running(dir: &JobDir) -> JobStatus {
     let mut status = JobStatus::new("running", JobState::Running, false);
-    if let Ok(Some(_)) = dir.end_request() {
+    if dir.end_request().is_some() {
         status.message = Some(
             "it was asked to stop and has not yet; cancel_job with force=true ends it".to_owned(),
         );
@@ -436,20 +447,16 @@ fn ended(record: &ExitRecord) -> JobStatus {
 /// Ends the job in `dir`. The supervisor does it; where that is dead, this does.
 async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, LauncherError> {
     let deadline = Instant::now() + CANCEL_WAIT;
-    let mut ending = Ending::default();
-    let mut asked = false;
+    let mut end = End::new(dir);
     loop {
-        let (looked_at, was_asked) = (dir.clone(), asked);
-        let (step, used) = off_thread(move || {
-            let step = cancel_step(&looked_at, force, was_asked, &mut ending)?;
-            Ok((step, ending))
-        })
-        .await?;
-        ending = used;
-        asked = true;
+        let step;
+        (end, step) = end.step(force).await?;
         match step {
             CancelStep::Over(outcome) => return Ok(outcome),
             CancelStep::Left(left) if Instant::now() >= deadline => {
+                if end.is_ours() {
+                    tokio::spawn(see_through(end));
+                }
                 return Ok(still_stopping(left, force));
             }
             CancelStep::Left(_) => tokio::time::sleep(CANCEL_LOOK).await,
@@ -457,60 +464,135 @@ async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, LauncherError
     }
 }
 
+/// Takes up an end that was asked for, where nobody sees to it.
+async fn resume_end(dir: JobDir) {
+    let mut end = End::new(dir.clone());
+    end.asked = true;
+    match off_thread(move || dir.take_end_turn().map_err(LauncherError::failed)).await {
+        Ok(Some(turn)) => end.turn = Some(turn),
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(%error, "cannot take up the end of a job; trying again at the next look");
+            return;
+        }
+    }
+    see_through(end).await;
+}
+
+/// Sees to the end of a job until nothing is left of it, in place of its supervisor.
+async fn see_through(mut end: End) {
+    loop {
+        let step;
+        (end, step) = match end.step(false).await {
+            Ok(stepped) => stepped,
+            Err(error) => {
+                tracing::warn!(%error, "the end of a job failed; trying again at the next look");
+                return;
+            }
+        };
+        if matches!(step, CancelStep::Over(_)) || !end.is_ours() {
+            return;
+        }
+        tokio::time::sleep(SEE_THROUGH_LOOK).await;
+    }
+}
+
+/// The end of a job, as one of those sees it who want it.
+struct End {
+    dir: JobDir,
+    ending: Ending,
+    /// It was asked for.
+    asked: bool,
+    /// Something of the job was seen alive.
+    was_alive: bool,
+    is_supervised: bool,
+    turn: Option<EndTurn>,
+}
+
 enum CancelStep {
     Over(CancelOutcome),
     Left(usize),
 }
 
-fn cancel_step(
-    dir: &JobDir,
-    force: bool,
-    asked: bool,
-    ending: &mut Ending,
-) -> Result<CancelStep, LauncherError> {
-    let failed = |error: io::Error| {
-        LauncherError::failed(format!("cannot cancel {}: {error}", dir.path().display()))
-    };
-    if let Some(record) = dir.exit_record().map_err(failed)? {
-        return after_the_end(dir, &record, force, asked, ending);
+impl End {
+    fn new(dir: JobDir) -> Self {
+        Self {
+            dir,
+            ending: Ending::default(),
+            asked: false,
+            was_alive: false,
+            is_supervised: false,
+            turn: None,
+        }
     }
-    if !dir.exists() {
-        return Ok(CancelStep::Over(already_done(&lost())));
+
+    /// Whether it would come to a halt without us.
+    fn is_ours(&self) -> bool {
+        self.turn.is_some() && !self.is_supervised
     }
-    let request = EndRequest { force };
-    // A plain cancel at the same time may have written over a forced one.
-    if !asked || (force && dir.end_request().map_err(failed)? != Some(request)) {
-        dir.request_end(request).map_err(failed)?;
+
+    async fn step(mut self, force: bool) -> Result<(Self, CancelStep), LauncherError> {
+        off_thread(move || match self.step_now(force) {
+            Ok(step) => Ok((self, step)),
+            Err(error) => Err(LauncherError::failed(format!(
+                "cannot cancel {}: {error}",
+                self.dir.path().display()
+            ))),
+        })
+        .await
     }
-    if supervisor::nudge(dir).map_err(failed)? {
-        let processes = Processes::look(false).map_err(failed)?;
-        return Ok(CancelStep::Left(
-            dir.supervisor_pid()
-                .map_err(failed)?
-                .map_or(0, |pid| processes.descendants(pid).len()),
-        ));
+
+    fn step_now(&mut self, force: bool) -> io::Result<CancelStep> {
+        let dir = &self.dir;
+        let asked_before = std::mem::replace(&mut self.asked, true);
+        if let Some(record) = dir.exit_record()? {
+            return after_the_end(dir, &record, force, asked_before, &mut self.ending);
+        }
+        if !dir.exists() {
+            return Ok(CancelStep::Over(already_done(&lost())));
+        }
+        if !asked_before {
+            dir.request_end(EndRequest { force })?;
+        }
+        if self.turn.is_none() {
+            self.turn = dir.take_end_turn()?;
+        }
+        self.is_supervised = supervisor::nudge(dir)?;
+        if self.is_supervised {
+            self.was_alive = true;
+            let processes = Processes::look(false)?;
+            let supervisor = dir.supervisor_pid()?;
+            let left = supervisor.map_or(0, |pid| processes.descendants(pid).len());
+            return Ok(CancelStep::Left(left));
+        }
+        // The supervisor is dead, or never was: what is left is found by its mark, and how it ended is for us to write,
+        // unless another has the turn.
+        let members = Processes::look(true)?.of_job(dir.path());
+        self.was_alive |= !members.is_empty();
+        if self.turn.is_none() {
+            return Ok(CancelStep::Left(members.len().max(1)));
+        }
+        if !members.is_empty() {
+            let force = dir.end_request().is_some_and(|request| request.force);
+            self.ending.signal(&members, force);
+            return Ok(CancelStep::Left(members.len()));
+        }
+        // The supervisor may have ended just now, and written how.
+        if let Some(record) = dir.exit_record()? {
+            return after_the_end(dir, &record, force, asked_before, &mut self.ending);
+        }
+        if dir.is_locked()? {
+            self.was_alive = true;
+            return Ok(CancelStep::Left(1));
+        }
+        let never_ran = !dir.log_path().exists();
+        if never_ran || self.was_alive {
+            dir.write_exit_record(&ExitRecord::cancelled("run"))?;
+            return Ok(CancelStep::Over(CancelOutcome::Cancelled { message: None }));
+        }
+        dir.clear_end_request()?;
+        Ok(CancelStep::Over(already_done(&lost())))
     }
-    // The supervisor is dead, or never was: what is left is found by its mark, and how it ended is for us to write.
-    let members = Processes::look(true).map_err(failed)?.of_job(dir.path());
-    if !members.is_empty() {
-        ending.signal(&members, force);
-        return Ok(CancelStep::Left(members.len()));
-    }
-    // The supervisor may have ended just now, and written how.
-    if let Some(record) = dir.exit_record().map_err(failed)? {
-        return after_the_end(dir, &record, force, asked, ending);
-    }
-    if dir.is_locked().map_err(failed)? {
-        return Ok(CancelStep::Left(1));
-    }
-    let never_ran = !dir.log_path().exists();
-    if never_ran || asked {
-        dir.write_exit_record(&ExitRecord::cancelled("run"))
-            .map_err(failed)?;
-        return Ok(CancelStep::Over(CancelOutcome::Cancelled { message: None }));
-    }
-    dir.clear_end_request().map_err(failed)?;
-    Ok(CancelStep::Over(already_done(&lost())))
 }
 
 /// A job that has ended is not cancelled; but what it left running can be ended, when that is insisted on.
@@ -520,13 +602,11 @@ fn after_the_end(
     force: bool,
     asked: bool,
     ending: &mut Ending,
-) -> Result<CancelStep, LauncherError> {
+) -> io::Result<CancelStep> {
     let mut left = HashSet::new();
-    if dir.is_locked().map_err(LauncherError::failed)? {
-        left = Processes::look(true)
-            .map_err(LauncherError::failed)?
-            .of_job(dir.path());
-        let supervisor = dir.supervisor_pid().map_err(LauncherError::failed)?;
+    if dir.is_locked()? {
+        left = Processes::look(true)?.of_job(dir.path());
+        let supervisor = dir.supervisor_pid()?;
         left.retain(|pid| Some(*pid) != supervisor);
     }
     if force && !left.is_empty() {
@@ -557,10 +637,17 @@ fn already_done(status: &JobStatus) -> CancelOutcome {
 }
 
 fn still_stopping(left: usize, force: bool) -> CancelOutcome {
-    let processes = if left == 1 {
-        "1 process is".to_owned()
-    } else {
-        format!("{left} processes are")
+    let processes = match left {
+        // Not even into the room that was kept for it.
+        0 => {
+            return CancelOutcome::Stopping {
+                message: "nothing of it runs any more, but that cannot be written down; it reads as cancelled once the disk \
+                          of the data folder takes something again"
+                    .to_owned(),
+            };
+        }
+        1 => "1 process is".to_owned(),
+        _ => format!("{left} processes are"),
     };
     let next = if force {
         "they were killed and are not gone yet; call poll_status to see when they are"
@@ -572,23 +659,5 @@ fn still_stopping(left: usize, force: bool) -> CancelOutcome {
             "it was asked to stop, and {processes} still there after {} s; {next}",
             CANCEL_WAIT.as_secs()
         ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_forced_cancel_is_not_undone_by_a_plain_one_at_the_same_time() {
-        let parent = tempfile::tempdir().unwrap();
-        let (dir, _lock) = JobDir::create(parent.path().join("job")).unwrap();
-        let forced = EndRequest { force: true };
-        cancel_step(&dir, true, false, &mut Ending::default()).unwrap();
-        assert_eq!(dir.end_request().unwrap(), Some(forced));
-        // The plain one was asked for earlier, and is only now written.
-        dir.request_end(EndRequest { force: false }).unwrap();
-        cancel_step(&dir, true, true, &mut Ending::default()).unwrap();
-        assert_eq!(dir.end_request().unwrap(), Some(forced));
     }
 }

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use clusters::{
-    cluster_gone, cluster_made_anew, cluster_metadata, cluster_not_up, mention_clusters,
-    setup_is_skipped, setup_skipped, still_up,
+    cloud_of, cluster_facts, cluster_gone, cluster_made_anew, cluster_metadata, cluster_not_up,
+    mention_clusters, setup_is_skipped, setup_skipped, still_up,
 };
 
 use super::cli::{Asked, Cli, Output, Question};
@@ -23,8 +23,8 @@ use super::output::sky::{
 };
 use super::output::{self, OutputError};
 use super::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent, programs,
+    Answer, CancelOutcome, ClusterAction, ClusterFacts, JobIdentity, JobLog, JobState, JobStatus,
+    LaunchPlan, LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent, programs,
 };
 use crate::paths::DataFolder;
 
@@ -575,6 +575,18 @@ impl Launcher for SkyPilotLauncher {
         Box::pin(async move { self.cancel_job(with_cluster(identity)?).await })
     }
 
+    fn cluster<'a>(
+        &'a self,
+        _cloud: &'a str,
+        cluster: &'a str,
+    ) -> Answer<'a, Option<ClusterFacts>> {
+        Box::pin(async move {
+            let clusters = self.clusters(Asked::InACall).await?;
+            let found = clusters.iter().find(|known| known.name == cluster);
+            Ok(found.map(cluster_facts))
+        })
+    }
+
     fn change_cluster<'a>(
         &'a self,
         _cloud: &'a str,
@@ -715,18 +727,9 @@ fn absent(
 }
 
 fn found_elsewhere(cluster_name: &str, job: &QueuedJob, cluster: Option<&Cluster>) -> JobIdentity {
-    let cloud = cluster
-        .and_then(|cluster| cluster.cloud.as_ref())
-        .map(|cloud| cloud.to_lowercase())
-        .unwrap_or_default();
-    let cloud = match cloud.as_str() {
-        "kubernetes" => "k8s".to_owned(),
-        "slurm" => "sky-slurm".to_owned(),
-        _ => cloud,
-    };
     JobIdentity {
         job_id: String::new(),
-        cloud,
+        cloud: cluster.and_then(cloud_of).unwrap_or_default(),
         cluster: cluster_name.to_owned(),
         oumi_job_id: job.job_id.clone(),
     }

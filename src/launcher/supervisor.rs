@@ -53,6 +53,14 @@ pub struct Step {
     pub argv: Vec<String>,
 }
 
+/// The plan of the job in `dir`.
+///
+/// # Errors
+/// When there is none, or it cannot be read.
+pub fn plan(dir: &JobDir) -> io::Result<Plan> {
+    Ok(serde_json::from_slice(&fs::read(dir.plan_path())?)?)
+}
+
 /// A plan with what its start needs and its folder must not hold.
 #[derive(Clone)]
 pub struct Supervised {
@@ -110,10 +118,18 @@ pub async fn start(
 /// The supervisor writes its own record where it can; this is for when it never came so far.
 fn record_failed_start(dir: &JobDir, step: &str, reason: &str) -> io::Result<()> {
     if dir.exit_record()?.is_none() {
-        writeln!(dir.open_log()?, "{reason}")?;
+        note(dir, reason);
         dir.write_exit_record(&ExitRecord::not_started(step, reason))?;
     }
     Ok(())
+}
+
+/// Says in the log why nothing began. On a full disk the exit record, which says it too, is all there is.
+fn note(dir: &JobDir, reason: &str) {
+    let noted = dir.open_log().and_then(|mut log| writeln!(log, "{reason}"));
+    if let Err(error) = noted {
+        tracing::warn!(%error, reason, "cannot write to the log of a job");
+    }
 }
 
 async fn spawn(
@@ -220,7 +236,7 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
         .build()?;
     runtime.block_on(async {
         dir.write_supervisor_pid(std::process::id())?;
-        let plan: Plan = serde_json::from_slice(&fs::read(dir.plan_path())?)?;
+        let plan = plan(&dir)?;
         let ended = Supervisor::new(&dir, &plan)?.run().await;
         for file in &plan.remove_afterwards {
             let _ = fs::remove_file(file);
@@ -292,7 +308,7 @@ impl<'a> Supervisor<'a> {
             let main = match self.spawn(step) {
                 Ok(main) => main,
                 Err(reason) => {
-                    writeln!(self.dir.open_log()?, "{reason}")?;
+                    note(self.dir, &reason);
                     let record = ExitRecord::not_started(&step.name, &reason);
                     if !said {
                         // The record first: who hears of the failure finds it.
@@ -372,10 +388,7 @@ impl<'a> Supervisor<'a> {
         if !self.plan.cancel_ends_tree {
             return None;
         }
-        // An unreadable request is one nobody can have meant otherwise than as a cancel.
-        self.dir
-            .end_request()
-            .unwrap_or(Some(EndRequest { force: false }))
+        self.dir.end_request()
     }
 
     async fn end_tree(&mut self, step: &Step, mut request: EndRequest) -> io::Result<ExitRecord> {

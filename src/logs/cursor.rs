@@ -77,7 +77,7 @@ impl Cursor {
     }
 
     /// The position `offset` of `log`.
-    pub(super) fn at(
+    pub(crate) fn at(
         log: &mut (impl Read + Seek),
         file: Option<u64>,
         offset: u64,
@@ -91,7 +91,7 @@ impl Cursor {
     }
 
     /// Where to go on in `log`, which is `end` bytes long, and what happened to it since, if anything.
-    pub(super) fn resume(
+    pub(crate) fn resume(
         &self,
         log: &mut (impl Read + Seek),
         file: Option<u64>,

@@ -2,8 +2,11 @@
 
 use super::figures::Figures;
 
-/// The most points that are kept; of a longer run the extremes are.
-pub const MAX_POINTS: usize = 20_000;
+/// The most points that are kept, half of them for each of the two losses.
+pub const MAX_POINTS: usize = 8192;
+
+/// Of so many values at a time two are kept.
+const GROUP: usize = 4;
 
 /// The widest line of text, in columns.
 pub const MAX_COLUMNS: usize = 60;
@@ -17,129 +20,229 @@ pub struct Point {
     pub epoch: Option<f64>,
     /// The training loss.
     pub loss: Option<f64>,
+    /// The training loss was told, and it is no number.
+    pub bad_loss: bool,
     /// The evaluation loss.
     pub eval_loss: Option<f64>,
 }
 
-/// The losses of a run, in the order of its steps.
+/// The losses of a run, in the order of its steps. Of a long run the extremes are kept, as densely at its beginning as at
+/// its end, so that no spike is lost.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
-    points: Vec<Point>,
+    losses: Curve,
+    eval_losses: Curve,
+    said: u64,
 }
 
 impl History {
     /// The losses, oldest first.
-    pub fn points(&self) -> &[Point] {
-        &self.points
+    pub fn points(&self) -> Vec<Point> {
+        let mut points = Vec::with_capacity(self.losses.values.len());
+        let mut losses = self.losses.values.iter().peekable();
+        let mut eval_losses = self.eval_losses.values.iter().peekable();
+        loop {
+            let (loss, eval_loss) = match (losses.peek(), eval_losses.peek()) {
+                (Some(one), Some(other)) if one.is_of_the_step_of(other) => {
+                    (losses.next(), eval_losses.next())
+                }
+                (Some(one), Some(other)) if other.nth < one.nth => (None, eval_losses.next()),
+                (Some(_), _) => (losses.next(), None),
+                (None, Some(_)) => (None, eval_losses.next()),
+                (None, None) => return points,
+            };
+            points.push(Point {
+                step: loss.or(eval_loss).and_then(|value| value.step),
+                epoch: [loss, eval_loss]
+                    .into_iter()
+                    .flatten()
+                    .find_map(|value| value.epoch),
+                loss: loss.and_then(|value| value.loss),
+                bad_loss: loss.is_some_and(|value| value.loss.is_none()),
+                eval_loss: eval_loss.and_then(|value| value.loss),
+            });
+        }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.points.is_empty()
+        self.losses.values.is_empty() && self.eval_losses.values.is_empty()
     }
 
     /// Adds what a trainer has just said. A step that comes again, as after a resume from a checkpoint, replaces itself and
     /// what was after it.
     pub fn push(&mut self, figures: &Figures) {
-        if figures.loss.is_none() && figures.eval_loss.is_none() {
+        let loss = (figures.loss.is_some() || figures.bad_loss).then_some(figures.loss);
+        let eval_loss = figures.eval_loss.map(Some);
+        if loss.is_none() && eval_loss.is_none() {
             return;
         }
-        let mut point = Point {
-            step: figures.step,
-            epoch: figures.epoch,
-            loss: figures.loss,
-            eval_loss: figures.eval_loss,
-        };
-        if let Some(step) = point.step {
-            while self
-                .points
-                .last()
-                .is_some_and(|last| last.step.is_some_and(|last| last > step))
-            {
-                self.points.pop();
+        self.said += 1;
+        for (curve, said) in [(&mut self.losses, loss), (&mut self.eval_losses, eval_loss)] {
+            if let Some(step) = figures.step {
+                curve.cut_after(step);
             }
-            if let Some(same) = self.points.pop_if(|last| last.step == Some(step)) {
-                point.loss = point.loss.or(same.loss);
-                point.eval_loss = point.eval_loss.or(same.eval_loss);
-                point.epoch = point.epoch.or(same.epoch);
+            if let Some(loss) = said {
+                curve.push(Value {
+                    nth: self.said,
+                    step: figures.step,
+                    epoch: figures.epoch,
+                    loss,
+                });
             }
-        }
-        self.points.push(point);
-        if self.points.len() > MAX_POINTS {
-            self.thin();
         }
     }
 
     /// Says that the last point is of `step`, if not of a later one.
     pub(super) fn settle(&mut self, step: u64) {
-        if let Some(last) = self.points.last_mut() {
-            last.step = last.step.max(Some(step));
+        for curve in [&mut self.losses, &mut self.eval_losses] {
+            if let Some(last) = curve.values.last_mut().filter(|last| last.nth == self.said) {
+                last.step = last.step.max(Some(step));
+            }
         }
-    }
-
-    /// Halves the points: of each four those with the least and the greatest loss stay, so that no spike is lost, and so do
-    /// all with an evaluation loss.
-    fn thin(&mut self) {
-        let mut kept = Vec::with_capacity(self.points.len() / 2 + 4);
-        for four in self.points.chunks(4) {
-            let by_loss = |one: &&Point, other: &&Point| {
-                one.loss
-                    .unwrap_or(f64::NAN)
-                    .total_cmp(&other.loss.unwrap_or(f64::NAN))
-            };
-            let with_loss = || four.iter().filter(|point| point.loss.is_some());
-            let (least, greatest) = (with_loss().min_by(by_loss), with_loss().max_by(by_loss));
-            kept.extend(four.iter().filter(|point| {
-                point.eval_loss.is_some() || Some(*point) == least || Some(*point) == greatest
-            }));
-        }
-        if kept.len() > MAX_POINTS * 9 / 10 {
-            // Nearly all have an evaluation loss: then every other one.
-            kept = kept.into_iter().step_by(2).collect();
-        }
-        self.points = kept;
     }
 
     /// The losses as text, a line for each kind there is: `loss 6.02 ▇▅▃▂▁▁ 5.54, steps 1 to 12`.
     pub fn sparkline(&self, columns: usize) -> Option<String> {
         let lines: Vec<String> = [
-            ("loss", (|point| point.loss) as fn(&Point) -> Option<f64>),
-            ("eval_loss", |point| point.eval_loss),
+            self.losses.line("loss", columns),
+            self.eval_losses.line("eval_loss", columns),
         ]
         .into_iter()
-        .filter_map(|(name, value)| self.line(name, value, columns))
+        .flatten()
         .collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
+}
 
-    fn line(&self, name: &str, value: fn(&Point) -> Option<f64>, columns: usize) -> Option<String> {
-        let points: Vec<(&Point, f64)> = self
-            .points
-            .iter()
-            .filter_map(|point| Some((point, value(point)?)))
+/// One of the losses as it went.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Curve {
+    values: Vec<Value>,
+    /// Of so many values that were told the extremes are kept; 0 while all are.
+    every: usize,
+    /// How many were told since the last of these groups was full…
+    told: usize,
+    /// … and how many of them are kept, at the end of the values.
+    open: usize,
+}
+
+/// A loss that was told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Value {
+    /// How many were told before, of both losses.
+    nth: u64,
+    step: Option<u64>,
+    epoch: Option<f64>,
+    /// None where it was no number.
+    loss: Option<f64>,
+}
+
+impl Value {
+    fn is_of_the_step_of(&self, other: &Self) -> bool {
+        self.nth == other.nth || (self.step.is_some() && self.step == other.step)
+    }
+
+    /// The loss, one that is no number being the greatest.
+    fn height(&self) -> f64 {
+        self.loss.unwrap_or(f64::NAN)
+    }
+}
+
+impl Curve {
+    /// Drops what is of later steps than `step`.
+    fn cut_after(&mut self, step: u64) {
+        while self
+            .values
+            .pop_if(|last| last.step.is_some_and(|last| last > step))
+            .is_some()
+        {
+            self.reopen();
+        }
+    }
+
+    /// The last value was taken out.
+    fn reopen(&mut self) {
+        self.told = self.told.saturating_sub(1);
+        self.open = self.open.saturating_sub(1);
+    }
+
+    fn push(&mut self, mut value: Value) {
+        if value.step.is_some()
+            && let Some(same) = self.values.pop_if(|last| last.step == value.step)
+        {
+            self.reopen();
+            value.epoch = value.epoch.or(same.epoch);
+        }
+        // Before it is added, so that the newest is always there.
+        if self.every > 0 && (self.open >= GROUP || self.told >= self.every) {
+            self.thin(self.values.len().saturating_sub(self.open));
+            if self.told >= self.every {
+                (self.told, self.open) = (0, 0);
+            }
+        }
+        if self.values.len() >= MAX_POINTS / 2 {
+            // All but the first.
+            self.thin(1);
+            self.every = self.every.saturating_mul(2).max(GROUP);
+            (self.told, self.open) = (0, 0);
+        }
+        self.values.push(value);
+        self.told += 1;
+        self.open += 1;
+    }
+
+    /// Of each [`GROUP`] values from `from` on keeps those with the least and the greatest loss.
+    fn thin(&mut self, from: usize) {
+        let before = self.values.len();
+        let thinned: Vec<Value> = self
+            .values
+            .get(from..)
+            .unwrap_or_default()
+            .chunks(GROUP)
+            .flat_map(|group| {
+                let heights = || group.iter().map(Value::height).enumerate();
+                let least = heights().min_by(|one, other| one.1.total_cmp(&other.1));
+                let greatest = heights().max_by(|one, other| one.1.total_cmp(&other.1));
+                let (least, greatest) = (least.map(|least| least.0), greatest.map(|most| most.0));
+                group
+                    .iter()
+                    .enumerate()
+                    .filter(move |(at, _)| Some(*at) == least || Some(*at) == greatest)
+                    .map(|(_, value)| *value)
+            })
             .collect();
-        let ((first_point, first), (last_point, last)) = (points.first()?, points.last()?);
-        let values: Vec<f64> = points.iter().map(|(_, value)| *value).collect();
-        let steps = match (first_point.step, last_point.step) {
+        self.values.truncate(from);
+        self.values.extend(thinned);
+        self.open = self.open.saturating_sub(before - self.values.len());
+    }
+
+    fn line(&self, name: &str, columns: usize) -> Option<String> {
+        let (first, last) = (self.values.first()?, self.values.last()?);
+        let steps = match (first.step, last.step) {
             (Some(from), Some(to)) if from == to => format!(", step {from}"),
             (Some(from), Some(to)) => format!(", steps {from} to {to}"),
             _ => String::new(),
         };
-        if values.len() == 1 {
-            return Some(format!("{name} {}{steps}", short(*first)));
+        let first = short(first.height());
+        if self.values.len() == 1 {
+            return Some(format!("{name} {first}{steps}"));
         }
+        let heights: Vec<f64> = self.values.iter().map(Value::height).collect();
+        let line = sparkline(&heights, columns);
         Some(format!(
-            "{name} {} {} {}{steps}",
-            short(*first),
-            sparkline(&values, columns),
-            short(*last)
+            "{name} {first} {line} {}{steps}",
+            short(last.height())
         ))
     }
 }
 
 /// A number with four significant digits.
-fn short(value: f64) -> String {
+pub(crate) fn short(value: f64) -> String {
     let magnitude = value.abs();
+    if !magnitude.is_finite() {
+        return "nan".to_owned();
+    }
     if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
         return format!("{value:.3e}");
     }
@@ -154,37 +257,27 @@ fn short(value: f64) -> String {
 }
 
 /// `values` as blocks of eight heights, in at most `columns` columns and never more than [`MAX_COLUMNS`]: each column is the
-/// mean of what falls into it. The heights span what nearly all values do, so that one spike does not flatten the rest.
+/// mean of what falls into it, and a cross where nothing in it is a number. The heights span what nearly all values do, so
+/// that one spike does not flatten the rest.
 pub fn sparkline(values: &[f64], columns: usize) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let values: Vec<f64> = values
-        .iter()
-        .copied()
-        .filter(|value| value.is_finite())
-        .collect();
     let columns = columns.clamp(1, MAX_COLUMNS).min(values.len());
-    let means: Vec<f64> = (0..columns)
-        .filter_map(|column| {
-            let part = values
-                .get(column * values.len() / columns..(column + 1) * values.len() / columns)?;
-            // Each divided first: the sum of great numbers may be none.
-            Some(part.iter().map(|value| value / part.len() as f64).sum())
+    let means: Vec<Option<f64>> = (0..columns)
+        .map(|column| {
+            let part = column * values.len() / columns..(column + 1) * values.len() / columns;
+            mean(values.get(part)?)
         })
         .collect();
-    let mut sorted = means.clone();
+    let mut sorted: Vec<f64> = means.iter().flatten().copied().collect();
     sorted.sort_by(f64::total_cmp);
-    let outliers = if sorted.len() >= 20 {
-        sorted.len() / 20
-    } else {
-        0
-    };
-    let (Some(low), Some(high)) = (sorted.get(outliers), sorted.iter().rev().nth(outliers)) else {
-        return String::new();
-    };
+    let outliers = sorted.len() / 20;
+    let low = sorted.get(outliers).copied().unwrap_or(0.0);
+    let high = sorted.iter().rev().nth(outliers).copied().unwrap_or(0.0);
     let span = high / 2.0 - low / 2.0;
     means
         .iter()
         .map(|mean| {
+            let Some(mean) = mean else { return '×' };
             let height = (mean / 2.0 - low / 2.0) / span;
             let height = if height.is_nan() {
                 0.0
@@ -194,4 +287,12 @@ pub fn sparkline(values: &[f64], columns: usize) -> String {
             BLOCKS[((height * 7.0).round() as usize).min(7)]
         })
         .collect()
+}
+
+/// The mean of those that are numbers.
+fn mean(values: &[f64]) -> Option<f64> {
+    let numbers = || values.iter().filter(|value| value.is_finite());
+    let count = numbers().count();
+    // Each divided first: the sum of great numbers may be none.
+    (count > 0).then(|| numbers().map(|value| value / count as f64).sum())
 }

@@ -87,7 +87,7 @@ impl Stalled {
 }
 
 /// A length of time for a person to read.
-fn span(time: Duration) -> String {
+pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..120 => format!("{seconds} s"),

@@ -12,6 +12,7 @@
 //! - Several messages in an array are refused as a whole: only 2025-03-26 had them, and no client is known to send them.
 //! - Until `initialize` is answered a request must be `ping` or carry its version in `_meta` (2026-07-28); everything after
 //!   `initialize` waits for its answer.
+//! - The methods of tasks are those of 2026-07-28 and of no version before.
 //! - A cancelled call is not answered.
 //! - At most [`MAX_CALLS`] calls are under way or answered and not yet taken, and at most [`MAX_LINE`] bytes of them: past
 //!   that nothing is read until the client has read.
@@ -24,8 +25,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, GetExtensions, GetMeta,
-    JsonObject, JsonRpcMessage, JsonRpcRequest, RequestId, ServerJsonRpcMessage, ServerResult,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorCode, ErrorData, GetExtensions,
+    GetMeta, JsonObject, JsonRpcMessage, JsonRpcRequest, ProtocolVersion, RequestId,
+    ServerJsonRpcMessage, ServerResult,
 };
 use rmcp::transport::Transport;
 use serde::Deserialize;
@@ -42,6 +44,9 @@ pub const MAX_VALUES: usize = 10_000;
 
 /// The most calls that are under way or have an answer that the client has not taken.
 pub const MAX_CALLS: u32 = 256;
+
+/// The longest request for a stream of notifications, in bytes: it takes up its room as long as the stream is open.
+const MAX_STREAM: usize = 64 * 1024;
 
 /// What a line may leave allocated.
 const KEPT_LINE: usize = 64 * 1024;
@@ -240,6 +245,12 @@ impl Reader {
     }
 
     async fn call(&self, mut call: JsonRpcRequest<ClientRequest>, length: usize) -> Option<()> {
+        let is_stream = matches!(call.request, ClientRequest::SubscriptionsListenRequest(_));
+        if is_stream && length > MAX_STREAM {
+            let error = format!("a subscription has at most {MAX_STREAM} bytes");
+            let refusal = Refusal::of(call.id, ErrorData::invalid_params(error, None));
+            return self.refuse(refusal).await;
+        }
         let room = self.room_for(length).await?;
         let answered = match self.accept(&mut call, room) {
             Ok(answered) => answered,
@@ -281,6 +292,11 @@ impl Reader {
         if !state.initialized && !needs_no_hello {
             let error = "`initialize` comes first; since 2026-07-28 each request carries its version and capabilities in `_meta` instead";
             return Err(ErrorData::invalid_params(error, None));
+        }
+        // The library would tell a session that it lacks a capability, of which it has never heard.
+        if request.method().starts_with("tasks/") && !is_stateless(request) {
+            let error = format!("Method not found: {}", request.method());
+            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None));
         }
         // The calls that were given up and have ended since.
         let over = |call: &Call| call.waiting.is_none() && call.work.strong_count() == 0;
@@ -324,6 +340,12 @@ impl Reader {
         let line = answer.to_string().into_bytes();
         self.session.write(line).await.ok()
     }
+}
+
+/// Whether a request is of a version without sessions, as it says itself.
+fn is_stateless(request: &ClientRequest) -> bool {
+    let version = request.get_meta().protocol_version();
+    version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
 }
 
 enum LineRead {

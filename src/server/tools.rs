@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
+use rmcp::handler::server::common::Extension;
 use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
-use rmcp::model::{CallToolResult, ContentBlock, JsonObject};
-use rmcp::{tool, tool_router};
+use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, JsonObject};
+use rmcp::service::RequestContext;
+use rmcp::{RoleServer, tool, tool_router};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Server, shown};
+use super::consent::Person;
+use super::{Server, progress, shown};
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
 };
 use crate::service::requests::{
-    CancelRequest, DownRequest, JobQuery, ListRequest, LogsRequest, RunRequest, StopRequest,
+    CancelRequest, DownRequest, ListRequest, LogsRequest, PollRequest, RunRequest, StopRequest,
 };
 
 #[tool_router(vis = "pub(super)")]
@@ -28,21 +31,43 @@ impl Server {
         output_schema = output_schema::<RunAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = false, open_world_hint = true)
     )]
-    async fn run_job(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: RunRequest| self.service.run(request)).await
+    async fn run_job(
+        &self,
+        Extension(person): Extension<Arc<Person>>,
+        arguments: JsonObject,
+        context: RequestContext<RoleServer>,
+    ) -> CallToolResponse {
+        let tell = progress::tell(&context);
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, |request: RunRequest| {
+            service.run_told(request, &tell)
+        })
+        .await;
+        person.or_ask(answered)
     }
 
     /// How a job is, asked of what runs it: status (its own word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
-    /// and is_done. Give job_id, or oumi_job_id and cloud for a job started elsewhere. Jobs take minutes to days: wait between
-    /// two calls. When it failed, call get_job_logs.
+    /// and is_done; how far it is; why it failed. Give job_id, or oumi_job_id and cloud for a job started elsewhere. `next`
+    /// says when to ask again.
     #[tool(
         title = "Job status",
-        input_schema = input_schema::<JobQuery>(),
+        input_schema = input_schema::<PollRequest>(),
         output_schema = output_schema::<PollAnswer>(),
         annotations(read_only_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn poll_status(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |query: JobQuery| self.service.poll(query)).await
+    async fn poll_status(
+        &self,
+        arguments: JsonObject,
+        context: RequestContext<RoleServer>,
+    ) -> CallToolResult {
+        let tell = progress::tell(&context);
+        answer(arguments, |request: PollRequest| async {
+            tokio::select! {
+                answer = self.service.poll_until(request, &tell) => answer,
+                () = context.ct.cancelled() => PollAnswer::failure("the call was given up".to_owned()),
+            }
+        })
+        .await
     }
 
     /// A job's output, stdout and stderr together, also while it runs: its end, what is new since a cursor, or what matches
@@ -65,11 +90,19 @@ impl Server {
         output_schema = output_schema::<CancelAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn cancel_job(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: CancelRequest| {
-            self.service.cancel(request)
+    async fn cancel_job(
+        &self,
+        Extension(person): Extension<Arc<Person>>,
+        arguments: JsonObject,
+        context: RequestContext<RoleServer>,
+    ) -> CallToolResponse {
+        let tell = progress::tell(&context);
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, |request: CancelRequest| {
+            service.cancel_told(request, &tell)
         })
-        .await
+        .await;
+        person.or_ask(answered)
     }
 
     /// The known jobs, newest first, each with its status now; `warnings` names what could not be asked. Use it to find a
@@ -92,11 +125,17 @@ impl Server {
         output_schema = output_schema::<ClusterAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn stop_cluster(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: StopRequest| {
-            self.service.stop_cluster(request)
+    async fn stop_cluster(
+        &self,
+        Extension(person): Extension<Arc<Person>>,
+        arguments: JsonObject,
+    ) -> CallToolResponse {
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, |request: StopRequest| {
+            service.stop_cluster(request)
         })
-        .await
+        .await;
+        person.or_ask(answered)
     }
 
     /// Delete a cloud cluster with everything on its disks, and so end its costs. Needs confirm=true and
@@ -107,11 +146,17 @@ impl Server {
         output_schema = output_schema::<ClusterAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn down_cluster(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: DownRequest| {
-            self.service.down_cluster(request)
+    async fn down_cluster(
+        &self,
+        Extension(person): Extension<Arc<Person>>,
+        arguments: JsonObject,
+    ) -> CallToolResponse {
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, |request: DownRequest| {
+            service.down_cluster(request)
         })
-        .await
+        .await;
+        person.or_ask(answered)
     }
 }
 
@@ -134,7 +179,16 @@ where
             true,
         ),
     };
-    let content = without_controls(content, A::CLEANED);
+    let content = match content {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, field)| match A::CLEANED.contains(&name.as_str()) {
+                true => (name, field),
+                false => (name, without_controls(field)),
+            })
+            .collect(),
+        other => other,
+    };
     let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
     result.structured_content = Some(content);
     result.is_error = Some(is_error);
@@ -142,37 +196,32 @@ where
 }
 
 /// An answer without what a terminal obeys: whoever shows it must not be led by what a job, a launcher or a config says.
-/// Newlines and tabs only lay out text. A mark is left, since a name without a part of it would be another's. The fields
-/// `cleaned` are as they are.
-fn without_controls(value: Value, cleaned: &[&str]) -> Value {
-    let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
-    let clean = |text: String| {
-        if text.contains(obeyed) {
-            text.replace("\r\n", "\n").replace(obeyed, "\u{fffd}")
-        } else {
-            text
-        }
-    };
+/// Newlines and tabs only lay out text. A mark is left, since a name without a part of it would be another's.
+pub(super) fn without_controls(value: Value) -> Value {
     match value {
-        Value::String(text) => Value::String(clean(text)),
-        Value::Array(items) => items
-            .into_iter()
-            .map(|item| without_controls(item, &[]))
-            .collect(),
+        Value::String(text) => Value::String(printable(text)),
+        Value::Array(items) => items.into_iter().map(without_controls).collect(),
         Value::Object(fields) => fields
             .into_iter()
-            .map(|(name, field)| match cleaned.contains(&name.as_str()) {
-                true => (name, field),
-                false => (clean(name), without_controls(field, &[])),
-            })
+            .map(|(name, field)| (printable(name), without_controls(field)))
             .collect(),
         other => other,
     }
 }
 
+/// A text without what a terminal obeys.
+pub(super) fn printable(text: String) -> String {
+    let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
+    if text.contains(obeyed) {
+        text.replace("\r\n", "\n").replace(obeyed, "\u{fffd}")
+    } else {
+        text
+    }
+}
+
 /// Arguments as a request, or a sentence that says which field, what was given and what is allowed. A `null` counts as
 /// not given. What was given is not repeated for `envs`, whose values are secret.
-fn read_arguments<Q: DeserializeOwned>(mut arguments: JsonObject) -> Result<Q, String> {
+pub(super) fn read_arguments<Q: DeserializeOwned>(mut arguments: JsonObject) -> Result<Q, String> {
     arguments.retain(|_, value| !value.is_null());
     serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
         let (path, reason) = (error.path().to_string(), error.inner().to_string());

@@ -1,11 +1,14 @@
 //! What the service answers: the fields of the tools' results. Every field is always there.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::ser::Error;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::config::ConfigKind;
+use crate::failure::Failure;
 use crate::launcher::JobState;
+use crate::progress::Progress;
 
 /// What every answer can be asked: whether it is one of success, and how it looks when it is not.
 pub trait JobAnswer: Serialize {
@@ -67,6 +70,8 @@ pub struct RunAnswer {
     pub oumi_job_id: String,
     /// Where it runs.
     pub cluster: String,
+    /// Of a dry run: names what it showed.
+    pub plan_id: String,
     /// The exact command line.
     pub command_line: String,
     /// From the config.
@@ -110,14 +115,48 @@ pub struct PollAnswer {
     pub metadata: Map<String, Value>,
     /// A path, or cloud:cloud/cluster.
     pub log_file: String,
+    /// How far it is, where it says so.
+    #[serde(serialize_with = "without_nulls")]
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub progress: Option<ProgressAnswer>,
+    /// That its log has been silent for too long.
+    pub stalled: Option<String>,
+    /// Why it failed.
+    #[serde(serialize_with = "without_nulls")]
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub failure: Option<Failure>,
     /// Why the call failed.
     pub error: Option<String>,
-    /// What is known beside, and what to do next.
+    /// How it is, in a sentence.
     pub message: String,
+    /// What to do, and when to ask again.
+    pub next: String,
     /// What to know.
     pub warnings: Vec<String>,
 }
 job_answer!(PollAnswer);
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProgressAnswer {
+    /// What it said.
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// How long ago it said that; nothing where nobody knows.
+    pub age_seconds: Option<u64>,
+}
+
+/// What is known, and not a word of what is not.
+fn without_nulls<T: Serialize, S: Serializer>(
+    known: &Option<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut known = serde_json::to_value(known).map_err(S::Error::custom)?;
+    if let Value::Object(fields) = &mut known {
+        fields.retain(|_, field| !field.is_null());
+    }
+    known.serialize(serializer)
+}
 
 /// The answer of `get_job_logs`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]

@@ -7,8 +7,9 @@ use tokio::task::JoinHandle;
 use super::answers::{CancelAnswer, ClusterAnswer, JobAnswer};
 use super::find::NotFound;
 use super::launch::MAY_RUN;
+use super::question::{cancel_question, cluster_question};
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
-use super::{JobService, LAUNCH_WAIT, outcome_within};
+use super::{JobService, LAUNCH_WAIT, Tell, outcome_within};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, LauncherError};
 
@@ -20,6 +21,11 @@ const DOWN_CONFIRMATION: &str = "DOWN";
 impl JobService {
     /// Ends a job.
     pub async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
+        self.cancel_told(request, &|_| {}).await
+    }
+
+    /// The same. `tell` hears what is waited for.
+    pub async fn cancel_told(&self, request: CancelRequest, tell: Tell<'_>) -> CancelAnswer {
         let found = match self.find(&JobQuery::from(&request)).await {
             Ok(found) => found,
             Err(NotFound::Unknown(error)) => {
@@ -36,6 +42,12 @@ impl JobService {
                 };
             }
         };
+        if let Some(forbidden) = self.inner.policy.forbids(&found.identity.cloud) {
+            return CancelAnswer {
+                error: Some(forbidden),
+                ..cancel_answer(&found.identity)
+            };
+        }
         let found = self.settled(found).await;
         let secrets = self.secrets(&found.identity.job_id).await;
         let hidden = |mut answer: CancelAnswer| {
@@ -43,12 +55,30 @@ impl JobService {
             answer.error = answer.error.map(|error| secrets.hide(&error));
             answer
         };
+        if self.inner.in_flight.contains(&found.identity.job_id) {
+            tell("the launch is under way; the job is cancelled as soon as it ends");
+        }
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return hidden(answer);
         }
         // The launch may have ended since the job was looked up: then its id is recorded only now.
         let found = self.looked_up_again(found).await;
-        let outcome = match self.launcher(&found.identity.cloud) {
+        let launcher = match self.launcher(&found.identity.cloud) {
+            Ok(launcher) if found.record.is_none() => {
+                match self.agreed_to_cancel(&found.identity).await {
+                    Ok(()) => Ok(launcher),
+                    Err(error) => {
+                        return CancelAnswer {
+                            error: Some(error),
+                            ..cancel_answer(&found.identity)
+                        };
+                    }
+                }
+            }
+            launcher => launcher,
+        };
+        tell(&format!("asking {} to end the job", found.identity.cloud));
+        let outcome = match launcher {
             Ok(launcher) => {
                 let (launcher, identity) = (launcher.clone(), found.identity.clone());
                 let force = request.force;
@@ -64,6 +94,28 @@ impl JobService {
             _ => LauncherError::Failed(format!("{error}; {MAY_RUN}")),
         });
         hidden(cancelled(&found.identity, outcome))
+    }
+
+    /// Asks the person before a job is cancelled that was not started here.
+    async fn agreed_to_cancel(&self, identity: &JobIdentity) -> Result<(), String> {
+        let facts = self
+            .facts(&identity.cloud, &identity.cluster)
+            .await
+            .map_err(not_done)?;
+        self.agreed(&cancel_question(identity, facts.as_ref()))
+            .await
+    }
+
+    async fn agreed_to_change(
+        &self,
+        action: ClusterAction,
+        cloud: &str,
+        cluster: &str,
+    ) -> Result<(), String> {
+        self.allowed(cloud)?;
+        let facts = self.facts(cloud, cluster).await.map_err(not_done)?;
+        self.agreed(&cluster_question(action, cloud, cluster, facts.as_ref()))
+            .await
     }
 
     /// Waits for a cancel as long as a call can. One that goes on after that is kept beside the job until it is carried out:
@@ -135,7 +187,8 @@ impl JobService {
         action: ClusterAction,
     ) -> ClusterAnswer {
         let cloud = cloud.trim().to_lowercase();
-        let changed = match self.launcher(&cloud) {
+        let agreed = self.agreed_to_change(action, &cloud, &cluster_name).await;
+        let changed = match agreed.and_then(|()| self.allowed(&cloud)) {
             Ok(launcher) => {
                 let (launcher, on, cluster) =
                     (launcher.clone(), cloud.clone(), cluster_name.clone());
@@ -224,6 +277,10 @@ impl JobService {
             },
         })
     }
+}
+
+fn not_done(reason: String) -> String {
+    format!("nothing was done: {reason}")
 }
 
 /// Has work done that goes on when its caller has waited long enough; `still` is what is answered then.

@@ -67,7 +67,7 @@ impl JobService {
             .collect();
         // Ids repeat from cluster to cluster: without one, a job that was started elsewhere may be meant as well.
         if identity.cluster.is_empty()
-            && let Ok(launcher) = self.launcher(&identity.cloud)
+            && let Ok(launcher) = self.allowed(&identity.cloud)
             && let Ok(listing) = launcher.list(&fitting).await
         {
             let elsewhere = listing.jobs.into_iter().map(|job| job.identity);

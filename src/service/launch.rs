@@ -1,6 +1,7 @@
 //! How a job comes to be: what is checked, what a dry run shows, and the launch, which a cancel or a crash may cut across.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use chrono::{SecondsFormat, Utc};
 use super::answers::{JobAnswer, RunAnswer};
 use super::find::Found;
 use super::requests::RunRequest;
-use super::{JobService, LAUNCH_WAIT, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, Tell, advice, outcome_within};
 use crate::config::{Config, OumiCommand};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::job_dir::{JobDir, JobLock};
+use crate::launcher::local::LOCAL;
 use crate::launcher::{
     CancelOutcome, JobIdentity, LaunchPlan, LaunchSpec, Launcher, LauncherError, Resources,
 };
@@ -28,6 +30,8 @@ pub(super) const MAY_RUN: &str =
 const MAX_JOB_ID_BYTES: usize = 128;
 /// How long a look at a job waits for a launch that an earlier server began and that may have ended since.
 const TAKE_UP_WAIT: Duration = Duration::from_secs(2);
+/// How often it is told how a launch is.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// The waits before a cancel that failed right after a launch is tried again.
 const CANCEL_RETRIES: [Duration; 4] = [
     Duration::from_secs(1),
@@ -46,8 +50,13 @@ const RECORD_RETRIES: [Duration; 4] = [
 impl JobService {
     /// Runs a job, or shows what would be run.
     pub async fn run(&self, request: RunRequest) -> RunAnswer {
-        match self.prepare(&request).await {
-            Ok((spec, plan)) => self.run_prepared(&request, spec, plan).await,
+        self.run_told(request, &|_| {}).await
+    }
+
+    /// The same. `tell` hears what the launch says while it is waited for.
+    pub async fn run_told(&self, request: RunRequest, tell: Tell<'_>) -> RunAnswer {
+        match self.prepare(&request, None).await {
+            Ok((spec, plan)) => self.run_prepared(&request, spec, plan, tell).await,
             Err(error) => RunAnswer {
                 status: "error".to_owned(),
                 dry_run: request.dry_run,
@@ -60,8 +69,13 @@ impl JobService {
         }
     }
 
-    /// Checks the request, the config first, and asks the launcher what it would do.
-    async fn prepare(&self, request: &RunRequest) -> Result<(LaunchSpec, LaunchPlan), String> {
+    /// Checks the request, the config first, and asks the launcher what it would do. `job_id` is the one that was made up for
+    /// this call before.
+    pub(super) async fn prepare(
+        &self,
+        request: &RunRequest,
+        job_id: Option<String>,
+    ) -> Result<(LaunchSpec, LaunchPlan), String> {
         let (config_path, client_cwd) = (request.config_path.clone(), request.client_cwd.clone());
         let config = tokio::task::spawn_blocking(move || Config::read(&config_path, &client_cwd))
             .await
@@ -79,12 +93,13 @@ impl JobService {
         }
         let envs = request.envs.clone().unwrap_or_default();
         check_envs(&envs)?;
-        let job_id = match request.job_name.as_deref().filter(|name| !name.is_empty()) {
-            Some(name) => job_id_from_name(name)?,
-            None => new_job_id(command),
+        let job_id = match (request.name(), job_id) {
+            (Some(name), _) => job_id_from_name(name)?,
+            (None, Some(made_up)) => made_up,
+            (None, None) => new_job_id(command),
         };
         let cloud = request.cloud.trim().to_lowercase();
-        let launcher = self.launcher(&cloud)?;
+        let launcher = self.allowed(&cloud)?;
         let spec = LaunchSpec {
             identity: JobIdentity {
                 job_id,
@@ -118,27 +133,16 @@ impl JobService {
         request: &RunRequest,
         spec: LaunchSpec,
         plan: LaunchPlan,
+        tell: Tell<'_>,
     ) -> RunAnswer {
-        let known = RunAnswer {
-            job_id: spec.identity.job_id.clone(),
-            dry_run: request.dry_run,
-            command: spec.command.to_string(),
-            config_path: spec.config.path.display().to_string(),
-            cloud: spec.identity.cloud.clone(),
-            cluster_name: plan.cluster.clone(),
-            model_name: spec.config.model_name.clone(),
-            cluster: plan.cluster.clone(),
-            command_line: plan.command_line.clone(),
-            output_dir: spec.config.output_dir.clone(),
-            config_kind: Some(spec.config.kind),
-            warnings: plan.warnings.clone(),
-            ..RunAnswer::default()
-        };
+        let known = known_of(request, &spec, &plan);
         if request.dry_run {
+            let is_named = request.name().is_some();
             let mut answer = RunAnswer {
                 success: true,
                 status: "dry_run".to_owned(),
                 message: dry_run_message(&spec, &plan),
+                plan_id: self.inner.previews.keep(&spec, &plan, is_named),
                 job_config: plan.job_config,
                 ..known
             };
@@ -173,6 +177,19 @@ impl JobService {
                 ..known
             };
         }
+        let (spec, plan, unbound) = match self.agreed_to_run(request, spec, plan, tell).await {
+            Ok(agreed) => agreed,
+            Err(reason) => {
+                return RunAnswer {
+                    job_id: String::new(),
+                    status: "blocked".to_owned(),
+                    error: Some(format!("nothing was started: {reason}")),
+                    ..known
+                };
+            }
+        };
+        let mut known = known_of(request, &spec, &plan);
+        known.warnings.extend(unbound);
         // In a task of its own: what is begun is finished, also when nobody waits for the answer any more.
         let service = self.clone();
         let submitting = tokio::spawn(async move { service.submit(spec, plan).await });
@@ -180,7 +197,8 @@ impl JobService {
         match submitted.and_then(|done| done.map_err(|error| error.to_string())) {
             Ok((identity, watch)) => {
                 let secrets = self.secrets(&identity.job_id).await;
-                let mut answer = self.submitted(known, identity, watch).await;
+                let tell = |said: &str| tell(&secrets.hide(said));
+                let mut answer = self.submitted(known, identity, watch, &tell).await;
                 answer.message = secrets.hide(&answer.message);
                 answer.error = answer.error.map(|error| secrets.hide(&error));
                 answer
@@ -248,8 +266,12 @@ impl JobService {
         known: RunAnswer,
         identity: JobIdentity,
         watch: LaunchWatch,
+        tell: Tell<'_>,
     ) -> RunAnswer {
-        let outcome = outcome_within(watch, LAUNCH_WAIT).await;
+        let outcome = tokio::select! {
+            outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
+            never = self.tell_again_and_again(&identity, tell) => match never {},
+        };
         let identity = match self.inner.registry.get(&identity.job_id).await {
             Ok(Some(record)) => record.identity(),
             _ => identity,
@@ -294,7 +316,7 @@ impl JobService {
             Ok(status) => RunAnswer {
                 success: true,
                 message: match happened {
-                    Some(happened) => format!("{happened}. {}", next_step(&status)),
+                    Some(happened) => format!("{happened}, and {}", advice::both(&status)),
                     None => "the launch is under way and its confirmation is pending; call poll_status with the job_id to \
                              see when it is there"
                         .to_owned(),
@@ -316,6 +338,18 @@ impl JobService {
                 ),
                 ..known
             },
+        }
+    }
+
+    /// Says how a launch is for as long as it is waited for.
+    async fn tell_again_and_again(&self, identity: &JobIdentity, tell: Tell<'_>) -> Infallible {
+        loop {
+            if let Ok(launcher) = self.launcher(&identity.cloud)
+                && let Ok(status) = launcher.status(identity).await
+            {
+                tell(&advice::message(&status, None));
+            }
+            tokio::time::sleep(TELL_AGAIN).await;
         }
     }
 
@@ -473,25 +507,55 @@ impl JobService {
     /// Takes up the launches that an earlier server began and whose end is not recorded, and the cancels it did not carry
     /// out. What is taken up now is returned; what is under way here already is not.
     pub(super) async fn take_up(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
+        // This machine is no cloud to be asked: what was begun on it is ended in any case.
+        let allowed = |record: &&JobRecord| {
+            record.cloud == LOCAL || self.inner.policy.forbids(&record.cloud).is_none()
+        };
         let looked_at: Vec<(JobRecord, JobDir)> = records
             .iter()
+            .filter(allowed)
             .filter_map(|record| Some((record.clone(), self.dir(&record.job_id)?)))
             .collect();
-        let is_open = |(record, dir): &(JobRecord, JobDir)| {
-            dir.exists() && (record.oumi_job_id.is_empty() || dir.is_cancel_kept())
-        };
         let open = tokio::task::spawn_blocking(move || {
-            looked_at.into_iter().filter(is_open).collect::<Vec<_>>()
+            let there = looked_at.into_iter().filter(|(_, dir)| dir.exists());
+            there
+                .map(|(record, dir)| {
+                    let is_launch = record.oumi_job_id.is_empty() || dir.is_cancel_kept();
+                    (record.identity(), is_launch, dir.is_end_open())
+                })
+                .collect::<Vec<_>>()
         })
         .await;
         let mut taken_up = Vec::new();
-        for (record, _) in open.unwrap_or_default() {
-            if let Some(watch) = self.inner.in_flight.begin(&record.job_id) {
-                self.spawn_drive(record.identity(), None);
+        for (identity, is_launch, is_end) in open.unwrap_or_default() {
+            if is_end && let Ok(launcher) = self.launcher(&identity.cloud) {
+                launcher.resume_end(&identity);
+            }
+            if is_launch && let Some(watch) = self.inner.in_flight.begin(&identity.job_id) {
+                self.spawn_drive(identity, None);
                 taken_up.push(watch);
             }
         }
         taken_up
+    }
+}
+
+/// What is known of a launch before it has begun.
+fn known_of(request: &RunRequest, spec: &LaunchSpec, plan: &LaunchPlan) -> RunAnswer {
+    RunAnswer {
+        job_id: spec.identity.job_id.clone(),
+        dry_run: request.dry_run,
+        command: spec.command.to_string(),
+        config_path: spec.config.path.display().to_string(),
+        cloud: spec.identity.cloud.clone(),
+        cluster_name: plan.cluster.clone(),
+        model_name: spec.config.model_name.clone(),
+        cluster: plan.cluster.clone(),
+        command_line: plan.command_line.clone(),
+        output_dir: spec.config.output_dir.clone(),
+        config_kind: Some(spec.config.kind),
+        warnings: plan.warnings.clone(),
+        ..RunAnswer::default()
     }
 }
 
@@ -527,7 +591,7 @@ fn make_job_dir(dir: Option<JobDir>, secrets: &Fingerprints) -> Result<JobLock, 
 
 /// What of a job's environment must never be shown: all that the call gave, and what the config or this process's own
 /// environment calls a secret.
-fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
+pub(super) fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
     let in_config = config
         .document
         .get("envs")
@@ -609,7 +673,7 @@ fn dry_run_message(spec: &LaunchSpec, plan: &LaunchPlan) -> String {
     };
     format!(
         "Dry run: nothing was started. Would run, {place}: {}\nModel: {}\nOutput: {}\nConfig: {} ({} config)\n{variables}Show \
-         this to the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\".",
+         this to the user; once they agree, call run_job again with dry_run=false, confirm=true, user_confirmation=\"{CONFIRMATION}\" and the plan_id.",
         plan.command_line,
         spec.config.model_name,
         spec.config.output_dir,

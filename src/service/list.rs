@@ -8,7 +8,7 @@ use super::JobService;
 use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::requests::{ListRequest, StatusFilter};
 use crate::launcher::local::LOCAL;
-use crate::launcher::{JobIdentity, JobStatus, LauncherError, Listing};
+use crate::launcher::{JobIdentity, JobStatus, Launcher, LauncherError, Listing};
 use crate::registry::{JobRecord, expired};
 use crate::secrets::Fingerprints;
 
@@ -27,6 +27,7 @@ impl JobService {
             }
         }
         self.take_up(&records).await;
+        let allows = |cloud: &str| self.inner.policy.forbids(cloud).is_none();
         let mut warnings = self.registry_warnings(&records).await;
         let listings = self.listings(&records).await;
         let mut done = HashMap::new();
@@ -36,7 +37,9 @@ impl JobService {
             match listing {
                 Ok(listing) => {
                     said = listing.warnings;
-                    for job in listing.jobs {
+                    // SkyPilot is asked about all its clouds at once.
+                    let jobs = listing.jobs.into_iter();
+                    for job in jobs.filter(|job| allows(&job.identity.cloud)) {
                         // Whether a job is one of ours is the launcher's to say: an id comes again on a cluster that was
                         // made anew.
                         let record = records
@@ -98,11 +101,11 @@ impl JobService {
     ) -> Vec<(Vec<JobIdentity>, Result<Listing, LauncherError>)> {
         let mut asked = tokio::task::JoinSet::new();
         for (at, launcher) in self.inner.launchers.iter().cloned().enumerate() {
-            let known: Vec<JobIdentity> = records
-                .iter()
-                .filter(|record| launcher.clouds().contains(&record.cloud.as_str()))
-                .map(JobRecord::identity)
-                .collect();
+            let forbids = |cloud: &str| self.inner.policy.forbids(cloud).is_some();
+            if launcher.clouds().iter().all(|cloud| forbids(cloud)) {
+                continue;
+            }
+            let known = self.jobs_of(launcher.as_ref(), records);
             asked.spawn(async move {
                 let listing = launcher.list(&known).await;
                 (at, known, listing)
@@ -113,6 +116,22 @@ impl JobService {
         listings
             .into_iter()
             .map(|(_, known, listing)| (known, listing))
+            .collect()
+    }
+
+    /// The jobs that a launcher may be asked about.
+    pub(super) fn jobs_of(
+        &self,
+        launcher: &dyn Launcher,
+        records: &[JobRecord],
+    ) -> Vec<JobIdentity> {
+        let may_be_asked = |cloud: &str| {
+            launcher.clouds().contains(&cloud) && self.inner.policy.forbids(cloud).is_none()
+        };
+        let records = records.iter();
+        records
+            .filter(|record| may_be_asked(&record.cloud))
+            .map(JobRecord::identity)
             .collect()
     }
 
@@ -128,19 +147,19 @@ impl JobService {
             })),
             Err(error) => warnings.push(error.to_string()),
         }
-        let served = |cloud: &str| self.launcher(cloud).is_ok();
-        let unserved: BTreeSet<&str> = records
-            .iter()
-            .map(|record| record.cloud.as_str())
-            .filter(|cloud| !served(cloud))
-            .collect();
-        for cloud in unserved {
+        let clouds: BTreeSet<&str> = records.iter().map(|record| record.cloud.as_str()).collect();
+        for cloud in clouds {
+            let reason = match (self.launcher(cloud), self.inner.policy.forbids(cloud)) {
+                (Ok(_), None) => continue,
+                (Ok(_), Some(forbidden)) => forbidden,
+                (Err(_), _) => format!("on cloud {cloud:?}, which is not served here"),
+            };
             let jobs = records
                 .iter()
                 .filter(|record| record.cloud == cloud)
                 .map(|record| record.job_id.as_str());
             warnings.push(format!(
-                "not asked about: {}, on cloud {cloud:?}, which is not served here",
+                "not asked about: {}, {reason}",
                 jobs.collect::<Vec<_>>().join(", ")
             ));
         }

@@ -55,7 +55,7 @@ impl JobService {
             Err(NotFound::Unknown(error) | NotFound::Failed(error)) => return Err(error),
         };
         let job_id = found.identity.job_id.clone();
-        let log = match self.launcher(&found.identity.cloud) {
+        let log = match self.allowed(&found.identity.cloud) {
             Ok(launcher) => launcher.logs(&found.identity).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };

@@ -27,6 +27,9 @@ pub struct RunRequest {
     /// Exactly EXECUTE for a real launch, once the user has agreed to the preview.
     #[serde(default)]
     pub user_confirmation: String,
+    /// From dry_run: refused when what would run is no longer that.
+    #[serde(default)]
+    pub plan_id: String,
     /// Becomes the job id; unique. Default: made from command and time.
     #[serde(default)]
     #[schemars(with = "String")]
@@ -70,6 +73,13 @@ pub struct RunRequest {
     pub run_script: Option<String>,
 }
 
+impl RunRequest {
+    /// The name that was asked for.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.job_name.as_deref().filter(|name| !name.is_empty())
+    }
+}
+
 /// Which job is meant: by our id, or by the launcher's.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -86,6 +96,45 @@ pub struct JobQuery {
     /// With oumi_job_id: ids repeat from cluster to cluster.
     #[serde(default)]
     pub cluster_name: String,
+}
+
+/// A job to ask about, and how long to wait for news of it.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PollRequest {
+    /// The id that run_job or list_jobs gave.
+    #[serde(default)]
+    pub job_id: String,
+    /// The launcher's id, for a job without a job_id; needs cloud.
+    #[serde(default)]
+    pub oumi_job_id: String,
+    /// With oumi_job_id.
+    #[serde(default)]
+    pub cloud: String,
+    /// With oumi_job_id: ids repeat from cluster to cluster.
+    #[serde(default)]
+    pub cluster_name: String,
+    /// Wait up to so long for news.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 55))]
+    pub wait_seconds: u64,
+    /// News: a change of status, or also of progress.
+    #[serde(default)]
+    pub until: Until,
+}
+
+/// What a poll waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Until {
+    #[default]
+    #[schemars(description = "")]
+    /// Another status or state.
+    Change,
+    #[schemars(description = "")]
+    /// That, or new figures.
+    Progress,
 }
 
 /// A job whose log is to be read.
@@ -210,6 +259,17 @@ impl Default for LogsRequest {
             oumi_job_id: String::new(),
             cloud: String::new(),
             cluster_name: String::new(),
+        }
+    }
+}
+
+impl From<&PollRequest> for JobQuery {
+    fn from(request: &PollRequest) -> Self {
+        Self {
+            job_id: request.job_id.clone(),
+            oumi_job_id: request.oumi_job_id.clone(),
+            cloud: request.cloud.clone(),
+            cluster_name: request.cluster_name.clone(),
         }
     }
 }

@@ -539,10 +539,7 @@ impl World {
                 _ if answer["status"] == "not_found" || job.done.is_some() => true,
                 (Kind::Long, Cancel::No) => true,
                 // A cancel whose answer never came may or may not have been heard.
-                // Where its supervisor died as well as the server, nobody is left to carry it out, and the answer says so.
-                (Kind::Long, _) => {
-                    job.hurt || !self.home.job_dir(job_id).join("end-requested").exists()
-                }
+                (Kind::Long, _) => !JobDir::at(self.home.job_dir(job_id)).is_end_open(),
                 // A launch that was cut off is looked for on its cluster for half an hour.
                 (Kind::Cloud, _) if job.hurt && answer["status"] == "launching" => true,
                 (Kind::Cloud, Cancel::No) => answer["status"] == "RUNNING",

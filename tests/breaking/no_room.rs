@@ -1,15 +1,17 @@
 //! No room on the disk, a disk that cannot be written, no home, no handles left: an error of that call that says so, the
 //! registry still whole, no wrong answer, and all is well again afterwards.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::client::Server;
-use crate::support::{Home, alive, kill_9, wait_until};
-use crate::tools::handles;
+use crate::support::client::{Server, command_of};
+use crate::support::{Home, alive, copy_program, kill_9, skipped, wait_until};
+use crate::tools::{everything_in, handles};
 
 const LONG: &str = "echo begun; sleep 3000 & wait";
 /// The same, of a job that lets go of the lock that it was handed: it is found by its mark alone.
@@ -31,7 +33,7 @@ impl Disk {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(place.to_owned()));
         }
-        println!("skipped: a small disk cannot be mounted here (it takes root on Linux)");
+        skipped("a small disk cannot be mounted here (it takes root on Linux)");
         None
     }
 
@@ -77,8 +79,8 @@ fn launch(server: &mut Server, config: &str, name: &str) -> crate::support::clie
     server.call("run_job", arguments)
 }
 
-/// What a disk that takes nothing does to a server with one job that runs and one that has ended.
-fn nothing_can_be_written(says: &str, block: impl Fn(&Disk), unblock: impl Fn(&Disk)) {
+#[test]
+fn a_full_disk_is_an_error_of_the_call_and_of_nothing_else() {
     let home = Home::new();
     let Some(disk) = Disk::mount(&home.data()) else {
         return;
@@ -89,56 +91,44 @@ fn nothing_can_be_written(says: &str, block: impl Fn(&Disk), unblock: impl Fn(&D
     );
     home.write("short.yaml", "run: echo said\n");
     let mut server = Server::start(&home);
-    launch(&mut server, "long.yaml", "long").ok();
-    launch(&mut server, "long.yaml", "other").ok();
+    for job in ["long", "orphan"] {
+        launch(&mut server, "long.yaml", job).ok();
+        wait_until("it says something", || server.log(job) == "begun");
+    }
     launch(&mut server, "short.yaml", "short").ok();
     server.wait_done("short");
-    wait_until("it says something", || server.log("long") == "begun");
+    kill_9(home.supervisor("orphan"));
     let before = fs::read(home.registry()).unwrap();
-    block(&disk);
+    disk.fill();
     for _ in 0..3 {
         let error = launch(&mut server, "short.yaml", "refused")
             .refused()
             .to_owned();
-        assert!(error.contains(says), "{error}");
+        assert!(error.contains("No space left"), "{error}");
     }
     // The same in a server that finds it so.
     for server in [&mut server, &mut Server::start(&home)] {
         assert_eq!(server.poll("long")["status"], "running");
+        assert_eq!(server.poll("orphan")["status"], "running");
         assert_eq!(server.poll("short")["status"], "completed");
         assert_eq!(server.log("short"), "said");
         let mut listed = server.list("all").0;
         listed.sort();
-        assert_eq!(listed, ["long", "other", "short"]);
+        assert_eq!(listed, ["long", "orphan", "short"]);
         assert_eq!(
             server.call("poll_status", json!({ "job_id": "refused" }))["status"],
             "not_found"
         );
     }
     assert_eq!(fs::read(home.registry()).unwrap(), before);
-    // A cancel says what is so, whichever that is.
-    let cancelled = server.cancel("other", true);
-    if cancelled.is_error {
-        assert!(
-            cancelled.refused().contains(says),
-            "{:#}",
-            cancelled.content
-        );
+    // What runs can be ended, and reads so at once: perhaps it is what fills the disk.
+    for job in ["long", "orphan"] {
+        assert_eq!(server.cancel(job, false).ok()["status"], "cancelled");
+        assert_eq!(server.poll(job)["status"], "cancelled");
     }
-    println!(
-        "{says}: the cancel said {}{}",
-        cancelled["message"], cancelled["error"]
-    );
-    let is_done = cancelled["is_done"] == true;
-    assert_eq!(server.poll("other")["is_done"], is_done);
-    unblock(&disk);
+    disk.free();
     launch(&mut server, "short.yaml", "refused").ok();
     assert_eq!(server.wait_done("refused")["status"], "completed");
-    if !is_done {
-        server.cancel("other", true).ok();
-    }
-    assert_eq!(server.wait_done("other")["status"], "cancelled");
-    assert_eq!(server.cancel("long", false).ok()["status"], "cancelled");
     assert_eq!(home.records().len(), 4);
     drop(server);
     wait_until("nothing runs on the disk any more", || {
@@ -147,8 +137,27 @@ fn nothing_can_be_written(says: &str, block: impl Fn(&Disk), unblock: impl Fn(&D
 }
 
 #[test]
-fn a_full_disk_is_an_error_of_the_call_and_of_nothing_else() {
-    nothing_can_be_written("No space left", Disk::fill, Disk::free);
+fn a_job_that_does_not_listen_is_ended_by_force_on_a_full_disk() {
+    let home = Home::new();
+    let Some(disk) = Disk::mount(&home.data()) else {
+        return;
+    };
+    let run = "trap '' TERM; echo begun; while :; do sleep 0.05; done";
+    home.job(run);
+    let mut server = Server::start(&home);
+    launch(&mut server, "job.yaml", "job").ok();
+    wait_until("it says something", || server.log("job") == "begun");
+    disk.fill();
+    // Asked first, and then forced, while the first still waits.
+    let asked = server.send("cancel_job", json!({ "job_id": "job" }));
+    let request = home.job_dir("job").join("end-requested");
+    wait_until("it was asked", || request.exists());
+    assert_eq!(server.cancel("job", true).ok()["status"], "cancelled");
+    assert_eq!(
+        server.answer("cancel_job", asked).ok()["status"],
+        "cancelled"
+    );
+    assert_eq!(server.poll("job")["status"], "cancelled");
 }
 
 #[test]
@@ -186,34 +195,123 @@ fn a_disk_that_cannot_be_written_is_an_error_of_the_call_and_of_nothing_else() {
 }
 
 #[test]
-fn a_job_that_ends_on_a_full_disk_reads_as_it_ended_once_there_is_room() {
+fn a_job_that_ends_on_a_full_disk_reads_as_it_ended() {
     let home = Home::new();
     let Some(disk) = Disk::mount(&home.data()) else {
         return;
     };
-    home.write(
-        "job.yaml",
-        "run: while [ ! -e go ]; do sleep 0.05; done; exit 7\n",
-    );
+    let wait = "while [ ! -e go ]; do sleep 0.05; done";
+    home.write("job.yaml", &format!("run: {wait}; exit 7\n"));
+    home.write("gone.yaml", &format!("setup: {wait}\nrun: 'true'\n"));
     let mut server = Server::start(&home);
-    launch(&mut server, "job.yaml", "job").ok();
+    for (config, job) in [("job.yaml", "job"), ("gone.yaml", "gone")] {
+        launch(&mut server, config, job).ok();
+    }
+    // Its second step cannot even be started, and its log can take no reason.
+    fs::remove_file(home.log("gone")).unwrap();
+    fs::create_dir(home.log("gone")).unwrap();
     disk.fill();
     home.write("go", "");
-    // It has ended and nobody could write that down: it is not to be called lost, or completed.
-    for _ in 0..10 {
-        let status = server.poll("job");
-        assert_eq!(
-            (&status["status"], &status["is_done"]),
-            (&json!("running"), &json!(false))
-        );
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    disk.free();
     let status = server.wait_done("job");
     assert_eq!(
         (&status["status"], &status["metadata"]["exit_code"]),
         (&json!("failed"), &json!(7))
     );
+    let status = server.wait_done("gone");
+    assert_eq!(status["status"], "failed");
+    let message = status["message"].as_str().unwrap();
+    assert!(message.contains("cannot run \"bash\""), "{message}");
+    disk.free();
+    assert_eq!(server.wait_done("job")["metadata"]["exit_code"], 7);
+}
+
+/// Starts a server that is not root's, which may write everywhere: nobody's, where the tests are root.
+fn start_without_privileges(home: &Home) -> Server {
+    if !rustix::process::geteuid().is_root() {
+        return Server::start(home);
+    }
+    const NOBODY: u32 = 65534;
+    let program = home.root().join("oumi-mcp-server");
+    if !program.exists() {
+        copy_program(Path::new(env!("CARGO_BIN_EXE_oumi-mcp-server")), &program);
+    }
+    for path in everything_in(home.root())
+        .iter()
+        .map(PathBuf::as_path)
+        .chain([home.root()])
+    {
+        chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let mut command = command_of(home, &program);
+    command.uid(NOBODY).gid(NOBODY);
+    Server::spawn(home, command)
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_or_read_is_an_error_of_the_call_and_of_nothing_else() {
+    let home = Home::new();
+    home.write("short.yaml", "run: echo said\n");
+    home.job(LONG);
+    let mut server = start_without_privileges(&home);
+    launch(&mut server, "job.yaml", "long").ok();
+    launch(&mut server, "short.yaml", "short").ok();
+    server.wait_done("short");
+    wait_until("it says something", || server.log("long") == "begun");
+    let before = fs::read(home.registry()).unwrap();
+    let may = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let jobs = home.data().join("jobs");
+
+    for (path, closed) in [(&home.data(), 0o500), (&jobs, 0o500), (&jobs, 0)] {
+        may(path, closed);
+        for server in [&mut server, &mut start_without_privileges(&home)] {
+            let error = launch(server, "short.yaml", "new").refused().to_owned();
+            assert!(error.contains("Permission denied"), "{error}");
+            let status = server.call("poll_status", json!({ "job_id": "new" }));
+            assert_eq!(status["status"], "not_found");
+            for (job, word) in [("long", "running"), ("short", "completed")] {
+                let status = server.call("poll_status", json!({ "job_id": job }));
+                if closed == 0 {
+                    assert!(
+                        status.refused().contains("Permission denied"),
+                        "{:#}",
+                        status.content
+                    );
+                    assert_eq!(
+                        (&status["status"], &status["is_done"]),
+                        (&json!("unknown"), &json!(false))
+                    );
+                } else {
+                    assert_eq!(status.ok()["status"], word);
+                    server.log(job);
+                }
+            }
+        }
+        may(path, 0o700);
+    }
+    // A registry that may not be read is not one that is empty.
+    may(&home.registry(), 0);
+    for server in [&mut server, &mut start_without_privileges(&home)] {
+        for (tool, arguments) in [
+            ("list_jobs", json!({})),
+            ("poll_status", json!({ "job_id": "long" })),
+            ("cancel_job", json!({ "job_id": "long" })),
+        ] {
+            let answer = server.call(tool, arguments);
+            assert!(answer.refused().contains("Permission denied"), "{tool}");
+        }
+        let error = launch(server, "short.yaml", "new").refused().to_owned();
+        assert!(error.contains("Permission denied"), "{error}");
+    }
+    may(&home.registry(), 0o600);
+    assert_eq!(fs::read(home.registry()).unwrap(), before);
+
+    // What runs can be ended, whatever may not be written beside it.
+    may(&home.data(), 0o500);
+    assert_eq!(server.cancel("long", false).ok()["status"], "cancelled");
+    assert_eq!(server.poll("long")["status"], "cancelled");
+    may(&home.data(), 0o700);
+    launch(&mut server, "short.yaml", "new").ok();
+    assert_eq!(server.wait_done("new")["status"], "completed");
 }
 
 /// A server whose data folder cannot be made: every call says so, and once it can, all is well.
@@ -290,11 +388,11 @@ fn without_handles_no_answer_is_wrong_and_afterwards_all_is_well() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let Some(open) = handles(server.id()) else {
-        println!("skipped: there is no /proc here");
+        skipped("there is no /proc here");
         return;
     };
     if !limit_handles(&server, 1024) {
-        println!("skipped: there is no prlimit here");
+        skipped("there is no prlimit here");
         return;
     }
     home.write(
@@ -433,7 +531,7 @@ fn a_cancel_without_handles_never_says_that_nothing_is_left() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let Some(open) = handles(server.id()).filter(|_| limit_handles(&server, 1024)) else {
-        println!("skipped: it takes /proc and prlimit");
+        skipped("it takes /proc and prlimit");
         return;
     };
     // It has a child of its own session, and does not end when it is asked to.

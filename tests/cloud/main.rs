@@ -14,11 +14,15 @@ mod world;
 
 mod asked;
 mod clusters;
+mod consent;
 mod crash;
 mod identity;
 mod launching;
+mod limits;
 mod logs;
+mod plans;
 mod secrets;
 mod slow;
 mod states;
+mod told;
 mod under_way;

@@ -44,8 +44,12 @@ fn ten_polls_at_once_of_jobs_on_one_cluster_are_one_run_of_sky() {
     for poll in polls {
         assert_eq!(server.answer("poll_status", poll).ok()["status"], "RUNNING");
     }
-    assert_eq!(world.cloud.calls().len(), 1);
-    assert_eq!(world.cloud.calls()[0].args, ["queue", "dev", "-o", "json"]);
+    let asked = world.cloud.calls_of(&["sky", "queue"]);
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].args, ["queue", "dev", "-o", "json"]);
+    // How far they are is asked once a job.
+    let logs = world.cloud.calls_of(&["sky", "logs"]);
+    assert_eq!((logs.len(), world.cloud.calls().len()), (3, 4));
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn a_poll_tells_what_is_known_of_the_job() {
         chrono::DateTime::parse_from_rfc3339(start).is_ok(),
         "{start}"
     );
-    assert!(text(&status, "message").contains("get_job_logs"));
+    assert!(text(&status, "next").contains("poll_status"));
 }
 
 fn text_of(value: &serde_json::Value) -> &str {

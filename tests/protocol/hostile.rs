@@ -300,6 +300,7 @@ fn survives(count: usize, seed: u64) {
             raw.forget_until(&good);
         }
     }
+    println!("{count} lines, peak {:?} MB", raw.peak_memory());
     raw.stays_under(64);
     raw.initialize("2025-11-25");
     raw.lives();

@@ -1,12 +1,13 @@
 //! The protocol over real pipes: what clients of every version may say, and what nobody should.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod calls;
 mod ends;
 mod hostile;
 mod messages;
 mod panics;
+mod progress;
 #[path = "../support/raw.rs"]
 mod raw;
 mod unread;

@@ -92,8 +92,8 @@ fn a_signal_ends_it_also_while_a_client_does_not_read() {
 
 #[test]
 fn a_log_that_nobody_reads_or_takes_stops_nothing() {
-    let kept = Raw::start_in(tempfile::tempdir().unwrap(), Stdio::piped());
-    let mut closed = Raw::start_in(tempfile::tempdir().unwrap(), Stdio::piped());
+    let kept = Raw::start_in(Arc::new(tempfile::tempdir().unwrap()), Stdio::piped());
+    let mut closed = Raw::start_in(Arc::new(tempfile::tempdir().unwrap()), Stdio::piped());
     closed.close_stderr();
     for mut raw in [kept, closed] {
         raw.read_on();

@@ -4,7 +4,9 @@
 
 mod failing;
 mod folding;
+mod following;
 mod new_text;
+mod picturing;
 mod progressing;
 mod run_files;
 mod searching;

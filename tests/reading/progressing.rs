@@ -468,8 +468,13 @@ fn a_loss_that_is_no_number_is_said_until_there_is_one_again() {
     assert!(found.warning.unwrap().ends_with("is nan"));
     let found = figures(nan.to_owned() + &good.replace("'step': 1", "'step': 3"));
     assert_eq!((found.loss, found.warning), (Some(3.0), None));
-    // What is no number is never a point of a plot.
-    assert_eq!(scan(good.to_owned() + nan).1.points().len(), 1);
+    // In the history it is a gap.
+    let points = scan(good.to_owned() + nan).1.points();
+    let told: Vec<_> = points
+        .iter()
+        .map(|point| (point.step, point.loss, point.bad_loss))
+        .collect();
+    assert_eq!(told, [(Some(1), Some(3.0), false), (Some(2), None, true)]);
 }
 
 #[test]

@@ -88,7 +88,9 @@ fn a_state_with_nan_and_other_keys_is_read() {
         ),
         (Some(3), None, None)
     );
-    assert!(progress.figures.warning.is_some() && history.points().len() == 1);
+    let told: Vec<_> = history.points().iter().map(|point| point.loss).collect();
+    assert!(progress.figures.warning.is_some());
+    assert_eq!(told, [Some(2.0), None]);
 }
 
 #[test]
@@ -176,6 +178,18 @@ fn a_long_history_is_thinned_and_keeps_its_spikes() {
     assert!(history.points().is_sorted_by_key(|point| point.step));
     assert_eq!(history.points().first().unwrap().step, Some(0));
     assert!(history.points().last().unwrap().step.unwrap() > 199_990);
+    // As densely at the beginning as at the end.
+    let in_first_tenth = history
+        .points()
+        .iter()
+        .filter(|point| point.step < Some(20_000))
+        .count();
+    let tenth = history.points().len() / 10;
+    assert!(
+        (tenth * 8 / 10..=tenth * 12 / 10).contains(&in_first_tenth),
+        "{in_first_tenth} of {}",
+        history.points().len()
+    );
     // Also when every point has an evaluation loss.
     for step in 0..100_000 {
         history.push(&Figures {
@@ -195,7 +209,7 @@ fn a_sparkline_shows_the_loss_in_one_line() {
     );
     assert_eq!(sparkline(&[2.0, 2.0, 2.0], 60), "▁▁▁");
     assert_eq!(sparkline(&[], 60), "");
-    assert_eq!(sparkline(&[f64::NAN, f64::INFINITY], 60), "");
+    assert_eq!(sparkline(&[f64::NAN, f64::INFINITY], 60), "××");
     assert_eq!(sparkline(&[f64::MAX, -f64::MAX, f64::MAX], 60), "█▁█");
     let falling: Vec<f64> = (0..10_000).map(|step| 1.0 / f64::from(step + 1)).collect();
     assert_eq!(sparkline(&falling, 500).chars().count(), 60);
@@ -218,6 +232,17 @@ fn a_sparkline_shows_the_loss_in_one_line() {
     let mut one = History::default();
     one.push(&point(5, 2.5));
     assert_eq!(one.sparkline(60).unwrap(), "loss 2.500, step 5");
+    // What is no number is a cross.
+    one.push(&point(6, 2.0));
+    one.push(&Figures {
+        step: Some(7),
+        bad_loss: true,
+        ..Figures::default()
+    });
+    assert_eq!(
+        one.sparkline(60).unwrap(),
+        "loss 2.500 █▁× nan, steps 5 to 7"
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The built server, and a small MCP client to it over real pipes. Every line the server says must be JSON-RPC, and every
 //! answer of a tool must fit its schema and be the same as structured content and as text.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Index;
@@ -47,6 +47,8 @@ pub struct Server {
     stdin: Option<ChildStdin>,
     said: Receiver<Result<Value, String>>,
     early: HashMap<u64, Value>,
+    /// What the server asks its client, or tells it, in order.
+    unasked: VecDeque<Value>,
     next_id: u64,
     project: PathBuf,
     stderr: PathBuf,
@@ -75,7 +77,12 @@ impl Server {
     }
 
     /// Starts it by a command of the test's own.
-    pub fn spawn(home: &Home, mut command: Command) -> Self {
+    pub fn spawn(home: &Home, command: Command) -> Self {
+        Self::spawn_as(home, command, PROTOCOL, json!({}))
+    }
+
+    /// The same for a client of this version, with these capabilities.
+    pub fn spawn_as(home: &Home, mut command: Command, version: &str, capabilities: Value) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let stderr = home.root().join(format!("server-{count}.stderr"));
@@ -109,6 +116,7 @@ impl Server {
             child,
             said,
             early: HashMap::new(),
+            unasked: VecDeque::new(),
             next_id: 1,
             project: home.project(),
             stderr,
@@ -118,7 +126,7 @@ impl Server {
         let client = json!({ "name": "tests", "version": "0" });
         server.hello = server.request(
             "initialize",
-            json!({ "protocolVersion": PROTOCOL, "capabilities": {}, "clientInfo": client }),
+            json!({ "protocolVersion": version, "capabilities": capabilities, "clientInfo": client }),
         );
         server.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
         let tools = server.request("tools/list", json!({}))["tools"].clone();
@@ -191,7 +199,8 @@ impl Server {
         self.result(id)
     }
 
-    fn send_request(&mut self, method: &str, params: Value) -> u64 {
+    /// Says a request of any kind.
+    pub fn send_request(&mut self, method: &str, params: Value) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
@@ -233,22 +242,69 @@ impl Server {
     fn message(&mut self, id: u64) -> Option<Value> {
         let deadline = Instant::now() + DEADLINE;
         while !self.early.contains_key(&id) {
-            match self
-                .said
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
-                // Answers come in any order.
-                Ok(Ok(message)) => {
-                    if let Some(answered) = message["id"].as_u64() {
-                        self.early.insert(answered, message);
-                    }
-                }
-                Ok(Err(line)) => panic!("this on stdout is not JSON-RPC: {line}"),
-                Err(RecvTimeoutError::Timeout) => panic!("no answer within {DEADLINE:?}"),
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
+            self.hear(deadline)?;
         }
         self.early.remove(&id)
+    }
+
+    /// Hears the next message; nothing when there are no more.
+    #[track_caller]
+    fn hear(&mut self, deadline: Instant) -> Option<()> {
+        match self
+            .said
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            Ok(Ok(message)) if message.get("method").is_some() => self.unasked.push_back(message),
+            // Answers come in any order.
+            Ok(Ok(message)) => {
+                if let Some(answered) = message["id"].as_u64() {
+                    self.early.insert(answered, message);
+                }
+            }
+            Ok(Err(line)) => panic!("this on stdout is not JSON-RPC: {line}"),
+            Err(RecvTimeoutError::Timeout) => panic!("no answer within {DEADLINE:?}"),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+        Some(())
+    }
+
+    /// The next message of a method that the server says of itself: what it asks its client, or tells it.
+    #[track_caller]
+    pub fn unasked(&mut self, method: &str) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let is_it = |message: &Value| message["method"] == method;
+            if let Some(at) = self.unasked.iter().position(is_it) {
+                return self.unasked.remove(at).unwrap();
+            }
+            self.hear(deadline).expect("the server lives");
+        }
+    }
+
+    /// Whether the server has asked its client anything that was not looked at.
+    pub fn has_asked(&self) -> bool {
+        let mut unasked = self.unasked.iter();
+        unasked.any(|message| message.get("id").is_some())
+    }
+
+    /// Answers what the server asked.
+    pub fn reply(&mut self, asked: &Value, result: Value) {
+        self.say(&json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result }));
+    }
+
+    /// Gives up a call.
+    pub fn give_up(&mut self, id: u64) {
+        let params = json!({ "requestId": id });
+        let method = "notifications/cancelled";
+        self.say(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+    }
+
+    /// The error that a request was answered with.
+    #[track_caller]
+    pub fn error(&mut self, id: u64) -> Value {
+        let message = self.message(id).expect("the server lives");
+        assert!(message["error"].is_object(), "{message}");
+        message["error"].clone()
     }
 
     #[track_caller]

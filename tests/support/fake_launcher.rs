@@ -613,6 +613,7 @@ pub fn run_request(cwd: &Path, job_name: &str, cloud: &str) -> RunRequest {
         dry_run: false,
         confirm: true,
         user_confirmation: "EXECUTE".to_owned(),
+        plan_id: String::new(),
         job_name: Some(job_name.to_owned()),
         cloud: cloud.to_owned(),
         cluster_name: String::new(),

@@ -1,9 +1,13 @@
 //! A client that says what it likes: bytes in, lines out, over the pipes of the built server.
 
+#![allow(dead_code)]
+
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -22,7 +26,7 @@ pub struct Raw {
     stdout: Option<ChildStdout>,
     lines: Option<Receiver<String>>,
     early: VecDeque<Value>,
-    home: TempDir,
+    home: Arc<TempDir>,
 }
 
 impl Raw {
@@ -44,11 +48,11 @@ impl Raw {
     pub fn start_unread() -> Self {
         let home = tempfile::tempdir().unwrap();
         let stderr = File::create(home.path().join("stderr")).unwrap();
-        Self::start_in(home, stderr.into())
+        Self::start_in(Arc::new(home), stderr.into())
     }
 
     /// A server in this home, with this for its stderr; its answers are not read yet.
-    pub fn start_in(home: TempDir, stderr: Stdio) -> Self {
+    pub fn start_in(home: Arc<TempDir>, stderr: Stdio) -> Self {
         fs::write(home.path().join("alive"), "").unwrap();
         let nothing = home.path().join("no-such-program");
         let mut child = Command::new(env!("CARGO_BIN_EXE_oumi-mcp-server"))
@@ -79,12 +83,24 @@ impl Raw {
     pub fn restart(mut self) -> Self {
         self.close_stdin();
         self.ended_within(Duration::from_secs(2));
-        let stderr = File::create(self.home.path().join("stderr-2")).unwrap();
-        let home = std::mem::replace(&mut self.home, tempfile::tempdir().unwrap());
-        let mut next = Self::start_in(home, stderr.into());
-        next.read_on();
+        let mut next = self.beside();
+        // The jobs are the next server's now.
+        self.home = Arc::new(tempfile::tempdir().unwrap());
         next.initialize("2025-11-25");
         next
+    }
+
+    /// Another server in the same home, whose answers are read.
+    pub fn beside(&self) -> Self {
+        let stderr = File::create(self.home.path().join("stderr-2")).unwrap();
+        let mut other = Self::start_in(Arc::clone(&self.home), stderr.into());
+        other.read_on();
+        other
+    }
+
+    /// The folder that the server has for a home, and jobs for a project.
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// From now on the answers are read.
@@ -196,6 +212,31 @@ impl Raw {
         }
     }
 
+    /// The params of the next notification of this method, whatever comes before it; that is kept.
+    #[track_caller]
+    pub fn notification(&mut self, method: &str) -> Value {
+        let is_it = |message: &Value| message["method"] == method;
+        let mut message = match self.early.iter().position(is_it) {
+            Some(at) => self.early.remove(at).unwrap(),
+            None => loop {
+                let message = self.read();
+                if is_it(&message) {
+                    break message;
+                }
+                self.early.push_back(message);
+            },
+        };
+        message["params"].take()
+    }
+
+    /// The notifications that came and nobody has asked for.
+    pub fn unheard(&self) -> Vec<&Value> {
+        let early = self.early.iter();
+        early
+            .filter(|message| message.get("method").is_some())
+            .collect()
+    }
+
     /// Reads until the answer with this id, which is a good one, and keeps nothing.
     #[track_caller]
     pub fn forget_until(&mut self, id: &str) {
@@ -256,9 +297,17 @@ impl Raw {
         )
     }
 
-    /// Starts a job that a plain cancel does not end, so that the cancel takes its ten seconds. It ends with the home.
+    /// Starts a job for a session that a plain cancel does not end, so that the cancel takes its ten seconds. It ends with the
+    /// home.
     #[track_caller]
     pub fn stubborn_job(&mut self) -> String {
+        self.stubborn_job_of(&json!({}))
+    }
+
+    /// The same, by calls with this `_meta`.
+    #[track_caller]
+    pub fn stubborn_job_of(&mut self, meta: &Value) -> String {
+        let call = |tool: &str, arguments: Value| json!({ "name": tool, "arguments": arguments, "_meta": meta });
         let alive = self.home.path().join("alive");
         let run = format!(
             "trap '' TERM; echo ready; while [ -e {} ]; do sleep 0.1; done",
@@ -271,15 +320,18 @@ impl Raw {
             "config_path": "job.yaml", "command": "train", "client_cwd": self.home.path(),
             "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
         });
-        self.call("launch", "run_job", launch);
+        self.request("launch", "tools/call", call("run_job", launch));
         let launched = self.content("launch");
         let job_id = launched["job_id"].as_str().unwrap().to_owned();
         assert_eq!(launched["success"], true, "{launched}");
         let deadline = Instant::now() + DEADLINE;
         loop {
-            self.call("log", "get_job_logs", json!({ "job_id": job_id }));
+            let log = call("get_job_logs", json!({ "job_id": job_id }));
+            self.request("log", "tools/call", log);
             let log = self.content("log");
             if log["logs"] == "ready" {
+                // The session is told that there is another job.
+                self.notification("notifications/resources/list_changed");
                 return job_id;
             }
             assert!(Instant::now() < deadline, "the job does not start: {log}");

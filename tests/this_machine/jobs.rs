@@ -125,9 +125,10 @@ fn a_job_that_fails_reads_failed_with_its_exit_code() {
     );
     assert_eq!(answer["metadata"]["exit_code"], 7);
     let message = answer["message"].as_str().unwrap();
+    let next = answer["next"].as_str().unwrap();
     assert!(
-        message.contains("exit code 7") && message.contains("get_job_logs"),
-        "{message}"
+        message.contains("exit code 7") && next.contains("get_job_logs"),
+        "{message} {next}"
     );
     assert_eq!(server.log(&job_id), "oh no");
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use oumi_mcp_server::launcher::job_dir::{EndRequest, JobDir};
 use rustix::process::{Signal, kill_process_group};
 use serde_json::json;
 
@@ -266,6 +267,81 @@ fn the_server_ends_within_two_seconds_of_the_end_of_its_input_and_of_a_signal() 
             assert_eq!(status.code(), Some(0), "{signal:?}, busy {busy}");
         }
     }
+}
+
+#[test]
+fn a_cancel_that_nobody_is_left_to_carry_out_is_carried_out_at_the_next_look() {
+    // By a server that begins, without any call; and by one that ran all the time, at the first call that looks at the job.
+    for look in ["", "poll_status", "list_jobs", "get_job_logs"] {
+        let home = Home::new();
+        let mut server = Server::start(&home);
+        let run = "trap 'sleep 0.3; echo saved; exit 0' TERM; mkdir pids; echo $$ > pids/main; \
+                   while :; do sleep 0.05; done";
+        let job_id = server.submit(home.job(run), json!({}));
+        let main = home.pids(1)[0];
+        let supervisor = home.supervisor(&job_id);
+        let mut other = (!look.is_empty()).then(|| Server::start(&home));
+        server.kill_9();
+        kill_9(supervisor);
+        // As the two leave it when they die right after the cancel was written down.
+        let dir = JobDir::at(home.job_dir(&job_id));
+        dir.request_end(EndRequest { force: false }).unwrap();
+        let mut next = other.take().unwrap_or_else(|| Server::start(&home));
+        match look {
+            "" => {}
+            "list_jobs" => drop(next.list("all")),
+            tool => drop(next.call(tool, json!({ "job_id": job_id })).ok()),
+        }
+        wait_until("the job has ended", || !alive(main));
+        // Nobody calls it lost on the way.
+        let status = next.wait_done(&job_id);
+        assert_eq!(status["status"], "cancelled", "{look}");
+        assert!(next.log(&job_id).ends_with("saved"), "{look}");
+    }
+}
+
+#[test]
+fn a_cancel_that_nobody_is_left_to_carry_out_can_be_forced() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "trap '' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
+    let job_id = server.submit(home.job(run), json!({}));
+    let main = home.pids(1)[0];
+    let supervisor = home.supervisor(&job_id);
+    server.kill_9();
+    kill_9(supervisor);
+    let dir = JobDir::at(home.job_dir(&job_id));
+    dir.request_end(EndRequest { force: false }).unwrap();
+    let mut server = Server::start(&home);
+    wait_until("it is seen to", || dir.is_being_ended().unwrap());
+    assert_eq!(server.poll(&job_id)["status"], "running");
+    // By another server as well: one of them sees to it, both hear of it.
+    let answer = Server::start(&home).cancel(&job_id, true).ok();
+    assert_eq!(answer["status"], "cancelled");
+    assert!(!alive(main));
+    assert_eq!(server.poll(&job_id)["status"], "cancelled");
+}
+
+#[test]
+fn a_job_that_was_lost_stays_lost_whoever_asked_for_its_end() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(
+        home.job("mkdir pids; echo $$ > pids/main; exec sleep 300"),
+        json!({}),
+    );
+    let main = home.pids(1)[0];
+    kill_9(home.supervisor(&job_id));
+    let dir = JobDir::at(home.job_dir(&job_id));
+    dir.request_end(EndRequest { force: false }).unwrap();
+    kill_9(main);
+    for _ in 0..3 {
+        assert_eq!(server.wait_done(&job_id)["status"], "lost");
+    }
+    // That is how it is once nobody sees to it any more.
+    wait_until("the request is taken back", || !dir.is_end_open());
+    assert!(server.cancel(&job_id, true).refused().contains("`lost`"));
+    assert_eq!(server.poll(&job_id)["status"], "lost");
 }
 
 #[test]

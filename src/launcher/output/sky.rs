@@ -157,6 +157,15 @@ pub fn sky_log_lines(stdout: &str) -> String {
         .collect()
 }
 
+/// The exit code of a job that failed, by what SkyPilot says at the end of its log: that of the first node that failed.
+pub fn exit_code(log: &str) -> Option<i32> {
+    let log = strip_terminal(log);
+    let (_, said) = log.rsplit_once("failed with return code list: [")?;
+    let (codes, _) = said.split_once(']')?;
+    let codes = codes.split(',').map(|code| code.trim().parse().ok());
+    codes.flatten().find(|code| *code != 0)
+}
+
 impl SkyLogsExit {
     /// What `code` says; nothing when a signal ended the call.
     pub fn from_code(code: Option<i32>) -> Self {

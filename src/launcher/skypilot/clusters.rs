@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::launcher::output;
 use crate::launcher::output::sky::{Cluster, Queue, QueuedJob};
-use crate::launcher::{JobState, JobStatus, Listing};
+use crate::launcher::{ClusterFacts, JobState, JobStatus, Listing};
 
 pub(super) fn cluster_gone(cluster: &str) -> JobStatus {
     let mut status = JobStatus::new("cluster_gone", JobState::Unknown, true);
@@ -58,6 +58,31 @@ pub(super) fn cluster_metadata(cluster: &Cluster) -> Map<String, Value> {
         metadata.insert("hourly_price".to_owned(), price.into());
     }
     metadata
+}
+
+/// The cloud of a cluster, by the name Oumi gives it.
+pub(super) fn cloud_of(cluster: &Cluster) -> Option<String> {
+    let cloud = cluster.cloud.as_ref()?.to_lowercase();
+    Some(match cloud.as_str() {
+        "kubernetes" => "k8s".to_owned(),
+        "slurm" => "sky-slurm".to_owned(),
+        _ => cloud,
+    })
+}
+
+pub(super) fn cluster_facts(cluster: &Cluster) -> ClusterFacts {
+    let made_of = cluster.resources.as_ref().or(cluster.accelerators.as_ref());
+    let about = [Some(&cluster.status), made_of, cluster.region.as_ref()];
+    ClusterFacts {
+        cloud: cloud_of(cluster),
+        about: about
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", "),
+        hourly_price: cluster.hourly_price,
+    }
 }
 
 /// Names the clusters that are up with no live job: they cost money for nothing.

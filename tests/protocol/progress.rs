@@ -1,0 +1,154 @@
+//! Progress of calls that take long: for who gave a token, increasing, before the answer, and nothing after it.
+
+use serde_json::{Value, json};
+
+use crate::raw::{Raw, meta};
+
+/// A call of a tool with a token for its progress.
+fn call_with_token(
+    raw: &mut Raw,
+    id: &str,
+    tool: &str,
+    arguments: Value,
+    token: &Value,
+    mut meta: Value,
+) {
+    meta["progressToken"] = token.clone();
+    let params = json!({ "name": tool, "arguments": arguments, "_meta": meta });
+    raw.request(id, "tools/call", params);
+}
+
+/// What is told of a call until it is answered, each with its message; and the answer.
+fn told(raw: &mut Raw, id: &str, token: &Value) -> (Vec<String>, Value) {
+    let (mut messages, mut last) = (Vec::new(), 0.0);
+    loop {
+        let message = raw.next();
+        if message["id"] == id {
+            return (messages, message);
+        }
+        assert_eq!(message["method"], "notifications/progress", "{message}");
+        let params = &message["params"];
+        assert_eq!(params["progressToken"], *token, "{message}");
+        let progress = params["progress"].as_f64().unwrap();
+        assert!(progress > last, "{progress} after {last}");
+        last = progress;
+        messages.push(params["message"].as_str().unwrap().to_owned());
+    }
+}
+
+fn wait(job: &str, seconds: u64) -> Value {
+    json!({ "job_id": job, "wait_seconds": seconds })
+}
+
+#[test]
+fn a_poll_that_waits_tells_how_the_job_is_in_every_version() {
+    for (version, token) in [
+        ("2024-11-05", json!("a token")),
+        ("2025-03-26", json!(7)),
+        ("2025-06-18", json!("")),
+        ("2025-11-25", json!(0)),
+        ("2026-07-28", json!("another")),
+    ] {
+        let mut raw = Raw::start();
+        let with = if version == "2026-07-28" {
+            meta(version)
+        } else {
+            raw.initialize(version);
+            json!({})
+        };
+        let job = raw.stubborn_job_of(&with);
+        call_with_token(&mut raw, "wait", "poll_status", wait(&job, 2), &token, with);
+        let (messages, answer) = told(&mut raw, "wait", &token);
+        assert_eq!(messages[0], "it runs", "{version}");
+        let content = &answer["result"]["structuredContent"];
+        assert_eq!(content["state"], "RUNNING", "{version}: {answer}");
+        raw.close_stdin();
+        assert_eq!(raw.rest(), [] as [Value; 0], "nothing after the answer");
+    }
+}
+
+#[test]
+fn without_a_token_nothing_is_told() {
+    let mut raw = Raw::ready();
+    let job = raw.stubborn_job();
+    raw.call("wait", "poll_status", wait(&job, 2));
+    raw.call("cancel", "cancel_job", json!({ "job_id": job }));
+    let mut answered = [raw.next(), raw.next()].map(|message| message["id"].clone());
+    answered.sort_by_key(ToString::to_string);
+    assert_eq!(answered, [json!("cancel"), json!("wait")]);
+}
+
+#[test]
+fn a_cancel_that_takes_its_time_is_told_of() {
+    let mut raw = Raw::ready();
+    let job = raw.stubborn_job();
+    let token = json!("cancelling");
+    let arguments = json!({ "job_id": job });
+    call_with_token(
+        &mut raw,
+        "cancel",
+        "cancel_job",
+        arguments,
+        &token,
+        json!({}),
+    );
+    let (messages, answer) = told(&mut raw, "cancel", &token);
+    assert_eq!(messages[0], "asking local to end the job");
+    assert!(
+        messages[1].starts_with("asking local to end the job (for "),
+        "{messages:?}"
+    );
+    assert_eq!(answer["result"]["structuredContent"]["is_done"], false);
+}
+
+#[test]
+fn a_wait_that_the_client_gives_up_ends_at_once_and_nothing_more_is_said_of_it() {
+    let mut raw = Raw::ready();
+    let job = raw.stubborn_job();
+    let token = json!("given up");
+    call_with_token(
+        &mut raw,
+        "wait",
+        "poll_status",
+        wait(&job, 55),
+        &token,
+        json!({}),
+    );
+    assert_eq!(raw.next()["params"]["message"], "it runs");
+    raw.say(
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"wait"}}"#,
+    );
+    // The id is free again once nothing works on the call any more.
+    let mut tried = 0;
+    loop {
+        raw.call("wait", "poll_status", json!({ "job_id": job }));
+        let answer = raw.answer("wait");
+        if answer.get("result").is_some() {
+            break;
+        }
+        tried += 1;
+        assert!(tried < 100, "{answer}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    raw.close_stdin();
+    let rest = raw.rest();
+    assert_eq!(rest, [] as [Value; 0]);
+}
+
+#[test]
+fn a_poll_that_waits_does_not_keep_the_server() {
+    let mut raw = Raw::ready();
+    let job = raw.stubborn_job();
+    let token = json!(1);
+    call_with_token(
+        &mut raw,
+        "wait",
+        "poll_status",
+        wait(&job, 55),
+        &token,
+        json!({}),
+    );
+    raw.next();
+    raw.close_stdin();
+    raw.ends_well();
+}
