@@ -165,24 +165,33 @@ pub struct LaunchPlan {
     pub process: supervisor::Supervised,
 }
 
-/// The log of a job, or as much of it as was asked for.
+/// The log of a job, or as much of its end as is fetched at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobLog {
     /// Where it is: a path, or `cloud:<cloud>/<cluster>`.
     pub log_file: String,
     /// What it holds.
     pub content: LogContent,
+    /// Nothing more will be written to it, as far as that was seen before it was read.
+    pub ended: bool,
     /// A sentence more, where there is one.
     pub message: Option<String>,
 }
 
-/// What a log holds: stdout and stderr together, as the job wrote them.
+/// What a log holds: stdout and stderr together, as the job wrote them, carriage returns and terminal escapes too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogContent {
     /// A file on this machine, of any size: whoever reads it reads a part of it.
     File(PathBuf),
-    /// The lines that were asked for; more may stand before them.
-    Text(String),
+    /// What a program fetched.
+    Text {
+        /// Its text.
+        text: String,
+        /// It begins where the log does; else more may stand before it.
+        whole: bool,
+        /// It was taken as far as it had come after a time; more may follow.
+        cut_off: bool,
+    },
 }
 
 /// How a cancel went.
@@ -282,8 +291,8 @@ pub trait Launcher: Send + Sync {
     /// How all jobs are: those of `known`, and those started elsewhere where the launcher sees them.
     fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing>;
 
-    /// A job's log: at least the last `lines` lines of it.
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, JobLog>;
+    /// A job's log.
+    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog>;
 
     /// Ends a job, and tells the truth about it afterwards. One whose launch was never set going is marked as cancelled. It
     /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.

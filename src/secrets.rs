@@ -1,5 +1,8 @@
 //! Hides secrets in what a job or a launcher printed: the values that the job was given, known by fingerprint alone, and what
 //! has the shape of a token.
+//!
+//! A text keeps its number of lines, so that whoever reads a log can hide first and cut afterwards: of a secret that was cut
+//! in two nobody knows what it was. Logs are cut at lines too, so of a value of several lines each is hidden for itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -17,15 +20,15 @@ const MIN_SECRET_BYTES: usize = 8;
 /// The tokens of the services that training jobs use, by their documented prefixes, and private keys.
 static SHAPES: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(concat!(
-        r"(?:\bhf_[A-Za-z0-9]{16,}",
-        r"|\bsk-[A-Za-z0-9_-]{16,}",
-        r"|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_[A-Za-z0-9_]{20,}|\bglpat-[A-Za-z0-9_-]{16,}",
-        r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-        r"|\bAIza[A-Za-z0-9_-]{30,}|\bya29\.[A-Za-z0-9_-]{20,}",
-        r"|\bxox[abprs]-[A-Za-z0-9-]{10,}",
-        r"|\bnpm_[A-Za-z0-9]{30,}|\bpypi-[A-Za-z0-9_-]{30,}",
-        r"|\bwandb_v1_[A-Za-z0-9_]{20,}",
-        r"|\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}",
+        r"(?:(?-u:\b)hf_[A-Za-z0-9]{16,}",
+        r"|(?-u:\b)sk-[A-Za-z0-9_-]{16,}",
+        r"|(?-u:\b)gh[pousr]_[A-Za-z0-9]{20,}|(?-u:\b)github_pat_[A-Za-z0-9_]{20,}|(?-u:\b)glpat-[A-Za-z0-9_-]{16,}",
+        r"|(?-u:\b)(?:AKIA|ASIA)[A-Z0-9]{16}(?-u:\b)",
+        r"|(?-u:\b)AIza[A-Za-z0-9_-]{30,}|(?-u:\b)ya29\.[A-Za-z0-9_-]{20,}",
+        r"|(?-u:\b)xox[abprs]-[A-Za-z0-9-]{10,}",
+        r"|(?-u:\b)npm_[A-Za-z0-9]{30,}|(?-u:\b)pypi-[A-Za-z0-9_-]{30,}",
+        r"|(?-u:\b)wandb_v1_[A-Za-z0-9_]{20,}",
+        r"|(?-u:\b)eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}",
         r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\z))",
     ))
     .ok()
@@ -34,15 +37,23 @@ static SHAPES: LazyLock<Option<Regex>> = LazyLock::new(|| {
 /// `HF_TOKEN=…`, `"AWS_SECRET_ACCESS_KEY": "…"` and the like: the name of a variable that holds a secret, and its value.
 static ASSIGNED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"(\b(?:[A-Z0-9]+_)*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS)["']?\s*[=:]\s*)("[^"\n]{4,}"|'[^'\n]{4,}'|[^\s"',;)}\]]{4,})"#,
+        r#"((?-u:\b)(?:[A-Z0-9]+_)*(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS)["']?\s*[=:]\s*)("[^"\n]{4,}"|'[^'\n]{4,}'|[^\s"',;)}\]]{4,})"#,
     )
     .ok()
 });
 
+/// Without one of these there is no [`ASSIGNED`]: a list of words is looked for many times as fast.
+static NAMES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new("TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIALS").ok()
+});
+
+/// And without one of these no [`CARRIED`].
+static CARRIERS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("earer |://").ok());
+
 /// `Bearer …` and `https://user:password@host`.
 static CARRIED: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r"(\b[Bb]earer |\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)([^\s@/]{4,}@|[A-Za-z0-9._~+/=-]{16,})",
+        r"((?-u:\b)[Bb]earer |(?-u:\b)[a-z][a-z0-9+.-]*://[^\s/:@]*:)([^\s@/]{4,}@|[A-Za-z0-9._~+/=-]{16,})",
     )
     .ok()
 });
@@ -82,12 +93,15 @@ struct Fingerprint {
 }
 
 impl Fingerprints {
-    /// The fingerprints of `values`, salted anew.
+    /// The fingerprints of `values` and of each line of them, salted anew.
     pub fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let salt = uuid::Uuid::new_v4().simple().to_string();
         let known = values
             .into_iter()
-            .flat_map(|value| [value, value.trim()])
+            .flat_map(|value| {
+                let lines = value.lines().map(str::trim);
+                [value, value.trim()].into_iter().chain(lines)
+            })
             .filter(|value| value.len() >= MIN_SECRET_BYTES)
             .map(|value| Fingerprint {
                 bytes: value.len(),
@@ -125,10 +139,10 @@ impl Fingerprints {
         let mut hidden = self.hide_known(text);
         for value in of_this_process() {
             if hidden.contains(&value) {
-                hidden = hidden.replace(&value, HIDDEN);
+                hidden = hidden.replace(&value, &mask(&value));
             }
         }
-        hide_shapes(&hidden)
+        hide_key_lines(&hide_shapes(&hidden))
     }
 
     fn hide_known(&self, text: &str) -> String {
@@ -156,7 +170,7 @@ impl Fingerprints {
                     && text.is_char_boundary(end)
                 {
                     hidden.push_str(&text[kept..at]);
-                    hidden.push_str(HIDDEN);
+                    hidden.push_str(&mask(&text[at..end]));
                     kept = end;
                 }
             }
@@ -177,12 +191,29 @@ pub fn of_this_process() -> impl Iterator<Item = String> {
         .map(|(_, value)| value)
 }
 
+/// What stands in the place of `secret`: as many lines, and none that is longer.
+fn mask(secret: &str) -> String {
+    let lines: Vec<&str> = secret
+        .split('\n')
+        .map(|line| HIDDEN.get(..line.len()).unwrap_or(HIDDEN))
+        .collect();
+    lines.join("\n")
+}
+
 fn hide_shapes(text: &str) -> String {
     let mut hidden = text.to_owned();
     if let Some(shapes) = &*SHAPES {
-        hidden = shapes.replace_all(&hidden, HIDDEN).into_owned();
+        hidden = shapes
+            .replace_all(&hidden, |found: &Captures<'_>| mask(&found[0]))
+            .into_owned();
     }
-    for named in [&*ASSIGNED, &*CARRIED].into_iter().flatten() {
+    for (named, word) in [(&*ASSIGNED, &*NAMES), (&*CARRIED, &*CARRIERS)] {
+        let (Some(named), Some(word)) = (named, word) else {
+            continue;
+        };
+        if !word.is_match(&hidden) {
+            continue;
+        }
         let mask = |found: &Captures<'_>| {
             let end = if found[2].ends_with('@') { "@" } else { "" };
             format!("{}{HIDDEN}{end}", &found[1])
@@ -190,6 +221,36 @@ fn hide_shapes(text: &str) -> String {
         hidden = named.replace_all(&hidden, mask).into_owned();
     }
     hidden
+}
+
+/// Hides the lines of a private key that stand without its first line, as where a log is cut.
+fn hide_key_lines(text: &str) -> String {
+    let ends_key = |line: &str| line.contains("-----END ") && line.contains("PRIVATE KEY-----");
+    let mut next = text.split('\n').skip(1);
+    let lines = text.split('\n').map(|line| {
+        let is_last = next.next().is_some_and(ends_key);
+        if is_key_line(line.trim(), is_last) {
+            HIDDEN
+        } else {
+            line
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Whether `line` is as tools write those of a key: of 64 or 70 characters in base64, the last one shorter.
+fn is_key_line(line: &str, is_last: bool) -> bool {
+    let bytes = line.as_bytes();
+    let any = |is: fn(&u8) -> bool| bytes.iter().any(is);
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
+    // A digest in hexadecimal digits has 64 of them, too, but no capitals beside small letters.
+    let is_full =
+        || any(u8::is_ascii_uppercase) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_digit);
+    let fits = match bytes.len() {
+        64 | 70 => is_last || is_full(),
+        length => is_last && (3..70).contains(&length),
+    };
+    fits && bytes.iter().all(is_base64)
 }
 
 fn digest(salt: &str, bytes: &[u8]) -> String {
@@ -323,6 +384,42 @@ mod tests {
             "-----BEGIN {0}-----\nabc\n-----END {0}-----",
             "RSA PRIVATE KEY"
         );
-        assert_eq!(nothing.hide(&format!("k {key} e")), "k *** e");
+        assert_eq!(nothing.hide(&format!("k {key} e")), "k ***\n***\n*** e");
+    }
+
+    #[test]
+    fn a_value_of_several_lines_is_hidden_line_by_line_and_the_lines_stay_as_many() {
+        let value = "first secret line\r\n  second secret line\nab\nthe last one";
+        let secrets = Fingerprints::of([value]);
+        assert_eq!(
+            secrets.hide(&format!("a {value} b\nc")),
+            "a ***\n***\n**\n*** b\nc"
+        );
+        // Cut at a line, as the end of a log is; and one line alone, as it is found by a pattern.
+        assert_eq!(
+            secrets.hide("secret line\nab\nthe last one"),
+            "secret line\nab\n***"
+        );
+        assert_eq!(secrets.hide("  second secret line"), "  ***");
+    }
+
+    #[test]
+    fn the_lines_of_a_private_key_are_hidden_without_its_first_line_too() {
+        let nothing = Fingerprints::default();
+        let full = "aB3+/xYz".repeat(8);
+        let (begin, end) = ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----");
+        for (text, hidden) in [
+            (format!("{full}\n{full}"), "***\n***".to_owned()),
+            (
+                format!("{full}\nQ3x4=\n{end}\nnext"),
+                format!("***\n***\n{end}\nnext"),
+            ),
+            (format!("x\n{begin}\n{full}"), "x\n***\n***".to_owned()),
+        ] {
+            assert_eq!(nothing.hide(&text), hidden, "{text}");
+        }
+        // A digest is none.
+        let digest = "0123456789abcdef".repeat(4);
+        assert_eq!(nothing.hide(&digest), digest);
     }
 }

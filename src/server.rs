@@ -42,7 +42,8 @@ cloud the user is then asked once more, where the client can: wait for them. Kee
 Watch: poll_status says how the job is, how far (`progress`), and why it failed (`failure`, with what to change). Do what \
 `next` of its answer says: a run takes minutes to days, and it tells when asking again is worth it. wait_seconds=55 answers \
 as soon as something changes, so wait that way instead of polling in a loop. get_job_logs returns the end of the output, \
-stderr included. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
+stderr included, and with the `cursor` of its last answer only what is new. End: cancel_job. Lost the id: list_jobs. A cloud \
+job's cluster goes on costing money after the \
 job: stop_cluster or down_cluster ends that. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";

@@ -9,6 +9,7 @@ mod find;
 mod insight;
 mod launch;
 mod list;
+mod logs;
 mod poll;
 mod preview;
 mod question;
@@ -22,19 +23,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
+use crate::launcher::Launcher;
 use crate::launcher::job_dir::JobDir;
-use crate::launcher::{JobLog, Launcher, LauncherError, LogContent};
-use crate::logs::{LogTail, tail_file};
 use crate::paths::DataFolder;
 use crate::policy::Policy;
 use crate::registry::JobRegistry;
 use crate::secrets::Fingerprints;
-use answers::LogsAnswer;
 use consent::{Consent, Nobody};
-use find::NotFound;
 use insight::Insights;
 use preview::Previews;
-use requests::{JobQuery, LogsRequest};
 use watch::Watchers;
 use watch_lists::ListWatcher;
 
@@ -119,71 +116,6 @@ impl JobService {
         }
     }
 
-    /// The end of a job's log.
-    pub async fn logs(&self, request: LogsRequest) -> LogsAnswer {
-        let lines = usize::try_from(request.lines).unwrap_or(0);
-        let asked = LogsAnswer {
-            job_id: request.job_id.clone(),
-            lines_requested: lines,
-            ..LogsAnswer::default()
-        };
-        if request.job_id.is_empty() && request.cluster_name.is_empty() && request.cloud != "local"
-        {
-            let error =
-                "give job_id, or oumi_job_id with cloud and cluster_name; list_jobs shows them";
-            return LogsAnswer {
-                error: Some(error.to_owned()),
-                ..asked
-            };
-        }
-        let found = match self.find(&JobQuery::from(&request)).await {
-            Ok(found) => self.settled(found).await,
-            Err(NotFound::Unknown(error) | NotFound::Failed(error)) => {
-                return LogsAnswer {
-                    error: Some(error),
-                    ..asked
-                };
-            }
-        };
-        let read = match self.allowed(&found.identity.cloud) {
-            Ok(launcher) => launcher.logs(&found.identity, lines).await,
-            Err(error) => Err(LauncherError::Failed(error)),
-        };
-        let read = match read {
-            Ok(log) => tail(log, lines).await,
-            Err(error) => Err(error),
-        };
-        let secrets = self.secrets(&found.identity.job_id).await;
-        let asked = LogsAnswer {
-            job_id: found.identity.job_id,
-            ..asked
-        };
-        if secrets.hides_all() {
-            let error = "the log is not shown: which values of the job are secret cannot be read from secrets.json in its \
-                         folder; read the log there yourself";
-            return LogsAnswer {
-                error: Some(error.to_owned()),
-                ..asked
-            };
-        }
-        match read {
-            Ok(tail) => LogsAnswer {
-                success: true,
-                lines_returned: tail.lines,
-                log_file: tail.log_file,
-                logs: secrets.hide(&tail.text),
-                truncated: tail.truncated,
-                message: tail.message.map(|message| secrets.hide(&message)).unwrap_or_else(|| match (tail.lines, tail.truncated) {
-                    (0, false) if lines > 0 => "nothing has been logged yet".to_owned(),
-                    (_, true) => "the end of the log; what stood before was left out, the whole is in log_file".to_owned(),
-                    _ => String::new(),
-                }),
-                ..asked
-            },
-            Err(error) => LogsAnswer { error: Some(secrets.hide(&error.to_string())), ..asked },
-        }
-    }
-
     /// What serves a cloud that a call may use.
     fn allowed(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
         let launcher = self.launcher(cloud)?;
@@ -249,23 +181,6 @@ impl JobService {
             .await
             .unwrap_or(false)
     }
-}
-
-async fn tail(log: JobLog, lines: usize) -> Result<LogTail, LauncherError> {
-    let file = log.log_file.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        Ok(LogTail {
-            message: log.message,
-            ..match log.content {
-                LogContent::File(path) => tail_file(&path, lines)?,
-                LogContent::Text(text) => LogTail::of(log.log_file, text.as_bytes(), lines, false),
-            }
-        })
-    });
-    read.await
-        .map_err(io::Error::other)
-        .flatten()
-        .map_err(|error| LauncherError::Failed(format!("cannot read {file}: {error}")))
 }
 
 async fn outcome_within(mut watch: LaunchWatch, wait: Duration) -> Option<LaunchOutcome> {

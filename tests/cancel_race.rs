@@ -523,10 +523,7 @@ fn a_cancel_that_was_kept_is_taken_up_by_whoever_looks_at_the_job_next() {
                     service
                         .logs(oumi_mcp_server::service::requests::LogsRequest {
                             job_id: JOB.to_owned(),
-                            lines: 10,
-                            oumi_job_id: String::new(),
-                            cloud: String::new(),
-                            cluster_name: String::new(),
+                            ..Default::default()
                         })
                         .await,
                 ),

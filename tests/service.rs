@@ -122,6 +122,7 @@ fn logs_of(query: JobQuery, lines: i64) -> LogsRequest {
         oumi_job_id: query.oumi_job_id,
         cloud: query.cloud,
         cluster_name: query.cluster_name,
+        ..LogsRequest::default()
     }
 }
 

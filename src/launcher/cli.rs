@@ -143,6 +143,8 @@ pub struct Output {
     pub code: Option<i32>,
     /// It went on after its deadline and was ended; what it had printed is there.
     pub timed_out: bool,
+    /// The beginning of `stdout` is left out: it was a log, and too long.
+    pub cut: bool,
 }
 
 impl Output {
@@ -421,6 +423,7 @@ async fn run(question: &Question) -> Result<Output, CliError> {
         stderr: stderr.text(),
         code,
         timed_out: matches!(end, End::TimedOut),
+        cut: stdout.cut,
     })
 }
 
@@ -449,6 +452,8 @@ fn spawn(question: &Question) -> std::io::Result<Child> {
 struct Captured {
     bytes: Vec<u8>,
     keep_end: bool,
+    /// The beginning was left out.
+    cut: bool,
 }
 
 /// A stream had more to say than is read.
@@ -459,6 +464,7 @@ impl Captured {
         Self {
             bytes: Vec::new(),
             keep_end: question.is_log,
+            cut: false,
         }
     }
 
@@ -495,14 +501,22 @@ impl Captured {
                 // Seldom, so that the whole is not moved for every block.
                 if excess > MAX_OUTPUT {
                     self.bytes.drain(..excess);
+                    self.cut = true;
                 }
             }
         }
         Ok(())
     }
 
+    /// As text, from a line on: half a line misleads, and half a secret in it is not known as one.
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
+        let half = self
+            .bytes
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .filter(|_| self.cut);
+        let from = half.map_or(0, |line_end| line_end + 1);
+        String::from_utf8_lossy(self.bytes.get(from..).unwrap_or_default()).into_owned()
     }
 }
 

@@ -272,7 +272,12 @@ impl CloudLaunch {
     /// When there is none.
     pub async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, LauncherError> {
         let dir = job_dir(&self.folder, identity)?;
-        off_thread(move || output_log(&dir)).await
+        off_thread(move || {
+            let ended = dir.exit_record().is_ok_and(|record| record.is_some())
+                || dir.is_locked().is_ok_and(|locked| !locked);
+            output_log(&dir, ended)
+        })
+        .await
     }
 
     /// Whether the launch said that its cluster was there before.

@@ -130,9 +130,13 @@ impl Launcher for LocalLauncher {
         }))
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, _lines: usize) -> Answer<'a, JobLog> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
         let dir = self.dir(identity);
-        Box::pin(off_thread(move || output_log(&dir?)))
+        Box::pin(off_thread(move || {
+            let dir = dir?;
+            let ended = look(&dir, &mut None).is_ok_and(|status| status.is_done);
+            output_log(&dir, ended)
+        }))
     }
 
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome> {
@@ -157,13 +161,14 @@ impl Launcher for LocalLauncher {
     }
 }
 
-/// The output of a supervised process.
-pub(super) fn output_log(dir: &JobDir) -> Result<JobLog, LauncherError> {
+/// The output of a supervised process, which has `ended` or not.
+pub(super) fn output_log(dir: &JobDir, ended: bool) -> Result<JobLog, LauncherError> {
     let path = dir.log_path();
     match path.metadata() {
         Ok(_) => Ok(JobLog {
             log_file: path.display().to_string(),
             content: LogContent::File(path),
+            ended,
             message: None,
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -224,10 +224,21 @@ impl OumiCloudLauncher {
                 reason(&output.stdout, &output.stderr)
             )));
         }
-        let goes_on = || "the job goes on; this is its log so far".to_owned();
+        if output.timed_out && !output.stdout.contains(printed::LOG_BEGINS) {
+            return Err(LauncherError::failed(format!(
+                "nothing of the log came within {} s; try again, or call poll_status to see how the job is",
+                LOGS_DEADLINE.as_secs()
+            )));
+        }
+        let goes_on = || "The job goes on: this is its log so far.".to_owned();
         Ok(JobLog {
             log_file: format!("cloud:{}/{}", identity.cloud, identity.cluster),
-            content: LogContent::Text(printed::oumi_log_lines(&output.stdout)),
+            content: LogContent::Text {
+                text: printed::oumi_log_lines(&output.stdout),
+                whole: !output.cut,
+                cut_off: output.timed_out,
+            },
+            ended: !output.timed_out,
             message: output.timed_out.then(goes_on),
         })
     }
@@ -381,7 +392,7 @@ impl Launcher for OumiCloudLauncher {
         })
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, _lines: usize) -> Answer<'a, JobLog> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
         Box::pin(async move {
             check(identity)?;
             self.read_logs(identity).await

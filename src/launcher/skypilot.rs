@@ -43,6 +43,10 @@ const CLOUDS: &[&str] = &[
 const DEADLINE: Duration = Duration::from_secs(120);
 /// How long logs are read for.
 const LOGS_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How many lines of a log are fetched, whatever part of them is asked for: SkyPilot counts each state of a progress bar as
+/// one, and who reads on must find where it was. So all who ask at once share one run, too.
+const LOG_LINES: &str = "10000";
 /// How long SkyPilot's own server may go on with a launch whose launcher was cut off.
 const GOES_ON_FOR: Duration = Duration::from_secs(30 * 60);
 /// The first and the longest wait before the job of such a launch is looked for again.
@@ -353,22 +357,17 @@ impl SkyPilotLauncher {
         Ok(listing)
     }
 
-    async fn read_logs(
-        &self,
-        identity: &JobIdentity,
-        lines: usize,
-    ) -> Result<JobLog, LauncherError> {
+    async fn read_logs(&self, identity: &JobIdentity) -> Result<JobLog, LauncherError> {
         if identity.oumi_job_id.is_empty() {
             return self.launch.logs(identity).await;
         }
-        let tail = lines.to_string();
         let arguments = [
             "logs",
             &identity.cluster,
             &identity.oumi_job_id,
             "--no-follow",
             "--tail",
-            &tail,
+            LOG_LINES,
         ];
         let mut question = self.question(&arguments, LOGS_DEADLINE)?;
         question.is_log = true;
@@ -388,10 +387,17 @@ impl SkyPilotLauncher {
             }
             _ => {}
         }
-        let slow = || format!("this is what arrived within {} s", LOGS_DEADLINE.as_secs());
+        let slow = || format!("This is what arrived within {} s.", LOGS_DEADLINE.as_secs());
+        let fewer = output.stdout.matches('\n').count() < LOG_LINES.parse().unwrap_or(0);
         Ok(JobLog {
             log_file: log_file(identity),
-            content: LogContent::Text(printed::sky_log_lines(&output.stdout)),
+            content: LogContent::Text {
+                text: printed::sky_log_lines(&output.stdout),
+                whole: fewer && !output.cut && !output.timed_out,
+                cut_off: output.timed_out,
+            },
+            // SkyPilot itself ends the last line of a job that has ended.
+            ended: false,
             message: output.timed_out.then(slow),
         })
     }
@@ -408,7 +414,7 @@ impl SkyPilotLauncher {
         }
         let mut read = self.launch.logs(identity).await.map_err(|_| failed())?;
         read.message = Some(format!(
-            "the job's own log could not be read ({reason}); this is what its launch said"
+            "The job's own log could not be read ({reason}); this is what its launch said."
         ));
         Ok(read)
     }
@@ -558,10 +564,10 @@ impl Launcher for SkyPilotLauncher {
         Box::pin(self.listing(known))
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, lines: usize) -> Answer<'a, JobLog> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
         Box::pin(async move {
             let identity = with_cluster(identity)?;
-            self.read_logs(&identity, lines).await
+            self.read_logs(&identity).await
         })
     }
 

@@ -71,6 +71,11 @@ impl Cursor {
         }
     }
 
+    /// Where it is, in bytes from the beginning of what was at hand.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// The position `offset` of `log`.
     pub(crate) fn at(
         log: &mut (impl Read + Seek),
@@ -92,7 +97,7 @@ impl Cursor {
         file: Option<u64>,
         end: u64,
     ) -> io::Result<(u64, Option<Change>)> {
-        if self.file.zip(file).is_some_and(|(then, now)| then != now) {
+        if self.offset > 0 && self.file != file {
             return Ok((0, Some(Change::Replaced)));
         }
         if self.offset > end {
@@ -106,15 +111,19 @@ impl Cursor {
         )
     }
 
-    /// Where to go on in `bytes`, the end of a log of which nobody knows how much came before: at the line start that has
-    /// before it what the cursor has. If there are several, at the first: better twice than never.
+    /// Where to go on in `bytes`, the end of a log of which nobody knows how much came before: at the place that has before
+    /// it what the cursor has. If there are several, at the first: better twice than never.
     pub(super) fn find(&self, bytes: &[u8]) -> (u64, Option<Change>) {
         if self.offset == 0 {
-            return (0, None);
+            return (0, Some(Change::Gap));
+        }
+        if self.file.is_some() {
+            return (0, Some(Change::Replaced));
         }
         let length = usize::try_from(CHECKED.min(self.offset)).unwrap_or(usize::MAX);
-        memchr::memchr_iter(b'\n', bytes)
-            .map(|line_end| line_end + 1)
+        // It also stops at a carriage return, when its line had not ended.
+        memchr::memchr2_iter(b'\n', b'\r', bytes)
+            .map(|at| at + usize::from(bytes.get(at) == Some(&b'\n')))
             .find(|start| {
                 start
                     .checked_sub(length)

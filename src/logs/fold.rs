@@ -14,8 +14,8 @@
 
 mod escapes;
 mod repeats;
+mod text;
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use memchr::{memchr, memrchr_iter};
@@ -23,6 +23,9 @@ use memchr::{memchr, memrchr_iter};
 use escapes::{Escape, after_colour, may_move_up};
 use repeats::Held;
 pub use repeats::{Line, Text};
+pub(crate) use text::lossy;
+use text::text_of;
+pub(super) use text::{NEAR, has_cut_line, whole_words};
 
 /// The longest line that is kept whole, in bytes. Of a longer one the end is kept.
 pub const MAX_LINE: usize = 16 * 1024;
@@ -383,62 +386,6 @@ impl Row {
             self.bytes.extend_from_slice(text);
         }
     }
-}
-
-/// A line as text: valid, without what cannot be shown, no longer than `max`.
-fn text_of(bytes: &[u8], left_out: u64, raw: bool, max: usize) -> Cow<'_, str> {
-    let bytes = if raw { bytes } else { trim_end(bytes) };
-    let excess = bytes.len().saturating_sub(max);
-    let left_out = left_out + excess as u64;
-    let mut text = if left_out > 0 {
-        let end = whole_words(bytes.get(excess..).unwrap_or_default());
-        Cow::Owned(format!(
-            "[… {left_out} bytes of this line left out] {}",
-            String::from_utf8_lossy(end)
-        ))
-    } else {
-        lossy(bytes)
-    };
-    if raw && memchr(0, text.as_bytes()).is_some() {
-        text = Cow::Owned(text.replace('\0', "\u{fffd}"));
-    } else if !raw && memchr(0xc2, text.as_bytes()).is_some() && text.contains(is_c1) {
-        text = Cow::Owned(text.chars().filter(|c| !is_c1(*c)).collect());
-    }
-    text
-}
-
-/// `bytes` as text, what is none replaced. Checked as a whole first, which is several times as fast.
-pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => String::from_utf8_lossy(bytes),
-    }
-}
-
-/// The control characters above ASCII.
-fn is_c1(c: char) -> bool {
-    matches!(c, '\u{80}'..='\u{9f}')
-}
-
-fn trim_end(bytes: &[u8]) -> &[u8] {
-    let length = bytes
-        .iter()
-        .rposition(|byte| !matches!(byte, b' ' | b'\t'))
-        .map_or(0, |last| last + 1);
-    bytes.get(..length).unwrap_or_default()
-}
-
-/// `bytes`, cut at the front, from the next word on if that is near: half a word misleads, and half a secret is not
-/// recognised as one.
-pub(super) fn whole_words(bytes: &[u8]) -> &[u8] {
-    const NEAR: usize = 512;
-    let near = bytes.get(..NEAR.min(bytes.len())).unwrap_or_default();
-    let from = near
-        .iter()
-        .position(|byte| matches!(byte, b' ' | b'\t'))
-        .or_else(|| near.iter().position(|byte| byte & 0xc0 != 0x80))
-        .unwrap_or(0);
-    bytes.get(from..).unwrap_or_default()
 }
 
 /// How many bytes at the beginning of `bytes` are neither control characters nor line ends.

@@ -10,6 +10,10 @@
 //! **The line that is still being written** is never part of the text, since it would come twice: it is given beside it, as
 //! it stands now, and becomes text when it ends. For a progress bar, which is one such line for hours, that is its newest
 //! state. When the log is known to be complete (`ended`) its last line is text like any other.
+//!
+//! **Secrets** are hidden in lines before they are cut to the budget: half of one would not be known.
+
+mod rest;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -17,15 +21,18 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use memchr::{memchr, memrchr};
+use memchr::memchr;
 
 use super::backwards::{Backwards, Block, read_at};
 use super::cursor::{Change, Cursor};
-use super::fold::{Folder, Line, Text, whole_words};
-use super::nth_line_from_end;
+use super::fold::{Folder, Line, Text, has_cut_line, whole_words};
+use rest::{Rest, RestKind};
 
 /// The budget of an answer unless the caller says otherwise; it fits under the 25,000 tokens at which clients cut.
 pub const DEFAULT_MAX_BYTES: usize = 24 * 1024;
+
+/// The largest budget there is.
+pub const LARGEST_MAX_BYTES: usize = 256 * 1024;
 
 /// The first block of a tail; each further one doubles what was read.
 const FIRST_BLOCK: usize = 64 * 1024;
@@ -36,26 +43,27 @@ const KEPT: usize = 8 * 1024 * 1024;
 /// … and reads no more than this of it: what lies between are the beginnings of lines that are longer than a block.
 const READ: u64 = 128 * 1024 * 1024;
 
-/// An unfinished line up to this length is read again each time. Of a longer one only its newest state is looked for.
-const HELD: u64 = 64 * 1024;
-
 /// How a log is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct View {
+#[derive(Clone, Copy)]
+pub struct View<'a> {
     /// The most text that is given, in bytes.
     pub max_bytes: usize,
-    /// The lines as they are: not folded, only made valid text.
+    /// The lines as they are: not folded, only made valid text, and of control characters only tabs and carriage returns
+    /// are left.
     pub raw: bool,
     /// Nothing more will be written: the last line has ended, however it looks.
     pub ended: bool,
+    /// Makes of lines what may be shown of them: the same number of lines, none longer.
+    pub shown: &'a dyn Fn(&str) -> String,
 }
 
-impl Default for View {
+impl Default for View<'_> {
     fn default() -> Self {
         Self {
             max_bytes: DEFAULT_MAX_BYTES,
             raw: false,
             ended: false,
+            shown: &str::to_owned,
         }
     }
 }
@@ -71,6 +79,8 @@ pub struct Excerpt {
     pub unfinished: Option<String>,
     /// How many of the lines that were asked for are not here, for want of room: the oldest of them.
     pub left_out_lines: usize,
+    /// Lines are left out, or remain, or the beginning of a line is cut.
+    pub truncated: bool,
     /// How many bytes of the log, unfolded, are new and not here: the newest of them. The cursor goes on there.
     pub remaining_bytes: u64,
     /// Where to go on the next time.
@@ -114,7 +124,7 @@ pub fn read_on(path: &Path, cursor: &Cursor, view: View) -> io::Result<Excerpt> 
 }
 
 /// As [`read_on`], of a log that is at hand. Unless it is `whole`, `bytes` is only the end of it, and the position is found
-/// by what came before it.
+/// by what came before it; it is looked for so as well when something else was put before a whole one.
 ///
 /// # Errors
 /// None that is known: memory does not fail.
@@ -127,8 +137,14 @@ pub fn read_on_bytes(
     let mut log = io::Cursor::new(bytes);
     let end = bytes.len() as u64;
     let (start, change) = match whole {
-        true => cursor.resume(&mut log, None, end)?,
         false => cursor.find(bytes),
+        true => match cursor.resume(&mut log, None, end)? {
+            (_, Some(change)) => match cursor.find(bytes) {
+                (start, None) => (start, None),
+                (_, Some(_)) => (0, Some(change)),
+            },
+            found => found,
+        },
     };
     read_from(&mut log, None, start, change, end, view)
 }
@@ -146,7 +162,8 @@ fn tail_of<S: Read + Seek>(
         _ => last_lines(log, end, lines, view)?,
     };
     let mut notes = Vec::new();
-    if text.lines < lines && looked_at > 0 && lines > 0 {
+    let all_were_looked_at = text.lines >= lines || looked_at == 0 || lines == 0;
+    if !all_were_looked_at {
         notes.push(format!(
             "Only the last {} of the log were looked at, which is {} long.",
             size(end - looked_at),
@@ -155,16 +172,17 @@ fn tail_of<S: Read + Seek>(
     }
     let body = text.text.strip_suffix('\n').unwrap_or(&text.text);
     let asked = match lines {
-        0 => "",
-        lines => &body[nth_line_from_end(body, lines).unwrap_or(0)..],
+        0 => String::new(),
+        lines => (view.shown)(&body[nth_line_from_end(body, lines).unwrap_or(0)..]),
     };
+    let asked = asked.as_str();
     if let Some(line) = &mut unfinished {
-        *line = keep_end(line, view.max_bytes / 2).to_owned();
+        *line = keep_end(&(view.shown)(line), view.max_bytes / 2).to_owned();
     }
     let room = view.max_bytes - unfinished.as_ref().map_or(0, String::len);
     let kept = keep_lines(asked, room);
     let count = |text: &str| match text {
-        "" if text.len() == body.len() => 0,
+        "" if body.is_empty() => 0,
         text => text.split('\n').count(),
     };
     let (asked_lines, kept_lines) = match lines {
@@ -174,15 +192,16 @@ fn tail_of<S: Read + Seek>(
     let left_out_lines = asked_lines.saturating_sub(kept_lines);
     if left_out_lines > 0 {
         notes.push(format!(
-            "The oldest {left_out_lines} of these {asked_lines} lines, {}, were left out to stay within max_bytes={}: ask with max_bytes={} to get them, or for a part of them with grep.",
+            "The oldest {left_out_lines} of these {asked_lines} lines, {}, were left out to stay within max_bytes={}: {}, or find what you want of them with grep.",
             size((asked.len() - kept.len()) as u64),
             view.max_bytes,
-            asked.len() + view.max_bytes - room
+            with_room_for(asked.len() + view.max_bytes - room)
         ));
     } else if kept.len() < asked.len() {
         notes.push(cut_note(asked, kept, view));
     }
     Ok(Excerpt {
+        truncated: kept.len() < asked.len() || !all_were_looked_at || has_cut_line(kept),
         text: kept.to_owned(),
         lines: kept_lines,
         unfinished,
@@ -248,7 +267,8 @@ fn read_from<S: Read + Seek>(
         false => None,
     };
     let remaining_bytes = rest.at - fits;
-    let body = text.text.strip_suffix('\n').unwrap_or(&text.text);
+    let body = (view.shown)(text.text.strip_suffix('\n').unwrap_or(&text.text));
+    let body = body.as_str();
     let kept = keep_lines(body, view.max_bytes);
     let mut notes: Vec<String> = change
         .map(|change| change.sentence().to_owned())
@@ -276,6 +296,7 @@ fn read_from<S: Read + Seek>(
         text: kept.to_owned(),
         unfinished,
         left_out_lines: 0,
+        truncated: remaining_bytes > 0 || kept.len() < body.len() || has_cut_line(kept),
         remaining_bytes,
         cursor: Cursor::at(log, file, fits)?,
         log_bytes: end,
@@ -367,73 +388,9 @@ fn pieces<S: Read + Seek>(
     Ok(true)
 }
 
-/// The end of a log that is still being written: what is not text yet.
-#[derive(Debug)]
-struct Rest {
-    /// Where it begins: what stands before it can be given.
-    at: u64,
-    kind: RestKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RestKind {
-    /// It is a line that has not ended, or nothing.
-    Line,
-    /// It begins at a carriage return inside of a line: what stands before that in the line is overwritten.
-    Overwritten,
-    /// It begins inside of a line that is too long to wait for its end: what stands before is given as it is.
-    Cut,
-}
-
-impl Rest {
-    fn of(log: &mut (impl Read + Seek), start: u64, end: u64, view: View) -> io::Result<Self> {
-        let (mut at, mut kind) = (end, RestKind::Line);
-        if !view.ended {
-            let from = start.max(end.saturating_sub(HELD));
-            let bytes = read_at(log, from, end - from)?;
-            let overwritten = || memrchr(b'\r', &bytes).filter(|_| !view.raw);
-            if let Some(line_end) = memrchr(b'\n', &bytes) {
-                at = from + line_end as u64 + 1;
-            } else if from == start {
-                at = start;
-            } else if let Some(carriage_return) = overwritten() {
-                at = from + carriage_return as u64;
-                kind = RestKind::Overwritten;
-            } else {
-                at = end - begun_character(&bytes) as u64;
-                kind = RestKind::Cut;
-            }
-        }
-        Ok(Self { at, kind })
-    }
-
-    fn text(
-        &self,
-        log: &mut (impl Read + Seek),
-        end: u64,
-        view: View,
-    ) -> io::Result<Option<String>> {
-        let mut folder = folder(view);
-        folder.push(&read_at(log, self.at, end - self.at)?, &mut |_| {});
-        let text = folder.finish_holding(&mut |_| {});
-        Ok(text.map(|text| keep_end(&text, view.max_bytes / 2).to_owned()))
-    }
-}
-
-/// How many bytes at the end of `bytes` are the beginning of a character that is not there whole.
-fn begun_character(bytes: &[u8]) -> usize {
-    let mut last = bytes.iter().rev().take(4).zip(1..);
-    match last.find(|(byte, _)| **byte & 0xc0 != 0x80) {
-        Some((0xc0..=0xdf, length)) if length < 2 => length,
-        Some((0xe0..=0xef, length)) if length < 3 => length,
-        Some((0xf0..=0xf7, length)) if length < 4 => length,
-        _ => 0,
-    }
-}
-
 fn folder(view: View) -> Folder {
     match view.raw {
-        true => Folder::raw(view.max_bytes),
+        true => Folder::raw(LARGEST_MAX_BYTES),
         false => Folder::new(),
     }
 }
@@ -472,11 +429,26 @@ pub(super) fn keep_end(text: &str, room: usize) -> &str {
 
 fn cut_note(whole: &str, kept: &str, view: View) -> String {
     format!(
-        "The first {} of the line were left out to stay within max_bytes={}: ask with max_bytes={} to get it whole.",
+        "The first {} of the line were left out to stay within max_bytes={}: {}.",
         size((whole.len() - kept.len()) as u64),
         view.max_bytes,
-        whole.len()
+        with_room_for(whole.len())
     )
+}
+
+/// How to get `bytes` of log.
+fn with_room_for(bytes: usize) -> String {
+    if bytes > LARGEST_MAX_BYTES {
+        return "they are more than one answer may have".to_owned();
+    }
+    format!("ask with max_bytes={bytes} to get them")
+}
+
+/// Where the line begins of which `lines` - 1 follow in `text`; nothing when it has no more than those.
+fn nth_line_from_end(text: &str, lines: usize) -> Option<usize> {
+    memchr::memrchr_iter(b'\n', text.as_bytes())
+        .nth(lines.checked_sub(1)?)
+        .map(|at| at + 1)
 }
 
 /// A size for a person to read.

@@ -2,9 +2,9 @@
 //! a deadline.
 //!
 //! What is matched is what would be shown: folded lines, with secrets hidden. So a pattern cannot find out what is hidden.
-//! Lines are folded in blocks of about a MiB: where two blocks meet, a run of repeated lines counts as two.
+//! Lines are folded, and secrets hidden, in blocks of about a MiB: where two blocks meet, a run of repeated lines counts as
+//! two.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -125,16 +125,12 @@ fn sentence(pattern: &str, error: &regex::Error) -> String {
     )
 }
 
-/// Searches the log at `path`. `shown` is what may be shown of a line: with secrets hidden.
+/// Searches the log at `path`. `shown` makes of lines what may be shown of them, with secrets hidden: as many lines.
 ///
 /// # Errors
 /// What the file system said.
-pub fn search(
-    path: &Path,
-    query: &Query,
-    shown: impl for<'a> Fn(&'a str) -> Cow<'a, str>,
-) -> io::Result<Found> {
-    search_in(&mut File::open(path)?, query, &shown)
+pub fn search(path: &Path, query: &Query, shown: &dyn Fn(&str) -> String) -> io::Result<Found> {
+    search_in(&mut File::open(path)?, query, shown)
 }
 
 /// As [`search`], in a log that is at hand.
@@ -144,15 +140,15 @@ pub fn search(
 pub fn search_bytes(
     bytes: &[u8],
     query: &Query,
-    shown: impl for<'a> Fn(&'a str) -> Cow<'a, str>,
+    shown: &dyn Fn(&str) -> String,
 ) -> io::Result<Found> {
-    search_in(&mut io::Cursor::new(bytes), query, &shown)
+    search_in(&mut io::Cursor::new(bytes), query, shown)
 }
 
 fn search_in<S: Read + Seek>(
     log: &mut S,
     query: &Query,
-    shown: &impl for<'a> Fn(&'a str) -> Cow<'a, str>,
+    shown: &dyn Fn(&str) -> String,
 ) -> io::Result<Found> {
     let log_bytes = log.seek(SeekFrom::End(0))?;
     let end = query.before.unwrap_or(log_bytes).min(log_bytes);
@@ -173,9 +169,9 @@ fn search_in<S: Read + Seek>(
         folder.left_out(block.left_out);
         folder.push(&block.bytes, &mut |line| folded.add(line));
         folder.finish(&mut |line| folded.add(line));
-        for line in folded.lines.iter().rev() {
-            let text = shown(folded.text.get(line.from..line.to).unwrap_or_default());
-            stopped = results.take(&text, line.repeated);
+        let text = shown(&folded.text);
+        for (line, text) in folded.lines.iter().rev().zip(text.rsplit('\n')) {
+            stopped = results.take(text, line.repeated);
             if stopped.is_some() {
                 break;
             }
@@ -210,24 +206,23 @@ fn search_in<S: Read + Seek>(
 /// The folded lines of a block.
 #[derive(Default)]
 struct Folded {
+    /// The lines, with a line end between each two.
     text: String,
     lines: Vec<FoldedLine>,
 }
 
 struct FoldedLine {
-    from: usize,
-    to: usize,
     repeated: u64,
     start: u64,
 }
 
 impl Folded {
     fn add(&mut self, line: Line<'_>) {
-        let from = self.text.len();
+        if !self.lines.is_empty() {
+            self.text.push('\n');
+        }
         self.text.push_str(line.text);
         self.lines.push(FoldedLine {
-            from,
-            to: self.text.len(),
             repeated: line.repeated,
             start: line.start,
         });

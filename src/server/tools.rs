@@ -71,8 +71,8 @@ impl Server {
         .await
     }
 
-    /// The last lines of a job's output, stdout and stderr together, also while it runs and after it failed. Give job_id, or
-    /// oumi_job_id, cloud and cluster_name.
+    /// A job's output, stdout and stderr together, also while it runs: its end, what is new since a cursor, or what matches
+    /// grep.
     #[tool(
         title = "Job log",
         input_schema = input_schema::<LogsRequest>(),
@@ -191,7 +191,16 @@ where
             true,
         ),
     };
-    let content = without_controls(content);
+    let content = match content {
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, field)| match A::CLEANED.contains(&name.as_str()) {
+                true => (name, field),
+                false => (name, without_controls(field)),
+            })
+            .collect(),
+        other => other,
+    };
     let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
     result.structured_content = Some(content);
     result.is_error = Some(is_error);
@@ -250,7 +259,7 @@ fn input_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
 }
 
 /// The fields of an answer explain themselves: no model is shown this schema, and clients pay for its bytes. The formats are
-/// Rust's (`uint64`), and strict clients complain of them.
+/// Rust's (`uint64`), and strict clients complain of them; that numbers are not below 0 is no news of an answer.
 fn output_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
     let mut schema = slim(schema_for_output::<T>());
     Arc::make_mut(&mut schema)
@@ -265,6 +274,7 @@ fn without_remarks(schema: &mut Value) {
             // A field may itself be named so; then it is a schema and no text.
             object.retain(|key, value| match key.as_str() {
                 "description" | "format" => !value.is_string(),
+                "minimum" => !value.is_number(),
                 // As it is without.
                 "additionalProperties" => *value != true,
                 _ => true,

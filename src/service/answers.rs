@@ -16,11 +16,15 @@ pub trait JobAnswer: Serialize {
     fn is_success(&self) -> bool;
     /// The answer to a call that failed for this reason.
     fn failure(error: String) -> Self;
+    /// The fields whose text was rid of what leads a terminal when it was read.
+    const CLEANED: &'static [&'static str] = &[];
 }
 
 macro_rules! job_answer {
-    ($answer:ty) => {
+    ($answer:ty $(, cleaned: $cleaned:expr)?) => {
         impl JobAnswer for $answer {
+            $(const CLEANED: &'static [&'static str] = &$cleaned;)?
+
             fn is_success(&self) -> bool {
                 self.success
             }
@@ -167,16 +171,30 @@ pub struct LogsAnswer {
     pub lines_returned: usize,
     /// A path, or cloud:cloud/cluster.
     pub log_file: String,
-    /// The end of the log, stdout and stderr.
+    /// What was asked for of the log, stdout and stderr.
     pub logs: String,
     /// Why the call failed.
     pub error: Option<String>,
-    /// Lines were left out, or one was cut, to keep the answer small.
+    /// Not all that was asked for is here: lines were left out, or one was cut, or they remain to be read.
     pub truncated: bool,
     /// What to know.
     pub message: String,
+    /// Where to go on: everything up to it has been given, or was left out.
+    pub cursor: String,
+    /// The line that is being written, as it stands; absent when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub unfinished: Option<String>,
+    /// How many bytes are new and not here: the newest. Absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    pub remaining_bytes: Option<u64>,
+    /// How many lines match; absent without a pattern.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64")]
+    pub matches: Option<usize>,
 }
-job_answer!(LogsAnswer);
+job_answer!(LogsAnswer, cleaned: ["logs"]);
 
 /// The answer of `cancel_job`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]

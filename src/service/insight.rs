@@ -37,8 +37,6 @@ use crate::secrets::Fingerprints;
 const REMEMBERED: usize = 32;
 /// How often the log of a job on a cloud is asked for, at most.
 const CLOUD_LOG_EVERY: Duration = Duration::from_secs(60);
-/// How much of it, in lines.
-const CLOUD_LOG_LINES: usize = 400;
 /// How long a poll waits for it once it knows the status, and how long it may take in all then.
 const CLOUD_LOG_PATIENCE: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_secs(30);
@@ -163,9 +161,9 @@ impl Insight {
         let turn = Arc::clone(&self.cloud_logs);
         self.log.begin(every, |last| async move {
             let _turn = turn.acquire_owned().await.ok()?;
-            let log = launcher.logs(&identity, CLOUD_LOG_LINES).await;
+            let log = launcher.logs(&identity).await;
             let text = match log.map(|log| log.content) {
-                Ok(LogContent::Text(text)) => text,
+                Ok(LogContent::Text { text, .. }) => text,
                 // Of a cluster that is gone only the launch's log is left, which tells nothing of the job.
                 Ok(LogContent::File(_)) => return None,
                 Err(error) => {
@@ -339,7 +337,7 @@ impl JobService {
             }
         } else if identity.cloud == LOCAL {
             let started = found.record.as_ref().and_then(started);
-            if let Ok(log) = launcher.logs(identity, 0).await
+            if let Ok(log) = launcher.logs(identity).await
                 && let LogContent::File(path) = log.content
             {
                 insight.follow(path, started);
@@ -415,7 +413,7 @@ impl JobService {
         secrets: &Fingerprints,
     ) -> Option<Failure> {
         let file = match &text {
-            None if !is_on_a_cloud(identity) => launcher.logs(identity, 0).await.ok(),
+            None if !is_on_a_cloud(identity) => launcher.logs(identity).await.ok(),
             _ => None,
         };
         let number = |key: &str| {
@@ -432,7 +430,9 @@ impl JobService {
         let secrets = secrets.clone();
         let explained = tokio::task::spawn_blocking(move || {
             let said = match (text, file.map(|log| log.content)) {
-                (Some(text), _) | (None, Some(LogContent::Text(text))) => fold(text.as_bytes()),
+                (Some(text), _) | (None, Some(LogContent::Text { text, .. })) => {
+                    fold(text.as_bytes())
+                }
                 (None, Some(LogContent::File(path))) => fold(&end_of(&path).unwrap_or_default()),
                 (None, None) => String::new(),
             };

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::launcher::local::LOCAL;
+use crate::logs::read::DEFAULT_MAX_BYTES;
 
 /// A job to run.
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -143,9 +144,24 @@ pub struct LogsRequest {
     /// The id that run_job or list_jobs gave.
     #[serde(default)]
     pub job_id: String,
-    /// How many lines from the end; below 0 counts as 0.
+    /// From the end; with grep, of matches.
     #[serde(default = "two_hundred")]
     pub lines: i64,
+    /// Of an earlier answer: only what is new since.
+    #[serde(default)]
+    pub cursor: String,
+    /// Regex: only lines that match.
+    #[serde(default)]
+    pub grep: String,
+    /// Lines around each match.
+    #[serde(default)]
+    pub context: u32,
+    /// Of text: 1024 to 262144.
+    #[serde(default = "default_max_bytes")]
+    pub max_bytes: usize,
+    /// Not folded.
+    #[serde(default)]
+    pub raw: bool,
     /// The launcher's id, for a job without a job_id; needs cloud and cluster_name.
     #[serde(default)]
     pub oumi_job_id: String,
@@ -228,6 +244,23 @@ pub enum StatusFilter {
     Completed,
 }
 
+impl Default for LogsRequest {
+    fn default() -> Self {
+        Self {
+            job_id: String::new(),
+            lines: two_hundred(),
+            cursor: String::new(),
+            grep: String::new(),
+            context: 0,
+            max_bytes: DEFAULT_MAX_BYTES,
+            raw: false,
+            oumi_job_id: String::new(),
+            cloud: String::new(),
+            cluster_name: String::new(),
+        }
+    }
+}
+
 impl From<&PollRequest> for JobQuery {
     fn from(request: &PollRequest) -> Self {
         Self {
@@ -271,6 +304,10 @@ fn one() -> u32 {
 
 fn two_hundred() -> i64 {
     200
+}
+
+fn default_max_bytes() -> usize {
+    DEFAULT_MAX_BYTES
 }
 
 fn local() -> String {

@@ -19,6 +19,7 @@ mod crash;
 mod identity;
 mod launching;
 mod limits;
+mod logs;
 mod plans;
 mod secrets;
 mod slow;

@@ -173,7 +173,10 @@ fn a_job_that_prints_a_secret_has_it_hidden_in_what_is_read_of_its_log() {
     for mut server in [server, world.server()] {
         let by_id = json!({ "job_id": "a" });
         let by_identity = json!({ "oumi_job_id": "1", "cloud": "aws", "cluster_name": "a" });
-        for asked in [by_id, by_identity] {
+        let raw = json!({ "job_id": "a", "raw": true });
+        let new = json!({ "job_id": "a", "cursor": "log1..0.cbf29ce484222325" });
+        let found = json!({ "job_id": "a", "grep": "token" });
+        for asked in [by_id, by_identity, raw, new, found] {
             let log = server.call("get_job_logs", asked).ok();
             assert!(
                 log["logs"]
@@ -185,6 +188,9 @@ fn a_job_that_prints_a_secret_has_it_hidden_in_what_is_read_of_its_log() {
             );
             is_silent(&log);
         }
+        let asked = json!({ "job_id": "a", "grep": &SECRET[..6] });
+        let log = server.call("get_job_logs", asked).ok();
+        assert_eq!(log["matches"], 0);
     }
     assert_eq!(holding(&world.home.data(), SECRET), [""; 0]);
 }

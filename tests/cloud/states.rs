@@ -274,9 +274,10 @@ fn the_exit_code_of_sky_logs_is_that_of_the_job_and_no_failure() {
         }
     }
     let call = world.cloud.calls_of(&["sky", "logs"]).remove(0);
+    // As many as make a position in the log be found again, however many lines are asked for.
     assert_eq!(
         call.args,
-        ["logs", "dev", "1", "--no-follow", "--tail", "50"]
+        ["logs", "dev", "1", "--no-follow", "--tail", "10000"]
     );
 }
 

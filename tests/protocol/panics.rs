@@ -46,7 +46,7 @@ impl Launcher for Faulty {
         Box::pin(async { Ok(Listing::default()) })
     }
 
-    fn logs<'a>(&'a self, _: &'a JobIdentity, _: usize) -> Answer<'a, JobLog> {
+    fn logs<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobLog> {
         panic!("a fault")
     }
 

@@ -5,9 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use oumi_mcp_server::logs::cursor::{Change, Cursor};
-use oumi_mcp_server::logs::read::{
-    DEFAULT_MAX_BYTES, Excerpt, View, read_on, read_on_bytes, tail, tail_bytes,
-};
+use oumi_mcp_server::logs::read::{Excerpt, View, read_on, read_on_bytes, tail, tail_bytes};
 
 struct Log {
     _home: tempfile::TempDir,
@@ -39,18 +37,19 @@ fn since(path: &Path, last: &Excerpt, view: View) -> Excerpt {
     read_on(path, &cursor, view).unwrap()
 }
 
-fn budget(max_bytes: usize) -> View {
+fn budget(max_bytes: usize) -> View<'static> {
     View {
         max_bytes,
         ..View::default()
     }
 }
 
-const ENDED: View = View {
-    max_bytes: DEFAULT_MAX_BYTES,
-    raw: false,
-    ended: true,
-};
+fn ended() -> View<'static> {
+    View {
+        ended: true,
+        ..View::default()
+    }
+}
 
 #[test]
 fn only_what_is_new_is_given_in_order_and_once() {
@@ -97,12 +96,12 @@ fn a_line_comes_as_text_when_it_has_ended_and_not_before() {
         (second.text.as_str(), second.unfinished.as_deref()),
         ("two", Some("thr"))
     );
-    let end = log.since(&second, ENDED);
+    let end = log.since(&second, ended());
     assert_eq!(
         (end.text.as_str(), end.unfinished.as_deref()),
         ("thr", None)
     );
-    assert_eq!(log.since(&end, ENDED).text, "");
+    assert_eq!(log.since(&end, ended()).text, "");
 }
 
 #[test]
@@ -224,6 +223,15 @@ fn a_line_without_end_is_given_in_parts_when_it_is_too_long_to_wait_for() {
 }
 
 #[test]
+fn a_line_that_is_given_in_parts_is_parted_between_words() {
+    let log = Log::new(format!("{}half-of-a-sec", "word ".repeat(20_000)));
+    let first = read_on(&log.path, &Cursor::start(), View::default()).unwrap();
+    assert!(first.text.ends_with(" word"), "{:?}", first.notes);
+    log.append("ret\n");
+    assert_eq!(log.since(&first, View::default()).text, "half-of-a-secret");
+}
+
+#[test]
 fn a_log_that_was_truncated_is_read_from_its_beginning_and_that_is_said() {
     let log = Log::new("one\ntwo\nthree\n");
     let first = tail(&log.path, 9, View::default()).unwrap();
@@ -330,6 +338,27 @@ fn the_end_of_a_log_from_elsewhere_is_followed_by_what_came_before() {
     let begun = tail_bytes(whole[..7].concat().as_bytes(), 1, View::default()).unwrap();
     let rest = read_on_bytes(all.as_bytes(), true, &begun.cursor, View::default()).unwrap();
     assert_eq!((rest.lines, rest.change), (193, None));
+}
+
+#[test]
+fn a_place_in_a_whole_log_is_found_again_though_something_was_put_before_it() {
+    let begun = tail_bytes(b"waiting\none\n", 9, View::default()).unwrap();
+    let found = read_on_bytes(
+        b"waiting\nwaiting\none\ntwo\n",
+        true,
+        &begun.cursor,
+        View::default(),
+    )
+    .unwrap();
+    assert_eq!((found.text.as_str(), found.change), ("two", None));
+    let other = read_on_bytes(b"x\ny\n", true, &begun.cursor, View::default()).unwrap();
+    assert_eq!(
+        (other.text.as_str(), other.change),
+        ("x\ny", Some(Change::Truncated))
+    );
+    // The beginning of a log of which only the end is at hand is not there.
+    let end = read_on_bytes(b"x\n", false, &Cursor::start(), View::default()).unwrap();
+    assert_eq!((end.text.as_str(), end.change), ("x", Some(Change::Gap)));
 }
 
 #[test]

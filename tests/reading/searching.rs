@@ -1,6 +1,5 @@
 //! Lines that match.
 
-use std::borrow::Cow;
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ fn find(log: &[u8], pattern: &str, context: usize) -> Found {
         context,
         ..Query::new(pattern, soon()).unwrap()
     };
-    search_bytes(log, &query, |line| Cow::Borrowed(line)).unwrap()
+    search_bytes(log, &query, &str::to_owned).unwrap()
 }
 
 #[test]
@@ -61,19 +60,22 @@ fn what_is_matched_is_what_is_shown() {
 #[test]
 fn a_pattern_cannot_find_out_what_is_hidden() {
     let log = b"token=hf_abc\nother\n";
-    fn hidden(line: &str) -> Cow<'_, str> {
-        Cow::Owned(line.replace("hf_abc", "***"))
+    fn hidden(line: &str) -> String {
+        line.replace("hf_abc", "***")
     }
     for pattern in ["hf_", "hf_a", r"token=([a-m]|hf)", "abc$"] {
         let query = Query::new(pattern, soon()).unwrap();
         assert_eq!(
-            search_bytes(log, &query, hidden).unwrap().matches,
+            search_bytes(log, &query, &hidden).unwrap().matches,
             0,
             "{pattern}"
         );
     }
     let query = Query::new("token", soon()).unwrap();
-    assert_eq!(search_bytes(log, &query, hidden).unwrap().text, "token=***");
+    assert_eq!(
+        search_bytes(log, &query, &hidden).unwrap().text,
+        "token=***"
+    );
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn blocks_meet_without_a_seam() {
             max_bytes: usize::MAX,
             ..Query::new("line .*0 x", soon()).unwrap()
         };
-        let found = search_bytes(log.as_bytes(), &query, |line| Cow::Borrowed(line)).unwrap();
+        let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
         assert_eq!(found.matches, 4_000);
         let numbers: Vec<usize> = found
             .text
@@ -122,7 +124,7 @@ fn the_newest_matches_are_given_and_an_older_search_goes_on_there() {
     };
     let mut all = Vec::new();
     loop {
-        let found = search_bytes(log.as_bytes(), &query, |line| Cow::Borrowed(line)).unwrap();
+        let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
         let mut lines: Vec<String> = found.text.lines().map(str::to_owned).collect();
         lines.append(&mut all);
         all = lines;
@@ -149,7 +151,7 @@ fn the_text_stays_within_its_budget() {
         context: 2,
         ..Query::new("line .*5", soon()).unwrap()
     };
-    let found = search_bytes(log.as_bytes(), &query, |line| Cow::Borrowed(line)).unwrap();
+    let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
     assert!(found.text.len() <= 500 && found.text.len() > 400);
     assert!(
         found.text.ends_with("> line 995\n  line 996\n  line 997"),
@@ -159,14 +161,14 @@ fn the_text_stays_within_its_budget() {
     assert!(!found.complete && found.note.unwrap().contains("max_bytes"));
     // Even one line that is larger than all of it.
     let long = [vec![b'x'; 10_000], b" line END\n".to_vec()].concat();
-    let found = search_bytes(&long, &query, |line| Cow::Borrowed(line)).unwrap();
+    let found = search_bytes(&long, &query, &str::to_owned).unwrap();
     assert_eq!(found.matches, 0);
     let query = Query {
         max_bytes: 500,
         ..Query::new("END", soon()).unwrap()
     };
     assert!(
-        search_bytes(&long, &query, |line| Cow::Borrowed(line))
+        search_bytes(&long, &query, &str::to_owned)
             .unwrap()
             .text
             .ends_with(" line END")
@@ -188,7 +190,7 @@ fn a_deadline_ends_the_search_and_says_how_far_it_came() {
     )
     .unwrap();
     let start = Instant::now();
-    let found = search(file.path(), &query, |line| Cow::Borrowed(line)).unwrap();
+    let found = search(file.path(), &query, &str::to_owned).unwrap();
     assert!(
         start.elapsed() < Duration::from_secs(10),
         "{:?}",
@@ -204,9 +206,7 @@ fn a_deadline_ends_the_search_and_says_how_far_it_came() {
     // A deadline that has passed still searches the end.
     let query = Query::new("39999 of", Instant::now()).unwrap();
     assert_eq!(
-        search(file.path(), &query, |line| Cow::Borrowed(line))
-            .unwrap()
-            .matches,
+        search(file.path(), &query, &str::to_owned).unwrap().matches,
         1
     );
 }

@@ -3,7 +3,6 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::LazyLock;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use oumi_mcp_server::logs::fold::Folder;
 use oumi_mcp_server::logs::search::{Query, search_bytes};
 use oumi_mcp_server::progress::Scanner;
+use oumi_mcp_server::secrets::Fingerprints;
 
 const MEGABYTES: usize = 128;
 
@@ -34,9 +34,12 @@ fn main() {
         let search = measure(&log, || {
             let deadline = Instant::now() + Duration::from_secs(600);
             let query = Query::new("(?i)cuda.*out of memory", deadline).unwrap();
-            search_bytes(&log, &query, |line| Cow::Borrowed(line))
-                .unwrap()
-                .matches
+            search_bytes(&log, &query, &str::to_owned).unwrap().matches
+        });
+        let secrets = Fingerprints::of(["s3cr3t-value-123", "another-s3cr3t-value"]);
+        let hide = measure(&log[..log.len() / 8], || {
+            let text = String::from_utf8_lossy(&log[..log.len() / 8]);
+            secrets.hide(&text).len()
         });
         let scan = measure(&log, || {
             let mut scanner = Scanner::default();
@@ -44,7 +47,7 @@ fn main() {
             scanner.history().points().len()
         });
         println!(
-            "{name:<28} fold {fold:>6.0} MB/s   search {search:>6.0} MB/s   progress {scan:>6.0} MB/s"
+            "{name:<28} fold {fold:>6.0} MB/s   search {search:>6.0} MB/s   progress {scan:>6.0} MB/s   hide {hide:>6.0} MB/s"
         );
     }
 }

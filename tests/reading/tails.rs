@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::logs::read::{DEFAULT_MAX_BYTES, Excerpt, View, tail, tail_bytes};
+use oumi_mcp_server::logs::cursor::Cursor;
+use oumi_mcp_server::logs::read::{Excerpt, View, read_on_bytes, tail, tail_bytes};
 
 fn read(content: &[u8], lines: usize, view: View) -> Excerpt {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -15,11 +16,12 @@ fn read(content: &[u8], lines: usize, view: View) -> Excerpt {
     found
 }
 
-const ENDED: View = View {
-    max_bytes: DEFAULT_MAX_BYTES,
-    raw: false,
-    ended: true,
-};
+fn ended() -> View<'static> {
+    View {
+        ended: true,
+        ..View::default()
+    }
+}
 
 #[test]
 fn lines_are_counted_after_folding() {
@@ -57,7 +59,7 @@ fn the_line_that_is_still_being_written_stands_beside_the_text() {
     let found = read(log, 5, View::default());
     assert_eq!((found.text.as_str(), found.lines), ("one\ntwo", 2));
     assert_eq!(found.unfinished.as_deref(), Some(" 20%| 2/10"));
-    let ended = read(log, 5, ENDED);
+    let ended = read(log, 5, ended());
     assert_eq!(
         (ended.text.as_str(), ended.lines),
         ("one\ntwo\n 20%| 2/10", 3)
@@ -137,6 +139,26 @@ fn of_one_line_that_does_not_fit_the_end_is_kept_and_no_word_is_halved() {
 }
 
 #[test]
+fn what_may_be_shown_is_made_of_whole_lines_and_cut_afterwards() {
+    let shown = |text: &str| text.replace("secret in words", "***");
+    let view = |max_bytes| View {
+        max_bytes,
+        shown: &shown,
+        ..View::default()
+    };
+    let log = format!("one\nsecret in words {}\nsecret in", "x ".repeat(20));
+    for max_bytes in 40..56 {
+        let found = tail_bytes(log.as_bytes(), 1, view(2 * max_bytes)).unwrap();
+        assert!(!found.text.contains("words"), "{}", found.text);
+        let new = read_on_bytes(log.as_bytes(), true, &Cursor::start(), view(max_bytes)).unwrap();
+        assert!(!new.text.contains("words"), "{}", new.text);
+    }
+    let all = read_on_bytes(log.as_bytes(), true, &Cursor::start(), view(1000)).unwrap();
+    assert!(all.text.starts_with("one\n*** x x"), "{}", all.text);
+    assert_eq!((all.lines, all.truncated), (2, false));
+}
+
+#[test]
 fn a_day_of_progress_bar_tails_as_a_few_lines() {
     let mut file = BufWriter::new(tempfile::NamedTempFile::new().unwrap());
     writeln!(file, "Starting training...").unwrap();
@@ -153,7 +175,7 @@ fn a_day_of_progress_bar_tails_as_a_few_lines() {
     writeln!(file, "Traceback (most recent call last):\nKeyError: 'x'").unwrap();
     let file = file.into_inner().unwrap();
     assert!(fs::metadata(file.path()).unwrap().len() > 17_000_000);
-    let found = tail(file.path(), 50, ENDED).unwrap();
+    let found = tail(file.path(), 50, ended()).unwrap();
     assert_eq!(found.lines, 4, "{}", found.text);
     assert!(
         found
@@ -177,7 +199,7 @@ fn a_day_of_nested_bars_tails_as_a_few_lines() {
     }
     write!(file, "\n\n").unwrap();
     let file = file.into_inner().unwrap();
-    let found = tail(file.path(), 50, ENDED).unwrap();
+    let found = tail(file.path(), 50, ended()).unwrap();
     assert_eq!(found.text, "Starting training...\nouter 49999\ninner 49999");
 }
 
@@ -209,7 +231,7 @@ fn the_size_of_the_log_does_not_matter() {
 }
 
 #[test]
-fn raw_lines_are_as_they_are_but_valid_text() {
+fn raw_lines_are_as_they_are_but_valid_text_that_leads_no_terminal() {
     let view = View {
         raw: true,
         ..View::default()
@@ -218,7 +240,7 @@ fn raw_lines_are_as_they_are_but_valid_text() {
     assert_eq!(found.text, "x\nx\nx\n\u{fffd}\u{fffd}");
     assert_eq!(
         read(b"a\rb\x1b[31m  \nx\n", 2, view).text,
-        "a\rb\x1b[31m  \nx"
+        "a\rb\u{fffd}[31m  \nx"
     );
     let long = [vec![b'x'; 1_000_000], b"END\n".to_vec()].concat();
     let found = read(&long, 1, view);

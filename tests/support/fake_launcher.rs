@@ -507,7 +507,7 @@ impl Launcher for FakeLauncher {
         })
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity, _lines: usize) -> Answer<'a, JobLog> {
+    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
         Box::pin(async move {
             self.world
                 .change(|state| state.calls.push(Call::Logs(identity.job_id.clone())));
@@ -516,7 +516,12 @@ impl Launcher for FakeLauncher {
             self.look(identity).await?;
             Ok(JobLog {
                 log_file: file,
-                content: LogContent::Text(log),
+                content: LogContent::Text {
+                    text: log,
+                    whole: true,
+                    cut_off: false,
+                },
+                ended: false,
                 message: None,
             })
         })

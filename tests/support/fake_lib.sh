@@ -243,7 +243,7 @@ sky_job_log() { # folder of the job, id
     sed -n 3p "$heading"
     if [ -s "$1/setup_log" ]; then sed "s|^|${esc}[36m(setup pid=2548)${esc}[0m |" "$1/setup_log"; fi
     if [ -s "$1/log" ]; then
-        sed "s|^|${esc}[36m($(value "$1/name"), pid=28808)${esc}[0m |" "$1/log"
+        lines_of "$1/log" | sed "s|^|${esc}[36m($(value "$1/name"), pid=28808)${esc}[0m |"
     fi
     case $(value "$1/status") in
         FAILED) sed -n 5,6p "$heading" | sed "s/Job 2 /Job $2 /" ;;
@@ -251,6 +251,11 @@ sky_job_log() { # folder of the job, id
             sed -n 5,8p "$captures/sky/logs-failsetup.out" | sed "s/Job 1's/Job $2's/"
             ;;
     esac
+}
+
+# SkyPilot 0.12 prefixes what ends in a carriage return like a line, and reads it back as one unless it follows the log.
+lines_of() { # log
+    if [ -n "${no_follow-}" ]; then tr '\r' '\n' <"$1"; else cat "$1"; fi
 }
 
 # Prints what is written to a log until the job has ended.

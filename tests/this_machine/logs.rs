@@ -4,13 +4,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
+use oumi_mcp_server::logs::read::DEFAULT_MAX_BYTES;
 use serde_json::{Value, json};
 
 use crate::support::Home;
 use crate::support::client::{Answer, Server};
-
-/// The most log that one answer may carry.
-const MAX_LOG_BYTES: usize = 64 * 1024;
 
 /// A server with one job that has ended.
 fn ended(run: &str) -> (Home, Server, String) {
@@ -73,21 +71,22 @@ fn a_job_that_said_nothing_has_an_empty_log() {
         (&answer["logs"], &answer["lines_returned"]),
         (&json!(""), &json!(0))
     );
-    assert_eq!(answer["message"], "nothing has been logged yet");
+    assert_eq!(answer["message"], "Nothing has been logged yet.");
 }
 
 #[test]
-fn a_line_of_megabytes_is_cut_and_the_answer_stays_within_its_budget() {
+fn of_a_line_of_megabytes_the_end_is_given_and_the_answer_stays_within_its_budget() {
     let (_home, mut server, job_id) =
         ended("echo begun; head -c 5000000 /dev/zero | tr '\\0' x; echo; echo last");
-    for (asked, returned, ends_with) in [(200, 1, "last"), (2, 1, "last"), (1, 1, "last")] {
+    for (asked, returned) in [(200, 3), (2, 2), (1, 1)] {
         let answer = lines(&mut server, &job_id, json!(asked));
         let logs = answer["logs"].as_str().unwrap();
         assert!(
-            logs.len() <= MAX_LOG_BYTES && logs.ends_with(ends_with),
+            logs.len() <= DEFAULT_MAX_BYTES && logs.ends_with("last"),
             "{} bytes",
             logs.len()
         );
+        assert_eq!(logs.contains(" bytes of this line left out] "), asked > 1);
         assert_eq!(answer["lines_returned"], returned, "{asked}");
         assert_eq!(answer["truncated"], asked > 1, "{asked}");
     }
@@ -99,21 +98,42 @@ fn a_last_line_of_megabytes_keeps_its_end() {
     let answer = lines(&mut server, &job_id, json!(1));
     let logs = answer["logs"].as_str().unwrap();
     assert!(
-        logs.ends_with("xEND") && logs.len() <= MAX_LOG_BYTES && logs.len() > MAX_LOG_BYTES / 2
+        logs.ends_with("xEND") && logs.len() <= DEFAULT_MAX_BYTES && logs.len() > 8 * 1024,
+        "{}",
+        logs.len()
     );
     assert_eq!(answer["truncated"], true);
     assert!(answer["message"].as_str().unwrap().contains("log_file"));
 }
 
 #[test]
-fn many_lines_are_cut_at_a_line() {
+fn many_lines_are_cut_at_a_line_and_the_answer_says_how_to_get_them() {
     let (_home, mut server, job_id) = ended("seq 1000000 1100000");
     let answer = lines(&mut server, &job_id, json!(100_000));
     let logs = answer["logs"].as_str().unwrap();
-    assert!(logs.len() <= MAX_LOG_BYTES && logs.len() > MAX_LOG_BYTES - 16);
-    assert!(logs.split('\n').all(|line| line.len() == 7));
-    assert_eq!(answer["lines_returned"], logs.split('\n').count());
+    assert!(logs.len() <= DEFAULT_MAX_BYTES && logs.len() > DEFAULT_MAX_BYTES - 16);
+    assert!(logs.split('\n').all(|line| line.len() == 7) && logs.ends_with("1100000"));
+    let returned = logs.split('\n').count();
+    assert_eq!(answer["lines_returned"], returned);
+    let left_out = format!("The oldest {} of these 100000 lines", 100_000 - returned);
+    assert!(answer["message"].as_str().unwrap().starts_with(&left_out));
     assert_eq!(answer["truncated"], true);
+    // All of them would be more than an answer may have; of fewer lines it says which budget would do, and it does.
+    assert!(answer["message"].as_str().unwrap().contains("grep"));
+    let answer = lines(&mut server, &job_id, json!(20_000));
+    let message = answer["message"].as_str().unwrap();
+    let enough = message.split("ask with max_bytes=").nth(1).unwrap();
+    let enough: u64 = enough.split(' ').next().unwrap().parse().unwrap();
+    let asked = json!({ "job_id": job_id, "lines": 20_000, "max_bytes": enough });
+    let answer = server.call("get_job_logs", asked).ok();
+    assert_eq!(
+        (
+            &answer["lines_returned"],
+            &answer["truncated"],
+            &answer["message"]
+        ),
+        (&json!(20_000), &json!(false), &json!(""))
+    );
 }
 
 #[test]
@@ -134,7 +154,7 @@ fn a_log_of_ten_gigabytes_is_read_from_its_end() {
     );
     let answer = lines(&mut server, &job_id, json!(200));
     assert_eq!(answer["truncated"], true);
-    assert!(answer["logs"].as_str().unwrap().len() <= MAX_LOG_BYTES);
+    assert!(answer["logs"].as_str().unwrap().len() <= DEFAULT_MAX_BYTES);
     assert!(
         begun.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -158,7 +178,7 @@ fn megabytes_that_are_no_text_stay_within_the_budget_too() {
         .write_all(&vec![0xff; 2_000_000])
         .unwrap();
     let answer = lines(&mut server, &job_id, json!(10));
-    assert!(answer["logs"].as_str().unwrap().len() <= MAX_LOG_BYTES);
+    assert!(answer["logs"].as_str().unwrap().len() <= DEFAULT_MAX_BYTES);
     assert_eq!(answer["truncated"], true);
 }
 

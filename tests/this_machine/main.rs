@@ -15,6 +15,7 @@ mod completion;
 mod damaged_registry;
 mod jobs;
 mod logs;
+mod logs_read_on;
 mod polling;
 mod registry_file;
 mod restarts;

@@ -100,7 +100,10 @@ fn the_tools_have_the_parameters_of_the_reference() {
     let identity = ["job_id", "oumi_job_id", "cloud", "cluster_name"];
     for (tool, own) in [
         ("poll_status", &["wait_seconds", "until"][..]),
-        ("get_job_logs", &["lines"]),
+        (
+            "get_job_logs",
+            &["lines", "cursor", "grep", "context", "max_bytes", "raw"],
+        ),
         ("cancel_job", &["force"]),
     ] {
         let mut found = properties(server.tool(tool));
@@ -129,8 +132,11 @@ fn the_schemas_say_the_defaults_and_what_is_required() {
     ] {
         assert_eq!(run["properties"][name]["default"], default, "{name}");
     }
-    let lines = &server.tool("get_job_logs")["inputSchema"]["properties"]["lines"];
-    assert_eq!(lines["default"], 200);
+    let log = &server.tool("get_job_logs")["inputSchema"]["properties"];
+    assert_eq!(
+        (&log["lines"]["default"], &log["max_bytes"]["default"]),
+        (&json!(200), &json!(24 * 1024))
+    );
     let force = &server.tool("cancel_job")["inputSchema"]["properties"]["force"];
     assert_eq!(force["default"], false);
     for tool in [

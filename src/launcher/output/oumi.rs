@@ -99,11 +99,10 @@ pub fn no_matching_clusters(output: &str) -> bool {
 /// What `oumi launch logs` prints before the log.
 pub const LOG_BEGINS: &str = "Logging to console...";
 
-/// The job's own lines in the output of `oumi launch logs`.
+/// The job's own lines in the output of `oumi launch logs`, as they are.
 pub fn oumi_log_lines(output: &str) -> String {
-    let text = strip_terminal(output);
-    let mut lines = text.split_inclusive('\n');
-    lines.find(|line| line.starts_with(LOG_BEGINS));
+    let mut lines = output.split_inclusive('\n');
+    lines.find(|line| strip_terminal(line).starts_with(LOG_BEGINS));
     lines.collect()
 }
 

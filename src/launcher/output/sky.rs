@@ -146,26 +146,20 @@ pub fn clusters(stdout: &str) -> Result<Vec<Cluster>, OutputError> {
     Ok(rows.iter().filter_map(cluster).collect())
 }
 
-/// The job's lines in the output of `sky logs`, without the line that says what is tailed. The prefix `(name, pid=…) ` goes
-/// when all lines that have one have the same.
+/// The job's lines in the output of `sky logs`, as they are, but without the line that says what is tailed, and without the
+/// prefix `(name, pid=…) ` or `(setup pid=…) ` of each: one that says more tells nodes apart and stays. What becomes of a
+/// line depends on that line alone, so that it reads the same in each answer.
 pub fn sky_log_lines(stdout: &str) -> String {
-    let text = strip_terminal(stdout);
-    let lines = || {
-        text.split_inclusive('\n')
-            .filter(|line| !line.starts_with("Tailing logs of "))
-    };
-    let mut prefixes = lines().filter_map(log_prefix);
-    let common = prefixes
-        .next()
-        .filter(|first| prefixes.all(|other| other == *first))
-        .unwrap_or_default();
-    lines()
-        .map(|line| line.strip_prefix(common).unwrap_or(line))
+    stdout
+        .split_inclusive(['\n', '\r'])
+        .filter(|line| !after_colours(line).starts_with("Tailing logs of "))
+        .map(|line| without_prefix(line).unwrap_or(line))
         .collect()
 }
 
 /// The exit code of a job that failed, by what SkyPilot says at the end of its log: that of the first node that failed.
 pub fn exit_code(log: &str) -> Option<i32> {
+    let log = strip_terminal(log);
     let (_, said) = log.rsplit_once("failed with return code list: [")?;
     let (codes, _) = said.split_once(']')?;
     let codes = codes.split(',').map(|code| code.trim().parse().ok());
@@ -256,10 +250,28 @@ fn unindented(reason: &str) -> String {
     lines.join("\n")
 }
 
-/// `(name, pid=123) ` at the start of a line of a log.
-fn log_prefix(line: &str) -> Option<&str> {
-    let (prefix, _) = line.strip_prefix('(')?.split_once(") ")?;
-    (prefix.contains("pid=") && !prefix.contains('(')).then(|| &line[..prefix.len() + 3])
+/// What follows `(name, pid=123) ` at the start of a line of a log.
+fn without_prefix(line: &str) -> Option<&str> {
+    let (prefix, rest) = after_colours(line).strip_prefix('(')?.split_once(')')?;
+    let (name, pid) = prefix.split_once("pid=")?;
+    let name = name.strip_suffix(' ')?;
+    let name = name.strip_suffix(',').unwrap_or(name);
+    let is_plain =
+        !name.contains([',', '(']) && !pid.is_empty() && pid.bytes().all(|c| c.is_ascii_digit());
+    after_colours(rest).strip_prefix(' ').filter(|_| is_plain)
+}
+
+/// What follows the colours at the start of `text`.
+fn after_colours(text: &str) -> &str {
+    let mut rest = text;
+    while let Some(sequence) = rest.strip_prefix("\u{1b}[") {
+        let parameters = sequence.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';');
+        match parameters.strip_prefix('m') {
+            Some(after) => rest = after,
+            None => break,
+        }
+    }
+    rest
 }
 
 fn job(row: &Map<String, Value>) -> Option<QueuedJob> {

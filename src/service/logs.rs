@@ -1,0 +1,275 @@
+//! What a job said: the end of its log, what is new in it since a cursor, or the lines that match a pattern.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::JobService;
+use super::answers::LogsAnswer;
+use super::find::NotFound;
+use super::requests::{JobQuery, LogsRequest};
+use crate::launcher::{JobLog, LauncherError, LogContent};
+use crate::logs::cursor::{Change, Cursor};
+use crate::logs::read::{
+    Excerpt, LARGEST_MAX_BYTES, View, read_on, read_on_bytes, tail, tail_bytes,
+};
+use crate::logs::search::{Found, Query, search, search_bytes};
+
+/// The smallest budget: less than that is no line.
+const SMALLEST_MAX_BYTES: usize = 1024;
+
+/// How long a log is searched.
+const SEARCH_FOR: Duration = Duration::from_secs(5);
+
+impl JobService {
+    /// A part of a job's log.
+    pub async fn logs(&self, request: LogsRequest) -> LogsAnswer {
+        let asked = LogsAnswer {
+            job_id: request.job_id.clone(),
+            lines_requested: usize::try_from(request.lines).unwrap_or(0),
+            ..LogsAnswer::default()
+        };
+        match self.read_logs(&request).await {
+            Ok(read) => LogsAnswer {
+                success: true,
+                lines_requested: asked.lines_requested,
+                ..read
+            },
+            Err(error) => LogsAnswer {
+                error: Some(error),
+                ..asked
+            },
+        }
+    }
+
+    async fn read_logs(&self, request: &LogsRequest) -> Result<LogsAnswer, String> {
+        let part = Part::of(request)?;
+        if request.job_id.is_empty() && request.cluster_name.is_empty() && request.cloud != "local"
+        {
+            return Err(
+                "give job_id, or oumi_job_id with cloud and cluster_name; list_jobs shows them"
+                    .to_owned(),
+            );
+        }
+        let found = match self.find(&JobQuery::from(request)).await {
+            Ok(found) => self.settled(found).await,
+            Err(NotFound::Unknown(error) | NotFound::Failed(error)) => return Err(error),
+        };
+        let job_id = found.identity.job_id.clone();
+        let log = match self.allowed(&found.identity.cloud) {
+            Ok(launcher) => launcher.logs(&found.identity).await,
+            Err(error) => Err(LauncherError::Failed(error)),
+        };
+        let secrets = self.secrets(&job_id).await;
+        if secrets.hides_all() {
+            return Err(
+                "the log is not shown: which values of the job are secret cannot be read from secrets.json in its \
+                 folder; read the log there yourself"
+                    .to_owned(),
+            );
+        }
+        let log = log.map_err(|error| secrets.hide(&error.to_string()))?;
+        let log_file = log.log_file.clone();
+        let (max_bytes, raw) = (request.max_bytes, request.raw);
+        let read = tokio::task::spawn_blocking(move || {
+            let shown = |text: &str| secrets.hide(text);
+            let view = View {
+                max_bytes,
+                raw,
+                ended: log.ended,
+                shown: &shown,
+            };
+            part.read(&log, view)
+        });
+        let read = read.await.map_err(io::Error::other).flatten();
+        let read = read.map_err(|error| format!("cannot read {log_file}: {error}"))?;
+        Ok(LogsAnswer { job_id, ..read })
+    }
+}
+
+/// Which part of a log is asked for.
+enum Part {
+    /// The last lines.
+    Tail(usize),
+    /// What is new.
+    Since(Cursor),
+    /// What matches, within a budget and a time that are set when it is read.
+    Matching(Query),
+}
+
+impl Part {
+    /// What `request` asks for, or what is wrong with it.
+    fn of(request: &LogsRequest) -> Result<Self, String> {
+        let lines = usize::try_from(request.lines).unwrap_or(0);
+        if !(SMALLEST_MAX_BYTES..=LARGEST_MAX_BYTES).contains(&request.max_bytes) {
+            return Err(format!(
+                "max_bytes={} cannot be: give {SMALLEST_MAX_BYTES} to {LARGEST_MAX_BYTES}, or leave it out",
+                request.max_bytes
+            ));
+        }
+        if request.grep.is_empty() {
+            if request.cursor.is_empty() {
+                return Ok(Self::Tail(lines));
+            }
+            return Ok(Self::Since(
+                request.cursor.parse().map_err(|error| format!("{error}"))?,
+            ));
+        }
+        if !request.cursor.is_empty() {
+            return Err(
+                "grep searches the whole log from its end: leave cursor out, or grep".to_owned(),
+            );
+        }
+        if request.raw {
+            return Err("grep searches the readable text: leave raw out, or grep".to_owned());
+        }
+        let query = Query::new(&request.grep, Instant::now()).map_err(|error| error.to_string())?;
+        Ok(Self::Matching(Query {
+            context: usize::try_from(request.context).unwrap_or(usize::MAX),
+            max_matches: lines,
+            ..query
+        }))
+    }
+
+    fn read(self, log: &JobLog, view: View<'_>) -> io::Result<LogsAnswer> {
+        let (answer, mut notes) = match self {
+            Self::Tail(lines) => {
+                let excerpt = match &log.content {
+                    LogContent::File(path) => tail(path, lines, view)?,
+                    LogContent::Text { text, .. } => tail_bytes(text.as_bytes(), lines, view)?,
+                };
+                let reaches_the_beginning = excerpt.lines + excerpt.left_out_lines < lines;
+                of_excerpt(excerpt, log, reaches_the_beginning)
+            }
+            Self::Since(cursor) => {
+                let excerpt = match &log.content {
+                    LogContent::File(path) => read_on(path, &cursor, view)?,
+                    LogContent::Text { text, whole, .. } => {
+                        read_on_bytes(text.as_bytes(), *whole, &cursor, view)?
+                    }
+                };
+                match excerpt.change {
+                    Some(Change::Truncated | Change::Gap) if is_cut_off(log) => too_little(cursor),
+                    _ => of_excerpt(excerpt, log, false),
+                }
+            }
+            Self::Matching(query) => {
+                let end = match &log.content {
+                    LogContent::File(path) => tail(path, 0, view)?,
+                    LogContent::Text { text, .. } => tail_bytes(text.as_bytes(), 0, view)?,
+                };
+                let query = Query {
+                    max_bytes: view.max_bytes,
+                    deadline: Instant::now() + SEARCH_FOR,
+                    // The line that is being written may end in half a secret.
+                    before: Some(end.cursor.offset()),
+                    ..query
+                };
+                let found = match &log.content {
+                    LogContent::File(path) => search(path, &query, view.shown)?,
+                    LogContent::Text { text, .. } => {
+                        search_bytes(text.as_bytes(), &query, view.shown)?
+                    }
+                };
+                of_found(found, end.cursor, log)
+            }
+        };
+        let message = log.message.iter().map(|message| (view.shown)(message));
+        notes.splice(0..0, message);
+        Ok(LogsAnswer {
+            message: notes.join(" "),
+            log_file: log.log_file.clone(),
+            ..answer
+        })
+    }
+}
+
+/// An excerpt as an answer, and what there is to say of it.
+fn of_excerpt(
+    excerpt: Excerpt,
+    log: &JobLog,
+    reaches_the_beginning: bool,
+) -> (LogsAnswer, Vec<String>) {
+    let mut notes = excerpt.notes;
+    if excerpt.log_bytes == 0 {
+        notes.push("Nothing has been logged yet.".to_owned());
+    }
+    if excerpt.truncated && excerpt.remaining_bytes == 0 {
+        notes.extend(where_the_whole_is(log));
+    }
+    let lacks_lines = reaches_the_beginning && !is_whole(log);
+    if lacks_lines {
+        notes.push(NOT_WHOLE.to_owned());
+    }
+    let answer = LogsAnswer {
+        lines_returned: excerpt.lines,
+        logs: excerpt.text,
+        truncated: excerpt.truncated || lacks_lines,
+        cursor: excerpt.cursor.to_string(),
+        unfinished: excerpt.unfinished.map(without_half_a_word),
+        remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
+        ..LogsAnswer::default()
+    };
+    (answer, notes)
+}
+
+/// What was found before `end` as an answer, and what there is to say of it.
+fn of_found(found: Found, end: Cursor, log: &JobLog) -> (LogsAnswer, Vec<String>) {
+    let mut notes: Vec<String> = found.note.into_iter().collect();
+    if !found.complete {
+        notes.extend(where_the_whole_is(log));
+    }
+    if found.complete && !is_whole(log) {
+        notes.push(NOT_WHOLE.to_owned());
+    } else if found.complete && found.matches == 0 {
+        notes.push("No line of the log matches.".to_owned());
+    }
+    let answer = LogsAnswer {
+        lines_returned: found.lines,
+        logs: found.text,
+        truncated: !found.complete || !is_whole(log),
+        cursor: end.to_string(),
+        matches: Some(found.matches),
+        ..LogsAnswer::default()
+    };
+    (answer, notes)
+}
+
+/// The answer when the place of `cursor` has not come this time.
+fn too_little(cursor: Cursor) -> (LogsAnswer, Vec<String>) {
+    let note = "Less of the log came this time than you had read: call again with this cursor.";
+    let answer = LogsAnswer {
+        truncated: true,
+        cursor: cursor.to_string(),
+        ..LogsAnswer::default()
+    };
+    (answer, vec![note.to_owned()])
+}
+
+/// What is said of a log of which only the end was fetched.
+const NOT_WHOLE: &str =
+    "Only the end of this log is fetched: what stands before is on its cluster.";
+
+fn is_whole(log: &JobLog) -> bool {
+    !matches!(log.content, LogContent::Text { whole: false, .. })
+}
+
+fn is_cut_off(log: &JobLog) -> bool {
+    matches!(log.content, LogContent::Text { cut_off: true, .. })
+}
+
+fn where_the_whole_is(log: &JobLog) -> Option<String> {
+    matches!(log.content, LogContent::File(_)).then(|| "The whole is in log_file.".to_owned())
+}
+
+/// A line that is being written, without its last word if that can be the beginning of a secret: half of one is not known
+/// as one. A state of a progress bar is written at once, and ends with a bracket or a number.
+fn without_half_a_word(line: String) -> String {
+    let word = line.rsplit([' ', '\t', '\r']).next().unwrap_or_default();
+    let may_be_secret = word.len() > 3
+        && word.contains(char::is_alphabetic)
+        && !word.ends_with([']', ')', '}', '>', '|', '%', '?', '!']);
+    match may_be_secret {
+        true => format!("{}…", &line[..line.len() - word.len()]),
+        false => line,
+    }
+}
