@@ -186,7 +186,7 @@ fn what_is_not_here_is_said_to_be_unknown() {
     let (code, id, message) = raw.refused(request(7, "jobs/destroy", json!({})));
     assert_eq!((code, id), (METHOD_NOT_FOUND, json!(7)));
     assert_eq!(message, "Method not found: jobs/destroy");
-    for method in ["prompts/list", "tasks/get", "logging/setLevel"] {
+    for method in ["prompts/subscribe", "tasks/get", "logging/setLevel"] {
         let params = json!({ "level": "info", "taskId": "x" });
         assert_eq!(
             raw.refused(request(7, method, params)).0,

@@ -268,8 +268,8 @@ fn what_is_not_there_is_not_found_in_the_words_of_each_version() {
 
 #[test]
 fn a_method_is_there_in_its_versions_and_wrong_params_are_told_from_a_wrong_method() {
-    let everywhere = ["resources/read", "completion/complete"];
-    let sessions = ["resources/subscribe", "resources/unsubscribe"];
+    let everywhere = ["resources/read", "completion/complete", "prompts/get"];
+    let sessions = ["initialize", "resources/subscribe", "resources/unsubscribe"];
     let without = [
         "subscriptions/listen",
         "tasks/get",
@@ -280,8 +280,7 @@ fn a_method_is_there_in_its_versions_and_wrong_params_are_told_from_a_wrong_meth
         "resources/write",
         "tasks/list",
         "tasks/result",
-        "prompts/list",
-        "prompts/get",
+        "prompts/set",
         "logging/setLevel",
     ];
     let wrong = json!({ "uri": 1, "taskId": 1, "ref": 1, "notifications": 1 });
