@@ -1,7 +1,10 @@
-//! The MCP side: tools, resources and tasks, over stdio. It knows the protocol and nothing of clouds.
+//! The MCP side: tools, resources, prompts and tasks, over stdio. It knows the protocol and nothing of clouds.
 
+mod completion;
 mod consent;
+mod icon;
 mod progress;
+mod prompts;
 mod resources;
 pub mod stderr;
 pub mod stdio;
@@ -16,11 +19,12 @@ use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
-    CompleteResult, CustomRequest, CustomResult, ErrorCode, GetTaskParams, GetTaskResult,
-    Implementation, InitializeRequestParams, InitializeResult, ListResourceTemplatesResult,
-    ListResourcesResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
-    ServerCapabilities, ServerConfig, SubscribeRequestParams, SubscriptionFilter,
-    TASKS_EXTENSION_ID, UnsubscribeRequestParams, UpdateTaskParams,
+    CompleteResult, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
+    GetPromptResponse, GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams,
+    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
+    ServerConfig, SubscribeRequestParams, SubscriptionFilter, TASKS_EXTENSION_ID,
+    UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
@@ -35,16 +39,18 @@ track of them: they go on when this server or its client ends. \
 Start: run_job with dry_run=true (the default) shows what would run and starts nothing; show it to the user. Once the user \
 agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\" and the plan_id of that dry run. For a \
 cloud the user is then asked once more, where the client can: wait for them. Keep the job_id it answers. \
-Watch: poll_status says how the job is (a training run takes minutes to days, so ask rarely); get_job_logs returns the end of \
-its output, and with the `cursor` of its last answer only what is new. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
+Watch: poll_status says how the job is, how far (`progress`), and why it failed (`failure`, with what to change). Do what \
+`next` of its answer says: a run takes minutes to days, and it tells when asking again is worth it. wait_seconds=55 answers \
+as soon as something changes, so wait that way instead of polling in a loop. get_job_logs returns the end of the \
+output, and with the `cursor` of its last answer only what is new. End: cancel_job. Lost the id: list_jobs. A cloud job's cluster goes on costing money after the \
 job: stop_cluster or down_cluster ends that. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";
 
 const READ_ONLY_INSTRUCTIONS: &str = "Watches Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud. Whoever set this \
 server up allows it to change nothing: no job can be started or ended here. \
-list_jobs shows the jobs; poll_status says how one is (a training run takes minutes to days, so ask rarely); get_job_logs returns \
-the end of its output, stderr included. \
+list_jobs shows the jobs; poll_status says how one is, how far and why it failed: do what `next` of its answer says, and wait with \
+wait_seconds=55 instead of polling in a loop; get_job_logs returns the end of its output, stderr included. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 nobody saw the end. A failed call has success=false and says in `error` what to do.";
 
@@ -60,7 +66,7 @@ pub struct Server {
 impl Server {
     /// A server over `service`, with the tools that its policy allows.
     pub fn new(service: JobService) -> Self {
-        let mut router = Self::tool_router();
+        let mut router = tools::router();
         if service.policy().read_only {
             for tool in router.list_all() {
                 let annotations = tool.annotations.as_ref();
@@ -90,6 +96,9 @@ impl ServerHandler for Server {
         mut request: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
+        if tasks::are_defined(&context) {
+            return Err(method_not_found("initialize"));
+        }
         let mut answer = self.negotiate_initialize(&request)?;
         // No version with `initialize` defines them.
         if let Some(mut extensions) = answer.capabilities.extensions.take() {
@@ -130,6 +139,23 @@ impl ServerHandler for Server {
             })
         })
         .await
+    }
+
+    async fn list_prompts(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let prompts = prompts::list(self.service.policy().read_only);
+        Ok(ListPromptsResult::with_all_items(prompts))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        prompts::get(request, self.service.policy().read_only).map(Into::into)
     }
 
     async fn list_resources(
@@ -209,7 +235,7 @@ impl ServerHandler for Server {
     ) -> Result<CompleteResult, ErrorData> {
         let service = self.service.clone();
         apart(context, |_| async move {
-            resources::complete(&service, &request).await
+            completion::complete(&service, &request).await
         })
         .await
     }
@@ -257,16 +283,17 @@ impl ServerHandler for Server {
         if is_served(method, is_stateless, &self.get_info().capabilities) {
             Err(ErrorData::invalid_params(unfit_params(&request), None))
         } else {
-            let error = format!("Method not found: {}", shown(method));
-            Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None))
+            Err(method_not_found(method))
         }
     }
 
     fn get_info(&self) -> ServerConfig {
         let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
-            .with_title("Oumi jobs");
+            .with_title("Oumi jobs")
+            .with_icons(vec![icon::icon()]);
         let mut capabilities = ServerCapabilities::builder()
             .enable_tools()
+            .enable_prompts()
             .enable_completions()
             .enable_resources()
             .enable_resources_subscribe()
@@ -288,11 +315,16 @@ impl ServerHandler for Server {
     }
 }
 
+fn method_not_found(method: &str) -> ErrorData {
+    let error = format!("Method not found: {}", shown(method));
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None)
+}
+
 /// Whether a server of these capabilities has the method, in the versions that are stateless or in those before.
 fn is_served(method: &str, is_stateless: bool, capabilities: &ServerCapabilities) -> bool {
     match method {
-        "initialize" | "server/discover" => true,
-        "ping" => !is_stateless,
+        "initialize" | "ping" => !is_stateless,
+        "server/discover" => true,
         "completion/complete" => capabilities.completions.is_some(),
         "subscriptions/listen" => is_stateless && capabilities.resources.is_some(),
         _ => match method.split_once('/') {
@@ -357,7 +389,7 @@ fn shown(text: &str) -> Cow<'_, str> {
 
 /// The names of the tools.
 pub fn tool_names() -> Vec<Cow<'static, str>> {
-    Server::tool_router()
+    tools::router()
         .list_all()
         .into_iter()
         .map(|tool| tool.name)

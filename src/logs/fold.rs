@@ -113,14 +113,15 @@ impl Folder {
             }
             return rest;
         }
-        let plain = if self.raw {
-            memchr(b'\n', rest).unwrap_or(rest.len())
-        } else {
-            plain_length(rest)
+        let after = match self.raw {
+            true => {
+                let (text, after) = rest.split_at(memchr(b'\n', rest).unwrap_or(rest.len()));
+                self.text(text);
+                after
+            }
+            false => self.text_and_colours(rest),
         };
-        if plain > 0 {
-            let (text, after) = rest.split_at(plain);
-            self.text(text);
+        if after.len() < rest.len() {
             return after;
         }
         let Some((first, after)) = rest.split_first() else {
@@ -129,10 +130,7 @@ impl Folder {
         match first {
             b'\n' => self.new_line(self.pushed + (length - after.len()) as u64, reach, sink),
             b'\r' => self.anew = true,
-            0x1b => match after_colour(after) {
-                Some(after) => return after,
-                None => self.escape = Escape::Start,
-            },
+            0x1b => self.escape = Escape::Start,
             0x08 => self.back(),
             0 => self.nul(),
             _ => {}
@@ -230,14 +228,36 @@ impl Folder {
         }
     }
 
+    /// Takes the text at the beginning of `rest`, passing over the colours in it, and gives back what follows.
+    fn text_and_colours<'a>(&mut self, mut rest: &'a [u8]) -> &'a [u8] {
+        let Some(row) = self.rows.get_mut(self.at) else {
+            return rest;
+        };
+        loop {
+            let (text, after) = rest.split_at(plain_length(rest));
+            if !text.is_empty() {
+                if std::mem::take(&mut self.anew) {
+                    row.clear();
+                }
+                row.append(text, self.max_line);
+            }
+            match after
+                .split_first()
+                .map(|(first, next)| (*first, after_colour(next)))
+            {
+                Some((0x1b, Some(next))) => rest = next,
+                _ => return after,
+            }
+        }
+    }
+
     fn text(&mut self, text: &[u8]) {
         let max = self.max_line;
-        let Some(row) = self.rows.get_mut(self.at) else {
+        let Some(row) = self.rows.get_mut(self.at).filter(|_| !text.is_empty()) else {
             return;
         };
-        if self.anew {
+        if std::mem::take(&mut self.anew) {
             row.clear();
-            self.anew = false;
         }
         row.append(text, max);
     }
@@ -383,12 +403,30 @@ fn plain_length(bytes: &[u8]) -> usize {
         }
         plain += CHUNK;
     }
-    let rest = bytes.get(plain..).unwrap_or_default();
+    let (words, rest) = bytes.get(plain..).unwrap_or_default().as_chunks::<8>();
+    for word in words {
+        let controls = controls(u64::from_le_bytes(*word));
+        if controls != 0 {
+            return plain + controls.trailing_zeros() as usize / 8;
+        }
+        plain += 8;
+    }
     plain
         + rest
             .iter()
             .position(|byte| is_control(*byte))
             .unwrap_or(rest.len())
+}
+
+/// The highest bit of each byte of `word` that is a control character and no tab.
+fn controls(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // No byte carries over into the next, so the others are untouched.
+    let below = |word: u64, limit: u64| {
+        !(((word & (EACH * 0x7f)) + EACH * (0x80 - limit)) | word) & (EACH * 0x80)
+    };
+    let is = |byte: u64| below(word ^ (EACH * byte), 1);
+    (below(word, 0x20) & !is(0x09)) | is(0x7f)
 }
 
 /// `bytes`, folded.

@@ -29,7 +29,7 @@ const LEAST_PART: f64 = 1.0 / 8.0;
 const TICKS: (f64, f64) = (7.0, 8.0);
 
 impl Axis {
-    /// Of steps or epochs; of neither there is a part.
+    /// Of steps, or, if not `whole`, of epochs.
     pub fn of_steps(values: impl Iterator<Item = f64> + Clone, whole: bool) -> Self {
         let (low, high) = bounds(values);
         let mut axis = Self::linear(low, high, TICKS.1);

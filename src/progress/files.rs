@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Progress;
-use super::figures::{Figures, dictionary};
+use super::figures::Figures;
 use super::history::History;
 
 /// The most that is read of a file, from its end.
@@ -124,10 +124,9 @@ fn read_metrics(text: &str) -> (Figures, History) {
     let mut history = History::default();
     let mut last_step = None;
     for line in text.lines() {
-        let Some((pairs, _)) = dictionary(line) else {
+        let Some((said, kind, _)) = Figures::of_dictionary(line) else {
             continue;
         };
-        let (said, kind) = Figures::of(pairs);
         if !kind.is_training() {
             continue;
         }
@@ -153,10 +152,9 @@ fn read_state(text: &str) -> (Figures, History) {
             // The list has ended.
             break;
         }
-        let Some((pairs, length)) = dictionary(&rest[start..]) else {
+        let Some((said, kind, length)) = Figures::of_dictionary(&rest[start..]) else {
             break;
         };
-        let (said, kind) = Figures::of(pairs);
         if kind.is_training() {
             history.push(&said);
             figures.update(&said);

@@ -195,25 +195,26 @@ impl Curve {
     /// Of each [`GROUP`] values from `from` on keeps those with the least and the greatest loss.
     fn thin(&mut self, from: usize) {
         let before = self.values.len();
-        let thinned: Vec<Value> = self
-            .values
-            .get(from..)
-            .unwrap_or_default()
-            .chunks(GROUP)
-            .flat_map(|group| {
-                let heights = || group.iter().map(Value::height).enumerate();
-                let least = heights().min_by(|one, other| one.1.total_cmp(&other.1));
-                let greatest = heights().max_by(|one, other| one.1.total_cmp(&other.1));
-                let (least, greatest) = (least.map(|least| least.0), greatest.map(|most| most.0));
-                group
-                    .iter()
-                    .enumerate()
-                    .filter(move |(at, _)| Some(*at) == least || Some(*at) == greatest)
-                    .map(|(_, value)| *value)
-            })
-            .collect();
-        self.values.truncate(from);
-        self.values.extend(thinned);
+        let mut kept = from;
+        for start in (from..before).step_by(GROUP) {
+            let (mut least, mut greatest) = (start, start);
+            for at in start..before.min(start + GROUP) {
+                let height = self.values[at].height();
+                if height.total_cmp(&self.values[least].height()).is_lt() {
+                    least = at;
+                }
+                if height.total_cmp(&self.values[greatest].height()).is_ge() {
+                    greatest = at;
+                }
+            }
+            self.values[kept] = self.values[least.min(greatest)];
+            kept += 1;
+            if least != greatest {
+                self.values[kept] = self.values[least.max(greatest)];
+                kept += 1;
+            }
+        }
+        self.values.truncate(kept);
         self.open = self.open.saturating_sub(before - self.values.len());
     }
 

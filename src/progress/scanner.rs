@@ -12,12 +12,12 @@ use memchr::{memchr2, memmem, memrchr2};
 
 use super::Progress;
 use super::bar::Bar;
-use super::figures::{Figures, Kind, dictionary};
+use super::figures::{Figures, Kind};
 use super::history::History;
 use super::lines;
 use crate::logs::fold::{fold, lossy};
 use bars::{BarKey, Candidate};
-use segments::{BarState, Last, first_stamp, last_stamp, without_prefix};
+use segments::{BarState, Last, first_stamp, last_stamp, without_coloured_prefix, without_prefix};
 
 /// Of a segment that is longer, the end is looked at.
 const LONGEST_SEGMENT: usize = 64 * 1024;
@@ -214,6 +214,7 @@ impl Scanner {
     fn segment(&mut self, segment: &[u8]) -> bool {
         let excess = segment.len().saturating_sub(LONGEST_SEGMENT);
         let segment = segment.get(excess..).unwrap_or_default();
+        let segment = without_coloured_prefix(segment);
         let (text, nested) = match memchr::memchr(0x1b, segment) {
             Some(_) => {
                 let nested = memmem::find(segment, b"\x1b[A").is_some();
@@ -233,7 +234,10 @@ impl Scanner {
         }
         let brace = memchr::memchr(b'{', text.as_bytes()).unwrap_or(text.len());
         let (before, after) = text.split_at(brace);
-        let bar = Bar::of(before);
+        let bar = match before {
+            "" => None,
+            before => Bar::of(before),
+        };
         let mut found = bar.as_ref().is_some_and(|bar| self.bar(bar, nested));
         if !after.is_empty() {
             found |= self.dictionaries(after);
@@ -279,9 +283,8 @@ impl Scanner {
         for _ in 0..MOST_DICTIONARIES {
             let Some(start) = rest.find('{') else { break };
             let begun = &rest[start..];
-            match dictionary(begun) {
-                Some((pairs, length)) => {
-                    let (figures, kind) = Figures::of(pairs);
+            match Figures::of_dictionary(begun) {
+                Some((figures, kind, length)) => {
                     if kind.is_training() {
                         self.said(figures, kind, "the trainer's metrics in the log");
                         found = true;

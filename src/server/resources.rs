@@ -7,9 +7,8 @@
 
 use rmcp::ErrorData;
 use rmcp::model::{
-    CompleteRequestParams, CompleteResult, CompletionInfo, ListResourceTemplatesResult,
-    ListResourcesResult, ReadResourceResult, Reference, Resource, ResourceContents,
-    ResourceTemplate,
+    ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource,
+    ResourceContents, ResourceTemplate,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -195,42 +194,13 @@ async fn list_of(service: &JobService, status: StatusFilter) -> Result<String, E
     succeeded(answer).map(|answer| answer.to_string())
 }
 
-/// The ids that may stand in a template, those that begin with what was typed before those that hold it, newest first.
-pub(super) async fn complete(
-    service: &JobService,
-    request: &CompleteRequestParams,
-) -> Result<CompleteResult, ErrorData> {
-    let known = match &request.r#ref {
-        Reference::Resource(template) => {
-            matches!(template.uri.as_str(), JOB_TEMPLATE | LOG_TEMPLATE)
-        }
-        _ => false,
-    };
-    if !known || request.argument.name != "job_id" {
-        let error = format!(
-            "only `job_id` of {JOB_TEMPLATE} and {LOG_TEMPLATE} is completed, not `{}`",
-            shown(&request.argument.name)
-        );
-        return Err(ErrorData::invalid_params(error, None));
-    }
-    let typed = request.argument.value.to_lowercase();
-    let mut ids: Vec<String> = newest(service)
-        .await?
-        .into_iter()
-        .map(|record| record.job_id)
-        .filter(|id| id.to_lowercase().contains(&typed))
-        .collect();
-    ids.sort_by_key(|id| !id.to_lowercase().starts_with(&typed));
-    let total = u32::try_from(ids.len()).ok();
-    let more = ids.len() > CompletionInfo::MAX_VALUES;
-    ids.truncate(CompletionInfo::MAX_VALUES);
-    CompletionInfo::with_pagination(ids, total, more)
-        .map(CompleteResult::new)
-        .map_err(|error| ErrorData::internal_error(error, None))
+/// Whether the jobs have addresses of this form.
+pub(super) fn is_template(uri: &str) -> bool {
+    matches!(uri, JOB_TEMPLATE | LOG_TEMPLATE)
 }
 
 /// The records, the newest first.
-async fn newest(service: &JobService) -> Result<Vec<JobRecord>, ErrorData> {
+pub(super) async fn newest(service: &JobService) -> Result<Vec<JobRecord>, ErrorData> {
     let mut records = service.registry().records().await.map_err(internal)?;
     records.reverse();
     records.sort_by_key(|record| std::cmp::Reverse(record.submitted_at()));

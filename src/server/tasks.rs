@@ -8,7 +8,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use rmcp::model::{
     CallToolResponse, CallToolResult, ClientCapabilities, ContentBlock, CreateTaskResult,
-    DetailedTask, GetTaskResult, ProtocolVersion, Task, TaskPayload, TaskStatus,
+    DetailedTask, GetTaskResult, JsonObject, ProtocolVersion, Task, TaskPayload, TaskStatus,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer};
@@ -173,7 +173,7 @@ fn message(answer: &PollAnswer) -> String {
 
 /// What the call of `run_job` would have answered, had it waited for the job: a [`RunAnswer`], since that is what the tool's
 /// schema promises, with everything of the [`PollAnswer`] in it.
-fn result(record: &JobRecord, answer: PollAnswer) -> Result<rmcp::model::JsonObject, ErrorData> {
+fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorData> {
     let broken = |error: serde_json::Error| ErrorData::internal_error(error.to_string(), None);
     let ended_well = answer.state == JobState::Succeeded;
     let run = RunAnswer {
@@ -199,7 +199,7 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<rmcp::model::JsonObj
     result.is_error = Some(!poll.is_success());
     match serde_json::to_value(result).map_err(broken)? {
         Value::Object(result) => Ok(result),
-        _ => Ok(rmcp::model::JsonObject::new()),
+        _ => Ok(JsonObject::new()),
     }
 }
 

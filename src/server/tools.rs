@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use rmcp::handler::server::common::Extension;
+use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, JsonObject};
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::consent::Person;
 use super::{Server, progress, shown};
@@ -19,7 +20,7 @@ use crate::service::requests::{
     CancelRequest, DownRequest, ListRequest, LogsRequest, PollRequest, RunRequest, StopRequest,
 };
 
-#[tool_router(vis = "pub(super)")]
+#[tool_router]
 impl Server {
     /// Start an Oumi job from a config file, on this machine or a cloud, or preview it. By default (dry_run=true) nothing
     /// starts and the answer shows exactly what would: show that to the user. A real launch needs dry_run=false,
@@ -70,8 +71,7 @@ impl Server {
         .await
     }
 
-    /// A job's output, stdout and stderr together, also while it runs: its end, what is new since a cursor, or what matches
-    /// grep.
+    /// A job's output, stderr included, also while it runs: its end, what is new since a cursor, or what matches grep.
     #[tool(
         title = "Job log",
         input_schema = input_schema::<LogsRequest>(),
@@ -160,6 +160,17 @@ impl Server {
     }
 }
 
+/// The tools. Their descriptions are the comments above, without the ends of the lines.
+pub(super) fn router() -> ToolRouter<Server> {
+    let mut router = Server::tool_router();
+    for tool in router.map.values_mut() {
+        if let Some(description) = &mut tool.attr.description {
+            *description = description.replace('\n', " ").into();
+        }
+    }
+    router
+}
+
 /// Reads the arguments of a call, has it answered, and gives the answer both as structured content and as text. Arguments
 /// that do not fit are answered like any other failure: in the tool's own fields.
 async fn answer<Q, A, F>(arguments: JsonObject, ask: impl FnOnce(Q) -> F) -> CallToolResult
@@ -175,7 +186,7 @@ where
     let (content, is_error) = match serde_json::to_value(&answered) {
         Ok(content) => (content, !answered.is_success()),
         Err(error) => (
-            serde_json::json!({ "success": false, "error": error.to_string() }),
+            json!({ "success": false, "error": error.to_string() }),
             true,
         ),
     };
@@ -260,9 +271,12 @@ fn without_remarks(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             // A field may itself be named so; then it is a schema and no text.
-            object.retain(|key, value| {
-                !(matches!(key.as_str(), "description" | "format") && value.is_string()
-                    || key == "minimum" && value.is_number())
+            object.retain(|key, value| match key.as_str() {
+                "description" | "format" => !value.is_string(),
+                "minimum" => !value.is_number(),
+                // As it is without.
+                "additionalProperties" => *value != true,
+                _ => true,
             });
             object.values_mut().for_each(without_remarks);
         }
@@ -284,12 +298,71 @@ fn slim(mut schema: Arc<JsonObject>) -> Arc<JsonObject> {
             });
         }
     }
+    slimmed.values_mut().for_each(in_common_words);
     schema
+}
+
+/// Says the same in what the dialects of all models know: a choice of texts as an `enum`, and one `type` at a time.
+fn in_common_words(schema: &mut Value) {
+    let object = match schema {
+        Value::Object(object) => object,
+        Value::Array(items) => return items.iter_mut().for_each(in_common_words),
+        _ => return,
+    };
+    object.values_mut().for_each(in_common_words);
+    if let Some(texts) = object.get("oneOf").and_then(texts_to_choose) {
+        object.shift_remove("oneOf");
+        object.insert("type".to_owned(), "string".into());
+        object.insert("enum".to_owned(), texts);
+    }
+    if let Some(Value::Array(types)) = object.get("type") {
+        let types = types.clone();
+        object.shift_remove("type");
+        let mut common = JsonObject::new();
+        common.extend(object.shift_remove_entry("description"));
+        let each = types.into_iter().map(|kind| match kind.as_str() {
+            Some("null") => json!({ "type": kind }),
+            _ => {
+                let mut one = JsonObject::from_iter([("type".to_owned(), kind)]);
+                one.extend(object.clone());
+                one.into()
+            }
+        });
+        common.insert("anyOf".to_owned(), each.collect());
+        *object = common;
+    }
+}
+
+fn texts_to_choose(choices: &Value) -> Option<Value> {
+    let text = |choice: &Value| choice.get("const").filter(|text| text.is_string()).cloned();
+    choices.as_array()?.iter().map(text).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schema_has_one_type_at_a_time_and_a_choice_of_texts_is_an_enum() {
+        let mut schema = json!({
+            "choice": { "description": "which", "oneOf": [
+                { "type": "string", "const": "a", "description": "the first" }, { "type": "string", "const": "b" },
+            ], "default": "a" },
+            "perhaps": { "items": { "description": "some", "type": ["object", "null"], "additionalProperties": true } },
+            "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
+        });
+        in_common_words(&mut schema);
+        assert_eq!(
+            schema,
+            json!({
+                "choice": { "description": "which", "default": "a", "type": "string", "enum": ["a", "b"] },
+                "perhaps": { "items": { "description": "some", "anyOf": [
+                    { "type": "object", "additionalProperties": true }, { "type": "null" },
+                ] } },
+                "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
+            })
+        );
+    }
 
     #[test]
     fn no_schema_has_a_format_that_json_schema_does_not_know() {

@@ -193,8 +193,8 @@ impl Insight {
         });
     }
 
-    /// Reads what the trainer wrote into the job's output folder.
-    fn read_folder(&self, folder: PathBuf, started: Option<SystemTime>) {
+    /// Reads what the trainer of the job of `record` wrote into its output folder.
+    fn read_folder(&self, service: JobService, record: JobRecord) {
         let ended_since = match (self.ended.get(), self.folder.begun()) {
             (Some(ended), Some(begun)) => begun < *ended,
             _ => false,
@@ -205,6 +205,12 @@ impl Insight {
             FOLDER_EVERY
         };
         self.folder.begin(every, |_| async move {
+            let started = started(&record);
+            let folder = service.output_folder(&record).await?;
+            if service.is_shared(&record, started).await {
+                // Which of them wrote what, nobody can tell.
+                return Some(None);
+            }
             let look = move || {
                 let found = files::read_output_dir(&folder, started)?;
                 Ok(found.map(|(progress, _)| progress))
@@ -330,15 +336,14 @@ impl JobService {
                 }
             }
         } else if identity.cloud == LOCAL {
-            let record = found.record.as_ref();
-            let started = record.and_then(started);
+            let started = found.record.as_ref().and_then(started);
             if let Ok(log) = launcher.logs(identity).await
                 && let LogContent::File(path) = log.content
             {
                 insight.follow(path, started);
             }
-            if let Some(folder) = self.output_folder(record).await {
-                insight.read_folder(folder, started);
+            if let Some(record) = &found.record {
+                insight.read_folder(self.clone(), record.clone());
             }
             let (seen, folder) = tokio::join!(
                 insight.log.seen(FILE_PATIENCE),
@@ -363,17 +368,39 @@ impl JobService {
     }
 
     /// Where a training on this machine writes what it knows of itself. What a job config runs is not known so well.
-    async fn output_folder(&self, record: Option<&JobRecord>) -> Option<PathBuf> {
-        let record = record.filter(|record| !record.output_dir.is_empty())?;
+    async fn output_folder(&self, record: &JobRecord) -> Option<PathBuf> {
         let dir = self.dir(&record.job_id)?;
-        let output_dir = expand_home(&record.output_dir);
         let plan = tokio::task::spawn_blocking(move || supervisor::plan(&dir));
         let plan = plan.await.ok()?.ok()?;
         let trains = |step: &supervisor::Step| step.argv.get(1).is_some_and(|verb| verb == "train");
-        plan.steps
-            .iter()
-            .any(trains)
-            .then(|| plan.working_dir.join(output_dir))
+        (plan.steps.iter().any(trains) && !record.output_dir.is_empty())
+            .then(|| plan.working_dir.join(expand_home(&record.output_dir)))
+    }
+
+    /// Whether another job with the same output folder has lived since `started`.
+    async fn is_shared(&self, record: &JobRecord, started: Option<SystemTime>) -> bool {
+        let (Ok(records), Ok(launcher)) =
+            (self.inner.registry.records().await, self.launcher(LOCAL))
+        else {
+            return true;
+        };
+        let others = records.iter().filter(|other| {
+            other.cloud == LOCAL
+                && other.output_dir == record.output_dir
+                && other.job_id != record.job_id
+        });
+        for other in others {
+            let Ok(status) = launcher.status(&other.identity()).await else {
+                return true;
+            };
+            let ended = status.metadata.get("ended_at");
+            // Of one whose end nobody saw it is only known when it began.
+            let last_seen = ended.and_then(|time| time_of(time.as_str()?));
+            if !status.is_done || last_seen.or_else(|| self::started(other)) >= started {
+                return true;
+            }
+        }
+        false
     }
 
     /// Why a job failed. `text` is the end of its log, where that is no file.
@@ -443,8 +470,13 @@ fn is_on_a_cloud(identity: &JobIdentity) -> bool {
 
 /// When a job was submitted.
 fn started(record: &JobRecord) -> Option<SystemTime> {
-    let time = DateTime::parse_from_rfc3339(&record.submit_time).ok()?;
-    Some(SystemTime::from(time))
+    time_of(&record.submit_time)
+}
+
+fn time_of(text: &str) -> Option<SystemTime> {
+    DateTime::parse_from_rfc3339(text)
+        .ok()
+        .map(SystemTime::from)
 }
 
 fn progress_answer(

@@ -344,12 +344,12 @@ impl JobService {
     /// Says how a launch is for as long as it is waited for.
     async fn tell_again_and_again(&self, identity: &JobIdentity, tell: Tell<'_>) -> Infallible {
         loop {
+            tokio::time::sleep(TELL_AGAIN).await;
             if let Ok(launcher) = self.launcher(&identity.cloud)
                 && let Ok(status) = launcher.status(identity).await
             {
                 tell(&advice::message(&status, None));
             }
-            tokio::time::sleep(TELL_AGAIN).await;
         }
     }
 

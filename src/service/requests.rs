@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::launcher::local::LOCAL;
 use crate::logs::read::DEFAULT_MAX_BYTES;
@@ -118,7 +118,7 @@ pub struct PollRequest {
     #[serde(default)]
     #[schemars(range(min = 0, max = 55))]
     pub wait_seconds: u64,
-    /// News: a change of status, or also of progress.
+    /// News: a change of status (default), or of progress too.
     #[serde(default)]
     pub until: Until,
 }
@@ -144,25 +144,25 @@ pub struct LogsRequest {
     /// The id that run_job or list_jobs gave.
     #[serde(default)]
     pub job_id: String,
-    /// From the end; with grep, of matches.
+    /// From the end; with grep: matches.
     #[serde(default = "two_hundred")]
     pub lines: i64,
-    /// Of an earlier answer: only what is new since.
+    /// From an answer: only what is new since.
     #[serde(default)]
     pub cursor: String,
-    /// Regex: only lines that match.
+    /// Regex: lines that match.
     #[serde(default)]
     pub grep: String,
     /// Lines around each match.
     #[serde(default)]
     pub context: u32,
-    /// Of text: 1024 to 262144.
+    /// 1024 to 262144.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: usize,
     /// Not folded.
     #[serde(default)]
     pub raw: bool,
-    /// The launcher's id, for a job without a job_id; needs cloud and cluster_name.
+    /// For a job without a job_id; needs cloud and cluster_name.
     #[serde(default)]
     pub oumi_job_id: String,
     /// With oumi_job_id.
@@ -230,18 +230,16 @@ pub struct ListRequest {
 }
 
 /// Which jobs to list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+// It can be written as well: only so its default is in the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum StatusFilter {
     #[default]
-    #[schemars(description = "")]
     /// Every job.
     All,
-    #[schemars(description = "")]
     /// Those that are not done.
     Running,
-    #[schemars(description = "")]
     /// Those that are done, well or badly.
     Completed,
 }

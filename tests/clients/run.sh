@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Drives the server with MCP clients that nobody here wrote: the official Python and TypeScript SDKs, each in both protocol
-# eras (2026-07-28, and 2025-11-25 with its handshake). See story.py for what is told.
+# Drives the server with MCP clients that nobody here wrote, each in both protocol eras (2026-07-28, and 2025-11-25 with its
+# handshake): the official Python and TypeScript SDKs, fastmcp, the Inspector's command line. story.py says what is told. And
+# the official conformance suite, in every version it knows: conformance.mjs.
 #
 #   tests/clients/run.sh            after `cargo build`
 #   BIN=/path/to/oumi-mcp-server tests/clients/run.sh
 #
-# The SDKs are installed once into ${XDG_CACHE_HOME:-~/.cache}/oumi-mcp-server-clients. What cannot be installed here, because
+# The clients are installed once into ${XDG_CACHE_HOME:-~/.cache}/oumi-mcp-server-clients. What cannot be installed here, because
 # Python or Node is missing or the registry cannot be reached, is skipped, and a line says so; a wrong answer is an error.
 set -euo pipefail
 
@@ -22,68 +23,119 @@ skip() { echo "skipped: $*"; }
 unreachable='connection (broken|refused|reset|timed out)|NewConnectionError|ConnectTimeout|ReadTimeout|Max retries|Temporary failure'
 unreachable+='|Network is unreachable|No route to host|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH'
 install() { # <what> <command…>
-  local what=$1
+  local what=$1 log
   shift
+  log=$(mktemp "$scratch/install.XXXXXX")
   echo "installing $what into $cache"
-  "$@" >"$scratch/install.log" 2>&1 && return 0
-  if grep -Eiq "$unreachable" "$scratch/install.log"; then
+  "$@" >"$log" 2>&1 && return 0
+  if grep -Eiq "$unreachable" "$log"; then
     skip "$what cannot be installed: its registry cannot be reached"
     return 1
   fi
   echo "error: cannot install $what:" >&2
-  tail -n 20 "$scratch/install.log" >&2
+  tail -n 20 "$log" >&2
   exit 1
 }
 
-# A folder a set of versions, moved into place when it is whole.
+# A folder a set of versions, usable when it is marked as whole.
 ready() { # <name> <file that pins the versions>
   place=$cache/$1-$(cksum <"$2" | cut -d ' ' -f 1)
   mkdir -p "$cache"
+  [ -e "$place/whole" ] || rm -rf "$place"
 }
 
-python() {
+npm_install() { # <folder> <more…>
+  npm install --prefix "$@" --fetch-retries 1 --no-audit --no-fund --no-package-lock --ignore-scripts
+}
+
+# Runs several at once, and fails when one does.
+together() { # <command with its arguments, as one text>…
+  local each pids=() failed=0
+  for each in "$@"; do
+    $each &
+    pids+=($!)
+  done
+  for each in "${pids[@]}"; do
+    wait "$each" || failed=1
+  done
+  return $failed
+}
+
+told_in_python() { # <client>
+  local protocol
+  for protocol in 2026-07-28 2025-11-25; do
+    "$place/bin/python" "$here/story.py" "$bin" "$1" "$protocol"
+  done
+}
+
+python_clients() {
   if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-    skip "the Python SDK: there is no python3 of 3.10 or newer"
+    skip "the Python SDK and fastmcp: there is no python3 of 3.10 or newer"
     return 0
   fi
   ready python "$here/requirements.txt"
   if [ ! -e "$place/whole" ]; then
-    rm -rf "$place"
-    if ! python3 -m venv "$place" >"$scratch/venv.log" 2>&1; then
+    if ! python3 -m venv "$place" >/dev/null 2>&1; then
       rm -rf "$place"
-      skip "the Python SDK: python3 cannot make a virtual environment here"
+      skip "the Python SDK and fastmcp: python3 cannot make a virtual environment here"
       return 0
     fi
-    install "the Python SDK" "$place/bin/pip" install --retries 1 -r "$here/requirements.txt" || return 0
+    install "the Python SDK and fastmcp" "$place/bin/pip" install --retries 1 --no-compile -r "$here/requirements.txt" || return 0
     touch "$place/whole"
   fi
-  local protocol
-  for protocol in 2026-07-28 2025-11-25; do
-    "$place/bin/python" "$here/story.py" "$bin" "$protocol"
-  done
+  told_in_python sdk
+  told_in_python fastmcp
 }
 
-typescript() {
-  if ! node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null || ! command -v npm >/dev/null; then
-    skip "the TypeScript SDKs: there is no node of 20 or newer with npm"
-    return 0
-  fi
-  ready node "$here/package.json"
+is_newer_node() { # <node>
+  "$1" -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a == 22 && b >= 19) ? 0 : 1)'
+}
+
+# The node that the Inspector and the conformance suite need: the one that is there, else one from the registry.
+newer_node() {
+  newer=$(command -v node)
+  is_newer_node "$newer" && return 0
+  local name place=$cache/node-22.23.3
+  name=node-$(node -p 'process.platform + "-" + process.arch')
+  newer=$place/node_modules/$name/bin/node
   if [ ! -e "$place/whole" ]; then
+    echo "installing a newer node into $cache"
     rm -rf "$place"
-    mkdir "$place"
-    cp "$here/package.json" "$place/"
-    install "the TypeScript SDKs" npm install --prefix "$place" --fetch-retries 1 --no-audit --no-fund --no-package-lock --ignore-scripts ||
-      return 0
-    touch "$place/whole"
+    mkdir -p "$place"
+    npm_install "$place" "$name@22.23.3" >/dev/null 2>&1 && is_newer_node "$newer" 2>/dev/null && touch "$place/whole"
   fi
-  # Node looks for packages beside the script.
-  cp "$here/story.mjs" "$place/"
+  [ -e "$place/whole" ]
+}
+
+told_in_typescript() {
   local protocol
   for protocol in 2026-07-28 2025-11-25; do
     node "$place/story.mjs" "$bin" "$protocol"
   done
 }
 
-python
-typescript
+node_clients() {
+  if ! node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null || ! command -v npm >/dev/null; then
+    skip "the TypeScript SDKs, the Inspector and the conformance suite: there is no node of 20 or newer with npm"
+    return 0
+  fi
+  ready node "$here/package.json"
+  if [ ! -e "$place/whole" ]; then
+    mkdir "$place"
+    cp "$here/package.json" "$place/"
+    install "the TypeScript SDKs, the Inspector and the conformance suite" npm_install "$place" || return 0
+    touch "$place/whole"
+  fi
+  # Node looks for packages beside the script.
+  cp -R "$here/." "$place/"
+  local newer
+  if newer_node; then
+    together told_in_typescript "$newer $place/inspector.mjs $bin legacy" "$newer $place/inspector.mjs $bin modern" \
+      "$newer $place/conformance.mjs $bin"
+  else
+    skip "the Inspector and the conformance suite: there is no node of 22.19 or newer, and none could be installed"
+    told_in_typescript
+  fi
+}
+
+together python_clients node_clients

@@ -1,9 +1,10 @@
 // The story of story.py through the official TypeScript SDKs: node story.mjs <server binary> <protocol version>.
 // The newer package speaks 2026-07-28, the older one 2025-11-25; both refuse an answer that does not fit its output schema.
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const [binary, protocol] = process.argv.slice(2);
@@ -12,26 +13,6 @@ const { Client } = await import(modern ? "@modelcontextprotocol/client" : "@mode
 const { StdioClientTransport } = await import(
   modern ? "@modelcontextprotocol/client/stdio" : "@modelcontextprotocol/sdk/client/stdio.js"
 );
-
-const COUNT = `\
-name: count
-resources:
-  cloud: local
-run: |
-  for i in 1 2 3; do echo "line $i of 3"; sleep 0.2; done
-  echo "and one on stderr" >&2
-`;
-// It ends by itself when the folder of this story is gone, so that nothing is left behind however the story ends.
-const LONG = `\
-name: long
-resources:
-  cloud: local
-run: |
-  echo $$ > pids
-  (while [ -e pids ]; do sleep 0.2; done) &
-  echo $! >> pids
-  while [ -e pids ]; do echo working; sleep 0.2; done
-`;
 
 const home = mkdtempSync(join(tmpdir(), "oumi-mcp-story-"));
 const complaints = [];
@@ -62,7 +43,7 @@ async function withServer(use) {
       assert.equal(result.isError ?? false, answer.success === false, JSON.stringify(result));
       return answer;
     };
-    await use(call, tools);
+    await use(call, tools, client);
   } finally {
     await client.close();
   }
@@ -89,20 +70,24 @@ function lives(pid) {
 async function story() {
   const project = join(home, "project");
   const pids = join(project, "pids");
-  mkdirSync(project);
-  writeFileSync(join(project, "count.yaml"), COUNT);
-  writeFileSync(join(project, "long.yaml"), LONG);
+  cpSync(fileURLToPath(new URL("jobs", import.meta.url)), project, { recursive: true });
   const count = { config_path: "count.yaml", command: "train", client_cwd: project };
   const long = { ...count, config_path: "long.yaml", job_name: "long" };
   const consent = { dry_run: false, confirm: true, user_confirmation: "EXECUTE" };
   let countId;
 
-  await withServer(async (call, tools) => {
+  await withServer(async (call, tools, client) => {
     const names = tools.map((tool) => tool.name);
     for (const name of ["run_job", "poll_status", "get_job_logs", "cancel_job", "list_jobs"]) {
       assert.ok(names.includes(name), `${names}`);
     }
     assert.ok(tools.every((tool) => tool.outputSchema));
+
+    assert.equal(client.getServerVersion().icons[0].mimeType, "image/png");
+    const { prompts } = await client.listPrompts();
+    assert.deepEqual(prompts.map((prompt) => prompt.name), ["train", "watch_job", "why_failed"]);
+    const train = await client.getPrompt({ name: "train", arguments: { config_path: "count.yaml" } });
+    assert.match(train.messages[0].content.text, /config_path="count.yaml"/);
 
     const preview = await call("run_job", count);
     assert.equal(preview.status, "dry_run");
@@ -129,6 +114,9 @@ async function story() {
     const cancelled = await call("cancel_job", { job_id: "long" });
     assert.deepEqual([cancelled.success, cancelled.is_done, cancelled.state], [true, true, "CANCELLED"]);
     assert.deepEqual(found.filter(lives), []);
+    const ref = { type: "ref/prompt", name: "watch_job" };
+    const offered = await client.complete({ ref, argument: { name: "job_id", value: "lo" } });
+    assert.deepEqual(offered.completion.values, ["long"]);
     assert.equal((await call("poll_status", { job_id: "nobody" })).status, "not_found");
   });
 

@@ -1,41 +1,32 @@
-"""One story of the server, told through the official Python SDK: story.py <server binary> <protocol version>.
+"""One story of the server, told through Python clients: story.py <server binary> <client> <protocol version>.
 
 List the tools, preview a job, launch it, poll until it is done, read its log; cancel a second, longer one; restart the
 server on the same data folder and find both again as they ended. Any wrong answer ends it with an error.
+
+The clients are `sdk`, the official one, and `fastmcp`, which at the end lists the jobs by its command line too.
 """
 
 import asyncio
+import json
 import logging
 import os
+import shlex
+import subprocess
 import sys
 import tempfile
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import fastmcp
+from fastmcp.client.transports import StdioTransport
 from mcp import Client, ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
 TOOLS = ["run_job", "poll_status", "get_job_logs", "cancel_job", "list_jobs"]
-COUNT = """\
-name: count
-resources:
-  cloud: local
-run: |
-  for i in 1 2 3; do echo "line $i of 3"; sleep 0.2; done
-  echo "and one on stderr" >&2
-"""
-# It ends by itself when the folder of this story is gone, so that nothing is left behind however the story ends.
-LONG = """\
-name: long
-resources:
-  cloud: local
-run: |
-  echo $$ > pids
-  (while [ -e pids ]; do sleep 0.2; done) &
-  echo $! >> pids
-  while [ -e pids ]; do echo working; sleep 0.2; done
-"""
+PROMPTS = ["train", "watch_job", "why_failed"]
+JOBS = Path(__file__).parent / "jobs"
 
 
 class Complaints(logging.Handler):
@@ -77,22 +68,37 @@ class Server:
 
 
 @asynccontextmanager
-async def server(binary, protocol, home):
-    parameters = StdioServerParameters(
-        command=binary,
-        env={"HOME": str(home), "OUMI_MCP_HOME": str(home / "data")},
-        cwd="/",
-    )
-    if protocol == "2026-07-28":
-        async with Client(stdio_client(parameters), read_timeout_seconds=30) as client:
-            assert client.protocol_version == protocol, client.protocol_version
-            yield Server(client.session, client)
+async def server(binary, client, protocol, home):
+    env = {"HOME": str(home), "OUMI_MCP_HOME": str(home / "data")}
+    parameters = StdioServerParameters(command=binary, env=env, cwd="/")
+    if client == "fastmcp":
+        mode = "auto" if protocol == "2026-07-28" else "legacy"
+        transport = StdioTransport(binary, [], env=env, cwd="/", keep_alive=False)
+        async with fastmcp.Client(transport, mode=mode, timeout=30) as connection:
+            assert connection.protocol_version == protocol, connection.protocol_version
+            assert connection.server_info.icons[0].mime_type == "image/png", connection.server_info
+            yield Server(connection.session, SimpleNamespace(call_tool=connection.call_tool_mcp))
+    elif protocol == "2026-07-28":
+        async with Client(stdio_client(parameters), read_timeout_seconds=30) as connection:
+            assert connection.protocol_version == protocol, connection.protocol_version
+            yield Server(connection.session, connection)
     else:
         async with stdio_client(parameters) as (read, write):
             async with ClientSession(read, write, read_timeout_seconds=30) as session:
                 hello = await session.initialize()
                 assert hello.protocol_version == protocol, hello
+                assert hello.server_info.icons[0].mime_type == "image/png", hello
                 yield Server(session, session)
+
+
+def listed_by_command_line(binary, home):
+    command = shlex.join(["env", f"OUMI_MCP_HOME={home / 'data'}", binary])
+    program = Path(sys.executable).with_name("fastmcp")
+    called = subprocess.run(
+        [program, "call", "--command", command, "--target", "list_jobs", "--json"],
+        env={**os.environ, "HOME": str(home)}, cwd=home, check=True, capture_output=True, timeout=120,
+    )
+    return json.loads(called.stdout)["structured_content"]
 
 
 async def refuses_what_does_not_fit(session):
@@ -114,21 +120,26 @@ def lives(pid):
     return True
 
 
-async def story(binary, protocol, home):
+async def story(binary, client, protocol, home):
     project = home / "project"
     project.mkdir()
-    (project / "count.yaml").write_text(COUNT)
-    (project / "long.yaml").write_text(LONG)
+    for config in JOBS.iterdir():
+        (project / config.name).write_text(config.read_text())
     count = {"config_path": "count.yaml", "command": "train", "client_cwd": str(project)}
     long = {**count, "config_path": "long.yaml", "job_name": "long"}
     consent = {"dry_run": False, "confirm": True, "user_confirmation": "EXECUTE"}
 
-    async with server(binary, protocol, home) as first:
+    async with server(binary, client, protocol, home) as first:
         listed = await first.session.list_tools()
         names = [tool.name for tool in listed.tools]
         assert set(TOOLS) <= set(names), names
         assert all(tool.output_schema for tool in listed.tools), listed
         await refuses_what_does_not_fit(first.session)
+
+        prompts = (await first.session.list_prompts()).prompts
+        assert [prompt.name for prompt in prompts] == PROMPTS, prompts
+        train = await first.session.get_prompt("train", {"config_path": "count.yaml"})
+        assert "count.yaml" in train.messages[0].content.text, train
 
         preview = await first.call("run_job", **count)
         assert preview["success"] and preview["status"] == "dry_run" and preview["dry_run"], preview
@@ -161,7 +172,7 @@ async def story(binary, protocol, home):
         missing = await first.call("poll_status", job_id="nobody")
         assert not missing["success"] and missing["status"] == "not_found", missing
 
-    async with server(binary, protocol, home) as second:
+    async with server(binary, client, protocol, home) as second:
         await second.session.list_tools()
         found = await second.call("list_jobs")
         rows = {row["job_id"]: row["status"] for row in found["jobs"]}
@@ -174,14 +185,18 @@ async def story(binary, protocol, home):
 
 
 def main():
-    binary, protocol = sys.argv[1:]
+    binary, client, protocol = sys.argv[1:]
     complaints = Complaints()
     logging.getLogger().addHandler(complaints)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as home:
-        asyncio.run(story(binary, protocol, Path(home)))
+        home = Path(home)
+        asyncio.run(story(binary, client, protocol, home))
+        if client == "fastmcp":
+            rows = listed_by_command_line(binary, home)["jobs"]
+            assert sorted(row["status"] for row in rows) == ["cancelled", "completed"], rows
     assert complaints.heard == [], complaints.heard
-    print(f"ok: Python SDK, {protocol}, {time.monotonic() - begun:.1f} s")
+    print(f"ok: Python, {client}, {protocol}, {time.monotonic() - begun:.1f} s")
 
 
 main()

@@ -178,6 +178,9 @@ fn a_server_that_may_change_nothing_has_no_tool_that_does() {
         assert_eq!(error["message"], format!("Unknown tool: {gone}"));
         assert!(!instructions.contains(gone), "{instructions}");
     }
+    let prompts = server.request("prompts/list", json!({}))["prompts"].to_string();
+    assert!(prompts.contains("watch_job"), "{prompts}");
+    assert!(!prompts.contains("config_path"), "{prompts}");
     for there in &names {
         assert!(instructions.contains(there), "{instructions}");
     }

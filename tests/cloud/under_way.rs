@@ -14,7 +14,7 @@ fn a_launch_that_takes_long_is_pending_after_ten_seconds_and_can_be_watched() {
     let mut server = world.server();
     let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
     let begun = Instant::now();
-    let run = server.send("run_job", arguments);
+    let run = server.send_to_be_told("run_job", arguments);
     world.cloud.wait_for("blocked-oumi-up");
 
     // It is known, with its cluster, before there is a job.
@@ -41,6 +41,11 @@ fn a_launch_that_takes_long_is_pending_after_ten_seconds_and_can_be_watched() {
     );
 
     let answer = server.answer("run_job", run).ok();
+    let told = server.told();
+    assert!(
+        told.iter().any(|said| said.contains("Launching on AWS")),
+        "{told:?}"
+    );
     assert!(begun.elapsed() >= Duration::from_secs(10));
     assert!(begun.elapsed() < Duration::from_secs(20));
     assert_eq!(

@@ -8,8 +8,10 @@ mod hostile;
 mod messages;
 mod panics;
 mod progress;
+mod prompts;
 #[path = "../support/raw.rs"]
 mod raw;
+mod seen;
 mod unread;
 mod versions;
 

@@ -171,6 +171,26 @@ impl Server {
         )
     }
 
+    /// The same with a token for its progress.
+    pub fn send_to_be_told(&mut self, tool: &str, arguments: Value) -> u64 {
+        self.send_request(
+            "tools/call",
+            json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "told" } }),
+        )
+    }
+
+    /// What was told of progress so far.
+    pub fn told(&mut self) -> Vec<String> {
+        let is_progress = |said: &Value| said["method"] == "notifications/progress";
+        let (told, others): (VecDeque<_>, _) = self.unasked.drain(..).partition(is_progress);
+        self.unasked = others;
+        let message = |told: &Value| {
+            assert_eq!(told["params"]["progressToken"], "told", "{told}");
+            told["params"]["message"].as_str().unwrap().to_owned()
+        };
+        told.iter().map(message).collect()
+    }
+
     /// The answer of a call that was sent.
     #[track_caller]
     pub fn answer(&mut self, tool: &str, id: u64) -> Answer {

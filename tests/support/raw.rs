@@ -297,8 +297,7 @@ impl Raw {
         )
     }
 
-    /// Starts a job for a session that a plain cancel does not end, so that the cancel takes its ten seconds. It ends with the
-    /// home.
+    /// Starts a job that a plain cancel does not end, so that the cancel takes its ten seconds. It ends with the home.
     #[track_caller]
     pub fn stubborn_job(&mut self) -> String {
         self.stubborn_job_of(&json!({}))
@@ -330,8 +329,10 @@ impl Raw {
             self.request("log", "tools/call", log);
             let log = self.content("log");
             if log["logs"] == "ready" {
-                // The session is told that there is another job.
-                self.notification("notifications/resources/list_changed");
+                // A session is told that there is another job; a call with a version in its `_meta` is of none.
+                if meta.as_object().is_none_or(serde_json::Map::is_empty) {
+                    self.notification("notifications/resources/list_changed");
+                }
                 return job_id;
             }
             assert!(Instant::now() < deadline, "the job does not start: {log}");

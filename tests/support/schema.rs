@@ -25,6 +25,11 @@ pub fn misfit(value: &Value, schema: &Value, root: &Value) -> Option<String> {
     {
         return Some(format!("{value} is not {wanted}"));
     }
+    if let Some(choices) = schema.get("enum").and_then(Value::as_array)
+        && !choices.contains(value)
+    {
+        return Some(format!("{value} is none of {choices:?}"));
+    }
     let kinds = match schema.get("type") {
         Some(Value::Array(kinds)) => kinds.clone(),
         Some(kind) => vec![kind.clone()],

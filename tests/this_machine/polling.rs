@@ -245,6 +245,36 @@ fn the_output_folder_of_a_training_tells_what_its_log_does_not() {
 }
 
 #[test]
+fn what_another_job_wrote_into_the_same_output_folder_is_not_told_as_this_one_s() {
+    let home = Home::new();
+    home.write(
+        "train.yaml",
+        "model: {model_name: tiny}\ntraining: {output_dir: out}\n",
+    );
+    // The first writes as long as it runs; the second fails before it has done anything.
+    home.program(
+        "oumi",
+        "#!/bin/sh\n[ -e first ] && exit 1\nmkdir out; touch first\nuntil [ -e end ]; do\n\
+         echo '{\"global_step\": 5, \"log_history\": [{\"loss\": 1.5, \"step\": 5}], \"max_steps\": 50}' > out/new\n\
+         mv out/new out/trainer_state.json; sleep 0.02; done\n",
+    );
+    let mut server = Server::start(&home);
+    let first = server.submit("train.yaml", json!({}));
+    wait_until("the first has trained", || {
+        home.project().join("out/trainer_state.json").exists()
+    });
+    assert_eq!(server.poll(&first)["progress"]["step"], 5);
+    let second = server.submit("train.yaml", json!({}));
+    assert_eq!(server.wait_done(&second)["progress"], Value::Null);
+    home.write("end", "");
+    server.wait_done(&first);
+    // Another server, which has not seen the first alone, cannot tell either.
+    let mut server = Server::start(&home);
+    assert_eq!(server.poll(&second)["progress"], Value::Null);
+    assert_eq!(server.poll(&first)["progress"], Value::Null);
+}
+
+#[test]
 fn a_log_that_is_silent_against_its_rhythm_is_said_to_have_stalled() {
     let mut job = Speaker::new();
     let lines: Vec<String> = (1..=20).map(|step| trained(step, 2.0)).collect();

@@ -64,6 +64,14 @@ impl Scanner {
         let total = bar.total.map(|total| total as u64);
         let done = bar.done as u64;
         let (carried, carried_kind) = Figures::of(bar.figures());
+        if self
+            .training_bar
+            .as_ref()
+            .is_some_and(|key| key.total == total && key.label.eq_ignore_ascii_case(bar.label))
+        {
+            self.training_state(bar, total, done, carried, carried_kind);
+            return true;
+        }
         let lower = bar.label.to_lowercase();
         let evaluates = ["eval", "valid", "test", "predict", "sanity"]
             .iter()
@@ -110,21 +118,34 @@ impl Scanner {
             label: lower,
             total,
         };
-        let known = labelled || carried_kind.loss || self.training_bar.as_ref() == Some(&key);
-        if !known {
+        if !labelled && !carried_kind.loss {
             return self.candidate(bar, total, done, nested);
         }
         self.training_bar = Some(key);
         self.begun = false;
+        self.training_state(bar, total, done, carried, carried_kind);
+        true
+    }
+
+    /// Reads a state of the bar that is known to be that of the training.
+    fn training_state(
+        &mut self,
+        bar: &Bar<'_>,
+        total: Option<u64>,
+        done: u64,
+        carried: Figures,
+        kind: Kind,
+    ) {
         self.take_bar(bar, total, done, carried);
-        if carried_kind.loss {
-            let figures = self.figures.clone();
+        if kind.loss {
             self.history.push(&Figures {
-                eval_loss: None,
-                ..figures
+                step: self.figures.step,
+                epoch: self.figures.epoch,
+                loss: self.figures.loss,
+                bad_loss: self.figures.bad_loss,
+                ..Figures::default()
             });
         }
-        true
     }
 
     fn take_bar(&mut self, bar: &Bar<'_>, total: Option<u64>, done: u64, carried: Figures) {

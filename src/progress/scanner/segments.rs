@@ -1,7 +1,7 @@
 //! The segments of a raw log: what stands between line ends and carriage returns.
 
 use chrono::NaiveDateTime;
-use memchr::memrchr;
+use memchr::{memmem, memrchr};
 
 use crate::progress::bar;
 
@@ -52,6 +52,20 @@ impl<'a> BarState<'a> {
             nested,
         })
     }
+}
+
+/// `segment` without the coloured prefix that SkyPilot puts before each line of a job, `ESC[36m(train, pid=2548)ESC[0m `. It
+/// is on every line, so it is worth not to fold each.
+pub(super) fn without_coloured_prefix(segment: &[u8]) -> &[u8] {
+    const BEGIN: &[u8] = b"\x1b[36m(";
+    const END: &[u8] = b")\x1b[0m ";
+    let rest = segment.strip_prefix(BEGIN).and_then(|inner| {
+        let close = memchr::memchr(b')', inner)?;
+        let (prefix, rest) = inner.split_at(close);
+        memmem::find(prefix, b"pid=")?;
+        rest.strip_prefix(END)
+    });
+    rest.unwrap_or(segment)
 }
 
 /// What SkyPilot and torchrun put before each line of a job.
