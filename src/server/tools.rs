@@ -71,8 +71,7 @@ impl Server {
         .await
     }
 
-    /// A job's output, stdout and stderr together, also while it runs: its end, what is new since a cursor, or what matches
-    /// grep.
+    /// A job's output, stderr included, also while it runs: its end, what is new since a cursor, or what matches grep.
     #[tool(
         title = "Job log",
         input_schema = input_schema::<LogsRequest>(),

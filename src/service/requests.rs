@@ -144,25 +144,25 @@ pub struct LogsRequest {
     /// The id that run_job or list_jobs gave.
     #[serde(default)]
     pub job_id: String,
-    /// From the end; with grep, of matches.
+    /// From the end; with grep: matches.
     #[serde(default = "two_hundred")]
     pub lines: i64,
-    /// Of an earlier answer: only what is new since.
+    /// From an answer: only what is new since.
     #[serde(default)]
     pub cursor: String,
-    /// Regex: only lines that match.
+    /// Regex: lines that match.
     #[serde(default)]
     pub grep: String,
     /// Lines around each match.
     #[serde(default)]
     pub context: u32,
-    /// Of text: 1024 to 262144.
+    /// 1024 to 262144.
     #[serde(default = "default_max_bytes")]
     pub max_bytes: usize,
     /// Not folded.
     #[serde(default)]
     pub raw: bool,
-    /// The launcher's id, for a job without a job_id; needs cloud and cluster_name.
+    /// For a job without a job_id; needs cloud and cluster_name.
     #[serde(default)]
     pub oumi_job_id: String,
     /// With oumi_job_id.
