@@ -81,13 +81,13 @@ impl Progress {
     }
 }
 
-/// How far the run is whose log is at `path`: from its beginning and its end, whatever its size. None when it does not say.
-/// Of a log that is looked at again, [`Followed`] reads only what is new.
+/// How far the run is whose log is at `path`, and the course of its loss. None when it does not say. Of a log larger than half
+/// a gigabyte the beginning and the end are read. Of a log that is looked at again, [`Followed`] reads only what is new.
 ///
 /// # Errors
 /// What the file system said.
 pub fn read_log(path: &Path) -> io::Result<Option<(Progress, History)>> {
     let mut log = Followed::new(path);
-    let progress = log.look()?.map(|(progress, _)| progress);
+    let progress = log.look_at_all()?.map(|(progress, _)| progress);
     Ok(progress.map(|progress| (progress, log.into_history())))
 }

@@ -15,6 +15,9 @@ const HEAD: u64 = 256 * 1024;
 /// … and at each look no more than this of the end. If more is new, what lies before is passed over.
 const TAIL: u64 = 4 * 1024 * 1024;
 
+/// How much of the end is read where the whole course of a run is wanted: a second's work.
+const WHOLE: u64 = 512 * 1024 * 1024;
+
 /// How much is read at once.
 const PIECE: u64 = 256 * 1024;
 
@@ -45,6 +48,18 @@ impl Followed {
     /// # Errors
     /// What the file system said. The next look goes on as if this one had not been, or begins anew.
     pub fn look(&mut self) -> io::Result<Option<(Progress, &History)>> {
+        self.look_back(TAIL)
+    }
+
+    /// As [`look`](Self::look), for a log that is read once: a gap in the losses only beyond half a gigabyte.
+    ///
+    /// # Errors
+    /// What the file system said.
+    pub fn look_at_all(&mut self) -> io::Result<Option<(Progress, &History)>> {
+        self.look_back(WHOLE)
+    }
+
+    fn look_back(&mut self, most: u64) -> io::Result<Option<(Progress, &History)>> {
         let mut log = File::open(&self.path)?;
         let metadata = log.metadata()?;
         let (inode, end) = (Some(metadata.ino()), metadata.len());
@@ -58,7 +73,7 @@ impl Followed {
             None => before,
             Some(_) => self.clone(),
         };
-        let tail = end.saturating_sub(TAIL).max(at);
+        let tail = end.saturating_sub(most).max(at);
         if at == 0 {
             at = read(&mut log, 0, HEAD.min(tail), &mut scanner)?;
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rmcp::handler::server::common::Extension;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
@@ -79,7 +81,16 @@ impl Server {
         annotations(read_only_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
     async fn get_job_logs(&self, arguments: JsonObject) -> CallToolResult {
-        answer(arguments, |request: LogsRequest| self.service.logs(request)).await
+        let mut picture = None;
+        let mut answered = answer(arguments, async |request: LogsRequest| {
+            let mut answer = self.service.logs(request).await;
+            picture = answer.picture.take();
+            answer
+        })
+        .await;
+        let picture = picture.map(|png| ContentBlock::image(BASE64.encode(png), "image/png"));
+        answered.content.extend(picture);
+        answered
     }
 
     /// End a job and all its processes; what it computed and did not save is lost. Answers after at most some 10 s whether it

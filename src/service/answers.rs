@@ -193,6 +193,13 @@ pub struct LogsAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub matches: Option<usize>,
+    /// The course of the loss in a line of text; absent unless it was asked for and there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub sparkline: Option<String>,
+    /// The loss as a PNG; it is no field of the answer, but comes beside it.
+    #[serde(skip)]
+    pub picture: Option<Vec<u8>>,
 }
 job_answer!(LogsAnswer, cleaned: ["logs"]);
 

@@ -13,12 +13,17 @@ use crate::logs::read::{
     Excerpt, LARGEST_MAX_BYTES, View, read_on, read_on_bytes, tail, tail_bytes,
 };
 use crate::logs::search::{Found, Query, search, search_bytes};
+use crate::picture;
+use crate::progress::{Scanner, read_log};
 
 /// The smallest budget: less than that is no line.
 const SMALLEST_MAX_BYTES: usize = 1024;
 
 /// How long a log is searched.
 const SEARCH_FOR: Duration = Duration::from_secs(5);
+
+/// The width of a sparkline.
+const SPARKLINE_COLUMNS: usize = 60;
 
 impl JobService {
     /// A part of a job's log.
@@ -69,7 +74,7 @@ impl JobService {
         }
         let log = log.map_err(|error| secrets.hide(&error.to_string()))?;
         let log_file = log.log_file.clone();
-        let (max_bytes, raw) = (request.max_bytes, request.raw);
+        let (max_bytes, raw, plot) = (request.max_bytes, request.raw, request.plot);
         let read = tokio::task::spawn_blocking(move || {
             let shown = |text: &str| secrets.hide(text);
             let view = View {
@@ -78,7 +83,11 @@ impl JobService {
                 ended: log.ended,
                 shown: &shown,
             };
-            part.read(&log, view)
+            let mut answer = part.read(&log, view)?;
+            if plot {
+                draw(&log.content, &mut answer)?;
+            }
+            Ok(answer)
         });
         let read = read.await.map_err(io::Error::other).flatten();
         let read = read.map_err(|error| format!("cannot read {log_file}: {error}"))?;
@@ -181,6 +190,26 @@ impl Part {
             ..answer
         })
     }
+}
+
+/// Adds the course of the loss to an answer, or says why there is none.
+fn draw(log: &LogContent, answer: &mut LogsAnswer) -> io::Result<()> {
+    let history = match log {
+        LogContent::File(path) => read_log(path)?.map(|(_, history)| history),
+        LogContent::Text { text, .. } => {
+            let mut scanner = Scanner::default();
+            scanner.push(text.as_bytes());
+            Some(scanner.into_history())
+        }
+    };
+    let history = history.unwrap_or_default();
+    answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
+    match picture::loss(&history) {
+        Ok(picture) => answer.picture = Some(picture),
+        Err(error) if answer.message.is_empty() => answer.message = format!("No plot: {error}."),
+        Err(error) => answer.message = format!("{} No plot: {error}.", answer.message),
+    }
+    Ok(())
 }
 
 /// An excerpt as an answer, and what there is to say of it.

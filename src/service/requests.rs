@@ -162,6 +162,9 @@ pub struct LogsRequest {
     /// Not folded.
     #[serde(default)]
     pub raw: bool,
+    /// Adds the loss as a PNG and a sparkline.
+    #[serde(default)]
+    pub plot: bool,
     /// For a job without a job_id; needs cloud and cluster_name.
     #[serde(default)]
     pub oumi_job_id: String,
@@ -254,6 +257,7 @@ impl Default for LogsRequest {
             context: 0,
             max_bytes: DEFAULT_MAX_BYTES,
             raw: false,
+            plot: false,
             oumi_job_id: String::new(),
             cloud: String::new(),
             cluster_name: String::new(),
