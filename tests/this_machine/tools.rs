@@ -102,7 +102,15 @@ fn the_tools_have_the_parameters_of_the_reference() {
         ("poll_status", &["wait_seconds", "until"][..]),
         (
             "get_job_logs",
-            &["lines", "cursor", "grep", "context", "max_bytes", "raw"],
+            &[
+                "lines",
+                "cursor",
+                "grep",
+                "context",
+                "max_bytes",
+                "raw",
+                "plot",
+            ],
         ),
         ("cancel_job", &["force"]),
     ] {
