@@ -11,7 +11,7 @@ use crate::support::Home;
 use crate::support::client::{Answer, Server};
 
 /// A server with one job that has ended.
-fn ended(run: &str) -> (Home, Server, String) {
+pub fn ended(run: &str) -> (Home, Server, String) {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = server.submit(home.job(run), json!({}));

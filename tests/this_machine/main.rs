@@ -16,6 +16,7 @@ mod damaged_registry;
 mod jobs;
 mod logs;
 mod logs_read_on;
+mod plot;
 mod polling;
 mod registry_file;
 mod restarts;
