@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::{Answer, Server, command};
-use crate::support::{Home, kill_9, pid, wait_until};
+use crate::support::{DEADLINE, Home, kill_9, pid};
 use crate::tools::{Chance, start_on};
 
 /// How many rounds share a folder: few enough that the registry's cap drops nothing.
@@ -522,7 +522,16 @@ impl World {
         );
         drop(server);
         let home = &self.home;
-        wait_until("no process is left over", || home.running().is_empty());
+        let begun = Instant::now();
+        while !home.running().is_empty() {
+            let left = home.running().into_iter().map(named);
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "left over: {:#?}",
+                left.collect::<Vec<_>>()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
         (self.chance, self.figures)
     }
 
@@ -689,4 +698,13 @@ fn fifteen_kills_lose_nothing_that_was_answered() {
 #[ignore = "takes some ten minutes; cargo test --release --test breaking -- --ignored five_hundred_kills"]
 fn five_hundred_kills_lose_nothing_that_was_answered() {
     rounds(500);
+}
+
+/// A process as a person knows it.
+fn named(process: u32) -> String {
+    let said = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    format!(
+        "{process}: {}",
+        String::from_utf8_lossy(&said).replace('\0', " ")
+    )
 }
