@@ -130,6 +130,21 @@ fn samples() -> Vec<(&'static str, Sample)> {
             Box::new(move |log, n| write!(log, "\r{}", bar(n % 90000)).unwrap()),
         ),
         (
+            "a bar with its loss",
+            Box::new(|log, n| {
+                let step = n % 90000;
+                let full = "█".repeat(n % 11);
+                let empty = " ".repeat(10 - n % 11);
+                write!(log, "\r{:3}%|{full}{empty}| {step}/90000 [1:02:03<2:03:04,  4.51it/s, loss={}.{:03}]", step / 900, 2 + n * 7 % 3, n * 389 % 1000).unwrap();
+            }),
+        ),
+        (
+            "metrics over SkyPilot",
+            Box::new(|log, n| {
+                writeln!(log, "\x1b[36m(train, pid=2548)\x1b[0m {{'loss': '5.943', 'grad_norm': '2.038', 'learning_rate': '0.0008333', 'epoch': '0.125', 'step': {n}}}").unwrap();
+            }),
+        ),
+        (
             "nested bars",
             Box::new(move |log, n| {
                 write!(log, "\n\r{}\x1b[A\r{}", bar(n % 97), bar(n % 90000)).unwrap()
