@@ -103,7 +103,10 @@ fn shared_by(servers: usize, calls: usize) {
                         if is_long {
                             // Once it has begun, so that it can be counted.
                             let note = home.project().join("ran").join(&job_id);
-                            wait_until("it runs", || note.exists());
+                            // The note is there a moment before anything stands in it.
+                            wait_until("it runs", || {
+                                fs::read(&note).is_ok_and(|note| !note.is_empty())
+                            });
                             running.lock().unwrap().push(job_id);
                         }
                     }
