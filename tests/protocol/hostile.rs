@@ -315,7 +315,7 @@ fn two_thousand_hostile_lines_are_survived() {
 }
 
 #[test]
-#[ignore = "takes minutes; run it with --release"]
+#[ignore = "takes minutes; cargo test --release --test protocol -- --ignored hundred_thousand_hostile_lines"]
 fn a_hundred_thousand_hostile_lines_are_survived() {
     survives(100_000, 0x2545_f491_4f6c_dd1d);
 }
