@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::consent::Person;
 use super::{Server, progress, shown};
+use crate::service::JobService;
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
 };
@@ -41,12 +42,10 @@ impl Server {
         context: RequestContext<RoleServer>,
     ) -> CallToolResponse {
         let tell = progress::tell(&context);
-        let service = self.service.asking(person.clone());
-        let answered = answer(arguments, |request: RunRequest| {
-            service.run_told(request, &tell)
+        self.asking(person, arguments, async |service, request: RunRequest| {
+            service.run_told(request, &tell).await
         })
-        .await;
-        person.or_ask(answered)
+        .await
     }
 
     /// How a job is, asked of what runs it: status (its own word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
@@ -108,12 +107,12 @@ impl Server {
         context: RequestContext<RoleServer>,
     ) -> CallToolResponse {
         let tell = progress::tell(&context);
-        let service = self.service.asking(person.clone());
-        let answered = answer(arguments, |request: CancelRequest| {
-            service.cancel_told(request, &tell)
-        })
-        .await;
-        person.or_ask(answered)
+        self.asking(
+            person,
+            arguments,
+            async |service, request: CancelRequest| service.cancel_told(request, &tell).await,
+        )
+        .await
     }
 
     /// The known jobs, newest first, each with its status now; `warnings` names what could not be asked. Use it to find a
@@ -141,12 +140,10 @@ impl Server {
         Extension(person): Extension<Arc<Person>>,
         arguments: JsonObject,
     ) -> CallToolResponse {
-        let service = self.service.asking(person.clone());
-        let answered = answer(arguments, |request: StopRequest| {
-            service.stop_cluster(request)
+        self.asking(person, arguments, async |service, request: StopRequest| {
+            service.stop_cluster(request).await
         })
-        .await;
-        person.or_ask(answered)
+        .await
     }
 
     /// Delete a cloud cluster with everything on its disks, and so end its costs. Needs confirm=true and
@@ -162,11 +159,23 @@ impl Server {
         Extension(person): Extension<Arc<Person>>,
         arguments: JsonObject,
     ) -> CallToolResponse {
-        let service = self.service.asking(person.clone());
-        let answered = answer(arguments, |request: DownRequest| {
-            service.down_cluster(request)
+        self.asking(person, arguments, async |service, request: DownRequest| {
+            service.down_cluster(request).await
         })
-        .await;
+        .await
+    }
+}
+
+impl Server {
+    /// Answers a call that the person may be asked about first.
+    async fn asking<Q: DeserializeOwned, A: JobAnswer>(
+        &self,
+        person: Arc<Person>,
+        arguments: JsonObject,
+        ask: impl AsyncFnOnce(JobService, Q) -> A,
+    ) -> CallToolResponse {
+        let service = self.service.asking(person.clone());
+        let answered = answer(arguments, async |request| ask(service, request).await).await;
         person.or_ask(answered)
     }
 }

@@ -265,38 +265,21 @@ impl Default for LogsRequest {
     }
 }
 
-impl From<&PollRequest> for JobQuery {
-    fn from(request: &PollRequest) -> Self {
-        Self {
-            job_id: request.job_id.clone(),
-            oumi_job_id: request.oumi_job_id.clone(),
-            cloud: request.cloud.clone(),
-            cluster_name: request.cluster_name.clone(),
+macro_rules! names_a_job {
+    ($($request:ty),+) => {$(
+        impl From<&$request> for JobQuery {
+            fn from(request: &$request) -> Self {
+                Self {
+                    job_id: request.job_id.clone(),
+                    oumi_job_id: request.oumi_job_id.clone(),
+                    cloud: request.cloud.clone(),
+                    cluster_name: request.cluster_name.clone(),
+                }
+            }
         }
-    }
+    )+};
 }
-
-impl From<&LogsRequest> for JobQuery {
-    fn from(request: &LogsRequest) -> Self {
-        Self {
-            job_id: request.job_id.clone(),
-            oumi_job_id: request.oumi_job_id.clone(),
-            cloud: request.cloud.clone(),
-            cluster_name: request.cluster_name.clone(),
-        }
-    }
-}
-
-impl From<&CancelRequest> for JobQuery {
-    fn from(request: &CancelRequest) -> Self {
-        Self {
-            job_id: request.job_id.clone(),
-            oumi_job_id: request.oumi_job_id.clone(),
-            cloud: request.cloud.clone(),
-            cluster_name: request.cluster_name.clone(),
-        }
-    }
-}
+names_a_job!(PollRequest, LogsRequest, CancelRequest);
 
 fn yes() -> bool {
     true

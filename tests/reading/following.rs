@@ -2,32 +2,13 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use oumi_mcp_server::progress::figures::Figures;
 use oumi_mcp_server::progress::{Followed, read_log};
 
+use crate::log::Log;
 use crate::progressing::{fixture, scan};
-
-struct Log {
-    _home: tempfile::TempDir,
-    path: PathBuf,
-}
-
-impl Log {
-    fn new(content: impl AsRef<[u8]>) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("output.log");
-        fs::write(&path, content).unwrap();
-        Self { _home: home, path }
-    }
-
-    fn append(&self, text: impl AsRef<[u8]>) {
-        let mut file = OpenOptions::new().append(true).open(&self.path).unwrap();
-        file.write_all(text.as_ref()).unwrap();
-    }
-}
 
 fn said(step: u64, loss: f64) -> String {
     format!("{{'loss': {loss}, 'epoch': 0.1, 'step': {step}}}\n")

@@ -5,6 +5,7 @@
 mod failing;
 mod folding;
 mod following;
+mod log;
 mod new_text;
 mod picturing;
 mod progressing;

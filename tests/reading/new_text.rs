@@ -1,30 +1,14 @@
 //! What is new in a log since a cursor.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use oumi_mcp_server::logs::cursor::{Change, Cursor};
 use oumi_mcp_server::logs::read::{Excerpt, View, read_on, read_on_bytes, tail, tail_bytes};
 
-struct Log {
-    _home: tempfile::TempDir,
-    path: PathBuf,
-}
+use crate::log::Log;
 
 impl Log {
-    fn new(content: impl AsRef<[u8]>) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("output.log");
-        fs::write(&path, content).unwrap();
-        Self { _home: home, path }
-    }
-
-    fn append(&self, text: impl AsRef<[u8]>) {
-        let mut file = OpenOptions::new().append(true).open(&self.path).unwrap();
-        file.write_all(text.as_ref()).unwrap();
-    }
-
     /// As the next server would: the cursor has only been a text meanwhile.
     fn since(&self, last: &Excerpt, view: View) -> Excerpt {
         since(&self.path, last, view)
