@@ -5,6 +5,7 @@ mod ending;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -20,6 +21,10 @@ use ending::{cancel, resume_end};
 
 /// The name of this machine among the clouds.
 pub const LOCAL: &str = "local";
+
+/// How long a look waits for whoever sees to the end of a job of which nothing lives; they look every half second.
+const END_WAIT: Duration = Duration::from_secs(2);
+const END_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
@@ -105,17 +110,29 @@ impl Launcher for LocalLauncher {
     }
 
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
-        let dir = self.dir(identity);
-        Box::pin(off_thread(move || look(&dir?, &mut None)))
+        Box::pin(async move { status_of(&self.dir(identity)?).await })
     }
 
     fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
         let (folder, known) = (self.folder.clone(), known.to_vec());
-        Box::pin(off_thread(move || {
-            let mut processes = None;
+        Box::pin(async move {
+            let look_at_all = move || {
+                let mut processes = None;
+                let looked = known.into_iter().map(|identity| {
+                    let looked = job_dir(&folder, &identity)
+                        .and_then(|dir| Ok((look(&dir, &mut processes)?, dir)));
+                    (identity, looked)
+                });
+                Ok(looked.collect::<Vec<_>>())
+            };
             let mut listing = Listing::default();
-            for identity in known {
-                match job_dir(&folder, &identity).and_then(|dir| look(&dir, &mut processes)) {
+            for (identity, looked) in off_thread(look_at_all).await? {
+                let status = match looked {
+                    Ok((Some(status), _)) => Ok(status),
+                    Ok((None, dir)) => status_of(&dir).await,
+                    Err(error) => Err(error),
+                };
+                match status {
                     Ok(status) => listing.jobs.push(ListedJob { identity, status }),
                     Err(error) => listing
                         .warnings
@@ -123,14 +140,14 @@ impl Launcher for LocalLauncher {
                 }
             }
             Ok(listing)
-        }))
+        })
     }
 
     fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
         let dir = self.dir(identity);
         Box::pin(off_thread(move || {
             let dir = dir?;
-            let ended = look(&dir, &mut None).is_ok_and(|status| status.is_done);
+            let ended = matches!(look(&dir, &mut None), Ok(Some(status)) if status.is_done);
             output_log(&dir, ended)
         }))
     }
@@ -368,14 +385,18 @@ fn inapplicable(spec: &LaunchSpec) -> Vec<String> {
 }
 
 /// How the job in `dir` is: its exit record, else its lock, else its processes, else nobody knows. The processes are
-/// looked at when they are needed first, and kept for the next job of a list.
-fn look(dir: &JobDir, processes: &mut Option<Processes>) -> Result<JobStatus, LauncherError> {
-    let mut found = || -> io::Result<JobStatus> {
+/// looked at when they are needed first, and kept for the next job of a list. Nothing while somebody who sees to its end
+/// is about to write it down: whether it is lost is known when they have.
+fn look(
+    dir: &JobDir,
+    processes: &mut Option<Processes>,
+) -> Result<Option<JobStatus>, LauncherError> {
+    let mut found = || -> io::Result<Option<JobStatus>> {
         if let Some(record) = dir.exit_record()? {
-            return Ok(ended(&record));
+            return Ok(Some(ended(&record)));
         }
         if dir.is_locked()? {
-            return Ok(running(dir));
+            return Ok(Some(running(dir)));
         }
         if dir.exists() {
             let processes = match processes {
@@ -383,23 +404,40 @@ fn look(dir: &JobDir, processes: &mut Option<Processes>) -> Result<JobStatus, La
                 None => processes.insert(Processes::look(true)?),
             };
             if !processes.of_job(dir.path()).is_empty() {
-                return Ok(running(dir));
+                return Ok(Some(running(dir)));
             }
-            // Whoever sees to its end is about to write it down.
             if dir.is_being_ended()? {
-                return Ok(running(dir));
+                return Ok(None);
             }
         }
         // It may have ended between the looks.
-        Ok(dir
-            .exit_record()?
-            .map_or_else(lost, |record| ended(&record)))
+        let ended = dir.exit_record()?.map(|record| ended(&record));
+        Ok(Some(ended.unwrap_or_else(lost)))
     };
     let mut status = found().map_err(|error| {
         LauncherError::failed(format!("cannot read {}: {error}", dir.path().display()))
     })?;
-    status.log_file = dir.log_path().display().to_string();
+    if let Some(status) = &mut status {
+        status.log_file = dir.log_path().display().to_string();
+    }
     Ok(status)
+}
+
+/// How the job in `dir` is. Whoever sees to its end is waited for: they need a moment to write down how it ended.
+async fn status_of(dir: &JobDir) -> Result<JobStatus, LauncherError> {
+    let begun = Instant::now();
+    loop {
+        let looked_at = dir.clone();
+        if let Some(status) = off_thread(move || look(&looked_at, &mut None)).await? {
+            return Ok(status);
+        }
+        if begun.elapsed() >= END_WAIT {
+            let mut status = running(dir);
+            status.log_file = dir.log_path().display().to_string();
+            return Ok(status);
+        }
+        tokio::time::sleep(END_LOOK).await;
+    }
 }
 
 fn running(dir: &JobDir) -> JobStatus {

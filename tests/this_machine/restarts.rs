@@ -345,6 +345,42 @@ fn a_job_that_was_lost_stays_lost_whoever_asked_for_its_end() {
 }
 
 #[test]
+fn a_lost_job_whose_end_is_being_seen_to_is_not_said_to_run() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(
+        home.job("mkdir pids; echo $$ > pids/main; exec sleep 300"),
+        json!({}),
+    );
+    let main = home.pids(1)[0];
+    kill_9(home.supervisor(&job_id));
+    kill_9(main);
+    assert_eq!(server.wait_done(&job_id)["status"], "lost");
+    for tool in ["poll_status", "list_jobs"] {
+        let dir = JobDir::at(home.job_dir(&job_id));
+        dir.request_end(EndRequest { force: false }).unwrap();
+        let turn = dir.take_end_turn().unwrap().unwrap();
+        let arguments = match tool {
+            "poll_status" => json!({ "job_id": job_id }),
+            _ => json!({}),
+        };
+        let call = server.send(tool, arguments);
+        // What answers at once has answered before these.
+        for _ in 0..5 {
+            server.log(&job_id);
+        }
+        dir.clear_end_request().unwrap();
+        drop(turn);
+        let answer = server.answer(tool, call).ok();
+        let row = match tool {
+            "poll_status" => &answer.content,
+            _ => &answer.content["jobs"][0],
+        };
+        assert_eq!(row["status"], "lost", "{tool}");
+    }
+}
+
+#[test]
 fn a_job_that_is_submitted_as_the_last_thing_runs() {
     let home = Home::new();
     let config = home.job("echo ran");
