@@ -4,16 +4,17 @@
 
 #[path = "support/fake_launcher.rs"]
 mod fake_launcher;
+#[path = "support/house.rs"]
+mod house;
 
 use std::fs;
 use std::sync::{Arc, Mutex};
 
-use fake_launcher::{World, cancel_by_id, direct, run_request};
-use oumi_mcp_server::paths::DataFolder;
+use fake_launcher::{cancel_by_id, direct};
+use house::{House, house_of};
 use oumi_mcp_server::policy::{AskPerson, Policy};
 use oumi_mcp_server::server::Server;
 use oumi_mcp_server::server::stdio::Stdio;
-use oumi_mcp_server::service::JobService;
 use oumi_mcp_server::service::consent::{Asking, Consent, Question};
 use oumi_mcp_server::service::requests::{CancelRequest, ListRequest, RunRequest};
 use rmcp::service::serve_directly;
@@ -21,35 +22,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 
-struct House {
-    home: tempfile::TempDir,
-    world: World,
-    service: JobService,
-}
-
 fn house(ask: AskPerson) -> House {
-    let home = tempfile::tempdir().unwrap();
-    let folder = DataFolder::at(home.path().join("data"));
-    folder.create().unwrap();
-    let world = World::new(&folder);
-    let launchers = vec![world.launcher(&["local"]), world.launcher(&["gcp"])];
     let policy = Policy {
         ask,
         ..Policy::default()
     };
-    let service = JobService::with_policy(folder, launchers, policy);
-    House {
-        home,
-        world,
-        service,
-    }
+    house_of(&[&["local"], &["gcp"]], policy)
 }
 
 impl House {
-    fn request(&self, job_name: &str, cloud: &str) -> RunRequest {
-        run_request(self.home.path(), job_name, cloud)
-    }
-
     /// Who says this, each time they are asked, once they are let.
     fn person(&self, says: fn(&Question) -> Result<String, String>) -> Arc<Person> {
         Arc::new(Person {

@@ -4,15 +4,16 @@
 
 #[path = "support/fake_launcher.rs"]
 mod fake_launcher;
+#[path = "support/house.rs"]
+mod house;
 
 use std::time::Duration;
 
-use chrono::{TimeDelta, Utc};
-use fake_launcher::{Call, Gate, Stage, World, by_id, direct, run_request};
+use chrono::TimeDelta;
+use fake_launcher::{Call, Gate, Stage, by_id, direct, run_request};
+use house::{House, house_of};
 use oumi_mcp_server::launcher::{JobState, LauncherError};
-use oumi_mcp_server::paths::DataFolder;
-use oumi_mcp_server::registry::JobRecord;
-use oumi_mcp_server::service::JobService;
+use oumi_mcp_server::policy::Policy;
 use oumi_mcp_server::service::answers::PollAnswer;
 use oumi_mcp_server::service::requests::PollRequest;
 use oumi_mcp_server::service::watch::JobWatch;
@@ -20,43 +21,14 @@ use tokio::time::Instant;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-struct House {
-    home: tempfile::TempDir,
-    folder: DataFolder,
-    world: World,
-    service: JobService,
-}
-
 fn house() -> House {
-    let home = tempfile::tempdir().unwrap();
-    let folder = DataFolder::at(home.path().join("data"));
-    folder.create().unwrap();
-    let world = World::new(&folder);
-    let service = JobService::new(folder.clone(), vec![world.launcher(&["gcp", "local"])]);
-    House {
-        home,
-        folder,
-        world,
-        service,
-    }
+    house_of(&[&["gcp", "local"]], Policy::default())
 }
 
 impl House {
     /// A job that was submitted so long ago and runs.
-    async fn add(&self, job_id: &str, cloud: &str, age: TimeDelta) {
-        let record = JobRecord {
-            job_id: job_id.to_owned(),
-            cloud: cloud.to_owned(),
-            cluster_name: format!("{job_id}-cluster"),
-            oumi_job_id: "1".to_owned(),
-            submit_time: (Utc::now() - age).to_rfc3339(),
-            ..JobRecord::default()
-        };
-        self.world.add_job(&record.identity(), Stage::Running);
-        let folder = self.folder.job(job_id).unwrap();
-        let prepare = move || std::fs::create_dir(folder).map_err(|error| error.to_string());
-        let registry = self.service.registry();
-        registry.insert(record, prepare).await.unwrap();
+    async fn add_running(&self, job_id: &str, cloud: &str, age: TimeDelta) {
+        self.add(job_id, cloud, age, Some(Stage::Running)).await;
     }
 
     async fn wait(&self, job_id: &str, seconds: u64) -> PollAnswer {
@@ -89,12 +61,12 @@ impl House {
 #[tokio::test(start_paused = true)]
 async fn ten_who_wait_cost_one_watcher_and_all_hear_of_the_end() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     let one = house.watch("train").await;
     let alone = house.looks_within(HOUR).await;
     drop(one);
 
-    house.add("other", "gcp", TimeDelta::zero()).await;
+    house.add_running("other", "gcp", TimeDelta::zero()).await;
     let mut ten = Vec::new();
     for _ in 0..10 {
         ten.push(house.watch("other").await);
@@ -119,7 +91,7 @@ async fn ten_who_wait_cost_one_watcher_and_all_hear_of_the_end() {
 #[tokio::test(start_paused = true)]
 async fn the_time_between_two_runs_of_a_cloud_s_program_grows_with_the_age_of_the_job() {
     let house = house();
-    house.add("young", "gcp", TimeDelta::zero()).await;
+    house.add_running("young", "gcp", TimeDelta::zero()).await;
     let _watch = house.watch("young").await;
     let mut per_minute = Vec::new();
     for _ in 0..30 {
@@ -136,7 +108,7 @@ async fn the_time_between_two_runs_of_a_cloud_s_program_grows_with_the_age_of_th
 #[tokio::test(start_paused = true)]
 async fn an_old_job_on_a_cloud_is_asked_about_once_a_minute_from_the_start() {
     let house = house();
-    house.add("old", "gcp", TimeDelta::days(2)).await;
+    house.add_running("old", "gcp", TimeDelta::days(2)).await;
     let _watch = house.watch("old").await;
     assert_eq!(house.looks_within(HOUR).await, 59);
 }
@@ -144,7 +116,7 @@ async fn an_old_job_on_a_cloud_is_asked_about_once_a_minute_from_the_start() {
 #[tokio::test(start_paused = true)]
 async fn a_job_on_this_machine_is_looked_at_every_second_however_old_it_is() {
     let house = house();
-    house.add("old", "local", TimeDelta::days(2)).await;
+    house.add_running("old", "local", TimeDelta::days(2)).await;
     let mut watch = house.watch("old").await;
     assert!(house.looks_within(Duration::from_secs(60)).await >= 59);
     house.world.finish("old");
@@ -156,7 +128,7 @@ async fn a_job_on_this_machine_is_looked_at_every_second_however_old_it_is() {
 #[tokio::test(start_paused = true)]
 async fn a_watcher_ends_with_the_last_that_listens() {
     let house = house();
-    house.add("train", "local", TimeDelta::zero()).await;
+    house.add_running("train", "local", TimeDelta::zero()).await;
     let (first, second) = (house.watch("train").await, house.watch("train").await);
     let third = second.clone();
     drop((first, second));
@@ -174,7 +146,7 @@ async fn a_watcher_ends_with_the_last_that_listens() {
 #[tokio::test(start_paused = true)]
 async fn who_is_dropped_while_it_waits_leaves_nothing_even_in_the_middle_of_a_look() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     let mut watch = house.watch("train").await;
     let waiting = tokio::spawn(async move { watch.changed().await });
     house.world.close(Gate::Status);
@@ -216,7 +188,7 @@ async fn a_launch_is_watched_until_it_is_a_job_and_then_to_its_end() {
 #[tokio::test(start_paused = true)]
 async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     let mut watch = house.watch("train").await;
     let error = LauncherError::Unanswered("sky is slow".to_owned());
     house.world.fail_status(Some(error));
@@ -244,7 +216,7 @@ async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before(
 #[tokio::test(start_paused = true)]
 async fn a_job_that_cannot_be_asked_about_yet_is_watched_until_it_can() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     house
         .world
         .fail_status(Some(LauncherError::failed("no network")));
@@ -258,7 +230,7 @@ async fn a_job_that_cannot_be_asked_about_yet_is_watched_until_it_can() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_over_needs_no_watcher() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     house.world.finish("train");
     let mut watch = house.watch("train").await;
     assert!(watch.now().is_done);
@@ -285,7 +257,7 @@ async fn no_watch_is_given_of_a_job_that_there_is_not() {
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_known_no_more_ends_its_watch() {
     let house = house();
-    house.add("train", "local", TimeDelta::zero()).await;
+    house.add_running("train", "local", TimeDelta::zero()).await;
     let mut watch = house.watch("train").await;
     std::fs::write(house.folder.registry(), "[]").unwrap();
     let gone = watch.changed().await.unwrap();
@@ -297,7 +269,7 @@ async fn a_job_that_is_known_no_more_ends_its_watch() {
 #[tokio::test(start_paused = true)]
 async fn one_watcher_serves_a_job_by_whatever_it_is_called() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     let mut by_ours = house.watch("train").await;
     let theirs = direct("gcp", "train-cluster", "1");
     let mut by_theirs = house.service.watch(&theirs).await.unwrap();
@@ -314,7 +286,7 @@ async fn one_watcher_serves_a_job_by_whatever_it_is_called() {
 #[tokio::test(start_paused = true)]
 async fn what_one_poll_sees_those_who_watch_hear_of() {
     let house = house();
-    house.add("old", "gcp", TimeDelta::days(2)).await;
+    house.add_running("old", "gcp", TimeDelta::days(2)).await;
     let mut watch = house.watch("old").await;
     house.world.finish("old");
     let begun = Instant::now();
@@ -328,7 +300,7 @@ async fn what_one_poll_sees_those_who_watch_hear_of() {
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_waits_is_answered_at_the_change_or_at_the_deadline_and_leaves_no_watcher() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     let begun = Instant::now();
     let answer = house.wait("train", 20).await;
     assert_eq!(answer.state, JobState::Running);
@@ -353,7 +325,7 @@ async fn a_poll_that_waits_is_answered_at_the_change_or_at_the_deadline_and_leav
 #[tokio::test(start_paused = true)]
 async fn the_wait_counts_from_the_beginning_of_the_call_however_long_the_first_look_takes() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     house.world.close(Gate::Status);
     let begun = Instant::now();
     let open = async {
@@ -368,7 +340,7 @@ async fn the_wait_counts_from_the_beginning_of_the_call_however_long_the_first_l
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_finds_no_job_or_no_answer_does_not_wait() {
     let house = house();
-    house.add("train", "gcp", TimeDelta::zero()).await;
+    house.add_running("train", "gcp", TimeDelta::zero()).await;
     let begun = Instant::now();
     assert!(house.wait("nobody", 55).await.is_gone());
     let error = LauncherError::Unanswered("sky is slow".to_owned());

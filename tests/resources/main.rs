@@ -6,6 +6,8 @@ mod addresses;
 #[path = "../support/fake_launcher.rs"]
 mod fake_launcher;
 mod following;
+#[path = "../support/house.rs"]
+mod house;
 #[path = "../support/raw.rs"]
 mod raw;
 #[path = "../support/schema.rs"]

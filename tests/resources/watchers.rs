@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use oumi_mcp_server::paths::DataFolder;
+use oumi_mcp_server::policy::Policy;
 use oumi_mcp_server::server::Server;
 use oumi_mcp_server::server::stdio::Stdio;
 use oumi_mcp_server::server::subscriptions::Subscriptions;
-use oumi_mcp_server::service::JobService;
 use oumi_mcp_server::service::requests::StatusFilter;
 use rmcp::RoleServer;
 use rmcp::service::{RunningService, serve_directly};
@@ -16,34 +15,17 @@ use tokio::io::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::fake_launcher::{Call, World, run_request};
+use crate::fake_launcher::Call;
+use crate::house::{House, house_of};
 use crate::stateless;
 
-struct House {
-    home: tempfile::TempDir,
-    world: World,
-    service: JobService,
-}
-
 fn house() -> House {
-    let home = tempfile::tempdir().unwrap();
-    let folder = DataFolder::at(home.path().join("data"));
-    folder.create().unwrap();
-    let world = World::new(&folder);
-    let service = JobService::new(folder, vec![world.launcher(&["gcp"])]);
-    House {
-        home,
-        world,
-        service,
-    }
+    house_of(&[&["gcp"]], Policy::default())
 }
 
 impl House {
     async fn run(&self, name: &str) {
-        let answer = self
-            .service
-            .run(run_request(self.home.path(), name, "gcp"))
-            .await;
+        let answer = self.service.run(self.request(name, "gcp")).await;
         assert!(answer.success, "{answer:?}");
     }
 

@@ -4,11 +4,13 @@ use std::fs;
 
 use chrono::{TimeDelta, Utc};
 use oumi_mcp_server::launcher::{JobIdentity, LauncherError};
+use oumi_mcp_server::policy::Policy;
 use oumi_mcp_server::registry::KEEP_RECORDS;
 use oumi_mcp_server::service::requests::StatusFilter;
 
 use crate::fake_launcher::{Call, Stage};
-use crate::{house, house_of};
+use crate::house;
+use crate::house::house_of;
 
 fn long_ago() -> TimeDelta {
     TimeDelta::days(8)
@@ -121,7 +123,7 @@ async fn beyond_the_cap_the_oldest_that_are_done_are_let_go() {
 
 #[tokio::test(start_paused = true)]
 async fn a_start_lets_go_of_old_jobs_here_and_asks_no_cloud() {
-    let house = house_of(&[&["local"], &["gcp"]]);
+    let house = house_of(&[&["local"], &["gcp"]], Policy::default());
     house
         .add("done", "local", long_ago(), Some(Stage::Succeeded))
         .await;

@@ -4,6 +4,8 @@
 
 #[path = "../support/fake_launcher.rs"]
 mod fake_launcher;
+#[path = "../support/house.rs"]
+mod house;
 mod letting_go;
 mod listing;
 mod looking;
@@ -12,48 +14,18 @@ mod submitting;
 
 use std::fs;
 
-use chrono::{TimeDelta, Utc};
-use fake_launcher::{Stage, World, run_request};
-use oumi_mcp_server::paths::DataFolder;
-use oumi_mcp_server::registry::JobRecord;
-use oumi_mcp_server::service::JobService;
+use house::{House, house_of};
+use oumi_mcp_server::policy::Policy;
 use oumi_mcp_server::service::answers::{JobRow, ListAnswer, RunAnswer};
 use oumi_mcp_server::service::requests::{
     JobQuery, ListRequest, LogsRequest, RunRequest, StatusFilter,
 };
 
-struct House {
-    home: tempfile::TempDir,
-    folder: DataFolder,
-    world: World,
-    service: JobService,
-}
-
-/// A service with one launcher for each of these sets of clouds, over one world.
-fn house_of(launchers: &[&'static [&'static str]]) -> House {
-    let home = tempfile::tempdir().unwrap();
-    let folder = DataFolder::at(home.path().join("data"));
-    folder.create().unwrap();
-    let world = World::new(&folder);
-    let launchers = launchers.iter().map(|clouds| world.launcher(clouds));
-    let service = JobService::new(folder.clone(), launchers.collect());
-    House {
-        home,
-        folder,
-        world,
-        service,
-    }
-}
-
 fn house() -> House {
-    house_of(&[&["gcp"], &["aws"]])
+    house_of(&[&["gcp"], &["aws"]], Policy::default())
 }
 
 impl House {
-    fn request(&self, job_name: &str, cloud: &str) -> RunRequest {
-        run_request(self.home.path(), job_name, cloud)
-    }
-
     async fn run(&self, job_name: &str, cloud: &str) -> RunAnswer {
         self.service.run(self.request(job_name, cloud)).await
     }
@@ -77,25 +49,6 @@ impl House {
 
     fn registry_bytes(&self) -> Vec<u8> {
         fs::read(self.folder.registry()).unwrap()
-    }
-
-    /// Puts a job into the registry and the world as if it had been submitted so long ago.
-    async fn add(&self, job_id: &str, cloud: &str, age: TimeDelta, stage: Option<Stage>) {
-        let record = JobRecord {
-            job_id: job_id.to_owned(),
-            cloud: cloud.to_owned(),
-            cluster_name: format!("{job_id}-cluster"),
-            oumi_job_id: "1".to_owned(),
-            submit_time: (Utc::now() - age).to_rfc3339(),
-            ..JobRecord::default()
-        };
-        if let Some(stage) = stage {
-            self.world.add_job(&record.identity(), stage);
-        }
-        let folder = self.folder.job(job_id).unwrap();
-        let prepare = move || fs::create_dir(folder).map_err(|error| error.to_string());
-        let registry = self.service.registry();
-        registry.insert(record, prepare).await.unwrap();
     }
 
     async fn is_known(&self, job_id: &str) -> bool {
