@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use oumi_mcp_server::launcher::output::oumi::{
-    found_existing_cluster, launched, no_matching_clusters, no_matching_jobs, oumi_log_lines,
-    oumi_statuses,
+    found_existing_cluster, launched, oumi_log_lines, oumi_statuses,
 };
 use oumi_mcp_server::launcher::output::sky::{
     clusters, queue, sky_cancel, sky_log_lines, sky_teardown,
@@ -35,7 +34,6 @@ fn read_all(text: &str) {
         oumi_statuses(text),
     ));
     drop((oumi_log_lines(text), sky_log_lines(text)));
-    let _ = (no_matching_jobs(text), no_matching_clusters(text));
     for sentence in [failure_reason(text), last_line(text)]
         .into_iter()
         .flatten()
