@@ -10,6 +10,7 @@ mod traceback;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::launcher::job_dir::signal_name;
 use causes::{CAUSES, Cause};
 pub use traceback::traceback_end;
 
@@ -59,31 +60,13 @@ impl Exit {
     fn sentence(self) -> String {
         match (self, self.signal()) {
             (Self::Code(code), Some(signal)) => {
-                format!("exit code {code}, as after {}", signal_name(signal))
+                format!("exit code {code}, as after signal {}", signal_name(signal))
             }
             (Self::Code(127), None) => "exit code 127: a command was not found".to_owned(),
             (Self::Code(code), None) => format!("exit code {code}"),
-            (Self::Signal(signal), _) => format!("killed by {}", signal_name(signal)),
+            (Self::Signal(signal), _) => format!("killed by signal {}", signal_name(signal)),
         }
     }
-}
-
-fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        11 => "SIGSEGV",
-        13 => "SIGPIPE",
-        15 => "SIGTERM",
-        _ => return format!("signal {signal}"),
-    };
-    format!("signal {signal} ({name})")
 }
 
 /// Why a job failed. `log_tail` is the end of its log, folded; `reason` is what its launcher said. None when nothing at all

@@ -1,11 +1,12 @@
 //! The launches under way in this server: who waits for them, and whether they are to be cancelled as soon as they end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::watch;
 
 use crate::launcher::{CancelOutcome, JobIdentity};
+use crate::sync::lock;
 
 /// How a launch ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +146,7 @@ impl InFlight {
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         // No code under this lock can leave the map half-changed.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 }
 

@@ -35,3 +35,4 @@ pub mod registry;
 pub mod secrets;
 pub mod server;
 pub mod service;
+mod sync;

@@ -1,7 +1,7 @@
 //! The loss of a run as a picture, for clients that show pictures.
 //!
 //! It is one picture for light and dark clients: on paper of its own. What it shows of a loss with outliers, of one over
-//! many powers of ten, and of one that is no number, is decided in [`axis`] and [`curve`].
+//! many powers of ten, and of one that is no number, is decided in `axis` and `curve`.
 
 mod axis;
 mod canvas;

@@ -387,12 +387,3 @@ fn shown(text: &str) -> Cow<'_, str> {
         None => text.into(),
     }
 }
-
-/// The names of the tools.
-pub fn tool_names() -> Vec<Cow<'static, str>> {
-    tools::router()
-        .list_all()
-        .into_iter()
-        .map(|tool| tool.name)
-        .collect()
-}

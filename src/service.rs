@@ -5,6 +5,7 @@ pub mod answers;
 mod aside;
 mod change;
 pub mod consent;
+mod drive;
 mod find;
 mod insight;
 mod launch;

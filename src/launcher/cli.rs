@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout};
 
 use super::LauncherError;
 use super::programs::path_with_folder_of;
+
+use crate::sync::lock;
 
 /// How many programs run at once: each of them takes seconds of a core.
 const AT_ONCE: usize = 4;
@@ -275,7 +277,7 @@ impl Cli {
 
     fn asked(&self) -> MutexGuard<'_, HashMap<Question, UnderWay>> {
         // No code under this lock can leave the map half-changed.
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.asked)
     }
 
     fn under_way(&self, question: Question) -> watch::Receiver<Option<Outcome>> {

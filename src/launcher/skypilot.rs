@@ -1,6 +1,8 @@
 //! Jobs on the clouds that Oumi reaches through SkyPilot: launched by `oumi launch up`, asked about through `sky`.
 
+mod cancel;
 mod clusters;
+mod logs;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,13 +20,11 @@ use super::cli::{Asked, Cli, Output, Question};
 use super::cloud_launch::{CloudLaunch, Launched, Trace};
 use super::job_config::{self, JobConfig};
 use super::job_dir::JobLock;
-use super::output::sky::{
-    self as printed, Cluster, Queue, QueueFailure, QueuedJob, SkyCancel, SkyLogsExit, SkyTeardown,
-};
+use super::output::sky::{self as printed, Cluster, Queue, QueueFailure, QueuedJob};
 use super::output::{self, OutputError};
 use super::{
     Answer, CancelOutcome, ClusterAction, ClusterFacts, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent, programs,
+    LaunchPlan, LaunchSpec, Launcher, LauncherError, ListedJob, Listing, programs,
 };
 use crate::paths::DataFolder;
 
@@ -41,12 +41,6 @@ const CLOUDS: &[&str] = &[
 ];
 /// How long a run of `sky` may take: the first one starts SkyPilot's API server.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// How long logs are read for.
-const LOGS_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How many lines of a log are fetched, whatever part of them is asked for: SkyPilot counts each state of a progress bar as
-/// one, and who reads on must find where it was. So all who ask at once share one run, too.
-const LOG_LINES: &str = "10000";
 /// How long SkyPilot's own server may go on with a launch whose launcher was cut off.
 const GOES_ON_FOR: Duration = Duration::from_secs(30 * 60);
 /// The first and the longest wait before the job of such a launch is looked for again.
@@ -55,8 +49,6 @@ const LAST_LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// How wrong a cluster's clock may be, and how soon after a launch its cluster can at best have been made anew.
 const CLOCK_SLACK: Duration = Duration::from_secs(60 * 60);
 const MADE_ANEW_AFTER: Duration = Duration::from_secs(60);
-/// How long stopping or deleting a cluster may take.
-const CLUSTER_DEADLINE: Duration = Duration::from_secs(900);
 
 /// Reaches clouds through SkyPilot.
 #[derive(Debug, Clone)]
@@ -356,154 +348,6 @@ impl SkyPilotLauncher {
         );
         Ok(listing)
     }
-
-    async fn read_logs(&self, identity: &JobIdentity) -> Result<JobLog, LauncherError> {
-        if identity.oumi_job_id.is_empty() {
-            return self.launch.logs(identity).await;
-        }
-        let arguments = [
-            "logs",
-            &identity.cluster,
-            &identity.oumi_job_id,
-            "--no-follow",
-            "--tail",
-            LOG_LINES,
-        ];
-        let mut question = self.question(&arguments, LOGS_DEADLINE)?;
-        question.is_log = true;
-        let output = self
-            .cli
-            .ask(question, LOGS_DEADLINE + Duration::from_secs(5))
-            .await
-            .map_err(LauncherError::failed)?;
-        match SkyLogsExit::from_code(output.code) {
-            SkyLogsExit::NotFound => return Err(no_such_job(identity)),
-            SkyLogsExit::NoLogs if !output.timed_out => {
-                let reason = output::failure_reason(&output.stderr)
-                    .or_else(|| output::last_line(&output.stderr))
-                    .or_else(|| output::last_line(&output.stdout))
-                    .unwrap_or_else(|| "it said nothing".to_owned());
-                return self.logs_without_cluster(identity, &reason).await;
-            }
-            _ => {}
-        }
-        let slow = || format!("This is what arrived within {} s.", LOGS_DEADLINE.as_secs());
-        let fewer = output.stdout.matches('\n').count() < LOG_LINES.parse().unwrap_or(0);
-        Ok(JobLog {
-            log_file: log_file(identity),
-            content: LogContent::Text {
-                text: printed::sky_log_lines(&output.stdout),
-                whole: fewer && !output.cut && !output.timed_out,
-                cut_off: output.timed_out,
-            },
-            // SkyPilot itself ends the last line of a job that has ended.
-            ended: false,
-            message: output.timed_out.then(slow),
-        })
-    }
-
-    /// The log of a job is gone with its cluster; what its launch said is still here.
-    async fn logs_without_cluster(
-        &self,
-        identity: &JobIdentity,
-        reason: &str,
-    ) -> Result<JobLog, LauncherError> {
-        let failed = || LauncherError::failed(format!("the log could not be read: {reason}"));
-        if identity.job_id.is_empty() {
-            return Err(failed());
-        }
-        let mut read = self.launch.logs(identity).await.map_err(|_| failed())?;
-        read.message = Some(format!(
-            "The job's own log could not be read ({reason}); this is what its launch said."
-        ));
-        Ok(read)
-    }
-
-    async fn cancel_job(&self, identity: JobIdentity) -> Result<CancelOutcome, LauncherError> {
-        if identity.oumi_job_id.is_empty() {
-            return self.launch.cancel(&identity).await;
-        }
-        match self.status_of(&identity, Asked::AtLeisure).await {
-            Ok(before) if before.is_done => return Ok(already_done(before)),
-            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramMissing(_))) => {
-                return Err(error);
-            }
-            // Who cannot be asked can still be told to stop.
-            Ok(_) | Err(_) => {}
-        }
-        let arguments = ["cancel", "-y", &identity.cluster, &identity.oumi_job_id];
-        let output = self
-            .cli
-            .run(&self.question(&arguments, DEADLINE)?)
-            .await
-            .map_err(LauncherError::failed)?;
-        let reply = printed::sky_cancel(&format!("{}\n{}", output.stdout, output.stderr));
-        // The exit code is 0 whatever happened: how the job is afterwards is what counts.
-        let after = self.status_of(&identity, Asked::Anew).await;
-        match (after, reply) {
-            (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
-                message: after
-                    .warnings
-                    .first()
-                    .map(|said| format!("the job was cancelled; {said}")),
-            }),
-            (Ok(after), _) if after.is_done => Ok(already_done(after)),
-            (_, SkyCancel::Cancelled(_)) => Ok(CancelOutcome::Stopping {
-                message: "SkyPilot has taken the cancel; call poll_status to see the job end"
-                    .to_owned(),
-            }),
-            (Ok(after), _) => Err(LauncherError::failed(format!(
-                "SkyPilot did not cancel the job, which is {}: {}; call cancel_job again, or down_cluster to delete cluster {}",
-                after.status,
-                output::last_line(&output.stdout).unwrap_or_default(),
-                identity.cluster
-            ))),
-            (Err(error), _) => Err(error),
-        }
-    }
-
-    async fn change(&self, cluster: &str, action: ClusterAction) -> Result<String, LauncherError> {
-        let verb = match action {
-            ClusterAction::Stop => "stop",
-            ClusterAction::Down => "down",
-        };
-        let question = self.question(&[verb, "-y", cluster], CLUSTER_DEADLINE)?;
-        let output = self
-            .cli
-            .run(&question)
-            .await
-            .map_err(LauncherError::failed)?;
-        let said = match printed::sky_teardown(&format!("{}\n{}", output.stdout, output.stderr)) {
-            SkyTeardown::ClusterNotFound => {
-                return Err(LauncherError::NotFound(format!(
-                    "SkyPilot knows no cluster {cluster:?}; call list_jobs for the clusters it knows"
-                )));
-            }
-            SkyTeardown::CannotStop(reason) => {
-                return Err(LauncherError::failed(format!(
-                    "cluster {cluster} cannot be stopped: {reason}; call down_cluster to delete it"
-                )));
-            }
-            SkyTeardown::Done => "done".to_owned(),
-            SkyTeardown::Failed(reason) => reason,
-        };
-        // Again it is the state afterwards that counts.
-        let clusters = self.clusters(Asked::Anew).await?;
-        let now = clusters
-            .iter()
-            .find(|known| known.name == cluster)
-            .map(|known| known.status.as_str());
-        match (action, now) {
-            (ClusterAction::Down, None) => Ok(format!("cluster {cluster} was deleted")),
-            (ClusterAction::Stop, Some("STOPPED")) => Ok(format!(
-                "cluster {cluster} was stopped; its disks are kept and cost a little"
-            )),
-            (ClusterAction::Stop, None) => Ok(format!("cluster {cluster} is gone")),
-            (_, Some(status)) => Err(LauncherError::failed(format!(
-                "`sky {verb}` ended and cluster {cluster} is {status}: {said}; see list_jobs, and try again"
-            ))),
-        }
-    }
 }
 
 impl Launcher for SkyPilotLauncher {
@@ -732,17 +576,6 @@ fn found_elsewhere(cluster_name: &str, job: &QueuedJob, cluster: Option<&Cluster
         cloud: cluster.and_then(cloud_of).unwrap_or_default(),
         cluster: cluster_name.to_owned(),
         oumi_job_id: job.job_id.clone(),
-    }
-}
-
-fn already_done(status: JobStatus) -> CancelOutcome {
-    let message = status
-        .message
-        .or_else(|| status.warnings.into_iter().next());
-    CancelOutcome::AlreadyDone {
-        status: status.status,
-        state: status.state,
-        message,
     }
 }
 

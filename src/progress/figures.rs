@@ -181,7 +181,7 @@ impl Figures {
         (all, kind)
     }
 
-    /// Reads the dictionary that `text` begins with, as [`dictionary`] does, and says how long it is.
+    /// Reads the dictionary that `text` begins with, as `dictionary` does, and says how long it is.
     pub fn of_dictionary(text: &str) -> Option<(Self, Kind, usize)> {
         let (mut all, mut kind) = (Self::default(), Kind::default());
         let length = dictionary(text, |name, value| all.add(&mut kind, name, value))?;

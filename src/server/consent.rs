@@ -5,7 +5,7 @@
 //! is good for this tool with these arguments, for what the person was shown, for some minutes, in this process, and once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rmcp::RoleServer;
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::service::consent::{Asking, Consent, Question};
+use crate::sync::lock;
 
 /// How long a person may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10 * 60);
@@ -84,7 +85,7 @@ impl Questions {
 
     /// Takes an answer to a question, once.
     fn take(&self, state: &State) -> Result<(), String> {
-        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answered = lock(&self.answered);
         answered.retain(|_, at| at.elapsed() <= ANSWER_WITHIN);
         match answered.insert(state.nonce.clone(), Instant::now()) {
             None => Ok(()),
@@ -160,7 +161,7 @@ impl Person {
 
     /// The answer of a tool, unless the person is to be asked first.
     pub(super) fn or_ask(&self, answered: CallToolResult) -> CallToolResponse {
-        let mut required = self.required.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut required = lock(&self.required);
         match required.take() {
             Some(required) => CallToolResponse::InputRequired(required),
             None => CallToolResponse::Complete(answered),
@@ -219,7 +220,7 @@ impl Person {
             .map_err(|error| error.to_string())?;
         let asked = InputRequest::Elicitation(ElicitRequest::new(form(question)));
         let asked = BTreeMap::from([(KEY.to_owned(), asked)]);
-        let mut required = self.required.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut required = lock(&self.required);
         *required = Some(InputRequiredResult::new(Some(asked), Some(state)));
         Err("the person is to be asked first".to_owned())
     }

@@ -21,7 +21,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -34,6 +34,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::sync::lock;
 
 /// The longest line that is read, in bytes. The largest call of ours is a job with its scripts, some KB; what a call needs
 /// is a few times its line.
@@ -192,10 +194,6 @@ impl Session {
         }
         written
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads line after line, answers what is wrong, and hands on the rest. It ends by returning nothing: with the input, or

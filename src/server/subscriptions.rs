@@ -6,7 +6,7 @@
 //! time. A job that is done changes no more, and costs nothing more.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use rmcp::model::{ResourceUpdatedNotificationParam, SubscriptionFilter};
 use rmcp::service::{Peer, SubscriptionContext, SubscriptionSink};
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use super::resources::{self, Address};
 use crate::service::JobService;
 use crate::service::requests::{JobQuery, StatusFilter};
+use crate::sync::lock;
 
 /// How many resources a client can follow at a time; a stream without any counts as one.
 const MAX_FOLLOWED: usize = 64;
@@ -237,8 +238,4 @@ async fn follow_job(service: &JobService, job_id: String, uri: &str, listener: &
 async fn tell_of_new_jobs(service: &JobService, listener: &Listener) {
     let mut known = service.registry().known();
     while known.changed().await.is_ok() && listener.list_changed().await {}
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

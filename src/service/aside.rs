@@ -1,11 +1,13 @@
 //! A look at something that may be slow, beside what a call must wait for.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::sync::lock;
 
 /// A look that may take long: one at a time, waited for with patience. It goes on when the patience is over, and what the
 /// last one saw is kept.
@@ -88,11 +90,6 @@ impl<T: Clone + Send + 'static> Aside<T> {
     fn state(&self) -> MutexGuard<'_, State<T>> {
         lock(&self.state)
     }
-}
-
-fn lock<T>(state: &Mutex<State<T>>) -> MutexGuard<'_, State<T>> {
-    // No code under this lock can leave the state half-changed.
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::answers::{CancelAnswer, ClusterAnswer, JobAnswer};
+use super::drive::MAY_RUN;
 use super::find::NotFound;
-use super::launch::MAY_RUN;
 use super::question::{cancel_question, cluster_question};
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
 use super::{JobService, LAUNCH_WAIT, Tell, outcome_within};

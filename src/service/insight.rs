@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
@@ -32,6 +32,7 @@ use crate::progress::rhythm::{Rhythm, Stalled};
 use crate::progress::{Followed, Progress, Scanner, files};
 use crate::registry::JobRecord;
 use crate::secrets::Fingerprints;
+use crate::sync::lock;
 
 /// Of how many jobs it is remembered what they said last.
 const REMEMBERED: usize = 32;
@@ -86,10 +87,7 @@ impl Insights {
             },
         };
         // No code under this lock can leave the map half-changed.
-        let mut remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = lock(&self.remembered);
         let now = Instant::now();
         let entry = remembered
             .entry(key)
@@ -499,8 +497,4 @@ fn progress_answer(
 
 fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

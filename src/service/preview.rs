@@ -1,7 +1,7 @@
 //! What was previewed, so that a launch can be held against it: the plan, by an id, and how another one differs.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::launcher::{LaunchPlan, LaunchSpec};
 use crate::secrets::is_secret_name;
+use crate::sync::lock;
 
 /// How long a preview holds.
 const HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
@@ -45,7 +46,7 @@ impl Previews {
     pub(super) fn keep(&self, spec: &LaunchSpec, plan: &LaunchPlan, named: bool) -> String {
         let plan = self.resolved(spec, plan, named).to_string();
         let plan_id = self.digest(&["plan", &plan]);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         kept.retain(|kept| kept.plan_id != plan_id && kept.at.elapsed() < HOLDS);
         kept.push_back(Kept {
             plan_id: plan_id.clone(),
@@ -68,7 +69,7 @@ impl Previews {
         named: bool,
     ) -> Result<(), String> {
         let shown = {
-            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let kept = lock(&self.kept);
             let found = kept
                 .iter()
                 .find(|kept| kept.plan_id == plan_id && kept.at.elapsed() < HOLDS);

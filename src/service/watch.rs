@@ -6,7 +6,7 @@
 //! run of `sky`, so the time between two looks grows with the age of the job, from seconds to a minute.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use super::poll::age_of;
 use super::requests::JobQuery;
 use crate::launcher::JobState;
 use crate::launcher::local::LOCAL;
+use crate::sync::lock;
 
 /// The time between two looks that cost nothing to speak of.
 const CHEAP: Duration = Duration::from_secs(1);
@@ -80,7 +81,7 @@ pub(super) struct Watchers {
 impl Watchers {
     fn at_work(&self) -> MutexGuard<'_, HashMap<Watched, watch::Sender<Look>>> {
         // No code under this lock can leave the map half-changed.
-        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.at_work)
     }
 
     /// Ends a watcher for which nobody listens, and says whether that is so: from then on the next to listen begins another.

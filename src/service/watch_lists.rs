@@ -6,7 +6,7 @@
 //! when it is read; nobody is told of them here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use super::JobService;
 use super::requests::StatusFilter;
 use crate::launcher::local::LOCAL;
 use crate::launcher::{JobIdentity, Launcher, Listing};
+use crate::sync::lock;
 
 /// The time between two looks at the registry, and at the jobs on this machine.
 const CHEAP: Duration = Duration::from_secs(1);
@@ -71,7 +72,7 @@ pub(super) struct ListWatcher {
 
 impl ListWatcher {
     fn at_work(&self) -> MutexGuard<'_, Option<watch::Sender<Changes>>> {
-        self.at_work.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.at_work)
     }
 }
 

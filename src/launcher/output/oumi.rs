@@ -86,16 +86,6 @@ pub fn oumi_statuses(output: &str) -> Vec<OumiStatusRow> {
     rows
 }
 
-/// Whether `oumi launch status` said that a cluster has no such job.
-pub fn no_matching_jobs(output: &str) -> bool {
-    says(output, "No matching jobs found.")
-}
-
-/// Whether `oumi launch status` said that the cloud has no cluster at all: for Slurm, that no connection was named.
-pub fn no_matching_clusters(output: &str) -> bool {
-    says(output, "No matching clusters found.")
-}
-
 /// What `oumi launch logs` prints before the log.
 pub const LOG_BEGINS: &str = "Logging to console...";
 
@@ -104,13 +94,6 @@ pub fn oumi_log_lines(output: &str) -> String {
     let mut lines = output.split_inclusive('\n');
     lines.find(|line| strip_terminal(line).starts_with(LOG_BEGINS));
     lines.collect()
-}
-
-fn says(output: &str, sentence: &str) -> bool {
-    let text = strip_terminal(output);
-    let plain = text.replace(is_box_drawing, " ");
-    let words: Vec<&str> = plain.split_whitespace().collect();
-    words.join(" ").contains(sentence)
 }
 
 fn queued(text: &str) -> Option<Launched> {

@@ -1,0 +1,8 @@
+//! A lock that a panic elsewhere does not close for good.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What `mutex` guards, also after a panic of one who held it. For values that no code can leave half-changed.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
