@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::env_vars;
+use crate::settings::env_vars;
 
 const COUNT: &str = include_str!("demo/count.yaml");
 const LONG: &str = include_str!("demo/long.yaml");

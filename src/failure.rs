@@ -5,12 +5,14 @@
 //! where no other is. What the table does not know is not guessed: then there is the exit and the traceback alone.
 
 pub mod causes;
+#[cfg(test)]
+mod tests;
 mod traceback;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::launcher::job_dir::signal_name;
+use crate::process::job_dir::signal_name;
 use causes::{CAUSES, Cause};
 pub use traceback::traceback_end;
 

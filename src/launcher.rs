@@ -1,16 +1,10 @@
 //! The one source of how a job is: the [`Launcher`] trait and the words it speaks.
 
-pub mod cli;
-pub mod cloud_launch;
-pub mod job_config;
-pub mod job_dir;
+pub mod cloud;
+pub mod job_yaml;
 pub mod local;
-pub mod oumi_cloud;
-pub mod output;
-pub mod processes;
-pub mod programs;
+pub mod oumi;
 pub mod skypilot;
-pub mod supervisor;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,8 +15,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::config::{Config, OumiCommand};
-use job_dir::JobLock;
+use crate::process::job_dir::JobLock;
+use crate::process::supervisor;
+use crate::settings::config::{Config, OumiCommand};
 
 /// What a launcher answers, later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, LauncherError>> + Send + 'a>>;

@@ -20,19 +20,18 @@ compile_error!(
     "oumi-mcp-server runs on Linux and macOS only: it needs their sessions, locks and signals"
 );
 
-pub mod config;
 pub mod demo;
-pub mod env_vars;
 pub mod failure;
 pub mod in_flight;
 pub mod launcher;
 pub mod logs;
-pub mod paths;
-pub mod picture;
-pub mod policy;
+pub mod parse;
+pub mod plot;
+pub mod process;
 pub mod progress;
+pub mod redact;
 pub mod registry;
-pub mod secrets;
 pub mod server;
 pub mod service;
+pub mod settings;
 mod sync;

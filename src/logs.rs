@@ -9,3 +9,6 @@ pub mod read;
 pub mod search;
 
 mod backwards;
+
+#[cfg(test)]
+pub(crate) mod tests;

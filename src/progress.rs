@@ -20,6 +20,8 @@ pub mod files;
 pub mod history;
 pub mod lines;
 pub mod rhythm;
+#[cfg(test)]
+pub(crate) mod tests;
 
 mod followed;
 mod scanner;

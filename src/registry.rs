@@ -16,8 +16,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::launcher::JobIdentity;
-use crate::launcher::job_dir::JobDir;
-use crate::paths::{DataFolder, DataFolderError, replace};
+use crate::process::job_dir::JobDir;
+use crate::settings::data_folder::{DataFolder, DataFolderError, replace};
 
 /// How long a record is kept after its submission, in days.
 pub const KEEP_DAYS: i64 = 7;
@@ -496,7 +496,10 @@ fn io_error(doing: &'static str, path: &Path, source: io::Error) -> RegistryErro
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod salvage_tests {
     use super::*;
 
     fn salvaged(text: &str) -> Vec<String> {

@@ -1,16 +1,18 @@
 //! The MCP side: tools, resources, prompts and tasks, over stdio. It knows the protocol and nothing of clouds.
 
 mod completion;
-mod consent;
+mod elicitation;
 mod icon;
 mod progress;
 mod prompts;
 mod resources;
-pub mod stderr;
-pub mod stdio;
+pub mod stderr_log;
 pub mod subscriptions;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod tools;
+pub mod transport;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,9 +31,9 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 
-use self::consent::{Person, Questions};
-use self::stdio::Room;
+use self::elicitation::{Person, Questions};
 use self::subscriptions::Subscriptions;
+use self::transport::Room;
 use crate::service::JobService;
 
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \

@@ -1,20 +1,22 @@
 //! Jobs: run, poll, logs, cancel, list. The only place that joins the registry, the launches under way and the launchers.
 
-mod advice;
 pub mod answers;
-mod aside;
-mod change;
+mod background_refresh;
+mod cancel;
 pub mod consent;
-mod drive;
-mod find;
-mod insight;
-mod launch;
+mod consent_prompt;
+mod launches;
 mod list;
 mod logs;
+mod lookup;
+mod next_step;
+mod observe;
+mod plan_cache;
 mod poll;
-mod preview;
-mod question;
 pub mod requests;
+mod run;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod watch;
 pub mod watch_lists;
 
@@ -25,14 +27,14 @@ use std::time::Duration;
 
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::Launcher;
-use crate::launcher::job_dir::JobDir;
-use crate::paths::DataFolder;
-use crate::policy::Policy;
+use crate::process::job_dir::JobDir;
+use crate::redact::Fingerprints;
 use crate::registry::JobRegistry;
-use crate::secrets::Fingerprints;
+use crate::settings::data_folder::DataFolder;
+use crate::settings::policy::Policy;
 use consent::{Consent, Nobody};
-use insight::Insights;
-use preview::Previews;
+use observe::Insights;
+use plan_cache::Previews;
 use watch::Watchers;
 use watch_lists::ListWatcher;
 

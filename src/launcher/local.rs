@@ -1,6 +1,6 @@
 //! Jobs on this machine: a supervised process each.
 
-mod ending;
+mod termination;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,15 +9,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::job_dir::{ExitRecord, JobDir, JobLock};
-use super::processes::Processes;
 use super::{
     Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent, programs, supervisor,
+    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent,
 };
-use crate::config::{ConfigKind, expand_home};
-use crate::paths::DataFolder;
-use ending::{cancel, resume_end};
+use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::table::Processes;
+use crate::process::{find, supervisor};
+use crate::settings::config::{ConfigKind, expand_home};
+use crate::settings::data_folder::DataFolder;
+use termination::{cancel, resume_end};
 
 /// The name of this machine among the clouds.
 pub const LOCAL: &str = "local";
@@ -198,7 +199,7 @@ pub(super) fn output_log(dir: &JobDir, ended: bool) -> Result<JobLog, LauncherEr
 }
 
 fn plan_training(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
-    let (program, obstacle) = match programs::find_oumi(&spec.client_cwd) {
+    let (program, obstacle) = match find::find_oumi(&spec.client_cwd) {
         Ok(path) => (path, None),
         Err(missing) => (PathBuf::from("oumi"), Some(missing.to_string())),
     };
@@ -209,7 +210,7 @@ fn plan_training(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
     ];
     argv.push(spec.config.path.display().to_string());
     let mut envs = BTreeMap::new();
-    if let Some(path) = programs::path_with_folder_of(&program) {
+    if let Some(path) = find::path_with_folder_of(&program) {
         envs.insert("PATH".to_owned(), path);
     }
     // Where Oumi writes one log a rank.
@@ -254,8 +255,8 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
     }
     let mut envs = BTreeMap::new();
     // A `run` that calls `oumi` means the one that is found here; a client's PATH rarely has it.
-    if let Ok(program) = programs::find_oumi(&spec.client_cwd)
-        && let Some(path) = programs::path_with_folder_of(&program)
+    if let Ok(program) = find::find_oumi(&spec.client_cwd)
+        && let Some(path) = find::path_with_folder_of(&program)
     {
         envs.insert("PATH".to_owned(), path);
     }

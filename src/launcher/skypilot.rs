@@ -16,17 +16,18 @@ use clusters::{
     mention_clusters, setup_is_skipped, setup_skipped, still_up,
 };
 
-use super::cli::{Asked, Cli, Output, Question};
-use super::cloud_launch::{CloudLaunch, Launched, Trace};
-use super::job_config::{self, JobConfig};
-use super::job_dir::JobLock;
-use super::output::sky::{self as printed, Cluster, Queue, QueueFailure, QueuedJob};
-use super::output::{self, OutputError};
+use super::cloud::{CloudLaunch, Launched, Trace};
+use super::job_yaml::{self, JobConfig};
 use super::{
     Answer, CancelOutcome, ClusterAction, ClusterFacts, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, LauncherError, ListedJob, Listing, programs,
+    LaunchPlan, LaunchSpec, Launcher, LauncherError, ListedJob, Listing,
 };
-use crate::paths::DataFolder;
+use crate::parse::sky::{self as printed, Cluster, Queue, QueueFailure, QueuedJob};
+use crate::parse::{self, OutputError};
+use crate::process::find;
+use crate::process::job_dir::JobLock;
+use crate::process::runner::{Asked, Cli, Output, Question};
+use crate::settings::data_folder::DataFolder;
 
 /// The clouds that Oumi 0.9 reaches through SkyPilot, by Oumi's names.
 const CLOUDS: &[&str] = &[
@@ -359,7 +360,7 @@ impl Launcher for SkyPilotLauncher {
         Box::pin(async move {
             let cluster = match spec.identity.cluster.as_str() {
                 "" => cluster_name_for(&spec.identity.job_id),
-                named if output::is_valid_cluster_name(named) => named.to_owned(),
+                named if parse::is_valid_cluster_name(named) => named.to_owned(),
                 named => {
                     return Err(LauncherError::failed(format!(
                         "`cluster_name` {named:?} is none SkyPilot takes: it begins with a letter, goes on with letters, \
@@ -438,7 +439,7 @@ impl Launcher for SkyPilotLauncher {
         action: ClusterAction,
     ) -> Answer<'a, String> {
         Box::pin(async move {
-            if !output::is_valid_cluster_name(cluster) {
+            if !parse::is_valid_cluster_name(cluster) {
                 return Err(LauncherError::failed(format!(
                     "{cluster:?} is no name of a cluster; call list_jobs for them"
                 )));
@@ -449,12 +450,12 @@ impl Launcher for SkyPilotLauncher {
 }
 
 fn find_sky() -> Result<PathBuf, LauncherError> {
-    programs::find_sky(Path::new("/"))
+    find::find_sky(Path::new("/"))
         .map_err(|missing| LauncherError::ProgramMissing(missing.to_string()))
 }
 
 fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
-    if identity.cluster.is_empty() || !output::is_valid_cluster_name(&identity.cluster) {
+    if identity.cluster.is_empty() || !parse::is_valid_cluster_name(&identity.cluster) {
         return Err(LauncherError::failed(format!(
             "`cluster_name` {:?} is no name of a cluster; ids repeat from cluster to cluster, so give it: list_jobs shows it",
             identity.cluster
@@ -476,7 +477,7 @@ fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
 /// A name for a new cluster, made of the job's. Where more is lost of that than an underscore, a few digits stand for
 /// it, so that no other job's cluster is meant.
 fn cluster_name_for(job_id: &str) -> String {
-    let plain = job_config::plain_name(job_id)
+    let plain = job_yaml::plain_name(job_id)
         .to_ascii_lowercase()
         .replace(['_', '.'], "-");
     let name = if plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
@@ -497,7 +498,7 @@ fn log_file(identity: &JobIdentity) -> String {
 }
 
 fn status_of_row(job: &QueuedJob) -> JobStatus {
-    let mut status = match output::state_of(&job.status) {
+    let mut status = match parse::state_of(&job.status) {
         Some((state, is_done)) => JobStatus::new(&job.status, state, is_done),
         None => {
             let mut status = JobStatus::new(&job.status, JobState::Unknown, false);
@@ -587,9 +588,9 @@ fn no_such_job(identity: &JobIdentity) -> LauncherError {
 }
 
 fn unreadable(command: &str, error: &OutputError, output: &Output) -> LauncherError {
-    let said = output::failure_reason(&output.stderr)
-        .or_else(|| output::last_line(&output.stderr))
-        .or_else(|| output::last_line(&output.stdout));
+    let said = parse::failure_reason(&output.stderr)
+        .or_else(|| parse::last_line(&output.stderr))
+        .or_else(|| parse::last_line(&output.stdout));
     let said = said.map_or_else(String::new, |said| format!(" (it said: {said})"));
     LauncherError::failed(format!(
         "`{command}` could not be understood: {error}{said}; run it in a terminal to see why"

@@ -13,7 +13,7 @@ use rmcp::{RoleServer, tool, tool_router};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::consent::Person;
+use super::elicitation::Person;
 use super::{Server, progress, shown};
 use crate::service::JobService;
 use crate::service::answers::{

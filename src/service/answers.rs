@@ -5,10 +5,10 @@ use serde::ser::Error;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::config::ConfigKind;
 use crate::failure::Failure;
 use crate::launcher::JobState;
 use crate::progress::Progress;
+use crate::settings::config::ConfigKind;
 
 /// What every answer can be asked: whether it is one of success, and how it looks when it is not.
 pub trait JobAnswer: Serialize {

@@ -5,14 +5,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::launch::secrets_of;
-use super::question::launch_question;
+use super::consent_prompt::launch_question;
 use super::requests::RunRequest;
+use super::run::secrets_of;
 use super::{JobService, Tell};
-use crate::env_vars;
 use crate::launcher::local::LOCAL;
 use crate::launcher::{ClusterFacts, LaunchPlan, LaunchSpec};
-use crate::policy::AskPerson;
+use crate::settings::env_vars;
+use crate::settings::policy::AskPerson;
 
 /// How long SkyPilot is waited for, to tell the person more of a cluster.
 const FACTS_WAIT: Duration = Duration::from_secs(15);

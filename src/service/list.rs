@@ -9,8 +9,8 @@ use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::requests::{ListRequest, StatusFilter};
 use crate::launcher::local::LOCAL;
 use crate::launcher::{JobIdentity, JobStatus, Launcher, LauncherError, Listing};
+use crate::redact::Fingerprints;
 use crate::registry::{JobRecord, expired};
-use crate::secrets::Fingerprints;
 
 impl JobService {
     /// Every job, and what could not be found out.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::JobService;
 use super::answers::LogsAnswer;
-use super::find::NotFound;
+use super::lookup::NotFound;
 use super::requests::{JobQuery, LogsRequest};
 use crate::launcher::{JobLog, LauncherError, LogContent};
 use crate::logs::cursor::{Change, Cursor};
@@ -13,7 +13,7 @@ use crate::logs::read::{
     Excerpt, LARGEST_MAX_BYTES, View, read_on, read_on_bytes, tail, tail_bytes,
 };
 use crate::logs::search::{Found, Query, search, search_bytes};
-use crate::picture;
+use crate::plot;
 use crate::progress::{Scanner, read_log};
 
 /// The smallest budget: less than that is no line.
@@ -204,7 +204,7 @@ fn draw(log: &LogContent, answer: &mut LogsAnswer) -> io::Result<()> {
     };
     let history = history.unwrap_or_default();
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
-    match picture::loss(&history) {
+    match plot::loss(&history) {
         Ok(picture) => answer.picture = Some(picture),
         Err(error) if answer.message.is_empty() => answer.message = format!("No plot: {error}."),
         Err(error) => answer.message = format!("{} No plot: {error}.", answer.message),

@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::answers::{JobAnswer, PollAnswer};
-use super::find::NotFound;
+use super::lookup::NotFound;
 use super::requests::{JobQuery, PollRequest, Until};
 use super::watch::{is_same, is_same_state};
-use super::{JobService, Tell, advice};
+use super::{JobService, Tell, next_step};
 use crate::launcher::LauncherError;
 use crate::registry::JobRecord;
 
@@ -42,7 +42,7 @@ impl JobService {
                 return PollAnswer {
                     job_id: query.job_id,
                     status: NOT_FOUND.to_owned(),
-                    next: advice::LOST.to_owned(),
+                    next: next_step::LOST.to_owned(),
                     ..PollAnswer::failure(error)
                 };
             }
@@ -87,7 +87,7 @@ impl JobService {
                 return PollAnswer {
                     status: NOT_FOUND.to_owned(),
                     error: Some(secrets.hide(&error.to_string())),
-                    next: advice::LOST.to_owned(),
+                    next: next_step::LOST.to_owned(),
                     ..known
                 };
             }
@@ -114,8 +114,8 @@ impl JobService {
         }
         PollAnswer {
             success: true,
-            message: secrets.hide(&advice::message(&status, told.progress.as_ref())),
-            next: advice::next(&status, &told, age),
+            message: secrets.hide(&next_step::message(&status, told.progress.as_ref())),
+            next: next_step::next(&status, &told, age),
             status: status.status,
             state: status.state,
             is_done: status.is_done,
@@ -177,7 +177,7 @@ fn not_asked(known: PollAnswer, error: String) -> PollAnswer {
     PollAnswer {
         status: NOT_ASKED.to_owned(),
         error: Some(error),
-        next: advice::NOT_ASKED.to_owned(),
+        next: next_step::NOT_ASKED.to_owned(),
         ..known
     }
 }

@@ -6,9 +6,9 @@ mod truth;
 use std::collections::BTreeMap;
 use std::fs;
 
-use oumi_mcp_server::launcher::job_dir::JobDir;
-use oumi_mcp_server::launcher::processes::{Processes, is_of_job};
-use oumi_mcp_server::launcher::supervisor::{self, Plan, Supervised};
+use oumi_mcp_server::process::job_dir::JobDir;
+use oumi_mcp_server::process::supervisor::{self, Plan, Supervised};
+use oumi_mcp_server::process::table::{Processes, is_of_job};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 

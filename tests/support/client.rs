@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::env_vars;
+use oumi_mcp_server::settings::env_vars;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::env_vars;
-use oumi_mcp_server::launcher::processes::Processes;
+use oumi_mcp_server::process::table::Processes;
+use oumi_mcp_server::settings::env_vars;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};

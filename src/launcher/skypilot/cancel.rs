@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{DEADLINE, SkyPilotLauncher};
-use crate::launcher::cli::Asked;
-use crate::launcher::output;
-use crate::launcher::output::sky::{self as printed, SkyCancel, SkyTeardown};
 use crate::launcher::{
     CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LauncherError,
 };
+use crate::parse;
+use crate::parse::sky::{self as printed, SkyCancel, SkyTeardown};
+use crate::process::runner::Asked;
 
 /// How long stopping or deleting a cluster may take.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(900);
@@ -53,7 +53,7 @@ impl SkyPilotLauncher {
             (Ok(after), _) => Err(LauncherError::failed(format!(
                 "SkyPilot did not cancel the job, which is {}: {}; call cancel_job again, or down_cluster to delete cluster {}",
                 after.status,
-                output::last_line(&output.stdout).unwrap_or_default(),
+                parse::last_line(&output.stdout).unwrap_or_default(),
                 identity.cluster
             ))),
             (Err(error), _) => Err(error),

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::launcher::output;
-use crate::launcher::output::sky::{Cluster, Queue, QueuedJob};
 use crate::launcher::{ClusterFacts, JobState, JobStatus, Listing};
+use crate::parse;
+use crate::parse::sky::{Cluster, Queue, QueuedJob};
 
 pub(super) fn cluster_gone(cluster: &str) -> JobStatus {
     let mut status = JobStatus::new("cluster_gone", JobState::Unknown, true);
@@ -93,7 +93,7 @@ pub(super) fn mention_clusters(listing: &mut Listing, queue: Option<&Queue>, clu
         // Where the jobs are not known, nobody can say that none lives.
         let Some(jobs) = jobs else { continue };
         let is_done =
-            |job: &QueuedJob| output::state_of(&job.status).is_some_and(|(_, is_done)| is_done);
+            |job: &QueuedJob| parse::state_of(&job.status).is_some_and(|(_, is_done)| is_done);
         if jobs.iter().all(is_done) {
             listing
                 .warnings

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{SkyPilotLauncher, log_file, no_such_job};
-use crate::launcher::output;
-use crate::launcher::output::sky::{self as printed, SkyLogsExit};
 use crate::launcher::{JobIdentity, JobLog, LauncherError, LogContent};
+use crate::parse;
+use crate::parse::sky::{self as printed, SkyLogsExit};
 
 /// How long logs are read for.
 const LOGS_DEADLINE: Duration = Duration::from_secs(30);
@@ -36,9 +36,9 @@ impl SkyPilotLauncher {
         match SkyLogsExit::from_code(output.code) {
             SkyLogsExit::NotFound => return Err(no_such_job(identity)),
             SkyLogsExit::NoLogs if !output.timed_out => {
-                let reason = output::failure_reason(&output.stderr)
-                    .or_else(|| output::last_line(&output.stderr))
-                    .or_else(|| output::last_line(&output.stdout))
+                let reason = parse::failure_reason(&output.stderr)
+                    .or_else(|| parse::last_line(&output.stderr))
+                    .or_else(|| parse::last_line(&output.stdout))
                     .unwrap_or_else(|| "it said nothing".to_owned());
                 return self.logs_without_cluster(identity, &reason).await;
             }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::launcher::job_dir::JobDir;
+use oumi_mcp_server::process::job_dir::JobDir;
 use serde_json::{Value, json};
 
 use super::{Call, Cancel, Chance, Figures, Kind, Known, Sent, World, named};

@@ -1,0 +1,7 @@
+//! Reading logs: the end, new text, matches.
+
+mod folding;
+pub mod log;
+mod new_text;
+mod searching;
+mod tails;

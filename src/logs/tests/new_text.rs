@@ -1,0 +1,399 @@
+//! What is new in a log since a cursor.
+
+use std::fs;
+use std::path::Path;
+
+use crate::logs::cursor::{Change, Cursor};
+use crate::logs::read::{Excerpt, View, read_on, read_on_bytes, tail, tail_bytes};
+
+use crate::logs::tests::log::Log;
+
+impl Log {
+    /// As the next server would: the cursor has only been a text meanwhile.
+    fn since(&self, last: &Excerpt, view: View) -> Excerpt {
+        since(&self.path, last, view)
+    }
+}
+
+fn since(path: &Path, last: &Excerpt, view: View) -> Excerpt {
+    let cursor: Cursor = last.cursor.to_string().parse().unwrap();
+    assert_eq!(cursor, last.cursor);
+    read_on(path, &cursor, view).unwrap()
+}
+
+fn budget(max_bytes: usize) -> View<'static> {
+    View {
+        max_bytes,
+        ..View::default()
+    }
+}
+
+fn ended() -> View<'static> {
+    View {
+        ended: true,
+        ..View::default()
+    }
+}
+
+#[test]
+fn only_what_is_new_is_given_in_order_and_once() {
+    let log = Log::new("one\ntwo\n");
+    let first = tail(&log.path, 1, View::default()).unwrap();
+    assert_eq!(first.text, "two");
+    let nothing = log.since(&first, View::default());
+    assert_eq!(
+        (nothing.text.as_str(), nothing.lines, nothing.change),
+        ("", 0, None)
+    );
+    assert!(nothing.notes.is_empty());
+    log.append("three\nfour\n");
+    let second = log.since(&nothing, View::default());
+    assert_eq!((second.text.as_str(), second.lines), ("three\nfour", 2));
+    log.append("five\n");
+    assert_eq!(log.since(&second, View::default()).text, "five");
+    // The same cursor gives the same again, and what came since.
+    assert_eq!(log.since(&first, View::default()).text, "three\nfour\nfive");
+    assert_eq!(
+        read_on(&log.path, &Cursor::start(), View::default())
+            .unwrap()
+            .lines,
+        5
+    );
+}
+
+#[test]
+fn a_line_comes_as_text_when_it_has_ended_and_not_before() {
+    let log = Log::new("one\ntw");
+    let first = tail(&log.path, 9, View::default()).unwrap();
+    assert_eq!(
+        (first.text.as_str(), first.unfinished.as_deref()),
+        ("one", Some("tw"))
+    );
+    let same = log.since(&first, View::default());
+    assert_eq!(
+        (same.text.as_str(), same.unfinished.as_deref()),
+        ("", Some("tw"))
+    );
+    log.append("o\nthr");
+    let second = log.since(&same, View::default());
+    assert_eq!(
+        (second.text.as_str(), second.unfinished.as_deref()),
+        ("two", Some("thr"))
+    );
+    let end = log.since(&second, ended());
+    assert_eq!(
+        (end.text.as_str(), end.unfinished.as_deref()),
+        ("thr", None)
+    );
+    assert_eq!(log.since(&end, ended()).text, "");
+}
+
+#[test]
+fn what_does_not_fit_comes_with_the_next_cursor_and_nothing_is_skipped() {
+    let all: Vec<String> = (0..3_000)
+        .map(|i| format!("line {i} {}.", "x".repeat(i % 90)))
+        .collect();
+    let log = Log::new("before\n");
+    let mut last = tail(&log.path, 0, View::default()).unwrap();
+    log.append(all.join("\n") + "\n");
+    let mut read = Vec::new();
+    for round in 0.. {
+        last = log.since(&last, budget(4_000));
+        assert!(last.text.len() <= 4_000 && last.text.len() > 3_800 || last.remaining_bytes == 0);
+        assert_eq!(last.lines, last.text.lines().count());
+        read.extend(last.text.lines().map(str::to_owned));
+        if last.remaining_bytes == 0 {
+            assert!(last.notes.is_empty() && round > 20);
+            break;
+        }
+        assert!(
+            last.notes[0].contains("more of the log are new: call again with this cursor"),
+            "{:?}",
+            last.notes
+        );
+    }
+    assert!(read == all, "{} of {} lines", read.len(), all.len());
+}
+
+#[test]
+fn a_single_line_larger_than_the_budget_is_passed_not_stuck_on() {
+    let log = Log::new(format!("{}END\nnext\n", "x".repeat(5_000)));
+    let first = read_on(&log.path, &Cursor::start(), budget(100)).unwrap();
+    assert!(first.text.ends_with("xEND") && first.text.len() <= 100);
+    assert!(
+        first
+            .notes
+            .iter()
+            .any(|note| note.contains("ask with max_bytes=5003")),
+        "{:?}",
+        first.notes
+    );
+    assert_eq!(log.since(&first, budget(100)).text, "next");
+}
+
+#[test]
+fn bytes_that_grow_when_they_become_text_still_fit_and_none_is_skipped() {
+    let log = Log::new(b"\xff\xff\xff\xff\xff\xff\xff\xff\n".repeat(500));
+    let mut last = read_on(
+        &log.path,
+        &Cursor::start(),
+        View {
+            raw: true,
+            ..budget(300)
+        },
+    )
+    .unwrap();
+    let mut lines = last.lines;
+    while last.remaining_bytes > 0 {
+        last = log.since(
+            &last,
+            View {
+                raw: true,
+                ..budget(300)
+            },
+        );
+        assert!(last.text.len() <= 300);
+        lines += last.lines;
+    }
+    assert_eq!(lines, 500);
+}
+
+#[test]
+fn a_bar_that_runs_for_hours_is_followed_by_its_newest_state() {
+    let log = Log::new("start\n");
+    let mut last = tail(&log.path, 5, View::default()).unwrap();
+    for hour in 0..5 {
+        for n in 0..4_000 {
+            log.append(format!(
+                "\r{:3}%|█████| {n}/4000 [{hour}:00:00<1:00:00]",
+                n / 40
+            ));
+        }
+        last = log.since(&last, View::default());
+        assert_eq!(last.text, "");
+        assert_eq!(
+            last.unfinished,
+            Some(format!(" 99%|█████| 3999/4000 [{hour}:00:00<1:00:00]"))
+        );
+        // What is read again next time is one state, not hours of them.
+        let cursor = last.cursor.to_string();
+        let offset = u64::from_str_radix(cursor.split('.').nth(2).unwrap(), 16).unwrap();
+        assert!(
+            last.log_bytes - offset < 100,
+            "{cursor} of {}",
+            last.log_bytes
+        );
+    }
+    log.append("\r100%|█████| 4000/4000 [5:00:00<00:00]\ndone\n");
+    last = log.since(&last, View::default());
+    assert_eq!(last.text, "100%|█████| 4000/4000 [5:00:00<00:00]\ndone");
+}
+
+#[test]
+fn a_line_without_end_is_given_in_parts_when_it_is_too_long_to_wait_for() {
+    let log = Log::new("é".repeat(200_000));
+    let first = read_on(&log.path, &Cursor::start(), View::default()).unwrap();
+    assert!(first.text.ends_with("éé") && first.unfinished.is_none());
+    assert!(
+        first
+            .notes
+            .iter()
+            .any(|note| note.contains("too long to wait for")),
+        "{:?}",
+        first.notes
+    );
+    log.append("END\n");
+    assert_eq!(log.since(&first, View::default()).text, "END");
+}
+
+#[test]
+fn a_line_that_is_given_in_parts_is_parted_between_words() {
+    let log = Log::new(format!("{}half-of-a-sec", "word ".repeat(20_000)));
+    let first = read_on(&log.path, &Cursor::start(), View::default()).unwrap();
+    assert!(first.text.ends_with(" word"), "{:?}", first.notes);
+    log.append("ret\n");
+    assert_eq!(log.since(&first, View::default()).text, "half-of-a-secret");
+}
+
+#[test]
+fn a_log_that_was_truncated_is_read_from_its_beginning_and_that_is_said() {
+    let log = Log::new("one\ntwo\nthree\n");
+    let first = tail(&log.path, 9, View::default()).unwrap();
+    fs::write(&log.path, "new\n").unwrap();
+    let second = log.since(&first, View::default());
+    assert_eq!(
+        (second.text.as_str(), second.change),
+        ("new", Some(Change::Truncated))
+    );
+    assert!(second.notes[0].contains("truncated"), "{:?}", second.notes);
+    assert_eq!(log.since(&second, View::default()).change, None);
+}
+
+#[test]
+fn a_log_that_was_replaced_or_written_anew_is_noticed_though_it_is_longer() {
+    let log = Log::new("one\ntwo\n");
+    let first = tail(&log.path, 9, View::default()).unwrap();
+    // In place, the same file.
+    fs::write(&log.path, "another one\nand two\nand three\n").unwrap();
+    let second = log.since(&first, View::default());
+    assert_eq!(second.change, Some(Change::Replaced));
+    assert_eq!(second.text, "another one\nand two\nand three");
+    // Another file with the same beginning: kept aside, so that its inode cannot be used again.
+    fs::rename(&log.path, log.path.with_extension("old")).unwrap();
+    fs::write(&log.path, "another one\nand two\nand three\nand more\n").unwrap();
+    let third = log.since(&second, View::default());
+    assert_eq!(third.change, Some(Change::Replaced));
+    assert_eq!(third.lines, 4);
+    assert!(third.notes[0].contains("replaced"), "{:?}", third.notes);
+}
+
+#[test]
+fn a_text_that_is_no_cursor_is_told_so() {
+    for text in [
+        "",
+        "log1",
+        "log1.a.b",
+        "log1.x.0.0",
+        "log2.1.0.0",
+        "log1.1.2.3.4",
+        "12345",
+        "log1.1.-1.0",
+    ] {
+        let error = text.parse::<Cursor>().unwrap_err().to_string();
+        assert!(error.contains("`cursor` of an earlier answer"), "{error}");
+    }
+    // One that was made up is found out.
+    let log = Log::new("one\ntwo\n");
+    let made_up: Cursor = "log1..4.1234".parse().unwrap();
+    let found = read_on(&log.path, &made_up, View::default()).unwrap();
+    assert_eq!(
+        (found.change, found.text.as_str()),
+        (Some(Change::Replaced), "one\ntwo")
+    );
+}
+
+#[test]
+fn nested_bars_between_two_readings_lose_no_line() {
+    let log = Log::new("one\n");
+    let mut last = tail(&log.path, 5, View::default()).unwrap();
+    let mut seen = String::new();
+    for n in 0..200 {
+        log.append(format!("\router {n}\n\rinner {n}\x1b[A"));
+        if n % 10 == 9 {
+            log.append(format!("\r      \r{{'loss': {n}}}\n"));
+        }
+        last = log.since(&last, View::default());
+        seen += &last.text;
+        seen.push('\n');
+    }
+    let losses: Vec<&str> = seen.lines().filter(|line| line.starts_with('{')).collect();
+    assert_eq!(losses.len(), 20, "{seen}");
+}
+
+#[test]
+fn the_end_of_a_log_from_elsewhere_is_followed_by_what_came_before() {
+    let whole: Vec<String> = (0..200)
+        .map(|i| format!("2026-11-24 19:50:{i} something happened\n"))
+        .collect();
+    let last_lines = |to: usize, lines: usize| whole[to.saturating_sub(lines)..to].concat();
+    let first = tail_bytes(last_lines(100, 50).as_bytes(), 50, View::default()).unwrap();
+    // Thirty more, of which the last fifty are at hand.
+    let later = last_lines(130, 50);
+    let second = read_on_bytes(later.as_bytes(), false, &first.cursor, View::default()).unwrap();
+    assert_eq!((second.lines, second.change), (30, None));
+    assert!(
+        second.text.starts_with("2026-11-24 19:50:100 ")
+            && second.text.ends_with("19:50:129 something happened")
+    );
+    // Nothing new.
+    let third = read_on_bytes(later.as_bytes(), false, &second.cursor, View::default()).unwrap();
+    assert_eq!((third.lines, third.change), (0, None));
+    // Too much new: that lines are missing is said.
+    let fourth = read_on_bytes(
+        last_lines(200, 50).as_bytes(),
+        false,
+        &third.cursor,
+        View::default(),
+    )
+    .unwrap();
+    assert_eq!((fourth.lines, fourth.change), (50, Some(Change::Gap)));
+    // With the whole log at hand, places are exact.
+    let all = whole.concat();
+    let begun = tail_bytes(whole[..7].concat().as_bytes(), 1, View::default()).unwrap();
+    let rest = read_on_bytes(all.as_bytes(), true, &begun.cursor, View::default()).unwrap();
+    assert_eq!((rest.lines, rest.change), (193, None));
+}
+
+#[test]
+fn a_place_in_a_whole_log_is_found_again_though_something_was_put_before_it() {
+    let begun = tail_bytes(b"waiting\none\n", 9, View::default()).unwrap();
+    let found = read_on_bytes(
+        b"waiting\nwaiting\none\ntwo\n",
+        true,
+        &begun.cursor,
+        View::default(),
+    )
+    .unwrap();
+    assert_eq!((found.text.as_str(), found.change), ("two", None));
+    let other = read_on_bytes(b"x\ny\n", true, &begun.cursor, View::default()).unwrap();
+    assert_eq!(
+        (other.text.as_str(), other.change),
+        ("x\ny", Some(Change::Truncated))
+    );
+    // The beginning of a log of which only the end is at hand is not there.
+    let end = read_on_bytes(b"x\n", false, &Cursor::start(), View::default()).unwrap();
+    assert_eq!((end.text.as_str(), end.change), ("x", Some(Change::Gap)));
+}
+
+#[test]
+fn however_it_is_written_and_read_every_line_comes_once_and_in_order() {
+    for seed in 1..40_u64 {
+        let mut state = seed;
+        let mut random = move |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        // Lines, some drawn over by others before they ended, some longer than a budget.
+        let mut content = Vec::new();
+        let mut lines = Vec::new();
+        for i in 0..300 {
+            for drawn in 0..random(4) {
+                content.extend(format!("\r{drawn:9}% of {i}").bytes());
+            }
+            if random(2) == 0 {
+                content.extend(b"\r");
+            }
+            let line = format!("line {i} é{}.", "x".repeat(random(60) as usize));
+            // What stands on a line that was drawn on follows on what is there, unless it begins anew.
+            content.extend(format!("\r{line}\n").bytes());
+            lines.push(line);
+        }
+        let log = Log::new("");
+        let mut last = tail(&log.path, 0, View::default()).unwrap();
+        let mut read: Vec<String> = Vec::new();
+        let mut written = 0;
+        while written < content.len() || last.remaining_bytes > 0 {
+            let more = (random(900) as usize).min(content.len() - written);
+            log.append(&content[written..written + more]);
+            written += more;
+            let view = View {
+                max_bytes: 200 + random(600) as usize,
+                ended: written == content.len(),
+                ..View::default()
+            };
+            last = log.since(&last, view);
+            assert_eq!((last.change, last.log_bytes), (None, written as u64));
+            assert!(last.text.len() <= view.max_bytes);
+            assert_eq!(last.lines, last.text.lines().count());
+            read.extend(last.text.lines().map(str::to_owned));
+        }
+        assert!(
+            read == lines,
+            "seed {seed}: {} of {} lines",
+            read.len(),
+            lines.len()
+        );
+    }
+}

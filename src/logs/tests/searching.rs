@@ -1,0 +1,229 @@
+//! Lines that match.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::time::{Duration, Instant};
+
+use crate::logs::search::{Found, Query, search, search_bytes};
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+fn find(log: &[u8], pattern: &str, context: usize) -> Found {
+    let query = Query {
+        context,
+        ..Query::new(pattern, soon()).unwrap()
+    };
+    search_bytes(log, &query, &str::to_owned).unwrap()
+}
+
+#[test]
+fn matching_lines_are_given_in_the_order_of_the_log() {
+    let found = find(b"a loss\nb\nc LOSS\nd loss", "(?i)loss", 0);
+    assert_eq!(found.text, "a loss\nc LOSS\nd loss");
+    assert_eq!(
+        (found.matches, found.lines, found.complete, found.note),
+        (3, 3, true, None)
+    );
+    let none = find(b"a\nb\n", "x", 3);
+    assert_eq!(
+        (none.text.as_str(), none.matches, none.lines, none.complete),
+        ("", 0, 0, true)
+    );
+}
+
+#[test]
+fn context_is_marked_and_never_given_twice() {
+    let log = "1\n2\n3 hit\n4\n5 hit\n6\n7\n8\n9\n10 hit\n11\n";
+    assert_eq!(
+        find(log.as_bytes(), "hit", 1).text,
+        "  2\n> 3 hit\n  4\n> 5 hit\n  6\n--\n  9\n> 10 hit\n  11"
+    );
+    assert_eq!(find(log.as_bytes(), "hit", 2).text.lines().count(), 11);
+    assert_eq!(find(log.as_bytes(), "^1$", 1).text, "> 1\n  2");
+}
+
+#[test]
+fn what_is_matched_is_what_is_shown() {
+    let log = b"loss 9\rloss 1\n\x1b[31mCUDA\x1b[0m error\nagain\nagain\nagain\nend\n";
+    assert_eq!(find(log, "loss 9", 0).matches, 0);
+    assert_eq!(find(log, "^loss 1$", 0).matches, 1);
+    assert_eq!(find(log, "CUDA error", 0).text, "CUDA error");
+    let again = find(log, "again", 1);
+    assert_eq!(
+        again.text,
+        "  CUDA error\n> again\n  … repeated 2 times\n  end"
+    );
+    assert_eq!(again.matches, 1);
+}
+
+#[test]
+fn a_pattern_cannot_find_out_what_is_hidden() {
+    let log = b"token=hf_abc\nother\n";
+    fn hidden(line: &str) -> String {
+        line.replace("hf_abc", "***")
+    }
+    for pattern in ["hf_", "hf_a", r"token=([a-m]|hf)", "abc$"] {
+        let query = Query::new(pattern, soon()).unwrap();
+        assert_eq!(
+            search_bytes(log, &query, &hidden).unwrap().matches,
+            0,
+            "{pattern}"
+        );
+    }
+    let query = Query::new("token", soon()).unwrap();
+    assert_eq!(
+        search_bytes(log, &query, &hidden).unwrap().text,
+        "token=***"
+    );
+}
+
+#[test]
+fn blocks_meet_without_a_seam() {
+    // Some 3 MB: several blocks; every line is matched and every line is context.
+    let log: String = (0..40_000)
+        .map(|i| format!("line {i} {}\n", "x".repeat(50)))
+        .collect();
+    for context in [0, 3] {
+        let query = Query {
+            context,
+            max_matches: usize::MAX,
+            max_bytes: usize::MAX,
+            ..Query::new("line .*0 x", soon()).unwrap()
+        };
+        let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
+        assert_eq!(found.matches, 4_000);
+        let numbers: Vec<usize> = found
+            .text
+            .lines()
+            .filter(|line| *line != "--")
+            .map(|line| {
+                line.trim_start_matches(['>', ' '])
+                    .split(' ')
+                    .nth(1)
+                    .unwrap()
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        let expected: Vec<usize> = (0..40_000)
+            .filter(|i| {
+                i % 10 == 0 || context > 0 && (i % 10 <= 3 || i % 10 >= 7 && i + 3 < 40_000)
+            })
+            .collect();
+        assert_eq!(numbers, expected, "context {context}");
+    }
+}
+
+#[test]
+fn the_newest_matches_are_given_and_an_older_search_goes_on_there() {
+    let log: String = (0..1_000).map(|i| format!("line {i}\n")).collect();
+    let mut query = Query {
+        max_matches: 300,
+        ..Query::new("line", soon()).unwrap()
+    };
+    let mut all = Vec::new();
+    loop {
+        let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
+        let mut lines: Vec<String> = found.text.lines().map(str::to_owned).collect();
+        lines.append(&mut all);
+        all = lines;
+        if found.complete {
+            assert_eq!((found.searched_from, found.note), (0, None));
+            break;
+        }
+        assert!(
+            found
+                .note
+                .unwrap()
+                .contains("as many matches as were asked for")
+        );
+        query.before = Some(found.searched_from);
+    }
+    assert_eq!(all.join("\n") + "\n", log);
+}
+
+#[test]
+fn the_text_stays_within_its_budget() {
+    let log: String = (0..1_000).map(|i| format!("line {i}\n")).collect();
+    let query = Query {
+        max_bytes: 500,
+        context: 2,
+        ..Query::new("line .*5", soon()).unwrap()
+    };
+    let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
+    assert!(found.text.len() <= 500 && found.text.len() > 400);
+    assert!(
+        found.text.ends_with("> line 995\n  line 996\n  line 997"),
+        "{}",
+        found.text
+    );
+    assert!(!found.complete && found.note.unwrap().contains("max_bytes"));
+    // Even one line that is larger than all of it.
+    let long = [vec![b'x'; 10_000], b" line END\n".to_vec()].concat();
+    let found = search_bytes(&long, &query, &str::to_owned).unwrap();
+    assert_eq!(found.matches, 0);
+    let query = Query {
+        max_bytes: 500,
+        ..Query::new("END", soon()).unwrap()
+    };
+    assert!(
+        search_bytes(&long, &query, &str::to_owned)
+            .unwrap()
+            .text
+            .ends_with(" line END")
+    );
+}
+
+#[test]
+fn a_deadline_ends_the_search_and_says_how_far_it_came() {
+    // 1 TB that is a hole: nobody reads that to its beginning.
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(1_000_000_000_000).unwrap();
+    file.seek(SeekFrom::End(0)).unwrap();
+    file.write_all(b"\n").unwrap();
+    let lines: String = (0..40_000).map(|i| format!("line {i} of many\n")).collect();
+    file.write_all(lines.as_bytes()).unwrap();
+    let query = Query::new(
+        "line 3999[0-9] |nothing",
+        Instant::now() + Duration::from_millis(100),
+    )
+    .unwrap();
+    let start = Instant::now();
+    let found = search(file.path(), &query, &str::to_owned).unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!((found.matches, found.complete), (10, false));
+    assert!(
+        found
+            .note
+            .unwrap()
+            .starts_with("The search stopped because the time was up: the last ")
+    );
+    // A deadline that has passed still searches the end.
+    let query = Query::new("39999 of", Instant::now()).unwrap();
+    assert_eq!(
+        search(file.path(), &query, &str::to_owned).unwrap().matches,
+        1
+    );
+}
+
+#[test]
+fn a_pattern_that_is_none_is_explained_in_a_sentence() {
+    for (pattern, what) in [
+        ("(abc", "unclosed group"),
+        ("[z-a]", "invalid character class range"),
+        (r"(?=x)", "look-around"),
+        (r"(a)\1", "backreferences are not supported"),
+        (r"\w{10000}{100}", "too large"),
+        ("", "grep is empty"),
+    ] {
+        let error = Query::new(pattern, soon()).unwrap_err().to_string();
+        assert!(error.contains(what), "{pattern}: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+    assert!(Query::new(r"(?i)Ünï.*\d+\s", soon()).is_ok());
+}

@@ -1,0 +1,5 @@
+//! Progress read out of logs and of the files of a run.
+
+mod following;
+pub mod progressing;
+mod run_files;

@@ -1,0 +1,151 @@
+//! Many at once, in this process and in others: the lock, and what each sees of the rest.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::registry::{IdentityUpdate, JobRegistry};
+
+use super::home::{PYTHON_FILE, home, insert, record};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn submissions_at_once_from_two_processes_lose_nothing() {
+    let home = home();
+    // Two registries share the lock file only, as two processes do.
+    let other = JobRegistry::new(home.folder.clone());
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..60 {
+        let registry = if number % 2 == 0 {
+            &home.registry
+        } else {
+            &other
+        }
+        .clone();
+        tasks.spawn(async move {
+            let job_id = format!("job-{number:02}");
+            insert(&registry, &job_id).await;
+            let update = IdentityUpdate {
+                cluster_name: String::new(),
+                oumi_job_id: number.to_string(),
+            };
+            registry.update(&job_id, update).await.unwrap();
+            // A reader never sees a part of the file.
+            assert!(registry.get(&job_id).await.unwrap().is_some());
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let mut records = home.registry.records().await.unwrap();
+    records.sort_by(|one, other| one.job_id.cmp(&other.job_id));
+    assert_eq!(records.len(), 60);
+    for (number, record) in records.iter().enumerate() {
+        assert_eq!(record.job_id, format!("job-{number:02}"));
+        assert_eq!(record.oumi_job_id, number.to_string());
+    }
+    assert_eq!(
+        home.registry.put_aside().await.unwrap(),
+        Vec::<PathBuf>::new()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_id_submitted_by_many_at_once_is_given_to_one() {
+    let home = home();
+    let other = JobRegistry::new(home.folder.clone());
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let registry = if number % 2 == 0 {
+            &home.registry
+        } else {
+            &other
+        }
+        .clone();
+        tasks.spawn(async move { registry.insert(record("same"), || Ok(())).await.is_ok() });
+    }
+    let inserted = tasks.join_all().await;
+    assert_eq!(inserted.iter().filter(|ok| **ok).count(), 1);
+    assert_eq!(home.ids().await, ["same"]);
+}
+
+#[tokio::test]
+async fn a_change_by_another_process_is_seen() {
+    let home = home();
+    let other = JobRegistry::new(home.folder.clone());
+    insert(&other, "theirs").await;
+    assert_eq!(home.ids().await, ["theirs"]);
+    insert(&home.registry, "ours").await;
+    assert_eq!(other.records().await.unwrap().len(), 2);
+    home.write(PYTHON_FILE.as_bytes());
+    assert_eq!(home.ids().await.len(), 2);
+    fs::remove_file(home.folder.registry()).unwrap();
+    assert_eq!(home.ids().await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_somebody_holds_on_to_is_named_after_ten_seconds() {
+    let home = home();
+    insert(&home.registry, "a").await;
+    let lock = File::open(home.folder.registry_lock()).unwrap();
+    lock.lock().unwrap();
+    let began = tokio::time::Instant::now();
+    let error = home.registry.insert(record("b"), || Ok(())).await;
+    let error = error.unwrap_err().to_string();
+    let waited = began.elapsed();
+    assert!(
+        (Duration::from_secs(10)..Duration::from_secs(11)).contains(&waited),
+        "{waited:?}"
+    );
+    let lock_file = home.folder.registry_lock();
+    assert!(error.contains(lock_file.to_str().unwrap()), "{error}");
+    // Who only reads does not wait.
+    assert_eq!(home.ids().await, ["a"]);
+    drop(lock);
+    insert(&home.registry, "b").await;
+    assert_eq!(home.ids().await, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_freed_in_time_is_waited_for() {
+    let home = home();
+    let lock = File::create(home.folder.registry_lock()).unwrap();
+    lock.lock().unwrap();
+    let registry = home.registry.clone();
+    let waiting = tokio::spawn(async move { registry.insert(record("a"), || Ok(())).await });
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert!(!waiting.is_finished());
+    drop(lock);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(home.ids().await, ["a"]);
+}
+
+#[tokio::test]
+async fn whoever_listens_hears_of_other_jobs_as_soon_as_this_process_sees_them() {
+    let home = home();
+    let other = JobRegistry::new(home.folder.clone());
+    let mut known = home.registry.known();
+    insert(&home.registry, "ours").await;
+    assert!(known.has_changed().unwrap());
+    assert_eq!(*known.borrow_and_update(), ["ours"]);
+    // Who a job is in full is no other job.
+    let update = IdentityUpdate {
+        cluster_name: "c".to_owned(),
+        oumi_job_id: "1".to_owned(),
+    };
+    home.registry.update("ours", update).await.unwrap();
+    home.ids().await;
+    assert!(!known.has_changed().unwrap());
+
+    insert(&other, "theirs").await;
+    assert!(!known.has_changed().unwrap(), "nobody has looked");
+    home.ids().await;
+    assert!(known.has_changed().unwrap());
+    assert_eq!(*known.borrow_and_update(), ["ours", "theirs"]);
+    let gone = other.get("ours").await.unwrap();
+    home.registry
+        .remove(gone.into_iter().collect())
+        .await
+        .unwrap();
+    assert!(known.has_changed().unwrap());
+    assert_eq!(*known.borrow_and_update(), ["theirs"]);
+}

@@ -1,0 +1,221 @@
+//! Consent without a client: the service and a person of the test's own, and a person who never answers.
+
+use std::fs;
+use std::sync::{Arc, Mutex};
+
+use crate::server::Server;
+use crate::server::transport::Stdio;
+use crate::service::consent::{Asking, Consent, Question};
+use crate::service::requests::{CancelRequest, ListRequest, RunRequest};
+use crate::service::tests::fake_launcher::{cancel_by_id, direct};
+use crate::service::tests::house::{House, house_of};
+use crate::settings::policy::{AskPerson, Policy};
+use rmcp::service::serve_directly;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::Notify;
+
+fn house(ask: AskPerson) -> House {
+    let policy = Policy {
+        ask,
+        ..Policy::default()
+    };
+    house_of(&[&["local"], &["gcp"]], policy)
+}
+
+impl House {
+    /// Who says this, each time they are asked, once they are let.
+    fn person(&self, says: fn(&Question) -> Result<String, String>) -> Arc<Person> {
+        Arc::new(Person {
+            says,
+            asked: Mutex::default(),
+            has_looked: Notify::new(),
+            may_answer: Notify::new(),
+        })
+    }
+}
+
+struct Person {
+    says: fn(&Question) -> Result<String, String>,
+    asked: Mutex<Vec<Question>>,
+    has_looked: Notify,
+    may_answer: Notify,
+}
+
+impl Person {
+    fn asked(&self) -> Vec<Question> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Consent for Person {
+    fn can_ask(&self) -> bool {
+        true
+    }
+
+    fn ask<'a>(&'a self, question: &'a Question) -> Asking<'a> {
+        Box::pin(async move {
+            self.asked.lock().unwrap().push(question.clone());
+            self.has_looked.notify_one();
+            self.may_answer.notified().await;
+            (self.says)(question)
+        })
+    }
+}
+
+fn agrees(question: &Question) -> Result<String, String> {
+    Ok(question.about.clone())
+}
+
+fn declines(_: &Question) -> Result<String, String> {
+    Err("no".to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_a_person_but_the_launch_that_they_are_asked_about() {
+    let house = house(AskPerson::ForClouds);
+    let person = house.person(agrees);
+    let service = house.service.asking(person.clone());
+    let request = house.request("asked", "gcp");
+    let launch = tokio::spawn(async move { service.run(request).await });
+    person.has_looked.notified().await;
+    let here = house.service.run(house.request("here", "local")).await;
+    assert!(here.success, "{here:?}");
+    let listed = house.service.list(ListRequest::default()).await;
+    assert_eq!(listed.jobs.len(), 1, "{listed:?}");
+    assert!(house.service.cancel(cancel_by_id("here")).await.success);
+    assert_eq!(house.world.starts("asked"), 0);
+    person.may_answer.notify_one();
+    let launched = launch.await.unwrap();
+    assert!(launched.success, "{launched:?}");
+    assert_eq!((house.world.starts("asked"), person.asked().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_asked_depends_on_what_is_done_and_on_what_is_wanted() {
+    for (ask, cloud, is_asked) in [
+        (AskPerson::ForClouds, "gcp", true),
+        (AskPerson::ForClouds, "local", false),
+        (AskPerson::Always, "gcp", true),
+        (AskPerson::Always, "local", true),
+        (AskPerson::Never, "gcp", false),
+        (AskPerson::Never, "local", false),
+    ] {
+        let house = house(ask);
+        let person = house.person(declines);
+        person.may_answer.notify_one();
+        let service = house.service.asking(person.clone());
+        let answer = service.run(house.request("job", cloud)).await;
+        assert_eq!(
+            person.asked().len(),
+            usize::from(is_asked),
+            "{ask:?} {cloud}"
+        );
+        assert_eq!(answer.success, !is_asked, "{answer:?}");
+        assert_eq!(house.world.starts("job"), usize::from(!is_asked));
+        if is_asked {
+            assert_eq!(answer.error.unwrap(), "nothing was started: no");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn consent_to_one_thing_is_none_to_another() {
+    let house = house(AskPerson::ForClouds);
+    house.world.add_elsewhere("gcp", "dev", "7");
+    house.world.add_elsewhere("gcp", "dev", "8");
+    let person = house.person(|question| Ok(format!("not {}", question.about)));
+    let service = house.service.asking(person.clone());
+    person.may_answer.notify_one();
+    let answer = service.run(house.request("job", "gcp")).await;
+    assert!(answer.error.unwrap().contains("no preview"));
+    person.may_answer.notify_one();
+    let query = direct("gcp", "dev", "7");
+    let cancel = CancelRequest {
+        oumi_job_id: query.oumi_job_id,
+        cloud: query.cloud,
+        cluster_name: query.cluster_name,
+        ..CancelRequest::default()
+    };
+    let answer = service.cancel(cancel).await;
+    assert!(answer.error.unwrap().contains("no longer what the person"));
+    assert_eq!(
+        (house.world.starts("job"), house.world.faults()),
+        (0, vec![])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preview_holds_for_a_day() {
+    let house = house(AskPerson::ForClouds);
+    let preview = RunRequest {
+        dry_run: true,
+        ..house.request("job", "gcp")
+    };
+    let plan_id = house.service.run(preview).await.plan_id;
+    let bound = |job_name: &str| RunRequest {
+        plan_id: plan_id.clone(),
+        ..house.request(job_name, "gcp")
+    };
+    tokio::time::advance(std::time::Duration::from_secs(23 * 3600)).await;
+    let other = house.service.run(bound("other")).await.error.unwrap();
+    assert!(
+        other.contains("`job_name` was \"job\", is \"other\""),
+        "{other}"
+    );
+    tokio::time::advance(std::time::Duration::from_secs(2 * 3600)).await;
+    let old = house.service.run(bound("job")).await.error.unwrap();
+    assert!(old.contains("no preview"), "{old}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_who_does_not_answer_leaves_the_call_answered_and_nothing_started() {
+    let house = house(AskPerson::ForClouds);
+    fs::write(house.home.path().join("job.yaml"), "run: echo hi\n").unwrap();
+    let (ours, its) = tokio::io::duplex(64 * 1024);
+    let (input, output) = tokio::io::split(its);
+    let (stdio, _ended) = Stdio::new(input, output, std::future::pending());
+    let server = serve_directly(Server::new(house.service.clone()), stdio, None);
+    let (answers, mut says) = tokio::io::split(ours);
+    let mut answers = BufReader::new(answers).lines();
+    let mut hear = async || -> Value {
+        let line = answers.next_line().await.unwrap().unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    let hello = json!({
+        "protocolVersion": "2025-11-25",
+        "capabilities": { "elicitation": { "form": {} } },
+        "clientInfo": { "name": "test", "version": "0" },
+    });
+    let launch = json!({ "name": "run_job", "arguments": {
+        "config_path": "job.yaml", "command": "train", "client_cwd": house.home.path(), "cloud": "gcp",
+        "job_name": "job", "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
+    } });
+    for (id, method, params) in [
+        ("hello", "initialize", hello),
+        ("launch", "tools/call", launch),
+    ] {
+        let said = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        says.write_all(format!("{said}\n").as_bytes())
+            .await
+            .unwrap();
+    }
+    assert_eq!(hear().await["id"], "hello");
+    let asked = hear().await;
+    assert_eq!(asked["method"], "elicitation/create", "{asked}");
+    let withdrawn = hear().await;
+    assert_eq!(
+        withdrawn["method"], "notifications/cancelled",
+        "{withdrawn}"
+    );
+    assert_eq!(withdrawn["params"]["requestId"], asked["id"]);
+    let answer = hear().await;
+    let error = &answer["result"]["structuredContent"]["error"];
+    assert_eq!(
+        error,
+        "nothing was started: nobody answered within 10 minutes"
+    );
+    assert_eq!(house.world.starts("job"), 0);
+    drop(says);
+    server.cancel().await.unwrap();
+}

@@ -1,0 +1,226 @@
+//! How a launch is seen through to its end, also where a cancel or a crash cuts across it.
+
+use std::time::Duration;
+
+use super::lookup::Found;
+use super::{JobService, outcome_within};
+use crate::in_flight::{LaunchOutcome, LaunchWatch};
+use crate::launcher::local::LOCAL;
+use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, Launcher, LauncherError};
+use crate::process::job_dir::{JobDir, JobLock};
+use crate::registry::{IdentityUpdate, JobRecord};
+
+/// What to do about a job that was to be cancelled and is not.
+pub(super) const MAY_RUN: &str =
+    "it may still be running and cost money: call poll_status to see, and cancel_job again";
+/// How long a look at a job waits for a launch that an earlier server began and that may have ended since.
+const TAKE_UP_WAIT: Duration = Duration::from_secs(2);
+/// The waits before a cancel that failed right after a launch is tried again.
+const CANCEL_RETRIES: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+];
+/// The waits before a registry that could not be written is tried again: what is launched must not be forgotten.
+const RECORD_RETRIES: [Duration; 4] = [
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(20),
+];
+
+impl JobService {
+    /// Drives a launch in a task of its own. Should that break, the entry leaves the map all the same.
+    pub(super) fn spawn_drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+        let service = self.clone();
+        tokio::spawn(async move {
+            let (driver, job_id) = (service.clone(), identity.job_id.clone());
+            let driven = tokio::spawn(async move { driver.drive(identity, start).await });
+            if let Err(error) = driven.await {
+                tracing::error!(job_id, %error, "a launch broke inside the server");
+                let reason =
+                    format!("the server broke while it launched the job: {error}; {MAY_RUN}");
+                service
+                    .inner
+                    .in_flight
+                    .evict(&job_id, LaunchOutcome::MayRun(reason));
+            }
+        });
+    }
+
+    /// Sees a launch through to its end: sets it going unless an earlier server did, waits, writes who the job became, and
+    /// honours a cancel that came meanwhile. Whatever happens, the entry in the map is gone afterwards.
+    async fn drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+        let in_flight = &self.inner.in_flight;
+        let job_id = identity.job_id.as_str();
+        in_flight.set_recorded(job_id);
+        let mut outcome = self.launch(&identity, start).await;
+        if let LaunchOutcome::Launched(settled) = &outcome {
+            // One that was asked of another server, or of one that died, stands beside the launch.
+            if self.is_cancel_kept(job_id).await {
+                in_flight.request_cancel(job_id);
+            }
+            if in_flight.evict(job_id, outcome.clone()) {
+                return;
+            }
+            outcome = self.cancel_launched(settled).await;
+        }
+        // Where the cancel failed it stays kept: the next look at the job tries again.
+        if !matches!(outcome, LaunchOutcome::MayRun(_)) {
+            self.forget_kept_cancel(job_id).await;
+        }
+        in_flight.evict(job_id, outcome);
+    }
+
+    /// Forgets a cancel that was kept beside a job, once it has been carried out.
+    pub(super) async fn forget_kept_cancel(&self, job_id: &str) {
+        if let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await {
+            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+        }
+    }
+
+    async fn launch(
+        &self,
+        identity: &JobIdentity,
+        start: Option<(LaunchPlan, JobLock)>,
+    ) -> LaunchOutcome {
+        let launcher = match self.launcher(&identity.cloud) {
+            Ok(launcher) => launcher,
+            Err(error) => return LaunchOutcome::Failed(error),
+        };
+        if let Some((plan, lock)) = start {
+            if self.inner.in_flight.cancel_requested(&identity.job_id) {
+                // Nothing holds the lock any more, so that the launcher sees that the job never began.
+                drop(lock);
+                return outcome_of_cancel(launcher.cancel(identity, false).await);
+            }
+            if let Err(error) = launcher.start(identity, plan, lock).await {
+                return LaunchOutcome::Failed(error.to_string());
+            }
+        }
+        match launcher.settle(identity).await {
+            Ok(settled) => {
+                self.record(&settled).await;
+                LaunchOutcome::Launched(settled)
+            }
+            Err(LauncherError::Unanswered(reason)) => LaunchOutcome::MayRun(format!(
+                "how the launch ended could not be found out: {reason}; {MAY_RUN}"
+            )),
+            Err(error) => LaunchOutcome::Failed(error.to_string()),
+        }
+    }
+
+    /// Writes who the job became. Should that fail in the end, the next look at the job finds it out from the launch anew.
+    async fn record(&self, settled: &JobIdentity) {
+        let update = IdentityUpdate {
+            cluster_name: settled.cluster.clone(),
+            oumi_job_id: settled.oumi_job_id.clone(),
+        };
+        let mut retries = RECORD_RETRIES.into_iter();
+        loop {
+            let updated = self
+                .inner
+                .registry
+                .update(&settled.job_id, update.clone())
+                .await;
+            let Err(error) = updated else { return };
+            tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is");
+            let Some(wait) = retries.next() else { return };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Cancels a job whose launch has just ended. A cancel that fails is tried again: the job costs money meanwhile.
+    async fn cancel_launched(&self, settled: &JobIdentity) -> LaunchOutcome {
+        let launcher: &dyn Launcher = match self.launcher(&settled.cloud) {
+            Ok(launcher) => launcher.as_ref(),
+            Err(error) => return LaunchOutcome::MayRun(error),
+        };
+        let mut retries = CANCEL_RETRIES.into_iter();
+        loop {
+            let error = match launcher.cancel(settled, false).await {
+                Ok(outcome) => return LaunchOutcome::Cancelled(outcome),
+                Err(error) => error,
+            };
+            let reason =
+                format!("the job was launched, and cancelling it failed: {error}; {MAY_RUN}");
+            let Some(wait) = retries.next() else {
+                return LaunchOutcome::MayRun(reason);
+            };
+            tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
+            self.inner
+                .in_flight
+                .set_cancel_error(&settled.job_id, reason);
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Waits a moment for a launch that an earlier server began, where the record says that its end was not seen.
+    pub(super) async fn settled(&self, found: Found) -> Found {
+        let Some(record) = &found.record else {
+            return found;
+        };
+        let Some(watch) = self.take_up(std::slice::from_ref(record)).await.pop() else {
+            return found;
+        };
+        outcome_within(watch, TAKE_UP_WAIT).await;
+        self.looked_up_again(found).await
+    }
+
+    /// The job as the registry has it now.
+    pub(super) async fn looked_up_again(&self, found: Found) -> Found {
+        let Some(record) = &found.record else {
+            return found;
+        };
+        match self.inner.registry.get(&record.job_id).await {
+            Ok(Some(record)) => Found {
+                identity: record.identity(),
+                record: Some(record),
+            },
+            _ => found,
+        }
+    }
+
+    /// Takes up the launches that an earlier server began and whose end is not recorded, and the cancels it did not carry
+    /// out. What is taken up now is returned; what is under way here already is not.
+    pub(super) async fn take_up(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
+        // This machine is no cloud to be asked: what was begun on it is ended in any case.
+        let allowed = |record: &&JobRecord| {
+            record.cloud == LOCAL || self.inner.policy.forbids(&record.cloud).is_none()
+        };
+        let looked_at: Vec<(JobRecord, JobDir)> = records
+            .iter()
+            .filter(allowed)
+            .filter_map(|record| Some((record.clone(), self.dir(&record.job_id)?)))
+            .collect();
+        let open = tokio::task::spawn_blocking(move || {
+            let there = looked_at.into_iter().filter(|(_, dir)| dir.exists());
+            there
+                .map(|(record, dir)| {
+                    let is_launch = record.oumi_job_id.is_empty() || dir.is_cancel_kept();
+                    (record.identity(), is_launch, dir.is_end_open())
+                })
+                .collect::<Vec<_>>()
+        })
+        .await;
+        let mut taken_up = Vec::new();
+        for (identity, is_launch, is_end) in open.unwrap_or_default() {
+            if is_end && let Ok(launcher) = self.launcher(&identity.cloud) {
+                launcher.resume_end(&identity);
+            }
+            if is_launch && let Some(watch) = self.inner.in_flight.begin(&identity.job_id) {
+                self.spawn_drive(identity, None);
+                taken_up.push(watch);
+            }
+        }
+        taken_up
+    }
+}
+
+fn outcome_of_cancel(cancelled: Result<CancelOutcome, LauncherError>) -> LaunchOutcome {
+    match cancelled {
+        Ok(outcome) => LaunchOutcome::Cancelled(outcome),
+        Err(error) => LaunchOutcome::MayRun(error.to_string()),
+    }
+}

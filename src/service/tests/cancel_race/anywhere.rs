@@ -1,0 +1,123 @@
+//! A kill in the middle of anything, and many calls on real threads: wherever they fall, the end is the same.
+
+use std::time::Duration;
+
+use crate::service::JobService;
+use crate::settings::data_folder::DataFolder;
+
+use super::super::fake_launcher::{World, by_id, cancel_by_id, run_request};
+use super::{CLOUDS, JOB, Race};
+
+/// Kills the server after so many turns of its tasks, each as long as `pause`. Where exactly that is depends on the file
+/// work; what must hold afterwards does not.
+fn kill_in_the_middle(during_launch: bool, turns: usize, pause: Duration) {
+    let at = format!("after {turns} turns of {pause:?}, during the launch: {during_launch}");
+    let mut race = Race::new();
+    let (run, cancel) = (race.server.service.clone(), race.server.service.clone());
+    let request = run_request(race.home.path(), JOB, "gcp");
+    race.server
+        .runtime
+        .spawn(async move { run.run(request).await });
+    if during_launch {
+        race.server.settle_down();
+    }
+    race.world.open_all();
+    let cancel = race.server.runtime.spawn(async move {
+        loop {
+            let answer = cancel.cancel(cancel_by_id(JOB)).await;
+            if answer.status != "not_found" {
+                return answer;
+            }
+        }
+    });
+    let answered = race.server.runtime.block_on(async {
+        for _ in 0..turns {
+            std::thread::sleep(pause);
+            tokio::task::yield_now().await;
+        }
+        match cancel.is_finished() {
+            true => Some(cancel.await.unwrap()),
+            false => None,
+        }
+    });
+    let is_kept = race.dir().is_cancel_kept();
+    race.restart();
+    race.end();
+    race.polled();
+    race.end();
+    if is_kept || answered.is_some_and(|answer| answer.success) {
+        assert!(!race.world.is_running(JOB), "{at}");
+    }
+    let registry = race.server.service.registry();
+    let record = race.server.runtime.block_on(registry.get(JOB)).unwrap();
+    let has_id = record.is_some_and(|record| !record.oumi_job_id.is_empty());
+    assert_eq!(has_id, race.world.starts(JOB) == 1, "{at}");
+    assert!(!race.dir().is_cancel_kept(), "{at}");
+}
+
+#[test]
+fn a_server_that_is_killed_in_the_middle_of_anything_loses_neither_job_nor_cancel() {
+    for during_launch in [false, true] {
+        for pause in [0, 10, 50, 150].map(Duration::from_micros) {
+            for turns in 0..30 {
+                kill_in_the_middle(during_launch, turns, pause);
+            }
+        }
+    }
+}
+
+#[test]
+fn many_calls_at_once_on_real_threads_leave_no_cancelled_job_running() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = DataFolder::at(home.path().join("data"));
+    folder.create().unwrap();
+    let world = World::new(&folder);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    // Two servers on one folder.
+    let services = [(); 2].map(|()| JobService::new(folder.clone(), vec![world.launcher(CLOUDS)]));
+    runtime.block_on(async {
+        for number in 0..60 {
+            let job_id = format!("job-{number}");
+            let request = run_request(home.path(), &job_id, "gcp");
+            let mut calls = tokio::task::JoinSet::new();
+            let (service, id) = (services[number % 2].clone(), job_id.clone());
+            calls.spawn(async move { assert_eq!(service.run(request).await.job_id, id) });
+            for service in services.clone() {
+                let id = job_id.clone();
+                calls.spawn(async move {
+                    while service.cancel(cancel_by_id(&id)).await.status == "not_found" {
+                        tokio::task::yield_now().await;
+                    }
+                });
+            }
+            for service in services.clone() {
+                let id = job_id.clone();
+                calls.spawn(async move {
+                    service.list(Default::default()).await;
+                    service.poll(by_id(&id)).await;
+                });
+            }
+            calls.join_all().await;
+            assert!(!world.is_running(&job_id), "{job_id}");
+            assert!(world.starts(&job_id) <= 1, "{job_id}");
+        }
+        // What was taken up by a look may still be on its way out.
+        let is_idle = || {
+            services
+                .iter()
+                .all(|service| service.in_flight().is_empty())
+        };
+        for _ in 0..1000 {
+            if is_idle() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(is_idle());
+        assert_eq!(world.faults(), Vec::<String>::new());
+    });
+}

@@ -1,0 +1,184 @@
+//! A cancel when the launch, the cancel itself or the registry fails.
+
+use std::time::Duration;
+
+use crate::launcher::JobState;
+
+use super::super::fake_launcher::Gate;
+use super::{JOB, Race, is_cancelled, is_pending, says_it_failed, says_the_launch_failed};
+
+#[test]
+fn a_launch_that_fails_meanwhile_answers_the_cancel_with_its_failure() {
+    for gate in [Gate::Launch, Gate::SettleReturn] {
+        let race = Race::new();
+        race.world.fail_launches(true);
+        race.world.open(Gate::Launch);
+        race.world.close(gate);
+        race.submit();
+        let cancel = race.cancel();
+        race.world.open_all();
+        let answer = race.answer(cancel);
+        assert!(says_the_launch_failed(&answer), "{answer:?}");
+        assert!(answer.error.unwrap().contains("no capacity"));
+        race.end_cancelled();
+    }
+    for gate in [Gate::Start, Gate::StartReturn] {
+        let race = Race::new();
+        race.world.fail_starts(true);
+        race.world.close(gate);
+        race.submit();
+        let cancel = race.cancel();
+        race.world.open_all();
+        let answer = race.answer(cancel);
+        assert!(says_the_launch_failed(&answer), "{answer:?}");
+        assert!(answer.error.unwrap().contains("no such machine"));
+        race.end_cancelled();
+        assert_eq!(race.world.cancels(JOB), 0);
+    }
+}
+
+#[test]
+fn a_cancel_that_always_fails_before_the_launch_started_starts_nothing() {
+    let race = Race::new();
+    race.world.fail_cancels(usize::MAX);
+    let lock = race.registry_lock();
+    let run = race.submit();
+    race.server.service.in_flight().request_cancel(JOB);
+    drop(lock);
+    let answer = race.answer(run);
+    assert_eq!((answer.success, answer.status.as_str()), (false, "unknown"));
+    race.end();
+    race.polled();
+    race.end_cancelled();
+    assert_eq!(race.world.starts(JOB), 0);
+}
+
+#[test]
+fn a_launch_whose_record_has_vanished_leaves_the_map_at_the_next_list() {
+    let race = Race::launching();
+    std::fs::write(race.folder.registry(), "[]").unwrap();
+    let service = race.server.service.clone();
+    race.owed(async move { service.list(Default::default()).await });
+    assert!(race.server.service.in_flight().is_empty());
+    race.end();
+}
+
+#[test]
+fn the_record_of_a_launch_under_way_vanishes_and_the_cancel_asked_before_is_still_carried_out() {
+    let race = Race::launching();
+    let cancel = race.cancel();
+    std::fs::write(race.folder.registry(), "[]").unwrap();
+    let service = race.server.service.clone();
+    race.owed(async move { service.list(Default::default()).await });
+    race.world.open(Gate::Launch);
+    assert!(is_cancelled(&race.answer(cancel)));
+    race.end_cancelled();
+}
+
+#[test]
+fn a_launcher_that_panics_leaves_no_entry_and_loses_no_cancel() {
+    let race = Race::new();
+    race.world.open(Gate::Launch);
+    race.world.close(Gate::StartReturn);
+    race.world.panic_in_settle();
+    race.submit();
+    let cancel = race.cancel();
+    race.world.open_all();
+    let answer = race.answer(cancel);
+    assert!(!answer.success && !answer.is_done, "{answer:?}");
+    assert!(race.server.service.in_flight().is_empty());
+    // The next look takes it up again.
+    race.polled();
+    race.end_cancelled();
+}
+
+#[test]
+fn a_cancel_that_always_fails_after_the_launch_says_so_and_that_the_job_may_run() {
+    let race = Race::launching();
+    race.world.fail_cancels(usize::MAX);
+    let cancel = race.cancel();
+    race.world.open(Gate::Launch);
+    let answer = race.answer(cancel);
+    assert!(says_it_failed(&answer), "{answer:?}");
+    race.end();
+    assert!(race.world.is_running(JOB));
+    // It is still to be cancelled, and a poll says so.
+    let polled = race.polled();
+    assert_eq!(polled.state, JobState::Running);
+    assert!(
+        polled
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("cancel")),
+        "{polled:?}"
+    );
+    race.end();
+    // The next look tries again.
+    race.world.fail_cancels(0);
+    race.polled();
+    race.end_cancelled();
+    assert_eq!(race.polled().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_cancel_that_fails_after_the_launch_was_recorded_says_so_and_that_the_job_may_run() {
+    let race = Race::launched();
+    race.world.fail_cancels(1);
+    let cancel = race.cancel();
+    let answer = race.answer(cancel);
+    assert!(says_it_failed(&answer), "{answer:?}");
+    race.end();
+    assert!(race.world.is_running(JOB));
+    let cancel = race.cancel();
+    assert!(is_cancelled(&race.answer(cancel)));
+    race.end_cancelled();
+}
+
+#[test]
+fn a_cancel_that_fails_for_a_while_is_tried_again_until_it_succeeds() {
+    for failures in 1..=4 {
+        let race = Race::launching();
+        race.world.fail_cancels(failures);
+        let cancel = race.cancel();
+        race.world.open(Gate::Launch);
+        let answer = race.answer(cancel);
+        // Tried again after 1, 4, 15 and 60 s; the call answers within 10.
+        if failures <= 2 {
+            assert!(is_cancelled(&answer), "{failures}: {answer:?}");
+        } else {
+            assert!(says_it_failed(&answer), "{failures}: {answer:?}");
+        }
+        race.end_cancelled();
+        assert_eq!(race.world.cancels(JOB), failures + 1);
+    }
+}
+
+#[test]
+fn a_cancel_that_cannot_be_written_down_is_carried_out_and_says_that_it_may_be_forgotten() {
+    let race = Race::launching();
+    // A folder in the place of the file, with something in it: nothing can replace it.
+    std::fs::create_dir_all(race.dir().path().join("cancel-requested/in-the-way")).unwrap();
+    let cancel = race.cancel();
+    let answer = race.answer(cancel);
+    assert!(is_pending(&answer));
+    assert!(answer.message.contains("forgotten"), "{answer:?}");
+    race.end();
+    assert!(!race.world.is_running(JOB));
+}
+
+#[test]
+fn a_registry_that_cannot_be_written_is_tried_again_and_the_last_try_comes_after_the_longest_wait()
+{
+    let race = Race::launching();
+    // A folder in the place of the lock: it cannot be opened to write, not even by root.
+    std::fs::remove_file(race.folder.registry_lock()).unwrap();
+    std::fs::create_dir(race.folder.registry_lock()).unwrap();
+    race.world.open(Gate::Launch);
+    race.server.pass(Duration::from_secs(20));
+    assert!(race.server.service.in_flight().contains(JOB));
+    assert_eq!(race.record().oumi_job_id, "");
+    std::fs::remove_dir(race.folder.registry_lock()).unwrap();
+    race.server.pass(Duration::from_secs(20));
+    assert_eq!(race.record().oumi_job_id, "1");
+    race.end();
+}

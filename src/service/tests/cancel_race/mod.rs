@@ -1,0 +1,224 @@
+//! The cancel race: whatever the order of launch, cancel and the death of a server, no job runs on after a cancel that was
+//! acknowledged, and every answer is true.
+
+mod anywhere;
+mod failures;
+mod one_server;
+mod orders;
+mod servers;
+
+use std::fs::File;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use super::fake_launcher::{Gate, Stage, World, by_id, cancel_by_id, run_request};
+use crate::launcher::JobState;
+use crate::process::job_dir::JobDir;
+use crate::registry::JobRecord;
+use crate::service::JobService;
+use crate::service::answers::{CancelAnswer, PollAnswer, RunAnswer};
+use crate::settings::data_folder::DataFolder;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+const JOB: &str = "job";
+const CLOUDS: &[&str] = &["gcp"];
+
+/// One server process: a runtime of its own, whose clock and tasks stand still unless the test lets them go on.
+struct Server {
+    runtime: Runtime,
+    service: JobService,
+}
+
+/// An answer that a server owes, with the stage of the job at the instant it was given.
+type Owed<A> = JoinHandle<(A, Option<Stage>)>;
+
+impl Server {
+    fn new(folder: &DataFolder, world: &World) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .start_paused(true)
+            // File work is then done in the order in which it was asked for.
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        let service = JobService::new(folder.clone(), vec![world.launcher(CLOUDS)]);
+        Self { runtime, service }
+    }
+
+    /// Time passes. The clock only moves when nothing is left to do, so afterwards everything waits for the test.
+    fn pass(&self, time: Duration) {
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
+    }
+
+    fn settle_down(&self) {
+        self.pass(Duration::from_millis(1));
+    }
+
+    /// The process is killed: its tasks end where they stand.
+    fn die(self) {
+        self.runtime.shutdown_background();
+    }
+}
+
+/// A data folder, a world, and the server that is alive.
+struct Race {
+    home: tempfile::TempDir,
+    folder: DataFolder,
+    world: World,
+    server: Server,
+}
+
+impl Race {
+    /// Nothing has been submitted; launches do not end until the gate is opened.
+    fn new() -> Self {
+        // In memory where that can be had: thousands of orders are followed, and every write is synced.
+        let memory = Path::new("/dev/shm");
+        let home = tempfile::tempdir_in(memory)
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+        let folder = DataFolder::at(home.path().join("data"));
+        folder.create().unwrap();
+        let world = World::new(&folder);
+        world.close(Gate::Launch);
+        let server = Server::new(&folder, &world);
+        Self {
+            home,
+            folder,
+            world,
+            server,
+        }
+    }
+
+    /// A job is submitted, and its launch is under way.
+    fn launching() -> Self {
+        let race = Self::new();
+        race.submit();
+        race
+    }
+
+    /// A job is submitted and launched, and the registry knows who it is.
+    fn launched() -> Self {
+        let race = Self::launching();
+        race.world.open(Gate::Launch);
+        race.server.settle_down();
+        assert!(race.server.service.in_flight().is_empty());
+        race
+    }
+
+    fn owed<A: Send + 'static>(&self, call: impl Future<Output = A> + Send + 'static) -> Owed<A> {
+        let world = self.world.clone();
+        let owed = self
+            .server
+            .runtime
+            .spawn(async move { (call.await, world.stage(JOB)) });
+        self.server.settle_down();
+        owed
+    }
+
+    fn submit(&self) -> Owed<RunAnswer> {
+        let (service, request) = (
+            self.server.service.clone(),
+            run_request(self.home.path(), JOB, "gcp"),
+        );
+        self.owed(async move { service.run(request).await })
+    }
+
+    fn cancel(&self) -> Owed<CancelAnswer> {
+        let service = self.server.service.clone();
+        self.owed(async move { service.cancel(cancel_by_id(JOB)).await })
+    }
+
+    fn poll(&self) -> Owed<PollAnswer> {
+        let service = self.server.service.clone();
+        self.owed(async move { service.poll(by_id(JOB)).await })
+    }
+
+    /// Waits, for as long as it takes, for what the server owes.
+    fn answer<A>(&self, owed: Owed<A>) -> A {
+        self.server.runtime.block_on(owed).unwrap().0
+    }
+
+    fn polled(&self) -> PollAnswer {
+        let owed = self.poll();
+        self.answer(owed)
+    }
+
+    /// The server is killed, and the next one takes up what it left.
+    fn restart(&mut self) {
+        let next = Server::new(&self.folder, &self.world);
+        std::mem::replace(&mut self.server, next).die();
+        let service = self.server.service.clone();
+        self.server
+            .runtime
+            .block_on(async move { service.recover().await });
+        self.server.settle_down();
+    }
+
+    fn record(&self) -> JobRecord {
+        let registry = self.server.service.registry();
+        let found = self.server.runtime.block_on(registry.get(JOB));
+        found.unwrap().expect("the job is in the registry")
+    }
+
+    fn dir(&self) -> JobDir {
+        JobDir::at(self.folder.job(JOB).unwrap())
+    }
+
+    /// The lock that another process holds on the registry, until it is dropped.
+    fn registry_lock(&self) -> File {
+        let lock = File::create(self.folder.registry_lock()).unwrap();
+        lock.lock().unwrap();
+        lock
+    }
+
+    /// Lets everything go on for as long as a server tries, and checks what holds at the end of every order.
+    fn end(&self) {
+        self.world.open_all();
+        self.server.pass(Duration::from_secs(300));
+        assert!(
+            self.server.service.in_flight().is_empty(),
+            "an entry was left in the map"
+        );
+        assert!(self.world.starts(JOB) <= 1, "launched twice");
+        assert_eq!(self.world.faults(), Vec::<String>::new());
+    }
+
+    /// [`end`](Self::end), and the job does not run.
+    fn end_cancelled(&self) {
+        self.end();
+        assert_eq!(self.world.running(), Vec::<String>::new());
+        assert!(
+            !self.dir().is_cancel_kept(),
+            "a cancel that was done is kept"
+        );
+    }
+}
+
+fn is_pending(answer: &CancelAnswer) -> bool {
+    answer.success && answer.status == "launching" && !answer.is_done
+}
+
+fn is_cancelled(answer: &CancelAnswer) -> bool {
+    answer.success && answer.state == JobState::Cancelled && answer.is_done
+}
+
+/// It says that the cancel failed and that the job may run.
+fn says_it_failed(answer: &CancelAnswer) -> bool {
+    let error = answer.error.as_deref().unwrap_or_default();
+    !answer.success
+        && !answer.is_done
+        && error.contains("the cloud did not answer")
+        && error.contains("may")
+        && error.contains("running")
+        && error.contains("cancel_job again")
+}
+
+fn says_the_launch_failed(answer: &CancelAnswer) -> bool {
+    let error = answer.error.as_deref().unwrap_or_default();
+    !answer.success && answer.is_done && answer.state == JobState::Failed && !error.is_empty()
+}
+
+const LONG: Duration = Duration::from_secs(11);

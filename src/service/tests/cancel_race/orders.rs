@@ -1,0 +1,236 @@
+//! Every order of a few events, compared with a model that knows what is true by the order alone.
+
+use std::time::Duration;
+
+use crate::launcher::JobState;
+use crate::service::answers::{CancelAnswer, PollAnswer};
+
+use super::super::fake_launcher::{Gate, Stage};
+use super::{JOB, Owed, Race, is_cancelled, is_pending, says_it_failed, says_the_launch_failed};
+
+/// One step of an order. A submission comes first in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The start goes through.
+    Starts,
+    /// The launch returns with an id.
+    Launches,
+    /// The launch fails.
+    Fails,
+    /// `cancel_job` is called.
+    Cancel,
+    /// One more of the launcher's cancels will fail.
+    CancelFails,
+    /// `poll_status` is called.
+    Poll,
+    /// The server dies, and the next takes up what it left.
+    Dies,
+}
+
+/// What is true of the job, by the order alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Truth {
+    /// Set going by nobody yet; the server that wanted to may still.
+    Starting,
+    /// The server that wanted to start it is dead.
+    NeverStarted,
+    Launching,
+    Running,
+    LaunchFailed,
+    Cancelled,
+}
+
+struct Model {
+    truth: Truth,
+    /// A cancel was asked for while the launch was under way, so it must be carried out.
+    cancel_is_due: bool,
+}
+
+impl Model {
+    fn follow(&mut self, step: Step, cancels_to_fail: usize) {
+        self.truth = match (step, self.truth) {
+            (Step::Starts, Truth::Starting) => Truth::Launching,
+            (Step::Launches, Truth::Launching) => Truth::Running,
+            (Step::Fails, Truth::Launching) => Truth::LaunchFailed,
+            (Step::Dies, Truth::Starting) => Truth::NeverStarted,
+            (Step::Cancel, Truth::Starting | Truth::Launching) => {
+                self.cancel_is_due = true;
+                self.truth
+            }
+            (Step::Cancel, Truth::Running) if !self.cancel_is_due && cancels_to_fail == 0 => {
+                Truth::Cancelled
+            }
+            (Step::Cancel, Truth::NeverStarted) if cancels_to_fail == 0 => Truth::Cancelled,
+            (_, truth) => truth,
+        };
+    }
+
+    /// How the job ends when every gate is opened and no order goes on.
+    fn end(self) -> Truth {
+        let launched = match self.truth {
+            Truth::Starting | Truth::Launching => Truth::Running,
+            truth => truth,
+        };
+        match launched {
+            Truth::Running if self.cancel_is_due => Truth::Cancelled,
+            truth => truth,
+        }
+    }
+}
+
+/// Whether a cancel was answered with the truth of that instant. `due` is whether it must still be carried out.
+fn check_cancel(answer: &CancelAnswer, stage: Option<Stage>, due: bool, order: &str) {
+    let said = answer.error.as_deref().unwrap_or_default();
+    let is_true = match (answer.success, answer.is_done) {
+        (true, true) => stage == Some(Stage::Cancelled) && is_cancelled(answer),
+        (true, false) => is_pending(answer) && due,
+        (false, true) => match stage {
+            Some(Stage::LaunchFailed) => says_the_launch_failed(answer),
+            Some(Stage::Cancelled) => answer.state == JobState::Cancelled,
+            // Its launch was never set going.
+            None => answer.state == JobState::Failed && said.contains("never set going"),
+            _ => false,
+        },
+        (false, false) => says_it_failed(answer),
+    };
+    assert!(is_true, "{order}: {stage:?}, {due}, {answer:?}");
+}
+
+fn check_poll(answer: &PollAnswer, stage: Option<Stage>, order: &str) {
+    let (state, is_done) = match stage {
+        Some(Stage::Launching) => (JobState::Pending, false),
+        Some(Stage::Running) => (JobState::Running, false),
+        Some(Stage::LaunchFailed) => (JobState::Failed, true),
+        Some(Stage::Cancelled) => (JobState::Cancelled, true),
+        Some(Stage::Succeeded) => (JobState::Succeeded, true),
+        None if answer.is_done => (JobState::Unknown, true),
+        None => (JobState::Pending, false),
+    };
+    assert!(answer.success, "{order}: {answer:?}");
+    assert_eq!((answer.state, answer.is_done), (state, is_done), "{order}");
+}
+
+/// Follows one order, letting `pace` pass after each step, then lets everything go on and compares with the model.
+fn follow(steps: &[Step], pace: Duration) {
+    let order = format!("{steps:?} every {pace:?}");
+    let mut race = Race::new();
+    let waits_to_start = steps.contains(&Step::Starts);
+    if waits_to_start {
+        race.world.close(Gate::Start);
+    }
+    let mut model = Model {
+        truth: if waits_to_start {
+            Truth::Starting
+        } else {
+            Truth::Launching
+        },
+        cancel_is_due: false,
+    };
+    race.submit();
+    let mut cancels: Vec<(Owed<CancelAnswer>, bool)> = Vec::new();
+    let mut polls = Vec::new();
+    for step in steps {
+        model.follow(*step, race.world.cancels_to_fail());
+        match step {
+            Step::Starts => race.world.open(Gate::Start),
+            Step::Launches => race.world.open(Gate::Launch),
+            Step::Fails => {
+                race.world.fail_launches(true);
+                race.world.open(Gate::Launch);
+            }
+            Step::Cancel => cancels.push((race.cancel(), model.cancel_is_due)),
+            Step::CancelFails => race.world.fail_one_more_cancel(),
+            Step::Poll => polls.push(race.poll()),
+            Step::Dies => {
+                race.restart();
+            }
+        }
+        race.server.pass(pace);
+    }
+    race.end();
+    // A look more, for a cancel that has used up its retries.
+    race.polled();
+    race.end();
+    for (cancel, due) in cancels {
+        match race.server.runtime.block_on(cancel) {
+            Ok((answer, stage)) => check_cancel(&answer, stage, due, &order),
+            // The server that owed it is dead.
+            Err(error) => assert!(error.is_cancelled(), "{order}: {error}"),
+        }
+    }
+    for poll in polls {
+        match race.server.runtime.block_on(poll) {
+            Ok((answer, stage)) => check_poll(&answer, stage, &order),
+            Err(error) => assert!(error.is_cancelled(), "{order}: {error}"),
+        }
+    }
+    let ended = model.end();
+    let stage = match ended {
+        Truth::Running => Some(Stage::Running),
+        Truth::LaunchFailed => Some(Stage::LaunchFailed),
+        Truth::Cancelled => Some(Stage::Cancelled),
+        _ => None,
+    };
+    assert_eq!(race.world.stage(JOB), stage, "{order}");
+    assert!(
+        !race.dir().is_cancel_kept(),
+        "{order}: a cancel is still kept"
+    );
+    let has_id = race.world.starts(JOB) == 1 && ended != Truth::LaunchFailed;
+    assert_eq!(!race.record().oumi_job_id.is_empty(), has_id, "{order}");
+}
+
+/// All orders of `length` steps after the submission, in which a launch starts at most once and ends at most once.
+fn orders(length: usize, starts: bool) -> Vec<Vec<Step>> {
+    let mut orders = vec![Vec::new()];
+    for _ in 0..length {
+        orders = orders
+            .into_iter()
+            .flat_map(|order: Vec<Step>| {
+                let started = !starts || order.contains(&Step::Starts);
+                let ended = order.contains(&Step::Launches) || order.contains(&Step::Fails);
+                let mut next = vec![Step::Cancel, Step::CancelFails, Step::Poll, Step::Dies];
+                if starts && !started {
+                    next.push(Step::Starts);
+                }
+                if started && !ended {
+                    next.extend([Step::Launches, Step::Fails]);
+                }
+                next.into_iter()
+                    .map(move |step| [order.clone(), vec![step]].concat())
+            })
+            .collect();
+    }
+    orders
+}
+
+fn follow_all(orders: Vec<Vec<Step>>, pace: Duration) {
+    let half = orders.len() / 2;
+    std::thread::scope(|scope| {
+        for part in [&orders[..half], &orders[half..]] {
+            scope.spawn(move || part.iter().for_each(|steps| follow(steps, pace)));
+        }
+    });
+}
+
+#[test]
+fn no_order_of_six_events_leaves_a_cancelled_job_running_or_an_entry_in_the_map() {
+    let all: Vec<_> = (0..=5).flat_map(|length| orders(length, false)).collect();
+    assert_eq!(all.len(), 4551);
+    follow_all(all, Duration::from_millis(1));
+}
+
+#[test]
+fn the_same_holds_when_retries_fall_between_the_events() {
+    let all: Vec<_> = (0..=4).flat_map(|length| orders(length, false)).collect();
+    follow_all(all, Duration::from_millis(1500));
+}
+
+#[test]
+fn the_same_holds_when_the_server_dies_before_the_start_went_through() {
+    let all: Vec<_> = (0..=5).flat_map(|length| orders(length, true)).collect();
+    let with_start = all
+        .into_iter()
+        .filter(|order| order.contains(&Step::Starts));
+    follow_all(with_start.collect(), Duration::from_millis(1));
+}

@@ -1,0 +1,652 @@
+//! A made-up cloud behind the `Launcher` trait: the test holds the gates, and the world knows which jobs truly run.
+//!
+//! The world outlives every server: a launch that was set going goes on when the server that began it is dropped, and a
+//! second `FakeLauncher` over the same world is the launcher of the next server.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::launcher::{
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
+    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent,
+};
+use crate::process::job_dir::{JobDir, JobLock};
+use crate::process::supervisor::{Plan, Supervised};
+use crate::service::requests::{CancelRequest, JobQuery, RunRequest};
+use crate::settings::data_folder::DataFolder;
+use tokio::sync::watch;
+
+/// Where a call waits while the gate is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gate {
+    /// Before a start goes through.
+    Start,
+    /// After it went through, before the server hears of it.
+    StartReturn,
+    /// Before a launch ends.
+    Launch,
+    /// After a launch ended, before the server hears of it.
+    SettleReturn,
+    /// Before a cancel has any effect.
+    Cancel,
+    /// Before a status is answered.
+    Status,
+}
+
+/// A call of the service, by the job it was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    Start(String),
+    Settle(String),
+    Status(String),
+    Logs(String),
+    Cancel(String),
+    List(Vec<String>),
+}
+
+/// How far a job has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Launching,
+    Running,
+    LaunchFailed,
+    Cancelled,
+    Succeeded,
+}
+
+struct Job {
+    identity: JobIdentity,
+    stage: Stage,
+    starts: usize,
+    /// Held while the launch is under way, as the supervisor of a real one does.
+    lock: Option<JobLock>,
+}
+
+#[derive(Default)]
+struct State {
+    calls: Vec<Call>,
+    closed: BTreeSet<Gate>,
+    jobs: BTreeMap<String, Job>,
+    elsewhere: Vec<ListedJob>,
+    faults: Vec<String>,
+    launches_fail: bool,
+    starts_fail: bool,
+    cancels_to_fail: usize,
+    panic_in_settle: bool,
+    status_error: Option<LauncherError>,
+    list_error: Option<LauncherError>,
+}
+
+/// What all servers of a test share.
+#[derive(Clone)]
+pub struct World {
+    folder: DataFolder,
+    state: Arc<Mutex<State>>,
+    changes: watch::Sender<u64>,
+}
+
+impl World {
+    pub fn new(folder: &DataFolder) -> Self {
+        Self {
+            folder: folder.clone(),
+            state: Arc::default(),
+            changes: watch::channel(0).0,
+        }
+    }
+
+    /// A launcher of these clouds, for one server.
+    pub fn launcher(&self, clouds: &'static [&'static str]) -> Arc<dyn Launcher> {
+        Arc::new(FakeLauncher {
+            world: self.clone(),
+            clouds,
+        })
+    }
+
+    pub fn close(&self, gate: Gate) {
+        self.change(|state| state.closed.insert(gate));
+    }
+
+    pub fn open(&self, gate: Gate) {
+        self.change(|state| {
+            state.closed.remove(&gate);
+            if gate == Gate::Launch {
+                state.end_launches();
+            }
+        });
+    }
+
+    pub fn open_all(&self) {
+        self.change(|state| {
+            state.closed.clear();
+            state.end_launches();
+        });
+    }
+
+    /// Whether the launches that end from now on fail.
+    pub fn fail_launches(&self, fail: bool) {
+        self.change(|state| state.launches_fail = fail);
+    }
+
+    /// Whether the starts that come from now on fail, with nothing started.
+    pub fn fail_starts(&self, fail: bool) {
+        self.change(|state| state.starts_fail = fail);
+    }
+
+    /// The next `times` cancels fail; `usize::MAX` is always.
+    pub fn fail_cancels(&self, times: usize) {
+        self.change(|state| state.cancels_to_fail = times);
+    }
+
+    /// One more cancel fails.
+    pub fn fail_one_more_cancel(&self) {
+        self.change(|state| state.cancels_to_fail = state.cancels_to_fail.saturating_add(1));
+    }
+
+    /// How many of the next cancels fail.
+    pub fn cancels_to_fail(&self) -> usize {
+        self.state().cancels_to_fail
+    }
+
+    /// The next settle panics.
+    pub fn panic_in_settle(&self) {
+        self.change(|state| state.panic_in_settle = true);
+    }
+
+    pub fn fail_status(&self, error: Option<LauncherError>) {
+        self.change(|state| state.status_error = error);
+    }
+
+    pub fn fail_list(&self, error: Option<LauncherError>) {
+        self.change(|state| state.list_error = error);
+    }
+
+    /// A job that somebody else started runs there.
+    pub fn add_elsewhere(&self, cloud: &str, cluster: &str, oumi_job_id: &str) {
+        let job = ListedJob {
+            identity: JobIdentity {
+                job_id: String::new(),
+                cloud: cloud.to_owned(),
+                cluster: cluster.to_owned(),
+                oumi_job_id: oumi_job_id.to_owned(),
+            },
+            status: JobStatus::new("RUNNING", JobState::Running, false),
+        };
+        self.change(|state| state.elsewhere.push(job));
+    }
+
+    /// The world knows a job of ours as it stands in a registry, at this stage.
+    pub fn add_job(&self, identity: &JobIdentity, stage: Stage) {
+        let job = Job {
+            identity: identity.clone(),
+            stage,
+            starts: 1,
+            lock: None,
+        };
+        self.change(|state| state.jobs.insert(identity.job_id.clone(), job));
+    }
+
+    /// The job ends well by itself.
+    pub fn finish(&self, job_id: &str) {
+        self.change(|state| {
+            if let Some(job) = state.jobs.get_mut(job_id) {
+                job.stage = Stage::Succeeded;
+            }
+        });
+    }
+
+    /// The ids of the jobs that run now: their start went through, their launch has not failed, nobody cancelled them.
+    pub fn running(&self) -> Vec<String> {
+        let state = self.state();
+        let running = state
+            .jobs
+            .iter()
+            .filter(|(_, job)| matches!(job.stage, Stage::Launching | Stage::Running));
+        running.map(|(job_id, _)| job_id.clone()).collect()
+    }
+
+    pub fn is_running(&self, job_id: &str) -> bool {
+        self.running().iter().any(|running| running == job_id)
+    }
+
+    pub fn stage(&self, job_id: &str) -> Option<Stage> {
+        self.state().jobs.get(job_id).map(|job| job.stage)
+    }
+
+    pub fn starts(&self, job_id: &str) -> usize {
+        self.state().jobs.get(job_id).map_or(0, |job| job.starts)
+    }
+
+    pub fn calls(&self) -> Vec<Call> {
+        self.state().calls.clone()
+    }
+
+    pub fn cancels(&self, job_id: &str) -> usize {
+        let cancel = Call::Cancel(job_id.to_owned());
+        self.state()
+            .calls
+            .iter()
+            .filter(|call| **call == cancel)
+            .count()
+    }
+
+    /// What the service asked that it must never ask.
+    pub fn faults(&self) -> Vec<String> {
+        self.state().faults.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics under this lock")
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.state());
+        self.changes.send_modify(|version| *version += 1);
+        changed
+    }
+
+    async fn wait_for<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut changes = self.changes.subscribe();
+        loop {
+            if let Some(found) = look(&mut self.state()) {
+                return found;
+            }
+            changes.changed().await.expect("the world is still there");
+        }
+    }
+
+    async fn pass(&self, gate: Gate) {
+        self.wait_for(|state| (!state.closed.contains(&gate)).then_some(()))
+            .await;
+    }
+
+    fn dir(&self, job_id: &str) -> JobDir {
+        JobDir::at(self.folder.job(job_id).expect("a plain job id"))
+    }
+
+    async fn is_locked(&self, job_id: &str) -> bool {
+        let dir = self.dir(job_id);
+        tokio::task::spawn_blocking(move || dir.is_locked().unwrap())
+            .await
+            .unwrap()
+    }
+}
+
+impl State {
+    fn end_launches(&mut self) {
+        let place = |job: &Job| (job.identity.cloud.clone(), job.identity.cluster.clone());
+        let named = |job: &&Job| !job.identity.oumi_job_id.is_empty();
+        let mut taken: Vec<(String, String)> =
+            self.jobs.values().filter(named).map(place).collect();
+        for job in self.jobs.values_mut() {
+            if job.stage != Stage::Launching {
+                continue;
+            }
+            job.lock = None;
+            if self.launches_fail {
+                job.stage = Stage::LaunchFailed;
+                continue;
+            }
+            job.stage = Stage::Running;
+            // Ids count from 1 on each cluster.
+            taken.push(place(job));
+            let on_cluster = taken.iter().filter(|other| **other == place(job)).count();
+            job.identity.oumi_job_id = on_cluster.to_string();
+        }
+    }
+
+    fn job(&self, identity: &JobIdentity) -> Option<&Job> {
+        if !identity.job_id.is_empty() {
+            return self.jobs.get(&identity.job_id);
+        }
+        self.jobs.values().find(|job| {
+            job.identity.cloud == identity.cloud
+                && job.identity.cluster == identity.cluster
+                && job.identity.oumi_job_id == identity.oumi_job_id
+        })
+    }
+
+    fn elsewhere(&mut self, identity: &JobIdentity) -> Option<&mut ListedJob> {
+        self.elsewhere.iter_mut().find(|job| {
+            job.identity.cloud == identity.cloud
+                && (identity.cluster.is_empty() || job.identity.cluster == identity.cluster)
+                && job.identity.oumi_job_id == identity.oumi_job_id
+        })
+    }
+}
+
+/// The launcher of one server.
+struct FakeLauncher {
+    world: World,
+    clouds: &'static [&'static str],
+}
+
+fn status_of(stage: Stage) -> JobStatus {
+    match stage {
+        Stage::Launching => JobStatus::new("launching", JobState::Pending, false),
+        Stage::Running => JobStatus::new("RUNNING", JobState::Running, false),
+        Stage::LaunchFailed => JobStatus::new("launch_failed", JobState::Failed, true),
+        Stage::Cancelled => JobStatus::new("CANCELLED", JobState::Cancelled, true),
+        Stage::Succeeded => JobStatus::new("SUCCEEDED", JobState::Succeeded, true),
+    }
+}
+
+fn already_done(status: &JobStatus) -> CancelOutcome {
+    CancelOutcome::AlreadyDone {
+        status: status.status.clone(),
+        state: status.state,
+        message: None,
+    }
+}
+
+impl FakeLauncher {
+    async fn look(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
+        // The lock first, as in `settle`.
+        let is_ours = !identity.job_id.is_empty();
+        let may_start = is_ours && self.world.is_locked(&identity.job_id).await;
+        let known = {
+            let mut state = self.world.state();
+            match state.job(identity).map(|job| job.stage) {
+                Some(stage) => Some(status_of(stage)),
+                None => state.elsewhere(identity).map(|job| job.status.clone()),
+            }
+        };
+        match known {
+            Some(status) => Ok(status),
+            None if identity.job_id.is_empty() => Err(LauncherError::NotFound(format!(
+                "cluster {:?} has no job {}; call list_jobs",
+                identity.cluster, identity.oumi_job_id
+            ))),
+            None if may_start => Ok(status_of(Stage::Launching)),
+            None => Ok(JobStatus::new("lost", JobState::Unknown, true)),
+        }
+    }
+}
+
+impl Launcher for FakeLauncher {
+    fn clouds(&self) -> &'static [&'static str] {
+        self.clouds
+    }
+
+    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
+        let cluster = if spec.identity.cluster.is_empty() {
+            format!("{}-cluster", spec.identity.job_id)
+        } else {
+            spec.identity.cluster.clone()
+        };
+        let plan = LaunchPlan {
+            command_line: format!("launch {}", spec.identity.job_id),
+            cluster,
+            job_config: None,
+            warnings: Vec::new(),
+            obstacle: None,
+            process: Supervised {
+                plan: Plan {
+                    steps: Vec::new(),
+                    working_dir: PathBuf::from("/"),
+                    cancel_ends_tree: false,
+                    remove_afterwards: Vec::new(),
+                },
+                envs: BTreeMap::new(),
+                files: Vec::new(),
+            },
+        };
+        Box::pin(std::future::ready(Ok(plan)))
+    }
+
+    fn start<'a>(
+        &'a self,
+        identity: &'a JobIdentity,
+        _plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let job_id = identity.job_id.clone();
+            self.world
+                .change(|state| state.calls.push(Call::Start(job_id.clone())));
+            self.world.pass(Gate::Start).await;
+            let started = self.world.change(|state| {
+                let fails = state.starts_fail;
+                let job = state.jobs.entry(job_id).or_insert_with(|| Job {
+                    identity: identity.clone(),
+                    stage: Stage::Launching,
+                    starts: 0,
+                    lock: None,
+                });
+                job.starts += 1;
+                if fails {
+                    job.stage = Stage::LaunchFailed;
+                    return Err(LauncherError::failed("no such machine"));
+                }
+                job.stage = Stage::Launching;
+                job.lock = Some(lock);
+                if !state.closed.contains(&Gate::Launch) {
+                    state.end_launches();
+                }
+                Ok(())
+            });
+            self.world.pass(Gate::StartReturn).await;
+            started
+        })
+    }
+
+    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+        Box::pin(async move {
+            let job_id = &identity.job_id;
+            let panics = self.world.change(|state| {
+                state.calls.push(Call::Settle(job_id.clone()));
+                std::mem::take(&mut state.panic_in_settle)
+            });
+            assert!(!panics, "a launcher that panics, as the test wanted");
+            loop {
+                // The lock first: once it is free, the launch was set going before or never will be.
+                let may_start = self.world.is_locked(job_id).await;
+                if self.world.stage(job_id).is_some() {
+                    break;
+                }
+                if !may_start {
+                    return Err(LauncherError::failed("its launch was never set going"));
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let settled = self
+                .world
+                .wait_for(|state| {
+                    let job = state.jobs.get(job_id)?;
+                    match job.stage {
+                        Stage::Launching => None,
+                        Stage::LaunchFailed => Some(Err(LauncherError::failed("no capacity"))),
+                        _ if job.identity.oumi_job_id.is_empty() => {
+                            Some(Err(LauncherError::failed("its launch was never set going")))
+                        }
+                        _ => Some(Ok(job.identity.clone())),
+                    }
+                })
+                .await;
+            self.world.pass(Gate::SettleReturn).await;
+            settled
+        })
+    }
+
+    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
+        Box::pin(async move {
+            let error = self.world.change(|state| {
+                state.calls.push(Call::Status(identity.job_id.clone()));
+                state.status_error.clone()
+            });
+            self.world.pass(Gate::Status).await;
+            match error {
+                Some(error) => Err(error),
+                None => self.look(identity).await,
+            }
+        })
+    }
+
+    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
+        Box::pin(async move {
+            let ids = known.iter().map(|identity| identity.job_id.clone());
+            let (error, elsewhere) = self.world.change(|state| {
+                state.calls.push(Call::List(ids.collect()));
+                (state.list_error.clone(), state.elsewhere.clone())
+            });
+            if let Some(error) = error {
+                return Err(error);
+            }
+            let mut listing = Listing::default();
+            for identity in known {
+                let status = self.look(identity).await?;
+                let identity = identity.clone();
+                listing.jobs.push(ListedJob { identity, status });
+            }
+            let here = |job: &ListedJob| self.clouds.contains(&job.identity.cloud.as_str());
+            listing.jobs.extend(elsewhere.into_iter().filter(here));
+            Ok(listing)
+        })
+    }
+
+    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
+        Box::pin(async move {
+            self.world
+                .change(|state| state.calls.push(Call::Logs(identity.job_id.clone())));
+            let log = format!("log of {}/{}\n", identity.cluster, identity.oumi_job_id);
+            let file = format!("cloud:{}/{}", identity.cloud, identity.cluster);
+            self.look(identity).await?;
+            Ok(JobLog {
+                log_file: file,
+                content: LogContent::Text {
+                    text: log,
+                    whole: true,
+                    cut_off: false,
+                },
+                ended: false,
+                message: None,
+            })
+        })
+    }
+
+    fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
+        Box::pin(async move {
+            let job_id = identity.job_id.clone();
+            self.world
+                .change(|state| state.calls.push(Call::Cancel(job_id.clone())));
+            self.world.pass(Gate::Cancel).await;
+            self.world.change(|state| {
+                let stage = state.job(identity).map(|job| job.stage);
+                // A cloud can cancel only a job that it has named.
+                if stage == Some(Stage::Launching) {
+                    state
+                        .faults
+                        .push(format!("cancel of {job_id} during its launch"));
+                }
+                if stage == Some(Stage::Running) && identity.oumi_job_id.is_empty() {
+                    state
+                        .faults
+                        .push(format!("cancel of {job_id} without its id"));
+                }
+                if state.cancels_to_fail > 0 {
+                    if state.cancels_to_fail < usize::MAX {
+                        state.cancels_to_fail -= 1;
+                    }
+                    return Err(LauncherError::failed("the cloud did not answer"));
+                }
+                if let Some(job) = state.elsewhere(identity) {
+                    job.status = status_of(Stage::Cancelled);
+                    return Ok(CancelOutcome::Cancelled { message: None });
+                }
+                match stage {
+                    Some(Stage::Launching) => {
+                        Err(LauncherError::failed("its launch is still under way"))
+                    }
+                    Some(Stage::Running) => {
+                        let found = state.job(identity).map(|job| job.identity.job_id.clone());
+                        if let Some(job) = found.and_then(|job_id| state.jobs.get_mut(&job_id)) {
+                            job.stage = Stage::Cancelled;
+                        }
+                        Ok(CancelOutcome::Cancelled { message: None })
+                    }
+                    Some(done) => Ok(already_done(&status_of(done))),
+                    None if job_id.is_empty() => {
+                        Err(LauncherError::NotFound("there is no such job".to_owned()))
+                    }
+                    // Its launch was never set going.
+                    None => {
+                        let job = Job {
+                            identity: identity.clone(),
+                            stage: Stage::Cancelled,
+                            starts: 0,
+                            lock: None,
+                        };
+                        state.jobs.insert(job_id, job);
+                        Ok(CancelOutcome::Cancelled { message: None })
+                    }
+                }
+            })
+        })
+    }
+
+    fn change_cluster<'a>(
+        &'a self,
+        _cloud: &'a str,
+        cluster: &'a str,
+        _action: ClusterAction,
+    ) -> Answer<'a, String> {
+        Box::pin(std::future::ready(Ok(format!(
+            "cluster {cluster} was changed"
+        ))))
+    }
+}
+
+/// A request that launches `job_name` on `cloud`. Its config is written into `cwd`.
+pub fn run_request(cwd: &Path, job_name: &str, cloud: &str) -> RunRequest {
+    std::fs::write(
+        cwd.join("train.yaml"),
+        "model: {model_name: tiny}\ntraining: {output_dir: out}\n",
+    )
+    .unwrap();
+    RunRequest {
+        config_path: "train.yaml".to_owned(),
+        command: "train".to_owned(),
+        client_cwd: cwd.display().to_string(),
+        dry_run: false,
+        confirm: true,
+        user_confirmation: "EXECUTE".to_owned(),
+        plan_id: String::new(),
+        job_name: Some(job_name.to_owned()),
+        cloud: cloud.to_owned(),
+        cluster_name: String::new(),
+        accelerators: None,
+        num_nodes: 1,
+        use_spot: false,
+        disk_size: None,
+        envs: None,
+        file_mounts: None,
+        setup_script: None,
+        run_script: None,
+    }
+}
+
+pub fn by_id(job_id: &str) -> JobQuery {
+    JobQuery {
+        job_id: job_id.to_owned(),
+        ..JobQuery::default()
+    }
+}
+
+pub fn cancel_by_id(job_id: &str) -> CancelRequest {
+    CancelRequest {
+        job_id: job_id.to_owned(),
+        ..CancelRequest::default()
+    }
+}
+
+pub fn direct(cloud: &str, cluster: &str, oumi_job_id: &str) -> JobQuery {
+    JobQuery {
+        job_id: String::new(),
+        oumi_job_id: oumi_job_id.to_owned(),
+        cloud: cloud.to_owned(),
+        cluster_name: cluster.to_owned(),
+    }
+}

@@ -1,0 +1,60 @@
+//! The service over a made-up cloud, in a data folder of its own.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use crate::registry::JobRecord;
+use crate::service::JobService;
+use crate::service::requests::RunRequest;
+use crate::settings::data_folder::DataFolder;
+use crate::settings::policy::Policy;
+use chrono::{TimeDelta, Utc};
+
+use super::fake_launcher::{Stage, World, run_request};
+
+pub struct House {
+    pub home: tempfile::TempDir,
+    pub folder: DataFolder,
+    pub world: World,
+    pub service: JobService,
+}
+
+/// A service with one launcher for each of these sets of clouds, over one world.
+pub fn house_of(launchers: &[&'static [&'static str]], policy: Policy) -> House {
+    let home = tempfile::tempdir().unwrap();
+    let folder = DataFolder::at(home.path().join("data"));
+    folder.create().unwrap();
+    let world = World::new(&folder);
+    let launchers = launchers.iter().map(|clouds| world.launcher(clouds));
+    let service = JobService::with_policy(folder.clone(), launchers.collect(), policy);
+    House {
+        home,
+        folder,
+        world,
+        service,
+    }
+}
+
+impl House {
+    pub fn request(&self, job_name: &str, cloud: &str) -> RunRequest {
+        run_request(self.home.path(), job_name, cloud)
+    }
+
+    /// Puts a job into the registry and the world as if it had been submitted so long ago.
+    pub async fn add(&self, job_id: &str, cloud: &str, age: TimeDelta, stage: Option<Stage>) {
+        let record = JobRecord {
+            job_id: job_id.to_owned(),
+            cloud: cloud.to_owned(),
+            cluster_name: format!("{job_id}-cluster"),
+            oumi_job_id: "1".to_owned(),
+            submit_time: (Utc::now() - age).to_rfc3339(),
+            ..JobRecord::default()
+        };
+        if let Some(stage) = stage {
+            self.world.add_job(&record.identity(), stage);
+        }
+        let folder = self.folder.job(job_id).unwrap();
+        let prepare = move || std::fs::create_dir(folder).map_err(|error| error.to_string());
+        let registry = self.service.registry();
+        registry.insert(record, prepare).await.unwrap();
+    }
+}

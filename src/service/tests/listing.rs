@@ -1,0 +1,112 @@
+//! What is listed, and what is said of the rows that are missing.
+
+use std::time::Duration;
+
+use crate::launcher::LauncherError;
+use crate::service::JobService;
+use crate::service::requests::{ListRequest, StatusFilter};
+use chrono::TimeDelta;
+
+use super::fake_launcher::{Call, Gate, Stage, World, by_id};
+use super::{house, ids};
+
+#[tokio::test(start_paused = true)]
+async fn a_launcher_that_fails_costs_its_rows_and_the_warning_names_its_jobs() {
+    let home = house();
+    let failing = World::new(&home.folder);
+    let launchers = vec![home.world.launcher(&["gcp"]), failing.launcher(&["aws"])];
+    let service = JobService::new(home.folder.clone(), launchers);
+    for (job_name, cloud) in [("ours", "gcp"), ("theirs", "aws"), ("more", "aws")] {
+        service.run(home.request(job_name, cloud)).await;
+    }
+    for error in [
+        LauncherError::failed("the cloud is away"),
+        LauncherError::ProgramMissing("the cloud is away".to_owned()),
+    ] {
+        failing.fail_list(Some(error));
+        let answer = service.list(ListRequest::default()).await;
+        assert_eq!(ids(&answer.jobs), ["ours"]);
+        assert_eq!((answer.success, answer.error), (None, None));
+        let [warning] = answer.warnings.as_slice() else {
+            panic!("{:?}", answer.warnings)
+        };
+        for named in ["theirs", "more", "the cloud is away"] {
+            assert!(warning.contains(named), "{warning}");
+        }
+        assert!(!warning.contains("ours"));
+    }
+    failing.fail_list(None);
+    assert_eq!(service.list(ListRequest::default()).await.jobs.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_nobody_serves_costs_its_rows_and_the_warning_names_its_jobs() {
+    let house = house();
+    house.run("job", "gcp").await;
+    house.add("strange", "moon", TimeDelta::zero(), None).await;
+    let answer = house.list().await;
+    assert_eq!(ids(&answer.jobs), ["job"]);
+    let [warning] = answer.warnings.as_slice() else {
+        panic!("{:?}", answer.warnings)
+    };
+    assert!(
+        warning.contains("strange") && warning.contains("moon"),
+        "{warning}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_shows_all_or_what_runs_or_what_is_done_newest_first() {
+    let house = house();
+    // Neither in the order of their age nor of their cloud.
+    for (minutes, cloud, job_id, stage) in [
+        (3, "gcp", "failed", Stage::LaunchFailed),
+        (0, "aws", "launching", Stage::Launching),
+        (4, "aws", "cancelled", Stage::Cancelled),
+        (1, "gcp", "running", Stage::Running),
+        (2, "aws", "succeeded", Stage::Succeeded),
+    ] {
+        house
+            .add(job_id, cloud, TimeDelta::minutes(minutes), Some(stage))
+            .await;
+    }
+    assert_eq!(
+        house.listed(StatusFilter::All).await,
+        ["launching", "running", "succeeded", "failed", "cancelled"]
+    );
+    assert_eq!(
+        house.listed(StatusFilter::Running).await,
+        ["launching", "running"]
+    );
+    assert_eq!(
+        house.listed(StatusFilter::Completed).await,
+        ["succeeded", "failed", "cancelled"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_listed_once_though_several_look_at_the_same_time() {
+    let house = house();
+    house.world.close(Gate::Launch);
+    house.run("job", "gcp").await;
+    let looks = (0..8).map(|_| {
+        let service = house.service.clone();
+        tokio::spawn(async move {
+            service.poll(by_id("job")).await;
+            ids(&service.list(ListRequest::default()).await.jobs)
+        })
+    });
+    for look in looks.collect::<Vec<_>>() {
+        assert_eq!(look.await.unwrap(), ["job"]);
+    }
+    house.world.open(Gate::Launch);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(house.service.in_flight().is_empty());
+    let settles = Call::Settle("job".to_owned());
+    let settles = house
+        .world
+        .calls()
+        .into_iter()
+        .filter(|call| *call == settles);
+    assert_eq!(settles.count(), 1);
+}

@@ -1,0 +1,212 @@
+//! What is polled, read and cancelled: ours, others' and nobody's jobs.
+
+use crate::launcher::{JobState, LauncherError};
+use crate::service::requests::{CancelRequest, JobQuery};
+
+use super::fake_launcher::{by_id, cancel_by_id, direct};
+use super::{house, logs_of};
+
+fn cancel_of(query: JobQuery) -> CancelRequest {
+    CancelRequest {
+        job_id: query.job_id,
+        oumi_job_id: query.oumi_job_id,
+        cloud: query.cloud,
+        cluster_name: query.cluster_name,
+        force: false,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_id_on_two_clusters_is_two_jobs() {
+    let house = house();
+    house.run_on("first", "gcp", "one").await;
+    house.run_on("second", "gcp", "two").await;
+    house.world.add_elsewhere("gcp", "three", "1");
+    let answer = house.list().await;
+    let mut rows: Vec<(String, String)> = answer
+        .jobs
+        .iter()
+        .map(|row| (row.job_id.clone(), row.cluster.clone()))
+        .collect();
+    rows.sort();
+    let expected = [("1", "three"), ("first", "one"), ("second", "two")];
+    assert_eq!(
+        rows,
+        expected.map(|(job, cluster)| (job.to_owned(), cluster.to_owned()))
+    );
+    assert_eq!(answer.warnings, Vec::<String>::new());
+
+    // Without the cluster it is not clear which is meant: nothing is done, and the choices are named.
+    let both = direct("gcp", "", "1");
+    let polled = house.service.poll(both.clone()).await;
+    let cancelled = house.service.cancel(cancel_of(both)).await;
+    for error in [polled.error.unwrap(), cancelled.error.unwrap()] {
+        for named in ["first", "\"one\"", "second", "\"two\"", "cluster_name"] {
+            assert!(error.contains(named), "{named}: {error}");
+        }
+    }
+    assert_eq!(house.world.running(), ["first", "second"]);
+
+    // With it, it is clear.
+    let second = direct("gcp", "two", "1");
+    assert_eq!(house.service.poll(second.clone()).await.job_id, "second");
+    let logs = house.service.logs(logs_of(second.clone(), 9)).await;
+    assert_eq!(
+        (logs.job_id.as_str(), logs.logs.as_str()),
+        ("second", "log of two/1")
+    );
+    assert!(house.service.cancel(cancel_of(second)).await.success);
+    assert_eq!(house.world.running(), ["first"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_started_elsewhere_is_asked_of_the_launcher() {
+    let house = house();
+    house.world.add_elsewhere("gcp", "theirs", "7");
+    let query = || direct(" GCP", "theirs", "7");
+    let polled = house.service.poll(query()).await;
+    assert!(
+        polled.success && polled.state == JobState::Running,
+        "{polled:?}"
+    );
+    assert_eq!(
+        (polled.job_id.as_str(), polled.oumi_job_id.as_str()),
+        ("", "7")
+    );
+    assert_eq!(
+        (polled.cloud.as_str(), polled.cluster.as_str()),
+        ("gcp", "theirs")
+    );
+    let logs = house.service.logs(logs_of(query(), 200)).await;
+    assert_eq!(
+        (logs.success, logs.logs.as_str()),
+        (true, "log of theirs/7")
+    );
+    assert_eq!(
+        (logs.log_file.as_str(), logs.lines_returned),
+        ("cloud:gcp/theirs", 1)
+    );
+    let row = &house.list().await.jobs[0];
+    assert_eq!((row.job_id.as_str(), row.status.as_str()), ("7", "RUNNING"));
+    assert!(house.service.cancel(cancel_of(query())).await.success);
+    assert_eq!(house.service.poll(query()).await.state, JobState::Cancelled);
+    assert!(
+        !house.folder.registry().exists(),
+        "it is not ours to record"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
+    let house = house();
+    house.run("job", "gcp").await;
+    let polled = house.service.poll(by_id("nope")).await;
+    assert_eq!(
+        (
+            polled.success,
+            polled.status.as_str(),
+            polled.job_id.as_str()
+        ),
+        (false, "not_found", "nope")
+    );
+    let cancelled = house.service.cancel(cancel_by_id("nope")).await;
+    assert_eq!(
+        (cancelled.success, cancelled.status.as_str()),
+        (false, "not_found")
+    );
+    let logs = house.service.logs(logs_of(by_id("nope"), 1)).await;
+    assert!(!logs.success);
+    for error in [
+        polled.error.unwrap(),
+        cancelled.error.unwrap(),
+        logs.error.unwrap(),
+    ] {
+        assert!(
+            error.contains("\"nope\"") && error.contains("list_jobs"),
+            "{error}"
+        );
+    }
+    // The launcher's own word for one that it does not know.
+    let polled = house.service.poll(direct("gcp", "c", "99")).await;
+    assert_eq!(
+        (polled.success, polled.status.as_str()),
+        (false, "not_found")
+    );
+    assert!(polled.error.unwrap().contains("list_jobs"));
+    let cancelled = house
+        .service
+        .cancel(cancel_of(direct("gcp", "c", "99")))
+        .await;
+    assert_eq!(
+        (cancelled.success, cancelled.status.as_str()),
+        (false, "not_found")
+    );
+    // Nothing to go by.
+    for query in [
+        JobQuery::default(),
+        direct("gcp", "c", ""),
+        direct("", "c", "1"),
+    ] {
+        let error = house.service.poll(query.clone()).await.error.unwrap();
+        assert!(
+            error.contains("job_id") && error.contains("list_jobs"),
+            "{error}"
+        );
+        let error = house.service.cancel(cancel_of(query)).await.error.unwrap();
+        assert!(
+            error.contains("job_id") && error.contains("list_jobs"),
+            "{error}"
+        );
+    }
+    let error = house.service.poll(direct("moon", "c", "1")).await.error;
+    assert!(error.unwrap().contains("gcp, aws"));
+    let logs = house.service.logs(logs_of(direct("gcp", "", "1"), 1)).await;
+    assert!(logs.error.unwrap().contains("cluster_name"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launcher_that_cannot_answer_is_an_answer() {
+    let house = house();
+    house.run("job", "gcp").await;
+    house
+        .world
+        .fail_status(Some(LauncherError::failed("the cloud is away")));
+    let polled = house.service.poll(by_id("job")).await;
+    assert_eq!((polled.success, polled.status.as_str()), (false, "unknown"));
+    assert_eq!((polled.state, polled.is_done), (JobState::Unknown, false));
+    assert_eq!(polled.error.as_deref(), Some("the cloud is away"));
+    assert_eq!(
+        (polled.oumi_job_id.as_str(), polled.model_name.as_str()),
+        ("1", "tiny")
+    );
+    let answer = house.run("other", "gcp").await;
+    assert!(answer.success && answer.launch_confirmed, "{answer:?}");
+    assert!(answer.message.contains("the cloud is away") && answer.message.contains("poll_status"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_changes_nothing_in_the_registry() {
+    let house = house();
+    house.run("job", "gcp").await;
+    let before = house.registry_bytes();
+    house.service.poll(by_id("job")).await;
+    house.service.logs(logs_of(by_id("job"), 5)).await;
+    house.list().await;
+    house.world.finish("job");
+    house.service.poll(by_id("job")).await;
+    house.list().await;
+    assert_eq!(house.registry_bytes(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lines_below_zero_count_as_none() {
+    let house = house();
+    house.run("job", "gcp").await;
+    for (asked, given) in [(-5, 0), (0, 0), (i64::MIN, 0), (1, 1), (i64::MAX, 1)] {
+        let logs = house.service.logs(logs_of(by_id("job"), asked)).await;
+        assert!(
+            logs.success && logs.lines_returned == given,
+            "{asked}: {logs:?}"
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! The service over a fake launcher: what is run, polled, read, cancelled, listed and let go.
+
+mod cancel_race;
+pub(crate) mod fake_launcher;
+pub(crate) mod house;
+mod letting_go;
+mod listing;
+mod looking;
+mod registry;
+mod submitting;
+mod watching;
+
+use std::fs;
+
+use crate::service::answers::{JobRow, ListAnswer, RunAnswer};
+use crate::service::requests::{JobQuery, ListRequest, LogsRequest, RunRequest, StatusFilter};
+use crate::settings::policy::Policy;
+use house::{House, house_of};
+
+fn house() -> House {
+    house_of(&[&["gcp"], &["aws"]], Policy::default())
+}
+
+impl House {
+    async fn run(&self, job_name: &str, cloud: &str) -> RunAnswer {
+        self.service.run(self.request(job_name, cloud)).await
+    }
+
+    async fn run_on(&self, job_name: &str, cloud: &str, cluster: &str) -> RunAnswer {
+        let request = RunRequest {
+            cluster_name: cluster.to_owned(),
+            ..self.request(job_name, cloud)
+        };
+        self.service.run(request).await
+    }
+
+    async fn list(&self) -> ListAnswer {
+        self.service.list(ListRequest::default()).await
+    }
+
+    async fn listed(&self, status: StatusFilter) -> Vec<String> {
+        let answer = self.service.list(ListRequest { status }).await;
+        ids(&answer.jobs)
+    }
+
+    fn registry_bytes(&self) -> Vec<u8> {
+        fs::read(self.folder.registry()).unwrap()
+    }
+
+    async fn is_known(&self, job_id: &str) -> bool {
+        let known = self.service.registry().get(job_id).await.unwrap().is_some();
+        let has_folder = self.folder.job(job_id).unwrap().exists();
+        assert_eq!(
+            known, has_folder,
+            "{job_id}: a record and its folder go together"
+        );
+        known
+    }
+}
+
+fn ids(rows: &[JobRow]) -> Vec<String> {
+    rows.iter().map(|row| row.job_id.clone()).collect()
+}
+
+fn logs_of(query: JobQuery, lines: i64) -> LogsRequest {
+    LogsRequest {
+        job_id: query.job_id,
+        lines,
+        oumi_job_id: query.oumi_job_id,
+        cloud: query.cloud,
+        cluster_name: query.cluster_name,
+        ..LogsRequest::default()
+    }
+}

@@ -1,0 +1,270 @@
+//! What is run: confirmed, refused, previewed, named.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::launcher::JobState;
+use crate::service::answers::RunAnswer;
+use crate::service::requests::{RunRequest, StatusFilter};
+use tokio::time::Instant;
+
+use super::fake_launcher::{Call, Gate, by_id};
+use super::house;
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_launched_at_once_is_confirmed_and_recorded() {
+    let house = house();
+    let answer = house.run("job", "gcp").await;
+    assert!(answer.success && answer.launch_confirmed, "{answer:?}");
+    assert_eq!(
+        (answer.job_id.as_str(), answer.status.as_str()),
+        ("job", "RUNNING")
+    );
+    assert_eq!(
+        (answer.oumi_job_id.as_str(), answer.cluster.as_str()),
+        ("1", "job-cluster")
+    );
+    assert_eq!(
+        (answer.model_name.as_str(), answer.output_dir.as_str()),
+        ("tiny", "out")
+    );
+    let polled = house.service.poll(by_id("job")).await;
+    assert!(
+        polled.success && polled.state == JobState::Running,
+        "{polled:?}"
+    );
+    assert_eq!(
+        (polled.oumi_job_id.as_str(), polled.cluster.as_str()),
+        ("1", "job-cluster")
+    );
+    assert_eq!(
+        (polled.command.as_str(), polled.model_name.as_str()),
+        ("train", "tiny")
+    );
+    assert_eq!(polled.metadata["output_dir"], "out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_that_takes_long_is_pending_after_ten_seconds_and_confirmed_by_a_poll() {
+    let house = house();
+    house.world.close(Gate::Launch);
+    let began = Instant::now();
+    let answer = house.run("job", "gcp").await;
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert!(answer.success && !answer.launch_confirmed, "{answer:?}");
+    assert_eq!(
+        (answer.status.as_str(), answer.oumi_job_id.as_str()),
+        ("launching", "")
+    );
+    assert!(answer.message.contains("pending") && answer.message.contains("poll_status"));
+    let polled = house.service.poll(by_id("job")).await;
+    assert_eq!((polled.state, polled.is_done), (JobState::Pending, false));
+    house.world.open(Gate::Launch);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let polled = house.service.poll(by_id("job")).await;
+    assert_eq!(
+        (polled.status.as_str(), polled.oumi_job_id.as_str()),
+        ("RUNNING", "1")
+    );
+    assert!(house.service.in_flight().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_that_fails_is_answered_with_the_reason_and_stays_in_the_list() {
+    let house = house();
+    house.world.fail_launches(true);
+    let answer = house.run("job", "gcp").await;
+    assert!(!answer.success && !answer.launch_confirmed, "{answer:?}");
+    let error = answer.error.unwrap();
+    assert!(
+        error.contains("no capacity") && error.contains("get_job_logs"),
+        "{error}"
+    );
+    let asked = [
+        Call::Start("job".to_owned()),
+        Call::Settle("job".to_owned()),
+    ];
+    assert_eq!(
+        house.world.calls(),
+        asked,
+        "the answer did not wait for more"
+    );
+    assert_eq!(
+        house.service.poll(by_id("job")).await.state,
+        JobState::Failed
+    );
+    assert_eq!(house.listed(StatusFilter::Completed).await, ["job"]);
+    assert_eq!(house.world.starts("job"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_preview_and_an_unconfirmed_launch_start_and_write_nothing() {
+    let house = house();
+    let request = || house.request("job", "gcp");
+    let preview = RunRequest {
+        dry_run: true,
+        ..request()
+    };
+    let answer = house.service.run(preview).await;
+    assert!(answer.success && answer.dry_run, "{answer:?}");
+    assert_eq!(
+        (answer.status.as_str(), answer.command_line.as_str()),
+        ("dry_run", "launch job")
+    );
+    let unconfirmed = [
+        RunRequest {
+            confirm: false,
+            ..request()
+        },
+        RunRequest {
+            user_confirmation: String::new(),
+            ..request()
+        },
+        RunRequest {
+            user_confirmation: "execute".to_owned(),
+            ..request()
+        },
+        RunRequest {
+            user_confirmation: "EXECUTE ".to_owned(),
+            ..request()
+        },
+    ];
+    for request in unconfirmed {
+        let answer = house.service.run(request).await;
+        assert_eq!((answer.status.as_str(), answer.success), ("blocked", false));
+        assert!(answer.error.unwrap().contains("EXECUTE"));
+    }
+    assert!(!house.folder.registry().exists());
+    assert_eq!(fs::read_dir(house.folder.jobs()).unwrap().count(), 0);
+    assert_eq!(house.world.calls(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_name_that_is_taken_is_refused_also_while_its_launch_is_under_way() {
+    let house = house();
+    let assert_refused = |answer: RunAnswer| {
+        let error = answer.error.unwrap();
+        assert!(!answer.success && answer.job_id.is_empty());
+        assert!(
+            error.contains("\"job\"") && error.contains("another job_name"),
+            "{error}"
+        );
+    };
+    house.world.close(Gate::Launch);
+    house.run("job", "gcp").await;
+    assert_refused(house.run("job", "gcp").await);
+    assert!(house.service.in_flight().contains("job"));
+    house.world.open(Gate::Launch);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_refused(house.run("job", "aws").await);
+    assert!(house.service.in_flight().is_empty());
+    assert_eq!(house.world.starts("job"), 1);
+    assert!(house.world.is_running("job"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_run_is_refused_in_a_sentence_and_leaves_nothing() {
+    let house = house();
+    let request = || house.request("job", "gcp");
+    let cases = [
+        (
+            RunRequest {
+                command: "dance".to_owned(),
+                ..request()
+            },
+            "dance",
+        ),
+        (
+            RunRequest {
+                cloud: "moon".to_owned(),
+                ..request()
+            },
+            "moon",
+        ),
+        (
+            RunRequest {
+                num_nodes: 0,
+                ..request()
+            },
+            "num_nodes",
+        ),
+        (
+            RunRequest {
+                client_cwd: "here".to_owned(),
+                ..request()
+            },
+            "client_cwd",
+        ),
+        (
+            RunRequest {
+                config_path: "none.yaml".to_owned(),
+                ..request()
+            },
+            "none.yaml",
+        ),
+        (
+            RunRequest {
+                job_name: Some("../..".to_owned()),
+                ..request()
+            },
+            "job_name",
+        ),
+        (
+            RunRequest {
+                job_name: Some("x".repeat(129)),
+                ..request()
+            },
+            "job_name",
+        ),
+        (
+            RunRequest {
+                job_name: Some("a\nb".to_owned()),
+                ..request()
+            },
+            "job_name",
+        ),
+        (
+            RunRequest {
+                envs: Some([("A B".to_owned(), "secret".to_owned())].into()),
+                ..request()
+            },
+            "A B",
+        ),
+    ];
+    for (request, named) in cases {
+        let answer = house.service.run(request).await;
+        let error = answer.error.as_deref().unwrap();
+        assert!(!answer.success && error.contains(named), "{named}: {error}");
+        assert!(!error.contains("secret"));
+    }
+    assert_eq!(house.world.calls(), []);
+    assert!(!house.folder.registry().exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_name_becomes_the_id_without_what_leads_out_of_the_folder() {
+    let house = house();
+    for (name, job_id) in [
+        ("my run", "my run"),
+        ("../../etc/passwd", "etc_passwd"),
+        ("a/b\\c", "a_b_c"),
+        (" .-_x_-. ", "x"),
+        ("v1..2", "v1_2"),
+        ("größe", "größe"),
+    ] {
+        assert_eq!(house.run(name, "gcp").await.job_id, job_id);
+        assert!(house.folder.job(job_id).unwrap().is_dir());
+    }
+    let unnamed = RunRequest {
+        job_name: None,
+        ..house.request("", "gcp")
+    };
+    let job_id = house.service.run(unnamed).await.job_id;
+    let parts: Vec<&str> = job_id.split('_').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    assert_eq!(
+        (parts[0], lengths.as_slice()),
+        ("train", &[5, 8, 6, 6][..]),
+        "{job_id}"
+    );
+}

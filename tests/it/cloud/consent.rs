@@ -1,0 +1,429 @@
+//! The person is asked, where the client can: by an elicitation, or by an answer that asks for input.
+
+mod open;
+
+use std::fs;
+
+use oumi_mcp_server::settings::env_vars;
+use serde_json::{Value, json};
+
+use super::world::{World, text, warnings};
+use crate::support::client::{Answer, Server};
+
+/// How a client is asked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Client {
+    /// By a request of the server, in this version.
+    Elicits(&'static str),
+    /// By an answer, in 2026-07-28.
+    IsAnswered,
+}
+
+const CLIENTS: [Client; 3] = [
+    Client::Elicits("2025-06-18"),
+    Client::Elicits("2025-11-25"),
+    Client::IsAnswered,
+];
+
+impl Client {
+    fn server(self, world: &World) -> Server {
+        self.server_with(world, &[])
+    }
+
+    fn server_with(self, world: &World, envs: &[(&str, &str)]) -> Server {
+        let mut command = world.command();
+        command.envs(envs.iter().copied());
+        match self {
+            Self::Elicits(version) => {
+                let capabilities = json!({ "elicitation": {} });
+                Server::spawn_as(&world.home, command, version, capabilities)
+            }
+            Self::IsAnswered => Server::spawn(&world.home, command),
+        }
+    }
+
+    /// Calls a tool whose person is asked and answers so; gives what they were asked, and the answer of the tool.
+    #[track_caller]
+    fn answers(
+        self,
+        server: &mut Server,
+        tool: &str,
+        arguments: Value,
+        action: &str,
+        meanwhile: impl FnOnce(),
+    ) -> (String, Answer) {
+        if let Self::Elicits(_) = self {
+            let id = server.send(tool, arguments);
+            let asked = server.unasked("elicitation/create");
+            let params = &asked["params"];
+            let nothing_to_fill_in = json!({ "type": "object", "properties": {} });
+            assert_eq!(params["requestedSchema"], nothing_to_fill_in, "{asked}");
+            meanwhile();
+            server.reply(&asked, json!({ "action": action }));
+            let answer = server.answer(tool, id);
+            return (params["message"].as_str().unwrap().to_owned(), answer);
+        }
+        let required = stateless(server, tool, &arguments, json!({}));
+        assert_eq!(required["resultType"], "input_required", "{required}");
+        let asked = &required["inputRequests"]["consent"];
+        assert_eq!(asked["method"], "elicitation/create", "{required}");
+        meanwhile();
+        let result = stateless(server, tool, &arguments, again(&required, action));
+        let question = asked["params"]["message"].as_str().unwrap().to_owned();
+        (question, completed(&result))
+    }
+}
+
+/// A call of 2026-07-28 by a client that can ask.
+#[track_caller]
+fn stateless(server: &mut Server, tool: &str, arguments: &Value, more: Value) -> Value {
+    let mut params = json!({
+        "name": tool,
+        "arguments": arguments,
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} },
+        },
+    });
+    let fields = params.as_object_mut().unwrap();
+    fields.extend(more.as_object().unwrap().clone());
+    server.request("tools/call", params)
+}
+
+/// What the client says when it calls again.
+fn again(required: &Value, action: &str) -> Value {
+    json!({
+        "requestState": required["requestState"],
+        "inputResponses": { "consent": { "action": action } },
+    })
+}
+
+#[track_caller]
+fn completed(result: &Value) -> Answer {
+    assert_eq!(result["resultType"], "complete", "{result}");
+    Answer {
+        content: result["structuredContent"].clone(),
+        is_error: result["isError"].as_bool().unwrap(),
+    }
+}
+
+/// Nothing was started, and nothing is left of it.
+#[track_caller]
+fn nothing_was_started(world: &World, answer: &Answer) {
+    assert_eq!(answer["status"], "blocked", "{:#}", answer.content);
+    assert_eq!(answer["job_id"], "");
+    assert!(answer.refused().starts_with("nothing was started"));
+    nothing_is_there(world);
+}
+
+#[track_caller]
+fn nothing_is_there(world: &World) {
+    assert_eq!(world.launches(), 0);
+    assert!(!world.home.registry().exists() || world.home.records().is_empty());
+    assert_eq!(
+        fs::read_dir(world.home.data().join("jobs"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_cloud_launch_shows_the_person_what_it_costs_and_runs_and_starts_when_they_agree() {
+    for client in CLIENTS {
+        let world = World::new();
+        world.home.write(
+            "job.yaml",
+            "resources: {cloud: gcp, use_spot: true, disk_size: 99, Price: 0.00 $/h}\nnum_nodes: 2\nenvs: {A: visible-value}\n\
+             setup: pip install x\nrun: |\n  echo one\n  echo two\n",
+        );
+        let mut server = client.server(&world);
+        let arguments = server.launch(
+            "job.yaml",
+            json!({ "cloud": "gcp", "accelerators": "A100:8", "envs": { "B": "given-value" } }),
+        );
+        let (question, answer) =
+            client.answers(&mut server, "run_job", arguments, "accept", || {
+                nothing_is_there(&world);
+            });
+        for line in [
+            "Cloud: gcp",
+            "Accelerators: A100:8",
+            "Nodes: 2",
+            "Spot: yes",
+            "resources.disk_size: 99",
+            "Variables (values not shown): A, B",
+            "setup:\n| pip install x",
+            "run:\n| echo one\n| echo two",
+        ] {
+            assert!(question.contains(line), "{line}: {question}");
+        }
+        assert!(!question.contains("-value"), "{question}");
+        assert!(!question.contains("\nPrice"), "nobody knows it: {question}");
+        let answer = answer.ok();
+        assert_eq!(answer["status"], "RUNNING", "{client:?}");
+        assert!(!warnings(&answer).contains("plan_id"), "they saw it");
+        assert_eq!(world.launches(), 1);
+        // The very cluster that they were shown.
+        let cluster = format!("Cluster: a new one, {}", text(&answer, "cluster"));
+        assert!(question.contains(&cluster), "{question}");
+        assert!(text(&answer, "command_line").contains(text(&answer, "job_id")));
+        assert_eq!(world.the_record()["job_id"], answer["job_id"]);
+        assert!(!server.has_asked());
+    }
+}
+
+#[test]
+fn what_is_declined_or_closed_is_not_started() {
+    for client in CLIENTS {
+        for (action, said) in [("decline", "declined"), ("cancel", "closed the question")] {
+            let world = World::new();
+            let mut server = client.server(&world);
+            let arguments = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "a" }));
+            let (_, answer) = client.answers(&mut server, "run_job", arguments, action, || {});
+            assert!(answer.refused().contains(said), "{}", answer.refused());
+            nothing_was_started(&world, &answer);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_cannot_ask_launches_by_the_two_flags_and_hears_what_was_not_checked() {
+    let elsewhere = json!({ "sampling": {}, "roots": {} });
+    for (version, capabilities) in [
+        ("2025-03-26", json!({ "elicitation": {} })),
+        ("2025-06-18", elsewhere),
+        ("2025-11-25", json!({})),
+        ("2025-11-25", json!({ "elicitation": { "url": {} } })),
+    ] {
+        let world = World::new();
+        let mut server = Server::spawn_as(&world.home, world.command(), version, capabilities);
+        let arguments = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+        let answer = server.call("run_job", arguments).ok();
+        assert_eq!(answer["status"], "RUNNING");
+        assert!(warnings(&answer).contains("no plan_id"), "{version}");
+        assert!(!server.has_asked());
+    }
+    let world = World::new();
+    let mut server = world.server();
+    let arguments = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+    let mine = json!({ "_meta": {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    } });
+    let answer = completed(&stateless(&mut server, "run_job", &arguments, mine)).ok();
+    assert!(warnings(&answer).contains("no plan_id"));
+}
+
+#[test]
+fn the_flags_are_needed_before_anybody_is_asked_and_a_preview_asks_nobody() {
+    for client in CLIENTS {
+        let world = World::new();
+        let mut server = client.server(&world);
+        for (more, status) in [
+            (json!({ "cloud": "gcp", "confirm": false }), "blocked"),
+            (
+                json!({ "cloud": "gcp", "user_confirmation": "yes" }),
+                "blocked",
+            ),
+            (json!({ "cloud": "gcp", "dry_run": true }), "dry_run"),
+        ] {
+            let arguments = server.launch("job.yaml", more);
+            let answer = completed(&stateless(&mut server, "run_job", &arguments, json!({})));
+            assert_eq!(answer["status"], status);
+        }
+        assert!(!server.has_asked());
+        nothing_is_there(&world);
+    }
+}
+
+#[test]
+fn the_cancel_of_a_job_that_was_started_elsewhere_is_the_persons_to_decide() {
+    for client in CLIENTS {
+        let world = World::new();
+        world.cloud.add_cluster("dev", "AWS", "UP");
+        world.cloud.add_job("dev", "7", "theirs", "RUNNING");
+        let mut server = client.server(&world);
+        let theirs = json!({ "oumi_job_id": "7", "cloud": "aws", "cluster_name": "dev" });
+        let (question, answer) =
+            client.answers(&mut server, "cancel_job", theirs.clone(), "decline", || {});
+        for line in [
+            "not started by this server",
+            "Job: 7",
+            "Cloud: aws",
+            "Cluster: dev",
+        ] {
+            assert!(question.contains(line), "{line}: {question}");
+        }
+        assert!(
+            answer
+                .refused()
+                .contains("nothing was done: the person declined")
+        );
+        assert_eq!(world.cloud.calls_of(&["sky", "cancel"]).len(), 0);
+        let (_, answer) = client.answers(&mut server, "cancel_job", theirs, "accept", || {});
+        assert_eq!(answer.ok()["state"], "CANCELLED");
+    }
+}
+
+#[test]
+fn the_cancel_of_a_job_of_ours_asks_nobody() {
+    let world = World::new();
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world.cloud.add_job("dev", "7", "a", "RUNNING");
+    world.know(&[("a", "aws", "dev", "7")]);
+    let mut server = CLIENTS[1].server(&world);
+    let ours = json!({ "oumi_job_id": "7", "cloud": "aws", "cluster_name": "dev" });
+    assert_eq!(server.call("cancel_job", ours).ok()["state"], "CANCELLED");
+    assert!(!server.has_asked());
+}
+
+#[test]
+fn a_cluster_is_stopped_or_deleted_when_the_person_who_saw_what_it_is_agrees() {
+    for client in CLIENTS {
+        for (tool, verb, flags, consequence) in [
+            ("stop_cluster", "stop", json!({}), "Its disks are kept"),
+            (
+                "down_cluster",
+                "down",
+                json!({ "confirm": true, "user_confirmation": "DOWN" }),
+                "everything on its disks is lost",
+            ),
+        ] {
+            let world = World::new();
+            world.cloud.add_cluster("dev", "AWS", "UP");
+            world.cloud.write("clusters/dev/price", "3.5");
+            let mut server = client.server(&world);
+            // The cloud is not what the call says: the person sees that.
+            let mut arguments = json!({ "cloud": "gcp", "cluster_name": "dev" });
+            let fields = arguments.as_object_mut().unwrap();
+            fields.extend(flags.as_object().unwrap().clone());
+            let (question, answer) =
+                client.answers(&mut server, tool, arguments.clone(), "cancel", || {});
+            for line in [
+                "Cluster: dev",
+                "Found on cloud: aws",
+                "It is: UP",
+                "Price: 3.50 $/h",
+                consequence,
+            ] {
+                assert!(question.contains(line), "{line}: {question}");
+            }
+            assert!(
+                answer
+                    .refused()
+                    .contains("nothing was done: the person closed")
+            );
+            assert_eq!(world.cloud.calls_of(&["sky", verb]).len(), 0);
+            let (_, answer) = client.answers(&mut server, tool, arguments, "accept", || {});
+            answer.ok();
+            assert_eq!(world.cloud.calls_of(&["sky", verb]).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn the_deletion_of_a_cluster_needs_its_flags_before_anybody_is_asked() {
+    let world = World::new();
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    let mut server = CLIENTS[1].server(&world);
+    let answer = server.call(
+        "down_cluster",
+        json!({ "cloud": "aws", "cluster_name": "dev" }),
+    );
+    assert!(answer.refused().contains("DOWN"));
+    assert!(!server.has_asked());
+    assert_eq!(world.cloud.calls_of(&["sky"]).len(), 0);
+}
+
+#[test]
+fn a_launch_onto_a_cluster_that_is_there_shows_what_it_is() {
+    let world = World::new();
+    world.cloud.add_cluster("dev", "GCP", "UP");
+    world.cloud.write("clusters/dev/price", "12.25");
+    let client = CLIENTS[1];
+    let mut server = client.server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "cluster_name": "dev" }));
+    let (question, answer) = client.answers(&mut server, "run_job", launch, "decline", || {});
+    for line in [
+        "Cluster: dev\n",
+        "It is: UP",
+        "Price: 12.25 $/h",
+        "Accelerators: none",
+    ] {
+        assert!(question.contains(line), "{line}: {question}");
+    }
+    nothing_was_started(&world, &answer);
+}
+
+#[test]
+fn a_job_on_this_machine_asks_nobody_unless_it_is_always_wanted() {
+    for client in CLIENTS {
+        let world = World::new();
+        let mut server = client.server(&world);
+        let launch = server.launch("job.yaml", json!({}));
+        let answer = completed(&stateless(&mut server, "run_job", &launch, json!({}))).ok();
+        assert_eq!(warnings(&answer), "");
+        assert!(!server.has_asked());
+
+        let always = [(env_vars::CONSENT.name, "always")];
+        let mut server = client.server_with(&world, &always);
+        let before = world.home.records().len();
+        let launch = server.launch("job.yaml", json!({ "envs": { "SECRET": "s3cr3t-value" } }));
+        let (question, answer) =
+            client.answers(&mut server, "run_job", launch.clone(), "decline", || {});
+        for line in [
+            "it runs on this machine",
+            "Runs: bash ",
+            "run:\n| echo hi",
+            "SECRET",
+        ] {
+            assert!(question.contains(line), "{line}: {question}");
+        }
+        assert!(!question.contains("s3cr3t"), "{question}");
+        assert!(answer.refused().contains("declined"));
+        assert_eq!(world.home.records().len(), before);
+        let (_, answer) = client.answers(&mut server, "run_job", launch, "accept", || {});
+        let job_id = answer.ok()["job_id"].as_str().unwrap().to_owned();
+        assert_eq!(server.wait_done(&job_id)["state"], "SUCCEEDED");
+    }
+}
+
+#[test]
+fn always_asked_and_with_nobody_to_ask_a_launch_needs_its_preview() {
+    let world = World::new();
+    let mut server = world.server_with(&[(env_vars::CONSENT.name, "always")]);
+    for cloud in ["local", "gcp"] {
+        let launch = server.launch("job.yaml", json!({ "cloud": cloud }));
+        let answer = server.call("run_job", launch.clone());
+        assert_eq!(answer["status"], "blocked");
+        let error = answer.refused();
+        assert!(
+            error.contains("OUMI_MCP_CONSENT") && error.contains("plan_id"),
+            "{error}"
+        );
+        let mut preview = launch.clone();
+        preview["dry_run"] = true.into();
+        let plan_id = server.call("run_job", preview).ok()["plan_id"].clone();
+        let mut bound = launch;
+        bound["plan_id"] = plan_id;
+        let answer = server.call("run_job", bound).ok();
+        assert!(
+            !warnings(&answer).contains("plan_id"),
+            "{:#}",
+            answer.content
+        );
+    }
+    assert_eq!(world.launches(), 1);
+}
+
+#[test]
+fn a_client_that_offers_to_ask_and_does_not_can_be_left_alone() {
+    let world = World::new();
+    let client = CLIENTS[1];
+    let mut server = client.server_with(&world, &[(env_vars::CONSENT.name, "flags")]);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+    server.call("run_job", launch).ok();
+    assert!(!server.has_asked());
+    assert_eq!(world.launches(), 1);
+}

@@ -1,0 +1,233 @@
+//! A question that is open: answered by nonsense, late, twice or never, or one of too many.
+
+use serde_json::{Value, json};
+
+use super::{CLIENTS, Client, again, completed, nothing_is_there, nothing_was_started, stateless};
+use crate::cloud::world::World;
+use crate::support::wait_until;
+
+#[test]
+fn a_question_that_fails_or_is_answered_by_nonsense_starts_nothing() {
+    let world = World::new();
+    let mut server = CLIENTS[0].server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+    for result in [
+        json!({}),
+        json!({ "action": "maybe" }),
+        json!({ "content": {} }),
+    ] {
+        let id = server.send("run_job", launch.clone());
+        let asked = server.unasked("elicitation/create");
+        server.reply(&asked, result);
+        let answer = server.answer("run_job", id);
+        assert!(
+            answer.refused().contains("could not"),
+            "{}",
+            answer.refused()
+        );
+        nothing_was_started(&world, &answer);
+    }
+    let required = stateless(&mut server, "run_job", &launch, json!({}));
+    let mut nonsense = again(&required, "accept");
+    nonsense["inputResponses"]["consent"] = json!("yes");
+    let answer = completed(&stateless(&mut server, "run_job", &launch, nonsense));
+    nothing_was_started(&world, &answer);
+}
+
+#[test]
+fn a_call_that_is_given_up_while_the_person_is_asked_withdraws_the_question() {
+    let world = World::new();
+    let mut server = CLIENTS[1].server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+    let id = server.send("run_job", launch);
+    let asked = server.unasked("elicitation/create");
+    server.give_up(id);
+    let withdrawn = server.unasked("notifications/cancelled");
+    assert_eq!(withdrawn["params"]["requestId"], asked["id"], "{withdrawn}");
+    server.reply(&asked, json!({ "action": "accept" }));
+    let (ids, _) = server.list("all");
+    assert_eq!(ids.len(), 0);
+    nothing_is_there(&world);
+}
+
+#[test]
+fn a_client_that_goes_while_the_person_is_asked_leaves_nothing_started() {
+    let world = World::new();
+    let mut server = CLIENTS[1].server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+    server.send("run_job", launch);
+    server.unasked("elicitation/create");
+    server.close_stdin();
+    let (status, took) = server.wait_exit();
+    assert_eq!(status.code(), Some(0));
+    assert!(took.as_secs_f64() < 2.0, "{took:?}");
+    nothing_is_there(&world);
+}
+
+#[test]
+fn other_calls_are_answered_while_the_person_thinks() {
+    let world = World::new();
+    let mut server = CLIENTS[1].server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "asked" }));
+    let waiting = server.send("run_job", launch);
+    let asked = server.unasked("elicitation/create");
+    let here = server.submit("job.yaml", json!({ "job_name": "here" }));
+    assert_eq!(server.wait_done(&here)["state"], "SUCCEEDED");
+    assert_eq!(server.list("all").0, ["here"]);
+    server.reply(&asked, json!({ "action": "accept" }));
+    assert_eq!(server.answer("run_job", waiting).ok()["job_id"], "asked");
+}
+
+#[test]
+fn a_config_that_changes_while_the_person_looks_is_not_started() {
+    for client in CLIENTS {
+        let world = World::new();
+        let mut server = client.server(&world);
+        let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+        let (_, answer) = client.answers(&mut server, "run_job", launch, "accept", || {
+            world.home.write("job.yaml", "run: echo something else\n");
+        });
+        assert!(
+            answer
+                .refused()
+                .contains("`job_config.run` was \"echo hi\", is \"echo something else\""),
+            "{}",
+            answer.refused()
+        );
+        nothing_was_started(&world, &answer);
+    }
+}
+
+#[test]
+fn a_state_is_good_for_one_call_and_once() {
+    let world = World::new();
+    let mut server = Client::IsAnswered.server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+    let other = server.launch(
+        "job.yaml",
+        json!({ "cloud": "gcp", "accelerators": "A100:8" }),
+    );
+    let foreign = "none that this server gave";
+    let forged = again(&json!({ "requestState": "rs1.AAAA.AAAA" }), "accept");
+    let answer = completed(&stateless(&mut server, "run_job", &launch, forged));
+    assert!(answer.refused().contains(foreign), "{}", answer.refused());
+    nothing_was_started(&world, &answer);
+
+    let required = stateless(&mut server, "run_job", &launch, json!({}));
+    let granted = again(&required, "accept");
+    let answer = completed(&stateless(&mut server, "run_job", &other, granted.clone()));
+    assert!(
+        answer.refused().contains(foreign),
+        "for other arguments: {}",
+        answer.refused()
+    );
+    nothing_was_started(&world, &answer);
+
+    // The fields in another order are the same call.
+    let mut fields: Vec<_> = launch.as_object().unwrap().clone().into_iter().collect();
+    fields.reverse();
+    let same = Value::Object(fields.into_iter().collect());
+    completed(&stateless(&mut server, "run_job", &same, granted.clone())).ok();
+    assert_eq!(world.launches(), 1);
+    let answer = completed(&stateless(&mut server, "run_job", &launch, granted.clone()));
+    assert!(
+        answer.refused().contains("used already"),
+        "{}",
+        answer.refused()
+    );
+    assert_eq!(world.launches(), 1);
+
+    // What was declined is not agreed to by saying so afterwards.
+    let required = stateless(&mut server, "run_job", &launch, json!({}));
+    for (action, said) in [("decline", "declined"), ("accept", "used already")] {
+        let answer = completed(&stateless(
+            &mut server,
+            "run_job",
+            &launch,
+            again(&required, action),
+        ));
+        assert!(answer.refused().contains(said), "{}", answer.refused());
+    }
+    assert_eq!(world.launches(), 1);
+
+    // Another server knows nothing of it.
+    let required = stateless(&mut server, "run_job", &launch, json!({}));
+    let mut next = Client::IsAnswered.server(&world);
+    let answer = completed(&stateless(
+        &mut next,
+        "run_job",
+        &launch,
+        again(&required, "accept"),
+    ));
+    assert!(answer.refused().contains(foreign), "{}", answer.refused());
+    assert_eq!(world.launches(), 1);
+}
+
+#[test]
+fn a_call_that_comes_again_without_the_answer_is_asked_anew() {
+    let world = World::new();
+    let mut server = Client::IsAnswered.server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+    let required = stateless(&mut server, "run_job", &launch, json!({}));
+    for more in [
+        json!({ "requestState": required["requestState"] }),
+        json!({ "inputResponses": { "consent": { "action": "accept" } } }),
+        json!({ "requestState": required["requestState"], "inputResponses": { "other": {} } }),
+    ] {
+        let result = stateless(&mut server, "run_job", &launch, more);
+        assert_eq!(result["resultType"], "input_required", "{result}");
+    }
+    nothing_is_there(&world);
+}
+
+#[test]
+fn more_questions_than_a_person_can_look_at_are_refused_and_the_others_stay_open() {
+    let world = World::new();
+    let mut server = CLIENTS[1].server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+    let calls: Vec<u64> = (0..17)
+        .map(|_| server.send("run_job", launch.clone()))
+        .collect();
+    let asked: Vec<Value> = (0..16)
+        .map(|_| server.unasked("elicitation/create"))
+        .collect();
+    for question in &asked[1..] {
+        server.reply(question, json!({ "action": "decline" }));
+    }
+    server.reply(&asked[0], json!({ "action": "accept" }));
+    let (mut launched, mut declined, mut too_many) = (0, 0, 0);
+    for id in calls {
+        let answer = server.answer("run_job", id);
+        match answer["error"].as_str() {
+            None => launched += 1,
+            Some(error) if error.contains("declined") => declined += 1,
+            Some(error) if error.contains("wait for the person") => too_many += 1,
+            Some(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((launched, declined, too_many), (1, 15, 1));
+    wait_until("the launch was begun", || world.launches() == 1);
+}
+
+#[test]
+fn a_client_that_takes_tasks_is_asked_before_there_is_one() {
+    let world = World::new();
+    let mut server = Client::IsAnswered.server(&world);
+    let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "a" }));
+    let capabilities = json!({
+        "elicitation": {},
+        "extensions": { "io.modelcontextprotocol/tasks": {} },
+    });
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": capabilities,
+    });
+    let required = stateless(&mut server, "run_job", &launch, json!({ "_meta": meta }));
+    assert_eq!(required["resultType"], "input_required", "{required}");
+    nothing_is_there(&world);
+    let mut granted = again(&required, "accept");
+    granted["_meta"] = meta;
+    let task = stateless(&mut server, "run_job", &launch, granted);
+    assert_eq!(task["resultType"], "task", "{task}");
+    assert_eq!(world.launches(), 1);
+}

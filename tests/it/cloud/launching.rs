@@ -1,0 +1,520 @@
+//! A launch from what the caller gives to what the launcher gets.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use oumi_mcp_server::parse::is_valid_cluster_name;
+use serde_json::json;
+
+use super::world::{SLURM, World, how, how_to_get, text, warnings};
+use crate::support::{executable, kill_9, wait_until};
+
+#[test]
+fn a_job_config_is_passed_through_and_what_the_call_says_goes_over_it() {
+    let world = World::new();
+    world.home.write(
+        "job.yaml",
+        "name: mine\nresources: {cloud: gcp, cpus: 4}\nworking_dir: sub\nenvs: {A: one, B: two}\n\
+         file_mounts: {~/a: ./a, ~/b: ./b}\nsetup: |\n  echo one\n  echo two\nrun: echo $A\nnew_in_some_version: {kept: [1]}\n",
+    );
+    let mut server = world.server();
+    let arguments = server.launch(
+        "job.yaml",
+        json!({
+            "cloud": " AWS ", "job_name": "first", "accelerators": "A100:8", "num_nodes": 2, "use_spot": true,
+            "disk_size": 512, "envs": { "B": "over", "C": "new" }, "file_mounts": { "~/b": "/over", "~/c": "/new" },
+        }),
+    );
+    let answer = server.call("run_job", arguments).ok();
+    assert_eq!(
+        (&answer["job_id"], &answer["status"], &answer["cloud"]),
+        (&json!("first"), &json!("RUNNING"), &json!("aws"))
+    );
+    assert_eq!(answer["launch_confirmed"], true);
+    assert_eq!(
+        (&answer["oumi_job_id"], &answer["cluster"]),
+        (&json!("1"), &json!("first"))
+    );
+    assert_eq!(answer["cluster_name"], "first");
+    assert!(warnings(&answer).contains("`gcp`"), "{:#}", answer.content);
+    assert!(!warnings(&answer).contains("setup"), "{:#}", answer.content);
+
+    let launch = world.the_launch();
+    let staged = world.staged_path("first");
+    let expected = [
+        "launch",
+        "up",
+        "-c",
+        staged.to_str().unwrap(),
+        "--cluster",
+        "first",
+        "--detach",
+    ];
+    assert_eq!(launch.args, expected);
+    assert_eq!(launch.columns, "4096");
+    assert_eq!(
+        text(&answer, "command_line"),
+        format!("{} {}", world.cloud.oumi().display(), expected.join(" "))
+    );
+    assert_eq!(
+        json!(world.staged(1)),
+        json!({
+            "name": "mine",
+            "resources": { "cloud": "aws", "cpus": 4, "accelerators": "A100:8", "use_spot": true, "disk_size": 512 },
+            "working_dir": world.home.project().join("sub"),
+            "envs": { "A": "one", "B": "over", "C": "new" },
+            "file_mounts": { "~/a": "./a", "~/b": "/over", "~/c": "/new" },
+            "setup": "echo one\necho two\n",
+            "run": "echo $A",
+            "new_in_some_version": { "kept": [1] },
+            "num_nodes": 2,
+        })
+    );
+    let record = world.the_record();
+    assert_eq!(
+        (
+            &record["cloud"],
+            &record["cluster_name"],
+            &record["oumi_job_id"]
+        ),
+        (&json!("aws"), &json!("first"), &json!("1"))
+    );
+}
+
+#[test]
+fn a_job_config_that_says_little_gets_the_job_s_name_and_the_project() {
+    let world = World::new();
+    let mut server = world.server();
+    let job_id = server.submit("job.yaml", json!({ "cloud": "lambda" }));
+    let staged = world.staged(1);
+    assert_eq!(staged["name"], *job_id);
+    assert_eq!(
+        staged["working_dir"],
+        *world.home.project().to_str().unwrap()
+    );
+    assert_eq!(staged["resources"], json!({ "cloud": "lambda" }));
+    assert_eq!(staged["run"], "echo hi");
+}
+
+/// Runs the script of a wrapped config as the cluster would, and gives what the `oumi` there was called with.
+fn run_on_cluster(world: &World, script: &str) -> String {
+    let home = world.home.root().join("cluster-home");
+    executable(
+        &home.join(".local/bin/oumi"),
+        "#!/bin/sh\nfor word; do printf '[%s]' \"$word\"; done\n",
+    );
+    let said = Command::new("bash")
+        .args(["-c", script])
+        .env_clear()
+        .env("HOME", home)
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir(world.home.project())
+        .output()
+        .unwrap();
+    assert!(said.status.success(), "{said:?}");
+    String::from_utf8(said.stdout).unwrap()
+}
+
+#[test]
+fn a_training_config_is_wrapped_and_its_script_runs_whatever_the_path_and_the_values_hold() {
+    let world = World::new();
+    let nasty = "with space/it's $HOME `id` \"x\" ${A}\nzweite zeile ü 鍵.yaml";
+    fs::create_dir(world.home.project().join("with space")).unwrap();
+    world.home.write(nasty, "model: {model_name: tiny}\n");
+    let token = world.home.root().join(".cache/huggingface/token");
+    fs::create_dir_all(token.parent().unwrap()).unwrap();
+    fs::write(token, "x").unwrap();
+    let values = json!({
+        "QUOTES": "it's \"quoted\"", "DOLLAR": "$HOME $(id) `id`", "LINES": "one\ntwo\n", "WORD": "yes", "NUMBER": "1e3",
+        "UNICODE": "schlüssel 鍵 🔑\u{2028}\u{85}", "YAML": "- # : {} [] & * ! | > % @", "EMPTY": "", "SPACE": " x ",
+    });
+    let mut server = world.server();
+    server.submit(
+        nasty,
+        json!({ "cloud": "gcp", "command": "evaluate", "envs": values, "file_mounts": { "~/.netrc": "/mine" } }),
+    );
+    let staged = world.staged(1);
+    assert_eq!(staged["envs"], values);
+    assert_eq!(
+        staged["file_mounts"],
+        json!({ "~/.cache/huggingface/token": "~/.cache/huggingface/token", "~/.netrc": "/mine" })
+    );
+    assert_eq!(
+        run_on_cluster(&world, staged["run"].as_str().unwrap()),
+        format!("[evaluate][-c][{nasty}]")
+    );
+    assert!(staged["setup"].as_str().unwrap().contains("oumi[gpu]"));
+
+    server.submit(
+        "train.yaml",
+        json!({ "cloud": "gcp", "accelerators": "H100:8" }),
+    );
+    assert_eq!(
+        run_on_cluster(&world, world.staged(2)["run"].as_str().unwrap()),
+        "[distributed][torchrun][-m][oumi][train][-c][train.yaml]"
+    );
+
+    let scripts =
+        json!({ "cloud": "gcp", "setup_script": "echo '$X'\n", "run_script": "echo \"ü\"\n" });
+    server.submit("train.yaml", scripts);
+    let staged = world.staged(3);
+    assert_eq!(
+        (&staged["setup"], &staged["run"]),
+        (&json!("echo '$X'\n"), &json!("echo \"ü\"\n"))
+    );
+}
+
+#[test]
+fn the_staged_config_is_for_this_user_alone_and_gone_when_the_launch_has_ended() {
+    let world = World::new();
+    world.cloud.set("oumi-up.block", "");
+    let mut server = world.server();
+    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    let run = server.send("run_job", arguments);
+    world.cloud.wait_for("blocked-oumi-up");
+    let staged = world.staged_path("a");
+    let mode = fs::metadata(&staged).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    world.cloud.set("oumi-up.go", "");
+    server.answer("run_job", run).ok();
+    assert!(!staged.exists());
+}
+
+#[test]
+fn the_staged_config_is_gone_when_the_launch_has_failed() {
+    let world = World::new();
+    world
+        .cloud
+        .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
+    let mut server = world.server();
+    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    server.call("run_job", arguments).refused();
+    assert!(world.home.job_dir("a").is_dir());
+    assert!(!world.staged_path("a").exists());
+}
+
+#[test]
+fn the_staged_config_is_gone_when_the_supervisor_was_killed() {
+    let world = World::new();
+    world.cloud.set("oumi-up.block", "");
+    let mut server = world.server();
+    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    let run = server.send("run_job", arguments);
+    world.cloud.wait_for("blocked-oumi-up");
+    kill_9(world.home.supervisor("a"));
+    assert_eq!(how(&server.poll("a")), ("launching", "PENDING", false));
+    assert!(
+        world.staged_path("a").exists(),
+        "the launcher still needs it"
+    );
+    world.cloud.set("oumi-up.go", "");
+    assert_eq!(server.answer("run_job", run).ok()["status"], "RUNNING");
+    assert!(!world.staged_path("a").exists());
+}
+
+#[test]
+fn the_staged_config_is_gone_with_the_next_server_when_both_processes_were_killed() {
+    let world = World::new();
+    world.cloud.set("oumi-up.block", "");
+    let mut server = world.server();
+    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    server.send("run_job", arguments);
+    world.cloud.wait_for("blocked-oumi-up");
+    let supervisor = world.home.supervisor("a");
+    server.kill_9();
+    kill_9(supervisor);
+    kill_9(world.the_launch().pid);
+    assert!(world.staged_path("a").exists());
+    let _server = world.server();
+    wait_until("the staged config is gone", || {
+        !world.staged_path("a").exists()
+    });
+}
+
+#[test]
+fn a_dry_run_shows_the_whole_job_config_without_the_values_of_envs_and_starts_nothing() {
+    let world = World::new();
+    world
+        .home
+        .write("job.yaml", "envs: {IN_CONFIG: hidden-one}\nrun: echo hi\n");
+    let mut server = world.server();
+    for (config, kind) in [("job.yaml", "job"), ("train.yaml", "training")] {
+        let asked = json!({ "cloud": "aws", "dry_run": true, "envs": { "GIVEN": "hidden-two" }, "accelerators": "A100:8" });
+        let arguments = server.launch(config, asked);
+        let answer = server.call("run_job", arguments).ok();
+        assert_eq!(
+            (&answer["status"], &answer["config_kind"]),
+            (&json!("dry_run"), &json!(kind))
+        );
+        let shown = &answer["job_config"];
+        assert_eq!(shown["envs"]["GIVEN"], "***");
+        assert_eq!(
+            shown["resources"],
+            json!({ "cloud": "aws", "accelerators": "A100:8" })
+        );
+        assert_eq!(
+            shown["working_dir"],
+            *world.home.project().to_str().unwrap()
+        );
+        let run = shown["run"].as_str().unwrap();
+        if kind == "job" {
+            assert_eq!(shown["envs"]["IN_CONFIG"], "***");
+            assert_eq!(run, "echo hi");
+        } else {
+            assert!(
+                run.contains("torchrun -m oumi train -c train.yaml"),
+                "{run}"
+            );
+        }
+        assert!(
+            !answer.content.to_string().contains("hidden-"),
+            "{:#}",
+            answer.content
+        );
+        let line = text(&answer, "command_line");
+        assert!(
+            line.contains("oumi launch up -c") && line.ends_with("--detach"),
+            "{line}"
+        );
+        assert!(text(&answer, "message").contains(line));
+    }
+    assert_eq!(world.cloud.calls(), []);
+    assert_eq!(
+        fs::read_dir(world.home.data().join("jobs"))
+            .unwrap()
+            .count(),
+        0
+    );
+    assert!(!world.home.registry().exists());
+}
+
+#[test]
+fn without_both_confirmations_nothing_is_launched() {
+    let world = World::new();
+    let mut server = world.server();
+    for more in [
+        json!({ "confirm": false }),
+        json!({ "user_confirmation": "execute" }),
+    ] {
+        let mut asked = json!({ "cloud": "aws" });
+        asked
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let arguments = server.launch("job.yaml", asked);
+        assert_eq!(server.call("run_job", arguments)["status"], "blocked");
+    }
+    assert_eq!(world.cloud.calls(), []);
+}
+
+#[test]
+fn an_unknown_cloud_is_refused_with_the_list_of_those_known() {
+    let world = World::new();
+    let mut server = world.server();
+    for cloud in ["azur", "", "aws ws"] {
+        let arguments = server.launch("job.yaml", json!({ "cloud": cloud }));
+        let answer = server.call("run_job", arguments);
+        for known in [
+            "local",
+            "aws",
+            "azure",
+            "gcp",
+            "k8s",
+            "lambda",
+            "nebius",
+            "runpod",
+            "sky-slurm",
+            "slurm",
+            "modal",
+        ] {
+            assert!(answer.refused().contains(known), "{}", answer.refused());
+        }
+    }
+    assert_eq!(world.cloud.calls(), []);
+    assert!(!world.home.registry().exists());
+}
+
+#[test]
+fn a_cluster_name_that_would_be_refused_is_refused_before_anything_starts() {
+    let world = World::new();
+    let mut server = world.server();
+    let on_sky = [
+        "-x", "1abc", "a b", "a-", "x_", "x;id", "ü", "a/b", "--help", "a@b",
+    ];
+    let on_slurm = [
+        "host",
+        "me@",
+        "@host",
+        "-me@host",
+        "me@-host",
+        "me@ho st",
+        "me@host;id",
+        "a@b@c",
+    ];
+    for (cloud, names) in [("aws", &on_sky[..]), ("slurm", &on_slurm[..])] {
+        for name in names {
+            let arguments =
+                server.launch("job.yaml", json!({ "cloud": cloud, "cluster_name": name }));
+            let answer = server.call("run_job", arguments);
+            assert!(
+                answer.refused().contains("cluster_name"),
+                "{name}: {}",
+                answer.refused()
+            );
+            assert_eq!(answer["job_id"], "");
+        }
+    }
+    assert_eq!(world.cloud.calls(), []);
+    assert!(!world.home.registry().exists());
+}
+
+#[test]
+fn slurm_asks_for_the_cluster_and_gets_user_and_connection_from_it() {
+    let world = World::new();
+    let mut server = world.server_with(&[("OUMI_SLURM_CONNECTIONS", "you@other")]);
+    let arguments = server.launch("job.yaml", json!({ "cloud": "slurm" }));
+    let answer = server.call("run_job", arguments);
+    assert!(
+        answer.refused().contains("user@host"),
+        "{}",
+        answer.refused()
+    );
+    assert_eq!(world.cloud.calls(), []);
+
+    let envs = json!({ "MANY": "two words; $HOME" });
+    let arguments = server.launch(
+        "job.yaml",
+        json!({ "cloud": "slurm", "cluster_name": SLURM, "envs": envs }),
+    );
+    let answer = server.call("run_job", arguments).ok();
+    assert_eq!(
+        (
+            &answer["status"],
+            &answer["oumi_job_id"],
+            &answer["cluster"]
+        ),
+        (&json!("RUNNING"), &json!("1"), &json!(SLURM))
+    );
+    // Every later call needs the connection too.
+    for call in world.cloud.calls() {
+        assert_eq!(call.connections, format!("you@other,{SLURM}"), "{call:?}");
+        assert_eq!(call.columns, "4096", "{call:?}");
+    }
+    let staged = world.staged(1);
+    assert_eq!(staged["user"], "me");
+    // Oumi writes it into a script as it stands.
+    let script = format!("printf %s {}", staged["envs"]["MANY"].as_str().unwrap());
+    let said = Command::new("bash").args(["-c", &script]).output().unwrap();
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), "two words; $HOME");
+}
+
+#[test]
+fn a_program_that_is_missing_is_said_with_how_to_install_it_and_nothing_is_started() {
+    for (missing, clouds) in [("oumi", &["aws", "slurm"][..]), ("sky", &["aws"][..])] {
+        let world = World::new();
+        let mut server = world.server_without(&[missing]);
+        for cloud in clouds {
+            let cluster = if *cloud == "slurm" { SLURM } else { "" };
+            let asked = json!({ "cloud": cloud, "cluster_name": cluster });
+            let arguments = server.launch("job.yaml", asked.clone());
+            let answer = server.call("run_job", arguments);
+            let install = how_to_get(missing);
+            assert!(answer.refused().contains(install), "{}", answer.refused());
+
+            let arguments = server.launch(
+                "job.yaml",
+                json!({ "dry_run": true, "cloud": cloud, "cluster_name": cluster }),
+            );
+            let preview = server.call("run_job", arguments).ok();
+            assert!(
+                warnings(&preview).contains(install),
+                "{:#}",
+                preview.content
+            );
+        }
+        assert_eq!(world.cloud.calls(), []);
+        assert_eq!(server.list("all").0, [""; 0]);
+        assert_eq!(
+            fs::read_dir(world.home.data().join("jobs"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+}
+
+#[test]
+fn slurm_needs_no_sky() {
+    let world = World::new();
+    let mut server = world.server_without(&["sky"]);
+    let job_id = server.submit(
+        "job.yaml",
+        json!({ "cloud": "slurm", "cluster_name": SLURM }),
+    );
+    assert_eq!(how(&server.poll(&job_id)), ("RUNNING", "RUNNING", false));
+    assert_eq!(server.list("all").0, [job_id]);
+}
+
+#[test]
+fn a_launch_onto_a_cluster_that_is_there_says_that_its_setup_is_skipped() {
+    let world = World::new();
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "cluster_name": "dev", "dry_run": true });
+    let arguments = server.launch("job.yaml", asked);
+    let preview = server.call("run_job", arguments).ok();
+    assert!(
+        warnings(&preview).contains("if cluster dev is there already"),
+        "{:#}",
+        preview.content
+    );
+    assert!(warnings(&preview).contains("skips its `setup`"));
+
+    let dev = json!({ "cloud": "aws", "cluster_name": "dev" });
+    let first = server.submit("job.yaml", dev.clone());
+    assert!(!warnings(&server.poll(&first)).contains("was there before"));
+
+    let arguments = server.launch("job.yaml", dev);
+    let second = server.call("run_job", arguments).ok();
+    assert_eq!(second["oumi_job_id"], "2");
+    assert!(
+        warnings(&second).contains("cluster dev was there before"),
+        "{:#}",
+        second.content
+    );
+    let second = server.poll(text(&second, "job_id"));
+    assert!(
+        warnings(&second).contains("skipped its `setup`"),
+        "{:#}",
+        second.content
+    );
+}
+
+#[test]
+fn a_job_s_name_makes_a_cluster_of_its_own_and_a_name_there_that_is_taken_whatever_it_holds() {
+    let world = World::new();
+    let mut server = world.server();
+    let mut clusters = Vec::new();
+    for (name, on_cluster) in [
+        ("my_run.2", "my_run.2"),
+        ("My Run 2", "My-Run-2"),
+        ("my run 2", "my-run-2"),
+        ("my--run__2", "my-run-2"),
+        ("2nd", "2nd"),
+        ("ü", "job"),
+        ("ö", "job"),
+    ] {
+        let arguments = server.launch(
+            "job.yaml",
+            json!({ "cloud": "aws", "job_name": name, "dry_run": true }),
+        );
+        let answer = server.call("run_job", arguments).ok();
+        assert_eq!(answer["job_config"]["name"], on_cluster);
+        let cluster = text(&answer, "cluster").to_owned();
+        assert!(is_valid_cluster_name(&cluster), "{cluster:?}");
+        assert!(!clusters.contains(&cluster), "{cluster} of {clusters:?}");
+        clusters.push(cluster);
+    }
+    let job_id = server.submit("job.yaml", json!({ "cloud": "aws" }));
+    assert_eq!(server.poll(&job_id)["cluster"], job_id.replace('_', "-"));
+}

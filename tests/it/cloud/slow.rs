@@ -1,0 +1,262 @@
+//! Programs that are slow, hang, die, or say what nobody can read.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::world::{SLURM, World, how, text, warnings};
+use crate::support::wait_until;
+
+/// A world with jobs 1 to 3 of cluster `dev`, and job 1 on a Slurm, under the names `a` to `c` and `s`.
+fn with_jobs() -> World {
+    let world = World::new();
+    world.know(&[
+        ("a", "aws", "dev", "1"),
+        ("b", "aws", "dev", "2"),
+        ("c", "aws", "dev", "3"),
+        ("s", "slurm", SLURM, "1"),
+    ]);
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    for (id, name) in [("1", "a"), ("2", "b"), ("3", "c")] {
+        world.cloud.add_job("dev", id, name, "RUNNING");
+    }
+    world.cloud.add_job(SLURM, "1", "s", "RUNNING");
+    world
+}
+
+#[test]
+fn ten_polls_at_once_of_jobs_on_one_cluster_are_one_run_of_sky() {
+    let world = with_jobs();
+    world.cloud.set("sky-queue.gate", "");
+    let mut server = world.server();
+    let jobs = ["a", "b", "c"].iter().cycle().take(10);
+    let polls: Vec<u64> = jobs
+        .map(|job| server.send("poll_status", json!({ "job_id": job })))
+        .collect();
+    // All ten are being answered when a call that came after them is.
+    server
+        .call("poll_status", json!({ "job_id": "nosuch" }))
+        .refused();
+    wait_until("sky is asked", || {
+        world.cloud.calls_of(&["sky", "queue"]).len() == 1
+    });
+    world.cloud.set("sky-queue.open", "");
+    for poll in polls {
+        assert_eq!(server.answer("poll_status", poll).ok()["status"], "RUNNING");
+    }
+    let asked = world.cloud.calls_of(&["sky", "queue"]);
+    assert_eq!(asked.len(), 1);
+    assert_eq!(asked[0].args, ["queue", "dev", "-o", "json"]);
+    // How far they are is asked once a job.
+    let logs = world.cloud.calls_of(&["sky", "logs"]);
+    assert_eq!((logs.len(), world.cloud.calls().len()), (3, 4));
+}
+
+#[test]
+fn while_all_programs_that_may_run_are_slow_jobs_of_this_machine_are_answered_at_once() {
+    let world = World::new();
+    let names: Vec<String> = (0..6).map(|number| format!("c{number}")).collect();
+    let jobs: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), "aws", name.as_str(), "1"))
+        .collect();
+    world.know(&jobs);
+    for name in &names {
+        world.cloud.add_cluster(name, "AWS", "UP");
+        world.cloud.add_job(name, "1", name, "RUNNING");
+    }
+    world.cloud.set("sky-queue.gate", "");
+    let mut server = world.server();
+    let polls: Vec<u64> = names
+        .iter()
+        .map(|name| server.send("poll_status", json!({ "job_id": name })))
+        .collect();
+    let running = || world.cloud.calls_of(&["sky", "queue"]).len();
+    wait_until("as many run as may", || running() == 4);
+    let here = server.submit("job.yaml", json!({}));
+    assert_eq!(server.wait_done(&here)["status"], "completed");
+    assert_eq!(server.log(&here), "hi");
+    assert_eq!(running(), 4);
+    world.cloud.set("sky-queue.open", "");
+    for poll in polls {
+        assert_eq!(server.answer("poll_status", poll).ok()["status"], "RUNNING");
+    }
+    assert_eq!(running(), 6);
+}
+
+#[test]
+fn a_program_that_hangs_costs_its_part_of_the_answer_and_is_said() {
+    let world = with_jobs();
+    world.cloud.set("sky-queue.hang", "");
+    let mut server = world.server();
+    let here = server.submit("job.yaml", json!({}));
+    server.wait_done(&here);
+    let begun = Instant::now();
+    let list = server.send("list_jobs", json!({}));
+    let poll = server.send("poll_status", json!({ "job_id": "a" }));
+    // Slurm and this machine are answered meanwhile.
+    assert_eq!(how(&server.poll("s")), ("RUNNING", "RUNNING", false));
+    assert_eq!(server.poll(&here)["status"], "completed");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+
+    let list = server.answer("list_jobs", list).ok();
+    let ids: Vec<&str> = list["jobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["job_id"].as_str().unwrap())
+        .collect();
+    assert!(
+        ids.len() == 2 && ids.contains(&"s") && ids.contains(&here.as_str()),
+        "{ids:?}"
+    );
+    let said = warnings(&list);
+    assert!(
+        said.contains("not asked about: a, b, c") && said.contains("still being asked"),
+        "{said}"
+    );
+    let answer = server.answer("poll_status", poll);
+    assert!(
+        answer.refused().contains("still being asked"),
+        "{}",
+        answer.refused()
+    );
+    assert_eq!(
+        (&answer["status"], &answer["cluster"]),
+        (&json!("unknown"), &json!("dev"))
+    );
+    assert!(
+        begun.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_a_clear_error_of_that_call_alone() {
+    for (knob, says, said) in [
+        ("garbage", "huge", "printed more than"),
+        ("garbage", "half", "cut short"),
+        ("garbage", "text", "without JSON"),
+        ("garbage", "empty", "without JSON"),
+        ("garbage", "bytes", "could not be understood"),
+        ("crash", "", "cut short"),
+        ("replay", "sky/launch-badinfra", "without JSON"),
+    ] {
+        let world = with_jobs();
+        world.cloud.set(&format!("sky-queue.{knob}"), says);
+        world.cloud.set("sky-queue.times", "1");
+        let mut server = world.server();
+        let answer = server.call("poll_status", json!({ "job_id": "a" }));
+        assert!(
+            answer.refused().contains(said),
+            "{knob} {says}: {}",
+            answer.refused()
+        );
+        assert!(
+            answer.refused().contains("terminal"),
+            "{knob} {says}: {}",
+            answer.refused()
+        );
+        assert_eq!(
+            (&answer["status"], &answer["is_done"]),
+            (&json!("unknown"), &json!(false))
+        );
+        // The next is answered.
+        assert_eq!(how(&server.poll("a")), ("RUNNING", "RUNNING", false));
+        // A list gives the rest.
+        world.cloud.set("sky-queue.times", "1");
+        let (ids, list) = server.list("all");
+        assert_eq!(ids, ["s"], "{knob} {says}");
+        assert!(
+            warnings(&list).contains("not asked about: a, b, c"),
+            "{:#}",
+            list.content
+        );
+        assert!(
+            warnings(&list).contains(said),
+            "{knob} {says}: {:#}",
+            list.content
+        );
+    }
+}
+
+#[test]
+fn a_status_that_cannot_be_read_costs_what_only_it_knows() {
+    let world = with_jobs();
+    world.cloud.set("sky-status.garbage", "half");
+    world.cloud.set_job("dev", "1", "SUCCEEDED");
+    let mut server = world.server();
+    assert_eq!(how(&server.poll("a")), ("SUCCEEDED", "SUCCEEDED", true));
+    let (ids, list) = server.list("all");
+    assert_eq!(ids.len(), 4, "{:#}", list.content);
+    assert!(warnings(&list).contains("costs"), "{:#}", list.content);
+    world.cloud.lose_cluster("dev");
+    assert_eq!(how(&server.poll("a")), ("cluster_gone", "UNKNOWN", true));
+}
+
+#[test]
+fn an_oumi_that_cannot_be_read_costs_its_jobs_alone() {
+    for (knob, says) in [
+        ("garbage", "huge"),
+        ("garbage", "bytes"),
+        ("crash", ""),
+        ("replay", "oumi/cancel-local-other-process"),
+    ] {
+        let world = with_jobs();
+        world.cloud.set(&format!("oumi-status.{knob}"), says);
+        let mut server = world.server();
+        server
+            .call("poll_status", json!({ "job_id": "s" }))
+            .refused();
+        let (mut ids, list) = server.list("all");
+        ids.sort();
+        assert_eq!(ids, ["a", "b", "c"], "{knob} {says}");
+        assert!(warnings(&list).contains('s'), "{:#}", list.content);
+        assert!(
+            warnings(&list).contains("Slurm")
+                || warnings(&list).contains("oumi")
+                || warnings(&list).contains("slurm")
+        );
+    }
+}
+
+#[test]
+fn a_log_that_is_too_long_is_given_by_its_end_and_one_that_breaks_off_as_far_as_it_came() {
+    let world = with_jobs();
+    world.cloud.set("sky-logs.garbage", "huge");
+    let mut server = world.server();
+    let answer = server.call("get_job_logs", json!({ "job_id": "a" })).ok();
+    assert!(
+        text(&answer, "logs").contains("{\"x\": [1, 2, 3"),
+        "{:#}",
+        answer.content
+    );
+    assert!(answer["lines_returned"].as_u64().unwrap() <= 200);
+
+    world.cloud.unset("sky-logs.garbage");
+    world.cloud.set("sky-logs.crash", "");
+    let answer = server.call("get_job_logs", json!({ "job_id": "a" }));
+    assert!(
+        answer.is_error || !text(&answer, "logs").is_empty(),
+        "{:#}",
+        answer.content
+    );
+}
+
+#[test]
+fn a_change_that_dies_or_says_nothing_is_an_error_of_that_call_alone() {
+    let world = with_jobs();
+    for knob in ["sky-cancel.crash", "sky-stop.crash"] {
+        world.cloud.set(knob, "");
+    }
+    world.cloud.set("sky-cancel.replay", "sky/launch-badinfra");
+    let mut server = world.server();
+    let answer = server.cancel("a", false);
+    assert!(
+        answer.refused().contains("may still be running"),
+        "{}",
+        answer.refused()
+    );
+    assert_eq!(how(&server.poll("a")), ("RUNNING", "RUNNING", false));
+}

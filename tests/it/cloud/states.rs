@@ -1,0 +1,498 @@
+//! How a job is, in the launcher's word and in ours, whatever the programs say around it.
+
+use serde_json::json;
+
+use super::world::{SLURM, World, how, text, warnings};
+use crate::support::client::Server;
+use crate::support::wait_until;
+
+/// A world that knows job `a`, which is job 1 of cluster `dev` on AWS, in the state given.
+fn with_job(status: &str) -> World {
+    let world = World::new();
+    world.know(&[("a", "aws", "dev", "1")]);
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world.add_job_now("dev", "1", "a");
+    world.cloud.set_job("dev", "1", status);
+    world
+}
+
+fn with_slurm_job(status: &str) -> World {
+    let world = World::new();
+    world.know(&[("a", "slurm", SLURM, "1")]);
+    world.cloud.add_job(SLURM, "1", "a", status);
+    world
+}
+
+#[test]
+fn every_word_of_skypilot_is_passed_on_with_what_it_means() {
+    let words = [
+        ("INIT", "PENDING", false),
+        ("PENDING", "PENDING", false),
+        ("SETTING_UP", "PENDING", false),
+        ("RUNNING", "RUNNING", false),
+        ("SUCCEEDED", "SUCCEEDED", true),
+        ("FAILED", "FAILED", true),
+        ("FAILED_SETUP", "FAILED", true),
+        ("FAILED_DRIVER", "FAILED", true),
+        ("CANCELLED", "CANCELLED", true),
+    ];
+    let world = with_job("RUNNING");
+    let mut server = world.server();
+    for (word, state, is_done) in words {
+        world.cloud.set_job("dev", "1", word);
+        let status = server.poll("a");
+        assert_eq!(how(&status), (word, state, is_done));
+        assert_eq!(status["log_file"], "cloud:aws/dev");
+        assert!(
+            !warnings(&status).contains("not known"),
+            "{:#}",
+            status.content
+        );
+        let row = &server.list("all").1["jobs"][0];
+        assert_eq!(
+            (&row["status"], &row["is_done"]),
+            (&json!(word), &json!(is_done))
+        );
+        let (shown, hidden) = if is_done {
+            ("completed", "running")
+        } else {
+            ("running", "completed")
+        };
+        assert_eq!(server.list(shown).0, ["a"], "{word}");
+        assert_eq!(server.list(hidden).0, [""; 0], "{word}");
+    }
+}
+
+#[test]
+fn the_words_of_slurm_are_passed_on_with_what_they_mean() {
+    let words = [
+        ("PENDING", "PENDING", false),
+        ("CONFIGURING", "PENDING", false),
+        ("RUNNING", "RUNNING", false),
+        ("COMPLETING", "RUNNING", false),
+        ("SUSPENDED", "RUNNING", false),
+        ("COMPLETED", "SUCCEEDED", true),
+        ("FAILED", "FAILED", true),
+        ("TIMEOUT", "FAILED", true),
+        ("OUT_OF_MEMORY", "FAILED", true),
+        ("NODE_FAIL", "FAILED", true),
+        ("CANCELLED by 0", "CANCELLED", true),
+        ("CANCELLED+", "CANCELLED", true),
+    ];
+    let world = with_slurm_job("RUNNING");
+    let mut server = world.server();
+    for (word, state, is_done) in words {
+        world.cloud.set_job(SLURM, "1", word);
+        let status = server.poll("a");
+        assert_eq!(how(&status), (word, state, is_done));
+        assert_eq!(status["log_file"], format!("cloud:slurm/{SLURM}"));
+    }
+    let row = &server.list("completed").1["jobs"][0];
+    assert_eq!(row["status"], "CANCELLED+");
+}
+
+#[test]
+fn a_word_that_is_not_known_is_passed_on_is_not_done_and_is_warned_of() {
+    for world in [with_job("HOVERING"), with_slurm_job("HOVERING")] {
+        let mut server = world.server();
+        let status = server.poll("a");
+        assert_eq!(how(&status), ("HOVERING", "UNKNOWN", false));
+        assert!(
+            warnings(&status).contains("\"HOVERING\""),
+            "{:#}",
+            status.content
+        );
+        let (ids, list) = server.list("running");
+        assert_eq!(ids, ["a"]);
+        assert!(
+            warnings(&list).contains("\"HOVERING\""),
+            "{:#}",
+            list.content
+        );
+    }
+}
+
+#[test]
+fn a_poll_tells_what_is_known_of_the_job() {
+    let world = with_job("RUNNING");
+    let mut server = world.server();
+    let status = server.poll("a");
+    for (field, value) in [
+        ("command", "train"),
+        ("model_name", "tiny"),
+        ("cloud", "aws"),
+        ("cluster", "dev"),
+        ("oumi_job_id", "1"),
+        ("config_path", "/project/job.yaml"),
+    ] {
+        assert_eq!(status[field], value);
+    }
+    let metadata = &status["metadata"];
+    assert_eq!(
+        (&metadata["job_name"], &metadata["output_dir"]),
+        (&json!("a"), &json!("out"))
+    );
+    let start = text_of(&metadata["start_at"]);
+    assert!(
+        chrono::DateTime::parse_from_rfc3339(start).is_ok(),
+        "{start}"
+    );
+    assert!(text(&status, "next").contains("poll_status"));
+}
+
+fn text_of(value: &serde_json::Value) -> &str {
+    value.as_str().unwrap()
+}
+
+#[test]
+fn a_job_whose_cluster_is_gone_reads_so_and_that_is_no_error() {
+    let world = World::new();
+    let mut server = world.server();
+    let job_id = server.submit("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    world.cloud.lose_cluster("a");
+    for mut server in [server, world.server()] {
+        let status = server.poll(&job_id);
+        assert_eq!(how(&status), ("cluster_gone", "UNKNOWN", true));
+        assert!(text(&status, "message").contains("cluster a is not there any more"));
+        assert_eq!(
+            (&status["cluster"], &status["oumi_job_id"]),
+            (&json!("a"), &json!("1"))
+        );
+        let (ids, list) = server.list("completed");
+        assert_eq!(ids, ["a"]);
+        assert_eq!(list["jobs"][0]["status"], "cluster_gone");
+        assert_eq!(warnings(&list), "");
+        let cancel = server.cancel("a", false);
+        assert!(
+            cancel.refused().contains("cluster_gone"),
+            "{}",
+            cancel.refused()
+        );
+        // Its log went with it; that of its launch is here.
+        let logs = server.call("get_job_logs", json!({ "job_id": "a" })).ok();
+        assert!(
+            text(&logs, "logs").contains("Job 1 queued on cluster a"),
+            "{:#}",
+            logs.content
+        );
+        assert!(
+            text(&logs, "message").contains("does not exist"),
+            "{:#}",
+            logs.content
+        );
+    }
+    assert!(world.cloud.calls_of(&["sky", "cancel"]).is_empty());
+}
+
+#[test]
+fn a_job_on_a_cluster_that_is_stopped_is_done_and_on_one_that_is_being_set_up_is_not() {
+    let world = with_job("RUNNING");
+    let mut server = world.server();
+    for (cluster, status, is_done) in [
+        ("STOPPED", "cluster_stopped", true),
+        ("INIT", "cluster_init", false),
+    ] {
+        world.cloud.set_cluster("dev", cluster);
+        let answer = server.poll("a");
+        assert_eq!(how(&answer), (status, "UNKNOWN", is_done));
+        assert!(
+            text(&answer, "message").contains("cluster dev is"),
+            "{:#}",
+            answer.content
+        );
+        assert_eq!(answer["metadata"]["cluster_status"], cluster);
+        let row = &server.list("all").1["jobs"][0];
+        assert_eq!(
+            (&row["job_id"], &row["status"]),
+            (&json!("a"), &json!(status))
+        );
+    }
+}
+
+#[test]
+fn what_skypilot_says_before_its_json_changes_nothing() {
+    let world = with_job("SUCCEEDED");
+    let mut server = world.server();
+    // Its API server has to be started by each call, and each says so.
+    for _ in 0..2 {
+        world.cloud.write("api_down", "");
+        assert_eq!(how(&server.poll("a")), ("SUCCEEDED", "SUCCEEDED", true));
+    }
+    world.cloud.write("api_down", "");
+    let (ids, list) = server.list("all");
+    assert_eq!(ids, ["a"], "{:#}", list.content);
+    // One cluster of several that does not answer is said before the others' jobs.
+    world.cloud.add_cluster("other", "GCP", "INIT");
+    world.cloud.add_cluster("third", "GCP", "STOPPED");
+    assert_eq!(server.list("all").0, ["a"]);
+}
+
+#[test]
+fn the_width_of_the_server_s_terminal_changes_nothing() {
+    let host = "a-user-of-long-name@login.a-host-of-an-even-longer-name.example.org";
+    let world = World::new();
+    world.know(&[("a", "slurm", host, "1"), ("b", "aws", "dev", "1")]);
+    world.cloud.add_job(host, "1", "a", "CANCELLED by 0");
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world.cloud.add_job("dev", "1", "b", "RUNNING");
+    let mut server = world.server_with(&[("COLUMNS", "20")]);
+    assert_eq!(
+        how(&server.poll("a")),
+        ("CANCELLED by 0", "CANCELLED", true)
+    );
+    assert_eq!(server.poll("b")["status"], "RUNNING");
+    let asked = json!({ "cloud": "slurm", "cluster_name": host, "job_name": "c" });
+    let job_id = server.submit("job.yaml", asked);
+    assert_eq!(server.poll(&job_id)["oumi_job_id"], "2");
+    assert!(
+        world
+            .cloud
+            .calls()
+            .iter()
+            .all(|call| call.columns == "4096")
+    );
+}
+
+#[test]
+fn the_exit_code_of_sky_logs_is_that_of_the_job_and_no_failure() {
+    let world = with_job("RUNNING");
+    world.cloud.set_log("dev", "1", "one\ntwo\nthree\n");
+    let mut server = world.server();
+    for status in ["RUNNING", "SUCCEEDED", "FAILED", "CANCELLED", "PENDING"] {
+        world.cloud.set_job("dev", "1", status);
+        let answer = server
+            .call("get_job_logs", json!({ "job_id": "a", "lines": 50 }))
+            .ok();
+        assert_eq!(answer["log_file"], "cloud:aws/dev");
+        if status != "PENDING" {
+            // Without colours and prefixes.
+            assert!(
+                text(&answer, "logs").contains("one\ntwo\nthree"),
+                "{:#}",
+                answer.content
+            );
+        }
+    }
+    let call = world.cloud.calls_of(&["sky", "logs"]).remove(0);
+    // As many as make a position in the log be found again, however many lines are asked for.
+    assert_eq!(
+        call.args,
+        ["logs", "dev", "1", "--no-follow", "--tail", "10000"]
+    );
+}
+
+#[test]
+fn the_end_of_a_log_is_given_in_as_many_lines_as_were_asked_for() {
+    let world = with_job("RUNNING");
+    let log: String = (1..=500).map(|line| format!("line {line}\n")).collect();
+    world.cloud.set_log("dev", "1", &log);
+    let mut server = world.server();
+    let answer = server
+        .call("get_job_logs", json!({ "job_id": "a", "lines": 3 }))
+        .ok();
+    assert_eq!(answer["logs"], "line 498\nline 499\nline 500");
+    assert_eq!(answer["lines_returned"], 3);
+    let answer = server.call("get_job_logs", json!({ "job_id": "a" })).ok();
+    assert_eq!(answer["lines_requested"], 200);
+    assert!(text(&answer, "logs").ends_with("line 500"));
+}
+
+#[test]
+fn the_log_of_a_job_that_is_not_there_is_an_error_that_says_so() {
+    let world = with_job("RUNNING");
+    let mut server = world.server();
+    for (cluster, id, said) in [
+        ("dev", "77", "no job \"77\""),
+        ("nosuch", "1", "does not exist"),
+    ] {
+        let asked = json!({ "oumi_job_id": id, "cloud": "aws", "cluster_name": cluster });
+        let answer = server.call("get_job_logs", asked);
+        assert!(answer.refused().contains(said), "{}", answer.refused());
+    }
+    let asked = json!({ "oumi_job_id": "77", "cloud": "aws", "cluster_name": "dev" });
+    let answer = server.call("poll_status", asked);
+    assert!(
+        answer.refused().contains("no job \"77\""),
+        "{}",
+        answer.refused()
+    );
+    assert_eq!(answer["status"], "not_found");
+}
+
+#[test]
+fn the_log_of_a_job_on_slurm_is_its_own_lines() {
+    let world = with_slurm_job("COMPLETED");
+    world.cloud.set_log(SLURM, "1", "one\ntwo\n");
+    let mut server = world.server();
+    let answer = server.call("get_job_logs", json!({ "job_id": "a" })).ok();
+    assert_eq!(text(&answer, "logs").trim(), "one\ntwo");
+    assert_eq!(answer["log_file"], format!("cloud:slurm/{SLURM}"));
+    let asked = json!({ "oumi_job_id": "999", "cloud": "slurm", "cluster_name": SLURM });
+    let answer = server.call("get_job_logs", asked);
+    assert!(
+        answer.refused().contains("poll_status"),
+        "{}",
+        answer.refused()
+    );
+}
+
+#[test]
+fn a_cancel_ends_the_job_and_one_of_a_job_that_ended_is_refused_with_its_status() {
+    for (world, cluster) in [
+        (with_job("RUNNING"), "dev"),
+        (with_slurm_job("RUNNING"), SLURM),
+    ] {
+        let mut server = world.server();
+        let answer = server.cancel("a", false).ok();
+        assert_eq!(how(&answer), ("cancelled", "CANCELLED", true));
+        assert_eq!(world.cloud.job_status(cluster, "1").unwrap(), "CANCELLED");
+        let calls = world.cloud.calls().len();
+        let again = server.cancel("a", false);
+        assert!(
+            again.refused().contains("`CANCELLED`"),
+            "{}",
+            again.refused()
+        );
+        assert_eq!(how(&again), ("CANCELLED", "CANCELLED", true));
+        // The live status was asked, and nothing was done.
+        let later = &world.cloud.calls()[calls..];
+        assert!(
+            !later
+                .iter()
+                .any(|call| call.args.iter().any(|word| word == "cancel")),
+            "{later:?}"
+        );
+    }
+}
+
+#[test]
+fn a_cancel_that_is_said_and_not_done_is_answered_as_one_that_goes_on() {
+    for (world, knob) in [
+        (with_job("RUNNING"), "sky-cancel.noop"),
+        (with_slurm_job("RUNNING"), "oumi-cancel.noop"),
+    ] {
+        world.cloud.set(knob, "");
+        let mut server = world.server();
+        let answer = server.cancel("a", false).ok();
+        assert_eq!(how(&answer), ("running", "RUNNING", false));
+        assert!(
+            text(&answer, "message").contains("poll_status"),
+            "{:#}",
+            answer.content
+        );
+    }
+}
+
+/// Cancels the job `a`, and does `meanwhile` when the program that cancels has been started and has not cancelled yet.
+fn cancel_while(
+    world: &World,
+    server: &mut Server,
+    knob: &str,
+    meanwhile: impl FnOnce(),
+) -> crate::support::client::Answer {
+    world.cloud.set(&format!("{knob}.gate"), "");
+    let cancel = server.send("cancel_job", json!({ "job_id": "a" }));
+    let begun = || {
+        world
+            .cloud
+            .calls()
+            .iter()
+            .any(|call| call.args.iter().any(|word| word == "cancel"))
+    };
+    wait_until("the cancel has begun", begun);
+    meanwhile();
+    world.cloud.set(&format!("{knob}.open"), "");
+    server.answer("cancel_job", cancel)
+}
+
+#[test]
+fn a_job_that_ends_while_it_is_cancelled_reads_as_it_ended() {
+    for (world, knob, cluster, word) in [
+        (with_job("RUNNING"), "sky-cancel", "dev", "SUCCEEDED"),
+        (with_slurm_job("RUNNING"), "oumi-cancel", SLURM, "COMPLETED"),
+    ] {
+        let mut server = world.server();
+        let answer = cancel_while(&world, &mut server, knob, || {
+            world.cloud.set_job(cluster, "1", word)
+        });
+        assert!(
+            answer.refused().contains("already ended"),
+            "{}",
+            answer.refused()
+        );
+        assert_eq!(how(&answer), (word, "SUCCEEDED", true));
+    }
+}
+
+#[test]
+fn a_cancel_that_fails_by_its_exit_code_and_was_carried_out_is_one_that_was_carried_out() {
+    let world = with_slurm_job("RUNNING");
+    world
+        .cloud
+        .set("oumi-cancel.replay", "oumi-slurm/cancel-unknown-job");
+    let mut server = world.server();
+    let answer = cancel_while(&world, &mut server, "oumi-cancel", || {
+        world.cloud.set_job(SLURM, "1", "CANCELLED by 0");
+    });
+    assert_eq!(how(&answer.ok()), ("cancelled", "CANCELLED", true));
+}
+
+#[test]
+fn a_cancel_that_fails_is_an_error_with_the_reason_and_says_that_the_job_may_run() {
+    let world = with_slurm_job("RUNNING");
+    world
+        .cloud
+        .set("oumi-cancel.replay", "oumi-slurm/cancel-unknown-job");
+    let mut server = world.server();
+    let answer = server.cancel("a", false);
+    assert!(
+        answer.refused().contains("Job 999 not found"),
+        "{}",
+        answer.refused()
+    );
+    assert!(
+        answer.refused().contains("may still be running"),
+        "{}",
+        answer.refused()
+    );
+
+    let world = with_job("RUNNING");
+    world.cloud.set("sky-cancel.garbage", "text");
+    let mut server = world.server();
+    let answer = server.cancel("a", false);
+    assert!(
+        answer.refused().contains("Something"),
+        "{}",
+        answer.refused()
+    );
+    assert!(
+        answer.refused().contains("down_cluster"),
+        "{}",
+        answer.refused()
+    );
+}
+
+#[test]
+fn a_job_that_slurm_has_forgotten_is_not_found_and_the_list_says_so() {
+    let world = World::new();
+    world.know(&[("a", "slurm", SLURM, "1")]);
+    world.cloud.add_job(SLURM, "2", "foreign", "RUNNING");
+    let mut server = world.server();
+    let answer = server.call("poll_status", json!({ "job_id": "a" }));
+    assert!(
+        answer.refused().contains("list_jobs"),
+        "{}",
+        answer.refused()
+    );
+    assert_eq!(answer["status"], "not_found");
+    server.cancel("a", false).refused();
+    let (ids, list) = server.list("all");
+    assert_eq!(ids, ["2"]);
+    assert!(warnings(&list).contains("job a"), "{:#}", list.content);
+    assert!(
+        world
+            .cloud
+            .calls_of(&["oumi", "launch", "cancel"])
+            .is_empty()
+    );
+}

@@ -1,0 +1,192 @@
+//! What is told of a cloud job beside its status: how far it is and why it failed, at the cost of few runs of `sky logs`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::world::{SLURM, World, how, text};
+use crate::support::{executable, wait_until};
+
+const TRAINED: &str = "{'loss': 2.5, 'learning_rate': 0.0001, 'epoch': 0.25, 'step': 10}\n";
+
+fn with_job(status: &str) -> World {
+    let world = World::new();
+    world.know(&[("a", "aws", "dev", "1")]);
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world.cloud.add_job("dev", "1", "a", status);
+    world
+}
+
+impl World {
+    fn log_runs(&self) -> usize {
+        self.cloud.calls_of(&["sky", "logs"]).len()
+    }
+}
+
+#[test]
+fn how_far_a_job_is_is_read_from_the_end_of_its_log_but_not_at_every_poll() {
+    let world = with_job("RUNNING");
+    world.cloud.set_log("dev", "1", TRAINED);
+    let mut server = world.server();
+    let answer = server.poll("a");
+    let progress = &answer["progress"];
+    assert_eq!(
+        (&progress["step"], &progress["loss"]),
+        (&json!(10), &json!(2.5)),
+        "{:#}",
+        answer.content
+    );
+    // When that was printed nobody says.
+    assert_eq!(progress.get("age_seconds"), None);
+    assert_eq!(text(&answer, "message"), "it runs, at step 10, loss 2.5000");
+    for _ in 0..5 {
+        assert_eq!(server.poll("a")["progress"]["step"], 10);
+    }
+    assert_eq!(world.log_runs(), 1);
+    assert_eq!(world.cloud.calls_of(&["sky", "queue"]).len(), 6);
+}
+
+#[test]
+fn the_log_of_a_job_that_has_not_begun_is_not_asked_for() {
+    let world = with_job("PENDING");
+    let mut server = world.server();
+    for _ in 0..3 {
+        let answer = server.poll("a");
+        assert_eq!(answer["progress"], Value::Null);
+        assert!(text(&answer, "next").contains("wait_seconds=55"));
+    }
+    assert_eq!(world.log_runs(), 0);
+    world.cloud.set_log("dev", "1", TRAINED);
+    world.cloud.set_job("dev", "1", "RUNNING");
+    assert_eq!(server.poll("a")["progress"]["step"], 10);
+}
+
+#[test]
+fn a_log_that_does_not_come_is_given_up_and_told_by_a_later_poll() {
+    let world = with_job("RUNNING");
+    world.cloud.set_log("dev", "1", TRAINED);
+    world.cloud.set("sky-logs.gate", "");
+    let mut server = world.server();
+    let begun = Instant::now();
+    let answer = server.poll("a");
+    assert_eq!(how(&answer), ("RUNNING", "RUNNING", false));
+    assert_eq!(answer["progress"], Value::Null);
+    assert!(begun.elapsed() < Duration::from_secs(25));
+    world.cloud.set("sky-logs.open", "");
+    wait_until("the log came", || {
+        server.poll("a")["progress"]["step"] == 10
+    });
+    assert_eq!(world.log_runs(), 1);
+}
+
+#[test]
+fn a_log_that_cannot_be_read_fails_no_poll() {
+    for knob in ["garbage", "crash"] {
+        let world = with_job("RUNNING");
+        world.cloud.set(&format!("sky-logs.{knob}"), "bytes");
+        let mut server = world.server();
+        let answer = server.poll("a");
+        assert_eq!(how(&answer), ("RUNNING", "RUNNING", false));
+        assert_eq!(answer["progress"], Value::Null);
+    }
+}
+
+#[test]
+fn a_job_that_failed_says_why_from_the_end_of_its_log_and_is_asked_for_it_once() {
+    let world = with_job("RUNNING");
+    let mut server = world.server();
+    server.poll("a");
+    world.cloud.set_log(
+        "dev",
+        "1",
+        "Traceback (most recent call last):\n  File \"train.py\", line 3, in <module>\n    loss.backward()\n\
+         torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.57 GiB\n",
+    );
+    world.cloud.set_job("dev", "1", "FAILED");
+    let answer = server.poll("a");
+    assert_eq!(how(&answer), ("FAILED", "FAILED", true));
+    let failure = answer["failure"].clone();
+    assert_eq!(failure["cause"], "cuda_out_of_memory", "{failure:#}");
+    assert!(
+        failure["traceback_end"]
+            .as_str()
+            .unwrap()
+            .contains("loss.backward()")
+    );
+    let asked = world.log_runs();
+    for _ in 0..3 {
+        assert_eq!(server.poll("a")["failure"], failure);
+    }
+    assert_eq!(world.log_runs(), asked);
+}
+
+#[test]
+fn a_secret_in_the_log_of_a_failed_job_is_not_told() {
+    let world = World::new();
+    let mut server = world.server();
+    let secret = "s3cr3t-value-123";
+    let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev", "envs": { "KEY": secret } });
+    let arguments = server.launch("job.yaml", asked);
+    server.call("run_job", arguments).ok();
+    wait_until("the job runs", || server.poll("a")["state"] == "RUNNING");
+    world
+        .cloud
+        .set_log("dev", "1", &format!("Error: bad token {secret}\n"));
+    world.cloud.set_job("dev", "1", "FAILED");
+    let answer = server.poll("a");
+    let failure = &answer["failure"];
+    let end = failure["traceback_end"].as_str().unwrap();
+    assert!(end.starts_with("Error: bad token ***\n"), "{end}");
+    assert_eq!(failure["exit"], "exit code 3");
+    assert!(!answer.content.to_string().contains(secret));
+}
+
+#[test]
+fn a_launch_that_the_cloud_refused_says_what_to_change() {
+    let world = World::new();
+    let said = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/logs/failures/capacity.txt"
+    );
+    let oumi = executable(
+        &world.home.root().join("own/oumi"),
+        &format!("#!/bin/sh\ncat '{said}' >&2\nexit 1\n"),
+    );
+    let mut server = world.server_with(&[("OUMI_MCP_OUMI", oumi.to_str().unwrap())]);
+    let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
+    let arguments = server.launch("job.yaml", asked);
+    server.call("run_job", arguments).refused();
+    let answer = server.poll("a");
+    assert_eq!(how(&answer), ("failed", "FAILED", true));
+    let failure = &answer["failure"];
+    assert_eq!(failure["cause"], "capacity", "{failure:#}");
+    assert!(failure["advice"].is_string());
+    assert_eq!(world.log_runs(), 0, "there is no job to ask for its log");
+}
+
+#[test]
+fn how_far_a_job_of_another_launcher_is_is_told_as_well() {
+    let world = World::new();
+    world.know(&[("s", "slurm", SLURM, "1")]);
+    world.cloud.add_job(SLURM, "1", "s", "RUNNING");
+    world.cloud.set_log(SLURM, "1", TRAINED);
+    let mut server = world.server();
+    wait_until("its log was read", || {
+        server.poll("s")["progress"]["step"] == 10
+    });
+    assert_eq!(world.cloud.calls_of(&["oumi", "launch", "logs"]).len(), 1);
+}
+
+#[test]
+fn a_poll_that_waits_is_answered_when_the_cloud_job_ends() {
+    let world = with_job("RUNNING");
+    let mut server = world.server();
+    let arguments = json!({ "job_id": "a", "wait_seconds": 55 });
+    let waiting = server.send("poll_status", arguments);
+    wait_until("it was asked twice", || {
+        world.cloud.calls_of(&["sky", "queue"]).len() >= 2
+    });
+    world.cloud.set_job("dev", "1", "SUCCEEDED");
+    let answer = server.answer("poll_status", waiting).ok();
+    assert_eq!(how(&answer), ("SUCCEEDED", "SUCCEEDED", true));
+}

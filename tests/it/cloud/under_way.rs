@@ -1,0 +1,210 @@
+//! A launch while it goes on, and one that fails.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::world::{World, how, text, warnings};
+use crate::support::wait_until;
+
+#[test]
+fn a_launch_that_takes_long_is_pending_after_ten_seconds_and_can_be_watched() {
+    let world = World::new();
+    world.cloud.set("oumi-up.block", "");
+    let mut server = world.server();
+    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    let begun = Instant::now();
+    let run = server.send_to_be_told("run_job", arguments);
+    world.cloud.wait_for("blocked-oumi-up");
+
+    // It is known, with its cluster, before there is a job.
+    let record = world.the_record();
+    assert_eq!(
+        (&record["cluster_name"], &record["oumi_job_id"]),
+        (&json!("a"), &json!(""))
+    );
+    let status = server.poll("a");
+    assert_eq!(how(&status), ("launching", "PENDING", false));
+    assert!(
+        text(&status, "message").contains("Launching on AWS"),
+        "{:#}",
+        status.content
+    );
+    assert_eq!(status["log_file"], *world.home.log("a").to_str().unwrap());
+    let log = server.log("a");
+    assert!(log.contains("Running on cluster: a"), "{log}");
+    let (ids, list) = server.list("running");
+    assert_eq!(ids, ["a"]);
+    assert_eq!(
+        (&list["jobs"][0]["status"], &list["jobs"][0]["cluster"]),
+        (&json!("launching"), &json!("a"))
+    );
+
+    let answer = server.answer("run_job", run).ok();
+    let told = server.told();
+    assert!(
+        told.iter().any(|said| said.contains("Launching on AWS")),
+        "{told:?}"
+    );
+    assert!(begun.elapsed() >= Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_eq!(
+        (
+            &answer["status"],
+            &answer["launch_confirmed"],
+            &answer["cluster"]
+        ),
+        (&json!("launching"), &json!(false), &json!("a"))
+    );
+    assert!(
+        text(&answer, "message").contains("pending"),
+        "{:#}",
+        answer.content
+    );
+
+    world.cloud.set("oumi-up.go", "");
+    wait_until("the job runs", || {
+        how(&server.poll("a")) == ("RUNNING", "RUNNING", false)
+    });
+    assert_eq!(server.poll("a")["oumi_job_id"], "1");
+    assert_eq!(server.list("all").0, ["a"]);
+    assert_eq!(world.launches(), 1);
+}
+
+#[test]
+fn a_launch_that_fails_is_a_failed_job_with_the_launcher_s_reason_and_its_log() {
+    let reason = "ValueError: A cluster name must be provided for Slurm.";
+    for cloud in ["aws", "slurm"] {
+        let world = World::new();
+        world
+            .cloud
+            .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
+        let mut server = world.server();
+        let cluster = if cloud == "slurm" {
+            super::world::SLURM
+        } else {
+            "dev"
+        };
+        let asked = json!({ "cloud": cloud, "job_name": "a", "cluster_name": cluster });
+        let arguments = server.launch("job.yaml", asked);
+        let answer = server.call("run_job", arguments);
+        assert!(answer.refused().contains(reason), "{}", answer.refused());
+        assert_eq!(
+            (&answer["status"], &answer["job_id"]),
+            (&json!("failed"), &json!("a"))
+        );
+        for mut server in [server, world.server()] {
+            let status = server.poll("a");
+            assert_eq!(how(&status), ("failed", "FAILED", true));
+            assert!(
+                text(&status, "message").contains(reason),
+                "{:#}",
+                status.content
+            );
+            let log = server.log("a");
+            assert!(log.contains("Traceback (most recent call last)"), "{log}");
+            assert_eq!(server.list("completed").1["jobs"][0]["status"], "failed");
+            let cancel = server.cancel("a", false);
+            assert!(
+                cancel.refused().contains("already ended"),
+                "{}",
+                cancel.refused()
+            );
+            assert_eq!(how(&cancel), ("failed", "FAILED", true));
+        }
+        assert_eq!(world.launches(), 1);
+        assert!(world.cloud.calls_of(&["sky", "cancel"]).is_empty());
+    }
+}
+
+#[test]
+fn a_launch_that_fails_when_its_cluster_is_up_says_that_the_cluster_costs_money() {
+    let world = World::new();
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world
+        .cloud
+        .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
+    let arguments = server.launch("job.yaml", asked);
+    server.call("run_job", arguments).refused();
+    let status = server.poll("a");
+    assert_eq!(how(&status), ("failed", "FAILED", true));
+    assert!(
+        warnings(&status).contains("cluster dev (AWS) is still up"),
+        "{:#}",
+        status.content
+    );
+    assert!(warnings(&status).contains("down_cluster"));
+}
+
+#[test]
+fn a_launch_onto_a_stopped_cluster_fails_with_skypilot_s_reason() {
+    let world = World::new();
+    world.cloud.add_cluster("dev", "AWS", "STOPPED");
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "cluster_name": "dev" });
+    let arguments = server.launch("job.yaml", asked);
+    let answer = server.call("run_job", arguments);
+    assert!(
+        answer.refused().contains("ClusterNotUpError"),
+        "{}",
+        answer.refused()
+    );
+}
+
+#[test]
+fn a_launcher_that_ends_well_and_does_not_say_its_job_s_id_has_launched_it() {
+    let world = World::new();
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world.cloud.set("oumi-up.garbage", "text");
+    world.cloud.set("oumi-up.gate", "");
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
+    let arguments = server.launch("job.yaml", asked);
+    let run = server.send("run_job", arguments);
+    wait_until("it is launching", || world.launches() == 1);
+    world.add_job_now("dev", "7", "a");
+    world.cloud.set("oumi-up.open", "");
+    let answer = server.answer("run_job", run).ok();
+    assert_eq!(
+        (&answer["status"], &answer["oumi_job_id"]),
+        (&json!("RUNNING"), &json!("7"))
+    );
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_a_failed_launch() {
+    let world = World::new();
+    let mut server = world.server();
+    std::fs::remove_file(world.cloud.oumi()).unwrap();
+    crate::support::executable(&world.cloud.oumi(), "#!/nonexistent/python\n");
+    let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+    let answer = server.call("run_job", arguments);
+    assert!(
+        answer.refused().contains("cannot run"),
+        "{}",
+        answer.refused()
+    );
+    assert_eq!(how(&server.poll("a")), ("failed", "FAILED", true));
+    assert!(!world.staged_path("a").exists());
+}
+
+#[test]
+fn launches_go_on_side_by_side() {
+    let world = World::new();
+    world.cloud.set("oumi-up.block", "");
+    let mut server = world.server();
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let runs = names.map(|name| {
+        let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": name }));
+        server.send("run_job", arguments)
+    });
+    // More than the programs that may be asked at once: launches are no questions.
+    wait_until("all are launching", || world.launches() == names.len());
+    world.cloud.set("oumi-up.go", "");
+    for run in runs {
+        assert_eq!(server.answer("run_job", run).ok()["status"], "RUNNING");
+    }
+    assert_eq!(server.list("running").0.len(), names.len());
+}

@@ -1,0 +1,127 @@
+//! The command line, and the data folder it is pointed to.
+
+use std::fs;
+use std::process::{Output, Stdio};
+
+use oumi_mcp_server::settings::env_vars;
+use serde_json::json;
+
+use crate::support::Home;
+use crate::support::client::{Server, command};
+
+fn run(home: &Home, arguments: &[&str]) -> Output {
+    command(home).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn help_names_every_environment_variable_and_what_it_does() {
+    let home = Home::new();
+    let output = run(&home, &["--help"]);
+    assert!(output.status.success());
+    let help = text(&output.stdout);
+    for variable in env_vars::ALL {
+        let line = help.lines().find(|line| line.contains(variable.name));
+        let line = line.unwrap_or_else(|| panic!("{} is not in\n{help}", variable.name));
+        assert!(line.contains(variable.meaning), "{line}");
+    }
+    // What is no use to a person is not shown.
+    assert!(!help.contains("supervise"), "{help}");
+}
+
+#[test]
+fn version_is_the_name_and_the_version() {
+    let home = Home::new();
+    let output = run(&home, &["--version"]);
+    assert!(output.status.success());
+    let expected = format!("oumi-mcp-server {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(text(&output.stdout), expected);
+}
+
+#[test]
+fn an_unknown_command_fails_and_says_so_on_stderr() {
+    let home = Home::new();
+    let output = run(&home, &["servee"]);
+    assert!(!output.status.success());
+    assert_eq!(text(&output.stdout), "");
+    assert!(text(&output.stderr).contains("servee"));
+}
+
+#[test]
+fn a_relative_data_folder_ends_the_server_with_what_to_do() {
+    let home = Home::new();
+    let output = command(&home)
+        .env(env_vars::HOME.name, "relative/data")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "");
+    let stderr = text(&output.stderr);
+    assert!(
+        stderr.contains("absolute path") && stderr.contains(env_vars::HOME.name),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn without_the_variable_the_data_folder_is_the_python_server_s() {
+    let home = Home::new();
+    let output = command(&home)
+        .env_remove(env_vars::HOME.name)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(home.root().join(".cache/oumi-mcp/jobs").is_dir());
+}
+
+#[test]
+fn warnings_are_logged_on_stderr_unless_the_variable_says_otherwise() {
+    for (level, logged) in [
+        (None, true),
+        (Some(""), true),
+        (Some("warn"), true),
+        (Some("INFO"), true),
+        (Some("nonsense"), true),
+        (Some("error"), false),
+        (Some("off"), false),
+    ] {
+        let home = Home::new();
+        fs::create_dir(home.data()).unwrap();
+        fs::write(home.registry(), "[{").unwrap();
+        let mut command = command(&home);
+        if let Some(level) = level {
+            command.env(env_vars::LOG.name, level);
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(text(&output.stdout), "");
+        let stderr = text(&output.stderr);
+        assert_eq!(stderr.contains("WARN"), logged, "{level:?}: {stderr}");
+        assert!(!stderr.contains('\u{1b}'), "{stderr}");
+    }
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_made_is_an_error_of_each_call_until_it_can() {
+    let home = Home::new();
+    let file = home.write("file", "");
+    let mut command = command(&home);
+    command.env(env_vars::HOME.name, file.join("data"));
+    let mut server = Server::spawn(&home, command);
+    let said = server.call("list_jobs", json!({}));
+    assert!(said.refused().contains("registry"), "{}", said.refused());
+    home.job("echo hi");
+    let launch = server.launch("job.yaml", json!({}));
+    let said = server.call("run_job", launch.clone());
+    assert!(
+        said.refused().contains("cannot use the data folder"),
+        "{}",
+        said.refused()
+    );
+    std::fs::remove_file(&file).unwrap();
+    server.call("run_job", launch).ok();
+}

@@ -1,0 +1,491 @@
+//! Jobs outlive the server, whatever ends it; and the server ends when it should.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use oumi_mcp_server::process::job_dir::{EndRequest, JobDir};
+use rustix::process::{Signal, kill_process_group};
+use serde_json::json;
+
+use crate::support::client::{Server, command_of};
+use crate::support::{Home, alive, children, copy_program, executable, kill_9, pid, wait_until};
+
+/// Goes on until the test says so.
+const WAITS: &str = "mkdir pids; echo $$ > pids/main; echo begun; while [ ! -e go ]; do sleep 0.05; done; echo ended";
+
+fn waiting_job(home: &Home, server: &mut Server) -> String {
+    let job_id = server.submit(home.job(WAITS), json!({}));
+    wait_until("it says something", || server.log(&job_id) == "begun");
+    job_id
+}
+
+/// The job goes on, is seen by another server, and ends there as it should.
+fn goes_on(home: &Home, job_id: &str) {
+    assert!(alive(home.pids(1)[0]));
+    let mut server = Server::start(home);
+    let status = server.poll(job_id);
+    assert_eq!(
+        (&status["status"], &status["state"]),
+        (&json!("running"), &json!("RUNNING"))
+    );
+    assert_eq!(status["command"], "train");
+    assert_eq!(server.list("running").0, [job_id]);
+    assert_eq!(server.log(job_id), "begun");
+    home.write("go", "");
+    assert_eq!(server.wait_done(job_id)["status"], "completed");
+    assert_eq!(server.log(job_id), "begun\nended");
+}
+
+#[test]
+fn status_and_logs_go_on_after_the_server_was_killed() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = waiting_job(&home, &mut server);
+    server.kill_9();
+    goes_on(&home, &job_id);
+}
+
+#[test]
+fn a_job_goes_on_when_the_client_closes_the_server_s_input() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = waiting_job(&home, &mut server);
+    server.close_stdin();
+    assert_eq!(server.wait_exit().0.code(), Some(0));
+    goes_on(&home, &job_id);
+}
+
+#[test]
+fn a_job_goes_on_when_the_server_is_terminated() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = waiting_job(&home, &mut server);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_exit().0.code(), Some(0));
+    goes_on(&home, &job_id);
+}
+
+#[test]
+fn a_job_goes_on_when_the_server_s_whole_process_group_is_terminated_and_killed() {
+    for signal in [Signal::TERM, Signal::KILL, Signal::HUP, Signal::INT] {
+        let home = Home::new();
+        let mut server = Server::start(&home);
+        let job_id = waiting_job(&home, &mut server);
+        kill_process_group(pid(server.id()).unwrap(), signal).unwrap();
+        // The tests may run where SIGHUP is ignored.
+        server.kill_9();
+        goes_on(&home, &job_id);
+    }
+}
+
+#[test]
+fn a_job_can_be_cancelled_after_the_server_was_killed() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = waiting_job(&home, &mut server);
+    server.kill_9();
+    let mut server = Server::start(&home);
+    assert_eq!(server.cancel(&job_id, false).ok()["status"], "cancelled");
+    assert!(!alive(home.pids(1)[0]));
+}
+
+#[test]
+fn a_cancelled_job_reads_cancelled_after_a_restart() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = waiting_job(&home, &mut server);
+    server.cancel(&job_id, false).ok();
+    server.kill_9();
+    let mut server = Server::start(&home);
+    let status = server.poll(&job_id);
+    assert_eq!(
+        (&status["status"], &status["state"]),
+        (&json!("cancelled"), &json!("CANCELLED"))
+    );
+    assert_eq!(server.list("completed").1["jobs"][0]["status"], "cancelled");
+}
+
+#[test]
+fn a_job_that_ended_while_no_server_ran_reads_as_it_ended() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let failing = server.submit(
+        home.job("while [ ! -e go ]; do sleep 0.05; done; exit 9"),
+        json!({}),
+    );
+    let succeeding = waiting_job(&home, &mut server);
+    server.kill_9();
+    home.write("go", "");
+    let supervisors = [home.supervisor(&failing), home.supervisor(&succeeding)];
+    wait_until("both have ended", || {
+        !supervisors.iter().any(|supervisor| alive(*supervisor))
+    });
+    let mut server = Server::start(&home);
+    let status = server.poll(&failing);
+    assert_eq!(
+        (&status["status"], &status["metadata"]["exit_code"]),
+        (&json!("failed"), &json!(9))
+    );
+    assert_eq!(server.poll(&succeeding)["status"], "completed");
+}
+
+#[test]
+fn a_cancel_that_was_asked_of_a_server_that_was_killed_then_is_carried_out() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "trap 'touch heard; sleep 0.5; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
+    let job_id = server.submit(home.job(run), json!({}));
+    home.pids(1);
+    server.send("cancel_job", json!({ "job_id": job_id }));
+    wait_until("the job hears of it", || {
+        home.project().join("heard").exists()
+    });
+    server.kill_9();
+    let mut server = Server::start(&home);
+    assert_eq!(server.wait_done(&job_id)["status"], "cancelled");
+}
+
+#[test]
+fn a_job_whose_supervisor_was_killed_runs_on_as_running_and_is_lost_afterwards() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = waiting_job(&home, &mut server);
+    kill_9(home.supervisor(&job_id));
+    assert_eq!(server.poll(&job_id)["status"], "running");
+    assert_eq!(server.list("running").0, [job_id.as_str()]);
+    server.kill_9();
+    let mut server = Server::start(&home);
+    assert_eq!(server.poll(&job_id)["status"], "running");
+
+    home.write("go", "");
+    let status = server.wait_done(&job_id);
+    assert_eq!(
+        (&status["status"], &status["state"]),
+        (&json!("lost"), &json!("UNKNOWN"))
+    );
+    assert_eq!(status["is_done"], true);
+    assert!(
+        status["message"]
+            .as_str()
+            .unwrap()
+            .contains("nobody saw how it ended")
+    );
+    assert_eq!(server.log(&job_id), "begun\nended");
+    assert_eq!(server.list("completed").0, [job_id.as_str()]);
+    // It is not taken for one that was cancelled either.
+    let answer = server.cancel(&job_id, true);
+    assert!(answer.refused().contains("`lost`"));
+    assert_eq!(server.poll(&job_id)["status"], "lost");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_job_is_running_while_only_a_grandchild_lives_that_closed_all_it_inherited() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = r#"mkdir pids
+setsid bash -c 'for n in 3 4 5 6 7 8 9 10 11 12; do eval "exec $n>&-"; done; echo $$ > pids/left; exec sleep 300' </dev/null >/dev/null 2>&1 &
+echo $$ > pids/main
+sleep 300"#;
+    let job_id = server.submit(home.job(run), json!({}));
+    home.pids(2);
+    let pid_in = |name: &str| -> u32 { home.read(&format!("pids/{name}")).trim().parse().unwrap() };
+    let (left, main) = (pid_in("left"), pid_in("main"));
+    kill_9(home.supervisor(&job_id));
+    // Its child `sleep` holds the lock until it is gone too: end the whole session but the one that left it.
+    kill_9(main);
+    let of_main = |process: &sysinfo::Process| {
+        process
+            .environ()
+            .iter()
+            .any(|entry| entry.to_string_lossy().contains(&job_id))
+            && process.pid().as_u32() != left
+    };
+    let mut system = sysinfo::System::new().unwrap();
+    system.refresh_processes_specifics(
+        sysinfo::ProcessesToUpdate::All,
+        true,
+        sysinfo::ProcessRefreshKind::nothing()
+            .without_tasks()
+            .with_environ(sysinfo::UpdateKind::Always),
+    );
+    for process in system
+        .processes()
+        .values()
+        .filter(|process| of_main(process))
+    {
+        kill_9(process.pid().as_u32());
+    }
+    assert_eq!(server.poll(&job_id)["status"], "running");
+    kill_9(left);
+    let status = server.poll(&job_id);
+    assert_eq!(
+        (&status["status"], &status["is_done"]),
+        (&json!("lost"), &json!(true))
+    );
+}
+
+#[test]
+fn the_supervisor_is_deaf_to_what_a_clean_up_sends() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = waiting_job(&home, &mut server);
+    let supervisor = home.supervisor(&job_id);
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        rustix::process::kill_process(pid(supervisor).unwrap(), signal).unwrap();
+    }
+    home.write("go", "");
+    assert_eq!(server.wait_done(&job_id)["status"], "completed");
+}
+
+#[test]
+fn the_server_ends_within_two_seconds_of_the_end_of_its_input_and_of_a_signal() {
+    let run = "trap '' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.1; done";
+    for signal in [None, Some(Signal::TERM), Some(Signal::INT)] {
+        for busy in [false, true] {
+            let home = Home::new();
+            let mut server = Server::start(&home);
+            if busy {
+                // A call under way that takes ten seconds.
+                let job_id = server.submit(home.job(run), json!({}));
+                home.pids(1);
+                server.send("cancel_job", json!({ "job_id": job_id }));
+                let asked = home.job_dir(&job_id).join("end-requested");
+                wait_until("the cancel is under way", || asked.exists());
+            }
+            let begun = Instant::now();
+            match signal {
+                Some(signal) => server.signal(signal),
+                None => server.close_stdin(),
+            }
+            let (status, _) = server.wait_exit();
+            let took = begun.elapsed();
+            assert!(
+                took < Duration::from_secs(2),
+                "{signal:?}, busy {busy}: {took:?}"
+            );
+            assert_eq!(status.code(), Some(0), "{signal:?}, busy {busy}");
+        }
+    }
+}
+
+#[test]
+fn a_cancel_that_nobody_is_left_to_carry_out_is_carried_out_at_the_next_look() {
+    // By a server that begins, without any call; and by one that ran all the time, at the first call that looks at the job.
+    for look in ["", "poll_status", "list_jobs", "get_job_logs"] {
+        let home = Home::new();
+        let mut server = Server::start(&home);
+        let run = "trap 'sleep 0.3; echo saved; exit 0' TERM; mkdir pids; echo $$ > pids/main; \
+                   while :; do sleep 0.05; done";
+        let job_id = server.submit(home.job(run), json!({}));
+        let main = home.pids(1)[0];
+        let supervisor = home.supervisor(&job_id);
+        let mut other = (!look.is_empty()).then(|| Server::start(&home));
+        server.kill_9();
+        kill_9(supervisor);
+        // As the two leave it when they die right after the cancel was written down.
+        let dir = JobDir::at(home.job_dir(&job_id));
+        dir.request_end(EndRequest { force: false }).unwrap();
+        let mut next = other.take().unwrap_or_else(|| Server::start(&home));
+        match look {
+            "" => {}
+            "list_jobs" => drop(next.list("all")),
+            tool => drop(next.call(tool, json!({ "job_id": job_id })).ok()),
+        }
+        wait_until("the job has ended", || !alive(main));
+        // Nobody calls it lost on the way.
+        let status = next.wait_done(&job_id);
+        assert_eq!(status["status"], "cancelled", "{look}");
+        assert!(next.log(&job_id).ends_with("saved"), "{look}");
+    }
+}
+
+#[test]
+fn a_cancel_that_nobody_is_left_to_carry_out_can_be_forced() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "trap '' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
+    let job_id = server.submit(home.job(run), json!({}));
+    let main = home.pids(1)[0];
+    let supervisor = home.supervisor(&job_id);
+    server.kill_9();
+    kill_9(supervisor);
+    let dir = JobDir::at(home.job_dir(&job_id));
+    dir.request_end(EndRequest { force: false }).unwrap();
+    let mut server = Server::start(&home);
+    wait_until("it is seen to", || dir.is_being_ended().unwrap());
+    assert_eq!(server.poll(&job_id)["status"], "running");
+    // By another server as well: one of them sees to it, both hear of it.
+    let answer = Server::start(&home).cancel(&job_id, true).ok();
+    assert_eq!(answer["status"], "cancelled");
+    assert!(!alive(main));
+    assert_eq!(server.poll(&job_id)["status"], "cancelled");
+}
+
+#[test]
+fn a_job_that_was_lost_stays_lost_whoever_asked_for_its_end() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(
+        home.job("mkdir pids; echo $$ > pids/main; exec sleep 300"),
+        json!({}),
+    );
+    let main = home.pids(1)[0];
+    kill_9(home.supervisor(&job_id));
+    let dir = JobDir::at(home.job_dir(&job_id));
+    dir.request_end(EndRequest { force: false }).unwrap();
+    kill_9(main);
+    for _ in 0..3 {
+        assert_eq!(server.wait_done(&job_id)["status"], "lost");
+    }
+    // That is how it is once nobody sees to it any more.
+    wait_until("the request is taken back", || !dir.is_end_open());
+    assert!(server.cancel(&job_id, true).refused().contains("`lost`"));
+    assert_eq!(server.poll(&job_id)["status"], "lost");
+}
+
+#[test]
+fn a_lost_job_whose_end_is_being_seen_to_is_not_said_to_run() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(
+        home.job("mkdir pids; echo $$ > pids/main; exec sleep 300"),
+        json!({}),
+    );
+    let main = home.pids(1)[0];
+    kill_9(home.supervisor(&job_id));
+    kill_9(main);
+    assert_eq!(server.wait_done(&job_id)["status"], "lost");
+    for tool in ["poll_status", "list_jobs"] {
+        let dir = JobDir::at(home.job_dir(&job_id));
+        dir.request_end(EndRequest { force: false }).unwrap();
+        let turn = dir.take_end_turn().unwrap().unwrap();
+        let arguments = match tool {
+            "poll_status" => json!({ "job_id": job_id }),
+            _ => json!({}),
+        };
+        let call = server.send(tool, arguments);
+        // What answers at once has answered before these.
+        for _ in 0..5 {
+            server.log(&job_id);
+        }
+        dir.clear_end_request().unwrap();
+        drop(turn);
+        let answer = server.answer(tool, call).ok();
+        let row = match tool {
+            "poll_status" => &answer.content,
+            _ => &answer.content["jobs"][0],
+        };
+        assert_eq!(row["status"], "lost", "{tool}");
+    }
+}
+
+#[test]
+fn a_job_that_is_submitted_as_the_last_thing_runs() {
+    let home = Home::new();
+    let config = home.job("echo ran");
+    let mut server = Server::start(&home);
+    let arguments = server.launch(config, json!({ "job_name": "last" }));
+    let call = server.send("run_job", arguments);
+    server.close_stdin();
+    server.answer("run_job", call).ok();
+    assert_eq!(server.wait_exit().0.code(), Some(0));
+    let mut server = Server::start(&home);
+    assert_eq!(server.wait_done("last")["status"], "completed");
+    assert_eq!(server.log("last"), "ran");
+}
+
+#[test]
+fn whenever_a_server_is_killed_during_a_launch_what_runs_is_known_and_what_does_not_is_lost() {
+    let home = Home::new();
+    // Any instant will do, whatever has happened by then; the last is when it runs.
+    let instants = (0..20).map(|at| Some(Duration::from_millis(2 * at)));
+    for (at, instant) in instants.chain([None]).enumerate() {
+        let name = format!("job{at}");
+        let config = home.job(&format!("touch {name}; sleep 0.1"));
+        let mut server = Server::start(&home);
+        let arguments = server.launch(config, json!({ "job_name": name }));
+        server.send("run_job", arguments);
+        let ran = || home.project().join(&name).exists();
+        match instant {
+            Some(instant) => std::thread::sleep(instant),
+            None => wait_until("it runs", ran),
+        }
+        server.kill_9();
+        let mut server = Server::start(&home);
+        if server.list("all").0.contains(&name) {
+            let status = server.wait_done(&name);
+            let expected = if ran() { "completed" } else { "lost" };
+            assert_eq!(
+                status["status"], expected,
+                "killed at {instant:?}: {:#}",
+                status.content
+            );
+        } else {
+            assert!(!ran(), "killed at {instant:?}");
+            // Nothing of it is in the way of another try.
+            server.submit(config, json!({ "job_name": name }));
+            assert_eq!(server.wait_done(&name)["status"], "completed");
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_upgrade_of_the_program_under_a_running_server_does_no_harm() {
+    let home = Home::new();
+    let program = home.root().join("oumi-mcp-server");
+    copy_program(Path::new(env!("CARGO_BIN_EXE_oumi-mcp-server")), &program);
+    let mut server = Server::spawn(&home, command_of(&home, &program));
+    std::fs::remove_file(&program).unwrap();
+    executable(&program, "#!/bin/sh\nexit 1\n");
+    let job_id = server.submit(home.job("echo ran"), json!({}));
+    assert_eq!(server.wait_done(&job_id)["status"], "completed");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_server_keeps_no_process_and_no_open_file_of_what_has_ended() {
+    let home = Home::new();
+    let config = home.job("true");
+    let mut server = Server::start(&home);
+    let open_files = |server: &Server| {
+        let folder = format!("/proc/{}/fd", server.id());
+        std::fs::read_dir(folder).unwrap().count()
+    };
+    let job_id = server.submit(config, json!({}));
+    server.wait_done(&job_id);
+    let before = open_files(&server);
+    let sleeping = server.submit(home.job("sleep 300"), json!({}));
+    assert_eq!(children(server.id()).len(), 1);
+    server.cancel(&sleeping, false).ok();
+    home.job("true");
+    for _ in 0..10 {
+        let job_id = server.submit(config, json!({}));
+        server.wait_done(&job_id);
+        server.log(&job_id);
+        server.cancel(&job_id, false);
+        server.list("all");
+    }
+    wait_until("its children are reaped", || {
+        children(server.id()).is_empty()
+    });
+    wait_until("its files are closed", || open_files(&server) <= before);
+}
+
+#[test]
+fn a_call_that_is_under_way_when_the_input_ends_is_still_answered() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "trap 'sleep 0.3; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
+    let job_id = server.submit(home.job(run), json!({}));
+    home.pids(1);
+    let call = server.send("cancel_job", json!({ "job_id": job_id }));
+    let asked = home.job_dir(&job_id).join("end-requested");
+    wait_until("the cancel is under way", || asked.exists());
+    server.close_stdin();
+    assert_eq!(
+        server.answer("cancel_job", call).ok()["status"],
+        "cancelled"
+    );
+}
