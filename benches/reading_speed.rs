@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use oumi_mcp_server::logs::fold::Folder;
 use oumi_mcp_server::logs::search::{Query, search_bytes};
 use oumi_mcp_server::progress::Scanner;
-use oumi_mcp_server::redact::Fingerprints;
+use oumi_mcp_server::redact::Redactor;
 
 const MEGABYTES: usize = 128;
 
@@ -36,10 +36,10 @@ fn main() {
             let query = Query::new("(?i)cuda.*out of memory", deadline).unwrap();
             search_bytes(&log, &query, &str::to_owned).unwrap().matches
         });
-        let secrets = Fingerprints::of(["s3cr3t-value-123", "another-s3cr3t-value"]);
+        let secrets = Redactor::of(["s3cr3t-value-123", "another-s3cr3t-value"]);
         let hide = measure(&log[..log.len() / 8], || {
             let text = String::from_utf8_lossy(&log[..log.len() / 8]);
-            secrets.hide(&text).len()
+            secrets.redact(&text).len()
         });
         let scan = measure(&log, || {
             let mut scanner = Scanner::default();

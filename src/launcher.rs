@@ -157,7 +157,7 @@ pub struct LaunchPlan {
     /// Why it cannot be started as things are. Empty when it can.
     pub obstacle: Option<String>,
     /// The supervised process.
-    pub process: supervisor::Supervised,
+    pub process: supervisor::StartRequest,
 }
 
 /// The log of a job, or as much of its end as is fetched at once.
@@ -224,7 +224,7 @@ pub enum ClusterAction {
 
 /// What is known of a cluster before something is done with it.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct ClusterFacts {
+pub struct ClusterInfo {
     /// The cloud it is on, by the name Oumi gives it.
     pub cloud: Option<String>,
     /// How it is, and of what, in the launcher's words.
@@ -238,13 +238,13 @@ pub struct ClusterFacts {
 pub enum LauncherError {
     /// A program it needs is not on this machine.
     #[error("{0}")]
-    ProgramMissing(String),
+    ProgramNotFound(String),
     /// It does not know the job.
     #[error("{0}")]
     NotFound(String),
     /// It could not find out now, and may later.
     #[error("{0}")]
-    Unanswered(String),
+    Unavailable(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -260,7 +260,7 @@ impl LauncherError {
 /// Starts jobs, and is the only one that knows how they are. It knows nothing of the registry.
 ///
 /// A launch has two halves, so that it can survive the server: [`start`](Self::start) sets it going, and
-/// [`settle`](Self::settle), in this server or the next, waits for its end and says who the job became.
+/// [`wait_for_launch`](Self::wait_for_launch), in this server or the next, waits for its end and says who the job became.
 pub trait Launcher: Send + Sync {
     /// The clouds it serves, by the names Oumi gives them.
     fn clouds(&self) -> &'static [&'static str];
@@ -277,8 +277,8 @@ pub trait Launcher: Send + Sync {
     ) -> Answer<'a, ()>;
 
     /// Waits for the end of a launch that was set going, and says who the job became. An error is the launch's failure,
-    /// unless it is [`LauncherError::Unanswered`].
-    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity>;
+    /// unless it is [`LauncherError::Unavailable`].
+    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity>;
 
     /// How a job is.
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus>;
@@ -294,14 +294,14 @@ pub trait Launcher: Send + Sync {
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
 
     /// Carries on, in a task of its own, with the end of a job that was asked for and that nobody is left to see to.
-    fn resume_end(&self, _identity: &JobIdentity) {}
+    fn resume_termination(&self, _identity: &JobIdentity) {}
 
     /// What is known of a cluster; nothing when there is none of that name, or this launcher cannot tell.
     fn cluster<'a>(
         &'a self,
         _cloud: &'a str,
         _cluster: &'a str,
-    ) -> Answer<'a, Option<ClusterFacts>> {
+    ) -> Answer<'a, Option<ClusterInfo>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 

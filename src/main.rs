@@ -18,7 +18,7 @@ use oumi_mcp_server::server::Server;
 use oumi_mcp_server::server::stderr_log::Stderr;
 use oumi_mcp_server::server::transport::Stdio;
 use oumi_mcp_server::service::JobService;
-use oumi_mcp_server::settings::data_folder::DataFolder;
+use oumi_mcp_server::settings::data_dir::DataDir;
 use oumi_mcp_server::settings::env_vars;
 use oumi_mcp_server::settings::policy::Policy;
 use rmcp::service::serve_directly;
@@ -123,7 +123,7 @@ fn own_program() -> io::Result<PathBuf> {
 }
 
 fn serve() -> Result<(), String> {
-    let folder = DataFolder::from_environment().map_err(|error| error.to_string())?;
+    let folder = DataDir::from_environment().map_err(|error| error.to_string())?;
     // What fails here fails again at the call that needs it, and is said there.
     if let Err(error) = folder.create() {
         tracing::warn!("{error}");

@@ -1,4 +1,4 @@
-//! Processes: jobs that outlive the server, and programs that are run for an answer. Knows nothing of Oumi.
+//! ProcessTable: jobs that outlive the server, and programs that are run for an answer. Knows nothing of Oumi.
 
 pub mod find;
 pub mod job_dir;

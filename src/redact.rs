@@ -77,7 +77,7 @@ pub fn is_secret_name(name: &str) -> bool {
 
 /// The secret values a job was given, without the values: enough to know one when it is seen.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Fingerprints {
+pub struct Redactor {
     salt: String,
     known: BTreeSet<Fingerprint>,
     /// Why they could not be read: any text may hold a secret.
@@ -92,7 +92,7 @@ struct Fingerprint {
     digest: String,
 }
 
-impl Fingerprints {
+impl Redactor {
     /// The fingerprints of `values` and of each line of them, salted anew.
     pub fn of<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let salt = uuid::Uuid::new_v4().simple().to_string();
@@ -130,7 +130,7 @@ impl Fingerprints {
     }
 
     /// `text` with these values, the secrets of this process's own environment, and what looks like a token hidden.
-    pub fn hide(&self, text: &str) -> String {
+    pub fn redact(&self, text: &str) -> String {
         if let Some(reason) = &self.unreadable {
             return format!(
                 "(not shown: which values of the job are secret cannot be read: {reason})"
@@ -317,25 +317,25 @@ mod tests {
 
     #[test]
     fn a_value_that_was_given_is_hidden_wherever_it_stands_and_is_not_in_what_is_kept() {
-        let secrets = Fingerprints::of([
+        let secrets = Redactor::of([
             "s3cr3t-value-123",
             "another one, longer than that",
             "schlüssel-鍵-🔑",
         ]);
         let text = "a s3cr3t-value-123 b\ns3cr3t-value-123s3cr3t-value-123 another one, longer than that schlüssel-鍵-🔑!";
-        assert_eq!(secrets.hide(text), "a *** b\n****** *** ***!");
+        assert_eq!(secrets.redact(text), "a *** b\n****** *** ***!");
         let kept = serde_json::to_string(&secrets).unwrap();
         assert!(
             !kept.contains("s3cr3t") && !kept.contains("another"),
             "{kept}"
         );
-        let read: Fingerprints = serde_json::from_str(&kept).unwrap();
-        assert_eq!(read.hide(text), secrets.hide(text));
+        let read: Redactor = serde_json::from_str(&kept).unwrap();
+        assert_eq!(read.redact(text), secrets.redact(text));
     }
 
     #[test]
     fn text_without_a_secret_stays_as_it_is() {
-        let secrets = Fingerprints::of(["s3cr3t-value-123", "1", "true"]);
+        let secrets = Redactor::of(["s3cr3t-value-123", "1", "true"]);
         for text in [
             "",
             "s3cr3t-value-12",
@@ -345,13 +345,13 @@ mod tests {
             "https://huggingface.co/docs:latest and git@github.com:org/repo",
             "sk-learn is no key",
         ] {
-            assert_eq!(secrets.hide(text), text);
+            assert_eq!(secrets.redact(text), text);
         }
     }
 
     #[test]
     fn what_has_the_shape_of_a_token_is_hidden() {
-        let nothing = Fingerprints::default();
+        let nothing = Redactor::default();
         // Put together here, so that no scanner takes this file for a leak.
         let token = |prefix: &str, length: usize| {
             format!("{prefix}{}", "aB3dE6gH9".repeat(9)[..length].to_owned())
@@ -364,48 +364,51 @@ mod tests {
             format!("AKIA{}", "ABCDEFGH12345678"),
             format!("{}.{}.{}", token("eyJ", 20), token("e", 20), token("s", 20)),
         ] {
-            let hidden = nothing.hide(&format!("got {secret} here"));
+            let hidden = nothing.redact(&format!("got {secret} here"));
             assert_eq!(hidden, "got *** here");
         }
-        assert_eq!(nothing.hide("HF_TOKEN=abcd1234 next"), "HF_TOKEN=*** next");
         assert_eq!(
-            nothing.hide("\"WANDB_API_KEY\": \"0123abcd\","),
+            nothing.redact("HF_TOKEN=abcd1234 next"),
+            "HF_TOKEN=*** next"
+        );
+        assert_eq!(
+            nothing.redact("\"WANDB_API_KEY\": \"0123abcd\","),
             "\"WANDB_API_KEY\": ***,"
         );
         assert_eq!(
-            nothing.hide("Authorization: Bearer abcdefghijklmnop123"),
+            nothing.redact("Authorization: Bearer abcdefghijklmnop123"),
             "Authorization: Bearer ***"
         );
         assert_eq!(
-            nothing.hide("https://me:passw0rd@host/x"),
+            nothing.redact("https://me:passw0rd@host/x"),
             "https://me:***@host/x"
         );
         let key = format!(
             "-----BEGIN {0}-----\nabc\n-----END {0}-----",
             "RSA PRIVATE KEY"
         );
-        assert_eq!(nothing.hide(&format!("k {key} e")), "k ***\n***\n*** e");
+        assert_eq!(nothing.redact(&format!("k {key} e")), "k ***\n***\n*** e");
     }
 
     #[test]
     fn a_value_of_several_lines_is_hidden_line_by_line_and_the_lines_stay_as_many() {
         let value = "first secret line\r\n  second secret line\nab\nthe last one";
-        let secrets = Fingerprints::of([value]);
+        let secrets = Redactor::of([value]);
         assert_eq!(
-            secrets.hide(&format!("a {value} b\nc")),
+            secrets.redact(&format!("a {value} b\nc")),
             "a ***\n***\n**\n*** b\nc"
         );
         // Cut at a line, as the end of a log is; and one line alone, as it is found by a pattern.
         assert_eq!(
-            secrets.hide("secret line\nab\nthe last one"),
+            secrets.redact("secret line\nab\nthe last one"),
             "secret line\nab\n***"
         );
-        assert_eq!(secrets.hide("  second secret line"), "  ***");
+        assert_eq!(secrets.redact("  second secret line"), "  ***");
     }
 
     #[test]
     fn the_lines_of_a_private_key_are_hidden_without_its_first_line_too() {
-        let nothing = Fingerprints::default();
+        let nothing = Redactor::default();
         let full = "aB3+/xYz".repeat(8);
         let (begin, end) = ("-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----");
         for (text, hidden) in [
@@ -416,10 +419,10 @@ mod tests {
             ),
             (format!("x\n{begin}\n{full}"), "x\n***\n***".to_owned()),
         ] {
-            assert_eq!(nothing.hide(&text), hidden, "{text}");
+            assert_eq!(nothing.redact(&text), hidden, "{text}");
         }
         // A digest is none.
         let digest = "0123456789abcdef".repeat(4);
-        assert_eq!(nothing.hide(&digest), digest);
+        assert_eq!(nothing.redact(&digest), digest);
     }
 }

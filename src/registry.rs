@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::launcher::JobIdentity;
 use crate::process::job_dir::JobDir;
-use crate::settings::data_folder::{DataFolder, DataFolderError, replace};
+use crate::settings::data_dir::{DataDir, DataDirError, replace};
 
 /// How long a record is kept after its submission, in days.
 pub const KEEP_DAYS: i64 = 7;
@@ -51,7 +51,7 @@ pub enum RegistryError {
     },
     /// The data folder cannot be made.
     #[error(transparent)]
-    Folder(#[from] DataFolderError),
+    Folder(#[from] DataDirError),
     /// Another process holds the lock.
     #[error(
         "another process has held {0} for {seconds} s; end a hanging oumi-mcp-server and try again",
@@ -170,7 +170,7 @@ pub struct IdentityUpdate {
 /// The registry of a data folder. Clones share the queue in front of its lock.
 #[derive(Debug, Clone)]
 pub struct JobRegistry {
-    folder: DataFolder,
+    folder: DataDir,
     /// Callers in this process wait here in turn; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// The ids of the jobs, as the file was last read or written here.
@@ -179,7 +179,7 @@ pub struct JobRegistry {
 
 impl JobRegistry {
     /// The registry in `folder`.
-    pub fn new(folder: DataFolder) -> Self {
+    pub fn new(folder: DataDir) -> Self {
         Self {
             folder,
             turn: Arc::default(),

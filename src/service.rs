@@ -28,9 +28,9 @@ use std::time::Duration;
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::Launcher;
 use crate::process::job_dir::JobDir;
-use crate::redact::Fingerprints;
+use crate::redact::Redactor;
 use crate::registry::JobRegistry;
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 use consent::{Consent, Nobody};
 use observe::Insights;
@@ -42,7 +42,7 @@ use watch_lists::ListWatcher;
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 
 /// Who hears what a call that takes long is at. It must not wait for anything.
-pub type Tell<'a> = &'a (dyn Fn(&str) + Send + Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 /// The jobs of one data folder. Clones are the same service.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ pub struct JobService {
 }
 
 struct Inner {
-    folder: DataFolder,
+    folder: DataDir,
     registry: JobRegistry,
     in_flight: InFlight,
     watchers: Watchers,
@@ -65,16 +65,12 @@ struct Inner {
 
 impl JobService {
     /// A service over the jobs in `folder`, run by `launchers`, that allows all.
-    pub fn new(folder: DataFolder, launchers: Vec<Arc<dyn Launcher>>) -> Self {
+    pub fn new(folder: DataDir, launchers: Vec<Arc<dyn Launcher>>) -> Self {
         Self::with_policy(folder, launchers, Policy::default())
     }
 
     /// The same, which allows only what `policy` does.
-    pub fn with_policy(
-        folder: DataFolder,
-        launchers: Vec<Arc<dyn Launcher>>,
-        policy: Policy,
-    ) -> Self {
+    pub fn with_policy(folder: DataDir, launchers: Vec<Arc<dyn Launcher>>, policy: Policy) -> Self {
         let registry = JobRegistry::new(folder.clone());
         Self {
             inner: Arc::new(Inner {
@@ -150,17 +146,17 @@ impl JobService {
     }
 
     /// What must not be shown of what a job, or its launcher, said.
-    async fn secrets(&self, job_id: &str) -> Fingerprints {
+    async fn secrets(&self, job_id: &str) -> Redactor {
         let dir = self.dir(job_id);
         let read = tokio::task::spawn_blocking(move || {
-            dir.map_or_else(|| Ok(Fingerprints::default()), |dir| dir.secrets())
+            dir.map_or_else(|| Ok(Redactor::default()), |dir| dir.secrets())
         });
         read.await
             .map_err(io::Error::other)
             .flatten()
             .unwrap_or_else(|error| {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
-                Fingerprints::unreadable(&error)
+                Redactor::unreadable(&error)
             })
     }
 

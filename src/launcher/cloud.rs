@@ -15,7 +15,7 @@ use crate::parse;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::table::is_of_job;
 use crate::process::{find, supervisor};
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 
 /// The name of the one step of a launch.
 const STEP: &str = "launch";
@@ -29,7 +29,7 @@ const SETTLE_LOOK: Duration = Duration::from_millis(250);
 /// Starts launches, and reads what they left.
 #[derive(Debug, Clone)]
 pub struct CloudLaunch {
-    folder: DataFolder,
+    folder: DataDir,
     supervisor: PathBuf,
     goes_on_for: Option<Duration>,
 }
@@ -116,7 +116,7 @@ impl Look {
 impl CloudLaunch {
     /// Launches whose folders are in `folder`. `supervisor` is the program to run as `supervise`: this one. `goes_on_for` is how
     /// long what a launcher asked for may still come when it was cut off; nothing where nobody can see whether it came.
-    pub fn new(folder: DataFolder, supervisor: PathBuf, goes_on_for: Option<Duration>) -> Self {
+    pub fn new(folder: DataDir, supervisor: PathBuf, goes_on_for: Option<Duration>) -> Self {
         Self {
             folder,
             supervisor,
@@ -162,7 +162,7 @@ impl CloudLaunch {
             cluster,
             job_config: Some(config.shown()),
             obstacle,
-            process: supervisor::Supervised {
+            process: supervisor::StartRequest {
                 plan: supervisor::Plan {
                     steps: vec![supervisor::Step {
                         name: STEP.to_owned(),
@@ -204,10 +204,10 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When its folder cannot be read.
-    pub async fn settle(&self, identity: &JobIdentity) -> Result<Launched, LauncherError> {
+    pub async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<Launched, LauncherError> {
         loop {
             let look = self.look(identity).await;
-            let look = look.map_err(|error| LauncherError::Unanswered(error.to_string()))?;
+            let look = look.map_err(|error| LauncherError::Unavailable(error.to_string()))?;
             if let Some(outcome) = self.outcome(identity, &look) {
                 // The supervisor removes it, unless it was killed.
                 remove_staged(job_dir(&self.folder, identity)?).await?;
@@ -358,7 +358,7 @@ impl CloudLaunch {
     ) -> Result<(), LauncherError> {
         let dir = job_dir(&self.folder, identity)?;
         off_thread(move || {
-            crate::settings::data_folder::write_atomic(&failure_path(&dir), reason.as_bytes())
+            crate::settings::data_dir::write_atomic(&failure_path(&dir), reason.as_bytes())
                 .map_err(LauncherError::failed)
         })
         .await

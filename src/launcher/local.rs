@@ -14,11 +14,11 @@ use super::{
     LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
-use crate::process::table::Processes;
+use crate::process::table::ProcessTable;
 use crate::process::{find, supervisor};
 use crate::settings::config::{ConfigKind, expand_home};
-use crate::settings::data_folder::DataFolder;
-use termination::{cancel, resume_end};
+use crate::settings::data_dir::DataDir;
+use termination::{cancel, resume_termination};
 
 /// The name of this machine among the clouds.
 pub const LOCAL: &str = "local";
@@ -30,13 +30,13 @@ const END_LOOK: Duration = Duration::from_millis(50);
 /// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
 pub struct LocalLauncher {
-    folder: DataFolder,
+    folder: DataDir,
     supervisor: PathBuf,
 }
 
 impl LocalLauncher {
     /// A launcher whose jobs live in `folder`. `supervisor` is the program to run as `supervise`: this one.
-    pub fn new(folder: DataFolder, supervisor: PathBuf) -> Self {
+    pub fn new(folder: DataDir, supervisor: PathBuf) -> Self {
         Self { folder, supervisor }
     }
 
@@ -46,10 +46,7 @@ impl LocalLauncher {
 }
 
 /// The folder of a job of ours.
-pub(super) fn job_dir(
-    folder: &DataFolder,
-    identity: &JobIdentity,
-) -> Result<JobDir, LauncherError> {
+pub(super) fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, LauncherError> {
     folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
         // One that is asked about by the launcher's id alone is in no registry.
         let asked = match identity.job_id.as_str() {
@@ -101,7 +98,7 @@ impl Launcher for LocalLauncher {
         })
     }
 
-    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
         // The id of a job on this machine is ours; there is nothing to wait for.
         let settled = JobIdentity {
             oumi_job_id: identity.job_id.clone(),
@@ -157,9 +154,9 @@ impl Launcher for LocalLauncher {
         Box::pin(async move { cancel(self.dir(identity)?, force).await })
     }
 
-    fn resume_end(&self, identity: &JobIdentity) {
+    fn resume_termination(&self, identity: &JobIdentity) {
         if let Ok(dir) = self.dir(identity) {
-            tokio::spawn(resume_end(dir));
+            tokio::spawn(resume_termination(dir));
         }
     }
 
@@ -310,7 +307,7 @@ fn local_plan(
         job_config: None,
         warnings: inapplicable(spec),
         obstacle: None,
-        process: supervisor::Supervised {
+        process: supervisor::StartRequest {
             plan: supervisor::Plan {
                 steps,
                 working_dir,
@@ -390,7 +387,7 @@ fn inapplicable(spec: &LaunchSpec) -> Vec<String> {
 /// is about to write it down: whether it is lost is known when they have.
 fn look(
     dir: &JobDir,
-    processes: &mut Option<Processes>,
+    processes: &mut Option<ProcessTable>,
 ) -> Result<Option<JobStatus>, LauncherError> {
     let mut found = || -> io::Result<Option<JobStatus>> {
         if let Some(record) = dir.exit_record()? {
@@ -402,7 +399,7 @@ fn look(
         if dir.exists() {
             let processes = match processes {
                 Some(processes) => processes,
-                None => processes.insert(Processes::look(true)?),
+                None => processes.insert(ProcessTable::look(true)?),
             };
             if !processes.of_job(dir.path()).is_empty() {
                 return Ok(Some(running(dir)));

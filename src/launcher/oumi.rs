@@ -17,7 +17,7 @@ use crate::parse::oumi::{self as printed, OumiStatusRow};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Asked, Cli, IN_A_CALL, Question};
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 use crate::settings::env_vars::SLURM_CONNECTIONS;
 
 /// The clouds that Oumi 0.9 drives itself, besides `local`, which is ours to run.
@@ -40,7 +40,7 @@ pub struct OumiCloudLauncher {
 
 impl OumiCloudLauncher {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
-    pub fn new(folder: DataFolder, supervisor: PathBuf, cli: Cli) -> Self {
+    pub fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
             // Oumi shows no names by which a job could be found.
             launch: CloudLaunch::new(folder, supervisor, None),
@@ -256,7 +256,7 @@ impl OumiCloudLauncher {
                     message: before.message,
                 });
             }
-            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramMissing(_))) => {
+            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramNotFound(_))) => {
                 return Err(error);
             }
             // Who cannot be asked can still be told to stop.
@@ -361,9 +361,9 @@ impl Launcher for OumiCloudLauncher {
         Box::pin(self.launch.start(identity, plan, lock))
     }
 
-    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
         Box::pin(async move {
-            match self.launch.settle(identity).await? {
+            match self.launch.wait_for_launch(identity).await? {
                 Launched::As(settled) => Ok(settled),
                 Launched::Failed(reason) => Err(LauncherError::failed(reason)),
                 Launched::Cancelled => Err(LauncherError::failed(
@@ -422,7 +422,7 @@ impl Launcher for OumiCloudLauncher {
 
 fn find_oumi() -> Result<PathBuf, LauncherError> {
     find::find_oumi(Path::new("/"))
-        .map_err(|missing| LauncherError::ProgramMissing(missing.to_string()))
+        .map_err(|missing| LauncherError::ProgramNotFound(missing.to_string()))
 }
 
 fn question(

@@ -19,7 +19,7 @@ use clusters::{
 use super::cloud::{CloudLaunch, Launched, Trace};
 use super::job_yaml::{self, JobConfig};
 use super::{
-    Answer, CancelOutcome, ClusterAction, ClusterFacts, JobIdentity, JobLog, JobState, JobStatus,
+    Answer, CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
     LaunchPlan, LaunchSpec, Launcher, LauncherError, ListedJob, Listing,
 };
 use crate::parse::sky::{self as printed, Cluster, Queue, QueueFailure, QueuedJob};
@@ -27,7 +27,7 @@ use crate::parse::{self, OutputError};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Asked, Cli, Output, Question};
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 
 /// The clouds that Oumi 0.9 reaches through SkyPilot, by Oumi's names.
 const CLOUDS: &[&str] = &[
@@ -60,7 +60,7 @@ pub struct SkyPilotLauncher {
 
 impl SkyPilotLauncher {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
-    pub fn new(folder: DataFolder, supervisor: PathBuf, cli: Cli) -> Self {
+    pub fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
             launch: CloudLaunch::new(folder, supervisor, Some(GOES_ON_FOR)),
             cli,
@@ -161,7 +161,7 @@ impl SkyPilotLauncher {
     async fn settle_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
         let mut wait = FIRST_LOOK_AGAIN;
         loop {
-            let may_go_on = match self.launch.settle(identity).await? {
+            let may_go_on = match self.launch.wait_for_launch(identity).await? {
                 Launched::As(settled) => {
                     // A queue that was asked for before does not show the job.
                     self.cli.forget();
@@ -193,7 +193,7 @@ impl SkyPilotLauncher {
                 Err(error) if may_go_on => {
                     tracing::warn!(job_id = identity.job_id, %error, "cannot look for a job whose launch was cut off");
                 }
-                Err(error) => return Err(LauncherError::Unanswered(error.to_string())),
+                Err(error) => return Err(LauncherError::Unavailable(error.to_string())),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LAST_LOOK_AGAIN);
@@ -394,7 +394,7 @@ impl Launcher for SkyPilotLauncher {
         Box::pin(self.launch.start(identity, plan, lock))
     }
 
-    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
         Box::pin(self.settle_launch(identity))
     }
 
@@ -420,11 +420,7 @@ impl Launcher for SkyPilotLauncher {
         Box::pin(async move { self.cancel_job(with_cluster(identity)?).await })
     }
 
-    fn cluster<'a>(
-        &'a self,
-        _cloud: &'a str,
-        cluster: &'a str,
-    ) -> Answer<'a, Option<ClusterFacts>> {
+    fn cluster<'a>(&'a self, _cloud: &'a str, cluster: &'a str) -> Answer<'a, Option<ClusterInfo>> {
         Box::pin(async move {
             let clusters = self.clusters(Asked::InACall).await?;
             let found = clusters.iter().find(|known| known.name == cluster);
@@ -451,7 +447,7 @@ impl Launcher for SkyPilotLauncher {
 
 fn find_sky() -> Result<PathBuf, LauncherError> {
     find::find_sky(Path::new("/"))
-        .map_err(|missing| LauncherError::ProgramMissing(missing.to_string()))
+        .map_err(|missing| LauncherError::ProgramNotFound(missing.to_string()))
 }
 
 fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {

@@ -6,7 +6,7 @@ use crate::settings::env_vars::Variable;
 
 /// A program was not found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProgramMissing {
+pub enum ProgramNotFound {
     /// The variable that names it names nothing that can be run.
     #[error(
         "{variable} is {named:?}, which is no program; set it in the server's environment to the full path of `{name}`, or \
@@ -43,7 +43,7 @@ pub enum ProgramMissing {
 ///
 /// # Errors
 /// When it is nowhere; the error says where was looked and what to set.
-pub fn find_oumi(project: &Path) -> Result<PathBuf, ProgramMissing> {
+pub fn find_oumi(project: &Path) -> Result<PathBuf, ProgramNotFound> {
     find(
         "oumi",
         crate::settings::env_vars::OUMI,
@@ -56,7 +56,7 @@ pub fn find_oumi(project: &Path) -> Result<PathBuf, ProgramMissing> {
 ///
 /// # Errors
 /// When it is nowhere; the error says where was looked and what to set.
-pub fn find_sky(project: &Path) -> Result<PathBuf, ProgramMissing> {
+pub fn find_sky(project: &Path) -> Result<PathBuf, ProgramNotFound> {
     find(
         "sky",
         crate::settings::env_vars::SKY,
@@ -70,10 +70,10 @@ fn find(
     variable: Variable,
     install: &'static str,
     project: &Path,
-) -> Result<PathBuf, ProgramMissing> {
+) -> Result<PathBuf, ProgramNotFound> {
     if let Some(named) = std::env::var_os(variable.name).filter(|value| !value.is_empty()) {
         // What was named is what is meant: nothing else is taken in its place.
-        return which::which(&named).map_err(|_| ProgramMissing::Misnamed {
+        return which::which(&named).map_err(|_| ProgramNotFound::Misnamed {
             name,
             variable: variable.name,
             named: named.into(),
@@ -87,7 +87,7 @@ fn find(
                 .iter()
                 .find_map(|place| which::which(place.join(name)).ok())
         })
-        .ok_or_else(|| ProgramMissing::Nowhere {
+        .ok_or_else(|| ProgramNotFound::Nowhere {
             name,
             variable: variable.name,
             install,

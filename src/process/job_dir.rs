@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::redact::Fingerprints;
-use crate::settings::data_folder::write_atomic;
+use crate::redact::Redactor;
+use crate::settings::data_dir::write_atomic;
 
 /// The folder of one job. Everything known of a process that outlives the server is in here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -375,7 +375,7 @@ impl JobDir {
     ///
     /// # Errors
     /// When they are there and cannot be read.
-    pub fn secrets(&self) -> io::Result<Fingerprints> {
+    pub fn secrets(&self) -> io::Result<Redactor> {
         Ok(read_json(&self.in_it(SECRETS))?.unwrap_or_default())
     }
 
@@ -384,7 +384,7 @@ impl JobDir {
     ///
     /// # Errors
     /// What the file system said.
-    pub fn keep_secrets(&self, secrets: &Fingerprints) -> io::Result<()> {
+    pub fn keep_secrets(&self, secrets: &Redactor) -> io::Result<()> {
         self.write_new(SECRETS, &serde_json::to_vec(secrets)?)
     }
 

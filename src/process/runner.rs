@@ -67,7 +67,7 @@ impl Asked {
     /// Asks `question` so.
     ///
     /// # Errors
-    /// [`LauncherError::Unanswered`] when there is no answer.
+    /// [`LauncherError::Unavailable`] when there is no answer.
     pub async fn of(self, cli: &Cli, question: Question) -> Result<Arc<Output>, LauncherError> {
         let answered = match self {
             Self::InACall => cli.ask(question, IN_A_CALL).await,
@@ -79,7 +79,7 @@ impl Asked {
                 .await
                 .and_then(|output| output.in_time(&question)),
         };
-        answered.map_err(|error| LauncherError::Unanswered(error.to_string()))
+        answered.map_err(|error| LauncherError::Unavailable(error.to_string()))
     }
 }
 

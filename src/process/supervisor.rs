@@ -18,8 +18,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::job_dir::{EndRequest, ExitRecord, JobDir, JobLock};
-use super::table::{Ending, Processes, is_of_job};
-use crate::settings::data_folder::write_atomic;
+use super::table::{Ending, ProcessTable, is_of_job};
+use crate::settings::data_dir::write_atomic;
 use crate::settings::env_vars;
 
 /// How long a supervisor may take to say that it has begun.
@@ -63,7 +63,7 @@ pub fn plan(dir: &JobDir) -> io::Result<Plan> {
 
 /// A plan with what its start needs and its folder must not hold.
 #[derive(Clone)]
-pub struct Supervised {
+pub struct StartRequest {
     /// What is run.
     pub plan: Plan,
     /// The environment, over the server's own. The values are secret.
@@ -95,7 +95,7 @@ pub async fn start(
     program: &Path,
     dir: &JobDir,
     lock: JobLock,
-    job: Supervised,
+    job: StartRequest,
 ) -> Result<(), StartError> {
     let step = job
         .plan
@@ -136,7 +136,7 @@ async fn spawn(
     program: &Path,
     dir: &JobDir,
     lock: JobLock,
-    job: Supervised,
+    job: StartRequest,
 ) -> Result<(), StartError> {
     let (program, dir, lives_on) = (program.to_owned(), dir.clone(), dir.clone());
     let command = tokio::task::spawn_blocking(move || prepare(&program, &dir, lock, &job)).await;
@@ -168,7 +168,7 @@ async fn spawn(
     }
 }
 
-fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &Supervised) -> io::Result<Command> {
+fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> io::Result<Command> {
     for (path, content) in &job.files {
         write_atomic(path, content.as_bytes())?;
     }
@@ -420,10 +420,10 @@ impl<'a> Supervisor<'a> {
     fn members(&self) -> io::Result<HashSet<u32>> {
         let own = std::process::id();
         if cfg!(target_os = "linux") {
-            return Ok(Processes::look(false)?.descendants(own));
+            return Ok(ProcessTable::look(false)?.descendants(own));
         }
         // Without a subreaper, who left the tree is found by the mark in its environment.
-        let mut members = Processes::look(true)?.of_job(self.dir.path());
+        let mut members = ProcessTable::look(true)?.of_job(self.dir.path());
         members.remove(&own);
         Ok(members)
     }

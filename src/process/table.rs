@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::settings::env_vars;
 
 /// The processes of this machine at one instant; those that are dead and not yet reaped are left out.
-pub struct Processes {
+pub struct ProcessTable {
     parents: HashMap<u32, u32>,
     environments: HashMap<u32, Vec<u8>>,
 }
@@ -23,7 +23,7 @@ struct Process {
     environment: Vec<u8>,
 }
 
-impl Processes {
+impl ProcessTable {
     /// Looks at all processes. `environment` reads theirs too, which costs more and is needed for [`Self::of_job`].
     ///
     /// # Errors

@@ -83,7 +83,7 @@ fn train(given: &JsonObject) -> String {
         "Run an Oumi training from {config}, on cloud {cloud}.\n\
          1. Call run_job with config_path={config}, command=\"train\", cloud={cloud} and client_cwd, the absolute path of my \
          project folder. Leave dry_run=true: that starts nothing.\n\
-         2. Tell me in a few lines what would run and where: the model, the command, the machines and what they may cost, where \
+         2. OnProgress me in a few lines what would run and where: the model, the command, the machines and what they may cost, where \
          the output goes, and every warning. If the preview fails, say why and what to change, and stop.\n\
          3. Ask me whether to launch it. Only when I have agreed, call run_job again as the preview's message says, and tell me \
          the job_id.\n\
@@ -96,7 +96,7 @@ fn watch(given: &JsonObject) -> String {
     let job = which(given, "status=\"running\"", "running");
     format!(
         "Watch an Oumi job until it ends. {job}\n\
-         1. Call poll_status. Tell me in one or two sentences how the job is: its state and, where the answer or the end of \
+         1. Call poll_status. OnProgress me in one or two sentences how the job is: its state and, where the answer or the end of \
          get_job_logs shows it, the step, the loss and the time left.\n\
          2. While is_done is false, call poll_status again with wait_seconds=55, when its `next` says, and speak only when \
          something changed: a new state, a loss that rises or is not a number, a log that has gone silent. \
@@ -112,7 +112,7 @@ fn why(given: &JsonObject) -> String {
         "Find out why an Oumi job failed. {job}\n\
          1. Call poll_status: `failure` is what is known of the end. If the job did not fail, say how it is, and stop.\n\
          2. Call get_job_logs and read the end. If the first error is further up, ask for more lines.\n\
-         3. Tell me the cause in a sentence, with the line of the log that shows it, apart from what only followed from it.\n\
+         3. OnProgress me the cause in a sentence, with the line of the log that shows it, apart from what only followed from it.\n\
          4. Say what to change, in the config (read the file at config_path), the environment or the machine. Change and \
          launch nothing before I agree. If the log does not show the cause, say so; do not guess."
     )

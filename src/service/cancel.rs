@@ -9,7 +9,7 @@ use super::consent_prompt::{cancel_question, cluster_question};
 use super::launches::MAY_RUN;
 use super::lookup::NotFound;
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
-use super::{JobService, LAUNCH_WAIT, Tell, outcome_within};
+use super::{JobService, LAUNCH_WAIT, OnProgress, outcome_within};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, LauncherError};
 
@@ -25,7 +25,7 @@ impl JobService {
     }
 
     /// The same. `tell` hears what is waited for.
-    pub async fn cancel_told(&self, request: CancelRequest, tell: Tell<'_>) -> CancelAnswer {
+    pub async fn cancel_told(&self, request: CancelRequest, tell: OnProgress<'_>) -> CancelAnswer {
         let found = match self.find(&JobQuery::from(&request)).await {
             Ok(found) => found,
             Err(NotFound::Unknown(error)) => {
@@ -51,8 +51,8 @@ impl JobService {
         let found = self.settled(found).await;
         let secrets = self.secrets(&found.identity.job_id).await;
         let hidden = |mut answer: CancelAnswer| {
-            answer.message = secrets.hide(&answer.message);
-            answer.error = answer.error.map(|error| secrets.hide(&error));
+            answer.message = secrets.redact(&answer.message);
+            answer.error = answer.error.map(|error| secrets.redact(&error));
             answer
         };
         if self.inner.in_flight.contains(&found.identity.job_id) {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::consent_prompt::launch_question;
 use super::requests::RunRequest;
 use super::run::secrets_of;
-use super::{JobService, Tell};
+use super::{JobService, OnProgress};
 use crate::launcher::local::LOCAL;
-use crate::launcher::{ClusterFacts, LaunchPlan, LaunchSpec};
+use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec};
 use crate::settings::env_vars;
 use crate::settings::policy::AskPerson;
 
@@ -86,7 +86,7 @@ impl JobService {
         &self,
         cloud: &str,
         cluster: &str,
-    ) -> Result<Option<ClusterFacts>, String> {
+    ) -> Result<Option<ClusterInfo>, String> {
         let policy = &self.inner.policy;
         let is_limited = policy.clouds.is_some();
         if !is_limited && !self.consent.can_ask() {
@@ -127,14 +127,14 @@ impl JobService {
         request: &RunRequest,
         spec: LaunchSpec,
         plan: LaunchPlan,
-        tell: Tell<'_>,
+        tell: OnProgress<'_>,
     ) -> Result<(LaunchSpec, LaunchPlan, Option<String>), String> {
         let (previews, named) = (&self.inner.previews, request.name().is_some());
         let is_bound = !request.plan_id.is_empty();
         let secrets = secrets_of(&spec.config, &spec.envs);
         let check = |plan_id: &str, spec: &LaunchSpec, plan: &LaunchPlan| {
             let checked = previews.check(plan_id, spec, plan, named);
-            checked.map_err(|error| secrets.hide(&error))
+            checked.map_err(|error| secrets.redact(&error))
         };
         if is_bound {
             check(&request.plan_id, &spec, &plan)?;
@@ -167,7 +167,7 @@ impl JobService {
         let plan_id = previews.keep(&spec, &plan, named);
         let about = format!("{plan_id} {}", spec.identity.job_id);
         let mut question = launch_question(&spec, &plan, facts.as_ref(), about);
-        question.text = secrets.hide(&question.text);
+        question.text = secrets.redact(&question.text);
         tell("waiting for the person to agree");
         let agreed_to = self.consent.ask(&question).await?;
         let (plan_id, job_id) = agreed_to.split_once(' ').unwrap_or((&agreed_to, ""));

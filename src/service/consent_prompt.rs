@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::consent::Question;
-use crate::launcher::{ClusterAction, ClusterFacts, JobIdentity, LaunchPlan, LaunchSpec};
+use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity, LaunchPlan, LaunchSpec};
 
 /// Asks for a job to be cancelled that was not started here.
-pub(super) fn cancel_question(job: &JobIdentity, facts: Option<&ClusterFacts>) -> Question {
+pub(super) fn cancel_question(job: &JobIdentity, facts: Option<&ClusterInfo>) -> Question {
     let mut text = Lines::of("Cancel this job? It was not started by this server.");
     text.line("Job", &job.oumi_job_id);
     text.line("Cloud", &job.cloud);
@@ -24,7 +24,7 @@ pub(super) fn cluster_question(
     action: ClusterAction,
     cloud: &str,
     cluster: &str,
-    facts: Option<&ClusterFacts>,
+    facts: Option<&ClusterInfo>,
 ) -> Question {
     let (title, consequence) = match action {
         ClusterAction::Stop => (
@@ -48,7 +48,7 @@ pub(super) fn cluster_question(
 pub(super) fn launch_question(
     spec: &LaunchSpec,
     plan: &LaunchPlan,
-    facts: Option<&ClusterFacts>,
+    facts: Option<&ClusterInfo>,
     about: String,
 ) -> Question {
     let cloud = &spec.identity.cloud;
@@ -181,7 +181,7 @@ impl Lines {
     }
 
     /// What is known of a cluster beside its name.
-    fn cluster(&mut self, cloud: &str, facts: Option<&ClusterFacts>) {
+    fn cluster(&mut self, cloud: &str, facts: Option<&ClusterInfo>) {
         let Some(facts) = facts else { return };
         if let Some(found) = facts.cloud.as_deref().filter(|found| *found != cloud) {
             self.line("Found on cloud", found);

@@ -99,12 +99,12 @@ impl JobService {
                 return LaunchOutcome::Failed(error.to_string());
             }
         }
-        match launcher.settle(identity).await {
+        match launcher.wait_for_launch(identity).await {
             Ok(settled) => {
                 self.record(&settled).await;
                 LaunchOutcome::Launched(settled)
             }
-            Err(LauncherError::Unanswered(reason)) => LaunchOutcome::MayRun(format!(
+            Err(LauncherError::Unavailable(reason)) => LaunchOutcome::MayRun(format!(
                 "how the launch ended could not be found out: {reason}; {MAY_RUN}"
             )),
             Err(error) => LaunchOutcome::Failed(error.to_string()),
@@ -207,7 +207,7 @@ impl JobService {
         let mut taken_up = Vec::new();
         for (identity, is_launch, is_end) in open.unwrap_or_default() {
             if is_end && let Ok(launcher) = self.launcher(&identity.cloud) {
-                launcher.resume_end(&identity);
+                launcher.resume_termination(&identity);
             }
             if is_launch && let Some(watch) = self.inner.in_flight.begin(&identity.job_id) {
                 self.spawn_drive(identity, None);

@@ -9,7 +9,7 @@ use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::requests::{ListRequest, StatusFilter};
 use crate::launcher::local::LOCAL;
 use crate::launcher::{JobIdentity, JobStatus, Launcher, LauncherError, Listing};
-use crate::redact::Fingerprints;
+use crate::redact::Redactor;
 use crate::registry::{JobRecord, expired};
 
 impl JobService {
@@ -51,7 +51,7 @@ impl JobService {
                         rows.push(row(record, &job.identity, &job.status));
                     }
                 }
-                Err(LauncherError::ProgramMissing(error)) => {
+                Err(LauncherError::ProgramNotFound(error)) => {
                     // What this machine cannot reach cannot be running for it: such records may grow old.
                     done.extend(known.iter().map(|identity| (identity.job_id.clone(), true)));
                     said.extend(unasked(&known, &error));
@@ -77,7 +77,7 @@ impl JobService {
             // What a launcher said is in some of them.
             warnings: warnings
                 .iter()
-                .map(|warning| Fingerprints::default().hide(warning))
+                .map(|warning| Redactor::default().redact(warning))
                 .collect(),
             ..ListAnswer::default()
         }
@@ -88,7 +88,7 @@ impl JobService {
         for job in jobs {
             let secrets = self.secrets(&job.job_id).await;
             for text in &mut said {
-                *text = secrets.hide(text);
+                *text = secrets.redact(text);
             }
         }
         said

@@ -72,11 +72,11 @@ impl JobService {
                     .to_owned(),
             );
         }
-        let log = log.map_err(|error| secrets.hide(&error.to_string()))?;
+        let log = log.map_err(|error| secrets.redact(&error.to_string()))?;
         let log_file = log.log_file.clone();
         let (max_bytes, raw, plot) = (request.max_bytes, request.raw, request.plot);
         let read = tokio::task::spawn_blocking(move || {
-            let shown = |text: &str| secrets.hide(text);
+            let shown = |text: &str| secrets.redact(text);
             let view = View {
                 max_bytes,
                 raw,

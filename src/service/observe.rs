@@ -29,7 +29,7 @@ use crate::parse::sky;
 use crate::process::supervisor;
 use crate::progress::rhythm::{Rhythm, Stalled};
 use crate::progress::{Followed, Progress, Scanner, files};
-use crate::redact::Fingerprints;
+use crate::redact::Redactor;
 use crate::registry::JobRecord;
 use crate::settings::config::expand_home;
 use crate::sync::lock;
@@ -307,7 +307,7 @@ impl JobService {
         launcher: &Arc<dyn Launcher>,
         status: &JobStatus,
         begun: Instant,
-        secrets: &Fingerprints,
+        secrets: &Redactor,
     ) -> Told {
         let identity = &found.identity;
         let insight = self.inner.insights.of(identity);
@@ -408,7 +408,7 @@ impl JobService {
         identity: &JobIdentity,
         status: &JobStatus,
         text: Option<String>,
-        secrets: &Fingerprints,
+        secrets: &Redactor,
     ) -> Option<Failure> {
         let file = match &text {
             None if !is_on_a_cloud(identity) => launcher.logs(identity).await.ok(),
@@ -439,8 +439,8 @@ impl JobService {
             }
             // Hidden first: of what is cut out of it afterwards no half secret can be left.
             let start = said.len().saturating_sub(failure::LOOKED_AT);
-            let said = secrets.hide(&said[said.ceil_char_boundary(start)..]);
-            let reason = reason.map(|reason| secrets.hide(&reason));
+            let said = secrets.redact(&said[said.ceil_char_boundary(start)..]);
+            let reason = reason.map(|reason| secrets.redact(&reason));
             failure::explain(&said, exit, reason.as_deref())
         });
         explained.await.ok().flatten()

@@ -10,7 +10,7 @@ use super::answers::{JobAnswer, PollAnswer};
 use super::lookup::NotFound;
 use super::requests::{JobQuery, PollRequest, Until};
 use super::watch::{is_same, is_same_state};
-use super::{JobService, Tell, next_step};
+use super::{JobService, OnProgress, next_step};
 use crate::launcher::LauncherError;
 use crate::registry::JobRecord;
 
@@ -86,12 +86,12 @@ impl JobService {
             Err(error @ LauncherError::NotFound(_)) => {
                 return PollAnswer {
                     status: NOT_FOUND.to_owned(),
-                    error: Some(secrets.hide(&error.to_string())),
+                    error: Some(secrets.redact(&error.to_string())),
                     next: next_step::LOST.to_owned(),
                     ..known
                 };
             }
-            Err(error) => return not_asked(known, secrets.hide(&error.to_string())),
+            Err(error) => return not_asked(known, secrets.redact(&error.to_string())),
         };
         if !status.is_done && self.is_cancel_kept(&found.identity.job_id).await {
             status.warnings.push(
@@ -114,7 +114,7 @@ impl JobService {
         }
         PollAnswer {
             success: true,
-            message: secrets.hide(&next_step::message(&status, told.progress.as_ref())),
+            message: secrets.redact(&next_step::message(&status, told.progress.as_ref())),
             next: next_step::next(&status, &told, age),
             status: status.status,
             state: status.state,
@@ -126,7 +126,7 @@ impl JobService {
             warnings: status
                 .warnings
                 .iter()
-                .map(|warning| secrets.hide(warning))
+                .map(|warning| secrets.redact(warning))
                 .collect(),
             metadata,
             ..known
@@ -135,7 +135,7 @@ impl JobService {
 
     /// How a job is once something has changed, or it has ended, or the time is up, whichever comes first. The first look
     /// is made at once. `tell` hears how the job is meanwhile.
-    pub async fn poll_until(&self, request: PollRequest, tell: Tell<'_>) -> PollAnswer {
+    pub async fn poll_until(&self, request: PollRequest, tell: OnProgress<'_>) -> PollAnswer {
         let begun = Instant::now();
         let wait = request.wait_seconds;
         if wait > LONGEST_WAIT {

@@ -9,11 +9,11 @@ use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
 use super::requests::RunRequest;
-use super::{JobService, LAUNCH_WAIT, Tell, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, OnProgress, next_step, outcome_within};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, LauncherError, Resources};
 use crate::process::job_dir::{JobDir, JobLock};
-use crate::redact::{self, Fingerprints, is_secret_name};
+use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, RegistryError};
 use crate::settings::config::{Config, OumiCommand};
 
@@ -31,7 +31,7 @@ impl JobService {
     }
 
     /// The same. `tell` hears what the launch says while it is waited for.
-    pub async fn run_told(&self, request: RunRequest, tell: Tell<'_>) -> RunAnswer {
+    pub async fn run_told(&self, request: RunRequest, tell: OnProgress<'_>) -> RunAnswer {
         match self.prepare(&request, None).await {
             Ok((spec, plan)) => self.run_prepared(&request, spec, plan, tell).await,
             Err(error) => RunAnswer {
@@ -110,7 +110,7 @@ impl JobService {
         request: &RunRequest,
         spec: LaunchSpec,
         plan: LaunchPlan,
-        tell: Tell<'_>,
+        tell: OnProgress<'_>,
     ) -> RunAnswer {
         let known = known_of(request, &spec, &plan);
         if request.dry_run {
@@ -174,10 +174,10 @@ impl JobService {
         match submitted.and_then(|done| done.map_err(|error| error.to_string())) {
             Ok((identity, watch)) => {
                 let secrets = self.secrets(&identity.job_id).await;
-                let tell = |said: &str| tell(&secrets.hide(said));
+                let tell = |said: &str| tell(&secrets.redact(said));
                 let mut answer = self.submitted(known, identity, watch, &tell).await;
-                answer.message = secrets.hide(&answer.message);
-                answer.error = answer.error.map(|error| secrets.hide(&error));
+                answer.message = secrets.redact(&answer.message);
+                answer.error = answer.error.map(|error| secrets.redact(&error));
                 answer
             }
             Err(error) => RunAnswer {
@@ -243,7 +243,7 @@ impl JobService {
         known: RunAnswer,
         identity: JobIdentity,
         watch: LaunchWatch,
-        tell: Tell<'_>,
+        tell: OnProgress<'_>,
     ) -> RunAnswer {
         let outcome = tokio::select! {
             outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
@@ -319,7 +319,11 @@ impl JobService {
     }
 
     /// Says how a launch is for as long as it is waited for.
-    async fn tell_again_and_again(&self, identity: &JobIdentity, tell: Tell<'_>) -> Infallible {
+    async fn tell_again_and_again(
+        &self,
+        identity: &JobIdentity,
+        tell: OnProgress<'_>,
+    ) -> Infallible {
         loop {
             tokio::time::sleep(TELL_AGAIN).await;
             if let Ok(launcher) = self.launcher(&identity.cloud)
@@ -351,7 +355,7 @@ fn known_of(request: &RunRequest, spec: &LaunchSpec, plan: &LaunchPlan) -> RunAn
 }
 
 /// Makes the folder of a new job. One without a record was left by a server that died between the two, unless it lives.
-fn make_job_dir(dir: Option<JobDir>, secrets: &Fingerprints) -> Result<JobLock, String> {
+fn make_job_dir(dir: Option<JobDir>, secrets: &Redactor) -> Result<JobLock, String> {
     let dir = dir.ok_or("the job id is no name for a folder; choose another job_name")?;
     let failed = |error: std::io::Error| {
         format!(
@@ -375,7 +379,7 @@ fn make_job_dir(dir: Option<JobDir>, secrets: &Fingerprints) -> Result<JobLock, 
 
 /// What of a job's environment must never be shown: all that the call gave, and what the config or this process's own
 /// environment calls a secret.
-pub(super) fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fingerprints {
+pub(super) fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Redactor {
     let in_config = config
         .document
         .get("envs")
@@ -387,7 +391,7 @@ pub(super) fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Fi
         .filter_map(|(_, value)| value.as_str());
     let inherited: Vec<String> = redact::of_this_process().collect();
     let given = envs.values().map(String::as_str);
-    Fingerprints::of(
+    Redactor::of(
         given
             .chain(named)
             .chain(inherited.iter().map(String::as_str)),

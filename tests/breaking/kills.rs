@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use oumi_mcp_server::process::job_dir::JobDir;
-use oumi_mcp_server::process::supervisor::{self, Plan, Supervised};
-use oumi_mcp_server::process::table::{Processes, is_of_job};
+use oumi_mcp_server::process::supervisor::{self, Plan, StartRequest};
+use oumi_mcp_server::process::table::{ProcessTable, is_of_job};
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
@@ -398,7 +398,7 @@ async fn a_job_whose_supervisor_died_before_its_word_has_begun_when_it_runs() {
         let program = home.program("supervisor", script);
         fs::create_dir(home.data()).unwrap();
         let (dir, lock) = JobDir::create(home.data().join("job")).unwrap();
-        let job = Supervised {
+        let job = StartRequest {
             plan: Plan {
                 steps: Vec::new(),
                 working_dir: home.project(),
@@ -409,7 +409,7 @@ async fn a_job_whose_supervisor_died_before_its_word_has_begun_when_it_runs() {
             files: Vec::new(),
         };
         let started = supervisor::start(&program, &dir, lock, job).await;
-        let members = Processes::look(true).unwrap().of_job(dir.path());
+        let members = ProcessTable::look(true).unwrap().of_job(dir.path());
         assert_eq!(
             (started.is_ok(), members.len()),
             (begins, usize::from(begins)),

@@ -425,7 +425,7 @@ fn without_handles_no_answer_is_wrong_and_afterwards_all_is_well() {
     // Its processes go too, so that nobody knows how it ended.
     let job = home.job_dir("lost");
     wait_until("nothing of it is left", || {
-        let members = oumi_mcp_server::process::table::Processes::look(true)
+        let members = oumi_mcp_server::process::table::ProcessTable::look(true)
             .unwrap()
             .of_job(&job);
         members.iter().for_each(|pid| {
@@ -551,7 +551,7 @@ fn a_cancel_without_handles_never_says_that_nothing_is_left() {
         assert!(limit_handles(&server, limit));
         let answer = server.cancel(&name, true);
         assert!(limit_handles(&server, 1024));
-        let left = oumi_mcp_server::process::table::Processes::look(true)
+        let left = oumi_mcp_server::process::table::ProcessTable::look(true)
             .unwrap()
             .of_job(&home.job_dir(&name))
             .len();

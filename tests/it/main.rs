@@ -10,8 +10,6 @@ mod captures;
 mod fake_cloud;
 #[path = "../support/raw.rs"]
 mod raw;
-#[path = "../support/schema.rs"]
-mod schema;
 #[path = "../support/mod.rs"]
 mod support;
 

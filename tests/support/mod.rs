@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::process::table::Processes;
+use oumi_mcp_server::process::table::ProcessTable;
 use oumi_mcp_server::settings::env_vars;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -136,7 +136,7 @@ impl Home {
             .with_environ(UpdateKind::Always);
         let mut system = System::new().unwrap();
         system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
-        let tree = Processes::look(false).unwrap();
+        let tree = ProcessTable::look(false).unwrap();
         let ours = system.processes().values().filter(|process| {
             process.environ().iter().any(|entry| *entry == *mark) && lives(process.status())
         });

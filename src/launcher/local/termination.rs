@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{ended, lost, off_thread};
 use crate::launcher::{CancelOutcome, JobStatus, LauncherError, supervisor};
 use crate::process::job_dir::{EndRequest, EndTurn, ExitRecord, JobDir};
-use crate::process::table::{Ending, Processes};
+use crate::process::table::{Ending, ProcessTable};
 
 /// How long a cancel waits for the processes to end before it says what is left.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ pub(super) async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, La
 }
 
 /// Takes up an end that was asked for, where nobody sees to it.
-pub(super) async fn resume_end(dir: JobDir) {
+pub(super) async fn resume_termination(dir: JobDir) {
     let mut end = End::new(dir.clone());
     end.asked = true;
     match off_thread(move || dir.take_end_turn().map_err(LauncherError::failed)).await {
@@ -131,14 +131,14 @@ impl End {
         self.is_supervised = supervisor::nudge(dir)?;
         if self.is_supervised {
             self.was_alive = true;
-            let processes = Processes::look(false)?;
+            let processes = ProcessTable::look(false)?;
             let supervisor = dir.supervisor_pid()?;
             let left = supervisor.map_or(0, |pid| processes.descendants(pid).len());
             return Ok(CancelStep::Left(left));
         }
         // The supervisor is dead, or never was: what is left is found by its mark, and how it ended is for us to write,
         // unless another has the turn.
-        let members = Processes::look(true)?.of_job(dir.path());
+        let members = ProcessTable::look(true)?.of_job(dir.path());
         self.was_alive |= !members.is_empty();
         if self.turn.is_none() {
             return Ok(CancelStep::Left(members.len().max(1)));
@@ -176,7 +176,7 @@ fn after_the_end(
 ) -> io::Result<CancelStep> {
     let mut left = HashSet::new();
     if dir.is_locked()? {
-        left = Processes::look(true)?.of_job(dir.path());
+        left = ProcessTable::look(true)?.of_job(dir.path());
         let supervisor = dir.supervisor_pid()?;
         left.retain(|pid| Some(*pid) != supervisor);
     }

@@ -23,7 +23,7 @@ impl SkyPilotLauncher {
         }
         match self.status_of(&identity, Asked::AtLeisure).await {
             Ok(before) if before.is_done => return Ok(already_done(before)),
-            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramMissing(_))) => {
+            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramNotFound(_))) => {
                 return Err(error);
             }
             // Who cannot be asked can still be told to stop.

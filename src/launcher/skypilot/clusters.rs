@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::launcher::{ClusterFacts, JobState, JobStatus, Listing};
+use crate::launcher::{ClusterInfo, JobState, JobStatus, Listing};
 use crate::parse;
 use crate::parse::sky::{Cluster, Queue, QueuedJob};
 
@@ -70,10 +70,10 @@ pub(super) fn cloud_of(cluster: &Cluster) -> Option<String> {
     })
 }
 
-pub(super) fn cluster_facts(cluster: &Cluster) -> ClusterFacts {
+pub(super) fn cluster_facts(cluster: &Cluster) -> ClusterInfo {
     let made_of = cluster.resources.as_ref().or(cluster.accelerators.as_ref());
     let about = [Some(&cluster.status), made_of, cluster.region.as_ref()];
-    ClusterFacts {
+    ClusterInfo {
         cloud: cloud_of(cluster),
         about: about
             .into_iter()

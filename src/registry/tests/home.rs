@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::registry::{JobRecord, JobRegistry};
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 use serde_json::{Map, Value};
 
 /// A file as the Python server writes it.
@@ -36,7 +36,7 @@ pub const PYTHON_FILE: &str = r#"[
 /// A registry in a folder of its own, which is removed at the end.
 pub struct Home {
     _home: tempfile::TempDir,
-    pub folder: DataFolder,
+    pub folder: DataDir,
     pub registry: JobRegistry,
 }
 
@@ -46,7 +46,7 @@ pub fn home() -> Home {
     let home = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap();
-    let folder = DataFolder::at(home.path().join("data"));
+    let folder = DataDir::at(home.path().join("data"));
     folder.create().unwrap();
     Home {
         registry: JobRegistry::new(folder.clone()),

@@ -15,9 +15,9 @@ use crate::launcher::{
     LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
-use crate::process::supervisor::{Plan, Supervised};
+use crate::process::supervisor::{Plan, StartRequest};
 use crate::service::requests::{CancelRequest, JobQuery, RunRequest};
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 use tokio::sync::watch;
 
 /// Where a call waits while the gate is closed.
@@ -84,13 +84,13 @@ struct State {
 /// What all servers of a test share.
 #[derive(Clone)]
 pub struct World {
-    folder: DataFolder,
+    folder: DataDir,
     state: Arc<Mutex<State>>,
     changes: watch::Sender<u64>,
 }
 
 impl World {
-    pub fn new(folder: &DataFolder) -> Self {
+    pub fn new(folder: &DataDir) -> Self {
         Self {
             folder: folder.clone(),
             state: Arc::default(),
@@ -151,7 +151,7 @@ impl World {
         self.state().cancels_to_fail
     }
 
-    /// The next settle panics.
+    /// The next wait_for_launch panics.
     pub fn panic_in_settle(&self) {
         self.change(|state| state.panic_in_settle = true);
     }
@@ -344,7 +344,7 @@ fn already_done(status: &JobStatus) -> CancelOutcome {
 
 impl FakeLauncher {
     async fn look(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
-        // The lock first, as in `settle`.
+        // The lock first, as in `wait_for_launch`.
         let is_ours = !identity.job_id.is_empty();
         let may_start = is_ours && self.world.is_locked(&identity.job_id).await;
         let known = {
@@ -383,7 +383,7 @@ impl Launcher for FakeLauncher {
             job_config: None,
             warnings: Vec::new(),
             obstacle: None,
-            process: Supervised {
+            process: StartRequest {
                 plan: Plan {
                     steps: Vec::new(),
                     working_dir: PathBuf::from("/"),
@@ -433,7 +433,7 @@ impl Launcher for FakeLauncher {
         })
     }
 
-    fn settle<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
         Box::pin(async move {
             let job_id = &identity.job_id;
             let panics = self.world.change(|state| {

@@ -5,7 +5,7 @@
 use crate::registry::JobRecord;
 use crate::service::JobService;
 use crate::service::requests::RunRequest;
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 use chrono::{TimeDelta, Utc};
 
@@ -13,7 +13,7 @@ use super::fake_launcher::{Stage, World, run_request};
 
 pub struct House {
     pub home: tempfile::TempDir,
-    pub folder: DataFolder,
+    pub folder: DataDir,
     pub world: World,
     pub service: JobService,
 }
@@ -21,7 +21,7 @@ pub struct House {
 /// A service with one launcher for each of these sets of clouds, over one world.
 pub fn house_of(launchers: &[&'static [&'static str]], policy: Policy) -> House {
     let home = tempfile::tempdir().unwrap();
-    let folder = DataFolder::at(home.path().join("data"));
+    let folder = DataDir::at(home.path().join("data"));
     folder.create().unwrap();
     let world = World::new(&folder);
     let launchers = launchers.iter().map(|clouds| world.launcher(clouds));

@@ -161,9 +161,9 @@ async fn an_old_job_on_a_machine_without_its_program_is_let_go() {
     house
         .add("job", "gcp", long_ago(), Some(Stage::Running))
         .await;
-    house
-        .world
-        .fail_list(Some(LauncherError::ProgramMissing("install it".to_owned())));
+    house.world.fail_list(Some(LauncherError::ProgramNotFound(
+        "install it".to_owned(),
+    )));
     house.list().await;
     assert!(!house.is_known("job").await);
 }

@@ -21,7 +21,7 @@ async fn a_launcher_that_fails_costs_its_rows_and_the_warning_names_its_jobs() {
     }
     for error in [
         LauncherError::failed("the cloud is away"),
-        LauncherError::ProgramMissing("the cloud is away".to_owned()),
+        LauncherError::ProgramNotFound("the cloud is away".to_owned()),
     ] {
         failing.fail_list(Some(error));
         let answer = service.list(ListRequest::default()).await;

@@ -183,7 +183,7 @@ async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before(
     let house = house();
     house.add_running("train", "gcp", TimeDelta::zero()).await;
     let mut watch = house.watch("train").await;
-    let error = LauncherError::Unanswered("sky is slow".to_owned());
+    let error = LauncherError::Unavailable("sky is slow".to_owned());
     house.world.fail_status(Some(error));
     assert!(house.looks_within(HOUR).await > 2);
     let seen = watch.now();
@@ -336,7 +336,7 @@ async fn a_poll_that_finds_no_job_or_no_answer_does_not_wait() {
     house.add_running("train", "gcp", TimeDelta::zero()).await;
     let begun = Instant::now();
     assert!(house.wait("nobody", 55).await.is_gone());
-    let error = LauncherError::Unanswered("sky is slow".to_owned());
+    let error = LauncherError::Unavailable("sky is slow".to_owned());
     house.world.fail_status(Some(error));
     let answer = house.wait("train", 55).await;
     assert_eq!(answer.error.as_deref(), Some("sky is slow"));

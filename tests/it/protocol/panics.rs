@@ -12,7 +12,7 @@ use oumi_mcp_server::process::job_dir::JobLock;
 use oumi_mcp_server::server::Server;
 use oumi_mcp_server::server::transport::Stdio;
 use oumi_mcp_server::service::JobService;
-use oumi_mcp_server::settings::data_folder::DataFolder;
+use oumi_mcp_server::settings::data_dir::DataDir;
 use rmcp::service::serve_directly;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -34,7 +34,7 @@ impl Launcher for Faulty {
         panic!("a fault")
     }
 
-    fn settle<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+    fn wait_for_launch<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobIdentity> {
         panic!("a fault")
     }
 
@@ -86,7 +86,7 @@ async fn a_panic_in_a_tool_is_an_error_of_that_call_alone() {
     // The runtime of a test has this one thread.
     let _logging = tracing::subscriber::set_default(logging);
     let home = tempfile::tempdir().unwrap();
-    let folder = DataFolder::at(home.path());
+    let folder = DataDir::at(home.path());
     folder.create().unwrap();
     let service = JobService::new(folder, vec![Arc::new(Faulty)]);
     let (ours, its) = tokio::io::duplex(4096);

@@ -7,7 +7,7 @@ use super::{
     INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY, SESSIONS, TASKS, stateless, taking_tasks,
 };
 use crate::raw::{DEADLINE, Raw};
-use crate::schema::misfit;
+use crate::support::schema::misfit;
 
 impl Raw {
     #[track_caller]

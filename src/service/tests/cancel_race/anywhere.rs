@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::service::JobService;
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 
 use super::super::fake_launcher::{World, by_id, cancel_by_id, run_request};
 use super::{CLOUDS, JOB, Race};
@@ -69,7 +69,7 @@ fn a_server_that_is_killed_in_the_middle_of_anything_loses_neither_job_nor_cance
 #[test]
 fn many_calls_at_once_on_real_threads_leave_no_cancelled_job_running() {
     let home = tempfile::tempdir().unwrap();
-    let folder = DataFolder::at(home.path().join("data"));
+    let folder = DataDir::at(home.path().join("data"));
     folder.create().unwrap();
     let world = World::new(&folder);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -18,7 +18,7 @@ use crate::process::job_dir::JobDir;
 use crate::registry::JobRecord;
 use crate::service::JobService;
 use crate::service::answers::{CancelAnswer, PollAnswer, RunAnswer};
-use crate::settings::data_folder::DataFolder;
+use crate::settings::data_dir::DataDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
@@ -35,7 +35,7 @@ struct Server {
 type Owed<A> = JoinHandle<(A, Option<Stage>)>;
 
 impl Server {
-    fn new(folder: &DataFolder, world: &World) -> Self {
+    fn new(folder: &DataDir, world: &World) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
@@ -66,7 +66,7 @@ impl Server {
 /// A data folder, a world, and the server that is alive.
 struct Race {
     home: tempfile::TempDir,
-    folder: DataFolder,
+    folder: DataDir,
     world: World,
     server: Server,
 }
@@ -79,7 +79,7 @@ impl Race {
         let home = tempfile::tempdir_in(memory)
             .or_else(|_| tempfile::tempdir())
             .unwrap();
-        let folder = DataFolder::at(home.path().join("data"));
+        let folder = DataDir::at(home.path().join("data"));
         folder.create().unwrap();
         let world = World::new(&folder);
         world.close(Gate::Launch);

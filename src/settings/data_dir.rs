@@ -9,7 +9,7 @@ use crate::settings::env_vars;
 
 /// The data folder could not be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DataFolderError {
+pub enum DataDirError {
     /// Neither `OUMI_MCP_HOME` nor a home folder is known.
     #[error("no home folder is known; set {} to an absolute path", env_vars::HOME.name)]
     NoHome,
@@ -31,31 +31,31 @@ pub enum DataFolderError {
 
 /// The folder that holds the registry and one folder a job; 0700, its files 0600.
 #[derive(Debug, Clone)]
-pub struct DataFolder {
+pub struct DataDir {
     root: PathBuf,
 }
 
-impl DataFolder {
+impl DataDir {
     /// The folder `OUMI_MCP_HOME` names, else `~/.cache/oumi-mcp` on every platform (the Python server's place).
     /// Nothing is created yet.
     ///
     /// # Errors
     /// When no home is known, or the variable holds a relative path.
-    pub fn from_environment() -> Result<Self, DataFolderError> {
+    pub fn from_environment() -> Result<Self, DataDirError> {
         match std::env::var_os(env_vars::HOME.name).filter(|value| !value.is_empty()) {
             Some(value) => {
                 let root = PathBuf::from(value);
                 if root.is_absolute() {
                     Ok(Self { root })
                 } else {
-                    Err(DataFolderError::Relative(root))
+                    Err(DataDirError::Relative(root))
                 }
             }
             None => dirs::home_dir()
                 .map(|home| Self {
                     root: home.join(".cache").join("oumi-mcp"),
                 })
-                .ok_or(DataFolderError::NoHome),
+                .ok_or(DataDirError::NoHome),
         }
     }
 
@@ -68,10 +68,10 @@ impl DataFolder {
     ///
     /// # Errors
     /// When the file system refuses; the error names the folder and what to do.
-    pub fn create(&self) -> Result<(), DataFolderError> {
+    pub fn create(&self) -> Result<(), DataDirError> {
         let made =
             create_private_dir_all(&self.root).and_then(|()| create_private_dir_all(&self.jobs()));
-        made.map_err(|source| DataFolderError::Unusable {
+        made.map_err(|source| DataDirError::Unusable {
             path: self.root.clone(),
             source,
         })
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_job_folder_is_only_given_for_a_plain_name() {
-        let folder = DataFolder::at("/data");
+        let folder = DataDir::at("/data");
         assert_eq!(
             folder.job("train_1"),
             Some(PathBuf::from("/data/jobs/train_1"))
