@@ -6,10 +6,10 @@ use tokio::task::JoinHandle;
 
 use super::answers::{CancelAnswer, ClusterAnswer, JobAnswer};
 use super::consent_prompt::{cancel_question, cluster_question};
-use super::launches::MAY_RUN;
+use super::launches::{MAY_RUN, outcome_within};
 use super::lookup::NotFound;
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
-use super::{JobService, LAUNCH_WAIT, OnProgress, outcome_within};
+use super::{JobService, LAUNCH_WAIT, OnProgress};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, LauncherError};
 
@@ -42,28 +42,28 @@ impl JobService {
                 };
             }
         };
-        if let Some(forbidden) = self.inner.policy.forbids(&found.identity.cloud) {
+        if let Some(forbidden) = self.context.policy.forbids(&found.identity.cloud) {
             return CancelAnswer {
                 error: Some(forbidden),
                 ..cancel_answer(&found.identity)
             };
         }
-        let found = self.settled(found).await;
-        let secrets = self.secrets(&found.identity.job_id).await;
+        let found = self.launches.refresh_identity(found).await;
+        let secrets = self.context.redactor(&found.identity.job_id).await;
         let hidden = |mut answer: CancelAnswer| {
             answer.message = secrets.redact(&answer.message);
             answer.error = answer.error.map(|error| secrets.redact(&error));
             answer
         };
-        if self.inner.in_flight.contains(&found.identity.job_id) {
+        if self.launches.in_flight().contains(&found.identity.job_id) {
             tell("the launch is under way; the job is cancelled as soon as it ends");
         }
         if let Some(answer) = self.cancel_launch(&found.identity).await {
             return hidden(answer);
         }
         // The launch may have ended since the job was looked up: then its id is recorded only now.
-        let found = self.looked_up_again(found).await;
-        let launcher = match self.launcher(&found.identity.cloud) {
+        let found = self.launches.reload(found).await;
+        let launcher = match self.context.launcher(&found.identity.cloud) {
             Ok(launcher) if found.record.is_none() => {
                 match self.agreed_to_cancel(&found.identity).await {
                     Ok(()) => Ok(launcher),
@@ -112,7 +112,7 @@ impl JobService {
         cloud: &str,
         cluster: &str,
     ) -> Result<(), String> {
-        self.allowed(cloud)?;
+        self.context.allowed_launcher(cloud)?;
         let facts = self.facts(cloud, cluster).await.map_err(not_done)?;
         self.agreed(&cluster_question(action, cloud, cluster, facts.as_ref()))
             .await
@@ -128,20 +128,14 @@ impl JobService {
         if let Ok(done) = tokio::time::timeout(CHANGE_WAIT, &mut cancelling).await {
             return done.map_err(LauncherError::failed)?;
         }
-        let kept = self.in_dir(job_id, |dir| {
-            if dir.exists() {
-                dir.keep_cancel()
-            } else {
-                Ok(())
-            }
-        });
+        let kept = self.context.with_job_dir(job_id, |dir| dir.keep_cancel());
         let at_risk = kept.await.err().map_or_else(String::new, |error| {
             format!("; it is lost if this server ends before, since it could not be written down ({error})")
         });
         let (service, job_id) = (self.clone(), job_id.to_owned());
         tokio::spawn(async move {
             match cancelling.await {
-                Ok(Ok(_)) => service.forget_kept_cancel(&job_id).await,
+                Ok(Ok(_)) => service.launches.clear_pending_cancel(&job_id).await,
                 Ok(Err(error)) => {
                     tracing::warn!(job_id, %error, "a cancel failed; it is tried again at the next look")
                 }
@@ -188,7 +182,7 @@ impl JobService {
     ) -> ClusterAnswer {
         let cloud = cloud.trim().to_lowercase();
         let agreed = self.agreed_to_change(action, &cloud, &cluster_name).await;
-        let changed = match agreed.and_then(|()| self.allowed(&cloud)) {
+        let changed = match agreed.and_then(|()| self.context.allowed_launcher(&cloud)) {
             Ok(launcher) => {
                 let (launcher, on, cluster) =
                     (launcher.clone(), cloud.clone(), cluster_name.clone());
@@ -224,21 +218,16 @@ impl JobService {
 
     /// Asks that a launch under way be cancelled as soon as it ends, and waits for that a while. Nothing when none is.
     async fn cancel_launch(&self, identity: &JobIdentity) -> Option<CancelAnswer> {
-        let watch = self.inner.in_flight.request_cancel(&identity.job_id)?;
+        let watch = self.launches.in_flight().request_cancel(&identity.job_id)?;
         // Beside the launch as well, so that the next server honours it if this one dies.
         let kept = self
-            .in_dir(&identity.job_id, |dir| {
-                if dir.exists() {
-                    dir.keep_cancel()
-                } else {
-                    Ok(())
-                }
-            })
+            .context
+            .with_job_dir(&identity.job_id, |dir| dir.keep_cancel())
             .await;
         let at_risk = kept.err().map_or_else(String::new, |error| {
             format!("; it could not be written down ({error}) and is forgotten should this server end before")
         });
-        let failing = || self.inner.in_flight.cancel_error(&identity.job_id);
+        let failing = || self.launches.in_flight().cancel_error(&identity.job_id);
         let outcome = outcome_within(watch, LAUNCH_WAIT)
             .await
             .or_else(|| failing().map(LaunchOutcome::MayRun));

@@ -55,11 +55,11 @@ impl Consent for Nobody {
 impl JobService {
     /// The same service for a call whose person is reached this way.
     pub fn asking(&self, consent: Arc<dyn Consent>) -> Self {
-        match self.inner.policy.ask {
+        match self.context.policy.ask {
             AskPerson::Never => self.clone(),
             AskPerson::ForClouds | AskPerson::Always => Self {
-                inner: Arc::clone(&self.inner),
                 consent,
+                ..self.clone()
             },
         }
     }
@@ -87,12 +87,17 @@ impl JobService {
         cloud: &str,
         cluster: &str,
     ) -> Result<Option<ClusterInfo>, String> {
-        let policy = &self.inner.policy;
+        let policy = &self.context.policy;
         let is_limited = policy.clouds.is_some();
         if !is_limited && !self.consent.can_ask() {
             return Ok(None);
         }
-        let asked = tokio::time::timeout(FACTS_WAIT, self.allowed(cloud)?.cluster(cloud, cluster));
+        let asked = tokio::time::timeout(
+            FACTS_WAIT,
+            self.context
+                .allowed_launcher(cloud)?
+                .cluster(cloud, cluster),
+        );
         let facts = match asked.await {
             Ok(Ok(facts)) => facts,
             Ok(Err(error)) if is_limited => return Err(error.to_string()),
@@ -129,7 +134,7 @@ impl JobService {
         plan: LaunchPlan,
         tell: OnProgress<'_>,
     ) -> Result<(LaunchSpec, LaunchPlan, Option<String>), String> {
-        let (previews, named) = (&self.inner.previews, request.name().is_some());
+        let (previews, named) = (&self.plans, request.name().is_some());
         let is_bound = !request.plan_id.is_empty();
         let secrets = secrets_of(&spec.config, &spec.envs);
         let check = |plan_id: &str, spec: &LaunchSpec, plan: &LaunchPlan| {
@@ -140,7 +145,7 @@ impl JobService {
             check(&request.plan_id, &spec, &plan)?;
         }
         let is_here = spec.identity.cloud == LOCAL;
-        let always = self.inner.policy.ask == AskPerson::Always;
+        let always = self.context.policy.ask == AskPerson::Always;
         if is_here && !always {
             return Ok((spec, plan, None));
         }

@@ -1,10 +1,11 @@
 //! How a launch is seen through to its end, also where a cancel or a crash cuts across it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::lookup::Found;
-use super::{JobService, outcome_within};
-use crate::in_flight::{LaunchOutcome, LaunchWatch};
+use super::context::Context;
+use super::lookup::ResolvedJob;
+use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::local::LOCAL;
 use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, Launcher, LauncherError};
 use crate::process::job_dir::{JobDir, JobLock};
@@ -30,19 +31,36 @@ const RECORD_RETRIES: [Duration; 4] = [
     Duration::from_secs(20),
 ];
 
-impl JobService {
+/// The launches of this server, each driven by a task of its own. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Launches {
+    context: Arc<Context>,
+    in_flight: InFlight,
+}
+
+impl Launches {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self {
+            context,
+            in_flight: InFlight::default(),
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
     /// Drives a launch in a task of its own. Should that break, the entry leaves the map all the same.
-    pub(super) fn spawn_drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
-        let service = self.clone();
+    pub(super) fn spawn(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+        let launches = self.clone();
         tokio::spawn(async move {
-            let (driver, job_id) = (service.clone(), identity.job_id.clone());
+            let (driver, job_id) = (launches.clone(), identity.job_id.clone());
             let driven = tokio::spawn(async move { driver.drive(identity, start).await });
             if let Err(error) = driven.await {
                 tracing::error!(job_id, %error, "a launch broke inside the server");
                 let reason =
                     format!("the server broke while it launched the job: {error}; {MAY_RUN}");
-                service
-                    .inner
+                launches
                     .in_flight
                     .evict(&job_id, LaunchOutcome::MayRun(reason));
             }
@@ -52,13 +70,13 @@ impl JobService {
     /// Sees a launch through to its end: sets it going unless an earlier server did, waits, writes who the job became, and
     /// honours a cancel that came meanwhile. Whatever happens, the entry in the map is gone afterwards.
     async fn drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
-        let in_flight = &self.inner.in_flight;
+        let in_flight = &self.in_flight;
         let job_id = identity.job_id.as_str();
         in_flight.set_recorded(job_id);
         let mut outcome = self.launch(&identity, start).await;
         if let LaunchOutcome::Launched(settled) = &outcome {
             // One that was asked of another server, or of one that died, stands beside the launch.
-            if self.is_cancel_kept(job_id).await {
+            if self.context.has_pending_cancel(job_id).await {
                 in_flight.request_cancel(job_id);
             }
             if in_flight.evict(job_id, outcome.clone()) {
@@ -68,14 +86,18 @@ impl JobService {
         }
         // Where the cancel failed it stays kept: the next look at the job tries again.
         if !matches!(outcome, LaunchOutcome::MayRun(_)) {
-            self.forget_kept_cancel(job_id).await;
+            self.clear_pending_cancel(job_id).await;
         }
         in_flight.evict(job_id, outcome);
     }
 
     /// Forgets a cancel that was kept beside a job, once it has been carried out.
-    pub(super) async fn forget_kept_cancel(&self, job_id: &str) {
-        if let Err(error) = self.in_dir(job_id, |dir| dir.clear_cancel()).await {
+    pub(super) async fn clear_pending_cancel(&self, job_id: &str) {
+        if let Err(error) = self
+            .context
+            .with_job_dir(job_id, |dir| dir.clear_cancel())
+            .await
+        {
             tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
         }
     }
@@ -85,12 +107,12 @@ impl JobService {
         identity: &JobIdentity,
         start: Option<(LaunchPlan, JobLock)>,
     ) -> LaunchOutcome {
-        let launcher = match self.launcher(&identity.cloud) {
+        let launcher = match self.context.launcher(&identity.cloud) {
             Ok(launcher) => launcher,
             Err(error) => return LaunchOutcome::Failed(error),
         };
         if let Some((plan, lock)) = start {
-            if self.inner.in_flight.cancel_requested(&identity.job_id) {
+            if self.in_flight.cancel_requested(&identity.job_id) {
                 // Nothing holds the lock any more, so that the launcher sees that the job never began.
                 drop(lock);
                 return outcome_of_cancel(launcher.cancel(identity, false).await);
@@ -120,7 +142,7 @@ impl JobService {
         let mut retries = RECORD_RETRIES.into_iter();
         loop {
             let updated = self
-                .inner
+                .context
                 .registry
                 .update(&settled.job_id, update.clone())
                 .await;
@@ -133,7 +155,7 @@ impl JobService {
 
     /// Cancels a job whose launch has just ended. A cancel that fails is tried again: the job costs money meanwhile.
     async fn cancel_launched(&self, settled: &JobIdentity) -> LaunchOutcome {
-        let launcher: &dyn Launcher = match self.launcher(&settled.cloud) {
+        let launcher: &dyn Launcher = match self.context.launcher(&settled.cloud) {
             Ok(launcher) => launcher.as_ref(),
             Err(error) => return LaunchOutcome::MayRun(error),
         };
@@ -149,32 +171,30 @@ impl JobService {
                 return LaunchOutcome::MayRun(reason);
             };
             tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
-            self.inner
-                .in_flight
-                .set_cancel_error(&settled.job_id, reason);
+            self.in_flight.set_cancel_error(&settled.job_id, reason);
             tokio::time::sleep(wait).await;
         }
     }
 
     /// Waits a moment for a launch that an earlier server began, where the record says that its end was not seen.
-    pub(super) async fn settled(&self, found: Found) -> Found {
+    pub(super) async fn refresh_identity(&self, found: ResolvedJob) -> ResolvedJob {
         let Some(record) = &found.record else {
             return found;
         };
-        let Some(watch) = self.take_up(std::slice::from_ref(record)).await.pop() else {
+        let Some(watch) = self.resume(std::slice::from_ref(record)).await.pop() else {
             return found;
         };
         outcome_within(watch, TAKE_UP_WAIT).await;
-        self.looked_up_again(found).await
+        self.reload(found).await
     }
 
     /// The job as the registry has it now.
-    pub(super) async fn looked_up_again(&self, found: Found) -> Found {
+    pub(super) async fn reload(&self, found: ResolvedJob) -> ResolvedJob {
         let Some(record) = &found.record else {
             return found;
         };
-        match self.inner.registry.get(&record.job_id).await {
-            Ok(Some(record)) => Found {
+        match self.context.registry.get(&record.job_id).await {
+            Ok(Some(record)) => ResolvedJob {
                 identity: record.identity(),
                 record: Some(record),
             },
@@ -184,15 +204,15 @@ impl JobService {
 
     /// Takes up the launches that an earlier server began and whose end is not recorded, and the cancels it did not carry
     /// out. What is taken up now is returned; what is under way here already is not.
-    pub(super) async fn take_up(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
+    pub(super) async fn resume(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
         // This machine is no cloud to be asked: what was begun on it is ended in any case.
         let allowed = |record: &&JobRecord| {
-            record.cloud == LOCAL || self.inner.policy.forbids(&record.cloud).is_none()
+            record.cloud == LOCAL || self.context.policy.forbids(&record.cloud).is_none()
         };
         let looked_at: Vec<(JobRecord, JobDir)> = records
             .iter()
             .filter(allowed)
-            .filter_map(|record| Some((record.clone(), self.dir(&record.job_id)?)))
+            .filter_map(|record| Some((record.clone(), self.context.job_dir(&record.job_id)?)))
             .collect();
         let open = tokio::task::spawn_blocking(move || {
             let there = looked_at.into_iter().filter(|(_, dir)| dir.exists());
@@ -206,11 +226,11 @@ impl JobService {
         .await;
         let mut taken_up = Vec::new();
         for (identity, is_launch, is_end) in open.unwrap_or_default() {
-            if is_end && let Ok(launcher) = self.launcher(&identity.cloud) {
+            if is_end && let Ok(launcher) = self.context.launcher(&identity.cloud) {
                 launcher.resume_termination(&identity);
             }
-            if is_launch && let Some(watch) = self.inner.in_flight.begin(&identity.job_id) {
-                self.spawn_drive(identity, None);
+            if is_launch && let Some(watch) = self.in_flight.begin(&identity.job_id) {
+                self.spawn(identity, None);
                 taken_up.push(watch);
             }
         }
@@ -223,4 +243,13 @@ fn outcome_of_cancel(cancelled: Result<CancelOutcome, LauncherError>) -> LaunchO
         Ok(outcome) => LaunchOutcome::Cancelled(outcome),
         Err(error) => LaunchOutcome::MayRun(error.to_string()),
     }
+}
+
+/// Waits for the outcome of a launch; `None` when it takes longer than `wait`.
+pub(super) async fn outcome_within(
+    mut watch: LaunchWatch,
+    wait: Duration,
+) -> Option<LaunchOutcome> {
+    let ended = tokio::time::timeout(wait, watch.wait_for(Option::is_some)).await;
+    ended.ok()?.ok()?.clone()
 }

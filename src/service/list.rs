@@ -16,18 +16,18 @@ impl JobService {
     /// Every job, and what could not be found out.
     pub async fn list(&self, request: ListRequest) -> ListAnswer {
         // Asked for before the registry is read: a job that is recorded only now cannot be missed in it.
-        let under_way = self.inner.in_flight.recorded();
-        let records = match self.inner.registry.records().await {
+        let under_way = self.launches.in_flight().recorded();
+        let records = match self.context.registry.records().await {
             Ok(records) => records,
             Err(error) => return ListAnswer::failure(error.to_string()),
         };
         for job_id in under_way {
             if !records.iter().any(|record| record.job_id == job_id) {
-                self.inner.in_flight.forget(&job_id);
+                self.launches.in_flight().forget(&job_id);
             }
         }
-        self.take_up(&records).await;
-        let allows = |cloud: &str| self.inner.policy.forbids(cloud).is_none();
+        self.launches.resume(&records).await;
+        let allows = |cloud: &str| self.context.policy.forbids(cloud).is_none();
         let mut warnings = self.registry_warnings(&records).await;
         let listings = self.listings(&records).await;
         let mut done = HashMap::new();
@@ -86,7 +86,7 @@ impl JobService {
     /// What was said of several jobs, with the secrets of each of them hidden.
     async fn hide_secrets_of(&self, jobs: &[JobIdentity], mut said: Vec<String>) -> Vec<String> {
         for job in jobs {
-            let secrets = self.secrets(&job.job_id).await;
+            let secrets = self.context.redactor(&job.job_id).await;
             for text in &mut said {
                 *text = secrets.redact(text);
             }
@@ -100,8 +100,8 @@ impl JobService {
         records: &[JobRecord],
     ) -> Vec<(Vec<JobIdentity>, Result<Listing, LauncherError>)> {
         let mut asked = tokio::task::JoinSet::new();
-        for (at, launcher) in self.inner.launchers.iter().cloned().enumerate() {
-            let forbids = |cloud: &str| self.inner.policy.forbids(cloud).is_some();
+        for (at, launcher) in self.context.launchers.iter().cloned().enumerate() {
+            let forbids = |cloud: &str| self.context.policy.forbids(cloud).is_some();
             if launcher.clouds().iter().all(|cloud| forbids(cloud)) {
                 continue;
             }
@@ -126,7 +126,7 @@ impl JobService {
         records: &[JobRecord],
     ) -> Vec<JobIdentity> {
         let may_be_asked = |cloud: &str| {
-            launcher.clouds().contains(&cloud) && self.inner.policy.forbids(cloud).is_none()
+            launcher.clouds().contains(&cloud) && self.context.policy.forbids(cloud).is_none()
         };
         let records = records.iter();
         records
@@ -137,7 +137,7 @@ impl JobService {
 
     async fn registry_warnings(&self, records: &[JobRecord]) -> Vec<String> {
         let mut warnings = Vec::new();
-        match self.inner.registry.put_aside().await {
+        match self.context.registry.put_aside().await {
             Ok(files) => warnings.extend(files.iter().map(|file| {
                 format!(
                     "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside \
@@ -149,7 +149,10 @@ impl JobService {
         }
         let clouds: BTreeSet<&str> = records.iter().map(|record| record.cloud.as_str()).collect();
         for cloud in clouds {
-            let reason = match (self.launcher(cloud), self.inner.policy.forbids(cloud)) {
+            let reason = match (
+                self.context.launcher(cloud),
+                self.context.policy.forbids(cloud),
+            ) {
                 (Ok(_), None) => continue,
                 (Ok(_), Some(forbidden)) => forbidden,
                 (Err(_), _) => format!("on cloud {cloud:?}, which is not served here"),
@@ -180,12 +183,12 @@ impl JobService {
                 None if record.cloud == LOCAL => self.is_done_here(record).await,
                 None => false,
             };
-            if is_done && !self.inner.in_flight.contains(&record.job_id) {
+            if is_done && !self.launches.in_flight().contains(&record.job_id) {
                 gone.push(record.clone());
             }
         }
         let ids = gone.iter().map(|record| record.job_id.clone()).collect();
-        match self.inner.registry.remove(gone).await {
+        match self.context.registry.remove(gone).await {
             Ok(()) => ids,
             Err(error) => {
                 tracing::warn!(%error, "cannot prune the registry");
@@ -195,7 +198,7 @@ impl JobService {
     }
 
     async fn is_done_here(&self, record: &JobRecord) -> bool {
-        let Ok(launcher) = self.launcher(&record.cloud) else {
+        let Ok(launcher) = self.context.launcher(&record.cloud) else {
             return false;
         };
         match launcher.status(&record.identity()).await {

@@ -56,15 +56,15 @@ impl JobService {
             );
         }
         let found = match self.find(&JobQuery::from(request)).await {
-            Ok(found) => self.settled(found).await,
+            Ok(found) => self.launches.refresh_identity(found).await,
             Err(NotFound::Unknown(error) | NotFound::Failed(error)) => return Err(error),
         };
         let job_id = found.identity.job_id.clone();
-        let log = match self.allowed(&found.identity.cloud) {
+        let log = match self.context.allowed_launcher(&found.identity.cloud) {
             Ok(launcher) => launcher.logs(&found.identity).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
-        let secrets = self.secrets(&job_id).await;
+        let secrets = self.context.redactor(&job_id).await;
         if secrets.hides_all() {
             return Err(
                 "the log is not shown: which values of the job are secret cannot be read from secrets.json in its \

@@ -6,7 +6,7 @@ use crate::launcher::JobIdentity;
 use crate::registry::JobRecord;
 
 /// The job that a query means.
-pub(super) struct Found {
+pub(super) struct ResolvedJob {
     pub(super) identity: JobIdentity,
     /// Nothing for a job that was started elsewhere.
     pub(super) record: Option<JobRecord>,
@@ -22,14 +22,14 @@ pub(super) enum NotFound {
 
 impl JobService {
     /// The job that is meant.
-    pub(super) async fn find(&self, query: &JobQuery) -> Result<Found, NotFound> {
+    pub(super) async fn find(&self, query: &JobQuery) -> Result<ResolvedJob, NotFound> {
         let records = self
-            .inner
+            .context
             .registry
             .records()
             .await
             .map_err(|error| NotFound::Failed(error.to_string()))?;
-        let found = |record: &JobRecord| Found {
+        let found = |record: &JobRecord| ResolvedJob {
             identity: record.identity(),
             record: Some(record.clone()),
         };
@@ -67,18 +67,18 @@ impl JobService {
             .collect();
         // Ids repeat from cluster to cluster: without one, a job that was started elsewhere may be meant as well.
         if identity.cluster.is_empty()
-            && let Ok(launcher) = self.allowed(&identity.cloud)
+            && let Ok(launcher) = self.context.allowed_launcher(&identity.cloud)
             && let Ok(listing) = launcher.list(&fitting).await
         {
             let elsewhere = listing.jobs.into_iter().map(|job| job.identity);
             fitting.extend(elsewhere.filter(|other| other.job_id.is_empty() && fits(other)));
         }
         match fitting.as_slice() {
-            [] => Ok(Found {
+            [] => Ok(ResolvedJob {
                 identity,
                 record: None,
             }),
-            [known] => Ok(Found {
+            [known] => Ok(ResolvedJob {
                 identity: known.clone(),
                 record: records
                     .into_iter()

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::JobService;
 use super::answers::ProgressAnswer;
 use super::background_refresh::Aside;
-use super::lookup::Found;
+use super::lookup::ResolvedJob;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::local::LOCAL;
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
@@ -303,7 +303,7 @@ impl JobService {
     /// What the job tells whose launcher has just said how it is, asked since `begun`.
     pub(super) async fn told(
         &self,
-        found: &Found,
+        found: &ResolvedJob,
         launcher: &Arc<dyn Launcher>,
         status: &JobStatus,
         begun: Instant,
@@ -367,7 +367,7 @@ impl JobService {
 
     /// Where a training on this machine writes what it knows of itself. What a job config runs is not known so well.
     async fn output_folder(&self, record: &JobRecord) -> Option<PathBuf> {
-        let dir = self.dir(&record.job_id)?;
+        let dir = self.context.job_dir(&record.job_id)?;
         let plan = tokio::task::spawn_blocking(move || supervisor::plan(&dir));
         let plan = plan.await.ok()?.ok()?;
         let trains = |step: &supervisor::Step| step.argv.get(1).is_some_and(|verb| verb == "train");
@@ -377,9 +377,10 @@ impl JobService {
 
     /// Whether another job with the same output folder has lived since `started`.
     async fn is_shared(&self, record: &JobRecord, started: Option<SystemTime>) -> bool {
-        let (Ok(records), Ok(launcher)) =
-            (self.inner.registry.records().await, self.launcher(LOCAL))
-        else {
+        let (Ok(records), Ok(launcher)) = (
+            self.context.registry.records().await,
+            self.context.launcher(LOCAL),
+        ) else {
             return true;
         };
         let others = records.iter().filter(|other| {

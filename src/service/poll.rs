@@ -37,7 +37,7 @@ impl JobService {
     /// How a job is now.
     pub async fn poll(&self, query: JobQuery) -> PollAnswer {
         let found = match self.find(&query).await {
-            Ok(found) => self.settled(found).await,
+            Ok(found) => self.launches.refresh_identity(found).await,
             Err(NotFound::Unknown(error)) => {
                 return PollAnswer {
                     job_id: query.job_id,
@@ -71,7 +71,7 @@ impl JobService {
             model_name: of_record(|record| &record.model_name),
             ..PollAnswer::default()
         };
-        let launcher = match self.allowed(&found.identity.cloud) {
+        let launcher = match self.context.allowed_launcher(&found.identity.cloud) {
             Ok(launcher) => launcher,
             Err(error) => return not_asked(known, error),
         };
@@ -80,7 +80,7 @@ impl JobService {
         insight.ask_for_cloud_log(launcher, &found.identity);
         let begun = Instant::now();
         let asked = launcher.status(&found.identity).await;
-        let secrets = self.secrets(&found.identity.job_id).await;
+        let secrets = self.context.redactor(&found.identity.job_id).await;
         let mut status = match asked {
             Ok(status) => status,
             Err(error @ LauncherError::NotFound(_)) => {
@@ -93,7 +93,12 @@ impl JobService {
             }
             Err(error) => return not_asked(known, secrets.redact(&error.to_string())),
         };
-        if !status.is_done && self.is_cancel_kept(&found.identity.job_id).await {
+        if !status.is_done
+            && self
+                .context
+                .has_pending_cancel(&found.identity.job_id)
+                .await
+        {
             status.warnings.push(
                 "a cancel was asked for and is not carried out yet: that is done when the launch has ended, and \
                  tried again at each look while it fails"

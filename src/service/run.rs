@@ -8,8 +8,9 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 
 use super::answers::{JobAnswer, RunAnswer};
+use super::launches::outcome_within;
 use super::requests::RunRequest;
-use super::{JobService, LAUNCH_WAIT, OnProgress, next_step, outcome_within};
+use super::{JobService, LAUNCH_WAIT, OnProgress, next_step};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, LauncherError, Resources};
 use crate::process::job_dir::{JobDir, JobLock};
@@ -76,7 +77,7 @@ impl JobService {
             (None, None) => new_job_id(command),
         };
         let cloud = request.cloud.trim().to_lowercase();
-        let launcher = self.allowed(&cloud)?;
+        let launcher = self.context.allowed_launcher(&cloud)?;
         let spec = LaunchSpec {
             identity: JobIdentity {
                 job_id,
@@ -119,7 +120,7 @@ impl JobService {
                 success: true,
                 status: "dry_run".to_owned(),
                 message: dry_run_message(&spec, &plan),
-                plan_id: self.inner.previews.keep(&spec, &plan, is_named),
+                plan_id: self.plans.keep(&spec, &plan, is_named),
                 job_config: plan.job_config,
                 ..known
             };
@@ -173,7 +174,7 @@ impl JobService {
         let submitted = submitting.await.map_err(|error| error.to_string());
         match submitted.and_then(|done| done.map_err(|error| error.to_string())) {
             Ok((identity, watch)) => {
-                let secrets = self.secrets(&identity.job_id).await;
+                let secrets = self.context.redactor(&identity.job_id).await;
                 let tell = |said: &str| tell(&secrets.redact(said));
                 let mut answer = self.submitted(known, identity, watch, &tell).await;
                 answer.message = secrets.redact(&answer.message);
@@ -214,23 +215,23 @@ impl JobService {
             other: serde_json::Map::new(),
         };
         // Before the record, so that whoever finds the record finds the launch too.
-        let Some(watch) = self.inner.in_flight.begin(&job_id) else {
+        let Some(watch) = self.launches.in_flight().begin(&job_id) else {
             return Err(RegistryError::Duplicate(job_id));
         };
-        let dir = self.dir(&job_id);
+        let dir = self.context.job_dir(&job_id);
         match self
-            .inner
+            .context
             .registry
             .insert(record, move || make_job_dir(dir, &secrets))
             .await
         {
             Ok(lock) => {
-                self.spawn_drive(identity.clone(), Some((plan, lock)));
+                self.launches.spawn(identity.clone(), Some((plan, lock)));
                 Ok((identity, watch))
             }
             Err(error) => {
-                self.inner
-                    .in_flight
+                self.launches
+                    .in_flight()
                     .evict(&job_id, LaunchOutcome::Failed(error.to_string()));
                 Err(error)
             }
@@ -249,7 +250,7 @@ impl JobService {
             outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
             never = self.tell_again_and_again(&identity, tell) => match never {},
         };
-        let identity = match self.inner.registry.get(&identity.job_id).await {
+        let identity = match self.context.registry.get(&identity.job_id).await {
             Ok(Some(record)) => record.identity(),
             _ => identity,
         };
@@ -285,7 +286,7 @@ impl JobService {
             launch_confirmed,
             ..known
         };
-        let status = match self.launcher(&identity.cloud) {
+        let status = match self.context.launcher(&identity.cloud) {
             Ok(launcher) => launcher.status(&identity).await,
             Err(error) => Err(LauncherError::Failed(error)),
         };
@@ -326,7 +327,7 @@ impl JobService {
     ) -> Infallible {
         loop {
             tokio::time::sleep(TELL_AGAIN).await;
-            if let Ok(launcher) = self.launcher(&identity.cloud)
+            if let Ok(launcher) = self.context.launcher(&identity.cloud)
                 && let Ok(status) = launcher.status(identity).await
             {
                 tell(&next_step::message(&status, None));

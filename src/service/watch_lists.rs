@@ -104,7 +104,7 @@ impl JobService {
 
     async fn look_while_heard(self, changes: watch::Sender<Changes>) {
         let mut looking = JoinSet::new();
-        for launcher in &self.inner.launchers {
+        for launcher in &self.context.launchers {
             looking.spawn(look_on(self.clone(), Arc::clone(launcher), changes.clone()));
         }
         loop {

@@ -1,0 +1,93 @@
+//! The context that all parts of the service share: the registry, the launchers, the policy and the data folder.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::launcher::Launcher;
+use crate::process::job_dir::JobDir;
+use crate::redact::Redactor;
+use crate::registry::JobRegistry;
+use crate::settings::data_dir::DataDir;
+use crate::settings::policy::Policy;
+
+pub(super) struct Context {
+    pub(super) data_dir: DataDir,
+    pub(super) registry: JobRegistry,
+    pub(super) launchers: Vec<Arc<dyn Launcher>>,
+    pub(super) policy: Policy,
+}
+
+impl Context {
+    pub(super) fn new(
+        data_dir: DataDir,
+        launchers: Vec<Arc<dyn Launcher>>,
+        policy: Policy,
+    ) -> Self {
+        Self {
+            registry: JobRegistry::new(data_dir.clone()),
+            data_dir,
+            launchers,
+            policy,
+        }
+    }
+
+    /// Returns the launcher of a cloud, whether or not the policy allows the cloud.
+    pub(super) fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
+        let serves = |launcher: &&Arc<dyn Launcher>| launcher.clouds().contains(&cloud);
+        self.launchers.iter().find(serves).ok_or_else(|| {
+            let clouds = self.launchers.iter().flat_map(|one| one.clouds()).copied();
+            let clouds: Vec<&str> = clouds.collect();
+            format!(
+                "cloud {cloud:?} is not known; use one of: {}",
+                clouds.join(", ")
+            )
+        })
+    }
+
+    /// Returns the launcher of a cloud that the policy allows.
+    pub(super) fn allowed_launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
+        let launcher = self.launcher(cloud)?;
+        self.policy.forbids(cloud).map_or(Ok(launcher), Err)
+    }
+
+    /// Returns the folder of a job, or `None` for an id that cannot name one.
+    pub(super) fn job_dir(&self, job_id: &str) -> Option<JobDir> {
+        self.data_dir.job(job_id).map(JobDir::at)
+    }
+
+    /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.
+    pub(super) async fn redactor(&self, job_id: &str) -> Redactor {
+        let Some(dir) = self.job_dir(job_id) else {
+            return Redactor::default();
+        };
+        let read = tokio::task::spawn_blocking(move || dir.secrets()).await;
+        read.map_err(io::Error::other)
+            .flatten()
+            .unwrap_or_else(|error| {
+                tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
+                Redactor::unreadable(&error)
+            })
+    }
+
+    /// Does file work in the folder of a job, off the async threads; nothing where the job has no folder.
+    pub(super) async fn with_job_dir(
+        &self,
+        job_id: &str,
+        work: impl FnOnce(JobDir) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let Some(dir) = self.job_dir(job_id) else {
+            return Ok(());
+        };
+        let working =
+            tokio::task::spawn_blocking(move || if dir.exists() { work(dir) } else { Ok(()) });
+        working.await.map_err(io::Error::other)?
+    }
+
+    /// Tells if a cancel was requested that is not carried out yet: it stands beside the job, so that any server honours it.
+    pub(super) async fn has_pending_cancel(&self, job_id: &str) -> bool {
+        let dir = self.job_dir(job_id);
+        tokio::task::spawn_blocking(move || dir.is_some_and(|dir| dir.is_cancel_kept()))
+            .await
+            .unwrap_or(false)
+    }
+}
