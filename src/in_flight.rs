@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_is_under_way_once() {
+    fn an_id_is_in_flight_once() {
         let in_flight = InFlight::default();
         assert!(in_flight.begin("a").is_some());
         assert!(in_flight.begin("a").is_none());
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_hears_the_outcome() {
+    fn every_watch_gets_the_outcome() {
         let in_flight = InFlight::default();
         let first = in_flight.begin("a").unwrap();
         let second = in_flight.request_cancel("a").unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launch_does_not_end_as_launched_once_a_cancel_was_asked_for() {
+    fn a_requested_cancel_refuses_launched() {
         let in_flight = InFlight::default();
         assert!(in_flight.request_cancel("a").is_none());
         let watch = in_flight.begin("a").unwrap();
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_launch_is_forgotten_unless_its_cancel_is_still_to_be_honoured() {
+    fn eviction_of_orphans_keeps_requested_cancels() {
         let in_flight = InFlight::default();
         let gone = in_flight.begin("gone").unwrap();
         in_flight.begin("cancelled");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_noted_of_a_launch_is_told_while_it_is_under_way() {
+    fn notes_live_as_long_as_the_entry() {
         let in_flight = InFlight::default();
         in_flight.set_recorded("a");
         in_flight.set_cancel_error("a", "too early".to_owned());

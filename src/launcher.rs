@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+pub use crate::job_identity::JobIdentity;
 use crate::process::job_dir::JobLock;
 use crate::process::supervisor;
 use crate::settings::config::{Config, OumiCommand};
@@ -40,19 +41,6 @@ pub enum JobState {
     /// Nobody can say.
     #[default]
     Unknown,
-}
-
-/// Who a job is, as far as it is known: what a launcher is asked about.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct JobIdentity {
-    /// Our id; empty for a job that was started elsewhere.
-    pub job_id: String,
-    /// The cloud, lower case; `local` is this machine.
-    pub cloud: String,
-    /// The cluster; empty for a job on this machine.
-    pub cluster: String,
-    /// The launcher's id; empty until the launch has ended.
-    pub oumi_job_id: String,
 }
 
 /// How a job is, in the launcher's words and in ours.

@@ -23,6 +23,7 @@ compile_error!(
 pub mod demo;
 pub mod failure;
 pub mod in_flight;
+pub mod job_identity;
 pub mod launcher;
 pub mod logs;
 pub mod parse;

@@ -14,6 +14,7 @@ mod next_step;
 mod observe;
 mod plan_cache;
 mod poll;
+mod prune;
 pub mod requests;
 mod run;
 #[cfg(test)]
@@ -104,7 +105,7 @@ impl JobService {
         match self.context.registry.records().await {
             Ok(records) => {
                 self.launches.resume(&records).await;
-                self.prune(&records, &HashMap::new()).await;
+                prune::prune(&self.context, &self.launches, &records, &HashMap::new()).await;
             }
             Err(error) => tracing::warn!(%error, "cannot resume the jobs of an earlier server"),
         }

@@ -9,7 +9,7 @@ use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::local::LOCAL;
 use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, Launcher, LauncherError};
 use crate::process::job_dir::{JobDir, JobLock};
-use crate::registry::{IdentityUpdate, JobRecord};
+use crate::registry::JobRecord;
 
 /// What to do about a job that was to be cancelled and is not.
 pub(super) const MAY_RUN: &str =
@@ -135,17 +135,9 @@ impl Launches {
 
     /// Writes who the job became. Should that fail in the end, the next look at the job finds it out from the launch anew.
     async fn record(&self, settled: &JobIdentity) {
-        let update = IdentityUpdate {
-            cluster_name: settled.cluster.clone(),
-            oumi_job_id: settled.oumi_job_id.clone(),
-        };
         let mut retries = RECORD_RETRIES.into_iter();
         loop {
-            let updated = self
-                .context
-                .registry
-                .update(&settled.job_id, update.clone())
-                .await;
+            let updated = self.context.registry.update(settled.clone()).await;
             let Err(error) = updated else { return };
             tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is");
             let Some(wait) = retries.next() else { return };

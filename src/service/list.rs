@@ -1,16 +1,16 @@
 //! Every job in one answer, and the records that are let go when they are old.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
 use super::JobService;
 use super::answers::{JobAnswer, JobRow, ListAnswer};
+use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
-use crate::launcher::local::LOCAL;
 use crate::launcher::{JobIdentity, JobStatus, Launcher, LauncherError, Listing};
 use crate::redact::Redactor;
-use crate::registry::{JobRecord, expired};
+use crate::registry::JobRecord;
 
 impl JobService {
     /// Every job, and what could not be found out.
@@ -51,18 +51,13 @@ impl JobService {
                         rows.push(row(record, &job.identity, &job.status));
                     }
                 }
-                Err(LauncherError::ProgramNotFound(error)) => {
-                    // What this machine cannot reach cannot be running for it: such records may grow old.
-                    done.extend(known.iter().map(|identity| (identity.job_id.clone(), true)));
-                    said.extend(unasked(&known, &error));
-                }
                 Err(error) => said.extend(unasked(&known, &error.to_string())),
             }
             if !said.is_empty() {
                 warnings.extend(self.hide_secrets_of(&known, said).await);
             }
         }
-        let pruned = self.prune(&records, &done).await;
+        let pruned = prune(&self.context, &self.launches, &records, &done).await;
         rows.retain(|(_, row)| {
             !pruned.contains(&row.job_id)
                 && match request.status {
@@ -137,11 +132,11 @@ impl JobService {
 
     async fn registry_warnings(&self, records: &[JobRecord]) -> Vec<String> {
         let mut warnings = Vec::new();
-        match self.context.registry.put_aside().await {
+        match self.context.registry.quarantined().await {
             Ok(files) => warnings.extend(files.iter().map(|file| {
                 format!(
-                    "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside \
-                     as {}; remove that file to end this warning",
+                    "the job registry was damaged; every whole record in it was kept, and a copy of the damaged file is \
+                     {}; remove that file to end this warning",
                     file.display()
                 )
             })),
@@ -167,44 +162,6 @@ impl JobService {
             ));
         }
         warnings
-    }
-
-    /// Removes the records that are too old or too many, but none of a job that may still run. `done` is what is known of
-    /// the jobs already; only jobs on this machine are asked about here, since others take long to answer.
-    pub(super) async fn prune(
-        &self,
-        records: &[JobRecord],
-        done: &HashMap<String, bool>,
-    ) -> HashSet<String> {
-        let mut gone = Vec::new();
-        for record in expired(records, chrono::Utc::now()) {
-            let is_done = match done.get(&record.job_id) {
-                Some(is_done) => *is_done,
-                None if record.cloud == LOCAL => self.is_done_here(record).await,
-                None => false,
-            };
-            if is_done && !self.launches.in_flight().contains(&record.job_id) {
-                gone.push(record.clone());
-            }
-        }
-        let ids = gone.iter().map(|record| record.job_id.clone()).collect();
-        match self.context.registry.remove(gone).await {
-            Ok(()) => ids,
-            Err(error) => {
-                tracing::warn!(%error, "cannot prune the registry");
-                HashSet::new()
-            }
-        }
-    }
-
-    async fn is_done_here(&self, record: &JobRecord) -> bool {
-        let Ok(launcher) = self.context.launcher(&record.cloud) else {
-            return false;
-        };
-        match launcher.status(&record.identity()).await {
-            Ok(status) => status.is_done,
-            Err(error) => matches!(error, LauncherError::NotFound(_)),
-        }
     }
 }
 

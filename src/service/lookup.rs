@@ -65,11 +65,16 @@ impl JobService {
             .map(JobRecord::identity)
             .filter(fits)
             .collect();
-        // Ids repeat from cluster to cluster: without one, a job that was started elsewhere may be meant as well.
+        // Ids repeat from cluster to cluster: without a cluster name a job that was started elsewhere may be meant as well, and
+        // only a whole list tells.
         if identity.cluster.is_empty()
             && let Ok(launcher) = self.context.allowed_launcher(&identity.cloud)
-            && let Ok(listing) = launcher.list(&fitting).await
         {
+            let listing = launcher.list(&fitting).await.map_err(|error| {
+                NotFound::Failed(format!(
+                    "which cluster is meant cannot be found out: {error}; give cluster_name, or job_id"
+                ))
+            })?;
             let elsewhere = listing.jobs.into_iter().map(|job| job.identity);
             fitting.extend(elsewhere.filter(|other| other.job_id.is_empty() && fits(other)));
         }

@@ -1,12 +1,12 @@
 //! Records that are added, updated and removed, and those that are refused.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::registry::{IdentityUpdate, JobRecord};
+use crate::registry::JobRecord;
 
-use super::home::{PYTHON_FILE, home, insert, record};
+use super::home::{PYTHON_FILE, home, insert, launched, record};
 
 /// What was logged by anyone in this process.
 fn logged() -> String {
@@ -34,16 +34,12 @@ fn logged() -> String {
 }
 
 #[tokio::test]
-async fn an_update_of_an_unknown_id_warns_and_does_nothing() {
+async fn updating_an_unknown_id_warns() {
     logged();
     let home = home();
     home.write(PYTHON_FILE.as_bytes());
-    let update = IdentityUpdate {
-        cluster_name: "c".to_owned(),
-        oumi_job_id: "9".to_owned(),
-    };
     home.registry
-        .update("nobody_has_this", update)
+        .update(launched("nobody_has_this", "9"))
         .await
         .unwrap();
     assert_eq!(home.bytes(), PYTHON_FILE.as_bytes());
@@ -55,7 +51,7 @@ async fn an_update_of_an_unknown_id_warns_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn an_id_that_is_taken_is_refused_and_nothing_is_prepared() {
+async fn a_taken_id_is_refused_before_preparing() {
     let home = home();
     insert(&home.registry, "a").await;
     let before = home.bytes();
@@ -76,7 +72,7 @@ async fn an_id_that_is_taken_is_refused_and_nothing_is_prepared() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_prepared_is_not_added() {
+async fn a_failed_preparation_adds_nothing() {
     let home = home();
     insert(&home.registry, "a").await;
     let before = home.bytes();
@@ -89,7 +85,7 @@ async fn what_cannot_be_prepared_is_not_added() {
 }
 
 #[tokio::test]
-async fn a_record_is_prepared_under_the_lock_and_before_anyone_sees_it() {
+async fn preparation_runs_under_the_lock() {
     let home = home();
     let folder = home.folder.clone();
     let prepare = move || {
@@ -101,40 +97,35 @@ async fn a_record_is_prepared_under_the_lock_and_before_anyone_sees_it() {
 }
 
 #[tokio::test]
-async fn a_removed_record_takes_its_folder_along_and_no_other() {
+async fn a_removed_record_is_cleaned_up_under_the_lock() {
     let home = home();
     for job_id in ["a", "b"] {
         insert(&home.registry, job_id).await;
-        fs::create_dir(home.folder.job(job_id).unwrap()).unwrap();
     }
-    home.registry.remove(vec![record("a")]).await.unwrap();
+    let cleaned = Arc::new(Mutex::new(Vec::new()));
+    let (seen, folder) = (cleaned.clone(), home.folder.clone());
+    let cleanup = move |record: &JobRecord| {
+        let lock = File::open(folder.registry_lock()).unwrap();
+        assert!(lock.try_lock_shared().is_err());
+        seen.lock().unwrap().push(record.job_id.clone());
+    };
+    home.registry
+        .remove(vec![record("a")], cleanup)
+        .await
+        .unwrap();
     assert_eq!(home.ids().await, ["b"]);
-    assert!(!home.folder.job("a").unwrap().exists());
-    assert!(home.folder.job("b").unwrap().exists());
+    assert_eq!(*cleaned.lock().unwrap(), ["a"]);
 }
 
 #[tokio::test]
-async fn a_record_whose_id_went_to_a_new_job_meanwhile_is_not_removed() {
+async fn a_record_of_a_newer_job_is_not_removed() {
     let home = home();
     let old = JobRecord {
         submit_time: "2025-01-01T12:00:00Z".to_owned(),
         ..record("a")
     };
     insert(&home.registry, "a").await;
-    fs::create_dir(home.folder.job("a").unwrap()).unwrap();
-    home.registry.remove(vec![old]).await.unwrap();
+    let cleanup = |record: &JobRecord| panic!("{record:?}");
+    home.registry.remove(vec![old], cleanup).await.unwrap();
     assert_eq!(home.ids().await, ["a"]);
-    assert!(home.folder.job("a").unwrap().exists());
-}
-
-#[tokio::test]
-async fn the_record_of_an_id_that_is_no_file_name_is_removed_and_nothing_else() {
-    let home = home();
-    fs::write(home.folder.root().join("kept"), "x").unwrap();
-    for job_id in ["..", "../kept", "/", "."] {
-        insert(&home.registry, job_id).await;
-        home.registry.remove(vec![record(job_id)]).await.unwrap();
-    }
-    assert_eq!(home.ids().await, Vec::<String>::new());
-    assert!(home.folder.jobs().exists() && home.folder.root().join("kept").exists());
 }

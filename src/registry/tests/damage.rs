@@ -39,7 +39,7 @@ async fn looked_at(bytes: &[u8]) -> (Vec<JobRecord>, bool) {
     let home = home();
     home.write(bytes);
     let records = home.registry.records().await.unwrap();
-    let aside = home.registry.put_aside().await.unwrap();
+    let aside = home.registry.quarantined().await.unwrap();
     match aside.as_slice() {
         [] => assert_eq!(home.bytes(), bytes),
         [aside] => {
@@ -53,12 +53,12 @@ async fn looked_at(bytes: &[u8]) -> (Vec<JobRecord>, bool) {
         several => panic!("put aside several times: {several:?}"),
     }
     assert_eq!(home.registry.records().await.unwrap(), records);
-    assert_eq!(home.registry.put_aside().await.unwrap(), aside);
+    assert_eq!(home.registry.quarantined().await.unwrap(), aside);
     (records, !aside.is_empty())
 }
 
 #[tokio::test]
-async fn a_file_cut_short_anywhere_keeps_every_whole_record() {
+async fn truncation_keeps_every_whole_record() {
     let (text, spans) = file_of(6);
     for length in 0..=text.len() {
         let (records, was_damaged) = looked_at(&text.as_bytes()[..length]).await;
@@ -70,7 +70,7 @@ async fn a_file_cut_short_anywhere_keeps_every_whole_record() {
 }
 
 #[tokio::test]
-async fn a_file_with_one_bit_flipped_keeps_every_record_without_it() {
+async fn a_flipped_bit_costs_one_record() {
     let (text, spans) = file_of(2);
     let mut damaged = 0;
     for at in 0..text.len() {
@@ -92,7 +92,7 @@ async fn a_file_with_one_bit_flipped_keeps_every_record_without_it() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_list_of_records_is_kept_aside_and_what_is_whole_in_it_used() {
+async fn other_json_is_quarantined_and_salvaged() {
     let (text, spans) = file_of(2);
     let both: Vec<JobRecord> = spans.into_iter().map(|(record, _)| record).collect();
     let nested = |depth: usize, open: &str| open.repeat(depth);
@@ -152,7 +152,7 @@ async fn a_file_that_is_no_list_of_records_is_kept_aside_and_what_is_whole_in_it
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_text_cost_only_the_record_they_are_in() {
+async fn invalid_utf8_costs_one_record() {
     let (text, spans) = file_of(3);
     let mut bytes = text.into_bytes();
     bytes[spans[1].1.start + 12] = 0xff;
@@ -162,18 +162,18 @@ async fn bytes_that_are_no_text_cost_only_the_record_they_are_in() {
 }
 
 #[tokio::test]
-async fn a_submission_over_a_damaged_file_keeps_what_was_whole() {
+async fn inserting_repairs() {
     let home = home();
     let (text, _) = file_of(6);
     home.write(&text.as_bytes()[..text.len() - 30]);
     insert(&home.registry, "new").await;
     let ids = home.ids().await;
     assert_eq!(ids, ["job-0", "job-1", "job-2", "job-3", "job-4", "new"]);
-    assert_eq!(home.registry.put_aside().await.unwrap().len(), 1);
+    assert_eq!(home.registry.quarantined().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn a_refused_submission_over_a_damaged_file_repairs_it_all_the_same() {
+async fn a_refused_insert_repairs() {
     let home = home();
     let (text, _) = file_of(2);
     home.write(&text.as_bytes()[..text.len() - 1]);
@@ -184,11 +184,11 @@ async fn a_refused_submission_over_a_damaged_file_repairs_it_all_the_same() {
             .is_err()
     );
     assert_eq!(home.json().len(), 2);
-    assert_eq!(home.registry.put_aside().await.unwrap().len(), 1);
+    assert_eq!(home.registry.quarantined().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn a_registry_that_cannot_be_read_is_an_error_that_names_it() {
+async fn a_read_error_names_the_file() {
     let home = home();
     fs::create_dir(home.folder.registry()).unwrap();
     let error = home.registry.records().await.unwrap_err().to_string();
@@ -196,4 +196,16 @@ async fn a_registry_that_cannot_be_read_is_an_error_that_names_it() {
     let error = home.registry.insert(record("a"), || Ok(())).await;
     assert!(error.unwrap_err().to_string().contains("oumi-jobs.json"));
     assert!(Path::new(&home.folder.registry()).is_dir());
+}
+
+#[tokio::test]
+async fn an_oversized_file_is_refused() {
+    let home = home();
+    let file = fs::File::create(home.folder.registry()).unwrap();
+    file.set_len(1 << 30).unwrap();
+    let error = home.registry.records().await.unwrap_err().to_string();
+    assert!(error.contains("larger than"), "{error}");
+    let error = home.registry.insert(record("a"), || Ok(())).await;
+    assert!(error.unwrap_err().to_string().contains("larger than"));
+    assert_eq!(fs::metadata(home.folder.registry()).unwrap().len(), 1 << 30);
 }

@@ -13,7 +13,7 @@ fn at(now: DateTime<Utc>, job_id: &str, age: TimeDelta) -> JobRecord {
 }
 
 #[test]
-fn a_record_is_let_go_after_its_days_and_when_its_time_cannot_be_read() {
+fn old_and_undated_records_expire() {
     let now = Utc::now();
     let limit = TimeDelta::days(KEEP_DAYS);
     let mut records = vec![
@@ -44,7 +44,7 @@ fn a_record_is_let_go_after_its_days_and_when_its_time_cannot_be_read() {
 }
 
 #[test]
-fn beyond_the_cap_the_oldest_are_let_go_first() {
+fn the_oldest_beyond_the_cap_expire() {
     let now = Utc::now();
     let of = |count: usize| -> Vec<JobRecord> {
         // Not in the order of their age.

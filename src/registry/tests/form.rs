@@ -3,10 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::registry::{IdentityUpdate, JobRecord};
+use crate::registry::JobRecord;
 use serde_json::{Map, Value, json};
 
-use super::home::{PYTHON_FILE, home, insert, record};
+use super::home::{PYTHON_FILE, home, insert, launched, record};
 
 /// The fields of a record, in the order of the Python server.
 const FIELDS: [&str; 9] = [
@@ -22,14 +22,14 @@ const FIELDS: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn a_folder_without_a_file_has_no_records() {
+async fn a_missing_file_is_empty() {
     let home = home();
     assert_eq!(home.ids().await, Vec::<String>::new());
     assert_eq!(home.registry.get("x").await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn a_file_of_the_python_server_loads() {
+async fn reads_the_python_servers_file() {
     let home = home();
     home.write(PYTHON_FILE.as_bytes());
     let records = home.registry.records().await.unwrap();
@@ -56,7 +56,7 @@ async fn a_file_of_the_python_server_loads() {
 }
 
 #[tokio::test]
-async fn what_is_written_is_what_the_python_server_reads() {
+async fn writes_the_python_servers_fields() {
     let home = home();
     insert(&home.registry, "a").await;
     let objects = home.json();
@@ -68,7 +68,7 @@ async fn what_is_written_is_what_the_python_server_reads() {
 }
 
 #[tokio::test]
-async fn a_legacy_status_is_dropped_and_the_rest_is_written_back_as_it_was() {
+async fn a_legacy_status_is_dropped() {
     let home = home();
     home.write(PYTHON_FILE.as_bytes());
     insert(&home.registry, "a").await;
@@ -83,11 +83,7 @@ async fn unknown_fields_survive_a_rewrite() {
     let home = home();
     let object = json!({"job_id": "a", "tags": ["x", {"y": 1}], "priority": 7, "note": null});
     home.write(json!([object]).to_string().as_bytes());
-    let update = IdentityUpdate {
-        cluster_name: "c".to_owned(),
-        oumi_job_id: "9".to_owned(),
-    };
-    home.registry.update("a", update).await.unwrap();
+    home.registry.update(launched("a", "9")).await.unwrap();
     let written = &home.json()[0];
     for key in ["tags", "priority", "note"] {
         assert_eq!(written.get(key), object.get(key), "{key}");
@@ -98,7 +94,7 @@ async fn unknown_fields_survive_a_rewrite() {
 }
 
 #[tokio::test]
-async fn fields_that_are_missing_or_null_are_empty() {
+async fn missing_fields_are_empty() {
     let home = home();
     home.write(br#"[{"job_id": "a", "output_dir": null}]"#);
     let expected = JobRecord {
@@ -109,7 +105,7 @@ async fn fields_that_are_missing_or_null_are_empty() {
 }
 
 #[test]
-fn a_time_may_end_in_z_carry_an_offset_or_carry_none() {
+fn submit_time_offsets() {
     let at = |text: &str| {
         let record = JobRecord {
             submit_time: text.to_owned(),

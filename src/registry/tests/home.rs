@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use crate::job_identity::JobIdentity;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 use serde_json::{Map, Value};
@@ -82,6 +83,16 @@ pub fn record(job_id: &str) -> JobRecord {
         cloud: "gcp".to_owned(),
         submit_time: "2026-01-01T12:00:00Z".to_owned(),
         ..JobRecord::default()
+    }
+}
+
+/// The identity of a job on cluster `c`, as its launcher gives it.
+pub fn launched(job_id: &str, oumi_job_id: &str) -> JobIdentity {
+    JobIdentity {
+        job_id: job_id.to_owned(),
+        cloud: "gcp".to_owned(),
+        cluster: "c".to_owned(),
+        oumi_job_id: oumi_job_id.to_owned(),
     }
 }
 

@@ -4,12 +4,12 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::registry::{IdentityUpdate, JobRegistry};
+use crate::registry::JobRegistry;
 
-use super::home::{PYTHON_FILE, home, insert, record};
+use super::home::{PYTHON_FILE, home, insert, launched, record};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn submissions_at_once_from_two_processes_lose_nothing() {
+async fn concurrent_inserts_lose_nothing() {
     let home = home();
     // Two registries share the lock file only, as two processes do.
     let other = JobRegistry::new(home.folder.clone());
@@ -24,11 +24,10 @@ async fn submissions_at_once_from_two_processes_lose_nothing() {
         tasks.spawn(async move {
             let job_id = format!("job-{number:02}");
             insert(&registry, &job_id).await;
-            let update = IdentityUpdate {
-                cluster_name: String::new(),
-                oumi_job_id: number.to_string(),
-            };
-            registry.update(&job_id, update).await.unwrap();
+            registry
+                .update(launched(&job_id, &number.to_string()))
+                .await
+                .unwrap();
             // A reader never sees a part of the file.
             assert!(registry.get(&job_id).await.unwrap().is_some());
         });
@@ -44,13 +43,13 @@ async fn submissions_at_once_from_two_processes_lose_nothing() {
         assert_eq!(record.oumi_job_id, number.to_string());
     }
     assert_eq!(
-        home.registry.put_aside().await.unwrap(),
+        home.registry.quarantined().await.unwrap(),
         Vec::<PathBuf>::new()
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn one_id_submitted_by_many_at_once_is_given_to_one() {
+async fn a_contended_id_goes_to_one() {
     let home = home();
     let other = JobRegistry::new(home.folder.clone());
     let mut tasks = tokio::task::JoinSet::new();
@@ -69,7 +68,7 @@ async fn one_id_submitted_by_many_at_once_is_given_to_one() {
 }
 
 #[tokio::test]
-async fn a_change_by_another_process_is_seen() {
+async fn other_processes_changes_are_read() {
     let home = home();
     let other = JobRegistry::new(home.folder.clone());
     insert(&other, "theirs").await;
@@ -83,7 +82,7 @@ async fn a_change_by_another_process_is_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_somebody_holds_on_to_is_named_after_ten_seconds() {
+async fn a_held_lock_fails_after_ten_seconds() {
     let home = home();
     insert(&home.registry, "a").await;
     let lock = File::open(home.folder.registry_lock()).unwrap();
@@ -106,7 +105,7 @@ async fn a_lock_that_somebody_holds_on_to_is_named_after_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_is_freed_in_time_is_waited_for() {
+async fn waits_for_a_lock_freed_in_time() {
     let home = home();
     let lock = File::create(home.folder.registry_lock()).unwrap();
     lock.lock().unwrap();
@@ -128,11 +127,7 @@ async fn whoever_listens_hears_of_other_jobs_as_soon_as_this_process_sees_them()
     assert!(known.has_changed().unwrap());
     assert_eq!(*known.borrow_and_update(), ["ours"]);
     // Who a job is in full is no other job.
-    let update = IdentityUpdate {
-        cluster_name: "c".to_owned(),
-        oumi_job_id: "1".to_owned(),
-    };
-    home.registry.update("ours", update).await.unwrap();
+    home.registry.update(launched("ours", "1")).await.unwrap();
     home.ids().await;
     assert!(!known.has_changed().unwrap());
 
@@ -143,7 +138,7 @@ async fn whoever_listens_hears_of_other_jobs_as_soon_as_this_process_sees_them()
     assert_eq!(*known.borrow_and_update(), ["ours", "theirs"]);
     let gone = other.get("ours").await.unwrap();
     home.registry
-        .remove(gone.into_iter().collect())
+        .remove(gone.into_iter().collect(), |_| {})
         .await
         .unwrap();
     assert!(known.has_changed().unwrap());

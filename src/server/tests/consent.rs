@@ -8,22 +8,22 @@ use crate::server::transport::Stdio;
 use crate::service::consent::{Asking, Consent, Question};
 use crate::service::requests::{CancelRequest, ListRequest, RunRequest};
 use crate::service::tests::fake_launcher::{cancel_by_id, direct};
-use crate::service::tests::house::{House, house_of};
+use crate::service::tests::test_service::{TestService, test_service_with};
 use crate::settings::policy::{AskPerson, Policy};
 use rmcp::service::serve_directly;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 
-fn house(ask: AskPerson) -> House {
+fn test(ask: AskPerson) -> TestService {
     let policy = Policy {
         ask,
         ..Policy::default()
     };
-    house_of(&[&["local"], &["gcp"]], policy)
+    test_service_with(&[&["local"], &["gcp"]], policy)
 }
 
-impl House {
+impl TestService {
     /// Who says this, each time they are asked, once they are let.
     fn person(&self, says: fn(&Question) -> Result<String, String>) -> Arc<Person> {
         Arc::new(Person {
@@ -73,22 +73,22 @@ fn declines(_: &Question) -> Result<String, String> {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_waits_for_a_person_but_the_launch_that_they_are_asked_about() {
-    let house = house(AskPerson::ForClouds);
-    let person = house.person(agrees);
-    let service = house.service.asking(person.clone());
-    let request = house.request("asked", "gcp");
+    let test = test(AskPerson::ForClouds);
+    let person = test.person(agrees);
+    let service = test.service.asking(person.clone());
+    let request = test.request("asked", "gcp");
     let launch = tokio::spawn(async move { service.run(request).await });
     person.has_looked.notified().await;
-    let here = house.service.run(house.request("here", "local")).await;
+    let here = test.service.run(test.request("here", "local")).await;
     assert!(here.success, "{here:?}");
-    let listed = house.service.list(ListRequest::default()).await;
+    let listed = test.service.list(ListRequest::default()).await;
     assert_eq!(listed.jobs.len(), 1, "{listed:?}");
-    assert!(house.service.cancel(cancel_by_id("here")).await.success);
-    assert_eq!(house.world.starts("asked"), 0);
+    assert!(test.service.cancel(cancel_by_id("here")).await.success);
+    assert_eq!(test.cloud.starts("asked"), 0);
     person.may_answer.notify_one();
     let launched = launch.await.unwrap();
     assert!(launched.success, "{launched:?}");
-    assert_eq!((house.world.starts("asked"), person.asked().len()), (1, 1));
+    assert_eq!((test.cloud.starts("asked"), person.asked().len()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,18 +101,18 @@ async fn who_is_asked_depends_on_what_is_done_and_on_what_is_wanted() {
         (AskPerson::Never, "gcp", false),
         (AskPerson::Never, "local", false),
     ] {
-        let house = house(ask);
-        let person = house.person(declines);
+        let test = test(ask);
+        let person = test.person(declines);
         person.may_answer.notify_one();
-        let service = house.service.asking(person.clone());
-        let answer = service.run(house.request("job", cloud)).await;
+        let service = test.service.asking(person.clone());
+        let answer = service.run(test.request("job", cloud)).await;
         assert_eq!(
             person.asked().len(),
             usize::from(is_asked),
             "{ask:?} {cloud}"
         );
         assert_eq!(answer.success, !is_asked, "{answer:?}");
-        assert_eq!(house.world.starts("job"), usize::from(!is_asked));
+        assert_eq!(test.cloud.starts("job"), usize::from(!is_asked));
         if is_asked {
             assert_eq!(answer.error.unwrap(), "nothing was started: no");
         }
@@ -121,13 +121,13 @@ async fn who_is_asked_depends_on_what_is_done_and_on_what_is_wanted() {
 
 #[tokio::test(start_paused = true)]
 async fn consent_to_one_thing_is_none_to_another() {
-    let house = house(AskPerson::ForClouds);
-    house.world.add_elsewhere("gcp", "dev", "7");
-    house.world.add_elsewhere("gcp", "dev", "8");
-    let person = house.person(|question| Ok(format!("not {}", question.about)));
-    let service = house.service.asking(person.clone());
+    let test = test(AskPerson::ForClouds);
+    test.cloud.add_elsewhere("gcp", "dev", "7");
+    test.cloud.add_elsewhere("gcp", "dev", "8");
+    let person = test.person(|question| Ok(format!("not {}", question.about)));
+    let service = test.service.asking(person.clone());
     person.may_answer.notify_one();
-    let answer = service.run(house.request("job", "gcp")).await;
+    let answer = service.run(test.request("job", "gcp")).await;
     assert!(answer.error.unwrap().contains("no preview"));
     person.may_answer.notify_one();
     let query = direct("gcp", "dev", "7");
@@ -139,43 +139,40 @@ async fn consent_to_one_thing_is_none_to_another() {
     };
     let answer = service.cancel(cancel).await;
     assert!(answer.error.unwrap().contains("no longer what the person"));
-    assert_eq!(
-        (house.world.starts("job"), house.world.faults()),
-        (0, vec![])
-    );
+    assert_eq!((test.cloud.starts("job"), test.cloud.faults()), (0, vec![]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_preview_holds_for_a_day() {
-    let house = house(AskPerson::ForClouds);
+    let test = test(AskPerson::ForClouds);
     let preview = RunRequest {
         dry_run: true,
-        ..house.request("job", "gcp")
+        ..test.request("job", "gcp")
     };
-    let plan_id = house.service.run(preview).await.plan_id;
+    let plan_id = test.service.run(preview).await.plan_id;
     let bound = |job_name: &str| RunRequest {
         plan_id: plan_id.clone(),
-        ..house.request(job_name, "gcp")
+        ..test.request(job_name, "gcp")
     };
     tokio::time::advance(std::time::Duration::from_secs(23 * 3600)).await;
-    let other = house.service.run(bound("other")).await.error.unwrap();
+    let other = test.service.run(bound("other")).await.error.unwrap();
     assert!(
         other.contains("`job_name` was \"job\", is \"other\""),
         "{other}"
     );
     tokio::time::advance(std::time::Duration::from_secs(2 * 3600)).await;
-    let old = house.service.run(bound("job")).await.error.unwrap();
+    let old = test.service.run(bound("job")).await.error.unwrap();
     assert!(old.contains("no preview"), "{old}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_person_who_does_not_answer_leaves_the_call_answered_and_nothing_started() {
-    let house = house(AskPerson::ForClouds);
-    fs::write(house.home.path().join("job.yaml"), "run: echo hi\n").unwrap();
+    let test = test(AskPerson::ForClouds);
+    fs::write(test.home.path().join("job.yaml"), "run: echo hi\n").unwrap();
     let (ours, its) = tokio::io::duplex(64 * 1024);
     let (input, output) = tokio::io::split(its);
     let (stdio, _ended) = Stdio::new(input, output, std::future::pending());
-    let server = serve_directly(Server::new(house.service.clone()), stdio, None);
+    let server = serve_directly(Server::new(test.service.clone()), stdio, None);
     let (answers, mut says) = tokio::io::split(ours);
     let mut answers = BufReader::new(answers).lines();
     let mut hear = async || -> Value {
@@ -188,7 +185,7 @@ async fn a_person_who_does_not_answer_leaves_the_call_answered_and_nothing_start
         "clientInfo": { "name": "test", "version": "0" },
     });
     let launch = json!({ "name": "run_job", "arguments": {
-        "config_path": "job.yaml", "command": "train", "client_cwd": house.home.path(), "cloud": "gcp",
+        "config_path": "job.yaml", "command": "train", "client_cwd": test.home.path(), "cloud": "gcp",
         "job_name": "job", "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
     } });
     for (id, method, params) in [
@@ -215,7 +212,7 @@ async fn a_person_who_does_not_answer_leaves_the_call_answered_and_nothing_start
         error,
         "nothing was started: nobody answered within 10 minutes"
     );
-    assert_eq!(house.world.starts("job"), 0);
+    assert_eq!(test.cloud.starts("job"), 0);
     drop(says);
     server.cancel().await.unwrap();
 }

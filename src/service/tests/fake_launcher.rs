@@ -1,7 +1,7 @@
-//! A made-up cloud behind the `Launcher` trait: the test holds the gates, and the world knows which jobs truly run.
+//! A made-up cloud behind the `Launcher` trait: the test holds the gates, and the cloud knows which jobs truly run.
 //!
-//! The world outlives every server: a launch that was set going goes on when the server that began it is dropped, and a
-//! second `FakeLauncher` over the same world is the launcher of the next server.
+//! The cloud outlives every server: a launch that was set going goes on when the server that began it is dropped, and a
+//! second `FakeLauncher` over the same cloud is the launcher of the next server.
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
@@ -83,13 +83,13 @@ struct State {
 
 /// What all servers of a test share.
 #[derive(Clone)]
-pub struct World {
+pub struct FakeCloud {
     folder: DataDir,
     state: Arc<Mutex<State>>,
     changes: watch::Sender<u64>,
 }
 
-impl World {
+impl FakeCloud {
     pub fn new(folder: &DataDir) -> Self {
         Self {
             folder: folder.clone(),
@@ -101,7 +101,7 @@ impl World {
     /// A launcher of these clouds, for one server.
     pub fn launcher(&self, clouds: &'static [&'static str]) -> Arc<dyn Launcher> {
         Arc::new(FakeLauncher {
-            world: self.clone(),
+            cloud: self.clone(),
             clouds,
         })
     }
@@ -178,7 +178,7 @@ impl World {
         self.change(|state| state.elsewhere.push(job));
     }
 
-    /// The world knows a job of ours as it stands in a registry, at this stage.
+    /// The cloud knows a job of ours as it stands in a registry, at this stage.
     pub fn add_job(&self, identity: &JobIdentity, stage: Stage) {
         let job = Job {
             identity: identity.clone(),
@@ -254,7 +254,7 @@ impl World {
             if let Some(found) = look(&mut self.state()) {
                 return found;
             }
-            changes.changed().await.expect("the world is still there");
+            changes.changed().await.expect("the cloud is still there");
         }
     }
 
@@ -263,12 +263,10 @@ impl World {
             .await;
     }
 
-    fn dir(&self, job_id: &str) -> JobDir {
-        JobDir::at(self.folder.job(job_id).expect("a plain job id"))
-    }
-
     async fn is_locked(&self, job_id: &str) -> bool {
-        let dir = self.dir(job_id);
+        let Some(dir) = self.folder.job(job_id).map(JobDir::at) else {
+            return false;
+        };
         tokio::task::spawn_blocking(move || dir.is_locked().unwrap())
             .await
             .unwrap()
@@ -320,7 +318,7 @@ impl State {
 
 /// The launcher of one server.
 struct FakeLauncher {
-    world: World,
+    cloud: FakeCloud,
     clouds: &'static [&'static str],
 }
 
@@ -346,9 +344,9 @@ impl FakeLauncher {
     async fn look(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
         // The lock first, as in `wait_for_launch`.
         let is_ours = !identity.job_id.is_empty();
-        let may_start = is_ours && self.world.is_locked(&identity.job_id).await;
+        let may_start = is_ours && self.cloud.is_locked(&identity.job_id).await;
         let known = {
-            let mut state = self.world.state();
+            let mut state = self.cloud.state();
             match state.job(identity).map(|job| job.stage) {
                 Some(stage) => Some(status_of(stage)),
                 None => state.elsewhere(identity).map(|job| job.status.clone()),
@@ -405,10 +403,10 @@ impl Launcher for FakeLauncher {
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let job_id = identity.job_id.clone();
-            self.world
+            self.cloud
                 .change(|state| state.calls.push(Call::Start(job_id.clone())));
-            self.world.pass(Gate::Start).await;
-            let started = self.world.change(|state| {
+            self.cloud.pass(Gate::Start).await;
+            let started = self.cloud.change(|state| {
                 let fails = state.starts_fail;
                 let job = state.jobs.entry(job_id).or_insert_with(|| Job {
                     identity: identity.clone(),
@@ -428,7 +426,7 @@ impl Launcher for FakeLauncher {
                 }
                 Ok(())
             });
-            self.world.pass(Gate::StartReturn).await;
+            self.cloud.pass(Gate::StartReturn).await;
             started
         })
     }
@@ -436,15 +434,15 @@ impl Launcher for FakeLauncher {
     fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
         Box::pin(async move {
             let job_id = &identity.job_id;
-            let panics = self.world.change(|state| {
+            let panics = self.cloud.change(|state| {
                 state.calls.push(Call::Settle(job_id.clone()));
                 std::mem::take(&mut state.panic_in_settle)
             });
             assert!(!panics, "a launcher that panics, as the test wanted");
             loop {
                 // The lock first: once it is free, the launch was set going before or never will be.
-                let may_start = self.world.is_locked(job_id).await;
-                if self.world.stage(job_id).is_some() {
+                let may_start = self.cloud.is_locked(job_id).await;
+                if self.cloud.stage(job_id).is_some() {
                     break;
                 }
                 if !may_start {
@@ -453,7 +451,7 @@ impl Launcher for FakeLauncher {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             let settled = self
-                .world
+                .cloud
                 .wait_for(|state| {
                     let job = state.jobs.get(job_id)?;
                     match job.stage {
@@ -466,18 +464,18 @@ impl Launcher for FakeLauncher {
                     }
                 })
                 .await;
-            self.world.pass(Gate::SettleReturn).await;
+            self.cloud.pass(Gate::SettleReturn).await;
             settled
         })
     }
 
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
         Box::pin(async move {
-            let error = self.world.change(|state| {
+            let error = self.cloud.change(|state| {
                 state.calls.push(Call::Status(identity.job_id.clone()));
                 state.status_error.clone()
             });
-            self.world.pass(Gate::Status).await;
+            self.cloud.pass(Gate::Status).await;
             match error {
                 Some(error) => Err(error),
                 None => self.look(identity).await,
@@ -488,7 +486,7 @@ impl Launcher for FakeLauncher {
     fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
         Box::pin(async move {
             let ids = known.iter().map(|identity| identity.job_id.clone());
-            let (error, elsewhere) = self.world.change(|state| {
+            let (error, elsewhere) = self.cloud.change(|state| {
                 state.calls.push(Call::List(ids.collect()));
                 (state.list_error.clone(), state.elsewhere.clone())
             });
@@ -509,7 +507,7 @@ impl Launcher for FakeLauncher {
 
     fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
         Box::pin(async move {
-            self.world
+            self.cloud
                 .change(|state| state.calls.push(Call::Logs(identity.job_id.clone())));
             let log = format!("log of {}/{}\n", identity.cluster, identity.oumi_job_id);
             let file = format!("cloud:{}/{}", identity.cloud, identity.cluster);
@@ -530,10 +528,10 @@ impl Launcher for FakeLauncher {
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
         Box::pin(async move {
             let job_id = identity.job_id.clone();
-            self.world
+            self.cloud
                 .change(|state| state.calls.push(Call::Cancel(job_id.clone())));
-            self.world.pass(Gate::Cancel).await;
-            self.world.change(|state| {
+            self.cloud.pass(Gate::Cancel).await;
+            self.cloud.change(|state| {
                 let stage = state.job(identity).map(|job| job.stage);
                 // A cloud can cancel only a job that it has named.
                 if stage == Some(Stage::Launching) {

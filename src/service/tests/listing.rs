@@ -7,14 +7,14 @@ use crate::service::JobService;
 use crate::service::requests::{ListRequest, StatusFilter};
 use chrono::TimeDelta;
 
-use super::fake_launcher::{Call, Gate, Stage, World, by_id};
-use super::{house, ids};
+use super::fake_launcher::{Call, FakeCloud, Gate, Stage, by_id};
+use super::{ids, test_service};
 
 #[tokio::test(start_paused = true)]
 async fn a_launcher_that_fails_costs_its_rows_and_the_warning_names_its_jobs() {
-    let home = house();
-    let failing = World::new(&home.folder);
-    let launchers = vec![home.world.launcher(&["gcp"]), failing.launcher(&["aws"])];
+    let home = test_service();
+    let failing = FakeCloud::new(&home.folder);
+    let launchers = vec![home.cloud.launcher(&["gcp"]), failing.launcher(&["aws"])];
     let service = JobService::new(home.folder.clone(), launchers);
     for (job_name, cloud) in [("ours", "gcp"), ("theirs", "aws"), ("more", "aws")] {
         service.run(home.request(job_name, cloud)).await;
@@ -41,10 +41,10 @@ async fn a_launcher_that_fails_costs_its_rows_and_the_warning_names_its_jobs() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cloud_that_nobody_serves_costs_its_rows_and_the_warning_names_its_jobs() {
-    let house = house();
-    house.run("job", "gcp").await;
-    house.add("strange", "moon", TimeDelta::zero(), None).await;
-    let answer = house.list().await;
+    let test = test_service();
+    test.run("job", "gcp").await;
+    test.add("strange", "moon", TimeDelta::zero(), None).await;
+    let answer = test.list().await;
     assert_eq!(ids(&answer.jobs), ["job"]);
     let [warning] = answer.warnings.as_slice() else {
         panic!("{:?}", answer.warnings)
@@ -57,7 +57,7 @@ async fn a_cloud_that_nobody_serves_costs_its_rows_and_the_warning_names_its_job
 
 #[tokio::test(start_paused = true)]
 async fn a_list_shows_all_or_what_runs_or_what_is_done_newest_first() {
-    let house = house();
+    let test = test_service();
     // Neither in the order of their age nor of their cloud.
     for (minutes, cloud, job_id, stage) in [
         (3, "gcp", "failed", Stage::LaunchFailed),
@@ -66,31 +66,30 @@ async fn a_list_shows_all_or_what_runs_or_what_is_done_newest_first() {
         (1, "gcp", "running", Stage::Running),
         (2, "aws", "succeeded", Stage::Succeeded),
     ] {
-        house
-            .add(job_id, cloud, TimeDelta::minutes(minutes), Some(stage))
+        test.add(job_id, cloud, TimeDelta::minutes(minutes), Some(stage))
             .await;
     }
     assert_eq!(
-        house.listed(StatusFilter::All).await,
+        test.listed(StatusFilter::All).await,
         ["launching", "running", "succeeded", "failed", "cancelled"]
     );
     assert_eq!(
-        house.listed(StatusFilter::Running).await,
+        test.listed(StatusFilter::Running).await,
         ["launching", "running"]
     );
     assert_eq!(
-        house.listed(StatusFilter::Completed).await,
+        test.listed(StatusFilter::Completed).await,
         ["succeeded", "failed", "cancelled"]
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_is_listed_once_though_several_look_at_the_same_time() {
-    let house = house();
-    house.world.close(Gate::Launch);
-    house.run("job", "gcp").await;
+    let test = test_service();
+    test.cloud.close(Gate::Launch);
+    test.run("job", "gcp").await;
     let looks = (0..8).map(|_| {
-        let service = house.service.clone();
+        let service = test.service.clone();
         tokio::spawn(async move {
             service.poll(by_id("job")).await;
             ids(&service.list(ListRequest::default()).await.jobs)
@@ -99,12 +98,12 @@ async fn a_job_is_listed_once_though_several_look_at_the_same_time() {
     for look in looks.collect::<Vec<_>>() {
         assert_eq!(look.await.unwrap(), ["job"]);
     }
-    house.world.open(Gate::Launch);
+    test.cloud.open(Gate::Launch);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(house.service.in_flight().is_empty());
+    assert!(test.service.in_flight().is_empty());
     let settles = Call::Settle("job".to_owned());
-    let settles = house
-        .world
+    let settles = test
+        .cloud
         .calls()
         .into_iter()
         .filter(|call| *call == settles);

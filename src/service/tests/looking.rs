@@ -4,7 +4,7 @@ use crate::launcher::{JobState, LauncherError};
 use crate::service::requests::{CancelRequest, JobQuery};
 
 use super::fake_launcher::{by_id, cancel_by_id, direct};
-use super::{house, logs_of};
+use super::{logs_of, test_service};
 
 fn cancel_of(query: JobQuery) -> CancelRequest {
     CancelRequest {
@@ -18,11 +18,11 @@ fn cancel_of(query: JobQuery) -> CancelRequest {
 
 #[tokio::test(start_paused = true)]
 async fn one_id_on_two_clusters_is_two_jobs() {
-    let house = house();
-    house.run_on("first", "gcp", "one").await;
-    house.run_on("second", "gcp", "two").await;
-    house.world.add_elsewhere("gcp", "three", "1");
-    let answer = house.list().await;
+    let test = test_service();
+    test.run_on("first", "gcp", "one").await;
+    test.run_on("second", "gcp", "two").await;
+    test.cloud.add_elsewhere("gcp", "three", "1");
+    let answer = test.list().await;
     let mut rows: Vec<(String, String)> = answer
         .jobs
         .iter()
@@ -38,33 +38,33 @@ async fn one_id_on_two_clusters_is_two_jobs() {
 
     // Without the cluster it is not clear which is meant: nothing is done, and the choices are named.
     let both = direct("gcp", "", "1");
-    let polled = house.service.poll(both.clone()).await;
-    let cancelled = house.service.cancel(cancel_of(both)).await;
+    let polled = test.service.poll(both.clone()).await;
+    let cancelled = test.service.cancel(cancel_of(both)).await;
     for error in [polled.error.unwrap(), cancelled.error.unwrap()] {
         for named in ["first", "\"one\"", "second", "\"two\"", "cluster_name"] {
             assert!(error.contains(named), "{named}: {error}");
         }
     }
-    assert_eq!(house.world.running(), ["first", "second"]);
+    assert_eq!(test.cloud.running(), ["first", "second"]);
 
     // With it, it is clear.
     let second = direct("gcp", "two", "1");
-    assert_eq!(house.service.poll(second.clone()).await.job_id, "second");
-    let logs = house.service.logs(logs_of(second.clone(), 9)).await;
+    assert_eq!(test.service.poll(second.clone()).await.job_id, "second");
+    let logs = test.service.logs(logs_of(second.clone(), 9)).await;
     assert_eq!(
         (logs.job_id.as_str(), logs.logs.as_str()),
         ("second", "log of two/1")
     );
-    assert!(house.service.cancel(cancel_of(second)).await.success);
-    assert_eq!(house.world.running(), ["first"]);
+    assert!(test.service.cancel(cancel_of(second)).await.success);
+    assert_eq!(test.cloud.running(), ["first"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_started_elsewhere_is_asked_of_the_launcher() {
-    let house = house();
-    house.world.add_elsewhere("gcp", "theirs", "7");
+    let test = test_service();
+    test.cloud.add_elsewhere("gcp", "theirs", "7");
     let query = || direct(" GCP", "theirs", "7");
-    let polled = house.service.poll(query()).await;
+    let polled = test.service.poll(query()).await;
     assert!(
         polled.success && polled.state == JobState::Running,
         "{polled:?}"
@@ -77,7 +77,7 @@ async fn a_job_started_elsewhere_is_asked_of_the_launcher() {
         (polled.cloud.as_str(), polled.cluster.as_str()),
         ("gcp", "theirs")
     );
-    let logs = house.service.logs(logs_of(query(), 200)).await;
+    let logs = test.service.logs(logs_of(query(), 200)).await;
     assert_eq!(
         (logs.success, logs.logs.as_str()),
         (true, "log of theirs/7")
@@ -86,21 +86,18 @@ async fn a_job_started_elsewhere_is_asked_of_the_launcher() {
         (logs.log_file.as_str(), logs.lines_returned),
         ("cloud:gcp/theirs", 1)
     );
-    let row = &house.list().await.jobs[0];
+    let row = &test.list().await.jobs[0];
     assert_eq!((row.job_id.as_str(), row.status.as_str()), ("7", "RUNNING"));
-    assert!(house.service.cancel(cancel_of(query())).await.success);
-    assert_eq!(house.service.poll(query()).await.state, JobState::Cancelled);
-    assert!(
-        !house.folder.registry().exists(),
-        "it is not ours to record"
-    );
+    assert!(test.service.cancel(cancel_of(query())).await.success);
+    assert_eq!(test.service.poll(query()).await.state, JobState::Cancelled);
+    assert!(!test.folder.registry().exists(), "it is not ours to record");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
-    let house = house();
-    house.run("job", "gcp").await;
-    let polled = house.service.poll(by_id("nope")).await;
+    let test = test_service();
+    test.run("job", "gcp").await;
+    let polled = test.service.poll(by_id("nope")).await;
     assert_eq!(
         (
             polled.success,
@@ -109,12 +106,12 @@ async fn a_job_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
         ),
         (false, "not_found", "nope")
     );
-    let cancelled = house.service.cancel(cancel_by_id("nope")).await;
+    let cancelled = test.service.cancel(cancel_by_id("nope")).await;
     assert_eq!(
         (cancelled.success, cancelled.status.as_str()),
         (false, "not_found")
     );
-    let logs = house.service.logs(logs_of(by_id("nope"), 1)).await;
+    let logs = test.service.logs(logs_of(by_id("nope"), 1)).await;
     assert!(!logs.success);
     for error in [
         polled.error.unwrap(),
@@ -127,13 +124,13 @@ async fn a_job_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
         );
     }
     // The launcher's own word for one that it does not know.
-    let polled = house.service.poll(direct("gcp", "c", "99")).await;
+    let polled = test.service.poll(direct("gcp", "c", "99")).await;
     assert_eq!(
         (polled.success, polled.status.as_str()),
         (false, "not_found")
     );
     assert!(polled.error.unwrap().contains("list_jobs"));
-    let cancelled = house
+    let cancelled = test
         .service
         .cancel(cancel_of(direct("gcp", "c", "99")))
         .await;
@@ -147,31 +144,30 @@ async fn a_job_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
         direct("gcp", "c", ""),
         direct("", "c", "1"),
     ] {
-        let error = house.service.poll(query.clone()).await.error.unwrap();
+        let error = test.service.poll(query.clone()).await.error.unwrap();
         assert!(
             error.contains("job_id") && error.contains("list_jobs"),
             "{error}"
         );
-        let error = house.service.cancel(cancel_of(query)).await.error.unwrap();
+        let error = test.service.cancel(cancel_of(query)).await.error.unwrap();
         assert!(
             error.contains("job_id") && error.contains("list_jobs"),
             "{error}"
         );
     }
-    let error = house.service.poll(direct("moon", "c", "1")).await.error;
+    let error = test.service.poll(direct("moon", "c", "1")).await.error;
     assert!(error.unwrap().contains("gcp, aws"));
-    let logs = house.service.logs(logs_of(direct("gcp", "", "1"), 1)).await;
+    let logs = test.service.logs(logs_of(direct("gcp", "", "1"), 1)).await;
     assert!(logs.error.unwrap().contains("cluster_name"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_launcher_that_cannot_answer_is_an_answer() {
-    let house = house();
-    house.run("job", "gcp").await;
-    house
-        .world
+    let test = test_service();
+    test.run("job", "gcp").await;
+    test.cloud
         .fail_status(Some(LauncherError::failed("the cloud is away")));
-    let polled = house.service.poll(by_id("job")).await;
+    let polled = test.service.poll(by_id("job")).await;
     assert_eq!((polled.success, polled.status.as_str()), (false, "unknown"));
     assert_eq!((polled.state, polled.is_done), (JobState::Unknown, false));
     assert_eq!(polled.error.as_deref(), Some("the cloud is away"));
@@ -179,31 +175,31 @@ async fn a_launcher_that_cannot_answer_is_an_answer() {
         (polled.oumi_job_id.as_str(), polled.model_name.as_str()),
         ("1", "tiny")
     );
-    let answer = house.run("other", "gcp").await;
+    let answer = test.run("other", "gcp").await;
     assert!(answer.success && answer.launch_confirmed, "{answer:?}");
     assert!(answer.message.contains("the cloud is away") && answer.message.contains("poll_status"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_look_changes_nothing_in_the_registry() {
-    let house = house();
-    house.run("job", "gcp").await;
-    let before = house.registry_bytes();
-    house.service.poll(by_id("job")).await;
-    house.service.logs(logs_of(by_id("job"), 5)).await;
-    house.list().await;
-    house.world.finish("job");
-    house.service.poll(by_id("job")).await;
-    house.list().await;
-    assert_eq!(house.registry_bytes(), before);
+    let test = test_service();
+    test.run("job", "gcp").await;
+    let before = test.registry_bytes();
+    test.service.poll(by_id("job")).await;
+    test.service.logs(logs_of(by_id("job"), 5)).await;
+    test.list().await;
+    test.cloud.finish("job");
+    test.service.poll(by_id("job")).await;
+    test.list().await;
+    assert_eq!(test.registry_bytes(), before);
 }
 
 #[tokio::test(start_paused = true)]
 async fn lines_below_zero_count_as_none() {
-    let house = house();
-    house.run("job", "gcp").await;
+    let test = test_service();
+    test.run("job", "gcp").await;
     for (asked, given) in [(-5, 0), (0, 0), (i64::MIN, 0), (1, 1), (i64::MAX, 1)] {
-        let logs = house.service.logs(logs_of(by_id("job"), asked)).await;
+        let logs = test.service.logs(logs_of(by_id("job"), asked)).await;
         assert!(
             logs.success && logs.lines_returned == given,
             "{asked}: {logs:?}"

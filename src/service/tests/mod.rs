@@ -2,10 +2,12 @@
 
 mod cancel_race;
 pub(crate) mod fake_launcher;
-pub(crate) mod house;
-mod letting_go;
+pub(crate) mod test_service;
+
 mod listing;
 mod looking;
+mod lookup;
+mod prune;
 mod registry;
 mod submitting;
 mod watching;
@@ -15,13 +17,13 @@ use std::fs;
 use crate::service::answers::{JobRow, ListAnswer, RunAnswer};
 use crate::service::requests::{JobQuery, ListRequest, LogsRequest, RunRequest, StatusFilter};
 use crate::settings::policy::Policy;
-use house::{House, house_of};
+use test_service::{TestService, test_service_with};
 
-fn house() -> House {
-    house_of(&[&["gcp"], &["aws"]], Policy::default())
+fn test_service() -> TestService {
+    test_service_with(&[&["gcp"], &["aws"]], Policy::default())
 }
 
-impl House {
+impl TestService {
     async fn run(&self, job_name: &str, cloud: &str) -> RunAnswer {
         self.service.run(self.request(job_name, cloud)).await
     }

@@ -9,12 +9,12 @@ use crate::service::requests::{RunRequest, StatusFilter};
 use tokio::time::Instant;
 
 use super::fake_launcher::{Call, Gate, by_id};
-use super::house;
+use super::test_service;
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_is_launched_at_once_is_confirmed_and_recorded() {
-    let house = house();
-    let answer = house.run("job", "gcp").await;
+async fn a_fast_launch_is_confirmed_and_recorded() {
+    let test = test_service();
+    let answer = test.run("job", "gcp").await;
     assert!(answer.success && answer.launch_confirmed, "{answer:?}");
     assert_eq!(
         (answer.job_id.as_str(), answer.status.as_str()),
@@ -28,7 +28,7 @@ async fn a_job_that_is_launched_at_once_is_confirmed_and_recorded() {
         (answer.model_name.as_str(), answer.output_dir.as_str()),
         ("tiny", "out")
     );
-    let polled = house.service.poll(by_id("job")).await;
+    let polled = test.service.poll(by_id("job")).await;
     assert!(
         polled.success && polled.state == JobState::Running,
         "{polled:?}"
@@ -45,11 +45,11 @@ async fn a_job_that_is_launched_at_once_is_confirmed_and_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_launch_that_takes_long_is_pending_after_ten_seconds_and_confirmed_by_a_poll() {
-    let house = house();
-    house.world.close(Gate::Launch);
+async fn a_slow_launch_is_pending_then_confirmed() {
+    let test = test_service();
+    test.cloud.close(Gate::Launch);
     let began = Instant::now();
-    let answer = house.run("job", "gcp").await;
+    let answer = test.run("job", "gcp").await;
     assert_eq!(began.elapsed().as_secs(), 10);
     assert!(answer.success && !answer.launch_confirmed, "{answer:?}");
     assert_eq!(
@@ -57,23 +57,23 @@ async fn a_launch_that_takes_long_is_pending_after_ten_seconds_and_confirmed_by_
         ("launching", "")
     );
     assert!(answer.message.contains("pending") && answer.message.contains("poll_status"));
-    let polled = house.service.poll(by_id("job")).await;
+    let polled = test.service.poll(by_id("job")).await;
     assert_eq!((polled.state, polled.is_done), (JobState::Pending, false));
-    house.world.open(Gate::Launch);
+    test.cloud.open(Gate::Launch);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let polled = house.service.poll(by_id("job")).await;
+    let polled = test.service.poll(by_id("job")).await;
     assert_eq!(
         (polled.status.as_str(), polled.oumi_job_id.as_str()),
         ("RUNNING", "1")
     );
-    assert!(house.service.in_flight().is_empty());
+    assert!(test.service.in_flight().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_launch_that_fails_is_answered_with_the_reason_and_stays_in_the_list() {
-    let house = house();
-    house.world.fail_launches(true);
-    let answer = house.run("job", "gcp").await;
+async fn a_failed_launch_is_listed_with_its_reason() {
+    let test = test_service();
+    test.cloud.fail_launches(true);
+    let answer = test.run("job", "gcp").await;
     assert!(!answer.success && !answer.launch_confirmed, "{answer:?}");
     let error = answer.error.unwrap();
     assert!(
@@ -85,27 +85,27 @@ async fn a_launch_that_fails_is_answered_with_the_reason_and_stays_in_the_list()
         Call::Settle("job".to_owned()),
     ];
     assert_eq!(
-        house.world.calls(),
+        test.cloud.calls(),
         asked,
         "the answer did not wait for more"
     );
     assert_eq!(
-        house.service.poll(by_id("job")).await.state,
+        test.service.poll(by_id("job")).await.state,
         JobState::Failed
     );
-    assert_eq!(house.listed(StatusFilter::Completed).await, ["job"]);
-    assert_eq!(house.world.starts("job"), 1);
+    assert_eq!(test.listed(StatusFilter::Completed).await, ["job"]);
+    assert_eq!(test.cloud.starts("job"), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_preview_and_an_unconfirmed_launch_start_and_write_nothing() {
-    let house = house();
-    let request = || house.request("job", "gcp");
+async fn dry_run_and_unconfirmed_write_nothing() {
+    let test = test_service();
+    let request = || test.request("job", "gcp");
     let preview = RunRequest {
         dry_run: true,
         ..request()
     };
-    let answer = house.service.run(preview).await;
+    let answer = test.service.run(preview).await;
     assert!(answer.success && answer.dry_run, "{answer:?}");
     assert_eq!(
         (answer.status.as_str(), answer.command_line.as_str()),
@@ -130,18 +130,18 @@ async fn a_preview_and_an_unconfirmed_launch_start_and_write_nothing() {
         },
     ];
     for request in unconfirmed {
-        let answer = house.service.run(request).await;
+        let answer = test.service.run(request).await;
         assert_eq!((answer.status.as_str(), answer.success), ("blocked", false));
         assert!(answer.error.unwrap().contains("EXECUTE"));
     }
-    assert!(!house.folder.registry().exists());
-    assert_eq!(fs::read_dir(house.folder.jobs()).unwrap().count(), 0);
-    assert_eq!(house.world.calls(), []);
+    assert!(!test.folder.registry().exists());
+    assert_eq!(fs::read_dir(test.folder.jobs()).unwrap().count(), 0);
+    assert_eq!(test.cloud.calls(), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_name_that_is_taken_is_refused_also_while_its_launch_is_under_way() {
-    let house = house();
+async fn a_taken_job_name_is_refused() {
+    let test = test_service();
     let assert_refused = |answer: RunAnswer| {
         let error = answer.error.unwrap();
         assert!(!answer.success && answer.job_id.is_empty());
@@ -150,22 +150,22 @@ async fn a_job_name_that_is_taken_is_refused_also_while_its_launch_is_under_way(
             "{error}"
         );
     };
-    house.world.close(Gate::Launch);
-    house.run("job", "gcp").await;
-    assert_refused(house.run("job", "gcp").await);
-    assert!(house.service.in_flight().contains("job"));
-    house.world.open(Gate::Launch);
+    test.cloud.close(Gate::Launch);
+    test.run("job", "gcp").await;
+    assert_refused(test.run("job", "gcp").await);
+    assert!(test.service.in_flight().contains("job"));
+    test.cloud.open(Gate::Launch);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_refused(house.run("job", "aws").await);
-    assert!(house.service.in_flight().is_empty());
-    assert_eq!(house.world.starts("job"), 1);
-    assert!(house.world.is_running("job"));
+    assert_refused(test.run("job", "aws").await);
+    assert!(test.service.in_flight().is_empty());
+    assert_eq!(test.cloud.starts("job"), 1);
+    assert!(test.cloud.is_running("job"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_run_is_refused_in_a_sentence_and_leaves_nothing() {
-    let house = house();
-    let request = || house.request("job", "gcp");
+async fn invalid_requests_are_refused() {
+    let test = test_service();
+    let request = || test.request("job", "gcp");
     let cases = [
         (
             RunRequest {
@@ -232,18 +232,18 @@ async fn what_cannot_be_run_is_refused_in_a_sentence_and_leaves_nothing() {
         ),
     ];
     for (request, named) in cases {
-        let answer = house.service.run(request).await;
+        let answer = test.service.run(request).await;
         let error = answer.error.as_deref().unwrap();
         assert!(!answer.success && error.contains(named), "{named}: {error}");
         assert!(!error.contains("secret"));
     }
-    assert_eq!(house.world.calls(), []);
-    assert!(!house.folder.registry().exists());
+    assert_eq!(test.cloud.calls(), []);
+    assert!(!test.folder.registry().exists());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_name_becomes_the_id_without_what_leads_out_of_the_folder() {
-    let house = house();
+async fn job_names_are_sanitized() {
+    let test = test_service();
     for (name, job_id) in [
         ("my run", "my run"),
         ("../../etc/passwd", "etc_passwd"),
@@ -252,14 +252,14 @@ async fn a_job_name_becomes_the_id_without_what_leads_out_of_the_folder() {
         ("v1..2", "v1_2"),
         ("größe", "größe"),
     ] {
-        assert_eq!(house.run(name, "gcp").await.job_id, job_id);
-        assert!(house.folder.job(job_id).unwrap().is_dir());
+        assert_eq!(test.run(name, "gcp").await.job_id, job_id);
+        assert!(test.folder.job(job_id).unwrap().is_dir());
     }
     let unnamed = RunRequest {
         job_name: None,
-        ..house.request("", "gcp")
+        ..test.request("", "gcp")
     };
-    let job_id = house.service.run(unnamed).await.job_id;
+    let job_id = test.service.run(unnamed).await.job_id;
     let parts: Vec<&str> = job_id.split('_').collect();
     let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
     assert_eq!(

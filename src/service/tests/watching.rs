@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fake_launcher::{Call, Gate, Stage, by_id, direct, run_request};
-use super::house::{House, house_of};
+use super::test_service::{TestService, test_service_with};
 use crate::launcher::{JobState, LauncherError};
 use crate::service::answers::PollAnswer;
 use crate::service::requests::PollRequest;
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-fn house() -> House {
-    house_of(&[&["gcp", "local"]], Policy::default())
+fn test_service() -> TestService {
+    test_service_with(&[&["gcp", "local"]], Policy::default())
 }
 
-impl House {
+impl TestService {
     /// A job that was submitted so long ago and runs.
     async fn add_running(&self, job_id: &str, cloud: &str, age: TimeDelta) {
         self.add(job_id, cloud, age, Some(Stage::Running)).await;
@@ -38,7 +38,7 @@ impl House {
     }
 
     fn looks(&self) -> usize {
-        let calls = self.world.calls();
+        let calls = self.cloud.calls();
         let looks = calls.iter().filter(|call| matches!(call, Call::Status(_)));
         looks.count()
     }
@@ -53,21 +53,21 @@ impl House {
 
 #[tokio::test(start_paused = true)]
 async fn ten_who_wait_cost_one_watcher_and_all_hear_of_the_end() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
-    let one = house.watch("train").await;
-    let alone = house.looks_within(HOUR).await;
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
+    let one = test.watch("train").await;
+    let alone = test.looks_within(HOUR).await;
     drop(one);
 
-    house.add_running("other", "gcp", TimeDelta::zero()).await;
+    test.add_running("other", "gcp", TimeDelta::zero()).await;
     let mut ten = Vec::new();
     for _ in 0..10 {
-        ten.push(house.watch("other").await);
+        ten.push(test.watch("other").await);
     }
-    assert_eq!(house.service.watchers(), 1);
-    let shared = house.looks_within(HOUR).await;
+    assert_eq!(test.service.watchers(), 1);
+    let shared = test.looks_within(HOUR).await;
     assert_eq!(shared, alone, "ten cost what one does");
-    house.world.finish("other");
+    test.cloud.finish("other");
     for watch in &mut ten {
         let end = watch.changed().await.unwrap();
         assert_eq!(
@@ -77,18 +77,18 @@ async fn ten_who_wait_cost_one_watcher_and_all_hear_of_the_end() {
         assert!(watch.changed().await.is_none(), "nothing comes after it");
         assert_eq!(watch.now(), end);
     }
-    assert_eq!(house.service.watchers(), 0);
-    assert_eq!(house.looks_within(HOUR).await, 0);
+    assert_eq!(test.service.watchers(), 0);
+    assert_eq!(test.looks_within(HOUR).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_time_between_two_runs_of_a_cloud_s_program_grows_with_the_age_of_the_job() {
-    let house = house();
-    house.add_running("young", "gcp", TimeDelta::zero()).await;
-    let _watch = house.watch("young").await;
+    let test = test_service();
+    test.add_running("young", "gcp", TimeDelta::zero()).await;
+    let _watch = test.watch("young").await;
     let mut per_minute = Vec::new();
     for _ in 0..30 {
-        per_minute.push(house.looks_within(Duration::from_secs(60)).await);
+        per_minute.push(test.looks_within(Duration::from_secs(60)).await);
     }
     assert_eq!(per_minute[0], 19, "every three seconds: {per_minute:?}");
     assert_eq!(per_minute[29], 1, "once a minute: {per_minute:?}");
@@ -100,19 +100,19 @@ async fn the_time_between_two_runs_of_a_cloud_s_program_grows_with_the_age_of_th
 
 #[tokio::test(start_paused = true)]
 async fn an_old_job_on_a_cloud_is_asked_about_once_a_minute_from_the_start() {
-    let house = house();
-    house.add_running("old", "gcp", TimeDelta::days(2)).await;
-    let _watch = house.watch("old").await;
-    assert_eq!(house.looks_within(HOUR).await, 59);
+    let test = test_service();
+    test.add_running("old", "gcp", TimeDelta::days(2)).await;
+    let _watch = test.watch("old").await;
+    assert_eq!(test.looks_within(HOUR).await, 59);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_on_this_machine_is_looked_at_every_second_however_old_it_is() {
-    let house = house();
-    house.add_running("old", "local", TimeDelta::days(2)).await;
-    let mut watch = house.watch("old").await;
-    assert!(house.looks_within(Duration::from_secs(60)).await >= 59);
-    house.world.finish("old");
+    let test = test_service();
+    test.add_running("old", "local", TimeDelta::days(2)).await;
+    let mut watch = test.watch("old").await;
+    assert!(test.looks_within(Duration::from_secs(60)).await >= 59);
+    test.cloud.finish("old");
     let finished = Instant::now();
     assert!(watch.changed().await.unwrap().is_done);
     assert!(finished.elapsed() <= Duration::from_secs(1));
@@ -120,72 +120,72 @@ async fn a_job_on_this_machine_is_looked_at_every_second_however_old_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_ends_with_the_last_that_listens() {
-    let house = house();
-    house.add_running("train", "local", TimeDelta::zero()).await;
-    let (first, second) = (house.watch("train").await, house.watch("train").await);
+    let test = test_service();
+    test.add_running("train", "local", TimeDelta::zero()).await;
+    let (first, second) = (test.watch("train").await, test.watch("train").await);
     let third = second.clone();
     drop((first, second));
     let minute = Duration::from_secs(60);
-    assert!(house.looks_within(minute).await > 0);
+    assert!(test.looks_within(minute).await > 0);
     drop(third);
-    assert_eq!(house.looks_within(minute).await, 0);
-    assert_eq!(house.service.watchers(), 0);
+    assert_eq!(test.looks_within(minute).await, 0);
+    assert_eq!(test.service.watchers(), 0);
     // And the next begins anew.
-    let mut again = house.watch("train").await;
-    house.world.finish("train");
+    let mut again = test.watch("train").await;
+    test.cloud.finish("train");
     assert!(again.changed().await.unwrap().is_done);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_dropped_while_it_waits_leaves_nothing_even_in_the_middle_of_a_look() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
-    let mut watch = house.watch("train").await;
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
+    let mut watch = test.watch("train").await;
     let waiting = tokio::spawn(async move { watch.changed().await });
-    house.world.close(Gate::Status);
-    assert_eq!(house.looks_within(HOUR).await, 1, "one look, under way");
+    test.cloud.close(Gate::Status);
+    assert_eq!(test.looks_within(HOUR).await, 1, "one look, under way");
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(house.service.watchers(), 0);
-    house.world.open(Gate::Status);
-    assert_eq!(house.looks_within(HOUR).await, 0);
+    assert_eq!(test.service.watchers(), 0);
+    test.cloud.open(Gate::Status);
+    assert_eq!(test.looks_within(HOUR).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_launch_is_watched_until_it_is_a_job_and_then_to_its_end() {
-    let house = house();
-    house.world.close(Gate::Launch);
-    let request = run_request(house.home.path(), "train", "gcp");
-    house.service.run(request).await;
-    let mut watch = house.watch("train").await;
+    let test = test_service();
+    test.cloud.close(Gate::Launch);
+    let request = run_request(test.home.path(), "train", "gcp");
+    test.service.run(request).await;
+    let mut watch = test.watch("train").await;
     let before = watch.now();
     assert_eq!(
         (before.state, before.oumi_job_id.as_str()),
         (JobState::Pending, "")
     );
     assert!(
-        house.looks_within(Duration::from_secs(60)).await >= 59,
+        test.looks_within(Duration::from_secs(60)).await >= 59,
         "a launch is here"
     );
-    house.world.open(Gate::Launch);
+    test.cloud.open(Gate::Launch);
     let running = watch.changed().await.unwrap();
     assert_eq!(running.state, JobState::Running);
     // The fake cloud shows a job before its launch has told the id.
     assert_eq!(watch.next().await.unwrap().oumi_job_id, "1");
-    house.world.finish("train");
+    test.cloud.finish("train");
     assert!(watch.changed().await.unwrap().is_done);
     assert!(watch.changed().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
-    let mut watch = house.watch("train").await;
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
+    let mut watch = test.watch("train").await;
     let error = LauncherError::Unavailable("sky is slow".to_owned());
-    house.world.fail_status(Some(error));
-    assert!(house.looks_within(HOUR).await > 2);
+    test.cloud.fail_status(Some(error));
+    assert!(test.looks_within(HOUR).await > 2);
     let seen = watch.now();
     assert_eq!((seen.success, seen.state), (true, JobState::Running));
     assert_eq!(seen.warnings.len(), 1, "{:?}", seen.warnings);
@@ -194,10 +194,10 @@ async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before(
         "{:?}",
         seen.warnings
     );
-    house.world.fail_status(None);
-    house.looks_within(HOUR).await;
+    test.cloud.fail_status(None);
+    test.looks_within(HOUR).await;
     assert_eq!(watch.now().warnings, Vec::<String>::new());
-    house.world.finish("train");
+    test.cloud.finish("train");
     let end = watch.changed().await.unwrap();
     assert_eq!(
         (end.state, end.is_done),
@@ -208,35 +208,34 @@ async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before(
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_cannot_be_asked_about_yet_is_watched_until_it_can() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
-    house
-        .world
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
+    test.cloud
         .fail_status(Some(LauncherError::failed("no network")));
-    let mut watch = house.watch("train").await;
+    let mut watch = test.watch("train").await;
     assert!(watch.now().is_unanswered());
-    house.world.fail_status(None);
+    test.cloud.fail_status(None);
     let seen = watch.changed().await.unwrap();
     assert_eq!((seen.success, seen.state), (true, JobState::Running));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_over_needs_no_watcher() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
-    house.world.finish("train");
-    let mut watch = house.watch("train").await;
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
+    test.cloud.finish("train");
+    let mut watch = test.watch("train").await;
     assert!(watch.now().is_done);
     assert!(watch.changed().await.is_none());
-    assert_eq!(house.service.watchers(), 0);
+    assert_eq!(test.service.watchers(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_watch_is_given_of_a_job_that_there_is_not() {
-    let house = house();
-    let answer = house.service.watch(&by_id("nobody")).await.unwrap_err();
+    let test = test_service();
+    let answer = test.service.watch(&by_id("nobody")).await.unwrap_err();
     assert!(answer.is_gone(), "{answer:?}");
-    let answer = house.service.watch(&by_id("")).await.unwrap_err();
+    let answer = test.service.watch(&by_id("")).await.unwrap_err();
     assert!(
         answer
             .error
@@ -244,46 +243,46 @@ async fn no_watch_is_given_of_a_job_that_there_is_not() {
             .unwrap()
             .starts_with("give job_id, or")
     );
-    assert_eq!(house.service.watchers(), 0);
+    assert_eq!(test.service.watchers(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_known_no_more_ends_its_watch() {
-    let house = house();
-    house.add_running("train", "local", TimeDelta::zero()).await;
-    let mut watch = house.watch("train").await;
-    std::fs::write(house.folder.registry(), "[]").unwrap();
+    let test = test_service();
+    test.add_running("train", "local", TimeDelta::zero()).await;
+    let mut watch = test.watch("train").await;
+    std::fs::write(test.folder.registry(), "[]").unwrap();
     let gone = watch.changed().await.unwrap();
     assert!(gone.is_gone(), "{gone:?}");
     assert!(watch.changed().await.is_none());
-    assert_eq!(house.service.watchers(), 0);
+    assert_eq!(test.service.watchers(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_watcher_serves_a_job_by_whatever_it_is_called() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
-    let mut by_ours = house.watch("train").await;
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
+    let mut by_ours = test.watch("train").await;
     let theirs = direct("gcp", "train-cluster", "1");
-    let mut by_theirs = house.service.watch(&theirs).await.unwrap();
-    house.world.add_elsewhere("gcp", "shared", "7");
+    let mut by_theirs = test.service.watch(&theirs).await.unwrap();
+    test.cloud.add_elsewhere("gcp", "shared", "7");
     let elsewhere = direct("gcp", "shared", "7");
-    let _elsewhere = house.service.watch(&elsewhere).await.unwrap();
-    assert_eq!(house.service.watchers(), 2);
-    house.world.finish("train");
+    let _elsewhere = test.service.watch(&elsewhere).await.unwrap();
+    assert_eq!(test.service.watchers(), 2);
+    test.cloud.finish("train");
     assert!(by_ours.changed().await.unwrap().is_done);
     assert!(by_theirs.changed().await.unwrap().is_done);
-    assert_eq!(house.service.watchers(), 1);
+    assert_eq!(test.service.watchers(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_one_poll_sees_those_who_watch_hear_of() {
-    let house = house();
-    house.add_running("old", "gcp", TimeDelta::days(2)).await;
-    let mut watch = house.watch("old").await;
-    house.world.finish("old");
+    let test = test_service();
+    test.add_running("old", "gcp", TimeDelta::days(2)).await;
+    let mut watch = test.watch("old").await;
+    test.cloud.finish("old");
     let begun = Instant::now();
-    let newcomer = house.watch("old").await;
+    let newcomer = test.watch("old").await;
     assert!(newcomer.now().is_done);
     assert!(watch.changed().await.unwrap().is_done);
     assert!(watch.changed().await.is_none());
@@ -292,78 +291,78 @@ async fn what_one_poll_sees_those_who_watch_hear_of() {
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_waits_is_answered_at_the_change_or_at_the_deadline_and_leaves_no_watcher() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
     let begun = Instant::now();
-    let answer = house.wait("train", 20).await;
+    let answer = test.wait("train", 20).await;
     assert_eq!(answer.state, JobState::Running);
     assert_eq!(begun.elapsed(), Duration::from_secs(20));
-    assert_eq!(house.looks_within(HOUR).await, 0);
+    assert_eq!(test.looks_within(HOUR).await, 0);
 
     let begun = Instant::now();
     let end = async {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        house.world.finish("train");
+        test.cloud.finish("train");
     };
-    let (answer, ()) = tokio::join!(house.wait("train", 55), end);
+    let (answer, ()) = tokio::join!(test.wait("train", 55), end);
     assert!(answer.is_done);
     assert!(
         begun.elapsed() <= Duration::from_secs(14),
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(house.service.watchers(), 0);
+    assert_eq!(test.service.watchers(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_wait_counts_from_the_beginning_of_the_call_however_long_the_first_look_takes() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
-    house.world.close(Gate::Status);
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
+    test.cloud.close(Gate::Status);
     let begun = Instant::now();
     let open = async {
         tokio::time::sleep(Duration::from_secs(12)).await;
-        house.world.open(Gate::Status);
+        test.cloud.open(Gate::Status);
     };
-    let (answer, ()) = tokio::join!(house.wait("train", 30), open);
+    let (answer, ()) = tokio::join!(test.wait("train", 30), open);
     assert_eq!(answer.state, JobState::Running);
     assert_eq!(begun.elapsed(), Duration::from_secs(30));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_finds_no_job_or_no_answer_does_not_wait() {
-    let house = house();
-    house.add_running("train", "gcp", TimeDelta::zero()).await;
+    let test = test_service();
+    test.add_running("train", "gcp", TimeDelta::zero()).await;
     let begun = Instant::now();
-    assert!(house.wait("nobody", 55).await.is_gone());
+    assert!(test.wait("nobody", 55).await.is_gone());
     let error = LauncherError::Unavailable("sky is slow".to_owned());
-    house.world.fail_status(Some(error));
-    let answer = house.wait("train", 55).await;
+    test.cloud.fail_status(Some(error));
+    let answer = test.wait("train", 55).await;
     assert_eq!(answer.error.as_deref(), Some("sky is slow"));
     assert_eq!(answer.next, "Ask again in a minute.");
-    house.world.fail_status(None);
-    house.world.finish("train");
-    assert!(house.wait("train", 55).await.is_done);
+    test.cloud.fail_status(None);
+    test.cloud.finish("train");
+    assert!(test.wait("train", 55).await.is_done);
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(house.service.watchers(), 0);
+    assert_eq!(test.service.watchers(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_log_of_a_cloud_job_is_asked_for_once_it_runs_seldom_and_once_more_after_the_end() {
-    let house = house();
-    house.world.close(Gate::Launch);
-    let request = run_request(house.home.path(), "train", "gcp");
-    house.service.run(request).await;
+    let test = test_service();
+    test.cloud.close(Gate::Launch);
+    let request = run_request(test.home.path(), "train", "gcp");
+    test.service.run(request).await;
     let logs = || {
-        let calls = house.world.calls();
+        let calls = test.cloud.calls();
         let logs = calls.iter().filter(|call| matches!(call, Call::Logs(_)));
         logs.count()
     };
-    house.service.poll(by_id("train")).await;
+    test.service.poll(by_id("train")).await;
     assert_eq!(logs(), 0, "a job that has not begun has no log");
-    house.world.open(Gate::Launch);
-    let watch = house.watch("train").await;
-    let looks = house.looks_within(Duration::from_secs(120)).await;
+    test.cloud.open(Gate::Launch);
+    let watch = test.watch("train").await;
+    let looks = test.looks_within(Duration::from_secs(120)).await;
     assert!(
         looks > 10 && (2..=3).contains(&logs()),
         "{looks}, {}",
@@ -371,13 +370,13 @@ async fn the_log_of_a_cloud_job_is_asked_for_once_it_runs_seldom_and_once_more_a
     );
     drop(watch);
     let before = logs();
-    house.world.finish("train");
+    test.cloud.finish("train");
     for _ in 0..5 {
-        assert!(house.service.poll(by_id("train")).await.is_done);
+        assert!(test.service.poll(by_id("train")).await.is_done);
     }
     let after = logs() - before;
     assert!((1..=2).contains(&after), "{after}");
     tokio::time::sleep(HOUR).await;
-    house.service.poll(by_id("train")).await;
+    test.service.poll(by_id("train")).await;
     assert_eq!(logs() - before, after, "it says nothing more");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::service::JobService;
 use crate::settings::data_dir::DataDir;
 
-use super::super::fake_launcher::{World, by_id, cancel_by_id, run_request};
+use super::super::fake_launcher::{FakeCloud, by_id, cancel_by_id, run_request};
 use super::{CLOUDS, JOB, Race};
 
 /// Kills the server after so many turns of its tasks, each as long as `pause`. Where exactly that is depends on the file
@@ -21,7 +21,7 @@ fn kill_in_the_middle(during_launch: bool, turns: usize, pause: Duration) {
     if during_launch {
         race.server.settle_down();
     }
-    race.world.open_all();
+    race.cloud.open_all();
     let cancel = race.server.runtime.spawn(async move {
         loop {
             let answer = cancel.cancel(cancel_by_id(JOB)).await;
@@ -46,17 +46,17 @@ fn kill_in_the_middle(during_launch: bool, turns: usize, pause: Duration) {
     race.polled();
     race.end();
     if is_kept || answered.is_some_and(|answer| answer.success) {
-        assert!(!race.world.is_running(JOB), "{at}");
+        assert!(!race.cloud.is_running(JOB), "{at}");
     }
     let registry = race.server.service.registry();
     let record = race.server.runtime.block_on(registry.get(JOB)).unwrap();
     let has_id = record.is_some_and(|record| !record.oumi_job_id.is_empty());
-    assert_eq!(has_id, race.world.starts(JOB) == 1, "{at}");
+    assert_eq!(has_id, race.cloud.starts(JOB) == 1, "{at}");
     assert!(!race.dir().is_cancel_kept(), "{at}");
 }
 
 #[test]
-fn a_server_that_is_killed_in_the_middle_of_anything_loses_neither_job_nor_cancel() {
+fn kills_anywhere_lose_neither_job_nor_cancel() {
     for during_launch in [false, true] {
         for pause in [0, 10, 50, 150].map(Duration::from_micros) {
             for turns in 0..30 {
@@ -67,18 +67,18 @@ fn a_server_that_is_killed_in_the_middle_of_anything_loses_neither_job_nor_cance
 }
 
 #[test]
-fn many_calls_at_once_on_real_threads_leave_no_cancelled_job_running() {
+fn real_threads_leave_no_cancelled_job_running() {
     let home = tempfile::tempdir().unwrap();
     let folder = DataDir::at(home.path().join("data"));
     folder.create().unwrap();
-    let world = World::new(&folder);
+    let cloud = FakeCloud::new(&folder);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build()
         .unwrap();
     // Two servers on one folder.
-    let services = [(); 2].map(|()| JobService::new(folder.clone(), vec![world.launcher(CLOUDS)]));
+    let services = [(); 2].map(|()| JobService::new(folder.clone(), vec![cloud.launcher(CLOUDS)]));
     runtime.block_on(async {
         for number in 0..60 {
             let job_id = format!("job-{number}");
@@ -102,8 +102,8 @@ fn many_calls_at_once_on_real_threads_leave_no_cancelled_job_running() {
                 });
             }
             calls.join_all().await;
-            assert!(!world.is_running(&job_id), "{job_id}");
-            assert!(world.starts(&job_id) <= 1, "{job_id}");
+            assert!(!cloud.is_running(&job_id), "{job_id}");
+            assert!(cloud.starts(&job_id) <= 1, "{job_id}");
         }
         // What was taken up by a look may still be on its way out.
         let is_idle = || {
@@ -118,6 +118,6 @@ fn many_calls_at_once_on_real_threads_leave_no_cancelled_job_running() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert!(is_idle());
-        assert_eq!(world.faults(), Vec::<String>::new());
+        assert_eq!(cloud.faults(), Vec::<String>::new());
     });
 }

@@ -8,15 +8,15 @@ use super::super::fake_launcher::Gate;
 use super::{JOB, Race, is_cancelled, is_pending, says_it_failed, says_the_launch_failed};
 
 #[test]
-fn a_launch_that_fails_meanwhile_answers_the_cancel_with_its_failure() {
+fn a_failed_launch_answers_the_cancel() {
     for gate in [Gate::Launch, Gate::SettleReturn] {
         let race = Race::new();
-        race.world.fail_launches(true);
-        race.world.open(Gate::Launch);
-        race.world.close(gate);
+        race.cloud.fail_launches(true);
+        race.cloud.open(Gate::Launch);
+        race.cloud.close(gate);
         race.submit();
         let cancel = race.cancel();
-        race.world.open_all();
+        race.cloud.open_all();
         let answer = race.answer(cancel);
         assert!(says_the_launch_failed(&answer), "{answer:?}");
         assert!(answer.error.unwrap().contains("no capacity"));
@@ -24,23 +24,23 @@ fn a_launch_that_fails_meanwhile_answers_the_cancel_with_its_failure() {
     }
     for gate in [Gate::Start, Gate::StartReturn] {
         let race = Race::new();
-        race.world.fail_starts(true);
-        race.world.close(gate);
+        race.cloud.fail_starts(true);
+        race.cloud.close(gate);
         race.submit();
         let cancel = race.cancel();
-        race.world.open_all();
+        race.cloud.open_all();
         let answer = race.answer(cancel);
         assert!(says_the_launch_failed(&answer), "{answer:?}");
         assert!(answer.error.unwrap().contains("no such machine"));
         race.end_cancelled();
-        assert_eq!(race.world.cancels(JOB), 0);
+        assert_eq!(race.cloud.cancels(JOB), 0);
     }
 }
 
 #[test]
-fn a_cancel_that_always_fails_before_the_launch_started_starts_nothing() {
+fn a_failing_cancel_before_start_starts_nothing() {
     let race = Race::new();
-    race.world.fail_cancels(usize::MAX);
+    race.cloud.fail_cancels(usize::MAX);
     let lock = race.registry_lock();
     let run = race.submit();
     race.server.service.in_flight().request_cancel(JOB);
@@ -50,11 +50,11 @@ fn a_cancel_that_always_fails_before_the_launch_started_starts_nothing() {
     race.end();
     race.polled();
     race.end_cancelled();
-    assert_eq!(race.world.starts(JOB), 0);
+    assert_eq!(race.cloud.starts(JOB), 0);
 }
 
 #[test]
-fn a_launch_whose_record_has_vanished_leaves_the_map_at_the_next_list() {
+fn a_list_evicts_launches_without_a_record() {
     let race = Race::launching();
     std::fs::write(race.folder.registry(), "[]").unwrap();
     let service = race.server.service.clone();
@@ -64,26 +64,26 @@ fn a_launch_whose_record_has_vanished_leaves_the_map_at_the_next_list() {
 }
 
 #[test]
-fn the_record_of_a_launch_under_way_vanishes_and_the_cancel_asked_before_is_still_carried_out() {
+fn a_vanished_record_loses_no_cancel() {
     let race = Race::launching();
     let cancel = race.cancel();
     std::fs::write(race.folder.registry(), "[]").unwrap();
     let service = race.server.service.clone();
     race.owed(async move { service.list(Default::default()).await });
-    race.world.open(Gate::Launch);
+    race.cloud.open(Gate::Launch);
     assert!(is_cancelled(&race.answer(cancel)));
     race.end_cancelled();
 }
 
 #[test]
-fn a_launcher_that_panics_leaves_no_entry_and_loses_no_cancel() {
+fn a_launcher_panic_loses_no_cancel() {
     let race = Race::new();
-    race.world.open(Gate::Launch);
-    race.world.close(Gate::StartReturn);
-    race.world.panic_in_settle();
+    race.cloud.open(Gate::Launch);
+    race.cloud.close(Gate::StartReturn);
+    race.cloud.panic_in_settle();
     race.submit();
     let cancel = race.cancel();
-    race.world.open_all();
+    race.cloud.open_all();
     let answer = race.answer(cancel);
     assert!(!answer.success && !answer.is_done, "{answer:?}");
     assert!(race.server.service.in_flight().is_empty());
@@ -93,15 +93,15 @@ fn a_launcher_that_panics_leaves_no_entry_and_loses_no_cancel() {
 }
 
 #[test]
-fn a_cancel_that_always_fails_after_the_launch_says_so_and_that_the_job_may_run() {
+fn a_failing_cancel_says_the_job_may_run() {
     let race = Race::launching();
-    race.world.fail_cancels(usize::MAX);
+    race.cloud.fail_cancels(usize::MAX);
     let cancel = race.cancel();
-    race.world.open(Gate::Launch);
+    race.cloud.open(Gate::Launch);
     let answer = race.answer(cancel);
     assert!(says_it_failed(&answer), "{answer:?}");
     race.end();
-    assert!(race.world.is_running(JOB));
+    assert!(race.cloud.is_running(JOB));
     // It is still to be cancelled, and a poll says so.
     let polled = race.polled();
     assert_eq!(polled.state, JobState::Running);
@@ -114,33 +114,33 @@ fn a_cancel_that_always_fails_after_the_launch_says_so_and_that_the_job_may_run(
     );
     race.end();
     // The next look tries again.
-    race.world.fail_cancels(0);
+    race.cloud.fail_cancels(0);
     race.polled();
     race.end_cancelled();
     assert_eq!(race.polled().warnings, Vec::<String>::new());
 }
 
 #[test]
-fn a_cancel_that_fails_after_the_launch_was_recorded_says_so_and_that_the_job_may_run() {
+fn a_failing_cancel_of_a_launched_job_says_so() {
     let race = Race::launched();
-    race.world.fail_cancels(1);
+    race.cloud.fail_cancels(1);
     let cancel = race.cancel();
     let answer = race.answer(cancel);
     assert!(says_it_failed(&answer), "{answer:?}");
     race.end();
-    assert!(race.world.is_running(JOB));
+    assert!(race.cloud.is_running(JOB));
     let cancel = race.cancel();
     assert!(is_cancelled(&race.answer(cancel)));
     race.end_cancelled();
 }
 
 #[test]
-fn a_cancel_that_fails_for_a_while_is_tried_again_until_it_succeeds() {
+fn a_failing_cancel_is_retried() {
     for failures in 1..=4 {
         let race = Race::launching();
-        race.world.fail_cancels(failures);
+        race.cloud.fail_cancels(failures);
         let cancel = race.cancel();
-        race.world.open(Gate::Launch);
+        race.cloud.open(Gate::Launch);
         let answer = race.answer(cancel);
         // Tried again after 1, 4, 15 and 60 s; the call answers within 10.
         if failures <= 2 {
@@ -149,12 +149,12 @@ fn a_cancel_that_fails_for_a_while_is_tried_again_until_it_succeeds() {
             assert!(says_it_failed(&answer), "{failures}: {answer:?}");
         }
         race.end_cancelled();
-        assert_eq!(race.world.cancels(JOB), failures + 1);
+        assert_eq!(race.cloud.cancels(JOB), failures + 1);
     }
 }
 
 #[test]
-fn a_cancel_that_cannot_be_written_down_is_carried_out_and_says_that_it_may_be_forgotten() {
+fn an_unwritable_cancel_is_carried_out_with_a_note() {
     let race = Race::launching();
     // A folder in the place of the file, with something in it: nothing can replace it.
     std::fs::create_dir_all(race.dir().path().join("cancel-requested/in-the-way")).unwrap();
@@ -163,17 +163,16 @@ fn a_cancel_that_cannot_be_written_down_is_carried_out_and_says_that_it_may_be_f
     assert!(is_pending(&answer));
     assert!(answer.message.contains("forgotten"), "{answer:?}");
     race.end();
-    assert!(!race.world.is_running(JOB));
+    assert!(!race.cloud.is_running(JOB));
 }
 
 #[test]
-fn a_registry_that_cannot_be_written_is_tried_again_and_the_last_try_comes_after_the_longest_wait()
-{
+fn an_unwritable_registry_is_retried_to_the_end() {
     let race = Race::launching();
     // A folder in the place of the lock: it cannot be opened to write, not even by root.
     std::fs::remove_file(race.folder.registry_lock()).unwrap();
     std::fs::create_dir(race.folder.registry_lock()).unwrap();
-    race.world.open(Gate::Launch);
+    race.cloud.open(Gate::Launch);
     race.server.pass(Duration::from_secs(20));
     assert!(race.server.service.in_flight().contains(JOB));
     assert_eq!(race.record().oumi_job_id, "");

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use super::fake_launcher::{Gate, Stage, World, by_id, cancel_by_id, run_request};
+use super::fake_launcher::{FakeCloud, Gate, Stage, by_id, cancel_by_id, run_request};
 use crate::launcher::JobState;
 use crate::process::job_dir::JobDir;
 use crate::registry::JobRecord;
@@ -35,7 +35,7 @@ struct Server {
 type Owed<A> = JoinHandle<(A, Option<Stage>)>;
 
 impl Server {
-    fn new(folder: &DataDir, world: &World) -> Self {
+    fn new(folder: &DataDir, cloud: &FakeCloud) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
@@ -43,7 +43,7 @@ impl Server {
             .max_blocking_threads(1)
             .build()
             .unwrap();
-        let service = JobService::new(folder.clone(), vec![world.launcher(CLOUDS)]);
+        let service = JobService::new(folder.clone(), vec![cloud.launcher(CLOUDS)]);
         Self { runtime, service }
     }
 
@@ -63,11 +63,11 @@ impl Server {
     }
 }
 
-/// A data folder, a world, and the server that is alive.
+/// A data folder, a cloud, and the server that is alive.
 struct Race {
     home: tempfile::TempDir,
     folder: DataDir,
-    world: World,
+    cloud: FakeCloud,
     server: Server,
 }
 
@@ -81,13 +81,13 @@ impl Race {
             .unwrap();
         let folder = DataDir::at(home.path().join("data"));
         folder.create().unwrap();
-        let world = World::new(&folder);
-        world.close(Gate::Launch);
-        let server = Server::new(&folder, &world);
+        let cloud = FakeCloud::new(&folder);
+        cloud.close(Gate::Launch);
+        let server = Server::new(&folder, &cloud);
         Self {
             home,
             folder,
-            world,
+            cloud,
             server,
         }
     }
@@ -102,18 +102,18 @@ impl Race {
     /// A job is submitted and launched, and the registry knows who it is.
     fn launched() -> Self {
         let race = Self::launching();
-        race.world.open(Gate::Launch);
+        race.cloud.open(Gate::Launch);
         race.server.settle_down();
         assert!(race.server.service.in_flight().is_empty());
         race
     }
 
     fn owed<A: Send + 'static>(&self, call: impl Future<Output = A> + Send + 'static) -> Owed<A> {
-        let world = self.world.clone();
+        let cloud = self.cloud.clone();
         let owed = self
             .server
             .runtime
-            .spawn(async move { (call.await, world.stage(JOB)) });
+            .spawn(async move { (call.await, cloud.stage(JOB)) });
         self.server.settle_down();
         owed
     }
@@ -148,7 +148,7 @@ impl Race {
 
     /// The server is killed, and the next one takes up what it left.
     fn restart(&mut self) {
-        let next = Server::new(&self.folder, &self.world);
+        let next = Server::new(&self.folder, &self.cloud);
         std::mem::replace(&mut self.server, next).die();
         let service = self.server.service.clone();
         self.server
@@ -176,20 +176,20 @@ impl Race {
 
     /// Lets everything go on for as long as a server tries, and checks what holds at the end of every order.
     fn end(&self) {
-        self.world.open_all();
+        self.cloud.open_all();
         self.server.pass(Duration::from_secs(300));
         assert!(
             self.server.service.in_flight().is_empty(),
             "an entry was left in the map"
         );
-        assert!(self.world.starts(JOB) <= 1, "launched twice");
-        assert_eq!(self.world.faults(), Vec::<String>::new());
+        assert!(self.cloud.starts(JOB) <= 1, "launched twice");
+        assert_eq!(self.cloud.faults(), Vec::<String>::new());
     }
 
     /// [`end`](Self::end), and the job does not run.
     fn end_cancelled(&self) {
         self.end();
-        assert_eq!(self.world.running(), Vec::<String>::new());
+        assert_eq!(self.cloud.running(), Vec::<String>::new());
         assert!(
             !self.dir().is_cancel_kept(),
             "a cancel that was done is kept"

@@ -8,7 +8,7 @@ use super::super::fake_launcher::{Call, Gate, Stage};
 use super::{JOB, LONG, Race, is_cancelled, is_pending};
 
 #[test]
-fn a_cancel_of_a_job_that_is_not_recorded_yet_is_not_found_and_the_job_runs() {
+fn an_unrecorded_job_is_not_found() {
     let race = Race::new();
     let lock = race.registry_lock();
     race.submit();
@@ -16,40 +16,40 @@ fn a_cancel_of_a_job_that_is_not_recorded_yet_is_not_found_and_the_job_runs() {
     assert_eq!(race.answer(cancel).status, "not_found");
     drop(lock);
     race.end();
-    assert!(race.world.is_running(JOB));
+    assert!(race.cloud.is_running(JOB));
 }
 
 #[test]
-fn a_cancel_during_the_start_is_carried_out_when_the_launch_ends() {
+fn cancel_during_start() {
     for gate in [Gate::Start, Gate::StartReturn] {
         let race = Race::new();
-        race.world.close(gate);
+        race.cloud.close(gate);
         race.submit();
         let cancel = race.cancel();
         assert!(!cancel.is_finished());
-        race.world.open_all();
+        race.cloud.open_all();
         assert!(is_cancelled(&race.answer(cancel)), "{gate:?}");
         race.end_cancelled();
     }
 }
 
 #[test]
-fn a_cancel_during_the_launch_is_carried_out_when_it_ends() {
+fn cancel_during_launch() {
     for gate in [Gate::Launch, Gate::SettleReturn] {
         let race = Race::new();
-        race.world.open(Gate::Launch);
-        race.world.close(gate);
+        race.cloud.open(Gate::Launch);
+        race.cloud.close(gate);
         race.submit();
         let cancel = race.cancel();
         assert!(!cancel.is_finished());
-        race.world.open_all();
+        race.cloud.open_all();
         assert!(is_cancelled(&race.answer(cancel)), "{gate:?}");
         race.end_cancelled();
     }
 }
 
 #[test]
-fn a_cancel_is_acknowledged_after_ten_seconds_and_carried_out_an_hour_later() {
+fn acknowledged_in_ten_seconds_done_in_an_hour() {
     for gate in [
         Gate::Start,
         Gate::StartReturn,
@@ -57,8 +57,8 @@ fn a_cancel_is_acknowledged_after_ten_seconds_and_carried_out_an_hour_later() {
         Gate::SettleReturn,
     ] {
         let race = Race::new();
-        race.world.open(Gate::Launch);
-        race.world.close(gate);
+        race.cloud.open(Gate::Launch);
+        race.cloud.close(gate);
         race.submit();
         let cancel = race.cancel();
         race.server.pass(LONG);
@@ -73,13 +73,13 @@ fn a_cancel_is_acknowledged_after_ten_seconds_and_carried_out_an_hour_later() {
 }
 
 #[test]
-fn a_cancel_between_the_end_of_the_launch_and_its_record_is_carried_out() {
+fn cancel_between_launch_and_record() {
     for held in [5, 60, 600] {
         let race = Race::launching();
         let lock = race.registry_lock();
-        race.world.open(Gate::Launch);
+        race.cloud.open(Gate::Launch);
         race.server.settle_down();
-        assert_eq!(race.world.stage(JOB), Some(Stage::Running));
+        assert_eq!(race.cloud.stage(JOB), Some(Stage::Running));
         let cancel = race.cancel();
         race.server.pass(Duration::from_secs(held));
         drop(lock);
@@ -93,7 +93,7 @@ fn a_cancel_between_the_end_of_the_launch_and_its_record_is_carried_out() {
 }
 
 #[test]
-fn a_cancel_after_the_launch_goes_to_the_launcher_at_once() {
+fn cancel_after_launch() {
     let race = Race::launched();
     let cancel = race.cancel();
     assert!(cancel.is_finished());
@@ -106,23 +106,23 @@ fn a_cancel_after_the_launch_goes_to_the_launcher_at_once() {
 }
 
 #[test]
-fn a_cancel_that_outlasts_its_call_is_forgotten_once_it_is_carried_out() {
+fn a_slow_cancel_is_cleared_when_done() {
     let race = Race::launched();
-    race.world.close(Gate::Cancel);
+    race.cloud.close(Gate::Cancel);
     let cancel = race.cancel();
     race.server.pass(Duration::from_secs(31));
     assert!(race.answer(cancel).success);
     assert!(race.dir().is_cancel_kept());
-    race.world.open(Gate::Cancel);
+    race.cloud.open(Gate::Cancel);
     race.server.settle_down();
-    assert!(!race.world.is_running(JOB));
+    assert!(!race.cloud.is_running(JOB));
     assert!(!race.dir().is_cancel_kept());
 }
 
 #[test]
-fn a_cancel_of_a_job_that_ended_by_itself_is_refused_with_its_status() {
+fn a_finished_job_is_refused_with_its_status() {
     let race = Race::launched();
-    race.world.finish(JOB);
+    race.cloud.finish(JOB);
     let cancel = race.cancel();
     let answer = race.answer(cancel);
     assert_eq!(
@@ -134,14 +134,14 @@ fn a_cancel_of_a_job_that_ended_by_itself_is_refused_with_its_status() {
 }
 
 #[test]
-fn a_job_that_ended_before_the_cancel_kept_for_it_is_carried_out_reads_as_it_ended() {
+fn a_job_that_ends_before_its_pending_cancel() {
     let race = Race::new();
-    race.world.open(Gate::Launch);
-    race.world.close(Gate::SettleReturn);
+    race.cloud.open(Gate::Launch);
+    race.cloud.close(Gate::SettleReturn);
     race.submit();
     let cancel = race.cancel();
-    race.world.finish(JOB);
-    race.world.open_all();
+    race.cloud.finish(JOB);
+    race.cloud.open_all();
     let answer = race.answer(cancel);
     assert_eq!(
         (answer.status.as_str(), answer.success),
@@ -152,19 +152,19 @@ fn a_job_that_ended_before_the_cancel_kept_for_it_is_carried_out_reads_as_it_end
 }
 
 #[test]
-fn several_cancels_at_once_are_all_answered_and_one_is_carried_out() {
+fn concurrent_cancels_run_once() {
     let race = Race::launching();
     let cancels: Vec<_> = (0..5).map(|_| race.cancel()).collect();
-    race.world.open(Gate::Launch);
+    race.cloud.open(Gate::Launch);
     for cancel in cancels {
         assert!(is_cancelled(&race.answer(cancel)));
     }
     race.end_cancelled();
-    assert_eq!(race.world.cancels(JOB), 1);
+    assert_eq!(race.cloud.cancels(JOB), 1);
 }
 
 #[test]
-fn a_list_while_a_job_is_submitted_and_launched_takes_nothing_from_the_map() {
+fn a_list_evicts_no_new_launch() {
     let race = Race::new();
     // The entry is there and the record is not yet.
     let lock = race.registry_lock();
@@ -176,10 +176,10 @@ fn a_list_while_a_job_is_submitted_and_launched_takes_nothing_from_the_map() {
     race.server.pass(Duration::from_secs(1));
     assert!(race.server.service.in_flight().contains(JOB));
     let cancel = race.cancel();
-    race.world.open(Gate::Launch);
+    race.cloud.open(Gate::Launch);
     assert!(is_cancelled(&race.answer(cancel)));
     race.end_cancelled();
-    let settled = race.world.calls();
+    let settled = race.cloud.calls();
     let settles = settled
         .iter()
         .filter(|call| matches!(call, Call::Settle(_)));
@@ -187,7 +187,7 @@ fn a_list_while_a_job_is_submitted_and_launched_takes_nothing_from_the_map() {
 }
 
 #[test]
-fn a_submission_that_nobody_waits_for_any_more_is_launched_all_the_same() {
+fn an_abandoned_submission_is_launched() {
     let race = Race::new();
     let lock = race.registry_lock();
     let run = race.submit();
@@ -195,15 +195,15 @@ fn a_submission_that_nobody_waits_for_any_more_is_launched_all_the_same() {
     race.server.settle_down();
     drop(lock);
     race.server.pass(Duration::from_secs(1));
-    assert_eq!(race.world.starts(JOB), 1);
+    assert_eq!(race.cloud.starts(JOB), 1);
     let cancel = race.cancel();
-    race.world.open(Gate::Launch);
+    race.cloud.open(Gate::Launch);
     assert!(is_cancelled(&race.answer(cancel)));
     race.end_cancelled();
 }
 
 #[test]
-fn a_cancel_before_the_launch_starts_keeps_it_from_starting() {
+fn cancel_before_start_prevents_it() {
     let race = Race::new();
     // Nobody can write the record yet, so the launch cannot start either.
     let lock = race.registry_lock();
@@ -223,6 +223,6 @@ fn a_cancel_before_the_launch_starts_keeps_it_from_starting() {
         "it was never launched: {answer:?}"
     );
     race.end_cancelled();
-    assert_eq!(race.world.starts(JOB), 0);
+    assert_eq!(race.cloud.starts(JOB), 0);
     assert_eq!(race.polled().state, JobState::Cancelled);
 }

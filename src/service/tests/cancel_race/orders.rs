@@ -116,7 +116,7 @@ fn follow(steps: &[Step], pace: Duration) {
     let mut race = Race::new();
     let waits_to_start = steps.contains(&Step::Starts);
     if waits_to_start {
-        race.world.close(Gate::Start);
+        race.cloud.close(Gate::Start);
     }
     let mut model = Model {
         truth: if waits_to_start {
@@ -130,16 +130,16 @@ fn follow(steps: &[Step], pace: Duration) {
     let mut cancels: Vec<(Owed<CancelAnswer>, bool)> = Vec::new();
     let mut polls = Vec::new();
     for step in steps {
-        model.follow(*step, race.world.cancels_to_fail());
+        model.follow(*step, race.cloud.cancels_to_fail());
         match step {
-            Step::Starts => race.world.open(Gate::Start),
-            Step::Launches => race.world.open(Gate::Launch),
+            Step::Starts => race.cloud.open(Gate::Start),
+            Step::Launches => race.cloud.open(Gate::Launch),
             Step::Fails => {
-                race.world.fail_launches(true);
-                race.world.open(Gate::Launch);
+                race.cloud.fail_launches(true);
+                race.cloud.open(Gate::Launch);
             }
             Step::Cancel => cancels.push((race.cancel(), model.cancel_is_due)),
-            Step::CancelFails => race.world.fail_one_more_cancel(),
+            Step::CancelFails => race.cloud.fail_one_more_cancel(),
             Step::Poll => polls.push(race.poll()),
             Step::Dies => {
                 race.restart();
@@ -171,12 +171,12 @@ fn follow(steps: &[Step], pace: Duration) {
         Truth::Cancelled => Some(Stage::Cancelled),
         _ => None,
     };
-    assert_eq!(race.world.stage(JOB), stage, "{order}");
+    assert_eq!(race.cloud.stage(JOB), stage, "{order}");
     assert!(
         !race.dir().is_cancel_kept(),
         "{order}: a cancel is still kept"
     );
-    let has_id = race.world.starts(JOB) == 1 && ended != Truth::LaunchFailed;
+    let has_id = race.cloud.starts(JOB) == 1 && ended != Truth::LaunchFailed;
     assert_eq!(!race.record().oumi_job_id.is_empty(), has_id, "{order}");
 }
 
@@ -214,20 +214,20 @@ fn follow_all(orders: Vec<Vec<Step>>, pace: Duration) {
 }
 
 #[test]
-fn no_order_of_six_events_leaves_a_cancelled_job_running_or_an_entry_in_the_map() {
+fn every_order_of_six_events() {
     let all: Vec<_> = (0..=5).flat_map(|length| orders(length, false)).collect();
     assert_eq!(all.len(), 4551);
     follow_all(all, Duration::from_millis(1));
 }
 
 #[test]
-fn the_same_holds_when_retries_fall_between_the_events() {
+fn every_order_with_retries_between() {
     let all: Vec<_> = (0..=4).flat_map(|length| orders(length, false)).collect();
     follow_all(all, Duration::from_millis(1500));
 }
 
 #[test]
-fn the_same_holds_when_the_server_dies_before_the_start_went_through() {
+fn every_order_with_a_death_before_start() {
     let all: Vec<_> = (0..=5).flat_map(|length| orders(length, true)).collect();
     let with_start = all
         .into_iter()

@@ -8,23 +8,23 @@ use super::super::fake_launcher::{Gate, by_id, cancel_by_id};
 use super::{JOB, LONG, Race, Server, is_cancelled, is_pending, says_the_launch_failed};
 
 #[test]
-fn a_cancel_that_outlasts_its_call_is_carried_out_by_the_next_server_if_this_one_ends() {
+fn a_slow_cancel_passes_to_the_next_server() {
     let mut race = Race::launched();
-    race.world.close(Gate::Cancel);
+    race.cloud.close(Gate::Cancel);
     let cancel = race.cancel();
     race.server.pass(Duration::from_secs(31));
     let answer = race.answer(cancel);
     assert!(answer.success && !answer.is_done, "{answer:?}");
-    assert!(race.world.is_running(JOB));
-    race.world.open(Gate::Cancel);
+    assert!(race.cloud.is_running(JOB));
+    race.cloud.open(Gate::Cancel);
     race.restart();
     race.server.pass(Duration::from_secs(1));
-    assert!(!race.world.is_running(JOB));
+    assert!(!race.cloud.is_running(JOB));
     assert!(!race.dir().is_cancel_kept());
 }
 
 #[test]
-fn a_cancel_that_was_asked_for_survives_the_death_of_the_server_at_every_gate() {
+fn a_cancel_survives_server_death_at_every_gate() {
     for gate in [
         Gate::StartReturn,
         Gate::Launch,
@@ -32,11 +32,11 @@ fn a_cancel_that_was_asked_for_survives_the_death_of_the_server_at_every_gate() 
         Gate::Cancel,
     ] {
         let mut race = Race::new();
-        race.world.close(gate);
+        race.cloud.close(gate);
         race.submit();
         race.cancel();
         if gate != Gate::Launch {
-            race.world.open(Gate::Launch);
+            race.cloud.open(Gate::Launch);
             race.server.settle_down();
         }
         assert!(race.dir().is_cancel_kept(), "{gate:?}");
@@ -48,14 +48,14 @@ fn a_cancel_that_was_asked_for_survives_the_death_of_the_server_at_every_gate() 
 }
 
 #[test]
-fn a_job_whose_server_died_before_the_start_went_through_never_runs() {
+fn death_before_start_runs_nothing() {
     let mut race = Race::new();
-    race.world.close(Gate::Start);
+    race.cloud.close(Gate::Start);
     race.submit();
     race.cancel();
     race.restart();
     race.end_cancelled();
-    assert_eq!(race.world.starts(JOB), 0);
+    assert_eq!(race.cloud.starts(JOB), 0);
     assert_eq!(race.polled().state, JobState::Unknown);
     let cancel = race.cancel();
     let answer = race.answer(cancel);
@@ -64,11 +64,11 @@ fn a_job_whose_server_died_before_the_start_went_through_never_runs() {
 }
 
 #[test]
-fn a_cancel_asked_of_another_server_while_the_first_dies_before_the_start_is_answered_truly() {
+fn cancel_by_a_second_server_while_the_first_dies() {
     let mut race = Race::new();
-    race.world.close(Gate::Start);
+    race.cloud.close(Gate::Start);
     race.submit();
-    let other = Server::new(&race.folder, &race.world);
+    let other = Server::new(&race.folder, &race.cloud);
     let first = std::mem::replace(&mut race.server, other);
     let cancel = race.cancel();
     race.server.pass(Duration::from_secs(5));
@@ -77,11 +77,11 @@ fn a_cancel_asked_of_another_server_while_the_first_dies_before_the_start_is_ans
     let answer = race.answer(cancel);
     assert!(says_the_launch_failed(&answer), "{answer:?}");
     race.end_cancelled();
-    assert_eq!(race.world.starts(JOB), 0);
+    assert_eq!(race.cloud.starts(JOB), 0);
 }
 
 #[test]
-fn a_cancel_that_was_kept_is_taken_up_by_whoever_looks_at_the_job_next() {
+fn a_pending_cancel_is_resumed_by_any_call() {
     enum Look {
         Poll,
         List,
@@ -92,11 +92,11 @@ fn a_cancel_that_was_kept_is_taken_up_by_whoever_looks_at_the_job_next() {
         let mut race = Race::launching();
         race.cancel();
         // The next server could not read the registry when it began, say: it took nothing up.
-        let next = Server::new(&race.folder, &race.world);
+        let next = Server::new(&race.folder, &race.cloud);
         std::mem::replace(&mut race.server, next).die();
-        race.world.open(Gate::Launch);
+        race.cloud.open(Gate::Launch);
         race.server.pass(Duration::from_secs(60));
-        assert!(race.world.is_running(JOB));
+        assert!(race.cloud.is_running(JOB));
         let service = race.server.service.clone();
         race.server.runtime.block_on(async {
             match look {
@@ -117,28 +117,28 @@ fn a_cancel_that_was_kept_is_taken_up_by_whoever_looks_at_the_job_next() {
             }
         });
         race.server.settle_down();
-        assert!(!race.world.is_running(JOB));
+        assert!(!race.cloud.is_running(JOB));
         race.end_cancelled();
         assert_eq!(race.record().oumi_job_id, "1");
     }
 }
 
 #[test]
-fn a_launch_that_ended_while_no_server_ran_is_completed_by_the_next() {
+fn a_launch_that_ended_unwatched_is_recorded() {
     let mut race = Race::launching();
-    race.world.close(Gate::SettleReturn);
-    race.world.open(Gate::Launch);
+    race.cloud.close(Gate::SettleReturn);
+    race.cloud.open(Gate::Launch);
     race.server.settle_down();
-    race.world.open(Gate::SettleReturn);
+    race.cloud.open(Gate::SettleReturn);
     assert_eq!(race.record().oumi_job_id, "");
     race.restart();
     assert_eq!(race.record().oumi_job_id, "1");
     race.end();
-    assert!(race.world.is_running(JOB));
+    assert!(race.cloud.is_running(JOB));
 }
 
 #[test]
-fn a_cancel_asked_of_another_server_than_the_one_that_launches_is_carried_out() {
+fn cancel_by_a_second_server() {
     for gate in [
         Gate::Start,
         Gate::StartReturn,
@@ -147,15 +147,15 @@ fn a_cancel_asked_of_another_server_than_the_one_that_launches_is_carried_out() 
     ] {
         for other_dies in [false, true] {
             let mut race = Race::new();
-            race.world.open(Gate::Launch);
-            race.world.close(gate);
+            race.cloud.open(Gate::Launch);
+            race.cloud.close(gate);
             race.submit();
-            let other = Server::new(&race.folder, &race.world);
+            let other = Server::new(&race.folder, &race.cloud);
             let first = std::mem::replace(&mut race.server, other);
             let cancel = race.cancel();
             race.server.pass(LONG + Duration::from_secs(2));
             let answer = race.answer(cancel);
-            if race.world.is_running(JOB) || gate == Gate::Start {
+            if race.cloud.is_running(JOB) || gate == Gate::Start {
                 assert!(is_pending(&answer), "{gate:?}: {answer:?}");
             } else {
                 assert!(is_cancelled(&answer), "{gate:?}: {answer:?}");
@@ -163,13 +163,13 @@ fn a_cancel_asked_of_another_server_than_the_one_that_launches_is_carried_out() 
             if other_dies {
                 std::mem::replace(&mut race.server, first).die();
             } else {
-                race.world.open_all();
+                race.cloud.open_all();
                 race.server.settle_down();
                 first.settle_down();
                 assert!(first.service.in_flight().is_empty());
             }
             race.end_cancelled();
-            assert_eq!(race.world.starts(JOB), 1);
+            assert_eq!(race.cloud.starts(JOB), 1);
         }
     }
 }

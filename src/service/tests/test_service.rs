@@ -9,37 +9,37 @@ use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 use chrono::{TimeDelta, Utc};
 
-use super::fake_launcher::{Stage, World, run_request};
+use super::fake_launcher::{FakeCloud, Stage, run_request};
 
-pub struct House {
+pub struct TestService {
     pub home: tempfile::TempDir,
     pub folder: DataDir,
-    pub world: World,
+    pub cloud: FakeCloud,
     pub service: JobService,
 }
 
-/// A service with one launcher for each of these sets of clouds, over one world.
-pub fn house_of(launchers: &[&'static [&'static str]], policy: Policy) -> House {
+/// A service with one launcher for each of these sets of clouds, over one cloud.
+pub fn test_service_with(launchers: &[&'static [&'static str]], policy: Policy) -> TestService {
     let home = tempfile::tempdir().unwrap();
     let folder = DataDir::at(home.path().join("data"));
     folder.create().unwrap();
-    let world = World::new(&folder);
-    let launchers = launchers.iter().map(|clouds| world.launcher(clouds));
+    let cloud = FakeCloud::new(&folder);
+    let launchers = launchers.iter().map(|clouds| cloud.launcher(clouds));
     let service = JobService::with_policy(folder.clone(), launchers.collect(), policy);
-    House {
+    TestService {
         home,
         folder,
-        world,
+        cloud,
         service,
     }
 }
 
-impl House {
+impl TestService {
     pub fn request(&self, job_name: &str, cloud: &str) -> RunRequest {
         run_request(self.home.path(), job_name, cloud)
     }
 
-    /// Puts a job into the registry and the world as if it had been submitted so long ago.
+    /// Puts a job into the registry and the cloud as if it had been submitted so long ago.
     pub async fn add(&self, job_id: &str, cloud: &str, age: TimeDelta, stage: Option<Stage>) {
         let record = JobRecord {
             job_id: job_id.to_owned(),
@@ -50,7 +50,7 @@ impl House {
             ..JobRecord::default()
         };
         if let Some(stage) = stage {
-            self.world.add_job(&record.identity(), stage);
+            self.cloud.add_job(&record.identity(), stage);
         }
         let folder = self.folder.job(job_id).unwrap();
         let prepare = move || std::fs::create_dir(folder).map_err(|error| error.to_string());

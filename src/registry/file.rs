@@ -1,0 +1,158 @@
+//! The file of the registry: read within a bound, written whole, and repaired where it is damaged.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use chrono::Utc;
+use serde_json::Value;
+
+use super::record::JobRecord;
+use crate::settings::data_dir::replace;
+
+/// The largest file that is read. A registry of 200 records has some 100 KiB; others may write to the file too.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+pub(super) enum Content {
+    Intact(Vec<JobRecord>),
+    Damaged { salvaged: Vec<JobRecord> },
+}
+
+pub(super) fn read(path: &Path) -> io::Result<Content> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Content::Intact(Vec::new()));
+        }
+        Err(error) => return Err(error),
+    };
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is larger than {MAX_BYTES} bytes, so it is no registry; move it away"),
+        ));
+    }
+    let records = serde_json::from_slice::<Vec<Value>>(&bytes).ok();
+    let records = records.and_then(|values| values.into_iter().map(JobRecord::from_json).collect());
+    Ok(match records {
+        Some(records) => Content::Intact(records),
+        None => Content::Damaged {
+            salvaged: salvage(&bytes),
+        },
+    })
+}
+
+/// Replaces the file; the folder that is returned is still to be synced.
+pub(super) fn write(path: &Path, records: &[JobRecord]) -> io::Result<File> {
+    let array: Vec<Value> = records.iter().map(JobRecord::to_json).collect();
+    replace(path, &serde_json::to_vec_pretty(&array)?)
+}
+
+/// Finds every whole record in a damaged file: each `{` is tried as the beginning of one.
+fn salvage(bytes: &[u8]) -> Vec<JobRecord> {
+    let mut records: Vec<JobRecord> = Vec::new();
+    let mut at = 0;
+    while let Some(offset) = bytes[at..].iter().position(|byte| *byte == b'{') {
+        at += offset;
+        let mut stream = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<Value>();
+        let parsed = stream.next().and_then(Result::ok);
+        match parsed.and_then(JobRecord::from_json) {
+            Some(record) => {
+                at += stream.byte_offset();
+                if !records.iter().any(|known| known.job_id == record.job_id) {
+                    records.push(record);
+                }
+            }
+            None => at += 1,
+        }
+    }
+    records
+}
+
+fn quarantine_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("{name}.corrupt-")
+}
+
+/// Gives the damaged file a second name. The first is then written over, so that there is a registry at every instant.
+pub(super) fn quarantine(path: &Path) -> io::Result<PathBuf> {
+    let now = Utc::now().format("%Y%m%dT%H%M%S%.6fZ");
+    let quarantined = path.with_file_name(format!("{}{now}", quarantine_prefix(path)));
+    match fs::hard_link(path, &quarantined) {
+        // Some file systems have no links.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            fs::copy(path, &quarantined).map(|_| ())?
+        }
+        linked => linked?,
+    }
+    Ok(quarantined)
+}
+
+/// Lists the damaged files that [`quarantine`] left, oldest first.
+pub(super) fn quarantined(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let prefix = quarantine_prefix(path);
+    let folder = path.parent().unwrap_or(path);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries.flatten(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut files: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn salvaged(text: &str) -> Vec<String> {
+        let records = salvage(text.as_bytes()).into_iter();
+        records.map(|record| record.job_id).collect()
+    }
+
+    #[test]
+    fn a_record_reads_back_with_fields_of_a_newer_version() {
+        let mut record = JobRecord {
+            job_id: "a".to_owned(),
+            output_dir: "out".to_owned(),
+            ..JobRecord::default()
+        };
+        record.other.insert("tags".to_owned(), vec!["x"].into());
+        assert_eq!(JobRecord::from_json(record.to_json()), Some(record));
+    }
+
+    #[test]
+    fn salvage_finds_each_record_once_anywhere() {
+        let a = r#"{"job_id": "a", "x": {"y": 1}}"#;
+        let b = r#"{"job_id": "b"}"#;
+        for text in [
+            format!("{a}{b}"),
+            format!("[{a}, {b}, {a}]"),
+            format!("[{{\"job_id\": \"cut {a} {b}"),
+            format!("}}}}]] {a} {{{{ {b}"),
+            format!(r#"{{"job_id": "" }} {a} {{"job_id": 1}} {b}"#),
+        ] {
+            assert_eq!(salvaged(&text), ["a", "b"], "{text}");
+        }
+        assert_eq!(salvaged(r#"{"job_id": "a", "cloud": 3}"#), [""; 0]);
+    }
+
+    #[test]
+    fn quarantine_keeps_the_damaged_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("oumi-jobs.json");
+        fs::write(&path, "damaged").unwrap();
+        let first = quarantine(&path).unwrap();
+        replace(&path, b"damaged again").unwrap();
+        let second = quarantine(&path).unwrap();
+        replace(&path, b"[]").unwrap();
+        assert_eq!(fs::read(&first).unwrap(), b"damaged");
+        assert_eq!(fs::read(&second).unwrap(), b"damaged again");
+        assert_eq!(quarantined(&path).unwrap(), [first, second]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Which job an id of the launcher means, when ids repeat from cluster to cluster.
+
+use crate::launcher::LauncherError;
+use crate::service::requests::CancelRequest;
+
+use super::test_service;
+
+fn cancel_by_launcher_id(cluster: &str) -> CancelRequest {
+    CancelRequest {
+        oumi_job_id: "1".to_owned(),
+        cloud: "gcp".to_owned(),
+        cluster_name: cluster.to_owned(),
+        ..CancelRequest::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_listing_cancels_nothing() {
+    let test = test_service();
+    test.run("job", "gcp").await;
+    test.cloud.add_elsewhere("gcp", "other", "1");
+    for error in [
+        LauncherError::failed("no answer within 25 s"),
+        LauncherError::Unavailable("no answer within 25 s".to_owned()),
+    ] {
+        test.cloud.fail_list(Some(error));
+        let answer = test.service.cancel(cancel_by_launcher_id("")).await;
+        let error = answer.error.unwrap();
+        assert!(error.contains("give cluster_name"), "{error}");
+        assert!(test.cloud.is_running("job"));
+    }
+    let answer = test
+        .service
+        .cancel(cancel_by_launcher_id("job-cluster"))
+        .await;
+    assert!(answer.success, "{answer:?}");
+    assert!(!test.cloud.is_running("job"));
+}
