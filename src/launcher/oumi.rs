@@ -16,9 +16,10 @@ use crate::parse;
 use crate::parse::oumi::{self as printed, OumiStatusRow};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
-use crate::process::runner::{Asked, Cli, IN_A_CALL, Question};
+use crate::process::runner::{Cli, CliCall, call_deadline};
 use crate::settings::data_dir::DataDir;
 use crate::settings::env_vars::SLURM_CONNECTIONS;
+use tokio::time::Instant;
 
 /// The clouds that Oumi 0.9 drives itself, besides `local`, which is ours to run.
 const CLOUDS: &[&str] = &["slurm", "modal", "polaris", "frontier", "perlmutter"];
@@ -53,14 +54,15 @@ impl OumiCloudLauncher {
         &self,
         cloud: &str,
         clusters: &BTreeSet<&str>,
-        asked: Asked,
+        deadline: Option<Instant>,
     ) -> Result<Vec<OumiStatusRow>, LauncherError> {
         let mut arguments = vec!["launch", "status", "--cloud", cloud];
         if let (1, Some(cluster)) = (clusters.len(), clusters.first()) {
             arguments.extend(["--cluster", cluster]);
         }
-        let question = question(cloud, clusters, &arguments, DEADLINE)?;
-        let output = asked.of(&self.cli, question).await?;
+        let call = oumi_call(cloud, clusters, &arguments, DEADLINE)?;
+        let answered = self.cli.query(&call, deadline).await;
+        let output = answered.map_err(|error| LauncherError::Unavailable(error.to_string()))?;
         if output.code == Some(0) {
             return Ok(printed::oumi_statuses(&output.stdout));
         }
@@ -73,7 +75,7 @@ impl OumiCloudLauncher {
     async fn status_of(
         &self,
         identity: &JobIdentity,
-        asked: Asked,
+        deadline: Option<Instant>,
     ) -> Result<JobStatus, LauncherError> {
         if identity.oumi_job_id.is_empty() {
             return self.launch.status(identity).await;
@@ -82,7 +84,7 @@ impl OumiCloudLauncher {
             .jobs(
                 &identity.cloud,
                 &BTreeSet::from([identity.cluster.as_str()]),
-                asked,
+                deadline,
             )
             .await?;
         let job = jobs
@@ -156,7 +158,7 @@ impl OumiCloudLauncher {
     ) -> Listing {
         let clusters = clusters.iter().map(String::as_str).collect();
         let mut listing = Listing::default();
-        let jobs = match self.jobs(cloud, &clusters, Asked::InACall).await {
+        let jobs = match self.jobs(cloud, &clusters, call_deadline()).await {
             Ok(jobs) => jobs,
             Err(error) => {
                 let ids: Vec<&str> = known
@@ -211,12 +213,12 @@ impl OumiCloudLauncher {
             &identity.oumi_job_id,
         ];
         let clusters = BTreeSet::from([identity.cluster.as_str()]);
-        let mut question = question(&identity.cloud, &clusters, &arguments, LOGS_DEADLINE)?;
-        question.is_log = true;
-        question.log_begins = Some(printed::LOG_BEGINS);
+        let mut call = oumi_call(&identity.cloud, &clusters, &arguments, LOGS_DEADLINE)?;
+        call.is_log = true;
+        call.log_marker = Some(printed::LOG_BEGINS);
         let output = self
             .cli
-            .ask(question, IN_A_CALL)
+            .query(&call, call_deadline())
             .await
             .map_err(LauncherError::failed)?;
         if !output.timed_out && output.code != Some(0) {
@@ -236,7 +238,7 @@ impl OumiCloudLauncher {
             log_file: format!("cloud:{}/{}", identity.cloud, identity.cluster),
             content: LogContent::Text {
                 text: printed::oumi_log_lines(&output.stdout),
-                whole: !output.cut,
+                whole: !output.front_truncated,
                 cut_off: output.timed_out,
             },
             ended: !output.timed_out,
@@ -248,7 +250,7 @@ impl OumiCloudLauncher {
         if identity.oumi_job_id.is_empty() {
             return self.launch.cancel(identity).await;
         }
-        match self.status_of(identity, Asked::AtLeisure).await {
+        match self.status_of(identity, None).await {
             Ok(before) if before.is_done => {
                 return Ok(CancelOutcome::AlreadyDone {
                     status: before.status,
@@ -273,13 +275,9 @@ impl OumiCloudLauncher {
             &identity.oumi_job_id,
         ];
         let clusters = BTreeSet::from([identity.cluster.as_str()]);
-        let question = question(&identity.cloud, &clusters, &arguments, DEADLINE)?;
-        let output = self
-            .cli
-            .run(&question)
-            .await
-            .map_err(LauncherError::failed)?;
-        let after = self.status_of(identity, Asked::Anew).await?;
+        let call = oumi_call(&identity.cloud, &clusters, &arguments, DEADLINE)?;
+        let output = self.cli.run(&call).await.map_err(LauncherError::failed)?;
+        let after = self.status_of(identity, None).await?;
         match after.state {
             JobState::Cancelled => Ok(CancelOutcome::Cancelled { message: None }),
             _ if after.is_done => Ok(CancelOutcome::AlreadyDone {
@@ -309,12 +307,8 @@ impl OumiCloudLauncher {
             ClusterAction::Down => "down",
         };
         let arguments = ["launch", verb, "--cloud", cloud, "--cluster", cluster];
-        let question = question(cloud, &BTreeSet::from([cluster]), &arguments, DEADLINE)?;
-        let output = self
-            .cli
-            .run(&question)
-            .await
-            .map_err(LauncherError::failed)?;
+        let call = oumi_call(cloud, &BTreeSet::from([cluster]), &arguments, DEADLINE)?;
+        let output = self.cli.run(&call).await.map_err(LauncherError::failed)?;
         let said = parse::last_line(&output.stdout).unwrap_or_default();
         if output.code == Some(0) && !output.timed_out {
             // Nobody can be asked whether it is true, and Oumi says so of any cluster.
@@ -379,7 +373,7 @@ impl Launcher for OumiCloudLauncher {
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
         Box::pin(async move {
             check(identity)?;
-            self.status_of(identity, Asked::InACall).await
+            self.status_of(identity, call_deadline()).await
         })
     }
 
@@ -425,17 +419,15 @@ fn find_oumi() -> Result<PathBuf, LauncherError> {
         .map_err(|missing| LauncherError::ProgramNotFound(missing.to_string()))
 }
 
-fn question(
+fn oumi_call(
     cloud: &str,
     clusters: &BTreeSet<&str>,
     arguments: &[&str],
-    deadline: Duration,
-) -> Result<Question, LauncherError> {
-    let mut question = Question::new(&find_oumi()?, arguments, deadline);
-    for (name, value) in envs(cloud, clusters) {
-        question = question.with_env(&name, value);
-    }
-    Ok(question)
+    timeout: Duration,
+) -> Result<CliCall, LauncherError> {
+    let mut call = CliCall::new(&find_oumi()?, arguments, timeout);
+    call.envs.extend(envs(cloud, clusters));
+    Ok(call)
 }
 
 /// What Oumi must be told beside: the Slurm clusters, those of the server's environment first.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
 use clusters::{
     cloud_of, cluster_facts, cluster_gone, cluster_made_anew, cluster_metadata, cluster_not_up,
@@ -26,8 +25,9 @@ use crate::parse::sky::{self as printed, Cluster, Queue, QueueFailure, QueuedJob
 use crate::parse::{self, OutputError};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
-use crate::process::runner::{Asked, Cli, Output, Question};
+use crate::process::runner::{Cli, CliCall, Output, call_deadline};
 use crate::settings::data_dir::DataDir;
+use tokio::time::Instant;
 
 /// The clouds that Oumi 0.9 reaches through SkyPilot, by Oumi's names.
 const CLOUDS: &[&str] = &[
@@ -67,52 +67,55 @@ impl SkyPilotLauncher {
         }
     }
 
-    fn question(&self, arguments: &[&str], deadline: Duration) -> Result<Question, LauncherError> {
+    fn call(&self, arguments: &[&str], timeout: Duration) -> Result<CliCall, LauncherError> {
         let sky = find_sky()?;
-        Ok(Question::new(&sky, arguments, deadline))
+        Ok(CliCall::new(&sky, arguments, timeout))
     }
 
     async fn ask(
         &self,
         arguments: &[&str],
-        asked: Asked,
+        deadline: Option<Instant>,
     ) -> Result<std::sync::Arc<Output>, LauncherError> {
-        let question = self.question(arguments, DEADLINE)?;
-        asked.of(&self.cli, question).await
+        let call = self.call(arguments, DEADLINE)?;
+        let answered = self.cli.query(&call, deadline).await;
+        answered.map_err(|error| LauncherError::Unavailable(error.to_string()))
     }
 
     /// The jobs of one cluster, or of all.
-    async fn queue(&self, cluster: Option<&str>, asked: Asked) -> Result<Queue, LauncherError> {
+    async fn queue(
+        &self,
+        cluster: Option<&str>,
+        deadline: Option<Instant>,
+    ) -> Result<Queue, LauncherError> {
         let arguments: Vec<&str> = ["queue"]
             .into_iter()
             .chain(cluster)
             .chain(["-o", "json"])
             .collect();
-        let output = self.ask(&arguments, asked).await?;
+        let output = self.ask(&arguments, deadline).await?;
         printed::queue(&output.stdout).map_err(|error| unreadable("sky queue", &error, &output))
     }
 
-    async fn clusters(&self, asked: Asked) -> Result<Vec<Cluster>, LauncherError> {
-        let output = self.ask(&["status", "-o", "json"], asked).await?;
+    async fn clusters(&self, deadline: Option<Instant>) -> Result<Vec<Cluster>, LauncherError> {
+        let output = self.ask(&["status", "-o", "json"], deadline).await?;
         printed::clusters(&output.stdout).map_err(|error| unreadable("sky status", &error, &output))
     }
 
     async fn status_of(
         &self,
         identity: &JobIdentity,
-        asked: Asked,
+        deadline: Option<Instant>,
     ) -> Result<JobStatus, LauncherError> {
         if identity.oumi_job_id.is_empty() {
             let mut status = self.launch.status(identity).await?;
             if status.state == JobState::Failed {
-                self.mention_cluster(&identity.cluster, &mut status, asked)
+                self.mention_cluster(&identity.cluster, &mut status, deadline)
                     .await;
             }
             return Ok(status);
         }
-        let begun = Instant::now();
-        let queue = self.queue(Some(&identity.cluster), asked).await?;
-        let asked = asked.next(begun);
+        let queue = self.queue(Some(&identity.cluster), deadline).await?;
         let mut status = match queue.jobs.get(&identity.cluster) {
             Some(jobs) => match self.row_of(identity, jobs).await {
                 Some(job) => status_of_row(job),
@@ -122,7 +125,7 @@ impl SkyPilotLauncher {
             None => match queue.unanswered.get(&identity.cluster) {
                 Some(QueueFailure::ClusterGone) | None => cluster_gone(&identity.cluster),
                 Some(QueueFailure::ClusterNotUp(_)) => {
-                    cluster_not_up(&identity.cluster, &self.clusters(asked).await?)
+                    cluster_not_up(&identity.cluster, &self.clusters(deadline).await?)
                 }
                 Some(QueueFailure::Other(reason)) => {
                     return Err(LauncherError::failed(format!(
@@ -137,15 +140,15 @@ impl SkyPilotLauncher {
             status.warnings.push(setup_skipped(&identity.cluster));
         }
         if status.is_done && queue.jobs.contains_key(&identity.cluster) {
-            self.mention_cluster(&identity.cluster, &mut status, asked)
+            self.mention_cluster(&identity.cluster, &mut status, deadline)
                 .await;
         }
         Ok(status)
     }
 
     /// Says of a job that is over that its cluster goes on costing money, where it does.
-    async fn mention_cluster(&self, name: &str, status: &mut JobStatus, asked: Asked) {
-        let Ok(clusters) = self.clusters(asked).await else {
+    async fn mention_cluster(&self, name: &str, status: &mut JobStatus, deadline: Option<Instant>) {
+        let Ok(clusters) = self.clusters(deadline).await else {
             return;
         };
         if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) {
@@ -164,7 +167,7 @@ impl SkyPilotLauncher {
             let may_go_on = match self.launch.wait_for_launch(identity).await? {
                 Launched::As(settled) => {
                     // A queue that was asked for before does not show the job.
-                    self.cli.forget();
+                    self.cli.invalidate();
                     return Ok(settled);
                 }
                 Launched::Failed(reason) => return Err(LauncherError::failed(reason)),
@@ -201,9 +204,7 @@ impl SkyPilotLauncher {
     }
 
     async fn find_by_name(&self, identity: &JobIdentity) -> Result<Option<String>, LauncherError> {
-        let queue = self
-            .queue(Some(&identity.cluster), Asked::AtLeisure)
-            .await?;
+        let queue = self.queue(Some(&identity.cluster), None).await?;
         if let Some(QueueFailure::Other(reason)) = queue.unanswered.get(&identity.cluster) {
             return Err(LauncherError::failed(reason));
         }
@@ -248,8 +249,8 @@ impl SkyPilotLauncher {
             };
         }
         let (queue, clusters) = tokio::join!(
-            self.queue(None, Asked::InACall),
-            self.clusters(Asked::InACall)
+            self.queue(None, call_deadline()),
+            self.clusters(call_deadline())
         );
         let mut listing = Listing::default();
         let (settled, launching): (Vec<_>, Vec<_>) = known
@@ -401,7 +402,7 @@ impl Launcher for SkyPilotLauncher {
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
         Box::pin(async move {
             let identity = with_cluster(identity)?;
-            self.status_of(&identity, Asked::InACall).await
+            self.status_of(&identity, call_deadline()).await
         })
     }
 
@@ -422,7 +423,7 @@ impl Launcher for SkyPilotLauncher {
 
     fn cluster<'a>(&'a self, _cloud: &'a str, cluster: &'a str) -> Answer<'a, Option<ClusterInfo>> {
         Box::pin(async move {
-            let clusters = self.clusters(Asked::InACall).await?;
+            let clusters = self.clusters(call_deadline()).await?;
             let found = clusters.iter().find(|known| known.name == cluster);
             Ok(found.map(cluster_facts))
         })

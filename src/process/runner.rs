@@ -1,11 +1,9 @@
-//! One way to run an external program: argv, a deadline, captured output, a typed error; and callers with the same question
-//! share one run.
+//! Runs external programs for an answer: argv without a shell, a time limit, captured output. Equal queries share one run.
 
 use std::collections::HashMap;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -15,406 +13,296 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use super::find::path_with_folder_of;
-use crate::launcher::LauncherError;
-
 use crate::sync::lock;
 
 /// How many programs run at once: each of them takes seconds of a core.
-const AT_ONCE: usize = 4;
-/// The most output that is read of one.
+const MAX_CONCURRENT: usize = 4;
+/// How many different queries may run or wait for a slot.
+const MAX_QUERIES: usize = 64;
+/// The most output that is read of one program, in bytes.
 const MAX_OUTPUT: usize = 8 * 1024 * 1024;
-/// How long a program may take to end once it was asked to.
+/// How long a program may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long output is read for after the end: a daemon that a program started may hold the pipe for ever.
-const AFTER_END: Duration = Duration::from_millis(300);
-/// How long a log that is followed is read for once it has begun.
-const FOLLOWED_FOR: Duration = Duration::from_secs(4);
-/// How long an answer that nobody was waiting for any more is kept for who asks the same again.
-const KEPT_FOR: Duration = Duration::from_secs(60);
+/// How long output is read after the exit: a daemon that the program started may hold the pipe for ever.
+const PIPE_DRAIN: Duration = Duration::from_millis(300);
+/// How long a log that is followed is read after its marker.
+const FOLLOW_WINDOW: Duration = Duration::from_secs(4);
+/// How long a result is kept whose callers have all given up; the next equal query takes it.
+const UNREAD_TTL: Duration = Duration::from_secs(60);
+/// How long a tool call waits for queries in all: clients give up after a minute, some sooner.
+const CALL_BUDGET: Duration = Duration::from_secs(25);
 
-/// How long a call waits for a program before it answers without: clients give up after a minute, some sooner.
-pub const IN_A_CALL: Duration = Duration::from_secs(25);
-
-/// How long a call may take in all when it asks one question after the other, and how long each of them gets at least.
-const CALL: Duration = Duration::from_secs(30);
-const AT_LEAST: Duration = Duration::from_secs(5);
-
-/// How a question is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// By a call that must answer soon; the run is shared.
-    InACall,
-    /// By a call that has waited for another answer already; the run is shared.
-    InTheRestOfACall(Duration),
-    /// By work in the background, which waits as long as it takes; the run is shared.
-    AtLeisure,
-    /// Of the state after a change: by a run that begins now.
-    Anew,
+/// The instant until which a tool call that begins now waits for its queries.
+pub(crate) fn call_deadline() -> Option<Instant> {
+    Some(Instant::now() + CALL_BUDGET)
 }
 
-impl Asked {
-    /// How the next question is asked, by who has asked since `begun`.
-    pub fn next(self, begun: Instant) -> Self {
-        match self {
-            Self::InACall => {
-                let rest = CALL.saturating_sub(begun.elapsed()).max(AT_LEAST);
-                Self::InTheRestOfACall(rest)
-            }
-            other => other,
-        }
-    }
-
-    /// Asks `question` so.
-    ///
-    /// # Errors
-    /// [`LauncherError::Unavailable`] when there is no answer.
-    pub async fn of(self, cli: &Cli, question: Question) -> Result<Arc<Output>, LauncherError> {
-        let answered = match self {
-            Self::InACall => cli.ask(question, IN_A_CALL).await,
-            Self::InTheRestOfACall(rest) => cli.ask(question, rest).await,
-            // A run waits for its turn, and is then bounded itself.
-            Self::AtLeisure => cli.ask(question, Duration::MAX).await,
-            Self::Anew => cli
-                .run_in_slot(&question)
-                .await
-                .and_then(|output| output.in_time(&question)),
-        };
-        answered.map_err(|error| LauncherError::Unavailable(error.to_string()))
-    }
-}
-
-/// A program to run, and how.
+/// A program run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Question {
-    /// The program.
-    pub program: PathBuf,
-    /// Its arguments; no shell reads them.
-    pub arguments: Vec<String>,
+pub(crate) struct CliCall {
+    pub(crate) program: PathBuf,
+    pub(crate) arguments: Vec<String>,
     /// Variables over the server's own environment. Not for secrets: they are logged.
-    pub envs: Vec<(String, String)>,
-    /// How long it may run.
-    pub deadline: Duration,
-    /// It reads a log: what was printed by the deadline is its answer, and of too much output the end. Else both are errors.
-    pub is_log: bool,
-    /// What stands before a log that is followed for as long as the job runs: soon after it the log is taken as it is.
-    pub log_begins: Option<&'static str>,
+    pub(crate) envs: Vec<(String, String)>,
+    /// How long the program may run.
+    pub(crate) timeout: Duration,
+    /// Whether the program reads a log. Then a timeout and too much output are no errors: the log is taken as far as it came,
+    /// and the end of it is kept.
+    pub(crate) is_log: bool,
+    /// The text before the first line of a log that is followed until the job ends. The log is taken [`FOLLOW_WINDOW`] after it.
+    pub(crate) log_marker: Option<&'static str>,
 }
 
-impl Question {
-    /// Runs `program` with `arguments`, wide lines asked for, its own folder first on PATH.
-    pub fn new(program: &Path, arguments: &[&str], deadline: Duration) -> Self {
+impl CliCall {
+    /// Runs `program` with `arguments`, in wide lines, with the program's own folder on PATH.
+    pub(crate) fn new(program: &Path, arguments: &[&str], timeout: Duration) -> Self {
         let mut envs = vec![("COLUMNS".to_owned(), "4096".to_owned())];
         envs.extend(path_with_folder_of(program).map(|path| ("PATH".to_owned(), path)));
         Self {
             program: program.to_owned(),
-            arguments: arguments
-                .iter()
-                .map(|&argument| argument.to_owned())
-                .collect(),
+            arguments: arguments.iter().map(|&part| part.to_owned()).collect(),
             envs,
-            deadline,
+            timeout,
             is_log: false,
-            log_begins: None,
+            log_marker: None,
         }
     }
 
-    /// With one variable more.
-    pub fn with_env(mut self, name: &str, value: String) -> Self {
-        self.envs.push((name.to_owned(), value));
-        self
+    fn command_line(&self) -> String {
+        let name = self.program.file_name().unwrap_or_default();
+        format!("{} {}", name.to_string_lossy(), self.arguments.join(" "))
     }
 
-    fn spoken(&self) -> String {
-        let name = self
-            .program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy();
-        format!("{name} {}", self.arguments.join(" "))
+    fn error(&self, problem: impl std::fmt::Display) -> CliError {
+        CliError(format!("`{}` {problem}", self.command_line()))
     }
 }
 
-/// What a program printed, and how it ended. Exit codes of `sky` and `oumi` lie both ways, so they are no errors here.
+/// The output of a program. Exit codes of `sky` and `oumi` are unreliable in both directions, so a failing one is no error here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Output {
-    /// Standard output, invalid bytes replaced.
-    pub stdout: String,
+pub(crate) struct Output {
+    /// Standard output, invalid UTF-8 replaced.
+    pub(crate) stdout: String,
     /// Standard error, likewise.
-    pub stderr: String,
-    /// The exit code; nothing when a signal ended it.
-    pub code: Option<i32>,
-    /// It went on after its deadline and was ended; what it had printed is there.
-    pub timed_out: bool,
-    /// The beginning of `stdout` is left out: it was a log, and too long.
-    pub cut: bool,
+    pub(crate) stderr: String,
+    /// The exit code; `None` when a signal ended the program.
+    pub(crate) code: Option<i32>,
+    /// The program was ended after its timeout; the output is what it had printed by then.
+    pub(crate) timed_out: bool,
+    /// The beginning of a long log is left out of `stdout`.
+    pub(crate) front_truncated: bool,
 }
 
-impl Output {
-    /// An error when the program went on after its deadline, unless it was to read a log.
-    fn in_time(self, question: &Question) -> Outcome {
-        if self.timed_out && !question.is_log {
-            return Err(CliError::TimedOut {
-                command: question.spoken(),
-                seconds: question.deadline.as_secs(),
-            });
-        }
-        Ok(Arc::new(self))
-    }
-}
-
-/// A program could not be run, or did not answer.
+/// A program could not be started, or gave no usable answer in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CliError {
-    /// It could not be started.
-    #[error("`{command}` could not be started: {reason}")]
-    NotStarted {
-        /// The command line.
-        command: String,
-        /// What the operating system said.
-        reason: String,
-    },
-    /// It has not answered yet.
-    #[error(
-        "`{command}` has not answered within {seconds} s and is still being asked; try again in a moment"
-    )]
-    StillAsked {
-        /// The command line.
-        command: String,
-        /// How long was waited.
-        seconds: u64,
-    },
-    /// It went on after its deadline and was ended.
-    #[error(
-        "`{command}` did not answer within {seconds} s and was ended; see whether it works in a terminal"
-    )]
-    TimedOut {
-        /// The command line.
-        command: String,
-        /// Its deadline.
-        seconds: u64,
-    },
-    /// It printed more than anyone can read.
-    #[error("`{command}` printed more than {} MB and was ended; see what it prints in a terminal", MAX_OUTPUT / 1024 / 1024)]
-    TooMuch {
-        /// The command line.
-        command: String,
-    },
-}
+#[error("{0}")]
+pub(crate) struct CliError(String);
 
-type Outcome = Result<Arc<Output>, CliError>;
+type QueryResult = Result<Arc<Output>, CliError>;
 
+/// A query that runs, waits for a slot, or has ended without a caller that read its result. Receivers are the waiting callers.
 #[derive(Debug)]
-struct UnderWay {
-    outcome: watch::Receiver<Option<Outcome>>,
-    /// When the run ended without anyone waiting for it.
-    unclaimed_since: Option<Instant>,
+struct SharedRun {
+    result: Arc<watch::Sender<Option<QueryResult>>>,
+    finished_unread_at: Option<Instant>,
 }
 
-/// Runs programs, a few at a time. Clones share the limit and the questions under way.
+/// Runs programs, [`MAX_CONCURRENT`] at a time. Clones share the slots and the queries.
 #[derive(Debug, Clone)]
 pub struct Cli {
     slots: Arc<Semaphore>,
-    asked: Arc<Mutex<HashMap<Question, UnderWay>>>,
+    queries: Arc<Mutex<HashMap<CliCall, SharedRun>>>,
 }
 
 impl Default for Cli {
     fn default() -> Self {
         Self {
-            slots: Arc::new(Semaphore::new(AT_ONCE)),
-            asked: Arc::default(),
+            slots: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            queries: Arc::default(),
         }
     }
 }
 
 impl Cli {
-    /// Asks a question that changes nothing. Who asks while it is being asked shares the run; who has waited for `patience`
-    /// gets an error, while the run goes on, and its answer is kept for whoever asks next.
-    ///
-    /// # Errors
-    /// When the program cannot be started, takes too long, or prints too much.
-    pub async fn ask(&self, question: Question, patience: Duration) -> Outcome {
-        let command = question.spoken();
-        let mut outcome = self.under_way(question.clone());
-        let waited = timeout(patience, outcome.wait_for(Option::is_some)).await;
+    /// Runs a program that changes nothing, or joins an equal query that runs already. Waits until `deadline`; `None` waits for
+    /// the end of the run. A run that has begun outlives its callers, and the next equal query takes its result.
+    pub(crate) async fn query(&self, call: &CliCall, deadline: Option<Instant>) -> QueryResult {
+        let started = Instant::now();
+        let mut result = self.join_or_start(call)?;
+        let finished = result.wait_for(Option::is_some);
+        let waited = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline, finished).await,
+            None => Ok(finished.await),
+        };
         match waited {
-            Ok(Ok(answered)) => {
-                let answered = answered.clone();
-                self.claim(&question);
-                answered.unwrap_or_else(|| Err(broken(&command)))
-            }
-            Ok(Err(_)) => Err(broken(&command)),
-            Err(_) => Err(CliError::StillAsked {
-                command,
-                seconds: patience.as_secs(),
-            }),
+            Ok(Ok(result)) => result.clone().unwrap_or_else(|| Err(shutting_down(call))),
+            Ok(Err(_)) => Err(shutting_down(call)),
+            Err(_) => Err(call.error(format!(
+                "has not answered within {} s and still runs; try again in a moment",
+                started.elapsed().as_secs()
+            ))),
         }
     }
 
-    /// What is asked from now on is asked anew: an answer that was on its way before a change does not show it.
-    pub fn forget(&self) {
-        self.asked().clear();
+    /// Drops shared results, so that queries after a change do not see the state before it.
+    pub(crate) fn invalidate(&self) {
+        lock(&self.queries).clear();
     }
 
-    /// Runs a program that changes something, for this caller alone. What was asked before is forgotten then.
-    ///
-    /// # Errors
-    /// As [`ask`](Self::ask), but for a program that goes on after its deadline: what it printed by then is its output.
-    pub async fn run(&self, question: &Question) -> Result<Output, CliError> {
-        let ran = self.run_in_slot(question).await;
-        self.forget();
-        ran
+    /// Runs a program that changes something, for this caller alone, and drops all shared results. The output of a program that
+    /// exceeds its timeout is what it had printed by then. A caller that drops the future, or the end of the server, leaves the
+    /// program running.
+    pub(crate) async fn run(&self, call: &CliCall) -> Result<Output, CliError> {
+        let output = match self.slots.acquire().await {
+            Ok(_slot) => execute(call, false).await,
+            Err(_) => Err(shutting_down(call)),
+        };
+        self.invalidate();
+        output
     }
 
-    async fn run_in_slot(&self, question: &Question) -> Result<Output, CliError> {
+    fn join_or_start(
+        &self,
+        call: &CliCall,
+    ) -> Result<watch::Receiver<Option<QueryResult>>, CliError> {
+        let mut queries = lock(&self.queries);
+        let is_fresh = |run: &SharedRun| {
+            let unread_at = run.finished_unread_at;
+            unread_at.is_none_or(|at| at.elapsed() < UNREAD_TTL)
+        };
+        queries.retain(|_, run| is_fresh(run));
+        if let Some(run) = queries.get(call) {
+            let result = run.result.subscribe();
+            if run.finished_unread_at.is_some() {
+                // One caller takes it: the next wants the state of then.
+                queries.remove(call);
+            }
+            return Ok(result);
+        }
+        if queries.len() >= MAX_QUERIES {
+            return Err(
+                call.error("was not run: too many other programs are; try again in a moment")
+            );
+        }
+        let (sender, result) = watch::channel(None);
+        let sender = Arc::new(sender);
+        let run = SharedRun {
+            result: sender.clone(),
+            finished_unread_at: None,
+        };
+        queries.insert(call.clone(), run);
+        tokio::spawn(self.clone().run_query(call.clone(), sender));
+        Ok(result)
+    }
+
+    async fn run_query(self, call: CliCall, result: Arc<watch::Sender<Option<QueryResult>>>) {
         // The semaphore is never closed.
-        let _slot = self
-            .slots
-            .acquire()
-            .await
-            .map_err(|_| broken(&question.spoken()))?;
-        run(question).await
-    }
-
-    fn asked(&self) -> MutexGuard<'_, HashMap<Question, UnderWay>> {
-        // No code under this lock can leave the map half-changed.
-        lock(&self.asked)
-    }
-
-    fn under_way(&self, question: Question) -> watch::Receiver<Option<Outcome>> {
-        let mut asked = self.asked();
-        asked.retain(|_, asked| {
-            asked
-                .unclaimed_since
-                .is_none_or(|since| since.elapsed() < KEPT_FOR)
-        });
-        if let Some(known) = asked.get(&question) {
-            return known.outcome.clone();
-        }
-        let (sender, outcome) = watch::channel(None);
-        asked.insert(
-            question.clone(),
-            UnderWay {
-                outcome: outcome.clone(),
-                unclaimed_since: None,
-            },
-        );
-        let cli = self.clone();
-        tokio::spawn(async move {
-            let ran = cli
-                .run_in_slot(&question)
-                .await
-                .and_then(|output| output.in_time(&question));
-            let mut asked = cli.asked();
-            // One receiver is the map's own.
-            let is_waited_for = sender.receiver_count() > 1;
-            // It may have been forgotten, and asked anew.
-            let known = asked
-                .get_mut(&question)
-                .filter(|known| known.outcome.same_channel(&sender.subscribe()));
-            match known {
-                Some(_) if is_waited_for => drop(asked.remove(&question)),
-                Some(known) => known.unclaimed_since = Some(Instant::now()),
-                None => {}
-            }
-            sender.send_replace(Some(ran));
-        });
-        outcome
-    }
-
-    /// An answer that was kept is given once: the next to ask wants to know how it is then.
-    fn claim(&self, question: &Question) {
-        let mut asked = self.asked();
-        if asked
-            .get(question)
-            .is_some_and(|asked| asked.unclaimed_since.is_some())
+        let Ok(_slot) = self.slots.acquire().await else {
+            return;
+        };
         {
-            asked.remove(question);
+            let mut queries = lock(&self.queries);
+            if result.receiver_count() == 0 {
+                // Every caller gave up while the run waited for its slot.
+                if is_current(&queries, &call, &result) {
+                    queries.remove(&call);
+                }
+                return;
+            }
+        }
+        let output = execute(&call, true).await.and_then(|output| {
+            if output.timed_out && !call.is_log {
+                return Err(call.error(format!(
+                    "did not answer within {} s and was ended; see whether it works in a terminal",
+                    call.timeout.as_secs()
+                )));
+            }
+            Ok(Arc::new(output))
+        });
+        let mut queries = lock(&self.queries);
+        // After `invalidate`, an equal query may have started a run of its own.
+        if is_current(&queries, &call, &result) {
+            if result.receiver_count() > 0 {
+                queries.remove(&call);
+            } else if let Some(run) = queries.get_mut(&call) {
+                run.finished_unread_at = Some(Instant::now());
+            }
+        }
+        result.send_replace(Some(output));
+    }
+}
+
+fn is_current(
+    queries: &HashMap<CliCall, SharedRun>,
+    call: &CliCall,
+    result: &Arc<watch::Sender<Option<QueryResult>>>,
+) -> bool {
+    let known = queries.get(call);
+    known.is_some_and(|run| Arc::ptr_eq(&run.result, result))
+}
+
+fn shutting_down(call: &CliCall) -> CliError {
+    call.error("was not run: the server is shutting down")
+}
+
+/// The process group of a program. Dropping it ends the group, unless it is disarmed.
+struct ProcessGroupGuard {
+    group: Option<Pid>,
+    kill_on_drop: bool,
+}
+
+impl ProcessGroupGuard {
+    fn new(child: &Child, kill_on_drop: bool) -> Self {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        Self {
+            group: pid.and_then(Pid::from_raw),
+            kill_on_drop,
         }
     }
-}
 
-fn broken(command: &str) -> CliError {
-    CliError::NotStarted {
-        command: command.to_owned(),
-        reason: "the server is ending".to_owned(),
-    }
-}
-
-/// Ends the process group of a program, whatever becomes of who waits for it.
-struct Group(Option<Pid>);
-
-impl Group {
     fn signal(&self, signal: Signal) {
-        if let Some(group) = self.0 {
+        if let Some(group) = self.group {
             let _ = kill_process_group(group, signal);
         }
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroupGuard {
     fn drop(&mut self) {
-        self.signal(Signal::KILL);
+        if self.kill_on_drop {
+            self.signal(Signal::KILL);
+        }
     }
 }
 
-async fn run(question: &Question) -> Result<Output, CliError> {
-    let command = question.spoken();
-    tracing::debug!(command, "running");
-    let mut child = spawn(question).map_err(|error| CliError::NotStarted {
-        command: command.clone(),
-        reason: error.to_string(),
-    })?;
-    let mut group = Group(
-        child
-            .id()
-            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)),
-    );
-    let (mut stdout, mut stderr) = (Captured::new(question), Captured::new(question));
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
-    let end = {
-        let log_begun = Notify::new();
-        let reading = async {
-            tokio::try_join!(
-                stdout.read(out.as_mut(), question.log_begins, &log_begun),
-                stderr.read(err.as_mut(), None, &log_begun)
-            )
-            .is_err()
-        };
-        tokio::pin!(reading);
-        let mut read = false;
-        let waiting = async {
-            loop {
-                tokio::select! {
-                    ended = child.wait() => return End::Exited(ended.ok().and_then(|status| status.code())),
-                    too_much = &mut reading, if !read => {
-                        if too_much {
-                            return End::TooMuch;
-                        }
-                        read = true;
-                    }
-                    () = async { log_begun.notified().await; tokio::time::sleep(FOLLOWED_FOR).await } => {
-                        return End::TimedOut;
-                    }
-                }
-            }
-        };
-        let end = timeout(question.deadline, waiting)
-            .await
-            .unwrap_or(End::TimedOut);
-        if matches!(end, End::Exited(_)) && !read && timeout(AFTER_END, reading).await == Ok(true) {
-            End::TooMuch
-        } else {
-            end
-        }
-    };
-    let code = match end {
-        End::Exited(code) => {
-            // It has ended by itself: what it left running is meant to run on.
-            group.0 = None;
+enum ExitReason {
+    Exited(Option<i32>),
+    OutputLimit,
+    TimedOut,
+}
+
+async fn execute(call: &CliCall, kill_on_drop: bool) -> Result<Output, CliError> {
+    tracing::debug!(command = call.command_line(), "running");
+    let mut child =
+        spawn(call).map_err(|error| call.error(format!("could not be started: {error}")))?;
+    let mut group = ProcessGroupGuard::new(&child, kill_on_drop);
+    let (mut stdout, mut stderr) = (Capture::new(call), Capture::new(call));
+    let reason = wait_for_exit(call, &mut child, &mut stdout, &mut stderr).await;
+    let code = match reason {
+        // A daemon that the program left is meant to run on.
+        ExitReason::Exited(code) => {
+            group.kill_on_drop = false;
             code
         }
-        End::TooMuch => return Err(CliError::TooMuch { command }),
-        End::TimedOut => {
+        ExitReason::OutputLimit => {
+            group.kill_on_drop = true;
+            return Err(call.error(format!(
+                "printed more than {} MB and was ended; see what it prints in a terminal",
+                MAX_OUTPUT / 1024 / 1024
+            )));
+        }
+        ExitReason::TimedOut => {
+            group.kill_on_drop = true;
             group.signal(Signal::TERM);
             let _ = timeout(GRACE, child.wait()).await;
             None
@@ -424,101 +312,128 @@ async fn run(question: &Question) -> Result<Output, CliError> {
         stdout: stdout.text(),
         stderr: stderr.text(),
         code,
-        timed_out: matches!(end, End::TimedOut),
-        cut: stdout.cut,
+        timed_out: matches!(reason, ExitReason::TimedOut),
+        front_truncated: stdout.front_truncated,
     })
 }
 
-/// How a run ended.
-#[derive(Clone, Copy)]
-enum End {
-    Exited(Option<i32>),
-    TooMuch,
-    TimedOut,
+/// Reads both streams until the program exits, exceeds a limit, or has shown enough of a log.
+async fn wait_for_exit(
+    call: &CliCall,
+    child: &mut Child,
+    stdout: &mut Capture,
+    stderr: &mut Capture,
+) -> ExitReason {
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let marker_read = Notify::new();
+    let reading = async {
+        tokio::try_join!(
+            stdout.read(out, call.log_marker, &marker_read),
+            stderr.read(err, None, &marker_read)
+        )
+    };
+    let follow_window = async {
+        marker_read.notified().await;
+        tokio::time::sleep(FOLLOW_WINDOW).await;
+    };
+    tokio::pin!(reading, follow_window);
+    let mut is_read = false;
+    let running = async {
+        loop {
+            tokio::select! {
+                status = child.wait() => return ExitReason::Exited(status.ok().and_then(|status| status.code())),
+                read = &mut reading, if !is_read => match read {
+                    Ok(_) => is_read = true,
+                    Err(OutputLimit) => return ExitReason::OutputLimit,
+                },
+                () = &mut follow_window => return ExitReason::TimedOut,
+            }
+        }
+    };
+    let reason = timeout(call.timeout, running)
+        .await
+        .unwrap_or(ExitReason::TimedOut);
+    if matches!(reason, ExitReason::Exited(_))
+        && !is_read
+        && matches!(timeout(PIPE_DRAIN, reading).await, Ok(Err(OutputLimit)))
+    {
+        return ExitReason::OutputLimit;
+    }
+    reason
 }
 
-fn spawn(question: &Question) -> std::io::Result<Child> {
-    let mut command = std::process::Command::new(&question.program);
-    command
-        .args(&question.arguments)
-        .envs(question.envs.iter().map(|(name, value)| (name, value)))
+fn spawn(call: &CliCall) -> std::io::Result<Child> {
+    tokio::process::Command::new(&call.program)
+        .args(&call.arguments)
+        .envs(call.envs.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0);
-    let mut command = tokio::process::Command::from(command);
-    command.kill_on_drop(true).spawn()
+        .process_group(0)
+        .spawn()
 }
 
-/// What was read of a stream.
-struct Captured {
+/// The captured output of one stream.
+struct Capture {
     bytes: Vec<u8>,
     keep_end: bool,
-    /// The beginning was left out.
-    cut: bool,
+    front_truncated: bool,
 }
 
-/// A stream had more to say than is read.
-struct TooMuch;
+/// A stream held more than [`MAX_OUTPUT`].
+struct OutputLimit;
 
-impl Captured {
-    fn new(question: &Question) -> Self {
+impl Capture {
+    fn new(call: &CliCall) -> Self {
         Self {
             bytes: Vec::new(),
-            keep_end: question.is_log,
-            cut: false,
+            keep_end: call.is_log,
+            front_truncated: false,
         }
     }
 
-    /// Reads to the end. Once `mark` was read, `seen` hears of it.
+    /// Reads to the end of the stream, and notifies `marker_read` once `marker` was read.
     async fn read(
         &mut self,
-        stream: Option<&mut (impl AsyncRead + Unpin)>,
-        mut mark: Option<&'static str>,
-        seen: &Notify,
-    ) -> Result<(), TooMuch> {
-        let Some(stream) = stream else { return Ok(()) };
+        stream: Option<impl AsyncRead + Unpin>,
+        mut marker: Option<&'static str>,
+        marker_read: &Notify,
+    ) -> Result<(), OutputLimit> {
+        let Some(mut stream) = stream else {
+            return Ok(());
+        };
         let mut block = vec![0; 64 * 1024];
-        while let Ok(read) = stream.read(&mut block).await {
-            if read == 0 {
-                break;
-            }
+        while let Ok(read @ 1..) = stream.read(&mut block).await {
             self.bytes.extend_from_slice(&block[..read]);
-            if let Some(wanted) = mark {
-                let fresh = self.bytes.len().saturating_sub(read + wanted.len());
-                if String::from_utf8_lossy(&self.bytes[fresh..]).contains(wanted) {
-                    mark = None;
-                    seen.notify_one();
+            if let Some(wanted) = marker {
+                let unsearched = self.bytes.len().saturating_sub(read + wanted.len());
+                if String::from_utf8_lossy(&self.bytes[unsearched..]).contains(wanted) {
+                    marker = None;
+                    marker_read.notify_one();
                 }
             }
-            if let Some(excess) = self
-                .bytes
-                .len()
-                .checked_sub(MAX_OUTPUT)
-                .filter(|excess| *excess > 0)
-            {
-                if !self.keep_end {
-                    return Err(TooMuch);
-                }
-                // Seldom, so that the whole is not moved for every block.
-                if excess > MAX_OUTPUT {
-                    self.bytes.drain(..excess);
-                    self.cut = true;
-                }
+            let excess = self.bytes.len().saturating_sub(MAX_OUTPUT);
+            if excess > 0 && !self.keep_end {
+                return Err(OutputLimit);
+            }
+            // Rarely, so that the rest is not moved for every block.
+            if excess > MAX_OUTPUT {
+                self.bytes.drain(..excess);
+                self.front_truncated = true;
             }
         }
         Ok(())
     }
 
-    /// As text, from a line on: half a line misleads, and half a secret in it is not known as one.
+    /// The text from the first whole line on: half a line misleads, and half a secret is not recognised as one.
     fn text(&self) -> String {
-        let half = self
-            .bytes
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .filter(|_| self.cut);
-        let from = half.map_or(0, |line_end| line_end + 1);
-        String::from_utf8_lossy(self.bytes.get(from..).unwrap_or_default()).into_owned()
+        let mut text = self.bytes.as_slice();
+        if self.front_truncated
+            && let Some(line_end) = text.iter().position(|byte| *byte == b'\n')
+        {
+            text = &text[line_end + 1..];
+        }
+        String::from_utf8_lossy(text).into_owned()
     }
 }
 

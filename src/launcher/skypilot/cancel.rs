@@ -8,7 +8,6 @@ use crate::launcher::{
 };
 use crate::parse;
 use crate::parse::sky::{self as printed, SkyCancel, SkyTeardown};
-use crate::process::runner::Asked;
 
 /// How long stopping or deleting a cluster may take.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(900);
@@ -21,7 +20,7 @@ impl SkyPilotLauncher {
         if identity.oumi_job_id.is_empty() {
             return self.launch.cancel(&identity).await;
         }
-        match self.status_of(&identity, Asked::AtLeisure).await {
+        match self.status_of(&identity, None).await {
             Ok(before) if before.is_done => return Ok(already_done(before)),
             Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramNotFound(_))) => {
                 return Err(error);
@@ -32,12 +31,12 @@ impl SkyPilotLauncher {
         let arguments = ["cancel", "-y", &identity.cluster, &identity.oumi_job_id];
         let output = self
             .cli
-            .run(&self.question(&arguments, DEADLINE)?)
+            .run(&self.call(&arguments, DEADLINE)?)
             .await
             .map_err(LauncherError::failed)?;
         let reply = printed::sky_cancel(&format!("{}\n{}", output.stdout, output.stderr));
         // The exit code is 0 whatever happened: how the job is afterwards is what counts.
-        let after = self.status_of(&identity, Asked::Anew).await;
+        let after = self.status_of(&identity, None).await;
         match (after, reply) {
             (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
                 message: after
@@ -69,12 +68,8 @@ impl SkyPilotLauncher {
             ClusterAction::Stop => "stop",
             ClusterAction::Down => "down",
         };
-        let question = self.question(&[verb, "-y", cluster], CLUSTER_DEADLINE)?;
-        let output = self
-            .cli
-            .run(&question)
-            .await
-            .map_err(LauncherError::failed)?;
+        let call = self.call(&[verb, "-y", cluster], CLUSTER_DEADLINE)?;
+        let output = self.cli.run(&call).await.map_err(LauncherError::failed)?;
         let said = match printed::sky_teardown(&format!("{}\n{}", output.stdout, output.stderr)) {
             SkyTeardown::ClusterNotFound => {
                 return Err(LauncherError::NotFound(format!(
@@ -90,7 +85,7 @@ impl SkyPilotLauncher {
             SkyTeardown::Failed(reason) => reason,
         };
         // Again it is the state afterwards that counts.
-        let clusters = self.clusters(Asked::Anew).await?;
+        let clusters = self.clusters(None).await?;
         let now = clusters
             .iter()
             .find(|known| known.name == cluster)

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{SkyPilotLauncher, log_file, no_such_job};
 use crate::launcher::{JobIdentity, JobLog, LauncherError, LogContent};
 use crate::parse;
@@ -26,11 +28,14 @@ impl SkyPilotLauncher {
             "--tail",
             LOG_LINES,
         ];
-        let mut question = self.question(&arguments, LOGS_DEADLINE)?;
-        question.is_log = true;
+        let mut call = self.call(&arguments, LOGS_DEADLINE)?;
+        call.is_log = true;
         let output = self
             .cli
-            .ask(question, LOGS_DEADLINE + Duration::from_secs(5))
+            .query(
+                &call,
+                Some(Instant::now() + LOGS_DEADLINE + Duration::from_secs(5)),
+            )
             .await
             .map_err(LauncherError::failed)?;
         match SkyLogsExit::from_code(output.code) {
@@ -50,7 +55,7 @@ impl SkyPilotLauncher {
             log_file: log_file(identity),
             content: LogContent::Text {
                 text: printed::sky_log_lines(&output.stdout),
-                whole: fewer && !output.cut && !output.timed_out,
+                whole: fewer && !output.front_truncated && !output.timed_out,
                 cut_off: output.timed_out,
             },
             // SkyPilot itself ends the last line of a job that has ended.
