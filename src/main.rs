@@ -173,7 +173,6 @@ async fn serve_until_the_end(service: JobService) -> Result<(), String> {
     let (stdio, ending) = Stdio::new(tokio::io::stdin(), tokio::io::stdout(), asked_to_end);
     // Directly: `Stdio` sees to what may come before `initialize`, and both lifecycles work on one process.
     let server = Server::new(service);
-    let subscriptions = server.subscriptions();
     let server = serve_directly(server, stdio, None);
     // In a task of its own: dropped, it would tell the calls under way that the client has given them up.
     let serving = tokio::spawn(server.waiting());
@@ -181,8 +180,6 @@ async fn serve_until_the_end(service: JobService) -> Result<(), String> {
         served = serving => served.and_then(|served| served).map(|_| ()).map_err(|error| error.to_string()),
         () = async {
             ending.await.ok();
-            // They would go on as long as they are waited for.
-            subscriptions.end();
             tokio::time::sleep(DRAIN).await
         } => Ok(()),
     }

@@ -1,13 +1,11 @@
 //! The MCP side: tools, resources, prompts and tasks, over stdio. It knows the protocol and nothing of clouds.
 
-mod completion;
 mod elicitation;
 mod icon;
 mod progress;
 mod prompts;
 mod resources;
 pub mod stderr_log;
-pub mod subscriptions;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -20,19 +18,17 @@ use std::sync::Arc;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
-    CompleteResult, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
     GetPromptResponse, GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams,
     InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
     PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
-    ServerConfig, SubscribeRequestParams, SubscriptionFilter, TASKS_EXTENSION_ID,
-    UnsubscribeRequestParams, UpdateTaskParams,
+    ServerConfig, TASKS_EXTENSION_ID,
+    UpdateTaskParams,
 };
-use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
+use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 
 use self::elicitation::{Person, Questions};
-use self::subscriptions::Subscriptions;
 use self::transport::Room;
 use crate::service::JobService;
 
@@ -63,7 +59,6 @@ pub struct Server {
     service: JobService,
     router: ToolRouter<Self>,
     questions: Arc<Questions>,
-    subscriptions: Subscriptions,
 }
 
 impl Server {
@@ -82,13 +77,7 @@ impl Server {
             service,
             router,
             questions: Arc::default(),
-            subscriptions: Subscriptions::default(),
         }
-    }
-
-    /// What its client follows.
-    pub fn subscriptions(&self) -> Subscriptions {
-        self.subscriptions.clone()
     }
 }
 
@@ -191,58 +180,6 @@ impl ServerHandler for Server {
         .await
     }
 
-    async fn subscribe(
-        &self,
-        request: SubscribeRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
-        let (service, subscriptions) = (self.service.clone(), self.subscriptions());
-        apart(context, |context| async move {
-            let subscribed = subscriptions.subscribe(service, request.uri, context.peer);
-            subscribed.await
-        })
-        .await
-    }
-
-    async fn unsubscribe(
-        &self,
-        request: UnsubscribeRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
-        self.subscriptions.unsubscribe(&request.uri);
-        Ok(())
-    }
-
-    fn accepted_subscription_filter(
-        &self,
-        requested: &SubscriptionFilter,
-    ) -> Option<SubscriptionFilter> {
-        Some(subscriptions::granted(requested))
-    }
-
-    async fn listen(&self, stream: SubscriptionContext) -> Result<(), ErrorData> {
-        self.subscriptions
-            .listen(self.service.clone(), stream)
-            .await
-    }
-
-    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
-        self.subscriptions
-            .session_began(self.service.clone(), context.peer);
-    }
-
-    async fn complete(
-        &self,
-        request: CompleteRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CompleteResult, ErrorData> {
-        let service = self.service.clone();
-        apart(context, |_| async move {
-            completion::complete(&service, &request).await
-        })
-        .await
-    }
-
     async fn get_task(
         &self,
         request: GetTaskParams,
@@ -297,10 +234,7 @@ impl ServerHandler for Server {
         let mut capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_prompts()
-            .enable_completions()
             .enable_resources()
-            .enable_resources_subscribe()
-            .enable_resources_list_changed()
             .enable_tasks()
             .build();
         let read_only = self.service.policy().read_only;
@@ -328,16 +262,11 @@ fn is_served(method: &str, is_stateless: bool, capabilities: &ServerCapabilities
     match method {
         "initialize" | "ping" => !is_stateless,
         "server/discover" => true,
-        "completion/complete" => capabilities.completions.is_some(),
-        "subscriptions/listen" => is_stateless && capabilities.resources.is_some(),
         _ => match method.split_once('/') {
             Some(("tools", "call" | "list")) => capabilities.tools.is_some(),
             Some(("prompts", "get" | "list")) => capabilities.prompts.is_some(),
             Some(("resources", "list" | "read" | "templates/list")) => {
                 capabilities.resources.is_some()
-            }
-            Some(("resources", "subscribe" | "unsubscribe")) => {
-                !is_stateless && capabilities.resources.is_some()
             }
             Some(("tasks", "get" | "update" | "cancel")) => {
                 is_stateless && capabilities.supports_tasks()

@@ -9,8 +9,7 @@ use rmcp::model::{
 use super::shown;
 use crate::launcher::local::LOCAL;
 
-/// The argument whose values are completed.
-pub(super) const JOB_ID: &str = "job_id";
+const JOB_ID: &str = "job_id";
 
 const TRAIN: &str = "train";
 
@@ -150,12 +149,6 @@ pub(super) fn get(
     let given = template.check(request.arguments.unwrap_or_default())?;
     let message = PromptMessage::new_text(Role::User, (template.text)(&given));
     Ok(GetPromptResult::new(vec![message]).with_description(template.description))
-}
-
-/// Whether the prompt has that argument.
-pub(super) fn has_argument(prompt: &str, argument: &str) -> Result<bool, ErrorData> {
-    let template = find(prompt, false)?;
-    Ok(template.argument(argument).is_some())
 }
 
 fn find(name: &str, read_only: bool) -> Result<&'static Template, ErrorData> {

@@ -1,4 +1,4 @@
-//! The jobs as resources: their addresses, what is read at them, and how an address is completed.
+//! The jobs as resources: their addresses, and what is read at them.
 //!
 //! `jobs://running` and `jobs://completed` are lists, `jobs://{job_id}` is how a job is, `jobs://{job_id}/logs` the end of its
 //! log: what `list_jobs`, `poll_status` and `get_job_logs` answer, by the same way. An id stands percent-encoded in its
@@ -29,7 +29,7 @@ const JSON: &str = "application/json";
 
 /// What an address means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Address {
+enum Address {
     /// The jobs that are not done.
     Running,
     /// The jobs that are done, well or badly.
@@ -42,7 +42,7 @@ pub(super) enum Address {
 
 impl Address {
     /// Reads an address. Nothing when it has the form of none; whether there is such a job is another question.
-    pub(super) fn parse(uri: &str) -> Option<Self> {
+    fn parse(uri: &str) -> Option<Self> {
         let rest = uri.strip_prefix(SCHEME)?;
         if rest.contains(['?', '#']) {
             return None;
@@ -59,7 +59,7 @@ impl Address {
     }
 
     /// The job that is meant; nothing for the lists.
-    pub(super) fn job_id(&self) -> Option<&str> {
+    fn job_id(&self) -> Option<&str> {
         match self {
             Self::Running | Self::Completed => None,
             Self::Job(id) | Self::Log(id) => Some(id),
@@ -180,7 +180,7 @@ pub(super) async fn read(service: &JobService, uri: &str) -> Result<ReadResource
 }
 
 /// The address that a URI is, if something stands there.
-pub(super) async fn find(service: &JobService, uri: &str) -> Result<Address, ErrorData> {
+async fn find(service: &JobService, uri: &str) -> Result<Address, ErrorData> {
     let address = Address::parse(uri).ok_or_else(|| not_found(uri))?;
     if let Some(job_id) = address.job_id() {
         let record = service.registry().get(job_id).await.map_err(internal)?;
@@ -194,13 +194,8 @@ async fn list_of(service: &JobService, status: StatusFilter) -> Result<String, E
     succeeded(answer).map(|answer| answer.to_string())
 }
 
-/// Whether the jobs have addresses of this form.
-pub(super) fn is_template(uri: &str) -> bool {
-    matches!(uri, JOB_TEMPLATE | LOG_TEMPLATE)
-}
-
 /// The records, the newest first.
-pub(super) async fn newest(service: &JobService) -> Result<Vec<JobRecord>, ErrorData> {
+async fn newest(service: &JobService) -> Result<Vec<JobRecord>, ErrorData> {
     let mut records = service.registry().records().await.map_err(internal)?;
     records.reverse();
     records.sort_by_key(|record| std::cmp::Reverse(record.submitted_at()));

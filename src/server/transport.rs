@@ -47,9 +47,6 @@ pub const MAX_VALUES: usize = 10_000;
 /// The most calls that are under way or have an answer that the client has not taken.
 pub const MAX_CALLS: u32 = 256;
 
-/// The longest request for a stream of notifications, in bytes: it takes up its room as long as the stream is open.
-const MAX_STREAM: usize = 64 * 1024;
-
 /// What a line may leave allocated.
 const KEPT_LINE: usize = 64 * 1024;
 
@@ -243,12 +240,6 @@ impl Reader {
     }
 
     async fn call(&self, mut call: JsonRpcRequest<ClientRequest>, length: usize) -> Option<()> {
-        let is_stream = matches!(call.request, ClientRequest::SubscriptionsListenRequest(_));
-        if is_stream && length > MAX_STREAM {
-            let error = format!("a subscription has at most {MAX_STREAM} bytes");
-            let refusal = Refusal::of(call.id, ErrorData::invalid_params(error, None));
-            return self.refuse(refusal).await;
-        }
         let room = self.room_for(length).await?;
         let answered = match self.accept(&mut call, room) {
             Ok(answered) => answered,

@@ -114,9 +114,6 @@ async function story() {
     const cancelled = await call("cancel_job", { job_id: "long" });
     assert.deepEqual([cancelled.success, cancelled.is_done, cancelled.state], [true, true, "CANCELLED"]);
     assert.deepEqual(found.filter(lives), []);
-    const ref = { type: "ref/prompt", name: "watch_job" };
-    const offered = await client.complete({ ref, argument: { name: "job_id", value: "lo" } });
-    assert.deepEqual(offered.completion.values, ["long"]);
     assert.equal((await call("poll_status", { job_id: "nobody" })).status, "not_found");
   });
 

@@ -329,10 +329,6 @@ impl Raw {
             self.request("log", "tools/call", log);
             let log = self.content("log");
             if log["logs"] == "ready" {
-                // A session is told that there is another job; a call with a version in its `_meta` is of none.
-                if meta.as_object().is_none_or(serde_json::Map::is_empty) {
-                    self.notification("notifications/resources/list_changed");
-                }
                 return job_id;
             }
             assert!(Instant::now() < deadline, "the job does not start: {log}");

@@ -6,7 +6,6 @@ mod arguments;
 mod before_the_start;
 mod cancel;
 mod cli;
-mod completion;
 mod damaged_registry;
 mod jobs;
 mod logs;

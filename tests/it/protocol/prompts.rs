@@ -166,31 +166,6 @@ fn what_is_no_prompt_or_does_not_fit_one_is_refused_in_a_sentence() {
 }
 
 #[test]
-fn nothing_is_offered_for_what_no_prompt_takes() {
-    let mut raw = Raw::ready();
-    let prompt = |name: &str| json!({ "type": "ref/prompt", "name": name });
-    for (reference, argument, said) in [
-        (prompt("no_such"), "job_id", "Unknown prompt: no_such"),
-        (prompt("train"), "job_id", "here has the argument `job_id`"),
-        (
-            json!({ "type": "ref/resource", "uri": "file:///{path}" }),
-            "path",
-            "here has the argument `path`",
-        ),
-        (
-            json!({ "type": "ref/else" }),
-            "job_id",
-            "the params do not fit completion/complete",
-        ),
-    ] {
-        let params = json!({ "ref": reference, "argument": { "name": argument, "value": "" } });
-        let (code, _, message) = raw.refused(request(1, "completion/complete", params));
-        assert_eq!(code, INVALID_PARAMS, "{message}");
-        assert!(message.contains(said), "{message}");
-    }
-}
-
-#[test]
 fn every_version_is_shown_a_small_icon() {
     for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
         let hello = Raw::start().initialize(version);

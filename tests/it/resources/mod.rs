@@ -1,7 +1,6 @@
-//! Jobs as resources and as tasks: what is read, who is told of a change, and that it survives a restart.
+//! Jobs as resources and as tasks: what is read, and that it survives a restart.
 
 mod addresses;
-mod following;
 mod tasks;
 
 use std::fs;
@@ -11,7 +10,6 @@ use serde_json::{Value, json};
 
 const METHOD_NOT_FOUND: i64 = -32601;
 const INVALID_PARAMS: i64 = -32602;
-const INVALID_REQUEST: i64 = -32600;
 const MISSING_CAPABILITY: i64 = -32021;
 const RESOURCE_NOT_FOUND: i64 = -32002;
 
