@@ -226,11 +226,7 @@ fn what_is_not_there_is_not_found_in_the_words_of_each_version() {
 fn a_method_is_there_in_its_versions_and_wrong_params_are_told_from_a_wrong_method() {
     let everywhere = ["resources/read", "prompts/get"];
     let sessions = ["initialize"];
-    let without = [
-        "tasks/get",
-        "tasks/update",
-        "tasks/cancel",
-    ];
+    let without = ["tasks/get", "tasks/update", "tasks/cancel"];
     let nowhere = [
         "resources/subscribe",
         "resources/unsubscribe",
