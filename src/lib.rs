@@ -36,3 +36,5 @@ pub mod server;
 pub mod service;
 pub mod settings;
 mod sync;
+#[allow(dead_code)] // until every room uses it
+mod text;

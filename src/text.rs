@@ -1,0 +1,172 @@
+//! Text of programs, made fit for reading: without terminal escapes, without control characters, shortened, without the
+//! prefix that SkyPilot puts before a job's lines; and the end of a file.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use vte::{Params, Parser, Perform};
+
+/// Cancels an escape sequence that its line left open, as a terminal does: it must not swallow the next line.
+const CANCEL: &[u8] = b"\x18";
+
+/// Removes escape sequences and other terminal controls. A line that was written over after a carriage return keeps its last
+/// state, as a progress bar on a terminal does.
+pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_control) {
+        return Cow::Borrowed(text);
+    }
+    let (mut parser, mut screen) = (Parser::new(), Screen::default());
+    for line in text.split_inclusive('\n') {
+        parser.advance(&mut screen, line.trim_end_matches('\n').as_bytes());
+        if line.contains('\u{1b}') {
+            parser.advance(&mut screen, CANCEL);
+        }
+        if line.ends_with('\n') {
+            screen.execute(b'\n');
+        }
+    }
+    Cow::Owned(screen.text)
+}
+
+/// Newline and tab count as text.
+fn is_control(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t')
+}
+
+/// The lines of a terminal whose cursor moves within one line only.
+#[derive(Default)]
+struct Screen {
+    text: String,
+    line_start: usize,
+    /// The cursor is at the start of the line: the next character replaces the line.
+    at_start: bool,
+}
+
+impl Screen {
+    fn erase_line(&mut self) {
+        self.text.truncate(self.line_start);
+        self.at_start = false;
+    }
+}
+
+impl Perform for Screen {
+    fn print(&mut self, c: char) {
+        if !is_control(c) {
+            if self.at_start {
+                self.erase_line();
+            }
+            self.text.push(c);
+        }
+    }
+
+    fn execute(&mut self, byte: u8) {
+        match byte {
+            b'\n' => {
+                self.text.push('\n');
+                self.line_start = self.text.len();
+                self.at_start = false;
+            }
+            b'\t' => self.print('\t'),
+            b'\r' => self.at_start = true,
+            0x08 if !self.at_start && self.text.len() > self.line_start => {
+                self.text.pop();
+            }
+            _ => {}
+        }
+    }
+
+    fn csi_dispatch(&mut self, params: &Params, _: &[u8], _: bool, action: char) {
+        let all = params.iter().next() == Some(&[2]);
+        if action == 'K' && (all || self.at_start) {
+            self.erase_line();
+        }
+    }
+}
+
+/// Replaces control characters by `U+FFFD`, apart from newlines and tabs. A mark stays, so that a name with a control
+/// character does not look like another name.
+pub(crate) fn clean_controls(text: &str) -> Cow<'_, str> {
+    if text.contains(is_control) {
+        Cow::Owned(text.replace("\r\n", "\n").replace(
+            is_control,
+            char::REPLACEMENT_CHARACTER.encode_utf8(&mut [0; 3]),
+        ))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// Puts a text on one line that reads as it stands: no control characters, and none of those that turn the direction of
+/// writing.
+pub(crate) fn one_line(text: &str) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    text.chars()
+        .map(|c| match c {
+            '\n' | '\t' => ' ',
+            c if c.is_control() || turns(c) => char::REPLACEMENT_CHARACTER,
+            c => c,
+        })
+        .collect()
+}
+
+/// Cuts a text to `max_bytes` bytes; one that was cut ends with `…`.
+pub(crate) fn shorten(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    if text.len() <= max_bytes {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(max_bytes.saturating_sub('…'.len_utf8()));
+    Cow::Owned(format!("{}…", &text[..end]))
+}
+
+/// Reads the last `max_bytes` bytes of a file, from the start of a line on. A line longer than that comes without its
+/// beginning.
+pub(crate) fn read_tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let start = file.metadata()?.len().saturating_sub(max_bytes);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(max_bytes).read_to_end(&mut bytes)?;
+    if start > 0 {
+        let line_end = memchr::memchr(b'\n', &bytes).filter(|at| at + 1 < bytes.len());
+        bytes.drain(..line_end.map_or(0, |at| at + 1));
+    }
+    Ok(bytes)
+}
+
+/// Splits a line behind the prefix that SkyPilot puts before each line of a job, in colours or not: `(train, pid=12) `, and
+/// with several nodes `(worker1, rank=1, pid=12, ip=10.0.0.2) `. A line without one has an empty prefix.
+pub(crate) fn split_skypilot_prefix(line: &str) -> (&str, &str) {
+    line.split_at(skypilot_prefix_length(line.as_bytes()))
+}
+
+/// The length of SkyPilot's prefix at the start of a line, in bytes; 0 without one.
+pub(crate) fn skypilot_prefix_length(line: &[u8]) -> usize {
+    let rest = || {
+        let inner = after_colours(line).strip_prefix(b"(")?;
+        let close = memchr::memchr3(b')', b'(', b'\n', inner)?;
+        let (fields, rest) = inner.split_at(close);
+        let mut fields = fields.split(|byte| matches!(byte, b',' | b' ')).skip(1);
+        let pid = fields.find_map(|field| field.strip_prefix(b"pid="))?;
+        let is_number = !pid.is_empty() && pid.iter().all(u8::is_ascii_digit);
+        let rest = rest.strip_prefix(b")").filter(|_| is_number)?;
+        after_colours(rest).strip_prefix(b" ")
+    };
+    rest().map_or(0, |rest| line.len() - rest.len())
+}
+
+fn after_colours(mut text: &[u8]) -> &[u8] {
+    while let Some(sequence) = text.strip_prefix(b"\x1b[")
+        && let Some(end) = sequence
+            .iter()
+            .position(|byte| !matches!(byte, b'0'..=b'9' | b';'))
+        && let Some(after) = sequence.get(end..).and_then(|rest| rest.strip_prefix(b"m"))
+    {
+        text = after;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
