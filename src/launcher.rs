@@ -15,13 +15,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::error::JobError;
 pub use crate::job_identity::JobIdentity;
 use crate::process::job_dir::JobLock;
 use crate::process::supervisor;
 use crate::settings::config::{Config, OumiCommand};
 
 /// What a launcher answers, later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, LauncherError>> + Send + 'a>>;
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, JobError>> + Send + 'a>>;
 
 /// The state of a job: Oumi's own words, and `UNKNOWN` for one whose end nobody saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
@@ -221,30 +222,6 @@ pub struct ClusterInfo {
     pub hourly_price: Option<f64>,
 }
 
-/// A launcher could not answer. The text is what a person reads, and says what to do next where that is known.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LauncherError {
-    /// A program it needs is not on this machine.
-    #[error("{0}")]
-    ProgramNotFound(String),
-    /// It does not know the job.
-    #[error("{0}")]
-    NotFound(String),
-    /// It could not find out now, and may later.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Anything else.
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl LauncherError {
-    /// A failure with its text.
-    pub fn failed(text: impl ToString) -> Self {
-        Self::Failed(text.to_string())
-    }
-}
-
 /// Starts jobs, and is the only one that knows how they are. It knows nothing of the registry.
 ///
 /// A launch has two halves, so that it can survive the server: [`start`](Self::start) sets it going, and
@@ -265,7 +242,7 @@ pub trait Launcher: Send + Sync {
     ) -> Answer<'a, ()>;
 
     /// Waits for the end of a launch that was set going, and says who the job became. An error is the launch's failure,
-    /// unless it is [`LauncherError::Unavailable`].
+    /// unless it is [`JobError::Unavailable`].
     fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity>;
 
     /// How a job is.

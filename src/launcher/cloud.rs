@@ -8,9 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use super::job_yaml::JobConfig;
 use super::local::{job_dir, off_thread, output_log};
-use super::{
-    CancelOutcome, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, LauncherError,
-};
+use super::{CancelOutcome, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec};
+use crate::error::JobError;
 use crate::parse;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::table::is_of_job;
@@ -134,7 +133,7 @@ impl CloudLaunch {
         cluster: String,
         config: JobConfig,
         mut envs: BTreeMap<String, String>,
-    ) -> Result<LaunchPlan, LauncherError> {
+    ) -> Result<LaunchPlan, JobError> {
         let dir = job_dir(&self.folder, &spec.identity)?;
         let (program, obstacle) = match find::find_oumi(&spec.client_cwd) {
             Ok(path) => (path, None),
@@ -158,7 +157,7 @@ impl CloudLaunch {
         }
         Ok(LaunchPlan {
             command_line: shlex::try_join(argv.iter().map(String::as_str))
-                .map_err(LauncherError::failed)?,
+                .map_err(JobError::failed)?,
             cluster,
             job_config: Some(config.shown()),
             obstacle,
@@ -174,7 +173,7 @@ impl CloudLaunch {
                 },
                 envs,
                 files: vec![
-                    (staged, config.to_yaml().map_err(LauncherError::failed)?),
+                    (staged, config.to_yaml().map_err(JobError::failed)?),
                     (dir.path().join(JOB_NAME), config.name().to_owned()),
                 ],
             },
@@ -191,23 +190,23 @@ impl CloudLaunch {
         identity: &JobIdentity,
         plan: LaunchPlan,
         lock: JobLock,
-    ) -> Result<(), LauncherError> {
+    ) -> Result<(), JobError> {
         let dir = job_dir(&self.folder, identity)?;
         let started = supervisor::start(&self.supervisor, &dir, lock, plan.process).await;
         if started.is_err() {
             remove_staged(dir).await?;
         }
-        started.map_err(LauncherError::failed)
+        started.map_err(JobError::failed)
     }
 
     /// Waits until a launch has ended, and says what it came to.
     ///
     /// # Errors
     /// When its folder cannot be read.
-    pub async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<Launched, LauncherError> {
+    pub async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<Launched, JobError> {
         loop {
             let look = self.look(identity).await;
-            let look = look.map_err(|error| LauncherError::Unavailable(error.to_string()))?;
+            let look = look.map_err(|error| JobError::unavailable(error.to_string()))?;
             if let Some(outcome) = self.outcome(identity, &look) {
                 // The supervisor removes it, unless it was killed.
                 remove_staged(job_dir(&self.folder, identity)?).await?;
@@ -221,7 +220,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When its folder cannot be read.
-    pub async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
+    pub async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
         let look = self.look(identity).await?;
         let mut status = match self.outcome(identity, &look) {
             None | Some(Launched::As(_)) => {
@@ -270,7 +269,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, LauncherError> {
+    pub async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         let dir = job_dir(&self.folder, identity)?;
         off_thread(move || {
             let ended = dir.exit_record().is_ok_and(|record| record.is_some())
@@ -302,7 +301,7 @@ impl CloudLaunch {
                 said_id: parse::oumi::launched(&look.output).is_some(),
             })
         };
-        off_thread(move || read().map_err(LauncherError::failed))
+        off_thread(move || read().map_err(JobError::failed))
             .await
             .ok()
     }
@@ -311,7 +310,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When its folder cannot be used, or its launch left something that only a cluster can be asked about.
-    pub async fn cancel(&self, identity: &JobIdentity) -> Result<CancelOutcome, LauncherError> {
+    pub async fn cancel(&self, identity: &JobIdentity) -> Result<CancelOutcome, JobError> {
         let dir = job_dir(&self.folder, identity)?;
         let look = self.look(identity).await?;
         match self.outcome(identity, &look) {
@@ -333,13 +332,13 @@ impl CloudLaunch {
             Some(Launched::CutOff { .. } | Launched::As(_)) => {
                 off_thread(move || {
                     if dir.log_path().exists() {
-                        return Err(LauncherError::Failed(
+                        return Err(JobError::failed(
                             "its launch was cut off and left no id to cancel by; its cluster may be up and cost money: \
                              call list_jobs to see, down_cluster to delete it"
                                 .to_owned(),
                         ));
                     }
-                    dir.write_exit_record(&ExitRecord::cancelled(STEP)).map_err(LauncherError::failed)?;
+                    dir.write_exit_record(&ExitRecord::cancelled(STEP)).map_err(JobError::failed)?;
                     Ok(CancelOutcome::Cancelled { message: Some("it was cancelled before it was launched".to_owned()) })
                 })
                 .await
@@ -355,11 +354,11 @@ impl CloudLaunch {
         &self,
         identity: &JobIdentity,
         reason: String,
-    ) -> Result<(), LauncherError> {
+    ) -> Result<(), JobError> {
         let dir = job_dir(&self.folder, identity)?;
         off_thread(move || {
             crate::settings::data_dir::write_atomic(&failure_path(&dir), reason.as_bytes())
-                .map_err(LauncherError::failed)
+                .map_err(JobError::failed)
         })
         .await
     }
@@ -368,11 +367,11 @@ impl CloudLaunch {
         look.outcome(identity, self.goes_on_for)
     }
 
-    async fn look(&self, identity: &JobIdentity) -> Result<Look, LauncherError> {
+    async fn look(&self, identity: &JobIdentity) -> Result<Look, JobError> {
         let dir = job_dir(&self.folder, identity)?;
         off_thread(move || {
             look(&dir).map_err(|error| {
-                LauncherError::failed(format!("cannot read {}: {error}", dir.path().display()))
+                JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
             })
         })
         .await
@@ -380,9 +379,9 @@ impl CloudLaunch {
 }
 
 /// The staged config holds secrets: nothing of it stays.
-async fn remove_staged(dir: JobDir) -> Result<(), LauncherError> {
+async fn remove_staged(dir: JobDir) -> Result<(), JobError> {
     off_thread(move || match std::fs::remove_file(staged_path(&dir)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LauncherError::failed(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
         _ => Ok(()),
     })
     .await

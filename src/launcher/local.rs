@@ -11,8 +11,9 @@ use serde_json::Value;
 
 use super::{
     Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent,
+    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
+use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::table::ProcessTable;
 use crate::process::{find, supervisor};
@@ -40,20 +41,20 @@ impl LocalLauncher {
         Self { folder, supervisor }
     }
 
-    fn dir(&self, identity: &JobIdentity) -> Result<JobDir, LauncherError> {
+    fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
         job_dir(&self.folder, identity)
     }
 }
 
 /// The folder of a job of ours.
-pub(super) fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, LauncherError> {
+pub(super) fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, JobError> {
     folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
         // One that is asked about by the launcher's id alone is in no registry.
         let asked = match identity.job_id.as_str() {
             "" => &identity.oumi_job_id,
             job_id => job_id,
         };
-        LauncherError::NotFound(format!(
+        JobError::not_found(format!(
             "{asked:?} is not the id of a job on this machine; call list_jobs for the ids"
         ))
     })
@@ -61,11 +62,11 @@ pub(super) fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir
 
 /// Runs file work off the async threads.
 pub(super) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LauncherError> + Send + 'static,
-) -> Result<T, LauncherError> {
+    work: impl FnOnce() -> Result<T, JobError> + Send + 'static,
+) -> Result<T, JobError> {
     tokio::task::spawn_blocking(work)
         .await
-        .map_err(LauncherError::failed)?
+        .map_err(JobError::failed)?
 }
 
 impl Launcher for LocalLauncher {
@@ -94,7 +95,7 @@ impl Launcher for LocalLauncher {
             let dir = self.dir(identity)?;
             supervisor::start(&self.supervisor, &dir, lock, plan.process)
                 .await
-                .map_err(LauncherError::failed)
+                .map_err(JobError::failed)
         })
     }
 
@@ -167,13 +168,13 @@ impl Launcher for LocalLauncher {
         _action: ClusterAction,
     ) -> Answer<'a, String> {
         let error =
-            LauncherError::failed("this machine is no cluster; call cancel_job to end a job on it");
+            JobError::failed("this machine is no cluster; call cancel_job to end a job on it");
         Box::pin(std::future::ready(Err(error)))
     }
 }
 
 /// The output of a supervised process, which has `ended` or not.
-pub(super) fn output_log(dir: &JobDir, ended: bool) -> Result<JobLog, LauncherError> {
+pub(super) fn output_log(dir: &JobDir, ended: bool) -> Result<JobLog, JobError> {
     let path = dir.log_path();
     match path.metadata() {
         Ok(_) => Ok(JobLog {
@@ -182,13 +183,11 @@ pub(super) fn output_log(dir: &JobDir, ended: bool) -> Result<JobLog, LauncherEr
             ended,
             message: None,
         }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(LauncherError::NotFound(format!(
-                "no log of this job is left: {} does not exist",
-                path.display()
-            )))
-        }
-        Err(error) => Err(LauncherError::failed(format!(
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(JobError::not_found(format!(
+            "no log of this job is left: {} does not exist",
+            path.display()
+        ))),
+        Err(error) => Err(JobError::failed(format!(
             "cannot read {}: {error}",
             path.display()
         ))),
@@ -385,10 +384,7 @@ fn inapplicable(spec: &LaunchSpec) -> Vec<String> {
 /// How the job in `dir` is: its exit record, else its lock, else its processes, else nobody knows. The processes are
 /// looked at when they are needed first, and kept for the next job of a list. Nothing while somebody who sees to its end
 /// is about to write it down: whether it is lost is known when they have.
-fn look(
-    dir: &JobDir,
-    processes: &mut Option<ProcessTable>,
-) -> Result<Option<JobStatus>, LauncherError> {
+fn look(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<Option<JobStatus>, JobError> {
     let mut found = || -> io::Result<Option<JobStatus>> {
         if let Some(record) = dir.exit_record()? {
             return Ok(Some(ended(&record)));
@@ -413,7 +409,7 @@ fn look(
         Ok(Some(ended.unwrap_or_else(lost)))
     };
     let mut status = found().map_err(|error| {
-        LauncherError::failed(format!("cannot read {}: {error}", dir.path().display()))
+        JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
     })?;
     if let Some(status) = &mut status {
         status.log_file = dir.log_path().display().to_string();
@@ -422,7 +418,7 @@ fn look(
 }
 
 /// How the job in `dir` is. Whoever sees to its end is waited for: they need a moment to write down how it ended.
-async fn status_of(dir: &JobDir) -> Result<JobStatus, LauncherError> {
+async fn status_of(dir: &JobDir) -> Result<JobStatus, JobError> {
     let begun = Instant::now();
     loop {
         let looked_at = dir.clone();

@@ -10,8 +10,9 @@ use super::cloud::{CloudLaunch, Launched};
 use super::job_yaml::JobConfig;
 use super::{
     Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent,
+    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
+use crate::error::{ErrorKind, JobError};
 use crate::parse;
 use crate::parse::oumi::{self as printed, OumiStatusRow};
 use crate::process::find;
@@ -55,18 +56,18 @@ impl OumiCloudLauncher {
         cloud: &str,
         clusters: &BTreeSet<&str>,
         deadline: Option<Instant>,
-    ) -> Result<Vec<OumiStatusRow>, LauncherError> {
+    ) -> Result<Vec<OumiStatusRow>, JobError> {
         let mut arguments = vec!["launch", "status", "--cloud", cloud];
         if let (1, Some(cluster)) = (clusters.len(), clusters.first()) {
             arguments.extend(["--cluster", cluster]);
         }
         let call = oumi_call(cloud, clusters, &arguments, DEADLINE)?;
         let answered = self.cli.query(&call, deadline).await;
-        let output = answered.map_err(|error| LauncherError::Unavailable(error.to_string()))?;
+        let output = answered.map_err(|error| JobError::unavailable(error.to_string()))?;
         if output.code == Some(0) {
             return Ok(printed::oumi_statuses(&output.stdout));
         }
-        Err(LauncherError::failed(format!(
+        Err(JobError::failed(format!(
             "`oumi launch status` failed: {}; run it in a terminal to see why",
             reason(&output.stdout, &output.stderr)
         )))
@@ -76,7 +77,7 @@ impl OumiCloudLauncher {
         &self,
         identity: &JobIdentity,
         deadline: Option<Instant>,
-    ) -> Result<JobStatus, LauncherError> {
+    ) -> Result<JobStatus, JobError> {
         if identity.oumi_job_id.is_empty() {
             return self.launch.status(identity).await;
         }
@@ -94,7 +95,7 @@ impl OumiCloudLauncher {
         Ok(status_of_row(job, identity))
     }
 
-    async fn listing(&self, known: &[JobIdentity]) -> Result<Listing, LauncherError> {
+    async fn listing(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
         let mut listing = Listing::default();
         let (settled, launching): (Vec<_>, Vec<_>) = known
             .iter()
@@ -198,7 +199,7 @@ impl OumiCloudLauncher {
         listing
     }
 
-    async fn read_logs(&self, identity: &JobIdentity) -> Result<JobLog, LauncherError> {
+    async fn read_logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         if identity.oumi_job_id.is_empty() {
             return self.launch.logs(identity).await;
         }
@@ -220,15 +221,15 @@ impl OumiCloudLauncher {
             .cli
             .query(&call, call_deadline())
             .await
-            .map_err(LauncherError::failed)?;
+            .map_err(JobError::failed)?;
         if !output.timed_out && output.code != Some(0) {
-            return Err(LauncherError::failed(format!(
+            return Err(JobError::failed(format!(
                 "the log could not be read: {}; call poll_status to see whether the job is known",
                 reason(&output.stdout, &output.stderr)
             )));
         }
         if output.timed_out && !output.stdout.contains(printed::LOG_BEGINS) {
-            return Err(LauncherError::failed(format!(
+            return Err(JobError::failed(format!(
                 "nothing of the log came within {} s; try again, or call poll_status to see how the job is",
                 LOGS_DEADLINE.as_secs()
             )));
@@ -246,7 +247,7 @@ impl OumiCloudLauncher {
         })
     }
 
-    async fn cancel_job(&self, identity: &JobIdentity) -> Result<CancelOutcome, LauncherError> {
+    async fn cancel_job(&self, identity: &JobIdentity) -> Result<CancelOutcome, JobError> {
         if identity.oumi_job_id.is_empty() {
             return self.launch.cancel(identity).await;
         }
@@ -258,7 +259,9 @@ impl OumiCloudLauncher {
                     message: before.message,
                 });
             }
-            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramNotFound(_))) => {
+            Err(error)
+                if matches!(error.kind, ErrorKind::NotFound | ErrorKind::ProgramNotFound) =>
+            {
                 return Err(error);
             }
             // Who cannot be asked can still be told to stop.
@@ -276,7 +279,7 @@ impl OumiCloudLauncher {
         ];
         let clusters = BTreeSet::from([identity.cluster.as_str()]);
         let call = oumi_call(&identity.cloud, &clusters, &arguments, DEADLINE)?;
-        let output = self.cli.run(&call).await.map_err(LauncherError::failed)?;
+        let output = self.cli.run(&call).await.map_err(JobError::failed)?;
         let after = self.status_of(identity, None).await?;
         match after.state {
             JobState::Cancelled => Ok(CancelOutcome::Cancelled { message: None }),
@@ -288,7 +291,7 @@ impl OumiCloudLauncher {
             _ if output.code == Some(0) => Ok(CancelOutcome::Stopping {
                 message: "the cancel was taken; call poll_status to see the job end".to_owned(),
             }),
-            _ => Err(LauncherError::failed(format!(
+            _ => Err(JobError::failed(format!(
                 "the job was not cancelled and is {}: {}; call cancel_job again",
                 after.status,
                 reason(&output.stdout, &output.stderr)
@@ -301,20 +304,20 @@ impl OumiCloudLauncher {
         cloud: &str,
         cluster: &str,
         action: ClusterAction,
-    ) -> Result<String, LauncherError> {
+    ) -> Result<String, JobError> {
         let verb = match action {
             ClusterAction::Stop => "stop",
             ClusterAction::Down => "down",
         };
         let arguments = ["launch", verb, "--cloud", cloud, "--cluster", cluster];
         let call = oumi_call(cloud, &BTreeSet::from([cluster]), &arguments, DEADLINE)?;
-        let output = self.cli.run(&call).await.map_err(LauncherError::failed)?;
+        let output = self.cli.run(&call).await.map_err(JobError::failed)?;
         let said = parse::last_line(&output.stdout).unwrap_or_default();
         if output.code == Some(0) && !output.timed_out {
             // Nobody can be asked whether it is true, and Oumi says so of any cluster.
             return Ok(format!("Oumi says: {said}"));
         }
-        Err(LauncherError::failed(format!(
+        Err(JobError::failed(format!(
             "`oumi launch {verb}` failed: {}",
             reason(&output.stdout, &output.stderr)
         )))
@@ -359,11 +362,11 @@ impl Launcher for OumiCloudLauncher {
         Box::pin(async move {
             match self.launch.wait_for_launch(identity).await? {
                 Launched::As(settled) => Ok(settled),
-                Launched::Failed(reason) => Err(LauncherError::failed(reason)),
-                Launched::Cancelled => Err(LauncherError::failed(
-                    "it was cancelled before it was launched",
-                )),
-                Launched::CutOff { .. } => Err(LauncherError::failed(
+                Launched::Failed(reason) => Err(JobError::failed(reason)),
+                Launched::Cancelled => {
+                    Err(JobError::failed("it was cancelled before it was launched"))
+                }
+                Launched::CutOff { .. } => Err(JobError::failed(
                     "its launch was cut off and left no id; call list_jobs: a job that is on the cluster is listed there",
                 )),
             }
@@ -414,9 +417,9 @@ impl Launcher for OumiCloudLauncher {
     }
 }
 
-fn find_oumi() -> Result<PathBuf, LauncherError> {
+fn find_oumi() -> Result<PathBuf, JobError> {
     find::find_oumi(Path::new("/"))
-        .map_err(|missing| LauncherError::ProgramNotFound(missing.to_string()))
+        .map_err(|missing| JobError::program_not_found(missing.to_string()))
 }
 
 fn oumi_call(
@@ -424,7 +427,7 @@ fn oumi_call(
     clusters: &BTreeSet<&str>,
     arguments: &[&str],
     timeout: Duration,
-) -> Result<CliCall, LauncherError> {
+) -> Result<CliCall, JobError> {
     let mut call = CliCall::new(&find_oumi()?, arguments, timeout);
     call.envs.extend(envs(cloud, clusters));
     Ok(call)
@@ -450,14 +453,14 @@ fn envs(cloud: &str, clusters: &BTreeSet<&str>) -> BTreeMap<String, String> {
 }
 
 /// Slurm clusters are `user@host`; no name may be taken for an option.
-fn check_cluster(cloud: &str, cluster: &str) -> Result<(), LauncherError> {
+fn check_cluster(cloud: &str, cluster: &str) -> Result<(), JobError> {
     let wanted = if cloud == SLURM {
         "user@host of the Slurm login node"
     } else {
         "the cluster's name"
     };
     if cluster.is_empty() {
-        return Err(LauncherError::failed(format!(
+        return Err(JobError::failed(format!(
             "`cluster_name` is missing: on {cloud} it is {wanted}"
         )));
     }
@@ -470,16 +473,16 @@ fn check_cluster(cloud: &str, cluster: &str) -> Result<(), LauncherError> {
     if fits {
         return Ok(());
     }
-    Err(LauncherError::failed(format!(
+    Err(JobError::failed(format!(
         "`cluster_name` {cluster:?} does not fit: on {cloud} it is {wanted}"
     )))
 }
 
-fn check(identity: &JobIdentity) -> Result<(), LauncherError> {
+fn check(identity: &JobIdentity) -> Result<(), JobError> {
     check_cluster(&identity.cloud, &identity.cluster)?;
     let plain = |other: char| other.is_ascii_alphanumeric() || "-_.".contains(other);
     if identity.oumi_job_id.starts_with('-') || !identity.oumi_job_id.chars().all(plain) {
-        return Err(LauncherError::failed(format!(
+        return Err(JobError::failed(format!(
             "`oumi_job_id` {:?} is no id of a job",
             identity.oumi_job_id
         )));
@@ -507,8 +510,8 @@ fn status_of_row(job: &OumiStatusRow, identity: &JobIdentity) -> JobStatus {
     status
 }
 
-fn no_such_job(identity: &JobIdentity) -> LauncherError {
-    LauncherError::NotFound(format!(
+fn no_such_job(identity: &JobIdentity) -> JobError {
+    JobError::not_found(format!(
         "{} does not know a job {:?} on {} any more; call list_jobs for those it knows",
         identity.cloud, identity.oumi_job_id, identity.cluster
     ))

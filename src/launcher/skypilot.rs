@@ -19,8 +19,9 @@ use super::cloud::{CloudLaunch, Launched, Trace};
 use super::job_yaml::{self, JobConfig};
 use super::{
     Answer, CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, LauncherError, ListedJob, Listing,
+    LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing,
 };
+use crate::error::JobError;
 use crate::parse::sky::{self as printed, Cluster, Queue, QueueFailure, QueuedJob};
 use crate::parse::{self, OutputError};
 use crate::process::find;
@@ -67,7 +68,7 @@ impl SkyPilotLauncher {
         }
     }
 
-    fn call(&self, arguments: &[&str], timeout: Duration) -> Result<CliCall, LauncherError> {
+    fn call(&self, arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {
         let sky = find_sky()?;
         Ok(CliCall::new(&sky, arguments, timeout))
     }
@@ -76,10 +77,10 @@ impl SkyPilotLauncher {
         &self,
         arguments: &[&str],
         deadline: Option<Instant>,
-    ) -> Result<std::sync::Arc<Output>, LauncherError> {
+    ) -> Result<std::sync::Arc<Output>, JobError> {
         let call = self.call(arguments, DEADLINE)?;
         let answered = self.cli.query(&call, deadline).await;
-        answered.map_err(|error| LauncherError::Unavailable(error.to_string()))
+        answered.map_err(|error| JobError::unavailable(error.to_string()))
     }
 
     /// The jobs of one cluster, or of all.
@@ -87,7 +88,7 @@ impl SkyPilotLauncher {
         &self,
         cluster: Option<&str>,
         deadline: Option<Instant>,
-    ) -> Result<Queue, LauncherError> {
+    ) -> Result<Queue, JobError> {
         let arguments: Vec<&str> = ["queue"]
             .into_iter()
             .chain(cluster)
@@ -97,7 +98,7 @@ impl SkyPilotLauncher {
         printed::queue(&output.stdout).map_err(|error| unreadable("sky queue", &error, &output))
     }
 
-    async fn clusters(&self, deadline: Option<Instant>) -> Result<Vec<Cluster>, LauncherError> {
+    async fn clusters(&self, deadline: Option<Instant>) -> Result<Vec<Cluster>, JobError> {
         let output = self.ask(&["status", "-o", "json"], deadline).await?;
         printed::clusters(&output.stdout).map_err(|error| unreadable("sky status", &error, &output))
     }
@@ -106,7 +107,7 @@ impl SkyPilotLauncher {
         &self,
         identity: &JobIdentity,
         deadline: Option<Instant>,
-    ) -> Result<JobStatus, LauncherError> {
+    ) -> Result<JobStatus, JobError> {
         if identity.oumi_job_id.is_empty() {
             let mut status = self.launch.status(identity).await?;
             if status.state == JobState::Failed {
@@ -128,7 +129,7 @@ impl SkyPilotLauncher {
                     cluster_not_up(&identity.cluster, &self.clusters(deadline).await?)
                 }
                 Some(QueueFailure::Other(reason)) => {
-                    return Err(LauncherError::failed(format!(
+                    return Err(JobError::failed(format!(
                         "cluster {} could not be asked: {reason}",
                         identity.cluster
                     )));
@@ -161,7 +162,7 @@ impl SkyPilotLauncher {
 
     /// Waits for the end of a launch. Of one that left no id, the job is looked for by its name on its cluster, until it is
     /// there or no longer to be expected.
-    async fn settle_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
+    async fn settle_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
         let mut wait = FIRST_LOOK_AGAIN;
         loop {
             let may_go_on = match self.launch.wait_for_launch(identity).await? {
@@ -170,11 +171,9 @@ impl SkyPilotLauncher {
                     self.cli.invalidate();
                     return Ok(settled);
                 }
-                Launched::Failed(reason) => return Err(LauncherError::failed(reason)),
+                Launched::Failed(reason) => return Err(JobError::failed(reason)),
                 Launched::Cancelled => {
-                    return Err(LauncherError::failed(
-                        "it was cancelled before it was launched",
-                    ));
+                    return Err(JobError::failed("it was cancelled before it was launched"));
                 }
                 Launched::CutOff { may_go_on } => may_go_on,
             };
@@ -191,22 +190,22 @@ impl SkyPilotLauncher {
                     self.launch
                         .keep_failure(identity, reason.to_owned())
                         .await?;
-                    return Err(LauncherError::failed(reason));
+                    return Err(JobError::failed(reason));
                 }
                 Err(error) if may_go_on => {
                     tracing::warn!(job_id = identity.job_id, %error, "cannot look for a job whose launch was cut off");
                 }
-                Err(error) => return Err(LauncherError::Unavailable(error.to_string())),
+                Err(error) => return Err(JobError::unavailable(error.to_string())),
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LAST_LOOK_AGAIN);
         }
     }
 
-    async fn find_by_name(&self, identity: &JobIdentity) -> Result<Option<String>, LauncherError> {
+    async fn find_by_name(&self, identity: &JobIdentity) -> Result<Option<String>, JobError> {
         let queue = self.queue(Some(&identity.cluster), None).await?;
         if let Some(QueueFailure::Other(reason)) = queue.unanswered.get(&identity.cluster) {
-            return Err(LauncherError::failed(reason));
+            return Err(JobError::failed(reason));
         }
         Ok(self.named_like(identity, &queue).await)
     }
@@ -239,7 +238,7 @@ impl SkyPilotLauncher {
         (!is_another).then_some(row)
     }
 
-    async fn listing(&self, known: &[JobIdentity]) -> Result<Listing, LauncherError> {
+    async fn listing(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
         if let Err(missing) = find_sky() {
             // Who has never used a cloud need not hear of it.
             return if known.is_empty() {
@@ -363,7 +362,7 @@ impl Launcher for SkyPilotLauncher {
                 "" => cluster_name_for(&spec.identity.job_id),
                 named if parse::is_valid_cluster_name(named) => named.to_owned(),
                 named => {
-                    return Err(LauncherError::failed(format!(
+                    return Err(JobError::failed(format!(
                         "`cluster_name` {named:?} is none SkyPilot takes: it begins with a letter, goes on with letters, \
                          digits, `-`, `_` and `.`, and ends in a letter or digit"
                     )));
@@ -437,7 +436,7 @@ impl Launcher for SkyPilotLauncher {
     ) -> Answer<'a, String> {
         Box::pin(async move {
             if !parse::is_valid_cluster_name(cluster) {
-                return Err(LauncherError::failed(format!(
+                return Err(JobError::failed(format!(
                     "{cluster:?} is no name of a cluster; call list_jobs for them"
                 )));
             }
@@ -446,14 +445,14 @@ impl Launcher for SkyPilotLauncher {
     }
 }
 
-fn find_sky() -> Result<PathBuf, LauncherError> {
+fn find_sky() -> Result<PathBuf, JobError> {
     find::find_sky(Path::new("/"))
-        .map_err(|missing| LauncherError::ProgramNotFound(missing.to_string()))
+        .map_err(|missing| JobError::program_not_found(missing.to_string()))
 }
 
-fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
+fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, JobError> {
     if identity.cluster.is_empty() || !parse::is_valid_cluster_name(&identity.cluster) {
-        return Err(LauncherError::failed(format!(
+        return Err(JobError::failed(format!(
             "`cluster_name` {:?} is no name of a cluster; ids repeat from cluster to cluster, so give it: list_jobs shows it",
             identity.cluster
         )));
@@ -463,7 +462,7 @@ fn with_cluster(identity: &JobIdentity) -> Result<JobIdentity, LauncherError> {
         .bytes()
         .all(|byte| byte.is_ascii_digit())
     {
-        return Err(LauncherError::failed(format!(
+        return Err(JobError::failed(format!(
             "`oumi_job_id` {:?} is none of SkyPilot's, which are numbers",
             identity.oumi_job_id
         )));
@@ -554,7 +553,7 @@ fn seconds(time: SystemTime) -> f64 {
 fn absent(
     identity: &JobIdentity,
     queue: &Queue,
-    clusters: Result<&[Cluster], &LauncherError>,
+    clusters: Result<&[Cluster], &JobError>,
 ) -> Result<JobStatus, String> {
     let name = &identity.cluster;
     if queue.jobs.contains_key(name) {
@@ -577,19 +576,19 @@ fn found_elsewhere(cluster_name: &str, job: &QueuedJob, cluster: Option<&Cluster
     }
 }
 
-fn no_such_job(identity: &JobIdentity) -> LauncherError {
-    LauncherError::NotFound(format!(
+fn no_such_job(identity: &JobIdentity) -> JobError {
+    JobError::not_found(format!(
         "cluster {} has no job {:?}; call list_jobs for the jobs it has",
         identity.cluster, identity.oumi_job_id
     ))
 }
 
-fn unreadable(command: &str, error: &OutputError, output: &Output) -> LauncherError {
+fn unreadable(command: &str, error: &OutputError, output: &Output) -> JobError {
     let said = parse::failure_reason(&output.stderr)
         .or_else(|| parse::last_line(&output.stderr))
         .or_else(|| parse::last_line(&output.stdout));
     let said = said.map_or_else(String::new, |said| format!(" (it said: {said})"));
-    LauncherError::failed(format!(
+    JobError::failed(format!(
         "`{command}` could not be understood: {error}{said}; run it in a terminal to see why"
     ))
 }

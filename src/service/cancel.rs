@@ -10,8 +10,9 @@ use super::launches::{MAY_RUN, outcome_within};
 use super::lookup::NotFound;
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
 use super::{JobService, LAUNCH_WAIT, OnProgress};
+use crate::error::JobError;
 use crate::in_flight::LaunchOutcome;
-use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, LauncherError};
+use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState};
 
 /// How long a call waits for a change that what runs the job is asked for.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
@@ -87,11 +88,14 @@ impl JobService {
                 self.cancel_within_the_call(&found.identity.job_id, cancelling)
                     .await
             }
-            Err(error) => Err(LauncherError::Failed(error)),
+            Err(error) => Err(JobError::failed(error)),
         };
-        let outcome = outcome.map_err(|error| match error {
-            LauncherError::NotFound(_) => error,
-            _ => LauncherError::Failed(format!("{error}; {MAY_RUN}")),
+        let outcome = outcome.map_err(|error| {
+            if error.is_not_found() {
+                error
+            } else {
+                error.with_hint(MAY_RUN)
+            }
         });
         hidden(cancelled(&found.identity, outcome))
     }
@@ -123,10 +127,10 @@ impl JobService {
     async fn cancel_within_the_call(
         &self,
         job_id: &str,
-        mut cancelling: JoinHandle<Result<CancelOutcome, LauncherError>>,
-    ) -> Result<CancelOutcome, LauncherError> {
+        mut cancelling: JoinHandle<Result<CancelOutcome, JobError>>,
+    ) -> Result<CancelOutcome, JobError> {
         if let Ok(done) = tokio::time::timeout(CHANGE_WAIT, &mut cancelling).await {
-            return done.map_err(LauncherError::failed)?;
+            return done.map_err(JobError::failed)?;
         }
         let kept = self.context.with_job_dir(job_id, |dir| dir.keep_cancel());
         let at_risk = kept.await.err().map_or_else(String::new, |error| {
@@ -196,7 +200,7 @@ impl JobService {
                 )
                 .await
             }
-            Err(error) => Err(LauncherError::Failed(error)),
+            Err(error) => Err(JobError::failed(error)),
         };
         let answer = ClusterAnswer {
             cloud,
@@ -234,7 +238,7 @@ impl JobService {
         Some(match outcome {
             Some(LaunchOutcome::Cancelled(outcome)) => cancelled(identity, Ok(outcome)),
             Some(LaunchOutcome::MayRun(reason)) => {
-                cancelled(identity, Err(LauncherError::Failed(reason)))
+                cancelled(identity, Err(JobError::failed(reason)))
             }
             Some(LaunchOutcome::Failed(reason)) => cancelled(
                 identity,
@@ -274,12 +278,12 @@ fn not_done(reason: String) -> String {
 
 /// Has work done that goes on when its caller has waited long enough; `still` is what is answered then.
 async fn patiently<T: Send + 'static>(
-    work: impl Future<Output = Result<T, LauncherError>> + Send + 'static,
+    work: impl Future<Output = Result<T, JobError>> + Send + 'static,
     still: T,
-) -> Result<T, LauncherError> {
+) -> Result<T, JobError> {
     let mut working = tokio::spawn(work);
     match tokio::time::timeout(CHANGE_WAIT, &mut working).await {
-        Ok(done) => done.map_err(LauncherError::failed)?,
+        Ok(done) => done.map_err(JobError::failed)?,
         Err(_) => {
             tokio::spawn(async move {
                 if let Ok(Err(error)) = working.await {
@@ -301,10 +305,7 @@ fn cancel_answer(identity: &JobIdentity) -> CancelAnswer {
     }
 }
 
-fn cancelled(
-    identity: &JobIdentity,
-    outcome: Result<CancelOutcome, LauncherError>,
-) -> CancelAnswer {
+fn cancelled(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -> CancelAnswer {
     let answer = cancel_answer(identity);
     match outcome {
         Ok(CancelOutcome::Cancelled { message }) => CancelAnswer {
@@ -345,7 +346,7 @@ fn cancelled(
             }
         }
         Err(error) => {
-            let status = if matches!(error, LauncherError::NotFound(_)) {
+            let status = if error.is_not_found() {
                 "not_found"
             } else {
                 "unknown"

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::lookup::ResolvedJob;
+use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::local::LOCAL;
-use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, Launcher, LauncherError};
+use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, Launcher};
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::registry::JobRecord;
 
@@ -126,7 +127,7 @@ impl Launches {
                 self.record(&settled).await;
                 LaunchOutcome::Launched(settled)
             }
-            Err(LauncherError::Unavailable(reason)) => LaunchOutcome::MayRun(format!(
+            Err(reason) if reason.kind == ErrorKind::Unavailable => LaunchOutcome::MayRun(format!(
                 "how the launch ended could not be found out: {reason}; {MAY_RUN}"
             )),
             Err(error) => LaunchOutcome::Failed(error.to_string()),
@@ -230,7 +231,7 @@ impl Launches {
     }
 }
 
-fn outcome_of_cancel(cancelled: Result<CancelOutcome, LauncherError>) -> LaunchOutcome {
+fn outcome_of_cancel(cancelled: Result<CancelOutcome, JobError>) -> LaunchOutcome {
     match cancelled {
         Ok(outcome) => LaunchOutcome::Cancelled(outcome),
         Err(error) => LaunchOutcome::MayRun(error.to_string()),

@@ -8,7 +8,8 @@ use super::JobService;
 use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
-use crate::launcher::{JobIdentity, JobStatus, Launcher, LauncherError, Listing};
+use crate::error::JobError;
+use crate::launcher::{JobIdentity, JobStatus, Launcher, Listing};
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
 
@@ -93,7 +94,7 @@ impl JobService {
     async fn listings(
         &self,
         records: &[JobRecord],
-    ) -> Vec<(Vec<JobIdentity>, Result<Listing, LauncherError>)> {
+    ) -> Vec<(Vec<JobIdentity>, Result<Listing, JobError>)> {
         let mut asked = tokio::task::JoinSet::new();
         for (at, launcher) in self.context.launchers.iter().cloned().enumerate() {
             let forbids = |cloud: &str| self.context.policy.forbids(cloud).is_some();

@@ -7,7 +7,8 @@ use super::JobService;
 use super::answers::LogsAnswer;
 use super::lookup::NotFound;
 use super::requests::{JobQuery, LogsRequest};
-use crate::launcher::{JobLog, LauncherError, LogContent};
+use crate::error::JobError;
+use crate::launcher::{JobLog, LogContent};
 use crate::logs::cursor::{Change, Cursor};
 use crate::logs::read::{
     Excerpt, LARGEST_MAX_BYTES, View, read_on, read_on_bytes, tail, tail_bytes,
@@ -62,7 +63,7 @@ impl JobService {
         let job_id = found.identity.job_id.clone();
         let log = match self.context.allowed_launcher(&found.identity.cloud) {
             Ok(launcher) => launcher.logs(&found.identity).await,
-            Err(error) => Err(LauncherError::Failed(error)),
+            Err(error) => Err(JobError::failed(error)),
         };
         let secrets = self.context.redactor(&job_id).await;
         if secrets.hides_all() {

@@ -11,7 +11,6 @@ use super::lookup::NotFound;
 use super::requests::{JobQuery, PollRequest, Until};
 use super::watch::{is_same, is_same_state};
 use super::{JobService, OnProgress, next_step};
-use crate::launcher::LauncherError;
 use crate::registry::JobRecord;
 
 /// The longest a poll may wait, in seconds: many clients give a call up after a minute.
@@ -83,7 +82,7 @@ impl JobService {
         let secrets = self.context.redactor(&found.identity.job_id).await;
         let mut status = match asked {
             Ok(status) => status,
-            Err(error @ LauncherError::NotFound(_)) => {
+            Err(error) if error.is_not_found() => {
                 return PollAnswer {
                     status: NOT_FOUND.to_owned(),
                     error: Some(secrets.redact(&error.to_string())),

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::context::Context;
 use super::launches::Launches;
-use crate::launcher::LauncherError;
 use crate::launcher::local::LOCAL;
 use crate::process::job_dir::JobDir;
 use crate::registry::{JobRecord, expired};
@@ -53,6 +52,6 @@ async fn is_done_here(context: &Context, record: &JobRecord) -> bool {
     };
     match launcher.status(&record.identity()).await {
         Ok(status) => status.is_done,
-        Err(error) => matches!(error, LauncherError::NotFound(_)),
+        Err(error) => error.is_not_found(),
     }
 }

@@ -11,8 +11,9 @@ use super::answers::{JobAnswer, RunAnswer};
 use super::launches::outcome_within;
 use super::requests::RunRequest;
 use super::{JobService, LAUNCH_WAIT, OnProgress, next_step};
+use crate::error::JobError;
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
-use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, LauncherError, Resources};
+use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Resources};
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, RegistryError};
@@ -288,7 +289,7 @@ impl JobService {
         };
         let status = match self.context.launcher(&identity.cloud) {
             Ok(launcher) => launcher.status(&identity).await,
-            Err(error) => Err(LauncherError::Failed(error)),
+            Err(error) => Err(JobError::failed(error)),
         };
         match status {
             Ok(status) => RunAnswer {

@@ -5,7 +5,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{ended, lost, off_thread};
-use crate::launcher::{CancelOutcome, JobStatus, LauncherError, supervisor};
+use crate::error::JobError;
+use crate::launcher::{CancelOutcome, JobStatus, supervisor};
 use crate::process::job_dir::{EndRequest, EndTurn, ExitRecord, JobDir};
 use crate::process::table::{Ending, ProcessTable};
 
@@ -16,7 +17,7 @@ const CANCEL_LOOK: Duration = Duration::from_millis(50);
 const SEE_THROUGH_LOOK: Duration = Duration::from_millis(500);
 
 /// Ends the job in `dir`. The supervisor does it; where that is dead, this does.
-pub(super) async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, LauncherError> {
+pub(super) async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, JobError> {
     let deadline = Instant::now() + CANCEL_WAIT;
     let mut end = End::new(dir);
     loop {
@@ -39,7 +40,7 @@ pub(super) async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, La
 pub(super) async fn resume_termination(dir: JobDir) {
     let mut end = End::new(dir.clone());
     end.asked = true;
-    match off_thread(move || dir.take_end_turn().map_err(LauncherError::failed)).await {
+    match off_thread(move || dir.take_end_turn().map_err(JobError::failed)).await {
         Ok(Some(turn)) => end.turn = Some(turn),
         Ok(None) => return,
         Err(error) => {
@@ -102,10 +103,10 @@ impl End {
         self.turn.is_some() && !self.is_supervised
     }
 
-    async fn step(mut self, force: bool) -> Result<(Self, CancelStep), LauncherError> {
+    async fn step(mut self, force: bool) -> Result<(Self, CancelStep), JobError> {
         off_thread(move || match self.step_now(force) {
             Ok(step) => Ok((self, step)),
-            Err(error) => Err(LauncherError::failed(format!(
+            Err(error) => Err(JobError::failed(format!(
                 "cannot cancel {}: {error}",
                 self.dir.path().display()
             ))),

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use super::{DEADLINE, SkyPilotLauncher};
-use crate::launcher::{
-    CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, LauncherError,
-};
+use crate::error::{ErrorKind, JobError};
+use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus};
 use crate::parse;
 use crate::parse::sky::{self as printed, SkyCancel, SkyTeardown};
 
@@ -16,13 +15,15 @@ impl SkyPilotLauncher {
     pub(super) async fn cancel_job(
         &self,
         identity: JobIdentity,
-    ) -> Result<CancelOutcome, LauncherError> {
+    ) -> Result<CancelOutcome, JobError> {
         if identity.oumi_job_id.is_empty() {
             return self.launch.cancel(&identity).await;
         }
         match self.status_of(&identity, None).await {
             Ok(before) if before.is_done => return Ok(already_done(before)),
-            Err(error @ (LauncherError::NotFound(_) | LauncherError::ProgramNotFound(_))) => {
+            Err(error)
+                if matches!(error.kind, ErrorKind::NotFound | ErrorKind::ProgramNotFound) =>
+            {
                 return Err(error);
             }
             // Who cannot be asked can still be told to stop.
@@ -33,7 +34,7 @@ impl SkyPilotLauncher {
             .cli
             .run(&self.call(&arguments, DEADLINE)?)
             .await
-            .map_err(LauncherError::failed)?;
+            .map_err(JobError::failed)?;
         let reply = printed::sky_cancel(&format!("{}\n{}", output.stdout, output.stderr));
         // The exit code is 0 whatever happened: how the job is afterwards is what counts.
         let after = self.status_of(&identity, None).await;
@@ -49,7 +50,7 @@ impl SkyPilotLauncher {
                 message: "SkyPilot has taken the cancel; call poll_status to see the job end"
                     .to_owned(),
             }),
-            (Ok(after), _) => Err(LauncherError::failed(format!(
+            (Ok(after), _) => Err(JobError::failed(format!(
                 "SkyPilot did not cancel the job, which is {}: {}; call cancel_job again, or down_cluster to delete cluster {}",
                 after.status,
                 parse::last_line(&output.stdout).unwrap_or_default(),
@@ -63,21 +64,21 @@ impl SkyPilotLauncher {
         &self,
         cluster: &str,
         action: ClusterAction,
-    ) -> Result<String, LauncherError> {
+    ) -> Result<String, JobError> {
         let verb = match action {
             ClusterAction::Stop => "stop",
             ClusterAction::Down => "down",
         };
         let call = self.call(&[verb, "-y", cluster], CLUSTER_DEADLINE)?;
-        let output = self.cli.run(&call).await.map_err(LauncherError::failed)?;
+        let output = self.cli.run(&call).await.map_err(JobError::failed)?;
         let said = match printed::sky_teardown(&format!("{}\n{}", output.stdout, output.stderr)) {
             SkyTeardown::ClusterNotFound => {
-                return Err(LauncherError::NotFound(format!(
+                return Err(JobError::not_found(format!(
                     "SkyPilot knows no cluster {cluster:?}; call list_jobs for the clusters it knows"
                 )));
             }
             SkyTeardown::CannotStop(reason) => {
-                return Err(LauncherError::failed(format!(
+                return Err(JobError::failed(format!(
                     "cluster {cluster} cannot be stopped: {reason}; call down_cluster to delete it"
                 )));
             }
@@ -96,7 +97,7 @@ impl SkyPilotLauncher {
                 "cluster {cluster} was stopped; its disks are kept and cost a little"
             )),
             (ClusterAction::Stop, None) => Ok(format!("cluster {cluster} is gone")),
-            (_, Some(status)) => Err(LauncherError::failed(format!(
+            (_, Some(status)) => Err(JobError::failed(format!(
                 "`sky {verb}` ended and cluster {cluster} is {status}: {said}; see list_jobs, and try again"
             ))),
         }

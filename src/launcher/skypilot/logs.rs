@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{SkyPilotLauncher, log_file, no_such_job};
-use crate::launcher::{JobIdentity, JobLog, LauncherError, LogContent};
+use crate::error::JobError;
+use crate::launcher::{JobIdentity, JobLog, LogContent};
 use crate::parse;
 use crate::parse::sky::{self as printed, SkyLogsExit};
 
@@ -16,7 +17,7 @@ const LOGS_DEADLINE: Duration = Duration::from_secs(30);
 const LOG_LINES: &str = "10000";
 
 impl SkyPilotLauncher {
-    pub(super) async fn read_logs(&self, identity: &JobIdentity) -> Result<JobLog, LauncherError> {
+    pub(super) async fn read_logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         if identity.oumi_job_id.is_empty() {
             return self.launch.logs(identity).await;
         }
@@ -37,7 +38,7 @@ impl SkyPilotLauncher {
                 Some(Instant::now() + LOGS_DEADLINE + Duration::from_secs(5)),
             )
             .await
-            .map_err(LauncherError::failed)?;
+            .map_err(JobError::failed)?;
         match SkyLogsExit::from_code(output.code) {
             SkyLogsExit::NotFound => return Err(no_such_job(identity)),
             SkyLogsExit::NoLogs if !output.timed_out => {
@@ -69,8 +70,8 @@ impl SkyPilotLauncher {
         &self,
         identity: &JobIdentity,
         reason: &str,
-    ) -> Result<JobLog, LauncherError> {
-        let failed = || LauncherError::failed(format!("the log could not be read: {reason}"));
+    ) -> Result<JobLog, JobError> {
+        let failed = || JobError::failed(format!("the log could not be read: {reason}"));
         if identity.job_id.is_empty() {
             return Err(failed());
         }

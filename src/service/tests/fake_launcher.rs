@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use crate::error::JobError;
 use crate::launcher::{
     Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, LauncherError, ListedJob, Listing, LogContent,
+    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::supervisor::{Plan, StartRequest};
@@ -77,8 +78,8 @@ struct State {
     starts_fail: bool,
     cancels_to_fail: usize,
     panic_in_settle: bool,
-    status_error: Option<LauncherError>,
-    list_error: Option<LauncherError>,
+    status_error: Option<JobError>,
+    list_error: Option<JobError>,
 }
 
 /// What all servers of a test share.
@@ -156,11 +157,11 @@ impl FakeCloud {
         self.change(|state| state.panic_in_settle = true);
     }
 
-    pub fn fail_status(&self, error: Option<LauncherError>) {
+    pub fn fail_status(&self, error: Option<JobError>) {
         self.change(|state| state.status_error = error);
     }
 
-    pub fn fail_list(&self, error: Option<LauncherError>) {
+    pub fn fail_list(&self, error: Option<JobError>) {
         self.change(|state| state.list_error = error);
     }
 
@@ -341,7 +342,7 @@ fn already_done(status: &JobStatus) -> CancelOutcome {
 }
 
 impl FakeLauncher {
-    async fn look(&self, identity: &JobIdentity) -> Result<JobStatus, LauncherError> {
+    async fn look(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
         // The lock first, as in `wait_for_launch`.
         let is_ours = !identity.job_id.is_empty();
         let may_start = is_ours && self.cloud.is_locked(&identity.job_id).await;
@@ -354,7 +355,7 @@ impl FakeLauncher {
         };
         match known {
             Some(status) => Ok(status),
-            None if identity.job_id.is_empty() => Err(LauncherError::NotFound(format!(
+            None if identity.job_id.is_empty() => Err(JobError::not_found(format!(
                 "cluster {:?} has no job {}; call list_jobs",
                 identity.cluster, identity.oumi_job_id
             ))),
@@ -417,7 +418,7 @@ impl Launcher for FakeLauncher {
                 job.starts += 1;
                 if fails {
                     job.stage = Stage::LaunchFailed;
-                    return Err(LauncherError::failed("no such machine"));
+                    return Err(JobError::failed("no such machine"));
                 }
                 job.stage = Stage::Launching;
                 job.lock = Some(lock);
@@ -446,7 +447,7 @@ impl Launcher for FakeLauncher {
                     break;
                 }
                 if !may_start {
-                    return Err(LauncherError::failed("its launch was never set going"));
+                    return Err(JobError::failed("its launch was never set going"));
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -456,9 +457,9 @@ impl Launcher for FakeLauncher {
                     let job = state.jobs.get(job_id)?;
                     match job.stage {
                         Stage::Launching => None,
-                        Stage::LaunchFailed => Some(Err(LauncherError::failed("no capacity"))),
+                        Stage::LaunchFailed => Some(Err(JobError::failed("no capacity"))),
                         _ if job.identity.oumi_job_id.is_empty() => {
-                            Some(Err(LauncherError::failed("its launch was never set going")))
+                            Some(Err(JobError::failed("its launch was never set going")))
                         }
                         _ => Some(Ok(job.identity.clone())),
                     }
@@ -548,7 +549,7 @@ impl Launcher for FakeLauncher {
                     if state.cancels_to_fail < usize::MAX {
                         state.cancels_to_fail -= 1;
                     }
-                    return Err(LauncherError::failed("the cloud did not answer"));
+                    return Err(JobError::failed("the cloud did not answer"));
                 }
                 if let Some(job) = state.elsewhere(identity) {
                     job.status = status_of(Stage::Cancelled);
@@ -556,7 +557,7 @@ impl Launcher for FakeLauncher {
                 }
                 match stage {
                     Some(Stage::Launching) => {
-                        Err(LauncherError::failed("its launch is still under way"))
+                        Err(JobError::failed("its launch is still under way"))
                     }
                     Some(Stage::Running) => {
                         let found = state.job(identity).map(|job| job.identity.job_id.clone());
@@ -567,7 +568,7 @@ impl Launcher for FakeLauncher {
                     }
                     Some(done) => Ok(already_done(&status_of(done))),
                     None if job_id.is_empty() => {
-                        Err(LauncherError::NotFound("there is no such job".to_owned()))
+                        Err(JobError::not_found("there is no such job".to_owned()))
                     }
                     // Its launch was never set going.
                     None => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::launcher::LauncherError;
+use crate::error::JobError;
 use crate::service::JobService;
 use crate::service::requests::{ListRequest, StatusFilter};
 use chrono::TimeDelta;
@@ -20,8 +20,8 @@ async fn a_launcher_that_fails_costs_its_rows_and_the_warning_names_its_jobs() {
         service.run(home.request(job_name, cloud)).await;
     }
     for error in [
-        LauncherError::failed("the cloud is away"),
-        LauncherError::ProgramNotFound("the cloud is away".to_owned()),
+        JobError::failed("the cloud is away"),
+        JobError::program_not_found("the cloud is away".to_owned()),
     ] {
         failing.fail_list(Some(error));
         let answer = service.list(ListRequest::default()).await;

@@ -1,6 +1,7 @@
 //! What is polled, read and cancelled: ours, others' and nobody's jobs.
 
-use crate::launcher::{JobState, LauncherError};
+use crate::error::JobError;
+use crate::launcher::JobState;
 use crate::service::requests::{CancelRequest, JobQuery};
 
 use super::fake_launcher::{by_id, cancel_by_id, direct};
@@ -166,7 +167,7 @@ async fn a_launcher_that_cannot_answer_is_an_answer() {
     let test = test_service();
     test.run("job", "gcp").await;
     test.cloud
-        .fail_status(Some(LauncherError::failed("the cloud is away")));
+        .fail_status(Some(JobError::failed("the cloud is away")));
     let polled = test.service.poll(by_id("job")).await;
     assert_eq!((polled.success, polled.status.as_str()), (false, "unknown"));
     assert_eq!((polled.state, polled.is_done), (JobState::Unknown, false));

@@ -1,6 +1,6 @@
 //! Which job an id of the launcher means, when ids repeat from cluster to cluster.
 
-use crate::launcher::LauncherError;
+use crate::error::JobError;
 use crate::service::requests::CancelRequest;
 
 use super::test_service;
@@ -20,8 +20,8 @@ async fn a_failed_listing_cancels_nothing() {
     test.run("job", "gcp").await;
     test.cloud.add_elsewhere("gcp", "other", "1");
     for error in [
-        LauncherError::failed("no answer within 25 s"),
-        LauncherError::Unavailable("no answer within 25 s".to_owned()),
+        JobError::failed("no answer within 25 s"),
+        JobError::unavailable("no answer within 25 s".to_owned()),
     ] {
         test.cloud.fail_list(Some(error));
         let answer = test.service.cancel(cancel_by_launcher_id("")).await;

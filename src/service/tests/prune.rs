@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use crate::launcher::{JobIdentity, LauncherError};
+use crate::error::JobError;
+use crate::launcher::JobIdentity;
 use crate::registry::KEEP_RECORDS;
 use crate::service::requests::StatusFilter;
 use crate::settings::policy::Policy;
@@ -53,7 +54,7 @@ async fn a_failed_listing_keeps_jobs() {
     test.add("job", "gcp", long_ago(), Some(Stage::Running))
         .await;
     test.cloud
-        .fail_list(Some(LauncherError::failed("the cloud is away")));
+        .fail_list(Some(JobError::failed("the cloud is away")));
     test.list().await;
     assert!(test.is_known("job").await);
     test.cloud.fail_list(None);
@@ -140,8 +141,7 @@ async fn recovery_prunes_local_jobs_only() {
         assert!(!matches!(&call, Call::List(_)), "{call:?}");
         assert_ne!(call, Call::Status("far".to_owned()));
     }
-    test.cloud
-        .fail_status(Some(LauncherError::failed("no access")));
+    test.cloud.fail_status(Some(JobError::failed("no access")));
     test.cloud.finish("runs");
     test.service.recover().await;
     assert!(test.is_known("runs").await);
@@ -152,9 +152,8 @@ async fn a_missing_program_keeps_jobs() {
     let test = test_service();
     test.add("job", "gcp", long_ago(), Some(Stage::Running))
         .await;
-    test.cloud.fail_list(Some(LauncherError::ProgramNotFound(
-        "install it".to_owned(),
-    )));
+    test.cloud
+        .fail_list(Some(JobError::program_not_found("install it".to_owned())));
     test.list().await;
     assert!(test.is_known("job").await);
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::fake_launcher::{Call, Gate, Stage, by_id, direct, run_request};
 use super::test_service::{TestService, test_service_with};
-use crate::launcher::{JobState, LauncherError};
+use crate::error::JobError;
+use crate::launcher::JobState;
 use crate::service::answers::PollAnswer;
 use crate::service::requests::PollRequest;
 use crate::service::watch::JobWatch;
@@ -183,7 +184,7 @@ async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before(
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     let mut watch = test.watch("train").await;
-    let error = LauncherError::Unavailable("sky is slow".to_owned());
+    let error = JobError::unavailable("sky is slow".to_owned());
     test.cloud.fail_status(Some(error));
     assert!(test.looks_within(HOUR).await > 2);
     let seen = watch.now();
@@ -210,8 +211,7 @@ async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before(
 async fn a_job_that_cannot_be_asked_about_yet_is_watched_until_it_can() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
-    test.cloud
-        .fail_status(Some(LauncherError::failed("no network")));
+    test.cloud.fail_status(Some(JobError::failed("no network")));
     let mut watch = test.watch("train").await;
     assert!(watch.now().is_unanswered());
     test.cloud.fail_status(None);
@@ -335,7 +335,7 @@ async fn a_poll_that_finds_no_job_or_no_answer_does_not_wait() {
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     let begun = Instant::now();
     assert!(test.wait("nobody", 55).await.is_gone());
-    let error = LauncherError::Unavailable("sky is slow".to_owned());
+    let error = JobError::unavailable("sky is slow".to_owned());
     test.cloud.fail_status(Some(error));
     let answer = test.wait("train", 55).await;
     assert_eq!(answer.error.as_deref(), Some("sky is slow"));

@@ -1,0 +1,91 @@
+//! The one error of jobs: its kind, for code to decide by, and its text, for a person or a model to read.
+
+use std::fmt;
+
+/// The kinds of [`JobError`]. Code decides by the kind, never by the wording.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// An argument of the call does not fit.
+    InvalidArgument,
+    /// The job, cluster or file does not exist.
+    NotFound,
+    /// A program that the call needs is not on this machine.
+    ProgramNotFound,
+    /// The answer could not be had in time. A later call may have it.
+    Unavailable,
+    /// Refused by the policy, the user, or a check before the call.
+    Blocked,
+    /// Anything else.
+    Failed,
+}
+
+/// An error that ends a call about a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobError {
+    pub kind: ErrorKind,
+    /// What happened, in one clause without a final full stop.
+    pub message: String,
+    /// What to do next, where that is known.
+    pub hint: Option<String>,
+}
+
+impl JobError {
+    fn new(kind: ErrorKind, message: impl ToString) -> Self {
+        Self {
+            kind,
+            message: message.to_string(),
+            hint: None,
+        }
+    }
+
+    pub fn invalid(message: impl ToString) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    pub fn not_found(message: impl ToString) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    pub fn program_not_found(message: impl ToString) -> Self {
+        Self::new(ErrorKind::ProgramNotFound, message)
+    }
+
+    pub fn unavailable(message: impl ToString) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    pub fn blocked(message: impl ToString) -> Self {
+        Self::new(ErrorKind::Blocked, message)
+    }
+
+    pub fn failed(message: impl ToString) -> Self {
+        Self::new(ErrorKind::Failed, message)
+    }
+
+    /// Adds what to do next. An earlier hint stays in front.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl ToString) -> Self {
+        let hint = hint.to_string();
+        self.hint = Some(match self.hint {
+            Some(first) => format!("{first}; {hint}"),
+            None => hint,
+        });
+        self
+    }
+
+    pub fn is_not_found(&self) -> bool {
+        self.kind == ErrorKind::NotFound
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for JobError {}
