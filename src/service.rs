@@ -17,6 +17,7 @@ mod poll;
 mod prune;
 pub mod requests;
 mod run;
+mod sanitize;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod watch;

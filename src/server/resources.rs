@@ -14,10 +14,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::shown;
-use super::tools::{printable, read_arguments, without_controls};
+use super::tools::read_arguments;
 use crate::registry::JobRecord;
 use crate::service::JobService;
 use crate::service::requests::{JobQuery, ListRequest, LogsRequest, StatusFilter};
+use crate::text::clean_controls;
 
 /// How many of the newest jobs stand in the list, each with its log. All can be read.
 const LISTED_JOBS: usize = 20;
@@ -114,11 +115,12 @@ pub(super) async fn list(service: &JobService) -> Result<ListResourcesResult, Er
             .with_mime_type(JSON),
     ];
     for record in newest(service).await?.iter().take(LISTED_JOBS) {
-        let (id, name) = (encoded(&record.job_id), printable(record.job_id.clone()));
-        let what = printable(format!(
+        let (id, name) = (encoded(&record.job_id), clean_controls(&record.job_id));
+        let what = format!(
             "{} of {} on {}, submitted {}",
             record.command, record.model_name, record.cloud, record.submit_time
-        ));
+        );
+        let what = clean_controls(&what);
         if Address::parse(&format!("{SCHEME}{id}")) == Some(Address::Job(record.job_id.clone())) {
             let job = Resource::new(format!("{SCHEME}{id}"), name.clone())
                 .with_title(format!("Job {name}"))
@@ -204,9 +206,7 @@ async fn newest(service: &JobService) -> Result<Vec<JobRecord>, ErrorData> {
 
 /// An answer as a tool gives it.
 fn value_of(answer: &impl Serialize) -> Result<Value, ErrorData> {
-    serde_json::to_value(answer)
-        .map(without_controls)
-        .map_err(internal)
+    serde_json::to_value(answer).map_err(internal)
 }
 
 /// An answer, if it is one of success; else its error.

@@ -15,13 +15,13 @@ use rmcp::{ErrorData, RoleServer};
 use serde_json::Value;
 
 use super::shown;
-use super::tools::{printable, without_controls};
 use crate::launcher::JobState;
 use crate::launcher::local::LOCAL;
 use crate::registry::{JobRecord, KEEP_DAYS};
 use crate::service::JobService;
 use crate::service::answers::{CancelAnswer, JobAnswer, PollAnswer, RunAnswer};
 use crate::service::requests::{CancelRequest, JobQuery};
+use crate::text::clean_controls;
 
 /// How often a client may as well ask about a job on this machine, whose launcher looks at a file and a lock.
 const LOCAL_POLL_MS: u64 = 2_000;
@@ -99,8 +99,7 @@ pub(super) async fn cancel(service: &JobService, task_id: &str) -> Result<(), Er
     match service.cancel(request).await {
         CancelAnswer { success: true, .. } | CancelAnswer { is_done: true, .. } => Ok(()),
         CancelAnswer { error, .. } => {
-            let error = printable(error.unwrap_or_default());
-            Err(ErrorData::internal_error(error, None))
+            Err(ErrorData::internal_error(error.unwrap_or_default(), None))
         }
     }
 }
@@ -168,7 +167,7 @@ fn detailed(record: &JobRecord, answer: PollAnswer) -> Result<DetailedTask, Erro
 /// The launcher's word, and what is known beside.
 fn message(answer: &PollAnswer) -> String {
     let beside = answer.error.as_ref().unwrap_or(&answer.message);
-    printable(format!("{}: {beside}", answer.status))
+    format!("{}: {beside}", answer.status)
 }
 
 /// What the call of `run_job` would have answered, had it waited for the job: a [`RunAnswer`], since that is what the tool's
@@ -179,7 +178,7 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorDat
     let run = RunAnswer {
         cluster_name: answer.cluster.clone(),
         launch_confirmed: !answer.oumi_job_id.is_empty(),
-        output_dir: record.output_dir.clone(),
+        output_dir: clean_controls(&record.output_dir).into_owned(),
         ..RunAnswer::default()
     };
     let poll = PollAnswer {
@@ -193,7 +192,6 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorDat
     {
         content.extend(poll);
     }
-    let content = without_controls(content);
     let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
     result.structured_content = Some(content);
     result.is_error = Some(!poll.is_success());

@@ -22,6 +22,7 @@ use crate::service::answers::{
 use crate::service::requests::{
     CancelRequest, DownRequest, ListRequest, LogsRequest, PollRequest, RunRequest, StopRequest,
 };
+use crate::text::clean_controls;
 
 #[tool_router]
 impl Server {
@@ -201,7 +202,7 @@ where
 {
     let answered = match read_arguments(arguments) {
         Ok(request) => ask(request).await,
-        Err(error) => A::failure(error),
+        Err(error) => A::failure(clean_controls(&error).into_owned()),
     };
     let (content, is_error) = match serde_json::to_value(&answered) {
         Ok(content) => (content, !answered.is_success()),
@@ -210,44 +211,10 @@ where
             true,
         ),
     };
-    let content = match content {
-        Value::Object(fields) => fields
-            .into_iter()
-            .map(|(name, field)| match A::CLEANED.contains(&name.as_str()) {
-                true => (name, field),
-                false => (name, without_controls(field)),
-            })
-            .collect(),
-        other => other,
-    };
     let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
     result.structured_content = Some(content);
     result.is_error = Some(is_error);
     result
-}
-
-/// An answer without what a terminal obeys: whoever shows it must not be led by what a job, a launcher or a config says.
-/// Newlines and tabs only lay out text. A mark is left, since a name without a part of it would be another's.
-pub(super) fn without_controls(value: Value) -> Value {
-    match value {
-        Value::String(text) => Value::String(printable(text)),
-        Value::Array(items) => items.into_iter().map(without_controls).collect(),
-        Value::Object(fields) => fields
-            .into_iter()
-            .map(|(name, field)| (printable(name), without_controls(field)))
-            .collect(),
-        other => other,
-    }
-}
-
-/// A text without what a terminal obeys.
-pub(super) fn printable(text: String) -> String {
-    let obeyed = |other: char| other.is_control() && !matches!(other, '\n' | '\t');
-    if text.contains(obeyed) {
-        text.replace("\r\n", "\n").replace(obeyed, "\u{fffd}")
-    } else {
-        text
-    }
 }
 
 /// Arguments as a request, or a sentence that says which field, what was given and what is allowed. A `null` counts as

@@ -16,15 +16,11 @@ pub trait JobAnswer: Serialize {
     fn is_success(&self) -> bool;
     /// The answer to a call that failed for this reason.
     fn failure(error: String) -> Self;
-    /// The fields whose text was rid of what leads a terminal when it was read.
-    const CLEANED: &'static [&'static str] = &[];
 }
 
 macro_rules! job_answer {
-    ($answer:ty $(, cleaned: $cleaned:expr)?) => {
+    ($answer:ty) => {
         impl JobAnswer for $answer {
-            $(const CLEANED: &'static [&'static str] = &$cleaned;)?
-
             fn is_success(&self) -> bool {
                 self.success
             }
@@ -201,7 +197,7 @@ pub struct LogsAnswer {
     #[serde(skip)]
     pub picture: Option<Vec<u8>>,
 }
-job_answer!(LogsAnswer, cleaned: ["logs"]);
+job_answer!(LogsAnswer);
 
 /// The answer of `cancel_job`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]

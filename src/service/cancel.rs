@@ -9,10 +9,12 @@ use super::consent_prompt::{cancel_question, cluster_question};
 use super::launches::{MAY_RUN, outcome_within};
 use super::lookup::NotFound;
 use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
+use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress};
 use crate::error::JobError;
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState};
+use crate::redact::Redactor;
 
 /// How long a call waits for a change that what runs the job is asked for.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
@@ -27,6 +29,12 @@ impl JobService {
 
     /// The same. `tell` hears what is waited for.
     pub async fn cancel_told(&self, request: CancelRequest, tell: OnProgress<'_>) -> CancelAnswer {
+        let answer = self.answer_cancel(request, tell).await;
+        let job_id = answer.job_id.clone();
+        self.context.sanitize(answer, &job_id).await
+    }
+
+    async fn answer_cancel(&self, request: CancelRequest, tell: OnProgress<'_>) -> CancelAnswer {
         let found = match self.find(&JobQuery::from(&request)).await {
             Ok(found) => found,
             Err(NotFound::Unknown(error)) => {
@@ -50,17 +58,11 @@ impl JobService {
             };
         }
         let found = self.launches.refresh_identity(found).await;
-        let secrets = self.context.redactor(&found.identity.job_id).await;
-        let hidden = |mut answer: CancelAnswer| {
-            answer.message = secrets.redact(&answer.message);
-            answer.error = answer.error.map(|error| secrets.redact(&error));
-            answer
-        };
         if self.launches.in_flight().contains(&found.identity.job_id) {
             tell("the launch is under way; the job is cancelled as soon as it ends");
         }
         if let Some(answer) = self.cancel_launch(&found.identity).await {
-            return hidden(answer);
+            return answer;
         }
         // The launch may have ended since the job was looked up: then its id is recorded only now.
         let found = self.launches.reload(found).await;
@@ -97,7 +99,7 @@ impl JobService {
                 error.with_hint(MAY_RUN)
             }
         });
-        hidden(cancelled(&found.identity, outcome))
+        cancelled(&found.identity, outcome)
     }
 
     /// Asks the person before a job is cancelled that was not started here.
@@ -168,11 +170,12 @@ impl JobService {
                 "nothing was done: deleting a cluster, with everything on its disks, needs confirm=true and \
                  user_confirmation=\"{DOWN_CONFIRMATION}\"; set them once the user has agreed"
             );
-            return ClusterAnswer {
+            let answer = ClusterAnswer {
                 cloud: request.cloud,
                 cluster_name: request.cluster_name,
                 ..ClusterAnswer::failure(error)
             };
+            return sanitize(answer, &[]);
         }
         self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Down)
             .await
@@ -202,12 +205,22 @@ impl JobService {
             }
             Err(error) => Err(JobError::failed(error)),
         };
+        // What the launcher says of a cluster may quote the jobs that were started on it.
+        let records = self.context.registry.records().await.unwrap_or_default();
+        let on_it = records
+            .into_iter()
+            .filter(|record| record.cluster_name == cluster_name);
+        let mut redactors = self
+            .context
+            .redactors(on_it.map(|record| record.job_id))
+            .await;
+        redactors.push(Redactor::default());
         let answer = ClusterAnswer {
             cloud,
             cluster_name,
             ..ClusterAnswer::default()
         };
-        match changed {
+        let answer = match changed {
             Ok(message) => ClusterAnswer {
                 success: true,
                 message,
@@ -217,7 +230,8 @@ impl JobService {
                 error: Some(error.to_string()),
                 ..answer
             },
-        }
+        };
+        sanitize(answer, &redactors)
     }
 
     /// Asks that a launch under way be cancelled as soon as it ends, and waits for that a while. Nothing when none is.

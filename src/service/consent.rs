@@ -138,8 +138,7 @@ impl JobService {
         let is_bound = !request.plan_id.is_empty();
         let secrets = secrets_of(&spec.config, &spec.envs);
         let check = |plan_id: &str, spec: &LaunchSpec, plan: &LaunchPlan| {
-            let checked = previews.check(plan_id, spec, plan, named);
-            checked.map_err(|error| secrets.redact(&error))
+            previews.check(plan_id, spec, plan, named)
         };
         if is_bound {
             check(&request.plan_id, &spec, &plan)?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::sanitize::{Texts, sanitize};
 use crate::launcher::Launcher;
 use crate::process::job_dir::JobDir;
 use crate::redact::Redactor;
@@ -55,18 +56,37 @@ impl Context {
         self.data_dir.job(job_id).map(JobDir::at)
     }
 
+    /// Sanitizes an answer about one job.
+    pub(super) async fn sanitize<A: Texts>(&self, answer: A, job_id: &str) -> A {
+        sanitize(answer, &[self.redactor(job_id).await])
+    }
+
     /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.
     pub(super) async fn redactor(&self, job_id: &str) -> Redactor {
-        let Some(dir) = self.job_dir(job_id) else {
-            return Redactor::default();
-        };
-        let read = tokio::task::spawn_blocking(move || dir.secrets()).await;
-        read.map_err(io::Error::other)
-            .flatten()
-            .unwrap_or_else(|error| {
+        let read = self.redactors([job_id.to_owned()]).await.pop();
+        read.unwrap_or_default()
+    }
+
+    /// Reads the redactors of several jobs, in the order of the jobs.
+    pub(super) async fn redactors(
+        &self,
+        job_ids: impl IntoIterator<Item = String>,
+    ) -> Vec<Redactor> {
+        let dirs = job_ids.into_iter().map(|id| (self.job_dir(&id), id));
+        let dirs: Vec<(Option<JobDir>, String)> = dirs.collect();
+        let count = dirs.len();
+        let read = move |(dir, job_id): (Option<JobDir>, String)| match dir.map(|dir| dir.secrets())
+        {
+            None => Redactor::default(),
+            Some(Ok(redactor)) => redactor,
+            Some(Err(error)) => {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
                 Redactor::unreadable(&error)
-            })
+            }
+        };
+        tokio::task::spawn_blocking(move || dirs.into_iter().map(read).collect())
+            .await
+            .unwrap_or_else(|error| vec![Redactor::unreadable(&io::Error::other(error)); count])
     }
 
     /// Does file work in the folder of a job, off the async threads; nothing where the job has no folder.

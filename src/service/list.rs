@@ -8,6 +8,7 @@ use super::JobService;
 use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
+use super::sanitize::sanitize;
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobStatus, Launcher, Listing};
 use crate::redact::Redactor;
@@ -20,7 +21,7 @@ impl JobService {
         let under_way = self.launches.in_flight().recorded();
         let records = match self.context.registry.records().await {
             Ok(records) => records,
-            Err(error) => return ListAnswer::failure(error.to_string()),
+            Err(error) => return sanitize(ListAnswer::failure(error.to_string()), &[]),
         };
         for job_id in under_way {
             if !records.iter().any(|record| record.job_id == job_id) {
@@ -32,6 +33,8 @@ impl JobService {
         let mut warnings = self.registry_warnings(&records).await;
         let listings = self.listings(&records).await;
         let mut done = HashMap::new();
+        // The jobs that a warning may quote.
+        let mut quoted: BTreeSet<String> = BTreeSet::new();
         let mut rows: Vec<(String, JobRow)> = Vec::new();
         for (known, listing) in listings {
             let mut said = Vec::new();
@@ -55,7 +58,8 @@ impl JobService {
                 Err(error) => said.extend(unasked(&known, &error.to_string())),
             }
             if !said.is_empty() {
-                warnings.extend(self.hide_secrets_of(&known, said).await);
+                quoted.extend(known.into_iter().map(|identity| identity.job_id));
+                warnings.extend(said);
             }
         }
         let pruned = prune(&self.context, &self.launches, &records, &done).await;
@@ -68,26 +72,22 @@ impl JobService {
                 }
         });
         rows.sort_by(|(one, _), (other, _)| other.cmp(one));
+        let rows: Vec<JobRow> = rows.into_iter().map(|(_, row)| row).collect();
+        let redactors = self
+            .context
+            .redactors(rows.iter().map(|row| row.job_id.clone()));
+        let redactors = redactors.await;
+        let rows = rows.into_iter().zip(redactors);
+        let jobs = rows
+            .map(|(row, redactor)| sanitize(row, &[redactor]))
+            .collect();
+        let mut redactors = self.context.redactors(quoted).await;
+        redactors.push(Redactor::default());
         ListAnswer {
-            jobs: rows.into_iter().map(|(_, row)| row).collect(),
-            // What a launcher said is in some of them.
-            warnings: warnings
-                .iter()
-                .map(|warning| Redactor::default().redact(warning))
-                .collect(),
+            jobs,
+            warnings: sanitize(warnings, &redactors),
             ..ListAnswer::default()
         }
-    }
-
-    /// What was said of several jobs, with the secrets of each of them hidden.
-    async fn hide_secrets_of(&self, jobs: &[JobIdentity], mut said: Vec<String>) -> Vec<String> {
-        for job in jobs {
-            let secrets = self.context.redactor(&job.job_id).await;
-            for text in &mut said {
-                *text = secrets.redact(text);
-            }
-        }
-        said
     }
 
     /// Asks every launcher, side by side, for the jobs it has.

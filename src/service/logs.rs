@@ -29,12 +29,17 @@ const SPARKLINE_COLUMNS: usize = 60;
 impl JobService {
     /// A part of a job's log.
     pub async fn logs(&self, request: LogsRequest) -> LogsAnswer {
+        let answer = self.answer_logs(&request).await;
+        self.context.sanitize(answer, &request.job_id).await
+    }
+
+    async fn answer_logs(&self, request: &LogsRequest) -> LogsAnswer {
         let asked = LogsAnswer {
             job_id: request.job_id.clone(),
             lines_requested: usize::try_from(request.lines).unwrap_or(0),
             ..LogsAnswer::default()
         };
-        match self.read_logs(&request).await {
+        match self.read_logs(request).await {
             Ok(read) => LogsAnswer {
                 success: true,
                 lines_requested: asked.lines_requested,
@@ -73,7 +78,7 @@ impl JobService {
                     .to_owned(),
             );
         }
-        let log = log.map_err(|error| secrets.redact(&error.to_string()))?;
+        let log = log.map_err(|error| error.to_string())?;
         let log_file = log.log_file.clone();
         let (max_bytes, raw, plot) = (request.max_bytes, request.raw, request.plot);
         let read = tokio::task::spawn_blocking(move || {

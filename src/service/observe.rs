@@ -29,7 +29,6 @@ use crate::parse::sky;
 use crate::process::supervisor;
 use crate::progress::rhythm::{Rhythm, Stalled};
 use crate::progress::{Followed, Progress, Scanner, files};
-use crate::redact::Redactor;
 use crate::registry::JobRecord;
 use crate::settings::config::expand_home;
 use crate::sync::lock;
@@ -307,7 +306,6 @@ impl JobService {
         launcher: &Arc<dyn Launcher>,
         status: &JobStatus,
         begun: Instant,
-        secrets: &Redactor,
     ) -> Told {
         let identity = &found.identity;
         let insight = self.inner.insights.of(identity);
@@ -358,9 +356,7 @@ impl JobService {
             told.stalled = None;
         }
         if status.state == JobState::Failed {
-            told.failure = self
-                .failure(launcher, identity, status, text, secrets)
-                .await;
+            told.failure = self.failure(launcher, identity, status, text).await;
         }
         told
     }
@@ -409,8 +405,9 @@ impl JobService {
         identity: &JobIdentity,
         status: &JobStatus,
         text: Option<String>,
-        secrets: &Redactor,
     ) -> Option<Failure> {
+        // Hidden here as well as at the exit: of what is cut out of the log afterwards no half secret can be left.
+        let secrets = self.context.redactor(&identity.job_id).await;
         let file = match &text {
             None if !is_on_a_cloud(identity) => launcher.logs(identity).await.ok(),
             _ => None,
@@ -426,7 +423,6 @@ impl JobService {
         // Of a process here the launcher says no more than its exit.
         let is_exit = identity.cloud == LOCAL && exit.is_some();
         let reason = status.message.clone().filter(|_| !is_exit);
-        let secrets = secrets.clone();
         let explained = tokio::task::spawn_blocking(move || {
             let said = match (text, file.map(|log| log.content)) {
                 (Some(text), _) | (None, Some(LogContent::Text { text, .. })) => {
@@ -438,7 +434,6 @@ impl JobService {
             if secrets.hides_all() {
                 return failure::explain("", exit, None);
             }
-            // Hidden first: of what is cut out of it afterwards no half secret can be left.
             let start = said.len().saturating_sub(failure::LOOKED_AT);
             let said = secrets.redact(&said[said.ceil_char_boundary(start)..]);
             let reason = reason.map(|reason| secrets.redact(&reason));

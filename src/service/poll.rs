@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::answers::{JobAnswer, PollAnswer};
 use super::lookup::NotFound;
 use super::requests::{JobQuery, PollRequest, Until};
+use super::sanitize::sanitize;
 use super::watch::{is_same, is_same_state};
 use super::{JobService, OnProgress, next_step};
 use crate::registry::JobRecord;
@@ -33,8 +34,14 @@ impl PollAnswer {
 }
 
 impl JobService {
-    /// How a job is now.
+    /// Asks what runs a job how it is now.
     pub async fn poll(&self, query: JobQuery) -> PollAnswer {
+        let answer = self.ask(query).await;
+        let job_id = answer.job_id.clone();
+        self.context.sanitize(answer, &job_id).await
+    }
+
+    async fn ask(&self, query: JobQuery) -> PollAnswer {
         let found = match self.find(&query).await {
             Ok(found) => self.launches.refresh_identity(found).await,
             Err(NotFound::Unknown(error)) => {
@@ -79,18 +86,17 @@ impl JobService {
         insight.ask_for_cloud_log(launcher, &found.identity);
         let begun = Instant::now();
         let asked = launcher.status(&found.identity).await;
-        let secrets = self.context.redactor(&found.identity.job_id).await;
         let mut status = match asked {
             Ok(status) => status,
             Err(error) if error.is_not_found() => {
                 return PollAnswer {
                     status: NOT_FOUND.to_owned(),
-                    error: Some(secrets.redact(&error.to_string())),
+                    error: Some(error.to_string()),
                     next: next_step::LOST.to_owned(),
                     ..known
                 };
             }
-            Err(error) => return not_asked(known, secrets.redact(&error.to_string())),
+            Err(error) => return not_asked(known, error.to_string()),
         };
         if !status.is_done
             && self
@@ -104,7 +110,7 @@ impl JobService {
                     .to_owned(),
             );
         }
-        let told = self.told(&found, launcher, &status, begun, &secrets).await;
+        let told = self.told(&found, launcher, &status, begun).await;
         let record = found.record.unwrap_or_default();
         let age = age_of(&record.submit_time);
         let mut metadata = status.metadata.clone();
@@ -118,7 +124,7 @@ impl JobService {
         }
         PollAnswer {
             success: true,
-            message: secrets.redact(&next_step::message(&status, told.progress.as_ref())),
+            message: next_step::message(&status, told.progress.as_ref()),
             next: next_step::next(&status, &told, age),
             status: status.status,
             state: status.state,
@@ -127,11 +133,7 @@ impl JobService {
             progress: told.progress,
             stalled: told.stalled.map(|stalled| stalled.sentence()),
             failure: told.failure,
-            warnings: status
-                .warnings
-                .iter()
-                .map(|warning| secrets.redact(warning))
-                .collect(),
+            warnings: status.warnings,
             metadata,
             ..known
         }
@@ -146,10 +148,11 @@ impl JobService {
             let error = format!(
                 "`wait_seconds` is 0 to {LONGEST_WAIT}, not {wait}; call again with {LONGEST_WAIT}, as often as needed"
             );
-            return PollAnswer {
+            let answer = PollAnswer {
                 job_id: request.job_id,
                 ..PollAnswer::failure(error)
             };
+            return sanitize(answer, &[]);
         }
         let first = self.poll(JobQuery::from(&request)).await;
         if wait == 0 || !first.success || first.is_done {

@@ -10,6 +10,7 @@ use chrono::{SecondsFormat, Utc};
 use super::answers::{JobAnswer, RunAnswer};
 use super::launches::outcome_within;
 use super::requests::RunRequest;
+use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress, next_step};
 use crate::error::JobError;
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
@@ -34,8 +35,18 @@ impl JobService {
 
     /// The same. `tell` hears what the launch says while it is waited for.
     pub async fn run_told(&self, request: RunRequest, tell: OnProgress<'_>) -> RunAnswer {
-        match self.prepare(&request, None).await {
-            Ok((spec, plan)) => self.run_prepared(&request, spec, plan, tell).await,
+        let mut redactors = vec![redactor_of(
+            request
+                .envs
+                .iter()
+                .flat_map(BTreeMap::values)
+                .map(String::as_str),
+        )];
+        let answer = match self.prepare(&request, None).await {
+            Ok((spec, plan)) => {
+                redactors.push(secrets_of(&spec.config, &spec.envs));
+                self.run_prepared(&request, spec, plan, tell).await
+            }
             Err(error) => RunAnswer {
                 status: "error".to_owned(),
                 dry_run: request.dry_run,
@@ -45,7 +56,12 @@ impl JobService {
                 cluster_name: request.cluster_name,
                 ..RunAnswer::failure(error)
             },
+        };
+        if !answer.dry_run {
+            // The config may have changed while the person was asked.
+            redactors.push(self.context.redactor(&answer.job_id).await);
         }
+        sanitize(answer, &redactors)
     }
 
     /// Checks the request, the config first, and asks the launcher what it would do. `job_id` is the one that was made up for
@@ -177,10 +193,7 @@ impl JobService {
             Ok((identity, watch)) => {
                 let secrets = self.context.redactor(&identity.job_id).await;
                 let tell = |said: &str| tell(&secrets.redact(said));
-                let mut answer = self.submitted(known, identity, watch, &tell).await;
-                answer.message = secrets.redact(&answer.message);
-                answer.error = answer.error.map(|error| secrets.redact(&error));
-                answer
+                self.submitted(known, identity, watch, &tell).await
             }
             Err(error) => RunAnswer {
                 job_id: String::new(),
@@ -391,13 +404,15 @@ pub(super) fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Re
     let named = in_config
         .filter(|(name, _)| is_secret_name(name))
         .filter_map(|(_, value)| value.as_str());
+    redactor_of(envs.values().map(String::as_str).chain(named))
+}
+
+/// Knows these values, and those that the job inherits from this process.
+fn redactor_of<'a>(values: impl Iterator<Item = &'a str>) -> Redactor {
     let inherited: Vec<String> = redact::of_this_process().collect();
-    let given = envs.values().map(String::as_str);
-    Redactor::of(
-        given
-            .chain(named)
-            .chain(inherited.iter().map(String::as_str)),
-    )
+    let values: Vec<&str> = values.collect();
+    let inherited = inherited.iter().map(String::as_str);
+    Redactor::of(values.into_iter().chain(inherited))
 }
 
 fn new_job_id(command: OumiCommand) -> String {

@@ -9,6 +9,7 @@ mod looking;
 mod lookup;
 mod prune;
 mod registry;
+mod secrets;
 mod submitting;
 mod watching;
 

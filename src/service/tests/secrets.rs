@@ -1,0 +1,275 @@
+//! No text of any answer shows a secret of its job, whichever launcher, log or config brought it in.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::error::JobError;
+use crate::failure::Failure;
+use crate::launcher::{
+    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
+    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
+};
+use crate::process::job_dir::JobLock;
+use crate::process::supervisor::{Plan, StartRequest};
+use crate::redact::Redactor;
+use crate::service::JobService;
+use crate::service::answers::{LogsAnswer, PollAnswer};
+use crate::service::requests::{DownRequest, ListRequest, LogsRequest, RunRequest, StopRequest};
+use crate::service::sanitize::sanitize;
+use crate::settings::data_dir::DataDir;
+
+use super::fake_launcher::{by_id, cancel_by_id, direct, run_request};
+
+const SECRET: &str = "correct-horse-battery";
+
+/// A launcher that says the secret of its job wherever it can say anything.
+struct Leaky {
+    is_down: bool,
+}
+
+fn leak(field: &str) -> String {
+    format!("{field} {SECRET}\u{1b}[2J")
+}
+
+impl Leaky {
+    fn status(&self) -> JobStatus {
+        JobStatus {
+            message: Some(leak("message")),
+            log_file: "cloud:gcp/c".to_owned(),
+            warnings: vec![leak("warning")],
+            metadata: serde_json::from_value(json!({
+                "job_name": leak("job_name"), "resources": [leak("resources")], leak("key"): 1,
+            }))
+            .unwrap(),
+            ..JobStatus::new(&leak("status"), JobState::Failed, false)
+        }
+    }
+
+    fn answer<T>(&self, answer: T) -> Result<T, JobError> {
+        if self.is_down {
+            Err(JobError::failed(leak("error")))
+        } else {
+            Ok(answer)
+        }
+    }
+}
+
+fn ready<'a, T: Send + 'a>(answer: Result<T, JobError>) -> Answer<'a, T> {
+    Box::pin(std::future::ready(answer))
+}
+
+impl Launcher for Leaky {
+    fn clouds(&self) -> &'static [&'static str] {
+        &["gcp"]
+    }
+
+    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
+        let plan = LaunchPlan {
+            command_line: leak("launch"),
+            cluster: "c".to_owned(),
+            job_config: Some(
+                json!({ "run": leak("run"), leak("key"): { "cloud": leak("cloud") } }),
+            ),
+            warnings: vec![leak("warning")],
+            obstacle: spec
+                .config
+                .model_name
+                .contains("blocked")
+                .then(|| leak("obstacle")),
+            process: StartRequest {
+                plan: Plan {
+                    steps: Vec::new(),
+                    working_dir: "/".into(),
+                    cancel_ends_tree: false,
+                    remove_afterwards: Vec::new(),
+                },
+                envs: Default::default(),
+                files: Vec::new(),
+            },
+        };
+        ready(Ok(plan))
+    }
+
+    fn start<'a>(&'a self, _: &'a JobIdentity, _: LaunchPlan, _: JobLock) -> Answer<'a, ()> {
+        ready(self.answer(()))
+    }
+
+    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+        let identity = JobIdentity {
+            oumi_job_id: "1".to_owned(),
+            ..identity.clone()
+        };
+        ready(self.answer(identity))
+    }
+
+    fn status<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobStatus> {
+        ready(self.answer(self.status()))
+    }
+
+    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
+        let jobs = known.iter().map(|identity| ListedJob {
+            identity: identity.clone(),
+            status: self.status(),
+        });
+        let listing = Listing {
+            jobs: jobs.collect(),
+            warnings: vec![leak("warning")],
+        };
+        ready(self.answer(listing))
+    }
+
+    fn logs<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobLog> {
+        let log = JobLog {
+            log_file: "cloud:gcp/c".to_owned(),
+            content: LogContent::Text {
+                text: format!("{0}\nValueError: {0}\n{0}", leak("log")),
+                whole: true,
+                cut_off: false,
+            },
+            ended: false,
+            message: Some(leak("message")),
+        };
+        ready(self.answer(log))
+    }
+
+    fn cancel<'a>(&'a self, _: &'a JobIdentity, _: bool) -> Answer<'a, CancelOutcome> {
+        ready(self.answer(CancelOutcome::Stopping {
+            message: leak("message"),
+        }))
+    }
+
+    fn change_cluster<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: ClusterAction,
+    ) -> Answer<'a, String> {
+        ready(self.answer(leak("message")))
+    }
+}
+
+fn assert_hidden(answer: &impl Serialize) {
+    let text = serde_json::to_string(answer).unwrap();
+    assert!(!text.contains(SECRET), "{text}");
+    assert!(!text.contains("\\u001b"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_shows_a_secret() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = DataDir::at(home.path().join("data"));
+    folder.create().unwrap();
+    let service = |is_down| {
+        let launchers: Vec<Arc<dyn Launcher>> = vec![Arc::new(Leaky { is_down })];
+        JobService::new(folder.clone(), launchers)
+    };
+    let request = |job_name: &str, model: &str| {
+        let request = RunRequest {
+            envs: Some([("A".to_owned(), SECRET.to_owned())].into()),
+            ..run_request(home.path(), job_name, "gcp")
+        };
+        let config = format!("model: {{model_name: '{model} {SECRET}'}}\n");
+        std::fs::write(home.path().join("train.yaml"), config).unwrap();
+        request
+    };
+    let launched = service(false).run(request("job", "model")).await;
+    assert!(launched.launch_confirmed, "{launched:?}");
+    assert_hidden(&launched);
+    for is_down in [false, true] {
+        let service = service(is_down);
+        let dry_run = RunRequest {
+            dry_run: true,
+            ..request("dry", "model")
+        };
+        assert_hidden(&service.run(dry_run).await);
+        assert_hidden(&service.run(request("blocked", "blocked")).await);
+        assert_hidden(&service.run(request("failing", "model")).await);
+        for query in [by_id("job"), direct("gcp", "c", "1")] {
+            assert_hidden(&service.poll(query).await);
+        }
+        // A second look shows what the log brought.
+        assert_hidden(&service.poll(by_id("job")).await);
+        for grep in ["", "log"] {
+            let request = LogsRequest {
+                job_id: "job".to_owned(),
+                grep: grep.to_owned(),
+                ..LogsRequest::default()
+            };
+            assert_hidden(&service.logs(request).await);
+        }
+        assert_hidden(&service.list(ListRequest::default()).await);
+        assert_hidden(&service.cancel(cancel_by_id("job")).await);
+        let (cloud, cluster_name) = ("gcp".to_owned(), "c".to_owned());
+        let stop = StopRequest {
+            cloud: cloud.clone(),
+            cluster_name: cluster_name.clone(),
+        };
+        assert_hidden(&service.stop_cluster(stop).await);
+        let down = DownRequest {
+            cloud,
+            cluster_name,
+            confirm: true,
+            user_confirmation: "DOWN".to_owned(),
+        };
+        assert_hidden(&service.down_cluster(down).await);
+    }
+}
+
+#[test]
+fn ids_and_paths_stay_usable() {
+    let answer = PollAnswer {
+        job_id: SECRET.to_owned(),
+        log_file: format!("/logs/{SECRET}/output.log"),
+        metadata: serde_json::from_value(json!({ "output_dir": SECRET, "resources": SECRET }))
+            .unwrap(),
+        status: SECRET.to_owned(),
+        ..PollAnswer::default()
+    };
+    let shown = sanitize(answer.clone(), &[Redactor::of([SECRET])]);
+    assert_eq!(
+        (&shown.job_id, &shown.log_file),
+        (&answer.job_id, &answer.log_file)
+    );
+    assert_eq!(shown.metadata["output_dir"], SECRET);
+    assert_eq!(
+        (shown.metadata["resources"].as_str(), shown.status.as_str()),
+        (Some("***"), "***")
+    );
+}
+
+#[test]
+fn own_words_survive_unreadable_secrets() {
+    let unreadable = Redactor::unreadable(&std::io::Error::other("no permission"));
+    let answer = PollAnswer {
+        status: "RUNNING".to_owned(),
+        message: "the job runs: step 1".to_owned(),
+        next: "Ask again.".to_owned(),
+        failure: Some(Failure {
+            exit: Some("exit code 1".to_owned()),
+            evidence: Some("a line of the log".to_owned()),
+            ..Failure::default()
+        }),
+        ..PollAnswer::default()
+    };
+    let shown = sanitize(answer, &[unreadable]);
+    assert_eq!(
+        (shown.status.as_str(), shown.next.as_str()),
+        ("RUNNING", "Ask again.")
+    );
+    assert!(shown.message.contains("not shown"), "{}", shown.message);
+    let failure = shown.failure.unwrap();
+    assert_eq!(failure.exit.as_deref(), Some("exit code 1"));
+    assert!(failure.evidence.unwrap().contains("not shown"));
+}
+
+#[test]
+fn log_text_is_not_touched_again() {
+    let answer = LogsAnswer {
+        logs: format!("10%\r20% {SECRET}"),
+        ..LogsAnswer::default()
+    };
+    let shown = sanitize(answer.clone(), &[Redactor::of([SECRET])]);
+    assert_eq!(shown.logs, answer.logs);
+}
