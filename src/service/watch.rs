@@ -283,6 +283,8 @@ impl Watcher {
                 }
             };
             tokio::select! {
+                // No look goes on once nobody listens.
+                biased;
                 () = self.looks.closed() => {
                     if self.service.inner.watchers.leave(&self.whom, &self.looks) {
                         return;
