@@ -14,7 +14,6 @@
 //! Bars of Lightning (`Epoch 3`) count batches within an epoch: from them come the epoch and the loss, no step. Bars of
 //! inference (`Processed prompts`) and evaluation (`Running … requests`) are given where there is no training at all.
 
-pub mod bar;
 pub mod figures;
 pub mod files;
 pub mod history;
@@ -22,6 +21,7 @@ pub mod lines;
 pub mod rhythm;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod tqdm;
 
 mod followed;
 mod scanner;

@@ -11,13 +11,13 @@ use chrono::NaiveDateTime;
 use memchr::{memchr2, memmem, memrchr2};
 
 use super::Progress;
-use super::bar::Bar;
 use super::figures::{Figures, Kind};
 use super::history::History;
 use super::lines;
+use super::tqdm::{Bar, BarState};
 use crate::logs::fold::{fold, lossy};
 use bars::{BarKey, Candidate};
-use segments::{BarState, Last, first_stamp, last_stamp, without_coloured_prefix, without_prefix};
+use segments::{Last, first_stamp, last_stamp, without_coloured_prefix, without_prefix};
 
 /// Of a segment that is longer, the end is looked at.
 const LONGEST_SEGMENT: usize = 64 * 1024;
@@ -165,16 +165,20 @@ impl Scanner {
             let segment = rest.get(start..end).unwrap_or_default();
             let end = at + end;
             at = end + 1;
-            let state = BarState::of(segment).filter(|_| self.dictionary.is_none());
+            let state = BarState::parse(segment)
+                .filter(|state| !state.has_metrics && self.dictionary.is_none());
             if state
                 .as_ref()
-                .is_some_and(|state| state.nested && state.label.is_empty())
+                .is_some_and(|state| state.is_nested && state.label.is_empty())
             {
                 continue;
             }
             let same = last
                 .as_ref()
-                .is_some_and(|last| state.is_some() && last.state == state);
+                .and_then(|last| last.state.zip(state))
+                .is_some_and(|(last, state)| {
+                    (last.label, last.total) == (state.label, state.total)
+                });
             if let Some(last) = last.filter(|last| last.skipped && !same)
                 && self.segment(last.segment)
             {
@@ -236,7 +240,7 @@ impl Scanner {
         let (before, after) = text.split_at(brace);
         let bar = match before {
             "" => None,
-            before => Bar::of(before),
+            before => Bar::parse(before),
         };
         let mut found = bar.as_ref().is_some_and(|bar| self.bar(bar, nested));
         if !after.is_empty() {

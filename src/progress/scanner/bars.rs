@@ -1,8 +1,8 @@
 //! Which of the bars in a log is that of the training, and what it says. The rules stand at the top of [`crate::progress`].
 
 use super::Scanner;
-use crate::progress::bar::Bar;
 use crate::progress::figures::{self, Figures, Kind};
+use crate::progress::tqdm::Bar;
 
 /// How many bars are watched until it is known which of them is that of the training.
 const CANDIDATES: usize = 8;
@@ -63,7 +63,7 @@ impl Scanner {
     pub(super) fn bar(&mut self, bar: &Bar<'_>, nested: bool) -> bool {
         let total = bar.total.map(|total| total as u64);
         let done = bar.done as u64;
-        let (carried, carried_kind) = Figures::of(bar.figures());
+        let (carried, carried_kind) = Figures::of(bar.metrics());
         if self
             .training_bar
             .as_ref()

@@ -3,7 +3,7 @@
 use chrono::NaiveDateTime;
 use memchr::{memmem, memrchr};
 
-use crate::progress::bar;
+use crate::progress::tqdm::BarState;
 
 /// The segment that was seen last.
 pub(super) struct Last<'a> {
@@ -14,44 +14,6 @@ pub(super) struct Last<'a> {
     pub state: Option<BarState<'a>>,
     /// It was not looked at.
     pub skipped: bool,
-}
-
-/// A segment that is the state of a bar and nothing else, so that it can be passed over for the next. Not one that carries
-/// a loss: each of those is a point of its history.
-#[derive(PartialEq)]
-pub(super) struct BarState<'a> {
-    /// What stands before the percentage.
-    pub label: &'a [u8],
-    total: &'a [u8],
-    /// The cursor goes up after it.
-    pub nested: bool,
-}
-
-impl<'a> BarState<'a> {
-    /// The bar in `segment`.
-    pub fn of(segment: &'a [u8]) -> Option<Self> {
-        let percent = bar::percent(segment)?;
-        let (before, bar) = segment.split_at(percent);
-        let open = memchr::memchr(b'[', bar)?;
-        let (counts, times) = bar.split_at(open);
-        let slash = memrchr(b'/', counts)?;
-        let close =
-            memchr::memchr3(b']', b'{', b'=', times).filter(|at| times.get(*at) == Some(&b']'))?;
-        let after = times.get(close + 1..)?.trim_ascii_end();
-        let nested = after.starts_with(b"\x1b[A");
-        if !nested && !after.is_empty() {
-            return None;
-        }
-        let digits = before
-            .iter()
-            .rev()
-            .take_while(|byte| byte.is_ascii_digit() || **byte == b' ');
-        Some(Self {
-            label: before.get(..before.len() - digits.count())?,
-            total: counts.get(slash..)?,
-            nested,
-        })
-    }
 }
 
 /// `segment` without the coloured prefix that SkyPilot puts before each line of a job, `ESC[36m(train, pid=2548)ESC[0m `. It

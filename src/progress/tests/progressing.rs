@@ -5,9 +5,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::progress::bar::Bar;
 use crate::progress::figures::Figures;
 use crate::progress::history::History;
+use crate::progress::tqdm::Bar;
 use crate::progress::{Progress, Scanner, read_log};
 
 pub fn fixture(name: &str) -> PathBuf {
@@ -617,7 +617,7 @@ fn the_age_is_that_of_the_newest_figure_not_of_the_log() {
 #[test]
 fn bars_of_tqdm_are_read_in_all_their_forms() {
     let bar =
-        Bar::of("Training:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12, lr=1e-5]")
+        Bar::parse("Training:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12, lr=1e-5]")
             .unwrap();
     assert_eq!(
         (bar.label, bar.done, bar.total, bar.unit),
@@ -625,27 +625,28 @@ fn bars_of_tqdm_are_read_in_all_their_forms() {
     );
     assert_eq!((bar.seconds_left, bar.per_second), (Some(9.0), Some(4.51)));
     assert_eq!(
-        bar.figures().collect::<Vec<_>>(),
+        bar.metrics().collect::<Vec<_>>(),
         [("loss", "0.12"), ("lr", "1e-5")]
     );
-    let slow = Bar::of("  2%|▎         | 1/40 [26:01:05<1000:00:48,  5.00s/it]").unwrap();
+    let slow = Bar::parse("  2%|▎         | 1/40 [26:01:05<1000:00:48,  5.00s/it]").unwrap();
     assert_eq!(
         (slow.label, slow.seconds_left, slow.per_second),
         ("", Some(3_600_048.0), Some(0.2))
     );
-    let start = Bar::of("  0%|          | 0/6 [00:00<?, ?it/s]").unwrap();
+    let start = Bar::parse("  0%|          | 0/6 [00:00<?, ?it/s]").unwrap();
     assert_eq!(
         (start.done, start.seconds_left, start.per_second),
         (0.0, None, None)
     );
-    let ascii = Bar::of(" 50%|#####     | 3.0/6.0 [00:01<00:01,  2.00it/s]").unwrap();
+    let ascii = Bar::parse(" 50%|#####     | 3.0/6.0 [00:01<00:01,  2.00it/s]").unwrap();
     assert_eq!((ascii.done, ascii.total), (3.0, Some(6.0)));
-    let endless = Bar::of("Steps: 6it [00:01,  4.51it/s]").unwrap();
+    let endless = Bar::parse("Steps: 6it [00:01,  4.51it/s]").unwrap();
     assert_eq!(
         (endless.label, endless.done, endless.total),
         ("Steps", 6.0, None)
     );
-    let tune = Bar::of("1|25|Loss: 1.63: 100%|██████████| 25/25 [01:00<00:00,  2.40s/it]").unwrap();
+    let tune =
+        Bar::parse("1|25|Loss: 1.63: 100%|██████████| 25/25 [01:00<00:00,  2.40s/it]").unwrap();
     assert_eq!(tune.label, "1|25|Loss: 1.63");
     for none in [
         "",
@@ -657,7 +658,7 @@ fn bars_of_tqdm_are_read_in_all_their_forms() {
         "it [",
         "100% | done [x]",
     ] {
-        assert_eq!(Bar::of(none), None, "{none}");
+        assert_eq!(Bar::parse(none), None, "{none}");
     }
 }
 
