@@ -176,9 +176,7 @@ impl Scanner {
             let same = last
                 .as_ref()
                 .and_then(|last| last.state.zip(state))
-                .is_some_and(|(last, state)| {
-                    (last.label, last.total) == (state.label, state.total)
-                });
+                .is_some_and(|(last, state)| state.continues(&last));
             if let Some(last) = last.filter(|last| last.skipped && !same)
                 && self.segment(last.segment)
             {
