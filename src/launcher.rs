@@ -11,38 +11,17 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
-use schemars::JsonSchema;
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::JobError;
 pub use crate::job_identity::JobIdentity;
+pub use crate::parse::JobState;
 use crate::process::job_dir::JobLock;
 use crate::process::supervisor;
 use crate::settings::config::{Config, OumiCommand};
 
 /// What a launcher answers, later.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, JobError>> + Send + 'a>>;
-
-/// The state of a job: Oumi's own words, and `UNKNOWN` for one whose end nobody saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-#[schemars(inline)]
-pub enum JobState {
-    /// Not running yet: the launch is under way, or the job waits for its turn.
-    Pending,
-    /// It runs.
-    Running,
-    /// It ended well.
-    Succeeded,
-    /// It ended badly.
-    Failed,
-    /// It was cancelled.
-    Cancelled,
-    /// Nobody can say.
-    #[default]
-    Unknown,
-}
 
 /// How a job is, in the launcher's words and in ours.
 #[derive(Debug, Clone, PartialEq)]

@@ -84,7 +84,7 @@ impl Look {
         if self.ended.as_ref().is_some_and(|record| record.cancelled) {
             return Some(Launched::Cancelled);
         }
-        if let Some(launched) = parse::oumi::launched(&self.output) {
+        if let Some(launched) = parse::oumi::printed_job_id(&self.output) {
             return Some(Launched::As(JobIdentity {
                 oumi_job_id: launched.oumi_job_id,
                 cluster: launched.cluster.unwrap_or_else(|| identity.cluster.clone()),
@@ -282,7 +282,7 @@ impl CloudLaunch {
     /// Whether the launch said that its cluster was there before.
     pub async fn found_existing_cluster(&self, identity: &JobIdentity) -> bool {
         match self.look(identity).await {
-            Ok(look) => parse::oumi::found_existing_cluster(&look.output).is_some(),
+            Ok(look) => parse::oumi::existing_cluster(&look.output).is_some(),
             Err(_) => false,
         }
     }
@@ -298,7 +298,7 @@ impl CloudLaunch {
                 name: std::fs::read_to_string(path)?,
                 begun,
                 said_at: look.said_at.unwrap_or(begun),
-                said_id: parse::oumi::launched(&look.output).is_some(),
+                said_id: parse::oumi::printed_job_id(&look.output).is_some(),
             })
         };
         off_thread(move || read().map_err(JobError::failed))
@@ -406,7 +406,7 @@ fn look(dir: &JobDir) -> io::Result<Look> {
         Some(pid) => is_of_job(pid, dir.path()),
         None => Ok(true),
     };
-    let alive = locked && (parse::oumi::launched(&output).is_none() || supervised()?);
+    let alive = locked && (parse::oumi::printed_job_id(&output).is_none() || supervised()?);
     let failed = match std::fs::read_to_string(failure_path(dir)) {
         Ok(reason) => Some(reason),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,

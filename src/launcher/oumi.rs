@@ -65,7 +65,7 @@ impl OumiCloudLauncher {
         let answered = self.cli.query(&call, deadline).await;
         let output = answered.map_err(|error| JobError::unavailable(error.to_string()))?;
         if output.code == Some(0) {
-            return Ok(printed::oumi_statuses(&output.stdout));
+            return Ok(printed::status_rows(&output.stdout));
         }
         Err(JobError::failed(format!(
             "`oumi launch status` failed: {}; run it in a terminal to see why",
@@ -238,7 +238,7 @@ impl OumiCloudLauncher {
         Ok(JobLog {
             log_file: format!("cloud:{}/{}", identity.cloud, identity.cluster),
             content: LogContent::Text {
-                text: printed::oumi_log_lines(&output.stdout),
+                text: printed::log_lines(&output.stdout),
                 whole: !output.front_truncated,
                 cut_off: output.timed_out,
             },

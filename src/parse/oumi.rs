@@ -1,52 +1,60 @@
-//! What `oumi launch` prints. There is no JSON, so sentences and boxes are read, at any width of the terminal from
-//! [`MIN_WIDTH`] up.
+//! Reads what `oumi launch` prints. There is no JSON, so sentences and tables are read. The server runs `oumi` with
+//! `COLUMNS=4096`, so that no sentence is wrapped.
 
-use super::{after, strip_terminal};
+use super::after;
+use crate::text::strip_escapes;
 
-/// The narrowest terminal at which hard-wrapped sentences are put together again.
-pub const MIN_WIDTH: usize = 30;
-
-/// Who a job became, as the launch said.
+/// The identity that `oumi launch up` printed for a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Launched {
-    /// The launcher's id.
-    pub oumi_job_id: String,
-    /// The cluster, where the launch said it.
-    pub cluster: Option<String>,
+pub(crate) struct PrintedJobId {
+    pub(crate) oumi_job_id: String,
+    pub(crate) cluster: Option<String>,
 }
 
 /// One row of `oumi launch status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OumiStatusRow {
-    /// The cluster; cut in a terminal that is too narrow for it.
-    pub cluster: String,
-    /// The launcher's id.
-    pub oumi_job_id: String,
+pub(crate) struct OumiStatusRow {
+    pub(crate) cluster: String,
+    pub(crate) oumi_job_id: String,
     /// The launcher's word.
-    pub status: String,
+    pub(crate) status: String,
 }
 
-/// Who the job became, from the output of `oumi launch up`: `Job <id> queued on cluster <cluster>.`, else SkyPilot's
-/// earlier `Job submitted, ID: <id>`, after which the launch can still fail or be killed.
-pub fn launched(output: &str) -> Option<Launched> {
-    let text = strip_terminal(output);
-    queued(&text).or_else(|| submitted(&text))
-}
-
-/// The cluster that was there before, when the job was added to one. SkyPilot then skips the job's `setup`.
-pub fn found_existing_cluster(output: &str) -> Option<String> {
-    let text = strip_terminal(output);
-    line_starts(&text, "Found").find_map(|rest| {
-        let rest = ["an", "existing", "cluster:"]
-            .into_iter()
-            .try_fold(rest, expect_word)?;
-        name_at_end_of_sentence(rest)
+/// Reads the job's id from the output of `oumi launch up`: `Job <id> queued on cluster <cluster>.`, else SkyPilot's earlier
+/// `Job submitted, ID: <id>`, after which the launch can still fail or be killed.
+pub(crate) fn printed_job_id(output: &str) -> Option<PrintedJobId> {
+    let text = strip_escapes(output);
+    let queued = text.lines().find_map(|line| {
+        let sentence = line.trim_end().strip_prefix("Job ")?.strip_suffix('.')?;
+        let (id, cluster) = sentence.split_once(" queued on cluster ")?;
+        Some((id.to_owned(), Some(cluster.to_owned())))
+    });
+    let submitted = || {
+        let word_after = |marker| after(&text, marker)?.split_whitespace().next();
+        let id = word_after("Job submitted, ID: ")?.to_owned();
+        let cluster = word_after("Running on cluster: ").map(ToOwned::to_owned);
+        Some((id, cluster.or_else(|| existing_cluster(&text))))
+    };
+    let (oumi_job_id, cluster) = queued.or_else(submitted)?;
+    Some(PrintedJobId {
+        oumi_job_id,
+        cluster,
     })
 }
 
-/// The rows of all tables that `oumi launch status` printed.
-pub fn oumi_statuses(output: &str) -> Vec<OumiStatusRow> {
-    let text = strip_terminal(output);
+/// Reads the name of the cluster that existed before the launch. SkyPilot skips the job's `setup` there.
+pub(crate) fn existing_cluster(output: &str) -> Option<String> {
+    let text = strip_escapes(output);
+    let name = |line: &str| {
+        let name = line.strip_prefix("Found an existing cluster: ")?;
+        Some(name.trim_end().strip_suffix('.')?.to_owned())
+    };
+    text.lines().find_map(name)
+}
+
+/// Reads the rows of all tables of `oumi launch status`.
+pub(crate) fn status_rows(output: &str) -> Vec<OumiStatusRow> {
+    let text = strip_escapes(output);
     let mut rows: Vec<OumiStatusRow> = Vec::new();
     let mut cluster = "";
     let mut columns = None;
@@ -59,149 +67,45 @@ pub fn oumi_statuses(output: &str) -> Vec<OumiStatusRow> {
         let place = |name| cells.iter().position(|cell| *cell == name);
         if let (Some(job), Some(status)) = (place("Job"), place("Status")) {
             columns = Some((job, status));
-            continue;
-        }
-        let Some((job, status)) = columns else {
-            continue;
-        };
-        let (Some(job), Some(status)) = (cells.get(job), cells.get(status)) else {
-            continue;
-        };
-        if !status.contains(char::is_alphanumeric) {
-            continue;
-        }
-        match rows.last_mut() {
-            // A status of several words that was wrapped within its cell.
-            Some(row) if job.is_empty() => {
-                row.status.push(' ');
-                row.status.push_str(status);
-            }
-            _ => rows.push(OumiStatusRow {
+        } else if let Some((job, status)) = columns
+            && let (Some(job), Some(status)) = (cells.get(job), cells.get(status))
+            && !job.is_empty()
+            && status.contains(char::is_alphanumeric)
+        {
+            rows.push(OumiStatusRow {
                 cluster: cluster.to_owned(),
                 oumi_job_id: (*job).to_owned(),
                 status: (*status).to_owned(),
-            }),
+            });
         }
     }
     rows
 }
 
-/// What `oumi launch logs` prints before the log.
-pub const LOG_BEGINS: &str = "Logging to console...";
+/// The line of `oumi launch logs` before the log.
+pub(crate) const LOG_BEGINS: &str = "Logging to console...";
 
-/// The job's own lines in the output of `oumi launch logs`, as they are.
-pub fn oumi_log_lines(output: &str) -> String {
+/// Returns the job's own lines in the output of `oumi launch logs`, unchanged.
+pub(crate) fn log_lines(output: &str) -> String {
     let mut lines = output.split_inclusive('\n');
-    lines.find(|line| strip_terminal(line).starts_with(LOG_BEGINS));
+    lines.find(|line| strip_escapes(line).starts_with(LOG_BEGINS));
     lines.collect()
 }
 
-fn queued(text: &str) -> Option<Launched> {
-    line_starts(text, "Job").find_map(|rest| {
-        let (id, rest) = next_word(rest)?;
-        let rest = ["queued", "on", "cluster"]
-            .into_iter()
-            .try_fold(rest, expect_word)?;
-        Some(Launched {
-            oumi_job_id: id.to_owned(),
-            cluster: Some(name_at_end_of_sentence(rest)?),
-        })
-    })
-}
-
-fn submitted(text: &str) -> Option<Launched> {
-    let word_after = |sentence| after(text, sentence)?.split_whitespace().next();
-    let oumi_job_id = word_after("Job submitted, ID: ")?;
-    let cluster = word_after("Running on cluster: ")
-        .map(ToOwned::to_owned)
-        .or_else(|| found_existing_cluster(text));
-    Some(Launched {
-        oumi_job_id: oumi_job_id.to_owned(),
-        cluster,
-    })
-}
-
-/// What follows `word` wherever a line begins with it.
-fn line_starts<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
-    text.match_indices(word)
-        .filter(|(at, _)| *at == 0 || text[..*at].ends_with('\n'))
-        .map(|(at, _)| &text[at + word.len()..])
-}
-
-/// The next word, which must stand behind a space or one new line, and what follows it.
-fn next_word(text: &str) -> Option<(&str, &str)> {
-    let word = text.trim_start_matches(' ');
-    let word = word.strip_prefix('\n').unwrap_or(word);
-    if word.len() == text.len() {
-        return None;
-    }
-    let end = word.find([' ', '\n']).unwrap_or(word.len());
-    (end > 0).then(|| word.split_at(end))
-}
-
-fn expect_word<'a>(text: &'a str, expected: &str) -> Option<&'a str> {
-    next_word(text)
-        .filter(|(word, _)| *word == expected)
-        .map(|(_, rest)| rest)
-}
-
-/// A cluster's name with which a sentence ends. A name longer than a line is cut into lines of the terminal's width.
-fn name_at_end_of_sentence(text: &str) -> Option<String> {
-    let (first, mut rest) = next_word(text)?;
-    let mut name = first.to_owned();
-    let starts_line = text.trim_start_matches(' ').starts_with('\n');
-    if starts_line && first.len() >= MIN_WIDTH {
-        while let Some((piece, after)) = continued(rest, &name, first.len()) {
-            name.push_str(piece);
-            rest = after;
-            if piece.len() < first.len() {
-                break;
-            }
-        }
-    }
-    name.strip_suffix('.')
-        .filter(|name| !name.is_empty())
-        .map(ToOwned::to_owned)
-}
-
-/// The next piece of a name that fills lines of `width`: it is alone on its line and no longer than that. Where the name so
-/// far could be all of it, the piece must fill its line or end the sentence.
-fn continued<'a>(rest: &'a str, so_far: &str, width: usize) -> Option<(&'a str, &'a str)> {
-    let line = rest.strip_prefix('\n')?;
-    let (piece, after) = line.split_at(line.find('\n').unwrap_or(line.len()));
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.@".contains(c);
-    (!piece.is_empty()
-        && piece.len() <= width
-        && piece.chars().all(is_name)
-        && (!so_far.ends_with('.') || piece.ends_with('.') || piece.len() == width))
-        .then_some((piece, after))
-}
-
-/// The cluster in the upper edge of a box.
+/// Reads the cluster from the upper edge of a box.
 fn box_title(line: &str) -> Option<&str> {
     let line = line.trim_start();
     let (_, title) = line.split_once("Cluster: ")?;
-    let end = title.find(|c: char| c.is_whitespace() || is_box_drawing(c));
-    line.starts_with(['╭', '+'])
-        .then(|| &title[..end.unwrap_or(title.len())])
+    let title = title.split_whitespace().next()?;
+    line.starts_with(['╭', '+']).then_some(title)
 }
 
-/// The cells of a row of a table in a box. Terminals without these characters get `|`.
+/// Returns the cells of a row of a table in a box. Rich draws `|` on terminals without box characters.
 fn table_cells(line: &str) -> Vec<&str> {
-    let mut pieces = line.trim().split(['│', '┃', '|']);
-    // The edge of the box with nothing before it, then the space between the box and the table.
-    let edges = (
-        pieces.next(),
-        pieces.next(),
-        pieces.next_back(),
-        pieces.next_back(),
-    );
-    match edges {
-        (Some(""), Some(_), Some(""), Some(_)) => pieces.map(str::trim).collect(),
+    let pieces: Vec<&str> = line.trim().split(['│', '┃', '|']).map(str::trim).collect();
+    // The edge of the box with nothing before it, and the space between the box and the table; the same at the end.
+    match pieces.as_slice() {
+        ["", "", cells @ .., "", ""] => cells.to_vec(),
         _ => Vec::new(),
     }
-}
-
-fn is_box_drawing(c: char) -> bool {
-    matches!(c, '\u{2500}'..='\u{257f}' | '|')
 }

@@ -6,7 +6,7 @@ use super::{DEADLINE, SkyPilotLauncher};
 use crate::error::{ErrorKind, JobError};
 use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus};
 use crate::parse;
-use crate::parse::sky::{self as printed, SkyCancel, SkyTeardown};
+use crate::parse::sky::{self as printed, TeardownResult};
 
 /// How long stopping or deleting a cluster may take.
 const CLUSTER_DEADLINE: Duration = Duration::from_secs(900);
@@ -35,10 +35,10 @@ impl SkyPilotLauncher {
             .run(&self.call(&arguments, DEADLINE)?)
             .await
             .map_err(JobError::failed)?;
-        let reply = printed::sky_cancel(&format!("{}\n{}", output.stdout, output.stderr));
+        let accepted = printed::accepted_cancel(&format!("{}\n{}", output.stdout, output.stderr));
         // The exit code is 0 whatever happened: how the job is afterwards is what counts.
         let after = self.status_of(&identity, None).await;
-        match (after, reply) {
+        match (after, accepted) {
             (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
                 message: after
                     .warnings
@@ -46,7 +46,7 @@ impl SkyPilotLauncher {
                     .map(|said| format!("the job was cancelled; {said}")),
             }),
             (Ok(after), _) if after.is_done => Ok(already_done(after)),
-            (_, SkyCancel::Cancelled(_)) => Ok(CancelOutcome::Stopping {
+            (_, true) => Ok(CancelOutcome::Stopping {
                 message: "SkyPilot has taken the cancel; call poll_status to see the job end"
                     .to_owned(),
             }),
@@ -71,19 +71,19 @@ impl SkyPilotLauncher {
         };
         let call = self.call(&[verb, "-y", cluster], CLUSTER_DEADLINE)?;
         let output = self.cli.run(&call).await.map_err(JobError::failed)?;
-        let said = match printed::sky_teardown(&format!("{}\n{}", output.stdout, output.stderr)) {
-            SkyTeardown::ClusterNotFound => {
+        let said = match printed::teardown(&format!("{}\n{}", output.stdout, output.stderr)) {
+            TeardownResult::ClusterNotFound => {
                 return Err(JobError::not_found(format!(
                     "SkyPilot knows no cluster {cluster:?}; call list_jobs for the clusters it knows"
                 )));
             }
-            SkyTeardown::CannotStop(reason) => {
+            TeardownResult::CannotStop(reason) => {
                 return Err(JobError::failed(format!(
                     "cluster {cluster} cannot be stopped: {reason}; call down_cluster to delete it"
                 )));
             }
-            SkyTeardown::Done => "done".to_owned(),
-            SkyTeardown::Failed(reason) => reason,
+            TeardownResult::Done => "done".to_owned(),
+            TeardownResult::Failed(reason) => reason,
         };
         // Again it is the state afterwards that counts.
         let clusters = self.clusters(None).await?;

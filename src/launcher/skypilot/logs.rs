@@ -8,7 +8,7 @@ use super::{SkyPilotLauncher, log_file, no_such_job};
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobLog, LogContent};
 use crate::parse;
-use crate::parse::sky::{self as printed, SkyLogsExit};
+use crate::parse::sky::{self as printed, LogsExit};
 
 /// How long logs are read for.
 const LOGS_DEADLINE: Duration = Duration::from_secs(30);
@@ -39,9 +39,9 @@ impl SkyPilotLauncher {
             )
             .await
             .map_err(JobError::failed)?;
-        match SkyLogsExit::from_code(output.code) {
-            SkyLogsExit::NotFound => return Err(no_such_job(identity)),
-            SkyLogsExit::NoLogs if !output.timed_out => {
+        match LogsExit::from_code(output.code) {
+            LogsExit::NoSuchJob => return Err(no_such_job(identity)),
+            LogsExit::NoLog if !output.timed_out => {
                 let reason = parse::failure_reason(&output.stderr)
                     .or_else(|| parse::last_line(&output.stderr))
                     .or_else(|| parse::last_line(&output.stdout))
@@ -55,7 +55,7 @@ impl SkyPilotLauncher {
         Ok(JobLog {
             log_file: log_file(identity),
             content: LogContent::Text {
-                text: printed::sky_log_lines(&output.stdout),
+                text: printed::log_lines(&output.stdout),
                 whole: fewer && !output.front_truncated && !output.timed_out,
                 cut_off: output.timed_out,
             },

@@ -1,16 +1,123 @@
-//! What is read out of the outputs of `oumi` and `sky`, on what the real ones printed.
+//! Reads all captures of the real `oumi` and `sky`, and a table of inputs that no capture has.
 
 #[path = "../../../tests/support/captures.rs"]
 #[allow(dead_code, reason = "other tests need other parts of it")]
 mod captures;
+mod inputs;
 
-mod any_input;
-mod clusters;
-mod ending;
-mod json;
-mod launch;
-mod logs;
-mod names;
-mod queue;
-mod reasons;
-mod statuses;
+use std::fmt::Write;
+
+use super::*;
+use captures::{capture, names};
+
+/// Renders everything that is read of one capture.
+fn page(name: &str) -> String {
+    let capture = capture(name);
+    let output = capture.output();
+    let mut page = format!("{name}: {} → {}\n", capture.command, capture.exit);
+    let mut line = |key: &str, value: String| {
+        if !["None", "[]", "\"\"", "false"].contains(&value.as_str()) {
+            writeln!(page, "  {key}: {value}").unwrap();
+        }
+    };
+    line("failure reason", format!("{:?}", failure_reason(&output)));
+    line("last line", format!("{:?}", last_line(&output)));
+    match capture.command.split(' ').find_map(|word| {
+        let verbs = ["up", "queue", "status", "logs", "cancel", "stop", "down"];
+        verbs.into_iter().find(|verb| *verb == word)
+    }) {
+        Some("up") => {
+            line("job", format!("{:?}", oumi::printed_job_id(&output)));
+            line("existing", format!("{:?}", oumi::existing_cluster(&output)));
+        }
+        Some("queue") => line("queue", format!("{:?}", sky::queue(&capture.out))),
+        Some("status") if capture.command.contains("sky status") => {
+            line("clusters", format!("{:?}", sky::clusters(&capture.out)));
+        }
+        Some("status") => {
+            for row in oumi::status_rows(&capture.out) {
+                let state = state_of(&row.status).expect("every captured word is known");
+                line("row", format!("{row:?} {state:?}"));
+            }
+        }
+        Some("logs") if name.starts_with("sky/") => {
+            let exit = sky::LogsExit::from_code(Some(capture.exit));
+            line("exit", format!("{exit:?}"));
+            line("log", format!("{:?}", sky::log_lines(&capture.out)));
+            line("exit code", format!("{:?}", sky::exit_code(&capture.out)));
+        }
+        Some("logs") => line("log", format!("{:?}", oumi::log_lines(&capture.out))),
+        Some("cancel") => line("accepted", sky::accepted_cancel(&output).to_string()),
+        Some("stop" | "down") if name.starts_with("sky/") => {
+            line("teardown", format!("{:?}", sky::teardown(&output)));
+        }
+        _ => {}
+    }
+    page
+}
+
+#[test]
+fn captures_read_as_in_the_snapshots() {
+    for group in ["oumi", "oumi-sky", "oumi-slurm", "sky"] {
+        let names = names();
+        let in_group = names
+            .iter()
+            .filter(|name| name.split('/').next() == Some(group));
+        let pages: Vec<String> = in_group.map(|name| page(name)).collect();
+        insta::assert_snapshot!(group, pages.join("\n"));
+    }
+}
+
+#[test]
+fn interrupted_launches_are_known_by_the_submitted_id() {
+    for (name, end, id, cluster) in [
+        ("oumi-sky/up-detach-new", "Job 1 queued", "1", "skyc2"),
+        ("oumi-sky/up-blocking", "Job 6 queued", "6", "skyc1"),
+    ] {
+        let whole = capture(name).out;
+        let found = oumi::printed_job_id(&whole[..whole.find(end).unwrap()]).unwrap();
+        assert_eq!(found.oumi_job_id, id);
+        assert_eq!(found.cluster.as_deref(), Some(cluster));
+        let before = &whole[..whole.find("Job submitted").unwrap()];
+        assert_eq!(oumi::printed_job_id(before), None);
+    }
+}
+
+#[test]
+fn last_line_follows_a_launch() {
+    let up = capture("oumi-sky/up-detach-new").out;
+    for (until, line) in [
+        ("[2026-11-24", None),
+        ("\u{1b}[2m└──", Some("Launching on Slurm labslurm (debug).")),
+        ("Job 1 queued", Some("Job submitted, ID: 1")),
+    ] {
+        let so_far = &up[..up.find(until).unwrap()];
+        assert_eq!(last_line(so_far).as_deref(), line, "until {until:?}");
+    }
+}
+
+#[test]
+fn half_of_a_document_is_an_error() {
+    let whole = capture("sky/queue-json-mixed").out;
+    let end = whole.rfind('}').unwrap();
+    for cut in 0..=end {
+        let error = sky::queue(&whole[..cut]).unwrap_err();
+        assert!(matches!(error, OutputError::NoJson(_)), "{cut}: {error}");
+    }
+    assert!(sky::queue(&whole[..=end]).is_ok());
+}
+
+#[test]
+fn damaged_captures_cause_no_panic() {
+    for name in names() {
+        let whole = capture(&name).output();
+        let bytes = whole.as_bytes();
+        for step in [2, 5] {
+            let mut damaged = bytes[bytes.len() / 9 * step..].to_vec();
+            for at in (0..damaged.len()).step_by(7 + step) {
+                damaged[at] = damaged[at].wrapping_mul(31).wrapping_add(27);
+            }
+            inputs::read_all(&String::from_utf8_lossy(&damaged));
+        }
+    }
+}

@@ -4,7 +4,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use oumi_mcp_server::parse::is_valid_cluster_name;
 use serde_json::json;
 
 use super::world::{SLURM, World, how, how_to_get, text, warnings};
@@ -511,7 +510,8 @@ fn a_job_s_name_makes_a_cluster_of_its_own_and_a_name_there_that_is_taken_whatev
         let answer = server.call("run_job", arguments).ok();
         assert_eq!(answer["job_config"]["name"], on_cluster);
         let cluster = text(&answer, "cluster").to_owned();
-        assert!(is_valid_cluster_name(&cluster), "{cluster:?}");
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        assert!(cluster.chars().all(is_plain), "{cluster:?}");
         assert!(!clusters.contains(&cluster), "{cluster} of {clusters:?}");
         clusters.push(cluster);
     }
