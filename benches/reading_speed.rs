@@ -36,7 +36,7 @@ fn main() {
             let query = Query::new("(?i)cuda.*out of memory", deadline).unwrap();
             search_bytes(&log, &query, &str::to_owned).unwrap().matches
         });
-        let secrets = Redactor::of(["s3cr3t-value-123", "another-s3cr3t-value"]);
+        let secrets = Redactor::new(["s3cr3t-value-123", "another-s3cr3t-value"]);
         let hide = measure(&log[..log.len() / 8], || {
             let text = String::from_utf8_lossy(&log[..log.len() / 8]);
             secrets.redact(&text).len()

@@ -21,7 +21,6 @@ mod sanitize;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod watch;
-pub mod watch_lists;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,7 +37,6 @@ use launches::Launches;
 use observe::Insights;
 use plan_cache::Previews;
 use watch::Watchers;
-use watch_lists::ListWatcher;
 
 /// How long a call waits for a launch under way before it answers that it is still pending.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -60,7 +58,6 @@ pub struct JobService {
 struct Inner {
     watchers: Watchers,
     insights: Insights,
-    list_watcher: ListWatcher,
 }
 
 impl JobService {

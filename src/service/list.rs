@@ -116,11 +116,7 @@ impl JobService {
     }
 
     /// The jobs that a launcher may be asked about.
-    pub(super) fn jobs_of(
-        &self,
-        launcher: &dyn Launcher,
-        records: &[JobRecord],
-    ) -> Vec<JobIdentity> {
+    fn jobs_of(&self, launcher: &dyn Launcher, records: &[JobRecord]) -> Vec<JobIdentity> {
         let may_be_asked = |cloud: &str| {
             launcher.clouds().contains(&cloud) && self.context.policy.forbids(cloud).is_none()
         };

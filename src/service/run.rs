@@ -409,10 +409,10 @@ pub(super) fn secrets_of(config: &Config, envs: &BTreeMap<String, String>) -> Re
 
 /// Knows these values, and those that the job inherits from this process.
 fn redactor_of<'a>(values: impl Iterator<Item = &'a str>) -> Redactor {
-    let inherited: Vec<String> = redact::of_this_process().collect();
+    let inherited: Vec<String> = redact::env_secrets().collect();
     let values: Vec<&str> = values.collect();
     let inherited = inherited.iter().map(String::as_str);
-    Redactor::of(values.into_iter().chain(inherited))
+    Redactor::new(values.into_iter().chain(inherited))
 }
 
 fn new_job_id(command: OumiCommand) -> String {

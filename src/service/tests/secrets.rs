@@ -227,7 +227,7 @@ fn ids_and_paths_stay_usable() {
         status: SECRET.to_owned(),
         ..PollAnswer::default()
     };
-    let shown = sanitize(answer.clone(), &[Redactor::of([SECRET])]);
+    let shown = sanitize(answer.clone(), &[Redactor::new([SECRET])]);
     assert_eq!(
         (&shown.job_id, &shown.log_file),
         (&answer.job_id, &answer.log_file)
@@ -270,6 +270,6 @@ fn log_text_is_not_touched_again() {
         logs: format!("10%\r20% {SECRET}"),
         ..LogsAnswer::default()
     };
-    let shown = sanitize(answer.clone(), &[Redactor::of([SECRET])]);
+    let shown = sanitize(answer.clone(), &[Redactor::new([SECRET])]);
     assert_eq!(shown.logs, answer.logs);
 }
