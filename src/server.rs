@@ -29,7 +29,7 @@ use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 
 use self::elicitation::{Person, Questions};
-use self::transport::Room;
+use self::transport::CallPermit;
 use crate::service::JobService;
 
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
@@ -283,11 +283,11 @@ async fn apart<T: Send + 'static, F: Future<Output = Result<T, ErrorData>> + Sen
     answer: impl FnOnce(RequestContext<RoleServer>) -> F,
 ) -> Result<T, ErrorData> {
     let given_up = context.ct.clone();
-    // The router drops it before the tool runs.
-    let room = context.extensions.get::<Room>().cloned();
+    // rmcp's router drops its copy before the tool runs.
+    let permit = context.extensions.get::<CallPermit>().cloned();
     let answering = answer(context);
     let call = tokio::spawn(async move {
-        let _room = room;
+        let _permit = permit;
         answering.await
     });
     tokio::select! {

@@ -99,3 +99,22 @@ fn many_calls_at_once_are_all_answered() {
     raw.content("end");
     raw.stays_under(64);
 }
+
+#[test]
+fn too_many_waiting_calls_are_refused_and_cancels_are_still_read() {
+    let mut raw = Raw::ready();
+    let job = raw.stubborn_job();
+    let wait = json!({ "job_id": job, "wait_seconds": 55 });
+    for id in 0..258 {
+        raw.call(id, "poll_status", wait.clone());
+    }
+    for _ in 0..2 {
+        let refused = raw.next();
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(message.contains("256 calls are under way"), "{refused}");
+    }
+    raw.say(r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":0}}"#);
+    raw.lives();
+    raw.call("end", "cancel_job", json!({ "job_id": job, "force": true }));
+    assert_eq!(raw.content("end")["state"], "CANCELLED");
+}

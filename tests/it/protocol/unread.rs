@@ -58,7 +58,12 @@ fn a_client_that_does_not_read_is_not_read_and_gets_all_answers_later() {
     raw.answer("hello");
     while !missing.is_empty() {
         let answer = raw.next();
-        assert!(answer["result"]["tools"].is_array(), "{answer}");
+        // A few that found too many before them are refused.
+        let refused = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(
+            answer["result"]["tools"].is_array() || refused.contains("calls are under way"),
+            "{answer}"
+        );
         let id = usize::try_from(answer["id"].as_u64().unwrap()).unwrap();
         assert!(missing.remove(&id), "{id} is answered twice");
     }
