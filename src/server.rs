@@ -1,10 +1,10 @@
 //! The MCP side: tools, resources, prompts and tasks, over stdio. It knows the protocol and nothing of clouds.
 
 mod elicitation;
-mod icon;
 mod progress;
 mod prompts;
 mod resources;
+mod schema;
 pub mod stderr_log;
 mod tasks;
 #[cfg(test)]
@@ -15,11 +15,13 @@ pub mod transport;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CancelTaskParams, CustomRequest, CustomResult,
-    ErrorCode, GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult,
+    ErrorCode, GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Icon,
     Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
     ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams,
     ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
@@ -28,9 +30,10 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 
-use self::elicitation::{Person, Questions};
+use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
 use crate::service::JobService;
+use crate::text::shorten;
 
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
 track of them: they go on when this server or its client ends. \
@@ -58,7 +61,7 @@ nobody saw the end. A failed call has success=false and says in `error` what to 
 pub struct Server {
     service: JobService,
     router: ToolRouter<Self>,
-    questions: Arc<Questions>,
+    prompts: Arc<PendingPrompts>,
 }
 
 impl Server {
@@ -76,7 +79,7 @@ impl Server {
         Self {
             service,
             router,
-            questions: Arc::default(),
+            prompts: Arc::default(),
         }
     }
 }
@@ -88,16 +91,16 @@ impl ServerHandler for Server {
         mut request: InitializeRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<InitializeResult, ErrorData> {
-        if tasks::are_defined(&context) {
+        if tasks::version_has_tasks(&context) {
             return Err(method_not_found("initialize"));
         }
         let mut answer = self.negotiate_initialize(&request)?;
-        // No version with `initialize` defines them.
+        // No version with `initialize` has tasks.
         if let Some(mut extensions) = answer.capabilities.extensions.take() {
             extensions.remove(TASKS_EXTENSION_ID);
             answer.capabilities.extensions = Some(extensions).filter(|left| !left.is_empty());
         }
-        // What was agreed holds from now on, which need not be what was asked for.
+        // The version that was agreed on, which need not be the one asked for.
         request.protocol_version = answer.protocol_version.clone();
         context.peer.set_peer_info(request);
         Ok(answer)
@@ -110,22 +113,22 @@ impl ServerHandler for Server {
     ) -> Result<CallToolResponse, ErrorData> {
         if !self.router.has_route(&request.name) {
             return Err(ErrorData::invalid_params(
-                format!("Unknown tool: {}", shown(&request.name)),
+                format!("Unknown tool: {}", truncated(&request.name)),
                 None,
             ));
         }
-        let person = Person::of(&request, &context, Arc::clone(&self.questions));
-        context.extensions.insert(Arc::new(person));
-        let as_task = request.name == "run_job" && tasks::are_taken(&context);
+        let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
+        context.extensions.insert(Arc::new(caller));
+        let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
         let server = self.clone();
-        apart(context, |context| async move {
+        run_isolated(context, |context| async move {
             let call = |context| {
                 let call = ToolCallContext::new(&server, request, context);
                 server.router.call(call)
             };
-            let answer = progress::told(context, call).await?;
+            let answer = progress::with_progress(context, call).await?;
             Ok(if as_task {
-                tasks::of_run(&server.service, answer).await
+                tasks::from_run_answer(&server.service, answer).await
             } else {
                 answer
             })
@@ -156,7 +159,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let service = self.service.clone();
-        apart(context, |_| async move { resources::list(&service).await }).await
+        run_isolated(context, |_| async move { resources::list(&service).await }).await
     }
 
     async fn list_resource_templates(
@@ -173,7 +176,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
         let service = self.service.clone();
-        apart(context, |_| async move {
+        run_isolated(context, |_| async move {
             let read = resources::read(&service, &request.uri).await;
             read.map(ReadResourceResponse::from)
         })
@@ -186,7 +189,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
         let service = self.service.clone();
-        apart(context, |_| async move {
+        run_isolated(context, |_| async move {
             tasks::get(&service, &request.task_id).await
         })
         .await
@@ -206,22 +209,22 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
         let service = self.service.clone();
-        apart(context, |_| async move {
+        run_isolated(context, |_| async move {
             tasks::cancel(&service, &request.task_id).await
         })
         .await
     }
 
-    /// What no typed request could be made of: a method that is not here, or params that do not fit one that is.
+    /// Refuses what rmcp could parse as no request: an unknown method, or wrong params of a known one.
     async fn on_custom_request(
         &self,
         request: CustomRequest,
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let method = request.method.as_str();
-        let is_stateless = tasks::are_defined(&context);
+        let is_stateless = tasks::version_has_tasks(&context);
         if is_served(method, is_stateless, &self.get_info().capabilities) {
-            Err(ErrorData::invalid_params(unfit_params(&request), None))
+            Err(ErrorData::invalid_params(invalid_params(&request), None))
         } else {
             Err(method_not_found(method))
         }
@@ -230,7 +233,7 @@ impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let implementation = Implementation::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
             .with_title("Oumi jobs")
-            .with_icons(vec![icon::icon()]);
+            .with_icons(vec![icon()]);
         let mut capabilities = ServerCapabilities::builder()
             .enable_tools()
             .enable_prompts()
@@ -239,7 +242,7 @@ impl ServerHandler for Server {
             .build();
         let read_only = self.service.policy().read_only;
         if read_only {
-            // Nothing is started that could be one, and to cancel one is a change.
+            // No job is started that could be a task, and cancelling one is a change.
             capabilities.extensions = None;
         }
         ServerConfig::new(capabilities)
@@ -252,12 +255,20 @@ impl ServerHandler for Server {
     }
 }
 
+/// The icon is a PNG, which every client that shows icons supports, as data: there is no URL to fetch it from.
+fn icon() -> Icon {
+    let png = BASE64.encode(include_bytes!("server/icon.png"));
+    Icon::new(format!("data:image/png;base64,{png}"))
+        .with_mime_type("image/png")
+        .with_sizes(vec!["64x64".to_owned()])
+}
+
 fn method_not_found(method: &str) -> ErrorData {
-    let error = format!("Method not found: {}", shown(method));
+    let error = format!("Method not found: {}", truncated(method));
     ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None)
 }
 
-/// Whether a server of these capabilities has the method, in the versions that are stateless or in those before.
+/// Tells whether a server of these capabilities has the method, in the stateless versions or in those before.
 fn is_served(method: &str, is_stateless: bool, capabilities: &ServerCapabilities) -> bool {
     match method {
         "initialize" | "ping" => !is_stateless,
@@ -276,13 +287,16 @@ fn is_served(method: &str, is_stateless: bool, capabilities: &ServerCapabilities
     }
 }
 
-/// Has a request answered in a task of its own: a panic in it is then an error of that request alone, and one that the client
-/// gives up is not waited for, while what it has begun goes on.
-async fn apart<T: Send + 'static, F: Future<Output = Result<T, ErrorData>> + Send + 'static>(
+/// Answers a request in a task of its own. A panic becomes an error of that request, and a request that the client cancels is
+/// answered at once while the work it began goes on.
+async fn run_isolated<
+    T: Send + 'static,
+    F: Future<Output = Result<T, ErrorData>> + Send + 'static,
+>(
     context: RequestContext<RoleServer>,
     answer: impl FnOnce(RequestContext<RoleServer>) -> F,
 ) -> Result<T, ErrorData> {
-    let given_up = context.ct.clone();
+    let cancelled = context.ct.clone();
     // rmcp's router drops its copy before the tool runs.
     let permit = context.extensions.get::<CallPermit>().cloned();
     let answering = answer(context);
@@ -292,15 +306,15 @@ async fn apart<T: Send + 'static, F: Future<Output = Result<T, ErrorData>> + Sen
     });
     tokio::select! {
         called = call => called.unwrap_or_else(|error| {
-            tracing::error!(%error, "a call broke");
-            Err(ErrorData::internal_error("the call broke inside the server; try again, and report it if it stays", None))
+            tracing::error!(%error, "a call panicked");
+            Err(ErrorData::internal_error("the call failed inside the server; try again, and report it if it fails again", None))
         }),
-        () = given_up.cancelled() => Err(ErrorData::internal_error("the call was given up by the client", None)),
+        () = cancelled.cancelled() => Err(ErrorData::internal_error("the client cancelled the call", None)),
     }
 }
 
-/// What is wrong with the params of a request. They are not repeated: they may hold secrets.
-fn unfit_params(request: &CustomRequest) -> String {
+/// Says what is wrong with the params of a request. They may hold secrets and are not repeated.
+fn invalid_params(request: &CustomRequest) -> String {
     match (request.method.as_str(), &request.params) {
         ("tools/call", None) => "`tools/call` needs `name` and `arguments`".to_owned(),
         ("tools/call", Some(params)) if !params["name"].is_string() => {
@@ -311,10 +325,7 @@ fn unfit_params(request: &CustomRequest) -> String {
     }
 }
 
-/// What a client said, short enough to be said again.
-fn shown(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(1000) {
-        Some((end, _)) => format!("{}…", &text[..end]).into(),
-        None => text.into(),
-    }
+/// Shortens a text of the client to what an answer may repeat.
+fn truncated(text: &str) -> Cow<'_, str> {
+    shorten(text, 1000)
 }

@@ -1,10 +1,10 @@
-//! The jobs as resources: their addresses, and what is read at them.
+//! Jobs as resources: their URIs, and what is read at them.
 //!
-//! `jobs://running` and `jobs://completed` are lists, `jobs://{job_id}` is how a job is, `jobs://{job_id}/logs` the end of its
-//! log: what `list_jobs`, `poll_status` and `get_job_logs` answer, by the same way. An id stands percent-encoded in its
-//! address. It is looked for in the registry and is never a path. A job whose id is `running` or `completed` is known to the
-//! tools only; its log has an address like any other.
+//! `jobs://running` and `jobs://completed` are the answers of `list_jobs`, `jobs://{job_id}` that of `poll_status`, and
+//! `jobs://{job_id}/logs` the end of the log. An id is percent-encoded. It is looked up in the registry and never used as a path.
+//! The status of a job whose id is `running` or `completed` has no URI.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use rmcp::ErrorData;
 use rmcp::model::{
     ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource,
@@ -13,14 +13,14 @@ use rmcp::model::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::shown;
-use super::tools::read_arguments;
+use super::tools::parse_arguments;
+use super::truncated;
 use crate::registry::JobRecord;
 use crate::service::JobService;
 use crate::service::requests::{JobQuery, ListRequest, LogsRequest, StatusFilter};
 use crate::text::clean_controls;
 
-/// How many of the newest jobs stand in the list, each with its log. All can be read.
+/// How many of the newest jobs are listed, each with its log. All can be read.
 const LISTED_JOBS: usize = 20;
 
 const SCHEME: &str = "jobs://";
@@ -28,30 +28,25 @@ const JOB_TEMPLATE: &str = "jobs://{job_id}";
 const LOG_TEMPLATE: &str = "jobs://{job_id}/logs";
 const JSON: &str = "application/json";
 
-/// What an address means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Address {
-    /// The jobs that are not done.
+enum JobUri {
     Running,
-    /// The jobs that are done, well or badly.
     Completed,
-    /// How a job is.
     Job(String),
-    /// The end of a job's log.
     Log(String),
 }
 
-impl Address {
-    /// Reads an address. Nothing when it has the form of none; whether there is such a job is another question.
+impl JobUri {
+    /// Parses a URI, whether or not there is such a job.
     fn parse(uri: &str) -> Option<Self> {
         let rest = uri.strip_prefix(SCHEME)?;
         if rest.contains(['?', '#']) {
             return None;
         }
         match rest.split_once('/') {
-            Some((id, "logs")) => decoded(id).map(Self::Log),
+            Some((id, "logs")) => decode(id).map(Self::Log),
             Some(_) => None,
-            None => Some(match decoded(rest)? {
+            None => Some(match decode(rest)? {
                 id if id == "running" => Self::Running,
                 id if id == "completed" => Self::Completed,
                 id => Self::Job(id),
@@ -59,7 +54,7 @@ impl Address {
         }
     }
 
-    /// The job that is meant; nothing for the lists.
+    /// The job of the URI; `None` for the lists.
     fn job_id(&self) -> Option<&str> {
         match self {
             Self::Running | Self::Completed => None,
@@ -68,41 +63,24 @@ impl Address {
     }
 }
 
-/// An id as it stands in an address (RFC 3986: all but the unreserved characters as the escapes of their bytes).
-fn encoded(id: &str) -> String {
-    let mut text = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(byte));
-            }
-            other => text.push_str(&format!("%{other:02X}")),
-        }
-    }
-    text
+/// All but the unreserved characters of RFC 3986.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+fn encode(id: &str) -> String {
+    utf8_percent_encode(id, ESCAPED).to_string()
 }
 
-/// The id in an address. What needs an escape and has none is taken as it is, since some clients fill templates so; an escape
-/// that is none, or bytes that are no text, mean no id.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => hex(rest.next()?)? << 4 | hex(rest.next()?)?,
-            other => other,
-        });
-    }
-    let id = String::from_utf8(bytes).ok()?;
-    (!id.is_empty() && !id.contains(char::is_control)).then_some(id)
+/// Decodes the id in a URI. Some clients fill templates without escaping, so unescaped characters are taken as they are.
+fn decode(text: &str) -> Option<String> {
+    let id = percent_decode_str(text).decode_utf8().ok()?;
+    (!id.is_empty() && !id.contains(char::is_control)).then(|| id.into_owned())
 }
 
-fn hex(digit: u8) -> Option<u8> {
-    let value = char::from(digit).to_digit(16)?;
-    u8::try_from(value).ok()
-}
-
-/// The two lists, and the newest jobs with their logs. No launcher is asked.
+/// Lists the two lists and the newest jobs with their logs. Asks no launcher.
 pub(super) async fn list(service: &JobService) -> Result<ListResourcesResult, ErrorData> {
     let mut resources = vec![
         Resource::new("jobs://running", "running")
@@ -115,13 +93,13 @@ pub(super) async fn list(service: &JobService) -> Result<ListResourcesResult, Er
             .with_mime_type(JSON),
     ];
     for record in newest(service).await?.iter().take(LISTED_JOBS) {
-        let (id, name) = (encoded(&record.job_id), clean_controls(&record.job_id));
+        let (id, name) = (encode(&record.job_id), clean_controls(&record.job_id));
         let what = format!(
             "{} of {} on {}, submitted {}",
             record.command, record.model_name, record.cloud, record.submit_time
         );
         let what = clean_controls(&what);
-        if Address::parse(&format!("{SCHEME}{id}")) == Some(Address::Job(record.job_id.clone())) {
+        if JobUri::parse(&format!("{SCHEME}{id}")) == Some(JobUri::Job(record.job_id.clone())) {
             let job = Resource::new(format!("{SCHEME}{id}"), name.clone())
                 .with_title(format!("Job {name}"))
                 .with_description(what.clone())
@@ -137,7 +115,6 @@ pub(super) async fn list(service: &JobService) -> Result<ListResourcesResult, Er
     Ok(ListResourcesResult::with_all_items(resources))
 }
 
-/// The addresses that hold an id.
 pub(super) fn templates() -> ListResourceTemplatesResult {
     let job = ResourceTemplate::new(JOB_TEMPLATE, "job")
         .with_title("Job status")
@@ -150,24 +127,24 @@ pub(super) fn templates() -> ListResourceTemplatesResult {
     ListResourceTemplatesResult::with_all_items(vec![job, log])
 }
 
-/// What stands at an address now.
+/// Reads the resource at a URI.
 pub(super) async fn read(service: &JobService, uri: &str) -> Result<ReadResourceResult, ErrorData> {
-    let address = find(service, uri).await?;
-    let contents = match address {
-        Address::Running => list_of(service, StatusFilter::Running).await?,
-        Address::Completed => list_of(service, StatusFilter::Completed).await?,
-        // With what is known of it also when what runs it could not be asked.
-        Address::Job(job_id) => {
+    let uri_kind = find(service, uri).await?;
+    let contents = match uri_kind {
+        JobUri::Running => list_of(service, StatusFilter::Running).await?,
+        JobUri::Completed => list_of(service, StatusFilter::Completed).await?,
+        // Also when the launcher could not be asked: the answer then says what is known.
+        JobUri::Job(job_id) => {
             let query = JobQuery {
                 job_id,
                 ..JobQuery::default()
             };
             value_of(&service.poll(query).await)?.to_string()
         }
-        Address::Log(job_id) => {
+        JobUri::Log(job_id) => {
             let wanted = json!({ "job_id": job_id });
             let request: LogsRequest =
-                read_arguments(wanted.as_object().cloned().unwrap_or_default())
+                parse_arguments(wanted.as_object().cloned().unwrap_or_default())
                     .map_err(|error| ErrorData::internal_error(error, None))?;
             let answer = value_of(&service.logs(request).await)?;
             let log = succeeded(answer)?["logs"].take();
@@ -181,14 +158,14 @@ pub(super) async fn read(service: &JobService, uri: &str) -> Result<ReadResource
     Ok(ReadResourceResult::new(vec![contents]))
 }
 
-/// The address that a URI is, if something stands there.
-async fn find(service: &JobService, uri: &str) -> Result<Address, ErrorData> {
-    let address = Address::parse(uri).ok_or_else(|| not_found(uri))?;
-    if let Some(job_id) = address.job_id() {
+/// Parses a URI and checks that its job is known.
+async fn find(service: &JobService, uri: &str) -> Result<JobUri, ErrorData> {
+    let uri_kind = JobUri::parse(uri).ok_or_else(|| not_found(uri))?;
+    if let Some(job_id) = uri_kind.job_id() {
         let record = service.registry().get(job_id).await.map_err(internal)?;
         record.ok_or_else(|| not_found(uri))?;
     }
-    Ok(address)
+    Ok(uri_kind)
 }
 
 async fn list_of(service: &JobService, status: StatusFilter) -> Result<String, ErrorData> {
@@ -196,7 +173,7 @@ async fn list_of(service: &JobService, status: StatusFilter) -> Result<String, E
     succeeded(answer).map(|answer| answer.to_string())
 }
 
-/// The records, the newest first.
+/// The records of all jobs, newest first.
 async fn newest(service: &JobService) -> Result<Vec<JobRecord>, ErrorData> {
     let mut records = service.registry().records().await.map_err(internal)?;
     records.reverse();
@@ -204,12 +181,11 @@ async fn newest(service: &JobService) -> Result<Vec<JobRecord>, ErrorData> {
     Ok(records)
 }
 
-/// An answer as a tool gives it.
 fn value_of(answer: &impl Serialize) -> Result<Value, ErrorData> {
     serde_json::to_value(answer).map_err(internal)
 }
 
-/// An answer, if it is one of success; else its error.
+/// Turns an answer that failed into an error.
 fn succeeded(answer: Value) -> Result<Value, ErrorData> {
     match answer["error"].as_str() {
         Some(error) => Err(ErrorData::internal_error(error.to_owned(), None)),
@@ -221,9 +197,9 @@ fn internal(error: impl std::fmt::Display) -> ErrorData {
     ErrorData::internal_error(error.to_string(), None)
 }
 
-/// The code is that of the older versions; the library gives the newer ones theirs.
+/// The code is that of the versions before 2026-07-28; rmcp replaces it in the newer one.
 fn not_found(uri: &str) -> ErrorData {
-    let uri = shown(uri);
+    let uri = truncated(uri);
     let error =
         format!("Resource not found: {uri:?}; resources/list and list_jobs show what there is");
     ErrorData::resource_not_found(error, Some(json!({ "uri": uri })))
@@ -234,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_reads_back_whatever_its_id_holds() {
+    fn ids_survive_a_round_trip() {
         for id in [
             "train_20261124_1a2b3c",
             "a b",
@@ -245,23 +221,23 @@ mod tests {
             "ü€😀",
             "a?b#c",
         ] {
-            let uri = format!("{SCHEME}{}", encoded(id));
+            let uri = format!("{SCHEME}{}", encode(id));
             assert_eq!(
-                Address::parse(&uri),
-                Some(Address::Job(id.to_owned())),
+                JobUri::parse(&uri),
+                Some(JobUri::Job(id.to_owned())),
                 "{uri}"
             );
             let log = format!("{uri}/logs");
             assert_eq!(
-                Address::parse(&log),
-                Some(Address::Log(id.to_owned())),
+                JobUri::parse(&log),
+                Some(JobUri::Log(id.to_owned())),
                 "{log}"
             );
         }
     }
 
     #[test]
-    fn what_has_the_form_of_no_address_is_none() {
+    fn malformed_uris_are_refused() {
         for uri in [
             "",
             "jobs:",
@@ -282,17 +258,17 @@ mod tests {
             "JOBS://a",
             "file:///etc/passwd",
         ] {
-            assert_eq!(Address::parse(uri), None, "{uri}");
+            assert_eq!(JobUri::parse(uri), None, "{uri}");
         }
     }
 
     #[test]
-    fn the_lists_have_their_words_and_a_log_has_any() {
-        assert_eq!(Address::parse("jobs://running"), Some(Address::Running));
+    fn reserved_ids_have_a_log_only() {
+        assert_eq!(JobUri::parse("jobs://running"), Some(JobUri::Running));
         // RFC 3986: an escape that needs none means the same.
-        assert_eq!(Address::parse("jobs://%72unning"), Some(Address::Running));
-        assert_eq!(Address::parse("jobs://completed"), Some(Address::Completed));
-        let log = Address::Log("running".to_owned());
-        assert_eq!(Address::parse("jobs://running/logs"), Some(log));
+        assert_eq!(JobUri::parse("jobs://%72unning"), Some(JobUri::Running));
+        assert_eq!(JobUri::parse("jobs://completed"), Some(JobUri::Completed));
+        let log = JobUri::Log("running".to_owned());
+        assert_eq!(JobUri::parse("jobs://running/logs"), Some(log));
     }
 }

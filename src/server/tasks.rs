@@ -1,20 +1,20 @@
-//! Jobs as tasks: the extension `io.modelcontextprotocol/tasks` (SEP-2663), which 2026-07-28 defines and no version before.
+//! Jobs as tasks: the extension `io.modelcontextprotocol/tasks` (SEP-2663) of 2026-07-28.
 //!
-//! A task is a job seen by a client that declared the extension: its id is the job id, the registry is the store, and how it
-//! is, is what the launcher says when it is asked. So a task outlives the server, and every known job is one, however it was
-//! started. By the extension's rules `failed` is for errors of the protocol: a job that ended badly is `completed`, with a
-//! result that has `isError`.
+//! The id of a task is the job id, the registry is the store, and the launcher gives the status. So a task outlives the server,
+//! and every known job is one, however it was started. By the extension's rules `failed` is for errors of the protocol: a job
+//! that failed is a `completed` task whose result has `isError`.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rmcp::model::{
-    CallToolResponse, CallToolResult, ClientCapabilities, ContentBlock, CreateTaskResult,
-    DetailedTask, GetTaskResult, JsonObject, ProtocolVersion, Task, TaskPayload, TaskStatus,
+    CallToolResponse, ClientCapabilities, CreateTaskResult, DetailedTask, GetTaskResult,
+    JsonObject, ProtocolVersion, Task, TaskPayload, TaskStatus,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer};
 use serde_json::Value;
 
-use super::shown;
+use super::tools::structured;
+use super::truncated;
 use crate::launcher::JobState;
 use crate::launcher::local::LOCAL;
 use crate::registry::{JobRecord, KEEP_DAYS};
@@ -23,31 +23,34 @@ use crate::service::answers::{CancelAnswer, JobAnswer, PollAnswer, RunAnswer};
 use crate::service::requests::{CancelRequest, JobQuery};
 use crate::text::clean_controls;
 
-/// How often a client may as well ask about a job on this machine, whose launcher looks at a file and a lock.
+/// The poll interval for a job on this machine, whose launcher reads a file and a lock.
 const LOCAL_POLL_MS: u64 = 2_000;
-/// How often about one on a cloud, whose launcher takes seconds to a minute to answer.
+/// The poll interval for a cloud job, whose launcher takes seconds to a minute to answer.
 const CLOUD_POLL_MS: u64 = 30_000;
-/// A job that is done may be forgotten after this; one that runs is kept.
+/// The record of a finished job may be removed after this.
 const DONE_TTL_MS: u64 = KEEP_DAYS.unsigned_abs() * 24 * 60 * 60 * 1000;
 
-/// Whether a request is of a version that defines tasks.
-pub(super) fn are_defined(context: &RequestContext<RoleServer>) -> bool {
+/// Tells whether the protocol version of a request has tasks.
+pub(super) fn version_has_tasks(context: &RequestContext<RoleServer>) -> bool {
     context
         .protocol_version()
         .is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
 }
 
-/// Whether the client of a request takes a task for an answer.
-pub(super) fn are_taken(context: &RequestContext<RoleServer>) -> bool {
+/// Tells whether the client accepts a task as the answer.
+pub(super) fn client_accepts_tasks(context: &RequestContext<RoleServer>) -> bool {
     let declared = context.client_capabilities();
-    are_defined(context)
+    version_has_tasks(context)
         && declared
             .as_ref()
             .is_some_and(ClientCapabilities::supports_tasks)
 }
 
-/// The answer of `run_job` as a task, if a job was started; a preview and a refusal stay as they are.
-pub(super) async fn of_run(service: &JobService, response: CallToolResponse) -> CallToolResponse {
+/// Turns the answer of `run_job` into a task, if a job was started.
+pub(super) async fn from_run_answer(
+    service: &JobService,
+    response: CallToolResponse,
+) -> CallToolResponse {
     let CallToolResponse::Complete(result) = &response else {
         return response;
     };
@@ -58,22 +61,22 @@ pub(super) async fn of_run(service: &JobService, response: CallToolResponse) -> 
     if answer["success"] != true || answer["dry_run"] != false || job_id.is_empty() {
         return response;
     }
-    // Only what `tasks/get` will find is a task.
+    // `tasks/get` looks in the registry.
     let Ok(Some(record)) = service.registry().get(job_id).await else {
         return response;
     };
     let texts = answer["warnings"].as_array().into_iter().flatten();
-    let said: Vec<&str> = std::iter::once(&answer["message"])
+    let messages: Vec<&str> = std::iter::once(&answer["message"])
         .chain(texts)
         .filter_map(Value::as_str)
         .collect();
     let task = task(&record, TaskStatus::Working)
-        .with_status_message(said.join("; "))
+        .with_status_message(messages.join("; "))
         .with_poll_interval_ms(poll_interval(&record));
     CallToolResponse::from(CreateTaskResult::new(task))
 }
 
-/// How a task is.
+/// Asks the launcher for the status of a task.
 pub(super) async fn get(service: &JobService, task_id: &str) -> Result<GetTaskResult, ErrorData> {
     let record = record(service, task_id).await?;
     let query = JobQuery {
@@ -84,12 +87,12 @@ pub(super) async fn get(service: &JobService, task_id: &str) -> Result<GetTaskRe
     Ok(GetTaskResult::new(detailed(&record, answer)?))
 }
 
-/// Nothing is ever asked of the client within a task: what it answers is answered to nothing, and ignored.
+/// Ignores the input of a client: no task of ours asks for any.
 pub(super) async fn update(service: &JobService, task_id: &str) -> Result<(), ErrorData> {
     record(service, task_id).await.map(|_| ())
 }
 
-/// Ends a job. One that has ended is as the client wants it: nothing of it runs.
+/// Cancels the job. A finished one is no error.
 pub(super) async fn cancel(service: &JobService, task_id: &str) -> Result<(), ErrorData> {
     record(service, task_id).await?;
     let request = CancelRequest {
@@ -111,17 +114,16 @@ async fn record(service: &JobService, task_id: &str) -> Result<JobRecord, ErrorD
         .ok_or_else(|| {
             let error = format!(
                 "Task not found: {:?}; its id is the job id, which list_jobs shows",
-                shown(task_id)
+                truncated(task_id)
             );
             ErrorData::invalid_params(error, None)
         })
 }
 
-/// A task, as far as the registry knows it.
+/// Builds a task from what the registry knows.
 fn task(record: &JobRecord, status: TaskStatus) -> Task {
     let now = Utc::now();
     let created = record.submitted_at().unwrap_or(now);
-    // A look at the launcher is what updates a task.
     Task::new(record.job_id.clone(), status, time(created), time(now))
 }
 
@@ -137,7 +139,7 @@ fn poll_interval(record: &JobRecord) -> u64 {
     }
 }
 
-/// A task as the launcher says it is.
+/// Builds a task from the answer of `poll_status`.
 fn detailed(record: &JobRecord, answer: PollAnswer) -> Result<DetailedTask, ErrorData> {
     let is_done = answer.is_done || answer.is_gone();
     let status = match answer.state {
@@ -164,14 +166,14 @@ fn detailed(record: &JobRecord, answer: PollAnswer) -> Result<DetailedTask, Erro
     Ok(DetailedTask::new(task, payload))
 }
 
-/// The launcher's word, and what is known beside.
+/// The launcher's status word, with the error or the message.
 fn message(answer: &PollAnswer) -> String {
-    let beside = answer.error.as_ref().unwrap_or(&answer.message);
-    format!("{}: {beside}", answer.status)
+    let detail = answer.error.as_ref().unwrap_or(&answer.message);
+    format!("{}: {detail}", answer.status)
 }
 
-/// What the call of `run_job` would have answered, had it waited for the job: a [`RunAnswer`], since that is what the tool's
-/// schema promises, with everything of the [`PollAnswer`] in it.
+/// Builds the result of the `run_job` call: a [`RunAnswer`], as the tool's schema promises, with the fields of the
+/// [`PollAnswer`].
 fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorData> {
     let broken = |error: serde_json::Error| ErrorData::internal_error(error.to_string(), None);
     let ended_well = answer.state == JobState::Succeeded;
@@ -192,9 +194,7 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorDat
     {
         content.extend(poll);
     }
-    let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
-    result.structured_content = Some(content);
-    result.is_error = Some(!poll.is_success());
+    let result = structured(content, !poll.is_success());
     match serde_json::to_value(result).map_err(broken)? {
         Value::Object(result) => Ok(result),
         _ => Ok(JsonObject::new()),
@@ -205,7 +205,7 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorDat
 mod tests {
     use super::*;
 
-    fn asked(answer: PollAnswer) -> DetailedTask {
+    fn task_of(answer: PollAnswer) -> DetailedTask {
         let record = JobRecord {
             job_id: "job".to_owned(),
             submit_time: "2026-11-25T01:02:03+01:00".to_owned(),
@@ -225,13 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn a_state_means_a_status_only_once_the_job_is_done() {
+    fn status_follows_state_once_the_job_is_done() {
         use JobState::{Cancelled, Failed, Pending, Running, Succeeded, Unknown};
         for state in [Pending, Running, Succeeded, Failed, Cancelled, Unknown] {
-            let task = asked(answer("word", state, false));
+            let task = task_of(answer("word", state, false));
             assert_eq!(task.payload, TaskPayload::Working, "{state:?}");
             assert_eq!(task.task.ttl_ms, None);
-            let task = asked(answer("word", state, true));
+            let task = task_of(answer("word", state, true));
             assert_eq!(task.task.ttl_ms, Some(DONE_TTL_MS));
             match (state, task.payload) {
                 (Cancelled, payload) => assert_eq!(payload, TaskPayload::Cancelled),
@@ -247,25 +247,25 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_cannot_be_asked_about_goes_on_and_one_that_nobody_knows_is_over() {
+    fn unreachable_jobs_work_on_and_unknown_ones_are_completed() {
         let failed = |status: &str| PollAnswer {
             status: status.to_owned(),
             ..PollAnswer::failure("no answer from the cloud".to_owned())
         };
-        let task = asked(failed("unknown"));
+        let task = task_of(failed("unknown"));
         assert_eq!(task.payload, TaskPayload::Working);
         let said = task.task.status_message.unwrap();
         assert!(said.contains("no answer from the cloud"), "{said}");
-        let task = asked(failed("not_found"));
+        let task = task_of(failed("not_found"));
         assert_eq!(task.status(), TaskStatus::Completed);
     }
 
     #[test]
-    fn the_times_of_a_task_are_those_of_its_job() {
+    fn times_are_those_of_the_job() {
         let mut ended = answer("failed", JobState::Failed, true);
         let when = "2026-11-25T00:05:00.5Z";
         ended.metadata.insert("ended_at".to_owned(), when.into());
-        let task = asked(ended).task;
+        let task = task_of(ended).task;
         assert_eq!(task.created_at, "2026-11-25T00:02:03.000Z");
         assert_eq!(task.last_updated_at, "2026-11-25T00:05:00.500Z");
     }

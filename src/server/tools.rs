@@ -6,15 +6,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rmcp::handler::server::common::Extension;
 use rmcp::handler::server::router::tool::ToolRouter;
-use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, JsonObject};
 use rmcp::service::RequestContext;
 use rmcp::{RoleServer, tool, tool_router};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::elicitation::Person;
-use super::{Server, progress, shown};
+use super::elicitation::ElicitingCaller;
+use super::schema::{input_schema, output_schema};
+use super::{Server, progress, truncated};
 use crate::service::JobService;
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
@@ -38,13 +38,13 @@ impl Server {
     )]
     async fn run_job(
         &self,
-        Extension(person): Extension<Arc<Person>>,
+        Extension(caller): Extension<Arc<ElicitingCaller>>,
         arguments: JsonObject,
         context: RequestContext<RoleServer>,
     ) -> CallToolResponse {
-        let tell = progress::tell(&context);
-        self.asking(person, arguments, async |service, request: RunRequest| {
-            service.run_told(request, &tell).await
+        let on_progress = progress::reporter(&context);
+        self.call_with_consent(caller, arguments, async |service, request: RunRequest| {
+            service.run_told(request, &on_progress).await
         })
         .await
     }
@@ -63,11 +63,11 @@ impl Server {
         arguments: JsonObject,
         context: RequestContext<RoleServer>,
     ) -> CallToolResult {
-        let tell = progress::tell(&context);
+        let on_progress = progress::reporter(&context);
         answer(arguments, |request: PollRequest| async {
             tokio::select! {
-                answer = self.service.poll_until(request, &tell) => answer,
-                () = context.ct.cancelled() => PollAnswer::failure("the call was given up".to_owned()),
+                answer = self.service.poll_until(request, &on_progress) => answer,
+                () = context.ct.cancelled() => PollAnswer::failure("the client cancelled the call".to_owned()),
             }
         })
         .await
@@ -103,15 +103,17 @@ impl Server {
     )]
     async fn cancel_job(
         &self,
-        Extension(person): Extension<Arc<Person>>,
+        Extension(caller): Extension<Arc<ElicitingCaller>>,
         arguments: JsonObject,
         context: RequestContext<RoleServer>,
     ) -> CallToolResponse {
-        let tell = progress::tell(&context);
-        self.asking(
-            person,
+        let on_progress = progress::reporter(&context);
+        self.call_with_consent(
+            caller,
             arguments,
-            async |service, request: CancelRequest| service.cancel_told(request, &tell).await,
+            async |service, request: CancelRequest| {
+                service.cancel_told(request, &on_progress).await
+            },
         )
         .await
     }
@@ -138,10 +140,10 @@ impl Server {
     )]
     async fn stop_cluster(
         &self,
-        Extension(person): Extension<Arc<Person>>,
+        Extension(caller): Extension<Arc<ElicitingCaller>>,
         arguments: JsonObject,
     ) -> CallToolResponse {
-        self.asking(person, arguments, async |service, request: StopRequest| {
+        self.call_with_consent(caller, arguments, async |service, request: StopRequest| {
             service.stop_cluster(request).await
         })
         .await
@@ -157,10 +159,10 @@ impl Server {
     )]
     async fn down_cluster(
         &self,
-        Extension(person): Extension<Arc<Person>>,
+        Extension(caller): Extension<Arc<ElicitingCaller>>,
         arguments: JsonObject,
     ) -> CallToolResponse {
-        self.asking(person, arguments, async |service, request: DownRequest| {
+        self.call_with_consent(caller, arguments, async |service, request: DownRequest| {
             service.down_cluster(request).await
         })
         .await
@@ -168,16 +170,16 @@ impl Server {
 }
 
 impl Server {
-    /// Answers a call that the person may be asked about first.
-    async fn asking<Q: DeserializeOwned, A: JobAnswer>(
+    /// Answers a call for which the person may be asked first.
+    async fn call_with_consent<Q: DeserializeOwned, A: JobAnswer>(
         &self,
-        person: Arc<Person>,
+        caller: Arc<ElicitingCaller>,
         arguments: JsonObject,
         ask: impl AsyncFnOnce(JobService, Q) -> A,
     ) -> CallToolResponse {
-        let service = self.service.asking(person.clone());
-        let answered = answer(arguments, async |request| ask(service, request).await).await;
-        person.or_ask(answered)
+        let service = self.service.asking(caller.clone());
+        let result = answer(arguments, async |request| ask(service, request).await).await;
+        caller.or_input_required(result)
     }
 }
 
@@ -192,175 +194,49 @@ pub(super) fn router() -> ToolRouter<Server> {
     router
 }
 
-/// Reads the arguments of a call, has it answered, and gives the answer both as structured content and as text. Arguments
-/// that do not fit are answered like any other failure: in the tool's own fields.
-async fn answer<Q, A, F>(arguments: JsonObject, ask: impl FnOnce(Q) -> F) -> CallToolResult
+/// Parses the arguments of a call, runs it, and returns the answer both as structured content and as text. Wrong arguments are
+/// answered like any other failure: in the tool's own fields.
+async fn answer<Q, A, F>(arguments: JsonObject, run: impl FnOnce(Q) -> F) -> CallToolResult
 where
     Q: DeserializeOwned,
     A: JobAnswer,
     F: Future<Output = A>,
 {
-    let answered = match read_arguments(arguments) {
-        Ok(request) => ask(request).await,
+    let answer = match parse_arguments(arguments) {
+        Ok(request) => run(request).await,
         Err(error) => A::failure(clean_controls(&error).into_owned()),
     };
-    let (content, is_error) = match serde_json::to_value(&answered) {
-        Ok(content) => (content, !answered.is_success()),
+    let (content, is_error) = match serde_json::to_value(&answer) {
+        Ok(content) => (content, !answer.is_success()),
         Err(error) => (
             json!({ "success": false, "error": error.to_string() }),
             true,
         ),
     };
+    structured(content, is_error)
+}
+
+/// Returns an answer both as structured content and as text: some clients show one, some the other.
+pub(super) fn structured(content: Value, is_error: bool) -> CallToolResult {
     let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
     result.structured_content = Some(content);
     result.is_error = Some(is_error);
     result
 }
 
-/// Arguments as a request, or a sentence that says which field, what was given and what is allowed. A `null` counts as
-/// not given. What was given is not repeated for `envs`, whose values are secret.
-pub(super) fn read_arguments<Q: DeserializeOwned>(mut arguments: JsonObject) -> Result<Q, String> {
+/// Parses arguments as a request. The error names the field, what was given and what is allowed. A `null` counts as not given.
+/// Values of `envs` are secret and are not repeated.
+pub(super) fn parse_arguments<Q: DeserializeOwned>(mut arguments: JsonObject) -> Result<Q, String> {
     arguments.retain(|_, value| !value.is_null());
     serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
         let (path, reason) = (error.path().to_string(), error.inner().to_string());
-        let (path, reason) = (shown(&path), shown(&reason));
-        match path.as_ref() {
-            "." => format!("the arguments do not fit: {reason}; correct them and call again"),
-            _ if path == "envs" || path.starts_with("envs.") => {
-                format!("the argument `{path}` does not fit: environment variables are texts; correct it and call again")
-            }
-            // The reason names the unknown field already.
-            _ if reason.starts_with("unknown field") => format!("{reason}; correct the arguments and call again"),
-            _ => format!("the argument `{path}` does not fit: {reason}; correct it and call again"),
+        let (path, reason) = (truncated(&path), truncated(&reason));
+        if path == "." {
+            format!("the arguments do not fit: {reason}; correct them and call again")
+        } else if path == "envs" || path.starts_with("envs.") {
+            format!("the argument `{path}` does not fit: environment variables are texts; correct it and call again")
+        } else {
+            format!("the argument `{path}` does not fit: {reason}; correct it and call again")
         }
     })
-}
-
-fn input_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
-    slim(schema_for_input::<T>().unwrap_or_else(|error| {
-        // Only a type that is no object can come here, and every request is one.
-        tracing::error!(%error, "a tool has no schema");
-        Default::default()
-    }))
-}
-
-/// The fields of an answer explain themselves: no model is shown this schema, and clients pay for its bytes. The formats are
-/// Rust's (`uint64`), and strict clients complain of them; that numbers are not below 0 is no news of an answer.
-fn output_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
-    let mut schema = slim(schema_for_output::<T>());
-    Arc::make_mut(&mut schema)
-        .values_mut()
-        .for_each(without_remarks);
-    schema
-}
-
-fn without_remarks(schema: &mut Value) {
-    match schema {
-        Value::Object(object) => {
-            // A field may itself be named so; then it is a schema and no text.
-            object.retain(|key, value| match key.as_str() {
-                "description" | "format" => !value.is_string(),
-                "minimum" => !value.is_number(),
-                // As it is without.
-                "additionalProperties" => *value != true,
-                _ => true,
-            });
-            object.values_mut().for_each(without_remarks);
-        }
-        Value::Array(array) => array.iter_mut().for_each(without_remarks),
-        _ => {}
-    }
-}
-
-/// A schema without what a model has no use for: it pays for every byte of it in each conversation.
-fn slim(mut schema: Arc<JsonObject>) -> Arc<JsonObject> {
-    let slimmed = Arc::make_mut(&mut schema);
-    for key in ["$schema", "title", "description"] {
-        slimmed.remove(key);
-    }
-    if let Some(Value::Object(properties)) = slimmed.get_mut("properties") {
-        for property in properties.values_mut().filter_map(Value::as_object_mut) {
-            property.retain(|key, value| {
-                key != "format" && !(key == "default" && (value == "" || value.is_null()))
-            });
-        }
-    }
-    slimmed.values_mut().for_each(in_common_words);
-    schema
-}
-
-/// Says the same in what the dialects of all models know: a choice of texts as an `enum`, and one `type` at a time.
-fn in_common_words(schema: &mut Value) {
-    let object = match schema {
-        Value::Object(object) => object,
-        Value::Array(items) => return items.iter_mut().for_each(in_common_words),
-        _ => return,
-    };
-    object.values_mut().for_each(in_common_words);
-    if let Some(texts) = object.get("oneOf").and_then(texts_to_choose) {
-        object.shift_remove("oneOf");
-        object.insert("type".to_owned(), "string".into());
-        object.insert("enum".to_owned(), texts);
-    }
-    if let Some(Value::Array(types)) = object.get("type") {
-        let types = types.clone();
-        object.shift_remove("type");
-        let mut common = JsonObject::new();
-        common.extend(object.shift_remove_entry("description"));
-        let each = types.into_iter().map(|kind| match kind.as_str() {
-            Some("null") => json!({ "type": kind }),
-            _ => {
-                let mut one = JsonObject::from_iter([("type".to_owned(), kind)]);
-                one.extend(object.clone());
-                one.into()
-            }
-        });
-        common.insert("anyOf".to_owned(), each.collect());
-        *object = common;
-    }
-}
-
-fn texts_to_choose(choices: &Value) -> Option<Value> {
-    let text = |choice: &Value| choice.get("const").filter(|text| text.is_string()).cloned();
-    choices.as_array()?.iter().map(text).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_schema_has_one_type_at_a_time_and_a_choice_of_texts_is_an_enum() {
-        let mut schema = json!({
-            "choice": { "description": "which", "oneOf": [
-                { "type": "string", "const": "a", "description": "the first" }, { "type": "string", "const": "b" },
-            ], "default": "a" },
-            "perhaps": { "items": { "description": "some", "type": ["object", "null"], "additionalProperties": true } },
-            "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
-        });
-        in_common_words(&mut schema);
-        assert_eq!(
-            schema,
-            json!({
-                "choice": { "description": "which", "default": "a", "type": "string", "enum": ["a", "b"] },
-                "perhaps": { "items": { "description": "some", "anyOf": [
-                    { "type": "object", "additionalProperties": true }, { "type": "null" },
-                ] } },
-                "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
-            })
-        );
-    }
-
-    #[test]
-    fn no_schema_has_a_format_that_json_schema_does_not_know() {
-        for tool in Server::tool_router().list_all() {
-            let schemas =
-                serde_json::to_string(&(&tool.input_schema, &tool.output_schema)).unwrap();
-            assert!(
-                !schemas.contains(r#""format":"#),
-                "{}: {schemas}",
-                tool.name
-            );
-        }
-    }
 }

@@ -282,7 +282,10 @@ impl Reader {
         let code = error.code.0;
         tracing::warn!(code, "a message was refused: {}", error.message);
         let answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
-        self.session.write(answer.to_string().into_bytes()).await.ok()
+        self.session
+            .write(answer.to_string().into_bytes())
+            .await
+            .ok()
     }
 }
 

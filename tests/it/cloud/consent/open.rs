@@ -107,7 +107,7 @@ fn a_state_is_good_for_one_call_and_once() {
         "job.yaml",
         json!({ "cloud": "gcp", "accelerators": "A100:8" }),
     );
-    let foreign = "none that this server gave";
+    let foreign = "did not issue";
     let forged = again(&json!({ "requestState": "rs1.AAAA.AAAA" }), "accept");
     let answer = completed(&stateless(&mut server, "run_job", &launch, forged));
     assert!(answer.refused().contains(foreign), "{}", answer.refused());
