@@ -237,9 +237,6 @@ pub trait Launcher: Send + Sync {
     /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
 
-    /// Carries on, in a task of its own, with the end of a job that was asked for and that nobody is left to see to.
-    fn resume_termination(&self, _identity: &JobIdentity) {}
-
     /// What is known of a cluster; nothing when there is none of that name, or this launcher cannot tell.
     fn cluster<'a>(
         &'a self,

@@ -1,7 +1,23 @@
-//! ProcessTable: jobs that outlive the server, and programs that are run for an answer. Knows nothing of Oumi.
+//! Supervised processes, which outlive the server, and programs that are run for an answer. Knows nothing of Oumi's jobs.
 
-pub mod find;
+pub(crate) mod find;
 pub mod job_dir;
 pub mod runner;
 pub mod supervisor;
 pub mod table;
+#[cfg(test)]
+mod tests;
+
+/// Runs file work off the async threads.
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<std::io::Error> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(std::io::Error::other(error).into()),
+    }
+}

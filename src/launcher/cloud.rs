@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use super::job_yaml::JobConfig;
-use super::local::{job_dir, off_thread, output_log};
+use super::local::{job_dir, output_log};
 use super::{CancelOutcome, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec};
 use crate::error::JobError;
 use crate::parse;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
-use crate::process::table::is_of_job;
-use crate::process::{find, supervisor};
+use crate::process::supervisor::living_supervisor;
+use crate::process::{blocking, find, supervisor};
 use crate::settings::data_dir::DataDir;
 
 /// The name of the one step of a launch.
@@ -162,14 +162,14 @@ impl CloudLaunch {
             job_config: Some(config.shown()),
             obstacle,
             process: supervisor::StartRequest {
-                plan: supervisor::Plan {
+                plan: supervisor::SupervisorPlan {
                     steps: vec![supervisor::Step {
                         name: STEP.to_owned(),
                         argv,
                     }],
                     working_dir: spec.client_cwd.clone(),
-                    cancel_ends_tree: false,
-                    remove_afterwards: vec![staged.clone()],
+                    cancellable: false,
+                    cleanup: vec![staged.clone()],
                 },
                 envs,
                 files: vec![
@@ -271,7 +271,7 @@ impl CloudLaunch {
     /// When there is none.
     pub async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         let dir = job_dir(&self.folder, identity)?;
-        off_thread(move || {
+        blocking(move || {
             let ended = dir.exit_record().is_ok_and(|record| record.is_some())
                 || dir.is_locked().is_ok_and(|locked| !locked);
             output_log(&dir, ended)
@@ -301,7 +301,7 @@ impl CloudLaunch {
                 said_id: parse::oumi::printed_job_id(&look.output).is_some(),
             })
         };
-        off_thread(move || read().map_err(JobError::failed))
+        blocking(move || read().map_err(JobError::failed))
             .await
             .ok()
     }
@@ -330,7 +330,7 @@ impl CloudLaunch {
                 message: None,
             }),
             Some(Launched::CutOff { .. } | Launched::As(_)) => {
-                off_thread(move || {
+                blocking(move || {
                     if dir.log_path().exists() {
                         return Err(JobError::failed(
                             "its launch was cut off and left no id to cancel by; its cluster may be up and cost money: \
@@ -356,7 +356,7 @@ impl CloudLaunch {
         reason: String,
     ) -> Result<(), JobError> {
         let dir = job_dir(&self.folder, identity)?;
-        off_thread(move || {
+        blocking(move || {
             crate::settings::data_dir::write_atomic(&failure_path(&dir), reason.as_bytes())
                 .map_err(JobError::failed)
         })
@@ -369,7 +369,7 @@ impl CloudLaunch {
 
     async fn look(&self, identity: &JobIdentity) -> Result<Look, JobError> {
         let dir = job_dir(&self.folder, identity)?;
-        off_thread(move || {
+        blocking(move || {
             look(&dir).map_err(|error| {
                 JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
             })
@@ -380,7 +380,7 @@ impl CloudLaunch {
 
 /// The staged config holds secrets: nothing of it stays.
 async fn remove_staged(dir: JobDir) -> Result<(), JobError> {
-    off_thread(move || match std::fs::remove_file(staged_path(&dir)) {
+    blocking(move || match std::fs::remove_file(staged_path(&dir)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
         _ => Ok(()),
     })
@@ -403,8 +403,8 @@ fn look(dir: &JobDir) -> io::Result<Look> {
     // A daemon of the launcher may hold the lock for ever. It is the launcher that counts, and once it has said that the job
     // is on its cluster, and its supervisor is gone, nothing more is to be waited for.
     let supervised = || match dir.supervisor_pid()? {
-        Some(pid) => is_of_job(pid, dir.path()),
-        None => Ok(true),
+        Some(_) => Ok(living_supervisor(dir)?.is_some()),
+        None => Ok::<bool, io::Error>(true),
     };
     let alive = locked && (parse::oumi::printed_job_id(&output).is_none() || supervised()?);
     let failed = match std::fs::read_to_string(failure_path(dir)) {

@@ -5,7 +5,6 @@ mod termination;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -16,17 +15,13 @@ use super::{
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::table::ProcessTable;
-use crate::process::{find, supervisor};
+use crate::process::{blocking, find, supervisor};
 use crate::settings::config::{ConfigKind, expand_home};
 use crate::settings::data_dir::DataDir;
-use termination::{cancel, resume_termination};
+use termination::cancel;
 
 /// The name of this machine among the clouds.
 pub const LOCAL: &str = "local";
-
-/// How long a look waits for whoever sees to the end of a job of which nothing lives; they look every half second.
-const END_WAIT: Duration = Duration::from_secs(2);
-const END_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
@@ -46,7 +41,7 @@ impl LocalLauncher {
     }
 }
 
-/// The folder of a job of ours.
+/// Returns the folder of a job that this server started.
 pub(super) fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, JobError> {
     folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
         // One that is asked about by the launcher's id alone is in no registry.
@@ -60,15 +55,6 @@ pub(super) fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir
     })
 }
 
-/// Runs file work off the async threads.
-pub(super) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, JobError> + Send + 'static,
-) -> Result<T, JobError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(JobError::failed)?
-}
-
 impl Launcher for LocalLauncher {
     fn clouds(&self) -> &'static [&'static str] {
         &[LOCAL]
@@ -76,7 +62,7 @@ impl Launcher for LocalLauncher {
 
     fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
         let (folder, spec) = (self.folder.clone(), spec.clone());
-        Box::pin(off_thread(move || {
+        Box::pin(blocking(move || {
             let dir = job_dir(&folder, &spec.identity)?;
             Ok(match spec.config.kind {
                 ConfigKind::Training => plan_training(&dir, &spec),
@@ -93,9 +79,7 @@ impl Launcher for LocalLauncher {
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let dir = self.dir(identity)?;
-            supervisor::start(&self.supervisor, &dir, lock, plan.process)
-                .await
-                .map_err(JobError::failed)
+            supervisor::start(&self.supervisor, &dir, lock, plan.process).await
         })
     }
 
@@ -109,56 +93,40 @@ impl Launcher for LocalLauncher {
     }
 
     fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
-        Box::pin(async move { status_of(&self.dir(identity)?).await })
+        let dir = self.dir(identity);
+        Box::pin(blocking(move || probe(&dir?, &mut None)))
     }
 
     fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
         let (folder, known) = (self.folder.clone(), known.to_vec());
-        Box::pin(async move {
-            let look_at_all = move || {
-                let mut processes = None;
-                let looked = known.into_iter().map(|identity| {
-                    let looked = job_dir(&folder, &identity)
-                        .and_then(|dir| Ok((look(&dir, &mut processes)?, dir)));
-                    (identity, looked)
-                });
-                Ok(looked.collect::<Vec<_>>())
-            };
+        Box::pin(blocking(move || {
             let mut listing = Listing::default();
-            for (identity, looked) in off_thread(look_at_all).await? {
-                let status = match looked {
-                    Ok((Some(status), _)) => Ok(status),
-                    Ok((None, dir)) => status_of(&dir).await,
-                    Err(error) => Err(error),
-                };
-                match status {
+            let mut processes = None;
+            for identity in known {
+                let dir = job_dir(&folder, &identity);
+                match dir.and_then(|dir| probe(&dir, &mut processes)) {
                     Ok(status) => listing.jobs.push(ListedJob { identity, status }),
-                    Err(error) => listing
-                        .warnings
-                        .push(format!("job {}: {error}", identity.job_id)),
+                    Err(error) => {
+                        let warning = format!("job {}: {error}", identity.job_id);
+                        listing.warnings.push(warning);
+                    }
                 }
             }
             Ok(listing)
-        })
+        }))
     }
 
     fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
         let dir = self.dir(identity);
-        Box::pin(off_thread(move || {
+        Box::pin(blocking(move || {
             let dir = dir?;
-            let ended = matches!(look(&dir, &mut None), Ok(Some(status)) if status.is_done);
+            let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
             output_log(&dir, ended)
         }))
     }
 
     fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome> {
         Box::pin(async move { cancel(self.dir(identity)?, force).await })
-    }
-
-    fn resume_termination(&self, identity: &JobIdentity) {
-        if let Ok(dir) = self.dir(identity) {
-            tokio::spawn(resume_termination(dir));
-        }
     }
 
     fn change_cluster<'a>(
@@ -173,7 +141,7 @@ impl Launcher for LocalLauncher {
     }
 }
 
-/// The output of a supervised process, which has `ended` or not.
+/// Returns the output of a supervised process, which has `ended` or not.
 pub(super) fn output_log(dir: &JobDir, ended: bool) -> Result<JobLog, JobError> {
     let path = dir.log_path();
     match path.metadata() {
@@ -304,14 +272,14 @@ fn local_plan(
         command_line: steps.iter().map(line).collect::<Vec<_>>().join(" && "),
         cluster: String::new(),
         job_config: None,
-        warnings: inapplicable(spec),
+        warnings: ignored_options(spec),
         obstacle: None,
         process: supervisor::StartRequest {
-            plan: supervisor::Plan {
+            plan: supervisor::SupervisorPlan {
                 steps,
                 working_dir,
-                cancel_ends_tree: true,
-                remove_afterwards: Vec::new(),
+                cancellable: true,
+                cleanup: Vec::new(),
             },
             envs,
             files,
@@ -319,8 +287,8 @@ fn local_plan(
     }
 }
 
-/// What was asked for and means nothing on this machine.
-fn inapplicable(spec: &LaunchSpec) -> Vec<String> {
+/// Warns of options that have no effect on this machine.
+fn ignored_options(spec: &LaunchSpec) -> Vec<String> {
     let mut ignored: Vec<&str> = Vec::new();
     let document = &spec.config.document;
     let resources = document.get("resources");
@@ -381,92 +349,82 @@ fn inapplicable(spec: &LaunchSpec) -> Vec<String> {
     warnings
 }
 
-/// How the job in `dir` is: its exit record, else its lock, else its processes, else nobody knows. The processes are
-/// looked at when they are needed first, and kept for the next job of a list. Nothing while somebody who sees to its end
-/// is about to write it down: whether it is lost is known when they have.
-fn look(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<Option<JobStatus>, JobError> {
-    let mut found = || -> io::Result<Option<JobStatus>> {
+/// Returns the status of the job in `dir`: by its exit record, else its lock, else its processes, which are listed when they
+/// are needed first and kept for the next job of a list.
+fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus, JobError> {
+    let status = || -> io::Result<JobStatus> {
         if let Some(record) = dir.exit_record()? {
-            return Ok(Some(ended(&record)));
+            return Ok(ended_status(&record));
         }
-        if dir.is_locked()? {
-            return Ok(Some(running(dir)));
+        if is_alive(dir, processes)? {
+            return running_status(dir);
         }
-        if dir.exists() {
-            let processes = match processes {
-                Some(processes) => processes,
-                None => processes.insert(ProcessTable::look(true)?),
-            };
-            if !processes.of_job(dir.path()).is_empty() {
-                return Ok(Some(running(dir)));
-            }
-            if dir.is_being_ended()? {
-                return Ok(None);
-            }
+        // It may have ended between the two looks.
+        if let Some(record) = dir.exit_record()? {
+            return Ok(ended_status(&record));
         }
-        // It may have ended between the looks.
-        let ended = dir.exit_record()?.map(|record| ended(&record));
-        Ok(Some(ended.unwrap_or_else(lost)))
+        // The request is written only while the job lives.
+        if dir.termination_request()?.is_some() {
+            return Ok(cancelled_status());
+        }
+        Ok(lost_status())
     };
-    let mut status = found().map_err(|error| {
+    let mut status = { status }().map_err(|error| {
         JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
     })?;
-    if let Some(status) = &mut status {
-        status.log_file = dir.log_path().display().to_string();
+    status.log_file = dir.log_path().display().to_string();
+    Ok(status)
+}
+
+fn is_alive(dir: &JobDir, processes: &mut Option<ProcessTable>) -> io::Result<bool> {
+    if dir.is_locked()? {
+        return Ok(true);
+    }
+    if !dir.exists()? {
+        return Ok(false);
+    }
+    let processes = match processes {
+        Some(processes) => processes,
+        None => processes.insert(ProcessTable::snapshot_with_environments()?),
+    };
+    Ok(!processes.job_members(dir.path()).is_empty())
+}
+
+fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
+    let mut status = JobStatus::new("running", JobState::Running, false);
+    if dir.termination_request()?.is_some() {
+        let message = "it was asked to stop and has not ended yet; call cancel_job with force=true to kill it";
+        status.message = Some(message.to_owned());
     }
     Ok(status)
 }
 
-/// How the job in `dir` is. Whoever sees to its end is waited for: they need a moment to write down how it ended.
-async fn status_of(dir: &JobDir) -> Result<JobStatus, JobError> {
-    let begun = Instant::now();
-    loop {
-        let looked_at = dir.clone();
-        if let Some(status) = off_thread(move || look(&looked_at, &mut None)).await? {
-            return Ok(status);
-        }
-        if begun.elapsed() >= END_WAIT {
-            let mut status = running(dir);
-            status.log_file = dir.log_path().display().to_string();
-            return Ok(status);
-        }
-        tokio::time::sleep(END_LOOK).await;
-    }
-}
-
-fn running(dir: &JobDir) -> JobStatus {
-    let mut status = JobStatus::new("running", JobState::Running, false);
-    if dir.end_request().is_some() {
-        status.message = Some(
-            "it was asked to stop and has not yet; cancel_job with force=true ends it".to_owned(),
-        );
-    }
-    status
-}
-
-fn lost() -> JobStatus {
+fn lost_status() -> JobStatus {
     let mut status = JobStatus::new("lost", JobState::Unknown, true);
-    status.message =
-        Some("nothing of it runs any more, and nobody saw how it ended; read its log".to_owned());
+    let message = "how it ended is not known: its supervisor was killed; read its log";
+    status.message = Some(message.to_owned());
     status
 }
 
-fn ended(record: &ExitRecord) -> JobStatus {
-    let (word, state) = match record {
-        _ if record.cancelled => ("cancelled", JobState::Cancelled),
-        _ if record.succeeded() => ("completed", JobState::Succeeded),
-        _ => ("failed", JobState::Failed),
-    };
-    let mut status = JobStatus::new(word, state, true);
-    if state == JobState::Failed {
+fn cancelled_status() -> JobStatus {
+    JobStatus::new("cancelled", JobState::Cancelled, true)
+}
+
+fn ended_status(record: &ExitRecord) -> JobStatus {
+    let mut status = if record.cancelled {
+        cancelled_status()
+    } else if record.succeeded() {
+        JobStatus::new("completed", JobState::Succeeded, true)
+    } else {
+        let mut status = JobStatus::new("failed", JobState::Failed, true);
         status.message = Some(record.describe());
-    }
-    status
-        .metadata
-        .insert("ended_at".to_owned(), record.ended_at.clone().into());
+        status
+    };
+    let metadata = &mut status.metadata;
+    metadata.insert("ended_at".to_owned(), record.ended_at.clone().into());
     for (key, value) in [("exit_code", record.code), ("signal", record.signal)] {
         if let Some(value) = value {
-            status.metadata.insert(key.to_owned(), value.into());
+            metadata.insert(key.to_owned(), value.into());
         }
     }
     status

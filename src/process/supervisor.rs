@@ -1,11 +1,10 @@
 //! The small detached parent of every process that must outlive the server.
 //!
-//! [`start`] runs in the server: it starts this same binary as `supervise <job folder>` and waits until that says it has
-//! begun. [`supervise`] is that process: it runs the steps of the plan, writes how they ended, and ends the whole tree of
-//! processes when a cancel asks for it.
+//! [`start`] runs in the server: it starts this same binary as `supervise <job folder>` and waits until the supervisor reports
+//! the start of the first step. [`supervise`] is that process: it runs the steps of the plan, records how they ended, and ends
+//! the whole process tree when a cancel requests it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -17,154 +16,136 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::job_dir::{EndRequest, ExitRecord, JobDir, JobLock};
-use super::table::{Ending, ProcessTable, is_of_job};
+use super::blocking;
+use super::job_dir::{ExitRecord, JobDir, JobLock, Termination};
+use super::table::{ProcessTable, Terminator, belongs_to_job};
+use crate::error::JobError;
 use crate::settings::data_dir::write_atomic;
 use crate::settings::env_vars;
 
-/// How long a supervisor may take to say that it has begun.
-const START_DEADLINE: Duration = Duration::from_secs(20);
-/// How often a supervisor looks for a cancel nobody told it of (the server died between the two).
-const IDLE_LOOK: Duration = Duration::from_secs(2);
-/// How often a supervisor looks again while it ends a tree.
-const ENDING_LOOK: Duration = Duration::from_millis(40);
-/// What a supervisor says when the first step runs.
+/// How long a supervisor may take to report the start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a supervisor looks for a request that no signal announced: the server may die between the two.
+const IDLE_POLL: Duration = Duration::from_secs(2);
+/// How often a supervisor looks at the process tree while it ends it.
+const TERMINATION_POLL: Duration = Duration::from_millis(40);
+/// The waits before an exit record that could not be written is tried again: the first, doubled up to the last.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// The line by which a supervisor reports that the first step runs.
 const STARTED: &str = "started";
 
-/// What a supervisor is to run; it stands in the job's folder, so it holds no value of `envs`.
+/// The work of a supervisor. It is written to the job's folder, so it holds no value of `envs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct SupervisorPlan {
     /// Run one after the other; the first that fails ends the job.
-    pub steps: Vec<Step>,
-    /// Where they run.
-    pub working_dir: PathBuf,
-    /// Whether a cancel ends the tree of processes. A cloud launch is let run to its end: it is its job that is cancelled.
-    pub cancel_ends_tree: bool,
-    /// Files to remove when the last step has ended.
-    pub remove_afterwards: Vec<PathBuf>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) working_dir: PathBuf,
+    /// Whether a cancel ends the process tree. A cloud launch is not cancellable: it runs to its end, then its job is cancelled.
+    pub(crate) cancellable: bool,
+    /// Files to remove after the last step.
+    pub(crate) cleanup: Vec<PathBuf>,
 }
 
 /// One program of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// `setup`, `run` or `launch`.
-    pub name: String,
+    pub(crate) name: String,
     /// The program and its arguments; no shell reads them.
-    pub argv: Vec<String>,
+    pub(crate) argv: Vec<String>,
 }
 
-/// The plan of the job in `dir`.
-///
-/// # Errors
-/// When there is none, or it cannot be read.
-pub fn plan(dir: &JobDir) -> io::Result<Plan> {
-    Ok(serde_json::from_slice(&fs::read(dir.plan_path())?)?)
-}
-
-/// A plan with what its start needs and its folder must not hold.
+/// A plan, with what its start needs and its folder must not hold.
 #[derive(Clone)]
 pub struct StartRequest {
-    /// What is run.
-    pub plan: Plan,
+    pub(crate) plan: SupervisorPlan,
     /// The environment, over the server's own. The values are secret.
-    pub envs: BTreeMap<String, String>,
+    pub(crate) envs: BTreeMap<String, String>,
     /// Files to write into the job's folder before the start, 0600.
-    pub files: Vec<(PathBuf, String)>,
+    pub(crate) files: Vec<(PathBuf, String)>,
 }
 
-/// The supervised process could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The job's folder or the supervisor failed.
-    #[error("cannot start the job's supervisor: {0}")]
-    Supervisor(#[from] io::Error),
-    /// The first step could not be started.
-    #[error("{0}")]
-    Step(String),
-    /// Nothing was heard of the supervisor.
-    #[error("the job's supervisor said nothing within {} s", START_DEADLINE.as_secs())]
-    Silent,
-}
-
-/// Starts the supervisor of `dir`, which is `program` run as `supervise`, and returns when its first step runs. The job's
-/// environment is this process's own with the `envs` over it.
-///
-/// # Errors
-/// When it could not be started; the folder then holds an exit record and a log that say why.
-pub async fn start(
+/// Starts the supervisor of `dir`, which is `program` run as `supervise`, and returns once its first step runs. After an error
+/// no process of the job is left, and the folder holds an exit record and a log with the reason.
+pub(crate) async fn start(
     program: &Path,
     dir: &JobDir,
     lock: JobLock,
     job: StartRequest,
-) -> Result<(), StartError> {
-    let step = job
-        .plan
-        .steps
-        .first()
-        .map_or("run", |step| step.name.as_str())
-        .to_owned();
-    let started = spawn(program, dir, lock, job).await;
-    if let Err(error) = &started {
-        let (dir, reason) = (dir.clone(), error.to_string());
-        let recorded =
-            tokio::task::spawn_blocking(move || record_failed_start(&dir, &step, &reason)).await;
-        if let Err(error) = recorded.map_err(io::Error::other).flatten() {
-            tracing::warn!(%error, "cannot record why a job did not start");
-        }
-    }
-    started
+) -> Result<(), JobError> {
+    start_within(START_TIMEOUT, program, dir, lock, job).await
 }
 
-/// The supervisor writes its own record where it can; this is for when it never came so far.
+pub(super) async fn start_within(
+    limit: Duration,
+    program: &Path,
+    dir: &JobDir,
+    lock: JobLock,
+    job: StartRequest,
+) -> Result<(), JobError> {
+    let first = job.plan.steps.first();
+    let step = first.map_or("run", |step| step.name.as_str()).to_owned();
+    let (program, at) = (program.to_owned(), dir.clone());
+    let command = blocking(move || prepare(&program, &at, lock, &job)).await;
+    let reason = match command {
+        Ok(command) => match wait_for_report(limit, command, dir).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(reason)) => reason,
+            Err(error) => format!("cannot start the job's supervisor: {error}"),
+        },
+        Err(error) => format!("cannot start the job's supervisor: {error}"),
+    };
+    let (dir, recorded) = (dir.clone(), reason.clone());
+    if let Err(error) = blocking(move || record_failed_start(&dir, &step, &recorded)).await {
+        tracing::warn!(%error, "cannot record why a job did not start");
+    }
+    Err(JobError::failed(reason))
+}
+
+/// Runs the supervisor until it reports. Returns the reason why the job did not start, `None` when it did.
+async fn wait_for_report(
+    limit: Duration,
+    command: Command,
+    dir: &JobDir,
+) -> io::Result<Option<String>> {
+    let mut child = tokio::process::Command::from(command).spawn()?;
+    let out = child.stdout.take();
+    let out = out.ok_or_else(|| io::Error::other("the supervisor has no standard output"))?;
+    // On success the child is dropped, which leaves it running; tokio reaps it when it ends.
+    let reason = match tokio::time::timeout(limit, first_line(out)).await {
+        Ok(Ok(line)) if line == STARTED => return Ok(None),
+        Ok(Ok(reason)) if !reason.is_empty() => return Ok(Some(reason)),
+        Ok(Ok(_)) => "the job's supervisor ended before the job started".to_owned(),
+        Ok(Err(error)) => format!("the job's supervisor cannot be heard: {error}"),
+        Err(_) => format!(
+            "the job's supervisor did not report within {} s",
+            limit.as_secs()
+        ),
+    };
+    // What is answered now must stay true: the supervisor must not start the job afterwards.
+    child.start_kill()?;
+    child.wait().await?;
+    let dir = dir.clone();
+    // It may have started the first step and not reported it. A job that lives, or may live, has started.
+    let may_live = blocking(move || dir.is_locked()).await.unwrap_or(true);
+    Ok(if may_live { None } else { Some(reason) })
+}
+
+/// Records a start that failed before the supervisor could record it.
 fn record_failed_start(dir: &JobDir, step: &str, reason: &str) -> io::Result<()> {
     if dir.exit_record()?.is_none() {
-        note(dir, reason);
+        append_to_log(dir, reason);
         dir.write_exit_record(&ExitRecord::not_started(step, reason))?;
     }
     Ok(())
 }
 
-/// Says in the log why nothing began. On a full disk the exit record, which says it too, is all there is.
-fn note(dir: &JobDir, reason: &str) {
-    let noted = dir.open_log().and_then(|mut log| writeln!(log, "{reason}"));
-    if let Err(error) = noted {
-        tracing::warn!(%error, reason, "cannot write to the log of a job");
-    }
-}
-
-async fn spawn(
-    program: &Path,
-    dir: &JobDir,
-    lock: JobLock,
-    job: StartRequest,
-) -> Result<(), StartError> {
-    let (program, dir, lives_on) = (program.to_owned(), dir.clone(), dir.clone());
-    let command = tokio::task::spawn_blocking(move || prepare(&program, &dir, lock, &job)).await;
-    let mut child = tokio::process::Command::from(command.map_err(io::Error::other)??).spawn()?;
-    let said = match child.stdout.take() {
-        Some(out) => match tokio::time::timeout(START_DEADLINE, first_line(out)).await {
-            Ok(said) => said?,
-            Err(_) => {
-                // What is answered now must stay true: it is not to begin after all.
-                child.start_kill()?;
-                return Err(StartError::Silent);
-            }
-        },
-        None => return Err(io::Error::other("the supervisor has no standard output").into()),
-    };
-    // Dropping the child leaves it running; tokio reaps it when it ends.
-    match said.as_str() {
-        STARTED => Ok(()),
-        "" => {
-            child.wait().await?;
-            // It may have been killed between the start of the first step and its word: the lock tells.
-            if lives_on.is_locked()? {
-                Ok(())
-            } else {
-                Err(io::Error::other("it ended before it began").into())
-            }
-        }
-        reason => Err(StartError::Step(reason.to_owned())),
+/// Appends a line to the job's log. On a full disk the exit record, which holds the same text, must do.
+fn append_to_log(dir: &JobDir, line: &str) {
+    let written = dir.open_log().and_then(|mut log| writeln!(log, "{line}"));
+    if let Err(error) = written {
+        tracing::warn!(%error, line, "cannot write to the log of a job");
     }
 }
 
@@ -172,7 +153,7 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
     for (path, content) in &job.files {
         write_atomic(path, content.as_bytes())?;
     }
-    write_atomic(&dir.plan_path(), &serde_json::to_vec(&job.plan)?)?;
+    dir.write_plan(&job.plan)?;
     let mut command = Command::new(program);
     command
         .arg0("oumi-mcp-server")
@@ -181,7 +162,7 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
         .current_dir("/")
         .envs(&job.envs)
         .env(env_vars::JOB_DIR.name, dir.path())
-        // The lock goes over as standard input: a way to hand down an open file that needs no unsafe code.
+        // Standard input hands the lock's open file down without unsafe code.
         .stdin(Stdio::from(lock.0))
         .stdout(Stdio::piped())
         .stderr(Stdio::from(dir.open_log()?));
@@ -190,72 +171,70 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
 
 async fn first_line(stdout: tokio::process::ChildStdout) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(stdout.take(64 * 1024))
-        .read_line(&mut line)
-        .await?;
+    let mut stdout = BufReader::new(stdout.take(64 * 1024));
+    stdout.read_line(&mut line).await?;
     Ok(line.trim_end().to_owned())
 }
 
-/// Tells the supervisor of `dir` to look at what was asked of it. False when there is none any more.
-///
-/// # Errors
-/// When that cannot be found out.
-pub fn nudge(dir: &JobDir) -> io::Result<bool> {
-    let Some(pid) = dir.supervisor_pid()? else {
-        return Ok(false);
-    };
-    let Some(raw) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
-        return Ok(false);
-    };
-    if !is_of_job(pid, dir.path())? || kill_process(raw, Signal::USR1).is_err() {
-        return Ok(false);
+/// Returns the pid of the supervisor of `dir` while it lives. A process that got its pid later does not carry the job's mark.
+pub(crate) fn living_supervisor(dir: &JobDir) -> io::Result<Option<u32>> {
+    match dir.supervisor_pid()? {
+        Some(pid) if belongs_to_job(pid, dir.path())? => Ok(Some(pid)),
+        _ => Ok(None),
     }
-    // One that somebody stopped looks only once it goes on.
-    let _ = kill_process(raw, Signal::CONT);
-    Ok(true)
 }
 
-/// The supervisor itself: what `supervise <dir>` runs, until the plan has ended.
-///
-/// # Errors
-/// When it could not begin or could not write how the job ended.
+/// Has a supervisor look at the requests in its folder now. It may have ended since its pid was read.
+pub(crate) fn notify(supervisor: u32) {
+    if let Some(pid) = i32::try_from(supervisor).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::USR1);
+        // A stopped supervisor handles the first signal only once it continues.
+        let _ = kill_process(pid, Signal::CONT);
+    }
+}
+
+/// Runs as `supervise <dir>` until the plan has ended.
 pub fn supervise(dir: &Path) -> io::Result<()> {
     let dir = JobDir::at(dir);
     rustix::process::setsid()?;
-    // Descendants whose parent dies become ours, so that none is lost sight of. Only Linux has this.
+    // Descendants whose parent dies become children of the supervisor, so that none escapes. Only Linux has this.
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // A copy of the lock without close-on-exec: every process of the job inherits it.
     let _inherited_lock = rustix::io::dup(io::stdin())?;
     if dir.exit_record()?.is_some() {
-        // The server has given us up: what it has answered must stay true.
+        // The server has answered that the job did not start, which must stay true.
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let plan = dir.plan()?;
+        // It handles signals from here on: whoever reads the pid may send one.
+        let mut supervisor = Supervisor::new(&dir, &plan)?;
         dir.write_supervisor_pid(std::process::id())?;
-        let plan = plan(&dir)?;
-        let ended = Supervisor::new(&dir, &plan)?.run().await;
-        for file in &plan.remove_afterwards {
-            let _ = fs::remove_file(file);
+        let record = supervisor.run().await;
+        for file in &plan.cleanup {
+            let _ = std::fs::remove_file(file);
         }
-        write_until_written(&dir, &ended?).await
+        write_exit_record_with_retry(&dir, &record?).await
     })
 }
 
-/// A full disk must not make an end unknown: it is tried again for as long as someone may still free some room.
-async fn write_until_written(dir: &JobDir, record: &ExitRecord) -> io::Result<()> {
-    let mut wait = Duration::from_millis(100);
+/// Writes the exit record, on a full disk as soon as there is room again. Until then the job reads as running. A job that was
+/// cancelled reads so by the request alone, and is not tried again.
+pub(super) async fn write_exit_record_with_retry(
+    dir: &JobDir,
+    record: &ExitRecord,
+) -> io::Result<()> {
+    let mut wait = RETRY_MIN;
     loop {
         match dir.write_exit_record(record) {
-            // The folder was removed: nobody wants to know any more.
-            Err(error)
-                if error.kind() != io::ErrorKind::NotFound && wait < Duration::from_secs(3600) =>
-            {
+            // `NotFound`: the folder was removed, and nobody will read the record.
+            Err(error) if error.kind() != io::ErrorKind::NotFound && !record.cancelled => {
                 tokio::time::sleep(wait).await;
-                wait *= 2;
+                wait = (wait * 2).min(RETRY_MAX);
             }
             written => return written,
         }
@@ -264,23 +243,16 @@ async fn write_until_written(dir: &JobDir, record: &ExitRecord) -> io::Result<()
 
 struct Supervisor<'a> {
     dir: &'a JobDir,
-    plan: &'a Plan,
+    plan: &'a SupervisorPlan,
     child_ended: tokio::signal::unix::Signal,
-    nudged: tokio::signal::unix::Signal,
-    /// Handled so that they do nothing: the job goes on when a person or a client's clean-up sends them to us.
-    _deaf_to: Vec<tokio::signal::unix::Signal>,
-}
-
-/// What a look at the children and at the requests found.
-enum Seen {
-    Nothing,
-    Ended(ExitStatus),
-    Asked(EndRequest),
+    notified: tokio::signal::unix::Signal,
+    /// Handled, so that they do nothing: the job goes on when a person or a client's clean-up sends them to the supervisor.
+    _ignored_signals: Vec<tokio::signal::unix::Signal>,
 }
 
 impl<'a> Supervisor<'a> {
-    fn new(dir: &'a JobDir, plan: &'a Plan) -> io::Result<Self> {
-        let deaf_to = [
+    fn new(dir: &'a JobDir, plan: &'a SupervisorPlan) -> io::Result<Self> {
+        let ignored = [
             SignalKind::terminate(),
             SignalKind::interrupt(),
             SignalKind::hangup(),
@@ -290,39 +262,40 @@ impl<'a> Supervisor<'a> {
             dir,
             plan,
             child_ended: signal(SignalKind::child())?,
-            nudged: signal(SignalKind::user_defined1())?,
-            _deaf_to: deaf_to.into_iter().map(signal).collect::<io::Result<_>>()?,
+            notified: signal(SignalKind::user_defined1())?,
+            _ignored_signals: ignored.into_iter().map(signal).collect::<io::Result<_>>()?,
         })
     }
 
     async fn run(&mut self) -> io::Result<ExitRecord> {
-        let mut said = false;
         let mut last = ExitRecord {
             code: Some(0),
             ..ExitRecord::now("run")
         };
-        for step in &self.plan.steps {
-            if self.cancel().is_some() {
+        for (at, step) in self.plan.steps.iter().enumerate() {
+            if self.termination_request().is_some() {
                 return Ok(ExitRecord::cancelled(&step.name));
             }
             let main = match self.spawn(step) {
                 Ok(main) => main,
-                Err(reason) => {
-                    note(self.dir, &reason);
+                Err(error) => {
+                    let program = step.argv.first().map_or("", String::as_str);
+                    let folder = self.plan.working_dir.display();
+                    let reason = format!("cannot run {program:?} in {folder}: {error}");
+                    append_to_log(self.dir, &reason);
                     let record = ExitRecord::not_started(&step.name, &reason);
-                    if !said {
-                        // The record first: who hears of the failure finds it.
+                    if at == 0 {
+                        // The record first: the server reads it after the report.
                         self.dir.write_exit_record(&record)?;
-                        say(&reason);
+                        report(&reason);
                     }
                     return Ok(record);
                 }
             };
-            if !said {
-                say(STARTED);
-                said = true;
+            if at == 0 {
+                report(STARTED);
             }
-            last = self.follow(step, main).await?;
+            last = self.wait_for_step(step, main).await?;
             if !last.succeeded() {
                 break;
             }
@@ -330,112 +303,95 @@ impl<'a> Supervisor<'a> {
         Ok(last)
     }
 
-    fn spawn(&self, step: &Step) -> Result<u32, String> {
-        let failed = |error: io::Error| {
-            let program = step.argv.first().map_or("", String::as_str);
-            format!(
-                "cannot run {program:?} in {}: {error}",
-                self.plan.working_dir.display()
-            )
-        };
-        let (program, arguments) = step
-            .argv
-            .split_first()
-            .ok_or_else(|| format!("`{}` names no program", step.name))?;
-        let log = self.dir.open_log().map_err(failed)?;
-        let mut command = Command::new(program);
-        command
+    fn spawn(&self, step: &Step) -> io::Result<u32> {
+        let (program, arguments) = step.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let log = self.dir.open_log()?;
+        // Not waited for through its handle: `reap` reaps every child alike.
+        let child = Command::new(program)
             .args(arguments)
             .current_dir(&self.plan.working_dir)
-            .stdin(Stdio::null());
-        command.stdout(log.try_clone().map_err(failed)?).stderr(log);
-        // Not waited for through the handle: every child is reaped alike, in `look`.
-        command.spawn().map(|child| child.id()).map_err(failed)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(child.id())
     }
 
-    /// Waits for the end of `main`. A cancel that comes while it lives ends its whole tree.
-    async fn follow(&mut self, step: &Step, main: u32) -> io::Result<ExitRecord> {
+    /// Waits for the end of a step. A cancel that comes before ends the whole process tree.
+    async fn wait_for_step(&mut self, step: &Step, main: u32) -> io::Result<ExitRecord> {
         loop {
-            match self.look(main)? {
-                Seen::Ended(status) => {
-                    let ended = ExitRecord {
-                        code: status.code(),
-                        signal: status.signal(),
-                        ..ExitRecord::now(&step.name)
-                    };
-                    return Ok(ended);
-                }
-                Seen::Asked(request) => return self.end_tree(step, request).await,
-                Seen::Nothing => {}
+            // Before the request: a step that ended before the cancel ended by itself.
+            if let Some(status) = reap(main)?.main_status {
+                return Ok(ExitRecord {
+                    code: status.code(),
+                    signal: status.signal(),
+                    ..ExitRecord::now(&step.name)
+                });
+            }
+            if let Some(termination) = self.termination_request() {
+                self.terminate_tree(termination).await?;
+                return Ok(ExitRecord::cancelled(&step.name));
             }
             tokio::select! {
                 _ = self.child_ended.recv() => {}
-                _ = self.nudged.recv() => {}
-                () = tokio::time::sleep(IDLE_LOOK) => {}
+                _ = self.notified.recv() => {}
+                () = tokio::time::sleep(IDLE_POLL) => {}
             }
         }
     }
 
-    /// The children come first: a job that ended by itself before the cancel is one that ended by itself.
-    fn look(&self, main: u32) -> io::Result<Seen> {
-        if let Some(status) = reap(main)?.main {
-            return Ok(Seen::Ended(status));
-        }
-        Ok(self.cancel().map_or(Seen::Nothing, Seen::Asked))
-    }
-
-    fn cancel(&self) -> Option<EndRequest> {
-        if !self.plan.cancel_ends_tree {
+    fn termination_request(&self) -> Option<Termination> {
+        if !self.plan.cancellable {
             return None;
         }
-        self.dir.end_request()
+        let request = self.dir.termination_request();
+        request.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot see whether the job was cancelled; trying again");
+            None
+        })
     }
 
-    async fn end_tree(&mut self, step: &Step, mut request: EndRequest) -> io::Result<ExitRecord> {
-        let mut ending = Ending::default();
+    async fn terminate_tree(&mut self, mut termination: Termination) -> io::Result<()> {
+        let mut terminator = Terminator::default();
         loop {
-            let members = self.members();
-            // A list of processes is old when it is read: one may have been started by another that is gone already. But
-            // it is then a child of ours, so that nobody is left only once there is no child either.
-            let childless = reap(0)?.childless;
-            match members {
-                Ok(members) if members.is_empty() && childless => {
-                    return Ok(ExitRecord::cancelled(&step.name));
-                }
-                Ok(members) => ending.signal(&members, request.force),
-                // Out of handles, say: it passes, and until then nobody can say that nothing is left.
+            let processes = self.job_processes();
+            // The list of processes is old when it is read: a process may have started another and ended. That one is then a
+            // child of the supervisor, so the tree has ended only once there is no child either.
+            let is_childless = reap(0)?.is_childless;
+            match processes {
+                Ok(processes) if processes.is_empty() && is_childless => return Ok(()),
+                Ok(processes) => terminator.signal(&processes, termination),
+                // Out of file handles, for example, which passes.
                 Err(error) => {
-                    tracing::warn!(%error, "cannot see what is left of the job; trying again")
+                    tracing::warn!(%error, "cannot list the processes of the job; trying again");
                 }
             }
             tokio::select! {
-                _ = self.nudged.recv() => {}
-                () = tokio::time::sleep(ENDING_LOOK) => {}
+                _ = self.notified.recv() => {}
+                () = tokio::time::sleep(TERMINATION_POLL) => {}
             }
-            request = self.cancel().unwrap_or(request);
+            termination = self.termination_request().unwrap_or(termination);
         }
     }
 
-    /// Everyone of the job but this process.
-    fn members(&self) -> io::Result<HashSet<u32>> {
+    /// Lists every process of the job but the supervisor.
+    fn job_processes(&self) -> io::Result<HashSet<u32>> {
         let own = std::process::id();
         if cfg!(target_os = "linux") {
-            return Ok(ProcessTable::look(false)?.descendants(own));
+            return Ok(ProcessTable::snapshot()?.descendants(own));
         }
-        // Without a subreaper, who left the tree is found by the mark in its environment.
-        let mut members = ProcessTable::look(true)?.of_job(self.dir.path());
+        // Without a subreaper, a process that left the tree is found by its mark.
+        let mut members = ProcessTable::snapshot_with_environments()?.job_members(self.dir.path());
         members.remove(&own);
         Ok(members)
     }
 }
 
-/// What was found when the children were reaped.
 #[derive(Default)]
 struct Reaped {
-    /// How `main` ended, if it is among those that have.
-    main: Option<ExitStatus>,
-    /// There is no child any more.
-    childless: bool,
+    /// The status of `main`, if it was among the children that had ended.
+    main_status: Option<ExitStatus>,
+    is_childless: bool,
 }
 
 /// Reaps every child that has ended.
@@ -445,12 +401,12 @@ fn reap(main: u32) -> io::Result<Reaped> {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => {
                 if u32::try_from(pid.as_raw_nonzero().get()).is_ok_and(|pid| pid == main) {
-                    reaped.main = Some(ExitStatus::from_raw(status.as_raw()));
+                    reaped.main_status = Some(ExitStatus::from_raw(status.as_raw()));
                 }
             }
             Ok(None) => return Ok(reaped),
             Err(rustix::io::Errno::CHILD) => {
-                reaped.childless = true;
+                reaped.is_childless = true;
                 return Ok(reaped);
             }
             Err(rustix::io::Errno::INTR) => {}
@@ -459,8 +415,8 @@ fn reap(main: u32) -> io::Result<Reaped> {
     }
 }
 
-/// Says one line to the server that started us. It may be gone by now, which changes nothing.
-fn say(line: &str) {
+/// Reports one line to the server. The server may be gone, which changes nothing.
+fn report(line: &str) {
     let mut stdout = io::stdout();
     let _ = writeln!(stdout, "{}", line.replace('\n', " ")).and_then(|()| stdout.flush());
 }

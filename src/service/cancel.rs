@@ -134,7 +134,9 @@ impl JobService {
         if let Ok(done) = tokio::time::timeout(CHANGE_WAIT, &mut cancelling).await {
             return done.map_err(JobError::failed)?;
         }
-        let kept = self.context.with_job_dir(job_id, |dir| dir.keep_cancel());
+        let kept = self
+            .context
+            .with_job_dir(job_id, |dir| dir.set_pending_cancel());
         let at_risk = kept.await.err().map_or_else(String::new, |error| {
             format!("; it is lost if this server ends before, since it could not be written down ({error})")
         });
@@ -240,7 +242,7 @@ impl JobService {
         // Beside the launch as well, so that the next server honours it if this one dies.
         let kept = self
             .context
-            .with_job_dir(&identity.job_id, |dir| dir.keep_cancel())
+            .with_job_dir(&identity.job_id, |dir| dir.set_pending_cancel())
             .await;
         let at_risk = kept.err().map_or_else(String::new, |error| {
             format!("; it could not be written down ({error}) and is forgotten should this server end before")

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::sanitize::{Texts, sanitize};
 use crate::launcher::Launcher;
+use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::redact::Redactor;
 use crate::registry::JobRegistry;
@@ -98,16 +99,19 @@ impl Context {
         let Some(dir) = self.job_dir(job_id) else {
             return Ok(());
         };
-        let working =
-            tokio::task::spawn_blocking(move || if dir.exists() { work(dir) } else { Ok(()) });
-        working.await.map_err(io::Error::other)?
+        blocking(move || if dir.exists()? { work(dir) } else { Ok(()) }).await
     }
 
     /// Tells if a cancel was requested that is not carried out yet: it stands beside the job, so that any server honours it.
     pub(super) async fn has_pending_cancel(&self, job_id: &str) -> bool {
-        let dir = self.job_dir(job_id);
-        tokio::task::spawn_blocking(move || dir.is_some_and(|dir| dir.is_cancel_kept()))
-            .await
-            .unwrap_or(false)
+        let Some(dir) = self.job_dir(job_id) else {
+            return false;
+        };
+        let pending = blocking(move || dir.has_pending_cancel()).await;
+        pending.unwrap_or_else(|error| {
+            // It stays beside the job: the next call about the job looks again.
+            tracing::warn!(job_id, %error, "cannot see whether a job is to be cancelled");
+            false
+        })
     }
 }

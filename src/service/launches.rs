@@ -1,5 +1,6 @@
 //! How a launch is seen through to its end, also where a cancel or a crash cuts across it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::local::LOCAL;
 use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, Launcher};
+use crate::process::blocking;
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::registry::JobRecord;
 
@@ -96,7 +98,7 @@ impl Launches {
     pub(super) async fn clear_pending_cancel(&self, job_id: &str) {
         if let Err(error) = self
             .context
-            .with_job_dir(job_id, |dir| dir.clear_cancel())
+            .with_job_dir(job_id, |dir| dir.clear_pending_cancel())
             .await
         {
             tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
@@ -207,22 +209,28 @@ impl Launches {
             .filter(allowed)
             .filter_map(|record| Some((record.clone(), self.context.job_dir(&record.job_id)?)))
             .collect();
-        let open = tokio::task::spawn_blocking(move || {
-            let there = looked_at.into_iter().filter(|(_, dir)| dir.exists());
-            there
-                .map(|(record, dir)| {
-                    let is_launch = record.oumi_job_id.is_empty() || dir.is_cancel_kept();
-                    (record.identity(), is_launch, dir.is_end_open())
-                })
-                .collect::<Vec<_>>()
+        let unfinished = blocking(move || {
+            let mut unfinished = Vec::new();
+            for (record, dir) in looked_at {
+                let exists = dir.exists();
+                let is_unfinished = exists.and_then(|exists| {
+                    Ok(exists && (record.oumi_job_id.is_empty() || dir.has_pending_cancel()?))
+                });
+                match is_unfinished {
+                    Ok(true) => unfinished.push(record.identity()),
+                    Ok(false) => {}
+                    Err(error) => {
+                        let job_id = record.job_id;
+                        tracing::warn!(job_id, %error, "cannot see whether a job is to be resumed; trying again at the next call");
+                    }
+                }
+            }
+            Ok::<_, io::Error>(unfinished)
         })
         .await;
         let mut taken_up = Vec::new();
-        for (identity, is_launch, is_end) in open.unwrap_or_default() {
-            if is_end && let Ok(launcher) = self.context.launcher(&identity.cloud) {
-                launcher.resume_termination(&identity);
-            }
-            if is_launch && let Some(watch) = self.in_flight.begin(&identity.job_id) {
+        for identity in unfinished.unwrap_or_default() {
+            if let Some(watch) = self.in_flight.begin(&identity.job_id) {
                 self.spawn(identity, None);
                 taken_up.push(watch);
             }

@@ -364,7 +364,7 @@ impl JobService {
     /// Where a training on this machine writes what it knows of itself. What a job config runs is not known so well.
     async fn output_folder(&self, record: &JobRecord) -> Option<PathBuf> {
         let dir = self.context.job_dir(&record.job_id)?;
-        let plan = tokio::task::spawn_blocking(move || supervisor::plan(&dir));
+        let plan = tokio::task::spawn_blocking(move || dir.plan());
         let plan = plan.await.ok()?.ok()?;
         let trains = |step: &supervisor::Step| step.argv.get(1).is_some_and(|verb| verb == "train");
         (plan.steps.iter().any(trains) && !record.output_dir.is_empty())

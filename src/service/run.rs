@@ -378,7 +378,7 @@ fn make_job_dir(dir: Option<JobDir>, secrets: &Redactor) -> Result<JobLock, Stri
             dir.path().display()
         )
     };
-    if dir.exists() {
+    if dir.exists().map_err(failed)? {
         if dir.is_locked().map_err(failed)? {
             return Err(format!(
                 "processes of an earlier job still use {}; choose another job_name",
@@ -388,7 +388,7 @@ fn make_job_dir(dir: Option<JobDir>, secrets: &Redactor) -> Result<JobLock, Stri
         dir.remove().map_err(failed)?;
     }
     let (dir, lock) = JobDir::create(dir.path()).map_err(failed)?;
-    dir.keep_secrets(secrets).map_err(failed)?;
+    dir.write_secrets(secrets).map_err(failed)?;
     Ok(lock)
 }
 

@@ -6,15 +6,13 @@ mod truth;
 use std::collections::BTreeMap;
 use std::fs;
 
-use oumi_mcp_server::process::job_dir::JobDir;
-use oumi_mcp_server::process::supervisor::{self, Plan, StartRequest};
-use oumi_mcp_server::process::table::{ProcessTable, is_of_job};
+use oumi_mcp_server::process::table::ProcessTable;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::{Server, command};
-use crate::support::{Home, kill_9, pid};
+use crate::support::{Home, pid};
 use crate::tools::{Chance, start_on};
 
 /// How many rounds share a folder: few enough that the registry's cap drops nothing.
@@ -212,6 +210,7 @@ impl World {
 
     /// The launches that wait in their middle, or go on: the pid of each program, and the job.
     fn launches(&self) -> Vec<(u32, String)> {
+        let processes = ProcessTable::snapshot_with_environments().unwrap();
         let up = self.cloud.calls_of(&["oumi", "launch", "up"]);
         up.into_iter()
             .filter_map(|call| {
@@ -220,14 +219,14 @@ impl World {
                     .iter()
                     .position(|argument| argument == "--cluster")?;
                 let job_id = call.args[at + 1].clone();
-                is_of_job(call.pid, &self.home.job_dir(&job_id))
-                    .unwrap()
-                    .then_some((call.pid, job_id))
+                let members = processes.job_members(&self.home.job_dir(&job_id));
+                members.contains(&call.pid).then_some((call.pid, job_id))
             })
             .collect()
     }
 
     fn kill_a_supervisor(&mut self) {
+        let processes = ProcessTable::snapshot_with_environments().unwrap();
         let alive: Vec<(u32, String)> = self
             .jobs
             .keys()
@@ -237,9 +236,8 @@ impl World {
                     .ok()?
                     .parse()
                     .ok()?;
-                is_of_job(pid, &dir)
-                    .unwrap()
-                    .then_some((pid, job_id.clone()))
+                let members = processes.job_members(&dir);
+                members.contains(&pid).then_some((pid, job_id.clone()))
             })
             .collect();
         if alive.is_empty() {
@@ -382,44 +380,6 @@ fn rounds(count: usize) {
         figures.servers_killed > 0 && figures.jobs > count / 2,
         "{figures:?}"
     );
-}
-
-/// A supervisor that starts the job and is killed before it has said so: the job that runs must not be called failed.
-#[tokio::test]
-async fn a_job_whose_supervisor_died_before_its_word_has_begun_when_it_runs() {
-    for (script, begins) in [
-        (
-            "#!/bin/sh\nexec 9<&0\nsleep 3000 9<&9 >/dev/null 2>&1 &\nkill -9 $$\n",
-            true,
-        ),
-        ("#!/bin/sh\nkill -9 $$\n", false),
-    ] {
-        let home = Home::new();
-        let program = home.program("supervisor", script);
-        fs::create_dir(home.data()).unwrap();
-        let (dir, lock) = JobDir::create(home.data().join("job")).unwrap();
-        let job = StartRequest {
-            plan: Plan {
-                steps: Vec::new(),
-                working_dir: home.project(),
-                cancel_ends_tree: true,
-                remove_afterwards: Vec::new(),
-            },
-            envs: BTreeMap::new(),
-            files: Vec::new(),
-        };
-        let started = supervisor::start(&program, &dir, lock, job).await;
-        let members = ProcessTable::look(true).unwrap().of_job(dir.path());
-        assert_eq!(
-            (started.is_ok(), members.len()),
-            (begins, usize::from(begins)),
-            "{started:?}"
-        );
-        assert_eq!(dir.exit_record().unwrap().is_none(), begins);
-        for member in members {
-            kill_9(member);
-        }
-    }
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl Home {
             .with_environ(UpdateKind::Always);
         let mut system = System::new().unwrap();
         system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
-        let tree = ProcessTable::look(false).unwrap();
+        let tree = ProcessTable::snapshot().unwrap();
         let ours = system.processes().values().filter(|process| {
             process.environ().iter().any(|entry| *entry == *mark) && lives(process.status())
         });

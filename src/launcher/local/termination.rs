@@ -1,203 +1,142 @@
-//! The end of a job on this machine: its supervisor's work, and done here where that is dead.
+//! The cancel of a job on this machine. Its supervisor ends the processes; where that is dead, the server does.
 
 use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{ended, lost, off_thread};
+use super::{cancelled_status, ended_status, lost_status};
 use crate::error::JobError;
-use crate::launcher::{CancelOutcome, JobStatus, supervisor};
-use crate::process::job_dir::{EndRequest, EndTurn, ExitRecord, JobDir};
-use crate::process::table::{Ending, ProcessTable};
+use crate::launcher::{CancelOutcome, JobStatus};
+use crate::process::blocking;
+use crate::process::job_dir::{ExitRecord, JobDir, Termination};
+use crate::process::supervisor::{living_supervisor, notify};
+use crate::process::table::{ProcessTable, Terminator};
 
-/// How long a cancel waits for the processes to end before it says what is left.
+/// How long a cancel waits for the processes to end before it answers how many are left.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
-const CANCEL_LOOK: Duration = Duration::from_millis(50);
-/// How often the processes of a job without a supervisor are looked at until the last has ended.
-const SEE_THROUGH_LOOK: Duration = Duration::from_millis(500);
+const CANCEL_POLL: Duration = Duration::from_millis(50);
 
-/// Ends the job in `dir`. The supervisor does it; where that is dead, this does.
+/// Ends all processes of the job in `dir`.
 pub(super) async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, JobError> {
     let deadline = Instant::now() + CANCEL_WAIT;
-    let mut end = End::new(dir);
+    let mut cancel = Cancel {
+        dir,
+        termination: if force {
+            Termination::Forced
+        } else {
+            Termination::Graceful
+        },
+        is_requested: false,
+        terminator: Terminator::default(),
+    };
     loop {
         let step;
-        (end, step) = end.step(force).await?;
-        match step {
-            CancelStep::Over(outcome) => return Ok(outcome),
-            CancelStep::Left(left) if Instant::now() >= deadline => {
-                if end.is_ours() {
-                    tokio::spawn(see_through(end));
-                }
-                return Ok(still_stopping(left, force));
-            }
-            CancelStep::Left(_) => tokio::time::sleep(CANCEL_LOOK).await,
-        }
-    }
-}
-
-/// Takes up an end that was asked for, where nobody sees to it.
-pub(super) async fn resume_termination(dir: JobDir) {
-    let mut end = End::new(dir.clone());
-    end.asked = true;
-    match off_thread(move || dir.take_end_turn().map_err(JobError::failed)).await {
-        Ok(Some(turn)) => end.turn = Some(turn),
-        Ok(None) => return,
-        Err(error) => {
-            tracing::warn!(%error, "cannot take up the end of a job; trying again at the next look");
-            return;
-        }
-    }
-    see_through(end).await;
-}
-
-/// Sees to the end of a job until nothing is left of it, in place of its supervisor.
-async fn see_through(mut end: End) {
-    loop {
-        let step;
-        (end, step) = match end.step(false).await {
-            Ok(stepped) => stepped,
+        (cancel, step) = blocking(move || match cancel.step() {
+            Ok(step) => Ok((cancel, step)),
             Err(error) => {
-                tracing::warn!(%error, "the end of a job failed; trying again at the next look");
-                return;
+                let dir = cancel.dir.path().display();
+                Err(JobError::failed(format!(
+                    "cannot cancel the job in {dir}: {error}"
+                )))
             }
-        };
-        if matches!(step, CancelStep::Over(_)) || !end.is_ours() {
-            return;
-        }
-        tokio::time::sleep(SEE_THROUGH_LOOK).await;
-    }
-}
-
-/// The end of a job, as one of those sees it who want it.
-struct End {
-    dir: JobDir,
-    ending: Ending,
-    /// It was asked for.
-    asked: bool,
-    /// Something of the job was seen alive.
-    was_alive: bool,
-    is_supervised: bool,
-    turn: Option<EndTurn>,
-}
-
-enum CancelStep {
-    Over(CancelOutcome),
-    Left(usize),
-}
-
-impl End {
-    fn new(dir: JobDir) -> Self {
-        Self {
-            dir,
-            ending: Ending::default(),
-            asked: false,
-            was_alive: false,
-            is_supervised: false,
-            turn: None,
-        }
-    }
-
-    /// Whether it would come to a halt without us.
-    fn is_ours(&self) -> bool {
-        self.turn.is_some() && !self.is_supervised
-    }
-
-    async fn step(mut self, force: bool) -> Result<(Self, CancelStep), JobError> {
-        off_thread(move || match self.step_now(force) {
-            Ok(step) => Ok((self, step)),
-            Err(error) => Err(JobError::failed(format!(
-                "cannot cancel {}: {error}",
-                self.dir.path().display()
-            ))),
         })
-        .await
-    }
-
-    fn step_now(&mut self, force: bool) -> io::Result<CancelStep> {
-        let dir = &self.dir;
-        let asked_before = std::mem::replace(&mut self.asked, true);
-        if let Some(record) = dir.exit_record()? {
-            return after_the_end(dir, &record, force, asked_before, &mut self.ending);
+        .await?;
+        match step {
+            Step::Finished(outcome) => return Ok(outcome),
+            Step::Remaining(count) if Instant::now() >= deadline => {
+                return Ok(stopping_outcome(count, force));
+            }
+            Step::Remaining(_) => tokio::time::sleep(CANCEL_POLL).await,
         }
-        if !dir.exists() {
-            return Ok(CancelStep::Over(already_done(&lost())));
-        }
-        if !asked_before {
-            dir.request_end(EndRequest { force })?;
-        }
-        if self.turn.is_none() {
-            self.turn = dir.take_end_turn()?;
-        }
-        self.is_supervised = supervisor::nudge(dir)?;
-        if self.is_supervised {
-            self.was_alive = true;
-            let processes = ProcessTable::look(false)?;
-            let supervisor = dir.supervisor_pid()?;
-            let left = supervisor.map_or(0, |pid| processes.descendants(pid).len());
-            return Ok(CancelStep::Left(left));
-        }
-        // The supervisor is dead, or never was: what is left is found by its mark, and how it ended is for us to write,
-        // unless another has the turn.
-        let members = ProcessTable::look(true)?.of_job(dir.path());
-        self.was_alive |= !members.is_empty();
-        if self.turn.is_none() {
-            return Ok(CancelStep::Left(members.len().max(1)));
-        }
-        if !members.is_empty() {
-            let force = dir.end_request().is_some_and(|request| request.force);
-            self.ending.signal(&members, force);
-            return Ok(CancelStep::Left(members.len()));
-        }
-        // The supervisor may have ended just now, and written how.
-        if let Some(record) = dir.exit_record()? {
-            return after_the_end(dir, &record, force, asked_before, &mut self.ending);
-        }
-        if dir.is_locked()? {
-            self.was_alive = true;
-            return Ok(CancelStep::Left(1));
-        }
-        let never_ran = !dir.log_path().exists();
-        if never_ran || self.was_alive {
-            dir.write_exit_record(&ExitRecord::cancelled("run"))?;
-            return Ok(CancelStep::Over(CancelOutcome::Cancelled { message: None }));
-        }
-        dir.clear_end_request()?;
-        Ok(CancelStep::Over(already_done(&lost())))
     }
 }
 
-/// A job that has ended is not cancelled; but what it left running can be ended, when that is insisted on.
-fn after_the_end(
-    dir: &JobDir,
-    record: &ExitRecord,
-    force: bool,
-    asked: bool,
-    ending: &mut Ending,
-) -> io::Result<CancelStep> {
-    let mut left = HashSet::new();
-    if dir.is_locked()? {
-        left = ProcessTable::look(true)?.of_job(dir.path());
-        let supervisor = dir.supervisor_pid()?;
-        left.retain(|pid| Some(*pid) != supervisor);
+struct Cancel {
+    dir: JobDir,
+    termination: Termination,
+    /// This cancel found the job alive, and its request is written.
+    is_requested: bool,
+    terminator: Terminator,
+}
+
+enum Step {
+    Finished(CancelOutcome),
+    /// So many processes are left.
+    Remaining(usize),
+}
+
+impl Cancel {
+    fn step(&mut self) -> io::Result<Step> {
+        let dir = &self.dir;
+        if let Some(record) = dir.exit_record()? {
+            return self.after_exit(&record);
+        }
+        let supervisor = living_supervisor(dir)?;
+        let members = match supervisor {
+            Some(pid) => ProcessTable::snapshot()?.descendants(pid),
+            None => ProcessTable::snapshot_with_environments()?.job_members(dir.path()),
+        };
+        if supervisor.is_none() && members.is_empty() && !dir.is_locked()? {
+            return self.after_unrecorded_exit();
+        }
+        if !self.is_requested {
+            dir.request_termination(self.termination)?;
+            self.is_requested = true;
+        }
+        match supervisor {
+            Some(pid) => notify(pid),
+            None => self.terminator.signal(&members, self.termination),
+        }
+        Ok(Step::Remaining(members.len()))
     }
-    if force && !left.is_empty() {
-        ending.signal(&left, true);
-        return Ok(CancelStep::Left(left.len()));
+
+    /// Nothing of the job lives, and a moment ago there was no exit record.
+    fn after_unrecorded_exit(&mut self) -> io::Result<Step> {
+        let dir = &self.dir;
+        // The supervisor may have written it since, as the last thing it did.
+        if let Some(record) = dir.exit_record()? {
+            return self.after_exit(&record);
+        }
+        let has_run = dir.log_path().try_exists()?;
+        if self.is_requested || (dir.exists()? && !has_run) {
+            let recorded = dir.write_exit_record(&ExitRecord::cancelled("run"));
+            // On a full disk the request alone makes the job read as cancelled.
+            if !self.is_requested {
+                recorded?;
+            }
+            return Ok(Step::Finished(CancelOutcome::Cancelled { message: None }));
+        }
+        let status = match dir.termination_request()? {
+            Some(_) => cancelled_status(),
+            None => lost_status(),
+        };
+        Ok(Step::Finished(already_done(&status)))
     }
-    if asked && record.cancelled {
-        return Ok(CancelStep::Over(CancelOutcome::Cancelled { message: None }));
+
+    /// A job that has ended is not cancelled. A forced cancel ends the processes that it left running.
+    fn after_exit(&mut self, record: &ExitRecord) -> io::Result<Step> {
+        let mut left = HashSet::new();
+        if self.dir.is_locked()? {
+            left = ProcessTable::snapshot_with_environments()?.job_members(self.dir.path());
+            let supervisor = self.dir.supervisor_pid()?;
+            left.retain(|pid| Some(*pid) != supervisor);
+        }
+        if self.termination == Termination::Forced && !left.is_empty() {
+            self.terminator.signal(&left, self.termination);
+            return Ok(Step::Remaining(left.len()));
+        }
+        if self.is_requested && record.cancelled {
+            return Ok(Step::Finished(CancelOutcome::Cancelled { message: None }));
+        }
+        let mut status = ended_status(record);
+        if !left.is_empty() {
+            status.message = Some(format!(
+                "{} of the processes it started still run; call cancel_job again with force=true to end them",
+                left.len()
+            ));
+        }
+        Ok(Step::Finished(already_done(&status)))
     }
-    let mut outcome = already_done(&ended(record));
-    if let CancelOutcome::AlreadyDone { message, .. } = &mut outcome
-        && !left.is_empty()
-    {
-        *message = Some(format!(
-            "{} of the processes it started still run; call cancel_job again with force=true to end them",
-            left.len()
-        ));
-    }
-    Ok(CancelStep::Over(outcome))
 }
 
 fn already_done(status: &JobStatus) -> CancelOutcome {
@@ -208,18 +147,17 @@ fn already_done(status: &JobStatus) -> CancelOutcome {
     }
 }
 
-fn still_stopping(left: usize, force: bool) -> CancelOutcome {
-    let processes = match left {
-        // Not even into the room that was kept for it.
+fn stopping_outcome(remaining: usize, force: bool) -> CancelOutcome {
+    let processes = match remaining {
         0 => {
+            let message = "no process of it is left, but its supervisor has not recorded the end yet, for example because \
+                           the disk is full; call poll_status to see when it has";
             return CancelOutcome::Stopping {
-                message: "nothing of it runs any more, but that cannot be written down; it reads as cancelled once the disk \
-                          of the data folder takes something again"
-                    .to_owned(),
+                message: message.to_owned(),
             };
         }
         1 => "1 process is".to_owned(),
-        _ => format!("{left} processes are"),
+        _ => format!("{remaining} processes are"),
     };
     let next = if force {
         "they were killed and are not gone yet; call poll_status to see when they are"

@@ -16,7 +16,7 @@ use crate::launcher::{
     LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
-use crate::process::supervisor::{Plan, StartRequest};
+use crate::process::supervisor::{StartRequest, SupervisorPlan};
 use crate::service::requests::{CancelRequest, JobQuery, RunRequest};
 use crate::settings::data_dir::DataDir;
 use tokio::sync::watch;
@@ -383,11 +383,11 @@ impl Launcher for FakeLauncher {
             warnings: Vec::new(),
             obstacle: None,
             process: StartRequest {
-                plan: Plan {
+                plan: SupervisorPlan {
                     steps: Vec::new(),
                     working_dir: PathBuf::from("/"),
-                    cancel_ends_tree: false,
-                    remove_afterwards: Vec::new(),
+                    cancellable: false,
+                    cleanup: Vec::new(),
                 },
                 envs: BTreeMap::new(),
                 files: Vec::new(),

@@ -12,7 +12,7 @@ use crate::launcher::{
     LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::JobLock;
-use crate::process::supervisor::{Plan, StartRequest};
+use crate::process::supervisor::{StartRequest, SupervisorPlan};
 use crate::redact::Redactor;
 use crate::service::JobService;
 use crate::service::answers::{LogsAnswer, PollAnswer};
@@ -79,11 +79,11 @@ impl Launcher for Leaky {
                 .contains("blocked")
                 .then(|| leak("obstacle")),
             process: StartRequest {
-                plan: Plan {
+                plan: SupervisorPlan {
                     steps: Vec::new(),
                     working_dir: "/".into(),
-                    cancel_ends_tree: false,
-                    remove_afterwards: Vec::new(),
+                    cancellable: false,
+                    cleanup: Vec::new(),
                 },
                 envs: Default::default(),
                 files: Vec::new(),

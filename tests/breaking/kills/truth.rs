@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::process::job_dir::JobDir;
 use serde_json::{Value, json};
 
 use super::{Call, Cancel, Chance, Figures, Kind, Known, Sent, World, named};
@@ -197,8 +196,8 @@ impl World {
             let rests = match (job.kind, job.cancel) {
                 _ if answer["status"] == "not_found" || job.done.is_some() => true,
                 (Kind::Long, Cancel::No) => true,
-                // A cancel whose answer never came may or may not have been heard.
-                (Kind::Long, _) => !JobDir::at(self.home.job_dir(job_id)).is_end_open(),
+                // A cancel whose answer never came may not have been received, or died with the supervisor.
+                (Kind::Long, _) => job.hurt || !self.is_termination_requested(job_id),
                 // A launch that was cut off is looked for on its cluster for half an hour.
                 (Kind::Cloud, _) if job.hurt && answer["status"] == "launching" => true,
                 (Kind::Cloud, Cancel::No) => answer["status"] == "RUNNING",
@@ -218,6 +217,13 @@ impl World {
             );
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    fn is_termination_requested(&self, job_id: &str) -> bool {
+        let dir = self.home.job_dir(job_id);
+        ["terminate-requested", "kill-requested"]
+            .iter()
+            .any(|name| dir.join(name).exists())
     }
 
     /// What really happened: a job ran at most once, once if that was answered, and is as the server says.

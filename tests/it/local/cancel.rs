@@ -268,7 +268,7 @@ fn a_job_that_had_ended_by_itself_when_the_cancel_came_reads_as_it_ended() {
     home.write("go", "");
     wait_until("the job has ended", || !alive(main));
     let call = server.send("cancel_job", json!({ "job_id": job_id }));
-    let asked = home.job_dir(&job_id).join("end-requested");
+    let asked = home.job_dir(&job_id).join("terminate-requested");
     wait_until("the cancel is under way", || asked.exists());
     // The cancel lets it go on as well.
     let _ = kill_process(supervisor, Signal::CONT);

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::process::job_dir::{EndRequest, JobDir};
 use rustix::process::{Signal, kill_process_group};
 use serde_json::json;
 
@@ -168,7 +167,7 @@ fn a_job_whose_supervisor_was_killed_runs_on_as_running_and_is_lost_afterwards()
         status["message"]
             .as_str()
             .unwrap()
-            .contains("nobody saw how it ended")
+            .contains("how it ended is not known")
     );
     assert_eq!(server.log(&job_id), "begun\nended");
     assert_eq!(server.list("completed").0, [job_id.as_str()]);
@@ -250,7 +249,7 @@ fn the_server_ends_within_two_seconds_of_the_end_of_its_input_and_of_a_signal() 
                 let job_id = server.submit(home.job(run), json!({}));
                 home.pids(1);
                 server.send("cancel_job", json!({ "job_id": job_id }));
-                let asked = home.job_dir(&job_id).join("end-requested");
+                let asked = home.job_dir(&job_id).join("terminate-requested");
                 wait_until("the cancel is under way", || asked.exists());
             }
             let begun = Instant::now();
@@ -270,113 +269,56 @@ fn the_server_ends_within_two_seconds_of_the_end_of_its_input_and_of_a_signal() 
 }
 
 #[test]
-fn a_cancel_that_nobody_is_left_to_carry_out_is_carried_out_at_the_next_look() {
-    // By a server that begins, without any call; and by one that ran all the time, at the first call that looks at the job.
-    for look in ["", "poll_status", "list_jobs", "get_job_logs"] {
-        let home = Home::new();
-        let mut server = Server::start(&home);
-        let run = "trap 'sleep 0.3; echo saved; exit 0' TERM; mkdir pids; echo $$ > pids/main; \
-                   while :; do sleep 0.05; done";
+fn a_cancel_that_died_with_its_supervisor_is_shown_and_can_be_repeated() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run =
+        "trap '' TERM; mkdir pids; echo $$ > pids/main; while [ ! -e go ]; do sleep 0.05; done";
+    for forced in [true, false] {
         let job_id = server.submit(home.job(run), json!({}));
         let main = home.pids(1)[0];
-        let supervisor = home.supervisor(&job_id);
-        let mut other = (!look.is_empty()).then(|| Server::start(&home));
-        server.kill_9();
-        kill_9(supervisor);
-        // As the two leave it when they die right after the cancel was written down.
-        let dir = JobDir::at(home.job_dir(&job_id));
-        dir.request_end(EndRequest { force: false }).unwrap();
-        let mut next = other.take().unwrap_or_else(|| Server::start(&home));
-        match look {
-            "" => {}
-            "list_jobs" => drop(next.list("all")),
-            tool => drop(next.call(tool, json!({ "job_id": job_id })).ok()),
+        kill_9(home.supervisor(&job_id));
+        // As a server leaves it that dies right after it wrote the request.
+        std::fs::write(home.job_dir(&job_id).join("terminate-requested"), "").unwrap();
+        let status = server.poll(&job_id);
+        assert_eq!(status["status"], "running");
+        let message = status["message"].as_str().unwrap();
+        assert!(message.contains("asked to stop"), "{message}");
+        if forced {
+            assert_eq!(server.cancel(&job_id, true).ok()["status"], "cancelled");
+        } else {
+            home.write("go", "");
+            wait_until("it ends by itself", || !alive(main));
         }
-        wait_until("the job has ended", || !alive(main));
-        // Nobody calls it lost on the way.
-        let status = next.wait_done(&job_id);
-        assert_eq!(status["status"], "cancelled", "{look}");
-        assert!(next.log(&job_id).ends_with("saved"), "{look}");
+        assert!(!alive(main));
+        assert_eq!(server.wait_done(&job_id)["status"], "cancelled");
+        std::fs::remove_dir_all(home.project().join("pids")).unwrap();
     }
 }
 
+/// Its handlers are installed before its pid can be read.
 #[test]
-fn a_cancel_that_nobody_is_left_to_carry_out_can_be_forced() {
+fn a_supervisor_survives_a_signal_at_once() {
     let home = Home::new();
+    let config = home.job("echo ran");
     let mut server = Server::start(&home);
-    let run = "trap '' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
-    let job_id = server.submit(home.job(run), json!({}));
-    let main = home.pids(1)[0];
-    let supervisor = home.supervisor(&job_id);
-    server.kill_9();
-    kill_9(supervisor);
-    let dir = JobDir::at(home.job_dir(&job_id));
-    dir.request_end(EndRequest { force: false }).unwrap();
-    let mut server = Server::start(&home);
-    wait_until("it is seen to", || dir.is_being_ended().unwrap());
-    assert_eq!(server.poll(&job_id)["status"], "running");
-    // By another server as well: one of them sees to it, both hear of it.
-    let answer = Server::start(&home).cancel(&job_id, true).ok();
-    assert_eq!(answer["status"], "cancelled");
-    assert!(!alive(main));
-    assert_eq!(server.poll(&job_id)["status"], "cancelled");
-}
-
-#[test]
-fn a_job_that_was_lost_stays_lost_whoever_asked_for_its_end() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
-    let job_id = server.submit(
-        home.job("mkdir pids; echo $$ > pids/main; exec sleep 300"),
-        json!({}),
-    );
-    let main = home.pids(1)[0];
-    kill_9(home.supervisor(&job_id));
-    let dir = JobDir::at(home.job_dir(&job_id));
-    dir.request_end(EndRequest { force: false }).unwrap();
-    kill_9(main);
-    for _ in 0..3 {
-        assert_eq!(server.wait_done(&job_id)["status"], "lost");
-    }
-    // That is how it is once nobody sees to it any more.
-    wait_until("the request is taken back", || !dir.is_end_open());
-    assert!(server.cancel(&job_id, true).refused().contains("`lost`"));
-    assert_eq!(server.poll(&job_id)["status"], "lost");
-}
-
-#[test]
-fn a_lost_job_whose_end_is_being_seen_to_is_not_said_to_run() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
-    let job_id = server.submit(
-        home.job("mkdir pids; echo $$ > pids/main; exec sleep 300"),
-        json!({}),
-    );
-    let main = home.pids(1)[0];
-    kill_9(home.supervisor(&job_id));
-    kill_9(main);
-    assert_eq!(server.wait_done(&job_id)["status"], "lost");
-    for tool in ["poll_status", "list_jobs"] {
-        let dir = JobDir::at(home.job_dir(&job_id));
-        dir.request_end(EndRequest { force: false }).unwrap();
-        let turn = dir.take_end_turn().unwrap().unwrap();
-        let arguments = match tool {
-            "poll_status" => json!({ "job_id": job_id }),
-            _ => json!({}),
-        };
-        let call = server.send(tool, arguments);
-        // What answers at once has answered before these.
-        for _ in 0..5 {
-            server.log(&job_id);
-        }
-        dir.clear_end_request().unwrap();
-        drop(turn);
-        let answer = server.answer(tool, call).ok();
-        let row = match tool {
-            "poll_status" => &answer.content,
-            _ => &answer.content["jobs"][0],
-        };
-        assert_eq!(row["status"], "lost", "{tool}");
+    for at in 0..10 {
+        let name = format!("job{at}");
+        let arguments = server.launch(config, json!({ "job_name": name }));
+        let recorded = home.job_dir(&name).join("supervisor.pid");
+        let signalling = std::thread::spawn(move || {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while Instant::now() < deadline {
+                if let Ok(text) = std::fs::read_to_string(&recorded) {
+                    let supervisor = pid(text.parse().unwrap()).unwrap();
+                    return rustix::process::kill_process(supervisor, Signal::USR1).is_ok();
+                }
+            }
+            false
+        });
+        server.call("run_job", arguments).ok();
+        assert!(signalling.join().unwrap());
+        assert_eq!(server.wait_done(&name)["status"], "completed");
     }
 }
 
@@ -481,7 +423,7 @@ fn a_call_that_is_under_way_when_the_input_ends_is_still_answered() {
     let job_id = server.submit(home.job(run), json!({}));
     home.pids(1);
     let call = server.send("cancel_job", json!({ "job_id": job_id }));
-    let asked = home.job_dir(&job_id).join("end-requested");
+    let asked = home.job_dir(&job_id).join("terminate-requested");
     wait_until("the cancel is under way", || asked.exists());
     server.close_stdin();
     assert_eq!(

@@ -40,7 +40,7 @@ fn kill_in_the_middle(during_launch: bool, turns: usize, pause: Duration) {
             false => None,
         }
     });
-    let is_kept = race.dir().is_cancel_kept();
+    let is_kept = race.dir().has_pending_cancel().unwrap();
     race.restart();
     race.end();
     race.polled();
@@ -52,7 +52,7 @@ fn kill_in_the_middle(during_launch: bool, turns: usize, pause: Duration) {
     let record = race.server.runtime.block_on(registry.get(JOB)).unwrap();
     let has_id = record.is_some_and(|record| !record.oumi_job_id.is_empty());
     assert_eq!(has_id, race.cloud.starts(JOB) == 1, "{at}");
-    assert!(!race.dir().is_cancel_kept(), "{at}");
+    assert!(!race.dir().has_pending_cancel().unwrap(), "{at}");
 }
 
 #[test]

@@ -191,7 +191,7 @@ impl Race {
         self.end();
         assert_eq!(self.cloud.running(), Vec::<String>::new());
         assert!(
-            !self.dir().is_cancel_kept(),
+            !self.dir().has_pending_cancel().unwrap(),
             "a cancel that was done is kept"
         );
     }

@@ -112,11 +112,11 @@ fn a_slow_cancel_is_cleared_when_done() {
     let cancel = race.cancel();
     race.server.pass(Duration::from_secs(31));
     assert!(race.answer(cancel).success);
-    assert!(race.dir().is_cancel_kept());
+    assert!(race.dir().has_pending_cancel().unwrap());
     race.cloud.open(Gate::Cancel);
     race.server.settle_down();
     assert!(!race.cloud.is_running(JOB));
-    assert!(!race.dir().is_cancel_kept());
+    assert!(!race.dir().has_pending_cancel().unwrap());
 }
 
 #[test]

@@ -173,7 +173,7 @@ fn follow(steps: &[Step], pace: Duration) {
     };
     assert_eq!(race.cloud.stage(JOB), stage, "{order}");
     assert!(
-        !race.dir().is_cancel_kept(),
+        !race.dir().has_pending_cancel().unwrap(),
         "{order}: a cancel is still kept"
     );
     let has_id = race.cloud.starts(JOB) == 1 && ended != Truth::LaunchFailed;

@@ -1,0 +1,2 @@
+mod job_dir;
+mod supervisor;

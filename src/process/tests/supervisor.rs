@@ -1,0 +1,86 @@
+//! The start of a supervisor, with shell scripts in its place, and its exit record.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::process::job_dir::{ExitRecord, JobDir};
+use crate::process::supervisor::{
+    StartRequest, SupervisorPlan, start_within, write_exit_record_with_retry,
+};
+use crate::process::table::ProcessTable;
+
+/// Starts a script as the supervisor of a job. Returns whether the job started, and how many of its processes live.
+async fn start(script: &str) -> (bool, usize, bool) {
+    let parent = tempfile::tempdir().unwrap();
+    let program = parent.path().join("supervisor");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    let (dir, lock) = JobDir::create(parent.path().join("job")).unwrap();
+    let job = StartRequest {
+        plan: SupervisorPlan {
+            steps: Vec::new(),
+            working_dir: PathBuf::from("/"),
+            cancellable: true,
+            cleanup: Vec::new(),
+        },
+        envs: Default::default(),
+        files: Vec::new(),
+    };
+    let started = start_within(Duration::from_secs(1), &program, &dir, lock, job).await;
+    let table = ProcessTable::snapshot_with_environments().unwrap();
+    let members = table.job_members(dir.path());
+    let has_failed = dir.exit_record().unwrap().is_some();
+    for member in &members {
+        let pid = Pid::from_raw(i32::try_from(*member).unwrap()).unwrap();
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    (started.is_ok(), members.len(), has_failed)
+}
+
+/// A job that runs must not be called failed, and one that failed must not run.
+#[tokio::test]
+async fn start_fails_only_once_nothing_lives() {
+    const JOB: &str = "#!/bin/sh\nexec 9<&0\nsleep 3000 9<&9 >/dev/null 2>&1 &\n";
+    for (case, script, runs) in [
+        ("killed after the start", format!("{JOB}kill -9 $$\n"), true),
+        ("killed before", "#!/bin/sh\nkill -9 $$\n".to_owned(), false),
+        (
+            "silent after the start",
+            format!("{JOB}exec sleep 3000\n"),
+            true,
+        ),
+        (
+            "silent before",
+            "#!/bin/sh\nexec sleep 3000\n".to_owned(),
+            false,
+        ),
+    ] {
+        assert_eq!(
+            start(&script).await,
+            (runs, usize::from(runs), !runs),
+            "{case}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn exit_record_is_written_however_late() {
+    let parent = tempfile::tempdir().unwrap();
+    let (dir, _lock) = JobDir::create(parent.path().join("job")).unwrap();
+    // Stands in for a full disk: no file can replace a folder.
+    let obstacle = dir.path().join("exit.json");
+    fs::create_dir(&obstacle).unwrap();
+    let record = ExitRecord::now("run");
+    let writing = tokio::spawn({
+        let (dir, record) = (dir.clone(), record.clone());
+        async move { write_exit_record_with_retry(&dir, &record).await }
+    });
+    tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+    fs::remove_dir(&obstacle).unwrap();
+    writing.await.unwrap().unwrap();
+    assert_eq!(dir.exit_record().unwrap(), Some(record));
+}
