@@ -8,8 +8,10 @@ use std::fs;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::logs::fold::Folder;
-use oumi_mcp_server::logs::search::{Query, search_bytes};
+use oumi_mcp_server::logs::Log;
+use oumi_mcp_server::logs::fold::fold;
+use oumi_mcp_server::logs::read::ReadOptions;
+use oumi_mcp_server::logs::search::{Query, search};
 use oumi_mcp_server::progress::Scanner;
 use oumi_mcp_server::redact::Redactor;
 
@@ -23,18 +25,20 @@ fn main() {
         }
         let log = repeat(&line);
         let fold = measure(&log, || {
-            let mut kept = 0;
-            let mut folder = Folder::new();
-            for block in log.chunks(1 << 20) {
-                folder.push(block, &mut |line| kept += line.text.len());
-            }
-            folder.finish(&mut |line| kept += line.text.len());
-            kept
+            log.chunks(8 << 20)
+                .map(|block| fold(block).len())
+                .sum::<usize>()
         });
         let search = measure(&log, || {
             let deadline = Instant::now() + Duration::from_secs(600);
             let query = Query::new("(?i)cuda.*out of memory", deadline).unwrap();
-            search_bytes(&log, &query, &str::to_owned).unwrap().matches
+            search(
+                &mut Log::from_text(&log, true),
+                &query,
+                ReadOptions::default(),
+            )
+            .unwrap()
+            .matches
         });
         let secrets = Redactor::new(["s3cr3t-value-123", "another-s3cr3t-value"]);
         let hide = measure(&log[..log.len() / 8], || {

@@ -1,14 +1,17 @@
-//! Logs of any size, for an assistant that reads little of them.
+//! Reading of job logs of any size, for an assistant that reads little of them.
 //!
-//! [`fold`] makes readable text of raw bytes, [`read`] gives the end of a log or what is new in it since a [`cursor`], and
-//! [`search`] the lines that match. What is read out of the text is in [`crate::progress`] and [`crate::failure`].
+//! Every answer goes the same way: a bounded part of the log ([`Log`]) → readable lines that know where they begin
+//! ([`mod@fold`]) → secrets hidden → the end, what is new since a [`cursor`], or what matches ([`read`], [`search`]) → the
+//! byte budget. Metrics and causes of failure are read out of the text in [`crate::progress`] and [`crate::failure`].
 
 pub mod cursor;
 pub mod fold;
 pub mod read;
 pub mod search;
 
-mod backwards;
+mod source;
+
+pub use source::Log;
 
 #[cfg(test)]
 pub(crate) mod tests;

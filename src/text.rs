@@ -1,15 +1,15 @@
 //! Text of programs, made fit for reading: without terminal escapes, without control characters, shortened, without the
 //! prefix that SkyPilot puts before a job's lines; and the end of a file.
 
+mod terminal;
+
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use vte::{Params, Parser, Perform};
-
-/// Cancels an escape sequence that its line left open, as a terminal does: it must not swallow the next line.
-const CANCEL: &[u8] = b"\x18";
+pub(crate) use terminal::lossy;
+pub(crate) use terminal::{Row, Terminal};
 
 /// Removes escape sequences and other terminal controls. A line that was written over after a carriage return keeps its last
 /// state, as a progress bar on a terminal does.
@@ -17,72 +17,25 @@ pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
-    let (mut parser, mut screen) = (Parser::new(), Screen::default());
+    let mut shown = String::with_capacity(text.len());
+    let mut terminal = Terminal::new(|row: Row<'_>| {
+        shown.push_str(&row.text);
+        shown.push('\n');
+    });
     for line in text.split_inclusive('\n') {
-        parser.advance(&mut screen, line.trim_end_matches('\n').as_bytes());
-        if line.contains('\u{1b}') {
-            parser.advance(&mut screen, CANCEL);
-        }
-        if line.ends_with('\n') {
-            screen.execute(b'\n');
-        }
+        terminal.write(line.trim_end_matches('\n').as_bytes(), 0, 0);
+        terminal.end_line();
     }
-    Cow::Owned(screen.text)
+    terminal.finish();
+    if !text.ends_with('\n') {
+        shown.pop();
+    }
+    Cow::Owned(shown)
 }
 
 /// Newline and tab count as text.
 fn is_control(c: char) -> bool {
     c.is_control() && !matches!(c, '\n' | '\t')
-}
-
-/// The lines of a terminal whose cursor moves within one line only.
-#[derive(Default)]
-struct Screen {
-    text: String,
-    line_start: usize,
-    /// The cursor is at the start of the line: the next character replaces the line.
-    at_start: bool,
-}
-
-impl Screen {
-    fn erase_line(&mut self) {
-        self.text.truncate(self.line_start);
-        self.at_start = false;
-    }
-}
-
-impl Perform for Screen {
-    fn print(&mut self, c: char) {
-        if !is_control(c) {
-            if self.at_start {
-                self.erase_line();
-            }
-            self.text.push(c);
-        }
-    }
-
-    fn execute(&mut self, byte: u8) {
-        match byte {
-            b'\n' => {
-                self.text.push('\n');
-                self.line_start = self.text.len();
-                self.at_start = false;
-            }
-            b'\t' => self.print('\t'),
-            b'\r' => self.at_start = true,
-            0x08 if !self.at_start && self.text.len() > self.line_start => {
-                self.text.pop();
-            }
-            _ => {}
-        }
-    }
-
-    fn csi_dispatch(&mut self, params: &Params, _: &[u8], _: bool, action: char) {
-        let all = params.iter().next() == Some(&[2]);
-        if action == 'K' && (all || self.at_start) {
-            self.erase_line();
-        }
-    }
 }
 
 /// Replaces control characters by `U+FFFD`, apart from newlines and tabs. A mark stays, so that a name with a control

@@ -1,15 +1,15 @@
-//! A position in a log, as an opaque word that a client keeps: so that it is given only what is new, in order, nothing
-//! twice and nothing left out, also by the next server.
+//! A position in a log, as an opaque word that a client keeps, so that each answer gives only new text: in order, nothing
+//! twice and nothing left out, also across restarts of the server.
 //!
-//! It holds the identity of the file, the offset, and a check of the bytes before the offset. So a log that was replaced,
-//! cut short, or written anew in place is noticed and said, and then read from its beginning. The device is not part of
-//! the identity: its number changes when a disk is mounted again, and the check tells files apart as well.
+//! It holds the inode of the file, the offset, and a checksum of the bytes before the offset. So a log that was replaced,
+//! truncated or rewritten in place is noticed, and then read from its beginning. The device is not part of the identity: its
+//! number changes when a disk is mounted again, and the checksum tells files apart as well.
 
 use std::fmt;
 use std::io::{self, Read, Seek};
 use std::str::FromStr;
 
-use super::backwards::read_at;
+use super::source::read_at;
 
 /// How many bytes before the offset are checked.
 const CHECKED: u64 = 256;
@@ -20,39 +20,39 @@ const KIND: &str = "log1";
 /// A position in a log: everything before it has been given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// The inode; none for a log that is no file of ours.
+    /// The inode; `None` for a log that was fetched.
     file: Option<u64>,
     offset: u64,
     check: u64,
 }
 
-/// That a text is no cursor.
+/// The text is not a cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this cursor is not one that was given here: pass the `cursor` of an earlier answer as it is, or leave it out to get the end of the log"
+    "this is not a cursor of this server: pass the `cursor` of an earlier answer as it is, or leave it out to get the end of the log"
 )]
-pub struct NoCursor;
+pub struct InvalidCursor;
 
-/// Why a cursor no longer fits its log, so that the answer does not go on where the last one ended.
+/// The reason why an answer does not go on where the last one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Another log stands in its place, or it was written anew; read from its beginning.
+    /// Another log stands in its place, or it was rewritten; it is read from its beginning.
     Replaced,
-    /// It became shorter than what had been read; read from its beginning.
+    /// The log became shorter than what had been read; it is read from its beginning.
     Truncated,
-    /// Only the end of the log is at hand, and what was read last is not in it: something may be missing in between.
+    /// Only the end of the log was fetched, and it lacks what was read last: lines may be missing in between.
     Gap,
 }
 
 impl Change {
-    /// The sentence for the reader.
+    /// A sentence for the reader.
     pub fn sentence(self) -> &'static str {
         match self {
             Self::Replaced => {
-                "The log is another one than before: it was replaced or written anew. This is from its beginning."
+                "The log was replaced or rewritten since the cursor. This is from its beginning."
             }
             Self::Truncated => {
-                "The log was truncated: it is shorter than what you had read. This is from its beginning."
+                "The log was truncated since the cursor. This is from its beginning."
             }
             Self::Gap => {
                 "More was written since the cursor than can be fetched at once: lines may be missing before these."
@@ -71,8 +71,8 @@ impl Cursor {
         }
     }
 
-    /// Where it is, in bytes from the beginning of what was at hand.
-    pub fn offset(&self) -> u64 {
+    /// The offset, in bytes from the beginning of the log.
+    pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
@@ -90,7 +90,7 @@ impl Cursor {
         })
     }
 
-    /// Where to go on in `log`, which is `end` bytes long, and what happened to it since, if anything.
+    /// Finds where to go on in `log`, which is `end` bytes long, and what happened to it since, if anything.
     pub(crate) fn resume(
         &self,
         log: &mut (impl Read + Seek),
@@ -103,16 +103,15 @@ impl Cursor {
         if self.offset > end {
             return Ok((0, Some(Change::Truncated)));
         }
-        Ok(
-            match Self::at(log, file, self.offset)?.check == self.check {
-                true => (self.offset, None),
-                false => (0, Some(Change::Replaced)),
-            },
-        )
+        if Self::at(log, file, self.offset)?.check == self.check {
+            Ok((self.offset, None))
+        } else {
+            Ok((0, Some(Change::Replaced)))
+        }
     }
 
-    /// Where to go on in `bytes`, the end of a log of which nobody knows how much came before: at the place that has before
-    /// it what the cursor has. If there are several, at the first: better twice than never.
+    /// Finds where to go on in `bytes`, the end of a log: at the first place with the text before it that the cursor had. If
+    /// there are several, lines are rather given twice than never.
     pub(super) fn find(&self, bytes: &[u8]) -> (u64, Option<Change>) {
         if self.offset == 0 {
             return (0, Some(Change::Gap));
@@ -144,13 +143,13 @@ impl fmt::Display for Cursor {
 }
 
 impl FromStr for Cursor {
-    type Err = NoCursor;
+    type Err = InvalidCursor;
 
-    fn from_str(text: &str) -> Result<Self, NoCursor> {
-        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|_| NoCursor);
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
+        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|_| InvalidCursor);
         let parts: Vec<&str> = text.trim().split('.').collect();
         let [KIND, file, offset, check] = parts.as_slice() else {
-            return Err(NoCursor);
+            return Err(InvalidCursor);
         };
         Ok(Self {
             file: match *file {

@@ -1,69 +1,62 @@
-//! What is read out of a log: its end, or what is new since a cursor, folded and within a byte budget.
+//! The end of a log, or what is new in it since a cursor, within a byte budget.
 //!
-//! **The end** ([`tail`]) is the last lines, counted after folding. If they do not fit the budget the newest are kept, and
-//! it is said how many were left out.
+//! **The end** ([`tail`]) is the last lines, counted after folding. If they do not fit the budget, the newest are kept and
+//! the answer says how many are left out.
 //!
-//! **What is new** ([`read_on`]) begins right after what the cursor's answer ended with. If it does not fit the budget the
-//! *oldest* of it are given, so that nothing is ever skipped: the answer says how much remains, its cursor goes on there,
-//! and a reader who does not want all of it drops the cursor and asks for the end.
+//! **New text** ([`read_since`]) begins right after the text of the cursor's answer. If it does not fit the budget, the
+//! *oldest* of it is given, so that nothing is ever skipped: the cursor goes on there.
 //!
-//! **The line that is still being written** is never part of the text, since it would come twice: it is given beside it, as
-//! it stands now, and becomes text when it ends. For a progress bar, which is one such line for hours, that is its newest
-//! state. When the log is known to be complete (`ended`) its last line is text like any other.
+//! **The unfinished line**, the one that is still being written, is never part of the text, since it would come twice: it
+//! stands beside the text, and becomes text when it ends. A progress bar is one such line for hours. When the log is known
+//! to be complete (`ended`), its last line is text like any other.
 //!
 //! **Secrets** are hidden in lines before they are cut to the budget: half of one would not be known.
 
-mod rest;
+use std::io;
 
-use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use memchr::{memrchr, memrchr2};
 
-use memchr::memchr;
-
-use super::backwards::{Backwards, Block, read_at};
+use super::Log;
 use super::cursor::{Change, Cursor};
-use super::fold::{Folder, Line, Text, has_cut_line, whole_words};
-use rest::{Rest, RestKind};
+pub use super::fold::LARGEST_MAX_BYTES;
+use super::fold::{Block, FoldOptions, Line, Piece, WORD_SEARCH, fold_pieces, skip_partial_word};
+use super::source::ReverseReader;
 
 /// The budget of an answer unless the caller says otherwise; it fits under the 25,000 tokens at which clients cut.
 pub const DEFAULT_MAX_BYTES: usize = 24 * 1024;
 
-/// The largest budget there is.
-pub const LARGEST_MAX_BYTES: usize = 256 * 1024;
-
 /// The first block of a tail; each further one doubles what was read.
-const FIRST_BLOCK: usize = 64 * 1024;
+const FIRST_BLOCK: u64 = 64 * 1024;
 
-/// A tail keeps no more than this of a log in memory…
-const KEPT: usize = 8 * 1024 * 1024;
+/// The most bytes of a log that are kept in memory for one answer.
+const WINDOW: u64 = 16 * 1024 * 1024;
 
-/// … and reads no more than this of it: what lies between are the beginnings of lines that are longer than a block.
-const READ: u64 = 128 * 1024 * 1024;
+/// The most bytes that a tail reads: beyond the window, the beginnings of lines longer than a block.
+const MAX_READ: u64 = 128 * 1024 * 1024;
+
+/// The longest unfinished line that is read again each time. Of a longer one only the newest state is.
+const MAX_HELD: usize = 64 * 1024;
 
 /// How a log is to be read.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub struct ReadOptions<'a> {
     /// The most text that is given, in bytes.
     pub max_bytes: usize,
-    /// The lines as they are: not folded, only made valid text, and of control characters only tabs and carriage returns
-    /// are left.
+    /// Lines stay as they are, apart from bytes that are no text and controls other than tab and carriage return.
     pub raw: bool,
     /// Nothing more will be written: the last line has ended, however it looks.
     pub ended: bool,
-    /// Makes of lines what may be shown of them: the same number of lines, none longer.
-    pub shown: &'a dyn Fn(&str) -> String,
+    /// Hides the secrets in lines: the same number of lines, none longer.
+    pub redact: &'a dyn Fn(&str) -> String,
 }
 
-impl Default for View<'_> {
+impl Default for ReadOptions<'_> {
     fn default() -> Self {
         Self {
             max_bytes: DEFAULT_MAX_BYTES,
             raw: false,
             ended: false,
-            shown: &str::to_owned,
+            redact: &str::to_owned,
         }
     }
 }
@@ -75,9 +68,9 @@ pub struct Excerpt {
     pub text: String,
     /// How many lines that is.
     pub lines: usize,
-    /// The line that is still being written, as it stands now. It comes as text when it has ended.
+    /// The line that is still being written, as it stands now.
     pub unfinished: Option<String>,
-    /// How many of the lines that were asked for are not here, for want of room: the oldest of them.
+    /// How many of the requested lines are left out, for want of room: the oldest of them.
     pub left_out_lines: usize,
     /// Lines are left out, or remain, or the beginning of a line is cut.
     pub truncated: bool,
@@ -93,191 +86,121 @@ pub struct Excerpt {
     pub notes: Vec<String>,
 }
 
-/// The last `lines` lines of the log at `path`. Its cost does not depend on the size of the log.
-///
-/// # Errors
-/// What the file system said.
-pub fn tail(path: &Path, lines: usize, view: View) -> io::Result<Excerpt> {
-    let mut file = File::open(path)?;
-    let inode = file.metadata()?.ino();
-    tail_of(&mut file, Some(inode), lines, view)
-}
-
-/// As [`tail`], of a log that is at hand.
-///
-/// # Errors
-/// None that is known: memory does not fail.
-pub fn tail_bytes(bytes: &[u8], lines: usize, view: View) -> io::Result<Excerpt> {
-    tail_of(&mut io::Cursor::new(bytes), None, lines, view)
-}
-
-/// What is new in the log at `path` since `cursor`.
-///
-/// # Errors
-/// What the file system said.
-pub fn read_on(path: &Path, cursor: &Cursor, view: View) -> io::Result<Excerpt> {
-    let mut file = File::open(path)?;
-    let inode = file.metadata()?.ino();
-    let end = file.seek(SeekFrom::End(0))?;
-    let (start, change) = cursor.resume(&mut file, Some(inode), end)?;
-    read_from(&mut file, Some(inode), start, change, end, view)
-}
-
-/// As [`read_on`], of a log that is at hand. Unless it is `whole`, `bytes` is only the end of it, and the position is found
-/// by what came before it; it is looked for so as well when something else was put before a whole one.
-///
-/// # Errors
-/// None that is known: memory does not fail.
-pub fn read_on_bytes(
-    bytes: &[u8],
-    whole: bool,
-    cursor: &Cursor,
-    view: View,
-) -> io::Result<Excerpt> {
-    let mut log = io::Cursor::new(bytes);
-    let end = bytes.len() as u64;
-    let (start, change) = match whole {
-        false => cursor.find(bytes),
-        true => match cursor.resume(&mut log, None, end)? {
-            (_, Some(change)) => match cursor.find(bytes) {
-                (start, None) => (start, None),
-                (_, Some(_)) => (0, Some(change)),
-            },
-            found => found,
-        },
+/// Reads the last `lines` lines. The cost does not depend on the size of the log.
+pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions<'_>) -> io::Result<Excerpt> {
+    let end = log.end;
+    let cursor = end_cursor(log, options)?;
+    let (blocks, from) = if lines == 0 {
+        (Vec::new(), end)
+    } else {
+        last_blocks(log, lines, options)?
     };
-    read_from(&mut log, None, start, change, end, view)
-}
-
-fn tail_of<S: Read + Seek>(
-    log: &mut S,
-    file: Option<u64>,
-    lines: usize,
-    view: View,
-) -> io::Result<Excerpt> {
-    let end = log.seek(SeekFrom::End(0))?;
-    let rest = Rest::of(log, 0, end, view)?;
-    let (text, mut unfinished, looked_at) = match lines {
-        0 => (Text::default(), None, end),
-        _ => last_lines(log, end, lines, view)?,
-    };
+    let (folded, unfinished) = Lines::fold(blocks.iter().map(Block::as_piece), options, true);
+    let requested = folded.newest(lines, options);
+    let unfinished = unfinished.map(|line| redact_unfinished(&line, options));
+    let room = options.max_bytes - unfinished.as_ref().map_or(0, String::len);
+    let kept = requested.newest_within(room);
     let mut notes = Vec::new();
-    let all_were_looked_at = text.lines >= lines || looked_at == 0 || lines == 0;
-    if !all_were_looked_at {
+    let is_partial = requested.len() < lines && from > 0;
+    if is_partial {
         notes.push(format!(
-            "Only the last {} of the log were looked at, which is {} long.",
-            size(end - looked_at),
+            "Only the last {} of the log were read, which is {} long.",
+            size(end - from),
             size(end)
         ));
     }
-    let body = text.text.strip_suffix('\n').unwrap_or(&text.text);
-    let asked = match lines {
-        0 => String::new(),
-        lines => (view.shown)(&body[nth_line_from_end(body, lines).unwrap_or(0)..]),
-    };
-    let asked = asked.as_str();
-    if let Some(line) = &mut unfinished {
-        *line = keep_end(&(view.shown)(line), view.max_bytes / 2).to_owned();
-    }
-    let room = view.max_bytes - unfinished.as_ref().map_or(0, String::len);
-    let kept = keep_lines(asked, room);
-    let count = |text: &str| match text {
-        "" if body.is_empty() => 0,
-        text => text.split('\n').count(),
-    };
-    let (asked_lines, kept_lines) = match lines {
-        0 => (0, 0),
-        _ => (count(asked), count(kept)),
-    };
-    let left_out_lines = asked_lines.saturating_sub(kept_lines);
+    let left_out_lines = requested.len() - kept.len();
     if left_out_lines > 0 {
         notes.push(format!(
-            "The oldest {left_out_lines} of these {asked_lines} lines, {}, were left out to stay within max_bytes={}: {}, or find what you want of them with grep.",
-            size((asked.len() - kept.len()) as u64),
-            view.max_bytes,
-            with_room_for(asked.len() + view.max_bytes - room)
+            "The oldest {left_out_lines} of these {} lines, {}, were left out to stay within max_bytes={}: {}, or find what you want of them with grep.",
+            requested.len(),
+            size((requested.text.len() - kept.text.len()) as u64),
+            options.max_bytes,
+            how_to_get(requested.text.len() + options.max_bytes - room)
         ));
-    } else if kept.len() < asked.len() {
-        notes.push(cut_note(asked, kept, view));
     }
+    notes.extend(kept.cut_note(&requested, options));
     Ok(Excerpt {
-        truncated: kept.len() < asked.len() || !all_were_looked_at || has_cut_line(kept),
-        text: kept.to_owned(),
-        lines: kept_lines,
+        truncated: left_out_lines > 0 || is_partial || kept.has_cut(),
+        lines: kept.len(),
+        text: kept.text,
         unfinished,
         left_out_lines,
         remaining_bytes: 0,
-        cursor: Cursor::at(log, file, rest.at)?,
+        cursor,
         log_bytes: end,
         change: None,
         notes,
     })
 }
 
-/// The last lines of a log, at least `lines` where there are as many; the unfinished one; and from where they were read.
-fn last_lines<S: Read + Seek>(
-    log: &mut S,
-    end: u64,
-    lines: usize,
-    view: View,
-) -> io::Result<(Text, Option<String>, u64)> {
-    let mut back = Backwards::new(log, end, READ);
-    let mut blocks: VecDeque<Block> = VecDeque::new();
-    let mut kept = 0;
-    loop {
-        // What has been read doubles each time, so that folding it again costs no more than reading it.
-        let block = back.next(kept.max(FIRST_BLOCK))?;
-        let all = block.is_none();
-        if let Some(block) = block {
-            kept += block.bytes.len();
-            blocks.push_front(block);
-        }
-        let mut folder = folder(view);
-        let mut text = Text::default();
-        // How often the first line was repeated may be only a part of the truth, as long as there is more before it.
-        let mut first_repeated = None;
-        let mut add = |line: Line<'_>| {
-            first_repeated.get_or_insert(line.repeated > 0);
-            text.add(line);
-        };
-        for block in &blocks {
-            folder.left_out(block.left_out);
-            folder.push(&block.bytes, &mut add);
-        }
-        let unfinished = finish(folder, view.ended, &mut add);
-        let enough = text.lines > lines || text.lines == lines && first_repeated != Some(true);
-        if all || enough || kept >= KEPT {
-            return Ok((text, unfinished, back.at()));
-        }
-    }
+/// The cursor after everything that can be given as text now.
+pub(super) fn end_cursor(log: &mut Log<'_>, options: ReadOptions<'_>) -> io::Result<Cursor> {
+    let from = log.end.saturating_sub(MAX_HELD as u64 + 1);
+    let bytes = log.read(from, log.end)?;
+    let (complete, _) = complete_part(&bytes, options.ended, options.raw);
+    log.cursor_at(from + complete as u64)
 }
 
-fn read_from<S: Read + Seek>(
-    log: &mut S,
-    file: Option<u64>,
-    start: u64,
-    change: Option<Change>,
-    end: u64,
-    view: View,
-) -> io::Result<Excerpt> {
-    let rest = Rest::of(log, start, end, view)?;
-    let (fits, text) = oldest_that_fit(log, start, &rest, view)?;
-    let unfinished = match fits == rest.at && rest.at < end {
-        true => rest.text(log, end, view)?,
-        false => None,
-    };
-    let remaining_bytes = rest.at - fits;
-    let body = (view.shown)(text.text.strip_suffix('\n').unwrap_or(&text.text));
-    let body = body.as_str();
-    let kept = keep_lines(body, view.max_bytes);
-    let mut notes: Vec<String> = change
-        .map(|change| change.sentence().to_owned())
-        .into_iter()
-        .collect();
-    if kept.len() < body.len() {
-        notes.push(cut_note(body, kept, view));
+/// Reads blocks from the end until they hold `lines` lines; returns them in order, with where the first begins.
+fn last_blocks(
+    log: &mut Log<'_>,
+    lines: usize,
+    options: ReadOptions<'_>,
+) -> io::Result<(Vec<Block>, u64)> {
+    let end = log.end;
+    let mut reader = ReverseReader::new(log, end, MAX_READ, None);
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut kept = 0;
+    while kept < WINDOW / 2 {
+        // What has been read doubles each time, so that folding it again costs no more than reading it.
+        let Some(block) = reader.next(FIRST_BLOCK.max(kept))? else {
+            break;
+        };
+        kept += block.bytes.len() as u64;
+        blocks.insert(0, block);
+        // The first line may have been repeated before.
+        let (folded, _) = Lines::fold(blocks.iter().map(Block::as_piece), options, true);
+        let is_run = folded.rows.first().is_some_and(|row| row.repeated > 0);
+        if folded.len() > lines || folded.len() == lines && !is_run {
+            break;
+        }
     }
-    if fits == rest.at && rest.kind == RestKind::Cut {
+    Ok((blocks, reader.at))
+}
+
+/// Reads what is new since `cursor`.
+pub fn read_since(
+    log: &mut Log<'_>,
+    cursor: &Cursor,
+    options: ReadOptions<'_>,
+) -> io::Result<Excerpt> {
+    let (start, change) = log.resume(cursor)?;
+    let end = log.end;
+    let window_end = end.min(start + WINDOW);
+    let bytes = log.read(start, window_end)?;
+    let (complete, held) = complete_part(&bytes, options.ended && window_end == end, options.raw);
+    let (given, folded) = oldest_within(&bytes, complete, held, start, options);
+    let is_all = given == complete && window_end == end;
+    let unfinished = if is_all && complete < bytes.len() {
+        let rest = bytes.get(complete..).unwrap_or_default();
+        Lines::fold([(rest, 0, 0)], options, true).1
+    } else {
+        None
+    };
+    let remaining_bytes = if is_all {
+        0
+    } else {
+        end - start - given as u64
+    };
+    let redacted = folded.newest(usize::MAX, options);
+    let kept = redacted.newest_within(options.max_bytes);
+    let mut notes: Vec<String> = change
+        .iter()
+        .map(|change| change.sentence().to_owned())
+        .collect();
+    notes.extend(kept.cut_note(&redacted, options));
+    if given == complete && held == Held::PartOfLine {
         notes.push(
             "The last line is too long to wait for its end: what follows of it comes as a line of its own.".to_owned(),
         );
@@ -289,176 +212,227 @@ fn read_from<S: Read + Seek>(
         ));
     }
     Ok(Excerpt {
-        lines: match text.lines {
-            0 => 0,
-            _ => kept.split('\n').count(),
-        },
-        text: kept.to_owned(),
-        unfinished,
+        truncated: remaining_bytes > 0 || kept.has_cut(),
+        lines: kept.len(),
+        text: kept.text,
+        unfinished: unfinished.map(|line| redact_unfinished(&line, options)),
         left_out_lines: 0,
-        truncated: remaining_bytes > 0 || kept.len() < body.len() || has_cut_line(kept),
         remaining_bytes,
-        cursor: Cursor::at(log, file, fits)?,
+        cursor: log.cursor_at(start + given as u64)?,
         log_bytes: end,
         change,
         notes,
     })
 }
 
-/// The lines from `start` on that fit the budget, always at least one of them, and where they end.
-fn oldest_that_fit<S: Read + Seek>(
-    log: &mut S,
+/// Folds as much of the beginning of `bytes` as fits the budget, at least one line; returns how much that is.
+fn oldest_within(
+    bytes: &[u8],
+    complete: usize,
+    held: Held,
     start: u64,
-    rest: &Rest,
-    view: View,
-) -> io::Result<(u64, Text)> {
-    let mut budget = view.max_bytes;
+    options: ReadOptions<'_>,
+) -> (usize, Lines) {
+    let mut given = complete;
     loop {
-        let fits = fitting(log, start, rest.at, budget, view)?;
-        let mut folder = folder(view);
-        let mut text = Text::default();
-        pieces(log, start, fits, |piece| {
-            folder.push(piece, &mut |line| text.add(line));
-            true
-        })?;
-        let overwritten = fits == rest.at && rest.kind == RestKind::Overwritten;
-        finish(folder, !overwritten, &mut |line| text.add(line));
-        // What is no valid text grows when it is made so; then with less of it.
-        if text.text.len() <= view.max_bytes + 1 || budget == 0 {
-            return Ok((fits, text));
-        }
-        budget /= 2;
-    }
-}
-
-/// Up to where the lines from `start` on fit `budget` when they are folded: always at least one of them.
-fn fitting<S: Read + Seek>(
-    log: &mut S,
-    start: u64,
-    end: u64,
-    budget: usize,
-    view: View,
-) -> io::Result<u64> {
-    let mut folder = folder(view);
-    let mut text = 0;
-    let (mut at, mut fits) = (start, start);
-    let limit = end.min(start + READ);
-    let mut fit = true;
-    pieces(log, start, limit, |piece| {
-        folder.push(piece, &mut |line| text += line.text.len() + 1);
-        at += piece.len() as u64;
-        fit = text + folder.pending() <= budget;
-        if piece.ends_with(b"\n") && (fit || fits == start) {
-            fits = at;
-        }
-        fit || fits == start
-    })?;
-    Ok(
-        match at == limit && (fit || fits == start) && (limit == end || fits == start) {
-            true => limit,
-            false => fits,
-        },
-    )
-}
-
-/// Gives the bytes from `start` to `end` to `take`, line by line, a long line in pieces, until it wants no more. Whether it
-/// got them all.
-fn pieces<S: Read + Seek>(
-    log: &mut S,
-    start: u64,
-    end: u64,
-    mut take: impl FnMut(&[u8]) -> bool,
-) -> io::Result<bool> {
-    let mut at = start;
-    let mut size = FIRST_BLOCK as u64;
-    while at < end {
-        let block = read_at(log, at, size.min(end - at))?;
-        at += block.len() as u64;
-        size = (size * 2).min(1024 * 1024);
-        let mut rest = block.as_slice();
-        while !rest.is_empty() {
-            let length = memchr(b'\n', rest).map_or(rest.len(), |line_end| line_end + 1);
-            let (piece, after) = rest.split_at(length);
-            if !take(piece) {
-                return Ok(false);
-            }
-            rest = after;
+        let part = bytes.get(..given).unwrap_or_default();
+        // A line that is written over is not given before it ends.
+        let is_overwritten = given == complete && held == Held::Overwritten;
+        let (folded, _) = Lines::fold([(part, start, 0)], options, is_overwritten);
+        // What follows may still change what fits, so the part that fits is folded on its own.
+        match folded.first_beyond(options.max_bytes) {
+            Some(next) if ((next - start) as usize) < given => given = (next - start) as usize,
+            _ => return (given, folded),
         }
     }
-    Ok(true)
 }
 
-fn folder(view: View) -> Folder {
-    match view.raw {
-        true => Folder::raw(LARGEST_MAX_BYTES),
-        false => Folder::new(),
+/// What stands at the end of a log that is not text yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// A line that has not ended, or nothing.
+    Line,
+    /// The newest state of a line: what stands before it in the line is overwritten.
+    Overwritten,
+    /// The rest of a line that is too long to wait for its end: what stands before is given as it is.
+    PartOfLine,
+}
+
+/// Finds how many of `bytes` can be given as text: those before the unfinished line.
+fn complete_part(bytes: &[u8], ended: bool, raw: bool) -> (usize, Held) {
+    if ended {
+        return (bytes.len(), Held::Line);
+    }
+    let line = memrchr(b'\n', bytes).map_or(0, |line_end| line_end + 1);
+    let unfinished = bytes.get(line..).unwrap_or_default();
+    if unfinished.len() <= MAX_HELD {
+        return (line, Held::Line);
+    }
+    match memrchr(b'\r', unfinished).filter(|_| !raw) {
+        Some(at) if unfinished.len() - at <= MAX_HELD => (line + at, Held::Overwritten),
+        _ => (bytes.len() - partial_word(bytes), Held::PartOfLine),
     }
 }
 
-/// Gives `sink` what `folder` still holds, the unfinished line too if it is `given`; else that is returned.
-fn finish(folder: Folder, given: bool, sink: &mut impl FnMut(Line<'_>)) -> Option<String> {
-    if given {
-        folder.finish(sink);
-        return None;
+/// Counts the bytes at the end of `bytes` that may be half a word, or at least half a character: half a secret is not known
+/// as one.
+fn partial_word(bytes: &[u8]) -> usize {
+    let near = bytes.len().saturating_sub(WORD_SEARCH);
+    let near = bytes.get(near..).unwrap_or_default();
+    if let Some(blank) = memrchr2(b' ', b'\t', near) {
+        return near.len() - blank - 1;
     }
-    folder.finish_holding(sink)
+    let last = near.utf8_chunks().last();
+    last.map_or(0, |chunk| chunk.invalid().len())
 }
 
-/// The last lines of `text` that fit into `room` bytes; of a last line that does not, the end.
-fn keep_lines(text: &str, room: usize) -> &str {
-    let Some(excess) = text.len().checked_sub(room).filter(|excess| *excess > 0) else {
-        return text;
-    };
-    // A line that begins exactly where the room does is kept.
-    let from = text.ceil_char_boundary(excess - 1);
-    match text[from..].find('\n') {
-        Some(line_end) => &text[from + line_end + 1..],
-        None => keep_end(text, room),
+/// Folded lines, joined.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    /// The lines, with a line end between each two.
+    pub text: String,
+    pub rows: Vec<RowInfo>,
+}
+
+/// A line of [`Lines`], without its text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowInfo {
+    pub start: u64,
+    pub repeated: u64,
+    is_cut: bool,
+}
+
+impl Lines {
+    /// Folds pieces; repeats become lines of their own. Returns the unfinished line apart if `hold_last`.
+    fn fold<'a>(
+        pieces: impl IntoIterator<Item = Piece<'a>>,
+        options: ReadOptions<'_>,
+        hold_last: bool,
+    ) -> (Self, Option<String>) {
+        let mut lines = Self::default();
+        let fold_options = FoldOptions {
+            raw: options.raw,
+            hold_last: hold_last && !options.ended,
+        };
+        let unfinished = fold_pieces(pieces, fold_options, &mut |line| {
+            line.with_repeats().for_each(|line| lines.push(&line));
+        });
+        (lines, unfinished)
+    }
+
+    pub fn push(&mut self, line: &Line<'_>) {
+        if !self.rows.is_empty() {
+            self.text.push('\n');
+        }
+        self.text.push_str(&line.text);
+        self.rows.push(RowInfo {
+            start: line.start,
+            repeated: line.repeated,
+            is_cut: line.is_cut,
+        });
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn has_cut(&self) -> bool {
+        self.rows.iter().any(|row| row.is_cut)
+    }
+
+    /// Keeps the last `count` lines and hides the secrets in them.
+    fn newest(&self, count: usize, options: ReadOptions<'_>) -> Self {
+        let from = self.len().saturating_sub(count);
+        let mut lines = self.text.splitn(from + 1, '\n');
+        let text = lines.nth(from).unwrap_or_default();
+        Self {
+            text: (options.redact)(text),
+            rows: self.rows.get(from..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// Keeps the last lines that fit into `room` bytes; of a last line that does not, the end.
+    fn newest_within(&self, room: usize) -> Self {
+        let mut from = 0;
+        let mut rows = self.rows.as_slice();
+        while self.text.len() - from > room
+            && let Some((_, rest @ [_, ..])) = rows.split_first()
+        {
+            let line_end = memchr::memchr(b'\n', &self.text.as_bytes()[from..]);
+            from += line_end.map_or(0, |at| at + 1);
+            rows = rest;
+        }
+        let text = keep_end(&self.text[from..], room);
+        let mut rows = rows.to_vec();
+        if let [row] = rows.as_mut_slice() {
+            row.is_cut |= text.len() < self.text.len() - from;
+        }
+        Self {
+            text: text.to_owned(),
+            rows,
+        }
+    }
+
+    /// Finds where the first line begins that does not fit into `room` bytes. The first line, with its repeats, always does.
+    fn first_beyond(&self, room: usize) -> Option<u64> {
+        let first = self.rows.first()?.start;
+        let mut length = 0;
+        let lines = self.rows.iter().zip(self.text.split('\n'));
+        let beyond = lines.skip_while(|(_, line)| {
+            length += line.len() + 1;
+            length <= room + 1
+        });
+        beyond
+            .map(|(row, _)| row.start)
+            .find(|start| *start > first)
+    }
+
+    /// Says what of the one line that is kept was left out.
+    fn cut_note(&self, whole: &Self, options: ReadOptions<'_>) -> Option<String> {
+        let [_] = self.rows.as_slice() else {
+            return None;
+        };
+        let line = whole.text.rsplit('\n').next().unwrap_or_default();
+        let excess = line.len() - self.text.len();
+        (excess > 0).then(|| {
+            format!(
+                "The first {} of the line were left out to stay within max_bytes={}: {}.",
+                size(excess as u64),
+                options.max_bytes,
+                how_to_get(line.len())
+            )
+        })
     }
 }
 
-/// The end of `text`, at most `room` bytes.
+fn redact_unfinished(line: &str, options: ReadOptions<'_>) -> String {
+    keep_end(&(options.redact)(line), options.max_bytes / 2).to_owned()
+}
+
+/// Keeps the end of `text`, at most `room` bytes.
 pub(super) fn keep_end(text: &str, room: usize) -> &str {
-    let Some(excess) = text.len().checked_sub(room).filter(|excess| *excess > 0) else {
-        return text;
-    };
-    let end = &text[text.ceil_char_boundary(excess)..];
-    let whole = whole_words(end.as_bytes()).len();
-    &end[end.len() - whole..]
-}
-
-fn cut_note(whole: &str, kept: &str, view: View) -> String {
-    format!(
-        "The first {} of the line were left out to stay within max_bytes={}: {}.",
-        size((whole.len() - kept.len()) as u64),
-        view.max_bytes,
-        with_room_for(whole.len())
-    )
-}
-
-/// How to get `bytes` of log.
-fn with_room_for(bytes: usize) -> String {
-    if bytes > LARGEST_MAX_BYTES {
-        return "they are more than one answer may have".to_owned();
+    match text.len().saturating_sub(room) {
+        0 => text,
+        excess => skip_partial_word(&text[text.ceil_char_boundary(excess)..]),
     }
-    format!("ask with max_bytes={bytes} to get them")
 }
 
-/// Where the line begins of which `lines` - 1 follow in `text`; nothing when it has no more than those.
-fn nth_line_from_end(text: &str, lines: usize) -> Option<usize> {
-    memchr::memrchr_iter(b'\n', text.as_bytes())
-        .nth(lines.checked_sub(1)?)
-        .map(|at| at + 1)
+/// Says how to get `bytes` of log.
+fn how_to_get(bytes: usize) -> String {
+    if bytes > LARGEST_MAX_BYTES {
+        "they are more than one answer may have".to_owned()
+    } else {
+        format!("ask with max_bytes={bytes} to get them")
+    }
 }
 
 /// A size for a person to read.
 pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 3] = ["KiB", "MiB", "GiB"];
     if bytes < 10_000 {
         return format!("{bytes} bytes");
     }
     let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
-    for larger in UNITS.into_iter().skip(1) {
+    for larger in ["MiB", "GiB"] {
         if value >= 1024.0 {
             (value, unit) = (value / 1024.0, larger);
         }

@@ -9,11 +9,10 @@ use super::lookup::NotFound;
 use super::requests::{JobQuery, LogsRequest};
 use crate::error::JobError;
 use crate::launcher::{JobLog, LogContent};
+use crate::logs::Log;
 use crate::logs::cursor::{Change, Cursor};
-use crate::logs::read::{
-    Excerpt, LARGEST_MAX_BYTES, View, read_on, read_on_bytes, tail, tail_bytes,
-};
-use crate::logs::search::{Found, Query, search, search_bytes};
+use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
+use crate::logs::search::{Query, SearchResult, search};
 use crate::plot;
 use crate::progress::{Scanner, read_log};
 
@@ -82,14 +81,14 @@ impl JobService {
         let log_file = log.log_file.clone();
         let (max_bytes, raw, plot) = (request.max_bytes, request.raw, request.plot);
         let read = tokio::task::spawn_blocking(move || {
-            let shown = |text: &str| secrets.redact(text);
-            let view = View {
+            let redact = |text: &str| secrets.redact(text);
+            let options = ReadOptions {
                 max_bytes,
                 raw,
                 ended: log.ended,
-                shown: &shown,
+                redact: &redact,
             };
-            let mut answer = part.read(&log, view)?;
+            let mut answer = part.read(&log, options)?;
             if plot {
                 draw(&log.content, &mut answer)?;
             }
@@ -145,50 +144,33 @@ impl Part {
         }))
     }
 
-    fn read(self, log: &JobLog, view: View<'_>) -> io::Result<LogsAnswer> {
+    fn read(self, log: &JobLog, options: ReadOptions<'_>) -> io::Result<LogsAnswer> {
+        let mut opened = match &log.content {
+            LogContent::File(path) => Log::open(path)?,
+            LogContent::Text { text, whole, .. } => Log::from_text(text.as_bytes(), *whole),
+        };
         let (answer, mut notes) = match self {
             Self::Tail(lines) => {
-                let excerpt = match &log.content {
-                    LogContent::File(path) => tail(path, lines, view)?,
-                    LogContent::Text { text, .. } => tail_bytes(text.as_bytes(), lines, view)?,
-                };
+                let excerpt = tail(&mut opened, lines, options)?;
                 let reaches_the_beginning = excerpt.lines + excerpt.left_out_lines < lines;
                 of_excerpt(excerpt, log, reaches_the_beginning)
             }
             Self::Since(cursor) => {
-                let excerpt = match &log.content {
-                    LogContent::File(path) => read_on(path, &cursor, view)?,
-                    LogContent::Text { text, whole, .. } => {
-                        read_on_bytes(text.as_bytes(), *whole, &cursor, view)?
-                    }
-                };
+                let excerpt = read_since(&mut opened, &cursor, options)?;
                 match excerpt.change {
                     Some(Change::Truncated | Change::Gap) if is_cut_off(log) => too_little(cursor),
                     _ => of_excerpt(excerpt, log, false),
                 }
             }
             Self::Matching(query) => {
-                let end = match &log.content {
-                    LogContent::File(path) => tail(path, 0, view)?,
-                    LogContent::Text { text, .. } => tail_bytes(text.as_bytes(), 0, view)?,
-                };
                 let query = Query {
-                    max_bytes: view.max_bytes,
                     deadline: Instant::now() + SEARCH_FOR,
-                    // The line that is being written may end in half a secret.
-                    before: Some(end.cursor.offset()),
                     ..query
                 };
-                let found = match &log.content {
-                    LogContent::File(path) => search(path, &query, view.shown)?,
-                    LogContent::Text { text, .. } => {
-                        search_bytes(text.as_bytes(), &query, view.shown)?
-                    }
-                };
-                of_found(found, end.cursor, log)
+                of_found(search(&mut opened, &query, options)?, log)
             }
         };
-        let message = log.message.iter().map(|message| (view.shown)(message));
+        let message = log.message.iter().map(|message| (options.redact)(message));
         notes.splice(0..0, message);
         Ok(LogsAnswer {
             message: notes.join(" "),
@@ -248,7 +230,7 @@ fn of_excerpt(
 }
 
 /// What was found before `end` as an answer, and what there is to say of it.
-fn of_found(found: Found, end: Cursor, log: &JobLog) -> (LogsAnswer, Vec<String>) {
+fn of_found(found: SearchResult, log: &JobLog) -> (LogsAnswer, Vec<String>) {
     let mut notes: Vec<String> = found.note.into_iter().collect();
     if !found.complete {
         notes.extend(where_the_whole_is(log));
@@ -262,7 +244,7 @@ fn of_found(found: Found, end: Cursor, log: &JobLog) -> (LogsAnswer, Vec<String>
         lines_returned: found.lines,
         logs: found.text,
         truncated: !found.complete || !is_whole(log),
-        cursor: end.to_string(),
+        cursor: found.cursor.to_string(),
         matches: Some(found.matches),
         ..LogsAnswer::default()
     };

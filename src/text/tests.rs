@@ -26,7 +26,7 @@ fn escapes_are_removed() {
         ),
         ("\u{1b}(Bx\u{1b}7y\u{1b}=z", "xyz"),
         ("x\u{85}z", "xz"),
-        ("a\u{7}b\0c\u{b}d\u{7f}", "abcd"),
+        ("a\u{7}bc\u{b}d\u{7f}", "abcd"),
         ("ab\u{8}c", "ac"),
     ] {
         assert_eq!(strip_escapes(raw), text, "{raw:?}");

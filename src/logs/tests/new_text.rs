@@ -4,78 +4,79 @@ use std::fs;
 use std::path::Path;
 
 use crate::logs::cursor::{Change, Cursor};
-use crate::logs::read::{Excerpt, View, read_on, read_on_bytes, tail, tail_bytes};
+use crate::logs::read::{Excerpt, ReadOptions};
 
-use crate::logs::tests::log::Log;
+use crate::logs::tests::log::{TestLog, file_since, file_tail, text_since, text_tail};
 
-impl Log {
+impl TestLog {
     /// As the next server would: the cursor has only been a text meanwhile.
-    fn since(&self, last: &Excerpt, view: View) -> Excerpt {
-        since(&self.path, last, view)
+    fn since(&self, last: &Excerpt, options: ReadOptions) -> Excerpt {
+        since(&self.path, last, options)
     }
 }
 
-fn since(path: &Path, last: &Excerpt, view: View) -> Excerpt {
+fn since(path: &Path, last: &Excerpt, options: ReadOptions) -> Excerpt {
     let cursor: Cursor = last.cursor.to_string().parse().unwrap();
     assert_eq!(cursor, last.cursor);
-    read_on(path, &cursor, view).unwrap()
+    file_since(path, &cursor, options)
 }
 
-fn budget(max_bytes: usize) -> View<'static> {
-    View {
+fn budget(max_bytes: usize) -> ReadOptions<'static> {
+    ReadOptions {
         max_bytes,
-        ..View::default()
+        ..ReadOptions::default()
     }
 }
 
-fn ended() -> View<'static> {
-    View {
+fn ended() -> ReadOptions<'static> {
+    ReadOptions {
         ended: true,
-        ..View::default()
+        ..ReadOptions::default()
     }
 }
 
 #[test]
 fn only_what_is_new_is_given_in_order_and_once() {
-    let log = Log::new("one\ntwo\n");
-    let first = tail(&log.path, 1, View::default()).unwrap();
+    let log = TestLog::new("one\ntwo\n");
+    let first = file_tail(&log.path, 1, ReadOptions::default()).unwrap();
     assert_eq!(first.text, "two");
-    let nothing = log.since(&first, View::default());
+    let nothing = log.since(&first, ReadOptions::default());
     assert_eq!(
         (nothing.text.as_str(), nothing.lines, nothing.change),
         ("", 0, None)
     );
     assert!(nothing.notes.is_empty());
     log.append("three\nfour\n");
-    let second = log.since(&nothing, View::default());
+    let second = log.since(&nothing, ReadOptions::default());
     assert_eq!((second.text.as_str(), second.lines), ("three\nfour", 2));
     log.append("five\n");
-    assert_eq!(log.since(&second, View::default()).text, "five");
+    assert_eq!(log.since(&second, ReadOptions::default()).text, "five");
     // The same cursor gives the same again, and what came since.
-    assert_eq!(log.since(&first, View::default()).text, "three\nfour\nfive");
     assert_eq!(
-        read_on(&log.path, &Cursor::start(), View::default())
-            .unwrap()
-            .lines,
+        log.since(&first, ReadOptions::default()).text,
+        "three\nfour\nfive"
+    );
+    assert_eq!(
+        file_since(&log.path, &Cursor::start(), ReadOptions::default()).lines,
         5
     );
 }
 
 #[test]
 fn a_line_comes_as_text_when_it_has_ended_and_not_before() {
-    let log = Log::new("one\ntw");
-    let first = tail(&log.path, 9, View::default()).unwrap();
+    let log = TestLog::new("one\ntw");
+    let first = file_tail(&log.path, 9, ReadOptions::default()).unwrap();
     assert_eq!(
         (first.text.as_str(), first.unfinished.as_deref()),
         ("one", Some("tw"))
     );
-    let same = log.since(&first, View::default());
+    let same = log.since(&first, ReadOptions::default());
     assert_eq!(
         (same.text.as_str(), same.unfinished.as_deref()),
         ("", Some("tw"))
     );
     log.append("o\nthr");
-    let second = log.since(&same, View::default());
+    let second = log.since(&same, ReadOptions::default());
     assert_eq!(
         (second.text.as_str(), second.unfinished.as_deref()),
         ("two", Some("thr"))
@@ -93,8 +94,8 @@ fn what_does_not_fit_comes_with_the_next_cursor_and_nothing_is_skipped() {
     let all: Vec<String> = (0..3_000)
         .map(|i| format!("line {i} {}.", "x".repeat(i % 90)))
         .collect();
-    let log = Log::new("before\n");
-    let mut last = tail(&log.path, 0, View::default()).unwrap();
+    let log = TestLog::new("before\n");
+    let mut last = file_tail(&log.path, 0, ReadOptions::default()).unwrap();
     log.append(all.join("\n") + "\n");
     let mut read = Vec::new();
     for round in 0.. {
@@ -117,8 +118,8 @@ fn what_does_not_fit_comes_with_the_next_cursor_and_nothing_is_skipped() {
 
 #[test]
 fn a_single_line_larger_than_the_budget_is_passed_not_stuck_on() {
-    let log = Log::new(format!("{}END\nnext\n", "x".repeat(5_000)));
-    let first = read_on(&log.path, &Cursor::start(), budget(100)).unwrap();
+    let log = TestLog::new(format!("{}END\nnext\n", "x".repeat(5_000)));
+    let first = file_since(&log.path, &Cursor::start(), budget(100));
     assert!(first.text.ends_with("xEND") && first.text.len() <= 100);
     assert!(
         first
@@ -133,21 +134,20 @@ fn a_single_line_larger_than_the_budget_is_passed_not_stuck_on() {
 
 #[test]
 fn bytes_that_grow_when_they_become_text_still_fit_and_none_is_skipped() {
-    let log = Log::new(b"\xff\xff\xff\xff\xff\xff\xff\xff\n".repeat(500));
-    let mut last = read_on(
+    let log = TestLog::new(b"\xff\xff\xff\xff\xff\xff\xff\xff\n".repeat(500));
+    let mut last = file_since(
         &log.path,
         &Cursor::start(),
-        View {
+        ReadOptions {
             raw: true,
             ..budget(300)
         },
-    )
-    .unwrap();
+    );
     let mut lines = last.lines;
     while last.remaining_bytes > 0 {
         last = log.since(
             &last,
-            View {
+            ReadOptions {
                 raw: true,
                 ..budget(300)
             },
@@ -160,8 +160,8 @@ fn bytes_that_grow_when_they_become_text_still_fit_and_none_is_skipped() {
 
 #[test]
 fn a_bar_that_runs_for_hours_is_followed_by_its_newest_state() {
-    let log = Log::new("start\n");
-    let mut last = tail(&log.path, 5, View::default()).unwrap();
+    let log = TestLog::new("start\n");
+    let mut last = file_tail(&log.path, 5, ReadOptions::default()).unwrap();
     for hour in 0..5 {
         for n in 0..4_000 {
             log.append(format!(
@@ -169,7 +169,7 @@ fn a_bar_that_runs_for_hours_is_followed_by_its_newest_state() {
                 n / 40
             ));
         }
-        last = log.since(&last, View::default());
+        last = log.since(&last, ReadOptions::default());
         assert_eq!(last.text, "");
         assert_eq!(
             last.unfinished,
@@ -185,14 +185,14 @@ fn a_bar_that_runs_for_hours_is_followed_by_its_newest_state() {
         );
     }
     log.append("\r100%|█████| 4000/4000 [5:00:00<00:00]\ndone\n");
-    last = log.since(&last, View::default());
+    last = log.since(&last, ReadOptions::default());
     assert_eq!(last.text, "100%|█████| 4000/4000 [5:00:00<00:00]\ndone");
 }
 
 #[test]
 fn a_line_without_end_is_given_in_parts_when_it_is_too_long_to_wait_for() {
-    let log = Log::new("é".repeat(200_000));
-    let first = read_on(&log.path, &Cursor::start(), View::default()).unwrap();
+    let log = TestLog::new("é".repeat(200_000));
+    let first = file_since(&log.path, &Cursor::start(), ReadOptions::default());
     assert!(first.text.ends_with("éé") && first.unfinished.is_none());
     assert!(
         first
@@ -203,45 +203,48 @@ fn a_line_without_end_is_given_in_parts_when_it_is_too_long_to_wait_for() {
         first.notes
     );
     log.append("END\n");
-    assert_eq!(log.since(&first, View::default()).text, "END");
+    assert_eq!(log.since(&first, ReadOptions::default()).text, "END");
 }
 
 #[test]
 fn a_line_that_is_given_in_parts_is_parted_between_words() {
-    let log = Log::new(format!("{}half-of-a-sec", "word ".repeat(20_000)));
-    let first = read_on(&log.path, &Cursor::start(), View::default()).unwrap();
+    let log = TestLog::new(format!("{}half-of-a-sec", "word ".repeat(20_000)));
+    let first = file_since(&log.path, &Cursor::start(), ReadOptions::default());
     assert!(first.text.ends_with(" word"), "{:?}", first.notes);
     log.append("ret\n");
-    assert_eq!(log.since(&first, View::default()).text, "half-of-a-secret");
+    assert_eq!(
+        log.since(&first, ReadOptions::default()).text,
+        "half-of-a-secret"
+    );
 }
 
 #[test]
 fn a_log_that_was_truncated_is_read_from_its_beginning_and_that_is_said() {
-    let log = Log::new("one\ntwo\nthree\n");
-    let first = tail(&log.path, 9, View::default()).unwrap();
+    let log = TestLog::new("one\ntwo\nthree\n");
+    let first = file_tail(&log.path, 9, ReadOptions::default()).unwrap();
     fs::write(&log.path, "new\n").unwrap();
-    let second = log.since(&first, View::default());
+    let second = log.since(&first, ReadOptions::default());
     assert_eq!(
         (second.text.as_str(), second.change),
         ("new", Some(Change::Truncated))
     );
     assert!(second.notes[0].contains("truncated"), "{:?}", second.notes);
-    assert_eq!(log.since(&second, View::default()).change, None);
+    assert_eq!(log.since(&second, ReadOptions::default()).change, None);
 }
 
 #[test]
 fn a_log_that_was_replaced_or_written_anew_is_noticed_though_it_is_longer() {
-    let log = Log::new("one\ntwo\n");
-    let first = tail(&log.path, 9, View::default()).unwrap();
+    let log = TestLog::new("one\ntwo\n");
+    let first = file_tail(&log.path, 9, ReadOptions::default()).unwrap();
     // In place, the same file.
     fs::write(&log.path, "another one\nand two\nand three\n").unwrap();
-    let second = log.since(&first, View::default());
+    let second = log.since(&first, ReadOptions::default());
     assert_eq!(second.change, Some(Change::Replaced));
     assert_eq!(second.text, "another one\nand two\nand three");
     // Another file with the same beginning: kept aside, so that its inode cannot be used again.
     fs::rename(&log.path, log.path.with_extension("old")).unwrap();
     fs::write(&log.path, "another one\nand two\nand three\nand more\n").unwrap();
-    let third = log.since(&second, View::default());
+    let third = log.since(&second, ReadOptions::default());
     assert_eq!(third.change, Some(Change::Replaced));
     assert_eq!(third.lines, 4);
     assert!(third.notes[0].contains("replaced"), "{:?}", third.notes);
@@ -263,9 +266,9 @@ fn a_text_that_is_no_cursor_is_told_so() {
         assert!(error.contains("`cursor` of an earlier answer"), "{error}");
     }
     // One that was made up is found out.
-    let log = Log::new("one\ntwo\n");
+    let log = TestLog::new("one\ntwo\n");
     let made_up: Cursor = "log1..4.1234".parse().unwrap();
-    let found = read_on(&log.path, &made_up, View::default()).unwrap();
+    let found = file_since(&log.path, &made_up, ReadOptions::default());
     assert_eq!(
         (found.change, found.text.as_str()),
         (Some(Change::Replaced), "one\ntwo")
@@ -274,15 +277,15 @@ fn a_text_that_is_no_cursor_is_told_so() {
 
 #[test]
 fn nested_bars_between_two_readings_lose_no_line() {
-    let log = Log::new("one\n");
-    let mut last = tail(&log.path, 5, View::default()).unwrap();
+    let log = TestLog::new("one\n");
+    let mut last = file_tail(&log.path, 5, ReadOptions::default()).unwrap();
     let mut seen = String::new();
     for n in 0..200 {
         log.append(format!("\router {n}\n\rinner {n}\x1b[A"));
         if n % 10 == 9 {
             log.append(format!("\r      \r{{'loss': {n}}}\n"));
         }
-        last = log.since(&last, View::default());
+        last = log.since(&last, ReadOptions::default());
         seen += &last.text;
         seen.push('\n');
     }
@@ -296,52 +299,60 @@ fn the_end_of_a_log_from_elsewhere_is_followed_by_what_came_before() {
         .map(|i| format!("2026-11-24 19:50:{i} something happened\n"))
         .collect();
     let last_lines = |to: usize, lines: usize| whole[to.saturating_sub(lines)..to].concat();
-    let first = tail_bytes(last_lines(100, 50).as_bytes(), 50, View::default()).unwrap();
+    let first = text_tail(last_lines(100, 50).as_bytes(), 50, ReadOptions::default());
     // Thirty more, of which the last fifty are at hand.
     let later = last_lines(130, 50);
-    let second = read_on_bytes(later.as_bytes(), false, &first.cursor, View::default()).unwrap();
+    let second = text_since(
+        later.as_bytes(),
+        false,
+        &first.cursor,
+        ReadOptions::default(),
+    );
     assert_eq!((second.lines, second.change), (30, None));
     assert!(
         second.text.starts_with("2026-11-24 19:50:100 ")
             && second.text.ends_with("19:50:129 something happened")
     );
     // Nothing new.
-    let third = read_on_bytes(later.as_bytes(), false, &second.cursor, View::default()).unwrap();
+    let third = text_since(
+        later.as_bytes(),
+        false,
+        &second.cursor,
+        ReadOptions::default(),
+    );
     assert_eq!((third.lines, third.change), (0, None));
     // Too much new: that lines are missing is said.
-    let fourth = read_on_bytes(
+    let fourth = text_since(
         last_lines(200, 50).as_bytes(),
         false,
         &third.cursor,
-        View::default(),
-    )
-    .unwrap();
+        ReadOptions::default(),
+    );
     assert_eq!((fourth.lines, fourth.change), (50, Some(Change::Gap)));
     // With the whole log at hand, places are exact.
     let all = whole.concat();
-    let begun = tail_bytes(whole[..7].concat().as_bytes(), 1, View::default()).unwrap();
-    let rest = read_on_bytes(all.as_bytes(), true, &begun.cursor, View::default()).unwrap();
+    let begun = text_tail(whole[..7].concat().as_bytes(), 1, ReadOptions::default());
+    let rest = text_since(all.as_bytes(), true, &begun.cursor, ReadOptions::default());
     assert_eq!((rest.lines, rest.change), (193, None));
 }
 
 #[test]
 fn a_place_in_a_whole_log_is_found_again_though_something_was_put_before_it() {
-    let begun = tail_bytes(b"waiting\none\n", 9, View::default()).unwrap();
-    let found = read_on_bytes(
+    let begun = text_tail(b"waiting\none\n", 9, ReadOptions::default());
+    let found = text_since(
         b"waiting\nwaiting\none\ntwo\n",
         true,
         &begun.cursor,
-        View::default(),
-    )
-    .unwrap();
+        ReadOptions::default(),
+    );
     assert_eq!((found.text.as_str(), found.change), ("two", None));
-    let other = read_on_bytes(b"x\ny\n", true, &begun.cursor, View::default()).unwrap();
+    let other = text_since(b"x\ny\n", true, &begun.cursor, ReadOptions::default());
     assert_eq!(
         (other.text.as_str(), other.change),
         ("x\ny", Some(Change::Truncated))
     );
     // The beginning of a log of which only the end is at hand is not there.
-    let end = read_on_bytes(b"x\n", false, &Cursor::start(), View::default()).unwrap();
+    let end = text_since(b"x\n", false, &Cursor::start(), ReadOptions::default());
     assert_eq!((end.text.as_str(), end.change), ("x", Some(Change::Gap)));
 }
 
@@ -370,22 +381,22 @@ fn however_it_is_written_and_read_every_line_comes_once_and_in_order() {
             content.extend(format!("\r{line}\n").bytes());
             lines.push(line);
         }
-        let log = Log::new("");
-        let mut last = tail(&log.path, 0, View::default()).unwrap();
+        let log = TestLog::new("");
+        let mut last = file_tail(&log.path, 0, ReadOptions::default()).unwrap();
         let mut read: Vec<String> = Vec::new();
         let mut written = 0;
         while written < content.len() || last.remaining_bytes > 0 {
             let more = (random(900) as usize).min(content.len() - written);
             log.append(&content[written..written + more]);
             written += more;
-            let view = View {
+            let options = ReadOptions {
                 max_bytes: 200 + random(600) as usize,
                 ended: written == content.len(),
-                ..View::default()
+                ..ReadOptions::default()
             };
-            last = log.since(&last, view);
+            last = log.since(&last, options);
             assert_eq!((last.change, last.log_bytes), (None, written as u64));
-            assert!(last.text.len() <= view.max_bytes);
+            assert!(last.text.len() <= options.max_bytes);
             assert_eq!(last.lines, last.text.lines().count());
             read.extend(last.text.lines().map(str::to_owned));
         }

@@ -3,18 +3,29 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use crate::logs::search::{Found, Query, search, search_bytes};
+use crate::logs::Log;
+use crate::logs::read::ReadOptions;
+use crate::logs::search::{Query, SearchResult, search};
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn find(log: &[u8], pattern: &str, context: usize) -> Found {
+fn find(log: &[u8], pattern: &str, context: usize) -> SearchResult {
     let query = Query {
         context,
         ..Query::new(pattern, soon()).unwrap()
     };
-    search_bytes(log, &query, &str::to_owned).unwrap()
+    search_text(log, &query, 24 * 1024)
+}
+
+fn search_text(log: &[u8], query: &Query, max_bytes: usize) -> SearchResult {
+    let options = ReadOptions {
+        max_bytes,
+        ended: true,
+        ..ReadOptions::default()
+    };
+    search(&mut Log::from_text(log, true), query, options).unwrap()
 }
 
 #[test]
@@ -60,22 +71,19 @@ fn what_is_matched_is_what_is_shown() {
 #[test]
 fn a_pattern_cannot_find_out_what_is_hidden() {
     let log = b"token=hf_abc\nother\n";
-    fn hidden(line: &str) -> String {
-        line.replace("hf_abc", "***")
-    }
+    let search_hidden = |log: &[u8], query: &Query| {
+        let options = ReadOptions {
+            redact: &|text: &str| text.replace("hf_abc", "***"),
+            ..ReadOptions::default()
+        };
+        search(&mut Log::from_text(log, true), query, options).unwrap()
+    };
     for pattern in ["hf_", "hf_a", r"token=([a-m]|hf)", "abc$"] {
         let query = Query::new(pattern, soon()).unwrap();
-        assert_eq!(
-            search_bytes(log, &query, &hidden).unwrap().matches,
-            0,
-            "{pattern}"
-        );
+        assert_eq!(search_hidden(log, &query).matches, 0, "{pattern}");
     }
     let query = Query::new("token", soon()).unwrap();
-    assert_eq!(
-        search_bytes(log, &query, &hidden).unwrap().text,
-        "token=***"
-    );
+    assert_eq!(search_hidden(log, &query).text, "token=***");
 }
 
 #[test]
@@ -88,10 +96,9 @@ fn blocks_meet_without_a_seam() {
         let query = Query {
             context,
             max_matches: usize::MAX,
-            max_bytes: usize::MAX,
             ..Query::new("line .*0 x", soon()).unwrap()
         };
-        let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
+        let found = search_text(log.as_bytes(), &query, usize::MAX);
         assert_eq!(found.matches, 4_000);
         let numbers: Vec<usize> = found
             .text
@@ -124,7 +131,7 @@ fn the_newest_matches_are_given_and_an_older_search_goes_on_there() {
     };
     let mut all = Vec::new();
     loop {
-        let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
+        let found = search_text(log.as_bytes(), &query, usize::MAX);
         let mut lines: Vec<String> = found.text.lines().map(str::to_owned).collect();
         lines.append(&mut all);
         all = lines;
@@ -132,12 +139,7 @@ fn the_newest_matches_are_given_and_an_older_search_goes_on_there() {
             assert_eq!((found.searched_from, found.note), (0, None));
             break;
         }
-        assert!(
-            found
-                .note
-                .unwrap()
-                .contains("as many matches as were asked for")
-        );
+        assert!(found.note.unwrap().contains("as many matches as requested"));
         query.before = Some(found.searched_from);
     }
     assert_eq!(all.join("\n") + "\n", log);
@@ -147,11 +149,10 @@ fn the_newest_matches_are_given_and_an_older_search_goes_on_there() {
 fn the_text_stays_within_its_budget() {
     let log: String = (0..1_000).map(|i| format!("line {i}\n")).collect();
     let query = Query {
-        max_bytes: 500,
         context: 2,
         ..Query::new("line .*5", soon()).unwrap()
     };
-    let found = search_bytes(log.as_bytes(), &query, &str::to_owned).unwrap();
+    let found = search_text(log.as_bytes(), &query, 500);
     assert!(found.text.len() <= 500 && found.text.len() > 400);
     assert!(
         found.text.ends_with("> line 995\n  line 996\n  line 997"),
@@ -161,18 +162,10 @@ fn the_text_stays_within_its_budget() {
     assert!(!found.complete && found.note.unwrap().contains("max_bytes"));
     // Even one line that is larger than all of it.
     let long = [vec![b'x'; 10_000], b" line END\n".to_vec()].concat();
-    let found = search_bytes(&long, &query, &str::to_owned).unwrap();
+    let found = search_text(&long, &query, 500);
     assert_eq!(found.matches, 0);
-    let query = Query {
-        max_bytes: 500,
-        ..Query::new("END", soon()).unwrap()
-    };
-    assert!(
-        search_bytes(&long, &query, &str::to_owned)
-            .unwrap()
-            .text
-            .ends_with(" line END")
-    );
+    let query = Query::new("END", soon()).unwrap();
+    assert!(search_text(&long, &query, 500).text.ends_with(" line END"));
 }
 
 #[test]
@@ -190,7 +183,12 @@ fn a_deadline_ends_the_search_and_says_how_far_it_came() {
     )
     .unwrap();
     let start = Instant::now();
-    let found = search(file.path(), &query, &str::to_owned).unwrap();
+    let found = search(
+        &mut Log::open(file.path()).unwrap(),
+        &query,
+        ReadOptions::default(),
+    )
+    .unwrap();
     assert!(
         start.elapsed() < Duration::from_secs(10),
         "{:?}",
@@ -206,7 +204,13 @@ fn a_deadline_ends_the_search_and_says_how_far_it_came() {
     // A deadline that has passed still searches the end.
     let query = Query::new("39999 of", Instant::now()).unwrap();
     assert_eq!(
-        search(file.path(), &query, &str::to_owned).unwrap().matches,
+        search(
+            &mut Log::open(file.path()).unwrap(),
+            &query,
+            ReadOptions::default()
+        )
+        .unwrap()
+        .matches,
         1
     );
 }

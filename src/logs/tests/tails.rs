@@ -5,28 +5,29 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use crate::logs::cursor::Cursor;
-use crate::logs::read::{Excerpt, View, read_on_bytes, tail, tail_bytes};
+use crate::logs::read::{Excerpt, ReadOptions};
+use crate::logs::tests::log::{file_tail, text_since, text_tail};
 
-fn read(content: &[u8], lines: usize, view: View) -> Excerpt {
+fn read(content: &[u8], lines: usize, options: ReadOptions) -> Excerpt {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(content).unwrap();
-    let found = tail(file.path(), lines, view).unwrap();
-    let at_hand = tail_bytes(content, lines, view).unwrap();
+    let found = file_tail(file.path(), lines, options).unwrap();
+    let at_hand = text_tail(content, lines, options);
     assert_eq!((&found.text, &found.notes), (&at_hand.text, &at_hand.notes));
     found
 }
 
-fn ended() -> View<'static> {
-    View {
+fn ended() -> ReadOptions<'static> {
+    ReadOptions {
         ended: true,
-        ..View::default()
+        ..ReadOptions::default()
     }
 }
 
 #[test]
 fn lines_are_counted_after_folding() {
     let log = b"first\na\rb\rc\nagain\nagain\nagain\nagain\nlast\n";
-    let found = read(log, 3, View::default());
+    let found = read(log, 3, ReadOptions::default());
     assert_eq!(found.text, "again\n… repeated 3 times\nlast");
     assert_eq!(
         (found.lines, found.left_out_lines, found.remaining_bytes),
@@ -34,7 +35,7 @@ fn lines_are_counted_after_folding() {
     );
     assert!(found.notes.is_empty());
     assert_eq!(
-        read(log, 100, View::default()).text,
+        read(log, 100, ReadOptions::default()).text,
         "first\nc\nagain\n… repeated 3 times\nlast"
     );
 }
@@ -42,8 +43,8 @@ fn lines_are_counted_after_folding() {
 #[test]
 fn no_lines_and_an_empty_log_are_no_error() {
     for found in [
-        read(b"one\n", 0, View::default()),
-        read(b"", 5, View::default()),
+        read(b"one\n", 0, ReadOptions::default()),
+        read(b"", 5, ReadOptions::default()),
     ] {
         assert_eq!(
             (found.text.as_str(), found.lines, found.unfinished),
@@ -56,7 +57,7 @@ fn no_lines_and_an_empty_log_are_no_error() {
 #[test]
 fn the_line_that_is_still_being_written_stands_beside_the_text() {
     let log = b"one\ntwo\n 10%| 1/10\r 20%| 2/10";
-    let found = read(log, 5, View::default());
+    let found = read(log, 5, ReadOptions::default());
     assert_eq!((found.text.as_str(), found.lines), ("one\ntwo", 2));
     assert_eq!(found.unfinished.as_deref(), Some(" 20%| 2/10"));
     let ended = read(log, 5, ended());
@@ -70,11 +71,11 @@ fn the_line_that_is_still_being_written_stands_beside_the_text() {
 #[test]
 fn what_does_not_fit_is_left_out_at_the_front_and_said() {
     let log: String = (0..10_000).map(|i| format!("line {i}\n")).collect();
-    let view = View {
+    let options = ReadOptions {
         max_bytes: 1000,
-        ..View::default()
+        ..ReadOptions::default()
     };
-    let found = read(log.as_bytes(), 500, view);
+    let found = read(log.as_bytes(), 500, options);
     assert!(found.text.len() <= 1000 && found.text.len() > 980);
     assert!(found.text.starts_with("line ") && found.text.ends_with("line 9999"));
     assert_eq!(found.lines, found.text.lines().count());
@@ -100,9 +101,9 @@ fn what_does_not_fit_is_left_out_at_the_front_and_said() {
     let all = read(
         log.as_bytes(),
         500,
-        View {
+        ReadOptions {
             max_bytes: enough,
-            ..view
+            ..options
         },
     );
     assert_eq!(
@@ -113,9 +114,9 @@ fn what_does_not_fit_is_left_out_at_the_front_and_said() {
     let less = read(
         log.as_bytes(),
         500,
-        View {
+        ReadOptions {
             max_bytes: enough - 1,
-            ..view
+            ..options
         },
     );
     assert_eq!(less.left_out_lines, 1);
@@ -124,11 +125,11 @@ fn what_does_not_fit_is_left_out_at_the_front_and_said() {
 #[test]
 fn of_one_line_that_does_not_fit_the_end_is_kept_and_no_word_is_halved() {
     let log = format!("{} secret-in-two-halves END\n", "word ".repeat(3000));
-    let view = View {
+    let options = ReadOptions {
         max_bytes: 20,
-        ..View::default()
+        ..ReadOptions::default()
     };
-    let found = read(log.as_bytes(), 1, view);
+    let found = read(log.as_bytes(), 1, options);
     assert_eq!((found.text.trim(), found.lines), ("END", 1));
     assert_eq!(found.left_out_lines, 0);
     assert!(
@@ -140,20 +141,20 @@ fn of_one_line_that_does_not_fit_the_end_is_kept_and_no_word_is_halved() {
 
 #[test]
 fn what_may_be_shown_is_made_of_whole_lines_and_cut_afterwards() {
-    let shown = |text: &str| text.replace("secret in words", "***");
-    let view = |max_bytes| View {
+    let redact = |text: &str| text.replace("secret in words", "***");
+    let options = |max_bytes| ReadOptions {
         max_bytes,
-        shown: &shown,
-        ..View::default()
+        redact: &redact,
+        ..ReadOptions::default()
     };
     let log = format!("one\nsecret in words {}\nsecret in", "x ".repeat(20));
     for max_bytes in 40..56 {
-        let found = tail_bytes(log.as_bytes(), 1, view(2 * max_bytes)).unwrap();
+        let found = text_tail(log.as_bytes(), 1, options(2 * max_bytes));
         assert!(!found.text.contains("words"), "{}", found.text);
-        let new = read_on_bytes(log.as_bytes(), true, &Cursor::start(), view(max_bytes)).unwrap();
+        let new = text_since(log.as_bytes(), true, &Cursor::start(), options(max_bytes));
         assert!(!new.text.contains("words"), "{}", new.text);
     }
-    let all = read_on_bytes(log.as_bytes(), true, &Cursor::start(), view(1000)).unwrap();
+    let all = text_since(log.as_bytes(), true, &Cursor::start(), options(1000));
     assert!(all.text.starts_with("one\n*** x x"), "{}", all.text);
     assert_eq!((all.lines, all.truncated), (2, false));
 }
@@ -175,7 +176,7 @@ fn a_day_of_progress_bar_tails_as_a_few_lines() {
     writeln!(file, "Traceback (most recent call last):\nKeyError: 'x'").unwrap();
     let file = file.into_inner().unwrap();
     assert!(fs::metadata(file.path()).unwrap().len() > 17_000_000);
-    let found = tail(file.path(), 50, ended()).unwrap();
+    let found = file_tail(file.path(), 50, ended()).unwrap();
     assert_eq!(found.lines, 4, "{}", found.text);
     assert!(
         found
@@ -199,7 +200,7 @@ fn a_day_of_nested_bars_tails_as_a_few_lines() {
     }
     write!(file, "\n\n").unwrap();
     let file = file.into_inner().unwrap();
-    let found = tail(file.path(), 50, ended()).unwrap();
+    let found = file_tail(file.path(), 50, ended()).unwrap();
     assert_eq!(found.text, "Starting training...\nouter 49999\ninner 49999");
 }
 
@@ -212,7 +213,9 @@ fn the_size_of_the_log_does_not_matter() {
     file.write_all(b"\nlast but one\nlast\n").unwrap();
     let start = Instant::now();
     assert_eq!(
-        tail(file.path(), 2, View::default()).unwrap().text,
+        file_tail(file.path(), 2, ReadOptions::default())
+            .unwrap()
+            .text,
         "last but one\nlast"
     );
     assert!(
@@ -221,10 +224,10 @@ fn the_size_of_the_log_does_not_matter() {
         start.elapsed()
     );
     // More lines than there are: the hole is not read to its beginning, and that is said.
-    let found = tail(file.path(), 9, View::default()).unwrap();
+    let found = file_tail(file.path(), 9, ReadOptions::default()).unwrap();
     assert!(found.text.ends_with("last but one\nlast"));
     assert!(
-        found.notes[0].contains("of the log were looked at, which is 931.3 GiB long"),
+        found.notes[0].contains("of the log were read, which is 931.3 GiB long"),
         "{:?}",
         found.notes
     );
@@ -232,32 +235,43 @@ fn the_size_of_the_log_does_not_matter() {
 
 #[test]
 fn raw_lines_are_as_they_are_but_valid_text_that_leads_no_terminal() {
-    let view = View {
+    let options = ReadOptions {
         raw: true,
-        ..View::default()
+        ..ReadOptions::default()
     };
-    let found = read(b"a\rb\x1b[31m  \nx\nx\nx\n\xff\0\n", 4, view);
+    let found = read(b"a\rb\x1b[31m  \nx\nx\nx\n\xff\0\n", 4, options);
     assert_eq!(found.text, "x\nx\nx\n\u{fffd}\u{fffd}");
     assert_eq!(
-        read(b"a\rb\x1b[31m  \nx\n", 2, view).text,
+        read(b"a\rb\x1b[31m  \nx\n", 2, options).text,
         "a\rb\u{fffd}[31m  \nx"
     );
     let long = [vec![b'x'; 1_000_000], b"END\n".to_vec()].concat();
-    let found = read(&long, 1, view);
-    assert!(found.text.len() <= view.max_bytes && found.text.ends_with("xEND"));
+    let found = read(&long, 1, options);
+    assert!(found.text.len() <= options.max_bytes && found.text.ends_with("xEND"));
     assert!(!found.notes.is_empty() || found.text.contains("left out"));
 }
 
 #[test]
 fn a_missing_log_is_the_error_of_the_file_system() {
     let home = tempfile::tempdir().unwrap();
-    let error = tail(&home.path().join("none.log"), 1, View::default()).unwrap_err();
+    let error = file_tail(&home.path().join("none.log"), 1, ReadOptions::default()).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
     File::create(home.path().join("none.log")).unwrap();
     assert_eq!(
-        tail(&home.path().join("none.log"), 1, View::default())
+        file_tail(&home.path().join("none.log"), 1, ReadOptions::default())
             .unwrap()
             .lines,
         0
     );
+}
+
+#[test]
+fn truncated_is_not_decided_by_the_text() {
+    let log = b"[\xe2\x80\xa6 12 bytes of this line left out] a\n";
+    assert!(!text_tail(log, 5, ReadOptions::default()).truncated);
+    let start = Cursor::start();
+    assert!(!text_since(log, true, &start, ReadOptions::default()).truncated);
+    let long = [vec![b'x'; 20_000], b" END\n".to_vec()].concat();
+    assert!(text_tail(&long, 5, ReadOptions::default()).truncated);
+    assert!(text_since(&long, true, &start, ReadOptions::default()).truncated);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::progress::figures::Figures;
 use crate::progress::{Followed, read_log};
 
-use crate::logs::tests::log::Log;
+use crate::logs::tests::log::TestLog;
 use crate::progress::tests::progressing::{fixture, scan};
 
 fn said(step: u64, loss: f64) -> String {
@@ -38,7 +38,7 @@ fn each_look_says_what_a_reading_of_the_whole_log_does() {
         "trainers/megatron.log",
     ] {
         let whole = fs::read(fixture(name)).unwrap();
-        let log = Log::new("");
+        let log = TestLog::new("");
         let mut followed = Followed::new(&log.path);
         assert_eq!(look(&mut followed), (None, Vec::new()));
         for (at, piece) in whole.chunks(333).enumerate() {
@@ -61,7 +61,7 @@ fn each_look_says_what_a_reading_of_the_whole_log_does() {
 
 #[test]
 fn what_was_read_is_not_read_again() {
-    let log = Log::new(said(1, 3.0) + &"nothing\n".repeat(100));
+    let log = TestLog::new(said(1, 3.0) + &"nothing\n".repeat(100));
     let mut followed = Followed::new(&log.path);
     assert_eq!(look(&mut followed).1, [1]);
     // Written over in place, where no look should come again.
@@ -76,7 +76,7 @@ fn what_was_read_is_not_read_again() {
 #[test]
 fn a_log_that_is_cut_short_or_replaced_is_another_run() {
     let first = said(8, 3.0) + &said(9, 2.9);
-    let log = Log::new(&first);
+    let log = TestLog::new(&first);
     let mut followed = Followed::new(&log.path);
     assert_eq!(look(&mut followed).1, [8, 9]);
     // Cut short.
@@ -98,7 +98,7 @@ fn a_log_that_is_cut_short_or_replaced_is_another_run() {
 
 #[test]
 fn a_log_that_is_not_there_yet_is_an_error_and_then_followed() {
-    let log = Log::new(said(1, 3.0));
+    let log = TestLog::new(said(1, 3.0));
     let mut followed = Followed::new(&log.path);
     assert_eq!(look(&mut followed).1, [1]);
     let aside = log.path.with_extension("aside");
@@ -111,7 +111,7 @@ fn a_log_that_is_not_there_yet_is_an_error_and_then_followed() {
 
 #[test]
 fn a_huge_log_costs_no_more_than_its_beginning_and_its_end() {
-    let log = Log::new(said(1, 3.0));
+    let log = TestLog::new(said(1, 3.0));
     let grow = |to: u64, text: &str| {
         let mut file = OpenOptions::new().write(true).open(&log.path).unwrap();
         file.set_len(to).unwrap();
@@ -134,7 +134,7 @@ fn a_huge_log_costs_no_more_than_its_beginning_and_its_end() {
 
 #[test]
 fn figures_grow_old_while_a_log_without_stamps_says_other_things() {
-    let log = Log::new(said(1, 3.0));
+    let log = TestLog::new(said(1, 3.0));
     let written = SystemTime::now() - Duration::from_secs(1000);
     let set = |time| {
         let file = OpenOptions::new().append(true).open(&log.path).unwrap();

@@ -208,7 +208,7 @@ fn a_search_gives_the_newest_matches_with_the_lines_around_them() {
         (&json!(3), &json!(true))
     );
     assert!(
-        message(&found).contains("as many matches as were asked for"),
+        message(&found).contains("as many matches as requested"),
         "{}",
         message(&found)
     );

@@ -1,0 +1,166 @@
+//! A log to read from: a file, or a text that was fetched. It is read in parts, so that its size does not matter.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Instant;
+
+use memchr::{memchr, memrchr};
+
+use super::cursor::{Change, Cursor};
+use super::fold::Block;
+
+/// How much is read at once while the beginning of a long line is looked for.
+const STRIDE: u64 = 1024 * 1024;
+
+trait ReadSeek: Read + Seek {}
+impl<T: Read + Seek> ReadSeek for T {}
+
+/// An open log.
+pub struct Log<'a> {
+    content: Box<dyn ReadSeek + 'a>,
+    inode: Option<u64>,
+    /// The text, if it is only the end of the log or may have grown at its front.
+    text: Option<&'a [u8]>,
+    is_whole: bool,
+    /// The size when it was opened, in bytes.
+    pub(super) end: u64,
+}
+
+impl<'a> Log<'a> {
+    /// Opens the file of a log.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        Ok(Self {
+            inode: Some(file.metadata()?.ino()),
+            text: None,
+            is_whole: true,
+            end: file.seek(SeekFrom::End(0))?,
+            content: Box::new(file),
+        })
+    }
+
+    /// Takes a log that was fetched; unless it `is_whole`, only the end of it.
+    pub fn from_text(text: &'a [u8], is_whole: bool) -> Self {
+        Self {
+            content: Box::new(io::Cursor::new(text)),
+            inode: None,
+            text: Some(text),
+            is_whole,
+            end: text.len() as u64,
+        }
+    }
+
+    pub(super) fn read(&mut self, start: u64, end: u64) -> io::Result<Vec<u8>> {
+        read_at(&mut self.content, start, end - start)
+    }
+
+    pub(super) fn cursor_at(&mut self, offset: u64) -> io::Result<Cursor> {
+        Cursor::at(&mut self.content, self.inode, offset)
+    }
+
+    /// Finds where to go on, and what happened to the log since the cursor. In the end of a log, and in one with something
+    /// new at its front, the place is found by the text before it.
+    pub(super) fn resume(&mut self, cursor: &Cursor) -> io::Result<(u64, Option<Change>)> {
+        let text = self.text.unwrap_or_default();
+        if !self.is_whole {
+            return Ok(cursor.find(text));
+        }
+        let resumed = cursor.resume(&mut self.content, self.inode, self.end)?;
+        Ok(match (resumed, cursor.find(text)) {
+            ((_, Some(_)), (start, None)) if self.text.is_some() => (start, None),
+            (resumed, _) => resumed,
+        })
+    }
+}
+
+/// Reads a log from its end towards its beginning, in blocks of whole lines.
+pub(super) struct ReverseReader<'l, 'a> {
+    log: &'l mut Log<'a>,
+    /// Where what has been read begins: 0 when it is the whole log.
+    pub at: u64,
+    /// How many more bytes may be read.
+    budget: u64,
+    /// When to stop looking for the beginning of a long line.
+    deadline: Option<Instant>,
+}
+
+impl<'l, 'a> ReverseReader<'l, 'a> {
+    pub fn new(log: &'l mut Log<'a>, end: u64, budget: u64, deadline: Option<Instant>) -> Self {
+        Self {
+            log,
+            at: end,
+            budget,
+            deadline,
+        }
+    }
+
+    /// Reads about `size` bytes of lines before those that were read last. `None` at the beginning of the log, and when the
+    /// budget is used up.
+    pub fn next(&mut self, size: u64) -> io::Result<Option<Block>> {
+        if self.at == 0 || self.budget == 0 {
+            return Ok(None);
+        }
+        let mut bytes = self.read_before(self.at, size)?;
+        let mut start = self.at - bytes.len() as u64;
+        let mut left_out = 0;
+        // The first line end is that of a line that begins before; unless it ends the last line of the block.
+        let inner = bytes
+            .get(..bytes.len().saturating_sub(1))
+            .unwrap_or_default();
+        match memchr(b'\n', inner) {
+            Some(line_end) if start > 0 => {
+                bytes.drain(..=line_end);
+                start += line_end as u64 + 1;
+            }
+            Some(_) => {}
+            // One line that is longer than the block: its end is kept, and its beginning looked for.
+            None => {
+                let is_late = |deadline| Instant::now() >= deadline;
+                let mut line_end = None;
+                while line_end.is_none()
+                    && start > 0
+                    && self.budget > 0
+                    && !self.deadline.is_some_and(is_late)
+                {
+                    let before = self.read_before(start, STRIDE)?;
+                    line_end = memrchr(b'\n', &before);
+                    let length = before.len() - line_end.map_or(0, |at| at + 1);
+                    left_out += length as u64;
+                    start -= length as u64;
+                }
+            }
+        }
+        self.at = start;
+        Ok(Some(Block {
+            start,
+            left_out,
+            bytes,
+        }))
+    }
+
+    fn read_before(&mut self, end: u64, size: u64) -> io::Result<Vec<u8>> {
+        let length = size.clamp(1, end);
+        self.budget = self.budget.saturating_sub(length);
+        self.log.read(end - length, end)
+    }
+}
+
+/// Reads the `length` bytes at `start`. Fails when the log became shorter meanwhile: ask again.
+pub(super) fn read_at(
+    log: &mut (impl Read + Seek),
+    start: u64,
+    length: u64,
+) -> io::Result<Vec<u8>> {
+    log.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(io::Error::other)?);
+    log.take(length).read_to_end(&mut bytes)?;
+    if (bytes.len() as u64) < length {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the log became shorter while it was read",
+        ));
+    }
+    Ok(bytes)
+}
