@@ -319,12 +319,14 @@ impl World {
     fn kill_a_launcher(&mut self) {
         let job_id = format!("j{}", self.figures.jobs);
         self.figures.jobs += 1;
+        // The knob names the job: an earlier launch whose run_job was never answered is not met.
         // A launch that is cut off before its job is waited for, so that there are few of them.
         let after_the_job = !self.chance.one_in(4);
         if after_the_job {
-            self.cloud.set("oumi-up.crash", "after-job");
+            self.cloud
+                .set(&format!("oumi-up@{job_id}.crash"), "after-job");
         } else {
-            self.cloud.set("oumi-up.block", "");
+            self.cloud.set(&format!("oumi-up@{job_id}.block"), "");
         }
         let more = json!({ "job_name": job_id, "cloud": "gcp" });
         let arguments = self.server().launch("Cloud.yaml", more);
@@ -356,8 +358,6 @@ impl World {
             call: Call::Run(job_id),
             then,
         });
-        self.cloud.unset("oumi-up.crash");
-        self.cloud.unset("oumi-up.block");
         let _ = fs::remove_file(self.cloud.folder().join("blocked-oumi-up"));
     }
 }

@@ -1,7 +1,7 @@
-//! A fake `oumi` and a fake `sky` with one state, which a test looks at and changes. `fake_lib.sh` says what there is.
+//! A fake `oumi` and a fake `sky` with one state, which a test looks at and changes. `fake.py` says what there is.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,10 +32,18 @@ impl FakeCloud {
         for made in ["bin", "knobs", "clusters", "hosts"] {
             fs::create_dir(folder.path().join(made)).unwrap();
         }
-        let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
+        let python = ["/usr/bin/python3", "/usr/local/bin/python3"];
+        let python = python.into_iter().find(|path| Path::new(path).exists());
         for program in ["oumi", "sky"] {
-            let script = support.join(format!("fake_{program}.sh"));
-            symlink(script, folder.path().join("bin").join(program)).unwrap();
+            let script = format!(
+                "#!/bin/sh\nexec {} -ISX utf8 {}/tests/support/fake.py {} {program} \"$@\"\n",
+                python.unwrap_or("python3"),
+                env!("CARGO_MANIFEST_DIR"),
+                folder.path().display(),
+            );
+            let path = folder.path().join("bin").join(program);
+            fs::write(&path, script).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
         }
         Self { folder }
     }

@@ -136,12 +136,12 @@ fn a_program_that_hangs_costs_its_part_of_the_answer_and_is_said() {
 fn what_cannot_be_read_is_a_clear_error_of_that_call_alone() {
     for (knob, says, said) in [
         ("garbage", "huge", "printed more than"),
-        ("garbage", "half", "cut short"),
-        ("garbage", "text", "without JSON"),
-        ("garbage", "empty", "without JSON"),
+        ("garbage", "half", "without a whole JSON"),
+        ("garbage", "text", "without a whole JSON"),
+        ("garbage", "empty", "without a whole JSON"),
         ("garbage", "bytes", "could not be understood"),
-        ("crash", "", "cut short"),
-        ("replay", "sky/launch-badinfra", "without JSON"),
+        ("crash", "", "without a whole JSON"),
+        ("replay", "sky/launch-badinfra", "without a whole JSON"),
     ] {
         let world = with_jobs();
         world.cloud.set(&format!("sky-queue.{knob}"), says);
