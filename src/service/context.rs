@@ -80,6 +80,15 @@ impl Context {
         {
             None => Redactor::default(),
             Some(Ok(redactor)) => redactor,
+            // No such folder can be: no job was given secrets there.
+            Some(Err(error))
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
+                ) =>
+            {
+                Redactor::default()
+            }
             Some(Err(error)) => {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
                 Redactor::unreadable(&error)
