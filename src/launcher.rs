@@ -1,4 +1,4 @@
-//! The one source of how a job is: the [`Launcher`] trait and the words it speaks.
+//! The [`Launcher`] trait, the only source of a job's state, and its types.
 
 pub mod cloud;
 pub mod job_yaml;
@@ -7,10 +7,11 @@ pub mod oumi;
 pub mod skypilot;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::JobError;
@@ -20,90 +21,148 @@ use crate::process::job_dir::JobLock;
 use crate::process::supervisor;
 use crate::settings::config::{Config, OumiCommand};
 
-/// What a launcher answers, later.
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, JobError>> + Send + 'a>>;
+/// The words of `status` in answers that are ours. The clouds' own words pass through beside them.
+pub(crate) mod status {
+    pub(crate) const LAUNCHING: &str = "launching";
+    pub(crate) const RUNNING: &str = "running";
+    pub(crate) const COMPLETED: &str = "completed";
+    pub(crate) const FAILED: &str = "failed";
+    pub(crate) const CANCELLED: &str = "cancelled";
+    /// The job ended while nothing watched it.
+    pub(crate) const LOST: &str = "lost";
+    /// The job's cluster was deleted, and its queue with it.
+    pub(crate) const CLUSTER_GONE: &str = "cluster_gone";
+    pub(crate) const NOT_FOUND: &str = "not_found";
+    /// The launcher could not be asked.
+    pub(crate) const UNKNOWN: &str = "unknown";
+    /// The call failed before anything was started.
+    pub(crate) const ERROR: &str = "error";
+    /// The call was refused before anything was started.
+    pub(crate) const BLOCKED: &str = "blocked";
+}
 
-/// How a job is, in the launcher's words and in ours.
+/// The status of a job as its launcher reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobStatus {
-    /// The launcher's own word.
+    /// The launcher's own word, or one of [`status`].
     pub status: String,
-    /// What that word means.
     pub state: JobState,
-    /// Nothing more will happen to it.
+    /// `true` when the status is final.
     pub is_done: bool,
-    /// A sentence more, where there is one: the launcher's last line, the reason of a failure.
+    /// One more sentence: the launcher's last line, the reason of a failure.
     pub message: Option<String>,
-    /// What else is known: times, exit codes, resources.
-    pub metadata: Map<String, Value>,
-    /// Where its log is.
+    pub details: JobDetails,
+    /// A path, or `cloud:<cloud>/<cluster>`.
     pub log_file: String,
-    /// What the reader should know beside.
     pub warnings: Vec<String>,
 }
 
 impl JobStatus {
-    /// A status with the launcher's word and what it means; the rest is empty.
+    /// A status without message, details and warnings.
     pub fn new(status: &str, state: JobState, is_done: bool) -> Self {
         Self {
             status: status.to_owned(),
             state,
             is_done,
             message: None,
-            metadata: Map::new(),
+            details: JobDetails::default(),
             log_file: String::new(),
             warnings: Vec::new(),
         }
     }
 }
 
-/// A job in a list, with how it is.
+/// The details of a job that its launcher knows; each is a key of `metadata` in answers. Times are RFC 3339.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct JobDetails {
+    /// Reported by SkyPilot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submitted_at: Option<String>,
+    /// Reported by SkyPilot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<String>,
+    /// Reported by SkyPilot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_at: Option<String>,
+    /// Written by the supervisor on this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<String>,
+    #[serde(flatten)]
+    pub cluster: Option<ClusterDetails>,
+}
+
+impl JobDetails {
+    /// The `metadata` map of an answer.
+    pub fn to_map(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// The cluster of a job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClusterDetails {
+    pub cluster_status: String,
+    /// `None` when the cluster never stops by itself.
+    pub autostop_minutes: Option<u64>,
+    /// Dollars an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hourly_price: Option<f64>,
+}
+
+/// A job in a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedJob {
-    /// Who it is; without our id when it was started elsewhere.
+    /// Has no `job_id` when the job was started elsewhere.
     pub identity: JobIdentity,
-    /// How it is.
     pub status: JobStatus,
 }
 
-/// What a launcher found when it was asked for everything it knows.
+/// The jobs of one launcher.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Listing {
-    /// The jobs.
     pub jobs: Vec<ListedJob>,
-    /// What could not be found out, and what else the reader should know.
     pub warnings: Vec<String>,
+    /// The clouds and clusters that did not answer, with the reason. Jobs may be missing from `jobs` unless this is empty.
+    pub incomplete: Vec<String>,
 }
 
-/// The size of what a cloud job runs on; all of it optional.
+/// The resources that a call asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resources {
-    /// Such as `A100:8`.
+    /// Type and count a node, such as `A100:8`.
     pub accelerators: Option<String>,
-    /// How many nodes; none means one.
+    /// `None` means one.
     pub num_nodes: Option<u32>,
-    /// Spot or pre-emptible machines.
+    /// Asks for spot or pre-emptible machines.
     pub use_spot: bool,
-    /// GiB of disk.
+    /// GiB.
     pub disk_size: Option<u32>,
 }
 
-/// Everything a launcher needs to know to start a job.
+/// The input of [`Launcher::plan`].
 #[derive(Clone)]
 pub struct LaunchSpec {
-    /// Who the job will be; the cluster may still be empty.
+    /// The identity of the job to be; its cluster may still be empty.
     pub identity: JobIdentity,
-    /// What Oumi is to do.
     pub command: OumiCommand,
-    /// The config, read.
     pub config: Config,
-    /// The caller's project folder, absolute.
+    /// The client's project folder, absolute.
     pub client_cwd: PathBuf,
-    /// What the caller asked for to run it on.
     pub resources: Resources,
-    /// The caller's environment variables. Their values are secret.
+    /// Environment variables of the job. The values are secret.
     pub envs: BTreeMap<String, String>,
-    /// The caller's file mounts, remote path to local path.
+    /// Remote path to local path.
     pub file_mounts: BTreeMap<String, String>,
     /// Replaces the generated setup script of a wrapped training config.
     pub setup_script: Option<String>,
@@ -111,147 +170,156 @@ pub struct LaunchSpec {
     pub run_script: Option<String>,
 }
 
-/// What a launcher would do for a spec: shown by a dry run, and carried out by [`Launcher::start`].
+/// The launch of a spec: shown by a dry run, carried out by [`Launcher::start`].
 #[derive(Clone)]
 pub struct LaunchPlan {
-    /// The exact command line that would run.
     pub command_line: String,
-    /// The cluster it would run on; empty on this machine.
+    /// Empty on this machine.
     pub cluster: String,
-    /// For a cloud: the job config that would be launched, values of `envs` hidden.
+    /// The job config for the cloud, with the values of `envs` hidden.
     pub job_config: Option<Value>,
-    /// What the caller asked for and will not get, and what else is worth knowing beforehand.
     pub warnings: Vec<String>,
-    /// Why it cannot be started as things are. Empty when it can.
-    pub obstacle: Option<String>,
-    /// The supervised process.
+    /// The reason why the launch cannot start now.
+    pub blocked_by: Option<String>,
     pub process: supervisor::StartRequest,
 }
 
-/// The log of a job, or as much of its end as is fetched at once.
+/// The log of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobLog {
-    /// Where it is: a path, or `cloud:<cloud>/<cluster>`.
+    /// A path, or `cloud:<cloud>/<cluster>`.
     pub log_file: String,
-    /// What it holds.
     pub content: LogContent,
-    /// Nothing more will be written to it, as far as that was seen before it was read.
+    /// `true` when nothing more will be written to it. Checked before the log is read.
     pub ended: bool,
-    /// A sentence more, where there is one.
+    /// One more sentence for the answer.
     pub message: Option<String>,
 }
 
-/// What a log holds: stdout and stderr together, as the job wrote them, carriage returns and terminal escapes too.
+/// Standard output and error together, with the carriage returns and escapes that the job wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogContent {
-    /// A file on this machine, of any size: whoever reads it reads a part of it.
+    /// A file on this machine, of any size.
     File(PathBuf),
-    /// What a program fetched.
+    /// The text that a program fetched.
     Text {
-        /// Its text.
         text: String,
-        /// It begins where the log does; else more may stand before it.
-        whole: bool,
-        /// It was taken as far as it had come after a time; more may follow.
-        cut_off: bool,
+        /// `false` when earlier text may be missing.
+        complete: bool,
+        /// `true` when the fetch was ended by its timeout: more may follow.
+        timed_out: bool,
     },
 }
 
-/// How a cancel went.
+/// The result of a cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CancelOutcome {
-    /// It is over: the job has ended and nothing of it is left.
-    Cancelled {
-        /// A sentence more, where there is one.
-        message: Option<String>,
-    },
-    /// It was asked to stop and has not yet.
-    Stopping {
-        /// What is left, and what to do next.
-        message: String,
-    },
-    /// It had ended before, with the status given.
-    AlreadyDone {
-        /// The launcher's word.
+    /// The job has ended and no process of it is left.
+    Cancelled { message: Option<String> },
+    /// The request was sent; the job has not ended yet.
+    Stopping { message: String },
+    /// The job had ended before, with this status.
+    AlreadyFinished {
         status: String,
-        /// What that word means.
         state: JobState,
-        /// A sentence more, where there is one.
         message: Option<String>,
     },
 }
 
-/// What can be done to a cluster.
+/// A change of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterAction {
-    /// Stop its machines and keep their disks.
+    /// Stops its machines and keeps their disks.
     Stop,
-    /// Delete it.
+    /// Deletes it.
     Down,
 }
 
-/// What is known of a cluster before something is done with it.
+/// A cluster as it is shown before a change.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ClusterInfo {
-    /// The cloud it is on, by the name Oumi gives it.
+    /// The cloud, by Oumi's name.
     pub cloud: Option<String>,
-    /// How it is, and of what, in the launcher's words.
-    pub about: String,
-    /// What it costs, in dollars.
+    /// Status, resources and region.
+    pub summary: String,
+    /// Dollars an hour.
     pub hourly_price: Option<f64>,
 }
 
-/// Starts jobs, and is the only one that knows how they are. It knows nothing of the registry.
+/// The properties in which launchers differ for the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LauncherTraits {
+    /// The jobs run on this machine; their logs and folders are files here.
+    pub is_local: bool,
+    /// A launch may be billed.
+    pub costs_money: bool,
+    /// The pause between two polls of a watched job, where a poll is cheap. `None` when a poll runs a program: the pause
+    /// then grows with the age of the job.
+    pub poll_interval: Option<Duration>,
+}
+
+impl LauncherTraits {
+    /// The traits of a launcher that runs programs to reach a cloud.
+    pub const CLOUD: Self = Self {
+        is_local: false,
+        costs_money: true,
+        poll_interval: None,
+    };
+}
+
+/// Starts jobs and reports their state. Knows nothing of the registry.
 ///
-/// A launch has two halves, so that it can survive the server: [`start`](Self::start) sets it going, and
-/// [`wait_for_launch`](Self::wait_for_launch), in this server or the next, waits for its end and says who the job became.
+/// A launch has two halves, so that it survives the server: [`start`](Self::start) begins it, and
+/// [`wait_for_launch`](Self::wait_for_launch), in this server or the next, waits for its end.
+#[async_trait]
 pub trait Launcher: Send + Sync {
-    /// The clouds it serves, by the names Oumi gives them.
+    /// The clouds it serves, by Oumi's names.
     fn clouds(&self) -> &'static [&'static str];
 
-    /// What it would do for `spec`. Nothing is started or written.
-    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan>;
-
-    /// Sets the launch going; it goes on whatever becomes of this process. `lock` is the job's and goes with it.
-    fn start<'a>(
-        &'a self,
-        identity: &'a JobIdentity,
-        plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Answer<'a, ()>;
-
-    /// Waits for the end of a launch that was set going, and says who the job became. An error is the launch's failure,
-    /// unless it is [`JobError::Unavailable`].
-    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity>;
-
-    /// How a job is.
-    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus>;
-
-    /// How all jobs are: those of `known`, and those started elsewhere where the launcher sees them.
-    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing>;
-
-    /// A job's log.
-    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog>;
-
-    /// Ends a job, and tells the truth about it afterwards. One whose launch was never set going is marked as cancelled. It
-    /// may take minutes, and must not be given up halfway: who cannot wait has it go on in a task of its own.
-    fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome>;
-
-    /// What is known of a cluster; nothing when there is none of that name, or this launcher cannot tell.
-    fn cluster<'a>(
-        &'a self,
-        _cloud: &'a str,
-        _cluster: &'a str,
-    ) -> Answer<'a, Option<ClusterInfo>> {
-        Box::pin(std::future::ready(Ok(None)))
+    fn traits(&self) -> LauncherTraits {
+        LauncherTraits::CLOUD
     }
 
-    /// Stops or deletes a cluster, and says in a sentence what became of it. As long, and as little to be given up, as
-    /// [`cancel`](Self::cancel).
-    fn change_cluster<'a>(
-        &'a self,
-        cloud: &'a str,
-        cluster: &'a str,
+    /// Plans the launch of `spec`. Starts and writes nothing.
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError>;
+
+    /// Begins the launch. It goes on when this process ends. The supervisor inherits `lock`.
+    async fn start(
+        &self,
+        identity: &JobIdentity,
+        plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Result<(), JobError>;
+
+    /// Waits for the end of a launch that was begun, and returns the identity with the launcher's id. An error is the failure
+    /// of the launch, unless its kind is `Unavailable`.
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError>;
+
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError>;
+
+    /// Lists the jobs of `known`, and those started elsewhere where the launcher sees them.
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError>;
+
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
+
+    /// Cancels the job and reports the resulting state. A job whose launch never began is marked as cancelled. May take
+    /// minutes and is not cancellation-safe: spawn it where the caller can time out.
+    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError>;
+
+    /// Describes a cluster. `None` when it does not exist, or the launcher cannot know.
+    async fn describe_cluster(
+        &self,
+        _cloud: &str,
+        _cluster: &str,
+    ) -> Result<Option<ClusterInfo>, JobError> {
+        Ok(None)
+    }
+
+    /// Stops or deletes a cluster and returns a sentence for the answer. Not cancellation-safe, as [`cancel`](Self::cancel).
+    async fn teardown_cluster(
+        &self,
+        cloud: &str,
+        cluster: &str,
         action: ClusterAction,
-    ) -> Answer<'a, String>;
+    ) -> Result<String, JobError>;
 }

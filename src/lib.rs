@@ -21,7 +21,7 @@ compile_error!(
 );
 
 pub mod demo;
-pub(crate) mod error;
+pub mod error;
 pub mod failure;
 pub mod in_flight;
 pub mod job_identity;

@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use super::job_yaml::JobConfig;
 use super::local::{job_dir, output_log};
-use super::{CancelOutcome, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec};
+use super::{
+    CancelOutcome, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, status,
+};
 use crate::error::JobError;
 use crate::parse;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
@@ -160,7 +162,7 @@ impl CloudLaunch {
                 .map_err(JobError::failed)?,
             cluster,
             job_config: Some(config.shown()),
-            obstacle,
+            blocked_by: obstacle,
             process: supervisor::StartRequest {
                 plan: supervisor::SupervisorPlan {
                     steps: vec![supervisor::Step {
@@ -224,18 +226,20 @@ impl CloudLaunch {
         let look = self.look(identity).await?;
         let mut status = match self.outcome(identity, &look) {
             None | Some(Launched::As(_)) => {
-                let mut status = JobStatus::new("launching", JobState::Pending, false);
+                let mut status = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
                 status.message = parse::last_line(&look.output);
                 status
             }
             Some(Launched::Failed(reason)) => {
-                let mut status = JobStatus::new("failed", JobState::Failed, true);
+                let mut status = JobStatus::new(status::FAILED, JobState::Failed, true);
                 status.message = Some(reason);
                 status
             }
-            Some(Launched::Cancelled) => JobStatus::new("cancelled", JobState::Cancelled, true),
+            Some(Launched::Cancelled) => {
+                JobStatus::new(status::CANCELLED, JobState::Cancelled, true)
+            }
             Some(Launched::CutOff { may_go_on: true }) => {
-                let mut status = JobStatus::new("launching", JobState::Pending, false);
+                let mut status = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
                 status.message = Some(format!(
                     "its launch was cut off, and what it had asked for may still come: the job is looked for on cluster {}",
                     identity.cluster
@@ -245,7 +249,7 @@ impl CloudLaunch {
             Some(Launched::CutOff { may_go_on: false }) => {
                 // Where it can be looked for, it is not over before that was done.
                 let is_over = self.goes_on_for.is_none();
-                let mut status = JobStatus::new("lost", JobState::Unknown, is_over);
+                let mut status = JobStatus::new(status::LOST, JobState::Unknown, is_over);
                 let next = if is_over {
                     "call list_jobs to see, down_cluster to delete it"
                 } else {
@@ -319,13 +323,13 @@ impl CloudLaunch {
                           oumi_job_id"
                     .to_owned(),
             }),
-            Some(Launched::Failed(reason)) => Ok(CancelOutcome::AlreadyDone {
-                status: "failed".to_owned(),
+            Some(Launched::Failed(reason)) => Ok(CancelOutcome::AlreadyFinished {
+                status: status::FAILED.to_owned(),
                 state: JobState::Failed,
                 message: Some(reason),
             }),
-            Some(Launched::Cancelled) => Ok(CancelOutcome::AlreadyDone {
-                status: "cancelled".to_owned(),
+            Some(Launched::Cancelled) => Ok(CancelOutcome::AlreadyFinished {
+                status: status::CANCELLED.to_owned(),
                 state: JobState::Cancelled,
                 message: None,
             }),

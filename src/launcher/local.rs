@@ -5,12 +5,13 @@ mod termination;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
+    CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, LauncherTraits, ListedJob, Listing, LogContent, status,
 };
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
@@ -22,6 +23,8 @@ use termination::cancel;
 
 /// The name of this machine among the clouds.
 pub const LOCAL: &str = "local";
+/// A poll here reads a few small files.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
@@ -55,51 +58,59 @@ pub(super) fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir
     })
 }
 
+#[async_trait::async_trait]
 impl Launcher for LocalLauncher {
     fn clouds(&self) -> &'static [&'static str] {
         &[LOCAL]
     }
 
-    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
+    fn traits(&self) -> LauncherTraits {
+        LauncherTraits {
+            is_local: true,
+            costs_money: false,
+            poll_interval: Some(POLL_INTERVAL),
+        }
+    }
+
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
         let (folder, spec) = (self.folder.clone(), spec.clone());
-        Box::pin(blocking(move || {
+        blocking(move || {
             let dir = job_dir(&folder, &spec.identity)?;
             Ok(match spec.config.kind {
                 ConfigKind::Training => plan_training(&dir, &spec),
                 ConfigKind::Job => plan_job(&dir, &spec),
             })
-        }))
+        })
+        .await
     }
 
-    fn start<'a>(
-        &'a self,
-        identity: &'a JobIdentity,
+    async fn start(
+        &self,
+        identity: &JobIdentity,
         plan: LaunchPlan,
         lock: JobLock,
-    ) -> Answer<'a, ()> {
-        Box::pin(async move {
-            let dir = self.dir(identity)?;
-            supervisor::start(&self.supervisor, &dir, lock, plan.process).await
-        })
+    ) -> Result<(), JobError> {
+        let dir = self.dir(identity)?;
+        supervisor::start(&self.supervisor, &dir, lock, plan.process).await
     }
 
-    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
         // The id of a job on this machine is ours; there is nothing to wait for.
         let settled = JobIdentity {
             oumi_job_id: identity.job_id.clone(),
             ..identity.clone()
         };
-        Box::pin(std::future::ready(Ok(settled)))
+        Ok(settled)
     }
 
-    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
         let dir = self.dir(identity);
-        Box::pin(blocking(move || probe(&dir?, &mut None)))
+        blocking(move || probe(&dir?, &mut None)).await
     }
 
-    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
         let (folder, known) = (self.folder.clone(), known.to_vec());
-        Box::pin(blocking(move || {
+        blocking(move || {
             let mut listing = Listing::default();
             let mut processes = None;
             for identity in known {
@@ -113,31 +124,33 @@ impl Launcher for LocalLauncher {
                 }
             }
             Ok(listing)
-        }))
+        })
+        .await
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         let dir = self.dir(identity);
-        Box::pin(blocking(move || {
+        blocking(move || {
             let dir = dir?;
             let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
             output_log(&dir, ended)
-        }))
+        })
+        .await
     }
 
-    fn cancel<'a>(&'a self, identity: &'a JobIdentity, force: bool) -> Answer<'a, CancelOutcome> {
-        Box::pin(async move { cancel(self.dir(identity)?, force).await })
+    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError> {
+        cancel(self.dir(identity)?, force).await
     }
 
-    fn change_cluster<'a>(
-        &'a self,
-        _cloud: &'a str,
-        _cluster: &'a str,
+    async fn teardown_cluster(
+        &self,
+        _cloud: &str,
+        _cluster: &str,
         _action: ClusterAction,
-    ) -> Answer<'a, String> {
+    ) -> Result<String, JobError> {
         let error =
             JobError::failed("this machine is no cluster; call cancel_job to end a job on it");
-        Box::pin(std::future::ready(Err(error)))
+        Err(error)
     }
 }
 
@@ -188,7 +201,7 @@ fn plan_training(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
         argv,
     }];
     LaunchPlan {
-        obstacle,
+        blocked_by: obstacle,
         ..local_plan(spec, steps, spec.client_cwd.clone(), envs, Vec::new())
     }
 }
@@ -237,7 +250,7 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
             .map(|_| "bash was not found on PATH; a job config is run by it".to_owned())
     };
     LaunchPlan {
-        obstacle,
+        blocked_by: obstacle,
         ..local_plan(spec, steps, spec.client_cwd.join(working_dir), envs, files)
     }
 }
@@ -273,7 +286,7 @@ fn local_plan(
         cluster: String::new(),
         job_config: None,
         warnings: ignored_options(spec),
-        obstacle: None,
+        blocked_by: None,
         process: supervisor::StartRequest {
             plan: supervisor::SupervisorPlan {
                 steps,
@@ -391,7 +404,7 @@ fn is_alive(dir: &JobDir, processes: &mut Option<ProcessTable>) -> io::Result<bo
 }
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
-    let mut status = JobStatus::new("running", JobState::Running, false);
+    let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
     if dir.termination_request()?.is_some() {
         let message = "it was asked to stop and has not ended yet; call cancel_job with force=true to kill it";
         status.message = Some(message.to_owned());
@@ -400,32 +413,28 @@ fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
 }
 
 fn lost_status() -> JobStatus {
-    let mut status = JobStatus::new("lost", JobState::Unknown, true);
+    let mut status = JobStatus::new(status::LOST, JobState::Unknown, true);
     let message = "how it ended is not known: its supervisor was killed; read its log";
     status.message = Some(message.to_owned());
     status
 }
 
 fn cancelled_status() -> JobStatus {
-    JobStatus::new("cancelled", JobState::Cancelled, true)
+    JobStatus::new(status::CANCELLED, JobState::Cancelled, true)
 }
 
 fn ended_status(record: &ExitRecord) -> JobStatus {
     let mut status = if record.cancelled {
         cancelled_status()
     } else if record.succeeded() {
-        JobStatus::new("completed", JobState::Succeeded, true)
+        JobStatus::new(status::COMPLETED, JobState::Succeeded, true)
     } else {
-        let mut status = JobStatus::new("failed", JobState::Failed, true);
+        let mut status = JobStatus::new(status::FAILED, JobState::Failed, true);
         status.message = Some(record.describe());
         status
     };
-    let metadata = &mut status.metadata;
-    metadata.insert("ended_at".to_owned(), record.ended_at.clone().into());
-    for (key, value) in [("exit_code", record.code), ("signal", record.signal)] {
-        if let Some(value) = value {
-            metadata.insert(key.to_owned(), value.into());
-        }
-    }
+    status.details.ended_at = Some(record.ended_at.clone());
+    status.details.exit_code = record.code;
+    status.details.signal = record.signal;
     status
 }

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::cloud::{CloudLaunch, Launched};
 use super::job_yaml::JobConfig;
 use super::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
+    CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, ListedJob, Listing, LogContent,
 };
 use crate::error::{ErrorKind, JobError};
 use crate::parse;
@@ -147,6 +147,7 @@ impl OumiCloudLauncher {
         for listed in asked.join_all().await {
             listing.jobs.extend(listed.jobs);
             listing.warnings.extend(listed.warnings);
+            listing.incomplete.extend(listed.incomplete);
         }
         Ok(listing)
     }
@@ -169,6 +170,7 @@ impl OumiCloudLauncher {
                 listing
                     .warnings
                     .push(format!("not asked about: {}; {error}", ids.join(", ")));
+                listing.incomplete.push(format!("{cloud}: {error}"));
                 return listing;
             }
         };
@@ -239,8 +241,8 @@ impl OumiCloudLauncher {
             log_file: format!("cloud:{}/{}", identity.cloud, identity.cluster),
             content: LogContent::Text {
                 text: printed::log_lines(&output.stdout),
-                whole: !output.front_truncated,
-                cut_off: output.timed_out,
+                complete: !output.front_truncated,
+                timed_out: output.timed_out,
             },
             ended: !output.timed_out,
             message: output.timed_out.then(goes_on),
@@ -253,7 +255,7 @@ impl OumiCloudLauncher {
         }
         match self.status_of(identity, None).await {
             Ok(before) if before.is_done => {
-                return Ok(CancelOutcome::AlreadyDone {
+                return Ok(CancelOutcome::AlreadyFinished {
                     status: before.status,
                     state: before.state,
                     message: before.message,
@@ -283,7 +285,7 @@ impl OumiCloudLauncher {
         let after = self.status_of(identity, None).await?;
         match after.state {
             JobState::Cancelled => Ok(CancelOutcome::Cancelled { message: None }),
-            _ if after.is_done => Ok(CancelOutcome::AlreadyDone {
+            _ if after.is_done => Ok(CancelOutcome::AlreadyFinished {
                 status: after.status,
                 state: after.state,
                 message: after.message,
@@ -324,96 +326,85 @@ impl OumiCloudLauncher {
     }
 }
 
+#[async_trait::async_trait]
 impl Launcher for OumiCloudLauncher {
     fn clouds(&self) -> &'static [&'static str] {
         CLOUDS
     }
 
-    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
-        Box::pin(async move {
-            let cloud = spec.identity.cloud.as_str();
-            let cluster = spec.identity.cluster.clone();
-            check_cluster(cloud, &cluster)?;
-            let mut config = JobConfig::new(spec, SHELL_ENVS.contains(&cloud));
-            if let Some((user, _)) = cluster.split_once('@')
-                && config.document.get("user").is_none_or(Value::is_null)
-            {
-                config.document.insert("user".to_owned(), user.into());
-            }
-            self.launch.plan(
-                spec,
-                cluster.clone(),
-                config,
-                envs(cloud, &BTreeSet::from([cluster.as_str()])),
-            )
-        })
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        let cloud = spec.identity.cloud.as_str();
+        let cluster = spec.identity.cluster.clone();
+        check_cluster(cloud, &cluster)?;
+        let mut config = JobConfig::new(spec, SHELL_ENVS.contains(&cloud));
+        if let Some((user, _)) = cluster.split_once('@')
+            && config.document.get("user").is_none_or(Value::is_null)
+        {
+            config.document.insert("user".to_owned(), user.into());
+        }
+        self.launch.plan(
+            spec,
+            cluster.clone(),
+            config,
+            envs(cloud, &BTreeSet::from([cluster.as_str()])),
+        )
     }
 
-    fn start<'a>(
-        &'a self,
-        identity: &'a JobIdentity,
+    async fn start(
+        &self,
+        identity: &JobIdentity,
         plan: LaunchPlan,
         lock: JobLock,
-    ) -> Answer<'a, ()> {
-        Box::pin(self.launch.start(identity, plan, lock))
+    ) -> Result<(), JobError> {
+        self.launch.start(identity, plan, lock).await
     }
 
-    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
-        Box::pin(async move {
-            match self.launch.wait_for_launch(identity).await? {
-                Launched::As(settled) => Ok(settled),
-                Launched::Failed(reason) => Err(JobError::failed(reason)),
-                Launched::Cancelled => {
-                    Err(JobError::failed("it was cancelled before it was launched"))
-                }
-                Launched::CutOff { .. } => Err(JobError::failed(
-                    "its launch was cut off and left no id; call list_jobs: a job that is on the cluster is listed there",
-                )),
-            }
-        })
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
+        match self.launch.wait_for_launch(identity).await? {
+            Launched::As(settled) => Ok(settled),
+            Launched::Failed(reason) => Err(JobError::failed(reason)),
+            Launched::Cancelled => Err(JobError::failed("it was cancelled before it was launched")),
+            Launched::CutOff { .. } => Err(JobError::failed(
+                "its launch was cut off and left no id; call list_jobs: a job that is on the cluster is listed there",
+            )),
+        }
     }
 
-    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
-        Box::pin(async move {
-            check(identity)?;
-            self.status_of(identity, call_deadline()).await
-        })
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+        check(identity)?;
+        self.status_of(identity, call_deadline()).await
     }
 
-    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
-        Box::pin(async move {
-            if known.is_empty() {
-                return Ok(Listing::default());
-            }
-            find_oumi()?;
-            self.listing(known).await
-        })
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+        if known.is_empty() {
+            return Ok(Listing::default());
+        }
+        find_oumi()?;
+        self.listing(known).await
     }
 
-    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
-        Box::pin(async move {
-            check(identity)?;
-            self.read_logs(identity).await
-        })
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+        check(identity)?;
+        self.read_logs(identity).await
     }
 
-    fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
-        Box::pin(async move {
-            check(identity)?;
-            self.cancel_job(identity).await
-        })
+    async fn cancel(
+        &self,
+        identity: &JobIdentity,
+        _force: bool,
+    ) -> Result<CancelOutcome, JobError> {
+        check(identity)?;
+        self.cancel_job(identity).await
     }
 
-    fn change_cluster<'a>(
-        &'a self,
-        cloud: &'a str,
-        cluster: &'a str,
+    async fn teardown_cluster(
+        &self,
+        cloud: &str,
+        cluster: &str,
         action: ClusterAction,
-    ) -> Answer<'a, String> {
-        Box::pin(async move {
-            check_cluster(cloud, cluster)?;
-            self.change(cloud, cluster, action).await
-        })
+    ) -> Result<String, JobError> {
+        check_cluster(cloud, cluster)?;
+        self.change(cloud, cluster, action).await
     }
 }
 

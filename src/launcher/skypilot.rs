@@ -11,15 +11,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sha2::{Digest, Sha256};
 
 use clusters::{
-    cloud_of, cluster_facts, cluster_gone, cluster_made_anew, cluster_metadata, cluster_not_up,
+    cloud_of, cluster_details, cluster_facts, cluster_gone, cluster_made_anew, cluster_not_up,
     mention_clusters, setup_is_skipped, setup_skipped, still_up,
 };
 
 use super::cloud::{CloudLaunch, Launched, Trace};
 use super::job_yaml::{self, JobConfig};
 use super::{
-    Answer, CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing,
+    CancelOutcome, ClusterAction, ClusterInfo, JobDetails, JobIdentity, JobLog, JobState,
+    JobStatus, LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing,
 };
 use crate::error::JobError;
 use crate::parse::sky::{self as printed, Cluster, Queue, QueueFailure, QueuedJob};
@@ -153,7 +153,7 @@ impl SkyPilotLauncher {
             return;
         };
         if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) {
-            status.metadata.extend(cluster_metadata(cluster));
+            status.details.cluster = Some(cluster_details(cluster));
             if cluster.status == "UP" {
                 status.warnings.push(format!("its {}", still_up(cluster)));
             }
@@ -281,6 +281,7 @@ impl SkyPilotLauncher {
                 listing
                     .warnings
                     .push(format!("not asked about: {whom}; {error}"));
+                listing.incomplete.push(error.to_string());
                 mention_clusters(&mut listing, None, clusters.as_deref().unwrap_or_default());
                 return Ok(listing);
             }
@@ -289,6 +290,13 @@ impl SkyPilotLauncher {
             listing
                 .warnings
                 .push(format!("nothing is known of the clusters' costs; {error}"));
+        }
+        for (cluster, failure) in &queue.unanswered {
+            if let QueueFailure::Other(reason) = failure {
+                listing
+                    .incomplete
+                    .push(format!("cluster {cluster}: {reason}"));
+            }
         }
         let mut taken = Vec::new();
         for identity in launching {
@@ -322,9 +330,7 @@ impl SkyPilotLauncher {
                     |known| (*known).clone(),
                 );
                 let mut status = status_of_row(job);
-                status
-                    .metadata
-                    .extend(cluster.map(cluster_metadata).unwrap_or_default());
+                status.details.cluster = cluster.map(cluster_details);
                 listing.warnings.append(&mut status.warnings);
                 listing.jobs.push(ListedJob { identity, status });
             }
@@ -351,97 +357,96 @@ impl SkyPilotLauncher {
     }
 }
 
+#[async_trait::async_trait]
 impl Launcher for SkyPilotLauncher {
     fn clouds(&self) -> &'static [&'static str] {
         CLOUDS
     }
 
-    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
-        Box::pin(async move {
-            let cluster = match spec.identity.cluster.as_str() {
-                "" => cluster_name_for(&spec.identity.job_id),
-                named if parse::is_valid_cluster_name(named) => named.to_owned(),
-                named => {
-                    return Err(JobError::failed(format!(
-                        "`cluster_name` {named:?} is none SkyPilot takes: it begins with a letter, goes on with letters, \
-                         digits, `-`, `_` and `.`, and ends in a letter or digit"
-                    )));
-                }
-            };
-            let config = JobConfig::new(spec, false);
-            let mut plan = self
-                .launch
-                .plan(spec, cluster.clone(), config, BTreeMap::new())?;
-            if plan.obstacle.is_none() {
-                plan.obstacle = find_sky().err().map(|missing| missing.to_string());
-            }
-            if !spec.identity.cluster.is_empty() {
-                plan.warnings.push(format!(
-                    "if cluster {cluster} is there already, {}",
-                    setup_is_skipped()
-                ));
-            }
-            Ok(plan)
-        })
-    }
-
-    fn start<'a>(
-        &'a self,
-        identity: &'a JobIdentity,
-        plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Answer<'a, ()> {
-        Box::pin(self.launch.start(identity, plan, lock))
-    }
-
-    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
-        Box::pin(self.settle_launch(identity))
-    }
-
-    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
-        Box::pin(async move {
-            let identity = with_cluster(identity)?;
-            self.status_of(&identity, call_deadline()).await
-        })
-    }
-
-    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
-        Box::pin(self.listing(known))
-    }
-
-    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
-        Box::pin(async move {
-            let identity = with_cluster(identity)?;
-            self.read_logs(&identity).await
-        })
-    }
-
-    fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
-        Box::pin(async move { self.cancel_job(with_cluster(identity)?).await })
-    }
-
-    fn cluster<'a>(&'a self, _cloud: &'a str, cluster: &'a str) -> Answer<'a, Option<ClusterInfo>> {
-        Box::pin(async move {
-            let clusters = self.clusters(call_deadline()).await?;
-            let found = clusters.iter().find(|known| known.name == cluster);
-            Ok(found.map(cluster_facts))
-        })
-    }
-
-    fn change_cluster<'a>(
-        &'a self,
-        _cloud: &'a str,
-        cluster: &'a str,
-        action: ClusterAction,
-    ) -> Answer<'a, String> {
-        Box::pin(async move {
-            if !parse::is_valid_cluster_name(cluster) {
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        let cluster = match spec.identity.cluster.as_str() {
+            "" => cluster_name_for(&spec.identity.job_id),
+            named if parse::is_valid_cluster_name(named) => named.to_owned(),
+            named => {
                 return Err(JobError::failed(format!(
-                    "{cluster:?} is no name of a cluster; call list_jobs for them"
+                    "`cluster_name` {named:?} is none SkyPilot takes: it begins with a letter, goes on with letters, \
+                         digits, `-`, `_` and `.`, and ends in a letter or digit"
                 )));
             }
-            self.change(cluster, action).await
-        })
+        };
+        let config = JobConfig::new(spec, false);
+        let mut plan = self
+            .launch
+            .plan(spec, cluster.clone(), config, BTreeMap::new())?;
+        if plan.blocked_by.is_none() {
+            plan.blocked_by = find_sky().err().map(|missing| missing.to_string());
+        }
+        if !spec.identity.cluster.is_empty() {
+            plan.warnings.push(format!(
+                "if cluster {cluster} is there already, {}",
+                setup_is_skipped()
+            ));
+        }
+        Ok(plan)
+    }
+
+    async fn start(
+        &self,
+        identity: &JobIdentity,
+        plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Result<(), JobError> {
+        self.launch.start(identity, plan, lock).await
+    }
+
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
+        self.settle_launch(identity).await
+    }
+
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+        let identity = with_cluster(identity)?;
+        self.status_of(&identity, call_deadline()).await
+    }
+
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+        self.listing(known).await
+    }
+
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+        let identity = with_cluster(identity)?;
+        self.read_logs(&identity).await
+    }
+
+    async fn cancel(
+        &self,
+        identity: &JobIdentity,
+        _force: bool,
+    ) -> Result<CancelOutcome, JobError> {
+        self.cancel_job(with_cluster(identity)?).await
+    }
+
+    async fn describe_cluster(
+        &self,
+        _cloud: &str,
+        cluster: &str,
+    ) -> Result<Option<ClusterInfo>, JobError> {
+        let clusters = self.clusters(call_deadline()).await?;
+        let found = clusters.iter().find(|known| known.name == cluster);
+        Ok(found.map(cluster_facts))
+    }
+
+    async fn teardown_cluster(
+        &self,
+        _cloud: &str,
+        cluster: &str,
+        action: ClusterAction,
+    ) -> Result<String, JobError> {
+        if !parse::is_valid_cluster_name(cluster) {
+            return Err(JobError::failed(format!(
+                "{cluster:?} is no name of a cluster; call list_jobs for them"
+            )));
+        }
+        self.change(cluster, action).await
     }
 }
 
@@ -505,25 +510,19 @@ fn status_of_row(job: &QueuedJob) -> JobStatus {
             status
         }
     };
-    let times = [
-        ("submitted_at", job.submitted_at),
-        ("start_at", job.start_at),
-        ("end_at", job.end_at),
-    ];
-    for (key, seconds) in times {
-        if let Some(time) =
-            seconds.and_then(|seconds| chrono::DateTime::from_timestamp(seconds as i64, 0))
-        {
-            status
-                .metadata
-                .insert(key.to_owned(), time.to_rfc3339().into());
-        }
-    }
-    for (key, text) in [("job_name", &job.job_name), ("resources", &job.resources)] {
-        if !text.is_empty() {
-            status.metadata.insert(key.to_owned(), text.as_str().into());
-        }
-    }
+    let time = |seconds: Option<f64>| {
+        let time = chrono::DateTime::from_timestamp(seconds? as i64, 0)?;
+        Some(time.to_rfc3339())
+    };
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    status.details = JobDetails {
+        submitted_at: time(job.submitted_at),
+        start_at: time(job.start_at),
+        end_at: time(job.end_at),
+        job_name: text(&job.job_name),
+        resources: text(&job.resources),
+        ..JobDetails::default()
+    };
     status
 }
 

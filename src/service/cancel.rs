@@ -13,7 +13,7 @@ use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress};
 use crate::error::JobError;
 use crate::in_flight::LaunchOutcome;
-use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState};
+use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, status};
 use crate::redact::Redactor;
 
 /// How long a call waits for a change that what runs the job is asked for.
@@ -40,7 +40,7 @@ impl JobService {
             Err(NotFound::Unknown(error)) => {
                 return CancelAnswer {
                     job_id: request.job_id,
-                    status: "not_found".to_owned(),
+                    status: status::NOT_FOUND.to_owned(),
                     ..CancelAnswer::failure(error)
                 };
             }
@@ -161,7 +161,7 @@ impl JobService {
 
     /// Stops a cluster; its disks are kept.
     pub async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
-        self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Stop)
+        self.teardown_cluster(&request.cloud, request.cluster_name, ClusterAction::Stop)
             .await
     }
 
@@ -179,11 +179,11 @@ impl JobService {
             };
             return sanitize(answer, &[]);
         }
-        self.change_cluster(&request.cloud, request.cluster_name, ClusterAction::Down)
+        self.teardown_cluster(&request.cloud, request.cluster_name, ClusterAction::Down)
             .await
     }
 
-    async fn change_cluster(
+    async fn teardown_cluster(
         &self,
         cloud: &str,
         cluster_name: String,
@@ -200,7 +200,7 @@ impl JobService {
                     CHANGE_WAIT.as_secs()
                 );
                 patiently(
-                    async move { launcher.change_cluster(&on, &cluster, action).await },
+                    async move { launcher.teardown_cluster(&on, &cluster, action).await },
                     still,
                 )
                 .await
@@ -258,8 +258,8 @@ impl JobService {
             }
             Some(LaunchOutcome::Failed(reason)) => cancelled(
                 identity,
-                Ok(CancelOutcome::AlreadyDone {
-                    status: "failed".to_owned(),
+                Ok(CancelOutcome::AlreadyFinished {
+                    status: status::FAILED.to_owned(),
                     state: JobState::Failed,
                     message: Some(format!("its launch failed: {reason}")),
                 }),
@@ -267,7 +267,7 @@ impl JobService {
             // Its launch is over; what is under way is a cancel that was asked for before.
             _ if !identity.oumi_job_id.is_empty() => CancelAnswer {
                 success: true,
-                status: "running".to_owned(),
+                status: status::RUNNING.to_owned(),
                 state: JobState::Running,
                 message: format!(
                     "a cancel that was asked for before goes on{at_risk}; call poll_status to see the job end"
@@ -276,7 +276,7 @@ impl JobService {
             },
             Some(LaunchOutcome::Launched(_)) | None => CancelAnswer {
                 success: true,
-                status: "launching".to_owned(),
+                status: status::LAUNCHING.to_owned(),
                 state: JobState::Pending,
                 message: format!(
                     "the launch is still under way; the job will be cancelled as soon as it ends{at_risk}. Call poll_status \
@@ -326,7 +326,7 @@ fn cancelled(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -
     match outcome {
         Ok(CancelOutcome::Cancelled { message }) => CancelAnswer {
             success: true,
-            status: "cancelled".to_owned(),
+            status: status::CANCELLED.to_owned(),
             state: JobState::Cancelled,
             is_done: true,
             message: message
@@ -335,12 +335,12 @@ fn cancelled(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -
         },
         Ok(CancelOutcome::Stopping { message }) => CancelAnswer {
             success: true,
-            status: "running".to_owned(),
+            status: status::RUNNING.to_owned(),
             state: JobState::Running,
             message,
             ..answer
         },
-        Ok(CancelOutcome::AlreadyDone {
+        Ok(CancelOutcome::AlreadyFinished {
             status,
             state,
             message,
@@ -363,9 +363,9 @@ fn cancelled(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -
         }
         Err(error) => {
             let status = if error.is_not_found() {
-                "not_found"
+                status::NOT_FOUND
             } else {
-                "unknown"
+                status::UNKNOWN
             };
             CancelAnswer {
                 status: status.to_owned(),

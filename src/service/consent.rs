@@ -96,7 +96,7 @@ impl JobService {
             FACTS_WAIT,
             self.context
                 .allowed_launcher(cloud)?
-                .cluster(cloud, cluster),
+                .describe_cluster(cloud, cluster),
         );
         let facts = match asked.await {
             Ok(Ok(facts)) => facts,
@@ -178,7 +178,7 @@ impl JobService {
         // The person may have taken minutes, and files change.
         let (spec, plan) = self.prepare(request, Some(job_id.to_owned())).await?;
         check(plan_id, &spec, &plan)?;
-        match plan.obstacle {
+        match plan.blocked_by {
             Some(obstacle) => Err(obstacle),
             None => Ok((spec, plan, None)),
         }

@@ -186,7 +186,7 @@ impl Lines {
         if let Some(found) = facts.cloud.as_deref().filter(|found| *found != cloud) {
             self.line("Found on cloud", found);
         }
-        self.line("It is", &facts.about);
+        self.line("It is", &facts.summary);
         if let Some(price) = facts.hourly_price {
             self.say(&format!("Price: {price:.2} $/h"));
         }

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde_json::Value;
-
 use super::JobService;
 use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::prune::prune;
@@ -164,6 +162,7 @@ impl JobService {
 
 /// A row, and what it is sorted by.
 fn row(record: Option<&JobRecord>, identity: &JobIdentity, status: &JobStatus) -> (String, JobRow) {
+    let cluster = status.details.cluster.as_ref();
     let text = |field: fn(&JobRecord) -> &String| {
         record.map_or_else(String::new, |record| field(record).clone())
     };
@@ -178,11 +177,8 @@ fn row(record: Option<&JobRecord>, identity: &JobIdentity, status: &JobStatus) -
         cluster: identity.cluster.clone(),
         model_name: text(|record| &record.model_name),
         is_done: status.is_done,
-        autostop_minutes: status
-            .metadata
-            .get("autostop_minutes")
-            .and_then(Value::as_u64),
-        hourly_price: status.metadata.get("hourly_price").and_then(Value::as_f64),
+        autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
+        hourly_price: cluster.and_then(|cluster| cluster.hourly_price),
     };
     let submitted = record
         .and_then(JobRecord::submitted_at)

@@ -147,7 +147,7 @@ impl Part {
     fn read(self, log: &JobLog, options: ReadOptions<'_>) -> io::Result<LogsAnswer> {
         let mut opened = match &log.content {
             LogContent::File(path) => Log::open(path)?,
-            LogContent::Text { text, whole, .. } => Log::from_text(text.as_bytes(), *whole),
+            LogContent::Text { text, complete, .. } => Log::from_text(text.as_bytes(), *complete),
         };
         let (answer, mut notes) = match self {
             Self::Tail(lines) => {
@@ -267,11 +267,23 @@ const NOT_WHOLE: &str =
     "Only the end of this log is fetched: what stands before is on its cluster.";
 
 fn is_whole(log: &JobLog) -> bool {
-    !matches!(log.content, LogContent::Text { whole: false, .. })
+    !matches!(
+        log.content,
+        LogContent::Text {
+            complete: false,
+            ..
+        }
+    )
 }
 
 fn is_cut_off(log: &JobLog) -> bool {
-    matches!(log.content, LogContent::Text { cut_off: true, .. })
+    matches!(
+        log.content,
+        LogContent::Text {
+            timed_out: true,
+            ..
+        }
+    )
 }
 
 fn where_the_whole_is(log: &JobLog) -> Option<String> {

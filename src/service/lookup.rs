@@ -75,6 +75,12 @@ impl JobService {
                     "which cluster is meant cannot be found out: {error}; give cluster_name, or job_id"
                 ))
             })?;
+            // A cluster that did not answer may have the job that is meant.
+            if let Some(missing) = listing.incomplete.first() {
+                return Err(NotFound::Failed(format!(
+                    "which cluster is meant cannot be found out: {missing}; give cluster_name, or job_id"
+                )));
+            }
             let elsewhere = listing.jobs.into_iter().map(|job| job.identity);
             fitting.extend(elsewhere.filter(|other| other.job_id.is_empty() && fits(other)));
         }

@@ -388,9 +388,9 @@ impl JobService {
             let Ok(status) = launcher.status(&other.identity()).await else {
                 return true;
             };
-            let ended = status.metadata.get("ended_at");
+            let ended = status.details.ended_at.as_deref();
             // Of one whose end nobody saw it is only known when it began.
-            let last_seen = ended.and_then(|time| time_of(time.as_str()?));
+            let last_seen = ended.and_then(time_of);
             if !status.is_done || last_seen.or_else(|| self::started(other)) >= started {
                 return true;
             }
@@ -412,13 +412,8 @@ impl JobService {
             None if !is_on_a_cloud(identity) => launcher.logs(identity).await.ok(),
             _ => None,
         };
-        let number = |key: &str| {
-            let number = status.metadata.get(key)?.as_i64()?;
-            i32::try_from(number).ok()
-        };
-        let exit = number("signal")
-            .map(Exit::Signal)
-            .or_else(|| number("exit_code").map(Exit::Code))
+        let exit = (status.details.signal.map(Exit::Signal))
+            .or(status.details.exit_code.map(Exit::Code))
             .or_else(|| sky::exit_code(text.as_deref()?).map(Exit::Code));
         // Of a process here the launcher says no more than its exit.
         let is_exit = identity.cloud == LOCAL && exit.is_some();

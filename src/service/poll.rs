@@ -12,24 +12,21 @@ use super::requests::{JobQuery, PollRequest, Until};
 use super::sanitize::sanitize;
 use super::watch::{is_same, is_same_state};
 use super::{JobService, OnProgress, next_step};
+use crate::launcher::status;
 use crate::registry::JobRecord;
 
 /// The longest a poll may wait, in seconds: many clients give a call up after a minute.
 const LONGEST_WAIT: u64 = 55;
 
-/// The status of a job that there is not, and of one whose launcher could not be asked.
-const NOT_FOUND: &str = "not_found";
-const NOT_ASKED: &str = "unknown";
-
 impl PollAnswer {
     /// There is no such job, or no more.
     pub fn is_gone(&self) -> bool {
-        !self.success && self.status == NOT_FOUND
+        !self.success && self.status == status::NOT_FOUND
     }
 
     /// There is such a job, but what runs it could not be asked now.
     pub fn is_unanswered(&self) -> bool {
-        !self.success && self.status == NOT_ASKED
+        !self.success && self.status == status::UNKNOWN
     }
 }
 
@@ -47,7 +44,7 @@ impl JobService {
             Err(NotFound::Unknown(error)) => {
                 return PollAnswer {
                     job_id: query.job_id,
-                    status: NOT_FOUND.to_owned(),
+                    status: status::NOT_FOUND.to_owned(),
                     next: next_step::LOST.to_owned(),
                     ..PollAnswer::failure(error)
                 };
@@ -90,7 +87,7 @@ impl JobService {
             Ok(status) => status,
             Err(error) if error.is_not_found() => {
                 return PollAnswer {
-                    status: NOT_FOUND.to_owned(),
+                    status: status::NOT_FOUND.to_owned(),
                     error: Some(error.to_string()),
                     next: next_step::LOST.to_owned(),
                     ..known
@@ -113,7 +110,7 @@ impl JobService {
         let told = self.told(&found, launcher, &status, begun).await;
         let record = found.record.unwrap_or_default();
         let age = age_of(&record.submit_time);
-        let mut metadata = status.metadata.clone();
+        let mut metadata = status.details.to_map();
         for (key, value) in [
             ("submit_time", record.submit_time),
             ("output_dir", record.output_dir),
@@ -182,7 +179,7 @@ impl JobService {
 
 fn not_asked(known: PollAnswer, error: String) -> PollAnswer {
     PollAnswer {
-        status: NOT_ASKED.to_owned(),
+        status: status::UNKNOWN.to_owned(),
         error: Some(error),
         next: next_step::NOT_ASKED.to_owned(),
         ..known

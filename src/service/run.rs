@@ -14,7 +14,7 @@ use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress, next_step};
 use crate::error::JobError;
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
-use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Resources};
+use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Resources, status};
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, RegistryError};
@@ -48,7 +48,7 @@ impl JobService {
                 self.run_prepared(&request, spec, plan, tell).await
             }
             Err(error) => RunAnswer {
-                status: "error".to_owned(),
+                status: status::ERROR.to_owned(),
                 dry_run: request.dry_run,
                 command: request.command,
                 config_path: request.config_path,
@@ -147,7 +147,7 @@ impl JobService {
                 .as_ref()
                 .map_or_else(String::new, |_| spec.identity.job_id);
             answer.warnings.extend(
-                plan.obstacle
+                plan.blocked_by
                     .map(|obstacle| format!("it cannot be launched as things are: {obstacle}")),
             );
             return answer;
@@ -159,15 +159,15 @@ impl JobService {
             );
             return RunAnswer {
                 job_id: String::new(),
-                status: "blocked".to_owned(),
+                status: status::BLOCKED.to_owned(),
                 error: Some(error),
                 ..known
             };
         }
-        if let Some(obstacle) = plan.obstacle {
+        if let Some(obstacle) = plan.blocked_by {
             return RunAnswer {
                 job_id: String::new(),
-                status: "error".to_owned(),
+                status: status::ERROR.to_owned(),
                 error: Some(obstacle),
                 ..known
             };
@@ -177,7 +177,7 @@ impl JobService {
             Err(reason) => {
                 return RunAnswer {
                     job_id: String::new(),
-                    status: "blocked".to_owned(),
+                    status: status::BLOCKED.to_owned(),
                     error: Some(format!("nothing was started: {reason}")),
                     ..known
                 };
@@ -197,7 +197,7 @@ impl JobService {
             }
             Err(error) => RunAnswer {
                 job_id: String::new(),
-                status: "error".to_owned(),
+                status: status::ERROR.to_owned(),
                 error: Some(error),
                 ..known
             },
@@ -277,14 +277,14 @@ impl JobService {
         let (launch_confirmed, happened) = match outcome {
             Some(LaunchOutcome::Failed(reason)) => {
                 return RunAnswer {
-                    status: "failed".to_owned(),
+                    status: status::FAILED.to_owned(),
                     error: Some(format!("{reason}; call get_job_logs for what was said")),
                     ..known
                 };
             }
             Some(LaunchOutcome::MayRun(reason)) => {
                 return RunAnswer {
-                    status: "unknown".to_owned(),
+                    status: status::UNKNOWN.to_owned(),
                     error: Some(reason),
                     ..known
                 };
@@ -324,7 +324,7 @@ impl JobService {
             },
             Err(error) => RunAnswer {
                 success: true,
-                status: "unknown".to_owned(),
+                status: status::UNKNOWN.to_owned(),
                 message: format!(
                     "the job was submitted, but how it is could not be asked: {error}; call poll_status"
                 ),

@@ -140,7 +140,7 @@ impl Cancel {
 }
 
 fn already_done(status: &JobStatus) -> CancelOutcome {
-    CancelOutcome::AlreadyDone {
+    CancelOutcome::AlreadyFinished {
         status: status.status.clone(),
         state: status.state,
         message: status.message.clone(),

@@ -108,7 +108,7 @@ fn already_done(status: JobStatus) -> CancelOutcome {
     let message = status
         .message
         .or_else(|| status.warnings.into_iter().next());
-    CancelOutcome::AlreadyDone {
+    CancelOutcome::AlreadyFinished {
         status: status.status,
         state: status.state,
         message,

@@ -1,13 +1,11 @@
 //! What is said of SkyPilot's clusters: how a job is whose cluster cannot be asked, and what a cluster costs.
 
-use serde_json::{Map, Value};
-
-use crate::launcher::{ClusterInfo, JobState, JobStatus, Listing};
+use crate::launcher::{ClusterDetails, ClusterInfo, JobState, JobStatus, Listing, status};
 use crate::parse;
 use crate::parse::sky::{Cluster, Queue, QueuedJob};
 
 pub(super) fn cluster_gone(cluster: &str) -> JobStatus {
-    let mut status = JobStatus::new("cluster_gone", JobState::Unknown, true);
+    let mut status = JobStatus::new(status::CLUSTER_GONE, JobState::Unknown, true);
     status.message = Some(format!(
         "cluster {cluster} is not there any more, and how the job ended went with it"
     ));
@@ -43,21 +41,16 @@ pub(super) fn cluster_not_up(name: &str, clusters: &[Cluster]) -> JobStatus {
             cluster.status
         )
     });
-    status.metadata.extend(cluster_metadata(cluster));
+    status.details.cluster = Some(cluster_details(cluster));
     status
 }
 
-pub(super) fn cluster_metadata(cluster: &Cluster) -> Map<String, Value> {
-    let mut metadata = Map::new();
-    metadata.insert("cluster_status".to_owned(), cluster.status.as_str().into());
-    metadata.insert(
-        "autostop_minutes".to_owned(),
-        cluster.autostop_minutes.map_or(Value::Null, Value::from),
-    );
-    if let Some(price) = cluster.hourly_price {
-        metadata.insert("hourly_price".to_owned(), price.into());
+pub(super) fn cluster_details(cluster: &Cluster) -> ClusterDetails {
+    ClusterDetails {
+        cluster_status: cluster.status.clone(),
+        autostop_minutes: cluster.autostop_minutes,
+        hourly_price: cluster.hourly_price,
     }
-    metadata
 }
 
 /// The cloud of a cluster, by the name Oumi gives it.
@@ -75,7 +68,7 @@ pub(super) fn cluster_facts(cluster: &Cluster) -> ClusterInfo {
     let about = [Some(&cluster.status), made_of, cluster.region.as_ref()];
     ClusterInfo {
         cloud: cloud_of(cluster),
-        about: about
+        summary: about
             .into_iter()
             .flatten()
             .cloned()

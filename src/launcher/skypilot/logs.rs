@@ -56,8 +56,8 @@ impl SkyPilotLauncher {
             log_file: log_file(identity),
             content: LogContent::Text {
                 text: printed::log_lines(&output.stdout),
-                whole: fewer && !output.front_truncated && !output.timed_out,
-                cut_off: output.timed_out,
+                complete: fewer && !output.front_truncated && !output.timed_out,
+                timed_out: output.timed_out,
             },
             // SkyPilot itself ends the last line of a job that has ended.
             ended: false,

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::error::JobError;
 use crate::launcher::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
+    CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::supervisor::{StartRequest, SupervisorPlan};
@@ -80,6 +80,7 @@ struct State {
     panic_in_settle: bool,
     status_error: Option<JobError>,
     list_error: Option<JobError>,
+    incomplete: Vec<String>,
 }
 
 /// What all servers of a test share.
@@ -159,6 +160,15 @@ impl FakeCloud {
 
     pub fn fail_status(&self, error: Option<JobError>) {
         self.change(|state| state.status_error = error);
+    }
+
+    /// Makes lists say that a cluster did not answer.
+    pub fn leave_out(&self, cluster: &str) {
+        self.change(|state| {
+            state
+                .incomplete
+                .push(format!("cluster {cluster}: no answer"))
+        });
     }
 
     pub fn fail_list(&self, error: Option<JobError>) {
@@ -334,7 +344,7 @@ fn status_of(stage: Stage) -> JobStatus {
 }
 
 fn already_done(status: &JobStatus) -> CancelOutcome {
-    CancelOutcome::AlreadyDone {
+    CancelOutcome::AlreadyFinished {
         status: status.status.clone(),
         state: status.state,
         message: None,
@@ -365,12 +375,13 @@ impl FakeLauncher {
     }
 }
 
+#[async_trait::async_trait]
 impl Launcher for FakeLauncher {
     fn clouds(&self) -> &'static [&'static str] {
         self.clouds
     }
 
-    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
         let cluster = if spec.identity.cluster.is_empty() {
             format!("{}-cluster", spec.identity.job_id)
         } else {
@@ -381,7 +392,7 @@ impl Launcher for FakeLauncher {
             cluster,
             job_config: None,
             warnings: Vec::new(),
-            obstacle: None,
+            blocked_by: None,
             process: StartRequest {
                 plan: SupervisorPlan {
                     steps: Vec::new(),
@@ -393,208 +404,203 @@ impl Launcher for FakeLauncher {
                 files: Vec::new(),
             },
         };
-        Box::pin(std::future::ready(Ok(plan)))
+        Ok(plan)
     }
 
-    fn start<'a>(
-        &'a self,
-        identity: &'a JobIdentity,
+    async fn start(
+        &self,
+        identity: &JobIdentity,
         _plan: LaunchPlan,
         lock: JobLock,
-    ) -> Answer<'a, ()> {
-        Box::pin(async move {
-            let job_id = identity.job_id.clone();
-            self.cloud
-                .change(|state| state.calls.push(Call::Start(job_id.clone())));
-            self.cloud.pass(Gate::Start).await;
-            let started = self.cloud.change(|state| {
-                let fails = state.starts_fail;
-                let job = state.jobs.entry(job_id).or_insert_with(|| Job {
-                    identity: identity.clone(),
-                    stage: Stage::Launching,
-                    starts: 0,
-                    lock: None,
-                });
-                job.starts += 1;
-                if fails {
-                    job.stage = Stage::LaunchFailed;
-                    return Err(JobError::failed("no such machine"));
-                }
-                job.stage = Stage::Launching;
-                job.lock = Some(lock);
-                if !state.closed.contains(&Gate::Launch) {
-                    state.end_launches();
-                }
-                Ok(())
+    ) -> Result<(), JobError> {
+        let job_id = identity.job_id.clone();
+        self.cloud
+            .change(|state| state.calls.push(Call::Start(job_id.clone())));
+        self.cloud.pass(Gate::Start).await;
+        let started = self.cloud.change(|state| {
+            let fails = state.starts_fail;
+            let job = state.jobs.entry(job_id).or_insert_with(|| Job {
+                identity: identity.clone(),
+                stage: Stage::Launching,
+                starts: 0,
+                lock: None,
             });
-            self.cloud.pass(Gate::StartReturn).await;
-            started
-        })
-    }
-
-    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
-        Box::pin(async move {
-            let job_id = &identity.job_id;
-            let panics = self.cloud.change(|state| {
-                state.calls.push(Call::Settle(job_id.clone()));
-                std::mem::take(&mut state.panic_in_settle)
-            });
-            assert!(!panics, "a launcher that panics, as the test wanted");
-            loop {
-                // The lock first: once it is free, the launch was set going before or never will be.
-                let may_start = self.cloud.is_locked(job_id).await;
-                if self.cloud.stage(job_id).is_some() {
-                    break;
-                }
-                if !may_start {
-                    return Err(JobError::failed("its launch was never set going"));
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
+            job.starts += 1;
+            if fails {
+                job.stage = Stage::LaunchFailed;
+                return Err(JobError::failed("no such machine"));
             }
-            let settled = self
-                .cloud
-                .wait_for(|state| {
-                    let job = state.jobs.get(job_id)?;
-                    match job.stage {
-                        Stage::Launching => None,
-                        Stage::LaunchFailed => Some(Err(JobError::failed("no capacity"))),
-                        _ if job.identity.oumi_job_id.is_empty() => {
-                            Some(Err(JobError::failed("its launch was never set going")))
-                        }
-                        _ => Some(Ok(job.identity.clone())),
-                    }
-                })
-                .await;
-            self.cloud.pass(Gate::SettleReturn).await;
-            settled
-        })
-    }
-
-    fn status<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobStatus> {
-        Box::pin(async move {
-            let error = self.cloud.change(|state| {
-                state.calls.push(Call::Status(identity.job_id.clone()));
-                state.status_error.clone()
-            });
-            self.cloud.pass(Gate::Status).await;
-            match error {
-                Some(error) => Err(error),
-                None => self.look(identity).await,
+            job.stage = Stage::Launching;
+            job.lock = Some(lock);
+            if !state.closed.contains(&Gate::Launch) {
+                state.end_launches();
             }
-        })
+            Ok(())
+        });
+        self.cloud.pass(Gate::StartReturn).await;
+        started
     }
 
-    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
-        Box::pin(async move {
-            let ids = known.iter().map(|identity| identity.job_id.clone());
-            let (error, elsewhere) = self.cloud.change(|state| {
-                state.calls.push(Call::List(ids.collect()));
-                (state.list_error.clone(), state.elsewhere.clone())
-            });
-            if let Some(error) = error {
-                return Err(error);
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
+        let job_id = &identity.job_id;
+        let panics = self.cloud.change(|state| {
+            state.calls.push(Call::Settle(job_id.clone()));
+            std::mem::take(&mut state.panic_in_settle)
+        });
+        assert!(!panics, "a launcher that panics, as the test wanted");
+        loop {
+            // The lock first: once it is free, the launch was set going before or never will be.
+            let may_start = self.cloud.is_locked(job_id).await;
+            if self.cloud.stage(job_id).is_some() {
+                break;
             }
-            let mut listing = Listing::default();
-            for identity in known {
-                let status = self.look(identity).await?;
-                let identity = identity.clone();
-                listing.jobs.push(ListedJob { identity, status });
+            if !may_start {
+                return Err(JobError::failed("its launch was never set going"));
             }
-            let here = |job: &ListedJob| self.clouds.contains(&job.identity.cloud.as_str());
-            listing.jobs.extend(elsewhere.into_iter().filter(here));
-            Ok(listing)
-        })
-    }
-
-    fn logs<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobLog> {
-        Box::pin(async move {
-            self.cloud
-                .change(|state| state.calls.push(Call::Logs(identity.job_id.clone())));
-            let log = format!("log of {}/{}\n", identity.cluster, identity.oumi_job_id);
-            let file = format!("cloud:{}/{}", identity.cloud, identity.cluster);
-            self.look(identity).await?;
-            Ok(JobLog {
-                log_file: file,
-                content: LogContent::Text {
-                    text: log,
-                    whole: true,
-                    cut_off: false,
-                },
-                ended: false,
-                message: None,
-            })
-        })
-    }
-
-    fn cancel<'a>(&'a self, identity: &'a JobIdentity, _force: bool) -> Answer<'a, CancelOutcome> {
-        Box::pin(async move {
-            let job_id = identity.job_id.clone();
-            self.cloud
-                .change(|state| state.calls.push(Call::Cancel(job_id.clone())));
-            self.cloud.pass(Gate::Cancel).await;
-            self.cloud.change(|state| {
-                let stage = state.job(identity).map(|job| job.stage);
-                // A cloud can cancel only a job that it has named.
-                if stage == Some(Stage::Launching) {
-                    state
-                        .faults
-                        .push(format!("cancel of {job_id} during its launch"));
-                }
-                if stage == Some(Stage::Running) && identity.oumi_job_id.is_empty() {
-                    state
-                        .faults
-                        .push(format!("cancel of {job_id} without its id"));
-                }
-                if state.cancels_to_fail > 0 {
-                    if state.cancels_to_fail < usize::MAX {
-                        state.cancels_to_fail -= 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let settled = self
+            .cloud
+            .wait_for(|state| {
+                let job = state.jobs.get(job_id)?;
+                match job.stage {
+                    Stage::Launching => None,
+                    Stage::LaunchFailed => Some(Err(JobError::failed("no capacity"))),
+                    _ if job.identity.oumi_job_id.is_empty() => {
+                        Some(Err(JobError::failed("its launch was never set going")))
                     }
-                    return Err(JobError::failed("the cloud did not answer"));
-                }
-                if let Some(job) = state.elsewhere(identity) {
-                    job.status = status_of(Stage::Cancelled);
-                    return Ok(CancelOutcome::Cancelled { message: None });
-                }
-                match stage {
-                    Some(Stage::Launching) => {
-                        Err(JobError::failed("its launch is still under way"))
-                    }
-                    Some(Stage::Running) => {
-                        let found = state.job(identity).map(|job| job.identity.job_id.clone());
-                        if let Some(job) = found.and_then(|job_id| state.jobs.get_mut(&job_id)) {
-                            job.stage = Stage::Cancelled;
-                        }
-                        Ok(CancelOutcome::Cancelled { message: None })
-                    }
-                    Some(done) => Ok(already_done(&status_of(done))),
-                    None if job_id.is_empty() => {
-                        Err(JobError::not_found("there is no such job".to_owned()))
-                    }
-                    // Its launch was never set going.
-                    None => {
-                        let job = Job {
-                            identity: identity.clone(),
-                            stage: Stage::Cancelled,
-                            starts: 0,
-                            lock: None,
-                        };
-                        state.jobs.insert(job_id, job);
-                        Ok(CancelOutcome::Cancelled { message: None })
-                    }
+                    _ => Some(Ok(job.identity.clone())),
                 }
             })
+            .await;
+        self.cloud.pass(Gate::SettleReturn).await;
+        settled
+    }
+
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+        let error = self.cloud.change(|state| {
+            state.calls.push(Call::Status(identity.job_id.clone()));
+            state.status_error.clone()
+        });
+        self.cloud.pass(Gate::Status).await;
+        match error {
+            Some(error) => Err(error),
+            None => self.look(identity).await,
+        }
+    }
+
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+        let ids = known.iter().map(|identity| identity.job_id.clone());
+        let (error, elsewhere, incomplete) = self.cloud.change(|state| {
+            state.calls.push(Call::List(ids.collect()));
+            (
+                state.list_error.clone(),
+                state.elsewhere.clone(),
+                state.incomplete.clone(),
+            )
+        });
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let mut listing = Listing {
+            incomplete,
+            ..Listing::default()
+        };
+        for identity in known {
+            let status = self.look(identity).await?;
+            let identity = identity.clone();
+            listing.jobs.push(ListedJob { identity, status });
+        }
+        let here = |job: &ListedJob| self.clouds.contains(&job.identity.cloud.as_str());
+        listing.jobs.extend(elsewhere.into_iter().filter(here));
+        Ok(listing)
+    }
+
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+        self.cloud
+            .change(|state| state.calls.push(Call::Logs(identity.job_id.clone())));
+        let log = format!("log of {}/{}\n", identity.cluster, identity.oumi_job_id);
+        let file = format!("cloud:{}/{}", identity.cloud, identity.cluster);
+        self.look(identity).await?;
+        Ok(JobLog {
+            log_file: file,
+            content: LogContent::Text {
+                text: log,
+                complete: true,
+                timed_out: false,
+            },
+            ended: false,
+            message: None,
         })
     }
 
-    fn change_cluster<'a>(
-        &'a self,
-        _cloud: &'a str,
-        cluster: &'a str,
+    async fn cancel(
+        &self,
+        identity: &JobIdentity,
+        _force: bool,
+    ) -> Result<CancelOutcome, JobError> {
+        let job_id = identity.job_id.clone();
+        self.cloud
+            .change(|state| state.calls.push(Call::Cancel(job_id.clone())));
+        self.cloud.pass(Gate::Cancel).await;
+        self.cloud.change(|state| {
+            let stage = state.job(identity).map(|job| job.stage);
+            // A cloud can cancel only a job that it has named.
+            if stage == Some(Stage::Launching) {
+                state
+                    .faults
+                    .push(format!("cancel of {job_id} during its launch"));
+            }
+            if stage == Some(Stage::Running) && identity.oumi_job_id.is_empty() {
+                state
+                    .faults
+                    .push(format!("cancel of {job_id} without its id"));
+            }
+            if state.cancels_to_fail > 0 {
+                if state.cancels_to_fail < usize::MAX {
+                    state.cancels_to_fail -= 1;
+                }
+                return Err(JobError::failed("the cloud did not answer"));
+            }
+            if let Some(job) = state.elsewhere(identity) {
+                job.status = status_of(Stage::Cancelled);
+                return Ok(CancelOutcome::Cancelled { message: None });
+            }
+            match stage {
+                Some(Stage::Launching) => Err(JobError::failed("its launch is still under way")),
+                Some(Stage::Running) => {
+                    let found = state.job(identity).map(|job| job.identity.job_id.clone());
+                    if let Some(job) = found.and_then(|job_id| state.jobs.get_mut(&job_id)) {
+                        job.stage = Stage::Cancelled;
+                    }
+                    Ok(CancelOutcome::Cancelled { message: None })
+                }
+                Some(done) => Ok(already_done(&status_of(done))),
+                None if job_id.is_empty() => {
+                    Err(JobError::not_found("there is no such job".to_owned()))
+                }
+                // Its launch was never set going.
+                None => {
+                    let job = Job {
+                        identity: identity.clone(),
+                        stage: Stage::Cancelled,
+                        starts: 0,
+                        lock: None,
+                    };
+                    state.jobs.insert(job_id, job);
+                    Ok(CancelOutcome::Cancelled { message: None })
+                }
+            }
+        })
+    }
+
+    async fn teardown_cluster(
+        &self,
+        _cloud: &str,
+        cluster: &str,
         _action: ClusterAction,
-    ) -> Answer<'a, String> {
-        Box::pin(std::future::ready(Ok(format!(
-            "cluster {cluster} was changed"
-        ))))
+    ) -> Result<String, JobError> {
+        Ok(format!("cluster {cluster} was changed"))
     }
 }
 

@@ -36,3 +36,14 @@ async fn a_failed_listing_cancels_nothing() {
     assert!(answer.success, "{answer:?}");
     assert!(!test.cloud.is_running("job"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_incomplete_listing_cancels_nothing() {
+    let test = test_service();
+    test.run("job", "gcp").await;
+    test.cloud.leave_out("other");
+    let answer = test.service.cancel(cancel_by_launcher_id("")).await;
+    let error = answer.error.unwrap_or_default();
+    assert!(error.contains("give cluster_name"), "{error}");
+    assert!(test.cloud.is_running("job"));
+}

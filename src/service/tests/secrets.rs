@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::error::JobError;
 use crate::failure::Failure;
 use crate::launcher::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
+    CancelOutcome, ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
     LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::JobLock;
@@ -39,10 +39,11 @@ impl Leaky {
             message: Some(leak("message")),
             log_file: "cloud:gcp/c".to_owned(),
             warnings: vec![leak("warning")],
-            metadata: serde_json::from_value(json!({
-                "job_name": leak("job_name"), "resources": [leak("resources")], leak("key"): 1,
-            }))
-            .unwrap(),
+            details: JobDetails {
+                job_name: Some(leak("job_name")),
+                resources: Some(leak("resources")),
+                ..JobDetails::default()
+            },
             ..JobStatus::new(&leak("status"), JobState::Failed, false)
         }
     }
@@ -56,16 +57,13 @@ impl Leaky {
     }
 }
 
-fn ready<'a, T: Send + 'a>(answer: Result<T, JobError>) -> Answer<'a, T> {
-    Box::pin(std::future::ready(answer))
-}
-
+#[async_trait::async_trait]
 impl Launcher for Leaky {
     fn clouds(&self) -> &'static [&'static str] {
         &["gcp"]
     }
 
-    fn plan<'a>(&'a self, spec: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
         let plan = LaunchPlan {
             command_line: leak("launch"),
             cluster: "c".to_owned(),
@@ -73,7 +71,7 @@ impl Launcher for Leaky {
                 json!({ "run": leak("run"), leak("key"): { "cloud": leak("cloud") } }),
             ),
             warnings: vec![leak("warning")],
-            obstacle: spec
+            blocked_by: spec
                 .config
                 .model_name
                 .contains("blocked")
@@ -89,26 +87,26 @@ impl Launcher for Leaky {
                 files: Vec::new(),
             },
         };
-        ready(Ok(plan))
+        Ok(plan)
     }
 
-    fn start<'a>(&'a self, _: &'a JobIdentity, _: LaunchPlan, _: JobLock) -> Answer<'a, ()> {
-        ready(self.answer(()))
+    async fn start(&self, _: &JobIdentity, _: LaunchPlan, _: JobLock) -> Result<(), JobError> {
+        self.answer(())
     }
 
-    fn wait_for_launch<'a>(&'a self, identity: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
         let identity = JobIdentity {
             oumi_job_id: "1".to_owned(),
             ..identity.clone()
         };
-        ready(self.answer(identity))
+        self.answer(identity)
     }
 
-    fn status<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobStatus> {
-        ready(self.answer(self.status()))
+    async fn status(&self, _: &JobIdentity) -> Result<JobStatus, JobError> {
+        self.answer(self.status())
     }
 
-    fn list<'a>(&'a self, known: &'a [JobIdentity]) -> Answer<'a, Listing> {
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
         let jobs = known.iter().map(|identity| ListedJob {
             identity: identity.clone(),
             status: self.status(),
@@ -116,37 +114,38 @@ impl Launcher for Leaky {
         let listing = Listing {
             jobs: jobs.collect(),
             warnings: vec![leak("warning")],
+            incomplete: Vec::new(),
         };
-        ready(self.answer(listing))
+        self.answer(listing)
     }
 
-    fn logs<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobLog> {
+    async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
         let log = JobLog {
             log_file: "cloud:gcp/c".to_owned(),
             content: LogContent::Text {
                 text: format!("{0}\nValueError: {0}\n{0}", leak("log")),
-                whole: true,
-                cut_off: false,
+                complete: true,
+                timed_out: false,
             },
             ended: false,
             message: Some(leak("message")),
         };
-        ready(self.answer(log))
+        self.answer(log)
     }
 
-    fn cancel<'a>(&'a self, _: &'a JobIdentity, _: bool) -> Answer<'a, CancelOutcome> {
-        ready(self.answer(CancelOutcome::Stopping {
+    async fn cancel(&self, _: &JobIdentity, _: bool) -> Result<CancelOutcome, JobError> {
+        self.answer(CancelOutcome::Stopping {
             message: leak("message"),
-        }))
+        })
     }
 
-    fn change_cluster<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
+    async fn teardown_cluster(
+        &self,
+        _: &str,
+        _: &str,
         _: ClusterAction,
-    ) -> Answer<'a, String> {
-        ready(self.answer(leak("message")))
+    ) -> Result<String, JobError> {
+        self.answer(leak("message"))
     }
 }
 

@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use oumi_mcp_server::error::JobError;
 use oumi_mcp_server::launcher::{
-    Answer, CancelOutcome, ClusterAction, JobIdentity, JobLog, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, Listing,
+    CancelOutcome, ClusterAction, JobIdentity, JobLog, JobStatus, LaunchPlan, LaunchSpec, Launcher,
+    Listing,
 };
 use oumi_mcp_server::process::job_dir::JobLock;
 use oumi_mcp_server::server::Server;
@@ -21,45 +22,46 @@ use crate::raw::{initialize, request};
 
 struct Faulty;
 
+#[async_trait::async_trait]
 impl Launcher for Faulty {
     fn clouds(&self) -> &'static [&'static str] {
         &["faulty"]
     }
 
-    fn plan<'a>(&'a self, _: &'a LaunchSpec) -> Answer<'a, LaunchPlan> {
+    async fn plan(&self, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
         panic!("a fault")
     }
 
-    fn start<'a>(&'a self, _: &'a JobIdentity, _: LaunchPlan, _: JobLock) -> Answer<'a, ()> {
+    async fn start(&self, _: &JobIdentity, _: LaunchPlan, _: JobLock) -> Result<(), JobError> {
         panic!("a fault")
     }
 
-    fn wait_for_launch<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobIdentity> {
+    async fn wait_for_launch(&self, _: &JobIdentity) -> Result<JobIdentity, JobError> {
         panic!("a fault")
     }
 
-    fn status<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobStatus> {
+    async fn status(&self, _: &JobIdentity) -> Result<JobStatus, JobError> {
         panic!("a fault")
     }
 
-    fn list<'a>(&'a self, _: &'a [JobIdentity]) -> Answer<'a, Listing> {
-        Box::pin(async { Ok(Listing::default()) })
+    async fn list(&self, _: &[JobIdentity]) -> Result<Listing, JobError> {
+        Ok(Listing::default())
     }
 
-    fn logs<'a>(&'a self, _: &'a JobIdentity) -> Answer<'a, JobLog> {
+    async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
         panic!("a fault")
     }
 
-    fn cancel<'a>(&'a self, _: &'a JobIdentity, _: bool) -> Answer<'a, CancelOutcome> {
+    async fn cancel(&self, _: &JobIdentity, _: bool) -> Result<CancelOutcome, JobError> {
         panic!("a fault")
     }
 
-    fn change_cluster<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
+    async fn teardown_cluster(
+        &self,
+        _: &str,
+        _: &str,
         _: ClusterAction,
-    ) -> Answer<'a, String> {
+    ) -> Result<String, JobError> {
         panic!("a fault")
     }
 }
