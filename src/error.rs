@@ -73,6 +73,13 @@ impl JobError {
         self
     }
 
+    /// Puts in front of the message what the error means for the call.
+    #[must_use]
+    pub fn context(mut self, meaning: &str) -> Self {
+        self.message = format!("{meaning}: {}", self.message);
+        self
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.kind == ErrorKind::NotFound
     }

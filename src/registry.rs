@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::error::JobError;
 use crate::job_identity::JobIdentity;
 use crate::settings::data_dir::{DataDir, DataDirError};
 use file::Content;
@@ -56,8 +56,18 @@ pub enum RegistryError {
     )]
     Duplicate(String),
     /// The caller's own part of an insertion failed.
-    #[error("{0}")]
-    Prepare(String),
+    #[error(transparent)]
+    Prepare(JobError),
+}
+
+impl From<RegistryError> for JobError {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Prepare(error) => error,
+            RegistryError::Duplicate(_) => Self::invalid(error),
+            _ => Self::failed(error),
+        }
+    }
 }
 
 /// The registry of a data folder. Clones share the queue in front of its lock.
@@ -66,8 +76,6 @@ pub struct JobRegistry {
     data_dir: DataDir,
     /// Callers in this process queue here; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// The ids of the jobs, as the file was last read or written here.
-    known: watch::Sender<Vec<String>>,
 }
 
 impl JobRegistry {
@@ -75,23 +83,7 @@ impl JobRegistry {
         Self {
             data_dir,
             turn: Arc::default(),
-            known: watch::Sender::default(),
         }
-    }
-
-    /// The ids of the jobs, as this process last saw them: it hears of what another server does when it looks again.
-    pub fn known(&self) -> watch::Receiver<Vec<String>> {
-        self.known.subscribe()
-    }
-
-    fn note(&self, records: &[JobRecord]) {
-        self.known.send_if_modified(|known| {
-            let is_same = known.iter().eq(records.iter().map(|record| &record.job_id));
-            if !is_same {
-                *known = records.iter().map(|record| record.job_id.clone()).collect();
-            }
-            !is_same
-        });
     }
 
     /// Returns all records in the order of their submission. A damaged file is repaired first: its whole records are kept,
@@ -100,10 +92,7 @@ impl JobRegistry {
         let path = self.data_dir.registry();
         let read = move || file::read(&path).map_err(|source| io_error("read", &path, source));
         match self.blocking(read).await? {
-            Content::Intact(records) => {
-                self.note(&records);
-                Ok(records)
-            }
+            Content::Intact(records) => Ok(records),
             // A repair needs the lock.
             Content::Damaged { .. } => {
                 let repaired = self.change(|records| Ok(((), records))).await;
@@ -121,7 +110,7 @@ impl JobRegistry {
     pub async fn insert<T: Send + 'static>(
         &self,
         record: JobRecord,
-        prepare: impl FnOnce() -> Result<T, String> + Send + 'static,
+        prepare: impl FnOnce() -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, RegistryError> {
         let changed = self.change(move |mut records| {
             if records.iter().any(|known| known.job_id == record.job_id) {
@@ -209,9 +198,7 @@ impl JobRegistry {
             }
             outcome.map(|(value, records)| (records, value))
         });
-        let changed = changed.await?;
-        self.note(&changed.0);
-        Ok(changed)
+        changed.await
     }
 
     /// Takes the lock between processes. The kernel frees it with the file, so also when its holder is killed.

@@ -3,9 +3,11 @@
 pub mod answers;
 mod background_refresh;
 mod cancel;
+mod clusters;
 pub mod consent;
 mod consent_prompt;
 mod context;
+mod detached;
 mod launches;
 mod list;
 mod logs;
@@ -14,6 +16,7 @@ mod next_step;
 mod observe;
 mod plan_cache;
 mod poll;
+mod prepare;
 mod prune;
 pub mod requests;
 mod run;
@@ -28,17 +31,23 @@ use std::time::Duration;
 
 use crate::in_flight::InFlight;
 use crate::launcher::Launcher;
+use crate::redact::Redactor;
 use crate::registry::JobRegistry;
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
-use consent::{Consent, Nobody};
+use answers::{CancelAnswer, ClusterAnswer, RunAnswer};
+use cancel::Canceller;
+use consent::{Consent, ConsentProvider};
 use context::Context;
 use launches::Launches;
 use observe::Insights;
-use plan_cache::Previews;
+use plan_cache::PlanCache;
+use requests::{CancelRequest, DownRequest, RunRequest, StopRequest};
+use run::Runner;
+use sanitize::sanitize;
 use watch::Watchers;
 
-/// How long a call waits for a launch under way before it answers that it is still pending.
+/// The wait of a call for a launch in flight.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 
 /// Reports what a long call is waiting for. Must not block.
@@ -49,8 +58,9 @@ pub type OnProgress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 pub struct JobService {
     context: Arc<Context>,
     launches: Launches,
-    plans: Arc<Previews>,
-    consent: Arc<dyn Consent>,
+    runner: Runner,
+    canceller: Canceller,
+    consent: Consent,
     inner: Arc<Inner>,
 }
 
@@ -73,26 +83,42 @@ impl JobService {
         policy: Policy,
     ) -> Self {
         let context = Arc::new(Context::new(data_dir, launchers, policy));
+        let launches = Launches::new(Arc::clone(&context));
+        let plans = Arc::new(PlanCache::new());
         Self {
-            launches: Launches::new(Arc::clone(&context)),
+            runner: Runner {
+                context: Arc::clone(&context),
+                launches: launches.clone(),
+                plans: Arc::clone(&plans),
+            },
+            canceller: Canceller {
+                context: Arc::clone(&context),
+                launches: launches.clone(),
+            },
+            consent: Consent::new(Arc::clone(&context), plans),
             context,
-            plans: Arc::new(Previews::new()),
-            consent: Arc::new(Nobody),
+            launches,
             inner: Arc::default(),
         }
     }
 
-    /// The policy that calls are held against.
+    /// Returns the same service for a call whose user is asked through `provider`.
+    #[must_use]
+    pub fn with_consent(&self, provider: Arc<dyn ConsentProvider>) -> Self {
+        Self {
+            consent: self.consent.with_provider(provider),
+            ..self.clone()
+        }
+    }
+
     pub fn policy(&self) -> &Policy {
         &self.context.policy
     }
 
-    /// The launches under way.
     pub fn in_flight(&self) -> &InFlight {
         self.launches.in_flight()
     }
 
-    /// The identities of the jobs.
     pub fn registry(&self) -> &JobRegistry {
         &self.context.registry
     }
@@ -107,5 +133,65 @@ impl JobService {
             }
             Err(error) => tracing::warn!(%error, "cannot resume the jobs of an earlier server"),
         }
+    }
+
+    /// Runs a job, or shows what would be run.
+    pub async fn run(&self, request: RunRequest) -> RunAnswer {
+        self.run_with_progress(request, &|_| {}).await
+    }
+
+    pub async fn run_with_progress(
+        &self,
+        request: RunRequest,
+        on_progress: OnProgress<'_>,
+    ) -> RunAnswer {
+        let running = self.runner.run(&self.consent, request, on_progress);
+        let (answer, redactor) = running.await;
+        let mut redactors = vec![redactor];
+        if !answer.dry_run {
+            // The config may have changed while the user was asked.
+            redactors.push(self.context.redactor(&answer.job_id).await);
+        }
+        sanitize(answer, &redactors)
+    }
+
+    /// Cancels a job.
+    pub async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
+        self.cancel_with_progress(request, &|_| {}).await
+    }
+
+    pub async fn cancel_with_progress(
+        &self,
+        request: CancelRequest,
+        on_progress: OnProgress<'_>,
+    ) -> CancelAnswer {
+        let cancelling = self.canceller.cancel(&self.consent, request, on_progress);
+        let answer = cancelling.await;
+        let job_id = answer.job_id.clone();
+        self.context.sanitize(answer, &job_id).await
+    }
+
+    /// Stops a cluster; its disks are kept.
+    pub async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
+        let answer = clusters::stop(&self.context, &self.consent, request).await;
+        self.sanitize_cluster(answer).await
+    }
+
+    /// Deletes a cluster, once the user has agreed.
+    pub async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
+        let answer = clusters::down(&self.context, &self.consent, request).await;
+        self.sanitize_cluster(answer).await
+    }
+
+    /// Hides the secrets of all jobs on a cluster: its launcher may quote any of them.
+    async fn sanitize_cluster(&self, answer: ClusterAnswer) -> ClusterAnswer {
+        let records = self.context.registry.records().await.unwrap_or_default();
+        let on_it = records
+            .into_iter()
+            .filter(|record| record.cluster_name == answer.cluster_name)
+            .map(|record| record.job_id);
+        let mut redactors = self.context.redactors(on_it).await;
+        redactors.push(Redactor::default());
+        sanitize(answer, &redactors)
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rmcp::RoleServer;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, ClientResult,
@@ -22,7 +23,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::service::consent::{Asking, Consent, Question};
+use crate::error::JobError;
+use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
 use crate::sync::lock;
 
 /// How long a person may take to answer.
@@ -54,14 +56,19 @@ impl Default for PendingPrompts {
 
 #[derive(Serialize, Deserialize)]
 struct State {
-    subject: String,
+    subject: ConsentSubject,
     nonce: String,
 }
 
 impl PendingPrompts {
-    fn seal(&self, subject: &str, call: &[u8], ttl: Duration) -> Result<String, RequestStateError> {
+    fn seal(
+        &self,
+        subject: &ConsentSubject,
+        call: &[u8],
+        ttl: Duration,
+    ) -> Result<String, RequestStateError> {
         let state = State {
-            subject: subject.to_owned(),
+            subject: subject.clone(),
             nonce: uuid::Uuid::new_v4().to_string(),
         };
         let options = SealOptions::new().associated_data(call).ttl(ttl);
@@ -168,7 +175,7 @@ impl ElicitingCaller {
     }
 
     /// Sends the question to the client and waits for the answer.
-    async fn elicit(&self, question: &Question) -> Result<String, String> {
+    async fn elicit(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, String> {
         let Ok(_permit) = self.prompts.permits.try_acquire() else {
             return Err(format!(
                 "{MAX_PROMPTS} questions already wait for the person; call again when they have answered"
@@ -176,7 +183,7 @@ impl ElicitingCaller {
         };
         let not_asked =
             |error: &dyn std::fmt::Display| format!("the client could not ask the person: {error}");
-        let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(question)));
+        let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(prompt)));
         let sent = self
             .context
             .peer
@@ -186,7 +193,7 @@ impl ElicitingCaller {
             answered = &mut sent.rx => {
                 let answered = answered.map_err(|_| "the client is gone".to_owned())?;
                 return match answered.map_err(|error| not_asked(&error))? {
-                    ClientResult::ElicitResult(result) => accepted(&result).map(|()| question.about.clone()),
+                    ClientResult::ElicitResult(result) => accepted(&result).map(|()| prompt.subject.clone()),
                     _ => Err(not_asked(&"its answer has the wrong type")),
                 };
             }
@@ -204,7 +211,7 @@ impl ElicitingCaller {
     }
 
     /// Reads the answer that came with the call, or requires one.
-    fn read_input(&self, question: &Question) -> Result<String, String> {
+    fn read_input(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, String> {
         let prompts = &self.prompts;
         if let (Some(sealed), Some(response)) = (&self.state, &self.response) {
             let state = prompts.open(sealed, &self.call)?;
@@ -216,36 +223,35 @@ impl ElicitingCaller {
             return accepted(&result).map(|()| state.subject);
         }
         let state = prompts
-            .seal(&question.about, &self.call, ANSWER_TIMEOUT)
+            .seal(&prompt.subject, &self.call, ANSWER_TIMEOUT)
             .map_err(|error| error.to_string())?;
-        let request = InputRequest::Elicitation(ElicitRequest::new(form(question)));
+        let request = InputRequest::Elicitation(ElicitRequest::new(form(prompt)));
         let requests = BTreeMap::from([(PROMPT_ID.to_owned(), request)]);
         *lock(&self.required) = Some(InputRequiredResult::new(Some(requests), Some(state)));
         Err("the person must be asked first".to_owned())
     }
 }
 
-impl Consent for ElicitingCaller {
+#[async_trait]
+impl ConsentProvider for ElicitingCaller {
     fn can_ask(&self) -> bool {
         self.mode != ElicitationMode::None
     }
 
-    fn ask<'a>(&'a self, question: &'a Question) -> Asking<'a> {
-        Box::pin(async move {
-            match self.mode {
-                ElicitationMode::None => Err("this client cannot ask the person".to_owned()),
-                ElicitationMode::Elicitation => self.elicit(question).await,
-                ElicitationMode::InputRequired => self.read_input(question),
-            }
-        })
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+        match self.mode {
+            ElicitationMode::None => Err(JobError::blocked("this client cannot ask the person")),
+            ElicitationMode::Elicitation => self.elicit(prompt).await.map_err(JobError::blocked),
+            ElicitationMode::InputRequired => self.read_input(prompt).map_err(JobError::blocked),
+        }
     }
 }
 
 /// Builds a form with nothing to fill in: accepting it is consent.
-fn form(question: &Question) -> ElicitRequestParams {
+fn form(prompt: &ConsentPrompt) -> ElicitRequestParams {
     ElicitRequestParams::FormElicitationParams {
         meta: None,
-        message: question.text.clone(),
+        message: prompt.text.clone(),
         requested_schema: ElicitationSchema::new(BTreeMap::new()),
     }
 }
@@ -287,9 +293,13 @@ mod tests {
     #[test]
     fn a_state_is_bound_to_call_time_process_and_use() {
         let prompts = PendingPrompts::default();
-        let sealed = prompts.seal("plan", b"call", ANSWER_TIMEOUT).unwrap();
+        let subject = ConsentSubject::Launch {
+            plan_id: "plan".to_owned(),
+            job_id: "job".to_owned(),
+        };
+        let sealed = prompts.seal(&subject, b"call", ANSWER_TIMEOUT).unwrap();
         let state = prompts.open(&sealed, b"call").unwrap();
-        assert_eq!(state.subject, "plan");
+        assert_eq!(state.subject, subject);
         assert_eq!(prompts.redeem(&state), Ok(()));
         assert!(prompts.redeem(&state).unwrap_err().contains("used already"));
 
@@ -299,7 +309,7 @@ mod tests {
         assert!(error(PendingPrompts::default().open(&sealed, b"call")).contains(foreign));
         assert!(error(prompts.open("rs1.forged.state", b"call")).contains(foreign));
         let begun = std::time::Instant::now();
-        let old = prompts.seal("plan", b"call", Duration::ZERO).unwrap();
+        let old = prompts.seal(&subject, b"call", Duration::ZERO).unwrap();
         // It is old from the next millisecond on.
         let expired = std::iter::repeat_with(|| prompts.open(&old, b"call"))
             .take_while(|_| begun.elapsed() < Duration::from_secs(10))

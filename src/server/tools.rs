@@ -44,7 +44,7 @@ impl Server {
     ) -> CallToolResponse {
         let on_progress = progress::reporter(&context);
         self.call_with_consent(caller, arguments, async |service, request: RunRequest| {
-            service.run_told(request, &on_progress).await
+            service.run_with_progress(request, &on_progress).await
         })
         .await
     }
@@ -112,7 +112,7 @@ impl Server {
             caller,
             arguments,
             async |service, request: CancelRequest| {
-                service.cancel_told(request, &on_progress).await
+                service.cancel_with_progress(request, &on_progress).await
             },
         )
         .await
@@ -177,7 +177,7 @@ impl Server {
         arguments: JsonObject,
         ask: impl AsyncFnOnce(JobService, Q) -> A,
     ) -> CallToolResponse {
-        let service = self.service.asking(caller.clone());
+        let service = self.service.with_consent(caller.clone());
         let result = answer(arguments, async |request| ask(service, request).await).await;
         caller.or_input_required(result)
     }

@@ -1,186 +1,224 @@
-//! Asking the person: what is asked, and what comes of it. How a person is reached is the protocol's business.
+//! Consent: asks the user before something is started or ended that costs money. The server knows how the user is reached.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::consent_prompt::launch_question;
-use super::requests::RunRequest;
-use super::run::secrets_of;
-use super::{JobService, OnProgress};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::OnProgress;
+use super::consent_prompt;
+use super::context::Context;
+use super::plan_cache::PlanCache;
+use super::prepare::PreparedLaunch;
+use crate::error::JobError;
 use crate::launcher::local::LOCAL;
-use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec};
+use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity};
 use crate::settings::env_vars;
 use crate::settings::policy::AskPerson;
 
-/// How long SkyPilot is waited for, to tell the person more of a cluster.
-const FACTS_WAIT: Duration = Duration::from_secs(15);
+/// The wait for SkyPilot's description of a cluster, which the prompt shows.
+const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
 
-/// What a person is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
-    /// All that the person needs to know, in lines.
-    pub text: String,
-    /// What exactly would be done: consent to one thing is none to another.
-    pub about: String,
+/// The thing that a user agrees to. Consent to one is none to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConsentSubject {
+    /// The plan with this id is launched as the job with this id.
+    Launch { plan_id: String, job_id: String },
+    /// A job that this server did not start is cancelled.
+    Cancel {
+        oumi_job_id: String,
+        cloud: String,
+        cluster: String,
+    },
+    /// A cluster is stopped.
+    Stop { cloud: String, cluster: String },
+    /// A cluster is deleted.
+    Down { cloud: String, cluster: String },
 }
 
-/// A way to the person.
-pub trait Consent: Send + Sync {
-    /// Whether there is one.
+/// A question to the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsentPrompt {
+    /// Everything the user needs to decide, in lines.
+    pub text: String,
+    pub subject: ConsentSubject,
+}
+
+/// The way to the user of one call.
+#[async_trait]
+pub trait ConsentProvider: Send + Sync {
+    /// Returns `false` where the client has no way to ask its user.
     fn can_ask(&self) -> bool;
 
-    /// Asks, and waits for what comes of it: [`Question::about`] of what the person agreed to, which may have been asked in an
-    /// earlier call, or why they did not.
-    fn ask<'a>(&'a self, question: &'a Question) -> Asking<'a>;
+    /// Asks and waits. Returns the subject the user agreed to, which an earlier call may have asked about.
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError>;
 }
 
-/// What comes of a question, later.
-pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<String, String>> + Send + 'a>>;
+/// The provider of a client that cannot ask its user.
+struct NoConsent;
 
-/// Where there is no way to the person.
-pub(super) struct Nobody;
-
-impl Consent for Nobody {
+#[async_trait]
+impl ConsentProvider for NoConsent {
     fn can_ask(&self) -> bool {
         false
     }
 
-    fn ask<'a>(&'a self, _: &'a Question) -> Asking<'a> {
-        Box::pin(std::future::ready(Err("nobody can be asked".to_owned())))
+    async fn ask(&self, _: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+        Err(JobError::blocked("this client cannot ask its user"))
     }
 }
 
-impl JobService {
-    /// The same service for a call whose person is reached this way.
-    pub fn asking(&self, consent: Arc<dyn Consent>) -> Self {
-        match self.context.policy.ask {
-            AskPerson::Never => self.clone(),
-            AskPerson::ForClouds | AskPerson::Always => Self {
-                consent,
-                ..self.clone()
-            },
+/// The consent that a launch has.
+pub(super) enum LaunchConsent {
+    /// Launch it as it is prepared, with this warning.
+    NotAsked { warning: Option<&'static str> },
+    /// The user agreed to this plan under this job id, perhaps minutes ago: prepare the launch again and check it.
+    Given { plan_id: String, job_id: String },
+}
+
+#[derive(Clone)]
+pub(super) struct Consent {
+    context: Arc<Context>,
+    plans: Arc<PlanCache>,
+    provider: Arc<dyn ConsentProvider>,
+}
+
+impl Consent {
+    pub(super) fn new(context: Arc<Context>, plans: Arc<PlanCache>) -> Self {
+        Self {
+            context,
+            plans,
+            provider: Arc::new(NoConsent),
         }
     }
 
-    /// Asks the person before a thing is ended; an error says why it is not. Where nobody can be asked, what the call says has
-    /// to do.
-    pub(super) async fn agreed(&self, question: &Question) -> Result<(), String> {
-        if !self.consent.can_ask() {
+    /// Asks through `provider`, unless the policy wants nobody asked.
+    pub(super) fn with_provider(&self, provider: Arc<dyn ConsentProvider>) -> Self {
+        let mut consent = self.clone();
+        if self.context.policy.ask != AskPerson::Never {
+            consent.provider = provider;
+        }
+        consent
+    }
+
+    /// Asks before a job is cancelled that this server did not start.
+    pub(super) async fn confirm_cancel(&self, job: &JobIdentity) -> Result<(), JobError> {
+        let info = self.cluster_info(&job.cloud, &job.cluster).await?;
+        self.confirm(&consent_prompt::cancel(job, info.as_ref()))
+            .await
+    }
+
+    /// Asks before a cluster is stopped or deleted.
+    pub(super) async fn confirm_teardown(
+        &self,
+        action: ClusterAction,
+        cloud: &str,
+        cluster: &str,
+    ) -> Result<(), JobError> {
+        let info = self.cluster_info(cloud, cluster).await?;
+        let prompt = consent_prompt::teardown(action, cloud, cluster, info.as_ref());
+        self.confirm(&prompt).await
+    }
+
+    /// Asks where the user can be reached; elsewhere the arguments of the call must do.
+    async fn confirm(&self, prompt: &ConsentPrompt) -> Result<(), JobError> {
+        if !self.provider.can_ask() || self.provider.ask(prompt).await? == prompt.subject {
             return Ok(());
         }
-        match self.consent.ask(question).await {
-            Ok(about) if about == question.about => Ok(()),
-            Ok(_) => Err(
-                "nothing was done: it is no longer what the person was asked about; call the tool anew, so that they are asked"
-                    .to_owned(),
-            ),
-            Err(reason) => Err(format!("nothing was done: {reason}")),
-        }
+        Err(JobError::blocked("the user agreed to something else")
+            .with_hint("call the tool again, so that the user is asked again"))
     }
 
-    /// What is known of a cluster that something is to be done with, where somebody wants to know it. An error says that it is
-    /// none that may be touched: the launcher goes by the name alone, whatever cloud the call says.
-    pub(super) async fn facts(
+    /// Describes a cluster, where a prompt or the policy needs that. Fails where the policy forbids the cloud that the cluster
+    /// is really on: the launcher goes by its name alone, whatever cloud the call gives.
+    async fn cluster_info(
         &self,
         cloud: &str,
         cluster: &str,
-    ) -> Result<Option<ClusterInfo>, String> {
-        let policy = &self.context.policy;
-        let is_limited = policy.clouds.is_some();
-        if !is_limited && !self.consent.can_ask() {
+    ) -> Result<Option<ClusterInfo>, JobError> {
+        let launcher = self.context.allowed_launcher(cloud)?;
+        let is_limited = self.context.policy.clouds.is_some();
+        if !is_limited && !self.provider.can_ask() {
             return Ok(None);
         }
-        let asked = tokio::time::timeout(
-            FACTS_WAIT,
-            self.context
-                .allowed_launcher(cloud)?
-                .describe_cluster(cloud, cluster),
-        );
-        let facts = match asked.await {
-            Ok(Ok(facts)) => facts,
-            Ok(Err(error)) if is_limited => return Err(error.to_string()),
-            Err(_) if is_limited => {
-                return Err(format!(
-                    "which cloud cluster {cluster} is on was not answered within {} s; try again",
-                    FACTS_WAIT.as_secs()
-                ));
-            }
-            Ok(Err(_)) | Err(_) => None,
-        };
-        if let Some(facts) = &facts
-            && is_limited
-        {
-            match &facts.cloud {
-                Some(found) => policy.forbids(found).map_or(Ok(()), Err)?,
-                None => {
-                    return Err(format!(
-                        "which cloud cluster {cluster} is on is not known, and not every cloud may be used"
-                    ));
-                }
-            }
+        let info =
+            tokio::time::timeout(CLUSTER_INFO_WAIT, launcher.describe_cluster(cloud, cluster))
+                .await;
+        let info = info.unwrap_or_else(|_| {
+            let waited = CLUSTER_INFO_WAIT.as_secs();
+            let error = format!("the cloud of cluster {cluster} was not found within {waited} s");
+            Err(JobError::unavailable(error).with_hint("try again"))
+        });
+        if !is_limited {
+            return Ok(info.unwrap_or_default());
         }
-        Ok(facts)
+        let info = info?;
+        match &info {
+            Some(ClusterInfo { cloud: None, .. }) => Err(JobError::blocked(format!(
+                "the cloud of cluster {cluster} is not known, and not every cloud may be used"
+            ))),
+            Some(ClusterInfo {
+                cloud: Some(found), ..
+            }) => {
+                let forbidden = self.context.policy.forbids(found).map(JobError::blocked);
+                forbidden.map_or(Ok(info), Err)
+            }
+            None => Ok(None),
+        }
     }
 
-    /// Sees to it that what is launched is what was shown and agreed to: holds the plan against the preview that the call names,
-    /// and asks the person, while nothing is held. An error says why nothing is started; what is returned beside the plan is
-    /// what to know of one that nobody was seen to agree to.
-    pub(super) async fn agreed_to_run(
+    /// Checks a launch against the dry run that `plan_id` names, and asks the user where the policy wants that.
+    pub(super) async fn confirm_launch(
         &self,
-        request: &RunRequest,
-        spec: LaunchSpec,
-        plan: LaunchPlan,
-        tell: OnProgress<'_>,
-    ) -> Result<(LaunchSpec, LaunchPlan, Option<String>), String> {
-        let (previews, named) = (&self.plans, request.name().is_some());
-        let is_bound = !request.plan_id.is_empty();
-        let secrets = secrets_of(&spec.config, &spec.envs);
-        let check = |plan_id: &str, spec: &LaunchSpec, plan: &LaunchPlan| {
-            previews.check(plan_id, spec, plan, named)
-        };
-        if is_bound {
-            check(&request.plan_id, &spec, &plan)?;
+        launch: &PreparedLaunch,
+        plan_id: &str,
+        on_progress: OnProgress<'_>,
+    ) -> Result<LaunchConsent, JobError> {
+        let has_plan_id = !plan_id.is_empty();
+        if has_plan_id {
+            self.plans.check(plan_id, launch)?;
         }
-        let is_here = spec.identity.cloud == LOCAL;
-        let always = self.context.policy.ask == AskPerson::Always;
-        if is_here && !always {
-            return Ok((spec, plan, None));
+        let identity = &launch.spec.identity;
+        let asks_always = self.context.policy.ask == AskPerson::Always;
+        if identity.cloud == LOCAL && !asks_always {
+            return Ok(LaunchConsent::NotAsked { warning: None });
         }
-        if !self.consent.can_ask() {
-            if always && !is_bound {
-                return Err(format!(
-                    "{}=always, and this client cannot ask the person: call run_job with dry_run=true, show that to the user, and \
-                     give its plan_id",
-                    env_vars::CONSENT.name
+        if !self.provider.can_ask() {
+            if has_plan_id {
+                return Ok(LaunchConsent::NotAsked { warning: None });
+            }
+            if asks_always {
+                let variable = env_vars::CONSENT.name;
+                let error = format!("{variable}=always, and this client cannot ask its user");
+                return Err(JobError::blocked(error).with_hint(
+                    "call run_job with dry_run=true, show that to the user, and give its plan_id",
                 ));
             }
-            let unbound = (!is_bound).then(|| {
-                "no plan_id was given: that this is what the user was shown could not be checked".to_owned()
+            let warning =
+                "no plan_id was given: whether the user saw this job could not be checked";
+            return Ok(LaunchConsent::NotAsked {
+                warning: Some(warning),
             });
-            return Ok((spec, plan, unbound));
         }
-        let cluster = spec.identity.cluster.as_str();
-        let facts = if cluster.is_empty() {
+        let info = if identity.cluster.is_empty() {
             None
         } else {
-            self.facts(&spec.identity.cloud, cluster).await?
+            self.cluster_info(&identity.cloud, &identity.cluster)
+                .await?
         };
-        // With the names that were made up, so that those are used which the person saw.
-        let plan_id = previews.keep(&spec, &plan, named);
-        let about = format!("{plan_id} {}", spec.identity.job_id);
-        let mut question = launch_question(&spec, &plan, facts.as_ref(), about);
-        question.text = secrets.redact(&question.text);
-        tell("waiting for the person to agree");
-        let agreed_to = self.consent.ask(&question).await?;
-        let (plan_id, job_id) = agreed_to.split_once(' ').unwrap_or((&agreed_to, ""));
-        // The person may have taken minutes, and files change.
-        let (spec, plan) = self.prepare(request, Some(job_id.to_owned())).await?;
-        check(plan_id, &spec, &plan)?;
-        match plan.blocked_by {
-            Some(obstacle) => Err(obstacle),
-            None => Ok((spec, plan, None)),
+        let subject = ConsentSubject::Launch {
+            plan_id: self.plans.insert(launch),
+            job_id: identity.job_id.clone(),
+        };
+        let mut prompt = consent_prompt::launch(launch, info.as_ref(), subject);
+        prompt.text = launch.redactor().redact(&prompt.text);
+        on_progress("waiting for the user to agree");
+        match self.provider.ask(&prompt).await? {
+            ConsentSubject::Launch { plan_id, job_id } => {
+                Ok(LaunchConsent::Given { plan_id, job_id })
+            }
+            _ => Err(JobError::blocked("the user agreed to something else")),
         }
     }
 }

@@ -1,221 +1,207 @@
-//! What a person is asked: all that they need to know before they agree, in lines that no value can imitate.
+//! The texts of consent prompts: everything a user needs to decide, in lines that no value can imitate.
 
 use serde_json::{Map, Value};
 
-use super::consent::Question;
-use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity, LaunchPlan, LaunchSpec};
+use super::consent::{ConsentPrompt, ConsentSubject};
+use super::prepare::PreparedLaunch;
+use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity};
+use crate::text::one_line;
 
-/// Asks for a job to be cancelled that was not started here.
-pub(super) fn cancel_question(job: &JobIdentity, facts: Option<&ClusterInfo>) -> Question {
-    let mut text = Lines::of("Cancel this job? It was not started by this server.");
-    text.line("Job", &job.oumi_job_id);
-    text.line("Cloud", &job.cloud);
-    text.line("Cluster", &job.cluster);
-    text.cluster(&job.cloud, facts);
-    text.say("What it computed and did not save is lost.");
-    text.about(format!(
-        "cancel {:?} on {:?} {:?}",
-        job.oumi_job_id, job.cloud, job.cluster
-    ))
+/// The characters of a value, of a script and of a whole prompt that are shown.
+const MAX_VALUE: usize = 400;
+const MAX_SCRIPT: usize = 2000;
+const MAX_PROMPT: usize = 16_000;
+
+/// Asks whether a job may be cancelled that this server did not start.
+pub(super) fn cancel(job: &JobIdentity, info: Option<&ClusterInfo>) -> ConsentPrompt {
+    let mut text = PromptText::new("Cancel this job? It was not started by this server.");
+    text.field("Job", &job.oumi_job_id);
+    text.field("Cloud", &job.cloud);
+    text.field("Cluster", &job.cluster);
+    text.cluster(&job.cloud, info);
+    text.line("What it computed and did not save is lost.");
+    text.prompt(ConsentSubject::Cancel {
+        oumi_job_id: job.oumi_job_id.clone(),
+        cloud: job.cloud.clone(),
+        cluster: job.cluster.clone(),
+    })
 }
 
-/// Asks for a cluster to be stopped or deleted.
-pub(super) fn cluster_question(
+/// Asks whether a cluster may be stopped or deleted.
+pub(super) fn teardown(
     action: ClusterAction,
     cloud: &str,
     cluster: &str,
-    facts: Option<&ClusterInfo>,
-) -> Question {
-    let (title, consequence) = match action {
+    info: Option<&ClusterInfo>,
+) -> ConsentPrompt {
+    let (on, of) = (cloud.to_owned(), cluster.to_owned());
+    let (title, consequence, subject) = match action {
         ClusterAction::Stop => (
             "Stop this cluster?",
             "The jobs on it end. Its disks are kept and cost a little.",
+            ConsentSubject::Stop {
+                cloud: on,
+                cluster: of,
+            },
         ),
         ClusterAction::Down => (
             "Delete this cluster?",
             "The jobs on it end, and everything on its disks is lost.",
+            ConsentSubject::Down {
+                cloud: on,
+                cluster: of,
+            },
         ),
     };
-    let mut text = Lines::of(title);
-    text.line("Cloud", cloud);
-    text.line("Cluster", cluster);
-    text.cluster(cloud, facts);
-    text.say(consequence);
-    text.about(format!("{action:?} {cloud:?} {cluster:?}"))
+    let mut text = PromptText::new(title);
+    text.field("Cloud", cloud);
+    text.field("Cluster", cluster);
+    text.cluster(cloud, info);
+    text.line(consequence);
+    text.prompt(subject)
 }
 
-/// Asks for a job to be started. `about` is what the plan is known by.
-pub(super) fn launch_question(
-    spec: &LaunchSpec,
-    plan: &LaunchPlan,
-    facts: Option<&ClusterInfo>,
-    about: String,
-) -> Question {
+/// Asks whether a job may be started.
+pub(super) fn launch(
+    launch: &PreparedLaunch,
+    info: Option<&ClusterInfo>,
+    subject: ConsentSubject,
+) -> ConsentPrompt {
+    let (spec, plan) = (&launch.spec, &launch.plan);
     let cloud = &spec.identity.cloud;
-    let mut text = Lines::of("Start this job?");
-    let scripts = match plan.job_config.as_ref().and_then(Value::as_object) {
+    let mut text = PromptText::new("Start this job?");
+    let config = match plan.job_config.as_ref().and_then(Value::as_object) {
         Some(config) => {
-            text.line("Cloud", cloud);
-            text.machines(spec, plan, config);
-            text.cluster(cloud, facts);
+            text.field("Cloud", cloud);
+            text.resources(launch, config);
+            text.cluster(cloud, info);
             config
         }
         None => {
-            text.line("Cloud", "none, it runs on this machine");
-            text.line("Runs", &plan.command_line);
+            text.field("Cloud", "none, it runs on this machine");
+            text.field("Runs", &plan.command_line);
             &spec.config.document
         }
     };
-    text.line("Does", spec.command.name());
-    text.line("Config", &spec.config.path.display().to_string());
-    text.line("Model", &spec.config.model_name);
-    text.line("Project folder", &spec.client_cwd.display().to_string());
-    let names = |value: Option<&Value>| -> Vec<String> {
-        let fields = value.and_then(Value::as_object).into_iter().flatten();
-        fields.map(|(name, _)| name.clone()).collect()
+    text.field("Does", spec.command.name());
+    text.field("Config", &spec.config.path.display().to_string());
+    text.field("Model", &spec.config.model_name);
+    text.field("Project folder", &spec.client_cwd.display().to_string());
+    let fields = |name: &str| {
+        config
+            .get(name)
+            .and_then(Value::as_object)
+            .into_iter()
+            .flatten()
     };
-    let mounts = scripts.get("file_mounts").and_then(Value::as_object);
-    let mounts = mounts.into_iter().flatten();
-    let mounts: Vec<String> = mounts
-        .map(|(to, from)| format!("{to} from {}", said(from)))
-        .collect();
-    text.line("Files copied", &mounts.join(", "));
-    let mut variables = names(scripts.get("envs"));
-    variables.extend(spec.envs.keys().cloned());
+    let mounts = fields("file_mounts").map(|(to, from)| format!("{to} from {}", plain(from)));
+    text.field("Files copied", &mounts.collect::<Vec<_>>().join(", "));
+    let mut variables: Vec<&String> = fields("envs").map(|(name, _)| name).collect();
+    variables.extend(spec.envs.keys());
     variables.sort();
     variables.dedup();
-    text.line("Variables (values not shown)", &variables.join(", "));
+    let variables: Vec<&str> = variables.into_iter().map(String::as_str).collect();
+    text.field("Variables (values not shown)", &variables.join(", "));
     for warning in &plan.warnings {
-        text.line("Note", warning);
+        text.field("Note", warning);
     }
     for name in ["setup", "run"] {
-        if let Some(script) = scripts.get(name).and_then(Value::as_str) {
+        if let Some(script) = config.get(name).and_then(Value::as_str) {
             text.script(name, script);
         }
     }
-    text.about(about)
+    text.prompt(subject)
 }
 
-/// A value of a config as a person reads it.
-fn said(value: &Value) -> String {
+/// Shows a value of a config without the quotes of JSON.
+fn plain(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
-/// How much of a value, and of a script, is shown.
-const SHOWN_VALUE: usize = 400;
-const SHOWN_SCRIPT: usize = 2000;
-/// How much of it all.
-const SHOWN: usize = 16_000;
+/// Labelled lines. Each value is made one line, so that it cannot imitate a label.
+struct PromptText(String);
 
-/// A text of labelled lines. No value can look like a line of its own, whatever it holds.
-struct Lines(String);
-
-impl Lines {
-    fn of(title: &str) -> Self {
+impl PromptText {
+    fn new(title: &str) -> Self {
         Self(title.to_owned())
     }
 
-    fn about(self, about: String) -> Question {
-        Question {
-            text: shortened(&self.0, SHOWN),
-            about,
+    fn prompt(self, subject: ConsentSubject) -> ConsentPrompt {
+        ConsentPrompt {
+            text: shorten(&self.0, MAX_PROMPT),
+            subject,
         }
     }
 
-    fn say(&mut self, line: &str) {
+    fn line(&mut self, line: &str) {
         self.0.push('\n');
         self.0.push_str(line);
     }
 
-    fn line(&mut self, label: &str, value: &str) {
+    fn field(&mut self, label: &str, value: &str) {
         if !value.is_empty() {
-            self.say(&format!(
-                "{label}: {}",
-                shortened(&plain(value), SHOWN_VALUE)
-            ));
+            let value = shorten(&one_line(value), MAX_VALUE);
+            self.line(&format!("{label}: {value}"));
         }
     }
 
-    /// A script, each of its lines marked as one.
     fn script(&mut self, label: &str, script: &str) {
         if script.trim().is_empty() {
             return;
         }
-        self.say(&format!("{label}:"));
-        for line in shortened(script.trim_end(), SHOWN_SCRIPT).lines() {
-            self.say(&format!("| {}", plain(line)));
+        self.line(&format!("{label}:"));
+        for line in shorten(script.trim_end(), MAX_SCRIPT).lines() {
+            self.line(&format!("| {}", one_line(line)));
         }
     }
 
-    /// What is asked of a cloud.
-    fn machines(&mut self, spec: &LaunchSpec, plan: &LaunchPlan, config: &Map<String, Value>) {
-        if spec.identity.cluster.is_empty() {
-            self.line("Cluster", &format!("a new one, {}", plan.cluster));
+    fn resources(&mut self, launch: &PreparedLaunch, config: &Map<String, Value>) {
+        let cluster = &launch.plan.cluster;
+        if launch.spec.identity.cluster.is_empty() {
+            self.field("Cluster", &format!("a new one, {cluster}"));
         } else {
-            self.line("Cluster", &plan.cluster);
+            self.field("Cluster", cluster);
         }
-        let mut resources = match config.get("resources") {
-            Some(Value::Object(resources)) => resources.clone(),
-            _ => Map::new(),
-        };
-        resources.remove("cloud");
-        let accelerators = resources
-            .remove("accelerators")
-            .filter(|asked| !asked.is_null());
-        let accelerators = accelerators
-            .as_ref()
-            .map_or_else(|| "none".to_owned(), said);
-        self.line("Accelerators", &accelerators);
-        let nodes = config.get("num_nodes").filter(|asked| !asked.is_null());
-        self.line("Nodes", &nodes.map_or_else(|| "1".to_owned(), said));
-        let is_spot = resources
-            .remove("use_spot")
-            .is_some_and(|asked| asked == true);
-        self.line("Spot", if is_spot { "yes" } else { "no" });
-        for (name, asked) in resources.iter().filter(|(_, asked)| !asked.is_null()) {
-            // A name of the config's own is no label of ours.
-            self.line(&format!("resources.{}", plain(name)), &said(asked));
+        let resources = config.get("resources").and_then(Value::as_object);
+        let known = |value: &&Value| !value.is_null();
+        let resource = |name: &str| resources.and_then(|all| all.get(name)).filter(known);
+        let accelerators = resource("accelerators").map_or_else(|| "none".to_owned(), plain);
+        self.field("Accelerators", &accelerators);
+        let nodes = config.get("num_nodes").filter(known);
+        self.field("Nodes", &nodes.map_or_else(|| "1".to_owned(), plain));
+        let is_spot = resource("use_spot").is_some_and(|spot| spot == true);
+        self.field("Spot", if is_spot { "yes" } else { "no" });
+        for (name, value) in resources.into_iter().flatten() {
+            if !matches!(name.as_str(), "cloud" | "accelerators" | "use_spot") && known(&value) {
+                // The name is the config's, so it must not look like a label of ours.
+                self.field(&format!("resources.{}", one_line(name)), &plain(value));
+            }
         }
     }
 
-    /// What is known of a cluster beside its name.
-    fn cluster(&mut self, cloud: &str, facts: Option<&ClusterInfo>) {
-        let Some(facts) = facts else { return };
-        if let Some(found) = facts.cloud.as_deref().filter(|found| *found != cloud) {
-            self.line("Found on cloud", found);
+    fn cluster(&mut self, cloud: &str, info: Option<&ClusterInfo>) {
+        let Some(info) = info else { return };
+        if let Some(found) = info.cloud.as_deref().filter(|found| *found != cloud) {
+            self.field("Found on cloud", found);
         }
-        self.line("It is", &facts.summary);
-        if let Some(price) = facts.hourly_price {
-            self.say(&format!("Price: {price:.2} $/h"));
+        self.field("It is", &info.summary);
+        if let Some(price) = info.hourly_price {
+            self.line(&format!("Price: {price:.2} $/h"));
         }
     }
 }
 
-fn shortened(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => {
-            let left = text[end..].chars().count();
-            format!(
-                "{}… ({left} more characters; a dry run shows all)",
-                &text[..end]
-            )
-        }
-        None => text.to_owned(),
-    }
-}
-
-/// A text in one line that is read as it stands: nothing that a terminal obeys, or that turns its order around.
-fn plain(text: &str) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' => ' ',
-            c if c.is_control() || turns(c) => '\u{fffd}',
-            c => c,
-        })
-        .collect()
+fn shorten(text: &str, max_chars: usize) -> String {
+    let Some((end, _)) = text.char_indices().nth(max_chars) else {
+        return text.to_owned();
+    };
+    let left = text[end..].chars().count();
+    format!(
+        "{}… ({left} more characters; a dry run shows all)",
+        &text[..end]
+    )
 }
 
 #[cfg(test)]
@@ -223,9 +209,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_value_can_look_like_a_line_of_its_own() {
-        let mut text = Lines::of("Start this job?");
-        text.line("Accelerators", "A100:8\nPrice: 0.00 $/h\u{202e}\r\u{1b}[2J");
+    fn no_value_imitates_a_label() {
+        let mut text = PromptText::new("Start this job?");
+        text.field("Accelerators", "A100:8\nPrice: 0.00 $/h\u{202e}\r\u{1b}[2J");
         text.script("run", "echo hi\r\nPrice: 0.00 $/h\n\u{2028}Cloud: local");
         assert_eq!(
             text.0,
@@ -235,12 +221,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_says_how_much_is_missing() {
-        let mut text = Lines::of("t");
-        text.line("L", &"ä".repeat(SHOWN_VALUE + 3));
-        text.script("run", &"x\n".repeat(SHOWN_SCRIPT));
+    fn a_long_value_says_what_is_missing() {
+        let mut text = PromptText::new("t");
+        text.field("L", &"ä".repeat(MAX_VALUE + 3));
+        text.script("run", &"x\n".repeat(MAX_SCRIPT));
         assert!(text.0.contains("ä… (3 more characters"), "{}", text.0);
-        assert!(text.0.len() < 3 * SHOWN_SCRIPT, "{}", text.0.len());
+        assert!(text.0.len() < 3 * MAX_SCRIPT, "{}", text.0.len());
         assert!(text.0.ends_with("a dry run shows all)"), "{}", text.0);
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::sanitize::{Texts, sanitize};
+use crate::error::JobError;
 use crate::launcher::Launcher;
 use crate::process::blocking;
 use crate::process::job_dir::JobDir;
@@ -34,22 +35,21 @@ impl Context {
     }
 
     /// Returns the launcher of a cloud, whether or not the policy allows the cloud.
-    pub(super) fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
+    pub(super) fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, JobError> {
         let serves = |launcher: &&Arc<dyn Launcher>| launcher.clouds().contains(&cloud);
         self.launchers.iter().find(serves).ok_or_else(|| {
             let clouds = self.launchers.iter().flat_map(|one| one.clouds()).copied();
             let clouds: Vec<&str> = clouds.collect();
-            format!(
-                "cloud {cloud:?} is not known; use one of: {}",
-                clouds.join(", ")
-            )
+            JobError::invalid(format!("cloud {cloud:?} is not known"))
+                .with_hint(format!("use one of: {}", clouds.join(", ")))
         })
     }
 
     /// Returns the launcher of a cloud that the policy allows.
-    pub(super) fn allowed_launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, String> {
+    pub(super) fn allowed_launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, JobError> {
         let launcher = self.launcher(cloud)?;
-        self.policy.forbids(cloud).map_or(Ok(launcher), Err)
+        let forbidden = self.policy.forbids(cloud).map(JobError::blocked);
+        forbidden.map_or(Ok(launcher), Err)
     }
 
     /// Returns the folder of a job, or `None` for an id that cannot name one.

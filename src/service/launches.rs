@@ -1,32 +1,36 @@
-//! How a launch is seen through to its end, also where a cancel or a crash cuts across it.
+//! The launches of this server: each runs to its end in a task of its own, across cancels and restarts of the server.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{SecondsFormat, Utc};
+
 use super::context::Context;
 use super::lookup::ResolvedJob;
+use super::prepare::PreparedLaunch;
 use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::local::LOCAL;
-use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, Launcher};
+use crate::launcher::{JobIdentity, LaunchPlan};
 use crate::process::blocking;
 use crate::process::job_dir::{JobDir, JobLock};
-use crate::registry::JobRecord;
+use crate::redact::Redactor;
+use crate::registry::{JobRecord, RegistryError};
 
-/// What to do about a job that was to be cancelled and is not.
-pub(super) const MAY_RUN: &str =
+/// The advice about a job that was to be cancelled and may still run.
+pub(super) const MAY_BE_RUNNING: &str =
     "it may still be running and cost money: call poll_status to see, and cancel_job again";
-/// How long a look at a job waits for a launch that an earlier server began and that may have ended since.
-const TAKE_UP_WAIT: Duration = Duration::from_secs(2);
-/// The waits before a cancel that failed right after a launch is tried again.
+/// The wait of a call for a launch that an earlier server started and that may have ended since.
+const RESUME_WAIT: Duration = Duration::from_secs(2);
+/// The waits before a cancel that failed right after a launch is retried.
 const CANCEL_RETRIES: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(4),
     Duration::from_secs(15),
     Duration::from_secs(60),
 ];
-/// The waits before a registry that could not be written is tried again: what is launched must not be forgotten.
+/// The waits before a registry that could not be written is retried.
 const RECORD_RETRIES: [Duration; 4] = [
     Duration::from_millis(200),
     Duration::from_secs(1),
@@ -34,7 +38,7 @@ const RECORD_RETRIES: [Duration; 4] = [
     Duration::from_secs(20),
 ];
 
-/// The launches of this server, each driven by a task of its own. Clones are the same.
+/// Runs launches. Clones share them.
 #[derive(Clone)]
 pub(super) struct Launches {
     context: Arc<Context>,
@@ -53,55 +57,103 @@ impl Launches {
         &self.in_flight
     }
 
-    /// Drives a launch in a task of its own. Should that break, the entry leaves the map all the same.
-    pub(super) fn spawn(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+    /// Records a job and starts its launch, in a task of its own: dropping the future stops neither.
+    pub(super) async fn submit(
+        &self,
+        launch: PreparedLaunch,
+    ) -> Result<(JobIdentity, LaunchWatch), JobError> {
+        let launches = self.clone();
+        let submitting = tokio::spawn(async move { launches.record_and_spawn(launch).await });
+        submitting.await.map_err(JobError::failed)?
+    }
+
+    async fn record_and_spawn(
+        &self,
+        launch: PreparedLaunch,
+    ) -> Result<(JobIdentity, LaunchWatch), JobError> {
+        let redactor = launch.redactor();
+        let PreparedLaunch { spec, plan, .. } = launch;
+        let identity = JobIdentity {
+            cluster: plan.cluster.clone(),
+            ..spec.identity
+        };
+        let job_id = identity.job_id.clone();
+        let record = JobRecord {
+            job_id: job_id.clone(),
+            command: spec.command.to_string(),
+            config_path: spec.config.path.display().to_string(),
+            cloud: identity.cloud.clone(),
+            cluster_name: identity.cluster.clone(),
+            oumi_job_id: String::new(),
+            model_name: spec.config.model_name,
+            submit_time: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, false),
+            output_dir: spec.config.output_dir,
+            other: serde_json::Map::new(),
+        };
+        // Before the record, so that a call that finds the record finds the launch too.
+        let Some(watch) = self.in_flight.insert(&job_id) else {
+            return Err(RegistryError::Duplicate(job_id).into());
+        };
+        let dir = self.context.job_dir(&job_id);
+        let create = move || create_job_dir(dir, &redactor);
+        match self.context.registry.insert(record, create).await {
+            Ok(lock) => {
+                self.spawn(identity.clone(), Some((plan, lock)));
+                Ok((identity, watch))
+            }
+            Err(error) => {
+                let outcome = LaunchOutcome::Failed(error.to_string());
+                self.in_flight.evict(&job_id, outcome);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Runs a launch in a task of its own. A panic in it evicts the launch too.
+    fn spawn(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
         let launches = self.clone();
         tokio::spawn(async move {
-            let (driver, job_id) = (launches.clone(), identity.job_id.clone());
-            let driven = tokio::spawn(async move { driver.drive(identity, start).await });
-            if let Err(error) = driven.await {
-                tracing::error!(job_id, %error, "a launch broke inside the server");
-                let reason =
-                    format!("the server broke while it launched the job: {error}; {MAY_RUN}");
-                launches
-                    .in_flight
-                    .evict(&job_id, LaunchOutcome::MayRun(reason));
+            let (runner, job_id) = (launches.clone(), identity.job_id.clone());
+            let running = tokio::spawn(async move { runner.run(identity, start).await });
+            if let Err(error) = running.await {
+                tracing::error!(job_id, %error, "a launch panicked");
+                let reason = format!(
+                    "the server failed while it launched the job: {error}; {MAY_BE_RUNNING}"
+                );
+                let outcome = LaunchOutcome::Unknown(reason);
+                launches.in_flight.evict(&job_id, outcome);
             }
         });
     }
 
-    /// Sees a launch through to its end: sets it going unless an earlier server did, waits, writes who the job became, and
-    /// honours a cancel that came meanwhile. Whatever happens, the entry in the map is gone afterwards.
-    async fn drive(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
-        let in_flight = &self.in_flight;
+    /// Runs a launch to its end, records the job, carries out a cancel that came meanwhile, and evicts the launch.
+    async fn run(&self, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
         let job_id = identity.job_id.as_str();
-        in_flight.set_recorded(job_id);
+        self.in_flight.set_recorded(job_id);
         let mut outcome = self.launch(&identity, start).await;
-        if let LaunchOutcome::Launched(settled) = &outcome {
-            // One that was asked of another server, or of one that died, stands beside the launch.
+        if let LaunchOutcome::Launched(launched) = &outcome {
+            // Another server, or an earlier one, leaves its request beside the job.
             if self.context.has_pending_cancel(job_id).await {
-                in_flight.request_cancel(job_id);
+                self.in_flight.request_cancel(job_id);
             }
-            if in_flight.evict(job_id, outcome.clone()) {
+            if self.in_flight.evict(job_id, outcome.clone()) {
                 return;
             }
-            outcome = self.cancel_launched(settled).await;
+            outcome = self.cancel_launched(launched).await;
         }
-        // Where the cancel failed it stays kept: the next look at the job tries again.
-        if !matches!(outcome, LaunchOutcome::MayRun(_)) {
+        // A cancel that failed stays pending: the next call about the job retries it.
+        if !matches!(outcome, LaunchOutcome::Unknown(_)) {
             self.clear_pending_cancel(job_id).await;
         }
-        in_flight.evict(job_id, outcome);
+        self.in_flight.evict(job_id, outcome);
     }
 
-    /// Forgets a cancel that was kept beside a job, once it has been carried out.
     pub(super) async fn clear_pending_cancel(&self, job_id: &str) {
-        if let Err(error) = self
+        let clear = self
             .context
-            .with_job_dir(job_id, |dir| dir.clear_pending_cancel())
-            .await
-        {
-            tracing::warn!(job_id, %error, "cannot forget a cancel that was carried out");
+            .with_job_dir(job_id, |dir| dir.clear_pending_cancel());
+        if let Err(error) = clear.await {
+            tracing::warn!(job_id, %error, "cannot clear a cancel that was carried out");
         }
     }
 
@@ -112,138 +164,157 @@ impl Launches {
     ) -> LaunchOutcome {
         let launcher = match self.context.launcher(&identity.cloud) {
             Ok(launcher) => launcher,
-            Err(error) => return LaunchOutcome::Failed(error),
+            Err(error) => return LaunchOutcome::Failed(error.to_string()),
         };
         if let Some((plan, lock)) = start {
             if self.in_flight.cancel_requested(&identity.job_id) {
-                // Nothing holds the lock any more, so that the launcher sees that the job never began.
+                // A free lock tells the launcher that the job never started.
                 drop(lock);
-                return outcome_of_cancel(launcher.cancel(identity, false).await);
+                return match launcher.cancel(identity, false).await {
+                    Ok(outcome) => LaunchOutcome::Cancelled(outcome),
+                    Err(error) => LaunchOutcome::Unknown(error.to_string()),
+                };
             }
             if let Err(error) = launcher.start(identity, plan, lock).await {
                 return LaunchOutcome::Failed(error.to_string());
             }
         }
         match launcher.wait_for_launch(identity).await {
-            Ok(settled) => {
-                self.record(&settled).await;
-                LaunchOutcome::Launched(settled)
+            Ok(launched) => {
+                self.record(&launched).await;
+                LaunchOutcome::Launched(launched)
             }
-            Err(reason) if reason.kind == ErrorKind::Unavailable => LaunchOutcome::MayRun(format!(
-                "how the launch ended could not be found out: {reason}; {MAY_RUN}"
+            Err(error) if error.kind == ErrorKind::Unavailable => LaunchOutcome::Unknown(format!(
+                "how the launch ended could not be found out: {error}; {MAY_BE_RUNNING}"
             )),
             Err(error) => LaunchOutcome::Failed(error.to_string()),
         }
     }
 
-    /// Writes who the job became. Should that fail in the end, the next look at the job finds it out from the launch anew.
-    async fn record(&self, settled: &JobIdentity) {
+    /// Records the identity of a launched job. Should all retries fail, the next call about the job finds it out again.
+    async fn record(&self, launched: &JobIdentity) {
         let mut retries = RECORD_RETRIES.into_iter();
-        loop {
-            let updated = self.context.registry.update(settled.clone()).await;
-            let Err(error) = updated else { return };
-            tracing::warn!(job_id = settled.job_id, %error, "cannot record who a job is");
+        while let Err(error) = self.context.registry.update(launched.clone()).await {
+            tracing::warn!(job_id = launched.job_id, %error, "cannot record a launched job");
             let Some(wait) = retries.next() else { return };
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Cancels a job whose launch has just ended. A cancel that fails is tried again: the job costs money meanwhile.
-    async fn cancel_launched(&self, settled: &JobIdentity) -> LaunchOutcome {
-        let launcher: &dyn Launcher = match self.context.launcher(&settled.cloud) {
-            Ok(launcher) => launcher.as_ref(),
-            Err(error) => return LaunchOutcome::MayRun(error),
+    /// Cancels a job whose launch has just ended, with retries: the job costs money meanwhile.
+    async fn cancel_launched(&self, launched: &JobIdentity) -> LaunchOutcome {
+        let launcher = match self.context.launcher(&launched.cloud) {
+            Ok(launcher) => launcher,
+            Err(error) => return LaunchOutcome::Unknown(error.to_string()),
         };
         let mut retries = CANCEL_RETRIES.into_iter();
         loop {
-            let error = match launcher.cancel(settled, false).await {
+            let error = match launcher.cancel(launched, false).await {
                 Ok(outcome) => return LaunchOutcome::Cancelled(outcome),
                 Err(error) => error,
             };
-            let reason =
-                format!("the job was launched, and cancelling it failed: {error}; {MAY_RUN}");
+            let reason = format!(
+                "the job was launched, and cancelling it failed: {error}; {MAY_BE_RUNNING}"
+            );
             let Some(wait) = retries.next() else {
-                return LaunchOutcome::MayRun(reason);
+                return LaunchOutcome::Unknown(reason);
             };
-            tracing::warn!(job_id = settled.job_id, %error, "a cancel failed; trying again");
-            self.in_flight.set_cancel_error(&settled.job_id, reason);
+            tracing::warn!(job_id = launched.job_id, %error, "a cancel failed; retrying");
+            self.in_flight.set_cancel_error(&launched.job_id, reason);
             tokio::time::sleep(wait).await;
         }
     }
 
-    /// Waits a moment for a launch that an earlier server began, where the record says that its end was not seen.
-    pub(super) async fn refresh_identity(&self, found: ResolvedJob) -> ResolvedJob {
-        let Some(record) = &found.record else {
-            return found;
+    /// Completes the identity of a job whose launch an earlier server started, where that launch ends within a moment.
+    pub(super) async fn refresh_identity(&self, job: ResolvedJob) -> ResolvedJob {
+        let Some(record) = &job.record else {
+            return job;
         };
         let Some(watch) = self.resume(std::slice::from_ref(record)).await.pop() else {
-            return found;
+            return job;
         };
-        outcome_within(watch, TAKE_UP_WAIT).await;
-        self.reload(found).await
+        match outcome_within(watch, RESUME_WAIT).await {
+            Some(LaunchOutcome::Launched(identity)) => ResolvedJob { identity, ..job },
+            _ => self.reload(job).await,
+        }
     }
 
-    /// The job as the registry has it now.
-    pub(super) async fn reload(&self, found: ResolvedJob) -> ResolvedJob {
-        let Some(record) = &found.record else {
-            return found;
+    /// Reads a job from the registry again.
+    pub(super) async fn reload(&self, job: ResolvedJob) -> ResolvedJob {
+        let Some(record) = &job.record else {
+            return job;
         };
         match self.context.registry.get(&record.job_id).await {
             Ok(Some(record)) => ResolvedJob {
                 identity: record.identity(),
                 record: Some(record),
             },
-            _ => found,
+            _ => job,
         }
     }
 
-    /// Takes up the launches that an earlier server began and whose end is not recorded, and the cancels it did not carry
-    /// out. What is taken up now is returned; what is under way here already is not.
+    /// Resumes what earlier servers left unfinished: launches whose end is not recorded, and cancels. Returns a
+    /// watch of each launch that was resumed now.
     pub(super) async fn resume(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
-        // This machine is no cloud to be asked: what was begun on it is ended in any case.
-        let allowed = |record: &&JobRecord| {
+        // A local job costs nobody's money: it is finished even where the policy forbids new ones.
+        let is_allowed = |record: &&JobRecord| {
             record.cloud == LOCAL || self.context.policy.forbids(&record.cloud).is_none()
         };
-        let looked_at: Vec<(JobRecord, JobDir)> = records
-            .iter()
-            .filter(allowed)
+        let allowed = records.iter().filter(is_allowed);
+        let jobs: Vec<(JobRecord, JobDir)> = allowed
             .filter_map(|record| Some((record.clone(), self.context.job_dir(&record.job_id)?)))
             .collect();
         let unfinished = blocking(move || {
-            let mut unfinished = Vec::new();
-            for (record, dir) in looked_at {
-                let exists = dir.exists();
-                let is_unfinished = exists.and_then(|exists| {
-                    Ok(exists && (record.oumi_job_id.is_empty() || dir.has_pending_cancel()?))
-                });
-                match is_unfinished {
-                    Ok(true) => unfinished.push(record.identity()),
-                    Ok(false) => {}
-                    Err(error) => {
-                        let job_id = record.job_id;
-                        tracing::warn!(job_id, %error, "cannot see whether a job is to be resumed; trying again at the next call");
-                    }
-                }
-            }
-            Ok::<_, io::Error>(unfinished)
-        })
-        .await;
-        let mut taken_up = Vec::new();
-        for identity in unfinished.unwrap_or_default() {
-            if let Some(watch) = self.in_flight.begin(&identity.job_id) {
+            let is_unfinished = |(record, dir): &(JobRecord, JobDir)| {
+                let is_launching = record.oumi_job_id.is_empty();
+                let is_unfinished = dir
+                    .exists()
+                    .and_then(|exists| Ok(exists && (is_launching || dir.has_pending_cancel()?)));
+                is_unfinished.unwrap_or_else(|error| {
+                    tracing::warn!(job_id = record.job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");
+                    false
+                })
+            };
+            let unfinished = jobs.into_iter().filter(is_unfinished);
+            Ok::<_, io::Error>(
+                unfinished
+                    .map(|(record, _)| record.identity())
+                    .collect::<Vec<_>>(),
+            )
+        });
+        let mut resumed = Vec::new();
+        for identity in unfinished.await.unwrap_or_default() {
+            if let Some(watch) = self.in_flight.insert(&identity.job_id) {
                 self.spawn(identity, None);
-                taken_up.push(watch);
+                resumed.push(watch);
             }
         }
-        taken_up
+        resumed
     }
 }
 
-fn outcome_of_cancel(cancelled: Result<CancelOutcome, JobError>) -> LaunchOutcome {
-    match cancelled {
-        Ok(outcome) => LaunchOutcome::Cancelled(outcome),
-        Err(error) => LaunchOutcome::MayRun(error.to_string()),
+/// Creates the folder of a new job. A folder without a record was left by a server that died between the two; it is replaced
+/// unless its processes live.
+fn create_job_dir(dir: Option<JobDir>, redactor: &Redactor) -> Result<JobLock, JobError> {
+    let Some(dir) = dir else {
+        let error = JobError::invalid("the job id is no name for a folder");
+        return Err(error.with_hint("choose another job_name"));
+    };
+    let path = dir.path().display();
+    let failed = |error: io::Error| {
+        JobError::failed(format!("cannot make the job's folder {path}: {error}"))
+            .with_hint("check its permissions and free space")
+    };
+    if dir.exists().map_err(failed)? {
+        if dir.is_locked().map_err(failed)? {
+            let error = format!("processes of an earlier job still use {path}");
+            return Err(JobError::blocked(error).with_hint("choose another job_name"));
+        }
+        dir.remove().map_err(failed)?;
     }
+    let (dir, lock) = JobDir::create(dir.path()).map_err(failed)?;
+    dir.write_secrets(redactor).map_err(failed)?;
+    Ok(lock)
 }
 
 /// Waits for the outcome of a launch; `None` when it takes longer than `wait`.

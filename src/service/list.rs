@@ -23,7 +23,7 @@ impl JobService {
         };
         for job_id in under_way {
             if !records.iter().any(|record| record.job_id == job_id) {
-                self.launches.in_flight().forget(&job_id);
+                self.launches.in_flight().evict_orphan(&job_id);
             }
         }
         self.launches.resume(&records).await;

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::JobService;
 use super::answers::LogsAnswer;
-use super::lookup::NotFound;
+use super::lookup::resolve;
 use super::requests::{JobQuery, LogsRequest};
-use crate::error::JobError;
 use crate::launcher::{JobLog, LogContent};
 use crate::logs::Log;
 use crate::logs::cursor::{Change, Cursor};
@@ -60,14 +59,14 @@ impl JobService {
                     .to_owned(),
             );
         }
-        let found = match self.find(&JobQuery::from(request)).await {
+        let found = match resolve(&self.context, &JobQuery::from(request)).await {
             Ok(found) => self.launches.refresh_identity(found).await,
-            Err(NotFound::Unknown(error) | NotFound::Failed(error)) => return Err(error),
+            Err(error) => return Err(error.to_string()),
         };
         let job_id = found.identity.job_id.clone();
         let log = match self.context.allowed_launcher(&found.identity.cloud) {
             Ok(launcher) => launcher.logs(&found.identity).await,
-            Err(error) => Err(JobError::failed(error)),
+            Err(error) => Err(error),
         };
         let secrets = self.context.redactor(&job_id).await;
         if secrets.hides_all() {

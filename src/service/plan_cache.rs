@@ -1,269 +1,218 @@
-//! What was previewed, so that a launch can be held against it: the plan, by an id, and how another one differs.
+//! The plans that dry runs showed, so that a launch can be checked against what the user saw.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::launcher::{LaunchPlan, LaunchSpec};
+use super::prepare::PreparedLaunch;
+use crate::error::JobError;
 use crate::redact::is_secret_name;
 use crate::sync::lock;
 
-/// How long a preview holds.
-const HOLDS: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many are kept, and how many bytes of them.
-const KEPT: usize = 64;
-const KEPT_BYTES: usize = 4 * 1024 * 1024;
-/// How many differences are told, and how much of each text.
-const TOLD: usize = 8;
-const TOLD_TEXT: usize = 80;
+const TTL: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_PLANS: usize = 32;
+/// The differences that an error lists, and the characters of each value that it shows.
+const MAX_DIFFS: usize = 8;
+const MAX_VALUE_CHARS: usize = 80;
+/// Marks the digest of a secret. It stands where JSON stands, and no JSON begins like this.
+const SECRET: &str = "secret:";
 
-/// The plans that were shown. They are kept in memory: after a restart the person is shown another preview.
-pub(super) struct Previews {
-    /// Nobody outside knows it, so that no value can be guessed from a digest.
+/// A plan as lines: the path of each value, and its JSON or the digest of a secret.
+type CanonicalPlan = BTreeMap<String, String>;
+
+/// Caches plans in memory: after a restart of the server another dry run is needed.
+pub(super) struct PlanCache {
+    /// Random, so that no secret can be guessed from a digest.
     salt: String,
-    kept: Mutex<VecDeque<Kept>>,
+    plans: Mutex<VecDeque<CachedPlan>>,
 }
 
-struct Kept {
+struct CachedPlan {
     plan_id: String,
-    plan: String,
-    at: Instant,
+    plan: CanonicalPlan,
+    created: Instant,
 }
 
-impl Previews {
+impl PlanCache {
     pub(super) fn new() -> Self {
         Self {
             salt: uuid::Uuid::new_v4().simple().to_string(),
-            kept: Mutex::default(),
+            plans: Mutex::default(),
         }
     }
 
-    /// Keeps what is shown of a plan, for its id. The same plan has the same id.
-    pub(super) fn keep(&self, spec: &LaunchSpec, plan: &LaunchPlan, named: bool) -> String {
-        let plan = self.resolved(spec, plan, named).to_string();
-        let plan_id = self.digest(&["plan", &plan]);
-        let mut kept = lock(&self.kept);
-        kept.retain(|kept| kept.plan_id != plan_id && kept.at.elapsed() < HOLDS);
-        kept.push_back(Kept {
+    /// Caches what a launch would do and returns its plan id. Equal plans have equal ids.
+    pub(super) fn insert(&self, launch: &PreparedLaunch) -> String {
+        let plan = self.canonical(launch);
+        let plan_id = self.digest(plan.iter().flat_map(|(path, value)| [path, value]));
+        let mut plans = lock(&self.plans);
+        plans.retain(|cached| cached.plan_id != plan_id && cached.created.elapsed() < TTL);
+        plans.truncate(MAX_PLANS - 1);
+        plans.push_front(CachedPlan {
             plan_id: plan_id.clone(),
             plan,
-            at: Instant::now(),
+            created: Instant::now(),
         });
-        let bytes = |kept: &VecDeque<Kept>| kept.iter().map(|kept| kept.plan.len()).sum::<usize>();
-        while kept.len() > KEPT || (kept.len() > 1 && bytes(&kept) > KEPT_BYTES) {
-            kept.pop_front();
-        }
         plan_id
     }
 
-    /// Whether a plan is the one that was shown under this id; an error says how it differs.
-    pub(super) fn check(
-        &self,
-        plan_id: &str,
-        spec: &LaunchSpec,
-        plan: &LaunchPlan,
-        named: bool,
-    ) -> Result<(), String> {
-        let shown = {
-            let kept = lock(&self.kept);
-            let found = kept
-                .iter()
-                .find(|kept| kept.plan_id == plan_id && kept.at.elapsed() < HOLDS);
-            found.map(|kept| kept.plan.clone())
+    /// Checks that a launch does what was shown under `plan_id`; the error lists the differences.
+    pub(super) fn check(&self, plan_id: &str, launch: &PreparedLaunch) -> Result<(), JobError> {
+        let hint = "call run_job with dry_run=true again and show that to the user";
+        let plans = lock(&self.plans);
+        let mut cached = plans.iter().filter(|cached| cached.created.elapsed() < TTL);
+        let Some(cached) = cached.find(|cached| cached.plan_id == plan_id) else {
+            let error = format!(
+                "plan_id {plan_id:?} is not known (it is valid for a day, and not after a restart of the server)"
+            );
+            return Err(JobError::blocked(error).with_hint(hint));
         };
-        let shown = shown.ok_or_else(|| {
-            format!(
-                "no preview {plan_id:?} is known (one holds for a day, and not over a restart of the server); call run_job with \
-                 dry_run=true again and show that to the user"
-            )
-        })?;
-        let shown: Value = serde_json::from_str(&shown).map_err(|error| error.to_string())?;
-        let mut told = Vec::new();
-        differences(
-            "",
-            Some(&shown),
-            Some(&self.resolved(spec, plan, named)),
-            &mut told,
-        );
-        if told.is_empty() {
+        let mut diffs = diff(&cached.plan, &self.canonical(launch));
+        if diffs.is_empty() {
             return Ok(());
         }
-        let more = told.len().saturating_sub(TOLD);
-        told.truncate(TOLD);
-        if more > 0 {
-            told.push(format!("{more} more"));
+        if diffs.len() > MAX_DIFFS {
+            let more = diffs.len() - MAX_DIFFS;
+            diffs.truncate(MAX_DIFFS);
+            diffs.push(format!("{more} more"));
         }
-        Err(format!(
-            "what would run is no longer what was shown: {}; call run_job with dry_run=true again and show that to the user",
-            told.join("; ")
-        ))
+        let error = format!("the job differs from the dry run: {}", diffs.join("; "));
+        Err(JobError::blocked(error).with_hint(hint))
     }
 
-    /// Everything that decides what a launch does. Where a name was made up for this call alone, it is left out; a secret is
-    /// there as a digest.
-    fn resolved(&self, spec: &LaunchSpec, plan: &LaunchPlan, named: bool) -> Value {
-        let steps: Vec<&[String]> = plan
-            .process
-            .plan
-            .steps
-            .iter()
-            .map(|step| step.argv.as_slice())
-            .collect();
-        let mut envs: Map<String, Value> = match spec.config.document.get("envs") {
+    /// Lists everything that decides what a launch does. Generated names are masked: they differ from call to call.
+    fn canonical(&self, launch: &PreparedLaunch) -> CanonicalPlan {
+        let (spec, plan) = (&launch.spec, &launch.plan);
+        let process = &plan.process;
+        let steps: Vec<_> = process.plan.steps.iter().map(|step| &step.argv).collect();
+        let mut envs = match spec.config.document.get("envs") {
             Some(Value::Object(envs)) => envs.clone(),
-            _ => Map::new(),
+            _ => serde_json::Map::new(),
         };
-        let texts = |(name, value): (&String, &String)| (name.clone(), value.as_str().into());
-        envs.extend(spec.envs.iter().map(texts));
-        // Beside them, since the launcher of a cloud job has others than the job.
-        let of_process: Map<String, Value> = plan
-            .process
-            .envs
-            .iter()
-            .filter(|(name, value)| envs.get(*name).and_then(Value::as_str) != Some(value))
-            .map(texts)
-            .collect();
-        let mut resolved = json!({
+        envs.extend(
+            spec.envs
+                .iter()
+                .map(|(name, value)| (name.clone(), value.as_str().into())),
+        );
+        let document = json!({
             "command": spec.command.name(),
             "cloud": spec.identity.cloud,
             "cluster_name": spec.identity.cluster,
-            "job_name": named.then_some(&spec.identity.job_id),
+            "job_name": launch.is_named.then_some(&spec.identity.job_id),
             "client_cwd": spec.client_cwd,
             "config_path": spec.config.path,
             "config": spec.config.document,
             "job_config": plan.job_config,
             "runs": steps,
-            "working_dir": plan.process.plan.working_dir,
+            "working_dir": process.plan.working_dir,
             "envs": envs,
-            "process": { "envs": of_process },
+            // The launcher of a cloud job has other variables than the job.
+            "process": { "envs": process.envs },
         });
-        // Only what was made up: such a name is long and stands nowhere else. A new cluster is called by the job's.
-        let mut made_up = Vec::new();
-        if !named {
-            if spec.identity.cluster.is_empty() && !plan.cluster.is_empty() {
-                made_up.push((plan.cluster.as_str(), "<a new cluster>"));
-            }
-            made_up.push((spec.identity.job_id.as_str(), "<the job id>"));
+        let mut canonical = CanonicalPlan::new();
+        self.flatten(String::new(), &document, false, &mut canonical);
+        if launch.is_named {
+            return canonical;
         }
-        renamed(&mut resolved, &made_up);
-        self.without_secrets(&mut resolved, false);
-        resolved
+        let mut masks = vec![(spec.identity.job_id.as_str(), "<the job id>")];
+        if spec.identity.cluster.is_empty() && !plan.cluster.is_empty() {
+            // First: the name of a new cluster holds the job's.
+            masks.insert(0, (&plan.cluster, "<a new cluster>"));
+        }
+        let mask = |text: String| {
+            let masked = masks.iter();
+            masked.fold(text, |text, (name, mask)| text.replace(name, mask))
+        };
+        let lines = canonical.into_iter();
+        lines
+            .map(|(path, value)| (mask(path), mask(value)))
+            .collect()
     }
 
-    fn without_secrets(&self, value: &mut Value, is_secret: bool) {
+    fn flatten(&self, path: String, value: &Value, is_secret: bool, into: &mut CanonicalPlan) {
+        // Quoted where it could be read as another path.
+        let join = |name: &str| match (path.as_str(), name.contains(['.', '[', '"'])) {
+            ("", _) => name.to_owned(),
+            (_, true) => format!("{path}.{name:?}"),
+            (_, false) => format!("{path}.{name}"),
+        };
         match value {
-            Value::Object(fields) => {
+            Value::Object(fields) if !fields.is_empty() => {
                 for (name, field) in fields {
-                    self.without_secrets(
-                        field,
-                        is_secret || name == "envs" || is_secret_name(name),
-                    );
+                    let is_secret = is_secret || name == "envs" || is_secret_name(name);
+                    self.flatten(join(name), field, is_secret, into);
                 }
             }
-            Value::Array(items) => {
-                for item in items {
-                    self.without_secrets(item, is_secret);
+            Value::Array(items) if !items.is_empty() => {
+                for (index, item) in items.iter().enumerate() {
+                    self.flatten(format!("{path}[{index}]"), item, is_secret, into);
                 }
             }
-            Value::Null => {}
-            secret if is_secret => {
-                let digest = self.digest(&["value", &secret.to_string()]);
-                *secret = format!("{SECRET}{digest}").into();
+            Value::String(_) | Value::Number(_) | Value::Bool(_) if is_secret => {
+                into.insert(
+                    path,
+                    format!("{SECRET}{}", self.digest([&value.to_string()])),
+                );
             }
-            _ => {}
+            _ => {
+                into.insert(path, value.to_string());
+            }
         }
     }
 
-    fn digest(&self, parts: &[&str]) -> String {
+    fn digest<'a>(&'a self, parts: impl IntoIterator<Item = &'a String>) -> String {
         let mut hasher = Sha256::new();
-        for part in [self.salt.as_str()].iter().chain(parts) {
+        for part in [&self.salt].into_iter().chain(parts) {
             hasher.update(part.len().to_le_bytes());
             hasher.update(part);
         }
         let digest = hasher.finalize();
-        let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
-        digits.collect()
+        digest
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
-/// How a digest of a secret begins.
-const SECRET: &str = "secret:";
-
-/// Puts other texts in the place of names, also within texts and as keys.
-fn renamed(value: &mut Value, names: &[(&str, &str)]) {
-    let rename = |text: &str| {
-        let mut text = text.to_owned();
-        for (name, other) in names {
-            text = text.replace(name, other);
+fn diff(shown: &CanonicalPlan, now: &CanonicalPlan) -> Vec<String> {
+    let added = now.keys().filter(|path| !shown.contains_key(*path));
+    let differs = |path: &&String| shown.get(*path) != now.get(*path);
+    let describe = |path: &String| {
+        let [was, is] =
+            [shown.get(path), now.get(path)].map(|value| value.map_or("not there", String::as_str));
+        if was.starts_with(SECRET) || is.starts_with(SECRET) {
+            return format!("`{path}` has another value (not shown)");
         }
-        text
+        let pairs = was.chars().zip(is.chars());
+        let common = pairs.take_while(|(one, other)| one == other).count();
+        format!(
+            "`{path}` was {}, is {}",
+            excerpt(was, common),
+            excerpt(is, common)
+        )
     };
-    match value {
-        Value::String(text) => *text = rename(text),
-        Value::Array(items) => items.iter_mut().for_each(|item| renamed(item, names)),
-        Value::Object(fields) => {
-            *fields = std::mem::take(fields)
-                .into_iter()
-                .map(|(name, mut field)| {
-                    renamed(&mut field, names);
-                    (rename(&name), field)
-                })
-                .collect();
-        }
-        _ => {}
-    }
+    shown
+        .keys()
+        .chain(added)
+        .filter(differs)
+        .map(describe)
+        .collect()
 }
 
-fn differences(path: &str, shown: Option<&Value>, now: Option<&Value>, told: &mut Vec<String>) {
-    match (shown, now) {
-        (Some(shown), Some(now)) if shown == now => {}
-        (Some(Value::Object(shown)), Some(Value::Object(now))) => {
-            let added = now.keys().filter(|name| !shown.contains_key(*name));
-            for name in shown.keys().chain(added) {
-                let path = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}.{name}")
-                };
-                differences(&path, shown.get(name), now.get(name), told);
-            }
-        }
-        (shown, now) => {
-            let is_secret = |value: Option<&Value>| {
-                value.is_some_and(|value| {
-                    value.as_str().is_some_and(|text| text.starts_with(SECRET))
-                })
-            };
-            told.push(if is_secret(shown) || is_secret(now) {
-                format!("`{path}` has another value (not shown)")
-            } else {
-                let (shown, now) = (text_of(shown), text_of(now));
-                let same = shown.chars().zip(now.chars());
-                let same = same.take_while(|(one, other)| one == other).count();
-                format!(
-                    "`{path}` was {}, is {}",
-                    around(&shown, same),
-                    around(&now, same)
-                )
-            });
-        }
-    }
-}
-
-fn text_of(value: Option<&Value>) -> String {
-    value.map_or_else(|| "not there".to_owned(), Value::to_string)
-}
-
-/// As much of a text as is told, where it begins to differ.
-fn around(text: &str, differs_at: usize) -> String {
-    let skipped = differs_at.saturating_sub(TOLD_TEXT / 4);
-    let begin = if skipped > 0 { "…" } else { "" };
-    let mut rest = text.chars().skip(skipped);
-    let part: String = rest.by_ref().take(TOLD_TEXT).collect();
-    let end = if rest.next().is_some() { "…" } else { "" };
-    format!("{begin}{part}{end}")
+/// Cuts a long value down to where it begins to differ.
+fn excerpt(value: &str, differs_at: usize) -> String {
+    let start = differs_at.saturating_sub(MAX_VALUE_CHARS / 4);
+    let part: String = value.chars().skip(start).take(MAX_VALUE_CHARS).collect();
+    let before = if start > 0 { "…" } else { "" };
+    let after = if value.chars().nth(start + MAX_VALUE_CHARS).is_some() {
+        "…"
+    } else {
+        ""
+    };
+    format!("{before}{part}{after}")
 }

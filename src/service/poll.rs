@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::answers::{JobAnswer, PollAnswer};
-use super::lookup::NotFound;
+use super::lookup::resolve;
 use super::requests::{JobQuery, PollRequest, Until};
 use super::sanitize::sanitize;
 use super::watch::{is_same, is_same_state};
@@ -39,20 +39,20 @@ impl JobService {
     }
 
     async fn ask(&self, query: JobQuery) -> PollAnswer {
-        let found = match self.find(&query).await {
+        let found = match resolve(&self.context, &query).await {
             Ok(found) => self.launches.refresh_identity(found).await,
-            Err(NotFound::Unknown(error)) => {
+            Err(error) if error.is_not_found() => {
                 return PollAnswer {
                     job_id: query.job_id,
                     status: status::NOT_FOUND.to_owned(),
                     next: next_step::LOST.to_owned(),
-                    ..PollAnswer::failure(error)
+                    ..PollAnswer::failure(error.to_string())
                 };
             }
-            Err(NotFound::Failed(error)) => {
+            Err(error) => {
                 return PollAnswer {
                     job_id: query.job_id,
-                    ..PollAnswer::failure(error)
+                    ..PollAnswer::failure(error.to_string())
                 };
             }
         };
@@ -76,7 +76,7 @@ impl JobService {
         };
         let launcher = match self.context.allowed_launcher(&found.identity.cloud) {
             Ok(launcher) => launcher,
-            Err(error) => return not_asked(known, error),
+            Err(error) => return not_asked(known, error.to_string()),
         };
         // Beside the question for the status, and not after it.
         let insight = self.inner.insights.of(&found.identity);

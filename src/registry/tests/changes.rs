@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use crate::error::JobError;
 use crate::registry::JobRecord;
 
 use super::home::{PYTHON_FILE, home, insert, launched, record};
@@ -78,7 +79,7 @@ async fn a_failed_preparation_adds_nothing() {
     let before = home.bytes();
     let refused = home
         .registry
-        .insert(record("b"), || Err::<(), _>("no room".to_owned()))
+        .insert(record("b"), || Err::<(), _>(JobError::failed("no room")))
         .await;
     assert_eq!(refused.unwrap_err().to_string(), "no room");
     assert_eq!(home.bytes(), before);

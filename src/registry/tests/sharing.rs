@@ -117,30 +117,3 @@ async fn waits_for_a_lock_freed_in_time() {
     waiting.await.unwrap().unwrap();
     assert_eq!(home.ids().await, ["a"]);
 }
-
-#[tokio::test]
-async fn whoever_listens_hears_of_other_jobs_as_soon_as_this_process_sees_them() {
-    let home = home();
-    let other = JobRegistry::new(home.folder.clone());
-    let mut known = home.registry.known();
-    insert(&home.registry, "ours").await;
-    assert!(known.has_changed().unwrap());
-    assert_eq!(*known.borrow_and_update(), ["ours"]);
-    // Who a job is in full is no other job.
-    home.registry.update(launched("ours", "1")).await.unwrap();
-    home.ids().await;
-    assert!(!known.has_changed().unwrap());
-
-    insert(&other, "theirs").await;
-    assert!(!known.has_changed().unwrap(), "nobody has looked");
-    home.ids().await;
-    assert!(known.has_changed().unwrap());
-    assert_eq!(*known.borrow_and_update(), ["ours", "theirs"]);
-    let gone = other.get("ours").await.unwrap();
-    home.registry
-        .remove(gone.into_iter().collect(), |_| {})
-        .await
-        .unwrap();
-    assert!(known.has_changed().unwrap());
-    assert_eq!(*known.borrow_and_update(), ["theirs"]);
-}

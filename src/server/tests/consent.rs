@@ -3,9 +3,10 @@
 use std::fs;
 use std::sync::{Arc, Mutex};
 
+use crate::error::JobError;
 use crate::server::Server;
 use crate::server::transport::Stdio;
-use crate::service::consent::{Asking, Consent, Question};
+use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
 use crate::service::requests::{CancelRequest, ListRequest, RunRequest};
 use crate::service::tests::fake_launcher::{cancel_by_id, direct};
 use crate::service::tests::test_service::{TestService, test_service_with};
@@ -25,7 +26,7 @@ fn test(ask: AskPerson) -> TestService {
 
 impl TestService {
     /// Who says this, each time they are asked, once they are let.
-    fn person(&self, says: fn(&Question) -> Result<String, String>) -> Arc<Person> {
+    fn person(&self, says: fn(&ConsentPrompt) -> Result<ConsentSubject, JobError>) -> Arc<Person> {
         Arc::new(Person {
             says,
             asked: Mutex::default(),
@@ -36,46 +37,45 @@ impl TestService {
 }
 
 struct Person {
-    says: fn(&Question) -> Result<String, String>,
-    asked: Mutex<Vec<Question>>,
+    says: fn(&ConsentPrompt) -> Result<ConsentSubject, JobError>,
+    asked: Mutex<Vec<ConsentPrompt>>,
     has_looked: Notify,
     may_answer: Notify,
 }
 
 impl Person {
-    fn asked(&self) -> Vec<Question> {
+    fn asked(&self) -> Vec<ConsentPrompt> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-impl Consent for Person {
+#[async_trait::async_trait]
+impl ConsentProvider for Person {
     fn can_ask(&self) -> bool {
         true
     }
 
-    fn ask<'a>(&'a self, question: &'a Question) -> Asking<'a> {
-        Box::pin(async move {
-            self.asked.lock().unwrap().push(question.clone());
-            self.has_looked.notify_one();
-            self.may_answer.notified().await;
-            (self.says)(question)
-        })
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+        self.asked.lock().unwrap().push(prompt.clone());
+        self.has_looked.notify_one();
+        self.may_answer.notified().await;
+        (self.says)(prompt)
     }
 }
 
-fn agrees(question: &Question) -> Result<String, String> {
-    Ok(question.about.clone())
+fn agrees(prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+    Ok(prompt.subject.clone())
 }
 
-fn declines(_: &Question) -> Result<String, String> {
-    Err("no".to_owned())
+fn declines(_: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+    Err(JobError::blocked("no"))
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_waits_for_a_person_but_the_launch_that_they_are_asked_about() {
+async fn only_the_prompted_launch_waits() {
     let test = test(AskPerson::ForClouds);
     let person = test.person(agrees);
-    let service = test.service.asking(person.clone());
+    let service = test.service.with_consent(person.clone());
     let request = test.request("asked", "gcp");
     let launch = tokio::spawn(async move { service.run(request).await });
     person.has_looked.notified().await;
@@ -92,7 +92,7 @@ async fn nothing_waits_for_a_person_but_the_launch_that_they_are_asked_about() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_asked_depends_on_what_is_done_and_on_what_is_wanted() {
+async fn prompts_follow_the_policy() {
     for (ask, cloud, is_asked) in [
         (AskPerson::ForClouds, "gcp", true),
         (AskPerson::ForClouds, "local", false),
@@ -104,7 +104,7 @@ async fn who_is_asked_depends_on_what_is_done_and_on_what_is_wanted() {
         let test = test(ask);
         let person = test.person(declines);
         person.may_answer.notify_one();
-        let service = test.service.asking(person.clone());
+        let service = test.service.with_consent(person.clone());
         let answer = service.run(test.request("job", cloud)).await;
         assert_eq!(
             person.asked().len(),
@@ -120,15 +120,20 @@ async fn who_is_asked_depends_on_what_is_done_and_on_what_is_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn consent_to_one_thing_is_none_to_another() {
+async fn consent_binds_to_its_subject() {
     let test = test(AskPerson::ForClouds);
     test.cloud.add_elsewhere("gcp", "dev", "7");
     test.cloud.add_elsewhere("gcp", "dev", "8");
-    let person = test.person(|question| Ok(format!("not {}", question.about)));
-    let service = test.service.asking(person.clone());
+    let person = test.person(|_| {
+        Ok(ConsentSubject::Launch {
+            plan_id: "another".to_owned(),
+            job_id: "job".to_owned(),
+        })
+    });
+    let service = test.service.with_consent(person.clone());
     person.may_answer.notify_one();
     let answer = service.run(test.request("job", "gcp")).await;
-    assert!(answer.error.unwrap().contains("no preview"));
+    assert!(answer.error.unwrap().contains("is not known"));
     person.may_answer.notify_one();
     let query = direct("gcp", "dev", "7");
     let cancel = CancelRequest {
@@ -138,12 +143,12 @@ async fn consent_to_one_thing_is_none_to_another() {
         ..CancelRequest::default()
     };
     let answer = service.cancel(cancel).await;
-    assert!(answer.error.unwrap().contains("no longer what the person"));
+    assert!(answer.error.unwrap().contains("agreed to something else"));
     assert_eq!((test.cloud.starts("job"), test.cloud.faults()), (0, vec![]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_preview_holds_for_a_day() {
+async fn a_plan_id_expires_after_a_day() {
     let test = test(AskPerson::ForClouds);
     let preview = RunRequest {
         dry_run: true,
@@ -162,11 +167,11 @@ async fn a_preview_holds_for_a_day() {
     );
     tokio::time::advance(std::time::Duration::from_secs(2 * 3600)).await;
     let old = test.service.run(bound("job")).await.error.unwrap();
-    assert!(old.contains("no preview"), "{old}");
+    assert!(old.contains("is not known"), "{old}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_person_who_does_not_answer_leaves_the_call_answered_and_nothing_started() {
+async fn an_unanswered_prompt_times_out() {
     let test = test(AskPerson::ForClouds);
     fs::write(test.home.path().join("job.yaml"), "run: echo hi\n").unwrap();
     let (ours, its) = tokio::io::duplex(64 * 1024);

@@ -36,6 +36,8 @@ pub enum Gate {
     Cancel,
     /// Before a status is answered.
     Status,
+    /// Before a cluster is stopped or deleted.
+    Cluster,
 }
 
 /// A call of the service, by the job it was for.
@@ -600,6 +602,7 @@ impl Launcher for FakeLauncher {
         cluster: &str,
         _action: ClusterAction,
     ) -> Result<String, JobError> {
+        self.cloud.pass(Gate::Cluster).await;
         Ok(format!("cluster {cluster} was changed"))
     }
 }

@@ -1,6 +1,7 @@
 //! The service over a fake launcher: what is run, polled, read, cancelled, listed and let go.
 
 mod cancel_race;
+mod clusters;
 pub(crate) mod fake_launcher;
 pub(crate) mod test_service;
 

@@ -66,7 +66,7 @@ async fn a_launch_in_flight_is_kept() {
     let test = test_service();
     test.add("job", "gcp", long_ago(), Some(Stage::Succeeded))
         .await;
-    let watch = test.service.in_flight().begin("job");
+    let watch = test.service.in_flight().insert("job");
     test.list().await;
     assert!(test.is_known("job").await);
     drop(watch);

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::launcher::JobState;
+use crate::service::JobService;
 
 use super::fake_launcher::{Gate, by_id, cancel_by_id};
 use super::{logs_of, test_service};
@@ -34,6 +35,35 @@ async fn an_unrecorded_id_is_recovered_by_a_poll() {
     );
     assert!(test.service.in_flight().is_empty());
     assert_eq!(test.cloud.starts("job"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_outcome_of_a_launch_names_the_job_without_a_record() {
+    let test = test_service();
+    test.cloud.close(Gate::Launch);
+    let launching = tokio::spawn({
+        let (service, request) = (test.service.clone(), test.request("job", "gcp"));
+        async move { service.run(request).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fs::write(test.folder.registry(), "[]").unwrap();
+    test.cloud.open(Gate::Launch);
+    let answer = launching.await.unwrap();
+    assert!(answer.launch_confirmed, "{answer:?}");
+    assert_eq!(answer.oumi_job_id, "1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resumed_launch_names_the_job_without_a_record() {
+    let test = test_service();
+    test.cloud.close(Gate::Launch);
+    test.run("job", "gcp").await;
+    let next = JobService::new(test.folder.clone(), vec![test.cloud.launcher(&["gcp"])]);
+    let polling = tokio::spawn(async move { next.poll(by_id("job")).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fs::write(test.folder.registry(), "[]").unwrap();
+    test.cloud.open(Gate::Launch);
+    assert_eq!(polling.await.unwrap().oumi_job_id, "1");
 }
 
 #[tokio::test(start_paused = true)]

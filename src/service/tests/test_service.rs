@@ -2,6 +2,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+use crate::error::JobError;
 use crate::registry::JobRecord;
 use crate::service::JobService;
 use crate::service::requests::RunRequest;
@@ -53,7 +54,7 @@ impl TestService {
             self.cloud.add_job(&record.identity(), stage);
         }
         let folder = self.folder.job(job_id).unwrap();
-        let prepare = move || std::fs::create_dir(folder).map_err(|error| error.to_string());
+        let prepare = move || std::fs::create_dir(folder).map_err(JobError::failed);
         let registry = self.service.registry();
         registry.insert(record, prepare).await.unwrap();
     }

@@ -212,5 +212,5 @@ fn a_preview_that_is_not_known_says_to_look_again() {
         refused(&world, &server.call("run_job", other), "dry_run=true again");
     }
     let mut next = world.server();
-    refused(&world, &next.call("run_job", launch), "not over a restart");
+    refused(&world, &next.call("run_job", launch), "not after a restart");
 }

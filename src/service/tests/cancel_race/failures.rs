@@ -161,7 +161,7 @@ fn an_unwritable_cancel_is_carried_out_with_a_note() {
     let cancel = race.cancel();
     let answer = race.answer(cancel);
     assert!(is_pending(&answer));
-    assert!(answer.message.contains("forgotten"), "{answer:?}");
+    assert!(answer.message.contains("not repeated"), "{answer:?}");
     race.end();
     assert!(!race.cloud.is_running(JOB));
 }
