@@ -7,6 +7,9 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::settings::env_vars;
 
+/// The longest file name on Linux and macOS, in bytes.
+const NAME_MAX: usize = 255;
+
 /// The data folder could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
@@ -101,7 +104,9 @@ impl DataDir {
     pub fn job(&self, job_id: &str) -> Option<PathBuf> {
         let mut parts = Path::new(job_id).components();
         match (parts.next(), parts.next()) {
-            (Some(Component::Normal(name)), None) if name == job_id && !job_id.contains('\0') => {
+            (Some(Component::Normal(name)), None)
+                if name == job_id && !job_id.contains('\0') && job_id.len() <= NAME_MAX =>
+            {
                 Some(self.jobs().join(name))
             }
             _ => None,
@@ -159,7 +164,8 @@ mod tests {
             folder.job("train_1"),
             Some(PathBuf::from("/data/jobs/train_1"))
         );
-        for hostile in ["", ".", "..", "a/b", "../x", "/etc", "a\0b", "a/"] {
+        let long = "x".repeat(NAME_MAX + 1);
+        for hostile in ["", ".", "..", "a/b", "../x", "/etc", "a\0b", "a/", &long] {
             assert_eq!(folder.job(hostile), None, "{hostile:?}");
         }
     }
