@@ -161,7 +161,7 @@ impl CloudLaunch {
             command_line: shlex::try_join(argv.iter().map(String::as_str))
                 .map_err(JobError::failed)?,
             cluster,
-            job_config: Some(config.shown()),
+            job_config: Some(config.redacted()),
             blocked_by: obstacle,
             process: supervisor::StartRequest {
                 plan: supervisor::SupervisorPlan {

@@ -5,7 +5,7 @@ use crate::text::{shorten, strip_escapes};
 /// The longest reason or last line, in bytes.
 pub(super) const MAX_LINE: usize = 500;
 
-/// How much of the end of an output is read, in bytes: room for a traceback of several parts.
+/// Bytes of the end of an output that are read: room for a traceback of several parts.
 const TAIL_BYTES: usize = 256 * 1024;
 
 const TRACEBACK_PARTS: [&str; 3] = [

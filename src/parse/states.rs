@@ -10,7 +10,7 @@ use JobState::{Cancelled, Failed, Pending, Running, Succeeded, Unknown};
 #[serde(rename_all = "UPPERCASE")]
 #[schemars(inline)]
 pub enum JobState {
-    /// Not running yet: the launch is under way, or the job waits for its turn.
+    // The launch is under way, or the job waits for its turn.
     Pending,
     Running,
     Succeeded,

@@ -1,47 +1,36 @@
-//! Reads an Oumi YAML file: which kind of config it is, and the few fields the server needs. The rest is left to Oumi.
+//! Reads an Oumi YAML file: its kind, and the few fields the server needs. The rest is left to Oumi.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use serde_saphyr::Error;
+
+use crate::settings::data_dir::read_bounded;
 
 /// The largest config that is read, in bytes. Real ones are a few KB.
-pub const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
-/// The config could not be used.
+/// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// `client_cwd` is relative: nobody can tell to what.
+    /// A relative `client_cwd` would depend on the folder the server was started in.
     #[error(
         "`client_cwd` must be an absolute path, not {0:?}; pass the full path of the project folder"
     )]
     RelativeCwd(String),
-    /// `client_cwd` is no folder.
     #[error("`client_cwd` {0} is not a folder; pass the full path of the project folder")]
     NoSuchCwd(PathBuf),
-    /// The file could not be read.
     #[error("cannot read the config {path}: {reason}; check `config_path` and `client_cwd`")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The file is no YAML that Oumi could take.
+    Unreadable { path: PathBuf, reason: String },
     #[error("the config {path} is not usable: {reason}; correct the file and try again")]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Invalid { path: PathBuf, reason: String },
 }
 
-/// What Oumi is to do.
+/// A command of the `oumi` program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OumiCommand {
     name: &'static str,
@@ -49,33 +38,32 @@ pub struct OumiCommand {
 }
 
 impl OumiCommand {
-    const ALL: [Self; 8] = [
-        Self::new("train", "train"),
-        Self::new("evaluate", "evaluate"),
-        Self::new("eval", "evaluate"),
-        Self::new("infer", "infer"),
-        Self::new("synth", "synthesize"),
-        Self::new("analyze", "analyze"),
-        Self::new("tune", "tune"),
-        Self::new("quantize", "quantize"),
+    /// Each name and its subcommand.
+    const ALL: [(&str, &str); 8] = [
+        ("train", "train"),
+        ("evaluate", "evaluate"),
+        ("eval", "evaluate"),
+        ("infer", "infer"),
+        ("synth", "synthesize"),
+        ("analyze", "analyze"),
+        ("tune", "tune"),
+        ("quantize", "quantize"),
     ];
 
-    const fn new(name: &'static str, subcommand: &'static str) -> Self {
-        Self { name, subcommand }
-    }
-
-    /// The command a caller named, trimmed and case-blind.
+    /// Parses the name of a command, in any case.
     pub fn parse(text: &str) -> Option<Self> {
         let wanted = text.trim().to_lowercase();
-        Self::ALL.into_iter().find(|command| command.name == wanted)
+        let mut commands = Self::ALL.into_iter();
+        let (name, subcommand) = commands.find(|(name, _)| *name == wanted)?;
+        Some(Self { name, subcommand })
     }
 
-    /// The names a caller can give, for a sentence.
+    /// Lists the names that [`parse`](Self::parse) takes.
     pub fn names() -> String {
-        Self::ALL.map(|command| command.name).join(", ")
+        Self::ALL.map(|(name, _)| name).join(", ")
     }
 
-    /// The name the caller gave.
+    /// The name in the request.
     pub fn name(self) -> &'static str {
         self.name
     }
@@ -92,36 +80,32 @@ impl fmt::Display for OumiCommand {
     }
 }
 
-/// Which kind of config a file holds.
+/// The kind of a config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ConfigKind {
-    /// It says where and how to run: a top-level `resources`, `setup` or `run`.
+    /// Has a top-level `resources`, `setup` or `run`: where and how to run.
     Job,
-    /// It says what Oumi is to do.
+    /// Any other config: input of an `oumi` command.
     Training,
 }
 
-/// A config, read.
+/// A config that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// The file, absolute.
+    /// Absolute.
     pub path: PathBuf,
-    /// Which kind it is.
     pub kind: ConfigKind,
     /// `model.model_name`, or `unknown`.
     pub model_name: String,
     /// `training.output_dir`, else `output_dir`, else `./output`.
     pub output_dir: String,
-    /// All of it.
     pub document: Map<String, Value>,
 }
 
 impl Config {
-    /// Reads the config at `config_path`, which may be relative to `client_cwd` or begin with `~`.
-    ///
-    /// # Errors
-    /// When the folder or the file cannot be used; each error says what to correct.
+    /// Reads the config at `config_path`, which may be relative to `client_cwd` or begin with `~`. Each error says what to
+    /// correct.
     pub fn read(config_path: &str, client_cwd: &str) -> Result<Self, ConfigError> {
         let cwd = Path::new(client_cwd);
         if !cwd.is_absolute() {
@@ -131,10 +115,14 @@ impl Config {
             return Err(ConfigError::NoSuchCwd(cwd.to_owned()));
         }
         let path = cwd.join(expand_home(config_path));
-        let text = read_bounded(&path).map_err(|reason| ConfigError::Unreadable {
-            path: path.clone(),
-            reason,
-        })?;
+        let text =
+            read_bounded(&path, MAX_CONFIG_BYTES).map_err(|error| ConfigError::Unreadable {
+                path: path.clone(),
+                reason: match error.kind() {
+                    ErrorKind::FileTooLarge => format!("{error}, which no config is"),
+                    _ => error.to_string(),
+                },
+            })?;
         let document = parse(&text).map_err(|reason| ConfigError::Invalid {
             path: path.clone(),
             reason,
@@ -143,19 +131,16 @@ impl Config {
     }
 
     fn from_document(path: PathBuf, document: Map<String, Value>) -> Self {
-        let is_job = ["resources", "setup", "run"]
-            .iter()
-            .any(|key| document.contains_key(*key));
-        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-        let below = |section: &str, key: &str| {
-            text(document.get(section).and_then(|section| section.get(key)))
+        let text = |section: Option<&Value>| section.and_then(Value::as_str).map(str::to_owned);
+        let below = |section: &str, key: &str| text(document.get(section)?.get(key));
+        let job_keys = ["resources", "setup", "run"];
+        let kind = if job_keys.iter().any(|key| document.contains_key(*key)) {
+            ConfigKind::Job
+        } else {
+            ConfigKind::Training
         };
         Self {
-            kind: if is_job {
-                ConfigKind::Job
-            } else {
-                ConfigKind::Training
-            },
+            kind,
             model_name: below("model", "model_name").unwrap_or_else(|| "unknown".to_owned()),
             output_dir: below("training", "output_dir")
                 .or_else(|| text(document.get("output_dir")))
@@ -165,12 +150,12 @@ impl Config {
         }
     }
 
-    /// A text at the top level of the config.
+    /// Returns a text at the top level of the config.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.document.get(key).and_then(Value::as_str)
     }
 
-    /// The `cloud` of the config's `resources`, lower case.
+    /// Returns the `cloud` of the config's `resources`, in lower case.
     pub fn cloud(&self) -> Option<String> {
         self.document
             .get("resources")?
@@ -180,7 +165,7 @@ impl Config {
     }
 }
 
-/// Makes a leading `~` the home folder.
+/// Replaces a leading `~` by the home folder.
 pub fn expand_home(path: &str) -> PathBuf {
     match (path.strip_prefix('~'), dirs::home_dir()) {
         (Some(""), Some(home)) => home,
@@ -189,26 +174,6 @@ pub fn expand_home(path: &str) -> PathBuf {
         }
         _ => PathBuf::from(path),
     }
-}
-
-fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
-    let metadata = path.metadata().map_err(|error| error.to_string())?;
-    // Opening a pipe would wait for whoever writes to it.
-    if !metadata.is_file() {
-        return Err("it is not a file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_CONFIG_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_CONFIG_BYTES {
-        return Err(format!(
-            "it is larger than {} KiB, which no config is",
-            MAX_CONFIG_BYTES / 1024
-        ));
-    }
-    Ok(bytes)
 }
 
 fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
@@ -243,116 +208,20 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
         Ok(Value::Null) => Err("it is empty".to_owned()),
         Ok(_) => Err("its root is not a mapping of keys to values".to_owned()),
         Err(error) => {
-            let reason = error.to_string();
-            Err(if reason.starts_with("budget breached") {
-                format!("it holds more than a config does, its aliases written out ({reason})")
-            } else {
-                reason
+            let mut cause = &error;
+            while let Error::AliasError { error, .. } | Error::WithSnippet { error, .. } = cause {
+                cause = error;
+            }
+            Err(match cause {
+                Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
+                    format!("it holds more than a config does, its aliases written out ({error})")
+                }
+                _ => error.to_string(),
             })
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<Config, ConfigError> {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("c.yaml"), text).unwrap();
-        Config::read("c.yaml", folder.path().to_str().unwrap())
-    }
-
-    #[test]
-    fn a_training_config_with_anchors_merge_keys_and_interpolation_is_read() {
-        let config = read(
-            "base: &base {torch_dtype_str: float32}\nmodel:\n  <<: *base\n  model_name: ${oc.env:MODEL}\n\
-             training:\n  output_dir: out/${run}\n  max_grad_norm: .inf\n  learning_rate: 1e-3\n  1: odd key\n",
-        )
-        .unwrap();
-        assert_eq!(config.kind, ConfigKind::Training);
-        assert_eq!(config.model_name, "${oc.env:MODEL}");
-        assert_eq!(config.output_dir, "out/${run}");
-    }
-
-    #[test]
-    fn any_of_three_keys_makes_it_a_job_config() {
-        for key in ["resources: {cloud: gcp}", "setup: echo", "run: echo"] {
-            assert_eq!(read(key).unwrap().kind, ConfigKind::Job, "{key}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_said_has_the_reference_s_defaults() {
-        let config = read("data: {}").unwrap();
-        assert_eq!(
-            (config.model_name.as_str(), config.output_dir.as_str()),
-            ("unknown", "./output")
-        );
-        assert_eq!(read("output_dir: o").unwrap().output_dir, "o");
-    }
-
-    #[test]
-    fn what_is_no_config_is_refused_with_the_reason() {
-        for (text, reason) in [
-            ("", "empty"),
-            ("# nothing\n", "empty"),
-            ("- a\n- b\n", "mapping"),
-            ("just text", "mapping"),
-            ("a: [1", "not usable"),
-            ("a: 1\na: 2\n", "not usable"),
-        ] {
-            let said = read(text).unwrap_err().to_string();
-            assert!(said.contains(reason), "{text:?}: {said}");
-        }
-    }
-
-    #[test]
-    fn a_bomb_of_aliases_or_of_depth_is_refused_quickly() {
-        let mut aliases = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
-        for (new, old) in ('b'..='z').zip('a'..='y') {
-            aliases += &format!(
-                "{new}: &{new} [*{old},*{old},*{old},*{old},*{old},*{old},*{old},*{old}]\n"
-            );
-        }
-        assert!(read(&aliases).is_err());
-        assert!(read(&"[".repeat(100_000)).is_err());
-    }
-
-    #[test]
-    fn a_relative_folder_a_missing_file_and_a_pipe_are_refused() {
-        assert!(
-            Config::read("c.yaml", "relative")
-                .unwrap_err()
-                .to_string()
-                .contains("absolute")
-        );
-        let folder = tempfile::tempdir().unwrap();
-        let cwd = folder.path().to_str().unwrap();
-        assert!(
-            Config::read("none.yaml", cwd)
-                .unwrap_err()
-                .to_string()
-                .contains("none.yaml")
-        );
-        assert!(
-            Config::read(".", cwd)
-                .unwrap_err()
-                .to_string()
-                .contains("not a file")
-        );
-    }
-
-    #[test]
-    fn commands_are_trimmed_and_case_blind() {
-        assert_eq!(
-            OumiCommand::parse(" Eval ").unwrap().subcommand(),
-            "evaluate"
-        );
-        assert_eq!(
-            OumiCommand::parse("synth").unwrap().subcommand(),
-            "synthesize"
-        );
-        assert_eq!(OumiCommand::parse("rm -rf"), None);
-    }
-}
+#[path = "tests/config.rs"]
+mod tests;

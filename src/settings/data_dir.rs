@@ -1,7 +1,7 @@
-//! Where the program keeps its files, and how it writes one so that a kill at any instant leaves it whole.
+//! The data folder. Files in it are replaced as a whole, so that a kill at any instant leaves them whole, and read with a bound.
 
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -10,67 +10,50 @@ use crate::settings::env_vars;
 /// The longest file name on Linux and macOS, in bytes.
 const NAME_MAX: usize = 255;
 
-/// The data folder could not be used.
+/// A data folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Neither `OUMI_MCP_HOME` nor a home folder is known.
     #[error("no home folder is known; set {} to an absolute path", env_vars::HOME.name)]
     NoHome,
-    /// `OUMI_MCP_HOME` is not absolute: it would mean another place for every client.
+    /// A relative `OUMI_MCP_HOME` would be another folder for each client.
     #[error("{variable} must be an absolute path, not {0:?}; set it to one", variable = env_vars::HOME.name)]
     Relative(PathBuf),
-    /// The folder could not be made or entered.
     #[error(
         "cannot use the data folder {path}: {source}; make it writable or set {} to another folder",
         env_vars::HOME.name
     )]
-    Unusable {
-        /// The folder in question.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
+    Unusable { path: PathBuf, source: io::Error },
 }
 
-/// The folder that holds the registry and one folder a job; 0700, its files 0600.
+/// The folder of the registry and of one folder a job; 0700, its files 0600.
 #[derive(Debug, Clone)]
 pub struct DataDir {
     root: PathBuf,
 }
 
 impl DataDir {
-    /// The folder `OUMI_MCP_HOME` names, else `~/.cache/oumi-mcp` on every platform (the Python server's place).
-    /// Nothing is created yet.
-    ///
-    /// # Errors
-    /// When no home is known, or the variable holds a relative path.
+    /// Returns `OUMI_MCP_HOME`, else `~/.cache/oumi-mcp` on every platform (the Python server's place). Creates nothing.
     pub fn from_environment() -> Result<Self, DataDirError> {
-        match std::env::var_os(env_vars::HOME.name).filter(|value| !value.is_empty()) {
-            Some(value) => {
-                let root = PathBuf::from(value);
-                if root.is_absolute() {
-                    Ok(Self { root })
-                } else {
-                    Err(DataDirError::Relative(root))
-                }
-            }
+        let variable = std::env::var_os(env_vars::HOME.name).filter(|value| !value.is_empty());
+        let root = match variable {
+            Some(value) => PathBuf::from(value),
             None => dirs::home_dir()
-                .map(|home| Self {
-                    root: home.join(".cache").join("oumi-mcp"),
-                })
-                .ok_or(DataDirError::NoHome),
+                .ok_or(DataDirError::NoHome)?
+                .join(".cache/oumi-mcp"),
+        };
+        if root.is_absolute() {
+            Ok(Self { root })
+        } else {
+            Err(DataDirError::Relative(root))
         }
     }
 
-    /// A folder at `root`, for tests and the demo. Nothing is created yet.
+    /// Returns a folder at `root`, for tests and the demo. Creates nothing.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// Makes the folder and its `jobs` folder where they are missing, readable by the owner alone.
-    ///
-    /// # Errors
-    /// When the file system refuses; the error names the folder and what to do.
+    /// Creates the folder and its `jobs` folder, readable by the owner alone.
     pub fn create(&self) -> Result<(), DataDirError> {
         let made =
             create_private_dir_all(&self.root).and_then(|()| create_private_dir_all(&self.jobs()));
@@ -80,7 +63,6 @@ impl DataDir {
         })
     }
 
-    /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -100,7 +82,7 @@ impl DataDir {
         self.root.join("jobs")
     }
 
-    /// The folder of one job, or nothing when the id is no plain file name (a registry may have been written by anyone).
+    /// Returns the folder of a job; `None` when the id is not a plain file name. Anyone may have written the registry.
     pub fn job(&self, job_id: &str) -> Option<PathBuf> {
         let mut parts = Path::new(job_id).components();
         match (parts.next(), parts.next()) {
@@ -116,32 +98,26 @@ impl DataDir {
 
 fn create_private_dir_all(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    // An older version, or a person, may have made it with wider permissions.
+    // An older version or the user may have created it with wider permissions.
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
     }
     Ok(())
 }
 
-/// Replaces `path` with `bytes`, 0600: a temporary file beside it, synced, renamed over it, the folder synced. A reader sees
-/// the old file or the new one, never a part.
-///
-/// # Errors
-/// What the file system said; the old file is then still there.
+/// Replaces `path` by `bytes`, 0600: writes and syncs a temporary file, renames it, syncs the folder. Readers see the old file
+/// or the new one, never a part; on an error, the old one.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, bytes)?.sync_all()
 }
 
-/// The same without the last step, which is left to the caller: until the folder that is returned is synced, a machine that
-/// goes down may come up with the old file.
-///
-/// # Errors
-/// What the file system said; the old file is then still there.
+/// Like [`write_atomic`], but leaves the sync of the returned folder to the caller. Until then, a machine that goes down may
+/// come up with the old file.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let parent = path
         .parent()
         .ok_or_else(|| io::Error::other("a file to write has no folder"))?;
-    // Before anything is changed: there may be no handle left for it.
+    // Opened first: once the file is written, there may be no handle left.
     let folder = File::open(parent)?;
     // tempfile creates it 0600.
     let mut temporary = tempfile::Builder::new()
@@ -153,34 +129,23 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(folder)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_job_folder_is_only_given_for_a_plain_name() {
-        let folder = DataDir::at("/data");
-        assert_eq!(
-            folder.job("train_1"),
-            Some(PathBuf::from("/data/jobs/train_1"))
-        );
-        let long = "x".repeat(NAME_MAX + 1);
-        for hostile in ["", ".", "..", "a/b", "../x", "/etc", "a\0b", "a/", &long] {
-            assert_eq!(folder.job(hostile), None, "{hostile:?}");
-        }
+/// Reads a file that others may have written: fails with `FileTooLarge` beyond `max_bytes`, and with `InvalidInput` for
+/// anything but a regular file, since opening a pipe would wait for its writer.
+pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a file"));
     }
-
-    #[test]
-    fn an_atomic_write_replaces_the_whole_file_and_leaves_nothing_beside_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("f");
-        write_atomic(&path, b"a longer first text").unwrap();
-        write_atomic(&path, b"second").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"second");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(max_bytes + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        let reason = format!("it is larger than {} KiB", max_bytes / 1024);
+        return Err(io::Error::new(ErrorKind::FileTooLarge, reason));
     }
+    Ok(bytes)
 }
+
+#[cfg(test)]
+#[path = "tests/data_dir.rs"]
+mod tests;

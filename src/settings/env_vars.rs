@@ -1,11 +1,10 @@
 //! Every environment variable the program reads or sets, in one table.
 
-/// One environment variable: its name and what it does, as `--help` shows it.
+/// An environment variable, as `--help` shows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// The name, as it stands in the environment.
     pub name: &'static str,
-    /// What it does, its default included.
+    /// Includes the default.
     pub meaning: &'static str,
 }
 
@@ -27,7 +26,7 @@ pub const SKY: Variable = Variable {
     meaning: "Path of SkyPilot's `sky` program. Default: looked for like `oumi`",
 };
 
-/// Oumi's own: the Slurm clusters it may reach.
+/// Oumi's own list of Slurm clusters.
 pub const SLURM_CONNECTIONS: Variable = Variable {
     name: "OUMI_SLURM_CONNECTIONS",
     meaning: "Oumi's own: the Slurm clusters it may reach, as user@host[,…]; those of known jobs are added",
@@ -36,13 +35,13 @@ pub const SLURM_CONNECTIONS: Variable = Variable {
 /// Sets how much the server logs on stderr.
 pub const LOG: Variable = Variable {
     name: "OUMI_MCP_LOG",
-    meaning: "What is logged on stderr: error, warn, info, debug, trace or off. Default: warn",
+    meaning: "Log level of stderr: error, warn, info, debug, trace or off. Default: warn",
 };
 
-/// When the person is asked.
+/// Sets when the user is asked.
 pub const CONSENT: Variable = Variable {
     name: "OUMI_MCP_CONSENT",
-    meaning: "always: the person is asked before a job on this machine too. flags: never, for a client that offers to ask and does not",
+    meaning: "always: the user is asked before a job on this machine too. flags: never, for a client that offers to ask and does not",
 };
 
 /// Limits the clouds.
@@ -57,7 +56,7 @@ pub const READ_ONLY: Variable = Variable {
     meaning: "1: there are only the tools that change nothing. Default: 0",
 };
 
-/// Set for every process of a job: the job's own folder. It is how a process is known to belong to a job.
+/// Set for the processes of a job, so that they are found in the process table.
 pub const JOB_DIR: Variable = Variable {
     name: "OUMI_MCP_JOB_DIR",
     meaning: "Set by the server for the processes of a job: the job's own folder",

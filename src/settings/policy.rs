@@ -1,10 +1,10 @@
-//! What whoever set the server up allows: which clouds, which tools, and when the person is asked.
+//! The limits set in the server's environment: clouds, tools, and when the user is asked.
 
 use std::env::VarError;
 
 use crate::settings::env_vars::{self, Variable};
 
-/// A variable holds something that means nothing. The server does not start then: it would allow more than was meant.
+/// A variable with an unknown value. The server does not start then: it might allow more than was meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{variable} cannot be {value:?}: {meant}; correct it in the environment that the server is started in"
@@ -15,47 +15,43 @@ pub struct PolicyError {
     meant: String,
 }
 
-/// When the person is asked, where the client can ask.
+/// The calls before which the user is asked, by clients that can ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AskPerson {
-    /// Before what costs money, or ends what was not started here.
+    /// Before a call that costs money, or ends a job that was not started here.
     #[default]
     ForClouds,
-    /// Before each launch as well, on this machine too.
+    /// Before each launch too, also on this machine.
     Always,
-    /// Never: what a call says has to do.
+    /// Never: the flags of a call are enough.
     Never,
 }
 
-/// What is allowed. The default allows all.
+/// The limits. The default has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policy {
-    /// When the person is asked.
     pub ask: AskPerson,
-    /// The only clouds that may be used; nothing when all may.
+    /// The only clouds that may be used; `None`: all.
     pub clouds: Option<Vec<String>>,
-    /// Nothing may be changed.
+    /// Only tools that change nothing.
     pub read_only: bool,
 }
 
 impl Policy {
-    /// The policy that the environment holds. `known` are the clouds there are.
-    ///
-    /// # Errors
-    /// When a variable holds what it cannot mean.
+    /// Reads the policy from the environment. `known`: all clouds.
     pub fn from_environment(known: &[&str]) -> Result<Self, PolicyError> {
-        Self::of(known, |variable| match std::env::var(variable.name) {
+        Self::parse(known, |variable| match std::env::var(variable.name) {
             Ok(value) => Some(value),
             Err(VarError::NotPresent) => None,
             Err(VarError::NotUnicode(value)) => Some(value.to_string_lossy().into_owned()),
         })
     }
 
-    fn of(
+    fn parse(
         known: &[&str],
         value_of: impl Fn(&Variable) -> Option<String>,
     ) -> Result<Self, PolicyError> {
-        // An empty one is none, as for the other variables.
+        // An empty variable counts as unset, as for the others.
         let value_of = |variable: &Variable| value_of(variable).filter(|value| !value.is_empty());
         let refused = |variable: &Variable, value: &str, meant: String| PolicyError {
             variable: variable.name,
@@ -103,12 +99,12 @@ impl Policy {
         })
     }
 
-    /// Why a cloud may not be used; nothing when it may.
+    /// Returns the reason why a cloud may not be used.
     pub fn forbids(&self, cloud: &str) -> Option<String> {
         let allowed = self.clouds.as_ref()?;
         (!allowed.iter().any(|name| name == cloud)).then(|| {
             format!(
-                "cloud {cloud:?} may not be used: {} allows only {}, and whoever set this server up decides that",
+                "cloud {cloud:?} may not be used: {} allows only {}, as set by the server's administrator",
                 env_vars::CLOUDS.name,
                 allowed.join(", ")
             )
@@ -117,59 +113,5 @@ impl Policy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn of(variables: &[(&str, &str)]) -> Result<Policy, String> {
-        let value_of = |wanted: &Variable| {
-            let mut variables = variables.iter();
-            let found = variables.find(|(name, _)| *name == wanted.name);
-            found.map(|(_, value)| (*value).to_owned())
-        };
-        Policy::of(&["local", "gcp"], value_of).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn what_is_not_set_or_empty_allows_all() {
-        for empty in [
-            &[][..],
-            &[
-                ("OUMI_MCP_CONSENT", ""),
-                ("OUMI_MCP_CLOUDS", ""),
-                ("OUMI_MCP_READ_ONLY", ""),
-            ],
-        ] {
-            assert_eq!(of(empty), Ok(Policy::default()));
-        }
-        assert_eq!(Policy::default().forbids("gcp"), None);
-    }
-
-    #[test]
-    fn each_variable_is_read_in_any_case_and_with_blanks() {
-        let policy = of(&[
-            ("OUMI_MCP_CONSENT", "Always "),
-            ("OUMI_MCP_CLOUDS", " GCP ,local,"),
-            ("OUMI_MCP_READ_ONLY", "true"),
-        ])
-        .unwrap();
-        assert_eq!((policy.ask, policy.read_only), (AskPerson::Always, true));
-        assert_eq!(policy.forbids("gcp"), None);
-        assert!(policy.forbids("aws").unwrap().contains("OUMI_MCP_CLOUDS"));
-        let policy = of(&[("OUMI_MCP_CONSENT", "flags"), ("OUMI_MCP_READ_ONLY", "0")]);
-        assert_eq!(policy.unwrap().ask, AskPerson::Never);
-    }
-
-    #[test]
-    fn what_means_nothing_is_refused_by_name_with_what_could_be_meant() {
-        for (name, value, meant) in [
-            ("OUMI_MCP_CONSENT", "never", "`always` or `flags`"),
-            ("OUMI_MCP_CONSENT", " ", "`always` or `flags`"),
-            ("OUMI_MCP_CLOUDS", "local,gpc", "local, gcp"),
-            ("OUMI_MCP_CLOUDS", ",", "local, gcp"),
-            ("OUMI_MCP_READ_ONLY", "yes please", "1 or 0"),
-        ] {
-            let error = of(&[(name, value)]).unwrap_err();
-            assert!(error.contains(name) && error.contains(meant), "{error}");
-        }
-    }
-}
+#[path = "tests/policy.rs"]
+mod tests;

@@ -32,9 +32,9 @@ fn text(child: Child) -> String {
 }
 
 /// Runs the commands of captures, one after the other, and compares everything.
-fn check(cloud: &FakeCloud, names: &[&str]) {
-    for name in names {
-        let real = capture(name);
+fn check(cloud: &FakeCloud, group: &str, names: &str) {
+    for name in names.split_whitespace() {
+        let real = capture(&format!("{group}/{name}"));
         let line = real.command.trim_start_matches("timeout ");
         let line = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
         let mut command = command(cloud, line);
@@ -104,113 +104,53 @@ fn failed_setup() -> FakeCloud {
     cloud
 }
 
-fn three_clusters() -> FakeCloud {
-    let cloud = FakeCloud::new();
-    for (name, status) in [("lam1", "UP"), ("init1", "INIT"), ("stopped1", "STOPPED")] {
-        cloud.add_cluster(name, "Slurm", status);
-    }
-    cloud
-}
-
 #[test]
 fn sky_prints_as_captured() {
-    let none = [
-        "sky/version",
-        "sky/queue-none",
-        "sky/queue-nocluster-json",
-        "sky/status-empty-json",
-    ];
-    check(&FakeCloud::new(), &none);
+    let first = "version queue-none queue-nocluster-json status-empty-json";
+    check(&FakeCloud::new(), "sky", first);
     let starting = FakeCloud::new();
     starting.write("api_down", "");
-    check(&starting, &["sky/queue-none-first", "sky/queue-none"]);
+    check(&starting, "sky", "queue-none-first queue-none");
     let one = cluster("skyc1", &[("sky-hi", "SUCCEEDED")]);
-    check(&one, &["sky/queue-json", "sky/status-up-json"]);
-    check(&three_jobs("CANCELLED"), &["sky/queue-json-after"]);
-    check(
-        &failed_setup(),
-        &[
-            "sky/queue-json-failsetup",
-            "sky/logs-failsetup",
-            "sky/down",
-            "sky/down-nocluster",
-        ],
-    );
-    let three = [
-        "sky/queue-notup",
-        "sky/logs-notup",
-        "sky/cancel-notup",
-        "sky/stop-unsupported",
-    ];
-    check(&three_clusters(), &three);
-    let cloud = FakeCloud::new();
-    cloud.add_cluster("lam1", "GCP", "UP");
-    check(&cloud, &["sky/stop", "sky/stop-nocluster"]);
+    check(&one, "sky", "queue-json status-up-json");
+    check(&three_jobs("CANCELLED"), "sky", "queue-json-after");
+    let story = "queue-json-failsetup logs-failsetup down down-nocluster";
+    check(&failed_setup(), "sky", story);
+    let three = FakeCloud::new();
+    for (name, status) in [("lam1", "UP"), ("init1", "INIT"), ("stopped1", "STOPPED")] {
+        three.add_cluster(name, "Slurm", status);
+    }
+    let story = "queue-notup logs-notup cancel-notup stop-unsupported";
+    check(&three, "sky", story);
+    let stops = FakeCloud::new();
+    stops.add_cluster("lam1", "GCP", "UP");
+    check(&stops, "sky", "stop stop-nocluster");
 
     let cloud = three_jobs("RUNNING");
-    let steps = |range: std::ops::RangeInclusive<u32>| -> String {
-        range.map(|step| format!("step {step}\n")).collect()
-    };
-    let first = format!(
-        "hi from sky sky-2026-11-24-19-07-32-946443_skyc1_1\n{}",
-        steps(1..=5)
-    );
-    for (id, log) in [
-        ("1", &*first),
-        ("2", "about to fail\n"),
-        ("3", &steps(1..=40)),
-    ] {
+    let steps = |count: u32| -> String { (1..=count).map(|n| format!("step {n}\n")).collect() };
+    let first = "hi from sky sky-2026-11-24-19-07-32-946443_skyc1_1\n".to_owned() + &steps(5);
+    for (id, log) in [("1", &*first), ("2", "about to fail\n"), ("3", &steps(40))] {
         cloud.set_log("skyc1", id, log);
     }
-    let logs = [
-        "logs-nofollow",
-        "logs-nofollow-failed",
-        "logs-nofollow-running",
-        "logs-nofollow-unknown",
-        "logs-nocluster",
-    ];
-    let changes = [
-        "queue-json-mixed",
-        "cancel-done",
-        "cancel-unknown",
-        "cancel-running",
-        "cancel-nocluster",
-    ];
-    for name in [logs, changes].concat() {
-        check(&cloud, &[&format!("sky/{name}")]);
-    }
+    let logs = "logs-nofollow logs-nofollow-failed logs-nofollow-running logs-nofollow-unknown";
+    check(&cloud, "sky", logs);
+    let story = "logs-nocluster queue-json-mixed cancel-done cancel-unknown cancel-running";
+    check(&cloud, "sky", story);
+    check(&cloud, "sky", "cancel-nocluster");
     assert_eq!(cloud.job_status("skyc1", "3").as_deref(), Some("CANCELLED"));
 }
 
 #[test]
 fn oumi_on_clouds_prints_as_captured() {
     let cloud = FakeCloud::new();
-    cloud.write(
-        "jobs/oumi_sky_long.yaml",
-        r#"{"name": "oumi-sky-hi", "resources": {"cloud": "sky-slurm"}}"#,
-    );
-    let story = [
-        "up-detach-new",
-        "status-running",
-        "cancel",
-        "status-cancelled",
-        "cancel-unknown",
-    ];
-    for name in story {
-        check(&cloud, &[&format!("oumi-sky/{name}")]);
-    }
-    check(&failed_setup(), &["oumi-sky/status-failsetup"]);
-    let mut jobs = vec![("sky-hi", "SUCCEEDED"), ("a", "FAILED"), ("b", "CANCELLED")];
-    jobs.extend([("c", "FAILED"), ("d", "CANCELLED")]);
-    let existing = cluster("skyc1", &jobs);
-    check(
-        &existing,
-        &[
-            "oumi-sky/status-existing-cluster",
-            "oumi-sky/stop",
-            "oumi-sky/down",
-        ],
-    );
+    let job = r#"{"name": "oumi-sky-hi", "resources": {"cloud": "sky-slurm"}}"#;
+    cloud.write("jobs/oumi_sky_long.yaml", job);
+    let story = "up-detach-new status-running cancel status-cancelled cancel-unknown";
+    check(&cloud, "oumi-sky", story);
+    check(&failed_setup(), "oumi-sky", "status-failsetup");
+    let statuses = ["SUCCEEDED", "FAILED", "CANCELLED", "FAILED", "CANCELLED"];
+    let existing = cluster("skyc1", &statuses.map(|status| ("job", status)));
+    check(&existing, "oumi-sky", "status-existing-cluster stop down");
     assert_eq!(existing.read("clusters/skyc1/status"), None);
 }
 
@@ -220,27 +160,13 @@ fn oumi_on_slurm_prints_as_captured() {
     let log = capture("oumi-slurm/logs-completed").out;
     let (_, log) = log.split_once("console...\n").unwrap();
     cloud.set_log("root@localhost", "1", log);
-    cloud.write(
-        "jobs/slurm_long.yaml",
-        r#"{"name": "slurm-hi", "user": "root", "resources": {"cloud": "slurm"}}"#,
-    );
-    for name in [
-        "up-detach-existing-cluster",
-        "status-inflight",
-        "status-inflight-cols30",
-        "status-inflight-cols200",
-        "status-inflight-id",
-        "status-unknown-id",
-        "logs-completed",
-        "logs-unknown-job",
-        "cancel-inflight",
-        "cancel-unknown-job",
-        "status-after-cancel",
-        "stop",
-        "down-unknown",
-    ] {
-        check(&cloud, &[&format!("oumi-slurm/{name}")]);
-    }
+    let job = r#"{"name": "slurm-hi", "user": "root", "resources": {"cloud": "slurm"}}"#;
+    cloud.write("jobs/slurm_long.yaml", job);
+    let story = "up-detach-existing-cluster status-inflight status-inflight-cols30 \
+                 status-inflight-cols200 status-inflight-id status-unknown-id logs-completed \
+                 logs-unknown-job cancel-inflight cancel-unknown-job status-after-cancel \
+                 stop down-unknown";
+    check(&cloud, "oumi-slurm", story);
 }
 
 const UP: &str = "oumi launch up --cluster c --detach -c job.yaml";

@@ -1,0 +1,212 @@
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::*;
+use crate::launcher::{JobIdentity, Resources};
+use crate::settings::config::{Config, OumiCommand};
+
+const HOSTILE_VALUES: &[&str] = &[
+    "plain",
+    "two words",
+    "it's \"quoted\"",
+    "$HOME ${HOME} \\${HOME} \\\\${x} $${y}",
+    "line one\nline two\n",
+    "tab\tand trailing space ",
+    "yes",
+    "1e3",
+    "null",
+    "- # : {} [] & * ! | > % @ `",
+    "schlüssel 鍵 🔑",
+    "\u{7f}\u{85}\u{2028}\u{feff}",
+    "",
+];
+
+fn spec(folder: &Path, config_path: &str, config: &str, cloud: &str) -> LaunchSpec {
+    let path = folder.join(config_path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, config).unwrap();
+    LaunchSpec {
+        identity: JobIdentity {
+            job_id: "job-1".into(),
+            cloud: cloud.into(),
+            ..JobIdentity::default()
+        },
+        command: OumiCommand::parse("train").unwrap(),
+        config: Config::read(path.to_str().unwrap(), folder.to_str().unwrap()).unwrap(),
+        client_cwd: folder.to_owned(),
+        resources: Resources::default(),
+        envs: BTreeMap::new(),
+        file_mounts: BTreeMap::new(),
+        setup_script: None,
+        run_script: None,
+    }
+}
+
+fn run_script(config: &JobConfig) -> &str {
+    config.document["run"].as_str().unwrap()
+}
+
+#[test]
+fn job_configs_are_merged_with_the_call() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "resources: {cloud: aws, cpus: 4}\nworking_dir: sub\nenvs: {A: '1', B: '2'}\nrun: echo\nnew_key: kept\n";
+    let mut spec = spec(folder.path(), "job.yaml", text, "gcp");
+    spec.envs.insert("B".into(), "mine".into());
+    spec.resources.accelerators = Some("A100:8".into());
+    let config = JobConfig::new(&spec, false);
+    assert_eq!(config.name(), "job-1");
+    assert_eq!(
+        config.document["resources"],
+        json!({"cloud": "gcp", "cpus": 4, "accelerators": "A100:8"})
+    );
+    assert_eq!(
+        config.document["working_dir"],
+        folder.path().join("sub").to_str().unwrap()
+    );
+    assert_eq!(config.document["envs"], json!({"A": "1", "B": "mine"}));
+    assert_eq!(config.document["new_key"], "kept");
+    assert!(
+        config.warnings[0].contains("`aws`") && config.warnings[0].contains("`gcp`"),
+        "{:?}",
+        config.warnings
+    );
+    assert_eq!(config.redacted()["envs"], json!({"A": "***", "B": "***"}));
+}
+
+#[test]
+fn yaml_reads_back_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = spec(folder.path(), "job.yaml", "run: echo\n", "gcp");
+    for (at, value) in HOSTILE_VALUES.iter().enumerate() {
+        spec.envs.insert(format!("V{at}"), (*value).to_owned());
+    }
+    let yaml = JobConfig::new(&spec, false).to_yaml().unwrap();
+    assert!(!yaml.contains("${"), "Oumi would put a backslash into it");
+    let read: Map<String, Value> = serde_saphyr::from_str(&yaml).unwrap();
+    for (at, value) in HOSTILE_VALUES.iter().enumerate() {
+        let read = read["envs"][format!("V{at}")].as_str().unwrap();
+        assert_eq!(omegaconf_reads(read), *value);
+    }
+}
+
+/// Reads a text as OmegaConf 2.3 does: n backslashes before `${` are n / 2, the last of an odd number being the escape.
+fn omegaconf_reads(text: &str) -> String {
+    let mut parts = text.split("${");
+    let mut read = parts.next().unwrap().to_owned();
+    for part in parts {
+        let kept = read.trim_end_matches('\\').len();
+        let backslashes = read.len() - kept;
+        assert_eq!(backslashes % 2, 1, "this would be replaced: {text}");
+        read.truncate(kept + backslashes / 2);
+        read = read + "${" + part;
+    }
+    read
+}
+
+#[test]
+fn shell_values_are_quoted() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = spec(folder.path(), "job.yaml", "run: echo\n", "slurm");
+    for (at, value) in HOSTILE_VALUES.iter().enumerate() {
+        spec.envs.insert(format!("V{at}"), (*value).to_owned());
+    }
+    let config = JobConfig::new(&spec, true);
+    for (at, value) in HOSTILE_VALUES.iter().enumerate() {
+        let written = config.document["envs"][format!("V{at}")].as_str().unwrap();
+        let script = format!("export V={written}\nprintf %s \"$V\"");
+        let output = Command::new("bash").arg("-c").arg(script).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), *value);
+    }
+}
+
+#[test]
+fn training_configs_run_by_their_path() {
+    let home = tempfile::tempdir().unwrap();
+    let bin = home.path().join(".local/bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::write(
+        bin.join("oumi"),
+        "#!/bin/sh\nfor a; do printf '[%s]' \"$a\"; done\n",
+    )
+    .unwrap();
+    std::fs::set_permissions(bin.join("oumi"), PermissionsExt::from_mode(0o755)).unwrap();
+    for name in [
+        "c.yaml",
+        "with space/it's $HOME \"x\".yaml",
+        "-c.yaml",
+        "schlüssel\nneue zeile.yaml",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = spec(folder.path(), name, "model: {}\n", "gcp");
+        let config = JobConfig::new(&spec, false);
+        let output = Command::new("bash")
+            .args(["-c", run_script(&config)])
+            .env("HOME", home.path())
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let expected = if name.starts_with('-') {
+            format!("./{name}")
+        } else {
+            name.to_owned()
+        };
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            format!("[train][-c][{expected}]")
+        );
+    }
+}
+
+#[test]
+fn clusters_without_oumi_are_reported() {
+    let home = tempfile::tempdir().unwrap();
+    let spec = spec(home.path(), "c.yaml", "model: {}\n", "gcp");
+    let config = JobConfig::new(&spec, false);
+    let script = run_script(&config);
+    let output = Command::new("bash")
+        .args(["-c", script])
+        .env("HOME", home.path())
+        .env("PATH", "/usr/bin:/bin")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(127));
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("oumi was not found on this cluster")
+    );
+}
+
+#[test]
+fn several_gpus_or_nodes_run_through_torchrun() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = spec(folder.path(), "c.yaml", "model: {}\n", "gcp");
+    let distributed = |spec: &LaunchSpec| {
+        run_script(&JobConfig::new(spec, false)).contains("torchrun -m oumi train -c c.yaml")
+    };
+    assert!(!distributed(&spec));
+    for (accelerators, expected) in [("A100", false), ("A100:1", false), ("A100:8", true)] {
+        spec.resources.accelerators = Some(accelerators.into());
+        assert_eq!(distributed(&spec), expected, "{accelerators}");
+    }
+    spec.resources = Resources {
+        num_nodes: Some(2),
+        ..Resources::default()
+    };
+    assert!(distributed(&spec));
+}
+
+#[test]
+fn configs_outside_the_project_are_mounted() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut spec = spec(elsewhere.path(), "c.yaml", "model: {}\n", "gcp");
+    spec.client_cwd = folder.path().to_owned();
+    let config = JobConfig::new(&spec, false);
+    assert_eq!(
+        config.document["file_mounts"]["~/oumi-mcp-job-1.yaml"],
+        elsewhere.path().join("c.yaml").to_str().unwrap()
+    );
+    assert!(run_script(&config).contains("-c \"$HOME\"/oumi-mcp-job-1.yaml"));
+}

@@ -1,0 +1,54 @@
+use super::*;
+
+fn policy_of(variables: &[(&str, &str)]) -> Result<Policy, String> {
+    let value_of = |wanted: &Variable| {
+        let mut variables = variables.iter();
+        let found = variables.find(|(name, _)| *name == wanted.name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    Policy::parse(&["local", "gcp"], value_of).map_err(|error| error.to_string())
+}
+
+#[test]
+fn unset_variables_allow_all() {
+    for empty in [
+        &[][..],
+        &[
+            ("OUMI_MCP_CONSENT", ""),
+            ("OUMI_MCP_CLOUDS", ""),
+            ("OUMI_MCP_READ_ONLY", ""),
+        ],
+    ] {
+        assert_eq!(policy_of(empty), Ok(Policy::default()));
+    }
+    assert_eq!(Policy::default().forbids("gcp"), None);
+}
+
+#[test]
+fn values_are_read_in_any_case_and_with_blanks() {
+    let policy = policy_of(&[
+        ("OUMI_MCP_CONSENT", "Always "),
+        ("OUMI_MCP_CLOUDS", " GCP ,local,"),
+        ("OUMI_MCP_READ_ONLY", "true"),
+    ])
+    .unwrap();
+    assert_eq!((policy.ask, policy.read_only), (AskPerson::Always, true));
+    assert_eq!(policy.forbids("gcp"), None);
+    assert!(policy.forbids("aws").unwrap().contains("OUMI_MCP_CLOUDS"));
+    let policy = policy_of(&[("OUMI_MCP_CONSENT", "flags"), ("OUMI_MCP_READ_ONLY", "0")]);
+    assert_eq!(policy.unwrap().ask, AskPerson::Never);
+}
+
+#[test]
+fn unknown_values_are_refused_with_the_known_ones() {
+    for (name, value, meant) in [
+        ("OUMI_MCP_CONSENT", "never", "`always` or `flags`"),
+        ("OUMI_MCP_CONSENT", " ", "`always` or `flags`"),
+        ("OUMI_MCP_CLOUDS", "local,gpc", "local, gcp"),
+        ("OUMI_MCP_CLOUDS", ",", "local, gcp"),
+        ("OUMI_MCP_READ_ONLY", "yes please", "1 or 0"),
+    ] {
+        let error = policy_of(&[(name, value)]).unwrap_err();
+        assert!(error.contains(name) && error.contains(meant), "{error}");
+    }
+}
