@@ -18,7 +18,7 @@ use crate::error::JobError;
 pub use crate::job_identity::JobIdentity;
 pub use crate::parse::JobState;
 use crate::process::job_dir::JobLock;
-use crate::process::supervisor;
+use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
 
 /// The words of `status` in answers that are ours. The clouds' own words pass through beside them.
@@ -181,7 +181,7 @@ pub struct LaunchPlan {
     pub warnings: Vec<String>,
     /// The reason why the launch cannot start now.
     pub blocked_by: Option<String>,
-    pub process: supervisor::StartRequest,
+    pub process: start::StartRequest,
 }
 
 /// The log of a job.

@@ -2,7 +2,9 @@
 
 pub(crate) mod find;
 pub mod job_dir;
+mod program;
 pub mod runner;
+pub mod start;
 pub mod supervisor;
 pub mod table;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::error::JobError;
 use crate::parse;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::supervisor::living_supervisor;
-use crate::process::{blocking, find, supervisor};
+use crate::process::{blocking, find, start, supervisor};
 use crate::settings::data_dir::DataDir;
 
 /// The name of the one step of a launch.
@@ -163,7 +163,7 @@ impl CloudLaunch {
             cluster,
             job_config: Some(config.redacted()),
             blocked_by: obstacle,
-            process: supervisor::StartRequest {
+            process: start::StartRequest {
                 plan: supervisor::SupervisorPlan {
                     steps: vec![supervisor::Step {
                         name: STEP.to_owned(),
@@ -194,7 +194,7 @@ impl CloudLaunch {
         lock: JobLock,
     ) -> Result<(), JobError> {
         let dir = job_dir(&self.folder, identity)?;
-        let started = supervisor::start(&self.supervisor, &dir, lock, plan.process).await;
+        let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
         if started.is_err() {
             remove_staged(dir).await?;
         }

@@ -16,7 +16,7 @@ use super::{
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::table::ProcessTable;
-use crate::process::{blocking, find, supervisor};
+use crate::process::{blocking, find, start, supervisor};
 use crate::settings::config::{ConfigKind, expand_home};
 use crate::settings::data_dir::DataDir;
 use termination::cancel;
@@ -91,7 +91,7 @@ impl Launcher for LocalLauncher {
         lock: JobLock,
     ) -> Result<(), JobError> {
         let dir = self.dir(identity)?;
-        supervisor::start(&self.supervisor, &dir, lock, plan.process).await
+        start::start(&self.supervisor, &dir, lock, plan.process).await
     }
 
     async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
@@ -287,7 +287,7 @@ fn local_plan(
         job_config: None,
         warnings: ignored_options(spec),
         blocked_by: None,
-        process: supervisor::StartRequest {
+        process: start::StartRequest {
             plan: supervisor::SupervisorPlan {
                 steps,
                 working_dir,

@@ -52,7 +52,7 @@ pub(crate) struct ExitRecord {
     pub(crate) cancelled: bool,
     /// The step that ended: `setup`, `run` or `launch`.
     pub(crate) step: String,
-    /// Why the step could not be started.
+    /// The reason why the step could not be started.
     pub(crate) error: Option<String>,
     /// RFC 3339, in UTC.
     pub(crate) ended_at: String,
@@ -91,17 +91,12 @@ impl ExitRecord {
 
     /// Describes the end in a few words.
     pub(crate) fn describe(&self) -> String {
-        match (self.cancelled, &self.error, self.code, self.signal) {
-            (true, ..) => "cancelled".to_owned(),
-            (_, Some(error), ..) => error.clone(),
-            (_, _, Some(code), _) => format!("`{}` ended with exit code {code}", self.step),
-            (_, _, _, Some(signal)) => {
-                format!(
-                    "`{}` was ended by signal {}",
-                    self.step,
-                    signal_name(signal)
-                )
-            }
+        let step = &self.step;
+        match (&self.error, self.code, self.signal) {
+            _ if self.cancelled => "cancelled".to_owned(),
+            (Some(error), ..) => error.clone(),
+            (_, Some(code), _) => format!("`{step}` ended with exit code {code}"),
+            (.., Some(signal)) => format!("`{step}` was ended by signal {}", signal_name(signal)),
             _ => "ended".to_owned(),
         }
     }
@@ -109,23 +104,21 @@ impl ExitRecord {
 
 /// Formats a signal as its number, with its name where it is one that commonly ends processes.
 pub(crate) fn signal_name(signal: i32) -> String {
-    let names = [
-        (Signal::HUP, "SIGHUP"),
-        (Signal::INT, "SIGINT"),
-        (Signal::QUIT, "SIGQUIT"),
-        (Signal::ILL, "SIGILL"),
-        (Signal::ABORT, "SIGABRT"),
-        (Signal::BUS, "SIGBUS"),
-        (Signal::FPE, "SIGFPE"),
-        (Signal::KILL, "SIGKILL"),
-        (Signal::SEGV, "SIGSEGV"),
-        (Signal::PIPE, "SIGPIPE"),
-        (Signal::TERM, "SIGTERM"),
-    ];
-    match names.iter().find(|(named, _)| named.as_raw() == signal) {
-        Some((_, name)) => format!("{signal} ({name})"),
-        None => signal.to_string(),
-    }
+    let name = match Signal::from_named_raw(signal) {
+        Some(Signal::HUP) => "SIGHUP",
+        Some(Signal::INT) => "SIGINT",
+        Some(Signal::QUIT) => "SIGQUIT",
+        Some(Signal::ILL) => "SIGILL",
+        Some(Signal::ABORT) => "SIGABRT",
+        Some(Signal::BUS) => "SIGBUS",
+        Some(Signal::FPE) => "SIGFPE",
+        Some(Signal::KILL) => "SIGKILL",
+        Some(Signal::SEGV) => "SIGSEGV",
+        Some(Signal::PIPE) => "SIGPIPE",
+        Some(Signal::TERM) => "SIGTERM",
+        _ => return signal.to_string(),
+    };
+    format!("{signal} ({name})")
 }
 
 impl JobDir {

@@ -1,39 +1,31 @@
 //! The small detached parent of every process that must outlive the server.
 //!
-//! [`start`] runs in the server: it starts this same binary as `supervise <job folder>` and waits until the supervisor reports
-//! the start of the first step. [`supervise`] is that process: it runs the steps of the plan, records how they ended, and ends
-//! the whole process tree when a cancel requests it.
+//! The server starts this same binary as `supervise <job folder>`. [`supervise`] is that process: it runs the steps of the plan,
+//! records how they ended, and ends the whole process tree when a cancel requests it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io::{self, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::blocking;
-use super::job_dir::{ExitRecord, JobDir, JobLock, Termination};
+use super::job_dir::{ExitRecord, JobDir, Termination};
 use super::table::{ProcessTable, Terminator, belongs_to_job};
-use crate::error::JobError;
-use crate::settings::data_dir::write_atomic;
-use crate::settings::env_vars;
 
-/// How long a supervisor may take to report the start.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often a supervisor looks for a request that no signal announced: the server may die between the two.
+/// The interval at which a supervisor looks for a request that no signal announced: the server may die between the two.
 const IDLE_POLL: Duration = Duration::from_secs(2);
-/// How often a supervisor looks at the process tree while it ends it.
+/// The interval at which a supervisor lists the process tree while it ends it.
 const TERMINATION_POLL: Duration = Duration::from_millis(40);
 /// The waits before an exit record that could not be written is tried again: the first, doubled up to the last.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The line by which a supervisor reports that the first step runs.
-const STARTED: &str = "started";
+pub(super) const STARTED: &str = "started";
 
 /// The work of a supervisor. It is written to the job's folder, so it holds no value of `envs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +33,7 @@ pub struct SupervisorPlan {
     /// Run one after the other; the first that fails ends the job.
     pub(crate) steps: Vec<Step>,
     pub(crate) working_dir: PathBuf,
-    /// Whether a cancel ends the process tree. A cloud launch is not cancellable: it runs to its end, then its job is cancelled.
+    /// A cancel ends the process tree. A cloud launch is not cancellable: it runs to its end, then its job is cancelled.
     pub(crate) cancellable: bool,
     /// Files to remove after the last step.
     pub(crate) cleanup: Vec<PathBuf>,
@@ -54,126 +46,6 @@ pub struct Step {
     pub(crate) name: String,
     /// The program and its arguments; no shell reads them.
     pub(crate) argv: Vec<String>,
-}
-
-/// A plan, with what its start needs and its folder must not hold.
-#[derive(Clone)]
-pub struct StartRequest {
-    pub(crate) plan: SupervisorPlan,
-    /// The environment, over the server's own. The values are secret.
-    pub(crate) envs: BTreeMap<String, String>,
-    /// Files to write into the job's folder before the start, 0600.
-    pub(crate) files: Vec<(PathBuf, String)>,
-}
-
-/// Starts the supervisor of `dir`, which is `program` run as `supervise`, and returns once its first step runs. After an error
-/// no process of the job is left, and the folder holds an exit record and a log with the reason.
-pub(crate) async fn start(
-    program: &Path,
-    dir: &JobDir,
-    lock: JobLock,
-    job: StartRequest,
-) -> Result<(), JobError> {
-    start_within(START_TIMEOUT, program, dir, lock, job).await
-}
-
-pub(super) async fn start_within(
-    limit: Duration,
-    program: &Path,
-    dir: &JobDir,
-    lock: JobLock,
-    job: StartRequest,
-) -> Result<(), JobError> {
-    let first = job.plan.steps.first();
-    let step = first.map_or("run", |step| step.name.as_str()).to_owned();
-    let (program, at) = (program.to_owned(), dir.clone());
-    let command = blocking(move || prepare(&program, &at, lock, &job)).await;
-    let reason = match command {
-        Ok(command) => match wait_for_report(limit, command, dir).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(reason)) => reason,
-            Err(error) => format!("cannot start the job's supervisor: {error}"),
-        },
-        Err(error) => format!("cannot start the job's supervisor: {error}"),
-    };
-    let (dir, recorded) = (dir.clone(), reason.clone());
-    if let Err(error) = blocking(move || record_failed_start(&dir, &step, &recorded)).await {
-        tracing::warn!(%error, "cannot record why a job did not start");
-    }
-    Err(JobError::failed(reason))
-}
-
-/// Runs the supervisor until it reports. Returns the reason why the job did not start, `None` when it did.
-async fn wait_for_report(
-    limit: Duration,
-    command: Command,
-    dir: &JobDir,
-) -> io::Result<Option<String>> {
-    let mut child = tokio::process::Command::from(command).spawn()?;
-    let out = child.stdout.take();
-    let out = out.ok_or_else(|| io::Error::other("the supervisor has no standard output"))?;
-    // On success the child is dropped, which leaves it running; tokio reaps it when it ends.
-    let reason = match tokio::time::timeout(limit, first_line(out)).await {
-        Ok(Ok(line)) if line == STARTED => return Ok(None),
-        Ok(Ok(reason)) if !reason.is_empty() => return Ok(Some(reason)),
-        Ok(Ok(_)) => "the job's supervisor ended before the job started".to_owned(),
-        Ok(Err(error)) => format!("the job's supervisor cannot be heard: {error}"),
-        Err(_) => format!(
-            "the job's supervisor did not report within {} s",
-            limit.as_secs()
-        ),
-    };
-    // What is answered now must stay true: the supervisor must not start the job afterwards.
-    child.start_kill()?;
-    child.wait().await?;
-    let dir = dir.clone();
-    // It may have started the first step and not reported it. A job that lives, or may live, has started.
-    let may_live = blocking(move || dir.is_locked()).await.unwrap_or(true);
-    Ok(if may_live { None } else { Some(reason) })
-}
-
-/// Records a start that failed before the supervisor could record it.
-fn record_failed_start(dir: &JobDir, step: &str, reason: &str) -> io::Result<()> {
-    if dir.exit_record()?.is_none() {
-        append_to_log(dir, reason);
-        dir.write_exit_record(&ExitRecord::not_started(step, reason))?;
-    }
-    Ok(())
-}
-
-/// Appends a line to the job's log. On a full disk the exit record, which holds the same text, must do.
-fn append_to_log(dir: &JobDir, line: &str) {
-    let written = dir.open_log().and_then(|mut log| writeln!(log, "{line}"));
-    if let Err(error) = written {
-        tracing::warn!(%error, line, "cannot write to the log of a job");
-    }
-}
-
-fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> io::Result<Command> {
-    for (path, content) in &job.files {
-        write_atomic(path, content.as_bytes())?;
-    }
-    dir.write_plan(&job.plan)?;
-    let mut command = Command::new(program);
-    command
-        .arg0("oumi-mcp-server")
-        .arg("supervise")
-        .arg(dir.path())
-        .current_dir("/")
-        .envs(&job.envs)
-        .env(env_vars::JOB_DIR.name, dir.path())
-        // Standard input hands the lock's open file down without unsafe code.
-        .stdin(Stdio::from(lock.0))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::from(dir.open_log()?));
-    Ok(command)
-}
-
-async fn first_line(stdout: tokio::process::ChildStdout) -> io::Result<String> {
-    let mut line = String::new();
-    let mut stdout = BufReader::new(stdout.take(64 * 1024));
-    stdout.read_line(&mut line).await?;
-    Ok(line.trim_end().to_owned())
 }
 
 /// Returns the pid of the supervisor of `dir` while it lives. A process that got its pid later does not carry the job's mark.
@@ -190,6 +62,14 @@ pub(crate) fn notify(supervisor: u32) {
         let _ = kill_process(pid, Signal::USR1);
         // A stopped supervisor handles the first signal only once it continues.
         let _ = kill_process(pid, Signal::CONT);
+    }
+}
+
+/// Appends a line to the job's log. On a full disk the exit record, which holds the same text, must do.
+pub(super) fn append_to_log(dir: &JobDir, line: &str) {
+    let written = dir.open_log().and_then(|mut log| writeln!(log, "{line}"));
+    if let Err(error) = written {
+        tracing::warn!(%error, line, "cannot write to the log of a job");
     }
 }
 
@@ -252,17 +132,18 @@ struct Supervisor<'a> {
 
 impl<'a> Supervisor<'a> {
     fn new(dir: &'a JobDir, plan: &'a SupervisorPlan) -> io::Result<Self> {
+        use SignalKind as Kind;
         let ignored = [
-            SignalKind::terminate(),
-            SignalKind::interrupt(),
-            SignalKind::hangup(),
-            SignalKind::quit(),
+            Kind::terminate(),
+            Kind::interrupt(),
+            Kind::hangup(),
+            Kind::quit(),
         ];
         Ok(Self {
             dir,
             plan,
-            child_ended: signal(SignalKind::child())?,
-            notified: signal(SignalKind::user_defined1())?,
+            child_ended: signal(Kind::child())?,
+            notified: signal(Kind::user_defined1())?,
             _ignored_signals: ignored.into_iter().map(signal).collect::<io::Result<_>>()?,
         })
     }
@@ -276,26 +157,24 @@ impl<'a> Supervisor<'a> {
             if self.termination_request().is_some() {
                 return Ok(ExitRecord::cancelled(&step.name));
             }
-            let main = match self.spawn(step) {
-                Ok(main) => main,
-                Err(error) => {
-                    let program = step.argv.first().map_or("", String::as_str);
-                    let folder = self.plan.working_dir.display();
-                    let reason = format!("cannot run {program:?} in {folder}: {error}");
-                    append_to_log(self.dir, &reason);
-                    let record = ExitRecord::not_started(&step.name, &reason);
-                    if at == 0 {
-                        // The record first: the server reads it after the report.
-                        self.dir.write_exit_record(&record)?;
-                        report(&reason);
-                    }
-                    return Ok(record);
+            let spawned = self.spawn(step);
+            if let Err(error) = &spawned {
+                let program = step.argv.first().map_or("", String::as_str);
+                let folder = self.plan.working_dir.display();
+                let reason = format!("cannot run {program:?} in {folder}: {error}");
+                append_to_log(self.dir, &reason);
+                last = ExitRecord::not_started(&step.name, &reason);
+                if at == 0 {
+                    // The record first: the server reads it after the report.
+                    self.dir.write_exit_record(&last)?;
+                    report(&reason);
                 }
-            };
+                break;
+            }
             if at == 0 {
                 report(STARTED);
             }
-            last = self.wait_for_step(step, main).await?;
+            last = self.wait_for_step(step, spawned?).await?;
             if !last.succeeded() {
                 break;
             }

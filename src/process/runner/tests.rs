@@ -5,6 +5,8 @@ use std::path::Path;
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System};
 
 use super::*;
+use crate::process::program::MAX_OUTPUT;
+use tokio::time::timeout;
 
 const LONG: Duration = Duration::from_secs(30);
 

@@ -8,9 +8,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::job_dir::{ExitRecord, JobDir};
-use crate::process::supervisor::{
-    StartRequest, SupervisorPlan, start_within, write_exit_record_with_retry,
-};
+use crate::process::start::{StartRequest, start_within};
+use crate::process::supervisor::{SupervisorPlan, write_exit_record_with_retry};
 use crate::process::table::ProcessTable;
 
 /// Starts a script as the supervisor of a job. Returns whether the job started, and how many of its processes live.

@@ -16,7 +16,8 @@ use crate::launcher::{
     Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
-use crate::process::supervisor::{StartRequest, SupervisorPlan};
+use crate::process::start::StartRequest;
+use crate::process::supervisor::SupervisorPlan;
 use crate::service::requests::{CancelRequest, JobQuery, RunRequest};
 use crate::settings::data_dir::DataDir;
 use tokio::sync::watch;

@@ -1,0 +1,133 @@
+//! The start of a supervisor, by the server.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+
+use super::blocking;
+use super::job_dir::{ExitRecord, JobDir, JobLock};
+use super::supervisor::{STARTED, SupervisorPlan, append_to_log};
+use crate::error::JobError;
+use crate::settings::data_dir::write_atomic;
+use crate::settings::env_vars;
+
+/// The time within which a supervisor must report the start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A plan, with what its start needs and its folder must not hold.
+#[derive(Clone)]
+pub struct StartRequest {
+    pub(crate) plan: SupervisorPlan,
+    /// The environment, over the server's own. The values are secret.
+    pub(crate) envs: BTreeMap<String, String>,
+    /// Files to write into the job's folder before the start, 0600.
+    pub(crate) files: Vec<(PathBuf, String)>,
+}
+
+/// Starts the supervisor of `dir`, which is `program` run as `supervise`, and returns once its first step runs. After an error
+/// no process of the job is left, and the folder holds an exit record and a log with the reason.
+pub(crate) async fn start(
+    program: &Path,
+    dir: &JobDir,
+    lock: JobLock,
+    job: StartRequest,
+) -> Result<(), JobError> {
+    start_within(START_TIMEOUT, program, dir, lock, job).await
+}
+
+pub(super) async fn start_within(
+    limit: Duration,
+    program: &Path,
+    dir: &JobDir,
+    lock: JobLock,
+    job: StartRequest,
+) -> Result<(), JobError> {
+    let first = job.plan.steps.first();
+    let step = first.map_or("run", |step| step.name.as_str()).to_owned();
+    let (program, at) = (program.to_owned(), dir.clone());
+    let command = blocking(move || prepare(&program, &at, lock, &job)).await;
+    let started = match command {
+        Ok(command) => wait_for_report(limit, command, dir).await,
+        Err(error) => Err(error),
+    };
+    let reason = match started {
+        Ok(None) => return Ok(()),
+        Ok(Some(reason)) => reason,
+        Err(error) => format!("cannot start the job's supervisor: {error}"),
+    };
+    let (dir, recorded) = (dir.clone(), reason.clone());
+    if let Err(error) = blocking(move || record_failed_start(&dir, &step, &recorded)).await {
+        tracing::warn!(%error, "cannot record why a job did not start");
+    }
+    Err(JobError::failed(reason))
+}
+
+/// Runs the supervisor until it reports. Returns the reason why the job did not start, `None` when it did.
+async fn wait_for_report(
+    limit: Duration,
+    command: Command,
+    dir: &JobDir,
+) -> io::Result<Option<String>> {
+    let mut child = tokio::process::Command::from(command).spawn()?;
+    let out = child.stdout.take();
+    let out = out.ok_or_else(|| io::Error::other("the supervisor has no standard output"))?;
+    // On success the child is dropped, which leaves it running; tokio reaps it when it ends.
+    let reason = match tokio::time::timeout(limit, first_line(out)).await {
+        Ok(Ok(line)) if line == STARTED => return Ok(None),
+        Ok(Ok(reason)) if !reason.is_empty() => return Ok(Some(reason)),
+        Ok(Ok(_)) => "the job's supervisor ended before the job started".to_owned(),
+        Ok(Err(error)) => format!("the job's supervisor cannot be heard: {error}"),
+        Err(_) => format!(
+            "the job's supervisor did not report within {} s",
+            limit.as_secs()
+        ),
+    };
+    // What is answered now must stay true: the supervisor must not start the job afterwards.
+    child.start_kill()?;
+    child.wait().await?;
+    let dir = dir.clone();
+    // It may have started the first step and not reported it. A job that lives, or may live, has started.
+    let may_live = blocking(move || dir.is_locked()).await.unwrap_or(true);
+    Ok(if may_live { None } else { Some(reason) })
+}
+
+/// Records a start that failed before the supervisor could record it.
+fn record_failed_start(dir: &JobDir, step: &str, reason: &str) -> io::Result<()> {
+    if dir.exit_record()?.is_none() {
+        append_to_log(dir, reason);
+        dir.write_exit_record(&ExitRecord::not_started(step, reason))?;
+    }
+    Ok(())
+}
+
+fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> io::Result<Command> {
+    for (path, content) in &job.files {
+        write_atomic(path, content.as_bytes())?;
+    }
+    dir.write_plan(&job.plan)?;
+    let mut command = Command::new(program);
+    command
+        .arg0("oumi-mcp-server")
+        .arg("supervise")
+        .arg(dir.path())
+        .current_dir("/")
+        .envs(&job.envs)
+        .env(env_vars::JOB_DIR.name, dir.path())
+        // Standard input hands the lock's open file down without unsafe code.
+        .stdin(Stdio::from(lock.0))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::from(dir.open_log()?));
+    Ok(command)
+}
+
+async fn first_line(stdout: tokio::process::ChildStdout) -> io::Result<String> {
+    let mut line = String::new();
+    let mut stdout = BufReader::new(stdout.take(64 * 1024));
+    stdout.read_line(&mut line).await?;
+    Ok(line.trim_end().to_owned())
+}
