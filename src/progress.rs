@@ -1,81 +1,81 @@
-//! How far a training run is and how it goes, from what its trainer prints and writes.
+//! The progress of a training run, from its log and the files it writes.
 //!
-//! Only what was said is given: a figure that nobody printed is absent. The one difficulty is progress bars, since much
-//! else draws them: downloads, the preparation of data sets, the loading of weights, evaluation. A bar is one of training
-//! when one of these holds:
+//! A metric that nobody printed is absent. Metrics are found by one [grammar] and one table of names, whatever the
+//! trainer. The one difficulty is progress bars, since much else draws them: downloads, the preparation of data sets, the
+//! loading of weights, evaluation. A bar is the training's when one of these holds:
 //!
-//! - its label says so (`Training`, `Training Progress`, and torchtune's `1|25|Loss: 1.63`), or
-//! - it carries a loss (`loss=0.12` behind its speed) and its label is not of an evaluation, or
-//! - it has no label, counts plain iterations, is no nested bar, and is tied to the trainer: it is the first such bar after
-//!   the line with which Oumi or the Hugging Face Trainer begins, or its total is the one that was announced, or it stands
-//!   exactly at the step of which the trainer prints the loss. Where the trainer does not print the step, it must have moved
-//!   between two printed losses.
+//! - its label says so (`Training`, `Training Progress`, torchtune's `1|25|Loss: 1.63`), or
+//! - it carries a loss (`loss=0.12` behind its speed) and its label is not an evaluation's, or
+//! - it counts iterations, is not nested, and is tied to the trainer: it is the first bar without a label after the line
+//!   with which Oumi or the Hugging Face Trainer starts, or its total was announced, or it stands exactly at the step of
+//!   a printed loss. Where the trainer does not print the step, the bar must have moved between two losses.
 //!
-//! Bars of Lightning (`Epoch 3`) count batches within an epoch: from them come the epoch and the loss, no step. Bars of
-//! inference (`Processed prompts`) and evaluation (`Running … requests`) are given where there is no training at all.
+//! A bar whose label names an epoch (`Epoch 3`) counts within it: it gives the loss, no step. Bars of inference
+//! (`Processed prompts`) and evaluation (`Running … requests`) count where there is no training at all.
 
-pub mod figures;
-pub mod files;
+mod grammar;
 pub mod history;
-pub mod lines;
-pub mod rhythm;
+pub mod metrics;
+mod reader;
+pub mod run_files;
+mod scanner;
+pub(crate) mod stall;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod tqdm;
-
-mod followed;
-mod scanner;
 
 use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use figures::Figures;
-pub use followed::Followed;
 use history::History;
+use metrics::Metrics;
+pub(crate) use reader::IncrementalReader;
 pub use scanner::Scanner;
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct Progress {
-    /// The figures.
     #[serde(flatten)]
-    pub figures: Figures,
-    /// When the newest of them was written, at the latest: RFC 3339, UTC.
+    pub metrics: Metrics,
+    /// The time at which the newest metric was written, at the latest: RFC 3339, UTC.
     pub measured_at: Option<String>,
-    /// Where they come from.
+    /// The log, or the names of the files.
     pub source: String,
 }
 
 impl Progress {
-    /// The age of the newest figure at `now`.
-    pub fn age(&self, now: SystemTime) -> Option<Duration> {
+    pub(crate) fn new(metrics: Metrics, source: &str, measured_at: SystemTime) -> Self {
+        let measured_at = DateTime::<Utc>::from(measured_at);
+        Self {
+            metrics,
+            measured_at: Some(measured_at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+            source: source.to_owned(),
+        }
+    }
+
+    /// The age of the newest metric at `now`.
+    pub(crate) fn age(&self, now: SystemTime) -> Option<Duration> {
         let measured_at = DateTime::parse_from_rfc3339(self.measured_at.as_deref()?).ok()?;
         now.duration_since(SystemTime::from(measured_at)).ok()
     }
 
-    /// Says when the newest figure was written.
-    pub fn measured(mut self, at: SystemTime) -> Self {
-        self.measured_at =
-            Some(DateTime::<Utc>::from(at).to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
-        self
-    }
-
-    /// The two together: what the newer one says, and what only the older one does.
-    pub fn merged(self, other: Self) -> Self {
+    /// Merges two sources: the metrics of the newer one, and those that only the older one has.
+    pub(crate) fn merged(self, other: Self) -> Self {
         // RFC 3339 in UTC sorts as text.
-        let (mut newer, older) = match self.measured_at >= other.measured_at {
-            true => (self, other),
-            false => (other, self),
+        let (mut newer, older) = if self.measured_at >= other.measured_at {
+            (self, other)
+        } else {
+            (other, self)
         };
         // Both count the same steps, so the greater count is the newer one, however late it was written.
-        newer.figures.fill(&older.figures, false);
-        newer.figures.step = newer.figures.step.max(older.figures.step);
+        newer.metrics.fill(&older.metrics);
+        newer.metrics.step = newer.metrics.step.max(older.metrics.step);
         if !newer.source.contains(&older.source) {
             newer.source = format!("{}, {}", newer.source, older.source);
         }
@@ -83,13 +83,10 @@ impl Progress {
     }
 }
 
-/// How far the run is whose log is at `path`, and the course of its loss. None when it does not say. Of a log larger than half
-/// a gigabyte the beginning and the end are read. Of a log that is looked at again, [`Followed`] reads only what is new.
-///
-/// # Errors
-/// What the file system said.
-pub fn read_log(path: &Path) -> io::Result<Option<(Progress, History)>> {
-    let mut log = Followed::new(path);
-    let progress = log.look_at_all()?.map(|(progress, _)| progress);
+/// Reads the progress and the losses out of the log at `path`. Of a log larger than half a gigabyte the beginning and the
+/// end are read. For repeated reads of a growing log, use [`IncrementalReader`].
+pub(crate) fn read_log(path: &Path) -> io::Result<Option<(Progress, History)>> {
+    let mut log = IncrementalReader::new(path);
+    let progress = log.read_all()?;
     Ok(progress.map(|progress| (progress, log.into_history())))
 }

@@ -11,8 +11,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr_iter, memrchr};
 
-pub(crate) use crate::text::lossy;
-use crate::text::{Row, Terminal};
+use crate::text::{Row, Terminal, lossy};
 
 /// The longest line that is kept whole, in bytes.
 pub(super) const MAX_LINE: usize = 16 * 1024;

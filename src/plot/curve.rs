@@ -57,7 +57,7 @@ pub(super) fn of(history: &History) -> (Vec<Curve>, &'static str) {
     };
     let mut curves = vec![
         curve("loss", TRAIN_COLOR, |point| {
-            (point.loss.is_some() || point.bad_loss).then_some(point.loss)
+            (point.loss.is_some() || point.non_finite_loss).then_some(point.loss)
         }),
         curve("eval_loss", EVAL_COLOR, |point| point.eval_loss.map(Some)),
     ];

@@ -1,66 +1,68 @@
-//! Finds figures in a log as it grows.
+//! The search for metrics in a log as it grows.
 
 mod bars;
-mod segments;
+mod stamps;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use chrono::NaiveDateTime;
 use memchr::{memchr2, memmem, memrchr2};
 
 use super::Progress;
-use super::figures::{Figures, Kind};
 use super::history::History;
-use super::lines;
+use super::metrics::{Kinds, Metrics};
 use super::tqdm::{Bar, BarState};
-use crate::logs::fold::{fold, lossy};
-use bars::{BarKey, Candidate};
-use segments::{Last, first_stamp, last_stamp, without_coloured_prefix, without_prefix};
+use crate::text;
+use bars::Bars;
+use stamps::Stamps;
 
-/// Of a segment that is longer, the end is looked at.
-const LONGEST_SEGMENT: usize = 64 * 1024;
+/// Of a longer segment, the end is read.
+const MAX_SEGMENT: usize = 64 * 1024;
 
-/// A dictionary that is printed over several lines is put together up to this length.
-const LONGEST_DICTIONARY: usize = 8 * 1024;
+/// The longest dictionary that is put together from several lines.
+const MAX_DICTIONARY: usize = 8 * 1024;
 
-/// The most braces of a segment that are looked at, so that a hostile one costs no more than its length.
-const MOST_DICTIONARIES: usize = 32;
+/// The most braces of a segment that are tried, so that a hostile one costs no more than its length.
+const MAX_BRACES: usize = 32;
 
-/// Finds figures in a log as it grows. It is given the raw log, not folded text, since of a bar that is drawn over it needs
-/// the earlier states too.
+const METRICS: &str = "the trainer's metrics in the log";
+const LINES: &str = "the trainer's own log lines";
+
+/// Finds metrics in a raw log. Folded text would not do: the states of a bar that are drawn over are needed too.
 #[derive(Debug, Clone, Default)]
 pub struct Scanner {
-    figures: Figures,
+    metrics: Metrics,
     history: History,
     source: Option<&'static str>,
-    /// What inference or an evaluation says, in case there is no training.
-    requests: Figures,
-    training_bar: Option<BarKey>,
-    candidates: Vec<Candidate>,
-    /// A training has begun, and its bar has not come yet.
-    begun: bool,
-    announced_total: Option<u64>,
+    /// The progress of inference or an evaluation, for a log without a training.
+    requests: Metrics,
+    bars: Bars,
     /// The trainer prints the step itself.
-    step_printed: bool,
-    /// The last loss came without its step, and the bar may have been drawn late: its next state tells.
-    unsettled: bool,
-    /// The end of the input, of which the end has not come.
+    prints_steps: bool,
+    /// The newest loss came without its step, and the bar may be late: its next state tells the step.
+    step_pending: bool,
+    /// The unfinished end of the input.
     rest: Vec<u8>,
-    /// That end has been read already.
-    rest_read: bool,
+    rest_was_read: bool,
     /// A dictionary that goes on on the next line.
     dictionary: Option<String>,
-    /// The last time stamp in the log, and the first one after the newest figure.
-    last_stamp: Option<NaiveDateTime>,
-    stamp_after: Option<NaiveDateTime>,
+    /// The metrics under a head such as `[step=10/1000,epoch=0]`, one to an indented line.
+    block: Option<(Metrics, Kinds)>,
+    stamps: Stamps,
+}
+
+/// The segment before, of which only a new state of its bar may have been skipped.
+struct Previous<'a> {
+    segment: &'a [u8],
+    end: usize,
+    bar: Option<BarState<'a>>,
+    was_skipped: bool,
 }
 
 impl Scanner {
     /// Reads on. The pieces may be cut anywhere.
-    pub fn push(&mut self, bytes: &[u8]) {
-        let mut bytes = bytes;
+    pub fn push(&mut self, mut bytes: &[u8]) {
         if !self.rest.is_empty() {
             let Some(end) = memchr2(b'\n', b'\r', bytes) else {
                 self.keep(bytes);
@@ -69,95 +71,84 @@ impl Scanner {
             let (first, after) = bytes.split_at(end + 1);
             self.rest.extend_from_slice(first);
             let whole = std::mem::take(&mut self.rest);
-            if !(self.rest_read && end == 0) {
-                self.whole(&whole);
+            if !(self.rest_was_read && end == 0) {
+                self.read_segments(&whole);
             }
             bytes = after;
         }
         let end = memrchr2(b'\n', b'\r', bytes).map_or(0, |last| last + 1);
         let (whole, rest) = bytes.split_at(end);
-        self.whole(whole);
+        self.read_segments(whole);
         self.keep(rest);
     }
 
-    /// Says that what comes next does not follow on what came last.
-    pub fn skip(&mut self) {
+    /// Marks a gap: the next piece does not continue the last one.
+    pub(super) fn skip(&mut self) {
         self.rest.clear();
         self.dictionary = None;
+        self.block = None;
     }
 
-    /// The progress so far. `written` is when the log was last written to.
-    pub fn progress(&self, written: SystemTime) -> Option<Progress> {
-        let since = self
-            .stamp_after
-            .zip(self.last_stamp)
-            .and_then(|(after, last)| (last - after).to_std().ok())
-            .unwrap_or_default();
-        let measured_at = written.checked_sub(since).unwrap_or(written);
-        let (figures, source) = match self.source {
-            Some(source) => (self.figures.clone(), source),
-            None if self.requests != Figures::default() => {
-                (self.requests.clone(), "the log (requests)")
-            }
+    /// The progress so far. `written` is the time of the last write to the log.
+    pub(crate) fn progress(&self, written: SystemTime) -> Option<Progress> {
+        let (metrics, source) = match self.source {
+            Some(source) => (&self.metrics, source),
+            None if self.requests != Metrics::default() => (&self.requests, "the log (requests)"),
             None => return None,
         };
-        let mut figures = figures;
-        if figures.seconds_left.is_none()
+        let mut metrics = metrics.clone();
+        if metrics.seconds_left.is_none()
             && let (Some(step), Some(total), Some(speed)) =
-                (figures.step, figures.total_steps, figures.steps_per_second)
+                (metrics.step, metrics.total_steps, metrics.steps_per_second)
         {
-            figures.seconds_left = total.checked_sub(step).map(|steps| steps as f64 / speed);
+            metrics.seconds_left = total.checked_sub(step).map(|steps| steps as f64 / speed);
         }
-        let progress = Progress {
-            figures,
-            measured_at: None,
-            source: source.to_owned(),
-        };
-        Some(progress.measured(measured_at))
+        let measured_at = written.checked_sub(self.stamps.since_metrics());
+        Some(Progress::new(
+            metrics,
+            source,
+            measured_at.unwrap_or(written),
+        ))
     }
 
-    /// The losses so far.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// The losses, at the end.
-    pub fn into_history(self) -> History {
+    pub(crate) fn into_history(self) -> History {
         self.history
     }
 
-    /// Keeps the end of the input until it goes on, and reads it already if it looks whole: the newest state of a bar has
+    /// Keeps the end of the input until it goes on, and reads it at once if it looks whole: the newest state of a bar has
     /// no end until the next one is drawn.
     fn keep(&mut self, rest: &[u8]) {
         self.rest.extend_from_slice(rest);
-        if self.rest.len() > LONGEST_SEGMENT {
-            let excess = self.rest.len() - LONGEST_SEGMENT / 2;
+        if self.rest.len() > MAX_SEGMENT {
+            let excess = self.rest.len() - MAX_SEGMENT / 2;
             self.rest.drain(..excess);
         }
-        self.rest_read = matches!(self.rest.trim_ascii_end().last(), Some(b']' | b'}'));
-        if self.rest_read {
+        self.rest_was_read = matches!(self.rest.trim_ascii_end().last(), Some(b']' | b'}'));
+        if self.rest_was_read {
             let rest = std::mem::take(&mut self.rest);
-            self.whole(&rest);
+            self.read_segments(&rest);
             self.rest = rest;
         }
     }
 
-    /// Reads segments: what stands between line ends and carriage returns. Only those that may hold something are looked
-    /// at more closely.
-    fn whole(&mut self, bytes: &[u8]) {
+    /// Reads the segments between line ends and carriage returns that may hold metrics.
+    fn read_segments(&mut self, bytes: &[u8]) {
         let Some(hits) = HITS.as_ref() else { return };
         let mut at = 0;
-        let mut figure_end = None;
-        // Of the states of one bar that follow on each other the first and the last are looked at.
-        let mut last: Option<Last<'_>> = None;
+        let mut metrics_end = None;
+        // Of the states of one bar in a row, the first and the last are read.
+        let mut previous: Option<Previous<'_>> = None;
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
-            let hit = match self.dictionary {
-                Some(_) => 0,
-                None => match hits.find(rest) {
-                    Some(found) => found.start(),
-                    None => break,
-                },
+            let is_open = self.dictionary.is_some() || self.block.is_some();
+            let hit = match hits.find(rest) {
+                _ if is_open => 0,
+                Some(found) => found.start(),
+                None => break,
             };
             let (before, after) = rest.split_at(hit);
             let start = memrchr2(b'\n', b'\r', before).map_or(0, |end| end + 1);
@@ -165,178 +156,202 @@ impl Scanner {
             let segment = rest.get(start..end).unwrap_or_default();
             let end = at + end;
             at = end + 1;
-            let state = BarState::parse(segment)
-                .filter(|state| !state.has_metrics && self.dictionary.is_none());
-            if state
-                .as_ref()
-                .is_some_and(|state| state.is_nested && state.label.is_empty())
-            {
+            // Each loss that a bar carries is a point of the history.
+            let bar = BarState::parse(segment).filter(|bar| !bar.has_metrics && !is_open);
+            if bar.is_some_and(|bar| bar.is_nested && bar.label.is_empty()) {
                 continue;
             }
-            let same = last
+            let was_skipped = previous
                 .as_ref()
-                .and_then(|last| last.state.zip(state))
-                .is_some_and(|(last, state)| state.continues(&last));
-            if let Some(last) = last.filter(|last| last.skipped && !same)
-                && self.segment(last.segment)
-            {
-                figure_end = Some(last.end);
+                .and_then(|previous| previous.bar.zip(bar))
+                .is_some_and(|(previous, bar)| bar.continues(&previous));
+            if !was_skipped {
+                self.read_skipped(previous, &mut metrics_end);
+                if self.read_segment(segment) {
+                    metrics_end = Some(end);
+                }
             }
-            if !same && self.segment(segment) {
-                figure_end = Some(end);
-            }
-            last = Some(Last {
+            previous = Some(Previous {
                 segment,
                 end,
-                state,
-                skipped: same,
+                bar,
+                was_skipped,
             });
         }
-        if let Some(last) = last.filter(|last| last.skipped)
-            && self.segment(last.segment)
+        self.read_skipped(previous, &mut metrics_end);
+        let has_metrics = self.source.is_some() || self.requests != Metrics::default();
+        self.stamps.read(bytes, metrics_end, has_metrics);
+    }
+
+    fn read_skipped(&mut self, previous: Option<Previous<'_>>, metrics_end: &mut Option<usize>) {
+        if let Some(previous) = previous
+            && previous.was_skipped
+            && self.read_segment(previous.segment)
         {
-            figure_end = Some(last.end);
+            *metrics_end = Some(previous.end);
         }
-        self.stamps(bytes, figure_end);
     }
 
-    fn stamps(&mut self, bytes: &[u8], figure_end: Option<usize>) {
-        let from = figure_end.unwrap_or(0);
-        if figure_end.is_some() {
-            self.stamp_after = None;
-        }
-        let figures = self.source.is_some() || self.requests != Figures::default();
-        if figures && self.stamp_after.is_none() {
-            self.stamp_after = bytes.get(from..).and_then(first_stamp);
-        }
-        self.last_stamp = last_stamp(bytes).or(self.last_stamp);
-    }
-
-    /// Reads a segment; whether there were figures in it.
-    fn segment(&mut self, segment: &[u8]) -> bool {
-        let excess = segment.len().saturating_sub(LONGEST_SEGMENT);
+    /// Reads a segment, and returns whether there were metrics in it.
+    fn read_segment(&mut self, segment: &[u8]) -> bool {
+        let excess = segment.len().saturating_sub(MAX_SEGMENT);
         let segment = segment.get(excess..).unwrap_or_default();
-        let segment = without_coloured_prefix(segment);
-        let (text, nested) = match memchr::memchr(0x1b, segment) {
-            Some(_) => {
-                let nested = memmem::find(segment, b"\x1b[A").is_some();
-                (Cow::Owned(fold(segment)), nested)
-            }
-            None => (lossy(segment), false),
+        let prefix = text::skypilot_prefix_length(segment);
+        let segment = segment.get(prefix..).unwrap_or_default();
+        let is_nested = memmem::find(segment, b"\x1b[A").is_some();
+        let text = text::lossy(segment);
+        let text = match memchr::memchr(0x1b, segment) {
+            Some(_) => Cow::Owned(text::strip_escapes(&text).into_owned()),
+            None => text,
         };
-        let text = without_prefix(text.trim_end());
-        if let Some(mut begun) = self.dictionary.take().filter(|_| !text.starts_with("{'")) {
-            // Bars are drawn between the lines of it.
+        let text = without_rank(text.trim_end());
+        if let Some(mut started) = self.dictionary.take()
+            && !text.starts_with("{'")
+        {
+            // Bars are drawn between the lines of a dictionary.
             if !text.contains("%|") {
-                begun.push(' ');
-                begun.push_str(text);
-                return self.dictionaries(&begun);
+                started.push(' ');
+                started.push_str(text);
+                return self.read_dictionaries(&started);
             }
-            self.dictionary = Some(begun);
+            self.dictionary = Some(started);
         }
         let brace = memchr::memchr(b'{', text.as_bytes()).unwrap_or(text.len());
         let (before, after) = text.split_at(brace);
-        let bar = match before {
-            "" => None,
-            before => Bar::parse(before),
-        };
-        let mut found = bar.as_ref().is_some_and(|bar| self.bar(bar, nested));
+        let bar = Bar::parse(before);
+        let mut found = bar.as_ref().is_some_and(|bar| self.bar(bar, is_nested));
         if !after.is_empty() {
-            found |= self.dictionaries(after);
+            found |= self.read_dictionaries(after);
         } else if bar.is_none() {
-            found |= self.line(text);
+            found |= self.read_line(text);
         }
         found
     }
 
-    /// Reads a line that is neither a bar nor has a dictionary.
-    fn line(&mut self, text: &str) -> bool {
-        if lines::begins_training(text) {
-            self.begin();
-        } else if let Some(total) = lines::announced_total(text) {
-            self.announced_total = Some(total);
-        } else if let Some((figures, kind)) = lines::figures(text) {
-            self.said(figures, kind, "the trainer's own log lines");
+    /// Reads a line that is no bar and has no dictionary.
+    fn read_line(&mut self, line: &str) -> bool {
+        let is_indented = line.starts_with([' ', '\t']);
+        if let Some((mut metrics, mut kinds)) = self.block.take()
+            && is_indented
+        {
+            metrics.add_line(&mut kinds, line);
+            let is_training = metrics.is_training(kinds);
+            self.block = Some((metrics.clone(), kinds));
+            if is_training {
+                self.report(metrics, kinds, LINES);
+            }
+            return is_training;
+        }
+        if line.contains("Starting training...") || line.contains("***** Running training *****") {
+            self.start_training();
+            return false;
+        }
+        if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
+            self.requests.tokens_per_second = super::metrics::number(speed).map(|(speed, _)| speed);
             return true;
-        } else if let Some(speed) = lines::generation_speed(text) {
-            self.requests.tokens_per_second = Some(speed);
+        }
+        let (mut metrics, mut kinds) = (Metrics::default(), Kinds::default());
+        metrics.add_line(&mut kinds, line);
+        if metrics.is_training(kinds) {
+            self.report(metrics, kinds, LINES);
             return true;
+        }
+        if metrics.step.is_some() && line.trim_end_matches(':').ends_with(']') {
+            self.block = Some((metrics, kinds));
+        } else {
+            self.bars.announced_total = metrics.total_steps.or(self.bars.announced_total);
         }
         false
     }
 
-    /// Another training begins: what was said of the one before is past, all but its losses, which stay until their steps
-    /// come again.
-    fn begin(&mut self) {
-        self.figures = Figures::default();
+    /// Forgets the metrics of an earlier training in the same log. Its losses stay until their steps come again.
+    fn start_training(&mut self) {
+        self.metrics = Metrics::default();
         self.source = None;
-        self.step_printed = false;
-        self.unsettled = false;
-        self.announced_total = None;
-        self.training_bar = None;
-        self.candidates.clear();
-        self.begun = true;
+        self.prints_steps = false;
+        self.step_pending = false;
+        self.bars = Bars::default();
+        self.bars.training_started = true;
     }
 
-    /// Reads the dictionaries in `text`.
-    fn dictionaries(&mut self, text: &str) -> bool {
+    fn read_dictionaries(&mut self, text: &str) -> bool {
         let mut found = false;
         let mut rest = text;
-        for _ in 0..MOST_DICTIONARIES {
+        for _ in 0..MAX_BRACES {
             let Some(start) = rest.find('{') else { break };
-            let begun = &rest[start..];
-            match Figures::of_dictionary(begun) {
-                Some((figures, kind, length)) => {
-                    if kind.is_training() {
-                        self.said(figures, kind, "the trainer's metrics in the log");
+            let started = &rest[start..];
+            match Metrics::from_dictionary(started) {
+                Some((metrics, kinds, length)) => {
+                    if metrics.is_training(kinds) {
+                        self.report(metrics, kinds, METRICS);
                         found = true;
                     }
-                    rest = &begun[length..];
+                    rest = &started[length..];
                 }
                 None => {
-                    let is_one = matches!(begun.as_bytes().get(1), Some(b'\'' | b'"'));
-                    if is_one && begun.len() < LONGEST_DICTIONARY && !begun.contains('}') {
-                        self.dictionary = Some(begun.to_owned());
+                    let is_one = matches!(started.as_bytes().get(1), Some(b'\'' | b'"'));
+                    if is_one && started.len() < MAX_DICTIONARY && !started.contains('}') {
+                        self.dictionary = Some(started.to_owned());
                         return found;
                     }
-                    rest = &begun[1..];
+                    rest = &started[1..];
                 }
             }
         }
         found
     }
 
-    /// Takes over what a trainer said.
-    fn said(&mut self, mut figures: Figures, kind: Kind, source: &'static str) {
+    /// Takes over the metrics that a trainer has printed.
+    fn report(&mut self, mut metrics: Metrics, kinds: Kinds, source: &'static str) {
         self.source = Some(source);
-        self.step_printed |= figures.step.is_some();
-        if kind.loss {
-            self.tie_bar(figures.step);
+        self.prints_steps |= metrics.step.is_some();
+        if kinds.loss {
+            self.bind_bar(metrics.step);
         }
-        // An evaluation is of the step the training stands at. A loss without its step is of that of the bar.
-        let stands_at = kind.eval_loss || (self.training_bar.is_some() && !self.step_printed);
-        if figures.step.is_none() && stands_at {
-            figures.step = self.figures.step;
+        // An evaluation is of the newest step. A loss without its step is of that of the bar.
+        let is_at_newest = kinds.eval_loss || (self.bars.has_training_bar() && !self.prints_steps);
+        if metrics.step.is_none() && is_at_newest {
+            metrics.step = self.metrics.step;
         }
-        let step = figures.step;
-        self.unsettled = kind.loss && !self.step_printed && step.is_some();
-        self.history.push(&figures);
-        if kind.summary {
-            figures.seconds_left = step
-                .filter(|step| self.figures.total_steps == Some(*step))
-                .map(|_| 0.0);
-        } else if figures.step != self.figures.step || figures.steps_per_second.is_some() {
-            // What the bar said of the time belongs to another step.
-            self.figures.seconds_left = None;
+        self.step_pending = kinds.loss && !self.prints_steps && metrics.step.is_some();
+        self.history.push(&metrics);
+        if kinds.summary {
+            let is_done = metrics.step.is_some() && self.metrics.total_steps == metrics.step;
+            metrics.seconds_left = is_done.then_some(0.0);
+        } else if metrics.step != self.metrics.step || metrics.steps_per_second.is_some() {
+            // The remaining time that the bar gave belongs to another step.
+            self.metrics.seconds_left = None;
         }
-        self.figures.update(&figures);
+        self.metrics.update(&metrics);
     }
 }
 
-/// What may be worth a closer look. One search for all, many times faster than a look at each line.
+/// A line without the rank that `torchrun`, `mpirun` and `srun` put before it: `[rank0]: `, `[1,0]<stdout>:`, `0: `.
+fn without_rank(line: &str) -> &str {
+    let is_rank = |text: &str| {
+        let rank = text
+            .trim_start_matches("rank")
+            .trim_start_matches("default");
+        !rank.is_empty() && rank.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b','))
+    };
+    let bracketed = || {
+        let (rank, rest) = line.strip_prefix('[')?.split_once(']')?;
+        let rest = rest
+            .trim_start_matches("<stdout>")
+            .trim_start_matches("<stderr>");
+        rest.strip_prefix(':').filter(|_| is_rank(rank))
+    };
+    let plain = || {
+        let (rank, rest) = line.split_once(": ")?;
+        is_rank(rank.trim_start()).then_some(rest)
+    };
+    bracketed().or_else(plain).unwrap_or(line)
+}
+
+/// Marks what may be metrics: one search for all, many times faster than reading each line.
 static HITS: LazyLock<Option<regex::bytes::Regex>> = LazyLock::new(|| {
     regex::bytes::Regex::new(
-        r#"%\||it \[|\{['"]|loss|throughput|SamplesPerSec|skipped=|Starting training|Running training|optimization steps"#,
+        r#"%\||it \[|\{['"]|[lL]oss|\[(?:global_step|step|batch|iter|epoch)=|throughput|SamplesPerSec|skipped=|Starting training|Running training|otal steps|optimization steps"#,
     )
     .ok()
 });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::answers::ProgressAnswer;
 use super::observe::Told;
 use crate::launcher::{JobState, JobStatus};
-use crate::progress::rhythm::span;
+use crate::progress::stall::span;
 
 /// What to do about a job that there is not.
 pub(super) const LOST: &str = "Call list_jobs for the ids.";
@@ -53,13 +53,13 @@ pub(super) fn both(status: &JobStatus) -> String {
 
 /// How far it is: `step 120 of 900, loss 1.83`.
 fn so_far(progress: &ProgressAnswer) -> Option<String> {
-    let figures = &progress.progress.figures;
-    let step = match (figures.step, figures.total_steps) {
+    let metrics = &progress.progress.metrics;
+    let step = match (metrics.step, metrics.total_steps) {
         (Some(step), Some(total)) => Some(format!("step {step} of {total}")),
         (Some(step), None) => Some(format!("step {step}")),
-        _ => figures.epoch.map(|epoch| format!("epoch {epoch:.2}")),
+        _ => metrics.epoch.map(|epoch| format!("epoch {epoch:.2}")),
     };
-    let loss = figures
+    let loss = metrics
         .loss
         .filter(|loss| loss.is_finite())
         .map(|loss| format!("loss {loss:.4}"));
@@ -118,7 +118,7 @@ fn at_the_end(status: &JobStatus, told: &Told) -> &'static str {
 /// How long it still takes, as it said itself, less the time since it said so.
 fn rest(told: &Told) -> Option<Duration> {
     let progress = told.progress.as_ref()?;
-    let left = progress.progress.figures.seconds_left?;
+    let left = progress.progress.metrics.seconds_left?;
     let left = Duration::try_from_secs_f64(left).ok()?;
     let age = Duration::from_secs(progress.age_seconds.unwrap_or_default());
     Some(left.saturating_sub(age))

@@ -27,8 +27,8 @@ use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
 use crate::parse::sky;
 use crate::process::supervisor;
-use crate::progress::rhythm::{Rhythm, Stalled};
-use crate::progress::{Followed, Progress, Scanner, files};
+use crate::progress::stall::{Stall, StallDetector};
+use crate::progress::{IncrementalReader, Progress, Scanner, run_files};
 use crate::registry::JobRecord;
 use crate::settings::config::expand_home;
 use crate::sync::lock;
@@ -48,14 +48,12 @@ const FOLDER_EVERY: Duration = Duration::from_secs(10);
 const FILE_PATIENCE: Duration = Duration::from_secs(2);
 /// How much of a log is read for why the job failed, before its bars and repeats are folded.
 const FAILURE_TAIL: u64 = 1024 * 1024;
-/// From so many figures on it is known how often the log of a job says something.
-const ENOUGH_FIGURES: u32 = 5;
 
 /// What was told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     pub(super) progress: Option<ProgressAnswer>,
-    pub(super) stalled: Option<Stalled>,
+    pub(super) stalled: Option<Stall>,
     pub(super) failure: Option<Failure>,
 }
 
@@ -112,7 +110,7 @@ pub(super) struct Insight {
     log: Aside<LogSeen>,
     folder: Aside<Option<Progress>>,
     /// Where the log on this machine was read to. Only the look under way takes it.
-    followed: Arc<Mutex<Option<Followed>>>,
+    reader: Arc<Mutex<Option<IncrementalReader>>>,
     has_begun: AtomicBool,
     /// When the job was first seen to have ended.
     ended: OnceLock<Instant>,
@@ -126,7 +124,7 @@ struct LogSeen {
     is_aged: bool,
     /// When it was last written to, as far as that is known.
     written: Option<SystemTime>,
-    rhythm: Rhythm,
+    stall: StallDetector,
     /// The end of the log of a job on a cloud.
     text: Arc<str>,
 }
@@ -137,7 +135,7 @@ impl Insight {
             cloud_logs: Arc::clone(cloud_logs),
             log: Aside::default(),
             folder: Aside::default(),
-            followed: Arc::default(),
+            reader: Arc::default(),
             has_begun: AtomicBool::new(false),
             ended: OnceLock::new(),
         }
@@ -179,12 +177,12 @@ impl Insight {
 
     /// Reads what is new in a log on this machine.
     fn follow(&self, path: PathBuf, started: Option<SystemTime>) {
-        let followed = Arc::clone(&self.followed);
+        let reader = Arc::clone(&self.reader);
         self.log.begin(Duration::ZERO, |last| async move {
             let look = move || {
-                let mut followed = lock(&followed);
-                let followed = followed.get_or_insert_with(|| Followed::new(&path));
-                LogSeen::of_file(&path, followed, started, last)
+                let mut reader = lock(&reader);
+                let reader = reader.get_or_insert_with(|| IncrementalReader::new(&path));
+                LogSeen::of_file(&path, reader, started, last)
             };
             seen_in_file(look).await
         });
@@ -209,7 +207,7 @@ impl Insight {
                 return Some(None);
             }
             let look = move || {
-                let found = files::read_output_dir(&folder, started)?;
+                let found = run_files::read_output_dir(&folder, started)?;
                 Ok(found.map(|(progress, _)| progress))
             };
             seen_in_file(look).await
@@ -230,33 +228,30 @@ async fn seen_in_file<T: Send + 'static>(
 }
 
 impl LogSeen {
-    /// The log at `path`, of which `followed` reads what is new.
+    /// The log at `path`, of which `reader` reads what is new.
     fn of_file(
         path: &Path,
-        followed: &mut Followed,
+        reader: &mut IncrementalReader,
         started: Option<SystemTime>,
         last: Option<Self>,
     ) -> io::Result<Self> {
         let written = path.metadata()?.modified()?;
-        let found = followed.look()?;
-        let is_first = last.is_none();
-        let mut rhythm = last.map(|last| last.rhythm).unwrap_or_default();
-        let figures = found.as_ref().map_or(0, |(_, history)| {
-            u32::try_from(history.points().len()).unwrap_or(u32::MAX)
-        });
-        if is_first
-            && figures >= ENOUGH_FIGURES
-            && let Some(time) = started.and_then(|started| written.duration_since(started).ok())
-        {
-            // What it said before it was looked at, evenly: no more is known of it.
-            (0..ENOUGH_FIGURES).for_each(|_| rhythm.silence(time / figures));
-        }
-        rhythm.written_at(since_epoch(written));
+        let found = reader.read()?;
+        let first = started.unwrap_or(written);
+        let mut stall = last.map_or_else(
+            || {
+                // Each loss that was printed before the first read was a write.
+                let losses = u32::try_from(reader.history().points().len()).unwrap_or(u32::MAX);
+                StallDetector::new(since_epoch(first), since_epoch(written), losses)
+            },
+            |last| last.stall,
+        );
+        stall.record(since_epoch(written));
         Ok(Self {
-            progress: found.map(|(progress, _)| progress),
+            progress: found,
             is_aged: true,
             written: Some(written),
-            rhythm,
+            stall,
             text: Arc::default(),
         })
     }
@@ -269,16 +264,16 @@ impl LogSeen {
         let text = &text[start..];
         let is_new = *text != *last.text;
         let written = if is_new { Some(now) } else { last.written };
-        let mut rhythm = last.rhythm;
+        let mut stall = last.stall;
         if is_new {
-            rhythm.written_at(since_epoch(now));
+            stall.record(since_epoch(now));
         }
         let mut scanner = Scanner::default();
         scanner.push(text.as_bytes());
         let mut progress = scanner.progress(written.unwrap_or(now));
         let mut is_aged = !is_first;
         if let (Some(progress), Some(last)) = (&mut progress, last.progress)
-            && progress.figures == last.figures
+            && progress.metrics == last.metrics
         {
             progress.measured_at = last.measured_at;
             is_aged = true;
@@ -287,14 +282,14 @@ impl LogSeen {
             progress,
             is_aged,
             written,
-            rhythm,
+            stall,
             text: text.into(),
         }
     }
 
-    fn stalled(&self, now: SystemTime) -> Option<Stalled> {
+    fn stalled(&self, now: SystemTime) -> Option<Stall> {
         let silent = now.duration_since(self.written?).ok()?;
-        self.rhythm.stalled(silent)
+        self.stall.check(silent)
     }
 }
 
@@ -474,7 +469,7 @@ fn progress_answer(
     now: SystemTime,
 ) -> Option<ProgressAnswer> {
     let mut progress = progress?;
-    if let Some(left) = &mut progress.figures.seconds_left {
+    if let Some(left) = &mut progress.metrics.seconds_left {
         *left = left.round();
     }
     if !is_aged {

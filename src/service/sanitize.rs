@@ -125,7 +125,7 @@ impl Texts for Value {
 
 impl Texts for ProgressAnswer {
     fn each_text(&mut self, _: &str, visit: Visit<'_>) {
-        self.progress.figures.warning.each_text("warning", visit);
+        self.progress.metrics.warning.each_text("warning", visit);
         self.progress.source.each_text("source", visit);
     }
 }

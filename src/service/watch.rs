@@ -222,11 +222,11 @@ fn of_the_job(answer: &PollAnswer) -> impl Iterator<Item = &String> {
 
 /// Whether two looks at a job show the same.
 pub(super) fn is_same(one: &PollAnswer, other: &PollAnswer) -> bool {
-    let figures = |look: &PollAnswer| {
+    let metrics = |look: &PollAnswer| {
         let progress = look.progress.as_ref()?;
-        Some(progress.progress.figures.clone())
+        Some(progress.progress.metrics.clone())
     };
-    is_same_state(one, other) && figures(one) == figures(other)
+    is_same_state(one, other) && metrics(one) == metrics(other)
 }
 
 /// Whether two looks at a job show the same, but for how far it is.

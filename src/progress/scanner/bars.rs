@@ -1,259 +1,234 @@
-//! Which of the bars in a log is that of the training, and what it says. The rules stand at the top of [`crate::progress`].
+//! The choice of the training's bar among the bars in a log. Its rules stand at the top of [`crate::progress`].
 
 use super::Scanner;
-use crate::progress::figures::{self, Figures, Kind};
+use crate::progress::metrics::{Kinds, Metrics, number};
 use crate::progress::tqdm::Bar;
 
-/// How many bars are watched until it is known which of them is that of the training.
-const CANDIDATES: usize = 8;
+/// The most bars that are watched until the training's bar is known.
+const MAX_CANDIDATES: usize = 8;
 
-/// Which bar it is.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct BarKey {
-    label: String,
-    total: Option<u64>,
+const SOURCE: &str = "the progress bar in the log";
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bars {
+    /// The label and the total of the training's bar.
+    training_bar: Option<(String, Option<u64>)>,
+    candidates: Vec<Candidate>,
+    /// A training has started whose bar has not come yet.
+    pub(super) training_started: bool,
+    pub(super) announced_total: Option<u64>,
 }
 
 /// A bar that may be the training's.
 #[derive(Debug, Clone)]
-pub(super) struct Candidate {
+struct Candidate {
+    label: String,
     total: u64,
     done: u64,
-    /// Where it stood at the last loss, and the step of that loss if it was printed.
+    /// Its count at the newest loss, and the step of that loss if it was printed.
     at_loss: Option<(u64, Option<u64>)>,
 }
 
+impl Bars {
+    pub(super) fn has_training_bar(&self) -> bool {
+        self.training_bar.is_some()
+    }
+
+    fn is_training_bar(&self, bar: &Bar<'_>) -> bool {
+        self.training_bar.as_ref().is_some_and(|(label, total)| {
+            *total == bar.total.map(|total| total as u64) && label.eq_ignore_ascii_case(bar.label)
+        })
+    }
+}
+
 impl Scanner {
-    /// Finds out which bar is that of the training, when a loss is printed.
-    pub(super) fn tie_bar(&mut self, step: Option<u64>) {
-        let mut tied = None;
-        for candidate in &mut self.candidates {
-            let moved = candidate
+    /// Binds the bar that stands at a printed loss: at its `step`, or moved since the loss before.
+    pub(super) fn bind_bar(&mut self, step: Option<u64>) {
+        let mut bound = None;
+        for candidate in &mut self.bars.candidates {
+            let has_moved = candidate
                 .at_loss
                 .is_some_and(|(done, _)| candidate.done > done);
-            if candidate.total > 0
-                && match step {
-                    Some(step) => candidate.done == step,
-                    None => moved,
-                }
-            {
-                tied = Some((candidate.total, candidate.done));
+            let is_at_loss = match step {
+                Some(step) => candidate.done == step,
+                None => has_moved && is_of_training(&candidate.label),
+            };
+            if candidate.total > 0 && is_at_loss {
+                bound = Some(candidate.clone());
             }
             candidate.at_loss = Some((candidate.done, step));
         }
-        if self.training_bar.is_none()
-            && let Some((total, done)) = tied
+        if let Some(candidate) = bound
+            && !self.bars.has_training_bar()
         {
-            self.tie(total, done);
+            self.bind(candidate.label, candidate.total, candidate.done);
         }
     }
 
-    fn tie(&mut self, total: u64, done: u64) {
-        self.training_bar = Some(BarKey {
-            label: String::new(),
-            total: Some(total),
-        });
-        self.figures.total_steps = Some(total);
-        self.figures.step = self.figures.step.max(Some(done));
-        self.source.get_or_insert(BAR);
-        self.begun = false;
+    fn bind(&mut self, label: String, total: u64, done: u64) {
+        self.bars.training_bar = Some((label, Some(total)));
+        self.metrics.total_steps = Some(total);
+        self.metrics.step = self.metrics.step.max(Some(done));
+        self.source.get_or_insert(SOURCE);
+        self.bars.training_started = false;
     }
 
-    /// Reads a state of a bar; whether it told anything of the training.
-    pub(super) fn bar(&mut self, bar: &Bar<'_>, nested: bool) -> bool {
-        let total = bar.total.map(|total| total as u64);
-        let done = bar.done as u64;
-        let (carried, carried_kind) = Figures::of(bar.metrics());
-        if self
-            .training_bar
-            .as_ref()
-            .is_some_and(|key| key.total == total && key.label.eq_ignore_ascii_case(bar.label))
-        {
-            self.training_state(bar, total, done, carried, carried_kind);
+    /// Reads a state of a bar, and returns whether it told anything of the training.
+    pub(super) fn bar(&mut self, bar: &Bar<'_>, is_nested: bool) -> bool {
+        let (metrics, kinds) = Metrics::from_pairs(bar.metrics());
+        if self.bars.is_training_bar(bar) {
+            self.training_state(bar, metrics, kinds);
             return true;
         }
-        let lower = bar.label.to_lowercase();
-        let evaluates = ["eval", "valid", "test", "predict", "sanity"]
+        let label = bar.label.to_lowercase();
+        let is_evaluation = ["eval", "valid", "test", "predict", "sanity"]
             .iter()
-            .any(|word| lower.contains(word));
-        if lower == "processed prompts"
-            || (lower.starts_with("running ") && lower.ends_with(" requests"))
-        {
-            return self.requests(bar, total, done);
+            .any(|word| label.contains(word));
+        let is_inference = label == "processed prompts"
+            || (label.starts_with("running ") && label.ends_with(" requests"));
+        if is_inference {
+            self.requests(bar);
+            true
+        } else if is_evaluation {
+            false
+        } else if let Some(metrics) = torchtune_metrics(bar) {
+            self.history.push(&metrics);
+            self.metrics.update(&metrics);
+            self.source = Some(SOURCE);
+            true
+        } else if label.contains("epoch") {
+            self.epoch_bar(bar, metrics, kinds)
+        } else if kinds.loss || matches!(&*label, "training" | "training progress") {
+            self.bars.training_bar = Some((label, bar.total.map(|total| total as u64)));
+            self.bars.training_started = false;
+            self.training_state(bar, metrics, kinds);
+            true
+        } else {
+            !is_nested && self.candidate(bar)
         }
-        if evaluates {
+    }
+
+    /// Reads a state of the training's bar.
+    fn training_state(&mut self, bar: &Bar<'_>, metrics: Metrics, kinds: Kinds) {
+        self.update_from_bar(bar, metrics);
+        if kinds.loss {
+            self.history.push(&Metrics {
+                eval_loss: None,
+                ..self.metrics.clone()
+            });
+        }
+    }
+
+    fn update_from_bar(&mut self, bar: &Bar<'_>, metrics: Metrics) {
+        let done = bar.done as u64;
+        self.source.get_or_insert(SOURCE);
+        if self.prints_steps && self.metrics.step > Some(done) {
+            // Bars are drawn a little late; the printed step is newer.
+            return;
+        }
+        if std::mem::take(&mut self.step_pending) {
+            self.history.assign_step(done);
+        }
+        self.metrics.update(&Metrics {
+            step: Some(done),
+            total_steps: bar.total.map(|total| total as u64),
+            steps_per_second: bar.per_second,
+            ..metrics
+        });
+        self.metrics.seconds_left = bar.seconds_left;
+    }
+
+    /// Watches a bar of which it is not known yet whether it is the training's.
+    fn candidate(&mut self, bar: &Bar<'_>) -> bool {
+        let (Some(total), "it" | "step" | "steps") = (bar.total, bar.unit) else {
+            return false;
+        };
+        let (total, done) = (total as u64, bar.done as u64);
+        let candidates = &mut self.bars.candidates;
+        let known = candidates
+            .iter_mut()
+            .find(|known| known.total == total && known.label == bar.label);
+        let mut is_at_loss = false;
+        if let Some(known) = known {
+            known.done = done;
+            // It is drawn again right after a loss was printed, at the step of that loss.
+            is_at_loss = known.at_loss.is_some_and(|(_, step)| step == Some(done));
+        } else {
+            if candidates.len() >= MAX_CANDIDATES {
+                candidates.remove(0);
+            }
+            candidates.push(Candidate {
+                label: bar.label.to_owned(),
+                total,
+                done,
+                at_loss: None,
+            });
+        }
+        let is_first = self.bars.training_started && bar.label.is_empty();
+        let is_training = is_first || self.bars.announced_total == Some(total) || is_at_loss;
+        if self.bars.has_training_bar() || !is_training {
             return false;
         }
-        if let Some(epoch) = epoch_label(bar.label) {
-            return self.epoch_bar(bar, epoch, carried, carried_kind);
-        }
-        if let Some((epoch, step, loss)) = torchtune_label(bar.label) {
-            let part = total.map_or(0.0, |total| done as f64 / total.max(1) as f64);
-            let figures = Figures {
-                step: Some(step),
-                epoch: Some(epoch.saturating_sub(1) as f64 + part.min(1.0)),
-                loss: Some(loss),
-                steps_per_second: bar.per_second,
-                ..Figures::default()
-            };
-            self.history.push(&figures);
-            self.figures.update(&figures);
-            self.source = Some(BAR);
-            return true;
-        }
-        if lower.starts_with("epoch") {
-            // Somebody's own loop: its bar counts within an epoch, from 0 or 1, nobody knows.
-            if !carried_kind.loss {
-                return false;
-            }
-            self.source.get_or_insert(BAR);
-            self.figures.update(&Figures {
-                steps_per_second: bar.per_second,
-                ..carried
-            });
-            return true;
-        }
-        let labelled = matches!(lower.as_str(), "training" | "training progress");
-        let key = BarKey {
-            label: lower,
-            total,
-        };
-        if !labelled && !carried_kind.loss {
-            return self.candidate(bar, total, done, nested);
-        }
-        self.training_bar = Some(key);
-        self.begun = false;
-        self.training_state(bar, total, done, carried, carried_kind);
+        self.bind(bar.label.to_owned(), total, done);
+        self.update_from_bar(bar, Metrics::default());
         true
     }
 
-    /// Reads a state of the bar that is known to be that of the training.
-    fn training_state(
-        &mut self,
-        bar: &Bar<'_>,
-        total: Option<u64>,
-        done: u64,
-        carried: Figures,
-        kind: Kind,
-    ) {
-        self.take_bar(bar, total, done, carried);
-        if kind.loss {
-            self.history.push(&Figures {
-                step: self.figures.step,
-                epoch: self.figures.epoch,
-                loss: self.figures.loss,
-                bad_loss: self.figures.bad_loss,
-                ..Figures::default()
-            });
-        }
-    }
-
-    fn take_bar(&mut self, bar: &Bar<'_>, total: Option<u64>, done: u64, carried: Figures) {
-        self.source.get_or_insert(BAR);
-        let behind = self.step_printed && self.figures.step.is_some_and(|step| step > done);
-        if behind {
-            // Bars are drawn a little late; what the trainer printed is newer.
-            return;
-        }
-        if std::mem::take(&mut self.unsettled) {
-            self.history.settle(done);
-        }
-        self.figures.update(&carried);
-        self.figures.step = Some(done);
-        self.figures.total_steps = total.or(self.figures.total_steps);
-        self.figures.seconds_left = bar.seconds_left;
-        if bar.per_second.is_some() {
-            self.figures.steps_per_second = bar.per_second;
-        }
-    }
-
-    /// An unlabelled bar: whether it is that of the training is to be found out.
-    fn candidate(&mut self, bar: &Bar<'_>, total: Option<u64>, done: u64, nested: bool) -> bool {
-        let Some(total) = total.filter(|_| bar.label.is_empty() && bar.unit == "it" && !nested)
-        else {
-            return false;
-        };
-        let mut after_loss = false;
-        match self
-            .candidates
-            .iter_mut()
-            .find(|candidate| candidate.total == total)
-        {
-            Some(candidate) => {
-                candidate.done = done;
-                // It is drawn anew right after a loss was printed, at the step of that loss.
-                after_loss = candidate
-                    .at_loss
-                    .is_some_and(|(_, step)| step == Some(done));
-            }
-            None => {
-                if self.candidates.len() >= CANDIDATES {
-                    self.candidates.remove(0);
-                }
-                self.candidates.push(Candidate {
-                    total,
-                    done,
-                    at_loss: None,
-                });
-            }
-        }
-        if self.training_bar.is_none()
-            && (self.begun || self.announced_total == Some(total) || after_loss)
-        {
-            self.tie(total, done);
-            self.take_bar(bar, Some(total), done, Figures::default());
-            return true;
-        }
-        false
-    }
-
-    /// A bar of Lightning: one for each epoch.
-    fn epoch_bar(&mut self, bar: &Bar<'_>, epoch: u64, carried: Figures, kind: Kind) -> bool {
-        if !kind.loss && !bar.postfix.contains("v_num=") {
+    /// Reads a bar that counts within an epoch. Lightning's `Epoch 3` counts epochs from 0; others count from 0 or 1.
+    fn epoch_bar(&mut self, bar: &Bar<'_>, metrics: Metrics, kinds: Kinds) -> bool {
+        let label = bar.label.strip_prefix("Epoch ");
+        let epoch: Option<u64> = label.and_then(|number| number.parse().ok());
+        if !kinds.loss && !(epoch.is_some() && bar.postfix.contains("v_num=")) {
             return false;
         }
         let part = bar.total.map_or(0.0, |total| bar.done / total.max(1.0));
-        let figures = Figures {
-            epoch: Some(epoch as f64 + part.min(1.0)),
+        let metrics = Metrics {
+            epoch: epoch.map(|epoch| epoch as f64 + part.min(1.0)),
             steps_per_second: bar.per_second,
-            ..carried
+            ..metrics
         };
-        self.source = Some(BAR);
-        self.training_bar = None;
-        self.figures.update(&figures);
-        self.figures.step = figures.step;
-        self.figures.total_steps = None;
-        self.figures.seconds_left = None;
-        self.history.push(&figures);
-        true
-    }
-
-    fn requests(&mut self, bar: &Bar<'_>, total: Option<u64>, done: u64) -> bool {
-        self.requests.step = Some(done);
-        self.requests.total_steps = total;
-        self.requests.seconds_left = bar.seconds_left;
-        self.requests.steps_per_second = bar.per_second;
-        if let Some((_, speed)) = bar.postfix.split_once("output: ") {
-            self.requests.tokens_per_second = speed.split(' ').next().and_then(figures::number);
+        if epoch.is_some() {
+            self.source = Some(SOURCE);
+            self.bars.training_bar = None;
+            self.metrics.step = None;
+            self.metrics.total_steps = None;
+            self.metrics.seconds_left = None;
         }
+        if *self.source.get_or_insert(SOURCE) == SOURCE {
+            self.history.push(&metrics);
+        }
+        self.metrics.update(&metrics);
         true
+    }
+
+    fn requests(&mut self, bar: &Bar<'_>) {
+        let requests = &mut self.requests;
+        requests.step = Some(bar.done as u64);
+        requests.total_steps = bar.total.map(|total| total as u64);
+        requests.seconds_left = bar.seconds_left;
+        requests.steps_per_second = bar.per_second;
+        if let Some((_, speed)) = bar.postfix.split_once("output: ") {
+            requests.tokens_per_second = number(speed).map(|(speed, _)| speed);
+        }
     }
 }
 
-const BAR: &str = "the progress bar in the log";
-
-/// `Epoch 3` is 3.
-fn epoch_label(label: &str) -> Option<u64> {
-    label.strip_prefix("Epoch ")?.parse().ok()
+/// Tells whether a bar of this label may be the training's where no step is printed.
+fn is_of_training(label: &str) -> bool {
+    label.is_empty() || label.to_lowercase().contains("train")
 }
 
-/// `1|25|Loss: 1.63` is epoch 1, step 25, a loss of 1.63.
-fn torchtune_label(label: &str) -> Option<(u64, u64, f64)> {
-    let (epoch, rest) = label.split_once('|')?;
+/// Reads torchtune's label: `1|25|Loss: 1.63` is epoch 1, step 25, a loss of 1.63.
+fn torchtune_metrics(bar: &Bar<'_>) -> Option<Metrics> {
+    let (epoch, rest) = bar.label.split_once('|')?;
     let (step, loss) = rest.split_once("|Loss: ")?;
-    Some((
-        epoch.parse().ok()?,
-        step.parse().ok()?,
-        loss.parse().ok().filter(|loss: &f64| loss.is_finite())?,
-    ))
+    let epoch: u64 = epoch.parse().ok()?;
+    let part = bar.total.map_or(0.0, |total| bar.done / total.max(1.0));
+    Some(Metrics {
+        step: Some(step.parse().ok()?),
+        epoch: Some(epoch.saturating_sub(1) as f64 + part.min(1.0)),
+        loss: Some(loss.parse().ok().filter(|loss: &f64| loss.is_finite())?),
+        steps_per_second: bar.per_second,
+        ..Metrics::default()
+    })
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use crate::progress::tests::progressing::{fixture, scan};
+use super::{fixture, scan};
 
 /// The metrics of each log of a folder, without those that are absent, and the course of its losses.
 fn summary(folder: &str) -> String {

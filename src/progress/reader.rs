@@ -1,0 +1,110 @@
+//! The reader of a log that grows: each read costs only what is new.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use super::history::History;
+use super::{Progress, Scanner};
+use crate::logs::cursor::Cursor;
+
+/// The part of the beginning that is always read, since the number of steps is announced there.
+const HEAD: u64 = 256 * 1024;
+
+/// The most that a read takes of the end. If more is new, the text before it is skipped.
+const TAIL: u64 = 4 * 1024 * 1024;
+
+/// The most of the end that [`IncrementalReader::read_all`] takes: a few seconds' work.
+const WHOLE: u64 = 512 * 1024 * 1024;
+
+const PIECE: u64 = 256 * 1024;
+
+/// Reads the progress in a log again and again. A log that was cut short, replaced or rewritten is read from its
+/// beginning, and its earlier content is forgotten.
+#[derive(Debug, Clone)]
+pub(crate) struct IncrementalReader {
+    path: PathBuf,
+    read_to: Cursor,
+    scanner: Scanner,
+    last: Option<Progress>,
+}
+
+impl IncrementalReader {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            read_to: Cursor::start(),
+            scanner: Scanner::default(),
+            last: None,
+        }
+    }
+
+    /// Reads what is new, and gives the progress so far. After an error the next read starts over.
+    pub(crate) fn read(&mut self) -> io::Result<Option<Progress>> {
+        self.read_tail(TAIL)
+    }
+
+    /// As [`read`](Self::read), with a gap in the losses only beyond half a gigabyte.
+    pub(super) fn read_all(&mut self) -> io::Result<Option<Progress>> {
+        self.read_tail(WHOLE)
+    }
+
+    fn read_tail(&mut self, max_bytes: u64) -> io::Result<Option<Progress>> {
+        let mut log = File::open(&self.path)?;
+        let metadata = log.metadata()?;
+        let (inode, end) = (Some(metadata.ino()), metadata.len());
+        let (mut at, change) = self.read_to.resume(&mut log, inode, end)?;
+        // Left empty until all is read, so that nothing is counted twice when a read fails midway.
+        let empty = Self::new(self.path.clone());
+        let mut before = std::mem::replace(self, empty);
+        if change.is_some() {
+            before = self.clone();
+        }
+        let (mut scanner, last) = (before.scanner, before.last);
+        let tail = end.saturating_sub(max_bytes).max(at);
+        if at == 0 {
+            at = read_range(&mut log, 0, HEAD.min(tail), &mut scanner)?;
+        }
+        if at < tail {
+            scanner.skip();
+        }
+        let at = read_range(&mut log, tail, end, &mut scanner)?;
+        let mut progress = scanner.progress(metadata.modified()?);
+        if let (Some(progress), Some(last)) = (&mut progress, last)
+            && progress.metrics == last.metrics
+        {
+            // The metrics are as old as they were, whatever else was written.
+            progress.measured_at = last.measured_at;
+        }
+        self.read_to = Cursor::at(&mut log, inode, at)?;
+        self.scanner = scanner;
+        self.last.clone_from(&progress);
+        Ok(progress)
+    }
+
+    pub(crate) fn history(&self) -> &History {
+        self.scanner.history()
+    }
+
+    pub(super) fn into_history(self) -> History {
+        self.scanner.into_history()
+    }
+}
+
+/// Reads a part of `log`, and returns where it ended: the log may be cut meanwhile.
+fn read_range(log: &mut File, from: u64, to: u64, scanner: &mut Scanner) -> io::Result<u64> {
+    let mut piece = Vec::new();
+    let mut at = from;
+    log.seek(SeekFrom::Start(from))?;
+    while at < to {
+        piece.clear();
+        let length = log.take(PIECE.min(to - at)).read_to_end(&mut piece)?;
+        if length == 0 {
+            break;
+        }
+        scanner.push(&piece);
+        at += length as u64;
+    }
+    Ok(at)
+}

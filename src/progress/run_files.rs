@@ -1,0 +1,129 @@
+//! The files that a run writes into its output folder: Oumi's `metrics_rank*.jsonl`, and the `trainer_state.json` of the
+//! Hugging Face Trainer, in the folder and in its newest checkpoint.
+//!
+//! Both are read with the lenient reader of the log, since they hold `NaN`, which is no JSON.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::Progress;
+use super::history::History;
+use super::metrics::{Metrics, number};
+use crate::text;
+
+/// The most bytes that are read of a file, from its end.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The most entries of a folder that are considered.
+const MAX_ENTRIES: usize = 10_000;
+
+/// Reads the progress of the run whose output folder is `dir`, and its losses. Files last written before `started` are of
+/// an earlier run and are passed over. A folder that does not exist has no progress.
+pub(crate) fn read_output_dir(
+    dir: &Path,
+    started: Option<SystemTime>,
+) -> io::Result<Option<(Progress, History)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    let (mut metrics, mut states) = (Vec::new(), Vec::new());
+    for entry in entries.take(MAX_ENTRIES).flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("metrics_rank") && name.ends_with(".jsonl") {
+            metrics.push(entry.path());
+        } else if name == "trainer_state.json" {
+            states.push(entry.path());
+        } else if name.starts_with("checkpoint-") {
+            states.push(entry.path().join("trainer_state.json"));
+        }
+    }
+    let metrics = read_newest(metrics, started, read_metrics)?;
+    let state = read_newest(states, started, read_state)?;
+    Ok(match (metrics, state) {
+        (Some((metrics, losses)), Some((state, other_losses))) => {
+            let is_longer = losses.points().len() >= other_losses.points().len();
+            let longer = if is_longer { losses } else { other_losses };
+            Some((metrics.merged(state), longer))
+        }
+        (one, other) => one.or(other),
+    })
+}
+
+/// Reads the newest of some files, unless that is of an earlier run.
+fn read_newest(
+    paths: Vec<PathBuf>,
+    started: Option<SystemTime>,
+    read: fn(&str) -> (Metrics, History),
+) -> io::Result<Option<(Progress, History)>> {
+    let newest = paths
+        .into_iter()
+        .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+        .filter(|(written, _)| started.is_none_or(|started| *written >= started))
+        .max();
+    let Some((written, path)) = newest else {
+        return Ok(None);
+    };
+    let bytes = text::read_tail(&path, MAX_BYTES)?;
+    let (metrics, history) = read(&String::from_utf8_lossy(&bytes));
+    if metrics == Metrics::default() {
+        return Ok(None);
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(Some((Progress::new(metrics, &name, written), history)))
+}
+
+/// Reads Oumi's metrics: a dictionary a line. An earlier run's lines are replaced as their steps come again.
+fn read_metrics(text: &str) -> (Metrics, History) {
+    let mut metrics = Metrics::default();
+    let mut history = History::default();
+    let mut last_step = None;
+    for line in text.lines() {
+        let Some((newer, kinds, _)) = Metrics::from_dictionary(line) else {
+            continue;
+        };
+        if !newer.is_training(kinds) {
+            continue;
+        }
+        if newer.step.is_some() && newer.step < last_step {
+            // Another run starts.
+            metrics = Metrics::default();
+        }
+        last_step = newer.step.or(last_step);
+        history.push(&newer);
+        metrics.update(&newer);
+    }
+    (metrics, history)
+}
+
+/// Reads the Trainer's state. Its keys are sorted, so `log_history`, a list of flat dictionaries, stands amid them.
+fn read_state(text: &str) -> (Metrics, History) {
+    let mut history = History::default();
+    let mut metrics = Metrics::default();
+    let (before, mut rest) = text.split_once("\"log_history\"").unwrap_or(("", text));
+    while let Some(start) = rest.find('{') {
+        let is_list_over = rest[..start].contains(']');
+        let Some((newer, kinds, length)) = Metrics::from_dictionary(&rest[start..]) else {
+            break;
+        };
+        if is_list_over {
+            break;
+        }
+        if newer.is_training(kinds) {
+            history.push(&newer);
+            metrics.update(&newer);
+        }
+        rest = &rest[start + length..];
+    }
+    let value = |text: &str, name: &str| {
+        let (_, after) = text.rsplit_once(&format!("\"{name}\":"))?;
+        let (number, _) = number(after)?;
+        (number >= 1.0).then_some(number as u64)
+    };
+    metrics.total_steps = value(rest, "max_steps");
+    metrics.step = metrics.step.max(value(before, "global_step"));
+    (metrics, history)
+}
