@@ -70,7 +70,7 @@ impl History {
             self.points.push(point);
             return;
         }
-        if self.pushed % (1 << self.halvings) != 0 {
+        if !self.pushed.is_multiple_of(1 << self.halvings) {
             // The newest point is there in any case: it goes once there is a newer one.
             self.points.pop_if(|last| last.eval_loss.is_none());
         }

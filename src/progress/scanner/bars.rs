@@ -178,7 +178,8 @@ impl Scanner {
     fn epoch_bar(&mut self, bar: &Bar<'_>, metrics: Metrics, kinds: Kinds) -> bool {
         let label = bar.label.strip_prefix("Epoch ");
         let epoch: Option<u64> = label.and_then(|number| number.parse().ok());
-        if !kinds.loss && !(epoch.is_some() && bar.postfix.contains("v_num=")) {
+        let is_lightning = epoch.is_some() && bar.postfix.contains("v_num=");
+        if !kinds.loss && !is_lightning {
             return false;
         }
         let part = bar.total.map_or(0.0, |total| bar.done / total.max(1.0));
