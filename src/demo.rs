@@ -1,49 +1,43 @@
 //! The demo: runs the main job for real, as an MCP client would, and prints every call and its answer.
 #![allow(
     clippy::print_stdout,
-    reason = "a person reads along; the server's own standard output is a pipe of ours"
+    reason = "the demo is for a person at a terminal; the server's own standard output is a pipe"
 )]
+
+pub mod client;
 
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::{Instant, sleep, timeout};
 
+use self::client::{ANSWER_TIMEOUT, ClientError, McpClient, PROTOCOL};
 use crate::settings::env_vars;
 
 const COUNT: &str = include_str!("demo/count.yaml");
 const LONG: &str = include_str!("demo/long.yaml");
 
-const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
-const JOB_DEADLINE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(700);
+const JOB_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(700);
 
-/// A step of the demo was not as it should be.
+/// A step of the demo that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
-    /// The server could not be started or talked to.
-    #[error("the server could not be talked to: {0}")]
-    Io(#[from] io::Error),
-    /// It answered no JSON.
-    #[error("the server answered something that is no JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    /// It was silent.
-    #[error("the server did not answer within {} s", ANSWER_DEADLINE.as_secs())]
-    Silent,
-    /// An answer was wrong.
+    /// The example files cannot be written, or the server cannot be started.
     #[error("{0}")]
-    Wrong(String),
+    Io(#[from] io::Error),
+    /// The server answered with an error or not at all.
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    /// An answer was not the expected one.
+    #[error("{0}")]
+    Unexpected(String),
 }
 
 /// Runs `program` as a server in a temporary data folder, runs the example job to its end, and cancels a second one.
-///
-/// # Errors
-/// When any step is not as it should be.
 pub fn run(program: &Path) -> Result<(), DemoError> {
     let folder = tempfile::Builder::new()
         .prefix("oumi-mcp-demo-")
@@ -51,90 +45,127 @@ pub fn run(program: &Path) -> Result<(), DemoError> {
     for (name, text) in [("count.yaml", COUNT), ("long.yaml", LONG)] {
         std::fs::write(folder.path().join(name), text)?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut client = Client::start(program, &folder.path().join("data")).await?;
-        let told = story(&mut client, folder.path()).await;
-        if told.is_err() {
-            client.cancel_all().await?;
-        }
-        told?;
-        client.end().await
-    })?;
-    println!(
-        "\nAll was as it should be. To use it for real, see the README: how to add it to your client."
-    );
+    let mut client = start(program, &folder.path().join("data"))?;
+    let result = run_and_watch(&mut client, folder.path())
+        .and_then(|count| cancel_and_list(&mut client, folder.path(), &count));
+    if result.is_err() {
+        cancel_all(&mut client)?;
+    }
+    result?;
+    client.close_stdin();
+    let status = client.wait_exit(ANSWER_TIMEOUT)?;
+    if !status.success() {
+        return Err(DemoError::Unexpected(format!(
+            "the server ended with {status}"
+        )));
+    }
+    println!("\nAll steps passed. The README says how to add the server to your client.");
     Ok(())
 }
 
-async fn story(client: &mut Client, folder: &Path) -> Result<(), DemoError> {
-    let launch = |config: &str| {
-        json!({
-            "config_path": config, "command": "train", "client_cwd": folder,
-            "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
-        })
-    };
+fn start(program: &Path, data: &Path) -> Result<McpClient, DemoError> {
+    println!(
+        "The server starts as a client would start it, over stdio, with its data in {}.",
+        data.display()
+    );
+    let mut command = Command::new(program);
+    command.env(env_vars::HOME.name, data);
+    // The limits of the person's own server would only stop the demo.
+    for variable in [env_vars::CONSENT, env_vars::CLOUDS, env_vars::READ_ONLY] {
+        command.env_remove(variable.name);
+    }
+    let mut client = McpClient::spawn(&mut command)?;
+    client.start_reading();
+    let answer = client.initialize(PROTOCOL, json!({}))?;
+    println!("It is {}.", answer["serverInfo"]["name"]);
+    Ok(client)
+}
 
-    say("First a preview: nothing is started.");
+/// Previews and runs the short job, and returns its id.
+fn run_and_watch(client: &mut McpClient, folder: &Path) -> Result<String, DemoError> {
+    heading("First a preview: nothing is started.");
     let preview = json!({"config_path": "count.yaml", "command": "train", "client_cwd": folder});
-    let answer = client.call("run_job", preview).await?;
+    let answer = call(client, "run_job", preview)?;
     expect(&answer, "status", "dry_run")?;
 
-    say("Now for real: the person has agreed.");
-    let answer = client.call("run_job", launch("count.yaml")).await?;
+    heading("Now the launch: the person has agreed.");
+    let answer = call(client, "run_job", launch("count.yaml", folder))?;
     expect(&answer, "success", true)?;
-    let count = text(&answer, "job_id")?;
+    let job_id = text(&answer, "job_id")?;
 
-    say("Followed to its end.");
-    let deadline = Instant::now() + JOB_DEADLINE;
+    heading("The job is watched to its end.");
+    let deadline = Instant::now() + JOB_TIMEOUT;
     loop {
-        let answer = client.call("poll_status", json!({"job_id": count})).await?;
+        let answer = call(client, "poll_status", json!({"job_id": job_id}))?;
         if answer["is_done"] == true {
             expect(&answer, "state", "SUCCEEDED")?;
             break;
         }
         expect(&answer, "state", "RUNNING")?;
         if Instant::now() > deadline {
-            return Err(DemoError::Wrong(
-                "the example job did not end in time".to_owned(),
-            ));
+            let error = "the example job did not end in time";
+            return Err(DemoError::Unexpected(error.to_owned()));
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL);
     }
-    let answer = client
-        .call("get_job_logs", json!({"job_id": count, "lines": 3}))
-        .await?;
+    let answer = call(
+        client,
+        "get_job_logs",
+        json!({"job_id": job_id, "lines": 3}),
+    )?;
     if !text(&answer, "logs")?.contains("step 5 of 5, loss 0.45\ndone") {
-        return Err(DemoError::Wrong(
-            "the log does not end as the job does".to_owned(),
-        ));
+        let error = "the log does not end as the job does";
+        return Err(DemoError::Unexpected(error.to_owned()));
     }
+    Ok(job_id)
+}
 
-    say("A second job, which would take an hour, is cancelled.");
-    let answer = client.call("run_job", launch("long.yaml")).await?;
+fn cancel_and_list(client: &mut McpClient, folder: &Path, count: &str) -> Result<(), DemoError> {
+    heading("A second job, which would take an hour, is cancelled.");
+    let answer = call(client, "run_job", launch("long.yaml", folder))?;
     expect(&answer, "status", "running")?;
     let long = text(&answer, "job_id")?;
-    let answer = client.call("cancel_job", json!({"job_id": long})).await?;
+    let answer = call(client, "cancel_job", json!({"job_id": long}))?;
     expect(&answer, "state", "CANCELLED")?;
 
-    say("Both are known, also to the next server.");
-    let answer = client.call("list_jobs", json!({})).await?;
-    for (job, status) in [(&count, "completed"), (&long, "cancelled")] {
-        let listed = answer["jobs"].as_array().into_iter().flatten();
-        if !listed
-            .into_iter()
-            .any(|row| row["job_id"] == **job && row["status"] == status)
-        {
-            return Err(DemoError::Wrong(format!("{job} is not listed as {status}")));
+    heading("Both jobs are listed, also by the next server.");
+    let answer = call(client, "list_jobs", json!({}))?;
+    for (job, status) in [(count, "completed"), (&long, "cancelled")] {
+        let mut rows = answer["jobs"].as_array().into_iter().flatten();
+        if !rows.any(|row| row["job_id"] == job && row["status"] == status) {
+            let error = format!("{job} is not listed as {status}");
+            return Err(DemoError::Unexpected(error));
         }
     }
     Ok(())
 }
 
-fn say(line: &str) {
+/// Leaves nothing running when a step failed.
+fn cancel_all(client: &mut McpClient) -> Result<(), DemoError> {
+    let answer = call(client, "list_jobs", json!({"status": "running"}))?;
+    for job in answer["jobs"].as_array().into_iter().flatten() {
+        let cancel = json!({"job_id": job["job_id"], "force": true});
+        call(client, "cancel_job", cancel)?;
+    }
+    Ok(())
+}
+
+fn launch(config: &str, folder: &Path) -> Value {
+    json!({
+        "config_path": config, "command": "train", "client_cwd": folder,
+        "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
+    })
+}
+
+fn heading(line: &str) {
     println!("\n# {line}");
+}
+
+fn call(client: &mut McpClient, tool: &str, arguments: Value) -> Result<Value, DemoError> {
+    println!("\n-> {tool} {arguments}");
+    let content = client.call_tool(tool, arguments)?;
+    println!("<- {content:#}");
+    Ok(content)
 }
 
 fn expect(answer: &Value, field: &str, wanted: impl Into<Value>) -> Result<(), DemoError> {
@@ -142,128 +173,15 @@ fn expect(answer: &Value, field: &str, wanted: impl Into<Value>) -> Result<(), D
     if answer[field] == wanted {
         return Ok(());
     }
-    Err(DemoError::Wrong(format!(
+    Err(DemoError::Unexpected(format!(
         "`{field}` is {} and should be {wanted}",
         answer[field]
     )))
 }
 
 fn text(answer: &Value, field: &str) -> Result<String, DemoError> {
-    let text = answer[field]
-        .as_str()
-        .filter(|text| !text.is_empty())
-        .map(str::to_owned);
-    text.ok_or_else(|| DemoError::Wrong(format!("`{field}` is missing")))
-}
-
-/// The smallest MCP client that can tell the story.
-struct Client {
-    server: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-    last_id: u64,
-}
-
-impl Client {
-    async fn start(program: &Path, data: &Path) -> Result<Self, DemoError> {
-        println!(
-            "The server is started as a client would start it, over stdio, with its data in {}.",
-            data.display()
-        );
-        let mut server = Command::new(program)
-            .env(env_vars::HOME.name, data)
-            // What limits the person's own server would only stop the demo.
-            .env_remove(env_vars::CONSENT.name)
-            .env_remove(env_vars::CLOUDS.name)
-            .env_remove(env_vars::READ_ONLY.name)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        let (Some(input), Some(output)) = (server.stdin.take(), server.stdout.take()) else {
-            return Err(io::Error::other("the server has no pipes").into());
-        };
-        let mut client = Self {
-            server,
-            input,
-            output: BufReader::new(output).lines(),
-            last_id: 0,
-        };
-        let hello = json!({
-            "protocolVersion": "2025-11-25", "capabilities": {},
-            "clientInfo": {"name": "demo", "version": env!("CARGO_PKG_VERSION")},
-        });
-        let answer = client.request("initialize", hello).await?;
-        println!("It says it is {}.", answer["result"]["serverInfo"]);
-        client
-            .send(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}))
-            .await?;
-        Ok(client)
-    }
-
-    /// Calls a tool, prints the call and its answer, and returns the structured content.
-    async fn call(&mut self, tool: &str, arguments: Value) -> Result<Value, DemoError> {
-        println!("\n-> {tool} {arguments}");
-        let mut answer = self
-            .request("tools/call", json!({"name": tool, "arguments": arguments}))
-            .await?;
-        let content = answer["result"]["structuredContent"].take();
-        if content.is_null() {
-            return Err(DemoError::Wrong(format!("{tool} answered {answer}")));
-        }
-        println!("<- {content:#}");
-        Ok(content)
-    }
-
-    async fn request(&mut self, method: &str, params: Value) -> Result<Value, DemoError> {
-        self.last_id += 1;
-        let id = self.last_id;
-        self.send(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
-            .await?;
-        loop {
-            let line = timeout(ANSWER_DEADLINE, self.output.next_line())
-                .await
-                .map_err(|_| DemoError::Silent)??;
-            let line = line.ok_or_else(|| DemoError::Wrong("the server ended".to_owned()))?;
-            let answer: Value = serde_json::from_str(&line)?;
-            if answer["id"] == id {
-                return Ok(answer);
-            }
-        }
-    }
-
-    async fn send(&mut self, message: &Value) -> Result<(), DemoError> {
-        self.input
-            .write_all(format!("{message}\n").as_bytes())
-            .await?;
-        Ok(self.input.flush().await?)
-    }
-
-    /// Leaves nothing running when a step went wrong.
-    async fn cancel_all(&mut self) -> Result<(), DemoError> {
-        let answer = self.call("list_jobs", json!({"status": "running"})).await?;
-        for job in answer["jobs"].as_array().into_iter().flatten() {
-            self.call(
-                "cancel_job",
-                json!({"job_id": job["job_id"], "force": true}),
-            )
-            .await?;
-        }
-        Ok(())
-    }
-
-    /// Closes the server's input, as a client does, and sees it end.
-    async fn end(self) -> Result<(), DemoError> {
-        let Self {
-            mut server, input, ..
-        } = self;
-        drop(input);
-        let status = timeout(ANSWER_DEADLINE, server.wait())
-            .await
-            .map_err(|_| DemoError::Silent)??;
-        if status.success() {
-            return Ok(());
-        }
-        Err(DemoError::Wrong(format!("the server ended with {status}")))
+    match answer[field].as_str() {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ => Err(DemoError::Unexpected(format!("`{field}` is missing"))),
     }
 }

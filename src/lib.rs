@@ -3,15 +3,34 @@
 //! One idea holds it together: **the registry knows who a job is, the launcher knows how it is.**
 //!
 //! ```text
-//! MCP client ── stdio ──► server ──► JobService ──┬─► JobRegistry   identity, on disk
-//!                         (tools)                 ├─► InFlight      launches under way, in memory
-//!                                                 └─► Launcher      the only source of state
-//!                                                       ├─ Local    a supervised process on this machine
-//!                                                       └─ …        one more for each way to reach a cloud
+//! MCP client ── stdio ──► server ──► JobService ──┬─► JobRegistry   who a job is: one JSON file
+//!                         (MCP)      (jobs)       ├─► InFlight      launches under way, in memory
+//!                                                 └─► Launcher      how a job is: the only source of state
+//!                                                       ├─ Local      a supervised process on this machine
+//!                                                       ├─ SkyPilot   `oumi launch up`, then `sky`
+//!                                                       └─ Oumi       `oumi launch …`, for clouds without SkyPilot
+//! beneath the launchers:  process (what outlives the server) · parse (what oumi and sky print)
+//! beneath the service:    logs · progress · failure · plot · redact
+//! beneath all:            settings · text · error · sync
 //! ```
 //!
-//! Arrows only go right: the server knows MCP and nothing of clouds; the service knows jobs and nothing of MCP; a launcher
-//! knows its own world and nothing of the registry.
+//! Arrows only go right and down: the server knows MCP and nothing of clouds; the service knows jobs and nothing of MCP; a
+//! launcher knows its own world and nothing of the registry; `process` knows nothing of Oumi.
+//!
+//! Where to change what:
+//!
+//! | change | file |
+//! |---|---|
+//! | `sky` prints a new state | `parse/states.rs` |
+//! | a new cloud | `launcher/oumi.rs` or `launcher/skypilot.rs`: their lists of clouds |
+//! | another cause of failure | `failure/causes.rs` |
+//! | what `poll_status` says | `service/poll.rs`, its hints in `service/next_step.rs` |
+//! | which signals end a job | `launcher/local/termination.rs`; the processes of the job: `process/table.rs` |
+//! | a field of the registry | `registry/record.rs` |
+//! | what logs hide | `redact.rs` |
+//! | a new tool | `server/tools.rs`, its request and answer in `service/requests.rs` and `service/answers.rs` |
+//! | what the person is asked | `service/consent_prompt.rs`; how: `server/elicitation.rs` |
+//! | how arguments are parsed | `server/tools.rs`, their types in `service/requests.rs` |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -20,22 +39,47 @@ compile_error!(
     "oumi-mcp-server runs on Linux and macOS only: it needs their sessions, locks and signals"
 );
 
+/// The demo, and the MCP client that the tests share.
 pub mod demo;
+/// One error with a kind, a message and a hint.
 pub mod error;
-pub mod failure;
-pub mod in_flight;
+/// The cause of a failed job: a table of known causes, and tracebacks.
+mod failure;
+/// The launches under way in this process.
+mod in_flight;
+/// The ids that a launcher knows a job by.
 pub mod job_identity;
+/// The launchers and their trait.
 pub mod launcher;
+/// Reads logs: folding, cursors, search.
 pub mod logs;
-pub mod parse;
-pub mod plot;
+/// Parses what `oumi` and `sky` print.
+mod parse;
+/// Draws the loss.
+mod plot;
+/// Supervises processes, runs programs, and finds them.
 pub mod process;
+/// Reads steps, losses and speeds from logs and run files.
 pub mod progress;
+/// Hides secrets.
 pub mod redact;
-pub mod registry;
+/// The registry file.
+mod registry;
+/// Wires the rooms together.
+mod serve;
+/// MCP: tools, resources, tasks, prompts, the transport.
 pub mod server;
+/// What can be done with jobs.
 pub mod service;
+/// Environment variables, policy, data folder, Oumi configs.
 pub mod settings;
+/// A lock that survives a panic.
 mod sync;
+/// Escapes, control characters, file ends.
 #[allow(dead_code)] // until every room uses it
 mod text;
+
+pub use process::supervisor::supervise;
+pub use serve::serve;
+pub use server::stderr_log::log_to_stderr;
+pub use settings::env_vars;

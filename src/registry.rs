@@ -21,7 +21,9 @@ use crate::error::JobError;
 use crate::job_identity::JobIdentity;
 use crate::settings::data_dir::{DataDir, DataDirError};
 use file::Content;
-pub use record::{JobRecord, KEEP_DAYS, KEEP_RECORDS, expired};
+#[cfg(test)]
+pub(crate) use record::KEEP_RECORDS;
+pub use record::{JobRecord, KEEP_DAYS, expired};
 
 const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// The wait between two tries for the lock, by the seconds waited so far. It halves, so that of many callers those who have

@@ -1,6 +1,7 @@
 //! The MCP side: tools, resources, prompts and tasks, over stdio. It knows the protocol and nothing of clouds.
 
 mod elicitation;
+mod message;
 mod progress;
 mod prompts;
 mod resources;

@@ -27,7 +27,8 @@ impl Cause {
         Some(self.says.as_ref()?.find_iter(text).last()?.start())
     }
 
-    /// Whether its pattern is one. A test asks.
+    /// Tells whether the pattern compiled.
+    #[cfg(test)]
     pub fn is_sound(&self) -> bool {
         self.says.is_some()
     }

@@ -1,25 +1,52 @@
-//! Stderr for a log that never waits for its reader: many clients leave the pipe full or close it.
+//! The log on stderr. It never waits for its reader: many clients leave the pipe full or close it.
 
 use std::io::{self, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::writer::MakeWriterExt;
 
-/// What a pipe takes at once when it says that it takes something: the least that POSIX allows for `PIPE_BUF`.
-const AT_ONCE: usize = 512;
+use crate::settings::env_vars;
+
+/// What a pipe takes at once when it is writable: the least that POSIX allows for `PIPE_BUF`.
+const PIPE_BUF: usize = 512;
 
 const NO_WAIT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
 
+/// Sends log lines and panics to stderr, from the level that the environment names.
+pub fn log_to_stderr() {
+    let level = std::env::var(env_vars::LOG.name)
+        .ok()
+        // An empty text would parse, as `error`.
+        .filter(|wanted| !wanted.is_empty())
+        .and_then(|wanted| wanted.parse::<LevelFilter>().ok())
+        .unwrap_or(LevelFilter::WARN);
+    // Clients show it raw: no colours.
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer((|| Stderr).with_filter(holds_no_message))
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+}
+
+/// From debug on rmcp logs the messages themselves, and those of `run_job` hold the values of `envs`.
+fn holds_no_message(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("oumi_mcp_server") || *metadata.level() <= Level::INFO
+}
+
 /// Writes what stderr takes now. The rest is lost, and so is what a closed stderr refuses.
-#[derive(Debug)]
-pub struct Stderr;
+struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut stderr = io::stderr().lock();
-        for part in bytes.chunks(AT_ONCE) {
+        for part in bytes.chunks(PIPE_BUF) {
             let would_wait =
                 poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&NO_WAIT)) == Ok(0);
             if would_wait || stderr.write_all(part).is_err() {

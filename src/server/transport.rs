@@ -27,17 +27,17 @@ use futures::StreamExt;
 use rmcp::RoleServer;
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorCode, ErrorData, GetExtensions,
-    GetMeta, JsonObject, JsonRpcMessage, JsonRpcRequest, ProtocolVersion, RequestId,
-    ServerJsonRpcMessage, ServerResult,
+    GetMeta, JsonRpcMessage, JsonRpcRequest, ProtocolVersion, RequestId, ServerJsonRpcMessage,
+    ServerResult,
 };
 use rmcp::transport::Transport;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::bytes::BytesMut;
 use tokio_util::codec::{Decoder, FramedRead, LinesCodec, LinesCodecError};
 
+use super::message::{self, Refusal, invalid};
 use crate::sync::lock;
 
 /// The longest line that is read, in bytes. The largest call of ours is a job with its scripts, some KB; parsed JSON takes up
@@ -192,10 +192,10 @@ impl Reader {
             });
             let parsed = match line.ok()? {
                 Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => parse(&line),
-                Err(reason) => Err(parse_error(reason)),
+                Ok(line) => message::parse(&line),
+                Err(reason) => Err(Refusal::parse_error(reason)),
             };
-            match parsed.map_err(Refusal::without_id).and_then(message_of) {
+            match parsed {
                 Err(refusal) => self.refuse(*refusal).await?,
                 Ok(Some(JsonRpcMessage::Request(call))) => self.call(call).await?,
                 Ok(Some(message)) => self.forward(message).await?,
@@ -207,7 +207,10 @@ impl Reader {
     async fn call(&self, mut call: JsonRpcRequest<ClientRequest>) -> Option<()> {
         let answered = match self.accept(&mut call).await {
             Ok(answered) => answered,
-            Err(error) => return self.refuse(Refusal::new(call.id, error)).await,
+            Err(error) => {
+                let id = call.id.into_json_value();
+                return self.refuse(Refusal { id, error }).await;
+            }
         };
         let is_initialize = matches!(call.request, ClientRequest::InitializeRequest(_));
         self.tx.send(JsonRpcMessage::Request(call)).await.ok()?;
@@ -313,99 +316,4 @@ impl Decoder for WholeLines {
         }
         Ok(line)
     }
-}
-
-/// Parses a line as JSON. The error gives a position and nothing of the line, which may hold secrets.
-fn parse(line: &str) -> Result<Value, ErrorData> {
-    // Some editors and shells on Windows put a byte order mark first (RFC 8259, section 8.1).
-    serde_json::from_str(line.trim_start_matches('\u{feff}'))
-        .map_err(|error| parse_error(error.to_string()))
-}
-
-fn parse_error(reason: String) -> ErrorData {
-    ErrorData::parse_error(format!("Parse error: {reason}"), None)
-}
-
-/// The answer to a line that is no message.
-struct Refusal {
-    id: Value,
-    error: ErrorData,
-}
-
-impl Refusal {
-    fn new(id: RequestId, error: ErrorData) -> Self {
-        let id = id.into_json_value();
-        Self { id, error }
-    }
-
-    fn without_id(error: ErrorData) -> Box<Self> {
-        let id = Value::Null;
-        Box::new(Self { id, error })
-    }
-}
-
-/// Reads a JSON value as a message. `None` is a wrong notification or response, which is not answered.
-fn message_of(json: Value) -> Result<Option<ClientJsonRpcMessage>, Box<Refusal>> {
-    let Value::Object(mut message) = json else {
-        let reason = "a message is an object, one to a line; arrays of them are not taken";
-        return Err(Refusal::without_id(invalid(reason)));
-    };
-    let is_answer = message.contains_key("result") || message.contains_key("error");
-    if is_answer && !message.contains_key("method") {
-        return Ok(ok_or_log(serde_json::from_value(Value::Object(message))));
-    }
-    let id = message.remove("id");
-    let refuse = |error| {
-        let id = id.clone().filter(|id| id.is_string() || id.is_number());
-        let id = id.unwrap_or(Value::Null);
-        Err(Box::new(Refusal { id, error }))
-    };
-    if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
-        return refuse(invalid("`jsonrpc` is \"2.0\""));
-    }
-    let Some(method) = message.remove("method").filter(Value::is_string) else {
-        return refuse(invalid("a request has a `method`, a string"));
-    };
-    if is_answer {
-        return refuse(invalid("a request has no `result` and no `error`"));
-    }
-    let params = message.remove("params").filter(|params| !params.is_null());
-    let invalid_reason = params.as_ref().and_then(invalid_params);
-    // The method first: rmcp then looks at the params of this method only.
-    let mut body = JsonObject::from_iter([("method".to_owned(), method)]);
-    body.extend(params.map(|params| ("params".to_owned(), params)));
-    let Some(id) = &id else {
-        let notification = serde_json::from_value(Value::Object(body));
-        return Ok(ok_or_log(notification.map(JsonRpcMessage::notification)));
-    };
-    let Ok(id) = RequestId::deserialize(id) else {
-        return refuse(invalid("`id` is a string or an integer"));
-    };
-    if let Some(reason) = invalid_reason {
-        return refuse(ErrorData::invalid_params(reason, None));
-    }
-    match serde_json::from_value(Value::Object(body)) {
-        Ok(request) => Ok(Some(JsonRpcMessage::request(request, id))),
-        Err(_) => refuse(invalid("this is no request")),
-    }
-}
-
-fn ok_or_log(parsed: serde_json::Result<ClientJsonRpcMessage>) -> Option<ClientJsonRpcMessage> {
-    if parsed.is_err() {
-        tracing::warn!("a malformed notification or response was ignored");
-    }
-    parsed.ok()
-}
-
-/// Says what is wrong with `params`, whatever the method.
-fn invalid_params(params: &Value) -> Option<&'static str> {
-    let Value::Object(params) = params else {
-        return Some("`params` is an object");
-    };
-    let meta = params.get("_meta")?;
-    (!meta.is_object() && !meta.is_null()).then_some("`_meta` is an object")
-}
-
-fn invalid(reason: &str) -> ErrorData {
-    ErrorData::invalid_request(format!("Invalid Request: {reason}"), None)
 }

@@ -1,24 +1,23 @@
-//! The built server, and a small MCP client to it over real pipes. Every line the server says must be JSON-RPC, and every
-//! answer of a tool must fit its schema and be the same as structured content and as text.
+//! The built server as the tests start it, and an MCP client to it that holds every answer against its schema.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
 use std::ops::Index;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::settings::env_vars;
+use oumi_mcp_server::demo::client::{ClientError, McpClient};
+use oumi_mcp_server::env_vars;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::schema::misfit;
 use super::{DEADLINE, Home, pid, wait_until};
 
-pub const PROTOCOL: &str = "2025-11-25";
+pub use oumi_mcp_server::demo::client::PROTOCOL;
 
 /// The server as cargo built it, with nothing in its environment but the test's own. The `sky` of this machine, if there is
 /// one, is never asked: only one that the test has put into its home.
@@ -43,13 +42,7 @@ pub fn command_of(home: &Home, program: &Path) -> Command {
 
 /// A running server and the client to it. It is killed when it is dropped; its jobs are not.
 pub struct Server {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    said: Receiver<Result<Value, String>>,
-    early: HashMap<u64, Value>,
-    /// What the server asks its client, or tells it, in order.
-    unasked: VecDeque<Value>,
-    next_id: u64,
+    client: McpClient,
     project: PathBuf,
     stderr: PathBuf,
     hello: Value,
@@ -86,49 +79,21 @@ impl Server {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let stderr = home.root().join(format!("server-{count}.stderr"));
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(File::create(&stderr).unwrap());
         // A group of its own, so that a test can signal that.
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command.spawn().unwrap();
-        let (sender, said) = channel();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            let mut line = Vec::new();
-            // What a killed server did not finish is no line.
-            while matches!(stdout.read_until(b'\n', &mut line), Ok(read) if read > 0)
-                && line.ends_with(b"\n")
-            {
-                let message = serde_json::from_slice::<Value>(&line)
-                    .ok()
-                    .filter(|message| message["jsonrpc"] == "2.0")
-                    .ok_or_else(|| String::from_utf8_lossy(&line).into_owned());
-                if sender.send(message).is_err() {
-                    return;
-                }
-                line.clear();
-            }
-        });
+        command
+            .stderr(File::create(&stderr).unwrap())
+            .process_group(0);
+        let mut client = McpClient::spawn(&mut command).unwrap();
+        client.start_reading();
         let mut server = Self {
-            stdin: child.stdin.take(),
-            child,
-            said,
-            early: HashMap::new(),
-            unasked: VecDeque::new(),
-            next_id: 1,
+            client,
             project: home.project(),
             stderr,
             hello: Value::Null,
             tools: HashMap::new(),
         };
-        let client = json!({ "name": "tests", "version": "0" });
-        server.hello = server.request(
-            "initialize",
-            json!({ "protocolVersion": version, "capabilities": capabilities, "clientInfo": client }),
-        );
-        server.say(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }));
+        let hello = server.client.initialize(version, capabilities);
+        server.hello = server.checked(hello);
         let tools = server.request("tools/list", json!({}))["tools"].clone();
         for tool in tools.as_array().unwrap() {
             let name = tool["name"].as_str().unwrap().to_owned();
@@ -137,7 +102,7 @@ impl Server {
         server
     }
 
-    /// What it answered to `initialize`.
+    /// The answer to `initialize`.
     pub fn hello(&self) -> &Value {
         &self.hello
     }
@@ -148,7 +113,7 @@ impl Server {
     }
 
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.client.child.id()
     }
 
     /// What it logged so far.
@@ -165,10 +130,8 @@ impl Server {
 
     /// Calls a tool; [`Self::answer`] waits for it.
     pub fn send(&mut self, tool: &str, arguments: Value) -> u64 {
-        self.send_request(
-            "tools/call",
-            json!({ "name": tool, "arguments": arguments }),
-        )
+        let params = json!({ "name": tool, "arguments": arguments });
+        self.send_request("tools/call", params)
     }
 
     /// The same with a token for its progress.
@@ -179,16 +142,16 @@ impl Server {
         )
     }
 
-    /// What was told of progress so far.
+    /// The messages of progress so far.
     pub fn told(&mut self) -> Vec<String> {
-        let is_progress = |said: &Value| said["method"] == "notifications/progress";
-        let (told, others): (VecDeque<_>, _) = self.unasked.drain(..).partition(is_progress);
-        self.unasked = others;
-        let message = |told: &Value| {
-            assert_eq!(told["params"]["progressToken"], "told", "{told}");
-            told["params"]["message"].as_str().unwrap().to_owned()
+        let progress = self
+            .client
+            .take_unread(|message| message["method"] == "notifications/progress");
+        let message = |progress: &Value| {
+            assert_eq!(progress["params"]["progressToken"], "told", "{progress}");
+            progress["params"]["message"].as_str().unwrap().to_owned()
         };
-        told.iter().map(message).collect()
+        progress.iter().map(message).collect()
     }
 
     /// The answer of a call that was sent.
@@ -219,121 +182,75 @@ impl Server {
         self.result(id)
     }
 
-    /// Says a request of any kind.
+    /// Sends a request of any kind.
     pub fn send_request(&mut self, method: &str, params: Value) -> u64 {
-        let id = self.next_id;
-        self.next_id += 1;
-        self.say(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }));
-        id
+        self.client.send_request(method, params).unwrap()
     }
 
-    fn say(&mut self, message: &Value) {
-        let stdin = self.stdin.as_mut().unwrap();
-        writeln!(stdin, "{message}")
-            .and_then(|()| stdin.flush())
-            .unwrap();
-    }
-
-    /// Calls a tool of a server that may be killed meanwhile; false when it is dead already.
+    /// Calls a tool of a server that may be killed meanwhile; `None` when it is dead already.
     pub fn send_if_alive(&mut self, tool: &str, arguments: Value) -> Option<u64> {
-        let id = self.next_id;
-        self.next_id += 1;
         let params = json!({ "name": tool, "arguments": arguments });
-        let message =
-            json!({ "jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params });
-        let stdin = self.stdin.as_mut()?;
-        let written = writeln!(stdin, "{message}").and_then(|()| stdin.flush());
-        written.ok().map(|()| id)
+        self.client.send_request("tools/call", params).ok()
     }
 
     /// The answer of a call, unless the server died before it gave one.
     #[track_caller]
     pub fn answer_if_any(&mut self, id: u64) -> Option<Answer> {
-        let message = self.message(id)?;
-        assert!(message.get("error").is_none(), "{message}");
+        let result = match self.client.result(id) {
+            Err(ClientError::Closed) => return None,
+            result => self.checked(result),
+        };
         Some(Answer {
-            content: message["result"]["structuredContent"].clone(),
-            is_error: message["result"]["isError"].as_bool().unwrap(),
+            content: result["structuredContent"].clone(),
+            is_error: result["isError"].as_bool().unwrap(),
         })
     }
 
-    /// The message that answers a request; nothing when the server died before it said it.
-    #[track_caller]
-    fn message(&mut self, id: u64) -> Option<Value> {
-        let deadline = Instant::now() + DEADLINE;
-        while !self.early.contains_key(&id) {
-            self.hear(deadline)?;
-        }
-        self.early.remove(&id)
-    }
-
-    /// Hears the next message; nothing when there are no more.
-    #[track_caller]
-    fn hear(&mut self, deadline: Instant) -> Option<()> {
-        match self
-            .said
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
-            Ok(Ok(message)) if message.get("method").is_some() => self.unasked.push_back(message),
-            // Answers come in any order.
-            Ok(Ok(message)) => {
-                if let Some(answered) = message["id"].as_u64() {
-                    self.early.insert(answered, message);
-                }
-            }
-            Ok(Err(line)) => panic!("this on stdout is not JSON-RPC: {line}"),
-            Err(RecvTimeoutError::Timeout) => panic!("no answer within {DEADLINE:?}"),
-            Err(RecvTimeoutError::Disconnected) => return None,
-        }
-        Some(())
-    }
-
-    /// The next message of a method that the server says of itself: what it asks its client, or tells it.
+    /// The next message of a method that the server sends of itself: a request to its client, or a notification.
     #[track_caller]
     pub fn unasked(&mut self, method: &str) -> Value {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let is_it = |message: &Value| message["method"] == method;
-            if let Some(at) = self.unasked.iter().position(is_it) {
-                return self.unasked.remove(at).unwrap();
-            }
-            self.hear(deadline).expect("the server lives");
-        }
+        let message = self.client.incoming(method);
+        self.checked(message)
     }
 
     /// Whether the server has asked its client anything that was not looked at.
     pub fn has_asked(&self) -> bool {
-        let mut unasked = self.unasked.iter();
-        unasked.any(|message| message.get("id").is_some())
+        let mut unread = self.client.unread();
+        unread.any(|message| message.get("id").is_some() && message.get("method").is_some())
     }
 
     /// Answers what the server asked.
     pub fn reply(&mut self, asked: &Value, result: Value) {
-        self.say(&json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result }));
+        let answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result });
+        self.client.send_line(answer.to_string()).unwrap();
     }
 
-    /// Gives up a call.
+    /// Cancels a call.
     pub fn give_up(&mut self, id: u64) {
         let params = json!({ "requestId": id });
-        let method = "notifications/cancelled";
-        self.say(&json!({ "jsonrpc": "2.0", "method": method, "params": params }));
+        self.client
+            .notify("notifications/cancelled", params)
+            .unwrap();
     }
 
     /// The error that a request was answered with.
     #[track_caller]
     pub fn error(&mut self, id: u64) -> Value {
-        let message = self.message(id).expect("the server lives");
-        assert!(message["error"].is_object(), "{message}");
-        message["error"].clone()
+        match self.client.result(id) {
+            Err(ClientError::Refused(error)) => error,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[track_caller]
     fn result(&mut self, id: u64) -> Value {
-        let message = self.message(id).unwrap_or_else(|| {
-            panic!("the server closed its stdout; it logged: {}", self.stderr())
-        });
-        assert!(message.get("error").is_none(), "{message}");
-        message["result"].clone()
+        let result = self.client.result(id);
+        self.checked(result)
+    }
+
+    #[track_caller]
+    fn checked(&self, result: Result<Value, ClientError>) -> Value {
+        result.unwrap_or_else(|error| panic!("{error}; the server logged: {}", self.stderr()))
     }
 
     /// The arguments of a real launch of a config of the project, with `more` over them.
@@ -399,23 +316,19 @@ impl Server {
     }
 
     pub fn close_stdin(&mut self) {
-        self.stdin = None;
+        self.client.close_stdin();
     }
 
     pub fn signal(&self, signal: Signal) {
         kill_process(pid(self.id()).unwrap(), signal).unwrap();
     }
 
-    /// Waits for its end, for how it ended and how long that took.
+    /// Waits for its end, for its exit status and how long that took.
     #[track_caller]
     pub fn wait_exit(&mut self) -> (ExitStatus, Duration) {
-        let begun = Instant::now();
-        let mut status = None;
-        wait_until("the server has ended", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        (status.unwrap(), begun.elapsed())
+        let since = Instant::now();
+        let status = self.client.wait_exit(DEADLINE).unwrap();
+        (status, since.elapsed())
     }
 
     /// Kills it, as a client or the kernel would.
@@ -427,13 +340,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        while let Ok(line) = self.said.recv_timeout(DEADLINE) {
-            if let Err(line) = line
-                && !std::thread::panicking()
-            {
-                panic!("this on stdout is not JSON-RPC: {line}");
+        let _ = self.client.child.kill();
+        let _ = self.client.child.wait();
+        loop {
+            match self.client.next_message() {
+                Ok(_) => {}
+                Err(error @ ClientError::NotJsonRpc(_)) => {
+                    assert!(std::thread::panicking(), "{error}");
+                }
+                Err(_) => return,
             }
         }
     }

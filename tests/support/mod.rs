@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::process::table::ProcessTable;
-use oumi_mcp_server::settings::env_vars;
+use oumi_mcp_server::env_vars;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
@@ -136,13 +135,22 @@ impl Home {
             .with_environ(UpdateKind::Always);
         let mut system = System::new().unwrap();
         system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
-        let tree = ProcessTable::snapshot().unwrap();
         let ours = system.processes().values().filter(|process| {
             process.environ().iter().any(|entry| *entry == *mark) && lives(process.status())
         });
-        let ours: HashSet<u32> = ours.map(|process| process.pid().as_u32()).collect();
-        let theirs = ours.iter().flat_map(|process| tree.descendants(*process));
-        theirs.chain(ours.iter().copied()).collect()
+        let mut running: HashSet<u32> = ours.map(|process| process.pid().as_u32()).collect();
+        loop {
+            let children = system.processes().values().filter(|process| {
+                let parent = process.parent().map(sysinfo::Pid::as_u32);
+                parent.is_some_and(|parent| running.contains(&parent)) && lives(process.status())
+            });
+            let before = running.len();
+            let children: Vec<u32> = children.map(|process| process.pid().as_u32()).collect();
+            running.extend(children);
+            if running.len() == before {
+                return running;
+            }
+        }
     }
 }
 

@@ -1,39 +1,45 @@
-//! A client that says what it likes: bytes in, lines out, over the pipes of the built server.
+//! A client that sends any bytes, right or wrong, to the built server.
 
-#![allow(dead_code)]
-
-use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::settings::env_vars;
+use oumi_mcp_server::demo::client::{self, ClientError, McpClient};
+use oumi_mcp_server::env_vars;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Longer than any answer takes on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub use oumi_mcp_server::demo::client::{ANSWER_TIMEOUT as DEADLINE, request};
 
-/// A server with a home of its own. It is killed when it is dropped; the jobs of [`Raw::stubborn_job`] end with the home.
+/// A server with a home of its own. The jobs of [`Raw::stubborn_job`] end with the home.
 pub struct Raw {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: Option<ChildStdout>,
-    lines: Option<Receiver<String>>,
-    early: VecDeque<Value>,
+    client: McpClient,
     home: Arc<TempDir>,
+}
+
+impl Deref for Raw {
+    type Target = McpClient;
+
+    fn deref(&self) -> &McpClient {
+        &self.client
+    }
+}
+
+impl DerefMut for Raw {
+    fn deref_mut(&mut self) -> &mut McpClient {
+        &mut self.client
+    }
 }
 
 impl Raw {
     /// A server whose answers are read.
     pub fn start() -> Self {
         let mut raw = Self::start_unread();
-        raw.read_on();
+        raw.start_reading();
         raw
     }
 
@@ -55,7 +61,8 @@ impl Raw {
     pub fn start_in(home: Arc<TempDir>, stderr: Stdio) -> Self {
         fs::write(home.path().join("alive"), "").unwrap();
         let nothing = home.path().join("no-such-program");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_oumi-mcp-server"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oumi-mcp-server"));
+        command
             .env_clear()
             .env("HOME", home.path())
             .env("PATH", "/usr/bin:/bin")
@@ -64,22 +71,12 @@ impl Raw {
             .env(env_vars::SKY.name, &nothing)
             .env(env_vars::LOG.name, "warn")
             .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        Self {
-            stdin: child.stdin.take(),
-            stdout: child.stdout.take(),
-            child,
-            lines: None,
-            early: VecDeque::new(),
-            home,
-        }
+            .stderr(stderr);
+        let client = McpClient::spawn(&mut command).unwrap();
+        Self { client, home }
     }
 
-    /// The server is ended as a client does it, and another one is started in its home.
+    /// Ends the server as a client does, and starts another one in its home.
     pub fn restart(mut self) -> Self {
         self.close_stdin();
         self.ended_within(Duration::from_secs(2));
@@ -94,27 +91,13 @@ impl Raw {
     pub fn beside(&self) -> Self {
         let stderr = File::create(self.home.path().join("stderr-2")).unwrap();
         let mut other = Self::start_in(Arc::clone(&self.home), stderr.into());
-        other.read_on();
+        other.start_reading();
         other
     }
 
     /// The folder that the server has for a home, and jobs for a project.
     pub fn home(&self) -> &Path {
         self.home.path()
-    }
-
-    /// From now on the answers are read.
-    pub fn read_on(&mut self) {
-        let stdout = BufReader::new(self.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in stdout.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        self.lines = Some(lines);
     }
 
     pub fn pid(&self) -> Pid {
@@ -126,115 +109,48 @@ impl Raw {
         fs::read_to_string(self.home.path().join("stderr")).unwrap_or_default()
     }
 
-    /// The stdin itself, for a thread that may have to wait.
-    pub fn take_stdin(&mut self) -> ChildStdin {
-        self.stdin.take().unwrap()
-    }
-
-    pub fn close_stdin(&mut self) {
-        self.stdin = None;
-    }
-
-    /// Closes the end that answers come from.
-    pub fn close_stdout(&mut self) {
-        self.stdout = None;
-    }
-
     /// Closes the end that its log would come from.
     pub fn close_stderr(&mut self) {
         self.child.stderr = None;
     }
 
-    /// Says a line.
+    /// Sends a line.
     #[track_caller]
     pub fn say(&mut self, line: impl AsRef<[u8]>) {
-        self.write(line);
-        self.write(b"\n");
+        self.send_line(line).unwrap();
     }
 
-    /// Says bytes without an end of line.
+    /// Sends bytes without an end of line.
     #[track_caller]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        let stdin = self.stdin.as_mut().unwrap();
-        stdin.write_all(bytes.as_ref()).unwrap();
+        self.send_bytes(bytes.as_ref()).unwrap();
     }
 
-    /// Says a request.
+    /// Sends a request.
     #[track_caller]
     pub fn request(&mut self, id: impl Into<Value>, method: &str, params: Value) {
         self.say(request(id, method, params));
     }
 
-    /// Says a call of a tool.
+    /// Sends a call of a tool.
     #[track_caller]
     pub fn call(&mut self, id: impl Into<Value>, tool: &str, arguments: Value) {
-        self.request(
-            id,
-            "tools/call",
-            json!({ "name": tool, "arguments": arguments }),
-        );
+        let params = json!({ "name": tool, "arguments": arguments });
+        self.request(id, "tools/call", params);
     }
 
-    /// The next message of the server, of which each is checked to be one.
+    /// The next message of the server.
     #[track_caller]
     pub fn next(&mut self) -> Value {
-        if let Some(message) = self.early.pop_front() {
-            return message;
-        }
-        self.read()
+        let message = self.next_message();
+        message.unwrap_or_else(|error| panic!("{error}; it logged: {}", self.stderr()))
     }
 
-    #[track_caller]
-    fn read(&self) -> Value {
-        let lines = self.lines.as_ref().unwrap();
-        let line = match lines.recv_timeout(DEADLINE) {
-            Ok(line) => line,
-            Err(error) => panic!("no answer ({error}); it logged: {}", self.stderr()),
-        };
-        let message: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(message["jsonrpc"], "2.0", "{line}");
-        message
-    }
-
-    /// The answer with this id, whatever comes before it; that is kept.
+    /// The answer with this id.
     #[track_caller]
     pub fn answer(&mut self, id: impl Into<Value>) -> Value {
-        let id = id.into();
-        if let Some(at) = self.early.iter().position(|message| message["id"] == id) {
-            return self.early.remove(at).unwrap();
-        }
-        loop {
-            let message = self.read();
-            if message["id"] == id {
-                return message;
-            }
-            self.early.push_back(message);
-        }
-    }
-
-    /// The params of the next notification of this method, whatever comes before it; that is kept.
-    #[track_caller]
-    pub fn notification(&mut self, method: &str) -> Value {
-        let is_it = |message: &Value| message["method"] == method;
-        let mut message = match self.early.iter().position(is_it) {
-            Some(at) => self.early.remove(at).unwrap(),
-            None => loop {
-                let message = self.read();
-                if is_it(&message) {
-                    break message;
-                }
-                self.early.push_back(message);
-            },
-        };
-        message["params"].take()
-    }
-
-    /// The notifications that came and nobody has asked for.
-    pub fn unheard(&self) -> Vec<&Value> {
-        let early = self.early.iter();
-        early
-            .filter(|message| message.get("method").is_some())
-            .collect()
+        let answer = self.client.answer(id);
+        answer.unwrap_or_else(|error| panic!("{error}; it logged: {}", self.stderr()))
     }
 
     /// Reads until the answer with this id, which is a good one, and keeps nothing.
@@ -258,23 +174,22 @@ impl Raw {
         content
     }
 
-    /// Everything that it still says until it closes its stdout.
+    /// Everything that the server still writes until it closes its stdout.
     pub fn rest(&mut self) -> Vec<Value> {
-        let read = self.lines.as_ref().unwrap().iter();
-        let read = read.map(|line| serde_json::from_str(&line).unwrap());
-        self.early.drain(..).chain(read).collect()
+        std::iter::from_fn(|| match self.next_message() {
+            Err(ClientError::Closed) => None,
+            message => Some(message.unwrap()),
+        })
+        .collect()
     }
 
     /// Shakes hands in a version, for the answer.
     #[track_caller]
     pub fn initialize(&mut self, version: &str) -> Value {
-        self.say(initialize("hello", version));
-        let answer = self.answer("hello");
-        self.say(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
-        answer["result"].clone()
+        self.client.initialize(version, json!({})).unwrap()
     }
 
-    /// It answers a good request, and nothing before that but what was expected and read.
+    /// The server answers a good request, and nothing comes before the answer.
     #[track_caller]
     pub fn lives(&mut self) {
         self.call("good", "list_jobs", json!({}));
@@ -283,7 +198,7 @@ impl Raw {
         assert_eq!(answer["result"]["isError"], false, "{answer}");
     }
 
-    /// What a line is answered with; the server answers the next one too.
+    /// The error that a line is answered with; the server answers the next one too.
     #[track_caller]
     pub fn refused(&mut self, line: impl AsRef<[u8]>) -> (i64, Value, String) {
         self.say(line);
@@ -339,20 +254,10 @@ impl Raw {
         kill_process(self.pid(), signal).unwrap();
     }
 
-    /// How it ended, which it does in this time.
+    /// Its exit status, which it has within this time.
     #[track_caller]
     pub fn ended_within(&mut self, time: Duration) -> ExitStatus {
-        let deadline = Instant::now() + time;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "it is still there after {time:?}"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.wait_exit(time).unwrap()
     }
 
     /// It is gone within two seconds, with exit code 0.
@@ -385,22 +290,13 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         let _ = fs::remove_file(self.home.path().join("alive"));
     }
 }
 
-/// A request as a line.
-pub fn request(id: impl Into<Value>, method: &str, params: Value) -> String {
-    json!({ "jsonrpc": "2.0", "id": id.into(), "method": method, "params": params }).to_string()
-}
-
 /// An `initialize` as a line.
 pub fn initialize(id: impl Into<Value>, version: &str) -> String {
-    let client = json!({ "name": "raw", "version": "0" });
-    let params = json!({ "protocolVersion": version, "capabilities": {}, "clientInfo": client });
-    request(id, "initialize", params)
+    request(id, "initialize", client::hello(version, json!({})))
 }
 
 /// The `_meta` of a request that needs no `initialize`.

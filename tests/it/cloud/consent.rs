@@ -4,7 +4,7 @@ mod open;
 
 use std::fs;
 
-use oumi_mcp_server::settings::env_vars;
+use oumi_mcp_server::env_vars;
 use serde_json::{Value, json};
 
 use super::world::{World, text, warnings};

@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use oumi_mcp_server::settings::env_vars;
+use oumi_mcp_server::env_vars;
 use serde_json::{Value, json};
 
 use super::world::{SLURM, World, warnings};

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
-use oumi_mcp_server::settings::env_vars;
+use oumi_mcp_server::env_vars;
 use serde_json::{Map, Value, json};
 
 use crate::fake_cloud::{Call, FakeCloud};

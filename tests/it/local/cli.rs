@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::{Output, Stdio};
 
-use oumi_mcp_server::settings::env_vars;
+use oumi_mcp_server::env_vars;
 use serde_json::json;
 
 use crate::support::Home;

@@ -4,11 +4,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::logs::read::DEFAULT_MAX_BYTES;
 use serde_json::{Value, json};
 
 use crate::support::Home;
 use crate::support::client::{Answer, Server};
+
+/// How much of a log an answer holds by default.
+const DEFAULT_MAX_BYTES: usize = 24 * 1024;
 
 /// A server with one job that has ended.
 pub fn ended(run: &str) -> (Home, Server, String) {

@@ -16,7 +16,7 @@ use crate::raw::{DEADLINE, Raw, initialize, request};
 /// Writes `count` requests from a thread, and says how many are written.
 fn write_requests(raw: &mut Raw, count: usize, line: fn(usize) -> String) -> Arc<AtomicUsize> {
     let written = Arc::new(AtomicUsize::new(0));
-    let (mut stdin, counter) = (raw.take_stdin(), Arc::clone(&written));
+    let (mut stdin, counter) = (raw.take_stdin().unwrap(), Arc::clone(&written));
     std::thread::spawn(move || {
         for id in 0..count {
             if writeln!(stdin, "{}", line(id)).is_err() {
@@ -53,7 +53,7 @@ fn a_client_that_does_not_read_is_not_read_and_gets_all_answers_later() {
     assert!(taken < COUNT, "it took all {taken}");
     raw.stays_under(64);
 
-    raw.read_on();
+    raw.start_reading();
     let mut missing: BTreeSet<usize> = (0..COUNT).collect();
     raw.answer("hello");
     while !missing.is_empty() {
@@ -77,7 +77,7 @@ fn a_client_that_does_not_read_what_is_refused_gets_that_later_too() {
     let mut raw = Raw::start_unread();
     let written = write_requests(&mut raw, COUNT, |_| "hello".to_owned());
     assert!(stalled(&written) < COUNT);
-    raw.read_on();
+    raw.start_reading();
     for _ in 0..COUNT {
         assert_eq!(raw.next()["error"]["code"], PARSE_ERROR);
     }
@@ -101,7 +101,7 @@ fn a_log_that_nobody_reads_or_takes_stops_nothing() {
     let mut closed = Raw::start_in(Arc::new(tempfile::tempdir().unwrap()), Stdio::piped());
     closed.close_stderr();
     for mut raw in [kept, closed] {
-        raw.read_on();
+        raw.start_reading();
         raw.initialize("2025-11-25");
         for _ in 0..3000 {
             raw.say("hello");

@@ -1,0 +1,92 @@
+//! Builds the launchers, the service and the server, and runs them until the client leaves.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::service::serve_directly;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::launcher::Launcher;
+use crate::launcher::local::LocalLauncher;
+use crate::launcher::oumi::OumiCloudLauncher;
+use crate::launcher::skypilot::SkyPilotLauncher;
+use crate::process::runner::Cli;
+use crate::server::Server;
+use crate::server::transport::Stdio;
+use crate::service::JobService;
+use crate::settings::data_dir::DataDir;
+use crate::settings::policy::Policy;
+
+/// How long the calls under way get to be answered once the client is gone or the server is asked to end. Clients send
+/// SIGTERM 2 s after they have closed our input.
+const DRAIN: Duration = Duration::from_millis(1200);
+
+/// How long the first answer waits for the recovery of what an earlier server left. With [`DRAIN`] it is less than the 2 s.
+const RECOVERY_WAIT: Duration = Duration::from_millis(700);
+
+/// The most threads for file work. Each costs some 40 KB as long as there is work; with tokio's own limit of 512 a busy client
+/// would make the server grow by 20 MB.
+const FILE_THREADS: usize = 32;
+
+/// Serves MCP on standard input and output. `program` is this program, which jobs are supervised with.
+pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let data_dir = DataDir::from_environment()?;
+    // What fails here fails again at the call that needs it, and is reported there.
+    if let Err(error) = data_dir.create() {
+        tracing::warn!("{error}");
+    }
+    let (program, cli) = (program.to_owned(), Cli::default());
+    let launchers: Vec<Arc<dyn Launcher>> = vec![
+        Arc::new(LocalLauncher::new(data_dir.clone(), program.clone())),
+        Arc::new(SkyPilotLauncher::new(
+            data_dir.clone(),
+            program.clone(),
+            cli.clone(),
+        )),
+        Arc::new(OumiCloudLauncher::new(data_dir.clone(), program, cli)),
+    ];
+    let clouds = launchers.iter().flat_map(|launcher| launcher.clouds());
+    let policy = Policy::from_environment(&clouds.copied().collect::<Vec<_>>())?;
+    let service = JobService::with_policy(data_dir, launchers, policy);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(FILE_THREADS)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve_until_the_end(service));
+    // A read of standard input cannot be cancelled; waiting for it would wait for the client.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let recovering = service.clone();
+    // Usually takes milliseconds; longer where another server holds the registry.
+    let recovery = tokio::spawn(async move { recovering.recover().await });
+    tokio::time::timeout(RECOVERY_WAIT, recovery).await.ok();
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let (stdio, ended) = Stdio::new(tokio::io::stdin(), tokio::io::stdout(), stop);
+    // Directly: `Stdio` handles what may come before `initialize`, and both lifecycles work on one process.
+    let server = serve_directly(Server::new(service), stdio, None);
+    // In a task of its own: dropping it would cancel the calls under way.
+    let serving = tokio::spawn(server.waiting());
+    tokio::select! {
+        served = serving => {
+            served??;
+        }
+        () = async {
+            ended.await.ok();
+            tokio::time::sleep(DRAIN).await;
+        } => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Reads a line as a JSON-RPC message, or says what is wrong with it.
+
+use rmcp::model::{ClientJsonRpcMessage, ErrorData, JsonObject, JsonRpcMessage, RequestId};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The answer to a line that is no message.
+pub(super) struct Refusal {
+    pub(super) id: Value,
+    pub(super) error: ErrorData,
+}
+
+impl Refusal {
+    pub(super) fn parse_error(reason: impl std::fmt::Display) -> Box<Self> {
+        let error = ErrorData::parse_error(format!("Parse error: {reason}"), None);
+        let id = Value::Null;
+        Box::new(Self { id, error })
+    }
+}
+
+/// Parses a line as a message. `None` is a malformed notification or response, which is not answered. The error gives a
+/// position and nothing of the line, which may hold secrets.
+pub(super) fn parse(line: &str) -> Result<Option<ClientJsonRpcMessage>, Box<Refusal>> {
+    // Some editors and shells on Windows put a byte order mark first (RFC 8259, section 8.1).
+    let json =
+        serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(Refusal::parse_error)?;
+    let refuse = |id: Option<&Value>, error| {
+        let id = id.filter(|id| id.is_string() || id.is_number()).cloned();
+        let id = id.unwrap_or_default();
+        Err(Box::new(Refusal { id, error }))
+    };
+    let Value::Object(mut message) = json else {
+        let reason = "a message is an object, one to a line; arrays of them are not taken";
+        return refuse(None, invalid(reason));
+    };
+    let is_answer = message.contains_key("result") || message.contains_key("error");
+    if is_answer && !message.contains_key("method") {
+        return Ok(ok_or_log(serde_json::from_value(Value::Object(message))));
+    }
+    let id = message.remove("id");
+    if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+        return refuse(id.as_ref(), invalid("`jsonrpc` is \"2.0\""));
+    }
+    let Some(method) = message.remove("method").filter(Value::is_string) else {
+        return refuse(id.as_ref(), invalid("a request has a `method`, a string"));
+    };
+    if is_answer {
+        return refuse(
+            id.as_ref(),
+            invalid("a request has no `result` and no `error`"),
+        );
+    }
+    let params = message.remove("params").filter(|params| !params.is_null());
+    let invalid_reason = params.as_ref().and_then(invalid_params);
+    // The method first: rmcp then looks at the params of this method only.
+    let mut body = JsonObject::from_iter([("method".to_owned(), method)]);
+    body.extend(params.map(|params| ("params".to_owned(), params)));
+    let Some(id) = id.as_ref() else {
+        let notification = serde_json::from_value(Value::Object(body));
+        return Ok(ok_or_log(notification.map(JsonRpcMessage::notification)));
+    };
+    let Ok(request_id) = RequestId::deserialize(id) else {
+        return refuse(Some(id), invalid("`id` is a string or an integer"));
+    };
+    if let Some(reason) = invalid_reason {
+        return refuse(Some(id), ErrorData::invalid_params(reason, None));
+    }
+    match serde_json::from_value(Value::Object(body)) {
+        Ok(request) => Ok(Some(JsonRpcMessage::request(request, request_id))),
+        Err(_) => refuse(Some(id), invalid("this is no request")),
+    }
+}
+
+fn ok_or_log(parsed: serde_json::Result<ClientJsonRpcMessage>) -> Option<ClientJsonRpcMessage> {
+    if parsed.is_err() {
+        tracing::warn!("a malformed notification or response was ignored");
+    }
+    parsed.ok()
+}
+
+/// Says what is wrong with `params`, whatever the method.
+fn invalid_params(params: &Value) -> Option<&'static str> {
+    let Value::Object(params) = params else {
+        return Some("`params` is an object");
+    };
+    let meta = params.get("_meta")?;
+    (!meta.is_object() && !meta.is_null()).then_some("`_meta` is an object")
+}
+
+pub(super) fn invalid(reason: &str) -> ErrorData {
+    ErrorData::invalid_request(format!("Invalid Request: {reason}"), None)
+}
