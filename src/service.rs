@@ -1,8 +1,8 @@
 //! Jobs: run, poll, logs, cancel, list. The only place that joins the registry, the launches under way and the launchers.
 
 pub mod answers;
-mod background_refresh;
 mod cancel;
+mod cloud_log;
 mod clusters;
 pub mod consent;
 mod consent_prompt;
@@ -23,7 +23,7 @@ mod run;
 mod sanitize;
 #[cfg(test)]
 pub(crate) mod tests;
-pub mod watch;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,14 +35,17 @@ use crate::redact::Redactor;
 use crate::registry::JobRegistry;
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
-use answers::{CancelAnswer, ClusterAnswer, RunAnswer};
+use answers::{CancelAnswer, ClusterAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer};
 use cancel::Canceller;
 use consent::{Consent, ConsentProvider};
 use context::Context;
 use launches::Launches;
-use observe::Insights;
 use plan_cache::PlanCache;
-use requests::{CancelRequest, DownRequest, RunRequest, StopRequest};
+use poll::Poller;
+use requests::{
+    CancelRequest, DownRequest, JobQuery, ListRequest, LogsRequest, PollRequest, RunRequest,
+    StopRequest,
+};
 use run::Runner;
 use sanitize::sanitize;
 use watch::Watchers;
@@ -61,13 +64,8 @@ pub struct JobService {
     runner: Runner,
     canceller: Canceller,
     consent: Consent,
-    inner: Arc<Inner>,
-}
-
-#[derive(Default)]
-struct Inner {
+    poller: Arc<Poller>,
     watchers: Watchers,
-    insights: Insights,
 }
 
 impl JobService {
@@ -85,6 +83,7 @@ impl JobService {
         let context = Arc::new(Context::new(data_dir, launchers, policy));
         let launches = Launches::new(Arc::clone(&context));
         let plans = Arc::new(PlanCache::new());
+        let poller = Arc::new(Poller::new(Arc::clone(&context), launches.clone()));
         Self {
             runner: Runner {
                 context: Arc::clone(&context),
@@ -98,7 +97,8 @@ impl JobService {
             consent: Consent::new(Arc::clone(&context), plans),
             context,
             launches,
-            inner: Arc::default(),
+            watchers: Watchers::new(Arc::clone(&poller)),
+            poller,
         }
     }
 
@@ -153,6 +153,30 @@ impl JobService {
             redactors.push(self.context.redactor(&answer.job_id).await);
         }
         sanitize(answer, &redactors)
+    }
+
+    /// Asks the launcher of a job for its status.
+    pub async fn poll(&self, query: JobQuery) -> PollAnswer {
+        self.poller.poll(query).await
+    }
+
+    /// Polls a job until it changes, with a deadline.
+    pub async fn poll_until(
+        &self,
+        request: PollRequest,
+        on_progress: OnProgress<'_>,
+    ) -> PollAnswer {
+        self.watchers.poll_until(request, on_progress).await
+    }
+
+    /// Reads a part of a job's log.
+    pub async fn logs(&self, request: LogsRequest) -> LogsAnswer {
+        logs::logs(&self.context, &self.launches, request).await
+    }
+
+    /// Lists all jobs.
+    pub async fn list(&self, request: ListRequest) -> ListAnswer {
+        list::list(&self.context, &self.launches, request).await
     }
 
     /// Cancels a job.

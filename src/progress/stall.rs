@@ -12,8 +12,8 @@ const MIN_GAPS: u32 = 20;
 /// With fewer writes than this the usual gap is unknown.
 const MIN_WRITES: u32 = 6;
 
-/// The times at which a log was written to, from any fixed moment on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The first and last write to a log, from any fixed moment on, and their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StallDetector {
     first: Duration,
     last: Duration,
@@ -28,22 +28,11 @@ pub(crate) struct Stall {
 }
 
 impl StallDetector {
-    /// Starts with a log that was written to `writes` times before it was first read.
     pub(crate) fn new(first: Duration, last: Duration, writes: u32) -> Self {
         Self {
             first,
             last,
             writes,
-        }
-    }
-
-    /// Records that the log was last written to at `time`. The same time counts once.
-    pub(crate) fn record(&mut self, time: Duration) {
-        if self.writes == 0 {
-            *self = Self::new(time, time, 1);
-        } else if time > self.last {
-            self.last = time;
-            self.writes = self.writes.saturating_add(1);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the service answers: the fields of the tools' results. Every field is always there.
+//! The answers of the tools. Every field is always there, unless its doc says when it is absent.
 
 use schemars::JsonSchema;
 use serde::ser::Error;
@@ -10,11 +10,11 @@ use crate::launcher::JobState;
 use crate::progress::Progress;
 use crate::settings::config::ConfigKind;
 
-/// What every answer can be asked: whether it is one of success, and how it looks when it is not.
+/// An answer of a tool.
 pub trait JobAnswer: Serialize {
-    /// It answers what was asked.
+    /// Tells if the call did what it was asked to.
     fn is_success(&self) -> bool;
-    /// The answer to a call that failed for this reason.
+    /// Answers a call that failed.
     fn failure(error: String) -> Self;
 }
 
@@ -38,46 +38,32 @@ macro_rules! job_answer {
 /// The answer of `run_job`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub struct RunAnswer {
-    /// False when nothing was started or previewed.
+    /// `false` when nothing was started or previewed.
     pub success: bool,
-    /// Name the job by it from now on.
+    /// Names the job from now on; empty when nothing was started.
     pub job_id: String,
-    /// dry_run, blocked, or the launcher's word.
+    /// `dry_run`, `blocked`, or the launcher's word.
     pub status: String,
-    /// Nothing was started.
     pub dry_run: bool,
-    /// What Oumi does.
     pub command: String,
-    /// Absolute.
     pub config_path: String,
-    /// local or a cloud.
     pub cloud: String,
-    /// The cluster asked for or chosen.
     pub cluster_name: String,
-    /// From the config.
     pub model_name: String,
-    /// What happened, and what to do next.
     pub message: String,
-    /// Why it failed.
     pub error: Option<String>,
-    /// The launcher has taken the job.
+    /// `true` when the launcher has accepted the job.
     pub launch_confirmed: bool,
-    /// The launcher's id.
     pub oumi_job_id: String,
-    /// Where it runs.
     pub cluster: String,
-    /// Of a dry run: names what it showed.
+    /// Names the plan that a dry run showed.
     pub plan_id: String,
-    /// The exact command line.
     pub command_line: String,
-    /// From the config.
     pub output_dir: String,
-    /// job or training.
     pub config_kind: Option<ConfigKind>,
-    /// For a cloud: what would be launched.
+    /// The job config that a cloud gets.
     #[schemars(with = "Option<Map<String, Value>>")]
     pub job_config: Option<Value>,
-    /// What was asked for and does not apply, and what to know.
     pub warnings: Vec<String>,
 }
 job_answer!(RunAnswer);
@@ -85,64 +71,49 @@ job_answer!(RunAnswer);
 /// The answer of `poll_status`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub struct PollAnswer {
-    /// The job was found and asked about.
+    /// `true` when the launcher reported the job.
     pub success: bool,
-    /// Ours; empty for a job started elsewhere.
+    /// Empty for a job started elsewhere.
     pub job_id: String,
-    /// The launcher's.
     pub oumi_job_id: String,
-    /// The launcher's word, or not_found.
+    /// The launcher's word, or one of ours (`launcher::status`).
     pub status: String,
-    /// What it means.
     pub state: JobState,
-    /// What Oumi does.
     pub command: String,
-    /// Absolute.
     pub config_path: String,
-    /// local or a cloud.
     pub cloud: String,
     /// Empty on this machine.
     pub cluster: String,
-    /// From the config.
     pub model_name: String,
-    /// Nothing more will happen to it.
+    /// `true` when the status is final.
     pub is_done: bool,
-    /// Times, exit code, output_dir.
     pub metadata: Map<String, Value>,
-    /// A path, or cloud:cloud/cluster.
+    /// A path, or `cloud:<cloud>/<cluster>`.
     pub log_file: String,
-    /// How far it is, where it says so.
     #[serde(serialize_with = "without_nulls")]
     #[schemars(with = "Option<Map<String, Value>>")]
     pub progress: Option<ProgressAnswer>,
-    /// That its log has been silent for too long.
     pub stalled: Option<String>,
-    /// Why it failed.
     #[serde(serialize_with = "without_nulls")]
     #[schemars(with = "Option<Map<String, Value>>")]
     pub failure: Option<Failure>,
-    /// Why the call failed.
     pub error: Option<String>,
-    /// How it is, in a sentence.
     pub message: String,
-    /// What to do, and when to ask again.
     pub next: String,
-    /// What to know.
     pub warnings: Vec<String>,
 }
 job_answer!(PollAnswer);
 
-/// How far a job is.
+/// The progress of a job, by its own words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ProgressAnswer {
-    /// What it said.
     #[serde(flatten)]
     pub progress: Progress,
-    /// How long ago it said that; nothing where nobody knows.
+    /// The age of the newest metric; `None` where it is not known.
     pub age_seconds: Option<u64>,
 }
 
-/// What is known, and not a word of what is not.
+/// Leaves out the fields that are null.
 fn without_nulls<T: Serialize, S: Serializer>(
     known: &Option<T>,
     serializer: S,
@@ -157,43 +128,37 @@ fn without_nulls<T: Serialize, S: Serializer>(
 /// The answer of `get_job_logs`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub struct LogsAnswer {
-    /// The log was read.
     pub success: bool,
-    /// Ours.
     pub job_id: String,
-    /// As asked.
     pub lines_requested: usize,
-    /// As given.
     pub lines_returned: usize,
-    /// A path, or cloud:cloud/cluster.
+    /// A path, or `cloud:<cloud>/<cluster>`.
     pub log_file: String,
-    /// What was asked for of the log, stdout and stderr.
+    /// The lines, stdout and stderr together.
     pub logs: String,
-    /// Why the call failed.
     pub error: Option<String>,
-    /// Not all that was asked for is here: lines were left out, or one was cut, or they remain to be read.
+    /// `true` when lines were left out, one was cut, or lines remain to be read.
     pub truncated: bool,
-    /// What to know.
     pub message: String,
-    /// Where to go on: everything up to it has been given, or was left out.
+    /// The position to go on from: everything before it was given or left out.
     pub cursor: String,
-    /// The line that is being written, as it stands; absent when there is none.
+    /// The line that is still being written; absent when there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub unfinished: Option<String>,
-    /// How many bytes are new and not here: the newest. Absent when there are none.
+    /// The count of new bytes, the newest ones, that are not here; absent when there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub remaining_bytes: Option<u64>,
-    /// How many lines match; absent without a pattern.
+    /// The count of lines that match; absent without a pattern.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub matches: Option<usize>,
-    /// The course of the loss in a line of text; absent unless it was asked for and there is one.
+    /// The loss as a line of text; absent unless it was asked for and there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub sparkline: Option<String>,
-    /// The loss as a PNG; it is no field of the answer, but comes beside it.
+    /// The loss as a PNG, which comes as an image beside the fields.
     #[serde(skip)]
     pub picture: Option<Vec<u8>>,
 }
@@ -202,25 +167,18 @@ job_answer!(LogsAnswer);
 /// The answer of `cancel_job`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub struct CancelAnswer {
-    /// The job was cancelled, or asked to stop.
+    /// `true` when the job was cancelled, or asked to stop.
     pub success: bool,
-    /// Ours.
     pub job_id: String,
-    /// The launcher's.
     pub oumi_job_id: String,
-    /// The launcher's word, now.
     pub status: String,
-    /// What it means.
     pub state: JobState,
-    /// Nothing of it runs any more.
+    /// `true` when no process of it is left.
     pub is_done: bool,
-    /// local or a cloud.
     pub cloud: String,
     /// Empty on this machine.
     pub cluster: String,
-    /// What happened, and what to do next.
     pub message: String,
-    /// Why it failed.
     pub error: Option<String>,
 }
 job_answer!(CancelAnswer);
@@ -228,15 +186,11 @@ job_answer!(CancelAnswer);
 /// The answer of `stop_cluster` and `down_cluster`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub struct ClusterAnswer {
-    /// It was done, or goes on.
+    /// `true` when the change is done, or goes on.
     pub success: bool,
-    /// The cloud it is on.
     pub cloud: String,
-    /// Its name.
     pub cluster_name: String,
-    /// What became of it, and what to do next.
     pub message: String,
-    /// Why it failed.
     pub error: Option<String>,
 }
 job_answer!(ClusterAnswer);
@@ -245,25 +199,22 @@ job_answer!(ClusterAnswer);
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct JobRow {
-    /// Ours when known, else the launcher's.
+    /// The launcher's id for a job started elsewhere.
     pub job_id: String,
-    /// What Oumi does.
     pub command: String,
     /// The launcher's word.
     pub status: String,
-    /// local or a cloud.
     pub cloud: String,
     /// Empty on this machine.
     pub cluster: String,
-    /// From the config.
     pub model_name: String,
-    /// Nothing more will happen to it.
+    /// `true` when the status is final.
     pub is_done: bool,
-    /// After how many idle minutes its cluster stops; absent when it does not, or nobody knows.
+    /// The idle minutes after which its cluster stops; absent when it does not, or that is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "u64")]
     pub autostop_minutes: Option<u64>,
-    /// What its cluster costs, in dollars; absent when nobody knows.
+    /// Dollars an hour; absent when not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "f64")]
     pub hourly_price: Option<f64>,
@@ -272,15 +223,13 @@ pub struct JobRow {
 /// The answer of `list_jobs`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub struct ListAnswer {
-    /// Newest first.
     pub jobs: Vec<JobRow>,
-    /// What could not be asked, and what to know.
     pub warnings: Vec<String>,
-    /// Only when the call failed: false.
+    /// `false` when the call failed, else absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "bool")]
     pub success: Option<bool>,
-    /// Only when the call failed: why.
+    /// Absent unless the call failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub error: Option<String>,

@@ -1,12 +1,14 @@
-//! What a job said: the end of its log, what is new in it since a cursor, or the lines that match a pattern.
+//! `get_job_logs`: the end of a job's log, what is new in it since a cursor, or the lines that match a pattern.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::JobService;
 use super::answers::LogsAnswer;
-use super::lookup::resolve;
+use super::context::Context;
+use super::launches::Launches;
+use super::lookup::{ResolvedJob, resolve};
 use super::requests::{JobQuery, LogsRequest};
+use crate::error::JobError;
 use crate::launcher::{JobLog, LogContent};
 use crate::logs::Log;
 use crate::logs::cursor::{Change, Cursor};
@@ -15,127 +17,128 @@ use crate::logs::search::{Query, SearchResult, search};
 use crate::plot;
 use crate::progress::{Scanner, read_log};
 
-/// The smallest budget: less than that is no line.
+/// The smallest budget of an answer: with less there is no room for a line.
 const SMALLEST_MAX_BYTES: usize = 1024;
-
-/// How long a log is searched.
-const SEARCH_FOR: Duration = Duration::from_secs(5);
-
-/// The width of a sparkline.
+const MAX_SEARCH_TIME: Duration = Duration::from_secs(5);
 const SPARKLINE_COLUMNS: usize = 60;
 
-impl JobService {
-    /// A part of a job's log.
-    pub async fn logs(&self, request: LogsRequest) -> LogsAnswer {
-        let answer = self.answer_logs(&request).await;
-        self.context.sanitize(answer, &request.job_id).await
-    }
+const END_ONLY: &str = "Only the end of this log is fetched; the rest is on its cluster.";
 
-    async fn answer_logs(&self, request: &LogsRequest) -> LogsAnswer {
-        let asked = LogsAnswer {
-            job_id: request.job_id.clone(),
-            lines_requested: usize::try_from(request.lines).unwrap_or(0),
+/// Reads a part of a job's log.
+pub(super) async fn logs(
+    context: &Context,
+    launches: &Launches,
+    request: LogsRequest,
+) -> LogsAnswer {
+    let (job_id, read) = match resolve_job(context, launches, &request).await {
+        Ok((job, selection)) => {
+            let job_id = job.identity.job_id.clone();
+            (job_id, read_job(context, job, selection, &request).await)
+        }
+        Err(error) => (request.job_id.clone(), Err(error)),
+    };
+    let answer = match read {
+        Ok(answer) => LogsAnswer {
+            success: true,
+            job_id: job_id.clone(),
+            ..answer
+        },
+        Err(error) => LogsAnswer {
+            job_id: request.job_id,
+            error: Some(error.to_string()),
             ..LogsAnswer::default()
-        };
-        match self.read_logs(request).await {
-            Ok(read) => LogsAnswer {
-                success: true,
-                lines_requested: asked.lines_requested,
-                ..read
-            },
-            Err(error) => LogsAnswer {
-                error: Some(error),
-                ..asked
-            },
-        }
-    }
-
-    async fn read_logs(&self, request: &LogsRequest) -> Result<LogsAnswer, String> {
-        let part = Part::of(request)?;
-        if request.job_id.is_empty() && request.cluster_name.is_empty() && request.cloud != "local"
-        {
-            return Err(
-                "give job_id, or oumi_job_id with cloud and cluster_name; list_jobs shows them"
-                    .to_owned(),
-            );
-        }
-        let found = match resolve(&self.context, &JobQuery::from(request)).await {
-            Ok(found) => self.launches.refresh_identity(found).await,
-            Err(error) => return Err(error.to_string()),
-        };
-        let job_id = found.identity.job_id.clone();
-        let log = match self.context.allowed_launcher(&found.identity.cloud) {
-            Ok(launcher) => launcher.logs(&found.identity).await,
-            Err(error) => Err(error),
-        };
-        let secrets = self.context.redactor(&job_id).await;
-        if secrets.hides_all() {
-            return Err(
-                "the log is not shown: which values of the job are secret cannot be read from secrets.json in its \
-                 folder; read the log there yourself"
-                    .to_owned(),
-            );
-        }
-        let log = log.map_err(|error| error.to_string())?;
-        let log_file = log.log_file.clone();
-        let (max_bytes, raw, plot) = (request.max_bytes, request.raw, request.plot);
-        let read = tokio::task::spawn_blocking(move || {
-            let redact = |text: &str| secrets.redact(text);
-            let options = ReadOptions {
-                max_bytes,
-                raw,
-                ended: log.ended,
-                redact: &redact,
-            };
-            let mut answer = part.read(&log, options)?;
-            if plot {
-                draw(&log.content, &mut answer)?;
-            }
-            Ok(answer)
-        });
-        let read = read.await.map_err(io::Error::other).flatten();
-        let read = read.map_err(|error| format!("cannot read {log_file}: {error}"))?;
-        Ok(LogsAnswer { job_id, ..read })
-    }
+        },
+    };
+    let answer = LogsAnswer {
+        lines_requested: usize::try_from(request.lines).unwrap_or(0),
+        ..answer
+    };
+    context.sanitize(answer, &job_id).await
 }
 
-/// Which part of a log is asked for.
-enum Part {
+async fn resolve_job(
+    context: &Context,
+    launches: &Launches,
+    request: &LogsRequest,
+) -> Result<(ResolvedJob, LogSelection), JobError> {
+    let selection = LogSelection::new(request)?;
+    let query = JobQuery::from(request);
+    let launcher = context.launcher(&query.cloud);
+    let needs_cluster = !launcher.is_ok_and(|launcher| launcher.traits().is_local);
+    if query.job_id.is_empty() && query.cluster_name.is_empty() && needs_cluster {
+        let error = "give job_id, or oumi_job_id with cloud and cluster_name";
+        return Err(JobError::invalid(error).with_hint("list_jobs shows them"));
+    }
+    let job = resolve(context, &query).await?;
+    Ok((launches.refresh_identity(job).await, selection))
+}
+
+async fn read_job(
+    context: &Context,
+    job: ResolvedJob,
+    selection: LogSelection,
+    request: &LogsRequest,
+) -> Result<LogsAnswer, JobError> {
+    let launcher = context.allowed_launcher(&job.identity.cloud)?;
+    let log = launcher.logs(&job.identity).await;
+    let redactor = context.redactor(&job.identity.job_id).await;
+    if redactor.hides_all() {
+        return Err(JobError::failed(redactor.redact("")).with_hint("read the log there yourself"));
+    }
+    let log = log?;
+    let log_file = log.log_file.clone();
+    let (max_bytes, raw, plot) = (request.max_bytes, request.raw, request.plot);
+    let read = tokio::task::spawn_blocking(move || {
+        let options = ReadOptions {
+            max_bytes,
+            raw,
+            ended: log.ended,
+            redact: &|text| redactor.redact(text),
+        };
+        let mut answer = selection.read(&log, options)?;
+        if plot {
+            draw(&log.content, &mut answer)?;
+        }
+        Ok(answer)
+    });
+    let read = read.await.map_err(io::Error::other).flatten();
+    read.map_err(|error| JobError::failed(format!("cannot read {log_file}: {error}")))
+}
+
+/// The part of a log that a request asks for.
+enum LogSelection {
     /// The last lines.
     Tail(usize),
     /// What is new.
     Since(Cursor),
-    /// What matches, within a budget and a time that are set when it is read.
+    /// The lines that match; the deadline is set when the search begins.
     Matching(Query),
 }
 
-impl Part {
-    /// What `request` asks for, or what is wrong with it.
-    fn of(request: &LogsRequest) -> Result<Self, String> {
+impl LogSelection {
+    fn new(request: &LogsRequest) -> Result<Self, JobError> {
         let lines = usize::try_from(request.lines).unwrap_or(0);
         if !(SMALLEST_MAX_BYTES..=LARGEST_MAX_BYTES).contains(&request.max_bytes) {
-            return Err(format!(
-                "max_bytes={} cannot be: give {SMALLEST_MAX_BYTES} to {LARGEST_MAX_BYTES}, or leave it out",
+            return Err(JobError::invalid(format!(
+                "max_bytes={} is out of range: give {SMALLEST_MAX_BYTES} to {LARGEST_MAX_BYTES}, or leave it out",
                 request.max_bytes
-            ));
+            )));
         }
         if request.grep.is_empty() {
-            if request.cursor.is_empty() {
-                return Ok(Self::Tail(lines));
-            }
-            return Ok(Self::Since(
-                request.cursor.parse().map_err(|error| format!("{error}"))?,
-            ));
+            return Ok(match request.cursor.as_str() {
+                "" => Self::Tail(lines),
+                cursor => Self::Since(cursor.parse().map_err(JobError::invalid)?),
+            });
         }
         if !request.cursor.is_empty() {
-            return Err(
-                "grep searches the whole log from its end: leave cursor out, or grep".to_owned(),
-            );
+            let error = "grep searches the whole log from its end: leave cursor out, or grep";
+            return Err(JobError::invalid(error));
         }
         if request.raw {
-            return Err("grep searches the readable text: leave raw out, or grep".to_owned());
+            let error = "grep searches the readable text: leave raw out, or grep";
+            return Err(JobError::invalid(error));
         }
-        let query = Query::new(&request.grep, Instant::now()).map_err(|error| error.to_string())?;
+        let query = Query::new(&request.grep, Instant::now()).map_err(JobError::invalid)?;
         Ok(Self::Matching(Query {
             context: usize::try_from(request.context).unwrap_or(usize::MAX),
             max_matches: lines,
@@ -144,33 +147,36 @@ impl Part {
     }
 
     fn read(self, log: &JobLog, options: ReadOptions<'_>) -> io::Result<LogsAnswer> {
-        let mut opened = match &log.content {
-            LogContent::File(path) => Log::open(path)?,
-            LogContent::Text { text, complete, .. } => Log::from_text(text.as_bytes(), *complete),
+        let (mut opened, timed_out) = match &log.content {
+            LogContent::File(path) => (Log::open(path)?, false),
+            LogContent::Text {
+                text,
+                complete,
+                timed_out,
+            } => (Log::from_text(text.as_bytes(), *complete), *timed_out),
         };
         let (answer, mut notes) = match self {
             Self::Tail(lines) => {
                 let excerpt = tail(&mut opened, lines, options)?;
-                let reaches_the_beginning = excerpt.lines + excerpt.left_out_lines < lines;
-                of_excerpt(excerpt, log, reaches_the_beginning)
+                let reaches_start = excerpt.lines + excerpt.left_out_lines < lines;
+                excerpt_answer(excerpt, log, reaches_start)
             }
             Self::Since(cursor) => {
                 let excerpt = read_since(&mut opened, &cursor, options)?;
                 match excerpt.change {
-                    Some(Change::Truncated | Change::Gap) if is_cut_off(log) => too_little(cursor),
-                    _ => of_excerpt(excerpt, log, false),
+                    Some(Change::Truncated | Change::Gap) if timed_out => too_short_answer(cursor),
+                    _ => excerpt_answer(excerpt, log, false),
                 }
             }
             Self::Matching(query) => {
                 let query = Query {
-                    deadline: Instant::now() + SEARCH_FOR,
+                    deadline: Instant::now() + MAX_SEARCH_TIME,
                     ..query
                 };
-                of_found(search(&mut opened, &query, options)?, log)
+                search_answer(search(&mut opened, &query, options)?, log)
             }
         };
-        let message = log.message.iter().map(|message| (options.redact)(message));
-        notes.splice(0..0, message);
+        notes.splice(0..0, log.message.clone());
         Ok(LogsAnswer {
             message: notes.join(" "),
             log_file: log.log_file.clone(),
@@ -179,7 +185,7 @@ impl Part {
     }
 }
 
-/// Adds the course of the loss to an answer, or says why there is none.
+/// Adds the loss as a sparkline and a picture, or says why there is none.
 fn draw(log: &LogContent, answer: &mut LogsAnswer) -> io::Result<()> {
     let history = match log {
         LogContent::File(path) => read_log(path)?.map(|(_, history)| history),
@@ -193,56 +199,56 @@ fn draw(log: &LogContent, answer: &mut LogsAnswer) -> io::Result<()> {
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
     match plot::loss(&history) {
         Ok(picture) => answer.picture = Some(picture),
-        Err(error) if answer.message.is_empty() => answer.message = format!("No plot: {error}."),
-        Err(error) => answer.message = format!("{} No plot: {error}.", answer.message),
+        Err(error) => {
+            let note = format!("{} No plot: {error}.", answer.message);
+            answer.message = note.trim_start().to_owned();
+        }
     }
     Ok(())
 }
 
-/// An excerpt as an answer, and what there is to say of it.
-fn of_excerpt(
+fn excerpt_answer(
     excerpt: Excerpt,
     log: &JobLog,
-    reaches_the_beginning: bool,
+    reaches_start: bool,
 ) -> (LogsAnswer, Vec<String>) {
     let mut notes = excerpt.notes;
     if excerpt.log_bytes == 0 {
         notes.push("Nothing has been logged yet.".to_owned());
     }
     if excerpt.truncated && excerpt.remaining_bytes == 0 {
-        notes.extend(where_the_whole_is(log));
+        notes.extend(complete_log_note(log));
     }
-    let lacks_lines = reaches_the_beginning && !is_whole(log);
+    let lacks_lines = reaches_start && !is_complete(log);
     if lacks_lines {
-        notes.push(NOT_WHOLE.to_owned());
+        notes.push(END_ONLY.to_owned());
     }
+    let remaining = excerpt.remaining_bytes;
     let answer = LogsAnswer {
         lines_returned: excerpt.lines,
         logs: excerpt.text,
         truncated: excerpt.truncated || lacks_lines,
         cursor: excerpt.cursor.to_string(),
-        unfinished: excerpt.unfinished.map(without_half_a_word),
-        remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
+        unfinished: excerpt.unfinished.map(without_partial_word),
+        remaining_bytes: if remaining > 0 { Some(remaining) } else { None },
         ..LogsAnswer::default()
     };
     (answer, notes)
 }
 
-/// What was found before `end` as an answer, and what there is to say of it.
-fn of_found(found: SearchResult, log: &JobLog) -> (LogsAnswer, Vec<String>) {
+fn search_answer(found: SearchResult, log: &JobLog) -> (LogsAnswer, Vec<String>) {
     let mut notes: Vec<String> = found.note.into_iter().collect();
     if !found.complete {
-        notes.extend(where_the_whole_is(log));
-    }
-    if found.complete && !is_whole(log) {
-        notes.push(NOT_WHOLE.to_owned());
-    } else if found.complete && found.matches == 0 {
+        notes.extend(complete_log_note(log));
+    } else if !is_complete(log) {
+        notes.push(END_ONLY.to_owned());
+    } else if found.matches == 0 {
         notes.push("No line of the log matches.".to_owned());
     }
     let answer = LogsAnswer {
         lines_returned: found.lines,
         logs: found.text,
-        truncated: !found.complete || !is_whole(log),
+        truncated: !found.complete || !is_complete(log),
         cursor: found.cursor.to_string(),
         matches: Some(found.matches),
         ..LogsAnswer::default()
@@ -250,9 +256,9 @@ fn of_found(found: SearchResult, log: &JobLog) -> (LogsAnswer, Vec<String>) {
     (answer, notes)
 }
 
-/// The answer when the place of `cursor` has not come this time.
-fn too_little(cursor: Cursor) -> (LogsAnswer, Vec<String>) {
-    let note = "Less of the log came this time than you had read: call again with this cursor.";
+/// Answers where the fetched text ends before the position of `cursor`.
+fn too_short_answer(cursor: Cursor) -> (LogsAnswer, Vec<String>) {
+    let note = "Less of the log was fetched than you have read: call again with this cursor.";
     let answer = LogsAnswer {
         truncated: true,
         cursor: cursor.to_string(),
@@ -261,43 +267,30 @@ fn too_little(cursor: Cursor) -> (LogsAnswer, Vec<String>) {
     (answer, vec![note.to_owned()])
 }
 
-/// What is said of a log of which only the end was fetched.
-const NOT_WHOLE: &str =
-    "Only the end of this log is fetched: what stands before is on its cluster.";
-
-fn is_whole(log: &JobLog) -> bool {
-    !matches!(
-        log.content,
-        LogContent::Text {
-            complete: false,
-            ..
-        }
-    )
+fn is_complete(log: &JobLog) -> bool {
+    match log.content {
+        LogContent::File(_) => true,
+        LogContent::Text { complete, .. } => complete,
+    }
 }
 
-fn is_cut_off(log: &JobLog) -> bool {
-    matches!(
-        log.content,
-        LogContent::Text {
-            timed_out: true,
-            ..
-        }
-    )
+fn complete_log_note(log: &JobLog) -> Option<String> {
+    match log.content {
+        LogContent::File(_) => Some("The complete log is in log_file.".to_owned()),
+        LogContent::Text { .. } => None,
+    }
 }
 
-fn where_the_whole_is(log: &JobLog) -> Option<String> {
-    matches!(log.content, LogContent::File(_)).then(|| "The whole is in log_file.".to_owned())
-}
-
-/// A line that is being written, without its last word if that can be the beginning of a secret: half of one is not known
-/// as one. A state of a progress bar is written at once, and ends with a bracket or a number.
-fn without_half_a_word(line: String) -> String {
+/// Removes the last word of a line that is still being written where it may be the start of a secret: half of one is not
+/// recognised. The state of a progress bar is written at once, and ends with a bracket or a number.
+fn without_partial_word(line: String) -> String {
     let word = line.rsplit([' ', '\t', '\r']).next().unwrap_or_default();
     let may_be_secret = word.len() > 3
         && word.contains(char::is_alphabetic)
         && !word.ends_with([']', ')', '}', '>', '|', '%', '?', '!']);
-    match may_be_secret {
-        true => format!("{}…", &line[..line.len() - word.len()]),
-        false => line,
+    if may_be_secret {
+        format!("{}…", &line[..line.len() - word.len()])
+    } else {
+        line
     }
 }

@@ -220,7 +220,7 @@ impl Runner {
         match status {
             Ok(status) => {
                 answer.message = match event {
-                    Some(event) => format!("{event}, and {}", next_step::both(&status)),
+                    Some(event) => format!("{event}; {}", next_step::message_and_next(&status)),
                     None => "the launch is under way and its confirmation is pending; call poll_status with the job_id"
                         .to_owned(),
                 };

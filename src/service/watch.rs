@@ -1,299 +1,263 @@
-//! Watching a job: one watcher asks the launcher again and again, however many wait for what it sees.
+//! Waiting of `poll_status` for a change: one watcher polls a job, however many calls wait for it.
 //!
-//! The watcher of a job lives in the background from the first [`JobWatch`] of it to the last, and looks as a poll does:
-//! through the registry and the launcher, launches that have ended meanwhile included. What a look costs decides how often
-//! it looks. On this machine, and while a launch is under way, that is a file or two, so every second. On a cloud it is a
-//! run of `sky`, so the time between two looks grows with the age of the job, from seconds to a minute.
+//! A watcher lives from the first call that waits for its job to the last. The cost of a poll decides its pace. On this machine,
+//! and during a launch, a poll reads a file or two, so it comes every second. On a cloud it runs `sky`, so the pause grows
+//! with the age of the job, from seconds to a minute.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::JobService;
-use super::answers::PollAnswer;
-use super::poll::age_of;
-use super::requests::JobQuery;
+use super::OnProgress;
+use super::answers::{JobAnswer, PollAnswer};
+use super::poll::Poller;
+use super::requests::{JobQuery, PollRequest, Until};
+use super::sanitize::sanitize;
 use crate::launcher::JobState;
-use crate::launcher::local::LOCAL;
 use crate::sync::lock;
 
-/// The time between two looks that cost nothing to speak of.
-const CHEAP: Duration = Duration::from_secs(1);
-/// The shortest and the longest time between two looks that run a program.
+/// The longest wait of a call, in seconds: many clients give up a call after a minute.
+const MAX_WAIT: u64 = 55;
+/// The pause between two polls during a launch.
+const LAUNCH_INTERVAL: Duration = Duration::from_secs(1);
+/// The bounds of the pause between two polls that run a program, …
 const SHORTEST: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(60);
-/// In between it is this part of the job's age: a job that is twice as old is asked half as often.
+/// … which is this part of the job's age in between.
 const PART_OF_AGE: u32 = 20;
 
-/// Watches one job. Dropping the last one of a job ends its watcher; a clone watches on from what this one has seen.
-#[derive(Debug, Clone)]
-pub struct JobWatch {
-    looks: watch::Receiver<Look>,
-    seen: Arc<PollAnswer>,
-}
-
-impl JobWatch {
-    /// The newest look: what `poll_status` answers. Where the launcher could not be asked lately it is the last one that
-    /// succeeded, with a warning that says so.
-    pub fn now(&self) -> Arc<PollAnswer> {
-        self.looks.borrow().answer.clone()
-    }
-
-    /// The next look at which status, state or progress differ from the last that this watch gave. The end of the job is
-    /// one more change; after it, and once there is no such job any more, none is left. May be dropped and asked again.
-    pub async fn changed(&mut self) -> Option<Arc<PollAnswer>> {
-        while let Some(look) = self.next().await {
-            if !is_same(&look, &self.seen) {
-                self.seen = look.clone();
-                return Some(look);
-            }
-        }
-        None
-    }
-
-    /// The next look, changed or not; of several only the last. None as for [`changed`](Self::changed).
-    pub async fn next(&mut self) -> Option<Arc<PollAnswer>> {
-        if is_last(&self.seen) {
-            return None;
-        }
-        self.looks.changed().await.ok()?;
-        Some(self.looks.borrow_and_update().answer.clone())
-    }
-}
-
-/// How a job was at one moment.
-#[derive(Debug, Clone)]
-struct Look {
-    answer: Arc<PollAnswer>,
-    /// When it was begun: of two looks the one that was begun later is the newer one.
-    begun: Instant,
-}
-
-/// The watchers that are at work, by the job they watch.
-#[derive(Debug, Default)]
+/// The active watchers, by the job that they watch. Clones are the same watchers.
+#[derive(Clone)]
 pub(super) struct Watchers {
-    at_work: Mutex<HashMap<Watched, watch::Sender<Look>>>,
+    poller: Arc<Poller>,
+    active: Arc<Mutex<HashMap<JobKey, watch::Sender<Snapshot>>>>,
 }
 
-impl Watchers {
-    fn at_work(&self) -> MutexGuard<'_, HashMap<Watched, watch::Sender<Look>>> {
-        // No code under this lock can leave the map half-changed.
-        lock(&self.at_work)
-    }
-
-    /// Ends a watcher for which nobody listens, and says whether that is so: from then on the next to listen begins another.
-    fn leave(&self, whom: &Watched, looks: &watch::Sender<Look>) -> bool {
-        let mut at_work = self.at_work();
-        let is_alone = looks.receiver_count() == 0;
-        if is_alone
-            && at_work
-                .get(whom)
-                .is_some_and(|other| other.same_channel(looks))
-        {
-            at_work.remove(whom);
-        }
-        is_alone
-    }
+/// The last successful poll of a job, and the error of a later one.
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    pub(super) answer: Arc<PollAnswer>,
+    /// Orders polls that overlap: the one that was begun later is newer.
+    asked_at: Instant,
+    error: Option<String>,
 }
 
-/// Which job is watched: the same one by whatever it was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Watched {
-    job_id: String,
-    cloud: String,
-    cluster: String,
-    /// Empty for a job of ours, which gets it only when it is launched.
-    oumi_job_id: String,
-}
-
-impl Watched {
-    fn of(answer: &PollAnswer) -> Self {
-        let elsewhere = |text: &str| match answer.job_id.as_str() {
-            "" => text.to_owned(),
-            _ => String::new(),
-        };
+impl Snapshot {
+    pub(super) fn new(answer: PollAnswer, asked_at: Instant) -> Self {
         Self {
-            job_id: answer.job_id.clone(),
-            cloud: elsewhere(&answer.cloud),
-            cluster: elsewhere(&answer.cluster),
-            oumi_job_id: elsewhere(&answer.oumi_job_id),
+            answer: Arc::new(answer),
+            asked_at,
+            error: None,
+        }
+    }
+
+    /// Tells if nothing can come after it.
+    fn is_last(&self) -> bool {
+        self.answer.is_done || self.answer.is_gone()
+    }
+
+    /// Returns the answer, with a warning where a later poll failed.
+    pub(super) fn to_answer(&self) -> PollAnswer {
+        let mut answer = (*self.answer).clone();
+        answer.warnings.extend(self.error.as_ref().map(|error| {
+            format!("this is the last known status; asked again, there was no answer: {error}")
+        }));
+        answer
+    }
+
+    /// Takes over a newer poll.
+    fn update(&mut self, newer: Self) -> bool {
+        if newer.asked_at < self.asked_at {
+            return false;
+        }
+        let failed = !newer.answer.success && !newer.answer.is_gone();
+        if failed && self.answer.success {
+            self.error = newer.answer.error.clone();
+        } else {
+            *self = newer;
+        }
+        true
+    }
+}
+
+/// The job of a watcher: the same key by whichever id the job was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum JobKey {
+    Ours(String),
+    Elsewhere {
+        cloud: String,
+        cluster: String,
+        oumi_job_id: String,
+    },
+}
+
+impl JobKey {
+    fn new(answer: &PollAnswer) -> Self {
+        if answer.job_id.is_empty() {
+            Self::Elsewhere {
+                cloud: answer.cloud.clone(),
+                cluster: answer.cluster.clone(),
+                oumi_job_id: answer.oumi_job_id.clone(),
+            }
+        } else {
+            Self::Ours(answer.job_id.clone())
         }
     }
 
     fn query(&self) -> JobQuery {
-        JobQuery {
-            job_id: self.job_id.clone(),
-            oumi_job_id: self.oumi_job_id.clone(),
-            cloud: self.cloud.clone(),
-            cluster_name: self.cluster.clone(),
+        match self.clone() {
+            Self::Ours(job_id) => JobQuery {
+                job_id,
+                ..JobQuery::default()
+            },
+            Self::Elsewhere {
+                cloud,
+                cluster,
+                oumi_job_id,
+            } => JobQuery {
+                oumi_job_id,
+                cloud,
+                cluster_name: cluster,
+                ..JobQuery::default()
+            },
         }
     }
 }
 
-impl JobService {
-    /// Watches a job, from a look at it that is made now. All who watch the same job share one watcher.
-    ///
-    /// # Errors
-    /// The answer of a poll that names no job. A job whose launcher cannot be asked now is watched all the same.
-    pub async fn watch(&self, query: &JobQuery) -> Result<JobWatch, Box<PollAnswer>> {
-        let begun = Instant::now();
-        let answer = self.poll(query.clone()).await;
-        if answer.success || answer.is_unanswered() {
-            Ok(self.watch_on(Arc::new(answer), begun))
-        } else {
-            Err(Box::new(answer))
+impl Watchers {
+    pub(super) fn new(poller: Arc<Poller>) -> Self {
+        Self {
+            poller,
+            active: Arc::default(),
         }
     }
 
-    /// How many jobs are watched now.
-    pub fn watchers(&self) -> usize {
-        self.inner.watchers.at_work().len()
-    }
-
-    /// Watches the job of `answer`, which a poll that was begun then gave.
-    pub(super) fn watch_on(&self, answer: Arc<PollAnswer>, begun: Instant) -> JobWatch {
-        let whom = Watched::of(&answer);
-        let look = Look { answer, begun };
-        let mut at_work = self.inner.watchers.at_work();
-        let mut watcher = None;
-        let looks = match at_work.get(&whom) {
-            Some(looks) => {
-                publish(looks, look);
-                looks.subscribe()
-            }
-            None => {
-                let (sender, looks) = watch::channel(look.clone());
-                if !is_last(&look.answer) {
-                    at_work.insert(whom.clone(), sender.clone());
-                    watcher = Some(Watcher::new(self.clone(), whom, sender, &look.answer));
+    /// Polls a job until something has changed, it has ended, or the time is up, whichever comes first.
+    pub(super) async fn poll_until(
+        &self,
+        request: PollRequest,
+        on_progress: OnProgress<'_>,
+    ) -> PollAnswer {
+        let called_at = Instant::now();
+        let wait = request.wait_seconds;
+        if wait > MAX_WAIT {
+            let error = format!(
+                "`wait_seconds` is 0 to {MAX_WAIT}, not {wait}; call again with {MAX_WAIT}, as often as needed"
+            );
+            let answer = PollAnswer {
+                job_id: request.job_id,
+                ..PollAnswer::failure(error)
+            };
+            return sanitize(answer, &[]);
+        }
+        let first = self.poller.poll(JobQuery::from(&request)).await;
+        if wait == 0 || !first.success || first.is_done {
+            return first;
+        }
+        on_progress(&first.message);
+        let mut snapshots = self.subscribe(Snapshot::new(first.clone(), called_at));
+        let waiting = async {
+            loop {
+                let answer = Arc::clone(&snapshots.borrow_and_update().answer);
+                if is_change(&first, &answer, request.until) {
+                    break;
                 }
-                looks
+                if snapshots.changed().await.is_err() {
+                    break;
+                }
+                on_progress(&snapshots.borrow().answer.message);
             }
         };
-        drop(at_work);
-        // Without the lock: a watcher that cannot be set going any more is dropped here, and takes it.
-        if let Some(watcher) = watcher {
-            tokio::spawn(watcher.work());
+        // From the start of the call: the first poll may have taken long, and clients wait for no more than a minute.
+        let deadline = called_at + Duration::from_secs(wait);
+        let _ = tokio::time::timeout_at(deadline, waiting).await;
+        snapshots.borrow().to_answer()
+    }
+
+    /// Subscribes to the polls of a job that was just polled, by its watcher or a new one.
+    pub(super) fn subscribe(&self, snapshot: Snapshot) -> watch::Receiver<Snapshot> {
+        let key = JobKey::new(&snapshot.answer);
+        let mut active = self.active();
+        if let Some(sender) = active.get(&key) {
+            sender.send_if_modified(|known| known.update(snapshot));
+            return sender.subscribe();
         }
-        // What is given first is what is seen now: only a look after it can be a change.
-        let seen = looks.borrow().answer.clone();
-        JobWatch { looks, seen }
+        let is_last = snapshot.is_last();
+        let (sender, receiver) = watch::channel(snapshot);
+        if !is_last {
+            active.insert(key.clone(), sender.clone());
+            drop(active);
+            // Without the lock: a task that cannot be spawned drops the watcher here, which takes the lock.
+            tokio::spawn(Watcher::new(self.clone(), key, sender).run());
+        }
+        receiver
+    }
+
+    /// Locks the map, which no code under the lock can leave half changed.
+    fn active(&self) -> MutexGuard<'_, HashMap<JobKey, watch::Sender<Snapshot>>> {
+        lock(&self.active)
+    }
+
+    /// Returns how many jobs are watched.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.active().len()
     }
 }
 
-/// Hands a look to all who listen, unless they know a newer one. One that failed is handed on as the one before it.
-fn publish(looks: &watch::Sender<Look>, look: Look) {
-    looks.send_if_modified(|known| {
-        if look.begun < known.begun {
-            return false;
-        }
-        *known = match &look.answer {
-            failed if !failed.success && !failed.is_gone() && known.answer.success => {
-                let warnings = failed
-                    .error
-                    .iter()
-                    .map(|error| format!("{NOT_ASKED_AGAIN}: {error}"));
-                Look {
-                    answer: Arc::new(PollAnswer {
-                        warnings: of_the_job(&known.answer).cloned().chain(warnings).collect(),
-                        ..(*known.answer).clone()
-                    }),
-                    begun: known.begun,
-                }
-            }
-            _ => look,
-        };
-        true
-    });
-}
-
-const NOT_ASKED_AGAIN: &str = "this is how it was; asked again, there was no answer";
-
-/// The warnings of a look, without that of a look after it that failed.
-fn of_the_job(answer: &PollAnswer) -> impl Iterator<Item = &String> {
-    answer
-        .warnings
-        .iter()
-        .filter(|warning| !warning.starts_with(NOT_ASKED_AGAIN))
-}
-
-/// Whether two looks at a job show the same.
-pub(super) fn is_same(one: &PollAnswer, other: &PollAnswer) -> bool {
-    let metrics = |look: &PollAnswer| {
-        let progress = look.progress.as_ref()?;
+/// Tells if two polls of a job differ in what a call waits for.
+pub(super) fn is_change(one: &PollAnswer, other: &PollAnswer, until: Until) -> bool {
+    let state = |answer: &PollAnswer| (answer.success, answer.state, answer.is_done);
+    let metrics = |answer: &PollAnswer| {
+        let progress = answer.progress.as_ref()?;
         Some(progress.progress.metrics.clone())
     };
-    is_same_state(one, other) && metrics(one) == metrics(other)
+    state(one) != state(other)
+        || one.status != other.status
+        || (until == Until::Progress && metrics(one) != metrics(other))
 }
 
-/// Whether two looks at a job show the same, but for how far it is.
-pub(super) fn is_same_state(one: &PollAnswer, other: &PollAnswer) -> bool {
-    one.success == other.success
-        && one.status == other.status
-        && one.state == other.state
-        && one.is_done == other.is_done
-}
-
-/// Whether nothing more can come after this look.
-fn is_last(answer: &PollAnswer) -> bool {
-    answer.is_done || answer.is_gone()
-}
-
-/// The one that looks.
+/// Polls one job while a call waits for it.
 struct Watcher {
-    service: JobService,
-    whom: Watched,
-    looks: watch::Sender<Look>,
-    /// When it began, and how old the job was then.
-    begun: Instant,
-    age: Duration,
+    watchers: Watchers,
+    key: JobKey,
+    sender: watch::Sender<Snapshot>,
 }
 
 impl Watcher {
-    fn new(
-        service: JobService,
-        whom: Watched,
-        looks: watch::Sender<Look>,
-        first: &PollAnswer,
-    ) -> Self {
-        let submitted = first.metadata.get("submit_time");
-        let age = submitted.and_then(|time| age_of(time.as_str()?));
+    fn new(watchers: Watchers, key: JobKey, sender: watch::Sender<Snapshot>) -> Self {
         Self {
-            service,
-            whom,
-            looks,
-            begun: Instant::now(),
-            age: age.unwrap_or_default(),
+            watchers,
+            key,
+            sender,
         }
     }
 
-    async fn work(self) {
+    async fn run(self) {
+        let (started, age) = (Instant::now(), self.age().await);
         loop {
-            let pause = self.pause(&self.looks.borrow().answer);
-            let look = async {
+            let pause = self.pause(age + started.elapsed());
+            let poll = async {
                 tokio::time::sleep(pause).await;
-                let begun = Instant::now();
-                let answer = self.service.poll(self.whom.query()).await;
-                Look {
-                    answer: Arc::new(answer),
-                    begun,
-                }
+                let asked_at = Instant::now();
+                let answer = self.watchers.poller.poll(self.key.query()).await;
+                Snapshot::new(answer, asked_at)
             };
             tokio::select! {
-                // No look goes on once nobody listens.
+                // No poll goes on once nobody waits.
                 biased;
-                () = self.looks.closed() => {
-                    if self.service.inner.watchers.leave(&self.whom, &self.looks) {
+                () = self.sender.closed() => {
+                    if self.stop_if_idle() {
                         return;
                     }
                 }
-                look = look => {
-                    // Others may have seen more meanwhile.
-                    publish(&self.looks, look);
-                    if is_last(&self.looks.borrow().answer) {
+                snapshot = poll => {
+                    self.sender.send_if_modified(|known| known.update(snapshot));
+                    if self.sender.borrow().is_last() {
                         return;
                     }
                 }
@@ -301,26 +265,45 @@ impl Watcher {
         }
     }
 
-    /// How long to wait before the next look.
-    fn pause(&self, last: &PollAnswer) -> Duration {
-        let is_launching = last.oumi_job_id.is_empty() && last.state == JobState::Pending;
-        if last.cloud == LOCAL || is_launching {
-            return CHEAP;
+    /// Removes the watcher unless a call has subscribed meanwhile: the next one to subscribe makes a new watcher then.
+    fn stop_if_idle(&self) -> bool {
+        let mut active = self.watchers.active();
+        let is_idle = self.sender.receiver_count() == 0;
+        if is_idle {
+            active.remove(&self.key);
         }
-        let age = self.age.saturating_add(self.begun.elapsed());
-        (age / PART_OF_AGE).clamp(SHORTEST, LONGEST)
+        is_idle
+    }
+
+    /// Returns how long ago the job was submitted; zero where the registry does not know it.
+    async fn age(&self) -> Duration {
+        let job_id = self.sender.borrow().answer.job_id.clone();
+        let registry = &self.watchers.poller.context().registry;
+        let record = registry.get(&job_id).await.ok().flatten();
+        let submitted = record.and_then(|record| record.submitted_at());
+        let age = submitted.and_then(|time| (Utc::now() - time).to_std().ok());
+        age.unwrap_or_default()
+    }
+
+    /// Returns how long to wait before the next poll of a job of this age.
+    fn pause(&self, age: Duration) -> Duration {
+        let last = Arc::clone(&self.sender.borrow().answer);
+        if last.oumi_job_id.is_empty() && last.state == JobState::Pending {
+            return LAUNCH_INTERVAL;
+        }
+        let launcher = self.watchers.poller.context().launcher(&last.cloud);
+        let interval = launcher.ok().and_then(|one| one.traits().poll_interval);
+        interval.unwrap_or_else(|| (age / PART_OF_AGE).clamp(SHORTEST, LONGEST))
     }
 }
 
 impl Drop for Watcher {
-    /// However it ends, those who listen hear that nothing more comes: the map holds the channel open.
+    /// Closes the channel, which the map holds open: those who wait learn that no more comes.
     fn drop(&mut self) {
-        let mut at_work = self.service.inner.watchers.at_work();
-        if at_work
-            .get(&self.whom)
-            .is_some_and(|other| other.same_channel(&self.looks))
-        {
-            at_work.remove(&self.whom);
+        let mut active = self.watchers.active();
+        let other = active.get(&self.key);
+        if other.is_some_and(|other| other.same_channel(&self.sender)) {
+            active.remove(&self.key);
         }
     }
 }

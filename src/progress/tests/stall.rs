@@ -15,8 +15,11 @@ fn needs_ten_minutes_and_twenty_gaps() {
         (1800, 9 * 3600, false),
         (1800, 11 * 3600, true),
     ] {
-        let mut detector = StallDetector::default();
-        (0..20).for_each(|n| detector.record(Duration::from_secs(1000 + n * gap)));
+        let (first, last) = (
+            Duration::from_secs(1000),
+            Duration::from_secs(1000 + 19 * gap),
+        );
+        let detector = StallDetector::new(first, last, 20);
         assert_eq!(detector.usual_gap(), Some(Duration::from_secs(gap)));
         let stall = detector.check(Duration::from_secs(silence));
         assert_eq!(stall.is_some(), is_stall, "{gap} {silence}");
@@ -38,9 +41,6 @@ fn sentence_names_silence_and_gap() {
 
 #[test]
 fn needs_six_writes() {
-    let mut detector = StallDetector::default();
-    (0..5).for_each(|second| detector.record(Duration::from_secs(second)));
-    // The same time counts once.
-    (0..9).for_each(|_| detector.record(Duration::from_secs(4)));
+    let detector = StallDetector::new(Duration::ZERO, Duration::from_secs(4), 5);
     assert_eq!(detector.check(Duration::from_secs(100_000)), None);
 }

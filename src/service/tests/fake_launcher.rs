@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::error::JobError;
 use crate::launcher::{
     CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, ListedJob, Listing, LogContent,
+    Launcher, LauncherTraits, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start::StartRequest;
@@ -382,6 +382,18 @@ impl FakeLauncher {
 impl Launcher for FakeLauncher {
     fn clouds(&self) -> &'static [&'static str] {
         self.clouds
+    }
+
+    fn traits(&self) -> LauncherTraits {
+        if self.clouds.contains(&"local") {
+            LauncherTraits {
+                is_local: true,
+                costs_money: false,
+                poll_interval: Some(Duration::from_secs(1)),
+            }
+        } else {
+            LauncherTraits::CLOUD
+        }
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {

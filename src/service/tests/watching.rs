@@ -7,16 +7,18 @@ use super::test_service::{TestService, test_service_with};
 use crate::error::JobError;
 use crate::launcher::JobState;
 use crate::service::answers::PollAnswer;
-use crate::service::requests::PollRequest;
-use crate::service::watch::JobWatch;
+use crate::service::requests::Until;
+use crate::service::requests::{JobQuery, PollRequest};
+use crate::service::watch::{Snapshot, is_change};
 use crate::settings::policy::Policy;
 use chrono::TimeDelta;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn test_service() -> TestService {
-    test_service_with(&[&["gcp", "local"]], Policy::default())
+    test_service_with(&[&["gcp"], &["local"]], Policy::default())
 }
 
 impl TestService {
@@ -35,7 +37,15 @@ impl TestService {
     }
 
     async fn watch(&self, job_id: &str) -> JobWatch {
-        self.service.watch(&by_id(job_id)).await.unwrap()
+        self.watch_by(by_id(job_id)).await
+    }
+
+    async fn watch_by(&self, query: JobQuery) -> JobWatch {
+        let asked_at = Instant::now();
+        let last = self.service.poll(query).await;
+        let snapshot = Snapshot::new(last.clone(), asked_at);
+        let snapshots = self.service.watchers.subscribe(snapshot);
+        JobWatch { snapshots, last }
     }
 
     fn looks(&self) -> usize {
@@ -52,8 +62,41 @@ impl TestService {
     }
 }
 
+/// Waits for a job as a call does, without a deadline.
+#[derive(Clone)]
+struct JobWatch {
+    snapshots: watch::Receiver<Snapshot>,
+    last: PollAnswer,
+}
+
+impl JobWatch {
+    fn now(&self) -> PollAnswer {
+        self.snapshots.borrow().to_answer()
+    }
+
+    /// The next poll, changed or not.
+    async fn next(&mut self) -> Option<PollAnswer> {
+        if self.last.is_done || self.last.is_gone() {
+            return None;
+        }
+        self.snapshots.changed().await.ok()?;
+        Some(self.snapshots.borrow_and_update().to_answer())
+    }
+
+    /// The next poll with another state.
+    async fn changed(&mut self) -> Option<PollAnswer> {
+        loop {
+            let answer = self.next().await?;
+            if is_change(&self.last, &answer, Until::Change) {
+                self.last = answer.clone();
+                return Some(answer);
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn ten_who_wait_cost_one_watcher_and_all_hear_of_the_end() {
+async fn ten_waiters_share_one_watcher() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     let one = test.watch("train").await;
@@ -65,7 +108,7 @@ async fn ten_who_wait_cost_one_watcher_and_all_hear_of_the_end() {
     for _ in 0..10 {
         ten.push(test.watch("other").await);
     }
-    assert_eq!(test.service.watchers(), 1);
+    assert_eq!(test.service.watchers.count(), 1);
     let shared = test.looks_within(HOUR).await;
     assert_eq!(shared, alone, "ten cost what one does");
     test.cloud.finish("other");
@@ -78,12 +121,12 @@ async fn ten_who_wait_cost_one_watcher_and_all_hear_of_the_end() {
         assert!(watch.changed().await.is_none(), "nothing comes after it");
         assert_eq!(watch.now(), end);
     }
-    assert_eq!(test.service.watchers(), 0);
+    assert_eq!(test.service.watchers.count(), 0);
     assert_eq!(test.looks_within(HOUR).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_between_two_runs_of_a_cloud_s_program_grows_with_the_age_of_the_job() {
+async fn cloud_pause_grows_with_the_age() {
     let test = test_service();
     test.add_running("young", "gcp", TimeDelta::zero()).await;
     let _watch = test.watch("young").await;
@@ -100,7 +143,7 @@ async fn the_time_between_two_runs_of_a_cloud_s_program_grows_with_the_age_of_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_job_on_a_cloud_is_asked_about_once_a_minute_from_the_start() {
+async fn old_cloud_job_is_polled_once_a_minute() {
     let test = test_service();
     test.add_running("old", "gcp", TimeDelta::days(2)).await;
     let _watch = test.watch("old").await;
@@ -108,7 +151,7 @@ async fn an_old_job_on_a_cloud_is_asked_about_once_a_minute_from_the_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_on_this_machine_is_looked_at_every_second_however_old_it_is() {
+async fn local_job_is_polled_every_second() {
     let test = test_service();
     test.add_running("old", "local", TimeDelta::days(2)).await;
     let mut watch = test.watch("old").await;
@@ -120,7 +163,7 @@ async fn a_job_on_this_machine_is_looked_at_every_second_however_old_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_ends_with_the_last_that_listens() {
+async fn watcher_ends_with_its_last_waiter() {
     let test = test_service();
     test.add_running("train", "local", TimeDelta::zero()).await;
     let (first, second) = (test.watch("train").await, test.watch("train").await);
@@ -130,7 +173,7 @@ async fn a_watcher_ends_with_the_last_that_listens() {
     assert!(test.looks_within(minute).await > 0);
     drop(third);
     assert_eq!(test.looks_within(minute).await, 0);
-    assert_eq!(test.service.watchers(), 0);
+    assert_eq!(test.service.watchers.count(), 0);
     // And the next begins anew.
     let mut again = test.watch("train").await;
     test.cloud.finish("train");
@@ -138,7 +181,7 @@ async fn a_watcher_ends_with_the_last_that_listens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_dropped_while_it_waits_leaves_nothing_even_in_the_middle_of_a_look() {
+async fn dropped_waiter_leaves_no_watcher() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     let mut watch = test.watch("train").await;
@@ -148,13 +191,13 @@ async fn who_is_dropped_while_it_waits_leaves_nothing_even_in_the_middle_of_a_lo
     waiting.abort();
     assert!(waiting.await.unwrap_err().is_cancelled());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(test.service.watchers(), 0);
+    assert_eq!(test.service.watchers.count(), 0);
     test.cloud.open(Gate::Status);
     assert_eq!(test.looks_within(HOUR).await, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_launch_is_watched_until_it_is_a_job_and_then_to_its_end() {
+async fn launch_is_watched_to_the_end_of_its_job() {
     let test = test_service();
     test.cloud.close(Gate::Launch);
     let request = run_request(test.home.path(), "train", "gcp");
@@ -180,7 +223,7 @@ async fn a_launch_is_watched_until_it_is_a_job_and_then_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before() {
+async fn failed_poll_is_a_warning_and_no_change() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     let mut watch = test.watch("train").await;
@@ -208,46 +251,18 @@ async fn a_look_that_fails_is_no_change_and_is_told_beside_what_was_seen_before(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_cannot_be_asked_about_yet_is_watched_until_it_can() {
-    let test = test_service();
-    test.add_running("train", "gcp", TimeDelta::zero()).await;
-    test.cloud.fail_status(Some(JobError::failed("no network")));
-    let mut watch = test.watch("train").await;
-    assert!(watch.now().is_unanswered());
-    test.cloud.fail_status(None);
-    let seen = watch.changed().await.unwrap();
-    assert_eq!((seen.success, seen.state), (true, JobState::Running));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_job_that_is_over_needs_no_watcher() {
+async fn finished_job_needs_no_watcher() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     test.cloud.finish("train");
     let mut watch = test.watch("train").await;
     assert!(watch.now().is_done);
     assert!(watch.changed().await.is_none());
-    assert_eq!(test.service.watchers(), 0);
+    assert_eq!(test.service.watchers.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_watch_is_given_of_a_job_that_there_is_not() {
-    let test = test_service();
-    let answer = test.service.watch(&by_id("nobody")).await.unwrap_err();
-    assert!(answer.is_gone(), "{answer:?}");
-    let answer = test.service.watch(&by_id("")).await.unwrap_err();
-    assert!(
-        answer
-            .error
-            .as_deref()
-            .unwrap()
-            .starts_with("give job_id, or")
-    );
-    assert_eq!(test.service.watchers(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_job_that_is_known_no_more_ends_its_watch() {
+async fn removed_job_ends_the_watcher() {
     let test = test_service();
     test.add_running("train", "local", TimeDelta::zero()).await;
     let mut watch = test.watch("train").await;
@@ -255,28 +270,28 @@ async fn a_job_that_is_known_no_more_ends_its_watch() {
     let gone = watch.changed().await.unwrap();
     assert!(gone.is_gone(), "{gone:?}");
     assert!(watch.changed().await.is_none());
-    assert_eq!(test.service.watchers(), 0);
+    assert_eq!(test.service.watchers.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_watcher_serves_a_job_by_whatever_it_is_called() {
+async fn one_watcher_for_all_ids_of_a_job() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     let mut by_ours = test.watch("train").await;
     let theirs = direct("gcp", "train-cluster", "1");
-    let mut by_theirs = test.service.watch(&theirs).await.unwrap();
+    let mut by_theirs = test.watch_by(theirs).await;
     test.cloud.add_elsewhere("gcp", "shared", "7");
     let elsewhere = direct("gcp", "shared", "7");
-    let _elsewhere = test.service.watch(&elsewhere).await.unwrap();
-    assert_eq!(test.service.watchers(), 2);
+    let _elsewhere = test.watch_by(elsewhere).await;
+    assert_eq!(test.service.watchers.count(), 2);
     test.cloud.finish("train");
     assert!(by_ours.changed().await.unwrap().is_done);
     assert!(by_theirs.changed().await.unwrap().is_done);
-    assert_eq!(test.service.watchers(), 1);
+    assert_eq!(test.service.watchers.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_one_poll_sees_those_who_watch_hear_of() {
+async fn poll_is_shared_with_waiters() {
     let test = test_service();
     test.add_running("old", "gcp", TimeDelta::days(2)).await;
     let mut watch = test.watch("old").await;
@@ -290,7 +305,7 @@ async fn what_one_poll_sees_those_who_watch_hear_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poll_that_waits_is_answered_at_the_change_or_at_the_deadline_and_leaves_no_watcher() {
+async fn poll_waits_until_change_or_deadline() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     let begun = Instant::now();
@@ -311,11 +326,11 @@ async fn a_poll_that_waits_is_answered_at_the_change_or_at_the_deadline_and_leav
         "{:?}",
         begun.elapsed()
     );
-    assert_eq!(test.service.watchers(), 0);
+    assert_eq!(test.service.watchers.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wait_counts_from_the_beginning_of_the_call_however_long_the_first_look_takes() {
+async fn wait_counts_from_the_start_of_the_call() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     test.cloud.close(Gate::Status);
@@ -330,7 +345,7 @@ async fn the_wait_counts_from_the_beginning_of_the_call_however_long_the_first_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_poll_that_finds_no_job_or_no_answer_does_not_wait() {
+async fn failed_poll_does_not_wait() {
     let test = test_service();
     test.add_running("train", "gcp", TimeDelta::zero()).await;
     let begun = Instant::now();
@@ -344,11 +359,11 @@ async fn a_poll_that_finds_no_job_or_no_answer_does_not_wait() {
     test.cloud.finish("train");
     assert!(test.wait("train", 55).await.is_done);
     assert_eq!(begun.elapsed(), Duration::ZERO);
-    assert_eq!(test.service.watchers(), 0);
+    assert_eq!(test.service.watchers.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_of_a_cloud_job_is_asked_for_once_it_runs_seldom_and_once_more_after_the_end() {
+async fn cloud_log_is_fetched_seldom_and_after_the_end() {
     let test = test_service();
     test.cloud.close(Gate::Launch);
     let request = run_request(test.home.path(), "train", "gcp");

@@ -361,7 +361,7 @@ fn a_cancel_that_was_asked_for_before_the_crash_is_carried_out_afterwards() {
         let status = server.poll("a");
         assert_eq!(how(&status), ("launching", "PENDING", false), "{moment:?}");
         let warnings = status["warnings"].to_string();
-        assert!(warnings.contains("a cancel was asked for"), "{warnings}");
+        assert!(warnings.contains("a cancel is pending"), "{warnings}");
         moment.go_on(&world);
         is_cancelled(&world, &mut server);
     }

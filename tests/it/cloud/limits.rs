@@ -49,11 +49,11 @@ fn a_cloud_that_is_not_allowed_is_refused_by_every_tool_and_not_asked() {
     assert_eq!(ids.len(), 0);
     let said = warnings(&list);
     assert!(
-        said.contains("not asked about: a, cloud \"aws\" may not be used"),
+        said.contains("not asked about: a; cloud \"aws\" may not be used"),
         "{said}"
     );
     assert!(
-        said.contains("not asked about: s, cloud \"slurm\""),
+        said.contains("not asked about: s; cloud \"slurm\""),
         "{said}"
     );
     assert_eq!(world.cloud.calls().len(), 0, "nothing was asked");

@@ -186,7 +186,7 @@ fn what_has_not_come_this_time_is_waited_for() {
         ("", &first["cursor"], &json!(true))
     );
     assert!(
-        text(&second, "message").contains("Less of the log came this time"),
+        text(&second, "message").contains("Less of the log was fetched"),
         "{:#}",
         second.content
     );
@@ -216,7 +216,7 @@ fn the_log_of_a_launch_is_read_on_and_that_of_its_job_is_said_to_be_another() {
         second.content
     );
     assert!(
-        text(&second, "message").contains("another one than before"),
+        text(&second, "message").contains("replaced or rewritten"),
         "{:#}",
         second.content
     );

@@ -38,7 +38,10 @@ fn how_far_a_job_is_is_read_from_the_end_of_its_log_but_not_at_every_poll() {
     );
     // When that was printed nobody says.
     assert_eq!(progress.get("age_seconds"), None);
-    assert_eq!(text(&answer, "message"), "it runs, at step 10, loss 2.5000");
+    assert_eq!(
+        text(&answer, "message"),
+        "the job is running, at step 10, loss 2.5000"
+    );
     for _ in 0..5 {
         assert_eq!(server.poll("a")["progress"]["step"], 10);
     }

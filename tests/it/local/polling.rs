@@ -81,7 +81,7 @@ fn how_far_a_training_is_stands_in_each_answer_and_nothing_that_was_not_said() {
     assert_eq!(answer["progress"], Value::Null);
     assert_eq!(answer["failure"], Value::Null);
     assert_eq!(answer["stalled"], Value::Null);
-    assert_eq!(text(&answer, "message"), "it runs");
+    assert_eq!(text(&answer, "message"), "the job is running");
     job.says(&trained(10, 2.5));
     let answer = job.poll();
     let mut progress = answer["progress"].as_object().unwrap().clone();
@@ -90,7 +90,10 @@ fn how_far_a_training_is_stands_in_each_answer_and_nothing_that_was_not_said() {
     progress.retain(|field, _| !["age_seconds", "measured_at", "source"].contains(&field.as_str()));
     let said = json!({ "step": 10, "epoch": 0.25, "loss": 2.5, "learning_rate": 0.0001 });
     assert_eq!(Value::from(progress), said);
-    assert_eq!(text(&answer, "message"), "it runs, at step 10, loss 2.5000");
+    assert_eq!(
+        text(&answer, "message"),
+        "the job is running, at step 10, loss 2.5000"
+    );
     // What comes later is read on from there.
     job.says(&trained(20, 2.25));
     let progress = job.poll()["progress"].clone();

@@ -59,7 +59,7 @@ fn a_poll_that_waits_tells_how_the_job_is_in_every_version() {
         let job = raw.stubborn_job_of(&with);
         call_with_token(&mut raw, "wait", "poll_status", wait(&job, 2), &token, with);
         let (messages, answer) = told(&mut raw, "wait", &token);
-        assert_eq!(messages[0], "it runs", "{version}");
+        assert_eq!(messages[0], "the job is running", "{version}");
         let content = &answer["result"]["structuredContent"];
         assert_eq!(content["state"], "RUNNING", "{version}: {answer}");
         raw.close_stdin();
@@ -114,7 +114,7 @@ fn a_wait_that_the_client_gives_up_ends_at_once_and_nothing_more_is_said_of_it()
         &token,
         json!({}),
     );
-    assert_eq!(raw.next()["params"]["message"], "it runs");
+    assert_eq!(raw.next()["params"]["message"], "the job is running");
     raw.say(
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"wait"}}"#,
     );
