@@ -1,13 +1,11 @@
 //! Jobs on this machine: a supervised process each.
 
+mod plan;
 mod termination;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use serde_json::Value;
 
 use super::{
     CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
@@ -16,8 +14,7 @@ use super::{
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::table::ProcessTable;
-use crate::process::{blocking, find, start, supervisor};
-use crate::settings::config::{ConfigKind, expand_home};
+use crate::process::{blocking, start};
 use crate::settings::data_dir::DataDir;
 use termination::cancel;
 
@@ -76,10 +73,7 @@ impl Launcher for LocalLauncher {
         let (folder, spec) = (self.folder.clone(), spec.clone());
         blocking(move || {
             let dir = job_dir(&folder, &spec.identity)?;
-            Ok(match spec.config.kind {
-                ConfigKind::Training => plan_training(&dir, &spec),
-                ConfigKind::Job => plan_job(&dir, &spec),
-            })
+            Ok(plan::plan(&dir, &spec))
         })
         .await
     }
@@ -95,12 +89,11 @@ impl Launcher for LocalLauncher {
     }
 
     async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
-        // The id of a job on this machine is ours; there is nothing to wait for.
-        let settled = JobIdentity {
+        // The id of a job on this machine is our own, so there is nothing to wait for.
+        Ok(JobIdentity {
             oumi_job_id: identity.job_id.clone(),
             ..identity.clone()
-        };
-        Ok(settled)
+        })
     }
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
@@ -148,218 +141,27 @@ impl Launcher for LocalLauncher {
         _cluster: &str,
         _action: ClusterAction,
     ) -> Result<String, JobError> {
-        let error =
-            JobError::failed("this machine is no cluster; call cancel_job to end a job on it");
-        Err(error)
+        Err(JobError::failed("this machine is no cluster")
+            .with_hint("call cancel_job to end a job on it"))
     }
 }
 
 /// Returns the output of a supervised process, which has `ended` or not.
 pub(super) fn output_log(dir: &JobDir, ended: bool) -> Result<JobLog, JobError> {
     let path = dir.log_path();
+    let log_file = path.display().to_string();
     match path.metadata() {
         Ok(_) => Ok(JobLog {
-            log_file: path.display().to_string(),
+            log_file,
             content: LogContent::File(path),
             ended,
             message: None,
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(JobError::not_found(format!(
-            "no log of this job is left: {} does not exist",
-            path.display()
+            "no log of this job is left: {log_file} does not exist"
         ))),
-        Err(error) => Err(JobError::failed(format!(
-            "cannot read {}: {error}",
-            path.display()
-        ))),
+        Err(error) => Err(JobError::failed(format!("cannot read {log_file}: {error}"))),
     }
-}
-
-fn plan_training(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
-    let (program, obstacle) = match find::find_oumi(&spec.client_cwd) {
-        Ok(path) => (path, None),
-        Err(missing) => (PathBuf::from("oumi"), Some(missing.to_string())),
-    };
-    let mut argv = vec![
-        program.display().to_string(),
-        spec.command.subcommand().to_owned(),
-        "-c".to_owned(),
-    ];
-    argv.push(spec.config.path.display().to_string());
-    let mut envs = BTreeMap::new();
-    if let Some(path) = find::path_with_folder_of(&program) {
-        envs.insert("PATH".to_owned(), path);
-    }
-    // Where Oumi writes one log a rank.
-    envs.insert(
-        "OUMI_LOGGING_DIR".to_owned(),
-        dir.path().join("logs").display().to_string(),
-    );
-    envs.extend(spec.envs.clone());
-    let steps = vec![supervisor::Step {
-        name: "run".to_owned(),
-        argv,
-    }];
-    LaunchPlan {
-        blocked_by: obstacle,
-        ..local_plan(spec, steps, spec.client_cwd.clone(), envs, Vec::new())
-    }
-}
-
-fn plan_job(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
-    let working_dir = spec
-        .config
-        .text("working_dir")
-        .map_or_else(PathBuf::new, expand_home);
-    let mut steps = Vec::new();
-    let mut files = Vec::new();
-    for name in ["setup", "run"] {
-        let Some(script) = spec
-            .config
-            .text(name)
-            .filter(|script| !script.trim().is_empty())
-        else {
-            continue;
-        };
-        // In a file, since a script may be longer than an argument can be.
-        let path = dir.path().join(format!("{name}.sh"));
-        let argv = vec!["bash".to_owned(), path.display().to_string()];
-        steps.push(supervisor::Step {
-            name: name.to_owned(),
-            argv,
-        });
-        files.push((path, script.to_owned()));
-    }
-    let mut envs = BTreeMap::new();
-    // A `run` that calls `oumi` means the one that is found here; a client's PATH rarely has it.
-    if let Ok(program) = find::find_oumi(&spec.client_cwd)
-        && let Some(path) = find::path_with_folder_of(&program)
-    {
-        envs.insert("PATH".to_owned(), path);
-    }
-    envs.extend(config_envs(spec));
-    envs.extend(spec.envs.clone());
-    let obstacle = if steps.is_empty() {
-        Some(format!(
-            "the job config {} has neither `setup` nor `run`; give it a `run`",
-            spec.config.path.display()
-        ))
-    } else {
-        which::which("bash")
-            .err()
-            .map(|_| "bash was not found on PATH; a job config is run by it".to_owned())
-    };
-    LaunchPlan {
-        blocked_by: obstacle,
-        ..local_plan(spec, steps, spec.client_cwd.join(working_dir), envs, files)
-    }
-}
-
-/// The `envs` of a job config, as the texts that Oumi 0.9 makes of them.
-fn config_envs(spec: &LaunchSpec) -> BTreeMap<String, String> {
-    let envs = spec.config.document.get("envs").and_then(Value::as_object);
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => String::new(),
-        Value::Bool(true) => "True".to_owned(),
-        Value::Bool(false) => "False".to_owned(),
-        other => other.to_string(),
-    };
-    envs.into_iter()
-        .flatten()
-        .map(|(name, value)| (name.clone(), text(value)))
-        .collect()
-}
-
-fn local_plan(
-    spec: &LaunchSpec,
-    steps: Vec<supervisor::Step>,
-    working_dir: PathBuf,
-    envs: BTreeMap<String, String>,
-    files: Vec<(PathBuf, String)>,
-) -> LaunchPlan {
-    let line = |step: &supervisor::Step| {
-        shlex::try_join(step.argv.iter().map(String::as_str)).unwrap_or_default()
-    };
-    LaunchPlan {
-        command_line: steps.iter().map(line).collect::<Vec<_>>().join(" && "),
-        cluster: String::new(),
-        job_config: None,
-        warnings: ignored_options(spec),
-        blocked_by: None,
-        process: start::StartRequest {
-            plan: supervisor::SupervisorPlan {
-                steps,
-                working_dir,
-                cancellable: true,
-                cleanup: Vec::new(),
-            },
-            envs,
-            files,
-        },
-    }
-}
-
-/// Warns of options that have no effect on this machine.
-fn ignored_options(spec: &LaunchSpec) -> Vec<String> {
-    let mut ignored: Vec<&str> = Vec::new();
-    let document = &spec.config.document;
-    let resources = document.get("resources");
-    let asked = |value: Option<&Value>| value.is_some_and(|value| !value.is_null());
-    let filled = |key: &str| {
-        document
-            .get(key)
-            .is_some_and(|value| value.as_object().is_some_and(|map| !map.is_empty()))
-    };
-    if filled("file_mounts") || !spec.file_mounts.is_empty() {
-        ignored.push("file_mounts");
-    }
-    if filled("storage_mounts") {
-        ignored.push("storage_mounts");
-    }
-    let nodes_in_config = document
-        .get("num_nodes")
-        .and_then(Value::as_u64)
-        .unwrap_or(1);
-    if nodes_in_config > 1 || spec.resources.num_nodes.is_some_and(|nodes| nodes > 1) {
-        ignored.push("num_nodes");
-    }
-    if asked(resources.and_then(|resources| resources.get("accelerators")))
-        || spec.resources.accelerators.is_some()
-    {
-        ignored.push("accelerators");
-    }
-    if resources
-        .and_then(|resources| resources.get("use_spot"))
-        .and_then(Value::as_bool)
-        .unwrap_or(false)
-        || spec.resources.use_spot
-    {
-        ignored.push("use_spot");
-    }
-    if spec.resources.disk_size.is_some() {
-        ignored.push("disk_size");
-    }
-    if spec.setup_script.is_some() {
-        ignored.push("setup_script");
-    }
-    if spec.run_script.is_some() {
-        ignored.push("run_script");
-    }
-    if !spec.identity.cluster.is_empty() {
-        ignored.push("cluster_name");
-    }
-    let mut warnings: Vec<String> = ignored
-        .iter()
-        .map(|what| format!("`{what}` has no meaning for a job on this machine and is ignored"))
-        .collect();
-    if let Some(cloud) = spec.config.cloud().filter(|cloud| cloud != LOCAL) {
-        warnings.push(format!(
-            "the config asks for cloud `{cloud}`, but the job runs on this machine, because `cloud` is `{LOCAL}`; pass \
-             cloud=\"{cloud}\" to run it there"
-        ));
-    }
-    warnings
 }
 
 /// Returns the status of the job in `dir`: by its exit record, else its lock, else its processes, which are listed when they

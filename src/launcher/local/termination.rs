@@ -12,7 +12,7 @@ use crate::process::job_dir::{ExitRecord, JobDir, Termination};
 use crate::process::supervisor::{living_supervisor, notify};
 use crate::process::table::{ProcessTable, Terminator};
 
-/// How long a cancel waits for the processes to end before it answers how many are left.
+/// The time that a cancel waits for the processes to end before it answers that some are left.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
@@ -90,7 +90,7 @@ impl Cancel {
         Ok(Step::Remaining(members.len()))
     }
 
-    /// Nothing of the job lives, and a moment ago there was no exit record.
+    /// Concludes once no process of the job lives, and a moment ago there was no exit record.
     fn after_unrecorded_exit(&mut self) -> io::Result<Step> {
         let dir = &self.dir;
         // The supervisor may have written it since, as the last thing it did.
