@@ -69,7 +69,7 @@ mod registry;
 mod serve;
 /// MCP: tools, resources, tasks, prompts, the transport.
 pub mod server;
-/// What can be done with jobs.
+/// The operations on jobs.
 pub mod service;
 /// Environment variables, policy, data folder, Oumi configs.
 pub mod settings;

@@ -19,11 +19,11 @@ use crate::service::JobService;
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 
-/// How long the calls under way get to be answered once the client is gone or the server is asked to end. Clients send
+/// The time for answering the calls under way once the client is gone or the server is asked to end. Clients send
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
-/// How long the first answer waits for the recovery of what an earlier server left. With [`DRAIN`] it is less than the 2 s.
+/// The time the first answer waits for the recovery of what an earlier server left. With [`DRAIN`] it is less than the 2 s.
 const RECOVERY_WAIT: Duration = Duration::from_millis(700);
 
 /// The most threads for file work. Each costs some 40 KB as long as there is work; with tokio's own limit of 512 a busy client

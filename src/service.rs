@@ -50,6 +50,9 @@ use run::Runner;
 use sanitize::sanitize;
 use watch::Watchers;
 
+/// The poll interval where the launcher names none: programs that reach a cloud take seconds to a minute to answer.
+const CLOUD_POLL_INTERVAL: Duration = Duration::from_secs(30);
+
 /// The wait of a call for a launch in flight.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 
@@ -109,6 +112,13 @@ impl JobService {
             consent: self.consent.with_provider(provider),
             ..self.clone()
         }
+    }
+
+    /// Returns how often a client may ask about a job on this cloud.
+    pub(crate) fn poll_interval(&self, cloud: &str) -> Duration {
+        let launcher = self.context.launcher(cloud).ok();
+        let interval = launcher.and_then(|launcher| launcher.traits().poll_interval);
+        interval.unwrap_or(CLOUD_POLL_INTERVAL)
     }
 
     pub fn policy(&self) -> &Policy {

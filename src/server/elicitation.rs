@@ -27,10 +27,13 @@ use crate::error::JobError;
 use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
 use crate::sync::lock;
 
-/// How long a person may take to answer.
+/// The time a person may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The most elicitations that wait for a person at once. Each holds the permit of a call.
 const MAX_PROMPTS: usize = 16;
+/// The hint of an error about the sealed state.
+const ASK_AGAIN: &str =
+    "call the tool again without the request state, so that the person is asked";
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
@@ -75,34 +78,35 @@ impl PendingPrompts {
         self.codec.seal_json_with(&state, &options)
     }
 
-    fn open(&self, sealed: &str, call: &[u8]) -> Result<State, String> {
+    fn open(&self, sealed: &str, call: &[u8]) -> Result<State, JobError> {
         let opened = self.codec.open_json_with(sealed, call);
-        opened.map_err(|error| match error {
-            RequestStateError::Expired => format!(
-                "the person was asked more than {} minutes ago; call the tool again without the request state, so that they are asked again",
-                ANSWER_TIMEOUT.as_secs() / 60
-            ),
-            _ => "this server did not issue this request state for this call, or has restarted since; call the tool without \
-                  it, so that the person is asked"
-                .to_owned(),
+        opened.map_err(|error| {
+            let message = if matches!(error, RequestStateError::Expired) {
+                let minutes = ANSWER_TIMEOUT.as_secs() / 60;
+                format!("the person was asked more than {minutes} minutes ago")
+            } else {
+                "this server did not issue this request state for this call, or has restarted since"
+                    .to_owned()
+            };
+            JobError::blocked(message).with_hint(ASK_AGAIN)
         })
     }
 
     /// Marks a state as used. Fails if it was used before.
-    fn redeem(&self, state: &State) -> Result<(), String> {
+    fn redeem(&self, state: &State) -> Result<(), JobError> {
         let mut used = lock(&self.used);
         used.retain(|_, at| at.elapsed() <= ANSWER_TIMEOUT);
         match used.insert(state.nonce.clone(), Instant::now()) {
             None => Ok(()),
-            Some(_) => Err(
-                "this answer of the person was used already; call the tool again without the request state, so that they are asked again"
-                    .to_owned(),
-            ),
+            Some(_) => {
+                let message = "this answer of the person was used already";
+                Err(JobError::blocked(message).with_hint(ASK_AGAIN))
+            }
         }
     }
 }
 
-/// How the person can be asked, by the protocol version and the capabilities of the client.
+/// The way to ask the person, by the protocol version and the capabilities of the client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ElicitationMode {
     None,
@@ -175,14 +179,14 @@ impl ElicitingCaller {
     }
 
     /// Sends the question to the client and waits for the answer.
-    async fn elicit(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, String> {
+    async fn elicit(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
         let Ok(_permit) = self.prompts.permits.try_acquire() else {
-            return Err(format!(
-                "{MAX_PROMPTS} questions already wait for the person; call again when they have answered"
-            ));
+            let message = format!("{MAX_PROMPTS} questions already wait for the person");
+            return Err(JobError::blocked(message).with_hint("call again when they have answered"));
         };
-        let not_asked =
-            |error: &dyn std::fmt::Display| format!("the client could not ask the person: {error}");
+        let not_asked = |error: &dyn std::fmt::Display| {
+            JobError::blocked(format!("the client could not ask the person: {error}"))
+        };
         let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(prompt)));
         let sent = self
             .context
@@ -191,7 +195,7 @@ impl ElicitingCaller {
         let mut sent = sent.await.map_err(|error| not_asked(&error))?;
         let (withdrawn, reason) = tokio::select! {
             answered = &mut sent.rx => {
-                let answered = answered.map_err(|_| "the client is gone".to_owned())?;
+                let answered = answered.map_err(|_| JobError::blocked("the client is gone"))?;
                 return match answered.map_err(|error| not_asked(&error))? {
                     ClientResult::ElicitResult(result) => accepted(&result).map(|()| prompt.subject.clone()),
                     _ => Err(not_asked(&"its answer has the wrong type")),
@@ -207,28 +211,29 @@ impl ElicitingCaller {
         if let Err(error) = sent.cancel(Some(withdrawn.to_owned())).await {
             tracing::debug!(%error, "an elicitation could not be cancelled");
         }
-        Err(reason)
+        Err(JobError::blocked(reason))
     }
 
     /// Reads the answer that came with the call, or requires one.
-    fn read_input(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, String> {
+    fn read_input(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
         let prompts = &self.prompts;
         if let (Some(sealed), Some(response)) = (&self.state, &self.response) {
             let state = prompts.open(sealed, &self.call)?;
             prompts.redeem(&state)?;
             let result: ElicitResult =
                 serde_json::from_value(response.clone()).map_err(|error| {
-                    format!("the client's answer to the elicitation cannot be read: {error}")
+                    let message = "the client's answer to the elicitation cannot be read";
+                    JobError::blocked(format!("{message}: {error}"))
                 })?;
             return accepted(&result).map(|()| state.subject);
         }
         let state = prompts
             .seal(&prompt.subject, &self.call, ANSWER_TIMEOUT)
-            .map_err(|error| error.to_string())?;
+            .map_err(JobError::failed)?;
         let request = InputRequest::Elicitation(ElicitRequest::new(form(prompt)));
         let requests = BTreeMap::from([(PROMPT_ID.to_owned(), request)]);
         *lock(&self.required) = Some(InputRequiredResult::new(Some(requests), Some(state)));
-        Err("the person must be asked first".to_owned())
+        Err(JobError::blocked("the person must be asked first"))
     }
 }
 
@@ -241,8 +246,8 @@ impl ConsentProvider for ElicitingCaller {
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
         match self.mode {
             ElicitationMode::None => Err(JobError::blocked("this client cannot ask the person")),
-            ElicitationMode::Elicitation => self.elicit(prompt).await.map_err(JobError::blocked),
-            ElicitationMode::InputRequired => self.read_input(prompt).map_err(JobError::blocked),
+            ElicitationMode::Elicitation => self.elicit(prompt).await,
+            ElicitationMode::InputRequired => self.read_input(prompt),
         }
     }
 }
@@ -256,17 +261,13 @@ fn form(prompt: &ConsentPrompt) -> ElicitRequestParams {
     }
 }
 
-fn accepted(result: &ElicitResult) -> Result<(), String> {
-    match result.action {
-        ElicitationAction::Accept => Ok(()),
-        ElicitationAction::Decline => {
-            Err("the person declined; do not call again unless they ask for it".to_owned())
-        }
-        _ => Err(
-            "the person closed the question without an answer; do not call again unless they ask for it"
-                .to_owned(),
-        ),
-    }
+fn accepted(result: &ElicitResult) -> Result<(), JobError> {
+    let message = match result.action {
+        ElicitationAction::Accept => return Ok(()),
+        ElicitationAction::Decline => "the person declined",
+        _ => "the person closed the question without an answer",
+    };
+    Err(JobError::blocked(message).with_hint("do not call again unless they ask for it"))
 }
 
 /// Sorts the fields of a value: a client may give them in another order when it calls again.
@@ -300,10 +301,16 @@ mod tests {
         let sealed = prompts.seal(&subject, b"call", ANSWER_TIMEOUT).unwrap();
         let state = prompts.open(&sealed, b"call").unwrap();
         assert_eq!(state.subject, subject);
-        assert_eq!(prompts.redeem(&state), Ok(()));
-        assert!(prompts.redeem(&state).unwrap_err().contains("used already"));
+        assert!(prompts.redeem(&state).is_ok());
+        assert!(
+            prompts
+                .redeem(&state)
+                .unwrap_err()
+                .to_string()
+                .contains("used already")
+        );
 
-        let error = |opened: Result<State, String>| opened.err().unwrap();
+        let error = |opened: Result<State, JobError>| opened.err().unwrap().to_string();
         let foreign = "did not issue";
         assert!(error(prompts.open(&sealed, b"another call")).contains(foreign));
         assert!(error(PendingPrompts::default().open(&sealed, b"call")).contains(foreign));
@@ -314,7 +321,7 @@ mod tests {
         let expired = std::iter::repeat_with(|| prompts.open(&old, b"call"))
             .take_while(|_| begun.elapsed() < Duration::from_secs(10))
             .find_map(Result::err);
-        assert!(expired.unwrap().contains("10 minutes ago"));
+        assert!(expired.unwrap().to_string().contains("10 minutes ago"));
     }
 
     #[test]

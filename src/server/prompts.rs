@@ -25,7 +25,7 @@ struct Template {
 struct Argument {
     name: &'static str,
     description: &'static str,
-    /// What stands in the message instead; `None` if the argument is required.
+    /// The text that replaces an argument that was not given; `None` if the argument is required.
     default: Option<&'static str>,
 }
 

@@ -20,7 +20,7 @@ use crate::service::JobService;
 use crate::service::requests::{JobQuery, ListRequest, LogsRequest, StatusFilter};
 use crate::text::clean_controls;
 
-/// How many of the newest jobs are listed, each with its log. All can be read.
+/// The number of newest jobs that are listed, each with its log. All can be read.
 const LISTED_JOBS: usize = 20;
 
 const SCHEME: &str = "jobs://";
@@ -145,7 +145,7 @@ pub(super) async fn read(service: &JobService, uri: &str) -> Result<ReadResource
             let wanted = json!({ "job_id": job_id });
             let request: LogsRequest =
                 parse_arguments(wanted.as_object().cloned().unwrap_or_default())
-                    .map_err(|error| ErrorData::internal_error(error, None))?;
+                    .map_err(internal)?;
             let answer = value_of(&service.logs(request).await)?;
             let log = succeeded(answer)?["logs"].take();
             let log = log.as_str().unwrap_or_default();

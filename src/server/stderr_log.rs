@@ -9,7 +9,7 @@ use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 use crate::settings::env_vars;
 
-/// What a pipe takes at once when it is writable: the least that POSIX allows for `PIPE_BUF`.
+/// The bytes that a writable pipe takes at once: the least that POSIX allows for `PIPE_BUF`.
 const PIPE_BUF: usize = 512;
 
 const NO_WAIT: Timespec = Timespec {

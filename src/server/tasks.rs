@@ -4,6 +4,8 @@
 //! and every known job is one, however it was started. By the extension's rules `failed` is for errors of the protocol: a job
 //! that failed is a `completed` task whose result has `isError`.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use rmcp::model::{
     CallToolResponse, ClientCapabilities, CreateTaskResult, DetailedTask, GetTaskResult,
@@ -16,17 +18,12 @@ use serde_json::Value;
 use super::tools::structured;
 use super::truncated;
 use crate::launcher::JobState;
-use crate::launcher::local::LOCAL;
 use crate::registry::{JobRecord, KEEP_DAYS};
 use crate::service::JobService;
 use crate::service::answers::{CancelAnswer, JobAnswer, PollAnswer, RunAnswer};
 use crate::service::requests::{CancelRequest, JobQuery};
 use crate::text::clean_controls;
 
-/// The poll interval for a job on this machine, whose launcher reads a file and a lock.
-const LOCAL_POLL_MS: u64 = 2_000;
-/// The poll interval for a cloud job, whose launcher takes seconds to a minute to answer.
-const CLOUD_POLL_MS: u64 = 30_000;
 /// The record of a finished job may be removed after this.
 const DONE_TTL_MS: u64 = KEEP_DAYS.unsigned_abs() * 24 * 60 * 60 * 1000;
 
@@ -72,7 +69,7 @@ pub(super) async fn from_run_answer(
         .collect();
     let task = task(&record, TaskStatus::Working)
         .with_status_message(messages.join("; "))
-        .with_poll_interval_ms(poll_interval(&record));
+        .with_poll_interval_ms(millis(service.poll_interval(&record.cloud)));
     CallToolResponse::from(CreateTaskResult::new(task))
 }
 
@@ -84,7 +81,8 @@ pub(super) async fn get(service: &JobService, task_id: &str) -> Result<GetTaskRe
         ..JobQuery::default()
     };
     let answer = service.poll(query).await;
-    Ok(GetTaskResult::new(detailed(&record, answer)?))
+    let interval = service.poll_interval(&record.cloud);
+    Ok(GetTaskResult::new(detailed(&record, answer, interval)?))
 }
 
 /// Ignores the input of a client: no task of ours asks for any.
@@ -131,16 +129,16 @@ fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-fn poll_interval(record: &JobRecord) -> u64 {
-    if record.cloud == LOCAL {
-        LOCAL_POLL_MS
-    } else {
-        CLOUD_POLL_MS
-    }
+fn millis(interval: Duration) -> u64 {
+    interval.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// Builds a task from the answer of `poll_status`.
-fn detailed(record: &JobRecord, answer: PollAnswer) -> Result<DetailedTask, ErrorData> {
+fn detailed(
+    record: &JobRecord,
+    answer: PollAnswer,
+    poll_interval: Duration,
+) -> Result<DetailedTask, ErrorData> {
     let is_done = answer.is_done || answer.is_gone();
     let status = match answer.state {
         _ if !is_done => TaskStatus::Working,
@@ -149,7 +147,7 @@ fn detailed(record: &JobRecord, answer: PollAnswer) -> Result<DetailedTask, Erro
     };
     let mut task = task(record, status).with_status_message(message(&answer));
     if !is_done {
-        task = task.with_poll_interval_ms(poll_interval(record));
+        task = task.with_poll_interval_ms(millis(poll_interval));
         return Ok(DetailedTask::new(task, TaskPayload::Working));
     }
     task = task.with_ttl_ms(DONE_TTL_MS);
@@ -211,7 +209,7 @@ mod tests {
             submit_time: "2026-11-25T01:02:03+01:00".to_owned(),
             ..JobRecord::default()
         };
-        detailed(&record, answer).unwrap()
+        detailed(&record, answer, Duration::from_secs(2)).unwrap()
     }
 
     fn answer(status: &str, state: JobState, is_done: bool) -> PollAnswer {

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::elicitation::ElicitingCaller;
 use super::schema::{input_schema, output_schema};
 use super::{Server, progress, truncated};
+use crate::error::JobError;
 use crate::service::JobService;
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
@@ -49,8 +50,8 @@ impl Server {
         .await
     }
 
-    /// How a job is, asked of what runs it: status (its own word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
-    /// and is_done; how far it is; why it failed. Give job_id, or oumi_job_id and cloud for a job started elsewhere. `next`
+    /// Status of a job, asked of its launcher: status (the launcher's word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
+    /// and is_done; its progress; why it failed. Give job_id, or oumi_job_id and cloud for a job started elsewhere. `next`
     /// says when to ask again.
     #[tool(
         title = "Job status",
@@ -204,7 +205,7 @@ where
 {
     let answer = match parse_arguments(arguments) {
         Ok(request) => run(request).await,
-        Err(error) => A::failure(clean_controls(&error).into_owned()),
+        Err(error) => A::failure(clean_controls(&error.to_string()).into_owned()),
     };
     let (content, is_error) = match serde_json::to_value(&answer) {
         Ok(content) => (content, !answer.is_success()),
@@ -226,17 +227,20 @@ pub(super) fn structured(content: Value, is_error: bool) -> CallToolResult {
 
 /// Parses arguments as a request. The error names the field, what was given and what is allowed. A `null` counts as not given.
 /// Values of `envs` are secret and are not repeated.
-pub(super) fn parse_arguments<Q: DeserializeOwned>(mut arguments: JsonObject) -> Result<Q, String> {
+pub(super) fn parse_arguments<Q: DeserializeOwned>(
+    mut arguments: JsonObject,
+) -> Result<Q, JobError> {
     arguments.retain(|_, value| !value.is_null());
     serde_path_to_error::deserialize(Value::Object(arguments)).map_err(|error| {
         let (path, reason) = (error.path().to_string(), error.inner().to_string());
         let (path, reason) = (truncated(&path), truncated(&reason));
-        if path == "." {
-            format!("the arguments do not fit: {reason}; correct them and call again")
+        let message = if path == "." {
+            format!("the arguments do not fit: {reason}")
         } else if path == "envs" || path.starts_with("envs.") {
-            format!("the argument `{path}` does not fit: environment variables are texts; correct it and call again")
+            format!("the argument `{path}` does not fit: environment variables are texts")
         } else {
-            format!("the argument `{path}` does not fit: {reason}; correct it and call again")
-        }
+            format!("the argument `{path}` does not fit: {reason}")
+        };
+        JobError::invalid(message).with_hint("correct it and call again")
     })
 }

@@ -47,7 +47,7 @@ const MAX_LINE: usize = 1024 * 1024;
 /// The most calls that are under way or have an answer that the client has not taken.
 const MAX_CALLS: usize = 256;
 
-/// How long a call waits for one of [`MAX_CALLS`] to end. A burst of short calls gets through; behind long ones reading goes on.
+/// The time a call waits for one of [`MAX_CALLS`] to end. A burst of short calls gets through; behind long ones reading goes on.
 const PERMIT_WAIT: Duration = Duration::from_millis(200);
 
 /// Stdin and stdout as rmcp wants them.
@@ -126,7 +126,7 @@ impl Transport<RoleServer> for Stdio {
 /// One of [`MAX_CALLS`]. It travels in the extensions of the request, so that a cancelled call counts while its work goes on.
 pub(super) type CallPermit = Arc<OwnedSemaphorePermit>;
 
-/// What reading and writing share.
+/// The state that reading and writing share.
 struct Session {
     output: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
     output_closed: Notify,
@@ -193,7 +193,7 @@ impl Reader {
             let parsed = match line.ok()? {
                 Ok(line) if line.trim().is_empty() => continue,
                 Ok(line) => message::parse(&line),
-                Err(reason) => Err(Refusal::parse_error(reason)),
+                Err(refusal) => Err(refusal),
             };
             match parsed {
                 Err(refusal) => self.refuse(*refusal).await?,
@@ -296,16 +296,17 @@ impl Reader {
 struct WholeLines(LinesCodec);
 
 impl Decoder for WholeLines {
-    type Item = Result<String, String>;
+    type Item = Result<String, Box<Refusal>>;
     type Error = io::Error;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Self::Item>> {
         Ok(match self.0.decode(buffer) {
             Ok(line) => line.map(Ok),
             Err(LinesCodecError::MaxLineLengthExceeded) => {
-                Some(Err(format!("a message has at most {MAX_LINE} bytes")))
+                let reason = format!("a message has at most {MAX_LINE} bytes");
+                Some(Err(Refusal::parse_error(reason)))
             }
-            Err(LinesCodecError::Io(_)) => Some(Err("the line is not UTF-8".to_owned())),
+            Err(LinesCodecError::Io(_)) => Some(Err(Refusal::parse_error("the line is not UTF-8"))),
         })
     }
 

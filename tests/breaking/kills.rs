@@ -6,13 +6,12 @@ mod truth;
 use std::collections::BTreeMap;
 use std::fs;
 
-use oumi_mcp_server::process::table::ProcessTable;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::{Server, command};
-use crate::support::{Home, pid};
+use crate::support::{Home, job_members, pid};
 use crate::tools::{Chance, start_on};
 
 /// How many rounds share a folder: few enough that the registry's cap drops nothing.
@@ -210,7 +209,6 @@ impl World {
 
     /// The launches that wait in their middle, or go on: the pid of each program, and the job.
     fn launches(&self) -> Vec<(u32, String)> {
-        let processes = ProcessTable::snapshot_with_environments().unwrap();
         let up = self.cloud.calls_of(&["oumi", "launch", "up"]);
         up.into_iter()
             .filter_map(|call| {
@@ -219,14 +217,13 @@ impl World {
                     .iter()
                     .position(|argument| argument == "--cluster")?;
                 let job_id = call.args[at + 1].clone();
-                let members = processes.job_members(&self.home.job_dir(&job_id));
+                let members = job_members(&self.home.job_dir(&job_id));
                 members.contains(&call.pid).then_some((call.pid, job_id))
             })
             .collect()
     }
 
     fn kill_a_supervisor(&mut self) {
-        let processes = ProcessTable::snapshot_with_environments().unwrap();
         let alive: Vec<(u32, String)> = self
             .jobs
             .keys()
@@ -236,7 +233,7 @@ impl World {
                     .ok()?
                     .parse()
                     .ok()?;
-                let members = processes.job_members(&dir);
+                let members = job_members(&dir);
                 members.contains(&pid).then_some((pid, job_id.clone()))
             })
             .collect();

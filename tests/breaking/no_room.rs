@@ -415,9 +415,7 @@ fn without_handles_no_answer_is_wrong_and_afterwards_all_is_well() {
     // Its processes go too, so that nobody knows how it ended.
     let job = home.job_dir("lost");
     wait_until("nothing of it is left", || {
-        let members = oumi_mcp_server::process::table::ProcessTable::snapshot_with_environments()
-            .unwrap()
-            .job_members(&job);
+        let members = crate::support::job_members(&job);
         members.iter().for_each(|pid| {
             let pid = crate::support::pid(*pid).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -541,10 +539,7 @@ fn a_cancel_without_handles_never_says_that_nothing_is_left() {
         assert!(limit_handles(&server, limit));
         let answer = server.cancel(&name, true);
         assert!(limit_handles(&server, 1024));
-        let left = oumi_mcp_server::process::table::ProcessTable::snapshot_with_environments()
-            .unwrap()
-            .job_members(&home.job_dir(&name))
-            .len();
+        let left = crate::support::job_members(&home.job_dir(&name)).len();
         if answer["is_done"] == true && left > 0 {
             wrong.push(answer.content);
         } else if answer.is_error {

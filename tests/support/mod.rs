@@ -208,6 +208,20 @@ pub fn alive(process: u32) -> bool {
         .is_some_and(|process| lives(process.status()))
 }
 
+/// The processes that have the variable of a job in their environment.
+pub fn job_members(job_dir: &Path) -> HashSet<u32> {
+    let mark = format!("{}={}", env_vars::JOB_DIR.name, job_dir.display());
+    let kind = ProcessRefreshKind::nothing()
+        .without_tasks()
+        .with_environ(UpdateKind::Always);
+    let mut system = System::new().unwrap();
+    system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
+    let members = system.processes().values().filter(|process| {
+        process.environ().iter().any(|entry| *entry == *mark) && lives(process.status())
+    });
+    members.map(|process| process.pid().as_u32()).collect()
+}
+
 /// The children of a process, those that are dead and not yet reaped among them.
 pub fn children(parent: u32) -> Vec<u32> {
     let parent = sysinfo::Pid::from_u32(parent);
