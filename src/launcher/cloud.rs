@@ -1,9 +1,8 @@
 //! The launch of a cloud job, which all clouds have in common: `oumi launch up` under a supervisor, and what it left to read.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::job_yaml::JobConfig;
@@ -16,7 +15,8 @@ use crate::parse;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::supervisor::living_supervisor;
 use crate::process::{blocking, find, start, supervisor};
-use crate::settings::data_dir::DataDir;
+use crate::settings::data_dir::{DataDir, read_bounded};
+use crate::text::read_tail;
 
 /// The name of the one step of a launch.
 const STEP: &str = "launch";
@@ -24,6 +24,8 @@ const STEP: &str = "launch";
 const JOB_NAME: &str = "job-name";
 /// How much of the end of a launch's output is looked at.
 const LOOKED_AT: u64 = 256 * 1024;
+/// The largest text file of a launch's folder, in bytes. Others may write to it.
+const MAX_TEXT: u64 = 64 * 1024;
 /// How often it is looked whether a launch has ended.
 const SETTLE_LOOK: Duration = Duration::from_millis(250);
 
@@ -299,7 +301,7 @@ impl CloudLaunch {
             let begun = std::fs::metadata(&path)?.modified()?;
             let look = look(&dir)?;
             Ok(Trace {
-                name: std::fs::read_to_string(path)?,
+                name: read_text(&path)?,
                 begun,
                 said_at: look.said_at.unwrap_or(begun),
                 said_id: parse::oumi::printed_job_id(&look.output).is_some(),
@@ -411,7 +413,7 @@ fn look(dir: &JobDir) -> io::Result<Look> {
         None => Ok::<bool, io::Error>(true),
     };
     let alive = locked && (parse::oumi::printed_job_id(&output).is_none() || supervised()?);
-    let failed = match std::fs::read_to_string(failure_path(dir)) {
+    let failed = match read_text(&failure_path(dir)) {
         Ok(reason) => Some(reason),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
@@ -425,18 +427,21 @@ fn look(dir: &JobDir) -> io::Result<Look> {
     })
 }
 
+/// Reads a short text of the launch's folder: the job's name, or the reason of a failure.
+fn read_text(path: &Path) -> io::Result<String> {
+    let bytes = read_bounded(path, MAX_TEXT)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// The end of the launch's output, and when it was written.
 fn end_of(dir: &JobDir) -> io::Result<(String, Option<SystemTime>)> {
-    let mut file = match File::open(dir.log_path()) {
-        Ok(file) => file,
+    let path = dir.log_path();
+    let bytes = match read_tail(&path, LOOKED_AT) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((String::new(), None)),
         Err(error) => return Err(error),
     };
-    let said_at = file.metadata()?.modified()?;
-    let length = file.seek(SeekFrom::End(0))?;
-    let said_at = (length > 0).then_some(said_at);
-    file.seek(SeekFrom::Start(length.saturating_sub(LOOKED_AT)))?;
-    let mut bytes = Vec::new();
-    file.take(LOOKED_AT).read_to_end(&mut bytes)?;
-    Ok((String::from_utf8_lossy(&bytes).into_owned(), said_at))
+    let modified = std::fs::metadata(&path)?.modified()?;
+    let output = String::from_utf8_lossy(&bytes).into_owned();
+    Ok((output, (!bytes.is_empty()).then_some(modified)))
 }

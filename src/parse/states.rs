@@ -21,84 +21,25 @@ pub enum JobState {
 }
 
 /// Every known word, by meaning. `true`: the job has ended. A word of several schedulers means the same in each.
-const WORDS: &[(JobState, bool, &[&str])] = &[
+#[rustfmt::skip]
+const WORDS: &[(JobState, bool, &str)] = &[
     // SkyPilot, jobs on a cluster and managed jobs. Oumi on this machine and on Modal uses these words in lower case.
-    (
-        Pending,
-        false,
-        &[
-            "INIT",
-            "PENDING",
-            "SETTING_UP",
-            "SUBMITTED",
-            "STARTING",
-            "QUEUED",
-        ],
-    ),
-    (Running, false, &["RUNNING", "RECOVERING", "CANCELLING"]),
-    (Succeeded, true, &["SUCCEEDED"]),
-    (
-        Failed,
-        true,
-        &[
-            "FAILED",
-            "FAILED_SETUP",
-            "FAILED_DRIVER",
-            "FAILED_PRECHECKS",
-            "FAILED_NO_RESOURCE",
-            "FAILED_CONTROLLER",
-        ],
-    ),
-    (Cancelled, true, &["CANCELLED", "CANCELED"]),
+    (Pending, false, "INIT PENDING SETTING_UP SUBMITTED STARTING QUEUED"),
+    (Running, false, "RUNNING RECOVERING CANCELLING"),
+    (Succeeded, true, "SUCCEEDED"),
+    (Failed, true, "FAILED FAILED_SETUP FAILED_DRIVER FAILED_PRECHECKS FAILED_NO_RESOURCE FAILED_CONTROLLER"),
+    (Cancelled, true, "CANCELLED CANCELED"),
     // Slurm, https://slurm.schedmd.com/job_state_codes.html. A job that is held back or sent back to the queue waits again;
     // one that is suspended has begun and not ended. A `REVOKED` job runs on another cluster, under another id.
-    (
-        Pending,
-        false,
-        &[
-            "CONFIGURING",
-            "EXPEDITING",
-            "POWER_UP_NODE",
-            "REQUEUED",
-            "REQUEUE_FED",
-            "REQUEUE_HOLD",
-            "RESV_DEL_HOLD",
-            "SPECIAL_EXIT",
-        ],
-    ),
-    (
-        Running,
-        false,
-        &[
-            "SUSPENDED",
-            "COMPLETING",
-            "RESIZING",
-            "SIGNALING",
-            "STAGE_OUT",
-            "STOPPED",
-            "UPDATE_DB",
-        ],
-    ),
-    (Succeeded, true, &["COMPLETED"]),
-    (
-        Failed,
-        true,
-        &[
-            "BOOT_FAIL",
-            "DEADLINE",
-            "NODE_FAIL",
-            "OUT_OF_MEMORY",
-            "PREEMPTED",
-            "TIMEOUT",
-            "LAUNCH_FAILED",
-            "RECONFIG_FAIL",
-        ],
-    ),
-    (Cancelled, true, &["REVOKED"]),
+    (Pending, false, "CONFIGURING EXPEDITING POWER_UP_NODE REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT"),
+    (Running, false, "SUSPENDED COMPLETING RESIZING SIGNALING STAGE_OUT STOPPED UPDATE_DB"),
+    (Succeeded, true, "COMPLETED"),
+    (Failed, true, "BOOT_FAIL DEADLINE NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT LAUNCH_FAILED RECONFIG_FAIL"),
+    (Cancelled, true, "REVOKED"),
     // PBS on Polaris, one letter each. It does not say how a finished job ended.
-    (Pending, false, &["H", "M", "Q", "T", "W"]),
-    (Running, false, &["B", "E", "R", "S", "U"]),
-    (Unknown, true, &["F", "X"]),
+    (Pending, false, "H M Q T W"),
+    (Running, false, "B E R S U"),
+    (Unknown, true, "F X"),
 ];
 
 /// Returns the meaning of a launcher's word and whether the job has ended. `None`: the word is not known.
@@ -110,7 +51,7 @@ pub(crate) fn state_of(word: &str) -> Option<(JobState, bool)> {
     let meaning = |matches: &dyn Fn(&str) -> bool| {
         let mut rows = WORDS
             .iter()
-            .filter(|(.., words)| words.iter().any(|known| matches(known)))
+            .filter(|(.., words)| words.split(' ').any(matches))
             .map(|(state, has_ended, _)| (*state, *has_ended));
         let first = rows.next()?;
         rows.all(|other| other == first).then_some(first)

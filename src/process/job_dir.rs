@@ -1,7 +1,7 @@
 //! The folder of one supervised process: its log, its lock, its exit record and the requests made of it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::supervisor::SupervisorPlan;
 use crate::redact::Redactor;
-use crate::settings::data_dir::write_atomic;
+use crate::settings::data_dir::{read_bounded, write_atomic};
 
 const EXIT_RECORD: &str = "exit.json";
 const PLAN: &str = "plan.json";
@@ -271,17 +271,11 @@ impl JobDir {
     }
 
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = match File::open(self.file(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened?,
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_JSON + 1).read_to_end(&mut bytes)?;
-        if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_JSON) {
-            let problem = format!("{name} is larger than {MAX_JSON} bytes");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        match read_bounded(&self.file(name), MAX_JSON) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{name}: {error}"))),
         }
-        Ok(Some(bytes))
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {

@@ -1,14 +1,14 @@
 //! The file of the registry: read within a bound, written whole, and repaired where it is damaged.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
 use serde_json::Value;
 
 use super::record::JobRecord;
-use crate::settings::data_dir::replace;
+use crate::settings::data_dir::{read_bounded, replace};
 
 /// The largest file that is read. A registry of 200 records has some 100 KiB; others may write to the file too.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -19,20 +19,17 @@ pub(super) enum Content {
 }
 
 pub(super) fn read(path: &Path) -> io::Result<Content> {
-    let mut bytes = Vec::new();
-    match File::open(path) {
-        Ok(file) => file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?,
+    let bytes = match read_bounded(path, MAX_BYTES) {
+        Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(Content::Intact(Vec::new()));
         }
+        Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            let reason = format!("{error}, so it is no registry; move it away");
+            return Err(io::Error::new(error.kind(), reason));
+        }
         Err(error) => return Err(error),
     };
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is larger than {MAX_BYTES} bytes, so it is no registry; move it away"),
-        ));
-    }
     let records = serde_json::from_slice::<Vec<Value>>(&bytes).ok();
     let records = records.and_then(|values| values.into_iter().map(JobRecord::from_json).collect());
     Ok(match records {
