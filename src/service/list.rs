@@ -62,8 +62,8 @@ pub(super) async fn list(
     });
     rows.sort_by(|(one, _), (other, _)| other.cmp(one));
     // Only of the jobs that are shown or quoted: each costs a read of a file.
-    let shown = rows.iter().map(|(_, row)| row.job_id.clone());
-    let redactors = context.redactors(shown).await;
+    let listed = rows.iter().map(|(_, row)| row.job_id.clone());
+    let redactors = context.redactors(listed).await;
     let rows = rows.into_iter().zip(redactors);
     let jobs = rows.map(|((_, row), redactor)| sanitize(row, &[redactor]));
     let jobs = jobs.collect();

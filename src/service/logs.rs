@@ -109,7 +109,7 @@ async fn read_job(
 enum LogSelection {
     /// The last lines.
     Tail(usize),
-    /// What is new.
+    /// The lines after a cursor.
     Since(Cursor),
     /// The lines that match; the deadline is set when the search begins.
     Matching(Query),

@@ -1,11 +1,10 @@
-//! What the service is asked: the arguments of the tools, with their defaults.
+//! The arguments of the tools, with their defaults. The docs of their fields are what a model reads.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::launcher::local::LOCAL;
 use crate::logs::read::DEFAULT_MAX_BYTES;
 
 /// A job to run.
@@ -80,7 +79,7 @@ impl RunRequest {
     }
 }
 
-/// Which job is meant: by our id, or by the launcher's.
+/// The job that a call names, by our id or by the launcher's.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobQuery {
@@ -123,7 +122,7 @@ pub struct PollRequest {
     pub until: Until,
 }
 
-/// What a poll waits for.
+/// The news that a poll waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
@@ -133,7 +132,7 @@ pub enum Until {
     /// Another status or state.
     Change,
     #[schemars(description = "")]
-    /// That, or new figures.
+    /// Another status or state, or new metrics.
     Progress,
 }
 
@@ -223,7 +222,7 @@ pub struct DownRequest {
     pub user_confirmation: String,
 }
 
-/// Which jobs to list.
+/// The arguments of `list_jobs`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListRequest {
@@ -232,7 +231,7 @@ pub struct ListRequest {
     pub status: StatusFilter,
 }
 
-/// Which jobs to list.
+/// The jobs that a list shows.
 // It can be written as well: only so its default is in the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -298,5 +297,5 @@ fn default_max_bytes() -> usize {
 }
 
 fn local() -> String {
-    LOCAL.to_owned()
+    "local".to_owned()
 }

@@ -43,7 +43,7 @@ pub(super) fn sanitize<A: Texts>(mut answer: A, redactors: &[Redactor]) -> A {
     answer
 }
 
-/// How the text of a field leaves the service.
+/// The treatment of a text, by its field.
 enum Treatment {
     /// As it is: the logs module has redacted and cleaned it line by line, within its budget of bytes.
     None,

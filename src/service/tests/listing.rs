@@ -1,4 +1,4 @@
-//! What is listed, and what is said of the rows that are missing.
+//! Lists: order, filters, and the warnings for missing rows.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::fake_launcher::{Call, FakeCloud, Gate, Stage, by_id};
 use super::{ids, test_service};
 
 #[tokio::test(start_paused = true)]
-async fn a_launcher_that_fails_costs_its_rows_and_the_warning_names_its_jobs() {
+async fn failing_launcher_costs_its_rows_only() {
     let home = test_service();
     let failing = FakeCloud::new(&home.folder);
     let launchers = vec![home.cloud.launcher(&["gcp"]), failing.launcher(&["aws"])];
@@ -40,7 +40,7 @@ async fn a_launcher_that_fails_costs_its_rows_and_the_warning_names_its_jobs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cloud_that_nobody_serves_costs_its_rows_and_the_warning_names_its_jobs() {
+async fn unserved_cloud_costs_its_rows_only() {
     let test = test_service();
     test.run("job", "gcp").await;
     test.add("strange", "moon", TimeDelta::zero(), None).await;
@@ -56,7 +56,7 @@ async fn a_cloud_that_nobody_serves_costs_its_rows_and_the_warning_names_its_job
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_list_shows_all_or_what_runs_or_what_is_done_newest_first() {
+async fn filters_by_state_newest_first() {
     let test = test_service();
     // Neither in the order of their age nor of their cloud.
     for (minutes, cloud, job_id, stage) in [
@@ -84,7 +84,7 @@ async fn a_list_shows_all_or_what_runs_or_what_is_done_newest_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_is_listed_once_though_several_look_at_the_same_time() {
+async fn job_in_flight_is_listed_once() {
     let test = test_service();
     test.cloud.close(Gate::Launch);
     test.run("job", "gcp").await;

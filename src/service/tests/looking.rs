@@ -1,4 +1,4 @@
-//! What is polled, read and cancelled: ours, others' and nobody's jobs.
+//! Polls, logs and cancels of our jobs, of jobs started elsewhere, and of unknown ones.
 
 use crate::error::JobError;
 use crate::launcher::JobState;
@@ -18,7 +18,7 @@ fn cancel_of(query: JobQuery) -> CancelRequest {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_id_on_two_clusters_is_two_jobs() {
+async fn ambiguous_id_lists_the_choices() {
     let test = test_service();
     test.run_on("first", "gcp", "one").await;
     test.run_on("second", "gcp", "two").await;
@@ -61,7 +61,7 @@ async fn one_id_on_two_clusters_is_two_jobs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_started_elsewhere_is_asked_of_the_launcher() {
+async fn job_started_elsewhere_is_served() {
     let test = test_service();
     test.cloud.add_elsewhere("gcp", "theirs", "7");
     let query = || direct(" GCP", "theirs", "7");
@@ -95,7 +95,7 @@ async fn a_job_started_elsewhere_is_asked_of_the_launcher() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
+async fn unknown_job_is_not_found() {
     let test = test_service();
     test.run("job", "gcp").await;
     let polled = test.service.poll(by_id("nope")).await;
@@ -163,7 +163,7 @@ async fn a_job_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_launcher_that_cannot_answer_is_an_answer() {
+async fn silent_launcher_is_status_unknown() {
     let test = test_service();
     test.run("job", "gcp").await;
     test.cloud
@@ -182,7 +182,7 @@ async fn a_launcher_that_cannot_answer_is_an_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_changes_nothing_in_the_registry() {
+async fn reading_leaves_the_registry_alone() {
     let test = test_service();
     test.run("job", "gcp").await;
     let before = test.registry_bytes();
@@ -196,7 +196,7 @@ async fn a_look_changes_nothing_in_the_registry() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lines_below_zero_count_as_none() {
+async fn negative_lines_are_none() {
     let test = test_service();
     test.run("job", "gcp").await;
     for (asked, given) in [(-5, 0), (0, 0), (i64::MIN, 0), (1, 1), (i64::MAX, 1)] {

@@ -1,4 +1,4 @@
-//! Watching a job, over a fake launcher: one watcher however many listen, asked as often as it is worth, gone with the last.
+//! Waiting for a job: one watcher for all that wait, its pace, and its end with the last of them.
 
 use std::time::Duration;
 
