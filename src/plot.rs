@@ -1,332 +1,377 @@
-//! The loss of a run as a picture, for clients that show pictures.
-//!
-//! It is one picture for light and dark clients: on paper of its own. What it shows of a loss with outliers, of one over
-//! many powers of ten, and of one that is no number, is decided in `axis` and `curve`.
+//! The loss of a run as a PNG, for clients that show pictures. The picture has a light background of its own, so that it
+//! can be read on light and dark screens.
 
 mod axis;
 mod canvas;
-mod curve;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
+use crate::progress::history::{History, Point, short};
+use axis::{Axis, range, range_without_spikes};
+use canvas::{Align, Canvas, Color, TEXT_HEIGHT, text_width};
 
-use plotters::coord::Shift;
-use plotters::drawing::{DrawingArea, DrawingAreaErrorKind};
-use plotters::prelude::{
-    Cartesian2d, ChartBuilder, ChartContext, Circle, Color, FontDesc, FontStyle, IntoDrawingArea,
-    IntoFont, PathElement, RGBColor, Rectangle, Text, TextStyle,
-};
-use plotters_backend::text_anchor::{HPos, Pos, VPos};
+const WIDTH: u32 = 800;
+const HEIGHT: u32 = 450;
 
-use crate::progress::history::{History, short};
-use axis::Axis;
-use canvas::{Canvas, TEXT_HEIGHT, TEXT_WIDTH, UNIT};
-use curve::Curve;
-use plotters::coord::ranged1d::Ranged;
+const TRAIN_COLOR: Color = [0x1f, 0x5f, 0xbf, 0xff];
+const EVAL_COLOR: Color = [0xc4, 0x56, 0x0a, 0xff];
+const NAN_COLOR: Color = [0xc6, 0x1c, 0x2e, 0xff];
+const BAND_COLOR: Color = [0xc6, 0x1c, 0x2e, 0x33];
+const BACKGROUND: Color = [0xfb, 0xfb, 0xf9, 0xff];
+const TEXT_COLOR: Color = [0x36, 0x3a, 0x42, 0xff];
+const GRID_COLOR: Color = [0xe2, 0xe3, 0xe4, 0xff];
 
-/// The width of the picture, in pixels.
-pub const WIDTH: u32 = 800;
+/// The vertical middle of the title and the legend, in pixels.
+const TITLE_Y: f32 = 22.0;
 
-/// Its height.
-pub const HEIGHT: u32 = 450;
+/// The most points that get a dot each.
+const MAX_DOTS: usize = 40;
 
-/// The colour of the training loss.
-pub const TRAIN_COLOR: RGBColor = RGBColor(0x1f, 0x5f, 0xbf);
+/// A curve with more points is drawn pale, and its running median over it.
+const NOISY_POINTS: usize = 300;
 
-/// The colour of the evaluation loss.
-pub const EVAL_COLOR: RGBColor = RGBColor(0xc4, 0x56, 0x0a);
+/// The points of a running median.
+const MEDIANS: usize = 90;
 
-/// Where a loss is no number.
-const BAD_COLOR: RGBColor = RGBColor(0xc6, 0x1c, 0x2e);
-
-const PAPER: RGBColor = RGBColor(0xfb, 0xfb, 0xf9);
-const INK: RGBColor = RGBColor(0x36, 0x3a, 0x42);
-const GRID: RGBColor = RGBColor(0xe2, 0xe3, 0xe4);
-
-/// Up to so many points are marked by a dot each.
-const DOTS: usize = 40;
-
-/// Why there is no picture.
+/// The reason why there is no picture.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureError {
-    /// There is nothing to draw.
-    #[error(
-        "the log has told no loss yet, so there is nothing to draw: ask again when the trainer has printed one"
-    )]
+pub(crate) enum PlotError {
+    #[error("the log has no loss yet; ask again when the trainer has printed one")]
     NoLoss,
-    /// The drawing failed.
-    #[error("the loss could not be drawn: {0}; its numbers are in the log")]
-    Drawing(String),
+    #[error("the loss could not be drawn: {0}; its values are in the log")]
+    Drawing(#[from] std::io::Error),
 }
 
-/// The loss of a run over its steps, and its evaluation loss if there is one, as a PNG of [`WIDTH`] by [`HEIGHT`] pixels.
-///
-/// # Errors
-/// [`PictureError::NoLoss`] when no loss is known.
-pub fn loss(history: &History) -> Result<Vec<u8>, PictureError> {
-    let chart = Chart::of(history).ok_or(PictureError::NoLoss)?;
-    let mut pixels = [PAPER.0, PAPER.1, PAPER.2].repeat((WIDTH * HEIGHT) as usize);
-    chart
-        .draw(Canvas::new(WIDTH, HEIGHT, &mut pixels))
-        .map_err(|error| PictureError::Drawing(error.to_string()))?;
-    encode(&pixels).map_err(|error| PictureError::Drawing(error.to_string()))
+/// Draws the training and the evaluation loss of a run as a PNG of [`WIDTH`] by [`HEIGHT`] pixels.
+pub(crate) fn loss(history: &History) -> Result<Vec<u8>, PlotError> {
+    let canvas = Canvas::new(WIDTH, HEIGHT, BACKGROUND);
+    let chart = Chart::new(history).zip(canvas);
+    let (chart, mut canvas) = chart.ok_or(PlotError::NoLoss)?;
+    chart.draw(&mut canvas);
+    Ok(canvas.encode_png()?)
 }
 
-fn encode(pixels: &[u8]) -> Result<Vec<u8>, png::EncodingError> {
-    let mut picture = Vec::new();
-    let mut encoder = png::Encoder::new(&mut picture, WIDTH, HEIGHT);
-    encoder.set_color(png::ColorType::Rgb);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(pixels)?;
-    writer.finish()?;
-    Ok(picture)
+struct Curve {
+    name: &'static str,
+    color: Color,
+    /// Steps and losses, by step. `None` is a loss that is not a number.
+    points: Vec<(f64, Option<f64>)>,
 }
 
-/// What is drawn.
+impl Curve {
+    fn new(name: &'static str, color: Color, mut points: Vec<(f64, Option<f64>)>) -> Self {
+        points.retain(|(step, _)| step.is_finite());
+        for (_, loss) in &mut points {
+            *loss = loss.filter(|loss| loss.is_finite());
+        }
+        points.sort_by(|one, other| one.0.total_cmp(&other.0));
+        Self {
+            name,
+            color,
+            points,
+        }
+    }
+
+    /// The points whose loss is a number.
+    fn numbers(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.points
+            .iter()
+            .filter_map(|(step, loss)| Some((*step, (*loss)?)))
+    }
+
+    /// The stretches between losses that are not numbers.
+    fn stretches(&self) -> impl Iterator<Item = Vec<(f64, f64)>> {
+        self.points
+            .split(|point| point.1.is_none())
+            .map(|stretch| {
+                stretch
+                    .iter()
+                    .map(|(x, y)| (*x, y.unwrap_or(0.0)))
+                    .collect()
+            })
+            .filter(|stretch: &Vec<_>| !stretch.is_empty())
+    }
+
+    fn last_label(&self) -> String {
+        let last = self.points.last().and_then(|point| point.1);
+        short(last.unwrap_or(f64::NAN))
+    }
+}
+
 struct Chart {
     curves: Vec<Curve>,
-    /// What the steps are: steps, epochs, or neither.
-    over: &'static str,
+    /// The unit of the x axis: `step`, `epoch`, or `report` if the trainer prints neither.
+    x_unit: &'static str,
     x: Axis,
     y: Axis,
+    /// The area within the axes, in pixels.
+    left: f32,
+    right: f32,
+    top: f32,
+    bottom: f32,
 }
 
-type Area<'a> = DrawingArea<Canvas<'a>, Shift>;
-type Plot<'a> = ChartContext<'a, Canvas<'a>, Cartesian2d<Axis, Axis>>;
-type Drawn = Result<(), DrawingAreaErrorKind<Infallible>>;
-
 impl Chart {
-    fn of(history: &History) -> Option<Self> {
-        let (curves, over) = curve::of(history);
+    /// `None` if there is no loss.
+    fn new(history: &History) -> Option<Self> {
+        let points = history.points();
+        let steps = points.iter().filter(|point| point.step.is_some()).count();
+        let epochs = points.iter().filter(|point| point.epoch.is_some()).count();
+        let x_unit = match (steps, epochs) {
+            (0, 0) => "report",
+            _ if steps >= epochs => "step",
+            _ => "epoch",
+        };
+        let select = |loss: fn(&Point) -> Option<Option<f64>>| {
+            let step = |(index, point): (usize, &Point)| match x_unit {
+                "step" => point.step.map(|step| step as f64),
+                "epoch" => point.epoch,
+                _ => Some(index as f64 + 1.0),
+            };
+            let points = points.iter().enumerate();
+            let points =
+                points.filter_map(|(index, point)| Some((step((index, point))?, loss(point)?)));
+            points.collect()
+        };
+        let train =
+            select(|point| (point.loss.is_some() || point.non_finite_loss).then_some(point.loss));
+        let eval = select(|point| point.eval_loss.map(Some));
+        let mut curves = vec![
+            Curve::new("loss", TRAIN_COLOR, train),
+            Curve::new("eval_loss", EVAL_COLOR, eval),
+        ];
+        curves.retain(|curve| !curve.points.is_empty());
         if curves.is_empty() {
             return None;
         }
-        let steps = curves
+        let steps = curves.iter().flat_map(|curve| &curve.points);
+        let min_step = if x_unit == "epoch" { 0.0 } else { 1.0 };
+        let x = Axis::new(range(steps.map(|point| point.0)), 8, min_step);
+        let losses = curves.iter().flat_map(|curve| {
+            let (low, high) = range_without_spikes(curve.numbers().map(|point| point.1).collect());
+            [low, high]
+        });
+        let y = Axis::new(range(losses.filter(|loss| loss.is_finite())), 7, 0.0);
+        let widest = |width: f32, label: &str| width.max(text_width(label));
+        let left = y
+            .ticks
             .iter()
-            .flat_map(|curve| curve.points.iter().map(|point| point.0));
+            .fold(0.0, |width, tick| widest(width, &tick.1));
+        let right = curves
+            .iter()
+            .fold(0.0, |width, curve| widest(width, &curve.last_label()));
         Some(Self {
-            x: Axis::of_steps(steps, over != "epoch"),
-            y: Axis::of_losses(&curves.iter().map(Curve::losses).collect::<Vec<_>>()),
             curves,
-            over,
+            x_unit,
+            x,
+            y,
+            left: left + 20.0,
+            right: WIDTH as f32 - right - 16.0,
+            top: 44.0,
+            bottom: HEIGHT as f32 - TEXT_HEIGHT - 16.0,
         })
     }
 
-    fn draw(&self, canvas: Canvas<'_>) -> Drawn {
-        let area = canvas.into_drawing_area();
-        self.title(&area)?;
-        let widest = |labels: &mut dyn Iterator<Item = usize>| labels.max().unwrap_or(0) as i32;
-        let left = widest(&mut self.y.ticks.iter().map(|(_, label)| label.len()));
-        let right = widest(&mut self.curves.iter().map(|curve| curve.last_label().len()));
-        let mut chart = ChartBuilder::on(&area)
-            .margin_top(44 * UNIT)
-            .margin_left(6 * UNIT)
-            .margin_bottom(6 * UNIT)
-            .margin_right((right * TEXT_WIDTH + 20) * UNIT)
-            .x_label_area_size((2 * TEXT_HEIGHT + 16) * UNIT)
-            .y_label_area_size((left * TEXT_WIDTH + TEXT_HEIGHT + 18) * UNIT)
-            .build_cartesian_2d(self.x.clone(), self.y.clone())?;
-        let loss = if self.y.log {
-            "loss (log scale)"
-        } else {
-            "loss"
-        };
-        chart
-            .configure_mesh()
-            .light_line_style(GRID)
-            .bold_line_style(GRID)
-            .axis_style(INK)
-            .label_style(text(&INK))
-            .axis_desc_style(text(&INK))
-            .set_all_tick_mark_size(5 * UNIT)
-            .x_labels(self.x.ticks.len().max(1))
-            .y_labels(self.y.ticks.len().max(1))
-            .x_desc(self.over)
-            .y_desc(loss)
-            .draw()?;
-        for curve in &self.curves {
-            self.bad(curve, &chart, &area)?;
-        }
-        for curve in &self.curves {
-            self.curve(curve, &chart)?;
-        }
-        for curve in &self.curves {
-            self.beyond(curve, &chart, &area)?;
-        }
-        self.last(&chart, &area)
+    fn pixel(&self, (step, loss): (f64, f64)) -> (f32, f32) {
+        (
+            self.left + (self.right - self.left) * self.x.position(step),
+            self.bottom - (self.bottom - self.top) * self.y.position(loss),
+        )
     }
 
-    /// What it is, and with two curves which is which.
-    fn title(&self, area: &Area<'_>) -> Drawn {
-        let what = match self.curves.as_slice() {
-            [one] if one.name == "eval_loss" => "evaluation loss",
+    fn draw(&self, canvas: &mut Canvas) {
+        self.draw_axes(canvas);
+        self.draw_title(canvas);
+        for curve in &self.curves {
+            self.draw_nans(curve, canvas);
+        }
+        for curve in &self.curves {
+            self.draw_curve(curve, canvas);
+        }
+        for (index, curve) in self.curves.iter().enumerate() {
+            let line = index as f32 * TEXT_HEIGHT;
+            self.draw_clipped(
+                curve,
+                (self.top, 1.0),
+                line,
+                &|loss| self.y.is_above(loss),
+                canvas,
+            );
+            self.draw_clipped(
+                curve,
+                (self.bottom, -1.0),
+                line,
+                &|loss| self.y.is_below(loss),
+                canvas,
+            );
+        }
+        self.draw_last_values(canvas);
+    }
+
+    fn draw_axes(&self, canvas: &mut Canvas) {
+        let (left, right, top, bottom) = (self.left, self.right, self.top, self.bottom);
+        for (value, label) in &self.x.ticks {
+            let x = self.pixel((*value, 0.0)).0.round() + 0.5;
+            canvas.line([(x, top), (x, bottom)], 1.0, GRID_COLOR);
+            let anchor = (x, bottom + 8.0 + TEXT_HEIGHT / 2.0);
+            canvas.text(label, anchor, Align::CenteredOn, TEXT_COLOR);
+        }
+        for (value, label) in &self.y.ticks {
+            let y = self.pixel((0.0, *value)).1.round() + 0.5;
+            canvas.line([(left, y), (right, y)], 1.0, GRID_COLOR);
+            canvas.text(label, (left - 8.0, y), Align::LeftOf, TEXT_COLOR);
+        }
+        canvas.line(
+            [(left, top), (left, bottom), (right, bottom)],
+            1.0,
+            TEXT_COLOR,
+        );
+    }
+
+    /// Writes the title, and with two curves a legend.
+    fn draw_title(&self, canvas: &mut Canvas) {
+        let loss = match self.curves.as_slice() {
+            [curve] if curve.name == "eval_loss" => "evaluation loss",
             _ => "loss",
         };
-        area.draw(&Text::new(
-            format!("{what} over {}s", self.over),
-            (14 * UNIT, 12 * UNIT),
-            bold(&INK),
-        ))?;
-        if self.curves.len() < 2 {
-            return Ok(());
-        }
-        let mut right = WIDTH as i32 - 16;
-        for curve in self.curves.iter().rev() {
-            let left = right - curve.name.len() as i32 * TEXT_WIDTH;
-            let middle = (12 + TEXT_HEIGHT / 2) * UNIT;
-            area.draw(&Text::new(curve.name, (left * UNIT, 12 * UNIT), text(&INK)))?;
-            area.draw(&PathElement::new(
-                vec![((left - 34) * UNIT, middle), ((left - 8) * UNIT, middle)],
-                curve.color.stroke_width(3 * UNIT as u32),
-            ))?;
-            right = left - 58;
-        }
-        Ok(())
-    }
-
-    /// Where the loss is no number.
-    fn bad(&self, curve: &Curve, chart: &Plot<'_>, area: &Area<'_>) -> Drawn {
-        let (x_pixels, y_pixels) = chart.plotting_area().get_pixel_range();
-        let mut last_named = None;
-        for (from, to) in curve.bad() {
-            let (from, to) = (
-                self.x.map(&from, (x_pixels.start, x_pixels.end)) - UNIT,
-                self.x.map(&to, (x_pixels.start, x_pixels.end)) + UNIT,
+        let title = format!("{loss} by {}", self.x_unit);
+        canvas.text(&title, (14.0, TITLE_Y), Align::RightOf, TEXT_COLOR);
+        let mut right = WIDTH as f32 - 16.0;
+        for curve in self.curves.iter().rev().filter(|_| self.curves.len() > 1) {
+            canvas.text(curve.name, (right, TITLE_Y), Align::LeftOf, TEXT_COLOR);
+            let left = right - text_width(curve.name);
+            canvas.line(
+                [(left - 34.0, TITLE_Y), (left - 8.0, TITLE_Y)],
+                3.0,
+                curve.color,
             );
-            area.draw(&Rectangle::new(
-                [(from, y_pixels.start), (to, y_pixels.end)],
-                BAD_COLOR.mix(0.2).filled(),
-            ))?;
-            if last_named.is_some_and(|last| from - last < 5 * TEXT_WIDTH * UNIT) {
+            right = left - 58.0;
+        }
+    }
+
+    /// Marks the steps whose loss is not a number.
+    fn draw_nans(&self, curve: &Curve, canvas: &mut Canvas) {
+        let mut label_end = 0.0;
+        let stretches = curve
+            .points
+            .chunk_by(|one, other| one.1.is_none() == other.1.is_none());
+        for stretch in stretches {
+            let ([(first, None), ..], [.., (last, _)]) = (stretch, stretch) else {
                 continue;
+            };
+            let from = self.pixel((*first, 0.0)).0 - 1.0;
+            let to = self.pixel((*last, 0.0)).0 + 1.0;
+            let (top, bottom) = (self.top, self.bottom);
+            canvas.polygon(
+                [(from, top), (to, top), (to, bottom), (from, bottom)],
+                BAND_COLOR,
+            );
+            let middle = from.midpoint(to);
+            if middle > label_end {
+                let anchor = (middle, self.top + 2.5 * TEXT_HEIGHT);
+                canvas.text("nan", anchor, Align::CenteredOn, NAN_COLOR);
+                label_end = middle + 2.0 * text_width("nan");
             }
-            last_named = Some(to);
-            let style = text(&BAD_COLOR).pos(Pos::new(HPos::Center, VPos::Top));
-            let under_the_top = (from / 2 + to / 2, y_pixels.start + 2 * TEXT_HEIGHT * UNIT);
-            area.draw(&Text::new("nan", under_the_top, style))?;
         }
-        Ok(())
     }
 
-    fn curve(&self, curve: &Curve, chart: &Plot<'_>) -> Drawn {
-        let area = chart.plotting_area();
-        let trend = curve.trend(&self.x);
-        let (color, width) = match trend.is_empty() {
-            true => (curve.color.mix(1.0), 2.25),
-            false => (curve.color.mix(0.42), 1.25),
+    fn draw_curve(&self, curve: &Curve, canvas: &mut Canvas) {
+        let count = curve.numbers().count();
+        let is_noisy = count > NOISY_POINTS;
+        let [red, green, blue, opaque] = curve.color;
+        let (width, alpha) = if is_noisy {
+            (1.25, 0x6b)
+        } else {
+            (2.5, opaque)
         };
-        let units = |pixels: f64| (pixels * f64::from(UNIT)) as u32;
-        let dot = |point, radius| Circle::new(point, units(radius), curve.color.filled());
         for stretch in curve.stretches() {
-            if let [alone] = stretch.as_slice() {
-                area.draw(&dot(*alone, 3.5))?;
+            if let [point] = stretch.as_slice() {
+                canvas.dot(self.pixel(*point), curve.color);
             }
-            area.draw(&PathElement::new(stretch, color.stroke_width(units(width))))?;
+            let points = stretch.iter().map(|point| self.pixel(*point));
+            canvas.line(points, width, [red, green, blue, alpha]);
         }
-        for stretch in trend {
-            let style = curve.color.stroke_width(units(2.5));
-            area.draw(&PathElement::new(stretch, style))?;
+        for stretch in curve.stretches().filter(|_| is_noisy) {
+            let medians = stretch.chunks(count.div_ceil(MEDIANS)).filter_map(median);
+            canvas.line(medians.map(|point| self.pixel(point)), 2.5, curve.color);
         }
-        let told: Vec<_> = curve.stretches().flatten().collect();
-        let dots = match told.len() {
-            ..=DOTS => told.as_slice(),
-            count => told.get(count - 1..).unwrap_or_default(),
-        };
-        dots.iter()
-            .try_for_each(|point| area.draw(&dot(*point, 4.0)))
+        let skipped = if count > MAX_DOTS { count - 1 } else { 0 };
+        for point in curve.numbers().skip(skipped) {
+            canvas.dot(self.pixel(point), curve.color);
+        }
     }
 
-    /// Marks the losses that lie beyond the picture, and says how far the farthest is.
-    fn beyond(&self, curve: &Curve, chart: &Plot<'_>, area: &Area<'_>) -> Drawn {
-        for above in [true, false] {
-            let beyond = |loss: f64| match above {
-                true => self.y.is_above(loss),
-                false => self.y.is_below(loss),
+    /// Marks the losses beyond an `edge` of the picture with arrow heads, and labels the farthest. The edge is its height and
+    /// the direction into the picture; `line` moves the label of a second curve.
+    fn draw_clipped(
+        &self,
+        curve: &Curve,
+        (edge, inwards): (f32, f32),
+        line: f32,
+        is_beyond: &dyn Fn(f64) -> bool,
+        canvas: &mut Canvas,
+    ) {
+        let clipped = || curve.numbers().filter(|point| is_beyond(point.1));
+        let mut last_mark = f32::NEG_INFINITY;
+        for point in clipped() {
+            let x = self.pixel(point).0;
+            if x - last_mark >= 8.0 {
+                last_mark = x;
+                let base = edge - inwards;
+                let tip = base - 8.0 * inwards;
+                canvas.polygon([(x - 6.5, base), (x + 6.5, base), (x, tip)], curve.color);
+            }
+        }
+        let farthest = clipped().max_by(|one, other| {
+            let outwards = one.1.total_cmp(&other.1);
+            if inwards > 0.0 {
+                outwards
+            } else {
+                outwards.reverse()
+            }
+        });
+        if let Some((step, loss)) = farthest {
+            let x = self.pixel((step, loss)).0;
+            let step = match self.x_unit {
+                "epoch" => format!("{step:.2}"),
+                _ => step.to_string(),
             };
-            let points = || curve.stretches().flatten().filter(|point| beyond(point.1));
-            let down = if above { 1 } else { -1 };
-            let mut last = None;
-            for point in points() {
-                let (x, y) = chart.backend_coord(&(point.0, point.1));
-                if last.is_some_and(|last| x - last < 8 * UNIT) {
-                    continue;
-                }
-                last = Some(x);
-                // An arrow head, from a point outwards.
-                for (width, at) in [(1, 1), (3, 2), (5, 3), (7, 4), (9, 5), (11, 6), (13, 7)] {
-                    let y = y + down * (at - 9) * UNIT;
-                    area.draw(&PathElement::new(
-                        vec![(x - width * UNIT / 2, y), (x + width * UNIT / 2, y)],
-                        curve.color.stroke_width(UNIT as u32),
-                    ))?;
-                }
-            }
-            let farthest = match above {
-                true => points().max_by(|one, other| one.1.total_cmp(&other.1)),
-                false => points().min_by(|one, other| one.1.total_cmp(&other.1)),
+            let label = format!("{} at {} {step}", short(loss), self.x_unit);
+            let fits = x + text_width(&label) + 12.0 < self.right;
+            let (side, align) = if fits {
+                (10.0, Align::RightOf)
+            } else {
+                (-10.0, Align::LeftOf)
             };
-            if let Some(point) = farthest {
-                let (x, y) = chart.backend_coord(&(point.0, point.1));
-                let words = format!("{} at {}", short(point.1), self.at_step(point.0));
-                let room = WIDTH as i32 * UNIT - x > (words.len() as i32 * TEXT_WIDTH + 80) * UNIT;
-                let (h_pos, x) = match room {
-                    true => (HPos::Left, x + 12 * UNIT),
-                    false => (HPos::Right, x - 12 * UNIT),
-                };
-                let v_pos = if above { VPos::Top } else { VPos::Bottom };
-                let style = text(&curve.color).pos(Pos::new(h_pos, v_pos));
-                area.draw(&Text::new(words, (x, y + down * 2 * UNIT), style))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn at_step(&self, step: f64) -> String {
-        match self.over {
-            "epoch" => format!("epoch {step:.2}"),
-            over => format!("{over} {step}"),
+            let y = edge + inwards * (TEXT_HEIGHT / 2.0 + 2.0 + line);
+            canvas.text(&label, (x + side, y), align, curve.color);
         }
     }
 
-    /// Writes the last value of each curve beside its end.
-    fn last(&self, chart: &Plot<'_>, area: &Area<'_>) -> Drawn {
-        let mut ends: Vec<(i32, i32, &Curve)> = self
-            .curves
-            .iter()
-            .filter_map(|curve| {
-                let (step, loss) = curve.stretches().flatten().last()?;
-                let (x, y) = chart.backend_coord(&(step, loss));
-                Some((x, y, curve))
-            })
-            .collect();
-        ends.sort_by_key(|end| end.1);
-        // Two that stand close are moved apart.
-        if let [one, other] = ends.as_mut_slice() {
-            let lacking = TEXT_HEIGHT * UNIT - (other.1 - one.1);
-            if lacking > 0 {
-                one.1 -= lacking / 2;
-                other.1 += lacking / 2;
-            }
+    /// Writes the last loss of each curve beside its end.
+    fn draw_last_values(&self, canvas: &mut Canvas) {
+        let ends = self.curves.iter().filter_map(|curve| {
+            let y = self.pixel(curve.numbers().last()?).1;
+            Some((y, curve))
+        });
+        let mut ends: Vec<(f32, &Curve)> = ends.collect();
+        ends.sort_by(|one, other| one.0.total_cmp(&other.0));
+        if let [upper, lower] = ends.as_mut_slice() {
+            let overlap = (TEXT_HEIGHT - (lower.0 - upper.0)).max(0.0);
+            upper.0 -= overlap / 2.0;
+            lower.0 += overlap / 2.0;
         }
-        let right = chart.plotting_area().get_pixel_range().0.end;
-        for (_, y, curve) in ends {
-            let style = bold(&curve.color).pos(Pos::new(HPos::Left, VPos::Center));
-            area.draw(&Text::new(curve.last_label(), (right + 8 * UNIT, y), style))?;
+        for (y, curve) in ends {
+            let anchor = (self.right + 10.0, y);
+            canvas.text(&curve.last_label(), anchor, Align::RightOf, curve.color);
         }
-        Ok(())
     }
 }
 
-/// The style of text. There is one font, so its name does not matter.
-fn text(color: &RGBColor) -> TextStyle<'static> {
-    font().color(color)
-}
-
-fn bold(color: &RGBColor) -> TextStyle<'static> {
-    font().style(FontStyle::Bold).color(color)
-}
-
-fn font() -> FontDesc<'static> {
-    ("monospace", TEXT_HEIGHT * UNIT).into_font()
+/// The middle step and the median loss of points that follow on each other.
+fn median(points: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let mut losses: Vec<f64> = points.iter().map(|point| point.1).collect();
+    losses.sort_by(f64::total_cmp);
+    let middle = points.len() / 2;
+    Some((points.get(middle)?.0, *losses.get(middle)?))
 }

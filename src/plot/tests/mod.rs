@@ -1,1 +1,1 @@
-mod picturing;
+mod picture;
