@@ -380,13 +380,13 @@ fn rounds(count: usize) {
 }
 
 #[test]
-fn fifteen_kills_lose_nothing_that_was_answered() {
+fn fifteen_kills_lose_nothing() {
     rounds(15);
 }
 
 #[test]
 #[ignore = "takes some ten minutes; cargo test --release --test breaking -- --ignored five_hundred_kills"]
-fn five_hundred_kills_lose_nothing_that_was_answered() {
+fn five_hundred_kills_lose_nothing() {
     rounds(500);
 }
 

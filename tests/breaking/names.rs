@@ -157,7 +157,7 @@ fn outside(home: &Home) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_hostile_job_name_stays_a_name() {
+fn hostile_job_names() {
     let mut place = Place::new();
     let mut taken = 0;
     for name in hostile() {
@@ -194,7 +194,7 @@ fn a_hostile_job_name_stays_a_name() {
 }
 
 #[test]
-fn a_hostile_cluster_or_id_is_refused_or_stays_one_argument() {
+fn hostile_clusters_and_ids() {
     let mut place = Place::new();
     for name in hostile() {
         for cloud in ["gcp", "slurm", "modal", "local"] {
@@ -233,7 +233,7 @@ fn a_hostile_cluster_or_id_is_refused_or_stays_one_argument() {
 }
 
 #[test]
-fn a_hostile_cloud_or_command_is_refused() {
+fn hostile_clouds_and_commands() {
     let mut place = Place::new();
     for name in hostile() {
         let answer = place.run("train.yaml", json!({ "cloud": name }));
@@ -252,7 +252,7 @@ fn a_hostile_cloud_or_command_is_refused() {
 }
 
 #[test]
-fn a_project_and_a_config_of_any_name_are_found_and_never_an_option() {
+fn hostile_paths_are_never_options() {
     let mut place = Place::new();
     let mut run = 0;
     for name in hostile() {
@@ -289,7 +289,7 @@ fn a_project_and_a_config_of_any_name_are_found_and_never_an_option() {
 }
 
 #[test]
-fn hostile_variables_are_refused_by_name_and_their_values_arrive_as_they_are() {
+fn hostile_variables() {
     let mut place = Place::new();
     let mut values = serde_json::Map::new();
     for (at, name) in hostile().into_iter().enumerate() {
@@ -341,7 +341,7 @@ fn hostile_variables_are_refused_by_name_and_their_values_arrive_as_they_are() {
 }
 
 #[test]
-fn a_registry_that_someone_else_wrote_leads_nowhere_else() {
+fn forged_registry_leads_nowhere() {
     let mut place = Place::new();
     let victim = place.home.root().join("victim");
     fs::create_dir(&victim).unwrap();

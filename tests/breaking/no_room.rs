@@ -80,7 +80,7 @@ fn launch(server: &mut Server, config: &str, name: &str) -> crate::support::clie
 }
 
 #[test]
-fn a_full_disk_is_an_error_of_the_call_and_of_nothing_else() {
+fn full_disk_fails_only_the_call() {
     let home = Home::new();
     let Some(disk) = Disk::mount(&home.data()) else {
         return;
@@ -137,7 +137,7 @@ fn a_full_disk_is_an_error_of_the_call_and_of_nothing_else() {
 }
 
 #[test]
-fn a_job_that_does_not_listen_is_ended_by_force_on_a_full_disk() {
+fn full_disk_allows_a_forced_cancel() {
     let home = Home::new();
     let Some(disk) = Disk::mount(&home.data()) else {
         return;
@@ -161,7 +161,7 @@ fn a_job_that_does_not_listen_is_ended_by_force_on_a_full_disk() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_written_is_an_error_of_the_call_and_of_nothing_else() {
+fn read_only_disk_fails_only_the_call() {
     // Where something has a file open for writing, it is not made read-only: that is what the supervisors have.
     let home = Home::new();
     let Some(disk) = Disk::mount(&home.data()) else {
@@ -238,7 +238,7 @@ fn start_without_privileges(home: &Home) -> Server {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_or_read_is_an_error_of_the_call_and_of_nothing_else() {
+fn forbidden_folder_fails_only_the_call() {
     let home = Home::new();
     home.write("short.yaml", "run: echo said\n");
     home.job(LONG);
@@ -306,7 +306,7 @@ fn a_folder_that_may_not_be_written_or_read_is_an_error_of_the_call_and_of_nothi
 
 /// A server whose data folder cannot be made: every call says so, and once it can, all is well.
 #[test]
-fn a_home_that_cannot_be_made_is_an_error_of_each_call_until_it_can() {
+fn missing_home_fails_calls_until_it_appears() {
     let home = Home::new();
     home.write("job.yaml", "run: echo said\n");
     // A file where the folder should be stops root too.
@@ -374,7 +374,7 @@ fn is_true_or_an_error(answer: &crate::support::client::Answer, name: &str, trut
 }
 
 #[test]
-fn without_handles_no_answer_is_wrong_and_afterwards_all_is_well() {
+fn no_handles_gives_no_wrong_answer() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let Some(open) = handles(server.id()) else {
@@ -515,7 +515,7 @@ fn without_handles_no_answer_is_wrong_and_afterwards_all_is_well() {
 }
 
 #[test]
-fn a_cancel_without_handles_never_says_that_nothing_is_left() {
+fn cancel_without_handles_stays_truthful() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let Some(open) = handles(server.id()).filter(|_| limit_handles(&server, 1024)) else {

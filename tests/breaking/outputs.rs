@@ -40,7 +40,7 @@ printf '{"a": [1, {"b": "\n'
 "#;
 
 #[test]
-fn what_a_job_prints_is_cleaned_and_never_protocol() {
+fn job_output_is_cleaned_and_never_protocol() {
     let home = Home::new();
     let mut server = Server::start(&home);
     // The client here takes every line on stdout for protocol, and fails on one that is none.
@@ -68,7 +68,7 @@ fn what_a_job_prints_is_cleaned_and_never_protocol() {
 }
 
 #[test]
-fn a_hundred_megabytes_without_a_newline_are_bounded_and_cost_little() {
+fn hundred_megabytes_without_newline() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let before = memory(server.id(), "VmRSS");
@@ -98,7 +98,7 @@ fn a_hundred_megabytes_without_a_newline_are_bounded_and_cost_little() {
 }
 
 #[test]
-fn what_a_launcher_prints_is_cleaned_bounded_and_not_taken_for_what_it_is_not() {
+fn launcher_output_is_cleaned_and_bounded() {
     let home = Home::new();
     let cloud = FakeCloud::new();
     home.write("job.yaml", "run: 'true'\n");
@@ -156,7 +156,7 @@ fn what_a_launcher_prints_is_cleaned_bounded_and_not_taken_for_what_it_is_not() 
 
 /// A `sky` whose words are hostile, and an `oumi` whose failure is.
 #[test]
-fn the_words_of_a_launcher_are_cleaned_wherever_they_go() {
+fn launcher_words_are_cleaned_everywhere() {
     let home = Home::new();
     home.write("job.yaml", "run: 'true'\nname: \"n\\e[31m\"\n");
     let words = r"\u001b[2J\u001b]0;pwned\u0007\u009b31m";

@@ -59,7 +59,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn secrets_that_a_job_on_this_machine_echoes_are_nowhere_but_in_its_output() {
+fn echoed_by_a_local_job() {
     let home = Home::new();
     let script = format!(
         "echo $GIVEN $CONFIGURED $HF_TOKEN {SHAPED}; echo x${{GIVEN}}y >&2; printf '%s' \"$GIVEN\"; while [ ! -e go ]; do sleep 0.05; done; exit 3"
@@ -129,7 +129,7 @@ fn secrets_that_a_job_on_this_machine_echoes_are_nowhere_but_in_its_output() {
 }
 
 #[test]
-fn secrets_that_a_launcher_echoes_are_nowhere_but_in_its_output() {
+fn echoed_by_a_launcher() {
     let home = Home::new();
     let cloud = FakeCloud::new();
     home.write(
@@ -203,7 +203,7 @@ fn secrets_that_a_launcher_echoes_are_nowhere_but_in_its_output() {
 }
 
 #[test]
-fn a_log_whose_secrets_cannot_be_told_is_not_shown() {
+fn no_log_without_readable_fingerprints() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let config = home.job("echo $GIVEN");

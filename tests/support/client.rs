@@ -62,6 +62,13 @@ impl Server {
         Self::start_with(home, &[])
     }
 
+    /// Bytes that the server has read so far, by Linux's own count; 0 elsewhere.
+    pub fn bytes_read(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.id())).unwrap_or_default();
+        let count = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+        count.map_or(0, |count| count.trim().parse().unwrap())
+    }
+
     /// Starts it with more in its environment.
     pub fn start_with(home: &Home, envs: &[(&str, &str)]) -> Self {
         let mut command = command(home);

@@ -19,6 +19,7 @@ The state is the files of FOLDER:
     noop      cancel: does nothing, and says that it did
 A program that waits ends when FOLDER is gone."""
 
+import contextlib
 import json
 import os
 import re
@@ -226,7 +227,8 @@ def add_job(owner, name, resources):
 def start_api_server():
     if exists("api_down"):
         say("".join(capture("sky/api-start").splitlines(True)[:2]))
-        os.remove(os.path.join(FOLDER, "api_down"))
+        with contextlib.suppress(FileNotFoundError):  # another call was first
+            os.remove(os.path.join(FOLDER, "api_down"))
 
 
 # ---- sky

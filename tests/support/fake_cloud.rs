@@ -3,7 +3,6 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -164,11 +163,7 @@ impl FakeCloud {
 
     /// Waits until a file of the state is there, such as `blocked-oumi-up`.
     pub fn wait_for(&self, path: &str) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.folder().join(path).exists() {
-            assert!(Instant::now() < deadline, "{path} did not come");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        crate::support::wait_until(path, || self.folder().join(path).exists());
     }
 }
 

@@ -187,12 +187,30 @@ pub fn copy_program(from: &Path, to: &Path) {
     fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Looks until it is so; fails past the deadline.
+/// Polls until the condition holds; fails past [`DEADLINE`].
 #[track_caller]
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    poll_for(DEADLINE, || {
+        if holds() {
+            Ok(())
+        } else {
+            Err(what.to_owned())
+        }
+    });
+}
+
+/// Polls for a value; past `patience` it fails with the last reason why there is none.
+#[track_caller]
+pub fn poll_for<T>(patience: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(reason) => assert!(
+                Instant::now() < deadline,
+                "not within {patience:?}: {reason}"
+            ),
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
 }

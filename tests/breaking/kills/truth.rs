@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{Call, Cancel, Chance, Figures, Kind, Known, Sent, World, named};
-use crate::support::DEADLINE;
 use crate::support::client::Answer;
+use crate::support::{DEADLINE, poll_for};
 
 impl World {
     /// Takes the answer of a call, if the server lived to give one.
@@ -171,22 +171,19 @@ impl World {
         );
         drop(server);
         let home = &self.home;
-        let begun = Instant::now();
-        while !home.running().is_empty() {
-            let left = home.running().into_iter().map(named);
-            assert!(
-                begun.elapsed() < DEADLINE,
-                "left over: {:#?}",
-                left.collect::<Vec<_>>()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        poll_for(DEADLINE, || {
+            let left: Vec<_> = home.running().into_iter().map(named).collect();
+            if left.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("left over: {left:#?}"))
+            }
+        });
         (self.chance, self.figures)
     }
 
     fn comes_to_rest(&mut self, job_id: &str) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
+        poll_for(Duration::from_secs(30), || {
             let then = self.jobs.clone();
             let answer = self
                 .server()
@@ -208,15 +205,13 @@ impl World {
                 _ => false,
             };
             if rests {
-                return;
+                return Ok(());
             }
-            assert!(
-                Instant::now() < deadline,
+            Err(format!(
                 "{job_id} does not come to rest: {job:?} {:#}",
                 answer.content
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            ))
+        });
     }
 
     fn is_termination_requested(&self, job_id: &str) -> bool {

@@ -6,7 +6,7 @@ use super::world::{SLURM, World, how, how_to_get, warnings};
 use crate::support::wait_until;
 
 #[test]
-fn without_sky_jobs_of_this_machine_work_and_nothing_is_said_of_clouds() {
+fn without_sky_local_jobs_work_silently() {
     let world = World::new();
     let mut server = world.server_without(&["sky"]);
     let job_id = server.submit("job.yaml", json!({}));
@@ -19,7 +19,7 @@ fn without_sky_jobs_of_this_machine_work_and_nothing_is_said_of_clouds() {
 }
 
 #[test]
-fn without_sky_every_call_about_a_cloud_job_says_how_to_get_it() {
+fn without_sky_cloud_calls_say_how_to_install() {
     let world = World::new();
     world.know(&[("a", "aws", "dev", "1")]);
     let mut server = world.server_without(&["sky"]);
@@ -58,7 +58,7 @@ fn without_sky_every_call_about_a_cloud_job_says_how_to_get_it() {
 }
 
 #[test]
-fn without_oumi_the_jobs_of_skypilot_can_be_asked_about() {
+fn without_oumi_skypilot_jobs_answer() {
     let world = World::new();
     world.know(&[("a", "aws", "dev", "1"), ("b", "slurm", SLURM, "1")]);
     world.cloud.add_cluster("dev", "AWS", "UP");
@@ -81,7 +81,7 @@ fn without_oumi_the_jobs_of_skypilot_can_be_asked_about() {
 }
 
 #[test]
-fn a_registry_without_cloud_jobs_has_skypilot_asked_and_no_other_cloud() {
+fn empty_registry_asks_only_skypilot() {
     let world = World::new();
     let mut server = world.server();
     let (ids, list) = server.list("all");
@@ -91,7 +91,7 @@ fn a_registry_without_cloud_jobs_has_skypilot_asked_and_no_other_cloud() {
 }
 
 #[test]
-fn a_list_asks_skypilot_once_for_all_clusters_and_the_other_clouds_side_by_side() {
+fn list_is_one_sky_call_beside_the_others() {
     let world = World::new();
     let mut jobs = vec![("s", "slurm", SLURM, "1"), ("t", "slurm", "you@other", "1")];
     let names: Vec<String> = (0..12).map(|number| format!("c{number}")).collect();
@@ -138,7 +138,7 @@ fn a_list_asks_skypilot_once_for_all_clusters_and_the_other_clouds_side_by_side(
 }
 
 #[test]
-fn a_look_at_a_job_of_this_machine_asks_no_cloud() {
+fn local_poll_asks_no_cloud() {
     let world = World::new();
     let mut server = world.server();
     let job_id = server.submit("job.yaml", json!({}));

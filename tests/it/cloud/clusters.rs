@@ -31,7 +31,7 @@ fn down(server: &mut Server, cloud: &str, cluster: &str) -> Answer {
 }
 
 #[test]
-fn a_cluster_that_is_stopped_keeps_its_disks_and_its_jobs_are_over() {
+fn stop_ends_the_jobs() {
     let world = on_aws();
     let mut server = world.server();
     let answer = stop(&mut server, " AWS ", "dev").ok();
@@ -53,7 +53,7 @@ fn a_cluster_that_is_stopped_keeps_its_disks_and_its_jobs_are_over() {
 }
 
 #[test]
-fn a_cluster_that_cannot_be_stopped_is_an_error_with_the_reason_and_what_to_call() {
+fn stop_refused_has_the_reason() {
     let world = with_cluster("lambda", "Lambda");
     let mut server = world.server();
     let answer = stop(&mut server, "lambda", "dev");
@@ -66,7 +66,7 @@ fn a_cluster_that_cannot_be_stopped_is_an_error_with_the_reason_and_what_to_call
 }
 
 #[test]
-fn a_cluster_is_deleted_only_once_the_person_has_agreed() {
+fn down_needs_consent() {
     let world = on_aws();
     let mut server = world.server();
     for (confirm, said) in [
@@ -106,7 +106,7 @@ fn a_cluster_is_deleted_only_once_the_person_has_agreed() {
 }
 
 #[test]
-fn a_cluster_that_nobody_knows_is_not_found_though_sky_ends_well() {
+fn unknown_cluster_is_not_found() {
     let world = on_aws();
     let mut server = world.server();
     for answer in [
@@ -123,7 +123,7 @@ fn a_cluster_that_nobody_knows_is_not_found_though_sky_ends_well() {
 }
 
 #[test]
-fn what_counts_is_how_the_cluster_is_afterwards_and_not_what_was_said() {
+fn outcome_is_verified() {
     let world = on_aws();
     let mut server = world.server();
     // Said to be done, and not done.
@@ -151,7 +151,7 @@ fn what_counts_is_how_the_cluster_is_afterwards_and_not_what_was_said() {
 }
 
 #[test]
-fn a_change_whose_outcome_cannot_be_asked_is_an_error_that_says_so() {
+fn unverified_outcome_is_an_error() {
     let world = on_aws();
     world.cloud.set("sky-status.garbage", "half");
     let mut server = world.server();
@@ -164,7 +164,7 @@ fn a_change_whose_outcome_cannot_be_asked_is_an_error_that_says_so() {
 }
 
 #[test]
-fn names_and_clouds_that_no_program_should_get_are_refused_before_one_is_started() {
+fn hostile_names_start_nothing() {
     let world = World::new();
     let mut server = world.server();
     for (cloud, cluster) in [
@@ -185,7 +185,7 @@ fn names_and_clouds_that_no_program_should_get_are_refused_before_one_is_started
 }
 
 #[test]
-fn of_a_cluster_that_oumi_drives_itself_it_is_said_what_oumi_said() {
+fn oumi_cloud_passes_on_oumi_words() {
     let world = World::new();
     let mut server = world.server();
     let answer = down(&mut server, "slurm", SLURM).ok();
@@ -203,7 +203,7 @@ fn of_a_cluster_that_oumi_drives_itself_it_is_said_what_oumi_said() {
 }
 
 #[test]
-fn a_poll_of_a_finished_job_says_that_its_cluster_is_still_up_and_what_to_call() {
+fn finished_job_warns_of_its_cluster() {
     let world = on_aws();
     world.cloud.write("clusters/dev/autostop", "60");
     world.cloud.write("clusters/dev/price", "3.5");
@@ -229,7 +229,7 @@ fn a_poll_of_a_finished_job_says_that_its_cluster_is_still_up_and_what_to_call()
 }
 
 #[test]
-fn a_cancel_says_that_the_cluster_is_still_up_and_what_to_call() {
+fn cancel_warns_of_the_cluster() {
     let world = on_aws();
     let mut server = world.server();
     let answer = server.cancel("a", false).ok();
@@ -248,7 +248,7 @@ fn a_cancel_says_that_the_cluster_is_still_up_and_what_to_call() {
 }
 
 #[test]
-fn a_list_gives_autostop_and_price_where_they_are_known() {
+fn list_has_autostop_and_price() {
     let world = on_aws();
     world.cloud.write("clusters/dev/autostop", "45");
     world.cloud.write("clusters/dev/price", "12.25");
@@ -269,7 +269,7 @@ fn a_list_gives_autostop_and_price_where_they_are_known() {
 }
 
 #[test]
-fn a_list_names_the_clusters_that_are_up_with_no_live_job() {
+fn list_names_idle_clusters() {
     let world = on_aws();
     for (cluster, status) in [
         ("empty", "UP"),
@@ -308,7 +308,7 @@ fn a_list_names_the_clusters_that_are_up_with_no_live_job() {
 }
 
 #[test]
-fn what_is_asked_after_a_cluster_was_deleted_shows_it_deleted() {
+fn answers_after_down_are_fresh() {
     let world = on_aws();
     // A list whose look at the clusters takes long is under way, and says what it saw before.
     world.cloud.set("sky-status.late", "");

@@ -129,7 +129,7 @@ fn nothing_is_there(world: &World) {
 }
 
 #[test]
-fn a_cloud_launch_shows_the_person_what_it_costs_and_runs_and_starts_when_they_agree() {
+fn launch_starts_when_accepted() {
     for client in CLIENTS {
         let world = World::new();
         world.home.write(
@@ -174,7 +174,7 @@ fn a_cloud_launch_shows_the_person_what_it_costs_and_runs_and_starts_when_they_a
 }
 
 #[test]
-fn what_is_declined_or_closed_is_not_started() {
+fn declined_starts_nothing() {
     for client in CLIENTS {
         for (action, said) in [("decline", "declined"), ("cancel", "closed the question")] {
             let world = World::new();
@@ -188,7 +188,7 @@ fn what_is_declined_or_closed_is_not_started() {
 }
 
 #[test]
-fn a_client_that_cannot_ask_launches_by_the_two_flags_and_hears_what_was_not_checked() {
+fn client_without_elicitation_uses_the_flags() {
     let elsewhere = json!({ "sampling": {}, "roots": {} });
     for (version, capabilities) in [
         ("2025-03-26", json!({ "elicitation": {} })),
@@ -216,7 +216,7 @@ fn a_client_that_cannot_ask_launches_by_the_two_flags_and_hears_what_was_not_che
 }
 
 #[test]
-fn the_flags_are_needed_before_anybody_is_asked_and_a_preview_asks_nobody() {
+fn flags_come_before_the_prompt() {
     for client in CLIENTS {
         let world = World::new();
         let mut server = client.server(&world);
@@ -238,7 +238,7 @@ fn the_flags_are_needed_before_anybody_is_asked_and_a_preview_asks_nobody() {
 }
 
 #[test]
-fn the_cancel_of_a_job_that_was_started_elsewhere_is_the_persons_to_decide() {
+fn cancel_of_a_foreign_job_asks() {
     for client in CLIENTS {
         let world = World::new();
         world.cloud.add_cluster("dev", "AWS", "UP");
@@ -267,7 +267,7 @@ fn the_cancel_of_a_job_that_was_started_elsewhere_is_the_persons_to_decide() {
 }
 
 #[test]
-fn the_cancel_of_a_job_of_ours_asks_nobody() {
+fn cancel_of_an_own_job_does_not_ask() {
     let world = World::new();
     world.cloud.add_cluster("dev", "AWS", "UP");
     world.cloud.add_job("dev", "7", "a", "RUNNING");
@@ -279,7 +279,7 @@ fn the_cancel_of_a_job_of_ours_asks_nobody() {
 }
 
 #[test]
-fn a_cluster_is_stopped_or_deleted_when_the_person_who_saw_what_it_is_agrees() {
+fn cluster_change_asks() {
     for client in CLIENTS {
         for (tool, verb, flags, consequence) in [
             ("stop_cluster", "stop", json!({}), "Its disks are kept"),
@@ -323,7 +323,7 @@ fn a_cluster_is_stopped_or_deleted_when_the_person_who_saw_what_it_is_agrees() {
 }
 
 #[test]
-fn the_deletion_of_a_cluster_needs_its_flags_before_anybody_is_asked() {
+fn down_needs_flags_first() {
     let world = World::new();
     world.cloud.add_cluster("dev", "AWS", "UP");
     let mut server = CLIENTS[1].server(&world);
@@ -337,7 +337,7 @@ fn the_deletion_of_a_cluster_needs_its_flags_before_anybody_is_asked() {
 }
 
 #[test]
-fn a_launch_onto_a_cluster_that_is_there_shows_what_it_is() {
+fn existing_cluster_is_described() {
     let world = World::new();
     world.cloud.add_cluster("dev", "GCP", "UP");
     world.cloud.write("clusters/dev/price", "12.25");
@@ -357,7 +357,7 @@ fn a_launch_onto_a_cluster_that_is_there_shows_what_it_is() {
 }
 
 #[test]
-fn a_job_on_this_machine_asks_nobody_unless_it_is_always_wanted() {
+fn local_job_asks_only_with_always() {
     for client in CLIENTS {
         let world = World::new();
         let mut server = client.server(&world);
@@ -390,7 +390,7 @@ fn a_job_on_this_machine_asks_nobody_unless_it_is_always_wanted() {
 }
 
 #[test]
-fn always_asked_and_with_nobody_to_ask_a_launch_needs_its_preview() {
+fn always_without_elicitation_needs_plan_id() {
     let world = World::new();
     let mut server = world.server_with(&[(env_vars::CONSENT.name, "always")]);
     for cloud in ["local", "gcp"] {
@@ -418,7 +418,7 @@ fn always_asked_and_with_nobody_to_ask_a_launch_needs_its_preview() {
 }
 
 #[test]
-fn a_client_that_offers_to_ask_and_does_not_can_be_left_alone() {
+fn flags_mode_never_asks() {
     let world = World::new();
     let client = CLIENTS[1];
     let mut server = client.server_with(&world, &[(env_vars::CONSENT.name, "flags")]);

@@ -91,7 +91,7 @@ fn is_cancelled(world: &World, server: &mut Server) {
 }
 
 #[test]
-fn a_launch_goes_on_under_the_next_server() {
+fn launch_continues_under_the_next_server() {
     for moment in MOMENTS {
         let world = World::new();
         moment.reach(&world).kill_9();
@@ -108,7 +108,7 @@ fn a_launch_goes_on_under_the_next_server() {
 }
 
 #[test]
-fn a_launch_that_ended_while_no_server_ran_is_completed_by_the_next() {
+fn launch_that_ended_unwatched_is_completed() {
     for moment in MOMENTS {
         let world = World::new();
         moment.reach(&world).kill_9();
@@ -122,7 +122,7 @@ fn a_launch_that_ended_while_no_server_ran_is_completed_by_the_next() {
 }
 
 #[test]
-fn a_server_that_is_killed_right_after_the_launch_leaves_a_job_that_is_known() {
+fn kill_right_after_launch_keeps_the_job() {
     for after_the_answer in [false, true] {
         let world = World::new();
         let mut server = world.server();
@@ -142,7 +142,7 @@ fn a_server_that_is_killed_right_after_the_launch_leaves_a_job_that_is_known() {
 }
 
 #[test]
-fn a_launch_that_failed_while_no_server_ran_reads_as_failed() {
+fn launch_that_failed_unwatched_is_failed() {
     let world = World::new();
     world
         .cloud
@@ -160,7 +160,7 @@ fn a_launch_that_failed_while_no_server_ran_reads_as_failed() {
 }
 
 #[test]
-fn a_launch_whose_supervisor_was_killed_too_goes_on_and_is_completed() {
+fn killed_supervisor_launch_is_completed() {
     for moment in MOMENTS {
         let world = World::new();
         moment.reach(&world).kill_9();
@@ -180,7 +180,7 @@ fn a_launch_whose_supervisor_was_killed_too_goes_on_and_is_completed() {
 }
 
 #[test]
-fn a_launch_that_was_killed_after_skypilot_said_the_id_is_completed_from_its_output() {
+fn printed_id_completes_a_killed_launch() {
     for with_supervisor in [false, true] {
         let world = World::new();
         Moment::AfterJobSubmitted.reach(&world).kill_9();
@@ -193,7 +193,7 @@ fn a_launch_that_was_killed_after_skypilot_said_the_id_is_completed_from_its_out
 }
 
 #[test]
-fn a_launch_that_was_killed_and_whose_job_is_on_the_cluster_is_found_there_by_its_name() {
+fn killed_launch_is_found_by_name() {
     for moment in [Moment::BeforeAnythingWasPrinted, Moment::InTheMiddle] {
         let world = World::new();
         moment.reach(&world).kill_9();
@@ -206,7 +206,7 @@ fn a_launch_that_was_killed_and_whose_job_is_on_the_cluster_is_found_there_by_it
 }
 
 #[test]
-fn a_launch_that_was_killed_and_that_skypilot_goes_on_with_is_found_when_its_job_is_there() {
+fn killed_launch_is_found_when_its_job_appears() {
     let world = World::new();
     Moment::InTheMiddle.reach(&world).kill_9();
     kill_the_launch(&world);
@@ -229,8 +229,7 @@ fn a_launch_that_was_killed_and_that_skypilot_goes_on_with_is_found_when_its_job
 }
 
 #[test]
-fn a_launch_that_was_killed_and_came_to_nothing_reads_as_failed_once_nothing_more_is_to_be_expected()
- {
+fn killed_launch_without_job_fails_in_the_end() {
     for cluster in [None, Some("UP")] {
         let world = World::new();
         Moment::BeforeAnythingWasPrinted.reach(&world).kill_9();
@@ -264,7 +263,7 @@ fn a_launch_that_was_killed_and_came_to_nothing_reads_as_failed_once_nothing_mor
 }
 
 #[test]
-fn a_job_of_the_same_name_that_was_there_before_is_not_taken_for_one_whose_launch_was_killed() {
+fn older_job_of_the_same_name_is_not_ours() {
     let world = World::new();
     world.cloud.add_cluster("a", "AWS", "UP");
     // The same config was run on this cluster yesterday.
@@ -286,8 +285,7 @@ fn a_job_of_the_same_name_that_was_there_before_is_not_taken_for_one_whose_launc
 }
 
 #[test]
-fn a_launcher_that_is_killed_under_a_server_that_lives_is_found_out_like_one_that_was_killed_with_it()
- {
+fn killed_launcher_under_a_live_server() {
     for (crash, cluster) in [("after-job", "a"), ("before-job", "b")] {
         let world = World::new();
         world.cloud.set("oumi-up.crash", crash);
@@ -312,7 +310,7 @@ fn a_launcher_that_is_killed_under_a_server_that_lives_is_found_out_like_one_tha
 }
 
 #[test]
-fn a_launch_on_slurm_goes_on_under_the_next_server() {
+fn slurm_launch_continues() {
     let world = World::new();
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
@@ -328,7 +326,7 @@ fn a_launch_on_slurm_goes_on_under_the_next_server() {
 }
 
 #[test]
-fn a_job_on_slurm_whose_launch_was_killed_is_seen_by_a_list_of_that_cluster() {
+fn killed_slurm_launch_is_listed() {
     let world = World::new();
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
@@ -351,7 +349,7 @@ fn a_job_on_slurm_whose_launch_was_killed_is_seen_by_a_list_of_that_cluster() {
 }
 
 #[test]
-fn a_cancel_that_was_asked_for_before_the_crash_is_carried_out_afterwards() {
+fn cancel_before_the_crash_is_carried_out() {
     for moment in MOMENTS {
         let world = World::new();
         let mut server = moment.reach(&world);
@@ -368,7 +366,7 @@ fn a_cancel_that_was_asked_for_before_the_crash_is_carried_out_afterwards() {
 }
 
 #[test]
-fn a_cancel_that_was_asked_for_before_the_crash_is_carried_out_when_the_launch_ended_meanwhile() {
+fn cancel_before_the_crash_after_an_ended_launch() {
     for moment in MOMENTS {
         let world = World::new();
         let mut server = moment.reach(&world);
@@ -382,7 +380,7 @@ fn a_cancel_that_was_asked_for_before_the_crash_is_carried_out_when_the_launch_e
 }
 
 #[test]
-fn a_cancel_that_was_asked_for_is_carried_out_on_a_job_that_comes_after_its_launch_was_killed() {
+fn cancel_reaches_a_late_job() {
     let world = World::new();
     let mut server = Moment::InTheMiddle.reach(&world);
     ask_to_cancel(&world, &mut server);
@@ -400,7 +398,7 @@ fn a_cancel_that_was_asked_for_is_carried_out_on_a_job_that_comes_after_its_laun
 }
 
 #[test]
-fn a_cancel_of_a_launch_under_way_is_answered_and_carried_out_when_it_ends() {
+fn cancel_during_launch_is_carried_out() {
     let world = World::new();
     let mut server = Moment::InTheMiddle.reach(&world);
     let cancel = server.send("cancel_job", json!({ "job_id": "a" }));
@@ -413,7 +411,7 @@ fn a_cancel_of_a_launch_under_way_is_answered_and_carried_out_when_it_ends() {
 }
 
 #[test]
-fn two_servers_on_one_folder_launch_once_and_both_know_the_job() {
+fn two_servers_launch_once() {
     let world = World::new();
     let mut first = Moment::InTheMiddle.reach(&world);
     let mut second = world.server();
@@ -426,8 +424,7 @@ fn two_servers_on_one_folder_launch_once_and_both_know_the_job() {
 }
 
 #[test]
-fn a_server_that_is_killed_at_any_instant_leaves_no_job_that_is_not_known_and_none_launched_twice()
-{
+fn kill_at_any_instant() {
     for at in 0..8 {
         let world = World::new();
         let mut server = world.server();

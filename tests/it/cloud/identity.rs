@@ -17,7 +17,7 @@ fn two_jobs_1() -> World {
 }
 
 #[test]
-fn two_clusters_with_a_job_1_each_are_two_rows_and_two_jobs() {
+fn job_1_on_two_clusters() {
     let world = two_jobs_1();
     world.cloud.set_job("b", "1", "SUCCEEDED");
     let mut server = world.server();
@@ -34,7 +34,7 @@ fn two_clusters_with_a_job_1_each_are_two_rows_and_two_jobs() {
 }
 
 #[test]
-fn a_lookup_without_the_cluster_that_fits_two_is_answered_with_the_choices() {
+fn ambiguous_id_lists_choices() {
     let world = two_jobs_1();
     let mut server = world.server();
     for tool in ["poll_status", "cancel_job"] {
@@ -69,7 +69,7 @@ fn a_lookup_without_the_cluster_that_fits_two_is_answered_with_the_choices() {
 }
 
 #[test]
-fn a_lookup_without_the_cluster_sees_jobs_that_were_started_elsewhere_too() {
+fn ambiguous_id_includes_foreign_jobs() {
     let world = World::new();
     world.know(&[("a", "aws", "a", "1")]);
     for (cluster, cloud, id) in [
@@ -107,7 +107,7 @@ fn a_lookup_without_the_cluster_sees_jobs_that_were_started_elsewhere_too() {
 }
 
 #[test]
-fn a_job_that_was_started_by_hand_is_listed_and_can_be_polled_read_and_cancelled() {
+fn foreign_job_works_with_every_tool() {
     let world = World::new();
     for (cluster, cloud) in [("theirs", "AWS"), ("k", "Kubernetes"), ("s", "Slurm")] {
         world.cloud.add_cluster(cluster, cloud, "UP");
@@ -145,7 +145,7 @@ fn a_job_that_was_started_by_hand_is_listed_and_can_be_polled_read_and_cancelled
 }
 
 #[test]
-fn a_job_by_hand_on_a_slurm_that_the_registry_knows_is_one_of_the_list_too() {
+fn foreign_slurm_job_is_listed() {
     let world = World::new();
     world.know(&[("a", "slurm", SLURM, "1")]);
     world.cloud.add_job(SLURM, "1", "a", "RUNNING");
@@ -163,7 +163,7 @@ fn a_job_by_hand_on_a_slurm_that_the_registry_knows_is_one_of_the_list_too() {
 }
 
 #[test]
-fn ids_and_names_that_no_program_should_get_are_refused_before_one_is_started() {
+fn hostile_ids_start_nothing() {
     let world = World::new();
     let mut server = world.server();
     for (cloud, id, cluster) in [
@@ -186,7 +186,7 @@ fn ids_and_names_that_no_program_should_get_are_refused_before_one_is_started() 
 }
 
 #[test]
-fn a_job_whose_cluster_was_made_anew_is_not_the_job_that_has_its_id_now() {
+fn recreated_cluster_has_other_jobs() {
     let world = World::new();
     let mut server = world.server();
     let dev = |name: &str| json!({ "cloud": "aws", "cluster_name": "dev", "job_name": name });
@@ -209,7 +209,7 @@ fn a_job_whose_cluster_was_made_anew_is_not_the_job_that_has_its_id_now() {
 }
 
 #[test]
-fn the_same_holds_when_both_jobs_have_one_name() {
+fn recreated_cluster_with_the_same_job_name() {
     let world = World::new();
     world
         .home
@@ -226,7 +226,7 @@ fn the_same_holds_when_both_jobs_have_one_name() {
 }
 
 #[test]
-fn a_job_by_hand_on_a_cluster_that_was_made_anew_is_not_the_old_job_of_that_id() {
+fn foreign_job_on_a_recreated_cluster() {
     let world = World::new();
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "cluster_name": "dev", "job_name": "old" });
@@ -241,7 +241,7 @@ fn a_job_by_hand_on_a_cluster_that_was_made_anew_is_not_the_old_job_of_that_id()
 }
 
 #[test]
-fn a_job_that_nobody_knows_is_not_found_and_the_answer_says_what_to_call() {
+fn unknown_job_is_not_found() {
     let world = World::new();
     let mut server = world.server();
     let answer = server.call("poll_status", json!({ "job_id": "nosuch" }));

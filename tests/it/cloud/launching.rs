@@ -10,7 +10,7 @@ use super::world::{SLURM, World, how, how_to_get, text, warnings};
 use crate::support::{executable, kill_9, wait_until};
 
 #[test]
-fn a_job_config_is_passed_through_and_what_the_call_says_goes_over_it() {
+fn job_config_is_merged_with_arguments() {
     let world = World::new();
     world.home.write(
         "job.yaml",
@@ -82,7 +82,7 @@ fn a_job_config_is_passed_through_and_what_the_call_says_goes_over_it() {
 }
 
 #[test]
-fn a_job_config_that_says_little_gets_the_job_s_name_and_the_project() {
+fn job_config_defaults() {
     let world = World::new();
     let mut server = world.server();
     let job_id = server.submit("job.yaml", json!({ "cloud": "lambda" }));
@@ -116,7 +116,7 @@ fn run_on_cluster(world: &World, script: &str) -> String {
 }
 
 #[test]
-fn a_training_config_is_wrapped_and_its_script_runs_whatever_the_path_and_the_values_hold() {
+fn wrapped_script_survives_hostile_values() {
     let world = World::new();
     let nasty = "with space/it's $HOME `id` \"x\" ${A}\nzweite zeile ü 鍵.yaml";
     fs::create_dir(world.home.project().join("with space")).unwrap();
@@ -165,7 +165,7 @@ fn a_training_config_is_wrapped_and_its_script_runs_whatever_the_path_and_the_va
 }
 
 #[test]
-fn the_staged_config_is_for_this_user_alone_and_gone_when_the_launch_has_ended() {
+fn staged_config_is_private_and_removed() {
     let world = World::new();
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
@@ -181,7 +181,7 @@ fn the_staged_config_is_for_this_user_alone_and_gone_when_the_launch_has_ended()
 }
 
 #[test]
-fn the_staged_config_is_gone_when_the_launch_has_failed() {
+fn staged_config_is_removed_after_failure() {
     let world = World::new();
     world
         .cloud
@@ -194,7 +194,7 @@ fn the_staged_config_is_gone_when_the_launch_has_failed() {
 }
 
 #[test]
-fn the_staged_config_is_gone_when_the_supervisor_was_killed() {
+fn staged_config_is_removed_without_supervisor() {
     let world = World::new();
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
@@ -213,7 +213,7 @@ fn the_staged_config_is_gone_when_the_supervisor_was_killed() {
 }
 
 #[test]
-fn the_staged_config_is_gone_with_the_next_server_when_both_processes_were_killed() {
+fn staged_config_is_removed_by_the_next_server() {
     let world = World::new();
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server();
@@ -232,7 +232,7 @@ fn the_staged_config_is_gone_with_the_next_server_when_both_processes_were_kille
 }
 
 #[test]
-fn a_dry_run_shows_the_whole_job_config_without_the_values_of_envs_and_starts_nothing() {
+fn dry_run_shows_the_job_config() {
     let world = World::new();
     world
         .home
@@ -289,7 +289,7 @@ fn a_dry_run_shows_the_whole_job_config_without_the_values_of_envs_and_starts_no
 }
 
 #[test]
-fn without_both_confirmations_nothing_is_launched() {
+fn unconfirmed_launch_is_blocked() {
     let world = World::new();
     let mut server = world.server();
     for more in [
@@ -308,7 +308,7 @@ fn without_both_confirmations_nothing_is_launched() {
 }
 
 #[test]
-fn an_unknown_cloud_is_refused_with_the_list_of_those_known() {
+fn unknown_cloud_lists_the_known() {
     let world = World::new();
     let mut server = world.server();
     for cloud in ["azur", "", "aws ws"] {
@@ -335,7 +335,7 @@ fn an_unknown_cloud_is_refused_with_the_list_of_those_known() {
 }
 
 #[test]
-fn a_cluster_name_that_would_be_refused_is_refused_before_anything_starts() {
+fn invalid_cluster_name_is_refused() {
     let world = World::new();
     let mut server = world.server();
     let on_sky = [
@@ -369,7 +369,7 @@ fn a_cluster_name_that_would_be_refused_is_refused_before_anything_starts() {
 }
 
 #[test]
-fn slurm_asks_for_the_cluster_and_gets_user_and_connection_from_it() {
+fn slurm_needs_a_cluster() {
     let world = World::new();
     let mut server = world.server_with(&[("OUMI_SLURM_CONNECTIONS", "you@other")]);
     let arguments = server.launch("job.yaml", json!({ "cloud": "slurm" }));
@@ -409,7 +409,7 @@ fn slurm_asks_for_the_cluster_and_gets_user_and_connection_from_it() {
 }
 
 #[test]
-fn a_program_that_is_missing_is_said_with_how_to_install_it_and_nothing_is_started() {
+fn missing_program_says_how_to_install() {
     for (missing, clouds) in [("oumi", &["aws", "slurm"][..]), ("sky", &["aws"][..])] {
         let world = World::new();
         let mut server = world.server_without(&[missing]);
@@ -456,7 +456,7 @@ fn slurm_needs_no_sky() {
 }
 
 #[test]
-fn a_launch_onto_a_cluster_that_is_there_says_that_its_setup_is_skipped() {
+fn existing_cluster_skips_setup() {
     let world = World::new();
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "cluster_name": "dev", "dry_run": true });
@@ -490,7 +490,7 @@ fn a_launch_onto_a_cluster_that_is_there_says_that_its_setup_is_skipped() {
 }
 
 #[test]
-fn a_job_s_name_makes_a_cluster_of_its_own_and_a_name_there_that_is_taken_whatever_it_holds() {
+fn job_names_make_distinct_clusters() {
     let world = World::new();
     let mut server = world.server();
     let mut clusters = Vec::new();

@@ -12,7 +12,7 @@ fn down(cloud: &str, cluster: &str) -> Value {
 }
 
 #[test]
-fn a_cloud_that_is_not_allowed_is_refused_by_every_tool_and_not_asked() {
+fn forbidden_cloud_is_refused_by_every_tool() {
     let world = World::new();
     world.know(&[("a", "aws", "dev", "1"), ("s", "slurm", SLURM, "1")]);
     let mut server = world.server_with(&[(env_vars::CLOUDS.name, "local, modal")]);
@@ -63,7 +63,7 @@ fn a_cloud_that_is_not_allowed_is_refused_by_every_tool_and_not_asked() {
 }
 
 #[test]
-fn this_machine_is_a_cloud_that_can_be_left_out() {
+fn local_can_be_forbidden() {
     let world = World::new();
     let mut server = world.server_with(&[(env_vars::CLOUDS.name, "gcp")]);
     let launch = server.launch("job.yaml", json!({}));
@@ -78,7 +78,7 @@ fn this_machine_is_a_cloud_that_can_be_left_out() {
 }
 
 #[test]
-fn a_list_shows_nothing_of_other_clouds_that_skypilot_names_beside() {
+fn list_hides_forbidden_clouds() {
     let world = World::new();
     for (cluster, cloud) in [("mine", "GCP"), ("theirs", "AWS")] {
         world.cloud.add_cluster(cluster, cloud, "UP");
@@ -92,7 +92,7 @@ fn a_list_shows_nothing_of_other_clouds_that_skypilot_names_beside() {
 }
 
 #[test]
-fn a_cluster_on_another_cloud_than_the_call_says_is_not_touched() {
+fn cluster_on_another_cloud_is_untouched() {
     let world = World::new();
     world.cloud.add_cluster("theirs", "AWS", "UP");
     world.cloud.add_job("theirs", "1", "x", "RUNNING");
@@ -128,7 +128,7 @@ fn a_cluster_on_another_cloud_than_the_call_says_is_not_touched() {
 }
 
 #[test]
-fn a_launch_under_way_on_a_cloud_that_is_no_longer_allowed_is_left_as_it_is() {
+fn launch_on_a_now_forbidden_cloud_is_left() {
     let world = World::new();
     world.cloud.set("oumi-up.gate", "");
     let mut server = world.server();
@@ -153,7 +153,7 @@ fn a_launch_under_way_on_a_cloud_that_is_no_longer_allowed_is_left_as_it_is() {
 }
 
 #[test]
-fn a_server_that_may_change_nothing_has_no_tool_that_does() {
+fn read_only_has_no_changing_tool() {
     let world = World::new();
     world.know(&[("a", "aws", "dev", "1")]);
     world.cloud.add_cluster("dev", "AWS", "UP");
@@ -198,7 +198,7 @@ fn a_server_that_may_change_nothing_has_no_tool_that_does() {
 }
 
 #[test]
-fn a_server_whose_limits_mean_nothing_does_not_start_and_says_why() {
+fn invalid_limits_stop_the_server() {
     let world = World::new();
     for (variable, value) in [
         (env_vars::CLOUDS, "local,gpc"),

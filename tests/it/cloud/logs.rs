@@ -34,7 +34,7 @@ fn since(server: &mut Server, last: &Answer) -> Answer {
 }
 
 #[test]
-fn a_cursor_gives_what_is_new_in_a_log_that_is_fetched_whole() {
+fn cursor_in_a_whole_log() {
     let world = world();
     world.cloud.set_log("dev", "1", &lines(1, 20));
     let mut server = world.server();
@@ -60,7 +60,7 @@ fn a_cursor_gives_what_is_new_in_a_log_that_is_fetched_whole() {
 }
 
 #[test]
-fn a_cursor_finds_its_place_in_the_end_of_a_long_log_and_says_when_it_is_not_there() {
+fn cursor_in_the_end_of_a_long_log() {
     let world = world();
     world.cloud.set_log("dev", "1", &lines(1, 12_000));
     let mut server = world.server();
@@ -84,7 +84,7 @@ fn a_cursor_finds_its_place_in_the_end_of_a_long_log_and_says_when_it_is_not_the
 }
 
 #[test]
-fn a_log_that_grows_beyond_what_is_fetched_is_read_on() {
+fn cursor_in_a_growing_log() {
     let world = world();
     world.cloud.set_log("dev", "1", &lines(1, 9_900));
     let mut server = world.server();
@@ -96,7 +96,7 @@ fn a_log_that_grows_beyond_what_is_fetched_is_read_on() {
 }
 
 #[test]
-fn a_search_sees_what_is_fetched_and_says_when_that_is_not_all() {
+fn grep_says_when_the_log_is_longer() {
     let world = world();
     world.cloud.set_log("dev", "1", &lines(1, 500));
     let mut server = world.server();
@@ -132,7 +132,7 @@ fn a_search_sees_what_is_fetched_and_says_when_that_is_not_all() {
 }
 
 #[test]
-fn the_states_of_a_progress_bar_are_one_line_however_they_come() {
+fn bar_is_one_line() {
     let states: String = (0..5_000)
         .map(|state| {
             let percent = state / 50;
@@ -151,7 +151,7 @@ fn the_states_of_a_progress_bar_are_one_line_however_they_come() {
 }
 
 #[test]
-fn a_log_that_oumi_follows_is_read_on_and_its_last_line_comes_when_the_job_has_ended() {
+fn cursor_in_an_oumi_log() {
     let world = World::new();
     world.know(&[("a", "slurm", SLURM, "1")]);
     world.cloud.add_job(SLURM, "1", "a", "COMPLETED");
@@ -166,7 +166,7 @@ fn a_log_that_oumi_follows_is_read_on_and_its_last_line_comes_when_the_job_has_e
 }
 
 #[test]
-fn what_has_not_come_this_time_is_waited_for() {
+fn cursor_waits_for_late_text() {
     let world = World::new();
     world.know(&[("a", "slurm", SLURM, "1")]);
     world.cloud.add_job(SLURM, "1", "a", "COMPLETED");
@@ -196,7 +196,7 @@ fn what_has_not_come_this_time_is_waited_for() {
 }
 
 #[test]
-fn the_log_of_a_launch_is_read_on_and_that_of_its_job_is_said_to_be_another() {
+fn launch_log_then_job_log() {
     let world = World::new();
     world.cloud.set("first_log", "it trains\n");
     world.cloud.set("oumi-up.block", "");

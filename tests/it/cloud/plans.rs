@@ -29,7 +29,7 @@ fn refused(world: &World, answer: &Answer, said: &str) {
 }
 
 #[test]
-fn a_launch_of_what_was_previewed_goes_through_and_only_a_preview_has_an_id() {
+fn previewed_launch_goes_through() {
     let world = World::new();
     let elsewhere = world.home.root().join("elsewhere.yaml");
     fs::write(&elsewhere, "model: {model_name: tiny}\n").unwrap();
@@ -63,7 +63,7 @@ fn a_launch_of_what_was_previewed_goes_through_and_only_a_preview_has_an_id() {
 }
 
 #[test]
-fn the_same_preview_has_the_same_id_and_another_has_another() {
+fn plan_id_is_stable() {
     let world = World::new();
     let mut server = world.server();
     let mut id_of = |more: Value| previewed(&mut server, "job.yaml", more)["plan_id"].clone();
@@ -86,7 +86,7 @@ fn the_same_preview_has_the_same_id_and_another_has_another() {
 }
 
 #[test]
-fn a_config_that_was_edited_since_is_refused_with_what_differs() {
+fn edited_config_is_refused_with_the_difference() {
     let world = World::new();
     world.home.write(
         "train.yaml",
@@ -135,7 +135,7 @@ fn a_config_that_was_edited_since_is_refused_with_what_differs() {
 }
 
 #[test]
-fn arguments_other_than_those_that_were_previewed_are_refused_with_what_differs() {
+fn changed_arguments_are_refused_with_the_difference() {
     let world = World::new();
     let mut server = world.server();
     let asked =
@@ -202,7 +202,7 @@ fn arguments_other_than_those_that_were_previewed_are_refused_with_what_differs(
 }
 
 #[test]
-fn a_preview_that_is_not_known_says_to_look_again() {
+fn unknown_plan_id_asks_for_a_dry_run() {
     let world = World::new();
     let mut server = world.server();
     let launch = previewed(&mut server, "job.yaml", json!({ "cloud": "gcp" }));

@@ -29,7 +29,7 @@ fn with_secret(config: &str) -> World {
 }
 
 #[test]
-fn a_secret_is_in_the_staged_config_alone_and_gone_with_it() {
+fn secret_is_only_in_the_staged_config() {
     let world = with_secret("job.yaml");
     world.cloud.set("oumi-up.block", "");
     let mut server = world.server_with(&[("OUMI_MCP_LOG", "trace")]);
@@ -55,7 +55,7 @@ fn a_secret_is_in_the_staged_config_alone_and_gone_with_it() {
 }
 
 #[test]
-fn a_secret_of_a_launch_that_failed_or_was_killed_is_not_kept_either() {
+fn failed_launch_keeps_no_secret() {
     let world = with_secret("job.yaml");
     world
         .cloud
@@ -98,7 +98,7 @@ fn talkative(world: &World, end: &str) {
 }
 
 #[test]
-fn a_launcher_that_prints_a_secret_and_fails_has_it_hidden_in_every_answer() {
+fn launcher_output_is_redacted() {
     let world = with_secret("job.yaml");
     talkative(&world, "exit 1");
     let mut server = world.server_with(&[("OUMI_MCP_LOG", "trace")]);
@@ -133,7 +133,7 @@ fn a_launcher_that_prints_a_secret_and_fails_has_it_hidden_in_every_answer() {
 }
 
 #[test]
-fn a_cancel_during_a_launch_that_fails_with_a_secret_has_it_hidden() {
+fn cancel_answer_is_redacted() {
     let world = with_secret("job.yaml");
     talkative(&world, "while ! [ -e ../go ]; do sleep 0.05; done; exit 1");
     let mut server = world.server();
@@ -161,7 +161,7 @@ fn a_cancel_during_a_launch_that_fails_with_a_secret_has_it_hidden() {
 }
 
 #[test]
-fn a_job_that_prints_a_secret_has_it_hidden_in_what_is_read_of_its_log() {
+fn job_log_is_redacted() {
     let world = with_secret("job.yaml");
     world.cloud.set(
         "first_log",
@@ -196,7 +196,7 @@ fn a_job_that_prints_a_secret_has_it_hidden_in_what_is_read_of_its_log() {
 }
 
 #[test]
-fn a_cloud_s_tool_that_says_a_secret_in_its_failure_has_it_hidden() {
+fn tool_failure_is_redacted() {
     let world = with_secret("job.yaml");
     let mut server = world.server();
     let asked = json!({ "cloud": "aws", "job_name": "a", "envs": { "GIVEN": SECRET } });

@@ -24,7 +24,7 @@ fn with_slurm_job(status: &str) -> World {
 }
 
 #[test]
-fn every_word_of_skypilot_is_passed_on_with_what_it_means() {
+fn skypilot_words() {
     let words = [
         ("INIT", "PENDING", false),
         ("PENDING", "PENDING", false),
@@ -64,7 +64,7 @@ fn every_word_of_skypilot_is_passed_on_with_what_it_means() {
 }
 
 #[test]
-fn the_words_of_slurm_are_passed_on_with_what_they_mean() {
+fn slurm_words() {
     let words = [
         ("PENDING", "PENDING", false),
         ("CONFIGURING", "PENDING", false),
@@ -92,7 +92,7 @@ fn the_words_of_slurm_are_passed_on_with_what_they_mean() {
 }
 
 #[test]
-fn a_word_that_is_not_known_is_passed_on_is_not_done_and_is_warned_of() {
+fn unknown_word_is_not_done_and_warned_of() {
     for world in [with_job("HOVERING"), with_slurm_job("HOVERING")] {
         let mut server = world.server();
         let status = server.poll("a");
@@ -113,7 +113,7 @@ fn a_word_that_is_not_known_is_passed_on_is_not_done_and_is_warned_of() {
 }
 
 #[test]
-fn a_poll_tells_what_is_known_of_the_job() {
+fn poll_has_the_facts() {
     let world = with_job("RUNNING");
     let mut server = world.server();
     let status = server.poll("a");
@@ -145,7 +145,7 @@ fn text_of(value: &serde_json::Value) -> &str {
 }
 
 #[test]
-fn a_job_whose_cluster_is_gone_reads_so_and_that_is_no_error() {
+fn cluster_gone() {
     let world = World::new();
     let mut server = world.server();
     let job_id = server.submit("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
@@ -185,7 +185,7 @@ fn a_job_whose_cluster_is_gone_reads_so_and_that_is_no_error() {
 }
 
 #[test]
-fn a_job_on_a_cluster_that_is_stopped_is_done_and_on_one_that_is_being_set_up_is_not() {
+fn stopped_is_done_init_is_not() {
     let world = with_job("RUNNING");
     let mut server = world.server();
     for (cluster, status, is_done) in [
@@ -210,7 +210,7 @@ fn a_job_on_a_cluster_that_is_stopped_is_done_and_on_one_that_is_being_set_up_is
 }
 
 #[test]
-fn what_skypilot_says_before_its_json_changes_nothing() {
+fn text_before_json_is_ignored() {
     let world = with_job("SUCCEEDED");
     let mut server = world.server();
     // Its API server has to be started by each call, and each says so.
@@ -228,7 +228,7 @@ fn what_skypilot_says_before_its_json_changes_nothing() {
 }
 
 #[test]
-fn the_width_of_the_server_s_terminal_changes_nothing() {
+fn terminal_width_is_ignored() {
     let host = "a-user-of-long-name@login.a-host-of-an-even-longer-name.example.org";
     let world = World::new();
     world.know(&[("a", "slurm", host, "1"), ("b", "aws", "dev", "1")]);
@@ -254,7 +254,7 @@ fn the_width_of_the_server_s_terminal_changes_nothing() {
 }
 
 #[test]
-fn the_exit_code_of_sky_logs_is_that_of_the_job_and_no_failure() {
+fn sky_logs_exit_code_is_the_jobs() {
     let world = with_job("RUNNING");
     world.cloud.set_log("dev", "1", "one\ntwo\nthree\n");
     let mut server = world.server();
@@ -282,7 +282,7 @@ fn the_exit_code_of_sky_logs_is_that_of_the_job_and_no_failure() {
 }
 
 #[test]
-fn the_end_of_a_log_is_given_in_as_many_lines_as_were_asked_for() {
+fn log_tail() {
     let world = with_job("RUNNING");
     let log: String = (1..=500).map(|line| format!("line {line}\n")).collect();
     world.cloud.set_log("dev", "1", &log);
@@ -298,7 +298,7 @@ fn the_end_of_a_log_is_given_in_as_many_lines_as_were_asked_for() {
 }
 
 #[test]
-fn the_log_of_a_job_that_is_not_there_is_an_error_that_says_so() {
+fn log_of_a_missing_job() {
     let world = with_job("RUNNING");
     let mut server = world.server();
     for (cluster, id, said) in [
@@ -320,7 +320,7 @@ fn the_log_of_a_job_that_is_not_there_is_an_error_that_says_so() {
 }
 
 #[test]
-fn the_log_of_a_job_on_slurm_is_its_own_lines() {
+fn slurm_log() {
     let world = with_slurm_job("COMPLETED");
     world.cloud.set_log(SLURM, "1", "one\ntwo\n");
     let mut server = world.server();
@@ -337,7 +337,7 @@ fn the_log_of_a_job_on_slurm_is_its_own_lines() {
 }
 
 #[test]
-fn a_cancel_ends_the_job_and_one_of_a_job_that_ended_is_refused_with_its_status() {
+fn cancel_then_refused() {
     for (world, cluster) in [
         (with_job("RUNNING"), "dev"),
         (with_slurm_job("RUNNING"), SLURM),
@@ -366,7 +366,7 @@ fn a_cancel_ends_the_job_and_one_of_a_job_that_ended_is_refused_with_its_status(
 }
 
 #[test]
-fn a_cancel_that_is_said_and_not_done_is_answered_as_one_that_goes_on() {
+fn unfulfilled_cancel_is_stopping() {
     for (world, knob) in [
         (with_job("RUNNING"), "sky-cancel.noop"),
         (with_slurm_job("RUNNING"), "oumi-cancel.noop"),
@@ -406,7 +406,7 @@ fn cancel_while(
 }
 
 #[test]
-fn a_job_that_ends_while_it_is_cancelled_reads_as_it_ended() {
+fn job_ending_during_cancel() {
     for (world, knob, cluster, word) in [
         (with_job("RUNNING"), "sky-cancel", "dev", "SUCCEEDED"),
         (with_slurm_job("RUNNING"), "oumi-cancel", SLURM, "COMPLETED"),
@@ -425,7 +425,7 @@ fn a_job_that_ends_while_it_is_cancelled_reads_as_it_ended() {
 }
 
 #[test]
-fn a_cancel_that_fails_by_its_exit_code_and_was_carried_out_is_one_that_was_carried_out() {
+fn cancel_is_verified_not_believed() {
     let world = with_slurm_job("RUNNING");
     world
         .cloud
@@ -438,7 +438,7 @@ fn a_cancel_that_fails_by_its_exit_code_and_was_carried_out_is_one_that_was_carr
 }
 
 #[test]
-fn a_cancel_that_fails_is_an_error_with_the_reason_and_says_that_the_job_may_run() {
+fn failed_cancel_says_the_job_may_run() {
     let world = with_slurm_job("RUNNING");
     world
         .cloud
@@ -473,7 +473,7 @@ fn a_cancel_that_fails_is_an_error_with_the_reason_and_says_that_the_job_may_run
 }
 
 #[test]
-fn a_job_that_slurm_has_forgotten_is_not_found_and_the_list_says_so() {
+fn forgotten_slurm_job() {
     let world = World::new();
     world.know(&[("a", "slurm", SLURM, "1")]);
     world.cloud.add_job(SLURM, "2", "foreign", "RUNNING");

@@ -19,7 +19,7 @@ fn launch(server: &mut Server, config: &str, more: Value) -> Answer {
 }
 
 #[test]
-fn an_unknown_argument_is_named_by_every_tool() {
+fn unknown_is_refused_by_name() {
     let home = Home::new();
     let mut server = Server::start(&home);
     for tool in TOOLS {
@@ -39,7 +39,7 @@ fn an_unknown_argument_is_named_by_every_tool() {
 }
 
 #[test]
-fn an_argument_of_the_wrong_type_is_named_with_what_it_should_be() {
+fn wrong_type_is_refused_with_the_right_one() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);
@@ -76,7 +76,7 @@ fn an_argument_of_the_wrong_type_is_named_with_what_it_should_be() {
 }
 
 #[test]
-fn a_missing_argument_is_named() {
+fn missing_is_named() {
     let home = Home::new();
     let mut server = Server::start(&home);
     for missing in ["config_path", "command", "client_cwd"] {
@@ -119,7 +119,7 @@ fn null_counts_as_not_given() {
 }
 
 #[test]
-fn an_unknown_job_is_not_found_and_the_answer_says_what_to_call() {
+fn unknown_job_says_what_to_call() {
     let home = Home::new();
     let mut server = Server::start(&home);
     for job_id in [
@@ -145,7 +145,7 @@ fn an_unknown_job_is_not_found_and_the_answer_says_what_to_call() {
 }
 
 #[test]
-fn a_folder_that_is_relative_or_no_folder_is_refused() {
+fn relative_folder_is_refused() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);
@@ -169,7 +169,7 @@ fn a_folder_that_is_relative_or_no_folder_is_refused() {
 }
 
 #[test]
-fn a_config_that_cannot_be_read_or_is_none_is_refused_with_its_path_and_the_reason() {
+fn unreadable_config_is_refused_with_the_reason() {
     let home = Home::new();
     std::fs::create_dir(home.project().join("folder.yaml")).unwrap();
     home.write("empty.yaml", "\n# nothing\n");
@@ -204,7 +204,7 @@ fn a_config_that_cannot_be_read_or_is_none_is_refused_with_its_path_and_the_reas
 }
 
 #[test]
-fn a_config_is_found_by_an_absolute_path_and_in_the_home_folder_too() {
+fn config_path_may_be_absolute_or_home() {
     let home = Home::new();
     let config = home.project().join(home.job("true"));
     std::fs::copy(&config, home.root().join("at-home.yaml")).unwrap();
@@ -219,7 +219,7 @@ fn a_config_is_found_by_an_absolute_path_and_in_the_home_folder_too() {
 }
 
 #[test]
-fn an_unknown_command_is_refused_with_the_known_ones() {
+fn unknown_command_lists_the_known() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);
@@ -235,7 +235,7 @@ fn an_unknown_command_is_refused_with_the_known_ones() {
 }
 
 #[test]
-fn an_unknown_cloud_is_refused_with_the_known_ones() {
+fn unknown_cloud_lists_the_known() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);
@@ -262,7 +262,7 @@ fn an_unknown_cloud_is_refused_with_the_known_ones() {
 }
 
 #[test]
-fn envs_with_names_or_values_that_no_process_can_have_are_refused_without_their_values() {
+fn impossible_envs_are_refused_without_values() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);

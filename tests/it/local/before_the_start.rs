@@ -6,7 +6,7 @@ use crate::support::Home;
 use crate::support::client::{Answer, Server};
 
 #[test]
-fn a_dry_run_shows_what_would_run_and_starts_nothing() {
+fn dry_run_starts_nothing() {
     let home = Home::new();
     let config = home.write(
         "job.yaml",
@@ -36,7 +36,7 @@ fn a_dry_run_shows_what_would_run_and_starts_nothing() {
 }
 
 #[test]
-fn without_both_confirmations_a_launch_is_blocked_and_nothing_starts() {
+fn unconfirmed_launch_is_blocked() {
     let home = Home::new();
     let config = home.job("touch started");
     let mut server = Server::start(&home);
@@ -62,7 +62,7 @@ fn without_both_confirmations_a_launch_is_blocked_and_nothing_starts() {
 }
 
 #[test]
-fn a_job_id_is_the_command_the_time_and_six_hex_digits() {
+fn job_id_format() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);
@@ -87,7 +87,7 @@ fn a_job_id_is_the_command_the_time_and_six_hex_digits() {
 }
 
 #[test]
-fn a_job_name_becomes_the_id_without_what_could_leave_its_folder() {
+fn job_name_becomes_a_safe_id() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);
@@ -114,7 +114,7 @@ fn a_job_name_becomes_the_id_without_what_could_leave_its_folder() {
 }
 
 #[test]
-fn what_a_job_asks_for_and_does_not_get_on_this_machine_is_said() {
+fn ignored_options_are_named() {
     let home = Home::new();
     home.write(
         "job.yaml",
@@ -170,7 +170,7 @@ fn what_a_job_asks_for_and_does_not_get_on_this_machine_is_said() {
 }
 
 #[test]
-fn a_job_that_is_asked_for_nothing_to_run_is_refused() {
+fn empty_job_is_refused() {
     let home = Home::new();
     home.write("job.yaml", "resources: {}\nsetup: '  '\n");
     let mut server = Server::start(&home);

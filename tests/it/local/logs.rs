@@ -2,7 +2,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -28,7 +27,7 @@ fn lines(server: &mut Server, job_id: &str, lines: Value) -> Answer {
 }
 
 #[test]
-fn the_number_of_lines_is_what_was_asked_for_and_two_hundred_by_default() {
+fn line_count_and_default() {
     let (home, mut server, job_id) = ended("seq 1 300");
     for (asked, requested, returned, first) in [
         (json!(null), 200, 200, "101"),
@@ -50,7 +49,7 @@ fn the_number_of_lines_is_what_was_asked_for_and_two_hundred_by_default() {
 }
 
 #[test]
-fn no_lines_and_fewer_than_none_are_none() {
+fn zero_and_negative_lines() {
     let (_home, mut server, job_id) = ended("seq 1 300");
     for asked in [0, -1, -5, i64::MIN] {
         let answer = lines(&mut server, &job_id, json!(asked));
@@ -66,7 +65,7 @@ fn no_lines_and_fewer_than_none_are_none() {
 }
 
 #[test]
-fn a_job_that_said_nothing_has_an_empty_log() {
+fn silent_job_has_an_empty_log() {
     let (_home, mut server, job_id) = ended("true");
     let answer = lines(&mut server, &job_id, json!(10));
     assert_eq!(
@@ -77,7 +76,7 @@ fn a_job_that_said_nothing_has_an_empty_log() {
 }
 
 #[test]
-fn of_a_line_of_megabytes_the_end_is_given_and_the_answer_stays_within_its_budget() {
+fn huge_line_keeps_its_end_within_budget() {
     let (_home, mut server, job_id) =
         ended("echo begun; head -c 5000000 /dev/zero | tr '\\0' x; echo; echo last");
     for (asked, returned) in [(200, 3), (2, 2), (1, 1)] {
@@ -95,7 +94,7 @@ fn of_a_line_of_megabytes_the_end_is_given_and_the_answer_stays_within_its_budge
 }
 
 #[test]
-fn a_last_line_of_megabytes_keeps_its_end() {
+fn huge_last_line_keeps_its_end() {
     let (_home, mut server, job_id) = ended("head -c 5000000 /dev/zero | tr '\\0' x; printf END");
     let answer = lines(&mut server, &job_id, json!(1));
     let logs = answer["logs"].as_str().unwrap();
@@ -109,7 +108,7 @@ fn a_last_line_of_megabytes_keeps_its_end() {
 }
 
 #[test]
-fn many_lines_are_cut_at_a_line_and_the_answer_says_how_to_get_them() {
+fn budget_cuts_at_a_line_and_says_so() {
     let (_home, mut server, job_id) = ended("seq 1000000 1100000");
     let answer = lines(&mut server, &job_id, json!(100_000));
     let logs = answer["logs"].as_str().unwrap();
@@ -139,7 +138,7 @@ fn many_lines_are_cut_at_a_line_and_the_answer_says_how_to_get_them() {
 }
 
 #[test]
-fn a_log_of_ten_gigabytes_is_read_from_its_end() {
+fn ten_gigabytes_are_read_from_the_end() {
     let (home, mut server, job_id) = ended("true");
     let mut log = OpenOptions::new()
         .write(true)
@@ -148,7 +147,7 @@ fn a_log_of_ten_gigabytes_is_read_from_its_end() {
     log.set_len(10_000_000_000).unwrap();
     log.seek(SeekFrom::End(0)).unwrap();
     log.write_all(b"\none\ntwo\n").unwrap();
-    let begun = Instant::now();
+    let before = server.bytes_read();
     let answer = lines(&mut server, &job_id, json!(2));
     assert_eq!(
         (&answer["logs"], &answer["truncated"]),
@@ -157,15 +156,11 @@ fn a_log_of_ten_gigabytes_is_read_from_its_end() {
     let answer = lines(&mut server, &job_id, json!(200));
     assert_eq!(answer["truncated"], true);
     assert!(answer["logs"].as_str().unwrap().len() <= DEFAULT_MAX_BYTES);
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(server.bytes_read() - before < 128 << 20);
 }
 
 #[test]
-fn bytes_that_are_no_text_are_replaced() {
+fn invalid_utf8_is_replaced() {
     let (_home, mut server, job_id) = ended(r"printf 'a\377\376b\0c\nü\n'");
     let answer = lines(&mut server, &job_id, json!(10));
     assert_eq!(answer["logs"], "a\u{fffd}\u{fffd}b\u{fffd}c\nü");
@@ -173,7 +168,7 @@ fn bytes_that_are_no_text_are_replaced() {
 }
 
 #[test]
-fn megabytes_that_are_no_text_stay_within_the_budget_too() {
+fn invalid_utf8_stays_within_budget() {
     let (home, mut server, job_id) = ended("true");
     File::create(home.log(&job_id))
         .unwrap()
@@ -185,7 +180,7 @@ fn megabytes_that_are_no_text_stay_within_the_budget_too() {
 }
 
 #[test]
-fn a_log_that_is_gone_is_said_to_be_gone() {
+fn missing_log_is_named() {
     let (home, mut server, job_id) = ended("echo x");
     std::fs::remove_file(home.log(&job_id)).unwrap();
     let answer = server.call("get_job_logs", json!({ "job_id": job_id }));
@@ -198,7 +193,7 @@ fn a_log_that_is_gone_is_said_to_be_gone() {
 }
 
 #[test]
-fn a_job_in_a_folder_that_is_not_there_has_a_log_that_says_so_and_reads_failed() {
+fn missing_working_dir_is_in_the_log() {
     let home = Home::new();
     home.write("job.yaml", "working_dir: nowhere\nrun: echo x\n");
     let mut server = Server::start(&home);

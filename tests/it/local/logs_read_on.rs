@@ -50,7 +50,7 @@ fn numbers(answer: &Answer) -> Vec<u32> {
 }
 
 #[test]
-fn a_cursor_gives_what_is_new_and_the_next_server_goes_on_with_it() {
+fn cursor_survives_the_server() {
     let home = Home::new();
     // It writes at each go, and stops in the middle of a line.
     let run = "for go in 1 2 3 4; do\n\
@@ -92,7 +92,7 @@ fn a_cursor_gives_what_is_new_and_the_next_server_goes_on_with_it() {
 }
 
 #[test]
-fn who_reads_on_while_a_job_writes_gets_every_line_once() {
+fn cursor_gives_each_line_once() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let run = "for block in 1 2 3 4 5 6 7 8 9; do seq ${block}000 ${block}999; sleep 0.02; done";
@@ -123,7 +123,7 @@ fn who_reads_on_while_a_job_writes_gets_every_line_once() {
 }
 
 #[test]
-fn no_lines_give_a_position_from_which_on_all_is_new() {
+fn zero_lines_give_a_cursor() {
     let (home, mut server, job_id) = ended("old\n");
     let now = logs(&mut server, &job_id, json!({ "lines": 0 }));
     assert_eq!((text(&now), &now["lines_returned"]), ("", &json!(0)));
@@ -132,7 +132,7 @@ fn no_lines_give_a_position_from_which_on_all_is_new() {
 }
 
 #[test]
-fn what_does_not_fit_is_given_oldest_first_and_it_is_said_what_remains() {
+fn overflow_is_oldest_first_with_remaining_bytes() {
     let (home, mut server, job_id) = ended("");
     let begun = logs(&mut server, &job_id, json!({ "lines": 0 }));
     let all: Vec<u32> = (1_000_000..1_010_000).collect();
@@ -158,7 +158,7 @@ fn what_does_not_fit_is_given_oldest_first_and_it_is_said_what_remains() {
 }
 
 #[test]
-fn a_log_that_was_truncated_or_replaced_is_read_from_its_beginning_and_that_is_said() {
+fn truncated_log_restarts_and_says_so() {
     let (home, mut server, job_id) = ended("one\ntwo\nthree\n");
     let first = logs(&mut server, &job_id, json!({}));
     assert_eq!(text(&first), "one\ntwo\nthree");
@@ -181,7 +181,7 @@ fn a_log_that_was_truncated_or_replaced_is_read_from_its_beginning_and_that_is_s
 }
 
 #[test]
-fn a_search_gives_the_newest_matches_with_the_lines_around_them() {
+fn grep_gives_newest_matches_with_context() {
     let log: String = (1..=1000).map(|line| format!("line {line}\n")).collect();
     let (home, mut server, job_id) = ended(log);
     let found = logs(
@@ -221,7 +221,7 @@ fn a_search_gives_the_newest_matches_with_the_lines_around_them() {
 }
 
 #[test]
-fn what_cannot_be_asked_for_is_refused_in_a_sentence() {
+fn bad_arguments_are_refused() {
     let (_home, mut server, job_id) = ended("one\n");
     let cursor = logs(&mut server, &job_id, json!({}))["cursor"].clone();
     for (asked, said) in [
@@ -245,7 +245,7 @@ fn what_cannot_be_asked_for_is_refused_in_a_sentence() {
 }
 
 #[test]
-fn carriage_returns_and_escapes_are_folded_and_raw_shows_them_but_what_leads_a_terminal() {
+fn folded_and_raw() {
     let (_home, mut server, job_id) = ended(
         b" 10%| 1/10\r 20%| 2/10\r\x1b[31mdone\x1b[0m\nagain\nagain\nagain\n\x1b]0;title\x07\n",
     );
@@ -269,7 +269,7 @@ fn carriage_returns_and_escapes_are_folded_and_raw_shows_them_but_what_leads_a_t
 }
 
 #[test]
-fn a_day_of_a_progress_bar_is_read_as_a_few_lines() {
+fn day_long_bar_is_a_few_lines() {
     let (home, mut server, job_id) = ended("");
     let mut log = std::io::BufWriter::new(File::create(home.log(&job_id)).unwrap());
     writeln!(log, "Starting training...").unwrap();
@@ -298,7 +298,7 @@ fn a_day_of_a_progress_bar_is_read_as_a_few_lines() {
 }
 
 #[test]
-fn an_answer_of_the_default_size_stays_below_what_clients_cut_whatever_the_log_holds() {
+fn default_answer_fits_every_client() {
     let (home, mut server, job_id) = ended("");
     for line in [
         "\"\\\"\\",
@@ -344,7 +344,7 @@ mod secrets {
     }
 
     #[test]
-    fn a_secret_is_hidden_in_every_mode() {
+    fn secret_is_hidden_in_every_mode() {
         let (_home, mut server, job_id) = with_secret(
             SECRET,
             format!("a {SECRET} b\n1%\r{SECRET}\rlast {SECRET}\n"),
@@ -369,7 +369,7 @@ mod secrets {
     }
 
     #[test]
-    fn a_pattern_cannot_find_out_a_secret() {
+    fn grep_cannot_probe_a_secret() {
         let (_home, mut server, job_id) = with_secret(SECRET, format!("key {SECRET}\n"));
         for pattern in [
             "s3c",
@@ -389,7 +389,7 @@ mod secrets {
     }
 
     #[test]
-    fn where_a_line_is_cut_no_half_of_a_secret_is_shown() {
+    fn cut_line_shows_no_half_secret() {
         // The cut moves through the secret from one length to the next: by the length of a line that is kept whole, and by
         // the budget.
         let fill = |length: usize| "x".repeat(length);
@@ -421,7 +421,7 @@ mod secrets {
     }
 
     #[test]
-    fn a_secret_of_several_lines_is_hidden_line_by_line() {
+    fn multiline_secret_is_hidden() {
         let secret = "{\n  \"first\": \"of the secret\",\n  \"second\": \"of the secret\"\n}";
         let (_home, mut server, job_id) = with_secret(secret, format!("begin\n{secret}\nend\n"));
         for asked in [
@@ -440,7 +440,7 @@ mod secrets {
     }
 
     #[test]
-    fn of_a_line_that_is_being_written_the_last_word_waits_since_it_may_be_half_a_secret() {
+    fn unfinished_last_word_is_withheld() {
         let home = Home::new();
         let run = format!(
             "printf 'the key is {}'; while [ ! -e go ]; do sleep 0.02; done; echo {}",

@@ -16,7 +16,7 @@ fn asked(server: &mut Server, job_id: &str) -> Value {
 }
 
 #[test]
-fn the_loss_of_a_job_comes_as_a_picture_and_in_a_line_of_text() {
+fn loss_as_picture_and_sparkline() {
     let (_home, mut server, job_id) =
         ended("for n in 1 2 3 4; do echo \"{'loss': $n.5, 'epoch': 0.$n}\"; done; echo the end");
     let result = asked(&mut server, &job_id);
@@ -43,7 +43,7 @@ fn the_loss_of_a_job_comes_as_a_picture_and_in_a_line_of_text() {
 }
 
 #[test]
-fn a_log_without_a_loss_is_read_all_the_same_and_says_why_there_is_no_picture() {
+fn no_loss_says_why_no_picture() {
     let (_home, mut server, job_id) = ended("echo nothing to learn");
     let result = asked(&mut server, &job_id);
     assert_eq!(result["content"].as_array().unwrap().len(), 1, "{result}");

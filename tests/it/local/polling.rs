@@ -1,7 +1,7 @@
 //! What `poll_status` tells of a job beside its status, and how it waits: over real pipes, of real processes.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ fn text<'a>(answer: &'a Answer, field: &str) -> &'a str {
 }
 
 #[test]
-fn how_far_a_training_is_stands_in_each_answer_and_nothing_that_was_not_said() {
+fn progress_is_in_every_answer() {
     let mut job = Speaker::new();
     let answer = job.poll();
     assert_eq!(answer["progress"], Value::Null);
@@ -108,7 +108,7 @@ fn how_far_a_training_is_stands_in_each_answer_and_nothing_that_was_not_said() {
 }
 
 #[test]
-fn figures_keep_their_age_while_other_things_are_said() {
+fn metrics_keep_their_age() {
     let mut job = Speaker::new();
     job.says(&trained(10, 2.5));
     let measured = job.poll()["progress"]["measured_at"].clone();
@@ -121,7 +121,7 @@ fn figures_keep_their_age_while_other_things_are_said() {
 }
 
 #[test]
-fn a_poll_reads_no_more_of_a_huge_log_than_its_ends() {
+fn huge_log_is_read_at_its_ends() {
     let mut job = Speaker::new();
     let log = job.home.log(&job.job_id);
     let file = fs::File::options().write(true).open(log).unwrap();
@@ -129,20 +129,16 @@ fn a_poll_reads_no_more_of_a_huge_log_than_its_ends() {
     file.set_len(8 << 30).unwrap();
     // The job has its log open at the end of it.
     job.home.write("says-0", &format!("{}\n", trained(10, 2.5)));
-    let begun = Instant::now();
+    let before = job.server.bytes_read();
     wait_until("the step is seen", || job.poll()["progress"]["step"] == 10);
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(job.server.bytes_read() - before < 256 << 20);
     job.ends(1);
     let answer = job.server.wait_done(&job.job_id);
     assert_eq!(answer["failure"]["exit"], "exit code 1");
 }
 
 #[test]
-fn a_failed_job_says_how_it_ended_and_for_a_known_cause_what_to_change() {
+fn failure_with_known_cause_has_advice() {
     let mut job = Speaker::new();
     job.says(
         "Traceback (most recent call last):\n  File \"train.py\", line 3, in <module>\n    loss.backward()\n\
@@ -164,7 +160,7 @@ fn a_failed_job_says_how_it_ended_and_for_a_known_cause_what_to_change() {
 }
 
 #[test]
-fn of_an_unknown_cause_there_is_the_end_alone() {
+fn failure_of_unknown_cause_has_only_the_end() {
     let mut job = Speaker::new();
     job.says("something nobody has heard of");
     job.ends(7);
@@ -174,7 +170,7 @@ fn of_an_unknown_cause_there_is_the_end_alone() {
 }
 
 #[test]
-fn a_job_that_was_killed_says_by_which_signal() {
+fn killed_job_names_the_signal() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = server.submit(home.job("kill -9 $$"), json!({}));
@@ -184,7 +180,7 @@ fn a_job_that_was_killed_says_by_which_signal() {
 }
 
 #[test]
-fn no_secret_is_told_with_a_failure_or_a_message() {
+fn no_secret_in_failure_or_message() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let config = home.job("echo \"Error: bad token $KEY\" >&2; exit 1");
@@ -196,7 +192,7 @@ fn no_secret_is_told_with_a_failure_or_a_message() {
 }
 
 #[test]
-fn the_output_folder_of_a_training_tells_what_its_log_does_not() {
+fn progress_from_the_output_folder() {
     let home = Home::new();
     home.write(
         "train.yaml",
@@ -248,7 +244,7 @@ fn the_output_folder_of_a_training_tells_what_its_log_does_not() {
 }
 
 #[test]
-fn what_another_job_wrote_into_the_same_output_folder_is_not_told_as_this_one_s() {
+fn foreign_run_files_are_ignored() {
     let home = Home::new();
     home.write(
         "train.yaml",
@@ -278,7 +274,7 @@ fn what_another_job_wrote_into_the_same_output_folder_is_not_told_as_this_one_s(
 }
 
 #[test]
-fn a_log_that_is_silent_against_its_rhythm_is_said_to_have_stalled() {
+fn silent_log_is_stalled() {
     let mut job = Speaker::new();
     let lines: Vec<String> = (1..=20).map(|step| trained(step, 2.0)).collect();
     job.says(&lines.join("\n"));
@@ -307,7 +303,7 @@ fn a_log_that_is_silent_against_its_rhythm_is_said_to_have_stalled() {
 }
 
 #[test]
-fn a_poll_that_waits_is_answered_when_the_job_ends() {
+fn wait_ends_with_the_job() {
     let mut job = Speaker::new();
     let waiting = job.wait("change");
     let waiting_too = job.wait("progress");
@@ -323,7 +319,7 @@ fn a_poll_that_waits_is_answered_when_the_job_ends() {
 }
 
 #[test]
-fn a_poll_that_waits_for_progress_is_answered_when_there_is_some_and_one_for_change_is_not() {
+fn wait_for_progress_and_for_change() {
     let mut job = Speaker::new();
     let for_change = job.wait("change");
     let for_progress = job.wait("progress");
@@ -344,7 +340,7 @@ fn a_poll_that_waits_for_progress_is_answered_when_there_is_some_and_one_for_cha
 }
 
 #[test]
-fn a_job_that_is_over_is_not_waited_for_and_no_time_is_too_long_unnoticed() {
+fn finished_job_is_not_waited_for() {
     let mut job = Speaker::new();
     let arguments = json!({ "job_id": job.job_id, "wait_seconds": 56 });
     let answer = job.server.call("poll_status", arguments);
@@ -363,8 +359,6 @@ fn a_job_that_is_over_is_not_waited_for_and_no_time_is_too_long_unnoticed() {
     assert!(answer.refused().contains("`until`") && answer.refused().contains("`progress`"));
     job.ends(0);
     job.server.wait_done(&job.job_id);
-    let begun = Instant::now();
     let waiting = job.wait("change");
     assert_eq!(job.waited(waiting)["is_done"], true);
-    assert!(begun.elapsed() < Duration::from_secs(20));
 }

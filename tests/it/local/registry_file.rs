@@ -39,7 +39,7 @@ fn sorted(mut ids: Vec<String>) -> Vec<String> {
 }
 
 #[test]
-fn a_file_of_the_python_server_loads_and_one_written_here_has_its_shape() {
+fn python_file_round_trip() {
     let home = Home::new();
     let hour = TimeDelta::hours(1);
     let naive = (Utc::now() - hour)
@@ -88,7 +88,7 @@ fn a_file_of_the_python_server_loads_and_one_written_here_has_its_shape() {
 }
 
 #[test]
-fn what_a_newer_version_wrote_beside_survives_a_rewrite() {
+fn unknown_fields_survive() {
     let home = Home::new();
     let mut newer = record("newer", &ago(TimeDelta::hours(1)));
     newer["tags"] = json!(["a", { "b": [1, 2.5, null] }]);
@@ -99,7 +99,7 @@ fn what_a_newer_version_wrote_beside_survives_a_rewrite() {
 }
 
 #[test]
-fn records_older_than_a_week_go_with_their_folders_and_an_unreadable_time_counts_as_old() {
+fn week_old_records_are_pruned() {
     let home = Home::new();
     home.write_registry(&[
         record("old", &ago(TimeDelta::days(8))),
@@ -120,7 +120,7 @@ fn records_older_than_a_week_go_with_their_folders_and_an_unreadable_time_counts
 }
 
 #[test]
-fn the_oldest_beyond_two_hundred_go() {
+fn records_beyond_two_hundred_are_pruned() {
     let home = Home::new();
     let name = |minutes: i64| format!("job{minutes:03}");
     let minutes: Vec<i64> = (0..205).rev().map(|at| (at * 7) % 205).collect();
@@ -136,7 +136,7 @@ fn the_oldest_beyond_two_hundred_go() {
 }
 
 #[test]
-fn a_job_that_still_runs_is_kept_however_old_it_is() {
+fn running_job_is_never_pruned() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let run = "mkdir -p pids; echo $$ > pids/$1; while [ ! -e go ]; do sleep 0.05; done";
@@ -161,7 +161,7 @@ fn a_job_that_still_runs_is_kept_however_old_it_is() {
 }
 
 #[test]
-fn records_that_name_no_folder_of_ours_harm_nothing() {
+fn records_without_a_folder_are_harmless() {
     let home = Home::new();
     let outside = home.root().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -185,7 +185,7 @@ fn records_that_name_no_folder_of_ours_harm_nothing() {
 }
 
 #[test]
-fn a_record_on_a_cloud_that_is_not_served_is_kept_and_named() {
+fn unknown_cloud_is_kept_and_named() {
     let home = Home::new();
     let mut on_mars = record("far", &ago(TimeDelta::days(8)));
     on_mars["cloud"] = json!("mars");
@@ -201,7 +201,7 @@ fn a_record_on_a_cloud_that_is_not_served_is_kept_and_named() {
 }
 
 #[test]
-fn the_data_folder_is_the_owner_s_alone() {
+fn data_folder_is_private() {
     let home = Home::new();
     fs::create_dir(home.data()).unwrap();
     fs::set_permissions(home.data(), fs::Permissions::from_mode(0o755)).unwrap();

@@ -36,7 +36,7 @@ fn goes_on(home: &Home, job_id: &str) {
 }
 
 #[test]
-fn status_and_logs_go_on_after_the_server_was_killed() {
+fn status_and_logs_survive() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = waiting_job(&home, &mut server);
@@ -45,7 +45,7 @@ fn status_and_logs_go_on_after_the_server_was_killed() {
 }
 
 #[test]
-fn a_job_goes_on_when_the_client_closes_the_server_s_input() {
+fn job_survives_end_of_input() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = waiting_job(&home, &mut server);
@@ -55,7 +55,7 @@ fn a_job_goes_on_when_the_client_closes_the_server_s_input() {
 }
 
 #[test]
-fn a_job_goes_on_when_the_server_is_terminated() {
+fn job_survives_sigterm() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = waiting_job(&home, &mut server);
@@ -65,7 +65,7 @@ fn a_job_goes_on_when_the_server_is_terminated() {
 }
 
 #[test]
-fn a_job_goes_on_when_the_server_s_whole_process_group_is_terminated_and_killed() {
+fn job_survives_kill_of_the_process_group() {
     for signal in [Signal::TERM, Signal::KILL, Signal::HUP, Signal::INT] {
         let home = Home::new();
         let mut server = Server::start(&home);
@@ -78,7 +78,7 @@ fn a_job_goes_on_when_the_server_s_whole_process_group_is_terminated_and_killed(
 }
 
 #[test]
-fn a_job_can_be_cancelled_after_the_server_was_killed() {
+fn cancel_after_a_kill() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = waiting_job(&home, &mut server);
@@ -89,7 +89,7 @@ fn a_job_can_be_cancelled_after_the_server_was_killed() {
 }
 
 #[test]
-fn a_cancelled_job_reads_cancelled_after_a_restart() {
+fn cancelled_survives() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = waiting_job(&home, &mut server);
@@ -105,7 +105,7 @@ fn a_cancelled_job_reads_cancelled_after_a_restart() {
 }
 
 #[test]
-fn a_job_that_ended_while_no_server_ran_reads_as_it_ended() {
+fn end_without_a_server_is_recorded() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let failing = server.submit(
@@ -129,7 +129,7 @@ fn a_job_that_ended_while_no_server_ran_reads_as_it_ended() {
 }
 
 #[test]
-fn a_cancel_that_was_asked_of_a_server_that_was_killed_then_is_carried_out() {
+fn cancel_survives_its_server() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let run = "trap 'touch heard; sleep 0.5; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
@@ -145,7 +145,7 @@ fn a_cancel_that_was_asked_of_a_server_that_was_killed_then_is_carried_out() {
 }
 
 #[test]
-fn a_job_whose_supervisor_was_killed_runs_on_as_running_and_is_lost_afterwards() {
+fn killed_supervisor_gives_running_then_lost() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = waiting_job(&home, &mut server);
@@ -179,7 +179,7 @@ fn a_job_whose_supervisor_was_killed_runs_on_as_running_and_is_lost_afterwards()
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_job_is_running_while_only_a_grandchild_lives_that_closed_all_it_inherited() {
+fn detached_grandchild_counts_as_running() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let run = r#"mkdir pids
@@ -225,7 +225,7 @@ sleep 300"#;
 }
 
 #[test]
-fn the_supervisor_is_deaf_to_what_a_clean_up_sends() {
+fn supervisor_ignores_cleanup_signals() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = waiting_job(&home, &mut server);
@@ -238,7 +238,7 @@ fn the_supervisor_is_deaf_to_what_a_clean_up_sends() {
 }
 
 #[test]
-fn the_server_ends_within_two_seconds_of_the_end_of_its_input_and_of_a_signal() {
+fn server_ends_within_two_seconds() {
     let run = "trap '' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.1; done";
     for signal in [None, Some(Signal::TERM), Some(Signal::INT)] {
         for busy in [false, true] {
@@ -300,7 +300,7 @@ fn a_cancel_that_died_with_its_supervisor_is_shown_and_can_be_repeated() {
 #[test]
 fn a_supervisor_survives_a_signal_at_once() {
     let home = Home::new();
-    let config = home.job("echo ran");
+    let config = home.job("sleep 0.5; echo ran");
     let mut server = Server::start(&home);
     for at in 0..10 {
         let name = format!("job{at}");
@@ -323,7 +323,7 @@ fn a_supervisor_survives_a_signal_at_once() {
 }
 
 #[test]
-fn a_job_that_is_submitted_as_the_last_thing_runs() {
+fn last_submission_runs() {
     let home = Home::new();
     let config = home.job("echo ran");
     let mut server = Server::start(&home);
@@ -338,7 +338,7 @@ fn a_job_that_is_submitted_as_the_last_thing_runs() {
 }
 
 #[test]
-fn whenever_a_server_is_killed_during_a_launch_what_runs_is_known_and_what_does_not_is_lost() {
+fn kill_during_launch_loses_no_running_job() {
     let home = Home::new();
     // Any instant will do, whatever has happened by then; the last is when it runs.
     let instants = (0..20).map(|at| Some(Duration::from_millis(2 * at)));
@@ -374,7 +374,7 @@ fn whenever_a_server_is_killed_during_a_launch_what_runs_is_known_and_what_does_
 
 #[test]
 #[cfg(target_os = "linux")]
-fn an_upgrade_of_the_program_under_a_running_server_does_no_harm() {
+fn upgrade_under_a_running_server() {
     let home = Home::new();
     let program = home.root().join("oumi-mcp-server");
     copy_program(Path::new(env!("CARGO_BIN_EXE_oumi-mcp-server")), &program);
@@ -387,7 +387,7 @@ fn an_upgrade_of_the_program_under_a_running_server_does_no_harm() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_server_keeps_no_process_and_no_open_file_of_what_has_ended() {
+fn no_process_or_file_is_leaked() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);
@@ -416,7 +416,7 @@ fn the_server_keeps_no_process_and_no_open_file_of_what_has_ended() {
 }
 
 #[test]
-fn a_call_that_is_under_way_when_the_input_ends_is_still_answered() {
+fn pending_call_is_answered_at_end_of_input() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let run = "trap 'sleep 0.3; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";

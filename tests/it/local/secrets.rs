@@ -44,7 +44,7 @@ fn is_silent(answer: &Answer) {
 }
 
 #[test]
-fn a_secret_reaches_the_job_and_stands_in_no_file_no_answer_and_no_server_log() {
+fn secret_reaches_only_the_job() {
     let home = Home::new();
     let text = format!(
         "envs: {{FROM_CONFIG: {SECRET}}}\nsetup: 'true'\nrun: echo $SECRET $FROM_CONFIG; while [ ! -e go ]; do sleep 0.05; done\n"
@@ -98,7 +98,7 @@ fn a_secret_reaches_the_job_and_stands_in_no_file_no_answer_and_no_server_log() 
 }
 
 #[test]
-fn a_secret_of_a_job_that_could_not_be_started_is_not_kept_either() {
+fn failed_start_keeps_no_secret() {
     let home = Home::new();
     home.write("job.yaml", "working_dir: nowhere\nrun: echo x\n");
     let mut server = Server::start_with(&home, &[("OUMI_MCP_LOG", "trace")]);

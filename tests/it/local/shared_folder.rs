@@ -16,7 +16,7 @@ fn ids(home: &Home) -> Vec<String> {
 }
 
 #[test]
-fn of_twenty_submissions_to_two_servers_at_once_none_is_lost_and_none_is_there_twice() {
+fn two_servers_twenty_submissions() {
     let home = Home::new();
     let config = home.job("echo $OUMI_MCP_JOB_DIR");
     let mut servers = [Server::start(&home), Server::start(&home)];
@@ -55,7 +55,7 @@ fn of_twenty_submissions_to_two_servers_at_once_none_is_lost_and_none_is_there_t
 }
 
 #[test]
-fn ten_submissions_at_once_through_one_server_are_ten_jobs() {
+fn one_server_ten_submissions() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);
@@ -78,7 +78,7 @@ fn ten_submissions_at_once_through_one_server_are_ten_jobs() {
 }
 
 #[test]
-fn a_job_name_that_is_taken_is_refused_by_every_server_and_the_job_that_has_it_goes_on() {
+fn used_name_is_refused_by_every_server() {
     let home = Home::new();
     let first = home.job("while [ ! -e go ]; do sleep 0.05; done; echo first");
     let mut server = Server::start(&home);
@@ -106,7 +106,7 @@ fn a_job_name_that_is_taken_is_refused_by_every_server_and_the_job_that_has_it_g
 }
 
 #[test]
-fn of_one_job_name_given_to_two_servers_at_once_one_becomes_a_job() {
+fn one_name_at_two_servers_is_one_job() {
     let home = Home::new();
     let config = home.job("echo $$ >> started; sleep 0.2");
     let mut servers = [Server::start(&home), Server::start(&home)];
@@ -128,7 +128,7 @@ fn of_one_job_name_given_to_two_servers_at_once_one_becomes_a_job() {
 }
 
 #[test]
-fn a_job_is_cancelled_through_another_server_than_the_one_that_started_it() {
+fn cancel_through_another_server() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let mut other = Server::start(&home);
@@ -138,7 +138,7 @@ fn a_job_is_cancelled_through_another_server_than_the_one_that_started_it() {
 }
 
 #[test]
-fn a_registry_that_another_process_holds_makes_a_submission_fail_and_is_no_obstacle_afterwards() {
+fn locked_registry_fails_only_the_submission() {
     let home = Home::new();
     let config = home.job("true");
     let mut server = Server::start(&home);

@@ -1,13 +1,12 @@
 //! What a client is offered before it has called anything.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::support::client::{PROTOCOL, Server, command};
-use crate::support::{DEADLINE, Home};
+use crate::support::{Home, wait_until};
 
 fn properties(tool: &Value) -> Vec<&str> {
     let properties = tool["inputSchema"]["properties"].as_object().unwrap();
@@ -15,7 +14,7 @@ fn properties(tool: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_server_is_of_a_few_megabytes() {
+fn memory_is_a_few_megabytes() {
     let home = Home::new();
     let server = Server::start(&home);
     let id = sysinfo::Pid::from_u32(server.id());
@@ -27,7 +26,7 @@ fn the_server_is_of_a_few_megabytes() {
 }
 
 #[test]
-fn the_server_names_itself_and_says_how_it_is_used() {
+fn server_info_and_instructions() {
     let home = Home::new();
     let server = Server::start(&home);
     let hello = server.hello();
@@ -51,7 +50,7 @@ fn the_server_names_itself_and_says_how_it_is_used() {
 }
 
 #[test]
-fn the_tools_have_the_parameters_of_the_reference() {
+fn parameters_of_the_reference() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let listed = server.request("tools/list", json!({}));
@@ -123,7 +122,7 @@ fn the_tools_have_the_parameters_of_the_reference() {
 }
 
 #[test]
-fn the_schemas_say_the_defaults_and_what_is_required() {
+fn schemas_have_defaults_and_required() {
     let home = Home::new();
     let server = Server::start(&home);
     let run = &server.tool("run_job")["inputSchema"];
@@ -172,7 +171,7 @@ fn the_schemas_say_the_defaults_and_what_is_required() {
 }
 
 #[test]
-fn the_list_of_tools_is_small_enough_to_be_sent_with_every_conversation() {
+fn list_is_small() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let listed = server.request("tools/list", json!({})).to_string();
@@ -180,7 +179,7 @@ fn the_list_of_tools_is_small_enough_to_be_sent_with_every_conversation() {
 }
 
 #[test]
-fn a_client_that_goes_before_it_says_hello_leaves_a_server_that_ends_well() {
+fn client_gone_before_initialize() {
     let home = Home::new();
     let mut child = command(&home)
         .stdin(Stdio::null())
@@ -188,18 +187,11 @@ fn a_client_that_goes_before_it_says_hello_leaves_a_server_that_ends_well() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + DEADLINE;
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if Instant::now() > deadline {
-            child.kill().unwrap();
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    assert_eq!(status.code(), Some(0));
+    wait_until("the end of the server", || {
+        child.try_wait().unwrap().is_some()
+    });
     let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }

@@ -22,7 +22,7 @@ fn called(home: &Home) -> Vec<String> {
 }
 
 #[test]
-fn oumi_gets_exactly_the_subcommand_and_the_config_from_the_client_s_folder() {
+fn argv_and_working_folder() {
     let home = Home::new();
     home.program("oumi", FAKE);
     // What a shell would take apart, it must not.
@@ -54,7 +54,7 @@ fn oumi_gets_exactly_the_subcommand_and_the_config_from_the_client_s_folder() {
 }
 
 #[test]
-fn every_command_runs_its_subcommand() {
+fn subcommand_of_each_command() {
     let home = Home::new();
     home.program("oumi", FAKE);
     home.write("train.yaml", "model: {}");
@@ -83,7 +83,7 @@ fn every_command_runs_its_subcommand() {
 }
 
 #[test]
-fn a_variable_that_names_no_program_is_said_with_what_it_holds() {
+fn wrong_variable_is_named() {
     let home = Home::new();
     home.write("train.yaml", "model: {}");
     let missing = home.root().join("none/oumi").display().to_string();
@@ -98,7 +98,7 @@ fn a_variable_that_names_no_program_is_said_with_what_it_holds() {
 }
 
 #[test]
-fn a_missing_oumi_is_said_at_submission_with_where_was_looked_and_what_to_set() {
+fn missing_oumi_says_what_to_set() {
     // Outside the home of the test.
     let elsewhere = ["/opt/homebrew/bin", "/usr/local/bin", "/opt/conda/bin"];
     let installed = |folder: &&str| std::path::Path::new(folder).join("oumi").exists();
@@ -141,7 +141,7 @@ fn a_missing_oumi_is_said_at_submission_with_where_was_looked_and_what_to_set() 
 }
 
 #[test]
-fn the_variable_is_taken_before_path() {
+fn variable_precedes_path() {
     let home = Home::new();
     home.program("oumi", "#!/bin/sh\necho wrong\n");
     let named = executable(
@@ -156,7 +156,7 @@ fn the_variable_is_taken_before_path() {
 }
 
 #[test]
-fn an_oumi_that_is_not_on_path_is_found_in_the_project_s_environment_with_its_neighbours() {
+fn oumi_in_the_project_environment() {
     let home = Home::new();
     let bin = home.project().join(".venv/bin");
     executable(&bin.join("oumi"), "#!/bin/sh\ntorchrun-of-the-test\n");
@@ -172,7 +172,7 @@ fn an_oumi_that_is_not_on_path_is_found_in_the_project_s_environment_with_its_ne
 }
 
 #[test]
-fn an_oumi_that_cannot_be_started_leaves_a_failed_job_with_a_log_that_says_why() {
+fn unstartable_oumi_is_a_failed_job() {
     let home = Home::new();
     home.program("oumi", "#!/nowhere/python\n");
     home.write("train.yaml", "model: {}");
@@ -201,7 +201,7 @@ fn an_oumi_that_cannot_be_started_leaves_a_failed_job_with_a_log_that_says_why()
 }
 
 #[test]
-fn a_job_config_finds_the_oumi_that_the_variable_names() {
+fn job_config_uses_the_variable() {
     let home = Home::new();
     let oumi = executable(
         &home.root().join("venv/bin/oumi"),

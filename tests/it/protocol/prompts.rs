@@ -98,7 +98,7 @@ fn what_was_given_is_in_the_text_and_what_was_left_blank_is_not() {
 }
 
 #[test]
-fn a_prompt_names_only_what_the_tools_know_and_asks_the_person_before_a_launch() {
+fn prompts_name_only_known_tools() {
     let mut raw = Raw::ready();
     raw.request(1, "tools/list", json!({}));
     let tools = raw.answer(1)["result"]["tools"].to_string();

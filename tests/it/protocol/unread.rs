@@ -31,16 +31,17 @@ fn write_requests(raw: &mut Raw, count: usize, line: fn(usize) -> String) -> Arc
 /// Waits until no more can be written: the server reads no longer.
 fn stalled(written: &AtomicUsize) -> usize {
     let (mut last, mut since) = (0, Instant::now());
-    let deadline = Instant::now() + DEADLINE;
-    while since.elapsed() < Duration::from_secs(1) {
-        assert!(Instant::now() < deadline, "it reads on and on");
-        std::thread::sleep(Duration::from_millis(20));
+    crate::support::poll_for(DEADLINE, || {
         let now = written.load(Ordering::Relaxed);
         if now != last {
             (last, since) = (now, Instant::now());
         }
-    }
-    last
+        if Instant::now() > since + Duration::from_secs(1) {
+            Ok(last)
+        } else {
+            Err("it reads on and on".to_owned())
+        }
+    })
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn secrets_stay_hidden_in_a_log_and_controls_are_taken_out() {
 }
 
 #[test]
-fn a_name_of_any_characters_has_an_address_that_is_listed_read_and_completed() {
+fn any_name_has_an_address() {
     let mut raw = Raw::ready();
     for name in ["my job: 50% ü", "..%2e.a?b#c", "running"] {
         let job_id = raw.start_job(name, "true");
@@ -223,7 +223,7 @@ fn what_is_not_there_is_not_found_in_the_words_of_each_version() {
 }
 
 #[test]
-fn a_method_is_there_in_its_versions_and_wrong_params_are_told_from_a_wrong_method() {
+fn methods_by_version() {
     let everywhere = ["resources/read", "prompts/get"];
     let sessions = ["initialize"];
     let without = ["tasks/get", "tasks/update", "tasks/cancel"];

@@ -6,6 +6,7 @@ mod tasks;
 use std::fs;
 
 use crate::raw::{Raw, meta};
+use crate::support::poll_for;
 use serde_json::{Value, json};
 
 const METHOD_NOT_FOUND: i64 = -32601;
@@ -112,15 +113,14 @@ impl Raw {
     /// How the job is once it is done.
     #[track_caller]
     fn wait_done(&mut self, job_id: &str) -> Value {
-        let deadline = std::time::Instant::now() + crate::raw::DEADLINE;
-        loop {
+        poll_for(crate::raw::DEADLINE, || {
             self.call("poll", "poll_status", json!({ "job_id": job_id }));
             let status = self.content("poll");
             if status["is_done"] == true {
-                return status;
+                Ok(status)
+            } else {
+                Err(status.to_string())
             }
-            assert!(std::time::Instant::now() < deadline, "{status}");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        })
     }
 }

@@ -23,15 +23,14 @@ impl Raw {
 
     #[track_caller]
     fn task_done(&mut self, task_id: &str) -> Value {
-        let deadline = std::time::Instant::now() + DEADLINE;
-        loop {
+        crate::support::poll_for(DEADLINE, || {
             let task = self.task(task_id);
-            if task["status"] != "working" {
-                return task;
+            if task["status"] == "working" {
+                Err(task.to_string())
+            } else {
+                Ok(task)
             }
-            assert!(std::time::Instant::now() < deadline, "{task}");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use crate::cloud::world::World;
 use crate::support::wait_until;
 
 #[test]
-fn a_question_that_fails_or_is_answered_by_nonsense_starts_nothing() {
+fn nonsense_answer_starts_nothing() {
     let world = World::new();
     let mut server = CLIENTS[0].server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
@@ -35,7 +35,7 @@ fn a_question_that_fails_or_is_answered_by_nonsense_starts_nothing() {
 }
 
 #[test]
-fn a_call_that_is_given_up_while_the_person_is_asked_withdraws_the_question() {
+fn cancelled_call_withdraws_the_prompt() {
     let world = World::new();
     let mut server = CLIENTS[1].server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
@@ -51,7 +51,7 @@ fn a_call_that_is_given_up_while_the_person_is_asked_withdraws_the_question() {
 }
 
 #[test]
-fn a_client_that_goes_while_the_person_is_asked_leaves_nothing_started() {
+fn client_gone_starts_nothing() {
     let world = World::new();
     let mut server = CLIENTS[1].server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
@@ -65,7 +65,7 @@ fn a_client_that_goes_while_the_person_is_asked_leaves_nothing_started() {
 }
 
 #[test]
-fn other_calls_are_answered_while_the_person_thinks() {
+fn other_calls_are_answered_meanwhile() {
     let world = World::new();
     let mut server = CLIENTS[1].server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "asked" }));
@@ -79,7 +79,7 @@ fn other_calls_are_answered_while_the_person_thinks() {
 }
 
 #[test]
-fn a_config_that_changes_while_the_person_looks_is_not_started() {
+fn config_changed_meanwhile_is_refused() {
     for client in CLIENTS {
         let world = World::new();
         let mut server = client.server(&world);
@@ -99,7 +99,7 @@ fn a_config_that_changes_while_the_person_looks_is_not_started() {
 }
 
 #[test]
-fn a_state_is_good_for_one_call_and_once() {
+fn request_state_is_single_use() {
     let world = World::new();
     let mut server = Client::IsAnswered.server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
@@ -164,7 +164,7 @@ fn a_state_is_good_for_one_call_and_once() {
 }
 
 #[test]
-fn a_call_that_comes_again_without_the_answer_is_asked_anew() {
+fn retry_without_answer_asks_again() {
     let world = World::new();
     let mut server = Client::IsAnswered.server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
@@ -181,7 +181,7 @@ fn a_call_that_comes_again_without_the_answer_is_asked_anew() {
 }
 
 #[test]
-fn more_questions_than_a_person_can_look_at_are_refused_and_the_others_stay_open() {
+fn too_many_prompts_are_refused() {
     let world = World::new();
     let mut server = CLIENTS[1].server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
@@ -210,7 +210,7 @@ fn more_questions_than_a_person_can_look_at_are_refused_and_the_others_stay_open
 }
 
 #[test]
-fn a_client_that_takes_tasks_is_asked_before_there_is_one() {
+fn task_client_is_asked_first() {
     let world = World::new();
     let mut server = Client::IsAnswered.server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "a" }));
