@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The kinds of [`JobError`]. Code decides by the kind, never by the wording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// An argument of the call does not fit.
     InvalidArgument,
     /// The job, cluster or file does not exist.
@@ -21,12 +21,12 @@ pub enum ErrorKind {
 
 /// An error that ends a call about a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobError {
-    pub kind: ErrorKind,
-    /// What happened, in one clause without a final full stop.
-    pub message: String,
-    /// What to do next, where that is known.
-    pub hint: Option<String>,
+pub(crate) struct JobError {
+    pub(crate) kind: ErrorKind,
+    /// The event, in one clause without a final full stop.
+    pub(crate) message: String,
+    /// The next step, where one is known.
+    pub(crate) hint: Option<String>,
 }
 
 impl JobError {
@@ -38,33 +38,33 @@ impl JobError {
         }
     }
 
-    pub fn invalid(message: impl ToString) -> Self {
+    pub(crate) fn invalid(message: impl ToString) -> Self {
         Self::new(ErrorKind::InvalidArgument, message)
     }
 
-    pub fn not_found(message: impl ToString) -> Self {
+    pub(crate) fn not_found(message: impl ToString) -> Self {
         Self::new(ErrorKind::NotFound, message)
     }
 
-    pub fn program_not_found(message: impl ToString) -> Self {
+    pub(crate) fn program_not_found(message: impl ToString) -> Self {
         Self::new(ErrorKind::ProgramNotFound, message)
     }
 
-    pub fn unavailable(message: impl ToString) -> Self {
+    pub(crate) fn unavailable(message: impl ToString) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }
 
-    pub fn blocked(message: impl ToString) -> Self {
+    pub(crate) fn blocked(message: impl ToString) -> Self {
         Self::new(ErrorKind::Blocked, message)
     }
 
-    pub fn failed(message: impl ToString) -> Self {
+    pub(crate) fn failed(message: impl ToString) -> Self {
         Self::new(ErrorKind::Failed, message)
     }
 
     /// Adds what to do next. An earlier hint stays in front.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl ToString) -> Self {
+    pub(crate) fn with_hint(mut self, hint: impl ToString) -> Self {
         let hint = hint.to_string();
         self.hint = Some(match self.hint {
             Some(first) => format!("{first}; {hint}"),
@@ -75,12 +75,12 @@ impl JobError {
 
     /// Puts in front of the message what the error means for the call.
     #[must_use]
-    pub fn context(mut self, meaning: &str) -> Self {
+    pub(crate) fn context(mut self, meaning: &str) -> Self {
         self.message = format!("{meaning}: {}", self.message);
         self
     }
 
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         self.kind == ErrorKind::NotFound
     }
 }

@@ -11,7 +11,7 @@ use crate::sync::lock;
 
 /// The end of a launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LaunchOutcome {
+pub(crate) enum LaunchOutcome {
     Launched(JobIdentity),
     Failed(String),
     /// A cancel came meanwhile, with this outcome.
@@ -21,7 +21,7 @@ pub enum LaunchOutcome {
 }
 
 /// Watches one launch; holds its outcome once it has ended.
-pub type LaunchWatch = watch::Receiver<Option<LaunchOutcome>>;
+pub(crate) type LaunchWatch = watch::Receiver<Option<LaunchOutcome>>;
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -35,13 +35,13 @@ struct Entry {
 /// The launches in flight. An entry lives from just before a launch starts until the identity of the job is recorded; from
 /// then on the launcher is the one source of truth.
 #[derive(Debug, Clone, Default)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     entries: Arc<Mutex<HashMap<String, Entry>>>,
 }
 
 impl InFlight {
     /// Adds a launch; `None` when one of that id is in flight already.
-    pub fn insert(&self, job_id: &str) -> Option<LaunchWatch> {
+    pub(crate) fn insert(&self, job_id: &str) -> Option<LaunchWatch> {
         let mut entries = self.entries();
         if entries.contains_key(job_id) {
             return None;
@@ -51,46 +51,46 @@ impl InFlight {
     }
 
     /// Notes that the registry holds the job: from now on a record that is missing was removed.
-    pub fn set_recorded(&self, job_id: &str) {
+    pub(crate) fn set_recorded(&self, job_id: &str) {
         if let Some(entry) = self.entries().get_mut(job_id) {
             entry.is_recorded = true;
         }
     }
 
-    pub fn recorded(&self) -> Vec<String> {
+    pub(crate) fn recorded(&self) -> Vec<String> {
         let entries = self.entries();
         let recorded = entries.iter().filter(|(_, entry)| entry.is_recorded);
         recorded.map(|(job_id, _)| job_id.clone()).collect()
     }
 
     /// Requests that the job be cancelled as soon as its launch has ended; `None` when none is in flight.
-    pub fn request_cancel(&self, job_id: &str) -> Option<LaunchWatch> {
+    pub(crate) fn request_cancel(&self, job_id: &str) -> Option<LaunchWatch> {
         let mut entries = self.entries();
         let entry = entries.get_mut(job_id)?;
         entry.cancel_requested = true;
         Some(entry.outcome.subscribe())
     }
 
-    pub fn cancel_requested(&self, job_id: &str) -> bool {
+    pub(crate) fn cancel_requested(&self, job_id: &str) -> bool {
         let entries = self.entries();
         let entry = entries.get(job_id);
         entry.is_some_and(|entry| entry.cancel_requested)
     }
 
     /// Notes why a cancel failed that will be retried.
-    pub fn set_cancel_error(&self, job_id: &str, error: String) {
+    pub(crate) fn set_cancel_error(&self, job_id: &str, error: String) {
         if let Some(entry) = self.entries().get_mut(job_id) {
             entry.cancel_error = Some(error);
         }
     }
 
-    pub fn cancel_error(&self, job_id: &str) -> Option<String> {
+    pub(crate) fn cancel_error(&self, job_id: &str) -> Option<String> {
         self.entries().get(job_id)?.cancel_error.clone()
     }
 
     /// Removes a launch and publishes its outcome. Returns `false`, and keeps the launch, where a cancel was requested and the
     /// outcome is `Launched`: no cancel is lost between the last check and this call.
-    pub fn evict(&self, job_id: &str, outcome: LaunchOutcome) -> bool {
+    pub(crate) fn evict(&self, job_id: &str, outcome: LaunchOutcome) -> bool {
         let mut entries = self.entries();
         let entry = entries.get(job_id);
         let is_cancelled = entry.is_some_and(|entry| entry.cancel_requested);
@@ -104,7 +104,7 @@ impl InFlight {
     }
 
     /// Removes a launch whose record is gone, unless a cancel of it is still to be carried out.
-    pub fn evict_orphan(&self, job_id: &str) {
+    pub(crate) fn evict_orphan(&self, job_id: &str) {
         let mut entries = self.entries();
         let entry = entries.get(job_id);
         if entry.is_some_and(|entry| !entry.cancel_requested) {
@@ -112,11 +112,12 @@ impl InFlight {
         }
     }
 
-    pub fn contains(&self, job_id: &str) -> bool {
+    pub(crate) fn contains(&self, job_id: &str) -> bool {
         self.entries().contains_key(job_id)
     }
 
-    pub fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries().is_empty()
     }
 

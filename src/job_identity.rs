@@ -2,13 +2,13 @@
 
 /// Names a job, as far as it is known. The registry stores it; a launcher is asked about it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct JobIdentity {
+pub(crate) struct JobIdentity {
     /// Our id; empty for a job that was started elsewhere.
-    pub job_id: String,
+    pub(crate) job_id: String,
     /// The cloud, lower case; `local` is this machine.
-    pub cloud: String,
+    pub(crate) cloud: String,
     /// The cluster; empty for a job on this machine.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// The launcher's id; empty until the launch has ended.
-    pub oumi_job_id: String,
+    pub(crate) oumi_job_id: String,
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::JobError;
-pub use crate::job_identity::JobIdentity;
+pub(crate) use crate::job_identity::JobIdentity;
 pub use crate::parse::JobState;
 use crate::process::job_dir::JobLock;
 use crate::process::start;

@@ -42,15 +42,15 @@ compile_error!(
 /// The demo, and the MCP client that the tests share.
 pub mod demo;
 /// One error with a kind, a message and a hint.
-pub mod error;
+mod error;
 /// The cause of a failed job: a table of known causes, and tracebacks.
 mod failure;
 /// The launches under way in this process.
 mod in_flight;
 /// The ids that a launcher knows a job by.
-pub mod job_identity;
+mod job_identity;
 /// The launchers and their trait.
-pub mod launcher;
+mod launcher;
 /// Reads logs: folding, cursors, search.
 pub mod logs;
 /// Parses what `oumi` and `sky` print.
@@ -68,9 +68,9 @@ mod registry;
 /// Wires the rooms together.
 mod serve;
 /// MCP: tools, resources, tasks, prompts, the transport.
-pub mod server;
+mod server;
 /// The operations on jobs.
-pub mod service;
+mod service;
 /// Environment variables, policy, data folder, Oumi configs.
 pub mod settings;
 /// A lock that survives a panic.

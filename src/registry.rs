@@ -23,7 +23,7 @@ use crate::settings::data_dir::{DataDir, DataDirError};
 use file::Content;
 #[cfg(test)]
 pub(crate) use record::KEEP_RECORDS;
-pub use record::{JobRecord, KEEP_DAYS, expired};
+pub(crate) use record::{JobRecord, KEEP_DAYS, expired};
 
 const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// The wait between two tries for the lock, by the seconds waited so far. It halves, so that of many callers those who have
@@ -37,7 +37,7 @@ const LOCK_POLL: [Duration; 4] = [
 
 /// The registry could not be read or changed; on disk it is as it was.
 #[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
+pub(crate) enum RegistryError {
     #[error(
         "cannot {doing} the job registry {path}: {source}; check the folder's permissions and free space"
     )]
@@ -74,14 +74,14 @@ impl From<RegistryError> for JobError {
 
 /// The registry of a data folder. Clones share the queue in front of its lock.
 #[derive(Debug, Clone)]
-pub struct JobRegistry {
+pub(crate) struct JobRegistry {
     data_dir: DataDir,
     /// Callers in this process queue here; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl JobRegistry {
-    pub fn new(data_dir: DataDir) -> Self {
+    pub(crate) fn new(data_dir: DataDir) -> Self {
         Self {
             data_dir,
             turn: Arc::default(),
@@ -90,7 +90,7 @@ impl JobRegistry {
 
     /// Returns all records in the order of their submission. A damaged file is repaired first: its whole records are kept,
     /// and a copy of it is quarantined.
-    pub async fn records(&self) -> Result<Vec<JobRecord>, RegistryError> {
+    pub(crate) async fn records(&self) -> Result<Vec<JobRecord>, RegistryError> {
         let path = self.data_dir.registry();
         let read = move || file::read(&path).map_err(|source| io_error("read", &path, source));
         match self.blocking(read).await? {
@@ -103,13 +103,13 @@ impl JobRegistry {
         }
     }
 
-    pub async fn get(&self, job_id: &str) -> Result<Option<JobRecord>, RegistryError> {
+    pub(crate) async fn get(&self, job_id: &str) -> Result<Option<JobRecord>, RegistryError> {
         let mut records = self.records().await?.into_iter();
         Ok(records.find(|record| record.job_id == job_id))
     }
 
     /// Adds a record. `prepare` runs under the lock once the id is known to be free; when it fails nothing is added.
-    pub async fn insert<T: Send + 'static>(
+    pub(crate) async fn insert<T: Send + 'static>(
         &self,
         record: JobRecord,
         prepare: impl FnOnce() -> Result<T, JobError> + Send + 'static,
@@ -126,7 +126,7 @@ impl JobRegistry {
     }
 
     /// Writes the cluster and the launcher's id of a job. An unknown job is logged and changes nothing.
-    pub async fn update(&self, identity: JobIdentity) -> Result<(), RegistryError> {
+    pub(crate) async fn update(&self, identity: JobIdentity) -> Result<(), RegistryError> {
         let changed = self.change(move |mut records| {
             let job_id = identity.job_id;
             match records.iter_mut().find(|record| record.job_id == job_id) {
@@ -143,7 +143,7 @@ impl JobRegistry {
 
     /// Removes records. One that differs by now stays: its id is another job's. `cleanup` runs for each removed one under
     /// the lock, before a new job can have its id.
-    pub async fn remove(
+    pub(crate) async fn remove(
         &self,
         unwanted: Vec<JobRecord>,
         cleanup: impl Fn(&JobRecord) + Send + 'static,
@@ -161,7 +161,7 @@ impl JobRegistry {
     }
 
     /// Lists the damaged files that are still there, oldest first.
-    pub async fn quarantined(&self) -> Result<Vec<PathBuf>, RegistryError> {
+    pub(crate) async fn quarantined(&self) -> Result<Vec<PathBuf>, RegistryError> {
         let path = self.data_dir.registry();
         let list = move || file::quarantined(&path).map_err(|error| io_error("list", &path, error));
         self.blocking(list).await

@@ -1,10 +1,10 @@
 //! Jobs: run, poll, logs, cancel, list. The only place that joins the registry, the launches under way and the launchers.
 
-pub mod answers;
+pub(crate) mod answers;
 mod cancel;
 mod cloud_log;
 mod clusters;
-pub mod consent;
+pub(crate) mod consent;
 mod consent_prompt;
 mod context;
 mod detached;
@@ -18,7 +18,7 @@ mod plan_cache;
 mod poll;
 mod prepare;
 mod prune;
-pub mod requests;
+pub(crate) mod requests;
 mod run;
 mod sanitize;
 #[cfg(test)]
@@ -29,7 +29,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::in_flight::InFlight;
 use crate::launcher::Launcher;
 use crate::redact::Redactor;
 use crate::registry::JobRegistry;
@@ -57,11 +56,11 @@ const CLOUD_POLL_INTERVAL: Duration = Duration::from_secs(30);
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
 
 /// Reports what a long call is waiting for. Must not block.
-pub type OnProgress<'a> = &'a (dyn Fn(&str) + Send + Sync);
+pub(crate) type OnProgress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
 /// The jobs of one data folder. Clones are the same service.
 #[derive(Clone)]
-pub struct JobService {
+pub(crate) struct JobService {
     context: Arc<Context>,
     launches: Launches,
     runner: Runner,
@@ -72,13 +71,14 @@ pub struct JobService {
 }
 
 impl JobService {
-    /// Serves the jobs in `data_dir`, run by `launchers`, with a policy that allows everything.
-    pub fn new(data_dir: DataDir, launchers: Vec<Arc<dyn Launcher>>) -> Self {
+    /// Serves with a policy that allows everything.
+    #[cfg(test)]
+    pub(crate) fn new(data_dir: DataDir, launchers: Vec<Arc<dyn Launcher>>) -> Self {
         Self::with_policy(data_dir, launchers, Policy::default())
     }
 
-    /// Serves only what `policy` allows.
-    pub fn with_policy(
+    /// Serves the jobs in `data_dir`, run by `launchers`, as `policy` allows.
+    pub(crate) fn with_policy(
         data_dir: DataDir,
         launchers: Vec<Arc<dyn Launcher>>,
         policy: Policy,
@@ -107,7 +107,7 @@ impl JobService {
 
     /// Returns the same service for a call whose user is asked through `provider`.
     #[must_use]
-    pub fn with_consent(&self, provider: Arc<dyn ConsentProvider>) -> Self {
+    pub(crate) fn with_consent(&self, provider: Arc<dyn ConsentProvider>) -> Self {
         Self {
             consent: self.consent.with_provider(provider),
             ..self.clone()
@@ -121,21 +121,22 @@ impl JobService {
         interval.unwrap_or(CLOUD_POLL_INTERVAL)
     }
 
-    pub fn policy(&self) -> &Policy {
+    pub(crate) fn policy(&self) -> &Policy {
         &self.context.policy
     }
 
-    pub fn in_flight(&self) -> &InFlight {
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> &crate::in_flight::InFlight {
         self.launches.in_flight()
     }
 
-    pub fn registry(&self) -> &JobRegistry {
+    pub(crate) fn registry(&self) -> &JobRegistry {
         &self.context.registry
     }
 
     /// Resumes the launches and cancels that an earlier server left unfinished, and prunes old records. What fails now is
     /// tried again by the next call about the job.
-    pub async fn recover(&self) {
+    pub(crate) async fn recover(&self) {
         match self.context.registry.records().await {
             Ok(records) => {
                 self.launches.resume(&records).await;
@@ -145,12 +146,13 @@ impl JobService {
         }
     }
 
-    /// Runs a job, or shows what would be run.
-    pub async fn run(&self, request: RunRequest) -> RunAnswer {
+    #[cfg(test)]
+    pub(crate) async fn run(&self, request: RunRequest) -> RunAnswer {
         self.run_with_progress(request, &|_| {}).await
     }
 
-    pub async fn run_with_progress(
+    /// Runs a job, or shows what would be run.
+    pub(crate) async fn run_with_progress(
         &self,
         request: RunRequest,
         on_progress: OnProgress<'_>,
@@ -166,12 +168,12 @@ impl JobService {
     }
 
     /// Asks the launcher of a job for its status.
-    pub async fn poll(&self, query: JobQuery) -> PollAnswer {
+    pub(crate) async fn poll(&self, query: JobQuery) -> PollAnswer {
         self.poller.poll(query).await
     }
 
     /// Polls a job until it changes, with a deadline.
-    pub async fn poll_until(
+    pub(crate) async fn poll_until(
         &self,
         request: PollRequest,
         on_progress: OnProgress<'_>,
@@ -180,21 +182,21 @@ impl JobService {
     }
 
     /// Reads a part of a job's log.
-    pub async fn logs(&self, request: LogsRequest) -> LogsAnswer {
+    pub(crate) async fn logs(&self, request: LogsRequest) -> LogsAnswer {
         logs::logs(&self.context, &self.launches, request).await
     }
 
     /// Lists all jobs.
-    pub async fn list(&self, request: ListRequest) -> ListAnswer {
+    pub(crate) async fn list(&self, request: ListRequest) -> ListAnswer {
         list::list(&self.context, &self.launches, request).await
     }
 
     /// Cancels a job.
-    pub async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
+    pub(crate) async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
         self.cancel_with_progress(request, &|_| {}).await
     }
 
-    pub async fn cancel_with_progress(
+    pub(crate) async fn cancel_with_progress(
         &self,
         request: CancelRequest,
         on_progress: OnProgress<'_>,
@@ -206,13 +208,13 @@ impl JobService {
     }
 
     /// Stops a cluster; its disks are kept.
-    pub async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
+    pub(crate) async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
         let answer = clusters::stop(&self.context, &self.consent, request).await;
         self.sanitize_cluster(answer).await
     }
 
     /// Deletes a cluster, once the user has agreed.
-    pub async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
+    pub(crate) async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
         let answer = clusters::down(&self.context, &self.consent, request).await;
         self.sanitize_cluster(answer).await
     }

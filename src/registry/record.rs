@@ -6,38 +6,38 @@ use serde_json::{Map, Value};
 use crate::job_identity::JobIdentity;
 
 /// The days a record is kept after its submission.
-pub const KEEP_DAYS: i64 = 7;
+pub(crate) const KEEP_DAYS: i64 = 7;
 /// The number of records that are kept.
-pub const KEEP_RECORDS: usize = 200;
+pub(crate) const KEEP_RECORDS: usize = 200;
 
 /// The identity of a job and what it was submitted with. The fields and their names are the Python server's; all are texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct JobRecord {
+pub(crate) struct JobRecord {
     /// Our id.
-    pub job_id: String,
+    pub(crate) job_id: String,
     /// The verb of `oumi`: `train`, `evaluate`, …
-    pub command: String,
+    pub(crate) command: String,
     /// The config file, absolute.
-    pub config_path: String,
+    pub(crate) config_path: String,
     /// The cloud, `local` for this machine.
-    pub cloud: String,
+    pub(crate) cloud: String,
     /// The cluster; empty on this machine.
-    pub cluster_name: String,
+    pub(crate) cluster_name: String,
     /// The launcher's id; empty until the launch has ended.
-    pub oumi_job_id: String,
+    pub(crate) oumi_job_id: String,
     /// The model the config names.
-    pub model_name: String,
+    pub(crate) model_name: String,
     /// The time of submission, ISO 8601.
-    pub submit_time: String,
+    pub(crate) submit_time: String,
     /// The folder the job writes to.
-    pub output_dir: String,
+    pub(crate) output_dir: String,
     /// Fields of a newer version; they survive a rewrite.
-    pub other: Map<String, Value>,
+    pub(crate) other: Map<String, Value>,
 }
 
 impl JobRecord {
     /// Returns the part a launcher is asked with.
-    pub fn identity(&self) -> JobIdentity {
+    pub(crate) fn identity(&self) -> JobIdentity {
         JobIdentity {
             job_id: self.job_id.clone(),
             cloud: self.cloud.clone(),
@@ -47,7 +47,7 @@ impl JobRecord {
     }
 
     /// Parses the time of submission: with `Z`, with an offset, or with neither, which is UTC.
-    pub fn submitted_at(&self) -> Option<DateTime<Utc>> {
+    pub(crate) fn submitted_at(&self) -> Option<DateTime<Utc>> {
         let text = self.submit_time.trim();
         DateTime::parse_from_rfc3339(text)
             .map(|time| time.to_utc())
@@ -101,7 +101,7 @@ impl JobRecord {
 }
 
 /// Selects the records to prune if their jobs are done: those past [`KEEP_DAYS`], then the oldest beyond [`KEEP_RECORDS`].
-pub fn expired(records: &[JobRecord], now: DateTime<Utc>) -> Vec<&JobRecord> {
+pub(crate) fn expired(records: &[JobRecord], now: DateTime<Utc>) -> Vec<&JobRecord> {
     let oldest_kept = now - TimeDelta::days(KEEP_DAYS);
     let is_young = |record: &&JobRecord| record.submitted_at().is_some_and(|at| at >= oldest_kept);
     let (mut young, mut expired): (Vec<_>, Vec<_>) = records.iter().partition(is_young);

@@ -12,7 +12,6 @@ use super::context::Context;
 use super::plan_cache::PlanCache;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
-use crate::launcher::local::LOCAL;
 use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity};
 use crate::settings::env_vars;
 use crate::settings::policy::AskPerson;
@@ -22,7 +21,7 @@ const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
 
 /// The thing that a user agrees to. Consent to one is none to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ConsentSubject {
+pub(crate) enum ConsentSubject {
     /// The plan with this id is launched as the job with this id.
     Launch { plan_id: String, job_id: String },
     /// A job that this server did not start is cancelled.
@@ -39,15 +38,15 @@ pub enum ConsentSubject {
 
 /// A question to the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConsentPrompt {
+pub(crate) struct ConsentPrompt {
     /// Everything the user needs to decide, in lines.
-    pub text: String,
-    pub subject: ConsentSubject,
+    pub(crate) text: String,
+    pub(crate) subject: ConsentSubject,
 }
 
 /// The way to the user of one call.
 #[async_trait]
-pub trait ConsentProvider: Send + Sync {
+pub(crate) trait ConsentProvider: Send + Sync {
     /// Returns `false` where the client has no way to ask its user.
     fn can_ask(&self) -> bool;
 
@@ -181,7 +180,8 @@ impl Consent {
         }
         let identity = &launch.spec.identity;
         let asks_always = self.context.policy.ask == AskPerson::Always;
-        if identity.cloud == LOCAL && !asks_always {
+        let costs_money = self.context.traits(&identity.cloud).costs_money;
+        if !costs_money && !asks_always {
             return Ok(LaunchConsent::NotAsked { warning: None });
         }
         if !self.provider.can_ask() {

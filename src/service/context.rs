@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::sanitize::{Texts, sanitize};
 use crate::error::JobError;
-use crate::launcher::Launcher;
+use crate::launcher::{Launcher, LauncherTraits};
 use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::redact::Redactor;
@@ -43,6 +43,12 @@ impl Context {
             JobError::invalid(format!("cloud {cloud:?} is not known"))
                 .with_hint(format!("use one of: {}", clouds.join(", ")))
         })
+    }
+
+    /// Returns the traits of a cloud's launcher; those of any cloud where this server has no launcher for it.
+    pub(super) fn traits(&self, cloud: &str) -> LauncherTraits {
+        let launcher = self.launcher(cloud);
+        launcher.map_or(LauncherTraits::CLOUD, |launcher| launcher.traits())
     }
 
     /// Returns the launcher of a cloud that the policy allows.

@@ -11,7 +11,6 @@ use super::lookup::ResolvedJob;
 use super::prepare::PreparedLaunch;
 use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
-use crate::launcher::local::LOCAL;
 use crate::launcher::{JobIdentity, LaunchPlan};
 use crate::process::blocking;
 use crate::process::job_dir::{JobDir, JobLock};
@@ -256,9 +255,10 @@ impl Launches {
     /// Resumes what earlier servers left unfinished: launches whose end is not recorded, and cancels. Returns a
     /// watch of each launch that was resumed now.
     pub(super) async fn resume(&self, records: &[JobRecord]) -> Vec<LaunchWatch> {
-        // A local job costs nobody's money: it is finished even where the policy forbids new ones.
+        // A job that costs no money is finished even where the policy forbids new ones.
         let is_allowed = |record: &&JobRecord| {
-            record.cloud == LOCAL || self.context.policy.forbids(&record.cloud).is_none()
+            !self.context.traits(&record.cloud).costs_money
+                || self.context.policy.forbids(&record.cloud).is_none()
         };
         let allowed = records.iter().filter(is_allowed);
         let jobs: Vec<(JobRecord, JobDir)> = allowed

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 
 use super::context::Context;
 use super::launches::Launches;
-use crate::launcher::local::LOCAL;
 use crate::process::job_dir::JobDir;
 use crate::registry::{JobRecord, expired};
 
@@ -20,7 +19,7 @@ pub(super) async fn prune(
     for record in expired(records, chrono::Utc::now()) {
         let is_done = match done.get(&record.job_id) {
             Some(is_done) => *is_done,
-            None => record.cloud == LOCAL && is_done_here(context, record).await,
+            None => context.traits(&record.cloud).is_local && is_done_here(context, record).await,
         };
         if is_done && !launches.in_flight().contains(&record.job_id) {
             unwanted.push(record.clone());

@@ -213,8 +213,18 @@ impl Runner {
             None => None,
         };
         answer.success = true;
+        self.add_status(answer, &identity, event).await
+    }
+
+    /// Completes the answer about a submitted job with its status.
+    async fn add_status(
+        &self,
+        mut answer: RunAnswer,
+        identity: &JobIdentity,
+        event: Option<&str>,
+    ) -> RunAnswer {
         let status = match self.context.launcher(&identity.cloud) {
-            Ok(launcher) => launcher.status(&identity).await,
+            Ok(launcher) => launcher.status(identity).await,
             Err(error) => Err(error),
         };
         match status {

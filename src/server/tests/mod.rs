@@ -1,1 +1,2 @@
 mod consent;
+mod panics;

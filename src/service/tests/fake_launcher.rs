@@ -81,6 +81,7 @@ struct State {
     starts_fail: bool,
     cancels_to_fail: usize,
     panic_in_settle: bool,
+    panic_in_status: bool,
     status_error: Option<JobError>,
     list_error: Option<JobError>,
     incomplete: Vec<String>,
@@ -159,6 +160,11 @@ impl FakeCloud {
     /// The next wait_for_launch panics.
     pub fn panic_in_settle(&self) {
         self.change(|state| state.panic_in_settle = true);
+    }
+
+    /// Each status panics from now on.
+    pub fn panic_in_status(&self) {
+        self.change(|state| state.panic_in_status = true);
     }
 
     pub fn fail_status(&self, error: Option<JobError>) {
@@ -497,6 +503,8 @@ impl Launcher for FakeLauncher {
             state.calls.push(Call::Status(identity.job_id.clone()));
             state.status_error.clone()
         });
+        let panics = self.cloud.state().panic_in_status;
+        assert!(!panics, "a launcher that panics, as the test wanted");
         self.cloud.pass(Gate::Status).await;
         match error {
             Some(error) => Err(error),

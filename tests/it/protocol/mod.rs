@@ -4,7 +4,6 @@ mod calls;
 mod ends;
 mod hostile;
 mod messages;
-mod panics;
 mod progress;
 mod prompts;
 mod seen;
