@@ -4,7 +4,7 @@
 //! survived; but one that follows from others, as a time-out of NCCL follows from the death of another rank, counts only
 //! where no other is. What the table does not know is not guessed: then there is the exit and the traceback alone.
 
-pub mod causes;
+pub(crate) mod causes;
 #[cfg(test)]
 mod tests;
 mod traceback;
@@ -14,17 +14,17 @@ use serde::Serialize;
 
 use crate::process::job_dir::signal_name;
 use causes::{CAUSES, Cause};
-pub use traceback::traceback_end;
+pub(crate) use traceback::traceback_end;
 
 /// The most of a log that is looked at, from its end.
-pub const LOOKED_AT: usize = 256 * 1024;
+pub(crate) const LOOKED_AT: usize = 256 * 1024;
 
 /// The longest line that is given as evidence, in characters.
 const EVIDENCE: usize = 400;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// It exited.
     Code(i32),
     /// A signal killed it.
@@ -34,7 +34,7 @@ pub enum Exit {
 /// Why a job failed, as far as it can be told.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[schemars(inline)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The kind of cause, a word that stays the same; none when it is not one we know.
     pub cause: Option<String>,
     /// What happened, in a sentence.
@@ -73,7 +73,7 @@ impl Exit {
 
 /// Why a job failed. `log_tail` is the end of its log, folded; `reason` is what its launcher said. None when nothing at all
 /// is known.
-pub fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) -> Option<Failure> {
+pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) -> Option<Failure> {
     let start = log_tail.len().saturating_sub(LOOKED_AT);
     let log = &log_tail[log_tail.ceil_char_boundary(start)..];
     let mut text = log.to_owned();

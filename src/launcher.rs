@@ -1,10 +1,10 @@
 //! The [`Launcher`] trait, the only source of a job's state, and its types.
 
-pub mod cloud;
-pub mod job_yaml;
-pub mod local;
-pub mod oumi;
-pub mod skypilot;
+pub(crate) mod cloud;
+pub(crate) mod job_yaml;
+pub(crate) mod local;
+pub(crate) mod oumi;
+pub(crate) mod skypilot;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::error::JobError;
 pub(crate) use crate::job_identity::JobIdentity;
-pub use crate::parse::JobState;
+pub(crate) use crate::parse::JobState;
 use crate::process::job_dir::JobLock;
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
@@ -43,7 +43,7 @@ pub(crate) mod status {
 
 /// The status of a job as its launcher reports it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct JobStatus {
+pub(crate) struct JobStatus {
     /// The launcher's own word, or one of [`status`].
     pub status: String,
     pub state: JobState,
@@ -59,7 +59,7 @@ pub struct JobStatus {
 
 impl JobStatus {
     /// A status without message, details and warnings.
-    pub fn new(status: &str, state: JobState, is_done: bool) -> Self {
+    pub(crate) fn new(status: &str, state: JobState, is_done: bool) -> Self {
         Self {
             status: status.to_owned(),
             state,
@@ -74,7 +74,7 @@ impl JobStatus {
 
 /// The details of a job that its launcher knows; each is a key of `metadata` in answers. Times are RFC 3339.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct JobDetails {
+pub(crate) struct JobDetails {
     /// Reported by SkyPilot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<String>,
@@ -101,7 +101,7 @@ pub struct JobDetails {
 
 impl JobDetails {
     /// The `metadata` map of an answer.
-    pub fn to_map(&self) -> Map<String, Value> {
+    pub(crate) fn to_map(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(map)) => map,
             _ => Map::new(),
@@ -111,7 +111,7 @@ impl JobDetails {
 
 /// The cluster of a job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ClusterDetails {
+pub(crate) struct ClusterDetails {
     pub cluster_status: String,
     /// `None` when the cluster never stops by itself.
     pub autostop_minutes: Option<u64>,
@@ -122,7 +122,7 @@ pub struct ClusterDetails {
 
 /// A job in a list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ListedJob {
+pub(crate) struct ListedJob {
     /// Has no `job_id` when the job was started elsewhere.
     pub identity: JobIdentity,
     pub status: JobStatus,
@@ -130,7 +130,7 @@ pub struct ListedJob {
 
 /// The jobs of one launcher.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Listing {
+pub(crate) struct Listing {
     pub jobs: Vec<ListedJob>,
     pub warnings: Vec<String>,
     /// The clouds and clusters that did not answer, with the reason. Jobs may be missing from `jobs` unless this is empty.
@@ -139,7 +139,7 @@ pub struct Listing {
 
 /// The resources that a call asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Resources {
+pub(crate) struct Resources {
     /// Type and count a node, such as `A100:8`.
     pub accelerators: Option<String>,
     /// `None` means one.
@@ -152,7 +152,7 @@ pub struct Resources {
 
 /// The input of [`Launcher::plan`].
 #[derive(Clone)]
-pub struct LaunchSpec {
+pub(crate) struct LaunchSpec {
     /// The identity of the job to be; its cluster may still be empty.
     pub identity: JobIdentity,
     pub command: OumiCommand,
@@ -172,7 +172,7 @@ pub struct LaunchSpec {
 
 /// The launch of a spec: shown by a dry run, carried out by [`Launcher::start`].
 #[derive(Clone)]
-pub struct LaunchPlan {
+pub(crate) struct LaunchPlan {
     pub command_line: String,
     /// Empty on this machine.
     pub cluster: String,
@@ -186,7 +186,7 @@ pub struct LaunchPlan {
 
 /// The log of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobLog {
+pub(crate) struct JobLog {
     /// A path, or `cloud:<cloud>/<cluster>`.
     pub log_file: String,
     pub content: LogContent,
@@ -198,7 +198,7 @@ pub struct JobLog {
 
 /// Standard output and error together, with the carriage returns and escapes that the job wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogContent {
+pub(crate) enum LogContent {
     /// A file on this machine, of any size.
     File(PathBuf),
     /// The text that a program fetched.
@@ -213,7 +213,7 @@ pub enum LogContent {
 
 /// The result of a cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CancelOutcome {
+pub(crate) enum CancelOutcome {
     /// The job has ended and no process of it is left.
     Cancelled { message: Option<String> },
     /// The request was sent; the job has not ended yet.
@@ -228,7 +228,7 @@ pub enum CancelOutcome {
 
 /// A change of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClusterAction {
+pub(crate) enum ClusterAction {
     /// Stops its machines and keeps their disks.
     Stop,
     /// Deletes it.
@@ -237,7 +237,7 @@ pub enum ClusterAction {
 
 /// A cluster as it is shown before a change.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct ClusterInfo {
+pub(crate) struct ClusterInfo {
     /// The cloud, by Oumi's name.
     pub cloud: Option<String>,
     /// Status, resources and region.
@@ -248,7 +248,7 @@ pub struct ClusterInfo {
 
 /// The properties in which launchers differ for the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LauncherTraits {
+pub(crate) struct LauncherTraits {
     /// The jobs run on this machine; their logs and folders are files here.
     pub is_local: bool,
     /// A launch may be billed.
@@ -260,7 +260,7 @@ pub struct LauncherTraits {
 
 impl LauncherTraits {
     /// The traits of a launcher that runs programs to reach a cloud.
-    pub const CLOUD: Self = Self {
+    pub(crate) const CLOUD: Self = Self {
         is_local: false,
         costs_money: true,
         poll_interval: None,
@@ -272,7 +272,7 @@ impl LauncherTraits {
 /// A launch has two halves, so that it survives the server: [`start`](Self::start) begins it, and
 /// [`wait_for_launch`](Self::wait_for_launch), in this server or the next, waits for its end.
 #[async_trait]
-pub trait Launcher: Send + Sync {
+pub(crate) trait Launcher: Send + Sync {
     /// The clouds it serves, by Oumi's names.
     fn clouds(&self) -> &'static [&'static str];
 

@@ -58,7 +58,7 @@ mod parse;
 /// Draws the loss.
 mod plot;
 /// Supervises processes, runs programs, and finds them.
-pub mod process;
+mod process;
 /// Reads steps, losses and speeds from logs and run files.
 pub mod progress;
 /// Hides secrets.
@@ -72,7 +72,7 @@ mod server;
 /// The operations on jobs.
 mod service;
 /// Environment variables, policy, data folder, Oumi configs.
-pub mod settings;
+mod settings;
 /// A lock that survives a panic.
 mod sync;
 /// Escapes, control characters, file ends.

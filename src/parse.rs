@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::text::strip_escapes;
 
 pub(crate) use reasons::{failure_reason, last_line};
-pub use states::JobState;
+pub(crate) use states::JobState;
 pub(crate) use states::state_of;
 
 /// The output of a program is not the JSON that was asked for. The text continues a sentence that names the program.

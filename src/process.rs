@@ -1,12 +1,12 @@
 //! Supervised processes, which outlive the server, and programs that are run for an answer. Knows nothing of Oumi's jobs.
 
 pub(crate) mod find;
-pub mod job_dir;
+pub(crate) mod job_dir;
 mod program;
-pub mod runner;
-pub mod start;
-pub mod supervisor;
-pub mod table;
+pub(crate) mod runner;
+pub(crate) mod start;
+pub(crate) mod supervisor;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 

@@ -6,12 +6,12 @@ mod progress;
 mod prompts;
 mod resources;
 mod schema;
-pub mod stderr_log;
+pub(crate) mod stderr_log;
 mod tasks;
 #[cfg(test)]
 mod tests;
 mod tools;
-pub mod transport;
+pub(crate) mod transport;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ nobody saw the end. A failed call has success=false and says in `error` what to 
 
 /// The MCP server over a job service.
 #[derive(Clone)]
-pub struct Server {
+pub(crate) struct Server {
     service: JobService,
     router: ToolRouter<Self>,
     prompts: Arc<PendingPrompts>,
@@ -67,7 +67,7 @@ pub struct Server {
 
 impl Server {
     /// A server over `service`, with the tools that its policy allows.
-    pub fn new(service: JobService) -> Self {
+    pub(crate) fn new(service: JobService) -> Self {
         let mut router = tools::router();
         if service.policy().read_only {
             for tool in router.list_all() {

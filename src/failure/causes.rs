@@ -8,7 +8,7 @@ use regex::Regex;
 
 /// A cause of failure.
 #[derive(Debug)]
-pub struct Cause {
+pub(crate) struct Cause {
     /// A word for it, which stays the same.
     pub name: &'static str,
     /// What happened.
@@ -29,7 +29,7 @@ impl Cause {
 
     /// Tells whether the pattern compiled.
     #[cfg(test)]
-    pub fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.says.is_some()
     }
 }
@@ -47,7 +47,7 @@ macro_rules! cause {
 }
 
 /// Killed, and nothing in the log says why. The kernel leaves no word there.
-pub static KILLED: Cause = cause!(
+pub(crate) static KILLED: Cause = cause!(
     "killed",
     true,
     r"$^",
@@ -56,7 +56,7 @@ pub static KILLED: Cause = cause!(
 );
 
 /// All causes that are known.
-pub static CAUSES: [Cause; 30] = [
+pub(crate) static CAUSES: [Cause; 30] = [
     cause!(
         "cuda_out_of_memory",
         false,

@@ -17,7 +17,7 @@ const HEADER: &str = "Traceback (most recent call last):";
 
 /// The last frame and the exception of the last traceback in `log`; without one, the last line that begins with `Error:`.
 /// The one in which torchrun says that a worker failed is passed over for that worker's own.
-pub fn traceback_end(log: &str) -> Option<String> {
+pub(crate) fn traceback_end(log: &str) -> Option<String> {
     let lines: Vec<Line<'_>> = log.lines().map(Line::of).collect();
     let headers = (0..lines.len())
         .rev()

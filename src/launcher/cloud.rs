@@ -31,7 +31,7 @@ const SETTLE_LOOK: Duration = Duration::from_millis(250);
 
 /// Starts launches, and reads what they left.
 #[derive(Debug, Clone)]
-pub struct CloudLaunch {
+pub(crate) struct CloudLaunch {
     folder: DataDir,
     supervisor: PathBuf,
     goes_on_for: Option<Duration>,
@@ -39,7 +39,7 @@ pub struct CloudLaunch {
 
 /// What a launch came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Launched {
+pub(crate) enum Launched {
     /// The job is on its cluster, as this.
     As(JobIdentity),
     /// It failed, and this is the launcher's reason.
@@ -55,7 +55,7 @@ pub enum Launched {
 
 /// What a launch leaves to know its job by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trace {
+pub(crate) struct Trace {
     /// The name that the job has on its cluster.
     pub name: String,
     /// When the launch was begun.
@@ -119,7 +119,7 @@ impl Look {
 impl CloudLaunch {
     /// Launches whose folders are in `folder`. `supervisor` is the program to run as `supervise`: this one. `goes_on_for` is how
     /// long what a launcher asked for may still come when it was cut off; nothing where nobody can see whether it came.
-    pub fn new(folder: DataDir, supervisor: PathBuf, goes_on_for: Option<Duration>) -> Self {
+    pub(crate) fn new(folder: DataDir, supervisor: PathBuf, goes_on_for: Option<Duration>) -> Self {
         Self {
             folder,
             supervisor,
@@ -131,7 +131,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When the job config cannot be written down.
-    pub fn plan(
+    pub(crate) fn plan(
         &self,
         spec: &LaunchSpec,
         cluster: String,
@@ -189,7 +189,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When the program cannot be started; the folder then says so too.
-    pub async fn start(
+    pub(crate) async fn start(
         &self,
         identity: &JobIdentity,
         plan: LaunchPlan,
@@ -207,7 +207,10 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When its folder cannot be read.
-    pub async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<Launched, JobError> {
+    pub(crate) async fn wait_for_launch(
+        &self,
+        identity: &JobIdentity,
+    ) -> Result<Launched, JobError> {
         loop {
             let look = self.look(identity).await;
             let look = look.map_err(|error| JobError::unavailable(error.to_string()))?;
@@ -224,7 +227,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When its folder cannot be read.
-    pub async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+    pub(crate) async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
         let look = self.look(identity).await?;
         let mut status = match self.outcome(identity, &look) {
             None | Some(Launched::As(_)) => {
@@ -275,7 +278,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+    pub(crate) async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         let dir = job_dir(&self.folder, identity)?;
         blocking(move || {
             let ended = dir.exit_record().is_ok_and(|record| record.is_some())
@@ -286,7 +289,7 @@ impl CloudLaunch {
     }
 
     /// Whether the launch said that its cluster was there before.
-    pub async fn found_existing_cluster(&self, identity: &JobIdentity) -> bool {
+    pub(crate) async fn found_existing_cluster(&self, identity: &JobIdentity) -> bool {
         match self.look(identity).await {
             Ok(look) => parse::oumi::existing_cluster(&look.output).is_some(),
             Err(_) => false,
@@ -294,7 +297,7 @@ impl CloudLaunch {
     }
 
     /// What is known of a job from its launch; nothing when it was not launched here.
-    pub async fn trace(&self, identity: &JobIdentity) -> Option<Trace> {
+    pub(crate) async fn trace(&self, identity: &JobIdentity) -> Option<Trace> {
         let dir = job_dir(&self.folder, identity).ok()?;
         let read = move || -> io::Result<Trace> {
             let path = dir.path().join(JOB_NAME);
@@ -316,7 +319,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When its folder cannot be used, or its launch left something that only a cluster can be asked about.
-    pub async fn cancel(&self, identity: &JobIdentity) -> Result<CancelOutcome, JobError> {
+    pub(crate) async fn cancel(&self, identity: &JobIdentity) -> Result<CancelOutcome, JobError> {
         let dir = job_dir(&self.folder, identity)?;
         let look = self.look(identity).await?;
         match self.outcome(identity, &look) {
@@ -356,7 +359,7 @@ impl CloudLaunch {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn keep_failure(
+    pub(crate) async fn keep_failure(
         &self,
         identity: &JobIdentity,
         reason: String,

@@ -26,7 +26,7 @@ command -v oumi >/dev/null || { echo 'oumi was not found on this cluster: its se
 
 /// A job config to launch.
 #[derive(Debug, Clone, PartialEq)]
-pub struct JobConfig {
+pub(crate) struct JobConfig {
     /// Holds the values of `envs`: never to be printed or logged.
     pub document: Map<String, Value>,
     /// Settings that were changed or are ignored.
@@ -36,7 +36,7 @@ pub struct JobConfig {
 impl JobConfig {
     /// Builds the config for `spec`. `shell_envs`: Oumi writes `export NAME=value` into a script without quoting the value
     /// (oumi 0.9 on slurm, polaris, perlmutter and frontier), so the values of the call are quoted here.
-    pub fn new(spec: &LaunchSpec, shell_envs: bool) -> Self {
+    pub(crate) fn new(spec: &LaunchSpec, shell_envs: bool) -> Self {
         let mut warnings = Vec::new();
         let mut document = match spec.config.kind {
             ConfigKind::Job => merge_job_config(spec, &mut warnings),
@@ -59,7 +59,7 @@ impl JobConfig {
     }
 
     /// Returns the job's name on its cluster.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.document
             .get("name")
             .and_then(Value::as_str)
@@ -67,7 +67,7 @@ impl JobConfig {
     }
 
     /// Returns the config with the values of `envs` hidden.
-    pub fn redacted(&self) -> Value {
+    pub(crate) fn redacted(&self) -> Value {
         let mut document = self.document.clone();
         if let Some(envs) = document.get_mut("envs").and_then(Value::as_object_mut) {
             envs.values_mut().for_each(|value| *value = HIDDEN.into());
@@ -77,7 +77,7 @@ impl JobConfig {
 
     /// Writes the config for Oumi, as JSON, which is YAML too: every text is quoted, so that no value can be taken for another
     /// type or end its line.
-    pub fn to_yaml(&self) -> Result<String, serde_json::Error> {
+    pub(crate) fn to_yaml(&self) -> Result<String, serde_json::Error> {
         let mut document = Value::Object(self.document.clone());
         escape_interpolation(&mut document);
         let json = serde_json::to_string_pretty(&document)?;

@@ -19,20 +19,20 @@ use crate::settings::data_dir::DataDir;
 use termination::cancel;
 
 /// The name of this machine among the clouds.
-pub const LOCAL: &str = "local";
+pub(crate) const LOCAL: &str = "local";
 /// A poll here reads a few small files.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
-pub struct LocalLauncher {
+pub(crate) struct LocalLauncher {
     folder: DataDir,
     supervisor: PathBuf,
 }
 
 impl LocalLauncher {
     /// A launcher whose jobs live in `folder`. `supervisor` is the program to run as `supervise`: this one.
-    pub fn new(folder: DataDir, supervisor: PathBuf) -> Self {
+    pub(crate) fn new(folder: DataDir, supervisor: PathBuf) -> Self {
         Self { folder, supervisor }
     }
 

@@ -35,14 +35,14 @@ const LOGS_DEADLINE: Duration = Duration::from_secs(75);
 
 /// Reaches clusters through `oumi launch`.
 #[derive(Debug, Clone)]
-pub struct OumiCloudLauncher {
+pub(crate) struct OumiCloudLauncher {
     launch: CloudLaunch,
     cli: Cli,
 }
 
 impl OumiCloudLauncher {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
-    pub fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
+    pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
             // Oumi shows no names by which a job could be found.
             launch: CloudLaunch::new(folder, supervisor, None),

@@ -54,14 +54,14 @@ const MADE_ANEW_AFTER: Duration = Duration::from_secs(60);
 
 /// Reaches clouds through SkyPilot.
 #[derive(Debug, Clone)]
-pub struct SkyPilotLauncher {
+pub(crate) struct SkyPilotLauncher {
     launch: CloudLaunch,
     cli: Cli,
 }
 
 impl SkyPilotLauncher {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
-    pub fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
+    pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
             launch: CloudLaunch::new(folder, supervisor, Some(GOES_ON_FOR)),
             cli,

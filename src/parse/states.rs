@@ -9,7 +9,7 @@ use JobState::{Cancelled, Failed, Pending, Running, Succeeded, Unknown};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[schemars(inline)]
-pub enum JobState {
+pub(crate) enum JobState {
     // The launch is under way, or the job waits for its turn.
     Pending,
     Running,

@@ -15,7 +15,7 @@ pub(super) struct Axis {
 
 impl Axis {
     /// An axis for `range` with at most `max_ticks` ticks that are at least `min_step` apart.
-    pub fn new((low, high): (f64, f64), max_ticks: u32, min_step: f64) -> Self {
+    pub(crate) fn new((low, high): (f64, f64), max_ticks: u32, min_step: f64) -> Self {
         let (low, high) = if low < high {
             (low, high)
         } else if low.is_finite() {
@@ -39,7 +39,7 @@ impl Axis {
     }
 
     /// The place of a value: 0 at the low end of the axis, 1 at the high end, and clipped values at the nearer end.
-    pub fn position(&self, value: f64) -> f32 {
+    pub(crate) fn position(&self, value: f64) -> f32 {
         let span = self.high / 2.0 - self.low / 2.0;
         let position = (value / 2.0 - self.low / 2.0) / span;
         if position.is_nan() {
@@ -48,11 +48,11 @@ impl Axis {
         position.clamp(0.0, 1.0) as f32
     }
 
-    pub fn is_above(&self, value: f64) -> bool {
+    pub(crate) fn is_above(&self, value: f64) -> bool {
         value > self.high
     }
 
-    pub fn is_below(&self, value: f64) -> bool {
+    pub(crate) fn is_below(&self, value: f64) -> bool {
         value < self.low
     }
 }

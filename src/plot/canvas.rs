@@ -23,17 +23,22 @@ pub(super) struct Canvas(Pixmap);
 
 impl Canvas {
     /// `None` for a map without pixels.
-    pub fn new(width: u32, height: u32, [red, green, blue, alpha]: Color) -> Option<Self> {
+    pub(crate) fn new(width: u32, height: u32, [red, green, blue, alpha]: Color) -> Option<Self> {
         let mut pixmap = Pixmap::new(width, height)?;
         pixmap.fill(tiny_skia::Color::from_rgba8(red, green, blue, alpha));
         Some(Self(pixmap))
     }
 
-    pub fn encode_png(&self) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn encode_png(&self) -> std::io::Result<Vec<u8>> {
         Ok(self.0.encode_png()?)
     }
 
-    pub fn line(&mut self, points: impl IntoIterator<Item = (f32, f32)>, width: f32, color: Color) {
+    pub(crate) fn line(
+        &mut self,
+        points: impl IntoIterator<Item = (f32, f32)>,
+        width: f32,
+        color: Color,
+    ) {
         let stroke = Stroke {
             width,
             line_cap: LineCap::Round,
@@ -47,11 +52,11 @@ impl Canvas {
         }
     }
 
-    pub fn polygon(&mut self, corners: impl IntoIterator<Item = (f32, f32)>, color: Color) {
+    pub(crate) fn polygon(&mut self, corners: impl IntoIterator<Item = (f32, f32)>, color: Color) {
         self.fill(polyline(corners), color);
     }
 
-    pub fn dot(&mut self, (x, y): (f32, f32), color: Color) {
+    pub(crate) fn dot(&mut self, (x, y): (f32, f32), color: Color) {
         self.fill(PathBuilder::from_circle(x, y, 4.0), color);
     }
 
@@ -64,7 +69,7 @@ impl Canvas {
     }
 
     /// Writes `text` with its vertical middle at the anchor. It is moved if it would leave the picture.
-    pub fn text(&mut self, text: &str, (x, y): (f32, f32), align: Align, color: Color) {
+    pub(crate) fn text(&mut self, text: &str, (x, y): (f32, f32), align: Align, color: Color) {
         let width = text_width(text);
         let left = match align {
             Align::RightOf => x,

@@ -32,7 +32,7 @@ pub(crate) struct JobDir {
 
 /// The lock of a job, held. Every process of the job inherits it, so it is free once the last of them has ended.
 #[derive(Debug)]
-pub struct JobLock(pub(super) File);
+pub(crate) struct JobLock(pub(super) File);
 
 /// The signal that a cancel wants sent to every process of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

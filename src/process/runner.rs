@@ -38,7 +38,7 @@ struct SharedRun {
 
 /// Runs programs, [`MAX_CONCURRENT`] at a time. Clones share the slots and the queries.
 #[derive(Debug, Clone)]
-pub struct Cli {
+pub(crate) struct Cli {
     slots: Arc<Semaphore>,
     queries: Arc<Mutex<HashMap<CliCall, SharedRun>>>,
 }

@@ -21,7 +21,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A plan, with what its start needs and its folder must not hold.
 #[derive(Clone)]
-pub struct StartRequest {
+pub(crate) struct StartRequest {
     pub(crate) plan: SupervisorPlan,
     /// The environment, over the server's own. The values are secret.
     pub(crate) envs: BTreeMap<String, String>,

@@ -29,7 +29,7 @@ pub(super) const STARTED: &str = "started";
 
 /// The work of a supervisor. It is written to the job's folder, so it holds no value of `envs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SupervisorPlan {
+pub(crate) struct SupervisorPlan {
     /// Run one after the other; the first that fails ends the job.
     pub(crate) steps: Vec<Step>,
     pub(crate) working_dir: PathBuf,
@@ -41,7 +41,7 @@ pub struct SupervisorPlan {
 
 /// One program of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
+pub(crate) struct Step {
     /// `setup`, `run` or `launch`.
     pub(crate) name: String,
     /// The program and its arguments; no shell reads them.

@@ -12,7 +12,7 @@ use super::job_dir::Termination;
 use crate::settings::env_vars;
 
 /// The living processes of this machine at one instant. Zombies are left out.
-pub struct ProcessTable(Vec<Process>);
+pub(crate) struct ProcessTable(Vec<Process>);
 
 struct Process {
     pid: u32,
@@ -24,12 +24,12 @@ struct Process {
 impl ProcessTable {
     /// Lists all processes without their environments. Fails where one cannot be read: an incomplete list must never pass for
     /// "no process is left".
-    pub fn snapshot() -> io::Result<Self> {
+    pub(crate) fn snapshot() -> io::Result<Self> {
         Self::read(false)
     }
 
     /// Lists all processes with their environments, which costs more and is needed for [`Self::job_members`].
-    pub fn snapshot_with_environments() -> io::Result<Self> {
+    pub(crate) fn snapshot_with_environments() -> io::Result<Self> {
         Self::read(true)
     }
 
@@ -45,7 +45,7 @@ impl ProcessTable {
     }
 
     /// Returns the children of `root` and theirs, in all sessions, without `root` itself.
-    pub fn descendants(&self, root: u32) -> HashSet<u32> {
+    pub(crate) fn descendants(&self, root: u32) -> HashSet<u32> {
         self.with_descendants(&[root])
             .into_iter()
             .filter(|pid| *pid != root)
@@ -54,7 +54,7 @@ impl ProcessTable {
 
     /// Returns the processes with the mark of the job in their environment, and their descendants. That finds the processes of
     /// a dead supervisor, but for those that cleared their environment and lost their parent.
-    pub fn job_members(&self, job_dir: &Path) -> HashSet<u32> {
+    pub(crate) fn job_members(&self, job_dir: &Path) -> HashSet<u32> {
         let marker = env_marker(job_dir);
         let marked = self.0.iter().filter(|process| process.has_env(&marker));
         self.with_descendants(&marked.map(|process| process.pid).collect::<Vec<_>>())

@@ -51,7 +51,7 @@ const MAX_CALLS: usize = 256;
 const PERMIT_WAIT: Duration = Duration::from_millis(200);
 
 /// Stdin and stdout as rmcp wants them.
-pub struct Stdio {
+pub(crate) struct Stdio {
     messages: mpsc::Receiver<ClientJsonRpcMessage>,
     session: Arc<Session>,
 }
@@ -59,7 +59,7 @@ pub struct Stdio {
 impl Stdio {
     /// Reads `input` and answers on `output`. Reading ends with `input`, when `output` is closed, or with `stop`; the receiver
     /// then fires, and the calls under way may still be answered.
-    pub fn new(
+    pub(crate) fn new(
         input: impl AsyncRead + Send + Unpin + 'static,
         output: impl AsyncWrite + Send + Unpin + 'static,
         stop: impl Future<Output = ()> + Send + 'static,

@@ -11,7 +11,7 @@ use crate::progress::Progress;
 use crate::settings::config::ConfigKind;
 
 /// An answer of a tool.
-pub trait JobAnswer: Serialize {
+pub(crate) trait JobAnswer: Serialize {
     /// Tells if the call did what it was asked to.
     fn is_success(&self) -> bool;
     /// Answers a call that failed.
@@ -37,7 +37,7 @@ macro_rules! job_answer {
 
 /// The answer of `run_job`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub struct RunAnswer {
+pub(crate) struct RunAnswer {
     /// `false` when nothing was started or previewed.
     pub success: bool,
     /// Names the job from now on; empty when nothing was started.
@@ -70,7 +70,7 @@ job_answer!(RunAnswer);
 
 /// The answer of `poll_status`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub struct PollAnswer {
+pub(crate) struct PollAnswer {
     /// `true` when the launcher reported the job.
     pub success: bool,
     /// Empty for a job started elsewhere.
@@ -106,7 +106,7 @@ job_answer!(PollAnswer);
 
 /// The progress of a job, by its own words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ProgressAnswer {
+pub(crate) struct ProgressAnswer {
     #[serde(flatten)]
     pub progress: Progress,
     /// The age of the newest metric; `None` where it is not known.
@@ -127,7 +127,7 @@ fn without_nulls<T: Serialize, S: Serializer>(
 
 /// The answer of `get_job_logs`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub struct LogsAnswer {
+pub(crate) struct LogsAnswer {
     pub success: bool,
     pub job_id: String,
     pub lines_requested: usize,
@@ -166,7 +166,7 @@ job_answer!(LogsAnswer);
 
 /// The answer of `cancel_job`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub struct CancelAnswer {
+pub(crate) struct CancelAnswer {
     /// `true` when the job was cancelled, or asked to stop.
     pub success: bool,
     pub job_id: String,
@@ -185,7 +185,7 @@ job_answer!(CancelAnswer);
 
 /// The answer of `stop_cluster` and `down_cluster`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub struct ClusterAnswer {
+pub(crate) struct ClusterAnswer {
     /// `true` when the change is done, or goes on.
     pub success: bool,
     pub cloud: String,
@@ -198,7 +198,7 @@ job_answer!(ClusterAnswer);
 /// One job of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(inline)]
-pub struct JobRow {
+pub(crate) struct JobRow {
     /// The launcher's id for a job started elsewhere.
     pub job_id: String,
     pub command: String,
@@ -222,7 +222,7 @@ pub struct JobRow {
 
 /// The answer of `list_jobs`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub struct ListAnswer {
+pub(crate) struct ListAnswer {
     pub jobs: Vec<JobRow>,
     pub warnings: Vec<String>,
     /// `false` when the call failed, else absent.

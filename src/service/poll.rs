@@ -24,7 +24,7 @@ pub(super) struct Poller {
 
 impl PollAnswer {
     /// Tells if the job does not exist, or no longer.
-    pub fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         !self.success && self.status == status::NOT_FOUND
     }
 

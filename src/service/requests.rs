@@ -10,7 +10,7 @@ use crate::logs::read::DEFAULT_MAX_BYTES;
 /// A job to run.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RunRequest {
+pub(crate) struct RunRequest {
     /// Oumi YAML file, absolute or relative to client_cwd; `~` expands.
     pub config_path: String,
     /// train, evaluate (or eval), infer, synth, analyze, tune or quantize.
@@ -82,7 +82,7 @@ impl RunRequest {
 /// The job that a call names, by our id or by the launcher's.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct JobQuery {
+pub(crate) struct JobQuery {
     /// The id that run_job or list_jobs gave.
     #[serde(default)]
     pub job_id: String,
@@ -100,7 +100,7 @@ pub struct JobQuery {
 /// A job to ask about, and how long to wait for news of it.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PollRequest {
+pub(crate) struct PollRequest {
     /// The id that run_job or list_jobs gave.
     #[serde(default)]
     pub job_id: String,
@@ -126,7 +126,7 @@ pub struct PollRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub enum Until {
+pub(crate) enum Until {
     #[default]
     #[schemars(description = "")]
     /// Another status or state.
@@ -139,7 +139,7 @@ pub enum Until {
 /// A job whose log is to be read.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LogsRequest {
+pub(crate) struct LogsRequest {
     /// The id that run_job or list_jobs gave.
     #[serde(default)]
     pub job_id: String,
@@ -178,7 +178,7 @@ pub struct LogsRequest {
 /// A job to cancel.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CancelRequest {
+pub(crate) struct CancelRequest {
     /// The id that run_job or list_jobs gave.
     #[serde(default)]
     pub job_id: String,
@@ -199,7 +199,7 @@ pub struct CancelRequest {
 /// A cluster to stop.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct StopRequest {
+pub(crate) struct StopRequest {
     /// The cloud it is on.
     pub cloud: String,
     /// Its name.
@@ -209,7 +209,7 @@ pub struct StopRequest {
 /// A cluster to delete.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct DownRequest {
+pub(crate) struct DownRequest {
     /// The cloud it is on.
     pub cloud: String,
     /// Its name.
@@ -225,7 +225,7 @@ pub struct DownRequest {
 /// The arguments of `list_jobs`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ListRequest {
+pub(crate) struct ListRequest {
     /// Which jobs.
     #[serde(default)]
     pub status: StatusFilter,
@@ -236,7 +236,7 @@ pub struct ListRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub enum StatusFilter {
+pub(crate) enum StatusFilter {
     #[default]
     /// Every job.
     All,

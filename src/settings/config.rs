@@ -16,7 +16,7 @@ const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// A relative `client_cwd` would depend on the folder the server was started in.
     #[error(
         "`client_cwd` must be an absolute path, not {0:?}; pass the full path of the project folder"
@@ -32,7 +32,7 @@ pub enum ConfigError {
 
 /// A command of the `oumi` program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OumiCommand {
+pub(crate) struct OumiCommand {
     name: &'static str,
     subcommand: &'static str,
 }
@@ -51,7 +51,7 @@ impl OumiCommand {
     ];
 
     /// Parses the name of a command, in any case.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let wanted = text.trim().to_lowercase();
         let mut commands = Self::ALL.into_iter();
         let (name, subcommand) = commands.find(|(name, _)| *name == wanted)?;
@@ -59,17 +59,17 @@ impl OumiCommand {
     }
 
     /// Lists the names that [`parse`](Self::parse) takes.
-    pub fn names() -> String {
+    pub(crate) fn names() -> String {
         Self::ALL.map(|(name, _)| name).join(", ")
     }
 
     /// The name in the request.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         self.name
     }
 
     /// The subcommand of the `oumi` program (oumi 0.9).
-    pub fn subcommand(self) -> &'static str {
+    pub(crate) fn subcommand(self) -> &'static str {
         self.subcommand
     }
 }
@@ -83,7 +83,7 @@ impl fmt::Display for OumiCommand {
 /// The kind of a config.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum ConfigKind {
+pub(crate) enum ConfigKind {
     /// Has a top-level `resources`, `setup` or `run`: where and how to run.
     Job,
     /// Any other config: input of an `oumi` command.
@@ -92,7 +92,7 @@ pub enum ConfigKind {
 
 /// A config that was read.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Absolute.
     pub path: PathBuf,
     pub kind: ConfigKind,
@@ -106,7 +106,7 @@ pub struct Config {
 impl Config {
     /// Reads the config at `config_path`, which may be relative to `client_cwd` or begin with `~`. Each error says what to
     /// correct.
-    pub fn read(config_path: &str, client_cwd: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn read(config_path: &str, client_cwd: &str) -> Result<Self, ConfigError> {
         let cwd = Path::new(client_cwd);
         if !cwd.is_absolute() {
             return Err(ConfigError::RelativeCwd(client_cwd.to_owned()));
@@ -151,12 +151,12 @@ impl Config {
     }
 
     /// Returns a text at the top level of the config.
-    pub fn text(&self, key: &str) -> Option<&str> {
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.document.get(key).and_then(Value::as_str)
     }
 
     /// Returns the `cloud` of the config's `resources`, in lower case.
-    pub fn cloud(&self) -> Option<String> {
+    pub(crate) fn cloud(&self) -> Option<String> {
         self.document
             .get("resources")?
             .get("cloud")?
@@ -166,7 +166,7 @@ impl Config {
 }
 
 /// Replaces a leading `~` by the home folder.
-pub fn expand_home(path: &str) -> PathBuf {
+pub(crate) fn expand_home(path: &str) -> PathBuf {
     match (path.strip_prefix('~'), dirs::home_dir()) {
         (Some(""), Some(home)) => home,
         (Some(rest), Some(home)) if rest.starts_with('/') => {

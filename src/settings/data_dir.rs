@@ -12,7 +12,7 @@ const NAME_MAX: usize = 255;
 
 /// A data folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
+pub(crate) enum DataDirError {
     #[error("no home folder is known; set {} to an absolute path", env_vars::HOME.name)]
     NoHome,
     /// A relative `OUMI_MCP_HOME` would be another folder for each client.
@@ -27,13 +27,13 @@ pub enum DataDirError {
 
 /// The folder of the registry and of one folder a job; 0700, its files 0600.
 #[derive(Debug, Clone)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     root: PathBuf,
 }
 
 impl DataDir {
     /// Returns `OUMI_MCP_HOME`, else `~/.cache/oumi-mcp` on every platform (the Python server's place). Creates nothing.
-    pub fn from_environment() -> Result<Self, DataDirError> {
+    pub(crate) fn from_environment() -> Result<Self, DataDirError> {
         let variable = std::env::var_os(env_vars::HOME.name).filter(|value| !value.is_empty());
         let root = match variable {
             Some(value) => PathBuf::from(value),
@@ -49,12 +49,13 @@ impl DataDir {
     }
 
     /// Returns a folder at `root`, for tests and the demo. Creates nothing.
-    pub fn at(root: impl Into<PathBuf>) -> Self {
+    #[cfg(test)]
+    pub(crate) fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
     /// Creates the folder and its `jobs` folder, readable by the owner alone.
-    pub fn create(&self) -> Result<(), DataDirError> {
+    pub(crate) fn create(&self) -> Result<(), DataDirError> {
         let made =
             create_private_dir_all(&self.root).and_then(|()| create_private_dir_all(&self.jobs()));
         made.map_err(|source| DataDirError::Unusable {
@@ -63,27 +64,28 @@ impl DataDir {
         })
     }
 
-    pub fn root(&self) -> &Path {
+    #[cfg(test)]
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The registry file, under the Python server's name.
-    pub fn registry(&self) -> PathBuf {
+    pub(crate) fn registry(&self) -> PathBuf {
         self.root.join("oumi-jobs.json")
     }
 
     /// The file whose lock guards every change of the registry.
-    pub fn registry_lock(&self) -> PathBuf {
+    pub(crate) fn registry_lock(&self) -> PathBuf {
         self.root.join("oumi-jobs.lock")
     }
 
     /// The folder that holds one folder a job.
-    pub fn jobs(&self) -> PathBuf {
+    pub(crate) fn jobs(&self) -> PathBuf {
         self.root.join("jobs")
     }
 
     /// Returns the folder of a job; `None` when the id is not a plain file name. Anyone may have written the registry.
-    pub fn job(&self, job_id: &str) -> Option<PathBuf> {
+    pub(crate) fn job(&self, job_id: &str) -> Option<PathBuf> {
         let mut parts = Path::new(job_id).components();
         match (parts.next(), parts.next()) {
             (Some(Component::Normal(name)), None)
@@ -107,13 +109,13 @@ fn create_private_dir_all(path: &Path) -> io::Result<()> {
 
 /// Replaces `path` by `bytes`, 0600: writes and syncs a temporary file, renames it, syncs the folder. Readers see the old file
 /// or the new one, never a part; on an error, the old one.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, bytes)?.sync_all()
 }
 
 /// Like [`write_atomic`], but leaves the sync of the returned folder to the caller. Until then, a machine that goes down may
 /// come up with the old file.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let parent = path
         .parent()
         .ok_or_else(|| io::Error::other("a file to write has no folder"))?;

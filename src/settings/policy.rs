@@ -9,7 +9,7 @@ use crate::settings::env_vars::{self, Variable};
 #[error(
     "{variable} cannot be {value:?}: {meant}; correct it in the environment that the server is started in"
 )]
-pub struct PolicyError {
+pub(crate) struct PolicyError {
     variable: &'static str,
     value: String,
     meant: String,
@@ -17,7 +17,7 @@ pub struct PolicyError {
 
 /// The calls before which the user is asked, by clients that can ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AskPerson {
+pub(crate) enum AskPerson {
     /// Before a call that costs money, or ends a job that was not started here.
     #[default]
     ForClouds,
@@ -29,7 +29,7 @@ pub enum AskPerson {
 
 /// The limits. The default has none.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     pub ask: AskPerson,
     /// The only clouds that may be used; `None`: all.
     pub clouds: Option<Vec<String>>,
@@ -39,7 +39,7 @@ pub struct Policy {
 
 impl Policy {
     /// Reads the policy from the environment. `known`: all clouds.
-    pub fn from_environment(known: &[&str]) -> Result<Self, PolicyError> {
+    pub(crate) fn from_environment(known: &[&str]) -> Result<Self, PolicyError> {
         Self::parse(known, |variable| match std::env::var(variable.name) {
             Ok(value) => Some(value),
             Err(VarError::NotPresent) => None,
@@ -100,7 +100,7 @@ impl Policy {
     }
 
     /// Returns the reason why a cloud may not be used.
-    pub fn forbids(&self, cloud: &str) -> Option<String> {
+    pub(crate) fn forbids(&self, cloud: &str) -> Option<String> {
         let allowed = self.clouds.as_ref()?;
         (!allowed.iter().any(|name| name == cloud)).then(|| {
             format!(

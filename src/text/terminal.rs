@@ -40,7 +40,7 @@ struct Screen<'a> {
 }
 
 impl<'a, F: FnMut(Row<'a>)> Terminal<'a, F> {
-    pub fn new(sink: F) -> Self {
+    pub(crate) fn new(sink: F) -> Self {
         Self {
             parser: Parser::new(),
             screen: Screen::default(),
@@ -49,7 +49,7 @@ impl<'a, F: FnMut(Row<'a>)> Terminal<'a, F> {
     }
 
     /// Writes a line that begins at `start`; `line` has no line end, and lacks its first `left_out` bytes.
-    pub fn write(&mut self, line: &'a [u8], start: u64, left_out: u64) {
+    pub(crate) fn write(&mut self, line: &'a [u8], start: u64, left_out: u64) {
         let screen = &mut self.screen;
         let is_new = screen.at == screen.rows.len();
         if is_new {
@@ -86,19 +86,19 @@ impl<'a, F: FnMut(Row<'a>)> Terminal<'a, F> {
     }
 
     /// Ends the line.
-    pub fn end_line(&mut self) {
+    pub(crate) fn end_line(&mut self) {
         self.screen.at += 1;
         // Down onto a row that is there: text replaces it, and without text it stays.
         self.screen.at_start = self.screen.at < self.screen.rows.len();
     }
 
     /// Takes the last row out, so that `finish` does not give it.
-    pub fn take_last(&mut self) -> Option<Row<'a>> {
+    pub(crate) fn take_last(&mut self) -> Option<Row<'a>> {
         self.screen.rows.pop_back()
     }
 
     /// Gives the rows that are left.
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.screen.rows.into_iter().for_each(&mut self.sink);
     }
 }
