@@ -133,8 +133,7 @@ impl Chart {
                 points.filter_map(|(index, point)| Some((step((index, point))?, loss(point)?)));
             points.collect()
         };
-        let train =
-            select(|point| (point.loss.is_some() || point.non_finite_loss).then_some(point.loss));
+        let train = select(|point| point.loss.map(Some));
         let eval = select(|point| point.eval_loss.map(Some));
         let mut curves = vec![
             Curve::new("loss", TRAIN_COLOR, train),

@@ -16,6 +16,7 @@
 mod grammar;
 pub mod history;
 pub mod metrics;
+mod names;
 mod reader;
 pub mod run_files;
 mod scanner;

@@ -1,6 +1,8 @@
 //! Names and values in the text that trainers print: in a dictionary of Python or JSON, or in a line whose parts may be
 //! separated in any way (`step: 22  loss: 6.2`, `Step 3 | loss:1.1 lr:2e-05`, `iter 100: loss 3.1, time 23ms`).
 
+use super::tqdm::clock;
+
 /// The longest name that is considered, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -145,4 +147,77 @@ fn clean(text: &str) -> &str {
     let start = name.rfind(separators).map_or(0, |at| at + 1);
     let name = text[start..].trim_start_matches(['%', '/']).trim_start();
     name.rsplit_once("  ").map_or(name, |(_, name)| name)
+}
+
+/// Parses the number that a text begins with, however Python or a person wrote it: `'5.943'`, `np.float64(0.5)`,
+/// `[5e-05, 1e-05]`, `1,234`, `8.1K`, `nan`. Gives the rest too.
+pub(super) fn number(text: &str) -> Option<(f64, &str)> {
+    // Nearly every number is a plain one.
+    if let Ok(number) = text.parse() {
+        return Some((number, ""));
+    }
+    let mut text = text.trim_start().trim_start_matches(['\'', '"', '[']);
+    for wrapper in ["np.float64(", "np.float32(", "np.int64(", "tensor("] {
+        text = text.strip_prefix(wrapper).unwrap_or(text);
+    }
+    let bytes = text.as_bytes();
+    let mut end = usize::from(matches!(bytes.first(), Some(b'-' | b'+')));
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let is_group = |at: usize| (1..4).all(|digit| is_digit(at + digit)) && !is_digit(at + 4);
+    if let Some(word) = bytes.get(end..end + 3)
+        && (word.eq_ignore_ascii_case(b"nan") || word.eq_ignore_ascii_case(b"inf"))
+    {
+        return Some((text[..end + 3].parse().ok()?, &text[end + 3..]));
+    }
+    while let Some(byte) = bytes.get(end) {
+        let exponent = match bytes.get(end + 1) {
+            Some(b'-' | b'+') => end + 2,
+            _ => end + 1,
+        };
+        match byte {
+            b'0'..=b'9' | b'.' => end += 1,
+            b',' if end > 0 && is_group(end) => end += 4,
+            b'e' | b'E' if end > 0 && is_digit(exponent) => end = exponent,
+            _ => break,
+        }
+    }
+    let (digits, rest) = text.split_at(end);
+    let number: f64 = if digits.contains(',') {
+        digits.replace(',', "").parse().ok()?
+    } else {
+        digits.parse().ok()?
+    };
+    let factor = match rest.as_bytes() {
+        [_, next, ..] if next.is_ascii_alphanumeric() => 1.0,
+        [b'k' | b'K', ..] => 1e3,
+        [b'M', ..] => 1e6,
+        [b'B' | b'G', ..] => 1e9,
+        _ => 1.0,
+    };
+    Some((number * factor, rest))
+}
+
+/// Parses `1:02:03`, `39m 0s`, `12.5s` as seconds.
+pub(super) fn duration(text: &str) -> Option<f64> {
+    let text = text.trim().trim_matches(['\'', '"']);
+    let clock_end = text.find(|c: char| !c.is_ascii_digit() && c != ':');
+    let (digits, _) = text.split_at(clock_end.unwrap_or(text.len()));
+    if digits.contains(':') {
+        return clock(digits);
+    }
+    let (mut seconds, mut rest) = (None, text);
+    while let Some((count, unit)) = number(rest.trim_start()) {
+        let factor = match unit.trim_start().as_bytes().first() {
+            Some(b'd') => 86_400.0,
+            Some(b'h') => 3600.0,
+            Some(b'm') => 60.0,
+            Some(b's') => 1.0,
+            _ => break,
+        };
+        seconds = Some(seconds.unwrap_or(0.0) + count * factor);
+        rest = unit
+            .trim_start()
+            .trim_start_matches(|c: char| c.is_ascii_alphabetic());
+    }
+    seconds
 }

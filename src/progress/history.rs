@@ -13,17 +13,9 @@ const MAX_COLUMNS: usize = 60;
 pub struct Point {
     pub step: Option<u64>,
     pub epoch: Option<f64>,
+    /// NaN or infinite where the trainer printed that.
     pub loss: Option<f64>,
-    /// The training loss is no finite number.
-    pub non_finite_loss: bool,
     pub eval_loss: Option<f64>,
-}
-
-impl Point {
-    /// The training loss, NaN where it is no finite number.
-    fn training_loss(&self) -> Option<f64> {
-        self.loss.or(self.non_finite_loss.then_some(f64::NAN))
-    }
 }
 
 /// The losses of a run, in the order of its steps. Of a long run every second, fourth, … training loss is kept, and the
@@ -50,10 +42,9 @@ impl History {
             step: metrics.step,
             epoch: metrics.epoch,
             loss: metrics.loss,
-            non_finite_loss: metrics.loss.is_none() && metrics.non_finite_loss,
             eval_loss: metrics.eval_loss,
         };
-        if point.training_loss().is_none() && point.eval_loss.is_none() {
+        if point.loss.or(point.eval_loss).is_none() {
             return;
         }
         let is_later = |last: &mut Point| last.step > point.step && point.step.is_some();
@@ -61,10 +52,7 @@ impl History {
         if point.step.is_some()
             && let Some(last) = self.points.pop_if(|last| last.step == point.step)
         {
-            if point.training_loss().is_none() {
-                point.loss = last.loss;
-                point.non_finite_loss = last.non_finite_loss;
-            }
+            point.loss = point.loss.or(last.loss);
             point.eval_loss = point.eval_loss.or(last.eval_loss);
             point.epoch = point.epoch.or(last.epoch);
             self.points.push(point);
@@ -81,15 +69,16 @@ impl History {
         self.pushed += 1;
     }
 
-    /// Drops every second point; those with an evaluation only where that is not enough.
+    /// Drops every second point, but those with an evaluation where they are few.
     fn halve(&mut self) {
-        let mut kept = self.points.clone();
-        let mut keep = retain_every_second(|point| point.eval_loss.is_some());
-        kept.retain(&mut keep);
-        if kept.len() > MAX_POINTS * 3 / 4 {
-            kept.retain(retain_every_second(|_| false));
-        }
-        self.points = kept;
+        let is_evaluated = |point: &Point| point.eval_loss.is_some();
+        let evaluated = self.points.iter().filter(|point| is_evaluated(point));
+        let keeps_evaluated = evaluated.count() < MAX_POINTS / 4;
+        let mut is_kept = false;
+        self.points.retain(|point| {
+            is_kept = !is_kept;
+            is_kept || (keeps_evaluated && is_evaluated(point))
+        });
         self.halvings = (self.halvings + 1).min(40);
         self.pushed = 0;
     }
@@ -104,7 +93,7 @@ impl History {
     /// The losses as text, a line for each kind there is: `loss 6.02 ▇▅▃▂▁▁ 5.54, steps 1 to 12`.
     pub(crate) fn sparkline(&self, columns: usize) -> Option<String> {
         let lines: Vec<String> = [
-            self.line("loss", columns, Point::training_loss),
+            self.line("loss", columns, |point| point.loss),
             self.line("eval_loss", columns, |point| point.eval_loss),
         ]
         .into_iter()
@@ -135,15 +124,6 @@ impl History {
         }
         let line = sparkline(&values, columns);
         Some(format!("{name} {first} {line} {last}{steps}"))
-    }
-}
-
-/// Keeps every second point, from the first on, and those that `always` accepts.
-fn retain_every_second(always: impl Fn(&Point) -> bool) -> impl FnMut(&Point) -> bool {
-    let mut keep = false;
-    move |point| {
-        keep = !keep;
-        keep || always(point)
     }
 }
 

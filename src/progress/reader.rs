@@ -72,7 +72,7 @@ impl IncrementalReader {
         let at = read_range(&mut log, tail, end, &mut scanner)?;
         let mut progress = scanner.progress(metadata.modified()?);
         if let (Some(progress), Some(last)) = (&mut progress, last)
-            && progress.metrics == last.metrics
+            && progress.metrics.is_same(&last.metrics)
         {
             // The metrics are as old as they were, whatever else was written.
             progress.measured_at = last.measured_at;

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Progress;
+use super::grammar;
 use super::history::History;
-use super::metrics::{Metrics, number};
+use super::metrics::Metrics;
 use crate::text;
 
-/// The most bytes that are read of a file, from its end.
-const MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// The most bytes that are read of a file, from its end. Of a longer state nothing is read.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
 /// The most entries of a folder that are considered.
 const MAX_ENTRIES: usize = 10_000;
@@ -76,54 +77,41 @@ fn read_newest(
     Ok(Some((Progress::new(metrics, &name, written), history)))
 }
 
-/// Reads Oumi's metrics: a dictionary a line. An earlier run's lines are replaced as their steps come again.
+/// Reads Oumi's metrics: a dictionary a line.
 fn read_metrics(text: &str) -> (Metrics, History) {
-    let mut metrics = Metrics::default();
-    let mut history = History::default();
-    let mut last_step = None;
-    for line in text.lines() {
-        let Some((newer, kinds, _)) = Metrics::from_dictionary(line) else {
-            continue;
-        };
-        if !newer.is_training(kinds) {
-            continue;
-        }
-        if newer.step.is_some() && newer.step < last_step {
-            // Another run starts.
-            metrics = Metrics::default();
-        }
-        last_step = newer.step.or(last_step);
-        history.push(&newer);
-        metrics.update(&newer);
-    }
+    collect(text.lines().filter_map(Metrics::from_dictionary))
+}
+
+/// Reads the Trainer's state, whose `log_history` is a list of dictionaries.
+fn read_state(text: &str) -> (Metrics, History) {
+    let (mut state, mut log) = (Metrics::default(), "");
+    grammar::dictionary(text, |name, value| match name {
+        "log_history" => log = value,
+        "max_steps" | "global_step" => state.add(name, value),
+        _ => {}
+    });
+    let entries = std::iter::from_fn(|| {
+        log = &log[log.find('{')?..];
+        let (entry, length) = Metrics::from_dictionary(log)?;
+        log = &log[length..];
+        Some((entry, length))
+    });
+    let (mut metrics, history) = collect(entries);
+    metrics.total_steps = state.total_steps;
+    metrics.step = metrics.step.max(state.step);
     (metrics, history)
 }
 
-/// Reads the Trainer's state. Its keys are sorted, so `log_history`, a list of flat dictionaries, stands amid them.
-fn read_state(text: &str) -> (Metrics, History) {
-    let mut history = History::default();
-    let mut metrics = Metrics::default();
-    let (before, mut rest) = text.split_once("\"log_history\"").unwrap_or(("", text));
-    while let Some(start) = rest.find('{') {
-        let is_list_over = rest[..start].contains(']');
-        let Some((newer, kinds, length)) = Metrics::from_dictionary(&rest[start..]) else {
-            break;
-        };
-        if is_list_over {
-            break;
+/// Puts dictionaries together. An earlier run's losses are replaced as their steps come again.
+fn collect(entries: impl Iterator<Item = (Metrics, usize)>) -> (Metrics, History) {
+    let (mut metrics, mut history) = (Metrics::default(), History::default());
+    for (newer, _) in entries.filter(|(entry, _)| entry.is_training()) {
+        if newer.step.is_some() && newer.step < metrics.step {
+            // Another run starts.
+            metrics = Metrics::default();
         }
-        if newer.is_training(kinds) {
-            history.push(&newer);
-            metrics.update(&newer);
-        }
-        rest = &rest[start + length..];
+        history.push(&newer);
+        metrics.update(newer);
     }
-    let value = |text: &str, name: &str| {
-        let (_, after) = text.rsplit_once(&format!("\"{name}\":"))?;
-        let (number, _) = number(after)?;
-        (number >= 1.0).then_some(number as u64)
-    };
-    metrics.total_steps = value(rest, "max_steps");
-    metrics.step = metrics.step.max(value(before, "global_step"));
     (metrics, history)
 }

@@ -11,7 +11,7 @@ use memchr::{memchr2, memmem, memrchr2};
 
 use super::Progress;
 use super::history::History;
-use super::metrics::{Kinds, Metrics};
+use super::metrics::Metrics;
 use super::tqdm::{Bar, BarState};
 use crate::text;
 use bars::Bars;
@@ -48,16 +48,8 @@ pub struct Scanner {
     /// A dictionary that goes on on the next line.
     dictionary: Option<String>,
     /// The metrics under a head such as `[step=10/1000,epoch=0]`, one to an indented line.
-    block: Option<(Metrics, Kinds)>,
+    block: Option<Metrics>,
     stamps: Stamps,
-}
-
-/// The segment before, of which only a new state of its bar may have been skipped.
-struct Previous<'a> {
-    segment: &'a [u8],
-    end: usize,
-    bar: Option<BarState<'a>>,
-    was_skipped: bool,
 }
 
 impl Scanner {
@@ -141,7 +133,7 @@ impl Scanner {
         let mut at = 0;
         let mut metrics_end = None;
         // Of the states of one bar in a row, the first and the last are read.
-        let mut previous: Option<Previous<'_>> = None;
+        let (mut last_bar, mut skipped) = (None::<BarState<'_>>, None);
         while at < bytes.len() {
             let rest = bytes.get(at..).unwrap_or_default();
             let is_open = self.dictionary.is_some() || self.block.is_some();
@@ -161,35 +153,27 @@ impl Scanner {
             if bar.is_some_and(|bar| bar.is_nested && bar.label.is_empty()) {
                 continue;
             }
-            let was_skipped = previous
-                .as_ref()
-                .and_then(|previous| previous.bar.zip(bar))
-                .is_some_and(|(previous, bar)| bar.continues(&previous));
-            if !was_skipped {
-                self.read_skipped(previous, &mut metrics_end);
+            let earlier = std::mem::replace(&mut last_bar, bar);
+            if bar
+                .zip(earlier)
+                .is_some_and(|(bar, earlier)| bar.continues(&earlier))
+            {
+                skipped = Some((segment, end));
+                continue;
+            }
+            for (segment, end) in skipped.take().into_iter().chain([(segment, end)]) {
                 if self.read_segment(segment) {
                     metrics_end = Some(end);
                 }
             }
-            previous = Some(Previous {
-                segment,
-                end,
-                bar,
-                was_skipped,
-            });
         }
-        self.read_skipped(previous, &mut metrics_end);
+        if let Some((segment, end)) = skipped
+            && self.read_segment(segment)
+        {
+            metrics_end = Some(end);
+        }
         let has_metrics = self.source.is_some() || self.requests != Metrics::default();
         self.stamps.read(bytes, metrics_end, has_metrics);
-    }
-
-    fn read_skipped(&mut self, previous: Option<Previous<'_>>, metrics_end: &mut Option<usize>) {
-        if let Some(previous) = previous
-            && previous.was_skipped
-            && self.read_segment(previous.segment)
-        {
-            *metrics_end = Some(previous.end);
-        }
     }
 
     /// Reads a segment, and returns whether there were metrics in it.
@@ -231,15 +215,15 @@ impl Scanner {
     /// Reads a line that is no bar and has no dictionary.
     fn read_line(&mut self, line: &str) -> bool {
         let is_indented = line.starts_with([' ', '\t']);
-        if let Some((mut metrics, mut kinds)) = self.block.take()
+        if let Some(mut metrics) = self.block.take()
             && is_indented
         {
-            metrics.add_line(&mut kinds, line);
-            let is_training = metrics.is_training(kinds);
-            self.block = Some((metrics.clone(), kinds));
+            metrics.add_line(line);
+            let is_training = metrics.is_training();
             if is_training {
-                self.report(metrics, kinds, LINES);
+                self.report(metrics.clone(), LINES);
             }
+            self.block = Some(metrics);
             return is_training;
         }
         if line.contains("Starting training...") || line.contains("***** Running training *****") {
@@ -247,17 +231,17 @@ impl Scanner {
             return false;
         }
         if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
-            self.requests.tokens_per_second = super::metrics::number(speed).map(|(speed, _)| speed);
+            self.requests.tokens_per_second = super::grammar::number(speed).map(|(speed, _)| speed);
             return true;
         }
-        let (mut metrics, mut kinds) = (Metrics::default(), Kinds::default());
-        metrics.add_line(&mut kinds, line);
-        if metrics.is_training(kinds) {
-            self.report(metrics, kinds, LINES);
+        let mut metrics = Metrics::default();
+        metrics.add_line(line);
+        if metrics.is_training() {
+            self.report(metrics, LINES);
             return true;
         }
         if metrics.step.is_some() && line.trim_end_matches(':').ends_with(']') {
-            self.block = Some((metrics, kinds));
+            self.block = Some(metrics);
         } else {
             self.bars.announced_total = metrics.total_steps.or(self.bars.announced_total);
         }
@@ -281,9 +265,9 @@ impl Scanner {
             let Some(start) = rest.find('{') else { break };
             let started = &rest[start..];
             match Metrics::from_dictionary(started) {
-                Some((metrics, kinds, length)) => {
-                    if metrics.is_training(kinds) {
-                        self.report(metrics, kinds, METRICS);
+                Some((metrics, length)) => {
+                    if metrics.is_training() {
+                        self.report(metrics, METRICS);
                         found = true;
                     }
                     rest = &started[length..];
@@ -302,27 +286,28 @@ impl Scanner {
     }
 
     /// Takes over the metrics that a trainer has printed.
-    fn report(&mut self, mut metrics: Metrics, kinds: Kinds, source: &'static str) {
+    fn report(&mut self, mut metrics: Metrics, source: &'static str) {
         self.source = Some(source);
         self.prints_steps |= metrics.step.is_some();
-        if kinds.loss {
+        if metrics.loss.is_some() {
             self.bind_bar(metrics.step);
         }
         // An evaluation is of the newest step. A loss without its step is of that of the bar.
-        let is_at_newest = kinds.eval_loss || (self.bars.has_training_bar() && !self.prints_steps);
+        let is_at_newest =
+            metrics.eval_loss.is_some() || (self.bars.has_training_bar() && !self.prints_steps);
         if metrics.step.is_none() && is_at_newest {
             metrics.step = self.metrics.step;
         }
-        self.step_pending = kinds.loss && !self.prints_steps && metrics.step.is_some();
+        self.step_pending = metrics.loss.is_some() && !self.prints_steps && metrics.step.is_some();
         self.history.push(&metrics);
-        if kinds.summary {
+        if metrics.is_summary {
             let is_done = metrics.step.is_some() && self.metrics.total_steps == metrics.step;
             metrics.seconds_left = is_done.then_some(0.0);
         } else if metrics.step != self.metrics.step || metrics.steps_per_second.is_some() {
             // The remaining time that the bar gave belongs to another step.
             self.metrics.seconds_left = None;
         }
-        self.metrics.update(&metrics);
+        self.metrics.update(metrics);
     }
 }
 

@@ -67,14 +67,6 @@ impl<'a> Bar<'a> {
             postfix,
         })
     }
-
-    /// The names and values of the postfix.
-    pub(crate) fn metrics(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.postfix
-            .split(", ")
-            .filter_map(|part| part.split_once('='))
-            .map(|(name, value)| (name.trim(), value.trim()))
-    }
 }
 
 /// The parts of a bar that tell which bar it is. Cheaper than [`Bar`]: states of one bar that follow on each other are

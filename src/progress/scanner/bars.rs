@@ -1,7 +1,8 @@
 //! The choice of the training's bar among the bars in a log. Its rules stand at the top of [`crate::progress`].
 
 use super::Scanner;
-use crate::progress::metrics::{Kinds, Metrics, number};
+use crate::progress::grammar::number;
+use crate::progress::metrics::Metrics;
 use crate::progress::tqdm::Bar;
 
 /// The most bars that are watched until the training's bar is known.
@@ -75,9 +76,10 @@ impl Scanner {
 
     /// Reads a state of a bar, and returns whether it told anything of the training.
     pub(super) fn bar(&mut self, bar: &Bar<'_>, is_nested: bool) -> bool {
-        let (metrics, kinds) = Metrics::from_pairs(bar.metrics());
+        let mut metrics = Metrics::default();
+        metrics.add_line(bar.postfix);
         if self.bars.is_training_bar(bar) {
-            self.training_state(bar, metrics, kinds);
+            self.training_state(bar, metrics);
             return true;
         }
         let label = bar.label.to_lowercase();
@@ -93,15 +95,15 @@ impl Scanner {
             false
         } else if let Some(metrics) = torchtune_metrics(bar) {
             self.history.push(&metrics);
-            self.metrics.update(&metrics);
+            self.metrics.update(metrics);
             self.source = Some(SOURCE);
             true
         } else if label.contains("epoch") {
-            self.epoch_bar(bar, metrics, kinds)
-        } else if kinds.loss || matches!(&*label, "training" | "training progress") {
+            self.epoch_bar(bar, metrics)
+        } else if metrics.loss.is_some() || matches!(&*label, "training" | "training progress") {
             self.bars.training_bar = Some((label, bar.total.map(|total| total as u64)));
             self.bars.training_started = false;
-            self.training_state(bar, metrics, kinds);
+            self.training_state(bar, metrics);
             true
         } else {
             !is_nested && self.candidate(bar)
@@ -109,9 +111,10 @@ impl Scanner {
     }
 
     /// Reads a state of the training's bar.
-    fn training_state(&mut self, bar: &Bar<'_>, metrics: Metrics, kinds: Kinds) {
+    fn training_state(&mut self, bar: &Bar<'_>, metrics: Metrics) {
+        let has_loss = metrics.loss.is_some();
         self.update_from_bar(bar, metrics);
-        if kinds.loss {
+        if has_loss {
             self.history.push(&Metrics {
                 eval_loss: None,
                 ..self.metrics.clone()
@@ -129,7 +132,7 @@ impl Scanner {
         if std::mem::take(&mut self.step_pending) {
             self.history.assign_step(done);
         }
-        self.metrics.update(&Metrics {
+        self.metrics.update(Metrics {
             step: Some(done),
             total_steps: bar.total.map(|total| total as u64),
             steps_per_second: bar.per_second,
@@ -175,11 +178,11 @@ impl Scanner {
     }
 
     /// Reads a bar that counts within an epoch. Lightning's `Epoch 3` counts epochs from 0; others count from 0 or 1.
-    fn epoch_bar(&mut self, bar: &Bar<'_>, metrics: Metrics, kinds: Kinds) -> bool {
+    fn epoch_bar(&mut self, bar: &Bar<'_>, metrics: Metrics) -> bool {
         let label = bar.label.strip_prefix("Epoch ");
         let epoch: Option<u64> = label.and_then(|number| number.parse().ok());
         let is_lightning = epoch.is_some() && bar.postfix.contains("v_num=");
-        if !kinds.loss && !is_lightning {
+        if metrics.loss.is_none() && !is_lightning {
             return false;
         }
         let part = bar.total.map_or(0.0, |total| bar.done / total.max(1.0));
@@ -198,7 +201,7 @@ impl Scanner {
         if *self.source.get_or_insert(SOURCE) == SOURCE {
             self.history.push(&metrics);
         }
-        self.metrics.update(&metrics);
+        self.metrics.update(metrics);
         true
     }
 

@@ -105,7 +105,7 @@ fn sparkline_in_one_line() {
     one.push(&point(6, 2.0));
     one.push(&Metrics {
         step: Some(7),
-        non_finite_loss: true,
+        loss: Some(f64::NAN),
         ..Metrics::default()
     });
     assert_eq!(

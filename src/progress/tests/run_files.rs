@@ -82,11 +82,15 @@ fn reads_state_with_nan() {
         (
             progress.metrics.step,
             progress.metrics.total_steps,
-            progress.metrics.loss
+            progress.metrics.loss.map(f64::is_nan)
         ),
-        (Some(3), None, None)
+        (Some(3), None, Some(true))
     );
-    let losses: Vec<_> = history.points().iter().map(|point| point.loss).collect();
+    let losses: Vec<_> = history
+        .points()
+        .iter()
+        .map(|point| point.loss.filter(|loss| !loss.is_nan()))
+        .collect();
     assert!(progress.metrics.warning.is_some());
     assert_eq!(losses, [Some(2.0), None]);
 }

@@ -95,15 +95,6 @@ fn parses_all_forms() {
 }
 
 #[test]
-fn gives_metrics_of_postfix() {
-    let bar = Bar::parse(" 12%|█ | 6/50 [00:01<00:09,  4.51it/s, loss=0.12, lr=1e-5]").unwrap();
-    assert_eq!(
-        bar.metrics().collect::<Vec<_>>(),
-        [("loss", "0.12"), ("lr", "1e-5")]
-    );
-}
-
-#[test]
 fn rejects_other_text() {
     for line in [
         "",
