@@ -17,9 +17,10 @@ use serde_json::{Map, Value};
 use crate::error::JobError;
 pub(crate) use crate::job_identity::JobIdentity;
 pub(crate) use crate::parse::JobState;
-use crate::process::job_dir::JobLock;
+use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
+use crate::settings::data_dir::DataDir;
 
 /// The words of `status` in answers that are ours. The clouds' own words pass through beside them.
 pub(crate) mod status {
@@ -196,6 +197,29 @@ pub(crate) struct JobLog {
     pub message: Option<String>,
 }
 
+impl JobLog {
+    /// The log of a supervised process, which has `ended` or not.
+    fn of_output(dir: &JobDir, ended: bool) -> Result<Self, JobError> {
+        let path = dir.log_path();
+        match path.try_exists() {
+            Ok(true) => Ok(Self {
+                log_file: path.display().to_string(),
+                content: LogContent::File(path),
+                ended,
+                message: None,
+            }),
+            Ok(false) => Err(JobError::not_found(format!(
+                "the job has no log any more: {} does not exist",
+                path.display()
+            ))),
+            Err(error) => Err(JobError::failed(format!(
+                "cannot read {}: {error}",
+                path.display()
+            ))),
+        }
+    }
+}
+
 /// Standard output and error together, with the carriage returns and escapes that the job wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LogContent {
@@ -233,6 +257,16 @@ pub(crate) enum ClusterAction {
     Stop,
     /// Deletes it.
     Down,
+}
+
+impl ClusterAction {
+    /// The subcommand of `sky` and of `oumi launch`.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Down => "down",
+        }
+    }
 }
 
 /// A cluster as it is shown before a change.
@@ -322,4 +356,17 @@ pub(crate) trait Launcher: Send + Sync {
         cluster: &str,
         action: ClusterAction,
     ) -> Result<String, JobError>;
+}
+
+/// Returns the folder of a job that this server, or another on this machine, started.
+fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, JobError> {
+    folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
+        // A job that is named by the launcher's id alone is in no registry.
+        let id = match identity.job_id.as_str() {
+            "" => &identity.oumi_job_id,
+            job_id => job_id,
+        };
+        JobError::not_found(format!("{id:?} is not the id of a job on this machine"))
+            .with_hint("call list_jobs for the ids")
+    })
 }

@@ -1,450 +1,394 @@
-//! The launch of a cloud job, which all clouds have in common: `oumi launch up` under a supervisor, and what it left to read.
+//! Jobs on clouds: what SkyPilot and Oumi have in common. A [`CloudBackend`] runs the programs.
 
-use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+mod clusters;
+mod launch;
+mod launch_dir;
+mod list;
+mod queue;
+#[cfg(test)]
+mod tests;
 
-use super::job_yaml::JobConfig;
-use super::local::{job_dir, output_log};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
 use super::{
-    CancelOutcome, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, status,
+    CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
+    LaunchPlan, LaunchSpec, Launcher, Listing,
 };
-use crate::error::JobError;
+use crate::error::{ErrorKind, JobError};
 use crate::parse;
-use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
-use crate::process::supervisor::living_supervisor;
-use crate::process::{blocking, find, start, supervisor};
-use crate::settings::data_dir::{DataDir, read_bounded};
-use crate::text::read_tail;
+use crate::parse::sky::{Cluster, Queue, QueueFailure};
+use crate::process::job_dir::JobLock;
+use crate::process::runner::{Cli, Output, call_deadline};
+use crate::settings::data_dir::DataDir;
+use clusters::{cluster_details, cluster_info, cost_note};
+pub(super) use launch::CloudLaunches;
+use launch_dir::LaunchResult;
+pub(super) use list::scopes_by_cloud;
+pub(super) use queue::no_such_job;
+use queue::{launched_job, own_row, status_of_missing, status_of_row};
 
-/// The name of the one step of a launch.
-const STEP: &str = "launch";
-/// The file that holds the job's name on its cluster. It is written when the launch is begun.
-const JOB_NAME: &str = "job-name";
-/// How much of the end of a launch's output is looked at.
-const LOOKED_AT: u64 = 256 * 1024;
-/// The largest text file of a launch's folder, in bytes. Others may write to it.
-const MAX_TEXT: u64 = 64 * 1024;
-/// How often it is looked whether a launch has ended.
-const SETTLE_LOOK: Duration = Duration::from_millis(250);
-
-/// Starts launches, and reads what they left.
-#[derive(Debug, Clone)]
-pub(crate) struct CloudLaunch {
-    folder: DataDir,
-    supervisor: PathBuf,
-    goes_on_for: Option<Duration>,
+/// The first and the longest pause between two searches for the job of an interrupted launch.
+const RETRY_MIN: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The clusters that a query of queues names.
+#[derive(Debug, Default)]
+pub(crate) struct QueueScope {
+    /// Empty for every cloud.
+    pub(super) cloud: String,
+    /// Empty for every cluster.
+    pub(super) clusters: BTreeSet<String>,
 }
 
-/// What a launch came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Launched {
-    /// The job is on its cluster, as this.
-    As(JobIdentity),
-    /// It failed, and this is the launcher's reason.
-    Failed(String),
-    /// It was cut off, or ended as if all were well, and left no id: nobody saw what came of it.
-    CutOff {
-        /// What the launcher had asked for may still come.
-        may_go_on: bool,
-    },
-    /// It was cancelled before it began.
-    Cancelled,
-}
-
-/// What a launch leaves to know its job by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trace {
-    /// The name that the job has on its cluster.
-    pub name: String,
-    /// When the launch was begun.
-    pub begun: SystemTime,
-    /// When the launcher said something last.
-    pub said_at: SystemTime,
-    /// It has said the job's id: the job was on its cluster then.
-    pub said_id: bool,
-}
-
-/// Everything the folder of a launch says.
-struct Look {
-    ended: Option<ExitRecord>,
-    alive: bool,
-    output: String,
-    /// When the launcher said something last; nothing when it came to nothing before that.
-    said_at: Option<SystemTime>,
-    failed: Option<String>,
-}
-
-impl Look {
-    /// What the launch came to; nothing while it goes on.
-    fn outcome(&self, identity: &JobIdentity, goes_on_for: Option<Duration>) -> Option<Launched> {
-        if let Some(reason) = &self.failed {
-            return Some(Launched::Failed(reason.clone()));
-        }
-        if self.ended.is_none() && self.alive {
-            return None;
-        }
-        if self.ended.as_ref().is_some_and(|record| record.cancelled) {
-            return Some(Launched::Cancelled);
-        }
-        if let Some(launched) = parse::oumi::printed_job_id(&self.output) {
-            return Some(Launched::As(JobIdentity {
-                oumi_job_id: launched.oumi_job_id,
-                cluster: launched.cluster.unwrap_or_else(|| identity.cluster.clone()),
-                ..identity.clone()
-            }));
-        }
-        let failed = self.ended.as_ref().filter(|record| {
-            // A signal leaves no reason of its own.
-            record.error.is_some() || record.code.is_some_and(|code| code != 0)
-        });
-        Some(match failed {
-            Some(record) => Launched::Failed(
-                parse::failure_reason(&self.output).unwrap_or_else(|| record.describe()),
-            ),
-            None => Launched::CutOff {
-                may_go_on: self
-                    .said_at
-                    .zip(goes_on_for)
-                    .is_some_and(|(said_at, goes_on_for)| {
-                        // A time that is still to come is now.
-                        said_at.elapsed().unwrap_or_default() < goes_on_for
-                    }),
-            },
-        })
-    }
-}
-
-impl CloudLaunch {
-    /// Launches whose folders are in `folder`. `supervisor` is the program to run as `supervise`: this one. `goes_on_for` is how
-    /// long what a launcher asked for may still come when it was cut off; nothing where nobody can see whether it came.
-    pub(crate) fn new(folder: DataDir, supervisor: PathBuf, goes_on_for: Option<Duration>) -> Self {
+impl QueueScope {
+    fn of_job(identity: &JobIdentity) -> Self {
         Self {
-            folder,
-            supervisor,
-            goes_on_for,
+            cloud: identity.cloud.clone(),
+            clusters: BTreeSet::from([identity.cluster.clone()]),
         }
     }
 
-    /// The plan of a launch onto `cluster`. `envs` are for the launcher; those of the job are in its config.
-    ///
-    /// # Errors
-    /// When the job config cannot be written down.
-    pub(crate) fn plan(
+    fn includes(&self, identity: &JobIdentity) -> bool {
+        self.cloud.is_empty() || self.cloud == identity.cloud
+    }
+}
+
+/// The result of a program that cancels a job.
+pub(crate) struct CancelRun {
+    /// The program said, in its own way, that it cancelled the job.
+    pub(super) accepted: bool,
+    pub(super) reason: String,
+}
+
+/// A program that reaches clouds: SkyPilot or Oumi.
+#[async_trait]
+pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
+    const CLOUDS: &'static [&'static str];
+    /// How long an interrupted launch may still put its job on the cluster; `None` where jobs cannot be found by name.
+    const COMPLETION_WINDOW: Option<Duration>;
+    /// `true` when a cluster lists every job that it was ever given.
+    const LISTS_ENDED_JOBS: bool;
+    /// `true` when a launch onto an existing cluster skips the job's `setup`.
+    const SKIPS_SETUP: bool;
+
+    fn new(cli: Cli) -> Self;
+
+    fn find_program() -> Result<PathBuf, JobError>;
+
+    /// Refuses names that the program would refuse, or take for options.
+    fn validate_cluster(cloud: &str, cluster: &str) -> Result<(), JobError>;
+
+    /// Refuses ids that the program would refuse, or take for options. Accepts an empty one.
+    fn validate_job_id(id: &str) -> Result<(), JobError>;
+
+    fn plan(&self, launches: &CloudLaunches, spec: &LaunchSpec) -> Result<LaunchPlan, JobError>;
+
+    /// The queries that together list `jobs`.
+    fn list_scopes(jobs: &[&JobIdentity]) -> Vec<QueueScope>;
+
+    async fn queue(&self, scope: &QueueScope, deadline: Option<Instant>)
+    -> Result<Queue, JobError>;
+
+    /// Lists the clusters, where the program can.
+    async fn clusters(&self, _deadline: Option<Instant>) -> Result<Vec<Cluster>, JobError> {
+        Ok(Vec::new())
+    }
+
+    /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
+
+    async fn cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError>;
+
+    async fn teardown(
         &self,
-        spec: &LaunchSpec,
-        cluster: String,
-        config: JobConfig,
-        mut envs: BTreeMap<String, String>,
-    ) -> Result<LaunchPlan, JobError> {
-        let dir = job_dir(&self.folder, &spec.identity)?;
-        let (program, obstacle) = match find::find_oumi(&spec.client_cwd) {
-            Ok(path) => (path, None),
-            Err(missing) => (PathBuf::from("oumi"), Some(missing.to_string())),
-        };
-        let staged = staged_path(&dir);
-        let argv: Vec<String> = [
-            program.display().to_string(),
-            "launch".to_owned(),
-            "up".to_owned(),
-            "-c".to_owned(),
-            staged.display().to_string(),
-            "--cluster".to_owned(),
-            cluster.clone(),
-            "--detach".to_owned(),
-        ]
-        .into();
-        envs.insert("COLUMNS".to_owned(), "4096".to_owned());
-        if let Some(path) = find::path_with_folder_of(&program) {
-            envs.insert("PATH".to_owned(), path);
+        cloud: &str,
+        cluster: &str,
+        action: ClusterAction,
+    ) -> Result<String, JobError>;
+}
+
+/// The launcher of the clouds that a backend reaches.
+#[derive(Debug)]
+pub(crate) struct CloudLauncher<B> {
+    backend: B,
+    launches: CloudLaunches,
+    cli: Cli,
+}
+
+impl<B: CloudBackend> CloudLauncher<B> {
+    /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
+    pub(super) fn with_backend(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
+        Self {
+            backend: B::new(cli.clone()),
+            launches: CloudLaunches::new(folder, supervisor, B::COMPLETION_WINDOW),
+            cli,
         }
-        Ok(LaunchPlan {
-            command_line: shlex::try_join(argv.iter().map(String::as_str))
-                .map_err(JobError::failed)?,
-            cluster,
-            job_config: Some(config.redacted()),
-            blocked_by: obstacle,
-            process: start::StartRequest {
-                plan: supervisor::SupervisorPlan {
-                    steps: vec![supervisor::Step {
-                        name: STEP.to_owned(),
-                        argv,
-                    }],
-                    working_dir: spec.client_cwd.clone(),
-                    cancellable: false,
-                    cleanup: vec![staged.clone()],
-                },
-                envs,
-                files: vec![
-                    (staged, config.to_yaml().map_err(JobError::failed)?),
-                    (dir.path().join(JOB_NAME), config.name().to_owned()),
-                ],
-            },
-            warnings: config.warnings,
-        })
     }
 
-    /// Sets a launch going.
-    ///
-    /// # Errors
-    /// When the program cannot be started; the folder then says so too.
-    pub(crate) async fn start(
+    async fn status_by(
+        &self,
+        identity: &JobIdentity,
+        deadline: Option<Instant>,
+    ) -> Result<JobStatus, JobError> {
+        if identity.oumi_job_id.is_empty() {
+            let mut status = self.launches.status(identity).await?;
+            if status.state == JobState::Failed {
+                self.warn_about_cost(identity, &mut status, deadline).await;
+            }
+            return Ok(status);
+        }
+        let scope = QueueScope::of_job(identity);
+        let queue = self.backend.queue(&scope, deadline).await?;
+        let facts = self.launches.facts(identity).await;
+        let mut status = match own_row::<B>(identity, &queue, facts.as_ref()) {
+            Some(job) => status_of_row(job, identity),
+            None => {
+                let clusters = self.backend.clusters(deadline);
+                status_of_missing::<B>(identity, &queue, clusters).await?
+            }
+        };
+        status.log_file = log_file(identity);
+        if B::SKIPS_SETUP && facts.is_some_and(|facts| facts.existing_cluster.is_some()) {
+            status.warnings.push(format!(
+                "cluster {} existed before: the job was added to it and its `setup` was skipped",
+                identity.cluster
+            ));
+        }
+        if status.is_done && queue.jobs.contains_key(&identity.cluster) {
+            self.warn_about_cost(identity, &mut status, deadline).await;
+        }
+        Ok(status)
+    }
+
+    /// Adds the cluster of a job that has ended, with a warning if it still costs money.
+    async fn warn_about_cost(
+        &self,
+        identity: &JobIdentity,
+        status: &mut JobStatus,
+        deadline: Option<Instant>,
+    ) {
+        let Ok(clusters) = self.backend.clusters(deadline).await else {
+            return;
+        };
+        if let Some(cluster) = clusters
+            .iter()
+            .find(|cluster| cluster.name == identity.cluster)
+        {
+            status.details.cluster = Some(cluster_details(cluster));
+            if cluster.status == "UP" {
+                status.warnings.push(format!("its {}", cost_note(cluster)));
+            }
+        }
+    }
+
+    /// Looks on the cluster for the job of an interrupted launch.
+    async fn find_launched_job(&self, identity: &JobIdentity) -> Result<Option<String>, JobError> {
+        let scope = QueueScope::of_job(identity);
+        let queue = self.backend.queue(&scope, None).await?;
+        if let Some(QueueFailure::Other(reason)) = queue.unanswered.get(&identity.cluster) {
+            return Err(JobError::failed(reason));
+        }
+        let facts = self.launches.facts(identity).await;
+        Ok(launched_job(identity, &queue, facts.as_ref()).map(|job| job.job_id.clone()))
+    }
+}
+
+#[async_trait]
+impl<B: CloudBackend> Launcher for CloudLauncher<B> {
+    fn clouds(&self) -> &'static [&'static str] {
+        B::CLOUDS
+    }
+
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        self.backend.plan(&self.launches, spec)
+    }
+
+    async fn start(
         &self,
         identity: &JobIdentity,
         plan: LaunchPlan,
         lock: JobLock,
     ) -> Result<(), JobError> {
-        let dir = job_dir(&self.folder, identity)?;
-        let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
-        if started.is_err() {
-            remove_staged(dir).await?;
-        }
-        started.map_err(JobError::failed)
+        self.launches.start(identity, plan, lock).await
     }
 
-    /// Waits until a launch has ended, and says what it came to.
-    ///
-    /// # Errors
-    /// When its folder cannot be read.
-    pub(crate) async fn wait_for_launch(
-        &self,
-        identity: &JobIdentity,
-    ) -> Result<Launched, JobError> {
+    /// An interrupted launch that left no id is looked for by its name on the cluster, until the job is there or no longer to
+    /// be expected.
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
+        let mut pause = RETRY_MIN;
         loop {
-            let look = self.look(identity).await;
-            let look = look.map_err(|error| JobError::unavailable(error.to_string()))?;
-            if let Some(outcome) = self.outcome(identity, &look) {
-                // The supervisor removes it, unless it was killed.
-                remove_staged(job_dir(&self.folder, identity)?).await?;
-                return Ok(outcome);
+            let may_still_complete = match self.launches.wait(identity).await? {
+                LaunchResult::Succeeded(launched) => {
+                    // A query that began before does not show the job.
+                    self.cli.invalidate();
+                    return Ok(launched);
+                }
+                LaunchResult::Failed(reason) => return Err(JobError::failed(reason)),
+                LaunchResult::Cancelled => {
+                    return Err(JobError::failed("it was cancelled before it was launched"));
+                }
+                LaunchResult::Interrupted { .. } if B::COMPLETION_WINDOW.is_none() => {
+                    let error = JobError::failed("its launch was cut off and left no id");
+                    return Err(error.with_hint(
+                        "call list_jobs: a job that is on the cluster is listed there",
+                    ));
+                }
+                LaunchResult::Interrupted { may_still_complete } => may_still_complete,
+            };
+            match self.find_launched_job(identity).await {
+                Ok(Some(oumi_job_id)) => {
+                    return Ok(JobIdentity {
+                        oumi_job_id,
+                        ..identity.clone()
+                    });
+                }
+                Ok(None) if may_still_complete => {}
+                Ok(None) => {
+                    let reason = "its launch was cut off before the job was on its cluster";
+                    self.launches.record_failure(identity, reason).await?;
+                    return Err(JobError::failed(reason));
+                }
+                Err(error) if may_still_complete => {
+                    tracing::warn!(job_id = identity.job_id, %error, "cannot look for the job of an interrupted launch");
+                }
+                Err(error) => return Err(JobError::unavailable(error)),
             }
-            tokio::time::sleep(SETTLE_LOOK).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
         }
     }
 
-    /// How a job is whose id is not known: its launch goes on, or failed.
-    ///
-    /// # Errors
-    /// When its folder cannot be read.
-    pub(crate) async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
-        let look = self.look(identity).await?;
-        let mut status = match self.outcome(identity, &look) {
-            None | Some(Launched::As(_)) => {
-                let mut status = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
-                status.message = parse::last_line(&look.output);
-                status
-            }
-            Some(Launched::Failed(reason)) => {
-                let mut status = JobStatus::new(status::FAILED, JobState::Failed, true);
-                status.message = Some(reason);
-                status
-            }
-            Some(Launched::Cancelled) => {
-                JobStatus::new(status::CANCELLED, JobState::Cancelled, true)
-            }
-            Some(Launched::CutOff { may_go_on: true }) => {
-                let mut status = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
-                status.message = Some(format!(
-                    "its launch was cut off, and what it had asked for may still come: the job is looked for on cluster {}",
-                    identity.cluster
-                ));
-                status
-            }
-            Some(Launched::CutOff { may_go_on: false }) => {
-                // Where it can be looked for, it is not over before that was done.
-                let is_over = self.goes_on_for.is_none();
-                let mut status = JobStatus::new(status::LOST, JobState::Unknown, is_over);
-                let next = if is_over {
-                    "call list_jobs to see, down_cluster to delete it"
-                } else {
-                    "the job is looked for there, and poll_status says later what was found"
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+        validate::<B>(identity)?;
+        self.status_by(identity, call_deadline()).await
+    }
+
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+        match B::find_program() {
+            // A user without clouds needs no program.
+            Err(_) if known.is_empty() => Ok(Listing::default()),
+            Err(missing) => Err(missing),
+            Ok(_) => Ok(self.list_jobs(known).await),
+        }
+    }
+
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+        validate::<B>(identity)?;
+        if identity.oumi_job_id.is_empty() {
+            return self.launches.logs(identity).await;
+        }
+        match self.backend.logs(identity).await {
+            Err(error) if error.kind == ErrorKind::Unavailable => {
+                // The output of its launch is on this machine.
+                let Ok(mut log) = self.launches.logs(identity).await else {
+                    return Err(error.context("the log could not be read"));
                 };
-                status.message = Some(format!(
-                    "its launch was cut off, and nobody saw how it ended; cluster {} may be up and cost money: {next}",
-                    identity.cluster
+                log.message = Some(format!(
+                    "The job's own log could not be read ({error}); this is the output of its launch."
                 ));
-                status
+                Ok(log)
             }
-        };
-        status.log_file = job_dir(&self.folder, identity)?
-            .log_path()
-            .display()
-            .to_string();
-        Ok(status)
-    }
-
-    /// The output of the launch.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub(crate) async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
-        let dir = job_dir(&self.folder, identity)?;
-        blocking(move || {
-            let ended = dir.exit_record().is_ok_and(|record| record.is_some())
-                || dir.is_locked().is_ok_and(|locked| !locked);
-            output_log(&dir, ended)
-        })
-        .await
-    }
-
-    /// Whether the launch said that its cluster was there before.
-    pub(crate) async fn found_existing_cluster(&self, identity: &JobIdentity) -> bool {
-        match self.look(identity).await {
-            Ok(look) => parse::oumi::existing_cluster(&look.output).is_some(),
-            Err(_) => false,
+            read => read,
         }
     }
 
-    /// What is known of a job from its launch; nothing when it was not launched here.
-    pub(crate) async fn trace(&self, identity: &JobIdentity) -> Option<Trace> {
-        let dir = job_dir(&self.folder, identity).ok()?;
-        let read = move || -> io::Result<Trace> {
-            let path = dir.path().join(JOB_NAME);
-            let begun = std::fs::metadata(&path)?.modified()?;
-            let look = look(&dir)?;
-            Ok(Trace {
-                name: read_text(&path)?,
-                begun,
-                said_at: look.said_at.unwrap_or(begun),
-                said_id: parse::oumi::printed_job_id(&look.output).is_some(),
-            })
-        };
-        blocking(move || read().map_err(JobError::failed))
-            .await
-            .ok()
-    }
-
-    /// Cancels a job whose id is not known: one whose launch never began is marked so.
-    ///
-    /// # Errors
-    /// When its folder cannot be used, or its launch left something that only a cluster can be asked about.
-    pub(crate) async fn cancel(&self, identity: &JobIdentity) -> Result<CancelOutcome, JobError> {
-        let dir = job_dir(&self.folder, identity)?;
-        let look = self.look(identity).await?;
-        match self.outcome(identity, &look) {
-            None => Ok(CancelOutcome::Stopping {
-                message: "its launch goes on in another server; call cancel_job again once poll_status gives an \
-                          oumi_job_id"
-                    .to_owned(),
-            }),
-            Some(Launched::Failed(reason)) => Ok(CancelOutcome::AlreadyFinished {
-                status: status::FAILED.to_owned(),
-                state: JobState::Failed,
-                message: Some(reason),
-            }),
-            Some(Launched::Cancelled) => Ok(CancelOutcome::AlreadyFinished {
-                status: status::CANCELLED.to_owned(),
-                state: JobState::Cancelled,
-                message: None,
-            }),
-            Some(Launched::CutOff { .. } | Launched::As(_)) => {
-                blocking(move || {
-                    if dir.log_path().exists() {
-                        return Err(JobError::failed(
-                            "its launch was cut off and left no id to cancel by; its cluster may be up and cost money: \
-                             call list_jobs to see, down_cluster to delete it"
-                                .to_owned(),
-                        ));
-                    }
-                    dir.write_exit_record(&ExitRecord::cancelled(STEP)).map_err(JobError::failed)?;
-                    Ok(CancelOutcome::Cancelled { message: Some("it was cancelled before it was launched".to_owned()) })
-                })
-                .await
-            }
-        }
-    }
-
-    /// Keeps that a launch which was cut off has come to nothing, so that it need not be found out again.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub(crate) async fn keep_failure(
+    async fn cancel(
         &self,
         identity: &JobIdentity,
-        reason: String,
-    ) -> Result<(), JobError> {
-        let dir = job_dir(&self.folder, identity)?;
-        blocking(move || {
-            crate::settings::data_dir::write_atomic(&failure_path(&dir), reason.as_bytes())
-                .map_err(JobError::failed)
-        })
-        .await
+        _force: bool,
+    ) -> Result<CancelOutcome, JobError> {
+        validate::<B>(identity)?;
+        let mut identity = identity.clone();
+        if identity.oumi_job_id.is_empty() {
+            match self.launches.result(&identity).await? {
+                // The registry does not have the id yet.
+                Some(LaunchResult::Succeeded(launched)) => identity = launched,
+                result => return self.launches.cancel(&identity, result).await,
+            }
+        }
+        match self.status_by(&identity, None).await {
+            Ok(before) if before.is_done => return Ok(already_finished(before)),
+            Err(error)
+                if matches!(error.kind, ErrorKind::NotFound | ErrorKind::ProgramNotFound) =>
+            {
+                return Err(error);
+            }
+            // A job whose status cannot be read can still be cancelled.
+            Ok(_) | Err(_) => {}
+        }
+        let run = self.backend.cancel(&identity).await?;
+        // Exit codes are unreliable: the status afterwards counts.
+        match (self.status_by(&identity, None).await, run.accepted) {
+            (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
+                message: after
+                    .warnings
+                    .first()
+                    .map(|warning| format!("the job was cancelled; {warning}")),
+            }),
+            (Ok(after), _) if after.is_done => Ok(already_finished(after)),
+            (_, true) => Ok(CancelOutcome::Stopping {
+                message: "the cancel was accepted; call poll_status to see the job end".to_owned(),
+            }),
+            (Ok(after), false) => Err(JobError::failed(format!(
+                "the job was not cancelled and is {}: {}",
+                after.status, run.reason
+            ))
+            .with_hint(format!(
+                "call cancel_job again, or down_cluster to delete cluster {}",
+                identity.cluster
+            ))),
+            (Err(error), false) => Err(error),
+        }
     }
 
-    fn outcome(&self, identity: &JobIdentity, look: &Look) -> Option<Launched> {
-        look.outcome(identity, self.goes_on_for)
+    async fn describe_cluster(
+        &self,
+        _cloud: &str,
+        cluster: &str,
+    ) -> Result<Option<ClusterInfo>, JobError> {
+        let clusters = self.backend.clusters(call_deadline()).await?;
+        let found = clusters.iter().find(|known| known.name == cluster);
+        Ok(found.map(cluster_info))
     }
 
-    async fn look(&self, identity: &JobIdentity) -> Result<Look, JobError> {
-        let dir = job_dir(&self.folder, identity)?;
-        blocking(move || {
-            look(&dir).map_err(|error| {
-                JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
-            })
-        })
-        .await
+    async fn teardown_cluster(
+        &self,
+        cloud: &str,
+        cluster: &str,
+        action: ClusterAction,
+    ) -> Result<String, JobError> {
+        B::validate_cluster(cloud, cluster)?;
+        self.backend.teardown(cloud, cluster, action).await
     }
 }
 
-/// The staged config holds secrets: nothing of it stays.
-async fn remove_staged(dir: JobDir) -> Result<(), JobError> {
-    blocking(move || match std::fs::remove_file(staged_path(&dir)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
-        _ => Ok(()),
-    })
-    .await
+pub(super) fn log_file(identity: &JobIdentity) -> String {
+    format!("cloud:{}/{}", identity.cloud, identity.cluster)
 }
 
-fn staged_path(dir: &JobDir) -> PathBuf {
-    dir.path().join("job.yaml")
+/// Returns the reason that a program printed for its failure.
+pub(super) fn failure_text(output: &Output) -> String {
+    parse::failure_reason(&output.stdout)
+        .or_else(|| parse::failure_reason(&output.stderr))
+        .or_else(|| parse::last_line(&output.stderr))
+        .or_else(|| parse::last_line(&output.stdout))
+        .unwrap_or_else(|| "it printed no reason".to_owned())
 }
 
-fn failure_path(dir: &JobDir) -> PathBuf {
-    dir.path().join("launch-failed")
+fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<(), JobError> {
+    B::validate_cluster(&identity.cloud, &identity.cluster)?;
+    B::validate_job_id(&identity.oumi_job_id)
 }
 
-fn look(dir: &JobDir) -> io::Result<Look> {
-    // In this order: whoever ended in between has written how.
-    let locked = dir.is_locked()?;
-    let ended = dir.exit_record()?;
-    let (output, said_at) = end_of(dir)?;
-    // A daemon of the launcher may hold the lock for ever. It is the launcher that counts, and once it has said that the job
-    // is on its cluster, and its supervisor is gone, nothing more is to be waited for.
-    let supervised = || match dir.supervisor_pid()? {
-        Some(_) => Ok(living_supervisor(dir)?.is_some()),
-        None => Ok::<bool, io::Error>(true),
-    };
-    let alive = locked && (parse::oumi::printed_job_id(&output).is_none() || supervised()?);
-    let failed = match read_text(&failure_path(dir)) {
-        Ok(reason) => Some(reason),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    Ok(Look {
-        ended,
-        alive,
-        output,
-        said_at,
-        failed,
-    })
-}
-
-/// Reads a short text of the launch's folder: the job's name, or the reason of a failure.
-fn read_text(path: &Path) -> io::Result<String> {
-    let bytes = read_bounded(path, MAX_TEXT)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The end of the launch's output, and when it was written.
-fn end_of(dir: &JobDir) -> io::Result<(String, Option<SystemTime>)> {
-    let path = dir.log_path();
-    let bytes = match read_tail(&path, LOOKED_AT) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((String::new(), None)),
-        Err(error) => return Err(error),
-    };
-    let modified = std::fs::metadata(&path)?.modified()?;
-    let output = String::from_utf8_lossy(&bytes).into_owned();
-    Ok((output, (!bytes.is_empty()).then_some(modified)))
+fn already_finished(status: JobStatus) -> CancelOutcome {
+    let first_warning = status.warnings.into_iter().next();
+    CancelOutcome::AlreadyFinished {
+        status: status.status,
+        state: status.state,
+        message: status.message.or(first_warning),
+    }
 }

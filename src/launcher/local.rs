@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{
     CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, LauncherTraits, ListedJob, Listing, LogContent, status,
+    Launcher, LauncherTraits, ListedJob, Listing, job_dir, status,
 };
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
@@ -39,20 +39,6 @@ impl LocalLauncher {
     fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
         job_dir(&self.folder, identity)
     }
-}
-
-/// Returns the folder of a job that this server started.
-pub(super) fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, JobError> {
-    folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
-        // One that is asked about by the launcher's id alone is in no registry.
-        let asked = match identity.job_id.as_str() {
-            "" => &identity.oumi_job_id,
-            job_id => job_id,
-        };
-        JobError::not_found(format!(
-            "{asked:?} is not the id of a job on this machine; call list_jobs for the ids"
-        ))
-    })
 }
 
 #[async_trait::async_trait]
@@ -126,7 +112,7 @@ impl Launcher for LocalLauncher {
         blocking(move || {
             let dir = dir?;
             let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
-            output_log(&dir, ended)
+            JobLog::of_output(&dir, ended)
         })
         .await
     }
@@ -143,24 +129,6 @@ impl Launcher for LocalLauncher {
     ) -> Result<String, JobError> {
         Err(JobError::failed("this machine is no cluster")
             .with_hint("call cancel_job to end a job on it"))
-    }
-}
-
-/// Returns the output of a supervised process, which has `ended` or not.
-pub(super) fn output_log(dir: &JobDir, ended: bool) -> Result<JobLog, JobError> {
-    let path = dir.log_path();
-    let log_file = path.display().to_string();
-    match path.metadata() {
-        Ok(_) => Ok(JobLog {
-            log_file,
-            content: LogContent::File(path),
-            ended,
-            message: None,
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(JobError::not_found(format!(
-            "no log of this job is left: {log_file} does not exist"
-        ))),
-        Err(error) => Err(JobError::failed(format!("cannot read {log_file}: {error}"))),
     }
 }
 

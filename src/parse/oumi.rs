@@ -1,11 +1,13 @@
 //! Reads what `oumi launch` prints. There is no JSON, so sentences and tables are read. The server runs `oumi` with
 //! `COLUMNS=4096`, so that no sentence is wrapped.
 
+use serde::{Deserialize, Serialize};
+
 use super::after;
 use crate::text::strip_escapes;
 
 /// The identity that `oumi launch up` printed for a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PrintedJobId {
     pub(crate) oumi_job_id: String,
     pub(crate) cluster: Option<String>,

@@ -383,6 +383,24 @@ fn unfulfilled_cancel_is_stopping() {
     }
 }
 
+#[test]
+fn a_cancel_that_was_accepted_is_stopping_where_the_job_cannot_be_queried_after_it() {
+    for (world, cancel, query) in [
+        (with_job("RUNNING"), "sky-cancel", "sky-queue"),
+        (with_slurm_job("RUNNING"), "oumi-cancel", "oumi-status"),
+    ] {
+        world.cloud.set(&format!("{cancel}.noop"), "");
+        world.cloud.set(&format!("{query}.crash"), "");
+        let answer = world.server().cancel("a", false).ok();
+        assert_eq!(answer["is_done"], json!(false), "{:#}", answer.content);
+        assert!(
+            text(&answer, "message").contains("poll_status"),
+            "{:#}",
+            answer.content
+        );
+    }
+}
+
 /// Cancels the job `a`, and does `meanwhile` when the program that cancels has been started and has not cancelled yet.
 fn cancel_while(
     world: &World,

@@ -126,6 +126,8 @@ impl World {
             let time = SystemTime::now() - Duration::from_secs(seconds);
             file.set_modified(time).unwrap();
         }
+        // It holds the times of then, and is made anew of the files.
+        let _ = fs::remove_file(self.home.job_dir(job_id).join("launch.json"));
     }
 
     pub fn staged_path(&self, job_id: &str) -> std::path::PathBuf {

@@ -1,0 +1,179 @@
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::*;
+use crate::launcher::{JobLog, LaunchPlan, LaunchSpec};
+use crate::parse::sky::QueuedJob;
+use crate::process::job_dir::{ExitRecord, JobDir};
+
+/// A cloud whose one cluster `dev` has one job, 7.
+#[derive(Debug, Default)]
+struct FakeCloud {
+    is_unreachable: AtomicBool,
+    cancelled: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl CloudBackend for FakeCloud {
+    const CLOUDS: &'static [&'static str] = &["fake"];
+    const COMPLETION_WINDOW: Option<Duration> = Some(Duration::from_secs(60));
+    const LISTS_ENDED_JOBS: bool = true;
+    const SKIPS_SETUP: bool = true;
+
+    fn new(_cli: Cli) -> Self {
+        Self::default()
+    }
+
+    fn find_program() -> Result<PathBuf, JobError> {
+        Ok(PathBuf::from("fake"))
+    }
+
+    fn validate_cluster(_cloud: &str, _cluster: &str) -> Result<(), JobError> {
+        Ok(())
+    }
+
+    fn validate_job_id(_id: &str) -> Result<(), JobError> {
+        Ok(())
+    }
+
+    fn plan(&self, _: &CloudLaunches, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        Err(JobError::failed("not planned here"))
+    }
+
+    fn list_scopes(jobs: &[&JobIdentity]) -> Vec<QueueScope> {
+        scopes_by_cloud(jobs)
+    }
+
+    async fn queue(&self, _: &QueueScope, _: Option<Instant>) -> Result<Queue, JobError> {
+        if self.is_unreachable.load(Ordering::Relaxed) {
+            return Err(JobError::unavailable("no answer"));
+        }
+        let is_cancelled = !self.cancelled.lock().unwrap().is_empty();
+        let job = QueuedJob {
+            job_id: "7".to_owned(),
+            status: if is_cancelled { "CANCELLED" } else { "RUNNING" }.to_owned(),
+            ..QueuedJob::default()
+        };
+        let mut queue = Queue::default();
+        queue.jobs.insert("dev".to_owned(), vec![job]);
+        Ok(queue)
+    }
+
+    async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
+        Err(JobError::unavailable("no log"))
+    }
+
+    async fn cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError> {
+        let mut cancelled = self.cancelled.lock().unwrap();
+        cancelled.push(identity.oumi_job_id.clone());
+        Ok(CancelRun {
+            accepted: true,
+            reason: String::new(),
+        })
+    }
+
+    async fn teardown(&self, _: &str, _: &str, _: ClusterAction) -> Result<String, JobError> {
+        Err(JobError::failed("not changed here"))
+    }
+}
+
+fn launcher() -> (TempDir, CloudLauncher<FakeCloud>) {
+    let home = tempfile::tempdir().unwrap();
+    let folder = DataDir::at(home.path());
+    folder.create().unwrap();
+    let launcher = CloudLauncher::with_backend(folder, PathBuf::from("false"), Cli::default());
+    (home, launcher)
+}
+
+fn identity(oumi_job_id: &str) -> JobIdentity {
+    JobIdentity {
+        job_id: "a".to_owned(),
+        cloud: "fake".to_owned(),
+        cluster: "dev".to_owned(),
+        oumi_job_id: oumi_job_id.to_owned(),
+    }
+}
+
+/// The folder of a launch of job `a` that printed this and runs.
+fn running_launch(home: &TempDir, output: &str) -> (JobDir, JobLock) {
+    let (dir, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
+    fs::write(dir.path().join("job-name"), "train").unwrap();
+    fs::write(dir.log_path(), output).unwrap();
+    (dir, lock)
+}
+
+/// The same of one that exited with this code.
+fn ended_launch(home: &TempDir, output: &str, code: i32) -> JobDir {
+    let (dir, _lock) = running_launch(home, output);
+    let record = ExitRecord {
+        code: Some(code),
+        ..ExitRecord::now("launch")
+    };
+    dir.write_exit_record(&record).unwrap();
+    dir
+}
+
+#[tokio::test]
+async fn cancel_uses_the_printed_id() {
+    let (home, launcher) = launcher();
+    ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
+    let outcome = launcher.cancel(&identity(""), false).await;
+    assert_eq!(outcome, Ok(CancelOutcome::Cancelled { message: None }));
+    assert_eq!(*launcher.backend.cancelled.lock().unwrap(), ["7"]);
+}
+
+#[tokio::test]
+async fn accepted_cancel_without_recheck_is_stopping() {
+    let (_home, launcher) = launcher();
+    launcher
+        .backend
+        .is_unreachable
+        .store(true, Ordering::Relaxed);
+    let outcome = launcher.cancel(&identity("7"), false).await.unwrap();
+    assert!(matches!(outcome, CancelOutcome::Stopping { .. }));
+}
+
+#[tokio::test]
+async fn facts_of_an_ended_launch_are_parsed_once() {
+    let (home, launcher) = launcher();
+    let output = "Found an existing cluster: dev.\nJob 7 queued on cluster dev.\n";
+    let dir = ended_launch(&home, output, 0);
+    let facts = launcher.launches.facts(&identity("7")).await.unwrap();
+    assert_eq!(facts.name, "train");
+    assert_eq!(facts.existing_cluster.as_deref(), Some("dev"));
+    let printed = facts.printed_job_id.clone().unwrap();
+    assert_eq!(printed.oumi_job_id, "7");
+    assert!(dir.path().join("launch.json").exists());
+    fs::write(dir.log_path(), "").unwrap();
+    assert_eq!(launcher.launches.facts(&identity("7")).await, Some(facts));
+}
+
+#[tokio::test]
+async fn facts_of_a_running_launch_are_not_kept() {
+    let (home, launcher) = launcher();
+    let (dir, _lock) = running_launch(&home, "Launching\n");
+    let facts = launcher.launches.facts(&identity("")).await.unwrap();
+    assert_eq!(facts.printed_job_id, None);
+    assert!(!dir.path().join("launch.json").exists());
+}
+
+#[tokio::test]
+async fn reason_of_a_failed_launch_is_kept() {
+    let (home, launcher) = launcher();
+    let dir = ended_launch(&home, "ValueError: no such cloud\n", 1);
+    let before = launcher.launches.result(&identity("")).await.unwrap();
+    fs::write(dir.log_path(), "").unwrap();
+    let after = launcher.launches.result(&identity("")).await.unwrap();
+    assert!(
+        matches!(&before, Some(LaunchResult::Failed(reason)) if reason.contains("no such cloud")),
+        "{before:?}"
+    );
+    assert_eq!(before, after);
+}
