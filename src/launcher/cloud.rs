@@ -154,7 +154,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         status.log_file = log_file(identity);
         if B::SKIPS_SETUP && facts.is_some_and(|facts| facts.existing_cluster.is_some()) {
             status.warnings.push(format!(
-                "cluster {} existed before: the job was added to it and its `setup` was skipped",
+                "cluster {} was there before: SkyPilot added the job to it and skipped its `setup`",
                 identity.cluster
             ));
         }

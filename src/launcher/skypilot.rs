@@ -127,7 +127,7 @@ impl CloudBackend for SkyPilot {
         }
         if !named.is_empty() {
             plan.warnings.push(format!(
-                "if cluster {named} exists already, the job is added to it and SkyPilot skips its `setup`"
+                "if cluster {named} is there already, the job is added to it and SkyPilot skips its `setup`"
             ));
         }
         Ok(plan)

@@ -51,7 +51,7 @@ pub(super) struct LaunchFacts {
     pub(super) printed_job_id: Option<PrintedJobId>,
     /// The cluster that existed before the launch.
     pub(super) existing_cluster: Option<String>,
-    /// The reason of a launch that failed.
+    /// The server's own reason why an interrupted launch counts as failed.
     pub(super) failure: Option<String>,
 }
 
@@ -60,6 +60,7 @@ pub(super) struct LaunchState {
     exit: Option<ExitRecord>,
     has_ended: bool,
     pub(super) facts: LaunchFacts,
+    failure: Option<String>,
     /// The last line of the output, while the launch runs.
     pub(super) last_line: Option<String>,
 }
@@ -84,7 +85,7 @@ impl LaunchState {
                 ..identity.clone()
             }));
         }
-        Some(match &self.facts.failure {
+        Some(match &self.failure {
             Some(reason) => LaunchResult::Failed(reason.clone()),
             None => LaunchResult::Interrupted {
                 may_still_complete: self
@@ -107,17 +108,23 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
 /// Reads the facts of a launch that has ended; else parses its output, and writes them once it has.
 pub(super) fn inspect(dir: &JobDir) -> io::Result<LaunchState> {
     if let Some(facts) = read_facts(dir)? {
+        let exit = dir.exit_record()?;
+        let failure = match (&facts.printed_job_id, &facts.failure) {
+            (None, None) => failure_reason(exit.as_ref(), || read_output(dir))?,
+            (_, recorded) => recorded.clone(),
+        };
         return Ok(LaunchState {
-            exit: dir.exit_record()?,
+            exit,
             has_ended: true,
             facts,
+            failure,
             last_line: None,
         });
     }
     // In this order: a launch that ends in between has written its record.
     let is_locked = dir.is_locked()?;
     let exit = dir.exit_record()?;
-    let (mut facts, output) = parse_output(dir)?;
+    let (facts, output) = parse_output(dir)?;
     // A daemon of the launcher may hold the lock for ever, so once the id is printed the supervisor counts.
     let is_supervised = || match dir.supervisor_pid()? {
         Some(_) => Ok(living_supervisor(dir)?.is_some()),
@@ -125,25 +132,34 @@ pub(super) fn inspect(dir: &JobDir) -> io::Result<LaunchState> {
     };
     let has_ended =
         exit.is_some() || !is_locked || (facts.printed_job_id.is_some() && !is_supervised()?);
-    if has_ended {
-        // A signal leaves no reason of its own.
-        let failed = exit
-            .as_ref()
-            .filter(|record| record.error.is_some() || record.code.is_some_and(|code| code != 0));
-        facts.failure = failed
-            .map(|record| parse::failure_reason(&output).unwrap_or_else(|| record.describe()));
-        if facts.started_at.is_some()
-            && let Err(error) = write_facts(dir, &facts)
-        {
-            tracing::debug!(%error, "cannot write {FACTS}: the output is parsed again next time");
-        }
+    if has_ended
+        && facts.started_at.is_some()
+        && let Err(error) = write_facts(dir, &facts)
+    {
+        tracing::debug!(%error, "cannot write {FACTS}: the output is parsed again next time");
     }
     Ok(LaunchState {
-        exit,
         has_ended,
-        facts,
+        failure: failure_reason(exit.as_ref(), || Ok(output.clone()))?,
         last_line: parse::last_line(&output),
+        exit,
+        facts,
     })
+}
+
+/// Finds the reason of a launch that failed. It is not kept in [`FACTS`]: the launcher may have printed a secret in it.
+fn failure_reason(
+    exit: Option<&ExitRecord>,
+    output: impl FnOnce() -> io::Result<String>,
+) -> io::Result<Option<String>> {
+    // A signal leaves no reason of its own.
+    let failed =
+        |record: &&ExitRecord| record.error.is_some() || record.code.is_some_and(|code| code != 0);
+    let Some(record) = exit.filter(failed) else {
+        return Ok(None);
+    };
+    let printed = parse::failure_reason(&output()?);
+    Ok(Some(printed.unwrap_or_else(|| record.describe())))
 }
 
 fn read_facts(dir: &JobDir) -> io::Result<Option<LaunchFacts>> {
@@ -168,10 +184,7 @@ fn parse_output(dir: &JobDir) -> io::Result<(LaunchFacts, String)> {
     };
     let modified = |metadata: std::fs::Metadata| metadata.modified().map(seconds);
     let log = metadata(dir.log_path())?.filter(|metadata| metadata.len() > 0);
-    let output = match &log {
-        Some(_) => String::from_utf8_lossy(&read_tail(&dir.log_path(), PARSED_TAIL)?).into_owned(),
-        None => String::new(),
-    };
+    let output = read_output(dir)?;
     let name = dir.path().join(JOB_NAME);
     let started_at = metadata(name.clone())?.map(modified).transpose()?;
     let facts = LaunchFacts {
@@ -186,4 +199,13 @@ fn parse_output(dir: &JobDir) -> io::Result<(LaunchFacts, String)> {
         failure: None,
     };
     Ok((facts, output))
+}
+
+/// Reads the end of the launch's output. Empty where there is none.
+fn read_output(dir: &JobDir) -> io::Result<String> {
+    match read_tail(&dir.log_path(), PARSED_TAIL) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
+    }
 }

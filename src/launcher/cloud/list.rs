@@ -118,13 +118,12 @@ impl Listing {
                 });
             }
             Err(error) => {
-                let prefix = if error.is_not_found() {
-                    "job "
+                let id = &identity.job_id;
+                self.warnings.push(if error.is_not_found() {
+                    format!("job {id}: {error}")
                 } else {
-                    "not asked about: "
-                };
-                let warning = format!("{prefix}{}; {error}", identity.job_id);
-                self.warnings.push(warning);
+                    format!("not asked about: {id}; {error}")
+                });
             }
         }
     }

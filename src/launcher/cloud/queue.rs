@@ -112,8 +112,8 @@ pub(super) async fn status_of_missing<B: CloudBackend>(
 
 pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
     JobError::not_found(format!(
-        "cluster {} has no job {:?}",
-        identity.cluster, identity.oumi_job_id
+        "cluster {} on {} has no job {:?}",
+        identity.cluster, identity.cloud, identity.oumi_job_id
     ))
     .with_hint("call list_jobs for the jobs it has")
 }
