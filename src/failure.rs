@@ -12,7 +12,7 @@ mod traceback;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::process::job_dir::signal_name;
+use crate::text::signal_name;
 use causes::{CAUSES, Cause};
 pub(crate) use traceback::traceback_end;
 

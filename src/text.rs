@@ -1,5 +1,5 @@
-//! Text of programs, made fit for reading: without terminal escapes, without control characters, shortened, without the
-//! prefix that SkyPilot puts before a job's lines; and the end of a file.
+//! Text made fit for reading: without terminal escapes, without control characters, shortened, without the prefix that
+//! SkyPilot puts before a job's lines; the end of a file; and the names of signals.
 
 mod terminal;
 
@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
+
+use rustix::process::Signal;
 
 pub(crate) use terminal::lossy;
 pub(crate) use terminal::{Row, Terminal};
@@ -119,6 +121,25 @@ fn after_colours(mut text: &[u8]) -> &[u8] {
         text = after;
     }
     text
+}
+
+/// Formats a signal as its number, with its name where it is one that commonly ends processes.
+pub(crate) fn signal_name(signal: i32) -> String {
+    let name = match Signal::from_named_raw(signal) {
+        Some(Signal::HUP) => "SIGHUP",
+        Some(Signal::INT) => "SIGINT",
+        Some(Signal::QUIT) => "SIGQUIT",
+        Some(Signal::ILL) => "SIGILL",
+        Some(Signal::ABORT) => "SIGABRT",
+        Some(Signal::BUS) => "SIGBUS",
+        Some(Signal::FPE) => "SIGFPE",
+        Some(Signal::KILL) => "SIGKILL",
+        Some(Signal::SEGV) => "SIGSEGV",
+        Some(Signal::PIPE) => "SIGPIPE",
+        Some(Signal::TERM) => "SIGTERM",
+        _ => return signal.to_string(),
+    };
+    format!("{signal} ({name})")
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::supervisor::SupervisorPlan;
 use crate::redact::Redactor;
 use crate::settings::data_dir::{read_bounded, write_atomic};
+use crate::text::signal_name;
 
 const EXIT_RECORD: &str = "exit.json";
 const PLAN: &str = "plan.json";
@@ -100,25 +100,6 @@ impl ExitRecord {
             _ => "ended".to_owned(),
         }
     }
-}
-
-/// Formats a signal as its number, with its name where it is one that commonly ends processes.
-pub(crate) fn signal_name(signal: i32) -> String {
-    let name = match Signal::from_named_raw(signal) {
-        Some(Signal::HUP) => "SIGHUP",
-        Some(Signal::INT) => "SIGINT",
-        Some(Signal::QUIT) => "SIGQUIT",
-        Some(Signal::ILL) => "SIGILL",
-        Some(Signal::ABORT) => "SIGABRT",
-        Some(Signal::BUS) => "SIGBUS",
-        Some(Signal::FPE) => "SIGFPE",
-        Some(Signal::KILL) => "SIGKILL",
-        Some(Signal::SEGV) => "SIGSEGV",
-        Some(Signal::PIPE) => "SIGPIPE",
-        Some(Signal::TERM) => "SIGTERM",
-        _ => return signal.to_string(),
-    };
-    format!("{signal} ({name})")
 }
 
 impl JobDir {
