@@ -19,10 +19,10 @@ pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
-    let mut shown = String::with_capacity(text.len());
+    let mut cleaned = String::with_capacity(text.len());
     let mut terminal = Terminal::new(|row: Row<'_>| {
-        shown.push_str(&row.text);
-        shown.push('\n');
+        cleaned.push_str(&row.text);
+        cleaned.push('\n');
     });
     for line in text.split_inclusive('\n') {
         terminal.write(line.trim_end_matches('\n').as_bytes(), 0, 0);
@@ -30,9 +30,9 @@ pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
     }
     terminal.finish();
     if !text.ends_with('\n') {
-        shown.pop();
+        cleaned.pop();
     }
-    Cow::Owned(shown)
+    Cow::Owned(cleaned)
 }
 
 /// Newline and tab count as text.

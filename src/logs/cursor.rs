@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use super::source::read_at;
 
-/// How many bytes before the offset are checked.
+/// Bytes before the offset that are checked.
 const CHECKED: u64 = 256;
 
 /// The first part of a cursor: what it is, and the version of what follows.

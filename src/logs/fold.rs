@@ -26,9 +26,9 @@ pub(super) const WORD_SEARCH: usize = 512;
 #[derive(Debug, Clone)]
 pub(super) struct Line<'a> {
     pub text: Cow<'a, str>,
-    /// How often it was repeated at once; 0 for nearly every line.
+    /// Repetitions that followed at once; 0 for nearly every line.
     pub repeated: u64,
-    /// Where it begins, in bytes from the beginning of the log.
+    /// Offset of its first byte in the log.
     pub start: u64,
     /// Its beginning was left out.
     pub is_cut: bool,
@@ -37,14 +37,14 @@ pub(super) struct Line<'a> {
 /// A part of a log, from the beginning of a line on.
 #[derive(Debug)]
 pub(super) struct Block {
-    /// Where in the log its first line begins.
+    /// Offset of its first line in the log.
     pub start: u64,
-    /// How many bytes at the beginning of its first line are not in `bytes`.
+    /// Bytes at the beginning of its first line that are not in `bytes`.
     pub left_out: u64,
     pub bytes: Vec<u8>,
 }
 
-/// How bytes become lines.
+/// Turns bytes into lines.
 #[derive(Clone, Copy, Default)]
 pub(super) struct FoldOptions {
     /// Lines stay as they are, apart from bytes that are no text and controls other than tab and carriage return.

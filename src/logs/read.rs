@@ -4,7 +4,7 @@
 //! the answer says how many are left out.
 //!
 //! **New text** ([`read_since`]) begins right after the text of the cursor's answer. If it does not fit the budget, the
-//! *oldest* of it is given, so that nothing is ever skipped: the cursor goes on there.
+//! *oldest* of it is returned, so that nothing is ever skipped: the cursor goes on there.
 //!
 //! **The unfinished line**, the one that is still being written, is never part of the text, since it would come twice: it
 //! stands beside the text, and becomes text when it ends. A progress bar is one such line for hours. When the log is known
@@ -37,14 +37,14 @@ const MAX_READ: u64 = 128 * 1024 * 1024;
 /// The longest unfinished line that is read again each time. Of a longer one only the newest state is.
 const MAX_HELD: usize = 64 * 1024;
 
-/// How a log is to be read.
+/// Options of a read.
 #[derive(Clone, Copy)]
 pub struct ReadOptions<'a> {
-    /// The most text that is given, in bytes.
+    /// The most text that is returned, in bytes.
     pub max_bytes: usize,
     /// Lines stay as they are, apart from bytes that are no text and controls other than tab and carriage return.
     pub raw: bool,
-    /// Nothing more will be written: the last line has ended, however it looks.
+    /// `true` once nothing more will be written: the last line has then ended, with or without a newline.
     pub ended: bool,
     /// Hides the secrets in lines: the same number of lines, none longer.
     pub redact: &'a dyn Fn(&str) -> String,
@@ -66,21 +66,21 @@ impl Default for ReadOptions<'_> {
 pub struct Excerpt {
     /// The lines, joined by line ends.
     pub text: String,
-    /// How many lines that is.
+    /// Number of lines in the text.
     pub lines: usize,
     /// The line that is still being written, as it stands now.
     pub unfinished: Option<String>,
-    /// How many of the requested lines are left out, for want of room: the oldest of them.
+    /// Number of requested lines left out for want of room: the oldest ones.
     pub left_out_lines: usize,
     /// Lines are left out, or remain, or the beginning of a line is cut.
     pub truncated: bool,
-    /// How many bytes of the log, unfolded, are new and not here: the newest of them. The cursor goes on there.
+    /// Bytes of the log, unfolded, that are new and not here: the newest ones. The cursor goes on there.
     pub remaining_bytes: u64,
-    /// Where to go on the next time.
+    /// The position from which the next read goes on.
     pub cursor: Cursor,
     /// The size of the log.
     pub log_bytes: u64,
-    /// Why this does not follow on what was read last.
+    /// The reason why the text does not continue the last read.
     pub change: Option<Change>,
     /// Sentences for the reader: what is missing here and how to get it.
     pub notes: Vec<String>,
@@ -134,7 +134,7 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions<'_>) -> io::Re
     })
 }
 
-/// The cursor after everything that can be given as text now.
+/// The cursor after everything that can be returned as text now.
 pub(super) fn end_cursor(log: &mut Log<'_>, options: ReadOptions<'_>) -> io::Result<Cursor> {
     let from = log.end.saturating_sub(MAX_HELD as u64 + 1);
     let bytes = log.read(from, log.end)?;
@@ -180,8 +180,8 @@ pub fn read_since(
     let window_end = end.min(start + WINDOW);
     let bytes = log.read(start, window_end)?;
     let (complete, held) = complete_part(&bytes, options.ended && window_end == end, options.raw);
-    let (given, folded) = oldest_within(&bytes, complete, held, start, options);
-    let is_all = given == complete && window_end == end;
+    let (length, folded) = oldest_within(&bytes, complete, held, start, options);
+    let is_all = length == complete && window_end == end;
     let unfinished = if is_all && complete < bytes.len() {
         let rest = bytes.get(complete..).unwrap_or_default();
         Lines::fold([(rest, 0, 0)], options, true).1
@@ -191,7 +191,7 @@ pub fn read_since(
     let remaining_bytes = if is_all {
         0
     } else {
-        end - start - given as u64
+        end - start - length as u64
     };
     let redacted = folded.newest(usize::MAX, options);
     let kept = redacted.newest_within(options.max_bytes);
@@ -200,7 +200,7 @@ pub fn read_since(
         .map(|change| change.sentence().to_owned())
         .collect();
     notes.extend(kept.cut_note(&redacted, options));
-    if given == complete && held == Held::PartOfLine {
+    if length == complete && held == Held::PartOfLine {
         notes.push(
             "The last line is too long to wait for its end: what follows of it comes as a line of its own.".to_owned(),
         );
@@ -218,7 +218,7 @@ pub fn read_since(
         unfinished: unfinished.map(|line| redact_unfinished(&line, options)),
         left_out_lines: 0,
         remaining_bytes,
-        cursor: log.cursor_at(start + given as u64)?,
+        cursor: log.cursor_at(start + length as u64)?,
         log_bytes: end,
         change,
         notes,
@@ -233,32 +233,32 @@ fn oldest_within(
     start: u64,
     options: ReadOptions<'_>,
 ) -> (usize, Lines) {
-    let mut given = complete;
+    let mut length = complete;
     loop {
-        let part = bytes.get(..given).unwrap_or_default();
-        // A line that is written over is not given before it ends.
-        let is_overwritten = given == complete && held == Held::Overwritten;
+        let part = bytes.get(..length).unwrap_or_default();
+        // A line that is written over is not returned before it ends.
+        let is_overwritten = length == complete && held == Held::Overwritten;
         let (folded, _) = Lines::fold([(part, start, 0)], options, is_overwritten);
         // What follows may still change what fits, so the part that fits is folded on its own.
         match folded.first_beyond(options.max_bytes) {
-            Some(next) if ((next - start) as usize) < given => given = (next - start) as usize,
-            _ => return (given, folded),
+            Some(next) if ((next - start) as usize) < length => length = (next - start) as usize,
+            _ => return (length, folded),
         }
     }
 }
 
-/// What stands at the end of a log that is not text yet.
+/// The end of a log that is no whole line yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     /// A line that has not ended, or nothing.
     Line,
     /// The newest state of a line: what stands before it in the line is overwritten.
     Overwritten,
-    /// The rest of a line that is too long to wait for its end: what stands before is given as it is.
+    /// The rest of a line that is too long to wait for its end: what stands before is returned as it is.
     PartOfLine,
 }
 
-/// Finds how many of `bytes` can be given as text: those before the unfinished line.
+/// Finds how many of `bytes` can be returned as text: those before the unfinished line.
 fn complete_part(bytes: &[u8], ended: bool, raw: bool) -> (usize, Held) {
     if ended {
         return (bytes.len(), Held::Line);

@@ -31,9 +31,9 @@ pub struct Query {
     pub context: usize,
     /// The most matching lines that are given: the newest.
     pub max_matches: usize,
-    /// When to give up.
+    /// The deadline of the search.
     pub deadline: Instant,
-    /// Where to begin, and go backwards from: the [`SearchResult::searched_from`] of an earlier search. `None` is the end.
+    /// The position from which the search goes backwards: the [`SearchResult::searched_from`] of an earlier search. `None` is the end.
     pub before: Option<u64>,
 }
 
@@ -83,13 +83,13 @@ pub struct SearchResult {
     /// The lines, in the order of the log, joined by line ends. With context, matching lines begin with `> ` and the others
     /// with two blanks, and `--` stands between lines that do not follow on each other.
     pub text: String,
-    /// How many lines that is.
+    /// Number of lines in the text.
     pub lines: usize,
-    /// How many of them match.
+    /// Number of them that match.
     pub matches: usize,
     /// The whole log was searched, or all of it before [`Query::before`].
     pub complete: bool,
-    /// Where the searched part of the log begins: where another search can go on, backwards.
+    /// Offset at which the searched part begins, and from which another search can go on backwards.
     pub searched_from: u64,
     /// The end of the log, from where new text can be read.
     pub cursor: Cursor,
@@ -180,7 +180,7 @@ struct Matches<'q> {
     recent: VecDeque<Vec<String>>,
     /// Lines are missing between those picked and the recent ones.
     has_gap: bool,
-    /// How many lines before a match are still to be picked.
+    /// Lines before a match that are still to be picked.
     context_left: usize,
 }
 

@@ -11,7 +11,7 @@ use memchr::{memchr, memrchr};
 use super::cursor::{Change, Cursor};
 use super::fold::Block;
 
-/// How much is read at once while the beginning of a long line is looked for.
+/// Bytes read at once in the search for the beginning of a long line.
 const STRIDE: u64 = 1024 * 1024;
 
 trait ReadSeek: Read + Seek {}
@@ -78,11 +78,11 @@ impl<'a> Log<'a> {
 /// Reads a log from its end towards its beginning, in blocks of whole lines.
 pub(super) struct ReverseReader<'l, 'a> {
     log: &'l mut Log<'a>,
-    /// Where what has been read begins: 0 when it is the whole log.
+    /// Offset at which the part that was read begins; 0 for the whole log.
     pub at: u64,
-    /// How many more bytes may be read.
+    /// Bytes that may still be read.
     budget: u64,
-    /// When to stop looking for the beginning of a long line.
+    /// The deadline of the search for the beginning of a long line.
     deadline: Option<Instant>,
 }
 

@@ -226,7 +226,7 @@ pub(crate) struct DownRequest {
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListRequest {
-    /// Which jobs.
+    /// The jobs to list.
     #[serde(default)]
     pub status: StatusFilter,
 }

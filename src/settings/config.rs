@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use serde_saphyr::Error;
 
+use crate::error::JobError;
 use crate::settings::data_dir::read_bounded;
 
 /// The largest config that is read, in bytes. Real ones are a few KB.
@@ -123,9 +124,9 @@ impl Config {
                     _ => error.to_string(),
                 },
             })?;
-        let document = parse(&text).map_err(|reason| ConfigError::Invalid {
+        let document = parse(&text).map_err(|error| ConfigError::Invalid {
             path: path.clone(),
-            reason,
+            reason: error.message,
         })?;
         Ok(Self::from_document(path, document))
     }
@@ -176,10 +177,11 @@ pub(crate) fn expand_home(path: &str) -> PathBuf {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|error| format!("it is not UTF-8 ({error})"))?;
+fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| JobError::invalid(format!("it is not UTF-8 ({error})")))?;
     if text.trim().is_empty() {
-        return Err("it is empty".to_owned());
+        return Err(JobError::invalid("it is empty"));
     }
     let options = serde_saphyr::options! {
         // `.inf` is a value that Oumi takes, and none that JSON has.
@@ -205,19 +207,21 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     };
     match serde_saphyr::from_str_with_options::<Value>(text, options) {
         Ok(Value::Object(document)) => Ok(document),
-        Ok(Value::Null) => Err("it is empty".to_owned()),
-        Ok(_) => Err("its root is not a mapping of keys to values".to_owned()),
+        Ok(Value::Null) => Err(JobError::invalid("it is empty")),
+        Ok(_) => Err(JobError::invalid(
+            "its root is not a mapping of keys to values",
+        )),
         Err(error) => {
             let mut cause = &error;
             while let Error::AliasError { error, .. } | Error::WithSnippet { error, .. } = cause {
                 cause = error;
             }
-            Err(match cause {
+            Err(JobError::invalid(match cause {
                 Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
                     format!("it holds more than a config does, its aliases written out ({error})")
                 }
                 _ => error.to_string(),
-            })
+            }))
         }
     }
 }

@@ -16,7 +16,7 @@ const CANCEL: &[u8] = b"\x18";
 #[derive(Debug, Default)]
 pub(crate) struct Row<'a> {
     pub text: Cow<'a, str>,
-    /// Where the line begins in the input.
+    /// Offset of the line's first byte in the input.
     pub start: u64,
     /// The bytes at the line's beginning that were not given to the terminal.
     pub left_out: u64,
