@@ -18,7 +18,11 @@ use oumi_mcp_server::redact::Redactor;
 const MEGABYTES: usize = 128;
 
 fn main() {
-    let only = std::env::args().nth(1).unwrap_or_default();
+    // Cargo passes `--bench`.
+    let mut words = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"));
+    let only = words.next().unwrap_or_default();
     for (name, line) in samples() {
         if !name.contains(&only) {
             continue;

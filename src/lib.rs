@@ -15,22 +15,22 @@
 //! ```
 //!
 //! Arrows only go right and down: the server knows MCP and nothing of clouds; the service knows jobs and nothing of MCP; a
-//! launcher knows its own world and nothing of the registry; `process` knows nothing of Oumi.
+//! launcher knows its own world and nothing of the registry; `process` knows nothing of Oumi's jobs.
 //!
-//! Where to change what:
+//! The file for a change:
 //!
 //! | change | file |
 //! |---|---|
-//! | `sky` prints a new state | `parse/states.rs` |
-//! | a new cloud | `launcher/oumi.rs` or `launcher/skypilot.rs`: their lists of clouds |
-//! | another cause of failure | `failure/causes.rs` |
-//! | what `poll_status` says | `service/poll.rs`, its hints in `service/next_step.rs` |
-//! | which signals end a job | `launcher/local/termination.rs`; the processes of the job: `process/table.rs` |
-//! | a field of the registry | `registry/record.rs` |
-//! | what logs hide | `redact.rs` |
-//! | a new tool | `server/tools.rs`, its request and answer in `service/requests.rs` and `service/answers.rs` |
-//! | what the person is asked | `service/consent_prompt.rs`; how: `server/elicitation.rs` |
-//! | how arguments are parsed | `server/tools.rs`, their types in `service/requests.rs` |
+//! | `sky` or `oumi` prints a new state of a job | `parse/states.rs`; of a cluster: `launcher/cloud/clusters.rs` |
+//! | a new cloud | `CLOUDS` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
+//! | another cause of failure | `failure/causes.rs`, with a log in `tests/fixtures/logs/failures` |
+//! | a sentence of `poll_status` | `service/next_step.rs`; a field: `service/answers.rs`, filled in `service/poll.rs`; its waiting: `service/watch.rs` |
+//! | the signals that end a job | `Terminator` in `process/table.rs`, driven by `process/supervisor.rs`; the cancel's wait and answer: `launcher/local/termination.rs` |
+//! | a field of the registry | `registry/record.rs`, set in `service/launches.rs` |
+//! | a shape of token that is hidden | `SHAPES` in `redact.rs` |
+//! | a new tool | `server/tools.rs`; its operation in `service.rs`, its request and answer in `service/requests.rs` and `service/answers.rs` |
+//! | the consent text that a person is shown | `service/consent_prompt.rs`; the facts of a cluster in it: `launcher/cloud/clusters.rs`; the MCP side: `server/elicitation.rs` |
+//! | the arguments that a tool accepts | `service/requests.rs`; nulls and error texts: `server/tools.rs`; the schema that a client sees: `server/schema.rs` |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
@@ -76,7 +76,6 @@ mod settings;
 /// A lock that survives a panic.
 mod sync;
 /// Escapes, control characters, file ends.
-#[allow(dead_code)] // until every room uses it
 mod text;
 
 pub use process::supervisor::supervise;

@@ -48,14 +48,14 @@ stderr included, and with the `cursor` of its last answer only what is new. End:
 job's cluster goes on costing money after the \
 job: stop_cluster or down_cluster ends that. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
-nobody saw the end. A failed call has success=false and says in `error` what to do.";
+the end was not recorded. A failed call has success=false and says in `error` what to do.";
 
 const READ_ONLY_INSTRUCTIONS: &str = "Watches Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud. Whoever set this \
 server up allows it to change nothing: no job can be started or ended here. \
 list_jobs shows the jobs; poll_status says how one is, how far and why it failed: do what `next` of its answer says, and wait with \
 wait_seconds=55 instead of polling in a loop; get_job_logs returns the end of its output, stderr included. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
-nobody saw the end. A failed call has success=false and says in `error` what to do.";
+the end was not recorded. A failed call has success=false and says in `error` what to do.";
 
 /// The MCP server over a job service.
 #[derive(Clone)]

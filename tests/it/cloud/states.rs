@@ -384,7 +384,7 @@ fn unfulfilled_cancel_is_stopping() {
 }
 
 #[test]
-fn a_cancel_that_was_accepted_is_stopping_where_the_job_cannot_be_queried_after_it() {
+fn accepted_cancel_is_stopping_when_the_recheck_fails() {
     for (world, cancel, query) in [
         (with_job("RUNNING"), "sky-cancel", "sky-queue"),
         (with_slurm_job("RUNNING"), "oumi-cancel", "oumi-status"),
