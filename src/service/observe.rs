@@ -1,11 +1,12 @@
 //! Observation of a job beside its status, by its log: how far it is, whether it has stalled, why it failed.
 //!
-//! On this machine each poll reads the beginning and the end of the log, and the run files in the output folder. The log of a
+//! On this machine each poll reads what is new in the log, and the run files in the output folder. The log of a
 //! cloud job is kept by [`cloud_log`](super::cloud_log). Neither fails a poll: what does not come in time is left out.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
@@ -25,6 +26,7 @@ use crate::progress::stall::Stall;
 use crate::progress::{IncrementalReader, Progress, run_files};
 use crate::registry::JobRecord;
 use crate::settings::config::expand_home;
+use crate::sync::lock;
 use crate::text::read_tail;
 
 /// The longest wait of a poll for a cloud log once the status is there, and the longest poll with that wait.
@@ -33,6 +35,8 @@ const MAX_POLL: Duration = Duration::from_secs(30);
 /// The longest wait of a poll for a file, and the most files that are read at once: a network disk may hang.
 const FILE_WAIT: Duration = Duration::from_secs(2);
 const MAX_FILE_READS: usize = 8;
+/// The most logs on this machine whose position is kept between polls.
+const MAX_READERS: usize = 64;
 /// The end of a log, in bytes, that is searched for the cause of a failure before bars and repeats are folded.
 const FAILURE_TAIL: u64 = 1024 * 1024;
 
@@ -48,6 +52,8 @@ pub(super) struct Observer {
     context: Arc<Context>,
     cloud_logs: CloudLogs,
     file_reads: Arc<Semaphore>,
+    /// The readers of local logs, by path: metrics keep the time at which they were first read.
+    readers: Arc<Mutex<HashMap<PathBuf, IncrementalReader>>>,
 }
 
 impl Observer {
@@ -56,6 +62,7 @@ impl Observer {
             context,
             cloud_logs: CloudLogs::default(),
             file_reads: Arc::new(Semaphore::new(MAX_FILE_READS)),
+            readers: Arc::default(),
         }
     }
 
@@ -132,15 +139,24 @@ impl Observer {
         let LogContent::File(path) = launcher.logs(identity).await.ok()?.content else {
             return None;
         };
+        let readers = Arc::clone(&self.readers);
         self.read_file(move || {
             let written = path.metadata()?.modified()?;
-            let mut log = IncrementalReader::new(&path);
-            Ok(LogReading {
+            // Taken out while it reads: a poll at the same time starts a reader of its own.
+            let kept = lock(&readers).remove(&path);
+            let mut log = kept.unwrap_or_else(|| IncrementalReader::new(&path));
+            let reading = LogReading {
                 progress: log.read()?,
                 writes: writes(log.history()),
                 written: Some(written),
                 ..LogReading::default()
-            })
+            };
+            let mut readers = lock(&readers);
+            if readers.len() >= MAX_READERS {
+                readers.clear();
+            }
+            readers.insert(path, log);
+            Ok(reading)
         })
         .await
     }
