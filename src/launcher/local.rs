@@ -21,7 +21,7 @@ use termination::cancel;
 /// The name of this machine among the clouds.
 pub(crate) const LOCAL: &str = "local";
 /// A poll here reads a few small files.
-const POLL_INTERVAL: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
