@@ -8,9 +8,8 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::error::JobError;
 use crate::job_identity::JobIdentity;
-use crate::settings::data_dir::{DataDir, DataDirError};
+use crate::settings::data_dir::{DataDir, DataDirError, open_options};
 use file::Content;
 #[cfg(test)]
 pub(crate) use record::KEEP_RECORDS;
@@ -209,9 +208,8 @@ impl JobRegistry {
         let (opened, data_dir) = (path.clone(), self.data_dir.clone());
         let open = move || {
             data_dir.create()?;
-            let mut options = OpenOptions::new();
-            options.create(true).truncate(false).write(true).mode(0o600);
-            let file = options.open(&opened);
+            let mut options = open_options();
+            let file = options.create(true).write(true).open(&opened);
             file.map_err(|source| io_error("lock", &opened, source))
         };
         let file = self.blocking(open).await?;

@@ -4,11 +4,12 @@
 mod terminal;
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use rustix::process::Signal;
+
+use crate::settings::data_dir::open_regular;
 
 pub(crate) use terminal::lossy;
 pub(crate) use terminal::{Row, Terminal};
@@ -78,7 +79,7 @@ pub(crate) fn shorten(text: &str, max_bytes: usize) -> Cow<'_, str> {
 /// Reads the last `max_bytes` bytes of a file, from the start of a line on. A line longer than that comes without its
 /// beginning.
 pub(crate) fn read_tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
+    let mut file = open_regular(path)?;
     let start = file.metadata()?.len().saturating_sub(max_bytes);
     file.seek(SeekFrom::Start(start))?;
     let mut bytes = Vec::new();

@@ -1,6 +1,5 @@
 //! A log to read from: a file, or a text that was fetched. It is read in parts, so that its size does not matter.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,6 +9,7 @@ use memchr::{memchr, memrchr};
 
 use super::cursor::{Change, Cursor};
 use super::fold::Block;
+use crate::settings::data_dir::open_regular;
 
 /// Bytes read at once in the search for the beginning of a long line.
 const STRIDE: u64 = 1024 * 1024;
@@ -31,7 +31,7 @@ pub struct Log<'a> {
 impl<'a> Log<'a> {
     /// Opens the file of a log.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
+        let mut file = open_regular(path)?;
         Ok(Self {
             inode: Some(file.metadata()?.ino()),
             text: None,

@@ -1,8 +1,8 @@
 //! The folder of one supervised process: its log, its lock, its exit record and the requests made of it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::supervisor::SupervisorPlan;
 use crate::redact::Redactor;
-use crate::settings::data_dir::{read_bounded, write_atomic};
+use crate::settings::data_dir::{open_options, open_regular, read_bounded, write_atomic};
 use crate::text::signal_name;
 
 const EXIT_RECORD: &str = "exit.json";
@@ -113,7 +113,7 @@ impl JobDir {
     pub(crate) fn create(path: impl Into<PathBuf>) -> io::Result<(Self, JobLock)> {
         let dir = Self::at(path);
         DirBuilder::new().mode(0o700).create(&dir.path)?;
-        let locked = private()
+        let locked = open_options()
             .create_new(true)
             .write(true)
             .read(true)
@@ -150,7 +150,7 @@ impl JobDir {
 
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.
     pub(crate) fn is_locked(&self) -> io::Result<bool> {
-        match File::open(self.lock_path()) {
+        match open_regular(&self.lock_path()) {
             Ok(file) => match file.try_lock_shared() {
                 Ok(()) => Ok(false),
                 Err(TryLockError::WouldBlock) => Ok(true),
@@ -198,7 +198,7 @@ impl JobDir {
             Termination::Graceful => TERMINATE,
             Termination::Forced => KILL,
         };
-        let mut options = private();
+        let mut options = open_options();
         options.create(true).write(true).open(self.file(name))?;
         Ok(())
     }
@@ -224,7 +224,7 @@ impl JobDir {
     /// Writes the fingerprints, 0600, without a sync: the registry is locked meanwhile. After a crash of the machine the file
     /// may be empty, and then nothing of the log is shown.
     pub(crate) fn write_secrets(&self, secrets: &Redactor) -> io::Result<()> {
-        let mut options = private();
+        let mut options = open_options();
         let mut file = options
             .create_new(true)
             .write(true)
@@ -244,7 +244,10 @@ impl JobDir {
 
     /// Opens the log to append to, 0600. Both streams share the open file, which keeps their order.
     pub(crate) fn open_log(&self) -> io::Result<File> {
-        private().create(true).append(true).open(self.log_path())
+        open_options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {
@@ -272,10 +275,4 @@ fn ignore_not_found(done: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::history::History;
 use super::{Progress, Scanner};
 use crate::logs::cursor::Cursor;
+use crate::settings::data_dir::open_regular;
 
 /// The part of the beginning that is always read, since the number of steps is announced there.
 const HEAD: u64 = 256 * 1024;
@@ -51,7 +52,7 @@ impl IncrementalReader {
     }
 
     fn read_tail(&mut self, max_bytes: u64) -> io::Result<Option<Progress>> {
-        let mut log = File::open(&self.path)?;
+        let mut log = open_regular(&self.path)?;
         let metadata = log.metadata()?;
         let (inode, end) = (Some(metadata.ino()), metadata.len());
         let (mut at, change) = self.read_to.resume(&mut log, inode, end)?;

@@ -1,8 +1,8 @@
 //! The data folder. Files in it are replaced as a whole, so that a kill at any instant leaves them whole, and read with a bound.
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use crate::settings::env_vars;
@@ -131,14 +131,29 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(folder)
 }
 
-/// Reads a file that others may have written: fails with `FileTooLarge` beyond `max_bytes`, and with `InvalidInput` for
-/// anything but a regular file, since opening a pipe would wait for its writer.
-pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a file"));
+/// Returns options that create files 0600 and never wait for the other end of a pipe.
+pub(crate) fn open_options() -> OpenOptions {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let mut options = OpenOptions::new();
+    options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    options
+}
+
+/// Opens a file that others may have written, to read it. Fails with `InvalidInput` for anything but a regular file: a pipe or
+/// a device could keep whoever opens or reads it for ever.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = open_options().read(true).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(ErrorKind::InvalidInput, "it is not a file"))
     }
+}
+
+/// Reads a file through [`open_regular`]. Fails with `FileTooLarge` beyond `max_bytes`.
+pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?
+    open_regular(path)?
         .take(max_bytes + 1)
         .read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {

@@ -38,3 +38,21 @@ fn bounded_reads_refuse_large_files() {
     let error = read_bounded(dir.path(), 2048).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
+
+#[test]
+fn pipes_and_devices_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for path in [
+        pipe.as_path(),
+        Path::new("/dev/tty"),
+        Path::new("/dev/zero"),
+    ] {
+        assert!(open_regular(path).is_err(), "{path:?}");
+        assert!(read_bounded(path, 2048).is_err(), "{path:?}");
+        assert!(crate::text::read_tail(path, 2048).is_err(), "{path:?}");
+        assert!(crate::logs::Log::open(path).is_err(), "{path:?}");
+    }
+}
