@@ -38,6 +38,7 @@ pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
         tracing::warn!("{error}");
     }
     let (program, cli) = (program.to_owned(), Cli::default());
+    let queries = cli.clone();
     let launchers: Vec<Arc<dyn Launcher>> = vec![
         Arc::new(LocalLauncher::new(data_dir.clone(), program.clone())),
         Arc::new(SkyPilotLauncher::new(
@@ -56,6 +57,7 @@ pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
         .enable_all()
         .build()?;
     let result = runtime.block_on(serve_until_the_end(service));
+    queries.shut_down();
     // A read of standard input cannot be cancelled; waiting for it would wait for the client.
     runtime.shutdown_background();
     result

@@ -1,5 +1,6 @@
 //! Jobs on clouds: what SkyPilot and Oumi have in common. A [`CloudBackend`] runs the programs.
 
+mod changes;
 mod clusters;
 mod launch;
 mod launch_dir;
@@ -23,8 +24,9 @@ use crate::error::{ErrorKind, JobError};
 use crate::parse;
 use crate::parse::sky::{Cluster, Queue, QueueFailure};
 use crate::process::job_dir::JobLock;
-use crate::process::runner::{Cli, Output, call_deadline};
+use crate::process::runner::{Cli, CliCall, Output, call_deadline};
 use crate::settings::data_dir::DataDir;
+use changes::{Change, ChangeRun, Changes};
 use clusters::{cluster_details, cluster_info, cost_note};
 pub(super) use launch::CloudLaunches;
 use launch_dir::LaunchResult;
@@ -101,13 +103,24 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
 
-    async fn cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError>;
+    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError>;
 
-    async fn teardown(
+    /// Reads what the program of [`cancel_call`](Self::cancel_call) printed.
+    fn cancel_result(&self, output: &Output) -> CancelRun;
+
+    fn teardown_call(
         &self,
         cloud: &str,
         cluster: &str,
         action: ClusterAction,
+    ) -> Result<CliCall, JobError>;
+
+    /// Finds out what the program of [`teardown_call`](Self::teardown_call) did.
+    async fn teardown_result(
+        &self,
+        cluster: &str,
+        action: ClusterAction,
+        output: &Output,
     ) -> Result<String, JobError>;
 }
 
@@ -116,6 +129,7 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
 pub(crate) struct CloudLauncher<B> {
     backend: B,
     launches: CloudLaunches,
+    changes: Changes,
     cli: Cli,
 }
 
@@ -124,6 +138,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     pub(super) fn with_backend(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
             backend: B::new(cli.clone()),
+            changes: Changes::new(&folder, supervisor.clone(), cli.clone()),
             launches: CloudLaunches::new(folder, supervisor, B::COMPLETION_WINDOW),
             cli,
         }
@@ -181,6 +196,46 @@ impl<B: CloudBackend> CloudLauncher<B> {
             status.details.cluster = Some(cluster_details(cluster));
             if cluster.status == "UP" {
                 status.warnings.push(format!("its {}", cost_note(cluster)));
+            }
+        }
+    }
+
+    async fn run_cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError> {
+        let call = self.backend.cancel_call(identity)?;
+        let (cloud, cluster) = (&identity.cloud, &identity.cluster);
+        let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
+        let run = self.changes.run(change, call).await?;
+        let result = self
+            .backend
+            .cancel_result(&run.output.clone().unwrap_or_default());
+        run.remove().await;
+        Ok(result)
+    }
+
+    /// Warns of the changes of clusters that are under way, and of those that failed.
+    async fn warn_about_changes(&self, listing: &mut Listing) {
+        let runs = self.changes.list().await;
+        let own = |run: &ChangeRun| B::CLOUDS.contains(&run.change.cloud.as_str());
+        for run in runs.into_iter().filter(own) {
+            let change = &run.change;
+            let (verb, cluster, at) = (&change.verb, &change.cluster, &change.requested_at);
+            let action = match verb.as_str() {
+                "stop" => ClusterAction::Stop,
+                "down" => ClusterAction::Down,
+                _ => continue,
+            };
+            let requested = format!("the {verb} of cluster {cluster} that was requested at {at}");
+            let Some(output) = &run.output else {
+                let warning = format!("{requested} is under way");
+                listing.warnings.push(warning);
+                continue;
+            };
+            match self.backend.teardown_result(cluster, action, output).await {
+                Ok(_) => run.remove().await,
+                Err(error) if error.is_not_found() => run.remove().await,
+                Err(error) => listing
+                    .warnings
+                    .push(format!("{requested} is not done: {error}")),
             }
         }
     }
@@ -320,7 +375,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             // A job whose status cannot be read can still be cancelled.
             Ok(_) | Err(_) => {}
         }
-        let run = self.backend.cancel(&identity).await?;
+        let run = self.run_cancel(&identity).await?;
         // Exit codes are unreliable: the status afterwards counts.
         match (self.status_by(&identity, None).await, run.accepted) {
             (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
@@ -362,7 +417,16 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         action: ClusterAction,
     ) -> Result<String, JobError> {
         B::validate_cluster(cloud, cluster)?;
-        self.backend.teardown(cloud, cluster, action).await
+        let call = self.backend.teardown_call(cloud, cluster, action)?;
+        let change = Change::new(action.verb(), cloud, cluster, "");
+        let run = self.changes.run(change, call).await?;
+        let output = run.output.clone().unwrap_or_default();
+        let result = self.backend.teardown_result(cluster, action, &output).await;
+        // A failure is listed for a while: nobody may have waited for it.
+        if result.is_ok() {
+            run.remove().await;
+        }
+        result
     }
 }
 

@@ -48,18 +48,6 @@ impl OumiCloudLauncher {
     }
 }
 
-impl Oumi {
-    async fn run(
-        &self,
-        cloud: &str,
-        cluster: &str,
-        arguments: &[&str],
-    ) -> Result<Output, JobError> {
-        let call = call(cloud, &BTreeSet::from([cluster.to_owned()]), arguments)?;
-        self.cli.run(&call).await.map_err(JobError::failed)
-    }
-}
-
 #[async_trait]
 impl CloudBackend for Oumi {
     /// The clouds that Oumi 0.9 drives itself, besides `local`.
@@ -188,31 +176,43 @@ impl CloudBackend for Oumi {
         })
     }
 
-    async fn cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError> {
+    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError> {
         let arguments = job_arguments("cancel", "--id", identity);
-        let output = self.run(&identity.cloud, &identity.cluster, &arguments);
-        let output = output.await?;
-        Ok(CancelRun {
-            accepted: output.code == Some(0),
-            reason: failure_text(&output),
-        })
+        let clusters = BTreeSet::from([identity.cluster.clone()]);
+        call(&identity.cloud, &clusters, &arguments)
     }
 
-    async fn teardown(
+    fn cancel_result(&self, output: &Output) -> CancelRun {
+        CancelRun {
+            accepted: output.code == Some(0),
+            reason: failure_text(output),
+        }
+    }
+
+    fn teardown_call(
         &self,
         cloud: &str,
         cluster: &str,
         action: ClusterAction,
-    ) -> Result<String, JobError> {
+    ) -> Result<CliCall, JobError> {
         let verb = action.verb();
         let arguments = ["launch", verb, "--cloud", cloud, "--cluster", cluster];
-        let output = self.run(cloud, cluster, &arguments).await?;
+        call(cloud, &BTreeSet::from([cluster.to_owned()]), &arguments)
+    }
+
+    async fn teardown_result(
+        &self,
+        _cluster: &str,
+        action: ClusterAction,
+        output: &Output,
+    ) -> Result<String, JobError> {
+        let verb = action.verb();
         if output.code == Some(0) && !output.timed_out {
             // Oumi prints success for any cluster, and no command checks it.
             let line = parse::last_line(&output.stdout).unwrap_or_default();
             return Ok(format!("Oumi says: {line}"));
         }
-        let reason = failure_text(&output);
+        let reason = failure_text(output);
         Err(JobError::failed(format!(
             "`oumi launch {verb}` failed: {reason}"
         )))

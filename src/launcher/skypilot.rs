@@ -56,12 +56,6 @@ impl SkyPilot {
         let answered = self.cli.query(&call, deadline).await;
         answered.map_err(JobError::unavailable)
     }
-
-    async fn run(&self, arguments: &[&str], timeout: Duration) -> Result<String, JobError> {
-        let output = self.cli.run(&call(arguments, timeout)?).await;
-        let output = output.map_err(JobError::failed)?;
-        Ok(format!("{}\n{}", output.stdout, output.stderr))
-    }
 }
 
 #[async_trait]
@@ -190,25 +184,36 @@ impl CloudBackend for SkyPilot {
         })
     }
 
-    async fn cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError> {
+    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError> {
         let arguments = ["cancel", "-y", &identity.cluster, &identity.oumi_job_id];
-        let printed = self.run(&arguments, TIMEOUT).await?;
-        Ok(CancelRun {
-            // The exit code is 0 in any case.
-            accepted: sky::accepted_cancel(&printed),
-            reason: parse::last_line(&printed).unwrap_or_default(),
-        })
+        call(&arguments, TIMEOUT)
     }
 
-    async fn teardown(
+    fn cancel_result(&self, output: &Output) -> CancelRun {
+        CancelRun {
+            // The exit code is 0 in any case.
+            accepted: sky::accepted_cancel(&output.stdout),
+            reason: parse::last_line(&output.stdout).unwrap_or_default(),
+        }
+    }
+
+    fn teardown_call(
         &self,
         _cloud: &str,
         cluster: &str,
         action: ClusterAction,
+    ) -> Result<CliCall, JobError> {
+        call(&[action.verb(), "-y", cluster], TEARDOWN_TIMEOUT)
+    }
+
+    async fn teardown_result(
+        &self,
+        cluster: &str,
+        action: ClusterAction,
+        output: &Output,
     ) -> Result<String, JobError> {
         let verb = action.verb();
-        let printed = self.run(&[verb, "-y", cluster], TEARDOWN_TIMEOUT).await?;
-        let reason = match sky::teardown(&printed) {
+        let reason = match sky::teardown(&output.stdout) {
             TeardownResult::ClusterNotFound => {
                 let error = JobError::not_found(format!("SkyPilot knows no cluster {cluster:?}"));
                 return Err(error.with_hint("call list_jobs for the clusters it knows"));

@@ -1,7 +1,9 @@
 //! Runs one external program: argv without a shell, standard input from nothing, a timeout, captured output.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -12,6 +14,7 @@ use tokio::time::timeout;
 
 use super::find::path_with_folder_of;
 use crate::error::JobError;
+use crate::sync::lock;
 
 /// The most output that is read of one program, in bytes.
 pub(super) const MAX_OUTPUT: usize = 8 * 1024 * 1024;
@@ -56,7 +59,7 @@ impl CliCall {
         format!("{} {}", name.to_string_lossy(), self.arguments.join(" "))
     }
 
-    pub(super) fn error(&self, problem: impl std::fmt::Display) -> JobError {
+    pub(crate) fn error(&self, problem: impl std::fmt::Display) -> JobError {
         JobError::unavailable(format!("`{}` {problem}", self.command_line()))
     }
 }
@@ -76,13 +79,38 @@ pub(crate) struct Output {
     pub(crate) front_truncated: bool,
 }
 
+/// The process groups of the programs that run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProcessGroups(Arc<Mutex<HashSet<Pid>>>);
+
+impl ProcessGroups {
+    /// Ends every program that runs.
+    pub(super) fn kill_all(&self) {
+        for group in lock(&self.0).drain() {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 /// The process group of a program. `kill_on_drop` ends it with the future that waits for the program.
-struct ProcessGroupGuard {
+struct ProcessGroupGuard<'a> {
+    groups: &'a ProcessGroups,
     group: Option<Pid>,
     kill_on_drop: bool,
 }
 
-impl ProcessGroupGuard {
+impl<'a> ProcessGroupGuard<'a> {
+    fn new(groups: &'a ProcessGroups, child: &Child) -> Self {
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
+        let group = pid.and_then(Pid::from_raw);
+        lock(&groups.0).extend(group);
+        Self {
+            groups,
+            group,
+            kill_on_drop: true,
+        }
+    }
+
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.group {
             let _ = kill_process_group(group, signal);
@@ -90,8 +118,11 @@ impl ProcessGroupGuard {
     }
 }
 
-impl Drop for ProcessGroupGuard {
+impl Drop for ProcessGroupGuard<'_> {
     fn drop(&mut self) {
+        if let Some(group) = self.group {
+            lock(&self.groups.0).remove(&group);
+        }
         if self.kill_on_drop {
             self.signal(Signal::KILL);
         }
@@ -104,15 +135,11 @@ enum ExitReason {
     TimedOut,
 }
 
-pub(super) async fn execute(call: &CliCall, kill_on_drop: bool) -> Result<Output, JobError> {
+pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Output, JobError> {
     tracing::debug!(command = call.command_line(), "running");
     let mut child =
         spawn(call).map_err(|error| call.error(format!("could not be started: {error}")))?;
-    let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-    let mut group = ProcessGroupGuard {
-        group: pid.and_then(Pid::from_raw),
-        kill_on_drop,
-    };
+    let mut group = ProcessGroupGuard::new(groups, &child);
     let (mut stdout, mut stderr) = (Capture::new(call), Capture::new(call));
     let reason = wait_for_exit(call, &mut child, &mut stdout, &mut stderr).await;
     let code = match reason {
@@ -122,13 +149,11 @@ pub(super) async fn execute(call: &CliCall, kill_on_drop: bool) -> Result<Output
             code
         }
         ExitReason::OutputLimit => {
-            group.kill_on_drop = true;
             let limit = MAX_OUTPUT / 1024 / 1024;
             let error = call.error(format!("printed more than {limit} MB and was ended"));
             return Err(error.with_hint("see what it prints in a terminal"));
         }
         ExitReason::TimedOut => {
-            group.kill_on_drop = true;
             group.signal(Signal::TERM);
             let _ = timeout(GRACE, child.wait()).await;
             None

@@ -1,4 +1,4 @@
-//! Runs external programs for an answer, a few at a time. Equal queries share one run.
+//! Runs external programs that change nothing, a few at a time. Equal queries share one run.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use super::program::execute;
 pub(crate) use super::program::{CliCall, Output};
+use super::program::{ProcessGroups, execute};
 use crate::error::JobError;
 use crate::sync::lock;
 
@@ -40,6 +40,7 @@ struct SharedRun {
 #[derive(Debug, Clone)]
 pub(crate) struct Cli {
     slots: Arc<Semaphore>,
+    groups: ProcessGroups,
     queries: Arc<Mutex<HashMap<CliCall, SharedRun>>>,
 }
 
@@ -47,6 +48,7 @@ impl Default for Cli {
     fn default() -> Self {
         Self {
             slots: Arc::new(Semaphore::new(MAX_CONCURRENT)),
+            groups: ProcessGroups::default(),
             queries: Arc::default(),
         }
     }
@@ -77,14 +79,10 @@ impl Cli {
         lock(&self.queries).clear();
     }
 
-    /// Runs a program that changes something, for this caller alone, and drops all shared results. The output of a program that
-    /// exceeds its timeout is what it had printed by then. A caller that drops the future, or the end of the server, leaves the
-    /// program running.
-    pub(crate) async fn run(&self, call: &CliCall) -> Result<Output, JobError> {
-        let _slot = self.slots.acquire().await;
-        let output = execute(call, false).await;
-        self.invalidate();
-        output
+    /// Ends the programs that run, and starts no more. Nobody would read their answers once the server has ended.
+    pub(crate) fn shut_down(&self) {
+        self.slots.close();
+        self.groups.kill_all();
     }
 
     fn join_or_start(
@@ -121,16 +119,16 @@ impl Cli {
     }
 
     async fn run_query(self, call: CliCall, result: ResultSender) {
-        let _slot = self.slots.acquire().await;
+        let slot = self.slots.acquire().await;
         {
             let mut queries = lock(&self.queries);
-            if result.receiver_count() == 0 {
-                // Every caller gave up while the run waited for its slot.
+            if slot.is_err() || result.receiver_count() == 0 {
+                // The server ends, or every caller gave up while the run waited for its slot.
                 queries.retain(|_, run| !Arc::ptr_eq(&run.result, &result));
                 return;
             }
         }
-        let output = execute(&call, true).await.and_then(|output| {
+        let output = execute(&call, &self.groups).await.and_then(|output| {
             if output.timed_out && !call.is_log {
                 let seconds = call.timeout.as_secs();
                 let error = call.error(format!("did not answer within {seconds} s and was ended"));

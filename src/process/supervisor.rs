@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use super::job_dir::{ExitRecord, JobDir, Termination};
 use super::table::{ProcessTable, Terminator, belongs_to_job};
@@ -37,6 +38,9 @@ pub(crate) struct SupervisorPlan {
     pub(crate) cancellable: bool,
     /// Files to remove after the last step.
     pub(crate) cleanup: Vec<PathBuf>,
+    /// The time after which the program of a step is ended, in seconds. What it started stays, such as SkyPilot's API server.
+    #[serde(default)]
+    pub(crate) time_limit_seconds: Option<u64>,
 }
 
 /// One program of a plan.
@@ -58,11 +62,15 @@ pub(crate) fn living_supervisor(dir: &JobDir) -> io::Result<Option<u32>> {
 
 /// Has a supervisor look at the requests in its folder now. It may have ended since its pid was read.
 pub(crate) fn notify(supervisor: u32) {
-    if let Some(pid) = i32::try_from(supervisor).ok().and_then(Pid::from_raw) {
+    if let Some(pid) = pid(supervisor) {
         let _ = kill_process(pid, Signal::USR1);
         // A stopped supervisor handles the first signal only once it continues.
         let _ = kill_process(pid, Signal::CONT);
     }
+}
+
+fn pid(raw: u32) -> Option<Pid> {
+    i32::try_from(raw).ok().and_then(Pid::from_raw)
 }
 
 /// Appends a line to the job's log. On a full disk the exit record, which holds the same text, must do.
@@ -198,14 +206,26 @@ impl<'a> Supervisor<'a> {
 
     /// Waits for the end of a step. A cancel that comes before ends the whole process tree.
     async fn wait_for_step(&mut self, step: &Step, main: u32) -> io::Result<ExitRecord> {
+        let seconds = self.plan.time_limit_seconds;
+        let limit = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let mut end_signal = None;
         loop {
             // Before the request: a step that ended before the cancel ended by itself.
             if let Some(status) = reap(main)?.main_status {
+                let reason = |_| format!("it was ended after {} s", seconds.unwrap_or_default());
                 return Ok(ExitRecord {
                     code: status.code(),
                     signal: status.signal(),
+                    error: end_signal.map(reason),
                     ..ExitRecord::now(&step.name)
                 });
+            }
+            if limit.is_some_and(|limit| limit <= Instant::now()) {
+                let signal = end_signal.map_or(Signal::TERM, |_| Signal::KILL);
+                if let Some(pid) = pid(main) {
+                    let _ = kill_process(pid, signal);
+                }
+                end_signal = Some(signal);
             }
             if let Some(termination) = self.termination_request() {
                 self.terminate_tree(termination).await?;

@@ -82,11 +82,21 @@ impl Canceller {
     ) -> Result<CancelOutcome, JobError> {
         let launcher = Arc::clone(self.context.launcher(&identity.cloud)?);
         let job = identity.clone();
+        // Before the request: a job on this machine has the request in its folder, one on a cloud may outlive the server.
+        let note = if launcher.traits().is_local {
+            String::new()
+        } else {
+            self.keep_pending(&identity.job_id).await
+        };
         let work = async move { launcher.cancel(&job, force).await };
         match run_detached(work).await {
-            Ok(done) => done,
+            Ok(done) => {
+                if !identity.job_id.is_empty() {
+                    self.launches.clear_pending_cancel(&identity.job_id).await;
+                }
+                done
+            }
             Err(task) => {
-                let note = self.keep_pending(&identity.job_id).await;
                 self.finish_in_background(identity.job_id.clone(), task);
                 let message = format!(
                     "the cancel is not finished after {} s{note}: call poll_status to see the job end",

@@ -90,10 +90,8 @@ async fn try_teardown(
                     tracing::warn!(cluster, %error, "a change of a cluster failed after its call was answered");
                 }
             });
-            // Nothing is recorded that another server could repeat.
             Ok(format!(
-                "the request is not finished after {} s, and it is not repeated if it fails: call list_jobs to see whether the \
-                 cluster still costs money",
+                "the request is not finished after {} s and goes on, also without this server: list_jobs tells how it ended",
                 CHANGE_WAIT.as_secs()
             ))
         }

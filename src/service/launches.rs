@@ -132,7 +132,7 @@ impl Launches {
         let mut outcome = self.launch(&identity, start).await;
         if let LaunchOutcome::Launched(launched) = &outcome {
             // Another server, or an earlier one, leaves its request beside the job.
-            if self.context.has_pending_cancel(job_id).await {
+            if !self.context.policy.read_only && self.context.has_pending_cancel(job_id).await {
                 self.in_flight.request_cancel(job_id);
             }
             if self.in_flight.evict(job_id, outcome.clone()) {
@@ -264,12 +264,13 @@ impl Launches {
         let jobs: Vec<(JobRecord, JobDir)> = allowed
             .filter_map(|record| Some((record.clone(), self.context.job_dir(&record.job_id)?)))
             .collect();
+        let read_only = self.context.policy.read_only;
         let unfinished = blocking(move || {
             let is_unfinished = |(record, dir): &(JobRecord, JobDir)| {
                 let is_launching = record.oumi_job_id.is_empty();
-                let is_unfinished = dir
-                    .exists()
-                    .and_then(|exists| Ok(exists && (is_launching || dir.has_pending_cancel()?)));
+                let is_unfinished = dir.exists().and_then(|exists| {
+                    Ok(exists && (is_launching || (!read_only && dir.has_pending_cancel()?)))
+                });
                 is_unfinished.unwrap_or_else(|error| {
                     tracing::warn!(job_id = record.job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");
                     false

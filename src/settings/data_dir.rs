@@ -84,6 +84,16 @@ impl DataDir {
         self.root.join("jobs")
     }
 
+    /// The file that holds the last reading of the clock.
+    pub(crate) fn clock(&self) -> PathBuf {
+        self.root.join("clock")
+    }
+
+    /// The folder that holds one folder a change of a cluster.
+    pub(crate) fn changes(&self) -> PathBuf {
+        self.root.join("changes")
+    }
+
     /// Returns the folder of a job; `None` when the id is not a plain file name. Anyone may have written the registry.
     pub(crate) fn job(&self, job_id: &str) -> Option<PathBuf> {
         let mut parts = Path::new(job_id).components();

@@ -83,6 +83,7 @@ impl CloudLaunches {
                 working_dir: spec.client_cwd.clone(),
                 cancellable: false,
                 cleanup: vec![staged.clone()],
+                time_limit_seconds: None,
             },
             envs,
             files: vec![

@@ -46,6 +46,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             listing.warnings.extend(part.warnings);
             listing.incomplete.extend(part.incomplete);
         }
+        self.warn_about_changes(&mut listing).await;
         listing
     }
 

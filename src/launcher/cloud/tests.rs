@@ -1,5 +1,6 @@
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -70,25 +71,58 @@ impl CloudBackend for FakeCloud {
         Err(JobError::unavailable("no log"))
     }
 
-    async fn cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError> {
+    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError> {
         let mut cancelled = self.cancelled.lock().unwrap();
         cancelled.push(identity.oumi_job_id.clone());
-        Ok(CancelRun {
-            accepted: true,
-            reason: String::new(),
-        })
+        Ok(CliCall::new(
+            Path::new("fake"),
+            &["cancel"],
+            Duration::from_secs(5),
+        ))
     }
 
-    async fn teardown(&self, _: &str, _: &str, _: ClusterAction) -> Result<String, JobError> {
-        Err(JobError::failed("not changed here"))
+    fn cancel_result(&self, output: &Output) -> CancelRun {
+        CancelRun {
+            accepted: output.code == Some(0),
+            reason: String::new(),
+        }
+    }
+
+    fn teardown_call(&self, _: &str, _: &str, _: ClusterAction) -> Result<CliCall, JobError> {
+        Ok(CliCall::new(
+            Path::new("fake"),
+            &["down"],
+            Duration::from_secs(5),
+        ))
+    }
+
+    async fn teardown_result(
+        &self,
+        _: &str,
+        _: ClusterAction,
+        output: &Output,
+    ) -> Result<String, JobError> {
+        match output.code {
+            Some(0) => Ok("it is gone".to_owned()),
+            _ => Err(JobError::failed(output.stdout.trim())),
+        }
     }
 }
+
+/// Runs nothing: its program has ended at once, with 0.
+const SUPERVISOR: &str = r#"#!/bin/sh
+echo '{"code":0,"signal":null,"cancelled":false,"step":"x","error":null,"ended_at":""}' >"$2/exit.json"
+echo started
+"#;
 
 fn launcher() -> (TempDir, CloudLauncher<FakeCloud>) {
     let home = tempfile::tempdir().unwrap();
     let folder = DataDir::at(home.path());
     folder.create().unwrap();
-    let launcher = CloudLauncher::with_backend(folder, PathBuf::from("false"), Cli::default());
+    let supervisor = home.path().join("supervisor");
+    fs::write(&supervisor, SUPERVISOR).unwrap();
+    fs::set_permissions(&supervisor, fs::Permissions::from_mode(0o700)).unwrap();
+    let launcher = CloudLauncher::with_backend(folder, supervisor, Cli::default());
     (home, launcher)
 }
 

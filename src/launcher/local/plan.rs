@@ -20,6 +20,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
             working_dir: spec.client_cwd.clone(),
             cancellable: true,
             cleanup: Vec::new(),
+            time_limit_seconds: None,
         },
         envs: BTreeMap::new(),
         files: Vec::new(),

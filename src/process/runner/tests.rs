@@ -108,14 +108,7 @@ async fn at_most_four_programs_run_at_once() {
         .map(|number| {
             let script = format!("echo +1 >>at; sleep 0.3; echo -1 >>at; echo {number}");
             let (cli, call) = (cli.clone(), scripts.call(&script, LONG));
-            tokio::spawn(async move {
-                // Those that change something count as well.
-                if number % 2 == 0 {
-                    cli.query(&call, None).await.unwrap().stdout.clone()
-                } else {
-                    cli.run(&call).await.unwrap().stdout
-                }
-            })
+            tokio::spawn(async move { cli.query(&call, None).await.unwrap().stdout.clone() })
         })
         .collect();
     for (number, run) in runs.into_iter().enumerate() {
@@ -234,21 +227,23 @@ async fn queue_is_bounded() {
     cli.query(&call, None).await.unwrap();
 }
 
-/// The server ends, or a caller gives up: a change goes on, since half of it may be done.
+/// The server ends: nobody would read the answer.
 #[tokio::test]
-async fn dropped_change_runs_on() {
+async fn shut_down_ends_the_programs() {
     let (scripts, cli) = (Scripts::new(), Cli::default());
-    let call = scripts.call(&format!("{GATE} echo done >>done"), LONG);
-    let change = tokio::spawn(async move { cli.run(&call).await });
+    let call = scripts.call("echo $$ >pid; (sleep 60; true)", LONG);
+    let asking = cli.clone();
+    let query = tokio::spawn(async move { asking.query(&call, None).await });
     scripts
-        .until("it runs", |scripts| !scripts.lines("begun").is_empty())
+        .until("it runs", |scripts| !scripts.lines("pid").is_empty())
         .await;
-    change.abort();
-    let _ = change.await;
-    scripts.write("open");
-    scripts
-        .until("it is done", |scripts| !scripts.lines("done").is_empty())
-        .await;
+    cli.shut_down();
+    let pid = scripts.lines("pid").remove(0);
+    scripts.until("it has ended", |_| !alive(&pid)).await;
+    let _ = query.await;
+    let call = scripts.call("echo later >later", LONG);
+    assert!(cli.query(&call, None).await.is_err());
+    assert!(scripts.lines("later").is_empty());
 }
 
 #[tokio::test]
@@ -267,9 +262,8 @@ async fn queries_after_a_change_run_again() {
     scripts
         .until("it has looked", |scripts| scripts.lines("begun").len() == 1)
         .await;
-    cli.run(&scripts.call("echo after >state", LONG))
-        .await
-        .unwrap();
+    std::fs::write(scripts.path().join("state"), "after").unwrap();
+    cli.invalidate();
     let second = query();
     scripts
         .until("it looks anew", |scripts| scripts.lines("begun").len() == 2)
@@ -307,23 +301,17 @@ async fn timeout_ends_the_process_group() {
 }
 
 #[tokio::test]
-async fn timeout_keeps_the_output_of_logs_and_changes() {
+async fn timeout_keeps_the_output_of_logs() {
     let (scripts, cli) = (Scripts::new(), Cli::default());
     let script = "echo said; exec sleep 60";
     let log = cli
         .query(&scripts.log(script, Duration::from_millis(300)), None)
         .await
         .unwrap();
-    let change = cli
-        .run(&scripts.call(script, Duration::from_millis(300)))
-        .await
-        .unwrap();
-    for output in [(*log).clone(), change] {
-        assert_eq!(
-            (output.stdout.as_str(), output.code, output.timed_out),
-            ("said\n", None, true)
-        );
-    }
+    assert_eq!(
+        (log.stdout.as_str(), log.code, log.timed_out),
+        ("said\n", None, true)
+    );
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ async fn start(script: &str) -> (bool, usize, bool) {
             working_dir: PathBuf::from("/"),
             cancellable: true,
             cleanup: Vec::new(),
+            time_limit_seconds: None,
         },
         envs: Default::default(),
         files: Vec::new(),

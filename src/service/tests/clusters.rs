@@ -8,7 +8,7 @@ use super::fake_launcher::Gate;
 use super::test_service;
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_stop_promises_nothing_past_the_server() {
+async fn a_slow_stop_goes_on() {
     let test = test_service();
     test.cloud.close(Gate::Cluster);
     let request = StopRequest {
@@ -18,7 +18,7 @@ async fn a_slow_stop_promises_nothing_past_the_server() {
     let answer = test.service.stop_cluster(request).await;
     assert!(answer.success, "{answer:?}");
     assert!(
-        answer.message.contains("not repeated if it fails"),
+        answer.message.contains("goes on, also without this server"),
         "{}",
         answer.message
     );

@@ -420,6 +420,7 @@ impl Launcher for FakeLauncher {
                     working_dir: PathBuf::from("/"),
                     cancellable: false,
                     cleanup: Vec::new(),
+                    time_limit_seconds: None,
                 },
                 envs: BTreeMap::new(),
                 files: Vec::new(),

@@ -83,6 +83,7 @@ impl Launcher for Leaky {
                     working_dir: "/".into(),
                     cancellable: false,
                     cleanup: Vec::new(),
+                    time_limit_seconds: None,
                 },
                 envs: Default::default(),
                 files: Vec::new(),
