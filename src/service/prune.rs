@@ -1,11 +1,26 @@
-//! Pruning: records that are too old or too many are removed with their folders, once their jobs are known to be done.
+//! Pruning: records that are too old or too many are removed with their folders, once their jobs are known to be done; old
+//! folders without a record go too.
 
 use std::collections::{HashMap, HashSet};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use chrono::Utc;
 
 use super::context::Context;
 use super::launches::Launches;
+use crate::process::blocking;
 use crate::process::job_dir::JobDir;
-use crate::registry::{JobRecord, expired};
+use crate::registry::{JobRecord, KEEP_DAYS, expired};
+use crate::settings::data_dir::{DataDir, read_bounded, write_atomic};
+
+/// A clock that jumps further than this is not believed, in seconds.
+const MAX_JUMP: i64 = 2 * 24 * 3600;
+/// The time for which a clock must have gone on without a jump, in seconds.
+const STEADY: i64 = 3600;
+/// The time after which a reading of the clock is written again, in seconds.
+const READING_AGE: i64 = 600;
 
 /// Prunes `records` and returns the ids that are gone. `done` holds what the launchers said of the jobs already; a job that is
 /// missing there is asked about where that is cheap, and else kept. A job whose state is unknown is kept: it may cost money.
@@ -15,8 +30,21 @@ pub(super) async fn prune(
     records: &[JobRecord],
     done: &HashMap<String, bool>,
 ) -> HashSet<String> {
+    if context.policy.read_only {
+        return HashSet::new();
+    }
+    let clock = context.data_dir.clock();
+    match blocking(move || is_steady(&clock, Utc::now().timestamp())).await {
+        Ok(true) => {}
+        Ok(false) => return HashSet::new(),
+        Err(error) => {
+            tracing::warn!(%error, "nothing is pruned: the last reading of the clock is not known");
+            return HashSet::new();
+        }
+    }
+    remove_orphans(context, records).await;
     let mut unwanted = Vec::new();
-    for record in expired(records, chrono::Utc::now()) {
+    for record in expired(records, Utc::now()) {
         let is_done = match done.get(&record.job_id) {
             Some(is_done) => *is_done,
             None => context.traits(&record.cloud).is_local && is_done_here(context, record).await,
@@ -29,11 +57,8 @@ pub(super) async fn prune(
     let ids = ids.collect();
     let data_dir = context.data_dir.clone();
     let remove_dir = move |record: &JobRecord| {
-        let Some(dir) = data_dir.job(&record.job_id).map(JobDir::at) else {
-            return;
-        };
-        if let Err(error) = dir.remove() {
-            tracing::warn!(folder = %dir.path().display(), %error, "cannot remove the folder of a pruned job");
+        if let Some(dir) = data_dir.job(&record.job_id).map(JobDir::at) {
+            remove(&dir);
         }
     };
     match context.registry.remove(unwanted, remove_dir).await {
@@ -52,5 +77,112 @@ async fn is_done_here(context: &Context, record: &JobRecord) -> bool {
     match launcher.status(&record.identity()).await {
         Ok(status) => status.is_done,
         Err(error) => error.is_not_found(),
+    }
+}
+
+/// Tells if the clock has gone on for an hour without a jump, by the readings in the file at `path`. A clock that is wrong for a
+/// moment must not make a young job look old.
+fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
+    let readings = match read_bounded(path, 1024) {
+        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
+        Err(error) if error.kind() == ErrorKind::NotFound => Some((now - STEADY, now - MAX_JUMP)),
+        Err(error) => return Err(error),
+    };
+    // One that cannot be read counts as a jump.
+    let (steady_since, last) = readings.unwrap_or((now, i64::MIN));
+    let since_last = now.saturating_sub(last);
+    let has_jumped = !(0..=MAX_JUMP).contains(&since_last);
+    let steady_since = if has_jumped { now } else { steady_since };
+    if has_jumped || since_last > READING_AGE {
+        write_atomic(path, &serde_json::to_vec(&(steady_since, now))?)?;
+    }
+    Ok(now - steady_since >= STEADY)
+}
+
+/// Removes the folders of jobs that are in no record, have no living process, and were not written to for [`KEEP_DAYS`]. None
+/// while a damaged registry is kept: the records may be in it.
+async fn remove_orphans(context: &Context, records: &[JobRecord]) {
+    if !context
+        .registry
+        .quarantined()
+        .await
+        .is_ok_and(|files| files.is_empty())
+    {
+        return;
+    }
+    let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
+    let data_dir = context.data_dir.clone();
+    let removed = blocking(move || {
+        for dir in orphans(&data_dir, &known)? {
+            remove(&dir);
+        }
+        Ok::<_, io::Error>(())
+    });
+    if let Err(error) = removed.await {
+        tracing::warn!(%error, "cannot look for folders without a record");
+    }
+}
+
+fn orphans(data_dir: &DataDir, known: &HashSet<String>) -> io::Result<Vec<JobDir>> {
+    let mut orphans = Vec::new();
+    for entry in data_dir.jobs().read_dir()? {
+        let entry = entry?;
+        let is_known = |name: &str| known.contains(name);
+        if entry.file_name().to_str().is_none_or(is_known) || !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let dir = JobDir::at(entry.path());
+        if is_old(&dir)? && !dir.is_locked()? {
+            orphans.push(dir);
+        }
+    }
+    Ok(orphans)
+}
+
+fn is_old(dir: &JobDir) -> io::Result<bool> {
+    let mut newest = dir.path().metadata()?.modified()?;
+    for entry in dir.path().read_dir()? {
+        newest = newest.max(entry?.metadata()?.modified()?);
+    }
+    let kept = Duration::from_secs(KEEP_DAYS.unsigned_abs() * 24 * 3600);
+    Ok(SystemTime::now()
+        .duration_since(newest)
+        .is_ok_and(|age| age > kept))
+}
+
+fn remove(dir: &JobDir) {
+    if let Err(error) = dir.remove() {
+        tracing::warn!(folder = %dir.path().display(), %error, "cannot remove the folder of a pruned job");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 24 * 3600;
+
+    #[test]
+    fn clock_that_jumps_is_not_believed_for_an_hour() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clock");
+        let steady = |now| is_steady(&path, now).unwrap();
+        let start = 1_790_000_000;
+        assert!(steady(start), "a new data folder has no reading");
+        assert!(steady(start + DAY));
+        let jumped = start + 31 * DAY;
+        assert!(!steady(jumped) && !steady(jumped + 60));
+        assert!(!steady(start + DAY + 60), "back again is a jump too");
+        assert!(!steady(start + DAY + 3000));
+        assert!(steady(start + DAY + 3660));
+    }
+
+    #[test]
+    fn garbled_reading_is_a_jump() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clock");
+        std::fs::write(&path, "{").unwrap();
+        assert!(!is_steady(&path, 1_790_000_000).unwrap());
+        assert!(is_steady(&path, 1_790_000_000 + STEADY).unwrap());
     }
 }

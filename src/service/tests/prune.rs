@@ -1,9 +1,12 @@
 //! Old jobs that are done are let go, and no other.
 
 use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use crate::error::JobError;
 use crate::launcher::JobIdentity;
+use crate::process::job_dir::JobDir;
 use crate::registry::KEEP_RECORDS;
 use crate::service::requests::StatusFilter;
 use crate::settings::policy::Policy;
@@ -145,6 +148,55 @@ async fn recovery_prunes_local_jobs_only() {
     test.cloud.finish("runs");
     test.service.recover().await;
     assert!(test.is_known("runs").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_only_server_prunes_nothing() {
+    let policy = Policy {
+        read_only: true,
+        ..Policy::default()
+    };
+    let test = test_service_with(&[&["gcp"]], policy);
+    test.add("done", "gcp", long_ago(), Some(Stage::Succeeded))
+        .await;
+    test.list().await;
+    assert!(test.is_known("done").await);
+}
+
+/// The server once ran with the right clock; then the clock jumps 30 days ahead.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumped_prunes_nothing() {
+    let test = test_service();
+    let before = (Utc::now() - TimeDelta::days(30)).timestamp();
+    fs::write(test.folder.clock(), format!("[{},{before}]", before - 7200)).unwrap();
+    test.add("done", "gcp", long_ago(), Some(Stage::Succeeded))
+        .await;
+    test.list().await;
+    assert!(test.is_known("done").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn old_folders_without_a_record_go() {
+    let test = test_service();
+    let old = SystemTime::now() - Duration::from_secs(8 * 24 * 3600);
+    let folder = |name: &str| {
+        let path = test.folder.jobs().join(name);
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("output.log"), "x").unwrap();
+        path
+    };
+    let age = |path: &Path| fs::File::open(path).unwrap().set_modified(old).unwrap();
+    let (left, young, writing) = (folder("left"), folder("young"), folder("writing"));
+    for path in [&left, &writing] {
+        age(path);
+    }
+    age(&left.join("output.log"));
+    let (held, _lock) = JobDir::create(test.folder.jobs().join("held")).unwrap();
+    age(&held.path().join("lock"));
+    age(held.path());
+    test.list().await;
+    assert!(!left.exists());
+    assert!(young.exists() && writing.exists() && held.path().exists());
 }
 
 #[tokio::test(start_paused = true)]
