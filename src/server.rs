@@ -1,5 +1,6 @@
 //! The MCP side: tools, resources, prompts and tasks, over stdio. It knows the protocol and nothing of clouds.
 
+mod arguments;
 mod elicitation;
 mod message;
 mod progress;
@@ -70,12 +71,9 @@ impl Server {
     pub(crate) fn new(service: JobService) -> Self {
         let mut router = tools::router();
         if service.policy().read_only {
-            for tool in router.list_all() {
-                let annotations = tool.annotations.as_ref();
-                if annotations.and_then(|hints| hints.read_only_hint) != Some(true) {
-                    router.remove_route(&tool.name);
-                }
-            }
+            router
+                .map
+                .retain(|_, route| tools::is_read_only(&route.attr));
         }
         Self {
             service,
@@ -109,14 +107,21 @@ impl ServerHandler for Server {
 
     async fn call_tool(
         &self,
-        request: CallToolRequestParams,
+        mut request: CallToolRequestParams,
         mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        if !self.router.has_route(&request.name) {
+        let Some(tool) = self.router.get(&request.name) else {
             return Err(ErrorData::invalid_params(
                 format!("Unknown tool: {}", truncated(&request.name)),
                 None,
             ));
+        };
+        match arguments::fit(
+            &tool.input_schema,
+            request.arguments.take().unwrap_or_default(),
+        ) {
+            Ok(fitted) => request.arguments = Some(fitted),
+            Err(error) => return Ok(tools::failure(&error.to_string()).into()),
         }
         let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
         context.extensions.insert(Arc::new(caller));
@@ -322,6 +327,9 @@ fn invalid_params(request: &CustomRequest) -> String {
             "`name` is the name of a tool, a string".to_owned()
         }
         ("tools/call", _) => "`arguments` is an object, not a list or a text".to_owned(),
+        ("initialize", _) => {
+            "`initialize` needs `protocolVersion`, a text such as \"2025-11-25\"".to_owned()
+        }
         (method, _) => format!("the params do not fit {method}"),
     }
 }

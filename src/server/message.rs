@@ -1,6 +1,8 @@
 //! Reads a line as a JSON-RPC message, or says what is wrong with it.
 
-use rmcp::model::{ClientJsonRpcMessage, ErrorData, JsonObject, JsonRpcMessage, RequestId};
+use rmcp::model::{
+    ClientCapabilities, ClientJsonRpcMessage, ErrorData, JsonObject, JsonRpcMessage, RequestId,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -35,7 +37,7 @@ pub(super) fn parse(line: &str) -> Result<Option<ClientJsonRpcMessage>, Box<Refu
     };
     let is_answer = message.contains_key("result") || message.contains_key("error");
     if is_answer && !message.contains_key("method") {
-        return Ok(ok_or_log(serde_json::from_value(Value::Object(message))));
+        return Ok(answer(message));
     }
     let id = message.remove("id");
     if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
@@ -50,8 +52,13 @@ pub(super) fn parse(line: &str) -> Result<Option<ClientJsonRpcMessage>, Box<Refu
             invalid("a request has no `result` and no `error`"),
         );
     }
-    let params = message.remove("params").filter(|params| !params.is_null());
+    let mut params = message.remove("params").filter(|params| !params.is_null());
     let invalid_reason = params.as_ref().and_then(invalid_params);
+    match (method.as_str(), &mut params) {
+        (Some("initialize"), Some(Value::Object(params))) => complete_hello(params),
+        (Some("tools/call"), Some(Value::Object(params))) => read_arguments(params),
+        _ => {}
+    }
     // The method first: rmcp then looks at the params of this method only.
     let mut body = JsonObject::from_iter([("method".to_owned(), method)]);
     body.extend(params.map(|params| ("params".to_owned(), params)));
@@ -71,9 +78,59 @@ pub(super) fn parse(line: &str) -> Result<Option<ClientJsonRpcMessage>, Box<Refu
     }
 }
 
+/// Reads the answer to a question of ours. Our ids are numbers; some clients give them back as texts. An answer that cannot be
+/// read becomes an error, so that nobody waits for another one.
+fn answer(mut message: JsonObject) -> Option<ClientJsonRpcMessage> {
+    let id = message.get_mut("id")?;
+    if let Some(number) = id.as_str().and_then(|text| text.parse::<u32>().ok()) {
+        *id = number.into();
+    }
+    let id = RequestId::deserialize(&*id).ok();
+    let parsed = serde_json::from_value(Value::Object(message));
+    parsed.ok().or_else(|| {
+        tracing::warn!("a malformed response was taken for an error");
+        let error = invalid("the answer is no JSON-RPC response");
+        id.map(|id| JsonRpcMessage::error(error, Some(id)))
+    })
+}
+
+/// Fills in what an `initialize` lacks, and drops the capabilities that cannot be read: neither is a reason to refuse a client.
+/// Only the version has no default.
+fn complete_hello(params: &mut JsonObject) {
+    let object = |value: Option<Value>| match value {
+        Some(Value::Object(fields)) => fields,
+        _ => JsonObject::new(),
+    };
+    let mut capabilities = object(params.remove("capabilities"));
+    capabilities.retain(|name, value| {
+        let alone = JsonObject::from_iter([(name.clone(), value.clone())]);
+        serde_json::from_value::<ClientCapabilities>(alone.into()).is_ok()
+    });
+    let mut client = object(params.remove("clientInfo"));
+    client.retain(|_, value| value.is_string());
+    for field in ["name", "version"] {
+        client.entry(field).or_insert_with(|| "unknown".into());
+    }
+    params.insert("capabilities".to_owned(), capabilities.into());
+    params.insert("clientInfo".to_owned(), client.into());
+}
+
+/// Reads arguments that come as JSON text.
+fn read_arguments(params: &mut JsonObject) {
+    if let Some(Value::String(text)) = params.get("arguments") {
+        let arguments = match text.trim() {
+            "" | "null" => Some(Value::Null),
+            text => serde_json::from_str(text).ok().filter(Value::is_object),
+        };
+        if let Some(arguments) = arguments {
+            params.insert("arguments".to_owned(), arguments);
+        }
+    }
+}
+
 fn ok_or_log(parsed: serde_json::Result<ClientJsonRpcMessage>) -> Option<ClientJsonRpcMessage> {
     if parsed.is_err() {
-        tracing::warn!("a malformed notification or response was ignored");
+        tracing::warn!("a malformed notification was ignored");
     }
     parsed.ok()
 }
@@ -90,3 +147,7 @@ fn invalid_params(params: &Value) -> Option<&'static str> {
 pub(super) fn invalid(reason: &str) -> ErrorData {
     ErrorData::invalid_request(format!("Invalid Request: {reason}"), None)
 }
+
+#[cfg(test)]
+#[path = "tests/message.rs"]
+mod tests;

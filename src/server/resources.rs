@@ -13,7 +13,6 @@ use rmcp::model::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::tools::parse_arguments;
 use super::truncated;
 use crate::registry::JobRecord;
 use crate::service::JobService;
@@ -134,18 +133,12 @@ pub(super) async fn read(service: &JobService, uri: &str) -> Result<ReadResource
         JobUri::Running => list_of(service, StatusFilter::Running).await?,
         JobUri::Completed => list_of(service, StatusFilter::Completed).await?,
         // Also when the launcher could not be asked: the answer then says what is known.
-        JobUri::Job(job_id) => {
-            let query = JobQuery {
-                job_id,
-                ..JobQuery::default()
-            };
-            value_of(&service.poll(query).await)?.to_string()
-        }
+        JobUri::Job(job_id) => value_of(&service.poll(JobQuery::of(&job_id)).await)?.to_string(),
         JobUri::Log(job_id) => {
-            let wanted = json!({ "job_id": job_id });
-            let request: LogsRequest =
-                parse_arguments(wanted.as_object().cloned().unwrap_or_default())
-                    .map_err(internal)?;
+            let request = LogsRequest {
+                job: JobQuery::of(&job_id),
+                ..LogsRequest::default()
+            };
             let answer = value_of(&service.logs(request).await)?;
             let log = succeeded(answer)?["logs"].take();
             let log = log.as_str().unwrap_or_default();

@@ -1,27 +1,35 @@
 //! The JSON schemas of the tools, in the few words that every client understands.
 
-use std::sync::Arc;
-
-use rmcp::handler::server::tool::{schema_for_input, schema_for_output};
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
-pub(super) fn input_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
-    strip_metadata(schema_for_input::<T>().unwrap_or_else(|error| {
-        // Only a type that is no object can come here, and every request is one.
-        tracing::error!(%error, "a tool has no schema");
-        Default::default()
-    }))
+/// Removes from the schema of a tool's arguments what a model has no use for: it pays for every byte in each conversation.
+pub(super) fn simplify_input(schema: &mut JsonObject, is_closed: bool) {
+    for key in ["$schema", "title", "description"] {
+        schema.remove(key);
+    }
+    if is_closed {
+        schema.insert("additionalProperties".to_owned(), false.into());
+    }
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        for property in properties.values_mut().filter_map(Value::as_object_mut) {
+            property.retain(|key, value| {
+                key != "format" && !(key == "default" && (value == "" || value.is_null()))
+            });
+        }
+    }
+    schema.values_mut().for_each(normalize_unions);
 }
 
-/// Returns the schema of an answer without descriptions: no model is shown it, and clients pay for its bytes. The formats are
-/// Rust's (`uint64`), which strict clients reject.
-pub(super) fn output_schema<T: schemars::JsonSchema + 'static>() -> Arc<JsonObject> {
-    let mut schema = strip_metadata(schema_for_output::<T>());
-    Arc::make_mut(&mut schema)
-        .values_mut()
-        .for_each(strip_descriptions);
-    schema
+/// Removes the descriptions from the schema of an answer: no model is shown it, and clients pay for its bytes. The formats are
+/// Rust's (`uint64`), which strict clients reject. An answer leaves out what is empty, so no field but `success` is required.
+pub(super) fn simplify_output(schema: &mut JsonObject) {
+    schema.remove("$schema");
+    if let Some(Value::Array(required)) = schema.get_mut("required") {
+        required.retain(|name| name == "success");
+    }
+    schema.values_mut().for_each(strip_descriptions);
+    schema.values_mut().for_each(normalize_unions);
 }
 
 fn strip_descriptions(schema: &mut Value) {
@@ -40,23 +48,6 @@ fn strip_descriptions(schema: &mut Value) {
         Value::Array(array) => array.iter_mut().for_each(strip_descriptions),
         _ => {}
     }
-}
-
-/// Removes what a model has no use for: it pays for every byte of a schema in each conversation.
-fn strip_metadata(mut schema: Arc<JsonObject>) -> Arc<JsonObject> {
-    let object_schema = Arc::make_mut(&mut schema);
-    for key in ["$schema", "title", "description"] {
-        object_schema.remove(key);
-    }
-    if let Some(Value::Object(properties)) = object_schema.get_mut("properties") {
-        for property in properties.values_mut().filter_map(Value::as_object_mut) {
-            property.retain(|key, value| {
-                key != "format" && !(key == "default" && (value == "" || value.is_null()))
-            });
-        }
-    }
-    object_schema.values_mut().for_each(normalize_unions);
-    schema
 }
 
 /// Rewrites a schema to what the dialects of all models know: a choice of texts as an `enum`, and one `type` at a time.

@@ -76,11 +76,7 @@ pub(super) async fn from_run_answer(
 /// Asks the launcher for the status of a task.
 pub(super) async fn get(service: &JobService, task_id: &str) -> Result<GetTaskResult, ErrorData> {
     let record = record(service, task_id).await?;
-    let query = JobQuery {
-        job_id: task_id.to_owned(),
-        ..JobQuery::default()
-    };
-    let answer = service.poll(query).await;
+    let answer = service.poll(JobQuery::of(task_id)).await;
     let interval = service.poll_interval(&record.cloud);
     Ok(GetTaskResult::new(detailed(&record, answer, interval)?))
 }
@@ -94,8 +90,8 @@ pub(super) async fn update(service: &JobService, task_id: &str) -> Result<(), Er
 pub(super) async fn cancel(service: &JobService, task_id: &str) -> Result<(), ErrorData> {
     record(service, task_id).await?;
     let request = CancelRequest {
-        job_id: task_id.to_owned(),
-        ..CancelRequest::default()
+        job: JobQuery::of(task_id),
+        force: false,
     };
     match service.cancel(request).await {
         CancelAnswer { success: true, .. } | CancelAnswer { is_done: true, .. } => Ok(()),

@@ -10,7 +10,7 @@ use super::context::Context;
 use super::detached::{CHANGE_WAIT, run_detached};
 use super::launches::{Launches, MAY_BE_RUNNING, outcome_within};
 use super::lookup::resolve;
-use super::requests::{CancelRequest, JobQuery};
+use super::requests::CancelRequest;
 use super::{LAUNCH_WAIT, OnProgress};
 use crate::error::JobError;
 use crate::in_flight::LaunchOutcome;
@@ -30,7 +30,7 @@ impl Canceller {
         request: CancelRequest,
         on_progress: OnProgress<'_>,
     ) -> CancelAnswer {
-        let mut job = match resolve(&self.context, &JobQuery::from(&request)).await {
+        let mut job = match resolve(&self.context, &request.job).await {
             Ok(job) => job,
             Err(error) => {
                 let status = if error.is_not_found() {
@@ -39,7 +39,7 @@ impl Canceller {
                     ""
                 };
                 return CancelAnswer {
-                    job_id: request.job_id,
+                    job_id: request.job.job_id,
                     status: status.to_owned(),
                     ..CancelAnswer::failure(error.to_string())
                 };

@@ -7,7 +7,7 @@ use super::answers::LogsAnswer;
 use super::context::Context;
 use super::launches::Launches;
 use super::lookup::{ResolvedJob, resolve};
-use super::requests::{JobQuery, LogsRequest};
+use super::requests::LogsRequest;
 use crate::error::JobError;
 use crate::launcher::{JobLog, LogContent};
 use crate::logs::Log;
@@ -35,7 +35,7 @@ pub(super) async fn logs(
             let job_id = job.identity.job_id.clone();
             (job_id, read_job(context, job, selection, &request).await)
         }
-        Err(error) => (request.job_id.clone(), Err(error)),
+        Err(error) => (request.job.job_id.clone(), Err(error)),
     };
     let answer = match read {
         Ok(answer) => LogsAnswer {
@@ -44,7 +44,7 @@ pub(super) async fn logs(
             ..answer
         },
         Err(error) => LogsAnswer {
-            job_id: request.job_id,
+            job_id: request.job.job_id,
             error: Some(error.to_string()),
             ..LogsAnswer::default()
         },
@@ -62,14 +62,14 @@ async fn resolve_job(
     request: &LogsRequest,
 ) -> Result<(ResolvedJob, LogSelection), JobError> {
     let selection = LogSelection::new(request)?;
-    let query = JobQuery::from(request);
+    let query = &request.job;
     let launcher = context.launcher(&query.cloud);
     let needs_cluster = !launcher.is_ok_and(|launcher| launcher.traits().is_local);
     if query.job_id.is_empty() && query.cluster_name.is_empty() && needs_cluster {
         let error = "give job_id, or oumi_job_id with cloud and cluster_name";
         return Err(JobError::invalid(error).with_hint("list_jobs shows them"));
     }
-    let job = resolve(context, &query).await?;
+    let job = resolve(context, query).await?;
     Ok((launches.refresh_identity(job).await, selection))
 }
 

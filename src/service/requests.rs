@@ -9,13 +9,13 @@ use crate::logs::read::DEFAULT_MAX_BYTES;
 
 /// A job to run.
 #[derive(Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct RunRequest {
     /// Oumi YAML file, absolute or relative to client_cwd; `~` expands.
     pub config_path: String,
     /// train, evaluate (or eval), infer, synth, analyze, tune or quantize.
     pub command: String,
-    /// Absolute path of the user's project folder.
+    /// Absolute path of the user's project folder. Default: the client's root, else the folder of config_path.
+    #[serde(default)]
     pub client_cwd: String,
     /// Preview only: nothing starts.
     #[serde(default = "yes")]
@@ -81,124 +81,103 @@ impl RunRequest {
 
 /// The job that a call names, by our id or by the launcher's.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct JobQuery {
     /// The id that run_job or list_jobs gave.
-    #[serde(default)]
     pub job_id: String,
     /// The launcher's id, for a job without a job_id; needs cloud.
-    #[serde(default)]
     pub oumi_job_id: String,
     /// With oumi_job_id.
-    #[serde(default)]
     pub cloud: String,
     /// With oumi_job_id: ids repeat from cluster to cluster.
-    #[serde(default)]
     pub cluster_name: String,
+}
+
+impl JobQuery {
+    /// The job with this id of ours.
+    pub(crate) fn of(job_id: &str) -> Self {
+        Self {
+            job_id: job_id.to_owned(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A job to ask about, and how long to wait for news of it.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct PollRequest {
-    /// The id that run_job or list_jobs gave.
-    #[serde(default)]
-    pub job_id: String,
-    /// The launcher's id, for a job without a job_id; needs cloud.
-    #[serde(default)]
-    pub oumi_job_id: String,
-    /// With oumi_job_id.
-    #[serde(default)]
-    pub cloud: String,
-    /// With oumi_job_id: ids repeat from cluster to cluster.
-    #[serde(default)]
-    pub cluster_name: String,
+    #[serde(flatten)]
+    pub job: JobQuery,
     /// Wait up to so long for news.
-    #[serde(default)]
     #[schemars(range(min = 0, max = 55))]
     pub wait_seconds: u64,
     /// News: a change of status (default), or of progress too.
-    #[serde(default)]
     pub until: Until,
 }
 
 /// The news that a poll waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+// It can be written as well, like the filter below: only so its default is in the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(crate) enum Until {
     #[default]
-    #[schemars(description = "")]
     /// Another status or state.
     Change,
-    #[schemars(description = "")]
     /// Another status or state, or new metrics.
     Progress,
 }
 
 /// A job whose log is to be read.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct LogsRequest {
-    /// The id that run_job or list_jobs gave.
-    #[serde(default)]
-    pub job_id: String,
+    #[serde(flatten)]
+    pub job: JobQuery,
     /// From the end; with grep: matches.
-    #[serde(default = "two_hundred")]
     pub lines: i64,
     /// From an answer: only what is new since.
-    #[serde(default)]
     pub cursor: String,
     /// Regex: lines that match.
-    #[serde(default)]
     pub grep: String,
     /// Lines around each match.
-    #[serde(default)]
     pub context: u32,
     /// 1024 to 262144.
-    #[serde(default = "default_max_bytes")]
     pub max_bytes: usize,
     /// Not folded.
-    #[serde(default)]
     pub raw: bool,
     /// Adds the loss as a PNG and a sparkline.
-    #[serde(default)]
     pub plot: bool,
-    /// For a job without a job_id; needs cloud and cluster_name.
-    #[serde(default)]
-    pub oumi_job_id: String,
-    /// With oumi_job_id.
-    #[serde(default)]
-    pub cloud: String,
-    /// With oumi_job_id.
-    #[serde(default)]
-    pub cluster_name: String,
+}
+
+impl Default for LogsRequest {
+    fn default() -> Self {
+        Self {
+            job: JobQuery::default(),
+            lines: 200,
+            cursor: String::new(),
+            grep: String::new(),
+            context: 0,
+            max_bytes: DEFAULT_MAX_BYTES,
+            raw: false,
+            plot: false,
+        }
+    }
 }
 
 /// A job to cancel.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct CancelRequest {
-    /// The id that run_job or list_jobs gave.
-    #[serde(default)]
-    pub job_id: String,
-    /// The launcher's id, for a job without a job_id; needs cloud.
-    #[serde(default)]
-    pub oumi_job_id: String,
-    /// With oumi_job_id.
-    #[serde(default)]
-    pub cloud: String,
-    /// With oumi_job_id.
-    #[serde(default)]
-    pub cluster_name: String,
+    #[serde(flatten)]
+    pub job: JobQuery,
     /// Kill at once instead of asking the processes to end. This machine only.
-    #[serde(default)]
     pub force: bool,
 }
 
 /// A cluster to stop.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct StopRequest {
     /// The cloud it is on.
     pub cloud: String,
@@ -208,7 +187,6 @@ pub(crate) struct StopRequest {
 
 /// A cluster to delete.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct DownRequest {
     /// The cloud it is on.
     pub cloud: String,
@@ -224,15 +202,13 @@ pub(crate) struct DownRequest {
 
 /// The arguments of `list_jobs`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub(crate) struct ListRequest {
     /// The jobs to list.
-    #[serde(default)]
     pub status: StatusFilter,
 }
 
 /// The jobs that a list shows.
-// It can be written as well: only so its default is in the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
@@ -246,54 +222,12 @@ pub(crate) enum StatusFilter {
     Completed,
 }
 
-impl Default for LogsRequest {
-    fn default() -> Self {
-        Self {
-            job_id: String::new(),
-            lines: two_hundred(),
-            cursor: String::new(),
-            grep: String::new(),
-            context: 0,
-            max_bytes: DEFAULT_MAX_BYTES,
-            raw: false,
-            plot: false,
-            oumi_job_id: String::new(),
-            cloud: String::new(),
-            cluster_name: String::new(),
-        }
-    }
-}
-
-macro_rules! names_a_job {
-    ($($request:ty),+) => {$(
-        impl From<&$request> for JobQuery {
-            fn from(request: &$request) -> Self {
-                Self {
-                    job_id: request.job_id.clone(),
-                    oumi_job_id: request.oumi_job_id.clone(),
-                    cloud: request.cloud.clone(),
-                    cluster_name: request.cluster_name.clone(),
-                }
-            }
-        }
-    )+};
-}
-names_a_job!(PollRequest, LogsRequest, CancelRequest);
-
 fn yes() -> bool {
     true
 }
 
 fn one() -> u32 {
     1
-}
-
-fn two_hundred() -> i64 {
-    200
-}
-
-fn default_max_bytes() -> usize {
-    DEFAULT_MAX_BYTES
 }
 
 fn local() -> String {

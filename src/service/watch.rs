@@ -110,10 +110,7 @@ impl JobKey {
 
     fn query(&self) -> JobQuery {
         match self.clone() {
-            Self::Ours(job_id) => JobQuery {
-                job_id,
-                ..JobQuery::default()
-            },
+            Self::Ours(job_id) => JobQuery::of(&job_id),
             Self::Elsewhere {
                 cloud,
                 cluster,
@@ -149,12 +146,12 @@ impl Watchers {
                 "`wait_seconds` is 0 to {MAX_WAIT}, not {wait}; call again with {MAX_WAIT}, as often as needed"
             );
             let answer = PollAnswer {
-                job_id: request.job_id,
+                job_id: request.job.job_id,
                 ..PollAnswer::failure(error)
             };
             return sanitize(answer, &[]);
         }
-        let first = self.poller.poll(JobQuery::from(&request)).await;
+        let first = self.poller.poll(request.job.clone()).await;
         if wait == 0 || !first.success || first.is_done {
             return first;
         }

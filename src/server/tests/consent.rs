@@ -135,12 +135,9 @@ async fn consent_binds_to_its_subject() {
     let answer = service.run(test.request("job", "gcp")).await;
     assert!(answer.error.unwrap().contains("is not known"));
     person.may_answer.notify_one();
-    let query = direct("gcp", "dev", "7");
     let cancel = CancelRequest {
-        oumi_job_id: query.oumi_job_id,
-        cloud: query.cloud,
-        cluster_name: query.cluster_name,
-        ..CancelRequest::default()
+        job: direct("gcp", "dev", "7"),
+        force: false,
     };
     let answer = service.cancel(cancel).await;
     assert!(answer.error.unwrap().contains("agreed to something else"));

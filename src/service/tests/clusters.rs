@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::service::requests::{CancelRequest, StopRequest};
 
-use super::fake_launcher::Gate;
+use super::fake_launcher::{Gate, direct};
 use super::test_service;
 
 #[tokio::test(start_paused = true)]
@@ -30,10 +30,8 @@ async fn a_slow_cancel_of_a_foreign_job_promises_nothing_past_the_server() {
     test.cloud.add_elsewhere("gcp", "dev", "7");
     test.cloud.close(Gate::Cancel);
     let request = CancelRequest {
-        oumi_job_id: "7".to_owned(),
-        cloud: "gcp".to_owned(),
-        cluster_name: "dev".to_owned(),
-        ..CancelRequest::default()
+        job: direct("gcp", "dev", "7"),
+        force: false,
     };
     let answer = test.service.cancel(request).await;
     assert!(answer.success && !answer.is_done, "{answer:?}");

@@ -659,16 +659,13 @@ pub fn run_request(cwd: &Path, job_name: &str, cloud: &str) -> RunRequest {
 }
 
 pub fn by_id(job_id: &str) -> JobQuery {
-    JobQuery {
-        job_id: job_id.to_owned(),
-        ..JobQuery::default()
-    }
+    JobQuery::of(job_id)
 }
 
 pub fn cancel_by_id(job_id: &str) -> CancelRequest {
     CancelRequest {
-        job_id: job_id.to_owned(),
-        ..CancelRequest::default()
+        job: by_id(job_id),
+        force: false,
     }
 }
 

@@ -9,10 +9,7 @@ use super::{logs_of, test_service};
 
 fn cancel_of(query: JobQuery) -> CancelRequest {
     CancelRequest {
-        job_id: query.job_id,
-        oumi_job_id: query.oumi_job_id,
-        cloud: query.cloud,
-        cluster_name: query.cluster_name,
+        job: query,
         force: false,
     }
 }

@@ -3,14 +3,13 @@
 use crate::error::JobError;
 use crate::service::requests::CancelRequest;
 
+use super::fake_launcher::direct;
 use super::test_service;
 
 fn cancel_by_launcher_id(cluster: &str) -> CancelRequest {
     CancelRequest {
-        oumi_job_id: "1".to_owned(),
-        cloud: "gcp".to_owned(),
-        cluster_name: cluster.to_owned(),
-        ..CancelRequest::default()
+        job: direct("gcp", cluster, "1"),
+        force: false,
     }
 }
 

@@ -68,11 +68,8 @@ fn ids(rows: &[JobRow]) -> Vec<String> {
 
 fn logs_of(query: JobQuery, lines: i64) -> LogsRequest {
     LogsRequest {
-        job_id: query.job_id,
+        job: query,
         lines,
-        oumi_job_id: query.oumi_job_id,
-        cloud: query.cloud,
-        cluster_name: query.cluster_name,
         ..LogsRequest::default()
     }
 }

@@ -194,7 +194,7 @@ async fn no_answer_shows_a_secret() {
         assert_hidden(&service.poll(by_id("job")).await);
         for grep in ["", "log"] {
             let request = LogsRequest {
-                job_id: "job".to_owned(),
+                job: by_id("job"),
                 grep: grep.to_owned(),
                 ..LogsRequest::default()
             };

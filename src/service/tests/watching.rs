@@ -29,7 +29,7 @@ impl TestService {
 
     async fn wait(&self, job_id: &str, seconds: u64) -> PollAnswer {
         let request = PollRequest {
-            job_id: job_id.to_owned(),
+            job: by_id(job_id),
             wait_seconds: seconds,
             ..PollRequest::default()
         };

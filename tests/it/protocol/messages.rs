@@ -159,7 +159,7 @@ fn params_that_do_not_fit_are_invalid_params() {
             "`arguments`",
         ),
         (
-            r#""method":"tools/call","params":{"name":"list_jobs","arguments":"{\"envs\":\"secret\"}"}"#,
+            r#""method":"tools/call","params":{"name":"list_jobs","arguments":"[\"secret\"]"}"#,
             "`arguments`",
         ),
         (

@@ -105,7 +105,7 @@ fn a_pending_cancel_is_resumed_by_any_call() {
                 Look::Logs => drop(
                     service
                         .logs(crate::service::requests::LogsRequest {
-                            job_id: JOB.to_owned(),
+                            job: by_id(JOB),
                             ..Default::default()
                         })
                         .await,
