@@ -10,12 +10,12 @@ use rmcp::model::{
     ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource,
     ResourceContents, ResourceTemplate,
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::truncated;
 use crate::registry::JobRecord;
 use crate::service::JobService;
+use crate::service::answers::JobAnswer;
 use crate::service::requests::{JobQuery, ListRequest, LogsRequest, StatusFilter};
 use crate::text::clean_controls;
 
@@ -174,8 +174,8 @@ async fn newest(service: &JobService) -> Result<Vec<JobRecord>, ErrorData> {
     Ok(records)
 }
 
-fn value_of(answer: &impl Serialize) -> Result<Value, ErrorData> {
-    serde_json::to_value(answer).map_err(internal)
+fn value_of(answer: &impl JobAnswer) -> Result<Value, ErrorData> {
+    answer.to_json().map_err(internal)
 }
 
 /// Turns an answer that failed into an error.

@@ -41,6 +41,7 @@ fn strip_descriptions(schema: &mut Value) {
                 "minimum" => !value.is_number(),
                 // The default.
                 "additionalProperties" => *value != true,
+                "required" => !value.is_array(),
                 _ => true,
             });
             object.values_mut().for_each(strip_descriptions);

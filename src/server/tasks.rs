@@ -20,7 +20,7 @@ use super::truncated;
 use crate::launcher::JobState;
 use crate::registry::{JobRecord, KEEP_DAYS};
 use crate::service::JobService;
-use crate::service::answers::{CancelAnswer, JobAnswer, PollAnswer, RunAnswer};
+use crate::service::answers::{CancelAnswer, JobAnswer, PollAnswer, RunAnswer, leave_out_empty};
 use crate::service::requests::{CancelRequest, JobQuery};
 use crate::text::clean_controls;
 
@@ -55,7 +55,7 @@ pub(super) async fn from_run_answer(
         return response;
     };
     let job_id = answer["job_id"].as_str().unwrap_or_default();
-    if answer["success"] != true || answer["dry_run"] != false || job_id.is_empty() {
+    if answer["success"] != true || answer["dry_run"] == true || job_id.is_empty() {
         return response;
     }
     // `tasks/get` looks in the registry.
@@ -188,6 +188,7 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorDat
     {
         content.extend(poll);
     }
+    leave_out_empty(&mut content);
     let result = structured(content, !poll.is_success());
     match serde_json::to_value(result).map_err(broken)? {
         Value::Object(result) => Ok(result),

@@ -175,7 +175,7 @@ pub(super) fn is_read_only(tool: &Tool) -> bool {
 
 /// Returns the answer of a tool as the result of its call.
 fn answer<A: JobAnswer>(answer: &A) -> CallToolResult {
-    match serde_json::to_value(answer) {
+    match answer.to_json() {
         Ok(content) => structured(content, !answer.is_success()),
         Err(error) => failure(&error.to_string()),
     }

@@ -1,8 +1,7 @@
-//! The answers of the tools. Every field is always there, unless its doc says when it is absent.
+//! The answers of the tools. A field that says nothing is left out ([`JobAnswer::to_json`]).
 
 use schemars::JsonSchema;
-use serde::ser::Error;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::failure::Failure;
@@ -16,6 +15,53 @@ pub(crate) trait JobAnswer: Serialize {
     fn is_success(&self) -> bool;
     /// Answers a call that failed.
     fn failure(error: String) -> Self;
+
+    /// Returns the JSON that a client gets: a model pays for each byte, so without the fields that say nothing.
+    fn to_json(&self) -> serde_json::Result<Value> {
+        let mut answer = serde_json::to_value(self)?;
+        leave_out_empty(&mut answer);
+        Ok(answer)
+    }
+}
+
+/// The fields that are there even where they are `false` or empty.
+const KEPT: [&str; 4] = ["success", "is_done", "logs", "jobs"];
+/// The fields that are left out where they repeat another.
+const REPEATS: [(&str, &str); 2] = [("cluster", "cluster_name"), ("oumi_job_id", "job_id")];
+
+/// Removes the fields that are `null`, `false`, empty, or a repetition, also of the objects within. The user's own config is
+/// not touched.
+pub(crate) fn leave_out_empty(answer: &mut Value) {
+    match answer {
+        Value::Object(fields) => {
+            for (name, value) in fields.iter_mut().filter(|(name, _)| *name != "job_config") {
+                leave_out_empty(value);
+                if *value == false && !KEPT.contains(&name.as_str()) {
+                    *value = Value::Null;
+                }
+            }
+            for (repeat, original) in REPEATS {
+                if fields.get(repeat) == fields.get(original) {
+                    fields.remove(repeat);
+                }
+            }
+            fields.retain(|name, value| match value {
+                Value::Null => false,
+                _ if KEPT.contains(&name.as_str()) => true,
+                Value::String(text) => !text.is_empty(),
+                Value::Array(items) => !items.is_empty(),
+                Value::Object(fields) => !fields.is_empty(),
+                Value::Bool(_) | Value::Number(_) => true,
+            });
+            if fields.contains_key("success") && !fields.contains_key("status") {
+                // The call did not get as far as the job.
+                fields.remove("state");
+                fields.remove("is_done");
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_out_empty),
+        _ => {}
+    }
 }
 
 macro_rules! job_answer {
@@ -90,11 +136,9 @@ pub(crate) struct PollAnswer {
     pub metadata: Map<String, Value>,
     /// A path, or `cloud:<cloud>/<cluster>`.
     pub log_file: String,
-    #[serde(serialize_with = "without_nulls")]
     #[schemars(with = "Option<Map<String, Value>>")]
     pub progress: Option<ProgressAnswer>,
     pub stalled: Option<String>,
-    #[serde(serialize_with = "without_nulls")]
     #[schemars(with = "Option<Map<String, Value>>")]
     pub failure: Option<Failure>,
     pub error: Option<String>,
@@ -111,18 +155,6 @@ pub(crate) struct ProgressAnswer {
     pub progress: Progress,
     /// The age of the newest metric; `None` where it is not known.
     pub age_seconds: Option<u64>,
-}
-
-/// Leaves out the fields that are null.
-fn without_nulls<T: Serialize, S: Serializer>(
-    known: &Option<T>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let mut known = serde_json::to_value(known).map_err(S::Error::custom)?;
-    if let Value::Object(fields) = &mut known {
-        fields.retain(|_, field| !field.is_null());
-    }
-    known.serialize(serializer)
 }
 
 /// The answer of `get_job_logs`.
@@ -142,21 +174,13 @@ pub(crate) struct LogsAnswer {
     pub message: String,
     /// The position to go on from: everything before it was given or left out.
     pub cursor: String,
-    /// The line that is still being written; absent when there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    /// The line that is still being written.
     pub unfinished: Option<String>,
-    /// The count of new bytes, the newest ones, that are not here; absent when there are none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "u64")]
+    /// The count of new bytes, the newest ones, that are not here.
     pub remaining_bytes: Option<u64>,
-    /// The count of lines that match; absent without a pattern.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "u64")]
+    /// The count of lines that match.
     pub matches: Option<usize>,
-    /// The loss as a line of text; absent unless it was asked for and there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
+    /// The loss as a line of text.
     pub sparkline: Option<String>,
     /// The loss as a PNG, which comes as an image beside the fields.
     #[serde(skip)]
@@ -210,13 +234,9 @@ pub(crate) struct JobRow {
     pub model_name: String,
     /// `true` when the status is final.
     pub is_done: bool,
-    /// The idle minutes after which its cluster stops; absent when it does not, or that is not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "u64")]
+    /// The idle minutes after which its cluster stops.
     pub autostop_minutes: Option<u64>,
-    /// Dollars an hour; absent when not known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "f64")]
+    /// Dollars an hour.
     pub hourly_price: Option<f64>,
 }
 
@@ -227,11 +247,7 @@ pub(crate) struct ListAnswer {
     pub warnings: Vec<String>,
     /// `false` when the call failed, else absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "bool")]
     pub success: Option<bool>,
-    /// Absent unless the call failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
     pub error: Option<String>,
 }
 

@@ -6,6 +6,7 @@ use std::ops::Index;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -380,7 +381,18 @@ impl Answer {
 impl Index<&str> for Answer {
     type Output = Value;
 
+    /// A field as a client reads it: what is left out is empty, or as the field that it would repeat.
     fn index(&self, field: &str) -> &Value {
-        &self.content[field]
+        static EMPTY: LazyLock<[Value; 3]> = LazyLock::new(|| [json!(""), json!([]), json!(false)]);
+        let [text, list, flag] = &*EMPTY;
+        let left_out = || match field {
+            "cluster" => self.content.get("cluster_name").unwrap_or(text),
+            "oumi_job_id" => self.content.get("job_id").unwrap_or(text),
+            "warnings" => list,
+            "dry_run" | "launch_confirmed" | "truncated" => flag,
+            "job_id" | "status" | "cluster_name" | "message" | "next" | "cloud" | "plan_id" => text,
+            _ => &Value::Null,
+        };
+        self.content.get(field).unwrap_or_else(left_out)
     }
 }

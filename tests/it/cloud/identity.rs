@@ -1,6 +1,6 @@
 //! A job is its cloud, its cluster and its id there; jobs that were started elsewhere are found by that alone.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::{SLURM, World, how, text, warnings};
 
@@ -126,7 +126,7 @@ fn foreign_job_works_with_every_tool() {
         );
         assert_eq!(
             (&row["command"], &row["model_name"]),
-            (&json!(""), &json!(""))
+            (&Value::Null, &Value::Null)
         );
         // What the row says is enough to find the job.
         let job = json!({ "oumi_job_id": row["job_id"], "cloud": row["cloud"], "cluster_name": row["cluster"] });
