@@ -336,6 +336,12 @@ pub(crate) trait Launcher: Send + Sync {
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
 
+    /// Returns `false` for a job that cannot be told from another which may have its id by now. It is then neither cancelled nor
+    /// its log read, unless named by the launcher's id alone.
+    async fn is_certain(&self, _identity: &JobIdentity) -> bool {
+        true
+    }
+
     /// Cancels the job and reports the resulting state. A job whose launch never began is marked as cancelled. May take
     /// minutes and is not cancellation-safe: spawn it where the caller can time out.
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError>;

@@ -5,7 +5,7 @@ mod clusters;
 mod launch;
 mod launch_dir;
 mod list;
-mod queue;
+mod survey;
 #[cfg(test)]
 mod tests;
 
@@ -22,21 +22,25 @@ use super::{
 };
 use crate::error::{ErrorKind, JobError};
 use crate::parse;
-use crate::parse::sky::{Cluster, Queue, QueueFailure};
+use crate::parse::sky::{ClusterList, Queue, QueueFailure};
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Cli, CliCall, Output, call_deadline};
 use crate::settings::data_dir::DataDir;
 use changes::{Change, ChangeRun, Changes};
-use clusters::{cluster_details, cluster_info, cost_note};
+use clusters::cluster_info;
 pub(super) use launch::CloudLaunches;
-use launch_dir::LaunchResult;
+use launch_dir::{ClusterBefore, LaunchFacts, LaunchResult, number};
 pub(super) use list::scopes_by_cloud;
-pub(super) use queue::no_such_job;
-use queue::{launched_job, own_row, status_of_missing, status_of_row};
+pub(super) use survey::no_such_job;
+use survey::{Found, Survey, uncertain};
 
 /// The first and the longest pause between two searches for the job of an interrupted launch.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long an interrupted launch may still put its job on the cluster: SkyPilot's API server goes on with a launch when its
+/// client is killed.
+const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
+
 /// The clusters that a query of queues names.
 #[derive(Debug, Default)]
 pub(crate) struct QueueScope {
@@ -70,12 +74,9 @@ pub(crate) struct CancelRun {
 #[async_trait]
 pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     const CLOUDS: &'static [&'static str];
-    /// How long an interrupted launch may still put its job on the cluster; `None` where jobs cannot be found by name.
-    const COMPLETION_WINDOW: Option<Duration>;
-    /// `true` when a cluster lists every job that it was ever given.
-    const LISTS_ENDED_JOBS: bool;
-    /// `true` when a launch onto an existing cluster skips the job's `setup`.
-    const SKIPS_SETUP: bool;
+    /// `true` where a cluster that is created again counts its jobs from 1 again, as SkyPilot's do. There jobs have names, a
+    /// cluster lists every job that it was ever given, and a launch onto an existing cluster skips the job's `setup`.
+    const IDS_RESTART: bool;
 
     fn new(cli: Cli) -> Self;
 
@@ -87,7 +88,11 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     /// Refuses ids that the program would refuse, or take for options. Accepts an empty one.
     fn validate_job_id(id: &str) -> Result<(), JobError>;
 
-    fn plan(&self, launches: &CloudLaunches, spec: &LaunchSpec) -> Result<LaunchPlan, JobError>;
+    async fn plan(
+        &self,
+        launches: &CloudLaunches,
+        spec: &LaunchSpec,
+    ) -> Result<LaunchPlan, JobError>;
 
     /// The queries that together list `jobs`.
     fn list_scopes(jobs: &[&JobIdentity]) -> Vec<QueueScope>;
@@ -95,9 +100,9 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     async fn queue(&self, scope: &QueueScope, deadline: Option<Instant>)
     -> Result<Queue, JobError>;
 
-    /// Lists the clusters, where the program can.
-    async fn clusters(&self, _deadline: Option<Instant>) -> Result<Vec<Cluster>, JobError> {
-        Ok(Vec::new())
+    /// Lists the clusters. `None` where the program cannot.
+    async fn clusters(&self, _: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
+        Ok(None)
     }
 
     /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.
@@ -136,12 +141,40 @@ pub(crate) struct CloudLauncher<B> {
 impl<B: CloudBackend> CloudLauncher<B> {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
     pub(super) fn with_backend(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
+        let window = B::IDS_RESTART.then_some(COMPLETION_WINDOW);
         Self {
             backend: B::new(cli.clone()),
             changes: Changes::new(&folder, supervisor.clone(), cli.clone()),
-            launches: CloudLaunches::new(folder, supervisor, B::COMPLETION_WINDOW),
+            launches: CloudLaunches::new(folder, supervisor, window),
             cli,
         }
+    }
+
+    async fn survey(&self, scope: &QueueScope, deadline: Option<Instant>) -> Survey {
+        let queue = self.backend.queue(scope, deadline);
+        let (queue, clusters) = tokio::join!(queue, self.backend.clusters(deadline));
+        Survey { queue, clusters }
+    }
+
+    /// Asks about the cluster of a job. Returns the facts of its launch too, by which its row is known.
+    async fn survey_job(
+        &self,
+        identity: &JobIdentity,
+        deadline: Option<Instant>,
+    ) -> (Survey, Option<LaunchFacts>) {
+        let survey = self.survey(&QueueScope::of_job(identity), deadline).await;
+        let facts = self.facts(identity, &survey).await;
+        (survey, facts)
+    }
+
+    /// Returns the facts of a job's launch, with the mark of the job where it is on its cluster.
+    async fn facts(&self, identity: &JobIdentity, survey: &Survey) -> Option<LaunchFacts> {
+        if !B::IDS_RESTART {
+            return self.launches.facts(identity).await;
+        }
+        let cluster = &identity.cluster;
+        let (jobs, hash) = (survey.jobs(cluster), survey.cluster_hash(cluster));
+        self.launches.claim_job(identity, jobs, hash).await
     }
 
     async fn status_by(
@@ -152,52 +185,25 @@ impl<B: CloudBackend> CloudLauncher<B> {
         if identity.oumi_job_id.is_empty() {
             let mut status = self.launches.status(identity).await?;
             if status.state == JobState::Failed {
-                self.warn_about_cost(identity, &mut status, deadline).await;
+                let clusters = self.backend.clusters(deadline).await;
+                let queue = Ok(Queue::default());
+                Survey { queue, clusters }.add_cluster(&mut status, &identity.cluster);
             }
             return Ok(status);
         }
-        let scope = QueueScope::of_job(identity);
-        let queue = self.backend.queue(&scope, deadline).await?;
-        let facts = self.launches.facts(identity).await;
-        let mut status = match own_row::<B>(identity, &queue, facts.as_ref()) {
-            Some(job) => status_of_row(job, identity),
-            None => {
-                let clusters = self.backend.clusters(deadline);
-                status_of_missing::<B>(identity, &queue, clusters).await?
-            }
-        };
+        let (survey, facts) = self.survey_job(identity, deadline).await;
+        let mut status = survey.status::<B>(identity, facts.as_ref())?;
         status.log_file = log_file(identity);
-        if B::SKIPS_SETUP && facts.is_some_and(|facts| facts.existing_cluster.is_some()) {
+        if B::IDS_RESTART && facts.is_some_and(|facts| facts.is_onto_existing) {
             status.warnings.push(format!(
                 "cluster {} was there before: SkyPilot added the job to it and skipped its `setup`",
                 identity.cluster
             ));
         }
-        if status.is_done && queue.jobs.contains_key(&identity.cluster) {
-            self.warn_about_cost(identity, &mut status, deadline).await;
+        if status.is_done {
+            survey.add_cluster(&mut status, &identity.cluster);
         }
         Ok(status)
-    }
-
-    /// Adds the cluster of a job that has ended, with a warning if it still costs money.
-    async fn warn_about_cost(
-        &self,
-        identity: &JobIdentity,
-        status: &mut JobStatus,
-        deadline: Option<Instant>,
-    ) {
-        let Ok(clusters) = self.backend.clusters(deadline).await else {
-            return;
-        };
-        if let Some(cluster) = clusters
-            .iter()
-            .find(|cluster| cluster.name == identity.cluster)
-        {
-            status.details.cluster = Some(cluster_details(cluster));
-            if cluster.status == "UP" {
-                status.warnings.push(format!("its {}", cost_note(cluster)));
-            }
-        }
     }
 
     async fn run_cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError> {
@@ -242,13 +248,28 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
     /// Looks on the cluster for the job of an interrupted launch.
     async fn find_launched_job(&self, identity: &JobIdentity) -> Result<Option<String>, JobError> {
-        let scope = QueueScope::of_job(identity);
-        let queue = self.backend.queue(&scope, None).await?;
+        let (survey, facts) = self.survey_job(identity, None).await;
+        let queue = survey.queue?;
         if let Some(QueueFailure::Other(reason)) = queue.unanswered.get(&identity.cluster) {
             return Err(JobError::failed(reason));
         }
-        let facts = self.launches.facts(identity).await;
-        Ok(launched_job(identity, &queue, facts.as_ref()).map(|job| job.job_id.clone()))
+        Ok(facts.and_then(|facts| facts.oumi_job_id))
+    }
+
+    /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
+    async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
+        let deadline = call_deadline();
+        let clusters = self.backend.clusters(deadline).await.ok()??;
+        let Some(cluster) = clusters.get(&identity.cluster) else {
+            return clusters.left_out.is_empty().then(ClusterBefore::default);
+        };
+        let scope = QueueScope::of_job(identity);
+        let queue = self.backend.queue(&scope, deadline).await.ok()?;
+        let jobs = queue.jobs.get(&identity.cluster)?;
+        Some(ClusterBefore {
+            cluster_hash: cluster.cluster_hash.clone(),
+            last_job_id: jobs.iter().map(number).max().unwrap_or(0),
+        })
     }
 }
 
@@ -259,7 +280,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
-        self.backend.plan(&self.launches, spec)
+        self.backend.plan(&self.launches, spec).await
     }
 
     async fn start(
@@ -268,7 +289,8 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         plan: LaunchPlan,
         lock: JobLock,
     ) -> Result<(), JobError> {
-        self.launches.start(identity, plan, lock).await
+        let before = self.cluster_before(identity).await;
+        self.launches.start(identity, plan, lock, before).await
     }
 
     /// An interrupted launch that left no id is looked for by its name on the cluster, until the job is there or no longer to
@@ -280,13 +302,17 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
                 LaunchResult::Succeeded(launched) => {
                     // A query that began before does not show the job.
                     self.cli.invalidate();
+                    if B::IDS_RESTART {
+                        // While its cluster is certainly its own, it is marked.
+                        self.survey_job(&launched, call_deadline()).await;
+                    }
                     return Ok(launched);
                 }
                 LaunchResult::Failed(reason) => return Err(JobError::failed(reason)),
                 LaunchResult::Cancelled => {
                     return Err(JobError::failed("it was cancelled before it was launched"));
                 }
-                LaunchResult::Interrupted { .. } if B::COMPLETION_WINDOW.is_none() => {
+                LaunchResult::Interrupted { .. } if !B::IDS_RESTART => {
                     let error = JobError::failed("its launch was cut off and left no id");
                     return Err(error.with_hint(
                         "call list_jobs: a job that is on the cluster is listed there",
@@ -336,19 +362,54 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         if identity.oumi_job_id.is_empty() {
             return self.launches.logs(identity).await;
         }
-        match self.backend.logs(identity).await {
-            Err(error) if error.kind == ErrorKind::Unavailable => {
-                // The output of its launch is on this machine.
-                let Ok(mut log) = self.launches.logs(identity).await else {
-                    return Err(error.context("the log could not be read"));
-                };
-                log.message = Some(format!(
-                    "The job's own log could not be read ({error}); this is the output of its launch."
-                ));
-                Ok(log)
+        let survey = async {
+            match B::IDS_RESTART && !identity.job_id.is_empty() {
+                true => Some(self.survey_job(identity, call_deadline()).await),
+                false => None,
             }
-            read => read,
+        };
+        let (read, survey) = tokio::join!(self.backend.logs(identity), survey);
+        let error = match (read, survey) {
+            (Err(error), _) if error.kind == ErrorKind::Unavailable => error,
+            (Ok(log), Some((survey, facts))) => {
+                let facts = facts.as_ref();
+                match survey.find::<B>(identity, facts) {
+                    Found::Own(_) => return Ok(log),
+                    Found::Nothing if survey.is_own_cluster::<B>(identity, facts) => {
+                        return Ok(log);
+                    }
+                    Found::Uncertain(_) => return Err(not_certain(identity)),
+                    Found::Another => JobError::unavailable(format!(
+                        "the cluster {} of this job is gone, and another has its name",
+                        identity.cluster
+                    )),
+                    Found::Nothing => {
+                        JobError::unavailable("its cluster does not list the job now")
+                    }
+                }
+            }
+            (read, _) => return read,
+        };
+        // The output of its launch is on this machine.
+        let Ok(mut log) = self.launches.logs(identity).await else {
+            return Err(error.context("the log could not be read"));
+        };
+        log.message = Some(format!(
+            "The job's own log could not be read ({error}); this is the output of its launch."
+        ));
+        Ok(log)
+    }
+
+    async fn is_certain(&self, identity: &JobIdentity) -> bool {
+        let facts = self.launches.facts(identity).await;
+        let is_marked = facts.is_some_and(|facts| facts.mark.is_some());
+        let is_named = identity.job_id.is_empty() || identity.oumi_job_id.is_empty();
+        if !B::IDS_RESTART || is_marked || is_named || validate::<B>(identity).is_err() {
+            return true;
         }
+        let (survey, facts) = self.survey_job(identity, call_deadline()).await;
+        let found = survey.find::<B>(identity, facts.as_ref());
+        !matches!(found, Found::Uncertain(_))
     }
 
     async fn cancel(
@@ -365,14 +426,27 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
                 result => return self.launches.cancel(&identity, result).await,
             }
         }
-        match self.status_by(&identity, None).await {
-            Ok(before) if before.is_done => return Ok(already_finished(before)),
+        let (survey, facts) = self.survey_job(&identity, None).await;
+        let facts = facts.as_ref();
+        if matches!(survey.find::<B>(&identity, facts), Found::Uncertain(_)) {
+            return Err(not_certain(&identity));
+        }
+        match survey.status::<B>(&identity, facts) {
+            Ok(mut before) if before.is_done => {
+                survey.add_cluster(&mut before, &identity.cluster);
+                return Ok(already_finished(before));
+            }
             Err(error)
                 if matches!(error.kind, ErrorKind::NotFound | ErrorKind::ProgramNotFound) =>
             {
                 return Err(error);
             }
-            // A job whose status cannot be read can still be cancelled.
+            // A job whose status cannot be read is cancelled only where its id can be no other's.
+            Err(error) if !survey.is_own_cluster::<B>(&identity, facts) => {
+                return Err(error.context(
+                    "it is not cancelled, since it is not certain which job has its id now",
+                ));
+            }
             Ok(_) | Err(_) => {}
         }
         let run = self.run_cancel(&identity).await?;
@@ -406,8 +480,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         cluster: &str,
     ) -> Result<Option<ClusterInfo>, JobError> {
         let clusters = self.backend.clusters(call_deadline()).await?;
-        let found = clusters.iter().find(|known| known.name == cluster);
-        Ok(found.map(cluster_info))
+        Ok(clusters.and_then(|list| list.get(cluster).map(cluster_info)))
     }
 
     async fn teardown_cluster(
@@ -446,6 +519,12 @@ pub(super) fn failure_text(output: &Output) -> String {
 fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<(), JobError> {
     B::validate_cluster(&identity.cloud, &identity.cluster)?;
     B::validate_job_id(&identity.oumi_job_id)
+}
+
+fn not_certain(identity: &JobIdentity) -> JobError {
+    JobError::blocked(uncertain(identity)).with_hint(
+        "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
+    )
 }
 
 fn already_finished(status: JobStatus) -> CancelOutcome {

@@ -58,14 +58,6 @@ impl JobConfig {
         Self { document, warnings }
     }
 
-    /// Returns the job's name on its cluster.
-    pub(crate) fn name(&self) -> &str {
-        self.document
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    }
-
     /// Returns the config with the values of `envs` hidden.
     pub(crate) fn redacted(&self) -> Value {
         let mut document = self.document.clone();
@@ -141,9 +133,12 @@ pub(super) fn plain_name(job_id: &str) -> String {
 /// Completes a job config by the name and the working folder of the call.
 fn merge_job_config(spec: &LaunchSpec, warnings: &mut Vec<String>) -> Map<String, Value> {
     let mut document = spec.config.document.clone();
-    if document.get("name").is_none_or(Value::is_null) {
-        document.insert("name".to_owned(), plain_name(&spec.identity.job_id).into());
-    }
+    let name = match document.get("name") {
+        None | Some(Value::Null) => plain_name(&spec.identity.job_id),
+        Some(Value::String(name)) => name.clone(),
+        Some(other) => other.to_string(),
+    };
+    document.insert("name".to_owned(), name.into());
     let working_dir = match spec.config.text("working_dir").map(expand_home) {
         Some(path) => spec.client_cwd.join(path),
         None => spec.client_cwd.clone(),

@@ -53,10 +53,7 @@ impl CloudBackend for Oumi {
     /// The clouds that Oumi 0.9 drives itself, besides `local`.
     const CLOUDS: &'static [&'static str] =
         &["slurm", "modal", "polaris", "frontier", "perlmutter"];
-    /// `oumi launch status` shows no names.
-    const COMPLETION_WINDOW: Option<Duration> = None;
-    const LISTS_ENDED_JOBS: bool = false;
-    const SKIPS_SETUP: bool = false;
+    const IDS_RESTART: bool = false;
 
     fn new(cli: Cli) -> Self {
         Self { cli }
@@ -97,7 +94,11 @@ impl CloudBackend for Oumi {
         )))
     }
 
-    fn plan(&self, launches: &CloudLaunches, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+    async fn plan(
+        &self,
+        launches: &CloudLaunches,
+        spec: &LaunchSpec,
+    ) -> Result<LaunchPlan, JobError> {
         let (cloud, cluster) = (spec.identity.cloud.as_str(), spec.identity.cluster.clone());
         Self::validate_cluster(cloud, &cluster)?;
         let mut config = JobConfig::new(spec, UNQUOTED_ENV_CLOUDS.contains(&cloud));

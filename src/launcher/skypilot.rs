@@ -16,10 +16,10 @@ use super::cloud::{
 use super::job_yaml::{self, JobConfig};
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
 use crate::error::JobError;
-use crate::parse::sky::{self, Cluster, LogsExit, Queue, TeardownResult};
+use crate::parse::sky::{self, ClusterList, LogsExit, Queue, QueueFailure, TeardownResult};
 use crate::parse::{self, OutputError};
 use crate::process::find;
-use crate::process::runner::{Cli, CliCall, Output};
+use crate::process::runner::{Cli, CliCall, Output, call_deadline};
 use crate::settings::data_dir::DataDir;
 
 /// The timeout of a run of `sky`: the first one starts SkyPilot's API server.
@@ -71,10 +71,7 @@ impl CloudBackend for SkyPilot {
         "runpod",
         "sky-slurm",
     ];
-    /// SkyPilot's API server goes on with a launch when its client is killed.
-    const COMPLETION_WINDOW: Option<Duration> = Some(Duration::from_secs(30 * 60));
-    const LISTS_ENDED_JOBS: bool = true;
-    const SKIPS_SETUP: bool = true;
+    const IDS_RESTART: bool = true;
 
     fn new(cli: Cli) -> Self {
         Self { cli }
@@ -104,10 +101,15 @@ impl CloudBackend for SkyPilot {
         )))
     }
 
-    fn plan(&self, launches: &CloudLaunches, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+    async fn plan(
+        &self,
+        launches: &CloudLaunches,
+        spec: &LaunchSpec,
+    ) -> Result<LaunchPlan, JobError> {
         let named = &spec.identity.cluster;
         let cluster = if named.is_empty() {
-            cluster_name_for(&spec.identity.job_id)
+            let clusters = self.clusters(call_deadline()).await;
+            new_cluster_name(&spec.identity.job_id, clusters.ok().flatten().as_ref())
         } else {
             Self::validate_cluster(&spec.identity.cloud, named)?;
             named.clone()
@@ -141,12 +143,30 @@ impl CloudBackend for SkyPilot {
         arguments.extend(scope.clusters.iter().map(String::as_str));
         arguments.extend(["-o", "json"]);
         let output = self.query(&arguments, deadline).await?;
-        sky::queue(&output.stdout).map_err(|error| unreadable("sky queue", &error, &output))
+        let read = sky::queue(&output.stdout);
+        let mut queue = read.map_err(|error| unreadable("sky queue", &error, &output))?;
+        if output.code != Some(0) {
+            // What it did print counts; its silence does not.
+            for cluster in scope
+                .clusters
+                .iter()
+                .filter(|name| !queue.jobs.contains_key(*name))
+            {
+                let reason = QueueFailure::Other(failed("sky queue", &output).to_string());
+                queue.unanswered.entry(cluster.clone()).or_insert(reason);
+            }
+        }
+        Ok(queue)
     }
 
-    async fn clusters(&self, deadline: Option<Instant>) -> Result<Vec<Cluster>, JobError> {
+    async fn clusters(&self, deadline: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
         let output = self.query(&["status", "-o", "json"], deadline).await?;
-        sky::clusters(&output.stdout).map_err(|error| unreadable("sky status", &error, &output))
+        let list = sky::clusters(&output.stdout);
+        let list = list.map_err(|error| unreadable("sky status", &error, &output))?;
+        match output.code {
+            Some(0) => Ok(Some(list)),
+            _ => Err(failed("sky status", &output)),
+        }
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
@@ -226,8 +246,8 @@ impl CloudBackend for SkyPilot {
             TeardownResult::Failed(reason) => reason,
         };
         // The exit code is 0 in any case: the status afterwards counts.
-        let clusters = self.clusters(None).await?;
-        let after = clusters.iter().find(|known| known.name == cluster);
+        let clusters = self.clusters(None).await?.unwrap_or_default();
+        let after = clusters.get(cluster);
         match (action, after.map(|cluster| cluster.status.as_str())) {
             (ClusterAction::Down, None) => Ok(format!("cluster {cluster} was deleted")),
             (ClusterAction::Stop, Some("STOPPED")) => Ok(format!(
@@ -246,29 +266,46 @@ fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {
     Ok(CliCall::new(&SkyPilot::find_program()?, arguments, timeout))
 }
 
-/// Makes a name for a new cluster of a job's id. Where more than an underscore of the id is lost, a few digits of its digest
-/// follow, so that two jobs never share a name.
-fn cluster_name_for(job_id: &str) -> String {
+/// Makes a name for a new cluster of a job's id that none of the clusters has. Where the id is no such name as it stands, some
+/// digits of its digest follow, so that two jobs never share a name; also where the clusters are not known.
+fn new_cluster_name(job_id: &str, clusters: Option<&ClusterList>) -> String {
     let plain = job_yaml::plain_name(job_id)
         .to_ascii_lowercase()
         .replace(['_', '.'], "-");
-    let name = if plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
+    let plain = if plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
         plain
     } else {
         format!("oumi-{plain}")
     };
-    if name == job_id.replace('_', "-") {
-        return name;
+    let is_free = |name: &String| clusters.is_none_or(|list| list.get(name).is_none());
+    if plain == job_id && clusters.is_some() && is_free(&plain) {
+        return plain;
     }
-    let digest = Sha256::digest(job_id);
-    let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));
-    format!("{name}-{}", digits.collect::<String>())
+    let name = |number: u32| {
+        let digest = Sha256::digest(format!("{job_id}{}", "+".repeat(number as usize)));
+        let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));
+        format!("{plain}-{}", digits.collect::<String>())
+    };
+    (0..).map(name).find(is_free).unwrap_or(plain)
+}
+
+/// The failure of a program by its own reason, and what to do about it.
+fn failed(command: &str, output: &Output) -> JobError {
+    let printed = format!("{}\n{}", output.stdout, output.stderr);
+    JobError::failed(format!("`{command}` failed: {}", failure_text(output)))
+        .with_hint(sky::remedy(&printed))
 }
 
 fn unreadable(command: &str, error: &OutputError, output: &Output) -> JobError {
+    if output.code.is_some_and(|code| code != 0) {
+        return failed(command, output);
+    }
     let reason = failure_text(output);
     JobError::failed(format!(
         "`{command}` could not be understood: {error} (it printed: {reason})"
     ))
-    .with_hint("run it in a terminal to see why")
+    .with_hint(sky::remedy(&format!(
+        "{}\n{}",
+        output.stdout, output.stderr
+    )))
 }

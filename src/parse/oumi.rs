@@ -1,17 +1,8 @@
 //! Reads what `oumi launch` prints. There is no JSON, so sentences and tables are read. The server runs `oumi` with
 //! `COLUMNS=4096`, so that no sentence is wrapped.
 
-use serde::{Deserialize, Serialize};
-
-use super::after;
+use super::is_name_char;
 use crate::text::strip_escapes;
-
-/// The identity that `oumi launch up` printed for a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PrintedJobId {
-    pub(crate) oumi_job_id: String,
-    pub(crate) cluster: Option<String>,
-}
 
 /// One row of `oumi launch status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,36 +13,58 @@ pub(crate) struct OumiStatusRow {
     pub(crate) status: String,
 }
 
-/// Reads the job's id from the output of `oumi launch up`: `Job <id> queued on cluster <cluster>.`, else SkyPilot's earlier
-/// `Job submitted, ID: <id>`, after which the launch can still fail or be killed.
-pub(crate) fn printed_job_id(output: &str) -> Option<PrintedJobId> {
-    let text = strip_escapes(output);
-    let queued = text.lines().find_map(|line| {
-        let sentence = line.trim_end().strip_prefix("Job ")?.strip_suffix('.')?;
-        let (id, cluster) = sentence.split_once(" queued on cluster ")?;
-        Some((id.to_owned(), Some(cluster.to_owned())))
-    });
-    let submitted = || {
-        let word_after = |marker| after(&text, marker)?.split_whitespace().next();
-        let id = word_after("Job submitted, ID: ")?.to_owned();
-        let cluster = word_after("Running on cluster: ").map(ToOwned::to_owned);
-        Some((id, cluster.or_else(|| existing_cluster(&text))))
-    };
-    let (oumi_job_id, cluster) = queued.or_else(submitted)?;
-    Some(PrintedJobId {
-        oumi_job_id,
-        cluster,
-    })
+/// What `oumi launch up` printed of a launch onto a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct LaunchOutput {
+    /// The job's id on the cluster.
+    pub(crate) oumi_job_id: Option<String>,
+    /// SkyPilot's name for the launch, such as `sky-2026-11-24-19-18-45-442134`. The folder of the job's log has it too.
+    pub(crate) run: Option<String>,
+    /// The cluster was there before. SkyPilot skips the job's `setup` then.
+    pub(crate) is_onto_existing: bool,
 }
 
-/// Reads the name of the cluster that existed before the launch. SkyPilot skips the job's `setup` there.
-pub(crate) fn existing_cluster(output: &str) -> Option<String> {
-    let text = strip_escapes(output);
-    let name = |line: &str| {
-        let name = line.strip_prefix("Found an existing cluster: ")?;
-        Some(name.trim_end().strip_suffix('.')?.to_owned())
-    };
-    text.lines().find_map(name)
+/// Reads the output of a launch onto `cluster`. The user's own scripts may print into it, so only a line that is the launcher's
+/// as a whole counts, for this cluster, and the last one of several: `Job <id> queued on cluster <cluster>.`, else SkyPilot's
+/// earlier `Job submitted, ID: <id>`, after which the launch can still fail or be killed.
+pub(crate) fn launch_output(output: &str, cluster: &str) -> LaunchOutput {
+    let mut read = LaunchOutput::default();
+    let (mut queued, mut submitted) = (None, None);
+    let queued_end = format!(" queued on cluster {cluster}.");
+    let existing = format!("Found an existing cluster: {cluster}.");
+    let is_id = |id: &&str| !id.is_empty() && id.chars().all(is_name_char);
+    for line in output.lines() {
+        let id = line
+            .strip_prefix("Job ")
+            .and_then(|id| id.strip_suffix(&queued_end));
+        queued = id.filter(is_id).map(ToOwned::to_owned).or(queued);
+        read.is_onto_existing |= line == existing;
+        // SkyPilot puts colours and a mark in front of its lines.
+        let Some(line) = without_colours(line) else {
+            continue;
+        };
+        let line = line.trim_start_matches(|c: char| !c.is_alphanumeric() && c != '(');
+        let id = line.strip_prefix("Job submitted, ID: ");
+        submitted = id.filter(is_id).map(ToOwned::to_owned).or(submitted);
+        let log = line.strip_prefix("Synced workdir.").map(str::trim_start);
+        let run = log.and_then(|log| log.strip_prefix("View logs: sky api logs -l "));
+        let run = run.and_then(|run| run.strip_suffix("/workdir_sync.log"));
+        read.run = run.filter(is_id).map(ToOwned::to_owned).or(read.run);
+    }
+    read.oumi_job_id = queued.or(submitted);
+    read
+}
+
+/// Removes the colours of a line; `None` where it has other control characters, by which a script could write over the words of
+/// the launcher.
+fn without_colours(line: &str) -> Option<String> {
+    let mut pieces = line.split("\u{1b}[");
+    let mut plain = pieces.next()?.to_owned();
+    for piece in pieces {
+        let end = piece.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+        plain += piece[end..].strip_prefix('m')?;
+    }
+    (!plain.contains(char::is_control)).then_some(plain)
 }
 
 /// Reads the rows of all tables of `oumi launch status`.

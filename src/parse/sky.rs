@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::reasons::{failure_reason, last_line, one_line};
-use super::{OutputError, Row, split_json};
+use super::{Members, OutputError, Row, split_json};
 use crate::text::{split_skypilot_prefix, strip_escapes};
 
 /// The jobs of the queried clusters, from `sky queue -o json`.
@@ -15,6 +15,8 @@ pub(crate) struct Queue {
     pub(crate) jobs: BTreeMap<String, Vec<QueuedJob>>,
     /// The clusters that did not answer. `sky` exits 0 all the same.
     pub(crate) unanswered: BTreeMap<String, QueueFailure>,
+    /// The rows that could not be used, a sentence each.
+    pub(crate) left_out: Vec<String>,
 }
 
 /// A job on a cluster. Times are in seconds since 1970.
@@ -31,6 +33,8 @@ pub(crate) struct QueuedJob {
     pub(crate) submitted_at: Option<f64>,
     pub(crate) start_at: Option<f64>,
     pub(crate) end_at: Option<f64>,
+    /// The folder of its log, named after the launch: `~/sky_logs/sky-2026-11-24-19-07-32-946443`.
+    pub(crate) log_path: String,
 }
 
 /// The reason why a cluster's queue could not be read; the texts are SkyPilot's.
@@ -43,10 +47,26 @@ pub(crate) enum QueueFailure {
     Other(String),
 }
 
+/// The answer of `sky status -o json`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct ClusterList {
+    pub(crate) clusters: Vec<Cluster>,
+    /// The rows that could not be used, a sentence each. With none the list has every cluster.
+    pub(crate) left_out: Vec<String>,
+}
+
+impl ClusterList {
+    pub(crate) fn get(&self, name: &str) -> Option<&Cluster> {
+        self.clusters.iter().find(|cluster| cluster.name == name)
+    }
+}
+
 /// A cluster, from `sky status -o json`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Cluster {
     pub(crate) name: String,
+    /// Given when the cluster is made; another one of the same name has another.
+    pub(crate) cluster_hash: Option<String>,
     /// SkyPilot's word: `INIT`, `UP`, `STOPPED`, or one of newer versions.
     pub(crate) status: String,
     /// Idle minutes until the cluster stops itself; `None` when it does not.
@@ -84,21 +104,75 @@ pub(crate) enum TeardownResult {
 
 /// Reads the output of `sky queue -o json`.
 pub(crate) fn queue(stdout: &str) -> Result<Queue, OutputError> {
-    let (before, rows) = split_json::<BTreeMap<String, Vec<Row>>>(stdout)?;
-    let jobs = rows
-        .into_iter()
-        .map(|(cluster, rows)| (cluster, rows.iter().filter_map(job).collect()))
-        .collect();
-    Ok(Queue {
-        jobs,
+    let (before, Members(clusters)) = split_json(stdout)?;
+    let mut queue = Queue {
         unanswered: unanswered(&before),
-    })
+        ..Queue::default()
+    };
+    for (cluster, jobs) in clusters {
+        let what = format!("a job of cluster {}", one_line(&cluster));
+        let failure = match jobs {
+            Value::Array(jobs) if !queue.jobs.contains_key(&cluster) => {
+                let jobs = rows(&jobs, "job_id", &what, job, &mut queue.left_out);
+                queue.jobs.insert(cluster, jobs);
+                continue;
+            }
+            Value::Array(_) => "it was named twice",
+            _ => "its jobs were no list",
+        };
+        queue.jobs.remove(&cluster);
+        let failure = QueueFailure::Other(failure.to_owned());
+        queue.unanswered.insert(cluster, failure);
+    }
+    queue
+        .jobs
+        .retain(|cluster, _| !queue.unanswered.contains_key(cluster));
+    Ok(queue)
 }
 
 /// Reads the output of `sky status -o json`.
-pub(crate) fn clusters(stdout: &str) -> Result<Vec<Cluster>, OutputError> {
-    let (_, rows) = split_json::<Vec<Row>>(stdout)?;
-    Ok(rows.iter().filter_map(cluster).collect())
+pub(crate) fn clusters(stdout: &str) -> Result<ClusterList, OutputError> {
+    let (_, clusters) = split_json::<Vec<Value>>(stdout)?;
+    let mut left_out = Vec::new();
+    Ok(ClusterList {
+        clusters: rows(&clusters, "name", "a cluster", cluster, &mut left_out),
+        left_out,
+    })
+}
+
+/// Reads rows by their `key`. A row without one, or with that of another row, is left out: it could be anything's.
+fn rows<T>(
+    values: &[Value],
+    key: &str,
+    what: &str,
+    read: fn(String, &Row) -> T,
+    left_out: &mut Vec<String>,
+) -> Vec<T> {
+    let key_of = |value: &Value| match value.get(key)? {
+        Value::String(text) if !text.is_empty() => Some(one_line(&strip_escapes(text))),
+        number => number.as_u64().map(|number| number.to_string()),
+    };
+    let keys: Vec<Option<String>> = values.iter().map(key_of).collect();
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for key in keys.iter().flatten() {
+        *counts.entry(key).or_default() += 1;
+    }
+    let read_row = |(value, own): (&Value, &Option<String>)| match (own, value) {
+        (Some(own), Value::Object(row)) if counts.get(own.as_str()) == Some(&1) => {
+            Some(read(own.clone(), row))
+        }
+        (own, _) => {
+            let problem = own.as_ref().map_or_else(
+                || format!("has no usable `{key}`"),
+                |own| format!("shares its `{key}` {own} with another"),
+            );
+            left_out.push(format!(
+                "{what} {problem} in SkyPilot's answer, and is left out"
+            ));
+            None
+        }
+    };
+    values.iter().zip(&keys).filter_map(read_row).collect()
 }
 
 /// Returns the job's lines in the output of `sky logs`, without SkyPilot's heading and without the prefix `(name, pid=…) `
@@ -163,10 +237,9 @@ pub(crate) fn teardown(output: &str) -> TeardownResult {
 }
 
 impl QueueFailure {
-    fn classify(text: &str) -> Self {
-        let is_gone = text.contains("ClusterDoesNotExist")
-            || (text.contains("Cluster '") && text.contains("' does not exist."));
-        if is_gone {
+    fn classify(cluster: &str, text: &str) -> Self {
+        let says_gone = |line: &str| line.contains("ClusterDoesNotExist") && line.contains(cluster);
+        if text.lines().any(says_gone) {
             Self::ClusterGone
         } else if text.contains("ClusterNotUpError") {
             Self::ClusterNotUp(reason_or_last_line(text))
@@ -174,6 +247,41 @@ impl QueueFailure {
             Self::Other(reason_or_last_line(text))
         }
     }
+}
+
+/// Returns what to do about a failure of `sky` that asking again does not mend. The texts are SkyPilot's and click's.
+pub(crate) fn remedy(output: &str) -> &'static str {
+    const REMEDIES: [(&[&str], &str); 4] = [
+        (
+            &["No such option"],
+            "this SkyPilot is too old: run `pip install -U skypilot` (0.12 or newer)",
+        ),
+        (
+            &[
+                "sky api login",
+                "Authentication",
+                "authenticat",
+                "401 ",
+                "Unauthorized",
+            ],
+            "run `sky api login` in a terminal",
+        ),
+        (
+            &["version mismatch", "VersionMismatch"],
+            "run `sky api stop`, then `sky api start` in a terminal",
+        ),
+        (
+            &[
+                "connect to SkyPilot API server",
+                "start SkyPilot API server",
+                "ApiServerConnectionError",
+            ],
+            "run `sky api start` in a terminal; `sky api info` shows which server is meant",
+        ),
+    ];
+    let fits = |(texts, _): &&(&[&str], &str)| texts.iter().any(|text| output.contains(text));
+    let found = REMEDIES.iter().find(fits);
+    found.map_or("run it in a terminal to see why", |(_, remedy)| *remedy)
 }
 
 fn reason_or_last_line(text: &str) -> String {
@@ -188,10 +296,8 @@ fn unanswered(text: &str) -> BTreeMap<String, QueueFailure> {
         let (cluster, reason) = failure.split_once("'.")?;
         // A reason is looked for at the margin.
         let lines: Vec<&str> = reason.lines().map(str::trim).collect();
-        Some((
-            cluster.to_owned(),
-            QueueFailure::classify(&lines.join("\n")),
-        ))
+        let failure = QueueFailure::classify(cluster, &lines.join("\n"));
+        Some((cluster.to_owned(), failure))
     };
     text.split("Failed to get the job queue for cluster '")
         .skip(1)
@@ -199,22 +305,24 @@ fn unanswered(text: &str) -> BTreeMap<String, QueueFailure> {
         .collect()
 }
 
-fn job(row: &Row) -> Option<QueuedJob> {
-    Some(QueuedJob {
-        job_id: text(row, "job_id")?,
+fn job(job_id: String, row: &Row) -> QueuedJob {
+    QueuedJob {
+        job_id,
         job_name: text(row, "job_name").unwrap_or_default(),
         status: text(row, "status").unwrap_or_default(),
         resources: text(row, "resources").unwrap_or_default(),
         submitted_at: time(row, "submitted_at"),
         start_at: time(row, "start_at"),
         end_at: time(row, "end_at"),
-    })
+        log_path: text(row, "log_path").unwrap_or_default(),
+    }
 }
 
-fn cluster(row: &Row) -> Option<Cluster> {
+fn cluster(name: String, row: &Row) -> Cluster {
     let prices = ["price", "hourly_price", "cost_per_hour", "hourly_cost"];
-    Some(Cluster {
-        name: text(row, "name")?,
+    Cluster {
+        name,
+        cluster_hash: text(row, "cluster_hash"),
         status: text(row, "status").unwrap_or_default(),
         autostop_minutes: row.get("autostop").and_then(Value::as_u64),
         to_down: row.get("to_down").and_then(Value::as_bool).unwrap_or(false),
@@ -223,7 +331,7 @@ fn cluster(row: &Row) -> Option<Cluster> {
         resources: text(row, "resources_str"),
         accelerators: text(row, "accelerators"),
         hourly_price: prices.into_iter().find_map(|key| price(row.get(key)?)),
-    })
+    }
 }
 
 /// Reads a field as one line of text. Versions of SkyPilot differ in the types of their fields.

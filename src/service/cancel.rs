@@ -9,7 +9,7 @@ use super::consent::Consent;
 use super::context::Context;
 use super::detached::{CHANGE_WAIT, run_detached};
 use super::launches::{Launches, MAY_BE_RUNNING, outcome_within};
-use super::lookup::resolve;
+use super::lookup::{is_certain, resolve};
 use super::requests::CancelRequest;
 use super::{LAUNCH_WAIT, OnProgress};
 use crate::error::JobError;
@@ -62,14 +62,19 @@ impl Canceller {
         // The launch may have ended since the lookup: then the launcher's id is recorded only now.
         job = self.launches.reload(job).await;
         let identity = job.identity;
-        if job.record.is_none()
+        let mut named = identity.clone();
+        if !is_certain(&self.context, &identity).await && consent.can_ask() {
+            // The user is asked about the job that has the id now.
+            named.job_id.clear();
+        }
+        if (job.record.is_none() || named.job_id.is_empty())
             && self.context.launcher(&identity.cloud).is_ok()
-            && let Err(error) = consent.confirm_cancel(&identity).await
+            && let Err(error) = consent.confirm_cancel(&named).await
         {
             return refused(&identity, error.context("nothing was done"));
         }
         on_progress(&format!("asking {} to end the job", identity.cloud));
-        let outcome = self.cancel_job(&identity, request.force).await;
+        let outcome = self.cancel_job(&named, request.force).await;
         answer_to(&identity, outcome)
     }
 

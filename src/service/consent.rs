@@ -120,6 +120,10 @@ impl Consent {
         self.confirm(&prompt).await
     }
 
+    pub(super) fn can_ask(&self) -> bool {
+        self.provider.can_ask()
+    }
+
     /// Asks where the user can be reached; elsewhere the arguments of the call must do.
     async fn confirm(&self, prompt: &ConsentPrompt) -> Result<(), JobError> {
         if !self.provider.can_ask() || self.provider.ask(prompt).await? == prompt.subject {

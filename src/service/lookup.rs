@@ -45,6 +45,14 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
             identity,
             record: None,
         }),
+        // It names the job that has the id now, which may be another than the one recorded.
+        [known] if !is_certain(context, known).await => Ok(ResolvedJob {
+            identity: JobIdentity {
+                job_id: String::new(),
+                ..known.clone()
+            },
+            record: None,
+        }),
         [known] => Ok(ResolvedJob {
             identity: known.clone(),
             record: records
@@ -65,6 +73,14 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
             );
             Err(JobError::invalid(error).with_hint("give job_id, or cluster_name"))
         }
+    }
+}
+
+/// Tells whether the launcher's id of a job can be no other job's.
+pub(super) async fn is_certain(context: &Context, identity: &JobIdentity) -> bool {
+    match context.allowed_launcher(&identity.cloud) {
+        Ok(launcher) => launcher.is_certain(identity).await,
+        Err(_) => true,
     }
 }
 

@@ -63,7 +63,9 @@ fn normalised(text: &str) -> String {
         Some((key, value)) if varying.iter().any(|end| key.ends_with(end)) => {
             format!("{key} {}\n", value.trim() == "null,")
         }
-        _ if line.contains("pid=") => line.replace(|c: char| c.is_ascii_digit(), "") + "\n",
+        _ if line.contains("pid=") || line.contains("workdir_sync.log") => {
+            line.replace(|c: char| c.is_ascii_digit(), "") + "\n"
+        }
         _ => format!("{line}\n"),
     };
     text.lines().filter(is_kept).map(without_numbers).collect()

@@ -3,9 +3,9 @@
 The state is the files of FOLDER:
   calls                       one line a call, fields parted by tabs: program, pid, COLUMNS, OUMI_SLURM_CONNECTIONS, arguments
   staged-<n>.yaml             the config of the n-th `oumi launch up`
-  clusters/<name>/            a cluster of SkyPilot: status, cloud, launched_at, autostop, price
+  clusters/<name>/            a cluster of SkyPilot: status, cloud, launched_at, hash, autostop, price
   hosts/<user@host>/          a cluster of Slurm
-  …/jobs/<id>/                a job: name, status, submitted_at, start_at, end_at, resources, setup_log, log
+  …/jobs/<id>/                a job: name, status, run, submitted_at, start_at, end_at, resources, setup_log, log
   api_down                    the first call of SkyPilot starts its API server
   first_log                   (a knob) the beginning of the log of every job
   knobs/<command>.<knob>      <command> is such as oumi-up or sky-queue; `oumi-up@<job>` is for the launch of that job alone
@@ -16,6 +16,7 @@ The state is the files of FOLDER:
     garbage   half, text, empty, bytes or huge; exit code 0
     crash     is killed in the middle of the output; oumi-up: before-job or after-job
     block     oumi-up: makes blocked-oumi-up, and waits until there is <command>.go, between cluster and job, or after-job
+    prints    oumi-up: what a script of the user prints into it
     noop      cancel: does nothing, and says that it did
 A program that waits ends when FOLDER is gone."""
 
@@ -26,6 +27,7 @@ import re
 import signal
 import sys
 import time
+import uuid
 
 FOLDER, PROGRAM, *ARGUMENTS = sys.argv[1:]
 CAPTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "captures")
@@ -208,11 +210,11 @@ def cancel_unless_done(job):
     return True
 
 
-def add_job(owner, name, resources):
+def add_job(owner, name, resources, run="sky-0"):
     made = f"new-{os.getpid()}"
     os.makedirs(os.path.join(FOLDER, made))
     os.makedirs(os.path.join(FOLDER, owner, "jobs"), exist_ok=True)
-    fields = {"name": name, "resources": resources, "submitted_at": now(), "start_at": now(), "status": "RUNNING"}
+    fields = {"name": name, "resources": resources, "submitted_at": now(), "start_at": now(), "status": "RUNNING", "run": run}
     for field, text in [*fields.items(), ("log", read("knobs/first_log", ""))]:
         write(f"{made}/{field}", text)
     while True:
@@ -261,7 +263,8 @@ def sky_queue(clusters):
 def queue_row(template, job, id):
     times = {key: json.loads(read(f"{job}/{key}", "null")) for key in ("submitted_at", "start_at", "end_at")}
     texts = {"job_name": read(f"{job}/name", ""), "resources": read(f"{job}/resources", "1x[CPU:1]")}
-    return {**template, "job_id": id, **texts, **times, "status": job_status(job)}
+    log_path = f"~/sky_logs/{read(f'{job}/run', 'sky-0')}"
+    return {**template, "job_id": id, **texts, **times, "status": job_status(job), "log_path": log_path}
 
 
 def sky_status(_):
@@ -270,6 +273,7 @@ def sky_status(_):
         of = lambda field, default: read(f"clusters/{cluster}/{field}", default)
         row = {**template, "name": cluster, "status": status_of(cluster), "cloud": of("cloud", "Slurm")}
         row.update(launched_at=json.loads(of("launched_at", "null")), autostop=int(of("autostop", "-1")))
+        row["cluster_hash"] = of("hash", None)
         if of("price", ""):
             row["hourly_price"] = float(of("price", ""))
         rows.append(row)
@@ -398,7 +402,7 @@ def up_sky(document, cluster):
         launch, cloud = "oumi-sky/up-detach-new", document["resources"]["cloud"]
         cloud = {"sky-slurm": "Slurm", "lambda": "Lambda", "runpod": "RunPod", "k8s": "Kubernetes"}.get(cloud, cloud.upper())
         os.makedirs(os.path.join(FOLDER, owner))
-        for field, text in [("status", "INIT"), ("cloud", cloud), ("launched_at", now())]:
+        for field, text in [("status", "INIT"), ("cloud", cloud), ("launched_at", now()), ("hash", uuid.uuid4())]:
             write(f"{owner}/{field}", text)
         start_api_server()
         autostop = lines(launch, "Will not set autostop", "").replace("Slurm does", f"{cloud} does")
@@ -410,8 +414,11 @@ def up_sky(document, cluster):
         knobs.block("")
         write(f"{owner}/status", "UP")
         say(lines(launch, "Instance is up", "Cluster launched").replace("skyc2", cluster))
-    id = add_job(owner, document["name"], resources)
-    say(re.sub("ID: .*", f"ID: {id}", lines(launch, "Syncing files", "Job submitted")) + "\n")
+    run = time.strftime("sky-%Y-%m-%d-%H-%M-%S-") + f"{time.time_ns() // 1000 % 1000000:06}"
+    say(knobs.get("prints") or "")
+    id = add_job(owner, document["name"], resources, run)
+    submitted = re.sub("sky-[0-9-]+", run, lines(launch, "Syncing files", "Job submitted"))
+    say(re.sub("ID: .*", f"ID: {id}", submitted) + "\n")
     knobs.block("after-job")
     queued(cluster, id)
 

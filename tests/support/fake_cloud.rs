@@ -92,6 +92,8 @@ impl FakeCloud {
     pub fn add_cluster(&self, name: &str, cloud: &str, status: &str) {
         self.write(&format!("clusters/{name}/cloud"), cloud);
         self.write(&format!("clusters/{name}/launched_at"), "1795547289");
+        let made = std::time::SystemTime::now();
+        self.write(&format!("clusters/{name}/hash"), &format!("{made:?}"));
         self.set_cluster(name, status);
     }
 

@@ -21,10 +21,7 @@ pub(super) fn cluster_recreated(cluster: &str) -> JobStatus {
     status
 }
 
-pub(super) fn cluster_not_up(name: &str, clusters: &[Cluster]) -> JobStatus {
-    let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) else {
-        return cluster_gone(name);
-    };
+pub(super) fn cluster_not_up(name: &str, cluster: &Cluster) -> JobStatus {
     let stopped = cluster.status == "STOPPED";
     let word = format!("cluster_{}", cluster.status.to_lowercase());
     let mut status = JobStatus::new(&word, JobState::Unknown, stopped);

@@ -5,13 +5,19 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::launch_dir::{JOB_NAME, LaunchFacts, LaunchResult, LaunchState, inspect, write_facts};
+use serde_json::Value;
+
+use super::launch_dir::{
+    ClusterBefore, JobMark, LaunchFacts, LaunchResult, LaunchStart, LaunchState, START, find_job,
+    inspect, other_launches, write_facts,
+};
 use crate::error::JobError;
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{
     CancelOutcome, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, job_dir,
     status,
 };
+use crate::parse::sky::QueuedJob;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::{blocking, find, start, supervisor};
 use crate::settings::data_dir::DataDir;
@@ -86,10 +92,7 @@ impl CloudLaunches {
                 time_limit_seconds: None,
             },
             envs,
-            files: vec![
-                (staged, config.to_yaml().map_err(JobError::failed)?),
-                (dir.path().join(JOB_NAME), config.name().to_owned()),
-            ],
+            files: vec![(staged, config.to_yaml().map_err(JobError::failed)?)],
         };
         Ok(LaunchPlan {
             command_line: shlex::try_join(argv.iter().map(String::as_str))
@@ -105,10 +108,22 @@ impl CloudLaunches {
     pub(super) async fn start(
         &self,
         identity: &JobIdentity,
-        plan: LaunchPlan,
+        mut plan: LaunchPlan,
         lock: JobLock,
+        before: Option<ClusterBefore>,
     ) -> Result<(), JobError> {
         let dir = job_dir(&self.folder, identity)?;
+        let name = plan
+            .job_config
+            .as_ref()
+            .and_then(|config| config.get("name"));
+        let start = LaunchStart {
+            name: name.and_then(Value::as_str).unwrap_or_default().to_owned(),
+            cluster: identity.cluster.clone(),
+            before,
+        };
+        let start = serde_json::to_string(&start).map_err(JobError::failed)?;
+        plan.process.files.push((dir.path().join(START), start));
         let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
         if started.is_err() {
             remove_staged(dir).await?;
@@ -198,6 +213,42 @@ impl CloudLaunches {
         facts.started_at.map(|_| facts)
     }
 
+    /// Returns the same, with the mark of the job where its cluster lists these jobs and it is among them. The mark is kept, so that
+    /// the job stays the job of this launch.
+    pub(super) async fn claim_job(
+        &self,
+        identity: &JobIdentity,
+        jobs: &[QueuedJob],
+        cluster_hash: Option<&str>,
+    ) -> Option<LaunchFacts> {
+        let state = self.inspect(identity).await.ok()?;
+        let facts = Some(state.facts).filter(|facts| facts.started_at.is_some())?;
+        if facts.mark.is_some() || jobs.is_empty() || !state.has_ended {
+            return Some(facts);
+        }
+        let (dir, folder) = (job_dir(&self.folder, identity).ok()?, self.folder.jobs());
+        let (job_id, jobs) = (identity.job_id.clone(), jobs.to_vec());
+        let hash = cluster_hash.map(ToOwned::to_owned);
+        let unclaimed = facts.clone();
+        let claim = move || {
+            let others = other_launches(&folder, &job_id)?;
+            let mut facts = facts;
+            if let Some(job) = find_job(&facts, &jobs, hash.as_deref(), &others)
+                && let Some(mark) = JobMark::of(job, hash.as_deref())
+            {
+                facts.oumi_job_id = Some(job.job_id.clone());
+                facts.mark = Some(mark);
+                write_facts(&dir, &facts)?;
+            }
+            Ok::<_, io::Error>(facts)
+        };
+        let claimed = blocking(claim).await;
+        Some(claimed.unwrap_or_else(|error| {
+            tracing::warn!(job_id = identity.job_id, %error, "cannot keep what tells a job apart");
+            unclaimed
+        }))
+    }
+
     /// Cancels a job without an id whose launch has this result.
     pub(super) async fn cancel(
         &self,
@@ -244,9 +295,9 @@ impl CloudLaunches {
     }
 
     async fn inspect(&self, identity: &JobIdentity) -> Result<LaunchState, JobError> {
-        let dir = job_dir(&self.folder, identity)?;
+        let (dir, cluster) = (job_dir(&self.folder, identity)?, identity.cluster.clone());
         blocking(move || {
-            inspect(&dir).map_err(|error| {
+            inspect(&dir, &cluster).map_err(|error| {
                 JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
             })
         })

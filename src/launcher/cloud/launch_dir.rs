@@ -1,21 +1,22 @@
 //! The folder of a launch: its result, and the facts by which its job is known on its cluster.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::launcher::JobIdentity;
 use crate::parse;
-use crate::parse::oumi::{PrintedJobId, existing_cluster, printed_job_id};
+use crate::parse::oumi::launch_output;
+use crate::parse::sky::QueuedJob;
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::supervisor::living_supervisor;
 use crate::settings::data_dir::{read_bounded, write_atomic};
 use crate::text::read_tail;
 
-/// The file that holds the job's name on its cluster. It is written when the launch begins.
-pub(super) const JOB_NAME: &str = "job-name";
+/// The file that holds the [`LaunchStart`]. It is written when the launch begins.
+pub(super) const START: &str = "launch-start.json";
 /// The file that holds the [`LaunchFacts`] of a launch that has ended.
 const FACTS: &str = "launch.json";
 /// In bytes. A job's name is at most as long as a config.
@@ -39,26 +40,101 @@ pub(super) enum LaunchResult {
     Cancelled,
 }
 
-/// The facts by which the job of a launch is known on its cluster. Times are in seconds since 1970.
+/// What is known of a launch when it begins.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct LaunchFacts {
+pub(super) struct LaunchStart {
     /// The job's name on its cluster.
     pub(super) name: String,
+    pub(super) cluster: String,
+    /// The cluster as it was before; `None` where that could not be found out.
+    pub(super) before: Option<ClusterBefore>,
+}
+
+/// A cluster before a launch onto it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct ClusterBefore {
+    /// `None` where there was no such cluster.
+    pub(super) cluster_hash: Option<String>,
+    /// The highest id of a job on it; 0 without one.
+    pub(super) last_job_id: u64,
+}
+
+/// What tells a job apart from another that has its id on a cluster of its name. All of it is as SkyPilot gave it: the clocks of
+/// this machine and of the cluster differ.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct JobMark {
+    pub(super) cluster_hash: Option<String>,
+    pub(super) submitted_at: Option<f64>,
+    pub(super) job_name: String,
+}
+
+impl JobMark {
+    /// The mark of a job on the cluster with this hash. `None` where it would tell nothing apart.
+    pub(super) fn of(job: &QueuedJob, cluster_hash: Option<&str>) -> Option<Self> {
+        let mark = Self {
+            cluster_hash: cluster_hash.map(ToOwned::to_owned),
+            submitted_at: job.submitted_at,
+            job_name: job.job_name.clone(),
+        };
+        (mark.cluster_hash.is_some() || mark.submitted_at.is_some()).then_some(mark)
+    }
+
+    pub(super) fn fits(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
+        // A time that was written and read again may differ in its last digit.
+        let is_near = |(one, other): (f64, f64)| (one - other).abs() < 0.001;
+        let times = self.submitted_at.zip(job.submitted_at);
+        self.job_name == job.job_name
+            && times.is_none_or(is_near)
+            && self.is_of_cluster(cluster_hash) != Some(false)
+    }
+
+    /// Tells whether a cluster is the job's own; `None` where one of the hashes is not known.
+    pub(super) fn is_of_cluster(&self, cluster_hash: Option<&str>) -> Option<bool> {
+        Some(self.cluster_hash.as_deref()? == cluster_hash?)
+    }
+}
+
+/// The facts by which the job of a launch is known on its cluster. Times are in seconds since 1970, by this machine's clock.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LaunchFacts {
+    pub(super) start: LaunchStart,
     /// `None` when the launch never began.
     pub(super) started_at: Option<f64>,
     /// `None` when the launcher printed nothing.
     pub(super) last_output_at: Option<f64>,
-    pub(super) printed_job_id: Option<PrintedJobId>,
-    /// The cluster that existed before the launch.
-    pub(super) existing_cluster: Option<String>,
+    /// Printed by the launcher, or found on the cluster.
+    pub(super) oumi_job_id: Option<String>,
+    /// SkyPilot's name of the launch.
+    pub(super) run: Option<String>,
+    /// The cluster existed before the launch.
+    pub(super) is_onto_existing: bool,
+    pub(super) mark: Option<JobMark>,
     /// The server's own reason why an interrupted launch counts as failed.
     pub(super) failure: Option<String>,
+}
+
+impl LaunchFacts {
+    /// Tells whether a job came onto the cluster with this launch, or after it, by its name and number.
+    pub(super) fn may_have_launched(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
+        let is_new = |before: &ClusterBefore| {
+            before.cluster_hash.is_none()
+                || (cluster_hash.is_some() && cluster_hash != before.cluster_hash.as_deref())
+                || number(job) > before.last_job_id
+        };
+        job.job_name == self.start.name && self.start.before.as_ref().is_some_and(is_new)
+    }
+}
+
+/// The id of a job as a number; SkyPilot counts them from 1.
+pub(super) fn number(job: &QueuedJob) -> u64 {
+    job.job_id.parse().unwrap_or(0)
 }
 
 /// The state of a launch's folder.
 pub(super) struct LaunchState {
     exit: Option<ExitRecord>,
-    has_ended: bool,
+    pub(super) has_ended: bool,
     pub(super) facts: LaunchFacts,
     failure: Option<String>,
     /// The last line of the output, while the launch runs.
@@ -78,38 +154,93 @@ impl LaunchState {
         if self.exit.as_ref().is_some_and(|record| record.cancelled) {
             return Some(LaunchResult::Cancelled);
         }
-        if let Some(printed) = self.facts.printed_job_id.clone() {
+        if let Some(oumi_job_id) = self.facts.oumi_job_id.clone() {
             return Some(LaunchResult::Succeeded(JobIdentity {
-                oumi_job_id: printed.oumi_job_id,
-                cluster: printed.cluster.unwrap_or_else(|| identity.cluster.clone()),
+                oumi_job_id,
                 ..identity.clone()
             }));
         }
+        let may_still_complete = || {
+            let (last_output_at, window) = self.facts.last_output_at.zip(completion_window)?;
+            Some(last_output_at + window.as_secs_f64() > seconds(SystemTime::now()))
+        };
         Some(match &self.failure {
             Some(reason) => LaunchResult::Failed(reason.clone()),
             None => LaunchResult::Interrupted {
-                may_still_complete: self
-                    .facts
-                    .last_output_at
-                    .zip(completion_window)
-                    .is_some_and(|(last_output_at, window)| {
-                        last_output_at + window.as_secs_f64() > seconds(SystemTime::now())
-                    }),
+                may_still_complete: may_still_complete().unwrap_or(false),
             },
         })
     }
 }
 
-pub(super) fn seconds(time: SystemTime) -> f64 {
+/// Finds the job of a launch among the `jobs` of its cluster. A job that one of the `others`, the other launches, has claimed is
+/// not found again. Of several launches that were cut off, the one that began first has the job that came first.
+pub(super) fn find_job<'q>(
+    facts: &LaunchFacts,
+    jobs: &'q [QueuedJob],
+    cluster_hash: Option<&str>,
+    others: &[LaunchState],
+) -> Option<&'q QueuedJob> {
+    let others = || {
+        let on_cluster = |other: &&LaunchState| other.facts.start.cluster == facts.start.cluster;
+        others.iter().filter(on_cluster)
+    };
+    let is_claimed = |job: &QueuedJob| {
+        let claims = |mark: &JobMark| mark.fits(job, cluster_hash);
+        others().any(|other| {
+            other.facts.oumi_job_id.as_ref() == Some(&job.job_id)
+                && other.facts.mark.as_ref().is_some_and(claims)
+        })
+    };
+    let is_of_run = |job: &&QueuedJob| {
+        let run = facts.run.as_ref();
+        run.is_some_and(|run| job.log_path.contains(run)) && !is_claimed(job)
+    };
+    let of_run: Vec<&QueuedJob> = jobs.iter().filter(is_of_run).collect();
+    if let Some(id) = &facts.oumi_job_id {
+        let own = jobs.iter().find(|job| job.job_id == *id);
+        let fits = |job: &&QueuedJob| of_run.contains(job) || job.job_name == facts.start.name;
+        return own.filter(fits).filter(|job| !is_claimed(job));
+    }
+    if let [job] = of_run[..] {
+        return Some(job);
+    }
+    let is_rival = |other: &&LaunchState| {
+        other.facts.oumi_job_id.is_none()
+            && other.failure.is_none()
+            && other.facts.start.name == facts.start.name
+            && !other.exit.as_ref().is_some_and(|exit| exit.cancelled)
+    };
+    if others().filter(is_rival).any(|other| !other.has_ended) {
+        // Its own words will say which job is its.
+        return None;
+    }
+    let is_earlier = |other: &&LaunchState| other.facts.started_at < facts.started_at;
+    let earlier = others().filter(is_rival).filter(is_earlier).count();
+    let is_printed = |job: &QueuedJob| {
+        others().any(|other| {
+            other.facts.oumi_job_id.as_ref() == Some(&job.job_id) && other.facts.mark.is_none()
+        })
+    };
+    let mut candidates: Vec<&QueuedJob> = jobs
+        .iter()
+        .filter(|job| facts.may_have_launched(job, cluster_hash))
+        .filter(|job| !is_claimed(job) && !is_printed(job))
+        .collect();
+    candidates.sort_by_key(|job| number(job));
+    candidates.into_iter().nth(earlier)
+}
+
+fn seconds(time: SystemTime) -> f64 {
     let since = time.duration_since(UNIX_EPOCH);
     since.map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Reads the facts of a launch that has ended; else parses its output, and writes them once it has.
-pub(super) fn inspect(dir: &JobDir) -> io::Result<LaunchState> {
-    if let Some(facts) = read_facts(dir)? {
+/// Reads the facts of a launch onto `cluster` that has ended; else parses its output, and writes them once it has.
+pub(super) fn inspect(dir: &JobDir, cluster: &str) -> io::Result<LaunchState> {
+    if let Some(facts) = read_json::<LaunchFacts>(&dir.path().join(FACTS))? {
         let exit = dir.exit_record()?;
-        let failure = match (&facts.printed_job_id, &facts.failure) {
+        let failure = match (&facts.oumi_job_id, &facts.failure) {
             (None, None) => failure_reason(exit.as_ref(), || read_output(dir))?,
             (_, recorded) => recorded.clone(),
         };
@@ -124,14 +255,14 @@ pub(super) fn inspect(dir: &JobDir) -> io::Result<LaunchState> {
     // In this order: a launch that ends in between has written its record.
     let is_locked = dir.is_locked()?;
     let exit = dir.exit_record()?;
-    let (facts, output) = parse_output(dir)?;
+    let (facts, output) = parse_output(dir, cluster)?;
     // A daemon of the launcher may hold the lock for ever, so once the id is printed the supervisor counts.
     let is_supervised = || match dir.supervisor_pid()? {
         Some(_) => Ok(living_supervisor(dir)?.is_some()),
         None => Ok::<bool, io::Error>(true),
     };
     let has_ended =
-        exit.is_some() || !is_locked || (facts.printed_job_id.is_some() && !is_supervised()?);
+        exit.is_some() || !is_locked || (facts.oumi_job_id.is_some() && !is_supervised()?);
     if has_ended
         && facts.started_at.is_some()
         && let Err(error) = write_facts(dir, &facts)
@@ -145,6 +276,21 @@ pub(super) fn inspect(dir: &JobDir) -> io::Result<LaunchState> {
         exit,
         facts,
     })
+}
+
+/// Inspects all launches of the folder `jobs` but that of `job_id`. Folders that cannot be read are passed over.
+pub(super) fn other_launches(jobs: &Path, job_id: &str) -> io::Result<Vec<LaunchState>> {
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir(jobs)?.flatten() {
+        if entry.file_name() == job_id {
+            continue;
+        }
+        let dir = JobDir::at(entry.path());
+        if let Ok(Some(start)) = read_json::<LaunchStart>(&dir.path().join(START)) {
+            others.extend(inspect(&dir, &start.cluster));
+        }
+    }
+    Ok(others)
 }
 
 /// Finds the reason of a launch that failed. It is not kept in [`FACTS`]: the launcher may have printed a secret in it.
@@ -162,9 +308,9 @@ fn failure_reason(
     Ok(Some(printed.unwrap_or_else(|| record.describe())))
 }
 
-fn read_facts(dir: &JobDir) -> io::Result<Option<LaunchFacts>> {
-    match read_bounded(&dir.path().join(FACTS), MAX_FILE) {
-        // One that cannot be read is written again.
+/// Reads a file of the folder. `None` where it is missing, or of another form: [`FACTS`] are then made again.
+fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
+    match read_bounded(path, MAX_FILE) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -176,26 +322,24 @@ pub(super) fn write_facts(dir: &JobDir, facts: &LaunchFacts) -> io::Result<()> {
 }
 
 /// Parses the end of the launch's output, and returns it too.
-fn parse_output(dir: &JobDir) -> io::Result<(LaunchFacts, String)> {
-    let metadata = |path: PathBuf| match path.metadata() {
-        Ok(metadata) => Ok(Some(metadata)),
+fn parse_output(dir: &JobDir, cluster: &str) -> io::Result<(LaunchFacts, String)> {
+    let modified = |path: &Path| match path.metadata().and_then(|metadata| metadata.modified()) {
+        Ok(time) => Ok(Some(seconds(time))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
-    let modified = |metadata: std::fs::Metadata| metadata.modified().map(seconds);
-    let log = metadata(dir.log_path())?.filter(|metadata| metadata.len() > 0);
     let output = read_output(dir)?;
-    let name = dir.path().join(JOB_NAME);
-    let started_at = metadata(name.clone())?.map(modified).transpose()?;
+    let printed = launch_output(&output, cluster);
+    let start = dir.path().join(START);
+    let log_at = modified(&dir.log_path())?;
     let facts = LaunchFacts {
-        name: match started_at {
-            Some(_) => String::from_utf8_lossy(&read_bounded(&name, MAX_FILE)?).into_owned(),
-            None => String::new(),
-        },
-        started_at,
-        last_output_at: log.map(modified).transpose()?,
-        printed_job_id: printed_job_id(&output),
-        existing_cluster: existing_cluster(&output),
+        started_at: modified(&start)?,
+        start: read_json(&start)?.unwrap_or_default(),
+        last_output_at: log_at.filter(|_| !output.is_empty()),
+        oumi_job_id: printed.oumi_job_id,
+        run: printed.run,
+        is_onto_existing: printed.is_onto_existing,
+        mark: None,
         failure: None,
     };
     Ok((facts, output))

@@ -1,17 +1,19 @@
 //! The list of jobs: one query of the queues for each scope, and what the folders of launches say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::ready;
 
 use futures::future::join_all;
 
 use super::clusters::{cloud_of, cluster_details, warn_about_idle};
-use super::queue::{launched_job, own_row, status_of_missing, status_of_row};
+use super::survey::{Found, Survey, status_of_row};
 use super::{CloudBackend, CloudLauncher, QueueScope, validate};
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
-use crate::parse::sky::{Cluster, Queue, QueueFailure};
+use crate::parse::sky::{Cluster, QueueFailure};
 use crate::process::runner::call_deadline;
+
+/// The most jobs that were started elsewhere and are listed.
+const MAX_FOREIGN_JOBS: usize = 200;
 
 /// Jobs as cluster and launcher's id.
 type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
@@ -56,55 +58,85 @@ impl<B: CloudBackend> CloudLauncher<B> {
         launched: &[&JobIdentity],
         launching: &[&JobIdentity],
     ) -> Listing {
-        let deadline = call_deadline();
-        let (queue, clusters) = tokio::join!(
-            self.backend.queue(scope, deadline),
-            self.backend.clusters(deadline)
-        );
+        let survey = self.survey(scope, call_deadline()).await;
         let launched = launched.iter().copied();
         let launched = launched.filter(|identity| scope.includes(identity));
-        let queue = match queue {
-            Ok(queue) => queue,
-            Err(error) => return unanswered(launched, &error),
-        };
         let mut listing = Listing::default();
-        if let Err(error) = &clusters {
+        let queue = match &survey.queue {
+            Ok(queue) => queue,
+            Err(error) => return unanswered(launched, error),
+        };
+        if let Err(error) = &survey.clusters {
             let warning = format!("nothing is known of the clusters' costs; {error}");
             listing.warnings.push(warning);
+            listing.incomplete.push(error.to_string());
         }
-        for (cluster, failure) in &queue.unanswered {
-            if let QueueFailure::Other(reason) = failure {
-                listing
-                    .incomplete
-                    .push(format!("cluster {cluster}: {reason}"));
-            }
-        }
+        let left_out = survey.cluster_list().map_or(&[][..], |list| &list.left_out);
+        let left_out = queue.left_out.iter().chain(left_out).cloned();
+        listing
+            .incomplete
+            .extend(survey.silent_clusters().chain(left_out.clone()));
+        listing.warnings.extend(left_out);
         let mut claimed = Claimed::new();
         for &identity in launching {
-            let facts = self.launches.facts(identity).await;
-            if let Some(job) = launched_job(identity, &queue, facts.as_ref()) {
-                claimed.insert((&identity.cluster, &job.job_id));
+            let cluster = &identity.cluster;
+            if let Some(facts) = self.launches.facts(identity).await {
+                let hash = survey.cluster_hash(cluster);
+                let jobs = survey.jobs(cluster).iter();
+                let jobs = jobs.filter(|job| facts.may_have_launched(job, hash));
+                claimed.extend(jobs.map(|job| (cluster.as_str(), job.job_id.as_str())));
             }
         }
         for identity in launched {
-            let facts = self.launches.facts(identity).await;
-            let status = match own_row::<B>(identity, &queue, facts.as_ref()) {
-                Some(job) => {
-                    claimed.insert((&identity.cluster, &job.job_id));
-                    Ok(status_of_row(job, identity))
-                }
-                None => status_of_missing::<B>(identity, &queue, ready(clusters.clone())).await,
-            };
-            listing.add(identity, status);
+            let facts = self.facts(identity, &survey).await;
+            if let Found::Own(job) = survey.find::<B>(identity, facts.as_ref()) {
+                claimed.insert((&identity.cluster, &job.job_id));
+            }
+            listing.add(identity, survey.status::<B>(identity, facts.as_ref()));
         }
-        let clusters = clusters.unwrap_or_default();
-        listing.add_foreign_jobs(scope, &queue, &clusters, &claimed);
+        listing.add_foreign_jobs(scope, &survey, &claimed);
+        let Some(list) = survey.cluster_list() else {
+            return listing;
+        };
         for job in &mut listing.jobs {
-            let cluster = find(&clusters, &job.identity.cluster);
+            let cluster = list.get(&job.identity.cluster);
             job.status.details.cluster = cluster.map(cluster_details);
         }
-        warn_about_idle(&mut listing, &queue, &clusters);
+        warn_about_idle(&mut listing, queue, &list.clusters);
         listing
+    }
+}
+
+impl Survey {
+    /// Describes the clusters whose jobs are not known, though they may have some.
+    fn silent_clusters(&self) -> impl Iterator<Item = String> {
+        let unanswered = self.queue.iter().flat_map(|queue| &queue.unanswered);
+        let failed = unanswered.filter_map(|(name, failure)| match failure {
+            QueueFailure::Other(reason) => Some(format!("cluster {name}: {reason}")),
+            QueueFailure::ClusterGone | QueueFailure::ClusterNotUp(_) => None,
+        });
+        let is_silent = |cluster: &&Cluster| {
+            let queue = self.queue.as_ref();
+            cluster.status != "STOPPED"
+                && queue.is_ok_and(|queue| {
+                    !queue.jobs.contains_key(&cluster.name)
+                        && !matches!(
+                            queue.unanswered.get(&cluster.name),
+                            Some(QueueFailure::Other(_))
+                        )
+                })
+        };
+        let clusters = self
+            .cluster_list()
+            .into_iter()
+            .flat_map(|list| &list.clusters);
+        let silent = clusters.filter(is_silent);
+        failed.chain(silent.map(|cluster| {
+            format!(
+                "cluster {} is {} and did not list its jobs",
+                cluster.name, cluster.status
+            )
+        }))
     }
 }
 
@@ -130,27 +162,27 @@ impl Listing {
     }
 
     /// Adds the jobs that were started elsewhere: those that no known job, and no launch that still runs, claims.
-    fn add_foreign_jobs(
-        &mut self,
-        scope: &QueueScope,
-        queue: &Queue,
-        clusters: &[Cluster],
-        claimed: &Claimed<'_>,
-    ) {
-        for (name, jobs) in &queue.jobs {
-            for job in jobs {
-                if claimed.contains(&(name.as_str(), job.job_id.as_str())) {
-                    continue;
-                }
-                let cloud = find(clusters, name).and_then(cloud_of);
-                let identity = JobIdentity {
-                    job_id: String::new(),
-                    cloud: cloud.unwrap_or_else(|| scope.cloud.clone()),
-                    cluster: name.clone(),
-                    oumi_job_id: job.job_id.clone(),
-                };
-                self.add(&identity, Ok(status_of_row(job, &identity)));
-            }
+    fn add_foreign_jobs(&mut self, scope: &QueueScope, survey: &Survey, claimed: &Claimed<'_>) {
+        let clusters = survey.queue.iter().flat_map(|queue| &queue.jobs);
+        let jobs = clusters.flat_map(|(name, jobs)| jobs.iter().map(move |job| (name, job)));
+        let mut foreign =
+            jobs.filter(|(name, job)| !claimed.contains(&(name.as_str(), job.job_id.as_str())));
+        for (name, job) in foreign.by_ref().take(MAX_FOREIGN_JOBS) {
+            let cluster = survey.cluster_list().and_then(|list| list.get(name));
+            let cloud = cluster.and_then(cloud_of);
+            let identity = JobIdentity {
+                job_id: String::new(),
+                cloud: cloud.unwrap_or_else(|| scope.cloud.clone()),
+                cluster: name.clone(),
+                oumi_job_id: job.job_id.clone(),
+            };
+            self.add(&identity, Ok(status_of_row(job, &identity)));
+        }
+        let more = foreign.count();
+        if more > 0 {
+            let problem = format!("{more} more jobs that were started elsewhere are not listed");
+            self.warnings.push(problem.clone());
+            self.incomplete.push(problem);
         }
     }
 }
@@ -168,10 +200,6 @@ fn unanswered<'a>(jobs: impl Iterator<Item = &'a JobIdentity>, error: &JobError)
         warnings: vec![format!("not asked about: {jobs}; {error}")],
         incomplete: vec![error.to_string()],
     }
-}
-
-fn find<'c>(clusters: &'c [Cluster], name: &str) -> Option<&'c Cluster> {
-    clusters.iter().find(|cluster| cluster.name == name)
 }
 
 /// Groups jobs by cloud.

@@ -3,7 +3,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tempfile::TempDir;
@@ -11,7 +10,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::launcher::{JobLog, LaunchPlan, LaunchSpec};
-use crate::parse::sky::QueuedJob;
+use crate::parse::sky::{Cluster, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
 
 /// A cloud whose one cluster `dev` has one job, 7.
@@ -24,9 +23,7 @@ struct FakeCloud {
 #[async_trait]
 impl CloudBackend for FakeCloud {
     const CLOUDS: &'static [&'static str] = &["fake"];
-    const COMPLETION_WINDOW: Option<Duration> = Some(Duration::from_secs(60));
-    const LISTS_ENDED_JOBS: bool = true;
-    const SKIPS_SETUP: bool = true;
+    const IDS_RESTART: bool = true;
 
     fn new(_cli: Cli) -> Self {
         Self::default()
@@ -44,7 +41,7 @@ impl CloudBackend for FakeCloud {
         Ok(())
     }
 
-    fn plan(&self, _: &CloudLaunches, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+    async fn plan(&self, _: &CloudLaunches, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
         Err(JobError::failed("not planned here"))
     }
 
@@ -59,12 +56,27 @@ impl CloudBackend for FakeCloud {
         let is_cancelled = !self.cancelled.lock().unwrap().is_empty();
         let job = QueuedJob {
             job_id: "7".to_owned(),
+            job_name: "train".to_owned(),
+            submitted_at: Some(1_795_547_296.188_590_3),
             status: if is_cancelled { "CANCELLED" } else { "RUNNING" }.to_owned(),
             ..QueuedJob::default()
         };
         let mut queue = Queue::default();
         queue.jobs.insert("dev".to_owned(), vec![job]);
         Ok(queue)
+    }
+
+    async fn clusters(&self, _: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
+        let cluster = Cluster {
+            name: "dev".to_owned(),
+            cluster_hash: Some("first".to_owned()),
+            status: "UP".to_owned(),
+            ..Cluster::default()
+        };
+        Ok(Some(ClusterList {
+            clusters: vec![cluster],
+            left_out: Vec::new(),
+        }))
     }
 
     async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
@@ -138,7 +150,8 @@ fn identity(oumi_job_id: &str) -> JobIdentity {
 /// The folder of a launch of job `a` that printed this and runs.
 fn running_launch(home: &TempDir, output: &str) -> (JobDir, JobLock) {
     let (dir, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
-    fs::write(dir.path().join("job-name"), "train").unwrap();
+    let start = r#"{"name": "train", "cluster": "dev", "before": null}"#;
+    fs::write(dir.path().join("launch-start.json"), start).unwrap();
     fs::write(dir.log_path(), output).unwrap();
     (dir, lock)
 }
@@ -159,13 +172,15 @@ async fn cancel_uses_the_printed_id() {
     let (home, launcher) = launcher();
     ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
     let outcome = launcher.cancel(&identity(""), false).await;
-    assert_eq!(outcome, Ok(CancelOutcome::Cancelled { message: None }));
+    assert!(matches!(outcome, Ok(CancelOutcome::Cancelled { .. })));
     assert_eq!(*launcher.backend.cancelled.lock().unwrap(), ["7"]);
 }
 
 #[tokio::test]
 async fn accepted_cancel_without_recheck_is_stopping() {
-    let (_home, launcher) = launcher();
+    let (home, launcher) = launcher();
+    ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
+    launcher.status(&identity("7")).await.unwrap();
     launcher
         .backend
         .is_unreachable
@@ -179,11 +194,11 @@ async fn facts_of_an_ended_launch_are_parsed_once() {
     let (home, launcher) = launcher();
     let output = "Found an existing cluster: dev.\nJob 7 queued on cluster dev.\n";
     let dir = ended_launch(&home, output, 0);
+    launcher.launches.facts(&identity("7")).await.unwrap();
     let facts = launcher.launches.facts(&identity("7")).await.unwrap();
-    assert_eq!(facts.name, "train");
-    assert_eq!(facts.existing_cluster.as_deref(), Some("dev"));
-    let printed = facts.printed_job_id.clone().unwrap();
-    assert_eq!(printed.oumi_job_id, "7");
+    assert_eq!(facts.start.name, "train");
+    assert!(facts.is_onto_existing);
+    assert_eq!(facts.oumi_job_id.as_deref(), Some("7"));
     assert!(dir.path().join("launch.json").exists());
     fs::write(dir.log_path(), "").unwrap();
     assert_eq!(launcher.launches.facts(&identity("7")).await, Some(facts));
@@ -194,7 +209,7 @@ async fn facts_of_a_running_launch_are_not_kept() {
     let (home, launcher) = launcher();
     let (dir, _lock) = running_launch(&home, "Launching\n");
     let facts = launcher.launches.facts(&identity("")).await.unwrap();
-    assert_eq!(facts.printed_job_id, None);
+    assert_eq!(facts.oumi_job_id, None);
     assert!(!dir.path().join("launch.json").exists());
 }
 

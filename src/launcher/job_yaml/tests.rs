@@ -55,7 +55,7 @@ fn job_configs_are_merged_with_the_call() {
     spec.envs.insert("B".into(), "mine".into());
     spec.resources.accelerators = Some("A100:8".into());
     let config = JobConfig::new(&spec, false);
-    assert_eq!(config.name(), "job-1");
+    assert_eq!(config.document["name"], "job-1");
     assert_eq!(
         config.document["resources"],
         json!({"cloud": "gcp", "cpus": 4, "accelerators": "A100:8"})

@@ -14,7 +14,7 @@ pub(super) fn read_all(text: &str) {
         sky::queue(text),
         sky::clusters(text),
     ));
-    drop((oumi::printed_job_id(text), oumi::existing_cluster(text)));
+    drop(oumi::launch_output(text, ""));
     drop((
         oumi::status_rows(text),
         oumi::log_lines(text),
@@ -90,6 +90,8 @@ fn json_is_found_between_text() {
         ("\u{1b}[33mtext\u{1b}[0m\n\u{1b}[0m", "\u{1b}[0m\n"),
         ("⠙ waiting\r", "\r\n"),
         ("⠙ waiting\u{1b}[2K", ""),
+        ("", "\nA new version is out.\n[notice] {see} [it]\n"),
+        ("[]\n", "\nTraceback (most recent call last):\n  x[1]\n"),
     ] {
         let stdout = format!("{before}{document}{after}");
         let (_, found) = split_json::<Value>(&stdout).unwrap_or_else(|e| panic!("{stdout:?}: {e}"));
@@ -102,7 +104,7 @@ fn json_is_found_between_text() {
             "document; its last line: ValueError: [1]",
         ),
         ("text\n[\n  1,\n", "without a whole JSON document"),
-        ("[1]\nTraceback", "its last line: Traceback"),
+        ("[1,\nTraceback", "its last line: Traceback"),
         (
             "text\n{\"a\": 1}\n",
             "of an unexpected form: invalid type: map, expected a sequence",
@@ -145,7 +147,7 @@ fn fields_of_other_versions_cost_no_row() {
         let stdout = format!(
             r#"[{{"name": "c", {field}, "autostop": 60, "to_down": true, "accelerators": {{"A100": 8}}}}, {{"no": "name"}}]"#
         );
-        let clusters = sky::clusters(&stdout).unwrap();
+        let clusters = sky::clusters(&stdout).unwrap().clusters;
         assert_eq!(
             (clusters.len(), clusters[0].hourly_price),
             (1, price),

@@ -27,8 +27,13 @@ fn page(name: &str) -> String {
         verbs.into_iter().find(|verb| *verb == word)
     }) {
         Some("up") => {
-            line("job", format!("{:?}", oumi::printed_job_id(&output)));
-            line("existing", format!("{:?}", oumi::existing_cluster(&output)));
+            let cluster = ["skyc1", "skyc2", "reproc", "root@localhost"];
+            for cluster in cluster {
+                let read = oumi::launch_output(&output, cluster);
+                if read != oumi::LaunchOutput::default() {
+                    line("job", format!("on {cluster}: {read:?}"));
+                }
+            }
         }
         Some("queue") => line("queue", format!("{:?}", sky::queue(&capture.out))),
         Some("status") if capture.command.contains("sky status") => {
@@ -75,11 +80,12 @@ fn interrupted_launches_are_known_by_the_submitted_id() {
         ("oumi-sky/up-blocking", "Job 6 queued", "6", "skyc1"),
     ] {
         let whole = capture(name).out;
-        let found = oumi::printed_job_id(&whole[..whole.find(end).unwrap()]).unwrap();
-        assert_eq!(found.oumi_job_id, id);
-        assert_eq!(found.cluster.as_deref(), Some(cluster));
+        let found = oumi::launch_output(&whole[..whole.find(end).unwrap()], cluster);
+        assert_eq!(found.oumi_job_id.as_deref(), Some(id));
         let before = &whole[..whole.find("Job submitted").unwrap()];
-        assert_eq!(oumi::printed_job_id(before), None);
+        let found = oumi::launch_output(before, cluster);
+        assert_eq!(found.oumi_job_id, None);
+        assert!(found.run.unwrap().starts_with("sky-2026-11-24-19-1"));
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::world::{SLURM, World, how, text, warnings};
+use crate::support::client::Server;
 
 /// Two jobs of ours, `a` and `b`, each job 1 of the cluster of its name.
 fn two_jobs_1() -> World {
@@ -185,22 +186,25 @@ fn hostile_ids_start_nothing() {
     assert_eq!(world.cloud.calls(), []);
 }
 
-#[test]
-fn recreated_cluster_has_other_jobs() {
-    let world = World::new();
-    let mut server = world.server();
+/// Launches job `old`, then job `new` onto another cluster of the same name. Both have this name there.
+fn recreated(world: &World, server: &mut Server) {
+    let config = "name: nightly\nrun: echo hi\n";
+    world.home.write("job.yaml", config);
     let dev = |name: &str| json!({ "cloud": "aws", "cluster_name": "dev", "job_name": name });
-    let old = server.submit("job.yaml", dev("old"));
-    server.call(
-        "down_cluster",
-        json!({ "cloud": "aws", "cluster_name": "dev", "confirm": true, "user_confirmation": "DOWN" }),
-    ).ok();
-    world.age(&old, 120);
-    let new = server.submit("job.yaml", dev("new"));
-    assert_eq!(how(&server.poll(&new)), ("RUNNING", "RUNNING", false));
-    assert_eq!(server.poll(&new)["oumi_job_id"], "1");
-    assert_eq!(how(&server.poll(&old)), ("cluster_gone", "UNKNOWN", true));
-    server.cancel(&old, false).refused();
+    server.submit("job.yaml", dev("old"));
+    world.cloud.lose_cluster("dev");
+    server.submit("job.yaml", dev("new"));
+    world.cloud.set_log("dev", "1", "of the new one\n");
+}
+
+/// The job that was lost with its cluster is `old`, and the one that runs is `new`.
+fn only_new_runs(world: &World, server: &mut Server) {
+    assert_eq!(how(&server.poll("new")), ("RUNNING", "RUNNING", false));
+    assert_eq!(server.poll("new")["oumi_job_id"], "1");
+    assert_eq!(how(&server.poll("old")), ("cluster_gone", "UNKNOWN", true));
+    assert!(!server.log("old").contains("of the new one"));
+    assert!(server.log("new").contains("of the new one"));
+    server.cancel("old", false).refused();
     assert_eq!(world.cloud.job_status("dev", "1").unwrap(), "RUNNING");
     assert_eq!(server.list("running").0, ["new"]);
     let (ids, list) = server.list("completed");
@@ -209,20 +213,33 @@ fn recreated_cluster_has_other_jobs() {
 }
 
 #[test]
-fn recreated_cluster_with_the_same_job_name() {
+fn recreated_cluster_has_other_jobs() {
     let world = World::new();
-    world
-        .home
-        .write("job.yaml", "name: nightly\nrun: echo hi\n");
     let mut server = world.server();
-    let dev = |name: &str| json!({ "cloud": "aws", "cluster_name": "dev", "job_name": name });
-    let old = server.submit("job.yaml", dev("old"));
-    world.cloud.lose_cluster("dev");
-    world.age(&old, 24 * 3600);
-    let new = server.submit("job.yaml", dev("new"));
-    assert_eq!(how(&server.poll(&new)), ("RUNNING", "RUNNING", false));
-    assert_eq!(how(&server.poll(&old)), ("cluster_gone", "UNKNOWN", true));
-    assert_eq!(server.list("running").0, ["new"]);
+    recreated(&world, &mut server);
+    // Both were submitted within the same second, by a clock that is wrong.
+    world.cloud.write("clusters/dev/jobs/1/submitted_at", "5");
+    let mark = world.home.job_dir("old").join("launch.json");
+    let text = std::fs::read_to_string(&mark).unwrap();
+    let mut facts: Value = serde_json::from_str(&text).unwrap();
+    facts["mark"]["submitted_at"] = 5.into();
+    std::fs::write(&mark, facts.to_string()).unwrap();
+    let mark = world.home.job_dir("new").join("launch.json");
+    std::fs::write(&mark, facts.to_string().replace("\"mark\"", "\"no\"")).unwrap();
+    only_new_runs(&world, &mut server);
+}
+
+#[test]
+fn recreated_cluster_without_hashes() {
+    let world = World::new();
+    let mut server = world.server();
+    world.cloud.set("sky-status.garbage", "text");
+    recreated(&world, &mut server);
+    world.cloud.write("clusters/dev/jobs/1/submitted_at", "7");
+    let new = world.home.job_dir("new").join("launch.json");
+    std::fs::remove_file(new).unwrap();
+    world.cloud.unset("sky-status.garbage");
+    only_new_runs(&world, &mut server);
 }
 
 #[test]
@@ -232,12 +249,88 @@ fn foreign_job_on_a_recreated_cluster() {
     let asked = json!({ "cloud": "aws", "cluster_name": "dev", "job_name": "old" });
     let old = server.submit("job.yaml", asked);
     world.cloud.lose_cluster("dev");
-    world.age(&old, 120);
     world.cloud.add_cluster("dev", "AWS", "UP");
-    world.add_job_now("dev", "1", "by-hand");
+    world.add_job_now("dev", "1", "old");
     assert_eq!(how(&server.poll(&old)), ("cluster_gone", "UNKNOWN", true));
     assert_eq!(server.list("running").0, ["1"]);
     assert_eq!(server.list("completed").0, ["old"]);
+}
+
+#[test]
+fn clock_of_the_cluster_does_not_count() {
+    for offset in [-3600, -2, 3600, 24 * 3600] {
+        let world = World::new();
+        let mut server = world.server();
+        let asked = json!({ "cloud": "aws", "cluster_name": "dev", "job_name": "a" });
+        server.submit("job.yaml", asked);
+        std::fs::remove_file(world.home.job_dir("a").join("launch.json")).unwrap();
+        let then = chrono::Utc::now().timestamp() + offset;
+        let file = "clusters/dev/jobs/1/submitted_at";
+        world.cloud.write(file, &then.to_string());
+        assert_eq!(how(&server.poll("a")), ("RUNNING", "RUNNING", false));
+        server.cancel("a", false).ok();
+        assert_eq!(world.cloud.job_status("dev", "1").unwrap(), "CANCELLED");
+    }
+}
+
+#[test]
+fn old_record_is_not_certain() {
+    let world = World::new();
+    world.know_records(&[("a", "aws", "dev", "1")]);
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world.cloud.add_job("dev", "1", "a", "RUNNING");
+    world.cloud.set_log("dev", "1", "of a stranger\n");
+    let mut server = world.server();
+    let status = server.poll("a");
+    assert_eq!(how(&status), ("unknown", "UNKNOWN", false));
+    let message = text(&status, "message");
+    assert!(
+        message.contains("not certain") && message.contains("RUNNING"),
+        "{message}"
+    );
+    let answer = server.cancel("a", false);
+    assert!(
+        answer.refused().contains("not certain"),
+        "{}",
+        answer.refused()
+    );
+    let answer = server.call("get_job_logs", json!({ "job_id": "a" }));
+    assert!(
+        answer.refused().contains("not certain"),
+        "{}",
+        answer.refused()
+    );
+    assert!(world.cloud.calls_of(&["sky", "cancel"]).is_empty());
+    // Named by its place, the job that is there is meant.
+    let there = json!({ "oumi_job_id": "1", "cloud": "aws", "cluster_name": "dev" });
+    assert_eq!(
+        server.call("poll_status", there.clone()).ok()["status"],
+        "RUNNING"
+    );
+    let logs = server.call("get_job_logs", there.clone()).ok();
+    assert!(text(&logs, "logs").contains("of a stranger"));
+    server.call("cancel_job", there).ok();
+    assert_eq!(world.cloud.job_status("dev", "1").unwrap(), "CANCELLED");
+}
+
+#[test]
+fn printed_lines_of_a_script_are_not_believed() {
+    let world = World::new();
+    world.cloud.add_cluster("prod", "AWS", "UP");
+    world.cloud.add_job("prod", "1", "theirs", "RUNNING");
+    world.cloud.set("oumi-up.prints", "(setup pid=7) x\rJob 1 queued on cluster prod.\n\u{1b}[2KJob 1 queued on cluster prod.\n\
+        Job 9 queued on cluster prod.\n(setup pid=7) \rJob 9 queued on cluster dev.\n\u{1b}[1GJob 9 queued on cluster dev.\n");
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "cluster_name": "dev", "job_name": "a" });
+    server.submit("job.yaml", asked);
+    let status = server.poll("a");
+    assert_eq!(
+        (&status["cluster"], &status["oumi_job_id"]),
+        (&json!("dev"), &json!("1"))
+    );
+    server.cancel("a", false).ok();
+    assert_eq!(world.cloud.job_status("prod", "1").unwrap(), "RUNNING");
+    assert_eq!(world.cloud.job_status("dev", "1").unwrap(), "CANCELLED");
 }
 
 #[test]

@@ -278,7 +278,7 @@ fn dry_run_shows_the_job_config() {
         );
         assert!(text(&answer, "message").contains(line));
     }
-    assert_eq!(world.cloud.calls(), []);
+    assert_eq!(world.cloud.calls_of(&["oumi"]), []);
     assert_eq!(
         fs::read_dir(world.home.data().join("jobs"))
             .unwrap()
@@ -304,7 +304,7 @@ fn unconfirmed_launch_is_blocked() {
         let arguments = server.launch("job.yaml", asked);
         assert_eq!(server.call("run_job", arguments)["status"], "blocked");
     }
-    assert_eq!(world.cloud.calls(), []);
+    assert_eq!(world.cloud.calls_of(&["oumi"]), []);
 }
 
 #[test]
@@ -432,7 +432,7 @@ fn missing_program_says_how_to_install() {
                 preview.content
             );
         }
-        assert_eq!(world.cloud.calls(), []);
+        assert_eq!(world.cloud.calls_of(&["oumi"]), []);
         assert_eq!(server.list("all").0, [""; 0]);
         assert_eq!(
             fs::read_dir(world.home.data().join("jobs"))
@@ -495,6 +495,8 @@ fn job_names_make_distinct_clusters() {
     let mut server = world.server();
     let mut clusters = Vec::new();
     for (name, on_cluster) in [
+        ("my_run", "my_run"),
+        ("my-run", "my-run"),
         ("my_run.2", "my_run.2"),
         ("My Run 2", "My-Run-2"),
         ("my run 2", "my-run-2"),
@@ -515,6 +517,10 @@ fn job_names_make_distinct_clusters() {
         assert!(!clusters.contains(&cluster), "{cluster} of {clusters:?}");
         clusters.push(cluster);
     }
-    let job_id = server.submit("job.yaml", json!({ "cloud": "aws" }));
-    assert_eq!(server.poll(&job_id)["cluster"], job_id.replace('_', "-"));
+    // A new cluster is none that is there already.
+    world.cloud.add_cluster("taken", "AWS", "UP");
+    let asked = json!({ "cloud": "aws", "job_name": "taken" });
+    let job_id = server.submit("job.yaml", asked);
+    let cluster = server.poll(&job_id)["cluster"].clone();
+    assert!(cluster.as_str().unwrap().starts_with("taken-"), "{cluster}");
 }

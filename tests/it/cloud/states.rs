@@ -390,8 +390,10 @@ fn accepted_cancel_is_stopping_when_the_recheck_fails() {
         (with_slurm_job("RUNNING"), "oumi-cancel", "oumi-status"),
     ] {
         world.cloud.set(&format!("{cancel}.noop"), "");
+        let mut server = world.server();
+        server.poll("a");
         world.cloud.set(&format!("{query}.crash"), "");
-        let answer = world.server().cancel("a", false).ok();
+        let answer = server.cancel("a", false).ok();
         assert_eq!(answer["is_done"], json!(false), "{:#}", answer.content);
         assert!(
             text(&answer, "message").contains("poll_status"),

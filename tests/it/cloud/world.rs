@@ -95,13 +95,24 @@ impl World {
         records[0].clone()
     }
 
-    /// Writes records of jobs whose launches ended long ago: id, cloud, cluster, launcher's id.
+    /// Writes records of jobs whose launches ended long ago, and the facts of these launches: id, which is the job's name too,
+    /// cloud, cluster, launcher's id.
     pub fn know(&self, jobs: &[(&str, &str, &str, &str)]) {
-        let records: Vec<Value> = jobs
-            .iter()
-            .map(|job| record(job.0, job.1, job.2, job.3))
-            .collect();
-        self.home.write_registry(&records);
+        self.know_records(jobs);
+        for (id, _, cluster, oumi_job_id) in jobs {
+            let folder = self.home.job_dir(id);
+            fs::create_dir_all(&folder).unwrap();
+            let start = json!({ "name": id, "cluster": cluster, "before": null });
+            fs::write(folder.join("launch-start.json"), start.to_string()).unwrap();
+            let output = format!("Job {oumi_job_id} queued on cluster {cluster}.\n");
+            fs::write(folder.join("output.log"), output).unwrap();
+        }
+    }
+
+    /// Writes records as the Python server does, with nothing beside them.
+    pub fn know_records(&self, jobs: &[(&str, &str, &str, &str)]) {
+        let records = jobs.iter().map(|job| record(job.0, job.1, job.2, job.3));
+        self.home.write_registry(&records.collect::<Vec<Value>>());
     }
 
     /// A job on a cluster that was submitted so many seconds from now.
@@ -120,14 +131,22 @@ impl World {
 
     /// As if a job had been launched so many seconds earlier.
     pub fn age(&self, job_id: &str, seconds: u64) {
-        for name in ["output.log", "job-name"] {
+        for name in ["output.log", "launch-start.json"] {
             let path = self.home.job_dir(job_id).join(name);
             let file = fs::File::options().append(true).open(path).unwrap();
             let time = SystemTime::now() - Duration::from_secs(seconds);
             file.set_modified(time).unwrap();
         }
-        // It holds the times of then, and is made anew of the files.
-        let _ = fs::remove_file(self.home.job_dir(job_id).join("launch.json"));
+        let facts = self.home.job_dir(job_id).join("launch.json");
+        let Ok(text) = fs::read_to_string(&facts) else {
+            return;
+        };
+        let mut object: Value = serde_json::from_str(&text).unwrap();
+        for time in ["started_at", "last_output_at"] {
+            let then = object[time].as_f64().unwrap() - seconds as f64;
+            object[time] = then.into();
+        }
+        fs::write(facts, object.to_string()).unwrap();
     }
 
     pub fn staged_path(&self, job_id: &str) -> std::path::PathBuf {

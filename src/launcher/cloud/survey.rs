@@ -1,0 +1,210 @@
+//! The answers of SkyPilot or Oumi about clusters and their queues, and the status of a job by them.
+
+use super::clusters::{cluster_details, cluster_gone, cluster_not_up, cluster_recreated};
+use super::launch_dir::LaunchFacts;
+use super::{CloudBackend, log_file};
+use crate::error::JobError;
+use crate::launcher::{JobDetails, JobIdentity, JobState, JobStatus, status};
+use crate::parse;
+use crate::parse::sky::{ClusterList, Queue, QueueFailure, QueuedJob};
+
+/// The answers to one query of queues, and to one of clusters that was asked at the same time.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) queue: Result<Queue, JobError>,
+    /// `None` where the program cannot list clusters.
+    pub(super) clusters: Result<Option<ClusterList>, JobError>,
+}
+
+/// The job that a cluster has under the id of ours.
+#[derive(Debug, PartialEq)]
+pub(super) enum Found<'q> {
+    Own(&'q QueuedJob),
+    /// It may be ours: nothing is known of ours to compare.
+    Uncertain(&'q QueuedJob),
+    /// It is another one, on a cluster that was created again under the name of ours.
+    Another,
+    Nothing,
+}
+
+impl Survey {
+    pub(super) fn cluster_list(&self) -> Option<&ClusterList> {
+        self.clusters.as_ref().ok()?.as_ref()
+    }
+
+    pub(super) fn cluster_hash(&self, cluster: &str) -> Option<&str> {
+        self.cluster_list()?.get(cluster)?.cluster_hash.as_deref()
+    }
+
+    /// The jobs of a cluster; empty where it did not answer.
+    pub(super) fn jobs(&self, cluster: &str) -> &[QueuedJob] {
+        let queue = self.queue.as_ref().ok();
+        queue
+            .and_then(|queue| queue.jobs.get(cluster))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// Finds a job by its id. An identity without an id of ours names whatever job is on the cluster now.
+    pub(super) fn find<B: CloudBackend>(
+        &self,
+        identity: &JobIdentity,
+        facts: Option<&LaunchFacts>,
+    ) -> Found<'_> {
+        let mut jobs = self.jobs(&identity.cluster).iter();
+        let Some(job) = jobs.find(|job| job.job_id == identity.oumi_job_id) else {
+            return Found::Nothing;
+        };
+        if !B::IDS_RESTART || identity.job_id.is_empty() {
+            return Found::Own(job);
+        }
+        match facts.map(|facts| (facts, &facts.mark)) {
+            Some((_, Some(mark))) if mark.fits(job, self.cluster_hash(&identity.cluster)) => {
+                Found::Own(job)
+            }
+            Some((_, Some(_))) => Found::Another,
+            Some((facts, None)) if facts.start.name != job.job_name => Found::Another,
+            _ => Found::Uncertain(job),
+        }
+    }
+
+    /// Tells whether the id of a job, which its cluster did not list now, can only name that job.
+    pub(super) fn is_own_cluster<B: CloudBackend>(
+        &self,
+        identity: &JobIdentity,
+        facts: Option<&LaunchFacts>,
+    ) -> bool {
+        let mark = facts.and_then(|facts| facts.mark.as_ref());
+        let hash = self.cluster_hash(&identity.cluster);
+        !B::IDS_RESTART
+            || identity.job_id.is_empty()
+            || mark.is_some_and(|mark| mark.is_of_cluster(hash) == Some(true))
+    }
+
+    /// Returns the status of a job. An error means that it is not known now, or of kind `NotFound` that there is no such job.
+    pub(super) fn status<B: CloudBackend>(
+        &self,
+        identity: &JobIdentity,
+        facts: Option<&LaunchFacts>,
+    ) -> Result<JobStatus, JobError> {
+        match self.find::<B>(identity, facts) {
+            Found::Own(job) => Ok(status_of_row(job, identity)),
+            Found::Uncertain(job) => {
+                let row = status_of_row(job, identity);
+                Ok(JobStatus {
+                    status: status::UNKNOWN.to_owned(),
+                    state: JobState::Unknown,
+                    message: Some(format!(
+                        "{}; there it is {}",
+                        uncertain(identity),
+                        row.status
+                    )),
+                    ..row
+                })
+            }
+            Found::Another => Ok(cluster_recreated(&identity.cluster)),
+            Found::Nothing => self.status_of_missing::<B>(identity, facts),
+        }
+    }
+
+    /// Returns the status of a job that no queue lists. Its cluster is gone only where SkyPilot says so.
+    fn status_of_missing<B: CloudBackend>(
+        &self,
+        identity: &JobIdentity,
+        facts: Option<&LaunchFacts>,
+    ) -> Result<JobStatus, JobError> {
+        let name = &identity.cluster;
+        let mark = facts.and_then(|facts| facts.mark.as_ref());
+        if mark.and_then(|mark| mark.is_of_cluster(self.cluster_hash(name))) == Some(false) {
+            return Ok(cluster_recreated(name));
+        }
+        let reason = match &self.queue {
+            Ok(queue) if queue.jobs.contains_key(name) => {
+                let is_whole = queue.left_out.is_empty();
+                if is_whole && (!B::IDS_RESTART || identity.job_id.is_empty()) {
+                    return Err(no_such_job(identity));
+                }
+                let id = &identity.oumi_job_id;
+                let why = queue
+                    .left_out
+                    .first()
+                    .map_or("a new answer may list it", String::as_str);
+                return Err(unknown(format!(
+                    "job {id} is not in the queue of cluster {name}: {why}"
+                )));
+            }
+            Ok(queue) => match queue.unanswered.get(name) {
+                Some(QueueFailure::ClusterGone) => return Ok(cluster_gone(name)),
+                Some(QueueFailure::ClusterNotUp(reason) | QueueFailure::Other(reason)) => unknown(
+                    format!("the queue of cluster {name} could not be read: {reason}"),
+                ),
+                None => unknown(format!("`sky queue` said nothing of cluster {name}")),
+            },
+            Err(error) => error.clone(),
+        };
+        let Some(list) = self.cluster_list() else {
+            return Err(reason);
+        };
+        match list.get(name) {
+            Some(cluster) if cluster.status != "UP" => Ok(cluster_not_up(name, cluster)),
+            None if list.left_out.is_empty() => Ok(cluster_gone(name)),
+            _ => Err(reason),
+        }
+    }
+
+    /// Adds its cluster to a status, with a warning if the job has ended and the cluster still costs money.
+    pub(super) fn add_cluster(&self, status: &mut JobStatus, name: &str) {
+        if let Some(cluster) = self.cluster_list().and_then(|list| list.get(name)) {
+            status.details.cluster = Some(cluster_details(cluster));
+            if status.is_done && cluster.status == "UP" {
+                let note = super::clusters::cost_note(cluster);
+                status.warnings.push(format!("its {note}"));
+            }
+        }
+    }
+}
+
+fn unknown(reason: String) -> JobError {
+    JobError::failed(reason).with_hint("ask again in a minute")
+}
+
+/// Says that the job on a cluster may be another one than `identity`.
+pub(super) fn uncertain(identity: &JobIdentity) -> String {
+    format!(
+        "it is not certain that job {} on cluster {} is this one, since nothing was kept of it to compare",
+        identity.oumi_job_id, identity.cluster
+    )
+}
+
+pub(super) fn status_of_row(job: &QueuedJob, identity: &JobIdentity) -> JobStatus {
+    let (state, is_done) = parse::state_of(&job.status).unwrap_or((JobState::Unknown, false));
+    let mut status = JobStatus::new(&job.status, state, is_done);
+    if parse::state_of(&job.status).is_none() {
+        status.warnings.push(format!(
+            "{:?}, the status of job {} on cluster {}, is not known to this server",
+            job.status, job.job_id, identity.cluster
+        ));
+    }
+    let time = |seconds: Option<f64>| {
+        let time = chrono::DateTime::from_timestamp(seconds? as i64, 0)?;
+        Some(time.to_rfc3339())
+    };
+    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    status.details = JobDetails {
+        submitted_at: time(job.submitted_at),
+        start_at: time(job.start_at),
+        end_at: time(job.end_at),
+        job_name: text(&job.job_name),
+        resources: text(&job.resources),
+        ..JobDetails::default()
+    };
+    status.log_file = log_file(identity);
+    status
+}
+
+pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
+    JobError::not_found(format!(
+        "cluster {} on {} has no job {:?}",
+        identity.cluster, identity.cloud, identity.oumi_job_id
+    ))
+    .with_hint("call list_jobs for the jobs it has")
+}
