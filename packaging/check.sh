@@ -47,7 +47,7 @@ else
     reports_version "$scratch/fresh/bin/oumi-mcp-server"
     export UV_CACHE_DIR=$scratch/uv PIPX_HOME=$scratch/pipx PIPX_BIN_DIR=$scratch/bin
     reports_version "$tools/bin/uvx" --offline --quiet --from "$wheel" oumi-mcp-server
-    reports_version "$tools/bin/pipx" --quiet run --spec "$wheel" oumi-mcp-server 2>/dev/null
+    reports_version "$tools/bin/pipx" run --quiet --spec "$wheel" oumi-mcp-server
   fi
 fi
 
