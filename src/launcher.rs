@@ -177,11 +177,9 @@ pub(crate) struct LaunchPlan {
     pub command_line: String,
     /// Empty on this machine.
     pub cluster: String,
-    /// The job config for the cloud, with the values of `envs` hidden.
+    /// The job config that runs, with the values of `envs` hidden; `None` for a training config on this machine.
     pub job_config: Option<Value>,
     pub warnings: Vec<String>,
-    /// The reason why the launch cannot start now.
-    pub blocked_by: Option<String>,
     pub process: start::StartRequest,
 }
 
@@ -314,7 +312,7 @@ pub(crate) trait Launcher: Send + Sync {
         LauncherTraits::CLOUD
     }
 
-    /// Plans the launch of `spec`. Starts and writes nothing.
+    /// Plans the launch of `spec`. Starts and writes nothing. Fails where the launch could not start now.
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError>;
 
     /// Begins the launch. It goes on when this process ends. The supervisor inherits `lock`.

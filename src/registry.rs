@@ -114,7 +114,7 @@ impl JobRegistry {
         prepare: impl FnOnce() -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, RegistryError> {
         let changed = self.change(move |mut records| {
-            if records.iter().any(|known| known.job_id == record.job_id) {
+            if records.iter().any(|known| known.is_named(&record.job_id)) {
                 return Err(RegistryError::Duplicate(record.job_id));
             }
             let prepared = prepare().map_err(RegistryError::Prepare)?;

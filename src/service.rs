@@ -4,10 +4,12 @@ pub(crate) mod answers;
 mod cancel;
 mod cloud_log;
 mod clusters;
+mod collisions;
 pub(crate) mod consent;
 mod consent_prompt;
 mod context;
 mod detached;
+mod excerpt;
 mod launches;
 mod list;
 mod logs;
@@ -85,7 +87,7 @@ impl JobService {
     ) -> Self {
         let context = Arc::new(Context::new(data_dir, launchers, policy));
         let launches = Launches::new(Arc::clone(&context));
-        let plans = Arc::new(PlanCache::new());
+        let plans = Arc::new(PlanCache::default());
         let poller = Arc::new(Poller::new(Arc::clone(&context), launches.clone()));
         Self {
             runner: Runner {

@@ -59,7 +59,7 @@ impl Launcher for LocalLauncher {
         let (folder, spec) = (self.folder.clone(), spec.clone());
         blocking(move || {
             let dir = job_dir(&folder, &spec.identity)?;
-            Ok(plan::plan(&dir, &spec))
+            plan::plan(&dir, &spec)
         })
         .await
     }

@@ -116,11 +116,7 @@ impl CloudBackend for SkyPilot {
         };
         let config = JobConfig::new(spec, false);
         let mut plan = launches.plan(spec, cluster, config, BTreeMap::new())?;
-        if plan.blocked_by.is_none() {
-            plan.blocked_by = Self::find_program()
-                .err()
-                .map(|missing| missing.to_string());
-        }
+        Self::find_program()?;
         if !named.is_empty() {
             plan.warnings.push(format!(
                 "if cluster {named} is there already, the job is added to it and SkyPilot skips its `setup`"

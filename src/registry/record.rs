@@ -46,6 +46,11 @@ impl JobRecord {
         }
     }
 
+    /// Tells if the job has this id, in upper or lower case: on macOS both name the same folder.
+    pub(crate) fn is_named(&self, job_id: &str) -> bool {
+        self.job_id.to_lowercase() == job_id.to_lowercase()
+    }
+
     /// Parses the time of submission: with `Z`, with an offset, or with neither, which is UTC.
     pub(crate) fn submitted_at(&self) -> Option<DateTime<Utc>> {
         let text = self.submit_time.trim();

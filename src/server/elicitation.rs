@@ -296,7 +296,6 @@ mod tests {
         let prompts = PendingPrompts::default();
         let subject = ConsentSubject::Launch {
             plan_id: "plan".to_owned(),
-            job_id: "job".to_owned(),
         };
         let sealed = prompts.seal(&subject, b"call", ANSWER_TIMEOUT).unwrap();
         let state = prompts.open(&sealed, b"call").unwrap();

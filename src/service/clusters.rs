@@ -9,6 +9,8 @@ use super::detached::{CHANGE_WAIT, run_detached};
 use super::requests::{DownRequest, StopRequest};
 use crate::error::JobError;
 use crate::launcher::ClusterAction;
+use crate::process::blocking;
+use crate::process::job_dir::JobDir;
 
 /// The value that `user_confirmation` must have for a cluster to be deleted.
 const DOWN_CONFIRMATION: &str = "DOWN";
@@ -77,12 +79,15 @@ async fn try_teardown(
     cluster: &str,
 ) -> Result<String, JobError> {
     let launcher = Arc::clone(context.allowed_launcher(cloud)?);
-    let confirmed = consent.confirm_teardown(action, cloud, cluster).await;
+    let launching = launches_onto(context, cluster).await?;
+    let confirmed = consent
+        .confirm_teardown(action, cloud, cluster, &launching)
+        .await;
     confirmed.map_err(|error| error.context("nothing was done"))?;
     let (on, name) = (cloud.to_owned(), cluster.to_owned());
     let work = async move { launcher.teardown_cluster(&on, &name, action).await };
-    match run_detached(work).await {
-        Ok(done) => done,
+    let done = match run_detached(work).await {
+        Ok(done) => done?,
         Err(task) => {
             let cluster = cluster.to_owned();
             tokio::spawn(async move {
@@ -90,10 +95,39 @@ async fn try_teardown(
                     tracing::warn!(cluster, %error, "a change of a cluster failed after its call was answered");
                 }
             });
-            Ok(format!(
+            format!(
                 "the request is not finished after {} s and goes on, also without this server: list_jobs tells how it ended",
                 CHANGE_WAIT.as_secs()
-            ))
+            )
         }
-    }
+    };
+    Ok(match launching.as_slice() {
+        [] => done,
+        jobs => format!(
+            "{done}; the launch of {} onto it was under way: call poll_status to see what came of it",
+            jobs.join(", ")
+        ),
+    })
+}
+
+/// Lists the jobs whose launches onto a cluster are under way, in this server or another one.
+async fn launches_onto(context: &Context, cluster: &str) -> Result<Vec<String>, JobError> {
+    let mut jobs = context.registry.records().await?;
+    jobs.retain(|record| record.cluster_name == cluster && record.oumi_job_id.is_empty());
+    let jobs: Vec<_> = jobs
+        .into_iter()
+        .map(|record| (context.job_dir(&record.job_id), record.job_id))
+        .collect();
+    blocking(move || {
+        let is_launching = |(dir, _): &(Option<JobDir>, String)| {
+            dir.as_ref()
+                .is_some_and(|dir| dir.is_locked().unwrap_or(true))
+        };
+        Ok(jobs
+            .into_iter()
+            .filter(is_launching)
+            .map(|(_, job_id)| job_id)
+            .collect())
+    })
+    .await
 }

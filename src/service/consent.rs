@@ -22,8 +22,8 @@ const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
 /// The thing that a user agrees to. Consent to one is none to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ConsentSubject {
-    /// The plan with this id is launched as the job with this id.
-    Launch { plan_id: String, job_id: String },
+    /// The plan with this id is launched.
+    Launch { plan_id: String },
     /// A job that this server did not start is cancelled.
     Cancel {
         oumi_job_id: String,
@@ -72,8 +72,8 @@ impl ConsentProvider for NoConsent {
 pub(super) enum LaunchConsent {
     /// Launch it as it is prepared, with this warning.
     NotAsked { warning: Option<&'static str> },
-    /// The user agreed to this plan under this job id, perhaps minutes ago: prepare the launch again and check it.
-    Given { plan_id: String, job_id: String },
+    /// The user agreed to this plan, perhaps minutes ago: prepare the launch again and check it.
+    Given { plan_id: String },
 }
 
 #[derive(Clone)]
@@ -108,15 +108,16 @@ impl Consent {
             .await
     }
 
-    /// Asks before a cluster is stopped or deleted.
+    /// Asks before a cluster is stopped or deleted, onto which these jobs are being launched.
     pub(super) async fn confirm_teardown(
         &self,
         action: ClusterAction,
         cloud: &str,
         cluster: &str,
+        launching: &[String],
     ) -> Result<(), JobError> {
         let info = self.cluster_info(cloud, cluster).await?;
-        let prompt = consent_prompt::teardown(action, cloud, cluster, info.as_ref());
+        let prompt = consent_prompt::teardown(action, cloud, cluster, info.as_ref(), launching);
         self.confirm(&prompt).await
     }
 
@@ -171,7 +172,17 @@ impl Consent {
         }
     }
 
-    /// Checks a launch against the dry run that `plan_id` names, and asks the user where the policy wants that.
+    /// Fails where the policy forbids the cloud that the cluster of a launch is on.
+    pub(super) async fn check_cluster(&self, launch: &PreparedLaunch) -> Result<(), JobError> {
+        let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
+        let is_limited = self.context.policy.clouds.is_some();
+        if is_limited && !cluster.is_empty() && self.context.traits(cloud).costs_money {
+            self.cluster_info(cloud, cluster).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the user where the policy wants that. The launch was checked against the dry run that `plan_id` names.
     pub(super) async fn confirm_launch(
         &self,
         launch: &PreparedLaunch,
@@ -179,9 +190,6 @@ impl Consent {
         on_progress: OnProgress<'_>,
     ) -> Result<LaunchConsent, JobError> {
         let has_plan_id = !plan_id.is_empty();
-        if has_plan_id {
-            self.plans.check(plan_id, launch)?;
-        }
         let identity = &launch.spec.identity;
         let asks_always = self.context.policy.ask == AskPerson::Always;
         let costs_money = self.context.traits(&identity.cloud).costs_money;
@@ -211,17 +219,13 @@ impl Consent {
             self.cluster_info(&identity.cloud, &identity.cluster)
                 .await?
         };
-        let subject = ConsentSubject::Launch {
-            plan_id: self.plans.insert(launch),
-            job_id: identity.job_id.clone(),
-        };
+        let plan_id = self.plans.insert(launch);
+        let subject = ConsentSubject::Launch { plan_id };
         let mut prompt = consent_prompt::launch(launch, info.as_ref(), subject);
         prompt.text = launch.redactor().redact(&prompt.text);
         on_progress("waiting for the user to agree");
         match self.provider.ask(&prompt).await? {
-            ConsentSubject::Launch { plan_id, job_id } => {
-                Ok(LaunchConsent::Given { plan_id, job_id })
-            }
+            ConsentSubject::Launch { plan_id } => Ok(LaunchConsent::Given { plan_id }),
             _ => Err(JobError::blocked("the user agreed to something else")),
         }
     }

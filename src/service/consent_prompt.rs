@@ -1,20 +1,26 @@
 //! The texts of consent prompts: everything a user needs to decide, in lines that no value can imitate.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::consent::{ConsentPrompt, ConsentSubject};
+use super::excerpt::excerpt;
 use super::prepare::PreparedLaunch;
 use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity};
+use crate::settings::config::expand_home;
 use crate::text::one_line;
 
-/// The characters of a value, of a script and of a whole prompt that are shown.
+/// The bytes of a value, of a script and of a whole prompt that are shown.
 const MAX_VALUE: usize = 400;
 const MAX_SCRIPT: usize = 2000;
 const MAX_PROMPT: usize = 16_000;
 
 /// Asks whether a job may be cancelled that this server did not start.
 pub(super) fn cancel(job: &JobIdentity, info: Option<&ClusterInfo>) -> ConsentPrompt {
-    let mut text = PromptText::new("Cancel this job? It was not started by this server.");
+    let mut text = PromptText::new(
+        "Cancel this job? It was not started by this server, nor by another one with this data folder.",
+    );
     text.field("Job", &job.oumi_job_id);
     text.field("Cloud", &job.cloud);
     text.field("Cluster", &job.cluster);
@@ -33,6 +39,7 @@ pub(super) fn teardown(
     cloud: &str,
     cluster: &str,
     info: Option<&ClusterInfo>,
+    launching: &[String],
 ) -> ConsentPrompt {
     let (on, of) = (cloud.to_owned(), cluster.to_owned());
     let (title, consequence, subject) = match action {
@@ -57,6 +64,7 @@ pub(super) fn teardown(
     text.field("Cloud", cloud);
     text.field("Cluster", cluster);
     text.cluster(cloud, info);
+    text.field("Launches onto it that are under way", &launching.join(", "));
     text.line(consequence);
     text.prompt(subject)
 }
@@ -67,57 +75,87 @@ pub(super) fn launch(
     info: Option<&ClusterInfo>,
     subject: ConsentSubject,
 ) -> ConsentPrompt {
-    let (spec, plan) = (&launch.spec, &launch.plan);
-    let cloud = &spec.identity.cloud;
-    let mut text = PromptText::new("Start this job?");
-    let config = match plan.job_config.as_ref().and_then(Value::as_object) {
-        Some(config) => {
-            text.field("Cloud", cloud);
-            text.resources(launch, config);
-            text.cluster(cloud, info);
-            config
-        }
-        None => {
-            text.field("Cloud", "none, it runs on this machine");
-            text.field("Runs", &plan.command_line);
-            &spec.config.document
-        }
-    };
-    text.field("Does", spec.command.name());
-    text.field("Config", &spec.config.path.display().to_string());
-    text.field("Model", &spec.config.model_name);
-    text.field("Project folder", &spec.client_cwd.display().to_string());
-    let fields = |name: &str| {
-        config
-            .get(name)
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-    };
-    let mounts = fields("file_mounts").map(|(to, from)| format!("{to} from {}", plain(from)));
-    text.field("Files copied", &mounts.collect::<Vec<_>>().join(", "));
-    let mut variables: Vec<&String> = fields("envs").map(|(name, _)| name).collect();
-    variables.extend(spec.envs.keys());
-    variables.sort();
-    variables.dedup();
-    let variables: Vec<&str> = variables.into_iter().map(String::as_str).collect();
-    text.field("Variables (values not shown)", &variables.join(", "));
-    for warning in &plan.warnings {
-        text.field("Note", warning);
-    }
+    let mut text = describe("Start this job?", launch, info);
+    let config = launch.plan.job_config.as_ref();
     for name in ["setup", "run"] {
-        if let Some(script) = config.get(name).and_then(Value::as_str) {
+        if let Some(script) = config.and_then(|config| config.get(name)?.as_str()) {
             text.script(name, script);
         }
     }
     text.prompt(subject)
 }
 
-/// Shows a value of a config without the quotes of JSON.
+/// Says what a dry run would start, without the scripts.
+pub(super) fn preview(launch: &PreparedLaunch) -> String {
+    describe("Nothing was started. This would run:", launch, None).0
+}
+
+fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) -> PromptText {
+    let (spec, plan) = (&launch.spec, &launch.plan);
+    let mut text = PromptText::new(title);
+    let config = plan.job_config.as_ref().and_then(Value::as_object);
+    if launch.is_local {
+        text.field("Cloud", "none, it runs on this machine");
+    } else {
+        text.field("Cloud", &spec.identity.cloud);
+        text.resources(launch, config.unwrap_or(&Map::new()));
+        text.cluster(&spec.identity.cloud, info);
+    }
+    text.field("Runs", &plan.command_line);
+    // Else the command shows both.
+    if config.is_some() {
+        text.field("Does", spec.command.name());
+        text.field("Config", &spec.config.path.display().to_string());
+    }
+    text.field("Model", &spec.config.model_name);
+    text.field("Output", &spec.config.output_dir);
+    text.field("Project folder", &spec.client_cwd.display().to_string());
+    let envs = config.and_then(|config| config.get("envs")?.as_object());
+    let names = envs.into_iter().flat_map(Map::keys).chain(spec.envs.keys());
+    let names: BTreeSet<&str> = names.map(String::as_str).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    text.field("Variables (values not shown)", &names.join(", "));
+    for warning in &plan.warnings {
+        text.field("Note", warning);
+    }
+    text.others(config.into_iter().flatten());
+    text
+}
+
+/// Shows a value of a config without the quotes and escapes of JSON, in which no secret would be found.
 fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), ToOwned::to_owned)
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", join(items.iter().map(plain))),
+        Value::Object(fields) => {
+            let field = |(name, value)| format!("{name}: {}", plain(value));
+            format!("{{{}}}", join(fields.iter().map(field)))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Reads a value as Oumi reads a setting that is on or off.
+fn is_on(value: &Value) -> bool {
+    match value {
+        Value::Bool(is_on) => *is_on,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => {
+            let words = ["yes", "y", "on", "true", "1"];
+            words.iter().any(|word| text.eq_ignore_ascii_case(word))
+        }
+        _ => false,
+    }
+}
+
+/// Tells if a folder is the home folder, or holds it.
+fn holds_home(folder: &str) -> bool {
+    let home = dirs::home_dir();
+    home.is_some_and(|home| home.starts_with(expand_home(folder)))
 }
 
 /// Labelled lines. Each value is made one line, so that it cannot imitate a label.
@@ -130,7 +168,7 @@ impl PromptText {
 
     fn prompt(self, subject: ConsentSubject) -> ConsentPrompt {
         ConsentPrompt {
-            text: shorten(&self.0, MAX_PROMPT),
+            text: excerpt(&self.0, MAX_PROMPT),
             subject,
         }
     }
@@ -142,8 +180,33 @@ impl PromptText {
 
     fn field(&mut self, label: &str, value: &str) {
         if !value.is_empty() {
-            let value = shorten(&one_line(value), MAX_VALUE);
+            let value = excerpt(&one_line(value), MAX_VALUE);
             self.line(&format!("{label}: {value}"));
+        }
+    }
+
+    /// Shows what else decides what the job does, whatever the config calls it.
+    fn others<'a>(&mut self, config: impl Iterator<Item = (&'a String, &'a Value)>) {
+        for (name, value) in config.filter(|(_, value)| !value.is_null()) {
+            match (name.as_str(), value) {
+                ("name" | "num_nodes" | "envs", _) => {}
+                ("resources", Value::Object(_)) | ("setup" | "run", Value::String(_)) => {}
+                ("working_dir", Value::String(folder)) => {
+                    let home = if holds_home(folder) {
+                        " (your whole home folder)"
+                    } else {
+                        ""
+                    };
+                    self.field("Working folder", &format!("{folder}{home}"));
+                }
+                ("file_mounts", Value::Object(mounts)) => {
+                    let mount = |(to, from)| format!("{to} from {}", plain(from));
+                    self.field("Files copied", &join(mounts.iter().map(mount)));
+                }
+                (_, Value::Object(fields)) if fields.is_empty() => {}
+                // The name is the config's, so it must not look like a label of ours.
+                _ => self.field(&format!("config.{}", one_line(name)), &plain(value)),
+            }
         }
     }
 
@@ -152,7 +215,7 @@ impl PromptText {
             return;
         }
         self.line(&format!("{label}:"));
-        for line in shorten(script.trim_end(), MAX_SCRIPT).lines() {
+        for line in excerpt(script.trim_end(), MAX_SCRIPT).lines() {
             self.line(&format!("| {}", one_line(line)));
         }
     }
@@ -171,7 +234,7 @@ impl PromptText {
         self.field("Accelerators", &accelerators);
         let nodes = config.get("num_nodes").filter(known);
         self.field("Nodes", &nodes.map_or_else(|| "1".to_owned(), plain));
-        let is_spot = resource("use_spot").is_some_and(|spot| spot == true);
+        let is_spot = resource("use_spot").is_some_and(is_on);
         self.field("Spot", if is_spot { "yes" } else { "no" });
         for (name, value) in resources.into_iter().flatten() {
             if !matches!(name.as_str(), "cloud" | "accelerators" | "use_spot") && known(&value) {
@@ -193,17 +256,6 @@ impl PromptText {
     }
 }
 
-fn shorten(text: &str, max_chars: usize) -> String {
-    let Some((end, _)) = text.char_indices().nth(max_chars) else {
-        return text.to_owned();
-    };
-    let left = text[end..].chars().count();
-    format!(
-        "{}… ({left} more characters; a dry run shows all)",
-        &text[..end]
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,10 +275,14 @@ mod tests {
     #[test]
     fn a_long_value_says_what_is_missing() {
         let mut text = PromptText::new("t");
-        text.field("L", &"ä".repeat(MAX_VALUE + 3));
+        text.field("L", &"ä".repeat(MAX_VALUE));
         text.script("run", &"x\n".repeat(MAX_SCRIPT));
-        assert!(text.0.contains("ä… (3 more characters"), "{}", text.0);
+        assert!(
+            text.0.contains(&format!("ä… ({MAX_VALUE} more bytes")),
+            "{}",
+            text.0
+        );
         assert!(text.0.len() < 3 * MAX_SCRIPT, "{}", text.0.len());
-        assert!(text.0.ends_with("a dry run shows all)"), "{}", text.0);
+        assert!(text.0.ends_with("in the config)"), "{}", text.0);
     }
 }

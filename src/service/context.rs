@@ -9,7 +9,7 @@ use crate::launcher::{Launcher, LauncherTraits};
 use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::redact::Redactor;
-use crate::registry::JobRegistry;
+use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 
@@ -56,6 +56,18 @@ impl Context {
         let launcher = self.launcher(cloud)?;
         let forbidden = self.policy.forbids(cloud).map(JobError::blocked);
         forbidden.map_or(Ok(launcher), Err)
+    }
+
+    /// Asks the launcher of a job if the job is over, or nothing is known of it any more. A job whose launcher does not answer is
+    /// not.
+    pub(super) async fn is_over(&self, record: &JobRecord) -> bool {
+        let Ok(launcher) = self.launcher(&record.cloud) else {
+            return false;
+        };
+        match launcher.status(&record.identity()).await {
+            Ok(status) => status.is_done,
+            Err(error) => error.is_not_found(),
+        }
     }
 
     /// Returns the folder of a job, or `None` for an id that cannot name one.

@@ -1,16 +1,17 @@
 //! Preparation of a launch: checks the request and its config, and has the launcher plan it. Nothing is started or written.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::Utc;
 
 use super::context::Context;
 use super::requests::RunRequest;
 use crate::error::JobError;
-use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Resources};
+use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Launcher, Resources};
+use crate::process::blocking;
 use crate::redact::{self, Redactor, is_secret_name};
-use crate::settings::config::{Config, OumiCommand};
+use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
 
 /// The longest job id, in bytes: it names a folder.
 const MAX_JOB_ID_BYTES: usize = 128;
@@ -19,11 +20,23 @@ const MAX_JOB_ID_BYTES: usize = 128;
 pub(super) struct PreparedLaunch {
     pub(super) spec: LaunchSpec,
     pub(super) plan: LaunchPlan,
-    /// The request named the job; else its id, and the name of a new cluster, were generated.
-    pub(super) is_named: bool,
+    /// The job runs on this machine.
+    pub(super) is_local: bool,
 }
 
 impl PreparedLaunch {
+    /// Plans the launch again, under another id.
+    pub(super) async fn rename(
+        &mut self,
+        context: &Context,
+        job_id: String,
+    ) -> Result<(), JobError> {
+        self.spec.identity.job_id = job_id;
+        let launcher = context.allowed_launcher(&self.spec.identity.cloud)?;
+        self.plan = launcher.plan(&self.spec).await?;
+        Ok(())
+    }
+
     /// Knows what of the job's environment must not be shown: all values of the call, and what the config or this process's
     /// own environment calls a secret.
     pub(super) fn redactor(&self) -> Redactor {
@@ -46,17 +59,18 @@ pub(super) fn redactor_of<'a>(values: impl Iterator<Item = &'a str>) -> Redactor
     Redactor::new(values.into_iter().chain(inherited))
 }
 
-/// Prepares the launch of a request. `generated_id` is the id that an earlier preparation of the same call generated.
+/// Prepares the launch of a request, under `job_id` where an earlier preparation chose one. Fails where it cannot be launched.
 pub(super) async fn prepare(
     context: &Context,
     request: &RunRequest,
-    generated_id: Option<String>,
+    job_id: Option<String>,
 ) -> Result<PreparedLaunch, JobError> {
     let (config_path, client_cwd) = (request.config_path.clone(), request.client_cwd.clone());
-    let config = tokio::task::spawn_blocking(move || Config::read(&config_path, &client_cwd))
-        .await
-        .map_err(JobError::failed)?
-        .map_err(JobError::invalid)?;
+    let read = move || {
+        let folder = project_folder(&client_cwd, &config_path)?;
+        Ok::<_, JobError>((Config::read(&config_path, &folder)?, folder))
+    };
+    let (mut config, client_cwd) = blocking(read).await?;
     let command = OumiCommand::parse(&request.command).ok_or_else(|| {
         JobError::invalid(format!("`command` {:?} is not known", request.command))
             .with_hint(format!("use one of: {}", OumiCommand::names()))
@@ -66,13 +80,18 @@ pub(super) async fn prepare(
     }
     let envs = request.envs.clone().unwrap_or_default();
     check_envs(&envs)?;
-    let job_id = match (request.name(), generated_id) {
-        (Some(name), _) => job_id_from_name(name)?,
-        (None, Some(generated)) => generated,
+    let job_id = match (job_id, request.name()) {
+        (Some(job_id), _) => job_id,
+        (None, Some(name)) => job_id_from_name(name)?,
         (None, None) => new_job_id(command),
     };
-    let cloud = request.cloud.trim().to_lowercase();
+    let cloud = cloud_of(context, request, &config)?;
     let launcher = context.allowed_launcher(&cloud)?;
+    let is_local = launcher.traits().is_local;
+    if is_local && !config.output_dir.is_empty() {
+        let output_dir = client_cwd.join(expand_home(&config.output_dir));
+        config.output_dir = output_dir.display().to_string();
+    }
     let spec = LaunchSpec {
         identity: JobIdentity {
             job_id,
@@ -82,7 +101,7 @@ pub(super) async fn prepare(
         },
         command,
         config,
-        client_cwd: PathBuf::from(&request.client_cwd),
+        client_cwd,
         resources: Resources {
             accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
             num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
@@ -98,8 +117,30 @@ pub(super) async fn prepare(
     Ok(PreparedLaunch {
         spec,
         plan,
-        is_named: request.name().is_some(),
+        is_local,
     })
+}
+
+/// Returns the cloud that a call asks for; this machine where it names none. Where the config asks for another one then, the
+/// call is refused: which of the two is meant is for the user to say.
+fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<String, JobError> {
+    let cloud = request.cloud.trim().to_lowercase();
+    if !cloud.is_empty() {
+        return Ok(cloud);
+    }
+    let is_local = |launcher: &&Arc<dyn Launcher>| launcher.traits().is_local;
+    let local = context.launchers.iter().find(is_local);
+    let here = local.and_then(|launcher| launcher.clouds().first());
+    let here = *here.ok_or_else(|| JobError::invalid("`cloud` is missing"))?;
+    match config.cloud().filter(|asked| asked != here) {
+        None => Ok(here.to_owned()),
+        Some(asked) => Err(JobError::invalid(format!(
+            "the config asks for cloud `{asked}`, and the call names no cloud"
+        ))
+        .with_hint(format!(
+            "ask the user, and pass cloud={asked:?}, or cloud={here:?} to run it on this machine"
+        ))),
+    }
 }
 
 fn new_job_id(command: OumiCommand) -> String {
@@ -108,7 +149,7 @@ fn new_job_id(command: OumiCommand) -> String {
     format!("{command}_{now}_{}", &random[..6])
 }
 
-fn job_id_from_name(name: &str) -> Result<String, JobError> {
+pub(super) fn job_id_from_name(name: &str) -> Result<String, JobError> {
     let cleaned = name.replace("..", "_").replace(['/', '\\'], "_");
     let job_id = cleaned.trim_matches(['.', '_', '-', ' ']);
     let invalid = |problem: &str| {

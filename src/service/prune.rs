@@ -47,7 +47,7 @@ pub(super) async fn prune(
     for record in expired(records, Utc::now()) {
         let is_done = match done.get(&record.job_id) {
             Some(is_done) => *is_done,
-            None => context.traits(&record.cloud).is_local && is_done_here(context, record).await,
+            None => context.traits(&record.cloud).is_local && context.is_over(record).await,
         };
         if is_done && !launches.in_flight().contains(&record.job_id) {
             unwanted.push(record.clone());
@@ -67,16 +67,6 @@ pub(super) async fn prune(
             tracing::warn!(%error, "cannot prune the registry");
             HashSet::new()
         }
-    }
-}
-
-async fn is_done_here(context: &Context, record: &JobRecord) -> bool {
-    let Ok(launcher) = context.launcher(&record.cloud) else {
-        return false;
-    };
-    match launcher.status(&record.identity()).await {
-        Ok(status) => status.is_done,
-        Err(error) => error.is_not_found(),
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) struct RunRequest {
     pub config_path: String,
     /// train, evaluate (or eval), infer, synth, analyze, tune or quantize.
     pub command: String,
-    /// Absolute path of the user's project folder. Default: the client's root, else the folder of config_path.
+    /// Absolute path of the project folder. Default: the client's root, or config_path's folder.
     #[serde(default)]
     pub client_cwd: String,
     /// Preview only: nothing starts.
@@ -29,12 +29,12 @@ pub(crate) struct RunRequest {
     /// From dry_run: refused when what would run is no longer that.
     #[serde(default)]
     pub plan_id: String,
-    /// Becomes the job id; unique. Default: made from command and time.
+    /// Becomes the job id. Default: made from command and time.
     #[serde(default)]
     #[schemars(with = "String")]
     pub job_name: Option<String>,
-    /// `local` is this machine; else a cloud such as gcp, aws, lambda, slurm.
-    #[serde(default = "local")]
+    /// `local` (default) is this machine; else a cloud such as gcp, aws, lambda, slurm.
+    #[serde(default)]
     pub cloud: String,
     /// Cloud cluster to use or make. Default: a new one.
     #[serde(default)]
@@ -70,6 +70,9 @@ pub(crate) struct RunRequest {
     #[serde(default)]
     #[schemars(with = "String")]
     pub run_script: Option<String>,
+    /// Even if a running job writes to the same folder.
+    #[serde(default)]
+    pub allow_shared_output: bool,
 }
 
 impl RunRequest {
@@ -228,8 +231,4 @@ fn yes() -> bool {
 
 fn one() -> u32 {
     1
-}
-
-fn local() -> String {
-    "local".to_owned()
 }

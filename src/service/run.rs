@@ -5,21 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answers::{JobAnswer, RunAnswer};
+use super::collisions::{self, free_job_id};
 use super::consent::{Consent, LaunchConsent};
+use super::consent_prompt;
 use super::context::Context;
+use super::excerpt::{config_excerpt, excerpt};
 use super::launches::{Launches, outcome_within};
 use super::plan_cache::PlanCache;
-use super::prepare::{PreparedLaunch, prepare, redactor_of};
+use super::prepare::{PreparedLaunch, job_id_from_name, prepare, redactor_of};
 use super::requests::RunRequest;
 use super::{LAUNCH_WAIT, OnProgress, next_step};
-use crate::error::JobError;
+use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, status};
 use crate::redact::Redactor;
-use crate::settings::config::ConfigKind;
 
 /// The value that `user_confirmation` must have for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
+/// The bytes of an error.
+const MAX_ERROR: usize = 2048;
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Answers `run_job`.
@@ -38,34 +42,59 @@ impl Runner {
         request: RunRequest,
         on_progress: OnProgress<'_>,
     ) -> (RunAnswer, Redactor) {
-        let launch = match prepare(&self.context, &request, None).await {
+        let plan_id = if request.dry_run {
+            ""
+        } else {
+            &request.plan_id
+        };
+        let launch = match self.prepare(consent, &request, plan_id).await {
             Ok(launch) => launch,
             Err(error) => {
-                let envs = request
-                    .envs
-                    .iter()
-                    .flatten()
-                    .map(|(_, value)| value.as_str());
-                let redactor = redactor_of(envs);
-                let answer = RunAnswer {
-                    status: status::ERROR.to_owned(),
-                    dry_run: request.dry_run,
-                    command: request.command,
-                    config_path: request.config_path,
-                    cloud: request.cloud,
-                    cluster_name: request.cluster_name,
-                    ..RunAnswer::failure(error.to_string())
-                };
-                return (answer, redactor);
+                let envs = request.envs.iter().flatten();
+                let redactor = redactor_of(envs.map(|(_, value)| value.as_str()));
+                return (refused(error, request.dry_run), redactor);
             }
         };
         let redactor = launch.redactor();
         let answer = if request.dry_run {
             self.dry_run(launch)
         } else {
-            self.start(consent, &request, launch, on_progress).await
+            let started = self.start(consent, &request, launch, on_progress).await;
+            started.unwrap_or_else(|error| refused(error, false))
         };
         (answer, redactor)
+    }
+
+    /// Prepares a launch and checks it: against the plan that was shown, for collisions, and against the policy.
+    async fn prepare(
+        &self,
+        consent: &Consent,
+        request: &RunRequest,
+        plan_id: &str,
+    ) -> Result<PreparedLaunch, JobError> {
+        let is_planned = !plan_id.is_empty();
+        let planned = is_planned.then(|| self.plans.job_id(plan_id)).transpose()?;
+        let mut launch = prepare(&self.context, request, planned).await?;
+        if is_planned {
+            self.plans.check(plan_id, &launch)?;
+        }
+        collisions::check_data_dir(self.context.data_dir.clone()).await?;
+        // A name that comes after the dry run is no other plan.
+        let wanted = match request.name().filter(|_| is_planned) {
+            Some(name) => job_id_from_name(name)?,
+            None => launch.spec.identity.job_id.clone(),
+        };
+        let job_id = free_job_id(&self.context, &self.launches, &wanted).await?;
+        if job_id != launch.spec.identity.job_id {
+            launch.rename(&self.context, job_id.clone()).await?;
+        }
+        if job_id != wanted {
+            let note = format!("a job that is over has the name {wanted}: this one is {job_id}");
+            launch.plan.warnings.push(note);
+        }
+        collisions::check(&self.context, &mut launch, request.allow_shared_output).await?;
+        consent.check_cluster(&launch).await?;
+        Ok(launch)
     }
 
     async fn start(
@@ -74,91 +103,58 @@ impl Runner {
         request: &RunRequest,
         launch: PreparedLaunch,
         on_progress: OnProgress<'_>,
-    ) -> RunAnswer {
-        let refused = RunAnswer {
-            job_id: String::new(),
-            status: status::BLOCKED.to_owned(),
-            ..answer_of(&launch)
-        };
+    ) -> Result<RunAnswer, JobError> {
         if !request.confirm || request.user_confirmation != CONFIRMATION {
-            let error = format!(
-                "nothing was started: a real launch needs confirm=true and user_confirmation=\"{CONFIRMATION}\"; show the \
-                 user a dry_run first and set them once the user has agreed"
-            );
-            return RunAnswer {
-                error: Some(error),
-                ..refused
-            };
+            return Err(JobError::blocked(format!(
+                "a real launch needs confirm=true and user_confirmation=\"{CONFIRMATION}\""
+            ))
+            .with_hint("show the user a dry_run first and set them once the user has agreed"));
         }
-        if let Some(obstacle) = launch.plan.blocked_by {
-            return RunAnswer {
-                status: status::ERROR.to_owned(),
-                error: Some(obstacle),
-                ..refused
-            };
-        }
-        let confirmed = self.confirm(consent, request, launch, on_progress).await;
-        let (launch, warning) = match confirmed {
-            Ok(confirmed) => confirmed,
-            Err(error) => {
-                return RunAnswer {
-                    error: Some(error.context("nothing was started").to_string()),
-                    ..refused
-                };
+        let confirmed = consent.confirm_launch(&launch, &request.plan_id, on_progress);
+        let (launch, warning) = match confirmed.await? {
+            LaunchConsent::NotAsked { warning } => (launch, warning),
+            LaunchConsent::Given { plan_id } => {
+                // The user may have taken minutes, and files may have changed meanwhile.
+                (self.prepare(consent, request, &plan_id).await?, None)
             }
         };
-        let mut answer = answer_of(&launch);
+        let mut answer = RunAnswer {
+            job_id: launch.spec.identity.job_id.clone(),
+            cloud: launch.spec.identity.cloud.clone(),
+            warnings: launch.plan.warnings.clone(),
+            ..RunAnswer::default()
+        };
         answer.warnings.extend(warning.map(str::to_owned));
-        match self.launches.submit(launch).await {
-            Ok((identity, watch)) => self.submitted(answer, identity, watch, on_progress).await,
-            Err(error) => RunAnswer {
-                job_id: String::new(),
-                status: status::ERROR.to_owned(),
-                error: Some(error.to_string()),
-                ..answer
-            },
-        }
+        let (identity, watch) = self.launches.submit(launch).await?;
+        Ok(self.submitted(answer, identity, watch, on_progress).await)
     }
 
+    /// Shows what a launch would do. The message is what a person is shown: with the scripts in `job_config` it holds all that
+    /// they need for agreeing.
     fn dry_run(&self, launch: PreparedLaunch) -> RunAnswer {
-        let mut answer = RunAnswer {
+        let what = consent_prompt::preview(&launch);
+        let plan_id = self.plans.insert(&launch);
+        let (spec, plan) = (launch.spec, launch.plan);
+        let job_config = plan.job_config.as_ref().map(config_excerpt);
+        let shown = if job_config.is_some() {
+            "this and job_config"
+        } else {
+            "this"
+        };
+        RunAnswer {
             success: true,
             status: "dry_run".to_owned(),
             dry_run: true,
-            message: dry_run_message(&launch),
-            plan_id: self.plans.insert(&launch),
-            ..answer_of(&launch)
-        };
-        if !launch.is_named {
-            // The id was generated for this call alone.
-            answer.job_id = String::new();
-        }
-        answer.job_config = launch.plan.job_config;
-        let obstacle = launch.plan.blocked_by;
-        let obstacle = obstacle.map(|obstacle| format!("it cannot be launched now: {obstacle}"));
-        answer.warnings.extend(obstacle);
-        answer
-    }
-
-    /// Has the launch confirmed. After the user was asked it is prepared again, since files may have changed meanwhile.
-    async fn confirm(
-        &self,
-        consent: &Consent,
-        request: &RunRequest,
-        launch: PreparedLaunch,
-        on_progress: OnProgress<'_>,
-    ) -> Result<(PreparedLaunch, Option<&'static str>), JobError> {
-        let confirmed = consent.confirm_launch(&launch, &request.plan_id, on_progress);
-        match confirmed.await? {
-            LaunchConsent::NotAsked { warning } => Ok((launch, warning)),
-            LaunchConsent::Given { plan_id, job_id } => {
-                let launch = prepare(&self.context, request, Some(job_id)).await?;
-                self.plans.check(&plan_id, &launch)?;
-                match launch.plan.blocked_by {
-                    Some(obstacle) => Err(JobError::blocked(obstacle)),
-                    None => Ok((launch, None)),
-                }
-            }
+            message: format!(
+                "{what}\nShow {shown} to the user; once they agree, call run_job with dry_run=false, confirm=true, \
+                 user_confirmation=\"{CONFIRMATION}\" and the plan_id."
+            ),
+            plan_id,
+            job_id: spec.identity.job_id,
+            cluster_name: plan.cluster,
+            job_config,
+            warnings: plan.warnings,
+            ..RunAnswer::default()
         }
     }
 
@@ -265,49 +261,22 @@ impl Runner {
     }
 }
 
-/// Fills in what is known of a launch before it has started.
-fn answer_of(launch: &PreparedLaunch) -> RunAnswer {
-    let (spec, plan) = (&launch.spec, &launch.plan);
+/// Answers a call that started nothing, or previewed something that cannot be launched.
+fn refused(error: JobError, dry_run: bool) -> RunAnswer {
+    let is_blocked = error.kind == ErrorKind::Blocked;
+    let status = if is_blocked {
+        status::BLOCKED
+    } else {
+        status::ERROR
+    };
+    let error = if dry_run {
+        error
+    } else {
+        error.context("nothing was started")
+    };
     RunAnswer {
-        job_id: spec.identity.job_id.clone(),
-        command: spec.command.to_string(),
-        config_path: spec.config.path.display().to_string(),
-        cloud: spec.identity.cloud.clone(),
-        cluster_name: plan.cluster.clone(),
-        model_name: spec.config.model_name.clone(),
-        cluster: plan.cluster.clone(),
-        command_line: plan.command_line.clone(),
-        output_dir: spec.config.output_dir.clone(),
-        config_kind: Some(spec.config.kind),
-        warnings: plan.warnings.clone(),
-        ..RunAnswer::default()
+        status: status.to_owned(),
+        dry_run,
+        ..RunAnswer::failure(excerpt(&error.to_string(), MAX_ERROR))
     }
-}
-
-fn dry_run_message(launch: &PreparedLaunch) -> String {
-    let (spec, plan) = (&launch.spec, &launch.plan);
-    let cluster = match plan.cluster.as_str() {
-        "" => String::new(),
-        cluster => format!(", cluster {cluster}"),
-    };
-    // Some variables change what runs, so the user must see their names.
-    let names: Vec<&str> = spec.envs.keys().map(String::as_str).collect();
-    let variables = match names.as_slice() {
-        [] => String::new(),
-        names => format!("Variables (values not shown): {}\n", names.join(", ")),
-    };
-    let kind = match spec.config.kind {
-        ConfigKind::Job => "job",
-        ConfigKind::Training => "training",
-    };
-    format!(
-        "Dry run: nothing was started. Would run, on {}{cluster}: {}\nModel: {}\nOutput: {}\nConfig: {} ({kind} config)\n{variables}\
-         Show this to the user; once they agree, call run_job again with dry_run=false, confirm=true, \
-         user_confirmation=\"{CONFIRMATION}\" and the plan_id.",
-        spec.identity.cloud,
-        plan.command_line,
-        spec.config.model_name,
-        spec.config.output_dir,
-        spec.config.path.display(),
-    )
 }

@@ -15,21 +15,13 @@ use crate::settings::data_dir::read_bounded;
 /// The largest config that is read, in bytes. Real ones are a few KB.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
-/// A config that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
-    /// A relative `client_cwd` would depend on the folder the server was started in.
-    #[error(
-        "`client_cwd` must be an absolute path, not {0:?}; pass the full path of the project folder"
-    )]
-    RelativeCwd(String),
-    #[error("`client_cwd` {0} is not a folder; pass the full path of the project folder")]
-    NoSuchCwd(PathBuf),
-    #[error("cannot read the config {path}: {reason}; check `config_path` and `client_cwd`")]
-    Unreadable { path: PathBuf, reason: String },
-    #[error("the config {path} is not usable: {reason}; correct the file and try again")]
-    Invalid { path: PathBuf, reason: String },
-}
+/// The top-level keys that make a file a job config.
+const JOB_KEYS: &str = "resources setup run";
+/// Top-level keys of the configs that the commands of Oumi 0.9 read: each of these configs has at least one of them.
+const OUMI_KEYS: &str = "model data training tuning tasks evaluation generation inference_config inference_engine input_path \
+    output_path output_dir engine remote_params strategy strategy_params dataset_source dataset_name dataset_path analyzers";
+/// The advice about a recipe that is no file yet.
+const FETCH: &str = "run `oumi fetch oumi://configs/recipes/…` in a terminal and pass the path of the file that it saves";
 
 /// A command of the `oumi` program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,56 +91,57 @@ pub(crate) struct Config {
     pub kind: ConfigKind,
     /// `model.model_name`, or `unknown`.
     pub model_name: String,
-    /// `training.output_dir`, else `output_dir`, else `./output`.
+    /// `training.output_dir`, else `output_dir`, else `output_path`; empty where the config has none of them.
     pub output_dir: String,
     pub document: Map<String, Value>,
 }
 
 impl Config {
-    /// Reads the config at `config_path`, which may be relative to `client_cwd` or begin with `~`. Each error says what to
-    /// correct.
-    pub(crate) fn read(config_path: &str, client_cwd: &str) -> Result<Self, ConfigError> {
-        let cwd = Path::new(client_cwd);
-        if !cwd.is_absolute() {
-            return Err(ConfigError::RelativeCwd(client_cwd.to_owned()));
-        }
-        if !cwd.is_dir() {
-            return Err(ConfigError::NoSuchCwd(cwd.to_owned()));
-        }
+    /// Reads the config at `config_path`, which may be relative to `cwd` or begin with `~`. Each error says what to correct.
+    pub(crate) fn read(config_path: &str, cwd: &Path) -> Result<Self, JobError> {
         let path = cwd.join(expand_home(config_path));
-        let text =
-            read_bounded(&path, MAX_CONFIG_BYTES).map_err(|error| ConfigError::Unreadable {
-                path: path.clone(),
-                reason: match error.kind() {
-                    ErrorKind::FileTooLarge => format!("{error}, which no config is"),
-                    _ => error.to_string(),
-                },
-            })?;
-        let document = parse(&text).map_err(|error| ConfigError::Invalid {
-            path: path.clone(),
-            reason: error.message,
+        let at = path.display();
+        let text = read_bounded(&path, MAX_CONFIG_BYTES).map_err(|error| {
+            let hint = match error.kind() {
+                ErrorKind::NotFound if !config_path.ends_with(".yaml") => {
+                    format!("check the path; if it is the alias of a recipe, {FETCH}")
+                }
+                ErrorKind::FileTooLarge => "no config is that large; check the path".to_owned(),
+                _ => "check `config_path` and `client_cwd`".to_owned(),
+            };
+            JobError::invalid(format!("cannot read the config {at}: {error}")).with_hint(hint)
         })?;
-        Ok(Self::from_document(path, document))
+        let read = parse(&text).and_then(|document| Self::from_document(path.clone(), document));
+        read.map_err(|error| {
+            JobError::invalid(format!("the config {at} is not usable: {}", error.message))
+                .with_hint("correct the file and try again")
+        })
     }
 
-    fn from_document(path: PathBuf, document: Map<String, Value>) -> Self {
+    fn from_document(path: PathBuf, document: Map<String, Value>) -> Result<Self, JobError> {
         let text = |section: Option<&Value>| section.and_then(Value::as_str).map(str::to_owned);
         let below = |section: &str, key: &str| text(document.get(section)?.get(key));
-        let job_keys = ["resources", "setup", "run"];
-        let kind = if job_keys.iter().any(|key| document.contains_key(*key)) {
+        let has_one_of = |keys: &str| keys.split(' ').any(|key| document.contains_key(key));
+        let kind = if has_one_of(JOB_KEYS) {
             ConfigKind::Job
-        } else {
+        } else if has_one_of(OUMI_KEYS) {
             ConfigKind::Training
+        } else {
+            return Err(JobError::invalid(
+                "it has none of the keys of a config of Oumi (`model`, `data`, `training` and others) and none of a job \
+                 config (`resources`, `setup`, `run`)",
+            ));
         };
-        Self {
+        Ok(Self {
             kind,
             model_name: below("model", "model_name").unwrap_or_else(|| "unknown".to_owned()),
             output_dir: below("training", "output_dir")
                 .or_else(|| text(document.get("output_dir")))
-                .unwrap_or_else(|| "./output".to_owned()),
+                .or_else(|| text(document.get("output_path")))
+                .unwrap_or_default(),
             path,
             document,
-        }
+        })
     }
 
     /// Returns a text at the top level of the config.
@@ -156,14 +149,55 @@ impl Config {
         self.document.get(key).and_then(Value::as_str)
     }
 
-    /// Returns the `cloud` of the config's `resources`, in lower case.
+    /// Returns the cloud that the config's `resources` ask for, in lower case: by `cloud`, or by SkyPilot's `infra` (such as
+    /// `gcp/us-west1`), there or in the first choice of its `any_of`.
     pub(crate) fn cloud(&self) -> Option<String> {
-        self.document
-            .get("resources")?
-            .get("cloud")?
-            .as_str()
-            .map(str::to_lowercase)
+        let resources = self.document.get("resources")?;
+        let choice = ["any_of", "ordered"].map(|key| resources.get(key)?.get(0));
+        let mut places = std::iter::once(resources).chain(choice.into_iter().flatten());
+        let name = places.find_map(|place| {
+            let text = |key: &str| place.get(key).and_then(Value::as_str);
+            text("cloud").or_else(|| text("infra")?.split('/').next())
+        })?;
+        match name.trim().to_lowercase().as_str() {
+            "" | "*" => None,
+            "kubernetes" => Some("k8s".to_owned()),
+            name => Some(name.to_owned()),
+        }
     }
+}
+
+/// Returns the project folder of a call: `client_cwd`, else the folder of a config whose path is absolute.
+pub(crate) fn project_folder(client_cwd: &str, config_path: &str) -> Result<PathBuf, JobError> {
+    let config_path = config_path.trim();
+    if let Some((scheme, rest)) = config_path.split_once("://") {
+        // Oumi's own command line takes recipes.
+        let hint = match scheme.to_lowercase().as_str() {
+            "oumi" => FETCH.replace("oumi://configs/recipes/…", config_path),
+            "file" => format!("pass the path alone: {rest}"),
+            _ => "download it, and pass the path of the file".to_owned(),
+        };
+        let error = format!("`config_path` {config_path:?} is no file on this machine");
+        return Err(JobError::invalid(error).with_hint(hint));
+    }
+    let config = expand_home(config_path);
+    let (folder, problem) = match expand_home(client_cwd.trim()) {
+        none if none.as_os_str().is_empty() => {
+            let folder = config.parent().filter(|folder| folder.is_absolute());
+            (
+                folder.map(Path::to_owned),
+                "is missing, and `config_path` is no full path",
+            )
+        }
+        // It would depend on the folder that the server was started in.
+        relative if !relative.is_absolute() => (None, "is no absolute path"),
+        given if given.is_dir() => (Some(given), ""),
+        _ => (None, "is not a folder"),
+    };
+    folder.ok_or_else(|| {
+        JobError::invalid(format!("`client_cwd` {problem}"))
+            .with_hint("pass the full path of the project folder")
+    })
 }
 
 /// Replaces a leading `~` by the home folder.
@@ -186,6 +220,8 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
     let options = serde_saphyr::options! {
         // `.inf` is a value that Oumi takes, and none that JSON has.
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,
+        // As in YAML 1.1, which Oumi reads.
+        legacy_octal_numbers: true,
         with_snippet: false,
         // Real configs have some hundred values; these keep a bomb within a second and some megabytes.
         budget: serde_saphyr::budget! {

@@ -59,10 +59,7 @@ impl CloudLaunches {
         mut envs: BTreeMap<String, String>,
     ) -> Result<LaunchPlan, JobError> {
         let dir = job_dir(&self.folder, &spec.identity)?;
-        let (program, blocked_by) = match find::find_oumi(&spec.client_cwd) {
-            Ok(path) => (path, None),
-            Err(missing) => (PathBuf::from("oumi"), Some(missing.to_string())),
-        };
+        let program = find::find_oumi(&spec.client_cwd)?;
         let staged = staged_path(&dir);
         let (oumi, yaml) = (program.display().to_string(), staged.display().to_string());
         let up = [
@@ -99,7 +96,6 @@ impl CloudLaunches {
                 .map_err(JobError::failed)?,
             cluster,
             job_config: Some(config.redacted()),
-            blocked_by,
             process,
             warnings: config.warnings,
         })

@@ -33,7 +33,7 @@ fn spec(folder: &Path, config_path: &str, config: &str, cloud: &str) -> LaunchSp
             ..JobIdentity::default()
         },
         command: OumiCommand::parse("train").unwrap(),
-        config: Config::read(path.to_str().unwrap(), folder.to_str().unwrap()).unwrap(),
+        config: Config::read(path.to_str().unwrap(), folder).unwrap(),
         client_cwd: folder.to_owned(),
         resources: Resources::default(),
         envs: BTreeMap::new(),

@@ -1,19 +1,20 @@
 //! The plan of a job on this machine: the programs that its supervisor runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::LOCAL;
+use crate::error::JobError;
 use crate::launcher::{LaunchPlan, LaunchSpec};
 use crate::process::find;
 use crate::process::job_dir::JobDir;
 use crate::process::start::StartRequest;
 use crate::process::supervisor::{Step, SupervisorPlan};
+use crate::redact::HIDDEN;
 use crate::settings::config::{ConfigKind, expand_home};
 
-pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
+pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
     let mut process = StartRequest {
         plan: SupervisorPlan {
             steps: Vec::new(),
@@ -25,34 +26,29 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> LaunchPlan {
         envs: BTreeMap::new(),
         files: Vec::new(),
     };
-    let blocked_by = match spec.config.kind {
-        ConfigKind::Training => plan_training(dir, spec, &mut process),
-        ConfigKind::Job => plan_job(dir, spec, &mut process),
-    };
+    let job_config = match spec.config.kind {
+        ConfigKind::Training => plan_training(dir, spec, &mut process).map(|()| None),
+        ConfigKind::Job => plan_job(dir, spec, &mut process).map(Some),
+    }?;
     process.envs.extend(spec.envs.clone());
     let line =
         |step: &Step| shlex::try_join(step.argv.iter().map(String::as_str)).unwrap_or_default();
-    LaunchPlan {
-        command_line: process
-            .plan
-            .steps
-            .iter()
-            .map(line)
-            .collect::<Vec<_>>()
-            .join(" && "),
+    let lines: Vec<String> = process.plan.steps.iter().map(line).collect();
+    Ok(LaunchPlan {
+        command_line: lines.join(" && "),
         cluster: String::new(),
-        job_config: None,
+        job_config,
         warnings: warnings(spec),
-        blocked_by,
         process,
-    }
+    })
 }
 
-fn plan_training(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Option<String> {
-    let (program, blocked_by) = match find::find_oumi(&spec.client_cwd) {
-        Ok(path) => (path, None),
-        Err(missing) => (PathBuf::from("oumi"), Some(missing.to_string())),
-    };
+fn plan_training(
+    dir: &JobDir,
+    spec: &LaunchSpec,
+    process: &mut StartRequest,
+) -> Result<(), JobError> {
+    let program = find::find_oumi(&spec.client_cwd)?;
     let path = find::path_with_folder_of(&program);
     process
         .envs
@@ -69,12 +65,25 @@ fn plan_training(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) ->
             spec.config.path.display().to_string(),
         ],
     });
-    blocked_by
+    Ok(())
 }
 
-fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Option<String> {
+/// Plans a job config and returns the part of it that has an effect here, without the values of `envs`.
+fn plan_job(
+    dir: &JobDir,
+    spec: &LaunchSpec,
+    process: &mut StartRequest,
+) -> Result<Value, JobError> {
     if let Some(folder) = spec.config.text("working_dir") {
         process.plan.working_dir = spec.client_cwd.join(expand_home(folder));
+    }
+    let mut job_config = Map::new();
+    job_config.insert("working_dir".to_owned(), json!(process.plan.working_dir));
+    let envs = config_envs(spec);
+    let names = envs.keys().chain(spec.envs.keys());
+    let hidden: Map<String, Value> = names.map(|name| (name.clone(), HIDDEN.into())).collect();
+    if !hidden.is_empty() {
+        job_config.insert("envs".to_owned(), hidden.into());
     }
     for name in ["setup", "run"] {
         let script = spec.config.text(name).unwrap_or_default();
@@ -88,6 +97,7 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Opti
             argv: vec!["bash".to_owned(), path.display().to_string()],
         });
         process.files.push((path, script.to_owned()));
+        job_config.insert(name.to_owned(), script.into());
     }
     // A `run` that calls `oumi` means the one that is found here; a client's PATH rarely has it.
     let oumi = find::find_oumi(&spec.client_cwd).ok();
@@ -95,15 +105,17 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Opti
     process
         .envs
         .extend(path.map(|path| ("PATH".to_owned(), path)));
-    process.envs.extend(config_envs(spec));
+    process.envs.extend(envs);
     if process.plan.steps.is_empty() {
         let config = spec.config.path.display();
-        return Some(format!(
-            "the job config {config} has neither `setup` nor `run`; give it a `run`"
-        ));
+        let error = format!("the job config {config} has neither `setup` nor `run`");
+        return Err(JobError::invalid(error).with_hint("give it a `run`"));
     }
-    let missing = which::which("bash").err();
-    missing.map(|_| "bash was not found on PATH; a job config is run by it".to_owned())
+    which::which("bash").map_err(|_| {
+        JobError::program_not_found("bash was not found on PATH, and a job config is run by it")
+            .with_hint("install it")
+    })?;
+    Ok(job_config.into())
 }
 
 /// Reads the `envs` of a job config, as the texts that Oumi 0.9 makes of them.
@@ -121,33 +133,38 @@ fn config_envs(spec: &LaunchSpec) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Warns of options that have no effect on this machine.
+/// Warns of what the call and the config ask for that has no effect on this machine.
 fn warnings(spec: &LaunchSpec) -> Vec<String> {
     let document = &spec.config.document;
     let in_resources = |key: &str| document.get("resources").and_then(|map| map.get(key));
-    let is_filled = |key: &str| {
-        let map = document.get(key).and_then(Value::as_object);
-        map.is_some_and(|map| !map.is_empty())
+    let is_set = |value: Option<&Value>| {
+        value.is_some_and(|value| {
+            !matches!(value, Value::Null | Value::Bool(false)) && *value != json!({})
+        })
     };
     let nodes = document.get("num_nodes").and_then(Value::as_u64);
-    let nodes = nodes.max(spec.resources.num_nodes.map(u64::from));
+    let (asked, nodes) = (
+        &spec.resources,
+        nodes.max(spec.resources.num_nodes.map(u64::from)),
+    );
     let ignored = [
         (
             "file_mounts",
-            is_filled("file_mounts") || !spec.file_mounts.is_empty(),
+            is_set(document.get("file_mounts")) || !spec.file_mounts.is_empty(),
         ),
-        ("storage_mounts", is_filled("storage_mounts")),
+        ("storage_mounts", is_set(document.get("storage_mounts"))),
         ("num_nodes", nodes > Some(1)),
         (
             "accelerators",
-            in_resources("accelerators").is_some_and(|value| !value.is_null())
-                || spec.resources.accelerators.is_some(),
+            is_set(in_resources("accelerators")) || asked.accelerators.is_some(),
         ),
         (
             "use_spot",
-            in_resources("use_spot") == Some(&Value::Bool(true)) || spec.resources.use_spot,
+            is_set(in_resources("use_spot")) || asked.use_spot,
         ),
-        ("disk_size", spec.resources.disk_size.is_some()),
+        ("infra", is_set(in_resources("infra"))),
+        ("any_of", is_set(in_resources("any_of"))),
+        ("disk_size", asked.disk_size.is_some()),
         ("setup_script", spec.setup_script.is_some()),
         ("run_script", spec.run_script.is_some()),
         ("cluster_name", !spec.identity.cluster.is_empty()),
@@ -158,6 +175,11 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
             format!("`{name}` has no meaning for a job on this machine and is ignored")
         })
         .collect();
+    if is_set(document.get("workdir")) {
+        warnings.push(
+            "`workdir` is SkyPilot's word and is ignored: Oumi's is `working_dir`".to_owned(),
+        );
+    }
     if let Some(cloud) = spec.config.cloud().filter(|cloud| cloud != LOCAL) {
         warnings.push(format!(
             "the config asks for cloud `{cloud}`, but the job runs on this machine, because `cloud` is `{LOCAL}`; pass \

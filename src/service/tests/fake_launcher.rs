@@ -413,7 +413,6 @@ impl Launcher for FakeLauncher {
             cluster,
             job_config: None,
             warnings: Vec::new(),
-            blocked_by: None,
             process: StartRequest {
                 plan: SupervisorPlan {
                     steps: Vec::new(),
@@ -655,6 +654,7 @@ pub fn run_request(cwd: &Path, job_name: &str, cloud: &str) -> RunRequest {
         file_mounts: None,
         setup_script: None,
         run_script: None,
+        allow_shared_output: false,
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod test_service;
 mod listing;
 mod looking;
 mod lookup;
+mod preparing;
 mod prune;
 mod registry;
 mod secrets;

@@ -65,6 +65,9 @@ impl Launcher for Leaky {
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        if spec.config.model_name.contains("blocked") {
+            return Err(JobError::failed(leak("obstacle")));
+        }
         let plan = LaunchPlan {
             command_line: leak("launch"),
             cluster: "c".to_owned(),
@@ -72,11 +75,6 @@ impl Launcher for Leaky {
                 json!({ "run": leak("run"), leak("key"): { "cloud": leak("cloud") } }),
             ),
             warnings: vec![leak("warning")],
-            blocked_by: spec
-                .config
-                .model_name
-                .contains("blocked")
-                .then(|| leak("obstacle")),
             process: StartRequest {
                 plan: SupervisorPlan {
                     steps: Vec::new(),

@@ -24,10 +24,6 @@ async fn a_fast_launch_is_confirmed_and_recorded() {
         (answer.oumi_job_id.as_str(), answer.cluster.as_str()),
         ("1", "job-cluster")
     );
-    assert_eq!(
-        (answer.model_name.as_str(), answer.output_dir.as_str()),
-        ("tiny", "out")
-    );
     let polled = test.service.poll(by_id("job")).await;
     assert!(
         polled.success && polled.state == JobState::Running,
@@ -108,9 +104,17 @@ async fn dry_run_and_unconfirmed_write_nothing() {
     let answer = test.service.run(preview).await;
     assert!(answer.success && answer.dry_run, "{answer:?}");
     assert_eq!(
-        (answer.status.as_str(), answer.command_line.as_str()),
-        ("dry_run", "launch job")
+        (answer.status.as_str(), answer.job_id.as_str()),
+        ("dry_run", "job")
     );
+    for line in [
+        "Cloud: gcp\n",
+        "Runs: launch job\n",
+        "Model: tiny\n",
+        "Output: out\n",
+    ] {
+        assert!(answer.message.contains(line), "{}", answer.message);
+    }
     let unconfirmed = [
         RunRequest {
             confirm: false,

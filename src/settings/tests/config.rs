@@ -1,9 +1,9 @@
 use super::*;
 
-fn read(text: &str) -> Result<Config, ConfigError> {
+fn read(text: &str) -> Result<Config, JobError> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("c.yaml"), text).unwrap();
-    Config::read("c.yaml", folder.path().to_str().unwrap())
+    Config::read("c.yaml", folder.path())
 }
 
 #[test]
@@ -26,13 +26,93 @@ fn job_configs_have_one_of_three_keys() {
 }
 
 #[test]
-fn defaults_are_the_references() {
+fn nothing_is_made_up_for_what_a_config_lacks() {
     let config = read("data: {}").unwrap();
     assert_eq!(
         (config.model_name.as_str(), config.output_dir.as_str()),
-        ("unknown", "./output")
+        ("unknown", "")
     );
-    assert_eq!(read("output_dir: o").unwrap().output_dir, "o");
+    for (text, output_dir) in [
+        ("output_dir: o", "o"),
+        ("model: {}\noutput_path: p", "p"),
+        ("output_dir: o\ntraining: {output_dir: t}", "t"),
+    ] {
+        assert_eq!(read(text).unwrap().output_dir, output_dir, "{text}");
+    }
+}
+
+#[test]
+fn numbers_and_switches_are_read_as_oumi_reads_them() {
+    let config =
+        read("run: x\na: 007\nb: 010\nc: yes\nd: off\ne: ~\nf: '010'\ng: 1_000\n").unwrap();
+    let read = serde_json::json!({
+        "run": "x", "a": 7, "b": 8, "c": true, "d": false, "e": null, "f": "010", "g": 1000,
+    });
+    assert_eq!(serde_json::Value::Object(config.document), read);
+}
+
+#[test]
+fn the_cloud_of_a_config_has_many_spellings() {
+    for (resources, cloud) in [
+        ("{cloud: GCP}", Some("gcp")),
+        ("{infra: aws/us-east-1}", Some("aws")),
+        ("{infra: kubernetes/my-context}", Some("k8s")),
+        ("{infra: '*/*/us-east-1a'}", None),
+        ("{any_of: [{infra: lambda}, {infra: gcp}]}", Some("lambda")),
+        ("{ordered: [{cloud: azure}]}", Some("azure")),
+        ("{accelerators: 'A100:8'}", None),
+        ("null", None),
+    ] {
+        let config = read(&format!("resources: {resources}\nrun: x\n")).unwrap();
+        assert_eq!(config.cloud().as_deref(), cloud, "{resources}");
+    }
+}
+
+#[test]
+fn what_is_no_file_gets_a_sentence_with_the_remedy() {
+    for (config_path, remedy) in [
+        (
+            "oumi://configs/recipes/x/train.yaml",
+            "run `oumi fetch oumi://configs/recipes/x/train.yaml`",
+        ),
+        ("OUMI://a.yaml", "oumi fetch"),
+        (
+            "file:///home/me/a.yaml",
+            "pass the path alone: /home/me/a.yaml",
+        ),
+        ("https://example.com/a.yaml", "download it"),
+    ] {
+        let error = project_folder("/tmp", config_path).unwrap_err().to_string();
+        assert!(
+            error.contains("no file on this machine") && error.contains(remedy),
+            "{error}"
+        );
+    }
+    let alias = Config::read("llama3.1-8b-lora", std::env::temp_dir().as_path());
+    assert!(alias.unwrap_err().to_string().contains("alias"));
+}
+
+#[test]
+fn the_project_folder_may_be_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("a.yaml");
+    let config = config.to_str().unwrap();
+    assert_eq!(project_folder("", config).unwrap(), folder.path());
+    assert_eq!(project_folder(" ", config).unwrap(), folder.path());
+    assert_eq!(project_folder("/tmp", config).unwrap(), Path::new("/tmp"));
+    for (client_cwd, config_path, error) in [
+        ("", "a.yaml", "missing"),
+        ("relative", config, "absolute"),
+        ("/none/such", config, "not a folder"),
+    ] {
+        let refused = project_folder(client_cwd, config_path)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains(error) && refused.contains("client_cwd"),
+            "{refused}"
+        );
+    }
 }
 
 #[test]
@@ -44,6 +124,7 @@ fn other_files_are_refused_with_the_reason() {
         ("just text", "mapping"),
         ("a: [1", "not usable"),
         ("a: 1\na: 2\n", "not usable"),
+        ("a: 1\nname: job\n", "none of the keys"),
     ] {
         let said = read(text).unwrap_err().to_string();
         assert!(said.contains(reason), "{text:?}: {said}");
@@ -64,18 +145,12 @@ fn bombs_are_refused() {
 
 #[test]
 fn unusable_paths_are_refused() {
-    assert!(
-        Config::read("c.yaml", "relative")
-            .unwrap_err()
-            .to_string()
-            .contains("absolute")
-    );
     let large = read(&"# a comment\n".repeat(100_000))
         .unwrap_err()
         .to_string();
     assert!(large.contains("larger than 1024 KiB"), "{large}");
     let folder = tempfile::tempdir().unwrap();
-    let cwd = folder.path().to_str().unwrap();
+    let cwd = folder.path();
     assert!(
         Config::read("none.yaml", cwd)
             .unwrap_err()

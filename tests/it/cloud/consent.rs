@@ -167,7 +167,11 @@ fn launch_starts_when_accepted() {
         // The very cluster that they were shown.
         let cluster = format!("Cluster: a new one, {}", text(&answer, "cluster"));
         assert!(question.contains(&cluster), "{question}");
-        assert!(text(&answer, "command_line").contains(text(&answer, "job_id")));
+        let job_id = text(&answer, "job_id");
+        assert!(
+            question.contains(&format!("jobs/{job_id}/job.yaml")),
+            "{question}"
+        );
         assert_eq!(world.the_record()["job_id"], answer["job_id"]);
         assert!(!server.has_asked());
     }

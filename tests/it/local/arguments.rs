@@ -149,8 +149,7 @@ fn relative_folder_is_refused() {
     for (cwd, said) in [
         (json!("project"), "absolute"),
         (json!("."), "absolute"),
-        (json!(""), "absolute"),
-        (json!("~"), "absolute"),
+        (json!(""), "full path"),
         (json!(nowhere), "not a folder"),
         (json!(file), "not a folder"),
     ] {
@@ -192,7 +191,6 @@ fn unreadable_config_is_refused_with_the_reason() {
                 error.contains(config) && error.contains(said),
                 "{config}: {error}"
             );
-            assert_eq!(answer["config_path"], config);
         }
     }
     assert_eq!(server.list("all").0, [""; 0]);
@@ -241,7 +239,6 @@ fn unknown_cloud_lists_the_known() {
             error.contains(&format!("{cloud:?}")) && error.contains("use one of: local"),
             "{error}"
         );
-        assert_eq!(answer["cloud"], cloud);
     }
     launch(
         &mut server,

@@ -18,19 +18,21 @@ fn dry_run_starts_nothing() {
     let answer = server.call("run_job", asked).ok();
     assert_eq!(answer["status"], "dry_run");
     assert_eq!(answer["dry_run"], true);
-    assert_eq!(answer["command"], "train");
-    assert_eq!(answer["model_name"], "tiny");
-    assert_eq!(answer["output_dir"], "out");
-    assert_eq!(answer["config_kind"], "job");
-    assert_eq!(answer["config_path"], *config.to_str().unwrap());
-    assert_eq!(answer["cloud"], "local");
-    assert_eq!(answer["job_id"], "");
-    let line = answer["command_line"].as_str().unwrap();
-    assert!(
-        line.contains("setup.sh && bash") && line.ends_with("run.sh"),
-        "{line}"
-    );
-    assert!(answer["message"].as_str().unwrap().contains(line));
+    let message = answer["message"].as_str().unwrap();
+    for line in [
+        "Does: train\n",
+        "Model: tiny\n",
+        &format!("Output: {}/out\n", home.project().display()),
+        &format!("Config: {}\n", config.display()),
+        "it runs on this machine",
+        "setup.sh && bash",
+    ] {
+        assert!(message.contains(line), "{line}: {message}");
+    }
+    // It can be read what runs.
+    let job_config =
+        json!({ "working_dir": home.project(), "setup": "touch started", "run": "touch started" });
+    assert_eq!(answer["job_config"], job_config);
     assert_eq!(server.list("all").0, [""; 0]);
     assert!(!home.project().join("started").exists());
 }
@@ -126,7 +128,7 @@ fn ignored_options_are_named() {
         "num_nodes: 1\nfile_mounts: {}\nresources: {accelerators: null}\nrun: 'true'\n",
     );
     let mut server = Server::start(&home);
-    let dry = json!({ "dry_run": true });
+    let dry = json!({ "dry_run": true, "cloud": "local" });
     let said = |answer: &Answer| -> Vec<String> {
         let warnings = answer["warnings"].as_array().unwrap();
         warnings

@@ -44,7 +44,8 @@ fn confirmed_launch_runs() {
         (&json!("completed"), &json!("SUCCEEDED"))
     );
     assert_eq!(answer["metadata"]["exit_code"], 0);
-    assert_eq!(answer["metadata"]["output_dir"], "out");
+    let output = home.project().join("out");
+    assert_eq!(answer["metadata"]["output_dir"], *output.to_str().unwrap());
     assert!(
         answer["metadata"]["submit_time"].is_string() && answer["metadata"]["ended_at"].is_string()
     );

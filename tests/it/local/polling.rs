@@ -263,7 +263,7 @@ fn foreign_run_files_are_ignored() {
         home.project().join("out/trainer_state.json").exists()
     });
     assert_eq!(server.poll(&first)["progress"]["step"], 5);
-    let second = server.submit("train.yaml", json!({}));
+    let second = server.submit("train.yaml", json!({ "allow_shared_output": true }));
     assert_eq!(server.wait_done(&second)["progress"], Value::Null);
     home.write("end", "");
     server.wait_done(&first);

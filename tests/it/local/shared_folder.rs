@@ -78,7 +78,7 @@ fn one_server_ten_submissions() {
 }
 
 #[test]
-fn used_name_is_refused_by_every_server() {
+fn used_name_is_free_once_its_job_is_over() {
     let home = Home::new();
     let first = home.job("while [ ! -e go ]; do sleep 0.05; done; echo first");
     let mut server = Server::start(&home);
@@ -86,9 +86,12 @@ fn used_name_is_refused_by_every_server() {
     server.submit(first, json!({ "job_name": "dup" }));
     let before = home.records();
     let second = home.job("echo second");
-    for _ in 0..2 {
-        for server in [&mut server, &mut other] {
-            let arguments = server.launch(second, json!({ "job_name": "/dup" }));
+    for server in [&mut server, &mut other] {
+        for more in [
+            json!({ "job_name": "/dup" }),
+            json!({ "job_name": "dup", "dry_run": true }),
+        ] {
+            let arguments = server.launch(second, more);
             let answer = server.call("run_job", arguments);
             let error = answer.refused();
             assert!(
@@ -97,12 +100,19 @@ fn used_name_is_refused_by_every_server() {
             );
             assert_eq!(answer["status"], "error");
         }
-        assert_eq!(home.records(), before);
-        // Also once it has ended: its log would be overwritten.
-        home.write("go", "");
-        assert_eq!(server.wait_done("dup")["status"], "completed");
+    }
+    assert_eq!(home.records(), before);
+    home.write("go", "");
+    assert_eq!(server.wait_done("dup")["status"], "completed");
+    for job_id in ["dup-2", "dup-3"] {
+        let arguments = other.launch(second, json!({ "job_name": "dup" }));
+        let answer = other.call("run_job", arguments).ok();
+        assert_eq!(answer["job_id"], job_id);
+        assert!(answer["warnings"][0].as_str().unwrap().contains(job_id));
+        other.wait_done(job_id);
     }
     assert_eq!(other.log("dup"), "first");
+    assert_eq!(server.log("dup-2"), "second");
 }
 
 #[test]

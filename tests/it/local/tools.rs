@@ -94,6 +94,7 @@ fn parameters_of_the_reference() {
             "file_mounts",
             "setup_script",
             "run_script",
+            "allow_shared_output",
         ]
     );
     let identity = ["job_id", "oumi_job_id", "cloud", "cluster_name"];
@@ -126,14 +127,10 @@ fn schemas_have_defaults_and_required() {
     let home = Home::new();
     let server = Server::start(&home);
     let run = &server.tool("run_job")["inputSchema"];
-    assert_eq!(
-        run["required"],
-        json!(["config_path", "command", "client_cwd"])
-    );
+    assert_eq!(run["required"], json!(["config_path", "command"]));
     for (name, default) in [
         ("dry_run", json!(true)),
         ("confirm", json!(false)),
-        ("cloud", json!("local")),
         ("num_nodes", json!(1)),
         ("use_spot", json!(false)),
     ] {

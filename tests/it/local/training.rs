@@ -34,9 +34,6 @@ fn argv_and_working_folder() {
     let more = json!({ "envs": { "FROM_CALLER": "x y" } });
     let arguments = server.launch("a $(b) 'c'.yaml", more);
     let launched = server.call("run_job", arguments).ok();
-    assert_eq!(launched["config_kind"], "training");
-    assert_eq!(launched["model_name"], "tiny");
-    assert_eq!(launched["output_dir"], "o");
     let job_id = launched["job_id"].as_str().unwrap().to_owned();
     assert_eq!(server.wait_done(&job_id)["status"], "completed");
     assert_eq!(
@@ -123,21 +120,10 @@ fn missing_oumi_says_what_to_set() {
     }
     assert_eq!(answer["status"], "error");
     assert_eq!(server.list("all").0, [""; 0]);
-    // A preview shows what would run all the same, and warns.
+    // A preview says it too, before anybody agrees to anything.
     let arguments = server.launch("train.yaml", json!({ "dry_run": true }));
-    let preview = server.call("run_job", arguments).ok();
-    assert!(
-        preview["command_line"]
-            .as_str()
-            .unwrap()
-            .starts_with("oumi train -c ")
-    );
-    assert!(
-        preview["warnings"][0]
-            .as_str()
-            .unwrap()
-            .contains("OUMI_MCP_OUMI")
-    );
+    let preview = server.call("run_job", arguments);
+    assert!(preview.refused().contains("OUMI_MCP_OUMI"));
 }
 
 #[test]

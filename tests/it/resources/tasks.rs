@@ -151,7 +151,8 @@ fn a_cancel_ends_the_job_and_is_taken_again_when_it_is_over() {
 #[test]
 fn what_starts_nothing_is_answered_plainly() {
     let mut raw = Raw::start();
-    let launch = raw.launch("twice", "true");
+    let held = raw.until("held");
+    let launch = raw.launch("twice", &held);
     let mut preview = launch.clone();
     preview["dry_run"] = json!(true);
     let mut blocked = launch.clone();

@@ -1,0 +1,186 @@
+//! Collisions of a launch with other jobs, found before anything starts: its id, its output folder, this machine.
+
+use std::path::{Path, PathBuf};
+
+use super::context::Context;
+use super::launches::Launches;
+use super::prepare::PreparedLaunch;
+use crate::error::JobError;
+use crate::launcher::JobIdentity;
+use crate::process::blocking;
+use crate::registry::{JobRecord, RegistryError};
+use crate::settings::data_dir::DataDir;
+
+/// The running jobs that a warning names.
+const MAX_NAMES: usize = 5;
+/// The entries of an output folder that are read in search of checkpoints.
+const MAX_ENTRIES: usize = 10_000;
+
+/// Returns the id for a job that is to be named `wanted`: where jobs that are over have it, `wanted-2` or a later one. Fails
+/// while the newest of them is not known to be over.
+pub(super) async fn free_job_id(
+    context: &Context,
+    launches: &Launches,
+    wanted: &str,
+) -> Result<String, JobError> {
+    let records = context.registry.records().await?;
+    let (mut job_id, mut owner) = (wanted.to_owned(), None);
+    for number in 2.. {
+        let Some(record) = records.iter().find(|record| record.is_named(&job_id)) else {
+            break;
+        };
+        owner = Some(record);
+        job_id = format!("{wanted}-{number}");
+    }
+    match owner {
+        Some(record)
+            if launches.in_flight().contains(&record.job_id) || !context.is_over(record).await =>
+        {
+            Err(RegistryError::Duplicate(record.job_id.clone()).into())
+        }
+        _ => Ok(job_id),
+    }
+}
+
+/// Fails where a job that runs writes to the output folder of the launch and that is not allowed. Warns of what the launch shares
+/// with other jobs, and of checkpoints that it may write over.
+pub(super) async fn check(
+    context: &Context,
+    launch: &mut PreparedLaunch,
+    allow_shared_output: bool,
+) -> Result<(), JobError> {
+    let is_local = launch.is_local;
+    let output = launch.output_dir().filter(|_| is_local);
+    let find = move || Ok::<_, JobError>(output.and_then(|output| newest_checkpoint(&output)));
+    let checkpoint = blocking(find).await?;
+    let running = neighbours(context, launch).await?;
+    let writer = running.iter().find(|record| launch.shares_output(record));
+    let mut warnings = Vec::new();
+    if let Some(writer) = writer {
+        let error = format!(
+            "job {} writes to the same output folder now, {}",
+            writer.job_id, launch.spec.config.output_dir
+        );
+        if !allow_shared_output {
+            return Err(JobError::blocked(error).with_hint(
+                "give the config another output folder, wait for that job to end, or pass allow_shared_output=true",
+            ));
+        }
+        warnings.push(error);
+    } else if let Some(checkpoint) = checkpoint {
+        let training = launch.spec.config.document.get("training");
+        let resumes = training.and_then(|all| all.get("try_resume_from_last_checkpoint"));
+        warnings.push(if resumes.is_some_and(|value| value == true) {
+            format!("the output folder holds {checkpoint} of an earlier run, and this job resumes from it")
+        } else {
+            format!(
+                "the output folder holds {checkpoint} of an earlier run, and this job may write over it; \
+                 training.try_resume_from_last_checkpoint resumes it"
+            )
+        });
+    }
+    if is_local && !running.is_empty() {
+        let names = running.iter().take(MAX_NAMES);
+        let names: Vec<&str> = names.map(|record| record.job_id.as_str()).collect();
+        let more = if running.len() > MAX_NAMES {
+            ", …"
+        } else {
+            ""
+        };
+        warnings.push(format!(
+            "jobs that run on this machine already and use its GPUs and memory: {} ({}{more})",
+            running.len(),
+            names.join(", ")
+        ));
+    }
+    launch.plan.warnings.extend(warnings);
+    Ok(())
+}
+
+/// Returns the jobs that are not over and run on this machine too, or on the cluster of the launch with the same output folder.
+async fn neighbours(
+    context: &Context,
+    launch: &PreparedLaunch,
+) -> Result<Vec<JobRecord>, JobError> {
+    let (cloud, cluster) = (&launch.spec.identity.cloud, &launch.plan.cluster);
+    let mut records = context.registry.records().await?;
+    records.retain(|record| {
+        record.cloud == *cloud
+            && (launch.is_local
+                || (record.cluster_name == *cluster && launch.shares_output(record)))
+    });
+    if records.is_empty() {
+        return Ok(records);
+    }
+    let known: Vec<JobIdentity> = records.iter().map(JobRecord::identity).collect();
+    let listing = context.allowed_launcher(cloud)?.list(&known).await?;
+    let is_running = |record: &JobRecord| {
+        let mut jobs = listing.jobs.iter();
+        jobs.any(|job| job.identity.job_id == record.job_id && !job.status.is_done)
+    };
+    records.retain(is_running);
+    Ok(records)
+}
+
+impl PreparedLaunch {
+    fn output_dir(&self) -> Option<PathBuf> {
+        let output_dir = &self.spec.config.output_dir;
+        (!output_dir.is_empty()).then(|| PathBuf::from(output_dir))
+    }
+
+    fn shares_output(&self, record: &JobRecord) -> bool {
+        let Some(ours) = self.output_dir() else {
+            return false;
+        };
+        let theirs = Path::new(&record.output_dir);
+        ours == theirs || (self.is_local && theirs.is_absolute() && real(&ours) == real(theirs))
+    }
+}
+
+/// Resolves the links of a path, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let resolve = |known: &Path| {
+        Some(
+            known
+                .canonicalize()
+                .ok()?
+                .join(path.strip_prefix(known).ok()?),
+        )
+    };
+    path.ancestors()
+        .find_map(resolve)
+        .unwrap_or_else(|| path.to_owned())
+}
+
+/// Checks that a job could be recorded.
+pub(super) async fn check_data_dir(data_dir: DataDir) -> Result<(), JobError> {
+    blocking(move || {
+        data_dir.create().map_err(JobError::failed)?;
+        let jobs = data_dir.jobs();
+        // The file has no name, so that nothing is left of it.
+        tempfile::tempfile_in(&jobs).map(drop).map_err(|error| {
+            JobError::failed(format!(
+                "cannot write to the data folder {}: {error}",
+                jobs.display()
+            ))
+            .with_hint("check its permissions and free space")
+        })
+    })
+    .await
+}
+
+/// Finds the checkpoint of the highest step in an output folder, by the names that HF Trainer and VERL give them.
+fn newest_checkpoint(output_dir: &Path) -> Option<String> {
+    let entries = std::fs::read_dir(output_dir)
+        .ok()?
+        .flatten()
+        .take(MAX_ENTRIES);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let step = |name: &String| -> Option<u64> {
+        let number = name
+            .strip_prefix("checkpoint-")
+            .or_else(|| name.strip_prefix("global_step_"))?;
+        number.parse().ok()
+    };
+    names.filter(|name| step(name).is_some()).max_by_key(step)
+}
