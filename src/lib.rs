@@ -23,7 +23,7 @@
 //! |---|---|
 //! | `sky` or `oumi` prints a new state of a job | `parse/states.rs`; of a cluster: `launcher/cloud/clusters.rs` |
 //! | a new cloud | `CLOUDS` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
-//! | another cause of failure | `failure/causes.rs`, with a log in `tests/fixtures/logs/failures` |
+//! | another cause of failure | a row in `failure/causes.yaml`, with a log in `tests/fixtures/logs/failures` |
 //! | a sentence of `poll_status` | `service/next_step.rs`; a field: `service/answers.rs`, filled in `service/poll.rs`; its waiting: `service/watch.rs` |
 //! | the signals that end a job | `Terminator` in `process/table.rs`, driven by `process/supervisor.rs`; the cancel's wait and answer: `launcher/local/termination.rs` |
 //! | a field of the registry | `registry/record.rs`, set in `service/launches.rs` |
@@ -43,7 +43,7 @@ compile_error!(
 pub mod demo;
 /// One error with a kind, a message and a hint.
 mod error;
-/// The cause of a failed job: a table of known causes, and tracebacks.
+/// The cause of a failed job: a table of known causes, and what ended a log.
 mod failure;
 /// The launches under way in this process.
 mod in_flight;

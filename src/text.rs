@@ -1,7 +1,9 @@
 //! Text made fit for reading: without terminal escapes, without control characters, shortened, without the prefix that
 //! SkyPilot puts before a job's lines; the end of a file; and the names of signals.
 
+pub(crate) mod pattern;
 mod terminal;
+pub(crate) mod traceback;
 
 use std::borrow::Cow;
 use std::io::{self, Read, Seek, SeekFrom};

@@ -201,7 +201,8 @@ texts!(Failure {
     advice,
     evidence,
     exit,
-    traceback_end
+    traceback_end,
+    last_lines
 });
 texts!(LogsAnswer {
     success,

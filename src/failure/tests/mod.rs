@@ -1,1 +1,2 @@
+mod endings;
 mod failing;

@@ -160,12 +160,16 @@ fn failure_with_known_cause_has_advice() {
 }
 
 #[test]
-fn failure_of_unknown_cause_has_only_the_end() {
+fn failure_of_unknown_cause_has_the_last_lines() {
     let mut job = Speaker::new();
     job.says("something nobody has heard of");
     job.ends(7);
     let answer = job.server.wait_done(&job.job_id);
-    assert_eq!(answer["failure"], json!({ "exit": "exit code 7" }));
+    let last = "something nobody has heard of";
+    assert_eq!(
+        answer["failure"],
+        json!({ "exit": "exit code 7", "last_lines": last })
+    );
     assert!(text(&answer, "next").contains("get_job_logs"));
 }
 
