@@ -92,6 +92,9 @@ pub(crate) struct JobDetails {
     pub exit_code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// Processes that still run although the script of the job has ended. The job is not over until they have ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes_left: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -240,6 +243,12 @@ pub(crate) enum CancelOutcome {
     Cancelled { message: Option<String> },
     /// The request was sent; the job has not ended yet.
     Stopping { message: String },
+    /// The script of the job had ended before, with this status, and processes that it had left were ended now.
+    LeftoversEnded {
+        status: String,
+        state: JobState,
+        processes: usize,
+    },
     /// The job had ended before, with this status.
     AlreadyFinished {
         status: String,
@@ -364,13 +373,9 @@ pub(crate) trait Launcher: Send + Sync {
 
 /// Returns the folder of a job that this server, or another on this machine, started.
 fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, JobError> {
-    folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
-        // A job that is named by the launcher's id alone is in no registry.
-        let id = match identity.job_id.as_str() {
-            "" => &identity.oumi_job_id,
-            job_id => job_id,
-        };
-        JobError::not_found(format!("{id:?} is not the id of a job on this machine"))
+    let job_id = &identity.job_id;
+    folder.job(job_id).map(JobDir::at).ok_or_else(|| {
+        JobError::not_found(format!("{job_id:?} is not the id of a job of this server"))
             .with_hint("call list_jobs for the ids")
     })
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod find;
 pub(crate) mod job_dir;
+pub(crate) mod machine;
 mod program;
 pub(crate) mod runner;
 pub(crate) mod start;

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::launcher::Launcher;
+use crate::process::blocking;
 use crate::redact::Redactor;
 use crate::registry::JobRegistry;
 use crate::settings::data_dir::DataDir;
@@ -139,6 +140,13 @@ impl JobService {
     /// Resumes the launches and cancels that an earlier server left unfinished, and prunes old records. What fails now is
     /// tried again by the next call about the job.
     pub(crate) async fn recover(&self) {
+        if !self.context.policy.read_only {
+            let data_dir = self.context.data_dir.clone();
+            let removed = blocking(move || data_dir.remove_temporary_files()).await;
+            if let Err(error) = removed {
+                tracing::debug!(%error, "cannot remove what a kill left of files");
+            }
+        }
         match self.context.registry.records().await {
             Ok(records) => {
                 self.launches.resume(&records).await;

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, LauncherTraits, ListedJob, Listing, job_dir, status,
+    CancelOutcome, ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
+    LaunchSpec, Launcher, LauncherTraits, ListedJob, Listing, status,
 };
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::machine::{Machine, Place};
 use crate::process::table::ProcessTable;
 use crate::process::{blocking, start};
 use crate::settings::data_dir::DataDir;
@@ -36,8 +37,45 @@ impl LocalLauncher {
         Self { folder, supervisor }
     }
 
+    /// Returns the folder of a job. One that is in no registry any more is named by the launcher's id, which is our own.
     fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
-        job_dir(&self.folder, identity)
+        let job_id = match identity.job_id.as_str() {
+            "" => &identity.oumi_job_id,
+            job_id => job_id,
+        };
+        let dir = self.folder.job(job_id).map(JobDir::at);
+        dir.ok_or_else(|| not_found(job_id))
+    }
+
+    /// Returns the folder of a job. Fails for one that is neither recorded nor runs.
+    async fn known_dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
+        if identity.job_id.is_empty() {
+            self.status(identity).await?;
+        }
+        self.dir(identity)
+    }
+
+    /// Adds the jobs to a list that run and are in no registry, as after their data folder was emptied.
+    fn add_unrecorded(&self, listing: &mut Listing, known: &[JobIdentity]) -> Result<(), JobError> {
+        let jobs = ProcessTable::with_environments()?.jobs(&self.folder.jobs());
+        let unknown = jobs
+            .into_iter()
+            .filter(|id| known.iter().all(|job| job.job_id != *id));
+        for oumi_job_id in unknown {
+            listing.warnings.push(format!(
+                "processes of the job {oumi_job_id:?} run, but its record is gone; cancel_job with oumi_job_id={oumi_job_id:?} and \
+                 cloud={LOCAL:?} ends them"
+            ));
+            let identity = JobIdentity {
+                job_id: String::new(),
+                cloud: LOCAL.to_owned(),
+                cluster: String::new(),
+                oumi_job_id,
+            };
+            let status = probe(&self.dir(&identity)?, &mut None)?;
+            listing.jobs.push(ListedJob { identity, status });
+        }
+        Ok(())
     }
 }
 
@@ -56,12 +94,8 @@ impl Launcher for LocalLauncher {
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
-        let (folder, spec) = (self.folder.clone(), spec.clone());
-        blocking(move || {
-            let dir = job_dir(&folder, &spec.identity)?;
-            plan::plan(&dir, &spec)
-        })
-        .await
+        let (dir, spec) = (self.dir(&spec.identity)?, spec.clone());
+        blocking(move || plan::plan(&dir, &spec)).await
     }
 
     async fn start(
@@ -83,34 +117,42 @@ impl Launcher for LocalLauncher {
     }
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
-        let dir = self.dir(identity);
-        blocking(move || probe(&dir?, &mut None)).await
+        let dir = self.dir(identity)?;
+        let is_recorded = !identity.job_id.is_empty();
+        let status = blocking(move || probe(&dir, &mut None)).await?;
+        if !is_recorded && status.status == status::LOST {
+            return Err(not_found(&identity.oumi_job_id));
+        }
+        Ok(status)
     }
 
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
-        let (folder, known) = (self.folder.clone(), known.to_vec());
+        let (launcher, known) = (self.clone(), known.to_vec());
         blocking(move || {
             let mut listing = Listing::default();
             let mut processes = None;
-            for identity in known {
-                let dir = job_dir(&folder, &identity);
+            for identity in &known {
+                let dir = launcher.dir(identity);
                 match dir.and_then(|dir| probe(&dir, &mut processes)) {
-                    Ok(status) => listing.jobs.push(ListedJob { identity, status }),
+                    Ok(status) => listing.jobs.push(ListedJob {
+                        identity: identity.clone(),
+                        status,
+                    }),
                     Err(error) => {
                         let warning = format!("job {}: {error}", identity.job_id);
                         listing.warnings.push(warning);
                     }
                 }
             }
+            launcher.add_unrecorded(&mut listing, &known)?;
             Ok(listing)
         })
         .await
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
-        let dir = self.dir(identity);
+        let dir = self.known_dir(identity).await?;
         blocking(move || {
-            let dir = dir?;
             let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
             JobLog::of_output(&dir, ended)
         })
@@ -118,7 +160,7 @@ impl Launcher for LocalLauncher {
     }
 
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError> {
-        cancel(self.dir(identity)?, force).await
+        cancel(self.known_dir(identity).await?, force).await
     }
 
     async fn teardown_cluster(
@@ -136,21 +178,29 @@ impl Launcher for LocalLauncher {
 /// are needed first and kept for the next job of a list.
 fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus, JobError> {
     let status = || -> io::Result<JobStatus> {
-        if let Some(record) = dir.exit_record()? {
-            return Ok(ended_status(&record));
+        match dir.exit_record()? {
+            Some(record) if !record.processes_left => return Ok(ended_status(&record)),
+            None if dir.is_locked()? => return running_status(dir),
+            _ => {}
         }
-        if is_alive(dir, processes)? {
-            return running_status(dir);
-        }
+        let processes = match processes {
+            Some(processes) => processes,
+            None => processes.insert(ProcessTable::with_environments()?),
+        };
+        let job = processes.job(dir.path());
+        // Who holds the lock without a mark has cleared its environment.
+        let is_alive = !job.is_empty() || dir.is_locked()?;
         // It may have ended between the two looks.
-        if let Some(record) = dir.exit_record()? {
-            return Ok(ended_status(&record));
+        match dir.exit_record()? {
+            Some(record) if record.processes_left && is_alive => {
+                Ok(leftover_status(&record, job.members.len()))
+            }
+            Some(record) => Ok(ended_status(&record)),
+            None if is_alive => running_status(dir),
+            // The request is written only while the job lives.
+            None if dir.termination_request()?.is_some() => Ok(cancelled_status()),
+            None => unrecorded_status(dir),
         }
-        // The request is written only while the job lives.
-        if dir.termination_request()?.is_some() {
-            return Ok(cancelled_status());
-        }
-        Ok(lost_status())
     };
     let mut status = { status }().map_err(|error| {
         JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
@@ -159,34 +209,73 @@ fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus
     Ok(status)
 }
 
-fn is_alive(dir: &JobDir, processes: &mut Option<ProcessTable>) -> io::Result<bool> {
-    if dir.is_locked()? {
-        return Ok(true);
-    }
-    if !dir.exists()? {
-        return Ok(false);
-    }
-    let processes = match processes {
-        Some(processes) => processes,
-        None => processes.insert(ProcessTable::snapshot_with_environments()?),
-    };
-    Ok(!processes.job_members(dir.path()).is_empty())
-}
-
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
     let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
     if dir.termination_request()?.is_some() {
         let message = "it was asked to stop and has not ended yet; call cancel_job with force=true to kill it";
         status.message = Some(message.to_owned());
+    } else if !dir.exists()? {
+        let message = "its folder was removed, so its log is gone and its end may not be known; cancel_job ends it";
+        status.message = Some(message.to_owned());
     }
     Ok(status)
 }
 
-fn lost_status() -> JobStatus {
-    let mut status = JobStatus::new(status::LOST, JobState::Unknown, true);
-    let message = "how it ended is not known: its supervisor was killed; read its log";
-    status.message = Some(message.to_owned());
-    status
+/// The status of a job whose script has ended and left processes, none of which may be known by name.
+fn leftover_status(record: &ExitRecord, processes: usize) -> JobStatus {
+    let left = match processes {
+        0 | 1 => "1 process that it started still runs".to_owned(),
+        _ => format!("{processes} processes that it started still run"),
+    };
+    let message = format!(
+        "{}, but {left}; cancel_job ends what is left",
+        record.describe()
+    );
+    let details = ended_status(record).details;
+    JobStatus {
+        message: Some(message),
+        details: JobDetails {
+            processes_left: Some(processes.max(1)),
+            ..details
+        },
+        ..JobStatus::new(status::RUNNING, JobState::Running, false)
+    }
+}
+
+/// The status of a job that no process of this machine is left of, and whose end was not recorded.
+fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
+    let machine = dir.machine()?;
+    let host = machine.as_ref().map_or("", |machine| machine.host.as_str());
+    let (word, is_done, message) = match machine.as_ref().map_or(Place::Here, Machine::place) {
+        Place::Here => (
+            status::LOST,
+            true,
+            "how it ended is not known: its supervisor was killed; read its log".to_owned(),
+        ),
+        Place::EarlierStart => (
+            status::UNKNOWN,
+            true,
+            format!(
+                "{host} was restarted while it ran, which ended it; read its log to see how far it came"
+            ),
+        ),
+        Place::Elsewhere => (
+            status::UNKNOWN,
+            false,
+            format!(
+                "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
+            ),
+        ),
+    };
+    Ok(JobStatus {
+        message: Some(message),
+        ..JobStatus::new(word, JobState::Unknown, is_done)
+    })
+}
+
+fn not_found(job_id: &str) -> JobError {
+    JobError::not_found(format!("{job_id:?} is not the id of a job on this machine"))
+        .with_hint("call list_jobs for the ids")
 }
 
 fn cancelled_status() -> JobStatus {

@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::machine::Machine;
 use super::supervisor::SupervisorPlan;
 use crate::redact::Redactor;
-use crate::settings::data_dir::{open_options, open_regular, read_bounded, write_atomic};
+use crate::settings::data_dir::{
+    open_options, open_regular, read_bounded, write_atomic, write_new,
+};
 use crate::text::signal_name;
 
+const LOCK: &str = "lock";
 const EXIT_RECORD: &str = "exit.json";
 const PLAN: &str = "plan.json";
 const SECRETS: &str = "secrets.json";
@@ -54,6 +58,9 @@ pub(crate) struct ExitRecord {
     pub(crate) step: String,
     /// The reason why the step could not be started.
     pub(crate) error: Option<String>,
+    /// Processes that the step started lived on when this was written. The supervisor writes it again once they have ended.
+    #[serde(default)]
+    pub(crate) processes_left: bool,
     /// RFC 3339, in UTC.
     pub(crate) ended_at: String,
 }
@@ -67,6 +74,7 @@ impl ExitRecord {
             cancelled: false,
             step: step.to_owned(),
             error: None,
+            processes_left: false,
             ended_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         }
     }
@@ -113,18 +121,34 @@ impl JobDir {
     pub(crate) fn create(path: impl Into<PathBuf>) -> io::Result<(Self, JobLock)> {
         let dir = Self::at(path);
         DirBuilder::new().mode(0o700).create(&dir.path)?;
-        let locked = open_options()
-            .create_new(true)
-            .write(true)
-            .read(true)
-            .open(dir.lock_path());
-        match locked.and_then(|file| file.try_lock().map_err(io::Error::from).map(|()| file)) {
-            Ok(file) => Ok((dir, JobLock(file))),
-            Err(error) => {
-                dir.remove()?;
-                Err(error)
-            }
-        }
+        dir.create_lock()
+            .map(|lock| (dir.clone(), lock))
+            .inspect_err(|_| {
+                let _ = dir.remove();
+            })
+    }
+
+    fn create_lock(&self) -> io::Result<JobLock> {
+        let mut options = open_options();
+        options.create_new(true).write(true).read(true);
+        let mut file = options.open(self.file(LOCK))?;
+        file.try_lock()?;
+        file.write_all(&serde_json::to_vec(&Machine::current())?)?;
+        Ok(JobLock(file))
+    }
+
+    /// Makes the folder again, 0700, where a job has removed its own.
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.path)
+    }
+
+    /// Returns the machine that the job was started on; `None` where that was not written down.
+    pub(crate) fn machine(&self) -> io::Result<Option<Machine>> {
+        let text = self.read(LOCK)?.unwrap_or_default();
+        Ok(serde_json::from_slice(&text).ok())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -136,10 +160,6 @@ impl JobDir {
         self.path.join("output.log")
     }
 
-    fn lock_path(&self) -> PathBuf {
-        self.path.join("lock")
-    }
-
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -148,9 +168,20 @@ impl JobDir {
         self.path.try_exists()
     }
 
+    /// Tells if the folder has this very name. Where a file system does not tell cases apart, it may be another job's.
+    pub(crate) fn is_listed(&self) -> io::Result<bool> {
+        let (parent, name) = (self.path.parent(), self.path.file_name());
+        for entry in fs::read_dir(parent.unwrap_or(&self.path))? {
+            if Some(entry?.file_name().as_os_str()) == name {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.
     pub(crate) fn is_locked(&self) -> io::Result<bool> {
-        match open_regular(&self.lock_path()) {
+        match open_regular(&self.file(LOCK)) {
             Ok(file) => match file.try_lock_shared() {
                 Ok(()) => Ok(false),
                 Err(TryLockError::WouldBlock) => Ok(true),
@@ -166,8 +197,16 @@ impl JobDir {
         self.read_json(EXIT_RECORD)
     }
 
+    /// Writes how the job ended, also where the job has removed its own folder.
     pub(crate) fn write_exit_record(&self, record: &ExitRecord) -> io::Result<()> {
-        write_atomic(&self.file(EXIT_RECORD), &serde_json::to_vec(record)?)
+        let (path, bytes) = (self.file(EXIT_RECORD), serde_json::to_vec(record)?);
+        match write_atomic(&path, &bytes) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().mode(0o700).create(&self.path)?;
+                write_atomic(&path, &bytes)
+            }
+            written => written,
+        }
     }
 
     /// Reads what the supervisor runs.
@@ -232,14 +271,20 @@ impl JobDir {
         file.write_all(&serde_json::to_vec(secrets)?)
     }
 
-    /// Reads the pid that the supervisor wrote. By now the pid may be another process's.
-    pub(crate) fn supervisor_pid(&self) -> io::Result<Option<u32>> {
-        let text = self.read(SUPERVISOR_PID)?;
-        Ok(text.and_then(|text| String::from_utf8_lossy(&text).trim().parse().ok()))
+    /// Decides once if the job starts: the supervisor claims it with its pid before the first step, or the server with nothing
+    /// when it gives the start up. Returns `false` when the other was first.
+    pub(crate) fn claim_start(&self, supervisor: Option<u32>) -> io::Result<bool> {
+        let pid = supervisor.map_or_else(String::new, |pid| pid.to_string());
+        match write_new(&self.file(SUPERVISOR_PID), pid.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            written => written.map(|()| true),
+        }
     }
 
-    pub(crate) fn write_supervisor_pid(&self, pid: u32) -> io::Result<()> {
-        write_atomic(&self.file(SUPERVISOR_PID), pid.to_string().as_bytes())
+    /// Reads the pid of the supervisor that claimed the start; by now it may be another process's.
+    pub(crate) fn start_claim(&self) -> io::Result<Option<String>> {
+        let text = self.read(SUPERVISOR_PID)?;
+        Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
     }
 
     /// Opens the log to append to, 0600. Both streams share the open file, which keeps their order.

@@ -12,12 +12,16 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use super::blocking;
 use super::job_dir::{ExitRecord, JobDir, JobLock};
 use super::supervisor::{STARTED, SupervisorPlan, append_to_log};
+use super::table::ProcessTable;
 use crate::error::JobError;
 use crate::settings::data_dir::write_atomic;
 use crate::settings::env_vars;
 
 /// The time within which a supervisor must report the start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The width that programs print for, where the server has none: they would cut their errors at 80. Not more, since some fill it.
+const COLUMNS: &str = "512";
 
 /// A plan, with what its start needs and its folder must not hold.
 #[derive(Clone)]
@@ -77,9 +81,10 @@ async fn wait_for_report(
     let out = child.stdout.take();
     let out = out.ok_or_else(|| io::Error::other("the supervisor has no standard output"))?;
     // On success the child is dropped, which leaves it running; tokio reaps it when it ends.
-    let reason = match tokio::time::timeout(limit, first_line(out)).await {
+    let reported = tokio::time::timeout(limit, first_line(out)).await;
+    let reason = match &reported {
         Ok(Ok(line)) if line == STARTED => return Ok(None),
-        Ok(Ok(reason)) if !reason.is_empty() => return Ok(Some(reason)),
+        Ok(Ok(reason)) if !reason.is_empty() => return Ok(Some(reason.clone())),
         Ok(Ok(_)) => "the job's supervisor ended before the job started".to_owned(),
         Ok(Err(error)) => format!("the job's supervisor cannot be heard: {error}"),
         Err(_) => format!(
@@ -87,13 +92,40 @@ async fn wait_for_report(
             limit.as_secs()
         ),
     };
-    // What is answered now must stay true: the supervisor must not start the job afterwards.
+    let claimed = dir.clone();
+    let has_begun = blocking(move || claimed.claim_start(None).map(|is_first| !is_first)).await?;
+    if has_begun && reported.is_err() {
+        // It is held up and looks after the job.
+        return Ok(None);
+    }
     child.start_kill()?;
     child.wait().await?;
+    // A job that lives, or may live, has started.
     let dir = dir.clone();
-    // It may have started the first step and not reported it. A job that lives, or may live, has started.
-    let may_live = blocking(move || dir.is_locked()).await.unwrap_or(true);
+    let may_live = has_begun && blocking(move || is_alive(&dir)).await.unwrap_or(true);
     Ok(if may_live { None } else { Some(reason) })
+}
+
+/// Tells if any process of the job in `dir` lives.
+pub(crate) fn is_alive(dir: &JobDir) -> io::Result<bool> {
+    Ok(dir.is_locked()?
+        || !ProcessTable::with_environments()?
+            .job(dir.path())
+            .is_empty())
+}
+
+/// Tells if the supervisor of `dir` lives or may still begin. Cheap while it lives.
+pub(crate) fn is_supervised(dir: &JobDir) -> io::Result<bool> {
+    let Some(claim) = dir.start_claim()? else {
+        return Ok(true);
+    };
+    let has_supervisor = |table: ProcessTable| table.job(dir.path()).supervisor.is_some();
+    if let Ok(pid) = claim.parse()
+        && ProcessTable::of(pid).is_ok_and(has_supervisor)
+    {
+        return Ok(true);
+    }
+    ProcessTable::with_environments().map(has_supervisor)
 }
 
 /// Records a start that failed before the supervisor could record it.
@@ -116,6 +148,11 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
         .arg("supervise")
         .arg(dir.path())
         .current_dir("/")
+        .envs(
+            std::env::var_os("COLUMNS")
+                .is_none()
+                .then_some(("COLUMNS", COLUMNS)),
+        )
         .envs(&job.envs)
         .env(env_vars::JOB_DIR.name, dir.path())
         // Standard input hands the lock's open file down without unsafe code.

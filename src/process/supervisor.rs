@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -16,7 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::job_dir::{ExitRecord, JobDir, Termination};
-use super::table::{ProcessTable, Terminator, belongs_to_job};
+use super::table::{ProcessTable, Terminator};
+use crate::settings::env_vars;
 
 /// The interval at which a supervisor looks for a request that no signal announced: the server may die between the two.
 const IDLE_POLL: Duration = Duration::from_secs(2);
@@ -52,14 +53,6 @@ pub(crate) struct Step {
     pub(crate) argv: Vec<String>,
 }
 
-/// Returns the pid of the supervisor of `dir` while it lives. A process that got its pid later does not carry the job's mark.
-pub(crate) fn living_supervisor(dir: &JobDir) -> io::Result<Option<u32>> {
-    match dir.supervisor_pid()? {
-        Some(pid) if belongs_to_job(pid, dir.path())? => Ok(Some(pid)),
-        _ => Ok(None),
-    }
-}
-
 /// Has a supervisor look at the requests in its folder now. It may have ended since its pid was read.
 pub(crate) fn notify(supervisor: u32) {
     if let Some(pid) = pid(supervisor) {
@@ -90,10 +83,6 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // A copy of the lock without close-on-exec: every process of the job inherits it.
     let _inherited_lock = rustix::io::dup(io::stdin())?;
-    if dir.exit_record()?.is_some() {
-        // The server has answered that the job did not start, which must stay true.
-        return Ok(());
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -101,7 +90,10 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
         let plan = dir.plan()?;
         // It handles signals from here on: whoever reads the pid may send one.
         let mut supervisor = Supervisor::new(&dir, &plan)?;
-        dir.write_supervisor_pid(std::process::id())?;
+        if !dir.claim_start(Some(std::process::id()))? {
+            // The server has answered that the job did not start, which must stay true.
+            return Ok(());
+        }
         let record = supervisor.run().await;
         for file in &plan.cleanup {
             let _ = std::fs::remove_file(file);
@@ -157,6 +149,15 @@ impl<'a> Supervisor<'a> {
     }
 
     async fn run(&mut self) -> io::Result<ExitRecord> {
+        let mut record = self.run_steps().await?;
+        // A cloud launch starts SkyPilot's API server, which is meant to run on.
+        if self.plan.cancellable {
+            self.wait_for_leftovers(&mut record).await?;
+        }
+        Ok(record)
+    }
+
+    async fn run_steps(&mut self) -> io::Result<ExitRecord> {
         let mut last = ExitRecord {
             code: Some(0),
             ..ExitRecord::now("run")
@@ -193,13 +194,20 @@ impl<'a> Supervisor<'a> {
     fn spawn(&self, step: &Step) -> io::Result<u32> {
         let (program, arguments) = step.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let log = self.dir.open_log()?;
+        let mut command = Command::new(program);
+        if !self.plan.cancellable {
+            // What it leaves is no job's.
+            command.env_remove(env_vars::JOB_DIR.name);
+        }
         // Not waited for through its handle: `reap` reaps every child alike.
-        let child = Command::new(program)
+        let child = command
             .args(arguments)
             .current_dir(&self.plan.working_dir)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            // Its own, so that a script which kills its process group leaves the supervisor.
+            .process_group(0)
             .spawn()?;
         Ok(child.id())
     }
@@ -231,11 +239,39 @@ impl<'a> Supervisor<'a> {
                 self.terminate_tree(termination).await?;
                 return Ok(ExitRecord::cancelled(&step.name));
             }
-            tokio::select! {
-                _ = self.child_ended.recv() => {}
-                _ = self.notified.recv() => {}
-                () = tokio::time::sleep(IDLE_POLL) => {}
+            self.wait_for_news().await;
+        }
+    }
+
+    /// Stays as long as any process of the job lives. A cancel ends those too; how the last step ended remains.
+    async fn wait_for_leftovers(&mut self, record: &mut ExitRecord) -> io::Result<()> {
+        while self.any_is_left() {
+            if !record.processes_left {
+                record.processes_left = true;
+                // Where that fails the job reads as running, which is true.
+                let _ = self.dir.write_exit_record(record);
             }
+            match self.termination_request() {
+                Some(termination) => self.terminate_tree(termination).await?,
+                None => self.wait_for_news().await,
+            }
+        }
+        record.processes_left = false;
+        Ok(())
+    }
+
+    fn any_is_left(&self) -> bool {
+        let is_childless = reap(0).is_ok_and(|reaped| reaped.is_childless);
+        let is_alone =
+            || cfg!(target_os = "linux") || self.job_processes().is_ok_and(|left| left.is_empty());
+        !(is_childless && is_alone())
+    }
+
+    async fn wait_for_news(&mut self) {
+        tokio::select! {
+            _ = self.child_ended.recv() => {}
+            _ = self.notified.recv() => {}
+            () = tokio::time::sleep(IDLE_POLL) => {}
         }
     }
 
@@ -280,7 +316,9 @@ impl<'a> Supervisor<'a> {
             return Ok(ProcessTable::snapshot()?.descendants(own));
         }
         // Without a subreaper, a process that left the tree is found by its mark.
-        let mut members = ProcessTable::snapshot_with_environments()?.job_members(self.dir.path());
+        let mut members = ProcessTable::with_environments()?
+            .job(self.dir.path())
+            .members;
         members.remove(&own);
         Ok(members)
     }

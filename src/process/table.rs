@@ -1,7 +1,7 @@
 //! The processes of this machine: those of a job, and the signals that end them.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,6 +13,21 @@ use crate::settings::env_vars;
 
 /// The living processes of this machine at one instant. Zombies are left out.
 pub(crate) struct ProcessTable(Vec<Process>);
+
+/// The living processes of one job.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct JobProcesses {
+    /// Proven by its mark and its arguments, not by a pid in a file, which may be another process's by now.
+    pub(crate) supervisor: Option<u32>,
+    /// All others.
+    pub(crate) members: HashSet<u32>,
+}
+
+impl JobProcesses {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.supervisor.is_none() && self.members.is_empty()
+    }
+}
 
 struct Process {
     pid: u32,
@@ -28,9 +43,14 @@ impl ProcessTable {
         Self::read(false)
     }
 
-    /// Lists all processes with their environments, which costs more and is needed for [`Self::job_members`].
-    pub(crate) fn snapshot_with_environments() -> io::Result<Self> {
+    /// Lists all processes with their environments, which costs more and is needed for [`Self::job`].
+    pub(crate) fn with_environments() -> io::Result<Self> {
         Self::read(true)
+    }
+
+    /// Lists one process, where it lives.
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
+        system::one(pid, true).map(|process| Self(process.into_iter().collect()))
     }
 
     fn read(environments: bool) -> io::Result<Self> {
@@ -46,18 +66,56 @@ impl ProcessTable {
 
     /// Returns the children of `root` and theirs, in all sessions, without `root` itself.
     pub(crate) fn descendants(&self, root: u32) -> HashSet<u32> {
-        self.with_descendants(&[root])
-            .into_iter()
-            .filter(|pid| *pid != root)
-            .collect()
+        let mut found = self.with_descendants(&[root]);
+        found.remove(&root);
+        found
     }
 
-    /// Returns the processes with the mark of the job in their environment, and their descendants. That finds the processes of
-    /// a dead supervisor, but for those that cleared their environment and lost their parent.
-    pub(crate) fn job_members(&self, job_dir: &Path) -> HashSet<u32> {
-        let marker = env_marker(job_dir);
-        let marked = self.0.iter().filter(|process| process.has_env(&marker));
-        self.with_descendants(&marked.map(|process| process.pid).collect::<Vec<_>>())
+    /// Finds the processes of a job: those with its mark in their environment, and their descendants. Without a supervisor, one
+    /// that cleared its environment and lost its parent is not found.
+    pub(crate) fn job(&self, job_dir: &Path) -> JobProcesses {
+        let marked = self
+            .0
+            .iter()
+            .filter(|process| process.mark() == job_dir.as_os_str().as_bytes());
+        let marked: Vec<&Process> = marked.collect();
+        let runs_supervisor = |pid: u32| {
+            system::arguments(pid).is_some_and(|arguments| {
+                arguments.ends_with(
+                    &[&b"supervise\0"[..], job_dir.as_os_str().as_bytes(), b"\0"].concat(),
+                )
+            })
+        };
+        let candidates: Vec<&&Process> = marked
+            .iter()
+            .filter(|process| runs_supervisor(process.pid))
+            .collect();
+        // A child that it has just forked has its arguments, until it runs the program of a step.
+        let is_forked =
+            |process: &Process| candidates.iter().any(|parent| parent.pid == process.parent);
+        let supervisor = candidates.iter().find(|process| !is_forked(process));
+        let supervisor = supervisor.map(|process| process.pid);
+        let roots: Vec<u32> = marked.iter().map(|process| process.pid).collect();
+        let mut members = self.with_descendants(&roots);
+        members.retain(|pid| Some(*pid) != supervisor);
+        JobProcesses {
+            supervisor,
+            members,
+        }
+    }
+
+    /// Returns the names of the job folders below `jobs` that living processes carry the mark of.
+    pub(crate) fn jobs(&self, jobs: &Path) -> BTreeSet<String> {
+        let dirs = self
+            .0
+            .iter()
+            .map(|process| Path::new(OsStr::from_bytes(process.mark())));
+        let names = dirs
+            .filter(|dir| dir.parent() == Some(jobs))
+            .filter_map(Path::file_name);
+        names
+            .filter_map(|name| name.to_str().map(ToOwned::to_owned))
+            .collect()
     }
 
     fn with_descendants(&self, roots: &[u32]) -> HashSet<u32> {
@@ -80,23 +138,13 @@ impl ProcessTable {
 }
 
 impl Process {
-    fn has_env(&self, entry: &OsString) -> bool {
+    /// Returns the job folder that the environment names; empty without one.
+    fn mark(&self) -> &[u8] {
+        let name = env_vars::JOB_DIR.name.as_bytes();
+        let value = |entry| <[u8]>::strip_prefix(entry, name)?.strip_prefix(b"=");
         let mut entries = self.environment.split(|byte| *byte == 0);
-        entries.any(|known| known == entry.as_bytes())
+        entries.find_map(value).unwrap_or_default()
     }
-}
-
-/// Tells if `pid` lives and carries the mark of the job. Another process that was given the pid later does not.
-pub(crate) fn belongs_to_job(pid: u32, job_dir: &Path) -> io::Result<bool> {
-    let process = system::one(pid, true)?;
-    Ok(process.is_some_and(|process| process.has_env(&env_marker(job_dir))))
-}
-
-fn env_marker(job_dir: &Path) -> OsString {
-    let mut marker = OsString::from(env_vars::JOB_DIR.name);
-    marker.push("=");
-    marker.push(job_dir);
-    marker
 }
 
 /// Reads /proc itself: a library would take a process that cannot be read for want of file handles for one that is gone.
@@ -118,6 +166,11 @@ mod system {
             }
         }
         Ok(found)
+    }
+
+    /// Returns the arguments of a process, each with a NUL after it.
+    pub(super) fn arguments(pid: u32) -> Option<Vec<u8>> {
+        read(pid, "cmdline").ok().flatten()
     }
 
     /// Reads one process; `None` for one that is gone or a zombie.
@@ -168,6 +221,20 @@ mod system {
     use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
     use super::Process;
+
+    /// Returns the arguments of a process, each with a NUL after it.
+    pub(super) fn arguments(pid: u32) -> Option<Vec<u8>> {
+        let pid = sysinfo::Pid::from_u32(pid);
+        let kind = ProcessRefreshKind::nothing().with_cmd(UpdateKind::Always);
+        let mut system = System::new().ok()?;
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, kind);
+        let arguments = system.process(pid)?.cmd().iter();
+        Some(
+            arguments
+                .flat_map(|argument| [argument.as_bytes(), &[0]].concat())
+                .collect(),
+        )
+    }
 
     pub(super) fn all(environments: bool) -> io::Result<Vec<Process>> {
         read(ProcessesToUpdate::All, environments)

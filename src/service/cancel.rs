@@ -221,6 +221,20 @@ fn answer_to(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -
             message,
             ..answer
         },
+        Ok(CancelOutcome::LeftoversEnded {
+            status,
+            state,
+            processes,
+        }) => CancelAnswer {
+            success: true,
+            message: format!(
+                "the processes that it had left ({processes}) were ended; its script had ended before, with status `{status}`"
+            ),
+            status,
+            state,
+            is_done: true,
+            ..answer
+        },
         Ok(CancelOutcome::AlreadyFinished {
             status,
             state,

@@ -11,9 +11,10 @@ use super::lookup::ResolvedJob;
 use super::prepare::PreparedLaunch;
 use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
-use crate::launcher::{JobIdentity, LaunchPlan};
+use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan};
 use crate::process::blocking;
-use crate::process::job_dir::{JobDir, JobLock};
+use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::start::is_alive;
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, RegistryError};
 
@@ -167,10 +168,14 @@ impl Launches {
         };
         if let Some((plan, lock)) = start {
             if self.in_flight.cancel_requested(&identity.job_id) {
-                // A free lock tells the launcher that the job never started.
+                let record = |dir: JobDir| dir.write_exit_record(&ExitRecord::cancelled("launch"));
+                let recorded = self.context.with_job_dir(&identity.job_id, record).await;
                 drop(lock);
-                return match launcher.cancel(identity, false).await {
-                    Ok(outcome) => LaunchOutcome::Cancelled(outcome),
+                let message = "it was cancelled before it was launched".to_owned();
+                return match recorded {
+                    Ok(()) => LaunchOutcome::Cancelled(CancelOutcome::Cancelled {
+                        message: Some(message),
+                    }),
                     Err(error) => LaunchOutcome::Unknown(error.to_string()),
                 };
             }
@@ -306,9 +311,13 @@ fn create_job_dir(dir: Option<JobDir>, redactor: &Redactor) -> Result<JobLock, J
         JobError::failed(format!("cannot make the job's folder {path}: {error}"))
             .with_hint("check its permissions and free space")
     };
+    if is_alive(&dir).map_err(failed)? {
+        let error = format!("processes of an earlier job still use {path}");
+        return Err(JobError::blocked(error).with_hint("choose another job_name"));
+    }
     if dir.exists().map_err(failed)? {
-        if dir.is_locked().map_err(failed)? {
-            let error = format!("processes of an earlier job still use {path}");
+        if !dir.is_listed().map_err(failed)? {
+            let error = format!("{path} is the folder of a job whose name differs in case alone");
             return Err(JobError::blocked(error).with_hint("choose another job_name"));
         }
         dir.remove().map_err(failed)?;

@@ -23,6 +23,9 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
             record: Some(record.clone()),
         });
     }
+    if let Some(job) = running_here(context, &query.job_id).await {
+        return Ok(job);
+    }
     if query.oumi_job_id.is_empty() || query.cloud.is_empty() {
         return Err(if query.job_id.is_empty() {
             JobError::invalid("give job_id, or oumi_job_id with cloud")
@@ -82,6 +85,25 @@ pub(super) async fn is_certain(context: &Context, identity: &JobIdentity) -> boo
         Ok(launcher) => launcher.is_certain(identity).await,
         Err(_) => true,
     }
+}
+
+/// Finds a job that runs on this machine although its record is gone, as after its data folder was emptied.
+async fn running_here(context: &Context, job_id: &str) -> Option<ResolvedJob> {
+    let launcher = context
+        .launchers
+        .iter()
+        .find(|launcher| launcher.traits().is_local)?;
+    let identity = JobIdentity {
+        job_id: String::new(),
+        cloud: (*launcher.clouds().first()?).to_owned(),
+        cluster: String::new(),
+        oumi_job_id: job_id.to_owned(),
+    };
+    launcher.status(&identity).await.ok()?;
+    Some(ResolvedJob {
+        identity,
+        record: None,
+    })
 }
 
 /// Lists the jobs that a launcher's id may name. Ids repeat from cluster to cluster, so without a cluster every job of the cloud

@@ -1,14 +1,20 @@
 //! The data folder. Files in it are replaced as a whole, so that a kill at any instant leaves them whole, and read with a bound.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
+use tempfile::NamedTempFile;
 
 use crate::settings::env_vars;
 
 /// The longest file name on Linux and macOS, in bytes.
 const NAME_MAX: usize = 255;
+/// The beginning of the names of temporary files; the pid of the writer follows.
+const TEMPORARY: &str = ".tmp-";
 
 /// A data folder that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +24,9 @@ pub(crate) enum DataDirError {
     /// A relative `OUMI_MCP_HOME` would be another folder for each client.
     #[error("{variable} must be an absolute path, not {0:?}; set it to one", variable = env_vars::HOME.name)]
     Relative(PathBuf),
+    /// The paths of jobs are written into JSON and shown.
+    #[error("{variable} must be UTF-8, not {0:?}; set it to such a path", variable = env_vars::HOME.name)]
+    NotUnicode(PathBuf),
     #[error(
         "cannot use the data folder {path}: {source}; make it writable or set {} to another folder",
         env_vars::HOME.name
@@ -41,7 +50,9 @@ impl DataDir {
                 .ok_or(DataDirError::NoHome)?
                 .join(".cache/oumi-mcp"),
         };
-        if root.is_absolute() {
+        if root.to_str().is_none() {
+            Err(DataDirError::NotUnicode(root))
+        } else if root.is_absolute() {
             Ok(Self { root })
         } else {
             Err(DataDirError::Relative(root))
@@ -54,14 +65,26 @@ impl DataDir {
         Self { root: root.into() }
     }
 
-    /// Creates the folder and its `jobs` folder, readable by the owner alone.
+    /// Creates the folder and its `jobs` folder, readable by the owner alone. Folders that are there keep their rights.
     pub(crate) fn create(&self) -> Result<(), DataDirError> {
-        let made =
-            create_private_dir_all(&self.root).and_then(|()| create_private_dir_all(&self.jobs()));
+        let mut private = DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(self.jobs());
         made.map_err(|source| DataDirError::Unusable {
             path: self.root.clone(),
             source,
         })
+    }
+
+    /// Removes what a kill left of files that were being written.
+    pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
+        remove_temporary_files(&self.root)?;
+        for entry in fs::read_dir(self.jobs())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                remove_temporary_files(&path)?;
+            }
+        }
+        Ok(())
     }
 
     #[cfg(test)]
@@ -108,15 +131,6 @@ impl DataDir {
     }
 }
 
-fn create_private_dir_all(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    // An older version or the user may have created it with wider permissions.
-    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-        fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    }
-    Ok(())
-}
-
 /// Replaces `path` by `bytes`, 0600: writes and syncs a temporary file, renames it, syncs the folder. Readers see the old file
 /// or the new one, never a part; on an error, the old one.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -126,19 +140,55 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Like [`write_atomic`], but leaves the sync of the returned folder to the caller. Until then, a machine that goes down may
 /// come up with the old file.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let (folder, temporary) = write_temporary(path, bytes)?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(folder)
+}
+
+/// Like [`write_atomic`], but fails with `AlreadyExists` where there is such a file: of several callers one succeeds.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (folder, temporary) = write_temporary(path, bytes)?;
+    temporary
+        .persist_noclobber(path)
+        .map_err(|error| error.error)?;
+    folder.sync_all()
+}
+
+/// Writes a temporary file beside `path`, and opens their folder: once the file is written, there may be no handle left.
+fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(File, NamedTempFile)> {
     let parent = path
         .parent()
         .ok_or_else(|| io::Error::other("a file to write has no folder"))?;
-    // Opened first: once the file is written, there may be no handle left.
     let folder = File::open(parent)?;
-    // tempfile creates it 0600.
+    // tempfile creates it 0600. The pid tells later that its writer was killed.
+    let prefix = format!("{TEMPORARY}{}-", std::process::id());
     let mut temporary = tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(&prefix)
         .tempfile_in(parent)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    Ok(folder)
+    Ok((folder, temporary))
+}
+
+/// Removes the temporary files in `folder` whose writer was killed.
+fn remove_temporary_files(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let pid = || {
+            name.to_str()?
+                .strip_prefix(TEMPORARY)?
+                .split_once('-')?
+                .0
+                .parse()
+                .ok()
+        };
+        let pid = pid().and_then(Pid::from_raw);
+        if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns options that create files 0600 and never wait for the other end of a pipe.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::{Server, command};
-use crate::support::{Home, job_members, pid};
+use crate::support::{Home, alive, job_members, pid};
 use crate::tools::{Chance, start_on};
 
 /// How many rounds share a folder: few enough that the registry's cap drops nothing.
@@ -217,8 +217,7 @@ impl World {
                     .iter()
                     .position(|argument| argument == "--cluster")?;
                 let job_id = call.args[at + 1].clone();
-                let members = job_members(&self.home.job_dir(&job_id));
-                members.contains(&call.pid).then_some((call.pid, job_id))
+                alive(call.pid).then_some((call.pid, job_id))
             })
             .collect()
     }

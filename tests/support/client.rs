@@ -143,20 +143,23 @@ impl Server {
     }
 
     /// The same with a token for its progress.
-    pub fn send_to_be_told(&mut self, tool: &str, arguments: Value) -> u64 {
+    pub fn send_with_progress(&mut self, tool: &str, arguments: Value) -> u64 {
         self.send_request(
             "tools/call",
-            json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "told" } }),
+            json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "progress" } }),
         )
     }
 
     /// The messages of progress so far.
-    pub fn told(&mut self) -> Vec<String> {
+    pub fn progress_messages(&mut self) -> Vec<String> {
         let progress = self
             .client
             .take_unread(|message| message["method"] == "notifications/progress");
         let message = |progress: &Value| {
-            assert_eq!(progress["params"]["progressToken"], "told", "{progress}");
+            assert_eq!(
+                progress["params"]["progressToken"], "progress",
+                "{progress}"
+            );
             progress["params"]["message"].as_str().unwrap().to_owned()
         };
         progress.iter().map(message).collect()
@@ -216,7 +219,7 @@ impl Server {
 
     /// The next message of a method that the server sends of itself: a request to its client, or a notification.
     #[track_caller]
-    pub fn unasked(&mut self, method: &str) -> Value {
+    pub fn incoming_message(&mut self, method: &str) -> Value {
         let message = self.client.incoming(method);
         self.checked(message)
     }

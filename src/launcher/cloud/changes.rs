@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::error::JobError;
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, Output};
-use crate::process::supervisor::{Step, SupervisorPlan, living_supervisor};
+use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::process::{blocking, start};
 use crate::settings::data_dir::{DataDir, read_bounded};
 use crate::text::read_tail;
@@ -206,7 +206,7 @@ fn start_request(
 fn ended_output(dir: &JobDir) -> io::Result<Option<Output>> {
     // In this order: a program that ends in between has left its record. A daemon that it started may hold the lock for ever.
     let is_locked = dir.is_locked()?;
-    let is_supervised = dir.supervisor_pid()?.is_none() || living_supervisor(dir)?.is_some();
+    let is_supervised = start::is_supervised(dir)?;
     let exit = dir.exit_record()?;
     if exit.is_none() && is_locked && is_supervised {
         return Ok(None);

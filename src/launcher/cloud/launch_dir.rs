@@ -11,7 +11,7 @@ use crate::parse;
 use crate::parse::oumi::launch_output;
 use crate::parse::sky::QueuedJob;
 use crate::process::job_dir::{ExitRecord, JobDir};
-use crate::process::supervisor::living_supervisor;
+use crate::process::start::is_supervised;
 use crate::settings::data_dir::{read_bounded, write_atomic};
 use crate::text::read_tail;
 
@@ -257,12 +257,8 @@ pub(super) fn inspect(dir: &JobDir, cluster: &str) -> io::Result<LaunchState> {
     let exit = dir.exit_record()?;
     let (facts, output) = parse_output(dir, cluster)?;
     // A daemon of the launcher may hold the lock for ever, so once the id is printed the supervisor counts.
-    let is_supervised = || match dir.supervisor_pid()? {
-        Some(_) => Ok(living_supervisor(dir)?.is_some()),
-        None => Ok::<bool, io::Error>(true),
-    };
     let has_ended =
-        exit.is_some() || !is_locked || (facts.oumi_job_id.is_some() && !is_supervised()?);
+        exit.is_some() || !is_locked || (facts.oumi_job_id.is_some() && !is_supervised(dir)?);
     if has_ended
         && facts.started_at.is_some()
         && let Err(error) = write_facts(dir, &facts)

@@ -1,16 +1,14 @@
 //! The cancel of a job on this machine. Its supervisor ends the processes; where that is dead, the server does.
 
-use std::collections::HashSet;
-use std::io;
 use std::time::{Duration, Instant};
 
-use super::{cancelled_status, ended_status, lost_status};
+use super::{cancelled_status, ended_status, unrecorded_status};
 use crate::error::JobError;
 use crate::launcher::{CancelOutcome, JobStatus};
 use crate::process::blocking;
 use crate::process::job_dir::{ExitRecord, JobDir, Termination};
-use crate::process::supervisor::{living_supervisor, notify};
-use crate::process::table::{ProcessTable, Terminator};
+use crate::process::supervisor::notify;
+use crate::process::table::{JobProcesses, ProcessTable, Terminator};
 
 /// The time that a cancel waits for the processes to end before it answers that some are left.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
@@ -27,6 +25,7 @@ pub(super) async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, Jo
             Termination::Graceful
         },
         is_requested: false,
+        leftovers: 0,
         terminator: Terminator::default(),
     };
     loop {
@@ -35,16 +34,14 @@ pub(super) async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, Jo
             Ok(step) => Ok((cancel, step)),
             Err(error) => {
                 let dir = cancel.dir.path().display();
-                Err(JobError::failed(format!(
-                    "cannot cancel the job in {dir}: {error}"
-                )))
+                Err(error.context(&format!("cannot cancel the job in {dir}")))
             }
         })
         .await?;
         match step {
             Step::Finished(outcome) => return Ok(outcome),
-            Step::Remaining(count) if Instant::now() >= deadline => {
-                return Ok(stopping_outcome(count, force));
+            Step::Remaining(left) if Instant::now() >= deadline => {
+                return Ok(stopping_outcome(&left, &cancel.dir, force));
             }
             Step::Remaining(_) => tokio::time::sleep(CANCEL_POLL).await,
         }
@@ -56,90 +53,84 @@ struct Cancel {
     termination: Termination,
     /// This cancel found the job alive, and its request is written.
     is_requested: bool,
+    /// The most processes that were there at once after the script had ended.
+    leftovers: usize,
     terminator: Terminator,
 }
 
 enum Step {
     Finished(CancelOutcome),
-    /// So many processes are left.
-    Remaining(usize),
+    Remaining(JobProcesses),
 }
 
 impl Cancel {
-    fn step(&mut self) -> io::Result<Step> {
+    fn step(&mut self) -> Result<Step, JobError> {
         let dir = &self.dir;
-        if let Some(record) = dir.exit_record()? {
-            return self.after_exit(&record);
+        let record = dir.exit_record()?;
+        if let Some(record) = record.as_ref().filter(|record| !record.processes_left) {
+            return Ok(Step::Finished(self.after_exit(record)));
         }
-        let supervisor = living_supervisor(dir)?;
-        let members = match supervisor {
-            Some(pid) => ProcessTable::snapshot()?.descendants(pid),
-            None => ProcessTable::snapshot_with_environments()?.job_members(dir.path()),
-        };
-        if supervisor.is_none() && members.is_empty() && !dir.is_locked()? {
-            return self.after_unrecorded_exit();
+        let job = ProcessTable::with_environments()?.job(dir.path());
+        if job.is_empty() && !dir.is_locked()? {
+            return self.after_last_process().map(Step::Finished);
         }
         if !self.is_requested {
+            // A job may have removed its own folder.
+            dir.restore()?;
             dir.request_termination(self.termination)?;
             self.is_requested = true;
         }
-        match supervisor {
-            Some(pid) => notify(pid),
-            None => self.terminator.signal(&members, self.termination),
+        if record.is_some() {
+            self.leftovers = self.leftovers.max(job.members.len());
         }
-        Ok(Step::Remaining(members.len()))
+        match job.supervisor {
+            Some(pid) => notify(pid),
+            None => self.terminator.signal(&job.members, self.termination),
+        }
+        Ok(Step::Remaining(job))
     }
 
-    /// Concludes once no process of the job lives, and a moment ago there was no exit record.
-    fn after_unrecorded_exit(&mut self) -> io::Result<Step> {
+    /// Concludes once no process of the job lives, and a moment ago there was no final exit record.
+    fn after_last_process(&self) -> Result<CancelOutcome, JobError> {
         let dir = &self.dir;
-        // The supervisor may have written it since, as the last thing it did.
-        if let Some(record) = dir.exit_record()? {
-            return self.after_exit(&record);
+        if let Some(mut record) = dir.exit_record()? {
+            // Its supervisor was killed before it could write this.
+            record.processes_left = false;
+            dir.write_exit_record(&record)?;
+            return Ok(self.after_exit(&record));
         }
-        let has_run = dir.log_path().try_exists()?;
-        if self.is_requested || (dir.exists()? && !has_run) {
-            let recorded = dir.write_exit_record(&ExitRecord::cancelled("run"));
+        if self.is_requested {
             // On a full disk the request alone makes the job read as cancelled.
-            if !self.is_requested {
-                recorded?;
-            }
-            return Ok(Step::Finished(CancelOutcome::Cancelled { message: None }));
+            let _ = dir.write_exit_record(&ExitRecord::cancelled("run"));
+            return Ok(CancelOutcome::Cancelled { message: None });
         }
         let status = match dir.termination_request()? {
             Some(_) => cancelled_status(),
-            None => lost_status(),
+            None => unrecorded_status(dir)?,
         };
-        Ok(Step::Finished(already_done(&status)))
+        if !status.is_done {
+            return Err(JobError::failed(status.message.unwrap_or_default()));
+        }
+        Ok(already_finished(&status))
     }
 
-    /// A job that has ended is not cancelled. A forced cancel ends the processes that it left running.
-    fn after_exit(&mut self, record: &ExitRecord) -> io::Result<Step> {
-        let mut left = HashSet::new();
-        if self.dir.is_locked()? {
-            left = ProcessTable::snapshot_with_environments()?.job_members(self.dir.path());
-            let supervisor = self.dir.supervisor_pid()?;
-            left.retain(|pid| Some(*pid) != supervisor);
-        }
-        if self.termination == Termination::Forced && !left.is_empty() {
-            self.terminator.signal(&left, self.termination);
-            return Ok(Step::Remaining(left.len()));
-        }
+    fn after_exit(&self, record: &ExitRecord) -> CancelOutcome {
+        let status = ended_status(record);
         if self.is_requested && record.cancelled {
-            return Ok(Step::Finished(CancelOutcome::Cancelled { message: None }));
+            CancelOutcome::Cancelled { message: None }
+        } else if self.leftovers > 0 {
+            CancelOutcome::LeftoversEnded {
+                status: status.status,
+                state: status.state,
+                processes: self.leftovers,
+            }
+        } else {
+            already_finished(&status)
         }
-        let mut status = ended_status(record);
-        if !left.is_empty() {
-            status.message = Some(format!(
-                "{} of the processes it started still run; call cancel_job again with force=true to end them",
-                left.len()
-            ));
-        }
-        Ok(Step::Finished(already_done(&status)))
     }
 }
 
-fn already_done(status: &JobStatus) -> CancelOutcome {
+fn already_finished(status: &JobStatus) -> CancelOutcome {
     CancelOutcome::AlreadyFinished {
         status: status.status.clone(),
         state: status.state,
@@ -147,27 +138,29 @@ fn already_done(status: &JobStatus) -> CancelOutcome {
     }
 }
 
-fn stopping_outcome(remaining: usize, force: bool) -> CancelOutcome {
-    let processes = match remaining {
-        0 => {
-            let message = "no process of it is left, but its supervisor has not recorded the end yet, for example because \
-                           the disk is full; call poll_status to see when it has";
-            return CancelOutcome::Stopping {
-                message: message.to_owned(),
-            };
-        }
-        1 => "1 process is".to_owned(),
-        _ => format!("{remaining} processes are"),
-    };
-    let next = if force {
-        "they were killed and are not gone yet; call poll_status to see when they are"
-    } else {
-        "call cancel_job again with force=true to kill what is left, or poll_status to see whether it ends by itself"
-    };
-    CancelOutcome::Stopping {
-        message: format!(
-            "it was asked to stop, and {processes} still there after {} s; {next}",
-            CANCEL_WAIT.as_secs()
+fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> CancelOutcome {
+    let asked = format!("it was asked to stop {} s ago, and", CANCEL_WAIT.as_secs());
+    let message = match (remaining.members.len(), remaining.supervisor) {
+        (0, Some(_)) => format!(
+            "{asked} no process of it is left, but its supervisor has not recorded the end yet, for example because the disk is \
+             full; call poll_status to see when it has"
         ),
-    }
+        (0, None) => format!(
+            "{asked} a process of it that cannot be found still holds {}/lock; see which with `lsof` and end it by hand",
+            dir.path().display()
+        ),
+        (count, _) => {
+            let processes = match count {
+                1 => "1 process is".to_owned(),
+                _ => format!("{count} processes are"),
+            };
+            let next = if force {
+                "they were killed and are not gone yet; call poll_status to see when they are"
+            } else {
+                "call cancel_job again with force=true to kill what is left, or poll_status to see whether it ends by itself"
+            };
+            format!("{asked} {processes} still there; {next}")
+        }
+    };
+    CancelOutcome::Stopping { message }
 }

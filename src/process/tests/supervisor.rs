@@ -12,8 +12,9 @@ use crate::process::start::{StartRequest, start_within};
 use crate::process::supervisor::{SupervisorPlan, write_exit_record_with_retry};
 use crate::process::table::ProcessTable;
 
-/// Starts a script as the supervisor of a job. Returns whether the job started, and how many of its processes live.
-async fn start(script: &str) -> (bool, usize, bool) {
+/// Starts a script as the supervisor of a job. Returns whether the job started, whether its supervisor lives, and how many
+/// other processes, and whether it is recorded as failed.
+async fn start(script: &str) -> (bool, bool, usize, bool) {
     let parent = tempfile::tempdir().unwrap();
     let program = parent.path().join("supervisor");
     fs::write(&program, script).unwrap();
@@ -31,39 +32,50 @@ async fn start(script: &str) -> (bool, usize, bool) {
         files: Vec::new(),
     };
     let started = start_within(Duration::from_secs(1), &program, &dir, lock, job).await;
-    let table = ProcessTable::snapshot_with_environments().unwrap();
-    let members = table.job_members(dir.path());
+    let table = ProcessTable::with_environments().unwrap();
+    let job = table.job(dir.path());
     let has_failed = dir.exit_record().unwrap().is_some();
-    for member in &members {
+    for member in job.members.iter().chain(&job.supervisor) {
         let pid = Pid::from_raw(i32::try_from(*member).unwrap()).unwrap();
         let _ = kill_process(pid, Signal::KILL);
     }
-    (started.is_ok(), members.len(), has_failed)
+    (
+        started.is_ok(),
+        job.supervisor.is_some(),
+        job.members.len(),
+        has_failed,
+    )
 }
 
-/// A job that runs must not be called failed, and one that failed must not run.
+/// A job that runs must not be called failed, and one that failed must not run. A supervisor that is held up is no failed start.
 #[tokio::test]
 async fn start_fails_only_once_nothing_lives() {
-    const JOB: &str = "#!/bin/sh\nexec 9<&0\nsleep 3000 9<&9 >/dev/null 2>&1 &\n";
-    for (case, script, runs) in [
-        ("killed after the start", format!("{JOB}kill -9 $$\n"), true),
-        ("killed before", "#!/bin/sh\nkill -9 $$\n".to_owned(), false),
+    // The child closes the handle of the lock, as those of Python do.
+    const JOB: &str =
+        "#!/bin/sh\necho $$ >\"$2/supervisor.pid\"\nsleep 3000 </dev/null >/dev/null 2>&1 &\n";
+    for (case, script, expected) in [
         (
-            "silent after the start",
-            format!("{JOB}exec sleep 3000\n"),
-            true,
+            "killed after the start",
+            format!("{JOB}kill -9 $$\n"),
+            (true, false, 1, false),
         ),
         (
-            "silent before",
+            "killed before",
+            "#!/bin/sh\nkill -9 $$\n".to_owned(),
+            (false, false, 0, true),
+        ),
+        (
+            "held up after the start",
+            format!("{JOB}while :; do sleep 3000; done\n"),
+            (true, true, 2, false),
+        ),
+        (
+            "held up before",
             "#!/bin/sh\nexec sleep 3000\n".to_owned(),
-            false,
+            (false, false, 0, true),
         ),
     ] {
-        assert_eq!(
-            start(&script).await,
-            (runs, usize::from(runs), !runs),
-            "{case}"
-        );
+        assert_eq!(start(&script).await, expected, "{case}");
     }
 }
 

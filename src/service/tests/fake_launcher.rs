@@ -32,7 +32,7 @@ pub enum Gate {
     /// Before a launch ends.
     Launch,
     /// After a launch ended, before the server hears of it.
-    SettleReturn,
+    LaunchWaitReturn,
     /// Before a cancel has any effect.
     Cancel,
     /// Before a status is answered.
@@ -45,7 +45,7 @@ pub enum Gate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     Start(String),
-    Settle(String),
+    WaitForLaunch(String),
     Status(String),
     Logs(String),
     Cancel(String),
@@ -80,7 +80,7 @@ struct State {
     launches_fail: bool,
     starts_fail: bool,
     cancels_to_fail: usize,
-    panic_in_settle: bool,
+    panic_in_launch_wait: bool,
     panic_in_status: bool,
     status_error: Option<JobError>,
     list_error: Option<JobError>,
@@ -158,8 +158,8 @@ impl FakeCloud {
     }
 
     /// The next wait_for_launch panics.
-    pub fn panic_in_settle(&self) {
-        self.change(|state| state.panic_in_settle = true);
+    pub fn panic_in_launch_wait(&self) {
+        self.change(|state| state.panic_in_launch_wait = true);
     }
 
     /// Each status panics from now on.
@@ -284,10 +284,27 @@ impl FakeCloud {
     }
 
     async fn is_locked(&self, job_id: &str) -> bool {
+        self.in_job_dir(job_id, |dir| dir.is_locked().unwrap())
+            .await
+    }
+
+    async fn is_recorded_as_cancelled(&self, job_id: &str) -> bool {
+        let record = |dir: JobDir| dir.exit_record().unwrap();
+        self.in_job_dir(job_id, move |dir| {
+            record(dir).is_some_and(|record| record.cancelled)
+        })
+        .await
+    }
+
+    async fn in_job_dir(
+        &self,
+        job_id: &str,
+        holds: impl FnOnce(JobDir) -> bool + Send + 'static,
+    ) -> bool {
         let Some(dir) = self.folder.job(job_id).map(JobDir::at) else {
             return false;
         };
-        tokio::task::spawn_blocking(move || dir.is_locked().unwrap())
+        tokio::task::spawn_blocking(move || holds(dir))
             .await
             .unwrap()
     }
@@ -379,6 +396,9 @@ impl FakeLauncher {
                 identity.cluster, identity.oumi_job_id
             ))),
             None if may_start => Ok(status_of(Stage::Launching)),
+            None if self.cloud.is_recorded_as_cancelled(&identity.job_id).await => {
+                Ok(status_of(Stage::Cancelled))
+            }
             None => Ok(JobStatus::new("lost", JobState::Unknown, true)),
         }
     }
@@ -465,8 +485,8 @@ impl Launcher for FakeLauncher {
     async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
         let job_id = &identity.job_id;
         let panics = self.cloud.change(|state| {
-            state.calls.push(Call::Settle(job_id.clone()));
-            std::mem::take(&mut state.panic_in_settle)
+            state.calls.push(Call::WaitForLaunch(job_id.clone()));
+            std::mem::take(&mut state.panic_in_launch_wait)
         });
         assert!(!panics, "a launcher that panics, as the test wanted");
         loop {
@@ -480,7 +500,7 @@ impl Launcher for FakeLauncher {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let settled = self
+        let launched = self
             .cloud
             .wait_for(|state| {
                 let job = state.jobs.get(job_id)?;
@@ -494,8 +514,8 @@ impl Launcher for FakeLauncher {
                 }
             })
             .await;
-        self.cloud.pass(Gate::SettleReturn).await;
-        settled
+        self.cloud.pass(Gate::LaunchWaitReturn).await;
+        launched
     }
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {

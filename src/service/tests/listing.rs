@@ -101,11 +101,7 @@ async fn job_in_flight_is_listed_once() {
     test.cloud.open(Gate::Launch);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(test.service.in_flight().is_empty());
-    let settles = Call::Settle("job".to_owned());
-    let settles = test
-        .cloud
-        .calls()
-        .into_iter()
-        .filter(|call| *call == settles);
-    assert_eq!(settles.count(), 1);
+    let waits = Call::WaitForLaunch("job".to_owned());
+    let waits = test.cloud.calls().into_iter().filter(|call| *call == waits);
+    assert_eq!(waits.count(), 1);
 }

@@ -78,7 +78,7 @@ async fn a_failed_launch_is_listed_with_its_reason() {
     );
     let asked = [
         Call::Start("job".to_owned()),
-        Call::Settle("job".to_owned()),
+        Call::WaitForLaunch("job".to_owned()),
     ];
     assert_eq!(
         test.cloud.calls(),

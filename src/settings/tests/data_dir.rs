@@ -1,3 +1,6 @@
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
 use super::*;
 
 #[test]
@@ -55,4 +58,43 @@ fn pipes_and_devices_are_refused_at_once() {
         assert!(crate::text::read_tail(path, 2048).is_err(), "{path:?}");
         assert!(crate::logs::Log::open(path).is_err(), "{path:?}");
     }
+}
+
+#[test]
+fn kills_leave_no_temporary_files_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataDir::at(dir.path());
+    let job = folder.job("train").unwrap();
+    fs::create_dir_all(&job).unwrap();
+    let killed = Command::new("true").spawn().unwrap();
+    let (dead, own) = (killed.id(), std::process::id());
+    killed.wait_with_output().unwrap();
+    for place in [dir.path(), &job] {
+        for name in [
+            format!(".tmp-{dead}-x"),
+            format!(".tmp-{own}-x"),
+            ".tmp-me".to_owned(),
+        ] {
+            fs::write(place.join(name), "half").unwrap();
+        }
+    }
+    folder.remove_temporary_files().unwrap();
+    for place in [dir.path(), &job] {
+        let left = |name: String| place.join(name).exists();
+        assert!(
+            !left(format!(".tmp-{dead}-x"))
+                && left(format!(".tmp-{own}-x"))
+                && left(".tmp-me".to_owned())
+        );
+    }
+}
+
+#[test]
+fn existing_data_folder_keeps_its_rights() {
+    let dir = tempfile::tempdir().unwrap();
+    let rights = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o750)).unwrap();
+    let folder = DataDir::at(dir.path());
+    folder.create().unwrap();
+    assert_eq!((rights(dir.path()), rights(&folder.jobs())), (0o750, 0o700));
 }

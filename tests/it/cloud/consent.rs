@@ -54,7 +54,7 @@ impl Client {
     ) -> (String, Answer) {
         if let Self::Elicits(_) = self {
             let id = server.send(tool, arguments);
-            let asked = server.unasked("elicitation/create");
+            let asked = server.incoming_message("elicitation/create");
             let params = &asked["params"];
             let nothing_to_fill_in = json!({ "type": "object", "properties": {} });
             assert_eq!(params["requestedSchema"], nothing_to_fill_in, "{asked}");

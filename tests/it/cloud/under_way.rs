@@ -14,7 +14,7 @@ fn long_launch_is_pending() {
     let mut server = world.server();
     let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
     let begun = Instant::now();
-    let run = server.send_to_be_told("run_job", arguments);
+    let run = server.send_with_progress("run_job", arguments);
     world.cloud.wait_for("blocked-oumi-up");
 
     // It is known, with its cluster, before there is a job.
@@ -41,10 +41,12 @@ fn long_launch_is_pending() {
     );
 
     let answer = server.answer("run_job", run).ok();
-    let told = server.told();
+    let messages = server.progress_messages();
     assert!(
-        told.iter().any(|said| said.contains("Launching on AWS")),
-        "{told:?}"
+        messages
+            .iter()
+            .any(|message| message.contains("Launching on AWS")),
+        "{messages:?}"
     );
     assert!(begun.elapsed() >= Duration::from_secs(10));
     assert_eq!(

@@ -8,6 +8,7 @@ mod cancel;
 mod cli;
 mod damaged_registry;
 mod jobs;
+mod leftovers;
 mod logs;
 mod logs_read_on;
 mod plot;

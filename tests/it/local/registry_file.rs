@@ -201,7 +201,7 @@ fn unknown_cloud_is_kept_and_named() {
 }
 
 #[test]
-fn data_folder_is_private() {
+fn data_folder_is_private_unless_it_was_there() {
     let home = Home::new();
     fs::create_dir(home.data()).unwrap();
     fs::set_permissions(home.data(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -216,7 +216,11 @@ fn data_folder_is_private() {
     while let Some(path) = open.pop() {
         let metadata = fs::symlink_metadata(&path).unwrap();
         let mode = metadata.permissions().mode() & 0o777;
-        let wanted = if metadata.is_dir() { 0o700 } else { 0o600 };
+        let wanted = match metadata.is_dir() {
+            true if path == home.data() => 0o755,
+            true => 0o700,
+            false => 0o600,
+        };
         assert_eq!(mode, wanted, "{}: {mode:o}", path.display());
         if metadata.is_dir() {
             open.extend(entries(&path));

@@ -132,7 +132,7 @@ fn end_without_a_server_is_recorded() {
 fn cancel_survives_its_server() {
     let home = Home::new();
     let mut server = Server::start(&home);
-    let run = "trap 'touch heard; sleep 0.5; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
+    let run = "trap 'echo > heard; sleep 0.5; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
     let job_id = server.submit(home.job(run), json!({}));
     home.pids(1);
     server.send("cancel_job", json!({ "job_id": job_id }));

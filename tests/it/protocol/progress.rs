@@ -18,8 +18,8 @@ fn call_with_token(
     raw.request(id, "tools/call", params);
 }
 
-/// What is told of a call until it is answered, each with its message; and the answer.
-fn told(raw: &mut Raw, id: &str, token: &Value) -> (Vec<String>, Value) {
+/// The messages of progress of a call until it is answered, and the answer.
+fn progress_until_answer(raw: &mut Raw, id: &str, token: &Value) -> (Vec<String>, Value) {
     let (mut messages, mut last) = (Vec::new(), 0.0);
     loop {
         let message = raw.next();
@@ -58,7 +58,7 @@ fn a_poll_that_waits_tells_how_the_job_is_in_every_version() {
         };
         let job = raw.stubborn_job_of(&with);
         call_with_token(&mut raw, "wait", "poll_status", wait(&job, 2), &token, with);
-        let (messages, answer) = told(&mut raw, "wait", &token);
+        let (messages, answer) = progress_until_answer(&mut raw, "wait", &token);
         assert_eq!(messages[0], "the job is running", "{version}");
         let content = &answer["result"]["structuredContent"];
         assert_eq!(content["state"], "RUNNING", "{version}: {answer}");
@@ -68,7 +68,7 @@ fn a_poll_that_waits_tells_how_the_job_is_in_every_version() {
 }
 
 #[test]
-fn without_a_token_nothing_is_told() {
+fn without_a_token_there_is_no_progress() {
     let mut raw = Raw::ready();
     let job = raw.stubborn_job();
     raw.call("wait", "poll_status", wait(&job, 2));
@@ -79,7 +79,7 @@ fn without_a_token_nothing_is_told() {
 }
 
 #[test]
-fn a_cancel_that_takes_its_time_is_told_of() {
+fn a_slow_cancel_has_progress() {
     let mut raw = Raw::ready();
     let job = raw.stubborn_job();
     let token = json!("cancelling");
@@ -92,7 +92,7 @@ fn a_cancel_that_takes_its_time_is_told_of() {
         &token,
         json!({}),
     );
-    let (messages, answer) = told(&mut raw, "cancel", &token);
+    let (messages, answer) = progress_until_answer(&mut raw, "cancel", &token);
     assert_eq!(messages[0], "asking local to end the job");
     assert!(
         messages[1].starts_with("asking local to end the job (for "),

@@ -19,7 +19,7 @@ fn kill_in_the_middle(during_launch: bool, turns: usize, pause: Duration) {
         .runtime
         .spawn(async move { run.run(request).await });
     if during_launch {
-        race.server.settle_down();
+        race.server.run_until_idle();
     }
     race.cloud.open_all();
     let cancel = race.server.runtime.spawn(async move {

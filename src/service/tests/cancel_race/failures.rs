@@ -9,7 +9,7 @@ use super::{JOB, Race, is_cancelled, is_pending, says_it_failed, says_the_launch
 
 #[test]
 fn a_failed_launch_answers_the_cancel() {
-    for gate in [Gate::Launch, Gate::SettleReturn] {
+    for gate in [Gate::Launch, Gate::LaunchWaitReturn] {
         let race = Race::new();
         race.cloud.fail_launches(true);
         race.cloud.open(Gate::Launch);
@@ -35,22 +35,6 @@ fn a_failed_launch_answers_the_cancel() {
         race.end_cancelled();
         assert_eq!(race.cloud.cancels(JOB), 0);
     }
-}
-
-#[test]
-fn a_failing_cancel_before_start_starts_nothing() {
-    let race = Race::new();
-    race.cloud.fail_cancels(usize::MAX);
-    let lock = race.registry_lock();
-    let run = race.submit();
-    race.server.service.in_flight().request_cancel(JOB);
-    drop(lock);
-    let answer = race.answer(run);
-    assert_eq!((answer.success, answer.status.as_str()), (false, "unknown"));
-    race.end();
-    race.polled();
-    race.end_cancelled();
-    assert_eq!(race.cloud.starts(JOB), 0);
 }
 
 #[test]
@@ -80,7 +64,7 @@ fn a_launcher_panic_loses_no_cancel() {
     let race = Race::new();
     race.cloud.open(Gate::Launch);
     race.cloud.close(Gate::StartReturn);
-    race.cloud.panic_in_settle();
+    race.cloud.panic_in_launch_wait();
     race.submit();
     let cancel = race.cancel();
     race.cloud.open_all();

@@ -53,7 +53,7 @@ impl Server {
             .block_on(async { tokio::time::sleep(time).await });
     }
 
-    fn settle_down(&self) {
+    fn run_until_idle(&self) {
         self.pass(Duration::from_millis(1));
     }
 
@@ -103,7 +103,7 @@ impl Race {
     fn launched() -> Self {
         let race = Self::launching();
         race.cloud.open(Gate::Launch);
-        race.server.settle_down();
+        race.server.run_until_idle();
         assert!(race.server.service.in_flight().is_empty());
         race
     }
@@ -114,7 +114,7 @@ impl Race {
             .server
             .runtime
             .spawn(async move { (call.await, cloud.stage(JOB)) });
-        self.server.settle_down();
+        self.server.run_until_idle();
         owed
     }
 
@@ -154,7 +154,7 @@ impl Race {
         self.server
             .runtime
             .block_on(async move { service.recover().await });
-        self.server.settle_down();
+        self.server.run_until_idle();
     }
 
     fn record(&self) -> JobRecord {

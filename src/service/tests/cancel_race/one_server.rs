@@ -35,7 +35,7 @@ fn cancel_during_start() {
 
 #[test]
 fn cancel_during_launch() {
-    for gate in [Gate::Launch, Gate::SettleReturn] {
+    for gate in [Gate::Launch, Gate::LaunchWaitReturn] {
         let race = Race::new();
         race.cloud.open(Gate::Launch);
         race.cloud.close(gate);
@@ -54,7 +54,7 @@ fn acknowledged_in_ten_seconds_done_in_an_hour() {
         Gate::Start,
         Gate::StartReturn,
         Gate::Launch,
-        Gate::SettleReturn,
+        Gate::LaunchWaitReturn,
     ] {
         let race = Race::new();
         race.cloud.open(Gate::Launch);
@@ -78,7 +78,7 @@ fn cancel_between_launch_and_record() {
         let race = Race::launching();
         let lock = race.registry_lock();
         race.cloud.open(Gate::Launch);
-        race.server.settle_down();
+        race.server.run_until_idle();
         assert_eq!(race.cloud.stage(JOB), Some(Stage::Running));
         let cancel = race.cancel();
         race.server.pass(Duration::from_secs(held));
@@ -114,7 +114,7 @@ fn a_slow_cancel_is_cleared_when_done() {
     assert!(race.answer(cancel).success);
     assert!(race.dir().has_pending_cancel().unwrap());
     race.cloud.open(Gate::Cancel);
-    race.server.settle_down();
+    race.server.run_until_idle();
     assert!(!race.cloud.is_running(JOB));
     assert!(!race.dir().has_pending_cancel().unwrap());
 }
@@ -137,7 +137,7 @@ fn a_finished_job_is_refused_with_its_status() {
 fn a_job_that_ends_before_its_pending_cancel() {
     let race = Race::new();
     race.cloud.open(Gate::Launch);
-    race.cloud.close(Gate::SettleReturn);
+    race.cloud.close(Gate::LaunchWaitReturn);
     race.submit();
     let cancel = race.cancel();
     race.cloud.finish(JOB);
@@ -179,11 +179,11 @@ fn a_list_evicts_no_new_launch() {
     race.cloud.open(Gate::Launch);
     assert!(is_cancelled(&race.answer(cancel)));
     race.end_cancelled();
-    let settled = race.cloud.calls();
-    let settles = settled
+    let calls = race.cloud.calls();
+    let waits = calls
         .iter()
-        .filter(|call| matches!(call, Call::Settle(_)));
-    assert_eq!(settles.count(), 1, "two drove the one launch");
+        .filter(|call| matches!(call, Call::WaitForLaunch(_)));
+    assert_eq!(waits.count(), 1, "two drove the one launch");
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn an_abandoned_submission_is_launched() {
     let lock = race.registry_lock();
     let run = race.submit();
     run.abort();
-    race.server.settle_down();
+    race.server.run_until_idle();
     drop(lock);
     race.server.pass(Duration::from_secs(1));
     assert_eq!(race.cloud.starts(JOB), 1);
@@ -205,6 +205,8 @@ fn an_abandoned_submission_is_launched() {
 #[test]
 fn cancel_before_start_prevents_it() {
     let race = Race::new();
+    // The launcher is not needed for it.
+    race.cloud.fail_cancels(usize::MAX);
     // Nobody can write the record yet, so the launch cannot start either.
     let lock = race.registry_lock();
     let run = race.submit();

@@ -28,7 +28,7 @@ fn a_cancel_survives_server_death_at_every_gate() {
     for gate in [
         Gate::StartReturn,
         Gate::Launch,
-        Gate::SettleReturn,
+        Gate::LaunchWaitReturn,
         Gate::Cancel,
     ] {
         let mut race = Race::new();
@@ -37,7 +37,7 @@ fn a_cancel_survives_server_death_at_every_gate() {
         race.cancel();
         if gate != Gate::Launch {
             race.cloud.open(Gate::Launch);
-            race.server.settle_down();
+            race.server.run_until_idle();
         }
         assert!(race.dir().has_pending_cancel().unwrap(), "{gate:?}");
         race.restart();
@@ -116,7 +116,7 @@ fn a_pending_cancel_is_resumed_by_any_call() {
                 }
             }
         });
-        race.server.settle_down();
+        race.server.run_until_idle();
         assert!(!race.cloud.is_running(JOB));
         race.end_cancelled();
         assert_eq!(race.record().oumi_job_id, "1");
@@ -126,10 +126,10 @@ fn a_pending_cancel_is_resumed_by_any_call() {
 #[test]
 fn a_launch_that_ended_unwatched_is_recorded() {
     let mut race = Race::launching();
-    race.cloud.close(Gate::SettleReturn);
+    race.cloud.close(Gate::LaunchWaitReturn);
     race.cloud.open(Gate::Launch);
-    race.server.settle_down();
-    race.cloud.open(Gate::SettleReturn);
+    race.server.run_until_idle();
+    race.cloud.open(Gate::LaunchWaitReturn);
     assert_eq!(race.record().oumi_job_id, "");
     race.restart();
     assert_eq!(race.record().oumi_job_id, "1");
@@ -143,7 +143,7 @@ fn cancel_by_a_second_server() {
         Gate::Start,
         Gate::StartReturn,
         Gate::Launch,
-        Gate::SettleReturn,
+        Gate::LaunchWaitReturn,
     ] {
         for other_dies in [false, true] {
             let mut race = Race::new();
@@ -164,8 +164,8 @@ fn cancel_by_a_second_server() {
                 std::mem::replace(&mut race.server, first).die();
             } else {
                 race.cloud.open_all();
-                race.server.settle_down();
-                first.settle_down();
+                race.server.run_until_idle();
+                first.run_until_idle();
                 assert!(first.service.in_flight().is_empty());
             }
             race.end_cancelled();

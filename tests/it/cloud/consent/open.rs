@@ -17,7 +17,7 @@ fn nonsense_answer_starts_nothing() {
         json!({ "content": {} }),
     ] {
         let id = server.send("run_job", launch.clone());
-        let asked = server.unasked("elicitation/create");
+        let asked = server.incoming_message("elicitation/create");
         server.reply(&asked, result);
         let answer = server.answer("run_job", id);
         assert!(
@@ -40,9 +40,9 @@ fn cancelled_call_withdraws_the_prompt() {
     let mut server = CLIENTS[1].server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
     let id = server.send("run_job", launch);
-    let asked = server.unasked("elicitation/create");
+    let asked = server.incoming_message("elicitation/create");
     server.give_up(id);
-    let withdrawn = server.unasked("notifications/cancelled");
+    let withdrawn = server.incoming_message("notifications/cancelled");
     assert_eq!(withdrawn["params"]["requestId"], asked["id"], "{withdrawn}");
     server.reply(&asked, json!({ "action": "accept" }));
     let (ids, _) = server.list("all");
@@ -56,7 +56,7 @@ fn client_gone_starts_nothing() {
     let mut server = CLIENTS[1].server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
     server.send("run_job", launch);
-    server.unasked("elicitation/create");
+    server.incoming_message("elicitation/create");
     server.close_stdin();
     let (status, took) = server.wait_exit();
     assert_eq!(status.code(), Some(0));
@@ -70,7 +70,7 @@ fn other_calls_are_answered_meanwhile() {
     let mut server = CLIENTS[1].server(&world);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp", "job_name": "asked" }));
     let waiting = server.send("run_job", launch);
-    let asked = server.unasked("elicitation/create");
+    let asked = server.incoming_message("elicitation/create");
     let here = server.submit("job.yaml", json!({ "job_name": "here" }));
     assert_eq!(server.wait_done(&here)["state"], "SUCCEEDED");
     assert_eq!(server.list("all").0, ["here"]);
@@ -189,7 +189,7 @@ fn too_many_prompts_are_refused() {
         .map(|_| server.send("run_job", launch.clone()))
         .collect();
     let asked: Vec<Value> = (0..16)
-        .map(|_| server.unasked("elicitation/create"))
+        .map(|_| server.incoming_message("elicitation/create"))
         .collect();
     for question in &asked[1..] {
         server.reply(question, json!({ "action": "decline" }));

@@ -1,4 +1,4 @@
-//! What is told of a cloud job beside its status: how far it is and why it failed, at the cost of few runs of `sky logs`.
+//! A cloud job beside its status: how far it is and why it failed, at the cost of few runs of `sky logs`.
 
 use serde_json::{Value, json};
 

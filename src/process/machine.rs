@@ -1,0 +1,47 @@
+//! The machine that a job runs on, as far as its processes can be seen: locks and pids mean nothing on another.
+
+use serde::{Deserialize, Serialize};
+
+/// A machine from its start on. It is written into the lock of each job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) host: String,
+    /// Differs after each start of the machine.
+    boot: String,
+    /// Differs in each container that sees its own processes only. Empty where there is no such thing.
+    pid_namespace: String,
+}
+
+/// A job's machine, as this one sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Processes of the job would be seen here.
+    Here,
+    /// This machine, or one of the same name, before it was started last.
+    EarlierStart,
+    Elsewhere,
+}
+
+impl Machine {
+    pub(crate) fn current() -> Self {
+        let link = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        Self {
+            host: sysinfo::System::host_name().unwrap_or_default(),
+            // macOS has no such file.
+            boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .unwrap_or_else(|_| sysinfo::System::boot_time().unwrap_or_default().to_string()),
+            pid_namespace: link.display().to_string(),
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        let here = Self::current();
+        if *self == here {
+            Place::Here
+        } else if self.host == here.host && self.boot != here.boot {
+            Place::EarlierStart
+        } else {
+            Place::Elsewhere
+        }
+    }
+}
