@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::service::serve_directly;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launcher::Launcher;
@@ -51,24 +52,31 @@ pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     let clouds = launchers.iter().flat_map(|launcher| launcher.clouds());
     let policy = Policy::from_environment(&clouds.copied().collect::<Vec<_>>())?;
     let service = JobService::with_policy(data_dir, launchers, policy);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let calls = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(FILE_THREADS)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve_until_the_end(service));
+    let messages = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = messages.block_on(serve_until_the_end(service, calls.handle().clone()));
     queries.shut_down();
-    // A read of standard input cannot be cancelled; waiting for it would wait for the client.
-    runtime.shutdown_background();
+    // Neither a read of standard input nor one of a file that hangs can be cancelled, nor is it waited for.
+    messages.shutdown_background();
+    calls.shutdown_background();
     result
 }
 
-async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn serve_until_the_end(
+    service: JobService,
+    calls: Handle,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let recovering = service.clone();
     // Usually takes milliseconds; longer where another server holds the registry.
-    let recovery = tokio::spawn(async move { recovering.recover().await });
+    let recovery = calls.spawn(async move { recovering.recover().await });
     tokio::time::timeout(RECOVERY_WAIT, recovery).await.ok();
     let stop = async move {
         tokio::select! {
@@ -78,7 +86,7 @@ async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + 
     };
     let (stdio, ended) = Stdio::new(tokio::io::stdin(), tokio::io::stdout(), stop);
     // Directly: `Stdio` handles what may come before `initialize`, and both lifecycles work on one process.
-    let server = serve_directly(Server::new(service), stdio, None);
+    let server = serve_directly(Server::new(service, calls), stdio, None);
     // In a task of its own: dropping it would cancel the calls under way.
     let serving = tokio::spawn(server.waiting());
     tokio::select! {

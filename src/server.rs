@@ -31,6 +31,7 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
+use tokio::runtime::Handle;
 
 use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
@@ -64,11 +65,13 @@ pub(crate) struct Server {
     service: JobService,
     router: ToolRouter<Self>,
     prompts: Arc<PendingPrompts>,
+    /// Runs the calls. The messages are read and written on another runtime, so that calls that hang do not hold them up.
+    calls: Handle,
 }
 
 impl Server {
-    /// A server over `service`, with the tools that its policy allows.
-    pub(crate) fn new(service: JobService) -> Self {
+    /// A server over `service`, with the tools that its policy allows. Its calls run on `calls`.
+    pub(crate) fn new(service: JobService, calls: Handle) -> Self {
         let mut router = tools::router();
         if service.policy().read_only {
             router
@@ -79,6 +82,31 @@ impl Server {
             service,
             router,
             prompts: Arc::default(),
+            calls,
+        }
+    }
+
+    /// Answers a request in a task of its own. A panic becomes an error of that request, and a request that the client cancels
+    /// is answered at once while the work it began goes on.
+    async fn run<T: Send + 'static, F: Future<Output = Result<T, ErrorData>> + Send + 'static>(
+        &self,
+        context: RequestContext<RoleServer>,
+        answer: impl FnOnce(Self, RequestContext<RoleServer>) -> F,
+    ) -> Result<T, ErrorData> {
+        let cancelled = context.ct.clone();
+        // rmcp's router drops its copy before the tool runs.
+        let permit = context.extensions.get::<CallPermit>().cloned();
+        let answering = answer(self.clone(), context);
+        let call = self.calls.spawn(async move {
+            let _permit = permit;
+            answering.await
+        });
+        tokio::select! {
+            called = call => called.unwrap_or_else(|error| {
+                tracing::error!(%error, "a call panicked");
+                Err(ErrorData::internal_error("the call failed inside the server; try again, and report it if it fails again", None))
+            }),
+            () = cancelled.cancelled() => Err(ErrorData::internal_error("the client cancelled the call", None)),
         }
     }
 }
@@ -126,8 +154,7 @@ impl ServerHandler for Server {
         let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
         context.extensions.insert(Arc::new(caller));
         let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
-        let server = self.clone();
-        run_isolated(context, |context| async move {
+        self.run(context, |server, context| async move {
             let call = |context| {
                 let call = ToolCallContext::new(&server, request, context);
                 server.router.call(call)
@@ -164,8 +191,10 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let service = self.service.clone();
-        run_isolated(context, |_| async move { resources::list(&service).await }).await
+        self.run(context, |server, _| async move {
+            resources::list(&server.service).await
+        })
+        .await
     }
 
     async fn list_resource_templates(
@@ -181,9 +210,8 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let service = self.service.clone();
-        run_isolated(context, |_| async move {
-            let read = resources::read(&service, &request.uri).await;
+        self.run(context, |server, _| async move {
+            let read = resources::read(&server.service, &request.uri).await;
             read.map(ReadResourceResponse::from)
         })
         .await
@@ -194,9 +222,8 @@ impl ServerHandler for Server {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        let service = self.service.clone();
-        run_isolated(context, |_| async move {
-            tasks::get(&service, &request.task_id).await
+        self.run(context, |server, _| async move {
+            tasks::get(&server.service, &request.task_id).await
         })
         .await
     }
@@ -204,9 +231,12 @@ impl ServerHandler for Server {
     async fn update_task(
         &self,
         request: UpdateTaskParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        tasks::update(&self.service, &request.task_id).await
+        self.run(context, |server, _| async move {
+            tasks::update(&server.service, &request.task_id).await
+        })
+        .await
     }
 
     async fn cancel_task(
@@ -214,9 +244,8 @@ impl ServerHandler for Server {
         request: CancelTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        let service = self.service.clone();
-        run_isolated(context, |_| async move {
-            tasks::cancel(&service, &request.task_id).await
+        self.run(context, |server, _| async move {
+            tasks::cancel(&server.service, &request.task_id).await
         })
         .await
     }
@@ -290,32 +319,6 @@ fn is_served(method: &str, is_stateless: bool, capabilities: &ServerCapabilities
             }
             _ => false,
         },
-    }
-}
-
-/// Answers a request in a task of its own. A panic becomes an error of that request, and a request that the client cancels is
-/// answered at once while the work it began goes on.
-async fn run_isolated<
-    T: Send + 'static,
-    F: Future<Output = Result<T, ErrorData>> + Send + 'static,
->(
-    context: RequestContext<RoleServer>,
-    answer: impl FnOnce(RequestContext<RoleServer>) -> F,
-) -> Result<T, ErrorData> {
-    let cancelled = context.ct.clone();
-    // rmcp's router drops its copy before the tool runs.
-    let permit = context.extensions.get::<CallPermit>().cloned();
-    let answering = answer(context);
-    let call = tokio::spawn(async move {
-        let _permit = permit;
-        answering.await
-    });
-    tokio::select! {
-        called = call => called.unwrap_or_else(|error| {
-            tracing::error!(%error, "a call panicked");
-            Err(ErrorData::internal_error("the call failed inside the server; try again, and report it if it fails again", None))
-        }),
-        () = cancelled.cancelled() => Err(ErrorData::internal_error("the client cancelled the call", None)),
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::error::JobError;
 use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
+use crate::settings::env_vars;
 use crate::sync::lock;
 
 /// The time a person may take to answer.
@@ -185,7 +186,8 @@ impl ElicitingCaller {
             return Err(JobError::blocked(message).with_hint("call again when they have answered"));
         };
         let not_asked = |error: &dyn std::fmt::Display| {
-            JobError::blocked(format!("the client could not ask the person: {error}"))
+            let message = format!("the client could not ask the person: {error}");
+            JobError::blocked(message).with_hint(way_out())
         };
         let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(prompt)));
         let sent = self
@@ -222,8 +224,9 @@ impl ElicitingCaller {
             prompts.redeem(&state)?;
             let result: ElicitResult =
                 serde_json::from_value(response.clone()).map_err(|error| {
-                    let message = "the client's answer to the elicitation cannot be read";
-                    JobError::blocked(format!("{message}: {error}"))
+                    tracing::warn!(%error, "an answer to an elicitation cannot be read");
+                    let message = "the client's answer to the question cannot be read";
+                    JobError::blocked(message).with_hint(way_out())
                 })?;
             return accepted(&result).map(|()| state.subject);
         }
@@ -262,12 +265,23 @@ fn form(prompt: &ConsentPrompt) -> ElicitRequestParams {
 }
 
 fn accepted(result: &ElicitResult) -> Result<(), JobError> {
-    let message = match result.action {
-        ElicitationAction::Accept => return Ok(()),
-        ElicitationAction::Decline => "the person declined",
-        _ => "the person closed the question without an answer",
-    };
-    Err(JobError::blocked(message).with_hint("do not call again unless they ask for it"))
+    match result.action {
+        ElicitationAction::Accept => Ok(()),
+        ElicitationAction::Decline => Err(JobError::blocked("the person declined")
+            .with_hint("do not call again unless they ask for it")),
+        _ => Err(JobError::blocked(
+            "the client closed the question without an answer, as one that nobody attends does unseen",
+        )
+        .with_hint(way_out())),
+    }
+}
+
+/// The hint for a question that perhaps nobody saw.
+fn way_out() -> String {
+    let variable = env_vars::CONSENT.name;
+    format!(
+        "tell the user: {variable}=flags in the server's environment lets the flags of the call be enough"
+    )
 }
 
 /// Sorts the fields of a value: a client may give them in another order when it calls again.

@@ -13,24 +13,24 @@
 //!   `initialize` waits for its answer.
 //! - The methods of tasks exist in 2026-07-28 only.
 //! - A cancelled call is not answered.
-//! - At most [`MAX_CALLS`] calls are under way or answered and not yet written. A further one waits for [`PERMIT_WAIT`] and is
-//!   then refused, so that cancellations and the answers to elicitations are still read.
+//! - At most [`MAX_CALLS`] calls are under way or answered and not yet written; a long one counts as several. A further one is
+//!   refused at once, and a ping needs no place among them: cancellations and the answers to elicitations are always read.
 //! - The end of the input within a line discards that line.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Duration;
 
 use futures::StreamExt;
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorCode, ErrorData, GetExtensions,
-    GetMeta, JsonRpcMessage, JsonRpcRequest, ProtocolVersion, RequestId, ServerJsonRpcMessage,
-    ServerResult,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, EmptyObject, ErrorCode, ErrorData,
+    GetExtensions, GetMeta, JsonRpcMessage, JsonRpcRequest, ProtocolVersion, RequestId,
+    ServerJsonRpcMessage, ServerResult,
 };
 use rmcp::transport::Transport;
+use serde::Serialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -45,10 +45,10 @@ use crate::sync::lock;
 const MAX_LINE: usize = 1024 * 1024;
 
 /// The most calls that are under way or have an answer that the client has not taken.
-const MAX_CALLS: usize = 256;
+const MAX_CALLS: usize = 1024;
 
-/// The time a call waits for one of [`MAX_CALLS`] to end. A burst of short calls gets through; behind long ones reading goes on.
-const PERMIT_WAIT: Duration = Duration::from_millis(200);
+/// The bytes of a call that count as one more call.
+const CALL_BYTES: usize = 16 * 1024;
 
 /// Stdin and stdout as rmcp wants them.
 pub(crate) struct Stdio {
@@ -110,7 +110,7 @@ impl Transport<RoleServer> for Stdio {
                 Some(permit) => permit,
                 None => None,
             };
-            session.write(serde_json::to_vec(&message)?).await
+            session.write(&message).await
         }
     }
 
@@ -160,9 +160,11 @@ impl Session {
         Some(permit)
     }
 
-    async fn write(&self, mut line: Vec<u8>) -> io::Result<()> {
-        line.push(b'\n');
+    async fn write(&self, message: &impl Serialize) -> io::Result<()> {
         let mut output = self.output.lock().await;
+        // Only now: answers that wait for their turn take less room unwritten.
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
         let written = match output.write_all(&line).await {
             Ok(()) => output.flush().await,
             Err(error) => Err(error),
@@ -190,23 +192,28 @@ impl Reader {
             let line = lines.next().await?.inspect_err(|error| {
                 tracing::warn!(%error, "standard input cannot be read");
             });
-            let parsed = match line.ok()? {
+            let (parsed, length) = match line.ok()? {
                 Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => message::parse(&line),
-                Err(refusal) => Err(refusal),
+                Ok(line) => (message::parse(&line), line.len()),
+                Err(refusal) => (Err(refusal), 0),
             };
             match parsed {
                 Err(refusal) => self.refuse(*refusal).await?,
-                Ok(Some(JsonRpcMessage::Request(call))) => self.call(call).await?,
+                Ok(Some(JsonRpcMessage::Request(call))) => self.call(call, length).await?,
                 Ok(Some(message)) => self.forward(message).await?,
                 Ok(None) => {}
             }
         }
     }
 
-    async fn call(&self, mut call: JsonRpcRequest<ClientRequest>) -> Option<()> {
-        let answered = match self.accept(&mut call).await {
-            Ok(answered) => answered,
+    async fn call(&self, mut call: JsonRpcRequest<ClientRequest>, length: usize) -> Option<()> {
+        let answered = match self.accept(&mut call, length) {
+            Ok(Some(answered)) => answered,
+            Ok(None) => {
+                let pong = ServerResult::EmptyResult(EmptyObject {});
+                let pong: ServerJsonRpcMessage = JsonRpcMessage::response(pong, call.id);
+                return self.session.write(&pong).await.ok();
+            }
             Err(error) => {
                 let id = call.id.into_json_value();
                 return self.refuse(Refusal { id, error }).await;
@@ -220,11 +227,13 @@ impl Reader {
         Some(())
     }
 
-    /// Registers a call, or says why it may not be made now. The receiver ends when the call is answered.
-    async fn accept(
+    /// Registers a call of this length, or says why it may not be made now. The receiver ends when the call is answered. A ping
+    /// is not registered: it is answered here.
+    fn accept(
         &self,
         call: &mut JsonRpcRequest<ClientRequest>,
-    ) -> Result<oneshot::Receiver<()>, ErrorData> {
+        length: usize,
+    ) -> Result<Option<oneshot::Receiver<()>>, ErrorData> {
         let JsonRpcRequest { id, request, .. } = call;
         let version = request.get_meta().protocol_version();
         let is_stateless =
@@ -232,10 +241,10 @@ impl Reader {
         let may_come_first = version.is_some()
             || matches!(
                 request,
-                ClientRequest::InitializeRequest(_)
-                    | ClientRequest::PingRequest(_)
-                    | ClientRequest::DiscoverRequest(_)
-            );
+                ClientRequest::PingRequest(_) | ClientRequest::DiscoverRequest(_)
+            )
+            // By its method: one that lacks its version is a custom request to rmcp.
+            || request.method() == "initialize";
         if !may_come_first && !self.session.state().initialized {
             let error = "`initialize` comes first; since 2026-07-28 each request carries its version and capabilities in `_meta` instead";
             return Err(ErrorData::invalid_params(error, None));
@@ -245,13 +254,6 @@ impl Reader {
             let error = format!("Method not found: {}", request.method());
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None));
         }
-        let permit = Arc::clone(&self.permits).acquire_owned();
-        let Ok(Ok(permit)) = tokio::time::timeout(PERMIT_WAIT, permit).await else {
-            let error =
-                format!("{MAX_CALLS} calls are under way; call again when some are answered");
-            return Err(ErrorData::internal_error(error, None));
-        };
-        let permit = Arc::new(permit);
         let mut state = self.session.state();
         state
             .calls
@@ -259,6 +261,16 @@ impl Reader {
         if state.calls.contains_key(id) {
             return Err(invalid("this id is that of a call under way"));
         }
+        if !is_stateless && matches!(request, ClientRequest::PingRequest(_)) {
+            return Ok(None);
+        }
+        let weight = u32::try_from(1 + length / CALL_BYTES).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.permits).try_acquire_many_owned(weight);
+        let permit = Arc::new(permit.map_err(|_| {
+            let error =
+                format!("{MAX_CALLS} calls are under way; call again when some are answered");
+            ErrorData::internal_error(error, None)
+        })?);
         request.extensions_mut().insert(Arc::clone(&permit));
         let (answered, end) = oneshot::channel();
         let call = Call {
@@ -266,7 +278,7 @@ impl Reader {
             unanswered: Some((permit, answered)),
         };
         state.calls.insert(id.clone(), call);
-        Ok(end)
+        Ok(Some(end))
     }
 
     /// Passes a notification or a response on. A cancelled call is answered no more; its id stays in use while its work goes on.
@@ -285,10 +297,7 @@ impl Reader {
         let code = error.code.0;
         tracing::warn!(code, "a message was refused: {}", error.message);
         let answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
-        self.session
-            .write(answer.to_string().into_bytes())
-            .await
-            .ok()
+        self.session.write(&answer).await.ok()
     }
 }
 

@@ -4,16 +4,14 @@ use std::fs;
 use std::sync::{Arc, Mutex};
 
 use crate::error::JobError;
-use crate::server::Server;
-use crate::server::transport::Stdio;
+use crate::server::tests::Client;
 use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
 use crate::service::requests::{CancelRequest, ListRequest, RunRequest};
 use crate::service::tests::fake_launcher::{cancel_by_id, direct};
 use crate::service::tests::test_service::{TestService, test_service_with};
 use crate::settings::policy::{AskPerson, Policy};
-use rmcp::service::serve_directly;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 fn test(ask: AskPerson) -> TestService {
@@ -163,54 +161,82 @@ async fn a_plan_id_expires_after_a_day() {
     assert!(old.contains("is not known"), "{old}");
 }
 
+/// The arguments that launch `job` on a cloud.
+pub(super) fn cloud_launch(test: &TestService, job: &str) -> Value {
+    fs::write(test.home.path().join("job.yaml"), "run: echo hi\n").unwrap();
+    json!({
+        "config_path": "job.yaml", "command": "train", "client_cwd": test.home.path(), "cloud": "gcp",
+        "job_name": job, "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_prompt_times_out() {
     let test = test(AskPerson::ForClouds);
-    fs::write(test.home.path().join("job.yaml"), "run: echo hi\n").unwrap();
-    let (ours, its) = tokio::io::duplex(64 * 1024);
-    let (input, output) = tokio::io::split(its);
-    let (stdio, _ended) = Stdio::new(input, output, std::future::pending());
-    let server = serve_directly(Server::new(test.service.clone()), stdio, None);
-    let (answers, mut says) = tokio::io::split(ours);
-    let mut answers = BufReader::new(answers).lines();
-    let mut hear = async || -> Value {
-        let line = answers.next_line().await.unwrap().unwrap();
-        serde_json::from_str(&line).unwrap()
-    };
-    let hello = json!({
-        "protocolVersion": "2025-11-25",
-        "capabilities": { "elicitation": { "form": {} } },
-        "clientInfo": { "name": "test", "version": "0" },
-    });
-    let launch = json!({ "name": "run_job", "arguments": {
-        "config_path": "job.yaml", "command": "train", "client_cwd": test.home.path(), "cloud": "gcp",
-        "job_name": "job", "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
-    } });
-    for (id, method, params) in [
-        ("hello", "initialize", hello),
-        ("launch", "tools/call", launch),
-    ] {
-        let said = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        says.write_all(format!("{said}\n").as_bytes())
-            .await
-            .unwrap();
-    }
-    assert_eq!(hear().await["id"], "hello");
-    let asked = hear().await;
+    let mut client = Client::of(&test.service, Handle::current()).await;
+    client
+        .call("launch", "run_job", cloud_launch(&test, "job"))
+        .await;
+    let asked = client.next().await;
     assert_eq!(asked["method"], "elicitation/create", "{asked}");
-    let withdrawn = hear().await;
+    let withdrawn = client.next().await;
     assert_eq!(
         withdrawn["method"], "notifications/cancelled",
         "{withdrawn}"
     );
     assert_eq!(withdrawn["params"]["requestId"], asked["id"]);
-    let answer = hear().await;
+    let answer = client.next().await;
     let error = &answer["result"]["structuredContent"]["error"];
     assert_eq!(
         error,
         "nothing was started: nobody answered within 10 minutes"
     );
     assert_eq!(test.cloud.starts("job"), 0);
-    drop(says);
-    server.cancel().await.unwrap();
+    client.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_count_by_their_number_and_refusals_name_the_way_out() {
+    let unseen = "closed the question without an answer";
+    for (answer, error) in [
+        (json!({ "result": { "action": "accept" } }), None),
+        (
+            json!({ "result": { "action": "decline" } }),
+            Some("the person declined"),
+        ),
+        (json!({ "result": { "action": "cancel" } }), Some(unseen)),
+        (
+            json!({ "result": { "action": "shrug" } }),
+            Some("OUMI_MCP_CONSENT=flags"),
+        ),
+        (json!({ "result": 7 }), Some("OUMI_MCP_CONSENT=flags")),
+        (
+            json!({ "error": { "code": -32601, "message": "no such method" } }),
+            Some("OUMI_MCP_CONSENT=flags"),
+        ),
+    ] {
+        let test = test(AskPerson::ForClouds);
+        let mut client = Client::of(&test.service, Handle::current()).await;
+        client
+            .call("launch", "run_job", cloud_launch(&test, "job"))
+            .await;
+        let asked = client.next().await;
+        let mut message = answer.clone();
+        message["jsonrpc"] = json!("2.0");
+        message["id"] = json!(asked["id"].to_string());
+        client.send(message).await;
+        let content = client.next().await["result"]["structuredContent"].take();
+        match error {
+            None => assert_eq!(content["success"], true, "{content}"),
+            Some(words) => {
+                let error = content["error"].as_str().unwrap();
+                assert!(error.contains(words), "{answer}: {error}");
+                if words == unseen {
+                    assert!(error.contains("OUMI_MCP_CONSENT=flags"), "{error}");
+                }
+            }
+        }
+        assert_eq!(test.cloud.starts("job"), usize::from(error.is_none()));
+        client.end().await;
+    }
 }

@@ -316,7 +316,7 @@ fn cluster_change_asks() {
             assert!(
                 answer
                     .refused()
-                    .contains("nothing was done: the person closed")
+                    .contains("nothing was done: the client closed")
             );
             assert_eq!(world.cloud.calls_of(&["sky", verb]).len(), 0);
             let (_, answer) = client.answers(&mut server, tool, arguments, "accept", || {});

@@ -53,6 +53,33 @@ fn what_comes_before_initialize_ends_nothing() {
 }
 
 #[test]
+fn an_initialize_that_lacks_something_is_answered() {
+    for lacking in ["clientInfo", "capabilities"] {
+        let mut raw = Raw::start();
+        let mut hello: Value = serde_json::from_str(&initialize(1, "2025-06-18")).unwrap();
+        hello["params"].as_object_mut().unwrap().remove(lacking);
+        raw.say(hello.to_string());
+        assert_eq!(
+            raw.answer(1)["result"]["protocolVersion"],
+            "2025-06-18",
+            "{lacking}"
+        );
+        raw.lives();
+    }
+    let mut raw = Raw::start();
+    let mut hello: Value = serde_json::from_str(&initialize(1, "2025-06-18")).unwrap();
+    hello["params"]
+        .as_object_mut()
+        .unwrap()
+        .remove("protocolVersion");
+    raw.say(hello.to_string());
+    let error = raw.next()["error"].clone();
+    assert_eq!(error["code"], INVALID_PARAMS);
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("`protocolVersion`"), "{message}");
+}
+
+#[test]
 fn what_follows_initialize_at_once_waits_for_its_answer() {
     let mut raw = Raw::start();
     let call = request(2, "tools/call", json!({ "name": "list_jobs" }));
