@@ -83,6 +83,16 @@ impl Exit {
     }
 }
 
+impl Failure {
+    /// The reason in one line: the sentence of the cause, else the exception or the line that reports the error.
+    #[allow(dead_code, reason = "for the message of a poll")]
+    pub(crate) fn summary(&self) -> Option<&str> {
+        let lines = || self.traceback_end.as_deref().unwrap_or_default().lines();
+        let line = || lines().find(|line| !line.starts_with([' ', '│', '\t']));
+        self.what.as_deref().or_else(line)
+    }
+}
+
 /// Explains why a job failed. `log_tail` is the end of its log, folded; `reason` is what its launcher gave as the reason.
 /// `None` when nothing at all is known.
 pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) -> Option<Failure> {

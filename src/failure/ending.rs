@@ -330,7 +330,7 @@ static ERROR: Pattern = Pattern::new(
 );
 
 /// Reports that are printed as a program ends.
-static REPORT: Pattern = Pattern::new(r"^(?:wandb|mlflow|comet|COMET|neptune)\b");
+static REPORT: Pattern = Pattern::new(r"^(?:wandb|mlflow|comet|COMET|neptune|Exception ignored)\b");
 
 /// The word that a program goes on after an error.
 static GOES_ON: Pattern = Pattern::new(

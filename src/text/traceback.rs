@@ -56,9 +56,11 @@ pub(crate) fn lines(log: &str) -> Vec<Line<'_>> {
         let Some((before, _)) = line.split_once(HEADER) else {
             continue;
         };
-        let host = Line::split(before, &[]).text;
-        let known = hosts.contains(&host);
-        if !known && HOST.is_match(host) && next.contains(host) {
+        let before = Line::split(before, &hosts).text;
+        if let Some(host) = HOST.find(before).map(|found| found.as_str())
+            && Line::split(&before[host.len()..], &[]).text.is_empty()
+            && next.contains(host)
+        {
             hosts.push(host);
         }
     }
@@ -271,7 +273,7 @@ static RANK: Pattern = Pattern::new(
     r"(?x)\[(?:[Rr]ank[:\ ]*|\d+,)(\d+)[\]\ ] | \[default(?P<local>\d+)\] | ^\ *(\d+):\ $",
 );
 /// The host that pdsh and the like put before each line, as seen before the header of a traceback.
-static HOST: Pattern = Pattern::new(r"^[\w.@-]+: ?$");
+static HOST: Pattern = Pattern::new(r"^[\w.@-]+: ?");
 /// The name of an exception, where the header of a traceback stands above it.
 static AFTER_HEADER: Pattern =
     Pattern::new(r"^(?:[A-Za-z_][\w.]*(?:\([\w.]+\))?(?:: |:$)|(?:[A-Za-z_]\w*\.)*[A-Z]\w*$)");
