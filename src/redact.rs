@@ -41,8 +41,9 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
             r#"(?:"[^"\n]{4,}"|'[^'\n]{4,}'|[^\s"',;)}\]]{4,})"#,
         ),
         r"(?<before>[Bb]earer )[A-Za-z0-9._~+/=-]{16,}",
-        // `https://user:password@host`.
-        r"(?<before>://[^\s/:@]*:)[^\s@/]{4,}(?<after>@)",
+        // `https://user:password@host`, `https://token@host`. Port, path and query of a URL are no secrets.
+        r"(?<before>://[^\s/:@?#]*:)[^\s@/?#]{4,}(?<after>@)",
+        r"(?<before>://)[^\s/:@?#]{16,}(?<after>@)",
     ];
     shapes
         .iter()
@@ -64,6 +65,18 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
         "CREDENTIAL",
     ];
     parts.iter().any(|part| name.contains(part))
+}
+
+/// Returns the part of a variable's value that is secret: of a URL only what stands before its `@`, unless the name says that all
+/// of it is.
+pub(crate) fn secret_part<'a>(name: &str, value: &'a str) -> &'a str {
+    match value.split_once("://") {
+        Some((scheme, rest)) if !is_secret_name(name) && !scheme.contains(char::is_whitespace) => {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+            authority.rsplit_once('@').map_or("", |(secret, _)| secret)
+        }
+        _ => value,
+    }
 }
 
 /// Knows the secret values of a job by their fingerprints, without the values.
@@ -312,6 +325,7 @@ mod tests {
             "{'num_tokens': '56', 'mean_token_accuracy': '0.05769'}",
             "tokenizer: PreTrainedTokenizerFast(pad_token='<pad>', max_tokens=128)",
             "https://huggingface.co/docs:latest and git@github.com:org/repo",
+            "http://localhost:29500?mail=me@host and http://10.0.0.1:8080/a@b",
             "sk-learn is no key",
             "dashboard at http://127.0.0.1:8265/jobs/raysubmit_12345678",
         ] {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::cloud::{
@@ -23,8 +22,8 @@ use crate::process::runner::{Cli, CliCall, Output, call_deadline};
 use crate::settings::data_dir::DataDir;
 use crate::settings::env_vars::SLURM_CONNECTIONS;
 
-/// The clouds for which Oumi writes the job's variables into a shell script without quoting them.
-const UNQUOTED_ENV_CLOUDS: &[&str] = &["slurm", "polaris", "frontier", "perlmutter"];
+/// The clouds whose clusters are a queue and a user, `debug.jane`.
+const QUEUE_CLOUDS: &[&str] = &["polaris", "frontier", "perlmutter"];
 /// The cloud whose clusters every call of Oumi must name.
 const SLURM: &str = "slurm";
 /// The timeout of a run of `oumi launch`: it imports the training stack, which takes half a minute on an idle machine.
@@ -64,20 +63,26 @@ impl CloudBackend for Oumi {
     }
 
     fn validate_cluster(cloud: &str, cluster: &str) -> Result<(), JobError> {
-        let is_slurm = cloud == SLURM;
-        let is_valid = if is_slurm {
-            parse::is_valid_slurm_cluster_name(cluster)
-        } else {
-            !cluster.is_empty() && is_plain(cluster, "-_.@")
+        let (is_valid, expected) = match cloud {
+            SLURM => (
+                parse::is_valid_slurm_cluster_name(cluster),
+                "user@host of the Slurm login node",
+            ),
+            _ if QUEUE_CLOUDS.contains(&cloud) => (
+                is_plain(cluster, "-_.")
+                    && cluster
+                        .split_once('.')
+                        .is_some_and(|(queue, user)| !queue.is_empty() && !user.is_empty()),
+                "queue.user, such as debug.jane",
+            ),
+            _ => (
+                !cluster.is_empty() && is_plain(cluster, "-_.@"),
+                "the cluster's name",
+            ),
         };
         if is_valid {
             return Ok(());
         }
-        let expected = if is_slurm {
-            "user@host of the Slurm login node"
-        } else {
-            "the cluster's name"
-        };
         Err(JobError::failed(if cluster.is_empty() {
             format!("`cluster_name` is missing: on {cloud} it is {expected}")
         } else {
@@ -101,11 +106,21 @@ impl CloudBackend for Oumi {
     ) -> Result<LaunchPlan, JobError> {
         let (cloud, cluster) = (spec.identity.cloud.as_str(), spec.identity.cluster.clone());
         Self::validate_cluster(cloud, &cluster)?;
-        let mut config = JobConfig::new(spec, UNQUOTED_ENV_CLOUDS.contains(&cloud));
-        if let Some((user, _)) = cluster.split_once('@')
-            && config.document.get("user").is_none_or(Value::is_null)
-        {
-            config.document.insert("user".to_owned(), user.into());
+        let user = match cloud {
+            SLURM => cluster.split_once('@').map(|(user, _)| user),
+            _ if QUEUE_CLOUDS.contains(&cloud) => cluster.split_once('.').map(|(_, user)| user),
+            _ => None,
+        };
+        // For these clouds Oumi writes the job's variables into a shell script without quoting them.
+        let mut config = JobConfig::new(spec, user.is_some());
+        if let Some(user) = user {
+            let named = config.document.insert("user".to_owned(), user.into());
+            if let Some(other) = named.filter(|named| !named.is_null() && named != user) {
+                config.warnings.push(format!(
+                    "the config has `user: {}`; the job is launched as {user}, the user in `cluster_name`",
+                    other.as_str().map_or_else(|| other.to_string(), ToOwned::to_owned)
+                ));
+            }
         }
         let envs = envs(cloud, &BTreeSet::from([cluster.clone()]));
         launches.plan(spec, cluster, config, envs)

@@ -107,12 +107,15 @@ impl CloudBackend for SkyPilot {
         spec: &LaunchSpec,
     ) -> Result<LaunchPlan, JobError> {
         let named = &spec.identity.cluster;
-        let cluster = if named.is_empty() {
-            let clusters = self.clusters(call_deadline()).await;
-            new_cluster_name(&spec.identity.job_id, clusters.ok().flatten().as_ref())
-        } else {
+        let cluster = if !named.is_empty() {
             Self::validate_cluster(&spec.identity.cloud, named)?;
             named.clone()
+        } else if let Some(own) = launches.cluster_of(&spec.identity).await {
+            // A job that was launched already is refused as that, not for the name of another cluster.
+            own
+        } else {
+            let clusters = self.clusters(call_deadline()).await;
+            new_cluster_name(&spec.identity.job_id, clusters.ok().flatten().as_ref())
         };
         let config = JobConfig::new(spec, false);
         let mut plan = launches.plan(spec, cluster, config, BTreeMap::new())?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::answers::ProgressAnswer;
 use super::observe::Observation;
+use crate::error::JobError;
 use crate::launcher::{JobState, JobStatus};
 use crate::progress::stall::span;
 
@@ -25,6 +26,15 @@ const PART_OF_AGE: u32 = 10;
 /// … within these bounds.
 const SHORTEST: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(30 * 60);
+
+/// Returns the next step after an error: its own hint, such as a command to run.
+pub(super) fn after_error(error: &JobError) -> String {
+    let mut hint = error.hint.iter().flat_map(|hint| hint.chars());
+    match hint.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), hint.collect::<String>()),
+        None => AFTER_NO_ANSWER.to_owned(),
+    }
+}
 
 /// Describes a status in a sentence or two.
 pub(super) fn message(status: &JobStatus, progress: Option<&ProgressAnswer>) -> String {

@@ -31,14 +31,14 @@ impl PollAnswer {
     /// Reports that a job was not found, or that its launcher gave no answer.
     fn failed(self, error: &JobError) -> Self {
         let (status, next) = if error.is_not_found() {
-            (status::NOT_FOUND, next_step::AFTER_NOT_FOUND)
+            (status::NOT_FOUND, next_step::AFTER_NOT_FOUND.to_owned())
         } else {
-            (status::UNKNOWN, next_step::AFTER_NO_ANSWER)
+            (status::UNKNOWN, next_step::after_error(error))
         };
         Self {
             status: status.to_owned(),
             error: Some(error.to_string()),
-            next: next.to_owned(),
+            next,
             ..self
         }
     }

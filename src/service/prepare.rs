@@ -47,7 +47,9 @@ impl PreparedLaunch {
             .flatten()
             .filter(|(name, _)| is_secret_name(name))
             .filter_map(|(_, value)| value.as_str());
-        redactor_of(self.spec.envs.values().map(String::as_str).chain(named))
+        let given = self.spec.envs.iter();
+        let given = given.map(|(name, value)| redact::secret_part(name, value));
+        redactor_of(given.chain(named))
     }
 }
 

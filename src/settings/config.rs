@@ -1,14 +1,16 @@
 //! Reads an Oumi YAML file: its kind, and the few fields the server needs. The rest is left to Oumi.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use serde_saphyr::Error;
+use serde_saphyr::{Error, Spanned};
 
+use super::python_scalar::python_text;
 use crate::error::JobError;
 use crate::settings::data_dir::read_bounded;
 
@@ -241,8 +243,19 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
         // and shown without its tag it would look like plain text to the person who is asked to agree.
         reject_unsupported_tags: true,
     };
-    match serde_saphyr::from_str_with_options::<Value>(text, options) {
-        Ok(Value::Object(document)) => Ok(document),
+    match serde_saphyr::from_str_with_options::<Value>(text, options.clone()) {
+        Ok(Value::Object(mut document)) => {
+            if let Some(Value::Object(envs)) = document.get_mut("envs")
+                && let Ok(source) = serde_saphyr::from_str_with_options::<EnvsSource>(text, options)
+            {
+                for (name, value) in source.envs {
+                    if let Some(value) = value.as_ref().and_then(|value| as_text(value, text)) {
+                        envs.insert(name, value.into());
+                    }
+                }
+            }
+            Ok(document)
+        }
         Ok(Value::Null) => Err(JobError::invalid("it is empty")),
         Ok(_) => Err(JobError::invalid(
             "its root is not a mapping of keys to values",
@@ -260,6 +273,25 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
             }))
         }
     }
+}
+
+/// The variables of a config, each with its place in the file.
+#[derive(Deserialize)]
+struct EnvsSource {
+    envs: BTreeMap<String, Option<Spanned<String>>>,
+}
+
+/// Returns the text that Oumi makes of a variable: a value that is not quoted may be a number or a truth.
+fn as_text(value: &Spanned<String>, source: &str) -> Option<String> {
+    let at = usize::try_from(value.defined.span().byte_offset()?).ok()?;
+    let is_plain = !source
+        .get(at..)?
+        .starts_with(['"', '\'', '|', '>', '!', '&']);
+    Some(if is_plain {
+        python_text(&value.value)
+    } else {
+        value.value.clone()
+    })
 }
 
 #[cfg(test)]

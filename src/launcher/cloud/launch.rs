@@ -209,6 +209,11 @@ impl CloudLaunches {
         facts.started_at.map(|_| facts)
     }
 
+    /// Returns the cluster that a job was launched onto.
+    pub(in crate::launcher) async fn cluster_of(&self, identity: &JobIdentity) -> Option<String> {
+        Some(self.facts(identity).await?.start.cluster)
+    }
+
     /// Returns the same, with the mark of the job where its cluster lists these jobs and it is among them. The mark is kept, so that
     /// the job stays the job of this launch.
     pub(super) async fn claim_job(

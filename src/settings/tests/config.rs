@@ -177,3 +177,15 @@ fn commands_parse_in_any_case() {
     );
     assert_eq!(OumiCommand::parse("rm -rf"), None);
 }
+
+#[test]
+fn envs_are_what_oumi_makes_of_them() {
+    let text = "anchor: &a 0x10\nenvs:\n  PLAIN: 007\n  QUOTED: '007'\n  BLOCK: |\n    010\n  FLAG: yes\n  NONE:\n  WORDS: a: b\n"
+        .replace("a: b", "a b")
+        + "  SAME: *a\n";
+    let document = parse(text.as_bytes()).unwrap();
+    let expected = serde_json::json!({
+        "PLAIN": "7", "QUOTED": "007", "BLOCK": "010\n", "FLAG": "True", "NONE": null, "WORDS": "a b", "SAME": "16",
+    });
+    assert_eq!(document["envs"], expected);
+}

@@ -515,3 +515,40 @@ fn job_names_make_distinct_clusters() {
     let cluster = server.poll(&job_id)["cluster"].clone();
     assert!(cluster.as_str().unwrap().starts_with("taken-"), "{cluster}");
 }
+
+#[test]
+fn user_of_a_queue_is_in_the_cluster_name() {
+    let world = World::new();
+    let mut server = world.server();
+    for (user, warns) in [
+        ("", false),
+        ("user: jane\n", false),
+        ("user: your_username\n", true),
+    ] {
+        world
+            .home
+            .write("queue.yaml", &format!("{user}run: echo hi\n"));
+        for cloud in ["polaris", "perlmutter", "frontier"] {
+            let asked =
+                |cluster: &str| json!({ "cloud": cloud, "cluster_name": cluster, "dry_run": true });
+            let arguments = server.launch("queue.yaml", asked("debug.jane"));
+            let answer = server.call("run_job", arguments).ok();
+            assert_eq!(answer["job_config"]["user"], "jane");
+            assert_eq!(
+                warnings(&answer).contains("your_username"),
+                warns,
+                "{:#}",
+                answer.content
+            );
+            for cluster in ["", "debug", "jane@debug", ".jane", "debug."] {
+                let arguments = server.launch("queue.yaml", asked(cluster));
+                let answer = server.call("run_job", arguments);
+                assert!(
+                    answer.refused().contains("queue.user"),
+                    "{cluster}: {}",
+                    answer.refused()
+                );
+            }
+        }
+    }
+}

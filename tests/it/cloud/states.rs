@@ -516,3 +516,76 @@ fn forgotten_slurm_job() {
             .is_empty()
     );
 }
+
+#[test]
+fn silence_is_not_gone() {
+    let sky = |script: &str| {
+        let world = with_job("RUNNING");
+        let old = world.cloud.bin().join("sky");
+        let real = world.cloud.bin().join("real-sky");
+        std::fs::rename(&old, &real).unwrap();
+        crate::support::executable(
+            &old,
+            &format!(
+                "#!/bin/sh\ncase $1 in queue) {script} ;; esac\nexec {} \"$@\"\n",
+                real.display()
+            ),
+        );
+        world
+    };
+    for (script, is_gone) in [
+        ("echo '{}'; exit 1", false),
+        ("echo '{}'; kill -9 $$", false),
+        ("echo '{}'; exit 0", false),
+        ("echo '{\"dev\": []}'; exit 0", false),
+        ("echo '{\"dev\": []}'; exit 1", false),
+        ("echo '{\"dev\": null}'; exit 0", false),
+        ("echo '{\"dev\": [{\"job_id\": 1.0}]}'; exit 0", false),
+        (
+            "echo '{\"dev\": [{\"job_id\": true, \"submitted_at\": NaN}]}'; exit 0",
+            false,
+        ),
+        ("echo '{\"dev\": [], \"dev\": []}'; exit 0", false),
+        (
+            "echo \"Failed to get the job queue for cluster 'dev'.\"; echo '  cluster is gone, it seems'; echo '{}'; exit 0",
+            false,
+        ),
+        (
+            "echo \"Failed to get the job queue for cluster 'dev'.\"; echo '  ClusterDoesNotExist: Cluster \"dev\" does not exist.'; echo '{}'; exit 0",
+            true,
+        ),
+        ("echo 'Error: No such option: -o' >&2; exit 2", false),
+    ] {
+        let world = sky(script);
+        let mut server = world.server();
+        let answer = server.call("poll_status", json!({ "job_id": "a" }));
+        assert_eq!(
+            answer["is_done"] == json!(true),
+            is_gone,
+            "{script}: {:#}",
+            answer.content
+        );
+        assert_eq!(
+            answer["status"],
+            if is_gone { "cluster_gone" } else { "unknown" },
+            "{script}"
+        );
+        if !is_gone {
+            assert!(!text(&answer, "error").is_empty() && !text(&answer, "next").is_empty());
+        }
+        if script.contains("No such option") {
+            assert!(
+                text(&answer, "next").contains("pip install -U skypilot"),
+                "{:#}",
+                answer.content
+            );
+        }
+    }
+    // Gone is also a cluster that SkyPilot's whole list lacks.
+    let world = sky("echo '{}'; exit 1");
+    world.cloud.lose_cluster("dev");
+    assert_eq!(
+        how(&world.server().poll("a")),
+        ("cluster_gone", "UNKNOWN", true)
+    );
+}
