@@ -79,6 +79,6 @@ mod sync;
 mod text;
 
 pub use process::supervisor::supervise;
-pub use serve::serve;
+pub use serve::{serve, wait};
 pub use server::stderr_log::log_to_stderr;
 pub use settings::env_vars;

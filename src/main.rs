@@ -1,12 +1,12 @@
-//! The command line: serve (the default), demo, and the hidden supervise.
+//! The command line: serve (the default), wait, demo, and the hidden supervise.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oumi_mcp_server::{demo, env_vars, log_to_stderr, serve, supervise};
+use oumi_mcp_server::{demo, env_vars, log_to_stderr, serve, supervise, wait};
 
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
@@ -19,6 +19,8 @@ struct Arguments {
 enum Command {
     /// Serve MCP on standard input and output (the default)
     Serve,
+    /// Wait until a job is over and print how it ended; exits with 1 unless it ended well
+    Wait { job_id: String },
     /// Run the main job for real, as a client would, and print every call and answer
     Demo,
     /// The parent of one job
@@ -39,7 +41,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     log_to_stderr();
     match run(arguments.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(exit) => exit,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
@@ -47,12 +49,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Option<Command>) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     match command {
-        None | Some(Command::Serve) => serve(&own_program()?),
-        Some(Command::Demo) => Ok(demo::run(&own_program()?)?),
-        Some(Command::Supervise { dir }) => Ok(supervise(&dir)?),
+        None | Some(Command::Serve) => serve(&own_program()?)?,
+        Some(Command::Demo) => demo::run(&own_program()?)?,
+        Some(Command::Supervise { dir }) => supervise(&dir)?,
+        Some(Command::Wait { job_id }) => {
+            let (ending, ended_well) = wait(&own_program()?, &job_id)?;
+            writeln!(io::stdout(), "{ending}")?;
+            if !ended_well {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the path of this program, to run it again: through /proc where there is one, so that an upgrade of the file under a

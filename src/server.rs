@@ -6,6 +6,7 @@ mod message;
 mod progress;
 mod prompts;
 mod resources;
+mod roots;
 mod schema;
 pub(crate) mod stderr_log;
 mod tasks;
@@ -44,8 +45,9 @@ Start: run_job with dry_run=true (the default) shows what would run and starts n
 agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\" and the plan_id of that dry run. For a \
 cloud the user is then asked once more, where the client can: wait for them. Keep the job_id it answers. \
 Watch: poll_status says how the job is, how far (`progress`), and why it failed (`failure`, with what to change). Do what \
-`next` of its answer says: a run takes minutes to days, and it tells when asking again is worth it. wait_seconds=55 answers \
-as soon as something changes, so wait that way instead of polling in a loop. get_job_logs returns the end of the output, \
+`next` of its answer says. You have no clock: where minutes are left, wait with wait_seconds=55, which answers as soon as \
+something changes; where hours are left, tell the user and end your turn; with a shell, `oumi-mcp-server wait JOB_ID` ends when \
+the job does. get_job_logs returns the end of the output, \
 stderr included, and with the `cursor` of its last answer only what is new. End: cancel_job. Lost the id: list_jobs. A cloud \
 job's cluster goes on costing money after the \
 job: stop_cluster or down_cluster ends that. \
@@ -54,8 +56,9 @@ the end was not recorded. A failed call has success=false and says in `error` wh
 
 const READ_ONLY_INSTRUCTIONS: &str = "Watches Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud. Whoever set this \
 server up allows it to change nothing: no job can be started or ended here. \
-list_jobs shows the jobs; poll_status says how one is, how far and why it failed: do what `next` of its answer says, and wait with \
-wait_seconds=55 instead of polling in a loop; get_job_logs returns the end of its output, stderr included. \
+list_jobs shows the jobs; poll_status says how one is, how far and why it failed: do what `next` of its answer says. You have \
+no clock: where minutes are left, wait with wait_seconds=55; where hours are left, tell the user and end your turn. \
+get_job_logs returns the end of its output, stderr included. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 the end was not recorded. A failed call has success=false and says in `error` what to do.";
 

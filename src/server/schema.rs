@@ -1,7 +1,7 @@
 //! The JSON schemas of the tools, in the few words that every client understands.
 
 use rmcp::model::JsonObject;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Removes from the schema of a tool's arguments what a model has no use for: it pays for every byte in each conversation.
 pub(super) fn simplify_input(schema: &mut JsonObject, is_closed: bool) {
@@ -11,105 +11,106 @@ pub(super) fn simplify_input(schema: &mut JsonObject, is_closed: bool) {
     if is_closed {
         schema.insert("additionalProperties".to_owned(), false.into());
     }
-    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-        for property in properties.values_mut().filter_map(Value::as_object_mut) {
-            property.retain(|key, value| {
-                key != "format" && !(key == "default" && (value == "" || value.is_null()))
-            });
-        }
-    }
-    schema.values_mut().for_each(normalize_unions);
+    for_each_object(schema, &|schema| {
+        schema.retain(|key, value| match key.as_str() {
+            "format" => !value.is_string(),
+            "default" => !(*value == "" || value.is_null()),
+            _ => true,
+        });
+        choices_to_enum(schema);
+    });
 }
 
-/// Removes the descriptions from the schema of an answer: no model is shown it, and clients pay for its bytes. The formats are
-/// Rust's (`uint64`), which strict clients reject. An answer leaves out what is empty, so no field but `success` is required.
+/// Removes from the schema of an answer its descriptions, which no model is shown, and the formats and bounds, which are Rust's
+/// (`uint64`) and which strict clients reject. An answer leaves out what is empty: so nothing in it is null, and only `success`
+/// is required.
 pub(super) fn simplify_output(schema: &mut JsonObject) {
     schema.remove("$schema");
-    if let Some(Value::Array(required)) = schema.get_mut("required") {
-        required.retain(|name| name == "success");
-    }
-    schema.values_mut().for_each(strip_descriptions);
-    schema.values_mut().for_each(normalize_unions);
-}
-
-fn strip_descriptions(schema: &mut Value) {
-    match schema {
-        Value::Object(object) => {
-            // A field may itself have such a name; then its value is a schema.
-            object.retain(|key, value| match key.as_str() {
-                "description" | "format" => !value.is_string(),
-                "minimum" => !value.is_number(),
-                // The default.
-                "additionalProperties" => *value != true,
-                "required" => !value.is_array(),
-                _ => true,
-            });
-            object.values_mut().for_each(strip_descriptions);
+    schema.remove("title");
+    for_each_object(schema, &|schema| {
+        if let Some(Value::Array(required)) = schema.get_mut("required") {
+            required.retain(|name| name == "success");
         }
-        Value::Array(array) => array.iter_mut().for_each(strip_descriptions),
-        _ => {}
-    }
-}
-
-/// Rewrites a schema to what the dialects of all models know: a choice of texts as an `enum`, and one `type` at a time.
-fn normalize_unions(schema: &mut Value) {
-    let object = match schema {
-        Value::Object(object) => object,
-        Value::Array(items) => return items.iter_mut().for_each(normalize_unions),
-        _ => return,
-    };
-    object.values_mut().for_each(normalize_unions);
-    if let Some(texts) = object.get("oneOf").and_then(text_choices) {
-        object.shift_remove("oneOf");
-        object.insert("type".to_owned(), "string".into());
-        object.insert("enum".to_owned(), texts);
-    }
-    if let Some(Value::Array(types)) = object.get("type") {
-        let types = types.clone();
-        object.shift_remove("type");
-        let mut common = JsonObject::new();
-        common.extend(object.shift_remove_entry("description"));
-        let each = types.into_iter().map(|kind| match kind.as_str() {
-            Some("null") => json!({ "type": kind }),
-            _ => {
-                let mut one = JsonObject::from_iter([("type".to_owned(), kind)]);
-                one.extend(object.clone());
-                one.into()
+        if let Some(Value::Array(types)) = schema.get_mut("type") {
+            types.retain(|name| name != "null");
+            if let [only] = types.as_slice() {
+                let only = only.clone();
+                schema.insert("type".to_owned(), only);
             }
+        }
+        // A field may itself have such a name; then its value is a schema.
+        schema.retain(|key, value| match key.as_str() {
+            "description" | "format" => !value.is_string(),
+            "minimum" => !value.is_number(),
+            "required" => *value != Value::Array(Vec::new()),
+            // The default.
+            "additionalProperties" => *value != true,
+            _ => true,
         });
-        common.insert("anyOf".to_owned(), each.collect());
-        *object = common;
-    }
+        choices_to_enum(schema);
+    });
 }
 
-fn text_choices(choices: &Value) -> Option<Value> {
+/// Changes every object in a schema, the inner ones first.
+fn for_each_object(schema: &mut JsonObject, change: &impl Fn(&mut JsonObject)) {
+    fn descend(value: &mut Value, change: &impl Fn(&mut JsonObject)) {
+        match value {
+            Value::Object(object) => for_each_object(object, change),
+            Value::Array(items) => items.iter_mut().for_each(|item| descend(item, change)),
+            _ => {}
+        }
+    }
+    schema.values_mut().for_each(|value| descend(value, change));
+    change(schema);
+}
+
+/// Rewrites a choice of texts as an `enum`, and a value that may be null as the value: not every model's dialect has the other
+/// forms.
+fn choices_to_enum(schema: &mut JsonObject) {
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| choice["type"] != "null");
+        if let [Value::Object(only)] = choices.as_slice() {
+            let only = only.clone();
+            schema.remove("anyOf");
+            schema.extend(only);
+        }
+    }
+    let choices = schema.get("oneOf").and_then(Value::as_array);
     let text = |choice: &Value| choice.get("const").filter(|text| text.is_string()).cloned();
-    choices.as_array()?.iter().map(text).collect()
+    if let Some(texts) = choices.and_then(|choices| choices.iter().map(text).collect()) {
+        schema.remove("oneOf");
+        schema.insert("type".to_owned(), "string".into());
+        schema.insert("enum".to_owned(), Value::Array(texts));
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn unions_become_enums_and_any_of() {
-        let mut schema = json!({
+    fn answers_have_enums_and_no_nulls() {
+        let mut schema = json!({ "properties": {
             "choice": { "description": "which", "oneOf": [
                 { "type": "string", "const": "a", "description": "the first" }, { "type": "string", "const": "b" },
-            ], "default": "a" },
-            "perhaps": { "items": { "description": "some", "type": ["object", "null"], "additionalProperties": true } },
+            ] },
+            "perhaps": { "items": { "description": "some", "type": ["object", "null"], "required": ["a"] } },
+            "maybe": { "anyOf": [{ "type": "string", "enum": ["a"] }, { "type": "null" }] },
             "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
-        });
-        normalize_unions(&mut schema);
+            "description": { "type": "integer", "format": "uint64", "minimum": 0 },
+        }, "required": ["success", "choice"] });
+        simplify_output(schema.as_object_mut().unwrap());
         assert_eq!(
             schema,
-            json!({
-                "choice": { "description": "which", "default": "a", "type": "string", "enum": ["a", "b"] },
-                "perhaps": { "items": { "description": "some", "anyOf": [
-                    { "type": "object", "additionalProperties": true }, { "type": "null" },
-                ] } },
+            json!({ "properties": {
+                "choice": { "type": "string", "enum": ["a", "b"] },
+                "perhaps": { "items": { "type": "object" } },
+                "maybe": { "type": "string", "enum": ["a"] },
                 "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
-            })
+                "description": { "type": "integer" },
+            }, "required": ["success"] })
         );
     }
 

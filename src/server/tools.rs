@@ -13,7 +13,7 @@ use rmcp::{RoleServer, tool, tool_router};
 use serde_json::{Value, json};
 
 use super::elicitation::ElicitingCaller;
-use super::{Server, progress, schema};
+use super::{Server, progress, roots, schema};
 use crate::service::JobService;
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
@@ -36,9 +36,13 @@ impl Server {
     async fn run_job(
         &self,
         Extension(caller): Extension<Arc<ElicitingCaller>>,
-        Parameters(request): Parameters<RunRequest>,
+        Parameters(mut request): Parameters<RunRequest>,
         context: RequestContext<RoleServer>,
     ) -> CallToolResponse {
+        if request.client_cwd.is_empty() {
+            let root = roots::project_folder(&context, &request.config_path).await;
+            request.client_cwd = root.unwrap_or_default();
+        }
         let on_progress = progress::reporter(&context);
         let service = self.service_of(&caller);
         let run = service.run_with_progress(request, &on_progress).await;

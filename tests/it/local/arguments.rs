@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::Home;
-use crate::support::client::{Answer, Server};
+use crate::support::client::{Answer, Server, command};
 
 fn launch(server: &mut Server, config: &str, more: Value) -> Answer {
     let arguments = server.launch(config, more);
@@ -288,4 +288,45 @@ fn impossible_envs_are_refused_without_values() {
         }
     }
     assert_eq!(server.list("all").0, [""; 0]);
+}
+
+#[test]
+fn folder_left_out_is_a_root_of_the_client() {
+    let home = Home::new();
+    let config = home.job("true");
+    let roots = |folders: &[&std::path::Path]| {
+        let roots: Vec<Value> = folders
+            .iter()
+            .map(|folder| json!({ "uri": format!("file://{}", folder.display()) }))
+            .collect();
+        json!({ "roots": roots })
+    };
+    for (listed, path) in [
+        (roots(&[home.root(), &home.project()]), Some(config)),
+        (roots(&[]), None),
+        (json!({ "roots": "none" }), None),
+    ] {
+        let capabilities = json!({ "roots": {} });
+        let mut server = Server::spawn_as(&home, command(&home), "2025-11-25", capabilities);
+        let absolute = home.project().join(config);
+        let path = path.map_or(absolute.to_str().unwrap(), |relative| relative);
+        let id = server.send(
+            "run_job",
+            json!({ "config_path": path, "command": "train" }),
+        );
+        let asked = server.incoming_message("roots/list");
+        server.reply(&asked, listed);
+        assert_eq!(server.answer("run_job", id).ok()["status"], "dry_run");
+    }
+    // A client that declares none is not asked.
+    let mut server = Server::start(&home);
+    let answer = server.call(
+        "run_job",
+        json!({ "config_path": config, "command": "train" }),
+    );
+    assert!(
+        answer.refused().contains("client_cwd"),
+        "{}",
+        answer.refused()
+    );
 }

@@ -125,3 +125,38 @@ fn unusable_data_folder_fails_calls() {
     std::fs::remove_file(&file).unwrap();
     server.call("run_job", launch).ok();
 }
+
+#[test]
+fn wait_ends_with_the_job_and_tells_how() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let held = home.root().join("held");
+    fs::write(&held, "").unwrap();
+    let config = home.job(&format!(
+        "while [ -e {} ]; do sleep 0.05; done",
+        held.display()
+    ));
+    let job_id = server.submit(config, json!({}));
+    let mut waiting = command(&home)
+        .args(["wait", &job_id])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    server.poll(&job_id);
+    assert!(waiting.try_wait().unwrap().is_none(), "the job still runs");
+    fs::remove_file(&held).unwrap();
+    let output = waiting.wait_with_output().unwrap();
+    assert!(
+        text(&output.stdout).starts_with("completed: "),
+        "{output:?}"
+    );
+    assert_eq!(output.status.code(), Some(0));
+
+    let failed = server.submit(home.job("exit 3"), json!({}));
+    let output = run(&home, &["wait", &failed]);
+    assert!(text(&output.stdout).starts_with("failed: "), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+    let output = run(&home, &["wait", "nobody"]);
+    assert!(text(&output.stdout).contains("list_jobs"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+}
