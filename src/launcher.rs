@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::error::JobError;
 pub(crate) use crate::job_identity::JobIdentity;
 pub(crate) use crate::parse::JobState;
+use crate::parse::sky;
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
@@ -85,8 +86,11 @@ pub(crate) struct JobDetails {
     /// Reported by SkyPilot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_at: Option<String>,
+    /// The program or script that failed, on this machine.
+    #[serde(skip)]
+    pub step: Option<String>,
     /// Written by the supervisor on this machine.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip)]
     pub ended_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -234,6 +238,16 @@ pub(crate) enum LogContent {
         /// `true` when the fetch was ended by its timeout: more may follow.
         timed_out: bool,
     },
+}
+
+impl LogContent {
+    /// The exit code of the job, where the log of a cloud names it.
+    pub(crate) fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Text { text, .. } => sky::exit_code(text),
+            Self::File(_) => None,
+        }
+    }
 }
 
 /// The result of a cancel.

@@ -2,7 +2,6 @@
 
 pub(crate) mod answers;
 mod cancel;
-mod cloud_log;
 mod clusters;
 mod collisions;
 pub(crate) mod consent;
@@ -12,10 +11,12 @@ mod detached;
 mod excerpt;
 mod launches;
 mod list;
+mod log_reader;
 mod logs;
 mod lookup;
 mod next_step;
 mod observe;
+mod output_dir;
 mod plan_cache;
 mod poll;
 mod prepare;
@@ -31,7 +32,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::launcher::Launcher;
+use crate::launcher::{JobState, Launcher};
 use crate::process::blocking;
 use crate::redact::Redactor;
 use crate::registry::JobRegistry;
@@ -212,8 +213,23 @@ impl JobService {
         on_progress: OnProgress<'_>,
     ) -> CancelAnswer {
         let cancelling = self.canceller.cancel(&self.consent, request, on_progress);
-        let answer = cancelling.await;
+        let mut answer = cancelling.await;
         let job_id = answer.job_id.clone();
+        if answer.success && answer.state == JobState::Cancelled {
+            let query = JobQuery {
+                job_id: job_id.clone(),
+                oumi_job_id: answer.oumi_job_id.clone(),
+                cloud: answer.cloud.clone(),
+                cluster_name: answer.cluster.clone(),
+            };
+            let now = self.poll(query).await;
+            if now.state == JobState::Cancelled {
+                let earlier = answer.message.as_str();
+                let parts = [now.message.as_str(), &now.next, earlier];
+                let parts = parts.map(|part| part.trim_end_matches('.'));
+                answer.message = parts.join(". ").trim_end_matches(['.', ' ']).to_owned();
+            }
+        }
         self.context.sanitize(answer, &job_id).await
     }
 

@@ -290,6 +290,7 @@ fn ended_status(record: &ExitRecord) -> JobStatus {
     } else {
         let mut status = JobStatus::new(status::FAILED, JobState::Failed, true);
         status.message = Some(record.describe());
+        status.details.step = Some(record.step.clone());
         status
     };
     status.details.ended_at = Some(record.ended_at.clone());

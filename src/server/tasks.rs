@@ -147,7 +147,7 @@ fn detailed(
         return Ok(DetailedTask::new(task, TaskPayload::Working));
     }
     task = task.with_ttl_ms(DONE_TTL_MS);
-    let ended = answer.metadata.get("ended_at").and_then(Value::as_str);
+    let ended = answer.ended_at.as_deref();
     if let Some(ended) = ended.and_then(|ended| DateTime::parse_from_rfc3339(ended).ok()) {
         task.last_updated_at = time(ended.to_utc());
     }
@@ -259,7 +259,7 @@ mod tests {
     fn times_are_those_of_the_job() {
         let mut ended = answer("failed", JobState::Failed, true);
         let when = "2026-11-25T00:05:00.5Z";
-        ended.metadata.insert("ended_at".to_owned(), when.into());
+        ended.ended_at = Some(when.to_owned());
         let task = task_of(ended).task;
         assert_eq!(task.created_at, "2026-11-25T00:02:03.000Z");
         assert_eq!(task.last_updated_at, "2026-11-25T00:05:00.500Z");

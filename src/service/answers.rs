@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::failure::Failure;
 use crate::launcher::JobState;
 use crate::progress::Progress;
+use crate::progress::metrics::Metrics;
 use crate::settings::config::ConfigKind;
 
 /// An answer of a tool.
@@ -134,6 +135,14 @@ pub(crate) struct PollAnswer {
     /// `true` when the status is final.
     pub is_done: bool,
     pub metadata: Map<String, Value>,
+    #[serde(skip)]
+    pub ended_at: Option<String>,
+    /// The time from start to end.
+    pub duration_seconds: Option<u64>,
+    /// Absolute; empty where the config names none, or it does not exist.
+    pub output_dir: String,
+    /// The name of the last checkpoint in `output_dir`.
+    pub last_checkpoint: Option<String>,
     /// A path, or `cloud:<cloud>/<cluster>`.
     pub log_file: String,
     #[schemars(with = "Option<Map<String, Value>>")]
@@ -148,6 +157,21 @@ pub(crate) struct PollAnswer {
 }
 job_answer!(PollAnswer);
 
+impl PollAnswer {
+    /// Leaves out what does not change, which `run_job` and `list_jobs` answer: a job is polled again and again.
+    pub(super) fn leave_out_known(&mut self) {
+        for field in [
+            &mut self.command,
+            &mut self.config_path,
+            &mut self.cloud,
+            &mut self.model_name,
+            &mut self.log_file,
+        ] {
+            field.clear();
+        }
+    }
+}
+
 /// The progress of a job, by its own words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct ProgressAnswer {
@@ -155,6 +179,31 @@ pub(crate) struct ProgressAnswer {
     pub progress: Progress,
     /// The age of the newest metric; `None` where it is not known.
     pub age_seconds: Option<u64>,
+}
+
+impl ProgressAnswer {
+    /// Returns the part that still counts when a job has ended.
+    pub(super) fn at_the_end(self) -> Self {
+        let all = self.progress.metrics;
+        let metrics = Metrics {
+            step: all.step,
+            total_steps: all.total_steps,
+            epoch: all.epoch,
+            loss: all.loss,
+            eval_loss: all.eval_loss,
+            reward: all.reward,
+            warning: all.warning,
+            ..Metrics::default()
+        };
+        let progress = Progress {
+            metrics,
+            ..Progress::default()
+        };
+        Self {
+            progress,
+            age_seconds: None,
+        }
+    }
 }
 
 /// The answer of `get_job_logs`.

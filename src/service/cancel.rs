@@ -211,7 +211,7 @@ fn answer_to(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -
             status: status::CANCELLED.to_owned(),
             state: JobState::Cancelled,
             is_done: true,
-            message: message.unwrap_or_else(|| "the job was cancelled and has ended".to_owned()),
+            message: message.unwrap_or_default(),
             ..answer
         },
         Ok(CancelOutcome::Stopping { message }) => CancelAnswer {
@@ -233,6 +233,18 @@ fn answer_to(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -
             status,
             state,
             is_done: true,
+            ..answer
+        },
+        Ok(CancelOutcome::AlreadyFinished {
+            state: state @ JobState::Cancelled,
+            status,
+            message,
+        }) => CancelAnswer {
+            success: true,
+            status,
+            state,
+            is_done: true,
+            message: message.unwrap_or_default(),
             ..answer
         },
         Ok(CancelOutcome::AlreadyFinished {

@@ -1,60 +1,67 @@
-//! The sentences of an answer about a job: its status in words, and what to do next and when to ask again.
+//! The sentences of an answer about a job: what is the matter, and what to do next.
 //!
-//! A model that polls in a loop reads every answer, and pays for it. So each answer says when the next is worth it: within
-//! a minute while something is about to change, by waiting in the call, and ever more seldom for a run that goes on.
+//! A model acts on these two, and a person is shown little else: bad news comes first. A model has no clock, so a wait is
+//! either a call with `wait_seconds`, while something is about to change, or the end of its turn.
 
 use std::time::Duration;
 
 use super::answers::ProgressAnswer;
 use super::observe::Observation;
 use crate::error::JobError;
+use crate::failure::Failure;
 use crate::launcher::{JobState, JobStatus};
 use crate::progress::stall::span;
 
-/// The next step for a job that does not exist.
-pub(super) const AFTER_NOT_FOUND: &str = "Call list_jobs for the ids.";
-/// The next step for a job whose launcher could not be asked.
-pub(super) const AFTER_NO_ANSWER: &str = "Ask again in a minute.";
-const WAIT_FOR_CHANGE: &str =
-    "Call poll_status with wait_seconds=55: it answers as soon as something changes.";
+const WAIT_FOR_CHANGE: &str = "Call poll_status with wait_seconds=55.";
+const END_TURN: &str = "tell the user, and end your turn; the job runs on.";
 
-/// With less time left than this a call waits for the end.
+/// With less time left than this, or of a younger job whose end is not known, a call waits for news.
 const SOON: Duration = Duration::from_secs(180);
-/// The pause before the next poll: this part of the time left, or of the job's age, …
-const PART_OF_TIME_LEFT: u32 = 4;
-const PART_OF_AGE: u32 = 10;
-/// … within these bounds.
-const SHORTEST: Duration = Duration::from_secs(60);
-const LONGEST: Duration = Duration::from_secs(30 * 60);
+const YOUNG: Duration = Duration::from_secs(10 * 60);
 
-/// Returns the next step after an error: its own hint, such as a command to run.
-pub(super) fn after_error(error: &JobError) -> String {
-    let mut hint = error.hint.iter().flat_map(|hint| hint.chars());
-    match hint.next() {
-        Some(first) => format!("{}{}.", first.to_uppercase(), hint.collect::<String>()),
-        None => AFTER_NO_ANSWER.to_owned(),
-    }
-}
-
-/// Describes a status in a sentence or two.
-pub(super) fn message(status: &JobStatus, progress: Option<&ProgressAnswer>) -> String {
-    let state = match status.state {
-        JobState::Pending => "the job is not running yet",
-        JobState::Running => "the job is running",
-        JobState::Succeeded => "the job succeeded",
-        JobState::Failed => "the job failed",
-        JobState::Cancelled => "the job was cancelled; none of its processes is left",
-        JobState::Unknown if status.is_done => {
-            "status unknown: the job ended while no server was watching"
+/// Describes a job in a sentence or two.
+pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
+    let bad_news = bad_news(observation);
+    let after = observation
+        .duration
+        .map(|time| format!(" after {}", span(time)));
+    let after = after.unwrap_or_default();
+    let state = match (status.state, &bad_news) {
+        (JobState::Pending, _) => "the job is not running yet".to_owned(),
+        (JobState::Running, _) => "the job is running".to_owned(),
+        (JobState::Succeeded, Some(_)) => format!("the job ended{after}"),
+        (JobState::Succeeded, None) => format!("the job succeeded{after}"),
+        (JobState::Failed, _) => match &status.details.step {
+            Some(step) => format!("`{step}` failed{after}"),
+            None => format!("the job failed{after}"),
+        },
+        (JobState::Cancelled, _) => {
+            format!("the job was cancelled{after}; none of its processes is left")
         }
-        JobState::Unknown => "status unknown",
+        (JobState::Unknown, _) if status.is_done => {
+            "status unknown: the job ended while no server was watching".to_owned()
+        }
+        (JobState::Unknown, _) => "status unknown".to_owned(),
     };
-    let mut message = state.to_owned();
-    if let Some(progress) = progress.and_then(progress_phrase) {
+    let mut message = match bad_news {
+        Some(news) if status.is_done => format!("{state}, but {news}"),
+        Some(news) => format!("{news}; {state}"),
+        None => state,
+    };
+    if let Some(progress) = observation.progress.as_ref().and_then(progress_phrase) {
         message.push_str(", at ");
         message.push_str(&progress);
     }
-    if let Some(more) = &status.message {
+    let failure = observation.failure.as_ref();
+    let what = failure.and_then(|failure| failure.what.as_deref());
+    let reported = status.message.as_deref();
+    let printed = failure.and_then(last_printed);
+    // Of a process on this machine the launcher knows no more than its exit.
+    let more = match &status.details.step {
+        Some(_) => what.or(printed).or(reported),
+        None => what.or(reported).or(printed),
+    };
+    if let Some(more) = more.or(observation.last_line.as_deref()) {
         message.push_str(": ");
         message.push_str(more.trim_end_matches('.'));
     }
@@ -63,8 +70,31 @@ pub(super) fn message(status: &JobStatus, progress: Option<&ProgressAnswer>) -> 
 
 /// Describes a status and the next step where nothing was observed beside it.
 pub(super) fn message_and_next(status: &JobStatus) -> String {
-    let next = next(status, &Observation::default(), None);
-    format!("{}. {next}", message(status, None))
+    let nothing = Observation::default();
+    let next = next(status, &nothing, None);
+    format!("{}. {next}", message(status, &nothing))
+}
+
+/// Describes what a person must know at once.
+fn bad_news(observation: &Observation) -> Option<String> {
+    let progress = observation.progress.as_ref();
+    let warning = progress.and_then(|progress| progress.progress.metrics.warning.as_ref());
+    let warning = warning.map(|warning| format!("{warning}: the run is lost"));
+    let stall = || {
+        let silent = observation.stalled.as_ref()?.silent;
+        Some(format!(
+            "the log has been silent for {}: the job may hang",
+            span(silent)
+        ))
+    };
+    warning.or_else(stall)
+}
+
+/// Returns the last line of the exception or the error that ended a job.
+fn last_printed(failure: &Failure) -> Option<&str> {
+    let text = failure.traceback_end.as_deref()?;
+    let mut lines = text.lines().rev().map(str::trim);
+    lines.find(|line| !line.is_empty())
 }
 
 /// Phrases progress, such as `step 120 of 900, loss 1.83`.
@@ -75,53 +105,90 @@ fn progress_phrase(progress: &ProgressAnswer) -> Option<String> {
         (Some(step), None) => Some(format!("step {step}")),
         _ => metrics.epoch.map(|epoch| format!("epoch {epoch:.2}")),
     };
-    let loss = match metrics.loss {
-        Some(loss) if loss.is_finite() => Some(format!("loss {loss:.4}")),
-        _ => None,
-    };
-    match (step, loss) {
-        (Some(step), Some(loss)) => Some(format!("{step}, {loss}")),
-        (step, loss) => step.or(loss),
+    let figures = [("reward", metrics.reward), ("loss", metrics.loss)];
+    let mut figures = figures.into_iter().filter_map(|(name, value)| {
+        let value = value.filter(|value| value.is_finite())?;
+        Some(format!("{name} {}", figure(value)))
+    });
+    match (step, figures.next()) {
+        (Some(step), Some(figure)) => Some(format!("{step}, {figure}")),
+        (step, figure) => step.or(figure),
     }
 }
 
-/// Says what to do about a job of this age, and when to ask again.
+/// A number with at most four decimals, none of them padding.
+fn figure(value: f64) -> String {
+    if value != 0.0 && value.abs() < 0.001 {
+        return format!("{value:.1e}");
+    }
+    let rounded = (value * 10_000.0).round() / 10_000.0;
+    rounded.to_string()
+}
+
+/// Describes what to do about a job of this age.
 pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Duration>) -> String {
+    let is_lost = observation.stalled.is_none() && bad_news(observation).is_some();
     if status.is_done {
-        return after_end(status, observation).to_owned();
+        return after_end(status, observation, is_lost);
     }
-    let is_running = status.state == JobState::Running;
-    match (time_left(observation), age.map(|age| age / PART_OF_AGE)) {
-        _ if status.state == JobState::Unknown => AFTER_NO_ANSWER.to_owned(),
+    let left = time_left(observation).filter(|_| status.state == JobState::Running);
+    match left {
+        _ if status.details.processes_left.is_some() => {
+            "Tell the user; cancel_job ends the processes that it left.".to_owned()
+        }
+        _ if is_lost => "Tell the user; cancel_job saves the time that is left.".to_owned(),
         _ if observation.stalled.is_some() => {
-            "Call get_job_logs to see where it stands; cancel_job ends it if it hangs.".to_owned()
+            "Tell the user; get_job_logs shows where it stands, and cancel_job ends it.".to_owned()
         }
-        (Some(left), _) if is_running && left < SOON => format!(
-            "About {} left: call poll_status with wait_seconds=55.",
-            span(left)
-        ),
-        (Some(left), _) if is_running => format!(
-            "About {} left: ask again in {}, not sooner.",
-            span(left),
-            span((left / PART_OF_TIME_LEFT).clamp(SHORTEST, LONGEST))
-        ),
-        (None, Some(pause)) if is_running && pause > SHORTEST => {
-            format!("Ask again in {}, not sooner.", span(pause.min(LONGEST)))
+        Some(left) if left < SOON => WAIT_FOR_CHANGE.to_owned(),
+        Some(left) => format!("About {} left: {END_TURN}", span(left)),
+        None if age.is_some_and(|age| age > YOUNG) => {
+            format!("It may take long: {END_TURN}")
         }
-        _ => WAIT_FOR_CHANGE.to_owned(),
+        None => WAIT_FOR_CHANGE.to_owned(),
     }
 }
 
-fn after_end(status: &JobStatus, observation: &Observation) -> &'static str {
+/// Describes what to do about a job that could not be asked about: the hint of the error, such as a command to run.
+pub(super) fn next_after(error: &JobError) -> String {
+    let mut hint = error.hint.iter().flat_map(|hint| hint.chars());
+    match hint.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), hint.collect::<String>()),
+        None => "Tell the user; ask again later.".to_owned(),
+    }
+}
+
+fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> String {
     let failure = observation.failure.as_ref();
     let has_advice = failure.is_some_and(|failure| failure.advice.is_some());
-    match status.state {
-        JobState::Succeeded => "The job is over: get_job_logs shows its output.",
-        JobState::Failed if has_advice => "Do what failure.advice says; get_job_logs shows more.",
-        JobState::Failed => "Call get_job_logs to see why.",
-        JobState::Cancelled => "The job is over.",
+    let what = match (status.state, &observation.output) {
+        (JobState::Succeeded, _) if is_lost => {
+            return "Tell the user: what it has learned is of no use.".to_owned();
+        }
+        (JobState::Succeeded, Some(output)) => {
+            let what = if output.has_model {
+                "The model"
+            } else {
+                "Its output"
+            };
+            return format!("{what} is in {}.", output.dir.display());
+        }
+        (JobState::Succeeded, None) => "The job is over.",
+        (JobState::Failed, _) if has_advice => {
+            "Do what failure.advice says; get_job_logs shows more."
+        }
+        (JobState::Failed, _) => "Call get_job_logs to see why.",
+        (JobState::Cancelled, _) => "The job is over.",
         _ => "Call get_job_logs to see how far it came.",
-    }
+    };
+    let checkpoint = observation.output.as_ref().and_then(|output| {
+        let path = output.dir.join(output.checkpoint.as_ref()?);
+        Some(format!(
+            "{what} To go on from its last checkpoint, set training.resume_from_checkpoint: {} and run it again.",
+            path.display()
+        ))
+    });
+    checkpoint.unwrap_or_else(|| what.to_owned())
 }
 
 /// Returns the time left by the job's own words, less the time since it said so.

@@ -1,12 +1,9 @@
-//! Observation of a job beside its status, by its log: how far it is, whether it has stalled, why it failed.
+//! Observation of a job beside its status: how far it is, whether it has stalled, why it failed, what it has written.
 //!
-//! On this machine each poll reads what is new in the log, and the run files in the output folder. The log of a
-//! cloud job is kept by [`cloud_log`](super::cloud_log). Neither fails a poll: what does not come in time is left out.
+//! It reads the job's log and, on this machine, its output folder. Neither fails a poll: what does not come in time is left out.
 
-use std::collections::HashMap;
-use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
@@ -14,31 +11,29 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::answers::ProgressAnswer;
-use super::cloud_log::{CloudLogs, LogReading, has_output, writes};
 use super::context::Context;
+use super::log_reader::{LogReader, LogReaders, LogReading};
 use super::lookup::ResolvedJob;
+use super::output_dir::Output;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
-use crate::parse::sky;
-use crate::process::supervisor;
+use crate::progress::Progress;
 use crate::progress::stall::Stall;
-use crate::progress::{IncrementalReader, Progress, run_files};
 use crate::registry::JobRecord;
-use crate::settings::config::expand_home;
-use crate::sync::lock;
-use crate::text::read_tail;
 
 /// The longest wait of a poll for a cloud log once the status is there, and the longest poll with that wait.
 const FETCH_WAIT: Duration = Duration::from_secs(8);
 const MAX_POLL: Duration = Duration::from_secs(30);
-/// The longest wait of a poll for a file, and the most files that are read at once: a network disk may hang.
+/// The longest wait of a poll for a file, and the most folders that are read at once: a network disk may hang.
 const FILE_WAIT: Duration = Duration::from_secs(2);
-const MAX_FILE_READS: usize = 8;
-/// The most logs on this machine whose position is kept between polls.
-const MAX_READERS: usize = 64;
-/// The end of a log, in bytes, that is searched for the cause of a failure before bars and repeats are folded.
+const MAX_FOLDER_READS: usize = 8;
+/// The end of a log, in bytes, that is searched for the cause of a failure before bars and repeats are folded, and the one
+/// in which its last line is.
 const FAILURE_TAIL: u64 = 1024 * 1024;
+const LAST_LINE_TAIL: u64 = 16 * 1024;
+/// The longest last line, in characters.
+const MAX_LAST_LINE: usize = 160;
 
 /// Observations of one poll.
 #[derive(Debug, Default)]
@@ -46,30 +41,32 @@ pub(super) struct Observation {
     pub(super) progress: Option<ProgressAnswer>,
     pub(super) stalled: Option<Stall>,
     pub(super) failure: Option<Failure>,
+    /// The last line of the log of a running job without progress.
+    pub(super) last_line: Option<String>,
+    pub(super) output: Option<Output>,
+    /// The time since the job began, until it ended.
+    pub(super) duration: Option<Duration>,
 }
 
 pub(super) struct Observer {
     context: Arc<Context>,
-    cloud_logs: CloudLogs,
-    file_reads: Arc<Semaphore>,
-    /// The readers of local logs, by path: metrics keep the time at which they were first read.
-    readers: Arc<Mutex<HashMap<PathBuf, IncrementalReader>>>,
+    logs: LogReaders,
+    folder_reads: Arc<Semaphore>,
 }
 
 impl Observer {
     pub(super) fn new(context: Arc<Context>) -> Self {
         Self {
             context,
-            cloud_logs: CloudLogs::default(),
-            file_reads: Arc::new(Semaphore::new(MAX_FILE_READS)),
-            readers: Arc::default(),
+            logs: LogReaders::default(),
+            folder_reads: Arc::new(Semaphore::new(MAX_FOLDER_READS)),
         }
     }
 
-    /// Starts to fetch the log of a cloud job where that is due.
+    /// Starts to read the log of a job where that is due.
     pub(super) fn prefetch(&self, launcher: &Arc<dyn Launcher>, identity: &JobIdentity) {
-        if is_on_cloud(launcher, identity) {
-            self.cloud_logs.get(identity).fetch(launcher, identity);
+        if !launcher.traits().is_local {
+            self.logs.get(launcher, identity).start();
         }
     }
 
@@ -81,136 +78,61 @@ impl Observer {
         status: &JobStatus,
         asked_at: Instant,
     ) -> Observation {
-        let (log, run_files) = if launcher.traits().is_local {
-            tokio::join!(
-                self.read_local_log(launcher, &job.identity),
-                self.read_run_files(launcher, job)
-            )
+        let reader = self.logs.get(launcher, &job.identity);
+        let is_local = launcher.traits().is_local;
+        let (log, folder) = if is_local {
+            let log = reader.reading(FILE_WAIT);
+            tokio::join!(log, self.read_folder(launcher, job))
         } else {
-            let log = self.read_cloud_log(launcher, job, status, asked_at).await;
-            (log, None)
+            (read_cloud_log(&reader, status, asked_at).await, None)
         };
+        let (run_files, output) = folder.unwrap_or_default();
         let log = log.unwrap_or_default();
-        let stalled = if status.state == JobState::Running {
-            let reported = status.details.start_at.as_deref().and_then(parse_time);
-            let recorded = || job.record.as_ref().and_then(submitted);
-            log.stalled(reported.or_else(recorded), SystemTime::now())
-        } else {
-            None
-        };
-        let failure = if status.state == JobState::Failed {
-            let text = log.text.clone();
-            self.failure(launcher, &job.identity, status, text).await
-        } else {
-            None
-        };
-        Observation {
-            progress: progress_answer(log, run_files),
+        let details = &status.details;
+        let started = details.start_at.as_deref().and_then(parse_time);
+        let started = started.or_else(|| job.record.as_ref().and_then(submitted));
+        let ended = [&details.ended_at, &details.end_at];
+        let ended = ended.into_iter().flatten().find_map(|end| parse_time(end));
+        let now = SystemTime::now();
+        let end = if status.is_done { ended } else { Some(now) };
+        let is_running = status.state == JobState::Running;
+        let stalled = is_running.then(|| log.stalled(started, now)).flatten();
+        let mut observation = Observation {
             stalled,
-            failure,
-        }
-    }
-
-    async fn read_cloud_log(
-        &self,
-        launcher: &Arc<dyn Launcher>,
-        job: &ResolvedJob,
-        status: &JobStatus,
-        asked_at: Instant,
-    ) -> Option<LogReading> {
-        if !is_on_cloud(launcher, &job.identity) {
-            return None;
-        }
-        let log = self.cloud_logs.get(&job.identity);
-        log.note_status(status);
-        if !has_output(status.state) {
-            return None;
-        }
-        log.fetch(launcher, &job.identity);
-        let time_left = MAX_POLL.saturating_sub(asked_at.elapsed());
-        log.reading(time_left.min(FETCH_WAIT)).await
-    }
-
-    async fn read_local_log(
-        &self,
-        launcher: &Arc<dyn Launcher>,
-        identity: &JobIdentity,
-    ) -> Option<LogReading> {
-        let LogContent::File(path) = launcher.logs(identity).await.ok()?.content else {
-            return None;
+            output,
+            duration: started.and_then(|start| end?.duration_since(start).ok()),
+            progress: progress_answer(&log, run_files),
+            ..Observation::default()
         };
-        let readers = Arc::clone(&self.readers);
-        self.read_file(move || {
-            let written = path.metadata()?.modified()?;
-            // Taken out while it reads: a poll at the same time starts a reader of its own.
-            let kept = lock(&readers).remove(&path);
-            let mut log = kept.unwrap_or_else(|| IncrementalReader::new(&path));
-            let reading = LogReading {
-                progress: log.read()?,
-                writes: writes(log.history()),
-                written: Some(written),
-                ..LogReading::default()
-            };
-            let mut readers = lock(&readers);
-            if readers.len() >= MAX_READERS {
-                readers.clear();
-            }
-            readers.insert(path, log);
-            Ok(reading)
-        })
-        .await
+        if status.state == JobState::Failed {
+            observation.failure = self.failure(launcher, &job.identity, status, log).await;
+        } else if is_running && observation.progress.is_none() {
+            observation.last_line = self.last_line(&job.identity, log).await;
+        }
+        observation
     }
 
-    /// Reads what the trainer of a job on this machine wrote into its output folder.
-    async fn read_run_files(
+    /// Reads what a training on this machine wrote into its output folder.
+    async fn read_folder(
         &self,
         launcher: &Arc<dyn Launcher>,
         job: &ResolvedJob,
-    ) -> Option<Progress> {
+    ) -> Option<(Option<Progress>, Option<Output>)> {
         let record = job.record.as_ref()?;
+        let dir = PathBuf::from(&record.output_dir);
+        if !dir.is_absolute() {
+            return None;
+        }
         let started = submitted(record);
-        let output_dir = self.output_dir(record).await?;
-        if self.is_shared(launcher, record, started).await {
-            // The files do not say which of the jobs wrote them.
-            return None;
-        }
-        let read = move || run_files::read_output_dir(&output_dir, started);
-        let found = self.read_file(read).await?;
-        found.map(|(progress, _)| progress)
-    }
-
-    /// Reads a file off the async threads. `None` when it cannot be read, or not in time.
-    async fn read_file<T: Send + 'static>(
-        &self,
-        read: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> Option<T> {
-        let permits = Arc::clone(&self.file_reads);
-        let reading = async move {
-            let permit = permits.acquire_owned().await.map_err(io::Error::other)?;
-            let reading = tokio::task::spawn_blocking(move || {
-                let _permit = permit;
-                read()
-            });
-            reading.await.map_err(io::Error::other)?
-        };
-        match tokio::time::timeout(FILE_WAIT, reading).await.ok()? {
-            Ok(read) => Some(read),
-            Err(error) => {
-                tracing::debug!(%error, "cannot read a file of a job");
-                None
-            }
-        }
-    }
-
-    /// Returns the output folder of a training on this machine. What a job config runs is not known so well.
-    async fn output_dir(&self, record: &JobRecord) -> Option<PathBuf> {
-        let dir = self.context.job_dir(&record.job_id)?;
-        let plan = self.read_file(move || dir.plan()).await?;
-        let trains = |step: &supervisor::Step| step.argv.get(1).is_some_and(|verb| verb == "train");
-        if record.output_dir.is_empty() || !plan.steps.iter().any(trains) {
-            return None;
-        }
-        Some(plan.working_dir.join(expand_home(&record.output_dir)))
+        // The files do not say which of several jobs wrote them.
+        let is_shared = self.is_shared(launcher, record, started).await;
+        let permit = Arc::clone(&self.folder_reads).acquire_owned().await.ok()?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            Output::read(&dir, started, is_shared)
+        });
+        let read = tokio::time::timeout(FILE_WAIT, reading).await.ok()?.ok()?;
+        Some(read)
     }
 
     /// Tells if another job with the same output folder has lived since `started`.
@@ -241,41 +163,38 @@ impl Observer {
         false
     }
 
-    /// Explains why a job failed. `text` is the end of its log, where that was fetched.
+    /// Explains why a job failed.
     async fn failure(
         &self,
         launcher: &Arc<dyn Launcher>,
         identity: &JobIdentity,
         status: &JobStatus,
-        text: Option<Arc<str>>,
+        log: LogReading,
     ) -> Option<Failure> {
         // Redacted here as well as at the exit: what is cut out of the log afterwards would hold half a secret.
         let redactor = self.context.redactor(&identity.job_id).await;
-        let content = match &text {
-            None if !is_on_cloud(launcher, identity) => launcher.logs(identity).await.ok(),
-            _ => None,
-        };
         let details = &status.details;
         let exit = match (details.signal, details.exit_code) {
             (Some(signal), _) => Some(Exit::Signal(signal)),
-            (None, Some(code)) => Some(Exit::Code(code)),
-            (None, None) => text.as_deref().and_then(sky::exit_code).map(Exit::Code),
+            (None, code) => code.or(log.exit_code).map(Exit::Code),
         };
         // Of a process on this machine the message says no more than its exit.
         let is_exit = launcher.traits().is_local && exit.is_some();
         let reason = status.message.clone().filter(|_| !is_exit);
+        let log = if identity.oumi_job_id.is_empty()
+            && let Ok(launch) = launcher.logs(identity).await
+            && let LogContent::File(path) = launch.content
+        {
+            // Its launch failed: the log of that tells why.
+            LogReading::at(path)
+        } else {
+            log
+        };
         let explained = tokio::task::spawn_blocking(move || {
-            let log = match (text, content.map(|log| log.content)) {
-                (Some(text), _) => fold(text.as_bytes()),
-                (None, Some(LogContent::Text { text, .. })) => fold(text.as_bytes()),
-                (None, Some(LogContent::File(path))) => {
-                    fold(&read_tail(&path, FAILURE_TAIL).unwrap_or_default())
-                }
-                (None, None) => String::new(),
-            };
             if redactor.hides_all() {
                 return failure::explain("", exit, None);
             }
+            let log = fold(&log.tail(FAILURE_TAIL));
             let start = log.len().saturating_sub(failure::LOOKED_AT);
             let log = redactor.redact(&log[log.ceil_char_boundary(start)..]);
             let reason = reason.map(|reason| redactor.redact(&reason));
@@ -283,11 +202,31 @@ impl Observer {
         });
         explained.await.ok().flatten()
     }
+
+    /// Returns the last line of a log that says anything.
+    async fn last_line(&self, identity: &JobIdentity, log: LogReading) -> Option<String> {
+        let redactor = self.context.redactor(&identity.job_id).await;
+        if redactor.hides_all() {
+            return None;
+        }
+        let line = tokio::task::spawn_blocking(move || {
+            let log = redactor.redact(&fold(&log.tail(LAST_LINE_TAIL)));
+            let says_something = |line: &&str| line.contains(char::is_alphanumeric);
+            let line = log.lines().rev().find(says_something)?.trim();
+            Some(line.chars().take(MAX_LAST_LINE).collect())
+        });
+        line.await.ok().flatten()
+    }
 }
 
-/// Tells if a job was launched on a cloud, so that its log costs a run of a program.
-fn is_on_cloud(launcher: &Arc<dyn Launcher>, identity: &JobIdentity) -> bool {
-    !launcher.traits().is_local && !identity.oumi_job_id.is_empty()
+async fn read_cloud_log(
+    reader: &Arc<LogReader>,
+    status: &JobStatus,
+    asked_at: Instant,
+) -> Option<LogReading> {
+    reader.note_status(status);
+    let time_left = MAX_POLL.saturating_sub(asked_at.elapsed());
+    reader.reading(time_left.min(FETCH_WAIT)).await
 }
 
 fn submitted(record: &JobRecord) -> Option<SystemTime> {
@@ -299,8 +238,8 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     Some(SystemTime::from(time))
 }
 
-fn progress_answer(log: LogReading, run_files: Option<Progress>) -> Option<ProgressAnswer> {
-    let mut progress = match (log.progress, run_files) {
+fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<ProgressAnswer> {
+    let mut progress = match (log.progress.clone(), run_files) {
         (Some(log), Some(files)) => log.merged(files),
         (log, files) => log.or(files)?,
     };
@@ -310,8 +249,9 @@ fn progress_answer(log: LogReading, run_files: Option<Progress>) -> Option<Progr
     if log.is_age_unknown {
         progress.measured_at = None;
     }
+    let age_seconds = progress.age(SystemTime::now()).map(|age| age.as_secs());
     Some(ProgressAnswer {
-        age_seconds: progress.age(SystemTime::now()).map(|age| age.as_secs()),
+        age_seconds,
         progress,
     })
 }

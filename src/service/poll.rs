@@ -30,15 +30,15 @@ impl PollAnswer {
 
     /// Reports that a job was not found, or that its launcher gave no answer.
     fn failed(self, error: &JobError) -> Self {
-        let (status, next) = if error.is_not_found() {
-            (status::NOT_FOUND, next_step::AFTER_NOT_FOUND.to_owned())
+        let status = if error.is_not_found() {
+            status::NOT_FOUND
         } else {
-            (status::UNKNOWN, next_step::after_error(error))
+            status::UNKNOWN
         };
         Self {
             status: status.to_owned(),
             error: Some(error.to_string()),
-            next,
+            next: next_step::next_after(error),
             ..self
         }
     }
@@ -103,21 +103,39 @@ impl Poller {
         let observation = observed.await;
         let submitted = job.record.as_ref().and_then(|record| record.submitted_at());
         let age = submitted.and_then(|time| (Utc::now() - time).to_std().ok());
-        PollAnswer {
+        // While it runs, what is in its folder is not yet what came of it.
+        let output = observation.output.as_ref().filter(|_| status.is_done);
+        let duration = observation.duration.filter(|_| status.is_done);
+        let is_local = launcher.traits().is_local;
+        let mut answer = PollAnswer {
             success: true,
-            message: next_step::message(&status, observation.progress.as_ref()),
+            message: next_step::message(&status, &observation),
             next: next_step::next(&status, &observation, age),
-            metadata: metadata(&job, &status),
+            metadata: metadata(&job, &status, is_local),
             status: status.status,
             state: status.state,
             is_done: status.is_done,
             log_file: status.log_file,
-            progress: observation.progress,
+            output_dir: output.map_or_else(String::new, |output| output.dir.display().to_string()),
+            last_checkpoint: output.and_then(|output| output.checkpoint.clone()),
+            duration_seconds: duration.map(|time| time.as_secs()),
+            ended_at: status.details.ended_at.take(),
+            progress: observation.progress.map(|progress| {
+                if status.is_done {
+                    progress.at_the_end()
+                } else {
+                    progress
+                }
+            }),
             stalled: observation.stalled.map(|stalled| stalled.sentence()),
             failure: observation.failure,
             warnings: status.warnings,
             ..answer
+        };
+        if is_local {
+            answer.leave_out_known();
         }
+        answer
     }
 }
 
@@ -136,17 +154,15 @@ fn identified(job: &ResolvedJob) -> PollAnswer {
     }
 }
 
-fn metadata(job: &ResolvedJob, status: &JobStatus) -> serde_json::Map<String, serde_json::Value> {
+fn metadata(
+    job: &ResolvedJob,
+    status: &JobStatus,
+    is_local: bool,
+) -> serde_json::Map<String, serde_json::Value> {
     let mut metadata = status.details.to_map();
-    if let Some(record) = &job.record {
-        for (key, value) in [
-            ("submit_time", &record.submit_time),
-            ("output_dir", &record.output_dir),
-        ] {
-            if !value.is_empty() {
-                metadata.insert(key.to_owned(), value.as_str().into());
-            }
-        }
+    // That of a job on this machine stands in the answer, once there is something in it.
+    if let Some(record) = job.record.as_ref().filter(|_| !is_local) {
+        metadata.insert("output_dir".to_owned(), record.output_dir.as_str().into());
     }
     metadata
 }

@@ -255,7 +255,7 @@ impl Runner {
             if let Ok(launcher) = self.context.launcher(&identity.cloud)
                 && let Ok(status) = launcher.status(identity).await
             {
-                on_progress(&redactor.redact(&next_step::message(&status, None)));
+                on_progress(&redactor.redact(&next_step::message(&status, &Default::default())));
             }
         }
     }

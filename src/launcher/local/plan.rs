@@ -57,7 +57,7 @@ fn plan_training(
     let logs = dir.path().join("logs").display().to_string();
     process.envs.insert("OUMI_LOGGING_DIR".to_owned(), logs);
     process.plan.steps.push(Step {
-        name: "run".to_owned(),
+        name: format!("oumi {}", spec.command.subcommand()),
         argv: vec![
             program.display().to_string(),
             spec.command.subcommand().to_owned(),

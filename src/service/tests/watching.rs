@@ -354,7 +354,7 @@ async fn failed_poll_does_not_wait() {
     test.cloud.fail_status(Some(error));
     let answer = test.wait("train", 55).await;
     assert_eq!(answer.error.as_deref(), Some("sky is slow"));
-    assert_eq!(answer.next, "Ask again in a minute.");
+    assert_eq!(answer.next, "Tell the user; ask again later.");
     test.cloud.fail_status(None);
     test.cloud.finish("train");
     assert!(test.wait("train", 55).await.is_done);

@@ -38,7 +38,7 @@ fn progress_from_the_log_once_a_minute() {
     assert_eq!(progress.get("age_seconds"), None);
     assert_eq!(
         text(&answer, "message"),
-        "the job is running, at step 10, loss 2.5000"
+        "the job is running, at step 10, loss 2.5"
     );
     for _ in 0..5 {
         assert_eq!(server.poll("a")["progress"]["step"], 10);

@@ -72,10 +72,8 @@ fn subcommand_of_each_command() {
             format!("argument {subcommand}"),
             "{command}"
         );
-        assert_eq!(
-            server.poll(&job_id)["command"],
-            command.trim().to_lowercase()
-        );
+        let recorded = home.records().pop().unwrap();
+        assert_eq!(recorded["command"], command.trim().to_lowercase());
     }
 }
 

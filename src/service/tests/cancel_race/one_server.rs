@@ -100,8 +100,7 @@ fn cancel_after_launch() {
     assert!(is_cancelled(&race.answer(cancel)));
     let again = race.cancel();
     let again = race.answer(again);
-    assert_eq!((again.success, again.state), (false, JobState::Cancelled));
-    assert!(again.error.unwrap().contains("already ended"));
+    assert_eq!((again.success, again.state), (true, JobState::Cancelled));
     race.end_cancelled();
 }
 

@@ -1,0 +1,297 @@
+//! Readings of the logs of jobs, for polls: kept between them, so that each costs only what is new.
+//!
+//! A log on this machine is read at each poll. That of a cloud job costs a run of `sky logs`: it is fetched beside the question
+//! for the status, at most once a minute, once more after the end, and only of a job that has begun. What does not come in
+//! time is part of the next poll.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::error::JobError;
+use crate::failure;
+use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
+use crate::process::blocking;
+use crate::progress::history::History;
+use crate::progress::stall::{Stall, StallDetector};
+use crate::progress::{IncrementalReader, Progress, Scanner};
+use crate::sync::lock;
+use crate::text::read_tail;
+
+/// The most jobs whose logs are kept.
+const MAX_LOGS: usize = 64;
+/// The most logs that are read at once: on this machine, where a network disk may hang, and on clouds, where few programs may
+/// run and a status counts for more.
+const MAX_READS: usize = 8;
+const MAX_FETCHES: usize = 2;
+const FETCH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The logs of the jobs that were polled last.
+pub(super) struct LogReaders {
+    readers: Mutex<HashMap<JobIdentity, (Instant, Arc<LogReader>)>>,
+    reads: Arc<Semaphore>,
+    fetches: Arc<Semaphore>,
+}
+
+impl Default for LogReaders {
+    fn default() -> Self {
+        Self {
+            readers: Mutex::default(),
+            reads: Arc::new(Semaphore::new(MAX_READS)),
+            fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
+        }
+    }
+}
+
+impl LogReaders {
+    /// Returns the reader of a job's log, and forgets the one that was used least recently when there are too many.
+    pub(super) fn get(
+        &self,
+        launcher: &Arc<dyn Launcher>,
+        identity: &JobIdentity,
+    ) -> Arc<LogReader> {
+        let is_local = launcher.traits().is_local;
+        let permits = if is_local { &self.reads } else { &self.fetches };
+        let mut readers = lock(&self.readers);
+        let entry = readers.entry(identity.clone()).or_insert_with(|| {
+            let reader = LogReader {
+                launcher: Arc::clone(launcher),
+                identity: identity.clone(),
+                is_local,
+                permits: Arc::clone(permits),
+                state: Mutex::default(),
+            };
+            (Instant::now(), Arc::new(reader))
+        });
+        entry.0 = Instant::now();
+        let reader = Arc::clone(&entry.1);
+        if readers.len() > MAX_LOGS {
+            let oldest = readers.iter().min_by_key(|(_, (used, _))| *used);
+            if let Some(oldest) = oldest.map(|(identity, _)| identity.clone()) {
+                readers.remove(&oldest);
+            }
+        }
+        reader
+    }
+}
+
+/// The reader of one job's log.
+pub(super) struct LogReader {
+    launcher: Arc<dyn Launcher>,
+    identity: JobIdentity,
+    is_local: bool,
+    permits: Arc<Semaphore>,
+    state: Mutex<ReaderState>,
+}
+
+#[derive(Default)]
+struct ReaderState {
+    has_begun: bool,
+    /// The first time at which the job was seen to have ended.
+    ended_at: Option<Instant>,
+    /// The start of the last read, and a channel that closes with its end.
+    read: Option<(Instant, watch::Receiver<()>)>,
+    file: Option<IncrementalReader>,
+    reading: Option<LogReading>,
+}
+
+impl LogReader {
+    pub(super) fn note_status(&self, status: &JobStatus) {
+        let mut state = lock(&self.state);
+        let has_output = [JobState::Running, JobState::Succeeded, JobState::Failed];
+        state.has_begun |= has_output.contains(&status.state);
+        if status.is_done {
+            state.ended_at.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Starts to read the log where that is due. The read goes on when the poll does not wait for it.
+    pub(super) fn start(self: &Arc<Self>) {
+        let mut state = lock(&self.state);
+        if !self.is_due(&state) {
+            return;
+        }
+        let (running, end) = watch::channel(());
+        state.read = Some((Instant::now(), end));
+        drop(state);
+        let reader = Arc::clone(self);
+        tokio::spawn(async move {
+            let _running = running;
+            if let Err(error) = reader.read().await {
+                tracing::debug!(job_id = reader.identity.job_id, %error, "cannot read the log for the progress");
+            }
+        });
+    }
+
+    fn is_due(&self, state: &ReaderState) -> bool {
+        let Some((started, end)) = &state.read else {
+            // A job that is still being launched has no log on a cloud.
+            return self.is_local || (state.has_begun && !self.identity.oumi_job_id.is_empty());
+        };
+        let is_running = end.has_changed().is_ok();
+        match state.ended_at {
+            _ if is_running => false,
+            _ if self.is_local => true,
+            Some(ended) if *started < ended => true,
+            // The log is complete.
+            Some(_) if state.reading.is_some() => false,
+            _ => started.elapsed() >= FETCH_INTERVAL,
+        }
+    }
+
+    async fn read(self: &Arc<Self>) -> Result<(), JobError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(JobError::failed)?;
+        let log = self.launcher.logs(&self.identity).await?;
+        let reader = Arc::clone(self);
+        blocking(move || {
+            let _permit = permit;
+            let (before, file) = {
+                let mut state = lock(&reader.state);
+                (state.reading.clone(), state.file.take())
+            };
+            let (reading, file) = match &log.content {
+                LogContent::File(path) if reader.is_local => {
+                    let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
+                    (LogReading::of_file(path, &mut file)?, Some(file))
+                }
+                // Of a deleted cluster only the log of the launch is left, which tells nothing of the job.
+                LogContent::File(_) => return Ok(()),
+                LogContent::Text { text, .. } => {
+                    let exit_code = log.content.exit_code();
+                    (LogReading::of_text(text, exit_code, before), None)
+                }
+            };
+            let mut state = lock(&reader.state);
+            (state.reading, state.file) = (Some(reading), file);
+            Ok::<_, io::Error>(())
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Returns the newest reading, after the end of the read under way, within at most `wait`.
+    pub(super) async fn reading(self: &Arc<Self>, wait: Duration) -> Option<LogReading> {
+        let _ = tokio::time::timeout(wait, async {
+            if self.is_local {
+                // A read under way may have begun before this poll.
+                self.end_of_read().await;
+            }
+            self.start();
+            self.end_of_read().await;
+        })
+        .await;
+        lock(&self.state).reading.clone()
+    }
+
+    async fn end_of_read(&self) {
+        let read = lock(&self.state).read.clone();
+        if let Some((_, mut end)) = read {
+            // Nothing is ever sent: the channel closes.
+            let _ = end.changed().await;
+        }
+    }
+}
+
+/// A log as it was read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LogReading {
+    pub(super) progress: Option<Progress>,
+    /// The writes to the log, as far as its losses tell.
+    writes: u32,
+    /// The time of the last write.
+    written: Option<SystemTime>,
+    /// `true` when the newest metric may be older than `written`.
+    pub(super) is_age_unknown: bool,
+    /// The exit code that the log of a cloud job names.
+    pub(super) exit_code: Option<i32>,
+    tail: Tail,
+}
+
+/// The end of a log.
+#[derive(Debug, Clone)]
+enum Tail {
+    Text(Arc<str>),
+    File(PathBuf),
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self::Text("".into())
+    }
+}
+
+impl LogReading {
+    fn of_file(path: &Path, file: &mut IncrementalReader) -> io::Result<Self> {
+        let written = path.metadata()?.modified()?;
+        Ok(Self {
+            progress: file.read()?,
+            writes: writes(file.history()),
+            written: Some(written),
+            tail: Tail::File(path.to_owned()),
+            ..Self::default()
+        })
+    }
+
+    /// The file at `path`, of which nothing was read.
+    pub(super) fn at(path: PathBuf) -> Self {
+        Self {
+            tail: Tail::File(path),
+            ..Self::default()
+        }
+    }
+
+    /// Reads the end of a log that comes without the time of its last write: what differs from the reading before was written
+    /// since.
+    fn of_text(text: &str, exit_code: Option<i32>, before: Option<Self>) -> Self {
+        let is_age_unknown = before.is_none();
+        let before = before.unwrap_or_default();
+        let text = &text[text.ceil_char_boundary(text.len().saturating_sub(failure::LOOKED_AT))..];
+        let is_same = matches!(&before.tail, Tail::Text(before) if **before == *text);
+        let now = SystemTime::now();
+        let written = before.written.filter(|_| is_same).unwrap_or(now);
+        let mut scanner = Scanner::default();
+        scanner.push(text.as_bytes());
+        let mut progress = scanner.progress(written);
+        if let (Some(progress), Some(before)) = (&mut progress, before.progress)
+            && progress.metrics == before.metrics
+        {
+            progress.measured_at = before.measured_at;
+        }
+        Self {
+            progress,
+            writes: writes(scanner.history()),
+            written: Some(written),
+            is_age_unknown,
+            exit_code,
+            tail: Tail::Text(text.into()),
+        }
+    }
+
+    /// Reads the last bytes of the log. Does file work.
+    pub(super) fn tail(&self, max_bytes: u64) -> Vec<u8> {
+        match &self.tail {
+            Tail::Text(text) => text.as_bytes().to_vec(),
+            Tail::File(path) => read_tail(path, max_bytes).unwrap_or_default(),
+        }
+    }
+
+    /// Tells if the log of a job that began at `started` has been silent for too long.
+    pub(super) fn stalled(&self, started: Option<SystemTime>, now: SystemTime) -> Option<Stall> {
+        let written = self.written?;
+        let since_epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
+        let (first, last) = (since_epoch(started?)?, since_epoch(written)?);
+        let silent = now.duration_since(written).ok()?;
+        StallDetector::new(first, last, self.writes).check(silent)
+    }
+}
+
+/// Counts the writes that a history proves.
+fn writes(history: &History) -> u32 {
+    u32::try_from(history.points().len()).unwrap_or(u32::MAX)
+}

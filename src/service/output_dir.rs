@@ -1,0 +1,69 @@
+//! The output folder of a job on this machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::progress::{Progress, run_files};
+
+/// The most entries of a folder that are considered.
+const MAX_ENTRIES: usize = 10_000;
+const CHECKPOINT: &str = "checkpoint-";
+/// The files in which Oumi's trainers leave a model, whole or as an adapter.
+const MODEL_FILES: [&str; 5] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "adapter_model.safetensors",
+    "pytorch_model.bin",
+    "model.pt",
+];
+
+/// An output folder with what a job has written there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Output {
+    pub(super) dir: PathBuf,
+    /// The name of the checkpoint with the highest step.
+    pub(super) checkpoint: Option<String>,
+    /// A trained model is in the folder itself.
+    pub(super) has_model: bool,
+}
+
+impl Output {
+    /// Reads the folder, and the progress from the files of the trainer. What was last written before `started` is of an
+    /// earlier run; in a folder that several jobs write to at once nothing is known to be this one's.
+    pub(super) fn read(
+        dir: &Path,
+        started: Option<SystemTime>,
+        is_shared: bool,
+    ) -> (Option<Progress>, Option<Self>) {
+        let Ok(entries) = fs::read_dir(dir) else {
+            return (None, None);
+        };
+        let mut output = Self {
+            dir: dir.to_owned(),
+            checkpoint: None,
+            has_model: false,
+        };
+        if is_shared {
+            return (None, Some(output));
+        }
+        let is_ours = |path: &Path| {
+            let written = path.metadata().and_then(|file| file.modified());
+            written.is_ok_and(|written| started.is_none_or(|started| written >= started))
+        };
+        let step = |name: &str| name.strip_prefix(CHECKPOINT)?.parse::<u64>().ok();
+        let mut last = None;
+        for entry in entries.take(MAX_ENTRIES).flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if MODEL_FILES.contains(&name.as_str()) {
+                output.has_model |= is_ours(&entry.path());
+            } else if let Some(step) = step(&name).filter(|step| Some(*step) > last)
+                && is_ours(&entry.path())
+            {
+                (last, output.checkpoint) = (Some(step), Some(name));
+            }
+        }
+        let progress = run_files::read_output_dir(dir, started).ok().flatten();
+        (progress.map(|(progress, _)| progress), Some(output))
+    }
+}
