@@ -58,6 +58,16 @@ impl JobConfig {
         Self { document, warnings }
     }
 
+    /// Tells if the resources name accelerators, or machines that may have them.
+    pub(crate) fn names_accelerators(&self) -> bool {
+        let resources = self.document.get("resources");
+        let keys = ["accelerators", "instance_type", "any_of", "ordered"];
+        keys.iter().any(|key| {
+            let value = resources.and_then(|resources| resources.get(*key));
+            value.is_some_and(|value| !value.is_null())
+        })
+    }
+
     /// Returns the config with the values of `envs` hidden.
     pub(crate) fn redacted(&self) -> Value {
         let mut document = self.document.clone();

@@ -118,8 +118,19 @@ impl CloudBackend for SkyPilot {
             new_cluster_name(&spec.identity.job_id, clusters.ok().flatten().as_ref())
         };
         let config = JobConfig::new(spec, false);
+        let has_gpu = config.names_accelerators();
         let mut plan = launches.plan(spec, cluster, config, BTreeMap::new())?;
         Self::find_program()?;
+        if !has_gpu {
+            let unless = if named.is_empty() {
+                ""
+            } else {
+                ", unless the cluster is there already"
+            };
+            plan.warnings.push(format!(
+                "a machine without a GPU is asked for{unless}: for one with GPUs pass `accelerators`, such as A100:1"
+            ));
+        }
         if !named.is_empty() {
             plan.warnings.push(format!(
                 "if cluster {named} is there already, the job is added to it and SkyPilot skips its `setup`"

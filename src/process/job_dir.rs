@@ -256,8 +256,18 @@ impl JobDir {
     }
 
     /// Reads the fingerprints of the secret values that the job was given.
+    ///
+    /// Each folder is made with them and with its lock. One with its lock alone is an error: which values are secret is not known
+    /// any more.
     pub(crate) fn secrets(&self) -> io::Result<Redactor> {
-        Ok(self.read_json(SECRETS)?.unwrap_or_default())
+        match self.read_json(SECRETS)? {
+            Some(secrets) => Ok(secrets),
+            None if self.file(LOCK).try_exists()? => {
+                let error = format!("{SECRETS} was removed");
+                Err(io::Error::new(io::ErrorKind::NotFound, error))
+            }
+            None => Ok(Redactor::default()),
+        }
     }
 
     /// Writes the fingerprints, 0600, without a sync: the registry is locked meanwhile. After a crash of the machine the file

@@ -103,7 +103,19 @@ impl PlanCache {
     fn values(&self, launch: &PreparedLaunch) -> Values {
         let (spec, plan) = (&launch.spec, &launch.plan);
         let process = &plan.process;
-        let steps: Vec<_> = process.plan.steps.iter().map(|step| &step.argv).collect();
+        // The name of a new cluster may be another by now: it is made up of those that are free.
+        let is_new = spec.identity.cluster.is_empty();
+        let known = |word: &String| {
+            if is_new && *word == plan.cluster {
+                String::new()
+            } else {
+                word.clone()
+            }
+        };
+        let steps = process.plan.steps.iter();
+        let steps: Vec<Vec<String>> = steps
+            .map(|step| step.argv.iter().map(known).collect())
+            .collect();
         let envs = spec.config.document.get("envs").and_then(Value::as_object);
         let mut envs = envs.cloned().unwrap_or_default();
         let ours = spec.envs.iter();
@@ -113,7 +125,7 @@ impl PlanCache {
         let plan = json!({
             "command": spec.command.name(),
             "cloud": spec.identity.cloud,
-            "cluster_name": plan.cluster,
+            "cluster_name": known(&plan.cluster),
             "client_cwd": spec.client_cwd,
             "config_path": spec.config.path,
             "config": document,

@@ -217,6 +217,14 @@ fn no_log_without_readable_fingerprints() {
         is_silent(&answer);
         assert!(answer.refused().contains("secret"), "{:#}", answer.content);
     }
+    fs::remove_file(&known).unwrap();
+    let answer = server.call("get_job_logs", json!({ "job_id": job_id }));
+    is_silent(&answer);
+    assert!(
+        answer.refused().contains("was removed"),
+        "{:#}",
+        answer.content
+    );
     fs::write(&known, whole).unwrap();
     assert_eq!(server.log(&job_id), "***");
 }

@@ -178,6 +178,83 @@ fn launch_starts_when_accepted() {
 }
 
 #[test]
+fn question_shows_all_that_decides() {
+    let world = World::new();
+    let client = CLIENTS[1];
+    let mut server = client.server(&world);
+    let shown = |server: &mut Server, config: &str| {
+        world.home.write("job.yaml", config);
+        let asked = json!({ "cloud": "gcp", "dry_run": true });
+        let preview = server.launch("job.yaml", asked);
+        let message = server.call("run_job", preview).ok()["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
+        let (question, _) = client.answers(server, "run_job", launch, "decline", || {});
+        let lines =
+            |text: &str| -> Vec<String> { text.lines().skip(1).map(str::to_owned).collect() };
+        let question = lines(&question);
+        // The preview says the same, but for what is made up anew.
+        for line in lines(&message)
+            .iter()
+            .filter(|line| line.contains("Spot") || line.contains("config."))
+        {
+            assert!(question.contains(line), "{line}: {question:#?}");
+        }
+        question.join("\n")
+    };
+    for (value, spot) in [
+        ("true", "yes"),
+        ("'true'", "yes"),
+        ("1", "yes"),
+        ("yes", "yes"),
+        ("'On'", "yes"),
+        ("'1'", "yes"),
+        ("false", "no"),
+        ("0", "no"),
+        ("'no'", "no"),
+        ("null", "no"),
+    ] {
+        let question = shown(
+            &mut server,
+            &format!("resources: {{use_spot: {value}}}\nrun: x\n"),
+        );
+        assert!(
+            question.contains(&format!("Spot: {spot}\n")),
+            "{value}: {question}"
+        );
+    }
+    let question = shown(
+        &mut server,
+        "working_dir: '~'\nuser: root\nstorage_mounts: {/data: {source: 's3://b', store: s3}}\nmystery: [1, yes]\n\
+         num_nodes: 010\nresources: {image_id: 0x10}\nrun: x\n",
+    );
+    for line in [
+        &format!(
+            "Working folder: {} (your whole home folder)",
+            world.home.root().display()
+        ),
+        "config.user: root",
+        "config.storage_mounts: {/data: {source: s3://b, store: s3}}",
+        "config.mystery: [1, true]",
+        "Nodes: 8",
+        "resources.image_id: 16",
+        "Accelerators: none",
+        "a machine without a GPU",
+    ] {
+        assert!(question.contains(line), "{line}: {question}");
+    }
+    // Unquoted it is nothing, and the folder is the project's.
+    let question = shown(&mut server, "working_dir: ~\nrun: x\n");
+    let project = world.home.project().display().to_string();
+    assert!(
+        question.contains(&format!("Working folder: {project}\n")),
+        "{question}"
+    );
+}
+
+#[test]
 fn declined_starts_nothing() {
     for client in CLIENTS {
         for (action, said) in [("decline", "declined"), ("cancel", "closed the question")] {

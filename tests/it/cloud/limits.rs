@@ -112,6 +112,18 @@ fn cluster_on_another_cloud_is_untouched() {
             answer.refused()
         );
     }
+    // A launch lands where the cluster is, whatever cloud the call names: in a dry run, and with the flags alone.
+    for dry_run in [true, false] {
+        let asked = json!({ "cloud": "gcp", "cluster_name": "theirs", "dry_run": dry_run });
+        let launch = server.launch("job.yaml", asked);
+        let answer = server.call("run_job", launch);
+        assert!(
+            answer.refused().contains("\"aws\" may not be used"),
+            "{}",
+            answer.refused()
+        );
+    }
+    assert_eq!(world.launches(), 0);
     // Where that cannot be found out, it is not tried.
     world.cloud.set("sky-status.garbage", "text");
     let answer = server.call("down_cluster", down("gcp", "mine"));
