@@ -39,7 +39,7 @@ compile_error!(
     "oumi-mcp-server runs on Linux and macOS only: it needs their sessions, locks and signals"
 );
 
-/// The demo, and the MCP client that the tests share.
+/// The demo: a client of this program for a person to watch.
 pub mod demo;
 /// One error with a kind, a message and a hint.
 mod error;

@@ -10,15 +10,15 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::demo::client::{ClientError, McpClient};
 use oumi_mcp_server::env_vars;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::mcp_client::{ClientError, McpClient};
 use super::schema::misfit;
 use super::{DEADLINE, Home, pid, wait_until};
 
-pub use oumi_mcp_server::demo::client::PROTOCOL;
+pub use super::mcp_client::PROTOCOL;
 
 /// The server as cargo built it, with nothing in its environment but the test's own. The `sky` of this machine, if there is
 /// one, is never asked: only one that the test has put into its home.

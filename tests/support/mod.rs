@@ -3,6 +3,8 @@
 #![allow(dead_code)]
 
 pub mod client;
+#[allow(dead_code, reason = "other tests need other parts of it")]
+pub mod mcp_client;
 pub mod schema;
 
 use std::collections::HashSet;

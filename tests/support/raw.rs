@@ -7,13 +7,14 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use oumi_mcp_server::demo::client::{self, ClientError, McpClient};
 use oumi_mcp_server::env_vars;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-pub use oumi_mcp_server::demo::client::{ANSWER_TIMEOUT as DEADLINE, request};
+use crate::support::mcp_client::{self as client, ClientError, McpClient};
+
+pub use crate::support::mcp_client::{ANSWER_TIMEOUT as DEADLINE, request};
 
 /// A server with a home of its own. The jobs of [`Raw::stubborn_job`] end with the home.
 pub struct Raw {

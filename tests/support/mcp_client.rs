@@ -1,4 +1,4 @@
-//! The one MCP client in Rust: the demo and the tests drive the built server with it, over real pipes.
+//! The MCP client of the tests: it drives the built server over real pipes, and may say anything.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Write};
@@ -234,6 +234,6 @@ pub fn hello(version: &str, capabilities: Value) -> Value {
     json!({
         "protocolVersion": version,
         "capabilities": capabilities,
-        "clientInfo": { "name": "oumi-mcp-client", "version": env!("CARGO_PKG_VERSION") },
+        "clientInfo": { "name": "tests", "version": env!("CARGO_PKG_VERSION") },
     })
 }
