@@ -163,7 +163,6 @@ impl PollAnswer {
         for field in [
             &mut self.command,
             &mut self.config_path,
-            &mut self.cloud,
             &mut self.model_name,
             &mut self.log_file,
         ] {
