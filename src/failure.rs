@@ -20,7 +20,7 @@ use ending::Ending;
 /// The most of a log that is looked at, from its end.
 pub(crate) const LOOKED_AT: usize = 256 * 1024;
 
-/// The longest line that is given as evidence, in characters.
+/// The longest evidence that is given, in characters.
 const EVIDENCE: usize = 400;
 
 /// The most that is given of a traceback or of other lines, in bytes.
@@ -28,9 +28,6 @@ const EXCERPT: usize = 2_000;
 
 /// The most lines of a message, of errors, and of the end of a log that are given.
 const EXCERPT_LINES: usize = 10;
-
-/// The width at which Oumi wraps its lines where nobody gives it that of a terminal.
-const WRAPPED_AT: usize = 80;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,188 +99,122 @@ pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) 
     let ending = Ending::read(log, reason);
     let root = ending.root();
     let errors = ending.errors();
-    let exit_text = exit.map(Exit::sentence);
-    let is_killed = exit.and_then(Exit::signal) == Some(9);
-    let found = find(&ending, root, &errors, exit_text.as_deref(), is_killed);
+    let found = find(&ending, root, &errors, exit);
+    let cause = found.as_ref().map(|(cause, _)| cause);
     let mut failure = Failure {
+        cause: cause.map(|cause| cause.name.clone()),
+        what: cause.map(|cause| cause.what.clone()),
+        advice: cause.map(|cause| cause.advice.clone()),
+        exit: exit.map(Exit::sentence),
         traceback_end: match root {
             Some(root) => Some(traceback(&ending, root)),
-            None => reported(
-                &ending,
-                &errors,
-                found.as_ref().and_then(|found| found.line),
-            ),
+            None => reported(&ending, &errors),
         },
-        exit: exit_text,
-        ..Failure::default()
+        evidence: found.and_then(|(_, evidence)| evidence),
+        last_lines: None,
     };
-    if let Some(Found {
-        cause, evidence, ..
-    }) = found
-    {
-        failure.cause = Some(cause.name.clone());
-        failure.what = Some(cause.what.clone());
-        failure.advice = Some(cause.advice.clone());
-        failure.evidence = evidence;
-    }
     if failure.traceback_end.is_none() && (exit.is_some() || reason.is_some()) {
-        failure.last_lines = last_lines(log);
+        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+        let last = lines.len().saturating_sub(EXCERPT_LINES / 2);
+        failure.last_lines = excerpt(lines[last..].iter().copied());
     }
     (failure != Failure::default()).then_some(failure)
 }
 
-/// A cause, and what shows it.
-struct Found {
-    cause: &'static Cause,
-    evidence: Option<String>,
-    /// The line that shows it.
-    line: Option<usize>,
-}
-
-/// Finds the cause that the end of a log shows.
+/// Finds the cause that the end of a log shows, and what shows it.
 fn find(
     ending: &Ending<'_>,
     root: Option<&Exception>,
     errors: &[Vec<usize>],
-    exit: Option<&str>,
-    is_killed: bool,
-) -> Option<Found> {
-    let search = |lines: Vec<usize>, place: Place, follows: bool| {
-        let (text, starts) = ending.passage(lines);
+    exit: Option<Exit>,
+) -> Option<(&'static Cause, Option<String>)> {
+    let search = |lines: &[usize], place: Place, follows: bool| {
+        let text = ending.text(lines);
         let (cause, at) = TABLE.find(&text, place, follows)?;
-        let of = starts
-            .partition_point(|(start, _)| *start <= at)
-            .saturating_sub(1);
-        Some(Found {
+        let first = &ending.lines[*lines.first()?];
+        let prefix = &first.raw[..first.raw.len() - first.text.len()];
+        Some((
             cause,
-            evidence: Some(evidence(ending, &text, &starts, at)),
-            line: starts.get(of).map(|(_, line)| *line),
-        })
+            Some(evidence(&format!("{prefix}{text}"), prefix.len() + at)),
+        ))
+    };
+    let search_lines = |place: Place, follows: bool| {
+        let mut last = ending.last().iter().rev();
+        last.find_map(|line| search(&[*line], place, follows))
     };
     let by_exit = || {
-        let cause = [false, true]
-            .into_iter()
-            .find_map(|follows| TABLE.find(exit?, Place::Exit, follows))?
-            .0;
-        Some(Found {
-            cause,
-            evidence: None,
-            line: None,
-        })
+        let text = exit?.sentence();
+        let find = |follows: bool| TABLE.find(&text, Place::Exit, follows);
+        find(false)
+            .or_else(|| find(true))
+            .map(|(cause, _)| (cause, None))
     };
-    let end = || ending.last_lines().collect::<Vec<usize>>();
-    let verdict = search(end(), Place::Verdict, false);
+    let verdict = search_lines(Place::Verdict, false);
     // What is killed did not end by itself; but a launcher is as its last process, and kills the others.
-    if verdict.is_some() || is_killed && !ending.has_launcher() {
+    let is_killed = exit.and_then(Exit::signal) == Some(9) && !ending.has_launcher();
+    if verdict.is_some() || is_killed {
         return verdict.or_else(by_exit);
     }
     if let Some(root) = root {
-        let own = [root.at]
+        let own: Vec<usize> = [&root.at]
             .into_iter()
-            .chain(root.message.iter().copied())
+            .chain(&root.message)
+            .copied()
             .collect();
-        return search(own, Place::Error, false)
-            .or_else(|| search(root.raised_from.clone(), Place::Error, false));
+        return search(&own, Place::Error, false)
+            .or_else(|| search(&root.raised_from, Place::Error, false));
     }
-    errors
-        .iter()
-        .rev()
-        .find_map(|error| search(error.clone(), Place::Error, false))
-        .or_else(|| search(end(), Place::Line, false))
-        .or_else(|| search(errors.concat(), Place::Error, true))
-        .or_else(|| search(end(), Place::Line, true))
+    let mut own = errors.iter().rev();
+    own.find_map(|error| search(error, Place::Error, false))
+        .or_else(|| search_lines(Place::Line, false))
+        .or_else(|| {
+            let (cause, _) = search(&errors.concat(), Place::Error, true)?;
+            let mut following = errors
+                .iter()
+                .filter_map(|error| search(error, Place::Error, true));
+            following.find(|(other, _)| other.name == cause.name)
+        })
+        .or_else(|| search_lines(Place::Line, true))
         .or_else(by_exit)
 }
 
-/// The lines that show the place `at` of a passage, joined where Oumi wrapped them, not too long.
-fn evidence(ending: &Ending<'_>, text: &str, starts: &[(usize, usize)], at: usize) -> String {
-    let of = starts
-        .partition_point(|(start, _)| *start <= at)
-        .saturating_sub(1);
-    let is_wrapped = |of: usize| {
-        let line = |of: usize| starts.get(of).map(|(_, line)| ending.lines[*line].text);
-        let (Some(line), Some(next)) = (line(of), line(of + 1)) else {
-            return false;
-        };
-        let word = next.split(' ').next().unwrap_or_default();
-        let width = line.chars().count();
-        !word.is_empty() && width <= WRAPPED_AT && width + 1 + word.chars().count() > WRAPPED_AT
-    };
-    let first = (0..of)
-        .rev()
-        .take_while(|of| is_wrapped(*of))
-        .last()
-        .unwrap_or(of);
-    let last = (of..starts.len()).find(|of| !is_wrapped(*of)).unwrap_or(of);
-    if first == last
-        && let Some((_, line)) = starts.get(first)
-    {
-        let raw = ending.lines[*line].raw.trim();
-        if raw.chars().count() <= EVIDENCE {
-            return raw.to_owned();
-        }
-    }
-    let start = starts.get(first).map_or(0, |(start, _)| *start);
-    let end = starts.get(last + 1).map_or(text.len(), |(start, _)| *start);
-    // Of a long line what stands at the place counts.
-    let skipped = text[start..at].chars().count().saturating_sub(EVIDENCE / 2);
-    let line = text[start..end].trim_end();
-    let shown: String = line.chars().skip(skipped).take(EVIDENCE).collect();
-    match line.chars().count() > skipped + EVIDENCE {
-        true => format!("{shown}…"),
-        false => shown,
+/// The part of a text around the place `at`.
+fn evidence(text: &str, at: usize) -> String {
+    let skipped = text[..at].chars().count().saturating_sub(EVIDENCE / 2);
+    let part: String = text.chars().skip(skipped).take(EVIDENCE).collect();
+    match text.chars().count() > skipped + EVIDENCE {
+        true => format!("{part}…"),
+        false => part,
     }
 }
 
 /// The last frame of an exception and what it says.
 fn traceback(ending: &Ending<'_>, exception: &Exception) -> String {
-    let is_rule = |at: &&usize| {
-        let text = ending.lines[**at].text.trim();
-        text.starts_with("====") || text.starts_with("----")
-    };
-    let message = exception
-        .message
-        .iter()
-        .take_while(|at| !is_rule(at))
-        .take(EXCERPT_LINES);
-    let lines = exception.frame.iter().chain([&exception.at]).chain(message);
-    excerpt(lines.map(|at| ending.lines[*at].text.trim_end_matches([' ', '│'])))
+    let text = |at: &usize| ending.lines[*at].text.trim_end_matches([' ', '│']);
+    let message = exception.message.iter().map(text);
+    let message = message.take_while(|line| !line.starts_with("====") && !line.starts_with("----"));
+    let above = exception.frame.iter().chain([&exception.at]).map(text);
+    excerpt(above.chain(message.take(EXCERPT_LINES))).unwrap_or_default()
 }
 
-/// The lines that report the error at `line`, or the last error that does not come of another; with those below it.
-fn reported(ending: &Ending<'_>, errors: &[Vec<usize>], line: Option<usize>) -> Option<String> {
-    let of_line = |error: &Vec<usize>| line.is_some_and(|line| error.contains(&line));
-    let is_own = |error: &Vec<usize>| !ending.is_consequence(error);
-    let mut first = errors
+/// The last lines that report errors.
+fn reported(ending: &Ending<'_>, errors: &[Vec<usize>]) -> Option<String> {
+    let lines = errors
         .iter()
-        .rposition(of_line)
-        .or_else(|| errors.iter().rposition(is_own))
-        .unwrap_or(0);
-    while first > 0
-        && let (Some(before), Some(error)) = (errors.get(first - 1), errors.get(first))
-        && before.last().map(|last| last + 1) == error.first().copied()
-        && is_own(before)
-    {
-        first -= 1;
-    }
-    let error = errors.get(first)?;
-    let of_error =
-        |exception: &&Exception| exception.is_traceback() && error.contains(&exception.at);
-    if let Some(exception) = ending.exceptions.iter().find(of_error) {
-        return Some(traceback(ending, exception));
-    }
-    let lines = errors.iter().skip(first).flatten().take(EXCERPT_LINES);
-    Some(excerpt(lines.map(|at| ending.lines[*at].raw.trim_end())))
-}
-
-fn last_lines(log: &str) -> Option<String> {
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    let last = lines.len().saturating_sub(EXCERPT_LINES / 2);
-    (!lines.is_empty()).then(|| excerpt(lines[last..].iter().map(|line| line.trim_end())))
+        .flat_map(|error| error.iter().take(EXCERPT_LINES / 2));
+    let lines: Vec<&str> = lines.map(|at| ending.lines[*at].raw).collect();
+    excerpt(
+        lines[lines.len().saturating_sub(EXCERPT_LINES)..]
+            .iter()
+            .copied(),
+    )
 }
 
 /// Joins lines, each of bounded length.
-fn excerpt<'a>(lines: impl Iterator<Item = &'a str>) -> String {
-    let lines: Vec<_> = lines.map(|line| shorten(line, EXCERPT / 2)).collect();
-    shorten(lines.join("\n").trim_end(), EXCERPT).into_owned()
+fn excerpt<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
+    let lines: Vec<_> = lines
+        .map(|line| shorten(line.trim_end(), EXCERPT / 2))
+        .collect();
+    let text = lines.join("\n");
+    (!text.is_empty()).then(|| shorten(text.trim_end(), EXCERPT).into_owned())
 }

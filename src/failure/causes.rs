@@ -1,13 +1,24 @@
 //! The table of causes, `causes.yaml`: what a log says where, what that means, and what to change.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use regex::Regex;
 use serde::Deserialize;
+
+use crate::text::patterns::Patterns;
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Table {
+    pub(crate) causes: Vec<Cause>,
+    /// Exceptions and lines that come of the death of another process.
+    consequences: Patterns,
+    pub(super) signs: Signs,
+}
 
 /// A cause of failure.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Cause {
     /// A word for it, which stays the same.
     pub(crate) name: String,
@@ -17,19 +28,14 @@ pub(crate) struct Cause {
     pub(crate) advice: String,
     /// It comes of other causes, and counts where none of them is found.
     #[serde(default)]
-    pub(super) follows: bool,
-    #[serde(default)]
-    error: Patterns,
-    #[serde(default)]
-    verdict: Patterns,
-    #[serde(default)]
-    line: Patterns,
-    #[serde(default)]
-    exit: Patterns,
+    follows: bool,
+    #[serde(flatten)]
+    patterns: BTreeMap<Place, Patterns>,
 }
 
 /// The text in which a pattern counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Place {
     /// The exception or the error lines that ended the job.
     Error,
@@ -41,56 +47,34 @@ pub(super) enum Place {
     Exit,
 }
 
-/// The whole file.
+/// The lines that tell what ended a job; the file says what each is.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Table {
-    pub(crate) causes: Vec<Cause>,
-    /// Exceptions and lines that come of the death of another process.
-    consequences: Patterns,
+pub(super) struct Signs {
+    pub(super) error: Patterns,
+    pub(super) goes_on: Patterns,
+    pub(super) figure: Patterns,
+    pub(super) stage: Patterns,
+    pub(super) report: Patterns,
+    pub(super) shutdown: Patterns,
+    pub(super) launcher: Patterns,
+    pub(super) root_was_killed: Patterns,
+    pub(super) first_to_fail: Vec<Patterns>,
 }
 
-/// Regular expressions, of which one must match.
-#[derive(Debug, Default, Deserialize)]
-#[serde(try_from = "Vec<String>")]
-struct Patterns(Option<Regex>);
-
-impl TryFrom<Vec<String>> for Patterns {
-    type Error = regex::Error;
-
-    fn try_from(patterns: Vec<String>) -> Result<Self, regex::Error> {
-        let any = (!patterns.is_empty()).then(|| Regex::new(&patterns.join("|")));
-        any.transpose().map(Self)
-    }
-}
-
-impl Patterns {
-    fn find(&self, text: &str) -> Option<usize> {
-        Some(self.0.as_ref()?.find(text)?.start())
-    }
-}
-
-/// Reads the table. A test reads it too, and fails where one row is wrong.
+/// Reads the table.
 pub(crate) fn read() -> Result<Table, serde_saphyr::Error> {
     serde_saphyr::from_str(include_str!("causes.yaml"))
 }
 
+/// The table, read once. A test reads it too, and fails where one row is wrong.
 pub(super) static TABLE: LazyLock<Table> = LazyLock::new(|| read().unwrap_or_default());
 
 impl Table {
-    /// Finds the first cause that `text` shows, and the place that shows it. `follows` chooses between the causes that come
-    /// of others and the rest.
+    /// Finds the first cause that `text` shows, and the place that shows it; of those that come of others where `follows`.
     pub(super) fn find(&self, text: &str, place: Place, follows: bool) -> Option<(&Cause, usize)> {
         let mut causes = self.causes.iter().filter(|cause| cause.follows == follows);
-        causes.find_map(|cause| {
-            let patterns = match place {
-                Place::Error => &cause.error,
-                Place::Verdict => &cause.verdict,
-                Place::Line => &cause.line,
-                Place::Exit => &cause.exit,
-            };
-            Some((cause, patterns.find(text)?))
-        })
+        causes.find_map(|cause| Some((cause, cause.patterns.get(&place)?.find(text)?.start())))
     }
 
     /// Tells if an error comes of the death of another process, or only points to another error.
@@ -100,6 +84,6 @@ impl Table {
 
     /// Tells if an error tells of another one, which it may name.
     pub(super) fn points_elsewhere(&self, text: &str) -> bool {
-        self.consequences.find(text).is_some() || self.find(text, Place::Error, true).is_some()
+        self.consequences.is_match(text) || self.find(text, Place::Error, true).is_some()
     }
 }

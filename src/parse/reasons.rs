@@ -1,5 +1,6 @@
 //! Finds the reason of a failure and the last line in the output of a launcher: one line of bounded length each.
 
+use crate::text::traceback::{self, names_exception};
 use crate::text::{shorten, strip_escapes};
 
 /// The longest reason or last line, in bytes.
@@ -7,12 +8,6 @@ pub(super) const MAX_LINE: usize = 500;
 
 /// Bytes of the end of an output that are read: room for a traceback of several parts.
 const TAIL_BYTES: usize = 256 * 1024;
-
-const TRACEBACK_PARTS: [&str; 3] = [
-    "Traceback (most recent",
-    "During handling of the",
-    "The above exception was",
-];
 
 /// Printed by Oumi below every traceback.
 const FOOTER: [&str; 2] = [
@@ -28,7 +23,7 @@ const NOISE: &str = "Pseudo-terminal will not be allocated because stdin is not 
 pub(crate) fn failure_reason(output: &str) -> Option<String> {
     let text = strip_escapes(tail(output));
     let lines: Vec<&str> = text.lines().collect();
-    [exception(&lines), error(&lines), usage_error(&lines)]
+    [exception(&text, &lines), error(&lines), usage_error(&lines)]
         .into_iter()
         .flatten()
         .max_by_key(|(line, _)| *line)
@@ -60,44 +55,18 @@ fn tail(output: &str) -> &str {
     &output[output.ceil_char_boundary(output.len().saturating_sub(TAIL_BYTES))..]
 }
 
-/// Finds the exception that ended the program: the first one of the last part of the traceback, else the last there is.
-fn exception(lines: &[&str]) -> Option<(usize, String)> {
-    let last_part = lines.iter().rposition(|line| begins_part(line));
-    let found = (last_part.unwrap_or(lines.len())..lines.len())
-        .find_map(|at| Some((at, exception_text(lines[at])?)));
-    let mut exceptions = lines.iter().enumerate().rev();
-    let (at, text) =
-        found.or_else(|| exceptions.find_map(|(at, line)| Some((at, exception_text(line)?))))?;
-    Some((at, paragraph(text, &lines[at + 1..])))
+/// Finds the exception that ended the program, the module left out: `RuntimeError: Job 77 not found.`
+fn exception(text: &str, lines: &[&str]) -> Option<(usize, String)> {
+    let exceptions = traceback::exceptions(&traceback::lines(text));
+    let at = exceptions.last()?.at;
+    let first = unqualified(lines[at].trim()).to_owned();
+    Some((at, paragraph(first, &lines[at + 1..])))
 }
 
-/// Reads an exception and its message, the module left out: `RuntimeError: Job 77 not found.`
-fn exception_text(line: &str) -> Option<String> {
-    let (name, message) = line.split_once(':').unwrap_or((line, ""));
-    let class = name.rsplit('.').next()?;
-    let ends = ["Error", "Exception", "Interrupt", "Exit", "Group"];
-    let is_known = ends.iter().any(|end| class.ends_with(end));
-    let is_qualified = class.len() < name.len() && class.starts_with(char::is_uppercase);
-    let is_separated = message.is_empty() || message.starts_with(' ');
-    // `Error: …` is a sentence, not a class.
-    if !is_dotted(name)
-        || class == "Error"
-        || !is_separated
-        || !(is_known || (is_qualified && name != line))
-    {
-        return None;
-    }
-    Some(match message.trim() {
-        "" => class.to_owned(),
-        message => format!("{class}: {message}"),
-    })
-}
-
-fn is_dotted(name: &str) -> bool {
-    name.split('.').all(|part| {
-        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    })
+/// Removes the module before the name of an exception.
+fn unqualified(text: &str) -> &str {
+    let name = text.split(':').next().unwrap_or(text);
+    &text[name.rfind('.').map_or(0, |dot| dot + 1)..]
 }
 
 /// Finds the last `Error: …` of Oumi, click or SkyPilot.
@@ -125,7 +94,10 @@ fn skypilot_reason(lines: &[&str]) -> Option<String> {
         let reason = marks
             .iter()
             .find_map(|mark| line.trim().strip_prefix(mark))?;
-        Some(exception_text(reason).unwrap_or_else(|| reason.to_owned()))
+        Some(match names_exception(reason) {
+            true => unqualified(reason).to_owned(),
+            false => reason.to_owned(),
+        })
     };
     lines.iter().rev().find_map(marked)
 }
@@ -135,7 +107,7 @@ fn paragraph(mut first: String, below: &[&str]) -> String {
     for line in below {
         let ends = line.trim().is_empty()
             || is_footer(line)
-            || begins_part(line)
+            || traceback::is_between(line)
             || line.starts_with("Error: ")
             || *line == "\"\"\"";
         if ends {
@@ -145,10 +117,6 @@ fn paragraph(mut first: String, below: &[&str]) -> String {
         first.push_str(line);
     }
     first
-}
-
-fn begins_part(line: &str) -> bool {
-    TRACEBACK_PARTS.iter().any(|part| line.starts_with(part))
 }
 
 fn is_footer(line: &str) -> bool {

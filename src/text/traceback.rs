@@ -1,17 +1,41 @@
-//! The exceptions in what Python programs print, between the lines of other processes.
+//! The exceptions in what Python programs print, between the lines of other processes. The forms of lines are data:
+//! `traceback.yaml`.
 
-use super::pattern::Pattern;
+use std::sync::LazyLock;
 
-const HEADER: &str = "Traceback (most recent call last)";
+use serde::Deserialize;
 
-/// The most lines of a traceback that are read.
+use super::patterns::Patterns;
+
+/// The most lines of a traceback, of its last frame, and of its message that are read.
 const MAX_FRAMES: usize = 2_000;
-
-/// The most lines of the last frame that are kept.
 const MAX_FRAME: usize = 4;
-
-/// The most lines of a message that are read, after the one that names the exception.
 const MAX_MESSAGE: usize = 40;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Forms {
+    prefix: Patterns,
+    error: Patterns,
+    warning: Patterns,
+    info: Patterns,
+    rank: Patterns,
+    host: Patterns,
+    header: Patterns,
+    exception: Patterns,
+    named: Patterns,
+    after_message: Patterns,
+    passed_over: Patterns,
+    raised_from: Patterns,
+    while_handling: Patterns,
+}
+
+fn read_forms() -> Result<Forms, serde_saphyr::Error> {
+    serde_saphyr::from_str(include_str!("traceback.yaml"))
+}
+
+/// Read once; a test reads them too, and fails where one is wrong.
+static FORMS: LazyLock<Forms> = LazyLock::new(|| read_forms().unwrap_or_default());
 
 /// A line of a log, parted from what launchers and loggers put before it.
 #[derive(Debug)]
@@ -50,21 +74,18 @@ pub(crate) struct Exception {
 
 /// Splits a log into lines.
 pub(crate) fn lines(log: &str) -> Vec<Line<'_>> {
-    let raw: Vec<&str> = log.lines().collect();
     let mut hosts: Vec<&str> = Vec::new();
-    for (line, next) in raw.iter().zip(raw.iter().skip(1)) {
-        let Some((before, _)) = line.split_once(HEADER) else {
-            continue;
-        };
-        let before = Line::split(before, &hosts).text;
-        if let Some(host) = HOST.find(before).map(|found| found.as_str())
+    for (line, next) in log.lines().zip(log.lines().skip(1)) {
+        if let Some(header) = FORMS.header.find(line)
+            && let before = Line::split(&line[..header.start()], &hosts).text
+            && let Some(host) = FORMS.host.find(before).map(|found| found.as_str())
             && Line::split(&before[host.len()..], &[]).text.is_empty()
             && next.contains(host)
         {
             hosts.push(host);
         }
     }
-    raw.iter().map(|line| Line::split(line, &hosts)).collect()
+    log.lines().map(|line| Line::split(line, &hosts)).collect()
 }
 
 impl<'a> Line<'a> {
@@ -76,58 +97,44 @@ impl<'a> Line<'a> {
             text: raw,
         };
         loop {
-            if let Some(host) = hosts.iter().find(|host| line.text.starts_with(**host)) {
-                line.add_source(host.trim_end());
-                line.text = &line.text[host.len()..];
-                continue;
-            }
-            let found = PREFIX.find(line.text);
-            let Some(found) = found.filter(|found| found.end() > 0) else {
+            let text = line.text;
+            let host = hosts.iter().find(|host| text.starts_with(**host));
+            let prefix = match host {
+                Some(host) => host.len(),
+                None => FORMS.prefix.find(text).map_or(0, |found| found.end()),
+            };
+            if prefix == 0 {
                 return line;
-            };
-            line.read_prefix(found.as_str());
-            line.text = &line.text[found.end()..];
-        }
-    }
-
-    fn read_prefix(&mut self, prefix: &str) {
-        if let Some(rank) = RANK.captures(prefix) {
-            let kind = match rank.name("local") {
-                Some(_) => "local",
-                None => "rank",
-            };
-            let number = (1..rank.len()).find_map(|group| rank.get(group));
-            self.add_source(&format!(
-                "{kind}{}",
-                number.map_or("", |found| found.as_str())
-            ));
-        } else if prefix.starts_with('(') {
-            self.add_source(prefix.trim());
-        }
-        let mut words = prefix.split(|c: char| !c.is_ascii_alphanumeric());
-        let level = words.find_map(|word| match word {
-            "ERROR" | "CRITICAL" | "FATAL" => Some(Level::Error),
-            "WARNING" | "WARN" => Some(Level::Warning),
-            "INFO" | "DEBUG" => Some(Level::Info),
-            // glog's: `E1124 22:05:10.727`; SkyPilot's: `E 11-24 22:05:10`.
-            _ if !matches!(word.len(), 1 | 4 | 5) || word[1..].contains(char::is_alphabetic) => {
-                None
             }
-            _ => match word.as_bytes()[0] {
-                b'E' | b'F' => Some(Level::Error),
-                b'W' => Some(Level::Warning),
-                b'I' | b'D' => Some(Level::Info),
-                _ => None,
-            },
-        });
-        self.level = level.or(self.level);
+            let (prefix, text) = text.split_at(prefix);
+            line.text = text;
+            line.add_prefix(prefix, host.is_some());
+        }
     }
 
-    fn add_source(&mut self, name: &str) {
-        if !self.source.split('/').any(|part| part == name) {
-            self.source.push_str(name);
+    fn add_prefix(&mut self, prefix: &str, is_host: bool) {
+        let rank = FORMS.rank.regex().and_then(|rank| rank.captures(prefix));
+        let name = match rank {
+            _ if is_host || prefix.starts_with('(') => prefix.trim().to_owned(),
+            None => String::new(),
+            Some(rank) => {
+                let kind = rank.name("local").map_or("rank", |_| "local");
+                let mut numbers = rank.iter().skip(1).flatten();
+                let number = numbers.next().map_or("", |number| number.as_str());
+                format!("{kind}{number}")
+            }
+        };
+        if !name.is_empty() && !self.source.split('/').any(|part| part == name) {
+            self.source.push_str(&name);
             self.source.push('/');
         }
+        let levels = [
+            (&FORMS.error, Level::Error),
+            (&FORMS.warning, Level::Warning),
+            (&FORMS.info, Level::Info),
+        ];
+        let level = levels.into_iter().find(|(form, _)| form.is_match(prefix));
+        self.level = level.map(|(_, level)| level).or(self.level);
     }
 
     fn indent(&self) -> usize {
@@ -135,7 +142,7 @@ impl<'a> Line<'a> {
     }
 
     fn is_header(&self) -> bool {
-        self.text.contains(HEADER) || self.text.starts_with("ray.exceptions.RayTaskError")
+        FORMS.header.is_match(self.text)
     }
 }
 
@@ -145,46 +152,44 @@ impl Exception {
     }
 }
 
-/// Finds the exceptions in a log, in the order in which they were printed. Those are left out that others came of, and those
-/// that Python reports and passes over.
+/// Finds the exceptions in a log, in the order in which they were printed. Those are left out while which another was
+/// raised, and those that Python reports and passes over.
 pub(crate) fn exceptions(lines: &[Line<'_>]) -> Vec<Exception> {
     let mut found: Vec<Exception> = Vec::new();
-    let mut is_used = vec![false; lines.len()];
+    let mut is_read = vec![false; lines.len()];
     for start in 0..lines.len() {
-        let line = &lines[start];
-        let exception = match line.is_header() {
+        let source = &lines[start].source;
+        let is_named = !is_read[start] && FORMS.named.is_match(lines[start].text);
+        let exception = match lines[start].is_header() {
             true => traceback(lines, start),
-            false if !is_used[start] && NAMED.is_match(line.text) => Some(Exception {
+            false => is_named.then(|| Exception {
                 start,
                 at: start,
                 message: message(lines, start, start),
                 ..Exception::default()
             }),
-            false => None,
         };
         let Some(mut exception) = exception else {
             continue;
         };
-        let own = (start..=exception.at).filter(|at| lines[*at].source == line.source);
-        for at in own.chain(exception.message.iter().copied()) {
-            is_used[at] = true;
+        for at in (start..=exception.at).chain(exception.message.iter().copied()) {
+            is_read[at] |= lines[at].source == *source;
         }
-        let before = lines[..start].iter().rev();
-        let before =
-            before.filter(|other| other.source == line.source && !other.text.trim().is_empty());
-        let before = before
-            .map(|other| other.text.trim())
-            .next()
-            .unwrap_or_default();
-        if PASSED_OVER.is_match(before) {
+        let mut before = lines[..start].iter().rev();
+        let before = before.find(|line| line.source == *source && !line.text.trim().is_empty());
+        let before = before.map_or("", |line| line.text.trim());
+        if FORMS.passed_over.is_match(before) {
             continue;
         }
-        if before.starts_with(RAISED_FROM) || before.starts_with(WHILE_HANDLING) {
-            let first = found
-                .iter()
-                .rposition(|other| lines[other.at].source == line.source);
-            let first = first.map(|first| found.remove(first));
-            if let Some(first) = first.filter(|_| before.starts_with(RAISED_FROM)) {
+        let is_raised_from = FORMS.raised_from.is_match(before);
+        let first = found
+            .iter()
+            .rposition(|first| lines[first.at].source == *source);
+        if let Some(first) = first
+            && (is_raised_from || FORMS.while_handling.is_match(before))
+        {
+            let first = found.remove(first);
+            if is_raised_from {
                 exception.raised_from = first.raised_from;
                 exception.raised_from.push(first.at);
                 exception.raised_from.extend(first.message);
@@ -198,14 +203,12 @@ pub(crate) fn exceptions(lines: &[Line<'_>]) -> Vec<Exception> {
 /// Reads the traceback that begins at the line `start`, of the lines of its process.
 fn traceback(lines: &[Line<'_>], start: usize) -> Option<Exception> {
     let begin = &lines[start];
-    let own = (start + 1..lines.len())
-        .filter(|at| lines[*at].source == begin.source)
-        .take_while(|at| !lines[*at].is_header());
+    let own = (start + 1..lines.len()).filter(|at| lines[*at].source == begin.source);
+    let own = own.take_while(|at| !lines[*at].is_header());
     let mut frame = Vec::new();
     for at in own.take(MAX_FRAMES) {
-        let line = &lines[at];
-        let text = line.text.trim();
-        if line.indent() <= begin.indent() && AFTER_HEADER.is_match(text) {
+        let text = lines[at].text.trim();
+        if lines[at].indent() <= begin.indent() && FORMS.exception.is_match(text) {
             return Some(Exception {
                 start,
                 at,
@@ -214,18 +217,11 @@ fn traceback(lines: &[Line<'_>], start: usize) -> Option<Exception> {
                 ..Exception::default()
             });
         }
-        // Rich draws a box around its frames, and marks the line that failed.
-        let in_box = text.starts_with('│');
-        let begins_frame =
-            text.starts_with("File ") || text == "File" || in_box && BOXED_FRAME.is_match(text);
-        if begins_frame {
+        // Rich marks the line that failed.
+        if text.starts_with("File ") || text == "File" || text.contains('❱') {
             frame.clear();
         }
-        let is_shown = match in_box {
-            true => begins_frame || text.contains('❱'),
-            false => !text.starts_with(['^', '~', '╭', '╰']),
-        };
-        if is_shown && frame.len() < MAX_FRAME {
+        if frame.len() < MAX_FRAME && !text.starts_with(['^', '~', '╭', '╰']) {
             frame.push(at);
         }
     }
@@ -236,15 +232,13 @@ fn traceback(lines: &[Line<'_>], start: usize) -> Option<Exception> {
 fn message(lines: &[Line<'_>], start: usize, at: usize) -> Vec<usize> {
     let begin = &lines[start];
     let own = (at + 1..lines.len()).filter(|below| lines[*below].source == begin.source);
-    let mut message: Vec<usize> = own
-        .take(MAX_MESSAGE)
-        .take_while(|below| {
-            let line = &lines[*below];
-            line.level == begin.level
-                && !line.is_header()
-                && !AFTER_MESSAGE.is_match(line.text.trim())
-        })
-        .collect();
+    let is_message = |below: &usize| {
+        let text = lines[*below].text.trim();
+        lines[*below].level == begin.level
+            && !FORMS.after_message.is_match(text)
+            && !is_between(text)
+    };
+    let mut message: Vec<usize> = own.take(MAX_MESSAGE).take_while(is_message).collect();
     while message
         .pop_if(|last| lines[*last].text.trim().is_empty())
         .is_some()
@@ -252,60 +246,21 @@ fn message(lines: &[Line<'_>], start: usize, at: usize) -> Vec<usize> {
     message
 }
 
-const RAISED_FROM: &str = "The above exception was the direct cause";
-const WHILE_HANDLING: &str = "During handling of the above exception";
+/// Tells if a text begins with the name of an exception: `a.b.SomeError: …`.
+pub(crate) fn names_exception(text: &str) -> bool {
+    FORMS.named.is_match(text)
+}
 
-/// One part of what stands before the text of a line: SkyPilot's, Ray's and vLLM's process; the rank, of torchrun, srun,
-/// mpirun and Lightning; and the time, level and place of loggers.
-static PREFIX: Pattern = Pattern::new(
-    r"(?x)^(?:
-    \((?:[^()\n]*[\ ,])?pid=\d+[^()\n]*\)
-    | \[\d+,\d+\]<std(?:err|out)>:
-    | \[[^\[\]\n]{1,120}\]+:?
-    | \ *\d+:\ | \ *\|\ | [-|>]+\ 
-    | \d{4}-\d\d-\d\d[T\ ]\d\d:\d\d:\d\d\S* | \d\d-\d\d\ \d\d:\d\d:\d\d\S* | \d\d:\d\d:\d\d(?:[.,]\d+)?
-    | [EWIDF]\d{3,4}\ \d\d:\d\d:\d\d\S*\ +(?:\d+\ )? | [EWIDF]\ \d\d-\d\d\ \d\d:\d\d:\d\d\S*
-    | (?:ERROR|WARNING|WARN|INFO|DEBUG|CRITICAL|FATAL)(?::[\w.]+:|:|\ |$)
-    | [\w./-]+\.(?:py|cpp|cc|cu|hpp|h):\d+(?:\]\ ?|\ ) | [\w.]+:[\w<>.]+:\d+\ )\ ?",
-);
-/// A rank in a prefix.
-static RANK: Pattern = Pattern::new(
-    r"(?x)\[(?:[Rr]ank[:\ ]*|\d+,)(\d+)[\]\ ] | \[default(?P<local>\d+)\] | ^\ *(\d+):\ $",
-);
-/// The host that pdsh and the like put before each line, as seen before the header of a traceback.
-static HOST: Pattern = Pattern::new(r"^[\w.@-]+: ?");
-/// The name of an exception, where the header of a traceback stands above it.
-static AFTER_HEADER: Pattern =
-    Pattern::new(r"^(?:[A-Za-z_][\w.]*(?:\([\w.]+\))?(?:: |:$)|(?:[A-Za-z_]\w*\.)*[A-Z]\w*$)");
-/// The name of an exception without a header.
-static NAMED: Pattern = Pattern::new(
-    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Group)(?:\([\w.]+\))?(?:: |:$|$)",
-);
-static BOXED_FRAME: Pattern = Pattern::new(r"^│ \S+:\d+ in ");
-/// What ends a message: the links of a chain of exceptions, Oumi's footer, and what other programs print.
-static AFTER_MESSAGE: Pattern = Pattern::new(
-    r"^(?:The above exception was|During handling of|If you believe this is a bug|Exception ignored in|(?:wandb|srun|slurmstepd|mpirun|bash|make)\b.{0,3}: |\S+:\d+: \w*Warning: )",
-);
-/// The line above a traceback that ended nothing.
-static PASSED_OVER: Pattern =
-    Pattern::new(r"^(?:Exception ignored in|Error in (?:atexit|sys\.)|--- Logging error ---)");
+/// Tells if a line stands between the exceptions of a chain, or begins a traceback.
+pub(crate) fn is_between(line: &str) -> bool {
+    let between = [&FORMS.header, &FORMS.raised_from, &FORMS.while_handling];
+    between.iter().any(|form| form.is_match(line))
+}
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn patterns_compile() {
-        let patterns = [
-            &PREFIX,
-            &RANK,
-            &HOST,
-            &AFTER_HEADER,
-            &NAMED,
-            &BOXED_FRAME,
-            &AFTER_MESSAGE,
-            &PASSED_OVER,
-        ];
-        assert!(patterns.iter().all(|pattern| pattern.regex().is_some()));
+    fn forms_are_readable() {
+        super::read_forms().unwrap();
     }
 }

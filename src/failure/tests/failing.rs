@@ -255,7 +255,7 @@ fn a_phrase_is_found_across_lines_and_shown_in_its_line() {
     assert_eq!(
         failure.evidence.as_deref(),
         Some(
-            "OSError: models/pygmalion-6b_dev-sharded is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'"
+            "OSError: models/pygmalion-6b_dev-sharded is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models' If this is a private repository, make sure to pass a token having permission to this repo with `use_auth_token` or log in with `huggingface-cli login` and pass `use_auth_token=True`."
         )
     );
     let long = format!(
