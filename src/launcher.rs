@@ -178,6 +178,17 @@ pub(crate) struct LaunchSpec {
     pub run_script: Option<String>,
 }
 
+impl LaunchSpec {
+    /// Returns how many processes a training runs in on each machine, one a GPU: the number of `A100:4` or `4`. `None` for what
+    /// is no training: `oumi distributed torchrun` is for `train` alone.
+    pub(crate) fn processes(&self) -> Option<u32> {
+        let asked = self.resources.accelerators.as_deref().unwrap_or_default();
+        let (_, count) = asked.rsplit_once(':').unwrap_or(("", asked));
+        let trains = self.command.subcommand() == "train";
+        trains.then(|| count.trim().parse().unwrap_or(1).max(1))
+    }
+}
+
 /// The launch of a spec: shown by a dry run, carried out by [`Launcher::start`].
 #[derive(Clone)]
 pub(crate) struct LaunchPlan {

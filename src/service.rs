@@ -33,9 +33,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::launcher::{JobState, Launcher};
-use crate::process::blocking;
+use crate::process::job_dir::JobDir;
+use crate::process::{blocking, find};
 use crate::redact::Redactor;
-use crate::registry::JobRegistry;
+use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 use answers::{CancelAnswer, ClusterAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer};
@@ -150,11 +151,23 @@ impl JobService {
         }
         match self.context.registry.records().await {
             Ok(records) => {
+                self.add_projects(&records).await;
                 self.launches.resume(&records).await;
                 prune::prune(&self.context, &self.launches, &records, &HashMap::new()).await;
             }
             Err(error) => tracing::warn!(%error, "cannot resume the jobs of an earlier server"),
         }
+    }
+
+    /// Has programs looked for in the project folders of earlier launches too.
+    async fn add_projects(&self, records: &[JobRecord]) {
+        let ids = records.iter().map(|record| record.job_id.as_str());
+        let dirs: Vec<JobDir> = ids.filter_map(|id| self.context.job_dir(id)).collect();
+        let read = tokio::task::spawn_blocking(move || {
+            let plans = dirs.iter().filter_map(|dir| dir.plan().ok());
+            plans.for_each(|plan| find::add_project(&plan.working_dir));
+        });
+        read.await.ok();
     }
 
     #[cfg(test)]

@@ -23,6 +23,7 @@ use super::{
 use crate::error::{ErrorKind, JobError};
 use crate::parse;
 use crate::parse::sky::{ClusterList, Queue, QueueFailure};
+use crate::process::find;
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Cli, CliCall, Output, call_deadline};
 use crate::settings::data_dir::DataDir;
@@ -280,6 +281,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        find::add_project(&spec.client_cwd);
         self.backend.plan(&self.launches, spec).await
     }
 

@@ -183,8 +183,8 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
         format!("\"$HOME\"/{}", quote(&name))
     });
     let nodes = spec.resources.num_nodes.unwrap_or(1);
-    let accelerators = spec.resources.accelerators.as_deref();
-    let oumi = if nodes > 1 || accelerators.is_some_and(|text| accelerator_count(text) > 1) {
+    let is_distributed = |processes| nodes > 1 || processes > 1;
+    let oumi = if spec.processes().is_some_and(is_distributed) {
         "oumi distributed torchrun -m oumi"
     } else {
         "oumi"
@@ -246,12 +246,6 @@ fn merge(
     if let Value::Object(section) = section {
         section.extend(entries);
     }
-}
-
-/// Reads the number of `A100:8`; 1 without one.
-fn accelerator_count(accelerators: &str) -> u32 {
-    let count = accelerators.rsplit_once(':').map(|(_, count)| count.trim());
-    count.and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
 /// Returns the path of `path` below `folder` as a word of a shell that is no option; `None` outside `folder`.

@@ -1,7 +1,7 @@
 //! The clouds that Oumi drives itself, such as a Slurm cluster: launched, queried and changed through `oumi launch`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -59,7 +59,7 @@ impl CloudBackend for Oumi {
     }
 
     fn find_program() -> Result<PathBuf, JobError> {
-        find::find_oumi(Path::new("/")).map_err(JobError::program_not_found)
+        find::find_any_oumi().map_err(JobError::program_not_found)
     }
 
     fn validate_cluster(cloud: &str, cluster: &str) -> Result<(), JobError> {

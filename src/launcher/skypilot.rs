@@ -1,7 +1,7 @@
 //! The clouds that Oumi reaches through SkyPilot: launched by `oumi launch up`, queried and changed through `sky`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ impl CloudBackend for SkyPilot {
     }
 
     fn find_program() -> Result<PathBuf, JobError> {
-        find::find_sky(Path::new("/")).map_err(JobError::program_not_found)
+        find::find_sky().map_err(JobError::program_not_found)
     }
 
     fn validate_cluster(_cloud: &str, cluster: &str) -> Result<(), JobError> {

@@ -1,26 +1,77 @@
 //! Finds the `oumi` and `sky` programs, also where a client that was started from a desktop has almost no PATH.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use crate::error::JobError;
 use crate::settings::env_vars::{self, Variable};
+use crate::sync::lock;
 
-/// Finds `oumi`: what `OUMI_MCP_OUMI` names, else on PATH, else where pip, uv, pipx and conda put it, or in a virtual
-/// environment of the caller's folder `project`.
+/// The virtual environments of a project folder; `.env` is that of Oumi's install guide.
+const OF_PROJECT: [&str; 3] = [".venv/bin", "venv/bin", ".env/bin"];
+/// Below the home folder: those of pip --user, pipx, uv tool, conda and pyenv. A `*` is any name.
+const OF_HOME: [&str; 16] = [
+    ".local/bin",
+    ".local/pipx/venvs/*/bin",
+    ".local/share/pipx/venvs/*/bin",
+    ".local/share/uv/tools/*/bin",
+    "miniconda3/bin",
+    "miniconda3/envs/*/bin",
+    "anaconda3/bin",
+    "anaconda3/envs/*/bin",
+    "miniforge3/bin",
+    "miniforge3/envs/*/bin",
+    "mambaforge/bin",
+    "mambaforge/envs/*/bin",
+    ".conda/envs/*/bin",
+    ".pyenv/versions/*/bin",
+    ".venv/bin",
+    ".env/bin",
+];
+const OF_MACHINE: [&str; 4] = [
+    "/opt/homebrew/bin",
+    "/usr/local/bin",
+    "/opt/conda/bin",
+    "/opt/conda/envs/*/bin",
+];
+
+/// The project folders that calls have named. `sky` is asked about jobs of all of them.
+static PROJECTS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Notes a project folder, in whose virtual environment programs are looked for.
+pub(crate) fn add_project(project: &Path) {
+    lock(&PROJECTS).insert(project.to_owned());
+}
+
+/// Finds `oumi`: what `OUMI_MCP_OUMI` names, else on PATH, else in a virtual environment of the folder `project` or where pip,
+/// uv, pipx, conda and pyenv put it.
 pub(crate) fn find_oumi(project: &Path) -> Result<PathBuf, JobError> {
-    find("oumi", "oumi", env_vars::OUMI, project)
+    add_project(project);
+    find("oumi", "oumi", env_vars::OUMI, &[project.to_owned()])
+}
+
+/// Finds `oumi` for questions that name no project.
+pub(crate) fn find_any_oumi() -> Result<PathBuf, JobError> {
+    find("oumi", "oumi", env_vars::OUMI, &projects())
 }
 
 /// Finds `sky` in the same places.
-pub(crate) fn find_sky(project: &Path) -> Result<PathBuf, JobError> {
-    find("sky", "skypilot", env_vars::SKY, project)
+pub(crate) fn find_sky() -> Result<PathBuf, JobError> {
+    find("sky", "skypilot", env_vars::SKY, &projects())
+}
+
+/// Lists the folder that the server was started in, which is the project's with most clients, and those that calls named.
+fn projects() -> Vec<PathBuf> {
+    let own = std::env::current_dir().ok();
+    own.into_iter().chain(lock(&PROJECTS).clone()).collect()
 }
 
 fn find(
     name: &str,
     package: &str,
     variable: Variable,
-    project: &Path,
+    projects: &[PathBuf],
 ) -> Result<PathBuf, JobError> {
     let variable = variable.name;
     if let Some(named) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
@@ -32,12 +83,19 @@ fn find(
                 ))
         });
     }
-    let places = well_known_dirs(project);
-    let in_places = || {
-        places
-            .iter()
-            .find_map(|place| which::which(place.join(name)).ok())
-    };
+    let home = dirs::home_dir();
+    let of_projects = projects
+        .iter()
+        .flat_map(|project| OF_PROJECT.map(|below| project.join(below)));
+    let of_home = home
+        .iter()
+        .flat_map(|home| OF_HOME.map(|below| home.join(below)));
+    let places: Vec<PathBuf> = of_projects
+        .chain(of_home)
+        .chain(OF_MACHINE.map(PathBuf::from))
+        .collect();
+    let mut folders = places.iter().flat_map(|place| expand(place));
+    let in_places = || folders.find_map(|folder| which::which(folder.join(name)).ok());
     let found = which::which(name).ok().or_else(in_places);
     found.ok_or_else(|| {
         let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
@@ -51,23 +109,16 @@ fn find(
     })
 }
 
-fn well_known_dirs(project: &Path) -> Vec<PathBuf> {
-    let mut places = vec![project.join(".venv/bin"), project.join("venv/bin")];
-    if let Some(home) = dirs::home_dir() {
-        // pip --user, uv tool and pipx; then conda's usual roots.
-        let below_home = [
-            ".local/bin",
-            ".local/pipx/venvs/oumi/bin",
-            ".local/share/uv/tools/oumi/bin",
-            "miniconda3/bin",
-            "anaconda3/bin",
-            "miniforge3/bin",
-            ".venv/bin",
-        ];
-        places.extend(below_home.map(|below| home.join(below)));
-    }
-    places.extend(["/opt/homebrew/bin", "/usr/local/bin", "/opt/conda/bin"].map(PathBuf::from));
-    places
+/// Lists the folders that a place with a `*` stands for, the last name first: of several versions, the newest.
+fn expand(place: &Path) -> Vec<PathBuf> {
+    let names = place.parent().filter(|names| names.ends_with("*"));
+    let Some(parent) = names.and_then(Path::parent) else {
+        return vec![place.to_owned()];
+    };
+    let entries = parent.read_dir().into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path().join("bin")).collect();
+    folders.sort_unstable_by(|one, other| other.cmp(one));
+    folders
 }
 
 /// Returns the PATH for a program: its own folder first, since it starts its neighbours (`torchrun`, `python`).

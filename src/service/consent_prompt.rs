@@ -96,6 +96,9 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     let config = plan.job_config.as_ref().and_then(Value::as_object);
     if launch.is_local {
         text.field("Cloud", "none, it runs on this machine");
+        if config.is_none() && spec.processes() == Some(1) {
+            text.field("Processes", "1; accelerators=\"4\" trains on 4 GPUs");
+        }
     } else {
         text.field("Cloud", &spec.identity.cloud);
         text.resources(launch, config.unwrap_or(&Map::new()));

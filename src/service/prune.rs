@@ -12,6 +12,7 @@ use super::context::Context;
 use super::launches::Launches;
 use crate::process::blocking;
 use crate::process::job_dir::JobDir;
+use crate::process::start::is_alive;
 use crate::registry::{JobRecord, KEEP_DAYS, expired};
 use crate::settings::data_dir::{DataDir, read_bounded, write_atomic};
 
@@ -122,7 +123,7 @@ fn orphans(data_dir: &DataDir, known: &HashSet<String>) -> io::Result<Vec<JobDir
             continue;
         }
         let dir = JobDir::at(entry.path());
-        if is_old(&dir)? && !dir.is_locked()? {
+        if is_old(&dir)? && !is_alive(&dir)? {
             orphans.push(dir);
         }
     }

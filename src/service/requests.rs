@@ -39,7 +39,7 @@ pub(crate) struct RunRequest {
     /// Cloud cluster to use or make. Default: a new one.
     #[serde(default)]
     pub cluster_name: String,
-    /// Such as A100:8. Cloud only.
+    /// Such as A100:8; on this machine also 4.
     #[serde(default)]
     #[schemars(with = "String")]
     pub accelerators: Option<String>,

@@ -17,7 +17,7 @@ pub const HOME: Variable = Variable {
 /// Names the `oumi` program.
 pub const OUMI: Variable = Variable {
     name: "OUMI_MCP_OUMI",
-    meaning: "Path of the `oumi` program. Default: looked for on PATH, then where pip, uv, pipx and conda put it",
+    meaning: "Path of the `oumi` program. Default: looked for on PATH, then where pip, uv, pipx, conda and pyenv put it",
 };
 
 /// Names the `sky` program.

@@ -195,6 +195,10 @@ fn several_gpus_or_nodes_run_through_torchrun() {
         ..Resources::default()
     };
     assert!(distributed(&spec));
+    for command in ["eval", "infer", "synth", "analyze", "tune", "quantize"] {
+        spec.command = OumiCommand::parse(command).unwrap();
+        assert!(!run_script(&JobConfig::new(&spec, false)).contains("torchrun"));
+    }
 }
 
 #[test]

@@ -56,14 +56,20 @@ fn plan_training(
     // Oumi writes one log a rank there.
     let logs = dir.path().join("logs").display().to_string();
     process.envs.insert("OUMI_LOGGING_DIR".to_owned(), logs);
+    let (program, config) = (
+        program.display().to_string(),
+        spec.config.path.display().to_string(),
+    );
+    let processes = spec.processes().unwrap_or(1);
+    // Oumi puts a process on each GPU there is, unless torchrun is given another number after its own.
+    let number = format!("--nproc-per-node={processes}");
+    let torchrun = ["distributed", "torchrun", &number, "-m", "oumi"];
+    let torchrun = torchrun.into_iter().filter(|_| processes > 1);
+    let argv = [program.as_str()].into_iter().chain(torchrun);
+    let argv = argv.chain([spec.command.subcommand(), "-c", &config]);
     process.plan.steps.push(Step {
         name: format!("oumi {}", spec.command.subcommand()),
-        argv: vec![
-            program.display().to_string(),
-            spec.command.subcommand().to_owned(),
-            "-c".to_owned(),
-            spec.config.path.display().to_string(),
-        ],
+        argv: argv.map(ToOwned::to_owned).collect(),
     });
     Ok(())
 }
@@ -147,6 +153,7 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
         &spec.resources,
         nodes.max(spec.resources.num_nodes.map(u64::from)),
     );
+    let is_training = spec.config.kind == ConfigKind::Training && spec.processes().is_some();
     let ignored = [
         (
             "file_mounts",
@@ -156,7 +163,7 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
         ("num_nodes", nodes > Some(1)),
         (
             "accelerators",
-            is_set(in_resources("accelerators")) || asked.accelerators.is_some(),
+            is_set(in_resources("accelerators")) || asked.accelerators.is_some() && !is_training,
         ),
         (
             "use_spot",

@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use super::world::{SLURM, World, how, how_to_get, text, warnings};
-use crate::support::{executable, kill_9, wait_until};
+use super::world::{SLURM, World, how, how_to_get, is_installed, text, warnings};
+use crate::support::{executable, kill_9, skipped, wait_until};
 
 #[test]
 fn job_config_is_merged_with_arguments() {
@@ -550,5 +550,26 @@ fn user_of_a_queue_is_in_the_cluster_name() {
                 );
             }
         }
+    }
+}
+
+/// Both programs are found in the project's environment, also by the server that comes after.
+#[test]
+fn programs_in_the_project_environment() {
+    let world = World::new();
+    let bin = world.home.project().join(".env/bin");
+    fs::create_dir_all(&bin).unwrap();
+    for name in ["oumi", "sky"] {
+        fs::rename(world.cloud.bin().join(name), bin.join(name)).unwrap();
+    }
+    if is_installed("oumi") || is_installed("sky") {
+        skipped("this machine has the real programs");
+        return;
+    }
+    let mut server = world.server();
+    let job_id = server.submit("job.yaml", json!({ "cloud": "gcp" }));
+    for _ in 0..2 {
+        wait_until("it runs", || server.poll(&job_id)["status"] == "RUNNING");
+        server = world.server();
     }
 }

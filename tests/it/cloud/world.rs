@@ -172,7 +172,7 @@ fn unescape(value: &mut Value) {
 }
 
 /// Whether this machine has a real one where every server looks: then that must be hidden from the tests' servers.
-fn is_installed(name: &str) -> bool {
+pub fn is_installed(name: &str) -> bool {
     [
         "/usr/bin",
         "/bin",

@@ -140,19 +140,89 @@ fn variable_precedes_path() {
 }
 
 #[test]
-fn oumi_in_the_project_environment() {
+fn oumi_in_virtual_environments() {
+    for place in [
+        "project/.venv/bin",
+        "project/.env/bin",
+        ".pyenv/versions/3.12.4/bin",
+        "miniforge3/envs/training/bin",
+        ".local/share/uv/tools/oumi/bin",
+    ] {
+        let home = Home::new();
+        let bin = home.root().join(place);
+        executable(&bin.join("oumi"), "#!/bin/sh\ntorchrun-of-the-test\n");
+        executable(
+            &bin.join("torchrun-of-the-test"),
+            "#!/bin/sh\necho neighbour\n",
+        );
+        home.write("train.yaml", "model: {}");
+        let mut server = Server::start(&home);
+        let job_id = server.submit("train.yaml", json!({}));
+        assert_eq!(server.wait_done(&job_id)["status"], "completed");
+        assert_eq!(server.log(&job_id), "neighbour", "{place}");
+    }
+}
+
+#[test]
+fn several_gpus_run_a_training_through_torchrun() {
     let home = Home::new();
-    let bin = home.project().join(".venv/bin");
-    executable(&bin.join("oumi"), "#!/bin/sh\ntorchrun-of-the-test\n");
-    executable(
-        &bin.join("torchrun-of-the-test"),
-        "#!/bin/sh\necho neighbour\n",
-    );
+    home.program("oumi", FAKE);
     home.write("train.yaml", "model: {}");
     let mut server = Server::start(&home);
-    let job_id = server.submit("train.yaml", json!({}));
-    assert_eq!(server.wait_done(&job_id)["status"], "completed");
-    assert_eq!(server.log(&job_id), "neighbour");
+    for (accelerators, command, verbs) in [
+        (
+            json!("4"),
+            "train",
+            "distributed torchrun --nproc-per-node=4 -m oumi train -c",
+        ),
+        (
+            json!(4),
+            "train",
+            "distributed torchrun --nproc-per-node=4 -m oumi train -c",
+        ),
+        (
+            json!("A100:4"),
+            "train",
+            "distributed torchrun --nproc-per-node=4 -m oumi train -c",
+        ),
+        (json!("A100"), "train", "train -c"),
+        (json!(null), "train", "train -c"),
+        (json!("4"), "evaluate", "evaluate -c"),
+    ] {
+        let asked = json!({ "accelerators": accelerators, "command": command });
+        let arguments = server.launch("train.yaml", asked);
+        let launched = server.call("run_job", arguments).ok();
+        let ignored = launched["warnings"].to_string().contains("`accelerators`");
+        assert_eq!(ignored, command != "train", "{:#}", launched.content);
+        server.wait_done(launched["job_id"].as_str().unwrap());
+        let arguments: Vec<String> = called(&home)[3..]
+            .iter()
+            .map(|line| line.replace("argument ", ""))
+            .collect();
+        assert!(
+            arguments.join(" ").starts_with(verbs),
+            "{accelerators} {arguments:?}"
+        );
+    }
+    let arguments = server.launch("train.yaml", json!({ "dry_run": true }));
+    let preview = server.call("run_job", arguments).ok();
+    let message = preview["message"].as_str().unwrap();
+    assert!(message.contains("Processes: 1"), "{message}");
+}
+
+#[test]
+fn columns_are_set_where_they_are_not() {
+    for (given, expected) in [(None, "512"), (Some("100"), "100")] {
+        let home = Home::new();
+        let given: Vec<(&str, &str)> = given
+            .map(|columns| ("COLUMNS", columns))
+            .into_iter()
+            .collect();
+        let mut server = Server::start_with(&home, &given);
+        let job_id = server.submit(home.job("echo \"$COLUMNS\""), json!({}));
+        server.wait_done(&job_id);
+        assert_eq!(server.log(&job_id), expected);
+    }
 }
 
 #[test]
