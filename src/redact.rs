@@ -1,28 +1,40 @@
 //! Hides secrets in what a job or a launcher printed: the values that the job was given, known by fingerprint alone, and what
 //! has the shape of a token.
 //!
-//! A text keeps its number of lines, so that a reader of logs can redact first and cut afterwards: half a secret matches
-//! nothing. Logs are cut at lines too, so each line of a value is hidden for itself.
+//! Values are found by their visible bytes: blanks, control characters, colours and line ends count neither in a value nor in
+//! a text. So a value is hidden whether a text is raw or was cleaned, wrapped, or split into words by a shell. [`Redactor::mask`]
+//! keeps the length of a text, so that a log is masked before anything is cut, folded or counted.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::LazyLock;
 
+use memchr::memmem;
 use regex::{Captures, Regex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Stands in the place of a secret.
-pub(crate) const HIDDEN: &str = "***";
+pub(crate) use crate::text::HIDDEN;
+use crate::text::{MASK, strip_escapes};
+
+/// The other bytes of a masked secret, which are not shown: ASCII's "delete".
+const MASK_REST: u8 = 0x7f;
 
 /// Shorter values are words and numbers that stand everywhere: hiding them would hide the text and no secret.
 const MIN_SECRET_BYTES: usize = 8;
 
-/// The shapes of secrets. The groups `before` and `after` stay as they are. Each begins with a literal: that is what makes
-/// the search fast.
+/// The fewest visible bytes of a value.
+const MIN_VISIBLE: usize = 4;
+
+/// The bytes that are searched at once. It bounds the memory of a search.
+const SLICE: usize = 256 * 1024;
+
+/// The shapes of secrets. The groups `before` and `after` stay as they are.
 static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let shapes = [
-        // Tokens of the services that training jobs use, by their documented prefixes, and private keys.
+        // Tokens of the services that training jobs use, by their documented prefixes, and private keys. Each begins with a
+        // literal: that is what makes the search fast.
         concat!(
             r"(?:(?-u:\b)hf_[A-Za-z0-9]{16,}",
             r"|(?-u:\b)sk-[A-Za-z0-9_-]{16,}",
@@ -44,6 +56,9 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
         // `https://user:password@host`, `https://token@host`. Port, path and query of a URL are no secrets.
         r"(?<before>://[^\s/:@?#]*:)[^\s@/?#]{4,}(?<after>@)",
         r"(?<before>://)[^\s/:@?#]{16,}(?<after>@)",
+        // Lines of a private key without its first line, as where a log is cut: the last, and those of full length.
+        r"(?m)^(?<before>[ \t]*)[A-Za-z0-9+/=]{3,70}(?<after>[ \t]*\n[ \t]*-----END [A-Z ]*PRIVATE KEY-----)",
+        r"(?m)^(?<before>[ \t]*)(?<line>[A-Za-z0-9+/]{64}(?:[A-Za-z0-9+/]{6})?)(?<after>[ \t]*)$",
     ];
     shapes
         .iter()
@@ -83,41 +98,43 @@ pub(crate) fn secret_part<'a>(name: &str, value: &'a str) -> &'a str {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Redactor {
     salt: String,
-    known: BTreeSet<Fingerprint>,
+    /// By the number and the hash of the first visible bytes: the number of visible bytes and their digest. Twenty bits of
+    /// hash and 64 of digest give away next to nothing of a value.
+    known: BTreeMap<usize, BTreeMap<u32, BTreeSet<(usize, u64)>>>,
+    /// Bytes of the longest value.
+    longest: usize,
     /// The error, where the fingerprints could not be read: any text may hold a secret then.
     #[serde(skip)]
     unreadable: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-struct Fingerprint {
-    bytes: usize,
-    rolling: u64,
-    digest: String,
-}
-
 impl Redactor {
-    /// Knows `values` and each line of them, with a new salt.
+    /// Knows `values`, as they are and as a terminal or JSON shows them, and each line of them, with a new salt.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        let salt = uuid::Uuid::new_v4().simple().to_string();
-        let known = values
-            .into_iter()
-            .flat_map(|value| {
-                let lines = value.lines().map(str::trim);
-                [value, value.trim()].into_iter().chain(lines)
-            })
-            .filter(|value| value.len() >= MIN_SECRET_BYTES)
-            .map(|value| Fingerprint {
-                bytes: value.len(),
-                rolling: RollingHash::new(&salt, value.len()).hash(value.as_bytes()),
-                digest: digest(&salt, value.as_bytes()),
-            })
-            .collect();
-        Self {
-            salt,
-            known,
-            unreadable: None,
+        let mut new = Self {
+            salt: uuid::Uuid::new_v4().simple().to_string(),
+            ..Self::default()
+        };
+        for value in values {
+            let json = serde_json::Value::from(value).to_string();
+            let json = json.trim_matches('"');
+            let forms = BTreeSet::from([value.into(), strip_escapes(value), json.into()]);
+            let is_long = |form: &&Cow<'_, str>| form.trim().len() >= MIN_SECRET_BYTES;
+            for form in forms.iter().filter(is_long) {
+                new.longest = new.longest.max(form.len());
+                pieces(form).iter().for_each(|piece| new.add(piece));
+            }
         }
+        new
+    }
+
+    fn add(&mut self, visible: &[u8]) {
+        let length = visible.len().min(MIN_SECRET_BYTES);
+        let hash = RollingHash::new(&self.salt, length).hash(&visible[..length]);
+        let fingerprint = (visible.len(), digest(&self.salt, visible));
+        let same_length = self.known.entry(length).or_default();
+        let same_start = same_length.entry(start_bits(hash)).or_default();
+        same_start.insert(fingerprint);
     }
 
     /// Hides every text: the fingerprints could not be read.
@@ -133,120 +150,254 @@ impl Redactor {
         self.unreadable.is_some()
     }
 
-    /// Hides the known values, the secrets of this process's own environment, and what looks like a token.
+    /// Tells if there is a value that must not be shown.
+    pub(crate) fn knows_values(&self) -> bool {
+        !self.known.is_empty() || !ENVIRONMENT.known.is_empty()
+    }
+
+    /// The bytes around a part of a text that decide what is secret in it.
+    pub(crate) fn margin(&self) -> usize {
+        2 * self.longest.max(ENVIRONMENT.longest) + 64
+    }
+
+    /// Hides the known values, the secrets of this process's own environment, and what looks like a token. No line gets
+    /// longer, but one that is part of a value.
     pub fn redact(&self, text: &str) -> String {
         if let Some(error) = &self.unreadable {
             return format!(
                 "(not shown: which values of the job are secret cannot be read from secrets.json in its folder: {error})"
             );
         }
-        let mut hidden = self.hide_known(text);
-        for value in env_secrets() {
-            if hidden.contains(&value) {
-                hidden = hidden.replace(&value, &mask(&value));
-            }
-        }
+        let mut bytes = text.as_bytes().to_vec();
+        let mut hidden = if self.mask(&mut bytes, false) {
+            unmask(&String::from_utf8_lossy(&bytes))
+        } else {
+            text.to_owned()
+        };
         for shape in &*SHAPES {
             let replace = |found: &Captures<'_>| {
                 let group = |name| found.name(name).map_or("", |part| part.as_str());
+                if found
+                    .name("line")
+                    .is_some_and(|line| !is_key_line(line.as_str()))
+                {
+                    return found[0].to_owned();
+                }
                 let (before, after) = (group("before"), group("after"));
                 let secret = &found[0][before.len()..found[0].len() - after.len()];
-                format!("{before}{}{after}", mask(secret))
+                let lines = secret.split('\n').map(|_| HIDDEN);
+                format!("{before}{}{after}", lines.collect::<Vec<_>>().join("\n"))
             };
             if let Cow::Owned(redacted) = shape.replace_all(&hidden, replace) {
                 hidden = redacted;
             }
         }
-        hide_key_lines(&hidden)
+        hidden
     }
 
-    fn hide_known(&self, text: &str) -> String {
-        let mut by_length: BTreeMap<usize, Vec<&Fingerprint>> = BTreeMap::new();
-        for fingerprint in &self.known {
-            let same_length = by_length.entry(fingerprint.bytes).or_default();
-            same_length.push(fingerprint);
+    /// Masks the end of a log.
+    pub(crate) fn masked(&self, text: impl Into<Vec<u8>>) -> Vec<u8> {
+        let mut text = text.into();
+        self.mask(&mut text, true);
+        text
+    }
+
+    /// Overwrites the known values, and those of this process's own environment, with [`MASK`] and bytes that are not shown;
+    /// line ends stay. With `is_growing` the text may end in the first part of a value, which is overwritten too, as is one
+    /// that ends in `…`. Tells if there was any.
+    pub(crate) fn mask(&self, text: &mut [u8], is_growing: bool) -> bool {
+        let mut found = false;
+        for redactor in [self, &*ENVIRONMENT] {
+            let overlap = redactor.margin();
+            let mut from = 0;
+            while !redactor.known.is_empty() && from < text.len() {
+                let to = text.len().min(from + SLICE + overlap);
+                let is_last = to == text.len();
+                found |= redactor.mask_slice(&mut text[from..to], is_growing && is_last);
+                from = if is_last { to } else { from + SLICE };
+            }
         }
-        let mut text = text.to_owned();
-        // The longest first: a short one may be part of it.
-        for (length, known) in by_length.into_iter().rev() {
-            let rolling = RollingHash::new(&self.salt, length);
-            let mut hidden = String::new();
-            let mut copied = 0;
-            for (at, hash) in rolling.windows(text.as_bytes()) {
-                let end = at + length;
-                if at < copied || !known.iter().any(|fingerprint| fingerprint.rolling == hash) {
-                    continue;
-                }
-                let window = digest(&self.salt, &text.as_bytes()[at..end]);
-                if known.iter().any(|fingerprint| fingerprint.digest == window)
-                    && text.is_char_boundary(at)
-                    && text.is_char_boundary(end)
+        found
+    }
+
+    fn mask_slice(&self, text: &mut [u8], is_growing: bool) -> bool {
+        let (visible, places) = visible(text);
+        let mut found: Vec<Range<usize>> = Vec::new();
+        for (length, starts) in &self.known {
+            // Most hashes are sorted out without a search.
+            let mut is_known = vec![false; 1 << 16];
+            starts
+                .keys()
+                .for_each(|start| is_known[*start as usize >> 4] = true);
+            let rolling = RollingHash::new(&self.salt, *length);
+            for (at, hash) in rolling.windows(&visible) {
+                let start = start_bits(hash);
+                if is_known[start as usize >> 4]
+                    && let Some(known) = starts.get(&start)
+                    && let Some(end) = self.end_of_value(known, &visible[at..], || {
+                        first_part(&text[places[at]..], is_growing)
+                    })
                 {
-                    hidden.push_str(&text[copied..at]);
-                    hidden.push_str(&mask(&text[at..end]));
-                    copied = end;
+                    found.push(places[at]..places[at + end - 1] + 1);
                 }
             }
-            hidden.push_str(&text[copied..]);
-            text = hidden;
         }
-        text
+        found.sort_by_key(|range| range.start);
+        let mut masked = 0;
+        for range in &found {
+            // Of two that overlap both are hidden.
+            let from = range.start.max(masked);
+            if range.end > from {
+                overwrite(&mut text[from..range.end], from == range.start);
+                masked = range.end;
+            }
+        }
+        masked > 0
+    }
+
+    /// Finds how many visible bytes of a value `text` begins with. `cut` counts those before the place where the text breaks
+    /// off.
+    fn end_of_value(
+        &self,
+        known: &BTreeSet<(usize, u64)>,
+        text: &[u8],
+        cut: impl FnOnce() -> Option<usize>,
+    ) -> Option<usize> {
+        let is_value = |(length, known): &&(usize, u64)| {
+            let value = text.get(..*length);
+            value.is_some_and(|value| digest(&self.salt, value) == *known)
+        };
+        // The longest: a short one may be part of it.
+        let value = known.iter().rev().find(is_value).map(|(length, _)| *length);
+        let (longest, _) = known.last()?;
+        value.or_else(|| cut().filter(|cut| cut < longest && *cut <= text.len()))
     }
 }
 
-/// Returns the secrets in this process's own environment, which a job inherits, as far as their names tell.
+/// The secrets in this process's own environment, which a job inherits.
+static ENVIRONMENT: LazyLock<Redactor> = LazyLock::new(|| {
+    let values: Vec<String> = env_secrets().collect();
+    Redactor::new(values.iter().map(String::as_str))
+});
+
+/// Returns the secrets in this process's own environment, as far as their names tell.
 pub(crate) fn env_secrets() -> impl Iterator<Item = String> {
+    // A path where a secret is kept is none.
+    let is_place = |name: &str, value: &str| {
+        let places = ["FILE", "PATH", "DIR", "HOME", "CREDENTIALS"];
+        value.starts_with('/') && places.iter().any(|place| name.ends_with(place))
+    };
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .filter(|(name, value)| {
-            is_secret_name(name) && value.len() >= MIN_SECRET_BYTES && !value.starts_with('/')
-        })
+        .filter(move |(name, value)| is_secret_name(name) && !is_place(name, value))
         .map(|(_, value)| value)
 }
 
-/// Returns as many lines as `secret` has, none of them longer.
-fn mask(secret: &str) -> String {
-    let lines = secret.split('\n');
-    let lines = lines.map(|line| HIDDEN.get(..line.len()).unwrap_or(HIDDEN));
-    lines.collect::<Vec<_>>().join("\n")
+/// Shows a masked text: [`HIDDEN`] for each line of a secret.
+pub(crate) fn unmask(text: &str) -> String {
+    text.replace(char::from(MASK), HIDDEN)
+        .replace(char::from(MASK_REST), "")
 }
 
-/// Hides the lines of a private key that stand without its first line, as where a log is cut.
-fn hide_key_lines(text: &str) -> String {
-    let ends_key = |line: &str| line.contains("-----END ") && line.contains("PRIVATE KEY-----");
-    let mut next = text.split('\n').skip(1);
-    let lines = text.split('\n').map(|line| {
-        let is_last = next.next().is_some_and(ends_key);
-        if is_key_line(line.trim(), is_last) {
-            HIDDEN
+/// Overwrites a secret, but its line ends.
+fn overwrite(secret: &mut [u8], mut is_line_start: bool) {
+    for byte in secret.iter_mut().filter(|byte| **byte != MASK) {
+        if *byte == b'\n' {
+            is_line_start = true;
         } else {
-            line
+            *byte = if is_line_start { MASK } else { MASK_REST };
+            is_line_start = false;
         }
-    });
-    lines.collect::<Vec<_>>().join("\n")
+    }
 }
 
-/// Tells if tools write the lines of a key like `line`: 64 or 70 characters of base64, the last one shorter.
-fn is_key_line(line: &str, is_last: bool) -> bool {
-    let bytes = line.as_bytes();
-    let any = |is: fn(&u8) -> bool| bytes.iter().any(is);
-    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=".contains(byte);
-    // A digest in hexadecimal digits has 64 of them, too, but no capitals beside small letters.
-    let is_full =
-        || any(u8::is_ascii_uppercase) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_digit);
-    let fits = match bytes.len() {
-        64 | 70 => is_last || is_full(),
-        length => is_last && (3..70).contains(&length),
+/// Returns the visible bytes of each line of a value, with those of the next lines where it is short.
+fn pieces(value: &str) -> Vec<Vec<u8>> {
+    let lines = value.split(['\n', '\r']);
+    let lines = lines.map(|line| visible(line.as_bytes()).0);
+    let lines: Vec<Vec<u8>> = lines.filter(|line| !line.is_empty()).collect();
+    let joined = |mut piece: Vec<u8>, line: &Vec<u8>| {
+        piece.extend(line);
+        piece
     };
-    fits && bytes.iter().all(is_base64)
+    let is_enough = |piece: &Vec<u8>| piece.len() >= MIN_SECRET_BYTES;
+    let from_each_line = (0..lines.len()).filter_map(|from| {
+        let mut piece = Vec::new();
+        lines[from..].iter().find_map(|line| {
+            piece = joined(std::mem::take(&mut piece), line);
+            is_enough(&piece).then(|| std::mem::take(&mut piece))
+        })
+    });
+    let mut pieces: Vec<Vec<u8>> = from_each_line.collect();
+    // The last lines, where they are short.
+    let suffixes = (0..lines.len()).rev();
+    let suffix = suffixes
+        .map(|from| lines[from..].iter().fold(Vec::new(), joined))
+        .find(|suffix| is_enough(suffix) || suffix.len() >= lines.iter().map(Vec::len).sum());
+    pieces.extend(suffix.filter(|suffix| suffix.len() >= MIN_VISIBLE));
+    pieces
 }
 
-fn digest(salt: &str, bytes: &[u8]) -> String {
+/// Returns the bytes of a text without blanks, control characters and colours, and their places.
+fn visible(text: &[u8]) -> (Vec<u8>, Vec<usize>) {
+    let (mut bytes, mut places) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    while let Some(rest @ [byte, ..]) = text.get(at..) {
+        let (skipped, may_lead) = match rest {
+            [0x1b, ..] => (1, true),
+            [0..=b' ' | 0x7f, ..] | [0xc2, 0x80..=0xa0, ..] => {
+                (1 + usize::from(*byte == 0xc2), false)
+            }
+            // The replacement character stands where a control was cleaned away.
+            [0xef, 0xbf, 0xbd, ..] => (3, true),
+            _ => {
+                bytes.push(*byte);
+                places.push(at);
+                at += 1;
+                continue;
+            }
+        };
+        at += skipped;
+        if may_lead && text.get(at) == Some(&b'[') {
+            let parameters = |byte: &&u8| matches!(byte, b' '..=b'?');
+            at += 1 + text[at + 1..].iter().take_while(parameters).count();
+            at += usize::from(text.get(at).is_some_and(|last| matches!(last, b'@'..=b'~')));
+        }
+    }
+    (bytes, places)
+}
+
+/// Counts the visible bytes before the place where a text breaks off: before `…`, or at its end while it grows. `None` where
+/// its line ends before.
+fn first_part(text: &[u8], is_growing: bool) -> Option<usize> {
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    let cut = memmem::find(line, "…".as_bytes());
+    let end = cut.or((is_growing && line.len() == text.len()).then_some(line.len()));
+    end.map(|end| visible(&line[..end]).0.len())
+}
+
+/// Tells a line of a key, which mixes letters and digits, from a digest in hexadecimal digits.
+fn is_key_line(line: &str) -> bool {
+    let any = |is: fn(&u8) -> bool| line.as_bytes().iter().any(is);
+    any(u8::is_ascii_uppercase) && any(u8::is_ascii_lowercase) && any(u8::is_ascii_digit)
+}
+
+fn digest(salt: &str, bytes: &[u8]) -> u64 {
     let digest = Sha256::new()
         .chain_update(salt)
         .chain_update(bytes)
         .finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    first_bytes(&digest)
+}
+
+fn first_bytes(digest: &[u8]) -> u64 {
+    let bytes = digest.iter().take(8);
+    bytes.fold(0, |number, byte| (number << 8) | u64::from(*byte))
+}
+
+/// The bits of a hash that are kept: the upper ones mix all bytes.
+fn start_bits(hash: u64) -> u32 {
+    (hash >> 44) as u32
 }
 
 /// A hash that moves along a text one byte at a time (Rabin and Karp), with a base made of the salt.
@@ -259,9 +410,7 @@ struct RollingHash {
 
 impl RollingHash {
     fn new(salt: &str, length: usize) -> Self {
-        let seed = Sha256::digest(salt.as_bytes());
-        let seed = seed.iter().take(8);
-        let base = seed.fold(0, |base: u64, byte| (base << 8) | u64::from(*byte)) | 1;
+        let base = first_bytes(&Sha256::digest(salt.as_bytes())) | 1;
         let leaving = (1..length).fold(1, |power: u64, _| power.wrapping_mul(base));
         Self {
             base,
@@ -380,12 +529,12 @@ mod tests {
         let secrets = Redactor::new([value]);
         assert_eq!(
             secrets.redact(&format!("a {value} b\nc")),
-            "a ***\n***\n**\n*** b\nc"
+            "a ***\r\n  ***\n***\n*** b\nc"
         );
         // Cut at a line, as the end of a log is; and one line alone, as it is found by a pattern.
         assert_eq!(
             secrets.redact("secret line\nab\nthe last one"),
-            "secret line\nab\n***"
+            "secret line\n***\n***"
         );
         assert_eq!(secrets.redact("  second secret line"), "  ***");
     }

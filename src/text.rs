@@ -13,6 +13,12 @@ use rustix::process::Signal;
 
 use crate::settings::data_dir::open_regular;
 
+/// Stands in the place of a secret.
+pub(crate) const HIDDEN: &str = "***";
+
+/// A byte in the place of a secret, which is shown as [`HIDDEN`]: ASCII's "substitute".
+pub(crate) const MASK: u8 = 0x1a;
+
 pub(crate) use terminal::lossy;
 pub(crate) use terminal::{Row, Terminal};
 

@@ -2,36 +2,39 @@
 //!
 //! - [`Terminal`] applies carriage returns, cursor movements and backspaces, and removes escapes and controls.
 //! - A line that comes again at once is given once, with how often it was repeated. Only exact repeats count: lines that
-//!   differ in a number may differ in what matters. The one exception are states of one progress bar on lines of their own,
-//!   as loggers and line-wise transports leave them: the last of them is kept, as on a terminal.
+//!   differ in a number may differ in what matters. There are two exceptions. Of the states of one progress bar on lines of
+//!   their own, as loggers and line-wise transports leave them, the last is kept, as on a terminal. And of lines of metrics
+//!   that differ in numbers alone the first and the last are kept, where [`FoldOptions::is_summary`].
 //! - Blanks at the ends of lines are removed, and so is every blank line after a blank line.
-//! - Of a line longer than [`MAX_LINE`] the end is kept.
+//! - Of a line longer than [`FoldOptions::max_line`] the end is kept.
 
 use std::borrow::Cow;
 
-use memchr::{memchr_iter, memrchr};
+use memchr::{memchr_iter, memmem};
 
+use crate::progress::tqdm::BarState;
+use crate::redact::{HIDDEN, Redactor, unmask};
 use crate::text::{Row, Terminal, lossy};
 
 /// The longest line that is kept whole, in bytes.
 pub(super) const MAX_LINE: usize = 16 * 1024;
 
-/// The longest raw line that is kept whole, in bytes: all that one answer can have.
-pub const LARGEST_MAX_BYTES: usize = 256 * 1024;
-
-/// The distance from a cut in which a blank is looked for, in bytes. Words of a text, and secrets, are no longer.
+/// The distance from a cut in which a blank is looked for, in bytes. Words of a text, and tokens, are no longer.
 pub(super) const WORD_SEARCH: usize = 512;
+
+/// The shortest line without a letter or digit that counts as decoration, in characters.
+const MIN_DECORATION: usize = 8;
 
 /// A line of the folded log.
 #[derive(Debug, Clone)]
 pub(super) struct Line<'a> {
     pub text: Cow<'a, str>,
-    /// Repetitions that followed at once; 0 for nearly every line.
-    pub repeated: u64,
     /// Offset of its first byte in the log.
     pub start: u64,
     /// Its beginning was left out.
     pub is_cut: bool,
+    /// It says which lines after the last one were left out, and is none of the log.
+    pub is_note: bool,
 }
 
 /// A part of a log, from the beginning of a line on.
@@ -45,12 +48,30 @@ pub(super) struct Block {
 }
 
 /// Turns bytes into lines.
-#[derive(Clone, Copy, Default)]
-pub(super) struct FoldOptions {
+#[derive(Clone, Copy)]
+pub(super) struct FoldOptions<'s> {
     /// Lines stay as they are, apart from bytes that are no text and controls other than tab and carriage return.
     pub raw: bool,
+    /// Runs of metrics are shortened, and lines that only decorate are left out.
+    pub is_summary: bool,
     /// A last line without a line end is returned and not given to the sink.
     pub hold_last: bool,
+    /// The longest line that is kept whole, in bytes.
+    pub max_line: usize,
+    /// Hides tokens in a line before it is cut.
+    pub secrets: Option<&'s Redactor>,
+}
+
+impl Default for FoldOptions<'_> {
+    fn default() -> Self {
+        Self {
+            raw: false,
+            is_summary: false,
+            hold_last: false,
+            max_line: MAX_LINE,
+            secrets: None,
+        }
+    }
 }
 
 impl Block {
@@ -65,16 +86,17 @@ pub(super) type Piece<'a> = (&'a [u8], u64, u64);
 /// Gives `sink` the lines of pieces that follow on each other. Returns the unfinished line if that is held.
 pub(super) fn fold_pieces<'a>(
     pieces: impl IntoIterator<Item = Piece<'a>>,
-    options: FoldOptions,
+    options: FoldOptions<'_>,
     sink: &mut impl FnMut(Line<'a>),
 ) -> Option<String> {
     let lines = pieces.into_iter().flat_map(raw_lines);
+    let cut = |row: Row<'a>| cut_line(row, options);
     if options.raw {
         let mut unfinished = None;
-        for line in lines {
-            let is_held = options.hold_last && !line.is_ended;
-            let line = line.into_text();
-            if is_held {
+        for (row, bytes, is_ended) in lines {
+            let text = raw_text(bytes);
+            let line = cut(Row { text, ..row });
+            if options.hold_last && !is_ended {
                 unfinished = Some(line.text.into_owned());
             } else {
                 sink(line);
@@ -82,12 +104,16 @@ pub(super) fn fold_pieces<'a>(
         }
         return unfinished;
     }
+    let mut collapser = Collapser {
+        held: None,
+        is_summary: options.is_summary,
+        sink,
+    };
     let mut unfinished = None;
-    let mut collapser = RepeatCollapser { held: None, sink };
-    let mut terminal = Terminal::new(|row: Row<'a>| collapser.take(fold_row(row)));
-    for line in lines {
-        terminal.write(line.bytes, line.start, line.left_out);
-        if line.is_ended {
+    let mut terminal = Terminal::new(|row| collapser.take(cut(without_end_blanks(row))));
+    for (row, bytes, is_ended) in lines {
+        terminal.write(bytes, row.start, row.left_out);
+        if is_ended {
             terminal.end_line();
         } else if options.hold_last {
             unfinished = terminal.take_last();
@@ -96,7 +122,7 @@ pub(super) fn fold_pieces<'a>(
     terminal.finish();
     collapser.finish();
     unfinished
-        .map(|row| fold_row(row).text.into_owned())
+        .map(|row| cut(without_end_blanks(row)).text.into_owned())
         .filter(|text| !text.is_empty())
 }
 
@@ -104,58 +130,44 @@ pub(super) fn fold_pieces<'a>(
 pub fn fold(bytes: &[u8]) -> String {
     let mut text = String::new();
     fold_pieces([(bytes, 0, 0)], FoldOptions::default(), &mut |line| {
-        for line in line.with_repeats() {
-            text.push_str(&line.text);
-            text.push('\n');
-        }
+        text.push_str(&line.text);
+        text.push('\n');
     });
     text
 }
 
-struct RawLine<'a> {
-    /// Without the line end.
-    bytes: &'a [u8],
-    start: u64,
-    left_out: u64,
-    is_ended: bool,
-}
-
-impl<'a> RawLine<'a> {
-    fn into_text(self) -> Line<'a> {
-        let mut text = lossy(self.bytes);
-        if text.contains(is_control) {
-            text = Cow::Owned(text.replace(is_control, "\u{fffd}"));
-        }
-        cut_line(text, self.start, self.left_out, LARGEST_MAX_BYTES)
-    }
-}
-
-fn raw_lines<'a>((bytes, start, left_out): Piece<'a>) -> impl Iterator<Item = RawLine<'a>> {
+/// Returns the lines of a piece: a row without its text, the bytes without the line end, and if there is one.
+fn raw_lines<'a>(
+    (bytes, start, left_out): Piece<'a>,
+) -> impl Iterator<Item = (Row<'a>, &'a [u8], bool)> {
     let mut from = 0;
     let ends = memchr_iter(b'\n', bytes).map(|at| (at, true));
     let rest = (!bytes.is_empty() && !bytes.ends_with(b"\n")).then_some((bytes.len(), false));
     ends.chain(rest).map(move |(end, is_ended)| {
-        let line = RawLine {
-            bytes: bytes.get(from..end).unwrap_or_default(),
-            start: if from == 0 {
-                start
-            } else {
-                start + left_out + from as u64
-            },
-            left_out: if from == 0 { left_out } else { 0 },
-            is_ended,
+        let is_first = from == 0;
+        let row = Row {
+            text: Cow::default(),
+            start: start + if is_first { 0 } else { left_out + from as u64 },
+            left_out: if is_first { left_out } else { 0 },
         };
+        let line = bytes.get(from..end).unwrap_or_default();
         from = end + 1;
-        line
+        (row, line, is_ended)
     })
 }
 
-/// The controls that are not shown even in raw lines; a carriage return tells the states of a line apart.
-fn is_control(c: char) -> bool {
-    c.is_control() && !matches!(c, '\t' | '\r')
+/// Replaces controls; a carriage return tells the states of a line apart.
+fn raw_text(line: &[u8]) -> Cow<'_, str> {
+    let is_control = |c: char| c.is_control() && !matches!(c, '\t' | '\r');
+    let text = lossy(line);
+    if !text.contains(is_control) {
+        return text;
+    }
+    let text = unmask(&text);
+    Cow::Owned(text.replace(is_control, "\u{fffd}"))
 }
 
-fn fold_row(row: Row<'_>) -> Line<'_> {
+fn without_end_blanks(row: Row<'_>) -> Row<'_> {
     let blanks = [' ', '\t'];
     let text = match row.text {
         Cow::Borrowed(text) => Cow::Borrowed(text.trim_end_matches(blanks)),
@@ -164,135 +176,199 @@ fn fold_row(row: Row<'_>) -> Line<'_> {
             Cow::Owned(text)
         }
     };
-    cut_line(text, row.start, row.left_out, MAX_LINE)
+    Row { text, ..row }
 }
 
-/// Keeps the end of a line that is longer than `max_bytes`, and says how much is missing.
-fn cut_line(text: Cow<'_, str>, start: u64, left_out: u64, max_bytes: usize) -> Line<'_> {
-    let excess = text.len().saturating_sub(max_bytes);
-    let left_out = left_out + excess as u64;
+/// Keeps the end of a line that is too long, and says how much is missing.
+fn cut_line<'a>(mut row: Row<'a>, options: FoldOptions<'_>) -> Line<'a> {
+    let length = row.left_out + row.text.len() as u64;
+    if row.left_out > 0 {
+        // Half a token is not known as one: on to the next word, if that is near.
+        let near = row.text.floor_char_boundary(WORD_SEARCH);
+        let word = row.text[..near].find([' ', '\t']).unwrap_or(near);
+        row.text = row.text[word..].to_owned().into();
+    }
+    if row.text.len() > options.max_line {
+        let hidden = options.secrets.map(|secrets| secrets.redact(&row.text));
+        let text = hidden.unwrap_or_else(|| row.text.into_owned());
+        let excess = text.len().saturating_sub(options.max_line);
+        row.text = text[text.ceil_char_boundary(excess)..].to_owned().into();
+    }
+    let left_out = length - row.text.len() as u64;
     let is_cut = left_out > 0;
-    let text = if is_cut {
-        let end = &text[text.ceil_char_boundary(excess)..];
-        let end = skip_partial_secret(end);
-        Cow::Owned(format!("[… {left_out} bytes of this line left out] {end}"))
-    } else {
-        text
-    };
+    if is_cut {
+        row.text = format!("[… {left_out} bytes of this line left out] {}", row.text).into();
+    }
     Line {
-        text,
-        repeated: 0,
-        start,
+        text: row.text,
+        start: row.start,
         is_cut,
+        is_note: false,
     }
 }
 
-/// Skips to the next word of a text whose front was cut off, if that is near: half a word misleads.
-pub(super) fn skip_partial_word(text: &str) -> &str {
-    let near = text.floor_char_boundary(WORD_SEARCH);
-    text[..near]
-        .find([' ', '\t'])
-        .map_or(text, |blank| &text[blank..])
-}
-
-/// Skips what may be half a secret, in a text that was cut before its secrets were hidden: half of one is not known as one.
-fn skip_partial_secret(text: &str) -> &str {
-    let words = skip_partial_word(text);
-    if words.len() < text.len() || text.starts_with([' ', '\t']) {
-        words
-    } else {
-        skip_partial_word(&text[text.floor_char_boundary(WORD_SEARCH)..])
-    }
-}
-
-impl<'a> Line<'a> {
-    /// The line, and how often it was repeated as a line of its own. One that came twice is given twice.
-    pub fn with_repeats(self) -> impl Iterator<Item = Line<'a>> {
-        let repeats = match self.repeated {
-            0 => None,
-            1 => Some(self.clone()),
-            times => Some(Line {
-                text: repeat_note(times).into(),
-                ..self.clone()
-            }),
-        };
-        std::iter::once(self).chain(repeats)
-    }
-}
-
-pub(super) fn repeat_note(times: u64) -> String {
-    let unit = if times == 1 { "time" } else { "times" };
-    format!("… repeated {times} {unit}")
-}
-
-/// Holds the newest line back to see whether it is repeated.
-struct RepeatCollapser<'a, 's, F> {
-    held: Option<(Line<'a>, Option<BarState>)>,
+/// Holds the newest line back, and the lines like it that follow.
+struct Collapser<'a, 's, F> {
+    held: Option<Held<'a>>,
+    is_summary: bool,
     sink: &'s mut F,
 }
 
-impl<'a, F: FnMut(Line<'a>)> RepeatCollapser<'a, '_, F> {
+struct Held<'a> {
+    first: Line<'a>,
+    /// Lines after it that say the same.
+    repeats: u64,
+    run: Option<Run<'a>>,
+}
+
+/// The lines after a line that differ from it in numbers alone.
+struct Run<'a> {
+    /// Where it begins.
+    start: u64,
+    last: Line<'a>,
+    /// The lines before the last, with the steps of the first and the last of them.
+    left_out: u64,
+    steps: Option<(u64, u64)>,
+}
+
+impl<'a, F: FnMut(Line<'a>)> Collapser<'a, '_, F> {
     fn take(&mut self, line: Line<'a>) {
-        let bar = BarState::parse(&line.text);
-        if let Some((held, held_bar)) = &mut self.held {
-            if held.text == line.text {
-                if !line.text.is_empty() && held_bar.is_none() {
-                    held.repeated += 1;
-                }
-                return;
-            }
-            if let (Some(earlier), Some(bar)) = (&held_bar, &bar)
-                && earlier.is_continued_by(bar, &held.text, &line.text)
-            {
-                let start = held.start;
-                self.held = Some((Line { start, ..line }, Some(bar.clone())));
-                return;
-            }
+        if self.is_summary && is_decoration(&line.text) {
+            return;
         }
-        if let Some((line, _)) = self.held.replace((line, bar)) {
-            (self.sink)(line);
+        if let Some(held) = &mut self.held
+            && held.take(&line, self.is_summary)
+        {
+            return;
+        }
+        self.finish_held();
+        self.held = Some(Held {
+            first: line,
+            repeats: 0,
+            run: None,
+        });
+    }
+
+    fn finish_held(&mut self) {
+        let Some(held) = self.held.take() else {
+            return;
+        };
+        let note = |text: String, start| Line {
+            text: text.into(),
+            start,
+            is_cut: false,
+            is_note: true,
+        };
+        let start = held.first.start;
+        let repeats = match held.repeats {
+            0 => None,
+            1 => Some(held.first.clone()),
+            times => Some(note(format!("… repeated {times} times"), start)),
+        };
+        (self.sink)(held.first);
+        repeats.into_iter().for_each(&mut *self.sink);
+        if let Some(run) = held.run {
+            if run.left_out > 0 {
+                (self.sink)(note(run.note(), run.start));
+            }
+            // The run is given as a whole or not at all.
+            let start = run.start;
+            (self.sink)(Line { start, ..run.last });
         }
     }
 
-    /// Gives the line that is held, unless it is a blank line at the end of the log.
+    /// Gives the lines that are held, unless it is a blank line at the end of the log.
     fn finish(mut self) {
-        if let Some((line, _)) = self.held.take().filter(|(line, _)| !line.text.is_empty()) {
-            (self.sink)(line);
-        }
+        self.held = self.held.filter(|held| !held.first.text.is_empty());
+        self.finish_held();
     }
 }
 
-/// A state of a tqdm bar: `<label> 12%|███  | 12/100 [00:01<00:07, 9.51it/s]`.
-#[derive(Debug, Clone)]
-struct BarState {
-    label: std::ops::Range<usize>,
-    total: std::ops::Range<usize>,
-    percent: u32,
+impl<'a> Held<'a> {
+    /// Takes a line that says no more than those that are held, or little more.
+    fn take(&mut self, line: &Line<'a>, is_summary: bool) -> bool {
+        if let Some(run) = &mut self.run {
+            let is_like = is_metric_like(&run.last.text, &line.text);
+            if is_like {
+                run.take(line.clone());
+            }
+            return is_like;
+        }
+        let bars = [&self.first, line].map(|line| BarState::parse(line.text.as_bytes()));
+        if self.first.text == line.text {
+            self.repeats += u64::from(!line.text.is_empty() && bars[0].is_none());
+        } else if let [Some(earlier), Some(later)] = bars
+            && later.continues(&earlier)
+        {
+            let start = self.first.start;
+            self.first = Line {
+                start,
+                ..line.clone()
+            };
+        } else if is_summary && self.repeats == 0 && is_metric_like(&self.first.text, &line.text) {
+            self.run = Some(Run {
+                start: line.start,
+                last: line.clone(),
+                left_out: 0,
+                steps: None,
+            });
+        } else {
+            return false;
+        }
+        true
+    }
 }
 
-impl BarState {
-    fn parse(line: &str) -> Option<Self> {
-        let bytes = line.as_bytes();
-        if bytes.last() != Some(&b']') {
-            return None;
+impl<'a> Run<'a> {
+    fn take(&mut self, line: Line<'a>) {
+        let before = std::mem::replace(&mut self.last, line);
+        self.left_out += 1;
+        if let Some(step) = step_of(&before.text) {
+            self.steps = Some((self.steps.map_or(step, |steps| steps.0), step));
         }
-        let percent = memchr_iter(b'%', bytes).find(|at| bytes.get(at + 1) == Some(&b'|'))?;
-        let open = memrchr(b'[', bytes)?;
-        let slash = memrchr(b'/', bytes.get(percent..open)?)? + percent;
-        let number = |c: char| c.is_ascii_digit() || c == '.';
-        let label = line.get(..percent)?.trim_end_matches(number);
-        Some(Self {
-            percent: line.get(label.len()..percent)?.parse::<f32>().ok()? as u32,
-            label: 0..label.trim_end_matches(' ').len(),
-            total: slash..open,
-        })
     }
 
-    /// Says whether `next` is a later state of the same bar. After 100 % another bar begins.
-    fn is_continued_by(&self, next: &Self, text: &str, next_text: &str) -> bool {
-        self.percent < 100
-            && self.percent <= next.percent
-            && text.get(self.label.clone()) == next_text.get(next.label.clone())
-            && text.get(self.total.clone()) == next_text.get(next.total.clone())
+    fn note(&self) -> String {
+        let unit = if self.left_out == 1 { "line" } else { "lines" };
+        let steps = match self.steps {
+            Some((from, to)) if from < to => format!(", steps {from} to {to}"),
+            Some((step, _)) => format!(", step {step}"),
+            None => String::new(),
+        };
+        format!("… {} {unit} like it{steps}", self.left_out)
     }
+}
+
+/// Tells a frame, a rule or a picture made of characters.
+fn is_decoration(line: &str) -> bool {
+    let is_text = |c: char| c.is_alphanumeric() || c == char::REPLACEMENT_CHARACTER;
+    line.chars().nth(MIN_DECORATION - 1).is_some()
+        && !line.contains(is_text)
+        && !line.contains(HIDDEN)
+}
+
+/// Tells two lines of metrics that differ in numbers alone. One that has no number where the other has, such as `nan`, is
+/// another.
+fn is_metric_like(one: &str, other: &str) -> bool {
+    let figures = ["loss", "Loss", "LOSS", "reward"];
+    let has_figure = |name: &&str| memmem::find(one.as_bytes(), name.as_bytes()).is_some();
+    without_numbers(one).eq(without_numbers(other)) && figures.iter().any(has_figure)
+}
+
+fn without_numbers(line: &str) -> impl Iterator<Item = u8> {
+    let mut before = 0_u8;
+    line.bytes().filter(move |byte| {
+        let is_exponent = *byte == b'e' && before.is_ascii_digit();
+        before = *byte;
+        !is_exponent && !matches!(byte, b'0'..=b'9' | b'.' | b'+' | b'-' | b' ')
+    })
+}
+
+/// The number behind the word `step` of a line.
+fn step_of(line: &str) -> Option<u64> {
+    let at = memmem::find(line.as_bytes(), b"step").or(memmem::find(line.as_bytes(), b"Step"))?;
+    let rest = line.get(at + 4..)?;
+    let number = rest.trim_start_matches(['s', '\'', '"', ':', '=', ' ', '[', '#']);
+    let end = number.find(|c: char| !c.is_ascii_digit());
+    number[..end.unwrap_or(number.len())].parse().ok()
 }

@@ -1,7 +1,7 @@
 //! The end of a log, or what is new in it since a cursor, within a byte budget.
 //!
 //! **The end** ([`tail`]) is the last lines, counted after folding. If they do not fit the budget, the newest are kept and
-//! the answer says how many are left out.
+//! the answer says so.
 //!
 //! **New text** ([`read_since`]) begins right after the text of the cursor's answer. If it does not fit the budget, the
 //! *oldest* of it is returned, so that nothing is ever skipped: the cursor goes on there.
@@ -9,21 +9,24 @@
 //! **The unfinished line**, the one that is still being written, is never part of the text, since it would come twice: it
 //! stands beside the text, and becomes text when it ends. A progress bar is one such line for hours. When the log is known
 //! to be complete (`ended`), its last line is text like any other.
-//!
-//! **Secrets** are hidden in lines before they are cut to the budget: half of one would not be known.
 
+use std::collections::VecDeque;
 use std::io;
 
 use memchr::{memrchr, memrchr2};
 
 use super::Log;
 use super::cursor::{Change, Cursor};
-pub use super::fold::LARGEST_MAX_BYTES;
-use super::fold::{Block, FoldOptions, Line, Piece, WORD_SEARCH, fold_pieces, skip_partial_word};
+use super::fold::{Block, FoldOptions, Line, MAX_LINE, WORD_SEARCH, fold_pieces};
 use super::source::ReverseReader;
+use crate::progress::tqdm::BarState;
+use crate::redact::{HIDDEN, Redactor};
 
-/// The budget of an answer unless the caller says otherwise; it fits under the 25,000 tokens at which clients cut.
-pub const DEFAULT_MAX_BYTES: usize = 24 * 1024;
+/// The budget of an answer unless the caller says otherwise: with the other fields an answer has some 6 KB.
+pub const DEFAULT_MAX_BYTES: usize = 5632;
+
+/// The most text that one answer can have.
+pub const LARGEST_MAX_BYTES: usize = 256 * 1024;
 
 /// The first block of a tail; each further one doubles what was read.
 const FIRST_BLOCK: u64 = 64 * 1024;
@@ -37,26 +40,42 @@ const MAX_READ: u64 = 128 * 1024 * 1024;
 /// The longest unfinished line that is read again each time. Of a longer one only the newest state is.
 const MAX_HELD: usize = 64 * 1024;
 
+/// The bytes at the end of a line that is too long to wait for its end that are not given: they may be the start of a value.
+const HELD_BACK: usize = 64;
+
+/// The visible bytes at the end of an unfinished line that may be the first of a secret value. More of them are known as one.
+const MAX_UNKNOWN: usize = 7;
+
 /// Options of a read.
 #[derive(Clone, Copy)]
-pub struct ReadOptions<'a> {
+pub struct ReadOptions {
     /// The most text that is returned, in bytes.
     pub max_bytes: usize,
     /// Lines stay as they are, apart from bytes that are no text and controls other than tab and carriage return.
     pub raw: bool,
     /// `true` once nothing more will be written: the last line has then ended, with or without a newline.
     pub ended: bool,
-    /// Hides the secrets in lines: the same number of lines, none longer.
-    pub redact: &'a dyn Fn(&str) -> String,
 }
 
-impl Default for ReadOptions<'_> {
+impl Default for ReadOptions {
     fn default() -> Self {
         Self {
             max_bytes: DEFAULT_MAX_BYTES,
             raw: false,
             ended: false,
-            redact: &str::to_owned,
+        }
+    }
+}
+
+impl ReadOptions {
+    /// Folds for a reader. No line takes more than half of the budget.
+    pub(super) fn fold(self, secrets: &Redactor, hold_last: bool) -> FoldOptions<'_> {
+        FoldOptions {
+            raw: self.raw,
+            is_summary: true,
+            hold_last: hold_last && !self.ended,
+            max_line: MAX_LINE.min(self.max_bytes / 2).saturating_sub(64),
+            secrets: Some(secrets),
         }
     }
 }
@@ -70,8 +89,10 @@ pub struct Excerpt {
     pub lines: usize,
     /// The line that is still being written, as it stands now.
     pub unfinished: Option<String>,
-    /// Number of requested lines left out for want of room: the oldest ones.
-    pub left_out_lines: usize,
+    /// The number of lines that match, of a search.
+    pub matches: Option<usize>,
+    /// The log was read or searched to its beginning.
+    pub reaches_start: bool,
     /// Lines are left out, or remain, or the beginning of a line is cut.
     pub truncated: bool,
     /// Bytes of the log, unfolded, that are new and not here: the newest ones. The cursor goes on there.
@@ -86,22 +107,56 @@ pub struct Excerpt {
     pub notes: Vec<String>,
 }
 
+impl Excerpt {
+    /// A text that lacks nothing.
+    pub(super) fn new(text: String, cursor: Cursor, log_bytes: u64) -> Self {
+        Self {
+            lines: line_count(&text),
+            text,
+            unfinished: None,
+            matches: None,
+            reaches_start: false,
+            truncated: false,
+            remaining_bytes: 0,
+            cursor,
+            log_bytes,
+            change: None,
+            notes: Vec::new(),
+        }
+    }
+}
+
 /// Reads the last `lines` lines. The cost does not depend on the size of the log.
-pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions<'_>) -> io::Result<Excerpt> {
-    let end = log.end;
+pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result<Excerpt> {
+    let (end, fold) = (log.end, options.fold(log.secrets, true));
     let cursor = end_cursor(log, options)?;
-    let (blocks, from) = if lines == 0 {
-        (Vec::new(), end)
-    } else {
-        last_blocks(log, lines, options)?
-    };
-    let (folded, unfinished) = Lines::fold(blocks.iter().map(Block::as_piece), options, true);
-    let requested = folded.newest(lines, options);
-    let unfinished = unfinished.map(|line| redact_unfinished(&line, options));
+    let mut reader = ReverseReader::new(log, end, MAX_READ, None);
+    let mut blocks: Vec<Block> = Vec::new();
+    let (mut newest, mut unfinished, mut kept) = (Newest::new(lines), None, 0);
+    while lines > 0 && kept < WINDOW / 2 && !newest.is_full {
+        // What has been read doubles each time, so that folding it again costs no more than reading it.
+        let Some(block) = reader.next(FIRST_BLOCK.max(kept))? else {
+            break;
+        };
+        kept += block.bytes.len() as u64;
+        blocks.insert(0, block);
+        newest = Newest::new(lines);
+        let pieces = blocks.iter().map(Block::as_piece);
+        unfinished = fold_pieces(pieces, fold, &mut |line| newest.push(&line));
+    }
+    let from = reader.at;
+    let unfinished = unfinished.map(|line| unfinished_text(log, &line));
     let room = options.max_bytes - unfinished.as_ref().map_or(0, String::len);
-    let kept = requested.newest_within(room);
+    let (requested, is_cut) = (newest.lines.len(), newest.lines.iter().any(|line| line.1));
+    let all = log.secrets.redact(&newest.text());
+    let text = newest_within(&all, room).to_owned();
+    let count = if requested == 0 {
+        0
+    } else {
+        text.split('\n').count()
+    };
     let mut notes = Vec::new();
-    let is_partial = requested.len() < lines && from > 0;
+    let is_partial = requested < lines && !newest.is_full && from > 0;
     if is_partial {
         notes.push(format!(
             "Only the last {} of the log were read, which is {} long.",
@@ -109,82 +164,99 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions<'_>) -> io::Re
             size(end)
         ));
     }
-    let left_out_lines = requested.len() - kept.len();
-    if left_out_lines > 0 {
+    let lacks_room = count < requested || requested < lines && newest.is_full;
+    if lacks_room {
+        let enough = all.len() + options.max_bytes - room;
+        let more = if newest.is_full && requested < lines || enough > LARGEST_MAX_BYTES {
+            "find what you want of the older ones with grep".to_owned()
+        } else {
+            format!(
+                "max_bytes={enough} has room for all {requested}, grep finds what you want of them"
+            )
+        };
         notes.push(format!(
-            "The oldest {left_out_lines} of these {} lines, {}, were left out to stay within max_bytes={}: {}, or find what you want of them with grep.",
-            requested.len(),
-            size((requested.text.len() - kept.text.len()) as u64),
-            options.max_bytes,
-            how_to_get(requested.text.len() + options.max_bytes - room)
+            "These are the newest {count} lines, as many as fit max_bytes={}: {more}.",
+            options.max_bytes
         ));
     }
-    notes.extend(kept.cut_note(&requested, options));
     Ok(Excerpt {
-        truncated: left_out_lines > 0 || is_partial || kept.has_cut(),
-        lines: kept.len(),
-        text: kept.text,
+        truncated: lacks_room || is_partial || is_cut,
+        lines: count,
         unfinished,
-        left_out_lines,
-        remaining_bytes: 0,
-        cursor,
-        log_bytes: end,
-        change: None,
+        reaches_start: requested < lines && from == 0 && !newest.is_full,
         notes,
+        ..Excerpt::new(text, cursor, end)
     })
 }
 
+/// The last lines of a log, and whether their beginnings are cut: no more than are asked for, nor than an answer can have.
+struct Newest {
+    lines: VecDeque<(String, bool)>,
+    bytes: usize,
+    max_lines: usize,
+    /// There are older ones.
+    is_full: bool,
+}
+
+impl Newest {
+    fn new(max_lines: usize) -> Self {
+        Self {
+            lines: VecDeque::new(),
+            bytes: 0,
+            max_lines,
+            is_full: false,
+        }
+    }
+
+    fn push(&mut self, line: &Line<'_>) {
+        self.bytes += line.text.len() + 1;
+        self.lines.push_back((line.text.to_string(), line.is_cut));
+        while self.lines.len() > self.max_lines || self.bytes > LARGEST_MAX_BYTES + 1 {
+            let oldest = self.lines.pop_front();
+            self.bytes -= oldest.map_or(0, |(text, _)| text.len() + 1);
+            self.is_full = true;
+        }
+    }
+
+    fn text(&self) -> String {
+        let lines = self.lines.iter().map(|(text, _)| text.as_str());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Keeps the last lines of a text that fit into `room` bytes.
+fn newest_within(text: &str, room: usize) -> &str {
+    let excess = text.len().saturating_sub(room);
+    if excess == 0 {
+        return text;
+    }
+    let before = memchr::memchr(b'\n', text.as_bytes().get(excess - 1..).unwrap_or_default());
+    before.map_or("", |line_end| &text[excess + line_end..])
+}
+
 /// The cursor after everything that can be returned as text now.
-pub(super) fn end_cursor(log: &mut Log<'_>, options: ReadOptions<'_>) -> io::Result<Cursor> {
+pub(super) fn end_cursor(log: &mut Log<'_>, options: ReadOptions) -> io::Result<Cursor> {
     let from = log.end.saturating_sub(MAX_HELD as u64 + 1);
-    let bytes = log.read(from, log.end)?;
+    let bytes = log.read_unmasked(from, log.end)?;
     let (complete, _) = complete_part(&bytes, options.ended, options.raw);
     log.cursor_at(from + complete as u64)
 }
 
-/// Reads blocks from the end until they hold `lines` lines; returns them in order, with where the first begins.
-fn last_blocks(
-    log: &mut Log<'_>,
-    lines: usize,
-    options: ReadOptions<'_>,
-) -> io::Result<(Vec<Block>, u64)> {
-    let end = log.end;
-    let mut reader = ReverseReader::new(log, end, MAX_READ, None);
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut kept = 0;
-    while kept < WINDOW / 2 {
-        // What has been read doubles each time, so that folding it again costs no more than reading it.
-        let Some(block) = reader.next(FIRST_BLOCK.max(kept))? else {
-            break;
-        };
-        kept += block.bytes.len() as u64;
-        blocks.insert(0, block);
-        // The first line may have been repeated before.
-        let (folded, _) = Lines::fold(blocks.iter().map(Block::as_piece), options, true);
-        let is_run = folded.rows.first().is_some_and(|row| row.repeated > 0);
-        if folded.len() > lines || folded.len() == lines && !is_run {
-            break;
-        }
-    }
-    Ok((blocks, reader.at))
-}
-
 /// Reads what is new since `cursor`.
-pub fn read_since(
-    log: &mut Log<'_>,
-    cursor: &Cursor,
-    options: ReadOptions<'_>,
-) -> io::Result<Excerpt> {
+pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> io::Result<Excerpt> {
     let (start, change) = log.resume(cursor)?;
     let end = log.end;
     let window_end = end.min(start + WINDOW);
     let bytes = log.read(start, window_end)?;
     let (complete, held) = complete_part(&bytes, options.ended && window_end == end, options.raw);
-    let (length, folded) = oldest_within(&bytes, complete, held, start, options);
+    let (length, folded) = oldest_within(&bytes[..complete], start, options.max_bytes, |is_all| {
+        // A line that is written over is not returned before it ends.
+        options.fold(log.secrets, is_all && held == Held::Overwritten)
+    });
     let is_all = length == complete && window_end == end;
-    let unfinished = if is_all && complete < bytes.len() {
-        let rest = bytes.get(complete..).unwrap_or_default();
-        Lines::fold([(rest, 0, 0)], options, true).1
+    let rest = (&bytes[complete..], 0, 0);
+    let unfinished = if is_all {
+        fold_pieces([rest], options.fold(log.secrets, true), &mut |_| {})
     } else {
         None
     };
@@ -193,13 +265,10 @@ pub fn read_since(
     } else {
         end - start - length as u64
     };
-    let redacted = folded.newest(usize::MAX, options);
-    let kept = redacted.newest_within(options.max_bytes);
     let mut notes: Vec<String> = change
         .iter()
         .map(|change| change.sentence().to_owned())
         .collect();
-    notes.extend(kept.cut_note(&redacted, options));
     if length == complete && held == Held::PartOfLine {
         notes.push(
             "The last line is too long to wait for its end: what follows of it comes as a line of its own.".to_owned(),
@@ -211,38 +280,67 @@ pub fn read_since(
             size(remaining_bytes)
         ));
     }
+    let cursor = log.cursor_at(start + length as u64)?;
     Ok(Excerpt {
-        truncated: remaining_bytes > 0 || kept.has_cut(),
-        lines: kept.len(),
-        text: kept.text,
-        unfinished: unfinished.map(|line| redact_unfinished(&line, options)),
-        left_out_lines: 0,
+        truncated: remaining_bytes > 0 || folded.is_cut,
+        lines: folded.lines,
+        unfinished: unfinished.map(|line| unfinished_text(log, &line)),
         remaining_bytes,
-        cursor: log.cursor_at(start + length as u64)?,
-        log_bytes: end,
         change,
         notes,
+        ..Excerpt::new(log.secrets.redact(&folded.text), cursor, end)
     })
 }
 
-/// Folds as much of the beginning of `bytes` as fits the budget, at least one line; returns how much that is.
-fn oldest_within(
+/// Folded lines, oldest first, up to the first that does not fit.
+#[derive(Default)]
+struct Oldest {
+    text: String,
+    lines: usize,
+    is_cut: bool,
+    first: u64,
+    /// The start of the first line that does not fit. The first line, with its repeats, always does.
+    beyond: Option<u64>,
+}
+
+impl Oldest {
+    fn push(&mut self, line: &Line<'_>, room: usize) {
+        if self.lines == 0 {
+            self.first = line.start;
+        } else if line.start > self.first && self.text.len() + 1 + line.text.len() > room {
+            self.beyond.get_or_insert(line.start);
+        }
+        if self.beyond.is_some() {
+            return;
+        }
+        if self.lines > 0 {
+            self.text.push('\n');
+        }
+        self.text.push_str(&line.text);
+        self.lines += 1;
+        self.is_cut |= line.is_cut;
+    }
+}
+
+/// Folds as much of the beginning of `bytes` as fits `room`, at least one line; returns how much that is. The options depend
+/// on whether that is all of it.
+fn oldest_within<'s>(
     bytes: &[u8],
-    complete: usize,
-    held: Held,
     start: u64,
-    options: ReadOptions<'_>,
-) -> (usize, Lines) {
-    let mut length = complete;
+    room: usize,
+    options: impl Fn(bool) -> FoldOptions<'s>,
+) -> (usize, Oldest) {
+    let mut length = bytes.len();
     loop {
-        let part = bytes.get(..length).unwrap_or_default();
-        // A line that is written over is not returned before it ends.
-        let is_overwritten = length == complete && held == Held::Overwritten;
-        let (folded, _) = Lines::fold([(part, start, 0)], options, is_overwritten);
+        let mut oldest = Oldest::default();
+        let part = (&bytes[..length], start, 0);
+        fold_pieces([part], options(length == bytes.len()), &mut |line| {
+            oldest.push(&line, room);
+        });
         // What follows may still change what fits, so the part that fits is folded on its own.
-        match folded.first_beyond(options.max_bytes) {
+        match oldest.beyond {
             Some(next) if ((next - start) as usize) < length => length = (next - start) as usize,
-            _ => return (length, folded),
+            _ => return (length, oldest),
         }
     }
 }
@@ -270,12 +368,15 @@ fn complete_part(bytes: &[u8], ended: bool, raw: bool) -> (usize, Held) {
     }
     match memrchr(b'\r', unfinished).filter(|_| !raw) {
         Some(at) if unfinished.len() - at <= MAX_HELD => (line + at, Held::Overwritten),
-        _ => (bytes.len() - partial_word(bytes), Held::PartOfLine),
+        _ => {
+            let known = &bytes[..bytes.len() - HELD_BACK];
+            (known.len() - partial_word(known), Held::PartOfLine)
+        }
     }
 }
 
-/// Counts the bytes at the end of `bytes` that may be half a word, or at least half a character: half a secret is not known
-/// as one.
+/// Counts the bytes at the end of `bytes` that may be half a word, or at least half a character: half a token is not known as
+/// one.
 fn partial_word(bytes: &[u8]) -> usize {
     let near = bytes.len().saturating_sub(WORD_SEARCH);
     let near = bytes.get(near..).unwrap_or_default();
@@ -286,143 +387,43 @@ fn partial_word(bytes: &[u8]) -> usize {
     last.map_or(0, |chunk| chunk.invalid().len())
 }
 
-/// Folded lines, joined.
-#[derive(Debug, Default)]
-pub(super) struct Lines {
-    /// The lines, with a line end between each two.
-    pub text: String,
-    pub rows: Vec<RowInfo>,
-}
-
-/// A line of [`Lines`], without its text.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RowInfo {
-    pub start: u64,
-    pub repeated: u64,
-    is_cut: bool,
-}
-
-impl Lines {
-    /// Folds pieces; repeats become lines of their own. Returns the unfinished line apart if `hold_last`.
-    fn fold<'a>(
-        pieces: impl IntoIterator<Item = Piece<'a>>,
-        options: ReadOptions<'_>,
-        hold_last: bool,
-    ) -> (Self, Option<String>) {
-        let mut lines = Self::default();
-        let fold_options = FoldOptions {
-            raw: options.raw,
-            hold_last: hold_last && !options.ended,
-        };
-        let unfinished = fold_pieces(pieces, fold_options, &mut |line| {
-            line.with_repeats().for_each(|line| lines.push(&line));
-        });
-        (lines, unfinished)
+/// Hides the secrets of a line that is still being written, and removes the last words where they may be the start of one:
+/// too little of it to be recognized. The state of a progress bar is written at once.
+fn unfinished_text(log: &Log<'_>, line: &str) -> String {
+    let line = log.secrets.redact(line);
+    if BarState::parse(line.as_bytes()).is_some() {
+        return line;
     }
-
-    pub fn push(&mut self, line: &Line<'_>) {
-        if !self.rows.is_empty() {
-            self.text.push('\n');
-        }
-        self.text.push_str(&line.text);
-        self.rows.push(RowInfo {
-            start: line.start,
-            repeated: line.repeated,
-            is_cut: line.is_cut,
-        });
-    }
-
-    fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn has_cut(&self) -> bool {
-        self.rows.iter().any(|row| row.is_cut)
-    }
-
-    /// Keeps the last `count` lines and hides the secrets in them.
-    fn newest(&self, count: usize, options: ReadOptions<'_>) -> Self {
-        let from = self.len().saturating_sub(count);
-        let mut lines = self.text.splitn(from + 1, '\n');
-        let text = lines.nth(from).unwrap_or_default();
-        Self {
-            text: (options.redact)(text),
-            rows: self.rows.get(from..).unwrap_or_default().to_vec(),
-        }
-    }
-
-    /// Keeps the last lines that fit into `room` bytes; of a last line that does not, the end.
-    fn newest_within(&self, room: usize) -> Self {
-        let mut from = 0;
-        let mut rows = self.rows.as_slice();
-        while self.text.len() - from > room
-            && let Some((_, rest @ [_, ..])) = rows.split_first()
-        {
-            let line_end = memchr::memchr(b'\n', &self.text.as_bytes()[from..]);
-            from += line_end.map_or(0, |at| at + 1);
-            rows = rest;
-        }
-        let text = keep_end(&self.text[from..], room);
-        let mut rows = rows.to_vec();
-        if let [row] = rows.as_mut_slice() {
-            row.is_cut |= text.len() < self.text.len() - from;
-        }
-        Self {
-            text: text.to_owned(),
-            rows,
-        }
-    }
-
-    /// Finds where the first line begins that does not fit into `room` bytes. The first line, with its repeats, always does.
-    fn first_beyond(&self, room: usize) -> Option<u64> {
-        let first = self.rows.first()?.start;
-        let mut length = 0;
-        let lines = self.rows.iter().zip(self.text.split('\n'));
-        let beyond = lines.skip_while(|(_, line)| {
-            length += line.len() + 1;
-            length <= room + 1
-        });
-        beyond
-            .map(|(row, _)| row.start)
-            .find(|start| *start > first)
-    }
-
-    /// Says what of the one line that is kept was left out.
-    fn cut_note(&self, whole: &Self, options: ReadOptions<'_>) -> Option<String> {
-        let [_] = self.rows.as_slice() else {
-            return None;
-        };
-        let line = whole.text.rsplit('\n').next().unwrap_or_default();
-        let excess = line.len() - self.text.len();
-        (excess > 0).then(|| {
-            format!(
-                "The first {} of the line were left out to stay within max_bytes={}: {}.",
-                size(excess as u64),
-                options.max_bytes,
-                how_to_get(line.len())
-            )
-        })
-    }
-}
-
-fn redact_unfinished(line: &str, options: ReadOptions<'_>) -> String {
-    keep_end(&(options.redact)(line), options.max_bytes / 2).to_owned()
-}
-
-/// Keeps the end of `text`, at most `room` bytes.
-pub(super) fn keep_end(text: &str, room: usize) -> &str {
-    match text.len().saturating_sub(room) {
-        0 => text,
-        excess => skip_partial_word(&text[text.ceil_char_boundary(excess)..]),
-    }
-}
-
-/// Says how to get `bytes` of log.
-fn how_to_get(bytes: usize) -> String {
-    if bytes > LARGEST_MAX_BYTES {
-        "they are more than one answer may have".to_owned()
+    let may_be_token = |word: &str| {
+        let is_closed = word.ends_with([']', ')', '}', '>', '|', '%', '?', '!']);
+        word.len() > 3 && word.contains(char::is_alphabetic) && !is_closed
+    };
+    let unknown = if log.secrets.knows_values() {
+        MAX_UNKNOWN
     } else {
-        format!("ask with max_bytes={bytes} to get them")
+        0
+    };
+    let (mut kept, mut removed) = (line.trim_end(), 0);
+    while let Some(word) = kept.rsplit([' ', '\t', '\r']).next()
+        && !word.is_empty()
+        && !word.ends_with(HIDDEN)
+        && (removed < unknown || removed == 0 && may_be_token(word))
+    {
+        removed += word.len();
+        kept = kept[..kept.len() - word.len()].trim_end();
+    }
+    match (removed, kept) {
+        (0, _) => line,
+        (_, "") => "…".to_owned(),
+        _ => format!("{kept} …"),
+    }
+}
+
+pub(super) fn line_count(text: &str) -> usize {
+    if text.is_empty() {
+        0
+    } else {
+        text.split('\n').count()
     }
 }
 

@@ -2,7 +2,8 @@
 //! within a deadline.
 //!
 //! It matches folded lines with secrets hidden, so that a pattern cannot find out a secret. Lines are folded in blocks of
-//! about a MiB: where two blocks meet, a run of repeated lines counts as two.
+//! about a MiB: where two blocks meet, a run of repeated lines counts as two. The answer is bounded in time by the deadline,
+//! which counts before each line, and in memory by its budget of bytes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,9 +12,8 @@ use std::time::Instant;
 use regex::{Regex, RegexBuilder};
 
 use super::Log;
-use super::cursor::Cursor;
-use super::fold::{FoldOptions, fold_pieces, repeat_note};
-use super::read::{Lines, ReadOptions, end_cursor, keep_end, size};
+use super::fold::{Block, FoldOptions, MAX_LINE, fold_pieces};
+use super::read::{Excerpt, ReadOptions, end_cursor, line_count, size};
 use super::source::ReverseReader;
 use crate::text::shorten;
 
@@ -33,8 +33,6 @@ pub struct Query {
     pub max_matches: usize,
     /// The deadline of the search.
     pub deadline: Instant,
-    /// The position from which the search goes backwards: the [`SearchResult::searched_from`] of an earlier search. `None` is the end.
-    pub before: Option<u64>,
 }
 
 /// A regular expression that is safe to search with: whatever it is, the time it takes is linear in the log.
@@ -77,26 +75,6 @@ impl InvalidPattern {
     }
 }
 
-/// The lines that were found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SearchResult {
-    /// The lines, in the order of the log, joined by line ends. With context, matching lines begin with `> ` and the others
-    /// with two blanks, and `--` stands between lines that do not follow on each other.
-    pub text: String,
-    /// Number of lines in the text.
-    pub lines: usize,
-    /// Number of them that match.
-    pub matches: usize,
-    /// The whole log was searched, or all of it before [`Query::before`].
-    pub complete: bool,
-    /// Offset at which the searched part begins, and from which another search can go on backwards.
-    pub searched_from: u64,
-    /// The end of the log, from where new text can be read.
-    pub cursor: Cursor,
-    /// A sentence for the reader, if not everything was searched.
-    pub note: Option<String>,
-}
-
 impl Query {
     /// A search for `pattern`, without context, for the newest 100 matches.
     pub fn new(pattern: &str, deadline: Instant) -> Result<Self, InvalidPattern> {
@@ -105,44 +83,46 @@ impl Query {
             context: 0,
             max_matches: 100,
             deadline,
-            before: None,
         })
     }
 }
 
-/// Searches a log, without its unfinished line: that may end in half a secret.
-pub fn search(
-    log: &mut Log<'_>,
-    query: &Query,
-    options: ReadOptions<'_>,
-) -> io::Result<SearchResult> {
+/// Searches a log, without its unfinished line: that may end in half a secret. The text has the lines in the order of the log.
+/// With context, matching lines begin with `> ` and the others with two blanks, and `--` stands between lines that do not
+/// follow on each other.
+pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Result<Excerpt> {
     let cursor = end_cursor(log, options)?;
-    let log_bytes = log.end;
-    let end = query.before.unwrap_or(log_bytes).min(cursor.offset());
-    let mut reader = ReverseReader::new(log, end, u64::MAX, Some(query.deadline));
+    let (log_bytes, secrets) = (log.end, log.secrets);
+    let fold = FoldOptions {
+        is_summary: false,
+        ..options.fold(secrets, false)
+    };
+    let mut reader = ReverseReader::new(log, cursor.offset(), u64::MAX, Some(query.deadline));
     let mut matches = Matches::new(query, options.max_bytes);
-    let mut searched_from = end;
+    let mut searched_from = cursor.offset();
     let mut stopped = None;
-    while stopped.is_none() {
-        if Instant::now() >= query.deadline && searched_from < end {
-            stopped = Some("the time was up");
-            break;
-        }
-        let Some(block) = reader.next(BLOCK)? else {
-            break;
-        };
-        let mut lines = Lines::default();
-        let pieces = [block.as_piece()];
-        fold_pieces(pieces, FoldOptions::default(), &mut |line| {
-            lines.push(&line);
-        });
-        let text = (options.redact)(&lines.text);
-        for (row, text) in lines.rows.iter().rev().zip(text.rsplit('\n')) {
-            stopped = matches.take(text, row.repeated);
+    while stopped.is_none()
+        && let Some(block) = reader.next(BLOCK)?
+    {
+        let (text, starts) = fold_block(&block, fold);
+        let text = secrets.redact(&text);
+        let mut repeats = None;
+        for (start, line) in starts.iter().rev().zip(text.rsplit('\n')) {
+            let Some(start) = start else {
+                repeats = Some(line);
+                continue;
+            };
+            // Some of the end is searched in any case.
+            let is_end = cursor.offset() - searched_from < MAX_LINE as u64;
+            stopped = if Instant::now() >= query.deadline && !is_end {
+                Some("the time was up")
+            } else {
+                matches.take(line, repeats.take())
+            };
             if stopped.is_some() {
                 break;
             }
-            searched_from = row.start;
+            searched_from = *start;
         }
         if stopped.is_none() {
             searched_from = block.start;
@@ -155,29 +135,45 @@ pub fn search(
             size(log_bytes)
         )
     });
-    let Matches { mut out, count, .. } = matches;
-    out.reverse();
-    Ok(SearchResult {
-        lines: out.len(),
-        text: out.join("\n"),
-        matches: count,
-        complete: stopped.is_none(),
-        searched_from,
-        cursor,
-        note,
+    let Matches {
+        mut picked, count, ..
+    } = matches;
+    picked.reverse();
+    let text = picked.join("\n");
+    Ok(Excerpt {
+        matches: Some(count),
+        lines: line_count(&text),
+        reaches_start: stopped.is_none(),
+        truncated: stopped.is_some(),
+        notes: note.into_iter().collect(),
+        ..Excerpt::new(text, cursor, log_bytes)
     })
+}
+
+/// Returns the lines of a block, joined, and where each begins; `None` for a note of how often the line before it came.
+fn fold_block(block: &Block, options: FoldOptions<'_>) -> (String, Vec<Option<u64>>) {
+    let (mut text, mut starts) = (String::new(), Vec::new());
+    fold_pieces([block.as_piece()], options, &mut |line| {
+        if !starts.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&line.text);
+        starts.push(Some(line.start).filter(|_| !line.is_note));
+    });
+    (text, starts)
 }
 
 /// Picks the lines of the answer from lines that come newest first.
 struct Matches<'q> {
     query: &'q Query,
     max_bytes: usize,
-    /// The picked lines, newest first.
-    out: Vec<String>,
+    /// The picked lines, newest first, and their bytes.
+    picked: Vec<String>,
     bytes: usize,
     count: usize,
-    /// The lines that came last and were not picked, newest first: context if an older match comes.
-    recent: VecDeque<Vec<String>>,
+    /// The lines that came last and were not picked, newest first, and their bytes: context if an older match comes.
+    recent: VecDeque<String>,
+    recent_bytes: usize,
     /// Lines are missing between those picked and the recent ones.
     has_gap: bool,
     /// Lines before a match that are still to be picked.
@@ -189,65 +185,85 @@ impl<'q> Matches<'q> {
         Self {
             query,
             max_bytes,
-            out: Vec::new(),
+            picked: Vec::new(),
             bytes: 0,
             count: 0,
             recent: VecDeque::new(),
+            recent_bytes: 0,
             has_gap: false,
             context_left: 0,
         }
     }
 
-    /// Takes the next older line; returns why the search stops when there is no room for it.
-    fn take(&mut self, text: &str, repeated: u64) -> Option<&'static str> {
-        let context = self.query.context;
-        // So that even one line of any length fits.
-        let text = keep_end(text, self.max_bytes / 2);
-        let is_match = self.query.pattern.0.is_match(text);
-        let mut lines = Vec::new();
+    /// Takes the next older line, and the note of its repeats; returns why the search stops when there is no room for it.
+    fn take(&mut self, line: &str, repeats: Option<&str>) -> Option<&'static str> {
+        let has_context = self.query.context > 0;
+        let is_match = self.query.pattern.0.is_match(line);
+        let mark = match (has_context, is_match) {
+            (false, _) => "",
+            (true, true) => "> ",
+            (true, false) => "  ",
+        };
+        let blank = if has_context { "  " } else { "" };
+        let repeats = repeats.map(|repeats| format!("\n{blank}{repeats}"));
+        let line = format!("{mark}{line}{}", repeats.unwrap_or_default());
+        if !is_match && self.context_left == 0 {
+            if has_context {
+                self.keep_recent(line);
+            }
+            return None;
+        }
+        let before = self.picked.len();
         if is_match {
             if self.count >= self.query.max_matches {
                 return Some("there are as many matches as requested");
             }
+            // The farthest lines of the context are left out where all of it has no room.
+            while self.bytes + self.recent_bytes + line.len() + 4 > self.max_bytes
+                && self.drop_recent()
+            {}
             if self.has_gap && self.count > 0 {
-                lines.push("--".to_owned());
+                self.pick("--".to_owned());
             }
-            lines.extend(self.recent.drain(..).flatten());
-            lines.extend(marked(if context > 0 { "> " } else { "" }, text, repeated));
-        } else if self.context_left > 0 {
-            lines = marked("  ", text, repeated);
-        } else {
-            if context > 0 {
-                self.recent.push_back(marked("  ", text, repeated));
-            }
-            if self.recent.len() > context {
-                self.recent.pop_front();
-                self.has_gap = true;
-            }
-            return None;
+            std::mem::take(&mut self.recent)
+                .into_iter()
+                .for_each(|line| self.pick(line));
+            self.recent_bytes = 0;
         }
-        self.bytes += lines.iter().map(|line| line.len() + 1).sum::<usize>();
+        self.pick(line);
         if self.bytes > self.max_bytes {
+            // What a match brought is given with it or not at all.
+            self.picked.truncate(before);
             return Some("max_bytes was reached");
         }
-        self.out.append(&mut lines);
         if is_match {
             self.count += 1;
             self.has_gap = false;
-            self.context_left = context;
+            self.context_left = self.query.context;
         } else {
             self.context_left -= 1;
         }
         None
     }
-}
 
-/// Formats a line with its mark, and how often it was repeated: newest first, so before it.
-fn marked(mark: &str, text: &str, repeated: u64) -> Vec<String> {
-    let blank = if mark.is_empty() { "" } else { "  " };
-    let repeats = (repeated > 0).then(|| format!("{blank}{}", repeat_note(repeated)));
-    repeats
-        .into_iter()
-        .chain([format!("{mark}{text}")])
-        .collect()
+    fn pick(&mut self, line: String) {
+        self.bytes += line.len() + 1;
+        self.picked.push(line);
+    }
+
+    /// Keeps as many lines as the context has, and the answer has room for.
+    fn keep_recent(&mut self, line: String) {
+        self.recent_bytes += line.len() + 1;
+        self.recent.push_back(line);
+        while self.recent.len() > self.query.context || self.recent_bytes > self.max_bytes {
+            self.drop_recent();
+        }
+    }
+
+    fn drop_recent(&mut self) -> bool {
+        let newest = self.recent.pop_front();
+        self.recent_bytes -= newest.as_ref().map_or(0, |line| line.len() + 1);
+        self.has_gap |= newest.is_some();
+        newest.is_some()
+    }
 }

@@ -9,6 +9,7 @@ use memchr::{memchr, memrchr};
 
 use super::cursor::{Change, Cursor};
 use super::fold::Block;
+use crate::redact::Redactor;
 use crate::settings::data_dir::open_regular;
 
 /// Bytes read at once in the search for the beginning of a long line.
@@ -17,9 +18,10 @@ const STRIDE: u64 = 1024 * 1024;
 trait ReadSeek: Read + Seek {}
 impl<T: Read + Seek> ReadSeek for T {}
 
-/// An open log.
+/// An open log, whose secrets are masked wherever it is read.
 pub struct Log<'a> {
     content: Box<dyn ReadSeek + 'a>,
+    pub(super) secrets: &'a Redactor,
     inode: Option<u64>,
     /// The text, if it is only the end of the log or may have grown at its front.
     text: Option<&'a [u8]>,
@@ -30,9 +32,10 @@ pub struct Log<'a> {
 
 impl<'a> Log<'a> {
     /// Opens the file of a log.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path, secrets: &'a Redactor) -> io::Result<Self> {
         let mut file = open_regular(path)?;
         Ok(Self {
+            secrets,
             inode: Some(file.metadata()?.ino()),
             text: None,
             is_whole: true,
@@ -42,9 +45,10 @@ impl<'a> Log<'a> {
     }
 
     /// Takes a log that was fetched; unless it `is_whole`, only the end of it.
-    pub fn from_text(text: &'a [u8], is_whole: bool) -> Self {
+    pub fn from_text(text: &'a [u8], is_whole: bool, secrets: &'a Redactor) -> Self {
         Self {
             content: Box::new(io::Cursor::new(text)),
+            secrets,
             inode: None,
             text: Some(text),
             is_whole,
@@ -52,7 +56,19 @@ impl<'a> Log<'a> {
         }
     }
 
+    /// Reads a part, masked. What stands around the part decides what is secret in it.
     pub(super) fn read(&mut self, start: u64, end: u64) -> io::Result<Vec<u8>> {
+        let margin = self.secrets.margin() as u64;
+        let (from, to) = (start.saturating_sub(margin), self.end.min(end + margin));
+        let mut bytes = self.read_unmasked(from, to)?;
+        self.secrets.mask(&mut bytes, to == self.end);
+        bytes.truncate((end - from) as usize);
+        bytes.drain(..(start - from) as usize);
+        Ok(bytes)
+    }
+
+    /// Reads a part to find a place in it.
+    pub(super) fn read_unmasked(&mut self, start: u64, end: u64) -> io::Result<Vec<u8>> {
         read_at(&mut self.content, start, end - start)
     }
 
@@ -102,7 +118,8 @@ impl<'l, 'a> ReverseReader<'l, 'a> {
         if self.at == 0 || self.budget == 0 {
             return Ok(None);
         }
-        let mut bytes = self.read_before(self.at, size)?;
+        let length = self.spend(self.at, size);
+        let mut bytes = self.log.read(self.at - length, self.at)?;
         let mut start = self.at - bytes.len() as u64;
         let mut left_out = 0;
         // The first line end is that of a line that begins before; unless it ends the last line of the block.
@@ -124,7 +141,8 @@ impl<'l, 'a> ReverseReader<'l, 'a> {
                     && self.budget > 0
                     && !self.deadline.is_some_and(is_late)
                 {
-                    let before = self.read_before(start, STRIDE)?;
+                    let length = self.spend(start, STRIDE);
+                    let before = self.log.read_unmasked(start - length, start)?;
                     line_end = memrchr(b'\n', &before);
                     let length = before.len() - line_end.map_or(0, |at| at + 1);
                     left_out += length as u64;
@@ -140,10 +158,11 @@ impl<'l, 'a> ReverseReader<'l, 'a> {
         }))
     }
 
-    fn read_before(&mut self, end: u64, size: u64) -> io::Result<Vec<u8>> {
+    /// Takes about `size` bytes before `end` from the budget.
+    fn spend(&mut self, end: u64, size: u64) -> u64 {
         let length = size.clamp(1, end);
         self.budget = self.budget.saturating_sub(length);
-        self.log.read(end - length, end)
+        length
     }
 }
 

@@ -160,6 +160,11 @@ impl JobDir {
         self.path.join("output.log")
     }
 
+    /// The picture of the job's loss.
+    pub(crate) fn plot_path(&self) -> PathBuf {
+        self.path.join("loss.png")
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

@@ -230,7 +230,11 @@ pub(crate) struct LogsAnswer {
     pub matches: Option<usize>,
     /// The loss as a line of text.
     pub sparkline: Option<String>,
-    /// The loss as a PNG, which comes as an image beside the fields.
+    /// The loss as a PNG; absent unless it was asked for and there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub plot_file: Option<String>,
+    /// The same, which comes as an image beside the fields.
     #[serde(skip)]
     pub picture: Option<Vec<u8>>,
 }

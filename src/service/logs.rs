@@ -13,9 +13,12 @@ use crate::launcher::{JobLog, LogContent};
 use crate::logs::Log;
 use crate::logs::cursor::{Change, Cursor};
 use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
-use crate::logs::search::{Query, SearchResult, search};
+use crate::logs::search::{Query, search};
 use crate::plot;
+use crate::process::job_dir::JobDir;
 use crate::progress::{Scanner, read_log};
+use crate::redact::Redactor;
+use crate::settings::data_dir::write_atomic;
 
 /// The smallest budget of an answer: with less there is no room for a line.
 const SMALLEST_MAX_BYTES: usize = 1024;
@@ -87,17 +90,17 @@ async fn read_job(
     }
     let log = log?;
     let log_file = log.log_file.clone();
+    let dir = context.job_dir(&job.identity.job_id);
     let (max_bytes, raw, plot) = (request.max_bytes, request.raw, request.plot);
     let read = tokio::task::spawn_blocking(move || {
         let options = ReadOptions {
             max_bytes,
             raw,
             ended: log.ended,
-            redact: &|text| redactor.redact(text),
         };
-        let mut answer = selection.read(&log, options)?;
+        let mut answer = selection.read(&log, &redactor, options)?;
         if plot {
-            draw(&log.content, &mut answer)?;
+            draw(&log.content, dir.as_ref(), &mut answer)?;
         }
         Ok(answer)
     });
@@ -146,47 +149,46 @@ impl LogSelection {
         }))
     }
 
-    fn read(self, log: &JobLog, options: ReadOptions<'_>) -> io::Result<LogsAnswer> {
+    fn read(
+        self,
+        log: &JobLog,
+        redactor: &Redactor,
+        options: ReadOptions,
+    ) -> io::Result<LogsAnswer> {
         let (mut opened, timed_out) = match &log.content {
-            LogContent::File(path) => (Log::open(path)?, false),
+            LogContent::File(path) => (Log::open(path, redactor)?, false),
             LogContent::Text {
                 text,
                 complete,
                 timed_out,
-            } => (Log::from_text(text.as_bytes(), *complete), *timed_out),
-        };
-        let (answer, mut notes) = match self {
-            Self::Tail(lines) => {
-                let excerpt = tail(&mut opened, lines, options)?;
-                let reaches_start = excerpt.lines + excerpt.left_out_lines < lines;
-                excerpt_answer(excerpt, log, reaches_start)
+            } => {
+                let opened = Log::from_text(text.as_bytes(), *complete, redactor);
+                (opened, *timed_out)
             }
+        };
+        let excerpt = match self {
+            Self::Tail(lines) => tail(&mut opened, lines, options)?,
             Self::Since(cursor) => {
                 let excerpt = read_since(&mut opened, &cursor, options)?;
-                match excerpt.change {
-                    Some(Change::Truncated | Change::Gap) if timed_out => too_short_answer(cursor),
-                    _ => excerpt_answer(excerpt, log, false),
+                if timed_out && matches!(excerpt.change, Some(Change::Truncated | Change::Gap)) {
+                    return Ok(too_short_answer(log, cursor));
                 }
+                excerpt
             }
             Self::Matching(query) => {
                 let query = Query {
                     deadline: Instant::now() + MAX_SEARCH_TIME,
                     ..query
                 };
-                search_answer(search(&mut opened, &query, options)?, log)
+                search(&mut opened, &query, options)?
             }
         };
-        notes.splice(0..0, log.message.clone());
-        Ok(LogsAnswer {
-            message: notes.join(" "),
-            log_file: log.log_file.clone(),
-            ..answer
-        })
+        Ok(excerpt_answer(excerpt, log))
     }
 }
 
-/// Adds the loss as a sparkline and a picture, or says why there is none.
-fn draw(log: &LogContent, answer: &mut LogsAnswer) -> io::Result<()> {
+/// Adds the loss as a sparkline and a picture, which is also a file beside the log, or says why there is none.
+fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::Result<()> {
     let history = match log {
         LogContent::File(path) => read_log(path)?.map(|(_, history)| history),
         LogContent::Text { text, .. } => {
@@ -197,100 +199,72 @@ fn draw(log: &LogContent, answer: &mut LogsAnswer) -> io::Result<()> {
     };
     let history = history.unwrap_or_default();
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
-    match plot::loss(&history) {
-        Ok(picture) => answer.picture = Some(picture),
-        Err(error) => {
-            let note = format!("{} No plot: {error}.", answer.message);
-            answer.message = note.trim_start().to_owned();
+    let drawn = plot::loss(&history).map(|picture| {
+        let written = match dir.map(JobDir::plot_path) {
+            Some(path) => write_atomic(&path, &picture).map(|()| Some(path)),
+            None => Ok(None),
+        };
+        answer.picture = Some(picture);
+        written
+    });
+    let note = match drawn {
+        Ok(Ok(path)) => {
+            answer.plot_file = path.map(|path| path.display().to_string());
+            return Ok(());
         }
-    }
+        Ok(Err(error)) => format!("The picture is in this answer only: cannot write it: {error}."),
+        Err(error) => format!("No plot: {error}."),
+    };
+    answer.message = format!("{} {note}", answer.message).trim().to_owned();
     Ok(())
 }
 
-fn excerpt_answer(
-    excerpt: Excerpt,
-    log: &JobLog,
-    reaches_start: bool,
-) -> (LogsAnswer, Vec<String>) {
-    let mut notes = excerpt.notes;
-    if excerpt.log_bytes == 0 {
-        notes.push("Nothing has been logged yet.".to_owned());
-    }
-    if excerpt.truncated && excerpt.remaining_bytes == 0 {
-        notes.extend(complete_log_note(log));
-    }
-    let lacks_lines = reaches_start && !is_complete(log);
-    if lacks_lines {
-        notes.push(END_ONLY.to_owned());
-    }
-    let remaining = excerpt.remaining_bytes;
-    let answer = LogsAnswer {
+fn excerpt_answer(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
+    let is_file = matches!(log.content, LogContent::File(_));
+    let is_complete = !matches!(
+        log.content,
+        LogContent::Text {
+            complete: false,
+            ..
+        }
+    );
+    let lacks_lines = excerpt.reaches_start && !is_complete;
+    let note = if excerpt.matches.is_none() && excerpt.log_bytes == 0 {
+        "Nothing has been logged yet."
+    } else if lacks_lines {
+        END_ONLY
+    } else if excerpt.truncated && excerpt.remaining_bytes == 0 && is_file {
+        "The complete log is in log_file."
+    } else if excerpt.matches == Some(0) && !excerpt.truncated {
+        "No line of the log matches."
+    } else {
+        ""
+    };
+    let notes = log.message.iter().chain(&excerpt.notes).map(String::as_str);
+    let notes: Vec<&str> = notes.chain((!note.is_empty()).then_some(note)).collect();
+    LogsAnswer {
+        message: notes.join(" "),
+        log_file: log.log_file.clone(),
         lines_returned: excerpt.lines,
         logs: excerpt.text,
         truncated: excerpt.truncated || lacks_lines,
         cursor: excerpt.cursor.to_string(),
-        unfinished: excerpt.unfinished.map(without_partial_word),
-        remaining_bytes: if remaining > 0 { Some(remaining) } else { None },
+        unfinished: excerpt.unfinished,
+        matches: excerpt.matches,
+        remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
         ..LogsAnswer::default()
-    };
-    (answer, notes)
-}
-
-fn search_answer(found: SearchResult, log: &JobLog) -> (LogsAnswer, Vec<String>) {
-    let mut notes: Vec<String> = found.note.into_iter().collect();
-    if !found.complete {
-        notes.extend(complete_log_note(log));
-    } else if !is_complete(log) {
-        notes.push(END_ONLY.to_owned());
-    } else if found.matches == 0 {
-        notes.push("No line of the log matches.".to_owned());
     }
-    let answer = LogsAnswer {
-        lines_returned: found.lines,
-        logs: found.text,
-        truncated: !found.complete || !is_complete(log),
-        cursor: found.cursor.to_string(),
-        matches: Some(found.matches),
-        ..LogsAnswer::default()
-    };
-    (answer, notes)
 }
 
 /// Answers where the fetched text ends before the position of `cursor`.
-fn too_short_answer(cursor: Cursor) -> (LogsAnswer, Vec<String>) {
+fn too_short_answer(log: &JobLog, cursor: Cursor) -> LogsAnswer {
     let note = "Less of the log was fetched than you have read: call again with this cursor.";
-    let answer = LogsAnswer {
+    let notes: Vec<&str> = log.message.as_deref().into_iter().chain([note]).collect();
+    LogsAnswer {
+        message: notes.join(" "),
+        log_file: log.log_file.clone(),
         truncated: true,
         cursor: cursor.to_string(),
         ..LogsAnswer::default()
-    };
-    (answer, vec![note.to_owned()])
-}
-
-fn is_complete(log: &JobLog) -> bool {
-    match log.content {
-        LogContent::File(_) => true,
-        LogContent::Text { complete, .. } => complete,
-    }
-}
-
-fn complete_log_note(log: &JobLog) -> Option<String> {
-    match log.content {
-        LogContent::File(_) => Some("The complete log is in log_file.".to_owned()),
-        LogContent::Text { .. } => None,
-    }
-}
-
-/// Removes the last word of a line that is still being written where it may be the start of a secret: half of one is not
-/// recognised. The state of a progress bar is written at once, and ends with a bracket or a number.
-fn without_partial_word(line: String) -> String {
-    let word = line.rsplit([' ', '\t', '\r']).next().unwrap_or_default();
-    let may_be_secret = word.len() > 3
-        && word.contains(char::is_alphabetic)
-        && !word.ends_with([']', ')', '}', '>', '|', '%', '?', '!']);
-    if may_be_secret {
-        format!("{}…", &line[..line.len() - word.len()])
-    } else {
-        line
     }
 }

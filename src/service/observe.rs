@@ -194,7 +194,8 @@ impl Observer {
             if redactor.hides_all() {
                 return failure::explain("", exit, None);
             }
-            let log = fold(&log.tail(FAILURE_TAIL));
+            // Masked before it is folded: what is cleaned or cut is not known as a secret.
+            let log = fold(&redactor.masked(log.tail(FAILURE_TAIL)));
             let start = log.len().saturating_sub(failure::LOOKED_AT);
             let log = redactor.redact(&log[log.ceil_char_boundary(start)..]);
             let reason = reason.map(|reason| redactor.redact(&reason));
@@ -210,7 +211,7 @@ impl Observer {
             return None;
         }
         let line = tokio::task::spawn_blocking(move || {
-            let log = redactor.redact(&fold(&log.tail(LAST_LINE_TAIL)));
+            let log = redactor.redact(&fold(&redactor.masked(log.tail(LAST_LINE_TAIL))));
             let says_something = |line: &&str| line.contains(char::is_alphanumeric);
             let line = log.lines().rev().find(says_something)?.trim();
             Some(line.chars().take(MAX_LAST_LINE).collect())

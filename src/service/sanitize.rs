@@ -59,7 +59,7 @@ impl Treatment {
         match name {
             "logs" => Self::None,
             "job_id" | "oumi_job_id" | "cloud" | "cluster" | "cluster_name" | "config_path"
-            | "log_file" | "output_dir" | "plan_id" | "cursor" => Self::Clean,
+            | "log_file" | "plot_file" | "output_dir" | "plan_id" | "cursor" => Self::Clean,
             "status" | "command" | "next" | "stalled" | "sparkline" | "source" | "cause"
             | "what" | "advice" | "exit" | "submit_time" => Self::KeepWords,
             time if time.ends_with("_at") => Self::KeepWords,
@@ -223,6 +223,7 @@ texts!(LogsAnswer {
     remaining_bytes,
     matches,
     sparkline,
+    plot_file,
     picture,
 });
 texts!(CancelAnswer {

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use memchr::{memchr, memrchr};
 use vte::{Params, Parser, Perform};
 
+use super::{HIDDEN, MASK};
+
 /// The lines that the cursor can go up: nested bars of tqdm need up to 20 where there is no terminal.
 const MAX_CURSOR_UP: usize = 32;
 
@@ -137,6 +139,7 @@ impl Perform for Screen<'_> {
             0x08 if !self.at_start => {
                 row.and_then(|row| row.text.to_mut().pop());
             }
+            MASK => HIDDEN.chars().for_each(|c| self.print(c)),
             // One mark for any number of them: a log that grew without being written has millions.
             0 if self.at_start || !row.is_some_and(|row| row.text.ends_with('\u{fffd}')) => {
                 self.print('\u{fffd}');

@@ -11,10 +11,8 @@ fn fold_in_pieces(bytes: &[u8], count: usize) -> String {
     let mut text = String::new();
     let pieces = pieces.iter().map(|piece| (piece.as_slice(), 0, 0));
     fold_pieces(pieces, FoldOptions::default(), &mut |line| {
-        for line in line.with_repeats() {
-            text.push_str(&line.text);
-            text.push('\n');
-        }
+        text.push_str(&line.text);
+        text.push('\n');
     });
     text
 }

@@ -4,10 +4,12 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::logs::Log;
 use crate::logs::cursor::Cursor;
 use crate::logs::read::{Excerpt, ReadOptions, read_since, tail};
+use crate::redact::Redactor;
 
 /// A log of a folder of its own.
 pub struct TestLog {
@@ -29,18 +31,27 @@ impl TestLog {
     }
 }
 
+/// Nothing is secret.
+pub fn no_secrets() -> &'static Redactor {
+    static NONE: LazyLock<Redactor> = LazyLock::new(Redactor::default);
+    &NONE
+}
+
 pub fn file_tail(path: &Path, lines: usize, options: ReadOptions) -> io::Result<Excerpt> {
-    tail(&mut Log::open(path)?, lines, options)
+    tail(&mut Log::open(path, no_secrets())?, lines, options)
 }
 
 pub fn file_since(path: &Path, cursor: &Cursor, options: ReadOptions) -> Excerpt {
-    read_since(&mut Log::open(path).unwrap(), cursor, options).unwrap()
+    let mut log = Log::open(path, no_secrets()).unwrap();
+    read_since(&mut log, cursor, options).unwrap()
 }
 
 pub fn text_tail(text: &[u8], lines: usize, options: ReadOptions) -> Excerpt {
-    tail(&mut Log::from_text(text, true), lines, options).unwrap()
+    let mut log = Log::from_text(text, true, no_secrets());
+    tail(&mut log, lines, options).unwrap()
 }
 
 pub fn text_since(text: &[u8], whole: bool, cursor: &Cursor, options: ReadOptions) -> Excerpt {
-    read_since(&mut Log::from_text(text, whole), cursor, options).unwrap()
+    let mut log = Log::from_text(text, whole, no_secrets());
+    read_since(&mut log, cursor, options).unwrap()
 }

@@ -4,4 +4,5 @@ mod folding;
 pub mod log;
 mod new_text;
 mod searching;
+mod secrets;
 mod tails;

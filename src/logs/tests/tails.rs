@@ -4,9 +4,11 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
+use crate::logs::Log;
 use crate::logs::cursor::Cursor;
-use crate::logs::read::{Excerpt, ReadOptions};
+use crate::logs::read::{Excerpt, ReadOptions, read_since, tail};
 use crate::logs::tests::log::{file_tail, text_since, text_tail};
+use crate::redact::Redactor;
 
 fn read(content: &[u8], lines: usize, options: ReadOptions) -> Excerpt {
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -17,7 +19,7 @@ fn read(content: &[u8], lines: usize, options: ReadOptions) -> Excerpt {
     found
 }
 
-fn ended() -> ReadOptions<'static> {
+fn ended() -> ReadOptions {
     ReadOptions {
         ended: true,
         ..ReadOptions::default()
@@ -29,10 +31,7 @@ fn lines_are_counted_after_folding() {
     let log = b"first\na\rb\rc\nagain\nagain\nagain\nagain\nlast\n";
     let found = read(log, 3, ReadOptions::default());
     assert_eq!(found.text, "again\n… repeated 3 times\nlast");
-    assert_eq!(
-        (found.lines, found.left_out_lines, found.remaining_bytes),
-        (3, 0, 0)
-    );
+    assert_eq!((found.lines, found.remaining_bytes), (3, 0));
     assert!(found.notes.is_empty());
     assert_eq!(
         read(log, 100, ReadOptions::default()).text,
@@ -79,19 +78,15 @@ fn what_does_not_fit_is_left_out_at_the_front_and_said() {
     assert!(found.text.len() <= 1000 && found.text.len() > 980);
     assert!(found.text.starts_with("line ") && found.text.ends_with("line 9999"));
     assert_eq!(found.lines, found.text.lines().count());
-    assert_eq!(found.left_out_lines, 500 - found.lines);
     let note = &found.notes[0];
     assert!(
-        note.contains(&format!(
-            "oldest {} of these 500 lines",
-            found.left_out_lines
-        )),
+        note.starts_with(&format!("These are the newest {} lines", found.lines)),
         "{note}"
     );
     // The note says which budget would do, and it does.
     let enough: usize = note
-        .split("with max_bytes=")
-        .nth(1)
+        .split("max_bytes=")
+        .nth(2)
         .unwrap()
         .split(' ')
         .next()
@@ -106,10 +101,7 @@ fn what_does_not_fit_is_left_out_at_the_front_and_said() {
             ..options
         },
     );
-    assert_eq!(
-        (all.lines, all.left_out_lines, all.notes.len()),
-        (500, 0, 0)
-    );
+    assert_eq!((all.lines, all.notes.len()), (500, 0));
     // A line fewer would not have fitted.
     let less = read(
         log.as_bytes(),
@@ -119,42 +111,42 @@ fn what_does_not_fit_is_left_out_at_the_front_and_said() {
             ..options
         },
     );
-    assert_eq!(less.left_out_lines, 1);
+    assert_eq!(less.lines, 499);
 }
 
 #[test]
-fn of_one_line_that_does_not_fit_the_end_is_kept_and_no_word_is_halved() {
-    let log = format!("{} secret-in-two-halves END\n", "word ".repeat(3000));
+fn of_a_line_longer_than_half_the_budget_the_end_is_kept() {
+    let log = format!("{}half-of-a-word END\nnext\n", "word ".repeat(3000));
     let options = ReadOptions {
-        max_bytes: 20,
+        max_bytes: 240,
         ..ReadOptions::default()
     };
-    let found = read(log.as_bytes(), 1, options);
-    assert_eq!((found.text.trim(), found.lines), ("END", 1));
-    assert_eq!(found.left_out_lines, 0);
-    assert!(
-        found.notes[0].contains("of the line were left out"),
-        "{:?}",
-        found.notes
-    );
+    let found = read(log.as_bytes(), 2, options);
+    assert!(found.text.len() <= 240 && found.truncated);
+    assert!(found.text.starts_with("[… 14"), "{}", found.text);
+    assert!(found.text.ends_with(" word half-of-a-word END\nnext"));
+    assert_eq!(found.lines, 2);
 }
 
 #[test]
-fn what_may_be_shown_is_made_of_whole_lines_and_cut_afterwards() {
-    let redact = |text: &str| text.replace("secret in words", "***");
-    let options = |max_bytes| ReadOptions {
-        max_bytes,
-        redact: &redact,
-        ..ReadOptions::default()
-    };
+fn a_value_is_hidden_before_anything_is_cut() {
+    let secrets = Redactor::new(["secret in words"]);
     let log = format!("one\nsecret in words {}\nsecret in", "x ".repeat(20));
-    for max_bytes in 40..56 {
-        let found = text_tail(log.as_bytes(), 1, options(2 * max_bytes));
-        assert!(!found.text.contains("words"), "{}", found.text);
-        let new = text_since(log.as_bytes(), true, &Cursor::start(), options(max_bytes));
-        assert!(!new.text.contains("words"), "{}", new.text);
+    for max_bytes in 130..200 {
+        let options = ReadOptions {
+            max_bytes,
+            ..ReadOptions::default()
+        };
+        let mut opened = Log::from_text(log.as_bytes(), true, &secrets);
+        let found = tail(&mut opened, 1, options).unwrap();
+        let new = read_since(&mut opened, &Cursor::start(), options).unwrap();
+        for found in [found, new] {
+            assert!(!found.text.contains("words"), "{}", found.text);
+            assert!(!found.unfinished.unwrap().contains("secret"));
+        }
     }
-    let all = text_since(log.as_bytes(), true, &Cursor::start(), options(1000));
+    let mut opened = Log::from_text(log.as_bytes(), true, &secrets);
+    let all = read_since(&mut opened, &Cursor::start(), ReadOptions::default()).unwrap();
     assert!(all.text.starts_with("one\n*** x x"), "{}", all.text);
     assert_eq!((all.lines, all.truncated), (2, false));
 }
@@ -274,4 +266,51 @@ fn truncated_is_not_decided_by_the_text() {
     let long = [vec![b'x'; 20_000], b" END\n".to_vec()].concat();
     assert!(text_tail(&long, 5, ReadOptions::default()).truncated);
     assert!(text_since(&long, true, &start, ReadOptions::default()).truncated);
+}
+
+#[test]
+fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
+    let line = |step: u32, loss: &str| {
+        format!("{{'loss': '{loss}', 'learning_rate': '{step}e-06', 'step': {step}}}\n")
+    };
+    let mut log = "  ____  _    _\n / __ \\| |  | |\n\nstart\n".to_owned();
+    (1..=150).for_each(|step| log += &line(step, "2.5"));
+    log += &line(151, "nan");
+    (152..=153).for_each(|step| log += &line(step, "2.25"));
+    log += "==========\nthe end\n";
+    let found = read(log.as_bytes(), 200, ReadOptions::default());
+    let expected = [
+        "\nstart\n",
+        &line(1, "2.5"),
+        "… 148 lines like it, steps 2 to 149\n",
+        &line(150, "2.5"),
+        &line(151, "nan"),
+        &line(152, "2.25"),
+        &line(153, "2.25"),
+        "the end",
+    ];
+    assert_eq!(found.text, expected.concat());
+    let start = Cursor::start();
+    assert_eq!(
+        text_since(log.as_bytes(), true, &start, ReadOptions::default()).text,
+        found.text
+    );
+    // Lines that only count are none of metrics.
+    let numbers: String = (1..=9).map(|n| format!("done {n} of 9\n")).collect();
+    assert_eq!(
+        read(numbers.as_bytes(), 20, ReadOptions::default()).lines,
+        9
+    );
+}
+
+#[test]
+fn the_limits_of_an_answer_bound_its_memory() {
+    let log = "a\nb\n".repeat(300_000);
+    let options = ReadOptions {
+        max_bytes: 256 * 1024,
+        ..ReadOptions::default()
+    };
+    let found = text_tail(log.as_bytes(), usize::MAX, options);
+    assert!(found.text.len() <= 256 * 1024 && found.truncated);
+    assert!(found.notes[0].contains("grep"), "{:?}", found.notes);
 }
