@@ -14,6 +14,7 @@
 //! (`Processed prompts`) and evaluation (`Running … requests`) count where there is no training at all.
 
 mod grammar;
+mod health;
 pub mod history;
 pub mod metrics;
 mod names;
@@ -23,7 +24,7 @@ mod scanner;
 pub(crate) mod stall;
 #[cfg(test)]
 pub(crate) mod tests;
-pub(crate) mod tqdm;
+mod tqdm;
 
 use std::io;
 use std::path::Path;
@@ -33,6 +34,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub(crate) use health::BadNews;
 use history::History;
 use metrics::Metrics;
 pub(crate) use reader::IncrementalReader;
@@ -48,6 +50,35 @@ pub struct Progress {
     pub measured_at: Option<String>,
     /// The log, or the names of the files.
     pub source: String,
+    /// Absent while the training itself runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activity: Option<Activity>,
+    #[serde(skip)]
+    #[schemars(skip)]
+    pub(crate) bad_news: Vec<BadNews>,
+}
+
+/// What runs beside a training or after it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Activity {
+    /// `evaluation`, `inference` or `saving`.
+    pub what: &'static str,
+    pub done: Option<u64>,
+    pub total: Option<u64>,
+    /// Seconds until its end.
+    pub seconds_left: Option<f64>,
+}
+
+impl Activity {
+    fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            done: None,
+            total: None,
+            seconds_left: None,
+        }
+    }
 }
 
 impl Progress {
@@ -57,6 +88,8 @@ impl Progress {
             metrics,
             measured_at: Some(measured_at.to_rfc3339_opts(SecondsFormat::Secs, true)),
             source: source.to_owned(),
+            activity: None,
+            bad_news: Vec::new(),
         }
     }
 
@@ -87,7 +120,6 @@ impl Progress {
 /// Reads the progress and the losses out of the log at `path`. Of a log larger than half a gigabyte the beginning and the
 /// end are read. For repeated reads of a growing log, use [`IncrementalReader`].
 pub(crate) fn read_log(path: &Path) -> io::Result<Option<(Progress, History)>> {
-    let mut log = IncrementalReader::new(path);
-    let progress = log.read_all()?;
-    Ok(progress.map(|progress| (progress, log.into_history())))
+    let (progress, history) = IncrementalReader::new(path).read_all()?;
+    Ok(progress.map(|progress| (progress, history)))
 }

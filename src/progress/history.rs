@@ -16,17 +16,20 @@ pub struct Point {
     /// NaN or infinite where the trainer printed that.
     pub loss: Option<f64>,
     pub eval_loss: Option<f64>,
+    pub reward: Option<f64>,
 }
 
-/// The losses of a run, in the order of its steps. Of a long run every second, fourth, … training loss is kept, and the
-/// newest one.
+/// The losses of a run, in the order of its steps. Of a long run the least and the greatest of every four, eight, … are
+/// kept, and the newest ones.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
     points: Vec<Point>,
+    /// The set of the evaluation losses, where several are told apart: the first that came.
+    eval_set: Option<Option<String>>,
     /// One point in `2^halvings` is kept.
     halvings: u32,
-    /// The points since the last halving.
-    pushed: usize,
+    /// The newest points, of which all are there.
+    dense: usize,
 }
 
 impl History {
@@ -38,13 +41,19 @@ impl History {
     /// Adds the losses among new metrics. A step that comes again, as after a resume from a checkpoint, replaces itself and
     /// what was after it.
     pub(crate) fn push(&mut self, metrics: &Metrics) {
+        let is_of_set = metrics.eval_loss.is_some()
+            && *self
+                .eval_set
+                .get_or_insert_with(|| metrics.eval_set.clone())
+                == metrics.eval_set;
         let mut point = Point {
             step: metrics.step,
             epoch: metrics.epoch,
             loss: metrics.loss,
-            eval_loss: metrics.eval_loss,
+            eval_loss: metrics.eval_loss.filter(|_| is_of_set),
+            reward: metrics.reward,
         };
-        if point.loss.or(point.eval_loss).is_none() {
+        if point.loss.or(point.eval_loss).or(point.reward).is_none() {
             return;
         }
         let is_later = |last: &mut Point| last.step > point.step && point.step.is_some();
@@ -54,33 +63,46 @@ impl History {
         {
             point.loss = point.loss.or(last.loss);
             point.eval_loss = point.eval_loss.or(last.eval_loss);
+            point.reward = point.reward.or(last.reward);
             point.epoch = point.epoch.or(last.epoch);
             self.points.push(point);
             return;
         }
-        if !self.pushed.is_multiple_of(1 << self.halvings) {
-            // The newest point is there in any case: it goes once there is a newer one.
-            self.points.pop_if(|last| last.eval_loss.is_none());
-        }
-        if self.points.len() >= MAX_POINTS {
-            self.halve();
-        }
         self.points.push(point);
-        self.pushed += 1;
+        self.dense += 1;
+        let group = 2_usize << self.halvings;
+        if self.points.len() >= MAX_POINTS {
+            self.halvings = (self.halvings + 1).min(40);
+            self.thin(self.points.len(), 4);
+        } else if self.halvings > 0 && self.dense >= group {
+            self.thin(group, group);
+        }
     }
 
-    /// Drops every second point, but those with an evaluation where they are few.
-    fn halve(&mut self) {
-        let is_evaluated = |point: &Point| point.eval_loss.is_some();
-        let evaluated = self.points.iter().filter(|point| is_evaluated(point));
-        let keeps_evaluated = evaluated.count() < MAX_POINTS / 4;
-        let mut is_kept = false;
-        self.points.retain(|point| {
-            is_kept = !is_kept;
-            is_kept || (keeps_evaluated && is_evaluated(point))
-        });
-        self.halvings = (self.halvings + 1).min(40);
-        self.pushed = 0;
+    /// Keeps two of each `size` among the newest `count` points, and those with an evaluation where they are few.
+    fn thin(&mut self, count: usize, size: usize) {
+        let newest = self
+            .points
+            .split_off(self.points.len().saturating_sub(count));
+        let is_evaluated = |point: &&Point| point.eval_loss.is_some();
+        let keeps_evaluated = newest.iter().filter(is_evaluated).count() < MAX_POINTS / 4;
+        // A value that is no number is the greatest.
+        let height = |point: &Point| {
+            let value = point.loss.or(point.reward).unwrap_or(f64::NEG_INFINITY);
+            if value.is_nan() { f64::INFINITY } else { value }
+        };
+        for group in newest.chunks(size) {
+            let heights = || group.iter().map(height).enumerate().rev();
+            let greatest = heights().max_by(|one, other| one.1.total_cmp(&other.1));
+            let least = heights().min_by(|one, other| one.1.total_cmp(&other.1));
+            let kept = [greatest, least].map(|found| found.map(|(at, _)| at));
+            let points = group.iter().enumerate();
+            self.points.extend(points.filter_map(|(at, point)| {
+                let is_kept = kept.contains(&Some(at)) || (keeps_evaluated && is_evaluated(&point));
+                is_kept.then_some(*point)
+            }));
+        }
+        self.dense = 0;
     }
 
     /// Assigns `step` to the newest point, unless its step is later.
@@ -90,15 +112,19 @@ impl History {
         }
     }
 
-    /// The losses as text, a line for each kind there is: `loss 6.02 ▇▅▃▂▁▁ 5.54, steps 1 to 12`.
+    /// The losses as text, a line for each kind there is: `loss 6.02 ▇▅▃▂▁▁ 5.54, steps 1 to 12`. A reward comes first.
     pub(crate) fn sparkline(&self, columns: usize) -> Option<String> {
-        let lines: Vec<String> = [
-            self.line("loss", columns, |point| point.loss),
-            self.line("eval_loss", columns, |point| point.eval_loss),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
+        let set = self.eval_set.clone().flatten();
+        let eval_name = set.map_or("eval_loss".to_owned(), |set| format!("eval_{set}_loss"));
+        let kinds: [(&str, fn(&Point) -> Option<f64>); 3] = [
+            ("reward", |point| point.reward),
+            ("loss", |point| point.loss),
+            (&eval_name, |point| point.eval_loss),
+        ];
+        let lines = kinds
+            .into_iter()
+            .filter_map(|(name, value)| self.line(name, columns, value));
+        let lines: Vec<String> = lines.collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
 

@@ -1,13 +1,22 @@
-//! The metrics of a training run, by the names that trainers give them.
+//! The metrics of a training run, and the report of them in one line of a log.
+
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::grammar::{self, duration, number};
-use super::names::{MetricKind, metric_kind};
+use super::grammar::{self, Pair, count, duration, number};
+use super::names::{Kind, is_evaluation, kind};
 
-/// The metrics that a trainer has printed. A metric that it did not print is absent; a loss or gradient norm that is no
-/// finite number is `null` in JSON.
+/// The most evaluation sets that are told apart, and the longest name of one in bytes.
+const MAX_EVAL_SETS: usize = 8;
+const MAX_EVAL_SET_NAME: usize = 40;
+
+/// The text before a loss, in bytes, in which `valid` or `test` makes it that of an evaluation.
+const MAX_CONTEXT: usize = 200;
+
+/// The metrics that a trainer has printed. A metric that it did not print is absent; a figure that is no finite number is
+/// `null` in JSON.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct Metrics {
@@ -18,12 +27,21 @@ pub struct Metrics {
     pub epoch: Option<f64>,
     /// Training loss.
     pub loss: Option<f64>,
-    /// Evaluation loss.
+    /// The step of `loss` and `reward`, where it is not `step`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_step: Option<u64>,
+    /// The newest evaluation loss.
     pub eval_loss: Option<f64>,
+    /// The evaluation set of `eval_loss`, where it has a name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_set: Option<String>,
+    /// The newest loss of each evaluation set that has a name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub eval_losses: BTreeMap<String, f64>,
     pub learning_rate: Option<f64>,
     /// Norm of the gradient.
     pub grad_norm: Option<f64>,
-    /// Mean reward of reinforcement learning.
+    /// Mean reward of reinforcement learning. Where there is one, it counts, and not the loss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<f64>,
     /// Tokens a second, all devices together.
@@ -32,122 +50,14 @@ pub struct Metrics {
     pub tokens_per_second_per_gpu: Option<f64>,
     pub samples_per_second: Option<f64>,
     pub steps_per_second: Option<f64>,
-    /// Seconds until the last step, at the newest speed.
+    /// Seconds until the last step, at the newest speed; absent once that step is done.
     pub seconds_left: Option<f64>,
-    /// A loss or a gradient norm that is no finite number.
+    /// A figure that is no finite number, and since when.
     pub warning: Option<String>,
-    /// They are the summary at the end of a run, whose loss is a mean.
-    #[serde(skip)]
-    #[schemars(skip)]
-    pub(crate) is_summary: bool,
-    /// They came with something that only an evaluation prints.
-    #[serde(skip)]
-    #[schemars(skip)]
-    pub(crate) is_evaluation: bool,
 }
 
 impl Metrics {
-    /// Reads the dictionary that `text` begins with, and gives its length.
-    pub(super) fn from_dictionary(text: &str) -> Option<(Self, usize)> {
-        let mut all = Self::default();
-        let length = grammar::dictionary(text, |name, value| all.add(name, value))?;
-        if all.is_summary {
-            // A mean over the run is not the newest loss.
-            all.loss = None;
-        }
-        Some((all, length))
-    }
-
-    /// Adds the pairs of a line.
-    pub(super) fn add_line(&mut self, line: &str) {
-        grammar::pairs(line, |name, value| self.add(name, value));
-    }
-
-    /// Tells whether a set of metrics is a trainer's, and not something that looks alike.
-    pub(super) fn is_training(&self) -> bool {
-        let rest = [
-            self.epoch,
-            self.learning_rate,
-            self.grad_norm,
-            self.reward,
-            self.tokens_per_second,
-            self.tokens_per_second_per_gpu,
-            self.samples_per_second,
-            self.steps_per_second,
-        ];
-        let is_trainers = self.is_evaluation
-            || self.step.or(self.total_steps).is_some()
-            || rest.iter().any(Option::is_some);
-        self.is_summary
-            || (is_trainers && self.loss.or(self.eval_loss).is_some())
-            || (self.step.is_some() && self.learning_rate.or(self.samples_per_second).is_some())
-    }
-
-    pub(super) fn add(&mut self, name: &str, value: &str) {
-        self.is_evaluation |= name.starts_with("eval_runtime") || name.ends_with("perplexity");
-        let Some((kind, factor)) = metric_kind(name) else {
-            return;
-        };
-        if kind == MetricKind::SecondsLeft {
-            self.seconds_left = duration(value);
-            return;
-        }
-        let Some((value, rest)) = number(value) else {
-            return;
-        };
-        let value = value * factor;
-        if name == "actor/lr" && value == 0.0 {
-            // verl prints three decimals, too few for a learning rate.
-            return;
-        }
-        let total = rest.trim_start().strip_prefix('/').and_then(number);
-        match (kind, total) {
-            (MetricKind::Batch, Some((total, _))) if self.epoch.is_some() => {
-                // NeMo counts the iterations of an epoch from 0.
-                let part = ((value + 1.0) / total.max(1.0)).min(1.0);
-                self.epoch = self.epoch.map(|epoch| epoch.floor() + part);
-            }
-            (MetricKind::Batch, None) if self.epoch.is_some() => {}
-            (MetricKind::Step | MetricKind::Batch, total) => {
-                self.set(MetricKind::Step, name, value);
-                if let Some((total, _)) = total {
-                    self.set(MetricKind::TotalSteps, name, total);
-                }
-            }
-            _ => self.set(kind, name, value),
-        }
-    }
-
-    fn set(&mut self, kind: MetricKind, name: &str, value: f64) {
-        use MetricKind::*;
-        if !value.is_finite() {
-            if !matches!(kind, Loss | EvalLoss | GradNorm) {
-                return;
-            }
-            self.warning = Some(format!("{name} is {value}").to_lowercase());
-        }
-        let whole = (0.0..1e15).contains(&value).then_some(value as u64);
-        let rate = Some(value).filter(|rate| *rate > 0.0);
-        match kind {
-            Step | Batch => self.step = whole,
-            TotalSteps => self.total_steps = whole.filter(|total| *total > 0),
-            Epoch => self.epoch = Some(value),
-            Loss => self.loss = Some(value),
-            EvalLoss => self.eval_loss = Some(value),
-            LearningRate => self.learning_rate = Some(value),
-            GradNorm => self.grad_norm = Some(value),
-            Reward => self.reward = Some(value),
-            Tokens => self.tokens_per_second = rate,
-            TokensPerGpu => self.tokens_per_second_per_gpu = rate,
-            Samples => self.samples_per_second = rate,
-            Steps => self.steps_per_second = rate,
-            SecondsPerStep => self.steps_per_second = rate.map(|seconds| 1.0 / seconds),
-            Runtime => self.is_summary = true,
-            SecondsLeft => {}
-        }
-    }
-
-    /// Takes over newer metrics. A warning stays until there is a newer loss.
+    /// Takes over newer metrics.
     pub(super) fn update(&mut self, newer: Self) {
         let older = std::mem::replace(self, newer);
         self.fill(&older);
@@ -155,15 +65,26 @@ impl Metrics {
 
     /// Takes the metrics that are missing here from older ones.
     pub(super) fn fill(&mut self, older: &Self) {
-        if self.loss.is_none() && self.warning.is_none() {
-            self.warning.clone_from(&older.warning);
-        }
         self.step = self.step.or(older.step);
         self.total_steps = self.total_steps.or(older.total_steps);
+        if self.eval_loss.is_none() {
+            self.eval_set.clone_from(&older.eval_set);
+        }
+        for (set, loss) in &older.eval_losses {
+            if self.eval_losses.len() < MAX_EVAL_SETS {
+                self.eval_losses.entry(set.clone()).or_insert(*loss);
+            }
+        }
         let mut older = older.clone();
-        for (mine, older) in self.numbers().into_iter().zip(older.numbers()) {
+        for (mine, older) in self.figures().into_iter().zip(older.figures()) {
             *mine = mine.or(*older);
         }
+    }
+
+    /// Forgets the figures that a trainer prints anew at each report.
+    pub(super) fn forget_report(&mut self) {
+        (self.loss, self.reward) = (None, None);
+        (self.learning_rate, self.grad_norm) = (None, None);
     }
 
     /// Compares the metrics. Those that are NaN are alike.
@@ -171,7 +92,7 @@ impl Metrics {
         format!("{self:?}") == format!("{other:?}")
     }
 
-    fn numbers(&mut self) -> [&mut Option<f64>; 11] {
+    fn figures(&mut self) -> [&mut Option<f64>; 11] {
         [
             &mut self.epoch,
             &mut self.loss,
@@ -186,4 +107,240 @@ impl Metrics {
             &mut self.seconds_left,
         ]
     }
+}
+
+/// The metrics in a line, or in a few lines that belong together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Report {
+    pub(super) metrics: Metrics,
+    /// A count that may be within an epoch, and its total.
+    batch: Option<(f64, Option<f64>)>,
+    /// The number of epochs: the `10` of `Epoch 3/10`.
+    epochs: Option<f64>,
+    /// It is the summary at the end of a run, whose loss is a mean.
+    pub(super) is_summary: bool,
+    /// It has what only an evaluation prints.
+    pub(super) is_evaluation: bool,
+    is_config: bool,
+    has_evidence: bool,
+    has_loss_train: bool,
+}
+
+impl Report {
+    /// Reads the dictionary that `text` begins with, and gives its length.
+    pub(super) fn add_dictionary(&mut self, text: &str) -> Option<usize> {
+        let add = |name, value| self.add(name, value, "");
+        let length = grammar::dictionary(text, add)?;
+        if self.is_summary {
+            // A mean over the run is not the newest loss.
+            self.metrics.loss = None;
+        }
+        Some(length)
+    }
+
+    pub(super) fn add_line(&mut self, line: &str) {
+        let add = |pair: Pair<'_>| self.add(pair.name, pair.value, pair.before);
+        grammar::pairs(line, add);
+    }
+
+    /// Adds a line of a block, whose own count is newer than that of its head.
+    pub(super) fn add_block_line(&mut self, line: &str) {
+        let batch = self.batch.take();
+        self.add_line(line);
+        self.batch = self.batch.or(batch);
+    }
+
+    /// Sets the count within an epoch.
+    pub(super) fn set_batch(&mut self, done: u64, total: Option<u64>) {
+        self.batch = Some((done as f64 - 1.0, total.map(|total| total as f64)));
+    }
+
+    pub(super) fn has_figure(&self) -> bool {
+        let metrics = &self.metrics;
+        metrics
+            .loss
+            .or(metrics.eval_loss)
+            .or(metrics.reward)
+            .is_some()
+    }
+
+    pub(super) fn has_count(&self) -> bool {
+        self.metrics.step.is_some() || self.metrics.epoch.is_some() || self.batch.is_some()
+    }
+
+    /// Tells if the report is a trainer's, and not something that looks alike.
+    pub(super) fn is_training(&self) -> bool {
+        let metrics = &self.metrics;
+        let has_speed = self.has_evidence
+            || [
+                metrics.tokens_per_second,
+                metrics.tokens_per_second_per_gpu,
+                metrics.samples_per_second,
+                metrics.steps_per_second,
+            ]
+            .iter()
+            .any(Option::is_some);
+        let is_trainers = self.has_count()
+            || self.is_evaluation
+            || has_speed
+            || metrics.total_steps.is_some()
+            || metrics.learning_rate.or(metrics.grad_norm).is_some();
+        let is_at_work = has_speed && (metrics.step.is_some() || self.batch.is_some());
+        !self.is_config && (self.is_summary || is_at_work || (is_trainers && self.has_figure()))
+    }
+
+    /// Makes the count a step, or a part of the epoch where it is within one. Epochs are counted from `first_epoch` on.
+    pub(super) fn resolve(&mut self, first_epoch: Option<f64>) {
+        let metrics = &mut self.metrics;
+        if let (Some(epoch), Some(epochs)) = (metrics.epoch, self.epochs)
+            && let (Some(step), Some(total)) = (metrics.step, metrics.total_steps)
+            && epochs > 1.0
+        {
+            // `Epoch [3/10], Step [100/600]`: steps of the whole run would be further on by now.
+            let part = step as f64 / total as f64 * epochs;
+            if !(epoch - 1.01..=epoch + 0.01).contains(&part) {
+                self.batch = Some((step as f64 - 1.0, Some(total as f64)));
+                (metrics.step, metrics.total_steps) = (None, None);
+            } else {
+                metrics.epoch = Some(part);
+            }
+        }
+        match (self.batch.take(), metrics.epoch) {
+            (Some((done, Some(total))), Some(epoch)) => {
+                let is_from_one =
+                    first_epoch == Some(1.0) || (self.epochs.is_some() && first_epoch != Some(0.0));
+                let part = ((done + 1.0) / total.max(1.0)).clamp(0.0, 1.0);
+                let before = if is_from_one { 1.0 } else { 0.0 };
+                metrics.epoch = Some((epoch.floor() - before).max(0.0) + part);
+                // The time left is that of the epoch.
+                metrics.seconds_left = None;
+            }
+            (Some((done, total)), None) if metrics.step.is_none() => {
+                metrics.step = whole(done);
+                metrics.total_steps = total.and_then(whole).or(metrics.total_steps);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn add(&mut self, name: &str, value: &str, before: &str) {
+        let Some((mut kind, factor)) = kind(name) else {
+            if name.is_empty() {
+                self.add_count(value);
+            } else if name == "val" && self.has_loss_train {
+                self.metrics.eval_loss = number(value).map(|(loss, _)| loss);
+            }
+            return;
+        };
+        match kind {
+            Kind::SecondsLeft => {
+                self.metrics.seconds_left = duration(value);
+                return;
+            }
+            Kind::Setting => self.is_config = true,
+            Kind::Evaluation => self.is_evaluation = true,
+            Kind::Evidence => self.has_evidence = true,
+            _ => {}
+        }
+        let total = count(value).map(|(_, total)| total);
+        let Some((value, rest)) = number(value) else {
+            return;
+        };
+        let value = value * factor;
+        match kind {
+            Kind::LearningRate if name == "actor/lr" && value == 0.0 => {
+                // verl prints three decimals, too few for a learning rate.
+                return;
+            }
+            // `tps 11278.56(1409.82/gpu)`: that of all devices stands first.
+            Kind::TokensPerGpu if rest.starts_with('(') => kind = Kind::Tokens,
+            Kind::Loss if !name.contains("rain") && is_after_evaluation(before) => {
+                self.is_evaluation = true;
+                kind = Kind::EvalLoss;
+            }
+            Kind::Loss => self.has_loss_train = name.starts_with("loss train"),
+            Kind::EvalLoss => return self.set_eval_loss(name, value),
+            Kind::Epoch => (self.epochs, self.batch) = (total, None),
+            // `batch: 32` alone is a size.
+            Kind::Batch if total.is_some() || !name.eq_ignore_ascii_case("batch") => {
+                self.batch = Some((value, total));
+            }
+            Kind::Step if total.is_some() => self.set(Kind::TotalSteps, total.unwrap_or(0.0)),
+            _ => {}
+        }
+        self.set(kind, value);
+    }
+
+    /// Adds a count without a name, which is within the epoch before it: `epoch 001:   100 / 1539`.
+    fn add_count(&mut self, value: &str) {
+        if let Some((done, total)) = count(value)
+            && self.metrics.epoch.is_some()
+        {
+            self.batch.get_or_insert((done - 1.0, Some(total)));
+        }
+    }
+
+    /// Sets an evaluation loss, and the name of its set: the `math` of `eval_math_loss`. One without a name counts for more.
+    fn set_eval_loss(&mut self, name: &str, loss: f64) {
+        let metrics = &mut self.metrics;
+        let set = name
+            .split_once(['_', '/'])
+            .filter(|(word, _)| is_evaluation(word));
+        let set = set.and_then(|(_, rest)| rest.strip_suffix("loss"));
+        let set = set.map(|set| set.trim_end_matches(['_', '/']));
+        let set = set.filter(|set| !set.is_empty() && set.len() <= MAX_EVAL_SET_NAME);
+        if let Some(set) = set {
+            if metrics.eval_loss.is_some() && metrics.eval_set.is_none() {
+                return;
+            }
+            metrics.eval_losses.insert(set.to_owned(), loss);
+        } else {
+            metrics.eval_losses.clear();
+        }
+        metrics.eval_set = set.map(str::to_owned);
+        metrics.eval_loss = Some(loss);
+    }
+
+    fn set(&mut self, kind: Kind, value: f64) {
+        let metrics = &mut self.metrics;
+        let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
+        match kind {
+            Kind::Step => metrics.step = whole(value),
+            Kind::TotalSteps => metrics.total_steps = whole(value).filter(|total| *total > 0),
+            Kind::Epoch => metrics.epoch = Some(value).filter(|epoch| epoch.is_finite()),
+            Kind::Loss => metrics.loss = Some(value),
+            Kind::EvalLoss => metrics.eval_loss = Some(value),
+            Kind::LearningRate => metrics.learning_rate = Some(value),
+            Kind::GradNorm => metrics.grad_norm = Some(value),
+            Kind::Reward => metrics.reward = Some(value),
+            Kind::Tokens => metrics.tokens_per_second = rate,
+            Kind::TokensPerGpu => metrics.tokens_per_second_per_gpu = rate,
+            Kind::Samples => metrics.samples_per_second = rate,
+            Kind::Steps => metrics.steps_per_second = rate,
+            Kind::SecondsPerStep => metrics.steps_per_second = rate.map(|seconds| 1.0 / seconds),
+            Kind::Runtime => self.is_summary = true,
+            _ => {}
+        }
+    }
+}
+
+impl From<Metrics> for Report {
+    fn from(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            ..Self::default()
+        }
+    }
+}
+
+fn whole(value: f64) -> Option<u64> {
+    (0.0..1e15).contains(&value).then_some(value as u64)
+}
+
+/// Tells if a word before a loss makes it that of an evaluation: `| valid | epoch 001 | loss 5.1`.
+fn is_after_evaluation(before: &str) -> bool {
+    let start = before.ceil_char_boundary(before.len().saturating_sub(MAX_CONTEXT));
+    let context = before[start..].to_ascii_lowercase();
+    let words = context.split(|c: char| !(c.is_ascii_alphanumeric() || "_/.".contains(c)));
+    words.into_iter().any(is_evaluation)
 }

@@ -43,15 +43,15 @@ impl IncrementalReader {
 
     /// Reads what is new, and gives the progress so far. After an error the next read starts over.
     pub(crate) fn read(&mut self) -> io::Result<Option<Progress>> {
-        self.read_tail(TAIL)
+        Ok(self.read_tail(TAIL)?.0)
     }
 
-    /// As [`read`](Self::read), with a gap in the losses only beyond half a gigabyte.
-    pub(super) fn read_all(&mut self) -> io::Result<Option<Progress>> {
+    /// As [`read`](Self::read), with the losses, and with a gap in them only beyond half a gigabyte.
+    pub(super) fn read_all(&mut self) -> io::Result<(Option<Progress>, History)> {
         self.read_tail(WHOLE)
     }
 
-    fn read_tail(&mut self, max_bytes: u64) -> io::Result<Option<Progress>> {
+    fn read_tail(&mut self, max_bytes: u64) -> io::Result<(Option<Progress>, History)> {
         let mut log = open_regular(&self.path)?;
         let metadata = log.metadata()?;
         let (inode, end) = (Some(metadata.ino()), metadata.len());
@@ -71,7 +71,8 @@ impl IncrementalReader {
             scanner.skip();
         }
         let at = read_range(&mut log, tail, end, &mut scanner)?;
-        let mut progress = scanner.progress(metadata.modified()?);
+        let (mut progress, history) = scanner.read(metadata.modified()?);
+        let history = history.into_owned();
         if let (Some(progress), Some(last)) = (&mut progress, last)
             && progress.metrics.is_same(&last.metrics)
         {
@@ -81,15 +82,11 @@ impl IncrementalReader {
         self.read_to = Cursor::at(&mut log, inode, at)?;
         self.scanner = scanner;
         self.last.clone_from(&progress);
-        Ok(progress)
+        Ok((progress, history))
     }
 
     pub(crate) fn history(&self) -> &History {
         self.scanner.history()
-    }
-
-    pub(super) fn into_history(self) -> History {
-        self.scanner.into_history()
     }
 }
 

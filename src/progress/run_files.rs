@@ -8,10 +8,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::Progress;
 use super::grammar;
 use super::history::History;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Report};
+use super::{Progress, Scanner};
 use crate::text;
 
 /// The most bytes that are read of a file, from its end. Of a longer state nothing is read.
@@ -58,7 +58,7 @@ pub(crate) fn read_output_dir(
 fn read_newest(
     paths: Vec<PathBuf>,
     started: Option<SystemTime>,
-    read: fn(&str) -> (Metrics, History),
+    read: fn(&str, &mut Scanner) -> Metrics,
 ) -> io::Result<Option<(Progress, History)>> {
     let newest = paths
         .into_iter()
@@ -69,49 +69,38 @@ fn read_newest(
         return Ok(None);
     };
     let bytes = text::read_tail(&path, MAX_BYTES)?;
-    let (metrics, history) = read(&String::from_utf8_lossy(&bytes));
-    if metrics == Metrics::default() {
+    let mut scanner = Scanner::default();
+    let state = read(&String::from_utf8_lossy(&bytes), &mut scanner);
+    let (progress, history) = scanner.read(written);
+    let Some(mut progress) = progress else {
         return Ok(None);
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    Ok(Some((Progress::new(metrics, &name, written), history)))
+    };
+    progress.source = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    progress.metrics.total_steps = state.total_steps.or(progress.metrics.total_steps);
+    progress.metrics.step = progress.metrics.step.max(state.step);
+    Ok(Some((progress, history.into_owned())))
 }
 
 /// Reads Oumi's metrics: a dictionary a line.
-fn read_metrics(text: &str) -> (Metrics, History) {
-    collect(text.lines().filter_map(Metrics::from_dictionary))
+fn read_metrics(text: &str, scanner: &mut Scanner) -> Metrics {
+    scanner.push(text.as_bytes());
+    Metrics::default()
 }
 
 /// Reads the Trainer's state, whose `log_history` is a list of dictionaries.
-fn read_state(text: &str) -> (Metrics, History) {
-    let (mut state, mut log) = (Metrics::default(), "");
+fn read_state(text: &str, scanner: &mut Scanner) -> Metrics {
+    let mut state = Report::default();
     grammar::dictionary(text, |name, value| match name {
-        "log_history" => log = value,
-        "max_steps" | "global_step" => state.add(name, value),
+        "log_history" => {
+            let entries: String = value.split_whitespace().collect();
+            scanner.push(entries.replace('}', "}\n").as_bytes());
+        }
+        "max_steps" | "global_step" => state.add(name, value, ""),
         _ => {}
     });
-    let entries = std::iter::from_fn(|| {
-        log = &log[log.find('{')?..];
-        let (entry, length) = Metrics::from_dictionary(log)?;
-        log = &log[length..];
-        Some((entry, length))
-    });
-    let (mut metrics, history) = collect(entries);
-    metrics.total_steps = state.total_steps;
-    metrics.step = metrics.step.max(state.step);
-    (metrics, history)
-}
-
-/// Puts dictionaries together. An earlier run's losses are replaced as their steps come again.
-fn collect(entries: impl Iterator<Item = (Metrics, usize)>) -> (Metrics, History) {
-    let (mut metrics, mut history) = (Metrics::default(), History::default());
-    for (newer, _) in entries.filter(|(entry, _)| entry.is_training()) {
-        if newer.step.is_some() && newer.step < metrics.step {
-            // Another run starts.
-            metrics = Metrics::default();
-        }
-        history.push(&newer);
-        metrics.update(newer);
-    }
-    (metrics, history)
+    state.metrics
 }

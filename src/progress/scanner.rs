@@ -2,20 +2,23 @@
 
 mod bars;
 mod stamps;
+mod table;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use memchr::{memchr2, memmem, memrchr2};
+use memchr::{memchr, memchr3, memmem, memrchr3};
 
-use super::Progress;
+use super::health::Health;
 use super::history::History;
-use super::metrics::Metrics;
-use super::tqdm::{Bar, BarState};
+use super::metrics::{Metrics, Report};
+use super::tqdm::Bar;
+use super::{Activity, Progress};
 use crate::text;
 use bars::Bars;
 use stamps::Stamps;
+use table::Table;
 
 /// Of a longer segment, the end is read.
 const MAX_SEGMENT: usize = 64 * 1024;
@@ -26,6 +29,9 @@ const MAX_DICTIONARY: usize = 8 * 1024;
 /// The most braces of a segment that are tried, so that a hostile one costs no more than its length.
 const MAX_BRACES: usize = 32;
 
+/// The most lines that belong to a head such as `[step=10/1000]`.
+const MAX_BLOCK: usize = 100;
+
 const METRICS: &str = "the trainer's metrics in the log";
 const LINES: &str = "the trainer's own log lines";
 
@@ -34,44 +40,52 @@ const LINES: &str = "the trainer's own log lines";
 pub struct Scanner {
     metrics: Metrics,
     history: History,
+    health: Health,
     source: Option<&'static str>,
     /// The progress of inference or an evaluation, for a log without a training.
     requests: Metrics,
+    /// What runs beside the training.
+    activity: Option<Activity>,
     bars: Bars,
+    /// The step of the newest loss.
+    loss_step: Option<u64>,
     /// The trainer prints the step itself.
     prints_steps: bool,
-    /// The newest loss came without its step, and the bar may be late: its next state tells the step.
+    /// The newest loss came without its step, and the bar is drawn anew after it: its next state tells the step.
     step_pending: bool,
+    /// The bar was cleared, for a text to be printed in its place.
+    bar_cleared: bool,
+    first_epoch: Option<f64>,
     /// The unfinished end of the input.
     rest: Vec<u8>,
-    rest_was_read: bool,
     /// A dictionary that goes on on the next line.
     dictionary: Option<String>,
-    /// The metrics under a head such as `[step=10/1000,epoch=0]`, one to an indented line.
-    block: Option<Metrics>,
+    /// The counts of a head such as `[step=10/1000,epoch=0]`, and the lines that may still belong to it.
+    block: Option<(Report, usize)>,
+    table: Table,
     stamps: Stamps,
 }
 
 impl Scanner {
     /// Reads on. The pieces may be cut anywhere.
     pub fn push(&mut self, mut bytes: &[u8]) {
-        if !self.rest.is_empty() {
-            let Some(end) = memchr2(b'\n', b'\r', bytes) else {
-                self.keep(bytes);
-                return;
-            };
+        if !self.rest.is_empty()
+            && let Some(end) = memchr3(b'\n', b'\r', 8, bytes)
+        {
             let (first, after) = bytes.split_at(end + 1);
             self.rest.extend_from_slice(first);
             let whole = std::mem::take(&mut self.rest);
-            if !(self.rest_was_read && end == 0) {
-                self.read_segments(&whole);
-            }
+            self.read_segments(&whole);
             bytes = after;
         }
-        let end = memrchr2(b'\n', b'\r', bytes).map_or(0, |last| last + 1);
+        let end = memrchr3(b'\n', b'\r', 8, bytes).map_or(0, |last| last + 1);
         let (whole, rest) = bytes.split_at(end);
         self.read_segments(whole);
-        self.keep(rest);
+        self.rest.extend_from_slice(rest);
+        if self.rest.len() > MAX_SEGMENT {
+            let excess = self.rest.len() - MAX_SEGMENT / 2;
+            self.rest.drain(..excess);
+        }
     }
 
     /// Marks a gap: the next piece does not continue the last one.
@@ -81,96 +95,69 @@ impl Scanner {
         self.block = None;
     }
 
-    /// The progress so far. `written` is the time of the last write to the log.
-    pub(crate) fn progress(&self, written: SystemTime) -> Option<Progress> {
+    /// The progress so far, and the losses. `written` is the time of the last write to the log. The newest state of a bar
+    /// has no end until the next one is drawn: it is read if it looks whole, and read again when it has its end.
+    pub(crate) fn read(&self, written: SystemTime) -> (Option<Progress>, Cow<'_, History>) {
+        if !matches!(self.rest.trim_ascii_end().last(), Some(b']' | b'}')) {
+            return (self.progress(written), Cow::Borrowed(&self.history));
+        }
+        let mut ahead = self.clone();
+        ahead.read_segments(&self.rest);
+        (ahead.progress(written), Cow::Owned(ahead.history))
+    }
+
+    fn progress(&self, written: SystemTime) -> Option<Progress> {
         let (metrics, source) = match self.source {
             Some(source) => (&self.metrics, source),
             None if self.requests != Metrics::default() => (&self.requests, "the log (requests)"),
             None => return None,
         };
         let mut metrics = metrics.clone();
+        let left = metrics.total_steps.zip(metrics.step);
+        let left = left.and_then(|(total, step)| total.checked_sub(step));
         if metrics.seconds_left.is_none()
-            && let (Some(step), Some(total), Some(speed)) =
-                (metrics.step, metrics.total_steps, metrics.steps_per_second)
+            && let Some((left, speed)) = left.zip(metrics.steps_per_second)
         {
-            metrics.seconds_left = total.checked_sub(step).map(|steps| steps as f64 / speed);
+            metrics.seconds_left = Some(left as f64 / speed);
         }
+        // After the last step come an evaluation and the saving of the model, which nobody has measured.
+        if left == Some(0) || (self.activity.is_some() && self.source.is_some()) {
+            metrics.seconds_left = None;
+        }
+        metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
+        let bad_news = self.health.bad_news();
+        metrics.warning = bad_news.iter().find_map(|news| news.warning());
         let measured_at = written.checked_sub(self.stamps.since_metrics());
-        Some(Progress::new(
-            metrics,
-            source,
-            measured_at.unwrap_or(written),
-        ))
+        let mut progress = Progress::new(metrics, source, measured_at.unwrap_or(written));
+        progress.bad_news = bad_news;
+        progress.activity.clone_from(&self.activity);
+        Some(progress)
     }
 
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    pub(crate) fn into_history(self) -> History {
-        self.history
-    }
-
-    /// Keeps the end of the input until it goes on, and reads it at once if it looks whole: the newest state of a bar has
-    /// no end until the next one is drawn.
-    fn keep(&mut self, rest: &[u8]) {
-        self.rest.extend_from_slice(rest);
-        if self.rest.len() > MAX_SEGMENT {
-            let excess = self.rest.len() - MAX_SEGMENT / 2;
-            self.rest.drain(..excess);
-        }
-        self.rest_was_read = matches!(self.rest.trim_ascii_end().last(), Some(b']' | b'}'));
-        if self.rest_was_read {
-            let rest = std::mem::take(&mut self.rest);
-            self.read_segments(&rest);
-            self.rest = rest;
-        }
-    }
-
-    /// Reads the segments between line ends and carriage returns that may hold metrics.
+    /// Reads the segments between line ends, carriage returns and backspaces that may hold metrics.
     fn read_segments(&mut self, bytes: &[u8]) {
         let Some(hits) = HITS.as_ref() else { return };
         let mut at = 0;
         let mut metrics_end = None;
-        // Of the states of one bar in a row, the first and the last are read.
-        let (mut last_bar, mut skipped) = (None::<BarState<'_>>, None);
-        while at < bytes.len() {
-            let rest = bytes.get(at..).unwrap_or_default();
-            let is_open = self.dictionary.is_some() || self.block.is_some();
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let is_open = self.dictionary.is_some() || self.block.is_some() || self.table.is_open();
             let hit = match hits.find(rest) {
                 _ if is_open => 0,
                 Some(found) => found.start(),
                 None => break,
             };
             let (before, after) = rest.split_at(hit);
-            let start = memrchr2(b'\n', b'\r', before).map_or(0, |end| end + 1);
-            let end = hit + memchr2(b'\n', b'\r', after).unwrap_or(after.len());
-            let segment = rest.get(start..end).unwrap_or_default();
-            let end = at + end;
-            at = end + 1;
-            // Each loss that a bar carries is a point of the history.
-            let bar = BarState::parse(segment).filter(|bar| !bar.has_metrics && !is_open);
-            if bar.is_some_and(|bar| bar.is_nested && bar.label.is_empty()) {
-                continue;
+            let start = memrchr3(b'\n', b'\r', 8, before).map_or(0, |end| end + 1);
+            let end = hit + memchr3(b'\n', b'\r', 8, after).unwrap_or(after.len());
+            let is_found = self.read_segment(rest.get(start..end).unwrap_or_default());
+            at += end + 1;
+            if is_found {
+                metrics_end = Some(at - 1);
             }
-            let earlier = std::mem::replace(&mut last_bar, bar);
-            if bar
-                .zip(earlier)
-                .is_some_and(|(bar, earlier)| bar.continues(&earlier))
-            {
-                skipped = Some((segment, end));
-                continue;
-            }
-            for (segment, end) in skipped.take().into_iter().chain([(segment, end)]) {
-                if self.read_segment(segment) {
-                    metrics_end = Some(end);
-                }
-            }
-        }
-        if let Some((segment, end)) = skipped
-            && self.read_segment(segment)
-        {
-            metrics_end = Some(end);
         }
         let has_metrics = self.source.is_some() || self.requests != Metrics::default();
         self.stamps.read(bytes, metrics_end, has_metrics);
@@ -184,11 +171,15 @@ impl Scanner {
         let segment = segment.get(prefix..).unwrap_or_default();
         let is_nested = memmem::find(segment, b"\x1b[A").is_some();
         let text = text::lossy(segment);
-        let text = match memchr::memchr(0x1b, segment) {
+        let text = match memchr(0x1b, segment) {
             Some(_) => Cow::Owned(text::strip_escapes(&text).into_owned()),
             None => text,
         };
         let text = without_rank(text.trim_end());
+        if text.is_empty() {
+            self.bar_cleared |= !segment.is_empty();
+            return false;
+        }
         if let Some(mut started) = self.dictionary.take()
             && !text.starts_with("{'")
         {
@@ -196,100 +187,120 @@ impl Scanner {
             if !text.contains("%|") {
                 started.push(' ');
                 started.push_str(text);
-                return self.read_dictionaries(&started);
+                return self.read_text(&started);
             }
             self.dictionary = Some(started);
         }
-        let brace = memchr::memchr(b'{', text.as_bytes()).unwrap_or(text.len());
+        let brace = memchr(b'{', text.as_bytes()).unwrap_or(text.len());
         let (before, after) = text.split_at(brace);
-        let bar = Bar::parse(before);
-        let mut found = bar.as_ref().is_some_and(|bar| self.bar(bar, is_nested));
-        if !after.is_empty() {
-            found |= self.read_dictionaries(after);
-        } else if bar.is_none() {
-            found |= self.read_line(text);
+        match Bar::parse(before) {
+            Some(bar) => {
+                let is_found = self.bar(&bar, is_nested);
+                (!after.is_empty() && self.read_text(after)) || is_found
+            }
+            None => self.read_text(text),
         }
-        found
+    }
+
+    /// Reads a text that is no bar: a line, or dictionaries with what stands before them.
+    fn read_text(&mut self, text: &str) -> bool {
+        let mut is_found = false;
+        let mut rest = text;
+        for _ in 0..MAX_BRACES {
+            let brace = memmem::find(rest.as_bytes(), b"{'")
+                .into_iter()
+                .chain(memmem::find(rest.as_bytes(), b"{\""))
+                .min();
+            let Some(brace) = brace else { break };
+            let (before, started) = rest.split_at(brace);
+            let mut report = Report::default();
+            report.add_line(before);
+            if let Some(length) = report.add_dictionary(started) {
+                is_found |= report.is_training() && self.report(report, METRICS, true);
+                rest = &started[length..];
+            } else if started.len() < MAX_DICTIONARY && !started.contains('}') {
+                self.dictionary = Some(started.to_owned());
+                return is_found;
+            } else {
+                rest = &started[1..];
+            }
+        }
+        (rest.len() == text.len() && self.read_line(text)) || is_found
     }
 
     /// Reads a line that is no bar and has no dictionary.
     fn read_line(&mut self, line: &str) -> bool {
-        let is_indented = line.starts_with([' ', '\t']);
-        if let Some(mut metrics) = self.block.take()
-            && is_indented
-        {
-            metrics.add_line(line);
-            let is_training = metrics.is_training();
-            if is_training {
-                self.report(metrics.clone(), LINES);
-            }
-            self.block = Some(metrics);
-            return is_training;
-        }
         if line.contains("Starting training...") || line.contains("***** Running training *****") {
             self.start_training();
+            return false;
+        }
+        if line.contains("***** Running Evaluation") || line.contains("***** Running Prediction") {
+            self.activity = Some(Activity::new("evaluation"));
             return false;
         }
         if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
             self.requests.tokens_per_second = super::grammar::number(speed).map(|(speed, _)| speed);
             return true;
         }
-        let mut metrics = Metrics::default();
-        metrics.add_line(line);
-        if metrics.is_training() {
-            self.report(metrics, LINES);
-            return true;
+        let mut report = Report::default();
+        if !self.table.read(line, &mut report) {
+            report.add_line(line);
         }
-        if metrics.step.is_some() && line.trim_end_matches(':').ends_with(']') {
-            self.block = Some(metrics);
+        // xgboost and LightGBM begin so: `[10]	train-logloss:0.35`.
+        if let Some((round, _)) = line
+            .strip_prefix('[')
+            .and_then(|line| line.split_once("]\t"))
+        {
+            report.add("step", round, "");
+        }
+        let starts_with_count = super::grammar::count(line).is_some();
+        let has_figure = report.has_figure();
+        if let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0) {
+            if (line.starts_with([' ', '\t']) || starts_with_count) && report.metrics.step.is_none()
+            {
+                head.add_block_line(line);
+                report = head.clone();
+            }
+            self.block = Some((head, lines - 1));
+        }
+        if report.is_training() {
+            return self.report(report, LINES, has_figure);
+        }
+        if report.has_count()
+            && line.ends_with([']', ':', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+        {
+            self.block = Some((report, MAX_BLOCK));
         } else {
-            self.bars.announced_total = metrics.total_steps.or(self.bars.announced_total);
+            self.bars.announced_total = report.metrics.total_steps.or(self.bars.announced_total);
         }
         false
     }
 
     /// Forgets the metrics of an earlier training in the same log. Its losses stay until their steps come again.
     fn start_training(&mut self) {
-        self.metrics = Metrics::default();
-        self.source = None;
-        self.prints_steps = false;
-        self.step_pending = false;
-        self.bars = Bars::default();
+        *self = Self {
+            history: std::mem::take(&mut self.history),
+            requests: std::mem::take(&mut self.requests),
+            rest: std::mem::take(&mut self.rest),
+            stamps: std::mem::take(&mut self.stamps),
+            ..Self::default()
+        };
         self.bars.training_started = true;
     }
 
-    fn read_dictionaries(&mut self, text: &str) -> bool {
-        let mut found = false;
-        let mut rest = text;
-        for _ in 0..MAX_BRACES {
-            let Some(start) = rest.find('{') else { break };
-            let started = &rest[start..];
-            match Metrics::from_dictionary(started) {
-                Some((metrics, length)) => {
-                    if metrics.is_training() {
-                        self.report(metrics, METRICS);
-                        found = true;
-                    }
-                    rest = &started[length..];
-                }
-                None => {
-                    let is_one = matches!(started.as_bytes().get(1), Some(b'\'' | b'"'));
-                    if is_one && started.len() < MAX_DICTIONARY && !started.contains('}') {
-                        self.dictionary = Some(started.to_owned());
-                        return found;
-                    }
-                    rest = &started[1..];
-                }
-            }
+    /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
+    fn report(&mut self, mut report: Report, source: &'static str, is_new: bool) -> bool {
+        if let Some(epoch) = report.metrics.epoch {
+            self.first_epoch.get_or_insert(epoch);
         }
-        found
-    }
-
-    /// Takes over the metrics that a trainer has printed.
-    fn report(&mut self, mut metrics: Metrics, source: &'static str) {
+        report.resolve(self.first_epoch);
+        let mut metrics = report.metrics.clone();
         self.source = Some(source);
+        self.activity = None;
+        self.bars.training_ended |= report.is_summary;
         self.prints_steps |= metrics.step.is_some();
-        if metrics.loss.is_some() {
+        let is_of_training = metrics.loss.or(metrics.reward).is_some();
+        if is_of_training {
             self.bind_bar(metrics.step);
         }
         // An evaluation is of the newest step. A loss without its step is of that of the bar.
@@ -298,45 +309,74 @@ impl Scanner {
         if metrics.step.is_none() && is_at_newest {
             metrics.step = self.metrics.step;
         }
-        self.step_pending = metrics.loss.is_some() && !self.prints_steps && metrics.step.is_some();
-        self.history.push(&metrics);
-        if metrics.is_summary {
-            let is_done = metrics.step.is_some() && self.metrics.total_steps == metrics.step;
-            metrics.seconds_left = is_done.then_some(0.0);
-        } else if metrics.step != self.metrics.step || metrics.steps_per_second.is_some() {
+        self.step_pending = std::mem::take(&mut self.bar_cleared)
+            && is_of_training
+            && !self.prints_steps
+            && metrics.step.is_some();
+        if is_new {
+            self.history.push(&metrics);
+        }
+        self.health.update(&metrics);
+        if metrics.step != self.metrics.step || metrics.steps_per_second.is_some() {
             // The remaining time that the bar gave belongs to another step.
             self.metrics.seconds_left = None;
         }
+        if is_of_training {
+            if metrics.step.is_none() || metrics.step != self.loss_step {
+                self.metrics.forget_report();
+            }
+            self.loss_step = metrics.step;
+        }
+        if metrics.total_steps.is_none() && self.metrics.total_steps.is_none() {
+            let announced = self.bars.announced_total;
+            metrics.total_steps = announced.filter(|total| Some(*total) >= metrics.step);
+        }
         self.metrics.update(metrics);
+        true
     }
 }
 
-/// A line without the rank that `torchrun`, `mpirun` and `srun` put before it: `[rank0]: `, `[1,0]<stdout>:`, `0: `.
-fn without_rank(line: &str) -> &str {
+/// A line without the ranks and hosts that `torchrun`, `mpirun`, `srun` and `pdsh` put before it: `[rank0]: `,
+/// `[1,0]<stdout>:`, `0: `, `node-1: `.
+fn without_rank(mut line: &str) -> &str {
     let is_rank = |text: &str| {
         let rank = text
             .trim_start_matches("rank")
             .trim_start_matches("default");
-        !rank.is_empty() && rank.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b','))
+        !rank.is_empty()
+            && rank
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b',' | b':'))
     };
-    let bracketed = || {
-        let (rank, rest) = line.strip_prefix('[')?.split_once(']')?;
-        let rest = rest
-            .trim_start_matches("<stdout>")
-            .trim_start_matches("<stderr>");
-        rest.strip_prefix(':').filter(|_| is_rank(rank))
+    let is_host = |text: &str| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        text.contains(|c: char| c.is_ascii_digit())
+            && text.bytes().all(is_name)
+            && super::names::kind(text.trim_end_matches(|c: char| c.is_ascii_digit())).is_none()
     };
-    let plain = || {
-        let (rank, rest) = line.split_once(": ")?;
-        is_rank(rank.trim_start()).then_some(rest)
-    };
-    bracketed().or_else(plain).unwrap_or(line)
+    for _ in 0..3 {
+        let bracketed = || {
+            let (rank, rest) = line.strip_prefix('[')?.split_once(']')?;
+            let rest = rest.strip_prefix("<stdout>").unwrap_or(rest);
+            let rest = rest.strip_prefix("<stderr>").unwrap_or(rest);
+            rest.strip_prefix(':').filter(|_| is_rank(rank))
+        };
+        let plain = || {
+            let (rank, rest) = line.split_once(": ")?;
+            (is_rank(rank.trim_start()) || is_host(rank)).then_some(rest)
+        };
+        match bracketed().or_else(plain) {
+            Some(rest) => line = rest,
+            None => break,
+        }
+    }
+    line
 }
 
 /// Marks what may be metrics: one search for all, many times faster than reading each line.
 static HITS: LazyLock<Option<regex::bytes::Regex>> = LazyLock::new(|| {
     regex::bytes::Regex::new(
-        r#"%\||it \[|\{['"]|[lL]oss|\[(?:global_step|step|batch|iter|epoch)=|throughput|SamplesPerSec|skipped=|Starting training|Running training|otal steps|optimization steps"#,
+        r#"%\||it \[|\{['"]|[lL]oss|LOSS|[rR]eward|[eE]poch|(?:[sS]tep|[bB]atch|[iI]ter(?:ation)?)[ :=\[]+[0-9]+ ?/|throughput|SamplesPerSec|skipped=|per.iteration|Running |Starting training|otal (?:training |optimization )?steps|max_steps|  \r"#,
     )
     .ok()
 });

@@ -1,7 +1,7 @@
 //! `get_job_logs`: the end of a job's log, what is new in it since a cursor, or the lines that match a pattern.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::answers::LogsAnswer;
 use super::context::Context;
@@ -194,7 +194,7 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
         LogContent::Text { text, .. } => {
             let mut scanner = Scanner::default();
             scanner.push(text.as_bytes());
-            Some(scanner.into_history())
+            Some(scanner.read(SystemTime::now()).1.into_owned())
         }
     };
     let history = history.unwrap_or_default();

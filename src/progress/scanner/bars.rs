@@ -1,12 +1,18 @@
 //! The choice of the training's bar among the bars in a log. Its rules stand at the top of [`crate::progress`].
 
 use super::Scanner;
+use crate::progress::Activity;
 use crate::progress::grammar::number;
-use crate::progress::metrics::Metrics;
+use crate::progress::metrics::{Metrics, Report};
 use crate::progress::tqdm::Bar;
 
 /// The most bars that are watched until the training's bar is known.
 const MAX_CANDIDATES: usize = 8;
+
+/// A bar whose first count is this part of its total was resumed: its speed counts the steps that were skipped, until so
+/// many more are done.
+const RESUMED_PART: u64 = 20;
+const RESUMED_STEPS: u64 = 10;
 
 const SOURCE: &str = "the progress bar in the log";
 
@@ -17,7 +23,11 @@ pub(super) struct Bars {
     candidates: Vec<Candidate>,
     /// A training has started whose bar has not come yet.
     pub(super) training_started: bool,
+    /// The training has printed its summary.
+    pub(super) training_ended: bool,
     pub(super) announced_total: Option<u64>,
+    /// The count from which on the speed of a resumed bar is true.
+    settled_at: u64,
 }
 
 /// A bar that may be the training's.
@@ -36,15 +46,17 @@ impl Bars {
     }
 
     fn is_training_bar(&self, bar: &Bar<'_>) -> bool {
-        self.training_bar.as_ref().is_some_and(|(label, total)| {
-            *total == bar.total.map(|total| total as u64) && label.eq_ignore_ascii_case(bar.label)
-        })
+        let is_it = |(label, total): &(String, Option<u64>)| {
+            *total == bar.total && label.eq_ignore_ascii_case(bar.label)
+        };
+        !self.training_ended && self.training_bar.as_ref().is_some_and(is_it)
     }
 }
 
 impl Scanner {
     /// Binds the bar that stands at a printed loss: at its `step`, or moved since the loss before.
     pub(super) fn bind_bar(&mut self, step: Option<u64>) {
+        self.bars.training_ended = false;
         let mut bound = None;
         for candidate in &mut self.bars.candidates {
             let has_moved = candidate
@@ -62,83 +74,108 @@ impl Scanner {
         if let Some(candidate) = bound
             && !self.bars.has_training_bar()
         {
-            self.bind(candidate.label, candidate.total, candidate.done);
+            self.bind(candidate.label, candidate.total);
+            self.metrics.step = self.metrics.step.max(Some(candidate.done));
         }
     }
 
-    fn bind(&mut self, label: String, total: u64, done: u64) {
+    fn bind(&mut self, label: String, total: u64) {
         self.bars.training_bar = Some((label, Some(total)));
         self.metrics.total_steps = Some(total);
-        self.metrics.step = self.metrics.step.max(Some(done));
-        self.source.get_or_insert(SOURCE);
         self.bars.training_started = false;
     }
 
     /// Reads a state of a bar, and returns whether it told anything of the training.
     pub(super) fn bar(&mut self, bar: &Bar<'_>, is_nested: bool) -> bool {
-        let mut metrics = Metrics::default();
-        metrics.add_line(bar.postfix);
+        let mut report = Report::default();
+        report.add_line(bar.postfix);
         if self.bars.is_training_bar(bar) {
-            self.training_state(bar, metrics);
+            self.training_state(bar, report);
             return true;
         }
+        if let Some(report) = torchtune_report(bar) {
+            return self.report(report, SOURCE, true);
+        }
         let label = bar.label.to_lowercase();
-        let is_evaluation = ["eval", "valid", "test", "predict", "sanity"]
-            .iter()
-            .any(|word| label.contains(word));
-        let is_inference = label == "processed prompts"
-            || (label.starts_with("running ") && label.ends_with(" requests"));
-        if is_inference {
+        let is_any = |words: &[&str]| words.iter().any(|word| label.contains(word));
+        let is_unnamed_evaluation = label.is_empty()
+            && (is_nested && self.bars.has_training_bar() || self.bars.training_ended);
+        if is_any(&[
+            "processed prompts",
+            " requests",
+            "model responses",
+            "requesting api",
+        ]) {
             self.requests(bar);
-            true
-        } else if is_evaluation {
-            false
-        } else if let Some(metrics) = torchtune_metrics(bar) {
-            self.history.push(&metrics);
-            self.metrics.update(metrics);
-            self.source = Some(SOURCE);
-            true
-        } else if label.contains("epoch") {
-            self.epoch_bar(bar, metrics)
-        } else if metrics.loss.is_some() || matches!(&*label, "training" | "training progress") {
-            self.bars.training_bar = Some((label, bar.total.map(|total| total as u64)));
+            self.beside_training("inference", bar)
+        } else if is_unnamed_evaluation || is_any(&["eval", "valid", "test", "predict", "sanity"]) {
+            self.beside_training("evaluation", bar)
+        } else if is_any(&["saving", "writing model"]) {
+            self.beside_training("saving", bar)
+        } else if is_any(&["epoch"]) || self.table.read(bar.label, &mut report) {
+            self.epoch_bar(bar, report)
+        } else if report.metrics.loss.or(report.metrics.reward).is_some()
+            || matches!(
+                label.rsplit(": ").next(),
+                Some("training" | "training progress")
+            )
+        {
+            self.bars.training_bar = Some((bar.label.to_owned(), bar.total));
             self.bars.training_started = false;
-            self.training_state(bar, metrics);
+            self.training_state(bar, report);
             true
         } else {
             !is_nested && self.candidate(bar)
         }
     }
 
-    /// Reads a state of the training's bar.
-    fn training_state(&mut self, bar: &Bar<'_>, metrics: Metrics) {
-        let has_loss = metrics.loss.is_some();
-        self.update_from_bar(bar, metrics);
-        if has_loss {
-            self.history.push(&Metrics {
-                eval_loss: None,
-                ..self.metrics.clone()
-            });
-        }
+    /// Takes note of a bar that is not the training's.
+    fn beside_training(&mut self, what: &'static str, bar: &Bar<'_>) -> bool {
+        let is_over = bar.total.is_some_and(|total| total <= bar.done);
+        self.activity = (!is_over).then_some(Activity {
+            what,
+            done: Some(bar.done),
+            total: bar.total,
+            seconds_left: bar.seconds_left,
+        });
+        what == "inference"
     }
 
-    fn update_from_bar(&mut self, bar: &Bar<'_>, metrics: Metrics) {
-        let done = bar.done as u64;
+    /// Reads a state of the training's bar.
+    fn training_state(&mut self, bar: &Bar<'_>, report: Report) {
         self.source.get_or_insert(SOURCE);
-        if self.prints_steps && self.metrics.step > Some(done) {
+        self.activity = None;
+        self.bar_cleared = false;
+        if self.prints_steps && self.metrics.step > Some(bar.done) {
             // Bars are drawn a little late; the printed step is newer.
             return;
         }
         if std::mem::take(&mut self.step_pending) {
-            self.history.assign_step(done);
+            self.history.assign_step(bar.done);
+            self.loss_step = Some(bar.done);
         }
-        self.metrics.update(Metrics {
-            step: Some(done),
-            total_steps: bar.total.map(|total| total as u64),
-            steps_per_second: bar.per_second,
-            ..metrics
-        });
-        self.metrics.seconds_left = bar.seconds_left;
+        let is_first = self.metrics.step == Some(0) && bar.done > 1;
+        if is_first
+            && bar
+                .total
+                .is_some_and(|total| bar.done >= total / RESUMED_PART)
+        {
+            self.bars.settled_at = bar.done + RESUMED_STEPS;
+        }
+        let is_settled = bar.done >= self.bars.settled_at;
+        let metrics = Metrics {
+            step: Some(bar.done),
+            total_steps: bar.total,
+            steps_per_second: bar.per_second.filter(|_| is_settled),
+            ..report.metrics
+        };
+        if metrics.loss.or(metrics.reward).is_some() {
+            self.history.push(&metrics);
+            self.health.update(&metrics);
+            self.loss_step = metrics.step;
+        }
+        self.metrics.update(metrics);
+        self.metrics.seconds_left = bar.seconds_left.filter(|_| is_settled);
     }
 
     /// Watches a bar of which it is not known yet whether it is the training's.
@@ -146,16 +183,15 @@ impl Scanner {
         let (Some(total), "it" | "step" | "steps") = (bar.total, bar.unit) else {
             return false;
         };
-        let (total, done) = (total as u64, bar.done as u64);
         let candidates = &mut self.bars.candidates;
-        let known = candidates
-            .iter_mut()
-            .find(|known| known.total == total && known.label == bar.label);
+        let is_known = |known: &&mut Candidate| known.total == total && known.label == bar.label;
         let mut is_at_loss = false;
-        if let Some(known) = known {
-            known.done = done;
+        if let Some(known) = candidates.iter_mut().find(is_known) {
+            known.done = bar.done;
             // It is drawn again right after a loss was printed, at the step of that loss.
-            is_at_loss = known.at_loss.is_some_and(|(_, step)| step == Some(done));
+            is_at_loss = known
+                .at_loss
+                .is_some_and(|(_, step)| step == Some(bar.done));
         } else {
             if candidates.len() >= MAX_CANDIDATES {
                 candidates.remove(0);
@@ -163,7 +199,7 @@ impl Scanner {
             candidates.push(Candidate {
                 label: bar.label.to_owned(),
                 total,
-                done,
+                done: bar.done,
                 at_loss: None,
             });
         }
@@ -172,43 +208,28 @@ impl Scanner {
         if self.bars.has_training_bar() || !is_training {
             return false;
         }
-        self.bind(bar.label.to_owned(), total, done);
-        self.update_from_bar(bar, Metrics::default());
+        self.bind(bar.label.to_owned(), total);
+        self.training_state(bar, Report::default());
         true
     }
 
-    /// Reads a bar that counts within an epoch. Lightning's `Epoch 3` counts epochs from 0; others count from 0 or 1.
-    fn epoch_bar(&mut self, bar: &Bar<'_>, metrics: Metrics) -> bool {
-        let label = bar.label.strip_prefix("Epoch ");
-        let epoch: Option<u64> = label.and_then(|number| number.parse().ok());
-        let is_lightning = epoch.is_some() && bar.postfix.contains("v_num=");
-        if metrics.loss.is_none() && !is_lightning {
+    /// Reads a bar that counts within an epoch.
+    fn epoch_bar(&mut self, bar: &Bar<'_>, mut report: Report) -> bool {
+        let is_lightning = bar.postfix.contains("v_num=");
+        if !(report.has_figure() || is_lightning || self.table.is_open()) {
             return false;
         }
-        let part = bar.total.map_or(0.0, |total| bar.done / total.max(1.0));
-        let metrics = Metrics {
-            epoch: epoch.map(|epoch| epoch as f64 + part.min(1.0)),
-            steps_per_second: bar.per_second,
-            ..metrics
-        };
-        if epoch.is_some() {
-            self.source = Some(SOURCE);
-            self.bars.training_bar = None;
-            self.metrics.step = None;
-            self.metrics.total_steps = None;
-            self.metrics.seconds_left = None;
-        }
-        if *self.source.get_or_insert(SOURCE) == SOURCE {
-            self.history.push(&metrics);
-        }
-        self.metrics.update(metrics);
-        true
+        report.add_line(bar.label);
+        report.set_batch(bar.done, bar.total);
+        report.metrics.steps_per_second = bar.per_second;
+        let is_new = report.has_figure();
+        self.report(report, SOURCE, is_new)
     }
 
     fn requests(&mut self, bar: &Bar<'_>) {
         let requests = &mut self.requests;
-        requests.step = Some(bar.done as u64);
-        requests.total_steps = bar.total.map(|total| total as u64);
+        requests.step = Some(bar.done);
+        requests.total_steps = bar.total;
         requests.seconds_left = bar.seconds_left;
         requests.steps_per_second = bar.per_second;
         if let Some((_, speed)) = bar.postfix.split_once("output: ") {
@@ -223,16 +244,17 @@ fn is_of_training(label: &str) -> bool {
 }
 
 /// Reads torchtune's label: `1|25|Loss: 1.63` is epoch 1, step 25, a loss of 1.63.
-fn torchtune_metrics(bar: &Bar<'_>) -> Option<Metrics> {
+fn torchtune_report(bar: &Bar<'_>) -> Option<Report> {
     let (epoch, rest) = bar.label.split_once('|')?;
     let (step, loss) = rest.split_once("|Loss: ")?;
     let epoch: u64 = epoch.parse().ok()?;
-    let part = bar.total.map_or(0.0, |total| bar.done / total.max(1.0));
-    Some(Metrics {
+    let part = bar.done as f64 / bar.total.map_or(1.0, |total| total.max(1) as f64);
+    let metrics = Metrics {
         step: Some(step.parse().ok()?),
         epoch: Some(epoch.saturating_sub(1) as f64 + part.min(1.0)),
-        loss: Some(loss.parse().ok().filter(|loss: &f64| loss.is_finite())?),
+        loss: Some(loss.parse().ok()?),
         steps_per_second: bar.per_second,
         ..Metrics::default()
-    })
+    };
+    Some(Report::from(metrics))
 }

@@ -90,12 +90,15 @@ fn scales_by_unit_in_name() {
 }
 
 #[test]
-fn keeps_path_in_name() {
+fn joins_names_and_numbers() {
     let mut all = Vec::new();
     pairs(
         "epoch=0/micro_step=34/global_step=35, lr=[5e-05, 1e-05], é=nan (avg 3)",
-        |name, value| {
-            all.push((name.to_owned(), value.chars().take(3).collect::<String>()));
+        |pair| {
+            all.push((
+                pair.name.to_owned(),
+                pair.value.chars().take(3).collect::<String>(),
+            ));
         },
     );
     let all: Vec<_> = all
@@ -105,7 +108,9 @@ fn keeps_path_in_name() {
     assert_eq!(
         all,
         [
-            ("34/global_step", "35,"),
+            ("epoch", "0/m"),
+            ("micro_step", "34/"),
+            ("global_step", "35,"),
             ("lr", "5e-"),
             ("", "1e-"),
             ("é", "nan"),

@@ -6,6 +6,7 @@ mod history;
 mod reader;
 mod run_files;
 mod scanner;
+mod shapes;
 mod stall;
 mod tqdm;
 
@@ -25,7 +26,8 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 pub(crate) fn scan(log: impl AsRef<[u8]>) -> (Option<Progress>, History) {
     let mut scanner = Scanner::default();
     scanner.push(log.as_ref());
-    (scanner.progress(SystemTime::now()), scanner.into_history())
+    let (progress, history) = scanner.read(SystemTime::now());
+    (progress, history.into_owned())
 }
 
 fn metrics(log: impl AsRef<[u8]>) -> Metrics {
