@@ -6,10 +6,6 @@ use super::tqdm::clock;
 /// The longest name that is considered, in bytes.
 const MAX_NAME: usize = 64;
 
-/// Endings of the files that runs are written to and started from: numbers in such a name are no metrics.
-const FILE_ENDINGS: &str =
-    ".ckpt .pt .pth .bin .safetensors .distcp .json .jsonl .yaml .yml .log .py";
-
 /// Reads the dictionary that `text` begins with, `{'loss': '5.943', 'step': 2}`: gives `each` its names and values, and
 /// returns its length. `None` if it is none or does not end; what `each` was given by then is void.
 pub(super) fn dictionary<'a>(
@@ -128,11 +124,26 @@ fn is_word(byte: &u8) -> bool {
 
 /// Tells if a word is a path, an address or the name of a file.
 fn is_path(word: &str) -> bool {
+    if memchr::memchr2(b'/', b'.', word.as_bytes()).is_none() {
+        return false;
+    }
     let word = word.trim_matches(|c: char| c.is_ascii_punctuation() && !"/~_".contains(c));
-    word.starts_with(['/', '~'])
-        || word.contains("./")
-        || word.contains("://")
-        || FILE_ENDINGS.split(' ').any(|ending| word.ends_with(ending))
+    let ending = word.rsplit_once('.').map_or("", |(_, ending)| ending);
+    let is_file = matches!(
+        ending,
+        "ckpt"
+            | "pt"
+            | "pth"
+            | "bin"
+            | "safetensors"
+            | "distcp"
+            | "json"
+            | "jsonl"
+            | "yaml"
+            | "log"
+            | "py"
+    );
+    is_file || word.starts_with(['/', '~']) || word.contains("./") || word.contains("://")
 }
 
 /// The name at the end of a text: without the unit of the number before, separators, and what joins it to its value.
@@ -171,7 +182,8 @@ fn number_length(bytes: &[u8]) -> usize {
             .find(|word| is_here(word))
             .map_or(0, |word| sign + word.len());
     }
-    if !is_digit(sign) && !(bytes.get(sign) == Some(&b'.') && is_digit(sign + 1)) {
+    let has_digit = is_digit(sign + usize::from(bytes.get(sign) == Some(&b'.')));
+    if !has_digit {
         return 0;
     }
     let is_group = |at: usize| (1..4).all(|digit| is_digit(at + digit)) && !is_digit(at + 4);

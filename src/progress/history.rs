@@ -116,15 +116,12 @@ impl History {
     pub(crate) fn sparkline(&self, columns: usize) -> Option<String> {
         let set = self.eval_set.clone().flatten();
         let eval_name = set.map_or("eval_loss".to_owned(), |set| format!("eval_{set}_loss"));
-        let kinds: [(&str, fn(&Point) -> Option<f64>); 3] = [
-            ("reward", |point| point.reward),
-            ("loss", |point| point.loss),
-            (&eval_name, |point| point.eval_loss),
+        let lines = [
+            self.line("reward", columns, |point| point.reward),
+            self.line("loss", columns, |point| point.loss),
+            self.line(&eval_name, columns, |point| point.eval_loss),
         ];
-        let lines = kinds
-            .into_iter()
-            .filter_map(|(name, value)| self.line(name, columns, value));
-        let lines: Vec<String> = lines.collect();
+        let lines: Vec<String> = lines.into_iter().flatten().collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
 

@@ -145,11 +145,12 @@ impl Scanner {
         let mut metrics_end = None;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let is_open = self.dictionary.is_some() || self.block.is_some() || self.table.is_open();
-            let hit = match hits.find(rest) {
-                _ if is_open => 0,
-                Some(found) => found.start(),
-                None => break,
+            let hit = if is_open {
+                Some(0)
+            } else {
+                hits.find(rest).map(|hit| hit.start())
             };
+            let Some(hit) = hit else { break };
             let (before, after) = rest.split_at(hit);
             let start = memrchr3(b'\n', b'\r', 8, before).map_or(0, |end| end + 1);
             let end = hit + memchr3(b'\n', b'\r', 8, after).unwrap_or(after.len());
