@@ -24,7 +24,7 @@ mod scanner;
 pub(crate) mod stall;
 #[cfg(test)]
 pub(crate) mod tests;
-mod tqdm;
+pub(crate) mod tqdm;
 
 use std::io;
 use std::path::Path;

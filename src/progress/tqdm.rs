@@ -5,22 +5,22 @@ use memchr::{memchr, memchr_iter, memmem, memrchr};
 /// A state of a progress bar, `label:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12]`, or without a total
 /// `label: 6it [00:01,  4.51it/s]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Bar<'a> {
+pub(crate) struct Bar<'a> {
     /// The text before the percentage, without its colon. Often empty.
-    pub(super) label: &'a str,
-    pub(super) done: u64,
-    pub(super) total: Option<u64>,
+    pub(crate) label: &'a str,
+    pub(crate) done: u64,
+    pub(crate) total: Option<u64>,
     /// The remaining time that tqdm expects, in seconds.
-    pub(super) seconds_left: Option<f64>,
-    pub(super) per_second: Option<f64>,
+    pub(crate) seconds_left: Option<f64>,
+    pub(crate) per_second: Option<f64>,
     /// The thing counted: `it` unless the program names another.
-    pub(super) unit: &'a str,
+    pub(crate) unit: &'a str,
     /// The program's own part: `loss=0.12, lr=1e-5`.
-    pub(super) postfix: &'a str,
+    pub(crate) postfix: &'a str,
 }
 
 impl<'a> Bar<'a> {
-    pub(super) fn parse(line: &'a str) -> Option<Self> {
+    pub(crate) fn parse(line: &'a str) -> Option<Self> {
         let bytes = line.as_bytes();
         let is_percent = |at: &usize| bytes.get(at + 1) == Some(&b'|');
         let (label, done, total, open) =
