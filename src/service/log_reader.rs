@@ -257,7 +257,7 @@ impl LogReading {
         let written = before.written.filter(|_| is_same).unwrap_or(now);
         let mut scanner = Scanner::default();
         scanner.push(text.as_bytes());
-        let mut progress = scanner.progress(written);
+        let (mut progress, history) = scanner.read(written);
         if let (Some(progress), Some(before)) = (&mut progress, before.progress)
             && progress.metrics == before.metrics
         {
@@ -265,7 +265,7 @@ impl LogReading {
         }
         Self {
             progress,
-            writes: writes(scanner.history()),
+            writes: writes(&history),
             written: Some(written),
             is_age_unknown,
             exit_code,
