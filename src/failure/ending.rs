@@ -213,10 +213,11 @@ fn sign(line: &Line<'_>, last_bar: &mut Option<f64>) -> Option<Sign> {
     let text = line.text.trim();
     if let Some(bar) = Bar::parse(text) {
         // A program that ends draws its bar once more, and by then some steps were done that it had not drawn.
-        let steps = bar.done - last_bar.unwrap_or(bar.done);
+        let done = bar.done as f64;
+        let steps = done - last_bar.unwrap_or(done);
         let moves = steps > 1.0 + bar.per_second.unwrap_or(1.0);
         if moves || steps <= 0.0 {
-            *last_bar = Some(bar.done);
+            *last_bar = Some(done);
         }
         return moves.then_some(Sign::Certain);
     }
