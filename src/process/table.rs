@@ -79,16 +79,9 @@ impl ProcessTable {
             .iter()
             .filter(|process| process.mark() == job_dir.as_os_str().as_bytes());
         let marked: Vec<&Process> = marked.collect();
-        let runs_supervisor = |pid: u32| {
-            system::arguments(pid).is_some_and(|arguments| {
-                arguments.ends_with(
-                    &[&b"supervise\0"[..], job_dir.as_os_str().as_bytes(), b"\0"].concat(),
-                )
-            })
-        };
         let candidates: Vec<&&Process> = marked
             .iter()
-            .filter(|process| runs_supervisor(process.pid))
+            .filter(|process| process.supervises(job_dir))
             .collect();
         // A child that it has just forked has its arguments, until it runs the program of a step.
         let is_forked =
@@ -104,18 +97,17 @@ impl ProcessTable {
         }
     }
 
-    /// Returns the names of the job folders below `jobs` that living processes carry the mark of.
+    /// Returns the names of the job folders below `jobs` whose mark living processes carry, their supervisors aside: that of a
+    /// cloud launch runs no job of this machine.
     pub(crate) fn jobs(&self, jobs: &Path) -> BTreeSet<String> {
-        let dirs = self
-            .0
-            .iter()
-            .map(|process| Path::new(OsStr::from_bytes(process.mark())));
-        let names = dirs
-            .filter(|dir| dir.parent() == Some(jobs))
-            .filter_map(Path::file_name);
+        let mut names = BTreeSet::new();
+        for process in &self.0 {
+            let dir = Path::new(OsStr::from_bytes(process.mark()));
+            let name = dir.file_name().and_then(OsStr::to_str);
+            let name = name.filter(|_| dir.parent() == Some(jobs) && !process.supervises(dir));
+            names.extend(name.map(ToOwned::to_owned));
+        }
         names
-            .filter_map(|name| name.to_str().map(ToOwned::to_owned))
-            .collect()
     }
 
     fn with_descendants(&self, roots: &[u32]) -> HashSet<u32> {
@@ -144,6 +136,12 @@ impl Process {
         let value = |entry| <[u8]>::strip_prefix(entry, name)?.strip_prefix(b"=");
         let mut entries = self.environment.split(|byte| *byte == 0);
         entries.find_map(value).unwrap_or_default()
+    }
+
+    /// Tells by the arguments if this is the supervisor of a job.
+    fn supervises(&self, job_dir: &Path) -> bool {
+        let expected = [b"supervise", job_dir.as_os_str().as_bytes(), b""].join(&0);
+        system::arguments(self.pid).is_some_and(|arguments| arguments.ends_with(&expected))
     }
 }
 
