@@ -54,20 +54,6 @@ pub(crate) trait ConsentProvider: Send + Sync {
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError>;
 }
 
-/// The provider of a client that cannot ask its user.
-struct NoConsent;
-
-#[async_trait]
-impl ConsentProvider for NoConsent {
-    fn can_ask(&self) -> bool {
-        false
-    }
-
-    async fn ask(&self, _: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
-        Err(JobError::blocked("this client cannot ask its user"))
-    }
-}
-
 /// The consent that a launch has.
 pub(super) enum LaunchConsent {
     /// Launch it as it is prepared, with this warning.
@@ -80,7 +66,8 @@ pub(super) enum LaunchConsent {
 pub(super) struct Consent {
     context: Arc<Context>,
     plans: Arc<PlanCache>,
-    provider: Arc<dyn ConsentProvider>,
+    /// `None` where nobody is asked.
+    provider: Option<Arc<dyn ConsentProvider>>,
 }
 
 impl Consent {
@@ -88,17 +75,17 @@ impl Consent {
         Self {
             context,
             plans,
-            provider: Arc::new(NoConsent),
+            provider: None,
         }
     }
 
     /// Asks through `provider`, unless the policy wants nobody asked.
     pub(super) fn with_provider(&self, provider: Arc<dyn ConsentProvider>) -> Self {
-        let mut consent = self.clone();
-        if self.context.policy.ask != AskPerson::Never {
-            consent.provider = provider;
+        let is_asked = self.context.policy.ask != AskPerson::Never && provider.can_ask();
+        Self {
+            provider: is_asked.then_some(provider),
+            ..self.clone()
         }
-        consent
     }
 
     /// Asks before a job is cancelled that this server did not start.
@@ -122,13 +109,15 @@ impl Consent {
     }
 
     pub(super) fn can_ask(&self) -> bool {
-        self.provider.can_ask()
+        self.provider.is_some()
     }
 
     /// Asks where the user can be reached; elsewhere the arguments of the call must do.
     async fn confirm(&self, prompt: &ConsentPrompt) -> Result<(), JobError> {
-        if !self.provider.can_ask() || self.provider.ask(prompt).await? == prompt.subject {
-            return Ok(());
+        match &self.provider {
+            None => return Ok(()),
+            Some(provider) if provider.ask(prompt).await? == prompt.subject => return Ok(()),
+            Some(_) => {}
         }
         Err(JobError::blocked("the user agreed to something else")
             .with_hint("call the tool again, so that the user is asked again"))
@@ -143,33 +132,29 @@ impl Consent {
     ) -> Result<Option<ClusterInfo>, JobError> {
         let launcher = self.context.allowed_launcher(cloud)?;
         let is_limited = self.context.policy.clouds.is_some();
-        if !is_limited && !self.provider.can_ask() {
+        if !is_limited && self.provider.is_none() {
             return Ok(None);
         }
-        let info =
-            tokio::time::timeout(CLUSTER_INFO_WAIT, launcher.describe_cluster(cloud, cluster))
-                .await;
-        let info = info.unwrap_or_else(|_| {
+        let describing = launcher.describe_cluster(cloud, cluster);
+        let described = tokio::time::timeout(CLUSTER_INFO_WAIT, describing).await;
+        let described = described.unwrap_or_else(|_| {
             let waited = CLUSTER_INFO_WAIT.as_secs();
             let error = format!("the cloud of cluster {cluster} was not found within {waited} s");
             Err(JobError::unavailable(error).with_hint("try again"))
         });
         if !is_limited {
-            return Ok(info.unwrap_or_default());
+            return Ok(described.unwrap_or_default());
         }
-        let info = info?;
-        match &info {
-            Some(ClusterInfo { cloud: None, .. }) => Err(JobError::blocked(format!(
+        let Some(info) = described? else {
+            return Ok(None);
+        };
+        let forbidden = match &info.cloud {
+            Some(found) => self.context.policy.forbids(found),
+            None => Some(format!(
                 "the cloud of cluster {cluster} is not known, and not every cloud may be used"
-            ))),
-            Some(ClusterInfo {
-                cloud: Some(found), ..
-            }) => {
-                let forbidden = self.context.policy.forbids(found).map(JobError::blocked);
-                forbidden.map_or(Ok(info), Err)
-            }
-            None => Ok(None),
-        }
+            )),
+        };
+        forbidden.map_or(Ok(Some(info)), |reason| Err(JobError::blocked(reason)))
     }
 
     /// Fails where the policy forbids the cloud that the cluster of a launch is on.
@@ -196,11 +181,8 @@ impl Consent {
         if !costs_money && !asks_always {
             return Ok(LaunchConsent::NotAsked { warning: None });
         }
-        if !self.provider.can_ask() {
-            if has_plan_id {
-                return Ok(LaunchConsent::NotAsked { warning: None });
-            }
-            if asks_always {
+        let Some(provider) = &self.provider else {
+            if asks_always && !has_plan_id {
                 let variable = env_vars::CONSENT.name;
                 let error = format!("{variable}=always, and this client cannot ask its user");
                 return Err(JobError::blocked(error).with_hint(
@@ -210,9 +192,9 @@ impl Consent {
             let warning =
                 "no plan_id was given: whether the user saw this job could not be checked";
             return Ok(LaunchConsent::NotAsked {
-                warning: Some(warning),
+                warning: (!has_plan_id).then_some(warning),
             });
-        }
+        };
         let info = if identity.cluster.is_empty() {
             None
         } else {
@@ -224,7 +206,7 @@ impl Consent {
         let mut prompt = consent_prompt::launch(launch, info.as_ref(), subject);
         prompt.text = launch.redactor().redact(&prompt.text);
         on_progress("waiting for the user to agree");
-        match self.provider.ask(&prompt).await? {
+        match provider.ask(&prompt).await? {
             ConsentSubject::Launch { plan_id } => Ok(LaunchConsent::Given { plan_id }),
             _ => Err(JobError::blocked("the user agreed to something else")),
         }

@@ -80,7 +80,7 @@ impl Launches {
         let job_id = identity.job_id.clone();
         let record = JobRecord {
             job_id: job_id.clone(),
-            command: spec.command.to_string(),
+            command: spec.command.name().to_owned(),
             config_path: spec.config.path.display().to_string(),
             cloud: identity.cloud.clone(),
             cluster_name: identity.cluster.clone(),

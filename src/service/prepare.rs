@@ -148,7 +148,7 @@ fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<
 fn new_job_id(command: OumiCommand) -> String {
     let now = Utc::now().format("%Y%m%d_%H%M%S");
     let random = uuid::Uuid::new_v4().simple().to_string();
-    format!("{command}_{now}_{}", &random[..6])
+    format!("{}_{now}_{}", command.name(), &random[..6])
 }
 
 pub(super) fn job_id_from_name(name: &str) -> Result<String, JobError> {

@@ -120,7 +120,11 @@ impl Runner {
         };
         let mut answer = RunAnswer {
             job_id: launch.spec.identity.job_id.clone(),
-            cloud: launch.spec.identity.cloud.clone(),
+            cloud: if launch.is_local {
+                String::new()
+            } else {
+                launch.spec.identity.cloud.clone()
+            },
             warnings: launch.plan.warnings.clone(),
             ..RunAnswer::default()
         };
@@ -226,6 +230,7 @@ impl Runner {
         match status {
             Ok(status) => {
                 answer.message = match event {
+                    Some(event) if !status.is_done => format!("{event}; poll_status says how it goes"),
                     Some(event) => format!("{event}; {}", next_step::message_and_next(&status)),
                     None => "the launch is under way and its confirmation is pending; call poll_status with the job_id"
                         .to_owned(),

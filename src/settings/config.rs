@@ -1,7 +1,6 @@
 //! Reads an Oumi YAML file: its kind, and the few fields the server needs. The rest is left to Oumi.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -25,53 +24,41 @@ const OUMI_KEYS: &str = "model data training tuning tasks evaluation generation 
 /// The advice about a recipe that is no file yet.
 const FETCH: &str = "run `oumi fetch oumi://configs/recipes/…` in a terminal and pass the path of the file that it saves";
 
-/// A command of the `oumi` program.
+/// A command of the `oumi` program (oumi 0.9): its name in the request, and its subcommand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OumiCommand {
-    name: &'static str,
-    subcommand: &'static str,
-}
+pub(crate) struct OumiCommand(&'static str, &'static str);
 
 impl OumiCommand {
-    /// Each name and its subcommand.
-    const ALL: [(&str, &str); 8] = [
-        ("train", "train"),
-        ("evaluate", "evaluate"),
-        ("eval", "evaluate"),
-        ("infer", "infer"),
-        ("synth", "synthesize"),
-        ("analyze", "analyze"),
-        ("tune", "tune"),
-        ("quantize", "quantize"),
+    const ALL: [Self; 8] = [
+        Self("train", "train"),
+        Self("evaluate", "evaluate"),
+        Self("eval", "evaluate"),
+        Self("infer", "infer"),
+        Self("synth", "synthesize"),
+        Self("analyze", "analyze"),
+        Self("tune", "tune"),
+        Self("quantize", "quantize"),
     ];
 
     /// Parses the name of a command, in any case.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let wanted = text.trim().to_lowercase();
-        let mut commands = Self::ALL.into_iter();
-        let (name, subcommand) = commands.find(|(name, _)| *name == wanted)?;
-        Some(Self { name, subcommand })
+        Self::ALL
+            .into_iter()
+            .find(|command| command.name() == wanted)
     }
 
     /// Lists the names that [`parse`](Self::parse) takes.
     pub(crate) fn names() -> String {
-        Self::ALL.map(|(name, _)| name).join(", ")
+        Self::ALL.map(Self::name).join(", ")
     }
 
-    /// The name in the request.
     pub(crate) fn name(self) -> &'static str {
-        self.name
+        self.0
     }
 
-    /// The subcommand of the `oumi` program (oumi 0.9).
     pub(crate) fn subcommand(self) -> &'static str {
-        self.subcommand
-    }
-}
-
-impl fmt::Display for OumiCommand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
+        self.1
     }
 }
 
