@@ -156,12 +156,9 @@ fn find(
         return verdict.or_else(by_exit);
     }
     if let Some(root) = root {
-        let own: Vec<usize> = [&root.at]
-            .into_iter()
-            .chain(&root.message)
-            .copied()
-            .collect();
-        return search(&own, Place::Error, false)
+        let own = |first: &[usize], then: &[usize]| [first, &[root.at], then].concat();
+        return search(&own(&root.frame, &[]), Place::Frame, false)
+            .or_else(|| search(&own(&[], &root.message), Place::Error, false))
             .or_else(|| search(&root.raised_from, Place::Error, false));
     }
     let mut own = errors.iter().rev();

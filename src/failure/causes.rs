@@ -39,6 +39,8 @@ pub(crate) struct Cause {
 pub(super) enum Place {
     /// The exception or the error lines that ended the job.
     Error,
+    /// The last frame of that exception, and its first line.
+    Frame,
     /// The end of the log, whatever exception there is.
     Verdict,
     /// The end of the log.

@@ -75,12 +75,13 @@ pub(crate) struct Exception {
 /// Splits a log into lines.
 pub(crate) fn lines(log: &str) -> Vec<Line<'_>> {
     let mut hosts: Vec<&str> = Vec::new();
-    for (line, next) in log.lines().zip(log.lines().skip(1)) {
+    for line in log.lines() {
         if let Some(header) = FORMS.header.find(line)
             && let before = Line::split(&line[..header.start()], &hosts).text
             && let Some(host) = FORMS.host.find(before).map(|found| found.as_str())
             && Line::split(&before[host.len()..], &[]).text.is_empty()
-            && next.contains(host)
+            && !names_exception(host)
+            && log.matches(host).nth(1).is_some()
         {
             hosts.push(host);
         }
@@ -178,7 +179,8 @@ pub(crate) fn exceptions(lines: &[Line<'_>]) -> Vec<Exception> {
         let mut before = lines[..start].iter().rev();
         let before = before.find(|line| line.source == *source && !line.text.trim().is_empty());
         let before = before.map_or("", |line| line.text.trim());
-        if FORMS.passed_over.is_match(before) {
+        let is_passed_over = FORMS.passed_over.is_match(before);
+        if is_passed_over || matches!(lines[start].level, Some(Level::Warning | Level::Info)) {
             continue;
         }
         let is_raised_from = FORMS.raised_from.is_match(before);
