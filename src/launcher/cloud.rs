@@ -9,7 +9,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::error::{ErrorKind, JobError};
 use crate::parse;
-use crate::parse::sky::{ClusterList, Queue, QueueFailure};
+use crate::parse::sky::{ClusterList, Queue};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Cli, CliCall, Output, call_deadline};
@@ -31,9 +31,8 @@ use changes::{Change, ChangeRun, Changes};
 use clusters::cluster_info;
 pub(super) use launch::CloudLaunches;
 use launch_dir::{ClusterBefore, LaunchFacts, LaunchResult, number};
-pub(super) use list::scopes_by_cloud;
+use survey::Survey;
 pub(super) use survey::no_such_job;
-use survey::{Found, Survey, uncertain};
 
 /// The first and the longest pause between two searches for the job of an interrupted launch.
 const RETRY_MIN: Duration = Duration::from_secs(2);
@@ -57,6 +56,23 @@ impl QueueScope {
             cloud: identity.cloud.clone(),
             clusters: BTreeSet::from([identity.cluster.clone()]),
         }
+    }
+
+    /// The queries that together list `jobs`: one for each cloud, or one run of `sky queue` for the clusters of all clouds.
+    fn of_list<B: CloudBackend>(jobs: &[&JobIdentity]) -> Vec<Self> {
+        if B::IDS_RESTART {
+            return vec![Self::default()];
+        }
+        let mut clouds: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for job in jobs {
+            let clusters = clouds.entry(&job.cloud).or_default();
+            clusters.insert(job.cluster.clone());
+        }
+        let scope = |(cloud, clusters): (&str, _)| Self {
+            cloud: cloud.to_owned(),
+            clusters,
+        };
+        clouds.into_iter().map(scope).collect()
     }
 
     fn includes(&self, identity: &JobIdentity) -> bool {
@@ -86,17 +102,11 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     /// Refuses names that the program would refuse, or take for options.
     fn validate_cluster(cloud: &str, cluster: &str) -> Result<(), JobError>;
 
-    /// Refuses ids that the program would refuse, or take for options. Accepts an empty one.
-    fn validate_job_id(id: &str) -> Result<(), JobError>;
-
     async fn plan(
         &self,
         launches: &CloudLaunches,
         spec: &LaunchSpec,
     ) -> Result<LaunchPlan, JobError>;
-
-    /// The queries that together list `jobs`.
-    fn list_scopes(jobs: &[&JobIdentity]) -> Vec<QueueScope>;
 
     async fn queue(&self, scope: &QueueScope, deadline: Option<Instant>)
     -> Result<Queue, JobError>;
@@ -141,7 +151,7 @@ pub(crate) struct CloudLauncher<B> {
 
 impl<B: CloudBackend> CloudLauncher<B> {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
-    pub(super) fn with_backend(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
+    pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
         let window = B::IDS_RESTART.then_some(COMPLETION_WINDOW);
         Self {
             backend: B::new(cli.clone()),
@@ -247,14 +257,38 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
     }
 
-    /// Looks on the cluster for the job of an interrupted launch.
+    /// Looks on the cluster for the job of an interrupted launch. `None` only where it is certainly not there.
     async fn find_launched_job(&self, identity: &JobIdentity) -> Result<Option<String>, JobError> {
         let (survey, facts) = self.survey_job(identity, None).await;
-        let queue = survey.queue?;
-        if let Some(QueueFailure::Other(reason)) = queue.unanswered.get(&identity.cluster) {
-            return Err(JobError::failed(reason));
+        if let Some(id) = facts.as_ref().and_then(|facts| facts.oumi_job_id.clone()) {
+            return Ok(Some(id));
         }
-        Ok(facts.and_then(|facts| facts.oumi_job_id))
+        let is_certain = match &facts {
+            Some(facts) => {
+                let mut jobs = survey.jobs(&identity.cluster).iter();
+                facts.start.before.is_some() || !jobs.any(|job| job.job_name == facts.start.name)
+            }
+            // It never began, unless another version of this server began it.
+            None => self.launches.logs(identity).await.is_err(),
+        };
+        if !is_certain {
+            let name = &identity.cluster;
+            let error = format!("which job of cluster {name} is this one is not certain");
+            return Err(JobError::unavailable(error));
+        }
+        if facts.is_some() {
+            survey.missing_job::<B>(identity, facts.as_ref())?;
+        }
+        Ok(None)
+    }
+
+    /// Fails where the launcher's id of a job may be another job's by now.
+    async fn check_id(&self, identity: &JobIdentity) -> Result<(), JobError> {
+        if !B::IDS_RESTART || identity.job_id.is_empty() {
+            return Ok(());
+        }
+        let (survey, facts) = self.survey_job(identity, call_deadline()).await;
+        survey.check_id::<B>(identity, facts.as_ref())
     }
 
     /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
@@ -364,33 +398,10 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         if identity.oumi_job_id.is_empty() {
             return self.launches.logs(identity).await;
         }
-        let survey = async {
-            match B::IDS_RESTART && !identity.job_id.is_empty() {
-                true => Some(self.survey_job(identity, call_deadline()).await),
-                false => None,
-            }
-        };
-        let (read, survey) = tokio::join!(self.backend.logs(identity), survey);
-        let error = match (read, survey) {
-            (Err(error), _) if error.kind == ErrorKind::Unavailable => error,
-            (Ok(log), Some((survey, facts))) => {
-                let facts = facts.as_ref();
-                match survey.find::<B>(identity, facts) {
-                    Found::Own(_) => return Ok(log),
-                    Found::Nothing if survey.is_own_cluster::<B>(identity, facts) => {
-                        return Ok(log);
-                    }
-                    Found::Uncertain(_) => return Err(not_certain(identity)),
-                    Found::Another => JobError::unavailable(format!(
-                        "the cluster {} of this job is gone, and another has its name",
-                        identity.cluster
-                    )),
-                    Found::Nothing => {
-                        JobError::unavailable("its cluster does not list the job now")
-                    }
-                }
-            }
-            (read, _) => return read,
+        let (read, checked) = tokio::join!(self.backend.logs(identity), self.check_id(identity));
+        let error = match read.and_then(|log| checked.map(|()| log)) {
+            Err(error) if error.kind == ErrorKind::Unavailable => error,
+            read => return read,
         };
         // The output of its launch is on this machine.
         let Ok(mut log) = self.launches.logs(identity).await else {
@@ -404,14 +415,16 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
 
     async fn is_certain(&self, identity: &JobIdentity) -> bool {
         let facts = self.launches.facts(identity).await;
-        let is_marked = facts.is_some_and(|facts| facts.mark.is_some());
-        let is_named = identity.job_id.is_empty() || identity.oumi_job_id.is_empty();
-        if !B::IDS_RESTART || is_marked || is_named || validate::<B>(identity).is_err() {
+        if facts.is_some_and(|facts| facts.mark.is_some())
+            || identity.oumi_job_id.is_empty()
+            || validate::<B>(identity).is_err()
+        {
             return true;
         }
-        let (survey, facts) = self.survey_job(identity, call_deadline()).await;
-        let found = survey.find::<B>(identity, facts.as_ref());
-        !matches!(found, Found::Uncertain(_))
+        let checked = self.check_id(identity).await;
+        checked
+            .err()
+            .is_none_or(|error| error.kind != ErrorKind::Blocked)
     }
 
     async fn cancel(
@@ -430,9 +443,6 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         }
         let (survey, facts) = self.survey_job(&identity, None).await;
         let facts = facts.as_ref();
-        if matches!(survey.find::<B>(&identity, facts), Found::Uncertain(_)) {
-            return Err(not_certain(&identity));
-        }
         match survey.status::<B>(&identity, facts) {
             Ok(mut before) if before.is_done => {
                 survey.add_cluster(&mut before, &identity.cluster);
@@ -444,12 +454,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
                 return Err(error);
             }
             // A job whose status cannot be read is cancelled only where its id can be no other's.
-            Err(error) if !survey.is_own_cluster::<B>(&identity, facts) => {
-                return Err(error.context(
-                    "it is not cancelled, since it is not certain which job has its id now",
-                ));
-            }
-            Ok(_) | Err(_) => {}
+            Ok(_) | Err(_) => survey.check_id::<B>(&identity, facts)?,
         }
         let run = self.run_cancel(&identity).await?;
         // Exit codes are unreliable: the status afterwards counts.
@@ -520,13 +525,19 @@ pub(super) fn failure_text(output: &Output) -> String {
 
 fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<(), JobError> {
     B::validate_cluster(&identity.cloud, &identity.cluster)?;
-    B::validate_job_id(&identity.oumi_job_id)
+    if is_plain(&identity.oumi_job_id, "-_.") {
+        return Ok(());
+    }
+    let id = &identity.oumi_job_id;
+    Err(JobError::failed(format!(
+        "`oumi_job_id` {id:?} is not the id of a job"
+    )))
 }
 
-fn not_certain(identity: &JobIdentity) -> JobError {
-    JobError::blocked(uncertain(identity)).with_hint(
-        "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
-    )
+/// Returns `true` for a text of letters, digits and `others` that is no option.
+pub(super) fn is_plain(text: &str, others: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    !text.starts_with('-') && text.chars().all(is_allowed)
 }
 
 fn already_finished(status: JobStatus) -> CancelOutcome {

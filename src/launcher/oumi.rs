@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::cloud::{
-    CancelRun, CloudBackend, CloudLauncher, CloudLaunches, QueueScope, failure_text, log_file,
-    scopes_by_cloud,
+    CancelRun, CloudBackend, CloudLauncher, CloudLaunches, QueueScope, failure_text, is_plain,
+    log_file,
 };
 use super::job_yaml::JobConfig;
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
@@ -19,7 +19,6 @@ use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
 use crate::parse::sky::{Queue, QueuedJob};
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, call_deadline};
-use crate::settings::data_dir::DataDir;
 use crate::settings::env_vars::SLURM_CONNECTIONS;
 
 /// The clouds whose clusters are a queue and a user, `debug.jane`.
@@ -39,13 +38,6 @@ pub(crate) struct Oumi {
 
 /// Reaches clusters through `oumi launch`.
 pub(crate) type OumiCloudLauncher = CloudLauncher<Oumi>;
-
-impl OumiCloudLauncher {
-    /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
-    pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
-        Self::with_backend(folder, supervisor, cli)
-    }
-}
 
 #[async_trait]
 impl CloudBackend for Oumi {
@@ -90,15 +82,6 @@ impl CloudBackend for Oumi {
         }))
     }
 
-    fn validate_job_id(id: &str) -> Result<(), JobError> {
-        if is_plain(id, "-_.") {
-            return Ok(());
-        }
-        Err(JobError::failed(format!(
-            "`oumi_job_id` {id:?} is not a job's id"
-        )))
-    }
-
     async fn plan(
         &self,
         launches: &CloudLaunches,
@@ -124,10 +107,6 @@ impl CloudBackend for Oumi {
         }
         let envs = envs(cloud, &BTreeSet::from([cluster.clone()]));
         launches.plan(spec, cluster, config, envs)
-    }
-
-    fn list_scopes(jobs: &[&JobIdentity]) -> Vec<QueueScope> {
-        scopes_by_cloud(jobs)
     }
 
     async fn queue(
@@ -274,10 +253,4 @@ fn envs(cloud: &str, clusters: &BTreeSet<String>) -> BTreeMap<String, String> {
         }
     }
     BTreeMap::from([(SLURM_CONNECTIONS.name.to_owned(), connections.join(","))])
-}
-
-/// Returns `true` for a text of letters, digits and `others` that is no option.
-fn is_plain(text: &str, others: &str) -> bool {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
-    !text.starts_with('-') && text.chars().all(is_allowed)
 }

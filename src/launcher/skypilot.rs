@@ -16,11 +16,10 @@ use super::cloud::{
 use super::job_yaml::{self, JobConfig};
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
 use crate::error::JobError;
-use crate::parse::sky::{self, ClusterList, LogsExit, Queue, QueueFailure, TeardownResult};
+use crate::parse::sky::{self, ClusterList, Queue, QueueFailure, TeardownResult};
 use crate::parse::{self, OutputError};
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, call_deadline};
-use crate::settings::data_dir::DataDir;
 
 /// The timeout of a run of `sky`: the first one starts SkyPilot's API server.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -38,13 +37,6 @@ pub(crate) struct SkyPilot {
 
 /// Reaches clouds through SkyPilot.
 pub(crate) type SkyPilotLauncher = CloudLauncher<SkyPilot>;
-
-impl SkyPilotLauncher {
-    /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
-    pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
-        Self::with_backend(folder, supervisor, cli)
-    }
-}
 
 impl SkyPilot {
     async fn query(
@@ -92,15 +84,6 @@ impl CloudBackend for SkyPilot {
         Err(error.with_hint("call list_jobs for the clusters that exist"))
     }
 
-    fn validate_job_id(id: &str) -> Result<(), JobError> {
-        if id.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Ok(());
-        }
-        Err(JobError::failed(format!(
-            "`oumi_job_id` {id:?} is not an id of SkyPilot, which is a number"
-        )))
-    }
-
     async fn plan(
         &self,
         launches: &CloudLaunches,
@@ -137,11 +120,6 @@ impl CloudBackend for SkyPilot {
             ));
         }
         Ok(plan)
-    }
-
-    /// `sky queue` answers for the clusters of all clouds in one run.
-    fn list_scopes(_jobs: &[&JobIdentity]) -> Vec<QueueScope> {
-        vec![QueueScope::default()]
     }
 
     async fn queue(
@@ -187,12 +165,12 @@ impl CloudBackend for SkyPilot {
         let deadline = Instant::now() + LOGS_TIMEOUT + Duration::from_secs(5);
         let output = self.cli.query(&call, Some(deadline)).await;
         let output = output.map_err(JobError::failed)?;
-        match LogsExit::from_code(output.code) {
-            LogsExit::NoSuchJob => return Err(no_such_job(identity)),
-            LogsExit::NoLog if !output.timed_out => {
-                return Err(JobError::unavailable(failure_text(&output)));
-            }
-            _ => {}
+        match output.code {
+            // The job runs or succeeded, failed, has not finished, was cancelled.
+            Some(0 | 100 | 101 | 103) => {}
+            Some(102) => return Err(no_such_job(identity)),
+            _ if output.timed_out => {}
+            _ => return Err(JobError::unavailable(failure_text(&output))),
         }
         let is_all = output.stdout.matches('\n').count() < LOG_LINES.parse().unwrap_or(0);
         let slow = || {

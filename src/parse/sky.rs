@@ -83,15 +83,6 @@ pub(crate) struct Cluster {
     pub(crate) hourly_price: Option<f64>,
 }
 
-/// The exit code of `sky logs`: it reports the state of the job, or a failure of the call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LogsExit {
-    Log,
-    NoSuchJob,
-    /// There are no logs to be had; the reason is on stderr.
-    NoLog,
-}
-
 /// The result of `sky stop` or `sky down`, which exit 0 in each case. The texts are SkyPilot's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TeardownResult {
@@ -200,18 +191,6 @@ pub(crate) fn exit_code(log: &str) -> Option<i32> {
     let (codes, _) = codes.split_once(']')?;
     let codes = codes.split(',').map(|code| code.trim().parse().ok());
     codes.flatten().find(|code| *code != 0)
-}
-
-impl LogsExit {
-    /// Reads the exit code of `sky logs`; `None` when a signal ended it.
-    pub(crate) fn from_code(code: Option<i32>) -> Self {
-        match code {
-            // Running or succeeded, failed, not finished, cancelled.
-            Some(0 | 100 | 101 | 103) => Self::Log,
-            Some(102) => Self::NoSuchJob,
-            _ => Self::NoLog,
-        }
-    }
 }
 
 /// Returns `true` when `sky cancel` accepted the cancel of a job. It exits 0 in any case.

@@ -239,15 +239,13 @@ impl CloudLaunches {
             {
                 facts.oumi_job_id = Some(job.job_id.clone());
                 facts.mark = Some(mark);
-                write_facts(&dir, &facts)?;
+                if let Err(error) = write_facts(&dir, &facts) {
+                    tracing::warn!(job_id, %error, "cannot keep what tells a job from another");
+                }
             }
             Ok::<_, io::Error>(facts)
         };
-        let claimed = blocking(claim).await;
-        Some(claimed.unwrap_or_else(|error| {
-            tracing::warn!(job_id = identity.job_id, %error, "cannot keep what tells a job apart");
-            unclaimed
-        }))
+        Some(blocking(claim).await.unwrap_or(unclaimed))
     }
 
     /// Cancels a job without an id whose launch has this result.

@@ -53,7 +53,7 @@ pub(super) struct LaunchStart {
 /// A cluster before a launch onto it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct ClusterBefore {
-    /// `None` where there was no such cluster.
+    /// `None` where there was no such cluster, or it has none.
     pub(super) cluster_hash: Option<String>,
     /// The highest id of a job on it; 0 without one.
     pub(super) last_job_id: u64,
@@ -118,9 +118,8 @@ impl LaunchFacts {
     /// Tells whether a job came onto the cluster with this launch, or after it, by its name and number.
     pub(super) fn may_have_launched(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
         let is_new = |before: &ClusterBefore| {
-            before.cluster_hash.is_none()
-                || (cluster_hash.is_some() && cluster_hash != before.cluster_hash.as_deref())
-                || number(job) > before.last_job_id
+            let hashes = before.cluster_hash.as_deref().zip(cluster_hash);
+            number(job) > before.last_job_id || hashes.is_some_and(|(one, other)| one != other)
         };
         job.job_name == self.start.name && self.start.before.as_ref().is_some_and(is_new)
     }
@@ -142,6 +141,17 @@ pub(super) struct LaunchState {
 }
 
 impl LaunchState {
+    #[cfg(test)]
+    pub(super) fn ended(facts: LaunchFacts) -> Self {
+        Self {
+            exit: None,
+            has_ended: true,
+            facts,
+            failure: None,
+            last_line: None,
+        }
+    }
+
     /// Returns the result of the launch, `None` while it runs.
     pub(super) fn result(
         &self,

@@ -1,6 +1,6 @@
 //! The list of jobs: one query of the queues for each scope, and what the folders of launches say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use futures::future::join_all;
 
@@ -39,7 +39,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             launching.push(identity);
         }
         // The job of a lost launch may be on its cluster, and is listed there.
-        let scopes = B::list_scopes(&[launched.as_slice(), &lost].concat());
+        let scopes = QueueScope::of_list::<B>(&[launched.as_slice(), &lost].concat());
         let parts = scopes
             .iter()
             .map(|scope| self.list_scope(scope, &launched, &launching));
@@ -110,33 +110,26 @@ impl<B: CloudBackend> CloudLauncher<B> {
 impl Survey {
     /// Describes the clusters whose jobs are not known, though they may have some.
     fn silent_clusters(&self) -> impl Iterator<Item = String> {
-        let unanswered = self.queue.iter().flat_map(|queue| &queue.unanswered);
-        let failed = unanswered.filter_map(|(name, failure)| match failure {
+        let queue = self.queue.as_ref().ok();
+        let failure = move |name: &str| match queue?.unanswered.get(name)? {
             QueueFailure::Other(reason) => Some(format!("cluster {name}: {reason}")),
             QueueFailure::ClusterGone | QueueFailure::ClusterNotUp(_) => None,
-        });
-        let is_silent = |cluster: &&Cluster| {
-            let queue = self.queue.as_ref();
-            cluster.status != "STOPPED"
-                && queue.is_ok_and(|queue| {
-                    !queue.jobs.contains_key(&cluster.name)
-                        && !matches!(
-                            queue.unanswered.get(&cluster.name),
-                            Some(QueueFailure::Other(_))
-                        )
-                })
         };
-        let clusters = self
-            .cluster_list()
-            .into_iter()
-            .flat_map(|list| &list.clusters);
-        let silent = clusters.filter(is_silent);
-        failed.chain(silent.map(|cluster| {
+        let failed = queue.into_iter().flat_map(|queue| queue.unanswered.keys());
+        let is_silent = move |cluster: &&Cluster| {
+            let name = &cluster.name;
+            let is_listed = queue.is_none_or(|queue| queue.jobs.contains_key(name));
+            cluster.status != "STOPPED" && !is_listed && failure(name).is_none()
+        };
+        let clusters = self.cluster_list().into_iter();
+        let silent = clusters.flat_map(|list| &list.clusters).filter(is_silent);
+        let silent = silent.map(|cluster| {
             format!(
                 "cluster {} is {} and did not list its jobs",
                 cluster.name, cluster.status
             )
-        }))
+        });
+        failed.filter_map(move |name| failure(name)).chain(silent)
     }
 }
 
@@ -200,18 +193,4 @@ fn unanswered<'a>(jobs: impl Iterator<Item = &'a JobIdentity>, error: &JobError)
         warnings: vec![format!("not asked about: {jobs}; {error}")],
         incomplete: vec![error.to_string()],
     }
-}
-
-/// Groups jobs by cloud.
-pub(in crate::launcher) fn scopes_by_cloud(jobs: &[&JobIdentity]) -> Vec<QueueScope> {
-    let mut clouds: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    for job in jobs {
-        let clusters = clouds.entry(&job.cloud).or_default();
-        clusters.insert(job.cluster.clone());
-    }
-    let scope = |(cloud, clusters): (&str, _)| QueueScope {
-        cloud: cloud.to_owned(),
-        clusters,
-    };
-    clouds.into_iter().map(scope).collect()
 }

@@ -67,17 +67,53 @@ impl Survey {
         }
     }
 
-    /// Tells whether the id of a job, which its cluster did not list now, can only name that job.
-    pub(super) fn is_own_cluster<B: CloudBackend>(
+    /// Tells whether the cluster of a job's name is its own; `None` where that is not known.
+    fn is_own_cluster(&self, cluster: &str, facts: Option<&LaunchFacts>) -> Option<bool> {
+        let mark = facts?.mark.as_ref()?;
+        mark.is_of_cluster(self.cluster_hash(cluster))
+    }
+
+    /// Fails where the launcher's id of a job may be another job's by now.
+    pub(super) fn check_id<B: CloudBackend>(
         &self,
         identity: &JobIdentity,
         facts: Option<&LaunchFacts>,
-    ) -> bool {
-        let mark = facts.and_then(|facts| facts.mark.as_ref());
-        let hash = self.cluster_hash(&identity.cluster);
-        !B::IDS_RESTART
-            || identity.job_id.is_empty()
-            || mark.is_some_and(|mark| mark.is_of_cluster(hash) == Some(true))
+    ) -> Result<(), JobError> {
+        let cluster = &identity.cluster;
+        match self.find::<B>(identity, facts) {
+            Found::Own(_) => Ok(()),
+            Found::Uncertain(_) => Err(JobError::blocked(uncertain(identity)).with_hint(
+                "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
+            )),
+            Found::Another => Err(JobError::unavailable(format!(
+                "the cluster {cluster} of this job is gone, and another has its name"
+            ))),
+            Found::Nothing if !B::IDS_RESTART || identity.job_id.is_empty() => Ok(()),
+            Found::Nothing if self.is_own_cluster(cluster, facts) == Some(true) => Ok(()),
+            Found::Nothing => {
+                let reason = self.status_of_missing::<B>(identity, facts).err();
+                let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+                Err(JobError::unavailable(format!(
+                    "it is not certain which job has its id now{reason}"
+                )))
+            }
+        }
+    }
+
+    /// Fails where a job that no queue lists may be on its cluster all the same.
+    pub(super) fn missing_job<B: CloudBackend>(
+        &self,
+        identity: &JobIdentity,
+        facts: Option<&LaunchFacts>,
+    ) -> Result<(), JobError> {
+        let name = &identity.cluster;
+        match &self.queue {
+            Ok(queue) if queue.jobs.contains_key(name) && queue.left_out.is_empty() => Ok(()),
+            _ => match self.status_of_missing::<B>(identity, facts)? {
+                status if status.is_done => Ok(()),
+                status => Err(unknown(status.message.unwrap_or_default())),
+            },
+        }
     }
 
     /// Returns the status of a job. An error means that it is not known now, or of kind `NotFound` that there is no such job.
@@ -113,8 +149,7 @@ impl Survey {
         facts: Option<&LaunchFacts>,
     ) -> Result<JobStatus, JobError> {
         let name = &identity.cluster;
-        let mark = facts.and_then(|facts| facts.mark.as_ref());
-        if mark.and_then(|mark| mark.is_of_cluster(self.cluster_hash(name))) == Some(false) {
+        if self.is_own_cluster(name, facts) == Some(false) {
             return Ok(cluster_recreated(name));
         }
         let reason = match &self.queue {
@@ -168,7 +203,7 @@ fn unknown(reason: String) -> JobError {
 }
 
 /// Says that the job on a cluster may be another one than `identity`.
-pub(super) fn uncertain(identity: &JobIdentity) -> String {
+fn uncertain(identity: &JobIdentity) -> String {
     format!(
         "it is not certain that job {} on cluster {} is this one, since nothing was kept of it to compare",
         identity.oumi_job_id, identity.cluster

@@ -37,16 +37,8 @@ impl CloudBackend for FakeCloud {
         Ok(())
     }
 
-    fn validate_job_id(_id: &str) -> Result<(), JobError> {
-        Ok(())
-    }
-
     async fn plan(&self, _: &CloudLaunches, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
         Err(JobError::failed("not planned here"))
-    }
-
-    fn list_scopes(jobs: &[&JobIdentity]) -> Vec<QueueScope> {
-        scopes_by_cloud(jobs)
     }
 
     async fn queue(&self, _: &QueueScope, _: Option<Instant>) -> Result<Queue, JobError> {
@@ -134,7 +126,7 @@ fn launcher() -> (TempDir, CloudLauncher<FakeCloud>) {
     let supervisor = home.path().join("supervisor");
     fs::write(&supervisor, SUPERVISOR).unwrap();
     fs::set_permissions(&supervisor, fs::Permissions::from_mode(0o700)).unwrap();
-    let launcher = CloudLauncher::with_backend(folder, supervisor, Cli::default());
+    let launcher = CloudLauncher::new(folder, supervisor, Cli::default());
     (home, launcher)
 }
 
@@ -226,4 +218,83 @@ async fn reason_of_a_failed_launch_is_in_its_output_alone() {
     }
     let facts = fs::read_to_string(dir.path().join("launch.json")).unwrap();
     assert!(!facts.contains("no such cloud"), "{facts}");
+}
+
+mod claims {
+    use super::*;
+    use crate::launcher::cloud::launch_dir::{
+        ClusterBefore, JobMark, LaunchFacts, LaunchStart, LaunchState, find_job,
+    };
+
+    fn job(id: &str, submitted_at: f64) -> QueuedJob {
+        QueuedJob {
+            job_id: id.to_owned(),
+            job_name: "nightly".to_owned(),
+            submitted_at: Some(submitted_at),
+            log_path: format!("~/sky_logs/sky-{submitted_at}"),
+            ..QueuedJob::default()
+        }
+    }
+
+    /// A launch of `nightly` onto `dev` that began at this time and was cut off.
+    fn cut_off(started_at: f64, last_job_id: Option<u64>) -> LaunchFacts {
+        LaunchFacts {
+            start: LaunchStart {
+                name: "nightly".to_owned(),
+                cluster: "dev".to_owned(),
+                before: last_job_id.map(|last_job_id| ClusterBefore {
+                    cluster_hash: Some("first".to_owned()),
+                    last_job_id,
+                }),
+            },
+            started_at: Some(started_at),
+            ..LaunchFacts::default()
+        }
+    }
+
+    fn found(facts: &LaunchFacts, jobs: &[QueuedJob], others: &[LaunchFacts]) -> Option<String> {
+        let ended = |facts: &LaunchFacts| LaunchState::ended(facts.clone());
+        let others: Vec<LaunchState> = others.iter().map(ended).collect();
+        find_job(facts, jobs, Some("first"), &others).map(|job| job.job_id.clone())
+    }
+
+    #[test]
+    fn two_cut_off_launches_share_no_job() {
+        let (a, b) = (cut_off(1.0, Some(3)), cut_off(2.0, Some(3)));
+        let old = job("3", 30.0);
+        let one = [job("4", 40.0), old.clone()];
+        assert_eq!(found(&a, &one, &[b.clone()]).as_deref(), Some("4"));
+        assert_eq!(found(&b, &one, &[a.clone()]), None);
+        let two = [job("5", 50.0), job("4", 40.0), old];
+        assert_eq!(found(&a, &two, &[b.clone()]).as_deref(), Some("4"));
+        assert_eq!(found(&b, &two, &[a.clone()]).as_deref(), Some("5"));
+        // Once claimed, a job stays with its launch, whichever began first.
+        let mut claimed = b.clone();
+        claimed.oumi_job_id = Some("4".to_owned());
+        claimed.mark = JobMark::of(&job("4", 40.0), Some("first"));
+        assert_eq!(found(&a, &two, &[claimed]).as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn the_run_that_was_printed_decides() {
+        let mut b = cut_off(2.0, None);
+        let jobs = [job("5", 50.0), job("4", 40.0)];
+        assert_eq!(found(&b, &jobs, &[]), None);
+        b.run = Some("sky-40".to_owned());
+        assert_eq!(
+            found(&b, &jobs, &[cut_off(1.0, None)]).as_deref(),
+            Some("4")
+        );
+    }
+
+    #[test]
+    fn jobs_of_a_recreated_cluster_are_new() {
+        let mut a = cut_off(1.0, Some(9));
+        assert_eq!(found(&a, &[job("1", 1.0)], &[]), None);
+        a.start.before = Some(ClusterBefore {
+            cluster_hash: Some("older".to_owned()),
+            last_job_id: 9,
+        });
+        assert_eq!(found(&a, &[job("1", 1.0)], &[]).as_deref(), Some("1"));
+    }
 }

@@ -46,8 +46,6 @@ fn page(name: &str) -> String {
             }
         }
         Some("logs") if name.starts_with("sky/") => {
-            let exit = sky::LogsExit::from_code(Some(capture.exit));
-            line("exit", format!("{exit:?}"));
             line("log", format!("{:?}", sky::log_lines(&capture.out)));
             line("exit code", format!("{:?}", sky::exit_code(&capture.out)));
         }

@@ -35,7 +35,8 @@ impl Moment {
         };
         world.cloud.set(knob, says);
         let mut server = world.server();
-        let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+        let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "a" });
+        let arguments = server.launch("job.yaml", asked);
         server.send("run_job", arguments);
         if self == Self::BeforeAnythingWasPrinted {
             wait_until("the launch has begun", || world.launches() == 1);

@@ -108,6 +108,41 @@ fn ambiguous_id_includes_foreign_jobs() {
 }
 
 #[test]
+fn ambiguous_id_is_refused_while_sky_is_silent() {
+    let world = World::new();
+    world.know(&[("a", "aws", "a", "1")]);
+    world.cloud.add_cluster("a", "AWS", "UP");
+    world.cloud.add_job("a", "1", "a", "RUNNING");
+    let mut server = world.server();
+    server.poll("a");
+    let there = json!({ "oumi_job_id": "1", "cloud": "aws" });
+    for (knob, says) in [
+        ("sky-queue.garbage", "half"),
+        ("sky-status.garbage", "text"),
+    ] {
+        world.cloud.set(knob, says);
+        let answer = server.call("cancel_job", there.clone());
+        assert!(
+            answer.refused().contains("cluster_name"),
+            "{knob}: {}",
+            answer.refused()
+        );
+        world.cloud.unset(knob);
+    }
+    // A cluster that is being set up may have a job of this id, too.
+    world.cloud.add_cluster("b", "AWS", "INIT");
+    let answer = server.call("cancel_job", there.clone());
+    assert!(
+        answer.refused().contains("cluster b is INIT"),
+        "{}",
+        answer.refused()
+    );
+    assert!(world.cloud.calls_of(&["sky", "cancel"]).is_empty());
+    world.cloud.lose_cluster("b");
+    server.call("cancel_job", there).ok();
+}
+
+#[test]
 fn foreign_job_works_with_every_tool() {
     let world = World::new();
     for (cluster, cloud) in [("theirs", "AWS"), ("k", "Kubernetes"), ("s", "Slurm")] {
