@@ -263,11 +263,20 @@ mod claims {
         let (a, b) = (cut_off(1.0, Some(3)), cut_off(2.0, Some(3)));
         let old = job("3", 30.0);
         let one = [job("4", 40.0), old.clone()];
-        assert_eq!(found(&a, &one, &[b.clone()]).as_deref(), Some("4"));
-        assert_eq!(found(&b, &one, &[a.clone()]), None);
+        assert_eq!(
+            found(&a, &one, std::slice::from_ref(&b)).as_deref(),
+            Some("4")
+        );
+        assert_eq!(found(&b, &one, std::slice::from_ref(&a)), None);
         let two = [job("5", 50.0), job("4", 40.0), old];
-        assert_eq!(found(&a, &two, &[b.clone()]).as_deref(), Some("4"));
-        assert_eq!(found(&b, &two, &[a.clone()]).as_deref(), Some("5"));
+        assert_eq!(
+            found(&a, &two, std::slice::from_ref(&b)).as_deref(),
+            Some("4")
+        );
+        assert_eq!(
+            found(&b, &two, std::slice::from_ref(&a)).as_deref(),
+            Some("5")
+        );
         // Once claimed, a job stays with its launch, whichever began first.
         let mut claimed = b.clone();
         claimed.oumi_job_id = Some("4".to_owned());
