@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Drives the server with MCP clients that nobody here wrote, each in both protocol eras (2026-07-28, and 2025-11-25 with its
 # handshake): the official Python and TypeScript SDKs, fastmcp, the Inspector's command line. story.py says what is told. And
-# the official conformance suite, in every version it knows: conformance.mjs.
+# the official conformance suite, in every version it knows: conformance.mjs. And coding agents whose model is a script:
+# agents.py.
 #
 #   tests/clients/run.sh            after `cargo build`
 #   BIN=/path/to/oumi-mcp-server tests/clients/run.sh
@@ -138,4 +139,42 @@ node_clients() {
   fi
 }
 
-together python_clients node_clients
+# Without a network of its own, where that can be had: an agent reaches nothing but the script that is its model.
+offline() {
+  if unshare -rn sh -c 'ip link set lo up' 2>/dev/null; then
+    unshare -rn sh -c 'ip link set lo up; exec "$@"' sh "$@"
+  else
+    "$@"
+  fi
+}
+
+agents() {
+  local agent program
+  if ! command -v python3 >/dev/null || ! command -v npm >/dev/null; then
+    skip "Claude Code, Codex and Gemini CLI: there is no python3, or no npm"
+    return 0
+  fi
+  ready agents "$here/agents.json"
+  if [ ! -e "$place/whole" ]; then
+    mkdir "$place"
+    cp "$here/agents.json" "$place/package.json"
+    echo "installing Claude Code, Codex and Gemini CLI into $cache"
+    if ! npm_install "$place" >"$scratch/agents" 2>&1; then
+      skip "Claude Code, Codex and Gemini CLI cannot be installed: $(tail -n 1 "$scratch/agents")"
+      return 0
+    fi
+    # Puts the program of this platform in its place; nothing is fetched.
+    (cd "$place/node_modules/@anthropic-ai/claude-code" && node install.cjs) >/dev/null 2>&1 || true
+    touch "$place/whole"
+  fi
+  for agent in claude codex gemini; do
+    program=$place/node_modules/.bin/$agent
+    if HOME=$scratch "$program" --version >/dev/null 2>&1; then
+      offline python3 "$here/agents.py" "$bin" "$agent" "$program"
+    else
+      skip "$agent does not run on this machine"
+    fi
+  done
+}
+
+together python_clients node_clients agents

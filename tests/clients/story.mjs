@@ -121,7 +121,7 @@ async function story() {
     const listed = await call("list_jobs");
     const rows = Object.fromEntries(listed.jobs.map((row) => [row.job_id, row.status]));
     assert.deepEqual(rows, { [countId]: "completed", long: "cancelled" });
-    assert.deepEqual(listed.warnings, []);
+    assert.deepEqual(listed.warnings ?? [], []);
     assert.equal((await call("poll_status", { job_id: "long" })).state, "CANCELLED");
     assert.equal((await call("get_job_logs", { job_id: countId, lines: 1 })).logs, "and one on stderr");
   });

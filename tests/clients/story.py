@@ -143,13 +143,13 @@ async def story(binary, client, protocol, home):
 
         preview = await first.call("run_job", **count)
         assert preview["success"] and preview["status"] == "dry_run" and preview["dry_run"], preview
-        assert "bash" in preview["command_line"], preview
+        assert preview["plan_id"] and preview["message"], preview
         assert (await first.call("list_jobs"))["jobs"] == []
         blocked = await first.call("run_job", **count, dry_run=False)
         assert blocked["status"] == "blocked", blocked
 
         launched = await first.call("run_job", **count, **consent)
-        assert launched["success"] and launched["launch_confirmed"] and not launched["dry_run"], launched
+        assert launched["success"] and launched["launch_confirmed"] and not launched.get("dry_run"), launched
         count_id = launched["job_id"]
         ended = await first.poll_until_done(count_id)
         assert (ended["status"], ended["state"]) == ("completed", "SUCCEEDED"), ended
@@ -177,7 +177,7 @@ async def story(binary, client, protocol, home):
         found = await second.call("list_jobs")
         rows = {row["job_id"]: row["status"] for row in found["jobs"]}
         assert rows == {count_id: "completed", "long": "cancelled"}, found
-        assert found["warnings"] == [], found
+        assert not found.get("warnings"), found
         again = await second.call("poll_status", job_id="long")
         assert (again["state"], again["is_done"]) == ("CANCELLED", True), again
         log = await second.call("get_job_logs", job_id=count_id, lines=1)
