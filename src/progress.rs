@@ -59,7 +59,7 @@ pub struct Progress {
 }
 
 /// What runs beside a training or after it.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct Activity {
     /// `evaluation`, `inference` or `saving`.
@@ -70,17 +70,6 @@ pub struct Activity {
     pub seconds_left: Option<f64>,
 }
 
-impl Activity {
-    fn new(what: &'static str) -> Self {
-        Self {
-            what,
-            done: None,
-            total: None,
-            seconds_left: None,
-        }
-    }
-}
-
 impl Progress {
     pub(crate) fn new(metrics: Metrics, source: &str, measured_at: SystemTime) -> Self {
         let measured_at = DateTime::<Utc>::from(measured_at);
@@ -88,8 +77,7 @@ impl Progress {
             metrics,
             measured_at: Some(measured_at.to_rfc3339_opts(SecondsFormat::Secs, true)),
             source: source.to_owned(),
-            activity: None,
-            bad_news: Vec::new(),
+            ..Self::default()
         }
     }
 

@@ -123,7 +123,6 @@ pub(super) struct Report {
     pub(super) is_evaluation: bool,
     is_config: bool,
     has_evidence: bool,
-    has_loss_train: bool,
 }
 
 impl Report {
@@ -155,13 +154,13 @@ impl Report {
         self.batch = Some((done as f64 - 1.0, total.map(|total| total as f64)));
     }
 
+    /// Tells if it has the figure of a step of the training.
+    pub(super) fn is_loss(&self) -> bool {
+        self.metrics.loss.or(self.metrics.reward).is_some()
+    }
+
     pub(super) fn has_figure(&self) -> bool {
-        let metrics = &self.metrics;
-        metrics
-            .loss
-            .or(metrics.eval_loss)
-            .or(metrics.reward)
-            .is_some()
+        self.is_loss() || self.metrics.eval_loss.is_some()
     }
 
     pub(super) fn has_count(&self) -> bool {
@@ -171,15 +170,13 @@ impl Report {
     /// Tells if the report is a trainer's, and not something that looks alike.
     pub(super) fn is_training(&self) -> bool {
         let metrics = &self.metrics;
-        let has_speed = self.has_evidence
-            || [
-                metrics.tokens_per_second,
-                metrics.tokens_per_second_per_gpu,
-                metrics.samples_per_second,
-                metrics.steps_per_second,
-            ]
-            .iter()
-            .any(Option::is_some);
+        let tokens = metrics
+            .tokens_per_second
+            .or(metrics.tokens_per_second_per_gpu);
+        let speed = tokens
+            .or(metrics.samples_per_second)
+            .or(metrics.steps_per_second);
+        let has_speed = self.has_evidence || speed.is_some();
         let is_trainers = self.has_count()
             || self.is_evaluation
             || has_speed
@@ -227,7 +224,7 @@ impl Report {
         let Some((mut kind, factor)) = kind(name) else {
             if name.is_empty() {
                 self.add_count(value);
-            } else if name == "val" && self.has_loss_train {
+            } else if name == "val" && context(before).contains("loss train") {
                 self.metrics.eval_loss = number(value).map(|(loss, _)| loss);
             }
             return;
@@ -258,7 +255,6 @@ impl Report {
                 self.is_evaluation = true;
                 kind = Kind::EvalLoss;
             }
-            Kind::Loss => self.has_loss_train = name.starts_with("loss train"),
             Kind::EvalLoss => return self.set_eval_loss(name, value),
             Kind::Epoch => (self.epochs, self.batch) = (total, None),
             // `batch: 32` alone is a size.
@@ -286,7 +282,7 @@ impl Report {
         let set = name
             .split_once(['_', '/'])
             .filter(|(word, _)| is_evaluation(word));
-        let set = set.and_then(|(_, rest)| rest.strip_suffix("loss"));
+        let set = set.and_then(|(_, set)| set.strip_suffix("loss"));
         let set = set.map(|set| set.trim_end_matches(['_', '/']));
         let set = set.filter(|set| !set.is_empty() && set.len() <= MAX_EVAL_SET_NAME);
         if let Some(set) = set {
@@ -324,23 +320,18 @@ impl Report {
     }
 }
 
-impl From<Metrics> for Report {
-    fn from(metrics: Metrics) -> Self {
-        Self {
-            metrics,
-            ..Self::default()
-        }
-    }
-}
-
 fn whole(value: f64) -> Option<u64> {
     (0.0..1e15).contains(&value).then_some(value as u64)
 }
 
+/// The text before a value, as far as it counts.
+fn context(before: &str) -> &str {
+    &before[before.ceil_char_boundary(before.len().saturating_sub(MAX_CONTEXT))..]
+}
+
 /// Tells if a word before a loss makes it that of an evaluation: `| valid | epoch 001 | loss 5.1`.
 fn is_after_evaluation(before: &str) -> bool {
-    let start = before.ceil_char_boundary(before.len().saturating_sub(MAX_CONTEXT));
-    let context = before[start..].to_ascii_lowercase();
-    let words = context.split(|c: char| !(c.is_ascii_alphanumeric() || "_/.".contains(c)));
-    words.into_iter().any(is_evaluation)
+    let context = context(before).to_ascii_lowercase();
+    let mut words = context.split(|c: char| !(c.is_ascii_alphanumeric() || "_/.".contains(c)));
+    words.any(is_evaluation)
 }

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 pub(super) enum Kind {
     Step,
     /// A count that is within the epoch where the same line gives an epoch.
@@ -31,85 +33,15 @@ pub(super) enum Kind {
     Setting,
 }
 
-/// The names of each kind, in lower case and with `_` for blanks.
-const NAMES: &[(Kind, &str)] = {
-    use Kind::*;
-    &[
-        (
-            Step,
-            "step global_step current_steps current_step global_step/max_steps num_updates \
-             optimizer_step train_step training_step",
-        ),
-        (Batch, "iteration iter batch"),
-        (
-            TotalSteps,
-            "max_steps total_steps total_training_steps total_optimization_steps \
-             num_training_steps",
-        ),
-        (Epoch, "epoch ep"),
-        (
-            Loss,
-            "loss train_loss training_loss loss_train loss/train lm_loss gpt_loss \
-             reduced_train_loss step_loss train_loss_step crossentropyloss loss/train/total \
-             total_loss avg_loss average_loss mean_loss policy_loss actor/pg_loss \
-             loss/policy_avg",
-        ),
-        (
-            EvalLoss,
-            "eval_loss lm_loss_value loss_eval loss_val loss/eval loss/val",
-        ),
-        (LearningRate, "learning_rate lr actor/lr actor_lr"),
-        (
-            GradNorm,
-            "grad_norm gradient_norm gnorm global_grad_norm total_grad_norm actor/grad_norm",
-        ),
-        (
-            Reward,
-            "reward mean_reward reward_mean reward/mean rewards/mean critic/rewards/mean \
-             objective/rlhf_reward",
-        ),
-        (
-            Tokens,
-            "tokens_per_second train_tokens_per_second step_tokens_per_second tokens_per_sec \
-             tokens/sec tokens/s",
-        ),
-        (
-            TokensPerGpu,
-            "tokens_per_second_per_gpu tokens_per_sec_per_gpu tps tgs perf/throughput \
-             tokens/s/device tokens/s/gpu device/tokens_per_second",
-        ),
-        (
-            Samples,
-            "train_samples_per_second samples_per_second currsamplespersec samplespersec \
-             samples/sec samples/s",
-        ),
-        (
-            Steps,
-            "train_steps_per_second global_steps_per_second steps_per_second train_speed ups",
-        ),
-        (
-            SecondsPerStep,
-            "train_step_timing_in_s timing_s/step perf/time_per_step \
-             elapsed_time_per_iteration seconds_per_step",
-        ),
-        (SecondsLeft, "remaining_time eta"),
-        (Runtime, "train_runtime"),
-        (Evidence, "skipped mom"),
-        (Evaluation, "eval_runtime"),
-        (
-            Setting,
-            "seed weight_decay batch_size per_device_train_batch_size optimizer dropout \
-             warmup_steps warmup_ratio num_epochs epochs num_train_epochs \
-             gradient_accumulation_steps",
-        ),
-    ]
-};
-
-static KINDS: LazyLock<HashMap<&str, Kind>> = LazyLock::new(|| {
-    let kinds = NAMES.iter();
-    kinds
-        .flat_map(|(kind, names)| names.split_whitespace().map(|name| (name, *kind)))
-        .collect()
+/// The kinds by their names, from `names.yaml`.
+static KINDS: LazyLock<HashMap<String, Kind>> = LazyLock::new(|| {
+    let names: HashMap<Kind, String> =
+        serde_saphyr::from_str(include_str!("names.yaml")).unwrap_or_default();
+    let named = |(kind, names): (&Kind, &String)| {
+        let names = names.split_whitespace().map(str::to_owned);
+        names.map(|name| (name, *kind)).collect::<Vec<_>>()
+    };
+    names.iter().flat_map(named).collect()
 });
 
 /// The most names that are remembered: a trainer prints the same ones again and again.
@@ -163,15 +95,11 @@ fn without_context(name: &str) -> Option<Kind> {
     if let Some(kind) = KINDS.get(name.replace(' ', "_").as_str()) {
         return Some(*kind);
     }
-    if name.ends_with("perplexity") {
-        return Some(Evaluation);
-    }
-    if name.ends_with("logloss") {
-        return Some(if name.starts_with("train") {
-            Loss
-        } else {
-            EvalLoss
-        });
+    let is_train = name.starts_with("train");
+    match name {
+        _ if name.ends_with("perplexity") => return Some(Evaluation),
+        _ if name.ends_with("logloss") => return Some(if is_train { Loss } else { EvalLoss }),
+        _ => {}
     }
     let word = name.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
     let mut rest = name[word.len()..].chars();

@@ -126,7 +126,7 @@ impl Scanner {
         }
         metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
         let bad_news = self.health.bad_news();
-        metrics.warning = bad_news.iter().find_map(|news| news.warning());
+        metrics.warning = bad_news.first().map(|news| news.sentence());
         let measured_at = written.checked_sub(self.stamps.since_metrics());
         let mut progress = Progress::new(metrics, source, measured_at.unwrap_or(written));
         progress.bad_news = bad_news;
@@ -145,12 +145,11 @@ impl Scanner {
         let mut metrics_end = None;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             let is_open = self.dictionary.is_some() || self.block.is_some() || self.table.is_open();
-            let hit = if is_open {
-                Some(0)
-            } else {
-                hits.find(rest).map(|hit| hit.start())
-            };
-            let Some(hit) = hit else { break };
+            let found = if is_open { None } else { hits.find(rest) };
+            if found.is_none() && !is_open {
+                break;
+            }
+            let hit = found.map_or(0, |found| found.start());
             let (before, after) = rest.split_at(hit);
             let start = memrchr3(b'\n', b'\r', 8, before).map_or(0, |end| end + 1);
             let end = hit + memchr3(b'\n', b'\r', 8, after).unwrap_or(after.len());
@@ -208,11 +207,10 @@ impl Scanner {
         let mut is_found = false;
         let mut rest = text;
         for _ in 0..MAX_BRACES {
-            let brace = memmem::find(rest.as_bytes(), b"{'")
-                .into_iter()
-                .chain(memmem::find(rest.as_bytes(), b"{\""))
-                .min();
-            let Some(brace) = brace else { break };
+            let quoted = |(at, _): &(usize, &str)| rest[at + 1..].starts_with(['\'', '"']);
+            let Some((brace, _)) = rest.match_indices('{').find(quoted) else {
+                break;
+            };
             let (before, started) = rest.split_at(brace);
             let mut report = Report::default();
             report.add_line(before);
@@ -236,7 +234,11 @@ impl Scanner {
             return false;
         }
         if line.contains("***** Running Evaluation") || line.contains("***** Running Prediction") {
-            self.activity = Some(Activity::new("evaluation"));
+            let what = "evaluation";
+            self.activity = Some(Activity {
+                what,
+                ..Activity::default()
+            });
             return false;
         }
         if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
@@ -248,17 +250,15 @@ impl Scanner {
             report.add_line(line);
         }
         // xgboost and LightGBM begin so: `[10]	train-logloss:0.35`.
-        if let Some((round, _)) = line
-            .strip_prefix('[')
-            .and_then(|line| line.split_once("]\t"))
-        {
+        let after_bracket = line.strip_prefix('[').unwrap_or_default();
+        if let Some((round, _)) = after_bracket.split_once("]\t") {
             report.add("step", round, "");
         }
         let starts_with_count = super::grammar::count(line).is_some();
         let has_figure = report.has_figure();
         if let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0) {
-            if (line.starts_with([' ', '\t']) || starts_with_count) && report.metrics.step.is_none()
-            {
+            let is_part = line.starts_with([' ', '\t']) || starts_with_count;
+            if is_part && report.metrics.step.is_none() {
                 head.add_block_line(line);
                 report = head.clone();
             }
@@ -267,9 +267,8 @@ impl Scanner {
         if report.is_training() {
             return self.report(report, LINES, has_figure);
         }
-        if report.has_count()
-            && line.ends_with([']', ':', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
-        {
+        let is_head = line.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));
+        if report.has_count() && is_head {
             self.block = Some((report, MAX_BLOCK));
         } else {
             self.bars.announced_total = report.metrics.total_steps.or(self.bars.announced_total);
@@ -295,12 +294,12 @@ impl Scanner {
             self.first_epoch.get_or_insert(epoch);
         }
         report.resolve(self.first_epoch);
-        let mut metrics = report.metrics.clone();
+        let is_of_training = report.is_loss();
+        let mut metrics = report.metrics;
         self.source = Some(source);
         self.activity = None;
         self.bars.training_ended |= report.is_summary;
         self.prints_steps |= metrics.step.is_some();
-        let is_of_training = metrics.loss.or(metrics.reward).is_some();
         if is_of_training {
             self.bind_bar(metrics.step);
         }
@@ -337,41 +336,17 @@ impl Scanner {
     }
 }
 
-/// A line without the ranks and hosts that `torchrun`, `mpirun`, `srun` and `pdsh` put before it: `[rank0]: `,
-/// `[1,0]<stdout>:`, `0: `, `node-1: `.
-fn without_rank(mut line: &str) -> &str {
-    let is_rank = |text: &str| {
-        let rank = text
-            .trim_start_matches("rank")
-            .trim_start_matches("default");
-        !rank.is_empty()
-            && rank
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b',' | b':'))
-    };
-    let is_host = |text: &str| {
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        text.contains(|c: char| c.is_ascii_digit())
-            && text.bytes().all(is_name)
-            && super::names::kind(text.trim_end_matches(|c: char| c.is_ascii_digit())).is_none()
-    };
-    for _ in 0..3 {
-        let bracketed = || {
-            let (rank, rest) = line.strip_prefix('[')?.split_once(']')?;
-            let rest = rest.strip_prefix("<stdout>").unwrap_or(rest);
-            let rest = rest.strip_prefix("<stderr>").unwrap_or(rest);
-            rest.strip_prefix(':').filter(|_| is_rank(rank))
-        };
-        let plain = || {
-            let (rank, rest) = line.split_once(": ")?;
-            (is_rank(rank.trim_start()) || is_host(rank)).then_some(rest)
-        };
-        match bracketed().or_else(plain) {
-            Some(rest) => line = rest,
-            None => break,
-        }
-    }
-    line
+/// The ranks and hosts that `torchrun`, `mpirun`, `srun` and `pdsh` put before a line: `[rank0]: `, `[1,0]<stdout>:`, `0: `,
+/// `node-1: `.
+static RANKS: LazyLock<Option<regex::Regex>> = LazyLock::new(|| {
+    let bracketed = r"\[(?:rank|default)?[0-9,:]+\](?:<stdout>)?(?:<stderr>)?:";
+    let plain = r" *(?:rank ?)?[0-9]+: |[A-Za-z0-9._-]*[0-9][A-Za-z0-9._-]*: ";
+    regex::Regex::new(&format!("^(?:{bracketed}|{plain})+")).ok()
+});
+
+fn without_rank(line: &str) -> &str {
+    let ranks = RANKS.as_ref().and_then(|ranks| ranks.find(line));
+    &line[ranks.map_or(0, |ranks| ranks.end())..]
 }
 
 /// Marks what may be metrics: one search for all, many times faster than reading each line.

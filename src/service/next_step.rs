@@ -10,6 +10,7 @@ use super::observe::Observation;
 use crate::error::JobError;
 use crate::failure::Failure;
 use crate::launcher::{JobState, JobStatus};
+use crate::progress::BadNews;
 use crate::progress::stall::span;
 
 const WAIT_FOR_CHANGE: &str = "Call poll_status with wait_seconds=55.";
@@ -78,8 +79,11 @@ pub(super) fn message_and_next(status: &JobStatus) -> String {
 /// Describes what a person must know at once.
 fn bad_news(observation: &Observation) -> Option<String> {
     let progress = observation.progress.as_ref();
-    let warning = progress.and_then(|progress| progress.progress.metrics.warning.as_ref());
-    let warning = warning.map(|warning| format!("{warning}: the run is lost"));
+    let news = progress.and_then(|progress| progress.progress.bad_news.first());
+    let warning = news.map(|news| match news {
+        BadNews::NotFinite(..) => format!("{}: the run is lost", news.sentence()),
+        BadNews::LossGrew(..) => news.sentence(),
+    });
     let stall = || {
         let silent = observation.stalled.as_ref()?.silent;
         Some(format!(
@@ -108,12 +112,25 @@ fn progress_phrase(progress: &ProgressAnswer) -> Option<String> {
     let figures = [("reward", metrics.reward), ("loss", metrics.loss)];
     let mut figures = figures.into_iter().filter_map(|(name, value)| {
         let value = value.filter(|value| value.is_finite())?;
-        Some(format!("{name} {}", figure(value)))
+        let step = metrics.loss_step.map(|step| format!(" at step {step}"));
+        Some(format!(
+            "{name} {}{}",
+            figure(value),
+            step.unwrap_or_default()
+        ))
     });
-    match (step, figures.next()) {
-        (Some(step), Some(figure)) => Some(format!("{step}, {figure}")),
-        (step, figure) => step.or(figure),
-    }
+    let activity = progress.progress.activity.as_ref().map(|activity| {
+        let total = activity.total.map(|total| format!(" of {total}"));
+        let done = activity
+            .done
+            .map(|done| format!(" {done}{}", total.unwrap_or_default()));
+        format!("now {}{}", activity.what, done.unwrap_or_default())
+    });
+    let parts: Vec<String> = [step, figures.next(), activity]
+        .into_iter()
+        .flatten()
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
 /// A number with at most four decimals, none of them padding.
@@ -127,7 +144,9 @@ fn figure(value: f64) -> String {
 
 /// Describes what to do about a job of this age.
 pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Duration>) -> String {
-    let is_lost = observation.stalled.is_none() && bad_news(observation).is_some();
+    let progress = observation.progress.as_ref();
+    let news = progress.and_then(|progress| progress.progress.bad_news.first());
+    let is_lost = observation.stalled.is_none() && matches!(news, Some(BadNews::NotFinite(..)));
     if status.is_done {
         return after_end(status, observation, is_lost);
     }

@@ -9,10 +9,10 @@ use crate::progress::tqdm::Bar;
 /// The most bars that are watched until the training's bar is known.
 const MAX_CANDIDATES: usize = 8;
 
-/// A bar whose first count is this part of its total was resumed: its speed counts the steps that were skipped, until so
-/// many more are done.
+/// The speed of a resumed bar counts the steps that were skipped, until so many more are done. One is resumed when its
+/// second count is at least this part of its total.
+const UNSETTLED_STEPS: u64 = 10;
 const RESUMED_PART: u64 = 20;
-const RESUMED_STEPS: u64 = 10;
 
 const SOURCE: &str = "the progress bar in the log";
 
@@ -26,7 +26,7 @@ pub(super) struct Bars {
     /// The training has printed its summary.
     pub(super) training_ended: bool,
     pub(super) announced_total: Option<u64>,
-    /// The count from which on the speed of a resumed bar is true.
+    /// The count from which on the speed is true.
     settled_at: u64,
 }
 
@@ -46,10 +46,8 @@ impl Bars {
     }
 
     fn is_training_bar(&self, bar: &Bar<'_>) -> bool {
-        let is_it = |(label, total): &(String, Option<u64>)| {
-            *total == bar.total && label.eq_ignore_ascii_case(bar.label)
-        };
-        !self.training_ended && self.training_bar.as_ref().is_some_and(is_it)
+        let known = self.training_bar.as_ref().filter(|_| !self.training_ended);
+        known.is_some_and(|(label, total)| *total == bar.total && label == bar.label)
     }
 }
 
@@ -59,30 +57,19 @@ impl Scanner {
         self.bars.training_ended = false;
         let mut bound = None;
         for candidate in &mut self.bars.candidates {
-            let has_moved = candidate
-                .at_loss
-                .is_some_and(|(done, _)| candidate.done > done);
-            let is_at_loss = match step {
-                Some(step) => candidate.done == step,
-                None => has_moved && is_of_training(&candidate.label),
-            };
-            if candidate.total > 0 && is_at_loss {
+            let (done, label) = (candidate.done, candidate.label.to_lowercase());
+            let before = candidate.at_loss.replace((done, step));
+            let has_moved = before.is_some_and(|(before, _)| done > before);
+            let may_train = label.is_empty() || label.contains("train");
+            if step.map_or(has_moved && may_train, |step| step == done) {
                 bound = Some(candidate.clone());
             }
-            candidate.at_loss = Some((candidate.done, step));
         }
-        if let Some(candidate) = bound
-            && !self.bars.has_training_bar()
-        {
-            self.bind(candidate.label, candidate.total);
-            self.metrics.step = self.metrics.step.max(Some(candidate.done));
+        if let Some(bar) = bound.filter(|_| !self.bars.has_training_bar()) {
+            self.metrics.step = self.metrics.step.max(Some(bar.done));
+            self.metrics.total_steps = Some(bar.total);
+            self.bars.training_bar = Some((bar.label, Some(bar.total)));
         }
-    }
-
-    fn bind(&mut self, label: String, total: u64) {
-        self.bars.training_bar = Some((label, Some(total)));
-        self.metrics.total_steps = Some(total);
-        self.bars.training_started = false;
     }
 
     /// Reads a state of a bar, and returns whether it told anything of the training.
@@ -90,17 +77,15 @@ impl Scanner {
         let mut report = Report::default();
         report.add_line(bar.postfix);
         if self.bars.is_training_bar(bar) {
-            self.training_state(bar, report);
-            return true;
+            return self.training_state(bar, report);
         }
         if let Some(report) = torchtune_report(bar) {
             return self.report(report, SOURCE, true);
         }
         let label = bar.label.to_lowercase();
-        let is_any = |words: &[&str]| words.iter().any(|word| label.contains(word));
-        let is_unnamed_evaluation = label.is_empty()
-            && (is_nested && self.bars.has_training_bar() || self.bars.training_ended);
-        if is_any(&[
+        let has = |words: &[&str]| words.iter().any(|word| label.contains(word));
+        let is_beside = (is_nested && self.bars.has_training_bar()) || self.bars.training_ended;
+        if has(&[
             "processed prompts",
             " requests",
             "model responses",
@@ -108,13 +93,15 @@ impl Scanner {
         ]) {
             self.requests(bar);
             self.beside_training("inference", bar)
-        } else if is_unnamed_evaluation || is_any(&["eval", "valid", "test", "predict", "sanity"]) {
+        } else if has(&["eval", "valid", "test", "predict", "sanity"])
+            || (label.is_empty() && is_beside)
+        {
             self.beside_training("evaluation", bar)
-        } else if is_any(&["saving", "writing model"]) {
+        } else if has(&["saving", "writing model"]) {
             self.beside_training("saving", bar)
-        } else if is_any(&["epoch"]) || self.table.read(bar.label, &mut report) {
+        } else if has(&["epoch"]) || self.table.read(bar.label, &mut report) {
             self.epoch_bar(bar, report)
-        } else if report.metrics.loss.or(report.metrics.reward).is_some()
+        } else if report.is_loss()
             || matches!(
                 label.rsplit(": ").next(),
                 Some("training" | "training progress")
@@ -122,8 +109,7 @@ impl Scanner {
         {
             self.bars.training_bar = Some((bar.label.to_owned(), bar.total));
             self.bars.training_started = false;
-            self.training_state(bar, report);
-            true
+            self.training_state(bar, report)
         } else {
             !is_nested && self.candidate(bar)
         }
@@ -142,40 +128,36 @@ impl Scanner {
     }
 
     /// Reads a state of the training's bar.
-    fn training_state(&mut self, bar: &Bar<'_>, report: Report) {
+    fn training_state(&mut self, bar: &Bar<'_>, mut report: Report) -> bool {
         self.source.get_or_insert(SOURCE);
         self.activity = None;
         self.bar_cleared = false;
         if self.prints_steps && self.metrics.step > Some(bar.done) {
             // Bars are drawn a little late; the printed step is newer.
-            return;
+            return true;
         }
         if std::mem::take(&mut self.step_pending) {
             self.history.assign_step(bar.done);
             self.loss_step = Some(bar.done);
         }
-        let is_first = self.metrics.step == Some(0) && bar.done > 1;
-        if is_first
-            && bar
-                .total
-                .is_some_and(|total| bar.done >= total / RESUMED_PART)
-        {
-            self.bars.settled_at = bar.done + RESUMED_STEPS;
+        let skipped = bar.total.map_or(u64::MAX, |total| total / RESUMED_PART);
+        if self.metrics.step == Some(0) && bar.done > skipped.max(1) {
+            self.bars.settled_at = bar.done + UNSETTLED_STEPS;
         }
         let is_settled = bar.done >= self.bars.settled_at;
-        let metrics = Metrics {
-            step: Some(bar.done),
-            total_steps: bar.total,
-            steps_per_second: bar.per_second.filter(|_| is_settled),
-            ..report.metrics
-        };
-        if metrics.loss.or(metrics.reward).is_some() {
-            self.history.push(&metrics);
-            self.health.update(&metrics);
-            self.loss_step = metrics.step;
+        if report.is_loss() {
+            report.metrics.step = Some(bar.done);
+            self.history.push(&report.metrics);
+            self.health.update(&report.metrics);
+            self.loss_step = Some(bar.done);
+            self.metrics.update(report.metrics);
         }
-        self.metrics.update(metrics);
-        self.metrics.seconds_left = bar.seconds_left.filter(|_| is_settled);
+        let metrics = &mut self.metrics;
+        (metrics.step, metrics.total_steps) = (Some(bar.done), bar.total.or(metrics.total_steps));
+        let speed = bar.per_second.filter(|_| is_settled);
+        metrics.steps_per_second = speed.or(metrics.steps_per_second);
+        metrics.seconds_left = bar.seconds_left.filter(|_| is_settled);
+        true
     }
 
     /// Watches a bar of which it is not known yet whether it is the training's.
@@ -185,62 +167,61 @@ impl Scanner {
         };
         let candidates = &mut self.bars.candidates;
         let is_known = |known: &&mut Candidate| known.total == total && known.label == bar.label;
-        let mut is_at_loss = false;
+        let mut is_training = self.bars.announced_total == Some(total)
+            || (self.bars.training_started && bar.label.is_empty());
         if let Some(known) = candidates.iter_mut().find(is_known) {
             known.done = bar.done;
             // It is drawn again right after a loss was printed, at the step of that loss.
-            is_at_loss = known
+            is_training |= known
                 .at_loss
                 .is_some_and(|(_, step)| step == Some(bar.done));
         } else {
-            if candidates.len() >= MAX_CANDIDATES {
-                candidates.remove(0);
-            }
-            candidates.push(Candidate {
-                label: bar.label.to_owned(),
-                total,
-                done: bar.done,
-                at_loss: None,
-            });
+            candidates.truncate(MAX_CANDIDATES - 1);
+            let label = bar.label.to_owned();
+            candidates.insert(
+                0,
+                Candidate {
+                    label,
+                    total,
+                    done: bar.done,
+                    at_loss: None,
+                },
+            );
         }
-        let is_first = self.bars.training_started && bar.label.is_empty();
-        let is_training = is_first || self.bars.announced_total == Some(total) || is_at_loss;
         if self.bars.has_training_bar() || !is_training {
             return false;
         }
-        self.bind(bar.label.to_owned(), total);
-        self.training_state(bar, Report::default());
-        true
+        self.bars.training_bar = Some((bar.label.to_owned(), bar.total));
+        self.bars.training_started = false;
+        self.training_state(bar, Report::default())
     }
 
     /// Reads a bar that counts within an epoch.
     fn epoch_bar(&mut self, bar: &Bar<'_>, mut report: Report) -> bool {
-        let is_lightning = bar.postfix.contains("v_num=");
-        if !(report.has_figure() || is_lightning || self.table.is_open()) {
+        let is_new = report.has_figure();
+        if !is_new && !bar.postfix.contains("v_num=") && !self.table.is_open() {
             return false;
         }
         report.add_line(bar.label);
         report.set_batch(bar.done, bar.total);
         report.metrics.steps_per_second = bar.per_second;
-        let is_new = report.has_figure();
         self.report(report, SOURCE, is_new)
     }
 
     fn requests(&mut self, bar: &Bar<'_>) {
-        let requests = &mut self.requests;
-        requests.step = Some(bar.done);
-        requests.total_steps = bar.total;
-        requests.seconds_left = bar.seconds_left;
-        requests.steps_per_second = bar.per_second;
-        if let Some((_, speed)) = bar.postfix.split_once("output: ") {
-            requests.tokens_per_second = number(speed).map(|(speed, _)| speed);
-        }
+        let speed = bar
+            .postfix
+            .split_once("output: ")
+            .and_then(|(_, speed)| number(speed));
+        self.requests.update(Metrics {
+            step: Some(bar.done),
+            total_steps: bar.total,
+            seconds_left: bar.seconds_left,
+            steps_per_second: bar.per_second,
+            tokens_per_second: speed.map(|(speed, _)| speed),
+            ..Metrics::default()
+        });
     }
-}
-
-/// Tells whether a bar of this label may be the training's where no step is printed.
-fn is_of_training(label: &str) -> bool {
-    label.is_empty() || label.to_lowercase().contains("train")
 }
 
 /// Reads torchtune's label: `1|25|Loss: 1.63` is epoch 1, step 25, a loss of 1.63.
@@ -249,12 +230,13 @@ fn torchtune_report(bar: &Bar<'_>) -> Option<Report> {
     let (step, loss) = rest.split_once("|Loss: ")?;
     let epoch: u64 = epoch.parse().ok()?;
     let part = bar.done as f64 / bar.total.map_or(1.0, |total| total.max(1) as f64);
-    let metrics = Metrics {
+    let mut report = Report::default();
+    report.metrics = Metrics {
         step: Some(step.parse().ok()?),
         epoch: Some(epoch.saturating_sub(1) as f64 + part.min(1.0)),
         loss: Some(loss.parse().ok()?),
         steps_per_second: bar.per_second,
         ..Metrics::default()
     };
-    Some(Report::from(metrics))
+    Some(report)
 }

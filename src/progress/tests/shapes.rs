@@ -45,7 +45,7 @@ fn wrong(log: &[u8], right: &Map<String, Value>) -> String {
     let facts = progress.as_ref().map(|progress| {
         let facts = progress.bad_news.iter();
         facts
-            .map(|fact| fact.warning().unwrap_or("grew".to_owned()))
+            .map(|fact| fact.sentence())
             .collect::<Vec<_>>()
             .join(", ")
     });
