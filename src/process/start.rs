@@ -93,16 +93,19 @@ async fn wait_for_report(
         ),
     };
     let claimed = dir.clone();
-    let has_begun = blocking(move || claimed.claim_start(None).map(|is_first| !is_first)).await?;
-    if has_begun && reported.is_err() {
-        // It is held up and looks after the job.
+    let claim = blocking(move || claimed.claim_start(None)).await;
+    if reported.is_err() && matches!(claim, Ok(false)) {
+        // It has begun, is held up, and looks after the job.
         return Ok(None);
     }
     child.start_kill()?;
     child.wait().await?;
+    if matches!(claim, Ok(true)) {
+        return Ok(Some(reason));
+    }
     // A job that lives, or may live, has started.
     let dir = dir.clone();
-    let may_live = has_begun && blocking(move || is_alive(&dir)).await.unwrap_or(true);
+    let may_live = blocking(move || is_alive(&dir)).await.unwrap_or(true);
     Ok(if may_live { None } else { Some(reason) })
 }
 

@@ -215,7 +215,8 @@ impl<'a> Supervisor<'a> {
     /// Waits for the end of a step. A cancel that comes before ends the whole process tree.
     async fn wait_for_step(&mut self, step: &Step, main: u32) -> io::Result<ExitRecord> {
         let seconds = self.plan.time_limit_seconds;
-        let limit = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let limit =
+            seconds.and_then(|limit| Instant::now().checked_add(Duration::from_secs(limit)));
         let mut end_signal = None;
         loop {
             // Before the request: a step that ended before the cancel ended by itself.
