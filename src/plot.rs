@@ -8,7 +8,7 @@ mod tests;
 
 use crate::progress::history::{History, Point, short};
 use axis::{Axis, range, range_without_spikes};
-use canvas::{Align, Canvas, Color, TEXT_HEIGHT, text_width};
+use canvas::{Canvas, Color, TEXT_HEIGHT, text_width};
 
 const WIDTH: u32 = 800;
 const HEIGHT: u32 = 450;
@@ -42,7 +42,7 @@ pub(crate) enum PlotError {
     Drawing(#[from] std::io::Error),
 }
 
-/// Draws the training and the evaluation loss of a run as a PNG of [`WIDTH`] by [`HEIGHT`] pixels.
+/// Draws the reward of a run, or else its training and evaluation loss, as a PNG of [`WIDTH`] by [`HEIGHT`] pixels.
 pub(crate) fn loss(history: &History) -> Result<Vec<u8>, PlotError> {
     let canvas = Canvas::new(WIDTH, HEIGHT, BACKGROUND);
     let chart = Chart::new(history).zip(canvas);
@@ -51,18 +51,21 @@ pub(crate) fn loss(history: &History) -> Result<Vec<u8>, PlotError> {
     Ok(canvas.encode_png()?)
 }
 
+/// Steps and figures.
+type Points = Vec<(f64, f64)>;
+
 struct Curve {
     name: &'static str,
     color: Color,
-    /// Steps and losses, by step. `None` is a loss that is not a number.
-    points: Vec<(f64, Option<f64>)>,
+    /// By step. A figure that is not finite is NaN.
+    points: Points,
 }
 
 impl Curve {
-    fn new(name: &'static str, color: Color, mut points: Vec<(f64, Option<f64>)>) -> Self {
+    fn new(name: &'static str, color: Color, mut points: Points) -> Self {
         points.retain(|(step, _)| step.is_finite());
-        for (_, loss) in &mut points {
-            *loss = loss.filter(|loss| loss.is_finite());
+        for (_, loss) in points.iter_mut().filter(|point| !point.1.is_finite()) {
+            *loss = f64::NAN;
         }
         points.sort_by(|one, other| one.0.total_cmp(&other.0));
         Self {
@@ -72,29 +75,22 @@ impl Curve {
         }
     }
 
-    /// The points whose loss is a number.
+    /// The points whose figure is a number.
     fn numbers(&self) -> impl Iterator<Item = (f64, f64)> {
-        self.points
-            .iter()
-            .filter_map(|(step, loss)| Some((*step, (*loss)?)))
+        let points = self.points.iter().copied();
+        points.filter(|(_, loss)| !loss.is_nan())
     }
 
-    /// The stretches between losses that are not numbers.
-    fn stretches(&self) -> impl Iterator<Item = Vec<(f64, f64)>> {
-        self.points
-            .split(|point| point.1.is_none())
-            .map(|stretch| {
-                stretch
-                    .iter()
-                    .map(|(x, y)| (*x, y.unwrap_or(0.0)))
-                    .collect()
-            })
-            .filter(|stretch: &Vec<_>| !stretch.is_empty())
+    /// Parts of the curve that are numbers throughout, or NaN throughout.
+    fn stretches(&self, nan: bool) -> impl Iterator<Item = &[(f64, f64)]> {
+        let stretches = self
+            .points
+            .chunk_by(|one, other| one.1.is_nan() == other.1.is_nan());
+        stretches.filter(move |stretch| stretch.iter().all(|point| point.1.is_nan() == nan))
     }
 
     fn last_label(&self) -> String {
-        let last = self.points.last().and_then(|point| point.1);
-        short(last.unwrap_or(f64::NAN))
+        short(self.points.last().map_or(f64::NAN, |point| point.1))
     }
 }
 
@@ -122,47 +118,42 @@ impl Chart {
             _ if steps >= epochs => "step",
             _ => "epoch",
         };
-        let select = |loss: fn(&Point) -> Option<Option<f64>>| {
-            let step = |(index, point): (usize, &Point)| match x_unit {
-                "step" => point.step.map(|step| step as f64),
-                "epoch" => point.epoch,
-                _ => Some(index as f64 + 1.0),
-            };
-            let points = points.iter().enumerate();
-            let points =
-                points.filter_map(|(index, point)| Some((step((index, point))?, loss(point)?)));
-            points.collect()
+        let curve = |name, color, figure: fn(&Point) -> Option<f64>| {
+            let points = points.iter().enumerate().filter_map(|(index, point)| {
+                let x = match x_unit {
+                    "step" => point.step.map(|step| step as f64),
+                    "epoch" => point.epoch,
+                    _ => Some(index as f64 + 1.0),
+                };
+                Some((x?, figure(point)?))
+            });
+            Curve::new(name, color, points.collect())
         };
-        let train = select(|point| point.loss.map(Some));
-        let eval = select(|point| point.eval_loss.map(Some));
         let mut curves = vec![
-            Curve::new("loss", TRAIN_COLOR, train),
-            Curve::new("eval_loss", EVAL_COLOR, eval),
+            curve("reward", TRAIN_COLOR, |point| point.reward),
+            curve("loss", TRAIN_COLOR, |point| point.loss),
+            curve("eval_loss", EVAL_COLOR, |point| point.eval_loss),
         ];
-        curves.retain(|curve| !curve.points.is_empty());
-        if curves.is_empty() {
-            return None;
+        // Where there is a reward, the loss is none that counts: a trainer such as GRPO's prints zeros.
+        if !curves[0].points.is_empty() {
+            curves.truncate(1);
         }
-        let steps = curves.iter().flat_map(|curve| &curve.points);
+        curves.retain(|curve| !curve.points.is_empty());
+        let all = curves.iter().flat_map(|curve| &curve.points);
+        let steps = range(all.map(|point| point.0));
         let min_step = if x_unit == "epoch" { 0.0 } else { 1.0 };
-        let x = Axis::new(range(steps.map(|point| point.0)), 8, min_step);
-        let losses = curves.iter().flat_map(|curve| {
-            let (low, high) = range_without_spikes(curve.numbers().map(|point| point.1).collect());
-            [low, high]
+        let ranges = curves.iter().flat_map(|curve| {
+            let numbers = curve.numbers().map(|point| point.1);
+            <[f64; 2]>::from(range_without_spikes(numbers.collect()))
         });
-        let y = Axis::new(range(losses.filter(|loss| loss.is_finite())), 7, 0.0);
-        let widest = |width: f32, label: &str| width.max(text_width(label));
-        let left = y
-            .ticks
-            .iter()
-            .fold(0.0, |width, tick| widest(width, &tick.1));
-        let right = curves
-            .iter()
-            .fold(0.0, |width, curve| widest(width, &curve.last_label()));
-        Some(Self {
+        let y = Axis::new(range(ranges.filter(|loss| loss.is_finite())), 7, 0.0);
+        let widest = |labels: &mut dyn Iterator<Item = f32>| labels.fold(0.0, f32::max);
+        let left = widest(&mut y.ticks.iter().map(|(_, label)| text_width(label)));
+        let right = widest(&mut curves.iter().map(|curve| text_width(&curve.last_label())));
+        (!curves.is_empty()).then(|| Self {
             curves,
             x_unit,
-            x,
+            x: Axis::new(steps, 8, min_step),
             y,
             left: left + 20.0,
             right: WIDTH as f32 - right - 16.0,
@@ -184,25 +175,11 @@ impl Chart {
         for curve in &self.curves {
             self.draw_nans(curve, canvas);
         }
-        for curve in &self.curves {
+        for (line, curve) in self.curves.iter().enumerate() {
             self.draw_curve(curve, canvas);
-        }
-        for (index, curve) in self.curves.iter().enumerate() {
-            let line = index as f32 * TEXT_HEIGHT;
-            self.draw_clipped(
-                curve,
-                (self.top, 1.0),
-                line,
-                &|loss| self.y.is_above(loss),
-                canvas,
-            );
-            self.draw_clipped(
-                curve,
-                (self.bottom, -1.0),
-                line,
-                &|loss| self.y.is_below(loss),
-                canvas,
-            );
+            for is_low in [false, true] {
+                self.draw_clipped(curve, is_low, line as f32 * TEXT_HEIGHT, canvas);
+            }
         }
         self.draw_last_values(canvas);
     }
@@ -213,37 +190,32 @@ impl Chart {
             let x = self.pixel((*value, 0.0)).0.round() + 0.5;
             canvas.line([(x, top), (x, bottom)], 1.0, GRID_COLOR);
             let anchor = (x, bottom + 8.0 + TEXT_HEIGHT / 2.0);
-            canvas.text(label, anchor, Align::CenteredOn, TEXT_COLOR);
+            canvas.text(label, anchor, 0.5, TEXT_COLOR);
         }
         for (value, label) in &self.y.ticks {
             let y = self.pixel((0.0, *value)).1.round() + 0.5;
             canvas.line([(left, y), (right, y)], 1.0, GRID_COLOR);
-            canvas.text(label, (left - 8.0, y), Align::LeftOf, TEXT_COLOR);
+            canvas.text(label, (left - 8.0, y), 1.0, TEXT_COLOR);
         }
-        canvas.line(
-            [(left, top), (left, bottom), (right, bottom)],
-            1.0,
-            TEXT_COLOR,
-        );
+        let frame = [(left, top), (left, bottom), (right, bottom)];
+        canvas.line(frame, 1.0, TEXT_COLOR);
     }
 
     /// Writes the title, and with two curves a legend.
     fn draw_title(&self, canvas: &mut Canvas) {
         let loss = match self.curves.as_slice() {
             [curve] if curve.name == "eval_loss" => "evaluation loss",
+            [curve] => curve.name,
             _ => "loss",
         };
         let title = format!("{loss} by {}", self.x_unit);
-        canvas.text(&title, (14.0, TITLE_Y), Align::RightOf, TEXT_COLOR);
+        canvas.text(&title, (14.0, TITLE_Y), 0.0, TEXT_COLOR);
         let mut right = WIDTH as f32 - 16.0;
         for curve in self.curves.iter().rev().filter(|_| self.curves.len() > 1) {
-            canvas.text(curve.name, (right, TITLE_Y), Align::LeftOf, TEXT_COLOR);
+            canvas.text(curve.name, (right, TITLE_Y), 1.0, TEXT_COLOR);
             let left = right - text_width(curve.name);
-            canvas.line(
-                [(left - 34.0, TITLE_Y), (left - 8.0, TITLE_Y)],
-                3.0,
-                curve.color,
-            );
+            let sample = [(left - 34.0, TITLE_Y), (left - 8.0, TITLE_Y)];
+            canvas.line(sample, 3.0, curve.color);
             right = left - 58.0;
         }
     }
@@ -251,24 +223,17 @@ impl Chart {
     /// Marks the steps whose loss is not a number.
     fn draw_nans(&self, curve: &Curve, canvas: &mut Canvas) {
         let mut label_end = 0.0;
-        let stretches = curve
-            .points
-            .chunk_by(|one, other| one.1.is_none() == other.1.is_none());
-        for stretch in stretches {
-            let ([(first, None), ..], [.., (last, _)]) = (stretch, stretch) else {
+        for stretch in curve.stretches(true) {
+            let ([first, ..], [.., last]) = (stretch, stretch) else {
                 continue;
             };
-            let from = self.pixel((*first, 0.0)).0 - 1.0;
-            let to = self.pixel((*last, 0.0)).0 + 1.0;
+            let (from, to) = (self.pixel(*first).0 - 1.0, self.pixel(*last).0 + 1.0);
             let (top, bottom) = (self.top, self.bottom);
-            canvas.polygon(
-                [(from, top), (to, top), (to, bottom), (from, bottom)],
-                BAND_COLOR,
-            );
+            let band = [(from, top), (to, top), (to, bottom), (from, bottom)];
+            canvas.polygon(band, BAND_COLOR);
             let middle = from.midpoint(to);
             if middle > label_end {
-                let anchor = (middle, self.top + 2.5 * TEXT_HEIGHT);
-                canvas.text("nan", anchor, Align::CenteredOn, NAN_COLOR);
+                canvas.text("nan", (middle, top + 2.5 * TEXT_HEIGHT), 0.5, NAN_COLOR);
                 label_end = middle + 2.0 * text_width("nan");
             }
         }
@@ -276,23 +241,21 @@ impl Chart {
 
     fn draw_curve(&self, curve: &Curve, canvas: &mut Canvas) {
         let count = curve.numbers().count();
-        let is_noisy = count > NOISY_POINTS;
         let [red, green, blue, opaque] = curve.color;
-        let (width, alpha) = if is_noisy {
+        let (width, alpha) = if count > NOISY_POINTS {
             (1.25, 0x6b)
         } else {
             (2.5, opaque)
         };
-        for stretch in curve.stretches() {
-            if let [point] = stretch.as_slice() {
-                canvas.dot(self.pixel(*point), curve.color);
-            }
+        for stretch in curve.stretches(false) {
             let points = stretch.iter().map(|point| self.pixel(*point));
             canvas.line(points, width, [red, green, blue, alpha]);
-        }
-        for stretch in curve.stretches().filter(|_| is_noisy) {
-            let medians = stretch.chunks(count.div_ceil(MEDIANS)).filter_map(median);
-            canvas.line(medians.map(|point| self.pixel(point)), 2.5, curve.color);
+            if let [point] = stretch {
+                canvas.dot(self.pixel(*point), curve.color);
+            } else if count > NOISY_POINTS {
+                let medians = stretch.chunks(count.div_ceil(MEDIANS)).filter_map(median);
+                canvas.line(medians.map(|point| self.pixel(point)), 2.5, curve.color);
+            }
         }
         let skipped = if count > MAX_DOTS { count - 1 } else { 0 };
         for point in curve.numbers().skip(skipped) {
@@ -300,35 +263,30 @@ impl Chart {
         }
     }
 
-    /// Marks the losses beyond an `edge` of the picture with arrow heads, and labels the farthest. The edge is its height and
-    /// the direction into the picture; `line` moves the label of a second curve.
-    fn draw_clipped(
-        &self,
-        curve: &Curve,
-        (edge, inwards): (f32, f32),
-        line: f32,
-        is_beyond: &dyn Fn(f64) -> bool,
-        canvas: &mut Canvas,
-    ) {
+    /// Marks the losses above, or below, the picture with arrow heads, and names the farthest. `line` moves the label of a
+    /// second curve.
+    fn draw_clipped(&self, curve: &Curve, is_low: bool, line: f32, canvas: &mut Canvas) {
+        let (edge, inwards) = if is_low {
+            (self.bottom, -1.0)
+        } else {
+            (self.top, 1.0)
+        };
+        let is_beyond = |loss| match is_low {
+            true => self.y.is_below(loss),
+            false => self.y.is_above(loss),
+        };
         let clipped = || curve.numbers().filter(|point| is_beyond(point.1));
         let mut last_mark = f32::NEG_INFINITY;
         for point in clipped() {
             let x = self.pixel(point).0;
             if x - last_mark >= 8.0 {
                 last_mark = x;
-                let base = edge - inwards;
-                let tip = base - 8.0 * inwards;
+                let (base, tip) = (edge - inwards, edge - 9.0 * inwards);
                 canvas.polygon([(x - 6.5, base), (x + 6.5, base), (x, tip)], curve.color);
             }
         }
-        let farthest = clipped().max_by(|one, other| {
-            let outwards = one.1.total_cmp(&other.1);
-            if inwards > 0.0 {
-                outwards
-            } else {
-                outwards.reverse()
-            }
-        });
+        let distance = |loss: f64| loss * f64::from(inwards);
+        let farthest = clipped().max_by(|one, other| distance(one.1).total_cmp(&distance(other.1)));
         if let Some((step, loss)) = farthest {
             let x = self.pixel((step, loss)).0;
             let step = match self.x_unit {
@@ -337,22 +295,23 @@ impl Chart {
             };
             let label = format!("{} at {} {step}", short(loss), self.x_unit);
             let fits = x + text_width(&label) + 12.0 < self.right;
-            let (side, align) = if fits {
-                (10.0, Align::RightOf)
+            let (x, before) = if fits {
+                (x + 10.0, 0.0)
             } else {
-                (-10.0, Align::LeftOf)
+                (x - 10.0, 1.0)
             };
             let y = edge + inwards * (TEXT_HEIGHT / 2.0 + 2.0 + line);
-            canvas.text(&label, (x + side, y), align, curve.color);
+            canvas.text(&label, (x, y), before, curve.color);
         }
     }
 
     /// Writes the last loss of each curve beside its end.
     fn draw_last_values(&self, canvas: &mut Canvas) {
-        let ends = self.curves.iter().filter_map(|curve| {
-            let y = self.pixel(curve.numbers().last()?).1;
-            Some((y, curve))
-        });
+        let end = |curve: &Curve| Some(self.pixel(curve.numbers().last()?).1);
+        let ends = self
+            .curves
+            .iter()
+            .filter_map(|curve| Some((end(curve)?, curve)));
         let mut ends: Vec<(f32, &Curve)> = ends.collect();
         ends.sort_by(|one, other| one.0.total_cmp(&other.0));
         if let [upper, lower] = ends.as_mut_slice() {
@@ -362,7 +321,7 @@ impl Chart {
         }
         for (y, curve) in ends {
             let anchor = (self.right + 10.0, y);
-            canvas.text(&curve.last_label(), anchor, Align::RightOf, curve.color);
+            canvas.text(&curve.last_label(), anchor, 0.0, curve.color);
         }
     }
 }

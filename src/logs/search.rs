@@ -21,7 +21,7 @@ use crate::text::shorten;
 const BLOCK: u64 = 1024 * 1024;
 
 /// The most memory that a compiled pattern may take, in bytes.
-const LARGEST_PATTERN: usize = 1024 * 1024;
+const LARGEST_PATTERN: usize = 256 * 1024;
 
 /// A search.
 #[derive(Debug, Clone)]

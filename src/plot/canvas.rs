@@ -10,14 +10,6 @@ const SIZE: RasterHeight = RasterHeight::Size20;
 /// Red, green, blue and alpha.
 pub(super) type Color = [u8; 4];
 
-/// The horizontal place of a text relative to its anchor.
-#[derive(Clone, Copy)]
-pub(super) enum Align {
-    RightOf,
-    CenteredOn,
-    LeftOf,
-}
-
 /// A pixel map with an opaque background.
 pub(super) struct Canvas(Pixmap);
 
@@ -45,10 +37,9 @@ impl Canvas {
             line_join: LineJoin::Round,
             ..Stroke::default()
         };
+        let (paint, transform) = (paint(color), Transform::identity());
         if let Some(path) = polyline(points) {
-            let transform = Transform::identity();
-            self.0
-                .stroke_path(&path, &paint(color), &stroke, transform, None);
+            self.0.stroke_path(&path, &paint, &stroke, transform, None);
         }
     }
 
@@ -61,36 +52,26 @@ impl Canvas {
     }
 
     fn fill(&mut self, path: Option<Path>, color: Color) {
+        let (paint, rule, transform) = (paint(color), FillRule::Winding, Transform::identity());
         if let Some(path) = path {
-            let (rule, transform) = (FillRule::Winding, Transform::identity());
-            self.0
-                .fill_path(&path, &paint(color), rule, transform, None);
+            self.0.fill_path(&path, &paint, rule, transform, None);
         }
     }
 
-    /// Writes `text` with its vertical middle at the anchor. It is moved if it would leave the picture.
-    pub(crate) fn text(&mut self, text: &str, (x, y): (f32, f32), align: Align, color: Color) {
+    /// Writes `text` with its vertical middle at the anchor, and `before` of its width left of it. It is moved if it would
+    /// leave the picture.
+    pub(crate) fn text(&mut self, text: &str, (x, y): (f32, f32), before: f32, color: Color) {
         let width = text_width(text);
-        let left = match align {
-            Align::RightOf => x,
-            Align::CenteredOn => x - width / 2.0,
-            Align::LeftOf => x - width,
-        };
+        let left = x - before * width;
         let left = left.min(self.0.width() as f32 - width).max(0.0) as usize;
         let top = (y - TEXT_HEIGHT / 2.0).max(0.0) as usize;
         let glyph_width = get_raster_width(FontWeight::Regular, SIZE);
         for (index, c) in text.chars().enumerate() {
-            let rows = get_raster(c, FontWeight::Regular, SIZE)
-                .into_iter()
-                .flat_map(|glyph| glyph.rows());
-            for (down, row) in rows.enumerate() {
+            let glyph = get_raster(c, FontWeight::Regular, SIZE);
+            for (down, row) in glyph.into_iter().flat_map(|glyph| glyph.rows()).enumerate() {
                 for (right, coverage) in row.iter().enumerate() {
-                    self.blend(
-                        left + index * glyph_width + right,
-                        top + down,
-                        *coverage,
-                        color,
-                    );
+                    let x = left + index * glyph_width + right;
+                    self.blend(x, top + down, *coverage, color);
                 }
             }
         }

@@ -15,7 +15,10 @@ use crate::failure::Failure;
 use crate::launcher::JobState;
 use crate::redact::Redactor;
 use crate::settings::config::ConfigKind;
-use crate::text::clean_controls;
+use crate::text::{clean_controls, shorten};
+
+/// The longest text of an answer but a log, in bytes: no argument of a megabyte is repeated.
+const MAX_TEXT: usize = 16 * 1024;
 
 /// Receives each text of an answer with the name of its field.
 type Visit<'a> = &'a mut dyn FnMut(&str, &mut String);
@@ -38,6 +41,11 @@ pub(super) fn sanitize<A: Texts>(mut answer: A, redactors: &[Redactor]) -> A {
                 *text = redactor.redact(text);
             }
             clean(text);
+        }
+    });
+    answer.each_text("", &mut |name, text| {
+        if name != "logs" && text.len() > MAX_TEXT {
+            *text = shorten(text, MAX_TEXT).into_owned();
         }
     });
     answer

@@ -220,3 +220,27 @@ fn a_pattern_that_is_none_is_explained_in_a_sentence() {
     }
     assert!(Query::new(r"(?i)Ünï.*\d+\s", soon()).is_ok());
 }
+
+#[test]
+fn hostile_patterns_and_contexts_are_bounded() {
+    assert!(Query::new("[ab]*a[ab]{9000}c", soon()).is_err());
+    // As large as a pattern may be, on the lines that cost it most.
+    let line = |i: usize| "ab".repeat(400) + if i.is_multiple_of(2) { "a" } else { "b" } + "\n";
+    let log: String = (0..4_000).map(line).collect();
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let mut query = Query::new("[ab]*a[ab]{1000}c", deadline).unwrap();
+    let start = Instant::now();
+    let found = search_text(log.as_bytes(), &query, 24 * 1024);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(found.notes[0].contains("the time was up"));
+    // The largest context keeps no more than an answer has room for.
+    query = Query {
+        context: usize::MAX,
+        ..Query::new("^first", soon()).unwrap()
+    };
+    let lines: String = (0..100_000).map(|i| format!("line {i}\n")).collect();
+    let log = "first\n".to_owned() + &lines;
+    let found = search_text(log.as_bytes(), &query, 2048);
+    assert!(found.text.starts_with("> first\n  line 0\n") && found.text.len() <= 2048);
+    assert!(found.text.len() > 1900 && found.matches == Some(1));
+}

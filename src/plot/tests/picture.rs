@@ -143,6 +143,23 @@ fn evaluation_loss_has_its_own_curve() {
 }
 
 #[test]
+fn a_reward_is_drawn_in_place_of_the_loss() {
+    let mut rewards = History::default();
+    for step in 1..=100 {
+        rewards.push(&Metrics {
+            step: Some(step),
+            loss: Some(-0.0),
+            reward: Some(step as f64 / 50.0 - 0.5),
+            ..Metrics::default()
+        });
+    }
+    let places = Picture::new(&rewards).pixels(TRAIN_COLOR);
+    let left = places.iter().min_by_key(|(x, _)| *x).unwrap();
+    let right = places.iter().max_by_key(|(x, _)| *x).unwrap();
+    assert!(left.1 > 340 && right.1 < 90, "{left:?} {right:?}");
+}
+
+#[test]
 fn odd_losses_do_not_panic() {
     let odd = [
         0.0,

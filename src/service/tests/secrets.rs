@@ -272,3 +272,16 @@ fn log_text_is_not_touched_again() {
     let shown = sanitize(answer.clone(), &[Redactor::new([SECRET])]);
     assert_eq!(shown.logs, answer.logs);
 }
+
+#[test]
+fn long_arguments_are_not_repeated() {
+    let answer = LogsAnswer {
+        job_id: "x".repeat(1_000_000),
+        message: "y".repeat(1_000_000),
+        logs: "z".repeat(200_000),
+        ..LogsAnswer::default()
+    };
+    let shown = sanitize(answer, &[]);
+    assert!(shown.job_id.len() <= 16 * 1024 && shown.message.ends_with('…'));
+    assert_eq!(shown.logs.len(), 200_000);
+}
