@@ -6,7 +6,7 @@ use super::context::Context;
 use super::launches::Launches;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
-use crate::launcher::JobIdentity;
+use crate::launcher::{JobIdentity, JobState, JobStatus};
 use crate::process::blocking;
 use crate::registry::{JobRecord, RegistryError};
 use crate::settings::data_dir::DataDir;
@@ -116,7 +116,12 @@ async fn neighbours(
     let listing = context.allowed_launcher(cloud)?.list(&known).await?;
     let is_running = |record: &JobRecord| {
         let mut jobs = listing.jobs.iter();
-        jobs.any(|job| job.identity.job_id == record.job_id && !job.status.is_done)
+        let is_running = |status: &JobStatus| {
+            // One of another machine that shares the data folder is not known here.
+            let is_here = status.state == JobState::Running || launch.shares_output(record);
+            !status.is_done && is_here
+        };
+        jobs.any(|job| job.identity.job_id == record.job_id && is_running(&job.status))
     };
     records.retain(is_running);
     Ok(records)

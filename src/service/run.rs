@@ -140,7 +140,7 @@ impl Runner {
         let plan_id = self.plans.insert(&launch);
         let (spec, plan) = (launch.spec, launch.plan);
         let job_config = plan.job_config.as_ref().map(config_excerpt);
-        let shown = if job_config.is_some() {
+        let parts = if job_config.is_some() {
             "this and job_config"
         } else {
             "this"
@@ -150,7 +150,7 @@ impl Runner {
             status: "dry_run".to_owned(),
             dry_run: true,
             message: format!(
-                "{what}\nShow {shown} to the user; once they agree, call run_job with dry_run=false, confirm=true, \
+                "{what}\nShow {parts} to the user; once they agree, call run_job with dry_run=false, confirm=true, \
                  user_confirmation=\"{CONFIRMATION}\" and the plan_id."
             ),
             plan_id,

@@ -203,9 +203,6 @@ pub(crate) fn expand_home(path: &str) -> PathBuf {
 fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| JobError::invalid(format!("it is not UTF-8 ({error})")))?;
-    if text.trim().is_empty() {
-        return Err(JobError::invalid("it is empty"));
-    }
     let options = serde_saphyr::options! {
         // `.inf` is a value that Oumi takes, and none that JSON has.
         non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::AsString,

@@ -81,7 +81,15 @@ fn plan_job(
     process: &mut StartRequest,
 ) -> Result<Value, JobError> {
     if let Some(folder) = spec.config.text("working_dir") {
-        process.plan.working_dir = spec.client_cwd.join(expand_home(folder));
+        let folder = spec.client_cwd.join(expand_home(folder));
+        if !folder.is_dir() {
+            let error = format!(
+                "the config's `working_dir` {} is not a folder",
+                folder.display()
+            );
+            return Err(JobError::invalid(error).with_hint("correct it, or make the folder"));
+        }
+        process.plan.working_dir = folder;
     }
     let mut job_config = Map::new();
     job_config.insert("working_dir".to_owned(), json!(process.plan.working_dir));

@@ -193,22 +193,14 @@ fn missing_log_is_named() {
 }
 
 #[test]
-fn missing_working_dir_is_in_the_log() {
+fn missing_working_dir_is_refused() {
     let home = Home::new();
     home.write("job.yaml", "working_dir: nowhere\nrun: echo x\n");
     let mut server = Server::start(&home);
-    let arguments = server.launch("job.yaml", json!({}));
-    let answer = server.call("run_job", arguments);
-    assert!(answer.refused().contains("nowhere"), "{:#}", answer.content);
-    let job_id = answer["job_id"].as_str().unwrap();
-    let log = server.log(job_id);
-    assert!(
-        log.contains("cannot run") && log.contains("nowhere"),
-        "{log}"
-    );
-    let status = server.poll(job_id);
-    assert_eq!(
-        (&status["status"], &status["is_done"]),
-        (&json!("failed"), &json!(true))
-    );
+    for dry_run in [true, false] {
+        let arguments = server.launch("job.yaml", json!({ "dry_run": dry_run }));
+        let error = server.call("run_job", arguments).refused().to_owned();
+        assert!(error.contains("/nowhere is not a folder"), "{error}");
+    }
+    assert_eq!(server.list("all").0, [""; 0]);
 }

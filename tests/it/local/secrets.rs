@@ -100,9 +100,10 @@ fn secret_reaches_only_the_job() {
 #[test]
 fn failed_start_keeps_no_secret() {
     let home = Home::new();
-    home.write("job.yaml", "working_dir: nowhere\nrun: echo x\n");
+    home.program("oumi", "#!/no/such/interpreter\n");
+    home.write("train.yaml", "model: {}\n");
     let mut server = Server::start_with(&home, &[("OUMI_MCP_LOG", "trace")]);
-    let arguments = server.launch("job.yaml", json!({ "envs": { "SECRET": SECRET } }));
+    let arguments = server.launch("train.yaml", json!({ "envs": { "SECRET": SECRET } }));
     let answer = server.call("run_job", arguments);
     assert!(answer.is_error);
     is_silent(&answer);
