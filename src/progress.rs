@@ -111,3 +111,14 @@ pub(crate) fn read_log(path: &Path) -> io::Result<Option<(Progress, History)>> {
     let (progress, history) = IncrementalReader::new(path).read_all()?;
     Ok(progress.map(|progress| (progress, history)))
 }
+
+/// Describes what a log of this progress lacks for a curve.
+pub(crate) fn without_curve(progress: Option<&Progress>) -> &'static str {
+    match progress {
+        None => "no line of the log reads as a loss or a reward",
+        Some(progress) if progress.source == scanner::REQUESTS => {
+            "inference and evaluation print no loss"
+        }
+        Some(_) => "the log has steps, but no loss and no reward",
+    }
+}

@@ -34,6 +34,7 @@ const MAX_BLOCK: usize = 100;
 
 const METRICS: &str = "the trainer's metrics in the log";
 const LINES: &str = "the trainer's own log lines";
+pub(super) const REQUESTS: &str = "the log (requests)";
 
 /// Finds metrics in a raw log. Folded text would not do: the states of a bar that are drawn over are needed too.
 #[derive(Debug, Clone, Default)]
@@ -109,7 +110,7 @@ impl Scanner {
     fn progress(&self, written: SystemTime) -> Option<Progress> {
         let (metrics, source) = match self.source {
             Some(source) => (&self.metrics, source),
-            None if self.requests != Metrics::default() => (&self.requests, "the log (requests)"),
+            None if self.requests != Metrics::default() => (&self.requests, REQUESTS),
             None => return None,
         };
         let mut metrics = metrics.clone();

@@ -14,9 +14,9 @@ use crate::logs::Log;
 use crate::logs::cursor::{Change, Cursor};
 use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
 use crate::logs::search::{Query, search};
-use crate::plot;
+use crate::plot::{self, PlotError};
 use crate::process::job_dir::JobDir;
-use crate::progress::{Scanner, read_log};
+use crate::progress::{Scanner, read_log, without_curve};
 use crate::redact::Redactor;
 use crate::settings::data_dir::write_atomic;
 
@@ -189,12 +189,13 @@ impl LogSelection {
 
 /// Adds the loss as a sparkline and a picture, which is also a file beside the log, or says why there is none.
 fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::Result<()> {
-    let history = match log {
-        LogContent::File(path) => read_log(path)?.map(|(_, history)| history),
+    let (progress, history) = match log {
+        LogContent::File(path) => read_log(path)?.unzip(),
         LogContent::Text { text, .. } => {
             let mut scanner = Scanner::default();
             scanner.push(text.as_bytes());
-            Some(scanner.read(SystemTime::now()).1.into_owned())
+            let (progress, history) = scanner.read(SystemTime::now());
+            (progress, Some(history.into_owned()))
         }
     };
     let history = history.unwrap_or_default();
@@ -213,6 +214,7 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
             return Ok(());
         }
         Ok(Err(error)) => format!("The picture is in this answer only: cannot write it: {error}."),
+        Err(PlotError::NoLoss) => format!("No plot: {}.", without_curve(progress.as_ref())),
         Err(error) => format!("No plot: {error}."),
     };
     answer.message = format!("{} {note}", answer.message).trim().to_owned();

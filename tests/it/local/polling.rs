@@ -108,6 +108,38 @@ fn progress_is_in_every_answer() {
 }
 
 #[test]
+fn evaluation_after_the_training_is_in_message() {
+    let mut job = Speaker::new();
+    let bar = |done: u64| format!("100%|██████████| {done}/50 [00:50<00:00,  1.00s/it]");
+    job.says("Starting training... (x)");
+    job.says(&bar(50));
+    job.says(&trained(50, 1.5));
+    job.says("{'train_runtime': 50.0, 'train_loss': 1.7, 'epoch': 1.0}");
+    job.says(&bar(12));
+    let answer = job.poll();
+    let message = text(&answer, "message");
+    assert!(
+        message.contains("step 50") && message.contains("now evaluation 12 of 50"),
+        "{message}"
+    );
+    assert_eq!(answer["progress"].get("seconds_left"), None);
+    assert!(!text(&answer, "next").contains("About"));
+}
+
+#[test]
+fn growing_loss_is_in_message() {
+    let mut job = Speaker::new();
+    job.says(&trained(10, 2.5));
+    job.says(&trained(20, 31.0));
+    let answer = job.poll();
+    let message = text(&answer, "message");
+    assert!(
+        message.contains("12 times its best, 2.500 at step 10"),
+        "{message}"
+    );
+}
+
+#[test]
 fn metrics_keep_their_age() {
     let mut job = Speaker::new();
     job.says(&trained(10, 2.5));
