@@ -121,14 +121,15 @@ pub(super) struct Report {
     pub(super) is_summary: bool,
     /// It has what only an evaluation prints.
     pub(super) is_evaluation: bool,
-    is_config: bool,
+    /// It is a config, or a list of means: none of it is a metric of a step.
+    pub(super) is_config: bool,
     has_evidence: bool,
 }
 
 impl Report {
-    /// Reads the dictionary that `text` begins with, and gives its length.
-    pub(super) fn add_dictionary(&mut self, text: &str) -> Option<usize> {
-        let add = |name, value| self.add(name, value, "");
+    /// Reads the dictionary that `text` begins with, and gives its length. `before` is the text before it.
+    pub(super) fn add_dictionary(&mut self, text: &str, before: &str) -> Option<usize> {
+        let add = |name, value| self.add(name, value, before);
         let length = grammar::dictionary(text, add)?;
         if self.is_summary {
             // A mean over the run is not the newest loss.

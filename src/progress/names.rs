@@ -109,7 +109,9 @@ fn without_context(name: &str) -> Option<Kind> {
         "train" | "training" | "trainer" | "optim" | "throughput" | "metrics"
     ) || word.bytes().all(|byte| byte.is_ascii_digit());
     match separator {
-        '_' | '/' | ' ' | '-' if is_evaluation(word) && name.ends_with("loss") => Some(EvalLoss),
+        '_' | '/' | ' ' | '-' | '.' if is_evaluation(word) && name.ends_with("loss") => {
+            Some(EvalLoss)
+        }
         '/' if is_training => without_context(rest),
         '-' if word == "lr" => Some(LearningRate),
         // A sentence may end in any word, but only a trainer's ends in a count of steps.

@@ -215,7 +215,7 @@ impl Scanner {
             let (before, started) = rest.split_at(brace);
             let mut report = Report::default();
             report.add_line(before);
-            if let Some(length) = report.add_dictionary(started) {
+            if let Some(length) = report.add_dictionary(started, before) {
                 is_found |= report.is_training() && self.report(report, METRICS, true);
                 rest = &started[length..];
             } else if started.len() < MAX_DICTIONARY && !started.contains('}') {
@@ -247,6 +247,12 @@ impl Scanner {
             return true;
         }
         let mut report = Report::default();
+        // `***** train metrics *****` heads the means of the run.
+        report.is_config = line.contains("***** ") && line.contains(" metrics *****");
+        if report.is_config {
+            self.block = Some((report, MAX_BLOCK));
+            return false;
+        }
         if !self.table.read(line, &mut report) {
             report.add_line(line);
         }
@@ -353,7 +359,7 @@ fn without_rank(line: &str) -> &str {
 /// Marks what may be metrics: one search for all, many times faster than reading each line.
 static HITS: LazyLock<Option<regex::bytes::Regex>> = LazyLock::new(|| {
     regex::bytes::Regex::new(
-        r#"%\||it \[|\{['"]|[lL]oss|LOSS|[rR]eward|[eE]poch|(?:[sS]tep|[bB]atch|[iI]ter(?:ation)?)[ :=\[]+[0-9]+ ?/|throughput|SamplesPerSec|skipped=|per.iteration|Running |Starting training|otal (?:training |optimization )?steps|max_steps|  \r"#,
+        r#"%\||it \[|\{['"]|[lL]oss|LOSS|[rR]eward|[eE]poch|(?:[sS]tep|[bB]atch|[iI]ter(?:ation)?)[ :=\[]+[0-9]+ ?/| metrics \*\*\*|throughput|SamplesPerSec|skipped=|per.iteration|Running |Starting training|otal (?:training |optimization )?steps|max_steps|  \r"#,
     )
     .ok()
 });

@@ -64,6 +64,6 @@ impl Output {
             }
         }
         let progress = run_files::read_output_dir(dir, started).ok().flatten();
-        (progress.map(|(progress, _)| progress), Some(output))
+        (progress, Some(output))
     }
 }

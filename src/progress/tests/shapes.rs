@@ -6,11 +6,14 @@ use serde_json::{Map, Value};
 
 use super::{fixture, scan};
 
-/// The logs of a file, with their names and the JSON that follows a name. A carriage return is written as `␍`, and an
-/// escape as `^[`.
+/// The logs of a file, with their names and the JSON that follows a name. A carriage return is written as `␍`, an
+/// escape as `^[`, and a backspace as `^H`.
 fn logs(file: &str) -> Vec<(String, Map<String, Value>, String)> {
     let text = fs::read_to_string(fixture("shapes").join(file)).unwrap();
-    let text = text.replace('␍', "\r").replace("^[", "\x1b");
+    let text = text
+        .replace('␍', "\r")
+        .replace("^[", "\x1b")
+        .replace("^H", "\x08");
     let logs = text.split("=== ").skip(1);
     logs.map(|log| {
         let (head, log) = log.split_once('\n').unwrap();
