@@ -5,6 +5,7 @@ pub(crate) mod job_yaml;
 pub(crate) mod local;
 pub(crate) mod oumi;
 pub(crate) mod skypilot;
+pub(crate) mod status;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,26 +23,6 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
 use crate::settings::data_dir::DataDir;
-
-/// The words of `status` in answers that are ours. The clouds' own words pass through beside them.
-pub(crate) mod status {
-    pub(crate) const LAUNCHING: &str = "launching";
-    pub(crate) const RUNNING: &str = "running";
-    pub(crate) const COMPLETED: &str = "completed";
-    pub(crate) const FAILED: &str = "failed";
-    pub(crate) const CANCELLED: &str = "cancelled";
-    /// The job ended while nothing watched it.
-    pub(crate) const LOST: &str = "lost";
-    /// The job's cluster was deleted, and its queue with it.
-    pub(crate) const CLUSTER_GONE: &str = "cluster_gone";
-    pub(crate) const NOT_FOUND: &str = "not_found";
-    /// The launcher could not be asked.
-    pub(crate) const UNKNOWN: &str = "unknown";
-    /// The call failed before anything was started.
-    pub(crate) const ERROR: &str = "error";
-    /// The call was refused before anything was started.
-    pub(crate) const BLOCKED: &str = "blocked";
-}
 
 /// The status of a job as its launcher reports it.
 #[derive(Debug, Clone, PartialEq)]

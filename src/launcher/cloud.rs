@@ -1,5 +1,6 @@
 //! Jobs on clouds: what SkyPilot and Oumi have in common. A [`CloudBackend`] runs the programs.
 
+mod backend;
 mod changes;
 mod clusters;
 mod launch;
@@ -9,7 +10,6 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ use super::{
     LaunchPlan, LaunchSpec, Launcher, Listing,
 };
 use crate::error::{ErrorKind, JobError};
-use crate::parse;
-use crate::parse::sky::{ClusterList, Queue};
+use crate::parse::sky::Queue;
 use crate::process::find;
 use crate::process::job_dir::JobLock;
-use crate::process::runner::{Cli, CliCall, Output, call_deadline};
+use crate::process::runner::{Cli, call_deadline};
 use crate::settings::data_dir::DataDir;
-use changes::{Change, ChangeRun, Changes};
+pub(super) use backend::{CancelRun, CloudBackend, QueueScope, failure_text, is_plain, log_file};
+use changes::{Change, Changes};
 use clusters::cluster_info;
 pub(super) use launch::CloudLaunches;
 use launch_dir::{ClusterBefore, LaunchFacts, LaunchResult, number};
@@ -40,105 +40,6 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How long an interrupted launch may still put its job on the cluster: SkyPilot's API server goes on with a launch when its
 /// client is killed.
 const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
-
-/// The clusters that a query of queues names.
-#[derive(Debug, Default)]
-pub(crate) struct QueueScope {
-    /// Empty for every cloud.
-    pub(super) cloud: String,
-    /// Empty for every cluster.
-    pub(super) clusters: BTreeSet<String>,
-}
-
-impl QueueScope {
-    fn of_job(identity: &JobIdentity) -> Self {
-        Self {
-            cloud: identity.cloud.clone(),
-            clusters: BTreeSet::from([identity.cluster.clone()]),
-        }
-    }
-
-    /// The queries that together list `jobs`: one for each cloud, or one run of `sky queue` for the clusters of all clouds.
-    fn of_list<B: CloudBackend>(jobs: &[&JobIdentity]) -> Vec<Self> {
-        if B::IDS_RESTART {
-            return vec![Self::default()];
-        }
-        let mut clouds: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-        for job in jobs {
-            let clusters = clouds.entry(&job.cloud).or_default();
-            clusters.insert(job.cluster.clone());
-        }
-        let scope = |(cloud, clusters): (&str, _)| Self {
-            cloud: cloud.to_owned(),
-            clusters,
-        };
-        clouds.into_iter().map(scope).collect()
-    }
-
-    fn includes(&self, identity: &JobIdentity) -> bool {
-        self.cloud.is_empty() || self.cloud == identity.cloud
-    }
-}
-
-/// The result of a program that cancels a job.
-pub(crate) struct CancelRun {
-    /// The program said, in its own way, that it cancelled the job.
-    pub(super) accepted: bool,
-    pub(super) reason: String,
-}
-
-/// A program that reaches clouds: SkyPilot or Oumi.
-#[async_trait]
-pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
-    const CLOUDS: &'static [&'static str];
-    /// `true` where a cluster that is created again counts its jobs from 1 again, as SkyPilot's do. There jobs have names, a
-    /// cluster lists every job that it was ever given, and a launch onto an existing cluster skips the job's `setup`.
-    const IDS_RESTART: bool;
-
-    fn new(cli: Cli) -> Self;
-
-    fn find_program() -> Result<PathBuf, JobError>;
-
-    /// Refuses names that the program would refuse, or take for options.
-    fn validate_cluster(cloud: &str, cluster: &str) -> Result<(), JobError>;
-
-    async fn plan(
-        &self,
-        launches: &CloudLaunches,
-        spec: &LaunchSpec,
-    ) -> Result<LaunchPlan, JobError>;
-
-    async fn queue(&self, scope: &QueueScope, deadline: Option<Instant>)
-    -> Result<Queue, JobError>;
-
-    /// Lists the clusters. `None` where the program cannot.
-    async fn clusters(&self, _: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
-        Ok(None)
-    }
-
-    /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.
-    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
-
-    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError>;
-
-    /// Reads what the program of [`cancel_call`](Self::cancel_call) printed.
-    fn cancel_result(&self, output: &Output) -> CancelRun;
-
-    fn teardown_call(
-        &self,
-        cloud: &str,
-        cluster: &str,
-        action: ClusterAction,
-    ) -> Result<CliCall, JobError>;
-
-    /// Finds out what the program of [`teardown_call`](Self::teardown_call) did.
-    async fn teardown_result(
-        &self,
-        cluster: &str,
-        action: ClusterAction,
-        output: &Output,
-    ) -> Result<String, JobError>;
-}
 
 /// The launcher of the clouds that a backend reaches.
 #[derive(Debug)]
@@ -227,34 +128,6 @@ impl<B: CloudBackend> CloudLauncher<B> {
             .cancel_result(&run.output.clone().unwrap_or_default());
         run.remove().await;
         Ok(result)
-    }
-
-    /// Warns of the changes of clusters that are under way, and of those that failed.
-    async fn warn_about_changes(&self, listing: &mut Listing) {
-        let runs = self.changes.list().await;
-        let own = |run: &ChangeRun| B::CLOUDS.contains(&run.change.cloud.as_str());
-        for run in runs.into_iter().filter(own) {
-            let change = &run.change;
-            let (verb, cluster, at) = (&change.verb, &change.cluster, &change.requested_at);
-            let action = match verb.as_str() {
-                "stop" => ClusterAction::Stop,
-                "down" => ClusterAction::Down,
-                _ => continue,
-            };
-            let requested = format!("the {verb} of cluster {cluster} that was requested at {at}");
-            let Some(output) = &run.output else {
-                let warning = format!("{requested} is under way");
-                listing.warnings.push(warning);
-                continue;
-            };
-            match self.backend.teardown_result(cluster, action, output).await {
-                Ok(_) => run.remove().await,
-                Err(error) if error.is_not_found() => run.remove().await,
-                Err(error) => listing
-                    .warnings
-                    .push(format!("{requested} is not done: {error}")),
-            }
-        }
     }
 
     /// Looks on the cluster for the job of an interrupted launch. `None` only where it is certainly not there.
@@ -510,19 +383,6 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 }
 
-pub(super) fn log_file(identity: &JobIdentity) -> String {
-    format!("cloud:{}/{}", identity.cloud, identity.cluster)
-}
-
-/// Returns the reason that a program printed for its failure.
-pub(super) fn failure_text(output: &Output) -> String {
-    parse::failure_reason(&output.stdout)
-        .or_else(|| parse::failure_reason(&output.stderr))
-        .or_else(|| parse::last_line(&output.stderr))
-        .or_else(|| parse::last_line(&output.stdout))
-        .unwrap_or_else(|| "it printed no reason".to_owned())
-}
-
 fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<(), JobError> {
     B::validate_cluster(&identity.cloud, &identity.cluster)?;
     if is_plain(&identity.oumi_job_id, "-_.") {
@@ -532,12 +392,6 @@ fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<(), JobError> {
     Err(JobError::failed(format!(
         "`oumi_job_id` {id:?} is not the id of a job"
     )))
-}
-
-/// Returns `true` for a text of letters, digits and `others` that is no option.
-pub(super) fn is_plain(text: &str, others: &str) -> bool {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
-    !text.starts_with('-') && text.chars().all(is_allowed)
 }
 
 fn already_finished(status: JobStatus) -> CancelOutcome {

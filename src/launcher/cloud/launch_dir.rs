@@ -183,6 +183,24 @@ impl LaunchState {
     }
 }
 
+impl LaunchState {
+    /// The job is known to be this launch's.
+    fn has_claimed(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
+        let mark = self.facts.mark.as_ref();
+        self.facts.oumi_job_id.as_ref() == Some(&job.job_id)
+            && mark.is_some_and(|mark| mark.fits(job, cluster_hash))
+    }
+
+    /// The launch may still have a job of this name, and none is known to be its.
+    fn may_claim(&self, name: &str) -> bool {
+        let is_cancelled = self.exit.as_ref().is_some_and(|exit| exit.cancelled);
+        self.facts.start.name == name
+            && self.facts.oumi_job_id.is_none()
+            && self.failure.is_none()
+            && !is_cancelled
+    }
+}
+
 /// Finds the job of a launch among the `jobs` of its cluster. A job that one of the `others`, the other launches, has claimed is
 /// not found again. Of several launches that were cut off, the one that began first has the job that came first.
 pub(super) fn find_job<'q>(
@@ -191,54 +209,40 @@ pub(super) fn find_job<'q>(
     cluster_hash: Option<&str>,
     others: &[LaunchState],
 ) -> Option<&'q QueuedJob> {
-    let others = || {
-        let on_cluster = |other: &&LaunchState| other.facts.start.cluster == facts.start.cluster;
-        others.iter().filter(on_cluster)
+    let (name, cluster) = (&facts.start.name, &facts.start.cluster);
+    let on_cluster = |other: &&LaunchState| other.facts.start.cluster == *cluster;
+    let others: Vec<&LaunchState> = others.iter().filter(on_cluster).collect();
+    let is_free = |job: &&QueuedJob| {
+        let mut others = others.iter();
+        !others.any(|other| other.has_claimed(job, cluster_hash))
     };
-    let is_claimed = |job: &QueuedJob| {
-        let claims = |mark: &JobMark| mark.fits(job, cluster_hash);
-        others().any(|other| {
-            other.facts.oumi_job_id.as_ref() == Some(&job.job_id)
-                && other.facts.mark.as_ref().is_some_and(claims)
-        })
-    };
+    let free: Vec<&QueuedJob> = jobs.iter().filter(is_free).collect();
     let is_of_run = |job: &&QueuedJob| {
         let run = facts.run.as_ref();
-        run.is_some_and(|run| job.log_path.contains(run)) && !is_claimed(job)
+        run.is_some_and(|run| job.log_path.contains(run))
     };
-    let of_run: Vec<&QueuedJob> = jobs.iter().filter(is_of_run).collect();
+    let of_run: Vec<&QueuedJob> = free.iter().copied().filter(is_of_run).collect();
     if let Some(id) = &facts.oumi_job_id {
-        let own = jobs.iter().find(|job| job.job_id == *id);
-        let fits = |job: &&QueuedJob| of_run.contains(job) || job.job_name == facts.start.name;
-        return own.filter(fits).filter(|job| !is_claimed(job));
+        let own = free.into_iter().find(|job| job.job_id == *id);
+        return own.filter(|job| of_run.contains(job) || job.job_name == *name);
     }
     if let [job] = of_run[..] {
         return Some(job);
     }
-    let is_rival = |other: &&LaunchState| {
-        other.facts.oumi_job_id.is_none()
-            && other.failure.is_none()
-            && other.facts.start.name == facts.start.name
-            && !other.exit.as_ref().is_some_and(|exit| exit.cancelled)
-    };
-    if others().filter(is_rival).any(|other| !other.has_ended) {
+    let rivals = others.iter().filter(|other| other.may_claim(name));
+    if rivals.clone().any(|rival| !rival.has_ended) {
         // Its own words will say which job is its.
         return None;
     }
-    let is_earlier = |other: &&LaunchState| other.facts.started_at < facts.started_at;
-    let earlier = others().filter(is_rival).filter(is_earlier).count();
+    let earlier = rivals.filter(|rival| rival.facts.started_at < facts.started_at);
     let is_printed = |job: &QueuedJob| {
-        others().any(|other| {
-            other.facts.oumi_job_id.as_ref() == Some(&job.job_id) && other.facts.mark.is_none()
-        })
+        let mut ids = others.iter().map(|other| &other.facts);
+        ids.any(|other| other.mark.is_none() && other.oumi_job_id.as_ref() == Some(&job.job_id))
     };
-    let mut candidates: Vec<&QueuedJob> = jobs
-        .iter()
-        .filter(|job| facts.may_have_launched(job, cluster_hash))
-        .filter(|job| !is_claimed(job) && !is_printed(job))
-        .collect();
+    let mut candidates = free;
+    candidates.retain(|job| facts.may_have_launched(job, cluster_hash) && !is_printed(job));
     candidates.sort_by_key(|job| number(job));
-    candidates.into_iter().nth(earlier)
+    candidates.into_iter().nth(earlier.count())
 }
 
 fn seconds(time: SystemTime) -> f64 {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use futures::future::join_all;
 
+use super::changes::ChangeRun;
 use super::clusters::{cloud_of, cluster_details, warn_about_idle};
 use super::survey::{Found, Survey, status_of_row};
 use super::{CloudBackend, CloudLauncher, QueueScope, validate};
 use crate::error::JobError;
-use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
+use crate::launcher::{ClusterAction, JobIdentity, JobState, JobStatus, ListedJob, Listing};
 use crate::parse::sky::{Cluster, QueueFailure};
 use crate::process::runner::call_deadline;
 
@@ -50,6 +51,34 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
         self.warn_about_changes(&mut listing).await;
         listing
+    }
+
+    /// Warns of the changes of clusters that are under way, and of those that failed.
+    async fn warn_about_changes(&self, listing: &mut Listing) {
+        let runs = self.changes.list().await;
+        let own = |run: &ChangeRun| B::CLOUDS.contains(&run.change.cloud.as_str());
+        for run in runs.into_iter().filter(own) {
+            let change = &run.change;
+            let (verb, cluster, at) = (&change.verb, &change.cluster, &change.requested_at);
+            let action = match verb.as_str() {
+                "stop" => ClusterAction::Stop,
+                "down" => ClusterAction::Down,
+                _ => continue,
+            };
+            let requested = format!("the {verb} of cluster {cluster} that was requested at {at}");
+            let Some(output) = &run.output else {
+                let warning = format!("{requested} is under way");
+                listing.warnings.push(warning);
+                continue;
+            };
+            match self.backend.teardown_result(cluster, action, output).await {
+                Ok(_) => run.remove().await,
+                Err(error) if error.is_not_found() => run.remove().await,
+                Err(error) => listing
+                    .warnings
+                    .push(format!("{requested} is not done: {error}")),
+            }
+        }
     }
 
     async fn list_scope(

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::launcher::{JobLog, LaunchPlan, LaunchSpec};
-use crate::parse::sky::{Cluster, QueuedJob};
+use crate::parse::sky::{Cluster, ClusterList, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
+use crate::process::runner::{CliCall, Output};
 
 /// A cloud whose one cluster `dev` has one job, 7.
 #[derive(Debug, Default)]
