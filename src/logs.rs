@@ -10,6 +10,7 @@ pub mod read;
 pub mod search;
 
 mod source;
+mod unfinished;
 
 pub use source::Log;
 

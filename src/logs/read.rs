@@ -13,14 +13,12 @@
 use std::collections::VecDeque;
 use std::io;
 
-use memchr::{memrchr, memrchr2};
-
 use super::Log;
 use super::cursor::{Change, Cursor};
-use super::fold::{Block, FoldOptions, Line, MAX_LINE, WORD_SEARCH, fold_pieces};
+use super::fold::{Block, FoldOptions, Line, MAX_LINE, fold_pieces};
 use super::source::ReverseReader;
-use crate::progress::tqdm::BarState;
-use crate::redact::{HIDDEN, Redactor};
+use super::unfinished::{Held, MAX_HELD, complete_part, unfinished_text};
+use crate::redact::Redactor;
 
 /// The budget of an answer unless the caller says otherwise: with the other fields an answer has some 6 KB.
 pub const DEFAULT_MAX_BYTES: usize = 5632;
@@ -36,15 +34,6 @@ const WINDOW: u64 = 16 * 1024 * 1024;
 
 /// The most bytes that a tail reads: beyond the window, the beginnings of lines longer than a block.
 const MAX_READ: u64 = 128 * 1024 * 1024;
-
-/// The longest unfinished line that is read again each time. Of a longer one only the newest state is.
-const MAX_HELD: usize = 64 * 1024;
-
-/// The bytes at the end of a line that is too long to wait for its end that are not given: they may be the start of a value.
-const HELD_BACK: usize = 64;
-
-/// The visible bytes at the end of an unfinished line that may be the first of a secret value. More of them are known as one.
-const MAX_UNKNOWN: usize = 7;
 
 /// Options of a read.
 #[derive(Clone, Copy)]
@@ -155,8 +144,9 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     } else {
         text.split('\n').count()
     };
-    let mut notes = Vec::new();
     let is_partial = requested < lines && !newest.is_full && from > 0;
+    let lacks_room = count < requested || requested < lines && newest.is_full;
+    let mut notes = Vec::new();
     if is_partial {
         notes.push(format!(
             "Only the last {} of the log were read, which is {} long.",
@@ -164,20 +154,11 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
             size(end)
         ));
     }
-    let lacks_room = count < requested || requested < lines && newest.is_full;
     if lacks_room {
         let enough = all.len() + options.max_bytes - room;
-        let more = if newest.is_full && requested < lines || enough > LARGEST_MAX_BYTES {
-            "find what you want of the older ones with grep".to_owned()
-        } else {
-            format!(
-                "max_bytes={enough} has room for all {requested}, grep finds what you want of them"
-            )
-        };
-        notes.push(format!(
-            "These are the newest {count} lines, as many as fit max_bytes={}: {more}.",
-            options.max_bytes
-        ));
+        let is_enough = enough <= LARGEST_MAX_BYTES && !(newest.is_full && requested < lines);
+        let all = is_enough.then_some((requested, enough));
+        notes.push(room_note(count, all, options.max_bytes));
     }
     Ok(Excerpt {
         truncated: lacks_room || is_partial || is_cut,
@@ -187,6 +168,17 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         notes,
         ..Excerpt::new(text, cursor, end)
     })
+}
+
+/// Says that older lines had no room; `all` is the number of those that were asked for, and the budget that has room for them.
+fn room_note(count: usize, all: Option<(usize, usize)>, max_bytes: usize) -> String {
+    let more = match all {
+        Some((requested, enough)) => format!(
+            "max_bytes={enough} has room for all {requested}, grep finds what you want of them"
+        ),
+        None => "find what you want of the older ones with grep".to_owned(),
+    };
+    format!("These are the newest {count} lines, as many as fit max_bytes={max_bytes}: {more}.")
 }
 
 /// The last lines of a log, and whether their beginnings are cut: no more than are asked for, nor than an answer can have.
@@ -342,80 +334,6 @@ fn oldest_within<'s>(
             Some(next) if ((next - start) as usize) < length => length = (next - start) as usize,
             _ => return (length, oldest),
         }
-    }
-}
-
-/// The end of a log that is no whole line yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    /// A line that has not ended, or nothing.
-    Line,
-    /// The newest state of a line: what stands before it in the line is overwritten.
-    Overwritten,
-    /// The rest of a line that is too long to wait for its end: what stands before is returned as it is.
-    PartOfLine,
-}
-
-/// Finds how many of `bytes` can be returned as text: those before the unfinished line.
-fn complete_part(bytes: &[u8], ended: bool, raw: bool) -> (usize, Held) {
-    if ended {
-        return (bytes.len(), Held::Line);
-    }
-    let line = memrchr(b'\n', bytes).map_or(0, |line_end| line_end + 1);
-    let unfinished = bytes.get(line..).unwrap_or_default();
-    if unfinished.len() <= MAX_HELD {
-        return (line, Held::Line);
-    }
-    match memrchr(b'\r', unfinished).filter(|_| !raw) {
-        Some(at) if unfinished.len() - at <= MAX_HELD => (line + at, Held::Overwritten),
-        _ => {
-            let known = &bytes[..bytes.len() - HELD_BACK];
-            (known.len() - partial_word(known), Held::PartOfLine)
-        }
-    }
-}
-
-/// Counts the bytes at the end of `bytes` that may be half a word, or at least half a character: half a token is not known as
-/// one.
-fn partial_word(bytes: &[u8]) -> usize {
-    let near = bytes.len().saturating_sub(WORD_SEARCH);
-    let near = bytes.get(near..).unwrap_or_default();
-    if let Some(blank) = memrchr2(b' ', b'\t', near) {
-        return near.len() - blank - 1;
-    }
-    let last = near.utf8_chunks().last();
-    last.map_or(0, |chunk| chunk.invalid().len())
-}
-
-/// Hides the secrets of a line that is still being written, and removes the last words where they may be the start of one:
-/// too little of it to be recognized. The state of a progress bar is written at once.
-fn unfinished_text(log: &Log<'_>, line: &str) -> String {
-    let line = log.secrets.redact(line);
-    if BarState::parse(line.as_bytes()).is_some() {
-        return line;
-    }
-    let may_be_token = |word: &str| {
-        let is_closed = word.ends_with([']', ')', '}', '>', '|', '%', '?', '!']);
-        word.len() > 3 && word.contains(char::is_alphabetic) && !is_closed
-    };
-    let unknown = if log.secrets.knows_values() {
-        MAX_UNKNOWN
-    } else {
-        0
-    };
-    let (mut kept, mut removed) = (line.trim_end(), 0);
-    while let Some(word) = kept.rsplit([' ', '\t', '\r']).next()
-        && !word.is_empty()
-        && !word.ends_with(HIDDEN)
-        && (removed < unknown || removed == 0 && may_be_token(word))
-    {
-        removed += word.len();
-        kept = kept[..kept.len() - word.len()].trim_end();
-    }
-    match (removed, kept) {
-        (0, _) => line,
-        (_, "") => "…".to_owned(),
-        _ => format!("{kept} …"),
     }
 }
 
