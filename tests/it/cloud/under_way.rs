@@ -209,3 +209,26 @@ fn launches_run_concurrently() {
     }
     assert_eq!(server.list("running").0.len(), names.len());
 }
+
+#[test]
+fn teardown_says_that_a_launch_is_under_way() {
+    let world = World::new();
+    world.cloud.add_cluster("dev", "AWS", "UP");
+    world.cloud.set("oumi-up.gate", "");
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
+    let launch = server.launch("job.yaml", asked);
+    server.send("run_job", launch);
+    wait_until("the launch was begun", || world.launches() == 1);
+    // Another server says it too.
+    for server in [&mut server, &mut world.server()] {
+        let dev = json!({ "cloud": "aws", "cluster_name": "dev" });
+        let answer = server.call("stop_cluster", dev).ok();
+        let message = answer["message"].as_str().unwrap();
+        assert!(
+            message.contains("the launch of a onto it was under way"),
+            "{message}"
+        );
+    }
+    world.cloud.set("oumi-up.open", "");
+}

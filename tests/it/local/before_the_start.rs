@@ -124,6 +124,10 @@ fn ignored_options_are_named() {
          storage_mounts: {/s: {source: 's3://x'}}\nrun: 'true'\n",
     );
     home.write(
+        "sky.yaml",
+        "workdir: .\nresources: {infra: aws/us-east-1, any_of: [{accelerators: T4}]}\nrun: 'true'\n",
+    );
+    home.write(
         "plain.yaml",
         "num_nodes: 1\nfile_mounts: {}\nresources: {accelerators: null}\nrun: 'true'\n",
     );
@@ -161,6 +165,15 @@ fn ignored_options_are_named() {
         "{warnings:?}"
     );
     assert_eq!(warnings.len(), 6, "{warnings:?}");
+
+    let arguments = server.launch("sky.yaml", dry.clone());
+    let preview = server.call("run_job", arguments).ok();
+    for word in ["`infra`", "`any_of`", "`workdir`", "cloud `aws`"] {
+        assert!(
+            preview["message"].as_str().unwrap().contains(word),
+            "{word}"
+        );
+    }
 
     let arguments = server.launch("plain.yaml", dry);
     assert_eq!(said(&server.call("run_job", arguments).ok()), [""; 0]);
