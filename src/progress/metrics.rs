@@ -17,7 +17,7 @@ const MAX_CONTEXT: usize = 200;
 
 /// The metrics that a trainer has printed. A metric that it did not print is absent; a figure that is no finite number is
 /// `null` in JSON.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct Metrics {
     /// Optimizer steps done; for inference and evaluation, requests done.
@@ -87,11 +87,6 @@ impl Metrics {
         (self.learning_rate, self.grad_norm) = (None, None);
     }
 
-    /// Compares the metrics. Those that are NaN are alike.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        format!("{self:?}") == format!("{other:?}")
-    }
-
     fn figures(&mut self) -> [&mut Option<f64>; 11] {
         [
             &mut self.epoch,
@@ -106,6 +101,13 @@ impl Metrics {
             &mut self.steps_per_second,
             &mut self.seconds_left,
         ]
+    }
+}
+
+impl PartialEq for Metrics {
+    /// Those that are NaN are alike.
+    fn eq(&self, other: &Self) -> bool {
+        format!("{self:?}") == format!("{other:?}")
     }
 }
 

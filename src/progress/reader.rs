@@ -74,7 +74,7 @@ impl IncrementalReader {
         let (mut progress, history) = scanner.read(metadata.modified()?);
         let history = history.into_owned();
         if let (Some(progress), Some(last)) = (&mut progress, last)
-            && progress.metrics.is_same(&last.metrics)
+            && progress.metrics == last.metrics
         {
             // The metrics are as old as they were, whatever else was written.
             progress.measured_at = last.measured_at;

@@ -287,6 +287,7 @@ fn warns_of_nan_loss() {
     let good = "{'loss': 3.0, 'grad_norm': 1.0, 'learning_rate': 0.1, 'epoch': 0.1, 'step': 1}\n";
     let found = metrics(good.to_owned() + nan);
     assert!(found.step == Some(2) && found.loss.unwrap().is_nan());
+    assert_eq!(found, metrics(good.to_owned() + nan));
     assert_eq!(found.warning.unwrap(), "loss is nan since step 2");
     let found = metrics(nan.to_owned() + &good.replace("'step': 1", "'step': 3"));
     assert_eq!((found.loss, found.warning), (Some(3.0), None));
