@@ -81,12 +81,11 @@ impl Exit {
 }
 
 impl Failure {
-    /// The reason in one line: the sentence of the cause, else the exception or the line that reports the error.
-    #[allow(dead_code, reason = "for the message of a poll")]
-    pub(crate) fn summary(&self) -> Option<&str> {
-        let lines = || self.traceback_end.as_deref().unwrap_or_default().lines();
-        let line = || lines().find(|line| !line.starts_with([' ', '│', '\t']));
-        self.what.as_deref().or_else(line)
+    /// The line that names the exception, or reports the error, that ended the job.
+    pub(crate) fn error_line(&self) -> Option<&str> {
+        let mut lines = self.traceback_end.as_deref()?.lines();
+        let is_frame = |line: &str| line.starts_with([' ', '│', '\t']);
+        lines.find(|line| !is_frame(line)).map(str::trim)
     }
 }
 
@@ -139,7 +138,7 @@ fn find(
         ))
     };
     let search_lines = |place: Place, follows: bool| {
-        let mut last = ending.last().iter().rev();
+        let mut last = ending.last.iter().rev();
         last.find_map(|line| search(&[*line], place, follows))
     };
     let by_exit = || {

@@ -12,20 +12,11 @@ const MAX_ERROR_LINES: usize = 4;
 pub(super) struct Ending<'a> {
     pub(super) lines: Vec<Line<'a>>,
     /// The lines that no step or loss follows.
-    last: Vec<usize>,
+    pub(super) last: Vec<usize>,
     /// The exceptions that nothing survived.
     exceptions: Vec<Exception>,
     /// The other lines that report an error which nothing survived.
     errors: Vec<usize>,
-}
-
-/// A sign that the job went on after what stands above it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sign {
-    /// A step, a loss, or the word that it goes on.
-    Certain,
-    /// A line of information, or one that begins a further stage.
-    Likely,
 }
 
 impl<'a> Ending<'a> {
@@ -44,8 +35,8 @@ impl<'a> Ending<'a> {
         }
         let mut last_bar = None;
         let found = (0..log_end).filter(|at| !is_code[*at]);
-        let found = found.filter_map(|at| Some((at, sign(&all[at], &mut last_bar)?)));
-        let found: Vec<(usize, Sign)> = found.collect();
+        let found = found.map(|at| (at, sign(&all[at], &mut last_bar)));
+        let found: Vec<(usize, u32)> = found.filter(|(_, sign)| *sign > 0).collect();
         let last = (0..all.len()).filter(|at| !is_survived(&all, &found, *at));
         let last: Vec<usize> = last.collect();
         exceptions.retain(|exception| {
@@ -67,11 +58,6 @@ impl<'a> Ending<'a> {
             last,
             lines: all,
         }
-    }
-
-    /// The lines that no step or loss follows.
-    pub(super) fn last(&self) -> &[usize] {
-        &self.last
     }
 
     /// The text of some lines, in which every run of blanks is one, since Oumi wraps its lines where nobody gives it the
@@ -207,8 +193,10 @@ fn first_to_fail(end: &str) -> Vec<String> {
     names
 }
 
-/// Reads the sign of a line. `last_bar` is how far the last bar was.
-fn sign(line: &Line<'_>, last_bar: &mut Option<f64>) -> Option<Sign> {
+/// Tells how certain a line is a sign that the job went on after what stands above it: 2 for a step, a loss, and the word
+/// that it goes on; 1 for a line of information and one that begins a further stage; 0 for the rest. `last_bar` is how far
+/// the last bar was.
+fn sign(line: &Line<'_>, last_bar: &mut Option<f64>) -> u32 {
     let signs = &TABLE.signs;
     let text = line.text.trim();
     if let Some(bar) = Bar::parse(text) {
@@ -219,30 +207,27 @@ fn sign(line: &Line<'_>, last_bar: &mut Option<f64>) -> Option<Sign> {
         if moves || steps <= 0.0 {
             *last_bar = Some(done);
         }
-        return moves.then_some(Sign::Certain);
-    }
-    if text.is_empty() || signs.report.is_match(text) {
-        return None;
+        return if moves { 2 } else { 0 };
     }
     let is_figure = line.level != Some(Level::Error) && signs.figure.is_match(text);
-    if is_figure || signs.goes_on.is_match(text) {
-        return Some(Sign::Certain);
-    }
     let is_information = line.level == Some(Level::Info) && !signs.shutdown.is_match(text);
-    (is_information || signs.stage.is_match(text)).then_some(Sign::Likely)
+    if text.is_empty() || signs.report.is_match(text) {
+        0
+    } else if is_figure || signs.goes_on.is_match(text) {
+        2
+    } else {
+        u32::from(is_information || signs.stage.is_match(text))
+    }
 }
 
-/// Tells if a job went on after the line `at`: its process shows it, or, where that prints nothing, two signs of others. One
-/// more step may be printed by the others of a process that has failed.
-fn is_survived(lines: &[Line<'_>], signs: &[(usize, Sign)], at: usize) -> bool {
-    let (mut likely, mut certain) = (0, 0);
-    let after = signs.iter().rev().take_while(|(after, _)| *after > at);
-    after.into_iter().any(|(after, sign)| {
+/// Tells if a job went on after the line `at`. The signs of other processes count for less: they may do one more step when
+/// one has failed.
+fn is_survived(lines: &[Line<'_>], signs: &[(usize, u32)], at: usize) -> bool {
+    let mut sum = 0;
+    let mut after = signs.iter().rev().take_while(|(after, _)| *after > at);
+    after.any(|(after, sign)| {
         let is_own = lines[*after].source.starts_with(&lines[at].source);
-        match sign {
-            Sign::Certain => certain += 1 + u32::from(is_own),
-            Sign::Likely => likely += u32::from(is_own),
-        }
-        certain >= 2 || likely >= 2
+        sum += sign - u32::from(!is_own);
+        sum >= 2
     })
 }

@@ -56,7 +56,7 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
     let failure = observation.failure.as_ref();
     let what = failure.and_then(|failure| failure.what.as_deref());
     let reported = status.message.as_deref();
-    let printed = failure.and_then(last_printed);
+    let printed = failure.and_then(Failure::error_line);
     // Of a process on this machine the launcher knows no more than its exit.
     let more = match &status.details.step {
         Some(_) => what.or(printed).or(reported),
@@ -92,13 +92,6 @@ fn bad_news(observation: &Observation) -> Option<String> {
         ))
     };
     warning.or_else(stall)
-}
-
-/// Returns the last line of the exception or the error that ended a job.
-fn last_printed(failure: &Failure) -> Option<&str> {
-    let text = failure.traceback_end.as_deref()?;
-    let mut lines = text.lines().rev().map(str::trim);
-    lines.find(|line| !line.is_empty())
 }
 
 /// Phrases progress, such as `step 120 of 900, loss 1.83`.

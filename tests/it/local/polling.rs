@@ -192,6 +192,20 @@ fn failure_with_known_cause_has_advice() {
 }
 
 #[test]
+fn failure_of_several_ranks_is_that_of_the_first() {
+    let mut job = Speaker::new();
+    job.says(include_str!(
+        "../../fixtures/logs/endings/38c.peer-died.fail.log"
+    ));
+    job.ends(1);
+    let answer = job.server.wait_done(&job.job_id);
+    let failure = &answer["failure"];
+    assert_eq!(failure["cause"], Value::Null, "{failure:#}");
+    let end = failure["traceback_end"].as_str().unwrap();
+    assert!(end.ends_with("KeyError: 'input_ids'"), "{end}");
+}
+
+#[test]
 fn failure_of_unknown_cause_has_the_last_lines() {
     let mut job = Speaker::new();
     job.says("something nobody has heard of");
