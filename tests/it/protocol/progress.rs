@@ -59,7 +59,7 @@ fn a_poll_that_waits_tells_how_the_job_is_in_every_version() {
         let job = raw.stubborn_job_of(&with);
         call_with_token(&mut raw, "wait", "poll_status", wait(&job, 2), &token, with);
         let (messages, answer) = progress_until_answer(&mut raw, "wait", &token);
-        assert_eq!(messages[0], "the job is running", "{version}");
+        assert_eq!(messages[0], "the job is running: ready", "{version}");
         let content = &answer["result"]["structuredContent"];
         assert_eq!(content["state"], "RUNNING", "{version}: {answer}");
         raw.close_stdin();
@@ -114,7 +114,8 @@ fn cancelled_wait_ends_at_once() {
         &token,
         json!({}),
     );
-    assert_eq!(raw.next()["params"]["message"], "the job is running");
+    let reported = raw.next()["params"]["message"].clone();
+    assert_eq!(reported, "the job is running: ready");
     raw.say(
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"wait"}}"#,
     );

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,9 +14,14 @@ use serde_json::json;
 use super::PARSE_ERROR;
 use crate::raw::{DEADLINE, Raw, initialize, request};
 
-/// Writes `count` requests from a thread, and says how many are written.
-fn write_requests(raw: &mut Raw, count: usize, line: fn(usize) -> String) -> Arc<AtomicUsize> {
+/// Writes `count` requests from a thread, and says how many are written. The input stays open until the sender is dropped.
+fn write_requests(
+    raw: &mut Raw,
+    count: usize,
+    line: fn(usize) -> String,
+) -> (Arc<AtomicUsize>, Sender<()>) {
     let written = Arc::new(AtomicUsize::new(0));
+    let (open, is_closed) = channel();
     let (mut stdin, counter) = (raw.take_stdin().unwrap(), Arc::clone(&written));
     std::thread::spawn(move || {
         for id in 0..count {
@@ -24,8 +30,9 @@ fn write_requests(raw: &mut Raw, count: usize, line: fn(usize) -> String) -> Arc
             }
             counter.fetch_add(1, Ordering::Relaxed);
         }
+        let _ = is_closed.recv();
     });
-    written
+    (written, open)
 }
 
 /// Waits until no more can be written: the server reads no longer.
@@ -49,7 +56,8 @@ fn a_client_that_does_not_read_is_not_read_and_gets_all_answers_later() {
     const COUNT: usize = 5000;
     let mut raw = Raw::start_unread();
     raw.say(initialize("hello", "2025-11-25"));
-    let written = write_requests(&mut raw, COUNT, |id| request(id, "tools/list", json!({})));
+    let (written, open) =
+        write_requests(&mut raw, COUNT, |id| request(id, "tools/list", json!({})));
     let taken = stalled(&written);
     assert!(taken < COUNT, "it took all {taken}");
     raw.stays_under(64);
@@ -69,6 +77,7 @@ fn a_client_that_does_not_read_is_not_read_and_gets_all_answers_later() {
         assert!(missing.remove(&id), "{id} is answered twice");
     }
     raw.stays_under(64);
+    drop(open);
     raw.ends_well();
 }
 
@@ -76,13 +85,14 @@ fn a_client_that_does_not_read_is_not_read_and_gets_all_answers_later() {
 fn a_client_that_does_not_read_what_is_refused_gets_that_later_too() {
     const COUNT: usize = 20_000;
     let mut raw = Raw::start_unread();
-    let written = write_requests(&mut raw, COUNT, |_| "hello".to_owned());
+    let (written, open) = write_requests(&mut raw, COUNT, |_| "hello".to_owned());
     assert!(stalled(&written) < COUNT);
     raw.start_reading();
     for _ in 0..COUNT {
         assert_eq!(raw.next()["error"]["code"], PARSE_ERROR);
     }
     raw.stays_under(64);
+    drop(open);
     raw.ends_well();
 }
 
@@ -90,7 +100,8 @@ fn a_client_that_does_not_read_what_is_refused_gets_that_later_too() {
 fn a_signal_ends_it_also_while_a_client_does_not_read() {
     let mut raw = Raw::start_unread();
     raw.say(initialize("hello", "2025-11-25"));
-    let written = write_requests(&mut raw, 5000, |id| request(id, "tools/list", json!({})));
+    let (written, _open) =
+        write_requests(&mut raw, 5000, |id| request(id, "tools/list", json!({})));
     stalled(&written);
     raw.signal(Signal::TERM);
     raw.ends_well();
