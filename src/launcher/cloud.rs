@@ -31,8 +31,8 @@ use changes::{Change, Changes};
 use clusters::cluster_info;
 pub(super) use launch::CloudLaunches;
 use launch_dir::{ClusterBefore, LaunchFacts, LaunchResult, number};
-use survey::Survey;
 pub(super) use survey::no_such_job;
+use survey::{Survey, already_finished};
 
 /// The first and the longest pause between two searches for the job of an interrupted launch.
 const RETRY_MIN: Duration = Duration::from_secs(2);
@@ -392,13 +392,4 @@ fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<(), JobError> {
     Err(JobError::failed(format!(
         "`oumi_job_id` {id:?} is not the id of a job"
     )))
-}
-
-fn already_finished(status: JobStatus) -> CancelOutcome {
-    let first_warning = status.warnings.into_iter().next();
-    CancelOutcome::AlreadyFinished {
-        status: status.status,
-        state: status.state,
-        message: status.message.or(first_warning),
-    }
 }

@@ -4,7 +4,7 @@ use super::clusters::{cluster_details, cluster_gone, cluster_not_up, cluster_rec
 use super::launch_dir::LaunchFacts;
 use super::{CloudBackend, log_file};
 use crate::error::JobError;
-use crate::launcher::{JobDetails, JobIdentity, JobState, JobStatus, status};
+use crate::launcher::{CancelOutcome, JobDetails, JobIdentity, JobState, JobStatus, status};
 use crate::parse;
 use crate::parse::sky::{ClusterList, Queue, QueueFailure, QueuedJob};
 
@@ -242,4 +242,14 @@ pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
         identity.cluster, identity.cloud, identity.oumi_job_id
     ))
     .with_hint("call list_jobs for the jobs it has")
+}
+
+/// The outcome of a cancel that found the job in this final status.
+pub(super) fn already_finished(status: JobStatus) -> CancelOutcome {
+    let first_warning = status.warnings.into_iter().next();
+    CancelOutcome::AlreadyFinished {
+        status: status.status,
+        state: status.state,
+        message: status.message.or(first_warning),
+    }
 }
