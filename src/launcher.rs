@@ -379,9 +379,13 @@ pub(crate) trait Launcher: Send + Sync {
 
 /// Returns the folder of a job that this server, or another on this machine, started.
 fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, JobError> {
-    let job_id = &identity.job_id;
-    folder.job(job_id).map(JobDir::at).ok_or_else(|| {
-        JobError::not_found(format!("{job_id:?} is not the id of a job of this server"))
+    // A job that is named by the launcher's id alone is in no registry.
+    let job_id = match identity.job_id.as_str() {
+        "" => &identity.oumi_job_id,
+        job_id => job_id,
+    };
+    folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
+        JobError::not_found(format!("{job_id:?} is not the id of a job on this machine"))
             .with_hint("call list_jobs for the ids")
     })
 }

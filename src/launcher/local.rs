@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{
     CancelOutcome, ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, LauncherTraits, ListedJob, Listing, status,
+    LaunchSpec, Launcher, LauncherTraits, ListedJob, Listing, job_dir, status,
 };
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
@@ -37,45 +37,23 @@ impl LocalLauncher {
         Self { folder, supervisor }
     }
 
-    /// Returns the folder of a job. One that is in no registry any more is named by the launcher's id, which is our own.
     fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
-        let job_id = match identity.job_id.as_str() {
-            "" => &identity.oumi_job_id,
-            job_id => job_id,
-        };
-        let dir = self.folder.job(job_id).map(JobDir::at);
-        dir.ok_or_else(|| not_found(job_id))
+        job_dir(&self.folder, identity)
     }
 
-    /// Returns the folder of a job. Fails for one that is neither recorded nor runs.
-    async fn known_dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
-        if identity.job_id.is_empty() {
-            self.status(identity).await?;
-        }
-        self.dir(identity)
-    }
-
-    /// Adds the jobs to a list that run and are in no registry, as after their data folder was emptied.
-    fn add_unrecorded(&self, listing: &mut Listing, known: &[JobIdentity]) -> Result<(), JobError> {
+    /// Lists the jobs that run and are in no registry, as after their data folder was emptied.
+    fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>, JobError> {
         let jobs = ProcessTable::with_environments()?.jobs(&self.folder.jobs());
-        let unknown = jobs
-            .into_iter()
-            .filter(|id| known.iter().all(|job| job.job_id != *id));
-        for oumi_job_id in unknown {
-            listing.warnings.push(format!(
-                "processes of the job {oumi_job_id:?} run, but its record is gone; cancel_job with oumi_job_id={oumi_job_id:?} and \
-                 cloud={LOCAL:?} ends them"
-            ));
-            let identity = JobIdentity {
-                job_id: String::new(),
+        let is_known = |id: &String| known.iter().any(|job| job.job_id == *id);
+        let unknown = jobs.into_iter().filter(|id| !is_known(id));
+        Ok(unknown
+            .map(|id| JobIdentity {
+                oumi_job_id: id.clone(),
+                job_id: id,
                 cloud: LOCAL.to_owned(),
                 cluster: String::new(),
-                oumi_job_id,
-            };
-            let status = probe(&self.dir(&identity)?, &mut None)?;
-            listing.jobs.push(ListedJob { identity, status });
-        }
-        Ok(())
+            })
+            .collect())
     }
 }
 
@@ -118,40 +96,40 @@ impl Launcher for LocalLauncher {
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
         let dir = self.dir(identity)?;
-        let is_recorded = !identity.job_id.is_empty();
-        let status = blocking(move || probe(&dir, &mut None)).await?;
-        if !is_recorded && status.status == status::LOST {
-            return Err(not_found(&identity.oumi_job_id));
-        }
-        Ok(status)
+        blocking(move || probe(&dir, &mut None)).await
     }
 
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
         let (launcher, known) = (self.clone(), known.to_vec());
         blocking(move || {
             let mut listing = Listing::default();
+            let unrecorded = launcher.unrecorded(&known).unwrap_or_else(|error| {
+                listing.warnings.push(error.to_string());
+                Vec::new()
+            });
+            for JobIdentity { job_id, .. } in &unrecorded {
+                listing.warnings.push(format!(
+                    "job {job_id} runs, but its record is gone; cancel_job ends it"
+                ));
+            }
             let mut processes = None;
-            for identity in &known {
-                let dir = launcher.dir(identity);
+            for identity in known.into_iter().chain(unrecorded) {
+                let dir = launcher.dir(&identity);
                 match dir.and_then(|dir| probe(&dir, &mut processes)) {
-                    Ok(status) => listing.jobs.push(ListedJob {
-                        identity: identity.clone(),
-                        status,
-                    }),
+                    Ok(status) => listing.jobs.push(ListedJob { identity, status }),
                     Err(error) => {
                         let warning = format!("job {}: {error}", identity.job_id);
                         listing.warnings.push(warning);
                     }
                 }
             }
-            launcher.add_unrecorded(&mut listing, &known)?;
             Ok(listing)
         })
         .await
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
-        let dir = self.known_dir(identity).await?;
+        let dir = self.dir(identity)?;
         blocking(move || {
             let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
             JobLog::of_output(&dir, ended)
@@ -160,7 +138,7 @@ impl Launcher for LocalLauncher {
     }
 
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError> {
-        cancel(self.known_dir(identity).await?, force).await
+        cancel(self.dir(identity)?, force).await
     }
 
     async fn teardown_cluster(
@@ -271,11 +249,6 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
         message: Some(message),
         ..JobStatus::new(word, JobState::Unknown, is_done)
     })
-}
-
-fn not_found(job_id: &str) -> JobError {
-    JobError::not_found(format!("{job_id:?} is not the id of a job on this machine"))
-        .with_hint("call list_jobs for the ids")
 }
 
 fn cancelled_status() -> JobStatus {

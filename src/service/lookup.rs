@@ -23,7 +23,7 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
             record: Some(record.clone()),
         });
     }
-    if let Some(job) = running_here(context, &query.job_id).await {
+    if let Some(job) = running_here(context, &records, query).await {
         return Ok(job);
     }
     if query.oumi_job_id.is_empty() || query.cloud.is_empty() {
@@ -88,20 +88,22 @@ pub(super) async fn is_certain(context: &Context, identity: &JobIdentity) -> boo
 }
 
 /// Finds a job that runs on this machine although its record is gone, as after its data folder was emptied.
-async fn running_here(context: &Context, job_id: &str) -> Option<ResolvedJob> {
-    let launcher = context
-        .launchers
-        .iter()
-        .find(|launcher| launcher.traits().is_local)?;
-    let identity = JobIdentity {
-        job_id: String::new(),
-        cloud: (*launcher.clouds().first()?).to_owned(),
-        cluster: String::new(),
-        oumi_job_id: job_id.to_owned(),
+async fn running_here(
+    context: &Context,
+    records: &[JobRecord],
+    query: &JobQuery,
+) -> Option<ResolvedJob> {
+    let mut launchers = context.launchers.iter();
+    let launcher = launchers.find(|launcher| launcher.traits().is_local)?;
+    let cloud = query.cloud.trim().to_lowercase();
+    let is_meant = |job: &JobIdentity| {
+        job.job_id == query.job_id || (job.cloud == cloud && job.oumi_job_id == query.oumi_job_id)
     };
-    launcher.status(&identity).await.ok()?;
+    let is_recorded = |job: &JobIdentity| records.iter().any(|record| record.job_id == job.job_id);
+    let jobs = launcher.list(&[]).await.ok()?.jobs.into_iter();
+    let mut jobs = jobs.map(|job| job.identity);
     Some(ResolvedJob {
-        identity,
+        identity: jobs.find(|job| is_meant(job) && !is_recorded(job))?,
         record: None,
     })
 }
