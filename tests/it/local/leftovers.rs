@@ -288,3 +288,15 @@ fn process_that_holds_the_lock_keeps_the_job_running() {
     assert_eq!(server.poll(&job_id)["status"], "running");
     kill_process(pid(stranger).unwrap(), Signal::KILL).unwrap();
 }
+
+#[test]
+fn job_without_a_record_keeps_its_secrets() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let envs = json!({ "envs": { "MINE": "correct-horse-battery" } });
+    let job_id = server.submit(home.job("echo \"is $MINE\"; sleep 300"), envs);
+    wait_until("it prints", || server.log(&job_id).starts_with("is "));
+    fs::remove_file(home.registry()).unwrap();
+    let log = server.log(&job_id);
+    assert!(log.starts_with("is ") && !log.contains("horse"), "{log}");
+}
