@@ -84,7 +84,7 @@ fn few_losses_are_dots() {
 fn no_loss_is_an_error() {
     let error = loss(&History::default()).unwrap_err();
     assert!(matches!(error, PlotError::NoLoss));
-    assert!(error.to_string().contains("no loss yet"), "{error}");
+    assert!(error.to_string().contains("no loss"), "{error}");
 }
 
 #[test]
