@@ -22,7 +22,7 @@ use crate::settings::data_dir::{DataDir, DataDirError, open_options};
 use file::Content;
 #[cfg(test)]
 pub(crate) use record::KEEP_RECORDS;
-pub(crate) use record::{JobRecord, KEEP_DAYS, expired};
+pub(crate) use record::{JobRecord, expired};
 
 const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// The wait between two tries for the lock, by the seconds waited so far. It halves, so that of many callers those who have

@@ -212,7 +212,13 @@ impl JobService {
 
     /// Lists all jobs.
     pub(crate) async fn list(&self, request: ListRequest) -> ListAnswer {
-        list::list(&self.context, &self.launches, request).await
+        list::list(
+            &self.context,
+            &self.launches,
+            self.poller.observer(),
+            request,
+        )
+        .await
     }
 
     /// Cancels a job.

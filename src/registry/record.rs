@@ -1,12 +1,10 @@
 //! One record of the registry, and which records are too old to keep.
 
-use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, Utc};
 use serde_json::{Map, Value};
 
 use crate::job_identity::JobIdentity;
 
-/// The days a record is kept after its submission.
-pub(crate) const KEEP_DAYS: i64 = 7;
 /// The number of records that are kept.
 pub(crate) const KEEP_RECORDS: usize = 200;
 
@@ -105,9 +103,8 @@ impl JobRecord {
     }
 }
 
-/// Selects the records to prune if their jobs are done: those past [`KEEP_DAYS`], then the oldest beyond [`KEEP_RECORDS`].
-pub(crate) fn expired(records: &[JobRecord], now: DateTime<Utc>) -> Vec<&JobRecord> {
-    let oldest_kept = now - TimeDelta::days(KEEP_DAYS);
+/// Selects the records to prune if their jobs are done: those submitted before `oldest_kept`, then the oldest beyond [`KEEP_RECORDS`].
+pub(crate) fn expired(records: &[JobRecord], oldest_kept: DateTime<Utc>) -> Vec<&JobRecord> {
     let is_young = |record: &&JobRecord| record.submitted_at().is_some_and(|at| at >= oldest_kept);
     let (mut young, mut expired): (Vec<_>, Vec<_>) = records.iter().partition(is_young);
     if let Some(excess) = young.len().checked_sub(KEEP_RECORDS) {

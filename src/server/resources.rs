@@ -162,7 +162,11 @@ async fn find(service: &JobService, uri: &str) -> Result<JobUri, ErrorData> {
 }
 
 async fn list_of(service: &JobService, status: StatusFilter) -> Result<String, ErrorData> {
-    let answer = value_of(&service.list(ListRequest { status }).await)?;
+    let request = ListRequest {
+        status,
+        ..ListRequest::default()
+    };
+    let answer = value_of(&service.list(request).await)?;
     succeeded(answer).map(|answer| answer.to_string())
 }
 

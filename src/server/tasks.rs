@@ -18,14 +18,11 @@ use serde_json::Value;
 use super::tools::structured;
 use super::truncated;
 use crate::launcher::JobState;
-use crate::registry::{JobRecord, KEEP_DAYS};
+use crate::registry::JobRecord;
 use crate::service::JobService;
 use crate::service::answers::{CancelAnswer, JobAnswer, PollAnswer, RunAnswer, leave_out_empty};
 use crate::service::requests::{CancelRequest, JobQuery};
 use crate::text::clean_controls;
-
-/// The record of a finished job may be removed after this.
-const DONE_TTL_MS: u64 = KEEP_DAYS.unsigned_abs() * 24 * 60 * 60 * 1000;
 
 /// Tells whether the protocol version of a request has tasks.
 pub(super) fn version_has_tasks(context: &RequestContext<RoleServer>) -> bool {
@@ -78,7 +75,12 @@ pub(super) async fn get(service: &JobService, task_id: &str) -> Result<GetTaskRe
     let record = record(service, task_id).await?;
     let answer = service.poll(JobQuery::of(task_id)).await;
     let interval = service.poll_interval(&record.cloud);
-    Ok(GetTaskResult::new(detailed(&record, answer, interval)?))
+    Ok(GetTaskResult::new(detailed(
+        &record,
+        answer,
+        interval,
+        service.policy().kept(),
+    )?))
 }
 
 /// Ignores the input of a client: no task of ours asks for any.
@@ -129,11 +131,12 @@ fn millis(interval: Duration) -> u64 {
     interval.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// Builds a task from the answer of `poll_status`.
+/// Builds a task from the answer of `poll_status`. The record of a finished job may be removed once it was `kept` so long.
 fn detailed(
     record: &JobRecord,
     answer: PollAnswer,
     poll_interval: Duration,
+    kept: Duration,
 ) -> Result<DetailedTask, ErrorData> {
     let is_done = answer.is_done || answer.is_gone();
     let status = match answer.state {
@@ -146,7 +149,7 @@ fn detailed(
         task = task.with_poll_interval_ms(millis(poll_interval));
         return Ok(DetailedTask::new(task, TaskPayload::Working));
     }
-    task = task.with_ttl_ms(DONE_TTL_MS);
+    task = task.with_ttl_ms(millis(kept));
     let ended = answer.ended_at.as_deref();
     if let Some(ended) = ended.and_then(|ended| DateTime::parse_from_rfc3339(ended).ok()) {
         task.last_updated_at = time(ended.to_utc());
@@ -206,7 +209,13 @@ mod tests {
             submit_time: "2026-11-25T01:02:03+01:00".to_owned(),
             ..JobRecord::default()
         };
-        detailed(&record, answer, Duration::from_secs(2)).unwrap()
+        detailed(
+            &record,
+            answer,
+            Duration::from_secs(2),
+            Duration::from_secs(60),
+        )
+        .unwrap()
     }
 
     fn answer(status: &str, state: JobState, is_done: bool) -> PollAnswer {
@@ -227,7 +236,7 @@ mod tests {
             assert_eq!(task.payload, TaskPayload::Working, "{state:?}");
             assert_eq!(task.task.ttl_ms, None);
             let task = task_of(answer("word", state, true));
-            assert_eq!(task.task.ttl_ms, Some(DONE_TTL_MS));
+            assert_eq!(task.task.ttl_ms, Some(60_000));
             match (state, task.payload) {
                 (Cancelled, payload) => assert_eq!(payload, TaskPayload::Cancelled),
                 (_, TaskPayload::Completed { result }) => {

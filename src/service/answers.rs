@@ -189,6 +189,9 @@ impl ProgressAnswer {
             total_steps: all.total_steps,
             epoch: all.epoch,
             loss: all.loss,
+            loss_step: all.loss_step,
+            eval_set: all.eval_set,
+            eval_losses: all.eval_losses,
             eval_loss: all.eval_loss,
             reward: all.reward,
             warning: all.warning,
@@ -277,16 +280,31 @@ job_answer!(ClusterAnswer);
 pub(crate) struct JobRow {
     /// The launcher's id for a job started elsewhere.
     pub job_id: String,
+    /// Empty where the job's id begins with it.
     pub command: String,
     /// The launcher's word.
     pub status: String,
+    pub state: JobState,
+    /// Empty on this machine.
     pub cloud: String,
     /// Empty on this machine.
     pub cluster: String,
+    /// Empty where there is a config, which names it.
     pub model_name: String,
     /// `true` when the status is final.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_done: bool,
-    /// The idle minutes after which its cluster stops.
+    /// To the minute, UTC.
+    pub submitted: String,
+    /// To the minute, UTC.
+    pub ended: String,
+    /// The name of the config file.
+    pub config: String,
+    /// Step and loss of a job that has not ended well.
+    pub progress: Option<String>,
+    /// The output folder of a job that has ended.
+    pub output: String,
+    /// The idle minutes after which its cluster stops; `None` when it does not, or that is not known.
     pub autostop_minutes: Option<u64>,
     /// Dollars an hour.
     pub hourly_price: Option<f64>,
@@ -296,6 +314,8 @@ pub(crate) struct JobRow {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub(crate) struct ListAnswer {
     pub jobs: Vec<JobRow>,
+    /// The count of older jobs that fit and were left out by the limit.
+    pub not_shown: Option<usize>,
     pub warnings: Vec<String>,
     /// `false` when the call failed, else absent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,23 +1,29 @@
 //! `list_jobs`: every job in one answer, newest first.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
 
 use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::context::Context;
 use super::launches::Launches;
+use super::observe::Observer;
 use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
 use super::sanitize::sanitize;
 use crate::error::JobError;
-use crate::launcher::{JobIdentity, ListedJob, Listing};
+use crate::launcher::{JobIdentity, JobState, ListedJob, Listing};
+use crate::process::blocking;
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
 
 /// The answers of all launchers, joined.
 #[derive(Default)]
 struct Survey {
-    /// The rows, each with the submit time that it is sorted by.
-    rows: Vec<(String, JobRow)>,
+    jobs: Vec<(Option<JobRecord>, ListedJob)>,
     warnings: Vec<String>,
     /// The jobs that a warning may quote.
     quoted: BTreeSet<String>,
@@ -29,6 +35,7 @@ struct Survey {
 pub(super) async fn list(
     context: &Context,
     launches: &Launches,
+    observer: &Observer,
     request: ListRequest,
 ) -> ListAnswer {
     // Read before the registry: a job that is recorded only now cannot be missed in it.
@@ -51,26 +58,43 @@ pub(super) async fn list(
         survey.add(context, &records, known, listing);
     }
     let pruned = prune(context, launches, &records, &survey.done).await;
-    let mut rows = survey.rows;
-    rows.retain(|(_, row)| {
+    let mut found = survey.jobs;
+    found.retain(|(record, job)| {
+        let (state, is_done) = (job.status.state, job.status.is_done);
         let is_wanted = match request.status {
             StatusFilter::All => true,
-            StatusFilter::Running => !row.is_done,
-            StatusFilter::Completed => row.is_done,
+            StatusFilter::Running => !is_done,
+            StatusFilter::Completed => is_done,
+            StatusFilter::Succeeded => state == JobState::Succeeded,
+            StatusFilter::Failed => state == JobState::Failed,
+            StatusFilter::Cancelled => state == JobState::Cancelled,
         };
-        is_wanted && !pruned.contains(&row.job_id)
+        let is_pruned = record
+            .as_ref()
+            .is_some_and(|record| pruned.contains(&record.job_id));
+        is_wanted && !is_pruned
     });
-    rows.sort_by(|(one, _), (other, _)| other.cmp(one));
+    found.sort_by_key(|(record, _)| Reverse(record.as_ref().and_then(JobRecord::submitted_at)));
+    let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
+    let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
+    found.truncate(limit);
     // Only of the jobs that are shown or quoted: each costs a read of a file.
-    let listed = rows.iter().map(|(_, row)| row.job_id.clone());
-    let redactors = context.redactors(listed).await;
+    let rows = found
+        .into_iter()
+        .map(|(record, job)| row(context, observer, record, job));
+    let rows = futures::future::join_all(rows).await;
+    let redactors = context
+        .redactors(rows.iter().map(|row| row.job_id.clone()))
+        .await;
     let rows = rows.into_iter().zip(redactors);
-    let jobs = rows.map(|((_, row), redactor)| sanitize(row, &[redactor]));
-    let jobs = jobs.collect();
+    let jobs = rows
+        .map(|(row, redactor)| sanitize(row, &[redactor]))
+        .collect();
     let mut redactors = context.redactors(survey.quoted).await;
     redactors.push(Redactor::default());
     ListAnswer {
         jobs,
+        not_shown,
         warnings: sanitize(survey.warnings, &redactors),
         ..ListAnswer::default()
     }
@@ -96,7 +120,7 @@ impl Survey {
                     if let Some(record) = record {
                         self.done.insert(record.job_id.clone(), job.status.is_done);
                     }
-                    self.rows.push(row(record, &job));
+                    self.jobs.push((record.cloned(), job));
                 }
                 listing.warnings
             }
@@ -155,6 +179,24 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
         })),
         Err(error) => warnings.push(error.to_string()),
     }
+    let data_dir = context.data_dir.clone();
+    let here = records
+        .iter()
+        .filter(|record| context.traits(&record.cloud).is_local);
+    let ids: Vec<String> = here.map(|record| record.job_id.clone()).collect();
+    let unusable = blocking(move || {
+        let gone = |id: &String| data_dir.job(id).is_some_and(|dir| !dir.exists());
+        let gone: Vec<String> = ids.into_iter().filter(gone).collect();
+        let gone = (!gone.is_empty()).then(|| {
+            format!(
+                "the folders of these jobs are gone, and their logs with them: {}",
+                gone.join(", ")
+            )
+        });
+        let unusable = data_dir.check().err().map(|error| error.to_string());
+        Ok::<_, io::Error>(gone.into_iter().chain(unusable).collect::<Vec<_>>())
+    });
+    warnings.extend(unusable.await.unwrap_or_default());
     let clouds: BTreeSet<&str> = records.iter().map(|record| record.cloud.as_str()).collect();
     for cloud in clouds {
         if let Err(reason) = context.allowed_launcher(cloud) {
@@ -166,30 +208,73 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     warnings
 }
 
-/// Builds a row, with the submit time that it is sorted by.
-fn row(record: Option<&JobRecord>, job: &ListedJob) -> (String, JobRow) {
-    let (identity, status) = (&job.identity, &job.status);
-    let submitted = record.and_then(JobRecord::submitted_at);
-    let record = record.cloned().unwrap_or_else(|| JobRecord {
+/// Builds a row: what a person asks for who wants to know what ran yesterday, and nothing twice.
+async fn row(
+    context: &Context,
+    observer: &Observer,
+    record: Option<JobRecord>,
+    job: ListedJob,
+) -> JobRow {
+    let ListedJob { identity, status } = job;
+    let is_local = context.traits(&identity.cloud).is_local;
+    let progress = match status.state {
+        JobState::Succeeded | JobState::Pending => None,
+        _ => {
+            observer
+                .how_far(context.launcher(&identity.cloud), &identity)
+                .await
+        }
+    };
+    let submitted = record.as_ref().and_then(JobRecord::submitted_at);
+    let mut record = record.unwrap_or_else(|| JobRecord {
         job_id: identity.oumi_job_id.clone(),
         ..JobRecord::default()
     });
-    let cluster = status.details.cluster.as_ref();
-    let row = JobRow {
+    if record.job_id.starts_with(&format!("{}_", record.command)) {
+        record.command.clear();
+    }
+    let config = Path::new(&record.config_path).file_name();
+    let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    if !config.is_empty() {
+        record.model_name.clear();
+    }
+    if !status.is_done {
+        record.output_dir.clear();
+    }
+    let details = status.details;
+    let ended = details
+        .ended_at
+        .or(details.end_at)
+        .filter(|_| status.is_done);
+    let ended = ended.and_then(|time| DateTime::parse_from_rfc3339(&time).ok());
+    JobRow {
         job_id: record.job_id,
         command: record.command,
-        status: status.status.clone(),
-        cloud: identity.cloud.clone(),
-        cluster: identity.cluster.clone(),
+        status: status.status,
+        state: status.state,
+        cloud: if is_local {
+            String::new()
+        } else {
+            identity.cloud
+        },
+        cluster: identity.cluster,
         model_name: record.model_name,
         is_done: status.is_done,
-        autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
-        hourly_price: cluster.and_then(|cluster| cluster.hourly_price),
-    };
-    (
-        submitted.map_or_else(String::new, |time| time.to_rfc3339()),
-        row,
-    )
+        submitted: submitted.map_or_else(String::new, to_the_minute),
+        ended: ended.map_or_else(String::new, |time| to_the_minute(time.to_utc())),
+        config,
+        progress,
+        output: record.output_dir,
+        autostop_minutes: details
+            .cluster
+            .as_ref()
+            .and_then(|cluster| cluster.autostop_minutes),
+        hourly_price: details.cluster.and_then(|cluster| cluster.hourly_price),
+    }
+}
+
+fn to_the_minute(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%dT%H:%MZ").to_string()
 }
 
 /// Names the jobs that could not be asked about. `None` when there are none.

@@ -186,6 +186,11 @@ impl LogReader {
             self.end_of_read().await;
         })
         .await;
+        self.newest()
+    }
+
+    /// Returns the newest reading, without waiting.
+    pub(super) fn newest(&self) -> Option<LogReading> {
         lock(&self.state).reading.clone()
     }
 

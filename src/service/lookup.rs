@@ -6,6 +6,9 @@ use crate::error::JobError;
 use crate::launcher::JobIdentity;
 use crate::registry::JobRecord;
 
+/// Ids at least so much alike, of 1, may be meant for each other.
+const LIKE: f64 = 0.9;
+
 /// The job that a query names.
 #[derive(Clone)]
 pub(super) struct ResolvedJob {
@@ -31,9 +34,11 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
             JobError::invalid("give job_id, or oumi_job_id with cloud")
                 .with_hint("list_jobs shows them")
         } else {
-            JobError::not_found(format!("no job {:?} is known", query.job_id)).with_hint(
-                "call list_jobs for the ids, or give oumi_job_id and cloud of a job that was started elsewhere",
-            )
+            let error = JobError::not_found(format!("no job {:?} is known", query.job_id));
+            error.with_hint(match similar(&records, &query.job_id) {
+                Some(job_id) => format!("did you mean {job_id:?}? list_jobs shows all"),
+                None => "call list_jobs for the ids, or give oumi_job_id and cloud of a job that was started elsewhere".to_owned(),
+            })
         });
     }
     let identity = JobIdentity {
@@ -106,6 +111,15 @@ async fn running_here(
         identity: jobs.find(|job| is_meant(job) && !is_recorded(job))?,
         record: None,
     })
+}
+
+/// Returns the id that is most like one that does not exist.
+fn similar<'a>(records: &'a [JobRecord], wanted: &str) -> Option<&'a str> {
+    let ids = records.iter().map(|record| record.job_id.as_str());
+    let rated = ids.map(|id| (strsim::jaro_winkler(id, wanted), id));
+    let best = rated.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(likeness, _)| *likeness >= LIKE)
+        .map(|(_, id)| id)
 }
 
 /// Lists the jobs that a launcher's id may name. Ids repeat from cluster to cluster, so without a cluster every job of the cloud

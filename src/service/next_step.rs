@@ -95,7 +95,7 @@ fn bad_news(observation: &Observation) -> Option<String> {
 }
 
 /// Phrases progress, such as `step 120 of 900, loss 1.83`.
-fn progress_phrase(progress: &ProgressAnswer) -> Option<String> {
+pub(super) fn progress_phrase(progress: &ProgressAnswer) -> Option<String> {
     let metrics = &progress.progress.metrics;
     let step = match (metrics.step, metrics.total_steps) {
         (Some(step), Some(total)) => Some(format!("step {step} of {total}")),

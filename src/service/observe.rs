@@ -14,7 +14,9 @@ use super::answers::ProgressAnswer;
 use super::context::Context;
 use super::log_reader::{LogReader, LogReaders, LogReading};
 use super::lookup::ResolvedJob;
+use super::next_step;
 use super::output_dir::Output;
+use crate::error::JobError;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
@@ -110,6 +112,22 @@ impl Observer {
             observation.last_line = self.last_line(&job.identity, log).await;
         }
         observation
+    }
+
+    /// Phrases how far a job is: by its log on this machine, by what a poll has read of that of a cloud job.
+    pub(super) async fn how_far(
+        &self,
+        launcher: Result<&Arc<dyn Launcher>, JobError>,
+        identity: &JobIdentity,
+    ) -> Option<String> {
+        let launcher = launcher.ok()?;
+        let reader = self.logs.get(launcher, identity);
+        let log = if launcher.traits().is_local {
+            reader.reading(FILE_WAIT).await?
+        } else {
+            reader.newest()?
+        };
+        next_step::progress_phrase(&progress_answer(&log, None)?)
     }
 
     /// Reads what a training on this machine wrote into its output folder.
@@ -242,7 +260,12 @@ fn parse_time(text: &str) -> Option<SystemTime> {
 fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<ProgressAnswer> {
     let mut progress = match (log.progress.clone(), run_files) {
         (Some(log), Some(files)) => log.merged(files),
-        (log, files) => log.or(files)?,
+        (Some(log), None) => Progress {
+            // The log is where anybody looks for it.
+            source: String::new(),
+            ..log
+        },
+        (None, files) => files?,
     };
     if let Some(left) = &mut progress.metrics.seconds_left {
         *left = left.round();

@@ -53,6 +53,10 @@ impl Poller {
         }
     }
 
+    pub(super) fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
     pub(super) fn context(&self) -> &Context {
         &self.context
     }

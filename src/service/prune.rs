@@ -13,7 +13,7 @@ use super::launches::Launches;
 use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
-use crate::registry::{JobRecord, KEEP_DAYS, expired};
+use crate::registry::{JobRecord, expired};
 use crate::settings::data_dir::{DataDir, read_bounded, write_atomic};
 
 /// A clock that jumps further than this is not believed, in seconds.
@@ -45,7 +45,7 @@ pub(super) async fn prune(
     }
     remove_orphans(context, records).await;
     let mut unwanted = Vec::new();
-    for record in expired(records, Utc::now()) {
+    for record in expired(records, Utc::now() - context.policy.kept()) {
         let is_done = match done.get(&record.job_id) {
             Some(is_done) => *is_done,
             None => context.traits(&record.cloud).is_local && context.is_over(record).await,
@@ -90,7 +90,7 @@ fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
     Ok(now - steady_since >= STEADY)
 }
 
-/// Removes the folders of jobs that are in no record, have no living process, and were not written to for [`KEEP_DAYS`]. None
+/// Removes the folders of jobs that are in no record, have no living process, and were not written to for as long as a job is kept. None
 /// while a damaged registry is kept: the records may be in it.
 async fn remove_orphans(context: &Context, records: &[JobRecord]) {
     if !context
@@ -102,9 +102,9 @@ async fn remove_orphans(context: &Context, records: &[JobRecord]) {
         return;
     }
     let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
-    let data_dir = context.data_dir.clone();
+    let (data_dir, kept) = (context.data_dir.clone(), context.policy.kept());
     let removed = blocking(move || {
-        for dir in orphans(&data_dir, &known)? {
+        for dir in orphans(&data_dir, &known, kept)? {
             remove(&dir);
         }
         Ok::<_, io::Error>(())
@@ -114,7 +114,7 @@ async fn remove_orphans(context: &Context, records: &[JobRecord]) {
     }
 }
 
-fn orphans(data_dir: &DataDir, known: &HashSet<String>) -> io::Result<Vec<JobDir>> {
+fn orphans(data_dir: &DataDir, known: &HashSet<String>, kept: Duration) -> io::Result<Vec<JobDir>> {
     let mut orphans = Vec::new();
     for entry in data_dir.jobs().read_dir()? {
         let entry = entry?;
@@ -123,19 +123,18 @@ fn orphans(data_dir: &DataDir, known: &HashSet<String>) -> io::Result<Vec<JobDir
             continue;
         }
         let dir = JobDir::at(entry.path());
-        if is_old(&dir)? && !is_alive(&dir)? {
+        if is_old(&dir, kept)? && !is_alive(&dir)? {
             orphans.push(dir);
         }
     }
     Ok(orphans)
 }
 
-fn is_old(dir: &JobDir) -> io::Result<bool> {
+fn is_old(dir: &JobDir, kept: Duration) -> io::Result<bool> {
     let mut newest = dir.path().metadata()?.modified()?;
     for entry in dir.path().read_dir()? {
         newest = newest.max(entry?.metadata()?.modified()?);
     }
-    let kept = Duration::from_secs(KEEP_DAYS.unsigned_abs() * 24 * 3600);
     Ok(SystemTime::now()
         .duration_since(newest)
         .is_ok_and(|age| age > kept))

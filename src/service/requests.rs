@@ -204,11 +204,22 @@ pub(crate) struct DownRequest {
 }
 
 /// The arguments of `list_jobs`.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct ListRequest {
     /// The jobs to list.
     pub status: StatusFilter,
+    /// The most jobs, newest first.
+    pub limit: u32,
+}
+
+impl Default for ListRequest {
+    fn default() -> Self {
+        Self {
+            status: StatusFilter::All,
+            limit: 20,
+        }
+    }
 }
 
 /// The jobs that a list shows.
@@ -223,6 +234,12 @@ pub(crate) enum StatusFilter {
     Running,
     /// Those that are done, well or badly.
     Completed,
+    /// Those in this state.
+    Succeeded,
+    /// Those in this state.
+    Failed,
+    /// Those in this state.
+    Cancelled,
 }
 
 fn yes() -> bool {

@@ -67,9 +67,10 @@ impl Treatment {
         match name {
             "logs" => Self::None,
             "job_id" | "oumi_job_id" | "cloud" | "cluster" | "cluster_name" | "config_path"
-            | "log_file" | "plot_file" | "output_dir" | "plan_id" | "cursor" => Self::Clean,
+            | "log_file" | "plot_file" | "output_dir" | "output" | "config" | "last_checkpoint"
+            | "plan_id" | "cursor" => Self::Clean,
             "status" | "command" | "next" | "stalled" | "sparkline" | "source" | "cause"
-            | "what" | "advice" | "exit" | "submit_time" => Self::KeepWords,
+            | "what" | "advice" | "exit" | "submitted" | "ended" => Self::KeepWords,
             time if time.ends_with("_at") => Self::KeepWords,
             _ => Self::Redact,
         }
@@ -255,6 +256,7 @@ texts!(ClusterAnswer {
 });
 texts!(ListAnswer {
     jobs,
+    not_shown,
     warnings,
     success,
     error
@@ -263,10 +265,16 @@ texts!(JobRow {
     job_id,
     command,
     status,
+    state,
     cloud,
     cluster,
     model_name,
     is_done,
+    submitted,
+    ended,
+    config,
+    progress,
+    output,
     autostop_minutes,
     hourly_price,
 });

@@ -87,6 +87,17 @@ impl DataDir {
         Ok(())
     }
 
+    /// Checks that a job can be started in it.
+    pub(crate) fn check(&self) -> Result<(), DataDirError> {
+        let unusable = |source| DataDirError::Unusable {
+            path: self.root.clone(),
+            source,
+        };
+        self.create()?;
+        tempfile::tempfile_in(self.jobs()).map_err(unusable)?;
+        Ok(())
+    }
+
     #[cfg(test)]
     pub(crate) fn root(&self) -> &Path {
         &self.root

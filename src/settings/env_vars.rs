@@ -56,6 +56,12 @@ pub const READ_ONLY: Variable = Variable {
     meaning: "1: there are only the tools that change nothing. Default: 0",
 };
 
+/// Sets how long a job is kept.
+pub const KEEP_DAYS: Variable = Variable {
+    name: "OUMI_MCP_KEEP_DAYS",
+    meaning: "Days that the record, the log and the folder of a job that is over are kept. Default: 7",
+};
+
 /// Set for the processes of a job, so that they are found in the process table.
 pub const JOB_DIR: Variable = Variable {
     name: "OUMI_MCP_JOB_DIR",
@@ -71,6 +77,7 @@ pub const ALL: &[Variable] = &[
     CONSENT,
     CLOUDS,
     READ_ONLY,
+    KEEP_DAYS,
     LOG,
     JOB_DIR,
 ];

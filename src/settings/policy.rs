@@ -1,6 +1,7 @@
 //! The limits set in the server's environment: clouds, tools, and when the user is asked.
 
 use std::env::VarError;
+use std::time::Duration;
 
 use crate::settings::env_vars::{self, Variable};
 
@@ -35,7 +36,12 @@ pub(crate) struct Policy {
     pub clouds: Option<Vec<String>>,
     /// Only tools that change nothing.
     pub read_only: bool,
+    /// The days that a job is kept; `None`: [`KEEP_DAYS`].
+    pub keep_days: Option<u16>,
 }
+
+/// The days that the Python server keeps a job.
+const KEEP_DAYS: u16 = 7;
 
 impl Policy {
     /// Reads the policy from the environment. `known`: all clouds.
@@ -92,11 +98,27 @@ impl Policy {
                 }
             },
         };
+        let keep_days = match value_of(&env_vars::KEEP_DAYS) {
+            None => None,
+            Some(value) => match value.trim().parse() {
+                Ok(days) if days > 0 => Some(days),
+                _ => {
+                    let meant = "it is a whole number of days from 1 to 65535".to_owned();
+                    return Err(refused(&env_vars::KEEP_DAYS, &value, meant));
+                }
+            },
+        };
         Ok(Self {
             ask,
             clouds,
             read_only,
+            keep_days,
         })
+    }
+
+    /// Returns the time that a job is kept after its submission.
+    pub(crate) fn kept(&self) -> Duration {
+        Duration::from_hours(24 * u64::from(self.keep_days.unwrap_or(KEEP_DAYS)))
     }
 
     /// Returns the reason why a cloud may not be used.

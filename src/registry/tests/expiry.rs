@@ -1,6 +1,6 @@
 //! Which records are let go, and when.
 
-use crate::registry::{JobRecord, KEEP_DAYS, KEEP_RECORDS, expired};
+use crate::registry::{JobRecord, KEEP_RECORDS, expired};
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::home::record;
@@ -15,7 +15,7 @@ fn at(now: DateTime<Utc>, job_id: &str, age: TimeDelta) -> JobRecord {
 #[test]
 fn old_and_undated_records_expire() {
     let now = Utc::now();
-    let limit = TimeDelta::days(KEEP_DAYS);
+    let limit = TimeDelta::days(7);
     let mut records = vec![
         at(now, "new", TimeDelta::zero()),
         at(now, "almost", limit - TimeDelta::seconds(1)),
@@ -30,7 +30,7 @@ fn old_and_undated_records_expire() {
             ..record(&format!("unreadable {text}"))
         });
     }
-    let mut gone: Vec<&str> = expired(&records, now)
+    let mut gone: Vec<&str> = expired(&records, now - TimeDelta::days(7))
         .into_iter()
         .map(|record| record.job_id.as_str())
         .collect();
@@ -55,9 +55,9 @@ fn the_oldest_beyond_the_cap_expire() {
         })
         .collect()
     };
-    assert!(expired(&of(KEEP_RECORDS), now).is_empty());
+    assert!(expired(&of(KEEP_RECORDS), now - TimeDelta::days(7)).is_empty());
     let records = of(KEEP_RECORDS + 5);
-    let mut gone: Vec<&str> = expired(&records, now)
+    let mut gone: Vec<&str> = expired(&records, now - TimeDelta::days(7))
         .into_iter()
         .map(|record| record.job_id.as_str())
         .collect();

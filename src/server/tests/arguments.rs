@@ -110,7 +110,7 @@ fn values_that_do_not_fit_are_refused_in_plain_words() {
     }
     let error = fit_to("list_jobs", json!({ "status": "done" })).unwrap_err();
     assert!(
-        error.contains("`all` or `running` or `completed`, not \"done\""),
+        error.contains("`all` or `running` or `completed` or `succeeded` or `failed` or `cancelled`, not \"done\""),
         "{error}"
     );
 }

@@ -81,6 +81,14 @@ async fn filters_by_state_newest_first() {
         test.listed(StatusFilter::Completed).await,
         ["succeeded", "failed", "cancelled"]
     );
+    assert_eq!(test.listed(StatusFilter::Failed).await, ["failed"]);
+    let request = ListRequest {
+        limit: 2,
+        ..ListRequest::default()
+    };
+    let answer = test.service.list(request).await;
+    assert_eq!(ids(&answer.jobs), ["launching", "running"]);
+    assert_eq!(answer.not_shown, Some(3));
 }
 
 #[tokio::test(start_paused = true)]

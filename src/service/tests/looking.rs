@@ -121,6 +121,12 @@ async fn unknown_job_is_not_found() {
             "{error}"
         );
     }
+    let nearly = test.service.poll(by_id("jobb")).await;
+    assert!(
+        nearly.next.starts_with("Did you mean \"job\"?"),
+        "{}",
+        nearly.next
+    );
     // The launcher's own word for one that it does not know.
     let polled = test.service.poll(direct("gcp", "c", "99")).await;
     assert_eq!(

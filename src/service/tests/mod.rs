@@ -44,7 +44,11 @@ impl TestService {
     }
 
     async fn listed(&self, status: StatusFilter) -> Vec<String> {
-        let answer = self.service.list(ListRequest { status }).await;
+        let request = ListRequest {
+            status,
+            limit: u32::MAX,
+        };
+        let answer = self.service.list(request).await;
         ids(&answer.jobs)
     }
 

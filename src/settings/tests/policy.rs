@@ -52,3 +52,15 @@ fn unknown_values_are_refused_with_the_known_ones() {
         assert!(error.contains(name) && error.contains(meant), "{error}");
     }
 }
+
+#[test]
+fn jobs_are_kept_for_the_days_that_are_set() {
+    let days = |days: u64| Duration::from_hours(24 * days);
+    assert_eq!(Policy::default().kept(), days(7));
+    let policy = policy_of(&[("OUMI_MCP_KEEP_DAYS", " 30")]).unwrap();
+    assert_eq!(policy.kept(), days(30));
+    for value in ["0", "-1", "a week"] {
+        let error = policy_of(&[("OUMI_MCP_KEEP_DAYS", value)]).unwrap_err();
+        assert!(error.contains("a whole number of days"), "{error}");
+    }
+}
