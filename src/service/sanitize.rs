@@ -134,7 +134,13 @@ impl Texts for Value {
 
 impl Texts for ProgressAnswer {
     fn each_text(&mut self, _: &str, visit: Visit<'_>) {
-        self.progress.metrics.warning.each_text("warning", visit);
+        let metrics = &mut self.progress.metrics;
+        metrics.warning.each_text("warning", visit);
+        metrics.eval_set.each_text("eval_set", visit);
+        for (mut set, loss) in std::mem::take(&mut metrics.eval_losses) {
+            visit("", &mut set);
+            metrics.eval_losses.insert(set, loss);
+        }
         self.progress.source.each_text("source", visit);
     }
 }
