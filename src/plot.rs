@@ -36,7 +36,7 @@ const MEDIANS: usize = 90;
 /// The reason why there is no picture.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PlotError {
-    #[error("there is no loss")]
+    #[error("the log has no loss yet")]
     NoLoss,
     #[error("the loss could not be drawn: {0}; its values are in the log")]
     Drawing(#[from] std::io::Error),
