@@ -292,7 +292,6 @@ pub(crate) struct JobRow {
     /// Empty where there is a config, which names it.
     pub model_name: String,
     /// `true` when the status is final.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_done: bool,
     /// To the minute, UTC.
     pub submitted: String,

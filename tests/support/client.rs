@@ -318,7 +318,9 @@ impl Server {
     /// The ids that `list_jobs` gives, and the whole answer.
     #[track_caller]
     pub fn list(&mut self, status: &str) -> (Vec<String>, Answer) {
-        let answer = self.call("list_jobs", json!({ "status": status })).ok();
+        let answer = self
+            .call("list_jobs", json!({ "status": status, "limit": 1000 }))
+            .ok();
         let rows = answer["jobs"].as_array().unwrap();
         let ids = rows
             .iter()

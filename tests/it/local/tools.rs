@@ -119,7 +119,7 @@ fn parameters_of_the_reference() {
         found.retain(|name| !own.contains(name));
         assert_eq!(found, identity, "{tool}");
     }
-    assert_eq!(properties(server.tool("list_jobs")), ["status"]);
+    assert_eq!(properties(server.tool("list_jobs")), ["status", "limit"]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn schemas_have_defaults_and_required() {
     let log = &server.tool("get_job_logs")["inputSchema"]["properties"];
     assert_eq!(
         (&log["lines"]["default"], &log["max_bytes"]["default"]),
-        (&json!(200), &json!(24 * 1024))
+        (&json!(200), &json!(5632))
     );
     let force = &server.tool("cancel_job")["inputSchema"]["properties"]["force"];
     assert_eq!(force["default"], false);
