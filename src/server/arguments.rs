@@ -1,6 +1,8 @@
 //! Fits the arguments of a call to the schema of its tool. Models write numbers and booleans as texts, objects as JSON text, and
 //! `null`, `""` or `"null"` for what they leave out.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use crate::error::JobError;
@@ -77,7 +79,7 @@ impl Field<'_> {
         let fitted = match (self.schema["type"].as_str(), self.choices()) {
             (Some("boolean"), _) => boolean(&value),
             (Some("integer"), _) => integer(&value)
-                .filter(|number| *number >= self.minimum())
+                .filter(|number| self.range().is_none_or(|range| range.contains(number)))
                 .map(Value::from),
             (Some("object"), _) => return self.fit_object(value),
             (_, Some(choices)) => choices
@@ -129,8 +131,10 @@ impl Field<'_> {
         Ok(fitted.into())
     }
 
-    fn minimum(&self) -> i64 {
-        self.schema["minimum"].as_i64().unwrap_or(-MAX_NUMBER)
+    /// Returns the numbers that fit. One that may be negative is a count, of which a large one is as good as all.
+    fn range(&self) -> Option<RangeInclusive<i64>> {
+        let minimum = self.schema["minimum"].as_i64()?;
+        Some(minimum..=MAX_NUMBER)
     }
 
     fn choices(&self) -> Option<&Vec<Value>> {
@@ -140,9 +144,10 @@ impl Field<'_> {
     fn meaning(&self) -> String {
         match (self.schema["type"].as_str(), self.choices()) {
             (Some("boolean"), _) => "a boolean, true or false".to_owned(),
-            (Some("integer"), _) => {
-                format!("a whole number from {} to {MAX_NUMBER}", self.minimum())
-            }
+            (Some("integer"), _) => match self.range() {
+                Some(range) => format!("a whole number from {} to {MAX_NUMBER}", range.start()),
+                None => "a whole number".to_owned(),
+            },
             (Some("object"), _) => "an object of texts, such as {\"NAME\": \"value\"}".to_owned(),
             (_, Some(choices)) => {
                 let choices = choices.iter().filter_map(Value::as_str);
@@ -184,8 +189,7 @@ fn integer(value: &Value) -> Option<i64> {
         Value::String(text) => text.trim().parse().ok()?,
         _ => return None,
     };
-    let is_whole = number.fract() == 0.0 && number.abs() <= MAX_NUMBER as f64;
-    is_whole.then_some(number as i64)
+    (number.fract() == 0.0).then_some(number as i64)
 }
 
 /// Reads a text; a number or a boolean is one too.
