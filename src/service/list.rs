@@ -216,7 +216,6 @@ async fn row(
     job: ListedJob,
 ) -> JobRow {
     let ListedJob { identity, status } = job;
-    let is_local = context.traits(&identity.cloud).is_local;
     let progress = match status.state {
         JobState::Succeeded | JobState::Pending => None,
         _ => {
@@ -233,8 +232,7 @@ async fn row(
     if record.job_id.starts_with(&format!("{}_", record.command)) {
         record.command.clear();
     }
-    let config = Path::new(&record.config_path).file_name();
-    let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let config = file_name(&record.config_path);
     if !config.is_empty() {
         record.model_name.clear();
     }
@@ -252,11 +250,7 @@ async fn row(
         command: record.command,
         status: status.status,
         state: status.state,
-        cloud: if is_local {
-            String::new()
-        } else {
-            identity.cloud
-        },
+        cloud: identity.cloud,
         cluster: identity.cluster,
         model_name: record.model_name,
         is_done: status.is_done,
@@ -271,6 +265,11 @@ async fn row(
             .and_then(|cluster| cluster.autostop_minutes),
         hourly_price: details.cluster.and_then(|cluster| cluster.hourly_price),
     }
+}
+
+fn file_name(path: &str) -> String {
+    let name = Path::new(path).file_name();
+    name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 fn to_the_minute(time: DateTime<Utc>) -> String {

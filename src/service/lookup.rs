@@ -30,16 +30,7 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
         return Ok(job);
     }
     if query.oumi_job_id.is_empty() || query.cloud.is_empty() {
-        return Err(if query.job_id.is_empty() {
-            JobError::invalid("give job_id, or oumi_job_id with cloud")
-                .with_hint("list_jobs shows them")
-        } else {
-            let error = JobError::not_found(format!("no job {:?} is known", query.job_id));
-            error.with_hint(match similar(&records, &query.job_id) {
-                Some(job_id) => format!("did you mean {job_id:?}? list_jobs shows all"),
-                None => "call list_jobs for the ids, or give oumi_job_id and cloud of a job that was started elsewhere".to_owned(),
-            })
-        });
+        return Err(unknown(&records, query));
     }
     let identity = JobIdentity {
         job_id: String::new(),
@@ -82,6 +73,18 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
             Err(JobError::invalid(error).with_hint("give job_id, or cluster_name"))
         }
     }
+}
+
+fn unknown(records: &[JobRecord], query: &JobQuery) -> JobError {
+    if query.job_id.is_empty() {
+        let error = JobError::invalid("give job_id, or oumi_job_id with cloud");
+        return error.with_hint("list_jobs shows them");
+    }
+    let error = JobError::not_found(format!("no job {:?} is known", query.job_id));
+    error.with_hint(match similar(records, &query.job_id) {
+        Some(job_id) => format!("did you mean {job_id:?}? list_jobs shows all"),
+        None => "call list_jobs for the ids, or give oumi_job_id and cloud of a job that was started elsewhere".to_owned(),
+    })
 }
 
 /// Tells whether the launcher's id of a job can be no other job's.

@@ -98,21 +98,17 @@ impl Policy {
                 }
             },
         };
-        let keep_days = match value_of(&env_vars::KEEP_DAYS) {
-            None => None,
-            Some(value) => match value.trim().parse() {
-                Ok(days) if days > 0 => Some(days),
-                _ => {
-                    let meant = "it is a whole number of days from 1 to 65535".to_owned();
-                    return Err(refused(&env_vars::KEEP_DAYS, &value, meant));
-                }
-            },
-        };
+        let days = value_of(&env_vars::KEEP_DAYS);
+        let keep_days = days.map(|value| {
+            let days = value.trim().parse().ok().filter(|days| *days > 0);
+            let meant = || "it is a whole number of days from 1 to 65535".to_owned();
+            days.ok_or_else(|| refused(&env_vars::KEEP_DAYS, &value, meant()))
+        });
         Ok(Self {
             ask,
             clouds,
             read_only,
-            keep_days,
+            keep_days: keep_days.transpose()?,
         })
     }
 

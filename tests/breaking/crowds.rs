@@ -136,7 +136,7 @@ fn shared_by(servers: usize, calls: usize) {
     // The oldest beyond 200 that are done are let go when a server starts.
     let mut left: HashSet<String> = HashSet::new();
     patiently("all that is left is done", || {
-        let rows = server.call("list_jobs", json!({})).ok();
+        let rows = server.list("all").1;
         let rows = rows["jobs"].as_array().unwrap().clone();
         left = rows
             .iter()

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::poll_for;
+
 /// Longer than any answer takes on a busy machine.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -191,17 +193,11 @@ impl McpClient {
     }
 
     /// Waits until the server has ended by itself.
-    pub fn wait_exit(&mut self, timeout: Duration) -> Result<ExitStatus, ClientError> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            if Instant::now() > deadline {
-                return Err(ClientError::Timeout);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    pub fn wait_exit(&mut self, timeout: Duration) -> ExitStatus {
+        poll_for(timeout, || {
+            let ended = self.child.try_wait().map_err(|error| error.to_string())?;
+            ended.ok_or_else(|| "the server has not ended".to_owned())
+        })
     }
 
     fn read(&self, timeout: Duration) -> Result<Value, ClientError> {

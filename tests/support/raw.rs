@@ -258,7 +258,7 @@ impl Raw {
     /// Its exit status, which it has within this time.
     #[track_caller]
     pub fn ended_within(&mut self, time: Duration) -> ExitStatus {
-        self.wait_exit(time).unwrap()
+        self.wait_exit(time)
     }
 
     /// It is gone within two seconds, with exit code 0.
