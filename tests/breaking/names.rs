@@ -11,11 +11,12 @@ use crate::support::{Home, wait_until};
 use crate::tools::everything_in;
 
 /// Notes its arguments, each ended by a NUL, and a line after them; says what it was told to.
+/// Notes its arguments. A launch (`launch up -c FILE --cluster NAME …`) says that its job is on that cluster.
 const NOTES: &str = "#!/bin/sh
 { printf '%s\\0' \"${0##*/}\" \"$@\"; printf '\\n'; } >> \"$HOME/argv\"
 case ${0##*/} in
 sky) echo '{}' ;;
-*) echo 'Job 1 queued on cluster c.' ;;
+*) echo \"Job 1 queued on cluster $6.\" ;;
 esac
 ";
 
@@ -115,7 +116,13 @@ impl Place {
         let noted = fs::read_to_string(self.home.root().join("argv")).unwrap();
         noted
             .split_terminator("\0\n")
-            .map(|call| call.split('\0').map(str::to_owned).collect())
+            // Two that run at once may end their lines together.
+            .map(|call| {
+                call.trim_start_matches('\n')
+                    .split('\0')
+                    .map(str::to_owned)
+                    .collect()
+            })
             .collect()
     }
 
