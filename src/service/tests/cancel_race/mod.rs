@@ -59,7 +59,8 @@ impl Server {
 
     /// The process is killed: its tasks end where they stand.
     fn die(self) {
-        self.runtime.shutdown_background();
+        // File work that is under way ends first: what is killed for real writes nothing afterwards.
+        self.runtime.shutdown_timeout(Duration::from_secs(5));
     }
 }
 
