@@ -39,7 +39,7 @@ def known(server, job_id):
 def until_it_is(server, job_id, *wanted):
     status = until(f"{job_id} is {wanted}", lambda: (found := known(server, job_id))["state"] in wanted and found, 900)
     saw(f"{job_id}: {status['status']} ({status['state']}), id {status['oumi_job_id']} on {status['cluster']}")
-    for warning in status["warnings"]:
+    for warning in status.get("warnings", []):
         saw(f"{job_id}: warned: {warning}")
     return status
 
@@ -59,7 +59,7 @@ def story(start, project, cloud, cluster):
                           envs={"MY_SECRET": SECRET}, **on)  # fmt: skip
     assert preview["job_config"]["envs"] == {"MY_SECRET": "***"}, preview
     answer = server.launch(project, "long.yaml", "first", envs={"MY_SECRET": SECRET}, **on)
-    assert (answer["status"], answer["launch_confirmed"]) == ("launching", False), answer
+    assert answer["status"] == "launching" and not answer.get("launch_confirmed"), answer
     assert server.poll("first")["state"] == "PENDING"
     server.kill()
     saw("the server was killed with SIGKILL in the middle of the launch")
@@ -78,11 +78,11 @@ def story(start, project, cloud, cluster):
     saw(f"first: cancel: {answer['message']}")
     until_it_is(server, "first", "CANCELLED")
     # While the programs have not answered, it is said that the cancel goes on.
-    answer = until("a second cancel is refused", lambda: (
-        not (found := server.call("cancel_job", job_id="first"))["success"] and found["status"] != "unknown" and found
+    answer = until("a second cancel finds it cancelled", lambda: (
+        (found := server.call("cancel_job", job_id="first"))["success"] and found.get("is_done") and found
     ), 900)  # fmt: skip
-    assert "already ended" in answer["error"], answer
-    saw(f"first: a second cancel is refused: {answer['error']}")
+    assert answer["state"] == "CANCELLED", answer
+    saw(f"first: a second cancel finds it cancelled: {answer['message']}")
 
     # After the first: a cluster of one CPU runs one job at a time.
     server.launch(project, "short.yaml", "second", cloud=cloud, cluster_name=first["cluster"])

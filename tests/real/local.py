@@ -75,7 +75,7 @@ def story(start, project, jobs, venv):
 
     server = start()
     preview = server.call("run_job", config_path="ends.yaml", command="train", client_cwd=str(project))
-    assert preview["status"] == "dry_run" and preview["model_name"] == "./model", preview
+    assert preview["status"] == "dry_run" and "Model: ./model" in preview["message"], preview
 
     assert server.launch(project, "ends.yaml", "ends")["launch_confirmed"]
     ended = server.until_done("ends")
@@ -111,7 +111,7 @@ def story(start, project, jobs, venv):
     assert rows == expected, rows
     saw(f"the next server finds them all: {rows}")
     assert server.poll("unseen")["metadata"]["exit_code"] == 0
-    log = Path(server.poll("survives")["log_file"])
+    log = Path(server.call("get_job_logs", job_id="survives")["log_file"])
     size = log.stat().st_size
     until("the log grows", lambda: log.stat().st_size > size, 30)
     saw("survives: its log still grows")

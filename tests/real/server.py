@@ -55,7 +55,7 @@ class Server:
             dry_run=False, confirm=True, user_confirmation="EXECUTE", **more,
         )  # fmt: skip
         assert answer["success"], answer
-        saw(f"{job_name}: {answer['status']}: {answer['command_line']}")
+        saw(f"{job_name}: {answer['status']}: {answer['message']}")
         return answer
 
     def poll(self, job_id):
