@@ -36,9 +36,7 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
             Some(step) => format!("`{step}` failed{after}"),
             None => format!("the job failed{after}"),
         },
-        (JobState::Cancelled, _) => {
-            format!("the job was cancelled{after}; none of its processes is left")
-        }
+        (JobState::Cancelled, _) => format!("the job was cancelled{after}"),
         (JobState::Unknown, _) if status.is_done => {
             "status unknown: the job ended while no server was watching".to_owned()
         }
