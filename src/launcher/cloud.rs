@@ -122,12 +122,9 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let call = self.backend.cancel_call(identity)?;
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
-        let run = self.changes.run(change, call).await?;
-        let result = self
-            .backend
-            .cancel_result(&run.output.clone().unwrap_or_default());
-        run.remove().await;
-        Ok(result)
+        let (output, dir) = self.changes.run(change, call).await?;
+        dir.remove().await;
+        Ok(self.backend.cancel_result(&output))
     }
 
     /// Looks on the cluster for the job of an interrupted launch. `None` only where it is certainly not there.
@@ -372,12 +369,11 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         B::validate_cluster(cloud, cluster)?;
         let call = self.backend.teardown_call(cloud, cluster, action)?;
         let change = Change::new(action.verb(), cloud, cluster, "");
-        let run = self.changes.run(change, call).await?;
-        let output = run.output.clone().unwrap_or_default();
+        let (output, dir) = self.changes.run(change, call).await?;
         let result = self.backend.teardown_result(cluster, action, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            run.remove().await;
+            dir.remove().await;
         }
         result
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::launches::Launches;
+use super::output_dir::newest_checkpoint;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus};
@@ -13,8 +14,6 @@ use crate::settings::data_dir::DataDir;
 
 /// The running jobs that a warning names.
 const MAX_NAMES: usize = 5;
-/// The entries of an output folder that are read in search of checkpoints.
-const MAX_ENTRIES: usize = 10_000;
 
 /// Returns the id for a job that is to be named `wanted`: where jobs that are over have it, `wanted-2` or a later one. Fails
 /// while the newest of them is not known to be over.
@@ -172,20 +171,4 @@ pub(super) async fn check_data_dir(data_dir: DataDir) -> Result<(), JobError> {
         })
     })
     .await
-}
-
-/// Finds the checkpoint of the highest step in an output folder, by the names that HF Trainer and VERL give them.
-fn newest_checkpoint(output_dir: &Path) -> Option<String> {
-    let entries = std::fs::read_dir(output_dir)
-        .ok()?
-        .flatten()
-        .take(MAX_ENTRIES);
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let step = |name: &String| -> Option<u64> {
-        let number = name
-            .strip_prefix("checkpoint-")
-            .or_else(|| name.strip_prefix("global_step_"))?;
-        number.parse().ok()
-    };
-    names.filter(|name| step(name).is_some()).max_by_key(step)
 }

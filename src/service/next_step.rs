@@ -37,8 +37,8 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
             None => format!("the job failed{after}"),
         },
         (JobState::Cancelled, _) => format!("the job was cancelled{after}"),
-        (JobState::Unknown, _) if status.is_done => {
-            "status unknown: the job ended while no server was watching".to_owned()
+        (JobState::Unknown, _) if status.is_done && status.message.is_none() => {
+            "the job is over, and how it ended is not known".to_owned()
         }
         (JobState::Unknown, _) => "status unknown".to_owned(),
     };

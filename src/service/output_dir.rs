@@ -8,7 +8,6 @@ use crate::progress::{Progress, run_files};
 
 /// The most entries of a folder that are considered.
 const MAX_ENTRIES: usize = 10_000;
-const CHECKPOINT: &str = "checkpoint-";
 /// The files in which Oumi's trainers leave a model, whole or as an adapter.
 const MODEL_FILES: [&str; 5] = [
     "model.safetensors",
@@ -51,13 +50,12 @@ impl Output {
             let written = path.metadata().and_then(|file| file.modified());
             written.is_ok_and(|written| started.is_none_or(|started| written >= started))
         };
-        let step = |name: &str| name.strip_prefix(CHECKPOINT)?.parse::<u64>().ok();
         let mut last = None;
         for entry in entries.take(MAX_ENTRIES).flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if MODEL_FILES.contains(&name.as_str()) {
                 output.has_model |= is_ours(&entry.path());
-            } else if let Some(step) = step(&name).filter(|step| Some(*step) > last)
+            } else if let Some(step) = checkpoint_step(&name).filter(|step| Some(*step) > last)
                 && is_ours(&entry.path())
             {
                 (last, output.checkpoint) = (Some(step), Some(name));
@@ -66,4 +64,20 @@ impl Output {
         let progress = run_files::read_output_dir(dir, started).ok().flatten();
         (progress, Some(output))
     }
+}
+
+/// Finds the checkpoint of the highest step in a folder. Does file work.
+pub(super) fn newest_checkpoint(dir: &Path) -> Option<String> {
+    let entries = fs::read_dir(dir).ok()?.flatten().take(MAX_ENTRIES);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let numbered = names.filter_map(|name| Some((checkpoint_step(&name)?, name)));
+    numbered.max().map(|(_, name)| name)
+}
+
+/// Reads the step from the name that HF Trainer or VERL gives a checkpoint.
+fn checkpoint_step(name: &str) -> Option<u64> {
+    let number = name
+        .strip_prefix("checkpoint-")
+        .or_else(|| name.strip_prefix("global_step_"))?;
+    number.parse().ok()
 }

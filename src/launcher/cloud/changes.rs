@@ -42,13 +42,17 @@ pub(super) struct Change {
     pub(super) requested_at: String,
 }
 
+/// The folder of a change.
+#[derive(Debug)]
+pub(super) struct ChangeDir(JobDir);
+
 /// A change that is under way or has ended.
 #[derive(Debug)]
 pub(super) struct ChangeRun {
     pub(super) change: Change,
     /// `None` while the program runs. Both streams are in `stdout`.
     pub(super) output: Option<Output>,
-    dir: JobDir,
+    pub(super) dir: ChangeDir,
 }
 
 /// Runs changes.
@@ -80,15 +84,17 @@ impl Change {
     }
 }
 
-impl ChangeRun {
+impl ChangeDir {
     /// Removes the folder of a change whose result has been answered.
     pub(super) async fn remove(self) {
-        let removed = blocking(move || self.dir.remove()).await;
+        let removed = blocking(move || self.0.remove()).await;
         if let Err(error) = removed {
             tracing::warn!(%error, "cannot remove the folder of a change that has ended");
         }
     }
+}
 
+impl ChangeRun {
     /// Reads the state of the folder at `path`.
     fn read(path: PathBuf) -> io::Result<Self> {
         let dir = JobDir::at(path);
@@ -96,7 +102,7 @@ impl ChangeRun {
         Ok(Self {
             change: serde_json::from_slice(&change)?,
             output: ended_output(&dir)?,
-            dir,
+            dir: ChangeDir(dir),
         })
     }
 }
@@ -112,7 +118,11 @@ impl Changes {
     }
 
     /// Runs `call` and waits for its end. Where the same change is under way already, waits for that one.
-    pub(super) async fn run(&self, change: Change, call: CliCall) -> Result<ChangeRun, JobError> {
+    pub(super) async fn run(
+        &self,
+        change: Change,
+        call: CliCall,
+    ) -> Result<(Output, ChangeDir), JobError> {
         let path = self.root.join(change.folder_name());
         let at = path.clone();
         let lock = blocking(move || create_dir(&at)).await;
@@ -128,11 +138,7 @@ impl Changes {
             if let Some(output) = blocking(move || ended_output(&at)).await? {
                 // A query that began before does not show the change.
                 self.cli.invalidate();
-                return Ok(ChangeRun {
-                    change,
-                    output: Some(output),
-                    dir,
-                });
+                return Ok((output, ChangeDir(dir)));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }

@@ -72,8 +72,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 continue;
             };
             match self.backend.teardown_result(cluster, action, output).await {
-                Ok(_) => run.remove().await,
-                Err(error) if error.is_not_found() => run.remove().await,
+                Ok(_) => run.dir.remove().await,
+                Err(error) if error.is_not_found() => run.dir.remove().await,
                 Err(error) => listing
                     .warnings
                     .push(format!("{requested} is not done: {error}")),

@@ -211,9 +211,10 @@ fn uncertain(identity: &JobIdentity) -> String {
 }
 
 pub(super) fn status_of_row(job: &QueuedJob, identity: &JobIdentity) -> JobStatus {
-    let (state, is_done) = parse::state_of(&job.status).unwrap_or((JobState::Unknown, false));
+    let meaning = parse::state_of(&job.status);
+    let (state, is_done) = meaning.unwrap_or((JobState::Unknown, false));
     let mut status = JobStatus::new(&job.status, state, is_done);
-    if parse::state_of(&job.status).is_none() {
+    if meaning.is_none() {
         status.warnings.push(format!(
             "{:?}, the status of job {} on cluster {}, is not known to this server",
             job.status, job.job_id, identity.cluster
