@@ -32,8 +32,9 @@ impl JobProcesses {
 struct Process {
     pid: u32,
     parent: u32,
-    /// `NAME=value` entries with a NUL after each; empty for processes of other users.
-    environment: Vec<u8>,
+    /// The job folder that its environment names; empty without one, and for processes of other users. No more of the
+    /// environment is kept: lists of many processes are held at once.
+    mark: Vec<u8>,
 }
 
 impl ProcessTable {
@@ -77,7 +78,7 @@ impl ProcessTable {
         let marked = self
             .0
             .iter()
-            .filter(|process| process.mark() == job_dir.as_os_str().as_bytes());
+            .filter(|process| process.mark == job_dir.as_os_str().as_bytes());
         let marked: Vec<&Process> = marked.collect();
         let candidates: Vec<&&Process> = marked
             .iter()
@@ -102,7 +103,7 @@ impl ProcessTable {
     pub(crate) fn jobs(&self, jobs: &Path) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         for process in &self.0 {
-            let dir = Path::new(OsStr::from_bytes(process.mark()));
+            let dir = Path::new(OsStr::from_bytes(&process.mark));
             let name = dir.file_name().and_then(OsStr::to_str);
             let name = name.filter(|_| dir.parent() == Some(jobs) && !process.supervises(dir));
             names.extend(name.map(ToOwned::to_owned));
@@ -130,14 +131,6 @@ impl ProcessTable {
 }
 
 impl Process {
-    /// Returns the job folder that the environment names; empty without one.
-    fn mark(&self) -> &[u8] {
-        let name = env_vars::JOB_DIR.name.as_bytes();
-        let value = |entry| <[u8]>::strip_prefix(entry, name)?.strip_prefix(b"=");
-        let mut entries = self.environment.split(|byte| *byte == 0);
-        entries.find_map(value).unwrap_or_default()
-    }
-
     /// Tells by the arguments if this is the supervisor of a job.
     fn supervises(&self, job_dir: &Path) -> bool {
         let expected = [b"supervise", job_dir.as_os_str().as_bytes(), b""].join(&0);
@@ -145,12 +138,19 @@ impl Process {
     }
 }
 
+/// Finds the job folder in `NAME=value` entries of an environment.
+fn mark<'a>(mut entries: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let name = env_vars::JOB_DIR.name.as_bytes();
+    let value = |entry: &'a [u8]| entry.strip_prefix(name)?.strip_prefix(b"=");
+    entries.find_map(value).unwrap_or_default().to_vec()
+}
+
 /// Reads /proc itself: a library would take a process that cannot be read for want of file handles for one that is gone.
 #[cfg(target_os = "linux")]
 mod system {
     use std::{fs, io};
 
-    use super::Process;
+    use super::{Process, mark};
 
     /// ESRCH: the process ended while it was read.
     const NO_SUCH_PROCESS: i32 = 3;
@@ -195,7 +195,7 @@ mod system {
         Ok(Some(Process {
             pid,
             parent,
-            environment,
+            mark: mark(environment.split(|byte| *byte == 0)),
         }))
     }
 
@@ -218,7 +218,7 @@ mod system {
 
     use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
-    use super::Process;
+    use super::{Process, mark};
 
     /// Returns the arguments of a process, each with a NUL after it.
     pub(super) fn arguments(pid: u32) -> Option<Vec<u8>> {
@@ -256,15 +256,13 @@ mod system {
         let living = processes.filter(|process| !is_dead(process.status()));
         let environment = |process: &sysinfo::Process| {
             let entries = process.environ().iter();
-            entries
-                .flat_map(|entry| [entry.as_bytes(), &[0]].concat())
-                .collect()
+            mark(entries.map(|entry| entry.as_bytes()))
         };
         Ok(living
             .map(|process| Process {
                 pid: process.pid().as_u32(),
                 parent: process.parent().map_or(0, |parent| parent.as_u32()),
-                environment: environment(process),
+                mark: environment(process),
             })
             .collect())
     }
