@@ -12,7 +12,7 @@ impl TryFrom<Vec<String>> for Patterns {
     type Error = regex::Error;
 
     fn try_from(patterns: Vec<String>) -> Result<Self, regex::Error> {
-        let any = (!patterns.is_empty()).then(|| Regex::new(&patterns.join("|")));
+        let any = (!patterns.is_empty()).then(|| Regex::new(&ascii(&patterns.join("|"))));
         any.transpose().map(Self)
     }
 }
@@ -29,5 +29,39 @@ impl Patterns {
     /// Finds the first place that matches.
     pub(crate) fn find<'a>(&self, text: &'a str) -> Option<regex::Match<'a>> {
         self.regex()?.find(text)
+    }
+}
+
+/// Restricts `\d`, `\w` and `\b` to ASCII. Programs print their messages in it, and the tables of Unicode would take megabytes.
+fn ascii(pattern: &str) -> String {
+    let (mut written, mut in_class) = (String::new(), false);
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        let escaped = (letter == '\\').then(|| letters.next()).flatten();
+        match (escaped, in_class) {
+            (Some('d'), true) => written.push_str("0-9"),
+            (Some('d'), false) => written.push_str("[0-9]"),
+            (Some('w'), true) => written.push_str("A-Za-z0-9_"),
+            (Some('w'), false) => written.push_str("[A-Za-z0-9_]"),
+            (Some('b'), false) => written.push_str(r"(?-u:\b)"),
+            (Some(other), _) => written.extend(['\\', other]),
+            (None, _) => {
+                in_class = (in_class || letter == '[') && letter != ']';
+                written.push(letter);
+            }
+        }
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ascii;
+
+    #[test]
+    fn classes_are_restricted_to_ascii() {
+        let pattern = r"^\[(\d+)\] [\w.\]-]+\b\S";
+        let expected = r"^\[([0-9]+)\] [A-Za-z0-9_.\]-]+(?-u:\b)\S";
+        assert_eq!(ascii(pattern), expected);
     }
 }
