@@ -370,7 +370,10 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         let call = self.backend.teardown_call(cloud, cluster, action)?;
         let change = Change::new(action.verb(), cloud, cluster, "");
         let (output, dir) = self.changes.run(change, call).await?;
-        let result = self.backend.teardown_result(cluster, action, &output).await;
+        let result = self
+            .backend
+            .teardown_result(cluster, action, &output, None)
+            .await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
             dir.remove().await;

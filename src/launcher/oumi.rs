@@ -200,6 +200,7 @@ impl CloudBackend for Oumi {
         _cluster: &str,
         action: ClusterAction,
         output: &Output,
+        _deadline: Option<Instant>,
     ) -> Result<String, JobError> {
         let verb = action.verb();
         if output.code == Some(0) && !output.timed_out {

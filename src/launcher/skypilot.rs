@@ -219,6 +219,7 @@ impl CloudBackend for SkyPilot {
         cluster: &str,
         action: ClusterAction,
         output: &Output,
+        deadline: Option<Instant>,
     ) -> Result<String, JobError> {
         let verb = action.verb();
         let reason = match sky::teardown(&output.stdout) {
@@ -234,8 +235,12 @@ impl CloudBackend for SkyPilot {
             TeardownResult::Failed(reason) => reason,
         };
         // The exit code is 0 in any case: the status afterwards counts.
-        let clusters = self.clusters(None).await?.unwrap_or_default();
+        let clusters = self.clusters(deadline).await?.unwrap_or_default();
         let after = clusters.get(cluster);
+        if let (None, Some(left_out)) = (after, clusters.left_out.first()) {
+            // What could not be read may be this cluster.
+            return Err(JobError::unavailable(left_out).with_hint("call list_jobs to see"));
+        }
         match (action, after.map(|cluster| cluster.status.as_str())) {
             (ClusterAction::Down, None) => Ok(format!("cluster {cluster} was deleted")),
             (ClusterAction::Stop, Some("STOPPED")) => Ok(format!(

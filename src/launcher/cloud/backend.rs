@@ -109,6 +109,7 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
         cluster: &str,
         action: ClusterAction,
         output: &Output,
+        deadline: Option<Instant>,
     ) -> Result<String, JobError>;
 }
 

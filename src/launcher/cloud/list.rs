@@ -71,12 +71,16 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 listing.warnings.push(warning);
                 continue;
             };
-            match self.backend.teardown_result(cluster, action, output).await {
+            let deadline = call_deadline();
+            let result = self
+                .backend
+                .teardown_result(cluster, action, output, deadline);
+            match result.await {
                 Ok(_) => run.dir.remove().await,
                 Err(error) if error.is_not_found() => run.dir.remove().await,
                 Err(error) => listing
                     .warnings
-                    .push(format!("{requested} is not done: {error}")),
+                    .push(format!("{requested} is not known to be done: {error}")),
             }
         }
     }

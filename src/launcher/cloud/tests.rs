@@ -106,6 +106,7 @@ impl CloudBackend for FakeCloud {
         _: &str,
         _: ClusterAction,
         output: &Output,
+        _: Option<Instant>,
     ) -> Result<String, JobError> {
         match output.code {
             Some(0) => Ok("it is gone".to_owned()),

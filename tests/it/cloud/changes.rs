@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::world::{World, how, warnings};
 use crate::support::client::Server;
-use crate::support::wait_until;
+use crate::support::{executable, wait_until};
 
 /// Job 1 of cluster `dev` is our job `a`, and runs.
 fn running() -> World {
@@ -77,7 +77,7 @@ fn down_that_failed_unwatched_is_listed() {
     let mut server = world.server();
     wait_until("the failure is listed", || {
         warnings(&server.list("all").1)
-            .contains("is not done: `sky down` ended and cluster dev is UP")
+            .contains("is not known to be done: `sky down` ended and cluster dev is UP")
     });
 }
 
@@ -133,4 +133,25 @@ fn cancel_that_died_is_repeated() {
         server.poll("a");
         world.cloud.job_status("dev", "1").as_deref() == Some("CANCELLED")
     });
+}
+
+/// `sky down` says that it is done and did nothing, and the row of the cluster cannot be read.
+#[test]
+fn unreadable_cluster_is_not_called_deleted() {
+    let world = running();
+    world.cloud.set("sky-down.replay", "sky/down");
+    let sky = world.cloud.bin().join("sky");
+    let real = world.cloud.bin().join("real-sky");
+    fs::rename(&sky, &real).unwrap();
+    let script = format!(
+        "#!/bin/sh\ncase $1 in status) echo '[{{\"name\": true}}]'; exit 0 ;; esac\nexec {} \"$@\"\n",
+        real.display()
+    );
+    executable(&sky, &script);
+    let answer = world.server().call("down_cluster", agreed());
+    assert!(
+        !answer.refused().contains("deleted"),
+        "{}",
+        answer.refused()
+    );
 }
