@@ -6,8 +6,12 @@ mod canvas;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
+
+use tiny_skia::Pixmap;
+
 use crate::progress::history::{History, Point, short};
-use axis::{Axis, range, range_without_spikes};
+use axis::{Axis, range_without_spikes};
 use canvas::{Canvas, Color, TEXT_HEIGHT, text_width};
 
 const WIDTH: u32 = 800;
@@ -21,8 +25,10 @@ const BACKGROUND: Color = [0xfb, 0xfb, 0xf9, 0xff];
 const TEXT_COLOR: Color = [0x36, 0x3a, 0x42, 0xff];
 const GRID_COLOR: Color = [0xe2, 0xe3, 0xe4, 0xff];
 
-/// The vertical middle of the title and the legend, in pixels.
+/// The vertical middle of the title, and the upper and lower end of the area within the axes, in pixels.
 const TITLE_Y: f32 = 22.0;
+const TOP: f32 = 44.0;
+const BOTTOM: f32 = HEIGHT as f32 - TEXT_HEIGHT - 16.0;
 
 /// The most points that get a dot each.
 const MAX_DOTS: usize = 40;
@@ -44,49 +50,55 @@ pub(crate) enum PlotError {
 
 /// Draws the reward of a run, or else its training and evaluation loss, as a PNG of [`WIDTH`] by [`HEIGHT`] pixels.
 pub(crate) fn loss(history: &History) -> Result<Vec<u8>, PlotError> {
-    let canvas = Canvas::new(WIDTH, HEIGHT, BACKGROUND);
-    let chart = Chart::new(history).zip(canvas);
-    let (chart, mut canvas) = chart.ok_or(PlotError::NoLoss)?;
-    chart.draw(&mut canvas);
-    Ok(canvas.encode_png()?)
+    let pixmap = Pixmap::new(WIDTH, HEIGHT);
+    let (chart, mut pixmap) = Chart::new(history).zip(pixmap).ok_or(PlotError::NoLoss)?;
+    let [red, green, blue, alpha] = BACKGROUND;
+    pixmap.fill(tiny_skia::Color::from_rgba8(red, green, blue, alpha));
+    let mut canvas = Canvas(pixmap);
+    chart.draw_axes(&mut canvas);
+    for curve in &chart.curves {
+        chart.draw_nans(curve, &mut canvas);
+    }
+    for (index, curve) in chart.curves.iter().enumerate() {
+        chart.draw_curve(curve, &mut canvas);
+        chart.draw_clipped(curve, index as f32 * TEXT_HEIGHT, &mut canvas);
+    }
+    chart.draw_names(&mut canvas);
+    let png = canvas.0.encode_png().map_err(std::io::Error::from)?;
+    Ok(png)
 }
-
-/// Steps and figures.
-type Points = Vec<(f64, f64)>;
 
 struct Curve {
     name: &'static str,
     color: Color,
-    /// By step. A figure that is not finite is NaN.
-    points: Points,
+    /// Steps, in order, and figures; NaN for one that is not finite.
+    points: Vec<(f64, f64)>,
 }
 
 impl Curve {
-    fn new(name: &'static str, color: Color, mut points: Points) -> Self {
-        points.retain(|(step, _)| step.is_finite());
-        for (_, loss) in points.iter_mut().filter(|point| !point.1.is_finite()) {
-            *loss = f64::NAN;
-        }
+    fn new(
+        name: &'static str,
+        color: Color,
+        points: impl Iterator<Item = (f64, f64)>,
+    ) -> Option<Self> {
+        // Spans of such numbers do not overflow.
+        let bounded = |value: f64| value.clamp(-1e300, 1e300);
+        let figure = |value: f64| value.is_finite().then(|| bounded(value));
+        let mut points: Vec<(f64, f64)> = points
+            .filter(|(step, _)| step.is_finite())
+            .map(|(step, value)| (bounded(step), figure(value).unwrap_or(f64::NAN)))
+            .collect();
         points.sort_by(|one, other| one.0.total_cmp(&other.0));
-        Self {
+        (!points.is_empty()).then_some(Self {
             name,
             color,
             points,
-        }
+        })
     }
 
     /// The points whose figure is a number.
-    fn numbers(&self) -> impl Iterator<Item = (f64, f64)> {
-        let points = self.points.iter().copied();
-        points.filter(|(_, loss)| !loss.is_nan())
-    }
-
-    /// Parts of the curve that are numbers throughout, or NaN throughout.
-    fn stretches(&self, nan: bool) -> impl Iterator<Item = &[(f64, f64)]> {
-        let stretches = self
-            .points
-            .chunk_by(|one, other| one.1.is_nan() == other.1.is_nan());
-        stretches.filter(move |stretch| stretch.iter().all(|point| point.1.is_nan() == nan))
+    fn numbers(&self) -> impl DoubleEndedIterator<Item = &(f64, f64)> {
+        self.points.iter().filter(|(_, figure)| !figure.is_nan())
     }
 
     fn last_label(&self) -> String {
@@ -100,26 +112,24 @@ struct Chart {
     x_unit: &'static str,
     x: Axis,
     y: Axis,
-    /// The area within the axes, in pixels.
+    /// The sides of the area within the axes, in pixels.
     left: f32,
     right: f32,
-    top: f32,
-    bottom: f32,
 }
 
 impl Chart {
     /// `None` if there is no loss.
     fn new(history: &History) -> Option<Self> {
         let points = history.points();
-        let steps = points.iter().filter(|point| point.step.is_some()).count();
-        let epochs = points.iter().filter(|point| point.epoch.is_some()).count();
-        let x_unit = match (steps, epochs) {
-            (0, 0) => "report",
-            _ if steps >= epochs => "step",
-            _ => "epoch",
+        let x_unit = if points.iter().any(|point| point.step.is_some()) {
+            "step"
+        } else if points.iter().any(|point| point.epoch.is_some()) {
+            "epoch"
+        } else {
+            "report"
         };
         let curve = |name, color, figure: fn(&Point) -> Option<f64>| {
-            let points = points.iter().enumerate().filter_map(|(index, point)| {
+            let points = points.iter().enumerate().filter_map(move |(index, point)| {
                 let x = match x_unit {
                     "step" => point.step.map(|step| step as f64),
                     "epoch" => point.epoch,
@@ -127,69 +137,50 @@ impl Chart {
                 };
                 Some((x?, figure(point)?))
             });
-            Curve::new(name, color, points.collect())
+            Curve::new(name, color, points)
         };
-        let mut curves = vec![
-            curve("reward", TRAIN_COLOR, |point| point.reward),
-            curve("loss", TRAIN_COLOR, |point| point.loss),
-            curve("eval_loss", EVAL_COLOR, |point| point.eval_loss),
-        ];
         // Where there is a reward, the loss is none that counts: a trainer such as GRPO's prints zeros.
-        if !curves[0].points.is_empty() {
-            curves.truncate(1);
-        }
-        curves.retain(|curve| !curve.points.is_empty());
-        let all = curves.iter().flat_map(|curve| &curve.points);
-        let steps = range(all.map(|point| point.0));
-        let min_step = if x_unit == "epoch" { 0.0 } else { 1.0 };
-        let ranges = curves.iter().flat_map(|curve| {
-            let numbers = curve.numbers().map(|point| point.1);
-            <[f64; 2]>::from(range_without_spikes(numbers.collect()))
+        let reward = curve("reward", TRAIN_COLOR, |point| point.reward);
+        let losses = || {
+            let train = curve("loss", TRAIN_COLOR, |point| point.loss);
+            let eval = curve("eval_loss", EVAL_COLOR, |point| point.eval_loss);
+            train.into_iter().chain(eval).collect()
+        };
+        let curves: Vec<Curve> = reward.map_or_else(losses, |reward| vec![reward]);
+        let ends = curves
+            .iter()
+            .flat_map(|curve| Some((curve.points.first()?.0, curve.points.last()?.0)));
+        let steps = ends.reduce(wider)?;
+        let ranges = curves.iter().filter_map(|curve| {
+            range_without_spikes(curve.numbers().map(|point| point.1).collect())
         });
-        let y = Axis::new(range(ranges.filter(|loss| loss.is_finite())), 7, 0.0);
-        let widest = |labels: &mut dyn Iterator<Item = f32>| labels.fold(0.0, f32::max);
-        let left = widest(&mut y.ticks.iter().map(|(_, label)| text_width(label)));
-        let right = widest(&mut curves.iter().map(|curve| text_width(&curve.last_label())));
-        (!curves.is_empty()).then(|| Self {
-            curves,
+        let y = Axis::new(ranges.reduce(wider), 7, 0.0);
+        let min_step = if x_unit == "epoch" { 0.0 } else { 1.0 };
+        let left = y.ticks.iter().map(|(_, label)| text_width(label));
+        let right = curves.iter().map(|curve| text_width(&curve.last_label()));
+        Some(Self {
             x_unit,
-            x: Axis::new(steps, 8, min_step),
+            x: Axis::new(Some(steps), 8, min_step),
+            left: left.fold(0.0, f32::max) + 20.0,
+            right: WIDTH as f32 - right.fold(0.0, f32::max) - 16.0,
             y,
-            left: left + 20.0,
-            right: WIDTH as f32 - right - 16.0,
-            top: 44.0,
-            bottom: HEIGHT as f32 - TEXT_HEIGHT - 16.0,
+            curves,
         })
     }
 
     fn pixel(&self, (step, loss): (f64, f64)) -> (f32, f32) {
         (
             self.left + (self.right - self.left) * self.x.position(step),
-            self.bottom - (self.bottom - self.top) * self.y.position(loss),
+            BOTTOM - (BOTTOM - TOP) * self.y.position(loss),
         )
     }
 
-    fn draw(&self, canvas: &mut Canvas) {
-        self.draw_axes(canvas);
-        self.draw_title(canvas);
-        for curve in &self.curves {
-            self.draw_nans(curve, canvas);
-        }
-        for (line, curve) in self.curves.iter().enumerate() {
-            self.draw_curve(curve, canvas);
-            for is_low in [false, true] {
-                self.draw_clipped(curve, is_low, line as f32 * TEXT_HEIGHT, canvas);
-            }
-        }
-        self.draw_last_values(canvas);
-    }
-
     fn draw_axes(&self, canvas: &mut Canvas) {
-        let (left, right, top, bottom) = (self.left, self.right, self.top, self.bottom);
+        let (left, right) = (self.left, self.right);
         for (value, label) in &self.x.ticks {
             let x = self.pixel((*value, 0.0)).0.round() + 0.5;
-            canvas.line([(x, top), (x, bottom)], 1.0, GRID_COLOR);
-            let anchor = (x, bottom + 8.0 + TEXT_HEIGHT / 2.0);
+            canvas.line([(x, TOP), (x, BOTTOM)], 1.0, GRID_COLOR);
+            let anchor = (x, BOTTOM + 8.0 + TEXT_HEIGHT / 2.0);
             canvas.text(label, anchor, 0.5, TEXT_COLOR);
         }
         for (value, label) in &self.y.ticks {
@@ -197,87 +188,97 @@ impl Chart {
             canvas.line([(left, y), (right, y)], 1.0, GRID_COLOR);
             canvas.text(label, (left - 8.0, y), 1.0, TEXT_COLOR);
         }
-        let frame = [(left, top), (left, bottom), (right, bottom)];
+        let frame = [(left, TOP), (left, BOTTOM), (right, BOTTOM)];
         canvas.line(frame, 1.0, TEXT_COLOR);
     }
 
-    /// Writes the title, and with two curves a legend.
-    fn draw_title(&self, canvas: &mut Canvas) {
-        let loss = match self.curves.as_slice() {
-            [curve] if curve.name == "eval_loss" => "evaluation loss",
-            [curve] => curve.name,
-            _ => "loss",
+    /// Writes the names of the curves in their colours, as title and legend, and the last figure of each beside its end.
+    fn draw_names(&self, canvas: &mut Canvas) {
+        let (mut x, mut ends) = (14.0, f32::NEG_INFINITY);
+        let mut curves: Vec<&Curve> = self.curves.iter().collect();
+        for curve in &curves {
+            canvas.text(curve.name, (x, TITLE_Y), 0.0, curve.color);
+            x += text_width(curve.name) + TEXT_HEIGHT;
+        }
+        let unit = format!("by {}", self.x_unit);
+        canvas.text(&unit, (x, TITLE_Y), 0.0, TEXT_COLOR);
+        let end = |curve: &Curve| {
+            curve
+                .numbers()
+                .next_back()
+                .map(|point| self.pixel(*point).1)
         };
-        let title = format!("{loss} by {}", self.x_unit);
-        canvas.text(&title, (14.0, TITLE_Y), 0.0, TEXT_COLOR);
-        let mut right = WIDTH as f32 - 16.0;
-        for curve in self.curves.iter().rev().filter(|_| self.curves.len() > 1) {
-            canvas.text(curve.name, (right, TITLE_Y), 1.0, TEXT_COLOR);
-            let left = right - text_width(curve.name);
-            let sample = [(left - 34.0, TITLE_Y), (left - 8.0, TITLE_Y)];
-            canvas.line(sample, 3.0, curve.color);
-            right = left - 58.0;
+        curves.sort_by(|one, other| end(one).partial_cmp(&end(other)).unwrap_or(Ordering::Equal));
+        for (y, curve) in curves
+            .into_iter()
+            .filter_map(|curve| Some((end(curve)?, curve)))
+        {
+            // Below the one before.
+            ends = y.max(ends + TEXT_HEIGHT);
+            canvas.text(
+                &curve.last_label(),
+                (self.right + 10.0, ends),
+                0.0,
+                curve.color,
+            );
         }
     }
 
-    /// Marks the steps whose loss is not a number.
+    /// Marks the steps whose figure is not a number.
     fn draw_nans(&self, curve: &Curve, canvas: &mut Canvas) {
-        let mut label_end = 0.0;
-        for stretch in curve.stretches(true) {
-            let ([first, ..], [.., last]) = (stretch, stretch) else {
-                continue;
-            };
-            let (from, to) = (self.pixel(*first).0 - 1.0, self.pixel(*last).0 + 1.0);
-            let (top, bottom) = (self.top, self.bottom);
-            let band = [(from, top), (to, top), (to, bottom), (from, bottom)];
-            canvas.polygon(band, BAND_COLOR);
-            let middle = from.midpoint(to);
-            if middle > label_end {
-                canvas.text("nan", (middle, top + 2.5 * TEXT_HEIGHT), 0.5, NAN_COLOR);
-                label_end = middle + 2.0 * text_width("nan");
+        let x = |point| self.pixel(point).0;
+        let mut before = curve.points.first().copied();
+        let mut is_first = true;
+        for point in &curve.points {
+            if point.1.is_nan() {
+                let (from, to) = (x(before.unwrap_or(*point)) + 1.0, x(*point) + 1.0);
+                let band = [(from, TOP), (to, TOP), (to, BOTTOM), (from, BOTTOM)];
+                canvas.polygon(band, BAND_COLOR);
+                if is_first {
+                    canvas.text("nan", (from + 4.0, TOP + 2.5 * TEXT_HEIGHT), 0.0, NAN_COLOR);
+                }
+                is_first = false;
             }
+            before = Some(*point);
         }
     }
 
     fn draw_curve(&self, curve: &Curve, canvas: &mut Canvas) {
         let count = curve.numbers().count();
         let [red, green, blue, opaque] = curve.color;
-        let (width, alpha) = if count > NOISY_POINTS {
+        let is_noisy = count > NOISY_POINTS;
+        let (width, alpha) = if is_noisy {
             (1.25, 0x6b)
         } else {
             (2.5, opaque)
         };
-        for stretch in curve.stretches(false) {
+        for stretch in curve.points.split(|point| point.1.is_nan()) {
             let points = stretch.iter().map(|point| self.pixel(*point));
             canvas.line(points, width, [red, green, blue, alpha]);
-            if let [point] = stretch {
-                canvas.dot(self.pixel(*point), curve.color);
-            } else if count > NOISY_POINTS {
+            if is_noisy {
                 let medians = stretch.chunks(count.div_ceil(MEDIANS)).filter_map(median);
                 canvas.line(medians.map(|point| self.pixel(point)), 2.5, curve.color);
             }
         }
-        let skipped = if count > MAX_DOTS { count - 1 } else { 0 };
-        for point in curve.numbers().skip(skipped) {
-            canvas.dot(self.pixel(point), curve.color);
+        let dots = if count > MAX_DOTS { 1 } else { count };
+        for point in curve.numbers().rev().take(dots) {
+            canvas.dot(self.pixel(*point), curve.color);
         }
     }
 
-    /// Marks the losses above, or below, the picture with arrow heads, and names the farthest. `line` moves the label of a
-    /// second curve.
-    fn draw_clipped(&self, curve: &Curve, is_low: bool, line: f32, canvas: &mut Canvas) {
-        let (edge, inwards) = if is_low {
-            (self.bottom, -1.0)
-        } else {
-            (self.top, 1.0)
-        };
-        let is_beyond = |loss| match is_low {
-            true => self.y.is_below(loss),
-            false => self.y.is_above(loss),
-        };
-        let clipped = || curve.numbers().filter(|point| is_beyond(point.1));
-        let mut last_mark = f32::NEG_INFINITY;
-        for point in clipped() {
+    /// Marks the figures above and below the picture with arrow heads, and names the greatest above. `line` moves the label
+    /// of a second curve.
+    fn draw_clipped(&self, curve: &Curve, line: f32, canvas: &mut Canvas) {
+        let (mut last_mark, mut greatest) = (f32::NEG_INFINITY, (0.0, self.y.high));
+        for &point in curve.numbers() {
+            let (edge, inwards) = match point.1 {
+                above if above > self.y.high => (TOP, 1.0),
+                below if below < self.y.low => (BOTTOM, -1.0),
+                _ => continue,
+            };
+            if point.1 > greatest.1 {
+                greatest = point;
+            }
             let x = self.pixel(point).0;
             if x - last_mark >= 8.0 {
                 last_mark = x;
@@ -285,45 +286,23 @@ impl Chart {
                 canvas.polygon([(x - 6.5, base), (x + 6.5, base), (x, tip)], curve.color);
             }
         }
-        let distance = |loss: f64| loss * f64::from(inwards);
-        let farthest = clipped().max_by(|one, other| distance(one.1).total_cmp(&distance(other.1)));
-        if let Some((step, loss)) = farthest {
-            let x = self.pixel((step, loss)).0;
-            let step = match self.x_unit {
-                "epoch" => format!("{step:.2}"),
-                _ => step.to_string(),
-            };
-            let label = format!("{} at {} {step}", short(loss), self.x_unit);
+        if greatest.1 > self.y.high {
+            let label = format!("{} at {} {}", short(greatest.1), self.x_unit, greatest.0);
+            let x = self.pixel(greatest).0;
             let fits = x + text_width(&label) + 12.0 < self.right;
             let (x, before) = if fits {
                 (x + 10.0, 0.0)
             } else {
                 (x - 10.0, 1.0)
             };
-            let y = edge + inwards * (TEXT_HEIGHT / 2.0 + 2.0 + line);
+            let y = TOP + TEXT_HEIGHT / 2.0 + 2.0 + line;
             canvas.text(&label, (x, y), before, curve.color);
         }
     }
+}
 
-    /// Writes the last loss of each curve beside its end.
-    fn draw_last_values(&self, canvas: &mut Canvas) {
-        let end = |curve: &Curve| Some(self.pixel(curve.numbers().last()?).1);
-        let ends = self
-            .curves
-            .iter()
-            .filter_map(|curve| Some((end(curve)?, curve)));
-        let mut ends: Vec<(f32, &Curve)> = ends.collect();
-        ends.sort_by(|one, other| one.0.total_cmp(&other.0));
-        if let [upper, lower] = ends.as_mut_slice() {
-            let overlap = (TEXT_HEIGHT - (lower.0 - upper.0)).max(0.0);
-            upper.0 -= overlap / 2.0;
-            lower.0 += overlap / 2.0;
-        }
-        for (y, curve) in ends {
-            let anchor = (self.right + 10.0, y);
-            canvas.text(&curve.last_label(), anchor, 0.0, curve.color);
-        }
-    }
+fn wider(one: (f64, f64), other: (f64, f64)) -> (f64, f64) {
+    (one.0.min(other.0), one.1.max(other.1))
 }
 
 /// The middle step and the median loss of points that follow on each other.
