@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use memchr::{memchr_iter, memmem};
 
-use crate::progress::tqdm::BarState;
+use crate::progress::tqdm::Bar;
 use crate::redact::{HIDDEN, Redactor, unmask};
 use crate::text::{Row, Terminal, lossy};
 
@@ -294,7 +294,7 @@ impl<'a> Held<'a> {
             }
             return is_like;
         }
-        let bars = [&self.first, line].map(|line| BarState::parse(line.text.as_bytes()));
+        let bars = [&self.first, line].map(|line| Bar::parse_whole(&line.text));
         if self.first.text == line.text {
             self.repeats += u64::from(!line.text.is_empty() && bars[0].is_none());
         } else if let [Some(earlier), Some(later)] = bars

@@ -4,7 +4,7 @@ use memchr::{memrchr, memrchr2};
 
 use super::Log;
 use super::fold::WORD_SEARCH;
-use crate::progress::tqdm::BarState;
+use crate::progress::tqdm::Bar;
 use crate::redact::HIDDEN;
 
 /// The longest unfinished line that is read again each time. Of a longer one only the newest state is.
@@ -62,7 +62,7 @@ fn partial_word(bytes: &[u8]) -> usize {
 /// too little of it to be recognized. The state of a progress bar is written at once.
 pub(super) fn unfinished_text(log: &Log<'_>, line: &str) -> String {
     let line = log.secrets.redact(line);
-    if BarState::parse(line.as_bytes()).is_some() {
+    if Bar::parse_whole(&line).is_some() {
         return line;
     }
     let may_be_token = |word: &str| {

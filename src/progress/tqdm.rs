@@ -1,6 +1,8 @@
 //! The one parser of tqdm's progress bars.
 
-use memchr::{memchr, memchr_iter, memchr3, memmem, memrchr};
+use memchr::{memchr, memchr_iter, memmem, memrchr};
+
+use super::grammar::number;
 
 /// A state of a progress bar, `label:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12]`, or without a total
 /// `label: 6it [00:01,  4.51it/s]`.
@@ -17,6 +19,8 @@ pub(crate) struct Bar<'a> {
     pub(crate) unit: &'a str,
     /// The program's own part: `loss=0.12, lr=1e-5`.
     pub(crate) postfix: &'a str,
+    /// What stands behind the bar on its line.
+    pub(crate) rest: &'a str,
 }
 
 impl<'a> Bar<'a> {
@@ -34,10 +38,11 @@ impl<'a> Bar<'a> {
             let label = counted.trim_end_matches(|c: char| c.is_ascii_digit());
             (label, counted.get(label.len()..)?, None, open + 3)
         };
-        let (times, rest) = split_comma(line.get(open + 1..)?.split(']').next()?);
-        let (_, left) = times.split_once('<').unwrap_or((times, ""));
-        clock(times.split('<').next()?)?;
-        let (rate, postfix) = split_comma(rest);
+        let (inner, rest) = line.get(open + 1..)?.split_once(']')?;
+        let (times, rate) = split_comma(inner);
+        let (passed, left) = times.split_once('<').unwrap_or((times, ""));
+        clock(passed)?;
+        let (rate, postfix) = split_comma(rate);
         let (per_second, unit) = rate_and_unit(rate)?;
         let label = label.trim_end_matches(|c: char| c.is_ascii_digit() || " .%".contains(c));
         Some(Self {
@@ -48,76 +53,27 @@ impl<'a> Bar<'a> {
             per_second,
             unit,
             postfix,
+            rest,
         })
     }
-}
 
-/// The parts of a bar that tell which bar it is. Cheaper than [`Bar`]: states of one bar that follow on each other are
-/// folded into the last one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct BarState<'a> {
-    /// The bytes before the percentage.
-    pub(crate) label: &'a [u8],
-    pub(crate) percent: u32,
-    /// The total with its slash.
-    pub(crate) total: &'a [u8],
-    /// The program adds metrics of its own behind the speed.
-    pub(crate) has_metrics: bool,
-    /// The cursor goes up after the bar, so another one stands above it.
-    pub(crate) is_nested: bool,
-}
-
-impl<'a> BarState<'a> {
     /// Parses a line that is the state of a bar and nothing else.
-    pub(crate) fn parse(line: &'a [u8]) -> Option<Self> {
-        let percent = find_percent(line)?;
-        let (before, bar) = line.split_at(percent);
-        let open = memchr(b'[', bar)?;
-        let (counts, times) = bar.split_at(open);
-        let slash = memrchr(b'/', counts)?;
-        let first = memchr3(b']', b'{', b'=', times)?;
-        let has_metrics = times.get(first) != Some(&b']');
-        let close = if has_metrics {
-            memchr(b']', times)?
-        } else {
-            first
-        };
-        let after = times.get(close + 1..)?.trim_ascii_end();
-        let is_nested = after.starts_with(b"\x1b[A");
-        if !is_nested && !after.is_empty() {
-            return None;
-        }
-        let is_label = |byte: &u8| !matches!(byte, b' ' | b'0'..=b'9' | b'.');
-        let label = before.iter().rposition(is_label).map_or(0, |last| last + 1);
-        let digits = std::str::from_utf8(before.get(label..)?).ok()?.trim();
-        Some(Self {
-            label: before.get(..label)?,
-            percent: digits.parse::<f64>().map_or(0, |percent| percent as u32),
-            total: counts.get(slash..)?,
-            has_metrics,
-            is_nested,
-        })
+    pub(crate) fn parse_whole(line: &'a str) -> Option<Self> {
+        Self::parse(line).filter(|bar| bar.rest.trim().is_empty())
     }
 
     /// Tells whether this is a state of the bar of `earlier`: the same label and total, and `earlier` is not at its end,
     /// since after that another bar begins.
     pub(crate) fn continues(&self, earlier: &Self) -> bool {
-        earlier.percent < 100
-            && earlier.percent <= self.percent
+        earlier.total.is_none_or(|total| earlier.done < total)
+            && earlier.done <= self.done
             && (earlier.label, earlier.total) == (self.label, self.total)
     }
 }
 
 fn count(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let number = || {
-        text.parse::<f64>()
-            .ok()
-            .filter(|number| (0.0..1e15).contains(number))
-    };
-    text.parse()
-        .ok()
-        .or_else(|| number().map(|number| number as u64))
+    let (count, _) = number(text)?;
+    (0.0..1e15).contains(&count).then_some(count as u64)
 }
 
 /// The place of a bar's `%|`.
