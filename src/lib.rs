@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! MCP client ── stdio ──► server ──► JobService ──┬─► JobRegistry   who a job is: one JSON file
-//!                         (MCP)      (jobs)       ├─► InFlight      launches under way, in memory
+//! a person ── shell ────► commands ──►            ├─► InFlight      launches under way, in memory
 //!                                                 └─► Launcher      how a job is: the only source of state
 //!                                                       ├─ Local      a supervised process on this machine
 //!                                                       ├─ SkyPilot   `oumi launch up`, then `sky`
@@ -39,6 +39,8 @@ compile_error!(
     "oumi-mcp-server runs on Linux and macOS only: it needs their sessions, locks and signals"
 );
 
+/// The commands for a person at a shell.
+pub mod commands;
 /// The demo: a client of this program for a person to watch.
 pub mod demo;
 /// One error with a kind, a message and a hint.
@@ -79,6 +81,6 @@ mod sync;
 mod text;
 
 pub use process::supervisor::supervise;
-pub use serve::{serve, wait};
+pub use serve::serve;
 pub use server::stderr_log::log_to_stderr;
 pub use settings::env_vars;

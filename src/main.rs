@@ -1,12 +1,13 @@
-//! The command line: serve (the default), wait, demo, and the hidden supervise.
+//! The command line: serve (the default), the commands for a person, and the hidden supervise.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use oumi_mcp_server::{demo, env_vars, log_to_stderr, serve, supervise, wait};
+use oumi_mcp_server::commands::jobs::{self, JobCommand};
+use oumi_mcp_server::{demo, env_vars, log_to_stderr, serve, supervise};
 
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
@@ -19,8 +20,8 @@ struct Arguments {
 enum Command {
     /// Serve MCP on standard input and output (the default)
     Serve,
-    /// Wait until a job is over and print how it ended; exits with 1 unless it ended well
-    Wait { job_id: String },
+    #[command(flatten)]
+    Job(JobCommand),
     /// Run the main job for real, as a client would, and print every call and answer
     Demo,
     /// The parent of one job
@@ -54,13 +55,7 @@ fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync
         None | Some(Command::Serve) => serve(&own_program()?)?,
         Some(Command::Demo) => demo::run(&own_program()?)?,
         Some(Command::Supervise { dir }) => supervise(&dir)?,
-        Some(Command::Wait { job_id }) => {
-            let (ending, ended_well) = wait(&own_program()?, &job_id)?;
-            writeln!(io::stdout(), "{ending}")?;
-            if !ended_well {
-                return Ok(ExitCode::FAILURE);
-            }
-        }
+        Some(Command::Job(command)) => return Ok(jobs::run(command, &own_program()?)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,15 +9,14 @@ use rmcp::service::serve_directly;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::launcher::Launcher;
 use crate::launcher::local::LocalLauncher;
 use crate::launcher::oumi::OumiCloudLauncher;
 use crate::launcher::skypilot::SkyPilotLauncher;
-use crate::launcher::{JobState, Launcher};
 use crate::process::runner::Cli;
 use crate::server::Server;
 use crate::server::transport::Stdio;
 use crate::service::JobService;
-use crate::service::requests::{JobQuery, PollRequest, Until};
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 
@@ -28,21 +27,18 @@ const DRAIN: Duration = Duration::from_millis(1200);
 /// The time the first answer waits for the recovery of what an earlier server left. With [`DRAIN`] it is less than the 2 s.
 const RECOVERY_WAIT: Duration = Duration::from_millis(700);
 
-/// The pause of `wait` after a launcher that could not be asked.
-const RETRY: Duration = Duration::from_secs(30);
-
 /// The most threads for file work. Each costs some 40 KB as long as there is work; with tokio's own limit of 512 a busy client
 /// would make the server grow by 20 MB.
 const FILE_THREADS: usize = 32;
 
 /// The service of this process, and the programs that it asks.
-struct Wired {
-    service: JobService,
-    queries: Cli,
+pub(crate) struct Wired {
+    pub(crate) service: JobService,
+    pub(crate) queries: Cli,
 }
 
 /// Builds the launchers and the service. `program` is this program, which jobs are supervised with.
-fn wire(program: &Path) -> Result<Wired, Box<dyn Error + Send + Sync>> {
+pub(crate) fn wire(program: &Path) -> Result<Wired, Box<dyn Error + Send + Sync>> {
     let data_dir = DataDir::from_environment()?;
     // What fails here fails again at the call that needs it, and is reported there.
     if let Err(error) = data_dir.create() {
@@ -82,38 +78,6 @@ pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     messages.shutdown_background();
     calls.shutdown_background();
     result
-}
-
-/// Waits until a job is over. Returns its last state with what there is to say of it, and if it ended well.
-pub fn wait(program: &Path, job_id: &str) -> Result<(String, bool), Box<dyn Error + Send + Sync>> {
-    let Wired { service, queries } = wire(program)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let last = runtime.block_on(async {
-        loop {
-            let request = PollRequest {
-                job: JobQuery::of(job_id),
-                wait_seconds: 55,
-                until: Until::Change,
-            };
-            let answer = service.poll_until(request, &|_| {}).await;
-            if answer.is_done || answer.is_gone() {
-                return answer;
-            }
-            if let Some(error) = &answer.error {
-                tracing::warn!("{error}");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    });
-    queries.shut_down();
-    let text = last.error.as_ref().unwrap_or(&last.message);
-    Ok((
-        format!("{}: {text}", last.status),
-        last.state == JobState::Succeeded,
-    ))
 }
 
 async fn serve_until_the_end(

@@ -53,6 +53,10 @@ impl Pattern {
             .map(Self)
             .map_err(|error| InvalidPattern::new(pattern, &error))
     }
+
+    pub(crate) fn matches(&self, line: &str) -> bool {
+        self.0.is_match(line)
+    }
 }
 
 /// The pattern cannot be searched for; the text says why, in one line.
@@ -198,7 +202,7 @@ impl<'q> Matches<'q> {
     /// Takes the next older line, and the note of its repeats; returns why the search stops when there is no room for it.
     fn take(&mut self, line: &str, repeats: Option<&str>) -> Option<&'static str> {
         let has_context = self.query.context > 0;
-        let is_match = self.query.pattern.0.is_match(line);
+        let is_match = self.query.pattern.matches(line);
         let mark = match (has_context, is_match) {
             (false, _) => "",
             (true, true) => "> ",

@@ -157,6 +157,45 @@ fn wait_ends_with_the_job_and_tells_how() {
     assert!(text(&output.stdout).starts_with("failed: "), "{output:?}");
     assert_eq!(output.status.code(), Some(1));
     let output = run(&home, &["wait", "nobody"]);
-    assert!(text(&output.stdout).contains("list_jobs"), "{output:?}");
+    assert!(text(&output.stdout).contains("`list`"), "{output:?}");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let config = home.job("echo one; echo two; sleep 600");
+    let job_id = server.submit(config, json!({}));
+    let mut reading = command(&home)
+        .args(["logs", "-f", "--grep", "o[nr]e|three", &job_id])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = run(&home, &["wait", &job_id, "--timeout", "2s"]);
+    assert_eq!(output.status.code(), Some(124));
+    assert!(text(&output.stdout).starts_with("running: "), "{output:?}");
+    let listed = text(&run(&home, &["list"]).stdout);
+    assert!(
+        listed.contains(&format!("{job_id}  running  local")),
+        "{listed}"
+    );
+    let listed = run(&home, &["list", "--state", "failed", "--json"]);
+    assert_eq!(text(&listed.stdout), "{\n  \"jobs\": []\n}\n");
+
+    let mut refused = command(&home);
+    refused.env(env_vars::READ_ONLY.name, "1");
+    let refused = refused.args(["cancel", &job_id]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text(&refused.stderr).starts_with("error: "), "{refused:?}");
+    assert!(reading.try_wait().unwrap().is_none(), "the job still runs");
+    drop(server);
+    let output = run(&home, &["cancel", &job_id, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["state"], "CANCELLED");
+    let output = reading.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout), "one\n");
+    let output = run(&home, &["wait", &job_id]);
     assert_eq!(output.status.code(), Some(1));
 }

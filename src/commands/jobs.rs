@@ -1,0 +1,289 @@
+//! `list`, `status`, `logs`, `wait` and `cancel`: the answers of the tools, for a person at a shell.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chrono::Utc;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::text::{self, for_person};
+use super::{log, wait};
+use crate::serve::{Wired, wire};
+use crate::service::JobService;
+use crate::service::answers::JobAnswer;
+use crate::service::requests::{CancelRequest, JobQuery, ListRequest, StatusFilter};
+use crate::settings::env_vars;
+
+/// The exit code of a command that got no answer about the job.
+const NO_ANSWER: u8 = 3;
+/// The exit code after Ctrl-C, as shells give it.
+const INTERRUPTED: u8 = 130;
+
+pub(super) type CommandResult = Result<ExitCode, Box<dyn Error + Send + Sync>>;
+
+/// A command about jobs.
+#[derive(Subcommand)]
+pub enum JobCommand {
+    /// List the jobs, newest first
+    List(Filter),
+    /// Show how a job is, how far, and why it failed
+    Status {
+        #[command(flatten)]
+        job: Job,
+        #[command(flatten)]
+        output: Format,
+    },
+    /// Show the end of a job's output
+    Logs {
+        #[command(flatten)]
+        job: Job,
+        /// Go on until the job is over
+        #[arg(short, long)]
+        follow: bool,
+        /// Only the lines that match this regular expression
+        #[arg(long, default_value = "", hide_default_value = true)]
+        grep: String,
+        /// The lines from the end; with --grep, those that match
+        #[arg(short = 'n', long, default_value_t = 200)]
+        lines: u32,
+        #[command(flatten)]
+        output: Format,
+    },
+    /// Wait until a job is over, and show how it ended
+    #[command(
+        after_help = "Exit codes: 0 the job succeeded; 1 it failed or was cancelled; 3 it is not known, or how it ended is not; 124 the \
+                      timeout passed; 130 Ctrl-C. The job runs on in the last two cases."
+    )]
+    Wait {
+        #[command(flatten)]
+        job: Job,
+        /// The event to wait for: the end, or the next news of step, loss or state
+        #[arg(long, value_enum, default_value_t = Goal::Done)]
+        until: Goal,
+        /// The longest wait, such as 90, 90s, 15m or 2h
+        #[arg(long, value_parser = duration)]
+        timeout: Option<Duration>,
+        #[command(flatten)]
+        output: Format,
+    },
+    /// Cancel a job, and wait until it has ended
+    Cancel {
+        #[command(flatten)]
+        job: Job,
+        /// Kill its processes at once instead of asking them to end; on this machine only
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        output: Format,
+    },
+}
+
+/// The jobs to list.
+#[derive(Args)]
+pub struct Filter {
+    /// all, running, completed (however they ended), succeeded, failed or cancelled
+    #[arg(long, default_value = "all", value_parser = status_filter)]
+    state: StatusFilter,
+    /// The most jobs
+    #[arg(short = 'n', long, default_value_t = 20)]
+    limit: u32,
+    #[command(flatten)]
+    output: Format,
+}
+
+/// The job that a command is about.
+#[derive(Args)]
+pub struct Job {
+    /// The id that `list` shows
+    #[arg(value_name = "JOB")]
+    id: String,
+    /// For a job that was started elsewhere: its cloud; JOB is its id there
+    #[arg(long, default_value = "", hide_default_value = true)]
+    cloud: String,
+    /// Likewise: its cluster
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        requires = "cloud"
+    )]
+    cluster: String,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Args)]
+pub struct Format {
+    /// Print JSON: the fields of the tool's answer
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The event that `wait` waits for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Goal {
+    Done,
+    Progress,
+}
+
+impl Job {
+    fn query(self) -> JobQuery {
+        if self.cloud.is_empty() {
+            return JobQuery::of(&self.id);
+        }
+        JobQuery {
+            oumi_job_id: self.id,
+            cloud: self.cloud,
+            cluster_name: self.cluster,
+            ..JobQuery::default()
+        }
+    }
+}
+
+impl Format {
+    /// Prints an answer, for a person by `page`.
+    pub(super) fn print<A: JobAnswer>(
+        self,
+        answer: &A,
+        page: impl FnOnce(&serde_json::Value) -> String,
+    ) -> CommandResult {
+        let fields = answer.to_json()?;
+        let text = if self.json {
+            serde_json::to_string_pretty(&fields)?
+        } else {
+            page(&fields)
+        };
+        print(&text)?;
+        Ok(if answer.is_success() {
+            ExitCode::SUCCESS
+        } else {
+            no_answer()
+        })
+    }
+}
+
+/// Runs a command, and prints why it failed. `program` is this program.
+pub fn run(command: JobCommand, program: &Path) -> ExitCode {
+    run_until_interrupted(command, program).unwrap_or_else(|error| {
+        let closed = error.downcast_ref::<io::Error>();
+        if closed.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            // The reader, such as `head`, has read enough.
+            return ExitCode::SUCCESS;
+        }
+        log::note(&format!("error: {}", for_person(&error.to_string())));
+        no_answer()
+    })
+}
+
+fn run_until_interrupted(command: JobCommand, program: &Path) -> CommandResult {
+    let Wired { service, queries } = wire(program)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    let ran = runtime.block_on(async {
+        let (mut terminate, mut hang_up) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        );
+        tokio::select! {
+            ran = run_on(&service, command) => ran,
+            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+            _ = terminate.recv() => Ok(ExitCode::from(INTERRUPTED)),
+            _ = hang_up.recv() => Ok(ExitCode::from(INTERRUPTED)),
+        }
+    });
+    // Without this the programs that were asked would outlive the command.
+    queries.shut_down();
+    runtime.shutdown_background();
+    ran
+}
+
+async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
+    match command {
+        JobCommand::List(filter) => {
+            let request = ListRequest {
+                status: filter.state,
+                limit: filter.limit,
+            };
+            let answer = service.list(request).await;
+            filter
+                .output
+                .print(&answer, |answer| text::list(answer, Utc::now()))
+        }
+        JobCommand::Status { job, output } => {
+            output.print(&service.poll(job.query()).await, text::job)
+        }
+        JobCommand::Logs {
+            job,
+            follow,
+            grep,
+            lines,
+            output,
+        } => {
+            let reader = log::Reader {
+                service,
+                query: job.query(),
+                grep,
+                output,
+            };
+            reader.read(lines, follow).await
+        }
+        JobCommand::Wait {
+            job,
+            until,
+            timeout,
+            output,
+        } => wait::wait(service, job.query(), until, timeout, output).await,
+        JobCommand::Cancel { job, force, output } => {
+            let job = job.query();
+            cancel(service, CancelRequest { job, force }, output).await
+        }
+    }
+}
+
+async fn cancel(service: &JobService, request: CancelRequest, output: Format) -> CommandResult {
+    if service.policy().read_only {
+        let variable = env_vars::READ_ONLY.name;
+        return Err(format!("{variable} is set: nothing may be changed here").into());
+    }
+    let job = request.job.clone();
+    let report = |what: &str| log::note(&for_person(what));
+    let answer = service.cancel_with_progress(request, &report).await;
+    if !answer.success || answer.is_done {
+        return output.print(&answer, text::job);
+    }
+    // A cancel that is under way is carried out by whoever asks about the job, and no server may run.
+    log::note(&for_person(&answer.message));
+    wait::wait(service, job, Goal::Done, None, output).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn no_answer() -> ExitCode {
+    ExitCode::from(NO_ANSWER)
+}
+
+pub(super) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
+    stdout.flush()
+}
+
+fn status_filter(text: &str) -> Result<StatusFilter, serde::de::value::Error> {
+    StatusFilter::deserialize(text.into_deserializer())
+}
+
+/// Parses a time as `timeout` of coreutils does: seconds, or a number with its unit.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let units = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86_400.0)];
+    let unit = units.iter().find(|(letter, _)| text.ends_with(*letter));
+    let (letter, seconds) = unit.copied().unwrap_or((' ', 1.0));
+    let number = text.trim_end_matches(letter).parse::<f64>().ok();
+    let time = number.and_then(|number| Duration::try_from_secs_f64(number * seconds).ok());
+    time.ok_or("give seconds, or a number with s, m, h or d")
+}
