@@ -2,5 +2,6 @@
 
 pub mod jobs;
 mod log;
+pub mod setup;
 mod text;
 mod wait;

@@ -30,6 +30,8 @@
 //! | a shape of token that is hidden | `SHAPES` in `redact.rs` |
 //! | a new tool | `server/tools.rs`; its operation in `service.rs`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | the consent text that a person is shown | `service/consent_prompt.rs`; the facts of a cluster in it: `launcher/cloud/clusters.rs`; the MCP side: `server/elicitation.rs` |
+//! | a command for a shell | a file in `commands/`, and its line in `main.rs` |
+//! | another client that `setup` knows | `Client` in `commands/setup.rs` |
 //! | the arguments that a tool accepts | `service/requests.rs`; nulls and error texts: `server/tools.rs`; the schema that a client sees: `server/schema.rs` |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]

@@ -1,12 +1,13 @@
 //! The command line: serve (the default), the commands for a person, and the hidden supervise.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use oumi_mcp_server::commands::jobs::{self, JobCommand};
+use oumi_mcp_server::commands::setup;
 use oumi_mcp_server::{demo, env_vars, log_to_stderr, serve, supervise};
 
 #[derive(Parser)]
@@ -24,6 +25,13 @@ enum Command {
     Job(JobCommand),
     /// Run the main job for real, as a client would, and print every call and answer
     Demo,
+    /// Show how to add this server to a client, or add it
+    Setup {
+        client: setup::Client,
+        /// Add it to the client's file, of which a copy is kept
+        #[arg(long)]
+        write: bool,
+    },
     /// The parent of one job
     #[command(hide = true)]
     Supervise { dir: PathBuf },
@@ -56,6 +64,9 @@ fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync
         Some(Command::Demo) => demo::run(&own_program()?)?,
         Some(Command::Supervise { dir }) => supervise(&dir)?,
         Some(Command::Job(command)) => return Ok(jobs::run(command, &own_program()?)),
+        Some(Command::Setup { client, write }) => {
+            writeln!(io::stdout(), "{}", setup::run(client, write)?)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -156,6 +156,16 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(folder)
 }
 
+/// Like [`write_atomic`], but a file that is there keeps its rights.
+pub(crate) fn write_keeping_rights(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (folder, temporary) = write_temporary(path, bytes)?;
+    if let Ok(old) = fs::metadata(path) {
+        temporary.as_file().set_permissions(old.permissions())?;
+    }
+    temporary.persist(path).map_err(|error| error.error)?;
+    folder.sync_all()
+}
+
 /// Like [`write_atomic`], but fails with `AlreadyExists` where there is such a file: of several callers one succeeds.
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (folder, temporary) = write_temporary(path, bytes)?;
