@@ -81,7 +81,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
     /// Returns the facts of a job's launch, with the mark of the job where it is on its cluster.
     async fn facts(&self, identity: &JobIdentity, survey: &Survey) -> Option<LaunchFacts> {
-        if !B::IDS_RESTART {
+        if !B::IDS_RESTART || survey.other_cloud::<B>(identity).is_some() {
             return self.launches.facts(identity).await;
         }
         let cluster = &identity.cluster;
@@ -154,7 +154,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
     /// Fails where the launcher's id of a job may be another job's by now.
     async fn check_id(&self, identity: &JobIdentity) -> Result<(), JobError> {
-        if !B::IDS_RESTART || identity.job_id.is_empty() {
+        if !B::IDS_RESTART {
             return Ok(());
         }
         let (survey, facts) = self.survey_job(identity, call_deadline()).await;
@@ -208,11 +208,17 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
                 LaunchResult::Succeeded(launched) => {
                     // A query that began before does not show the job.
                     self.cli.invalidate();
-                    if B::IDS_RESTART {
-                        // While its cluster is certainly its own, it is marked.
-                        self.survey_job(&launched, call_deadline()).await;
+                    if !B::IDS_RESTART {
+                        return Ok(launched);
                     }
-                    return Ok(launched);
+                    // While its cluster is certainly its own, it is marked. That decides against what was printed.
+                    let (_, facts) = self.survey_job(identity, call_deadline()).await;
+                    return Ok(JobIdentity {
+                        oumi_job_id: facts
+                            .and_then(|facts| facts.oumi_job_id)
+                            .unwrap_or(launched.oumi_job_id),
+                        ..identity.clone()
+                    });
                 }
                 LaunchResult::Failed(reason) => return Err(JobError::failed(reason)),
                 LaunchResult::Cancelled => {

@@ -1,6 +1,8 @@
 //! Reads what `oumi launch` prints. There is no JSON, so sentences and tables are read. The server runs `oumi` with
 //! `COLUMNS=4096`, so that no sentence is wrapped.
 
+use std::collections::BTreeSet;
+
 use super::is_name_char;
 use crate::text::strip_escapes;
 
@@ -18,6 +20,10 @@ pub(crate) struct OumiStatusRow {
 pub(crate) struct LaunchOutput {
     /// The job's id on the cluster.
     pub(crate) oumi_job_id: Option<String>,
+    /// The output ends as that of a launch that succeeded, with this job.
+    pub(crate) is_detached: bool,
+    /// SkyPilot has a job of this launch, though the launch can still fail or be killed.
+    pub(crate) is_submitted: bool,
     /// SkyPilot's name for the launch, such as `sky-2026-11-24-19-18-45-442134`. The folder of the job's log has it too.
     pub(crate) run: Option<String>,
     /// The cluster was there before. SkyPilot skips the job's `setup` then.
@@ -25,34 +31,49 @@ pub(crate) struct LaunchOutput {
 }
 
 /// Reads the output of a launch onto `cluster`. The user's own scripts may print into it, so only a line that is the launcher's
-/// as a whole counts, for this cluster, and the last one of several: `Job <id> queued on cluster <cluster>.`, else SkyPilot's
-/// earlier `Job submitted, ID: <id>`, after which the launch can still fail or be killed.
+/// as a whole counts: `Job <id> queued on cluster <cluster>.`, the last one of several where the launch was cut off there, else
+/// the one that `Running job <id> in detached mode.` fits. Where several of these differ, none is believed.
 pub(crate) fn launch_output(output: &str, cluster: &str) -> LaunchOutput {
     let mut read = LaunchOutput::default();
-    let (mut queued, mut submitted) = (None, None);
+    let (mut queued, mut detached, mut runs) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     let queued_end = format!(" queued on cluster {cluster}.");
     let existing = format!("Found an existing cluster: {cluster}.");
-    let is_id = |id: &&str| !id.is_empty() && id.chars().all(is_name_char);
-    for line in output.lines() {
-        let id = line
-            .strip_prefix("Job ")
-            .and_then(|id| id.strip_suffix(&queued_end));
-        queued = id.filter(is_id).map(ToOwned::to_owned).or(queued);
+    let mut last = None;
+    for line in output.lines().filter(|line| !line.trim().is_empty()) {
+        queued.extend(id_between(line, "Job ", &queued_end));
+        last = id_between(line, "Running job ", " in detached mode.");
+        detached.extend(last);
         read.is_onto_existing |= line == existing;
         // SkyPilot puts colours and a mark in front of its lines.
         let Some(line) = without_colours(line) else {
             continue;
         };
         let line = line.trim_start_matches(|c: char| !c.is_alphanumeric() && c != '(');
-        let id = line.strip_prefix("Job submitted, ID: ");
-        submitted = id.filter(is_id).map(ToOwned::to_owned).or(submitted);
+        read.is_submitted |= id_between(line, "Job submitted, ID: ", "").is_some();
         let log = line.strip_prefix("Synced workdir.").map(str::trim_start);
-        let run = log.and_then(|log| log.strip_prefix("View logs: sky api logs -l "));
-        let run = run.and_then(|run| run.strip_suffix("/workdir_sync.log"));
-        read.run = run.filter(is_id).map(ToOwned::to_owned).or(read.run);
+        let run =
+            log.and_then(|log| id_between(log, "View logs: sky api logs -l ", "/workdir_sync.log"));
+        runs.extend(run.map(ToOwned::to_owned));
     }
-    read.oumi_job_id = queued.or(submitted);
+    read.is_submitted |= !queued.is_empty();
+    let id = if detached.is_empty() {
+        queued.pop()
+    } else {
+        only(detached.into_iter().filter(|id| queued.contains(id)))
+    };
+    read.is_detached = last.is_some() && last == id;
+    read.oumi_job_id = id.map(ToOwned::to_owned);
+    read.run = only(runs.into_iter());
     read
+}
+
+fn id_between<'l>(line: &'l str, before: &str, after: &str) -> Option<&'l str> {
+    let id = line.strip_prefix(before)?.strip_suffix(after)?;
+    (!id.is_empty() && id.chars().all(is_name_char)).then_some(id)
+}
+
+fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
+    items.next().filter(|_| items.next().is_none())
 }
 
 /// Removes the colours of a line; `None` where it has other control characters, by which a script could write over the words of

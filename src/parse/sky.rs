@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::reasons::{failure_reason, last_line, one_line};
-use super::{Members, OutputError, Row, split_json};
+use super::{Members, OutputError, Row, is_name_char, split_json};
 use crate::text::{split_skypilot_prefix, strip_escapes};
 
 /// The jobs of the queried clusters, from `sky queue -o json`.
@@ -140,7 +140,9 @@ fn rows<T>(
     left_out: &mut Vec<String>,
 ) -> Vec<T> {
     let key_of = |value: &Value| match value.get(key)? {
-        Value::String(text) if !text.is_empty() => Some(one_line(&strip_escapes(text))),
+        Value::String(text) => {
+            Some(text.clone()).filter(|text| !text.is_empty() && *text == one_line(text))
+        }
         number => number.as_u64().map(|number| number.to_string()),
     };
     let keys: Vec<Option<String>> = values.iter().map(key_of).collect();
@@ -217,7 +219,11 @@ pub(crate) fn teardown(output: &str) -> TeardownResult {
 
 impl QueueFailure {
     fn classify(cluster: &str, text: &str) -> Self {
-        let says_gone = |line: &str| line.contains("ClusterDoesNotExist") && line.contains(cluster);
+        let is_named = |line: &str| {
+            let mut words = line.split(|c| !is_name_char(c));
+            words.any(|word| word == cluster)
+        };
+        let says_gone = |line: &str| line.contains("ClusterDoesNotExist") && is_named(line);
         if text.lines().any(says_gone) {
             Self::ClusterGone
         } else if text.contains("ClusterNotUpError") {
@@ -288,7 +294,7 @@ fn job(job_id: String, row: &Row) -> QueuedJob {
     QueuedJob {
         job_id,
         job_name: text(row, "job_name").unwrap_or_default(),
-        status: text(row, "status").unwrap_or_default(),
+        status: text(row, "status").unwrap_or_else(|| "UNKNOWN".to_owned()),
         resources: text(row, "resources").unwrap_or_default(),
         submitted_at: time(row, "submitted_at"),
         start_at: time(row, "start_at"),
@@ -302,7 +308,7 @@ fn cluster(name: String, row: &Row) -> Cluster {
     Cluster {
         name,
         cluster_hash: text(row, "cluster_hash"),
-        status: text(row, "status").unwrap_or_default(),
+        status: text(row, "status").unwrap_or_else(|| "UNKNOWN".to_owned()),
         autostop_minutes: row.get("autostop").and_then(Value::as_u64),
         to_down: row.get("to_down").and_then(Value::as_bool).unwrap_or(false),
         cloud: text(row, "cloud"),

@@ -229,12 +229,15 @@ impl CloudLaunches {
         }
         let (dir, folder) = (job_dir(&self.folder, identity).ok()?, self.folder.jobs());
         let (job_id, jobs) = (identity.job_id.clone(), jobs.to_vec());
+        let registered = identity.oumi_job_id.clone();
         let hash = cluster_hash.map(ToOwned::to_owned);
         let unclaimed = facts.clone();
         let claim = move || {
             let others = other_launches(&folder, &job_id)?;
             let mut facts = facts;
             if let Some(job) = find_job(&facts, &jobs, hash.as_deref(), &others)
+                // Whoever knows the job by another id is not told of this one.
+                && (registered.is_empty() || job.job_id == registered)
                 && let Some(mark) = JobMark::of(job, hash.as_deref())
             {
                 facts.oumi_job_id = Some(job.job_id.clone());
@@ -284,9 +287,11 @@ impl CloudLaunches {
         reason: &str,
     ) -> Result<(), JobError> {
         let dir = job_dir(&self.folder, identity)?;
+        let state = self.inspect(identity).await?;
         let facts = LaunchFacts {
-            failure: Some(reason.to_owned()),
-            ..self.inspect(identity).await?.facts
+            failure: state.failure.is_none().then(|| reason.to_owned()),
+            is_submitted: false,
+            ..state.facts
         };
         blocking(move || write_facts(&dir, &facts))
             .await

@@ -66,6 +66,9 @@ pub(super) struct JobMark {
     pub(super) cluster_hash: Option<String>,
     pub(super) submitted_at: Option<f64>,
     pub(super) job_name: String,
+    /// Names the launch, to the microsecond. Empty where SkyPilot does not tell it.
+    #[serde(default)]
+    pub(super) log_path: String,
 }
 
 impl JobMark {
@@ -75,6 +78,7 @@ impl JobMark {
             cluster_hash: cluster_hash.map(ToOwned::to_owned),
             submitted_at: job.submitted_at,
             job_name: job.job_name.clone(),
+            log_path: job.log_path.clone(),
         };
         (mark.cluster_hash.is_some() || mark.submitted_at.is_some()).then_some(mark)
     }
@@ -83,8 +87,10 @@ impl JobMark {
         // A time that was written and read again may differ in its last digit.
         let is_near = |(one, other): (f64, f64)| (one - other).abs() < 0.001;
         let times = self.submitted_at.zip(job.submitted_at);
+        let paths = [&self.log_path, &job.log_path];
         self.job_name == job.job_name
             && times.is_none_or(is_near)
+            && (paths[0] == paths[1] || paths.iter().any(|path| path.is_empty()))
             && self.is_of_cluster(cluster_hash) != Some(false)
     }
 
@@ -105,6 +111,9 @@ pub(super) struct LaunchFacts {
     pub(super) last_output_at: Option<f64>,
     /// Printed by the launcher, or found on the cluster.
     pub(super) oumi_job_id: Option<String>,
+    /// SkyPilot may have the job although the launch failed.
+    #[serde(default)]
+    pub(super) is_submitted: bool,
     /// SkyPilot's name of the launch.
     pub(super) run: Option<String>,
     /// The cluster existed before the launch.
@@ -115,13 +124,28 @@ pub(super) struct LaunchFacts {
 }
 
 impl LaunchFacts {
-    /// Tells whether a job came onto the cluster with this launch, or after it, by its name and number.
-    pub(super) fn may_have_launched(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
+    /// Tells whether a job came onto the cluster with this launch, or after it, by its name and number; `None` where the cluster as
+    /// it was before is not known.
+    pub(super) fn may_have_launched(
+        &self,
+        job: &QueuedJob,
+        cluster_hash: Option<&str>,
+    ) -> Option<bool> {
         let is_new = |before: &ClusterBefore| {
             let hashes = before.cluster_hash.as_deref().zip(cluster_hash);
             number(job) > before.last_job_id || hashes.is_some_and(|(one, other)| one != other)
         };
-        job.job_name == self.start.name && self.start.before.as_ref().is_some_and(is_new)
+        if job.job_name != self.start.name {
+            return Some(false);
+        }
+        self.start.before.as_ref().map(is_new)
+    }
+
+    /// Tells whether a job is of the run that the launcher printed; `None` where one of them is not known.
+    fn is_of_run(&self, job: &QueuedJob) -> Option<bool> {
+        let (_, folder) = job.log_path.rsplit_once('/')?;
+        let run = self.run.as_deref()?;
+        folder.starts_with("sky-").then(|| folder == run)
     }
 }
 
@@ -135,7 +159,7 @@ pub(super) struct LaunchState {
     exit: Option<ExitRecord>,
     pub(super) has_ended: bool,
     pub(super) facts: LaunchFacts,
-    failure: Option<String>,
+    pub(super) failure: Option<String>,
     /// The last line of the output, while the launch runs.
     pub(super) last_line: Option<String>,
 }
@@ -175,9 +199,12 @@ impl LaunchState {
             Some(last_output_at + window.as_secs_f64() > seconds(SystemTime::now()))
         };
         Some(match &self.failure {
-            Some(reason) => LaunchResult::Failed(reason.clone()),
-            None => LaunchResult::Interrupted {
-                may_still_complete: may_still_complete().unwrap_or(false),
+            // A job that SkyPilot has is looked for before its launch counts as failed.
+            Some(reason) if !self.facts.is_submitted || completion_window.is_none() => {
+                LaunchResult::Failed(reason.clone())
+            }
+            failure => LaunchResult::Interrupted {
+                may_still_complete: failure.is_none() && may_still_complete().unwrap_or(false),
             },
         })
     }
@@ -216,18 +243,19 @@ pub(super) fn find_job<'q>(
         let mut others = others.iter();
         !others.any(|other| other.has_claimed(job, cluster_hash))
     };
-    let free: Vec<&QueuedJob> = jobs.iter().filter(is_free).collect();
-    let is_of_run = |job: &&QueuedJob| {
-        let run = facts.run.as_ref();
-        run.is_some_and(|run| job.log_path.contains(run))
-    };
-    let of_run: Vec<&QueuedJob> = free.iter().copied().filter(is_of_run).collect();
+    let mut free: Vec<&QueuedJob> = jobs.iter().filter(is_free).collect();
+    free.retain(|job| facts.is_of_run(job) != Some(false));
+    let may_be_own = |job: &QueuedJob| facts.may_have_launched(job, cluster_hash);
+    let of_run = free
+        .iter()
+        .copied()
+        .filter(|job| facts.is_of_run(job) == Some(true) && may_be_own(job) != Some(false));
+    if let [job] = of_run.collect::<Vec<_>>()[..] {
+        return Some(job);
+    }
     if let Some(id) = &facts.oumi_job_id {
         let own = free.into_iter().find(|job| job.job_id == *id);
-        return own.filter(|job| of_run.contains(job) || job.job_name == *name);
-    }
-    if let [job] = of_run[..] {
-        return Some(job);
+        return own.filter(|job| may_be_own(job) != Some(false));
     }
     let rivals = others.iter().filter(|other| other.may_claim(name));
     if rivals.clone().any(|rival| !rival.has_ended) {
@@ -240,7 +268,7 @@ pub(super) fn find_job<'q>(
         ids.any(|other| other.mark.is_none() && other.oumi_job_id.as_ref() == Some(&job.job_id))
     };
     let mut candidates = free;
-    candidates.retain(|job| facts.may_have_launched(job, cluster_hash) && !is_printed(job));
+    candidates.retain(|job| may_be_own(job) == Some(true) && !is_printed(job));
     candidates.sort_by_key(|job| number(job));
     candidates.into_iter().nth(earlier.count())
 }
@@ -269,7 +297,7 @@ pub(super) fn inspect(dir: &JobDir, cluster: &str) -> io::Result<LaunchState> {
     // In this order: a launch that ends in between has written its record.
     let is_locked = dir.is_locked()?;
     let exit = dir.exit_record()?;
-    let (facts, output) = parse_output(dir, cluster)?;
+    let (facts, output) = parse_output(dir, cluster, exit.as_ref())?;
     // A daemon of the launcher may hold the lock for ever, so once the id is printed the supervisor counts.
     let has_ended =
         exit.is_some() || !is_locked || (facts.oumi_job_id.is_some() && !is_supervised(dir)?);
@@ -332,7 +360,11 @@ pub(super) fn write_facts(dir: &JobDir, facts: &LaunchFacts) -> io::Result<()> {
 }
 
 /// Parses the end of the launch's output, and returns it too.
-fn parse_output(dir: &JobDir, cluster: &str) -> io::Result<(LaunchFacts, String)> {
+fn parse_output(
+    dir: &JobDir,
+    cluster: &str,
+    exit: Option<&ExitRecord>,
+) -> io::Result<(LaunchFacts, String)> {
     let modified = |path: &Path| match path.metadata().and_then(|metadata| metadata.modified()) {
         Ok(time) => Ok(Some(seconds(time))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -346,7 +378,10 @@ fn parse_output(dir: &JobDir, cluster: &str) -> io::Result<(LaunchFacts, String)
         started_at: modified(&start)?,
         start: read_json(&start)?.unwrap_or_default(),
         last_output_at: log_at.filter(|_| !output.is_empty()),
-        oumi_job_id: printed.oumi_job_id,
+        oumi_job_id: printed
+            .oumi_job_id
+            .filter(|_| printed.is_detached || exit.is_none_or(|exit| exit.code == Some(0))),
+        is_submitted: printed.is_submitted,
         run: printed.run,
         is_onto_existing: printed.is_onto_existing,
         mark: None,

@@ -9,7 +9,9 @@ use super::clusters::{cloud_of, cluster_details, warn_about_idle};
 use super::survey::{Found, Survey, status_of_row};
 use super::{CloudBackend, CloudLauncher, QueueScope, validate};
 use crate::error::JobError;
-use crate::launcher::{ClusterAction, JobIdentity, JobState, JobStatus, ListedJob, Listing};
+use crate::launcher::{
+    ClusterAction, JobIdentity, JobState, JobStatus, ListedJob, Listing, status,
+};
 use crate::parse::sky::{Cluster, QueueFailure};
 use crate::process::runner::call_deadline;
 
@@ -116,7 +118,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             if let Some(facts) = self.launches.facts(identity).await {
                 let hash = survey.cluster_hash(cluster);
                 let jobs = survey.jobs(cluster).iter();
-                let jobs = jobs.filter(|job| facts.may_have_launched(job, hash));
+                let jobs = jobs.filter(|job| facts.may_have_launched(job, hash) == Some(true));
                 claimed.extend(jobs.map(|job| (cluster.as_str(), job.job_id.as_str())));
             }
         }
@@ -132,7 +134,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
             return listing;
         };
         for job in &mut listing.jobs {
-            let cluster = list.get(&job.identity.cluster);
+            let is_gone = job.status.status == status::CLUSTER_GONE;
+            let cluster = list.get(&job.identity.cluster).filter(|_| !is_gone);
             job.status.details.cluster = cluster.map(cluster_details);
         }
         warn_about_idle(&mut listing, queue, &list.clusters);

@@ -1,6 +1,6 @@
 //! The answers of SkyPilot or Oumi about clusters and their queues, and the status of a job by them.
 
-use super::clusters::{cluster_details, cluster_gone, cluster_not_up, cluster_recreated};
+use super::clusters::{cloud_of, cluster_details, cluster_gone, cluster_not_up, cluster_recreated};
 use super::launch_dir::LaunchFacts;
 use super::{CloudBackend, log_file};
 use crate::error::JobError;
@@ -20,7 +20,7 @@ pub(super) struct Survey {
 #[derive(Debug, PartialEq)]
 pub(super) enum Found<'q> {
     Own(&'q QueuedJob),
-    /// It may be ours: nothing is known of ours to compare.
+    /// It may be ours: too little is known of ours to compare.
     Uncertain(&'q QueuedJob),
     /// It is another one, on a cluster that was created again under the name of ours.
     Another,
@@ -44,6 +44,26 @@ impl Survey {
             .map_or(&[], Vec::as_slice)
     }
 
+    /// The cloud of the cluster that has the name of a job's, where it is another than the job's. SkyPilot knows clusters by name
+    /// alone.
+    pub(super) fn other_cloud<B: CloudBackend>(&self, identity: &JobIdentity) -> Option<String> {
+        let cloud = cloud_of(self.cluster_list()?.get(&identity.cluster)?)?;
+        let is_other = B::CLOUDS.contains(&cloud.as_str()) && cloud != identity.cloud;
+        is_other.then_some(cloud)
+    }
+
+    /// Fails where a job that no record has is named with another cloud than that of its cluster.
+    fn check_cloud<B: CloudBackend>(&self, identity: &JobIdentity) -> Result<(), JobError> {
+        match self.other_cloud::<B>(identity) {
+            Some(cloud) if identity.job_id.is_empty() => Err(JobError::not_found(format!(
+                "cluster {} is on {cloud}, not on {}",
+                identity.cluster, identity.cloud
+            ))
+            .with_hint("call list_jobs for the jobs it has")),
+            _ => Ok(()),
+        }
+    }
+
     /// Finds a job by its id. An identity without an id of ours names whatever job is on the cluster now.
     pub(super) fn find<B: CloudBackend>(
         &self,
@@ -57,20 +77,26 @@ impl Survey {
         if !B::IDS_RESTART || identity.job_id.is_empty() {
             return Found::Own(job);
         }
-        match facts.map(|facts| (facts, &facts.mark)) {
-            Some((_, Some(mark))) if mark.fits(job, self.cluster_hash(&identity.cluster)) => {
-                Found::Own(job)
-            }
-            Some((_, Some(_))) => Found::Another,
-            Some((facts, None)) if facts.start.name != job.job_name => Found::Another,
-            _ => Found::Uncertain(job),
+        let cluster_hash = self.cluster_hash(&identity.cluster);
+        match facts.and_then(|facts| facts.mark.as_ref()) {
+            _ if self.other_cloud::<B>(identity).is_some() => Found::Another,
+            Some(mark) if mark.fits(job, cluster_hash) => Found::Own(job),
+            Some(_) => Found::Another,
+            None => Found::Uncertain(job),
         }
     }
 
     /// Tells whether the cluster of a job's name is its own; `None` where that is not known.
-    fn is_own_cluster(&self, cluster: &str, facts: Option<&LaunchFacts>) -> Option<bool> {
+    fn is_own_cluster<B: CloudBackend>(
+        &self,
+        identity: &JobIdentity,
+        facts: Option<&LaunchFacts>,
+    ) -> Option<bool> {
+        if self.other_cloud::<B>(identity).is_some() {
+            return Some(false);
+        }
         let mark = facts?.mark.as_ref()?;
-        mark.is_of_cluster(self.cluster_hash(cluster))
+        mark.is_of_cluster(self.cluster_hash(&identity.cluster))
     }
 
     /// Fails where the launcher's id of a job may be another job's by now.
@@ -80,6 +106,7 @@ impl Survey {
         facts: Option<&LaunchFacts>,
     ) -> Result<(), JobError> {
         let cluster = &identity.cluster;
+        self.check_cloud::<B>(identity)?;
         match self.find::<B>(identity, facts) {
             Found::Own(_) => Ok(()),
             Found::Uncertain(_) => Err(JobError::blocked(uncertain(identity)).with_hint(
@@ -89,7 +116,7 @@ impl Survey {
                 "the cluster {cluster} of this job is gone, and another has its name"
             ))),
             Found::Nothing if !B::IDS_RESTART || identity.job_id.is_empty() => Ok(()),
-            Found::Nothing if self.is_own_cluster(cluster, facts) == Some(true) => Ok(()),
+            Found::Nothing if self.is_own_cluster::<B>(identity, facts) == Some(true) => Ok(()),
             Found::Nothing => {
                 let reason = self.status_of_missing::<B>(identity, facts).err();
                 let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
@@ -122,6 +149,7 @@ impl Survey {
         identity: &JobIdentity,
         facts: Option<&LaunchFacts>,
     ) -> Result<JobStatus, JobError> {
+        self.check_cloud::<B>(identity)?;
         match self.find::<B>(identity, facts) {
             Found::Own(job) => Ok(status_of_row(job, identity)),
             Found::Uncertain(job) => {
@@ -142,16 +170,17 @@ impl Survey {
         }
     }
 
-    /// Returns the status of a job that no queue lists. Its cluster is gone only where SkyPilot says so.
+    /// Returns the status of a job that no queue lists. Its cluster is gone only where SkyPilot says so, and nothing it says is against it.
     fn status_of_missing<B: CloudBackend>(
         &self,
         identity: &JobIdentity,
         facts: Option<&LaunchFacts>,
     ) -> Result<JobStatus, JobError> {
         let name = &identity.cluster;
-        if self.is_own_cluster(name, facts) == Some(false) {
+        if self.is_own_cluster::<B>(identity, facts) == Some(false) {
             return Ok(cluster_recreated(name));
         }
+        let mut is_there = false;
         let reason = match &self.queue {
             Ok(queue) if queue.jobs.contains_key(name) => {
                 let is_whole = queue.left_out.is_empty();
@@ -169,9 +198,14 @@ impl Survey {
             }
             Ok(queue) => match queue.unanswered.get(name) {
                 Some(QueueFailure::ClusterGone) => return Ok(cluster_gone(name)),
-                Some(QueueFailure::ClusterNotUp(reason) | QueueFailure::Other(reason)) => unknown(
-                    format!("the queue of cluster {name} could not be read: {reason}"),
-                ),
+                Some(
+                    failure @ (QueueFailure::ClusterNotUp(reason) | QueueFailure::Other(reason)),
+                ) => {
+                    is_there = matches!(failure, QueueFailure::ClusterNotUp(_));
+                    unknown(format!(
+                        "the queue of cluster {name} could not be read: {reason}"
+                    ))
+                }
                 None => unknown(format!("`sky queue` said nothing of cluster {name}")),
             },
             Err(error) => error.clone(),
@@ -181,14 +215,16 @@ impl Survey {
         };
         match list.get(name) {
             Some(cluster) if cluster.status != "UP" => Ok(cluster_not_up(name, cluster)),
-            None if list.left_out.is_empty() => Ok(cluster_gone(name)),
+            None if list.left_out.is_empty() && !is_there => Ok(cluster_gone(name)),
             _ => Err(reason),
         }
     }
 
     /// Adds its cluster to a status, with a warning if the job has ended and the cluster still costs money.
     pub(super) fn add_cluster(&self, status: &mut JobStatus, name: &str) {
-        if let Some(cluster) = self.cluster_list().and_then(|list| list.get(name)) {
+        let cluster = self.cluster_list().and_then(|list| list.get(name));
+        // What is there now is not the cluster that is gone.
+        if let Some(cluster) = cluster.filter(|_| status.status != status::CLUSTER_GONE) {
             status.details.cluster = Some(cluster_details(cluster));
             if status.is_done && cluster.status == "UP" {
                 let note = super::clusters::cost_note(cluster);

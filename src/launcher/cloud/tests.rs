@@ -199,6 +199,39 @@ async fn facts_of_an_ended_launch_are_parsed_once() {
 }
 
 #[tokio::test]
+async fn failed_launch_is_not_the_job_that_a_script_names() {
+    let (home, launcher) = launcher();
+    let dir = ended_launch(&home, "Job 7 queued on cluster dev.\nValueError: full\n", 1);
+    let facts = launcher.launches.facts(&identity("")).await.unwrap();
+    assert_eq!((facts.oumi_job_id, facts.is_submitted), (None, true));
+    // It is looked for, for SkyPilot may have it.
+    let result = launcher.launches.result(&identity("")).await.unwrap();
+    assert!(
+        matches!(result, Some(LaunchResult::Interrupted { .. })),
+        "{result:?}"
+    );
+    launcher
+        .launches
+        .record_failure(&identity(""), "x")
+        .await
+        .unwrap();
+    let result = launcher.launches.result(&identity("")).await.unwrap();
+    assert!(
+        matches!(&result, Some(LaunchResult::Failed(reason)) if reason.contains("full")),
+        "{result:?}"
+    );
+    // Nor is one that was killed.
+    let killed = ExitRecord {
+        signal: Some(9),
+        ..ExitRecord::now("launch")
+    };
+    fs::remove_file(dir.path().join("launch.json")).unwrap();
+    dir.write_exit_record(&killed).unwrap();
+    let facts = launcher.launches.facts(&identity("")).await.unwrap();
+    assert_eq!((facts.oumi_job_id, facts.is_submitted), (None, true));
+}
+
+#[tokio::test]
 async fn facts_of_a_running_launch_are_not_kept() {
     let (home, launcher) = launcher();
     let (dir, _lock) = running_launch(&home, "Launching\n");
@@ -299,6 +332,48 @@ mod claims {
     }
 
     #[test]
+    fn printed_words_alone_claim_no_other_job() {
+        let other = QueuedJob {
+            job_name: "theirs".to_owned(),
+            ..job("4", 40.0)
+        };
+        // An id that was there before, or has another name, or is of another run.
+        let mut a = cut_off(1.0, Some(4));
+        a.oumi_job_id = Some("4".to_owned());
+        assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
+        a.start.before = None;
+        assert_eq!(found(&a, &[job("4", 40.0)], &[]).as_deref(), Some("4"));
+        assert_eq!(found(&a, std::slice::from_ref(&other), &[]), None);
+        a.run = Some("sky-50".to_owned());
+        assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
+        // A run that is another job's, by its name or its age.
+        a.run = Some("sky-40".to_owned());
+        a.oumi_job_id = None;
+        assert_eq!(found(&a, &[other], &[]), None);
+        a.start.before = cut_off(1.0, Some(4)).start.before;
+        assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
+    }
+
+    #[test]
+    fn jobs_of_one_second_are_told_apart_without_hashes() {
+        let one = job("4", 40.0);
+        let other = QueuedJob {
+            log_path: "~/sky_logs/sky-41".to_owned(),
+            ..one.clone()
+        };
+        let mark = JobMark::of(&one, None).unwrap();
+        assert!(mark.fits(&one, Some("first")));
+        assert!(!mark.fits(&other, Some("first")));
+        // One that an older version kept.
+        let old = r#"{"cluster_hash": null, "submitted_at": 40.0, "job_name": "nightly"}"#;
+        assert!(
+            serde_json::from_str::<JobMark>(old)
+                .unwrap()
+                .fits(&one, None)
+        );
+    }
+
+    #[test]
     fn jobs_of_a_recreated_cluster_are_new() {
         let mut a = cut_off(1.0, Some(9));
         assert_eq!(found(&a, &[job("1", 1.0)], &[]), None);
@@ -307,5 +382,92 @@ mod claims {
             last_job_id: 9,
         });
         assert_eq!(found(&a, &[job("1", 1.0)], &[]).as_deref(), Some("1"));
+    }
+}
+
+mod surveys {
+    use super::*;
+    use crate::launcher::skypilot::SkyPilot;
+    use crate::launcher::{cloud::launch_dir::JobMark, status};
+    use crate::parse::sky;
+
+    /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.
+    fn survey(queue: &str, clusters: &str) -> Survey {
+        Survey {
+            queue: Ok(sky::queue(queue).unwrap()),
+            clusters: Ok(Some(sky::clusters(clusters).unwrap())),
+        }
+    }
+
+    const QUEUE: &str =
+        r#"{"dev": [{"job_id": 7, "job_name": "a", "status": "RUNNING", "submitted_at": 5}]}"#;
+    const CLUSTERS: &str = r#"[{"name": "dev", "status": "UP", "cloud": "GCP"}]"#;
+
+    fn job(job_id: &str, cloud: &str) -> JobIdentity {
+        JobIdentity {
+            job_id: job_id.to_owned(),
+            cloud: cloud.to_owned(),
+            ..identity("7")
+        }
+    }
+
+    fn facts() -> LaunchFacts {
+        LaunchFacts {
+            mark: JobMark::of(&survey(QUEUE, CLUSTERS).jobs("dev")[0], None),
+            ..LaunchFacts::default()
+        }
+    }
+
+    #[test]
+    fn cluster_of_another_cloud_is_another_cluster() {
+        let survey = survey(QUEUE, CLUSTERS);
+        let facts = facts();
+        let status = |id, cloud| survey.status::<SkyPilot>(&job(id, cloud), Some(&facts));
+        assert_eq!(status("a", "gcp").unwrap().status, "RUNNING");
+        assert_eq!(status("a", "aws").unwrap().status, status::CLUSTER_GONE);
+        assert_eq!(status("", "gcp").unwrap().status, "RUNNING");
+        let error = status("", "azure").unwrap_err();
+        assert!(
+            error.is_not_found() && error.to_string().contains("is on gcp"),
+            "{error}"
+        );
+        assert!(
+            survey
+                .check_id::<SkyPilot>(&job("", "azure"), None)
+                .is_err()
+        );
+        assert!(
+            survey
+                .check_id::<SkyPilot>(&job("a", "aws"), Some(&facts))
+                .is_err()
+        );
+        let mut gone = status("a", "aws").unwrap();
+        survey.add_cluster(&mut gone, "dev");
+        assert_eq!((gone.details.cluster, gone.warnings.len()), (None, 0));
+    }
+
+    #[test]
+    fn answers_that_contradict_each_other_are_not_gone() {
+        let not_up = "Failed to get the job queue for cluster 'dev'.\n  sky.exceptions.ClusterNotUpError: Getting the job \
+                      queue: skipped for cluster 'dev' (status: INIT).\n{}\n";
+        let error = survey(not_up, "[]").status::<SkyPilot>(&job("a", "gcp"), Some(&facts()));
+        assert!(error.unwrap_err().to_string().contains("ClusterNotUpError"));
+        let gone = survey("{}", "[]").status::<SkyPilot>(&job("a", "gcp"), Some(&facts()));
+        assert_eq!(gone.unwrap().status, status::CLUSTER_GONE);
+    }
+
+    #[test]
+    fn job_of_another_name_is_not_called_gone() {
+        // The launcher's words were all there was, and may have been a script's.
+        let facts = LaunchFacts {
+            mark: None,
+            ..facts()
+        };
+        let status = survey(QUEUE, CLUSTERS).status::<SkyPilot>(&job("a", "gcp"), Some(&facts));
+        let status = status.unwrap();
+        assert_eq!(
+            (status.status.as_str(), status.is_done),
+            (status::UNKNOWN, false)
+        );
     }
 }

@@ -133,7 +133,7 @@ fn fields_of_other_versions_cost_no_row() {
     );
     assert_eq!(
         (jobs[1].status.as_str(), jobs[1].job_name.as_str()),
-        ("", "ab c")
+        ("UNKNOWN", "ab c")
     );
     assert_eq!(jobs[1].end_at, Some(5.0));
     for (field, price) in [
@@ -158,6 +158,39 @@ fn fields_of_other_versions_cost_no_row() {
             (Some(60), true)
         );
         assert_eq!(clusters[0].accelerators.as_deref(), Some(r#"{"A100":8}"#));
+    }
+}
+
+#[test]
+fn only_the_cluster_itself_is_gone() {
+    for (says, is_gone) in [
+        ("Cluster 'dev' does not exist.", true),
+        ("Cluster \"dev\" does not exist.", true),
+        ("dev", true),
+        ("Cluster 'dev-2' does not exist.", false),
+        ("Cluster 'my.dev' does not exist.", false),
+        ("Cluster 'DEV' does not exist.", false),
+    ] {
+        let stdout = format!(
+            "Failed to get the job queue for cluster 'dev'.\n  sky.exceptions.ClusterDoesNotExist: {says}\n{{}}\n"
+        );
+        let failure = &sky::queue(&stdout).unwrap().unanswered["dev"];
+        assert_eq!(*failure == QueueFailure::ClusterGone, is_gone, "{says}");
+    }
+}
+
+#[test]
+fn ids_that_need_mending_cost_the_row() {
+    for id in [
+        "1.0", "1e0", "true", "null", "-1", "\" 1\"", "\"1\\n\"", "\"\"", "[1]", "Infinity",
+    ] {
+        let stdout = format!(r#"{{"c": [{{"job_id": {id}, "status": "SUCCEEDED"}}]}}"#);
+        let queue = sky::queue(&stdout).unwrap();
+        assert_eq!(
+            (queue.jobs["c"].len(), queue.left_out.len()),
+            (0, 1),
+            "{id}"
+        );
     }
 }
 

@@ -72,19 +72,81 @@ fn captures_read_as_in_the_snapshots() {
 }
 
 #[test]
-fn interrupted_launches_are_known_by_the_submitted_id() {
-    for (name, end, id, cluster) in [
-        ("oumi-sky/up-detach-new", "Job 1 queued", "1", "skyc2"),
-        ("oumi-sky/up-blocking", "Job 6 queued", "6", "skyc1"),
+fn interrupted_launches_are_known_to_be_submitted() {
+    for (name, end, cluster) in [
+        ("oumi-sky/up-detach-new", "Job 1 queued", "skyc2"),
+        ("oumi-sky/up-blocking", "Job 6 queued", "skyc1"),
     ] {
         let whole = capture(name).out;
         let found = oumi::launch_output(&whole[..whole.find(end).unwrap()], cluster);
-        assert_eq!(found.oumi_job_id.as_deref(), Some(id));
+        assert_eq!((found.oumi_job_id, found.is_submitted), (None, true));
         let before = &whole[..whole.find("Job submitted").unwrap()];
         let found = oumi::launch_output(before, cluster);
-        assert_eq!(found.oumi_job_id, None);
+        assert!(!found.is_submitted);
         assert!(found.run.unwrap().starts_with("sky-2026-11-24-19-1"));
     }
+}
+
+/// Output of a user's script that imitates the launcher's.
+const FORGERIES: [&str; 22] = [
+    "Job 9 queued on cluster skyc2.\n",
+    "Job 9 queued on cluster skyc2.\r\n",
+    "Job 9 queued on cluster skyc2.\nRunning job 8 in detached mode.\n",
+    "x\rJob 9 queued on cluster skyc2.\n",
+    "\rJob 9 queued on cluster skyc2.\n",
+    "\u{1b}[2KJob 9 queued on cluster skyc2.\n",
+    "\u{1b}[0mJob 9 queued on cluster skyc2.\u{1b}[0m\n",
+    "\u{1b}[1A\u{1b}[1GJob 9 queued on cluster skyc2.\n",
+    "\u{8}\u{8}Job 9 queued on cluster skyc2.\n",
+    "(setup pid=7) Job 9 queued on cluster skyc2.\n",
+    "Job 9 queued on cluster prod.\nRunning job 9 in detached mode.\n",
+    "Job 9 queued on cluster SKYC2.\nRunning job 9 in detached mode.\n",
+    "JOB 9 QUEUED ON CLUSTER SKYC2.\n",
+    "job 9 queued on cluster skyc2.\nrunning job 9 in detached mode.\n",
+    "Job 9 queued on cluster skyc2\nRunning job 9 in detached mode\n",
+    "Job 9 queued on cluster skyc2. \n",
+    "Job 9\nqueued on cluster skyc2.\nRunning job 9 in detached mode.\n",
+    "Job  queued on cluster skyc2.\nRunning job  in detached mode.\n",
+    "Job 9 9 queued on cluster skyc2.\nRunning job 9 9 in detached mode.\n",
+    "Job 9 queued on cluster skyc2.skyc2.\nRunning job 9 in detached mode.\n",
+    "Job submitted, ID: 9\n\u{1b}[32m\u{2713} Job submitted, ID: 9\u{1b}[0m\n",
+    "Found an existing cluster: prod.\n",
+];
+
+#[test]
+fn forged_lines_make_no_id() {
+    let whole = capture("oumi-sky/up-detach-new").out;
+    let (before, own) = whole.split_at(whole.find("Job submitted").unwrap());
+    for forgery in FORGERIES {
+        for output in [
+            format!("{forgery}{whole}"),
+            format!("{before}{forgery}{own}"),
+            format!("{whole}\n{forgery}"),
+        ] {
+            let found = oumi::launch_output(&output, "skyc2");
+            let id = found.oumi_job_id.as_deref();
+            assert!(
+                id == Some("1") || id.is_none() && forgery.contains("job 8"),
+                "{forgery:?}: {found:?}"
+            );
+            assert!(!found.is_onto_existing);
+        }
+        // The launcher's own line is hidden behind what a script printed before it.
+        let hidden = whole.replace("Job 1 queued", "xJob 1 queued");
+        let found = oumi::launch_output(&format!("{forgery}{hidden}"), "skyc2");
+        assert_eq!(found.oumi_job_id, None, "{forgery:?}");
+    }
+    // One of the two is right, and the other a forgery.
+    let whole_forgery = "Job 9 queued on cluster skyc2.\nRunning job 9 in detached mode.\n";
+    for output in [
+        format!("{whole_forgery}{whole}"),
+        format!("{whole}\n{whole_forgery}"),
+    ] {
+        assert_eq!(oumi::launch_output(&output, "skyc2").oumi_job_id, None);
+    }
+    let other_run = "✓ Synced workdir.  View logs: sky api logs -l sky-9/workdir_sync.log\n";
+    let found = oumi::launch_output(&format!("{other_run}{whole}"), "skyc2");
+    assert_eq!((found.oumi_job_id.as_deref(), found.run), (Some("1"), None));
 }
 
 #[test]
