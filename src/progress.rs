@@ -16,6 +16,7 @@
 mod grammar;
 mod health;
 pub mod history;
+pub(crate) mod links;
 pub mod metrics;
 mod names;
 mod reader;

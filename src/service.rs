@@ -32,6 +32,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
+
 use crate::launcher::{JobState, Launcher};
 use crate::process::job_dir::JobDir;
 use crate::process::{blocking, find};
@@ -52,10 +54,10 @@ use requests::{
 };
 use run::Runner;
 use sanitize::sanitize;
-use watch::Watchers;
+use watch::{Watchers, pause_at};
 
-/// The poll interval where the launcher names none: programs that reach a cloud take seconds to a minute to answer.
-const CLOUD_POLL_INTERVAL: Duration = Duration::from_secs(30);
+/// The poll interval where the launcher names none: a poll of a cloud takes seconds.
+const CLOUD_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The wait of a call for a launch in flight.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -124,6 +126,12 @@ impl JobService {
         let launcher = self.context.launcher(cloud).ok();
         let interval = launcher.and_then(|launcher| launcher.traits().poll_interval);
         interval.unwrap_or(CLOUD_POLL_INTERVAL)
+    }
+
+    /// Returns how long a client should wait before it asks for a task again: the longer, the older the job is.
+    pub(crate) fn task_interval(&self, job: &JobRecord) -> Duration {
+        let age = (job.submitted_at()).and_then(|time| (Utc::now() - time).to_std().ok());
+        pause_at(age.unwrap_or_default()).max(self.poll_interval(&job.cloud))
     }
 
     pub(crate) fn policy(&self) -> &Policy {
@@ -196,13 +204,17 @@ impl JobService {
         self.poller.poll(query).await
     }
 
-    /// Polls a job until it changes, with a deadline.
+    /// Polls a job until it changes, with a deadline; a client that shows the progress may wait for longer.
     pub(crate) async fn poll_until(
         &self,
         request: PollRequest,
         on_progress: OnProgress<'_>,
+        shows_progress: bool,
     ) -> PollAnswer {
-        self.watchers.poll_until(request, on_progress).await
+        let max_wait = self.policy().max_wait(shows_progress);
+        self.watchers
+            .poll_until(request, on_progress, max_wait)
+            .await
     }
 
     /// Reads a part of a job's log.

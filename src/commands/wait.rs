@@ -65,7 +65,9 @@ async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollA
             wait_seconds,
             until: Until::Progress,
         };
-        let answer = service.poll_until(request, &|what| bar.say(what)).await;
+        let answer = service
+            .poll_until(request, &|what| bar.say(what), false)
+            .await;
         *last = answer;
         wait_seconds = CALL_WAIT;
         let is_forbidden = service.policy().forbids(&last.cloud).is_some();

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::history::History;
+use super::links::Links;
 use super::{Progress, Scanner};
 use crate::logs::cursor::Cursor;
 use crate::settings::data_dir::open_regular;
@@ -83,6 +84,10 @@ impl IncrementalReader {
         self.scanner = scanner;
         self.last.clone_from(&progress);
         Ok((progress, history))
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        self.scanner.links()
     }
 
     pub(crate) fn history(&self) -> &History {

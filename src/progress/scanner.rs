@@ -12,6 +12,7 @@ use memchr::{memchr, memchr3, memmem, memrchr3};
 
 use super::health::Health;
 use super::history::History;
+use super::links::Links;
 use super::metrics::{Metrics, Report};
 use super::tqdm::Bar;
 use super::{Activity, Progress};
@@ -65,6 +66,7 @@ pub struct Scanner {
     block: Option<(Report, usize)>,
     table: Table,
     stamps: Stamps,
+    links: Links,
 }
 
 impl Scanner {
@@ -139,8 +141,13 @@ impl Scanner {
         &self.history
     }
 
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
     /// Reads the segments between line ends, carriage returns and backspaces that may hold metrics.
     fn read_segments(&mut self, bytes: &[u8]) {
+        self.links.read(bytes);
         let Some(hits) = HITS.as_ref() else { return };
         let mut at = 0;
         let mut metrics_end = None;

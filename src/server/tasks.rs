@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rmcp::model::{
-    CallToolResponse, ClientCapabilities, CreateTaskResult, DetailedTask, GetTaskResult,
-    JsonObject, ProtocolVersion, Task, TaskPayload, TaskStatus,
+    CallToolResponse, ClientCapabilities, ContentBlock, CreateTaskResult, DetailedTask,
+    GetTaskResult, JsonObject, ProtocolVersion, Task, TaskPayload, TaskStatus,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer};
@@ -66,7 +66,7 @@ pub(super) async fn from_run_answer(
         .collect();
     let task = task(&record, TaskStatus::Working)
         .with_status_message(messages.join("; "))
-        .with_poll_interval_ms(millis(service.poll_interval(&record.cloud)));
+        .with_poll_interval_ms(millis(service.task_interval(&record)));
     CallToolResponse::from(CreateTaskResult::new(task))
 }
 
@@ -74,7 +74,7 @@ pub(super) async fn from_run_answer(
 pub(super) async fn get(service: &JobService, task_id: &str) -> Result<GetTaskResult, ErrorData> {
     let record = record(service, task_id).await?;
     let answer = service.poll(JobQuery::of(task_id)).await;
-    let interval = service.poll_interval(&record.cloud);
+    let interval = service.task_interval(&record);
     Ok(GetTaskResult::new(detailed(
         &record,
         answer,
@@ -192,7 +192,13 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorDat
         content.extend(poll);
     }
     leave_out_empty(&mut content);
-    let result = structured(content, !poll.is_success());
+    let mut result = structured(content, !poll.is_success());
+    // A client wakes its model with the result, which sees little beside its beginning.
+    let sentence = poll.error.as_ref().unwrap_or(&poll.message);
+    let sentence = format!("{}. {}", sentence.trim_end_matches('.'), poll.next);
+    result
+        .content
+        .insert(0, ContentBlock::text(sentence.trim()));
     match serde_json::to_value(result).map_err(broken)? {
         Value::Object(result) => Ok(result),
         _ => Ok(JsonObject::new()),
@@ -224,6 +230,8 @@ mod tests {
             status: status.to_owned(),
             state,
             is_done,
+            message: "it ended".to_owned(),
+            next: "Then do this.".to_owned(),
             ..PollAnswer::default()
         }
     }
@@ -241,6 +249,8 @@ mod tests {
                 (Cancelled, payload) => assert_eq!(payload, TaskPayload::Cancelled),
                 (_, TaskPayload::Completed { result }) => {
                     assert_eq!(result["isError"], state != Succeeded, "{state:?}");
+                    let text = result["content"][0]["text"].as_str().unwrap();
+                    assert!(text.ends_with("it ended. Then do this."), "{text}");
                     let content = &result["structuredContent"];
                     assert_eq!(content["success"], state == Succeeded);
                     assert_eq!(content["error"].is_null(), state == Succeeded);

@@ -63,8 +63,9 @@ impl Server {
         context: RequestContext<RoleServer>,
     ) -> CallToolResult {
         let on_progress = progress::reporter(&context);
+        let shows_progress = context.meta.get_progress_token().is_some();
         tokio::select! {
-            poll = self.service.poll_until(request, &on_progress) => answer(&poll),
+            poll = self.service.poll_until(request, &on_progress, shows_progress) => answer(&poll),
             () = context.ct.cancelled() => failure("the client cancelled the call"),
         }
     }

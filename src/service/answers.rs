@@ -147,6 +147,8 @@ pub(crate) struct PollAnswer {
     pub log_file: String,
     #[schemars(with = "Option<Map<String, Value>>")]
     pub progress: Option<ProgressAnswer>,
+    /// The pages that show the run: W&B, TensorBoard, Trackio, Comet.
+    pub links: Vec<String>,
     pub stalled: Option<String>,
     #[schemars(with = "Option<Map<String, Value>>")]
     pub failure: Option<Failure>,

@@ -18,6 +18,7 @@ use crate::failure;
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::process::blocking;
 use crate::progress::history::History;
+use crate::progress::links::Links;
 use crate::progress::stall::{Stall, StallDetector};
 use crate::progress::{IncrementalReader, Progress, Scanner};
 use crate::sync::lock;
@@ -216,6 +217,7 @@ pub(super) struct LogReading {
     /// The exit code that the log of a cloud job names.
     pub(super) exit_code: Option<i32>,
     tail: Tail,
+    pub(super) links: Vec<String>,
 }
 
 /// The end of a log.
@@ -239,6 +241,7 @@ impl LogReading {
             writes: writes(file.history()),
             written: Some(written),
             tail: Tail::File(path.to_owned()),
+            links: file.links().to_vec(),
             ..Self::default()
         })
     }
@@ -256,6 +259,8 @@ impl LogReading {
     fn of_text(text: &str, exit_code: Option<i32>, before: Option<Self>) -> Self {
         let is_age_unknown = before.is_none();
         let before = before.unwrap_or_default();
+        let mut links = Links::default();
+        links.read(text.as_bytes());
         let text = &text[text.ceil_char_boundary(text.len().saturating_sub(failure::LOOKED_AT))..];
         let is_same = matches!(&before.tail, Tail::Text(before) if **before == *text);
         let now = SystemTime::now();
@@ -275,6 +280,10 @@ impl LogReading {
             is_age_unknown,
             exit_code,
             tail: Tail::Text(text.into()),
+            // They stand at the beginning, which the log loses with time.
+            links: Some(before.links)
+                .filter(|known| !known.is_empty())
+                .unwrap_or_else(|| links.to_vec()),
         }
     }
 
@@ -299,4 +308,19 @@ impl LogReading {
 /// Counts the writes that a history proves.
 fn writes(history: &History) -> u32 {
     u32::try_from(history.points().len()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LogReading;
+
+    #[test]
+    fn links_outlive_the_beginning_of_a_log() {
+        let link = "https://wandb.ai/me/llama/runs/1";
+        let text = format!("wandb: View run at {link}\n{{'loss': 1.0}}\n");
+        let first = LogReading::of_text(&text, None, None);
+        assert_eq!(first.links, [link]);
+        let second = LogReading::of_text("{'loss': 0.9}\n", None, Some(first));
+        assert_eq!(second.links, [link]);
+    }
 }

@@ -45,6 +45,7 @@ pub(super) struct Observation {
     pub(super) failure: Option<Failure>,
     /// The last line of the log of a running job without progress.
     pub(super) last_line: Option<String>,
+    pub(super) links: Vec<String>,
     pub(super) output: Option<Output>,
     /// The time since the job began, until it ended.
     pub(super) duration: Option<Duration>,
@@ -104,6 +105,7 @@ impl Observer {
             output,
             duration: started.and_then(|start| end?.duration_since(start).ok()),
             progress: progress_answer(&log, run_files),
+            links: log.links.clone(),
             ..Observation::default()
         };
         if status.state == JobState::Failed {

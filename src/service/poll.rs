@@ -131,6 +131,7 @@ impl Poller {
                     progress
                 }
             }),
+            links: observation.links,
             stalled: observation.stalled.map(|stalled| stalled.sentence()),
             failure: observation.failure,
             warnings: status.warnings,

@@ -112,8 +112,8 @@ impl JobQuery {
 pub(crate) struct PollRequest {
     #[serde(flatten)]
     pub job: JobQuery,
-    /// Wait up to so long for news.
-    #[schemars(range(min = 0, max = 55))]
+    /// Wait up to so long for news; above 55 only where the client shows progress.
+    #[schemars(range(min = 0, max = 3600))]
     pub wait_seconds: u64,
     /// News: a change of status (default), or of progress too.
     pub until: Until,

@@ -207,6 +207,7 @@ texts!(PollAnswer {
     last_checkpoint,
     log_file,
     progress,
+    links,
     stalled,
     failure,
     error,

@@ -20,8 +20,6 @@ use super::sanitize::sanitize;
 use crate::launcher::JobState;
 use crate::sync::lock;
 
-/// The longest wait of a call, in seconds: many clients give up a call after a minute.
-const MAX_WAIT: u64 = 55;
 /// The pause between two polls during a launch.
 const LAUNCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The bounds of the pause between two polls that run a program, …
@@ -138,12 +136,13 @@ impl Watchers {
         &self,
         request: PollRequest,
         on_progress: OnProgress<'_>,
+        max_wait: u64,
     ) -> PollAnswer {
         let called_at = Instant::now();
         let wait = request.wait_seconds;
-        if wait > MAX_WAIT {
+        if wait > max_wait {
             let error = format!(
-                "`wait_seconds` is 0 to {MAX_WAIT}, not {wait}; call again with {MAX_WAIT}, as often as needed"
+                "`wait_seconds` is 0 to {max_wait}, not {wait}; call again with {max_wait}, as often as needed"
             );
             let answer = PollAnswer {
                 job_id: request.job.job_id,
@@ -218,6 +217,11 @@ pub(super) fn is_change(one: &PollAnswer, other: &PollAnswer, until: Until) -> b
         || (until == Until::Progress && metrics(one) != metrics(other))
 }
 
+/// Returns how often a job of this age is worth a question.
+pub(super) fn pause_at(age: Duration) -> Duration {
+    (age / PART_OF_AGE).min(LONGEST)
+}
+
 /// Polls one job while a call waits for it.
 struct Watcher {
     watchers: Watchers,
@@ -290,7 +294,7 @@ impl Watcher {
         }
         let launcher = self.watchers.poller.context().launcher(&last.cloud);
         let interval = launcher.ok().and_then(|one| one.traits().poll_interval);
-        interval.unwrap_or_else(|| (age / PART_OF_AGE).clamp(SHORTEST, LONGEST))
+        interval.unwrap_or_else(|| pause_at(age).max(SHORTEST))
     }
 }
 

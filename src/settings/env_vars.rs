@@ -62,6 +62,12 @@ pub const KEEP_DAYS: Variable = Variable {
     meaning: "Days that the record, the log and the folder of a job that is over are kept. Default: 7",
 };
 
+/// Lets a call wait for longer.
+pub const MAX_WAIT: Variable = Variable {
+    name: "OUMI_MCP_MAX_WAIT",
+    meaning: "The longest wait_seconds of poll_status, for a client that lets a call take so long. Default: 55, and 3600 for calls whose progress the client shows",
+};
+
 /// Set for the processes of a job, so that they are found in the process table.
 pub const JOB_DIR: Variable = Variable {
     name: "OUMI_MCP_JOB_DIR",
@@ -78,6 +84,7 @@ pub const ALL: &[Variable] = &[
     CLOUDS,
     READ_ONLY,
     KEEP_DAYS,
+    MAX_WAIT,
     LOG,
     JOB_DIR,
 ];

@@ -38,10 +38,16 @@ pub(crate) struct Policy {
     pub read_only: bool,
     /// The days that a job is kept; `None`: [`KEEP_DAYS`].
     pub keep_days: Option<u16>,
+    /// The longest wait of a call, in seconds; `None`: [`MAX_WAIT`], or [`MAX_WAIT_WITH_PROGRESS`].
+    pub max_wait: Option<u16>,
 }
 
 /// The days that the Python server keeps a job.
 const KEEP_DAYS: u16 = 7;
+
+/// Many clients give up a call after a minute, unless they are shown its progress.
+const MAX_WAIT: u16 = 55;
+const MAX_WAIT_WITH_PROGRESS: u16 = 3600;
 
 impl Policy {
     /// Reads the policy from the environment. `known`: all clouds.
@@ -98,23 +104,36 @@ impl Policy {
                 }
             },
         };
-        let days = value_of(&env_vars::KEEP_DAYS);
-        let keep_days = days.map(|value| {
-            let days = value.trim().parse().ok().filter(|days| *days > 0);
-            let meant = || "it is a whole number of days from 1 to 65535".to_owned();
-            days.ok_or_else(|| refused(&env_vars::KEEP_DAYS, &value, meant()))
-        });
+        let number = |variable: &Variable, unit: &str| {
+            let number = value_of(variable).map(|value| {
+                let number = value.trim().parse().ok().filter(|number| *number > 0);
+                let meant = || format!("it is a whole number of {unit} from 1 to 65535");
+                number.ok_or_else(|| refused(variable, &value, meant()))
+            });
+            number.transpose()
+        };
         Ok(Self {
             ask,
             clouds,
             read_only,
-            keep_days: keep_days.transpose()?,
+            keep_days: number(&env_vars::KEEP_DAYS, "days")?,
+            max_wait: number(&env_vars::MAX_WAIT, "seconds")?,
         })
     }
 
     /// Returns the time that a job is kept after its submission.
     pub(crate) fn kept(&self) -> Duration {
         Duration::from_hours(24 * u64::from(self.keep_days.unwrap_or(KEEP_DAYS)))
+    }
+
+    /// Returns the longest wait of a call in seconds, for a client that is shown the progress of the call or not.
+    pub(crate) fn max_wait(&self, shows_progress: bool) -> u64 {
+        let by_default = if shows_progress {
+            MAX_WAIT_WITH_PROGRESS
+        } else {
+            MAX_WAIT
+        };
+        self.max_wait.unwrap_or(by_default).into()
     }
 
     /// Returns the reason why a cloud may not be used.

@@ -33,7 +33,7 @@ impl TestService {
             wait_seconds: seconds,
             ..PollRequest::default()
         };
-        self.service.poll_until(request, &|_| {}).await
+        self.service.poll_until(request, &|_| {}, false).await
     }
 
     async fn watch(&self, job_id: &str) -> JobWatch {

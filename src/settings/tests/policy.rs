@@ -64,3 +64,11 @@ fn jobs_are_kept_for_the_days_that_are_set() {
         assert!(error.contains("a whole number of days"), "{error}");
     }
 }
+
+#[test]
+fn wait_is_as_long_as_the_client_bears() {
+    let policy = Policy::default();
+    assert_eq!((policy.max_wait(false), policy.max_wait(true)), (55, 3600));
+    let policy = policy_of(&[("OUMI_MCP_MAX_WAIT", "300")]).unwrap();
+    assert_eq!((policy.max_wait(false), policy.max_wait(true)), (300, 300));
+}
