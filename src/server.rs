@@ -36,7 +36,7 @@ use tokio::runtime::Handle;
 
 use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
-use crate::service::JobService;
+use crate::service::{JobService, setting_problems};
 use crate::text::shorten;
 
 const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
@@ -283,13 +283,19 @@ impl ServerHandler for Server {
             // No job is started that could be a task, and cancelling one is a change.
             capabilities.extensions = None;
         }
+        let instructions = if read_only {
+            READ_ONLY_INSTRUCTIONS
+        } else {
+            INSTRUCTIONS
+        };
+        // In front, since clients cut long instructions.
+        let problems = setting_problems();
+        let problems = problems
+            .iter()
+            .map(|problem| format!("Tell the user: {problem}. "));
         ServerConfig::new(capabilities)
             .with_server_info(implementation)
-            .with_instructions(if read_only {
-                READ_ONLY_INSTRUCTIONS
-            } else {
-                INSTRUCTIONS
-            })
+            .with_instructions(problems.collect::<String>() + instructions)
     }
 }
 

@@ -45,6 +45,7 @@ use answers::{CancelAnswer, ClusterAnswer, ListAnswer, LogsAnswer, PollAnswer, R
 use cancel::Canceller;
 use consent::{Consent, ConsentProvider};
 use context::Context;
+pub(crate) use context::setting_problems;
 use launches::Launches;
 use plan_cache::PlanCache;
 use poll::Poller;

@@ -73,16 +73,10 @@ fn find(
     variable: Variable,
     projects: &[PathBuf],
 ) -> Result<PathBuf, JobError> {
-    let variable = variable.name;
-    if let Some(named) = std::env::var_os(variable).filter(|value| !value.is_empty()) {
-        // No other program may take the place of the one that was named.
-        return which::which(&named).map_err(|_| {
-            JobError::program_not_found(format!("{variable} is {named:?}, which is no program"))
-                .with_hint(format!(
-                    "set it in the server's environment to the full path of `{name}`, or unset it to have it looked for"
-                ))
-        });
+    if let Some(named) = named(name, variable) {
+        return named;
     }
+    let variable = variable.name;
     let home = dirs::home_dir();
     let of_projects = projects
         .iter()
@@ -107,6 +101,24 @@ fn find(
             "install it with `pip install {package}`, or set {variable} in the server's environment to its full path"
         ))
     })
+}
+
+/// Finds the program that a variable names, where it is set: no other may take its place.
+fn named(name: &str, variable: Variable) -> Option<Result<PathBuf, JobError>> {
+    let variable = variable.name;
+    let named = std::env::var_os(variable).filter(|value| !value.is_empty())?;
+    Some(which::which(&named).map_err(|_| {
+        JobError::program_not_found(format!("{variable} is {named:?}, which is no program"))
+            .with_hint(format!(
+                "set it in the server's environment to the full path of `{name}`, or unset it to have it looked for"
+            ))
+    }))
+}
+
+/// Describes the fault of `OUMI_MCP_OUMI`, where it has one: before the first call that needs `oumi`.
+pub(crate) fn problem() -> Option<String> {
+    let named = named("oumi", env_vars::OUMI)?;
+    named.err().map(|error| error.to_string())
 }
 
 /// Lists the folders that a place with a `*` stands for, the last name first: of several versions, the newest.

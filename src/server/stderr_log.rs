@@ -19,12 +19,7 @@ const NO_WAIT: Timespec = Timespec {
 
 /// Sends log lines and panics to stderr, from the level that the environment names.
 pub fn log_to_stderr() {
-    let level = std::env::var(env_vars::LOG.name)
-        .ok()
-        // An empty text would parse, as `error`.
-        .filter(|wanted| !wanted.is_empty())
-        .and_then(|wanted| wanted.parse::<LevelFilter>().ok())
-        .unwrap_or(LevelFilter::WARN);
+    let level = env_vars::log_level().unwrap_or(LevelFilter::WARN);
     // Clients show it raw: no colours.
     tracing_subscriber::fmt()
         .with_max_level(level)

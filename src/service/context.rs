@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::sanitize::{Texts, sanitize};
 use crate::error::JobError;
 use crate::launcher::{Launcher, LauncherTraits};
-use crate::process::blocking;
 use crate::process::job_dir::JobDir;
+use crate::process::{blocking, find};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
+use crate::settings::env_vars;
 use crate::settings::policy::Policy;
 
 pub(super) struct Context {
@@ -141,4 +142,12 @@ impl Context {
             false
         })
     }
+}
+
+/// Lists what is wrong with the settings in the environment. A client shows nobody the server's stderr, so that answers say it.
+/// Reads the file system.
+pub(crate) fn setting_problems() -> Vec<String> {
+    let mut problems = env_vars::problems();
+    problems.extend(find::problem());
+    problems
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 
 use super::answers::{JobAnswer, JobRow, ListAnswer};
-use super::context::Context;
+use super::context::{Context, setting_problems};
 use super::launches::Launches;
 use super::observe::Observer;
 use super::prune::prune;
@@ -194,7 +194,8 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
             )
         });
         let unusable = data_dir.check().err().map(|error| error.to_string());
-        Ok::<_, io::Error>(gone.into_iter().chain(unusable).collect::<Vec<_>>())
+        let warnings = setting_problems().into_iter().chain(gone).chain(unusable);
+        Ok::<_, io::Error>(warnings.collect::<Vec<_>>())
     });
     warnings.extend(unusable.await.unwrap_or_default());
     let clouds: BTreeSet<&str> = records.iter().map(|record| record.cloud.as_str()).collect();

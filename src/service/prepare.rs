@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
-use super::context::Context;
+use super::context::{Context, setting_problems};
 use super::requests::RunRequest;
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Launcher, Resources};
@@ -70,9 +70,10 @@ pub(super) async fn prepare(
     let (config_path, client_cwd) = (request.config_path.clone(), request.client_cwd.clone());
     let read = move || {
         let folder = project_folder(&client_cwd, &config_path)?;
-        Ok::<_, JobError>((Config::read(&config_path, &folder)?, folder))
+        let config = Config::read(&config_path, &folder)?;
+        Ok::<_, JobError>((config, folder, setting_problems()))
     };
-    let (mut config, client_cwd) = blocking(read).await?;
+    let (mut config, client_cwd, problems) = blocking(read).await?;
     let command = OumiCommand::parse(&request.command).ok_or_else(|| {
         JobError::invalid(format!("`command` {:?} is not known", request.command))
             .with_hint(format!("use one of: {}", OumiCommand::names()))
@@ -115,7 +116,8 @@ pub(super) async fn prepare(
         setup_script: request.setup_script.clone(),
         run_script: request.run_script.clone(),
     };
-    let plan = launcher.plan(&spec).await?;
+    let mut plan = launcher.plan(&spec).await?;
+    plan.warnings.extend(problems);
     Ok(PreparedLaunch {
         spec,
         plan,

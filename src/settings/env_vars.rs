@@ -1,5 +1,12 @@
 //! Every environment variable the program reads or sets, in one table.
 
+use tracing::level_filters::LevelFilter;
+
+/// The beginning of the names that are ours.
+const PREFIX: &str = "OUMI_MCP_";
+/// Names at most so many letters apart are one name, misspelt.
+const MISSPELT: usize = 2;
+
 /// An environment variable, as `--help` shows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
@@ -88,3 +95,70 @@ pub const ALL: &[Variable] = &[
     LOG,
     JOB_DIR,
 ];
+
+/// Returns the level that [`LOG`] names, `warn` where it is not set, and `None` where it names none.
+pub(crate) fn log_level() -> Option<LevelFilter> {
+    match std::env::var(LOG.name) {
+        // An empty text would parse, as `error`.
+        Ok(wanted) if !wanted.is_empty() => wanted.parse().ok(),
+        _ => Some(LevelFilter::WARN),
+    }
+}
+
+/// Lists the variables that are set and have no effect, each with what to do.
+pub(crate) fn problems() -> Vec<String> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut problems: Vec<String> = names.filter_map(|name| misspelt(&name)).collect();
+    if log_level().is_none() {
+        problems.push(format!(
+            "{} names no level; it is error, warn, info, debug, trace or off",
+            LOG.name
+        ));
+    }
+    problems
+}
+
+/// Says what a variable may have been meant to be whose name is like one of ours.
+fn misspelt(name: &str) -> Option<String> {
+    if ALL.iter().any(|variable| variable.name == name) {
+        return None;
+    }
+    let upper = name.to_uppercase();
+    let distances = ALL
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(&upper, known.name), known));
+    let (distance, nearest) = distances.min_by_key(|(distance, _)| *distance)?;
+    let is_like = distance <= MISSPELT;
+    (is_like || upper.starts_with(PREFIX)).then(|| {
+        let meant = is_like.then(|| format!("; did you mean {}?", nearest.name));
+        let meant = meant.unwrap_or_else(|| "; `oumi-mcp-server --help` lists them".to_owned());
+        format!("{name} is set in the server's environment and is none of its variables{meant}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::misspelt;
+
+    #[test]
+    fn misspelt_names_are_recognised() {
+        for (name, meant) in [
+            ("OUMI_MCP_OUMMI", "mean OUMI_MCP_OUMI?"),
+            ("OUMI_MCP_READONLY", "mean OUMI_MCP_READ_ONLY?"),
+            ("oumi_mcp_home", "mean OUMI_MCP_HOME?"),
+            ("OUMI_MPC_CLOUDS", "mean OUMI_MCP_CLOUDS?"),
+            ("OUMI_MCP_VERBOSE", "--help"),
+        ] {
+            let problem = misspelt(name).unwrap();
+            assert!(problem.contains(meant), "{problem}");
+        }
+        for other in [
+            "OUMI_MCP_SKY",
+            "OUMI_USER",
+            "OUMI_SLURM_CONNECTIONS",
+            "HOME",
+        ] {
+            assert_eq!(misspelt(other), None);
+        }
+    }
+}

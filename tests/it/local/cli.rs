@@ -106,6 +106,33 @@ fn log_level_of_stderr() {
 }
 
 #[test]
+fn settings_that_have_no_effect_are_shown_by_the_client() {
+    let home = Home::new();
+    home.job("echo hi");
+    let wrong = [
+        ("OUMI_MCP_READONLY", "1"),
+        ("OUMI_MCP_LOG", "loud"),
+        ("OUMI_MCP_OUMI", "/nowhere/oumi"),
+    ];
+    let mut server = Server::start_with(&home, &wrong);
+    let instructions = server.hello()["instructions"].to_string();
+    let listed = server.call("list_jobs", json!({})).ok();
+    let mut preview = server.launch("job.yaml", json!({}));
+    preview["dry_run"] = json!(true);
+    let previewed = server.call("run_job", preview).ok();
+    for (variable, _) in wrong {
+        assert!(instructions.contains(variable), "{instructions}");
+        for warnings in [&listed["warnings"], &previewed["warnings"]] {
+            assert!(warnings.to_string().contains(variable), "{warnings}");
+        }
+    }
+    assert!(
+        instructions.contains("OUMI_MCP_READ_ONLY?"),
+        "{instructions}"
+    );
+}
+
+#[test]
 fn unusable_data_folder_fails_calls() {
     let home = Home::new();
     let file = home.write("file", "");
