@@ -123,7 +123,7 @@ pub(crate) struct PollAnswer {
     /// Empty for a job started elsewhere.
     pub job_id: String,
     pub oumi_job_id: String,
-    /// The launcher's word, or one of ours (`launcher::status`).
+    /// The launcher's word, or `launching`, `cluster_gone`, `lost`, `unknown`.
     pub status: String,
     pub state: JobState,
     pub command: String,

@@ -1,4 +1,5 @@
 mod consent;
+mod docs;
 mod overload;
 mod panics;
 
