@@ -4,16 +4,13 @@
     reason = "the demo is for a person at a terminal; the server's own standard output is a pipe"
 )]
 
-use std::io;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rmcp::model::CallToolRequestParams;
-use rmcp::service::{ClientInitializeError, RunningService, ServiceError};
-use rmcp::{RoleClient, ServiceExt};
 use serde_json::{Value, json};
-use tokio::process::{Child, Command};
 
 use crate::settings::env_vars;
 
@@ -22,8 +19,6 @@ const LONG: &str = include_str!("demo/long.yaml");
 
 const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL_INTERVAL: Duration = Duration::from_millis(700);
-/// Longer than the server takes to end.
-const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A step of the demo that failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,46 +26,36 @@ pub enum DemoError {
     /// The example files cannot be written, or the server cannot be started.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The server did not shake hands.
-    #[error("{0}")]
-    Start(#[from] Box<ClientInitializeError>),
-    /// The server answered with an error or not at all.
-    #[error("{0}")]
-    Call(#[from] ServiceError),
     /// An answer was not the expected one.
     #[error("{0}")]
     Unexpected(String),
 }
 
-type Client = RunningService<RoleClient, ()>;
+/// The server and the pipes to it. Dropping it ends the server.
+struct Client {
+    server: Child,
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+    last_id: u64,
+}
 
 /// Runs `program` as a server in a temporary data folder, runs the example job to its end, and cancels a second one.
 pub fn run(program: &Path) -> Result<(), DemoError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(run_all(program))
-}
-
-async fn run_all(program: &Path) -> Result<(), DemoError> {
     let folder = tempfile::Builder::new()
         .prefix("oumi-mcp-demo-")
         .tempdir()?;
     for (name, text) in [("count.yaml", COUNT), ("long.yaml", LONG)] {
         std::fs::write(folder.path().join(name), text)?;
     }
-    let (client, mut server) = start(program, &folder.path().join("data")).await?;
-    let steps = async {
-        let count = run_and_watch(&client, folder.path()).await?;
-        cancel_and_list(&client, folder.path(), &count).await
-    };
-    if let Err(error) = steps.await {
-        cancel_all(&client).await?;
+    let mut client = Client::start(program, &folder.path().join("data"))?;
+    let steps = run_and_watch(&mut client, folder.path())
+        .and_then(|count| cancel_and_list(&mut client, folder.path(), &count));
+    if let Err(error) = steps {
+        cancel_all(&mut client)?;
         return Err(error);
     }
-    client.cancel().await.map_err(io::Error::from)?;
-    let ended = tokio::time::timeout(EXIT_TIMEOUT, server.wait()).await;
-    let status = ended.map_err(io::Error::from)??;
+    client.requests = None;
+    let status = client.server.wait()?;
     if !status.success() {
         return Err(DemoError::Unexpected(format!(
             "the server ended with {status}"
@@ -80,52 +65,89 @@ async fn run_all(program: &Path) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// Starts the server and shakes hands with it. The server ends with its handle.
-async fn start(program: &Path, data: &Path) -> Result<(Client, Child), DemoError> {
-    println!(
-        "The server starts as a client would start it, over stdio, with its data in {}.",
-        data.display()
-    );
-    let mut command = Command::new(program);
-    command
-        .env(env_vars::HOME.name, data)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true);
-    // The limits of the person's own server would only stop the demo.
-    for variable in [env_vars::CONSENT, env_vars::CLOUDS, env_vars::READ_ONLY] {
-        command.env_remove(variable.name);
+impl Client {
+    /// Starts the server and shakes hands with it.
+    fn start(program: &Path, data: &Path) -> Result<Self, DemoError> {
+        println!(
+            "The server starts as a client would start it, over stdio, with its data in {}.",
+            data.display()
+        );
+        let mut command = Command::new(program);
+        command
+            .env(env_vars::HOME.name, data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        // The limits of the person's own server would only stop the demo.
+        for variable in [env_vars::CONSENT, env_vars::CLOUDS, env_vars::READ_ONLY] {
+            command.env_remove(variable.name);
+        }
+        let mut server = command.spawn()?;
+        let requests = server.stdin.take();
+        let answers = server.stdout.take().ok_or(io::ErrorKind::BrokenPipe);
+        let mut client = Self {
+            answers: BufReader::new(answers.map_err(io::Error::from)?),
+            requests,
+            server,
+            last_id: 0,
+        };
+        let hello = json!({
+            "protocolVersion": "2025-11-25", "capabilities": {},
+            "clientInfo": { "name": "demo", "version": env!("CARGO_PKG_VERSION") },
+        });
+        let answer = client.request("initialize", &hello)?;
+        client.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))?;
+        println!("It is {}.", text(&answer["serverInfo"], "name")?);
+        Ok(client)
     }
-    let mut server = command.spawn()?;
-    let pipes = server.stdout.take().zip(server.stdin.take());
-    let client = ().serve(
-        pipes
-            .ok_or(io::ErrorKind::BrokenPipe)
-            .map_err(io::Error::from)?,
-    );
-    let client = client.await.map_err(Box::new)?;
-    let server_info = client.peer_info().and_then(|info| info.server_info.clone());
-    let name = server_info.map(|server| server.name);
-    println!("It is {}.", name.unwrap_or_default());
-    Ok((client, server))
+
+    fn send(&mut self, message: &Value) -> io::Result<()> {
+        let mut requests = self.requests.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        requests.write_all(format!("{message}\n").as_bytes())
+    }
+
+    /// Sends a request and returns its result.
+    fn request(&mut self, method: &str, params: &Value) -> Result<Value, DemoError> {
+        self.last_id += 1;
+        let id = self.last_id;
+        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))?;
+        loop {
+            let mut line = String::new();
+            if self.answers.read_line(&mut line)? == 0 {
+                return Err(DemoError::Unexpected("the server has ended".to_owned()));
+            }
+            let mut message: Value = serde_json::from_str(&line).map_err(io::Error::from)?;
+            match message["result"].take() {
+                _ if message["id"] != id => {}
+                Value::Null => return Err(DemoError::Unexpected(message["error"].to_string())),
+                result => return Ok(result),
+            }
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
 }
 
 /// Previews and runs the short job, and returns its id.
-async fn run_and_watch(client: &Client, folder: &Path) -> Result<String, DemoError> {
+fn run_and_watch(client: &mut Client, folder: &Path) -> Result<String, DemoError> {
     heading("First a preview: nothing is started.");
     let preview = json!({"config_path": "count.yaml", "command": "train", "client_cwd": folder});
-    let answer = call(client, "run_job", preview).await?;
+    let answer = call(client, "run_job", preview)?;
     expect(&answer, "status", "dry_run")?;
 
     heading("Now the launch: the person has agreed.");
-    let answer = call(client, "run_job", launch("count.yaml", folder)).await?;
+    let answer = call(client, "run_job", launch("count.yaml", folder))?;
     expect(&answer, "success", true)?;
     let job_id = text(&answer, "job_id")?;
 
     heading("The job is watched to its end.");
     let deadline = Instant::now() + JOB_TIMEOUT;
     loop {
-        let answer = call(client, "poll_status", json!({"job_id": job_id})).await?;
+        let answer = call(client, "poll_status", json!({"job_id": job_id}))?;
         if answer["is_done"] == true {
             expect(&answer, "state", "SUCCEEDED")?;
             break;
@@ -135,14 +157,13 @@ async fn run_and_watch(client: &Client, folder: &Path) -> Result<String, DemoErr
             let error = "the example job did not end in time";
             return Err(DemoError::Unexpected(error.to_owned()));
         }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        sleep(POLL_INTERVAL);
     }
     let answer = call(
         client,
         "get_job_logs",
         json!({"job_id": job_id, "lines": 3}),
-    )
-    .await?;
+    )?;
     if !text(&answer, "logs")?.contains("step 5 of 5, loss 0.45\ndone") {
         let error = "the log does not end as the job does";
         return Err(DemoError::Unexpected(error.to_owned()));
@@ -150,16 +171,16 @@ async fn run_and_watch(client: &Client, folder: &Path) -> Result<String, DemoErr
     Ok(job_id)
 }
 
-async fn cancel_and_list(client: &Client, folder: &Path, count: &str) -> Result<(), DemoError> {
+fn cancel_and_list(client: &mut Client, folder: &Path, count: &str) -> Result<(), DemoError> {
     heading("A second job, which would take an hour, is cancelled.");
-    let answer = call(client, "run_job", launch("long.yaml", folder)).await?;
+    let answer = call(client, "run_job", launch("long.yaml", folder))?;
     expect(&answer, "status", "running")?;
     let long = text(&answer, "job_id")?;
-    let answer = call(client, "cancel_job", json!({"job_id": long})).await?;
+    let answer = call(client, "cancel_job", json!({"job_id": long}))?;
     expect(&answer, "state", "CANCELLED")?;
 
     heading("Both jobs are listed, also by the next server.");
-    let answer = call(client, "list_jobs", json!({})).await?;
+    let answer = call(client, "list_jobs", json!({}))?;
     for (job, status) in [(count, "completed"), (&long, "cancelled")] {
         let mut rows = answer["jobs"].as_array().into_iter().flatten();
         if !rows.any(|row| row["job_id"] == job && row["status"] == status) {
@@ -171,11 +192,11 @@ async fn cancel_and_list(client: &Client, folder: &Path, count: &str) -> Result<
 }
 
 /// Leaves nothing running when a step failed.
-async fn cancel_all(client: &Client) -> Result<(), DemoError> {
-    let answer = call(client, "list_jobs", json!({"status": "running"})).await?;
+fn cancel_all(client: &mut Client) -> Result<(), DemoError> {
+    let answer = call(client, "list_jobs", json!({"status": "running"}))?;
     for job in answer["jobs"].as_array().into_iter().flatten() {
         let cancel = json!({"job_id": job["job_id"], "force": true});
-        call(client, "cancel_job", cancel).await?;
+        call(client, "cancel_job", cancel)?;
     }
     Ok(())
 }
@@ -191,12 +212,10 @@ fn heading(line: &str) {
     println!("\n# {line}");
 }
 
-async fn call(client: &Client, tool: &str, arguments: Value) -> Result<Value, DemoError> {
+fn call(client: &mut Client, tool: &str, arguments: Value) -> Result<Value, DemoError> {
     println!("\n-> {tool} {arguments}");
-    let mut request = CallToolRequestParams::new(tool.to_owned());
-    request.arguments = arguments.as_object().cloned();
-    let answer = client.call_tool(request).await?;
-    let content = answer.structured_content.unwrap_or_default();
+    let params = json!({ "name": tool, "arguments": arguments });
+    let content = client.request("tools/call", &params)?["structuredContent"].take();
     println!("<- {content:#}");
     Ok(content)
 }

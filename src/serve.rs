@@ -24,9 +24,6 @@ use crate::settings::policy::Policy;
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
-/// The time the first answer waits for the recovery of what an earlier server left. With [`DRAIN`] it is less than the 2 s.
-const RECOVERY_WAIT: Duration = Duration::from_millis(700);
-
 /// The most threads for file work. Each costs some 40 KB as long as there is work; with tokio's own limit of 512 a busy client
 /// would make the server grow by 20 MB.
 const FILE_THREADS: usize = 32;
@@ -86,10 +83,6 @@ async fn serve_until_the_end(
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let recovering = service.clone();
-    // Usually takes milliseconds; longer where another server holds the registry.
-    let recovery = calls.spawn(async move { recovering.recover().await });
-    tokio::time::timeout(RECOVERY_WAIT, recovery).await.ok();
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

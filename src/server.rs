@@ -16,7 +16,8 @@ mod tools;
 pub(crate) mod transport;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -33,6 +34,8 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 use tokio::runtime::Handle;
+use tokio::sync::SetOnce;
+use tokio::time::timeout;
 
 use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
@@ -62,31 +65,50 @@ get_job_logs returns the end of its output, stderr included. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 the end was not recorded. A failed call has success=false and says in `error` what to do.";
 
+/// The time that a call waits for the recovery of what an earlier server left. It usually takes milliseconds; longer where
+/// another server holds the registry.
+const RECOVERY_WAIT: Duration = Duration::from_millis(700);
+
 /// The MCP server over a job service.
 #[derive(Clone)]
 pub(crate) struct Server {
     service: JobService,
-    router: ToolRouter<Self>,
+    /// Made when a client first needs it: most of the time of a start would go into its schemas.
+    router: Arc<OnceLock<ToolRouter<Self>>>,
     prompts: Arc<PendingPrompts>,
+    recovered: Arc<SetOnce<()>>,
     /// Runs the calls. The messages are read and written on another runtime, so that calls that hang do not hold them up.
     calls: Handle,
 }
 
 impl Server {
-    /// A server over `service`, with the tools that its policy allows. Its calls run on `calls`.
+    /// A server over `service`, with the tools that its policy allows. Its calls run on `calls`, and so does the recovery of
+    /// what an earlier server left, which begins at once.
     pub(crate) fn new(service: JobService, calls: Handle) -> Self {
-        let mut router = tools::router();
-        if service.policy().read_only {
-            router
-                .map
-                .retain(|_, route| tools::is_read_only(&route.attr));
-        }
+        let recovered = Arc::new(SetOnce::new());
+        let (recovering, done) = (service.clone(), Arc::clone(&recovered));
+        calls.spawn(async move {
+            recovering.recover().await;
+            done.set(()).ok();
+        });
         Self {
             service,
-            router,
+            router: Arc::default(),
             prompts: Arc::default(),
+            recovered,
             calls,
         }
+    }
+
+    fn router(&self) -> &ToolRouter<Self> {
+        self.router.get_or_init(|| {
+            let mut router = tools::router();
+            if self.service.policy().read_only {
+                let tools = &mut router.map;
+                tools.retain(|_, route| tools::is_read_only(&route.attr));
+            }
+            router
+        })
     }
 
     /// Answers a request in a task of its own. A panic becomes an error of that request, and a request that the client cancels
@@ -99,9 +121,11 @@ impl Server {
         let cancelled = context.ct.clone();
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
+        let recovered = Arc::clone(&self.recovered);
         let answering = answer(self.clone(), context);
         let call = self.calls.spawn(async move {
             let _permit = permit;
+            timeout(RECOVERY_WAIT, recovered.wait()).await.ok();
             answering.await
         });
         tokio::select! {
@@ -114,7 +138,7 @@ impl Server {
     }
 }
 
-#[tool_handler(router = self.router)]
+#[tool_handler(router = self.router())]
 impl ServerHandler for Server {
     async fn initialize(
         &self,
@@ -141,7 +165,7 @@ impl ServerHandler for Server {
         mut request: CallToolRequestParams,
         mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let Some(tool) = self.router.get(&request.name) else {
+        let Some(tool) = self.router().get(&request.name) else {
             return Err(ErrorData::invalid_params(
                 format!("Unknown tool: {}", truncated(&request.name)),
                 None,
@@ -160,7 +184,7 @@ impl ServerHandler for Server {
         self.run(context, |server, context| async move {
             let call = |context| {
                 let call = ToolCallContext::new(&server, request, context);
-                server.router.call(call)
+                server.router().call(call)
             };
             let answer = progress::with_progress(context, call).await?;
             Ok(if as_task {

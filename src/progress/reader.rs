@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::history::History;
 use super::links::Links;
@@ -40,6 +40,10 @@ impl IncrementalReader {
             scanner: Scanner::default(),
             last: None,
         }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Reads what is new, and gives the progress so far. After an error the next read starts over.

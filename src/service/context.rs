@@ -83,8 +83,8 @@ impl Context {
 
     /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.
     pub(super) async fn redactor(&self, job_id: &str) -> Redactor {
-        let read = self.redactors([job_id.to_owned()]).await.pop();
-        read.unwrap_or_default()
+        let read = tokio::task::spawn_blocking(self.reads_redactor(job_id)).await;
+        read.unwrap_or_else(|error| Redactor::unreadable(&io::Error::other(error)))
     }
 
     /// Reads the redactors of several jobs, in the order of the jobs.
@@ -92,11 +92,17 @@ impl Context {
         &self,
         job_ids: impl IntoIterator<Item = String>,
     ) -> Vec<Redactor> {
-        let dirs = job_ids.into_iter().map(|id| (self.job_dir(&id), id));
-        let dirs: Vec<(Option<JobDir>, String)> = dirs.collect();
-        let count = dirs.len();
-        let read = move |(dir, job_id): (Option<JobDir>, String)| match dir.map(|dir| dir.secrets())
-        {
+        let reads: Vec<_> = (job_ids.into_iter().map(|id| self.reads_redactor(&id))).collect();
+        let count = reads.len();
+        tokio::task::spawn_blocking(move || reads.into_iter().map(|read| read()).collect())
+            .await
+            .unwrap_or_else(|error| vec![Redactor::unreadable(&io::Error::other(error)); count])
+    }
+
+    /// Returns the file work of [`Self::redactor`], for who has more to do off the async threads.
+    pub(super) fn reads_redactor(&self, job_id: &str) -> impl FnOnce() -> Redactor + Send + use<> {
+        let (dir, job_id) = (self.job_dir(job_id), job_id.to_owned());
+        move || match dir.map(|dir| dir.secrets()) {
             None => Redactor::default(),
             Some(Ok(redactor)) => redactor,
             // No such folder can be: no job was given secrets there.
@@ -112,10 +118,7 @@ impl Context {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
                 Redactor::unreadable(&error)
             }
-        };
-        tokio::task::spawn_blocking(move || dirs.into_iter().map(read).collect())
-            .await
-            .unwrap_or_else(|error| vec![Redactor::unreadable(&io::Error::other(error)); count])
+        }
     }
 
     /// Does file work in the folder of a job, off the async threads; nothing where the job has no folder.

@@ -148,15 +148,16 @@ impl LogReader {
     async fn read(self: &Arc<Self>) -> Result<(), JobError> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(JobError::failed)?;
-        let log = self.launcher.logs(&self.identity).await?;
+        let file = lock(&self.state).file.take();
+        let content = match &file {
+            // The file of a job on this machine stays where it is.
+            Some(file) => LogContent::File(file.path().to_owned()),
+            None => self.launcher.logs(&self.identity).await?.content,
+        };
         let reader = Arc::clone(self);
         blocking(move || {
             let _permit = permit;
-            let (before, file) = {
-                let mut state = lock(&reader.state);
-                (state.reading.clone(), state.file.take())
-            };
-            let (reading, file) = match &log.content {
+            let (reading, file) = match &content {
                 LogContent::File(path) if reader.is_local => {
                     let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
                     (LogReading::of_file(path, &mut file)?, Some(file))
@@ -164,8 +165,8 @@ impl LogReader {
                 // Of a deleted cluster only the log of the launch is left, which tells nothing of the job.
                 LogContent::File(_) => return Ok(()),
                 LogContent::Text { text, .. } => {
-                    let exit_code = log.content.exit_code();
-                    (LogReading::of_text(text, exit_code, before), None)
+                    let before = reader.newest();
+                    (LogReading::of_text(text, content.exit_code(), before), None)
                 }
             };
             let mut state = lock(&reader.state);

@@ -192,7 +192,7 @@ impl Observer {
         log: LogReading,
     ) -> Option<Failure> {
         // Redacted here as well as at the exit: what is cut out of the log afterwards would hold half a secret.
-        let redactor = self.context.redactor(&identity.job_id).await;
+        let read_redactor = self.context.reads_redactor(&identity.job_id);
         let details = &status.details;
         let exit = match (details.signal, details.exit_code) {
             (Some(signal), _) => Some(Exit::Signal(signal)),
@@ -211,6 +211,7 @@ impl Observer {
             log
         };
         let explained = tokio::task::spawn_blocking(move || {
+            let redactor = read_redactor();
             if redactor.hides_all() {
                 return failure::explain("", exit, None);
             }
@@ -226,11 +227,12 @@ impl Observer {
 
     /// Returns the last line of a log that says anything.
     async fn last_line(&self, identity: &JobIdentity, log: LogReading) -> Option<String> {
-        let redactor = self.context.redactor(&identity.job_id).await;
-        if redactor.hides_all() {
-            return None;
-        }
+        let read_redactor = self.context.reads_redactor(&identity.job_id);
         let line = tokio::task::spawn_blocking(move || {
+            let redactor = read_redactor();
+            if redactor.hides_all() {
+                return None;
+            }
             let log = redactor.redact(&fold(&redactor.masked(log.tail(LAST_LINE_TAIL))));
             let says_something = |line: &&str| line.contains(char::is_alphanumeric);
             let line = log.lines().rev().find(says_something)?.trim();

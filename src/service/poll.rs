@@ -93,11 +93,13 @@ impl Poller {
         };
         self.observer.prefetch(launcher, identity);
         let asked_at = Instant::now();
-        let mut status = match launcher.status(identity).await {
+        let pending = self.context.has_pending_cancel(&identity.job_id);
+        let (status, has_pending_cancel) = tokio::join!(launcher.status(identity), pending);
+        let mut status = match status {
             Ok(status) => status,
             Err(error) => return answer.failed(&error),
         };
-        if !status.is_done && self.context.has_pending_cancel(&identity.job_id).await {
+        if !status.is_done && has_pending_cancel {
             status.warnings.push(
                 "a cancel is pending: it is sent when the launch has ended, and again at each poll while it fails"
                     .to_owned(),

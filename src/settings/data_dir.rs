@@ -233,10 +233,11 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 
 /// Reads a file through [`open_regular`]. Fails with `FileTooLarge` beyond `max_bytes`.
 pub(crate) fn read_bounded(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open_regular(path)?
-        .take(max_bytes + 1)
-        .read_to_end(&mut bytes)?;
+    let file = open_regular(path)?;
+    let size = file.metadata()?.len().min(max_bytes);
+    // Room for all of it, so that one call reads it.
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
+    file.take(max_bytes + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
         let reason = format!("it is larger than {} KiB", max_bytes / 1024);
         return Err(io::Error::new(ErrorKind::FileTooLarge, reason));
