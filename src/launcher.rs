@@ -137,6 +137,9 @@ pub(crate) struct Resources {
     pub use_spot: bool,
     /// GiB.
     pub disk_size: Option<u32>,
+    /// Idle minutes until the cluster ends itself; 0 for never. `None` where the call does not say.
+    pub autostop_minutes: Option<u32>,
+    pub time_limit_seconds: Option<u64>,
 }
 
 /// The input of [`Launcher::plan`].
@@ -179,6 +182,8 @@ pub(crate) struct LaunchPlan {
     /// The job config that runs, with the values of `envs` hidden; `None` for a training config on this machine.
     pub job_config: Option<Value>,
     pub warnings: Vec<String>,
+    /// What becomes of an idle cluster; `None` where the launcher makes none.
+    pub autostop: Option<String>,
     pub process: start::StartRequest,
 }
 

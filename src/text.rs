@@ -132,6 +132,11 @@ fn after_colours(mut text: &[u8]) -> &[u8] {
     text
 }
 
+/// Formats seconds as hours, such as `1.5 h`.
+pub(crate) fn hours(seconds: u64) -> String {
+    format!("{} h", (seconds as f64 / 0.36).round() / 10_000.0)
+}
+
 /// Formats a signal as its number, with its name where it is one that commonly ends processes.
 pub(crate) fn signal_name(signal: i32) -> String {
     let name = match Signal::from_named_raw(signal) {

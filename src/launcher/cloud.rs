@@ -1,5 +1,6 @@
 //! Jobs on clouds: what SkyPilot and Oumi have in common. A [`CloudBackend`] runs the programs.
 
+mod autostop;
 mod backend;
 mod changes;
 mod clusters;
@@ -152,56 +153,9 @@ impl<B: CloudBackend> CloudLauncher<B> {
         Ok(None)
     }
 
-    /// Fails where the launcher's id of a job may be another job's by now.
-    async fn check_id(&self, identity: &JobIdentity) -> Result<(), JobError> {
-        if !B::IDS_RESTART {
-            return Ok(());
-        }
-        let (survey, facts) = self.survey_job(identity, call_deadline()).await;
-        survey.check_id::<B>(identity, facts.as_ref())
-    }
-
-    /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
-    async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
-        let deadline = call_deadline();
-        let clusters = self.backend.clusters(deadline).await.ok()??;
-        let Some(cluster) = clusters.get(&identity.cluster) else {
-            return clusters.left_out.is_empty().then(ClusterBefore::default);
-        };
-        let scope = QueueScope::of_job(identity);
-        let queue = self.backend.queue(&scope, deadline).await.ok()?;
-        let jobs = queue.jobs.get(&identity.cluster)?;
-        Some(ClusterBefore {
-            cluster_hash: cluster.cluster_hash.clone(),
-            last_job_id: jobs.iter().map(number).max().unwrap_or(0),
-        })
-    }
-}
-
-#[async_trait]
-impl<B: CloudBackend> Launcher for CloudLauncher<B> {
-    fn clouds(&self) -> &'static [&'static str] {
-        B::CLOUDS
-    }
-
-    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
-        find::add_project(&spec.client_cwd);
-        self.backend.plan(&self.launches, spec).await
-    }
-
-    async fn start(
-        &self,
-        identity: &JobIdentity,
-        plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Result<(), JobError> {
-        let before = self.cluster_before(identity).await;
-        self.launches.start(identity, plan, lock, before).await
-    }
-
-    /// An interrupted launch that left no id is looked for by its name on the cluster, until the job is there or no longer to
-    /// be expected.
-    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
+    /// Waits for the end of a launch. One that was cut off and left no id is looked for by its name on the cluster, until the job is
+    /// there or no longer to be expected.
+    async fn wait_for_job(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
         let mut pause = RETRY_MIN;
         loop {
             let may_still_complete = match self.launches.wait(identity).await? {
@@ -253,6 +207,63 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
+    }
+
+    /// Fails where the launcher's id of a job may be another job's by now.
+    async fn check_id(&self, identity: &JobIdentity) -> Result<(), JobError> {
+        if !B::IDS_RESTART {
+            return Ok(());
+        }
+        let (survey, facts) = self.survey_job(identity, call_deadline()).await;
+        survey.check_id::<B>(identity, facts.as_ref())
+    }
+
+    /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
+    async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
+        let deadline = call_deadline();
+        let clusters = self.backend.clusters(deadline).await.ok()??;
+        let Some(cluster) = clusters.get(&identity.cluster) else {
+            return clusters.left_out.is_empty().then(ClusterBefore::default);
+        };
+        let scope = QueueScope::of_job(identity);
+        let queue = self.backend.queue(&scope, deadline).await.ok()?;
+        let jobs = queue.jobs.get(&identity.cluster)?;
+        Some(ClusterBefore {
+            cluster_hash: cluster.cluster_hash.clone(),
+            last_job_id: jobs.iter().map(number).max().unwrap_or(0),
+        })
+    }
+}
+
+#[async_trait]
+impl<B: CloudBackend> Launcher for CloudLauncher<B> {
+    fn clouds(&self) -> &'static [&'static str] {
+        B::CLOUDS
+    }
+
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        find::add_project(&spec.client_cwd);
+        self.backend.plan(&self.launches, spec).await
+    }
+
+    async fn start(
+        &self,
+        identity: &JobIdentity,
+        plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Result<(), JobError> {
+        let before = self.cluster_before(identity).await;
+        self.launches.start(identity, plan, lock, before).await
+    }
+
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
+        let launched = self.wait_for_job(identity).await;
+        // A launch that failed may have made its cluster.
+        let is_over = !matches!(&launched, Err(error) if error.kind == ErrorKind::Unavailable);
+        if is_over && let Err(error) = self.finish_autostop(identity).await {
+            tracing::warn!(job_id = identity.job_id, %error, "cannot set the autostop of a cluster");
+        }
+        launched
     }
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {

@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value, json};
 
 use super::LaunchSpec;
+use crate::process::supervisor::time_limit_line;
 use crate::settings::config::{ConfigKind, expand_home};
 
 const HIDDEN: &str = "***";
@@ -43,6 +44,15 @@ impl JobConfig {
             ConfigKind::Training => wrap_training_config(spec),
         };
         merge_resources(&mut document, spec, &mut warnings);
+        if let Some(seconds) = spec.resources.time_limit_seconds {
+            match document.get("run").and_then(Value::as_str) {
+                Some(run) if !run.trim().is_empty() => {
+                    let limited = limit_run(run, seconds);
+                    document.insert("run".to_owned(), limited.into());
+                }
+                _ => warnings.push("`max_hours` has no effect: the config has no `run`".to_owned()),
+            }
+        }
         let env = |(name, value): (&String, &String)| {
             let value = if shell_envs {
                 quote(value)
@@ -206,6 +216,30 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
     fields.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
+/// Puts a script under `timeout`, which ends every process of it: first with SIGTERM, 30 s later with SIGKILL. The script reaches
+/// its own bash unchanged, as a here-document, with its own standard input. Comments at its head stay where a scheduler reads its
+/// directives.
+fn limit_run(run: &str, seconds: u64) -> String {
+    let is_head = |line: &&str| line.starts_with('#') || line.trim().is_empty();
+    let head: String = run.split_inclusive('\n').take_while(is_head).collect();
+    let (script, end) = (&run[head.len()..], run.trim_end());
+    let mut mark = "END_OF_RUN".to_owned();
+    while end.contains(&mark) {
+        mark.push('_');
+    }
+    let script = script.trim_end_matches('\n');
+    let told = time_limit_line(seconds);
+    format!(
+        "{head}SECONDS=0
+timeout -k 30 {seconds} bash /dev/fd/3 3<<'{mark}' && code=0 || code=$?
+{script}
+{mark}
+if [ $code -ne 0 ] && [ $SECONDS -ge {seconds} ]; then echo '{told}'; fi
+exit $code
+"
+    )
+}
+
 fn merge_resources(
     document: &mut Map<String, Value>,
     spec: &LaunchSpec,
@@ -245,6 +279,19 @@ fn merge(
     }
     if let Value::Object(section) = section {
         section.extend(entries);
+    }
+}
+
+/// Reads a value as Oumi reads a setting that is on or off.
+pub(crate) fn is_on(value: &Value) -> bool {
+    match value {
+        Value::Bool(is_on) => *is_on,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => {
+            let words = ["yes", "y", "on", "true", "1"];
+            words.iter().any(|word| text.eq_ignore_ascii_case(word))
+        }
+        _ => false,
     }
 }
 

@@ -105,6 +105,10 @@ impl CloudBackend for Oumi {
                 ));
             }
         }
+        if spec.resources.autostop_minutes.is_some() {
+            let warning = format!("`autostop_minutes` has no meaning on {cloud} and is ignored");
+            config.warnings.push(warning);
+        }
         let envs = envs(cloud, &BTreeSet::from([cluster.clone()]));
         launches.plan(spec, cluster, config, envs)
     }

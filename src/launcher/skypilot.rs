@@ -103,7 +103,7 @@ impl CloudBackend for SkyPilot {
         let config = JobConfig::new(spec, false);
         let has_gpu = config.names_accelerators();
         let mut plan = launches.plan(spec, cluster, config, BTreeMap::new())?;
-        Self::find_program()?;
+        launches.add_autostop(&mut plan, spec, &Self::find_program()?)?;
         if !has_gpu {
             let unless = if named.is_empty() {
                 ""

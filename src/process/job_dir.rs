@@ -1,7 +1,7 @@
 //! The folder of one supervised process: its log, its lock, its exit record and the requests made of it.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
-use super::supervisor::SupervisorPlan;
+use super::supervisor::{Epilogue, SupervisorPlan};
 use crate::redact::Redactor;
 use crate::settings::data_dir::{
     open_options, open_regular, read_bounded, write_atomic, write_new,
@@ -22,6 +22,8 @@ const PLAN: &str = "plan.json";
 const SECRETS: &str = "secrets.json";
 const SUPERVISOR_PID: &str = "supervisor.pid";
 const PENDING_CANCEL: &str = "cancel-requested";
+/// The file that holds the [`Epilogue`] of a plan until it is done with.
+pub(crate) const EPILOGUE: &str = "epilogue.json";
 const TERMINATE: &str = "terminate-requested";
 const KILL: &str = "kill-requested";
 
@@ -260,6 +262,39 @@ impl JobDir {
         ignore_not_found(fs::remove_file(self.file(PENDING_CANCEL)))
     }
 
+    /// Reads what is still to be run after the steps. Where their output rules it out, it is done with.
+    pub(crate) fn epilogue(&self) -> io::Result<Option<Epilogue>> {
+        let epilogue = self.read_json::<Epilogue>(EPILOGUE)?;
+        let unless = epilogue
+            .as_ref()
+            .and_then(|one| one.unless_printed.as_ref());
+        if let Some(unless) = unless
+            && self.has_printed(unless)?
+        {
+            self.clear_epilogue()?;
+            return Ok(None);
+        }
+        Ok(epilogue)
+    }
+
+    pub(crate) fn clear_epilogue(&self) -> io::Result<()> {
+        ignore_not_found(fs::remove_file(self.file(EPILOGUE)))
+    }
+
+    /// Tells if the log has this line.
+    fn has_printed(&self, line: &str) -> io::Result<bool> {
+        let log = match open_regular(&self.log_path()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            log => BufReader::new(log?),
+        };
+        for printed in log.split(b'\n') {
+            if printed? == line.as_bytes() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Reads the fingerprints of the secret values that the job was given.
     ///
     /// Each folder is made with them and with its lock. One with its lock alone is an error: which values are secret is not known
@@ -304,10 +339,11 @@ impl JobDir {
 
     /// Opens the log to append to, 0600. Both streams share the open file, which keeps their order.
     pub(crate) fn open_log(&self) -> io::Result<File> {
-        open_options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
+        append_to(&self.log_path())
+    }
+
+    pub(crate) fn open_epilogue_log(&self) -> io::Result<File> {
+        append_to(&self.file("epilogue.log"))
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {
@@ -328,6 +364,10 @@ impl JobDir {
             .map(|bytes| serde_json::from_slice(&bytes))
             .transpose()?)
     }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    open_options().create(true).append(true).open(path)
 }
 
 fn ignore_not_found(done: io::Result<()>) -> io::Result<()> {

@@ -131,6 +131,11 @@ pub(crate) fn is_supervised(dir: &JobDir) -> io::Result<bool> {
     ProcessTable::with_environments().map(has_supervisor)
 }
 
+/// Tells if a supervisor was killed before it had run its epilogue.
+pub(crate) fn has_abandoned_epilogue(dir: &JobDir) -> io::Result<bool> {
+    Ok(dir.epilogue()?.is_some() && !is_supervised(dir)?)
+}
+
 /// Records a start that failed before the supervisor could record it.
 fn record_failed_start(dir: &JobDir, step: &str, reason: &str) -> io::Result<()> {
     if dir.exit_record()?.is_none() {

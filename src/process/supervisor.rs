@@ -4,6 +4,7 @@
 //! records how they ended, and ends the whole process tree when a cancel requests it.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use super::job_dir::{ExitRecord, JobDir, Termination};
 use super::table::{ProcessTable, Terminator};
 use crate::settings::env_vars;
+use crate::text::hours;
 
 /// The interval at which a supervisor looks for a request that no signal announced: the server may die between the two.
 const IDLE_POLL: Duration = Duration::from_secs(2);
@@ -26,6 +28,11 @@ const TERMINATION_POLL: Duration = Duration::from_millis(40);
 /// The waits before an exit record that could not be written is tried again: the first, doubled up to the last.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// The time between SIGTERM and SIGKILL at a time limit: what a training needs to save a checkpoint.
+const LIMIT_GRACE: Duration = Duration::from_secs(30);
+/// The time that an epilogue has, and how often it is tried while it fails.
+const EPILOGUE_LIMIT: Duration = Duration::from_secs(300);
+const EPILOGUE_TRIES: usize = 6;
 /// The line by which a supervisor reports that the first step runs.
 pub(super) const STARTED: &str = "started";
 
@@ -39,9 +46,19 @@ pub(crate) struct SupervisorPlan {
     pub(crate) cancellable: bool,
     /// Files to remove after the last step.
     pub(crate) cleanup: Vec<PathBuf>,
-    /// The time after which the program of a step is ended, in seconds. What it started stays, such as SkyPilot's API server.
+    /// The time after which the plan is ended, in seconds: the whole process tree, or of one that is not cancellable the program
+    /// alone. What that started stays, such as SkyPilot's API server.
     #[serde(default)]
     pub(crate) time_limit_seconds: Option<u64>,
+}
+
+/// A program to run once the steps have ended, however they did. Its file stays in the folder until it has exited with 0, so that
+/// it is run later where the supervisor was killed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Epilogue {
+    pub(crate) argv: Vec<String>,
+    /// It is not run where the steps have printed this line.
+    pub(crate) unless_printed: Option<String>,
 }
 
 /// One program of a plan.
@@ -98,7 +115,8 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
         for file in &plan.cleanup {
             let _ = std::fs::remove_file(file);
         }
-        write_exit_record_with_retry(&dir, &record?).await
+        write_exit_record_with_retry(&dir, &record?).await?;
+        supervisor.run_epilogue().await
     })
 }
 
@@ -124,6 +142,8 @@ pub(super) async fn write_exit_record_with_retry(
 struct Supervisor<'a> {
     dir: &'a JobDir,
     plan: &'a SupervisorPlan,
+    /// When the time limit is reached.
+    limit: Option<Instant>,
     child_ended: tokio::signal::unix::Signal,
     notified: tokio::signal::unix::Signal,
     /// Handled, so that they do nothing: the job goes on when a person or a client's clean-up sends them to the supervisor.
@@ -139,9 +159,11 @@ impl<'a> Supervisor<'a> {
             Kind::hangup(),
             Kind::quit(),
         ];
+        let limit = plan.time_limit_seconds.map(Duration::from_secs);
         Ok(Self {
             dir,
             plan,
+            limit: limit.and_then(|limit| Instant::now().checked_add(limit)),
             child_ended: signal(Kind::child())?,
             notified: signal(Kind::user_defined1())?,
             _ignored_signals: ignored.into_iter().map(signal).collect::<io::Result<_>>()?,
@@ -166,7 +188,10 @@ impl<'a> Supervisor<'a> {
             if self.termination_request().is_some() {
                 return Ok(ExitRecord::cancelled(&step.name));
             }
-            let spawned = self.spawn(step);
+            let spawned = self
+                .dir
+                .open_log()
+                .and_then(|log| self.spawn(&step.argv, log));
             if let Err(error) = &spawned {
                 let program = step.argv.first().map_or("", String::as_str);
                 let folder = self.plan.working_dir.display();
@@ -183,7 +208,7 @@ impl<'a> Supervisor<'a> {
             if at == 0 {
                 report(STARTED);
             }
-            last = self.wait_for_step(step, spawned?).await?;
+            last = self.wait_for_step(&step.name, spawned?).await?;
             if !last.succeeded() {
                 break;
             }
@@ -191,9 +216,8 @@ impl<'a> Supervisor<'a> {
         Ok(last)
     }
 
-    fn spawn(&self, step: &Step) -> io::Result<u32> {
-        let (program, arguments) = step.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let log = self.dir.open_log()?;
+    fn spawn(&self, argv: &[String], log: File) -> io::Result<u32> {
+        let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         let mut command = Command::new(program);
         if !self.plan.cancellable {
             // What it leaves is no job's.
@@ -213,35 +237,77 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Waits for the end of a step. A cancel that comes before ends the whole process tree.
-    async fn wait_for_step(&mut self, step: &Step, main: u32) -> io::Result<ExitRecord> {
-        let seconds = self.plan.time_limit_seconds;
-        let limit =
-            seconds.and_then(|limit| Instant::now().checked_add(Duration::from_secs(limit)));
+    async fn wait_for_step(&mut self, step: &str, main: u32) -> io::Result<ExitRecord> {
         let mut end_signal = None;
         loop {
             // Before the request: a step that ended before the cancel ended by itself.
             if let Some(status) = reap(main)?.main_status {
-                let reason = |_| format!("it was ended after {} s", seconds.unwrap_or_default());
                 return Ok(ExitRecord {
                     code: status.code(),
                     signal: status.signal(),
-                    error: end_signal.map(reason),
-                    ..ExitRecord::now(&step.name)
+                    error: end_signal.map(|_| self.limit_reason()),
+                    ..ExitRecord::now(step)
                 });
             }
-            if limit.is_some_and(|limit| limit <= Instant::now()) {
+            if let Some(termination) = self.termination_request() {
+                self.terminate_tree(termination, None).await?;
+                return Ok(ExitRecord::cancelled(step));
+            }
+            if self.is_over_limit() && self.plan.cancellable {
+                let reason = self.limit_reason();
+                append_to_log(self.dir, &reason);
+                let mut record = ExitRecord::not_started(step, &reason);
+                self.end_at_limit(&mut record).await?;
+                return Ok(record);
+            }
+            if self.is_over_limit() {
                 let signal = end_signal.map_or(Signal::TERM, |_| Signal::KILL);
                 if let Some(pid) = pid(main) {
                     let _ = kill_process(pid, signal);
                 }
                 end_signal = Some(signal);
             }
-            if let Some(termination) = self.termination_request() {
-                self.terminate_tree(termination).await?;
-                return Ok(ExitRecord::cancelled(&step.name));
-            }
             self.wait_for_news().await;
         }
+    }
+
+    fn is_over_limit(&self) -> bool {
+        self.limit.is_some_and(|limit| limit <= Instant::now())
+    }
+
+    fn limit_reason(&self) -> String {
+        time_limit_line(self.plan.time_limit_seconds.unwrap_or_default())
+    }
+
+    /// Ends the whole process tree at the time limit. The record is written before, so that the end reads so even if the supervisor
+    /// is killed meanwhile.
+    async fn end_at_limit(&mut self, record: &mut ExitRecord) -> io::Result<()> {
+        record.processes_left = true;
+        let _ = self.dir.write_exit_record(record);
+        let kill_at = Instant::now() + LIMIT_GRACE;
+        let ended = self.terminate_tree(Termination::Graceful, Some(kill_at));
+        ended.await?;
+        record.processes_left = false;
+        record.ended_at = ExitRecord::now("").ended_at;
+        Ok(())
+    }
+
+    /// Runs the epilogue, with output of its own, until it exits with 0. One that still fails stays for the next server.
+    async fn run_epilogue(&mut self) -> io::Result<()> {
+        let Some(epilogue) = self.dir.epilogue()? else {
+            return Ok(());
+        };
+        let mut wait = RETRY_MIN;
+        for _ in 0..EPILOGUE_TRIES {
+            self.limit = Some(Instant::now() + EPILOGUE_LIMIT);
+            let main = self.spawn(&epilogue.argv, self.dir.open_epilogue_log()?)?;
+            if self.wait_for_step("epilogue", main).await?.succeeded() {
+                return self.dir.clear_epilogue();
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 4).min(RETRY_MAX);
+        }
+        Ok(())
     }
 
     /// Stays as long as any process of the job lives. A cancel ends those too; how the last step ended remains.
@@ -253,7 +319,8 @@ impl<'a> Supervisor<'a> {
                 let _ = self.dir.write_exit_record(record);
             }
             match self.termination_request() {
-                Some(termination) => self.terminate_tree(termination).await?,
+                Some(termination) => self.terminate_tree(termination, None).await?,
+                None if self.is_over_limit() => self.end_at_limit(record).await?,
                 None => self.wait_for_news().await,
             }
         }
@@ -269,10 +336,12 @@ impl<'a> Supervisor<'a> {
     }
 
     async fn wait_for_news(&mut self) {
+        let poll = Instant::now() + IDLE_POLL;
+        let limit = self.limit.filter(|limit| *limit > Instant::now());
         tokio::select! {
             _ = self.child_ended.recv() => {}
             _ = self.notified.recv() => {}
-            () = tokio::time::sleep(IDLE_POLL) => {}
+            () = tokio::time::sleep_until(limit.map_or(poll, |limit| limit.min(poll))) => {}
         }
     }
 
@@ -287,7 +356,12 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    async fn terminate_tree(&mut self, mut termination: Termination) -> io::Result<()> {
+    /// Ends all processes of the job, with SIGKILL from `kill_at` on.
+    async fn terminate_tree(
+        &mut self,
+        mut termination: Termination,
+        kill_at: Option<Instant>,
+    ) -> io::Result<()> {
         let mut terminator = Terminator::default();
         loop {
             let processes = self.job_processes();
@@ -306,7 +380,10 @@ impl<'a> Supervisor<'a> {
                 _ = self.notified.recv() => {}
                 () = tokio::time::sleep(TERMINATION_POLL) => {}
             }
-            termination = self.termination_request().unwrap_or(termination);
+            termination = match self.termination_request() {
+                _ if kill_at.is_some_and(|at| at <= Instant::now()) => Termination::Forced,
+                requested => requested.unwrap_or(termination),
+            };
         }
     }
 
@@ -330,6 +407,11 @@ struct Reaped {
     /// The status of `main`, if it was among the children that had ended.
     main_status: Option<ExitStatus>,
     is_childless: bool,
+}
+
+/// Says that a time limit ended a job. It is in the log of the job too, also on a cloud: there its script prints it.
+pub(crate) fn time_limit_line(seconds: u64) -> String {
+    format!("time limit: ended after {}", hours(seconds))
 }
 
 /// Reaps every child that has ended.

@@ -81,6 +81,7 @@ impl Field<'_> {
             (Some("integer"), _) => integer(&value)
                 .filter(|number| self.range().is_none_or(|range| range.contains(number)))
                 .map(Value::from),
+            (Some("number"), _) => number(&value).map(Value::from),
             (Some("object"), _) => return self.fit_object(value),
             (_, Some(choices)) => choices
                 .iter()
@@ -148,6 +149,7 @@ impl Field<'_> {
                 Some(range) => format!("a whole number from {} to {MAX_NUMBER}", range.start()),
                 None => "a whole number".to_owned(),
             },
+            (Some("number"), _) => "a number".to_owned(),
             (Some("object"), _) => "an object of texts, such as {\"NAME\": \"value\"}".to_owned(),
             (_, Some(choices)) => {
                 let choices = choices.iter().filter_map(Value::as_str);
@@ -182,13 +184,18 @@ fn is_same_word(word: &Value, value: &Value) -> bool {
         .is_some_and(|(word, value)| word.eq_ignore_ascii_case(value.trim()))
 }
 
+/// Reads a number: `1.5`, `"1.5"`.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
 /// Reads a whole number: `50`, `2.0`, `"50"`.
 fn integer(value: &Value) -> Option<i64> {
-    let number = match value {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => text.trim().parse().ok()?,
-        _ => return None,
-    };
+    let number = number(value)?;
     (number.fract() == 0.0).then_some(number as i64)
 }
 

@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 use super::consent::{ConsentPrompt, ConsentSubject};
 use super::excerpt::excerpt;
 use super::prepare::PreparedLaunch;
+use crate::launcher::job_yaml::is_on;
 use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity};
 use crate::settings::config::expand_home;
-use crate::text::one_line;
+use crate::text::{hours, one_line};
 
 /// The bytes of a value, of a script and of a whole prompt that are shown.
 const MAX_VALUE: usize = 400;
@@ -112,6 +113,8 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     }
     text.field("Model", &spec.config.model_name);
     text.field("Output", &spec.config.output_dir);
+    text.field("Idle cluster", plan.autostop.as_deref().unwrap_or_default());
+    text.field("Time limit", &time_limit(launch));
     text.field("Project folder", &spec.client_cwd.display().to_string());
     let envs = config.and_then(|config| config.get("envs")?.as_object());
     let names = envs.into_iter().flat_map(Map::keys).chain(spec.envs.keys());
@@ -123,6 +126,12 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     }
     text.others(config.into_iter().flatten());
     text
+}
+
+/// Says how long the run may take.
+fn time_limit(launch: &PreparedLaunch) -> String {
+    let limit = launch.spec.resources.time_limit_seconds;
+    limit.map_or_else(String::new, |limit| format!("at most {}", hours(limit)))
 }
 
 /// Shows a value of a config without the quotes and escapes of JSON, in which no secret would be found.
@@ -140,19 +149,6 @@ fn plain(value: &Value) -> String {
 
 fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
-}
-
-/// Reads a value as Oumi reads a setting that is on or off.
-fn is_on(value: &Value) -> bool {
-    match value {
-        Value::Bool(is_on) => *is_on,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => {
-            let words = ["yes", "y", "on", "true", "1"];
-            words.iter().any(|word| text.eq_ignore_ascii_case(word))
-        }
-        _ => false,
-    }
 }
 
 /// Tells if a folder is the home folder, or holds it.

@@ -14,7 +14,7 @@ use crate::in_flight::{InFlight, LaunchOutcome, LaunchWatch};
 use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan};
 use crate::process::blocking;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
-use crate::process::start::is_alive;
+use crate::process::start::{has_abandoned_epilogue, is_alive};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, RegistryError};
 
@@ -274,7 +274,12 @@ impl Launches {
             let is_unfinished = |(record, dir): &(JobRecord, JobDir)| {
                 let is_launching = record.oumi_job_id.is_empty();
                 let is_unfinished = dir.exists().and_then(|exists| {
-                    Ok(exists && (is_launching || (!read_only && dir.has_pending_cancel()?)))
+                    let is_to_change = || {
+                        Ok::<_, io::Error>(
+                            dir.has_pending_cancel()? || has_abandoned_epilogue(dir)?,
+                        )
+                    };
+                    Ok(exists && (is_launching || (!read_only && is_to_change()?)))
                 });
                 is_unfinished.unwrap_or_else(|error| {
                     tracing::warn!(job_id = record.job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");

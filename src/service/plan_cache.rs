@@ -132,6 +132,8 @@ impl PlanCache {
             "job_config": plan.job_config,
             "runs": steps,
             "working_dir": process.plan.working_dir,
+            "autostop_minutes": plan.autostop,
+            "max_seconds": process.plan.time_limit_seconds,
             "envs": envs,
             // The launcher of a cloud job has other variables than the job.
             "process": { "envs": process.envs },

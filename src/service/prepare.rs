@@ -13,6 +13,8 @@ use crate::process::blocking;
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
 
+/// The longest time limit: a year.
+const MAX_HOURS: f64 = 8784.0;
 /// The longest job id, in bytes: it names a folder.
 const MAX_JOB_ID_BYTES: usize = 128;
 
@@ -110,6 +112,8 @@ pub(super) async fn prepare(
             num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
             use_spot: request.use_spot,
             disk_size: request.disk_size,
+            autostop_minutes: request.autostop_minutes,
+            time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
         },
         envs,
         file_mounts: request.file_mounts.clone().unwrap_or_default(),
@@ -145,6 +149,15 @@ fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<
             "ask the user, and pass cloud={asked:?}, or cloud={here:?} to run it on this machine"
         ))),
     }
+}
+
+/// Returns a limit in hours as seconds.
+fn time_limit(hours: f64) -> Result<u64, JobError> {
+    if (f64::MIN_POSITIVE..=MAX_HOURS).contains(&hours) {
+        return Ok((hours * 3600.0).ceil() as u64);
+    }
+    let error = format!("`max_hours` must be more than 0 and at most {MAX_HOURS}, not {hours}");
+    Err(JobError::invalid(error))
 }
 
 fn new_job_id(command: OumiCommand) -> String {

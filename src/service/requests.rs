@@ -54,6 +54,14 @@ pub(crate) struct RunRequest {
     #[serde(default)]
     #[schemars(with = "u32")]
     pub disk_size: Option<u32>,
+    /// Idle minutes until the cluster ends itself; 0: never. Default 60. Cloud only.
+    #[serde(default)]
+    #[schemars(with = "u32")]
+    pub autostop_minutes: Option<u32>,
+    /// Ends the run then.
+    #[serde(default)]
+    #[schemars(with = "f64")]
+    pub max_hours: Option<f64>,
     /// Environment variables for the job, over those of the config. Values are never shown or stored.
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, String>")]

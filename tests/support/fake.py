@@ -3,7 +3,7 @@
 The state is the files of FOLDER:
   calls                       one line a call, fields parted by tabs: program, pid, COLUMNS, OUMI_SLURM_CONNECTIONS, arguments
   staged-<n>.yaml             the config of the n-th `oumi launch up`
-  clusters/<name>/            a cluster of SkyPilot: status, cloud, launched_at, hash, autostop, price
+  clusters/<name>/            a cluster of SkyPilot: status, cloud, launched_at, hash, autostop, to_down, price
   hosts/<user@host>/          a cluster of Slurm
   …/jobs/<id>/                a job: name, status, run, submitted_at, start_at, end_at, resources, setup_log, log
   api_down                    the first call of SkyPilot starts its API server
@@ -273,6 +273,7 @@ def sky_status(_):
         of = lambda field, default: read(f"clusters/{cluster}/{field}", default)
         row = {**template, "name": cluster, "status": status_of(cluster), "cloud": of("cloud", "Slurm")}
         row.update(launched_at=json.loads(of("launched_at", "null")), autostop=int(of("autostop", "-1")))
+        row["to_down"] = of("to_down", "") == "True"
         row["cluster_hash"] = of("hash", None)
         if of("price", ""):
             row["hourly_price"] = float(of("price", ""))
@@ -329,6 +330,15 @@ def sky_cancel(arguments):
         return not_up(cluster, "Cancelling jobs", True, 2)
     say(f"{ESC}[33mCancelling jobs ({', '.join(ids)}) on cluster '{cluster}'...{ESC}[0m\n")
     say_cancelled([id for id in ids if cancel_unless_done(f"clusters/{cluster}/jobs/{id}")])
+
+
+def sky_autostop(clusters):
+    cluster = clusters[0]
+    if not is_cluster(cluster):
+        return say(capture("sky/autostop-unknown").replace("nope", cluster))
+    for field, value in [("autostop", options.get("-i", "-1")), ("to_down", "--down" in options)]:
+        write(f"clusters/{cluster}/{field}", value)
+    say(capture("sky/autostop-down-slurm").replace("h1", cluster))
 
 
 def say_cancelled(ids):
@@ -534,7 +544,7 @@ with open(os.path.join(FOLDER, "calls"), "a", encoding="utf-8", errors="surrogat
     calls.write("\t".join(fields) + "\n")
 words, options, document, waiting = [], {}, None, iter(ARGUMENTS)
 for argument in waiting:
-    if argument in ("-y", "--no-follow", "--detach", "--version"):
+    if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel"):
         options[argument] = ""
     elif argument.startswith("-"):
         options[argument] = next(waiting, "")

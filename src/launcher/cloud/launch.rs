@@ -50,6 +50,10 @@ impl CloudLaunches {
         }
     }
 
+    pub(super) fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
+        job_dir(&self.folder, identity)
+    }
+
     /// Plans a launch onto `cluster`. `envs` are for the launcher; those of the job are in its config.
     pub(in crate::launcher) fn plan(
         &self,
@@ -58,7 +62,7 @@ impl CloudLaunches {
         config: JobConfig,
         mut envs: BTreeMap<String, String>,
     ) -> Result<LaunchPlan, JobError> {
-        let dir = job_dir(&self.folder, &spec.identity)?;
+        let dir = self.dir(&spec.identity)?;
         let program = find::find_oumi(&spec.client_cwd)?;
         let staged = staged_path(&dir);
         let (oumi, yaml) = (program.display().to_string(), staged.display().to_string());
@@ -98,6 +102,7 @@ impl CloudLaunches {
             job_config: Some(config.redacted()),
             process,
             warnings: config.warnings,
+            autostop: None,
         })
     }
 
@@ -108,7 +113,7 @@ impl CloudLaunches {
         lock: JobLock,
         before: Option<ClusterBefore>,
     ) -> Result<(), JobError> {
-        let dir = job_dir(&self.folder, identity)?;
+        let dir = self.dir(identity)?;
         let name = plan
             .job_config
             .as_ref()
@@ -134,7 +139,7 @@ impl CloudLaunches {
             let result = result.map_err(|error| JobError::unavailable(error.to_string()))?;
             if let Some(result) = result {
                 // The supervisor removes it, unless it was killed.
-                remove_staged(job_dir(&self.folder, identity)?).await?;
+                remove_staged(self.dir(identity)?).await?;
                 return Ok(result);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -187,14 +192,14 @@ impl CloudLaunches {
                 with_message(status::LOST, JobState::Unknown, is_done, Some(message))
             }
         };
-        let dir = job_dir(&self.folder, identity)?;
+        let dir = self.dir(identity)?;
         status.log_file = dir.log_path().display().to_string();
         Ok(status)
     }
 
     /// Returns the output of the launch.
     pub(super) async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
-        let dir = job_dir(&self.folder, identity)?;
+        let dir = self.dir(identity)?;
         blocking(move || {
             let ended = dir.exit_record().is_ok_and(|record| record.is_some())
                 || dir.is_locked().is_ok_and(|locked| !locked);
@@ -227,7 +232,7 @@ impl CloudLaunches {
         if facts.mark.is_some() || jobs.is_empty() || !state.has_ended {
             return Some(facts);
         }
-        let (dir, folder) = (job_dir(&self.folder, identity).ok()?, self.folder.jobs());
+        let (dir, folder) = (self.dir(identity).ok()?, self.folder.jobs());
         let (job_id, jobs) = (identity.job_id.clone(), jobs.to_vec());
         let registered = identity.oumi_job_id.clone();
         let hash = cluster_hash.map(ToOwned::to_owned);
@@ -274,7 +279,7 @@ impl CloudLaunches {
                 Ok(already_finished(status::CANCELLED, JobState::Cancelled, None))
             }
             Some(LaunchResult::Interrupted { .. } | LaunchResult::Succeeded(_)) => {
-                let dir = job_dir(&self.folder, identity)?;
+                let dir = self.dir(identity)?;
                 blocking(move || cancel_unless_begun(&dir)).await
             }
         }
@@ -286,7 +291,7 @@ impl CloudLaunches {
         identity: &JobIdentity,
         reason: &str,
     ) -> Result<(), JobError> {
-        let dir = job_dir(&self.folder, identity)?;
+        let dir = self.dir(identity)?;
         let state = self.inspect(identity).await?;
         let facts = LaunchFacts {
             failure: state.failure.is_none().then(|| reason.to_owned()),
@@ -299,7 +304,7 @@ impl CloudLaunches {
     }
 
     async fn inspect(&self, identity: &JobIdentity) -> Result<LaunchState, JobError> {
-        let (dir, cluster) = (job_dir(&self.folder, identity)?, identity.cluster.clone());
+        let (dir, cluster) = (self.dir(identity)?, identity.cluster.clone());
         blocking(move || {
             inspect(&dir, &cluster).map_err(|error| {
                 JobError::failed(format!("cannot read {}: {error}", dir.path().display()))

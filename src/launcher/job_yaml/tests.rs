@@ -214,3 +214,62 @@ fn configs_outside_the_project_are_mounted() {
     );
     assert!(run_script(&config).contains("-c \"$HOME\"/oumi-mcp-job-1.yaml"));
 }
+
+/// Returns exit code and output of a script, which reads `in` from its standard input.
+fn run_in_bash(script: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("in"), "in\n").unwrap();
+    std::fs::write(folder.path().join("run.sh"), script).unwrap();
+    let input = std::fs::File::open(folder.path().join("in")).unwrap();
+    let mut command = Command::new("bash");
+    let output = command
+        .arg("run.sh")
+        .current_dir(folder.path())
+        .stdin(input)
+        .output();
+    let output = output.unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(printed).unwrap())
+}
+
+#[test]
+fn time_limit_leaves_a_script_as_it_is() {
+    for script in [
+        "#!/bin/bash\n#SBATCH --time=1\n\necho \"it's $((1 + 1))\" '$x' `echo a` \\\n  b\n",
+        "cat <<'EOF' | tr a b\na $HOME \"'\nEOF\ncat <<EOF\n$(echo \"(\")\nEND_OF_RUN\nEOF\nexit 3",
+        "set -e\ncat\nfalse\necho never",
+        "f() { echo \"$1\"; }; f 'two  words'; x=(1 2); echo ${x[1]} ${#x[@]}; [[ a == a ]] && exit 124",
+        "# only a comment\n",
+        "echo ä 鍵; printf '\\\\n\\t%s' '\\'",
+    ] {
+        let limited = limit_run(script, 60);
+        assert_eq!(run_in_bash(&limited), run_in_bash(script), "{limited}");
+    }
+    let limited = limit_run("#SBATCH -n 1\nsleep 60 & sleep 60\n", 1);
+    assert!(
+        limited.starts_with("#SBATCH -n 1\nSECONDS=0\n"),
+        "{limited}"
+    );
+    let (code, printed) = run_in_bash(&limited);
+    assert_eq!(
+        (code, printed.as_str()),
+        (Some(124), "time limit: ended after 0.0003 h\n")
+    );
+}
+
+#[test]
+fn time_limit_is_put_around_both_kinds_of_configs() {
+    let folder = tempfile::tempdir().unwrap();
+    for text in ["run: echo hi\n", "model: {model_name: tiny}\n"] {
+        let mut spec = spec(folder.path(), "job.yaml", text, "gcp");
+        spec.resources.time_limit_seconds = Some(10_800);
+        let config = JobConfig::new(&spec, false);
+        let run = run_script(&config);
+        assert!(run.contains("timeout -k 30 10800 bash /dev/fd/3"), "{run}");
+        assert!(run.contains("echo 'time limit: ended after 3 h'"), "{run}");
+    }
+    let mut spec = spec(folder.path(), "job.yaml", "setup: echo hi\n", "gcp");
+    spec.resources.time_limit_seconds = Some(60);
+    let config = JobConfig::new(&spec, false);
+    assert!(config.warnings[0].contains("`max_hours` has no effect"));
+}

@@ -21,7 +21,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan, JobErr
             working_dir: spec.client_cwd.clone(),
             cancellable: true,
             cleanup: Vec::new(),
-            time_limit_seconds: None,
+            time_limit_seconds: spec.resources.time_limit_seconds,
         },
         envs: BTreeMap::new(),
         files: Vec::new(),
@@ -39,6 +39,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan, JobErr
         cluster: String::new(),
         job_config,
         warnings: warnings(spec),
+        autostop: None,
         process,
     })
 }
@@ -180,6 +181,7 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
         ("infra", is_set(in_resources("infra"))),
         ("any_of", is_set(in_resources("any_of"))),
         ("disk_size", asked.disk_size.is_some()),
+        ("autostop_minutes", asked.autostop_minutes.is_some()),
         ("setup_script", spec.setup_script.is_some()),
         ("run_script", spec.run_script.is_some()),
         ("cluster_name", !spec.identity.cluster.is_empty()),

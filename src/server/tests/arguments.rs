@@ -26,6 +26,7 @@ fn numbers_booleans_and_objects_as_texts_are_understood() {
         ("num_nodes", json!(2.0), json!(2)),
         ("num_nodes", json!(" 2.0 "), json!(2)),
         ("disk_size", json!("50"), json!(50)),
+        ("max_hours", json!("1.5"), json!(1.5)),
         ("dry_run", json!("false"), json!(false)),
         ("confirm", json!("True"), json!(true)),
         ("use_spot", json!(" TRUE "), json!(true)),

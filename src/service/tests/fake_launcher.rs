@@ -432,6 +432,7 @@ impl Launcher for FakeLauncher {
             command_line: format!("launch {}", spec.identity.job_id),
             cluster,
             job_config: None,
+            autostop: None,
             warnings: Vec::new(),
             process: StartRequest {
                 plan: SupervisorPlan {
@@ -670,6 +671,8 @@ pub fn run_request(cwd: &Path, job_name: &str, cloud: &str) -> RunRequest {
         num_nodes: 1,
         use_spot: false,
         disk_size: None,
+        autostop_minutes: None,
+        max_hours: None,
         envs: None,
         file_mounts: None,
         setup_script: None,

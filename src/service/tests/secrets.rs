@@ -74,6 +74,7 @@ impl Launcher for Leaky {
             job_config: Some(
                 json!({ "run": leak("run"), leak("key"): { "cloud": leak("cloud") } }),
             ),
+            autostop: None,
             warnings: vec![leak("warning")],
             process: StartRequest {
                 plan: SupervisorPlan {

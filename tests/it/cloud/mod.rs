@@ -6,6 +6,7 @@
 mod world;
 
 mod asked;
+mod autostop;
 mod changes;
 mod clusters;
 mod consent;

@@ -430,3 +430,25 @@ fn pending_call_is_answered_at_end_of_input() {
         "cancelled"
     );
 }
+
+#[test]
+fn time_limit_ends_the_whole_tree_without_a_server() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "mkdir pids; setsid sh -c 'echo $$ > pids/escaped; exec sleep 300' & echo $$ > pids/main; sleep 300";
+    let job_id = server.submit(home.job(run), json!({ "max_hours": 0.0005 }));
+    let pids = home.pids(2);
+    server.kill_9();
+    wait_until("nothing of it is left", || {
+        !pids.iter().any(|pid| alive(*pid))
+    });
+    let mut server = Server::start(&home);
+    let status = server.wait_done(&job_id);
+    assert_eq!(status["state"], "FAILED");
+    assert_eq!(
+        status["failure"]["cause"], "time_limit",
+        "{:#}",
+        status.content
+    );
+    assert_eq!(server.log(&job_id), "time limit: ended after 0.0006 h");
+}
