@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rmcp::model::{
-    CallToolResponse, ClientCapabilities, ContentBlock, CreateTaskResult, DetailedTask,
-    GetTaskResult, JsonObject, ProtocolVersion, Task, TaskPayload, TaskStatus,
+    CallToolResponse, ClientCapabilities, CreateTaskResult, DetailedTask, GetTaskResult,
+    JsonObject, ProtocolVersion, Task, TaskPayload, TaskStatus,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::tools::structured;
 use super::truncated;
@@ -185,20 +185,20 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorDat
         error: (!ended_well).then(|| message(&answer)),
         ..answer
     };
-    let mut content = serde_json::to_value(run).map_err(broken)?;
+    // A client wakes its model with the result: first comes what the model must see.
+    let mut content = json!({ "message": poll.message, "next": poll.next });
+    if let (Value::Object(content), Value::Object(run)) =
+        (&mut content, serde_json::to_value(run).map_err(broken)?)
+    {
+        content.extend(run);
+    }
     if let (Value::Object(content), Value::Object(poll)) =
         (&mut content, serde_json::to_value(&poll).map_err(broken)?)
     {
         content.extend(poll);
     }
     leave_out_empty(&mut content);
-    let mut result = structured(content, !poll.is_success());
-    // A client wakes its model with the result, which sees little beside its beginning.
-    let sentence = poll.error.as_ref().unwrap_or(&poll.message);
-    let sentence = format!("{}. {}", sentence.trim_end_matches('.'), poll.next);
-    result
-        .content
-        .insert(0, ContentBlock::text(sentence.trim()));
+    let result = structured(content, !poll.is_success());
     match serde_json::to_value(result).map_err(broken)? {
         Value::Object(result) => Ok(result),
         _ => Ok(JsonObject::new()),
@@ -250,7 +250,8 @@ mod tests {
                 (_, TaskPayload::Completed { result }) => {
                     assert_eq!(result["isError"], state != Succeeded, "{state:?}");
                     let text = result["content"][0]["text"].as_str().unwrap();
-                    assert!(text.ends_with("it ended. Then do this."), "{text}");
+                    let beginning = r#"{"message":"it ended","next":"Then do this.""#;
+                    assert!(text.starts_with(beginning), "{text}");
                     let content = &result["structuredContent"];
                     assert_eq!(content["success"], state == Succeeded);
                     assert_eq!(content["error"].is_null(), state == Succeeded);

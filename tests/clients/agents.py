@@ -162,7 +162,7 @@ def claude(home, url):
     (home / "mcp.json").write_text(json.dumps(servers))
     tools = ",".join(f"mcp__oumi__{tool}" for tool in ["run_job", "poll_status", "get_job_logs", "list_jobs"])
     environment = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "none", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-                   "DISABLE_TELEMETRY": "1", "DISABLE_AUTOUPDATER": "1"}
+                   "DISABLE_TELEMETRY": "1", "DISABLE_AUTOUPDATER": "1", "ENABLE_TOOL_SEARCH": "false"}
     return ["-p", "train", "--mcp-config", str(home / "mcp.json"), "--strict-mcp-config", "--allowedTools", tools], environment
 
 
