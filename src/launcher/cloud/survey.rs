@@ -1,7 +1,7 @@
 //! The answers of SkyPilot or Oumi about clusters and their queues, and the status of a job by them.
 
 use super::clusters::{cloud_of, cluster_details, cluster_gone, cluster_not_up, cluster_recreated};
-use super::launch_dir::LaunchFacts;
+use super::launch_dir::{LaunchFacts, number};
 use super::{CloudBackend, log_file};
 use crate::error::JobError;
 use crate::launcher::{CancelOutcome, JobDetails, JobIdentity, JobState, JobStatus, status};
@@ -151,7 +151,10 @@ impl Survey {
     ) -> Result<JobStatus, JobError> {
         self.check_cloud::<B>(identity)?;
         match self.find::<B>(identity, facts) {
-            Found::Own(job) => Ok(status_of_row(job, identity)),
+            Found::Own(job) => Ok(JobStatus {
+                message: self.why_waiting(job, &identity.cluster),
+                ..status_of_row(job, identity)
+            }),
             Found::Uncertain(job) => {
                 let row = status_of_row(job, identity);
                 Ok(JobStatus {
@@ -168,6 +171,21 @@ impl Survey {
             Found::Another => Ok(cluster_recreated(&identity.cluster)),
             Found::Nothing => self.status_of_missing::<B>(identity, facts),
         }
+    }
+
+    /// Says what a job waits for: a cluster runs its jobs in the order of their ids, as far as there is room.
+    fn why_waiting(&self, job: &QueuedJob, cluster: &str) -> Option<String> {
+        let is_over = |status: &str| parse::state_of(status).is_some_and(|(_, is_done)| is_done);
+        let jobs = self.jobs(cluster).iter();
+        let before = jobs
+            .filter(|other| number(other) < number(job) && !is_over(&other.status))
+            .count();
+        let jobs = match before {
+            1 => "an earlier job".to_owned(),
+            _ => format!("{before} earlier jobs"),
+        };
+        (job.status == "PENDING" && before > 0)
+            .then(|| format!("it waits for {jobs} of cluster {cluster}"))
     }
 
     /// Returns the status of a job that no queue lists. Its cluster is gone only where SkyPilot says so, and nothing it says is against it.

@@ -419,6 +419,28 @@ mod surveys {
     }
 
     #[test]
+    fn pending_job_waits_for_the_earlier_ones() {
+        let row = |id: u64, status: &str| {
+            format!(r#"{{"job_id": {id}, "job_name": "", "status": "{status}"}}"#)
+        };
+        let rows = [
+            row(9, "RUNNING"),
+            row(7, "PENDING"),
+            row(6, "RUNNING"),
+            row(5, "FAILED"),
+        ];
+        let survey = survey(&format!(r#"{{"dev": [{}]}}"#, rows.join(",")), CLUSTERS);
+        let message = survey
+            .status::<SkyPilot>(&job("", "gcp"), None)
+            .unwrap()
+            .message;
+        assert_eq!(
+            message.unwrap(),
+            "it waits for an earlier job of cluster dev"
+        );
+    }
+
+    #[test]
     fn cluster_of_another_cloud_is_another_cluster() {
         let survey = survey(QUEUE, CLUSTERS);
         let facts = facts();
