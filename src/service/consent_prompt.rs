@@ -151,6 +151,15 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
+/// Tells if resources, or one of their choices, ask for spot machines.
+fn may_be_spot(resources: &Value) -> bool {
+    let choices = ["any_of", "ordered"].into_iter();
+    let mut choices = choices
+        .filter_map(|name| resources.get(name)?.as_array())
+        .flatten();
+    resources.get("use_spot").is_some_and(is_on) || choices.any(may_be_spot)
+}
+
 /// Tells if a folder is the home folder, or holds it.
 fn holds_home(folder: &str) -> bool {
     let home = dirs::home_dir();
@@ -233,7 +242,7 @@ impl PromptText {
         self.field("Accelerators", &accelerators);
         let nodes = config.get("num_nodes").filter(known);
         self.field("Nodes", &nodes.map_or_else(|| "1".to_owned(), plain));
-        let is_spot = resource("use_spot").is_some_and(is_on);
+        let is_spot = config.get("resources").is_some_and(may_be_spot);
         self.field("Spot", if is_spot { "yes" } else { "no" });
         for (name, value) in resources.into_iter().flatten() {
             if !matches!(name.as_str(), "cloud" | "accelerators" | "use_spot") && known(&value) {
@@ -269,6 +278,35 @@ mod tests {
             "Start this job?\nAccelerators: A100:8 Price: 0.00 $/h\u{fffd}\u{fffd}\u{fffd}[2J\nrun:\n| echo hi\n\
              | Price: 0.00 $/h\n| \u{fffd}Cloud: local"
         );
+    }
+
+    #[test]
+    fn spot_is_told_in_every_form() {
+        let spot = |resources: &str| may_be_spot(&serde_json::from_str(resources).unwrap());
+        for value in [
+            "true",
+            "1",
+            "1.0",
+            r#""true""#,
+            r#""1""#,
+            r#""Yes""#,
+            r#""on""#,
+            r#""Y""#,
+        ] {
+            let one = format!(r#"{{"use_spot": {value}}}"#);
+            assert!(spot(&one), "{one}");
+            assert!(spot(&format!(r#"{{"any_of": [{{}}, {one}]}}"#)), "{one}");
+            assert!(
+                spot(&format!(r#"{{"use_spot": false, "ordered": [{one}]}}"#)),
+                "{one}"
+            );
+        }
+        for value in ["false", "0", r#""false""#, r#""no""#, r#""""#, "null", "[]"] {
+            assert!(
+                !spot(&format!(r#"{{"use_spot": {value}, "any_of": 1}}"#)),
+                "{value}"
+            );
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use memchr::memchr2;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -262,7 +263,11 @@ impl LogReading {
         let before = before.unwrap_or_default();
         let mut links = Links::default();
         links.read(text.as_bytes());
-        let text = &text[text.ceil_char_boundary(text.len().saturating_sub(failure::LOOKED_AT))..];
+        let start = text.ceil_char_boundary(text.len().saturating_sub(failure::LOOKED_AT));
+        let text = match text[start..].find(['\n', '\r']).filter(|_| start > 0) {
+            Some(line_end) => &text[start + line_end + 1..],
+            None => &text[start..],
+        };
         let is_same = matches!(&before.tail, Tail::Text(before) if **before == *text);
         let now = SystemTime::now();
         let written = before.written.filter(|_| is_same).unwrap_or(now);
@@ -288,11 +293,18 @@ impl LogReading {
         }
     }
 
-    /// Reads the last bytes of the log. Does file work.
+    /// Reads the last bytes of the log, from the first whole line on: half a secret is not recognized as one. Does file work.
     pub(super) fn tail(&self, max_bytes: u64) -> Vec<u8> {
         match &self.tail {
             Tail::Text(text) => text.as_bytes().to_vec(),
-            Tail::File(path) => read_tail(path, max_bytes).unwrap_or_default(),
+            Tail::File(path) => {
+                let mut tail = read_tail(path, max_bytes).unwrap_or_default();
+                let line_end = memchr2(b'\n', b'\r', &tail);
+                if let Some(line_end) = line_end.filter(|_| tail.len() as u64 == max_bytes) {
+                    tail.drain(..=line_end);
+                }
+                tail
+            }
         }
     }
 
@@ -314,6 +326,7 @@ fn writes(history: &History) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::LogReading;
+    use crate::failure;
 
     #[test]
     fn links_outlive_the_beginning_of_a_log() {
@@ -323,5 +336,19 @@ mod tests {
         assert_eq!(first.links, [link]);
         let second = LogReading::of_text("{'loss': 0.9}\n", None, Some(first));
         assert_eq!(second.links, [link]);
+    }
+
+    #[test]
+    fn kept_end_begins_with_a_whole_line() {
+        let text = format!("secret-{}\nwhole\n", "x".repeat(failure::LOOKED_AT));
+        let reading = LogReading::of_text(&text, None, None);
+        assert_eq!(reading.tail(5), b"whole\n");
+        let whole = LogReading::of_text("short", None, None);
+        assert_eq!(whole.tail(5), b"short");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "first\rsecond\nthird").unwrap();
+        let reading = LogReading::at(file.path().to_owned());
+        assert_eq!(reading.tail(10), b"third");
+        assert_eq!(reading.tail(100), b"first\rsecond\nthird");
     }
 }

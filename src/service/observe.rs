@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
+use memchr::memrchr2;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -22,6 +23,7 @@ use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
 use crate::progress::Progress;
 use crate::progress::stall::Stall;
+use crate::redact::Redactor;
 use crate::registry::JobRecord;
 
 /// The longest wait of a poll for a cloud log once the status is there, and the longest poll with that wait.
@@ -233,13 +235,21 @@ impl Observer {
             if redactor.hides_all() {
                 return None;
             }
-            let log = redactor.redact(&fold(&redactor.masked(log.tail(LAST_LINE_TAIL))));
-            let says_something = |line: &&str| line.contains(char::is_alphanumeric);
-            let line = log.lines().rev().find(says_something)?.trim();
-            Some(line.chars().take(MAX_LAST_LINE).collect())
+            last_line(log.tail(LAST_LINE_TAIL), &redactor)
         });
         line.await.ok().flatten()
     }
+}
+
+fn last_line(mut tail: Vec<u8>, redactor: &Redactor) -> Option<String> {
+    if redactor.knows_values() {
+        // The line that is being written may end in too little of a value to be known as one.
+        tail.truncate(memrchr2(b'\n', b'\r', &tail)? + 1);
+    }
+    let log = redactor.redact(&fold(&redactor.masked(tail)));
+    let says_something = |line: &&str| line.contains(char::is_alphanumeric);
+    let line = log.lines().rev().find(says_something)?.trim();
+    Some(line.chars().take(MAX_LAST_LINE).collect())
 }
 
 async fn read_cloud_log(
@@ -282,4 +292,24 @@ fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<Prog
         age_seconds,
         progress,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Redactor, last_line};
+
+    #[test]
+    fn line_being_written_shows_no_half_of_a_value() {
+        let value = "two  blanks   here";
+        let knows = Redactor::new([value]);
+        for cut in 0..value.len() {
+            let log = format!("loaded\npart {}", &value[..cut]);
+            let line = last_line(log.into(), &knows).unwrap();
+            assert_eq!(line, "loaded", "{cut}");
+        }
+        let line = |log: String| last_line(log.into(), &knows).unwrap();
+        assert_eq!(line(format!("part {value}\n")), "part ***");
+        let without = last_line("part two".into(), &Redactor::default());
+        assert_eq!(without.as_deref(), Some("part two"));
+    }
 }

@@ -91,7 +91,7 @@ fn values() -> Vec<String> {
     ]
     .map(str::to_owned)
     .into();
-    values.extend([long(3000), short_lines(300)]);
+    values.extend([long(3000), long(9000), short_lines(300)]);
     values
 }
 
