@@ -14,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use crate::error::JobError;
 pub(crate) use crate::job_identity::JobIdentity;
@@ -294,7 +295,49 @@ pub(crate) struct ClusterInfo {
     pub cloud: Option<String>,
     /// Status, resources and region.
     pub summary: String,
-    /// Dollars an hour.
+    pub offer: Offer,
+}
+
+/// The price of a launch or a cluster: of all its nodes, in dollars an hour.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Offer {
+    /// Those of the cheapest and of the dearest machines that it may get; `None` where a price is not known.
+    pub hourly: Option<(f64, f64)>,
+    /// The machines, their region and the source of the price; or the reason why it is not known.
+    pub note: String,
+}
+
+impl Offer {
+    pub(crate) fn known(price: f64, note: impl Into<String>) -> Self {
+        Self {
+            hourly: Some((price, price)),
+            note: note.into(),
+        }
+    }
+
+    pub(crate) fn unknown(reason: impl Into<String>) -> Self {
+        Self {
+            hourly: None,
+            note: reason.into(),
+        }
+    }
+
+    /// Returns the price as a person reads it.
+    pub(crate) fn text(&self) -> String {
+        let note = &self.note;
+        match self.hourly {
+            None => format!("not known: {note}"),
+            Some((low, high)) if low < high => format!("${low:.2} to ${high:.2} an hour ({note})"),
+            Some((price, _)) => format!("${price:.2} an hour ({note})"),
+        }
+    }
+}
+
+/// A cluster that is up, or coming up.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct UpCluster {
+    pub name: String,
+    /// Dollars an hour; `None` where that is not known.
     pub hourly_price: Option<f64>,
 }
 
@@ -363,6 +406,16 @@ pub(crate) trait Launcher: Send + Sync {
     /// Cancels the job and reports the resulting state. A job whose launch never began is marked as cancelled. May take
     /// minutes and is not cancellation-safe: spawn it where the caller can time out.
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError>;
+
+    /// Prices a launch, or the cluster that it goes onto. `None` where nothing is billed.
+    async fn offer(&self, _: &LaunchSpec, _: &LaunchPlan, _deadline: Instant) -> Option<Offer> {
+        None
+    }
+
+    /// Lists the clusters that are up, whoever launched them.
+    async fn clusters_up(&self, _deadline: Instant) -> Result<Vec<UpCluster>, JobError> {
+        Ok(Vec::new())
+    }
 
     /// Describes a cluster. `None` when it does not exist, or the launcher cannot know.
     async fn describe_cluster(

@@ -7,6 +7,7 @@ mod collisions;
 pub(crate) mod consent;
 mod consent_prompt;
 mod context;
+mod costs;
 mod detached;
 mod excerpt;
 mod launches;

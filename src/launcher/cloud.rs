@@ -7,6 +7,7 @@ mod clusters;
 mod launch;
 mod launch_dir;
 mod list;
+mod price;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -15,11 +16,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{
     CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, Listing,
+    LaunchPlan, LaunchSpec, Launcher, Listing, Offer, UpCluster,
 };
 use crate::error::{ErrorKind, JobError};
 use crate::parse::sky::Queue;
@@ -32,6 +34,7 @@ use changes::{Change, Changes};
 use clusters::cluster_info;
 pub(super) use launch::CloudLaunches;
 use launch_dir::{ClusterBefore, LaunchFacts, LaunchResult, number};
+use price::Prices;
 pub(super) use survey::no_such_job;
 use survey::{Survey, already_finished};
 
@@ -41,6 +44,8 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How long an interrupted launch may still put its job on the cluster: SkyPilot's API server goes on with a launch when its
 /// client is killed.
 const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
+/// The wait for the price of a cluster that is described.
+const PRICE_WAIT: Duration = Duration::from_secs(10);
 
 /// The launcher of the clouds that a backend reaches.
 #[derive(Debug)]
@@ -48,6 +53,7 @@ pub(crate) struct CloudLauncher<B> {
     backend: B,
     launches: CloudLaunches,
     changes: Changes,
+    prices: Prices,
     cli: Cli,
 }
 
@@ -59,6 +65,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             backend: B::new(cli.clone()),
             changes: Changes::new(&folder, supervisor.clone(), cli.clone()),
             launches: CloudLaunches::new(folder, supervisor, window),
+            prices: Prices::default(),
             cli,
         }
     }
@@ -373,8 +380,64 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         _cloud: &str,
         cluster: &str,
     ) -> Result<Option<ClusterInfo>, JobError> {
+        let until = Instant::now() + PRICE_WAIT;
         let clusters = self.backend.clusters(call_deadline()).await?;
-        Ok(clusters.and_then(|list| list.get(cluster).map(cluster_info)))
+        let Some(cluster) = clusters.as_ref().and_then(|list| list.get(cluster)) else {
+            return Ok(None);
+        };
+        let offer = self.prices.of_cluster(&self.backend, cluster, until).await;
+        Ok(Some(cluster_info(cluster, offer)))
+    }
+
+    async fn offer(
+        &self,
+        spec: &LaunchSpec,
+        plan: &LaunchPlan,
+        deadline: Instant,
+    ) -> Option<Offer> {
+        let config = plan.job_config.as_ref()?;
+        let offer = self.prices.of_config(&self.backend, config, deadline);
+        if spec.identity.cluster.is_empty() {
+            return Some(offer.await);
+        }
+        let name = &plan.cluster;
+        Some(match self.backend.clusters(Some(deadline)).await {
+            Err(error) => Offer::unknown(format!("cluster {name} could not be asked for: {error}")),
+            Ok(list) => match list.as_ref().and_then(|list| list.get(name)) {
+                Some(cluster) => {
+                    self.prices
+                        .of_cluster(&self.backend, cluster, deadline)
+                        .await
+                }
+                None => offer.await,
+            },
+        })
+    }
+
+    async fn clusters_up(&self, deadline: Instant) -> Result<Vec<UpCluster>, JobError> {
+        if B::find_program().is_err() {
+            return Ok(Vec::new());
+        }
+        let list = self.backend.clusters(Some(deadline)).await?;
+        let list = list.unwrap_or_default();
+        if let Some(left_out) = list.left_out.first() {
+            return Err(JobError::unavailable(left_out));
+        }
+        let up = list
+            .clusters
+            .iter()
+            .filter(|cluster| cluster.status != "STOPPED");
+        let priced = up.map(async |cluster| {
+            let offer = self
+                .prices
+                .of_cluster(&self.backend, cluster, deadline)
+                .await;
+            UpCluster {
+                name: cluster.name.clone(),
+                hourly_price: offer.hourly.map(|(_, high)| high),
+            }
+        });
+        Ok(join_all(priced).await)
     }
 
     async fn teardown_cluster(

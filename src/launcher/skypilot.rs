@@ -16,6 +16,7 @@ use super::cloud::{
 use super::job_yaml::{self, JobConfig};
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
 use crate::error::JobError;
+use crate::parse::gpus::{self, CatalogMachine};
 use crate::parse::sky::{self, ClusterList, Queue, QueueFailure, TeardownResult};
 use crate::parse::{self, OutputError};
 use crate::process::find;
@@ -155,6 +156,33 @@ impl CloudBackend for SkyPilot {
             Some(0) => Ok(Some(list)),
             _ => Err(failed("sky status", &output)),
         }
+    }
+
+    async fn catalog(
+        &self,
+        cloud: &str,
+        accelerators: &str,
+        all_regions: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
+        // SkyPilot lists what is free on these instead.
+        if matches!(cloud, "k8s" | "sky-slurm") {
+            return Ok(None);
+        }
+        let mut arguments = vec!["gpus", "list", accelerators, "--infra", cloud, "-o", "json"];
+        arguments.extend(all_regions.then_some("--all-regions"));
+        let output = self.query(&arguments, deadline).await?;
+        if output.code != Some(0) {
+            // On stdout in a sentence, on stderr as the error of a library.
+            let printed = parse::last_line(&output.stdout);
+            let reason = printed.unwrap_or_else(|| failure_text(&output));
+            let error = format!("`sky gpus list` failed: {}", reason.trim_end_matches('.'));
+            return Err(JobError::failed(error).with_hint(sky::remedy(&output.stderr)));
+        }
+        let catalog = gpus::catalog(&output.stdout);
+        let catalog = catalog.map_err(|error| unreadable("sky gpus list", &error, &output))?;
+        let name = accelerators.split(':').next().unwrap_or_default();
+        Ok(Some(gpus::machines(&catalog, name)))
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {

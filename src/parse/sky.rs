@@ -78,7 +78,11 @@ pub(crate) struct Cluster {
     pub(crate) region: Option<String>,
     /// Each node, in SkyPilot's words.
     pub(crate) resources: Option<String>,
+    /// Type and count a node, such as `A100:8` or `{'A100': 8}`.
     pub(crate) accelerators: Option<String>,
+    pub(crate) instance_type: Option<String>,
+    pub(crate) is_spot: bool,
+    pub(crate) nodes: u64,
     /// In dollars. SkyPilot 0.12 does not report it.
     pub(crate) hourly_price: Option<f64>,
 }
@@ -238,7 +242,7 @@ impl QueueFailure {
 pub(crate) fn remedy(output: &str) -> &'static str {
     const REMEDIES: [(&[&str], &str); 4] = [
         (
-            &["No such option"],
+            &["No such option", "No such command"],
             "this SkyPilot is too old: run `pip install -U skypilot` (0.12 or newer)",
         ),
         (
@@ -305,6 +309,14 @@ fn job(job_id: String, row: &Row) -> QueuedJob {
 
 fn cluster(name: String, row: &Row) -> Cluster {
     let prices = ["price", "hourly_price", "cost_per_hour", "hourly_cost"];
+    // Such as `2x[spot](gpus=A100:8, cpus=96, mem=1152, p4d.24xlarge, disk=256)`.
+    let whole = text(row, "resources_str_full").unwrap_or_default();
+    let (before, parts) = whole.split_once('(').unwrap_or_default();
+    let parts: Vec<&str> = parts.split([',', ')']).map(str::trim).collect();
+    let gpus = parts.iter().find_map(|part| part.strip_prefix("gpus="));
+    let instance_type = parts
+        .iter()
+        .find(|part| !part.is_empty() && !part.contains('='));
     Cluster {
         name,
         cluster_hash: text(row, "cluster_hash"),
@@ -314,7 +326,12 @@ fn cluster(name: String, row: &Row) -> Cluster {
         cloud: text(row, "cloud"),
         region: text(row, "region"),
         resources: text(row, "resources_str"),
-        accelerators: text(row, "accelerators"),
+        accelerators: gpus
+            .map(|gpus| (*gpus).to_owned())
+            .or_else(|| text(row, "accelerators")),
+        instance_type: instance_type.map(|part| (*part).to_owned()),
+        is_spot: before.contains("[spot]"),
+        nodes: row.get("nodes").and_then(Value::as_u64).unwrap_or(1),
         hourly_price: prices.into_iter().find_map(|key| price(row.get(key)?)),
     }
 }
@@ -335,7 +352,7 @@ fn time(row: &Row, key: &str) -> Option<f64> {
         .filter(|seconds| *seconds > 0.0)
 }
 
-fn price(value: &Value) -> Option<f64> {
+pub(super) fn price(value: &Value) -> Option<f64> {
     let dollars = match value {
         Value::String(text) => text.trim().trim_start_matches('$').trim().parse().ok(),
         other => other.as_f64(),

@@ -9,8 +9,6 @@ use super::detached::{CHANGE_WAIT, run_detached};
 use super::requests::{DownRequest, StopRequest};
 use crate::error::JobError;
 use crate::launcher::ClusterAction;
-use crate::process::blocking;
-use crate::process::job_dir::JobDir;
 
 /// The value that `user_confirmation` must have for a cluster to be deleted.
 const DOWN_CONFIRMATION: &str = "DOWN";
@@ -113,21 +111,7 @@ async fn try_teardown(
 /// Lists the jobs whose launches onto a cluster are under way, in this server or another one.
 async fn launches_onto(context: &Context, cluster: &str) -> Result<Vec<String>, JobError> {
     let mut jobs = context.registry.records().await?;
-    jobs.retain(|record| record.cluster_name == cluster && record.oumi_job_id.is_empty());
-    let jobs: Vec<_> = jobs
-        .into_iter()
-        .map(|record| (context.job_dir(&record.job_id), record.job_id))
-        .collect();
-    blocking(move || {
-        let is_launching = |(dir, _): &(Option<JobDir>, String)| {
-            dir.as_ref()
-                .is_some_and(|dir| dir.is_locked().unwrap_or(true))
-        };
-        Ok(jobs
-            .into_iter()
-            .filter(is_launching)
-            .map(|(_, job_id)| job_id)
-            .collect())
-    })
-    .await
+    jobs.retain(|record| record.cluster_name == cluster);
+    let jobs = context.launching(jobs).await?.into_iter();
+    Ok(jobs.map(|record| record.job_id).collect())
 }

@@ -26,6 +26,7 @@ pub(super) fn cancel(job: &JobIdentity, info: Option<&ClusterInfo>) -> ConsentPr
     text.field("Cloud", &job.cloud);
     text.field("Cluster", &job.cluster);
     text.cluster(&job.cloud, info);
+    text.price(info);
     text.line("What it computed and did not save is lost.");
     text.prompt(ConsentSubject::Cancel {
         oumi_job_id: job.oumi_job_id.clone(),
@@ -65,6 +66,7 @@ pub(super) fn teardown(
     text.field("Cloud", cloud);
     text.field("Cluster", cluster);
     text.cluster(cloud, info);
+    text.price(info);
     text.field("Launches onto it that are under way", &launching.join(", "));
     text.line(consequence);
     text.prompt(subject)
@@ -104,6 +106,10 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
         text.field("Cloud", &spec.identity.cloud);
         text.resources(launch, config.unwrap_or(&Map::new()));
         text.cluster(&spec.identity.cloud, info);
+        if let Some(costs) = &launch.costs {
+            text.field("Price", &costs.offer.text());
+            text.field("Already", &costs.up_text());
+        }
     }
     text.field("Runs", &plan.command_line);
     // Else the command shows both.
@@ -252,15 +258,17 @@ impl PromptText {
         }
     }
 
+    fn price(&mut self, info: Option<&ClusterInfo>) {
+        let price = info.map(|info| info.offer.text());
+        self.field("Price", &price.unwrap_or_default());
+    }
+
     fn cluster(&mut self, cloud: &str, info: Option<&ClusterInfo>) {
         let Some(info) = info else { return };
         if let Some(found) = info.cloud.as_deref().filter(|found| *found != cloud) {
             self.field("Found on cloud", found);
         }
         self.field("It is", &info.summary);
-        if let Some(price) = info.hourly_price {
-            self.line(&format!("Price: {price:.2} $/h"));
-        }
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Context {
     pub(super) registry: JobRegistry,
     pub(super) launchers: Vec<Arc<dyn Launcher>>,
     pub(super) policy: Policy,
+    /// Held from the check of a launch against the limit of costs until its record is written, so that each counts the others.
+    pub(super) spending: tokio::sync::Mutex<()>,
 }
 
 impl Context {
@@ -32,6 +34,7 @@ impl Context {
             data_dir,
             launchers,
             policy,
+            spending: tokio::sync::Mutex::default(),
         }
     }
 
@@ -69,6 +72,19 @@ impl Context {
             Ok(status) => status.is_done,
             Err(error) => error.is_not_found(),
         }
+    }
+
+    /// Keeps the jobs whose launches are under way, in this server or another one.
+    pub(super) async fn launching(&self, jobs: Vec<JobRecord>) -> Result<Vec<JobRecord>, JobError> {
+        let jobs = jobs.into_iter().filter(|job| job.oumi_job_id.is_empty());
+        let jobs: Vec<_> = jobs.map(|job| (self.job_dir(&job.job_id), job)).collect();
+        blocking(move || {
+            let is_locked = |dir: JobDir| dir.is_locked().unwrap_or(true);
+            let jobs = jobs.into_iter();
+            let launching = jobs.filter_map(|(dir, job)| dir.is_some_and(is_locked).then_some(job));
+            Ok(launching.collect())
+        })
+        .await
     }
 
     /// Returns the folder of a job, or `None` for an id that cannot name one.

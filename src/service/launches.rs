@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 
 use super::context::Context;
+use super::costs::HOURLY_PRICE;
 use super::lookup::ResolvedJob;
 use super::prepare::PreparedLaunch;
 use crate::error::{ErrorKind, JobError};
@@ -72,7 +73,11 @@ impl Launches {
         launch: PreparedLaunch,
     ) -> Result<(JobIdentity, LaunchWatch), JobError> {
         let redactor = launch.redactor();
-        let PreparedLaunch { spec, plan, .. } = launch;
+        let PreparedLaunch {
+            spec, plan, costs, ..
+        } = launch;
+        let price = costs.and_then(|costs| Some(costs.offer.hourly?.1));
+        let price = price.map(|price| (HOURLY_PRICE.to_owned(), price.into()));
         let identity = JobIdentity {
             cluster: plan.cluster.clone(),
             ..spec.identity
@@ -88,7 +93,7 @@ impl Launches {
             model_name: spec.config.model_name,
             submit_time: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, false),
             output_dir: spec.config.output_dir,
-            other: serde_json::Map::new(),
+            other: price.into_iter().collect(),
         };
         // Before the record, so that a call that finds the record finds the launch too.
         let Some(watch) = self.in_flight.insert(&job_id) else {

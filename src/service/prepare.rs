@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::Utc;
 
 use super::context::{Context, setting_problems};
+use super::costs::Costs;
 use super::requests::RunRequest;
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Launcher, Resources};
@@ -24,6 +25,8 @@ pub(super) struct PreparedLaunch {
     pub(super) plan: LaunchPlan,
     /// The job runs on this machine.
     pub(super) is_local: bool,
+    /// `None` where nothing is billed, and until it is asked for.
+    pub(super) costs: Option<Costs>,
 }
 
 impl PreparedLaunch {
@@ -126,6 +129,7 @@ pub(super) async fn prepare(
         spec,
         plan,
         is_local,
+        costs: None,
     })
 }
 

@@ -9,6 +9,7 @@ use super::collisions::{self, free_job_id};
 use super::consent::{Consent, LaunchConsent};
 use super::consent_prompt;
 use super::context::Context;
+use super::costs::{Costs, check_limit};
 use super::excerpt::{config_excerpt, excerpt};
 use super::launches::{Launches, outcome_within};
 use super::plan_cache::PlanCache;
@@ -57,7 +58,7 @@ impl Runner {
         };
         let redactor = launch.redactor();
         let answer = if request.dry_run {
-            self.dry_run(launch)
+            self.dry_run(consent, launch).await
         } else {
             let started = self.start(consent, &request, launch, on_progress).await;
             started.unwrap_or_else(|error| refused(error, false))
@@ -101,7 +102,7 @@ impl Runner {
         &self,
         consent: &Consent,
         request: &RunRequest,
-        launch: PreparedLaunch,
+        mut launch: PreparedLaunch,
         on_progress: OnProgress<'_>,
     ) -> Result<RunAnswer, JobError> {
         if !request.confirm || request.user_confirmation != CONFIRMATION {
@@ -110,12 +111,24 @@ impl Runner {
             ))
             .with_hint("show the user a dry_run first and set them once the user has agreed"));
         }
+        let is_limited = self.context.policy.max_hourly.is_some();
+        if is_limited || consent.can_ask() {
+            launch.costs = Costs::of(&self.context, &launch).await;
+            let doubt = check_limit(&self.context, &launch, consent.can_ask()).await?;
+            launch.plan.warnings.extend(doubt);
+        }
         let confirmed = consent.confirm_launch(&launch, &request.plan_id, on_progress);
         let (launch, warning) = match confirmed.await? {
             LaunchConsent::NotAsked { warning } => (launch, warning),
             LaunchConsent::Given { plan_id } => {
                 // The user may have taken minutes, and files may have changed meanwhile.
-                (self.prepare(consent, request, &plan_id).await?, None)
+                let mut again = self.prepare(consent, request, &plan_id).await?;
+                again.costs = if is_limited {
+                    Costs::of(&self.context, &again).await
+                } else {
+                    launch.costs
+                };
+                (again, None)
             }
         };
         let mut answer = RunAnswer {
@@ -129,16 +142,25 @@ impl Runner {
             ..RunAnswer::default()
         };
         answer.warnings.extend(warning.map(str::to_owned));
+        let spending = self.context.spending.lock().await;
+        check_limit(&self.context, &launch, consent.can_ask()).await?;
         let (identity, watch) = self.launches.submit(launch).await?;
+        drop(spending);
         Ok(self.submitted(answer, identity, watch, on_progress).await)
     }
 
     /// Shows what a launch would do. The message is what a person is shown: with the scripts in `job_config` it holds all that
     /// they need for agreeing.
-    fn dry_run(&self, launch: PreparedLaunch) -> RunAnswer {
+    async fn dry_run(&self, consent: &Consent, mut launch: PreparedLaunch) -> RunAnswer {
+        launch.costs = Costs::of(&self.context, &launch).await;
+        let checked = check_limit(&self.context, &launch, consent.can_ask()).await;
+        let doubt =
+            checked.unwrap_or_else(|error| Some(format!("it would not be started: {error}")));
+        launch.plan.warnings.extend(doubt);
         let what = consent_prompt::preview(&launch);
         let plan_id = self.plans.insert(&launch);
         let (spec, plan) = (launch.spec, launch.plan);
+        let offer = launch.costs.as_ref().map(|costs| &costs.offer);
         let job_config = plan.job_config.as_ref().map(config_excerpt);
         let parts = if job_config.is_some() {
             "this and job_config"
@@ -158,6 +180,8 @@ impl Runner {
             cluster_name: plan.cluster,
             job_config,
             warnings: plan.warnings,
+            hourly_price: offer.and_then(|offer| Some(offer.hourly?.1)),
+            price_note: offer.map_or_else(String::new, |offer| offer.note.clone()),
             ..RunAnswer::default()
         }
     }

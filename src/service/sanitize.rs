@@ -186,6 +186,8 @@ texts!(RunAnswer {
     output_dir,
     config_kind,
     job_config,
+    hourly_price,
+    price_note,
     warnings,
 });
 texts!(PollAnswer {

@@ -57,6 +57,12 @@ pub const CLOUDS: Variable = Variable {
     meaning: "The only clouds that may be used, such as local,gcp. Default: all",
 };
 
+/// Limits what launches may cost.
+pub const MAX_HOURLY: Variable = Variable {
+    name: "OUMI_MCP_MAX_HOURLY",
+    meaning: "The most dollars an hour that all launched clusters may cost together; more is refused. Default: no limit",
+};
+
 /// Hides what changes anything.
 pub const READ_ONLY: Variable = Variable {
     name: "OUMI_MCP_READ_ONLY",
@@ -89,6 +95,7 @@ pub const ALL: &[Variable] = &[
     SLURM_CONNECTIONS,
     CONSENT,
     CLOUDS,
+    MAX_HOURLY,
     READ_ONLY,
     KEEP_DAYS,
     MAX_WAIT,

@@ -29,13 +29,15 @@ pub(crate) enum AskPerson {
 }
 
 /// The limits. The default has none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Policy {
     pub ask: AskPerson,
     /// The only clouds that may be used; `None`: all.
     pub clouds: Option<Vec<String>>,
     /// Only tools that change nothing.
     pub read_only: bool,
+    /// The most dollars an hour that what the registry launched may cost.
+    pub max_hourly: Option<f64>,
     /// The days that a job is kept; `None`: [`KEEP_DAYS`].
     pub keep_days: Option<u16>,
     /// The longest wait of a call, in seconds; `None`: [`MAX_WAIT`], or [`MAX_WAIT_WITH_PROGRESS`].
@@ -112,10 +114,17 @@ impl Policy {
             });
             number.transpose()
         };
+        let max_hourly = value_of(&env_vars::MAX_HOURLY).map(|value| {
+            let dollars = value.trim().trim_start_matches('$').parse().ok();
+            let dollars = dollars.filter(|dollars: &f64| dollars.is_finite() && *dollars >= 0.0);
+            let meant = || "it is a number of dollars, such as 50".to_owned();
+            dollars.ok_or_else(|| refused(&env_vars::MAX_HOURLY, &value, meant()))
+        });
         Ok(Self {
             ask,
             clouds,
             read_only,
+            max_hourly: max_hourly.transpose()?,
             keep_days: number(&env_vars::KEEP_DAYS, "days")?,
             max_wait: number(&env_vars::MAX_WAIT, "seconds")?,
         })

@@ -3,7 +3,7 @@
 The state is the files of FOLDER:
   calls                       one line a call, fields parted by tabs: program, pid, COLUMNS, OUMI_SLURM_CONNECTIONS, arguments
   staged-<n>.yaml             the config of the n-th `oumi launch up`
-  clusters/<name>/            a cluster of SkyPilot: status, cloud, launched_at, hash, autostop, to_down, price
+  clusters/<name>/            a cluster of SkyPilot: status, cloud, region, machines, launched_at, hash, autostop, to_down, price
   hosts/<user@host>/          a cluster of Slurm
   …/jobs/<id>/                a job: name, status, run, submitted_at, start_at, end_at, resources, setup_log, log
   api_down                    the first call of SkyPilot starts its API server
@@ -275,10 +275,38 @@ def sky_status(_):
         row.update(launched_at=json.loads(of("launched_at", "null")), autostop=int(of("autostop", "-1")))
         row["to_down"] = of("to_down", "") == "True"
         row["cluster_hash"] = of("hash", None)
+        machines = of("machines", row["resources_str_full"])
+        row.update(region=of("region", row["region"]), resources_str_full=machines, nodes=int(machines.split("x")[0]))
         if of("price", ""):
             row["hourly_price"] = float(of("price", ""))
         rows.append(row)
     say(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+
+
+def sky_gpus(words):
+    name, _, count = words[1].partition(":")
+    cloud, _, region = options["--infra"].partition("/")
+    if cloud not in ("aws", "lambda"):
+        return replay("sky/gpus-disabled-cloud")
+    found, cheapest = catalog(name, count, cloud), {}
+    for accelerator, rows in found.items():
+        rows = [row for row in rows if re.search(region, row["region"])]
+        if "--all-regions" not in options:
+            # One a type of machine: the lowest on demand, of these the lowest spot.
+            rows.sort(key=lambda row: (row["price"], row["spot_price"] or 1e9), reverse=True)
+            rows = list({row["instance_type"]: row for row in rows}.values())
+        cheapest[accelerator] = rows
+    say(json.dumps(cheapest, indent=2).replace("-1.0", "NaN") + "\n")
+
+
+def catalog(name, count, cloud):
+    found = {}
+    for of in ("aws-a100x8-all-regions", "aws-h100x8", "lambda-a100x8"):
+        for accelerator, rows in json.loads(capture(f"sky/gpus-{of}")).items():
+            rows = [row for row in rows if row["cloud"].lower() == cloud and count in ("", str(int(row["accelerator_count"])))]
+            if rows and re.search(name, accelerator, re.I):
+                found.setdefault(accelerator, []).extend(rows)
+    return found
 
 
 def sky_log(job, id, follows=False):
@@ -414,6 +442,12 @@ def up_sky(document, cluster):
         os.makedirs(os.path.join(FOLDER, owner))
         for field, text in [("status", "INIT"), ("cloud", cloud), ("launched_at", now()), ("hash", uuid.uuid4())]:
             write(f"{owner}/{field}", text)
+        name, _, count = (document["resources"].get("accelerators") or "CPU").partition(":")
+        found = [row for rows in catalog(f"^{name}$", count or "1", cloud.lower()).values() for row in rows]
+        if found:
+            spot = "[spot]" if document["resources"].get("use_spot") else ""
+            write(f"{owner}/machines", f"{document.get('num_nodes') or 1}x{spot}(gpus={name}:{count}, {found[0]['instance_type']}, disk=256)")
+            write(f"{owner}/region", found[0]["region"])
         start_api_server()
         autostop = lines(launch, "Will not set autostop", "").replace("Slurm does", f"{cloud} does")
         if cloud not in CANNOT_STOP:
@@ -544,7 +578,7 @@ with open(os.path.join(FOLDER, "calls"), "a", encoding="utf-8", errors="surrogat
     calls.write("\t".join(fields) + "\n")
 words, options, document, waiting = [], {}, None, iter(ARGUMENTS)
 for argument in waiting:
-    if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel"):
+    if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel", "--all-regions"):
         options[argument] = ""
     elif argument.startswith("-"):
         options[argument] = next(waiting, "")

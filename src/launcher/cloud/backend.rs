@@ -10,6 +10,7 @@ use super::CloudLaunches;
 use crate::error::JobError;
 use crate::launcher::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec};
 use crate::parse;
+use crate::parse::gpus::CatalogMachine;
 use crate::parse::sky::{ClusterList, Queue};
 use crate::process::runner::{Cli, CliCall, Output};
 
@@ -85,6 +86,17 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
 
     /// Lists the clusters. `None` where the program cannot.
     async fn clusters(&self, _: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
+        Ok(None)
+    }
+
+    /// Lists the machines with accelerators such as `A100:8`. `None` where the cloud has no prices.
+    async fn catalog(
+        &self,
+        _cloud: &str,
+        _accelerators: &str,
+        _all_regions: bool,
+        _: Option<Instant>,
+    ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
         Ok(None)
     }
 

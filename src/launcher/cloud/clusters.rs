@@ -1,6 +1,6 @@
 //! Clusters: the status of a job whose cluster is gone or not up, and costs.
 
-use crate::launcher::{ClusterDetails, ClusterInfo, JobState, JobStatus, Listing, status};
+use crate::launcher::{ClusterDetails, ClusterInfo, JobState, JobStatus, Listing, Offer, status};
 use crate::parse;
 use crate::parse::sky::{Cluster, Queue, QueuedJob};
 
@@ -55,14 +55,14 @@ pub(super) fn cloud_of(cluster: &Cluster) -> Option<String> {
     })
 }
 
-pub(super) fn cluster_info(cluster: &Cluster) -> ClusterInfo {
+pub(super) fn cluster_info(cluster: &Cluster, offer: Offer) -> ClusterInfo {
     let resources = cluster.resources.as_ref().or(cluster.accelerators.as_ref());
     let parts = [Some(&cluster.status), resources, cluster.region.as_ref()];
     let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
     ClusterInfo {
         cloud: cloud_of(cluster),
         summary: parts.join(", "),
-        hourly_price: cluster.hourly_price,
+        offer,
     }
 }
 

@@ -23,7 +23,9 @@ fn page(name: &str) -> String {
     line("failure reason", format!("{:?}", failure_reason(&output)));
     line("last line", format!("{:?}", last_line(&output)));
     match capture.command.split(' ').find_map(|word| {
-        let verbs = ["up", "queue", "status", "logs", "cancel", "stop", "down"];
+        let verbs = [
+            "up", "queue", "status", "logs", "cancel", "stop", "down", "gpus",
+        ];
         verbs.into_iter().find(|verb| *verb == word)
     }) {
         Some("up") => {
@@ -53,6 +55,10 @@ fn page(name: &str) -> String {
         Some("cancel") => line("accepted", sky::accepted_cancel(&output).to_string()),
         Some("stop" | "down") if name.starts_with("sky/") => {
             line("teardown", format!("{:?}", sky::teardown(&output)));
+        }
+        Some("gpus") => {
+            let read = gpus::catalog(&capture.out).map(|all| gpus::machines(&all, "a100"));
+            line("A100", format!("{read:?}"));
         }
         _ => {}
     }

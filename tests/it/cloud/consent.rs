@@ -1,6 +1,7 @@
 //! The person is asked, where the client can: by an elicitation, or by an answer that asks for input.
 
 mod open;
+mod prices;
 
 use std::fs;
 
@@ -159,7 +160,7 @@ fn launch_starts_when_accepted() {
             assert!(question.contains(line), "{line}: {question}");
         }
         assert!(!question.contains("-value"), "{question}");
-        assert!(!question.contains("\nPrice"), "nobody knows it: {question}");
+        assert!(question.contains("\nPrice: not known: "), "{question}");
         let answer = answer.ok();
         assert_eq!(answer["status"], "RUNNING", "{client:?}");
         assert!(!warnings(&answer).contains("plan_id"), "they saw it");

@@ -1,0 +1,362 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde_json::json;
+
+use super::*;
+use crate::error::JobError;
+use crate::launcher::cloud::{CancelRun, CloudLaunches, QueueScope};
+use crate::launcher::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec};
+use crate::parse::gpus;
+use crate::parse::sky::{self, Queue};
+use crate::process::runner::{Cli, CliCall, Output};
+
+/// A catalog, and the queries of it.
+#[derive(Default)]
+struct Catalog {
+    /// By cloud.
+    clouds: BTreeMap<&'static str, Value>,
+    asked: Mutex<Vec<Query>>,
+}
+
+#[async_trait]
+impl CloudBackend for Catalog {
+    const CLOUDS: &'static [&'static str] = &["aws"];
+    const IDS_RESTART: bool = true;
+
+    fn new(_: Cli) -> Self {
+        Self::default()
+    }
+
+    fn find_program() -> Result<PathBuf, JobError> {
+        Ok(PathBuf::new())
+    }
+
+    fn validate_cluster(_: &str, _: &str) -> Result<(), JobError> {
+        Ok(())
+    }
+
+    async fn plan(&self, _: &CloudLaunches, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        unimplemented!()
+    }
+
+    async fn queue(&self, _: &QueueScope, _: Option<Instant>) -> Result<Queue, JobError> {
+        unimplemented!()
+    }
+
+    async fn catalog(
+        &self,
+        cloud: &str,
+        accelerators: &str,
+        all_regions: bool,
+        _: Option<Instant>,
+    ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
+        let query = (cloud.to_owned(), accelerators.to_owned(), all_regions);
+        lock(&self.asked).push(query);
+        match self.clouds.get(cloud) {
+            None => Err(JobError::failed("Failed to fetch the catalog")),
+            Some(Value::Null) => Ok(None),
+            Some(rows) => {
+                let read = gpus::catalog(&rows.to_string().replace("\"NaN\"", "NaN"));
+                Ok(Some(gpus::machines(
+                    &read.unwrap(),
+                    accelerators.split(':').next().unwrap(),
+                )))
+            }
+        }
+    }
+
+    async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
+        unimplemented!()
+    }
+
+    fn cancel_call(&self, _: &JobIdentity) -> Result<CliCall, JobError> {
+        unimplemented!()
+    }
+
+    fn cancel_result(&self, _: &Output) -> CancelRun {
+        unimplemented!()
+    }
+
+    fn teardown_call(&self, _: &str, _: &str, _: ClusterAction) -> Result<CliCall, JobError> {
+        unimplemented!()
+    }
+
+    async fn teardown_result(
+        &self,
+        _: &str,
+        _: ClusterAction,
+        _: &Output,
+        _: Option<Instant>,
+    ) -> Result<String, JobError> {
+        unimplemented!()
+    }
+}
+
+/// A row as the CLI prints it.
+fn row(machine: &str, count: f64, region: &str, price: Value, spot_price: Value) -> Value {
+    json!({
+        "cloud": "AWS", "instance_type": machine, "accelerator_name": "?", "accelerator_count": count,
+        "price": price, "spot_price": spot_price, "region": region,
+    })
+}
+
+fn catalog() -> Catalog {
+    let aws = json!({
+        "A100": [
+            row("p4d", 8.0, "us-west-2", json!(32.0), json!(12.0)),
+            row("p4d", 8.0, "us-east-1", json!(32.0), json!(11.0)),
+            row("p4d", 8.0, "eu-west-1", json!(36.0), json!(9.0)),
+            row("p4x", 8.0, "us-east-10", json!(20.0), json!("NaN")),
+        ],
+        "A100-80GB": [row("p4de", 8.0, "us-east-1", json!(1.0), json!(1.0))],
+        "H100": [row("p5", 8.0, "us-east-1", json!(55.04), Value::Null)],
+        "A10": [row("half", 0.5, "us-east-1", json!(1.5), json!("NaN"))],
+        "T4": [row("g4", 1.0, "us-east-1", json!("NaN"), json!("NaN"))],
+    });
+    // As the API answers: rows are arrays.
+    let lambda = json!({ "A100": [["Lambda", "gpu_8x_a100", "A100", 8.0, 124.0, 40.0, 1800.0, 10.32, null, "us-east-1"]] });
+    Catalog {
+        clouds: BTreeMap::from([("aws", aws), ("lambda", lambda), ("k8s", Value::Null)]),
+        ..Catalog::default()
+    }
+}
+
+async fn offer(catalog: &Catalog, config: Value) -> Offer {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    Prices::default()
+        .of_config(catalog, &config, deadline)
+        .await
+}
+
+#[tokio::test]
+async fn a_config_has_the_price_of_what_it_asks_for() {
+    for (resources, low, high, note) in [
+        (
+            json!({ "accelerators": "A100:8" }),
+            40.0,
+            40.0,
+            "2 × p4x with A100:8, on demand, in us-east-10",
+        ),
+        (json!({ "accelerators": " a100 : 8 " }), 40.0, 40.0, "p4x"),
+        (json!({ "accelerators": { "A100": 8 } }), 40.0, 40.0, "p4x"),
+        (
+            json!({ "accelerators": { "A100": "8" } }),
+            40.0,
+            40.0,
+            "p4x",
+        ),
+        (
+            json!({ "accelerators": ["H100:8", "A100:8"] }),
+            40.0,
+            110.08,
+            "p5",
+        ),
+        (
+            json!({ "accelerators": { "H100": 8, "A100": 8 } }),
+            40.0,
+            110.08,
+            "p4x",
+        ),
+        (json!({ "accelerators": "A10:0.5" }), 3.0, 3.0, "half"),
+        // The lowest spot price is where the price on demand is not the lowest.
+        (
+            json!({ "accelerators": "A100:8", "use_spot": "yes" }),
+            18.0,
+            18.0,
+            "spot, in eu-west-1",
+        ),
+        // A region is no pattern: `us-east-1` is not `us-east-10`.
+        (
+            json!({ "accelerators": "A100:8", "region": "us-east-1" }),
+            64.0,
+            64.0,
+            "in us-east-1;",
+        ),
+        (
+            json!({ "accelerators": "A100:8", "zone": "us-east-1a" }),
+            64.0,
+            64.0,
+            "in us-east-1;",
+        ),
+        (
+            json!({ "accelerators": "A100:8", "infra": "aws/eu-west-1" }),
+            72.0,
+            72.0,
+            "in eu-west-1;",
+        ),
+        (
+            json!({ "accelerators": "A100:8", "infra": "*/*/us-west-2b" }),
+            64.0,
+            64.0,
+            "in us-west-2;",
+        ),
+        // Of a cloud that it is not launched on.
+        (
+            json!({ "accelerators": "A100:8", "infra": "gcp/us-west1" }),
+            40.0,
+            40.0,
+            "p4x",
+        ),
+        (
+            json!({ "accelerators": "A100:8", "instance_type": "p4d" }),
+            64.0,
+            64.0,
+            "p4d",
+        ),
+        (
+            json!({ "accelerators": "A100:8", "any_of": [{ "region": "eu-west-1" }, { "use_spot": true }, { "infra": "lambda" }] }),
+            18.0,
+            72.0,
+            "gpu_8x_a100",
+        ),
+        (
+            json!({ "ordered": [{ "accelerators": "H100:8" }, { "accelerators": "A100:8" }] }),
+            40.0,
+            110.08,
+            "p5",
+        ),
+    ] {
+        let mut resources = resources;
+        resources["cloud"] = "aws".into();
+        let config = json!({ "resources": resources, "num_nodes": 2 });
+        let offer = offer(&catalog(), config.clone()).await;
+        assert_eq!(offer.hourly, Some((low, high)), "{config}: {offer:?}");
+        assert!(offer.note.contains(note), "{config}: {offer:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_price_has_its_reason() {
+    for (resources, reason) in [
+        (
+            json!({ "cloud": "aws" }),
+            "the config names no accelerator and count",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": null }),
+            "the config names no accelerator and count",
+        ),
+        (
+            json!({ "cloud": "aws", "instance_type": "m5.large" }),
+            "names no accelerator",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": 4 }),
+            "names no accelerator",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": "4" }),
+            "names no accelerator",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": "--all" }),
+            "names no accelerator",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": [] }),
+            "names no accelerator",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": "V100:8" }),
+            "no price for V100:8 on demand on aws",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": "A100:2" }),
+            "no price for A100:2",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": "A100:8", "region": "us-east" }),
+            "no price for A100:8 on demand on aws us-east",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": "T4" }),
+            "no price for T4:1",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": "H100:8", "use_spot": true }),
+            "no price for H100:8 spot on aws (on demand it is $55.04 an hour)",
+        ),
+        (
+            json!({ "cloud": "k8s", "accelerators": "A100:8" }),
+            "k8s has no list of prices",
+        ),
+        (
+            json!({ "cloud": "azure", "accelerators": "A100:8" }),
+            "Failed to fetch the catalog",
+        ),
+        (
+            json!({ "cloud": "aws", "accelerators": ["A100:8", "V100:8"] }),
+            "no price for V100:8",
+        ),
+    ] {
+        let offer = offer(&catalog(), json!({ "resources": resources })).await;
+        assert_eq!(offer.hourly, None, "{resources}: {offer:?}");
+        assert!(offer.text().contains(reason), "{resources}: {offer:?}");
+    }
+    let offer = offer(
+        &catalog(),
+        json!({ "resources": { "accelerators": "A100:8" }, "num_nodes": "many" }),
+    )
+    .await;
+    assert!(offer.text().starts_with("not known"), "{offer:?}");
+}
+
+#[tokio::test]
+async fn an_answer_is_kept_for_a_day() {
+    let (prices, catalog) = (Prices::default(), catalog());
+    let config = json!({ "resources": { "cloud": "aws", "accelerators": "A100:8" } });
+    let ask = async || {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        prices.of_config(&catalog, &config, deadline).await;
+        lock(&catalog.asked).len()
+    };
+    tokio::time::pause();
+    assert_eq!((ask().await, ask().await), (1, 1));
+    tokio::time::advance(KEPT + Duration::from_secs(1)).await;
+    assert_eq!(ask().await, 2);
+}
+
+#[tokio::test]
+async fn a_cluster_has_the_price_of_what_it_is() {
+    for (row, price, note) in [
+        (
+            json!({ "resources_str_full": "2x[spot](gpus=A100:8, cpus=96, mem=1152, p4d, disk=256)", "nodes": 2,
+                    "cloud": "AWS", "region": "eu-west-1" }),
+            Some(18.0),
+            "cluster c is UP: 2 × p4d with A100:8, spot, in eu-west-1",
+        ),
+        (
+            json!({ "accelerators": "{'A100': 8}", "cloud": "AWS", "region": "us-west-2" }),
+            Some(32.0),
+            "1 × p4d",
+        ),
+        (
+            json!({ "accelerators": null, "cloud": "AWS" }),
+            None,
+            "it has no accelerator",
+        ),
+        (
+            json!({ "accelerators": "{'A100': 8}", "cloud": "Kubernetes" }),
+            None,
+            "k8s has no list of prices",
+        ),
+        (
+            json!({ "accelerators": null, "hourly_price": 3.5 }),
+            Some(3.5),
+            "SkyPilot reports it",
+        ),
+    ] {
+        let mut row = row;
+        row["name"] = "c".into();
+        row["status"] = "UP".into();
+        let list = sky::clusters(&json!([row]).to_string()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let offer = Prices::default()
+            .of_cluster(&catalog(), &list.clusters[0], deadline)
+            .await;
+        assert_eq!(offer.hourly.map(|(low, _)| low), price, "{row}: {offer:?}");
+        assert!(offer.note.contains(note), "{row}: {offer:?}");
+    }
+}

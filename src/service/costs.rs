@@ -1,0 +1,148 @@
+//! What a launch costs, beside what is up already: shown before it, and held against the limit of the policy.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::prepare::PreparedLaunch;
+use crate::error::JobError;
+use crate::launcher::{Offer, UpCluster};
+use crate::settings::env_vars::MAX_HOURLY;
+
+/// The wait for prices. A launch is shown without those that take longer.
+const PRICES_WAIT: Duration = Duration::from_secs(12);
+/// The field of a record with the price that a launch had, in dollars an hour.
+pub(super) const HOURLY_PRICE: &str = "hourly_price";
+
+/// The costs of a launch that may be billed.
+#[derive(Clone)]
+pub(super) struct Costs {
+    pub(super) offer: Offer,
+    /// The clusters that are up, whoever launched them.
+    up: Result<Vec<UpCluster>, JobError>,
+}
+
+impl Costs {
+    /// Asks for the price of a launch and for what is up. `None` where nothing is billed.
+    pub(super) async fn of(context: &Context, launch: &PreparedLaunch) -> Option<Self> {
+        let cloud = &launch.spec.identity.cloud;
+        if !context.traits(cloud).costs_money {
+            return None;
+        }
+        let deadline = Instant::now() + PRICES_WAIT;
+        let records = context.registry.records().await.unwrap_or_default();
+        let is_used = |name: &str| name == cloud || records.iter().any(|job| job.cloud == *name);
+        let launchers = context.launchers.iter();
+        let used = launchers.filter(|launcher| launcher.clouds().iter().any(|name| is_used(name)));
+        let up = join_all(used.map(|launcher| launcher.clusters_up(deadline)));
+        let launcher = context.launcher(cloud).ok()?;
+        let (offer, up) = tokio::join!(launcher.offer(&launch.spec, &launch.plan, deadline), up);
+        let up: Result<Vec<_>, _> = up.into_iter().collect();
+        let up = up.map(|lists| lists.concat());
+        Some(Self { offer: offer?, up })
+    }
+
+    /// Describes what is up already; empty where nothing is.
+    pub(super) fn up_text(&self) -> String {
+        let up = match &self.up {
+            Err(error) => return format!("which clusters are up is not known: {error}"),
+            Ok(up) if up.is_empty() => return String::new(),
+            Ok(up) => up,
+        };
+        let prices: Vec<f64> = up
+            .iter()
+            .filter_map(|cluster| cluster.hourly_price)
+            .collect();
+        let clusters = match up.len() {
+            1 => "1 cluster is up".to_owned(),
+            count => format!("{count} clusters are up"),
+        };
+        let together = if prices.len() > 1 { " together" } else { "" };
+        let known = match prices.iter().sum::<f64>() {
+            _ if prices.is_empty() => String::new(),
+            sum => format!(", ${sum:.2} an hour{together}"),
+        };
+        match up.len() - prices.len() {
+            0 => format!("{clusters}{known}"),
+            unknown => format!("{clusters}{known}; the price of {unknown} is not known"),
+        }
+    }
+}
+
+/// Holds a launch against the limit of costs: refuses what goes above it, and what may do so unless a person can be asked. Then
+/// returns the doubt, for them to see.
+pub(super) async fn check_limit(
+    context: &Context,
+    launch: &PreparedLaunch,
+    can_ask: bool,
+) -> Result<Option<String>, JobError> {
+    let (Some(limit), Some(costs)) = (context.policy.max_hourly, &launch.costs) else {
+        return Ok(None);
+    };
+    let (sum, mut unknown) = costs.launched_here(context, &launch.plan.cluster).await?;
+    let rule = format!(
+        "{} allows ${limit:.2} an hour for all that was launched here, and ${sum:.2} of it is in use",
+        MAX_HOURLY.name
+    );
+    match costs.offer.hourly {
+        Some((_, price)) if sum + price > limit + 0.005 => {
+            let error = format!("{rule}: this job would add ${price:.2}");
+            return Err(JobError::blocked(error).with_hint(
+                "ask for less, or end a cluster that list_jobs shows; only the user can change the limit",
+            ));
+        }
+        Some(_) => {}
+        None => unknown.push("this job".to_owned()),
+    }
+    let doubt = format!("{rule}; not known is the price of {}", unknown.join(", "));
+    match unknown.as_slice() {
+        [] => Ok(None),
+        _ if can_ask => Ok(Some(doubt)),
+        _ => Err(
+            JobError::blocked(format!("{doubt}, and the client cannot ask its user"))
+                .with_hint("ask for machines whose price is known"),
+        ),
+    }
+}
+
+impl Costs {
+    /// Adds up what this registry launched and is up or coming up, but for the cluster `but`. Names what has no known price.
+    async fn launched_here(
+        &self,
+        context: &Context,
+        but: &str,
+    ) -> Result<(f64, Vec<String>), JobError> {
+        let mut records = context.registry.records().await?;
+        records.retain(|job| {
+            let is_billed = context.traits(&job.cloud).costs_money;
+            is_billed && ![but, ""].contains(&job.cluster_name.as_str())
+        });
+        let launching = context.launching(records.clone()).await?;
+        let mut clusters: BTreeMap<&str, Option<f64>> = BTreeMap::new();
+        for job in &records {
+            let up = self
+                .up
+                .iter()
+                .flatten()
+                .find(|up| up.name == job.cluster_name);
+            if up.is_some() || launching.contains(job) {
+                let recorded = job
+                    .other
+                    .get(HOURLY_PRICE)
+                    .and_then(serde_json::Value::as_f64);
+                let price = up.and_then(|up| up.hourly_price).or(recorded);
+                let known = clusters.entry(&job.cluster_name).or_default();
+                *known = known.or(price);
+            }
+        }
+        let unknown = clusters.iter().filter(|(_, price)| price.is_none());
+        let mut unknown: Vec<String> = unknown.map(|(name, _)| format!("cluster {name}")).collect();
+        if let Err(error) = &self.up {
+            unknown.push(format!("what is up ({error})"));
+        }
+        Ok((clusters.values().flatten().sum(), unknown))
+    }
+}

@@ -1,0 +1,125 @@
+//! The price is shown before it is spent, and held against a limit.
+
+use super::*;
+
+/// What a dry run shows.
+#[track_caller]
+fn shown(server: &mut Server, more: &Value) -> Answer {
+    let mut arguments = server.launch("job.yaml", more.clone());
+    arguments["dry_run"] = true.into();
+    server.call("run_job", arguments).ok()
+}
+
+#[test]
+fn dry_run_shows_the_price_or_why_it_is_not_known() {
+    let world = World::new();
+    let mut server = world.server();
+    let aws = json!({ "cloud": "aws", "accelerators": "a100:8", "num_nodes": 2, "use_spot": true });
+    for _ in 0..2 {
+        let answer = shown(&mut server, &aws);
+        let note = "2 × p4d.24xlarge with a100:8, spot, in us-west-2; the lowest price in SkyPilot's catalog";
+        assert_eq!(answer["hourly_price"], 21.8);
+        assert_eq!(answer["price_note"], note);
+        let line = format!("\nPrice: $21.80 an hour ({note})\n");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains(&line), "{message}");
+    }
+    // Kept for a day.
+    assert_eq!(world.cloud.calls_of(&["sky", "gpus"]).len(), 1);
+    for (cloud, cluster, reason) in [
+        ("gcp", "", "Failed to fetch Azure catalog"),
+        ("sky-slurm", "", "sky-slurm has no list of prices"),
+        ("slurm", "me@login", "slurm has no list of prices"),
+    ] {
+        let asked = json!({ "cloud": cloud, "accelerators": "A100:8", "cluster_name": cluster });
+        let answer = shown(&mut server, &asked);
+        assert_eq!(answer.content.get("hourly_price"), None);
+        let note = answer["price_note"].as_str().unwrap();
+        assert!(note.contains(reason), "{note}");
+        let message = answer["message"].as_str().unwrap();
+        assert!(message.contains(&format!("\nPrice: not known: {note}")));
+    }
+}
+
+#[test]
+fn question_shows_the_price_and_what_is_up_already() {
+    let world = World::new();
+    for (name, cloud, machines) in [
+        ("big", "AWS", "2x(gpus=A100:8, cpus=96, p4d.24xlarge)"),
+        ("small", "Lambda", "1x(gpus=A100:8, gpu_8x_a100)"),
+        ("own", "Kubernetes", "1x(gpus=A100:8, cpus=4)"),
+    ] {
+        world.cloud.add_cluster(name, cloud, "UP");
+        let at = |field: &str| format!("clusters/{name}/{field}");
+        world.cloud.write(&at("machines"), machines);
+        world.cloud.write(&at("region"), "us-east-1");
+    }
+    world.cloud.add_cluster("stopped", "AWS", "STOPPED");
+    for client in CLIENTS {
+        let mut server = client.server(&world);
+        let cluster = "$65.55 an hour (cluster big is UP: 2 × p4d.24xlarge with A100:8, on demand,";
+        let new = "$55.04 an hour (1 × p5.48xlarge with H100:8, on demand, in us-east-1;";
+        for (tool, name, price) in [
+            ("run_job", "", new),
+            ("run_job", "big", cluster),
+            ("stop_cluster", "big", cluster),
+        ] {
+            let more = json!({ "cloud": "aws", "accelerators": "H100:8", "cluster_name": name });
+            let arguments = match tool {
+                "run_job" => server.launch("job.yaml", more),
+                _ => json!({ "cloud": "aws", "cluster_name": name }),
+            };
+            let (question, _) = client.answers(&mut server, tool, arguments, "decline", || {});
+            let price = format!("\nPrice: {price}");
+            assert!(question.contains(&price), "{question}");
+            let already = "\nAlready: 3 clusters are up, $75.87 an hour together; the price of 1 is not known\n";
+            assert_eq!(question.contains(already), tool == "run_job", "{question}");
+        }
+    }
+}
+
+#[test]
+fn launch_above_the_limit_is_refused() {
+    let limit = (env_vars::MAX_HOURLY.name, "50");
+    let known = json!({ "cloud": "aws", "accelerators": "A100:8" });
+    let unknown = json!({ "cloud": "gcp", "accelerators": "A100:8" });
+    let world = World::new();
+    // What another one launched does not count.
+    world.cloud.add_cluster("theirs", "AWS", "UP");
+    for (consent, used) in [("flags", "0.00"), ("always", "32.77"), ("", "32.77")] {
+        let mut server = world.server_with(&[limit, (env_vars::CONSENT.name, consent)]);
+        let rule = format!(
+            "OUMI_MCP_MAX_HOURLY allows $50.00 an hour for all that was launched here, and ${used} of it is in use"
+        );
+        let mut launch = |more: &Value| {
+            let preview = shown(&mut server, more);
+            let mut arguments = server.launch("job.yaml", more.clone());
+            arguments["plan_id"] = preview["plan_id"].clone();
+            (server.call("run_job", arguments), warnings(&preview))
+        };
+        for (more, reason) in [
+            (&unknown, "not known is the price of this job"),
+            (&known, "this job would add $32.77"),
+        ] {
+            let (answer, warnings) = launch(more);
+            if (consent, more) == ("flags", &known) {
+                assert_eq!(answer.ok()["status"], "RUNNING");
+                continue;
+            }
+            for said in [answer.refused(), &warnings] {
+                assert!(said.contains(&rule) && said.contains(reason), "{said}");
+            }
+        }
+        assert_eq!(world.launches(), 1);
+    }
+    for client in CLIENTS {
+        let mut server = client.server_with(&world, &[limit]);
+        let launch = server.launch("job.yaml", unknown.clone());
+        let (question, answer) = client.answers(&mut server, "run_job", launch, "accept", || {});
+        assert!(
+            question.contains("\nNote: OUMI_MCP_MAX_HOURLY allows"),
+            "{question}"
+        );
+        assert_eq!(answer.ok()["status"], "RUNNING");
+    }
+}
