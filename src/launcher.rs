@@ -3,7 +3,9 @@
 pub(crate) mod cloud;
 pub(crate) mod job_yaml;
 pub(crate) mod local;
+mod offer;
 pub(crate) mod oumi;
+mod overrides;
 pub(crate) mod skypilot;
 pub(crate) mod status;
 
@@ -24,6 +26,7 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
 use crate::settings::data_dir::DataDir;
+pub(crate) use offer::{ClusterInfo, Offer, UpCluster};
 
 /// The status of a job as its launcher reports it.
 #[derive(Debug, Clone, PartialEq)]
@@ -286,59 +289,6 @@ impl ClusterAction {
             Self::Down => "down",
         }
     }
-}
-
-/// A cluster as it is shown before a change.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct ClusterInfo {
-    /// The cloud, by Oumi's name.
-    pub cloud: Option<String>,
-    /// Status, resources and region.
-    pub summary: String,
-    pub offer: Offer,
-}
-
-/// The price of a launch or a cluster: of all its nodes, in dollars an hour.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Offer {
-    /// Those of the cheapest and of the dearest machines that it may get; `None` where a price is not known.
-    pub hourly: Option<(f64, f64)>,
-    /// The machines, their region and the source of the price; or the reason why it is not known.
-    pub note: String,
-}
-
-impl Offer {
-    pub(crate) fn known(price: f64, note: impl Into<String>) -> Self {
-        Self {
-            hourly: Some((price, price)),
-            note: note.into(),
-        }
-    }
-
-    pub(crate) fn unknown(reason: impl Into<String>) -> Self {
-        Self {
-            hourly: None,
-            note: reason.into(),
-        }
-    }
-
-    /// Returns the price as a person reads it.
-    pub(crate) fn text(&self) -> String {
-        let note = &self.note;
-        match self.hourly {
-            None => format!("not known: {note}"),
-            Some((low, high)) if low < high => format!("${low:.2} to ${high:.2} an hour ({note})"),
-            Some((price, _)) => format!("${price:.2} an hour ({note})"),
-        }
-    }
-}
-
-/// A cluster that is up, or coming up.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct UpCluster {
-    pub name: String,
-    /// Dollars an hour; `None` where that is not known.
-    pub hourly_price: Option<f64>,
 }
 
 /// The properties in which launchers differ for the service.

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{
@@ -389,55 +388,12 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         Ok(Some(cluster_info(cluster, offer)))
     }
 
-    async fn offer(
-        &self,
-        spec: &LaunchSpec,
-        plan: &LaunchPlan,
-        deadline: Instant,
-    ) -> Option<Offer> {
-        let config = plan.job_config.as_ref()?;
-        let offer = self.prices.of_config(&self.backend, config, deadline);
-        if spec.identity.cluster.is_empty() {
-            return Some(offer.await);
-        }
-        let name = &plan.cluster;
-        Some(match self.backend.clusters(Some(deadline)).await {
-            Err(error) => Offer::unknown(format!("cluster {name} could not be asked for: {error}")),
-            Ok(list) => match list.as_ref().and_then(|list| list.get(name)) {
-                Some(cluster) => {
-                    self.prices
-                        .of_cluster(&self.backend, cluster, deadline)
-                        .await
-                }
-                None => offer.await,
-            },
-        })
+    async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan, until: Instant) -> Option<Offer> {
+        self.price_launch(spec, plan, until).await
     }
 
-    async fn clusters_up(&self, deadline: Instant) -> Result<Vec<UpCluster>, JobError> {
-        if B::find_program().is_err() {
-            return Ok(Vec::new());
-        }
-        let list = self.backend.clusters(Some(deadline)).await?;
-        let list = list.unwrap_or_default();
-        if let Some(left_out) = list.left_out.first() {
-            return Err(JobError::unavailable(left_out));
-        }
-        let up = list
-            .clusters
-            .iter()
-            .filter(|cluster| cluster.status != "STOPPED");
-        let priced = up.map(async |cluster| {
-            let offer = self
-                .prices
-                .of_cluster(&self.backend, cluster, deadline)
-                .await;
-            UpCluster {
-                name: cluster.name.clone(),
-                hourly_price: offer.hourly.map(|(_, high)| high),
-            }
-        });
-        Ok(join_all(priced).await)
+    async fn clusters_up(&self, until: Instant) -> Result<Vec<UpCluster>, JobError> {
+        self.price_clusters(until).await
     }
 
     async fn teardown_cluster(

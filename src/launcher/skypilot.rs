@@ -14,13 +14,14 @@ use super::cloud::{
     no_such_job,
 };
 use super::job_yaml::{self, JobConfig};
+use super::overrides;
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
 use crate::error::JobError;
 use crate::parse::gpus::{self, CatalogMachine};
 use crate::parse::sky::{self, ClusterList, Queue, QueueFailure, TeardownResult};
 use crate::parse::{self, OutputError};
-use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, call_deadline};
+use crate::process::{blocking, find};
 
 /// The timeout of a run of `sky`: the first one starts SkyPilot's API server.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -105,6 +106,9 @@ impl CloudBackend for SkyPilot {
         let has_gpu = config.names_accelerators();
         let mut plan = launches.plan(spec, cluster, config, BTreeMap::new())?;
         launches.add_autostop(&mut plan, spec, &Self::find_program()?)?;
+        let project = spec.client_cwd.clone();
+        let beside = blocking(move || Ok::<_, JobError>(overrides::warnings(&project)));
+        plan.warnings.extend(beside.await?);
         if !has_gpu {
             let unless = if named.is_empty() {
                 ""

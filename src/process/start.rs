@@ -161,6 +161,8 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
                 .is_none()
                 .then_some(("COLUMNS", COLUMNS)),
         )
+        .env_remove(env_vars::OUMI_OVERRIDES[0])
+        .env_remove(env_vars::OUMI_OVERRIDES[1])
         .envs(&job.envs)
         .env(env_vars::JOB_DIR.name, dir.path())
         // Standard input hands the lock's open file down without unsafe code.

@@ -111,7 +111,7 @@ pub(crate) struct RunAnswer {
     /// The job config that a cloud gets.
     #[schemars(with = "Option<Map<String, Value>>")]
     pub job_config: Option<Value>,
-    /// Dollars an hour, at most; `None` where that is not known, or nothing is billed.
+    /// Dollars an hour, at most; absent where that is not known, or nothing is billed.
     pub hourly_price: Option<f64>,
     /// What it is the price of, or the reason why it is not known.
     pub price_note: String,

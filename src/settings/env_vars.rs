@@ -87,6 +87,10 @@ pub const JOB_DIR: Variable = Variable {
     meaning: "Set by the server for the processes of a job: the job's own folder",
 };
 
+/// Variables by which Oumi 0.9 launches a job otherwise than its config says: on spot machines or not, with other scripts. No
+/// job gets them from the server's environment.
+pub(crate) const OUMI_OVERRIDES: [&str; 2] = ["OUMI_USE_SPOT_VM", "OUMI_FORCE_EDITABLE_INSTALL"];
+
 /// Every variable above, in the order in which `--help` lists them.
 pub const ALL: &[Variable] = &[
     HOME,

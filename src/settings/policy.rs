@@ -65,66 +65,44 @@ impl Policy {
         known: &[&str],
         value_of: impl Fn(&Variable) -> Option<String>,
     ) -> Result<Self, PolicyError> {
-        // An empty variable counts as unset, as for the others.
-        let value_of = |variable: &Variable| value_of(variable).filter(|value| !value.is_empty());
-        let refused = |variable: &Variable, value: &str, meant: String| PolicyError {
-            variable: variable.name,
-            value: value.to_owned(),
-            meant,
-        };
-        let ask = match value_of(&env_vars::CONSENT) {
-            None => AskPerson::ForClouds,
-            Some(value) => match value.trim().to_lowercase().as_str() {
-                "always" => AskPerson::Always,
-                "flags" => AskPerson::Never,
-                _ => {
-                    let meant = "it is `always` or `flags`, or not set".to_owned();
-                    return Err(refused(&env_vars::CONSENT, &value, meant));
-                }
-            },
-        };
-        let clouds = match value_of(&env_vars::CLOUDS) {
-            None => None,
-            Some(value) => {
-                let names = value.split(',').map(|name| name.trim().to_lowercase());
-                let names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
-                if names.is_empty() || names.iter().any(|name| !known.contains(&name.as_str())) {
-                    let meant = format!("it is one or more of {}, with commas", known.join(", "));
-                    return Err(refused(&env_vars::CLOUDS, &value, meant));
-                }
-                Some(names)
-            }
-        };
-        let read_only = match value_of(&env_vars::READ_ONLY) {
-            None => false,
-            Some(value) => match value.trim().to_lowercase().as_str() {
-                "1" | "true" => true,
-                "0" | "false" => false,
-                _ => {
-                    let meant = "it is 1 or 0, or not set".to_owned();
-                    return Err(refused(&env_vars::READ_ONLY, &value, meant));
-                }
-            },
+        let value_of = &value_of;
+        let known_clouds = format!("it is one or more of {}, with commas", known.join(", "));
+        let clouds = |value: &str| {
+            let names = value.split(',').map(|name| name.trim().to_owned());
+            let names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
+            let is_known = |name: &String| known.contains(&name.as_str());
+            (!names.is_empty() && names.iter().all(is_known)).then_some(names)
         };
         let number = |variable: &Variable, unit: &str| {
-            let number = value_of(variable).map(|value| {
-                let number = value.trim().parse().ok().filter(|number| *number > 0);
-                let meant = || format!("it is a whole number of {unit} from 1 to 65535");
-                number.ok_or_else(|| refused(variable, &value, meant()))
-            });
-            number.transpose()
+            let meant = format!("it is a whole number of {unit} from 1 to 65535");
+            let read = |value: &str| value.parse().ok().filter(|number| *number > 0);
+            read_variable(variable, value_of, &meant, read)
         };
-        let max_hourly = value_of(&env_vars::MAX_HOURLY).map(|value| {
-            let dollars = value.trim().trim_start_matches('$').parse().ok();
-            let dollars = dollars.filter(|dollars: &f64| dollars.is_finite() && *dollars >= 0.0);
-            let meant = || "it is a number of dollars, such as 50".to_owned();
-            dollars.ok_or_else(|| refused(&env_vars::MAX_HOURLY, &value, meant()))
-        });
+        let ask = |value: &str| match value {
+            "always" => Some(AskPerson::Always),
+            "flags" => Some(AskPerson::Never),
+            _ => None,
+        };
+        let read_only = |value: &str| match value {
+            "1" | "true" => Some(true),
+            "0" | "false" => Some(false),
+            _ => None,
+        };
+        let dollars = |value: &str| {
+            let dollars = value.trim_start_matches('$').parse().ok();
+            dollars.filter(|dollars: &f64| dollars.is_finite() && *dollars >= 0.0)
+        };
+        let (of_ask, of_read_only) = (
+            "it is `always` or `flags`, or not set",
+            "it is 1 or 0, or not set",
+        );
+        let of_dollars = "it is a number of dollars, such as 50";
         Ok(Self {
-            ask,
-            clouds,
-            read_only,
-            max_hourly: max_hourly.transpose()?,
+            ask: read_variable(&env_vars::CONSENT, value_of, of_ask, ask)?.unwrap_or_default(),
+            clouds: read_variable(&env_vars::CLOUDS, value_of, &known_clouds, clouds)?,
+            read_only: read_variable(&env_vars::READ_ONLY, value_of, of_read_only, read_only)?
+                .unwrap_or_default(),
+            max_hourly: read_variable(&env_vars::MAX_HOURLY, value_of, of_dollars, dollars)?,
             keep_days: number(&env_vars::KEEP_DAYS, "days")?,
             max_wait: number(&env_vars::MAX_WAIT, "seconds")?,
         })
@@ -156,6 +134,24 @@ impl Policy {
             )
         })
     }
+}
+
+/// Reads a variable in lower case; `None` where it is not set or empty. `meant` is for a value that `read` does not know.
+fn read_variable<T>(
+    variable: &Variable,
+    value_of: &impl Fn(&Variable) -> Option<String>,
+    meant: &str,
+    read: impl FnOnce(&str) -> Option<T>,
+) -> Result<Option<T>, PolicyError> {
+    let Some(value) = value_of(variable).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    let known = read(&value.trim().to_lowercase());
+    known.map(Some).ok_or_else(|| PolicyError {
+        variable: variable.name,
+        value,
+        meant: meant.to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 The state is the files of FOLDER:
   calls                       one line a call, fields parted by tabs: program, pid, COLUMNS, OUMI_SLURM_CONNECTIONS, arguments
   staged-<n>.yaml             the config of the n-th `oumi launch up`
+  launcher-environment        the names of the variables of the last one
   clusters/<name>/            a cluster of SkyPilot: status, cloud, region, machines, launched_at, hash, autostop, to_down, price
   hosts/<user@host>/          a cluster of Slurm
   …/jobs/<id>/                a job: name, status, run, submitted_at, start_at, end_at, resources, setup_log, log
@@ -585,6 +586,7 @@ for argument in waiting:
     else:
         words.append(argument)
 if PROGRAM == "oumi" and words == ["launch", "up"]:
+    write("launcher-environment", "\n".join(os.environ))
     with open(options["-c"], encoding="utf-8") as file:
         document = json.load(file)
 words = words[1:] if PROGRAM == "oumi" else words or ["version"]

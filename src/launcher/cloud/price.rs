@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::clusters::cloud_of;
-use super::{CloudBackend, is_plain};
-use crate::launcher::Offer;
+use super::{CloudBackend, CloudLauncher, is_plain};
+use crate::error::JobError;
 use crate::launcher::job_yaml::is_on;
+use crate::launcher::{LaunchPlan, LaunchSpec, Offer, UpCluster};
 use crate::parse::gpus::CatalogMachine;
 use crate::parse::sky::Cluster;
 use crate::sync::lock;
@@ -156,7 +157,7 @@ impl Prices {
         backend: &impl CloudBackend,
         machines: &Machines,
         deadline: Instant,
-    ) -> Result<Option<Vec<CatalogMachine>>, crate::error::JobError> {
+    ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
         let Machines {
             cloud,
             accelerator,
@@ -187,6 +188,59 @@ impl Prices {
             lock(&self.0).insert(query, (Instant::now(), listed.clone()));
         }
         Ok(listed)
+    }
+}
+
+impl<B: CloudBackend> CloudLauncher<B> {
+    /// Prices a launch: by its cluster where that is there already, else by its config.
+    pub(super) async fn price_launch(
+        &self,
+        spec: &LaunchSpec,
+        plan: &LaunchPlan,
+        until: Instant,
+    ) -> Option<Offer> {
+        let (backend, prices) = (&self.backend, &self.prices);
+        let config = plan.job_config.as_ref()?;
+        let list = match spec.identity.cluster.as_str() {
+            "" => Ok(None),
+            _ => backend.clusters(Some(until)).await,
+        };
+        Some(
+            match list.as_ref().map(|list| list.as_ref()?.get(&plan.cluster)) {
+                Ok(Some(cluster)) => prices.of_cluster(backend, cluster, until).await,
+                Ok(None) => prices.of_config(backend, config, until).await,
+                Err(error) => Offer::unknown(error.to_string()),
+            },
+        )
+    }
+
+    /// Lists the clusters that are up with their prices.
+    pub(super) async fn price_clusters(&self, until: Instant) -> Result<Vec<UpCluster>, JobError> {
+        if B::find_program().is_err() {
+            return Ok(Vec::new());
+        }
+        let list = self
+            .backend
+            .clusters(Some(until))
+            .await?
+            .unwrap_or_default();
+        if let Some(left_out) = list.left_out.first() {
+            return Err(JobError::unavailable(left_out));
+        }
+        let up = list
+            .clusters
+            .iter()
+            .filter(|cluster| cluster.status != "STOPPED");
+        let priced = up.map(async |cluster| UpCluster {
+            name: cluster.name.clone(),
+            hourly_price: self
+                .prices
+                .of_cluster(&self.backend, cluster, until)
+                .await
+                .hourly
+                .map(|(_, high)| high),
+        });
+        Ok(join_all(priced).await)
     }
 }
 

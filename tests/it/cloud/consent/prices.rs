@@ -87,7 +87,8 @@ fn launch_above_the_limit_is_refused() {
     // What another one launched does not count.
     world.cloud.add_cluster("theirs", "AWS", "UP");
     for (consent, used) in [("flags", "0.00"), ("always", "32.77"), ("", "32.77")] {
-        let mut server = world.server_with(&[limit, (env_vars::CONSENT.name, consent)]);
+        let spot = ("OUMI_USE_SPOT_VM", "true");
+        let mut server = world.server_with(&[limit, spot, (env_vars::CONSENT.name, consent)]);
         let rule = format!(
             "OUMI_MCP_MAX_HOURLY allows $50.00 an hour for all that was launched here, and ${used} of it is in use"
         );
@@ -102,8 +103,11 @@ fn launch_above_the_limit_is_refused() {
             (&known, "this job would add $32.77"),
         ] {
             let (answer, warnings) = launch(more);
+            assert!(warnings.contains("OUMI_USE_SPOT_VM is set and is not passed on"));
             if (consent, more) == ("flags", &known) {
                 assert_eq!(answer.ok()["status"], "RUNNING");
+                let variables = world.cloud.read("launcher-environment").unwrap();
+                assert!(!variables.contains("OUMI_USE_SPOT_VM"), "{variables}");
                 continue;
             }
             for said in [answer.refused(), &warnings] {
