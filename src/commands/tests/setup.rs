@@ -193,3 +193,21 @@ fn each_client_has_its_file() {
         ]
     );
 }
+
+#[test]
+fn claude_code_is_added_by_its_own_command() {
+    let text = instructions(
+        Client::ClaudeCode,
+        Path::new("/h/.claude.json"),
+        &programs(),
+    )
+    .unwrap();
+    assert!(
+        text.contains("claude mcp add oumi -s user -e 'OUMI_MCP_OUMI=/bin/sh' -- /bin/server\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("/bin/server setup claude-code --write"),
+        "{text}"
+    );
+}

@@ -6,8 +6,8 @@ use std::process::{Output, Stdio};
 use oumi_mcp_server::env_vars;
 use serde_json::json;
 
+use crate::support::Home;
 use crate::support::client::{Server, command};
-use crate::support::{Home, executable};
 
 fn run(home: &Home, arguments: &[&str]) -> Output {
     command(home).args(arguments).output().unwrap()
@@ -225,30 +225,4 @@ fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
     assert_eq!(text(&output.stdout), "one\n");
     let output = run(&home, &["wait", &job_id]);
     assert_eq!(output.status.code(), Some(1));
-}
-
-#[test]
-fn setup_names_what_it_found_and_adds_it_once() {
-    let home = Home::new();
-    let (bin, file) = (home.root().join("bin"), home.root().join(".claude.json"));
-    fs::create_dir_all(&bin).unwrap();
-    // A client that adds what its arguments say.
-    let claude = format!(
-        "#!/bin/sh\nshift 8\nprintf '{{\"mcpServers\": {{\"oumi\": {{\"command\": \"%s\"}}}}}}' \"$1\" >{}\n",
-        file.display()
-    );
-    for (name, script) in [("oumi", "#!/bin/sh\n"), ("claude", &claude)] {
-        executable(&bin.join(name), script);
-    }
-    let setup =
-        |more: &[&str]| text(&run(&home, &[&["setup", "claude-code"], more].concat()).stdout);
-    let line = setup(&[]);
-    let oumi = format!("OUMI_MCP_OUMI={}", bin.join("oumi").display());
-    assert!(line.contains(&oumi) && !file.exists(), "{line}");
-    setup(&["--write"]);
-    let program = env!("CARGO_BIN_EXE_oumi-mcp-server");
-    assert!(fs::read_to_string(&file).unwrap().contains(program));
-    // It lacks the path of `oumi`, which is merged.
-    assert!(setup(&["--write"]).starts_with("Added"));
-    assert!(setup(&["--write"]).starts_with("Nothing to do"));
 }
