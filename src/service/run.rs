@@ -153,14 +153,22 @@ impl Runner {
     /// they need for agreeing.
     async fn dry_run(&self, consent: &Consent, mut launch: PreparedLaunch) -> RunAnswer {
         launch.costs = Costs::of(&self.context, &launch).await;
-        let checked = check_limit(&self.context, &launch, consent.can_ask()).await;
-        let doubt =
-            checked.unwrap_or_else(|error| Some(format!("it would not be started: {error}")));
-        launch.plan.warnings.extend(doubt);
+        let offer = launch.costs.as_ref().map(|costs| costs.offer.clone());
+        let offer = offer.unwrap_or_default();
+        let (hourly_price, price_note) = (offer.hourly.map(|(_, high)| high), offer.note);
+        match check_limit(&self.context, &launch, consent.can_ask()).await {
+            Ok(doubt) => launch.plan.warnings.extend(doubt),
+            Err(error) => {
+                return RunAnswer {
+                    hourly_price,
+                    price_note,
+                    ..refused(error, true)
+                };
+            }
+        }
         let what = consent_prompt::preview(&launch);
         let plan_id = self.plans.insert(&launch);
         let (spec, plan) = (launch.spec, launch.plan);
-        let offer = launch.costs.as_ref().map(|costs| &costs.offer);
         let job_config = plan.job_config.as_ref().map(config_excerpt);
         let parts = if job_config.is_some() {
             "this and job_config"
@@ -180,8 +188,8 @@ impl Runner {
             cluster_name: plan.cluster,
             job_config,
             warnings: plan.warnings,
-            hourly_price: offer.and_then(|offer| Some(offer.hourly?.1)),
-            price_note: offer.map_or_else(String::new, |offer| offer.note.clone()),
+            hourly_price,
+            price_note,
             ..RunAnswer::default()
         }
     }

@@ -94,11 +94,11 @@ impl Prices {
             }
             _ => Offer::unknown("it has no accelerator, and SkyPilot lists prices by these"),
         };
-        let (name, status) = (&cluster.name, &cluster.status);
-        Offer {
-            note: format!("cluster {name} is {status}: {}", offer.note),
-            ..offer
-        }
+        let note = format!(
+            "cluster {} is {}: {}",
+            cluster.name, cluster.status, offer.note
+        );
+        Offer { note, ..offer }
     }
 
     async fn of(
@@ -122,33 +122,25 @@ impl Prices {
             true => (lowest(|listed| listed.spot_price), "spot"),
             false => (on_demand, "on demand"),
         };
-        let Machines {
-            nodes,
-            cloud,
-            accelerator,
-            count,
-            ..
-        } = machines;
-        let all = |price: f64| price * (*nodes as f64);
-        let Some((price, listed)) = found else {
-            let place = [cloud.as_str(), &machines.region, &machines.zone].join(" ");
-            let place = place.trim_end();
-            let else_by = on_demand.map_or_else(String::new, |(price, _)| {
-                format!(" (on demand it is ${:.2} an hour)", all(price))
-            });
-            return Offer::unknown(format!(
-                "SkyPilot's catalog has no price for {accelerator}:{count} {kind} on {place}{else_by}"
-            ));
-        };
-        let CatalogMachine {
-            instance_type,
-            region,
-            ..
-        } = listed;
-        let note = format!(
-            "{nodes} × {instance_type} with {accelerator}:{count}, {kind}, in {region}; the lowest price in SkyPilot's catalog"
+        let nodes = machines.nodes;
+        let all = |price: f64| price * (nodes as f64);
+        let wanted = format!("{}:{}", machines.accelerator, machines.count);
+        if let Some((price, listed)) = found {
+            let (machine, region) = (&listed.instance_type, &listed.region);
+            let note = format!(
+                "{nodes} × {machine} with {wanted}, {kind}, in {region}; the lowest price in SkyPilot's catalog"
+            );
+            return Offer::known(all(price), note);
+        }
+        let place = [machines.cloud.as_str(), &machines.region, &machines.zone].join(" ");
+        let none = format!(
+            "SkyPilot's catalog has no price for {wanted} {kind} on {}",
+            place.trim_end()
         );
-        Offer::known(all(price), note)
+        Offer::unknown(on_demand.map_or_else(
+            || none.clone(),
+            |(price, _)| format!("{none} (on demand it is ${:.2} an hour)", all(price)),
+        ))
     }
 
     /// Asks the catalog, unless its answer is kept. Simultaneous askers share one run of the program.
@@ -158,31 +150,24 @@ impl Prices {
         machines: &Machines,
         deadline: Instant,
     ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
-        let Machines {
-            cloud,
-            accelerator,
-            count,
-            region,
-            zone,
-            is_spot,
-            ..
-        } = machines;
         // SkyPilot cannot be asked for a part of one, and lists every count then.
-        let is_whole = count.fract() == 0.0;
-        let wanted = if is_whole {
-            format!("{accelerator}:{count}")
+        let count = machines.count;
+        let count = if count.fract() == 0.0 {
+            format!(":{count}")
         } else {
-            accelerator.clone()
+            String::new()
         };
         // Else its one spot price is that of the region with the lowest price on demand; and a region would be a pattern.
-        let all_regions = *is_spot || !region.is_empty() || !zone.is_empty();
-        let query = (cloud.clone(), wanted, all_regions);
+        let place = [machines.region.as_str(), &machines.zone].concat();
+        let all_regions = machines.is_spot || !place.is_empty();
+        let wanted = format!("{}{count}", machines.accelerator);
+        let query = (machines.cloud.clone(), wanted, all_regions);
         let kept = lock(&self.0).get(&query).cloned();
         if let Some((_, listed)) = kept.filter(|(at, _)| at.elapsed() < KEPT) {
             return Ok(Some(listed));
         }
         let listed = backend
-            .catalog(cloud, &query.1, all_regions, Some(deadline))
+            .catalog(&query.0, &query.1, all_regions, Some(deadline))
             .await?;
         if let Some(listed) = &listed {
             lock(&self.0).insert(query, (Instant::now(), listed.clone()));

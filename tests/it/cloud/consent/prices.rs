@@ -92,26 +92,29 @@ fn launch_above_the_limit_is_refused() {
         let rule = format!(
             "OUMI_MCP_MAX_HOURLY allows $50.00 an hour for all that was launched here, and ${used} of it is in use"
         );
-        let mut launch = |more: &Value| {
-            let preview = shown(&mut server, more);
-            let mut arguments = server.launch("job.yaml", more.clone());
-            arguments["plan_id"] = preview["plan_id"].clone();
-            (server.call("run_job", arguments), warnings(&preview))
-        };
         for (more, reason) in [
             (&unknown, "not known is the price of this job"),
             (&known, "this job would add $32.77"),
         ] {
-            let (answer, warnings) = launch(more);
-            assert!(warnings.contains("OUMI_USE_SPOT_VM is set and is not passed on"));
+            let mut arguments = server.launch("job.yaml", more.clone());
+            arguments["dry_run"] = true.into();
+            let preview = server.call("run_job", arguments.clone());
+            assert!(preview["price_note"].is_string());
+            arguments["dry_run"] = false.into();
             if (consent, more) == ("flags", &known) {
-                assert_eq!(answer.ok()["status"], "RUNNING");
+                let preview = preview.ok();
+                assert!(
+                    warnings(&preview).contains("OUMI_USE_SPOT_VM is set and is not passed on")
+                );
+                arguments["plan_id"] = preview["plan_id"].clone();
+                assert_eq!(server.call("run_job", arguments).ok()["status"], "RUNNING");
                 let variables = world.cloud.read("launcher-environment").unwrap();
                 assert!(!variables.contains("OUMI_USE_SPOT_VM"), "{variables}");
                 continue;
             }
-            for said in [answer.refused(), &warnings] {
-                assert!(said.contains(&rule) && said.contains(reason), "{said}");
+            for answer in [preview, server.call("run_job", arguments)] {
+                let error = answer.refused();
+                assert!(error.contains(&rule) && error.contains(reason), "{error}");
             }
         }
         assert_eq!(world.launches(), 1);
