@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use oumi_mcp_server::commands::jobs::{self, JobCommand};
 use oumi_mcp_server::commands::setup;
-use oumi_mcp_server::{demo, env_vars, log_to_stderr, serve, supervise};
+use oumi_mcp_server::{change, demo, env_vars, log_to_stderr, serve, supervise};
 
 #[derive(Parser)]
 #[command(version, about = "Starts, watches and stops Oumi training jobs for MCP clients. Without a command it serves MCP on stdio.", after_help = environment_help())]
@@ -35,6 +35,13 @@ enum Command {
     /// The parent of one job
     #[command(hide = true)]
     Supervise { dir: PathBuf },
+    /// What `sky` would do, through SkyPilot's API server where it is up
+    #[command(hide = true)]
+    Change {
+        program: PathBuf,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn environment_help() -> String {
@@ -63,6 +70,7 @@ fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync
         None | Some(Command::Serve) => serve(&own_program()?)?,
         Some(Command::Demo) => demo::run(&own_program()?)?,
         Some(Command::Supervise { dir }) => supervise(&dir)?,
+        Some(Command::Change { program, arguments }) => return Ok(change(&program, &arguments)?),
         Some(Command::Job(command)) => return Ok(jobs::run(command, &own_program()?)),
         Some(Command::Setup { client, write }) => {
             writeln!(io::stdout(), "{}", setup::run(client, write)?)?;

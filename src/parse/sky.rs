@@ -55,6 +55,31 @@ pub(crate) struct ClusterList {
     pub(crate) left_out: Vec<String>,
 }
 
+impl Queue {
+    /// The answer of a cluster that failed with SkyPilot's `error`.
+    pub(crate) fn of_failure(cluster: &str, error: &str) -> Self {
+        let failure = QueueFailure::classify(cluster, &strip_escapes(error));
+        let unanswered = BTreeMap::from([(cluster.to_owned(), failure)]);
+        Self {
+            unanswered,
+            ..Self::default()
+        }
+    }
+
+    fn add_jobs(&mut self, cluster: &str, rows_of_jobs: &[Value]) {
+        let what = format!("a job of cluster {}", one_line(cluster));
+        let jobs = rows(rows_of_jobs, "job_id", &what, job, &mut self.left_out);
+        self.jobs.insert(cluster.to_owned(), jobs);
+    }
+
+    /// Adds the answer of other clusters.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.jobs.extend(other.jobs);
+        self.unanswered.extend(other.unanswered);
+        self.left_out.extend(other.left_out);
+    }
+}
+
 impl ClusterList {
     pub(crate) fn get(&self, name: &str) -> Option<&Cluster> {
         self.clusters.iter().find(|cluster| cluster.name == name)
@@ -105,11 +130,9 @@ pub(crate) fn queue(stdout: &str) -> Result<Queue, OutputError> {
         ..Queue::default()
     };
     for (cluster, jobs) in clusters {
-        let what = format!("a job of cluster {}", one_line(&cluster));
         let failure = match jobs {
             Value::Array(jobs) if !queue.jobs.contains_key(&cluster) => {
-                let jobs = rows(&jobs, "job_id", &what, job, &mut queue.left_out);
-                queue.jobs.insert(cluster, jobs);
+                queue.add_jobs(&cluster, &jobs);
                 continue;
             }
             Value::Array(_) => "it was named twice",
@@ -125,7 +148,15 @@ pub(crate) fn queue(stdout: &str) -> Result<Queue, OutputError> {
     Ok(queue)
 }
 
-/// Reads the output of `sky status -o json`.
+/// Reads the answer of the API server about one cluster: the list of its jobs.
+pub(crate) fn cluster_queue(cluster: &str, answer: &str) -> Result<Queue, OutputError> {
+    let (_, jobs) = split_json::<Vec<Value>>(answer)?;
+    let mut queue = Queue::default();
+    queue.add_jobs(cluster, &jobs);
+    Ok(queue)
+}
+
+/// Reads the output of `sky status -o json`, or the answer of the API server.
 pub(crate) fn clusters(stdout: &str) -> Result<ClusterList, OutputError> {
     let (_, clusters) = split_json::<Vec<Value>>(stdout)?;
     let mut left_out = Vec::new();
@@ -177,7 +208,9 @@ fn rows<T>(
 /// others, so that it reads the same in each answer.
 pub(crate) fn log_lines(stdout: &str) -> String {
     let is_heading = |line: &str| {
-        line.contains("Tailing logs of ") && strip_escapes(line).starts_with("Tailing logs of ")
+        (line.contains("Tailing logs of ") && strip_escapes(line).starts_with("Tailing logs of "))
+            // A message of the API server to its client.
+            || (line.starts_with("<sky-payload") && line.trim_end().ends_with("</sky-payload>"))
     };
     let without_prefix = |line| match split_skypilot_prefix(line) {
         (prefix, rest) if !prefix.contains("rank=") => rest,

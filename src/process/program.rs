@@ -37,6 +37,8 @@ pub(crate) struct CliCall {
     pub(crate) is_log: bool,
     /// The text before a log that is followed until the job ends. The log is taken `FOLLOW_WINDOW` after it.
     pub(crate) log_marker: Option<&'static str>,
+    /// SkyPilot's API server is asked in place of the program.
+    pub(crate) over_http: bool,
 }
 
 impl CliCall {
@@ -51,10 +53,11 @@ impl CliCall {
             timeout,
             is_log: false,
             log_marker: None,
+            over_http: false,
         }
     }
 
-    fn command_line(&self) -> String {
+    pub(crate) fn command_line(&self) -> String {
         let name = self.program.file_name().unwrap_or_default();
         format!("{} {}", name.to_string_lossy(), self.arguments.join(" "))
     }
@@ -140,7 +143,7 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
     let mut child =
         spawn(call).map_err(|error| call.error(format!("could not be started: {error}")))?;
     let mut group = ProcessGroupGuard::new(groups, &child);
-    let (mut stdout, mut stderr) = (Capture::new(call), Capture::new(call));
+    let (mut stdout, mut stderr) = (Capture::new(call.is_log), Capture::new(call.is_log));
     let reason = wait_for_exit(call, &mut child, &mut stdout, &mut stderr).await;
     let code = match reason {
         // A daemon that the program left is meant to run on.
@@ -224,23 +227,38 @@ fn spawn(call: &CliCall) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// The captured output of one stream.
-struct Capture {
+/// The captured output of one stream, [`MAX_OUTPUT`] at most.
+#[derive(Default)]
+pub(crate) struct Capture {
     bytes: Vec<u8>,
     keep_end: bool,
-    front_truncated: bool,
+    pub(crate) front_truncated: bool,
 }
 
 /// A stream held more than [`MAX_OUTPUT`].
-struct OutputLimit;
+pub(crate) struct OutputLimit;
 
 impl Capture {
-    fn new(call: &CliCall) -> Self {
+    /// A capture that keeps the end of a long stream, or reports [`OutputLimit`] for it.
+    pub(crate) fn new(keep_end: bool) -> Self {
         Self {
-            bytes: Vec::new(),
-            keep_end: call.is_log,
-            front_truncated: false,
+            keep_end,
+            ..Self::default()
         }
+    }
+
+    pub(crate) fn push(&mut self, block: &[u8]) -> Result<(), OutputLimit> {
+        self.bytes.extend_from_slice(block);
+        let excess = self.bytes.len().saturating_sub(MAX_OUTPUT);
+        if excess > 0 && !self.keep_end {
+            return Err(OutputLimit);
+        }
+        // Rarely, so that the rest is not moved for every block.
+        if excess > MAX_OUTPUT {
+            self.bytes.drain(..excess);
+            self.front_truncated = true;
+        }
+        Ok(())
     }
 
     /// Reads to the end of the stream, and notifies `marker_read` once `marker` was read.
@@ -255,7 +273,7 @@ impl Capture {
         };
         let mut block = vec![0; 64 * 1024];
         while let Ok(read @ 1..) = stream.read(&mut block).await {
-            self.bytes.extend_from_slice(&block[..read]);
+            self.push(&block[..read])?;
             if let Some(wanted) = marker {
                 let unsearched = self.bytes.len().saturating_sub(read + wanted.len());
                 if String::from_utf8_lossy(&self.bytes[unsearched..]).contains(wanted) {
@@ -263,21 +281,12 @@ impl Capture {
                     marker_read.notify_one();
                 }
             }
-            let excess = self.bytes.len().saturating_sub(MAX_OUTPUT);
-            if excess > 0 && !self.keep_end {
-                return Err(OutputLimit);
-            }
-            // Rarely, so that the rest is not moved for every block.
-            if excess > MAX_OUTPUT {
-                self.bytes.drain(..excess);
-                self.front_truncated = true;
-            }
         }
         Ok(())
     }
 
     /// The text from the first whole line on: half a line misleads, and half a secret is not recognised as one.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = self.bytes.as_slice();
         if self.front_truncated
             && let Some(line_end) = text.iter().position(|byte| *byte == b'\n')

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-pub(crate) use super::program::{CliCall, Output};
+pub(crate) use super::program::{Capture, CliCall, Output, OutputLimit};
 use super::program::{ProcessGroups, execute};
 use crate::error::JobError;
 use crate::sync::lock;
@@ -26,7 +27,9 @@ pub(crate) fn call_deadline() -> Option<Instant> {
     Some(Instant::now() + CALL_BUDGET)
 }
 
-type QueryResult = Result<Arc<Output>, JobError>;
+pub(crate) type QueryResult = Result<Arc<Output>, JobError>;
+/// Answers a query in place of its program.
+type Request = BoxFuture<'static, Output>;
 type ResultSender = Arc<watch::Sender<Option<QueryResult>>>;
 
 /// A query that runs, waits for a slot, or has ended without a caller that read its result. Receivers are the waiting callers.
@@ -58,8 +61,18 @@ impl Cli {
     /// Runs a program that changes nothing, or joins an equal query that runs already. Waits until `deadline`; `None` waits for
     /// the end of the run. A run that has begun outlives its callers, and the next equal query takes its result.
     pub(crate) async fn query(&self, call: &CliCall, deadline: Option<Instant>) -> QueryResult {
+        self.share(call, None, deadline).await
+    }
+
+    /// Answers a query by `request` in place of its program, and shares it likewise.
+    pub(crate) async fn share(
+        &self,
+        call: &CliCall,
+        request: Option<Request>,
+        deadline: Option<Instant>,
+    ) -> QueryResult {
         let started = Instant::now();
-        let mut result = self.join_or_start(call)?;
+        let mut result = self.join_or_start(call, request)?;
         let waiting = result.wait_for(Option::is_some);
         let waited = match deadline {
             Some(deadline) => tokio::time::timeout_at(deadline, waiting).await,
@@ -88,6 +101,7 @@ impl Cli {
     fn join_or_start(
         &self,
         call: &CliCall,
+        request: Option<Request>,
     ) -> Result<watch::Receiver<Option<QueryResult>>, JobError> {
         let mut queries = lock(&self.queries);
         let is_fresh = |run: &SharedRun| {
@@ -114,21 +128,29 @@ impl Cli {
             finished_unread_at: None,
         };
         queries.insert(call.clone(), run);
-        tokio::spawn(self.clone().run_query(call.clone(), sender));
+        tokio::spawn(self.clone().run_query(call.clone(), request, sender));
         Ok(result)
     }
 
-    async fn run_query(self, call: CliCall, result: ResultSender) {
-        let slot = self.slots.acquire().await;
+    async fn run_query(self, call: CliCall, request: Option<Request>, result: ResultSender) {
+        // A request costs this machine nothing.
+        let slot = match &request {
+            Some(_) => None,
+            None => Some(self.slots.acquire().await),
+        };
         {
             let mut queries = lock(&self.queries);
-            if slot.is_err() || result.receiver_count() == 0 {
+            if matches!(slot, Some(Err(_))) || result.receiver_count() == 0 {
                 // The server ends, or every caller gave up while the run waited for its slot.
                 queries.retain(|_, run| !Arc::ptr_eq(&run.result, &result));
                 return;
             }
         }
-        let output = execute(&call, &self.groups).await.and_then(|output| {
+        let output = match request {
+            Some(request) => Ok(request.await),
+            None => execute(&call, &self.groups).await,
+        };
+        let output = output.and_then(|output| {
             if output.timed_out && !call.is_log {
                 let seconds = call.timeout.as_secs();
                 let error = call.error(format!("did not answer within {seconds} s and was ended"));

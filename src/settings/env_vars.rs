@@ -33,6 +33,12 @@ pub const SKY: Variable = Variable {
     meaning: "Path of SkyPilot's `sky` program. Default: looked for like `oumi`",
 };
 
+/// Switches SkyPilot's API server off as a source of answers.
+pub const SKY_API: Variable = Variable {
+    name: "OUMI_MCP_SKY_API",
+    meaning: "off: `sky` is always run. Default: SkyPilot's API server is asked where it is up on this machine",
+};
+
 /// Oumi's own list of Slurm clusters.
 pub const SLURM_CONNECTIONS: Variable = Variable {
     name: "OUMI_SLURM_CONNECTIONS",
@@ -96,6 +102,7 @@ pub const ALL: &[Variable] = &[
     HOME,
     OUMI,
     SKY,
+    SKY_API,
     SLURM_CONNECTIONS,
     CONSENT,
     CLOUDS,

@@ -9,7 +9,8 @@ The state is the files of FOLDER:
   …/jobs/<id>/                a job: name, status, run, submitted_at, start_at, end_at, resources, setup_log, log
   api_down                    the first call of SkyPilot starts its API server
   first_log                   (a knob) the beginning of the log of every job
-  knobs/<command>.<knob>      <command> is such as oumi-up or sky-queue; `oumi-up@<job>` is for the launch of that job alone
+  knobs/<command>.<knob>      <command> is such as oumi-up or sky-queue; `oumi-up@<job>` is for the launch of that job alone,
+                              `sky-queue@<cluster>` for that cluster where it is named last
     times     for how many calls the knobs are
     gate      waits until there is <command>.open; `late` does so when it has looked, and makes late-<command>
     hang      never ends, even on TERM; makes hanging-<command>
@@ -591,7 +592,7 @@ if PROGRAM == "oumi" and words == ["launch", "up"]:
         document = json.load(file)
 words = words[1:] if PROGRAM == "oumi" else words or ["version"]
 command = globals().get(f"{PROGRAM}_{words[0]}", lambda *_: replay(f"{PROGRAM}/{words[0]}"))
-knobs = Knobs(f"{PROGRAM}-{words[0]}", document and document["name"])
+knobs = Knobs(f"{PROGRAM}-{words[0]}", document["name"] if document else words[-1])
 if PROGRAM == "sky" and words[0] != "version":
     perform(lambda: (start_api_server(), command(words[1:])))
 else:

@@ -3,6 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -31,12 +32,10 @@ impl FakeCloud {
         for made in ["bin", "knobs", "clusters", "hosts"] {
             fs::create_dir(folder.path().join(made)).unwrap();
         }
-        let python = ["/usr/bin/python3", "/usr/local/bin/python3"];
-        let python = python.into_iter().find(|path| Path::new(path).exists());
         for program in ["oumi", "sky"] {
             let script = format!(
                 "#!/bin/sh\nexec {} -ISX utf8 {}/tests/support/fake.py {} {program} \"$@\"\n",
-                python.unwrap_or("python3"),
+                python(),
                 env!("CARGO_MANIFEST_DIR"),
                 folder.path().display(),
             );
@@ -45,6 +44,26 @@ impl FakeCloud {
             fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
         }
         Self { folder }
+    }
+
+    /// Starts a fake of SkyPilot's API server over the same state, and returns its address. It ends with the state.
+    pub fn start_api(&self) -> String {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/fake_api.py");
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$@\" </dev/null >/dev/null 2>&1 &", "sh"]);
+        command
+            .args([python(), "-ISX", "utf8", script])
+            .arg(self.folder());
+        assert!(command.status().unwrap().success());
+        self.wait_for("api-port");
+        format!("http://127.0.0.1:{}", self.read("api-port").unwrap())
+    }
+
+    /// The requests to the API server so far that begin with this, such as `POST /queue`.
+    pub fn api_calls(&self, start: &str) -> Vec<String> {
+        let calls = self.read("api-calls").unwrap_or_default();
+        let calls = calls.lines().filter(|call| call.starts_with(start));
+        calls.map(ToOwned::to_owned).collect()
     }
 
     /// The state.
@@ -167,6 +186,14 @@ impl FakeCloud {
     pub fn wait_for(&self, path: &str) {
         crate::support::wait_until(path, || self.folder().join(path).exists());
     }
+}
+
+fn python() -> &'static str {
+    let python = ["/usr/bin/python3", "/usr/local/bin/python3"];
+    let mut python = python.into_iter();
+    python
+        .find(|path| Path::new(path).exists())
+        .unwrap_or("python3")
 }
 
 /// Where a field of a job is. A cluster with an `@` is a Slurm host.

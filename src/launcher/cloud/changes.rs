@@ -130,7 +130,7 @@ impl Changes {
             lock.map_err(|error| call.error(format!("was not run: {}: {error}", path.display())))?;
         let dir = JobDir::at(path);
         if let Some(lock) = lock {
-            let request = start_request(&dir, &change, call)?;
+            let request = self.start_request(&dir, &change, call)?;
             start::start(&self.supervisor, &dir, lock, request).await?;
         }
         loop {
@@ -160,6 +160,36 @@ impl Changes {
             Vec::new()
         })
     }
+
+    fn start_request(
+        &self,
+        dir: &JobDir,
+        change: &Change,
+        call: CliCall,
+    ) -> Result<start::StartRequest, JobError> {
+        let mut argv = vec![call.program.display().to_string()];
+        argv.extend(call.arguments);
+        if call.over_http {
+            // This program asks SkyPilot's API server, or becomes the program of the call.
+            let own = self.supervisor.display().to_string();
+            argv.splice(..0, [own, "change".to_owned()]);
+        }
+        let change_json = serde_json::to_string(change).map_err(JobError::failed)?;
+        Ok(start::StartRequest {
+            plan: SupervisorPlan {
+                steps: vec![Step {
+                    name: change.verb.clone(),
+                    argv,
+                }],
+                working_dir: PathBuf::from("/"),
+                cancellable: false,
+                cleanup: Vec::new(),
+                time_limit_seconds: Some(call.timeout.as_secs()),
+            },
+            envs: BTreeMap::from_iter(call.envs),
+            files: vec![(dir.path().join(CHANGE), change_json)],
+        })
+    }
 }
 
 fn is_recent(run: &ChangeRun) -> bool {
@@ -183,29 +213,6 @@ fn create_dir(path: &Path) -> io::Result<Option<JobLock>> {
         }
         created => created.map(|(_, lock)| Some(lock)),
     }
-}
-
-fn start_request(
-    dir: &JobDir,
-    change: &Change,
-    call: CliCall,
-) -> Result<start::StartRequest, JobError> {
-    let program = call.program.display().to_string();
-    let change_json = serde_json::to_string(change).map_err(JobError::failed)?;
-    Ok(start::StartRequest {
-        plan: SupervisorPlan {
-            steps: vec![Step {
-                name: change.verb.clone(),
-                argv: std::iter::once(program).chain(call.arguments).collect(),
-            }],
-            working_dir: PathBuf::from("/"),
-            cancellable: false,
-            cleanup: Vec::new(),
-            time_limit_seconds: Some(call.timeout.as_secs()),
-        },
-        envs: BTreeMap::from_iter(call.envs),
-        files: vec![(dir.path().join(CHANGE), change_json)],
-    })
 }
 
 /// Reads the output of a program that has ended; `None` while it runs.

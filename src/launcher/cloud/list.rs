@@ -112,6 +112,15 @@ impl<B: CloudBackend> CloudLauncher<B> {
             .incomplete
             .extend(survey.silent_clusters().chain(left_out.clone()));
         listing.warnings.extend(left_out);
+        for (name, failure) in &queue.unanswered {
+            let mut known = launched.clone();
+            if let QueueFailure::Other(reason) = failure
+                && !known.any(|identity| identity.cluster == *name)
+            {
+                let warning = format!("the jobs of cluster {name} are not listed: {reason}");
+                listing.warnings.push(warning);
+            }
+        }
         let mut claimed = Claimed::new();
         for &identity in launching {
             let cluster = &identity.cluster;

@@ -21,3 +21,40 @@ mod secrets;
 mod slow;
 mod states;
 mod under_way;
+
+/// The stories whose subject is what SkyPilot says, over its API server.
+#[allow(clippy::duplicate_mod, reason = "they are the same stories")]
+mod over_http {
+    mod world {
+        use std::ops::Deref;
+
+        pub use super::super::world::*;
+
+        /// As the stories over the program know it.
+        pub struct World(super::super::world::World);
+
+        impl World {
+            pub fn new() -> Self {
+                Self(super::super::world::World::with_api())
+            }
+        }
+
+        impl Deref for World {
+            type Target = super::super::world::World;
+
+            fn deref(&self) -> &Self::Target {
+                &self.0
+            }
+        }
+    }
+
+    mod api;
+    #[path = "../changes.rs"]
+    mod changes;
+    #[path = "../identity.rs"]
+    mod identity;
+    #[path = "../logs.rs"]
+    mod logs;
+    #[path = "../states.rs"]
+    mod states;
+}

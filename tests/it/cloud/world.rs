@@ -20,6 +20,8 @@ pub const SLURM: &str = "me@login.example.org";
 pub struct World {
     pub home: Home,
     pub cloud: FakeCloud,
+    /// The address of SkyPilot's API server, where it is up.
+    api: Option<String>,
 }
 
 impl World {
@@ -31,7 +33,17 @@ impl World {
         Self {
             home,
             cloud: FakeCloud::new(),
+            api: None,
         }
+    }
+
+    /// The same with SkyPilot's API server up, and a user that it knows.
+    pub fn with_api() -> Self {
+        let mut world = Self::new();
+        world.api = Some(world.cloud.start_api());
+        fs::create_dir(world.home.root().join(".sky")).unwrap();
+        fs::write(world.home.root().join(".sky/user_hash"), "fcd1e5cf").unwrap();
+        world
     }
 
     /// A server with both programs on its PATH.
@@ -50,6 +62,11 @@ impl World {
         let mut command = client::command(&self.home);
         let path = format!("{}:/usr/bin:/bin", self.cloud.bin().display());
         command.env("PATH", path).env_remove(env_vars::SKY.name);
+        command.envs(
+            self.api
+                .iter()
+                .map(|api| ("SKYPILOT_API_SERVER_ENDPOINT", api)),
+        );
         command
     }
 

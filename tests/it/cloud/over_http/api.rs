@@ -1,0 +1,131 @@
+//! Where SkyPilot's API server is asked, and where the program is.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::world::{World, how, warnings};
+use crate::support::client::Answer;
+
+fn world() -> World {
+    let world = World::new();
+    world.cloud.add_cluster("c1", "Slurm", "UP");
+    world.cloud.add_job("c1", "1", "job", "RUNNING");
+    world.know(&[("job", "sky-slurm", "c1", "1")]);
+    world
+}
+
+fn poll(world: &World, envs: &[(&str, &str)]) -> (Answer, String) {
+    let mut server = world.server_with(envs);
+    let polled = server.call("poll_status", json!({ "job_id": "job" }));
+    assert_eq!(how(&polled), ("RUNNING", "RUNNING", false));
+    (polled, server.stderr())
+}
+
+#[test]
+fn poll_runs_no_program() {
+    let world = world();
+    let (_, log) = poll(
+        &world,
+        &[
+            ("OUMI_MCP_LOG", "trace"),
+            ("AWS_SECRET_ACCESS_KEY", "sesame"),
+        ],
+    );
+    let posted = world.cloud.api_calls("POST");
+    // The fake runs a program for each; the log is read for the job's progress.
+    assert_eq!(world.cloud.calls().len(), posted.len(), "{posted:?}");
+    let sent = |call: &String| call.contains("SKYPILOT_USER_ID") && call.contains(" 50 ");
+    assert!(posted.iter().all(sent), "{posted:?}");
+    // This is no server that `sky` started: it gets no keys.
+    assert!(
+        !posted.iter().any(|call| call.contains("AWS")),
+        "{posted:?}"
+    );
+    assert!(
+        !log.contains("secret-of-a-body") && !log.contains("sesame"),
+        "{log}"
+    );
+}
+
+#[test]
+fn each_fault_has_the_program_asked_once() {
+    for (knob, text, asked) in [
+        (
+            "health",
+            "{\"status\": \"unhealthy\", \"api_version\": \"50\"}",
+            false,
+        ),
+        (
+            "health",
+            "{\"status\": \"needs_auth\", \"api_version\": \"50\"}",
+            false,
+        ),
+        (
+            "health",
+            "{\"status\": \"healthy\", \"api_version\": \"63\"}",
+            false,
+        ),
+        ("health", "secret-of-a-body", false),
+        ("mute", "", false),
+        ("status", "503", true),
+        ("nonsense", "secret-of-a-body", true),
+        (
+            "nonsense",
+            "{\"return_value\": \"secret-of-a-body\", \"status\": \"SUCCEEDED\"}",
+            true,
+        ),
+        ("die", "", true),
+    ] {
+        let world = world();
+        world.cloud.set(&format!("api.{knob}"), text);
+        let (_, log) = poll(&world, &[]);
+        let posted = world.cloud.api_calls("POST").len();
+        assert_eq!(posted > 0, asked, "{knob} {text}");
+        let run = world.cloud.calls().len() - posted;
+        assert!(
+            if asked { run == posted } else { run > 0 },
+            "{knob} {text}: {run} of {posted}"
+        );
+        assert!(log.contains("SkyPilot's API server"), "{knob}: {log}");
+        assert!(!log.contains("secret-of-a-body"), "{knob}: {log}");
+    }
+}
+
+#[test]
+fn server_elsewhere_and_off_leave_it_to_the_program() {
+    let config = |world: &World, text| fs::write(world.home.root().join(".sky/config.yaml"), text);
+    for (envs, text) in [
+        (("OUMI_MCP_SKY_API", "off"), ""),
+        (
+            ("SKYPILOT_API_SERVER_ENDPOINT", "https://sky.example.org"),
+            "",
+        ),
+        (("SKYPILOT_PROJECT_CONFIG", "/somewhere.yaml"), ""),
+        (
+            ("OUMI_MCP_LOG", "warn"),
+            "api_server: {service_account_token: sky_x}",
+        ),
+    ] {
+        let world = world();
+        config(&world, text).unwrap();
+        poll(&world, &[envs]);
+        assert!(world.cloud.api_calls("").is_empty(), "{envs:?}");
+    }
+}
+
+#[test]
+fn unreadable_cluster_costs_its_rows() {
+    let world = world();
+    world.cloud.add_cluster("c2", "Slurm", "UP");
+    world.cloud.add_job("c2", "1", "other", "RUNNING");
+    world.cloud.set("sky-queue@c2.garbage", "text");
+    let listed = world.server().call("list_jobs", json!({}));
+    let jobs = listed["jobs"].as_array().unwrap();
+    assert_eq!(
+        (jobs.len(), &jobs[0]["cluster"]),
+        (1, &json!("c1")),
+        "{listed:?}"
+    );
+    assert!(warnings(&listed).contains("c2"), "{listed:?}");
+}

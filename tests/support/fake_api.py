@@ -1,0 +1,159 @@
+"""A fake of SkyPilot's API server: fake_api.py FOLDER.  Answers in the forms of captures-http what the fake `sky` of FOLDER
+says (fake.py), which it runs for each request; so state, knobs and calls are those of the program. Its port is in FOLDER/api-port, the
+requests are in FOLDER/api-calls, one a line.
+
+Knobs of its own, FOLDER/knobs/api.<knob>:
+  health     the body of /api/health
+  status     the status of each answer but the health, such as 503
+  nonsense   the body of each result
+  die        each connection ends in the middle of the result
+  mute       nothing is answered, not even the health"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FOLDER = sys.argv[1]
+HERE = os.path.dirname(os.path.abspath(__file__))
+requests = {}
+
+
+def knob(name):
+    try:
+        with open(f"{FOLDER}/knobs/api.{name}", encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def captured(name):
+    """The last body of a capture."""
+    with open(f"{HERE}/captures-http/{name}.http", encoding="utf-8") as file:
+        return json.loads(re.findall(r"^[\[{].*$", file.read(), re.M)[-1])
+
+
+class Run:
+    """A request: the fake `sky` that answers it."""
+
+    def __init__(self, path, body):
+        self.path, self.body, cluster = path, body, body.get("cluster_name")
+        arguments = {
+            "/status": ["status", "-o", "json"],
+            "/queue": ["queue", cluster, "-o", "json"],
+            "/logs": ["logs", cluster, str(body.get("job_id")), "--no-follow", "--tail", str(body.get("tail"))],
+            "/cancel": ["cancel", "-y", cluster, *map(str, body.get("job_ids") or [])],
+            "/down": ["down", "-y", cluster],
+            "/stop": ["stop", "-y", cluster],
+        }[path]
+        self.program = subprocess.Popen([f"{FOLDER}/bin/sky", *arguments], stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "4096"})
+        self.ended, self.output = threading.Event(), ("", "")
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        self.output = [text.decode("utf-8", "replace") for text in self.program.communicate()]
+        self.ended.set()
+
+    def result(self):
+        """Status and body of /api/get."""
+        self.ended.wait()
+        (out, err), code, cluster = self.output, self.program.returncode, self.body.get("cluster_name")
+        raised = re.search(r"(?:sky\.exceptions\.)?(\w+(?:Error|NotExist)): (?:\x1b\[\d+m)?(.*?)(?:\x1b\[0m)?(?=\n|$)", out + err)
+        if self.path == "/logs":
+            return self.failed(raised) if code == 1 else self.succeeded(code)
+        if self.path == "/cancel":
+            return self.failed(raised) if code else self.succeeded(None)
+        if self.path in ("/down", "/stop"):
+            if "not found" in out:
+                return self.failed(["", "ClusterDoesNotExist", f"Cluster '{cluster}' does not exist."])
+            skipped = re.search(r"Stopping cluster.*skipped.*\n.*", out)
+            return self.failed(["", "NotSupportedError", skipped[0]]) if skipped else self.succeeded(None)
+        try:
+            value = json.loads(out[re.search(r"^[\[{]", out, re.M).start():]) if code == 0 else None
+        except (ValueError, AttributeError):
+            value = None
+        if value is None or (self.path == "/queue") != isinstance(value, dict):
+            return 200, "Something [else] {entirely} was said."
+        if self.path == "/queue":
+            return self.succeeded(value[cluster]) if cluster in value else self.failed(raised)
+        for row in value:
+            row["last_creation_yaml"] = "envs: {TOKEN: secret-of-a-body}"
+        return self.succeeded(value)
+
+    def succeeded(self, value):
+        return 200, json.dumps({**captured("queue"), "return_value": json.dumps(value)})
+
+    def failed(self, raised):
+        if not raised:
+            return 500, "Internal Server Error"
+        body = captured("queue-unknown")
+        body["detail"]["error"] = json.dumps({"object": "<pickle>", "type": raised[1], "message": f"\x1b[33m{raised[2]}\x1b[0m"})
+        return 500, json.dumps(body)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def answer(self, status, body, id=None, kind="application/json"):
+        body, dies = body.encode(), id is None and knob("die") is not None
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("x-skypilot-api-version", "50")
+        self.send_header("x-skypilot-request-id", id or str(uuid.uuid4()))
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:len(body) // 2] if dies else body)
+        self.close_connection = dies or self.close_connection
+
+    def note(self, body=""):
+        with open(f"{FOLDER}/api-calls", "a", encoding="utf-8") as calls:
+            calls.write(f"{self.command} {self.path} {self.headers['X-SkyPilot-API-Version']} {body}\n")
+        while knob("mute") is not None and os.path.isdir(FOLDER):
+            time.sleep(0.02)
+
+    def do_GET(self):
+        self.note()
+        if self.path == "/api/health":
+            return self.answer(200, knob("health") or json.dumps(captured("health")), "health")
+        run = requests.get(re.search(r"request_id=([\w-]*)|$", self.path)[1])
+        if not run:
+            return self.answer(404, '{"detail":"Not Found"}')
+        if self.path.startswith("/api/stream"):
+            run.ended.wait()
+            return self.answer(200, run.output[0] if run.path == "/cancel" else "", "stream", "text/plain")
+        status, body = run.result()
+        self.answer(int(knob("status") or status), knob("nonsense") or body)
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        sent = {name: value for name, value in body.items() if name != "env_vars"}
+        self.note(json.dumps({**sent, "env_vars": sorted(body["env_vars"])}))
+        id = str(uuid.uuid4())
+        if self.path == "/api/cancel":
+            for run in filter(None, map(requests.get, body["request_ids"])):
+                run.program.kill()
+            return self.answer(200, "null", id)
+        run = requests[id] = Run(self.path, body)
+        if self.path != "/logs":
+            return self.answer(200, "null", id)
+        run.ended.wait()
+        heartbeat = "<sky-payload>\"<rich_heartbeat></rich_heartbeat>\"</sky-payload>\n"
+        self.answer(200, heartbeat + run.output[0].partition("\n")[2], id, "text/plain; charset=utf-8")
+
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+with open(f"{FOLDER}/api-port.new", "w", encoding="utf-8") as file:
+    file.write(str(server.server_port))
+os.rename(f"{FOLDER}/api-port.new", f"{FOLDER}/api-port")
+threading.Thread(target=server.serve_forever, daemon=True).start()
+while os.path.isdir(FOLDER):
+    time.sleep(0.1)
