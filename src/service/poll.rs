@@ -100,10 +100,13 @@ impl Poller {
             Err(error) => return answer.failed(&error),
         };
         if !status.is_done && has_pending_cancel {
-            status.warnings.push(
-                "a cancel is pending: it is sent when the launch has ended, and again at each poll while it fails"
-                    .to_owned(),
-            );
+            let when = if self.context.policy.read_only {
+                "this server is read-only and leaves it to another"
+            } else {
+                "it is sent when the launch has ended, and again at each poll while it fails"
+            };
+            let warning = format!("a cancel is pending: {when}");
+            status.warnings.push(warning);
         }
         let observed = self.observer.observe(launcher, &job, &status, asked_at);
         let observation = observed.await;

@@ -71,8 +71,9 @@ pub(super) fn warn_about_idle(listing: &mut Listing, queue: &Queue, clusters: &[
     let is_done =
         |job: &QueuedJob| parse::state_of(&job.status).is_some_and(|(_, is_done)| is_done);
     for cluster in clusters.iter().filter(|cluster| cluster.status == "UP") {
-        // A cluster that did not answer may have live jobs.
+        // A cluster that did not answer may have live jobs, and a row that could not be read may be one.
         let jobs = queue.jobs.get(&cluster.name);
+        let jobs = jobs.filter(|_| queue.left_out.is_empty());
         if jobs.is_some_and(|jobs| jobs.iter().all(is_done)) {
             let note = cost_note(cluster);
             listing.warnings.push(format!("no job lives on it: {note}"));

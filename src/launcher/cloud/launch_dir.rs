@@ -21,6 +21,8 @@ pub(super) const START: &str = "launch-start.json";
 const FACTS: &str = "launch.json";
 /// In bytes. A job's name is at most as long as a config.
 const MAX_FILE: u64 = 8 * 1024 * 1024;
+/// The shortest time in which a cluster can be deleted, created again under its name, and given a job.
+const RECREATION: Duration = Duration::from_secs(60);
 /// The part of a launch's output that is parsed, in bytes from its end.
 const PARSED_TAIL: u64 = 256 * 1024;
 
@@ -141,6 +143,19 @@ impl LaunchFacts {
         self.start.before.as_ref().map(is_new)
     }
 
+    /// Tells whether the launch ended so lately that its cluster cannot have been deleted and created again.
+    fn has_just_ended(&self) -> bool {
+        let age = |ended_at: f64| seconds(SystemTime::now()) - ended_at;
+        let age = self.last_output_at.map(age);
+        age.is_some_and(|age| (-1.0..RECREATION.as_secs_f64()).contains(&age))
+    }
+
+    fn is_on_same_cluster(&self, cluster_hash: Option<&str>) -> bool {
+        let before = self.start.before.as_ref();
+        let before = before.and_then(|before| before.cluster_hash.as_deref());
+        before.is_some() && before == cluster_hash
+    }
+
     /// Tells whether a job is of the run that the launcher printed; `None` where one of them is not known.
     fn is_of_run(&self, job: &QueuedJob) -> Option<bool> {
         let (_, folder) = job.log_path.rsplit_once('/')?;
@@ -255,7 +270,8 @@ pub(super) fn find_job<'q>(
     }
     if let Some(id) = &facts.oumi_job_id {
         let own = free.into_iter().find(|job| job.job_id == *id);
-        return own.filter(|job| may_be_own(job) != Some(false));
+        let is_certain = facts.has_just_ended() || facts.is_on_same_cluster(cluster_hash);
+        return own.filter(|job| is_certain && may_be_own(job) != Some(false));
     }
     let rivals = others.iter().filter(|other| other.may_claim(name));
     if rivals.clone().any(|rival| !rival.has_ended) {

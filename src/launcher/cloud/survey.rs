@@ -188,7 +188,7 @@ impl Survey {
             .then(|| format!("it waits for {jobs} of cluster {cluster}"))
     }
 
-    /// Returns the status of a job that no queue lists. Its cluster is gone only where SkyPilot says so, and nothing it says is against it.
+    /// Returns the status of a job that no queue lists. Its cluster is gone only where SkyPilot says so, and says nothing else.
     fn status_of_missing<B: CloudBackend>(
         &self,
         identity: &JobIdentity,
@@ -198,7 +198,6 @@ impl Survey {
         if self.is_own_cluster::<B>(identity, facts) == Some(false) {
             return Ok(cluster_recreated(name));
         }
-        let mut is_there = false;
         let reason = match &self.queue {
             Ok(queue) if queue.jobs.contains_key(name) => {
                 let is_whole = queue.left_out.is_empty();
@@ -216,14 +215,9 @@ impl Survey {
             }
             Ok(queue) => match queue.unanswered.get(name) {
                 Some(QueueFailure::ClusterGone) => return Ok(cluster_gone(name)),
-                Some(
-                    failure @ (QueueFailure::ClusterNotUp(reason) | QueueFailure::Other(reason)),
-                ) => {
-                    is_there = matches!(failure, QueueFailure::ClusterNotUp(_));
-                    unknown(format!(
-                        "the queue of cluster {name} could not be read: {reason}"
-                    ))
-                }
+                Some(QueueFailure::ClusterNotUp(reason) | QueueFailure::Other(reason)) => unknown(
+                    format!("the queue of cluster {name} could not be read: {reason}"),
+                ),
                 None => unknown(format!("`sky queue` said nothing of cluster {name}")),
             },
             Err(error) => error.clone(),
@@ -231,6 +225,11 @@ impl Survey {
         let Some(list) = self.cluster_list() else {
             return Err(reason);
         };
+        let mut failures = self
+            .queue
+            .iter()
+            .flat_map(|queue| queue.unanswered.get(name));
+        let is_there = failures.any(|failure| matches!(failure, QueueFailure::ClusterNotUp(_)));
         match list.get(name) {
             Some(cluster) if cluster.status != "UP" => Ok(cluster_not_up(name, cluster)),
             None if list.left_out.is_empty() && !is_there => Ok(cluster_gone(name)),

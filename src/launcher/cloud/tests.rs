@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tempfile::TempDir;
@@ -340,9 +341,29 @@ mod claims {
         // An id that was there before, or has another name, or is of another run.
         let mut a = cut_off(1.0, Some(4));
         a.oumi_job_id = Some("4".to_owned());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        a.last_output_at = Some(now.as_secs_f64());
         assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
         a.start.before = None;
         assert_eq!(found(&a, &[job("4", 40.0)], &[]).as_deref(), Some("4"));
+        // Later the cluster may be another: only its hash, or the run, tells.
+        for ended_at in [now.as_secs_f64() - 100.0, now.as_secs_f64() + 100.0, 1.0] {
+            a.last_output_at = Some(ended_at);
+            assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
+            let before = cut_off(1.0, Some(3)).start.before;
+            let same = LaunchFacts {
+                start: LaunchStart {
+                    before,
+                    ..a.start.clone()
+                },
+                ..a.clone()
+            };
+            assert_eq!(found(&same, &[job("4", 40.0)], &[]).as_deref(), Some("4"));
+            let run = Some("sky-40".to_owned());
+            let of_run = LaunchFacts { run, ..a.clone() };
+            assert_eq!(found(&of_run, &[job("4", 40.0)], &[]).as_deref(), Some("4"));
+        }
+        a.last_output_at = Some(now.as_secs_f64());
         assert_eq!(found(&a, std::slice::from_ref(&other), &[]), None);
         a.run = Some("sky-50".to_owned());
         assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
@@ -476,6 +497,17 @@ mod surveys {
         assert!(error.unwrap_err().to_string().contains("ClusterNotUpError"));
         let gone = survey("{}", "[]").status::<SkyPilot>(&job("a", "gcp"), Some(&facts()));
         assert_eq!(gone.unwrap().status, status::CLUSTER_GONE);
+    }
+
+    #[test]
+    fn cluster_with_an_unreadable_row_is_not_called_idle() {
+        for (rows, is_idle) in [("", true), (r#"{"job_id": 1.0}"#, false)] {
+            let survey = survey(&format!(r#"{{"dev": [{rows}]}}"#), CLUSTERS);
+            let mut listing = Listing::default();
+            let clusters = &survey.cluster_list().unwrap().clusters;
+            clusters::warn_about_idle(&mut listing, survey.queue.as_ref().unwrap(), clusters);
+            assert_eq!(!listing.warnings.is_empty(), is_idle, "{rows}");
+        }
     }
 
     #[test]

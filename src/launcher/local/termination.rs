@@ -66,7 +66,8 @@ enum Step {
 impl Cancel {
     fn step(&mut self) -> Result<Step, JobError> {
         let dir = &self.dir;
-        let record = dir.exit_record()?;
+        // One that cannot be read keeps no process alive.
+        let record = dir.exit_record().unwrap_or_default();
         if let Some(record) = record.as_ref().filter(|record| !record.processes_left) {
             return Ok(Step::Finished(self.after_exit(record)));
         }
@@ -93,7 +94,11 @@ impl Cancel {
     /// Concludes once no process of the job lives, and a moment ago there was no final exit record.
     fn after_last_process(&self) -> Result<CancelOutcome, JobError> {
         let dir = &self.dir;
-        if let Some(mut record) = dir.exit_record()? {
+        let record = match dir.exit_record() {
+            Err(_) if self.is_requested => None,
+            record => record?,
+        };
+        if let Some(mut record) = record {
             // Its supervisor was killed before it could write this.
             record.processes_left = false;
             dir.write_exit_record(&record)?;
@@ -163,4 +168,28 @@ fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> Canc
         }
     };
     CancelOutcome::Stopping { message }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use super::*;
+    use crate::settings::env_vars;
+
+    #[tokio::test]
+    async fn unreadable_exit_record_keeps_no_process_alive() {
+        let home = tempfile::tempdir().unwrap();
+        let (dir, lock) = JobDir::create(home.path().join("a")).unwrap();
+        drop(lock);
+        std::fs::create_dir(dir.path().join("exit.json")).unwrap();
+        let mut sleep = Command::new("sleep");
+        let sleep = sleep.arg("60").env(env_vars::JOB_DIR.name, dir.path());
+        let mut child = sleep.spawn().unwrap();
+        let reaped = std::thread::spawn(move || child.wait().unwrap());
+        let outcome = cancel(dir, true).await.unwrap();
+        assert_eq!(outcome, CancelOutcome::Cancelled { message: None });
+        assert_eq!(reaped.join().unwrap().signal(), Some(9));
+    }
 }

@@ -117,3 +117,15 @@ async fn waits_for_a_lock_freed_in_time() {
     waiting.await.unwrap().unwrap();
     assert_eq!(home.ids().await, ["a"]);
 }
+
+/// On macOS both would have one folder.
+#[tokio::test]
+async fn ids_that_differ_in_case_alone_are_one() {
+    let home = home();
+    insert(&home.registry, "Nightly").await;
+    for job_id in ["nightly", "NIGHTLY", "Nightly"] {
+        let again = home.registry.insert(record(job_id), || Ok(()));
+        assert!(again.await.is_err(), "{job_id}");
+    }
+    assert_eq!(home.registry.records().await.unwrap().len(), 1);
+}

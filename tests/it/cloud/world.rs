@@ -121,7 +121,8 @@ impl World {
             fs::create_dir_all(&folder).unwrap();
             let start = json!({ "name": id, "cluster": cluster, "before": null });
             fs::write(folder.join("launch-start.json"), start.to_string()).unwrap();
-            let output = format!("Job {oumi_job_id} queued on cluster {cluster}.\n");
+            let run = "Synced workdir.  View logs: sky api logs -l sky-0/workdir_sync.log";
+            let output = format!("{run}\nJob {oumi_job_id} queued on cluster {cluster}.\n");
             fs::write(folder.join("output.log"), output).unwrap();
         }
     }
