@@ -1,7 +1,99 @@
 //! The commands of a person at a shell.
 
+pub mod completions;
+pub mod doctor;
 pub mod jobs;
 mod log;
 pub mod setup;
-mod text;
+pub(crate) mod text;
 mod wait;
+
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::process::runner::Cli;
+
+/// The exit code of a command that got no answer.
+const NO_ANSWER: u8 = 3;
+/// The exit code after Ctrl-C, as shells give it.
+const INTERRUPTED: u8 = 130;
+
+pub(crate) type CommandResult = Result<ExitCode, Box<dyn Error + Send + Sync>>;
+
+/// Shows what this program is to a person who has started the server by hand.
+pub fn greet() {
+    if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+        return;
+    }
+    let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let line = setup::run(setup::Client::ClaudeCode, false);
+    let line = line.unwrap_or_else(|error| error.to_string());
+    note(&format!(
+        "This is {name} {version}, an MCP server: a client starts it, and speaks to it on standard input.\n\n{line}\n\n\
+         `{name} setup --help` names the other clients, `{name} demo` shows it at work,\n\
+         and `{name} doctor` checks this machine. Ctrl-C ends it."
+    ));
+}
+
+/// Runs a command to its end, or until it is interrupted, and then ends the programs that it asks.
+fn until_interrupted(
+    command: impl Future<Output = CommandResult>,
+    programs: &[&Cli],
+) -> CommandResult {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let ran = runtime.block_on(async {
+        tokio::select! {
+            ran = command => ran,
+            code = interrupted() => Ok(code?),
+        }
+    });
+    programs.iter().for_each(|cli| cli.shut_down());
+    runtime.shutdown_background();
+    ran
+}
+
+/// Waits for Ctrl-C, or for the end of the terminal.
+pub(crate) async fn interrupted() -> io::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => pressed?,
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    Ok(ExitCode::from(INTERRUPTED))
+}
+
+/// Prints why a command failed, and returns its exit code.
+pub(crate) fn exit_code(result: CommandResult) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        let closed = error.downcast_ref::<io::Error>();
+        if closed.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            // The reader, such as `head`, has read enough.
+            return ExitCode::SUCCESS;
+        }
+        note(&format!("error: {}", text::for_person(&error.to_string())));
+        no_answer()
+    })
+}
+
+fn no_answer() -> ExitCode {
+    ExitCode::from(NO_ANSWER)
+}
+
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
+    stdout.flush()
+}
+
+/// Prints a sentence beside the output, as far as stderr takes it.
+fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

@@ -1,239 +1,288 @@
-//! The demo: runs the main job for real, as an MCP client would, and prints every call and its answer.
-#![allow(
-    clippy::print_stdout,
-    reason = "the demo is for a person at a terminal; the server's own standard output is a pipe"
-)]
+//! The demo: runs the main jobs for real, as an MCP client would, and prints a line a call.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use crate::commands::jobs::Format;
+use crate::commands::text::{first_line, labelled, terminal_width};
+use crate::commands::{exit_code, interrupted, print};
 use crate::settings::env_vars;
 
-const COUNT: &str = include_str!("demo/count.yaml");
-const LONG: &str = include_str!("demo/long.yaml");
+/// The example jobs: one that succeeds, one that fails, and one that would run for an hour.
+const CONFIGS: [(&str, &str); 3] = [
+    ("count.yaml", include_str!("demo/count.yaml")),
+    ("fail.yaml", include_str!("demo/fail.yaml")),
+    ("long.yaml", include_str!("demo/long.yaml")),
+];
+/// The most answers about a job before its end.
+const MOST_POLLS: usize = 60;
+/// Longer than the server takes to end.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-const JOB_TIMEOUT: Duration = Duration::from_secs(60);
-const POLL_INTERVAL: Duration = Duration::from_millis(700);
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A step of the demo that failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// The example files cannot be written, or the server cannot be started.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// An answer was not the expected one.
-    #[error("{0}")]
-    Unexpected(String),
-}
-
-/// The server and the pipes to it. Dropping it ends the server.
+/// A server and the pipes to it. It ends with its handle.
 struct Client {
     server: Child,
-    requests: Option<ChildStdin>,
-    answers: BufReader<ChildStdout>,
+    requests: ChildStdin,
+    answers: Lines<BufReader<ChildStdout>>,
     last_id: u64,
 }
 
-/// Runs `program` as a server in a temporary data folder, runs the example job to its end, and cancels a second one.
-pub fn run(program: &Path) -> Result<(), DemoError> {
+/// A client and the folder of its server.
+struct Demo<'a> {
+    program: &'a Path,
+    folder: TempDir,
+    output: Format,
+    client: Option<Client>,
+}
+
+/// Runs the example jobs with `program` as the server, in a folder that is removed at the end, also where it is interrupted.
+pub fn run(output: Format, program: &Path) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let ran = runtime.map(|runtime| runtime.block_on(run_and_clean_up(output, program)));
+    exit_code(ran.map_err(Into::into).flatten())
+}
+
+async fn run_and_clean_up(output: Format, program: &Path) -> Result<ExitCode> {
     let folder = tempfile::Builder::new()
         .prefix("oumi-mcp-demo-")
         .tempdir()?;
-    for (name, text) in [("count.yaml", COUNT), ("long.yaml", LONG)] {
-        std::fs::write(folder.path().join(name), text)?;
+    for (name, text) in CONFIGS {
+        fs::write(folder.path().join(name), text)?;
     }
-    let mut client = Client::start(program, &folder.path().join("data"))?;
-    let steps = run_and_watch(&mut client, folder.path())
-        .and_then(|count| cancel_and_list(&mut client, folder.path(), &count));
-    if let Err(error) = steps {
-        cancel_all(&mut client)?;
-        return Err(error);
+    let mut demo = Demo {
+        program,
+        folder,
+        output,
+        client: None,
+    };
+    let ran = tokio::select! {
+        ran = demo.steps() => ran.map(|()| ExitCode::SUCCESS),
+        code = interrupted() => code.map_err(Into::into),
+    };
+    let cleaned_up = demo.clean_up().await;
+    let code = ran?;
+    cleaned_up.map(|()| code)
+}
+
+impl Demo<'_> {
+    async fn steps(&mut self) -> Result<()> {
+        self.start().await?;
+        self.say("A preview. Nothing is started.")?;
+        let preview = json!({ "config_path": "count.yaml", "command": "train" });
+        let answer = self.call("run_job", preview).await?;
+        expect(&answer, "status", "dry_run")?;
+        self.say("A job is started, as the user has agreed, and watched to its end.")?;
+        let count = self.launch("count.yaml").await?;
+        self.watch(&count, "SUCCEEDED").await?;
+        let logs = json!({ "job_id": count, "lines": 2 });
+        let answer = self.call("get_job_logs", logs).await?;
+        let end = answer["logs"].as_str().unwrap_or_default().trim_end();
+        expect(
+            &json!({ "logs": end }),
+            "logs",
+            "step 5 of 5, loss 0.45\ndone",
+        )?;
+        self.say("Another one fails. The answer says why, and what to change.")?;
+        let fail = self.launch("fail.yaml").await?;
+        self.watch(&fail, "FAILED").await?;
+        self.say("A third one would take an hour. The server ends, and the job goes on.")?;
+        let long = self.launch("long.yaml").await?;
+        self.stop().await?;
+        self.say("The next server finds all three, and ends the last one.")?;
+        self.start().await?;
+        let answer = self.call("list_jobs", json!({})).await?;
+        expect(&answer["jobs"][0], "job_id", long.as_str())?;
+        let answer = self.call("cancel_job", json!({ "job_id": long })).await?;
+        expect(&answer, "state", "CANCELLED")?;
+        self.say("All steps passed. `oumi-mcp-server setup` adds the server to your client.")
     }
-    client.requests = None;
-    let status = client.server.wait()?;
-    if !status.success() {
-        return Err(DemoError::Unexpected(format!(
-            "the server ended with {status}"
-        )));
+
+    async fn start(&mut self) -> Result<()> {
+        let data = self.folder.path().join("data");
+        self.client = Some(Client::start(self.program, &data).await?);
+        Ok(())
     }
-    println!("\nAll steps passed. The README says how to add the server to your client.");
-    Ok(())
+
+    /// Ends the server as a client does.
+    async fn stop(&mut self) -> Result<()> {
+        let Some(Client {
+            mut server,
+            requests,
+            ..
+        }) = self.client.take()
+        else {
+            return Ok(());
+        };
+        drop(requests);
+        let ended = tokio::time::timeout(EXIT_TIMEOUT, server.wait()).await;
+        ended??;
+        Ok(())
+    }
+
+    async fn launch(&mut self, config: &str) -> Result<String> {
+        let launch = json!({
+            "config_path": config, "command": "train",
+            "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
+        });
+        let answer = self.call("run_job", launch).await?;
+        expect(&answer, "success", true)?;
+        Ok(answer["job_id"].as_str().unwrap_or_default().to_owned())
+    }
+
+    async fn watch(&mut self, job_id: &str, end: &str) -> Result<()> {
+        let wait = json!({ "job_id": job_id, "wait_seconds": 10, "until": "progress" });
+        for _ in 0..MOST_POLLS {
+            let answer = self.call("poll_status", wait.clone()).await?;
+            if answer["is_done"] == true {
+                return expect(&answer, "state", end);
+            }
+        }
+        Err(format!("{job_id} does not end").into())
+    }
+
+    async fn call(&mut self, tool: &'static str, arguments: Value) -> Result<Value> {
+        let answer = self.ask(tool, arguments.clone()).await?;
+        if self.output.json {
+            print(&format!("-> {tool} {arguments}\n<- {answer:#}"))?;
+        } else {
+            let line = summary(tool, &answer);
+            print(&labelled(&format!("  {tool:14}"), &line, terminal_width()))?;
+        }
+        Ok(answer)
+    }
+
+    async fn ask(&mut self, tool: &'static str, mut arguments: Value) -> Result<Value> {
+        if tool == "run_job" {
+            arguments["client_cwd"] = json!(self.folder.path());
+        }
+        let client = self.client.as_mut().ok_or_else(closed)?;
+        let params = json!({ "name": tool, "arguments": arguments });
+        let mut answer = client.request("tools/call", params).await?;
+        Ok(answer["structuredContent"].take())
+    }
+
+    fn say(&self, sentence: &str) -> Result<()> {
+        Ok(print(&format!("\n{sentence}"))?)
+    }
+
+    /// Leaves nothing that runs.
+    async fn clean_up(&mut self) -> Result<()> {
+        if self.client.is_none() {
+            self.start().await?;
+        }
+        let running = self
+            .ask("list_jobs", json!({ "status": "running" }))
+            .await?;
+        for job in running["jobs"].as_array().into_iter().flatten() {
+            let cancel = json!({ "job_id": job["job_id"], "force": true });
+            self.ask("cancel_job", cancel).await?;
+        }
+        self.stop().await
+    }
 }
 
 impl Client {
-    /// Starts the server and shakes hands with it.
-    fn start(program: &Path, data: &Path) -> Result<Self, DemoError> {
-        println!(
-            "The server starts as a client would start it, over stdio, with its data in {}.",
-            data.display()
-        );
+    /// Starts a server as a client does, and shakes hands with it.
+    async fn start(program: &Path, data: &Path) -> Result<Self> {
         let mut command = Command::new(program);
         command
             .env(env_vars::HOME.name, data)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            // Ctrl-C is for the demo, which needs the server for what is to be cleaned up.
+            .process_group(0)
+            .kill_on_drop(true);
         // The limits of the person's own server would only stop the demo.
         for variable in [env_vars::CONSENT, env_vars::CLOUDS, env_vars::READ_ONLY] {
             command.env_remove(variable.name);
         }
         let mut server = command.spawn()?;
-        let requests = server.stdin.take();
-        let answers = server.stdout.take().ok_or(io::ErrorKind::BrokenPipe);
+        let pipes = server.stdin.take().zip(server.stdout.take());
+        let (requests, answers) = pipes.ok_or_else(closed)?;
         let mut client = Self {
-            answers: BufReader::new(answers.map_err(io::Error::from)?),
-            requests,
             server,
+            requests,
+            answers: BufReader::new(answers).lines(),
             last_id: 0,
         };
         let hello = json!({
             "protocolVersion": "2025-11-25", "capabilities": {},
             "clientInfo": { "name": "demo", "version": env!("CARGO_PKG_VERSION") },
         });
-        let answer = client.request("initialize", &hello)?;
-        client.send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))?;
-        println!("It is {}.", text(&answer["serverInfo"], "name")?);
+        client.request("initialize", hello).await?;
+        let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        client.send(&ready).await?;
         Ok(client)
     }
 
-    fn send(&mut self, message: &Value) -> io::Result<()> {
-        let mut requests = self.requests.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        requests.write_all(format!("{message}\n").as_bytes())
+    async fn send(&mut self, message: &Value) -> io::Result<()> {
+        let line = format!("{message}\n");
+        self.requests.write_all(line.as_bytes()).await
     }
 
     /// Sends a request and returns its result.
-    fn request(&mut self, method: &str, params: &Value) -> Result<Value, DemoError> {
+    async fn request(&mut self, method: &str, params: Value) -> Result<Value> {
         self.last_id += 1;
         let id = self.last_id;
-        self.send(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))?;
+        let request = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
+        self.send(&request).await?;
         loop {
-            let mut line = String::new();
-            if self.answers.read_line(&mut line)? == 0 {
-                return Err(DemoError::Unexpected("the server has ended".to_owned()));
+            let line = self.answers.next_line().await?.ok_or_else(closed)?;
+            let mut message: Value = serde_json::from_str(&line)?;
+            // Others are notifications, or answer a request that was interrupted.
+            if message["id"] == id {
+                return match message["result"].take() {
+                    Value::Null => Err(message["error"].to_string().into()),
+                    result => Ok(result),
+                };
             }
-            let mut message: Value = serde_json::from_str(&line).map_err(io::Error::from)?;
-            match message["result"].take() {
-                _ if message["id"] != id => {}
-                Value::Null => return Err(DemoError::Unexpected(message["error"].to_string())),
-                result => return Ok(result),
-            }
         }
     }
 }
 
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
+/// The server has closed its end. Of another kind than the end of the demo's own reader.
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the server has ended")
 }
 
-/// Previews and runs the short job, and returns its id.
-fn run_and_watch(client: &mut Client, folder: &Path) -> Result<String, DemoError> {
-    heading("First a preview: nothing is started.");
-    let preview = json!({"config_path": "count.yaml", "command": "train", "client_cwd": folder});
-    let answer = call(client, "run_job", preview)?;
-    expect(&answer, "status", "dry_run")?;
-
-    heading("Now the launch: the person has agreed.");
-    let answer = call(client, "run_job", launch("count.yaml", folder))?;
-    expect(&answer, "success", true)?;
-    let job_id = text(&answer, "job_id")?;
-
-    heading("The job is watched to its end.");
-    let deadline = Instant::now() + JOB_TIMEOUT;
-    loop {
-        let answer = call(client, "poll_status", json!({"job_id": job_id}))?;
-        if answer["is_done"] == true {
-            expect(&answer, "state", "SUCCEEDED")?;
-            break;
+/// Puts an answer into a line.
+fn summary(tool: &str, answer: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    match tool {
+        "run_job" if answer["dry_run"] == true => {
+            format!("would run: {}", text(&answer["command_line"]))
         }
-        expect(&answer, "state", "RUNNING")?;
-        if Instant::now() > deadline {
-            let error = "the example job did not end in time";
-            return Err(DemoError::Unexpected(error.to_owned()));
+        "run_job" => format!("{}: {}", text(&answer["job_id"]), text(&answer["status"])),
+        "get_job_logs" => text(&answer["logs"]).trim_end().replace('\n', " / "),
+        "list_jobs" => {
+            let jobs = answer["jobs"].as_array().into_iter().flatten();
+            let jobs = jobs.map(|job| format!("{} {}", text(&job["job_id"]), text(&job["status"])));
+            jobs.collect::<Vec<_>>().join(", ")
         }
-        sleep(POLL_INTERVAL);
-    }
-    let answer = call(
-        client,
-        "get_job_logs",
-        json!({"job_id": job_id, "lines": 3}),
-    )?;
-    if !text(&answer, "logs")?.contains("step 5 of 5, loss 0.45\ndone") {
-        let error = "the log does not end as the job does";
-        return Err(DemoError::Unexpected(error.to_owned()));
-    }
-    Ok(job_id)
-}
-
-fn cancel_and_list(client: &mut Client, folder: &Path, count: &str) -> Result<(), DemoError> {
-    heading("A second job, which would take an hour, is cancelled.");
-    let answer = call(client, "run_job", launch("long.yaml", folder))?;
-    expect(&answer, "status", "running")?;
-    let long = text(&answer, "job_id")?;
-    let answer = call(client, "cancel_job", json!({"job_id": long}))?;
-    expect(&answer, "state", "CANCELLED")?;
-
-    heading("Both jobs are listed, also by the next server.");
-    let answer = call(client, "list_jobs", json!({}))?;
-    for (job, status) in [(count, "completed"), (&long, "cancelled")] {
-        let mut rows = answer["jobs"].as_array().into_iter().flatten();
-        if !rows.any(|row| row["job_id"] == job && row["status"] == status) {
-            let error = format!("{job} is not listed as {status}");
-            return Err(DemoError::Unexpected(error));
+        _ => {
+            let advice = answer["failure"]["advice"].as_str();
+            let advice = advice.map(|advice| format!(" Advice: {advice}"));
+            first_line(answer) + &advice.unwrap_or_default()
         }
     }
-    Ok(())
 }
 
-/// Leaves nothing running when a step failed.
-fn cancel_all(client: &mut Client) -> Result<(), DemoError> {
-    let answer = call(client, "list_jobs", json!({"status": "running"}))?;
-    for job in answer["jobs"].as_array().into_iter().flatten() {
-        let cancel = json!({"job_id": job["job_id"], "force": true});
-        call(client, "cancel_job", cancel)?;
-    }
-    Ok(())
-}
-
-fn launch(config: &str, folder: &Path) -> Value {
-    json!({
-        "config_path": config, "command": "train", "client_cwd": folder,
-        "dry_run": false, "confirm": true, "user_confirmation": "EXECUTE",
-    })
-}
-
-fn heading(line: &str) {
-    println!("\n# {line}");
-}
-
-fn call(client: &mut Client, tool: &str, arguments: Value) -> Result<Value, DemoError> {
-    println!("\n-> {tool} {arguments}");
-    let params = json!({ "name": tool, "arguments": arguments });
-    let content = client.request("tools/call", &params)?["structuredContent"].take();
-    println!("<- {content:#}");
-    Ok(content)
-}
-
-fn expect(answer: &Value, field: &str, wanted: impl Into<Value>) -> Result<(), DemoError> {
-    let wanted = wanted.into();
-    if answer[field] == wanted {
+fn expect(answer: &Value, field: &'static str, wanted: impl Into<Value>) -> Result<()> {
+    let (found, wanted) = (answer[field].clone(), wanted.into());
+    if found == wanted {
         return Ok(());
     }
-    Err(DemoError::Unexpected(format!(
-        "`{field}` is {} and should be {wanted}",
-        answer[field]
-    )))
-}
-
-fn text(answer: &Value, field: &str) -> Result<String, DemoError> {
-    match answer[field].as_str() {
-        Some(text) if !text.is_empty() => Ok(text.to_owned()),
-        _ => Err(DemoError::Unexpected(format!("`{field}` is missing"))),
-    }
+    Err(format!("`{field}` is {found} and should be {wanted}").into())
 }

@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use oumi_mcp_server::commands::jobs::{self, JobCommand};
-use oumi_mcp_server::commands::setup;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::CompleteEnv;
+use oumi_mcp_server::commands::jobs::{self, Format, JobCommand};
+use oumi_mcp_server::commands::{self, completions, doctor, setup};
 use oumi_mcp_server::{change, demo, env_vars, log_to_stderr, serve, supervise};
 
 #[derive(Parser)]
@@ -23,8 +24,21 @@ enum Command {
     Serve,
     #[command(flatten)]
     Job(JobCommand),
-    /// Run the main job for real, as a client would, and print every call and answer
-    Demo,
+    /// Check the settings, programs, clouds, folders and jobs; exits with 1 where something has failed
+    Doctor {
+        #[command(flatten)]
+        output: Format,
+    },
+    /// Run small jobs for real, as a client would, and show a line a call
+    Demo {
+        #[command(flatten)]
+        output: Format,
+    },
+    /// Print the script that completes commands and ids of jobs: bash, zsh or fish
+    #[command(
+        after_help = "For bash: source <(oumi-mcp-server completions bash). For zsh likewise, after compinit. For fish: oumi-mcp-server completions fish | source."
+    )]
+    Completions { shell: String },
     /// Show how to add this server to a client, or add it
     Setup {
         client: setup::Client,
@@ -54,6 +68,9 @@ fn environment_help() -> String {
 }
 
 fn main() -> ExitCode {
+    CompleteEnv::with_factory(Arguments::command)
+        .var(completions::VARIABLE)
+        .complete();
     let arguments = Arguments::parse();
     log_to_stderr();
     match run(arguments.command) {
@@ -67,11 +84,18 @@ fn main() -> ExitCode {
 
 fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     match command {
-        None | Some(Command::Serve) => serve(&own_program()?)?,
-        Some(Command::Demo) => demo::run(&own_program()?)?,
+        None | Some(Command::Serve) => {
+            commands::greet();
+            serve(&own_program()?)?;
+        }
+        Some(Command::Demo { output }) => return Ok(demo::run(output, &own_program()?)),
+        Some(Command::Completions { shell }) => {
+            return Ok(completions::run(&shell));
+        }
         Some(Command::Supervise { dir }) => supervise(&dir)?,
         Some(Command::Change { program, arguments }) => return Ok(change(&program, &arguments)?),
         Some(Command::Job(command)) => return Ok(jobs::run(command, &own_program()?)),
+        Some(Command::Doctor { output }) => return Ok(doctor::run(output, &own_program()?)),
         Some(Command::Setup { client, write }) => {
             writeln!(io::stdout(), "{}", setup::run(client, write)?)?;
         }

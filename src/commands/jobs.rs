@@ -1,31 +1,23 @@
 //! `list`, `status`, `logs`, `wait` and `cancel`: the answers of the tools, for a person at a shell.
 
-use std::error::Error;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::ArgValueCandidates;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::completions::job_ids;
 use super::text::{self, for_person};
-use super::{log, wait};
+use super::{CommandResult, exit_code, log, no_answer, note, print, until_interrupted, wait};
 use crate::serve::{Wired, wire};
 use crate::service::JobService;
 use crate::service::answers::JobAnswer;
 use crate::service::requests::{CancelRequest, JobQuery, ListRequest, StatusFilter};
 use crate::settings::env_vars;
-
-/// The exit code of a command that got no answer about the job.
-const NO_ANSWER: u8 = 3;
-/// The exit code after Ctrl-C, as shells give it.
-const INTERRUPTED: u8 = 130;
-
-pub(super) type CommandResult = Result<ExitCode, Box<dyn Error + Send + Sync>>;
 
 /// A command about jobs.
 #[derive(Subcommand)]
@@ -101,7 +93,7 @@ pub struct Filter {
 #[derive(Args)]
 pub struct Job {
     /// The id that `list` shows
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", add = ArgValueCandidates::new(job_ids))]
     id: String,
     /// For a job that was started elsewhere: its cloud; JOB is its id there
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -121,7 +113,7 @@ pub struct Job {
 pub struct Format {
     /// Print JSON: the fields of the tool's answer
     #[arg(long)]
-    pub(super) json: bool,
+    pub(crate) json: bool,
 }
 
 /// The event that `wait` waits for.
@@ -169,39 +161,9 @@ impl Format {
 
 /// Runs a command, and prints why it failed. `program` is this program.
 pub fn run(command: JobCommand, program: &Path) -> ExitCode {
-    run_until_interrupted(command, program).unwrap_or_else(|error| {
-        let closed = error.downcast_ref::<io::Error>();
-        if closed.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            // The reader, such as `head`, has read enough.
-            return ExitCode::SUCCESS;
-        }
-        log::note(&format!("error: {}", for_person(&error.to_string())));
-        no_answer()
-    })
-}
-
-fn run_until_interrupted(command: JobCommand, program: &Path) -> CommandResult {
-    let Wired { service, queries } = wire(program)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()?;
-    let ran = runtime.block_on(async {
-        let (mut terminate, mut hang_up) = (
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        );
-        tokio::select! {
-            ran = run_on(&service, command) => ran,
-            _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
-            _ = terminate.recv() => Ok(ExitCode::from(INTERRUPTED)),
-            _ = hang_up.recv() => Ok(ExitCode::from(INTERRUPTED)),
-        }
-    });
-    // Without this the programs that were asked would outlive the command.
-    queries.shut_down();
-    runtime.shutdown_background();
-    ran
+    exit_code(wire(program).and_then(|Wired { service, queries }| {
+        until_interrupted(run_on(&service, command), &[&queries])
+    }))
 }
 
 async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
@@ -253,25 +215,15 @@ async fn cancel(service: &JobService, request: CancelRequest, output: Format) ->
         return Err(format!("{variable} is set: nothing may be changed here").into());
     }
     let job = request.job.clone();
-    let report = |what: &str| log::note(&for_person(what));
+    let report = |what: &str| note(&for_person(what));
     let answer = service.cancel_with_progress(request, &report).await;
     if !answer.success || answer.is_done {
         return output.print(&answer, text::job);
     }
     // A cancel that is under way is carried out by whoever asks about the job, and no server may run.
-    log::note(&for_person(&answer.message));
+    note(&for_person(&answer.message));
     wait::wait(service, job, Goal::Done, None, output).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn no_answer() -> ExitCode {
-    ExitCode::from(NO_ANSWER)
-}
-
-pub(super) fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
-    stdout.flush()
 }
 
 fn status_filter(text: &str) -> Result<StatusFilter, serde::de::value::Error> {

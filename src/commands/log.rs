@@ -1,12 +1,14 @@
 //! `logs`: the end of a log, and with `-f` what is written to it until the job is over.
 
-use std::io::{self, Write};
+use std::io;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::jobs::{CommandResult, Format, no_answer, print};
+use super::jobs::Format;
 use super::text::for_person;
+use super::{CommandResult, no_answer, note, print};
 use crate::logs::read::LARGEST_MAX_BYTES;
 use crate::logs::search::Pattern;
 use crate::service::JobService;
@@ -77,7 +79,7 @@ impl Reader<'_> {
         if let Some(unfinished) = &answer.unfinished {
             print(unfinished)?;
         }
-        Ok(std::process::ExitCode::SUCCESS)
+        Ok(ExitCode::SUCCESS)
     }
 
     fn request(&self) -> LogsRequest {
@@ -102,7 +104,7 @@ impl Reader<'_> {
                 print(&answer.logs)?;
             }
         }
-        Ok(std::process::ExitCode::SUCCESS)
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Waits before the log is read again. Fails once nobody reads standard output any more: a silent job writes nothing
@@ -122,11 +124,6 @@ impl Reader<'_> {
         }
         Ok(())
     }
-}
-
-/// Prints a sentence beside the output, as far as stderr takes it.
-pub(super) fn note(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn page(answer: &serde_json::Value) -> String {

@@ -33,7 +33,7 @@ pub(crate) fn for_person(text: &str) -> String {
 }
 
 /// Returns the columns of the terminal that standard output is; `None` where it is none, and lines may be of any length.
-fn terminal_width() -> Option<usize> {
+pub(crate) fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     let size = tcgetwinsize(&stdout)
         .ok()
@@ -47,7 +47,7 @@ pub(crate) fn list(answer: &Value, now: DateTime<Utc>) -> String {
 }
 
 fn list_within(answer: &Value, now: DateTime<Utc>, width: Option<usize>) -> String {
-    let mut rows = vec![["JOB", "STATE", "WHERE", "AGE", "HOW FAR"].map(str::to_owned)];
+    let mut rows = vec![["JOB", "STATE", "WHERE", "AGE", "DETAILS"].map(str::to_owned)];
     let jobs = answer["jobs"].as_array().into_iter().flatten();
     rows.extend(jobs.map(|job| row(job, now)));
     let mut text = match rows.len() {
@@ -144,11 +144,7 @@ pub(crate) fn job(answer: &Value) -> String {
 
 fn job_within(answer: &Value, width: Option<usize>) -> String {
     let text = |value: &Value| value.as_str().map(for_person);
-    let status = text(&answer["status"]).unwrap_or_default();
-    let first = text(&answer["error"]).or_else(|| text(&answer["message"]));
-    let first = [Some(status), first].into_iter().flatten();
-    let first: Vec<String> = first.filter(|part| !part.is_empty()).collect();
-    let first = first.join(": ");
+    let first = first_line(answer);
     let failure = &answer["failure"];
     let why = text(&failure["what"]);
     let why = why.filter(|why| !first.contains(why.trim_end_matches('.')));
@@ -175,9 +171,10 @@ fn job_within(answer: &Value, width: Option<usize>) -> String {
         ("cost", text(&answer["spent"])),
         ("log", text(&answer["log_file"])),
     ];
-    let warnings = answer["warnings"].as_array().into_iter().flatten();
-    let warnings = warnings.map(|warning| ("note", text(warning)));
-    for (label, value) in fields.into_iter().chain(warnings) {
+    let list = |field: &str| answer[field].as_array().into_iter().flatten();
+    let links = list("links").map(|link| ("link", text(link)));
+    let notes = list("warnings").map(|warning| ("note", text(warning)));
+    for (label, value) in fields.into_iter().chain(links).chain(notes) {
         if let Some(value) = value {
             lines.push('\n');
             lines.push_str(&labelled(label, &value, width));
@@ -186,9 +183,18 @@ fn job_within(answer: &Value, width: Option<usize>) -> String {
     lines
 }
 
+/// Renders how a job is in a sentence: the launcher's word, and what there is to say.
+pub(crate) fn first_line(answer: &Value) -> String {
+    let field = |name: &str| answer[name].as_str().filter(|text| !text.is_empty());
+    let sentence = field("error").or_else(|| field("message"));
+    let parts: Vec<&str> = field("status").into_iter().chain(sentence).collect();
+    for_person(&parts.join(": "))
+}
+
 /// Renders a sentence behind its name.
 pub(crate) fn labelled(label: &str, text: &str, width: Option<usize>) -> String {
-    format!("{label:LABEL$}{}", wrapped(text, LABEL, width))
+    let indent = label.chars().count().max(LABEL);
+    format!("{label:indent$}{}", wrapped(text, indent, width))
 }
 
 /// Wraps a text into lines with `indent` blanks before all but the first.

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-use super::jobs::{CommandResult, Format, Goal, no_answer};
+use super::jobs::{Format, Goal};
 use super::text::{self, for_person};
+use super::{CommandResult, no_answer, note};
 use crate::launcher::JobState;
 use crate::progress::stall::span;
 use crate::service::JobService;
@@ -130,7 +131,7 @@ impl Bar {
 
     fn warn(&self, error: &str) {
         let text = format!("{}; trying again every {}", for_person(error), span(RETRY));
-        self.0.suspend(|| super::log::note(&text));
+        self.0.suspend(|| note(&text));
     }
 }
 

@@ -35,6 +35,8 @@ const OF_MACHINE: [&str; 4] = [
     "/opt/conda/bin",
     "/opt/conda/envs/*/bin",
 ];
+/// The PATH that a desktop gives the programs it starts: launchd's, and the least of Linux.
+const DESKTOP_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// The project folders that calls have named. `sky` is asked about jobs of all of them.
 static PROJECTS: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -77,20 +79,9 @@ fn find(
         return named;
     }
     let variable = variable.name;
-    let home = dirs::home_dir();
-    let of_projects = projects
-        .iter()
-        .flat_map(|project| OF_PROJECT.map(|below| project.join(below)));
-    let of_home = home
-        .iter()
-        .flat_map(|home| OF_HOME.map(|below| home.join(below)));
-    let places: Vec<PathBuf> = of_projects
-        .chain(of_home)
-        .chain(OF_MACHINE.map(PathBuf::from))
-        .collect();
-    let mut folders = places.iter().flat_map(|place| expand(place));
-    let in_places = || folders.find_map(|folder| which::which(folder.join(name)).ok());
-    let found = which::which(name).ok().or_else(in_places);
+    let places = places(projects);
+    let on_path = which::which(name).ok();
+    let found = on_path.or_else(|| find_in(&places, name));
     found.ok_or_else(|| {
         let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
         JobError::program_not_found(format!(
@@ -101,6 +92,29 @@ fn find(
             "install it with `pip install {package}`, or set {variable} in the server's environment to its full path"
         ))
     })
+}
+
+fn places(projects: &[PathBuf]) -> Vec<PathBuf> {
+    let home = dirs::home_dir();
+    let of_projects = projects
+        .iter()
+        .flat_map(|project| OF_PROJECT.map(|below| project.join(below)));
+    let of_home = home
+        .iter()
+        .flat_map(|home| OF_HOME.map(|below| home.join(below)));
+    let places = of_projects.chain(of_home);
+    places.chain(OF_MACHINE.map(PathBuf::from)).collect()
+}
+
+fn find_in(places: &[PathBuf], name: &str) -> Option<PathBuf> {
+    let mut folders = places.iter().flat_map(|place| expand(place));
+    folders.find_map(|folder| which::which(folder.join(name)).ok())
+}
+
+/// Finds `oumi` as the server of a client does that was started from the desktop, without a variable or a project.
+pub(crate) fn find_oumi_from_desktop() -> Option<PathBuf> {
+    let on_path = which::which_in("oumi", Some(DESKTOP_PATH), "/").ok();
+    on_path.or_else(|| find_in(&places(&[]), "oumi"))
 }
 
 /// Finds the program that a variable names, where it is set: no other may take its place.

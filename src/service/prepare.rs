@@ -110,14 +110,7 @@ pub(super) async fn prepare(
         command,
         config,
         client_cwd,
-        resources: Resources {
-            accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
-            num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
-            use_spot: request.use_spot,
-            disk_size: request.disk_size,
-            autostop_minutes: request.autostop_minutes,
-            time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
-        },
+        resources: resources(request)?,
         envs,
         file_mounts: request.file_mounts.clone().unwrap_or_default(),
         setup_script: request.setup_script.clone(),
@@ -130,6 +123,17 @@ pub(super) async fn prepare(
         plan,
         is_local,
         costs: None,
+    })
+}
+
+fn resources(request: &RunRequest) -> Result<Resources, JobError> {
+    Ok(Resources {
+        accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
+        num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
+        use_spot: request.use_spot,
+        disk_size: request.disk_size,
+        autostop_minutes: request.autostop_minutes,
+        time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
     })
 }
 

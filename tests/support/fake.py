@@ -349,6 +349,18 @@ def sky_logs(arguments):
             code and say(f"srun: error: vm: task 0: Exited with exit code {code}\n")
 
 
+def sky_api(_):
+    replay("sky/api-info-json")
+
+
+def sky_check(_):
+    replay("sky/check-json")
+
+
+def oumi_help():
+    say("Usage: oumi [OPTIONS] COMMAND [ARGS]...\n")
+
+
 def sky_cancel(arguments):
     global code
     cluster, *ids = arguments
@@ -580,7 +592,7 @@ with open(os.path.join(FOLDER, "calls"), "a", encoding="utf-8", errors="surrogat
     calls.write("\t".join(fields) + "\n")
 words, options, document, waiting = [], {}, None, iter(ARGUMENTS)
 for argument in waiting:
-    if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel", "--all-regions"):
+    if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel", "--all-regions", "--help"):
         options[argument] = ""
     elif argument.startswith("-"):
         options[argument] = next(waiting, "")
@@ -590,7 +602,7 @@ if PROGRAM == "oumi" and words == ["launch", "up"]:
     write("launcher-environment", "\n".join(os.environ))
     with open(options["-c"], encoding="utf-8") as file:
         document = json.load(file)
-words = words[1:] if PROGRAM == "oumi" else words or ["version"]
+words = (words[1:] if PROGRAM == "oumi" else words) or ["version" if PROGRAM == "sky" else "help"]
 command = globals().get(f"{PROGRAM}_{words[0]}", lambda *_: replay(f"{PROGRAM}/{words[0]}"))
 knobs = Knobs(f"{PROGRAM}-{words[0]}", document["name"] if document else words[-1])
 if PROGRAM == "sky" and words[0] != "version":

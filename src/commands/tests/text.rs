@@ -24,7 +24,7 @@ fn list_is_a_table_no_wider_than_the_terminal() {
     assert_eq!(
         page,
         "\
-JOB                               STATE         WHERE    AGE     HOW FAR
+JOB                               STATE         WHERE    AGE     DETAILS
 train_20261128_203000             running       local    30 min  step 120 of 90…
 a-name-that-somebody-chose-with…  cluster_gone  gcp/dev  8 d     output: /home/…
 

@@ -190,3 +190,38 @@ fn wait_ends_with_the_job() {
     let answer = server.answer("poll_status", waiting).ok();
     assert_eq!(how(&answer), ("SUCCEEDED", "SUCCEEDED", true));
 }
+
+#[test]
+fn doctor_checks_programs_clouds_and_settings() {
+    let world = with_job("RUNNING");
+    let report = |variable: &str, value: &str| -> (Value, Option<i32>) {
+        let mut doctor = world.command();
+        doctor.env(variable, value).args(["doctor", "--json"]);
+        let output = doctor.output().unwrap();
+        let report = serde_json::from_slice(&output.stdout).unwrap();
+        (report, output.status.code())
+    };
+    let (found, code) = report("OUMI_MCP_READONLY", "1");
+    assert_eq!((code, &found["ok"]), (Some(0), &json!(true)), "{found:#}");
+    for (name, outcome, message) in [
+        ("settings", "warning", "OUMI_MCP_READ_ONLY?"),
+        ("oumi", "ok", "answered in"),
+        ("desktop", "warning", "but in a project's own .venv"),
+        ("sky api", "ok", "http://127.0.0.1:46580"),
+        ("clouds", "ok", "Slurm"),
+        ("clusters", "ok", "dev"),
+        ("data", "ok", "MiB free"),
+        ("jobs", "ok", "not over: 1 (a)"),
+    ] {
+        let mut checks = found["checks"].as_array().unwrap().iter();
+        let check = checks.find(|check| check["name"] == name).unwrap();
+        assert_eq!(check["outcome"], outcome, "{check:#}");
+        assert!(
+            check["message"].as_str().unwrap().contains(message),
+            "{check:#}"
+        );
+    }
+    for (variable, value) in [("OUMI_MCP_CLOUDS", "gpc"), ("OUMI_MCP_OUMI", "/nowhere")] {
+        assert_eq!(report(variable, value).1, Some(1), "{variable}");
+    }
+}

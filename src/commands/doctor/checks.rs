@@ -1,0 +1,249 @@
+//! The checks of `doctor`, side by side, so that they take no longer than the slowest.
+
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::setup::own_path;
+use super::Check;
+use super::Outcome::{Failure, Ok as Good, Warning};
+use crate::error::JobError;
+use crate::parse::sky;
+use crate::process::runner::{Cli, CliCall, Output};
+use crate::process::{blocking, find};
+use crate::serve::Wired;
+use crate::service::requests::{ListRequest, StatusFilter};
+use crate::service::{JobService, setting_problems};
+use crate::settings::data_dir::DataDir;
+use crate::settings::env_vars;
+
+/// The timeout of a program: the first run of `sky` starts SkyPilot's API server.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+/// The free space below which a log or a checkpoint may not be written, in MiB.
+const LITTLE_SPACE: u64 = 256;
+
+/// Runs all checks, and returns them in the order of the report. `wired`: the service, or why no server would start.
+pub(super) async fn run(
+    wired: &Result<Wired, Box<dyn Error + Send + Sync>>,
+    cli: &Cli,
+) -> Vec<Check> {
+    let problems = setting_problems();
+    let jobs = async {
+        match wired {
+            Ok(wired) => jobs(&wired.service, &problems).await,
+            Err(error) => vec![
+                Check::new("settings", Failure, error)
+                    .advise("no server starts until that is corrected"),
+            ],
+        }
+    };
+    let (oumi, sky, data, jobs) = tokio::join!(oumi(cli), skypilot(cli), data_folder(), jobs);
+    let (version, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);
+    let own = own_path().map(|path| format!("{}, version {version}, {os}", path.display()));
+    let wrong = problems
+        .iter()
+        .map(|problem| Check::new("settings", Warning, problem));
+    let checks = std::iter::once(Check::of("server", own, Failure)).chain(wrong);
+    let data = Check::of("data", data, Failure);
+    let checks = checks.chain(oumi).chain(sky).chain([data]).chain(jobs);
+    checks.map(Check::sanitized).collect()
+}
+
+/// Checks `oumi`, here and as a client that was started from the desktop would find it.
+async fn oumi(cli: &Cli) -> Vec<Check> {
+    let program = match find::find_any_oumi() {
+        Ok(program) => program,
+        Err(error) => return vec![Check::of("oumi", Err(error), Failure)],
+    };
+    // It has no `--version`.
+    let ran = described(cli, &program, "oumi", &["--help"]).await;
+    let client = "a client that is started from the desktop finds";
+    let problem = match find::find_oumi_from_desktop() {
+        Some(other) if other == program => None,
+        Some(other) => Some(format!("{client} {} instead", other.display())),
+        None => Some(format!("{client} no oumi, but in a project's own .venv")),
+    };
+    let desktop = problem.map_or(Ok(format!("{client} it too")), |problem| {
+        let (variable, path) = (env_vars::OUMI.name, program.display());
+        Err(JobError::failed(problem).with_hint(format!(
+            "set {variable}={path} in the client's settings: `oumi-mcp-server setup` does that"
+        )))
+    });
+    vec![
+        Check::of("oumi", ran.map(|(_, found)| found), Failure),
+        Check::of("desktop", desktop, Warning),
+    ]
+}
+
+/// Checks `sky`, its API server, the clouds that it may use, and the clusters that are up.
+async fn skypilot(cli: &Cli) -> Vec<Check> {
+    let program = match find::find_sky() {
+        Ok(program) => program,
+        Err(error) => {
+            let error = error.context("clouds cannot be used");
+            return vec![Check::of("sky", Err(error), Warning)];
+        }
+    };
+    let (info, enabled, clusters) = tokio::join!(
+        described(cli, &program, "skypilot", &["api", "info", "-o", "json"]),
+        output_of(cli, &program, &["check", "-o", "json"]),
+        output_of(cli, &program, &["status", "-o", "json"]),
+    );
+    let api = info.as_ref().ok();
+    let api = api.map(|(info, _)| Check::of("sky api", api_server(&info.stdout), Warning));
+    let enabled = enabled.and_then(|output| clouds(&output.stdout));
+    let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
+    let clusters = clusters.map_err(|error| error.context("what is up, and billed, is not known"));
+    let sky = Check::of("sky", info.map(|(_, found)| found), Warning);
+    let rest = [
+        Check::of("clouds", enabled, Warning),
+        Check::of("clusters", clusters, Warning),
+    ];
+    std::iter::once(sky).chain(api).chain(rest).collect()
+}
+
+fn api_server(info: &str) -> Result<String, JobError> {
+    let info = sky::api_info(info).unwrap_or_default();
+    let server = &info["server"];
+    let Some(status) = server["status"].as_str() else {
+        return Ok("none runs; `sky` starts one when it is needed".to_owned());
+    };
+    let own = info["client"]["version"].as_str().unwrap_or_default();
+    let [url, version] = ["url", "version"].map(|field| server[field].as_str().unwrap_or("?"));
+    let found = format!("{url}, version {version}, is {status}");
+    if status == "healthy" && version == own {
+        return Ok(found);
+    }
+    let problem = JobError::failed(format!("{found}; `sky` has version {own}"));
+    Err(problem.with_hint("while no launch is under way: `sky api stop; sky api start`"))
+}
+
+fn clouds(check: &str) -> Result<String, JobError> {
+    let clouds = sky::enabled_clouds(check).map_err(JobError::failed)?;
+    if clouds.is_empty() {
+        let error = JobError::failed("SkyPilot may use none");
+        return Err(error.with_hint("`sky check` says what each of them needs"));
+    }
+    Ok(format!("SkyPilot may use {}", clouds.join(", ")))
+}
+
+fn clusters_up(status: &str) -> Result<String, JobError> {
+    let list = sky::clusters(status).map_err(JobError::failed)?;
+    let up = list.clusters.iter().filter(|one| one.status != "STOPPED");
+    let up = up.map(|cluster| {
+        let price = cluster
+            .hourly_price
+            .map(|price| format!(", ${price:.2} an hour"));
+        let stops = match cluster.autostop_minutes {
+            Some(minutes) => format!("stops after {minutes} idle min"),
+            None => "does not stop by itself".to_owned(),
+        };
+        let (name, price) = (&cluster.name, price.unwrap_or_default());
+        format!("{name} ({}{price}, {stops})", cluster.status)
+    });
+    let up: Vec<String> = up.chain(list.left_out.iter().cloned()).collect();
+    Ok(match up.len() {
+        0 => "none is up".to_owned(),
+        count => format!("{count} up, and billed: {}", up.join("; ")),
+    })
+}
+
+async fn data_folder() -> Result<String, JobError> {
+    let checking = blocking(|| {
+        let data_dir = DataDir::from_environment().map_err(JobError::failed)?;
+        data_dir.check().map_err(JobError::failed)?;
+        let space = rustix::fs::statvfs(data_dir.jobs()).map_err(JobError::failed)?;
+        Ok::<_, JobError>((
+            data_dir,
+            space.f_bavail.saturating_mul(space.f_frsize) / MIB,
+        ))
+    });
+    let (data_dir, free) = checking.await?;
+    let found = format!("{}, {free} MiB free", data_dir.registry().display());
+    if free < LITTLE_SPACE {
+        let hint = "make room: logs and checkpoints need it";
+        return Err(JobError::failed(found).with_hint(hint));
+    }
+    Ok(found)
+}
+
+/// Counts the jobs, and repeats the warnings of `list_jobs` but the `known` ones.
+async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
+    let request = ListRequest {
+        status: StatusFilter::All,
+        limit: u32::MAX,
+    };
+    let Ok(answer) = tokio::time::timeout(TIMEOUT, service.list(request)).await else {
+        let message = format!("they were not listed within {} s", TIMEOUT.as_secs());
+        return vec![Check::new("jobs", Warning, message)];
+    };
+    if let Some(error) = answer.error {
+        return vec![Check::new("jobs", Failure, error)];
+    }
+    let live = answer.jobs.iter().filter(|job| !job.is_done);
+    let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
+    let over = answer.jobs.len() - live.len();
+    let message = match live.len() {
+        0 => format!("none runs; over: {over}"),
+        count => format!("not over: {count} ({}); over: {over}", live.join(", ")),
+    };
+    let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
+    let warnings = warnings.map(|warning| Check::new("jobs", Warning, warning));
+    std::iter::once(Check::new("jobs", Good, message))
+        .chain(warnings)
+        .collect()
+}
+
+/// Runs a program that changes nothing. Fails where it does, with the last line that it printed.
+async fn output_of(cli: &Cli, program: &Path, arguments: &[&str]) -> Result<Arc<Output>, JobError> {
+    let call = CliCall::new(program, arguments, TIMEOUT);
+    let output = cli.query(&call, None).await?;
+    if output.code == Some(0) {
+        return Ok(output);
+    }
+    let printed = output.stdout.lines().chain(output.stderr.lines());
+    let last = printed.map(str::trim).rfind(|line| !line.is_empty());
+    let error = call.error(format!("failed: {}", last.unwrap_or("it printed nothing")));
+    Err(error.with_hint("run it in a terminal"))
+}
+
+/// Runs a program, and describes it: its path, the version of its package, which its virtual environment knows, and the time
+/// that it took.
+async fn described(
+    cli: &Cli,
+    program: &Path,
+    package: &'static str,
+    arguments: &[&str],
+) -> Result<(Arc<Output>, String), JobError> {
+    let started = Instant::now();
+    let output = output_of(cli, program, arguments).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let path = program.to_owned();
+    let version = blocking(move || Ok::<_, JobError>(installed_version(&path, package))).await?;
+    let version = version.unwrap_or_else(|| "unknown".to_owned());
+    let found = format!("{}, version {version}", program.display());
+    match output {
+        Ok(output) => Ok((output, format!("{found}, answered in {seconds:.1} s"))),
+        Err(error) => Err(error.context(&found)),
+    }
+}
+
+fn installed_version(program: &Path, package: &str) -> Option<String> {
+    let program = fs::canonicalize(program).ok()?;
+    let pythons = fs::read_dir(program.parent()?.parent()?.join("lib")).ok()?;
+    let sites = pythons
+        .flatten()
+        .map(|python| python.path().join("site-packages"));
+    let mut installed = sites
+        .filter_map(|site| fs::read_dir(site).ok())
+        .flatten()
+        .flatten();
+    installed.find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let version = name.strip_prefix(package)?.strip_prefix('-')?;
+        Some(version.strip_suffix(".dist-info")?.to_owned())
+    })
+}
