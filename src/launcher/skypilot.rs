@@ -281,17 +281,18 @@ impl CloudBackend for SkyPilot {
         read_clusters(&*output.map_err(JobError::unavailable)?).map(Some)
     }
 
+    /// Not where SkyPilot lists what is free instead.
+    fn has_prices(&self, cloud: &str) -> bool {
+        !matches!(cloud, "k8s" | "sky-slurm")
+    }
+
     async fn catalog(
         &self,
         cloud: &str,
         accelerators: &str,
         all_regions: bool,
         deadline: Option<Instant>,
-    ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
-        // SkyPilot lists what is free on these instead.
-        if matches!(cloud, "k8s" | "sky-slurm") {
-            return Ok(None);
-        }
+    ) -> Result<Vec<CatalogMachine>, JobError> {
         let mut arguments = vec!["gpus", "list", accelerators, "--infra", cloud, "-o", "json"];
         arguments.extend(all_regions.then_some("--all-regions"));
         let output = self.cli.query(&call(&arguments, TIMEOUT)?, deadline).await;
@@ -306,7 +307,7 @@ impl CloudBackend for SkyPilot {
         let catalog = gpus::catalog(&output.stdout);
         let catalog = catalog.map_err(|error| unreadable("sky gpus list", &error, &output))?;
         let name = accelerators.split(':').next().unwrap_or_default();
-        Ok(Some(gpus::machines(&catalog, name)))
+        Ok(gpus::machines(&catalog, name))
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {

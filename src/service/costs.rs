@@ -67,6 +67,7 @@ impl Costs {
         };
         match up.len() - prices.len() {
             0 => format!("{clusters}{known}"),
+            _ if prices.is_empty() => format!("{clusters}; no price is known"),
             unknown => format!("{clusters}{known}; the price of {unknown} is not known"),
         }
     }
@@ -143,6 +144,11 @@ impl Costs {
         if let Err(error) = &self.up {
             unknown.push(format!("what is up ({error})"));
         }
-        Ok((clusters.values().flatten().sum(), unknown))
+        // The sum of no prices would be -0.
+        let sum = clusters
+            .values()
+            .flatten()
+            .fold(0.0, |sum, price| sum + price);
+        Ok((sum, unknown))
     }
 }

@@ -89,15 +89,20 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
         Ok(None)
     }
 
-    /// Lists the machines with accelerators such as `A100:8`. `None` where the cloud has no prices.
+    /// Tells if there is a catalog of what machines of a cloud cost.
+    fn has_prices(&self, _cloud: &str) -> bool {
+        false
+    }
+
+    /// Lists the machines with accelerators such as `A100:8` of a cloud that [has prices](Self::has_prices).
     async fn catalog(
         &self,
         _cloud: &str,
         _accelerators: &str,
         _all_regions: bool,
         _: Option<Instant>,
-    ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
-        Ok(None)
+    ) -> Result<Vec<CatalogMachine>, JobError> {
+        Ok(Vec::new())
     }
 
     /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.

@@ -49,10 +49,16 @@ impl Prices {
         config: &Value,
         deadline: Instant,
     ) -> Offer {
-        let Some(choices) = choices(config) else {
-            return Offer::unknown(
-                "the config names no accelerator and count, such as A100:8, and SkyPilot lists prices by these",
-            );
+        let cloud = config.pointer("/resources/cloud").and_then(Value::as_str);
+        let priceless = cloud.filter(|cloud| !backend.has_prices(cloud));
+        let Some(choices) = choices(config).filter(|_| priceless.is_none()) else {
+            return Offer::unknown(priceless.map_or_else(
+                || {
+                    "no accelerator is named, such as A100:8, and SkyPilot lists prices by these"
+                        .to_owned()
+                },
+                |cloud| format!("there is no list of prices for {cloud}"),
+            ));
         };
         let priced = choices.iter().map(|one| self.of(backend, one, deadline));
         let mut offers = join_all(priced).await;
@@ -107,9 +113,11 @@ impl Prices {
         machines: &Machines,
         deadline: Instant,
     ) -> Offer {
+        if !backend.has_prices(&machines.cloud) {
+            return Offer::unknown(format!("there is no list of prices for {}", machines.cloud));
+        }
         let listed = match self.ask(backend, machines, deadline).await {
-            Ok(Some(listed)) => listed,
-            Ok(None) => return Offer::unknown(format!("{} has no list of prices", machines.cloud)),
+            Ok(listed) => listed,
             Err(error) => return Offer::unknown(error.to_string()),
         };
         let lowest = |price: fn(&CatalogMachine) -> Option<f64>| {
@@ -149,7 +157,7 @@ impl Prices {
         backend: &impl CloudBackend,
         machines: &Machines,
         deadline: Instant,
-    ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
+    ) -> Result<Vec<CatalogMachine>, JobError> {
         // SkyPilot cannot be asked for a part of one, and lists every count then.
         let count = machines.count;
         let count = if count.fract() == 0.0 {
@@ -164,14 +172,12 @@ impl Prices {
         let query = (machines.cloud.clone(), wanted, all_regions);
         let kept = lock(&self.0).get(&query).cloned();
         if let Some((_, listed)) = kept.filter(|(at, _)| at.elapsed() < KEPT) {
-            return Ok(Some(listed));
+            return Ok(listed);
         }
         let listed = backend
             .catalog(&query.0, &query.1, all_regions, Some(deadline))
             .await?;
-        if let Some(listed) = &listed {
-            lock(&self.0).insert(query, (Instant::now(), listed.clone()));
-        }
+        lock(&self.0).insert(query, (Instant::now(), listed.clone()));
         Ok(listed)
     }
 }

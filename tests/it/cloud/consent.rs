@@ -386,7 +386,7 @@ fn cluster_change_asks() {
                 "Cluster: dev",
                 "Found on cloud: aws",
                 "It is: UP",
-                "Price: 3.50 $/h",
+                "Price: $3.50 an hour",
                 consequence,
             ] {
                 assert!(question.contains(line), "{line}: {question}");
@@ -430,7 +430,7 @@ fn existing_cluster_is_described() {
     for line in [
         "Cluster: dev\n",
         "It is: UP",
-        "Price: 12.25 $/h",
+        "Price: $12.25 an hour",
         "Accelerators: none",
     ] {
         assert!(question.contains(line), "{line}: {question}");

@@ -45,24 +45,27 @@ impl CloudBackend for Catalog {
         unimplemented!()
     }
 
+    fn has_prices(&self, cloud: &str) -> bool {
+        cloud != "k8s"
+    }
+
     async fn catalog(
         &self,
         cloud: &str,
         accelerators: &str,
         all_regions: bool,
         _: Option<Instant>,
-    ) -> Result<Option<Vec<CatalogMachine>>, JobError> {
+    ) -> Result<Vec<CatalogMachine>, JobError> {
         let query = (cloud.to_owned(), accelerators.to_owned(), all_regions);
         lock(&self.asked).push(query);
         match self.clouds.get(cloud) {
             None => Err(JobError::failed("Failed to fetch the catalog")),
-            Some(Value::Null) => Ok(None),
             Some(rows) => {
                 let read = gpus::catalog(&rows.to_string().replace("\"NaN\"", "NaN"));
-                Ok(Some(gpus::machines(
+                Ok(gpus::machines(
                     &read.unwrap(),
                     accelerators.split(':').next().unwrap(),
-                )))
+                ))
             }
         }
     }
@@ -118,7 +121,7 @@ fn catalog() -> Catalog {
     // As the API answers: rows are arrays.
     let lambda = json!({ "A100": [["Lambda", "gpu_8x_a100", "A100", 8.0, 124.0, 40.0, 1800.0, 10.32, null, "us-east-1"]] });
     Catalog {
-        clouds: BTreeMap::from([("aws", aws), ("lambda", lambda), ("k8s", Value::Null)]),
+        clouds: BTreeMap::from([("aws", aws), ("lambda", lambda)]),
         ..Catalog::default()
     }
 }
@@ -230,33 +233,30 @@ async fn a_config_has_the_price_of_what_it_asks_for() {
 #[tokio::test]
 async fn an_unknown_price_has_its_reason() {
     for (resources, reason) in [
-        (
-            json!({ "cloud": "aws" }),
-            "the config names no accelerator and count",
-        ),
+        (json!({ "cloud": "aws" }), "no accelerator is named"),
         (
             json!({ "cloud": "aws", "accelerators": null }),
-            "the config names no accelerator and count",
+            "no accelerator is named",
         ),
         (
             json!({ "cloud": "aws", "instance_type": "m5.large" }),
-            "names no accelerator",
+            "no accelerator is named",
         ),
         (
             json!({ "cloud": "aws", "accelerators": 4 }),
-            "names no accelerator",
+            "no accelerator is named",
         ),
         (
             json!({ "cloud": "aws", "accelerators": "4" }),
-            "names no accelerator",
+            "no accelerator is named",
         ),
         (
             json!({ "cloud": "aws", "accelerators": "--all" }),
-            "names no accelerator",
+            "no accelerator is named",
         ),
         (
             json!({ "cloud": "aws", "accelerators": [] }),
-            "names no accelerator",
+            "no accelerator is named",
         ),
         (
             json!({ "cloud": "aws", "accelerators": "V100:8" }),
@@ -280,7 +280,7 @@ async fn an_unknown_price_has_its_reason() {
         ),
         (
             json!({ "cloud": "k8s", "accelerators": "A100:8" }),
-            "k8s has no list of prices",
+            "no list of prices for k8s",
         ),
         (
             json!({ "cloud": "azure", "accelerators": "A100:8" }),
@@ -340,7 +340,7 @@ async fn a_cluster_has_the_price_of_what_it_is() {
         (
             json!({ "accelerators": "{'A100': 8}", "cloud": "Kubernetes" }),
             None,
-            "k8s has no list of prices",
+            "no list of prices for k8s",
         ),
         (
             json!({ "accelerators": null, "hourly_price": 3.5 }),

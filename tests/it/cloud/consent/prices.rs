@@ -28,8 +28,8 @@ fn dry_run_shows_the_price_or_why_it_is_not_known() {
     assert_eq!(world.cloud.calls_of(&["sky", "gpus"]).len(), 1);
     for (cloud, cluster, reason) in [
         ("gcp", "", "Failed to fetch Azure catalog"),
-        ("sky-slurm", "", "sky-slurm has no list of prices"),
-        ("slurm", "me@login", "slurm has no list of prices"),
+        ("sky-slurm", "", "no list of prices for sky-slurm"),
+        ("slurm", "me@login", "no list of prices for slurm"),
     ] {
         let asked = json!({ "cloud": cloud, "accelerators": "A100:8", "cluster_name": cluster });
         let answer = shown(&mut server, &asked);
