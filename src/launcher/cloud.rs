@@ -3,6 +3,7 @@
 mod autostop;
 mod backend;
 mod changes;
+mod claims;
 mod clusters;
 mod launch;
 mod launch_dir;

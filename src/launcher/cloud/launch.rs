@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::claims::{JobMark, find_job};
 use super::launch_dir::{
-    ClusterBefore, JobMark, LaunchFacts, LaunchResult, LaunchStart, LaunchState, START, find_job,
-    inspect, other_launches, write_facts,
+    ClusterBefore, LaunchFacts, LaunchResult, LaunchStart, LaunchState, START, inspect,
+    other_launches, write_facts,
 };
 use crate::error::JobError;
 use crate::launcher::job_yaml::JobConfig;

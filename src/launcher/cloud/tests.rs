@@ -258,8 +258,9 @@ async fn reason_of_a_failed_launch_is_in_its_output_alone() {
 
 mod claims {
     use super::*;
+    use crate::launcher::cloud::claims::{JobMark, find_job};
     use crate::launcher::cloud::launch_dir::{
-        ClusterBefore, JobMark, LaunchFacts, LaunchStart, LaunchState, find_job,
+        ClusterBefore, LaunchFacts, LaunchStart, LaunchState,
     };
 
     fn job(id: &str, submitted_at: f64) -> QueuedJob {
@@ -409,7 +410,7 @@ mod claims {
 mod surveys {
     use super::*;
     use crate::launcher::skypilot::SkyPilot;
-    use crate::launcher::{cloud::launch_dir::JobMark, status};
+    use crate::launcher::{cloud::claims::JobMark, status};
     use crate::parse::sky;
 
     /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.
