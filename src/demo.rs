@@ -262,7 +262,10 @@ fn summary(tool: &str, answer: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     match tool {
         "run_job" if answer["dry_run"] == true => {
-            format!("would run: {}", text(&answer["command_line"]))
+            // Where it would run, and what.
+            let message = text(&answer["message"]);
+            let lines: Vec<&str> = message.lines().skip(1).take(2).collect();
+            lines.join("; ")
         }
         "run_job" => format!("{}: {}", text(&answer["job_id"]), text(&answer["status"])),
         "get_job_logs" => text(&answer["logs"]).trim_end().replace('\n', " / "),
@@ -273,7 +276,7 @@ fn summary(tool: &str, answer: &Value) -> String {
         }
         _ => {
             let advice = answer["failure"]["advice"].as_str();
-            let advice = advice.map(|advice| format!(" Advice: {advice}"));
+            let advice = advice.map(|advice| format!(". Advice: {advice}"));
             first_line(answer) + &advice.unwrap_or_default()
         }
     }

@@ -1,5 +1,6 @@
 //! Reads what `oumi` and `sky` print. Pure functions over text: any text has an answer, and none causes a panic.
 
+pub(crate) mod check;
 pub(crate) mod gpus;
 pub(crate) mod oumi;
 mod reasons;

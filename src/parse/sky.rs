@@ -1,6 +1,6 @@
 //! Reads what `sky` prints: JSON behind lines of text for the queue and the clusters, sentences for everything else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -164,21 +164,6 @@ pub(crate) fn clusters(stdout: &str) -> Result<ClusterList, OutputError> {
         clusters: rows(&clusters, "name", "a cluster", cluster, &mut left_out),
         left_out,
     })
-}
-
-/// Reads the clouds of `sky check -o json`, which are named by workspace.
-pub(crate) fn enabled_clouds(stdout: &str) -> Result<Vec<String>, OutputError> {
-    let (_, workspaces) = split_json::<BTreeMap<String, BTreeMap<String, Value>>>(stdout)?;
-    let clouds: BTreeSet<String> = workspaces
-        .into_values()
-        .flat_map(BTreeMap::into_keys)
-        .collect();
-    Ok(clouds.into_iter().collect())
-}
-
-/// Reads the output of `sky api info -o json`. Without a server it is a text.
-pub(crate) fn api_info(stdout: &str) -> Option<Value> {
-    split_json(stdout).ok().map(|(_, info)| info)
 }
 
 /// Reads rows by their `key`. A row without one, or with that of another row, is left out: it could be anything's.

@@ -10,7 +10,7 @@ use super::super::setup::own_path;
 use super::Check;
 use super::Outcome::{Failure, Ok as Good, Warning};
 use crate::error::JobError;
-use crate::parse::sky;
+use crate::parse::{check, sky};
 use crate::process::runner::{Cli, CliCall, Output};
 use crate::process::{blocking, find};
 use crate::serve::Wired;
@@ -106,7 +106,7 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
 }
 
 fn api_server(info: &str) -> Result<String, JobError> {
-    let info = sky::api_info(info).unwrap_or_default();
+    let info = check::api_info(info).unwrap_or_default();
     let server = &info["server"];
     let Some(status) = server["status"].as_str() else {
         return Ok("none runs; `sky` starts one when it is needed".to_owned());
@@ -121,8 +121,8 @@ fn api_server(info: &str) -> Result<String, JobError> {
     Err(problem.with_hint("while no launch is under way: `sky api stop; sky api start`"))
 }
 
-fn clouds(check: &str) -> Result<String, JobError> {
-    let clouds = sky::enabled_clouds(check).map_err(JobError::failed)?;
+fn clouds(printed: &str) -> Result<String, JobError> {
+    let clouds = check::enabled_clouds(printed).map_err(JobError::failed)?;
     if clouds.is_empty() {
         let error = JobError::failed("SkyPilot may use none");
         return Err(error.with_hint("`sky check` says what each of them needs"));
