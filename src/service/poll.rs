@@ -15,6 +15,9 @@ use super::requests::JobQuery;
 use crate::error::JobError;
 use crate::launcher::{JobStatus, status};
 
+const PENDING_CANCEL: &str = "a cancel is pending: it is sent when the launch has ended, and again at each poll while it fails, \
+    unless the server is read-only";
+
 /// Asks launchers about jobs.
 pub(super) struct Poller {
     context: Arc<Context>,
@@ -100,13 +103,7 @@ impl Poller {
             Err(error) => return answer.failed(&error),
         };
         if !status.is_done && has_pending_cancel {
-            let when = if self.context.policy.read_only {
-                "this server is read-only and leaves it to another"
-            } else {
-                "it is sent when the launch has ended, and again at each poll while it fails"
-            };
-            let warning = format!("a cancel is pending: {when}");
-            status.warnings.push(warning);
+            status.warnings.push(PENDING_CANCEL.to_owned());
         }
         let observed = self.observer.observe(launcher, &job, &status, asked_at);
         let observation = observed.await;

@@ -94,8 +94,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         launching: &[&JobIdentity],
     ) -> Listing {
         let survey = self.survey(scope, call_deadline()).await;
-        let launched = launched.iter().copied();
-        let launched = launched.filter(|identity| scope.includes(identity));
+        let launched = launched.iter().copied().filter(|job| scope.includes(job));
         let mut listing = Listing::default();
         let queue = match &survey.queue {
             Ok(queue) => queue,
@@ -139,15 +138,14 @@ impl<B: CloudBackend> CloudLauncher<B> {
             listing.add(identity, survey.status::<B>(identity, facts.as_ref()));
         }
         listing.add_foreign_jobs(scope, &survey, &claimed);
-        let Some(list) = survey.cluster_list() else {
-            return listing;
-        };
-        for job in &mut listing.jobs {
-            let is_gone = job.status.status == status::CLUSTER_GONE;
-            let cluster = list.get(&job.identity.cluster).filter(|_| !is_gone);
-            job.status.details.cluster = cluster.map(cluster_details);
+        if let Some(list) = survey.cluster_list() {
+            let has_cluster = |job: &&mut ListedJob| job.status.status != status::CLUSTER_GONE;
+            for job in listing.jobs.iter_mut().filter(has_cluster) {
+                let cluster = list.get(&job.identity.cluster);
+                job.status.details.cluster = cluster.map(cluster_details);
+            }
+            warn_about_idle(&mut listing, queue, &list.clusters);
         }
-        warn_about_idle(&mut listing, queue, &list.clusters);
         listing
     }
 }
