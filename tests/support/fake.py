@@ -354,7 +354,7 @@ def sky_api(_):
 
 
 def sky_check(_):
-    replay("sky/check-json")
+    replay("sky/repro-check")
 
 
 def oumi_help():

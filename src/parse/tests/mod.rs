@@ -196,7 +196,7 @@ fn damaged_captures_cause_no_panic() {
 
 #[test]
 fn sky_says_what_it_may_use_and_which_server_it_has() {
-    let clouds = super::check::enabled_clouds(&capture("sky/check-json").out);
+    let clouds = super::check::enabled_clouds(&capture("sky/repro-check").out);
     assert_eq!(clouds.unwrap(), ["Slurm"]);
     let info = super::check::api_info(&capture("sky/api-info-json").out).unwrap();
     assert_eq!(info["server"]["status"], "healthy");
