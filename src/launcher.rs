@@ -345,6 +345,11 @@ pub(crate) trait Launcher: Send + Sync {
     /// Lists the jobs of `known`, and those started elsewhere where the launcher sees them.
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError>;
 
+    /// As [`list`](Self::list), of the jobs of `known` alone where that costs less.
+    async fn statuses(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+        self.list(known).await
+    }
+
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
 
     /// Returns `false` for a job that cannot be told from another which may have its id by now. It is then neither cancelled nor

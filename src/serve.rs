@@ -62,7 +62,8 @@ pub(crate) fn wire(program: &Path) -> Result<Wired, Box<dyn Error + Send + Sync>
 pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     let Wired { service, queries } = wire(program)?;
     let calls = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        // File work has threads of its own, and handing a call from one worker to another takes longer than what it does there.
+        .worker_threads(1)
         .max_blocking_threads(FILE_THREADS)
         .enable_all()
         .build()?;

@@ -41,6 +41,21 @@ impl LocalLauncher {
         job_dir(&self.folder, identity)
     }
 
+    fn probe_all(&self, jobs: impl Iterator<Item = JobIdentity>) -> Listing {
+        let (mut listing, mut processes) = (Listing::default(), None);
+        for identity in jobs {
+            let dir = self.dir(&identity);
+            match dir.and_then(|dir| probe(&dir, &mut processes)) {
+                Ok(status) => listing.jobs.push(ListedJob { identity, status }),
+                Err(error) => {
+                    let warning = format!("job {}: {error}", identity.job_id);
+                    listing.warnings.push(warning);
+                }
+            }
+        }
+        listing
+    }
+
     /// Lists the jobs that run and are in no registry, as after their data folder was emptied.
     fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>, JobError> {
         let jobs = ProcessTable::with_environments()?.jobs(&self.folder.jobs());
@@ -102,30 +117,26 @@ impl Launcher for LocalLauncher {
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
         let (launcher, known) = (self.clone(), known.to_vec());
         blocking(move || {
-            let mut listing = Listing::default();
+            let mut warnings = Vec::new();
             let unrecorded = launcher.unrecorded(&known).unwrap_or_else(|error| {
-                listing.warnings.push(error.to_string());
+                warnings.push(error.to_string());
                 Vec::new()
             });
             for JobIdentity { job_id, .. } in &unrecorded {
-                listing.warnings.push(format!(
+                warnings.push(format!(
                     "job {job_id} runs, but its record is gone; cancel_job ends it"
                 ));
             }
-            let mut processes = None;
-            for identity in known.into_iter().chain(unrecorded) {
-                let dir = launcher.dir(&identity);
-                match dir.and_then(|dir| probe(&dir, &mut processes)) {
-                    Ok(status) => listing.jobs.push(ListedJob { identity, status }),
-                    Err(error) => {
-                        let warning = format!("job {}: {error}", identity.job_id);
-                        listing.warnings.push(warning);
-                    }
-                }
-            }
+            let mut listing = launcher.probe_all(known.into_iter().chain(unrecorded));
+            listing.warnings.splice(..0, warnings);
             Ok(listing)
         })
         .await
+    }
+
+    async fn statuses(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+        let (launcher, known) = (self.clone(), known.to_vec());
+        blocking(move || Ok(launcher.probe_all(known.into_iter()))).await
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {

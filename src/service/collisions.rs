@@ -112,7 +112,7 @@ async fn neighbours(
         return Ok(records);
     }
     let known: Vec<JobIdentity> = records.iter().map(JobRecord::identity).collect();
-    let listing = context.allowed_launcher(cloud)?.list(&known).await?;
+    let listing = context.allowed_launcher(cloud)?.statuses(&known).await?;
     let is_running = |record: &JobRecord| {
         let mut jobs = listing.jobs.iter();
         let is_running = |status: &JobStatus| {

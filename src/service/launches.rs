@@ -74,7 +74,11 @@ impl Launches {
     ) -> Result<(JobIdentity, LaunchWatch), JobError> {
         let redactor = launch.redactor();
         let PreparedLaunch {
-            spec, plan, costs, ..
+            spec,
+            plan,
+            costs,
+            has_new_id,
+            ..
         } = launch;
         let price = costs.and_then(|costs| Some(costs.offer.hourly?.1));
         let price = price.map(|price| (HOURLY_PRICE.to_owned(), price.into()));
@@ -100,7 +104,7 @@ impl Launches {
             return Err(RegistryError::Duplicate(job_id).into());
         };
         let dir = self.context.job_dir(&job_id);
-        let create = move || create_job_dir(dir, &redactor);
+        let create = move || create_job_dir(dir, has_new_id, &redactor);
         match self.context.registry.insert(record, create).await {
             Ok(lock) => {
                 self.spawn(identity.clone(), Some((plan, lock)));
@@ -311,7 +315,11 @@ impl Launches {
 
 /// Creates the folder of a new job. A folder without a record was left by a server that died between the two; it is replaced
 /// unless its processes live.
-fn create_job_dir(dir: Option<JobDir>, redactor: &Redactor) -> Result<JobLock, JobError> {
+fn create_job_dir(
+    dir: Option<JobDir>,
+    has_new_id: bool,
+    redactor: &Redactor,
+) -> Result<JobLock, JobError> {
     let Some(dir) = dir else {
         let error = JobError::invalid("the job id is no name for a folder");
         return Err(error.with_hint("choose another job_name"));
@@ -321,7 +329,8 @@ fn create_job_dir(dir: Option<JobDir>, redactor: &Redactor) -> Result<JobLock, J
         JobError::failed(format!("cannot make the job's folder {path}: {error}"))
             .with_hint("check its permissions and free space")
     };
-    if is_alive(&dir).map_err(failed)? {
+    // Lists all processes of the machine, while no other job can be recorded.
+    if !has_new_id && is_alive(&dir).map_err(failed)? {
         let error = format!("processes of an earlier job still use {path}");
         return Err(JobError::blocked(error).with_hint("choose another job_name"));
     }

@@ -27,6 +27,8 @@ pub(super) struct PreparedLaunch {
     pub(super) is_local: bool,
     /// `None` where nothing is billed, and until it is asked for.
     pub(super) costs: Option<Costs>,
+    /// The id was made just now, so no process of an earlier job can have it.
+    pub(super) has_new_id: bool,
 }
 
 impl PreparedLaunch {
@@ -37,6 +39,7 @@ impl PreparedLaunch {
         job_id: String,
     ) -> Result<(), JobError> {
         self.spec.identity.job_id = job_id;
+        self.has_new_id = false;
         let launcher = context.allowed_launcher(&self.spec.identity.cloud)?;
         self.plan = launcher.plan(&self.spec).await?;
         Ok(())
@@ -88,6 +91,7 @@ pub(super) async fn prepare(
     }
     let envs = request.envs.clone().unwrap_or_default();
     check_envs(&envs)?;
+    let has_new_id = job_id.is_none() && request.name().is_none();
     let job_id = match (job_id, request.name()) {
         (Some(job_id), _) => job_id,
         (None, Some(name)) => job_id_from_name(name)?,
@@ -123,6 +127,7 @@ pub(super) async fn prepare(
         plan,
         is_local,
         costs: None,
+        has_new_id,
     })
 }
 
