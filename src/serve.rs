@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmcp::service::serve_directly;
+use rmcp::transport::stdio_pipes;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -90,7 +91,9 @@ async fn serve_until_the_end(
             _ = interrupt.recv() => {}
         }
     };
-    let (stdio, ended) = Stdio::new(tokio::io::stdin(), tokio::io::stdout(), stop);
+    // Two pipes are read and written without a thread for each; anything else on threads.
+    let (input, output) = stdio_pipes();
+    let (stdio, ended) = Stdio::new(input, output, stop);
     // Directly: `Stdio` handles what may come before `initialize`, and both lifecycles work on one process.
     let server = serve_directly(Server::new(service, calls), stdio, None);
     // In a task of its own: dropping it would cancel the calls under way.

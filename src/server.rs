@@ -34,7 +34,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 use tokio::runtime::Handle;
-use tokio::sync::SetOnce;
+use tokio::sync::{Notify, SetOnce};
 use tokio::time::timeout;
 
 use self::elicitation::{ElicitingCaller, PendingPrompts};
@@ -65,6 +65,9 @@ get_job_logs returns the end of its output, stderr included. \
 `status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
 the end was not recorded. A failed call has success=false and says in `error` what to do.";
 
+/// The time that a client has for its handshake before the recovery takes a part of the processor.
+const HANDSHAKE: Duration = Duration::from_millis(100);
+
 /// The time that a call waits for the recovery of what an earlier server left. It usually takes milliseconds; longer where
 /// another server holds the registry.
 const RECOVERY_WAIT: Duration = Duration::from_millis(700);
@@ -76,6 +79,7 @@ pub(crate) struct Server {
     /// Made when a client first needs it: most of the time of a start would go into its schemas.
     router: Arc<OnceLock<ToolRouter<Self>>>,
     prompts: Arc<PendingPrompts>,
+    called: Arc<Notify>,
     recovered: Arc<SetOnce<()>>,
     /// Runs the calls. The messages are read and written on another runtime, so that calls that hang do not hold them up.
     calls: Handle,
@@ -83,11 +87,14 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server over `service`, with the tools that its policy allows. Its calls run on `calls`, and so does the recovery of
-    /// what an earlier server left, which begins at once.
+    /// what an earlier server left, which begins with the first of them or after [`HANDSHAKE`].
     pub(crate) fn new(service: JobService, calls: Handle) -> Self {
         let recovered = Arc::new(SetOnce::new());
+        let called = Arc::new(Notify::new());
         let (recovering, done) = (service.clone(), Arc::clone(&recovered));
+        let first_call = Arc::clone(&called);
         calls.spawn(async move {
+            timeout(HANDSHAKE, first_call.notified()).await.ok();
             recovering.recover().await;
             done.set(()).ok();
         });
@@ -95,6 +102,7 @@ impl Server {
             service,
             router: Arc::default(),
             prompts: Arc::default(),
+            called,
             recovered,
             calls,
         }
@@ -122,6 +130,7 @@ impl Server {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         let recovered = Arc::clone(&self.recovered);
+        self.called.notify_one();
         let answering = answer(self.clone(), context);
         let call = self.calls.spawn(async move {
             let _permit = permit;

@@ -61,18 +61,18 @@ impl Client {
         format!("{request}\n")
     }
 
-    pub fn tool(&mut self, tool: &str, arguments: Value) -> String {
+    fn tool(&mut self, tool: &str, arguments: &Value) -> String {
         self.request(
             "tools/call",
             json!({ "name": tool, "arguments": arguments }),
         )
     }
 
-    pub fn send(&mut self, line: &str) {
+    fn send(&mut self, line: &str) {
         self.stdin.write_all(line.as_bytes()).unwrap();
     }
 
-    pub fn receive(&mut self) -> String {
+    fn receive(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         assert!(line.contains("\"result\""), "the server answered {line:?}");
@@ -85,25 +85,21 @@ impl Client {
     }
 
     /// Calls a tool and returns the milliseconds until its answer.
-    pub fn time(&mut self, tool: &str, arguments: Value) -> f64 {
+    pub fn time(&mut self, tool: &str, arguments: &Value) -> f64 {
         let line = self.tool(tool, arguments);
-        let begin = Instant::now();
-        self.exchange(&line);
-        begin.elapsed().as_secs_f64() * 1e3
+        super::milliseconds(|| drop(self.exchange(&line)))
     }
 
     pub fn call(&mut self, tool: &str, arguments: Value) -> Value {
-        let line = self.tool(tool, arguments);
+        let line = self.tool(tool, &arguments);
         content(&self.exchange(&line))
     }
 
     /// Sends the calls of a tool with all these arguments at once.
     pub fn send_calls(&mut self, tool: &str, arguments: Vec<Value>) {
-        let lines: Vec<String> = arguments
-            .into_iter()
-            .map(|each| self.tool(tool, each))
-            .collect();
-        self.send(&lines.concat());
+        let calls = arguments.iter().map(|each| self.tool(tool, each));
+        let lines: String = calls.collect();
+        self.send(&lines);
     }
 
     /// Reads the answers of so many calls, in any order.
@@ -114,7 +110,7 @@ impl Client {
     /// A line of `/proc/<pid>/status` in MB, such as `VmRSS`; 0 where there is none.
     pub fn memory(&self, name: &str) -> f64 {
         let file = format!("/proc/{}/status", self.child.id());
-        super::kilobytes(&file, name) / 1e3
+        super::kilobytes(file.as_ref(), name) / 1e3
     }
 }
 

@@ -1,51 +1,50 @@
 //! What the server costs, beside the least that it could cost: `cargo bench --bench budgets`, some minutes. The floor is
-//! `benches/floor`, an rmcp server with one empty tool. A word picks a part: `cargo bench --bench budgets start`. The parts
-//! `reading` and `build` (a cold build of both) run only when they are named. Rows over SkyPilot: `tests/real/speed.sh`.
+//! `benches/floor`, an rmcp server with one empty tool. A word picks a part: `cargo bench --bench budgets start`. The part
+//! `build`, a cold build of both, runs only when it is named. Rows over SkyPilot: `tests/real/speed.py`.
 //!
 //! Both sides of a ratio are measured in turns and their medians are compared: others may be at work on the machine.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 mod client;
-mod reading;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 
-use client::Client;
+use client::{Client, PROGRAM, floor_path};
 
-const PARTS: [(&str, fn()); 6] = [
-    ("start", start),
-    ("memory", memory),
-    ("poll", poll),
-    ("logs", logs),
-    ("crowd", crowd),
-    ("size", size),
-];
-const ONLY_NAMED: [(&str, fn()); 2] = [("build", build), ("reading", reading::speeds)];
+/// How often each side of a ratio is measured.
+const TURNS: usize = 30;
 
 fn main() {
+    let parts: [(&str, fn()); 7] = [
+        ("start", start),
+        ("memory", memory),
+        ("poll", poll),
+        ("logs", logs),
+        ("crowd", crowd),
+        ("size", size),
+        ("build", build),
+    ];
     // Cargo passes `--bench`.
-    let named: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| !word.starts_with("--"))
-        .collect();
+    let named = std::env::args().skip(1).find(|word| word != "--bench");
     cargo_build("floor", &[]);
     println!("| what | figure | against | ratio | to reach | met |\n|---|---|---|---|---|---|");
-    let parts = PARTS.iter().filter(|_| named.is_empty());
-    let all = PARTS
-        .iter()
-        .chain(&ONLY_NAMED)
-        .filter(|(name, _)| named.iter().any(|word| word == name));
-    parts.chain(all).for_each(|(_, part)| part());
+    for (name, part) in parts {
+        if named
+            .as_deref()
+            .map_or(name != "build", |named| named == name)
+        {
+            part();
+        }
+    }
 }
 
 /// What a figure may be: so many times what it stands against, so much more than that, or so much.
@@ -56,54 +55,50 @@ enum Budget {
 }
 use Budget::{AtMost, Plus, Times};
 
-fn row(what: &str, figure: f64, against: Option<f64>, unit: &str, budget: Budget) {
+fn row(what: &str, unit: &str, figure: f64, against: Option<f64>, budget: Budget) {
     let floor = against.unwrap_or_default();
-    let (ratio, limit, is_met) = match budget {
-        Times(most) => (
+    let (ratio, limit, most) = match budget {
+        Times(n) => (
             format!("{:.2} ×", figure / floor),
-            format!("{most} ×"),
-            figure <= floor * most,
+            format!("{n} ×"),
+            floor * n,
         ),
-        Plus(most) => (
-            format!("+ {:.1} {unit}", figure - floor),
-            format!("+ {most} {unit}"),
-            figure <= floor + most,
+        Plus(n) => (
+            format!("+ {:.1}", figure - floor),
+            format!("+ {n} {unit}"),
+            floor + n,
         ),
-        AtMost(most) => (String::new(), format!("{most} {unit}"), figure <= most),
+        AtMost(n) => (String::new(), format!("{n} {unit}"), n),
     };
     let against = against.map_or(String::new(), |floor| format!("{floor:.2} {unit}"));
-    let is_met = if is_met { "yes" } else { "NO" };
+    let is_met = if figure <= most { "yes" } else { "no" };
     println!("| {what} | {figure:.2} {unit} | {against} | {ratio} | ≤ {limit} | {is_met} |");
 }
 
-/// Measures both in turns and returns the figures of each in order.
+/// Measures both sides in turns, in milliseconds, and compares their medians.
+fn compare(what: &str, budget: Budget, ours: impl FnMut() -> f64, floor: impl FnMut() -> f64) {
+    let (ours, floor) = in_turns(TURNS, ours, floor);
+    row(
+        what,
+        "ms",
+        percentile(&ours, 50),
+        Some(percentile(&floor, 50)),
+        budget,
+    );
+}
+
 fn in_turns(
     times: usize,
     mut ours: impl FnMut() -> f64,
     mut floor: impl FnMut() -> f64,
 ) -> (Vec<f64>, Vec<f64>) {
-    sorted((0..times).map(|_| (ours(), floor())).collect())
+    (0..times).map(|_| (ours(), floor())).unzip()
 }
 
-fn sorted(pairs: Vec<(f64, f64)>) -> (Vec<f64>, Vec<f64>) {
-    let (mut ours, mut floor): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-    ours.sort_by(f64::total_cmp);
-    floor.sort_by(f64::total_cmp);
-    (ours, floor)
-}
-
-fn percentile(sorted: &[f64], percent: usize) -> f64 {
-    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
-}
-
-fn median_row(what: &str, (ours, floor): (Vec<f64>, Vec<f64>), unit: &str, budget: Budget) {
-    row(
-        what,
-        percentile(&ours, 50),
-        Some(percentile(&floor, 50)),
-        unit,
-        budget,
-    );
+fn percentile(figures: &[f64], percent: usize) -> f64 {
+    let mut figures = figures.to_vec();
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() * percent / 100]
 }
 
 fn milliseconds(what: impl FnOnce()) -> f64 {
@@ -113,16 +108,15 @@ fn milliseconds(what: impl FnOnce()) -> f64 {
 }
 
 /// A line of a file of `/proc`, such as `VmRSS:  1234 kB`; 0 where there is none.
-fn kilobytes(file: &str, name: &str) -> f64 {
+fn kilobytes(file: &Path, name: &str) -> f64 {
     let text = fs::read_to_string(file).unwrap_or_default();
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
-        .unwrap_or_default()
+    let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+    let value = lines.find_map(|(key, value)| (key == name).then_some(value));
+    let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_default()
 }
 
-/// A project with a data folder, and the ids of the jobs that must be ended.
+/// A project with a data folder, its server, and the jobs that are to be ended.
 struct Place {
     dir: TempDir,
     client: Client,
@@ -133,11 +127,8 @@ impl Place {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let client = Client::ours(dir.path());
-        Self {
-            dir,
-            client,
-            jobs: Vec::new(),
-        }
+        let jobs = Vec::new();
+        Self { dir, client, jobs }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -157,33 +148,23 @@ impl Place {
 
     /// Reads the answers to [`Self::submit`].
     fn submitted(&mut self, count: usize) {
-        let answers = self.client.contents(count);
-        self.jobs.extend(
-            answers
-                .iter()
-                .map(|answer| answer["job_id"].as_str().unwrap().to_owned()),
-        );
+        for answer in self.client.contents(count) {
+            let job_id = answer["job_id"].as_str().unwrap();
+            self.jobs.push(job_id.to_owned());
+        }
     }
 
     fn launch(&mut self, count: usize, script: &str) {
         self.submit(count, script);
         self.submitted(count);
     }
-
-    fn log(&self) -> PathBuf {
-        self.path("data/jobs")
-            .join(&self.jobs[0])
-            .join("output.log")
-    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let jobs = self
-            .jobs
-            .iter()
-            .map(|id| json!({ "job_id": id, "force": true }));
-        self.client.send_calls("cancel_job", jobs.collect());
+        let cancel = |id| json!({ "job_id": id, "force": true });
+        let calls = self.jobs.iter().map(cancel).collect();
+        self.client.send_calls("cancel_job", calls);
         self.client.contents(self.jobs.len());
     }
 }
@@ -195,11 +176,8 @@ impl Signal {
     fn new(folder: &Path) -> Self {
         let path = folder.join("begun");
         Command::new("mkfifo").arg(&path).status().unwrap();
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&path)
-            .unwrap();
+        let mut both_ends = OpenOptions::new();
+        let file = both_ends.read(true).write(true).open(&path).unwrap();
         Self(path, file)
     }
 
@@ -208,77 +186,57 @@ impl Signal {
         format!("printf x > {}; exec sleep 600", self.0.display())
     }
 
-    fn wait_for(&mut self, count: usize) {
-        self.1.read_exact(&mut vec![0; count]).unwrap();
+    fn wait_for(&self, count: usize) {
+        (&self.1).read_exact(&mut vec![0; count]).unwrap();
     }
 }
 
 fn start() {
     let home = TempDir::new().unwrap();
-    let times = in_turns(
-        40,
-        || Client::ours(home.path()).start_ms,
-        || Client::floor(None).start_ms,
+    let ours = || Client::ours(home.path());
+    let floor = || Client::floor(None);
+    let what = "start to `initialize` answered";
+    compare(what, Times(1.4), || ours().start_ms, || floor().start_ms);
+    let (ours, floor) = (ours(), floor());
+    sleep(Duration::from_secs(1));
+    let floor = Some(floor.memory("VmRSS"));
+    row(
+        "resident, idle",
+        "MB",
+        ours.memory("VmRSS"),
+        floor,
+        Times(1.8),
     );
-    median_row("start to `initialize` answered", times, "ms", Times(1.4));
-    let resident = |client: Client| {
-        sleep(Duration::from_millis(200));
-        client.memory("VmRSS")
-    };
-    let idle = in_turns(
-        5,
-        || resident(Client::ours(home.path())),
-        || resident(Client::floor(None)),
-    );
-    median_row("resident, idle", idle, "MB", Times(1.8));
 }
 
 fn memory() {
     let mut place = Place::new();
     place.launch(150, "sleep 600");
-    let polls: Vec<Value> = place
-        .jobs
-        .iter()
-        .cycle()
-        .take(1000)
-        .map(|id| json!({ "job_id": id, "wait_seconds": 5 }))
-        .collect();
+    let poll = |id| json!({ "job_id": id, "wait_seconds": 5 });
+    let polls = place.jobs.iter().cycle().take(1000).map(poll).collect();
     place.client.send_calls("poll_status", polls);
     place.client.contents(1000);
-    row(
-        "most resident: 150 jobs at once, 1,000 polls in flight",
-        place.client.memory("VmHWM"),
-        None,
-        "MB",
-        AtMost(24.0),
-    );
+    let what = "most resident: 150 jobs at once, 1,000 polls in flight";
+    row(what, "MB", place.client.memory("VmHWM"), None, AtMost(24.0));
     sleep(Duration::from_secs(15));
-    row(
-        "resident 15 s later",
-        place.client.memory("VmRSS"),
-        None,
-        "MB",
-        AtMost(24.0),
-    );
+    let left = place.client.memory("VmRSS");
+    row("resident 15 s after them", "MB", left, None, AtMost(24.0));
 }
 
 fn poll() {
     let mut place = Place::new();
     place.launch(1, "echo a line; sleep 600");
     let (job, mut floor) = (json!({ "job_id": place.jobs[0] }), Client::floor(None));
-    place.client.call("poll_status", job.clone());
-    let (ours, floor) = in_turns(
-        3000,
-        || place.client.time("poll_status", job.clone()),
-        || floor.time("answer", json!({})),
-    );
+    let ours = || place.client.time("poll_status", &job);
+    let (ours, floor) = in_turns(3000, ours, || floor.time("answer", &json!({})));
     for (percent, most) in [(50, 2.0), (99, 3.0)] {
         let what = format!("`poll_status` of a local job, p{percent}");
+        let floor = percentile(&floor, percent);
         row(
             &what,
-            percentile(&ours, percent),
-            Some(percentile(&floor, percent)),
             "ms",
+            percentile(&ours, percent),
+            Some(floor),
             Times(most),
         );
     }
@@ -287,148 +245,107 @@ fn poll() {
 fn logs() {
     let mut place = Place::new();
     place.launch(1, "sleep 600");
-    let (path, job) = (place.log(), place.jobs[0].clone());
+    let path = place
+        .path("data/jobs")
+        .join(&place.jobs[0])
+        .join("output.log");
     let mut log = OpenOptions::new().append(true).open(&path).unwrap();
     let mut lines = String::new();
-    for step in 0..150_000 {
+    for step in 0.. {
+        let loss = 2.0 + 1.0 / f64::from(step + 1);
+        let metrics = format!("{{'loss': '{loss:.3}', 'grad_norm': '2.038', 'step': {step}}}");
         lines += &format!(
-            "{{'loss': '5.943', 'grad_norm': '2.038', 'learning_rate': '0.0008333', 'entropy': '5.985', 'num_tokens': '9876543', 'epoch': '0.125', 'step': {step}}} of this run, which says what it did in a line as long as most lines of logs are, and goes on after it. {:>120}\n",
-            "the end"
+            "{metrics}\n{}\n",
+            "what a training prints between them ".repeat(5)
         );
+        if lines.len() > 50_000_000 {
+            break;
+        }
     }
-    let lines = &lines.as_bytes()[..50_000_000];
-    place.client.call("poll_status", json!({ "job_id": job }));
-    let polled = in_turns(
-        8,
-        || {
-            log.write_all(lines).unwrap();
-            place.client.time("poll_status", json!({ "job_id": job }))
-        },
-        || {
-            let mut file = File::open(&path).unwrap();
-            file.seek(SeekFrom::End(-50_000_000)).unwrap();
-            let mut block = vec![0; 1 << 20];
-            milliseconds(|| while file.read(&mut block).unwrap() > 0 {})
-        },
-    );
-    median_row(
+    let job = json!({ "job_id": place.jobs[0] });
+    place.client.call("poll_status", job.clone());
+    let written = lines.len();
+    let ours = || {
+        log.write_all(lines.as_bytes()).unwrap();
+        place.client.time("poll_status", &job)
+    };
+    let read = || {
+        let mut file = File::open(&path).unwrap();
+        file.seek(SeekFrom::End(-(written as i64))).unwrap();
+        let mut block = vec![0; 1 << 20];
+        milliseconds(|| while file.read(&mut block).unwrap() > 0 {})
+    };
+    compare(
         "`poll_status`, 50 MB more in the log",
-        polled,
-        "ms",
         Times(2.0),
+        ours,
+        read,
     );
     // Its first 10 GB take no room on the disk.
     log.set_len(10 << 30).unwrap();
-    log.write_all(lines).unwrap();
-    let tail = in_turns(
-        20,
-        || {
-            place
-                .client
-                .time("get_job_logs", json!({ "job_id": job, "lines": 200 }))
-        },
-        || {
-            milliseconds(|| {
-                drop(
-                    Command::new("tail")
-                        .args(["-n", "200"])
-                        .arg(&path)
-                        .output()
-                        .unwrap(),
-                )
-            })
-        },
-    );
-    median_row("`get_job_logs`, 200 lines of 10 GB", tail, "ms", Times(1.2));
+    log.write_all(lines.as_bytes()).unwrap();
+    let job = json!({ "job_id": place.jobs[0], "lines": 200 });
+    let mut tail = Command::new("tail");
+    tail.args(["-n", "200"]).arg(&path);
+    let ours = || place.client.time("get_job_logs", &job);
+    let tail = || milliseconds(|| drop(tail.output().unwrap()));
+    compare("`get_job_logs`, 200 lines of 10 GB", Times(1.2), ours, tail);
 }
 
 fn crowd() {
     let mut place = Place::new();
-    let mut signal = Signal::new(place.dir.path());
+    let signal = Signal::new(place.dir.path());
     let script = signal.script();
     let mut plain = Vec::new();
-    let mut plainly = |count: usize, signal: &mut Signal| {
-        let mut command = Command::new("setsid");
-        let command = command
-            .args(["bash", "-c", &script])
-            .stdin(Stdio::null())
-            .process_group(0);
+    let mut setsid = Command::new("setsid");
+    setsid.args(["bash", "-c", &script]);
+    let mut plainly = |count: usize| {
         milliseconds(|| {
-            plain.extend((0..count).map(|_| command.spawn().unwrap()));
+            plain.extend((0..count).map(|_| setsid.spawn().unwrap()));
             signal.wait_for(count);
         })
     };
-    let submit = |place: &mut Place, signal: &mut Signal, count: usize| {
-        milliseconds(|| {
+    let mut submit = |count: usize| {
+        let first_output = milliseconds(|| {
             place.submit(count, &script);
             signal.wait_for(count);
-        })
-    };
-    let (ours, floor) = (
-        submit(&mut place, &mut signal, 200),
-        plainly(200, &mut signal),
-    );
-    place.submitted(200);
-    row(
-        "200 local jobs at once",
-        ours,
-        Some(floor),
-        "ms",
-        Times(2.0),
-    );
-    row(
-        "private memory of the largest supervisor",
-        supervisors(place.dir.path()),
-        None,
-        "MB",
-        AtMost(2.0),
-    );
-
-    let (mut first_output, mut submission) = (Vec::new(), Vec::new());
-    for _ in 0..20 {
-        let registry = fs::read(place.path("data/oumi-jobs.json")).unwrap();
-        let mut ours = 0.0;
-        let answered = milliseconds(|| {
-            ours = submit(&mut place, &mut signal, 1);
-            place.submitted(1);
         });
-        first_output.push((ours, plainly(1, &mut signal)));
-        submission.push((
-            answered,
-            milliseconds(|| write_synced(&place.path("data"), &registry)),
-        ));
-    }
-    median_row(
-        "submit a local job to its first output",
-        sorted(first_output),
-        "ms",
-        Plus(15.0),
-    );
-    median_row(
-        "one submission at 200 records",
-        sorted(submission),
-        "ms",
+        place.submitted(count);
+        first_output
+    };
+    let (ours, floor) = (submit(200), Some(plainly(200)));
+    row("200 local jobs at once", "ms", ours, floor, Times(2.0));
+    let what = "submit a local job to its first output";
+    compare(what, Plus(15.0), || submit(1), || plainly(1));
+    let (folder, what) = (place.path("data"), "one submission at 200 records");
+    let registry = fs::read(folder.join("oumi-jobs.json")).unwrap();
+    let write = || milliseconds(|| write_synced(&folder, &registry));
+    compare(
+        what,
         Times(2.0),
+        || milliseconds(|| place.launch(1, &script)),
+        write,
     );
-    for process in &mut plain {
+    for mut process in plain {
         process.kill().unwrap();
         process.wait().unwrap();
     }
-
-    let all = json!({ "limit": 200 });
-    let answer = place.path("answer.json");
-    fs::write(
-        &answer,
-        place.client.call("list_jobs", all.clone()).to_string(),
-    )
-    .unwrap();
-    let mut floor = Client::floor(Some(&answer));
-    let lists = in_turns(
-        40,
-        || place.client.time("list_jobs", all.clone()),
-        || floor.time("answer", json!({})),
+    let most = supervisor_memory(place.dir.path());
+    row(
+        "private memory of a supervisor",
+        "MB",
+        most,
+        None,
+        AtMost(2.0),
     );
-    median_row("`list_jobs`, 200 local jobs", lists, "ms", Times(3.0));
+    let answer = place.path("answer.json");
+    let all = json!({ "limit": 200 });
+    let list = place.client.call("list_jobs", all.clone()).to_string();
+    fs::write(&answer, list).unwrap();
+    let mut floor = Client::floor(Some(&answer));
+    let ours = || place.client.time("list_jobs", &all);
+    let floor = || floor.time("answer", &json!({}));
+    compare("`list_jobs`, 200 local jobs", Times(3.0), ours, floor);
 }
 
 /// Replaces a file as the registry is replaced: written, synced, renamed, and its folder synced.
@@ -441,60 +358,40 @@ fn write_synced(folder: &Path, bytes: &[u8]) {
     File::open(folder).unwrap().sync_all().unwrap();
 }
 
-fn supervisors(home: &Path) -> f64 {
-    let home = home.as_os_str().as_encoded_bytes();
-    let mut most = 0.0_f64;
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let mut words = line.split(|byte| *byte == 0).skip(1);
-        if words.next() == Some(b"supervise")
-            && words.next().is_some_and(|folder| folder.starts_with(home))
-        {
-            let file = process.path().join("smaps_rollup").display().to_string();
-            let private = ["Private_Clean", "Private_Dirty"].map(|name| kilobytes(&file, name));
-            most = most.max(private.iter().sum::<f64>() / 1e3);
-        }
-    }
-    most
+/// The private memory of the largest supervisor of the jobs in `home`, in MB.
+fn supervisor_memory(home: &Path) -> f64 {
+    let mark = format!("supervise\0{}", home.display());
+    let private = |process: PathBuf| {
+        let line = fs::read_to_string(process.join("cmdline")).ok()?;
+        let names = ["Private_Clean", "Private_Dirty"].iter();
+        let rollup = process.join("smaps_rollup");
+        line.contains(&mark)
+            .then(|| names.map(|name| kilobytes(&rollup, name)).sum())
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let sizes = processes.filter_map(|process| private(process.path()));
+    sizes.fold(0.0, f64::max) / 1e3
 }
 
 fn size() {
-    let megabytes = |client: &str| fs::metadata(client).unwrap().len() as f64 / 1e6;
-    let floor = client::floor_path().display().to_string();
-    row(
-        "release binary",
-        megabytes(client::PROGRAM),
-        Some(megabytes(&floor)),
-        "MB",
-        AtMost(7.0),
-    );
+    let megabytes = |path: &Path| fs::metadata(path).unwrap().len() as f64 / 1e6;
+    let floor = Some(megabytes(&floor_path()));
+    let ours = megabytes(Path::new(PROGRAM));
+    row("release binary", "MB", ours, floor, AtMost(7.0));
 }
 
 fn build() {
     let cold = |package: &str| {
         let target = TempDir::new().unwrap();
-        milliseconds(|| {
-            cargo_build(
-                package,
-                &["--target-dir", &target.path().display().to_string()],
-            )
-        }) / 1e3
+        let folder = target.path().display().to_string();
+        milliseconds(|| cargo_build(package, &["--target-dir", &folder])) / 1e3
     };
-    row(
-        "cold release build",
-        cold(env!("CARGO_PKG_NAME")),
-        Some(cold("floor")),
-        "s",
-        Times(1.5),
-    );
+    let (ours, floor) = (cold(env!("CARGO_PKG_NAME")), Some(cold("floor")));
+    row("cold release build", "s", ours, floor, Times(1.5));
 }
 
 fn cargo_build(package: &str, more: &[&str]) {
     let mut command = Command::new(env!("CARGO"));
-    let built = command
-        .args(["build", "--release", "--quiet", "--package", package])
-        .args(more)
-        .status()
-        .unwrap();
-    assert!(built.success());
+    command.args(["build", "--release", "--quiet", "--package", package]);
+    assert!(command.args(more).status().unwrap().success());
 }

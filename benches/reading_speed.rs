@@ -1,4 +1,7 @@
-//! How fast logs are folded, searched and scanned for figures, on one core: `cargo bench --bench budgets reading`.
+//! How fast logs are folded, searched and scanned for figures, on one core: `cargo bench --bench reading_speed`,
+//! with a word for only those samples whose name has it.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,8 +17,16 @@ use oumi_mcp_server::redact::Redactor;
 
 const MEGABYTES: usize = 128;
 
-pub fn speeds() {
+fn main() {
+    // Cargo passes `--bench`.
+    let mut words = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"));
+    let only = words.next().unwrap_or_default();
     for (name, line) in samples() {
+        if !name.contains(&only) {
+            continue;
+        }
         let log = repeat(&line);
         let secrets = Redactor::new(["s3cr3t-value-123", "another-s3cr3t-value"]);
         let fold = measure(&log, || {
