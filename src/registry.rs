@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::error::JobError;
 use crate::job_identity::JobIdentity;
+use crate::process::run_blocking;
 use crate::settings::data_dir::{DataDir, DataDirError, open_options};
 use file::Content;
 #[cfg(test)]
@@ -233,9 +234,8 @@ impl JobRegistry {
         &self,
         work: impl FnOnce() -> Result<T, RegistryError> + Send + 'static,
     ) -> Result<T, RegistryError> {
-        let working = tokio::task::spawn_blocking(work).await;
-        working
-            .map_err(|error| io_error("use", &self.data_dir.registry(), io::Error::other(error)))?
+        let working = run_blocking(work).await;
+        working.map_err(|error| io_error("use", &self.data_dir.registry(), error))?
     }
 }
 

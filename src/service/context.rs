@@ -7,7 +7,7 @@ use super::sanitize::{Texts, sanitize};
 use crate::error::JobError;
 use crate::launcher::{Launcher, LauncherTraits};
 use crate::process::job_dir::JobDir;
-use crate::process::{blocking, find};
+use crate::process::{blocking, find, run_blocking};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
@@ -99,8 +99,8 @@ impl Context {
 
     /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.
     pub(super) async fn redactor(&self, job_id: &str) -> Redactor {
-        let read = tokio::task::spawn_blocking(self.reads_redactor(job_id)).await;
-        read.unwrap_or_else(|error| Redactor::unreadable(&io::Error::other(error)))
+        let read = run_blocking(self.reads_redactor(job_id)).await;
+        read.unwrap_or_else(|error| Redactor::unreadable(&error))
     }
 
     /// Reads the redactors of several jobs, in the order of the jobs.
@@ -110,9 +110,9 @@ impl Context {
     ) -> Vec<Redactor> {
         let reads: Vec<_> = (job_ids.into_iter().map(|id| self.reads_redactor(&id))).collect();
         let count = reads.len();
-        tokio::task::spawn_blocking(move || reads.into_iter().map(|read| read()).collect())
+        run_blocking(move || reads.into_iter().map(|read| read()).collect())
             .await
-            .unwrap_or_else(|error| vec![Redactor::unreadable(&io::Error::other(error)); count])
+            .unwrap_or_else(|error| vec![Redactor::unreadable(&error); count])
     }
 
     /// Returns the file work of [`Self::redactor`], for who has more to do off the async threads.

@@ -21,6 +21,7 @@ use crate::error::JobError;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
+use crate::process::run_blocking;
 use crate::progress::Progress;
 use crate::progress::stall::Stall;
 use crate::redact::Redactor;
@@ -212,7 +213,7 @@ impl Observer {
         } else {
             log
         };
-        let explained = tokio::task::spawn_blocking(move || {
+        let explained = run_blocking(move || {
             let redactor = read_redactor();
             if redactor.hides_all() {
                 return failure::explain("", exit, None);
@@ -230,7 +231,7 @@ impl Observer {
     /// Returns the last line of a log that says anything.
     async fn last_line(&self, identity: &JobIdentity, log: LogReading) -> Option<String> {
         let read_redactor = self.context.reads_redactor(&identity.job_id);
-        let line = tokio::task::spawn_blocking(move || {
+        let line = run_blocking(move || {
             let redactor = read_redactor();
             if redactor.hides_all() {
                 return None;
