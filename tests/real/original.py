@@ -42,12 +42,12 @@ def install():
 
 
 class Client:
-    def __init__(self, command, home):
-        (home / "bin").mkdir(parents=True)
+    def __init__(self, command, home, **more):
+        (home / "bin").mkdir(parents=True, exist_ok=True)
         (home / "bin/oumi").write_text(STUB)
         (home / "bin/oumi").chmod(0o755)
         env = {**os.environ, "HOME": str(home), "OUMI_MCP_HOME": f"{home}/data", "PATH": f"{home}/bin:{os.environ['PATH']}"}
-        env.update(DO_NOT_TRACK="1", HF_HUB_OFFLINE="1", XDG_CACHE_HOME=f"{home}/cache", OUMI_MCP_OUMI=f"{home}/bin/oumi")
+        env.update(DO_NOT_TRACK="1", HF_HUB_OFFLINE="1", XDG_CACHE_HOME=f"{home}/cache", OUMI_MCP_OUMI=f"{home}/bin/oumi", **more)
         self.home, self.last_id, begin = home, 0, time.perf_counter()
         self.process = subprocess.Popen(command, stdin=-1, stdout=-1, stderr=subprocess.DEVNULL, env=env, cwd=home)
         hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "original", "version": "1"}}
@@ -130,4 +130,5 @@ def main():
     print(f"\n{time.strftime('%d %B %Y')}, {platform.system()} on {os.cpu_count()} cores of {cpu or platform.machine()}.")
 
 
-main()
+if __name__ == "__main__":
+    main()
