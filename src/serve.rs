@@ -95,9 +95,10 @@ async fn serve_until_the_end(
     let (input, output) = stdio_pipes();
     let (stdio, ended) = Stdio::new(input, output, stop);
     // Directly: `Stdio` handles what may come before `initialize`, and both lifecycles work on one process.
-    let server = serve_directly(Server::new(service, calls), stdio, None);
+    let server = Server::new(service, calls);
+    let running = serve_directly(server.clone(), stdio, None);
     // In a task of its own: dropping it would cancel the calls under way.
-    let serving = tokio::spawn(server.waiting());
+    let serving = tokio::spawn(running.waiting());
     tokio::select! {
         served = serving => {
             served??;
@@ -107,5 +108,7 @@ async fn serve_until_the_end(
             tokio::time::sleep(DRAIN).await;
         } => {}
     }
+    // Of a client that asked nothing too.
+    server.recovered().await;
     Ok(())
 }

@@ -69,7 +69,7 @@ the end was not recorded. A failed call has success=false and says in `error` wh
 const HANDSHAKE: Duration = Duration::from_millis(100);
 
 /// The time that a call waits for the recovery of what an earlier server left. It usually takes milliseconds; longer where
-/// another server holds the registry.
+/// another server holds the registry. With the time for the last answers it is less than the 2 s that clients leave a server.
 const RECOVERY_WAIT: Duration = Duration::from_millis(700);
 
 /// The MCP server over a job service.
@@ -80,7 +80,7 @@ pub(crate) struct Server {
     router: Arc<OnceLock<ToolRouter<Self>>>,
     prompts: Arc<PendingPrompts>,
     called: Arc<Notify>,
-    recovered: Arc<SetOnce<()>>,
+    recovery: Arc<SetOnce<()>>,
     /// Runs the calls. The messages are read and written on another runtime, so that calls that hang do not hold them up.
     calls: Handle,
 }
@@ -89,9 +89,9 @@ impl Server {
     /// A server over `service`, with the tools that its policy allows. Its calls run on `calls`, and so does the recovery of
     /// what an earlier server left, which begins with the first of them or after [`HANDSHAKE`].
     pub(crate) fn new(service: JobService, calls: Handle) -> Self {
-        let recovered = Arc::new(SetOnce::new());
+        let recovery = Arc::new(SetOnce::new());
         let called = Arc::new(Notify::new());
-        let (recovering, done) = (service.clone(), Arc::clone(&recovered));
+        let (recovering, done) = (service.clone(), Arc::clone(&recovery));
         let first_call = Arc::clone(&called);
         calls.spawn(async move {
             timeout(HANDSHAKE, first_call.notified()).await.ok();
@@ -103,9 +103,15 @@ impl Server {
             router: Arc::default(),
             prompts: Arc::default(),
             called,
-            recovered,
+            recovery,
             calls,
         }
+    }
+
+    /// Waits for the recovery, which begins now if it has not yet.
+    pub(crate) async fn recovered(&self) {
+        self.called.notify_one();
+        timeout(RECOVERY_WAIT, self.recovery.wait()).await.ok();
     }
 
     fn router(&self) -> &ToolRouter<Self> {
@@ -129,12 +135,10 @@ impl Server {
         let cancelled = context.ct.clone();
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
-        let recovered = Arc::clone(&self.recovered);
-        self.called.notify_one();
-        let answering = answer(self.clone(), context);
+        let (server, answering) = (self.clone(), answer(self.clone(), context));
         let call = self.calls.spawn(async move {
             let _permit = permit;
-            timeout(RECOVERY_WAIT, recovered.wait()).await.ok();
+            server.recovered().await;
             answering.await
         });
         tokio::select! {
