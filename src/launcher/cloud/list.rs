@@ -141,8 +141,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         if let Some(list) = survey.cluster_list() {
             let has_cluster = |job: &&mut ListedJob| job.status.status != status::CLUSTER_GONE;
             for job in listing.jobs.iter_mut().filter(has_cluster) {
-                let cluster = list.get(&job.identity.cluster);
-                job.status.details.cluster = cluster.map(cluster_details);
+                job.status.details.cluster = list.get(&job.identity.cluster).map(cluster_details);
             }
             warn_about_idle(&mut listing, queue, &list.clusters);
         }
