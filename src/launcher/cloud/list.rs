@@ -12,7 +12,7 @@ use crate::error::JobError;
 use crate::launcher::{
     ClusterAction, JobIdentity, JobState, JobStatus, ListedJob, Listing, status,
 };
-use crate::parse::sky::{Cluster, QueueFailure};
+use crate::parse::sky::{Cluster, Queue, QueueFailure};
 use crate::process::runner::call_deadline;
 
 /// The most jobs that were started elsewhere and are listed.
@@ -111,15 +111,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             .incomplete
             .extend(survey.silent_clusters().chain(left_out.clone()));
         listing.warnings.extend(left_out);
-        for (name, failure) in &queue.unanswered {
-            let mut known = launched.clone();
-            if let QueueFailure::Other(reason) = failure
-                && !known.any(|identity| identity.cluster == *name)
-            {
-                let warning = format!("the jobs of cluster {name} are not listed: {reason}");
-                listing.warnings.push(warning);
-            }
-        }
+        listing.warn_about_silence(queue, launched.clone());
         let mut claimed = Claimed::new();
         for &identity in launching {
             let cluster = &identity.cluster;
@@ -176,6 +168,21 @@ impl Survey {
 }
 
 impl Listing {
+    /// Warns of the clusters whose jobs are not listed. Known jobs have warnings of their own.
+    fn warn_about_silence<'a>(
+        &mut self,
+        queue: &Queue,
+        known: impl Iterator<Item = &'a JobIdentity> + Clone,
+    ) {
+        for (name, failure) in &queue.unanswered {
+            let is_known = known.clone().any(|job| job.cluster == *name);
+            if let (QueueFailure::Other(reason), false) = (failure, is_known) {
+                let warning = format!("the jobs of cluster {name} are not listed: {reason}");
+                self.warnings.push(warning);
+            }
+        }
+    }
+
     fn add(&mut self, identity: &JobIdentity, status: Result<JobStatus, JobError>) {
         match status {
             Ok(mut status) => {
