@@ -188,13 +188,14 @@ impl CloudBackend for SkyPilot {
         let mut call = call(&arguments, LOGS_TIMEOUT)?;
         call.is_log = true;
         let deadline = Instant::now() + LOGS_TIMEOUT + Duration::from_secs(5);
-        let question = Question {
+        // To the API server no number is the latest job.
+        let question = id.parse::<u64>().ok().map(|number| Question {
             path: "/logs",
             body: json!({
-                "cluster_name": cluster, "job_id": id.parse::<u64>().ok(), "follow": false,
+                "cluster_name": cluster, "job_id": number, "follow": false,
                 "tail": LOG_LINES.parse::<u64>().ok(),
             }),
-        };
+        });
         let output = self.query(&call, question, Some(deadline)).await;
         let output = output.map_err(JobError::failed)?;
         match output.code {

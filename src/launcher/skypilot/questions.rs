@@ -17,17 +17,20 @@ use crate::process::runner::{CliCall, Output, QueryResult};
 const MAX_QUEUES: usize = 16;
 
 impl SkyPilot {
-    /// Asks the API server what `call` asks, or runs the program where the server is not up or its answer cannot be used.
+    /// Asks the API server what `call` asks, or runs the program where the server is not up or its answer cannot be used, or there
+    /// is no question for it.
     pub(super) async fn query(
         &self,
         call: &CliCall,
-        question: Question,
+        question: Option<Question>,
         deadline: Option<Instant>,
     ) -> QueryResult {
-        match self.ask(call, question, deadline).await? {
-            Some(output) => Ok(output),
-            None => self.cli.query(call, deadline).await,
+        if let Some(question) = question
+            && let Some(output) = self.ask(call, question, deadline).await?
+        {
+            return Ok(output);
         }
+        self.cli.query(call, deadline).await
     }
 
     /// Asks the API server. `None` where the program must be asked.

@@ -129,3 +129,16 @@ fn unreadable_cluster_costs_its_rows() {
     );
     assert!(warnings(&listed).contains("c2"), "{listed:?}");
 }
+
+#[test]
+fn log_of_no_number_is_not_that_of_the_latest_job() {
+    let world = world();
+    world.cloud.set_log("c1", "1", "a line of job 1\n");
+    let job = json!({ "cloud": "sky-slurm", "cluster_name": "c1", "oumi_job_id": "abc" });
+    let read = world.server().call("get_job_logs", job);
+    assert!(
+        !read.content.to_string().contains("a line of job 1"),
+        "{read:?}"
+    );
+    assert!(world.cloud.api_calls("POST /logs").is_empty());
+}
