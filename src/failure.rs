@@ -26,6 +26,9 @@ const EVIDENCE: usize = 400;
 /// The most that is given of a traceback or of other lines, in bytes.
 const EXCERPT: usize = 2_000;
 
+/// The least of a quote that is given however long the rest of an answer is, in bytes.
+const MIN_QUOTE: usize = 60;
+
 /// The most lines of a message, of errors, and of the end of a log that are given.
 const EXCERPT_LINES: usize = 10;
 
@@ -81,12 +84,63 @@ impl Exit {
 }
 
 impl Failure {
+    /// The bytes of JSON that the quotes of the log take.
+    pub(crate) fn quoted(&self) -> usize {
+        let quotes = [&self.evidence, &self.traceback_end, &self.last_lines];
+        quotes
+            .into_iter()
+            .flatten()
+            .map(|quote| json_length(quote))
+            .sum()
+    }
+
+    /// Cuts the quotes of the log to `room` bytes of JSON, [`MIN_QUOTE`] at least, and leaves out evidence that is among them.
+    /// Of a traceback the frame goes first, of the last lines the first ones.
+    pub(crate) fn cut_quotes(&mut self, room: usize) {
+        let quote = self.traceback_end.as_ref().or(self.last_lines.as_ref());
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let whole = words(quote.map_or("", String::as_str));
+        let room = room.max(MIN_QUOTE);
+        let evidence = self.evidence.take();
+        let evidence =
+            evidence.filter(|evidence| !whole.contains(&words(evidence.trim_end_matches('…'))));
+        self.evidence = evidence.map(|evidence| shorten(&evidence, room / 2).into_owned());
+        let room = room - self.evidence.as_ref().map_or(0, |evidence| evidence.len());
+        let cut = |text: &mut String, may_go: &dyn Fn(&str) -> bool| {
+            let mut rest = text.as_str();
+            while json_length(rest) > room
+                && let Some((first, below)) = rest.split_once('\n')
+                && may_go(first)
+            {
+                rest = below;
+            }
+            let excess = json_length(rest) - rest.len();
+            *text = shorten(rest, room.saturating_sub(excess).max(MIN_QUOTE / 2)).into_owned();
+        };
+        self.traceback_end
+            .iter_mut()
+            .for_each(|text| cut(text, &is_frame));
+        self.last_lines
+            .iter_mut()
+            .for_each(|text| cut(text, &|_| true));
+    }
+
     /// The line that names the exception, or reports the error, that ended the job.
     pub(crate) fn error_line(&self) -> Option<&str> {
         let mut lines = self.traceback_end.as_deref()?.lines();
-        let is_frame = |line: &str| line.starts_with([' ', '│', '\t']);
         lines.find(|line| !is_frame(line)).map(str::trim)
     }
+}
+
+fn is_frame(line: &str) -> bool {
+    line.starts_with([' ', '│', '\t'])
+}
+
+fn json_length(text: &str) -> usize {
+    let escaped = text
+        .bytes()
+        .filter(|byte| matches!(byte, b'\n' | b'"' | b'\\'));
+    text.len() + escaped.count()
 }
 
 /// Explains why a job failed. `log_tail` is the end of its log, folded; `reason` is what its launcher gave as the reason.

@@ -39,8 +39,6 @@ pub(crate) struct JobStatus {
     /// One more sentence: the launcher's last line, the reason of a failure.
     pub message: Option<String>,
     pub details: JobDetails,
-    /// A path, or `cloud:<cloud>/<cluster>`.
-    pub log_file: String,
     pub warnings: Vec<String>,
 }
 
@@ -53,7 +51,6 @@ impl JobStatus {
             is_done,
             message: None,
             details: JobDetails::default(),
-            log_file: String::new(),
             warnings: Vec::new(),
         }
     }
@@ -77,7 +74,8 @@ pub(crate) struct JobDetails {
     /// Written by the supervisor on this machine.
     #[serde(skip)]
     pub ended_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Shown where it says more than that the job ended well or badly.
+    #[serde(skip_serializing_if = "is_plain")]
     pub exit_code: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
@@ -90,6 +88,10 @@ pub(crate) struct JobDetails {
     pub resources: Option<String>,
     #[serde(flatten)]
     pub cluster: Option<ClusterDetails>,
+}
+
+fn is_plain(code: &Option<i32>) -> bool {
+    matches!(code, None | Some(0 | 1))
 }
 
 impl JobDetails {

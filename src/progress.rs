@@ -48,6 +48,8 @@ pub struct Progress {
     #[serde(flatten)]
     pub metrics: Metrics,
     /// The time at which the newest metric was written, at the latest: RFC 3339, UTC.
+    #[serde(skip)]
+    #[schemars(skip)]
     pub measured_at: Option<String>,
     /// The log, or the names of the files.
     pub source: String,

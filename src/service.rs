@@ -257,11 +257,15 @@ impl JobService {
             };
             let now = self.poll(query).await;
             if now.state == JobState::Cancelled {
+                (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
                 let earlier = answer.message.as_str();
                 let parts = [now.message.as_str(), &now.next, earlier];
                 let parts = parts.map(|part| part.trim_end_matches('.'));
                 answer.message = parts.join(". ").trim_end_matches(['.', ' ']).to_owned();
             }
+        }
+        if self.context.traits(&answer.cloud).is_local {
+            answer.cloud.clear();
         }
         self.context.sanitize(answer, &job_id).await
     }

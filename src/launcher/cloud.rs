@@ -113,7 +113,6 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
         let (survey, facts) = self.survey_job(identity, deadline).await;
         let mut status = survey.status::<B>(identity, facts.as_ref())?;
-        status.log_file = log_file(identity);
         if B::IDS_RESTART && facts.is_some_and(|facts| facts.is_onto_existing) {
             status.warnings.push(format!(
                 "cluster {} was there before: SkyPilot added the job to it and skipped its `setup`",

@@ -166,7 +166,7 @@ impl Launcher for LocalLauncher {
 /// Returns the status of the job in `dir`: by its exit record, else its lock, else its processes, which are listed when they
 /// are needed first and kept for the next job of a list.
 fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus, JobError> {
-    let status = || -> io::Result<JobStatus> {
+    let mut status = || -> io::Result<JobStatus> {
         match dir.exit_record()? {
             Some(record) if !record.processes_left => return Ok(ended_status(&record)),
             None if dir.is_locked()? => return running_status(dir),
@@ -191,11 +191,8 @@ fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus
             None => unrecorded_status(dir),
         }
     };
-    let mut status = { status }().map_err(|error| {
-        JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
-    })?;
-    status.log_file = dir.log_path().display().to_string();
-    Ok(status)
+    status()
+        .map_err(|error| JobError::failed(format!("cannot read {}: {error}", dir.path().display())))
 }
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {

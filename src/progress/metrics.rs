@@ -52,8 +52,6 @@ pub struct Metrics {
     pub steps_per_second: Option<f64>,
     /// Seconds until the last step, at the newest speed; absent once that step is done.
     pub seconds_left: Option<f64>,
-    /// A figure that is no finite number, and since when.
-    pub warning: Option<String>,
 }
 
 impl Metrics {
@@ -85,6 +83,16 @@ impl Metrics {
     pub(super) fn forget_report(&mut self) {
         (self.loss, self.reward) = (None, None);
         (self.learning_rate, self.grad_norm) = (None, None);
+    }
+
+    /// Rounds the figures to five digits: some trainers print seventeen.
+    pub(crate) fn round(&mut self) {
+        let round = |figure: &mut f64| {
+            *figure = format!("{figure:.4e}").parse().unwrap_or(*figure);
+        };
+        self.eval_losses.values_mut().for_each(round);
+        self.figures().into_iter().flatten().for_each(round);
+        self.seconds_left = self.seconds_left.map(f64::round);
     }
 
     fn figures(&mut self) -> [&mut Option<f64>; 11] {

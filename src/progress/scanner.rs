@@ -128,11 +128,9 @@ impl Scanner {
             metrics.seconds_left = None;
         }
         metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
-        let bad_news = self.health.bad_news();
-        metrics.warning = bad_news.first().map(|news| news.sentence());
         let measured_at = written.checked_sub(self.stamps.since_metrics());
         let mut progress = Progress::new(metrics, source, measured_at.unwrap_or(written));
-        progress.bad_news = bad_news;
+        progress.bad_news = self.health.bad_news();
         progress.activity.clone_from(&self.activity);
         Some(progress)
     }

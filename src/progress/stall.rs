@@ -53,7 +53,7 @@ impl StallDetector {
 impl Stall {
     pub(crate) fn sentence(&self) -> String {
         format!(
-            "The log has been silent for {}; it usually grows every {}. The job may hang: read the end of its log, and check its processes or its cluster.",
+            "silent for {}; usually it grows every {}",
             span(self.silent),
             span(self.usual_gap.max(Duration::from_secs(1)))
         )

@@ -1,5 +1,7 @@
 //! The answers of the tools. A field that says nothing is left out ([`JobAnswer::to_json`]).
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -119,7 +121,8 @@ pub(crate) struct RunAnswer {
 }
 job_answer!(RunAnswer);
 
-/// The answer of `poll_status`.
+/// The answer of `poll_status`: what changes. A job is polled again and again, so what does not change is left to `list_jobs`,
+/// and the place of its log to `get_job_logs`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub(crate) struct PollAnswer {
     /// `true` when the launcher reported the job.
@@ -130,25 +133,24 @@ pub(crate) struct PollAnswer {
     /// The launcher's word, or `launching`, `cluster_gone`, `lost`, `unknown`.
     pub status: String,
     pub state: JobState,
-    pub command: String,
-    pub config_path: String,
+    /// Empty on this machine.
     pub cloud: String,
     /// Empty on this machine.
     pub cluster: String,
-    pub model_name: String,
     /// `true` when the status is final.
     pub is_done: bool,
     pub metadata: Map<String, Value>,
     #[serde(skip)]
     pub ended_at: Option<String>,
+    /// As [`LauncherTraits::poll_interval`](crate::launcher::LauncherTraits).
+    #[serde(skip)]
+    pub poll_interval: Option<Duration>,
     /// The time from start to end.
     pub duration_seconds: Option<u64>,
     /// Absolute; empty where the config names none, or it does not exist.
     pub output_dir: String,
     /// The name of the last checkpoint in `output_dir`.
     pub last_checkpoint: Option<String>,
-    /// A path, or `cloud:<cloud>/<cluster>`.
-    pub log_file: String,
     #[schemars(with = "Option<Map<String, Value>>")]
     pub progress: Option<ProgressAnswer>,
     /// The pages that show the run: W&B, TensorBoard, Trackio, Comet.
@@ -162,20 +164,6 @@ pub(crate) struct PollAnswer {
     pub warnings: Vec<String>,
 }
 job_answer!(PollAnswer);
-
-impl PollAnswer {
-    /// Leaves out what does not change, which `run_job` and `list_jobs` answer: a job is polled again and again.
-    pub(super) fn leave_out_known(&mut self) {
-        for field in [
-            &mut self.command,
-            &mut self.config_path,
-            &mut self.model_name,
-            &mut self.log_file,
-        ] {
-            field.clear();
-        }
-    }
-}
 
 /// The progress of a job, by its own words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -200,7 +188,6 @@ impl ProgressAnswer {
             eval_losses: all.eval_losses,
             eval_loss: all.eval_loss,
             reward: all.reward,
-            warning: all.warning,
             ..Metrics::default()
         };
         let progress = Progress {
@@ -260,9 +247,13 @@ pub(crate) struct CancelAnswer {
     pub state: JobState,
     /// `true` when no process of it is left.
     pub is_done: bool,
+    /// Empty on this machine.
     pub cloud: String,
     /// Empty on this machine.
     pub cluster: String,
+    /// As in `poll_status`.
+    pub output_dir: String,
+    pub last_checkpoint: Option<String>,
     pub message: String,
     pub error: Option<String>,
 }
@@ -299,15 +290,15 @@ pub(crate) struct JobRow {
     pub model_name: String,
     /// `true` when the status is final.
     pub is_done: bool,
-    /// To the minute, UTC.
+    /// Month, day and minute.
     pub submitted: String,
-    /// To the minute, UTC.
+    /// The minute, with month and day where they differ from those of `submitted`.
     pub ended: String,
     /// The name of the config file.
     pub config: String,
     /// Step and loss of a job that has not ended well.
     pub progress: Option<String>,
-    /// The output folder of a job that has ended.
+    /// The output folder of a job that has ended well; `~` is the home folder.
     pub output: String,
     /// The idle minutes after which its cluster stops; `None` when it does not, or that is not known.
     pub autostop_minutes: Option<u64>,
@@ -319,6 +310,8 @@ pub(crate) struct JobRow {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 pub(crate) struct ListAnswer {
     pub jobs: Vec<JobRow>,
+    /// The zone of the times in `jobs`.
+    pub times: &'static str,
     /// The count of older jobs that fit and were left out by the limit.
     pub not_shown: Option<usize>,
     pub warnings: Vec<String>,

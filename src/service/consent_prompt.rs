@@ -121,7 +121,10 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     text.field("Output", &spec.config.output_dir);
     text.field("Idle cluster", plan.autostop.as_deref().unwrap_or_default());
     text.field("Time limit", &time_limit(launch));
-    text.field("Project folder", &spec.client_cwd.display().to_string());
+    // Else the path of the config shows it.
+    if spec.config.path.parent() != Some(&spec.client_cwd) {
+        text.field("Project folder", &spec.client_cwd.display().to_string());
+    }
     let envs = config.and_then(|config| config.get("envs")?.as_object());
     let names = envs.into_iter().flat_map(Map::keys).chain(spec.envs.keys());
     let names: BTreeSet<&str> = names.map(String::as_str).collect();

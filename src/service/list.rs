@@ -20,6 +20,10 @@ use crate::process::blocking;
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
 
+/// The times of rows, to the minute and in UTC as [`ListAnswer::times`] says.
+const DAY_AND_TIME: &str = "%m-%d %H:%M";
+const TIME: &str = "%H:%M";
+
 /// The answers of all launchers, joined.
 #[derive(Default)]
 struct Survey {
@@ -87,12 +91,13 @@ pub(super) async fn list(
         .redactors(rows.iter().map(|row| row.job_id.clone()))
         .await;
     let rows = rows.into_iter().zip(redactors);
-    let jobs = rows
+    let jobs: Vec<JobRow> = rows
         .map(|(row, redactor)| sanitize(row, &[redactor]))
         .collect();
     let mut redactors = context.redactors(survey.quoted).await;
     redactors.push(Redactor::default());
     ListAnswer {
+        times: if jobs.is_empty() { "" } else { "UTC" },
         jobs,
         not_shown,
         warnings: sanitize(survey.warnings, &redactors),
@@ -217,49 +222,47 @@ async fn row(
     job: ListedJob,
 ) -> JobRow {
     let ListedJob { identity, status } = job;
+    let has_succeeded = status.state == JobState::Succeeded;
+    let launcher = context.launcher(&identity.cloud);
+    let is_local = context.traits(&identity.cloud).is_local;
     let progress = match status.state {
         JobState::Succeeded | JobState::Pending => None,
-        _ => {
-            observer
-                .how_far(context.launcher(&identity.cloud), &identity)
-                .await
-        }
+        _ => observer.how_far(launcher, &identity).await,
     };
     let submitted = record.as_ref().and_then(JobRecord::submitted_at);
-    let mut record = record.unwrap_or_else(|| JobRecord {
+    let record = record.unwrap_or_else(|| JobRecord {
         job_id: identity.oumi_job_id.clone(),
         ..JobRecord::default()
     });
-    if record.job_id.starts_with(&format!("{}_", record.command)) {
-        record.command.clear();
-    }
     let config = file_name(&record.config_path);
-    if !config.is_empty() {
-        record.model_name.clear();
-    }
-    if !status.is_done {
-        record.output_dir.clear();
-    }
+    let shown = |text: String, is_shown: bool| if is_shown { text } else { String::new() };
+    let id_names_command = record.job_id.starts_with(&format!("{}_", record.command));
     let details = status.details;
     let ended = details
         .ended_at
         .or(details.end_at)
         .filter(|_| status.is_done);
     let ended = ended.and_then(|time| DateTime::parse_from_rfc3339(&time).ok());
+    let ended = ended.map(|time| time.to_utc());
+    let is_same_day =
+        submitted.map(|time| time.date_naive()) == ended.map(|time| time.date_naive());
+    let time = |time: Option<DateTime<Utc>>, format: &str| {
+        time.map_or_else(String::new, |time| time.format(format).to_string())
+    };
     JobRow {
         job_id: record.job_id,
-        command: record.command,
+        command: shown(record.command, !id_names_command),
         status: status.status,
         state: status.state,
-        cloud: identity.cloud,
+        cloud: shown(identity.cloud, !is_local),
         cluster: identity.cluster,
-        model_name: record.model_name,
+        model_name: shown(record.model_name, config.is_empty()),
         is_done: status.is_done,
-        submitted: submitted.map_or_else(String::new, to_the_minute),
-        ended: ended.map_or_else(String::new, |time| to_the_minute(time.to_utc())),
+        submitted: time(submitted, DAY_AND_TIME),
+        ended: time(ended, if is_same_day { TIME } else { DAY_AND_TIME }),
         config,
         progress,
-        output: record.output_dir,
+        output: shown(under_home(&record.output_dir), has_succeeded),
         autostop_minutes: details
             .cluster
             .as_ref()
@@ -273,8 +276,11 @@ fn file_name(path: &str) -> String {
     name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-fn to_the_minute(time: DateTime<Utc>) -> String {
-    time.format("%Y-%m-%dT%H:%MZ").to_string()
+/// Writes a path as a shell does: `~` is the home folder.
+fn under_home(path: &str) -> String {
+    let home = dirs::home_dir().filter(|home| home.is_absolute());
+    let below = home.and_then(|home| Path::new(path).strip_prefix(home).ok());
+    below.map_or_else(|| path.to_owned(), |below| format!("~/{}", below.display()))
 }
 
 /// Names the jobs that could not be asked about. `None` when there are none.

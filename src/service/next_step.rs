@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::launcher::{JobState, JobStatus};
 use crate::progress::BadNews;
 use crate::progress::stall::span;
+use crate::text::shorten;
 
 const WAIT_FOR_CHANGE: &str = "Call poll_status with wait_seconds=55.";
 const END_TURN: &str = "tell the user, and end your turn; the job runs on.";
@@ -19,6 +20,9 @@ const END_TURN: &str = "tell the user, and end your turn; the job runs on.";
 /// With less time left than this, or of a younger job whose end is not known, a call waits for news.
 const SOON: Duration = Duration::from_secs(180);
 const YOUNG: Duration = Duration::from_secs(10 * 60);
+
+/// The most of a reason that a message gives, in bytes.
+const MAX_REASON: usize = 160;
 
 /// Describes a job in a sentence or two.
 pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
@@ -62,7 +66,7 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
     };
     if let Some(more) = more.or(observation.last_line.as_deref()) {
         message.push_str(": ");
-        message.push_str(more.trim_end_matches('.'));
+        message.push_str(&shorten(more.trim_end_matches('.'), MAX_REASON));
     }
     message
 }
@@ -159,12 +163,11 @@ pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Du
     }
 }
 
-/// Describes what to do about a job that could not be asked about: the hint of the error, such as a command to run.
-pub(super) fn next_after(error: &JobError) -> String {
-    let mut hint = error.hint.iter().flat_map(|hint| hint.chars());
-    match hint.next() {
-        Some(first) => format!("{}{}.", first.to_uppercase(), hint.collect::<String>()),
-        None => "Tell the user; ask again later.".to_owned(),
+/// Describes what to do about a job that could not be asked about, where the error does not say it.
+pub(super) fn next_after(error: &JobError) -> &'static str {
+    match &error.hint {
+        Some(_) => "",
+        None => "Tell the user; ask again later.",
     }
 }
 
@@ -184,21 +187,18 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
             return format!("{what} is in {}.", output.dir.display());
         }
         (JobState::Succeeded, None) => "The job is over.",
-        (JobState::Failed, _) if has_advice => {
-            "Do what failure.advice says; get_job_logs shows more."
-        }
-        (JobState::Failed, _) => "Call get_job_logs to see why.",
+        (JobState::Failed, _) if has_advice => "Do what failure.advice says.",
+        (JobState::Failed, _) => "get_job_logs shows more.",
         (JobState::Cancelled, _) => "The job is over.",
         _ => "Call get_job_logs to see how far it came.",
     };
-    let checkpoint = observation.output.as_ref().and_then(|output| {
-        let path = output.dir.join(output.checkpoint.as_ref()?);
-        Some(format!(
-            "{what} To go on from its last checkpoint, set training.resume_from_checkpoint: {} and run it again.",
-            path.display()
-        ))
-    });
-    checkpoint.unwrap_or_else(|| what.to_owned())
+    let output = observation.output.as_ref();
+    let can_resume = output.is_some_and(|output| output.checkpoint.is_some());
+    let resume = match can_resume {
+        true => " Resume with training.try_resume_from_last_checkpoint: true.",
+        false => "",
+    };
+    format!("{what}{resume}")
 }
 
 /// Returns the time left by the job's own words, less the time since it said so.

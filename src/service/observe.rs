@@ -132,7 +132,9 @@ impl Observer {
         } else {
             reader.newest()?
         };
-        next_step::progress_phrase(&progress_answer(&log, None)?)
+        let mut progress = progress_answer(&log, None)?;
+        progress.progress.metrics.loss_step = None;
+        Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
     }
 
     /// Reads what a training on this machine wrote into its output folder.
@@ -225,7 +227,13 @@ impl Observer {
             let reason = reason.map(|reason| redactor.redact(&reason));
             failure::explain(&log, exit, reason.as_deref())
         });
-        explained.await.ok().flatten()
+        let mut failure = explained.await.ok().flatten()?;
+        // An exit code that stands in `metadata` need not be given again, and 1 says only that it failed.
+        let known = details.exit_code.unwrap_or(1);
+        failure.exit = failure
+            .exit
+            .filter(|exit| *exit != format!("exit code {known}"));
+        Some(failure)
     }
 
     /// Returns the last line of a log that says anything.
@@ -274,17 +282,14 @@ fn parse_time(text: &str) -> Option<SystemTime> {
 
 fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<ProgressAnswer> {
     let mut progress = match (log.progress.clone(), run_files) {
-        (Some(log), Some(files)) => log.merged(files),
-        (Some(log), None) => Progress {
+        (None, files) => files?,
+        (Some(log), files) => Progress {
             // The log is where anybody looks for it.
             source: String::new(),
-            ..log
+            ..files.map_or_else(|| log.clone(), |files| log.clone().merged(files))
         },
-        (None, files) => files?,
     };
-    if let Some(left) = &mut progress.metrics.seconds_left {
-        *left = left.round();
-    }
+    progress.metrics.round();
     if log.is_age_unknown {
         progress.measured_at = None;
     }

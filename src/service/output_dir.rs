@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use crate::progress::{Progress, run_files};
 
-/// The most entries of a folder that are considered.
+/// The most entries of an output folder, and of a checkpoint in it, that are considered.
 const MAX_ENTRIES: usize = 10_000;
+const MAX_FILES: usize = 100;
 /// The files in which Oumi's trainers leave a model, whole or as an adapter.
 const MODEL_FILES: [&str; 5] = [
     "model.safetensors",
@@ -50,13 +51,18 @@ impl Output {
             let written = path.metadata().and_then(|file| file.modified());
             written.is_ok_and(|written| started.is_none_or(|started| written >= started))
         };
+        // The folder of a checkpoint that is written over stays as old as it was; its files do not.
+        let is_our_folder = |path: &Path| {
+            let files = fs::read_dir(path).into_iter().flatten().flatten();
+            is_ours(path) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
+        };
         let mut last = None;
         for entry in entries.take(MAX_ENTRIES).flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if MODEL_FILES.contains(&name.as_str()) {
                 output.has_model |= is_ours(&entry.path());
             } else if let Some(step) = checkpoint_step(&name).filter(|step| Some(*step) > last)
-                && is_ours(&entry.path())
+                && is_our_folder(&entry.path())
             {
                 (last, output.checkpoint) = (Some(step), Some(name));
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chrono::Utc;
 use tokio::time::Instant;
 
-use super::answers::PollAnswer;
+use super::answers::{JobAnswer, PollAnswer};
 use super::context::Context;
 use super::launches::Launches;
 use super::lookup::{self, ResolvedJob};
@@ -17,6 +17,8 @@ use crate::launcher::{JobStatus, status};
 
 const PENDING_CANCEL: &str = "a cancel is pending: it is sent when the launch has ended, and again at each poll while it fails, \
     unless the server is read-only";
+/// The most bytes of an answer about a failed job, as far as what it quotes of the log can be cut.
+const MAX_FAILED: usize = 700;
 
 /// Asks launchers about jobs.
 pub(super) struct Poller {
@@ -31,6 +33,18 @@ impl PollAnswer {
         !self.success && self.status == status::NOT_FOUND
     }
 
+    /// Cuts what it quotes of the log of a failed job, so that all of it is short: the log has the rest.
+    fn fit(&mut self) {
+        let length = |part: serde_json::Result<serde_json::Value>| {
+            part.map_or(0, |part| part.to_string().len())
+        };
+        let whole = length(self.to_json());
+        if let Some(failure) = &mut self.failure {
+            let room = MAX_FAILED.saturating_sub(whole - failure.quoted());
+            failure.cut_quotes(room);
+        }
+    }
+
     /// Reports that a job was not found, or that its launcher gave no answer.
     fn failed(self, error: &JobError) -> Self {
         let status = if error.is_not_found() {
@@ -41,7 +55,7 @@ impl PollAnswer {
         Self {
             status: status.to_owned(),
             error: Some(error.to_string()),
-            next: next_step::next_after(error),
+            next: next_step::next_after(error).to_owned(),
             ..self
         }
     }
@@ -89,7 +103,19 @@ impl Poller {
 
     async fn ask(&self, job: ResolvedJob) -> PollAnswer {
         let identity = &job.identity;
-        let answer = identified(&job);
+        let traits = self.context.traits(&identity.cloud);
+        let answer = PollAnswer {
+            job_id: identity.job_id.clone(),
+            oumi_job_id: identity.oumi_job_id.clone(),
+            cloud: if traits.is_local {
+                String::new()
+            } else {
+                identity.cloud.clone()
+            },
+            cluster: identity.cluster.clone(),
+            poll_interval: traits.poll_interval,
+            ..PollAnswer::default()
+        };
         let launcher = match self.context.allowed_launcher(&identity.cloud) {
             Ok(launcher) => launcher,
             Err(error) => return answer.failed(&error),
@@ -111,53 +137,36 @@ impl Poller {
         let age = submitted.and_then(|time| (Utc::now() - time).to_std().ok());
         // While it runs, what is in its folder is not yet what came of it.
         let output = observation.output.as_ref().filter(|_| status.is_done);
-        let duration = observation.duration.filter(|_| status.is_done);
-        let is_local = launcher.traits().is_local;
+        let has_failure = observation.failure.is_some();
+        // Of a failed job the message says how long it took, and how far it came.
+        let duration = observation
+            .duration
+            .filter(|_| status.is_done && !has_failure);
         let mut answer = PollAnswer {
             success: true,
             message: next_step::message(&status, &observation),
             next: next_step::next(&status, &observation, age),
-            metadata: metadata(&job, &status, is_local),
+            metadata: metadata(&job, &status, traits.is_local),
             status: status.status,
             state: status.state,
             is_done: status.is_done,
-            log_file: status.log_file,
             output_dir: output.map_or_else(String::new, |output| output.dir.display().to_string()),
             last_checkpoint: output.and_then(|output| output.checkpoint.clone()),
             duration_seconds: duration.map(|time| time.as_secs()),
             ended_at: status.details.ended_at.take(),
-            progress: observation.progress.map(|progress| {
-                if status.is_done {
-                    progress.at_the_end()
-                } else {
-                    progress
-                }
-            }),
+            progress: match observation.progress {
+                Some(_) if has_failure => None,
+                Some(progress) if status.is_done => Some(progress.at_the_end()),
+                progress => progress,
+            },
             links: observation.links,
             stalled: observation.stalled.map(|stalled| stalled.sentence()),
             failure: observation.failure,
             warnings: status.warnings,
             ..answer
         };
-        if is_local {
-            answer.leave_out_known();
-        }
+        answer.fit();
         answer
-    }
-}
-
-/// Returns an answer with all that the registry knows of a job.
-fn identified(job: &ResolvedJob) -> PollAnswer {
-    let record = job.record.clone().unwrap_or_default();
-    PollAnswer {
-        job_id: job.identity.job_id.clone(),
-        oumi_job_id: job.identity.oumi_job_id.clone(),
-        command: record.command,
-        config_path: record.config_path,
-        cloud: job.identity.cloud.clone(),
-        cluster: job.identity.cluster.clone(),
-        model_name: record.model_name,
-        ..PollAnswer::default()
     }
 }
 
@@ -167,8 +176,14 @@ fn metadata(
     is_local: bool,
 ) -> serde_json::Map<String, serde_json::Value> {
     let mut metadata = status.details.to_map();
+    if metadata
+        .get("job_name")
+        .is_some_and(|name| *name == job.identity.job_id)
+    {
+        metadata.remove("job_name");
+    }
     // That of a job on this machine stands in the answer, once there is something in it.
-    if let Some(record) = job.record.as_ref().filter(|_| !is_local) {
+    if let Some(record) = job.record.as_ref().filter(|_| !is_local && status.is_done) {
         metadata.insert("output_dir".to_owned(), record.output_dir.as_str().into());
     }
     metadata

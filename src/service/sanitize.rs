@@ -4,6 +4,7 @@
 //! text is treated, so that ids and paths stay usable.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -135,7 +136,6 @@ impl Texts for Value {
 impl Texts for ProgressAnswer {
     fn each_text(&mut self, _: &str, visit: Visit<'_>) {
         let metrics = &mut self.progress.metrics;
-        metrics.warning.each_text("warning", visit);
         metrics.eval_set.each_text("eval_set", visit);
         for (mut set, loss) in std::mem::take(&mut metrics.eval_losses) {
             visit("", &mut set);
@@ -153,7 +153,17 @@ macro_rules! textless {
         })+
     };
 }
-textless!(bool, u8, u64, usize, f64, JobState, ConfigKind);
+textless!(
+    &'static str,
+    bool,
+    u8,
+    u64,
+    usize,
+    f64,
+    Duration,
+    JobState,
+    ConfigKind
+);
 
 /// Visits the texts of all fields of an answer.
 macro_rules! texts {
@@ -196,18 +206,15 @@ texts!(PollAnswer {
     oumi_job_id,
     status,
     state,
-    command,
-    config_path,
     cloud,
     cluster,
-    model_name,
     is_done,
     metadata,
     ended_at,
+    poll_interval,
     duration_seconds,
     output_dir,
     last_checkpoint,
-    log_file,
     progress,
     links,
     stalled,
@@ -253,6 +260,8 @@ texts!(CancelAnswer {
     is_done,
     cloud,
     cluster,
+    output_dir,
+    last_checkpoint,
     message,
     error,
 });
@@ -265,6 +274,7 @@ texts!(ClusterAnswer {
 });
 texts!(ListAnswer {
     jobs,
+    times,
     not_shown,
     warnings,
     success,

@@ -292,9 +292,8 @@ impl Watcher {
         if last.oumi_job_id.is_empty() && last.state == JobState::Pending {
             return LAUNCH_INTERVAL;
         }
-        let launcher = self.watchers.poller.context().launcher(&last.cloud);
-        let interval = launcher.ok().and_then(|one| one.traits().poll_interval);
-        interval.unwrap_or_else(|| pause_at(age).max(SHORTEST))
+        last.poll_interval
+            .unwrap_or_else(|| pause_at(age).max(SHORTEST))
     }
 }
 

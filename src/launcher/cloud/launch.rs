@@ -166,7 +166,7 @@ impl CloudLaunches {
         let launching =
             |message| with_message(status::LAUNCHING, JobState::Pending, false, message);
         let cluster = &identity.cluster;
-        let mut status = match state.result(identity, self.completion_window) {
+        Ok(match state.result(identity, self.completion_window) {
             None | Some(LaunchResult::Succeeded(_)) => launching(state.last_line),
             Some(LaunchResult::Failed(reason)) => {
                 with_message(status::FAILED, JobState::Failed, true, Some(reason))
@@ -192,10 +192,7 @@ impl CloudLaunches {
                 );
                 with_message(status::LOST, JobState::Unknown, is_done, Some(message))
             }
-        };
-        let dir = self.dir(identity)?;
-        status.log_file = dir.log_path().display().to_string();
-        Ok(status)
+        })
     }
 
     /// Returns the output of the launch.

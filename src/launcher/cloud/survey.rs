@@ -1,8 +1,8 @@
 //! The answers of SkyPilot or Oumi about clusters and their queues, and the status of a job by them.
 
+use super::CloudBackend;
 use super::clusters::{cloud_of, cluster_details, cluster_gone, cluster_not_up, cluster_recreated};
 use super::launch_dir::{LaunchFacts, number};
-use super::{CloudBackend, log_file};
 use crate::error::JobError;
 use crate::launcher::{CancelOutcome, JobDetails, JobIdentity, JobState, JobStatus, status};
 use crate::parse;
@@ -286,7 +286,6 @@ pub(super) fn status_of_row(job: &QueuedJob, identity: &JobIdentity) -> JobStatu
         resources: text(&job.resources),
         ..JobDetails::default()
     };
-    status.log_file = log_file(identity);
     status
 }
 

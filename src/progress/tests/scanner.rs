@@ -288,9 +288,12 @@ fn warns_of_nan_loss() {
     let found = metrics(good.to_owned() + nan);
     assert!(found.step == Some(2) && found.loss.unwrap().is_nan());
     assert_eq!(found, metrics(good.to_owned() + nan));
-    assert_eq!(found.warning.unwrap(), "loss is nan since step 2");
-    let found = metrics(nan.to_owned() + &good.replace("'step': 1", "'step': 3"));
-    assert_eq!((found.loss, found.warning), (Some(3.0), None));
+    let news = scan(good.to_owned() + nan).0.unwrap().bad_news;
+    assert_eq!(news[0].sentence(), "loss is nan since step 2");
+    let found = scan(nan.to_owned() + &good.replace("'step': 1", "'step': 3"))
+        .0
+        .unwrap();
+    assert_eq!((found.metrics.loss, found.bad_news), (Some(3.0), vec![]));
     // The history has it too.
     let history = scan(good.to_owned() + nan).1;
     let losses: Vec<_> = history

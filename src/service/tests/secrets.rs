@@ -38,7 +38,6 @@ impl Leaky {
     fn status(&self) -> JobStatus {
         JobStatus {
             message: Some(leak("message")),
-            log_file: "cloud:gcp/c".to_owned(),
             warnings: vec![leak("warning")],
             details: JobDetails {
                 job_name: Some(leak("job_name")),
@@ -221,7 +220,7 @@ async fn no_answer_shows_a_secret() {
 fn ids_and_paths_stay_usable() {
     let answer = PollAnswer {
         job_id: SECRET.to_owned(),
-        log_file: format!("/logs/{SECRET}/output.log"),
+        output_dir: format!("/out/{SECRET}"),
         metadata: serde_json::from_value(json!({ "output_dir": SECRET, "resources": SECRET }))
             .unwrap(),
         status: SECRET.to_owned(),
@@ -229,8 +228,8 @@ fn ids_and_paths_stay_usable() {
     };
     let shown = sanitize(answer.clone(), &[Redactor::new([SECRET])]);
     assert_eq!(
-        (&shown.job_id, &shown.log_file),
-        (&answer.job_id, &answer.log_file)
+        (&shown.job_id, &shown.output_dir),
+        (&answer.job_id, &answer.output_dir)
     );
     assert_eq!(shown.metadata["output_dir"], SECRET);
     assert_eq!(

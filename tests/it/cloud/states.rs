@@ -42,7 +42,6 @@ fn skypilot_words() {
         world.cloud.set_job("dev", "1", word);
         let status = server.poll("a");
         assert_eq!(how(&status), (word, state, is_done));
-        assert_eq!(status["log_file"], "cloud:aws/dev");
         assert!(
             !warnings(&status).contains("not known"),
             "{:#}",
@@ -85,7 +84,6 @@ fn slurm_words() {
         world.cloud.set_job(SLURM, "1", word);
         let status = server.poll("a");
         assert_eq!(how(&status), (word, state, is_done));
-        assert_eq!(status["log_file"], format!("cloud:slurm/{SLURM}"));
     }
     let row = &server.list("completed").1["jobs"][0];
     assert_eq!(row["status"], "CANCELLED+");
@@ -117,21 +115,10 @@ fn poll_has_the_facts() {
     let world = with_job("RUNNING");
     let mut server = world.server();
     let status = server.poll("a");
-    for (field, value) in [
-        ("command", "train"),
-        ("model_name", "tiny"),
-        ("cloud", "aws"),
-        ("cluster", "dev"),
-        ("oumi_job_id", "1"),
-        ("config_path", "/project/job.yaml"),
-    ] {
+    for (field, value) in [("cloud", "aws"), ("cluster", "dev"), ("oumi_job_id", "1")] {
         assert_eq!(status[field], value);
     }
     let metadata = &status["metadata"];
-    assert_eq!(
-        (&metadata["job_name"], &metadata["output_dir"]),
-        (&json!("a"), &json!("out"))
-    );
     let start = text_of(&metadata["start_at"]);
     assert!(
         chrono::DateTime::parse_from_rfc3339(start).is_ok(),

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod before_the_start;
+mod budgets;
 mod cancel;
 mod cli;
 mod damaged_registry;
