@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, Datelike, NaiveDateTime, TimeDelta, Utc};
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
@@ -76,7 +76,15 @@ fn row(job: &Value, now: DateTime<Utc>) -> [String; 5] {
     };
     let place = [text("cloud"), text("cluster")];
     let place = place.iter().copied().filter(|part| !part.is_empty());
-    let submitted = NaiveDateTime::parse_from_str(text("submitted"), "%Y-%m-%dT%H:%MZ");
+    // A row leaves the year out: it is the last in which the day has been.
+    let in_year = |year: i32| {
+        let time = format!("{year}-{}", text("submitted"));
+        NaiveDateTime::parse_from_str(&time, "%Y-%m-%d %H:%M").ok()
+    };
+    let mut times = [in_year(now.year()), in_year(now.year() - 1)]
+        .into_iter()
+        .flatten();
+    let submitted = times.find(|time| time.and_utc() <= now + TimeDelta::days(1));
     let age = submitted.map(|time| (now - time.and_utc()).to_std().unwrap_or_default());
     let output = match text("output") {
         "" => String::new(),
@@ -87,8 +95,11 @@ fn row(job: &Value, now: DateTime<Utc>) -> [String; 5] {
     [
         text("job_id").to_owned(),
         state,
-        place.collect::<Vec<_>>().join("/"),
-        age.map_or_else(|_| String::new(), age_text),
+        match place.collect::<Vec<_>>().join("/") {
+            place if place.is_empty() => "local".to_owned(),
+            place => place,
+        },
+        age.map_or_else(String::new, age_text),
         details.unwrap_or_default().to_owned(),
     ]
 }

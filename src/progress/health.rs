@@ -84,11 +84,14 @@ impl BadNews {
                     .map(|step| format!(" at step {step}"))
                     .unwrap_or_default();
                 let times = loss / best;
-                format!(
-                    "loss {} is {times:.0} times its best, {}{at}",
-                    short(*loss),
-                    short(*best)
-                )
+                let [loss, best] = [loss, best].map(|value| {
+                    let text = short(*value);
+                    match text.contains('.') && !text.contains('e') {
+                        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+                        false => text,
+                    }
+                });
+                format!("loss {loss} is {times:.0} times its best, {best}{at}")
             }
         }
     }

@@ -253,6 +253,7 @@ pub(crate) struct CancelAnswer {
     pub cluster: String,
     /// As in `poll_status`.
     pub output_dir: String,
+    /// As in `poll_status`.
     pub last_checkpoint: Option<String>,
     pub message: String,
     pub error: Option<String>,

@@ -15,7 +15,7 @@ use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
 use super::sanitize::sanitize;
 use crate::error::JobError;
-use crate::launcher::{JobIdentity, JobState, ListedJob, Listing};
+use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
 use crate::process::blocking;
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
@@ -64,19 +64,8 @@ pub(super) async fn list(
     let pruned = prune(context, launches, &records, &survey.done).await;
     let mut found = survey.jobs;
     found.retain(|(record, job)| {
-        let (state, is_done) = (job.status.state, job.status.is_done);
-        let is_wanted = match request.status {
-            StatusFilter::All => true,
-            StatusFilter::Running => !is_done,
-            StatusFilter::Completed => is_done,
-            StatusFilter::Succeeded => state == JobState::Succeeded,
-            StatusFilter::Failed => state == JobState::Failed,
-            StatusFilter::Cancelled => state == JobState::Cancelled,
-        };
-        let is_pruned = record
-            .as_ref()
-            .is_some_and(|record| pruned.contains(&record.job_id));
-        is_wanted && !is_pruned
+        let id = record.as_ref().map(|record| &record.job_id);
+        request.status.admits(&job.status) && !id.is_some_and(|id| pruned.contains(id))
     });
     found.sort_by_key(|(record, _)| Reverse(record.as_ref().and_then(JobRecord::submitted_at)));
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
@@ -102,6 +91,19 @@ pub(super) async fn list(
         not_shown,
         warnings: sanitize(survey.warnings, &redactors),
         ..ListAnswer::default()
+    }
+}
+
+impl StatusFilter {
+    fn admits(self, status: &JobStatus) -> bool {
+        match self {
+            Self::All => true,
+            Self::Running => !status.is_done,
+            Self::Completed => status.is_done,
+            Self::Succeeded => status.state == JobState::Succeeded,
+            Self::Failed => status.state == JobState::Failed,
+            Self::Cancelled => status.state == JobState::Cancelled,
+        }
     }
 }
 

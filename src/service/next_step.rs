@@ -163,11 +163,12 @@ pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Du
     }
 }
 
-/// Describes what to do about a job that could not be asked about, where the error does not say it.
-pub(super) fn next_after(error: &JobError) -> &'static str {
-    match &error.hint {
-        Some(_) => "",
-        None => "Tell the user; ask again later.",
+/// Describes what to do about a job that could not be asked about: the hint of the error, such as a command to run.
+pub(super) fn next_after(error: &JobError) -> String {
+    let mut hint = error.hint.iter().flat_map(|hint| hint.chars());
+    match hint.next() {
+        Some(first) => format!("{}{}.", first.to_uppercase(), hint.collect::<String>()),
+        None => "Tell the user; ask again later.".to_owned(),
     }
 }
 

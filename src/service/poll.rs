@@ -10,7 +10,7 @@ use super::context::Context;
 use super::launches::Launches;
 use super::lookup::{self, ResolvedJob};
 use super::next_step;
-use super::observe::Observer;
+use super::observe::{Observation, Observer};
 use super::requests::JobQuery;
 use crate::error::JobError;
 use crate::launcher::{JobStatus, status};
@@ -47,15 +47,16 @@ impl PollAnswer {
 
     /// Reports that a job was not found, or that its launcher gave no answer.
     fn failed(self, error: &JobError) -> Self {
-        let status = if error.is_not_found() {
-            status::NOT_FOUND
+        let (status, next) = if error.is_not_found() {
+            // The error says it.
+            (status::NOT_FOUND, String::new())
         } else {
-            status::UNKNOWN
+            (status::UNKNOWN, next_step::next_after(error))
         };
         Self {
             status: status.to_owned(),
             error: Some(error.to_string()),
-            next: next_step::next_after(error).to_owned(),
+            next,
             ..self
         }
     }
@@ -133,41 +134,51 @@ impl Poller {
         }
         let observed = self.observer.observe(launcher, &job, &status, asked_at);
         let observation = observed.await;
-        let submitted = job.record.as_ref().and_then(|record| record.submitted_at());
-        let age = submitted.and_then(|time| (Utc::now() - time).to_std().ok());
-        // While it runs, what is in its folder is not yet what came of it.
-        let output = observation.output.as_ref().filter(|_| status.is_done);
-        let has_failure = observation.failure.is_some();
-        // Of a failed job the message says how long it took, and how far it came.
-        let duration = observation
-            .duration
-            .filter(|_| status.is_done && !has_failure);
-        let mut answer = PollAnswer {
-            success: true,
-            message: next_step::message(&status, &observation),
-            next: next_step::next(&status, &observation, age),
-            metadata: metadata(&job, &status, traits.is_local),
-            status: status.status,
-            state: status.state,
-            is_done: status.is_done,
-            output_dir: output.map_or_else(String::new, |output| output.dir.display().to_string()),
-            last_checkpoint: output.and_then(|output| output.checkpoint.clone()),
-            duration_seconds: duration.map(|time| time.as_secs()),
-            ended_at: status.details.ended_at.take(),
-            progress: match observation.progress {
-                Some(_) if has_failure => None,
-                Some(progress) if status.is_done => Some(progress.at_the_end()),
-                progress => progress,
-            },
-            links: observation.links,
-            stalled: observation.stalled.map(|stalled| stalled.sentence()),
-            failure: observation.failure,
-            warnings: status.warnings,
-            ..answer
-        };
-        answer.fit();
-        answer
+        answered(answer, &job, status, observation)
     }
+}
+
+/// Completes the answer about a job with its status, and with what was observed beside it.
+fn answered(
+    answer: PollAnswer,
+    job: &ResolvedJob,
+    mut status: JobStatus,
+    observation: Observation,
+) -> PollAnswer {
+    let submitted = job.record.as_ref().and_then(|record| record.submitted_at());
+    let age = submitted.and_then(|time| (Utc::now() - time).to_std().ok());
+    // While it runs, what is in its folder is not yet what came of it.
+    let output = observation.output.as_ref().filter(|_| status.is_done);
+    let has_failure = observation.failure.is_some();
+    // Of a failed job the message says how long it took, and how far it came.
+    let duration = observation
+        .duration
+        .filter(|_| status.is_done && !has_failure);
+    let mut answer = PollAnswer {
+        success: true,
+        message: next_step::message(&status, &observation),
+        next: next_step::next(&status, &observation, age),
+        metadata: metadata(job, &status, answer.cloud.is_empty()),
+        status: status.status,
+        state: status.state,
+        is_done: status.is_done,
+        output_dir: output.map_or_else(String::new, |output| output.dir.display().to_string()),
+        last_checkpoint: output.and_then(|output| output.checkpoint.clone()),
+        duration_seconds: duration.map(|time| time.as_secs()),
+        ended_at: status.details.ended_at.take(),
+        progress: match observation.progress {
+            Some(_) if has_failure => None,
+            Some(progress) if status.is_done => Some(progress.at_the_end()),
+            progress => progress,
+        },
+        links: observation.links,
+        stalled: observation.stalled.map(|stalled| stalled.sentence()),
+        failure: observation.failure,
+        warnings: status.warnings,
+        ..answer
+    };
+    answer.fit();
+    answer
 }
 
 fn metadata(

@@ -123,7 +123,7 @@ pub(crate) struct PollRequest {
     /// Wait up to so long for news; above 55 only where the client shows progress.
     #[schemars(range(min = 0, max = 3600))]
     pub wait_seconds: u64,
-    /// News: a change of status (default), or of progress too.
+    /// News: a change of status (default), or of progress too: 1 % of the run and 15 s, or something bad.
     pub until: Until,
 }
 
@@ -136,7 +136,7 @@ pub(crate) enum Until {
     #[default]
     /// Another status or state.
     Change,
-    /// Another status or state, or new metrics.
+    /// Another status or state, one percent of the run after 15 s, a loss gone bad, or a stall.
     Progress,
 }
 

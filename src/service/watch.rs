@@ -18,10 +18,14 @@ use super::poll::Poller;
 use super::requests::{JobQuery, PollRequest, Until};
 use super::sanitize::sanitize;
 use crate::launcher::JobState;
+use crate::progress::Progress;
+use crate::progress::metrics::Metrics;
 use crate::sync::lock;
 
 /// The pause between two polls during a launch.
 const LAUNCH_INTERVAL: Duration = Duration::from_secs(1);
+/// New figures are worth an answer once a call has waited so long.
+const NEWS_INTERVAL: Duration = Duration::from_secs(15);
 /// The bounds of the pause between two polls that run a program, …
 const SHORTEST: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(60);
@@ -159,7 +163,7 @@ impl Watchers {
         let waiting = async {
             loop {
                 let answer = Arc::clone(&snapshots.borrow_and_update().answer);
-                if is_change(&first, &answer, request.until) {
+                if is_change(&first, &answer, request.until, called_at.elapsed()) {
                     break;
                 }
                 if snapshots.changed().await.is_err() {
@@ -205,16 +209,47 @@ impl Watchers {
     }
 }
 
-/// Tells if two polls of a job differ in what a call waits for.
-pub(super) fn is_change(one: &PollAnswer, other: &PollAnswer, until: Until) -> bool {
+/// Tells if two polls of a job differ in what a call that has `waited` so long waits for.
+pub(super) fn is_change(
+    one: &PollAnswer,
+    other: &PollAnswer,
+    until: Until,
+    waited: Duration,
+) -> bool {
     let state = |answer: &PollAnswer| (answer.success, answer.state, answer.is_done);
-    let metrics = |answer: &PollAnswer| {
-        let progress = answer.progress.as_ref()?;
-        Some(progress.progress.metrics.clone())
-    };
     state(one) != state(other)
         || one.status != other.status
-        || (until == Until::Progress && metrics(one) != metrics(other))
+        || (until == Until::Progress && is_news(one, other, waited))
+}
+
+/// Tells if the progress between two polls is worth an answer: something bad, the first figures, or, after a while, a part of
+/// the run.
+fn is_news(before: &PollAnswer, now: &PollAnswer, waited: Duration) -> bool {
+    let progress = |answer: &'_ PollAnswer| answer.progress.clone().map(|all| all.progress);
+    let (earlier, later) = (progress(before), progress(now));
+    let bad = |progress: &Option<Progress>| progress.as_ref().map_or(0, |all| all.bad_news.len());
+    let is_bad = before.stalled.is_none() && now.stalled.is_some();
+    is_bad
+        || bad(&later) > bad(&earlier)
+        || match (earlier, later) {
+            (None, Some(_)) => true,
+            (Some(earlier), Some(later)) if waited >= NEWS_INTERVAL => {
+                has_advanced(&earlier.metrics, &later.metrics)
+            }
+            _ => false,
+        }
+}
+
+/// Tells if a run has advanced by one percent: of its steps, or of those that were done where their number is not known.
+fn has_advanced(before: &Metrics, now: &Metrics) -> bool {
+    match (before.step, now.step, before.epoch, now.epoch) {
+        (Some(before), Some(step), ..) => {
+            let run = now.total_steps.unwrap_or(before);
+            step.saturating_sub(before) >= run.div_ceil(100).max(1)
+        }
+        (_, _, Some(before), Some(epoch)) => epoch - before >= 0.01,
+        _ => before != now,
+    }
 }
 
 /// Returns how often a job of this age is worth a question.

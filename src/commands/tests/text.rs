@@ -7,9 +7,9 @@ fn jobs() -> serde_json::Value {
     json!({
         "jobs": [
             {"job_id": "train_20261128_203000", "state": "RUNNING", "status": "running", "cloud": "local",
-             "submitted": "2026-11-28T20:30Z", "progress": "step 120 of 900, loss 1.83", "config": "sft.yaml"},
+             "submitted": "11-28 20:30", "progress": "step 120 of 900, loss 1.83", "config": "sft.yaml"},
             {"job_id": "a-name-that-somebody-chose-with-many-words", "state": "UNKNOWN", "status": "cluster_gone", "cloud": "gcp",
-             "cluster": "dev", "submitted": "2026-11-20T20:30Z", "config": "sft.yaml",
+             "cluster": "dev", "submitted": "11-20 20:30", "config": "sft.yaml",
              "output": "/home/somebody/projects/llama/output/sft-with-a-long-name"},
         ],
         "not_shown": 3,

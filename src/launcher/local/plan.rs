@@ -188,8 +188,13 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
     ];
     let ignored = ignored.into_iter().filter(|(_, is_set)| *is_set);
     let mut warnings: Vec<String> = ignored
-        .map(|(name, _)| {
-            format!("`{name}` has no meaning for a job on this machine and is ignored")
+        .map(|(name, _)| match name {
+            "accelerators" if spec.config.kind == ConfigKind::Training => {
+                format!(
+                    "`{name}` is ignored: on this machine only `train` runs in several processes"
+                )
+            }
+            _ => format!("`{name}` has no meaning for a job on this machine and is ignored"),
         })
         .collect();
     if is_set(document.get("workdir")) {

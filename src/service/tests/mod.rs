@@ -12,6 +12,7 @@ mod preparing;
 mod prune;
 mod registry;
 mod secrets;
+mod sentences;
 mod submitting;
 mod watching;
 

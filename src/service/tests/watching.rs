@@ -6,7 +6,8 @@ use super::fake_launcher::{Call, Gate, Stage, by_id, direct, run_request};
 use super::test_service::{TestService, test_service_with};
 use crate::error::JobError;
 use crate::launcher::JobState;
-use crate::service::answers::PollAnswer;
+use crate::progress::tests::scan;
+use crate::service::answers::{PollAnswer, ProgressAnswer};
 use crate::service::requests::Until;
 use crate::service::requests::{JobQuery, PollRequest};
 use crate::service::watch::{Snapshot, is_change};
@@ -87,7 +88,7 @@ impl JobWatch {
     async fn changed(&mut self) -> Option<PollAnswer> {
         loop {
             let answer = self.next().await?;
-            if is_change(&self.last, &answer, Until::Change) {
+            if is_change(&self.last, &answer, Until::Change, Duration::ZERO) {
                 self.last = answer.clone();
                 return Some(answer);
             }
@@ -327,6 +328,52 @@ async fn poll_waits_until_change_or_deadline() {
         begun.elapsed()
     );
     assert_eq!(test.service.watchers.count(), 0);
+}
+
+#[test]
+fn progress_is_news_by_part_of_the_run_and_time() {
+    let answer = |step: u64, total: Option<u64>| {
+        let log = format!("{{'loss': 2.0, 'epoch': 0.1, 'step': {step}}}\n");
+        let mut progress = scan(log).0.unwrap();
+        progress.metrics.total_steps = total;
+        PollAnswer {
+            progress: Some(ProgressAnswer {
+                progress,
+                age_seconds: None,
+            }),
+            ..PollAnswer::default()
+        }
+    };
+    let is_news = |one: &PollAnswer, other: &PollAnswer, waited| {
+        is_change(one, other, Until::Progress, Duration::from_secs(waited))
+    };
+    let total = Some(1000);
+    for (one, other, waited, expected) in [
+        (answer(100, total), answer(110, total), 15, true),
+        (answer(100, total), answer(110, total), 14, false),
+        (answer(100, total), answer(109, total), 50, false),
+        (answer(5000, None), answer(5050, None), 15, true),
+        (answer(5000, None), answer(5049, None), 50, false),
+        (answer(3, None), answer(4, None), 15, true),
+        (answer(3, None), answer(3, None), 50, false),
+        (PollAnswer::default(), answer(1, total), 0, true),
+    ] {
+        let found = is_news(&one, &other, waited);
+        assert_eq!(found, expected, "{one:?} {other:?} {waited}");
+        assert!(!is_change(&one, &other, Until::Change, HOUR));
+    }
+    // What is bad is told at once.
+    let fine = answer(100, total);
+    let log = "{'loss': 1.0, 'step': 1}\n{'loss': 11.0, 'step': 2}\n";
+    for bad in [log.to_owned(), log.replace("11.0", "nan")] {
+        let mut news = fine.clone();
+        news.progress.as_mut().unwrap().progress = scan(bad).0.unwrap();
+        assert!(is_news(&fine, &news, 0));
+        assert!(!is_news(&news, &news, 50), "it is known already");
+    }
+    let mut silent = fine.clone();
+    silent.stalled = Some("silent for 7 h".to_owned());
+    assert!(is_news(&fine, &silent, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,7 +111,7 @@ fn failure_is_read_once() {
         failure["traceback_end"]
             .as_str()
             .unwrap()
-            .contains("loss.backward()")
+            .contains("OutOfMemoryError: CUDA out of memory")
     );
     let asked = world.log_runs();
     for _ in 0..3 {

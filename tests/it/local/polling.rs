@@ -86,8 +86,7 @@ fn progress_is_in_every_answer() {
     let answer = job.poll();
     let mut progress = answer["progress"].as_object().unwrap().clone();
     assert!(progress["age_seconds"].as_u64().unwrap() < 60);
-    assert!(progress["measured_at"].as_str().unwrap().ends_with('Z'));
-    progress.retain(|field, _| !["age_seconds", "measured_at", "source"].contains(&field.as_str()));
+    progress.remove("age_seconds");
     let said = json!({ "step": 10, "epoch": 0.25, "loss": 2.5, "learning_rate": 0.0001 });
     assert_eq!(Value::from(progress), said);
     assert_eq!(
@@ -134,7 +133,7 @@ fn growing_loss_is_in_message() {
     let answer = job.poll();
     let message = text(&answer, "message");
     assert!(
-        message.contains("12 times its best, 2.500 at step 10"),
+        message.contains("12 times its best, 2.5 at step 10"),
         "{message}"
     );
 }
@@ -143,13 +142,13 @@ fn growing_loss_is_in_message() {
 fn metrics_keep_their_age() {
     let mut job = Speaker::new();
     job.says(&trained(10, 2.5));
-    let measured = job.poll()["progress"]["measured_at"].clone();
-    std::fs::File::open(job.home.log(&job.job_id))
-        .unwrap()
-        .set_modified(std::time::SystemTime::now() + Duration::from_secs(600))
-        .unwrap();
+    let past = std::time::SystemTime::now() - Duration::from_secs(3600);
+    let log = job.home.log(&job.job_id);
+    fs::File::open(&log).unwrap().set_modified(past).unwrap();
+    let age = |job: &mut Speaker| job.poll()["progress"]["age_seconds"].as_u64().unwrap();
+    assert!(age(&mut job) >= 3600);
     job.says("saving a checkpoint");
-    assert_eq!(job.poll()["progress"]["measured_at"], measured);
+    assert!(age(&mut job) >= 3600);
 }
 
 #[test]
@@ -166,7 +165,7 @@ fn huge_log_is_read_at_its_ends() {
     assert!(job.server.bytes_read() - before < 256 << 20);
     job.ends(1);
     let answer = job.server.wait_done(&job.job_id);
-    assert_eq!(answer["failure"]["exit"], "exit code 1");
+    assert_eq!(answer["state"], "FAILED");
 }
 
 #[test]
@@ -179,7 +178,6 @@ fn failure_with_known_cause_has_advice() {
     job.ends(1);
     let answer = job.server.wait_done(&job.job_id);
     let failure = &answer["failure"];
-    assert_eq!(failure["exit"], "exit code 1");
     assert_eq!(failure["cause"], "cuda_out_of_memory", "{failure:#}");
     assert!(failure["advice"].as_str().unwrap().contains("batch"));
     assert!(
@@ -212,10 +210,7 @@ fn failure_of_unknown_cause_has_the_last_lines() {
     job.ends(7);
     let answer = job.server.wait_done(&job.job_id);
     let last = "something nobody has heard of";
-    assert_eq!(
-        answer["failure"],
-        json!({ "exit": "exit code 7", "last_lines": last })
-    );
+    assert_eq!(answer["failure"], json!({ "last_lines": last }));
     assert!(text(&answer, "next").contains("get_job_logs"));
 }
 

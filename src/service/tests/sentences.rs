@@ -1,0 +1,127 @@
+//! What a person must know first about a job, in `message` and `next`.
+
+use std::time::Duration;
+
+use crate::launcher::{JobState, JobStatus};
+use crate::progress::stall::Stall;
+use crate::progress::tests::scan;
+use crate::service::answers::ProgressAnswer;
+use crate::service::next_step::{message, next};
+use crate::service::observe::Observation;
+use crate::service::output_dir::Output;
+
+const GOOD: &str = "{'loss': 1.5, 'grad_norm': 1.0, 'epoch': 0.1, 'step': 1}\n";
+
+fn observed(log: &str) -> Observation {
+    let progress = scan(log).0.map(|progress| ProgressAnswer {
+        progress,
+        age_seconds: Some(0),
+    });
+    Observation {
+        progress,
+        duration: Some(Duration::from_secs(600)),
+        ..Observation::default()
+    }
+}
+
+fn running() -> JobStatus {
+    JobStatus::new("running", JobState::Running, false)
+}
+
+fn ended(state: JobState) -> JobStatus {
+    JobStatus::new("ended", state, true)
+}
+
+#[test]
+fn bad_news_comes_first() {
+    let nan = format!(
+        "{GOOD}{}",
+        GOOD.replace("1.0", "nan").replace(": 1}", ": 2}")
+    );
+    let observation = observed(&nan);
+    let text = message(&running(), &observation);
+    assert!(
+        text.starts_with("grad_norm is nan since step 2: the run is lost"),
+        "{text}"
+    );
+    assert!(next(&running(), &observation, None).contains("cancel_job saves the time"));
+    // At the end too.
+    let text = message(&ended(JobState::Succeeded), &observation);
+    assert!(
+        text.contains("ended after 10 min, but grad_norm is nan since step 2"),
+        "{text}"
+    );
+    assert!(!text.contains("succeeded"), "{text}");
+    let next_step = next(&ended(JobState::Succeeded), &observation, None);
+    assert_eq!(
+        next_step,
+        "Tell the user: what it has learned is of no use."
+    );
+
+    let grown = format!(
+        "{GOOD}{}",
+        GOOD.replace("1.5", "18.0").replace(": 1}", ": 2}")
+    );
+    for status in [running(), ended(JobState::Succeeded)] {
+        let text = message(&status, &observed(&grown));
+        assert!(
+            text.contains("loss 18 is 12 times its best, 1.5 at step 1"),
+            "{text}"
+        );
+    }
+    let stalled = Observation {
+        stalled: Some(Stall {
+            silent: Duration::from_secs(7 * 3600),
+            usual_gap: Duration::from_secs(9),
+        }),
+        ..observed(GOOD)
+    };
+    let text = message(&running(), &stalled);
+    assert!(
+        text.starts_with("the log has been silent for 7 h"),
+        "{text}"
+    );
+    assert!(next(&running(), &stalled, None).contains("get_job_logs"));
+}
+
+#[test]
+fn figures_are_of_their_step_and_not_padded() {
+    let bar = " 40%|####      | 4/10 [00:04<00:06,  1.00it/s]\n";
+    let text = message(
+        &running(),
+        &observed(&format!("Starting training...\n{GOOD}{bar}")),
+    );
+    assert_eq!(
+        text,
+        "the job is running, at step 4 of 10, loss 1.5 at step 1"
+    );
+    // Nothing is left while it saves.
+    let last = "100%|##########| 10/10 [00:10<00:00,  1.00it/s]\n";
+    let saving = observed(&format!("Starting training...\n{GOOD}{last}"));
+    let progress = saving.progress.as_ref().unwrap();
+    assert_eq!(progress.progress.metrics.seconds_left, None);
+    assert!(!next(&running(), &saving, None).contains("left"));
+}
+
+#[test]
+fn cancelled_job_says_how_far_and_how_to_resume() {
+    let observation = Observation {
+        output: Some(Output {
+            dir: "/home/ann/out".into(),
+            checkpoint: Some("checkpoint-1".to_owned()),
+            has_model: false,
+        }),
+        ..observed(GOOD)
+    };
+    let status = ended(JobState::Cancelled);
+    let text = message(&status, &observation);
+    assert_eq!(
+        text,
+        "the job was cancelled after 10 min, at step 1, loss 1.5"
+    );
+    let next_step = next(&status, &observation, None);
+    assert!(
+        next_step.contains("training.try_resume_from_last_checkpoint: true"),
+        "{next_step}"
+    );
+}
