@@ -14,8 +14,8 @@ fn report_says_what_to_do_and_hides_secrets() {
         page,
         "\
 ok       server    /usr/local/bin/oumi-mcp-server, version 0.1.0, linux x86_64
-warning  clouds    it failed: token *** was refused by the hub, and that
-                   is all it said
+warning  clouds    it failed: token *** was refused by the hub, and that is all
+                   it said
                    -> run `sky check` in a terminal
 failure  data      cannot use the data folder /x
 
