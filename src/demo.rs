@@ -142,7 +142,7 @@ impl Demo<'_> {
     }
 
     async fn watch(&mut self, job_id: &str, end: &str) -> Result<()> {
-        let wait = json!({ "job_id": job_id, "wait_seconds": 10, "until": "progress" });
+        let wait = json!({ "job_id": job_id, "wait_seconds": 1, "until": "progress" });
         for _ in 0..MOST_POLLS {
             let answer = self.call("poll_status", wait.clone()).await?;
             if answer["is_done"] == true {
