@@ -90,6 +90,8 @@ fn parameters_of_the_reference() {
             "num_nodes",
             "use_spot",
             "disk_size",
+            "autostop_minutes",
+            "max_hours",
             "envs",
             "file_mounts",
             "setup_script",
