@@ -27,7 +27,7 @@ const EVIDENCE: usize = 400;
 const EXCERPT: usize = 2_000;
 
 /// The least of a quote that is given however long the rest of an answer is, in bytes.
-const MIN_QUOTE: usize = 50;
+const MIN_QUOTE: usize = 60;
 
 /// The most lines of a message, of errors, and of the end of a log that are given.
 const EXCERPT_LINES: usize = 10;
