@@ -86,6 +86,12 @@ pub(crate) struct JobDetails {
     pub job_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<String>,
+    /// Of its cluster, in dollars.
+    #[serde(skip)]
+    pub hourly_price: Option<f64>,
+    /// What its cluster has cost, and by what that is known: `$12.34 (cost report)`, `$12.34 (price × time)`.
+    #[serde(skip)]
+    pub spent: Option<String>,
     #[serde(flatten)]
     pub cluster: Option<ClusterDetails>,
 }

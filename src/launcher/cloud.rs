@@ -5,10 +5,12 @@ mod backend;
 mod changes;
 mod claims;
 mod clusters;
+mod interrupted;
 mod launch;
 mod launch_dir;
 mod list;
 mod price;
+mod spent;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -38,9 +40,6 @@ use price::Prices;
 pub(super) use survey::no_such_job;
 use survey::{Survey, already_finished};
 
-/// The first and the longest pause between two searches for the job of an interrupted launch.
-const RETRY_MIN: Duration = Duration::from_secs(2);
-const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How long an interrupted launch may still put its job on the cluster: SkyPilot's API server goes on with a launch when its
 /// client is killed.
 const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
@@ -73,7 +72,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
     async fn survey(&self, scope: &QueueScope, deadline: Option<Instant>) -> Survey {
         let queue = self.backend.queue(scope, deadline);
         let (queue, clusters) = tokio::join!(queue, self.backend.clusters(deadline));
-        Survey { queue, clusters }
+        Survey {
+            queue,
+            clusters,
+            costs: Vec::new(),
+        }
     }
 
     /// Asks about the cluster of a job. Returns the facts of its launch too, by which its row is known.
@@ -82,8 +85,9 @@ impl<B: CloudBackend> CloudLauncher<B> {
         identity: &JobIdentity,
         deadline: Option<Instant>,
     ) -> (Survey, Option<LaunchFacts>) {
-        let survey = self.survey(&QueueScope::of_job(identity), deadline).await;
+        let mut survey = self.survey(&QueueScope::of_job(identity), deadline).await;
         let facts = self.facts(identity, &survey).await;
+        facts.iter().for_each(|facts| survey.add_price(facts));
         (survey, facts)
     }
 
@@ -107,12 +111,22 @@ impl<B: CloudBackend> CloudLauncher<B> {
             if status.state == JobState::Failed {
                 let clusters = self.backend.clusters(deadline).await;
                 let queue = Ok(Queue::default());
-                Survey { queue, clusters }.add_cluster(&mut status, &identity.cluster);
+                let costs = Vec::new();
+                let survey = Survey {
+                    queue,
+                    clusters,
+                    costs,
+                };
+                survey.add_cluster(&mut status, &identity.cluster);
             }
             return Ok(status);
         }
-        let (survey, facts) = self.survey_job(identity, deadline).await;
+        let surveying = self.survey_job(identity, deadline);
+        let ((mut survey, facts), costs) = tokio::join!(surveying, self.backend.costs(deadline));
+        survey.costs = costs.unwrap_or_default();
         let mut status = survey.status::<B>(identity, facts.as_ref())?;
+        survey.add_costs(&mut status, identity, facts.as_ref());
+        survey.warn_of_no_end(&mut status, identity, facts.as_ref());
         if B::IDS_RESTART && facts.is_some_and(|facts| facts.is_onto_existing) {
             status.warnings.push(format!(
                 "cluster {} was there before: SkyPilot added the job to it and skipped its `setup`",
@@ -132,87 +146,6 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let (output, dir) = self.changes.run(change, call).await?;
         dir.remove().await;
         Ok(self.backend.cancel_result(&output))
-    }
-
-    /// Looks on the cluster for the job of an interrupted launch. `None` only where it is certainly not there.
-    async fn find_launched_job(&self, identity: &JobIdentity) -> Result<Option<String>, JobError> {
-        let (survey, facts) = self.survey_job(identity, None).await;
-        if let Some(id) = facts.as_ref().and_then(|facts| facts.oumi_job_id.clone()) {
-            return Ok(Some(id));
-        }
-        let is_certain = match &facts {
-            Some(facts) => {
-                let mut jobs = survey.jobs(&identity.cluster).iter();
-                facts.start.before.is_some() || !jobs.any(|job| job.job_name == facts.start.name)
-            }
-            // It never began, unless another version of this server began it.
-            None => self.launches.logs(identity).await.is_err(),
-        };
-        if !is_certain {
-            let name = &identity.cluster;
-            let error = format!("which job of cluster {name} is this one is not certain");
-            return Err(JobError::unavailable(error));
-        }
-        if facts.is_some() {
-            survey.missing_job::<B>(identity, facts.as_ref())?;
-        }
-        Ok(None)
-    }
-
-    /// Waits for the end of a launch. One that was cut off and left no id is looked for by its name on the cluster, until the job is
-    /// there or no longer to be expected.
-    async fn wait_for_job(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
-        let mut pause = RETRY_MIN;
-        loop {
-            let may_still_complete = match self.launches.wait(identity).await? {
-                LaunchResult::Succeeded(launched) => {
-                    // A query that began before does not show the job.
-                    self.cli.invalidate();
-                    if !B::IDS_RESTART {
-                        return Ok(launched);
-                    }
-                    // While its cluster is certainly its own, it is marked. That decides against what was printed.
-                    let (_, facts) = self.survey_job(identity, call_deadline()).await;
-                    return Ok(JobIdentity {
-                        oumi_job_id: facts
-                            .and_then(|facts| facts.oumi_job_id)
-                            .unwrap_or(launched.oumi_job_id),
-                        ..identity.clone()
-                    });
-                }
-                LaunchResult::Failed(reason) => return Err(JobError::failed(reason)),
-                LaunchResult::Cancelled => {
-                    return Err(JobError::failed("it was cancelled before it was launched"));
-                }
-                LaunchResult::Interrupted { .. } if !B::IDS_RESTART => {
-                    let error = JobError::failed("its launch was cut off and left no id");
-                    return Err(error.with_hint(
-                        "call list_jobs: a job that is on the cluster is listed there",
-                    ));
-                }
-                LaunchResult::Interrupted { may_still_complete } => may_still_complete,
-            };
-            match self.find_launched_job(identity).await {
-                Ok(Some(oumi_job_id)) => {
-                    return Ok(JobIdentity {
-                        oumi_job_id,
-                        ..identity.clone()
-                    });
-                }
-                Ok(None) if may_still_complete => {}
-                Ok(None) => {
-                    let reason = "its launch was cut off before the job was on its cluster";
-                    self.launches.record_failure(identity, reason).await?;
-                    return Err(JobError::failed(reason));
-                }
-                Err(error) if may_still_complete => {
-                    tracing::warn!(job_id = identity.job_id, %error, "cannot look for the job of an interrupted launch");
-                }
-                Err(error) => return Err(JobError::unavailable(error)),
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
-        }
     }
 
     /// Fails where the launcher's id of a job may be another job's by now.

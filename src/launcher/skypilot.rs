@@ -24,6 +24,7 @@ use super::job_yaml::{self, JobConfig};
 use super::overrides;
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
 use crate::error::JobError;
+use crate::parse::costs::{self, ClusterCost};
 use crate::parse::gpus::{self, CatalogMachine};
 use crate::parse::sky::{self, ClusterList, Queue, TeardownResult};
 use crate::parse::{self, OutputError};
@@ -39,6 +40,8 @@ const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(900);
 /// The number of lines of a log that are fetched for every call, so that equal calls share one run, and a cursor finds its
 /// place again. SkyPilot counts each state of a progress bar as a line.
 const LOG_LINES: &str = "10000";
+/// The age of the oldest clusters in a report of costs, in days: SkyPilot's own default.
+const COST_DAYS: u32 = 30;
 
 /// Asks SkyPilot's API server, or runs `sky`.
 #[derive(Debug)]
@@ -180,6 +183,17 @@ impl CloudBackend for SkyPilot {
         let catalog = gpus::catalog(&output.stdout);
         let catalog = catalog.map_err(|error| unreadable("sky gpus list", &error, &output))?;
         Ok(gpus::machines(&catalog, name))
+    }
+
+    /// Asks the API server: `sky cost-report` prints a table, in which clusters of one name cannot be told apart.
+    async fn costs(&self, deadline: Option<Instant>) -> Result<Vec<ClusterCost>, JobError> {
+        let question = Question {
+            path: "/cost_report",
+            body: json!({ "days": COST_DAYS }),
+        };
+        let call = call(&["cost-report"], TIMEOUT)?;
+        let output = self.ask(&call, question, deadline).await?;
+        Ok(output.map_or_else(Vec::new, |output| costs::report(&output.stdout)))
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {

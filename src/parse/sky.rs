@@ -96,6 +96,8 @@ pub(crate) struct Cluster {
     pub(crate) status: String,
     /// Idle minutes until the cluster stops itself; `None` when it does not.
     pub(crate) autostop_minutes: Option<u64>,
+    /// In seconds since 1970.
+    pub(crate) launched_at: Option<f64>,
     /// The autostop deletes the cluster.
     pub(crate) to_down: bool,
     /// In SkyPilot's spelling.
@@ -355,6 +357,7 @@ fn cluster(name: String, row: &Row) -> Cluster {
         cluster_hash: text(row, "cluster_hash"),
         status: text(row, "status").unwrap_or_else(|| "UNKNOWN".to_owned()),
         autostop_minutes: row.get("autostop").and_then(Value::as_u64),
+        launched_at: time(row, "launched_at"),
         to_down: row.get("to_down").and_then(Value::as_bool).unwrap_or(false),
         cloud: text(row, "cloud"),
         region: text(row, "region"),
@@ -370,7 +373,7 @@ fn cluster(name: String, row: &Row) -> Cluster {
 }
 
 /// Reads a field as one line of text. Versions of SkyPilot differ in the types of their fields.
-fn text(row: &Row, key: &str) -> Option<String> {
+pub(super) fn text(row: &Row, key: &str) -> Option<String> {
     match row.get(key)? {
         Value::Null => None,
         Value::String(text) => Some(one_line(&strip_escapes(text))),

@@ -8,14 +8,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+use super::children::reap;
 use super::job_dir::{ExitRecord, JobDir, Termination};
 use super::table::{ProcessTable, Terminator};
 use crate::settings::env_vars;
@@ -402,37 +403,9 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-#[derive(Default)]
-struct Reaped {
-    /// The status of `main`, if it was among the children that had ended.
-    main_status: Option<ExitStatus>,
-    is_childless: bool,
-}
-
 /// Says that a time limit ended a job. It is in the log of the job too, also on a cloud: there its script prints it.
 pub(crate) fn time_limit_line(seconds: u64) -> String {
     format!("time limit: ended after {}", hours(seconds))
-}
-
-/// Reaps every child that has ended.
-fn reap(main: u32) -> io::Result<Reaped> {
-    let mut reaped = Reaped::default();
-    loop {
-        match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) => {
-                if u32::try_from(pid.as_raw_nonzero().get()).is_ok_and(|pid| pid == main) {
-                    reaped.main_status = Some(ExitStatus::from_raw(status.as_raw()));
-                }
-            }
-            Ok(None) => return Ok(reaped),
-            Err(rustix::io::Errno::CHILD) => {
-                reaped.is_childless = true;
-                return Ok(reaped);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// Reports one line to the server. The server may be gone, which changes nothing.

@@ -147,6 +147,10 @@ pub(crate) struct PollAnswer {
     pub poll_interval: Option<Duration>,
     /// The time from start to end.
     pub duration_seconds: Option<u64>,
+    /// Of its cluster, in dollars.
+    pub hourly_price: Option<f64>,
+    /// What its cluster has cost, and by what that is known.
+    pub spent: Option<String>,
     /// Absolute; empty where the config names none, or it does not exist.
     pub output_dir: String,
     /// The name of the last checkpoint in `output_dir`.
@@ -305,6 +309,8 @@ pub(crate) struct JobRow {
     pub autostop_minutes: Option<u64>,
     /// Dollars an hour.
     pub hourly_price: Option<f64>,
+    /// What its cluster has cost, and by what that is known.
+    pub spent: Option<String>,
 }
 
 /// The answer of `list_jobs`.

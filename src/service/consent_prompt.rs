@@ -140,7 +140,14 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
 /// Says how long the run may take.
 fn time_limit(launch: &PreparedLaunch) -> String {
     let limit = launch.spec.resources.time_limit_seconds;
-    limit.map_or_else(String::new, |limit| format!("at most {}", hours(limit)))
+    let dearest = launch
+        .costs
+        .as_ref()
+        .and_then(|costs| Some(costs.offer.hourly?.1));
+    limit.map_or_else(String::new, |limit| {
+        let cost = dearest.map(|price| format!(", at most ${:.2}", price * limit as f64 / 3600.0));
+        format!("at most {}{}", hours(limit), cost.unwrap_or_default())
+    })
 }
 
 /// Shows a value of a config without the quotes and escapes of JSON, in which no secret would be found.

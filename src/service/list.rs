@@ -269,7 +269,10 @@ async fn row(
             .cluster
             .as_ref()
             .and_then(|cluster| cluster.autostop_minutes),
-        hourly_price: details.cluster.and_then(|cluster| cluster.hourly_price),
+        hourly_price: details
+            .hourly_price
+            .or_else(|| details.cluster?.hourly_price),
+        spent: details.spent,
     }
 }
 

@@ -55,6 +55,9 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
         message.push_str(", at ");
         message.push_str(&progress);
     }
+    if let Some(spent) = status.details.spent.as_ref().filter(|_| status.is_done) {
+        message.push_str(&format!("; its cluster has cost {spent}"));
+    }
     let failure = observation.failure.as_ref();
     let what = failure.and_then(|failure| failure.what.as_deref());
     let reported = status.message.as_deref();

@@ -164,6 +164,8 @@ fn answered(
         is_done: status.is_done,
         output_dir: output.map_or_else(String::new, |output| output.dir.display().to_string()),
         last_checkpoint: output.and_then(|output| output.checkpoint.clone()),
+        hourly_price: status.details.hourly_price,
+        spent: status.details.spent.take(),
         duration_seconds: duration.map(|time| time.as_secs()),
         ended_at: status.details.ended_at.take(),
         progress: match observation.progress {

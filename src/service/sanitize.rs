@@ -71,7 +71,7 @@ impl Treatment {
             | "log_file" | "plot_file" | "output_dir" | "output" | "config" | "last_checkpoint"
             | "plan_id" | "cursor" => Self::Clean,
             "status" | "command" | "next" | "stalled" | "sparkline" | "source" | "cause"
-            | "what" | "advice" | "exit" | "submitted" | "ended" => Self::KeepWords,
+            | "what" | "advice" | "exit" | "submitted" | "ended" | "spent" => Self::KeepWords,
             time if time.ends_with("_at") => Self::KeepWords,
             _ => Self::Redact,
         }
@@ -212,6 +212,8 @@ texts!(PollAnswer {
     metadata,
     ended_at,
     poll_interval,
+    hourly_price,
+    spent,
     duration_seconds,
     output_dir,
     last_checkpoint,
@@ -295,5 +297,6 @@ texts!(JobRow {
     progress,
     output,
     autostop_minutes,
+    spent,
     hourly_price,
 });

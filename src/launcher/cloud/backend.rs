@@ -10,6 +10,7 @@ use super::CloudLaunches;
 use crate::error::JobError;
 use crate::launcher::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec};
 use crate::parse;
+use crate::parse::costs::ClusterCost;
 use crate::parse::gpus::CatalogMachine;
 use crate::parse::sky::{ClusterList, Queue};
 use crate::process::runner::{Cli, CliCall, Output};
@@ -102,6 +103,11 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
         _all_regions: bool,
         _: Option<Instant>,
     ) -> Result<Vec<CatalogMachine>, JobError> {
+        Ok(Vec::new())
+    }
+
+    /// Asks what each cluster has cost. Empty where the program cannot tell clusters of one name apart.
+    async fn costs(&self, _: Option<Instant>) -> Result<Vec<ClusterCost>, JobError> {
         Ok(Vec::new())
     }
 

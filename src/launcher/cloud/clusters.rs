@@ -1,5 +1,8 @@
 //! Clusters: the status of a job whose cluster is gone or not up, and costs.
 
+use chrono::DateTime;
+
+use super::autostop::stays_up;
 use crate::launcher::{ClusterDetails, ClusterInfo, JobState, JobStatus, Listing, Offer, status};
 use crate::parse;
 use crate::parse::sky::{Cluster, Queue, QueuedJob};
@@ -75,14 +78,31 @@ pub(super) fn warn_about_idle(listing: &mut Listing, queue: &Queue, clusters: &[
         let jobs = queue.jobs.get(&cluster.name);
         let jobs = jobs.filter(|_| queue.left_out.is_empty());
         if jobs.is_some_and(|jobs| jobs.iter().all(is_done)) {
+            let ends = jobs.into_iter().flatten().filter_map(|job| job.end_at);
+            let since = ends.reduce(f64::max).or(cluster.launched_at);
+            let since = since.and_then(|at| DateTime::from_timestamp(at as i64, 0));
+            let since = since.map_or_else(String::new, |at| {
+                at.format(" since %Y-%m-%dT%H:%MZ").to_string()
+            });
             let note = cost_note(cluster);
-            listing.warnings.push(format!("no job lives on it: {note}"));
+            listing
+                .warnings
+                .push(format!("no job lives on it{since}: {note}"));
         }
     }
 }
 
+/// Tells if an idle cluster ends by itself: an autostop that SkyPilot has accepted need not happen.
+pub(super) fn ends_by_itself(cluster: &Cluster) -> bool {
+    let stays = cloud_of(cluster).is_some_and(|cloud| stays_up(&cloud));
+    cluster.autostop_minutes.is_some() && !stays
+}
+
 pub(super) fn cost_note(cluster: &Cluster) -> String {
     let autostop = match cluster.autostop_minutes {
+        Some(_) if !ends_by_itself(cluster) => {
+            "does not end by itself, whatever its autostop says".to_owned()
+        }
         Some(minutes) if cluster.to_down => format!("deletes itself after {minutes} idle minutes"),
         Some(minutes) => format!("stops itself after {minutes} idle minutes"),
         None => "does not stop by itself".to_owned(),

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::claims::JobMark;
 use crate::launcher::JobIdentity;
 use crate::parse;
+use crate::parse::costs::{ChosenMachines, chosen_machines};
 use crate::parse::oumi::launch_output;
-use crate::parse::sky::QueuedJob;
+use crate::parse::sky::{Cluster, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::start::is_supervised;
 use crate::settings::data_dir::{read_bounded, write_atomic};
@@ -79,8 +80,22 @@ pub(super) struct LaunchFacts {
     /// The cluster existed before the launch.
     pub(super) is_onto_existing: bool,
     pub(super) mark: Option<JobMark>,
+    /// The machines of a new cluster.
+    pub(super) chosen: Option<ChosenMachines>,
+    /// The autostop is still to be set.
+    #[serde(skip)]
+    pub(super) is_autostop_pending: bool,
     /// The server's own reason why an interrupted launch counts as failed.
     pub(super) failure: Option<String>,
+}
+
+impl LaunchFacts {
+    /// Tells if a cluster of the name of the job's is certainly its own.
+    pub(super) fn is_of_cluster(&self, cluster: &Cluster) -> bool {
+        let mark = self.mark.as_ref();
+        let is_own = |mark: &JobMark| mark.is_of_cluster(cluster.cluster_hash.as_deref());
+        cluster.name == self.start.cluster && mark.and_then(is_own) == Some(true)
+    }
 }
 
 /// The id of a job as a number; SkyPilot counts them from 1.
@@ -149,8 +164,15 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
     since.map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// Reads the facts of a launch onto `cluster` that has ended; else parses its output, and writes them once it has.
+/// Inspects a launch onto `cluster`.
 pub(super) fn inspect(dir: &JobDir, cluster: &str) -> io::Result<LaunchState> {
+    let mut state = read_state(dir, cluster)?;
+    state.facts.is_autostop_pending = dir.epilogue()?.is_some();
+    Ok(state)
+}
+
+/// Reads the facts of a launch onto `cluster` that has ended; else parses its output, and writes them once it has.
+fn read_state(dir: &JobDir, cluster: &str) -> io::Result<LaunchState> {
     if let Some(facts) = read_json::<LaunchFacts>(&dir.path().join(FACTS))? {
         let exit = dir.exit_record()?;
         let failure = match (&facts.oumi_job_id, &facts.failure) {
@@ -256,6 +278,8 @@ fn parse_output(
         run: printed.run,
         is_onto_existing: printed.is_onto_existing,
         mark: None,
+        chosen: chosen_machines(&output),
+        is_autostop_pending: false,
         failure: None,
     };
     Ok((facts, output))

@@ -6,6 +6,7 @@ use futures::future::join_all;
 
 use super::changes::ChangeRun;
 use super::clusters::{cloud_of, cluster_details, warn_about_idle};
+use super::launch_dir::LaunchFacts;
 use super::survey::{Found, Survey, status_of_row};
 use super::{CloudBackend, CloudLauncher, QueueScope, validate};
 use crate::error::JobError;
@@ -87,14 +88,32 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
     }
 
+    /// Returns the facts of these jobs, and adds what is known of prices by them to the survey.
+    async fn all_facts(
+        &self,
+        jobs: impl Iterator<Item = &JobIdentity>,
+        survey: &mut Survey,
+    ) -> Vec<Option<LaunchFacts>> {
+        let mut all = Vec::new();
+        for identity in jobs {
+            let facts = self.facts(identity, survey).await;
+            facts.iter().for_each(|facts| survey.add_price(facts));
+            all.push(facts);
+        }
+        all
+    }
+
     async fn list_scope(
         &self,
         scope: &QueueScope,
         launched: &[&JobIdentity],
         launching: &[&JobIdentity],
     ) -> Listing {
-        let survey = self.survey(scope, call_deadline()).await;
+        let surveying = self.survey(scope, call_deadline());
+        let (mut survey, costs) = tokio::join!(surveying, self.backend.costs(call_deadline()));
+        survey.costs = costs.unwrap_or_default();
         let launched = launched.iter().copied().filter(|job| scope.includes(job));
+        let all_facts = self.all_facts(launched.clone(), &mut survey).await;
         let mut listing = Listing::default();
         let queue = match &survey.queue {
             Ok(queue) => queue,
@@ -122,12 +141,15 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 claimed.extend(jobs.map(|job| (cluster.as_str(), job.job_id.as_str())));
             }
         }
-        for identity in launched {
-            let facts = self.facts(identity, &survey).await;
+        for (identity, facts) in launched.zip(all_facts) {
             if let Found::Own(job) = survey.find::<B>(identity, facts.as_ref()) {
                 claimed.insert((&identity.cluster, &job.job_id));
             }
-            listing.add(identity, survey.status::<B>(identity, facts.as_ref()));
+            let mut status = survey.status::<B>(identity, facts.as_ref());
+            if let Ok(status) = &mut status {
+                survey.add_costs(status, identity, facts.as_ref());
+            }
+            listing.add(identity, status);
         }
         listing.add_foreign_jobs(scope, &survey, &claimed);
         if let Some(list) = survey.cluster_list() {

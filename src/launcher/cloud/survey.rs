@@ -6,6 +6,7 @@ use super::launch_dir::{LaunchFacts, number};
 use crate::error::JobError;
 use crate::launcher::{CancelOutcome, JobDetails, JobIdentity, JobState, JobStatus, status};
 use crate::parse;
+use crate::parse::costs::ClusterCost;
 use crate::parse::sky::{ClusterList, Queue, QueueFailure, QueuedJob};
 
 /// The answers to one query of queues, and to one of clusters that was asked at the same time.
@@ -14,6 +15,8 @@ pub(super) struct Survey {
     pub(super) queue: Result<Queue, JobError>,
     /// `None` where the program cannot list clusters.
     pub(super) clusters: Result<Option<ClusterList>, JobError>,
+    /// Empty where the program has no report of costs.
+    pub(super) costs: Vec<ClusterCost>,
 }
 
 /// The job that a cluster has under the id of ours.

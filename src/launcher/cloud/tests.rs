@@ -411,11 +411,13 @@ mod surveys {
     use super::*;
     use crate::launcher::skypilot::SkyPilot;
     use crate::launcher::{cloud::claims::JobMark, status};
+    use crate::parse::costs::{ChosenMachines, ClusterCost};
     use crate::parse::sky;
 
     /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.
     fn survey(queue: &str, clusters: &str) -> Survey {
         Survey {
+            costs: Vec::new(),
             queue: Ok(sky::queue(queue).unwrap()),
             clusters: Ok(Some(sky::clusters(clusters).unwrap())),
         }
@@ -524,5 +526,48 @@ mod surveys {
             (status.status.as_str(), status.is_done),
             (status::UNKNOWN, false)
         );
+    }
+
+    #[test]
+    fn costs_are_those_of_the_cluster_of_the_job() {
+        const CLUSTERS: &str = r#"[{"name": "dev", "status": "UP", "cloud": "GCP", "cluster_hash": "h", "launched_at": 1}]"#;
+        let chosen = ChosenMachines {
+            infra: "GCP".to_owned(),
+            instance: "a2".to_owned(),
+            hourly_price: 3.5,
+        };
+        let costs = |hash: &str, onto_existing: bool, reported: Option<f64>| {
+            let mut survey = survey(QUEUE, CLUSTERS);
+            let reported = reported.map(|dollars| ClusterCost {
+                cluster_hash: "h".to_owned(),
+                dollars,
+            });
+            survey.costs = reported.into_iter().collect();
+            let mut facts = facts();
+            facts.start.cluster = "dev".to_owned();
+            facts.mark.as_mut().unwrap().cluster_hash = Some(hash.to_owned());
+            facts.chosen = Some(chosen.clone());
+            facts.is_onto_existing = onto_existing;
+            survey.add_price(&facts);
+            let mut status = survey
+                .status::<SkyPilot>(&job("a", "gcp"), Some(&facts))
+                .unwrap();
+            survey.add_costs(&mut status, &job("a", "gcp"), Some(&facts));
+            let details = status.details;
+            (details.hourly_price, details.spent.unwrap_or_default())
+        };
+        assert_eq!(
+            costs("h", false, Some(12.345)),
+            (Some(3.5), "$12.35 (cost report)".to_owned())
+        );
+        let (price, estimate) = costs("h", false, None);
+        assert!(
+            price == Some(3.5) && estimate.ends_with(" (price × time)"),
+            "{estimate}"
+        );
+        // The machines of the launch onto it were chosen before.
+        assert_eq!(costs("h", true, None), (None, String::new()));
+        // The cluster was made again.
+        assert_eq!(costs("older", false, Some(9.0)), (None, String::new()));
     }
 }

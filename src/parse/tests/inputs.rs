@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::captures;
 use crate::parse::JobState::{Cancelled, Failed, Pending, Running, Succeeded, Unknown};
 use crate::parse::reasons::MAX_LINE;
 use crate::parse::sky::{QueueFailure, TeardownResult};
@@ -15,6 +16,7 @@ pub(super) fn read_all(text: &str) {
         sky::clusters(text),
     ));
     drop(oumi::launch_output(text, ""));
+    drop((costs::report(text), costs::chosen_machines(text)));
     drop((
         oumi::status_rows(text),
         oumi::log_lines(text),
@@ -364,4 +366,56 @@ fn cluster_names() {
     ] {
         assert!(!is_valid_slurm_cluster_name(name), "{name:?}");
     }
+}
+
+#[test]
+fn costs_of_clusters_of_one_name() {
+    let report = r#"[{"name": "a", "cluster_hash": "1", "total_cost": 12.5}, {"name": "a", "cluster_hash": "2", "total_cost": 0.0},
+        {"name": "b", "total_cost": 1.0}, {"cluster_hash": "3", "total_cost": null}, {"cluster_hash": "4", "total_cost": NaN}, 7]"#;
+    let costs = costs::report(report);
+    let costs: Vec<_> = (costs
+        .iter()
+        .map(|cost| (cost.cluster_hash.as_str(), cost.dollars)))
+    .collect();
+    assert_eq!(costs, [("1", 12.5), ("2", 0.0)]);
+    assert!(costs::report("{}").is_empty() && costs::report("gone").is_empty());
+}
+
+#[test]
+fn chosen_machines_are_those_of_the_last_launch() {
+    let row = |infra: &str, instance: &str, price: &str, chosen: &str| {
+        format!(" {infra:<18} {instance:<26} 96      1152      A100:8   {price}      {chosen}   \n")
+    };
+    let table = |rows: &[String]| {
+        format!(
+            "Considered resources (2 nodes):\n---\n INFRA              INSTANCE                   vCPUs   Mem(GB)   GPUS     COST ($)   CHOSEN   \n---\n{}---\n",
+            rows.concat()
+        )
+    };
+    let first = table(&[row(
+        "GCP (us-central1)",
+        "a2-highgpu-8g",
+        "29.39",
+        "\x1b[32m   ✔\x1b[0m",
+    )]);
+    let second = table(&[
+        row(
+            "AWS (us-east-1)",
+            "p4d.24xlarge[Spot]",
+            "40.11",
+            "\x1b[32m   ✔\x1b[0m",
+        ),
+        row("Lambda (x)", "gpu_8x_a100", "20.64", ""),
+    ]);
+    let faked = table(&[row("AWS (us-east-1)", "fake", "0.01", "✔")]);
+    let output = format!("{first}{second}\x1b[32m✓ Cluster launched: c.\x1b[0m\n{faked}");
+    let chosen = costs::chosen_machines(&output).unwrap();
+    assert_eq!(
+        (chosen.infra.as_str(), chosen.instance.as_str()),
+        ("AWS (us-east-1)", "p4d.24xlarge[Spot]")
+    );
+    assert_eq!(chosen.hourly_price, 40.11);
+    // Slurm has no prices.
+    let up = captures::capture("oumi-sky/up-detach-new");
+    assert_eq!(costs::chosen_machines(&up.output()), None);
 }

@@ -1,56 +1,58 @@
 //! The end of an idle cluster: who sets it, and that it is set whoever dies meanwhile.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::{World, how, text};
+use crate::support::client::Server;
 use crate::support::{kill_9, wait_until};
 
 /// The arguments of the runs of `sky autostop`.
 fn set(world: &World) -> Vec<String> {
     let calls = world.cloud.calls_of(&["sky", "autostop"]);
-    let arguments = calls.iter().map(|call| call.args[1..].join(" "));
-    arguments.collect()
+    calls.iter().map(|call| call.args[1..].join(" ")).collect()
+}
+
+fn wait_until_set(world: &World) {
+    let epilogue = world.home.job_dir("a").join("epilogue.json");
+    wait_until("the autostop is set", || !epilogue.exists());
+}
+
+/// The arguments of a launch of job `a` onto cluster `c`.
+fn launch(server: &Server, cloud: &str, minutes: Option<u32>, spot: bool) -> Value {
+    let names = json!({ "cloud": cloud, "job_name": "a", "cluster_name": "c", "use_spot": spot });
+    let mut launch = server.launch("job.yaml", names);
+    launch["autostop_minutes"] = minutes.into();
+    launch
 }
 
 #[test]
 fn autostop_is_set_where_oumi_does_not() {
-    for (asked, there, expected) in [
-        (json!({ "cloud": "lambda" }), false, "c -y -i 60 --down"),
-        (json!({ "cloud": "aws" }), false, ""),
-        (
-            json!({ "cloud": "aws", "use_spot": true }),
-            false,
-            "c -y -i 60 --down",
-        ),
-        (
-            json!({ "cloud": "aws", "autostop_minutes": 5 }),
-            false,
-            "c -y -i 5",
-        ),
-        (
-            json!({ "cloud": "aws", "autostop_minutes": 0 }),
-            false,
-            "c -y --cancel",
-        ),
-        (json!({ "cloud": "lambda" }), true, ""),
-        (
-            json!({ "cloud": "runpod", "autostop_minutes": 5 }),
-            true,
-            "c -y -i 5 --down",
-        ),
+    for (cloud, minutes, spot, there, expected) in [
+        ("lambda", None, false, false, "c -y -i 60 --down"),
+        ("aws", None, false, false, ""),
+        ("aws", None, true, false, "c -y -i 60 --down"),
+        ("aws", Some(5), false, false, "c -y -i 5"),
+        ("aws", Some(0), false, false, "c -y --cancel"),
+        ("lambda", None, false, true, ""),
+        ("runpod", Some(5), false, true, "c -y -i 5 --down"),
     ] {
         let world = World::new();
         if there {
             world.cloud.add_cluster("c", "Lambda", "UP");
         }
         let mut server = world.server();
-        let mut more = asked.clone();
-        more["cluster_name"] = "c".into();
-        more["job_name"] = "a".into();
-        server.submit("job.yaml", more);
-        let epilogue = world.home.job_dir("a").join("epilogue.json");
-        wait_until("the autostop is set", || !epilogue.exists());
-        assert_eq!(set(&world).join("; "), expected, "{asked}");
+        let launch = launch(&server, cloud, minutes, spot);
+        server.call("run_job", launch).ok();
+        wait_until_set(&world);
+        assert_eq!(set(&world).join("; "), expected, "{cloud} {minutes:?}");
+        let stays = server.poll("a")["warnings"]
+            .to_string()
+            .contains("stays up");
+        assert_eq!(
+            stays,
+            minutes == Some(0) || expected.is_empty() && there,
+            "{cloud}"
+        );
     }
 }
 
@@ -60,7 +62,8 @@ fn autostop_is_set_though_its_server_and_supervisor_die() {
         let world = World::new();
         world.cloud.set("sky-autostop.gate", "");
         let mut server = world.server();
-        server.submit("job.yaml", json!({ "cloud": "lambda", "job_name": "a" }));
+        let launch = launch(&server, "lambda", None, false);
+        server.call("run_job", launch).ok();
         wait_until("the autostop begins", || set(&world).len() == 1);
         server.kill_9();
         if kills_supervisor {
@@ -70,31 +73,25 @@ fn autostop_is_set_though_its_server_and_supervisor_die() {
         let mut server = world.server();
         assert_eq!(how(&server.poll("a")), ("RUNNING", "RUNNING", false));
         world.cloud.set("sky-autostop.open", "");
-        let epilogue = world.home.job_dir("a").join("epilogue.json");
-        wait_until("the autostop is set", || !epilogue.exists());
+        wait_until_set(&world);
         assert_eq!(set(&world).len(), 1 + usize::from(kills_supervisor));
-        assert_eq!(
-            world.cloud.read("clusters/a/autostop").as_deref(),
-            Some("60")
-        );
-        assert_eq!(world.launches(), 1);
+        let minutes = world.cloud.read("clusters/c/autostop");
+        assert_eq!((minutes.as_deref(), world.launches()), (Some("60"), 1));
     }
 }
 
 #[test]
-fn autostop_that_fails_is_tried_again() {
+fn autostop_of_a_failed_launch_is_tried_again() {
     let world = World::new();
-    world.cloud.set("sky-autostop.replay", "sky/logs-nocluster");
-    world.cloud.set("sky-autostop.times", "1");
+    let failing = ("oumi-up.replay", "oumi-slurm/up-no-cluster");
+    let once = ("sky-autostop.times", "1");
+    for (knob, says) in [failing, once, ("sky-autostop.replay", "sky/logs-nocluster")] {
+        world.cloud.set(knob, says);
+    }
     let mut server = world.server();
-    // A launch that fails may have made its cluster.
-    world
-        .cloud
-        .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
-    let arguments = server.launch("job.yaml", json!({ "cloud": "lambda", "job_name": "a" }));
-    server.call("run_job", arguments);
-    let epilogue = world.home.job_dir("a").join("epilogue.json");
-    wait_until("the autostop is set", || !epilogue.exists());
+    let launch = launch(&server, "lambda", None, false);
+    server.call("run_job", launch);
+    wait_until_set(&world);
     assert_eq!(set(&world).len(), 2);
     assert_eq!(how(&server.poll("a")), ("failed", "FAILED", true));
 }
@@ -103,39 +100,22 @@ fn autostop_that_fails_is_tried_again() {
 fn plan_says_when_its_cluster_ends() {
     let world = World::new();
     let mut server = world.server();
-    for (asked, expected) in [
-        (json!({ "cloud": "aws" }), "stops itself after 60 minutes"),
-        (
-            json!({ "cloud": "lambda" }),
-            "deletes itself after 60 minutes",
-        ),
-        (
-            json!({ "cloud": "aws", "autostop_minutes": 0 }),
-            "stays up until someone ends it",
-        ),
-        (
-            json!({ "cloud": "sky-slurm" }),
-            "stays up until someone ends it, whatever",
-        ),
-        (
-            json!({ "cloud": "aws", "cluster_name": "c" }),
-            "keeps its own setting",
-        ),
+    for (cloud, minutes, expected) in [
+        ("aws", None, "stops itself after 60 minutes"),
+        ("lambda", None, "keeps its own setting"),
+        ("lambda", Some(9), "deletes itself after 9 minutes"),
+        ("aws", Some(0), "stays up until someone ends it"),
+        ("sky-slurm", None, "up until someone ends it, whatever"),
     ] {
-        let mut dry_run = server.launch("job.yaml", asked.clone());
-        dry_run["dry_run"] = true.into();
-        let plan = server.call("run_job", dry_run.clone()).ok();
+        let mut plan = launch(&server, cloud, minutes, false);
+        plan["dry_run"] = true.into();
+        let plan = server.call("run_job", plan).ok();
         let message = text(&plan, "message");
-        assert!(message.contains(expected), "{asked}: {message}");
-        let mut other = server.launch("job.yaml", asked);
-        other["autostop_minutes"] = 7.into();
+        assert!(message.contains(expected), "{cloud}: {message}");
+        let mut other = launch(&server, cloud, Some(7), false);
         other["plan_id"] = plan["plan_id"].clone();
         let refused = server.call("run_job", other);
-        assert!(
-            refused.refused().contains("autostop"),
-            "{}",
-            refused.refused()
-        );
+        assert!(refused.refused().contains("autostop"));
     }
     assert_eq!(world.launches(), 0);
 }
