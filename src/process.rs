@@ -13,21 +13,13 @@ pub(crate) mod table;
 mod tests;
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::task::{block_in_place, spawn_blocking};
+use tokio::task::spawn_blocking;
 
-/// Runs file work. A server's thread does it in place, and tokio gives the other calls of that thread to another one: handing
-/// the work over would take longer than most of it does, and the work of many threads at once much memory. A panic becomes an
-/// error. Who must not wait for a disk that hangs runs it in a task of its own.
+/// Runs file work on a thread of its own. A panic becomes an error.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-        let ended = block_in_place(|| catch_unwind(AssertUnwindSafe(work)));
-        return ended.map_err(|_| io::Error::other("the server failed in file work"));
-    }
     spawn_blocking(work).await.map_err(io::Error::other)
 }
 

@@ -154,7 +154,8 @@ impl Watchers {
             };
             return sanitize(answer, &[]);
         }
-        let first = self.poller.poll(request.job.clone()).await;
+        // Boxed: while the call waits, the memory of a poll is free.
+        let first = Box::pin(self.poller.poll(request.job.clone())).await;
         if wait == 0 || !first.success || first.is_done {
             return first;
         }
