@@ -83,7 +83,7 @@ def story(start, project, jobs, venv):
 
     assert server.launch(project, "ends.yaml", "ends")["launch_confirmed"]
     ended = server.until_done("ends")
-    assert (ended["status"], ended["metadata"]["exit_code"]) == ("completed", 0), ended
+    assert (ended["status"], ended["state"]) == ("completed", "SUCCEEDED"), ended
     losses = len(re.findall(r"'loss': ", server.logs("ends")))
     assert losses == 6, server.logs("ends")
     assert (project / "out" / "model.safetensors").exists()
@@ -114,7 +114,7 @@ def story(start, project, jobs, venv):
     expected = {"ends": "completed", "bad": "failed", "stops": "cancelled", "survives": "running", "unseen": "completed"}
     assert rows == expected, rows
     saw(f"the next server finds them all: {rows}")
-    assert server.poll("unseen")["metadata"]["exit_code"] == 0
+    assert server.poll("unseen")["state"] == "SUCCEEDED"
     log = Path(server.call("get_job_logs", job_id="survives")["log_file"])
     size = log.stat().st_size
     until("the log grows", lambda: log.stat().st_size > size, 30)

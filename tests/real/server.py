@@ -70,7 +70,7 @@ class Server:
 
     def until_done(self, job_id):
         answer = until(f"{job_id} is done", lambda: (found := self.poll(job_id))["is_done"] and found)
-        saw(f"{job_id}: {answer['status']}, {answer['metadata']}, {answer['message']}")
+        saw(f"{job_id}: {answer['status']}, {answer.get('metadata')}, {answer['message']}")
         return answer
 
     def until_it_trains(self, job_id):
