@@ -159,7 +159,12 @@ fn huge_log_is_read_at_its_ends() {
     // 8 GB, of which the disk holds nothing: to read them takes seconds, and more memory than is looked at.
     file.set_len(8 << 30).unwrap();
     // The job has its log open at the end of it.
-    job.home.write("says-0", &format!("{}\n", trained(10, 2.5)));
+    job.home.write("next", &format!("{}\n", trained(10, 2.5)));
+    fs::rename(
+        job.home.project().join("next"),
+        job.home.project().join("says-0"),
+    )
+    .unwrap();
     let before = job.server.bytes_read();
     wait_until("the step is seen", || job.poll()["progress"]["step"] == 10);
     assert!(job.server.bytes_read() - before < 256 << 20);
