@@ -38,11 +38,11 @@ impl CloudBackend for Catalog {
     }
 
     async fn plan(&self, _: &CloudLaunches, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
-        unimplemented!()
+        Err(JobError::failed("not asked for here"))
     }
 
     async fn queue(&self, _: &QueueScope, _: Option<Instant>) -> Result<Queue, JobError> {
-        unimplemented!()
+        Err(JobError::failed("not asked for here"))
     }
 
     fn has_prices(&self, cloud: &str) -> bool {
@@ -71,19 +71,22 @@ impl CloudBackend for Catalog {
     }
 
     async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
-        unimplemented!()
+        Err(JobError::failed("not asked for here"))
     }
 
     fn cancel_call(&self, _: &JobIdentity) -> Result<CliCall, JobError> {
-        unimplemented!()
+        Err(JobError::failed("not asked for here"))
     }
 
     fn cancel_result(&self, _: &Output) -> CancelRun {
-        unimplemented!()
+        CancelRun {
+            accepted: false,
+            reason: String::new(),
+        }
     }
 
     fn teardown_call(&self, _: &str, _: &str, _: ClusterAction) -> Result<CliCall, JobError> {
-        unimplemented!()
+        Err(JobError::failed("not asked for here"))
     }
 
     async fn teardown_result(
@@ -93,7 +96,7 @@ impl CloudBackend for Catalog {
         _: &Output,
         _: Option<Instant>,
     ) -> Result<String, JobError> {
-        unimplemented!()
+        Err(JobError::failed("not asked for here"))
     }
 }
 
