@@ -199,7 +199,8 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         let launched = self.wait_for_job(identity).await;
         // A launch that failed may have made its cluster.
         let is_over = !matches!(&launched, Err(error) if error.kind == ErrorKind::Unavailable);
-        if is_over && let Err(error) = self.finish_autostop(identity).await {
+        if is_over && let Err(error) = self.finish_autostop(identity, launched.as_ref().ok()).await
+        {
             tracing::warn!(job_id = identity.job_id, %error, "cannot set the autostop of a cluster");
         }
         launched

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::survey::Found;
 use super::{Change, CloudBackend, CloudLauncher, CloudLaunches};
 use crate::error::JobError;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
 use crate::process::job_dir::{EPILOGUE, JobDir};
-use crate::process::runner::CliCall;
+use crate::process::runner::{CliCall, call_deadline};
 use crate::process::supervisor::Epilogue;
 use crate::process::{blocking, start};
 
@@ -113,12 +114,23 @@ impl CloudLaunches {
 }
 
 impl<B: CloudBackend> CloudLauncher<B> {
-    /// Sets the autostop of a launch whose supervisor was killed before it had. Where that fails, the next call about the job tries
-    /// again.
-    pub(super) async fn finish_autostop(&self, identity: &JobIdentity) -> Result<(), JobError> {
+    /// Sets the autostop of a launch whose supervisor was killed before it had; of one that succeeded only where the cluster still
+    /// has its job, since another may have the name by now.
+    pub(super) async fn finish_autostop(
+        &self,
+        identity: &JobIdentity,
+        launched: Option<&JobIdentity>,
+    ) -> Result<(), JobError> {
         let Some(call) = self.launches.abandoned_autostop(identity).await? else {
             return Ok(());
         };
+        if let Some(job) = launched {
+            let (survey, facts) = self.survey_job(job, call_deadline()).await;
+            if !matches!(survey.find::<B>(job, facts.as_ref()), Found::Own(_)) {
+                let error = format!("cluster {} may be another by now", job.cluster);
+                return Err(JobError::unavailable(error));
+            }
+        }
         let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
         let (output, change) = self.changes.run(change, call).await?;
         change.remove().await;
