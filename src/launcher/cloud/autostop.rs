@@ -114,8 +114,8 @@ impl CloudLaunches {
 }
 
 impl<B: CloudBackend> CloudLauncher<B> {
-    /// Sets the autostop of a launch whose supervisor was killed before it had; of one that succeeded only where the cluster still
-    /// has its job, since another may have the name by now.
+    /// Sets the autostop of a launch whose supervisor was killed before it had. Where that fails, or SkyPilot is silent, the next call
+    /// about the job tries again. It is dropped where the cluster of this name is not certainly that of the launch any more.
     pub(super) async fn finish_autostop(
         &self,
         identity: &JobIdentity,
@@ -126,18 +126,27 @@ impl<B: CloudBackend> CloudLauncher<B> {
         };
         if let Some(job) = launched {
             let (survey, facts) = self.survey_job(job, call_deadline()).await;
-            if !matches!(survey.find::<B>(job, facts.as_ref()), Found::Own(_)) {
-                let error = format!("cluster {} may be another by now", job.cluster);
-                return Err(JobError::unavailable(error));
+            match survey.find::<B>(job, facts.as_ref()) {
+                Found::Own(_) => {}
+                Found::Nothing if !survey.status::<B>(job, facts.as_ref())?.is_done => {
+                    return Ok(());
+                }
+                Found::Another | Found::Uncertain(_) | Found::Nothing => {
+                    return self.clear_autostop(identity).await;
+                }
             }
         }
         let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
         let (output, change) = self.changes.run(change, call).await?;
         change.remove().await;
-        if output.code == Some(0) {
-            let dir: JobDir = self.launches.dir(identity)?;
-            blocking(move || dir.clear_epilogue()).await?;
+        match output.code {
+            Some(0) => self.clear_autostop(identity).await,
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    async fn clear_autostop(&self, identity: &JobIdentity) -> Result<(), JobError> {
+        let dir: JobDir = self.launches.dir(identity)?;
+        blocking(move || Ok(dir.clear_epilogue()?)).await
     }
 }

@@ -12,9 +12,10 @@ fn set(world: &World) -> Vec<String> {
     calls.iter().map(|call| call.args[1..].join(" ")).collect()
 }
 
-fn wait_until_set(world: &World) {
+/// Waits until nothing is left to be done about the autostop of job `a`.
+fn wait_until_done(world: &World) {
     let epilogue = world.home.job_dir("a").join("epilogue.json");
-    wait_until("the autostop is set", || !epilogue.exists());
+    wait_until("nothing is left to be done", || !epilogue.exists());
 }
 
 /// The arguments of a launch of job `a` onto cluster `c`.
@@ -43,7 +44,7 @@ fn autostop_is_set_where_oumi_does_not() {
         let mut server = world.server();
         let launch = launch(&server, cloud, minutes, spot);
         server.call("run_job", launch).ok();
-        wait_until_set(&world);
+        wait_until_done(&world);
         assert_eq!(set(&world).join("; "), expected, "{cloud} {minutes:?}");
         let stays = server.poll("a")["warnings"]
             .to_string()
@@ -73,7 +74,7 @@ fn autostop_is_set_though_its_server_and_supervisor_die() {
         let mut server = world.server();
         assert_eq!(how(&server.poll("a")), ("RUNNING", "RUNNING", false));
         world.cloud.set("sky-autostop.open", "");
-        wait_until_set(&world);
+        wait_until_done(&world);
         assert_eq!(set(&world).len(), 1 + usize::from(kills_supervisor));
         let minutes = world.cloud.read("clusters/c/autostop");
         assert_eq!((minutes.as_deref(), world.launches()), (Some("60"), 1));
@@ -100,6 +101,7 @@ fn autostop_is_not_set_on_another_cluster_of_the_name() {
     server.list("all");
     assert_eq!(set(&world).len(), 1);
     assert_eq!(world.cloud.read("clusters/c/autostop"), None);
+    wait_until_done(&world);
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn autostop_of_a_failed_launch_is_tried_again() {
     let mut server = world.server();
     let launch = launch(&server, "lambda", None, false);
     server.call("run_job", launch);
-    wait_until_set(&world);
+    wait_until_done(&world);
     assert_eq!(set(&world).len(), 2);
     assert_eq!(how(&server.poll("a")), ("failed", "FAILED", true));
 }
