@@ -14,7 +14,7 @@ use crate::logs::Log;
 use crate::logs::cursor::{Change, Cursor};
 use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
 use crate::logs::search::{Query, search};
-use crate::plot::{self, PlotError};
+use crate::plot;
 use crate::process::job_dir::JobDir;
 use crate::progress::{Scanner, read_log, without_curve};
 use crate::redact::Redactor;
@@ -209,13 +209,14 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
         written
     });
     let note = match drawn {
-        Ok(Ok(path)) => {
+        Some(Ok(path)) => {
             answer.plot_file = path.map(|path| path.display().to_string());
             return Ok(());
         }
-        Ok(Err(error)) => format!("The picture is in this answer only: cannot write it: {error}."),
-        Err(PlotError::NoLoss) => format!("No plot: {}.", without_curve(progress.as_ref())),
-        Err(error) => format!("No plot: {error}."),
+        Some(Err(error)) => {
+            format!("The picture is in this answer only: cannot write it: {error}.")
+        }
+        None => format!("No plot: {}.", without_curve(progress.as_ref())),
     };
     answer.message = format!("{} {note}", answer.message).trim().to_owned();
     Ok(())

@@ -4,7 +4,7 @@ use std::fs;
 
 use tiny_skia::Pixmap;
 
-use crate::plot::{Color, EVAL_COLOR, HEIGHT, PlotError, TRAIN_COLOR, WIDTH, loss};
+use crate::plot::{Color, EVAL_COLOR, HEIGHT, TRAIN_COLOR, WIDTH, loss};
 use crate::progress::history::History;
 use crate::progress::metrics::Metrics;
 use crate::progress::tests::{fixture, scan};
@@ -36,15 +36,6 @@ impl Picture {
             .map(|at| (at % WIDTH, at / WIDTH))
             .filter(|(x, y)| self.at(*x, *y) == color && *y > 32 && *x < 725)
             .collect()
-    }
-
-    /// The middles of the marks above the upper axis.
-    fn marks(&self) -> Vec<u32> {
-        let columns: Vec<u32> = (0..WIDTH)
-            .filter(|x| self.at(*x, 41) == TRAIN_COLOR)
-            .collect();
-        let marks = columns.chunk_by(|one, other| other - one == 1);
-        marks.map(|mark| mark[mark.len() / 2]).collect()
     }
 }
 
@@ -81,28 +72,17 @@ fn few_losses_are_dots() {
 }
 
 #[test]
-fn no_loss_is_an_error() {
-    let error = loss(&History::default()).unwrap_err();
-    assert!(matches!(error, PlotError::NoLoss));
-    assert!(error.to_string().contains("no loss"), "{error}");
+fn no_loss_is_no_picture() {
+    assert!(loss(&History::default()).is_none());
 }
 
 #[test]
-fn spikes_are_clipped_and_marked() {
-    // Odd, since every second point is kept.
-    let spikes = [1235, 4211, 7777];
+fn spikes_leave_the_picture_and_the_rest_takes_most_of_it() {
     let calm = |n: u64| 3.0 - n as f64 / 10_000.0 + (n % 7) as f64 / 50.0;
-    let factor = |n: u64| if spikes.contains(&n) { 100.0 } else { 1.0 };
+    let factor = |n: u64| if n % 1000 == 235 { 100.0 } else { 1.0 };
     let losses = (1..=10_000).map(|n| (n, factor(n) * calm(n)));
-    let picture = Picture::new(&history(losses));
-    let marks = picture.marks();
-    assert_eq!(marks.len(), 3, "{marks:?}");
-    let part = f64::from(marks[1] - marks[0]) / f64::from(marks[2] - marks[0]);
-    let expected = (spikes[1] - spikes[0]) as f64 / (spikes[2] - spikes[0]) as f64;
-    assert!((part - expected).abs() < 0.01, "{marks:?}");
-    // What remains takes most of the height.
-    let places = picture.pixels(TRAIN_COLOR);
-    let rows: Vec<u32> = places.iter().map(|(_, y)| *y).filter(|y| *y > 60).collect();
+    let places = Picture::new(&history(losses)).pixels(TRAIN_COLOR);
+    let rows: Vec<u32> = places.iter().map(|(_, y)| *y).collect();
     let (top, bottom) = (rows.iter().min().unwrap(), rows.iter().max().unwrap());
     assert!(bottom - top > 200, "{top} to {bottom}");
 }
@@ -204,8 +184,8 @@ fn odd_losses_do_not_panic() {
             history.push(&metrics);
         }
         match loss(&history) {
-            Ok(_) => drop(Picture::new(&history)),
-            Err(error) => assert!(history.points().is_empty(), "{error}"),
+            Some(_) => drop(Picture::new(&history)),
+            None => assert!(history.points().is_empty()),
         }
         history.sparkline(60);
     }
