@@ -12,7 +12,7 @@ use super::machine::Machine;
 use super::supervisor::{Epilogue, SupervisorPlan};
 use crate::redact::Redactor;
 use crate::settings::data_dir::{
-    open_options, open_regular, read_bounded, write_atomic, write_new,
+    open_options, open_regular, read_bounded, write_atomic,
 };
 use crate::text::signal_name;
 
@@ -223,7 +223,15 @@ impl JobDir {
     }
 
     pub(crate) fn write_plan(&self, plan: &SupervisorPlan) -> io::Result<()> {
-        write_atomic(&self.file(PLAN), &serde_json::to_vec(plan)?)
+        self.write_new(PLAN, &serde_json::to_vec(plan)?)
+    }
+
+    /// Writes a file of a new job, 0600, without a sync: a crash of the machine ends the job too. Fails with `AlreadyExists`
+    /// where there is such a file.
+    pub(super) fn write_new(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
+        let mut options = open_options();
+        let path = self.path.join(name);
+        options.create_new(true).write(true).open(path)?.write_all(bytes)
     }
 
     /// Reads the termination that was requested of the supervisor.
@@ -310,22 +318,16 @@ impl JobDir {
         }
     }
 
-    /// Writes the fingerprints, 0600, without a sync: the registry is locked meanwhile. After a crash of the machine the file
-    /// may be empty, and then nothing of the log is shown.
+    /// Writes the fingerprints. After a crash of the machine the file may be empty, and then nothing of the log is shown.
     pub(crate) fn write_secrets(&self, secrets: &Redactor) -> io::Result<()> {
-        let mut options = open_options();
-        let mut file = options
-            .create_new(true)
-            .write(true)
-            .open(self.file(SECRETS))?;
-        file.write_all(&serde_json::to_vec(secrets)?)
+        self.write_new(SECRETS, &serde_json::to_vec(secrets)?)
     }
 
     /// Decides once if the job starts: the supervisor claims it with its pid before the first step, or the server with nothing
     /// when it gives the start up. Returns `false` when the other was first.
     pub(crate) fn claim_start(&self, supervisor: Option<u32>) -> io::Result<bool> {
         let pid = supervisor.map_or_else(String::new, |pid| pid.to_string());
-        match write_new(&self.file(SUPERVISOR_PID), pid.as_bytes()) {
+        match self.write_new(SUPERVISOR_PID, pid.as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             written => written.map(|()| true),
         }

@@ -1,6 +1,7 @@
 //! The start of a supervisor, by the server.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ use super::job_dir::{ExitRecord, JobDir, JobLock};
 use super::supervisor::{STARTED, SupervisorPlan, append_to_log};
 use super::table::ProcessTable;
 use crate::error::JobError;
-use crate::settings::data_dir::write_atomic;
 use crate::settings::env_vars;
 
 /// The time within which a supervisor must report the start.
@@ -147,7 +147,11 @@ fn record_failed_start(dir: &JobDir, step: &str, reason: &str) -> io::Result<()>
 
 fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> io::Result<Command> {
     for (path, content) in &job.files {
-        write_atomic(path, content.as_bytes())?;
+        dir.write_new(path, content.as_bytes())?;
+        if !job.plan.cancellable {
+            // What a cloud job is known by outlives a crash of this machine.
+            File::open(path)?.sync_all()?;
+        }
     }
     dir.write_plan(&job.plan)?;
     let mut command = Command::new(program);

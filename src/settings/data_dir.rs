@@ -166,15 +166,6 @@ pub(crate) fn write_keeping_rights(path: &Path, bytes: &[u8]) -> io::Result<()> 
     folder.sync_all()
 }
 
-/// Like [`write_atomic`], but fails with `AlreadyExists` where there is such a file: of several callers one succeeds.
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (folder, temporary) = write_temporary(path, bytes)?;
-    temporary
-        .persist_noclobber(path)
-        .map_err(|error| error.error)?;
-    folder.sync_all()
-}
-
 /// Writes a temporary file beside `path`, and opens their folder: once the file is written, there may be no handle left.
 fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(File, NamedTempFile)> {
     let parent = path
