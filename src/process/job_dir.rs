@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 use super::supervisor::{Epilogue, SupervisorPlan};
 use crate::redact::Redactor;
-use crate::settings::data_dir::{
-    open_options, open_regular, read_bounded, write_atomic,
-};
+use crate::settings::data_dir::{open_options, open_regular, read_bounded, write_atomic};
 use crate::text::signal_name;
 
 const LOCK: &str = "lock";
@@ -231,7 +229,11 @@ impl JobDir {
     pub(super) fn write_new(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         let mut options = open_options();
         let path = self.path.join(name);
-        options.create_new(true).write(true).open(path)?.write_all(bytes)
+        options
+            .create_new(true)
+            .write(true)
+            .open(path)?
+            .write_all(bytes)
     }
 
     /// Reads the termination that was requested of the supervisor.
