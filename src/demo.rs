@@ -198,7 +198,7 @@ impl Client {
     async fn start(program: &Path, data: &Path) -> Result<Self> {
         let mut command = Command::new(program);
         command
-            .env(env_vars::HOME.name, data)
+            .env(env_vars::HOME, data)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C is for the demo, which needs the server for what is to be cleaned up.
@@ -206,7 +206,7 @@ impl Client {
             .kill_on_drop(true);
         // The limits of the person's own server would only stop the demo.
         for variable in [env_vars::CONSENT, env_vars::CLOUDS, env_vars::READ_ONLY] {
-            command.env_remove(variable.name);
+            command.env_remove(variable);
         }
         let mut server = command.spawn()?;
         let pipes = server.stdin.take().zip(server.stdout.take());

@@ -59,11 +59,9 @@ enum Command {
 }
 
 fn environment_help() -> String {
-    let names = env_vars::ALL.iter().map(|variable| variable.name.len());
-    let width = names.max().unwrap_or(0);
-    let lines = env_vars::ALL
-        .iter()
-        .map(|variable| format!("  {:width$}  {}\n", variable.name, variable.meaning));
+    let width = env_vars::all().map(|(name, _)| name.len()).max();
+    let width = width.unwrap_or_default();
+    let lines = env_vars::all().map(|(name, meaning)| format!("  {name:width$}  {meaning}\n"));
     format!("Environment:\n{}", lines.collect::<String>())
 }
 

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::error::JobError;
 use crate::job_identity::JobIdentity;
 use crate::process::run_blocking;
-use crate::settings::data_dir::{DataDir, DataDirError, open_options};
+use crate::settings::data_dir::{DataDir, open_options};
 use file::Content;
 #[cfg(test)]
 pub(crate) use record::KEEP_RECORDS;
@@ -46,8 +46,6 @@ pub(crate) enum RegistryError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error(transparent)]
-    Folder(#[from] DataDirError),
     #[error(
         "another process has held {0} for {seconds} s; end a hanging oumi-mcp-server and try again",
         seconds = LOCK_DEADLINE.as_secs()
@@ -57,9 +55,9 @@ pub(crate) enum RegistryError {
         "there is already a job {0:?}; choose another job_name, or call poll_status with it to see its status"
     )]
     Duplicate(String),
-    /// The caller's own part of an insertion failed.
+    /// The data folder, or the caller's own part of an insertion, failed.
     #[error(transparent)]
-    Prepare(JobError),
+    Prepare(#[from] JobError),
 }
 
 impl From<RegistryError> for JobError {

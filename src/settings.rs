@@ -4,4 +4,3 @@ pub(crate) mod config;
 pub(crate) mod data_dir;
 pub mod env_vars;
 pub(crate) mod policy;
-mod python_scalar;

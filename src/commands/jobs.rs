@@ -211,7 +211,7 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
 
 async fn cancel(service: &JobService, request: CancelRequest, output: Format) -> CommandResult {
     if service.policy().read_only {
-        let variable = env_vars::READ_ONLY.name;
+        let variable = env_vars::READ_ONLY;
         return Err(format!("{variable} is set: nothing may be changed here").into());
     }
     let job = request.job.clone();

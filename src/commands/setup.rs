@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use self::client_file::{ClientFile, Format};
 use crate::error::JobError;
 use crate::process::find::{find_any_oumi, find_sky};
-use crate::settings::data_dir::{read_bounded, write_keeping_rights};
+use crate::settings::data_dir::{read_bounded, write_atomic};
 use crate::settings::env_vars;
 
 /// The largest file of a client that is merged, in bytes. Claude Code keeps its history in such a file.
@@ -94,7 +94,7 @@ impl Programs {
             (env_vars::SKY, find_sky()),
         ] {
             if let Ok(path) = path {
-                found.push((variable.name, text(path)?));
+                found.push((variable, text(path)?));
             }
         }
         let server = text(own_path()?)?;
@@ -144,7 +144,7 @@ pub fn run(client: Client, write: bool) -> Result<String, Box<dyn Error + Send +
     if !programs
         .found
         .iter()
-        .any(|(name, _)| *name == env_vars::OUMI.name)
+        .any(|(name, _)| *name == env_vars::OUMI)
     {
         text += "
 
@@ -212,7 +212,8 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, Job
         return Err(JobError::failed(format!("cannot run claude: {error}")));
     }
     let mut kept = String::new();
-    if target.exists() {
+    let rights = fs::metadata(&target).ok().map(|file| file.permissions());
+    if rights.is_some() {
         let copy = format!(
             "{}.before-{NAME}-{}",
             target.display(),
@@ -223,7 +224,10 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, Job
     } else if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    write_keeping_rights(&target, new.as_bytes()).map_err(failed)?;
+    write_atomic(&target, new.as_bytes()).map_err(failed)?;
+    if let Some(rights) = rights {
+        fs::set_permissions(&target, rights).map_err(failed)?;
+    }
     Ok(format!("Added to {at}.{kept} Restart {}.", client.title()))
 }
 

@@ -249,7 +249,7 @@ fn envs(cloud: &str, clusters: &BTreeSet<String>) -> BTreeMap<String, String> {
     if cloud != SLURM {
         return BTreeMap::new();
     }
-    let inherited = std::env::var(SLURM_CONNECTIONS.name).unwrap_or_default();
+    let inherited = std::env::var(SLURM_CONNECTIONS).unwrap_or_default();
     let inherited = inherited.split(',').map(str::trim);
     let mut connections: Vec<&str> = inherited.filter(|name| !name.is_empty()).collect();
     for cluster in clusters {
@@ -257,5 +257,5 @@ fn envs(cloud: &str, clusters: &BTreeSet<String>) -> BTreeMap<String, String> {
             connections.push(cluster);
         }
     }
-    BTreeMap::from([(SLURM_CONNECTIONS.name.to_owned(), connections.join(","))])
+    BTreeMap::from([(SLURM_CONNECTIONS.to_owned(), connections.join(","))])
 }

@@ -5,36 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::JobError;
-use crate::settings::env_vars::{self, Variable};
+use crate::settings::config::expand_home;
+use crate::settings::env_vars;
 use crate::sync::lock;
 
 /// The virtual environments of a project folder; `.env` is that of Oumi's install guide.
 const OF_PROJECT: [&str; 3] = [".venv/bin", "venv/bin", ".env/bin"];
-/// Below the home folder: those of pip --user, pipx, uv tool, conda and pyenv. A `*` is any name.
-const OF_HOME: [&str; 16] = [
-    ".local/bin",
-    ".local/pipx/venvs/*/bin",
-    ".local/share/pipx/venvs/*/bin",
-    ".local/share/uv/tools/*/bin",
-    "miniconda3/bin",
-    "miniconda3/envs/*/bin",
-    "anaconda3/bin",
-    "anaconda3/envs/*/bin",
-    "miniforge3/bin",
-    "miniforge3/envs/*/bin",
-    "mambaforge/bin",
-    "mambaforge/envs/*/bin",
-    ".conda/envs/*/bin",
-    ".pyenv/versions/*/bin",
-    ".venv/bin",
-    ".env/bin",
-];
-const OF_MACHINE: [&str; 4] = [
-    "/opt/homebrew/bin",
-    "/usr/local/bin",
-    "/opt/conda/bin",
-    "/opt/conda/envs/*/bin",
-];
+/// Where pip --user, pipx, uv tool, conda, pyenv and Homebrew put programs. A `*` is any name.
+const OF_MACHINE: &str = "~/.local/bin ~/.local/pipx/venvs/*/bin ~/.local/share/pipx/venvs/*/bin \
+    ~/.local/share/uv/tools/*/bin ~/miniconda3/bin ~/miniconda3/envs/*/bin ~/anaconda3/bin ~/anaconda3/envs/*/bin \
+    ~/miniforge3/bin ~/miniforge3/envs/*/bin ~/mambaforge/bin ~/mambaforge/envs/*/bin ~/.conda/envs/*/bin \
+    ~/.pyenv/versions/*/bin ~/.venv/bin ~/.env/bin /opt/homebrew/bin /usr/local/bin /opt/conda/bin /opt/conda/envs/*/bin";
 /// The PATH that a desktop gives the programs it starts: launchd's, and the least of Linux.
 const DESKTOP_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
 
@@ -72,16 +53,14 @@ fn projects() -> Vec<PathBuf> {
 fn find(
     name: &str,
     package: &str,
-    variable: Variable,
+    variable: &str,
     projects: &[PathBuf],
 ) -> Result<PathBuf, JobError> {
     if let Some(named) = named(name, variable) {
         return named;
     }
-    let variable = variable.name;
     let places = places(projects);
-    let on_path = which::which(name).ok();
-    let found = on_path.or_else(|| find_in(&places, name));
+    let found = which::which(name).ok().or_else(|| find_in(&places, name));
     found.ok_or_else(|| {
         let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
         JobError::program_not_found(format!(
@@ -95,15 +74,12 @@ fn find(
 }
 
 fn places(projects: &[PathBuf]) -> Vec<PathBuf> {
-    let home = dirs::home_dir();
     let of_projects = projects
         .iter()
         .flat_map(|project| OF_PROJECT.map(|below| project.join(below)));
-    let of_home = home
-        .iter()
-        .flat_map(|home| OF_HOME.map(|below| home.join(below)));
-    let places = of_projects.chain(of_home);
-    places.chain(OF_MACHINE.map(PathBuf::from)).collect()
+    of_projects
+        .chain(OF_MACHINE.split(' ').map(expand_home))
+        .collect()
 }
 
 fn find_in(places: &[PathBuf], name: &str) -> Option<PathBuf> {
@@ -118,8 +94,7 @@ pub(crate) fn find_oumi_from_desktop() -> Option<PathBuf> {
 }
 
 /// Finds the program that a variable names, where it is set: no other may take its place.
-fn named(name: &str, variable: Variable) -> Option<Result<PathBuf, JobError>> {
-    let variable = variable.name;
+fn named(name: &str, variable: &str) -> Option<Result<PathBuf, JobError>> {
     let named = std::env::var_os(variable).filter(|value| !value.is_empty())?;
     Some(which::which(&named).map_err(|_| {
         JobError::program_not_found(format!("{variable} is {named:?}, which is no program"))

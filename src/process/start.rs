@@ -168,7 +168,7 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
         .env_remove(env_vars::OUMI_OVERRIDES[0])
         .env_remove(env_vars::OUMI_OVERRIDES[1])
         .envs(&job.envs)
-        .env(env_vars::JOB_DIR.name, dir.path())
+        .env(env_vars::JOB_DIR, dir.path())
         // Standard input hands the lock's open file down without unsafe code.
         .stdin(Stdio::from(lock.0))
         .stdout(Stdio::piped())

@@ -222,7 +222,7 @@ impl<'a> Supervisor<'a> {
         let mut command = Command::new(program);
         if !self.plan.cancellable {
             // What it leaves is no job's.
-            command.env_remove(env_vars::JOB_DIR.name);
+            command.env_remove(env_vars::JOB_DIR);
         }
         // Not waited for through its handle: `reap` reaps every child alike.
         let child = command

@@ -140,7 +140,7 @@ impl Process {
 
 /// Finds the job folder in `NAME=value` entries of an environment.
 fn mark<'a>(mut entries: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let name = env_vars::JOB_DIR.name.as_bytes();
+    let name = env_vars::JOB_DIR.as_bytes();
     let value = |entry: &'a [u8]| entry.strip_prefix(name)?.strip_prefix(b"=");
     entries.find_map(value).unwrap_or_default().to_vec()
 }

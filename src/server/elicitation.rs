@@ -278,7 +278,7 @@ fn accepted(result: &ElicitResult) -> Result<(), JobError> {
 
 /// The hint for a question that perhaps nobody saw.
 fn way_out() -> String {
-    let variable = env_vars::CONSENT.name;
+    let variable = env_vars::CONSENT;
     format!(
         "tell the user: {variable}=flags in the server's environment lets the flags of the call be enough"
     )

@@ -183,7 +183,7 @@ impl Consent {
         }
         let Some(provider) = &self.provider else {
             if asks_always && !has_plan_id {
-                let variable = env_vars::CONSENT.name;
+                let variable = env_vars::CONSENT;
                 let error = format!("{variable}=always, and this client cannot ask its user");
                 return Err(JobError::blocked(error).with_hint(
                     "call run_job with dry_run=true, show that to the user, and give its plan_id",

@@ -86,7 +86,7 @@ pub(super) async fn check_limit(
     let (sum, mut unknown) = costs.launched_here(context, &launch.plan.cluster).await?;
     let rule = format!(
         "{} allows ${limit:.2} an hour for all that was launched here, and ${sum:.2} of it is in use",
-        MAX_HOURLY.name
+        MAX_HOURLY
     );
     match costs.offer.hourly {
         Some((_, price)) if sum + price > limit + 0.005 => {

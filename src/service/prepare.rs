@@ -82,10 +82,7 @@ pub(super) async fn prepare(
         Ok::<_, JobError>((config, folder, setting_problems()))
     };
     let (mut config, client_cwd, problems) = blocking(read).await?;
-    let command = OumiCommand::parse(&request.command).ok_or_else(|| {
-        JobError::invalid(format!("`command` {:?} is not known", request.command))
-            .with_hint(format!("use one of: {}", OumiCommand::names()))
-    })?;
+    let command = OumiCommand::parse(&request.command)?;
     if request.num_nodes == 0 {
         return Err(JobError::invalid("`num_nodes` must be 1 or more, not 0"));
     }

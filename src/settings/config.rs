@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use serde_saphyr::{Error, Spanned};
+use serde_saphyr::Error;
 
-use super::python_scalar::python_text;
 use crate::error::JobError;
 use crate::settings::data_dir::read_bounded;
 
@@ -24,33 +23,23 @@ const OUMI_KEYS: &str = "model data training tuning tasks evaluation generation 
 /// The advice about a recipe that is no file yet.
 const FETCH: &str = "run `oumi fetch oumi://configs/recipes/…` in a terminal and pass the path of the file that it saves";
 
-/// A command of the `oumi` program (oumi 0.9): its name in the request, and its subcommand.
+/// A command of the `oumi` program (oumi 0.9), by its name in the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OumiCommand(&'static str, &'static str);
+pub(crate) struct OumiCommand(&'static str);
 
 impl OumiCommand {
-    const ALL: [Self; 8] = [
-        Self("train", "train"),
-        Self("evaluate", "evaluate"),
-        Self("eval", "evaluate"),
-        Self("infer", "infer"),
-        Self("synth", "synthesize"),
-        Self("analyze", "analyze"),
-        Self("tune", "tune"),
-        Self("quantize", "quantize"),
+    const NAMES: [&str; 8] = [
+        "train", "evaluate", "eval", "infer", "synth", "analyze", "tune", "quantize",
     ];
 
     /// Parses the name of a command, in any case.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self, JobError> {
         let wanted = text.trim().to_lowercase();
-        Self::ALL
-            .into_iter()
-            .find(|command| command.name() == wanted)
-    }
-
-    /// Lists the names that [`parse`](Self::parse) takes.
-    pub(crate) fn names() -> String {
-        Self::ALL.map(Self::name).join(", ")
+        let known = Self::NAMES.into_iter().find(|name| *name == wanted);
+        known.map(Self).ok_or_else(|| {
+            JobError::invalid(format!("`command` {text:?} is not known"))
+                .with_hint(format!("use one of: {}", Self::NAMES.join(", ")))
+        })
     }
 
     pub(crate) fn name(self) -> &'static str {
@@ -58,7 +47,11 @@ impl OumiCommand {
     }
 
     pub(crate) fn subcommand(self) -> &'static str {
-        self.1
+        match self.0 {
+            "eval" => "evaluate",
+            "synth" => "synthesize",
+            name => name,
+        }
     }
 }
 
@@ -170,23 +163,17 @@ pub(crate) fn project_folder(client_cwd: &str, config_path: &str) -> Result<Path
         return Err(JobError::invalid(error).with_hint(hint));
     }
     let config = expand_home(config_path);
-    let (folder, problem) = match expand_home(client_cwd.trim()) {
-        none if none.as_os_str().is_empty() => {
-            let folder = config.parent().filter(|folder| folder.is_absolute());
-            (
-                folder.map(Path::to_owned),
-                "is missing, and `config_path` is no full path",
-            )
-        }
+    let named = expand_home(client_cwd.trim());
+    let problem = match config.parent() {
+        _ if named.is_absolute() && named.is_dir() => return Ok(named),
+        _ if named.is_absolute() => "is not a folder",
         // It would depend on the folder that the server was started in.
-        relative if !relative.is_absolute() => (None, "is no absolute path"),
-        given if given.is_dir() => (Some(given), ""),
-        _ => (None, "is not a folder"),
+        _ if !named.as_os_str().is_empty() => "is no absolute path",
+        Some(folder) if folder.is_absolute() => return Ok(folder.to_owned()),
+        _ => "is missing, and `config_path` is no full path",
     };
-    folder.ok_or_else(|| {
-        JobError::invalid(format!("`client_cwd` {problem}"))
-            .with_hint("pass the full path of the project folder")
-    })
+    Err(JobError::invalid(format!("`client_cwd` {problem}"))
+        .with_hint("pass the full path of the project folder"))
 }
 
 /// Replaces a leading `~` by the home folder.
@@ -232,10 +219,9 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
             if let Some(Value::Object(envs)) = document.get_mut("envs")
                 && let Ok(source) = serde_saphyr::from_str_with_options::<EnvsSource>(text, options)
             {
-                for (name, value) in source.envs {
-                    if let Some(value) = value.as_ref().and_then(|value| as_text(value, text)) {
-                        envs.insert(name, value.into());
-                    }
+                for (name, written) in source.envs {
+                    let value = envs.entry(name).or_insert(Value::Null);
+                    *value = written.map_or(Value::Null, |written| as_text(written, value).into());
                 }
             }
             Ok(document)
@@ -259,23 +245,20 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
     }
 }
 
-/// The variables of a config, each with its place in the file.
+/// The variables of a config, as they are written.
 #[derive(Deserialize)]
 struct EnvsSource {
-    envs: BTreeMap<String, Option<Spanned<String>>>,
+    envs: BTreeMap<String, Option<String>>,
 }
 
-/// Returns the text that Oumi makes of a variable: a value that is not quoted may be a number or a truth.
-fn as_text(value: &Spanned<String>, source: &str) -> Option<String> {
-    let at = usize::try_from(value.defined.span().byte_offset()?).ok()?;
-    let is_plain = !source
-        .get(at..)?
-        .starts_with(['"', '\'', '|', '>', '!', '&']);
-    Some(if is_plain {
-        python_text(&value.value)
-    } else {
-        value.value.clone()
-    })
+/// Returns the text that Oumi makes of a variable that is not quoted and reads as a number or a truth.
+fn as_text(written: String, read: &Value) -> String {
+    match read {
+        // YAML 1.1 takes `y` for a truth, and Oumi's reader does not.
+        Value::Bool(truth) if written.len() > 1 => if *truth { "True" } else { "False" }.to_owned(),
+        Value::Number(number) if !number.is_f64() => number.to_string(),
+        _ => written,
+    }
 }
 
 #[cfg(test)]

@@ -9,30 +9,13 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use tempfile::NamedTempFile;
 
-use crate::settings::env_vars;
+use crate::error::JobError;
+use crate::settings::env_vars::HOME;
 
 /// The longest file name on Linux and macOS, in bytes.
 const NAME_MAX: usize = 255;
 /// The beginning of the names of temporary files; the pid of the writer follows.
 const TEMPORARY: &str = ".tmp-";
-
-/// A data folder that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DataDirError {
-    #[error("no home folder is known; set {} to an absolute path", env_vars::HOME.name)]
-    NoHome,
-    /// A relative `OUMI_MCP_HOME` would be another folder for each client.
-    #[error("{variable} must be an absolute path, not {0:?}; set it to one", variable = env_vars::HOME.name)]
-    Relative(PathBuf),
-    /// The paths of jobs are written into JSON and shown.
-    #[error("{variable} must be UTF-8, not {0:?}; set it to such a path", variable = env_vars::HOME.name)]
-    NotUnicode(PathBuf),
-    #[error(
-        "cannot use the data folder {path}: {source}; make it writable or set {} to another folder",
-        env_vars::HOME.name
-    )]
-    Unusable { path: PathBuf, source: io::Error },
-}
 
 /// The folder of the registry and of one folder a job; 0700, its files 0600.
 #[derive(Debug, Clone)]
@@ -41,21 +24,17 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
-    /// Returns `OUMI_MCP_HOME`, else `~/.cache/oumi-mcp` on every platform (the Python server's place). Creates nothing.
-    pub(crate) fn from_environment() -> Result<Self, DataDirError> {
-        let variable = std::env::var_os(env_vars::HOME.name).filter(|value| !value.is_empty());
-        let root = match variable {
-            Some(value) => PathBuf::from(value),
-            None => dirs::home_dir()
-                .ok_or(DataDirError::NoHome)?
-                .join(".cache/oumi-mcp"),
-        };
-        if root.to_str().is_none() {
-            Err(DataDirError::NotUnicode(root))
-        } else if root.is_absolute() {
+    /// Returns `OUMI_MCP_HOME`, else `~/.cache/oumi-mcp` on every platform (the Python server's place). Creates nothing. A relative
+    /// path is refused, since it would be another folder for each client; the paths of jobs are written into JSON.
+    pub(crate) fn from_environment() -> Result<Self, JobError> {
+        let set = std::env::var_os(HOME).filter(|value| !value.is_empty());
+        let home = || dirs::home_dir().unwrap_or_default();
+        let root = set.map_or_else(|| home().join(".cache/oumi-mcp"), PathBuf::from);
+        if root.is_absolute() && root.to_str().is_some() {
             Ok(Self { root })
         } else {
-            Err(DataDirError::Relative(root))
+            let error = format!("{HOME} must be an absolute path in UTF-8, not {root:?}");
+            Err(JobError::invalid(error).with_hint("set it to one"))
         }
     }
 
@@ -66,36 +45,42 @@ impl DataDir {
     }
 
     /// Creates the folder and its `jobs` folder, readable by the owner alone. Folders that are there keep their rights.
-    pub(crate) fn create(&self) -> Result<(), DataDirError> {
+    pub(crate) fn create(&self) -> Result<(), JobError> {
         let mut private = DirBuilder::new();
         let made = private.recursive(true).mode(0o700).create(self.jobs());
-        made.map_err(|source| DataDirError::Unusable {
-            path: self.root.clone(),
-            source,
-        })
+        made.map_err(|error| self.unusable(error))
     }
 
-    /// Removes what a kill left of files that were being written.
+    fn unusable(&self, error: io::Error) -> JobError {
+        JobError::failed(format!(
+            "cannot use the data folder {}: {error}",
+            self.root.display()
+        ))
+        .with_hint(format!("make it writable or set {HOME} to another folder"))
+    }
+
+    /// Removes the temporary files whose writers were killed.
     pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
-        remove_temporary_files(&self.root)?;
-        for entry in fs::read_dir(self.jobs())? {
-            let path = entry?.path();
-            if path.is_dir() {
-                remove_temporary_files(&path)?;
+        let mut folders = vec![self.root.clone()];
+        for job in fs::read_dir(self.jobs())? {
+            folders.push(job?.path());
+        }
+        for folder in folders.iter().filter(|path| path.is_dir()) {
+            for entry in fs::read_dir(folder)? {
+                let entry = entry?;
+                if entry.file_name().to_str().is_some_and(is_abandoned) {
+                    fs::remove_file(entry.path())?;
+                }
             }
         }
         Ok(())
     }
 
     /// Checks that a job can be started in it.
-    pub(crate) fn check(&self) -> Result<(), DataDirError> {
-        let unusable = |source| DataDirError::Unusable {
-            path: self.root.clone(),
-            source,
-        };
+    pub(crate) fn check(&self) -> Result<(), JobError> {
         self.create()?;
-        tempfile::tempfile_in(self.jobs()).map_err(unusable)?;
-        Ok(())
+        let file = tempfile::tempfile_in(self.jobs());
+        file.map(drop).map_err(|error| self.unusable(error))
     }
 
     #[cfg(test)]
@@ -152,25 +137,13 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// come up with the old file.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let (folder, temporary) = write_temporary(path, bytes)?;
-    temporary.persist(path).map_err(|error| error.error)?;
+    temporary.persist(path)?;
     Ok(folder)
-}
-
-/// Like [`write_atomic`], but a file that is there keeps its rights.
-pub(crate) fn write_keeping_rights(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (folder, temporary) = write_temporary(path, bytes)?;
-    if let Ok(old) = fs::metadata(path) {
-        temporary.as_file().set_permissions(old.permissions())?;
-    }
-    temporary.persist(path).map_err(|error| error.error)?;
-    folder.sync_all()
 }
 
 /// Writes a temporary file beside `path`, and opens their folder: once the file is written, there may be no handle left.
 fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(File, NamedTempFile)> {
-    let parent = path
-        .parent()
-        .ok_or_else(|| io::Error::other("a file to write has no folder"))?;
+    let parent = path.parent().ok_or(ErrorKind::InvalidInput)?;
     let folder = File::open(parent)?;
     // tempfile creates it 0600. The pid tells later that its writer was killed.
     let prefix = format!("{TEMPORARY}{}-", std::process::id());
@@ -182,25 +155,13 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(File, NamedTempFile
     Ok((folder, temporary))
 }
 
-/// Removes the temporary files in `folder` whose writer was killed.
-fn remove_temporary_files(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let pid = || {
-            name.to_str()?
-                .strip_prefix(TEMPORARY)?
-                .split_once('-')?
-                .0
-                .parse()
-                .ok()
-        };
-        let pid = pid().and_then(Pid::from_raw);
-        if pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
+/// Tells by the name of a temporary file if its writer is gone.
+fn is_abandoned(name: &str) -> bool {
+    let writer = name
+        .strip_prefix(TEMPORARY)
+        .and_then(|name| name.split_once('-'));
+    let pid = writer.and_then(|(pid, _)| Pid::from_raw(pid.parse().ok()?));
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 /// Returns options that create files 0600 and never wait for the other end of a pipe.

@@ -35,8 +35,8 @@ pub fn command_of(home: &Home, program: &Path) -> Command {
         .env_clear()
         .env("HOME", home.root())
         .env("PATH", path)
-        .env(env_vars::HOME.name, home.data())
-        .env(env_vars::SKY.name, bin.join("sky"))
+        .env(env_vars::HOME, home.data())
+        .env(env_vars::SKY, bin.join("sky"))
         .current_dir("/");
     command
 }

@@ -131,7 +131,7 @@ impl Home {
 
     /// Everything that runs with this data folder in its environment (servers, supervisors, jobs), and what they started.
     pub fn running(&self) -> HashSet<u32> {
-        let mark = format!("{}={}", env_vars::HOME.name, self.data().display());
+        let mark = format!("{}={}", env_vars::HOME, self.data().display());
         let kind = ProcessRefreshKind::nothing()
             .without_tasks()
             .with_environ(UpdateKind::Always);
@@ -230,7 +230,7 @@ pub fn alive(process: u32) -> bool {
 
 /// The processes that have the variable of a job in their environment.
 pub fn job_members(job_dir: &Path) -> HashSet<u32> {
-    let mark = format!("{}={}", env_vars::JOB_DIR.name, job_dir.display());
+    let mark = format!("{}={}", env_vars::JOB_DIR, job_dir.display());
     let kind = ProcessRefreshKind::nothing()
         .without_tasks()
         .with_environ(UpdateKind::Always);

@@ -67,10 +67,10 @@ impl Raw {
             .env_clear()
             .env("HOME", home.path())
             .env("PATH", "/usr/bin:/bin")
-            .env(env_vars::HOME.name, home.path().join("data"))
-            .env(env_vars::OUMI.name, &nothing)
-            .env(env_vars::SKY.name, &nothing)
-            .env(env_vars::LOG.name, "warn")
+            .env(env_vars::HOME, home.path().join("data"))
+            .env(env_vars::OUMI, &nothing)
+            .env(env_vars::SKY, &nothing)
+            .env(env_vars::LOG, "warn")
             .current_dir("/")
             .stderr(stderr);
         let client = McpClient::spawn(&mut command).unwrap();

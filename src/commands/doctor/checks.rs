@@ -67,7 +67,7 @@ async fn oumi(cli: &Cli) -> Vec<Check> {
         None => Some(format!("{client} no oumi, but in a project's own .venv")),
     };
     let desktop = problem.map_or(Ok(format!("{client} it too")), |problem| {
-        let (variable, path) = (env_vars::OUMI.name, program.display());
+        let (variable, path) = (env_vars::OUMI, program.display());
         Err(JobError::failed(problem).with_hint(format!(
             "set {variable}={path} in the client's settings: `oumi-mcp-server setup` does that"
         )))
@@ -153,8 +153,8 @@ fn clusters_up(status: &str) -> Result<String, JobError> {
 
 async fn data_folder() -> Result<String, JobError> {
     let checking = blocking(|| {
-        let data_dir = DataDir::from_environment().map_err(JobError::failed)?;
-        data_dir.check().map_err(JobError::failed)?;
+        let data_dir = DataDir::from_environment()?;
+        data_dir.check()?;
         let space = rustix::fs::statvfs(data_dir.jobs()).map_err(JobError::failed)?;
         Ok::<_, JobError>((
             data_dir,

@@ -185,7 +185,7 @@ mod tests {
         drop(lock);
         std::fs::create_dir(dir.path().join("exit.json")).unwrap();
         let mut sleep = Command::new("sleep");
-        let sleep = sleep.arg("60").env(env_vars::JOB_DIR.name, dir.path());
+        let sleep = sleep.arg("60").env(env_vars::JOB_DIR, dir.path());
         let mut child = sleep.spawn().unwrap();
         let reaped = std::thread::spawn(move || child.wait().unwrap());
         let outcome = cancel(dir, true).await.unwrap();

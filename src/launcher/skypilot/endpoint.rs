@@ -68,7 +68,7 @@ impl Endpoint {
     /// The server that `sky` would use. `None` where that may be another than one on this machine without a login, and where
     /// `sky` was never run.
     pub(super) fn find() -> Option<Self> {
-        let is_off = env::var(SKY_API.name).is_ok_and(|value| value == "off");
+        let is_off = env::var(SKY_API).is_ok_and(|value| value == "off");
         let is_other = OTHER_WORLDS.iter().any(|name| env::var_os(name).is_some());
         if is_off || is_other || Path::new(".sky.yaml").exists() {
             return None;

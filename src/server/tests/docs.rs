@@ -181,9 +181,9 @@ fn the_page_of_variables() {
         "{MADE}# The variables\n\nSet them in the client's configuration of this server (`env`). `oumi-mcp-server --help` prints them too.\n\n\
          | variable | meaning |\n|---|---|\n"
     );
-    for variable in env_vars::ALL {
-        let meaning = cell(variable.meaning).replace('<', "&lt;");
-        writeln!(page, "| `{}` | {meaning} |", variable.name).unwrap();
+    for (variable, meaning) in env_vars::all() {
+        let meaning = cell(meaning).replace('<', "&lt;");
+        writeln!(page, "| `{variable}` | {meaning} |").unwrap();
     }
     is_up_to_date("docs/variables.md", &page);
 }

@@ -175,17 +175,37 @@ fn commands_parse_in_any_case() {
         OumiCommand::parse("synth").unwrap().subcommand(),
         "synthesize"
     );
-    assert_eq!(OumiCommand::parse("rm -rf"), None);
+    let error = OumiCommand::parse("rm -rf").unwrap_err().to_string();
+    assert!(error.contains("train, evaluate, eval"), "{error}");
 }
 
 #[test]
 fn envs_are_what_oumi_makes_of_them() {
-    let text = "anchor: &a 0x10\nenvs:\n  PLAIN: 007\n  QUOTED: '007'\n  BLOCK: |\n    010\n  FLAG: yes\n  NONE:\n  WORDS: a: b\n"
-        .replace("a: b", "a b")
-        + "  SAME: *a\n";
-    let document = parse(text.as_bytes()).unwrap();
-    let expected = serde_json::json!({
-        "PLAIN": "7", "QUOTED": "007", "BLOCK": "010\n", "FLAG": "True", "NONE": null, "WORDS": "a b", "SAME": "16",
-    });
-    assert_eq!(document["envs"], expected);
+    for (written, text) in [
+        ("007", "7"),
+        ("'007'", "007"),
+        ("08", "08"),
+        ("1_000", "1000"),
+        ("+5", "5"),
+        ("0x1F", "31"),
+        ("-0b11", "-3"),
+        ("12345678901234567890123", "12345678901234567890123"),
+        ("yes", "True"),
+        ("OFF", "False"),
+        ("true", "True"),
+        ("'true'", "true"),
+        ("y", "y"),
+        ("3.10", "3.10"),
+        ("1e-5", "1e-5"),
+        ("12:30", "12:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("plain words", "plain words"),
+        ("|\n    010", "010\n"),
+        ("*a", "16"),
+    ] {
+        let config = format!("anchor: &a 0x10\nenvs:\n  A: {written}\n  NONE:\n");
+        let document = parse(config.as_bytes()).unwrap();
+        let expected = serde_json::json!({"A": text, "NONE": null});
+        assert_eq!(document["envs"], expected, "{written}");
+    }
 }

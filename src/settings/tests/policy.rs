@@ -1,12 +1,12 @@
 use super::*;
 
 fn policy_of(variables: &[(&str, &str)]) -> Result<Policy, String> {
-    let value_of = |wanted: &Variable| {
+    let value_of = |wanted: &str| {
         let mut variables = variables.iter();
-        let found = variables.find(|(name, _)| *name == wanted.name);
+        let found = variables.find(|(name, _)| *name == wanted);
         found.map(|(_, value)| (*value).to_owned())
     };
-    Policy::parse(&["local", "gcp"], value_of).map_err(|error| error.to_string())
+    Policy::parse(&["local", "gcp"], &value_of).map_err(|error| error.to_string())
 }
 
 #[test]

@@ -448,7 +448,7 @@ fn local_job_asks_only_with_always() {
         assert_eq!(warnings(&answer), "");
         assert!(!server.has_asked());
 
-        let always = [(env_vars::CONSENT.name, "always")];
+        let always = [(env_vars::CONSENT, "always")];
         let mut server = client.server_with(&world, &always);
         let before = world.home.records().len();
         let launch = server.launch("job.yaml", json!({ "envs": { "SECRET": "s3cr3t-value" } }));
@@ -474,7 +474,7 @@ fn local_job_asks_only_with_always() {
 #[test]
 fn always_without_elicitation_needs_plan_id() {
     let world = World::new();
-    let mut server = world.server_with(&[(env_vars::CONSENT.name, "always")]);
+    let mut server = world.server_with(&[(env_vars::CONSENT, "always")]);
     for cloud in ["local", "gcp"] {
         let launch = server.launch("job.yaml", json!({ "cloud": cloud }));
         let answer = server.call("run_job", launch.clone());
@@ -503,7 +503,7 @@ fn always_without_elicitation_needs_plan_id() {
 fn flags_mode_never_asks() {
     let world = World::new();
     let client = CLIENTS[1];
-    let mut server = client.server_with(&world, &[(env_vars::CONSENT.name, "flags")]);
+    let mut server = client.server_with(&world, &[(env_vars::CONSENT, "flags")]);
     let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
     server.call("run_job", launch).ok();
     assert!(!server.has_asked());

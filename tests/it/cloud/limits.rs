@@ -15,7 +15,7 @@ fn down(cloud: &str, cluster: &str) -> Value {
 fn forbidden_cloud_is_refused_by_every_tool() {
     let world = World::new();
     world.know(&[("a", "aws", "dev", "1"), ("s", "slurm", SLURM, "1")]);
-    let mut server = world.server_with(&[(env_vars::CLOUDS.name, "local, modal")]);
+    let mut server = world.server_with(&[(env_vars::CLOUDS, "local, modal")]);
     for (tool, arguments) in [
         (
             "run_job",
@@ -42,7 +42,7 @@ fn forbidden_cloud_is_refused_by_every_tool() {
     ] {
         let answer = server.call(tool, arguments);
         let error = answer.refused();
-        assert!(error.contains(env_vars::CLOUDS.name), "{tool}: {error}");
+        assert!(error.contains(env_vars::CLOUDS), "{tool}: {error}");
         assert!(error.contains("only local, modal"), "{tool}: {error}");
     }
     let (ids, list) = server.list("all");
@@ -65,7 +65,7 @@ fn forbidden_cloud_is_refused_by_every_tool() {
 #[test]
 fn local_can_be_forbidden() {
     let world = World::new();
-    let mut server = world.server_with(&[(env_vars::CLOUDS.name, "gcp")]);
+    let mut server = world.server_with(&[(env_vars::CLOUDS, "gcp")]);
     let launch = server.launch("job.yaml", json!({}));
     assert!(
         server
@@ -84,7 +84,7 @@ fn list_hides_forbidden_clouds() {
         world.cloud.add_cluster(cluster, cloud, "UP");
         world.cloud.add_job(cluster, "1", cluster, "RUNNING");
     }
-    let mut server = world.server_with(&[(env_vars::CLOUDS.name, "gcp")]);
+    let mut server = world.server_with(&[(env_vars::CLOUDS, "gcp")]);
     let list = server.list("all").1;
     let rows = list["jobs"].as_array().unwrap();
     assert_eq!(rows.len(), 1, "{:#}", list.content);
@@ -97,7 +97,7 @@ fn cluster_on_another_cloud_is_untouched() {
     world.cloud.add_cluster("theirs", "AWS", "UP");
     world.cloud.add_job("theirs", "1", "x", "RUNNING");
     world.cloud.add_cluster("mine", "GCP", "UP");
-    let mut server = world.server_with(&[(env_vars::CLOUDS.name, "gcp")]);
+    let mut server = world.server_with(&[(env_vars::CLOUDS, "gcp")]);
     let theirs = json!({ "cloud": "gcp", "cluster_name": "theirs" });
     let job = json!({ "oumi_job_id": "1", "cloud": "gcp", "cluster_name": "theirs" });
     for (tool, arguments) in [
@@ -148,7 +148,7 @@ fn launch_on_a_now_forbidden_cloud_is_left() {
     server.send("run_job", launch);
     crate::support::wait_until("the launch was begun", || world.launches() == 1);
     server.kill_9();
-    let mut limited = world.server_with(&[(env_vars::CLOUDS.name, "local")]);
+    let mut limited = world.server_with(&[(env_vars::CLOUDS, "local")]);
     assert!(
         limited
             .call("poll_status", json!({ "job_id": "a" }))
@@ -170,7 +170,7 @@ fn read_only_has_no_changing_tool() {
     world.know(&[("a", "aws", "dev", "1")]);
     world.cloud.add_cluster("dev", "AWS", "UP");
     world.cloud.add_job("dev", "1", "a", "RUNNING");
-    let mut server = world.server_with(&[(env_vars::READ_ONLY.name, "1")]);
+    let mut server = world.server_with(&[(env_vars::READ_ONLY, "1")]);
     let listed = server.request("tools/list", json!({}));
     let tools = listed["tools"].as_array().unwrap();
     let mut names: Vec<&str> = tools
@@ -219,13 +219,13 @@ fn invalid_limits_stop_the_server() {
         (env_vars::READ_ONLY, "on"),
     ] {
         let mut command = world.command();
-        command.env(variable.name, value).stdin(Stdio::null());
+        command.env(variable, value).stdin(Stdio::null());
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{value}");
         assert!(output.stdout.is_empty());
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(
-            stderr.contains(variable.name) && stderr.contains(value),
+            stderr.contains(variable) && stderr.contains(value),
             "{stderr}"
         );
     }

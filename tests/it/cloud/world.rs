@@ -61,7 +61,7 @@ impl World {
     pub fn command(&self) -> Command {
         let mut command = client::command(&self.home);
         let path = format!("{}:/usr/bin:/bin", self.cloud.bin().display());
-        command.env("PATH", path).env_remove(env_vars::SKY.name);
+        command.env("PATH", path).env_remove(env_vars::SKY);
         command.envs(
             self.api
                 .iter()
@@ -77,7 +77,7 @@ impl World {
             if missing.contains(&name) {
                 fs::remove_file(self.cloud.bin().join(name)).unwrap();
                 if is_installed(name) {
-                    command.env(variable.name, self.cloud.bin().join(name));
+                    command.env(variable, self.cloud.bin().join(name));
                 }
             }
         }
@@ -206,9 +206,9 @@ pub fn is_installed(name: &str) -> bool {
 pub fn how_to_get(name: &str) -> &'static str {
     match (name, is_installed(name)) {
         ("oumi", false) => "pip install oumi",
-        ("oumi", true) => env_vars::OUMI.name,
+        ("oumi", true) => env_vars::OUMI,
         (_, false) => "pip install skypilot",
-        (_, true) => env_vars::SKY.name,
+        (_, true) => env_vars::SKY,
     }
 }
 

@@ -23,10 +23,10 @@ fn help_lists_the_environment() {
     let output = run(&home, &["--help"]);
     assert!(output.status.success());
     let help = text(&output.stdout);
-    for variable in env_vars::ALL {
-        let line = help.lines().find(|line| line.contains(variable.name));
-        let line = line.unwrap_or_else(|| panic!("{} is not in\n{help}", variable.name));
-        assert!(line.contains(variable.meaning), "{line}");
+    for (variable, meaning) in env_vars::all() {
+        let line = help.lines().find(|line| line.contains(variable));
+        let line = line.unwrap_or_else(|| panic!("{variable} is not in\n{help}"));
+        assert!(line.contains(meaning), "{line}");
     }
     // What is no use to a person is not shown.
     assert!(!help.contains("supervise"), "{help}");
@@ -54,14 +54,14 @@ fn unknown_command_fails_on_stderr() {
 fn relative_data_folder_is_refused() {
     let home = Home::new();
     let output = command(&home)
-        .env(env_vars::HOME.name, "relative/data")
+        .env(env_vars::HOME, "relative/data")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stdout), "");
     let stderr = text(&output.stderr);
     assert!(
-        stderr.contains("absolute path") && stderr.contains(env_vars::HOME.name),
+        stderr.contains("absolute path") && stderr.contains(env_vars::HOME),
         "{stderr}"
     );
 }
@@ -70,7 +70,7 @@ fn relative_data_folder_is_refused() {
 fn default_data_folder() {
     let home = Home::new();
     let output = command(&home)
-        .env_remove(env_vars::HOME.name)
+        .env_remove(env_vars::HOME)
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -94,7 +94,7 @@ fn log_level_of_stderr() {
         fs::write(home.registry(), "[{").unwrap();
         let mut command = command(&home);
         if let Some(level) = level {
-            command.env(env_vars::LOG.name, level);
+            command.env(env_vars::LOG, level);
         }
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(output.status.success());
@@ -129,7 +129,7 @@ fn unusable_data_folder_fails_calls() {
     let home = Home::new();
     let file = home.write("file", "");
     let mut command = command(&home);
-    command.env(env_vars::HOME.name, file.join("data"));
+    command.env(env_vars::HOME, file.join("data"));
     let mut server = Server::spawn(&home, command);
     let said = server.call("list_jobs", json!({}));
     assert!(said.refused().contains("registry"), "{}", said.refused());
@@ -185,7 +185,7 @@ fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
     assert_eq!(text(&listed.stdout), "{\n  \"jobs\": []\n}\n");
 
     let mut refused = command(&home);
-    refused.env(env_vars::READ_ONLY.name, "1");
+    refused.env(env_vars::READ_ONLY, "1");
     let refused = refused.args(["cancel", &job_id]).output().unwrap();
     assert_eq!(refused.status.code(), Some(3));
     assert!(text(&refused.stderr).starts_with("error: "), "{refused:?}");

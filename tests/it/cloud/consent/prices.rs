@@ -80,7 +80,7 @@ fn question_shows_the_price_and_what_is_up_already() {
 
 #[test]
 fn launch_above_the_limit_is_refused() {
-    let limit = (env_vars::MAX_HOURLY.name, "50");
+    let limit = (env_vars::MAX_HOURLY, "50");
     let known = json!({ "cloud": "aws", "accelerators": "A100:8" });
     let unknown = json!({ "cloud": "gcp", "accelerators": "A100:8" });
     let world = World::new();
@@ -88,7 +88,7 @@ fn launch_above_the_limit_is_refused() {
     world.cloud.add_cluster("theirs", "AWS", "UP");
     for (consent, used) in [("flags", "0.00"), ("always", "32.77"), ("", "32.77")] {
         let spot = ("OUMI_USE_SPOT_VM", "true");
-        let mut server = world.server_with(&[limit, spot, (env_vars::CONSENT.name, consent)]);
+        let mut server = world.server_with(&[limit, spot, (env_vars::CONSENT, consent)]);
         let rule = format!(
             "OUMI_MCP_MAX_HOURLY allows $50.00 an hour for all that was launched here, and ${used} of it is in use"
         );
