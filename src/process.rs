@@ -12,15 +12,57 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::io;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
-use tokio::task::spawn_blocking;
+use tokio::sync::Notify;
+use tokio::task::{JoinError, spawn_blocking};
 
-/// Runs file work on a thread of its own. A panic becomes an error.
+thread_local! {
+    static IS_FOR_FILES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs file work on a thread for it: this one, below [`on_file_threads`], else another. There a panic becomes an error.
 pub(crate) async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
+    if IS_FOR_FILES.get() {
+        return Ok(work());
+    }
     spawn_blocking(work).await.map_err(io::Error::other)
+}
+
+/// Runs a future whose work is mostly with files on threads for that, and holds none while it waits: handing each file over to
+/// another thread takes longer than reading it.
+pub(crate) async fn on_file_threads<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> T {
+    struct Woken(Notify);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.notify_one();
+        }
+    }
+    let (mut future, woken) = (Box::pin(future), Arc::new(Woken(Notify::new())));
+    loop {
+        let waker = Waker::from(Arc::clone(&woken));
+        let step = spawn_blocking(move || {
+            IS_FOR_FILES.set(true);
+            let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+            (future, polled)
+        });
+        match step.await.map_err(JoinError::try_into_panic) {
+            Ok((_, Poll::Ready(done))) => return done,
+            Ok((rest, Poll::Pending)) => future = rest,
+            Err(Ok(panic)) => resume_unwind(panic),
+            // The runtime is shutting down.
+            Err(Err(_)) => return std::future::pending().await,
+        }
+        woken.0.notified().await;
+    }
 }
 
 /// Runs file work that may fail, as [`run_blocking`] does.

@@ -37,7 +37,7 @@ use chrono::Utc;
 
 use crate::launcher::{JobState, Launcher};
 use crate::process::job_dir::JobDir;
-use crate::process::{blocking, find};
+use crate::process::{blocking, find, on_file_threads};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
@@ -226,13 +226,12 @@ impl JobService {
 
     /// Lists all jobs.
     pub(crate) async fn list(&self, request: ListRequest) -> ListAnswer {
-        list::list(
-            &self.context,
-            &self.launches,
-            self.poller.observer(),
-            request,
-        )
-        .await
+        let service = self.clone();
+        let list = async move {
+            let observer = service.poller.observer();
+            list::list(&service.context, &service.launches, observer, request).await
+        };
+        on_file_threads(list).await
     }
 
     /// Cancels a job.

@@ -66,6 +66,7 @@ impl LogReaders {
                 identity: identity.clone(),
                 is_local,
                 permits: Arc::clone(permits),
+                turn: Arc::default(),
                 state: Mutex::default(),
             };
             (Instant::now(), Arc::new(reader))
@@ -88,6 +89,8 @@ pub(super) struct LogReader {
     identity: JobIdentity,
     is_local: bool,
     permits: Arc<Semaphore>,
+    /// Held during a read, so that each goes on where the last has ended.
+    turn: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<ReaderState>,
 }
 
@@ -112,7 +115,7 @@ impl LogReader {
         }
     }
 
-    /// Starts to read the log where that is due. The read goes on when the poll does not wait for it.
+    /// Starts to read the log of a cloud job where that is due. The read goes on when the poll does not wait for it.
     pub(super) fn start(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         if !self.is_due(&state) {
@@ -124,21 +127,24 @@ impl LogReader {
         let reader = Arc::clone(self);
         tokio::spawn(async move {
             let _running = running;
-            if let Err(error) = reader.read().await {
-                tracing::debug!(job_id = reader.identity.job_id, %error, "cannot read the log for the progress");
-            }
+            reader.read_or_log().await;
         });
+    }
+
+    async fn read_or_log(self: &Arc<Self>) {
+        if let Err(error) = self.read().await {
+            tracing::debug!(job_id = self.identity.job_id, %error, "cannot read the log for the progress");
+        }
     }
 
     fn is_due(&self, state: &ReaderState) -> bool {
         let Some((started, end)) = &state.read else {
             // A job that is still being launched has no log on a cloud.
-            return self.is_local || (state.has_begun && !self.identity.oumi_job_id.is_empty());
+            return state.has_begun && !self.identity.oumi_job_id.is_empty();
         };
         let is_running = end.has_changed().is_ok();
         match state.ended_at {
             _ if is_running => false,
-            _ if self.is_local => true,
             Some(ended) if *started < ended => true,
             // The log is complete.
             Some(_) if state.reading.is_some() => false,
@@ -147,6 +153,7 @@ impl LogReader {
     }
 
     async fn read(self: &Arc<Self>) -> Result<(), JobError> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(JobError::failed)?;
         let file = lock(&self.state).file.take();
@@ -157,7 +164,7 @@ impl LogReader {
         };
         let reader = Arc::clone(self);
         blocking(move || {
-            let _permit = permit;
+            let (_turn, _permit) = (turn, permit);
             let (reading, file) = match &content {
                 LogContent::File(path) if reader.is_local => {
                     let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
@@ -180,15 +187,15 @@ impl LogReader {
 
     /// Returns the newest reading, after the end of the read under way, within at most `wait`.
     pub(super) async fn reading(self: &Arc<Self>, wait: Duration) -> Option<LogReading> {
-        let _ = tokio::time::timeout(wait, async {
+        let read = async {
             if self.is_local {
-                // A read under way may have begun before this poll.
+                self.read_or_log().await;
+            } else {
+                self.start();
                 self.end_of_read().await;
             }
-            self.start();
-            self.end_of_read().await;
-        })
-        .await;
+        };
+        let _ = tokio::time::timeout(wait, read).await;
         self.newest()
     }
 

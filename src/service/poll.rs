@@ -14,6 +14,7 @@ use super::observe::{Observation, Observer};
 use super::requests::JobQuery;
 use crate::error::JobError;
 use crate::launcher::{JobStatus, status};
+use crate::process::on_file_threads;
 
 const PENDING_CANCEL: &str = "a cancel is pending: it is sent when the launch has ended, and again at each poll while it fails, \
     unless the server is read-only";
@@ -80,7 +81,12 @@ impl Poller {
     }
 
     /// Asks the launcher of a job for its status.
-    pub(super) async fn poll(&self, query: JobQuery) -> PollAnswer {
+    pub(super) async fn poll(self: &Arc<Self>, query: JobQuery) -> PollAnswer {
+        let poller = Arc::clone(self);
+        on_file_threads(async move { poller.poll_here(query).await }).await
+    }
+
+    async fn poll_here(&self, query: JobQuery) -> PollAnswer {
         let answer = match lookup::resolve(&self.context, &query).await {
             Ok(job) => self.ask(self.launches.refresh_identity(job).await).await,
             Err(error) => {
