@@ -87,8 +87,12 @@ fn no_answer() -> ExitCode {
     ExitCode::from(NO_ANSWER)
 }
 
+/// Prints a text with one line end; nothing of an empty one.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
+    if text.is_empty() {
+        return Ok(());
+    }
     writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
     stdout.flush()
 }

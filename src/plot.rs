@@ -94,11 +94,12 @@ impl Chart {
                 Some((x(index, point)?, y))
             });
             let points: Vec<(f64, f64)> = places.collect();
-            (!points.is_empty()).then_some(Curve {
+            let curve = Curve {
                 name,
                 color,
                 points,
-            })
+            };
+            Some(curve).filter(|curve| !curve.points.is_empty())
         };
         // Where there is a reward, the loss is none that counts: a trainer such as GRPO's prints zeros.
         let curves: Vec<Curve> = match curve("reward", TRAIN_COLOR, |point| point.reward) {

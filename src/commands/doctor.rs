@@ -10,16 +10,12 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::jobs::Format;
-use super::text::{labelled, terminal_width};
 use super::{CommandResult, exit_code, note, print, until_interrupted};
 use crate::error::JobError;
 use crate::process::runner::Cli;
 use crate::redact::Redactor;
 use crate::serve::wire;
 use crate::text::clean_controls;
-
-/// The width of the result and the name in front of a sentence.
-const LABEL: usize = 19;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,58 +40,19 @@ struct Check {
 }
 
 impl Check {
-    fn new(name: &'static str, outcome: Outcome, message: impl ToString) -> Self {
+    /// Reports what was found, or with `outcome` why it was not. Hides what looks like a secret: programs print what they like.
+    fn new(name: &'static str, found: Result<String, JobError>, outcome: Outcome) -> Self {
+        let (outcome, message, advice) = match found {
+            Ok(found) => (Outcome::Ok, found, None),
+            Err(error) => (outcome, error.message, error.hint),
+        };
+        let clean = |text: String| clean_controls(&Redactor::default().redact(&text)).into_owned();
         Self {
             name,
             outcome,
-            message: message.to_string(),
-            advice: None,
+            message: clean(message),
+            advice: advice.map(clean),
         }
-    }
-
-    /// Reports what was found, or with `outcome` why it was not.
-    fn of(name: &'static str, found: Result<String, JobError>, outcome: Outcome) -> Self {
-        match found {
-            Ok(found) => Self::new(name, Outcome::Ok, found),
-            Err(error) => Self {
-                advice: error.hint,
-                ..Self::new(name, outcome, error.message)
-            },
-        }
-    }
-
-    fn advise(self, advice: impl ToString) -> Self {
-        Self {
-            advice: Some(advice.to_string()),
-            ..self
-        }
-    }
-
-    /// Hides what looks like a secret: programs print what they like.
-    fn sanitized(mut self) -> Self {
-        for text in std::iter::once(&mut self.message).chain(&mut self.advice) {
-            *text = clean_controls(&Redactor::default().redact(text)).into_owned();
-        }
-        self
-    }
-
-    fn render(&self, width: Option<usize>) -> String {
-        let outcome = match self.outcome {
-            Outcome::Ok => "ok",
-            Outcome::Warning => "warning",
-            Outcome::Failure => "failure",
-        };
-        let label = format!("{outcome:9}{:10}", self.name);
-        let mut text = labelled(&label, &self.message, width);
-        if let Some(advice) = &self.advice {
-            text.push('\n');
-            text.push_str(&labelled(
-                &" ".repeat(LABEL),
-                &format!("-> {advice}"),
-                width,
-            ));
-        }
-        text
     }
 }
 
@@ -121,24 +78,32 @@ fn print_report(checks: &[Check], output: Format) -> CommandResult {
         let report = json!({ "version": version, "ok": !failed, "checks": checks });
         serde_json::to_string_pretty(&report)?
     } else {
-        report(checks, terminal_width())
+        report(checks)
     })?;
     Ok(ExitCode::from(u8::from(failed)))
 }
 
-fn report(checks: &[Check], width: Option<usize>) -> String {
-    let lines = checks.iter().map(|check| check.render(width) + "\n");
-    let count = |outcome| {
-        checks
-            .iter()
-            .filter(|check| check.outcome == outcome)
-            .count()
+fn report(checks: &[Check]) -> String {
+    let line = |check: &Check| {
+        let outcome = match check.outcome {
+            Outcome::Ok => "ok",
+            Outcome::Warning => "warning",
+            Outcome::Failure => "failure",
+        };
+        let advice = check.advice.as_ref();
+        let advice = advice.map(|advice| format!("{:19}-> {advice}\n", ""));
+        let (name, message) = (check.name, &check.message);
+        format!(
+            "{outcome:9}{name:10}{message}\n{}",
+            advice.unwrap_or_default()
+        )
     };
-    let summary = match (count(Outcome::Failure), count(Outcome::Warning)) {
-        (0, 0) => "All is well.".to_owned(),
-        (failures, warnings) => format!("Failures: {failures}; warnings: {warnings}."),
+    let wrong = checks.iter().filter(|check| check.outcome != Outcome::Ok);
+    let summary = match wrong.count() {
+        0 => "All is well.".to_owned(),
+        count => format!("To look at: {count}."),
     };
-    lines.collect::<String>() + "\n" + &summary
+    checks.iter().map(line).collect::<String>() + "\n" + &summary
 }
 
 #[cfg(test)]

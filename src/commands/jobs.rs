@@ -4,26 +4,35 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use chrono::Utc;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 
 use super::completions::job_ids;
-use super::text::{self, for_person};
+use super::text::{self, for_person, terminal_width};
 use super::{CommandResult, exit_code, log, no_answer, note, print, until_interrupted, wait};
+use crate::logs::read::LARGEST_MAX_BYTES;
 use crate::serve::{Wired, wire};
 use crate::service::JobService;
 use crate::service::answers::JobAnswer;
-use crate::service::requests::{CancelRequest, JobQuery, ListRequest, StatusFilter};
+use crate::service::requests::{CancelRequest, JobQuery, ListRequest, LogsRequest, StatusFilter};
 use crate::settings::env_vars;
 
 /// A command about jobs.
 #[derive(Subcommand)]
 pub enum JobCommand {
     /// List the jobs, newest first
-    List(Filter),
+    List {
+        /// all, running, completed (however they ended), succeeded, failed or cancelled
+        #[arg(long, default_value = "all", value_parser = status_filter)]
+        state: StatusFilter,
+        /// The most jobs
+        #[arg(short = 'n', long, default_value_t = 20)]
+        limit: u32,
+        #[command(flatten)]
+        output: Format,
+    },
     /// Show how a job is, how far, and why it failed
     Status {
         #[command(flatten)]
@@ -74,19 +83,6 @@ pub enum JobCommand {
         #[command(flatten)]
         output: Format,
     },
-}
-
-/// The jobs to list.
-#[derive(Args)]
-pub struct Filter {
-    /// all, running, completed (however they ended), succeeded, failed or cancelled
-    #[arg(long, default_value = "all", value_parser = status_filter)]
-    state: StatusFilter,
-    /// The most jobs
-    #[arg(short = 'n', long, default_value_t = 20)]
-    limit: u32,
-    #[command(flatten)]
-    output: Format,
 }
 
 /// The job that a command is about.
@@ -168,15 +164,13 @@ pub fn run(command: JobCommand, program: &Path) -> ExitCode {
 
 async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
     match command {
-        JobCommand::List(filter) => {
-            let request = ListRequest {
-                status: filter.state,
-                limit: filter.limit,
-            };
-            let answer = service.list(request).await;
-            filter
-                .output
-                .print(&answer, |answer| text::list(answer, Utc::now()))
+        JobCommand::List {
+            state: status,
+            limit,
+            output,
+        } => {
+            let answer = service.list(ListRequest { status, limit }).await;
+            output.print(&answer, |answer| text::list(answer, terminal_width()))
         }
         JobCommand::Status { job, output } => {
             output.print(&service.poll(job.query()).await, text::job)
@@ -188,13 +182,14 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             lines,
             output,
         } => {
-            let reader = log::Reader {
-                service,
-                query: job.query(),
+            let request = LogsRequest {
+                job: job.query(),
+                lines: i64::from(lines),
                 grep,
-                output,
+                max_bytes: LARGEST_MAX_BYTES,
+                ..LogsRequest::default()
             };
-            reader.read(lines, follow).await
+            log::read(service, request, follow, output).await
         }
         JobCommand::Wait {
             job,

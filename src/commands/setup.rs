@@ -11,7 +11,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-use self::client_file::{ClientFile, Format};
+use self::client_file::ClientFile;
 use crate::error::JobError;
 use crate::process::find::{find_any_oumi, find_sky};
 use crate::settings::data_dir::{read_bounded, write_atomic};
@@ -34,43 +34,39 @@ pub enum Client {
 }
 
 impl Client {
-    fn title(self) -> &'static str {
+    /// Returns the client's name, the list of servers in its file for all projects, and the place of that file in the folder
+    /// of settings (`~/.config`, on macOS `~/Library/Application Support`) or else in the home folder.
+    fn place(self) -> (&'static str, &'static str, bool, &'static str) {
         match self {
-            Self::ClaudeCode => "Claude Code",
-            Self::ClaudeDesktop => "Claude Desktop",
-            Self::Cursor => "Cursor",
-            Self::Vscode => "VS Code",
-            Self::Codex => "Codex",
-            Self::Gemini => "Gemini CLI",
+            Self::ClaudeCode => ("Claude Code", "mcpServers", false, ".claude.json"),
+            Self::ClaudeDesktop => (
+                "Claude Desktop",
+                "mcpServers",
+                true,
+                "Claude/claude_desktop_config.json",
+            ),
+            Self::Cursor => ("Cursor", "mcpServers", false, ".cursor/mcp.json"),
+            Self::Vscode => ("VS Code", "servers", true, "Code/User/mcp.json"),
+            Self::Codex => ("Codex", "mcp_servers", false, ".codex/config.toml"),
+            Self::Gemini => ("Gemini CLI", "mcpServers", false, ".gemini/settings.json"),
         }
     }
 
-    /// Returns the client's file for all projects. `config` is `~/.config`, on macOS `~/Library/Application Support`;
-    /// `variable` reads the variable with which a client moves its files.
+    /// Returns the client's file. `variable` reads the variable with which a client moves its folder.
     fn file(
         self,
         home: &Path,
-        config: &Path,
+        settings: &Path,
         variable: impl Fn(&str) -> Option<PathBuf>,
     ) -> PathBuf {
-        let moved = |name: &str, usual: PathBuf| variable(name).unwrap_or(usual);
-        match self {
-            Self::ClaudeCode => moved("CLAUDE_CONFIG_DIR", home.into()).join(".claude.json"),
-            Self::ClaudeDesktop => config.join("Claude/claude_desktop_config.json"),
-            Self::Cursor => home.join(".cursor/mcp.json"),
-            Self::Vscode => config.join("Code/User/mcp.json"),
-            Self::Codex => moved("CODEX_HOME", home.join(".codex")).join("config.toml"),
-            Self::Gemini => moved("GEMINI_CLI_HOME", home.into()).join(".gemini/settings.json"),
-        }
-    }
-
-    /// The form of the client's file, and the name of the list of servers in it.
-    fn format(self) -> (Format, &'static str) {
-        match self {
-            Self::Codex => (Format::Toml, "mcp_servers"),
-            Self::Vscode => (Format::Json, "servers"),
-            _ => (Format::Json, "mcpServers"),
-        }
+        let (_, _, is_setting, file) = self.place();
+        let moved = match self {
+            Self::ClaudeCode => variable("CLAUDE_CONFIG_DIR").map(|dir| dir.join(file)),
+            Self::Codex => variable("CODEX_HOME").map(|dir| dir.join("config.toml")),
+            Self::Gemini => variable("GEMINI_CLI_HOME").map(|dir| dir.join(file)),
+            _ => None,
+        };
+        moved.unwrap_or_else(|| if is_setting { settings } else { home }.join(file))
     }
 }
 
@@ -88,23 +84,24 @@ impl Programs {
             let path = absolute(path)?.into_os_string().into_string();
             path.map_err(|path| JobError::failed(format!("the path {path:?} is not UTF-8")))
         };
-        let mut found = Vec::new();
-        for (variable, path) in [
-            (env_vars::OUMI, find_any_oumi()),
-            (env_vars::SKY, find_sky()),
-        ] {
-            if let Ok(path) = path {
-                found.push((variable, text(path)?));
-            }
-        }
-        let server = text(own_path()?)?;
-        Ok(Self { server, found })
+        let programs = [
+            (env_vars::OUMI, find_any_oumi().ok()),
+            (env_vars::SKY, find_sky().ok()),
+        ];
+        let found = programs
+            .into_iter()
+            .filter_map(|(name, path)| Some(text(path?).map(|path| (name, path))));
+        Ok(Self {
+            server: text(own_path()?)?,
+            found: found.collect::<Result<_, _>>()?,
+        })
     }
 
     /// The arguments of `claude` that add the server.
     fn claude_arguments(&self) -> Vec<String> {
-        let mut arguments: Vec<String> =
-            ["mcp", "add", NAME, "-s", "user"].map(str::to_owned).into();
+        let mut arguments = ["mcp", "add", NAME, "-s", "user"]
+            .map(str::to_owned)
+            .to_vec();
         for (variable, path) in &self.found {
             arguments.extend(["-e".to_owned(), format!("{variable}={path}")]);
         }
@@ -129,48 +126,37 @@ pub(crate) fn own_path() -> Result<PathBuf, JobError> {
 /// Returns what to put where for a client to start this server; with `write`, does it and returns what was done.
 pub fn run(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
     let home = dirs::home_dir().ok_or("no home folder is known; set HOME")?;
-    let config = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
+    let settings = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
     let variable = |name: &str| {
         let value = std::env::var_os(name).filter(|value| !value.is_empty());
         value.map(PathBuf::from)
     };
-    let file = client.file(&home, &config, variable);
+    let file = client.file(&home, &settings, variable);
     let programs = Programs::find()?;
-    let mut text = if write {
-        merge(client, &file, &programs)?
-    } else {
-        instructions(client, &file, &programs)?
+    let mut text = match write {
+        true => merge(client, &file, &programs)?,
+        false => instructions(client, &file, &programs)?,
     };
-    if !programs
-        .found
-        .iter()
-        .any(|(name, _)| *name == env_vars::OUMI)
-    {
-        text += "
-
-The `oumi` program was not found, and training needs it. Install it with `pip install oumi`, then run this again \
+    let mut names = programs.found.iter().map(|(name, _)| *name);
+    if !names.any(|name| name == env_vars::OUMI) {
+        text += "\n\nThe `oumi` program was not found, and training needs it. Install it with `pip install oumi`, then run this again \
                  where `which oumi` finds it.";
     }
     Ok(text)
 }
 
 fn instructions(client: Client, file: &Path, programs: &Programs) -> Result<String, JobError> {
-    let name = client
-        .to_possible_value()
-        .map(|value| value.get_name().to_owned());
-    let merged = format!(
-        "Or have it done: {} setup {} --write",
-        programs.server,
-        name.unwrap_or_default()
-    );
+    let name = client.to_possible_value();
+    let name = name.as_ref().map_or("", |value| value.get_name());
+    let merged = format!("Or have it done: {} setup {name} --write", programs.server);
     if client == Client::ClaudeCode {
         let arguments = programs.claude_arguments();
-        let line =
-            shlex::try_join(arguments.iter().map(String::as_str)).map_err(JobError::failed)?;
+        let line = shlex::try_join(arguments.iter().map(String::as_str));
+        let line = line.map_err(JobError::failed)?;
         return Ok(format!("Run this:\n\n  claude {line}\n\n{merged}"));
     }
-    let entry = add_to(client, "", programs)?.unwrap_or_default();
-    let (title, file) = (client.title(), file.display());
+    let entry = add_to(client, "", programs)?.text;
+    let (title, file) = (client.place().0, file.display());
     Ok(format!(
         "Put this into {file}, beside the servers that are there, and restart {title}:\n\n{entry}\n{merged}"
     ))
@@ -182,27 +168,28 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, Job
     let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
     // The file behind a link is replaced, not the link.
     let (target, old) = match fs::canonicalize(file) {
-        Ok(target) => (
-            target.clone(),
-            read_bounded(&target, MAX_FILE_BYTES).map_err(failed)?,
-        ),
+        Ok(target) => {
+            let old = read_bounded(&target, MAX_FILE_BYTES).map_err(failed)?;
+            (target, old)
+        }
         Err(error) if error.kind() == ErrorKind::NotFound && !file.is_symlink() => {
             (file.to_owned(), Vec::new())
         }
         Err(error) => return Err(failed(error)),
     };
-    let refused = |error: JobError| {
+    let added = String::from_utf8(old)
+        .map_err(|_| JobError::failed("it is not UTF-8"))
+        .and_then(|old| Ok((add_to(client, &old, programs)?, old)));
+    let (added, old) = added.map_err(|error| {
         error
             .context(&format!("{at} was left as it is"))
             .with_hint("correct it, or add the server by hand as `setup` without --write shows")
-    };
-    let text = String::from_utf8(old).map_err(|_| refused(JobError::failed("it is not UTF-8")))?;
-    let Some(new) = add_to(client, &text, programs).map_err(refused)? else {
+    })?;
+    if added.text == old {
         return Ok(format!("Nothing to do: {at} has this server already."));
-    };
-    let is_new = ClientFile::parse(client.format().0, &text)?.values["mcpServers"][NAME].is_null();
+    }
     if client == Client::ClaudeCode
-        && is_new
+        && added.is_new
         && let Ok(claude) = which::which("claude")
     {
         // Claude Code locks its file, and changes it while it runs.
@@ -214,33 +201,41 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, Job
     let mut kept = String::new();
     let rights = fs::metadata(&target).ok().map(|file| file.permissions());
     if rights.is_some() {
-        let copy = format!(
-            "{}.before-{NAME}-{}",
-            target.display(),
-            chrono::Local::now().format("%Y%m%d-%H%M%S")
-        );
+        let now = chrono::Local::now().format("%Y%m%d-%H%M%S");
+        let copy = format!("{}.before-{NAME}-{now}", target.display());
         fs::copy(&target, &copy).map_err(failed)?;
         kept = format!(" The file as it was: {copy}.");
     } else if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    write_atomic(&target, new.as_bytes()).map_err(failed)?;
+    write_atomic(&target, added.text.as_bytes()).map_err(failed)?;
     if let Some(rights) = rights {
         fs::set_permissions(&target, rights).map_err(failed)?;
     }
-    Ok(format!("Added to {at}.{kept} Restart {}.", client.title()))
+    Ok(format!(
+        "Added to {at}.{kept} Restart {}.",
+        client.place().0
+    ))
 }
 
-/// Returns the text of the client's file with the server in it; `None` where it is in it as it should be.
-fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<String>, JobError> {
-    let (format, servers) = client.format();
-    let mut file = ClientFile::parse(format, text)?;
+/// The text of a client's file with the server in it.
+#[derive(Debug)]
+struct Added {
+    text: String,
+    /// The file had no server of our name.
+    is_new: bool,
+}
+
+fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Added, JobError> {
+    let servers = client.place().1;
+    let mut file = ClientFile::parse(client == Client::Codex, text)?;
     let old = file.values[servers][NAME].clone();
-    if !old.is_null() && !old["command"].is_string() {
+    let is_new = old.is_null();
+    if !is_new && !old["command"].is_string() {
         let error = format!("its server {NAME:?} is not one that is started by a command");
         return Err(JobError::failed(error).with_hint("rename or remove that server"));
     }
-    if old.is_null() && client == Client::Vscode {
+    if is_new && client == Client::Vscode {
         file.set(&[servers, NAME, "type"], Some("stdio"))?;
     }
     if old["command"] != *programs.server {
@@ -257,8 +252,10 @@ fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<Stri
             file.set(&[servers, NAME, "env", variable], Some(path))?;
         }
     }
-    let new = file.into_text();
-    Ok((new != text).then_some(new))
+    Ok(Added {
+        text: file.text(),
+        is_new,
+    })
 }
 
 #[cfg(test)]

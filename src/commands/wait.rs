@@ -23,7 +23,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// The exit code after the timeout, as `timeout` of coreutils gives it.
 const TIMED_OUT: u8 = 124;
 
-/// Waits until a job is over, or there is news of it. With a `timeout`, no longer than that.
+/// Waits until a job is over, or there is news of it. Without a `timeout`, as long as that takes.
 pub(super) async fn wait(
     service: &JobService,
     job: JobQuery,
@@ -33,13 +33,8 @@ pub(super) async fn wait(
 ) -> CommandResult {
     let mut last = PollAnswer::failure("no answer came within the timeout".to_owned());
     let watching = watch(service, job, goal, &mut last);
-    let in_time = match timeout {
-        Some(timeout) => tokio::time::timeout(timeout, watching).await.is_ok(),
-        None => {
-            watching.await;
-            true
-        }
-    };
+    let timeout = timeout.unwrap_or(Duration::MAX);
+    let in_time = tokio::time::timeout(timeout, watching).await.is_ok();
     let printed = output.print(&last, text::job)?;
     Ok(match last.state {
         _ if !in_time => ExitCode::from(TIMED_OUT),
@@ -53,11 +48,10 @@ pub(super) async fn wait(
 
 /// Polls a job into `last` until it is over, or what the goal asks for has changed.
 async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollAnswer) {
-    let bar = Bar::new();
-    let metrics = |answer: &PollAnswer| {
-        let progress = answer.progress.as_ref()?;
-        Some(progress.progress.metrics.clone())
-    };
+    // On stderr, where that is a terminal.
+    let bar = ProgressBar::no_length().with_finish(ProgressFinish::AndClear);
+    bar.set_style(style("{spinner} {elapsed}  {wide_msg}"));
+    bar.enable_steady_tick(TICK);
     let mut first = None;
     let mut wait_seconds = 0;
     loop {
@@ -66,72 +60,38 @@ async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollA
             wait_seconds,
             until: Until::Progress,
         };
-        let answer = service
-            .poll_until(request, &|what| bar.say(what), false)
-            .await;
-        *last = answer;
+        let waiting_for = |what: &str| bar.set_message(for_person(what));
+        *last = service.poll_until(request, &waiting_for, false).await;
         wait_seconds = CALL_WAIT;
         let is_forbidden = service.policy().forbids(&last.cloud).is_some();
         if last.is_done || last.is_gone() || is_forbidden {
             return;
         }
         if let Some(error) = &last.error {
-            bar.warn(error);
+            let text = format!("{}; trying again every {}", for_person(error), span(RETRY));
+            bar.suspend(|| note(&text));
             tokio::time::sleep(RETRY).await;
             continue;
         }
-        bar.show(last);
-        let now = (last.state, last.status.clone(), metrics(last));
-        if goal == Goal::Progress && first.get_or_insert_with(|| now.clone()) != &now {
+        show(&bar, last);
+        let now = last.message.clone();
+        if goal == Goal::Progress && *first.get_or_insert_with(|| now.clone()) != now {
             return;
         }
     }
 }
 
-/// The bar on stderr, where that is a terminal.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new() -> Self {
-        let bar = ProgressBar::no_length().with_finish(ProgressFinish::AndClear);
-        bar.set_style(style("{spinner} {elapsed}  {msg}"));
-        bar.enable_steady_tick(TICK);
-        Self(bar)
-    }
-
-    /// Shows step, loss and the time left.
-    fn show(&self, answer: &PollAnswer) {
-        let Some(progress) = &answer.progress else {
-            return self.say(&answer.message);
-        };
-        let metrics = &progress.progress.metrics;
-        let loss = metrics.loss.map(|loss| format!("loss {loss:.4}"));
-        let left = metrics
-            .seconds_left
-            .and_then(|left| Duration::try_from_secs_f64(left).ok());
-        let left = left.map(|left| format!("{} left", span(left)));
-        let parts: Vec<String> = loss.into_iter().chain(left).collect();
-        match (metrics.step, metrics.total_steps) {
-            (Some(step), Some(total)) => {
-                self.0
-                    .set_style(style("{bar:24} step {pos} of {len}  {msg}"));
-                self.0.set_length(total);
-                self.0.set_position(step);
-                self.0.set_message(parts.join(", "));
-            }
-            _ => self.say(&answer.message),
-        }
-    }
-
-    fn say(&self, what: &str) {
-        if self.0.length().is_none() {
-            self.0.set_message(for_person(what));
-        }
-    }
-
-    fn warn(&self, error: &str) {
-        let text = format!("{}; trying again every {}", for_person(error), span(RETRY));
-        self.0.suspend(|| note(&text));
+/// Shows the job's sentence, which names step and loss, and the time that is left.
+fn show(bar: &ProgressBar, answer: &PollAnswer) {
+    let metrics = (answer.progress.as_ref()).map(|progress| &progress.progress.metrics);
+    let left = metrics.and_then(|metrics| metrics.seconds_left);
+    let left = left.and_then(|left| Duration::try_from_secs_f64(left).ok());
+    let left = left.map_or_else(String::new, |left| format!(", {} left", span(left)));
+    bar.set_message(for_person(&answer.message) + &left);
+    if let Some((step, total)) = metrics.and_then(|metrics| metrics.step.zip(metrics.total_steps)) {
+        bar.set_style(style("{bar:24} {wide_msg}"));
+        bar.set_length(total);
+        bar.set_position(step);
     }
 }
 

@@ -234,7 +234,7 @@ impl Default for ListRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub(crate) enum StatusFilter {
+pub enum StatusFilter {
     #[default]
     /// Every job.
     All,

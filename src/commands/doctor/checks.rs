@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::super::setup::own_path;
 use super::Check;
-use super::Outcome::{Failure, Ok as Good, Warning};
+use super::Outcome::{Failure, Warning};
 use crate::error::JobError;
 use crate::parse::{check, sky};
 use crate::process::runner::{Cli, CliCall, Output};
@@ -34,29 +34,33 @@ pub(super) async fn run(
     let jobs = async {
         match wired {
             Ok(wired) => jobs(&wired.service, &problems).await,
-            Err(error) => vec![
-                Check::new("settings", Failure, error)
-                    .advise("no server starts until that is corrected"),
-            ],
+            Err(error) => {
+                let error = JobError::failed(error);
+                let error = error.with_hint("no server starts until that is corrected");
+                vec![Check::new("settings", Err(error), Failure)]
+            }
         }
     };
     let (oumi, sky, data, jobs) = tokio::join!(oumi(cli), skypilot(cli), data_folder(), jobs);
     let (version, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);
     let own = own_path().map(|path| format!("{}, version {version}, {os}", path.display()));
-    let wrong = problems
-        .iter()
-        .map(|problem| Check::new("settings", Warning, problem));
-    let checks = std::iter::once(Check::of("server", own, Failure)).chain(wrong);
-    let data = Check::of("data", data, Failure);
-    let checks = checks.chain(oumi).chain(sky).chain([data]).chain(jobs);
-    checks.map(Check::sanitized).collect()
+    let mut checks = vec![Check::new("server", own, Failure)];
+    checks.extend(problems.iter().map(|problem| warning("settings", problem)));
+    checks.extend(oumi.into_iter().chain(sky));
+    checks.push(Check::new("data", data, Failure));
+    checks.extend(jobs);
+    checks
+}
+
+fn warning(name: &'static str, problem: impl ToString) -> Check {
+    Check::new(name, Err(JobError::failed(problem)), Warning)
 }
 
 /// Checks `oumi`, here and as a client that was started from the desktop would find it.
 async fn oumi(cli: &Cli) -> Vec<Check> {
     let program = match find::find_any_oumi() {
         Ok(program) => program,
-        Err(error) => return vec![Check::of("oumi", Err(error), Failure)],
+        Err(error) => return vec![Check::new("oumi", Err(error), Failure)],
     };
     // It has no `--version`.
     let ran = described(cli, &program, "oumi", &["--help"]).await;
@@ -73,8 +77,8 @@ async fn oumi(cli: &Cli) -> Vec<Check> {
         )))
     });
     vec![
-        Check::of("oumi", ran.map(|(_, found)| found), Failure),
-        Check::of("desktop", desktop, Warning),
+        Check::new("oumi", ran.map(|(_, found)| found), Failure),
+        Check::new("desktop", desktop, Warning),
     ]
 }
 
@@ -84,7 +88,7 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
         Ok(program) => program,
         Err(error) => {
             let error = error.context("clouds cannot be used");
-            return vec![Check::of("sky", Err(error), Warning)];
+            return vec![Check::new("sky", Err(error), Warning)];
         }
     };
     let (info, enabled, clusters) = tokio::join!(
@@ -92,17 +96,17 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
         output_of(cli, &program, &["check", "-o", "json"]),
         output_of(cli, &program, &["status", "-o", "json"]),
     );
-    let api = info.as_ref().ok();
-    let api = api.map(|(info, _)| Check::of("sky api", api_server(&info.stdout), Warning));
+    let mut checks = Vec::new();
+    if let Ok((info, _)) = &info {
+        checks.push(Check::new("sky api", api_server(&info.stdout), Warning));
+    }
+    checks.insert(0, Check::new("sky", info.map(|(_, found)| found), Warning));
     let enabled = enabled.and_then(|output| clouds(&output.stdout));
+    checks.push(Check::new("clouds", enabled, Warning));
     let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
     let clusters = clusters.map_err(|error| error.context("what is up, and billed, is not known"));
-    let sky = Check::of("sky", info.map(|(_, found)| found), Warning);
-    let rest = [
-        Check::of("clouds", enabled, Warning),
-        Check::of("clusters", clusters, Warning),
-    ];
-    std::iter::once(sky).chain(api).chain(rest).collect()
+    checks.push(Check::new("clusters", clusters, Warning));
+    checks
 }
 
 fn api_server(info: &str) -> Result<String, JobError> {
@@ -156,18 +160,15 @@ async fn data_folder() -> Result<String, JobError> {
         let data_dir = DataDir::from_environment()?;
         data_dir.check()?;
         let space = rustix::fs::statvfs(data_dir.jobs()).map_err(JobError::failed)?;
-        Ok::<_, JobError>((
-            data_dir,
-            space.f_bavail.saturating_mul(space.f_frsize) / MIB,
-        ))
+        let free = space.f_bavail.saturating_mul(space.f_frsize) / MIB;
+        let found = format!("{}, {free} MiB free", data_dir.registry().display());
+        if free < LITTLE_SPACE {
+            let hint = "make room: logs and checkpoints need it";
+            return Err(JobError::failed(found).with_hint(hint));
+        }
+        Ok(found)
     });
-    let (data_dir, free) = checking.await?;
-    let found = format!("{}, {free} MiB free", data_dir.registry().display());
-    if free < LITTLE_SPACE {
-        let hint = "make room: logs and checkpoints need it";
-        return Err(JobError::failed(found).with_hint(hint));
-    }
-    Ok(found)
+    checking.await
 }
 
 /// Counts the jobs, and repeats the warnings of `list_jobs` but the `known` ones.
@@ -178,10 +179,10 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     };
     let Ok(answer) = tokio::time::timeout(TIMEOUT, service.list(request)).await else {
         let message = format!("they were not listed within {} s", TIMEOUT.as_secs());
-        return vec![Check::new("jobs", Warning, message)];
+        return vec![warning("jobs", message)];
     };
     if let Some(error) = answer.error {
-        return vec![Check::new("jobs", Failure, error)];
+        return vec![Check::new("jobs", Err(JobError::failed(error)), Failure)];
     }
     let live = answer.jobs.iter().filter(|job| !job.is_done);
     let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
@@ -191,10 +192,9 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
         count => format!("not over: {count} ({}); over: {over}", live.join(", ")),
     };
     let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
-    let warnings = warnings.map(|warning| Check::new("jobs", Warning, warning));
-    std::iter::once(Check::new("jobs", Good, message))
-        .chain(warnings)
-        .collect()
+    let warnings = warnings.map(|text| warning("jobs", text));
+    let jobs = Check::new("jobs", Ok(message), Failure);
+    std::iter::once(jobs).chain(warnings).collect()
 }
 
 /// Runs a program that changes nothing. Fails where it does, with the last line that it printed.

@@ -1,25 +1,31 @@
-use super::{Check, Outcome, report};
+use super::{Check, JobError, Outcome, report};
 
 #[test]
 fn report_says_what_to_do_and_hides_secrets() {
+    let error = JobError::failed("it failed: token hf_abcdefghijklmnopqrstuvwxyzabcdefgh");
+    let unusable = JobError::failed("cannot use the data folder /x");
     let checks = [
-        Check::new("server", Outcome::Ok, "/usr/local/bin/oumi-mcp-server, version 0.1.0, linux x86_64"),
-        Check::new("clouds", Outcome::Warning, "it failed: token hf_abcdefghijklmnopqrstuvwxyzabcdefgh was refused by the hub, and that is all it said")
-            .advise("run `sky check` in a terminal"),
-        Check::new("data", Outcome::Failure, "cannot use the data folder /x"),
-    ]
-    .map(Check::sanitized);
-    let page = report(&checks, Some(80));
+        Check::new(
+            "server",
+            Ok("/bin/oumi-mcp-server".to_owned()),
+            Outcome::Failure,
+        ),
+        Check::new(
+            "clouds",
+            Err(error.with_hint("run `sky check` in a terminal")),
+            Outcome::Warning,
+        ),
+        Check::new("data", Err(unusable), Outcome::Failure),
+    ];
     assert_eq!(
-        page,
+        report(&checks),
         "\
-ok       server    /usr/local/bin/oumi-mcp-server, version 0.1.0, linux x86_64
-warning  clouds    it failed: token *** was refused by the hub, and that is all
-                   it said
+ok       server    /bin/oumi-mcp-server
+warning  clouds    it failed: token ***
                    -> run `sky check` in a terminal
 failure  data      cannot use the data folder /x
 
-Failures: 1; warnings: 1."
+To look at: 2."
     );
-    assert!(report(&checks[..1], None).ends_with("All is well."));
+    assert!(report(&checks[..1]).ends_with("All is well."));
 }

@@ -13,8 +13,9 @@ fn programs() -> Programs {
 
 /// The text with the server added, and nothing more to add.
 fn added(client: Client, before: &str) -> String {
-    let after = add_to(client, before, &programs()).unwrap().unwrap();
-    assert_eq!(add_to(client, &after, &programs()), Ok(None), "{after}");
+    let after = add_to(client, before, &programs()).unwrap().text;
+    assert_ne!(after, before);
+    assert_eq!(add_to(client, &after, &programs()).unwrap().text, after);
     after
 }
 
@@ -46,8 +47,8 @@ fn a_json_file_keeps_its_comments_order_commas_and_line_ends() {
             "{\n  \"mcpServers\": {\n    \"other\": {},\n    ENTRY,\n  },\n}\n",
         ),
         (
-            "\u{feff}{\r\n  \"mcpServers\": {}\r\n}\r\n",
-            "\u{feff}{\r\n  \"mcpServers\": {\r\n    ENTRY\r\n  }\r\n}\r\n",
+            "{\r\n  \"mcpServers\": {}\r\n}\r\n",
+            "{\r\n  \"mcpServers\": {\r\n    ENTRY\r\n  }\r\n}\r\n",
         ),
     ] {
         let line_end = if before.contains('\r') { "\r\n" } else { "\n" };
@@ -57,18 +58,15 @@ fn a_json_file_keeps_its_comments_order_commas_and_line_ends() {
 }
 
 #[test]
-fn a_toml_file_keeps_its_comments_order_and_line_ends() {
+fn a_toml_file_keeps_its_comments_and_order() {
     let entry = "[mcp_servers.oumi]\ncommand = \"/bin/server\"\n\n[mcp_servers.oumi.env]\nOUMI_MCP_OUMI = \"/bin/sh\"\n";
     for before in [
         "",
         "# mine\nmodel = \"x\" # why\n\n[mcp_servers.other]\nurl = \"https://x\"\n",
-        "[z]\r\na = 1 # b\r\n",
     ] {
         let after = added(Client::Codex, before);
-        let line_end = if before.contains('\r') { "\r\n" } else { "\n" };
         assert!(after.starts_with(before), "{after}");
-        let rest = after[before.len()..].trim_start();
-        assert_eq!(rest, entry.replace('\n', line_end));
+        assert_eq!(after[before.len()..].trim_start(), entry);
     }
     let inline = "mcp_servers = { other = { command = \"x\" } } # one line\n[z]\n";
     let after = added(Client::Codex, inline);
@@ -93,10 +91,7 @@ fn an_entry_that_is_there_keeps_what_was_set_by_hand() {
     let after = added(Client::Gemini, before);
     assert_eq!(
         after,
-        before.replace(
-            r#""uvx", "args": ["oumi-mcp-server"]"#,
-            r#""/bin/server", "args": []"#
-        )
+        before.replace(r#""uvx", "args": ["oumi-mcp-server"]"#, r#""/bin/server""#)
     );
     let gone = before.replace("/bin/cat", "/gone/oumi");
     assert_eq!(
