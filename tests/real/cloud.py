@@ -96,10 +96,10 @@ def story(start, project, cloud, cluster):
 
     if cloud == "sky-slurm":
         answer = server.call("stop_cluster", cloud=cloud, cluster_name=cluster)
-        saw(f"stop_cluster: {answer['error'] or answer['message']}")
+        saw(f"stop_cluster: {answer.get('error') or answer['message']}")
         assert not server.call("down_cluster", cloud=cloud, cluster_name=cluster)["success"]
         answer = server.call("down_cluster", cloud=cloud, cluster_name=cluster, confirm=True, user_confirmation="DOWN")
-        saw(f"down_cluster: {answer['error'] or answer['message']}")
+        saw(f"down_cluster: {answer.get('error') or answer['message']}")
         assert answer["success"], answer
         gone = until("the cluster is gone", lambda: (found := known(server, "second"))["status"] == "cluster_gone" and found, 600)
         assert (gone["state"], gone["is_done"]) == ("UNKNOWN", True), gone
