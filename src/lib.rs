@@ -29,7 +29,7 @@
 //! | the signals that end a job | `Terminator` in `process/table.rs`, driven by `process/supervisor.rs`; the cancel's wait and answer: `launcher/local/termination.rs` |
 //! | a field of the registry | `registry/record.rs`, set in `service/launches.rs` |
 //! | a shape of token that is hidden | `SHAPES` in `redact.rs` |
-//! | a new tool | `server/tools.rs`; its operation in `service.rs`, its request and answer in `service/requests.rs` and `service/answers.rs` |
+//! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | what a launch costs | `parse/gpus.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
 //! | the consent text that a person is shown | `service/consent_prompt.rs`; the facts of a cluster in it: `launcher/cloud/clusters.rs`; the MCP side: `server/elicitation.rs` |
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |

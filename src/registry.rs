@@ -106,17 +106,17 @@ impl JobRegistry {
         Ok(records.find(|record| record.job_id == job_id))
     }
 
-    /// Adds a record. `prepare` runs under the lock once the id is known to be free; when it fails nothing is added.
+    /// Adds a record. `prepare` is given the others, under the lock, once the id is known to be free; when it fails nothing is added.
     pub(crate) async fn insert<T: Send + 'static>(
         &self,
         record: JobRecord,
-        prepare: impl FnOnce() -> Result<T, JobError> + Send + 'static,
+        prepare: impl FnOnce(&[JobRecord]) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, RegistryError> {
         let changed = self.change(move |mut records| {
             if records.iter().any(|known| known.is_named(&record.job_id)) {
                 return Err(RegistryError::Duplicate(record.job_id));
             }
-            let prepared = prepare().map_err(RegistryError::Prepare)?;
+            let prepared = prepare(&records).map_err(RegistryError::Prepare)?;
             records.push(record);
             Ok((prepared, records))
         });

@@ -31,13 +31,6 @@ pub(super) fn simplify_output(schema: &mut JsonObject) {
         if let Some(Value::Array(required)) = schema.get_mut("required") {
             required.retain(|name| name == "success");
         }
-        if let Some(Value::Array(types)) = schema.get_mut("type") {
-            types.retain(|name| name != "null");
-            if let [only] = types.as_slice() {
-                let only = only.clone();
-                schema.insert("type".to_owned(), only);
-            }
-        }
         // A field may itself have such a name; then its value is a schema.
         schema.retain(|key, value| match key.as_str() {
             "description" | "format" => !value.is_string(),
@@ -67,6 +60,13 @@ fn for_each_object(schema: &mut JsonObject, change: &impl Fn(&mut JsonObject)) {
 /// Rewrites a choice of texts as an `enum`, and a value that may be null as the value: not every model's dialect has the other
 /// forms.
 fn choices_to_enum(schema: &mut JsonObject) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema.insert("type".to_owned(), only);
+        }
+    }
     if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
         choices.retain(|choice| choice["type"] != "null");
         if let [Value::Object(only)] = choices.as_slice() {

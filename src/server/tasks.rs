@@ -95,7 +95,7 @@ pub(super) async fn cancel(service: &JobService, task_id: &str) -> Result<(), Er
         job: JobQuery::of(task_id),
         force: false,
     };
-    match service.cancel(request).await {
+    match service.cancel_with_progress(request, &|_| {}).await {
         CancelAnswer { success: true, .. } | CancelAnswer { is_done: true, .. } => Ok(()),
         CancelAnswer { error, .. } => {
             Err(ErrorData::internal_error(error.unwrap_or_default(), None))

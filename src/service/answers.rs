@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::sanitize::{Texts, Visit, with_texts};
 use crate::failure::Failure;
 use crate::launcher::JobState;
 use crate::progress::Progress;
@@ -84,88 +85,92 @@ macro_rules! job_answer {
     };
 }
 
-/// The answer of `run_job`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub(crate) struct RunAnswer {
-    /// `false` when nothing was started or previewed.
-    pub success: bool,
-    /// Names the job from now on; empty when nothing was started.
-    pub job_id: String,
-    /// `dry_run`, `blocked`, or the launcher's word.
-    pub status: String,
-    pub dry_run: bool,
-    pub command: String,
-    pub config_path: String,
-    pub cloud: String,
-    pub cluster_name: String,
-    pub model_name: String,
-    pub message: String,
-    pub error: Option<String>,
-    /// `true` when the launcher has accepted the job.
-    pub launch_confirmed: bool,
-    pub oumi_job_id: String,
-    pub cluster: String,
-    /// Names the plan that a dry run showed.
-    pub plan_id: String,
-    pub command_line: String,
-    pub output_dir: String,
-    pub config_kind: Option<ConfigKind>,
-    /// The job config that a cloud gets.
-    #[schemars(with = "Option<Map<String, Value>>")]
-    pub job_config: Option<Value>,
-    /// Dollars an hour, at most; absent where that is not known, or nothing is billed.
-    pub hourly_price: Option<f64>,
-    /// What it is the price of, or the reason why it is not known.
-    pub price_note: String,
-    pub warnings: Vec<String>,
+with_texts! {
+    /// The answer of `run_job`.
+    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+    pub(crate) struct RunAnswer {
+        /// `false` when nothing was started or previewed.
+        pub success: bool,
+        /// Names the job from now on; empty when nothing was started.
+        pub job_id: String,
+        /// `dry_run`, `blocked`, or the launcher's word.
+        pub status: String,
+        pub dry_run: bool,
+        pub command: String,
+        pub config_path: String,
+        pub cloud: String,
+        pub cluster_name: String,
+        pub model_name: String,
+        pub message: String,
+        pub error: Option<String>,
+        /// `true` when the launcher has accepted the job.
+        pub launch_confirmed: bool,
+        pub oumi_job_id: String,
+        pub cluster: String,
+        /// Names the plan that a dry run showed.
+        pub plan_id: String,
+        pub command_line: String,
+        pub output_dir: String,
+        pub config_kind: Option<ConfigKind>,
+        /// The job config that a cloud gets.
+        #[schemars(with = "Option<Map<String, Value>>")]
+        pub job_config: Option<Value>,
+        /// Dollars an hour, at most; absent where that is not known, or nothing is billed.
+        pub hourly_price: Option<f64>,
+        /// What it is the price of, or the reason why it is not known.
+        pub price_note: String,
+        pub warnings: Vec<String>,
+    }
 }
 job_answer!(RunAnswer);
 
-/// The answer of `poll_status`: what changes. A job is polled again and again, so what does not change is left to `list_jobs`,
-/// and the place of its log to `get_job_logs`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub(crate) struct PollAnswer {
-    /// `true` when the launcher reported the job.
-    pub success: bool,
-    /// Empty for a job started elsewhere.
-    pub job_id: String,
-    pub oumi_job_id: String,
-    /// The launcher's word, or `launching`, `cluster_gone`, `lost`, `unknown`.
-    pub status: String,
-    pub state: JobState,
-    /// Empty on this machine.
-    pub cloud: String,
-    /// Empty on this machine.
-    pub cluster: String,
-    /// `true` when the status is final.
-    pub is_done: bool,
-    pub metadata: Map<String, Value>,
-    #[serde(skip)]
-    pub ended_at: Option<String>,
-    /// As [`LauncherTraits::poll_interval`](crate::launcher::LauncherTraits).
-    #[serde(skip)]
-    pub poll_interval: Option<Duration>,
-    /// The time from start to end.
-    pub duration_seconds: Option<u64>,
-    /// Of its cluster, in dollars.
-    pub hourly_price: Option<f64>,
-    /// What its cluster has cost, and by what that is known.
-    pub spent: Option<String>,
-    /// Absolute; empty where the config names none, or it does not exist.
-    pub output_dir: String,
-    /// The name of the last checkpoint in `output_dir`.
-    pub last_checkpoint: Option<String>,
-    #[schemars(with = "Option<Map<String, Value>>")]
-    pub progress: Option<ProgressAnswer>,
-    /// The pages that show the run: W&B, TensorBoard, Trackio, Comet.
-    pub links: Vec<String>,
-    pub stalled: Option<String>,
-    #[schemars(with = "Option<Map<String, Value>>")]
-    pub failure: Option<Failure>,
-    pub error: Option<String>,
-    pub message: String,
-    pub next: String,
-    pub warnings: Vec<String>,
+with_texts! {
+    /// The answer of `poll_status`: what changes. A job is polled again and again, so what does not change is left to `list_jobs`,
+    /// and the place of its log to `get_job_logs`.
+    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+    pub(crate) struct PollAnswer {
+        /// `true` when the launcher reported the job.
+        pub success: bool,
+        /// Empty for a job started elsewhere.
+        pub job_id: String,
+        pub oumi_job_id: String,
+        /// The launcher's word, or `launching`, `cluster_gone`, `lost`, `unknown`.
+        pub status: String,
+        pub state: JobState,
+        /// Empty on this machine.
+        pub cloud: String,
+        /// Empty on this machine.
+        pub cluster: String,
+        /// `true` when the status is final.
+        pub is_done: bool,
+        pub metadata: Map<String, Value>,
+        #[serde(skip)]
+        pub ended_at: Option<String>,
+        /// The wait before the next poll.
+        #[serde(skip)]
+        pub pause: Duration,
+        /// The time from start to end.
+        pub duration_seconds: Option<u64>,
+        /// Of its cluster, in dollars.
+        pub hourly_price: Option<f64>,
+        /// What its cluster has cost, and by what that is known.
+        pub spent: Option<String>,
+        /// Absolute; empty where the config names none, or it does not exist.
+        pub output_dir: String,
+        /// The name of the last checkpoint in `output_dir`.
+        pub last_checkpoint: Option<String>,
+        #[schemars(with = "Option<Map<String, Value>>")]
+        pub progress: Option<ProgressAnswer>,
+        /// The pages that show the run: W&B, TensorBoard, Trackio, Comet.
+        pub links: Vec<String>,
+        pub stalled: Option<String>,
+        #[schemars(with = "Option<Map<String, Value>>")]
+        pub failure: Option<Failure>,
+        pub error: Option<String>,
+        pub message: String,
+        pub next: String,
+        pub warnings: Vec<String>,
+    }
 }
 job_answer!(PollAnswer);
 
@@ -205,127 +210,134 @@ impl ProgressAnswer {
     }
 }
 
-/// The answer of `get_job_logs`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub(crate) struct LogsAnswer {
-    pub success: bool,
-    pub job_id: String,
-    pub lines_requested: usize,
-    pub lines_returned: usize,
-    /// A path, or `cloud:<cloud>/<cluster>`.
-    pub log_file: String,
-    /// The lines, stdout and stderr together.
-    pub logs: String,
-    pub error: Option<String>,
-    /// `true` when lines were left out, one was cut, or lines remain to be read.
-    pub truncated: bool,
-    pub message: String,
-    /// The position to go on from: everything before it was given or left out.
-    pub cursor: String,
-    /// The line that is still being written.
-    pub unfinished: Option<String>,
-    /// The count of new bytes, the newest ones, that are not here.
-    pub remaining_bytes: Option<u64>,
-    /// The count of lines that match.
-    pub matches: Option<usize>,
-    /// The loss as a line of text.
-    pub sparkline: Option<String>,
-    /// The loss as a PNG; absent unless it was asked for and there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub plot_file: Option<String>,
-    /// The same, which comes as an image beside the fields.
-    #[serde(skip)]
-    pub picture: Option<Vec<u8>>,
+with_texts! {
+    /// The answer of `get_job_logs`.
+    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+    pub(crate) struct LogsAnswer {
+        pub success: bool,
+        pub job_id: String,
+        pub lines_requested: usize,
+        pub lines_returned: usize,
+        /// A path, or `cloud:<cloud>/<cluster>`.
+        pub log_file: String,
+        /// The lines, stdout and stderr together.
+        pub logs: String,
+        pub error: Option<String>,
+        /// `true` when lines were left out, one was cut, or lines remain to be read.
+        pub truncated: bool,
+        pub message: String,
+        /// The position to go on from: everything before it was given or left out.
+        pub cursor: String,
+        /// The line that is still being written.
+        pub unfinished: Option<String>,
+        /// The count of new bytes, the newest ones, that are not here.
+        pub remaining_bytes: Option<u64>,
+        /// The count of lines that match.
+        pub matches: Option<usize>,
+        /// The loss as a line of text.
+        pub sparkline: Option<String>,
+        /// The loss as a PNG; absent unless it was asked for and there is one.
+        pub plot_file: Option<String>,
+        /// The same, which comes as an image beside the fields.
+        #[serde(skip)]
+        pub picture: Option<Vec<u8>>,
+    }
 }
 job_answer!(LogsAnswer);
 
-/// The answer of `cancel_job`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub(crate) struct CancelAnswer {
-    /// `true` when the job was cancelled, or asked to stop.
-    pub success: bool,
-    pub job_id: String,
-    pub oumi_job_id: String,
-    pub status: String,
-    pub state: JobState,
-    /// `true` when no process of it is left.
-    pub is_done: bool,
-    /// Empty on this machine.
-    pub cloud: String,
-    /// Empty on this machine.
-    pub cluster: String,
-    /// As in `poll_status`.
-    pub output_dir: String,
-    /// As in `poll_status`.
-    pub last_checkpoint: Option<String>,
-    pub message: String,
-    pub error: Option<String>,
+with_texts! {
+    /// The answer of `cancel_job`.
+    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+    pub(crate) struct CancelAnswer {
+        /// `true` when the job was cancelled, or asked to stop.
+        pub success: bool,
+        pub job_id: String,
+        pub oumi_job_id: String,
+        pub status: String,
+        pub state: JobState,
+        /// `true` when no process of it is left.
+        pub is_done: bool,
+        /// Empty on this machine.
+        pub cloud: String,
+        /// Empty on this machine.
+        pub cluster: String,
+        /// As in `poll_status`.
+        pub output_dir: String,
+        /// As in `poll_status`.
+        pub last_checkpoint: Option<String>,
+        pub message: String,
+        pub error: Option<String>,
+    }
 }
 job_answer!(CancelAnswer);
 
-/// The answer of `stop_cluster` and `down_cluster`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub(crate) struct ClusterAnswer {
-    /// `true` when the change is done, or goes on.
-    pub success: bool,
-    pub cloud: String,
-    pub cluster_name: String,
-    pub message: String,
-    pub error: Option<String>,
+with_texts! {
+    /// The answer of `stop_cluster` and `down_cluster`.
+    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+    pub(crate) struct ClusterAnswer {
+        /// `true` when the change is done, or goes on.
+        pub success: bool,
+        pub cloud: String,
+        pub cluster_name: String,
+        pub message: String,
+        pub error: Option<String>,
+    }
 }
 job_answer!(ClusterAnswer);
 
-/// One job of a list.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-#[schemars(inline)]
-pub(crate) struct JobRow {
-    /// The launcher's id for a job started elsewhere.
-    pub job_id: String,
-    /// Empty where the job's id begins with it.
-    pub command: String,
-    /// The launcher's word.
-    pub status: String,
-    pub state: JobState,
-    /// Empty on this machine.
-    pub cloud: String,
-    /// Empty on this machine.
-    pub cluster: String,
-    /// Empty where there is a config, which names it.
-    pub model_name: String,
-    /// `true` when the status is final.
-    pub is_done: bool,
-    /// Month, day and minute.
-    pub submitted: String,
-    /// The minute, with month and day where they differ from those of `submitted`.
-    pub ended: String,
-    /// The name of the config file.
-    pub config: String,
-    /// Step and loss of a job that has not ended well.
-    pub progress: Option<String>,
-    /// The output folder of a job that has ended well; `~` is the home folder.
-    pub output: String,
-    /// The idle minutes after which its cluster stops; `None` when it does not, or that is not known.
-    pub autostop_minutes: Option<u64>,
-    /// Dollars an hour.
-    pub hourly_price: Option<f64>,
-    /// What its cluster has cost, and by what that is known.
-    pub spent: Option<String>,
+with_texts! {
+    /// One job of a list.
+    #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+    #[schemars(inline)]
+    pub(crate) struct JobRow {
+        /// The launcher's id for a job started elsewhere.
+        pub job_id: String,
+        /// Empty where the job's id begins with it.
+        pub command: String,
+        /// The launcher's word.
+        pub status: String,
+        pub state: JobState,
+        /// Empty on this machine.
+        pub cloud: String,
+        /// Empty on this machine.
+        pub cluster: String,
+        /// Empty where there is a config, which names it.
+        pub model_name: String,
+        /// `true` when the status is final.
+        pub is_done: bool,
+        /// Month, day and minute.
+        pub submitted: String,
+        /// The minute, with month and day where they differ from those of `submitted`.
+        pub ended: String,
+        /// The name of the config file.
+        pub config: String,
+        /// Step and loss of a job that has not ended well.
+        pub progress: Option<String>,
+        /// The output folder of a job that has ended well; `~` is the home folder.
+        pub output: String,
+        /// The idle minutes after which its cluster stops; `None` when it does not, or that is not known.
+        pub autostop_minutes: Option<u64>,
+        /// Dollars an hour.
+        pub hourly_price: Option<f64>,
+        /// What its cluster has cost, and by what that is known.
+        pub spent: Option<String>,
+    }
 }
 
-/// The answer of `list_jobs`.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
-pub(crate) struct ListAnswer {
-    pub jobs: Vec<JobRow>,
-    /// The zone of the times in `jobs`.
-    pub times: &'static str,
-    /// The count of older jobs that fit and were left out by the limit.
-    pub not_shown: Option<usize>,
-    pub warnings: Vec<String>,
-    /// `false` when the call failed, else absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub success: Option<bool>,
-    pub error: Option<String>,
+with_texts! {
+    /// The answer of `list_jobs`.
+    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
+    pub(crate) struct ListAnswer {
+        pub jobs: Vec<JobRow>,
+        /// The zone of the times in `jobs`.
+        pub times: &'static str,
+        /// The count of older jobs that fit and were left out by the limit.
+        pub not_shown: Option<usize>,
+        pub warnings: Vec<String>,
+        /// `false` when the call failed, else absent.
+        pub success: Option<bool>,
+        pub error: Option<String>,
+    }
 }
 
 impl JobAnswer for ListAnswer {

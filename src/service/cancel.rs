@@ -2,195 +2,190 @@
 
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
-
 use super::answers::{CancelAnswer, JobAnswer};
 use super::consent::Consent;
 use super::context::Context;
-use super::detached::{CHANGE_WAIT, run_detached};
-use super::launches::{Launches, MAY_BE_RUNNING, outcome_within};
+use super::launches::{self, MAY_BE_RUNNING, clear_pending_cancel, outcome_within};
 use super::lookup::{is_certain, resolve};
-use super::requests::CancelRequest;
-use super::{LAUNCH_WAIT, OnProgress};
+use super::poll::poll;
+use super::requests::{CancelRequest, JobQuery};
+use super::{CHANGE_WAIT, JobService, LAUNCH_WAIT, OnProgress, run_detached};
 use crate::error::JobError;
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, JobIdentity, JobState, status};
 
-/// Answers `cancel_job`.
-#[derive(Clone)]
-pub(super) struct Canceller {
-    pub(super) context: Arc<Context>,
-    pub(super) launches: Launches,
-}
-
-impl Canceller {
-    pub(super) async fn cancel(
+impl JobService {
+    /// Cancels a job. Of one that is cancelled it says what a poll says then.
+    pub(crate) async fn cancel_with_progress(
         &self,
-        consent: &Consent,
         request: CancelRequest,
         on_progress: OnProgress<'_>,
     ) -> CancelAnswer {
-        let mut job = match resolve(&self.context, &request.job).await {
-            Ok(job) => job,
-            Err(error) => {
-                let status = if error.is_not_found() {
-                    status::NOT_FOUND
-                } else {
-                    ""
-                };
-                return CancelAnswer {
-                    job_id: request.job.job_id,
-                    status: status.to_owned(),
-                    ..CancelAnswer::failure(error.to_string())
-                };
+        let context = &self.context;
+        let mut answer = cancel_named(context, &self.consent, request, on_progress).await;
+        let job_id = answer.job_id.clone();
+        if answer.success && answer.state == JobState::Cancelled {
+            let query = JobQuery {
+                job_id: job_id.clone(),
+                oumi_job_id: answer.oumi_job_id.clone(),
+                cloud: answer.cloud.clone(),
+                cluster_name: answer.cluster.clone(),
+            };
+            let now = poll(context, query).await;
+            if now.state == JobState::Cancelled {
+                (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
+                let parts = [&now.message, &now.next, &answer.message];
+                let parts = parts.map(|part| part.trim_end_matches('.'));
+                answer.message = parts.join(". ").trim_end_matches(['.', ' ']).to_owned();
             }
-        };
-        let refused = |identity: &JobIdentity, error: JobError| CancelAnswer {
-            error: Some(error.to_string()),
-            ..answer_of(identity)
-        };
-        if let Some(forbidden) = self.context.policy.forbids(&job.identity.cloud) {
-            return refused(&job.identity, JobError::blocked(forbidden));
         }
-        job = self.launches.refresh_identity(job).await;
-        if self.launches.in_flight().contains(&job.identity.job_id) {
-            on_progress("the launch is under way; the job is cancelled as soon as it ends");
-        }
-        if let Some(answer) = self.cancel_launch(&job.identity).await {
-            return answer;
-        }
-        // The launch may have ended since the lookup: then the launcher's id is recorded only now.
-        job = self.launches.reload(job).await;
-        let identity = job.identity;
-        let mut named = identity.clone();
-        if !is_certain(&self.context, &identity).await && consent.can_ask() {
-            // The user is asked about the job that has the id now.
-            named.job_id.clear();
-        }
-        if (job.record.is_none() || named.job_id.is_empty())
-            && self.context.launcher(&identity.cloud).is_ok()
-            && let Err(error) = consent.confirm_cancel(&named).await
-        {
-            return refused(&identity, error.context("nothing was done"));
-        }
-        on_progress(&format!("asking {} to end the job", identity.cloud));
-        let outcome = self.cancel_job(&named, request.force).await;
-        answer_to(&identity, outcome)
+        answer.cloud = context.cloud_name(&answer.cloud);
+        context.sanitize(answer, &job_id).await
     }
+}
 
-    /// Has the launcher cancel a job. A cancel that takes too long stays pending beside the job until it is carried out, so
-    /// that the next server repeats it should this one end.
-    async fn cancel_job(
-        &self,
-        identity: &JobIdentity,
-        force: bool,
-    ) -> Result<CancelOutcome, JobError> {
-        let launcher = Arc::clone(self.context.launcher(&identity.cloud)?);
-        let job = identity.clone();
-        // Before the request: a job on this machine has the request in its folder, one on a cloud may outlive the server.
-        let note = if launcher.traits().is_local {
-            String::new()
-        } else {
-            self.keep_pending(&identity.job_id).await
-        };
-        let work = async move { launcher.cancel(&job, force).await };
-        match run_detached(work).await {
-            Ok(done) => {
-                if !identity.job_id.is_empty() {
-                    self.launches.clear_pending_cancel(&identity.job_id).await;
-                }
-                done
-            }
-            Err(task) => {
-                self.finish_in_background(identity.job_id.clone(), task);
-                let message = format!(
-                    "the cancel is not finished after {} s{note}: call poll_status to see the job end",
-                    CHANGE_WAIT.as_secs()
-                );
-                Ok(CancelOutcome::Stopping { message })
-            }
+async fn cancel_named(
+    context: &Arc<Context>,
+    consent: &Consent,
+    request: CancelRequest,
+    on_progress: OnProgress<'_>,
+) -> CancelAnswer {
+    let job = match resolve(context, &request.job).await {
+        Ok(job) => job,
+        Err(error) => {
+            let is_gone = error.is_not_found();
+            let status = if is_gone { status::NOT_FOUND } else { "" };
+            return CancelAnswer {
+                job_id: request.job.job_id,
+                status: status.to_owned(),
+                ..CancelAnswer::failure(error.to_string())
+            };
+        }
+    };
+    if let Some(forbidden) = context.policy.forbids(&job.identity.cloud) {
+        return refused(&job.identity, &JobError::blocked(forbidden));
+    }
+    let job = launches::refresh_identity(context, job).await;
+    if context.in_flight.contains(&job.identity.job_id) {
+        on_progress("the launch is under way; the job is cancelled as soon as it ends");
+    }
+    if let Some(answer) = cancel_launch(context, &job.identity).await {
+        return answer;
+    }
+    // The launch may have ended since the lookup: then the launcher's id is recorded only now.
+    let job = launches::reload(context, job).await;
+    let identity = job.identity;
+    let mut named = identity.clone();
+    if !is_certain(context, &identity).await && consent.can_ask() {
+        // The user is asked about the job that has the id now.
+        named.job_id.clear();
+    }
+    if (job.record.is_none() || named.job_id.is_empty())
+        && context.launcher(&identity.cloud).is_ok()
+        && let Err(error) = consent.confirm_cancel(&named).await
+    {
+        return refused(&identity, &error.context("nothing was done"));
+    }
+    on_progress(&format!("asking {} to end the job", identity.cloud));
+    let outcome = cancel_job(context, &named, request.force).await;
+    answer_to(&identity, outcome)
+}
+
+/// Has the launcher cancel a job. A cancel that takes too long stays pending beside the job until it is carried out, so
+/// that the next server repeats it should this one end.
+async fn cancel_job(
+    context: &Arc<Context>,
+    job: &JobIdentity,
+    force: bool,
+) -> Result<CancelOutcome, JobError> {
+    let launcher = Arc::clone(context.launcher(&job.cloud)?);
+    // Before the request: a job on this machine has the request in its folder, one on a cloud may outlive the server.
+    let note = if launcher.traits().is_local {
+        String::new()
+    } else {
+        keep_pending(context, &job.job_id).await
+    };
+    let (within, of) = (Arc::clone(context), job.clone());
+    let work = async move {
+        let done = launcher.cancel(&of, force).await;
+        match &done {
+            Ok(_) => clear_pending_cancel(&within, &of.job_id).await,
+            Err(error) => tracing::warn!(job_id = of.job_id, %error, "a cancel failed"),
+        }
+        done
+    };
+    match run_detached(work).await {
+        Some(Err(error)) => {
+            // The caller is answered, and decides. Where nobody is, the next call about the job repeats it.
+            clear_pending_cancel(context, &job.job_id).await;
+            Err(error)
+        }
+        Some(done) => done,
+        None => {
+            let waited = CHANGE_WAIT.as_secs();
+            let message = format!(
+                "the cancel is not finished after {waited} s{note}: call poll_status to see the job end"
+            );
+            Ok(CancelOutcome::Stopping { message })
         }
     }
+}
 
-    fn finish_in_background(
-        &self,
-        job_id: String,
-        task: JoinHandle<Result<CancelOutcome, JobError>>,
-    ) {
-        let launches = self.launches.clone();
-        tokio::spawn(async move {
-            match task.await {
-                Ok(Ok(_)) => launches.clear_pending_cancel(&job_id).await,
-                Ok(Err(error)) => {
-                    tracing::warn!(job_id, %error, "a cancel failed; the next call about the job repeats it")
-                }
-                Err(error) => tracing::error!(job_id, %error, "a cancel panicked"),
-            }
-        });
+/// Writes a cancel down beside its job, and returns what to say where that cannot be done.
+async fn keep_pending(context: &Context, job_id: &str) -> String {
+    // A job that this server did not start has no folder here.
+    if job_id.is_empty() {
+        return ", and it is not repeated if it fails".to_owned();
     }
+    let kept = context.with_job_dir(job_id, |dir| dir.set_pending_cancel());
+    kept.await.err().map_or_else(String::new, |error| {
+        format!(", and it is not repeated if this server ends before, since it could not be written down ({error})")
+    })
+}
 
-    /// Writes a cancel down beside its job, and returns what to say where that cannot be done.
-    async fn keep_pending(&self, job_id: &str) -> String {
-        // A job that this server did not start has no folder here.
-        if job_id.is_empty() {
-            return ", and it is not repeated if it fails".to_owned();
+/// Requests that a launch in flight be cancelled as soon as it ends, and waits for that up to [`LAUNCH_WAIT`]. `None` when no
+/// launch is in flight.
+async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<CancelAnswer> {
+    let watch = context.in_flight.request_cancel(&identity.job_id)?;
+    let note = keep_pending(context, &identity.job_id).await;
+    let failing = || context.in_flight.cancel_error(&identity.job_id);
+    let outcome = outcome_within(watch, LAUNCH_WAIT).await;
+    let outcome = outcome.or_else(|| failing().map(LaunchOutcome::Unknown));
+    let going_on = |status: &str, state, message| CancelAnswer {
+        success: true,
+        status: status.to_owned(),
+        state,
+        message,
+        ..answer_of(identity)
+    };
+    Some(match outcome {
+        Some(LaunchOutcome::Cancelled(outcome)) => answer_to(identity, Ok(outcome)),
+        Some(LaunchOutcome::Unknown(reason)) => CancelAnswer {
+            status: status::UNKNOWN.to_owned(),
+            ..refused(identity, &JobError::failed(reason))
+        },
+        Some(LaunchOutcome::Failed(reason)) => {
+            let outcome = CancelOutcome::AlreadyFinished {
+                status: status::FAILED.to_owned(),
+                state: JobState::Failed,
+                message: Some(format!("its launch failed: {reason}")),
+            };
+            answer_to(identity, Ok(outcome))
         }
-        let kept = self
-            .context
-            .with_job_dir(job_id, |dir| dir.set_pending_cancel());
-        kept.await.err().map_or_else(String::new, |error| {
-            format!(
-                ", and it is not repeated if this server ends before, since it could not be written down ({error})"
-            )
-        })
-    }
-
-    /// Requests that a launch in flight be cancelled as soon as it ends, and waits for that up to [`LAUNCH_WAIT`]. `None` when no
-    /// launch is in flight.
-    async fn cancel_launch(&self, identity: &JobIdentity) -> Option<CancelAnswer> {
-        let in_flight = self.launches.in_flight();
-        let watch = in_flight.request_cancel(&identity.job_id)?;
-        let note = self.keep_pending(&identity.job_id).await;
-        let failing = || in_flight.cancel_error(&identity.job_id);
-        let outcome = outcome_within(watch, LAUNCH_WAIT)
-            .await
-            .or_else(|| failing().map(LaunchOutcome::Unknown));
-        Some(match outcome {
-            Some(LaunchOutcome::Cancelled(outcome)) => answer_to(identity, Ok(outcome)),
-            Some(LaunchOutcome::Unknown(reason)) => CancelAnswer {
-                status: status::UNKNOWN.to_owned(),
-                error: Some(reason),
-                ..answer_of(identity)
-            },
-            Some(LaunchOutcome::Failed(reason)) => {
-                let outcome = CancelOutcome::AlreadyFinished {
-                    status: status::FAILED.to_owned(),
-                    state: JobState::Failed,
-                    message: Some(format!("its launch failed: {reason}")),
-                };
-                answer_to(identity, Ok(outcome))
-            }
-            // The launch is over; an earlier cancel is in flight.
-            _ if !identity.oumi_job_id.is_empty() => CancelAnswer {
-                success: true,
-                status: status::RUNNING.to_owned(),
-                state: JobState::Running,
-                message: format!(
-                    "an earlier cancel is under way{note}; call poll_status to see the job end"
-                ),
-                ..answer_of(identity)
-            },
-            Some(LaunchOutcome::Launched(_)) | None => CancelAnswer {
-                success: true,
-                status: status::LAUNCHING.to_owned(),
-                state: JobState::Pending,
-                message: format!(
-                    "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when"
-                ),
-                ..answer_of(identity)
-            },
-        })
-    }
+        // The launch is over; an earlier cancel is in flight.
+        _ if !identity.oumi_job_id.is_empty() => {
+            let message = format!(
+                "an earlier cancel is under way{note}; call poll_status to see the job end"
+            );
+            going_on(status::RUNNING, JobState::Running, message)
+        }
+        Some(LaunchOutcome::Launched(_)) | None => {
+            let message = format!(
+                "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when"
+            );
+            going_on(status::LAUNCHING, JobState::Pending, message)
+        }
+    })
 }
 
 fn answer_of(identity: &JobIdentity) -> CancelAnswer {
@@ -203,78 +198,78 @@ fn answer_of(identity: &JobIdentity) -> CancelAnswer {
     }
 }
 
+fn refused(identity: &JobIdentity, error: &JobError) -> CancelAnswer {
+    CancelAnswer {
+        error: Some(error.to_string()),
+        ..answer_of(identity)
+    }
+}
+
 fn answer_to(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -> CancelAnswer {
-    let answer = answer_of(identity);
-    match outcome {
-        Ok(CancelOutcome::Cancelled { message }) => CancelAnswer {
-            success: true,
-            status: status::CANCELLED.to_owned(),
+    let (status, state, message) = match outcome {
+        Ok(CancelOutcome::Cancelled { message }) => (
+            status::CANCELLED.to_owned(),
+            JobState::Cancelled,
+            message.unwrap_or_default(),
+        ),
+        Ok(CancelOutcome::AlreadyFinished {
             state: JobState::Cancelled,
-            is_done: true,
-            message: message.unwrap_or_default(),
-            ..answer
-        },
-        Ok(CancelOutcome::Stopping { message }) => CancelAnswer {
-            success: true,
-            status: status::RUNNING.to_owned(),
-            state: JobState::Running,
+            status,
             message,
-            ..answer
-        },
+        }) => (status, JobState::Cancelled, message.unwrap_or_default()),
         Ok(CancelOutcome::LeftoversEnded {
             status,
             state,
             processes,
-        }) => CancelAnswer {
-            success: true,
-            message: format!(
+        }) => {
+            let message = format!(
                 "the processes that it had left ({processes}) were ended; its script had ended before, with status `{status}`"
-            ),
-            status,
-            state,
-            is_done: true,
-            ..answer
-        },
-        Ok(CancelOutcome::AlreadyFinished {
-            state: state @ JobState::Cancelled,
-            status,
-            message,
-        }) => CancelAnswer {
-            success: true,
-            status,
-            state,
-            is_done: true,
-            message: message.unwrap_or_default(),
-            ..answer
-        },
+            );
+            (status, state, message)
+        }
+        Ok(CancelOutcome::Stopping { message }) => {
+            return CancelAnswer {
+                success: true,
+                status: status::RUNNING.to_owned(),
+                state: JobState::Running,
+                message,
+                ..answer_of(identity)
+            };
+        }
         Ok(CancelOutcome::AlreadyFinished {
             status,
             state,
             message,
         }) => {
-            let more = message.map_or_else(
-                || "; there is nothing to cancel".to_owned(),
-                |message| format!(": {message}"),
-            );
-            CancelAnswer {
-                error: Some(format!(
-                    "the job had already ended, with status `{status}`{more}"
-                )),
+            let error = format!("the job had already ended, with status `{status}`");
+            let error = match message {
+                Some(message) => format!("{error}: {message}"),
+                None => format!("{error}; there is nothing to cancel"),
+            };
+            return CancelAnswer {
                 status,
                 state,
                 is_done: true,
-                ..answer
-            }
+                ..refused(identity, &JobError::failed(error))
+            };
         }
-        Err(error) if error.is_not_found() => CancelAnswer {
-            status: status::NOT_FOUND.to_owned(),
-            error: Some(error.to_string()),
-            ..answer
-        },
-        Err(error) => CancelAnswer {
-            status: status::UNKNOWN.to_owned(),
-            error: Some(error.with_hint(MAY_BE_RUNNING).to_string()),
-            ..answer
-        },
+        Err(error) => {
+            let (status, error) = match error.is_not_found() {
+                true => (status::NOT_FOUND, error),
+                false => (status::UNKNOWN, error.with_hint(MAY_BE_RUNNING)),
+            };
+            return CancelAnswer {
+                status: status.to_owned(),
+                ..refused(identity, &error)
+            };
+        }
+    };
+    CancelAnswer {
+        success: true,
+        status,
+        state,
+        is_done: true,
+        message,
+        ..answer_of(identity)
     }
 }

@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
-use super::launches::Launches;
 use super::output_dir::newest_checkpoint;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
-use crate::launcher::{JobIdentity, JobState, JobStatus};
-use crate::process::blocking;
+use crate::launcher::{JobIdentity, JobState, ListedJob};
+use crate::process::{blocking, run_blocking};
 use crate::registry::{JobRecord, RegistryError};
 use crate::settings::data_dir::DataDir;
 
@@ -17,11 +16,7 @@ const MAX_NAMES: usize = 5;
 
 /// Returns the id for a job that is to be named `wanted`: where jobs that are over have it, `wanted-2` or a later one. Fails
 /// while the newest of them is not known to be over.
-pub(super) async fn free_job_id(
-    context: &Context,
-    launches: &Launches,
-    wanted: &str,
-) -> Result<String, JobError> {
+pub(super) async fn free_job_id(context: &Context, wanted: &str) -> Result<String, JobError> {
     let records = context.registry.records().await?;
     let (mut job_id, mut owner) = (wanted.to_owned(), None);
     for number in 2.. {
@@ -31,14 +26,12 @@ pub(super) async fn free_job_id(
         owner = Some(record);
         job_id = format!("{wanted}-{number}");
     }
-    match owner {
-        Some(record)
-            if launches.in_flight().contains(&record.job_id) || !context.is_over(record).await =>
-        {
-            Err(RegistryError::Duplicate(record.job_id.clone()).into())
-        }
-        _ => Ok(job_id),
+    if let Some(record) = owner
+        && (context.in_flight.contains(&record.job_id) || !context.is_over(record).await)
+    {
+        return Err(RegistryError::Duplicate(record.job_id.clone()).into());
     }
+    Ok(job_id)
 }
 
 /// Fails where a job that runs writes to the output folder of the launch and that is not allowed. Warns of what the launch shares
@@ -48,10 +41,6 @@ pub(super) async fn check(
     launch: &mut PreparedLaunch,
     allow_shared_output: bool,
 ) -> Result<(), JobError> {
-    let is_local = launch.is_local;
-    let output = launch.output_dir().filter(|_| is_local);
-    let find = move || Ok::<_, JobError>(output.and_then(|output| newest_checkpoint(&output)));
-    let checkpoint = blocking(find).await?;
     let running = neighbours(context, launch).await?;
     let writer = running.iter().find(|record| launch.shares_output(record));
     let mut warnings = Vec::new();
@@ -66,19 +55,22 @@ pub(super) async fn check(
             ));
         }
         warnings.push(error);
-    } else if let Some(checkpoint) = checkpoint {
+    } else if let Some(output) = launch.output_dir().filter(|_| launch.is_local)
+        && let Some(checkpoint) = run_blocking(move || newest_checkpoint(&output)).await?
+    {
         let training = launch.spec.config.document.get("training");
         let resumes = training.and_then(|all| all.get("try_resume_from_last_checkpoint"));
-        warnings.push(if resumes.is_some_and(|value| value == true) {
-            format!("the output folder holds {checkpoint} of an earlier run, and this job resumes from it")
-        } else {
-            format!(
-                "the output folder holds {checkpoint} of an earlier run, and this job may write over it; \
-                 training.try_resume_from_last_checkpoint resumes it"
-            )
-        });
+        let what = match resumes.is_some_and(|value| value == true) {
+            true => "this job resumes from it",
+            false => {
+                "this job may write over it; training.try_resume_from_last_checkpoint resumes it"
+            }
+        };
+        warnings.push(format!(
+            "the output folder holds {checkpoint} of an earlier run, and {what}"
+        ));
     }
-    if is_local && !running.is_empty() {
+    if launch.is_local && !running.is_empty() {
         let names = running.iter().take(MAX_NAMES);
         let names: Vec<&str> = names.map(|record| record.job_id.as_str()).collect();
         let more = if running.len() > MAX_NAMES {
@@ -102,27 +94,23 @@ async fn neighbours(
     launch: &PreparedLaunch,
 ) -> Result<Vec<JobRecord>, JobError> {
     let (cloud, cluster) = (&launch.spec.identity.cloud, &launch.plan.cluster);
+    let is_near = |record: &JobRecord| {
+        launch.is_local || (record.cluster_name == *cluster && launch.shares_output(record))
+    };
     let mut records = context.registry.records().await?;
-    records.retain(|record| {
-        record.cloud == *cloud
-            && (launch.is_local
-                || (record.cluster_name == *cluster && launch.shares_output(record)))
-    });
+    records.retain(|record| record.cloud == *cloud && is_near(record));
     if records.is_empty() {
         return Ok(records);
     }
     let known: Vec<JobIdentity> = records.iter().map(JobRecord::identity).collect();
     let listing = context.allowed_launcher(cloud)?.statuses(&known).await?;
-    let is_running = |record: &JobRecord| {
-        let mut jobs = listing.jobs.iter();
-        let is_running = |status: &JobStatus| {
-            // One of another machine that shares the data folder is not known here.
-            let is_here = status.state == JobState::Running || launch.shares_output(record);
-            !status.is_done && is_here
-        };
-        jobs.any(|job| job.identity.job_id == record.job_id && is_running(&job.status))
-    };
-    records.retain(is_running);
+    records.retain(|record| {
+        let is_it = |job: &&ListedJob| job.identity.job_id == record.job_id;
+        let status = listing.jobs.iter().find(is_it).map(|job| &job.status);
+        // One of another machine that shares the data folder is not known here.
+        let is_here = |state| state == JobState::Running || launch.shares_output(record);
+        status.is_some_and(|status| !status.is_done && is_here(status.state))
+    });
     Ok(records)
 }
 
@@ -144,16 +132,11 @@ impl PreparedLaunch {
 /// Resolves the links of a path, as far as it exists.
 fn real(path: &Path) -> PathBuf {
     let resolve = |known: &Path| {
-        Some(
-            known
-                .canonicalize()
-                .ok()?
-                .join(path.strip_prefix(known).ok()?),
-        )
+        let resolved = known.canonicalize().ok()?;
+        Some(resolved.join(path.strip_prefix(known).ok()?))
     };
-    path.ancestors()
-        .find_map(resolve)
-        .unwrap_or_else(|| path.to_owned())
+    let mut known = path.ancestors();
+    known.find_map(resolve).unwrap_or_else(|| path.to_owned())
 }
 
 /// Checks that a job could be recorded.
@@ -163,11 +146,9 @@ pub(super) async fn check_data_dir(data_dir: DataDir) -> Result<(), JobError> {
         let jobs = data_dir.jobs();
         // The file has no name, so that nothing is left of it.
         tempfile::tempfile_in(&jobs).map(drop).map_err(|error| {
-            JobError::failed(format!(
-                "cannot write to the data folder {}: {error}",
-                jobs.display()
-            ))
-            .with_hint("check its permissions and free space")
+            let jobs = jobs.display();
+            JobError::failed(format!("cannot write to the data folder {jobs}: {error}"))
+                .with_hint("check its permissions and free space")
         })
     })
     .await

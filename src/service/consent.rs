@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::OnProgress;
 use super::consent_prompt;
 use super::context::Context;
-use super::plan_cache::PlanCache;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity};
@@ -62,19 +61,18 @@ pub(super) enum LaunchConsent {
     Given { plan_id: String },
 }
 
+/// The way to the user of a call, as far as the policy wants it gone.
 #[derive(Clone)]
 pub(super) struct Consent {
     context: Arc<Context>,
-    plans: Arc<PlanCache>,
     /// `None` where nobody is asked.
     provider: Option<Arc<dyn ConsentProvider>>,
 }
 
 impl Consent {
-    pub(super) fn new(context: Arc<Context>, plans: Arc<PlanCache>) -> Self {
+    pub(super) fn of_nobody(context: Arc<Context>) -> Self {
         Self {
             context,
-            plans,
             provider: None,
         }
     }
@@ -83,44 +81,42 @@ impl Consent {
     pub(super) fn with_provider(&self, provider: Arc<dyn ConsentProvider>) -> Self {
         let is_asked = self.context.policy.ask != AskPerson::Never && provider.can_ask();
         Self {
+            context: Arc::clone(&self.context),
             provider: is_asked.then_some(provider),
-            ..self.clone()
         }
-    }
-
-    /// Asks before a job is cancelled that this server did not start.
-    pub(super) async fn confirm_cancel(&self, job: &JobIdentity) -> Result<(), JobError> {
-        let info = self.cluster_info(&job.cloud, &job.cluster).await?;
-        self.confirm(&consent_prompt::cancel(job, info.as_ref()))
-            .await
-    }
-
-    /// Asks before a cluster is stopped or deleted, onto which these jobs are being launched.
-    pub(super) async fn confirm_teardown(
-        &self,
-        action: ClusterAction,
-        cloud: &str,
-        cluster: &str,
-        launching: &[String],
-    ) -> Result<(), JobError> {
-        let info = self.cluster_info(cloud, cluster).await?;
-        let prompt = consent_prompt::teardown(action, cloud, cluster, info.as_ref(), launching);
-        self.confirm(&prompt).await
     }
 
     pub(super) fn can_ask(&self) -> bool {
         self.provider.is_some()
     }
 
+    /// Asks before a job is cancelled that this server did not start.
+    pub(super) async fn confirm_cancel(&self, job: &JobIdentity) -> Result<(), JobError> {
+        let info = self.cluster_info(&job.cloud, &job.cluster).await?;
+        let prompt = consent_prompt::cancel(job, info.as_ref());
+        self.confirm(&prompt).await
+    }
+
+    /// Asks before a cluster is stopped or deleted, onto which these jobs are being launched.
+    pub(super) async fn confirm_teardown(
+        &self,
+        action: ClusterAction,
+        (cloud, cluster): (&str, &str),
+        launching: &str,
+    ) -> Result<(), JobError> {
+        let info = self.cluster_info(cloud, cluster).await?;
+        let prompt = consent_prompt::teardown(action, cloud, cluster, info.as_ref(), launching);
+        self.confirm(&prompt).await
+    }
+
     /// Asks where the user can be reached; elsewhere the arguments of the call must do.
     async fn confirm(&self, prompt: &ConsentPrompt) -> Result<(), JobError> {
         match &self.provider {
-            None => return Ok(()),
-            Some(provider) if provider.ask(prompt).await? == prompt.subject => return Ok(()),
-            Some(_) => {}
+            Some(provider) if provider.ask(prompt).await? != prompt.subject => {
+                Err(agreed_to_another())
+            }
+            _ => Ok(()),
         }
-        Err(JobError::blocked("the user agreed to something else")
-            .with_hint("call the tool again, so that the user is asked again"))
     }
 
     /// Describes a cluster, where a prompt or the policy needs that. Fails where the policy forbids the cloud that the cluster
@@ -130,26 +126,27 @@ impl Consent {
         cloud: &str,
         cluster: &str,
     ) -> Result<Option<ClusterInfo>, JobError> {
+        let policy = &self.context.policy;
         let launcher = self.context.allowed_launcher(cloud)?;
-        let is_limited = self.context.policy.clouds.is_some();
-        if !is_limited && self.provider.is_none() {
+        let is_limited = policy.clouds.is_some();
+        if cluster.is_empty() || (!is_limited && self.provider.is_none()) {
             return Ok(None);
         }
         let describing = launcher.describe_cluster(cloud, cluster);
         let described = tokio::time::timeout(CLUSTER_INFO_WAIT, describing).await;
-        let described = described.unwrap_or_else(|_| {
+        if !is_limited {
+            return Ok(described.ok().and_then(Result::ok).flatten());
+        }
+        let described = described.map_err(|_| {
             let waited = CLUSTER_INFO_WAIT.as_secs();
             let error = format!("the cloud of cluster {cluster} was not found within {waited} s");
-            Err(JobError::unavailable(error).with_hint("try again"))
-        });
-        if !is_limited {
-            return Ok(described.unwrap_or_default());
-        }
+            JobError::unavailable(error).with_hint("try again")
+        })?;
         let Some(info) = described? else {
             return Ok(None);
         };
         let forbidden = match &info.cloud {
-            Some(found) => self.context.policy.forbids(found),
+            Some(found) => policy.forbids(found),
             None => Some(format!(
                 "the cloud of cluster {cluster} is not known, and not every cloud may be used"
             )),
@@ -160,8 +157,7 @@ impl Consent {
     /// Fails where the policy forbids the cloud that the cluster of a launch is on.
     pub(super) async fn check_cluster(&self, launch: &PreparedLaunch) -> Result<(), JobError> {
         let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
-        let is_limited = self.context.policy.clouds.is_some();
-        if is_limited && !cluster.is_empty() && self.context.traits(cloud).costs_money {
+        if self.context.policy.clouds.is_some() && self.context.traits(cloud).costs_money {
             self.cluster_info(cloud, cluster).await?;
         }
         Ok(())
@@ -174,15 +170,13 @@ impl Consent {
         plan_id: &str,
         on_progress: OnProgress<'_>,
     ) -> Result<LaunchConsent, JobError> {
-        let has_plan_id = !plan_id.is_empty();
         let identity = &launch.spec.identity;
         let asks_always = self.context.policy.ask == AskPerson::Always;
-        let costs_money = self.context.traits(&identity.cloud).costs_money;
-        if !costs_money && !asks_always {
+        if !self.context.traits(&identity.cloud).costs_money && !asks_always {
             return Ok(LaunchConsent::NotAsked { warning: None });
         }
         let Some(provider) = &self.provider else {
-            if asks_always && !has_plan_id {
+            if asks_always && plan_id.is_empty() {
                 let variable = env_vars::CONSENT;
                 let error = format!("{variable}=always, and this client cannot ask its user");
                 return Err(JobError::blocked(error).with_hint(
@@ -192,23 +186,24 @@ impl Consent {
             let warning =
                 "no plan_id was given: whether the user saw this job could not be checked";
             return Ok(LaunchConsent::NotAsked {
-                warning: (!has_plan_id).then_some(warning),
+                warning: plan_id.is_empty().then_some(warning),
             });
         };
-        let info = if identity.cluster.is_empty() {
-            None
-        } else {
-            self.cluster_info(&identity.cloud, &identity.cluster)
-                .await?
-        };
-        let plan_id = self.plans.insert(launch);
+        let info = self.cluster_info(&identity.cloud, &identity.cluster);
+        let info = info.await?;
+        let plan_id = self.context.plans.insert(launch);
         let subject = ConsentSubject::Launch { plan_id };
         let mut prompt = consent_prompt::launch(launch, info.as_ref(), subject);
         prompt.text = launch.redactor().redact(&prompt.text);
         on_progress("waiting for the user to agree");
         match provider.ask(&prompt).await? {
             ConsentSubject::Launch { plan_id } => Ok(LaunchConsent::Given { plan_id }),
-            _ => Err(JobError::blocked("the user agreed to something else")),
+            _ => Err(agreed_to_another()),
         }
     }
+}
+
+fn agreed_to_another() -> JobError {
+    JobError::blocked("the user agreed to something else")
+        .with_hint("call the tool again, so that the user is asked again")
 }

@@ -41,7 +41,7 @@ pub(super) fn teardown(
     cloud: &str,
     cluster: &str,
     info: Option<&ClusterInfo>,
-    launching: &[String],
+    launching: &str,
 ) -> ConsentPrompt {
     let (on, of) = (cloud.to_owned(), cluster.to_owned());
     let (title, consequence, subject) = match action {
@@ -67,7 +67,7 @@ pub(super) fn teardown(
     text.field("Cluster", cluster);
     text.cluster(cloud, info);
     text.price(info);
-    text.field("Launches onto it that are under way", &launching.join(", "));
+    text.field("Launches onto it that are under way", launching);
     text.line(consequence);
     text.prompt(subject)
 }

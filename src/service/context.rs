@@ -1,10 +1,14 @@
-//! The context that all parts of the service share: the registry, the launchers, the policy and the data folder.
+//! What the operations share: the registry, the launchers, the policy, and what the server keeps in memory.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
+use super::log_reader::LogReaders;
+use super::plan_cache::PlanCache;
 use super::sanitize::{Texts, sanitize};
+use super::watch::SharedPolls;
 use crate::error::JobError;
+use crate::in_flight::InFlight;
 use crate::launcher::{Launcher, LauncherTraits};
 use crate::process::job_dir::JobDir;
 use crate::process::{blocking, find, run_blocking};
@@ -19,8 +23,10 @@ pub(super) struct Context {
     pub(super) registry: JobRegistry,
     pub(super) launchers: Vec<Arc<dyn Launcher>>,
     pub(super) policy: Policy,
-    /// Held from the check of a launch against the limit of costs until its record is written, so that each counts the others.
-    pub(super) spending: tokio::sync::Mutex<()>,
+    pub(super) in_flight: InFlight,
+    pub(super) plans: PlanCache,
+    pub(super) logs: LogReaders,
+    pub(super) polls: SharedPolls,
 }
 
 impl Context {
@@ -34,7 +40,10 @@ impl Context {
             data_dir,
             launchers,
             policy,
-            spending: tokio::sync::Mutex::default(),
+            in_flight: InFlight::default(),
+            plans: PlanCache::default(),
+            logs: LogReaders::default(),
+            polls: SharedPolls::default(),
         }
     }
 
@@ -49,10 +58,22 @@ impl Context {
         })
     }
 
+    /// Returns the launcher of this machine.
+    pub(super) fn local_launcher(&self) -> Option<&Arc<dyn Launcher>> {
+        let mut launchers = self.launchers.iter();
+        launchers.find(|launcher| launcher.traits().is_local)
+    }
+
     /// Returns the traits of a cloud's launcher; those of any cloud where this server has no launcher for it.
     pub(super) fn traits(&self, cloud: &str) -> LauncherTraits {
         let launcher = self.launcher(cloud);
         launcher.map_or(LauncherTraits::CLOUD, |launcher| launcher.traits())
+    }
+
+    /// Returns the cloud as answers show it: this machine is none.
+    pub(super) fn cloud_name(&self, cloud: &str) -> String {
+        let is_local = self.traits(cloud).is_local;
+        cloud[..if is_local { 0 } else { cloud.len() }].to_owned()
     }
 
     /// Returns the launcher of a cloud that the policy allows.
@@ -74,17 +95,10 @@ impl Context {
         }
     }
 
-    /// Keeps the jobs whose launches are under way, in this server or another one.
-    pub(super) async fn launching(&self, jobs: Vec<JobRecord>) -> Result<Vec<JobRecord>, JobError> {
-        let jobs = jobs.into_iter().filter(|job| job.oumi_job_id.is_empty());
-        let jobs: Vec<_> = jobs.map(|job| (self.job_dir(&job.job_id), job)).collect();
-        blocking(move || {
-            let is_locked = |dir: JobDir| dir.is_locked().unwrap_or(true);
-            let jobs = jobs.into_iter();
-            let launching = jobs.filter_map(|(dir, job)| dir.is_some_and(is_locked).then_some(job));
-            Ok(launching.collect())
-        })
-        .await
+    /// Tells if the launch of a job is under way, in this server or another one. Does file work.
+    pub(super) fn is_launching(&self, job: &JobRecord) -> bool {
+        let is_locked = |dir: JobDir| dir.is_locked().unwrap_or(true);
+        job.oumi_job_id.is_empty() && self.job_dir(&job.job_id).is_some_and(is_locked)
     }
 
     /// Returns the folder of a job, or `None` for an id that cannot name one.
@@ -99,42 +113,23 @@ impl Context {
 
     /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.
     pub(super) async fn redactor(&self, job_id: &str) -> Redactor {
-        let read = run_blocking(self.reads_redactor(job_id)).await;
-        read.unwrap_or_else(|error| Redactor::unreadable(&error))
-    }
-
-    /// Reads the redactors of several jobs, in the order of the jobs.
-    pub(super) async fn redactors(
-        &self,
-        job_ids: impl IntoIterator<Item = String>,
-    ) -> Vec<Redactor> {
-        let reads: Vec<_> = (job_ids.into_iter().map(|id| self.reads_redactor(&id))).collect();
-        let count = reads.len();
-        run_blocking(move || reads.into_iter().map(|read| read()).collect())
-            .await
-            .unwrap_or_else(|error| vec![Redactor::unreadable(&error); count])
-    }
-
-    /// Returns the file work of [`Self::redactor`], for who has more to do off the async threads.
-    pub(super) fn reads_redactor(&self, job_id: &str) -> impl FnOnce() -> Redactor + Send + use<> {
-        let (dir, job_id) = (self.job_dir(job_id), job_id.to_owned());
-        move || match dir.map(|dir| dir.secrets()) {
-            None => Redactor::default(),
-            Some(Ok(redactor)) => redactor,
+        let Some(dir) = self.job_dir(job_id) else {
+            return Redactor::default();
+        };
+        let read = run_blocking(move || dir.secrets()).await.flatten();
+        read.unwrap_or_else(|error| match error.kind() {
             // No such folder can be: no job was given secrets there.
-            Some(Err(error))
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename
-                ) =>
-            {
-                Redactor::default()
-            }
-            Some(Err(error)) => {
+            ErrorKind::NotADirectory | ErrorKind::InvalidFilename => Redactor::default(),
+            _ => {
                 tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
                 Redactor::unreadable(&error)
             }
-        }
+        })
+    }
+
+    /// Reads the redactors of several jobs, in the order of the jobs.
+    pub(super) async fn redactors(&self, job_ids: impl Iterator<Item = &str>) -> Vec<Redactor> {
+        futures::future::join_all(job_ids.map(|id| self.redactor(id))).await
     }
 
     /// Does file work in the folder of a job, off the async threads; nothing where the job has no folder.
@@ -156,7 +151,7 @@ impl Context {
         };
         let pending = blocking(move || dir.has_pending_cancel()).await;
         pending.unwrap_or_else(|error| {
-            // It stays beside the job: the next call about the job looks again.
+            // It stays beside the job: the next call about the job tries again.
             tracing::warn!(job_id, %error, "cannot see whether a job is to be cancelled");
             false
         })

@@ -1,15 +1,19 @@
 //! What a launch costs, beside what is up already: shown before it, and held against the limit of the policy.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::context::Context;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::launcher::{Offer, UpCluster};
+use crate::process::blocking;
+use crate::registry::JobRecord;
 use crate::settings::env_vars::MAX_HOURLY;
 
 /// The wait for prices. A launch is shown without those that take longer.
@@ -52,90 +56,94 @@ impl Costs {
             Ok(up) if up.is_empty() => return String::new(),
             Ok(up) => up,
         };
-        let prices: Vec<f64> = up
-            .iter()
-            .filter_map(|cluster| cluster.hourly_price)
-            .collect();
         let clusters = match up.len() {
             1 => "1 cluster is up".to_owned(),
             count => format!("{count} clusters are up"),
         };
-        let together = if prices.len() > 1 { " together" } else { "" };
-        let known = match prices.iter().sum::<f64>() {
-            _ if prices.is_empty() => String::new(),
-            sum => format!(", ${sum:.2} an hour{together}"),
+        let prices: Vec<f64> = up.iter().filter_map(|one| one.hourly_price).collect();
+        let sum: f64 = prices.iter().sum();
+        let known = match prices.len() {
+            0 => String::new(),
+            1 => format!(", ${sum:.2} an hour"),
+            _ => format!(", ${sum:.2} an hour together"),
         };
         match up.len() - prices.len() {
             0 => format!("{clusters}{known}"),
-            _ if prices.is_empty() => format!("{clusters}; no price is known"),
             unknown => format!("{clusters}{known}; the price of {unknown} is not known"),
         }
     }
 }
 
-/// Holds a launch against the limit of costs: refuses what goes above it, and what may do so unless a person can be asked. Then
-/// returns the doubt, for them to see.
+/// Holds a launch against the limit of costs, by the records of now.
 pub(super) async fn check_limit(
-    context: &Context,
+    context: &Arc<Context>,
     launch: &PreparedLaunch,
     can_ask: bool,
 ) -> Result<Option<String>, JobError> {
-    let (Some(limit), Some(costs)) = (context.policy.max_hourly, &launch.costs) else {
+    let Some(costs) = launch.costs.clone() else {
         return Ok(None);
     };
-    let (sum, mut unknown) = costs.launched_here(context, &launch.plan.cluster).await?;
-    let rule = format!(
-        "{} allows ${limit:.2} an hour for all that was launched here, and ${sum:.2} of it is in use",
-        MAX_HOURLY
-    );
-    match costs.offer.hourly {
-        Some((_, price)) if sum + price > limit + 0.005 => {
-            let error = format!("{rule}: this job would add ${price:.2}");
-            return Err(JobError::blocked(error).with_hint(
-                "ask for less, or end a cluster that list_jobs shows; only the user can change the limit",
-            ));
-        }
-        Some(_) => {}
-        None => unknown.push("this job".to_owned()),
-    }
-    let doubt = format!("{rule}; not known is the price of {}", unknown.join(", "));
-    match unknown.as_slice() {
-        [] => Ok(None),
-        _ if can_ask => Ok(Some(doubt)),
-        _ => Err(
-            JobError::blocked(format!("{doubt}, and the client cannot ask its user"))
-                .with_hint("ask for machines whose price is known"),
-        ),
-    }
+    let records = context.registry.records().await?;
+    let (context, cluster) = (Arc::clone(context), launch.plan.cluster.clone());
+    blocking(move || costs.check_limit(&context, &cluster, &records, can_ask)).await
 }
 
 impl Costs {
+    /// Refuses a launch onto `cluster` that goes above the limit of costs, or that may do so unless a person can be asked: then
+    /// it returns the doubt, for them to see. Does file work.
+    pub(super) fn check_limit(
+        &self,
+        context: &Context,
+        cluster: &str,
+        records: &[JobRecord],
+        can_ask: bool,
+    ) -> Result<Option<String>, JobError> {
+        let Some(limit) = context.policy.max_hourly else {
+            return Ok(None);
+        };
+        let (sum, mut unknown) = self.launched_here(context, cluster, records);
+        let rule = format!(
+            "{MAX_HOURLY} allows ${limit:.2} an hour for all that was launched here, and ${sum:.2} of it is in use"
+        );
+        match self.offer.hourly {
+            Some((_, price)) if sum + price > limit + 0.005 => {
+                let error = format!("{rule}: this job would add ${price:.2}");
+                return Err(JobError::blocked(error).with_hint(
+                    "ask for less, or end a cluster that list_jobs shows; only the user can change the limit",
+                ));
+            }
+            Some(_) => {}
+            None => unknown.push("this job".to_owned()),
+        }
+        let doubt = format!("{rule}; not known is the price of {}", unknown.join(", "));
+        match unknown.as_slice() {
+            [] => Ok(None),
+            _ if can_ask => Ok(Some(doubt)),
+            _ => Err(
+                JobError::blocked(format!("{doubt}, and the client cannot ask its user"))
+                    .with_hint("ask for machines whose price is known"),
+            ),
+        }
+    }
+
     /// Adds up what this registry launched and is up or coming up, but for the cluster `but`. Names what has no known price.
-    async fn launched_here(
+    fn launched_here(
         &self,
         context: &Context,
         but: &str,
-    ) -> Result<(f64, Vec<String>), JobError> {
-        let mut records = context.registry.records().await?;
-        records.retain(|job| {
-            let is_billed = context.traits(&job.cloud).costs_money;
-            is_billed && ![but, ""].contains(&job.cluster_name.as_str())
-        });
-        let launching = context.launching(records.clone()).await?;
+        records: &[JobRecord],
+    ) -> (f64, Vec<String>) {
         let mut clusters: BTreeMap<&str, Option<f64>> = BTreeMap::new();
-        for job in &records {
-            let up = self
-                .up
-                .iter()
-                .flatten()
-                .find(|up| up.name == job.cluster_name);
-            if up.is_some() || launching.contains(job) {
-                let recorded = job
-                    .other
-                    .get(HOURLY_PRICE)
-                    .and_then(serde_json::Value::as_f64);
+        for job in records {
+            let name = job.cluster_name.as_str();
+            if [but, ""].contains(&name) || !context.traits(&job.cloud).costs_money {
+                continue;
+            }
+            let up = self.up.iter().flatten().find(|up| up.name == name);
+            if up.is_some() || context.is_launching(job) {
+                let recorded = job.other.get(HOURLY_PRICE).and_then(Value::as_f64);
                 let price = up.and_then(|up| up.hourly_price).or(recorded);
-                let known = clusters.entry(&job.cluster_name).or_default();
+                let known = clusters.entry(name).or_default();
                 *known = known.or(price);
             }
         }
@@ -145,10 +153,7 @@ impl Costs {
             unknown.push(format!("what is up ({error})"));
         }
         // The sum of no prices would be -0.
-        let sum = clusters
-            .values()
-            .flatten()
-            .fold(0.0, |sum, price| sum + price);
-        Ok((sum, unknown))
+        let prices = clusters.values().flatten();
+        (prices.fold(0.0, |sum, price| sum + price), unknown)
     }
 }

@@ -1,22 +1,24 @@
 //! `list_jobs`: every job in one answer, newest first.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use futures::future::join_all;
 
 use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::context::{Context, setting_problems};
-use super::launches::Launches;
-use super::observe::Observer;
+use super::observe::how_far;
 use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
 use super::sanitize::sanitize;
+use super::{JobService, launches};
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
-use crate::process::blocking;
+use crate::process::{blocking, on_file_threads};
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
 
@@ -24,76 +26,76 @@ use crate::registry::JobRecord;
 const DAY_AND_TIME: &str = "%m-%d %H:%M";
 const TIME: &str = "%H:%M";
 
-/// The answers of all launchers, joined.
-#[derive(Default)]
-struct Survey {
-    jobs: Vec<(Option<JobRecord>, ListedJob)>,
-    warnings: Vec<String>,
-    /// The jobs that a warning may quote.
-    quoted: BTreeSet<String>,
-    /// Tells of the jobs in the registry if they are done, where their launcher knows.
-    done: HashMap<String, bool>,
+impl JobService {
+    /// Lists the jobs of the registry and of all launchers, and prunes old records on the way.
+    pub(crate) async fn list(&self, request: ListRequest) -> ListAnswer {
+        let context = Arc::clone(&self.context);
+        on_file_threads(async move { list(&context, request).await }).await
+    }
 }
 
-/// Lists the jobs of the registry and of all launchers, and prunes old records on the way.
-pub(super) async fn list(
-    context: &Context,
-    launches: &Launches,
-    observer: &Observer,
-    request: ListRequest,
-) -> ListAnswer {
+async fn list(context: &Arc<Context>, request: ListRequest) -> ListAnswer {
     // Read before the registry: a job that is recorded only now cannot be missed in it.
-    let in_flight = launches.in_flight().recorded();
+    let in_flight = context.in_flight.recorded();
     let records = match context.registry.records().await {
         Ok(records) => records,
         Err(error) => return sanitize(ListAnswer::failure(error.to_string()), &[]),
     };
-    for job_id in in_flight {
-        if !records.iter().any(|record| record.job_id == job_id) {
-            launches.in_flight().evict_orphan(&job_id);
+    let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
+    for job_id in in_flight
+        .iter()
+        .filter(|job_id| record_of(job_id).is_none())
+    {
+        context.in_flight.evict_orphan(job_id);
+    }
+    launches::resume(context, &records).await;
+    let mut warnings = registry_warnings(context, &records).await;
+    let mut done = HashMap::new();
+    let mut found = Vec::new();
+    for listing in ask_launchers(context, &records).await {
+        warnings.extend(listing.warnings);
+        for job in listing.jobs {
+            // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
+            let record = record_of(&job.identity.job_id).cloned();
+            if let Some(record) = &record {
+                done.insert(record.job_id.clone(), job.status.is_done);
+            }
+            // SkyPilot answers for all its clouds, also those that the policy forbids.
+            if context.policy.forbids(&job.identity.cloud).is_none() {
+                found.push((record, job));
+            }
         }
     }
-    launches.resume(&records).await;
-    let mut survey = Survey {
-        warnings: registry_warnings(context, &records).await,
-        ..Survey::default()
-    };
-    for (known, listing) in ask_launchers(context, &records).await {
-        survey.add(context, &records, known, listing);
-    }
-    let pruned = prune(context, launches, &records, &survey.done).await;
-    let mut found = survey.jobs;
+    let pruned = prune(context, &records, &done).await;
     found.retain(|(record, job)| {
-        let id = record.as_ref().map(|record| &record.job_id);
-        request.status.admits(&job.status) && !id.is_some_and(|id| pruned.contains(id))
+        let is_pruned = |record: &JobRecord| pruned.contains(&record.job_id);
+        request.status.admits(&job.status) && !record.as_ref().is_some_and(is_pruned)
     });
     found.sort_by_key(|(record, _)| Reverse(record.as_ref().and_then(JobRecord::submitted_at)));
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
     found.truncate(limit);
-    // Only of the jobs that are shown or quoted: each costs a read of a file.
-    let rows = found
-        .into_iter()
-        .map(|(record, job)| row(context, observer, record, job));
-    let rows = futures::future::join_all(rows).await;
-    let redactors = context
-        .redactors(rows.iter().map(|row| row.job_id.clone()))
-        .await;
-    let rows = rows.into_iter().zip(redactors);
-    let jobs: Vec<JobRow> = rows
-        .map(|(row, redactor)| sanitize(row, &[redactor]))
-        .collect();
-    let mut redactors = context.redactors(survey.quoted).await;
-    redactors.push(Redactor::default());
+    let rows = found.into_iter().map(|(record, job)| async {
+        let row = row(context, record, job).await;
+        let job_id = row.job_id.clone();
+        context.sanitize(row, &job_id).await
+    });
+    let jobs = join_all(rows).await;
+    if !warnings.is_empty() {
+        // They may quote any job.
+        let ids = records.iter().map(|record| record.job_id.as_str());
+        let mut redactors = context.redactors(ids).await;
+        redactors.push(Redactor::default());
+        warnings = sanitize(warnings, &redactors);
+    }
     ListAnswer {
         times: if jobs.is_empty() { "" } else { "UTC" },
         jobs,
         not_shown,
-        warnings: sanitize(survey.warnings, &redactors),
+        warnings,
         ..ListAnswer::default()
     }
 }
-
 impl StatusFilter {
     fn admits(self, status: &JobStatus) -> bool {
         match self {
@@ -107,156 +109,117 @@ impl StatusFilter {
     }
 }
 
-impl Survey {
-    /// Adds the answer of one launcher, which was asked about the jobs in `known`.
-    fn add(
-        &mut self,
-        context: &Context,
-        records: &[JobRecord],
-        known: Vec<JobIdentity>,
-        listing: Result<Listing, JobError>,
-    ) {
-        let warnings = match listing {
-            Ok(listing) => {
-                // SkyPilot answers for all its clouds, also those that the policy forbids.
-                let is_allowed = |job: &ListedJob| !is_forbidden(context, &job.identity.cloud);
-                for job in listing.jobs.into_iter().filter(is_allowed) {
-                    // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
-                    let is_of = |record: &&JobRecord| record.job_id == job.identity.job_id;
-                    let record = records.iter().find(is_of);
-                    if let Some(record) = record {
-                        self.done.insert(record.job_id.clone(), job.status.is_done);
-                    }
-                    self.jobs.push((record.cloned(), job));
-                }
-                listing.warnings
-            }
-            Err(error) => unreachable_warning(known.iter().map(|job| job.job_id.as_str()), &error)
-                .into_iter()
-                .collect(),
-        };
-        if !warnings.is_empty() {
-            self.quoted.extend(known.into_iter().map(|job| job.job_id));
-            self.warnings.extend(warnings);
-        }
-    }
-}
-
-fn is_forbidden(context: &Context, cloud: &str) -> bool {
-    context.policy.forbids(cloud).is_some()
-}
-
-/// Asks every launcher that the policy allows, in parallel, and returns the jobs each was asked about with its answer.
-async fn ask_launchers(
-    context: &Context,
-    records: &[JobRecord],
-) -> Vec<(Vec<JobIdentity>, Result<Listing, JobError>)> {
+/// Asks every launcher that the policy allows, in parallel. Of one that does not answer there is a warning.
+async fn ask_launchers(context: &Context, records: &[JobRecord]) -> Vec<Listing> {
     let asked = context.launchers.iter().filter_map(|launcher| {
-        let clouds = launcher.clouds().iter().copied();
-        let clouds: Vec<&str> = clouds
-            .filter(|cloud| !is_forbidden(context, cloud))
-            .collect();
-        if clouds.is_empty() {
-            return None;
-        }
-        let records = records.iter();
-        let known = records.filter(|record| clouds.contains(&record.cloud.as_str()));
+        let clouds = launcher.clouds().iter();
+        let is_allowed = |cloud: &&&str| context.policy.forbids(cloud).is_none();
+        let clouds: Vec<&str> = clouds.filter(is_allowed).copied().collect();
+        let known = records
+            .iter()
+            .filter(|job| clouds.contains(&job.cloud.as_str()));
         let known: Vec<JobIdentity> = known.map(JobRecord::identity).collect();
-        let (launcher, asked_about) = (launcher.clone(), known.clone());
-        let asking = tokio::spawn(async move { launcher.list(&asked_about).await });
-        Some((known, asking))
+        (!clouds.is_empty()).then_some(async move {
+            launcher.list(&known).await.unwrap_or_else(|error| Listing {
+                warnings: not_asked(known.iter().map(|job| job.job_id.as_str()), &error),
+                ..Listing::default()
+            })
+        })
     });
-    let mut listings = Vec::new();
-    for (known, asking) in asked.collect::<Vec<_>>() {
-        let listing = asking.await.map_err(JobError::failed);
-        listings.push((known, listing.flatten()));
-    }
-    listings
+    join_all(asked).await
 }
 
 async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<String> {
-    let mut warnings = Vec::new();
-    match context.registry.quarantined().await {
-        Ok(files) => warnings.extend(files.iter().map(|file| {
-            format!(
-                "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside as {}; \
-                 remove that file to end this warning",
-                file.display()
-            )
-        })),
-        Err(error) => warnings.push(error.to_string()),
-    }
-    let data_dir = context.data_dir.clone();
+    let mut warnings = match context.registry.quarantined().await {
+        Ok(files) => files.iter().map(|file| damaged(file)).collect(),
+        Err(error) => vec![error.to_string()],
+    };
+    let is_local = |record: &&JobRecord| context.traits(&record.cloud).is_local;
     let here = records
         .iter()
-        .filter(|record| context.traits(&record.cloud).is_local);
-    let ids: Vec<String> = here.map(|record| record.job_id.clone()).collect();
-    let unusable = blocking(move || {
+        .filter(is_local)
+        .map(|record| record.job_id.clone());
+    let (data_dir, here) = (context.data_dir.clone(), here.collect::<Vec<_>>());
+    let problems = blocking(move || {
+        let mut problems = setting_problems();
         let gone = |id: &String| data_dir.job(id).is_some_and(|dir| !dir.exists());
-        let gone: Vec<String> = ids.into_iter().filter(gone).collect();
-        let gone = (!gone.is_empty()).then(|| {
-            format!(
-                "the folders of these jobs are gone, and their logs with them: {}",
-                gone.join(", ")
-            )
-        });
-        let unusable = data_dir.check().err().map(|error| error.to_string());
-        let warnings = setting_problems().into_iter().chain(gone).chain(unusable);
-        Ok::<_, io::Error>(warnings.collect::<Vec<_>>())
+        let gone: Vec<String> = here.into_iter().filter(gone).collect();
+        if !gone.is_empty() {
+            let gone = gone.join(", ");
+            problems.push(format!(
+                "the folders of these jobs are gone, and their logs with them: {gone}"
+            ));
+        }
+        problems.extend(data_dir.check().err().map(|error| error.to_string()));
+        Ok::<_, io::Error>(problems)
     });
-    warnings.extend(unusable.await.unwrap_or_default());
-    let clouds: BTreeSet<&str> = records.iter().map(|record| record.cloud.as_str()).collect();
-    for cloud in clouds {
+    warnings.extend(problems.await.unwrap_or_default());
+    let mut by_cloud = BTreeMap::<&str, Vec<&str>>::new();
+    for record in records {
+        by_cloud
+            .entry(&record.cloud)
+            .or_default()
+            .push(&record.job_id);
+    }
+    for (cloud, ids) in by_cloud {
         if let Err(reason) = context.allowed_launcher(cloud) {
-            let on_cloud = records.iter().filter(|record| record.cloud == cloud);
-            let ids = on_cloud.map(|record| record.job_id.as_str());
-            warnings.extend(unreachable_warning(ids, &reason));
+            warnings.extend(not_asked(ids.into_iter(), &reason));
         }
     }
     warnings
 }
 
+fn damaged(file: &Path) -> String {
+    format!(
+        "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside as {}; \
+         remove that file to end this warning",
+        file.display()
+    )
+}
+
+/// Names the jobs that could not be asked about, if any.
+fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &JobError) -> Vec<String> {
+    let ids: Vec<&str> = job_ids.collect();
+    let warning = format!("not asked about: {}; {error}", ids.join(", "));
+    if ids.is_empty() {
+        Vec::new()
+    } else {
+        vec![warning]
+    }
+}
+
 /// Builds a row: what a person asks for who wants to know what ran yesterday, and nothing twice.
-async fn row(
-    context: &Context,
-    observer: &Observer,
-    record: Option<JobRecord>,
-    job: ListedJob,
-) -> JobRow {
+async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> JobRow {
     let ListedJob { identity, status } = job;
-    let has_succeeded = status.state == JobState::Succeeded;
-    let launcher = context.launcher(&identity.cloud);
-    let is_local = context.traits(&identity.cloud).is_local;
     let progress = match status.state {
         JobState::Succeeded | JobState::Pending => None,
-        _ => observer.how_far(launcher, &identity).await,
+        _ => how_far(context, &identity).await,
     };
     let submitted = record.as_ref().and_then(JobRecord::submitted_at);
     let record = record.unwrap_or_else(|| JobRecord {
         job_id: identity.oumi_job_id.clone(),
         ..JobRecord::default()
     });
-    let config = file_name(&record.config_path);
+    let config = Path::new(&record.config_path).file_name();
+    let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let shown = |text: String, is_shown: bool| if is_shown { text } else { String::new() };
     let id_names_command = record.job_id.starts_with(&format!("{}_", record.command));
     let details = status.details;
-    let ended = details
-        .ended_at
-        .or(details.end_at)
-        .filter(|_| status.is_done);
-    let ended = ended.and_then(|time| DateTime::parse_from_rfc3339(&time).ok());
-    let ended = ended.map(|time| time.to_utc());
-    let is_same_day =
-        submitted.map(|time| time.date_naive()) == ended.map(|time| time.date_naive());
+    let ended = details.ended_at.or(details.end_at);
+    let ended = ended.filter(|_| status.is_done);
+    let ended = ended.and_then(|time| Some(DateTime::parse_from_rfc3339(&time).ok()?.to_utc()));
+    let day = |time: Option<DateTime<Utc>>| time.map(|time| time.date_naive());
     let time = |time: Option<DateTime<Utc>>, format: &str| {
         time.map_or_else(String::new, |time| time.format(format).to_string())
     };
+    let is_same_day = day(submitted) == day(ended);
+    let cluster = details.cluster.as_ref();
     JobRow {
         job_id: record.job_id,
         command: shown(record.command, !id_names_command),
         status: status.status,
         state: status.state,
-        cloud: shown(identity.cloud, !is_local),
+        cloud: context.cloud_name(&identity.cloud),
         cluster: identity.cluster,
         model_name: shown(record.model_name, config.is_empty()),
         is_done: status.is_done,
@@ -264,21 +227,14 @@ async fn row(
         ended: time(ended, if is_same_day { TIME } else { DAY_AND_TIME }),
         config,
         progress,
-        output: shown(under_home(&record.output_dir), has_succeeded),
-        autostop_minutes: details
-            .cluster
-            .as_ref()
-            .and_then(|cluster| cluster.autostop_minutes),
-        hourly_price: details
-            .hourly_price
-            .or_else(|| details.cluster?.hourly_price),
+        output: shown(
+            under_home(&record.output_dir),
+            status.state == JobState::Succeeded,
+        ),
+        autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
+        hourly_price: details.hourly_price.or_else(|| cluster?.hourly_price),
         spent: details.spent,
     }
-}
-
-fn file_name(path: &str) -> String {
-    let name = Path::new(path).file_name();
-    name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// Writes a path as a shell does: `~` is the home folder.
@@ -286,16 +242,4 @@ fn under_home(path: &str) -> String {
     let home = dirs::home_dir().filter(|home| home.is_absolute());
     let below = home.and_then(|home| Path::new(path).strip_prefix(home).ok());
     below.map_or_else(|| path.to_owned(), |below| format!("~/{}", below.display()))
-}
-
-/// Names the jobs that could not be asked about. `None` when there are none.
-fn unreachable_warning<'a>(
-    job_ids: impl Iterator<Item = &'a str>,
-    error: &JobError,
-) -> Option<String> {
-    let ids: Vec<&str> = job_ids.collect();
-    if ids.is_empty() {
-        return None;
-    }
-    Some(format!("not asked about: {}; {error}", ids.join(", ")))
 }

@@ -4,14 +4,13 @@
 //! for the status, at most once a minute, once more after the end, and only of a job that has begun. What does not come in
 //! time is part of the next poll.
 
-use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use memchr::memchr2;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::Instant;
 
 use crate::error::JobError;
@@ -27,17 +26,19 @@ use crate::text::read_tail;
 
 /// The most jobs whose logs are kept.
 const MAX_LOGS: usize = 64;
-/// The most logs that are read at once: on this machine, where a network disk may hang, and on clouds, where few programs may
-/// run and a status counts for more.
+/// The most logs, or folders, that are read at once: on this machine, where a network disk may hang, and on clouds, where few
+/// programs may run and a status counts for more.
 const MAX_READS: usize = 8;
 const MAX_FETCHES: usize = 2;
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The logs of the jobs that were polled last.
+/// The logs of the jobs that were polled last, the newest first.
 pub(super) struct LogReaders {
-    readers: Mutex<HashMap<JobIdentity, (Instant, Arc<LogReader>)>>,
+    readers: Mutex<Vec<Arc<LogReader>>>,
     reads: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
+    /// The permits to read the output folders of jobs on this machine.
+    pub(super) folder_reads: Arc<Semaphore>,
 }
 
 impl Default for LogReaders {
@@ -46,6 +47,7 @@ impl Default for LogReaders {
             readers: Mutex::default(),
             reads: Arc::new(Semaphore::new(MAX_READS)),
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
+            folder_reads: Arc::new(Semaphore::new(MAX_READS)),
         }
     }
 }
@@ -59,26 +61,23 @@ impl LogReaders {
     ) -> Arc<LogReader> {
         let is_local = launcher.traits().is_local;
         let permits = if is_local { &self.reads } else { &self.fetches };
-        let mut readers = lock(&self.readers);
-        let entry = readers.entry(identity.clone()).or_insert_with(|| {
-            let reader = LogReader {
+        let new = || {
+            Arc::new(LogReader {
                 launcher: Arc::clone(launcher),
                 identity: identity.clone(),
                 is_local,
                 permits: Arc::clone(permits),
-                turn: Arc::default(),
-                state: Mutex::default(),
-            };
-            (Instant::now(), Arc::new(reader))
-        });
-        entry.0 = Instant::now();
-        let reader = Arc::clone(&entry.1);
-        if readers.len() > MAX_LOGS {
-            let oldest = readers.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(identity, _)| identity.clone()) {
-                readers.remove(&oldest);
-            }
-        }
+                known: Mutex::default(),
+                work: Arc::default(),
+            })
+        };
+        let mut readers = lock(&self.readers);
+        let known = readers
+            .iter()
+            .position(|reader| reader.identity == *identity);
+        let reader = known.map_or_else(new, |known| readers.remove(known));
+        readers.truncate(MAX_LOGS - 1);
+        readers.insert(0, Arc::clone(&reader));
         reader
     }
 }
@@ -89,127 +88,117 @@ pub(super) struct LogReader {
     identity: JobIdentity,
     is_local: bool,
     permits: Arc<Semaphore>,
-    /// Held during a read, so that each goes on where the last has ended.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    state: Mutex<ReaderState>,
+    known: Mutex<Known>,
+    /// Held by the read under way. Those who wait for it have a deadline.
+    work: Arc<tokio::sync::Mutex<Work>>,
+}
+
+/// What polls know of a log.
+#[derive(Default)]
+struct Known {
+    has_begun: bool,
+    /// The first time at which the job was reported as ended.
+    ended_at: Option<Instant>,
+    reading: Option<LogReading>,
 }
 
 #[derive(Default)]
-struct ReaderState {
-    has_begun: bool,
-    /// The first time at which the job was seen to have ended.
-    ended_at: Option<Instant>,
-    /// The start of the last read, and a channel that closes with its end.
-    read: Option<(Instant, watch::Receiver<()>)>,
+struct Work {
+    /// The start of the last read.
+    started: Option<Instant>,
     file: Option<IncrementalReader>,
-    reading: Option<LogReading>,
 }
 
 impl LogReader {
     pub(super) fn note_status(&self, status: &JobStatus) {
-        let mut state = lock(&self.state);
+        let mut known = lock(&self.known);
         let has_output = [JobState::Running, JobState::Succeeded, JobState::Failed];
-        state.has_begun |= has_output.contains(&status.state);
+        known.has_begun |= has_output.contains(&status.state);
         if status.is_done {
-            state.ended_at.get_or_insert_with(Instant::now);
+            known.ended_at.get_or_insert_with(Instant::now);
         }
     }
 
-    /// Starts to read the log of a cloud job where that is due. The read goes on when the poll does not wait for it.
-    pub(super) fn start(self: &Arc<Self>) {
-        let mut state = lock(&self.state);
-        if !self.is_due(&state) {
-            return;
-        }
-        let (running, end) = watch::channel(());
-        state.read = Some((Instant::now(), end));
-        drop(state);
-        let reader = Arc::clone(self);
-        tokio::spawn(async move {
-            let _running = running;
-            reader.read_or_log().await;
-        });
-    }
-
-    async fn read_or_log(self: &Arc<Self>) {
-        if let Err(error) = self.read().await {
-            tracing::debug!(job_id = self.identity.job_id, %error, "cannot read the log for the progress");
+    /// Starts to read the log where that is due and no read is under way.
+    pub(super) fn prefetch(self: &Arc<Self>) {
+        if let Ok(work) = Arc::clone(&self.work).try_lock_owned() {
+            let reader = Arc::clone(self);
+            tokio::spawn(async move { reader.read_if_due(work).await });
         }
     }
 
-    fn is_due(&self, state: &ReaderState) -> bool {
-        let Some((started, end)) = &state.read else {
-            // A job that is still being launched has no log on a cloud.
-            return state.has_begun && !self.identity.oumi_job_id.is_empty();
-        };
-        let is_running = end.has_changed().is_ok();
-        match state.ended_at {
-            _ if is_running => false,
-            Some(ended) if *started < ended => true,
-            // The log is complete.
-            Some(_) if state.reading.is_some() => false,
-            _ => started.elapsed() >= FETCH_INTERVAL,
-        }
-    }
-
-    async fn read(self: &Arc<Self>) -> Result<(), JobError> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(JobError::failed)?;
-        let file = lock(&self.state).file.take();
-        let content = match &file {
-            // The file of a job on this machine stays where it is.
-            Some(file) => LogContent::File(file.path().to_owned()),
-            None => self.launcher.logs(&self.identity).await?.content,
-        };
-        let reader = Arc::clone(self);
-        blocking(move || {
-            let (_turn, _permit) = (turn, permit);
-            let (reading, file) = match &content {
-                LogContent::File(path) if reader.is_local => {
-                    let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
-                    (LogReading::of_file(path, &mut file)?, Some(file))
-                }
-                // Of a deleted cluster only the log of the launch is left, which tells nothing of the job.
-                LogContent::File(_) => return Ok(()),
-                LogContent::Text { text, .. } => {
-                    let before = reader.newest();
-                    (LogReading::of_text(text, content.exit_code(), before), None)
-                }
-            };
-            let mut state = lock(&reader.state);
-            (state.reading, state.file) = (Some(reading), file);
-            Ok::<_, io::Error>(())
-        })
-        .await?;
-        Ok(())
-    }
-
-    /// Returns the newest reading, after the end of the read under way, within at most `wait`.
+    /// Returns the newest reading, after the end of the read under way and of the one that is due, within at most `wait`.
     pub(super) async fn reading(self: &Arc<Self>, wait: Duration) -> Option<LogReading> {
-        let read = async {
+        let reading = async {
+            let work = Arc::clone(&self.work).lock_owned().await;
+            let read = Arc::clone(self).read_if_due(work);
             if self.is_local {
-                self.read_or_log().await;
-            } else {
-                self.start();
-                self.end_of_read().await;
+                return read.await;
             }
+            // In a task, which goes on when the poll does not wait for it.
+            tokio::spawn(read).await.ok();
         };
-        let _ = tokio::time::timeout(wait, read).await;
+        let _ = tokio::time::timeout(wait, reading).await;
         self.newest()
     }
 
     /// Returns the newest reading, without waiting.
     pub(super) fn newest(&self) -> Option<LogReading> {
-        lock(&self.state).reading.clone()
+        lock(&self.known).reading.clone()
     }
 
-    async fn end_of_read(&self) {
-        let read = lock(&self.state).read.clone();
-        if let Some((_, mut end)) = read {
-            // Nothing is ever sent: the channel closes.
-            let _ = end.changed().await;
+    async fn read_if_due(self: Arc<Self>, mut work: OwnedMutexGuard<Work>) {
+        if !self.is_due(work.started) {
+            return;
         }
+        work.started = Some(Instant::now());
+        let job_id = self.identity.job_id.clone();
+        if let Err(error) = self.read(work).await {
+            tracing::debug!(job_id, %error, "cannot read the log for the progress");
+        }
+    }
+
+    fn is_due(&self, started: Option<Instant>) -> bool {
+        let known = lock(&self.known);
+        match (started, known.ended_at) {
+            _ if self.is_local => true,
+            // A job that is still being launched has no log on a cloud.
+            (None, _) => known.has_begun && !self.identity.oumi_job_id.is_empty(),
+            (Some(started), Some(ended)) if started < ended => true,
+            // The log is complete.
+            (Some(_), Some(_)) if known.reading.is_some() => false,
+            (Some(started), _) => started.elapsed() >= FETCH_INTERVAL,
+        }
+    }
+
+    async fn read(self: Arc<Self>, mut work: OwnedMutexGuard<Work>) -> Result<(), JobError> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        let permit = permit.map_err(JobError::failed)?;
+        let file = work.file.take();
+        let content = match &file {
+            // The file of a job on this machine stays where it is.
+            Some(file) => LogContent::File(file.path().to_owned()),
+            None => self.launcher.logs(&self.identity).await?.content,
+        };
+        blocking(move || {
+            let _permit = permit;
+            let reading = match &content {
+                LogContent::File(path) if self.is_local => {
+                    let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
+                    let reading = LogReading::of_file(&mut file)?;
+                    work.file = Some(file);
+                    reading
+                }
+                // Of a deleted cluster only the log of the launch is left, which says nothing of the job.
+                LogContent::File(_) => return Ok(()),
+                LogContent::Text { text, .. } => {
+                    LogReading::of_text(text, content.exit_code(), self.newest())
+                }
+            };
+            lock(&self.known).reading = Some(reading);
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -221,8 +210,6 @@ pub(super) struct LogReading {
     writes: u32,
     /// The time of the last write.
     written: Option<SystemTime>,
-    /// `true` when the newest metric may be older than `written`.
-    pub(super) is_age_unknown: bool,
     /// The exit code that the log of a cloud job names.
     pub(super) exit_code: Option<i32>,
     tail: Tail,
@@ -243,13 +230,13 @@ impl Default for Tail {
 }
 
 impl LogReading {
-    fn of_file(path: &Path, file: &mut IncrementalReader) -> io::Result<Self> {
-        let written = path.metadata()?.modified()?;
+    fn of_file(file: &mut IncrementalReader) -> io::Result<Self> {
+        let written = file.path().metadata()?.modified()?;
         Ok(Self {
             progress: file.read()?,
             writes: writes(file.history()),
             written: Some(written),
-            tail: Tail::File(path.to_owned()),
+            tail: Tail::File(file.path().to_owned()),
             links: file.links().to_vec(),
             ..Self::default()
         })
@@ -264,10 +251,8 @@ impl LogReading {
     }
 
     /// Reads the end of a log that comes without the time of its last write: what differs from the reading before was written
-    /// since.
+    /// since; before the first reading, nobody knows when.
     fn of_text(text: &str, exit_code: Option<i32>, before: Option<Self>) -> Self {
-        let is_age_unknown = before.is_none();
-        let before = before.unwrap_or_default();
         let mut links = Links::default();
         links.read(text.as_bytes());
         let start = text.ceil_char_boundary(text.len().saturating_sub(failure::LOOKED_AT));
@@ -275,28 +260,35 @@ impl LogReading {
             Some(line_end) => &text[start + line_end + 1..],
             None => &text[start..],
         };
+        let is_first = before.is_none();
+        let before = before.unwrap_or_default();
         let is_same = matches!(&before.tail, Tail::Text(before) if **before == *text);
-        let now = SystemTime::now();
-        let written = before.written.filter(|_| is_same).unwrap_or(now);
+        let written = before.written.filter(|_| is_same);
+        let written = written.unwrap_or_else(SystemTime::now);
         let mut scanner = Scanner::default();
         scanner.push(text.as_bytes());
         let (mut progress, history) = scanner.read(written);
-        if let (Some(progress), Some(before)) = (&mut progress, before.progress)
-            && progress.metrics == before.metrics
-        {
-            progress.measured_at = before.measured_at;
+        if let Some(progress) = &mut progress {
+            let same = before
+                .progress
+                .filter(|before| progress.metrics == before.metrics);
+            if is_first {
+                progress.measured_at = None;
+            } else if let Some(before) = same {
+                progress.measured_at = before.measured_at;
+            }
         }
         Self {
             progress,
             writes: writes(&history),
             written: Some(written),
-            is_age_unknown,
             exit_code,
             tail: Tail::Text(text.into()),
             // They stand at the beginning, which the log loses with time.
-            links: Some(before.links)
-                .filter(|known| !known.is_empty())
-                .unwrap_or_else(|| links.to_vec()),
+            links: match before.links.as_slice() {
+                [] => links.to_vec(),
+                _ => before.links,
+            },
         }
     }
 

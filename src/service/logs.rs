@@ -1,20 +1,22 @@
 //! `get_job_logs`: the end of a job's log, what is new in it since a cursor, or the lines that match a pattern.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::answers::LogsAnswer;
+use super::answers::{JobAnswer, LogsAnswer};
 use super::context::Context;
-use super::launches::Launches;
-use super::lookup::{ResolvedJob, resolve};
+use super::lookup::resolve;
 use super::requests::LogsRequest;
+use super::{JobService, launches};
 use crate::error::JobError;
-use crate::launcher::{JobLog, LogContent};
+use crate::launcher::{JobIdentity, JobLog, LogContent};
 use crate::logs::Log;
 use crate::logs::cursor::{Change, Cursor};
 use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
 use crate::logs::search::{Query, search};
 use crate::plot;
+use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::progress::{Scanner, read_log, without_curve};
 use crate::redact::Redactor;
@@ -25,86 +27,79 @@ const SMALLEST_MAX_BYTES: usize = 1024;
 const MAX_SEARCH_TIME: Duration = Duration::from_secs(5);
 const SPARKLINE_COLUMNS: usize = 60;
 
+/// The fetched text ends before the position of the cursor.
+const TOO_SHORT: &str =
+    "Less of the log was fetched than you have read: call again with this cursor.";
 const END_ONLY: &str = "Only the end of this log is fetched; the rest is on its cluster.";
 
-/// Reads a part of a job's log.
-pub(super) async fn logs(
-    context: &Context,
-    launches: &Launches,
-    request: LogsRequest,
-) -> LogsAnswer {
-    let (job_id, read) = match resolve_job(context, launches, &request).await {
-        Ok((job, selection)) => {
-            let job_id = job.identity.job_id.clone();
-            (job_id, read_job(context, job, selection, &request).await)
-        }
-        Err(error) => (request.job.job_id.clone(), Err(error)),
-    };
-    let answer = match read {
-        Ok(answer) => LogsAnswer {
-            success: true,
-            job_id: job_id.clone(),
-            ..answer
-        },
-        Err(error) => LogsAnswer {
-            job_id: request.job.job_id,
-            error: Some(error.to_string()),
-            ..LogsAnswer::default()
-        },
-    };
-    let answer = LogsAnswer {
-        lines_requested: usize::try_from(request.lines).unwrap_or(0),
-        ..answer
-    };
-    context.sanitize(answer, &job_id).await
+impl JobService {
+    /// Reads a part of a job's log.
+    pub(crate) async fn logs(&self, request: LogsRequest) -> LogsAnswer {
+        let context = &self.context;
+        let (job_id, read) = match resolve_job(context, &request).await {
+            Ok((identity, selection)) => {
+                let read = read_job(context, &identity, selection, &request).await;
+                (identity.job_id, read)
+            }
+            Err(error) => (request.job.job_id.clone(), Err(error)),
+        };
+        let mut answer = read.unwrap_or_else(|error| LogsAnswer::failure(error.to_string()));
+        answer.success = answer.error.is_none();
+        answer.job_id = if answer.success {
+            job_id.clone()
+        } else {
+            request.job.job_id
+        };
+        answer.lines_requested = usize::try_from(request.lines).unwrap_or(0);
+        context.sanitize(answer, &job_id).await
+    }
 }
 
 async fn resolve_job(
-    context: &Context,
-    launches: &Launches,
+    context: &Arc<Context>,
     request: &LogsRequest,
-) -> Result<(ResolvedJob, LogSelection), JobError> {
+) -> Result<(JobIdentity, LogSelection), JobError> {
     let selection = LogSelection::new(request)?;
     let query = &request.job;
-    let launcher = context.launcher(&query.cloud);
-    let needs_cluster = !launcher.is_ok_and(|launcher| launcher.traits().is_local);
-    if query.job_id.is_empty() && query.cluster_name.is_empty() && needs_cluster {
+    let is_local = context.traits(&query.cloud).is_local;
+    if query.job_id.is_empty() && query.cluster_name.is_empty() && !is_local {
         let error = "give job_id, or oumi_job_id with cloud and cluster_name";
         return Err(JobError::invalid(error).with_hint("list_jobs shows them"));
     }
     let job = resolve(context, query).await?;
-    Ok((launches.refresh_identity(job).await, selection))
+    let job = launches::refresh_identity(context, job).await;
+    Ok((job.identity, selection))
 }
 
 async fn read_job(
     context: &Context,
-    job: ResolvedJob,
+    identity: &JobIdentity,
     selection: LogSelection,
     request: &LogsRequest,
 ) -> Result<LogsAnswer, JobError> {
-    let launcher = context.allowed_launcher(&job.identity.cloud)?;
-    let log = launcher.logs(&job.identity).await;
-    let redactor = context.redactor(&job.identity.job_id).await;
+    let launcher = context.allowed_launcher(&identity.cloud)?;
+    let log = launcher.logs(identity).await;
+    let redactor = context.redactor(&identity.job_id).await;
     if redactor.hides_all() {
         return Err(JobError::failed(redactor.redact("")).with_hint("read the log there yourself"));
     }
     let log = log?;
     let log_file = log.log_file.clone();
-    let dir = context.job_dir(&job.identity.job_id);
-    let (max_bytes, raw, plot) = (request.max_bytes, request.raw, request.plot);
-    let read = tokio::task::spawn_blocking(move || {
-        let options = ReadOptions {
-            max_bytes,
-            raw,
-            ended: log.ended,
-        };
+    let dir = context.job_dir(&identity.job_id);
+    let plot = request.plot;
+    let options = ReadOptions {
+        max_bytes: request.max_bytes,
+        raw: request.raw,
+        ended: log.ended,
+    };
+    let read = blocking(move || {
         let mut answer = selection.read(&log, &redactor, options)?;
         if plot {
             draw(&log.content, dir.as_ref(), &mut answer)?;
         }
-        Ok(answer)
+        Ok::<_, io::Error>(answer)
     });
-    let read = read.await.map_err(io::Error::other).flatten();
+    let read = read.await;
     read.map_err(|error| JobError::failed(format!("cannot read {log_file}: {error}")))
 }
 
@@ -171,7 +166,10 @@ impl LogSelection {
             Self::Since(cursor) => {
                 let excerpt = read_since(&mut opened, &cursor, options)?;
                 if timed_out && matches!(excerpt.change, Some(Change::Truncated | Change::Gap)) {
-                    return Ok(too_short_answer(log, cursor));
+                    return Ok(LogsAnswer {
+                        truncated: true,
+                        ..answer_at(log, &cursor, &[], TOO_SHORT)
+                    });
                 }
                 excerpt
             }
@@ -223,14 +221,10 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
 }
 
 fn excerpt_answer(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
-    let is_file = matches!(log.content, LogContent::File(_));
-    let is_complete = !matches!(
-        log.content,
-        LogContent::Text {
-            complete: false,
-            ..
-        }
-    );
+    let (is_file, is_complete) = match &log.content {
+        LogContent::File(_) => (true, true),
+        LogContent::Text { complete, .. } => (false, *complete),
+    };
     let lacks_lines = excerpt.reaches_start && !is_complete;
     let note = if excerpt.matches.is_none() && excerpt.log_bytes == 0 {
         "Nothing has been logged yet."
@@ -243,30 +237,24 @@ fn excerpt_answer(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
     } else {
         ""
     };
-    let notes = log.message.iter().chain(&excerpt.notes).map(String::as_str);
+    LogsAnswer {
+        lines_returned: excerpt.lines,
+        logs: excerpt.text,
+        truncated: excerpt.truncated || lacks_lines,
+        unfinished: excerpt.unfinished,
+        matches: excerpt.matches,
+        remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
+        ..answer_at(log, &excerpt.cursor, &excerpt.notes, note)
+    }
+}
+
+/// Answers with a position in a log, and with what is to be said of it.
+fn answer_at(log: &JobLog, cursor: &Cursor, notes: &[String], note: &str) -> LogsAnswer {
+    let notes = log.message.iter().chain(notes).map(String::as_str);
     let notes: Vec<&str> = notes.chain((!note.is_empty()).then_some(note)).collect();
     LogsAnswer {
         message: notes.join(" "),
         log_file: log.log_file.clone(),
-        lines_returned: excerpt.lines,
-        logs: excerpt.text,
-        truncated: excerpt.truncated || lacks_lines,
-        cursor: excerpt.cursor.to_string(),
-        unfinished: excerpt.unfinished,
-        matches: excerpt.matches,
-        remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
-        ..LogsAnswer::default()
-    }
-}
-
-/// Answers where the fetched text ends before the position of `cursor`.
-fn too_short_answer(log: &JobLog, cursor: Cursor) -> LogsAnswer {
-    let note = "Less of the log was fetched than you have read: call again with this cursor.";
-    let notes: Vec<&str> = log.message.as_deref().into_iter().chain([note]).collect();
-    LogsAnswer {
-        message: notes.join(" "),
-        log_file: log.log_file.clone(),
-        truncated: true,
         cursor: cursor.to_string(),
         ..LogsAnswer::default()
     }

@@ -17,47 +17,51 @@ pub(super) struct ResolvedJob {
     pub(super) record: Option<JobRecord>,
 }
 
+impl ResolvedJob {
+    pub(super) fn of(record: JobRecord) -> Self {
+        Self {
+            identity: record.identity(),
+            record: Some(record),
+        }
+    }
+
+    fn without_record(identity: JobIdentity) -> Self {
+        Self {
+            identity,
+            record: None,
+        }
+    }
+}
+
 /// Resolves a query. The error is `NotFound` where our id names no job; the launcher says later whether it knows its own id.
 pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<ResolvedJob, JobError> {
     let records = context.registry.records().await?;
-    if let Some(record) = records.iter().find(|record| record.job_id == query.job_id) {
-        return Ok(ResolvedJob {
-            identity: record.identity(),
-            record: Some(record.clone()),
-        });
+    let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
+    if let Some(record) = record_of(&query.job_id) {
+        return Ok(ResolvedJob::of(record.clone()));
     }
-    if let Some(job) = running_here(context, &records, query).await {
-        return Ok(job);
+    if let Some(identity) = running_here(context, &records, query).await {
+        return Ok(ResolvedJob::without_record(identity));
     }
     if query.oumi_job_id.is_empty() || query.cloud.is_empty() {
         return Err(unknown(&records, query));
     }
-    let identity = JobIdentity {
+    let wanted = JobIdentity {
         job_id: String::new(),
         cloud: query.cloud.trim().to_lowercase(),
         cluster: query.cluster_name.clone(),
         oumi_job_id: query.oumi_job_id.clone(),
     };
-    let candidates = candidates(context, &records, &identity).await?;
-    match candidates.as_slice() {
-        [] => Ok(ResolvedJob {
-            identity,
-            record: None,
-        }),
-        // It names the job that has the id now, which may be another than the one recorded.
-        [known] if !is_certain(context, known).await => Ok(ResolvedJob {
-            identity: JobIdentity {
+    match candidates(context, &records, &wanted).await?.as_slice() {
+        [] => Ok(ResolvedJob::without_record(wanted)),
+        [known] => match record_of(&known.job_id) {
+            Some(record) if is_certain(context, known).await => Ok(ResolvedJob::of(record.clone())),
+            // It names the job that has the id now, which may be another than the one recorded.
+            _ => Ok(ResolvedJob::without_record(JobIdentity {
                 job_id: String::new(),
                 ..known.clone()
-            },
-            record: None,
-        }),
-        [known] => Ok(ResolvedJob {
-            identity: known.clone(),
-            record: records
-                .into_iter()
-                .find(|record| record.job_id == known.job_id),
-        }),
+            })),
+        },
         several => {
             let choice = |job: &JobIdentity| match job.job_id.as_str() {
                 "" => format!("one with cluster_name {:?}, started elsewhere", job.cluster),
@@ -66,8 +70,8 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
             let choices: Vec<String> = several.iter().map(choice).collect();
             let error = format!(
                 "several jobs on {} have the id {:?}: {}",
-                identity.cloud,
-                identity.oumi_job_id,
+                wanted.cloud,
+                wanted.oumi_job_id,
                 choices.join("; ")
             );
             Err(JobError::invalid(error).with_hint("give job_id, or cluster_name"))
@@ -100,9 +104,8 @@ async fn running_here(
     context: &Context,
     records: &[JobRecord],
     query: &JobQuery,
-) -> Option<ResolvedJob> {
-    let mut launchers = context.launchers.iter();
-    let launcher = launchers.find(|launcher| launcher.traits().is_local)?;
+) -> Option<JobIdentity> {
+    let launcher = context.local_launcher()?;
     let cloud = query.cloud.trim().to_lowercase();
     let is_meant = |job: &JobIdentity| {
         job.job_id == query.job_id || (job.cloud == cloud && job.oumi_job_id == query.oumi_job_id)
@@ -110,10 +113,7 @@ async fn running_here(
     let is_recorded = |job: &JobIdentity| records.iter().any(|record| record.job_id == job.job_id);
     let jobs = launcher.list(&[]).await.ok()?.jobs.into_iter();
     let mut jobs = jobs.map(|job| job.identity);
-    Some(ResolvedJob {
-        identity: jobs.find(|job| is_meant(job) && !is_recorded(job))?,
-        record: None,
-    })
+    jobs.find(|job| is_meant(job) && !is_recorded(job))
 }
 
 /// Returns the id that is most like one that does not exist.
@@ -143,15 +143,16 @@ async fn candidates(
         return Ok(candidates);
     }
     if let Ok(launcher) = context.allowed_launcher(&wanted.cloud) {
-        let unresolved = |reason: &dyn std::fmt::Display| {
-            let error = format!("which cluster is meant cannot be found out: {reason}");
-            JobError::unavailable(error).with_hint("give cluster_name, or job_id")
-        };
         let listing = launcher.list(&candidates).await;
-        let listing = listing.map_err(|error| unresolved(&error))?;
-        if let Some(missing) = listing.incomplete.first() {
-            return Err(unresolved(missing));
-        }
+        let listing = match listing.map_err(|error| error.to_string()) {
+            Ok(listing) if listing.incomplete.is_empty() => listing,
+            incomplete => {
+                let reason =
+                    incomplete.map_or_else(|error| error, |list| list.incomplete.join(", "));
+                let error = format!("which cluster is meant cannot be found out: {reason}");
+                return Err(JobError::unavailable(error).with_hint("give cluster_name, or job_id"));
+            }
+        };
         let foreign = listing.jobs.into_iter().map(|job| job.identity);
         candidates.extend(foreign.filter(|job| job.job_id.is_empty() && fits(job)));
     }

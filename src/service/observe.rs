@@ -8,16 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
 use memchr::memrchr2;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::answers::ProgressAnswer;
 use super::context::Context;
-use super::log_reader::{LogReader, LogReaders, LogReading};
+use super::log_reader::LogReading;
 use super::lookup::ResolvedJob;
 use super::next_step;
 use super::output_dir::Output;
-use crate::error::JobError;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
@@ -30,9 +28,8 @@ use crate::registry::JobRecord;
 /// The longest wait of a poll for a cloud log once the status is there, and the longest poll with that wait.
 const FETCH_WAIT: Duration = Duration::from_secs(8);
 const MAX_POLL: Duration = Duration::from_secs(30);
-/// The longest wait of a poll for a file, and the most folders that are read at once: a network disk may hang.
+/// The longest wait of a poll for a file: a network disk may hang.
 const FILE_WAIT: Duration = Duration::from_secs(2);
-const MAX_FOLDER_READS: usize = 8;
 /// The end of a log, in bytes, that is searched for the cause of a failure before bars and repeats are folded, and the one
 /// in which its last line is.
 const FAILURE_TAIL: u64 = 1024 * 1024;
@@ -54,203 +51,167 @@ pub(super) struct Observation {
     pub(super) duration: Option<Duration>,
 }
 
-pub(super) struct Observer {
-    context: Arc<Context>,
-    logs: LogReaders,
-    folder_reads: Arc<Semaphore>,
+/// Observes a job that its launcher has just reported, in a poll that began at `asked_at`.
+pub(super) async fn observe(
+    context: &Context,
+    launcher: &Arc<dyn Launcher>,
+    job: &ResolvedJob,
+    status: &JobStatus,
+    asked_at: Instant,
+) -> Observation {
+    let reader = context.logs.get(launcher, &job.identity);
+    let (log, folder) = if launcher.traits().is_local {
+        tokio::join!(
+            reader.reading(FILE_WAIT),
+            read_folder(context, launcher, job)
+        )
+    } else {
+        reader.note_status(status);
+        let left = MAX_POLL.saturating_sub(asked_at.elapsed());
+        (reader.reading(left.min(FETCH_WAIT)).await, None)
+    };
+    let (run_files, output) = folder.unwrap_or_default();
+    let log = log.unwrap_or_default();
+    let details = &status.details;
+    let started = details.start_at.as_deref().and_then(parse_time);
+    let started = started.or_else(|| job.record.as_ref().and_then(submitted));
+    let ended = [&details.ended_at, &details.end_at];
+    let ended = ended.into_iter().flatten().find_map(|end| parse_time(end));
+    let now = SystemTime::now();
+    let end = if status.is_done { ended } else { Some(now) };
+    let is_running = status.state == JobState::Running;
+    let mut observation = Observation {
+        stalled: is_running.then(|| log.stalled(started, now)).flatten(),
+        output,
+        duration: started.and_then(|start| end?.duration_since(start).ok()),
+        progress: progress_answer(&log, run_files),
+        links: log.links.clone(),
+        ..Observation::default()
+    };
+    if status.state == JobState::Failed {
+        observation.failure = failure_of(context, launcher, &job.identity, status, log).await;
+    } else if is_running && observation.progress.is_none() {
+        let redactor = context.redactor(&job.identity.job_id).await;
+        let line = move || last_line(log.tail(LAST_LINE_TAIL), &redactor);
+        observation.last_line = run_blocking(line).await.ok().flatten();
+    }
+    observation
 }
 
-impl Observer {
-    pub(super) fn new(context: Arc<Context>) -> Self {
-        Self {
-            context,
-            logs: LogReaders::default(),
-            folder_reads: Arc::new(Semaphore::new(MAX_FOLDER_READS)),
-        }
-    }
+/// Phrases how far a job is: by its log on this machine, by what a poll has read of that of a cloud job.
+pub(super) async fn how_far(context: &Context, identity: &JobIdentity) -> Option<String> {
+    let launcher = context.launcher(&identity.cloud).ok()?;
+    let reader = context.logs.get(launcher, identity);
+    let log = if launcher.traits().is_local {
+        reader.reading(FILE_WAIT).await?
+    } else {
+        reader.newest()?
+    };
+    let mut progress = progress_answer(&log, None)?;
+    progress.progress.metrics.loss_step = None;
+    Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
+}
 
-    /// Starts to read the log of a job where that is due.
-    pub(super) fn prefetch(&self, launcher: &Arc<dyn Launcher>, identity: &JobIdentity) {
-        if !launcher.traits().is_local {
-            self.logs.get(launcher, identity).start();
-        }
+/// Reads what a training on this machine wrote into its output folder.
+async fn read_folder(
+    context: &Context,
+    launcher: &Arc<dyn Launcher>,
+    job: &ResolvedJob,
+) -> Option<(Option<Progress>, Option<Output>)> {
+    let record = job.record.as_ref()?;
+    let dir = PathBuf::from(&record.output_dir);
+    if !dir.is_absolute() {
+        return None;
     }
-
-    /// Observes a job that its launcher has just reported, in a poll that began at `asked_at`.
-    pub(super) async fn observe(
-        &self,
-        launcher: &Arc<dyn Launcher>,
-        job: &ResolvedJob,
-        status: &JobStatus,
-        asked_at: Instant,
-    ) -> Observation {
-        let reader = self.logs.get(launcher, &job.identity);
-        let is_local = launcher.traits().is_local;
-        let (log, folder) = if is_local {
-            let log = reader.reading(FILE_WAIT);
-            tokio::join!(log, self.read_folder(launcher, job))
-        } else {
-            (read_cloud_log(&reader, status, asked_at).await, None)
-        };
-        let (run_files, output) = folder.unwrap_or_default();
-        let log = log.unwrap_or_default();
-        let details = &status.details;
-        let started = details.start_at.as_deref().and_then(parse_time);
-        let started = started.or_else(|| job.record.as_ref().and_then(submitted));
-        let ended = [&details.ended_at, &details.end_at];
-        let ended = ended.into_iter().flatten().find_map(|end| parse_time(end));
-        let now = SystemTime::now();
-        let end = if status.is_done { ended } else { Some(now) };
-        let is_running = status.state == JobState::Running;
-        let stalled = is_running.then(|| log.stalled(started, now)).flatten();
-        let mut observation = Observation {
-            stalled,
-            output,
-            duration: started.and_then(|start| end?.duration_since(start).ok()),
-            progress: progress_answer(&log, run_files),
-            links: log.links.clone(),
-            ..Observation::default()
-        };
-        if status.state == JobState::Failed {
-            observation.failure = self.failure(launcher, &job.identity, status, log).await;
-        } else if is_running && observation.progress.is_none() {
-            observation.last_line = self.last_line(&job.identity, log).await;
-        }
-        observation
-    }
-
-    /// Phrases how far a job is: by its log on this machine, by what a poll has read of that of a cloud job.
-    pub(super) async fn how_far(
-        &self,
-        launcher: Result<&Arc<dyn Launcher>, JobError>,
-        identity: &JobIdentity,
-    ) -> Option<String> {
-        let launcher = launcher.ok()?;
-        let reader = self.logs.get(launcher, identity);
-        let log = if launcher.traits().is_local {
-            reader.reading(FILE_WAIT).await?
-        } else {
-            reader.newest()?
-        };
-        let mut progress = progress_answer(&log, None)?;
-        progress.progress.metrics.loss_step = None;
-        Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
-    }
-
-    /// Reads what a training on this machine wrote into its output folder.
-    async fn read_folder(
-        &self,
-        launcher: &Arc<dyn Launcher>,
-        job: &ResolvedJob,
-    ) -> Option<(Option<Progress>, Option<Output>)> {
-        let record = job.record.as_ref()?;
-        let dir = PathBuf::from(&record.output_dir);
-        if !dir.is_absolute() {
-            return None;
-        }
-        let started = submitted(record);
-        // The files do not say which of several jobs wrote them.
-        let is_shared = self.is_shared(launcher, record, started).await;
-        let permit = Arc::clone(&self.folder_reads).acquire_owned().await.ok()?;
-        let reading = tokio::task::spawn_blocking(move || {
+    let started = submitted(record);
+    // The files do not say which of several jobs wrote them.
+    let is_shared = is_shared(context, launcher, record).await;
+    let permits = Arc::clone(&context.logs.folder_reads);
+    let reading = async move {
+        let permit = permits.acquire_owned().await.ok()?;
+        let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             Output::read(&dir, started, is_shared)
         });
-        let read = tokio::time::timeout(FILE_WAIT, reading).await.ok()?.ok()?;
-        Some(read)
-    }
-
-    /// Tells if another job with the same output folder has lived since `started`.
-    async fn is_shared(
-        &self,
-        launcher: &Arc<dyn Launcher>,
-        record: &JobRecord,
-        started: Option<SystemTime>,
-    ) -> bool {
-        let Ok(records) = self.context.registry.records().await else {
-            return true;
-        };
-        let others = records.iter().filter(|other| {
-            other.cloud == record.cloud
-                && other.output_dir == record.output_dir
-                && other.job_id != record.job_id
-        });
-        for other in others {
-            let Ok(status) = launcher.status(&other.identity()).await else {
-                return true;
-            };
-            // The end of a job that no server watched is not known, but its start is.
-            let ended = status.details.ended_at.as_deref().and_then(parse_time);
-            if !status.is_done || ended.or_else(|| submitted(other)) >= started {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Explains why a job failed.
-    async fn failure(
-        &self,
-        launcher: &Arc<dyn Launcher>,
-        identity: &JobIdentity,
-        status: &JobStatus,
-        log: LogReading,
-    ) -> Option<Failure> {
-        // Redacted here as well as at the exit: what is cut out of the log afterwards would hold half a secret.
-        let read_redactor = self.context.reads_redactor(&identity.job_id);
-        let details = &status.details;
-        let exit = match (details.signal, details.exit_code) {
-            (Some(signal), _) => Some(Exit::Signal(signal)),
-            (None, code) => code.or(log.exit_code).map(Exit::Code),
-        };
-        // Of a process on this machine the message says no more than its exit.
-        let is_exit = launcher.traits().is_local && exit.is_some();
-        let reason = status.message.clone().filter(|_| !is_exit);
-        let log = if identity.oumi_job_id.is_empty()
-            && let Ok(launch) = launcher.logs(identity).await
-            && let LogContent::File(path) = launch.content
-        {
-            // Its launch failed: the log of that tells why.
-            LogReading::at(path)
-        } else {
-            log
-        };
-        let explained = run_blocking(move || {
-            let redactor = read_redactor();
-            if redactor.hides_all() {
-                return failure::explain("", exit, None);
-            }
-            // Masked before it is folded: what is cleaned or cut is not known as a secret.
-            let log = fold(&redactor.masked(log.tail(FAILURE_TAIL)));
-            let start = log.len().saturating_sub(failure::LOOKED_AT);
-            let log = redactor.redact(&log[log.ceil_char_boundary(start)..]);
-            let reason = reason.map(|reason| redactor.redact(&reason));
-            failure::explain(&log, exit, reason.as_deref())
-        });
-        let mut failure = explained.await.ok().flatten()?;
-        // An exit code that stands in `metadata` need not be given again, and 1 says only that it failed.
-        let known = details.exit_code.unwrap_or(1);
-        failure.exit = failure
-            .exit
-            .filter(|exit| *exit != format!("exit code {known}"));
-        Some(failure)
-    }
-
-    /// Returns the last line of a log that says anything.
-    async fn last_line(&self, identity: &JobIdentity, log: LogReading) -> Option<String> {
-        let read_redactor = self.context.reads_redactor(&identity.job_id);
-        let line = run_blocking(move || {
-            let redactor = read_redactor();
-            if redactor.hides_all() {
-                return None;
-            }
-            last_line(log.tail(LAST_LINE_TAIL), &redactor)
-        });
-        line.await.ok().flatten()
-    }
+        read.await.ok()
+    };
+    let read = tokio::time::timeout(FILE_WAIT, reading).await;
+    read.ok().flatten()
 }
 
+/// Tells if another job with the same output folder has lived since a job began.
+async fn is_shared(context: &Context, launcher: &Arc<dyn Launcher>, record: &JobRecord) -> bool {
+    let Ok(records) = context.registry.records().await else {
+        return true;
+    };
+    let others = records.iter().filter(|other| {
+        other.cloud == record.cloud
+            && other.output_dir == record.output_dir
+            && other.job_id != record.job_id
+    });
+    for other in others {
+        let Ok(status) = launcher.status(&other.identity()).await else {
+            return true;
+        };
+        // The end of a job that no server watched is not known, but its start is.
+        let ended = status.details.ended_at.as_deref().and_then(parse_time);
+        if !status.is_done || ended.or_else(|| submitted(other)) >= submitted(record) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Explains why a job failed.
+async fn failure_of(
+    context: &Context,
+    launcher: &Arc<dyn Launcher>,
+    identity: &JobIdentity,
+    status: &JobStatus,
+    log: LogReading,
+) -> Option<Failure> {
+    let details = &status.details;
+    let exit = match (details.signal, details.exit_code) {
+        (Some(signal), _) => Some(Exit::Signal(signal)),
+        (None, code) => code.or(log.exit_code).map(Exit::Code),
+    };
+    // Of a process on this machine the message says no more than its exit.
+    let is_exit = launcher.traits().is_local && exit.is_some();
+    let reason = status.message.clone().filter(|_| !is_exit);
+    let log = if identity.oumi_job_id.is_empty()
+        && let Ok(launch) = launcher.logs(identity).await
+        && let LogContent::File(path) = launch.content
+    {
+        // Its launch failed: the log of that says why.
+        LogReading::at(path)
+    } else {
+        log
+    };
+    // Redacted here as well as at the exit: what is cut out of the log afterwards would hold half a secret.
+    let redactor = context.redactor(&identity.job_id).await;
+    let explained = run_blocking(move || {
+        if redactor.hides_all() {
+            return failure::explain("", exit, None);
+        }
+        // Masked before it is folded: what is cleaned or cut is not known as a secret.
+        let log = fold(&redactor.masked(log.tail(FAILURE_TAIL)));
+        let start = log.len().saturating_sub(failure::LOOKED_AT);
+        let log = redactor.redact(&log[log.ceil_char_boundary(start)..]);
+        let reason = reason.map(|reason| redactor.redact(&reason));
+        failure::explain(&log, exit, reason.as_deref())
+    });
+    let mut failure = explained.await.ok().flatten()?;
+    // An exit code that stands in `metadata` need not be given again, and 1 says only that it failed.
+    let known = format!("exit code {}", details.exit_code.unwrap_or(1));
+    failure.exit = failure.exit.filter(|exit| *exit != known);
+    Some(failure)
+}
+
+/// Returns the last line of a log that says anything.
 fn last_line(mut tail: Vec<u8>, redactor: &Redactor) -> Option<String> {
+    if redactor.hides_all() {
+        return None;
+    }
     if redactor.knows_values() {
         // The line that is being written may end in too little of a value to be known as one.
         tail.truncate(memrchr2(b'\n', b'\r', &tail)? + 1);
@@ -259,16 +220,6 @@ fn last_line(mut tail: Vec<u8>, redactor: &Redactor) -> Option<String> {
     let says_something = |line: &&str| line.contains(char::is_alphanumeric);
     let line = log.lines().rev().find(says_something)?.trim();
     Some(line.chars().take(MAX_LAST_LINE).collect())
-}
-
-async fn read_cloud_log(
-    reader: &Arc<LogReader>,
-    status: &JobStatus,
-    asked_at: Instant,
-) -> Option<LogReading> {
-    reader.note_status(status);
-    let time_left = MAX_POLL.saturating_sub(asked_at.elapsed());
-    reader.reading(time_left.min(FETCH_WAIT)).await
 }
 
 fn submitted(record: &JobRecord) -> Option<SystemTime> {
@@ -290,9 +241,6 @@ fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<Prog
         },
     };
     progress.metrics.round();
-    if log.is_age_unknown {
-        progress.measured_at = None;
-    }
     let age_seconds = progress.age(SystemTime::now()).map(|age| age.as_secs());
     Some(ProgressAnswer {
         age_seconds,

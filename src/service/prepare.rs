@@ -1,18 +1,19 @@
 //! Preparation of a launch: checks the request and its config, and has the launcher plan it. Nothing is started or written.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use chrono::Utc;
+use serde_json::Value;
 
 use super::context::{Context, setting_problems};
 use super::costs::Costs;
 use super::requests::RunRequest;
 use crate::error::JobError;
-use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Launcher, Resources};
+use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Resources};
 use crate::process::blocking;
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
+use crate::text::shorten;
 
 /// The longest time limit: a year.
 const MAX_HOURS: f64 = 8784.0;
@@ -32,16 +33,14 @@ pub(super) struct PreparedLaunch {
 }
 
 impl PreparedLaunch {
-    /// Plans the launch again, under another id.
-    pub(super) async fn rename(
-        &mut self,
-        context: &Context,
-        job_id: String,
-    ) -> Result<(), JobError> {
-        self.spec.identity.job_id = job_id;
-        self.has_new_id = false;
-        let launcher = context.allowed_launcher(&self.spec.identity.cloud)?;
-        self.plan = launcher.plan(&self.spec).await?;
+    /// Plans the launch again where it gets another id.
+    pub(super) async fn rename(&mut self, context: &Context, job_id: &str) -> Result<(), JobError> {
+        if self.spec.identity.job_id != job_id {
+            self.spec.identity.job_id = job_id.to_owned();
+            self.has_new_id = false;
+            let launcher = context.allowed_launcher(&self.spec.identity.cloud)?;
+            self.plan = launcher.plan(&self.spec).await?;
+        }
         Ok(())
     }
 
@@ -49,12 +48,9 @@ impl PreparedLaunch {
     /// own environment calls a secret.
     pub(super) fn redactor(&self) -> Redactor {
         let config = self.spec.config.document.get("envs");
-        let config = config.and_then(serde_json::Value::as_object);
-        let named = config
-            .into_iter()
-            .flatten()
-            .filter(|(name, _)| is_secret_name(name))
-            .filter_map(|(_, value)| value.as_str());
+        let named = config.and_then(Value::as_object).into_iter().flatten();
+        let named = named.filter(|(name, _)| is_secret_name(name));
+        let named = named.filter_map(|(_, value)| value.as_str());
         let given = self.spec.envs.iter();
         let given = given.map(|(name, value)| redact::secret_part(name, value));
         redactor_of(given.chain(named))
@@ -101,6 +97,14 @@ pub(super) async fn prepare(
         let output_dir = client_cwd.join(expand_home(&config.output_dir));
         config.output_dir = output_dir.display().to_string();
     }
+    let resources = Resources {
+        accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
+        num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
+        use_spot: request.use_spot,
+        disk_size: request.disk_size,
+        autostop_minutes: request.autostop_minutes,
+        time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
+    };
     let spec = LaunchSpec {
         identity: JobIdentity {
             job_id,
@@ -111,7 +115,7 @@ pub(super) async fn prepare(
         command,
         config,
         client_cwd,
-        resources: resources(request)?,
+        resources,
         envs,
         file_mounts: request.file_mounts.clone().unwrap_or_default(),
         setup_script: request.setup_script.clone(),
@@ -128,17 +132,6 @@ pub(super) async fn prepare(
     })
 }
 
-fn resources(request: &RunRequest) -> Result<Resources, JobError> {
-    Ok(Resources {
-        accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
-        num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
-        use_spot: request.use_spot,
-        disk_size: request.disk_size,
-        autostop_minutes: request.autostop_minutes,
-        time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
-    })
-}
-
 /// Returns the cloud that a call asks for; this machine where it names none. Where the config asks for another one then, the
 /// call is refused: which of the two is meant is for the user to say.
 fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<String, JobError> {
@@ -146,9 +139,9 @@ fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<
     if !cloud.is_empty() {
         return Ok(cloud);
     }
-    let is_local = |launcher: &&Arc<dyn Launcher>| launcher.traits().is_local;
-    let local = context.launchers.iter().find(is_local);
-    let here = local.and_then(|launcher| launcher.clouds().first());
+    let here = context
+        .local_launcher()
+        .and_then(|launcher| launcher.clouds().first());
     let here = *here.ok_or_else(|| JobError::invalid("`cloud` is missing"))?;
     match config.cloud().filter(|asked| asked != here) {
         None => Ok(here.to_owned()),
@@ -179,31 +172,26 @@ fn new_job_id(command: OumiCommand) -> String {
 pub(super) fn job_id_from_name(name: &str) -> Result<String, JobError> {
     let cleaned = name.replace("..", "_").replace(['/', '\\'], "_");
     let job_id = cleaned.trim_matches(['.', '_', '-', ' ']);
-    let invalid = |problem: &str| {
-        JobError::invalid(format!("`job_name` {name:?} {problem}"))
-            .with_hint("use letters and digits")
+    let problem = if job_id.is_empty() {
+        "leaves no name".to_owned()
+    } else if job_id.chars().any(char::is_control) {
+        "holds control characters".to_owned()
+    } else if job_id.len() > MAX_JOB_ID_BYTES {
+        format!("is longer than {MAX_JOB_ID_BYTES} bytes")
+    } else {
+        return Ok(job_id.to_owned());
     };
-    if job_id.is_empty() {
-        return Err(invalid("leaves no name"));
-    }
-    if job_id.chars().any(char::is_control) {
-        return Err(invalid("holds control characters"));
-    }
-    if job_id.len() > MAX_JOB_ID_BYTES {
-        let error = format!("`job_name` is longer than {MAX_JOB_ID_BYTES} bytes");
-        return Err(JobError::invalid(error).with_hint("use a shorter one"));
-    }
-    Ok(job_id.to_owned())
+    let name = shorten(name, MAX_JOB_ID_BYTES);
+    let error = JobError::invalid(format!("`job_name` {name:?} {problem}"));
+    Err(error.with_hint("use a few letters and digits"))
 }
 
 /// Checks the variables of a call. An error shows their names only: the values are secret.
 fn check_envs(envs: &BTreeMap<String, String>) -> Result<(), JobError> {
+    let is_word = |other: char| other.is_ascii_alphanumeric() || other == '_';
     for (name, value) in envs {
-        let is_word = |other: char| other.is_ascii_alphanumeric() || other == '_';
-        if name.is_empty()
-            || name.starts_with(|c: char| c.is_ascii_digit())
-            || !name.chars().all(is_word)
-        {
+        let starts_well = name.starts_with(|first: char| is_word(first) && !first.is_ascii_digit());
+        if !starts_well || !name.chars().all(is_word) {
             let error =
                 format!("`envs` has the name {name:?}, which no environment variable can have");
             return Err(JobError::invalid(error).with_hint("use letters, digits and `_`"));

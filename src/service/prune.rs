@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use chrono::Utc;
 
 use super::context::Context;
-use super::launches::Launches;
 use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
@@ -27,7 +26,6 @@ const READING_AGE: i64 = 600;
 /// missing there is asked about where that is cheap, and else kept. A job whose state is unknown is kept: it may cost money.
 pub(super) async fn prune(
     context: &Context,
-    launches: &Launches,
     records: &[JobRecord],
     done: &HashMap<String, bool>,
 ) -> HashSet<String> {
@@ -50,7 +48,7 @@ pub(super) async fn prune(
             Some(is_done) => *is_done,
             None => context.traits(&record.cloud).is_local && context.is_over(record).await,
         };
-        if is_done && !launches.in_flight().contains(&record.job_id) {
+        if is_done && !context.in_flight.contains(&record.job_id) {
             unwanted.push(record.clone());
         }
     }

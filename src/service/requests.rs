@@ -31,7 +31,6 @@ pub(crate) struct RunRequest {
     pub plan_id: String,
     /// Becomes the job id. Default: made from command and time.
     #[serde(default)]
-    #[schemars(with = "String")]
     pub job_name: Option<String>,
     /// `local` (default) is this machine; else a cloud such as gcp, aws, lambda, slurm.
     #[serde(default)]
@@ -41,7 +40,6 @@ pub(crate) struct RunRequest {
     pub cluster_name: String,
     /// Such as A100:8; on this machine also 4.
     #[serde(default)]
-    #[schemars(with = "String")]
     pub accelerators: Option<String>,
     /// Cloud only.
     #[serde(default = "one")]
@@ -52,31 +50,24 @@ pub(crate) struct RunRequest {
     pub use_spot: bool,
     /// GiB. Cloud only.
     #[serde(default)]
-    #[schemars(with = "u32")]
     pub disk_size: Option<u32>,
     /// Idle minutes until the cluster ends itself; 0: never. Default 60. Cloud only.
     #[serde(default)]
-    #[schemars(with = "u32")]
     pub autostop_minutes: Option<u32>,
     /// Ends the run then.
     #[serde(default)]
-    #[schemars(with = "f64")]
     pub max_hours: Option<f64>,
     /// Environment variables for the job, over those of the config. Values are never shown or stored.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<String, String>")]
     pub envs: Option<BTreeMap<String, String>>,
     /// Remote path to local path. Cloud only.
     #[serde(default)]
-    #[schemars(with = "BTreeMap<String, String>")]
     pub file_mounts: Option<BTreeMap<String, String>>,
     /// Replaces the generated setup when a training config goes to a cloud.
     #[serde(default)]
-    #[schemars(with = "String")]
     pub setup_script: Option<String>,
     /// Replaces the generated run script, likewise.
     #[serde(default)]
-    #[schemars(with = "String")]
     pub run_script: Option<String>,
     /// Even if a running job writes to the same folder.
     #[serde(default)]
@@ -84,14 +75,13 @@ pub(crate) struct RunRequest {
 }
 
 impl RunRequest {
-    /// The name that was asked for.
     pub(super) fn name(&self) -> Option<&str> {
         self.job_name.as_deref().filter(|name| !name.is_empty())
     }
 }
 
 /// The job that a call names, by our id or by the launcher's.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct JobQuery {
     /// The id that run_job or list_jobs gave.

@@ -58,7 +58,7 @@ async fn a_taken_id_is_refused_before_preparing() {
     let before = home.bytes();
     let prepared = Arc::new(Mutex::new(0));
     let count = prepared.clone();
-    let prepare = move || {
+    let prepare = move |_: &[JobRecord]| {
         *count.lock().unwrap() += 1;
         Ok(())
     };
@@ -79,7 +79,7 @@ async fn a_failed_preparation_adds_nothing() {
     let before = home.bytes();
     let refused = home
         .registry
-        .insert(record("b"), || Err::<(), _>(JobError::failed("no room")))
+        .insert(record("b"), |_| Err::<(), _>(JobError::failed("no room")))
         .await;
     assert_eq!(refused.unwrap_err().to_string(), "no room");
     assert_eq!(home.bytes(), before);
@@ -89,7 +89,7 @@ async fn a_failed_preparation_adds_nothing() {
 async fn preparation_runs_under_the_lock() {
     let home = home();
     let folder = home.folder.clone();
-    let prepare = move || {
+    let prepare = move |_: &[JobRecord]| {
         let lock = File::open(folder.registry_lock()).unwrap();
         Ok((lock.try_lock_shared().is_err(), folder.registry().exists()))
     };

@@ -179,7 +179,7 @@ async fn a_refused_insert_repairs() {
     home.write(&text.as_bytes()[..text.len() - 1]);
     assert!(
         home.registry
-            .insert(record("job-0"), || Ok(()))
+            .insert(record("job-0"), |_| Ok(()))
             .await
             .is_err()
     );
@@ -193,7 +193,7 @@ async fn a_read_error_names_the_file() {
     fs::create_dir(home.folder.registry()).unwrap();
     let error = home.registry.records().await.unwrap_err().to_string();
     assert!(error.contains("oumi-jobs.json"), "{error}");
-    let error = home.registry.insert(record("a"), || Ok(())).await;
+    let error = home.registry.insert(record("a"), |_| Ok(())).await;
     assert!(error.unwrap_err().to_string().contains("oumi-jobs.json"));
     assert!(Path::new(&home.folder.registry()).is_dir());
 }
@@ -205,7 +205,7 @@ async fn an_oversized_file_is_refused() {
     file.set_len(1 << 30).unwrap();
     let error = home.registry.records().await.unwrap_err().to_string();
     assert!(error.contains("larger than"), "{error}");
-    let error = home.registry.insert(record("a"), || Ok(())).await;
+    let error = home.registry.insert(record("a"), |_| Ok(())).await;
     assert!(error.unwrap_err().to_string().contains("larger than"));
     assert_eq!(fs::metadata(home.folder.registry()).unwrap().len(), 1 << 30);
 }

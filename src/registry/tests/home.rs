@@ -98,5 +98,5 @@ pub fn launched(job_id: &str, oumi_job_id: &str) -> JobIdentity {
 
 /// Adds [`record`] of this id.
 pub async fn insert(registry: &JobRegistry, job_id: &str) {
-    registry.insert(record(job_id), || Ok(())).await.unwrap();
+    registry.insert(record(job_id), |_| Ok(())).await.unwrap();
 }

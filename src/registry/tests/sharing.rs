@@ -60,7 +60,7 @@ async fn a_contended_id_goes_to_one() {
             &other
         }
         .clone();
-        tasks.spawn(async move { registry.insert(record("same"), || Ok(())).await.is_ok() });
+        tasks.spawn(async move { registry.insert(record("same"), |_| Ok(())).await.is_ok() });
     }
     let inserted = tasks.join_all().await;
     assert_eq!(inserted.iter().filter(|ok| **ok).count(), 1);
@@ -88,7 +88,7 @@ async fn a_held_lock_fails_after_ten_seconds() {
     let lock = File::open(home.folder.registry_lock()).unwrap();
     lock.lock().unwrap();
     let began = tokio::time::Instant::now();
-    let error = home.registry.insert(record("b"), || Ok(())).await;
+    let error = home.registry.insert(record("b"), |_| Ok(())).await;
     let error = error.unwrap_err().to_string();
     let waited = began.elapsed();
     assert!(
@@ -110,7 +110,7 @@ async fn waits_for_a_lock_freed_in_time() {
     let lock = File::create(home.folder.registry_lock()).unwrap();
     lock.lock().unwrap();
     let registry = home.registry.clone();
-    let waiting = tokio::spawn(async move { registry.insert(record("a"), || Ok(())).await });
+    let waiting = tokio::spawn(async move { registry.insert(record("a"), |_| Ok(())).await });
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert!(!waiting.is_finished());
     drop(lock);
@@ -124,7 +124,7 @@ async fn ids_that_differ_in_case_alone_are_one() {
     let home = home();
     insert(&home.registry, "Nightly").await;
     for job_id in ["nightly", "NIGHTLY", "Nightly"] {
-        let again = home.registry.insert(record(job_id), || Ok(()));
+        let again = home.registry.insert(record(job_id), |_| Ok(()));
         assert!(again.await.is_err(), "{job_id}");
     }
     assert_eq!(home.registry.records().await.unwrap().len(), 1);

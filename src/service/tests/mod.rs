@@ -17,11 +17,37 @@ mod submitting;
 mod watching;
 
 use std::fs;
+use std::sync::Arc;
 
-use crate::service::answers::{JobRow, ListAnswer, RunAnswer};
-use crate::service::requests::{JobQuery, ListRequest, LogsRequest, RunRequest, StatusFilter};
+use crate::in_flight::InFlight;
+use crate::launcher::Launcher;
+use crate::service::JobService;
+use crate::service::answers::{CancelAnswer, JobRow, ListAnswer, RunAnswer};
+use crate::service::requests::{
+    CancelRequest, JobQuery, ListRequest, LogsRequest, RunRequest, StatusFilter,
+};
+use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 use test_service::{TestService, test_service_with};
+
+impl JobService {
+    /// Serves with a policy that allows everything.
+    pub(crate) fn new(data_dir: DataDir, launchers: Vec<Arc<dyn Launcher>>) -> Self {
+        Self::with_policy(data_dir, launchers, Policy::default())
+    }
+
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.context.in_flight
+    }
+
+    pub(crate) async fn run(&self, request: RunRequest) -> RunAnswer {
+        self.run_with_progress(request, &|_| {}).await
+    }
+
+    pub(crate) async fn cancel(&self, request: CancelRequest) -> CancelAnswer {
+        self.cancel_with_progress(request, &|_| {}).await
+    }
+}
 
 fn test_service() -> TestService {
     test_service_with(&[&["gcp"], &["aws"]], Policy::default())

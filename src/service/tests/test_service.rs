@@ -54,7 +54,7 @@ impl TestService {
             self.cloud.add_job(&record.identity(), stage);
         }
         let folder = self.folder.job(job_id).unwrap();
-        let prepare = move || std::fs::create_dir(folder).map_err(JobError::failed);
+        let prepare = move |_: &[JobRecord]| std::fs::create_dir(folder).map_err(JobError::failed);
         let registry = self.service.registry();
         registry.insert(record, prepare).await.unwrap();
     }
