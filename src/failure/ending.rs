@@ -170,12 +170,7 @@ fn words(exception: &Exception) -> Vec<usize> {
 /// Finds the processes that launchers name as those that failed first, as parts of [`Line::source`]; the most certain first.
 fn first_to_fail(end: &str) -> Vec<String> {
     let mut names = Vec::new();
-    for pattern in TABLE
-        .signs
-        .first_to_fail
-        .iter()
-        .filter_map(|pattern| pattern.regex())
-    {
+    for pattern in &TABLE.signs.first_to_fail {
         let mut found: Vec<_> = pattern.captures_iter(end).collect();
         found.sort_by_key(|found| found.name("time").map_or("", |time| time.as_str()));
         for found in found {

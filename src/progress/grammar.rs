@@ -1,7 +1,22 @@
 //! Names and values in the text that trainers print: in a dictionary of Python or JSON, or in a line whose parts may be
 //! separated in any way (`step: 22  loss: 6.2`, `Step 3 | loss:1.1 lr:2e-05`, `iter 100: loss 3.1, time 23ms`).
 
+use std::sync::LazyLock;
+
 use super::tqdm::clock;
+use crate::text::patterns::Patterns;
+
+/// `-1.5e-05`, `1,234`, `nan`, `Infinity`.
+const NUMBER: &str = r"[-+]?(?:(?i:nan|inf(?:inity)?)\b|(?:[0-9]+(?:,[0-9]{3}\b)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)";
+
+static NUMBERS: LazyLock<Patterns> = LazyLock::new(|| Patterns::new(NUMBER));
+static NUMBER_AT_START: LazyLock<Patterns> =
+    LazyLock::new(|| Patterns::new(&format!("^(?:{NUMBER})")));
+static FILE: LazyLock<Patterns> = LazyLock::new(|| {
+    Patterns::new(
+        r"^[^\w/~]*[/~]|\./|://|\.(?:ckpt|pth?|bin|safetensors|distcp|jsonl?|yaml|log|py)[^\w/]*$",
+    )
+});
 
 /// The longest name that is considered, in bytes.
 const MAX_NAME: usize = 64;
@@ -12,59 +27,37 @@ pub(super) fn dictionary<'a>(
     text: &'a str,
     mut each: impl FnMut(&'a str, &'a str),
 ) -> Option<usize> {
-    let bytes = text.as_bytes();
-    let skip = |at: usize| {
-        let rest = bytes.get(at..).unwrap_or_default().iter();
-        at + rest
-            .take_while(|byte| byte.is_ascii_whitespace() || **byte == b',')
-            .count()
-    };
-    if bytes.first() != Some(&b'{') {
-        return None;
-    }
-    let mut at = 1;
+    let mut rest = text.strip_prefix('{')?;
     loop {
-        at = skip(at);
-        let quote = *bytes.get(at)?;
-        if quote == b'}' {
-            return Some(at + 1);
+        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ',');
+        if let Some(after) = rest.strip_prefix('}') {
+            return Some(text.len() - after.len());
         }
-        if quote != b'\'' && quote != b'"' {
-            return None;
-        }
-        let name_end = at + 1 + memchr::memchr(quote, bytes.get(at + 1..)?)?;
-        let name = text.get(at + 1..name_end)?;
-        at = skip(name_end + 1);
-        if bytes.get(at) != Some(&b':') {
-            return None;
-        }
-        at = skip(at + 1);
-        let value_end = value_end(bytes, at)?;
-        each(name, text.get(at..value_end)?.trim_ascii_end());
-        at = value_end;
+        let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+        let (name, after) = rest[1..].split_once(quote)?;
+        let value = after.trim_start().strip_prefix(':')?.trim_start();
+        let (value, after) = value.split_at(value_end(value)?);
+        each(name, value.trim_end());
+        rest = after;
     }
 }
 
-/// Finds the end of the value that begins at `at`: a comma or brace that is inside of nothing.
-fn value_end(bytes: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0_u32;
-    loop {
-        match bytes.get(at)? {
-            quote @ (b'\'' | b'"') => loop {
-                at += 1;
-                match bytes.get(at)? {
-                    b'\\' => at += 1,
-                    byte if byte == quote => break,
-                    _ => {}
-                }
-            },
-            b'{' | b'[' | b'(' => depth += 1,
-            b'}' | b',' if depth == 0 => return Some(at),
-            b'}' | b']' | b')' => depth = depth.saturating_sub(1),
+/// Finds the end of the value that a text begins with: a comma or brace that is inside of nothing.
+fn value_end(text: &str) -> Option<usize> {
+    let (mut depth, mut open_quote) = (0_u32, None);
+    let mut bytes = text.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match (open_quote, byte) {
+            (Some(_), b'\\') => drop(bytes.next()),
+            (Some(quote), _) => open_quote = Some(quote).filter(|quote| *quote != byte),
+            (None, b'\'' | b'"') => open_quote = Some(byte),
+            (None, b'{' | b'[' | b'(') => depth += 1,
+            (None, b'}' | b',') if depth == 0 => return Some(at),
+            (None, b'}' | b']' | b')') => depth = depth.saturating_sub(1),
             _ => {}
         }
-        at += 1;
     }
+    None
 }
 
 /// A name in a line, the text from its value on, and the line up to that value.
@@ -77,134 +70,61 @@ pub(super) struct Pair<'a> {
 /// Gives `each` every pair in `line`. A name is the text before a number, back to the number before it or to a separator.
 /// Numbers in paths and names of files are passed over.
 pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(Pair<'a>)) {
-    let bytes = line.as_bytes();
-    let (mut at, mut name_start, mut word_end, mut is_file) = (0, 0, 0, false);
-    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-        let (before, value) = (bytes.get(..at).unwrap_or_default(), line.get(at..));
-        let length = match before {
-            [.., byte, b'-' | b'+'] if is_word(byte) => 0,
-            [.., byte] if is_word(byte) || *byte == b'.' => 0,
-            [.., b'('] if !before.ends_with(b"tensor(") => 0,
-            _ => number_length(rest),
-        };
-        let (Some(value), Some(name)) = (value.filter(|_| length > 0), line.get(name_start..at))
-        else {
+    let (mut name_start, mut word_end, mut is_file) = (0, 0, false);
+    let is_blank = |c: char| c.is_ascii_whitespace();
+    for found in NUMBERS.find_iter(line) {
+        let mut at = found.start();
+        let before = &line[..at];
+        if before.ends_with(is_word) && found.as_str().starts_with(['-', '+']) {
             at += 1;
+        } else if before.ends_with(is_word)
+            || before.ends_with('.')
+            || before.ends_with('(') && !before.ends_with("tensor(")
+        {
+            continue;
+        }
+        if at >= word_end {
+            let start = before.rfind(is_blank).map_or(0, |blank| blank + 1);
+            word_end = line[at..]
+                .find(is_blank)
+                .map_or(line.len(), |length| at + length);
+            is_file = FILE.is_match(&line[start..word_end]);
+        }
+        let Some(name) = line.get(name_start..at).filter(|_| !is_file) else {
+            name_start = word_end;
             continue;
         };
-        if at >= word_end {
-            let mut start = bytes.get(word_end..at).unwrap_or_default().iter();
-            let start = start.rposition(u8::is_ascii_whitespace);
-            let start = start.map_or(word_end, |space| word_end + space + 1);
-            let length = rest.iter().position(u8::is_ascii_whitespace);
-            word_end = length.map_or(bytes.len(), |length| at + length);
-            is_file = line.get(start..word_end).is_some_and(is_path);
-        }
-        if is_file {
-            at = word_end;
-            name_start = at;
-            continue;
-        }
         each(Pair {
             name: clean(name.strip_suffix("tensor(").unwrap_or(name)),
-            value,
-            before: line.get(..at).unwrap_or_default(),
+            value: &line[at..],
+            before: &line[..at],
         });
         // A unit may be attached: `8.1K`, `23ms`.
-        let is_unit = |byte: &&u8| byte.is_ascii_alphabetic() || **byte == b'%';
-        let unit = rest.iter().skip(length).take_while(is_unit).count();
-        at += length + unit;
-        name_start = at;
+        let after = line[found.end()..].trim_start_matches(|c: char| is_letter(c) || c == '%');
+        name_start = line.len() - after.len();
     }
 }
 
-fn is_word(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || *byte == b'_'
+fn is_letter(c: char) -> bool {
+    c.is_ascii_alphabetic()
 }
 
-/// Tells if a word is a path, an address or the name of a file.
-fn is_path(word: &str) -> bool {
-    if memchr::memchr2(b'/', b'.', word.as_bytes()).is_none() {
-        return false;
-    }
-    let word = word.trim_matches(|c: char| c.is_ascii_punctuation() && !"/~_".contains(c));
-    let ending = word.rsplit_once('.').map_or("", |(_, ending)| ending);
-    let is_file = matches!(
-        ending,
-        "ckpt"
-            | "pt"
-            | "pth"
-            | "bin"
-            | "safetensors"
-            | "distcp"
-            | "json"
-            | "jsonl"
-            | "yaml"
-            | "log"
-            | "py"
-    );
-    is_file || word.starts_with(['/', '~']) || word.contains("./") || word.contains("://")
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
 }
 
 /// The name at the end of a text: without the unit of the number before, separators, and what joins it to its value.
 fn clean(text: &str) -> &str {
     let text = &text[text.ceil_char_boundary(text.len().saturating_sub(MAX_NAME))..];
     let text = text.trim_end_matches(['=', ':', '[', ' ', '\'', '"']);
-    let text = text.rsplit_once(" - ").map_or(text, |(_, name)| name);
+    let text = text.rsplit(" - ").next().unwrap_or_default();
     // The parentheses of a unit are a part of the name.
-    let name = match text.strip_suffix(')') {
-        Some(inner) => inner.rfind('(').map_or(inner, |open| &inner[..open]),
-        None => text,
-    };
-    let separators = [
-        '|', ',', ';', '[', ']', '(', ')', '<', '>', '{', '\t', ':', '=', '•',
-    ];
-    let start = name.rfind(separators).map_or(0, |at| {
-        at + name[at..].chars().next().map_or(1, char::len_utf8)
-    });
-    let name = text[start..].trim_start_matches(['%', '/', '-', '.', ' ', '\'', '"']);
-    name.rsplit_once("  ").map_or(name, |(_, name)| name)
-}
-
-/// The length of the number that a text begins with, 0 if it begins with none: `-1.5e-05`, `1,234`, `nan`, `Infinity`.
-fn number_length(bytes: &[u8]) -> usize {
-    let sign = usize::from(matches!(bytes.first(), Some(b'-' | b'+')));
-    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
-    if let Some(b'n' | b'N' | b'i' | b'I') = bytes.get(sign) {
-        let is_here = |word: &&[u8]| {
-            let found = bytes.get(sign..sign + word.len());
-            found.is_some_and(|found| found.eq_ignore_ascii_case(word))
-                && !bytes.get(sign + word.len()).is_some_and(is_word)
-        };
-        let words: [&[u8]; 3] = [b"nan", b"inf", b"infinity"];
-        return words
-            .iter()
-            .find(|word| is_here(word))
-            .map_or(0, |word| sign + word.len());
-    }
-    let has_digit = is_digit(sign + usize::from(bytes.get(sign) == Some(&b'.')));
-    if !has_digit {
-        return 0;
-    }
-    let is_group = |at: usize| (1..4).all(|digit| is_digit(at + digit)) && !is_digit(at + 4);
-    let (mut end, mut has_point) = (sign, false);
-    while let Some(byte) = bytes.get(end) {
-        let exponent = end + 1 + usize::from(matches!(bytes.get(end + 1), Some(b'-' | b'+')));
-        end = match byte {
-            b'0'..=b'9' => end + 1,
-            b'.' if !has_point && !bytes.get(end + 1).is_some_and(u8::is_ascii_alphabetic) => {
-                has_point = true;
-                end + 1
-            }
-            b',' if !has_point && is_group(end) => end + 4,
-            b'e' | b'E' if is_digit(exponent) => {
-                let digits = bytes.get(exponent..).unwrap_or_default().iter();
-                return exponent + digits.take_while(|byte| byte.is_ascii_digit()).count();
-            }
-            _ => break,
-        };
-    }
-    end
+    let inner = text.strip_suffix(')').and_then(|text| text.rfind('('));
+    let separators = "|,;[]()<>{\t:=•";
+    let name = text[..inner.unwrap_or(text.len())].rfind(|c| separators.contains(c));
+    let name = name.map_or(text, |at| &text[at..]);
+    let name = name.trim_start_matches(|c| separators.contains(c) || "%/-. '\"".contains(c));
+    name.rsplit("  ").next().unwrap_or_default()
 }
 
 /// Parses the number that a text begins with, however Python or a person wrote it: `'5.943'`, `np.float64(0.5)`,
@@ -214,11 +134,8 @@ pub(super) fn number(text: &str) -> Option<(f64, &str)> {
     for wrapper in ["np.float64(", "np.float32(", "np.int64(", "tensor("] {
         text = text.strip_prefix(wrapper).unwrap_or(text);
     }
-    let (digits, rest) = text.split_at(number_length(text.as_bytes()));
-    let number: f64 = match digits.parse() {
-        Ok(number) => number,
-        Err(_) => digits.replace(',', "").parse().ok()?,
-    };
+    let (digits, rest) = text.split_at(NUMBER_AT_START.find(text)?.end());
+    let number: f64 = digits.replace(',', "").parse().ok()?;
     let factor = match rest.as_bytes() {
         [_, next, ..] if next.is_ascii_alphanumeric() => 1.0,
         [b'k' | b'K', ..] => 1e3,
@@ -241,8 +158,9 @@ pub(super) fn duration(text: &str) -> Option<f64> {
     let (mut seconds, mut rest) = (None, text);
     loop {
         rest = rest.trim_start_matches([' ', ',', '\'', '"']);
-        let clock_end = rest.find(|c: char| !c.is_ascii_digit() && c != ':');
-        let (digits, _) = rest.split_at(clock_end.unwrap_or(rest.len()));
+        let digits = rest
+            .split(|c: char| !c.is_ascii_digit() && c != ':')
+            .next()?;
         if digits.contains(':') {
             return clock(digits).map(|clock| seconds.unwrap_or(0.0) + clock);
         }
@@ -250,7 +168,7 @@ pub(super) fn duration(text: &str) -> Option<f64> {
             return seconds;
         };
         let unit = unit.trim_start();
-        let factor = match unit.as_bytes().first() {
+        let factor = match unit.bytes().next() {
             Some(b'd') => 86_400.0,
             Some(b'h') => 3600.0,
             Some(b'm') => 60.0,
@@ -258,6 +176,6 @@ pub(super) fn duration(text: &str) -> Option<f64> {
             _ => return seconds,
         };
         seconds = Some(seconds.unwrap_or(0.0) + count * factor);
-        rest = unit.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        rest = unit.trim_start_matches(is_letter);
     }
 }

@@ -76,22 +76,19 @@ impl BadNews {
         match self {
             Self::NotFinite(figure, value, since) => {
                 let since = since.as_ref().map(|since| format!(" since {since}"));
-                let sentence = format!("{figure} is {value}{}", since.unwrap_or_default());
-                sentence.replace("NaN", "nan")
+                let value = value.to_string().to_lowercase();
+                format!("{figure} is {value}{}", since.unwrap_or_default())
             }
             Self::LossGrew(loss, best, step) => {
-                let at = step
-                    .map(|step| format!(" at step {step}"))
-                    .unwrap_or_default();
-                let times = loss / best;
-                let [loss, best] = [loss, best].map(|value| {
-                    let text = short(*value);
-                    match text.contains('.') && !text.contains('e') {
-                        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-                        false => text,
-                    }
-                });
-                format!("loss {loss} is {times:.0} times its best, {best}{at}")
+                let at = step.map(|step| format!(" at step {step}"));
+                let digits = |value: f64| short(value).parse().unwrap_or(value);
+                format!(
+                    "loss {} is {:.0} times its best, {}{}",
+                    digits(*loss),
+                    loss / best,
+                    digits(*best),
+                    at.unwrap_or_default()
+                )
             }
         }
     }

@@ -19,8 +19,7 @@ pub struct Point {
     pub reward: Option<f64>,
 }
 
-/// The losses of a run, in the order of its steps. Of a long run the least and the greatest of every four, eight, … are
-/// kept, and the newest ones.
+/// The losses of a run, in the order of its steps. Of a long run every second, fourth, … is kept, and the newest.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
     points: Vec<Point>,
@@ -28,8 +27,8 @@ pub struct History {
     eval_set: Option<Option<String>>,
     /// One point in `2^halvings` is kept.
     halvings: u32,
-    /// The newest points, of which all are there.
-    dense: usize,
+    /// The points that came since the last halving.
+    count: usize,
 }
 
 impl History {
@@ -68,41 +67,23 @@ impl History {
             self.points.push(point);
             return;
         }
+        // The newest is always there: the one before it goes where it is none of those that are kept.
+        let is_kept = self.count.is_multiple_of(1 << self.halvings);
+        self.points
+            .pop_if(|last| !is_kept && last.eval_loss.is_none());
         self.points.push(point);
-        self.dense += 1;
-        let group = 2_usize << self.halvings;
-        if self.points.len() >= MAX_POINTS {
-            self.halvings = (self.halvings + 1).min(40);
-            self.thin(self.points.len(), 4);
-        } else if self.halvings > 0 && self.dense >= group {
-            self.thin(group, group);
+        self.count += 1;
+        if self.points.len() > MAX_POINTS {
+            let is_evaluated = |point: &Point| point.eval_loss.is_some();
+            let evaluated = self.points.iter().filter(|point| is_evaluated(point));
+            let keeps_evaluated = evaluated.count() < MAX_POINTS / 4;
+            let mut at = 0;
+            self.points.retain(|point| {
+                at += 1;
+                at % 2 == 1 || (keeps_evaluated && is_evaluated(point))
+            });
+            (self.halvings, self.count) = (self.halvings + 1, 0);
         }
-    }
-
-    /// Keeps two of each `size` among the newest `count` points, and those with an evaluation where they are few.
-    fn thin(&mut self, count: usize, size: usize) {
-        let newest = self
-            .points
-            .split_off(self.points.len().saturating_sub(count));
-        let is_evaluated = |point: &&Point| point.eval_loss.is_some();
-        let keeps_evaluated = newest.iter().filter(is_evaluated).count() < MAX_POINTS / 4;
-        // A value that is no number is the greatest.
-        let height = |point: &Point| {
-            let value = point.loss.or(point.reward).unwrap_or(f64::NEG_INFINITY);
-            if value.is_nan() { f64::INFINITY } else { value }
-        };
-        for group in newest.chunks(size) {
-            let heights = || group.iter().map(height).enumerate().rev();
-            let greatest = heights().max_by(|one, other| one.1.total_cmp(&other.1));
-            let least = heights().min_by(|one, other| one.1.total_cmp(&other.1));
-            let kept = [greatest, least].map(|found| found.map(|(at, _)| at));
-            let points = group.iter().enumerate();
-            self.points.extend(points.filter_map(|(at, point)| {
-                let is_kept = kept.contains(&Some(at)) || (keeps_evaluated && is_evaluated(&point));
-                is_kept.then_some(*point)
-            }));
-        }
-        self.dense = 0;
     }
 
     /// Assigns `step` to the newest point, unless its step is later.
@@ -152,21 +133,16 @@ impl History {
 
 /// A number with four significant digits.
 pub(crate) fn short(value: f64) -> String {
-    let magnitude = value.abs();
-    if !magnitude.is_finite() {
-        return "nan".to_owned();
+    match value.abs() {
+        magnitude if !magnitude.is_finite() => "nan".to_owned(),
+        1e6.. => format!("{value:.3e}"),
+        1000.0.. => format!("{value:.0}"),
+        100.0.. => format!("{value:.1}"),
+        10.0.. => format!("{value:.2}"),
+        1.0.. => format!("{value:.3}"),
+        1e-4.. | 0.0 => format!("{value:.4}"),
+        _ => format!("{value:.3e}"),
     }
-    if magnitude != 0.0 && !(1e-4..1e6).contains(&magnitude) {
-        return format!("{value:.3e}");
-    }
-    let decimals = match magnitude {
-        1000.0.. => 0,
-        100.0.. => 1,
-        10.0.. => 2,
-        1.0.. => 3,
-        _ => 4,
-    };
-    format!("{value:.decimals$}")
 }
 
 /// `values` as blocks of eight heights, in at most `columns` columns and never more than [`MAX_COLUMNS`]: each column is the
@@ -186,20 +162,14 @@ pub fn sparkline(values: &[f64], columns: usize) -> String {
     let outliers = sorted.len() / 20;
     let low = sorted.get(outliers).copied().unwrap_or(0.0);
     let high = sorted.iter().rev().nth(outliers).copied().unwrap_or(0.0);
-    let span = high / 2.0 - low / 2.0;
-    means
-        .iter()
-        .map(|mean| {
-            let Some(mean) = mean else { return '×' };
-            let height = (mean / 2.0 - low / 2.0) / span;
-            let height = if height.is_nan() {
-                0.0
-            } else {
-                height.clamp(0.0, 1.0)
-            };
-            BLOCKS[((height * 7.0).round() as usize).min(7)]
+    let block = |mean: Option<f64>| {
+        // Halved, since the distance of great numbers may be none. A distance of 0 is the lowest block.
+        let height = mean.map(|mean| (mean / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0));
+        height.map_or('×', |height| {
+            BLOCKS[(height.clamp(0.0, 1.0) * 7.0).round() as usize]
         })
-        .collect()
+    };
+    means.into_iter().map(block).collect()
 }
 
 /// The mean of those that are numbers.

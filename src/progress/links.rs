@@ -1,11 +1,11 @@
 //! Links to the pages that show a run: of Weights & Biases, TensorBoard, Trackio and Comet, as their libraries print them.
 
-use memchr::{memchr, memmem, memrchr};
+use memchr::memmem;
 
 use crate::text::{lossy, strip_escapes};
 
-/// The longest line before a link and from it on, in bytes.
-const MAX_LENGTH: usize = 500;
+/// The longest line that is read, in bytes.
+const MAX_LENGTH: usize = 2000;
 
 /// The services: what stands in the line before a link, and what in the link itself.
 const SERVICES: [(&str, &str); 5] = [
@@ -23,17 +23,11 @@ pub(crate) struct Links([Option<String>; SERVICES.len()]);
 impl Links {
     /// Reads the next piece of a log, which ends with a line.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
-        for at in memmem::find_iter(bytes, b"://") {
-            if self.0.iter().all(Option::is_some) {
-                return;
+        let lines = bytes.split(|byte| *byte == b'\n');
+        for line in lines.filter(|line| line.len() <= MAX_LENGTH) {
+            if memmem::find(line, b"://").is_some() {
+                self.read_line(&strip_escapes(&lossy(line)));
             }
-            let (before, after) = bytes.split_at(at);
-            let before = &before[at.saturating_sub(MAX_LENGTH)..];
-            let before = memrchr(b'\n', before).map_or(before, |end| &before[end + 1..]);
-            let after = &after[..after.len().min(MAX_LENGTH)];
-            let after = memchr(b'\n', after).map_or(after, |end| &after[..end]);
-            let line = [before, after].concat();
-            self.read_line(&strip_escapes(&lossy(&line)));
         }
     }
 
@@ -46,8 +40,7 @@ impl Links {
         let link = link.trim_end_matches(['.', ',', ';']);
         for (found, (word, part)) in self.0.iter_mut().zip(SERVICES) {
             if found.is_none() && before.contains(word) && link.contains(part) {
-                *found = Some(link.to_owned());
-                return;
+                return *found = Some(link.to_owned());
             }
         }
     }

@@ -180,20 +180,16 @@ impl Report {
 
     /// Tells if the report is a trainer's, and not something that looks alike.
     pub(super) fn is_training(&self) -> bool {
-        let metrics = &self.metrics;
-        let tokens = metrics
-            .tokens_per_second
-            .or(metrics.tokens_per_second_per_gpu);
-        let speed = tokens
-            .or(metrics.samples_per_second)
-            .or(metrics.steps_per_second);
+        let of = &self.metrics;
+        let tokens = of.tokens_per_second.or(of.tokens_per_second_per_gpu);
+        let speed = tokens.or(of.samples_per_second).or(of.steps_per_second);
         let has_speed = self.has_evidence || speed.is_some();
+        let is_at_work = has_speed && (of.step.is_some() || self.batch.is_some());
         let is_trainers = self.has_count()
             || self.is_evaluation
             || has_speed
-            || metrics.total_steps.is_some()
-            || metrics.learning_rate.or(metrics.grad_norm).is_some();
-        let is_at_work = has_speed && (metrics.step.is_some() || self.batch.is_some());
+            || of.total_steps.is_some()
+            || of.learning_rate.or(of.grad_norm).is_some();
         !self.is_config && (self.is_summary || is_at_work || (is_trainers && self.has_figure()))
     }
 
@@ -232,19 +228,24 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, name: &str, value: &str, before: &str) {
-        let Some((mut kind, factor)) = kind(name) else {
-            if name.is_empty() {
-                self.add_count(value);
-            } else if name == "val" && context(before).contains("loss train") {
-                self.metrics.eval_loss = number(value).map(|(loss, _)| loss);
+        let (mut kind, factor) = match kind(name) {
+            Some(found) => found,
+            // litgpt: `loss train: 0.9, val: 1.1`.
+            None if name == "val" && context(before).contains("loss train") => {
+                (Kind::EvalLoss, 1.0)
             }
-            return;
-        };
-        match kind {
-            Kind::SecondsLeft => {
-                self.metrics.seconds_left = duration(value);
+            // A count without a name is within the epoch before it: `epoch 001:   100 / 1539`.
+            None => {
+                if let Some((done, total)) = count(value).filter(|_| name.is_empty())
+                    && self.metrics.epoch.is_some()
+                {
+                    self.batch.get_or_insert((done - 1.0, Some(total)));
+                }
                 return;
             }
+        };
+        match kind {
+            Kind::SecondsLeft => return self.metrics.seconds_left = duration(value),
             Kind::Setting => self.is_config = true,
             Kind::Evaluation => self.is_evaluation = true,
             Kind::Evidence => self.has_evidence = true,
@@ -256,10 +257,8 @@ impl Report {
         };
         let value = value * factor;
         match kind {
-            Kind::LearningRate if name == "actor/lr" && value == 0.0 => {
-                // verl prints three decimals, too few for a learning rate.
-                return;
-            }
+            // verl prints three decimals, too few for a learning rate.
+            Kind::LearningRate if name == "actor/lr" && value == 0.0 => return,
             // `tps 11278.56(1409.82/gpu)`: that of all devices stands first.
             Kind::TokensPerGpu if rest.starts_with('(') => kind = Kind::Tokens,
             Kind::Loss if !name.contains("rain") && is_after_evaluation(before) => {
@@ -278,24 +277,13 @@ impl Report {
         self.set(kind, value);
     }
 
-    /// Adds a count without a name, which is within the epoch before it: `epoch 001:   100 / 1539`.
-    fn add_count(&mut self, value: &str) {
-        if let Some((done, total)) = count(value)
-            && self.metrics.epoch.is_some()
-        {
-            self.batch.get_or_insert((done - 1.0, Some(total)));
-        }
-    }
-
     /// Sets an evaluation loss, and the name of its set: the `math` of `eval_math_loss`. One without a name counts for more.
     fn set_eval_loss(&mut self, name: &str, loss: f64) {
         let metrics = &mut self.metrics;
-        let set = name
-            .split_once(['_', '/'])
-            .filter(|(word, _)| is_evaluation(word));
-        let set = set.and_then(|(_, set)| set.strip_suffix("loss"));
-        let set = set.map(|set| set.trim_end_matches(['_', '/']));
-        let set = set.filter(|set| !set.is_empty() && set.len() <= MAX_EVAL_SET_NAME);
+        let (word, set) = name.split_once(['_', '/']).unwrap_or_default();
+        let set = set.strip_suffix("loss").filter(|_| is_evaluation(word));
+        let set = set.map_or("", |set| set.trim_end_matches(['_', '/']));
+        let set = Some(set).filter(|set| (1..=MAX_EVAL_SET_NAME).contains(&set.len()));
         if let Some(set) = set {
             if metrics.eval_loss.is_some() && metrics.eval_set.is_none() {
                 return;

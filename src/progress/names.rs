@@ -1,6 +1,5 @@
 //! The names that trainers give their metrics.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -44,29 +43,8 @@ static KINDS: LazyLock<HashMap<String, Kind>> = LazyLock::new(|| {
     names.iter().flat_map(named).collect()
 });
 
-/// The most names that are remembered: a trainer prints the same ones again and again.
-const MAX_REMEMBERED: usize = 1024;
-
-thread_local! {
-    static REMEMBERED: RefCell<HashMap<String, Option<(Kind, f64)>>> = RefCell::default();
-}
-
 /// Finds the kind of a name, and the factor that a unit behind it stands for: `train/lr(1e-3)`.
 pub(super) fn kind(name: &str) -> Option<(Kind, f64)> {
-    REMEMBERED.with_borrow_mut(|names| {
-        if let Some(found) = names.get(name) {
-            return *found;
-        }
-        if names.len() >= MAX_REMEMBERED {
-            names.clear();
-        }
-        let found = find(name);
-        names.insert(name.to_owned(), found);
-        found
-    })
-}
-
-fn find(name: &str) -> Option<(Kind, f64)> {
     let lower = name.to_ascii_lowercase();
     let in_parentheses = lower
         .strip_suffix(')')

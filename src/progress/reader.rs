@@ -77,7 +77,6 @@ impl IncrementalReader {
         }
         let at = read_range(&mut log, tail, end, &mut scanner)?;
         let (mut progress, history) = scanner.read(metadata.modified()?);
-        let history = history.into_owned();
         if let (Some(progress), Some(last)) = (&mut progress, last)
             && progress.metrics == last.metrics
         {

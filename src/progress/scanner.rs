@@ -1,15 +1,14 @@
 //! The search for metrics in a log as it grows.
 
 mod bars;
-mod stamps;
-mod table;
 
-use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use memchr::{memchr, memchr3, memmem, memrchr3};
+use memchr::{memmem, memrchr3};
+use regex::bytes::Regex;
 
+use super::grammar::{count, number};
 use super::health::Health;
 use super::history::History;
 use super::links::Links;
@@ -17,9 +16,8 @@ use super::metrics::{Metrics, Report};
 use super::tqdm::Bar;
 use super::{Activity, Progress};
 use crate::text;
+use crate::text::patterns::Patterns;
 use bars::Bars;
-use stamps::Stamps;
-use table::Table;
 
 /// Of a longer segment, the end is read.
 const MAX_SEGMENT: usize = 64 * 1024;
@@ -64,27 +62,17 @@ pub struct Scanner {
     dictionary: Option<String>,
     /// The counts of a head such as `[step=10/1000,epoch=0]`, and the lines that may still belong to it.
     block: Option<(Report, usize)>,
-    table: Table,
-    stamps: Stamps,
     links: Links,
 }
 
 impl Scanner {
     /// Reads on. The pieces may be cut anywhere.
-    pub fn push(&mut self, mut bytes: &[u8]) {
-        if !self.rest.is_empty()
-            && let Some(end) = memchr3(b'\n', b'\r', 8, bytes)
-        {
-            let (first, after) = bytes.split_at(end + 1);
-            self.rest.extend_from_slice(first);
-            let whole = std::mem::take(&mut self.rest);
-            self.read_segments(&whole);
-            bytes = after;
-        }
-        let end = memrchr3(b'\n', b'\r', 8, bytes).map_or(0, |last| last + 1);
-        let (whole, rest) = bytes.split_at(end);
-        self.read_segments(whole);
-        self.rest.extend_from_slice(rest);
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+        let end = memrchr3(b'\n', b'\r', 8, &self.rest).map_or(0, |last| last + 1);
+        let mut whole = std::mem::take(&mut self.rest);
+        self.rest = whole.split_off(end);
+        self.read_segments(&whole);
         if self.rest.len() > MAX_SEGMENT {
             let excess = self.rest.len() - MAX_SEGMENT / 2;
             self.rest.drain(..excess);
@@ -100,13 +88,12 @@ impl Scanner {
 
     /// The progress so far, and the losses. `written` is the time of the last write to the log. The newest state of a bar
     /// has no end until the next one is drawn: it is read if it looks whole, and read again when it has its end.
-    pub(crate) fn read(&self, written: SystemTime) -> (Option<Progress>, Cow<'_, History>) {
-        if !matches!(self.rest.trim_ascii_end().last(), Some(b']' | b'}')) {
-            return (self.progress(written), Cow::Borrowed(&self.history));
-        }
+    pub(crate) fn read(&self, written: SystemTime) -> (Option<Progress>, History) {
         let mut ahead = self.clone();
-        ahead.read_segments(&self.rest);
-        (ahead.progress(written), Cow::Owned(ahead.history))
+        if matches!(self.rest.trim_ascii_end().last(), Some(b']' | b'}')) {
+            ahead.read_segments(&self.rest);
+        }
+        (ahead.progress(written), ahead.history)
     }
 
     fn progress(&self, written: SystemTime) -> Option<Progress> {
@@ -128,8 +115,7 @@ impl Scanner {
             metrics.seconds_left = None;
         }
         metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
-        let measured_at = written.checked_sub(self.stamps.since_metrics());
-        let mut progress = Progress::new(metrics, source, measured_at.unwrap_or(written));
+        let mut progress = Progress::new(metrics, source, written);
         progress.bad_news = self.health.bad_news();
         progress.activity.clone_from(&self.activity);
         Some(progress)
@@ -146,45 +132,27 @@ impl Scanner {
     /// Reads the segments between line ends, carriage returns and backspaces that may hold metrics.
     fn read_segments(&mut self, bytes: &[u8]) {
         self.links.read(bytes);
-        let Some(hits) = HITS.as_ref() else { return };
-        let mut at = 0;
-        let mut metrics_end = None;
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            let is_open = self.dictionary.is_some() || self.block.is_some() || self.table.is_open();
-            let found = if is_open { None } else { hits.find(rest) };
-            if found.is_none() && !is_open {
-                break;
-            }
-            let hit = found.map_or(0, |found| found.start());
-            let (before, after) = rest.split_at(hit);
-            let start = memrchr3(b'\n', b'\r', 8, before).map_or(0, |end| end + 1);
-            let end = hit + memchr3(b'\n', b'\r', 8, after).unwrap_or(after.len());
-            let is_found = self.read_segment(rest.get(start..end).unwrap_or_default());
-            at += end + 1;
-            if is_found {
-                metrics_end = Some(at - 1);
+        for segment in bytes.split(|byte| matches!(byte, b'\n' | b'\r' | 8)) {
+            let is_open = self.dictionary.is_some() || self.block.is_some();
+            let is_blank = || segment.ends_with(b"  ") && segment.trim_ascii().is_empty();
+            if is_open || is_hit(segment) || is_blank() {
+                self.read_segment(segment);
             }
         }
-        let has_metrics = self.source.is_some() || self.requests != Metrics::default();
-        self.stamps.read(bytes, metrics_end, has_metrics);
     }
 
-    /// Reads a segment, and returns whether there were metrics in it.
-    fn read_segment(&mut self, segment: &[u8]) -> bool {
+    fn read_segment(&mut self, segment: &[u8]) {
         let excess = segment.len().saturating_sub(MAX_SEGMENT);
-        let segment = segment.get(excess..).unwrap_or_default();
-        let prefix = text::skypilot_prefix_length(segment);
-        let segment = segment.get(prefix..).unwrap_or_default();
+        let segment = &segment[excess..];
+        let segment = &segment[text::skypilot_prefix_length(segment)..];
         let is_nested = memmem::find(segment, b"\x1b[A").is_some();
         let text = text::lossy(segment);
-        let text = match memchr(0x1b, segment) {
-            Some(_) => Cow::Owned(text::strip_escapes(&text).into_owned()),
-            None => text,
-        };
-        let text = without_rank(text.trim_end());
+        let text = text::strip_escapes(&text);
+        let text = text.trim_end();
+        let text = &text[RANKS.find(text).map_or(0, |ranks| ranks.end())..];
         if text.is_empty() {
             self.bar_cleared |= !segment.is_empty();
-            return false;
+            return;
         }
         if let Some(mut started) = self.dictionary.take()
             && !text.starts_with("{'")
@@ -197,20 +165,18 @@ impl Scanner {
             }
             self.dictionary = Some(started);
         }
-        let brace = memchr(b'{', text.as_bytes()).unwrap_or(text.len());
-        let (before, after) = text.split_at(brace);
+        let (before, after) = text.split_at(text.find('{').unwrap_or(text.len()));
         match Bar::parse(before) {
             Some(bar) => {
-                let is_found = self.bar(&bar, is_nested);
-                (!after.is_empty() && self.read_text(after)) || is_found
+                self.bar(&bar, is_nested);
+                self.read_text(after);
             }
             None => self.read_text(text),
         }
     }
 
     /// Reads a text that is no bar: a line, or dictionaries with what stands before them.
-    fn read_text(&mut self, text: &str) -> bool {
-        let mut is_found = false;
+    fn read_text(&mut self, text: &str) {
         let mut rest = text;
         for _ in 0..MAX_BRACES {
             let quoted = |(at, _): &(usize, &str)| rest[at + 1..].starts_with(['\'', '"']);
@@ -221,23 +187,26 @@ impl Scanner {
             let mut report = Report::default();
             report.add_line(before);
             if let Some(length) = report.add_dictionary(started, before) {
-                is_found |= report.is_training() && self.report(report, METRICS, true);
+                if report.is_training() {
+                    self.report(report, METRICS, true);
+                }
                 rest = &started[length..];
             } else if started.len() < MAX_DICTIONARY && !started.contains('}') {
                 self.dictionary = Some(started.to_owned());
-                return is_found;
+                return;
             } else {
                 rest = &started[1..];
             }
         }
-        (rest.len() == text.len() && self.read_line(text)) || is_found
+        if rest.len() == text.len() {
+            self.read_line(text);
+        }
     }
 
     /// Reads a line that is no bar and has no dictionary.
-    fn read_line(&mut self, line: &str) -> bool {
+    fn read_line(&mut self, line: &str) {
         if line.contains("Starting training...") || line.contains("***** Running training *****") {
-            self.start_training();
-            return false;
+            return self.start_training();
         }
         if line.contains("***** Running Evaluation") || line.contains("***** Running Prediction") {
             let what = "evaluation";
@@ -245,31 +214,30 @@ impl Scanner {
                 what,
                 ..Activity::default()
             });
-            return false;
+            return;
         }
         if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
-            self.requests.tokens_per_second = super::grammar::number(speed).map(|(speed, _)| speed);
-            return true;
+            self.requests.tokens_per_second = number(speed).map(|(speed, _)| speed);
+            return;
         }
         let mut report = Report::default();
         // `***** train metrics *****` heads the means of the run.
         report.is_config = line.contains("***** ") && line.contains(" metrics *****");
         if report.is_config {
             self.block = Some((report, MAX_BLOCK));
-            return false;
+            return;
         }
-        if !self.table.read(line, &mut report) {
-            report.add_line(line);
-        }
+        report.add_line(line);
         // xgboost and LightGBM begin so: `[10]	train-logloss:0.35`.
-        let after_bracket = line.strip_prefix('[').unwrap_or_default();
-        if let Some((round, _)) = after_bracket.split_once("]\t") {
+        if let Some((round, _)) = line
+            .strip_prefix('[')
+            .and_then(|line| line.split_once("]\t"))
+        {
             report.add("step", round, "");
         }
-        let starts_with_count = super::grammar::count(line).is_some();
+        let is_part = line.starts_with([' ', '\t']) || count(line).is_some();
         let has_figure = report.has_figure();
         if let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0) {
-            let is_part = line.starts_with([' ', '\t']) || starts_with_count;
             if is_part && report.metrics.step.is_none() {
                 head.add_block_line(line);
                 report = head.clone();
@@ -285,7 +253,6 @@ impl Scanner {
         } else {
             self.bars.announced_total = report.metrics.total_steps.or(self.bars.announced_total);
         }
-        false
     }
 
     /// Forgets the metrics of an earlier training in the same log. Its losses stay until their steps come again.
@@ -294,14 +261,13 @@ impl Scanner {
             history: std::mem::take(&mut self.history),
             requests: std::mem::take(&mut self.requests),
             rest: std::mem::take(&mut self.rest),
-            stamps: std::mem::take(&mut self.stamps),
             ..Self::default()
         };
         self.bars.training_started = true;
     }
 
     /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
-    fn report(&mut self, mut report: Report, source: &'static str, is_new: bool) -> bool {
+    fn report(&mut self, mut report: Report, source: &'static str, is_new: bool) {
         if let Some(epoch) = report.metrics.epoch {
             self.first_epoch.get_or_insert(epoch);
         }
@@ -344,27 +310,26 @@ impl Scanner {
             metrics.total_steps = announced.filter(|total| Some(*total) >= metrics.step);
         }
         self.metrics.update(metrics);
-        true
     }
 }
 
 /// The ranks and hosts that `torchrun`, `mpirun`, `srun` and `pdsh` put before a line: `[rank0]: `, `[1,0]<stdout>:`, `0: `,
 /// `node-1: `.
-static RANKS: LazyLock<Option<regex::Regex>> = LazyLock::new(|| {
-    let bracketed = r"\[(?:rank|default)?[0-9,:]+\](?:<stdout>)?(?:<stderr>)?:";
-    let plain = r" *(?:rank ?)?[0-9]+: |[A-Za-z0-9._-]*[0-9][A-Za-z0-9._-]*: ";
-    regex::Regex::new(&format!("^(?:{bracketed}|{plain})+")).ok()
+static RANKS: LazyLock<Patterns> = LazyLock::new(|| {
+    let bracketed = r"\[(?:rank|default)?[\d,:]+\](?:<stdout>)?(?:<stderr>)?:";
+    Patterns::new(&format!(
+        r"^(?:{bracketed}| *(?:rank ?)?\d+: |[\w.-]*\d[\w.-]*: )+"
+    ))
 });
 
-fn without_rank(line: &str) -> &str {
-    let ranks = RANKS.as_ref().and_then(|ranks| ranks.find(line));
-    &line[ranks.map_or(0, |ranks| ranks.end())..]
-}
-
-/// Marks what may be metrics: one search for all, many times faster than reading each line.
-static HITS: LazyLock<Option<regex::bytes::Regex>> = LazyLock::new(|| {
-    regex::bytes::Regex::new(
-        r#"%\||it \[|\{['"]|[lL]oss|LOSS|[rR]eward|[eE]poch|(?:[sS]tep|[bB]atch|[iI]ter(?:ation)?)[ :=\[]+[0-9]+ ?/| metrics \*\*\*|throughput|SamplesPerSec|skipped=|per.iteration|Running |Starting training|otal (?:training |optimization )?steps|max_steps|  \r"#,
+/// Marks what may be metrics, many times faster than reading it.
+static HITS: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(
+        r#"%\||it \[|\{['"]|[lL]oss|LOSS|[rR]eward|[eE]poch|(?:[sS]tep|[bB]atch|[iI]ter(?:ation)?)[ :=\[]+[0-9]+ ?/| metrics \*\*\*|throughput|SamplesPerSec|skipped=|per.iteration|Running |Starting training|otal (?:training |optimization )?steps|max_steps"#,
     )
     .ok()
 });
+
+fn is_hit(segment: &[u8]) -> bool {
+    HITS.as_ref().is_some_and(|hits| hits.is_match(segment))
+}

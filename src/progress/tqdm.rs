@@ -1,7 +1,5 @@
 //! The one parser of tqdm's progress bars.
 
-use memchr::{memchr, memchr_iter, memmem, memrchr};
-
 use super::grammar::number;
 
 /// A state of a progress bar, `label:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12]`, or without a total
@@ -25,25 +23,21 @@ pub(crate) struct Bar<'a> {
 
 impl<'a> Bar<'a> {
     pub(crate) fn parse(line: &'a str) -> Option<Self> {
-        let bytes = line.as_bytes();
-        let (label, done, total, open) = if let Some(percent) = find_percent(bytes) {
-            let open = percent + memchr(b'[', bytes.get(percent..)?)?;
-            let counts = line.get(percent..open)?;
-            let counts = counts.get(memrchr(b'|', counts.as_bytes())? + 1..)?;
-            let (done, total) = counts.split_once('/')?;
-            (line.get(..percent)?, done, Some(total), open)
+        let (label, done, total, times) = if let Some((label, bar)) = line.split_once("%|") {
+            let (bar, times) = bar.split_once('[')?;
+            let (done, total) = bar.rsplit('|').next()?.split_once('/')?;
+            (label, done, Some(total), times)
         } else {
-            let open = memmem::find(bytes, b"it [")?;
-            let counted = line.get(..open)?;
+            let (counted, times) = line.split_once("it [")?;
             let label = counted.trim_end_matches(|c: char| c.is_ascii_digit());
-            (label, counted.get(label.len()..)?, None, open + 3)
+            (label, &counted[label.len()..], None, times)
         };
-        let (inner, rest) = line.get(open + 1..)?.split_once(']')?;
-        let (times, rate) = split_comma(inner);
+        let (times, rest) = times.split_once(']')?;
+        let (times, rate) = times.split_once(',').unwrap_or((times, ""));
+        let (rate, postfix) = rate.split_once(',').unwrap_or((rate, ""));
         let (passed, left) = times.split_once('<').unwrap_or((times, ""));
         clock(passed)?;
-        let (rate, postfix) = split_comma(rate);
-        let (per_second, unit) = rate_and_unit(rate)?;
+        let (per_second, unit) = rate_and_unit(rate.trim())?;
         let label = label.trim_end_matches(|c: char| c.is_ascii_digit() || " .%".contains(c));
         Some(Self {
             label: label.trim_end_matches(':').trim(),
@@ -52,7 +46,7 @@ impl<'a> Bar<'a> {
             seconds_left: clock(left),
             per_second,
             unit,
-            postfix,
+            postfix: postfix.trim(),
             rest,
         })
     }
@@ -62,8 +56,8 @@ impl<'a> Bar<'a> {
         Self::parse(line).filter(|bar| bar.rest.trim().is_empty())
     }
 
-    /// Tells whether this is a state of the bar of `earlier`: the same label and total, and `earlier` is not at its end,
-    /// since after that another bar begins.
+    /// Tells if this is a state of the bar of `earlier`: the same label and total, and `earlier` is not at its end, since after
+    /// that another bar begins.
     pub(crate) fn continues(&self, earlier: &Self) -> bool {
         earlier.total.is_none_or(|total| earlier.done < total)
             && earlier.done <= self.done
@@ -74,16 +68,6 @@ impl<'a> Bar<'a> {
 fn count(text: &str) -> Option<u64> {
     let (count, _) = number(text)?;
     (0.0..1e15).contains(&count).then_some(count as u64)
-}
-
-/// The place of a bar's `%|`.
-fn find_percent(line: &[u8]) -> Option<usize> {
-    memchr_iter(b'%', line).find(|at| line.get(at + 1) == Some(&b'|'))
-}
-
-fn split_comma(text: &str) -> (&str, &str) {
-    text.split_once(',')
-        .map_or((text.trim(), ""), |(one, rest)| (one.trim(), rest.trim()))
 }
 
 /// Parses `4.51it/s`, `1.87s/it`, `?it/s`.

@@ -193,7 +193,7 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
             let mut scanner = Scanner::default();
             scanner.push(text.as_bytes());
             let (progress, history) = scanner.read(SystemTime::now());
-            (progress, Some(history.into_owned()))
+            (progress, Some(history))
         }
     };
     let history = history.unwrap_or_default();

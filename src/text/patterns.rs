@@ -1,6 +1,6 @@
-//! Regular expressions that stand in data files.
+//! Regular expressions that stand in data files and in the code: one that is wrong matches nothing.
 
-use regex::Regex;
+use regex::{Captures, Match, Regex};
 use serde::Deserialize;
 
 /// A list of regular expressions, of which one must match. An empty list matches nothing.
@@ -18,17 +18,26 @@ impl TryFrom<Vec<String>> for Patterns {
 }
 
 impl Patterns {
-    pub(crate) fn regex(&self) -> Option<&Regex> {
-        self.0.as_ref()
+    /// Compiles one expression.
+    pub(crate) fn new(pattern: &str) -> Self {
+        Self(Regex::new(&ascii(pattern)).ok())
     }
 
     pub(crate) fn is_match(&self, text: &str) -> bool {
-        self.regex().is_some_and(|regex| regex.is_match(text))
+        self.0.as_ref().is_some_and(|regex| regex.is_match(text))
     }
 
     /// Finds the first place that matches.
-    pub(crate) fn find<'a>(&self, text: &'a str) -> Option<regex::Match<'a>> {
-        self.regex()?.find(text)
+    pub(crate) fn find<'a>(&self, text: &'a str) -> Option<Match<'a>> {
+        self.0.as_ref()?.find(text)
+    }
+
+    pub(crate) fn find_iter<'a>(&self, text: &'a str) -> impl Iterator<Item = Match<'a>> {
+        self.0.iter().flat_map(|regex| regex.find_iter(text))
+    }
+
+    pub(crate) fn captures_iter<'a>(&self, text: &'a str) -> impl Iterator<Item = Captures<'a>> {
+        self.0.iter().flat_map(|regex| regex.captures_iter(text))
     }
 }
 

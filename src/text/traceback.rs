@@ -114,7 +114,7 @@ impl<'a> Line<'a> {
     }
 
     fn add_prefix(&mut self, prefix: &str, is_host: bool) {
-        let rank = FORMS.rank.regex().and_then(|rank| rank.captures(prefix));
+        let rank = FORMS.rank.captures_iter(prefix).next();
         let name = match rank {
             _ if is_host || prefix.starts_with('(') => prefix.trim().to_owned(),
             None => String::new(),

@@ -14,6 +14,24 @@ const MAX_CANDIDATES: usize = 8;
 const UNSETTLED_STEPS: u64 = 10;
 const RESUMED_PART: u64 = 20;
 
+/// What runs beside a training, by words in the labels of its bars.
+const BESIDE: [(&str, &[&str]); 3] = [
+    (
+        "inference",
+        &[
+            "processed prompts",
+            " requests",
+            "model responses",
+            "requesting api",
+        ],
+    ),
+    (
+        "evaluation",
+        &["eval", "valid", "test", "predict", "sanity"],
+    ),
+    ("saving", &["saving", "writing model"]),
+];
+
 const SOURCE: &str = "the progress bar in the log";
 
 #[derive(Debug, Clone, Default)]
@@ -44,11 +62,6 @@ impl Bars {
     pub(super) fn has_training_bar(&self) -> bool {
         self.training_bar.is_some()
     }
-
-    fn is_training_bar(&self, bar: &Bar<'_>) -> bool {
-        let known = self.training_bar.as_ref().filter(|_| !self.training_ended);
-        known.is_some_and(|(label, total)| *total == bar.total && label == bar.label)
-    }
 }
 
 impl Scanner {
@@ -73,50 +86,50 @@ impl Scanner {
     }
 
     /// Reads a state of a bar, and returns whether it told anything of the training.
-    pub(super) fn bar(&mut self, bar: &Bar<'_>, is_nested: bool) -> bool {
+    pub(super) fn bar(&mut self, bar: &Bar<'_>, is_nested: bool) {
         let mut report = Report::default();
         report.add_line(bar.postfix);
-        if self.bars.is_training_bar(bar) {
+        let known = self.bars.training_bar.as_ref();
+        let is_known =
+            known.is_some_and(|(label, total)| *total == bar.total && label == bar.label);
+        if is_known && !self.bars.training_ended {
             return self.training_state(bar, report);
-        }
-        if let Some(report) = torchtune_report(bar) {
-            return self.report(report, SOURCE, true);
         }
         let label = bar.label.to_lowercase();
         let has = |words: &[&str]| words.iter().any(|word| label.contains(word));
-        let is_beside = (is_nested && self.bars.has_training_bar()) || self.bars.training_ended;
-        if has(&[
-            "processed prompts",
-            " requests",
-            "model responses",
-            "requesting api",
-        ]) {
-            self.requests(bar);
-            self.beside_training("inference", bar)
-        } else if has(&["eval", "valid", "test", "predict", "sanity"])
-            || (label.is_empty() && is_beside)
+        let is_beside = (is_nested && known.is_some()) || self.bars.training_ended;
+        let beside = BESIDE.into_iter().find(|(_, words)| has(words));
+        let beside = beside.map(|(what, _)| what);
+        let is_training = matches!(
+            label.rsplit(": ").next(),
+            Some("training" | "training progress")
+        );
+        // torchtune: `1|25|Loss: 1.63` is epoch 1, step 25, a loss of 1.63.
+        if let [epoch, step, loss] = *label.split('|').collect::<Vec<_>>()
+            && loss.starts_with("loss: ")
         {
-            self.beside_training("evaluation", bar)
-        } else if has(&["saving", "writing model"]) {
-            self.beside_training("saving", bar)
-        } else if has(&["epoch"]) || self.table.read(bar.label, &mut report) {
-            self.epoch_bar(bar, report)
-        } else if report.is_loss()
-            || matches!(
-                label.rsplit(": ").next(),
-                Some("training" | "training progress")
-            )
+            report.add("epoch", &format!("{epoch}/1"), "");
+            report.add("step", step, "");
+            report.add_line(loss);
+            self.epoch_bar(bar, report);
+        } else if let Some(what) =
+            beside.or((label.is_empty() && is_beside).then_some("evaluation"))
         {
-            self.bars.training_bar = Some((bar.label.to_owned(), bar.total));
-            self.bars.training_started = false;
-            self.training_state(bar, report)
-        } else {
-            !is_nested && self.candidate(bar)
+            self.beside_training(what, bar);
+        } else if label.contains("epoch") {
+            if report.has_figure() || bar.postfix.contains("v_num=") {
+                report.add_line(bar.label);
+                self.epoch_bar(bar, report);
+            }
+        } else if report.is_loss() || is_training {
+            self.bind(bar, report);
+        } else if !is_nested {
+            self.candidate(bar);
         }
     }
 
     /// Takes note of a bar that is not the training's.
-    fn beside_training(&mut self, what: &'static str, bar: &Bar<'_>) -> bool {
+    fn beside_training(&mut self, what: &'static str, bar: &Bar<'_>) {
         let is_over = bar.total.is_some_and(|total| total <= bar.done);
         self.activity = (!is_over).then_some(Activity {
             what,
@@ -124,17 +137,35 @@ impl Scanner {
             total: bar.total,
             seconds_left: bar.seconds_left,
         });
-        what == "inference"
+        if what == "inference" {
+            let output = bar.postfix.split_once("output: ");
+            let speed = output.and_then(|(_, speed)| number(speed));
+            self.requests.update(Metrics {
+                step: Some(bar.done),
+                total_steps: bar.total,
+                seconds_left: bar.seconds_left,
+                steps_per_second: bar.per_second,
+                tokens_per_second: speed.map(|(speed, _)| speed),
+                ..Metrics::default()
+            });
+        }
+    }
+
+    /// Makes a bar that of the training.
+    fn bind(&mut self, bar: &Bar<'_>, report: Report) {
+        self.bars.training_bar = Some((bar.label.to_owned(), bar.total));
+        self.bars.training_started = false;
+        self.training_state(bar, report);
     }
 
     /// Reads a state of the training's bar.
-    fn training_state(&mut self, bar: &Bar<'_>, mut report: Report) -> bool {
+    fn training_state(&mut self, bar: &Bar<'_>, mut report: Report) {
         self.source.get_or_insert(SOURCE);
         self.activity = None;
         self.bar_cleared = false;
         if self.prints_steps && self.metrics.step > Some(bar.done) {
             // Bars are drawn a little late; the printed step is newer.
-            return true;
+            return;
         }
         if std::mem::take(&mut self.step_pending) {
             self.history.assign_step(bar.done);
@@ -157,18 +188,17 @@ impl Scanner {
         let speed = bar.per_second.filter(|_| is_settled);
         metrics.steps_per_second = speed.or(metrics.steps_per_second);
         metrics.seconds_left = bar.seconds_left.filter(|_| is_settled);
-        true
     }
 
     /// Watches a bar of which it is not known yet whether it is the training's.
-    fn candidate(&mut self, bar: &Bar<'_>) -> bool {
+    fn candidate(&mut self, bar: &Bar<'_>) {
         let (Some(total), "it" | "step" | "steps") = (bar.total, bar.unit) else {
-            return false;
+            return;
         };
-        let candidates = &mut self.bars.candidates;
-        let is_known = |known: &&mut Candidate| known.total == total && known.label == bar.label;
         let mut is_training = self.bars.announced_total == Some(total)
             || (self.bars.training_started && bar.label.is_empty());
+        let candidates = &mut self.bars.candidates;
+        let is_known = |known: &&mut Candidate| known.total == total && known.label == bar.label;
         if let Some(known) = candidates.iter_mut().find(is_known) {
             known.done = bar.done;
             // It is drawn again right after a loss was printed, at the step of that loss.
@@ -177,66 +207,27 @@ impl Scanner {
                 .is_some_and(|(_, step)| step == Some(bar.done));
         } else {
             candidates.truncate(MAX_CANDIDATES - 1);
-            let label = bar.label.to_owned();
+            let (label, done, at_loss) = (bar.label.to_owned(), bar.done, None);
             candidates.insert(
                 0,
                 Candidate {
                     label,
                     total,
-                    done: bar.done,
-                    at_loss: None,
+                    done,
+                    at_loss,
                 },
             );
         }
-        if self.bars.has_training_bar() || !is_training {
-            return false;
+        if is_training && !self.bars.has_training_bar() {
+            self.bind(bar, Report::default());
         }
-        self.bars.training_bar = Some((bar.label.to_owned(), bar.total));
-        self.bars.training_started = false;
-        self.training_state(bar, Report::default())
     }
 
     /// Reads a bar that counts within an epoch.
-    fn epoch_bar(&mut self, bar: &Bar<'_>, mut report: Report) -> bool {
-        let is_new = report.has_figure();
-        if !is_new && !bar.postfix.contains("v_num=") && !self.table.is_open() {
-            return false;
-        }
-        report.add_line(bar.label);
+    fn epoch_bar(&mut self, bar: &Bar<'_>, mut report: Report) {
         report.set_batch(bar.done, bar.total);
         report.metrics.steps_per_second = bar.per_second;
-        self.report(report, SOURCE, is_new)
+        let is_new = report.has_figure();
+        self.report(report, SOURCE, is_new);
     }
-
-    fn requests(&mut self, bar: &Bar<'_>) {
-        let speed = bar
-            .postfix
-            .split_once("output: ")
-            .and_then(|(_, speed)| number(speed));
-        self.requests.update(Metrics {
-            step: Some(bar.done),
-            total_steps: bar.total,
-            seconds_left: bar.seconds_left,
-            steps_per_second: bar.per_second,
-            tokens_per_second: speed.map(|(speed, _)| speed),
-            ..Metrics::default()
-        });
-    }
-}
-
-/// Reads torchtune's label: `1|25|Loss: 1.63` is epoch 1, step 25, a loss of 1.63.
-fn torchtune_report(bar: &Bar<'_>) -> Option<Report> {
-    let (epoch, rest) = bar.label.split_once('|')?;
-    let (step, loss) = rest.split_once("|Loss: ")?;
-    let epoch: u64 = epoch.parse().ok()?;
-    let part = bar.done as f64 / bar.total.map_or(1.0, |total| total.max(1) as f64);
-    let mut report = Report::default();
-    report.metrics = Metrics {
-        step: Some(step.parse().ok()?),
-        epoch: Some(epoch.saturating_sub(1) as f64 + part.min(1.0)),
-        loss: Some(loss.parse().ok()?),
-        steps_per_second: bar.per_second,
-        ..Metrics::default()
-    };
-    Some(report)
 }

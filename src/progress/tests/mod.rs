@@ -26,8 +26,7 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 pub(crate) fn scan(log: impl AsRef<[u8]>) -> (Option<Progress>, History) {
     let mut scanner = Scanner::default();
     scanner.push(log.as_ref());
-    let (progress, history) = scanner.read(SystemTime::now());
-    (progress, history.into_owned())
+    scanner.read(SystemTime::now())
 }
 
 fn metrics(log: impl AsRef<[u8]>) -> Metrics {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::{fixture, is_close, metrics, scan};
@@ -335,7 +334,7 @@ fn pieces_make_no_difference() {
                 whole.clone().map(|progress| progress.metrics),
                 "{name} in pieces of {size}"
             );
-            assert_eq!(*history, points, "{name} in pieces of {size}");
+            assert_eq!(history, points, "{name} in pieces of {size}");
         }
     }
 }
@@ -405,39 +404,6 @@ fn large_log_without_loss() {
         (progress.metrics.seconds_left, history.points().is_empty()),
         (Some(28_800.0), true)
     );
-}
-
-#[test]
-fn age_is_of_the_newest_metric() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    let line = |time: &str, text: &str| {
-        format!(
-            "[2026-11-24 {time},305][oumi][rank0][pid:1][MainThread][INFO]][train.py:1] {text}\n"
-        )
-    };
-    file.write_all(line("10:00:00", "Starting training...").as_bytes())
-        .unwrap();
-    file.write_all(b"{'loss': 1.5, 'epoch': 0.1, 'step': 7}\n")
-        .unwrap();
-    file.flush().unwrap();
-    let written = SystemTime::now() - Duration::from_secs(1000);
-    file.as_file().set_modified(written).unwrap();
-    let age = |path: &Path| {
-        let (progress, _) = read_log(path).unwrap().unwrap();
-        progress
-            .age(written + Duration::from_secs(100))
-            .unwrap()
-            .as_secs()
-    };
-    assert!((99..=101).contains(&age(file.path())));
-    // Half an hour of other text later.
-    file.write_all(line("10:00:02", "Saving the checkpoint.").as_bytes())
-        .unwrap();
-    file.write_all(line("10:30:02", "Still saving.").as_bytes())
-        .unwrap();
-    file.flush().unwrap();
-    file.as_file().set_modified(written).unwrap();
-    assert!((1899..=1901).contains(&age(file.path())));
 }
 
 #[test]
