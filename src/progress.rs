@@ -1,4 +1,4 @@
-//! The progress of a training run, from its log and the files it writes.
+//! The progress of a training run, from its log.
 //!
 //! A metric that nobody printed is absent. Metrics are found by one [grammar] and one table of names, whatever the
 //! trainer. The one difficulty is progress bars, since much else draws them: downloads, the preparation of data sets, the
@@ -20,7 +20,6 @@ pub(crate) mod links;
 pub mod metrics;
 mod names;
 mod reader;
-pub mod run_files;
 mod scanner;
 pub(crate) mod stall;
 #[cfg(test)]
@@ -51,7 +50,7 @@ pub struct Progress {
     #[serde(skip)]
     #[schemars(skip)]
     pub measured_at: Option<String>,
-    /// The log, or the names of the files.
+    /// What of the log told it.
     pub source: String,
     /// Absent while the training itself runs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,23 +87,6 @@ impl Progress {
     pub(crate) fn age(&self, now: SystemTime) -> Option<Duration> {
         let measured_at = DateTime::parse_from_rfc3339(self.measured_at.as_deref()?).ok()?;
         now.duration_since(SystemTime::from(measured_at)).ok()
-    }
-
-    /// Merges two sources: the metrics of the newer one, and those that only the older one has.
-    pub(crate) fn merged(self, other: Self) -> Self {
-        // RFC 3339 in UTC sorts as text.
-        let (mut newer, older) = if self.measured_at >= other.measured_at {
-            (self, other)
-        } else {
-            (other, self)
-        };
-        // Both count the same steps, so the greater count is the newer one, however late it was written.
-        newer.metrics.fill(&older.metrics);
-        newer.metrics.step = newer.metrics.step.max(older.metrics.step);
-        if !newer.source.contains(&older.source) {
-            newer.source = format!("{}, {}", newer.source, older.source);
-        }
-        newer
     }
 }
 

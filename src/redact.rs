@@ -5,8 +5,6 @@
 //! a text. So a value is hidden whether a text is raw or was cleaned, wrapped, or split into words by a shell. [`Redactor::mask`]
 //! keeps the length of a text, so that a log is masked before anything is cut, folded or counted.
 
-mod fingerprint;
-
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -15,10 +13,9 @@ use std::sync::LazyLock;
 use memchr::memmem;
 use regex::{Captures, Regex};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub(crate) use crate::text::HIDDEN;
-use fingerprint::{RollingHash, digest, start_bits};
-
 use crate::text::{MASK, strip_escapes};
 
 /// The other bytes of a masked secret, which are not shown: ASCII's "delete".
@@ -103,7 +100,7 @@ pub struct Redactor {
     salt: String,
     /// By the number and the hash of the first visible bytes: the number of visible bytes and their digest. Twenty bits of
     /// hash and 64 of digest give away next to nothing of a value.
-    known: BTreeMap<usize, BTreeMap<u32, BTreeSet<(usize, u64)>>>,
+    fingerprints: BTreeMap<usize, BTreeMap<u32, BTreeSet<(usize, u64)>>>,
     /// Bytes of the longest value.
     longest: usize,
     /// The error, where the fingerprints could not be read: any text may hold a secret then.
@@ -132,12 +129,16 @@ impl Redactor {
     }
 
     fn add(&mut self, visible: &[u8]) {
-        let length = visible.len().min(MIN_SECRET_BYTES);
-        let hash = RollingHash::new(&self.salt, length).hash(&visible[..length]);
+        let start = &visible[..visible.len().min(MIN_SECRET_BYTES)];
+        let hash = start_hash(self.key(), start);
         let fingerprint = (visible.len(), digest(&self.salt, visible));
-        let same_length = self.known.entry(length).or_default();
-        let same_start = same_length.entry(start_bits(hash)).or_default();
-        same_start.insert(fingerprint);
+        let same_length = self.fingerprints.entry(start.len()).or_default();
+        same_length.entry(hash).or_default().insert(fingerprint);
+    }
+
+    /// The key of the hashes.
+    fn key(&self) -> u64 {
+        digest(&self.salt, &[])
     }
 
     /// Hides every text: the fingerprints could not be read.
@@ -155,7 +156,9 @@ impl Redactor {
 
     /// Tells if there is a value that must not be shown.
     pub(crate) fn knows_values(&self) -> bool {
-        !self.known.is_empty() || !ENVIRONMENT.known.is_empty()
+        [self, &ENVIRONMENT]
+            .iter()
+            .any(|all| !all.fingerprints.is_empty())
     }
 
     /// The bytes around a part of a text that decide what is secret in it.
@@ -172,24 +175,19 @@ impl Redactor {
             );
         }
         let mut bytes = text.as_bytes().to_vec();
-        let mut hidden = if self.mask(&mut bytes, false) {
-            unmask(&String::from_utf8_lossy(&bytes))
-        } else {
-            text.to_owned()
-        };
+        self.mask(&mut bytes, false);
+        let mut hidden = unmask(&String::from_utf8_lossy(&bytes));
         for shape in &*SHAPES {
             let replace = |found: &Captures<'_>| {
                 let group = |name| found.name(name).map_or("", |part| part.as_str());
-                if found
-                    .name("line")
-                    .is_some_and(|line| !is_key_line(line.as_str()))
-                {
+                let line = found.name("line");
+                if line.is_some_and(|line| !is_key_line(line.as_str())) {
                     return found[0].to_owned();
                 }
                 let (before, after) = (group("before"), group("after"));
                 let secret = &found[0][before.len()..found[0].len() - after.len()];
-                let lines = secret.split('\n').map(|_| HIDDEN);
-                format!("{before}{}{after}", lines.collect::<Vec<_>>().join("\n"))
+                let line_ends = format!("\n{HIDDEN}").repeat(secret.matches('\n').count());
+                format!("{before}{HIDDEN}{line_ends}{after}")
             };
             if let Cow::Owned(redacted) = shape.replace_all(&hidden, replace) {
                 hidden = redacted;
@@ -213,7 +211,7 @@ impl Redactor {
         for redactor in [self, &*ENVIRONMENT] {
             let overlap = redactor.margin();
             let mut from = 0;
-            while !redactor.known.is_empty() && from < text.len() {
+            while !redactor.fingerprints.is_empty() && from < text.len() {
                 let to = text.len().min(from + SLICE + overlap);
                 let is_last = to == text.len();
                 found |= redactor.mask_slice(&mut text[from..to], is_growing && is_last);
@@ -224,19 +222,18 @@ impl Redactor {
     }
 
     fn mask_slice(&self, text: &mut [u8], is_growing: bool) -> bool {
-        let (visible, places) = visible(text);
+        let (key, (visible, places)) = (self.key(), visible(text));
         let mut found: Vec<Range<usize>> = Vec::new();
-        for (length, starts) in &self.known {
+        for (length, starts) in &self.fingerprints {
             // Most hashes are sorted out without a search.
             let mut is_known = vec![false; 1 << 16];
             starts
                 .keys()
-                .for_each(|start| is_known[*start as usize >> 4] = true);
-            let rolling = RollingHash::new(&self.salt, *length);
-            for (at, hash) in rolling.windows(&visible) {
-                let start = start_bits(hash);
-                if is_known[start as usize >> 4]
-                    && let Some(known) = starts.get(&start)
+                .for_each(|hash| is_known[*hash as usize >> 4] = true);
+            for (at, start) in visible.windows(*length).enumerate() {
+                let hash = start_hash(key, start);
+                if is_known[hash as usize >> 4]
+                    && let Some(known) = starts.get(&hash)
                     && let Some(end) = self.end_of_value(known, &visible[at..], || {
                         first_part(&text[places[at]..], is_growing)
                     })
@@ -314,31 +311,45 @@ fn overwrite(secret: &mut [u8], mut is_line_start: bool) {
     }
 }
 
-/// Returns the visible bytes of each line of a value, with those of the next lines where it is short.
+/// Returns the visible bytes of each line of a value, with those of the next lines where it is short, and of the last lines.
 fn pieces(value: &str) -> Vec<Vec<u8>> {
     let lines = value.split(['\n', '\r']);
     let lines = lines.map(|line| visible(line.as_bytes()).0);
     let lines: Vec<Vec<u8>> = lines.filter(|line| !line.is_empty()).collect();
-    let joined = |mut piece: Vec<u8>, line: &Vec<u8>| {
-        piece.extend(line);
-        piece
-    };
-    let is_enough = |piece: &Vec<u8>| piece.len() >= MIN_SECRET_BYTES;
-    let from_each_line = (0..lines.len()).filter_map(|from| {
+    let is_enough = |piece: &[u8]| piece.len() >= MIN_SECRET_BYTES;
+    let mut last = (0..lines.len()).rev();
+    let last = last.find(|from| is_enough(&lines[*from..].concat()));
+    let last = last.unwrap_or(0);
+    let mut pieces = vec![lines[last..].concat()];
+    for from in 0..last {
         let mut piece = Vec::new();
-        lines[from..].iter().find_map(|line| {
-            piece = joined(std::mem::take(&mut piece), line);
-            is_enough(&piece).then(|| std::mem::take(&mut piece))
-        })
-    });
-    let mut pieces: Vec<Vec<u8>> = from_each_line.collect();
-    // The last lines, where they are short.
-    let suffixes = (0..lines.len()).rev();
-    let suffix = suffixes
-        .map(|from| lines[from..].iter().fold(Vec::new(), joined))
-        .find(|suffix| is_enough(suffix) || suffix.len() >= lines.iter().map(Vec::len).sum());
-    pieces.extend(suffix.filter(|suffix| suffix.len() >= MIN_VISIBLE));
+        let _ = lines[from..].iter().find(|line| {
+            piece.extend_from_slice(line);
+            is_enough(&piece)
+        });
+        pieces.push(piece);
+    }
+    pieces.retain(|piece| piece.len() >= MIN_VISIBLE);
     pieces
+}
+
+/// The hash of the first bytes of a value, 8 at most: 20 bits.
+fn start_hash(key: u64, start: &[u8]) -> u32 {
+    let mut word = [0; MIN_SECRET_BYTES];
+    word[..start.len()].copy_from_slice(start);
+    let mixed = (u64::from_le_bytes(word) ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 44) as u32
+}
+
+fn digest(salt: &str, bytes: &[u8]) -> u64 {
+    let digest = Sha256::new()
+        .chain_update(salt)
+        .chain_update(bytes)
+        .finalize();
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 /// Returns the bytes of a text without blanks, control characters and colours, and their places.

@@ -8,10 +8,12 @@ pub(crate) mod traceback;
 use std::borrow::Cow;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rustix::process::Signal;
 
 use crate::settings::data_dir::open_regular;
+use patterns::Patterns;
 
 /// Stands in the place of a secret.
 pub(crate) const HIDDEN: &str = "***";
@@ -19,7 +21,6 @@ pub(crate) const HIDDEN: &str = "***";
 /// A byte in the place of a secret, which is shown as [`HIDDEN`]: ASCII's "substitute".
 pub(crate) const MASK: u8 = 0x1a;
 
-pub(crate) use terminal::lossy;
 pub(crate) use terminal::{Row, Terminal};
 
 /// Removes escape sequences and other terminal controls. A line that was written over after a carriage return keeps its last
@@ -28,20 +29,16 @@ pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
         return Cow::Borrowed(text);
     }
-    let mut cleaned = String::with_capacity(text.len());
-    let mut terminal = Terminal::new(|row: Row<'_>| {
-        cleaned.push_str(&row.text);
-        cleaned.push('\n');
-    });
+    let mut terminal = Terminal::default();
+    let mut rows = Vec::new();
     for line in text.split_inclusive('\n') {
-        terminal.write(line.trim_end_matches('\n').as_bytes(), 0, 0);
+        rows.extend(terminal.write(line.trim_end_matches('\n').as_bytes(), 0, 0));
         terminal.end_line();
     }
-    terminal.finish();
-    if !text.ends_with('\n') {
-        cleaned.pop();
-    }
-    Cow::Owned(cleaned)
+    rows.extend(terminal.rows);
+    let lines: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+    let line_end = if text.ends_with('\n') { "\n" } else { "" };
+    Cow::Owned(lines.join("\n") + line_end)
 }
 
 /// Newline and tab count as text.
@@ -99,37 +96,16 @@ pub(crate) fn read_tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+static SKYPILOT_PREFIX: LazyLock<Patterns> = LazyLock::new(|| {
+    let colours = r"(?:\x1b\[[\d;]*m)*";
+    let pid = r"\([^()\n]*[, ]pid=\d+(?:[, ][^()\n]*)?\)";
+    Patterns::new(&format!("^{colours}{pid}{colours} "))
+});
+
 /// Splits a line behind the prefix that SkyPilot puts before each line of a job, in colours or not: `(train, pid=12) `, and
 /// with several nodes `(worker1, rank=1, pid=12, ip=10.0.0.2) `. A line without one has an empty prefix.
 pub(crate) fn split_skypilot_prefix(line: &str) -> (&str, &str) {
-    line.split_at(skypilot_prefix_length(line.as_bytes()))
-}
-
-/// The length of SkyPilot's prefix at the start of a line, in bytes; 0 without one.
-pub(crate) fn skypilot_prefix_length(line: &[u8]) -> usize {
-    let rest = || {
-        let inner = after_colours(line).strip_prefix(b"(")?;
-        let close = memchr::memchr3(b')', b'(', b'\n', inner)?;
-        let (fields, rest) = inner.split_at(close);
-        let mut fields = fields.split(|byte| matches!(byte, b',' | b' ')).skip(1);
-        let pid = fields.find_map(|field| field.strip_prefix(b"pid="))?;
-        let is_number = !pid.is_empty() && pid.iter().all(u8::is_ascii_digit);
-        let rest = rest.strip_prefix(b")").filter(|_| is_number)?;
-        after_colours(rest).strip_prefix(b" ")
-    };
-    rest().map_or(0, |rest| line.len() - rest.len())
-}
-
-fn after_colours(mut text: &[u8]) -> &[u8] {
-    while let Some(sequence) = text.strip_prefix(b"\x1b[")
-        && let Some(end) = sequence
-            .iter()
-            .position(|byte| !matches!(byte, b'0'..=b'9' | b';'))
-        && let Some(after) = sequence.get(end..).and_then(|rest| rest.strip_prefix(b"m"))
-    {
-        text = after;
-    }
-    text
+    line.split_at(SKYPILOT_PREFIX.find(line).map_or(0, |prefix| prefix.end()))
 }
 
 /// Formats seconds as hours, such as `1.5 h`.

@@ -8,13 +8,11 @@
 //! - Blanks at the ends of lines are removed, and so is every blank line after a blank line.
 //! - Of a line longer than [`FoldOptions::max_line`] the end is kept.
 
-use std::borrow::Cow;
-
-use memchr::{memchr_iter, memmem};
+use memchr::memmem;
 
 use crate::progress::tqdm::Bar;
 use crate::redact::{HIDDEN, Redactor, unmask};
-use crate::text::{Row, Terminal, lossy};
+use crate::text::{Row, Terminal};
 
 /// The longest line that is kept whole, in bytes.
 pub(super) const MAX_LINE: usize = 16 * 1024;
@@ -27,8 +25,8 @@ const MIN_DECORATION: usize = 8;
 
 /// A line of the folded log.
 #[derive(Debug, Clone)]
-pub(super) struct Line<'a> {
-    pub text: Cow<'a, str>,
+pub(super) struct Line {
+    pub text: String,
     /// Offset of its first byte in the log.
     pub start: u64,
     /// Its beginning was left out.
@@ -62,16 +60,15 @@ pub(super) struct FoldOptions<'s> {
     pub secrets: Option<&'s Redactor>,
 }
 
-impl Default for FoldOptions<'_> {
-    fn default() -> Self {
-        Self {
-            raw: false,
-            is_summary: false,
-            hold_last: false,
-            max_line: MAX_LINE,
-            secrets: None,
-        }
-    }
+impl FoldOptions<'_> {
+    /// For a text that is at hand.
+    pub const WHOLE: Self = Self {
+        raw: false,
+        is_summary: false,
+        hold_last: false,
+        max_line: MAX_LINE,
+        secrets: None,
+    };
 }
 
 impl Block {
@@ -87,165 +84,142 @@ pub(super) type Piece<'a> = (&'a [u8], u64, u64);
 pub(super) fn fold_pieces<'a>(
     pieces: impl IntoIterator<Item = Piece<'a>>,
     options: FoldOptions<'_>,
-    sink: &mut impl FnMut(Line<'a>),
+    sink: &mut impl FnMut(Line),
 ) -> Option<String> {
-    let lines = pieces.into_iter().flat_map(raw_lines);
-    let cut = |row: Row<'a>| cut_line(row, options);
-    if options.raw {
-        let mut unfinished = None;
-        for (row, bytes, is_ended) in lines {
-            let text = raw_text(bytes);
-            let line = cut(Row { text, ..row });
-            if options.hold_last && !is_ended {
-                unfinished = Some(line.text.into_owned());
-            } else {
-                sink(line);
-            }
-        }
-        return unfinished;
-    }
     let mut collapser = Collapser {
         held: None,
         is_summary: options.is_summary,
         sink,
     };
-    let mut unfinished = None;
-    let mut terminal = Terminal::new(|row| collapser.take(cut(without_end_blanks(row))));
-    for (row, bytes, is_ended) in lines {
-        terminal.write(bytes, row.start, row.left_out);
-        if is_ended {
-            terminal.end_line();
-        } else if options.hold_last {
-            unfinished = terminal.take_last();
+    let (mut terminal, mut unfinished) = (Terminal::default(), None);
+    for (bytes, mut start, mut left_out) in pieces {
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let text = line.strip_suffix(b"\n");
+            let is_held = text.is_none() && options.hold_last;
+            let text = text.unwrap_or(line);
+            if options.raw {
+                let text = raw_text(text);
+                let line = cut_line(
+                    Row {
+                        text,
+                        start,
+                        left_out,
+                    },
+                    options,
+                );
+                if is_held {
+                    return Some(line.text);
+                }
+                (collapser.sink)(line);
+            } else {
+                let done = terminal.write(text, start, left_out);
+                done.into_iter()
+                    .for_each(|row| collapser.take(folded_line(row, options)));
+                if is_held {
+                    unfinished = terminal.rows.pop_back();
+                }
+                terminal.end_line();
+            }
+            start += line.len() as u64 + left_out;
+            left_out = 0;
         }
     }
-    terminal.finish();
-    collapser.finish();
-    unfinished
-        .map(|row| cut(without_end_blanks(row)).text.into_owned())
-        .filter(|text| !text.is_empty())
+    for row in terminal.rows {
+        collapser.take(folded_line(row, options));
+    }
+    // A blank line at the end of the log is none.
+    collapser.held = collapser.held.filter(|held| !held.first.text.is_empty());
+    collapser.finish_held();
+    let unfinished = unfinished.map(|row| folded_line(row, options).text);
+    unfinished.filter(|text| !text.is_empty())
 }
 
 /// Folds a log that is at hand.
 pub fn fold(bytes: &[u8]) -> String {
     let mut text = String::new();
-    fold_pieces([(bytes, 0, 0)], FoldOptions::default(), &mut |line| {
+    fold_pieces([(bytes, 0, 0)], FoldOptions::WHOLE, &mut |line| {
         text.push_str(&line.text);
         text.push('\n');
     });
     text
 }
 
-/// Returns the lines of a piece: a row without its text, the bytes without the line end, and if there is one.
-fn raw_lines<'a>(
-    (bytes, start, left_out): Piece<'a>,
-) -> impl Iterator<Item = (Row<'a>, &'a [u8], bool)> {
-    let mut from = 0;
-    let ends = memchr_iter(b'\n', bytes).map(|at| (at, true));
-    let rest = (!bytes.is_empty() && !bytes.ends_with(b"\n")).then_some((bytes.len(), false));
-    ends.chain(rest).map(move |(end, is_ended)| {
-        let is_first = from == 0;
-        let row = Row {
-            text: Cow::default(),
-            start: start + if is_first { 0 } else { left_out + from as u64 },
-            left_out: if is_first { left_out } else { 0 },
-        };
-        let line = bytes.get(from..end).unwrap_or_default();
-        from = end + 1;
-        (row, line, is_ended)
-    })
-}
-
 /// Replaces controls; a carriage return tells the states of a line apart.
-fn raw_text(line: &[u8]) -> Cow<'_, str> {
+fn raw_text(line: &[u8]) -> String {
     let is_control = |c: char| c.is_control() && !matches!(c, '\t' | '\r');
-    let text = lossy(line);
-    if !text.contains(is_control) {
-        return text;
-    }
-    let text = unmask(&text);
-    Cow::Owned(text.replace(is_control, "\u{fffd}"))
+    unmask(&String::from_utf8_lossy(line)).replace(is_control, "\u{fffd}")
 }
 
-fn without_end_blanks(row: Row<'_>) -> Row<'_> {
-    let blanks = [' ', '\t'];
-    let text = match row.text {
-        Cow::Borrowed(text) => Cow::Borrowed(text.trim_end_matches(blanks)),
-        Cow::Owned(mut text) => {
-            text.truncate(text.trim_end_matches(blanks).len());
-            Cow::Owned(text)
-        }
-    };
-    Row { text, ..row }
+fn folded_line(mut row: Row, options: FoldOptions<'_>) -> Line {
+    let length = row.text.trim_end_matches([' ', '\t']).len();
+    row.text.truncate(length);
+    cut_line(row, options)
 }
 
 /// Keeps the end of a line that is too long, and says how much is missing.
-fn cut_line<'a>(mut row: Row<'a>, options: FoldOptions<'_>) -> Line<'a> {
+fn cut_line(mut row: Row, options: FoldOptions<'_>) -> Line {
     let length = row.left_out + row.text.len() as u64;
     if row.left_out > 0 {
         // Half a token is not known as one: on to the next word, if that is near.
         let near = row.text.floor_char_boundary(WORD_SEARCH);
         let word = row.text[..near].find([' ', '\t']).unwrap_or(near);
-        row.text = row.text[word..].to_owned().into();
+        row.text.drain(..word);
     }
     if row.text.len() > options.max_line {
-        let hidden = options.secrets.map(|secrets| secrets.redact(&row.text));
-        let text = hidden.unwrap_or_else(|| row.text.into_owned());
-        let excess = text.len().saturating_sub(options.max_line);
-        row.text = text[text.ceil_char_boundary(excess)..].to_owned().into();
+        row.text = options
+            .secrets
+            .map_or(row.text.clone(), |secrets| secrets.redact(&row.text));
+        let excess = row.text.len().saturating_sub(options.max_line);
+        row.text.drain(..row.text.ceil_char_boundary(excess));
     }
-    let left_out = length - row.text.len() as u64;
-    let is_cut = left_out > 0;
-    if is_cut {
-        row.text = format!("[… {left_out} bytes of this line left out] {}", row.text).into();
+    let left_out = length.saturating_sub(row.text.len() as u64);
+    if left_out > 0 {
+        row.text = format!("[… {left_out} bytes of this line left out] {}", row.text);
     }
     Line {
         text: row.text,
         start: row.start,
-        is_cut,
+        is_cut: left_out > 0,
         is_note: false,
     }
 }
 
 /// Holds the newest line back, and the lines like it that follow.
-struct Collapser<'a, 's, F> {
-    held: Option<Held<'a>>,
+struct Collapser<'s, F> {
+    held: Option<Held>,
     is_summary: bool,
     sink: &'s mut F,
 }
 
-struct Held<'a> {
-    first: Line<'a>,
+/// A line, and those after it that say no more, or little more.
+struct Held {
+    first: Line,
     /// Lines after it that say the same.
     repeats: u64,
-    run: Option<Run<'a>>,
-}
-
-/// The lines after a line that differ from it in numbers alone.
-struct Run<'a> {
-    /// Where it begins.
-    start: u64,
-    last: Line<'a>,
-    /// The lines before the last, with the steps of the first and the last of them.
+    /// The last of the lines after it that differ from it in numbers alone, and where the first of them begins.
+    last: Option<(Line, u64)>,
+    /// The lines between the first and the last, with the steps of the first and the last of them.
     left_out: u64,
     steps: Option<(u64, u64)>,
 }
 
-impl<'a, F: FnMut(Line<'a>)> Collapser<'a, '_, F> {
-    fn take(&mut self, line: Line<'a>) {
+impl<F: FnMut(Line)> Collapser<'_, F> {
+    fn take(&mut self, line: Line) {
         if self.is_summary && is_decoration(&line.text) {
             return;
         }
-        if let Some(held) = &mut self.held
-            && held.take(&line, self.is_summary)
-        {
+        let is_summary = self.is_summary;
+        let absorbs = |held: &mut Held| held.absorbs(&line, is_summary);
+        if self.held.as_mut().is_some_and(absorbs) {
             return;
         }
         self.finish_held();
         self.held = Some(Held {
             first: line,
             repeats: 0,
-            run: None,
+            last: None,
+            left_out: 0,
+            steps: None,
         });
     }
 
@@ -254,51 +228,56 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'a, '_, F> {
             return;
         };
         let note = |text: String, start| Line {
-            text: text.into(),
+            text,
             start,
             is_cut: false,
             is_note: true,
         };
-        let start = held.first.start;
         let repeats = match held.repeats {
             0 => None,
             1 => Some(held.first.clone()),
-            times => Some(note(format!("… repeated {times} times"), start)),
+            times => Some(note(format!("… repeated {times} times"), held.first.start)),
         };
         (self.sink)(held.first);
         repeats.into_iter().for_each(&mut *self.sink);
-        if let Some(run) = held.run {
-            if run.left_out > 0 {
-                (self.sink)(note(run.note(), run.start));
+        // The run is given as a whole or not at all: all of it begins at one place.
+        if let Some((last, start)) = held.last {
+            let unit = if held.left_out == 1 { "line" } else { "lines" };
+            let steps = match held.steps {
+                Some((from, to)) if from < to => format!(", steps {from} to {to}"),
+                Some((step, _)) => format!(", step {step}"),
+                None => String::new(),
+            };
+            if held.left_out > 0 {
+                let text = format!("… {} {unit} like it{steps}", held.left_out);
+                (self.sink)(note(text, start));
             }
-            // The run is given as a whole or not at all.
-            let start = run.start;
-            (self.sink)(Line { start, ..run.last });
+            (self.sink)(Line { start, ..last });
         }
-    }
-
-    /// Gives the lines that are held, unless it is a blank line at the end of the log.
-    fn finish(mut self) {
-        self.held = self.held.filter(|held| !held.first.text.is_empty());
-        self.finish_held();
     }
 }
 
-impl<'a> Held<'a> {
+impl Held {
     /// Takes a line that says no more than those that are held, or little more.
-    fn take(&mut self, line: &Line<'a>, is_summary: bool) -> bool {
-        if let Some(run) = &mut self.run {
-            let is_like = is_metric_like(&run.last.text, &line.text);
+    fn absorbs(&mut self, line: &Line, is_summary: bool) -> bool {
+        if let Some((last, _)) = &mut self.last {
+            let is_like = is_metric_like(&last.text, &line.text);
             if is_like {
-                run.take(line.clone());
+                let before = std::mem::replace(last, line.clone());
+                let step = step_of(&before.text);
+                self.steps = step
+                    .map(|step| (self.steps.map_or(step, |(from, _)| from), step))
+                    .or(self.steps);
+                self.left_out += 1;
             }
             return is_like;
         }
-        let bars = [&self.first, line].map(|line| Bar::parse_whole(&line.text));
+        let [earlier, later] = [&self.first, line].map(|line| Bar::parse_whole(&line.text));
         if self.first.text == line.text {
-            self.repeats += u64::from(!line.text.is_empty() && bars[0].is_none());
-        } else if let [Some(earlier), Some(later)] = bars
-            && later.continues(&earlier)
+            self.repeats += u64::from(!line.text.is_empty() && later.is_none());
+        } else if later
+            .zip(earlier)
+            .is_some_and(|(later, earlier)| later.continues(&earlier))
         {
             let start = self.first.start;
             self.first = Line {
@@ -306,36 +285,11 @@ impl<'a> Held<'a> {
                 ..line.clone()
             };
         } else if is_summary && self.repeats == 0 && is_metric_like(&self.first.text, &line.text) {
-            self.run = Some(Run {
-                start: line.start,
-                last: line.clone(),
-                left_out: 0,
-                steps: None,
-            });
+            self.last = Some((line.clone(), line.start));
         } else {
             return false;
         }
         true
-    }
-}
-
-impl<'a> Run<'a> {
-    fn take(&mut self, line: Line<'a>) {
-        let before = std::mem::replace(&mut self.last, line);
-        self.left_out += 1;
-        if let Some(step) = step_of(&before.text) {
-            self.steps = Some((self.steps.map_or(step, |steps| steps.0), step));
-        }
-    }
-
-    fn note(&self) -> String {
-        let unit = if self.left_out == 1 { "line" } else { "lines" };
-        let steps = match self.steps {
-            Some((from, to)) if from < to => format!(", steps {from} to {to}"),
-            Some((step, _)) => format!(", step {step}"),
-            None => String::new(),
-        };
-        format!("… {} {unit} like it{steps}", self.left_out)
     }
 }
 

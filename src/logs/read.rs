@@ -16,7 +16,7 @@ use std::io;
 use super::Log;
 use super::cursor::{Change, Cursor};
 use super::fold::{Block, FoldOptions, Line, MAX_LINE, fold_pieces};
-use super::source::ReverseReader;
+use super::source::MAX_LEFT_OUT;
 use super::unfinished::{Held, MAX_HELD, complete_part, unfinished_text};
 use crate::redact::Redactor;
 
@@ -31,9 +31,6 @@ const FIRST_BLOCK: u64 = 64 * 1024;
 
 /// The most bytes of a log that are kept in memory for one answer.
 const WINDOW: u64 = 16 * 1024 * 1024;
-
-/// The most bytes that a tail reads: beyond the window, the beginnings of lines longer than a block.
-const MAX_READ: u64 = 128 * 1024 * 1024;
 
 /// Options of a read.
 #[derive(Clone, Copy)]
@@ -100,7 +97,7 @@ impl Excerpt {
     /// A text that lacks nothing.
     pub(super) fn new(text: String, cursor: Cursor, log_bytes: u64) -> Self {
         Self {
-            lines: line_count(&text),
+            lines: text.lines().count(),
             text,
             unfinished: None,
             matches: None,
@@ -119,33 +116,37 @@ impl Excerpt {
 pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result<Excerpt> {
     let (end, fold) = (log.end, options.fold(log.secrets, true));
     let cursor = end_cursor(log, options)?;
-    let mut reader = ReverseReader::new(log, end, MAX_READ, None);
-    let mut blocks: Vec<Block> = Vec::new();
-    let (mut newest, mut unfinished, mut kept) = (Newest::new(lines), None, 0);
-    while lines > 0 && kept < WINDOW / 2 && !newest.is_full {
+    let mut blocks: VecDeque<Block> = VecDeque::new();
+    let (mut from, mut kept) = (end, 0);
+    let (mut newest, mut unfinished) = (Newest::default(), None);
+    let mut is_endless = false;
+    while lines > 0 && from > 0 && kept < WINDOW / 2 && !newest.is_full && !is_endless {
         // What has been read doubles each time, so that folding it again costs no more than reading it.
-        let Some(block) = reader.next(FIRST_BLOCK.max(kept))? else {
-            break;
-        };
+        let block = log.lines_before(from, FIRST_BLOCK.max(kept))?;
+        from = block.start;
+        is_endless = block.left_out >= MAX_LEFT_OUT;
         kept += block.bytes.len() as u64;
-        blocks.insert(0, block);
-        newest = Newest::new(lines);
+        blocks.push_front(block);
+        newest = Newest::default();
         let pieces = blocks.iter().map(Block::as_piece);
-        unfinished = fold_pieces(pieces, fold, &mut |line| newest.push(&line));
+        unfinished = fold_pieces(pieces, fold, &mut |line| newest.push(line, lines));
     }
-    let from = reader.at;
     let unfinished = unfinished.map(|line| unfinished_text(log, &line));
     let room = options.max_bytes - unfinished.as_ref().map_or(0, String::len);
-    let (requested, is_cut) = (newest.lines.len(), newest.lines.iter().any(|line| line.1));
-    let all = log.secrets.redact(&newest.text());
+    let found = newest.lines.len();
+    let is_cut = newest.lines.iter().any(|line| line.is_cut);
+    let texts: Vec<String> = newest.lines.into_iter().map(|line| line.text).collect();
+    let all = log.secrets.redact(&texts.join("\n"));
     let text = newest_within(&all, room).to_owned();
-    let count = if requested == 0 {
+    let count = if found == 0 {
         0
     } else {
         text.split('\n').count()
     };
-    let is_partial = requested < lines && !newest.is_full && from > 0;
-    let lacks_room = count < requested || requested < lines && newest.is_full;
+    let reaches_start = from == 0 && !newest.is_full && found < lines;
+    let is_partial = from > 0 && !newest.is_full && found < lines;
+    let has_older = newest.is_full && found < lines;
+    let lacks_room = count < found || has_older;
     let mut notes = Vec::new();
     if is_partial {
         notes.push(format!(
@@ -156,63 +157,44 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     }
     if lacks_room {
         let enough = all.len() + options.max_bytes - room;
-        let is_enough = enough <= LARGEST_MAX_BYTES && !(newest.is_full && requested < lines);
-        let all = is_enough.then_some((requested, enough));
-        notes.push(room_note(count, all, options.max_bytes));
+        let more = if has_older || enough > LARGEST_MAX_BYTES {
+            "find what you want of the older ones with grep".to_owned()
+        } else {
+            format!("max_bytes={enough} has room for all {found}, grep finds what you want of them")
+        };
+        let max_bytes = options.max_bytes;
+        notes.push(format!(
+            "These are the newest {count} lines, as many as fit max_bytes={max_bytes}: {more}."
+        ));
     }
     Ok(Excerpt {
         truncated: lacks_room || is_partial || is_cut,
         lines: count,
         unfinished,
-        reaches_start: requested < lines && from == 0 && !newest.is_full,
+        reaches_start,
         notes,
         ..Excerpt::new(text, cursor, end)
     })
 }
 
-/// Says that older lines had no room; `all` is the number of those that were asked for, and the budget that has room for them.
-fn room_note(count: usize, all: Option<(usize, usize)>, max_bytes: usize) -> String {
-    let more = match all {
-        Some((requested, enough)) => format!(
-            "max_bytes={enough} has room for all {requested}, grep finds what you want of them"
-        ),
-        None => "find what you want of the older ones with grep".to_owned(),
-    };
-    format!("These are the newest {count} lines, as many as fit max_bytes={max_bytes}: {more}.")
-}
-
-/// The last lines of a log, and whether their beginnings are cut: no more than are asked for, nor than an answer can have.
+/// The last lines: no more than are asked for, nor than an answer can have.
+#[derive(Default)]
 struct Newest {
-    lines: VecDeque<(String, bool)>,
+    lines: VecDeque<Line>,
     bytes: usize,
-    max_lines: usize,
     /// There are older ones.
     is_full: bool,
 }
 
 impl Newest {
-    fn new(max_lines: usize) -> Self {
-        Self {
-            lines: VecDeque::new(),
-            bytes: 0,
-            max_lines,
-            is_full: false,
-        }
-    }
-
-    fn push(&mut self, line: &Line<'_>) {
+    fn push(&mut self, line: Line, max_lines: usize) {
         self.bytes += line.text.len() + 1;
-        self.lines.push_back((line.text.to_string(), line.is_cut));
-        while self.lines.len() > self.max_lines || self.bytes > LARGEST_MAX_BYTES + 1 {
+        self.lines.push_back(line);
+        while self.lines.len() > max_lines || self.bytes > LARGEST_MAX_BYTES {
             let oldest = self.lines.pop_front();
-            self.bytes -= oldest.map_or(0, |(text, _)| text.len() + 1);
+            self.bytes -= oldest.map_or(0, |line| line.text.len() + 1);
             self.is_full = true;
         }
-    }
-
-    fn text(&self) -> String {
-        let lines = self.lines.iter().map(|(text, _)| text.as_str());
-        lines.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -222,7 +204,9 @@ fn newest_within(text: &str, room: usize) -> &str {
     if excess == 0 {
         return text;
     }
-    let before = memchr::memchr(b'\n', text.as_bytes().get(excess - 1..).unwrap_or_default());
+    let before = text.as_bytes()[excess - 1..]
+        .iter()
+        .position(|byte| *byte == b'\n');
     before.map_or("", |line_end| &text[excess + line_end..])
 }
 
@@ -246,21 +230,15 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
         options.fold(log.secrets, is_all && held == Held::Overwritten)
     });
     let is_all = length == complete && window_end == end;
-    let rest = (&bytes[complete..], 0, 0);
-    let unfinished = if is_all {
-        fold_pieces([rest], options.fold(log.secrets, true), &mut |_| {})
-    } else {
-        None
-    };
+    let rest = is_all.then_some((&bytes[complete..], 0, 0));
+    let unfinished = fold_pieces(rest, options.fold(log.secrets, true), &mut |_| {});
     let remaining_bytes = if is_all {
         0
     } else {
         end - start - length as u64
     };
-    let mut notes: Vec<String> = change
-        .iter()
-        .map(|change| change.sentence().to_owned())
-        .collect();
+    let change_note = change.map(|change| change.sentence().to_owned());
+    let mut notes: Vec<String> = change_note.into_iter().collect();
     if length == complete && held == Held::PartOfLine {
         notes.push(
             "The last line is too long to wait for its end: what follows of it comes as a line of its own.".to_owned(),
@@ -296,7 +274,7 @@ struct Oldest {
 }
 
 impl Oldest {
-    fn push(&mut self, line: &Line<'_>, room: usize) {
+    fn push(&mut self, line: &Line, room: usize) {
         if self.lines == 0 {
             self.first = line.start;
         } else if line.start > self.first && self.text.len() + 1 + line.text.len() > room {
@@ -334,14 +312,6 @@ fn oldest_within<'s>(
             Some(next) if ((next - start) as usize) < length => length = (next - start) as usize,
             _ => return (length, oldest),
         }
-    }
-}
-
-pub(super) fn line_count(text: &str) -> usize {
-    if text.is_empty() {
-        0
-    } else {
-        text.split('\n').count()
     }
 }
 

@@ -12,9 +12,8 @@ use std::time::Instant;
 use regex::{Regex, RegexBuilder};
 
 use super::Log;
-use super::fold::{Block, FoldOptions, MAX_LINE, fold_pieces};
-use super::read::{Excerpt, ReadOptions, end_cursor, line_count, size};
-use super::source::ReverseReader;
+use super::fold::{FoldOptions, MAX_LINE, fold_pieces};
+use super::read::{Excerpt, ReadOptions, end_cursor, size};
 use crate::text::shorten;
 
 /// The bytes that are read and folded between two checks of the deadline.
@@ -101,15 +100,18 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
         is_summary: false,
         ..options.fold(secrets, false)
     };
-    let mut reader = ReverseReader::new(log, cursor.offset(), u64::MAX, Some(query.deadline));
     let mut matches = Matches::new(query, options.max_bytes);
     let mut searched_from = cursor.offset();
     let mut stopped = None;
-    while stopped.is_none()
-        && let Some(block) = reader.next(BLOCK)?
-    {
-        let (text, starts) = fold_block(&block, fold);
-        let text = secrets.redact(&text);
+    while stopped.is_none() && searched_from > 0 {
+        let block = log.lines_before(searched_from, BLOCK)?;
+        let (mut texts, mut starts) = (Vec::new(), Vec::new());
+        fold_pieces([block.as_piece()], fold, &mut |line| {
+            // A note belongs to the line before it.
+            starts.push(Some(line.start).filter(|_| !line.is_note));
+            texts.push(line.text);
+        });
+        let text = secrets.redact(&texts.join("\n"));
         let mut repeats = None;
         for (start, line) in starts.iter().rev().zip(text.rsplit('\n')) {
             let Some(start) = start else {
@@ -139,32 +141,15 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
             size(log_bytes)
         )
     });
-    let Matches {
-        mut picked, count, ..
-    } = matches;
-    picked.reverse();
-    let text = picked.join("\n");
+    matches.picked.reverse();
+    let text = matches.picked.join("\n");
     Ok(Excerpt {
-        matches: Some(count),
-        lines: line_count(&text),
+        matches: Some(matches.count),
         reaches_start: stopped.is_none(),
         truncated: stopped.is_some(),
         notes: note.into_iter().collect(),
         ..Excerpt::new(text, cursor, log_bytes)
     })
-}
-
-/// Returns the lines of a block, joined, and where each begins; `None` for a note of how often the line before it came.
-fn fold_block(block: &Block, options: FoldOptions<'_>) -> (String, Vec<Option<u64>>) {
-    let (mut text, mut starts) = (String::new(), Vec::new());
-    fold_pieces([block.as_piece()], options, &mut |line| {
-        if !starts.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&line.text);
-        starts.push(Some(line.start).filter(|_| !line.is_note));
-    });
-    (text, starts)
 }
 
 /// Picks the lines of the answer from lines that come newest first.

@@ -3,7 +3,6 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Instant;
 
 use memchr::{memchr, memrchr};
 
@@ -14,6 +13,9 @@ use crate::settings::data_dir::open_regular;
 
 /// Bytes read at once in the search for the beginning of a long line.
 const STRIDE: u64 = 1024 * 1024;
+
+/// The most bytes of a line that are left out: a longer one counts as several.
+pub(super) const MAX_LEFT_OUT: u64 = 64 * STRIDE;
 
 trait ReadSeek: Read + Seek {}
 impl<T: Read + Seek> ReadSeek for T {}
@@ -72,6 +74,38 @@ impl<'a> Log<'a> {
         read_at(&mut self.content, start, end - start)
     }
 
+    /// Reads the lines that end at `end`, about `size` bytes of them. Of a line that is longer its end is read, and its beginning
+    /// looked for.
+    pub(super) fn lines_before(&mut self, end: u64, size: u64) -> io::Result<Block> {
+        let mut start = end.saturating_sub(size);
+        let mut bytes = self.read(start, end)?;
+        let mut left_out = 0;
+        // The first line end is that of a line that begins before; unless it ends the last line of the block.
+        let inner = &bytes[..bytes.len().saturating_sub(1)];
+        match memchr(b'\n', inner).filter(|_| start > 0) {
+            Some(line_end) => {
+                bytes.drain(..=line_end);
+                start += line_end as u64 + 1;
+            }
+            None if inner.contains(&b'\n') => {}
+            None => {
+                let mut line_end = None;
+                while line_end.is_none() && start > 0 && left_out < MAX_LEFT_OUT {
+                    let before = self.read_unmasked(start.saturating_sub(STRIDE), start)?;
+                    line_end = memrchr(b'\n', &before);
+                    let length = (before.len() - line_end.map_or(0, |at| at + 1)) as u64;
+                    left_out += length;
+                    start -= length;
+                }
+            }
+        }
+        Ok(Block {
+            start,
+            left_out,
+            bytes,
+        })
+    }
+
     pub(super) fn cursor_at(&mut self, offset: u64) -> io::Result<Cursor> {
         Cursor::at(&mut self.content, self.inode, offset)
     }
@@ -88,81 +122,6 @@ impl<'a> Log<'a> {
             ((_, Some(_)), (start, None)) if self.text.is_some() => (start, None),
             (resumed, _) => resumed,
         })
-    }
-}
-
-/// Reads a log from its end towards its beginning, in blocks of whole lines.
-pub(super) struct ReverseReader<'l, 'a> {
-    log: &'l mut Log<'a>,
-    /// Offset at which the part that was read begins; 0 for the whole log.
-    pub at: u64,
-    /// Bytes that may still be read.
-    budget: u64,
-    /// The deadline of the search for the beginning of a long line.
-    deadline: Option<Instant>,
-}
-
-impl<'l, 'a> ReverseReader<'l, 'a> {
-    pub fn new(log: &'l mut Log<'a>, end: u64, budget: u64, deadline: Option<Instant>) -> Self {
-        Self {
-            log,
-            at: end,
-            budget,
-            deadline,
-        }
-    }
-
-    /// Reads about `size` bytes of lines before those that were read last. `None` at the beginning of the log, and when the
-    /// budget is used up.
-    pub fn next(&mut self, size: u64) -> io::Result<Option<Block>> {
-        if self.at == 0 || self.budget == 0 {
-            return Ok(None);
-        }
-        let length = self.spend(self.at, size);
-        let mut bytes = self.log.read(self.at - length, self.at)?;
-        let mut start = self.at - bytes.len() as u64;
-        let mut left_out = 0;
-        // The first line end is that of a line that begins before; unless it ends the last line of the block.
-        let inner = bytes
-            .get(..bytes.len().saturating_sub(1))
-            .unwrap_or_default();
-        match memchr(b'\n', inner) {
-            Some(line_end) if start > 0 => {
-                bytes.drain(..=line_end);
-                start += line_end as u64 + 1;
-            }
-            Some(_) => {}
-            // One line that is longer than the block: its end is kept, and its beginning looked for.
-            None => {
-                let is_late = |deadline| Instant::now() >= deadline;
-                let mut line_end = None;
-                while line_end.is_none()
-                    && start > 0
-                    && self.budget > 0
-                    && !self.deadline.is_some_and(is_late)
-                {
-                    let length = self.spend(start, STRIDE);
-                    let before = self.log.read_unmasked(start - length, start)?;
-                    line_end = memrchr(b'\n', &before);
-                    let length = before.len() - line_end.map_or(0, |at| at + 1);
-                    left_out += length as u64;
-                    start -= length as u64;
-                }
-            }
-        }
-        self.at = start;
-        Ok(Some(Block {
-            start,
-            left_out,
-            bytes,
-        }))
-    }
-
-    /// Takes about `size` bytes before `end` from the budget.
-    fn spend(&mut self, end: u64, size: u64) -> u64 {
-        let length = size.clamp(1, end);
-        self.budget = self.budget.saturating_sub(length);
-        length
     }
 }
 

@@ -2,7 +2,7 @@
 
 use memchr::memmem;
 
-use crate::text::{lossy, strip_escapes};
+use crate::text::strip_escapes;
 
 /// The longest line that is read, in bytes.
 const MAX_LENGTH: usize = 2000;
@@ -26,7 +26,7 @@ impl Links {
         let lines = bytes.split(|byte| *byte == b'\n');
         for line in lines.filter(|line| line.len() <= MAX_LENGTH) {
             if memmem::find(line, b"://").is_some() {
-                self.read_line(&strip_escapes(&lossy(line)));
+                self.read_line(&strip_escapes(&String::from_utf8_lossy(line)));
             }
         }
     }

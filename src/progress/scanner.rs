@@ -5,7 +5,7 @@ mod bars;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use memchr::{memmem, memrchr3};
+use memchr::memrchr3;
 use regex::bytes::Regex;
 
 use super::grammar::{count, number};
@@ -143,11 +143,10 @@ impl Scanner {
 
     fn read_segment(&mut self, segment: &[u8]) {
         let excess = segment.len().saturating_sub(MAX_SEGMENT);
-        let segment = &segment[excess..];
-        let segment = &segment[text::skypilot_prefix_length(segment)..];
-        let is_nested = memmem::find(segment, b"\x1b[A").is_some();
-        let text = text::lossy(segment);
-        let text = text::strip_escapes(&text);
+        let segment = String::from_utf8_lossy(&segment[excess..]);
+        let (_, segment) = text::split_skypilot_prefix(&segment);
+        let is_nested = segment.contains("\x1b[A");
+        let text = text::strip_escapes(segment);
         let text = text.trim_end();
         let text = &text[RANKS.find(text).map_or(0, |ranks| ranks.end())..];
         if text.is_empty() {

@@ -1,5 +1,4 @@
-//! The detector of logs that have fallen silent: for ten minutes, and for twenty times as long as is usual between two
-//! writes.
+//! Logs that have fallen silent: for ten minutes, and for twenty times as long as is usual between two writes.
 
 use std::time::Duration;
 
@@ -12,14 +11,6 @@ const MIN_GAPS: u32 = 20;
 /// With fewer writes than this the usual gap is unknown.
 const MIN_WRITES: u32 = 6;
 
-/// The first and last write to a log, from any fixed moment on, and their number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StallDetector {
-    first: Duration,
-    last: Duration,
-    writes: u32,
-}
-
 /// A silence that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stall {
@@ -27,30 +18,16 @@ pub(crate) struct Stall {
     pub(crate) usual_gap: Duration,
 }
 
-impl StallDetector {
-    pub(crate) fn new(first: Duration, last: Duration, writes: u32) -> Self {
-        Self {
-            first,
-            last,
-            writes,
-        }
-    }
-
-    /// The mean gap between two writes. `None` while too few are known.
-    pub(crate) fn usual_gap(&self) -> Option<Duration> {
-        let is_known = self.writes >= MIN_WRITES;
-        is_known.then(|| self.last.saturating_sub(self.first) / (self.writes - 1).max(1))
-    }
-
-    /// Checks a log that has been silent for `silent`.
-    pub(crate) fn check(&self, silent: Duration) -> Option<Stall> {
-        let usual_gap = self.usual_gap()?;
-        let is_stall = silent > MIN_SILENCE && silent > usual_gap.saturating_mul(MIN_GAPS);
-        is_stall.then_some(Stall { silent, usual_gap })
-    }
-}
-
 impl Stall {
+    /// Checks a log that has been silent for `silent` after so many `writes` within `time`.
+    pub(crate) fn check(time: Duration, writes: u32, silent: Duration) -> Option<Self> {
+        let usual_gap = time.checked_div(writes.saturating_sub(1))?;
+        let is_stall = writes >= MIN_WRITES
+            && silent > MIN_SILENCE
+            && silent > usual_gap.saturating_mul(MIN_GAPS);
+        is_stall.then_some(Self { silent, usual_gap })
+    }
+
     pub(crate) fn sentence(&self) -> String {
         format!(
             "silent for {}; usually it grows every {}",

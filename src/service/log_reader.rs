@@ -19,7 +19,7 @@ use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::process::blocking;
 use crate::progress::history::History;
 use crate::progress::links::Links;
-use crate::progress::stall::{Stall, StallDetector};
+use crate::progress::stall::Stall;
 use crate::progress::{IncrementalReader, Progress, Scanner};
 use crate::sync::lock;
 use crate::text::read_tail;
@@ -310,10 +310,8 @@ impl LogReading {
     /// Tells if the log of a job that began at `started` has been silent for too long.
     pub(super) fn stalled(&self, started: Option<SystemTime>, now: SystemTime) -> Option<Stall> {
         let written = self.written?;
-        let since_epoch = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).ok();
-        let (first, last) = (since_epoch(started?)?, since_epoch(written)?);
-        let silent = now.duration_since(written).ok()?;
-        StallDetector::new(first, last, self.writes).check(silent)
+        let time = written.duration_since(started?).unwrap_or_default();
+        Stall::check(time, self.writes, now.duration_since(written).ok()?)
     }
 }
 

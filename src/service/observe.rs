@@ -20,7 +20,6 @@ use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
 use crate::process::run_blocking;
-use crate::progress::Progress;
 use crate::progress::stall::Stall;
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
@@ -60,7 +59,7 @@ pub(super) async fn observe(
     asked_at: Instant,
 ) -> Observation {
     let reader = context.logs.get(launcher, &job.identity);
-    let (log, folder) = if launcher.traits().is_local {
+    let (log, output) = if launcher.traits().is_local {
         tokio::join!(
             reader.reading(FILE_WAIT),
             read_folder(context, launcher, job)
@@ -70,7 +69,6 @@ pub(super) async fn observe(
         let left = MAX_POLL.saturating_sub(asked_at.elapsed());
         (reader.reading(left.min(FETCH_WAIT)).await, None)
     };
-    let (run_files, output) = folder.unwrap_or_default();
     let log = log.unwrap_or_default();
     let details = &status.details;
     let started = details.start_at.as_deref().and_then(parse_time);
@@ -84,7 +82,7 @@ pub(super) async fn observe(
         stalled: is_running.then(|| log.stalled(started, now)).flatten(),
         output,
         duration: started.and_then(|start| end?.duration_since(start).ok()),
-        progress: progress_answer(&log, run_files),
+        progress: progress_answer(&log),
         links: log.links.clone(),
         ..Observation::default()
     };
@@ -107,7 +105,7 @@ pub(super) async fn how_far(context: &Context, identity: &JobIdentity) -> Option
     } else {
         reader.newest()?
     };
-    let mut progress = progress_answer(&log, None)?;
+    let mut progress = progress_answer(&log)?;
     progress.progress.metrics.loss_step = None;
     Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
 }
@@ -117,7 +115,7 @@ async fn read_folder(
     context: &Context,
     launcher: &Arc<dyn Launcher>,
     job: &ResolvedJob,
-) -> Option<(Option<Progress>, Option<Output>)> {
+) -> Option<Output> {
     let record = job.record.as_ref()?;
     let dir = PathBuf::from(&record.output_dir);
     if !dir.is_absolute() {
@@ -133,7 +131,7 @@ async fn read_folder(
             let _permit = permit;
             Output::read(&dir, started, is_shared)
         });
-        read.await.ok()
+        read.await.ok().flatten()
     };
     let read = tokio::time::timeout(FILE_WAIT, reading).await;
     read.ok().flatten()
@@ -231,15 +229,10 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     Some(SystemTime::from(time))
 }
 
-fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<ProgressAnswer> {
-    let mut progress = match (log.progress.clone(), run_files) {
-        (None, files) => files?,
-        (Some(log), files) => Progress {
-            // The log is where anybody looks for it.
-            source: String::new(),
-            ..files.map_or_else(|| log.clone(), |files| log.clone().merged(files))
-        },
-    };
+fn progress_answer(log: &LogReading) -> Option<ProgressAnswer> {
+    let mut progress = log.progress.clone()?;
+    // The log is where anybody looks for it.
+    progress.source.clear();
     progress.metrics.round();
     let age_seconds = progress.age(SystemTime::now()).map(|age| age.as_secs());
     Some(ProgressAnswer {

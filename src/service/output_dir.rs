@@ -4,8 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::progress::{Progress, run_files};
-
 /// The most entries of an output folder, and of a checkpoint in it, that are considered.
 const MAX_ENTRIES: usize = 10_000;
 const MAX_FILES: usize = 100;
@@ -29,23 +27,17 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Reads the folder, and the progress from the files of the trainer. What was last written before `started` is of an
-    /// earlier run; in a folder that several jobs write to at once nothing is known to be this one's.
-    pub(super) fn read(
-        dir: &Path,
-        started: Option<SystemTime>,
-        is_shared: bool,
-    ) -> (Option<Progress>, Option<Self>) {
-        let Ok(entries) = fs::read_dir(dir) else {
-            return (None, None);
-        };
+    /// Reads the folder. What was last written before `started` is of an earlier run; in a folder that several jobs write to at
+    /// once nothing is known to be this one's.
+    pub(super) fn read(dir: &Path, started: Option<SystemTime>, is_shared: bool) -> Option<Self> {
+        let entries = fs::read_dir(dir).ok()?;
         let mut output = Self {
             dir: dir.to_owned(),
             checkpoint: None,
             has_model: false,
         };
         if is_shared {
-            return (None, Some(output));
+            return Some(output);
         }
         let is_ours = |path: &Path| {
             let written = path.metadata().and_then(|file| file.modified());
@@ -67,8 +59,7 @@ impl Output {
                 (last, output.checkpoint) = (Some(step), Some(name));
             }
         }
-        let progress = run_files::read_output_dir(dir, started).ok().flatten();
-        (progress, Some(output))
+        Some(output)
     }
 }
 

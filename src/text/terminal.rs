@@ -1,9 +1,8 @@
 //! A terminal as far as it decides what is left to read: which text is written over, and what is no text.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use memchr::{memchr, memrchr};
+use memchr::memchr2;
 use vte::{Params, Parser, Perform};
 
 use super::{HIDDEN, MASK};
@@ -11,123 +10,88 @@ use super::{HIDDEN, MASK};
 /// The lines that the cursor can go up: nested bars of tqdm need up to 20 where there is no terminal.
 const MAX_CURSOR_UP: usize = 32;
 
-/// Cancels an escape sequence that its line left open, as a terminal does: it must not swallow the next line.
-const CANCEL: &[u8] = b"\x18";
-
 /// A line as the terminal shows it.
 #[derive(Debug, Default)]
-pub(crate) struct Row<'a> {
-    pub text: Cow<'a, str>,
+pub(crate) struct Row {
+    pub text: String,
     /// Offset of the line's first byte in the input.
     pub start: u64,
     /// The bytes at the line's beginning that were not given to the terminal.
     pub left_out: u64,
 }
 
-/// Takes lines of output and gives those to `sink` that the cursor can no longer reach.
-pub(crate) struct Terminal<'a, F> {
-    parser: Parser,
-    screen: Screen<'a>,
-    sink: F,
-}
-
+/// Takes lines of output, and gives back those that the cursor can no longer reach.
 #[derive(Default)]
-struct Screen<'a> {
+pub(crate) struct Terminal {
     /// The lines within reach of the cursor, the newest last.
-    rows: VecDeque<Row<'a>>,
+    pub(crate) rows: VecDeque<Row>,
     /// The row of the cursor; `rows.len()` before anything is written into a new row.
     at: usize,
     /// The next text replaces the row.
     at_start: bool,
 }
 
-impl<'a, F: FnMut(Row<'a>)> Terminal<'a, F> {
-    pub(crate) fn new(sink: F) -> Self {
-        Self {
-            parser: Parser::new(),
-            screen: Screen::default(),
-            sink,
-        }
-    }
-
+impl Terminal {
     /// Writes a line that begins at `start`; `line` has no line end, and lacks its first `left_out` bytes.
-    pub(crate) fn write(&mut self, line: &'a [u8], start: u64, left_out: u64) {
-        let screen = &mut self.screen;
-        let is_new = screen.at == screen.rows.len();
-        if is_new {
-            screen.rows.push_back(Row {
+    pub(crate) fn write(&mut self, line: &[u8], start: u64, left_out: u64) -> Option<Row> {
+        let is_new = self.at == self.rows.len();
+        // Nearly all lines are plain, or a bar of which only the last state counts: no parser is needed.
+        let mut states = line.rsplit(|byte| *byte == b'\r');
+        let state = states.find(|state| !state.is_empty()).unwrap_or_default();
+        if is_new && is_plain(state) && memchr2(0x1b, 0x08, line).is_none() {
+            self.rows.push_back(Row {
+                text: String::from_utf8_lossy(state).into_owned(),
                 start,
-                left_out,
-                ..Row::default()
+                left_out: if state.len() < line.len() {
+                    0
+                } else {
+                    left_out
+                },
             });
-            if screen.rows.len() > MAX_CURSOR_UP
-                && let Some(row) = screen.rows.pop_front()
-            {
-                screen.at -= 1;
-                (self.sink)(row);
-            }
-        }
-        // Nearly all lines are plain, or a bar of which only the last state counts: these are not copied.
-        let plain = if is_plain(line) {
-            Some(line)
         } else {
-            last_state(line)
-        };
-        if let Some(plain) = plain.filter(|_| is_new)
-            && let Some(row) = screen.rows.get_mut(screen.at)
-        {
-            row.text = lossy(plain);
-            if plain.len() < line.len() {
-                row.left_out = 0;
+            if is_new {
+                let text = String::new();
+                self.rows.push_back(Row {
+                    text,
+                    start,
+                    left_out,
+                });
             }
-        } else {
             // The parser takes quadratic time for bytes that are no text.
-            self.parser.advance(screen, lossy(line).as_bytes());
-            self.parser.advance(screen, CANCEL);
+            Parser::new().advance(self, String::from_utf8_lossy(line).as_bytes());
         }
+        if self.rows.len() <= MAX_CURSOR_UP {
+            return None;
+        }
+        self.at -= 1;
+        self.rows.pop_front()
     }
 
     /// Ends the line.
     pub(crate) fn end_line(&mut self) {
-        self.screen.at += 1;
+        self.at += 1;
         // Down onto a row that is there: text replaces it, and without text it stays.
-        self.screen.at_start = self.screen.at < self.screen.rows.len();
+        self.at_start = self.at < self.rows.len();
     }
 
-    /// Takes the last row out, so that `finish` does not give it.
-    pub(crate) fn take_last(&mut self) -> Option<Row<'a>> {
-        self.screen.rows.pop_back()
-    }
-
-    /// Gives the rows that are left.
-    pub(crate) fn finish(mut self) {
-        self.screen.rows.into_iter().for_each(&mut self.sink);
-    }
-}
-
-impl Screen<'_> {
     fn clear(&mut self, rows: std::ops::Range<usize>) {
         for row in self.rows.range_mut(rows) {
-            row.text = Cow::Borrowed("");
+            row.text.clear();
             row.left_out = 0;
         }
     }
-
-    fn clear_row(&mut self) {
-        self.clear(self.at..self.at + 1);
-    }
 }
 
-impl Perform for Screen<'_> {
+impl Perform for Terminal {
     fn print(&mut self, c: char) {
         if c == '\u{7f}' {
             return;
         }
         if std::mem::take(&mut self.at_start) {
-            self.clear_row();
+            self.clear(self.at..self.at + 1);
         }
         if let Some(row) = self.rows.get_mut(self.at) {
-            row.text.to_mut().push(c);
+            row.text.push(c);
         }
     }
 
@@ -136,9 +100,7 @@ impl Perform for Screen<'_> {
         match byte {
             b'\r' => self.at_start = true,
             b'\t' => self.print('\t'),
-            0x08 if !self.at_start => {
-                row.and_then(|row| row.text.to_mut().pop());
-            }
+            0x08 if !self.at_start => drop(row.and_then(|row| row.text.pop())),
             MASK => HIDDEN.chars().for_each(|c| self.print(c)),
             // One mark for any number of them: a log that grew without being written has millions.
             0 if self.at_start || !row.is_some_and(|row| row.text.ends_with('\u{fffd}')) => {
@@ -157,7 +119,7 @@ impl Perform for Screen<'_> {
             'A' | 'F' => self.at = self.at.saturating_sub(number.max(1)),
             'B' | 'E' => self.at = (self.at + number.max(1)).min(last),
             // Erase the line: from the cursor, which changes something only at its beginning; else up to it, or all of it.
-            'K' if number > 0 || self.at_start => self.clear_row(),
+            'K' if number > 0 || self.at_start => self.clear(self.at..self.at + 1),
             'J' if number == 0 && self.at_start => self.clear(self.at..last + 1),
             _ => {}
         }
@@ -167,34 +129,8 @@ impl Perform for Screen<'_> {
     }
 }
 
-/// Says whether a line has no control characters. 0xC2 leads those above ASCII, and little else.
+/// Tells if a line has no control characters. 0xC2 leads those above ASCII, and little else.
 fn is_plain(line: &[u8]) -> bool {
-    let is_control = |byte: u8| ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f) | (byte == 0xc2);
-    // Without branches inside, so that it becomes vector instructions.
-    line.chunks(256).all(|chunk| {
-        !chunk
-            .iter()
-            .fold(false, |any, byte| any | is_control(*byte))
-    })
-}
-
-/// The text that is left of a line which only carriage returns divide.
-fn last_state(line: &[u8]) -> Option<&[u8]> {
-    let mut end = line.len();
-    while let Some(at) = memrchr(b'\r', line.get(..end)?) {
-        let state = line.get(at + 1..end)?;
-        if !state.is_empty() {
-            return (is_plain(state) && memchr(0x1b, line).is_none()).then_some(state);
-        }
-        end = at;
-    }
-    line.get(..end).filter(|state| is_plain(state))
-}
-
-/// Reads bytes as text and replaces what is none. Checks them as a whole first, which is several times as fast.
-pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => String::from_utf8_lossy(bytes),
-    }
+    line.iter()
+        .all(|byte| *byte == b'\t' || (*byte >= 0x20 && !matches!(byte, 0x7f | 0xc2)))
 }

@@ -10,7 +10,7 @@ fn fold_in_pieces(bytes: &[u8], count: usize) -> String {
     let pieces: Vec<Vec<u8>> = lines.chunks(count).map(<[&[u8]]>::concat).collect();
     let mut text = String::new();
     let pieces = pieces.iter().map(|piece| (piece.as_slice(), 0, 0));
-    fold_pieces(pieces, FoldOptions::default(), &mut |line| {
+    fold_pieces(pieces, FoldOptions::WHOLE, &mut |line| {
         text.push_str(&line.text);
         text.push('\n');
     });
