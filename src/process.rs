@@ -18,6 +18,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -35,9 +36,10 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
     spawn_blocking(work).await.map_err(io::Error::other)
 }
 
-/// Runs a future whose work is mostly with files on threads for that, and holds none while it waits: handing each file over to
-/// another thread takes longer than reading it.
+/// Runs a future on the threads for files of a runtime, and holds none while it waits: handing each file over to another
+/// thread takes longer than reading it.
 pub(crate) async fn on_file_threads<T: Send + 'static>(
+    runtime: Handle,
     future: impl Future<Output = T> + Send + 'static,
 ) -> T {
     struct Woken(Notify);
@@ -49,7 +51,7 @@ pub(crate) async fn on_file_threads<T: Send + 'static>(
     let (mut future, woken) = (Box::pin(future), Arc::new(Woken(Notify::new())));
     loop {
         let waker = Waker::from(Arc::clone(&woken));
-        let step = spawn_blocking(move || {
+        let step = runtime.spawn_blocking(move || {
             IS_FOR_FILES.set(true);
             let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
             (future, polled)

@@ -11,7 +11,7 @@ mod tests;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use crate::error::JobError;
 use crate::job_identity::JobIdentity;
 use crate::process::run_blocking;
 use crate::settings::data_dir::{DataDir, open_options};
+use crate::sync::lock;
 use file::Content;
 #[cfg(test)]
 pub(crate) use record::KEEP_RECORDS;
@@ -76,6 +77,7 @@ pub(crate) struct JobRegistry {
     data_dir: DataDir,
     /// Callers in this process queue here; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
+    known: Arc<Mutex<file::Known>>,
 }
 
 impl JobRegistry {
@@ -83,27 +85,36 @@ impl JobRegistry {
         Self {
             data_dir,
             turn: Arc::default(),
+            known: Arc::default(),
         }
     }
 
     /// Returns all records in the order of their submission. A damaged file is repaired first: its whole records are kept,
     /// and a copy of it is quarantined.
     pub(crate) async fn records(&self) -> Result<Vec<JobRecord>, RegistryError> {
-        let path = self.data_dir.registry();
-        let read = move || file::read(&path).map_err(|source| io_error("read", &path, source));
-        match self.blocking(read).await? {
-            Content::Intact(records) => Ok(records),
-            // A repair needs the lock.
-            Content::Damaged { .. } => {
-                let repaired = self.change(|records| Ok(((), records))).await;
-                repaired.map(|(records, ())| records)
-            }
-        }
+        self.read().await.map(|records| records.to_vec())
     }
 
     pub(crate) async fn get(&self, job_id: &str) -> Result<Option<JobRecord>, RegistryError> {
-        let mut records = self.records().await?.into_iter();
-        Ok(records.find(|record| record.job_id == job_id))
+        let records = self.read().await?;
+        let record = records.iter().find(|record| record.job_id == job_id);
+        Ok(record.cloned())
+    }
+
+    async fn read(&self) -> Result<Arc<Vec<JobRecord>>, RegistryError> {
+        let (path, known) = (self.data_dir.registry(), Arc::clone(&self.known));
+        let read = move || {
+            let read = file::read_known(&path, &mut lock(&known));
+            read.map_err(|source| io_error("read", &path, source))
+        };
+        match self.blocking(read).await? {
+            Some(records) => Ok(records),
+            // A repair needs the lock.
+            None => {
+                let repaired = self.change(|records| Ok(((), records))).await;
+                repaired.map(|(records, ())| Arc::new(records))
+            }
+        }
     }
 
     /// Adds a record. `prepare` is given the others, under the lock, once the id is known to be free; when it fails nothing is added.

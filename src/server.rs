@@ -39,6 +39,7 @@ use tokio::time::timeout;
 
 use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
+use crate::process::on_file_threads;
 use crate::service::{JobService, setting_problems};
 use crate::text::shorten;
 
@@ -93,11 +94,11 @@ impl Server {
         let called = Arc::new(Notify::new());
         let (recovering, done) = (service.clone(), Arc::clone(&recovery));
         let first_call = Arc::clone(&called);
-        calls.spawn(async move {
+        calls.spawn(on_file_threads(calls.clone(), async move {
             timeout(HANDSHAKE, first_call.notified()).await.ok();
             recovering.recover().await;
             done.set(()).ok();
-        });
+        }));
         Self {
             service,
             router: Arc::default(),
@@ -136,11 +137,11 @@ impl Server {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         let (server, answering) = (self.clone(), answer(self.clone(), context));
-        let call = self.calls.spawn(async move {
+        let call = tokio::spawn(on_file_threads(self.calls.clone(), async move {
             let _permit = permit;
             server.recovered().await;
             answering.await
-        });
+        }));
         tokio::select! {
             called = call => called.unwrap_or_else(|error| {
                 tracing::error!(%error, "a call panicked");

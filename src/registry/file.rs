@@ -2,20 +2,53 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
 use serde_json::Value;
 
 use super::record::JobRecord;
-use crate::settings::data_dir::{read_bounded, replace};
+use crate::settings::data_dir::{open_regular, read_bounded, replace};
 
 /// The largest file that is read. A registry of 200 records has some 100 KiB; others may write to the file too.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Within this time of a write, another one may leave the file with the same time.
+const CLOCK_TICK: Duration = Duration::from_secs(2);
+
+/// The records as they were last read, and the inode, time and length of the file then.
+pub(super) type Known = Option<((u64, SystemTime, u64), Arc<Vec<JobRecord>>)>;
+
 pub(super) enum Content {
     Intact(Vec<JobRecord>),
     Damaged { salvaged: Vec<JobRecord> },
+}
+
+/// Reads the file where it is not the one that is known. `None`: it is damaged.
+pub(super) fn read_known(
+    path: &Path,
+    known: &mut Known,
+) -> io::Result<Option<Arc<Vec<JobRecord>>>> {
+    let version = || {
+        let file = open_regular(path)?.metadata()?;
+        Ok::<_, io::Error>((file.ino(), file.modified()?, file.len()))
+    };
+    let version = version().ok();
+    if let Some((of, records)) = known
+        && version == Some(*of)
+    {
+        return Ok(Some(Arc::clone(records)));
+    }
+    let Content::Intact(records) = read(path)? else {
+        return Ok(None);
+    };
+    let records = Arc::new(records);
+    let version = version.filter(|(_, at, _)| at.elapsed().is_ok_and(|age| age > CLOCK_TICK));
+    *known = version.map(|version| (version, Arc::clone(&records)));
+    Ok(Some(records))
 }
 
 pub(super) fn read(path: &Path) -> io::Result<Content> {

@@ -87,7 +87,8 @@ impl JobRecord {
                 Some(_) => return None,
             }
         }
-        record.other = object;
+        // Anew: an object without its fields keeps their room.
+        record.other = object.into_iter().collect();
         (!record.job_id.is_empty()).then_some(record)
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use futures::FutureExt;
+use tokio::runtime::Handle;
 
 use super::context::Context;
 use super::costs::HOURLY_PRICE;
@@ -16,7 +17,7 @@ use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
-use crate::process::run_blocking;
+use crate::process::{on_file_threads, run_blocking};
 use crate::process::start::{has_abandoned_epilogue, is_alive};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, RegistryError};
@@ -39,7 +40,8 @@ pub(super) async fn submit(
     can_ask: bool,
 ) -> Result<(JobIdentity, LaunchWatch), JobError> {
     let context = Arc::clone(context);
-    let submitting = tokio::spawn(async move { record_and_spawn(&context, launch, can_ask).await });
+    let submitting = async move { record_and_spawn(&context, launch, can_ask).await };
+    let submitting = tokio::spawn(on_file_threads(Handle::current(), submitting));
     submitting.await.map_err(JobError::failed)?
 }
 
@@ -103,14 +105,14 @@ async fn record_and_spawn(
 /// Runs a launch in a task of its own. A panic in it evicts the launch too.
 fn spawn(context: &Arc<Context>, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
     let context = Arc::clone(context);
-    tokio::spawn(async move {
+    tokio::spawn(on_file_threads(Handle::current(), async move {
         let running = AssertUnwindSafe(run(&context, &identity, start)).catch_unwind();
         if running.await.is_err() {
             let reason = format!("the server failed while it launched the job; {MAY_BE_RUNNING}");
             let outcome = LaunchOutcome::Unknown(reason);
             context.in_flight.evict(&identity.job_id, outcome);
         }
-    });
+    }));
 }
 
 /// Runs a launch to its end, records the job, carries out a cancel that came meanwhile, and evicts the launch.

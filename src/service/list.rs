@@ -18,7 +18,7 @@ use super::sanitize::sanitize;
 use super::{JobService, launches};
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
-use crate::process::{blocking, on_file_threads};
+use crate::process::blocking;
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
 
@@ -29,8 +29,7 @@ const TIME: &str = "%H:%M";
 impl JobService {
     /// Lists the jobs of the registry and of all launchers, and prunes old records on the way.
     pub(crate) async fn list(&self, request: ListRequest) -> ListAnswer {
-        let context = Arc::clone(&self.context);
-        on_file_threads(async move { list(&context, request).await }).await
+        list(&self.context, request).await
     }
 }
 

@@ -35,11 +35,11 @@ impl ResolvedJob {
 
 /// Resolves a query. The error is `NotFound` where our id names no job; the launcher says later whether it knows its own id.
 pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<ResolvedJob, JobError> {
+    if let Some(record) = context.registry.get(&query.job_id).await? {
+        return Ok(ResolvedJob::of(record));
+    }
     let records = context.registry.records().await?;
     let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
-    if let Some(record) = record_of(&query.job_id) {
-        return Ok(ResolvedJob::of(record.clone()));
-    }
     if let Some(identity) = running_here(context, &records, query).await {
         return Ok(ResolvedJob::without_record(identity));
     }

@@ -14,7 +14,6 @@ use super::requests::JobQuery;
 use super::{JobService, launches, next_step, watch};
 use crate::error::JobError;
 use crate::launcher::{JobStatus, status};
-use crate::process::on_file_threads;
 
 const PENDING_CANCEL: &str = "a cancel is pending: it is sent when the launch has ended, and again at each poll while it fails, \
     unless the server is read-only";
@@ -60,11 +59,6 @@ impl JobService {
 }
 
 pub(super) async fn poll(context: &Arc<Context>, query: JobQuery) -> PollAnswer {
-    let context = Arc::clone(context);
-    on_file_threads(async move { poll_here(&context, query).await }).await
-}
-
-async fn poll_here(context: &Arc<Context>, query: JobQuery) -> PollAnswer {
     let answer = match lookup::resolve(context, &query).await {
         Ok(job) => {
             let job = launches::refresh_identity(context, job).await;
