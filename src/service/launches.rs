@@ -17,8 +17,8 @@ use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
-use crate::process::{on_file_threads, run_blocking};
 use crate::process::start::{has_abandoned_epilogue, is_alive};
+use crate::process::{on_file_threads, run_blocking};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, RegistryError};
 
