@@ -1,6 +1,5 @@
 //! Supervised processes, which outlive the server, and programs that are run for an answer. Knows nothing of Oumi's jobs.
 
-mod children;
 pub(crate) mod find;
 pub(crate) mod job_dir;
 pub(crate) mod machine;

@@ -1,7 +1,7 @@
 //! The folder of one supervised process: its log, its lock, its exit record and the requests made of it.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +22,6 @@ const SUPERVISOR_PID: &str = "supervisor.pid";
 const PENDING_CANCEL: &str = "cancel-requested";
 /// The file that holds the [`Epilogue`] of a plan until it is done with.
 pub(crate) const EPILOGUE: &str = "epilogue.json";
-const TERMINATE: &str = "terminate-requested";
-const KILL: &str = "kill-requested";
 
 /// The largest JSON file that is read, in bytes: the folder may have been written by anyone.
 const MAX_JSON: u64 = 8 * 1024 * 1024;
@@ -45,6 +43,16 @@ pub(crate) enum Termination {
     Graceful,
     /// SIGKILL.
     Forced,
+}
+
+impl Termination {
+    /// The name of the file that requests it.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Graceful => "terminate-requested",
+            Self::Forced => "kill-requested",
+        }
+    }
 }
 
 /// The end of a supervised process.
@@ -121,11 +129,10 @@ impl JobDir {
     pub(crate) fn create(path: impl Into<PathBuf>) -> io::Result<(Self, JobLock)> {
         let dir = Self::at(path);
         DirBuilder::new().mode(0o700).create(&dir.path)?;
-        dir.create_lock()
-            .map(|lock| (dir.clone(), lock))
-            .inspect_err(|_| {
-                let _ = dir.remove();
-            })
+        let lock = dir.create_lock().inspect_err(|_| {
+            let _ = dir.remove();
+        })?;
+        Ok((dir, lock))
     }
 
     fn create_lock(&self) -> io::Result<JobLock> {
@@ -139,10 +146,8 @@ impl JobDir {
 
     /// Makes the folder again, 0700, where a job has removed its own.
     pub(crate) fn restore(&self) -> io::Result<()> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.path)
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700).create(&self.path)
     }
 
     /// Returns the machine that the job was started on; `None` where that was not written down.
@@ -157,12 +162,12 @@ impl JobDir {
 
     /// The file that both output streams of the job are appended to.
     pub(crate) fn log_path(&self) -> PathBuf {
-        self.path.join("output.log")
+        self.file("output.log")
     }
 
     /// The picture of the job's loss.
     pub(crate) fn plot_path(&self) -> PathBuf {
-        self.path.join("loss.png")
+        self.file("loss.png")
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -175,25 +180,19 @@ impl JobDir {
 
     /// Tells if the folder has this very name. Where a file system does not tell cases apart, it may be another job's.
     pub(crate) fn is_listed(&self) -> io::Result<bool> {
-        let (parent, name) = (self.path.parent(), self.path.file_name());
-        for entry in fs::read_dir(parent.unwrap_or(&self.path))? {
-            if Some(entry?.file_name().as_os_str()) == name {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let parent = self.path.parent().unwrap_or(&self.path);
+        let mut entries = fs::read_dir(parent)?.flatten();
+        Ok(entries.any(|entry| Some(entry.file_name().as_os_str()) == self.path.file_name()))
     }
 
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.
     pub(crate) fn is_locked(&self) -> io::Result<bool> {
-        match open_regular(&self.file(LOCK)) {
-            Ok(file) => match file.try_lock_shared() {
-                Ok(()) => Ok(false),
-                Err(TryLockError::WouldBlock) => Ok(true),
-                Err(TryLockError::Error(error)) => Err(error),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
+        let Some(file) = if_found(open_regular(&self.file(LOCK)))? else {
+            return Ok(false);
+        };
+        match file.try_lock_shared() {
+            Err(TryLockError::Error(error)) => Err(error),
+            probe => Ok(probe.is_err()),
         }
     }
 
@@ -205,19 +204,17 @@ impl JobDir {
     /// Writes how the job ended, also where the job has removed its own folder.
     pub(crate) fn write_exit_record(&self, record: &ExitRecord) -> io::Result<()> {
         let (path, bytes) = (self.file(EXIT_RECORD), serde_json::to_vec(record)?);
-        match write_atomic(&path, &bytes) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                DirBuilder::new().mode(0o700).create(&self.path)?;
-                write_atomic(&path, &bytes)
-            }
-            written => written,
+        if if_found(write_atomic(&path, &bytes))?.is_some() {
+            return Ok(());
         }
+        DirBuilder::new().mode(0o700).create(&self.path)?;
+        write_atomic(&path, &bytes)
     }
 
     /// Reads what the supervisor runs.
     pub(crate) fn plan(&self) -> io::Result<SupervisorPlan> {
         let plan = self.read_json(PLAN)?;
-        plan.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no {PLAN}")))
+        plan.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("there is no {PLAN}")))
     }
 
     pub(crate) fn write_plan(&self, plan: &SupervisorPlan) -> io::Result<()> {
@@ -228,35 +225,24 @@ impl JobDir {
     /// where there is such a file.
     pub(super) fn write_new(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         let mut options = open_options();
-        let path = self.path.join(name);
-        options
-            .create_new(true)
-            .write(true)
-            .open(path)?
-            .write_all(bytes)
+        let new = options.create_new(true).write(true);
+        new.open(self.path.join(name))?.write_all(bytes)
     }
 
     /// Reads the termination that was requested of the supervisor.
     pub(crate) fn termination_request(&self) -> io::Result<Option<Termination>> {
-        Ok(if self.file(KILL).try_exists()? {
-            Some(Termination::Forced)
-        } else if self.file(TERMINATE).try_exists()? {
-            Some(Termination::Graceful)
-        } else {
-            None
-        })
+        for termination in [Termination::Forced, Termination::Graceful] {
+            if self.file(termination.file()).try_exists()? {
+                return Ok(Some(termination));
+            }
+        }
+        Ok(None)
     }
 
     /// Requests that all processes of the job be ended. The file is empty: on most file systems that takes no room, so that
     /// a job which fills the disk can be cancelled. It stays, and says later why the job ended.
     pub(crate) fn request_termination(&self, termination: Termination) -> io::Result<()> {
-        let name = match termination {
-            Termination::Graceful => TERMINATE,
-            Termination::Forced => KILL,
-        };
-        let mut options = open_options();
-        options.create(true).write(true).open(self.file(name))?;
-        Ok(())
+        append_to(&self.file(termination.file())).map(drop)
     }
 
     /// Writes beside a launch that its job is to be cancelled once its id is known, so that the cancel survives the server.
@@ -269,40 +255,28 @@ impl JobDir {
     }
 
     pub(crate) fn clear_pending_cancel(&self) -> io::Result<()> {
-        ignore_not_found(fs::remove_file(self.file(PENDING_CANCEL)))
+        if_found(fs::remove_file(self.file(PENDING_CANCEL))).map(drop)
     }
 
     /// Reads what is still to be run after the steps. Where their output rules it out, it is done with.
     pub(crate) fn epilogue(&self) -> io::Result<Option<Epilogue>> {
         let epilogue = self.read_json::<Epilogue>(EPILOGUE)?;
-        let unless = epilogue
-            .as_ref()
-            .and_then(|one| one.unless_printed.as_ref());
+        let unless = epilogue.as_ref().and_then(|it| it.unless_printed.as_ref());
         if let Some(unless) = unless
-            && self.has_printed(unless)?
+            && let Some(log) = if_found(open_regular(&self.log_path()))?
         {
-            self.clear_epilogue()?;
-            return Ok(None);
+            for line in BufReader::new(log).split(b'\n') {
+                if line? == unless.as_bytes() {
+                    self.clear_epilogue()?;
+                    return Ok(None);
+                }
+            }
         }
         Ok(epilogue)
     }
 
     pub(crate) fn clear_epilogue(&self) -> io::Result<()> {
-        ignore_not_found(fs::remove_file(self.file(EPILOGUE)))
-    }
-
-    /// Tells if the log has this line.
-    fn has_printed(&self, line: &str) -> io::Result<bool> {
-        let log = match open_regular(&self.log_path()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            log => BufReader::new(log?),
-        };
-        for printed in log.split(b'\n') {
-            if printed? == line.as_bytes() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        if_found(fs::remove_file(self.file(EPILOGUE))).map(drop)
     }
 
     /// Reads the fingerprints of the secret values that the job was given.
@@ -314,7 +288,7 @@ impl JobDir {
             Some(secrets) => Ok(secrets),
             None if self.file(LOCK).try_exists()? => {
                 let error = format!("{SECRETS} was removed");
-                Err(io::Error::new(io::ErrorKind::NotFound, error))
+                Err(io::Error::new(ErrorKind::NotFound, error))
             }
             None => Ok(Redactor::default()),
         }
@@ -330,7 +304,7 @@ impl JobDir {
     pub(crate) fn claim_start(&self, supervisor: Option<u32>) -> io::Result<bool> {
         let pid = supervisor.map_or_else(String::new, |pid| pid.to_string());
         match self.write_new(SUPERVISOR_PID, pid.as_bytes()) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             written => written.map(|()| true),
         }
     }
@@ -351,22 +325,18 @@ impl JobDir {
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {
-        ignore_not_found(fs::remove_dir_all(&self.path))
+        if_found(fs::remove_dir_all(&self.path)).map(drop)
     }
 
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match read_bounded(&self.file(name), MAX_JSON) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io::Error::new(error.kind(), format!("{name}: {error}"))),
-        }
+        let read = read_bounded(&self.file(name), MAX_JSON);
+        if_found(read).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
     }
 
     fn read_json<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let bytes = self.read(name)?;
-        Ok(bytes
-            .map(|bytes| serde_json::from_slice(&bytes))
-            .transpose()?)
+        let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes));
+        Ok(parsed.transpose()?)
     }
 }
 
@@ -374,9 +344,10 @@ fn append_to(path: &Path) -> io::Result<File> {
     open_options().create(true).append(true).open(path)
 }
 
-fn ignore_not_found(done: io::Result<()>) -> io::Result<()> {
-    match done {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Returns `None` for what is not there.
+fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }

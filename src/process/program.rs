@@ -9,8 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
-use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::find::path_with_folder_of;
 use crate::error::JobError;
@@ -24,6 +23,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const PIPE_DRAIN: Duration = Duration::from_millis(300);
 /// The time that a followed log is read after its marker.
 const FOLLOW_WINDOW: Duration = Duration::from_secs(4);
+
 /// A program run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CliCall {
@@ -83,148 +83,101 @@ pub(crate) struct Output {
 }
 
 /// The process groups of the programs that run.
-#[derive(Debug, Clone, Default)]
-pub(super) struct ProcessGroups(Arc<Mutex<HashSet<Pid>>>);
+pub(super) type ProcessGroups = Arc<Mutex<HashSet<Pid>>>;
 
-impl ProcessGroups {
-    /// Ends every program that runs.
-    pub(super) fn kill_all(&self) {
-        for group in lock(&self.0).drain() {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+/// Ends every program that runs.
+pub(super) fn kill_all(groups: &ProcessGroups) {
+    for group in lock(groups).drain() {
+        let _ = kill_process_group(group, Signal::KILL);
     }
 }
 
-/// The process group of a program. `kill_on_drop` ends it with the future that waits for the program.
-struct ProcessGroupGuard<'a> {
+/// The process group of a program. It ends with the future that waits for the program, unless it was left to itself.
+struct Group<'a> {
     groups: &'a ProcessGroups,
-    group: Option<Pid>,
-    kill_on_drop: bool,
+    id: Option<Pid>,
 }
 
-impl<'a> ProcessGroupGuard<'a> {
-    fn new(groups: &'a ProcessGroups, child: &Child) -> Self {
+impl<'a> Group<'a> {
+    fn of(child: &Child, groups: &'a ProcessGroups) -> Self {
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let group = pid.and_then(Pid::from_raw);
-        lock(&groups.0).extend(group);
-        Self {
-            groups,
-            group,
-            kill_on_drop: true,
-        }
+        let id = pid.and_then(Pid::from_raw);
+        lock(groups).extend(id);
+        Self { groups, id }
     }
 
     fn signal(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, signal);
+        if let Some(id) = self.id {
+            let _ = kill_process_group(id, signal);
         }
+    }
+
+    fn leave(&self) -> bool {
+        self.id.is_some_and(|id| lock(self.groups).remove(&id))
     }
 }
 
-impl Drop for ProcessGroupGuard<'_> {
+impl Drop for Group<'_> {
     fn drop(&mut self) {
-        if let Some(group) = self.group {
-            lock(&self.groups.0).remove(&group);
-        }
-        if self.kill_on_drop {
+        if self.leave() {
             self.signal(Signal::KILL);
         }
     }
 }
 
-enum ExitReason {
-    Exited(Option<i32>),
-    OutputLimit,
-    TimedOut,
-}
-
+/// Runs a program until it exits, prints too much, has taken too long, or has shown enough of a log.
 pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Output, JobError> {
     tracing::debug!(command = call.command_line(), "running");
-    let mut child =
-        spawn(call).map_err(|error| call.error(format!("could not be started: {error}")))?;
-    let mut group = ProcessGroupGuard::new(groups, &child);
-    let (mut stdout, mut stderr) = (Capture::new(call.is_log), Capture::new(call.is_log));
-    let reason = wait_for_exit(call, &mut child, &mut stdout, &mut stderr).await;
-    let code = match reason {
-        // A daemon that the program left is meant to run on.
-        ExitReason::Exited(code) => {
-            group.kill_on_drop = false;
-            code
-        }
-        ExitReason::OutputLimit => {
-            let limit = MAX_OUTPUT / 1024 / 1024;
-            let error = call.error(format!("printed more than {limit} MB and was ended"));
-            return Err(error.with_hint("see what it prints in a terminal"));
-        }
-        ExitReason::TimedOut => {
-            group.signal(Signal::TERM);
-            let _ = timeout(GRACE, child.wait()).await;
-            None
-        }
-    };
-    Ok(Output {
-        stdout: stdout.text(),
-        stderr: stderr.text(),
-        code,
-        timed_out: matches!(reason, ExitReason::TimedOut),
-        front_truncated: stdout.front_truncated,
-    })
-}
-
-/// Reads both streams until the program exits, exceeds a limit, or has shown enough of a log.
-async fn wait_for_exit(
-    call: &CliCall,
-    child: &mut Child,
-    stdout: &mut Capture,
-    stderr: &mut Capture,
-) -> ExitReason {
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let marker_read = Notify::new();
-    let reading = async {
-        tokio::try_join!(
-            stdout.read(out, call.log_marker, &marker_read),
-            stderr.read(err, None, &marker_read)
-        )
-    };
-    let follow_window = async {
-        marker_read.notified().await;
-        tokio::time::sleep(FOLLOW_WINDOW).await;
-    };
-    tokio::pin!(reading, follow_window);
-    let mut is_read = false;
-    let running = async {
-        loop {
-            tokio::select! {
-                status = child.wait() => return ExitReason::Exited(status.ok().and_then(|status| status.code())),
-                read = &mut reading, if !is_read => match read {
-                    Ok(_) => is_read = true,
-                    Err(OutputLimit) => return ExitReason::OutputLimit,
-                },
-                () = &mut follow_window => return ExitReason::TimedOut,
-            }
-        }
-    };
-    let reason = timeout(call.timeout, running)
-        .await
-        .unwrap_or(ExitReason::TimedOut);
-    if matches!(reason, ExitReason::Exited(_))
-        && !is_read
-        && matches!(timeout(PIPE_DRAIN, reading).await, Ok(Err(OutputLimit)))
-    {
-        return ExitReason::OutputLimit;
-    }
-    reason
-}
-
-fn spawn(call: &CliCall) -> std::io::Result<Child> {
-    tokio::process::Command::new(&call.program)
+    let spawned = tokio::process::Command::new(&call.program)
         .args(&call.arguments)
         .envs(call.envs.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .spawn()
+        .spawn();
+    let mut child =
+        spawned.map_err(|error| call.error(format!("could not be started: {error}")))?;
+    let group = Group::of(&child, groups);
+    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
+    let (mut stdout, mut stderr) = (Capture::new(call.is_log), Capture::new(call.is_log));
+    let mut marker = call.log_marker;
+    let mut deadline = Instant::now() + call.timeout;
+    let mut exit = None;
+    while exit.is_none() || out.is_some() || err.is_some() {
+        let captured = tokio::select! {
+            status = child.wait(), if exit.is_none() => {
+                // A daemon that the program left is meant to run on.
+                group.leave();
+                exit = Some(status.ok().and_then(|status| status.code()));
+                deadline = Instant::now() + PIPE_DRAIN;
+                Ok(())
+            }
+            read = stdout.read(&mut out), if out.is_some() => read,
+            read = stderr.read(&mut err), if err.is_some() => read,
+            () = tokio::time::sleep_until(deadline) => break,
+        };
+        if captured.is_err() {
+            let limit = MAX_OUTPUT / 1024 / 1024;
+            let error = call.error(format!("printed more than {limit} MB and was ended"));
+            return Err(error.with_hint("see what it prints in a terminal"));
+        }
+        if marker.is_some_and(|marker| stdout.has_read(marker)) {
+            marker = None;
+            deadline = deadline.min(Instant::now() + FOLLOW_WINDOW);
+        }
+    }
+    if exit.is_none() {
+        group.signal(Signal::TERM);
+        let _ = timeout(GRACE, child.wait()).await;
+    }
+    Ok(Output {
+        stdout: stdout.text(),
+        stderr: stderr.text(),
+        code: exit.flatten(),
+        timed_out: exit.is_none(),
+        front_truncated: stdout.front_truncated,
+    })
 }
 
 /// The captured output of one stream, [`MAX_OUTPUT`] at most.
@@ -235,7 +188,7 @@ pub(crate) struct Capture {
     pub(crate) front_truncated: bool,
 }
 
-/// A stream held more than [`MAX_OUTPUT`].
+/// More than [`MAX_OUTPUT`].
 pub(crate) struct OutputLimit;
 
 impl Capture {
@@ -249,6 +202,24 @@ impl Capture {
 
     pub(crate) fn push(&mut self, block: &[u8]) -> Result<(), OutputLimit> {
         self.bytes.extend_from_slice(block);
+        self.bound()
+    }
+
+    /// Reads a block of the stream, which is `None` after its end.
+    async fn read(
+        &mut self,
+        stream: &mut Option<impl AsyncRead + Unpin>,
+    ) -> Result<(), OutputLimit> {
+        self.bytes.reserve(64 * 1024);
+        if let Some(open) = stream
+            && !matches!(open.read_buf(&mut self.bytes).await, Ok(1..))
+        {
+            *stream = None;
+        }
+        self.bound()
+    }
+
+    fn bound(&mut self) -> Result<(), OutputLimit> {
         let excess = self.bytes.len().saturating_sub(MAX_OUTPUT);
         if excess > 0 && !self.keep_end {
             return Err(OutputLimit);
@@ -261,28 +232,8 @@ impl Capture {
         Ok(())
     }
 
-    /// Reads to the end of the stream, and notifies `marker_read` once `marker` was read.
-    async fn read(
-        &mut self,
-        stream: Option<impl AsyncRead + Unpin>,
-        mut marker: Option<&'static str>,
-        marker_read: &Notify,
-    ) -> Result<(), OutputLimit> {
-        let Some(mut stream) = stream else {
-            return Ok(());
-        };
-        let mut block = vec![0; 64 * 1024];
-        while let Ok(read @ 1..) = stream.read(&mut block).await {
-            self.push(&block[..read])?;
-            if let Some(wanted) = marker {
-                let unsearched = self.bytes.len().saturating_sub(read + wanted.len());
-                if String::from_utf8_lossy(&self.bytes[unsearched..]).contains(wanted) {
-                    marker = None;
-                    marker_read.notify_one();
-                }
-            }
-        }
-        Ok(())
+    fn has_read(&self, marker: &str) -> bool {
+        memchr::memmem::find(&self.bytes, marker.as_bytes()).is_some()
     }
 
     /// The text from the first whole line on: half a line misleads, and half a secret is not recognised as one.

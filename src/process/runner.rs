@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 pub(crate) use super::program::{Capture, CliCall, Output, OutputLimit};
-use super::program::{ProcessGroups, execute};
+use super::program::{ProcessGroups, execute, kill_all};
 use crate::error::JobError;
 use crate::sync::lock;
 
@@ -95,7 +95,7 @@ impl Cli {
     /// Ends the programs that run, and starts no more. Nobody would read their answers once the server has ended.
     pub(crate) fn shut_down(&self) {
         self.slots.close();
-        self.groups.kill_all();
+        kill_all(&self.groups);
     }
 
     fn join_or_start(
@@ -104,11 +104,10 @@ impl Cli {
         request: Option<Request>,
     ) -> Result<watch::Receiver<Option<QueryResult>>, JobError> {
         let mut queries = lock(&self.queries);
-        let is_fresh = |run: &SharedRun| {
-            let unread_at = run.finished_unread_at;
-            unread_at.is_none_or(|at| at.elapsed() < UNREAD_TTL)
-        };
-        queries.retain(|_, run| is_fresh(run));
+        queries.retain(|_, run| {
+            run.finished_unread_at
+                .is_none_or(|at| at.elapsed() < UNREAD_TTL)
+        });
         if let Some(run) = queries.get(call) {
             let result = run.result.subscribe();
             if run.finished_unread_at.is_some() {
@@ -121,8 +120,8 @@ impl Cli {
             let error = call.error("was not run, since too many other programs wait");
             return Err(error.with_hint("try again in a moment"));
         }
-        let (sender, result) = watch::channel(None);
-        let sender = Arc::new(sender);
+        let sender = Arc::new(watch::Sender::new(None));
+        let result = sender.subscribe();
         let run = SharedRun {
             result: sender.clone(),
             finished_unread_at: None,
@@ -133,22 +132,22 @@ impl Cli {
     }
 
     async fn run_query(self, call: CliCall, request: Option<Request>, result: ResultSender) {
-        // A request costs this machine nothing.
-        let slot = match &request {
-            Some(_) => None,
-            None => Some(self.slots.acquire().await),
-        };
-        {
-            let mut queries = lock(&self.queries);
-            if matches!(slot, Some(Err(_))) || result.receiver_count() == 0 {
-                // The server ends, or every caller gave up while the run waited for its slot.
-                queries.retain(|_, run| !Arc::ptr_eq(&run.result, &result));
-                return;
-            }
-        }
+        // After `invalidate`, an equal query may have a run of its own.
+        let is_own = |run: &SharedRun| Arc::ptr_eq(&run.result, &result);
         let output = match request {
+            // It costs this machine nothing.
             Some(request) => Ok(request.await),
-            None => execute(&call, &self.groups).await,
+            None => {
+                let slot = self.slots.acquire().await;
+                let mut queries = lock(&self.queries);
+                if slot.is_err() || result.receiver_count() == 0 {
+                    // The server ends, or every caller gave up while the run waited for its slot.
+                    queries.retain(|_, run| !is_own(run));
+                    return;
+                }
+                drop(queries);
+                execute(&call, &self.groups).await
+            }
         };
         let output = output.and_then(|output| {
             if output.timed_out && !call.is_log {
@@ -159,15 +158,11 @@ impl Cli {
             Ok(Arc::new(output))
         });
         let mut queries = lock(&self.queries);
-        let is_read = result.receiver_count() > 0;
-        // After `invalidate`, an equal query may have a run of its own.
-        queries.retain(|_, run| {
-            let is_own = Arc::ptr_eq(&run.result, &result);
-            if is_own {
-                run.finished_unread_at = Some(Instant::now());
-            }
-            !is_own || !is_read
-        });
+        if result.receiver_count() > 0 {
+            queries.retain(|_, run| !is_own(run));
+        } else if let Some(run) = queries.get_mut(&call).filter(|run| is_own(run)) {
+            run.finished_unread_at = Some(Instant::now());
+        }
         result.send_replace(Some(output));
     }
 }

@@ -8,17 +8,16 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-use super::children::reap;
 use super::job_dir::{ExitRecord, JobDir, Termination};
-use super::table::{ProcessTable, Terminator};
+use super::table::{ProcessTable, Terminator, send};
 use crate::settings::env_vars;
 use crate::text::hours;
 
@@ -31,9 +30,9 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The time between SIGTERM and SIGKILL at a time limit: what a training needs to save a checkpoint.
 const LIMIT_GRACE: Duration = Duration::from_secs(30);
-/// The time that an epilogue has, and how often it is tried while it fails.
+/// The time that an epilogue has, and the waits after its tries, while it fails.
 const EPILOGUE_LIMIT: Duration = Duration::from_secs(300);
-const EPILOGUE_TRIES: usize = 6;
+const EPILOGUE_WAITS: [Duration; 5] = [RETRY_MIN, RETRY_MIN, RETRY_MAX, RETRY_MAX, RETRY_MAX];
 /// The line by which a supervisor reports that the first step runs.
 pub(super) const STARTED: &str = "started";
 
@@ -73,15 +72,7 @@ pub(crate) struct Step {
 
 /// Has a supervisor look at the requests in its folder now. It may have ended since its pid was read.
 pub(crate) fn notify(supervisor: u32) {
-    if let Some(pid) = pid(supervisor) {
-        let _ = kill_process(pid, Signal::USR1);
-        // A stopped supervisor handles the first signal only once it continues.
-        let _ = kill_process(pid, Signal::CONT);
-    }
-}
-
-fn pid(raw: u32) -> Option<Pid> {
-    i32::try_from(raw).ok().and_then(Pid::from_raw)
+    send(supervisor, Signal::USR1);
 }
 
 /// Appends a line to the job's log. On a full disk the exit record, which holds the same text, must do.
@@ -175,7 +166,7 @@ impl<'a> Supervisor<'a> {
         let mut record = self.run_steps().await?;
         // A cloud launch starts SkyPilot's API server, which is meant to run on.
         if self.plan.cancellable {
-            self.wait_for_leftovers(&mut record).await?;
+            self.wait_for_all(&mut record).await;
         }
         Ok(record)
     }
@@ -189,27 +180,27 @@ impl<'a> Supervisor<'a> {
             if self.termination_request().is_some() {
                 return Ok(ExitRecord::cancelled(&step.name));
             }
-            let spawned = self
-                .dir
-                .open_log()
-                .and_then(|log| self.spawn(&step.argv, log));
-            if let Err(error) = &spawned {
-                let program = step.argv.first().map_or("", String::as_str);
-                let folder = self.plan.working_dir.display();
-                let reason = format!("cannot run {program:?} in {folder}: {error}");
-                append_to_log(self.dir, &reason);
-                last = ExitRecord::not_started(&step.name, &reason);
-                if at == 0 {
-                    // The record first: the server reads it after the report.
-                    self.dir.write_exit_record(&last)?;
-                    report(&reason);
+            let log = self.dir.open_log();
+            match log.and_then(|log| self.spawn(&step.argv, log)) {
+                Ok(main) => {
+                    if at == 0 {
+                        report(STARTED);
+                    }
+                    last = self.wait_for_step(&step.name, main).await?;
                 }
-                break;
+                Err(error) => {
+                    let program = step.argv.first().map_or("", String::as_str);
+                    let folder = self.plan.working_dir.display();
+                    let reason = format!("cannot run {program:?} in {folder}: {error}");
+                    append_to_log(self.dir, &reason);
+                    last = ExitRecord::not_started(&step.name, &reason);
+                    if at == 0 {
+                        // The record first: the server reads it after the report.
+                        self.dir.write_exit_record(&last)?;
+                        report(&reason);
+                    }
+                }
             }
-            if at == 0 {
-                report(STARTED);
-            }
-            last = self.wait_for_step(&step.name, spawned?).await?;
             if !last.succeeded() {
                 break;
             }
@@ -237,7 +228,7 @@ impl<'a> Supervisor<'a> {
         Ok(child.id())
     }
 
-    /// Waits for the end of a step. A cancel that comes before ends the whole process tree.
+    /// Waits until a step has ended, or a cancel or the time limit wants that. Its processes may live on.
     async fn wait_for_step(&mut self, step: &str, main: u32) -> io::Result<ExitRecord> {
         let mut end_signal = None;
         loop {
@@ -250,22 +241,17 @@ impl<'a> Supervisor<'a> {
                     ..ExitRecord::now(step)
                 });
             }
-            if let Some(termination) = self.termination_request() {
-                self.terminate_tree(termination, None).await?;
+            if self.termination_request().is_some() {
                 return Ok(ExitRecord::cancelled(step));
             }
             if self.is_over_limit() && self.plan.cancellable {
                 let reason = self.limit_reason();
                 append_to_log(self.dir, &reason);
-                let mut record = ExitRecord::not_started(step, &reason);
-                self.end_at_limit(&mut record).await?;
-                return Ok(record);
+                return Ok(ExitRecord::not_started(step, &reason));
             }
             if self.is_over_limit() {
                 let signal = end_signal.map_or(Signal::TERM, |_| Signal::KILL);
-                if let Some(pid) = pid(main) {
-                    let _ = kill_process(pid, signal);
-                }
+                send(main, signal);
                 end_signal = Some(signal);
             }
             self.wait_for_news().await;
@@ -280,55 +266,68 @@ impl<'a> Supervisor<'a> {
         time_limit_line(self.plan.time_limit_seconds.unwrap_or_default())
     }
 
-    /// Ends the whole process tree at the time limit. The record is written before, so that the end reads so even if the supervisor
-    /// is killed meanwhile.
-    async fn end_at_limit(&mut self, record: &mut ExitRecord) -> io::Result<()> {
-        record.processes_left = true;
-        let _ = self.dir.write_exit_record(record);
-        let kill_at = Instant::now() + LIMIT_GRACE;
-        let ended = self.terminate_tree(Termination::Graceful, Some(kill_at));
-        ended.await?;
-        record.processes_left = false;
-        record.ended_at = ExitRecord::now("").ended_at;
-        Ok(())
-    }
-
     /// Runs the epilogue, with output of its own, until it exits with 0. One that still fails stays for the next server.
     async fn run_epilogue(&mut self) -> io::Result<()> {
         let Some(epilogue) = self.dir.epilogue()? else {
             return Ok(());
         };
-        let mut wait = RETRY_MIN;
-        for _ in 0..EPILOGUE_TRIES {
+        for wait in EPILOGUE_WAITS {
             self.limit = Some(Instant::now() + EPILOGUE_LIMIT);
             let main = self.spawn(&epilogue.argv, self.dir.open_epilogue_log()?)?;
             if self.wait_for_step("epilogue", main).await?.succeeded() {
                 return self.dir.clear_epilogue();
             }
             tokio::time::sleep(wait).await;
-            wait = (wait * 4).min(RETRY_MAX);
         }
         Ok(())
     }
 
-    /// Stays as long as any process of the job lives. A cancel ends those too; how the last step ended remains.
-    async fn wait_for_leftovers(&mut self, record: &mut ExitRecord) -> io::Result<()> {
+    /// Stays as long as any process of the job lives, and ends them all where a cancel or the time limit wants that.
+    async fn wait_for_all(&mut self, record: &mut ExitRecord) {
+        let mut terminator = Terminator::default();
+        // Kept: a job may remove the folder of the request.
+        let mut termination = record.cancelled.then_some(Termination::Graceful);
+        let mut kill_at = None;
         while self.any_is_left() {
-            if !record.processes_left {
+            // Before they are ended, so that the end by a time limit reads so even if the supervisor is killed meanwhile. A job
+            // that was cancelled reads so by the request.
+            if !record.processes_left && !record.cancelled {
                 record.processes_left = true;
                 // Where that fails the job reads as running, which is true.
                 let _ = self.dir.write_exit_record(record);
             }
-            match self.termination_request() {
-                Some(termination) => self.terminate_tree(termination, None).await?,
-                None if self.is_over_limit() => self.end_at_limit(record).await?,
-                None => self.wait_for_news().await,
+            termination = self.termination_request().or(termination);
+            if self.is_over_limit() {
+                let now = Instant::now();
+                termination = termination.or(Some(Termination::Graceful));
+                if *kill_at.get_or_insert(now + LIMIT_GRACE) <= now {
+                    termination = Some(Termination::Forced);
+                }
+            }
+            let Some(termination) = termination else {
+                self.wait_for_news().await;
+                continue;
+            };
+            match self.job_processes() {
+                Ok(processes) => terminator.signal(&processes, termination),
+                // Out of file handles, for example, which passes.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot list the processes of the job; trying again");
+                }
+            }
+            tokio::select! {
+                _ = self.notified.recv() => {}
+                () = tokio::time::sleep(TERMINATION_POLL) => {}
             }
         }
         record.processes_left = false;
-        Ok(())
+        if record.cancelled || kill_at.is_some() {
+            record.ended_at = ExitRecord::now("").ended_at;
+        }
     }
 
+    /// A list of processes is old when it is read: one may have started another and ended. That one is then a child of the
+    /// supervisor, so none is left only once there is no child either.
     fn any_is_left(&self) -> bool {
         let is_childless = reap(0).is_ok_and(|reaped| reaped.is_childless);
         let is_alone =
@@ -357,49 +356,44 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Ends all processes of the job, with SIGKILL from `kill_at` on.
-    async fn terminate_tree(
-        &mut self,
-        mut termination: Termination,
-        kill_at: Option<Instant>,
-    ) -> io::Result<()> {
-        let mut terminator = Terminator::default();
-        loop {
-            let processes = self.job_processes();
-            // The list of processes is old when it is read: a process may have started another and ended. That one is then a
-            // child of the supervisor, so the tree has ended only once there is no child either.
-            let is_childless = reap(0)?.is_childless;
-            match processes {
-                Ok(processes) if processes.is_empty() && is_childless => return Ok(()),
-                Ok(processes) => terminator.signal(&processes, termination),
-                // Out of file handles, for example, which passes.
-                Err(error) => {
-                    tracing::warn!(%error, "cannot list the processes of the job; trying again");
-                }
-            }
-            tokio::select! {
-                _ = self.notified.recv() => {}
-                () = tokio::time::sleep(TERMINATION_POLL) => {}
-            }
-            termination = match self.termination_request() {
-                _ if kill_at.is_some_and(|at| at <= Instant::now()) => Termination::Forced,
-                requested => requested.unwrap_or(termination),
-            };
-        }
-    }
-
     /// Lists every process of the job but the supervisor.
     fn job_processes(&self) -> io::Result<HashSet<u32>> {
-        let own = std::process::id();
         if cfg!(target_os = "linux") {
-            return Ok(ProcessTable::snapshot()?.descendants(own));
+            return Ok(ProcessTable::snapshot()?.descendants(std::process::id()));
         }
         // Without a subreaper, a process that left the tree is found by its mark.
-        let mut members = ProcessTable::with_environments()?
+        Ok(ProcessTable::with_environments()?
             .job(self.dir.path())
-            .members;
-        members.remove(&own);
-        Ok(members)
+            .members)
+    }
+}
+
+/// The children that have ended.
+struct Reaped {
+    /// The status of `main`, if it was among them.
+    main_status: Option<ExitStatus>,
+    is_childless: bool,
+}
+
+/// Reaps every child that has ended.
+fn reap(main: u32) -> io::Result<Reaped> {
+    let mut main_status = None;
+    loop {
+        let is_childless = match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                if u32::try_from(pid.as_raw_nonzero().get()) == Ok(main) {
+                    main_status = Some(ExitStatus::from_raw(status.as_raw()));
+                }
+                continue;
+            }
+            Ok(None) => false,
+            Err(rustix::io::Errno::CHILD) => true,
+            Err(error) => return Err(error.into()),
+        };
+        return Ok(Reaped {
+            main_status,
+            is_childless,
+        });
     }
 }
 
