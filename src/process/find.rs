@@ -44,6 +44,12 @@ pub(crate) fn find_sky() -> Result<PathBuf, JobError> {
     find("sky", "skypilot", env_vars::SKY, &projects())
 }
 
+/// Finds `oumi` as the server of a client does that was started from the desktop, without a variable or a project.
+pub(crate) fn find_oumi_from_desktop() -> Option<PathBuf> {
+    let on_path = which::which_in("oumi", Some(DESKTOP_PATH), "/").ok();
+    on_path.or_else(|| find_in(&places(&[]), "oumi"))
+}
+
 /// Lists the folder that the server was started in, which is the project's with most clients, and those that calls named.
 fn projects() -> Vec<PathBuf> {
     let own = std::env::current_dir().ok();
@@ -62,35 +68,12 @@ fn find(
     let places = places(projects);
     let found = which::which(name).ok().or_else(|| find_in(&places, name));
     found.ok_or_else(|| {
-        let places: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-        JobError::program_not_found(format!(
-            "the `{name}` program was not found on PATH or in {}",
-            places.join(", ")
-        ))
-        .with_hint(format!(
+        let places: Vec<_> = places.iter().map(|place| place.to_string_lossy()).collect();
+        let error = format!("the `{name}` program was not found on PATH or in {}", places.join(", "));
+        JobError::program_not_found(error).with_hint(format!(
             "install it with `pip install {package}`, or set {variable} in the server's environment to its full path"
         ))
     })
-}
-
-fn places(projects: &[PathBuf]) -> Vec<PathBuf> {
-    let of_projects = projects
-        .iter()
-        .flat_map(|project| OF_PROJECT.map(|below| project.join(below)));
-    of_projects
-        .chain(OF_MACHINE.split(' ').map(expand_home))
-        .collect()
-}
-
-fn find_in(places: &[PathBuf], name: &str) -> Option<PathBuf> {
-    let mut folders = places.iter().flat_map(|place| expand(place));
-    folders.find_map(|folder| which::which(folder.join(name)).ok())
-}
-
-/// Finds `oumi` as the server of a client does that was started from the desktop, without a variable or a project.
-pub(crate) fn find_oumi_from_desktop() -> Option<PathBuf> {
-    let on_path = which::which_in("oumi", Some(DESKTOP_PATH), "/").ok();
-    on_path.or_else(|| find_in(&places(&[]), "oumi"))
 }
 
 /// Finds the program that a variable names, where it is set: no other may take its place.
@@ -110,16 +93,27 @@ pub(crate) fn problem() -> Option<String> {
     named.err().map(|error| error.to_string())
 }
 
-/// Lists the folders that a place with a `*` stands for, the last name first: of several versions, the newest.
-fn expand(place: &Path) -> Vec<PathBuf> {
-    let names = place.parent().filter(|names| names.ends_with("*"));
-    let Some(parent) = names.and_then(Path::parent) else {
-        return vec![place.to_owned()];
-    };
-    let entries = parent.read_dir().into_iter().flatten().flatten();
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path().join("bin")).collect();
-    folders.sort_unstable_by(|one, other| other.cmp(one));
-    folders
+fn places(projects: &[PathBuf]) -> Vec<PathBuf> {
+    let of_project = |project: &PathBuf| OF_PROJECT.map(|below| project.join(below));
+    let of_projects = projects.iter().flat_map(of_project);
+    of_projects
+        .chain(OF_MACHINE.split(' ').map(expand_home))
+        .collect()
+}
+
+/// Looks in each place. A `*` stands for any name, the last first: of several versions, the newest.
+fn find_in(places: &[PathBuf], name: &str) -> Option<PathBuf> {
+    let folders = places.iter().flat_map(|place| {
+        let Some((parent, _)) = place.to_str()?.split_once("/*") else {
+            return Some(vec![place.clone()]);
+        };
+        let entries = Path::new(parent).read_dir().ok()?.flatten();
+        let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path().join("bin")).collect();
+        folders.sort_unstable_by(|one, other| other.cmp(one));
+        Some(folders)
+    });
+    let mut programs = folders.flatten().map(|folder| folder.join(name));
+    programs.find_map(|program| which::which(program).ok())
 }
 
 /// Returns the PATH for a program: its own folder first, since it starts its neighbours (`torchrun`, `python`).

@@ -35,13 +35,10 @@ impl Machine {
     }
 
     pub(crate) fn place(&self) -> Place {
-        let here = Self::current();
-        if *self == here {
-            Place::Here
-        } else if self.host == here.host && self.boot != here.boot {
-            Place::EarlierStart
-        } else {
-            Place::Elsewhere
+        match Self::current() {
+            here if *self == here => Place::Here,
+            here if self.host == here.host && self.boot != here.boot => Place::EarlierStart,
+            _ => Place::Elsewhere,
         }
     }
 }

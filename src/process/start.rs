@@ -20,7 +20,7 @@ use crate::settings::env_vars;
 /// The time within which a supervisor must report the start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The width that programs print for, where the server has none: they would cut their errors at 80. Not more, since some fill it.
+/// The width that programs print for: they would cut their errors at 80. Not more, since some fill it.
 const COLUMNS: &str = "512";
 
 /// A plan, with what its start needs and its folder must not hold.
@@ -64,8 +64,15 @@ pub(super) async fn start_within(
         Ok(Some(reason)) => reason,
         Err(error) => format!("cannot start the job's supervisor: {error}"),
     };
-    let (dir, recorded) = (dir.clone(), reason.clone());
-    if let Err(error) = blocking(move || record_failed_start(&dir, &step, &recorded)).await {
+    let (dir, failed) = (dir.clone(), ExitRecord::not_started(&step, &reason));
+    let recorded = blocking(move || {
+        if dir.exit_record()?.is_none() {
+            append_to_log(&dir, failed.error.as_deref().unwrap_or_default());
+            dir.write_exit_record(&failed)?;
+        }
+        Ok::<_, io::Error>(())
+    });
+    if let Err(error) = recorded.await {
         tracing::warn!(%error, "cannot record why a job did not start");
     }
     Err(JobError::failed(reason))
@@ -77,20 +84,19 @@ async fn wait_for_report(
     command: Command,
     dir: &JobDir,
 ) -> io::Result<Option<String>> {
-    let mut child = tokio::process::Command::from(command).spawn()?;
-    let out = child.stdout.take();
-    let out = out.ok_or_else(|| io::Error::other("the supervisor has no standard output"))?;
     // On success the child is dropped, which leaves it running; tokio reaps it when it ends.
-    let reported = tokio::time::timeout(limit, first_line(out)).await;
-    let reason = match &reported {
-        Ok(Ok(line)) if line == STARTED => return Ok(None),
-        Ok(Ok(reason)) if !reason.is_empty() => return Ok(Some(reason.clone())),
-        Ok(Ok(_)) => "the job's supervisor ended before the job started".to_owned(),
-        Ok(Err(error)) => format!("the job's supervisor cannot be heard: {error}"),
-        Err(_) => format!(
-            "the job's supervisor did not report within {} s",
-            limit.as_secs()
-        ),
+    let mut child = tokio::process::Command::from(command).spawn()?;
+    let (out, mut line) = (child.stdout.take(), String::new());
+    let mut out = BufReader::new(out.ok_or(io::ErrorKind::BrokenPipe)?.take(64 * 1024));
+    let reported = tokio::time::timeout(limit, out.read_line(&mut line)).await;
+    let reason = match (&reported, line.trim_end()) {
+        (Ok(_), STARTED) => return Ok(None),
+        (Ok(Ok(1..)), reason) => return Ok(Some(reason.to_owned())),
+        (Ok(_), _) => "the job's supervisor ended before the job started".to_owned(),
+        (Err(_), _) => {
+            let seconds = limit.as_secs();
+            format!("the job's supervisor did not report within {seconds} s")
+        }
     };
     let claimed = dir.clone();
     let claim = blocking(move || claimed.claim_start(None)).await;
@@ -100,13 +106,11 @@ async fn wait_for_report(
     }
     child.start_kill()?;
     child.wait().await?;
-    if matches!(claim, Ok(true)) {
-        return Ok(Some(reason));
-    }
     // A job that lives, or may live, has started.
     let dir = dir.clone();
-    let may_live = blocking(move || is_alive(&dir)).await.unwrap_or(true);
-    Ok(if may_live { None } else { Some(reason) })
+    let may_live =
+        !matches!(claim, Ok(true)) && blocking(move || is_alive(&dir)).await.unwrap_or(true);
+    Ok((!may_live).then_some(reason))
 }
 
 /// Tells if any process of the job in `dir` lives.
@@ -136,15 +140,6 @@ pub(crate) fn has_abandoned_epilogue(dir: &JobDir) -> io::Result<bool> {
     Ok(dir.epilogue()?.is_some() && !is_supervised(dir)?)
 }
 
-/// Records a start that failed before the supervisor could record it.
-fn record_failed_start(dir: &JobDir, step: &str, reason: &str) -> io::Result<()> {
-    if dir.exit_record()?.is_none() {
-        append_to_log(dir, reason);
-        dir.write_exit_record(&ExitRecord::not_started(step, reason))?;
-    }
-    Ok(())
-}
-
 fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> io::Result<Command> {
     for (path, content) in &job.files {
         dir.write_new(path, content.as_bytes())?;
@@ -160,11 +155,7 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
         .arg("supervise")
         .arg(dir.path())
         .current_dir("/")
-        .envs(
-            std::env::var_os("COLUMNS")
-                .is_none()
-                .then_some(("COLUMNS", COLUMNS)),
-        )
+        .env("COLUMNS", COLUMNS)
         .env_remove(env_vars::OUMI_OVERRIDES[0])
         .env_remove(env_vars::OUMI_OVERRIDES[1])
         .envs(&job.envs)
@@ -174,11 +165,4 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
         .stdout(Stdio::piped())
         .stderr(Stdio::from(dir.open_log()?));
     Ok(command)
-}
-
-async fn first_line(stdout: tokio::process::ChildStdout) -> io::Result<String> {
-    let mut line = String::new();
-    let mut stdout = BufReader::new(stdout.take(64 * 1024));
-    stdout.read_line(&mut line).await?;
-    Ok(line.trim_end().to_owned())
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::Instant;
 
 use super::job_dir::{ExitRecord, JobDir, Termination};
@@ -103,7 +103,13 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
             // The server has answered that the job did not start, which must stay true.
             return Ok(());
         }
-        let record = supervisor.run().await;
+        let mut record = supervisor.run_steps().await;
+        if let Ok(record) = &mut record
+            // A cloud launch starts SkyPilot's API server, which is meant to run on.
+            && plan.cancellable
+        {
+            supervisor.wait_for_all(record).await;
+        }
         for file in &plan.cleanup {
             let _ = std::fs::remove_file(file);
         }
@@ -136,39 +142,28 @@ struct Supervisor<'a> {
     plan: &'a SupervisorPlan,
     /// When the time limit is reached.
     limit: Option<Instant>,
-    child_ended: tokio::signal::unix::Signal,
-    notified: tokio::signal::unix::Signal,
+    child_ended: Signals,
+    notified: Signals,
     /// Handled, so that they do nothing: the job goes on when a person or a client's clean-up sends them to the supervisor.
-    _ignored_signals: Vec<tokio::signal::unix::Signal>,
+    _ignored_signals: [Signals; 4],
 }
 
 impl<'a> Supervisor<'a> {
     fn new(dir: &'a JobDir, plan: &'a SupervisorPlan) -> io::Result<Self> {
-        use SignalKind as Kind;
-        let ignored = [
-            Kind::terminate(),
-            Kind::interrupt(),
-            Kind::hangup(),
-            Kind::quit(),
-        ];
         let limit = plan.time_limit_seconds.map(Duration::from_secs);
         Ok(Self {
             dir,
             plan,
             limit: limit.and_then(|limit| Instant::now().checked_add(limit)),
-            child_ended: signal(Kind::child())?,
-            notified: signal(Kind::user_defined1())?,
-            _ignored_signals: ignored.into_iter().map(signal).collect::<io::Result<_>>()?,
+            child_ended: signal(SignalKind::child())?,
+            notified: signal(SignalKind::user_defined1())?,
+            _ignored_signals: [
+                signal(SignalKind::terminate())?,
+                signal(SignalKind::interrupt())?,
+                signal(SignalKind::hangup())?,
+                signal(SignalKind::quit())?,
+            ],
         })
-    }
-
-    async fn run(&mut self) -> io::Result<ExitRecord> {
-        let mut record = self.run_steps().await?;
-        // A cloud launch starts SkyPilot's API server, which is meant to run on.
-        if self.plan.cancellable {
-            self.wait_for_all(&mut record).await;
-        }
-        Ok(record)
     }
 
     async fn run_steps(&mut self) -> io::Result<ExitRecord> {
@@ -233,7 +228,7 @@ impl<'a> Supervisor<'a> {
         let mut end_signal = None;
         loop {
             // Before the request: a step that ended before the cancel ended by itself.
-            if let Some(status) = reap(main)?.main_status {
+            if let (Some(status), _) = reap(main)? {
                 return Ok(ExitRecord {
                     code: status.code(),
                     signal: status.signal(),
@@ -329,7 +324,7 @@ impl<'a> Supervisor<'a> {
     /// A list of processes is old when it is read: one may have started another and ended. That one is then a child of the
     /// supervisor, so none is left only once there is no child either.
     fn any_is_left(&self) -> bool {
-        let is_childless = reap(0).is_ok_and(|reaped| reaped.is_childless);
+        let is_childless = matches!(reap(0), Ok((_, true)));
         let is_alone =
             || cfg!(target_os = "linux") || self.job_processes().is_ok_and(|left| left.is_empty());
         !(is_childless && is_alone())
@@ -368,32 +363,19 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-/// The children that have ended.
-struct Reaped {
-    /// The status of `main`, if it was among them.
-    main_status: Option<ExitStatus>,
-    is_childless: bool,
-}
-
-/// Reaps every child that has ended.
-fn reap(main: u32) -> io::Result<Reaped> {
+/// Reaps every child that has ended. Returns the status of `main`, if it was among them, and `true` once there is no child.
+fn reap(main: u32) -> io::Result<(Option<ExitStatus>, bool)> {
     let mut main_status = None;
     loop {
-        let is_childless = match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some((pid, status))) => {
-                if u32::try_from(pid.as_raw_nonzero().get()) == Ok(main) {
-                    main_status = Some(ExitStatus::from_raw(status.as_raw()));
-                }
-                continue;
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) if u32::try_from(pid.as_raw_nonzero().get()) == Ok(main) => {
+                main_status = Some(ExitStatus::from_raw(status.as_raw()));
             }
-            Ok(None) => false,
-            Err(rustix::io::Errno::CHILD) => true,
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok((main_status, false)),
+            Err(rustix::io::Errno::CHILD) => return Ok((main_status, true)),
             Err(error) => return Err(error.into()),
-        };
-        return Ok(Reaped {
-            main_status,
-            is_childless,
-        });
+        }
     }
 }
 
