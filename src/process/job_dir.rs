@@ -309,10 +309,8 @@ impl JobDir {
         }
     }
 
-    /// Reads the pid of the supervisor that claimed the start; by now it may be another process's.
-    pub(crate) fn start_claim(&self) -> io::Result<Option<String>> {
-        let text = self.read(SUPERVISOR_PID)?;
-        Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
+    pub(crate) fn is_start_claimed(&self) -> io::Result<bool> {
+        self.file(SUPERVISOR_PID).try_exists()
     }
 
     /// Opens the log to append to, 0600. Both streams share the open file, which keeps their order.

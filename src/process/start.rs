@@ -20,7 +20,7 @@ use crate::settings::env_vars;
 /// The time within which a supervisor must report the start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The width that programs print for: they would cut their errors at 80. Not more, since some fill it.
+/// The width that programs print for, where the server has none: they would cut their errors at 80. Not more, since some fill it.
 const COLUMNS: &str = "512";
 
 /// A plan, with what its start needs and its folder must not hold.
@@ -121,18 +121,10 @@ pub(crate) fn is_alive(dir: &JobDir) -> io::Result<bool> {
             .is_empty())
 }
 
-/// Tells if the supervisor of `dir` lives or may still begin. Cheap while it lives.
+/// Tells if the supervisor of `dir` lives or may still begin.
 pub(crate) fn is_supervised(dir: &JobDir) -> io::Result<bool> {
-    let Some(claim) = dir.start_claim()? else {
-        return Ok(true);
-    };
     let has_supervisor = |table: ProcessTable| table.job(dir.path()).supervisor.is_some();
-    if let Ok(pid) = claim.parse()
-        && ProcessTable::of(pid).is_ok_and(has_supervisor)
-    {
-        return Ok(true);
-    }
-    ProcessTable::with_environments().map(has_supervisor)
+    Ok(!dir.is_start_claimed()? || ProcessTable::with_environments().map(has_supervisor)?)
 }
 
 /// Tells if a supervisor was killed before it had run its epilogue.
@@ -150,12 +142,14 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
     }
     dir.write_plan(&job.plan)?;
     let mut command = Command::new(program);
+    if std::env::var_os("COLUMNS").is_none() {
+        command.env("COLUMNS", COLUMNS);
+    }
     command
         .arg0("oumi-mcp-server")
         .arg("supervise")
         .arg(dir.path())
         .current_dir("/")
-        .env("COLUMNS", COLUMNS)
         .env_remove(env_vars::OUMI_OVERRIDES[0])
         .env_remove(env_vars::OUMI_OVERRIDES[1])
         .envs(&job.envs)

@@ -44,30 +44,24 @@ struct Process {
 impl ProcessTable {
     /// Lists all processes without their environments.
     pub(crate) fn snapshot() -> io::Result<Self> {
-        Self::read(ProcessesToUpdate::All, UpdateKind::Never)
+        Self::read(UpdateKind::Never)
     }
 
     /// Lists all processes with their environments, which costs more and is needed for [`Self::job`].
     pub(crate) fn with_environments() -> io::Result<Self> {
-        Self::read(ProcessesToUpdate::All, UpdateKind::Always)
-    }
-
-    /// Lists one process, where it lives.
-    pub(crate) fn of(pid: u32) -> io::Result<Self> {
-        let pid = [sysinfo::Pid::from_u32(pid)];
-        Self::read(ProcessesToUpdate::Some(&pid), UpdateKind::Always)
+        Self::read(UpdateKind::Always)
     }
 
     /// Fails where processes cannot be read: an incomplete list must never pass for "no process is left".
-    fn read(which: ProcessesToUpdate<'_>, environments: UpdateKind) -> io::Result<Self> {
+    fn read(environments: UpdateKind) -> io::Result<Self> {
         let kind = ProcessRefreshKind::nothing().without_tasks();
         let kind = kind.with_environ(environments).with_cmd(environments);
         let mut system = System::new().map_err(io::Error::other)?;
-        system.refresh_processes_specifics(which, true, kind);
+        system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
         // Out of file handles, processes are missing in it.
         File::open("/")?;
         let own = sysinfo::Pid::from_u32(std::process::id());
-        if which == ProcessesToUpdate::All && system.process(own).is_none() {
+        if system.process(own).is_none() {
             let error = "the processes of this machine cannot be listed";
             return Err(io::Error::other(error));
         }

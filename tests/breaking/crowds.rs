@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::chance::Chance;
 use crate::support::client::Server;
 use crate::support::{Home, poll_for, wait_until};
-use crate::tools::{Chance, handles, memory};
+use crate::tools::{handles, memory};
 
 /// More than a client waits, for crowds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -9,10 +9,11 @@ use std::fs;
 use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
+use crate::chance::Chance;
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::{Server, command};
 use crate::support::{Home, alive, job_members, pid};
-use crate::tools::{Chance, start_on};
+use crate::tools::start_on;
 
 /// How many rounds share a folder: few enough that the registry's cap drops nothing.
 const ROUNDS_OF_A_FOLDER: usize = 20;

@@ -11,6 +11,8 @@ mod support;
 #[allow(dead_code)]
 mod fake_cloud;
 
+#[path = "../support/chance.rs"]
+mod chance;
 mod crowds;
 mod kills;
 mod names;

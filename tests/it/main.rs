@@ -5,6 +5,9 @@
 #[path = "../support/captures.rs"]
 #[allow(dead_code, reason = "other tests need other parts of it")]
 mod captures;
+#[path = "../support/chance.rs"]
+#[allow(dead_code, reason = "other tests need other parts of it")]
+mod chance;
 #[path = "../support/fake_cloud.rs"]
 #[allow(dead_code, reason = "other tests need other parts of it")]
 mod fake_cloud;

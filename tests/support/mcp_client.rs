@@ -130,13 +130,6 @@ impl McpClient {
         Ok(result)
     }
 
-    /// Calls a tool and returns its structured content.
-    pub fn call_tool(&mut self, tool: &str, arguments: Value) -> Result<Value, ClientError> {
-        let params = json!({ "name": tool, "arguments": arguments });
-        let id = self.send_request("tools/call", params)?;
-        Ok(self.result(id)?["structuredContent"].take())
-    }
-
     /// Waits for the result of a request.
     pub fn result(&mut self, id: impl Into<Value>) -> Result<Value, ClientError> {
         let mut answer = self.answer(id)?;

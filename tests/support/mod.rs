@@ -132,11 +132,7 @@ impl Home {
     /// Everything that runs with this data folder in its environment (servers, supervisors, jobs), and what they started.
     pub fn running(&self) -> HashSet<u32> {
         let mark = format!("{}={}", env_vars::HOME, self.data().display());
-        let kind = ProcessRefreshKind::nothing()
-            .without_tasks()
-            .with_environ(UpdateKind::Always);
-        let mut system = System::new().unwrap();
-        system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
+        let system = processes(ProcessesToUpdate::All);
         let ours = system.processes().values().filter(|process| {
             process.environ().iter().any(|entry| *entry == *mark) && lives(process.status())
         });
@@ -220,9 +216,7 @@ pub fn poll_for<T>(patience: Duration, mut probe: impl FnMut() -> Result<T, Stri
 /// A process that is dead and not yet reaped does not live.
 pub fn alive(process: u32) -> bool {
     let id = sysinfo::Pid::from_u32(process);
-    let mut system = System::new().unwrap();
-    let kind = ProcessRefreshKind::nothing().without_tasks();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[id]), true, kind);
+    let system = processes(ProcessesToUpdate::Some(&[id]));
     system
         .process(id)
         .is_some_and(|process| lives(process.status()))
@@ -231,11 +225,7 @@ pub fn alive(process: u32) -> bool {
 /// The processes that have the variable of a job in their environment.
 pub fn job_members(job_dir: &Path) -> HashSet<u32> {
     let mark = format!("{}={}", env_vars::JOB_DIR, job_dir.display());
-    let kind = ProcessRefreshKind::nothing()
-        .without_tasks()
-        .with_environ(UpdateKind::Always);
-    let mut system = System::new().unwrap();
-    system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
+    let system = processes(ProcessesToUpdate::All);
     let members = system.processes().values().filter(|process| {
         process.environ().iter().any(|entry| *entry == *mark) && lives(process.status())
     });
@@ -245,12 +235,19 @@ pub fn job_members(job_dir: &Path) -> HashSet<u32> {
 /// The children of a process, those that are dead and not yet reaped among them.
 pub fn children(parent: u32) -> Vec<u32> {
     let parent = sysinfo::Pid::from_u32(parent);
-    let mut system = System::new().unwrap();
-    let kind = ProcessRefreshKind::nothing().without_tasks();
-    system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
+    let system = processes(ProcessesToUpdate::All);
     let processes = system.processes().values();
     let children = processes.filter(|process| process.parent() == Some(parent));
     children.map(|process| process.pid().as_u32()).collect()
+}
+
+fn processes(which: ProcessesToUpdate<'_>) -> System {
+    let kind = ProcessRefreshKind::nothing()
+        .without_tasks()
+        .with_environ(UpdateKind::Always);
+    let mut system = System::new().unwrap();
+    system.refresh_processes_specifics(which, true, kind);
+    system
 }
 
 fn lives(status: ProcessStatus) -> bool {

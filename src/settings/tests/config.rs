@@ -1,6 +1,6 @@
 use super::*;
 
-fn read(text: &str) -> Result<Config, JobError> {
+fn read(text: impl AsRef<[u8]>) -> Result<Config, JobError> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("c.yaml"), text).unwrap();
     Config::read("c.yaml", folder.path())
@@ -118,17 +118,35 @@ fn the_project_folder_may_be_left_out() {
 #[test]
 fn other_files_are_refused_with_the_reason() {
     for (text, reason) in [
-        ("", "empty"),
-        ("# nothing\n", "empty"),
-        ("- a\n- b\n", "mapping"),
-        ("just text", "mapping"),
-        ("a: [1", "not usable"),
-        ("a: 1\na: 2\n", "not usable"),
-        ("a: 1\nname: job\n", "none of the keys"),
+        (&b""[..], "empty"),
+        (b"# nothing\n", "empty"),
+        (b"- a\n- b\n", "mapping"),
+        (b"just text", "mapping"),
+        (b"a: [1", "not usable"),
+        (b"a: 1\nname: job\n", "none of the keys"),
+        (b"run: a\nrun: b\n", "duplicate"),
+        (b"run: a\nenvs: {A: 1, A: 2}\n", "duplicate"),
+        (b"run: a\n\"run\": b\n", "duplicate"),
+        (b"run: a\nx: [{y: {z: 1, z: 2}}]\n", "duplicate"),
+        (b"run: \xff\xfe\n", "UTF-8"),
+        (b"\xff\xfer\0u\0n\0:\0 \0x\0\n\0", "UTF-8"),
+        (b"run: a\0b\n", "not usable"),
+        (b"run: \"a\x1b[31mb\n", "not usable"),
+        (b"run:\n\t- a\n", "not usable"),
+        (b"run: !!python/object/apply:os.system [\"touch pwned\"]\n", "tag"),
+        (b"run: !!python/name:os.system\n", "tag"),
+        (b"!!python/object:collections.OrderedDict\nrun: x\n", "tag"),
+        (b"run: !<tag:yaml.org,2002:python/object/apply:os.system> [\"touch pwned\"]\n", "tag"),
+        (b"%TAG !p! tag:yaml.org,2002:python/\n---\nrun: !p!object/apply:os.system [\"touch pwned\"]\n", "tag"),
+        (b"run: !include /etc/passwd\n", "tag"),
+        (b"run: !ENV ${HOME}\n", "tag"),
     ] {
-        let said = read(text).unwrap_err().to_string();
-        assert!(said.contains(reason), "{text:?}: {said}");
+        let error = read(text).unwrap_err().to_string();
+        let name = String::from_utf8_lossy(text);
+        assert!(error.contains("c.yaml") && error.contains(reason), "{name}: {error}");
     }
+    // The tags of YAML itself are no danger.
+    read("run: !!str 1\nnum_nodes: !!int 1\nx: !!float 1\ny: !!map {a: !!seq [!!null null, !!bool true]}\n").unwrap();
 }
 
 #[test]

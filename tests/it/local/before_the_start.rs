@@ -64,58 +64,6 @@ fn unconfirmed_launch_is_blocked() {
 }
 
 #[test]
-fn job_id_format() {
-    let home = Home::new();
-    let config = home.job("true");
-    let mut server = Server::start(&home);
-    let job_id = server.submit(config, json!({ "command": "infer" }));
-    let parts: Vec<&str> = job_id.split('_').collect();
-    let [command, date, time, random] = parts[..] else {
-        panic!("{job_id}");
-    };
-    assert_eq!(command, "infer");
-    assert!(
-        date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit()),
-        "{job_id}"
-    );
-    assert!(
-        time.len() == 6 && time.bytes().all(|byte| byte.is_ascii_digit()),
-        "{job_id}"
-    );
-    assert!(
-        random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        "{job_id}"
-    );
-}
-
-#[test]
-fn job_name_becomes_a_safe_id() {
-    let home = Home::new();
-    let config = home.job("true");
-    let mut server = Server::start(&home);
-    for (name, job_id) in [
-        ("my run", "my run"),
-        ("../../etc/x", "etc_x"),
-        ("-a\\b.", "a_b"),
-        (" ü ", "ü"),
-    ] {
-        assert_eq!(server.submit(config, json!({ "job_name": name })), job_id);
-        assert!(home.job_dir(job_id).is_dir());
-        server.wait_done(job_id);
-    }
-    for name in ["..", "/", " - ", "a\nb"] {
-        let arguments = server.launch(config, json!({ "job_name": name }));
-        assert!(
-            server
-                .call("run_job", arguments)
-                .refused()
-                .contains("job_name"),
-            "{name:?}"
-        );
-    }
-}
-
-#[test]
 fn ignored_options_are_named() {
     let home = Home::new();
     home.write(

@@ -7,7 +7,6 @@ mod before_the_start;
 mod budgets;
 mod cancel;
 mod cli;
-mod damaged_registry;
 mod jobs;
 mod leftovers;
 mod logs;

@@ -1,4 +1,4 @@
-//! The registry file: shared with the Python server, pruned by age and number, and readable by nobody else.
+//! The registry file: shared with the Python server, mended, pruned by age, and readable by nobody else.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,18 +9,6 @@ use serde_json::{Value, json};
 
 use crate::support::Home;
 use crate::support::client::Server;
-
-const FIELDS: [&str; 9] = [
-    "job_id",
-    "command",
-    "config_path",
-    "cloud",
-    "cluster_name",
-    "oumi_job_id",
-    "model_name",
-    "submit_time",
-    "output_dir",
-];
 
 fn ago(time: TimeDelta) -> String {
     (Utc::now() - time).to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -33,78 +21,53 @@ fn record(job_id: &str, submit_time: &str) -> Value {
     })
 }
 
-fn sorted(mut ids: Vec<String>) -> Vec<String> {
-    ids.sort();
-    ids
-}
-
 #[test]
 fn python_file_round_trip() {
     let home = Home::new();
-    let hour = TimeDelta::hours(1);
-    let naive = (Utc::now() - hour)
-        .format("%Y-%m-%dT%H:%M:%S%.6f")
-        .to_string();
-    let offset = (Utc::now() - hour)
-        .format("%Y-%m-%dT%H:%M:%S+00:00")
-        .to_string();
-    let mut legacy = record("legacy", &ago(hour));
+    let naive = (Utc::now() - TimeDelta::hours(1)).format("%Y-%m-%dT%H:%M:%S%.6f");
+    let mut legacy = record("legacy", &naive.to_string());
     legacy["status"] = json!("completed");
-    let mut sparse = record("sparse", &naive);
-    sparse.as_object_mut().unwrap().remove("output_dir");
-    home.write_registry(&[legacy, sparse, record("offset", &offset)]);
+    home.write_registry(&[legacy]);
 
     let mut server = Server::start(&home);
     let (listed, answer) = server.list("all");
-    assert_eq!(sorted(listed), ["legacy", "offset", "sparse"]);
+    assert_eq!(listed, ["legacy"]);
     let warnings = answer["warnings"].as_array().unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(
-        warnings[0]
-            .as_str()
-            .unwrap()
-            .ends_with("legacy, sparse, offset")
-    );
+    assert!(warnings[0].as_str().unwrap().ends_with("legacy"));
     // How a job is comes from what is left of it, never from the file.
     assert_eq!(server.poll("legacy")["status"], "lost");
-    let rows = answer["jobs"].as_array().unwrap();
-    let sparse = rows.iter().find(|row| row["job_id"] == "sparse").unwrap();
-    assert!(sparse["submitted"].is_string() && sparse["config"].is_string());
 
     let job_id = server.submit(home.job("true"), json!({}));
     let records = home.records();
-    assert_eq!(records.len(), 4);
-    for record in &records {
-        let record = record.as_object().unwrap();
-        assert!(record.keys().eq(FIELDS), "{record:?}");
-        assert!(record.values().all(Value::is_string), "{record:?}");
-    }
     let new = records.last().unwrap();
-    assert_eq!(
-        (&new["job_id"], &new["oumi_job_id"]),
-        (&json!(job_id), &json!(job_id))
-    );
+    assert_eq!([&new["job_id"], &new["oumi_job_id"]], [&job_id, &job_id]);
     // Python's `fromisoformat` takes an offset in every version, and `Z` only since 3.11.
-    assert!(
-        new["submit_time"].as_str().unwrap().ends_with("+00:00"),
-        "{new}"
-    );
-    assert!(
-        fs::read_to_string(home.registry())
-            .unwrap()
-            .starts_with("[\n  {\n    \"job_id\"")
-    );
+    let submitted = new["submit_time"].as_str().unwrap();
+    assert!(submitted.ends_with("+00:00"), "{new}");
 }
 
 #[test]
-fn unknown_fields_survive() {
+fn damaged_file_is_quarantined_and_used() {
     let home = Home::new();
-    let mut newer = record("newer", &ago(TimeDelta::hours(1)));
-    newer["tags"] = json!(["a", { "b": [1, 2.5, null] }]);
-    home.write_registry(&[newer.clone()]);
+    home.write_registry(&[
+        record("whole", &ago(TimeDelta::hours(1))),
+        record("cut", ""),
+    ]);
+    let bytes = fs::read(home.registry()).unwrap();
+    let damaged = &bytes[..bytes.len() - 40];
+    fs::write(home.registry(), damaged).unwrap();
+    // The first call waits until it is mended.
     let mut server = Server::start(&home);
-    server.submit(home.job("true"), json!({}));
-    assert_eq!(home.records()[0], newer);
+    let (listed, answer) = server.list("all");
+    assert_eq!(listed, ["whole"]);
+    assert_eq!(home.records().len(), 1);
+    let is_aside = |path: &PathBuf| path.to_string_lossy().contains("oumi-jobs.json.corrupt-");
+    let aside = entries(&home.data()).into_iter().find(is_aside).unwrap();
+    assert_eq!(fs::read(&aside).unwrap(), damaged);
+    let warning = answer["warnings"][0].as_str().unwrap();
+    assert!(warning.contains(aside.to_str().unwrap()), "{warning}");
+    assert!(server.stderr().contains("damaged"));
 }
 
 #[test]
@@ -126,22 +89,6 @@ fn week_old_records_are_pruned() {
     assert!(!home.job_dir("old").exists() && !home.job_dir("unreadable").exists());
     let answer = server.call("poll_status", json!({ "job_id": "old" }));
     assert_eq!(answer["status"], "not_found");
-}
-
-#[test]
-fn records_beyond_two_hundred_are_pruned() {
-    let home = Home::new();
-    let name = |minutes: i64| format!("job{minutes:03}");
-    let minutes: Vec<i64> = (0..205).rev().map(|at| (at * 7) % 205).collect();
-    let records: Vec<Value> = minutes
-        .iter()
-        .map(|&minutes| record(&name(minutes), &ago(TimeDelta::minutes(minutes))))
-        .collect();
-    home.write_registry(&records);
-    let mut server = Server::start(&home);
-    let newest_first: Vec<String> = (0..200).map(name).collect();
-    assert_eq!(server.list("all").0, newest_first);
-    assert_eq!(home.records().len(), 200);
 }
 
 #[test]
@@ -167,46 +114,6 @@ fn running_job_is_never_pruned() {
     // Now it may go.
     assert!(!server.list("all").0.contains(&job_id));
     assert!(!home.job_dir(&job_id).exists());
-}
-
-#[test]
-fn records_without_a_folder_are_harmless() {
-    let home = Home::new();
-    let outside = home.root().join("outside");
-    fs::create_dir(&outside).unwrap();
-    let old = ago(TimeDelta::days(8));
-    home.write_registry(&[
-        record("../../outside", &old),
-        record(outside.to_str().unwrap(), &old),
-        record("..", &ago(TimeDelta::hours(1))),
-    ]);
-    let mut server = Server::start(&home);
-    server.list("all");
-    assert!(outside.is_dir() && home.registry().is_file());
-    for tool in ["poll_status", "get_job_logs", "cancel_job"] {
-        assert!(
-            server
-                .call(tool, json!({ "job_id": ".." }))
-                .refused()
-                .contains("list_jobs")
-        );
-    }
-}
-
-#[test]
-fn unknown_cloud_is_kept_and_named() {
-    let home = Home::new();
-    let mut on_mars = record("far", &ago(TimeDelta::days(8)));
-    on_mars["cloud"] = json!("mars");
-    home.write_registry(&[on_mars.clone()]);
-    let mut server = Server::start(&home);
-    let (_, answer) = server.list("all");
-    let warning = answer["warnings"][0].as_str().unwrap();
-    assert!(
-        warning.contains("far") && warning.contains("mars"),
-        "{warning}"
-    );
-    assert_eq!(home.records(), [on_mars]);
 }
 
 #[test]

@@ -51,33 +51,6 @@ fn argv_and_working_folder() {
 }
 
 #[test]
-fn subcommand_of_each_command() {
-    let home = Home::new();
-    home.program("oumi", FAKE);
-    home.write("train.yaml", "model: {}");
-    let mut server = Server::start(&home);
-    for (command, subcommand) in [
-        ("synth", "synthesize"),
-        ("eval", "evaluate"),
-        ("Evaluate ", "evaluate"),
-        ("infer", "infer"),
-        ("analyze", "analyze"),
-        ("tune", "tune"),
-        ("quantize", "quantize"),
-    ] {
-        let job_id = server.submit("train.yaml", json!({ "command": command }));
-        assert_eq!(server.wait_done(&job_id)["status"], "completed");
-        assert_eq!(
-            called(&home)[3],
-            format!("argument {subcommand}"),
-            "{command}"
-        );
-        let recorded = home.records().pop().unwrap();
-        assert_eq!(recorded["command"], command.trim().to_lowercase());
-    }
-}
-
-#[test]
 fn wrong_variable_is_named() {
     let home = Home::new();
     home.write("train.yaml", "model: {}");

@@ -2,27 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::chance::Chance;
 use crate::raw::{Raw, initialize, meta, request};
 
-/// Numbers that look like chance, the same on every run (xorshift).
-struct Chance(u64);
-
 impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap()
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
     fn of<T: Copy>(&mut self, choice: &[T]) -> T {
         choice[self.below(choice.len())]
     }
@@ -78,61 +61,27 @@ impl Chance {
         }
     }
 
+    fn word(&mut self, words: &'static str) -> &'static str {
+        self.of(&words.split(' ').collect::<Vec<_>>())
+    }
+
+    /// A method; the last is an empty one.
     fn method(&mut self) -> &'static str {
-        self.of(&[
-            "initialize",
-            "ping",
-            "server/discover",
-            "tools/list",
-            "tools/call",
-            "prompts/get",
-            "resources/read",
-            "resources/subscribe",
-            "subscriptions/listen",
-            "completion/complete",
-            "tasks/get",
-            "tasks/cancel",
-            "logging/setLevel",
-            "sampling/createMessage",
-            "notifications/cancelled",
-            "notifications/initialized",
-            "notifications/progress",
-            "notifications/roots/list_changed",
-            "rpc.discover",
-            "",
-        ])
+        self.word(
+            "initialize ping server/discover tools/list tools/call prompts/get resources/read resources/subscribe \
+             subscriptions/listen completion/complete tasks/get tasks/cancel logging/setLevel sampling/createMessage \
+             notifications/cancelled notifications/initialized notifications/progress \
+             notifications/roots/list_changed rpc.discover ",
+        )
     }
 
     /// A call of a tool with arguments that are its own by name only. Nothing is launched: `confirm` is no truth here.
     fn call(&mut self) -> Value {
-        let tool = self.of(&[
-            "run_job",
-            "poll_status",
-            "get_job_logs",
-            "cancel_job",
-            "list_jobs",
-            "none",
-        ]);
-        let names = [
-            "job_id",
-            "oumi_job_id",
-            "cloud",
-            "cluster_name",
-            "lines",
-            "force",
-            "status",
-            "config_path",
-            "command",
-            "client_cwd",
-            "job_name",
-            "envs",
-            "file_mounts",
-            "num_nodes",
-            "accelerators",
-            "no_such",
-        ];
+        let tool = self.word("run_job poll_status get_job_logs cancel_job list_jobs none");
+        let names = "job_id oumi_job_id cloud cluster_name lines force status config_path command client_cwd job_name \
+                     envs file_mounts num_nodes accelerators no_such";
         let arguments: Map<_, _> = (0..self.below(6))
-            .map(|_| (self.of(&names).to_owned(), self.json(2)))
+            .map(|_| (self.word(names).to_owned(), self.json(2)))
             .collect();
         json!({ "name": tool, "arguments": arguments })
     }
@@ -289,7 +238,7 @@ impl Chance {
 
 /// Says so many lines, with a good request after every few, which must be answered.
 fn survives(count: usize, seed: u64) {
-    let mut chance = Chance(seed);
+    let mut chance = Chance::seeded(seed);
     let mut raw = Raw::start();
     for said in 0..count {
         raw.say(chance.line());
