@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::support::client::Server;
-use crate::support::{Home, wait_until};
-use crate::tools::everything_in;
+use crate::support::{Home, everything_in, wait_until};
 
 /// Notes its arguments, each ended by a NUL, and a line after them; says what it was told to.
 /// Notes its arguments. A launch (`launch up -c FILE --cluster NAME …`) says that its job is on that cluster.

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::support::client::{Server, command_of};
-use crate::support::{Home, alive, copy_program, kill_9, skipped, wait_until};
-use crate::tools::{everything_in, handles};
+use crate::support::{Home, alive, copy_program, everything_in, kill_9, skipped, wait_until};
+use crate::tools::handles;
 
 const LONG: &str = "echo begun; sleep 3000 & wait";
 /// The same, of a job that lets go of the lock that it was handed: it is found by its mark alone.

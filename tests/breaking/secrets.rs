@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::{Answer, Server};
-use crate::support::{Home, executable, wait_until};
-use crate::tools::{everything_in, files_holding, holds, mode, start_on};
+use crate::support::{Home, everything_in, executable, files_holding, holds, wait_until};
+use crate::tools::{mode, start_on};
 
 const GIVEN: &str = "given-s3cr3t-9f8e7d6c";
 const CONFIGURED: &str = "configured-s3cr3t-1a2b3c";

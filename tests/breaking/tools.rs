@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::fake_cloud::FakeCloud;
 use crate::support::Home;
@@ -29,39 +29,6 @@ pub fn memory(pid: u32, field: &str) -> Option<u64> {
 /// How many files a process has open; nothing where there is no /proc.
 pub fn handles(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
-}
-
-/// Everything in a folder, folders included; nothing is followed out of it.
-pub fn everything_in(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(&folder).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() && !path.is_symlink() {
-                open.push(path.clone());
-            }
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
-}
-
-/// The files in a folder that hold one of `needles`, whatever their encoding.
-pub fn files_holding(folder: &Path, needles: &[&str]) -> Vec<PathBuf> {
-    let mut files = everything_in(folder);
-    files.retain(|path| {
-        let bytes = fs::read(path).unwrap_or_default();
-        needles.iter().any(|needle| holds(&bytes, needle))
-    });
-    files
-}
-
-pub fn holds(bytes: &[u8], needle: &str) -> bool {
-    bytes
-        .windows(needle.len())
-        .any(|window| window == needle.as_bytes())
 }
 
 pub fn mode(path: &Path) -> u32 {

@@ -264,6 +264,39 @@ pub fn kill_9(process: u32) {
     wait_until("the killed process is gone", || !alive(process));
 }
 
+/// Everything in a folder, folders included; nothing is followed out of it.
+pub fn everything_in(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(&folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.is_symlink() {
+                open.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The files in a folder that hold one of `needles`, whatever their encoding.
+pub fn files_holding(folder: &Path, needles: &[&str]) -> Vec<PathBuf> {
+    let mut files = everything_in(folder);
+    files.retain(|path| {
+        let bytes = fs::read(path).unwrap_or_default();
+        needles.iter().any(|needle| holds(&bytes, needle))
+    });
+    files
+}
+
+pub fn holds(bytes: &[u8], needle: &str) -> bool {
+    bytes
+        .windows(needle.len())
+        .any(|window| window == needle.as_bytes())
+}
+
 /// Says why a test does nothing here: past the harness, which keeps what a passing test prints to itself.
 pub fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");

@@ -10,8 +10,8 @@ use oumi_mcp_server::env_vars;
 use serde_json::{Map, Value, json};
 
 use crate::fake_cloud::{Call, FakeCloud};
-use crate::support::Home;
 use crate::support::client::{self, Answer, Server};
+use crate::support::{Home, files_holding};
 
 /// The cluster of a Slurm that Oumi drives itself.
 pub const SLURM: &str = "me@login.example.org";
@@ -247,23 +247,10 @@ pub fn warnings(answer: &Answer) -> String {
     lines.join("\n")
 }
 
-/// Whether any file below `folder` holds `text`, and which.
+/// The names of the files below `folder` that hold `text`.
 pub fn holding(folder: &Path, text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.append(&mut holding(&path, text));
-            continue;
-        }
-        // Another process may have removed it since.
-        let bytes = fs::read(&path).unwrap_or_default();
-        if bytes
-            .windows(text.len())
-            .any(|part| part == text.as_bytes())
-        {
-            found.push(path.file_name().unwrap().to_str().unwrap().to_owned());
-        }
-    }
-    found
+    let files = files_holding(folder, &[text]).into_iter();
+    files
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect()
 }

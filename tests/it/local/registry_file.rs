@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::support::Home;
 use crate::support::client::Server;
+use crate::support::{Home, everything_in};
 
 fn ago(time: TimeDelta) -> String {
     (Utc::now() - time).to_rfc3339_opts(SecondsFormat::Secs, true)
@@ -63,7 +63,10 @@ fn damaged_file_is_quarantined_and_used() {
     assert_eq!(listed, ["whole"]);
     assert_eq!(home.records().len(), 1);
     let is_aside = |path: &PathBuf| path.to_string_lossy().contains("oumi-jobs.json.corrupt-");
-    let aside = entries(&home.data()).into_iter().find(is_aside).unwrap();
+    let aside = everything_in(&home.data())
+        .into_iter()
+        .find(is_aside)
+        .unwrap();
     assert_eq!(fs::read(&aside).unwrap(), damaged);
     let warning = answer["warnings"][0].as_str().unwrap();
     assert!(warning.contains(aside.to_str().unwrap()), "{warning}");
@@ -127,27 +130,14 @@ fn data_folder_is_private_unless_it_was_there() {
     server.wait_done(&job_id);
     let cancelled = server.submit(home.job("sleep 300"), json!({}));
     server.cancel(&cancelled, false).ok();
-    let mut files = 0;
-    let mut open = vec![home.data()];
-    while let Some(path) = open.pop() {
+    let found = everything_in(&home.data());
+    assert!(found.len() >= 12, "{found:?}");
+    for path in found {
         let metadata = fs::symlink_metadata(&path).unwrap();
         let mode = metadata.permissions().mode() & 0o777;
-        let wanted = match metadata.is_dir() {
-            true if path == home.data() => 0o755,
-            true => 0o700,
-            false => 0o600,
-        };
+        let wanted = if metadata.is_dir() { 0o700 } else { 0o600 };
         assert_eq!(mode, wanted, "{}: {mode:o}", path.display());
-        if metadata.is_dir() {
-            open.extend(entries(&path));
-        } else {
-            files += 1;
-        }
     }
-    assert!(files >= 10, "{files}");
-}
-
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let rights = fs::metadata(home.data()).unwrap().permissions();
+    assert_eq!(rights.mode() & 0o777, 0o755);
 }

@@ -1,38 +1,16 @@
 //! The values of `envs` reach the job and are nowhere else: not on disk, not in the log of the server, not in an answer.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::support::Home;
 use crate::support::client::{Answer, Server};
+use crate::support::{Home, files_holding};
 
 const SECRET: &str = "s3cr3t-value-123";
 
-fn files(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files(&path, found);
-        } else {
-            found.push(path);
-        }
-    }
-}
-
-/// The files of the data folder that hold the secret.
 fn holding_it(home: &Home) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    files(&home.data(), &mut found);
-    assert!(found.len() >= 4, "{found:?}");
-    found.retain(|path| {
-        let bytes = fs::read(path).unwrap();
-        bytes
-            .windows(SECRET.len())
-            .any(|window| window == SECRET.as_bytes())
-    });
-    found
+    files_holding(&home.data(), &[SECRET])
 }
 
 fn is_silent(answer: &Answer) {
