@@ -63,7 +63,7 @@ fn the_cloud_of_a_config_has_many_spellings() {
         ("{accelerators: 'A100:8'}", None),
         ("null", None),
     ] {
-        let config = read(&format!("resources: {resources}\nrun: x\n")).unwrap();
+        let config = read(format!("resources: {resources}\nrun: x\n")).unwrap();
         assert_eq!(config.cloud().as_deref(), cloud, "{resources}");
     }
 }
@@ -158,12 +158,12 @@ fn bombs_are_refused() {
     }
     let error = read(&aliases).unwrap_err().to_string();
     assert!(error.contains("more than a config does"), "{error}");
-    assert!(read(&"[".repeat(100_000)).is_err());
+    assert!(read("[".repeat(100_000)).is_err());
 }
 
 #[test]
 fn unusable_paths_are_refused() {
-    let large = read(&"# a comment\n".repeat(100_000))
+    let large = read("# a comment\n".repeat(100_000))
         .unwrap_err()
         .to_string();
     assert!(large.contains("larger than 1024 KiB"), "{large}");
