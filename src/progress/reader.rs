@@ -14,8 +14,9 @@ use crate::settings::data_dir::open_regular;
 /// The part of the beginning that is always read, since the number of steps is announced there.
 const HEAD: u64 = 256 * 1024;
 
-/// The most that a read takes of the end. If more is new, the text before it is skipped.
+/// The most that the first read takes of the end, and each later one. If more is new, the text before it is skipped.
 const TAIL: u64 = 4 * 1024 * 1024;
+const NEWEST: u64 = 1024 * 1024;
 
 /// The most of the end that [`IncrementalReader::read_all`] takes: a few seconds' work.
 const WHOLE: u64 = 512 * 1024 * 1024;
@@ -68,6 +69,7 @@ impl IncrementalReader {
             before = self.clone();
         }
         let (mut scanner, last) = (before.scanner, before.last);
+        let max_bytes = if at == 0 { max_bytes } else { NEWEST };
         let tail = end.saturating_sub(max_bytes).max(at);
         if at == 0 {
             at = read_range(&mut log, 0, HEAD.min(tail), &mut scanner)?;
