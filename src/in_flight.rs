@@ -25,7 +25,6 @@ pub(crate) type LaunchWatch = watch::Receiver<Option<LaunchOutcome>>;
 
 #[derive(Debug, Default)]
 struct Entry {
-    is_recorded: bool,
     cancel_requested: bool,
     /// The error of the cancel that is being retried.
     cancel_error: Option<String>,
@@ -48,19 +47,6 @@ impl InFlight {
         }
         let entry = entries.entry(job_id.to_owned()).or_default();
         Some(entry.outcome.subscribe())
-    }
-
-    /// Notes that the registry holds the job: from now on a record that is missing was removed.
-    pub(crate) fn set_recorded(&self, job_id: &str) {
-        if let Some(entry) = self.entries().get_mut(job_id) {
-            entry.is_recorded = true;
-        }
-    }
-
-    pub(crate) fn recorded(&self) -> Vec<String> {
-        let entries = self.entries();
-        let recorded = entries.iter().filter(|(_, entry)| entry.is_recorded);
-        recorded.map(|(job_id, _)| job_id.clone()).collect()
     }
 
     /// Requests that the job be cancelled as soon as its launch has ended; `None` when none is in flight.
@@ -101,15 +87,6 @@ impl InFlight {
             entry.outcome.send_replace(Some(outcome));
         }
         true
-    }
-
-    /// Removes a launch whose record is gone, unless a cancel of it is still to be carried out.
-    pub(crate) fn evict_orphan(&self, job_id: &str) {
-        let mut entries = self.entries();
-        let entry = entries.get(job_id);
-        if entry.is_some_and(|entry| !entry.cancel_requested) {
-            entries.remove(job_id);
-        }
     }
 
     pub(crate) fn contains(&self, job_id: &str) -> bool {
@@ -175,29 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn eviction_of_orphans_keeps_requested_cancels() {
-        let in_flight = InFlight::default();
-        let gone = in_flight.insert("gone").unwrap();
-        in_flight.insert("cancelled");
-        in_flight.request_cancel("cancelled");
-        for job_id in ["gone", "cancelled", "never there"] {
-            in_flight.evict_orphan(job_id);
-        }
-        assert!(!in_flight.contains("gone") && in_flight.contains("cancelled"));
-        assert!(gone.has_changed().is_err(), "nobody will say how it ended");
-    }
-
-    #[test]
     fn notes_live_as_long_as_the_entry() {
         let in_flight = InFlight::default();
-        in_flight.set_recorded("a");
         in_flight.set_cancel_error("a", "too early".to_owned());
         in_flight.insert("a");
-        assert_eq!(in_flight.recorded(), Vec::<String>::new());
         assert_eq!(in_flight.cancel_error("a"), None);
-        in_flight.set_recorded("a");
         in_flight.set_cancel_error("a", "no answer".to_owned());
-        assert_eq!(in_flight.recorded(), ["a"]);
         assert_eq!(in_flight.cancel_error("a").as_deref(), Some("no answer"));
         in_flight.evict("a", launched());
         in_flight.insert("a");

@@ -5,7 +5,6 @@ pub(crate) mod job_yaml;
 pub(crate) mod local;
 mod offer;
 pub(crate) mod oumi;
-mod overrides;
 pub(crate) mod skypilot;
 pub(crate) mod status;
 

@@ -162,7 +162,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let deadline = call_deadline();
         let clusters = self.backend.clusters(deadline).await.ok()??;
         let Some(cluster) = clusters.get(&identity.cluster) else {
-            return clusters.left_out.is_empty().then(ClusterBefore::default);
+            return Some(ClusterBefore::default());
         };
         let scope = QueueScope::of_job(identity);
         let queue = self.backend.queue(&scope, deadline).await.ok()?;

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::LaunchSpec;
 use crate::process::supervisor::time_limit_line;
+use crate::redact::HIDDEN;
 use crate::settings::config::{ConfigKind, expand_home};
 
-const HIDDEN: &str = "***";
 /// Credentials of Oumi's hubs; mounted where they exist.
 const CREDENTIALS: [&str; 2] = ["~/.cache/huggingface/token", "~/.netrc"];
 
@@ -44,26 +44,24 @@ impl JobConfig {
             ConfigKind::Training => wrap_training_config(spec),
         };
         merge_resources(&mut document, spec, &mut warnings);
-        if let Some(seconds) = spec.resources.time_limit_seconds {
-            match document.get("run").and_then(Value::as_str) {
-                Some(run) if !run.trim().is_empty() => {
-                    let limited = limit_run(run, seconds);
-                    document.insert("run".to_owned(), limited.into());
-                }
-                _ => warnings.push("`max_hours` has no effect: the config has no `run`".to_owned()),
+        let run = document.get("run").and_then(Value::as_str);
+        match (spec.resources.time_limit_seconds, run) {
+            (Some(seconds), Some(run)) if !run.trim().is_empty() => {
+                let limited = limit_run(run, seconds);
+                document.insert("run".to_owned(), limited.into());
             }
+            (Some(_), _) => {
+                warnings.push("`max_hours` has no effect: the config has no `run`".to_owned());
+            }
+            (None, _) => {}
         }
-        let env = |(name, value): (&String, &String)| {
-            let value = if shell_envs {
-                quote(value)
-            } else {
-                value.clone()
-            };
-            (name.clone(), Value::from(value))
-        };
-        merge(&mut document, "envs", spec.envs.iter().map(env));
+        let envs = spec.envs.iter().map(|(name, value)| match shell_envs {
+            true => (name.clone(), quote(value).into()),
+            false => (name.clone(), value.as_str().into()),
+        });
+        merge(&mut document, "envs", envs);
         let mounts = spec.file_mounts.iter();
-        let mounts = mounts.map(|(to, from)| (to.clone(), Value::from(from.as_str())));
+        let mounts = mounts.map(|(to, from)| (to.clone(), from.as_str().into()));
         merge(&mut document, "file_mounts", mounts);
         Self { document, warnings }
     }
@@ -95,17 +93,10 @@ impl JobConfig {
         let json = serde_json::to_string_pretty(&document)?;
         let mut yaml = String::with_capacity(json.len());
         for character in json.chars() {
-            match character {
-                // YAML 1.1 does not allow these raw, or reads them as the end of a line.
-                '\u{7f}'..='\u{9f}'
-                | '\u{2028}'
-                | '\u{2029}'
-                | '\u{feff}'
-                | '\u{fffe}'
-                | '\u{ffff}' => {
-                    yaml.push_str(&format!("\\u{:04x}", u32::from(character)));
-                }
-                _ => yaml.push(character),
+            // YAML 1.1 does not allow some raw, or reads them as the end of a line.
+            match character.is_ascii() && character != '\u{7f}' {
+                true => yaml.push(character),
+                false => yaml.push_str(&format!("\\U{:08x}", u32::from(character))),
             }
         }
         // Oumi 0.9 puts a backslash before every `${` in the file. This hides them.
@@ -142,11 +133,10 @@ pub(super) fn plain_name(job_id: &str) -> String {
         return job_id.to_owned();
     }
     let words = job_id.split(|c: char| !c.is_ascii_alphanumeric());
-    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
-    if words.is_empty() {
-        "job".to_owned()
-    } else {
-        words.join("-")
+    let words: Vec<&str> = words.filter(|word| is_word(word)).collect();
+    match words.as_slice() {
+        [] => "job".to_owned(),
+        words => words.join("-"),
     }
 }
 
@@ -159,21 +149,17 @@ fn merge_job_config(spec: &LaunchSpec, warnings: &mut Vec<String>) -> Map<String
         Some(other) => other.to_string(),
     };
     document.insert("name".to_owned(), name.into());
-    let working_dir = match spec.config.text("working_dir").map(expand_home) {
-        Some(path) => spec.client_cwd.join(path),
-        None => spec.client_cwd.clone(),
-    };
+    let named = spec.config.text("working_dir").map(expand_home);
+    let working_dir = named.map_or_else(
+        || spec.client_cwd.clone(),
+        |path| spec.client_cwd.join(path),
+    );
     let working_dir = working_dir.display().to_string();
     document.insert("working_dir".to_owned(), working_dir.into());
-    for (name, script) in [
-        ("setup_script", &spec.setup_script),
-        ("run_script", &spec.run_script),
-    ] {
-        if script.is_some() {
-            warnings.push(format!(
-                "`{name}` is ignored: the job config has its own scripts"
-            ));
-        }
+    if spec.setup_script.is_some() || spec.run_script.is_some() {
+        let warning =
+            "`setup_script` and `run_script` are ignored: the job config has its own scripts";
+        warnings.push(warning.to_owned());
     }
     document
 }
@@ -194,26 +180,26 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
     });
     let nodes = spec.resources.num_nodes.unwrap_or(1);
     let is_distributed = |processes| nodes > 1 || processes > 1;
-    let oumi = if spec.processes().is_some_and(is_distributed) {
-        "oumi distributed torchrun -m oumi"
-    } else {
-        "oumi"
+    let oumi = match spec.processes().is_some_and(is_distributed) {
+        true => "oumi distributed torchrun -m oumi",
+        false => "oumi",
     };
     let subcommand = spec.command.subcommand();
     let run = format!("{RUN_PREAMBLE}{oumi} {subcommand} -c {config}\n");
-    let setup = spec.setup_script.as_deref().unwrap_or(SETUP);
-    let fields = [
-        ("name", plain_name(&spec.identity.job_id).into()),
-        ("resources", json!({})),
-        ("num_nodes", nodes.into()),
-        ("working_dir", json!(spec.client_cwd)),
-        ("envs", json!({})),
-        ("file_mounts", mounts.into()),
-        ("setup", setup.into()),
-        ("run", spec.run_script.as_deref().unwrap_or(&run).into()),
-    ];
-    let fields = fields.into_iter();
-    fields.map(|(key, value)| (key.to_owned(), value)).collect()
+    let mut document = Map::new();
+    let mut set = |key: &str, value| document.insert(key.to_owned(), value);
+    set("name", plain_name(&spec.identity.job_id).into());
+    set("resources", json!({}));
+    set("num_nodes", nodes.into());
+    set("working_dir", json!(spec.client_cwd));
+    set("envs", json!({}));
+    set("file_mounts", mounts.into());
+    set(
+        "setup",
+        spec.setup_script.as_deref().unwrap_or(SETUP).into(),
+    );
+    set("run", spec.run_script.as_deref().unwrap_or(&run).into());
+    document
 }
 
 /// Puts a script under `timeout`, which ends every process of it: first with SIGTERM, 30 s later with SIGKILL. The script reaches
@@ -252,11 +238,13 @@ fn merge_resources(
         ));
     }
     let asked = &spec.resources;
-    let accelerators = asked.accelerators.as_deref().map(Value::from);
     let fields = [
         ("cloud", Some(cloud.into())),
-        ("accelerators", accelerators),
-        ("use_spot", asked.use_spot.then(|| true.into())),
+        (
+            "accelerators",
+            asked.accelerators.as_deref().map(Value::from),
+        ),
+        ("use_spot", asked.use_spot.then_some(Value::Bool(true))),
         ("disk_size", asked.disk_size.map(Value::from)),
     ];
     let fields = fields.into_iter();

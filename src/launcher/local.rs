@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    CancelOutcome, ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, LauncherTraits, ListedJob, Listing, job_dir, status,
+    CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, LauncherTraits, ListedJob, Listing, job_dir, status,
 };
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
@@ -117,16 +117,13 @@ impl Launcher for LocalLauncher {
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
         let (launcher, known) = (self.clone(), known.to_vec());
         blocking(move || {
-            let mut warnings = Vec::new();
-            let unrecorded = launcher.unrecorded(&known).unwrap_or_else(|error| {
-                warnings.push(error.to_string());
-                Vec::new()
-            });
-            for JobIdentity { job_id, .. } in &unrecorded {
-                warnings.push(format!(
-                    "job {job_id} runs, but its record is gone; cancel_job ends it"
-                ));
-            }
+            let (unrecorded, mut warnings) = match launcher.unrecorded(&known) {
+                Ok(unrecorded) => (unrecorded, Vec::new()),
+                Err(error) => (Vec::new(), vec![error.to_string()]),
+            };
+            warnings.extend(unrecorded.iter().map(|JobIdentity { job_id, .. }| {
+                format!("job {job_id} runs, but its record is gone; cancel_job ends it")
+            }));
             let mut listing = launcher.probe_all(known.into_iter().chain(unrecorded));
             listing.warnings.splice(..0, warnings);
             Ok(listing)
@@ -149,7 +146,13 @@ impl Launcher for LocalLauncher {
     }
 
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError> {
-        cancel(self.dir(identity)?, force).await
+        let dir = self.dir(identity)?;
+        blocking(move || {
+            let path = dir.path().display();
+            let meaning = format!("cannot cancel the job in {path}");
+            cancel(&dir, force).map_err(|error| error.context(&meaning))
+        })
+        .await
     }
 
     async fn teardown_cluster(
@@ -196,36 +199,34 @@ fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus
 }
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
-    let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
-    if dir.termination_request()?.is_some() {
-        let message = "it was asked to stop and has not ended yet; call cancel_job with force=true to kill it";
-        status.message = Some(message.to_owned());
+    let message = if dir.termination_request()?.is_some() {
+        Some(
+            "it was asked to stop and has not ended yet; call cancel_job with force=true to kill it",
+        )
     } else if !dir.exists()? {
-        let message = "its folder was removed, so its log is gone and its end may not be known; cancel_job ends it";
-        status.message = Some(message.to_owned());
-    }
-    Ok(status)
+        Some(
+            "its folder was removed, so its log is gone and its end may not be known; cancel_job ends it",
+        )
+    } else {
+        None
+    };
+    Ok(JobStatus {
+        message: message.map(ToOwned::to_owned),
+        ..JobStatus::new(status::RUNNING, JobState::Running, false)
+    })
 }
 
 /// The status of a job whose script has ended and left processes, none of which may be known by name.
 fn leftover_status(record: &ExitRecord, processes: usize) -> JobStatus {
-    let left = match processes {
-        0 | 1 => "1 process that it started still runs".to_owned(),
-        _ => format!("{processes} processes that it started still run"),
-    };
-    let message = format!(
-        "{}, but {left}; cancel_job ends what is left",
-        record.describe()
-    );
-    let details = ended_status(record).details;
-    JobStatus {
-        message: Some(message),
-        details: JobDetails {
-            processes_left: Some(processes.max(1)),
-            ..details
-        },
-        ..JobStatus::new(status::RUNNING, JobState::Running, false)
-    }
+    let processes = processes.max(1);
+    let ended = record.describe();
+    let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
+    status.message = Some(format!(
+        "{ended}, but {processes} of the processes that it started still run; cancel_job ends them"
+    ));
+    status.details = ended_status(record).details;
+    status.details.processes_left = Some(processes);
+    status
 }
 
 /// The status of a job that no process of this machine is left of, and whose end was not recorded.
@@ -242,14 +243,14 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
             status::UNKNOWN,
             true,
             format!(
-                "{host} was restarted while it ran, which ended it; read its log to see how far it came"
+                "{host} was restarted while it ran, which ended it; its log shows how far it came"
             ),
         ),
         Place::Elsewhere => (
             status::UNKNOWN,
             false,
             format!(
-                "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
+                "it was started on {host:?}, another machine or container; ask the server there"
             ),
         ),
     };

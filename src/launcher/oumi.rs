@@ -1,6 +1,6 @@
 //! The clouds that Oumi drives itself, such as a Slurm cluster: launched, queried and changed through `oumi launch`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogConte
 use crate::error::JobError;
 use crate::parse;
 use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
-use crate::parse::sky::{Queue, QueuedJob};
+use crate::parse::sky::Queue;
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, call_deadline};
 use crate::settings::env_vars::SLURM_CONNECTIONS;
@@ -62,9 +62,8 @@ impl CloudBackend for Oumi {
             ),
             _ if QUEUE_CLOUDS.contains(&cloud) => (
                 is_plain(cluster, "-_.")
-                    && cluster
-                        .split_once('.')
-                        .is_some_and(|(queue, user)| !queue.is_empty() && !user.is_empty()),
+                    && !cluster.starts_with('.')
+                    && user(cloud, cluster).is_some_and(|user| !user.is_empty()),
                 "queue.user, such as debug.jane",
             ),
             _ => (
@@ -75,11 +74,9 @@ impl CloudBackend for Oumi {
         if is_valid {
             return Ok(());
         }
-        Err(JobError::failed(if cluster.is_empty() {
-            format!("`cluster_name` is missing: on {cloud} it is {expected}")
-        } else {
-            format!("`cluster_name` {cluster:?} does not fit: on {cloud} it is {expected}")
-        }))
+        Err(JobError::failed(format!(
+            "`cluster_name` {cluster:?} does not fit: on {cloud} it is {expected}"
+        )))
     }
 
     async fn plan(
@@ -89,19 +86,14 @@ impl CloudBackend for Oumi {
     ) -> Result<LaunchPlan, JobError> {
         let (cloud, cluster) = (spec.identity.cloud.as_str(), spec.identity.cluster.clone());
         Self::validate_cluster(cloud, &cluster)?;
-        let user = match cloud {
-            SLURM => cluster.split_once('@').map(|(user, _)| user),
-            _ if QUEUE_CLOUDS.contains(&cloud) => cluster.split_once('.').map(|(_, user)| user),
-            _ => None,
-        };
+        let user = user(cloud, &cluster);
         // For these clouds Oumi writes the job's variables into a shell script without quoting them.
         let mut config = JobConfig::new(spec, user.is_some());
         if let Some(user) = user {
             let named = config.document.insert("user".to_owned(), user.into());
             if let Some(other) = named.filter(|named| !named.is_null() && named != user) {
                 config.warnings.push(format!(
-                    "the config has `user: {}`; the job is launched as {user}, the user in `cluster_name`",
-                    other.as_str().map_or_else(|| other.to_string(), ToOwned::to_owned)
+                    "the config has `user: {other}`; the job is launched as {user}, the user in `cluster_name`"
                 ));
             }
         }
@@ -109,7 +101,7 @@ impl CloudBackend for Oumi {
             let warning = format!("`autostop_minutes` has no meaning on {cloud} and is ignored");
             config.warnings.push(warning);
         }
-        let envs = envs(cloud, &BTreeSet::from([cluster.clone()]));
+        let envs = envs(cloud, &[&cluster]);
         launches.plan(spec, cluster, config, envs)
     }
 
@@ -118,11 +110,8 @@ impl CloudBackend for Oumi {
         scope: &QueueScope,
         deadline: Option<Instant>,
     ) -> Result<Queue, JobError> {
-        let mut arguments = vec!["launch", "status", "--cloud", &scope.cloud];
-        if let (1, Some(cluster)) = (scope.clusters.len(), scope.clusters.first()) {
-            arguments.extend(["--cluster", cluster]);
-        }
-        let call = call(&scope.cloud, &scope.clusters, &arguments)?;
+        let clusters: Vec<&str> = scope.clusters.iter().map(String::as_str).collect();
+        let call = call("status", &scope.cloud, &clusters, &[])?;
         let answered = self.cli.query(&call, deadline).await;
         let output = answered.map_err(JobError::unavailable)?;
         if output.code != Some(0) {
@@ -130,37 +119,30 @@ impl CloudBackend for Oumi {
             return Err(JobError::failed(error).with_hint("run it in a terminal to see why"));
         }
         let mut queue = Queue::default();
-        for cluster in &scope.clusters {
-            queue.jobs.insert(cluster.clone(), Vec::new());
-        }
-        for row in status_rows(&output.stdout) {
-            queue.jobs.entry(row.cluster).or_default().push(QueuedJob {
-                job_id: row.oumi_job_id,
-                status: row.status,
-                ..QueuedJob::default()
-            });
+        let none = |cluster: &String| (cluster.clone(), Vec::new());
+        queue.jobs.extend(scope.clusters.iter().map(none));
+        for (cluster, job) in status_rows(&output.stdout) {
+            queue.jobs.entry(cluster).or_default().push(job);
         }
         Ok(queue)
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
-        let arguments = job_arguments("logs", "--job-id", identity);
-        let clusters = BTreeSet::from([identity.cluster.clone()]);
-        let mut call = call(&identity.cloud, &clusters, &arguments)?;
+        let mut call = job_call("logs", "--job-id", identity)?;
         call.timeout = LOGS_TIMEOUT;
         call.is_log = true;
         call.log_marker = Some(LOG_BEGINS);
         let output = self.cli.query(&call, call_deadline()).await;
         let output = output.map_err(JobError::failed)?;
-        if !output.timed_out && output.code != Some(0) {
-            let error = format!("the log could not be read: {}", failure_text(&output));
-            return Err(JobError::failed(error)
-                .with_hint("call poll_status to see whether the job is known"));
-        }
-        if output.timed_out && !output.stdout.contains(LOG_BEGINS) {
-            let error = format!("no log arrived within {} s", LOGS_TIMEOUT.as_secs());
-            return Err(JobError::failed(error)
-                .with_hint("try again, or call poll_status for the job's status"));
+        let problem = match output.code {
+            Some(0) if !output.timed_out => None,
+            _ if !output.timed_out => Some(failure_text(&output)),
+            _ if output.stdout.contains(LOG_BEGINS) => None,
+            _ => Some(format!("none arrived within {} s", LOGS_TIMEOUT.as_secs())),
+        };
+        if let Some(problem) = problem {
+            let error = JobError::failed(format!("the log could not be read: {problem}"));
+            return Err(error.with_hint("call poll_status for the job's status"));
         }
         let running = || "The job still runs: this is its log so far.".to_owned();
         Ok(JobLog {
@@ -176,9 +158,7 @@ impl CloudBackend for Oumi {
     }
 
     fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError> {
-        let arguments = job_arguments("cancel", "--id", identity);
-        let clusters = BTreeSet::from([identity.cluster.clone()]);
-        call(&identity.cloud, &clusters, &arguments)
+        job_call("cancel", "--id", identity)
     }
 
     fn cancel_result(&self, output: &Output) -> CancelRun {
@@ -194,9 +174,7 @@ impl CloudBackend for Oumi {
         cluster: &str,
         action: ClusterAction,
     ) -> Result<CliCall, JobError> {
-        let verb = action.verb();
-        let arguments = ["launch", verb, "--cloud", cloud, "--cluster", cluster];
-        call(cloud, &BTreeSet::from([cluster.to_owned()]), &arguments)
+        call(action.verb(), cloud, &[cluster], &[])
     }
 
     async fn teardown_result(
@@ -206,56 +184,51 @@ impl CloudBackend for Oumi {
         output: &Output,
         _deadline: Option<Instant>,
     ) -> Result<String, JobError> {
-        let verb = action.verb();
         if output.code == Some(0) && !output.timed_out {
             // Oumi prints success for any cluster, and no command checks it.
             let line = parse::last_line(&output.stdout).unwrap_or_default();
             return Ok(format!("Oumi says: {line}"));
         }
-        let reason = failure_text(output);
-        Err(JobError::failed(format!(
-            "`oumi launch {verb}` failed: {reason}"
-        )))
+        let (verb, reason) = (action.verb(), failure_text(output));
+        let error = format!("`oumi launch {verb}` failed: {reason}");
+        Err(JobError::failed(error))
     }
 }
 
-fn job_arguments<'a>(verb: &'a str, id_option: &'a str, identity: &'a JobIdentity) -> [&'a str; 8] {
-    let JobIdentity {
-        cloud,
-        cluster,
-        oumi_job_id,
-        ..
-    } = identity;
-    [
-        "launch",
-        verb,
-        "--cloud",
-        cloud,
-        "--cluster",
-        cluster,
-        id_option,
-        oumi_job_id,
-    ]
+/// The user in the name of a cluster.
+fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
+    match cloud {
+        SLURM => cluster.split_once('@').map(|(user, _)| user),
+        _ if QUEUE_CLOUDS.contains(&cloud) => cluster.split_once('.').map(|(_, user)| user),
+        _ => None,
+    }
 }
 
-fn call(cloud: &str, clusters: &BTreeSet<String>, arguments: &[&str]) -> Result<CliCall, JobError> {
-    let mut call = CliCall::new(&Oumi::find_program()?, arguments, TIMEOUT);
+fn job_call(verb: &str, option: &str, identity: &JobIdentity) -> Result<CliCall, JobError> {
+    let job = [option, &identity.oumi_job_id];
+    call(verb, &identity.cloud, &[&identity.cluster], &job)
+}
+
+/// A run of `oumi launch`, which names the cluster where it is one.
+fn call(verb: &str, cloud: &str, clusters: &[&str], job: &[&str]) -> Result<CliCall, JobError> {
+    let mut arguments = vec!["launch", verb, "--cloud", cloud];
+    if let [cluster] = clusters {
+        arguments.extend(["--cluster", cluster]);
+    }
+    arguments.extend(job);
+    let mut call = CliCall::new(&Oumi::find_program()?, &arguments, TIMEOUT);
     call.envs.extend(envs(cloud, clusters));
     Ok(call)
 }
 
 /// Lists the Slurm clusters for Oumi, those of the server's environment first.
-fn envs(cloud: &str, clusters: &BTreeSet<String>) -> BTreeMap<String, String> {
+fn envs(cloud: &str, clusters: &[&str]) -> BTreeMap<String, String> {
     if cloud != SLURM {
         return BTreeMap::new();
     }
     let inherited = std::env::var(SLURM_CONNECTIONS).unwrap_or_default();
-    let inherited = inherited.split(',').map(str::trim);
-    let mut connections: Vec<&str> = inherited.filter(|name| !name.is_empty()).collect();
-    for cluster in clusters {
-        if !connections.contains(&cluster.as_str()) {
-            connections.push(cluster);
-        }
-    }
+    let mut connections: Vec<&str> = inherited.split(',').map(str::trim).collect();
+    connections.retain(|name| !name.is_empty() && !clusters.contains(name));
+    connections.extend(clusters);
     BTreeMap::from([(SLURM_CONNECTIONS.to_owned(), connections.join(","))])
 }

@@ -2,17 +2,16 @@
 //! SkyPilot's API server where it is up on this machine.
 
 mod api;
-mod change;
 mod endpoint;
-mod http;
-mod questions;
+mod request;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::json;
+use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -21,17 +20,17 @@ use super::cloud::{
     no_such_job,
 };
 use super::job_yaml::{self, JobConfig};
-use super::overrides;
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
 use crate::error::JobError;
+use crate::parse;
 use crate::parse::costs::{self, ClusterCost};
 use crate::parse::gpus::{self, CatalogMachine};
-use crate::parse::sky::{self, ClusterList, Queue, TeardownResult};
-use crate::parse::{self, OutputError};
+use crate::parse::sky::{self, ClusterList, Queue, QueueFailure};
 use crate::process::runner::{Cli, CliCall, Output, call_deadline};
 use crate::process::{blocking, find};
-use api::{Api, Question};
-pub use change::change;
+use api::Api;
+pub use api::change;
+use request::Request;
 
 /// The timeout of a run of `sky`: the first one starts SkyPilot's API server.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -41,7 +40,9 @@ const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(900);
 /// place again. SkyPilot counts each state of a progress bar as a line.
 const LOG_LINES: &str = "10000";
 /// The age of the oldest clusters in a report of costs, in days: SkyPilot's own default.
-const COST_DAYS: u32 = 30;
+const COST_DAYS: &str = "30";
+/// The limit of clusters whose queues are asked for at once.
+const MAX_QUEUES: usize = 16;
 
 /// Asks SkyPilot's API server, or runs `sky`.
 #[derive(Debug)]
@@ -109,17 +110,11 @@ impl CloudBackend for SkyPilot {
         let mut plan = launches.plan(spec, cluster, config, BTreeMap::new())?;
         launches.add_autostop(&mut plan, spec, &Self::find_program()?)?;
         let project = spec.client_cwd.clone();
-        let beside = blocking(move || Ok::<_, JobError>(overrides::warnings(&project)));
+        let beside = blocking(move || Ok::<_, JobError>(endpoint::warnings(&project)));
         plan.warnings.extend(beside.await?);
         if !has_gpu {
-            let unless = if named.is_empty() {
-                ""
-            } else {
-                ", unless the cluster is there already"
-            };
-            plan.warnings.push(format!(
-                "a machine without a GPU is asked for{unless}: for one with GPUs pass `accelerators`, such as A100:1"
-            ));
+            let warning = "a machine without a GPU is asked for: for one with GPUs pass `accelerators`, such as A100:1";
+            plan.warnings.push(warning.to_owned());
         }
         if !named.is_empty() {
             plan.warnings.push(format!(
@@ -129,12 +124,21 @@ impl CloudBackend for SkyPilot {
         Ok(plan)
     }
 
+    /// Asks the API server about each cluster on its own, the program about all.
     async fn queue(
         &self,
         scope: &QueueScope,
         deadline: Option<Instant>,
     ) -> Result<Queue, JobError> {
-        self.queues(&scope.clusters, deadline).await
+        let mut clusters: Vec<String> = scope.clusters.iter().cloned().collect();
+        if self.api.server().await.is_none() {
+            return self.ask_queue(&clusters, deadline).await;
+        }
+        if clusters.is_empty() {
+            let list = self.list_clusters(deadline).await?.clusters;
+            clusters.extend(list.into_iter().map(|cluster| cluster.name));
+        }
+        Ok(self.ask_queues(clusters, deadline).await)
     }
 
     async fn clusters(&self, deadline: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
@@ -155,44 +159,22 @@ impl CloudBackend for SkyPilot {
     ) -> Result<Vec<CatalogMachine>, JobError> {
         let mut arguments = vec!["gpus", "list", accelerators, "--infra", cloud, "-o", "json"];
         arguments.extend(all_regions.then_some("--all-regions"));
-        let call = call(&arguments, TIMEOUT)?;
-        let (name, count) = accelerators.split_once(':').unwrap_or((accelerators, ""));
-        let question = Question {
-            path: "/list_accelerators",
-            body: json!({
-                "name_filter": name, "quantity_filter": count.parse::<u64>().ok(), "clouds": cloud,
-                "all_regions": all_regions, "gpus_only": true, "case_sensitive": false,
-            }),
+        let (name, _) = accelerators.split_once(':').unwrap_or((accelerators, ""));
+        let read = |output: &Output| {
+            let mut output = output.clone();
+            if !output.stdout.trim().is_empty() {
+                // There a failure is a sentence, and here the error of a library.
+                output.stderr.clear();
+            }
+            answer("sky gpus list", &output, |text| gpus::machines(text, name))
         };
-        let asked = self.ask(&call, question, deadline).await;
-        if let Some(output) = asked.map_err(JobError::unavailable)?
-            && output.code == Some(0)
-            && let Ok(catalog) = gpus::catalog(&output.stdout)
-        {
-            return Ok(gpus::machines(&catalog, name));
-        }
-        let output = self.cli.query(&call, deadline).await;
-        let output = output.map_err(JobError::unavailable)?;
-        if output.code != Some(0) {
-            // On stdout in a sentence, on stderr as the error of a library.
-            let printed = parse::last_line(&output.stdout);
-            let reason = printed.unwrap_or_else(|| failure_text(&output));
-            let error = format!("`sky gpus list` failed: {}", reason.trim_end_matches('.'));
-            return Err(JobError::failed(error).with_hint(sky::remedy(&output.stderr)));
-        }
-        let catalog = gpus::catalog(&output.stdout);
-        let catalog = catalog.map_err(|error| unreadable("sky gpus list", &error, &output))?;
-        Ok(gpus::machines(&catalog, name))
+        self.ask(call(&arguments, TIMEOUT)?, deadline, read).await
     }
 
     /// Asks the API server: `sky cost-report` prints a table, in which clusters of one name cannot be told apart.
     async fn costs(&self, deadline: Option<Instant>) -> Result<Vec<ClusterCost>, JobError> {
-        let question = Question {
-            path: "/cost_report",
-            body: json!({ "days": COST_DAYS }),
-        };
-        let call = call(&["cost-report"], TIMEOUT)?;
-        let output = self.ask(&call, question, deadline).await?;
+        let call = call(&["cost-report", "--days", COST_DAYS], TIMEOUT)?;
+        let output = self.ask_server(&call, deadline).await?;
         Ok(output.map_or_else(Vec::new, |output| costs::report(&output.stdout)))
     }
 
@@ -202,15 +184,8 @@ impl CloudBackend for SkyPilot {
         let mut call = call(&arguments, LOGS_TIMEOUT)?;
         call.is_log = true;
         let deadline = Instant::now() + LOGS_TIMEOUT + Duration::from_secs(5);
-        // To the API server no number is the latest job.
-        let question = id.parse::<u64>().ok().map(|number| Question {
-            path: "/logs",
-            body: json!({
-                "cluster_name": cluster, "job_id": number, "follow": false,
-                "tail": LOG_LINES.parse::<u64>().ok(),
-            }),
-        });
-        let output = self.query(&call, question, Some(deadline)).await;
+        let read = |output: &Output| Ok(output.clone());
+        let output = self.ask(call, Some(deadline), read).await;
         let output = output.map_err(JobError::failed)?;
         match output.code {
             // The job runs or succeeded, failed, has not finished, was cancelled.
@@ -220,12 +195,8 @@ impl CloudBackend for SkyPilot {
             _ => return Err(JobError::unavailable(failure_text(&output))),
         }
         let is_all = output.stdout.matches('\n').count() < LOG_LINES.parse().unwrap_or(0);
-        let slow = || {
-            format!(
-                "This is the log that arrived within {} s.",
-                LOGS_TIMEOUT.as_secs()
-            )
-        };
+        let seconds = LOGS_TIMEOUT.as_secs();
+        let slow = || format!("This is the log that arrived within {seconds} s.");
         Ok(JobLog {
             log_file: log_file(identity),
             content: LogContent::Text {
@@ -269,25 +240,10 @@ impl CloudBackend for SkyPilot {
         deadline: Option<Instant>,
     ) -> Result<String, JobError> {
         let verb = action.verb();
-        let reason = match sky::teardown(&output.stdout) {
-            TeardownResult::ClusterNotFound => {
-                let error = JobError::not_found(format!("SkyPilot knows no cluster {cluster:?}"));
-                return Err(error.with_hint("call list_jobs for the clusters it knows"));
-            }
-            TeardownResult::CannotStop(reason) => {
-                let error = format!("cluster {cluster} cannot be stopped: {reason}");
-                return Err(JobError::failed(error).with_hint("call down_cluster to delete it"));
-            }
-            TeardownResult::Done => "done".to_owned(),
-            TeardownResult::Failed(reason) => reason,
-        };
+        let reason = sky::teardown(cluster, &output.stdout)?;
         // The exit code is 0 in any case: the status afterwards counts.
         let clusters = self.clusters(deadline).await?.unwrap_or_default();
         let after = clusters.get(cluster);
-        if let (None, Some(left_out)) = (after, clusters.left_out.first()) {
-            // What could not be read may be this cluster.
-            return Err(JobError::unavailable(left_out).with_hint("call list_jobs to see"));
-        }
         match (action, after.map(|cluster| cluster.status.as_str())) {
             (ClusterAction::Down, None) => Ok(format!("cluster {cluster} was deleted")),
             (ClusterAction::Stop, Some("STOPPED")) => Ok(format!(
@@ -302,6 +258,88 @@ impl CloudBackend for SkyPilot {
     }
 }
 
+impl SkyPilot {
+    /// Asks the API server what `call` asks. `None` where it cannot be asked, or its answer cannot be used.
+    async fn ask_server(
+        &self,
+        call: &CliCall,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Arc<Output>>, JobError> {
+        let (Some(request), Some(server)) = (Request::of(&call.arguments), self.api.server().await)
+        else {
+            return Ok(None);
+        };
+        let mut call = call.clone();
+        call.over_http = true;
+        let answer = Box::pin(server.answer(call.clone(), request));
+        let output = self.cli.share(&call, Some(answer), deadline).await?;
+        if output.code.is_some() || output.timed_out {
+            return Ok(Some(output));
+        }
+        self.api.forget().await;
+        Ok(None)
+    }
+
+    /// Asks the API server what `call` asks, or runs the program where it cannot be asked or its answer cannot be read.
+    async fn ask<T>(
+        &self,
+        call: CliCall,
+        deadline: Option<Instant>,
+        read: impl Fn(&Output) -> Result<T, JobError> + Send,
+    ) -> Result<T, JobError> {
+        if let Some(output) = self.ask_server(&call, deadline).await? {
+            let answer = read(&output);
+            if answer.is_ok() || output.code != Some(0) {
+                return answer;
+            }
+            let command = call.command_line();
+            tracing::warn!(
+                "SkyPilot's API server cannot answer `{command}`: its answer could not be read; the program is run"
+            );
+        }
+        read(&*self.cli.query(&call, deadline).await?)
+    }
+
+    async fn list_clusters(&self, deadline: Option<Instant>) -> Result<ClusterList, JobError> {
+        let call = call(&["status", "-o", "json"], TIMEOUT)?;
+        let read = |output: &Output| answer("sky status", output, sky::clusters);
+        self.ask(call, deadline, read).await
+    }
+
+    /// Asks for the queues of these clusters together; of all where none is named.
+    async fn ask_queue(
+        &self,
+        clusters: &[String],
+        deadline: Option<Instant>,
+    ) -> Result<Queue, JobError> {
+        let mut arguments = vec!["queue"];
+        arguments.extend(clusters.iter().map(String::as_str));
+        arguments.extend(["-o", "json"]);
+        let read = |output: &Output| answer("sky queue", output, sky::queue);
+        self.ask(call(&arguments, TIMEOUT)?, deadline, read).await
+    }
+
+    /// Asks for the queue of each cluster at once.
+    async fn ask_queues(&self, clusters: Vec<String>, deadline: Option<Instant>) -> Queue {
+        let asked = stream::iter(clusters).map(async |cluster: String| {
+            let answer = self.ask_queue(std::slice::from_ref(&cluster), deadline);
+            answer.await.unwrap_or_else(|error| {
+                let failure = QueueFailure::Other(error.to_string());
+                Queue {
+                    unanswered: BTreeMap::from([(cluster, failure)]),
+                    ..Queue::default()
+                }
+            })
+        });
+        let add = async |mut queue: Queue, part| {
+            queue.add(part);
+            queue
+        };
+        let answers = asked.buffer_unordered(MAX_QUEUES);
+        answers.fold(Queue::default(), add).await
+    }
+}
+
 fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {
     Ok(CliCall::new(&SkyPilot::find_program()?, arguments, timeout))
 }
@@ -309,7 +347,7 @@ fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {
 /// A change, over the API server where that can be asked for it.
 fn change_call(arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {
     let mut call = call(arguments, timeout)?;
-    call.over_http = change::is_known(&call.arguments);
+    call.over_http = Request::of(&call.arguments).is_some();
     Ok(call)
 }
 
@@ -319,40 +357,35 @@ fn new_cluster_name(job_id: &str, clusters: Option<&ClusterList>) -> String {
     let plain = job_yaml::plain_name(job_id)
         .to_ascii_lowercase()
         .replace(['_', '.'], "-");
-    let plain = if plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        plain
-    } else {
-        format!("oumi-{plain}")
+    let prefix = match plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
+        true => "",
+        false => "oumi-",
     };
-    let is_free = |name: &String| clusters.is_none_or(|list| list.get(name).is_none());
-    if plain == job_id && clusters.is_some() && is_free(&plain) {
-        return plain;
-    }
-    let name = |number: u32| {
-        let digest = Sha256::digest(format!("{job_id}{}", "+".repeat(number as usize)));
+    let own = (plain == job_id && prefix.is_empty() && clusters.is_some()).then(|| plain.clone());
+    let with_digits = (0..).map(|number| {
+        let digest = Sha256::digest(format!("{job_id}{}", "+".repeat(number)));
         let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));
-        format!("{plain}-{}", digits.collect::<String>())
+        format!("{prefix}{plain}-{}", digits.collect::<String>())
+    });
+    let is_free = |name: &String| clusters.is_none_or(|list| list.get(name).is_none());
+    let mut names = own.into_iter().chain(with_digits);
+    names.find(is_free).unwrap_or_default()
+}
+
+/// Reads the output of a run that succeeded.
+fn answer<T>(
+    command: &str,
+    output: &Output,
+    read: impl Fn(&str) -> Result<T, JobError>,
+) -> Result<T, JobError> {
+    let printed = failure_text(output);
+    let problem = match read(&output.stdout) {
+        Ok(answer) if output.code == Some(0) => return Ok(answer),
+        Err(error) if output.code.is_none_or(|code| code == 0) => {
+            format!("could not be understood: {error} (it printed: {printed})")
+        }
+        _ => format!("failed: {}", printed.trim_end_matches('.')),
     };
-    (0..).map(name).find(is_free).unwrap_or(plain)
-}
-
-/// The failure of a program by its own reason, and what to do about it.
-fn failed(command: &str, output: &Output) -> JobError {
     let printed = format!("{}\n{}", output.stdout, output.stderr);
-    JobError::failed(format!("`{command}` failed: {}", failure_text(output)))
-        .with_hint(sky::remedy(&printed))
-}
-
-fn unreadable(command: &str, error: &OutputError, output: &Output) -> JobError {
-    if output.code.is_some_and(|code| code != 0) {
-        return failed(command, output);
-    }
-    let reason = failure_text(output);
-    JobError::failed(format!(
-        "`{command}` could not be understood: {error} (it printed: {reason})"
-    ))
-    .with_hint(sky::remedy(&format!(
-        "{}\n{}",
-        output.stdout, output.stderr
-    )))
+    Err(JobError::failed(format!("`{command}` {problem}")).with_hint(sky::remedy(&printed)))
 }

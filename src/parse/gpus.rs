@@ -1,9 +1,12 @@
 //! Reads SkyPilot's catalog of machines with accelerators: what `sky gpus list -o json` prints, and what its API answers.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 
 use super::sky::price;
-use super::{OutputError, split_json};
+use super::split_json;
+use crate::error::JobError;
 
 /// A machine of the catalog. Prices are dollars an hour; `None` where the catalog has none.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -16,18 +19,13 @@ pub(crate) struct CatalogMachine {
     pub(crate) spot_price: Option<f64>,
 }
 
-/// Reads the output of `sky gpus list NAME -o json`: the name of each accelerator, and its rows.
-pub(crate) fn catalog(stdout: &str) -> Result<Map<String, Value>, OutputError> {
-    split_json(stdout).map(|(_, catalog)| catalog)
-}
-
-/// Lists the machines with the accelerator of exactly this name, in upper or lower case: SkyPilot takes the name for a pattern,
-/// and `A100` finds `A100-80GB` too.
-pub(crate) fn machines(catalog: &Map<String, Value>, accelerator: &str) -> Vec<CatalogMachine> {
+/// Reads the output of `sky gpus list NAME -o json`: the machines with the accelerator of exactly this name, in upper or lower
+/// case. SkyPilot takes the name for a pattern, and `A100` finds `A100-80GB` too.
+pub(crate) fn machines(stdout: &str, accelerator: &str) -> Result<Vec<CatalogMachine>, JobError> {
+    let (_, catalog) = split_json::<BTreeMap<String, Vec<Value>>>(stdout)?;
     let is_named = |(name, _): &(&String, _)| name.eq_ignore_ascii_case(accelerator);
-    let rows = catalog.iter().filter(is_named);
-    let rows = rows.filter_map(|(_, rows)| rows.as_array()).flatten();
-    rows.map(machine).collect()
+    let rows = catalog.iter().filter(is_named).flat_map(|(_, rows)| rows);
+    Ok(rows.map(machine).collect())
 }
 
 /// Reads a row: an object of the CLI, or an array of the API with the same fields in their order.

@@ -4,16 +4,8 @@
 use std::collections::BTreeSet;
 
 use super::is_name_char;
+use super::sky::QueuedJob;
 use crate::text::strip_escapes;
-
-/// One row of `oumi launch status`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OumiStatusRow {
-    pub(crate) cluster: String,
-    pub(crate) oumi_job_id: String,
-    /// The launcher's word.
-    pub(crate) status: String,
-}
 
 /// What `oumi launch up` printed of a launch onto a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -88,10 +80,10 @@ fn without_colours(line: &str) -> Option<String> {
     (!plain.contains(char::is_control)).then_some(plain)
 }
 
-/// Reads the rows of all tables of `oumi launch status`.
-pub(crate) fn status_rows(output: &str) -> Vec<OumiStatusRow> {
+/// Reads the jobs of all tables of `oumi launch status`, each with its cluster.
+pub(crate) fn status_rows(output: &str) -> Vec<(String, QueuedJob)> {
     let text = strip_escapes(output);
-    let mut rows: Vec<OumiStatusRow> = Vec::new();
+    let mut rows = Vec::new();
     let mut cluster = "";
     let mut columns = None;
     for line in text.lines() {
@@ -108,11 +100,12 @@ pub(crate) fn status_rows(output: &str) -> Vec<OumiStatusRow> {
             && !job.is_empty()
             && status.contains(char::is_alphanumeric)
         {
-            rows.push(OumiStatusRow {
-                cluster: cluster.to_owned(),
-                oumi_job_id: (*job).to_owned(),
+            let job = QueuedJob {
+                job_id: (*job).to_owned(),
                 status: (*status).to_owned(),
-            });
+                ..QueuedJob::default()
+            };
+            rows.push((cluster.to_owned(), job));
         }
     }
     rows

@@ -23,7 +23,7 @@ const NOISE: &str = "Pseudo-terminal will not be allocated because stdin is not 
 pub(crate) fn failure_reason(output: &str) -> Option<String> {
     let text = strip_escapes(tail(output));
     let lines: Vec<&str> = text.lines().collect();
-    [exception(&text, &lines), error(&lines), usage_error(&lines)]
+    [exception(&text, &lines), error(&lines)]
         .into_iter()
         .flatten()
         .max_by_key(|(line, _)| *line)
@@ -74,17 +74,6 @@ fn error(lines: &[&str]) -> Option<(usize, String)> {
     let at = lines.iter().rposition(|line| line.starts_with("Error: "))?;
     let message = lines[at].strip_prefix("Error: ")?.to_owned();
     Some((at, paragraph(message, &lines[at + 1..])))
-}
-
-/// Reads the box that Oumi draws around a wrong use of its options.
-fn usage_error(lines: &[&str]) -> Option<(usize, String)> {
-    let is_edge = |line: &&str| line.starts_with(['╭', '+']) && line.contains(" Error ");
-    let at = lines.iter().rposition(is_edge)?;
-    let inside = lines[at + 1..]
-        .iter()
-        .map_while(|line| line.strip_prefix(['│', '|']))
-        .map(|line| line.trim_end_matches(['│', '|']).trim());
-    Some((at, inside.collect::<Vec<&str>>().join(" ")))
 }
 
 /// Finds SkyPilot's own word for what went wrong, where it raised nothing.

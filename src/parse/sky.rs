@@ -1,11 +1,12 @@
 //! Reads what `sky` prints: JSON behind lines of text for the queue and the clusters, sentences for everything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::reasons::{failure_reason, last_line, one_line};
-use super::{Members, OutputError, Row, is_name_char, split_json};
+use super::{Row, is_name_char, split_json};
+use crate::error::JobError;
 use crate::text::{split_skypilot_prefix, strip_escapes};
 
 /// The jobs of the queried clusters, from `sky queue -o json`.
@@ -15,8 +16,6 @@ pub(crate) struct Queue {
     pub(crate) jobs: BTreeMap<String, Vec<QueuedJob>>,
     /// The clusters that did not answer. `sky` exits 0 all the same.
     pub(crate) unanswered: BTreeMap<String, QueueFailure>,
-    /// The rows that could not be used, a sentence each.
-    pub(crate) left_out: Vec<String>,
 }
 
 /// A job on a cluster. Times are in seconds since 1970.
@@ -51,32 +50,13 @@ pub(crate) enum QueueFailure {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct ClusterList {
     pub(crate) clusters: Vec<Cluster>,
-    /// The rows that could not be used, a sentence each. With none the list has every cluster.
-    pub(crate) left_out: Vec<String>,
 }
 
 impl Queue {
-    /// The answer of a cluster that failed with SkyPilot's `error`.
-    pub(crate) fn of_failure(cluster: &str, error: &str) -> Self {
-        let failure = QueueFailure::classify(cluster, &strip_escapes(error));
-        let unanswered = BTreeMap::from([(cluster.to_owned(), failure)]);
-        Self {
-            unanswered,
-            ..Self::default()
-        }
-    }
-
-    fn add_jobs(&mut self, cluster: &str, rows_of_jobs: &[Value]) {
-        let what = format!("a job of cluster {}", one_line(cluster));
-        let jobs = rows(rows_of_jobs, "job_id", &what, job, &mut self.left_out);
-        self.jobs.insert(cluster.to_owned(), jobs);
-    }
-
     /// Adds the answer of other clusters.
     pub(crate) fn add(&mut self, other: Self) {
         self.jobs.extend(other.jobs);
         self.unanswered.extend(other.unanswered);
-        self.left_out.extend(other.left_out);
     }
 }
 
@@ -114,95 +94,62 @@ pub(crate) struct Cluster {
     pub(crate) hourly_price: Option<f64>,
 }
 
-/// The result of `sky stop` or `sky down`, which exit 0 in each case. The texts are SkyPilot's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum TeardownResult {
-    Done,
-    ClusterNotFound,
-    /// Such a cluster can only be deleted.
-    CannotStop(String),
-    Failed(String),
-}
-
 /// Reads the output of `sky queue -o json`.
-pub(crate) fn queue(stdout: &str) -> Result<Queue, OutputError> {
-    let (before, Members(clusters)) = split_json(stdout)?;
+pub(crate) fn queue(stdout: &str) -> Result<Queue, JobError> {
+    let (before, clusters) = split_json::<BTreeMap<String, Vec<Value>>>(stdout)?;
     let mut queue = Queue {
         unanswered: unanswered(&before),
         ..Queue::default()
     };
     for (cluster, jobs) in clusters {
-        let failure = match jobs {
-            Value::Array(jobs) if !queue.jobs.contains_key(&cluster) => {
-                queue.add_jobs(&cluster, &jobs);
-                continue;
+        match rows(&jobs, "job_id", job) {
+            _ if queue.unanswered.contains_key(&cluster) => {}
+            Ok(jobs) => drop(queue.jobs.insert(cluster, jobs)),
+            Err(error) => {
+                let failure = QueueFailure::Other(error.to_string());
+                queue.unanswered.insert(cluster, failure);
             }
-            Value::Array(_) => "it was named twice",
-            _ => "its jobs were no list",
-        };
-        queue.jobs.remove(&cluster);
-        let failure = QueueFailure::Other(failure.to_owned());
-        queue.unanswered.insert(cluster, failure);
+        }
     }
-    queue
-        .jobs
-        .retain(|cluster, _| !queue.unanswered.contains_key(cluster));
-    Ok(queue)
-}
-
-/// Reads the answer of the API server about one cluster: the list of its jobs.
-pub(crate) fn cluster_queue(cluster: &str, answer: &str) -> Result<Queue, OutputError> {
-    let (_, jobs) = split_json::<Vec<Value>>(answer)?;
-    let mut queue = Queue::default();
-    queue.add_jobs(cluster, &jobs);
     Ok(queue)
 }
 
 /// Reads the output of `sky status -o json`, or the answer of the API server.
-pub(crate) fn clusters(stdout: &str) -> Result<ClusterList, OutputError> {
+pub(crate) fn clusters(stdout: &str) -> Result<ClusterList, JobError> {
     let (_, clusters) = split_json::<Vec<Value>>(stdout)?;
-    let mut left_out = Vec::new();
-    Ok(ClusterList {
-        clusters: rows(&clusters, "name", "a cluster", cluster, &mut left_out),
-        left_out,
-    })
+    let clusters = rows(&clusters, "name", cluster)?;
+    Ok(ClusterList { clusters })
 }
 
-/// Reads rows by their `key`. A row without one, or with that of another row, is left out: it could be anything's.
-fn rows<T>(
-    values: &[Value],
-    key: &str,
-    what: &str,
-    read: fn(String, &Row) -> T,
-    left_out: &mut Vec<String>,
-) -> Vec<T> {
-    let key_of = |value: &Value| match value.get(key)? {
+/// Reads the clouds of `sky check -o json`, which are named by workspace.
+pub(crate) fn enabled_clouds(stdout: &str) -> Result<Vec<String>, JobError> {
+    let (_, workspaces) = split_json::<BTreeMap<String, BTreeMap<String, Value>>>(stdout)?;
+    let clouds: BTreeSet<String> = workspaces
+        .into_values()
+        .flat_map(BTreeMap::into_keys)
+        .collect();
+    Ok(clouds.into_iter().collect())
+}
+
+/// Reads the output of `sky api info -o json`. Without a server it is a text.
+pub(crate) fn api_info(stdout: &str) -> Option<Value> {
+    split_json(stdout).ok().map(|(_, info)| info)
+}
+
+/// Reads rows by their `key`. Fails where a row has none: it could be anything's.
+fn rows<T>(values: &[Value], key: &str, read: fn(String, &Row) -> T) -> Result<Vec<T>, JobError> {
+    let key_of = |row: &Row| match row.get(key)? {
         Value::String(text) => {
             Some(text.clone()).filter(|text| !text.is_empty() && *text == one_line(text))
         }
         number => number.as_u64().map(|number| number.to_string()),
     };
-    let keys: Vec<Option<String>> = values.iter().map(key_of).collect();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for key in keys.iter().flatten() {
-        *counts.entry(key).or_default() += 1;
-    }
-    let read_row = |(value, own): (&Value, &Option<String>)| match (own, value) {
-        (Some(own), Value::Object(row)) if counts.get(own.as_str()) == Some(&1) => {
-            Some(read(own.clone(), row))
-        }
-        (own, _) => {
-            let problem = own.as_ref().map_or_else(
-                || format!("has no usable `{key}`"),
-                |own| format!("shares its `{key}` {own} with another"),
-            );
-            left_out.push(format!(
-                "{what} {problem} in SkyPilot's answer, and is left out"
-            ));
-            None
-        }
+    let read_row = |value: &Value| {
+        let row = value.as_object()?;
+        Some(read(key_of(row)?, row))
     };
-    values.iter().zip(&keys).filter_map(read_row).collect()
+    let rows: Option<Vec<T>> = values.iter().map(read_row).collect();
+    rows.ok_or_else(|| JobError::failed(format!("a row of it has no usable `{key}`")))
 }
 
 /// Returns the job's lines in the output of `sky logs`, without SkyPilot's heading and without the prefix `(name, pid=…) `
@@ -239,21 +186,23 @@ pub(crate) fn accepted_cancel(output: &str) -> bool {
     strip_escapes(output).contains("Cancelled job ID(s): ")
 }
 
-/// Reads the stdout and stderr of `sky stop` or `sky down` of one cluster.
-pub(crate) fn teardown(output: &str) -> TeardownResult {
+/// Reads the stdout and stderr of `sky stop` or `sky down` of one cluster, which exit 0 in any case: what was done, or why not.
+pub(crate) fn teardown(cluster: &str, output: &str) -> Result<String, JobError> {
     let text = strip_escapes(output);
     if text.lines().any(|line| line.ends_with("...done.")) {
-        return TeardownResult::Done;
+        return Ok("done".to_owned());
     }
     if text.contains("Cluster(s) not found") {
-        return TeardownResult::ClusterNotFound;
+        let error = JobError::not_found(format!("SkyPilot knows no cluster {cluster:?}"));
+        return Err(error.with_hint("call list_jobs for the clusters it knows"));
     }
     let mut lines = text.lines();
     if lines.any(|line| line.starts_with("Stopping ") && line.ends_with("skipped.")) {
-        let reason = lines.next().unwrap_or_default();
-        return TeardownResult::CannotStop(one_line(reason));
+        let reason = one_line(lines.next().unwrap_or_default());
+        let error = format!("cluster {cluster} cannot be stopped: {reason}");
+        return Err(JobError::failed(error).with_hint("call down_cluster to delete it"));
     }
-    TeardownResult::Failed(reason_or_last_line(&text))
+    Ok(reason_or_last_line(&text))
 }
 
 impl QueueFailure {
@@ -275,36 +224,25 @@ impl QueueFailure {
 
 /// Returns what to do about a failure of `sky` that asking again does not mend. The texts are SkyPilot's and click's.
 pub(crate) fn remedy(output: &str) -> &'static str {
-    const REMEDIES: [(&[&str], &str); 4] = [
-        (
-            &["No such option", "No such command"],
-            "this SkyPilot is too old: run `pip install -U skypilot` (0.12 or newer)",
-        ),
-        (
-            &[
-                "sky api login",
-                "Authentication",
-                "authenticat",
-                "401 ",
-                "Unauthorized",
-            ],
-            "run `sky api login` in a terminal",
-        ),
-        (
-            &["version mismatch", "VersionMismatch"],
-            "run `sky api stop`, then `sky api start` in a terminal",
-        ),
-        (
-            &[
-                "connect to SkyPilot API server",
-                "start SkyPilot API server",
-                "ApiServerConnectionError",
-            ],
-            "run `sky api start` in a terminal; `sky api info` shows which server is meant",
-        ),
+    const UPGRADE: &str = "this SkyPilot is too old: run `pip install -U skypilot` (0.12 or newer)";
+    const LOGIN: &str = "run `sky api login` in a terminal";
+    const RESTART: &str = "run `sky api stop`, then `sky api start` in a terminal";
+    const START: &str =
+        "run `sky api start` in a terminal; `sky api info` shows which server is meant";
+    let remedies = [
+        ("No such option", UPGRADE),
+        ("No such command", UPGRADE),
+        ("sky api login", LOGIN),
+        ("uthenticat", LOGIN),
+        ("401 ", LOGIN),
+        ("Unauthorized", LOGIN),
+        ("version mismatch", RESTART),
+        ("VersionMismatch", RESTART),
+        ("connect to SkyPilot API server", START),
+        ("start SkyPilot API server", START),
+        ("ApiServerConnectionError", START),
     ];
-    let fits = |(texts, _): &&(&[&str], &str)| texts.iter().any(|text| output.contains(text));
-    let found = REMEDIES.iter().find(fits);
+    let found = remedies.iter().find(|(text, _)| output.contains(text));
     found.map_or("run it in a terminal to see why", |(_, remedy)| *remedy)
 }
 

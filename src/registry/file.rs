@@ -22,61 +22,55 @@ const CLOCK_TICK: Duration = Duration::from_secs(2);
 /// The records as they were last read, and the inode, time and length of the file then.
 pub(super) type Known = Option<((u64, SystemTime, u64), Arc<Vec<JobRecord>>)>;
 
-pub(super) enum Content {
-    Intact(Vec<JobRecord>),
-    Damaged { salvaged: Vec<JobRecord> },
+/// The records of a file, as far as they can be read.
+pub(super) struct Content {
+    pub(super) records: Arc<Vec<JobRecord>>,
+    pub(super) is_damaged: bool,
 }
 
-/// Reads the file where it is not the one that is known. `None`: it is damaged.
-pub(super) fn read_known(
-    path: &Path,
-    known: &mut Known,
-) -> io::Result<Option<Arc<Vec<JobRecord>>>> {
+/// Reads the file where it is not the one that is known.
+pub(super) fn read_known(path: &Path, known: &mut Known) -> io::Result<Content> {
     let version = || {
         let file = open_regular(path)?.metadata()?;
         Ok::<_, io::Error>((file.ino(), file.modified()?, file.len()))
     };
     let version = version().ok();
-    if let Some((of, records)) = known
-        && version == Some(*of)
-    {
-        return Ok(Some(Arc::clone(records)));
+    match known {
+        Some((of, records)) if version == Some(*of) => Ok(Content {
+            records: Arc::clone(records),
+            is_damaged: false,
+        }),
+        _ => {
+            let read = read(path)?;
+            let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age > CLOCK_TICK);
+            let version = version.filter(|(_, at, _)| !read.is_damaged && is_old(*at));
+            *known = version.map(|version| (version, Arc::clone(&read.records)));
+            Ok(read)
+        }
     }
-    let Content::Intact(records) = read(path)? else {
-        return Ok(None);
-    };
-    let records = Arc::new(records);
-    let version = version.filter(|(_, at, _)| at.elapsed().is_ok_and(|age| age > CLOCK_TICK));
-    *known = version.map(|version| (version, Arc::clone(&records)));
-    Ok(Some(records))
 }
 
 pub(super) fn read(path: &Path) -> io::Result<Content> {
     let bytes = match read_bounded(path, MAX_BYTES) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Content::Intact(Vec::new()));
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => b"[]".to_vec(),
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             let reason = format!("{error}, so it is no registry; move it away");
             return Err(io::Error::new(error.kind(), reason));
         }
         Err(error) => return Err(error),
     };
-    let records = serde_json::from_slice::<Vec<Value>>(&bytes).ok();
-    let records = records.and_then(|values| values.into_iter().map(JobRecord::from_json).collect());
-    Ok(match records {
-        Some(records) => Content::Intact(records),
-        None => Content::Damaged {
-            salvaged: salvage(&bytes),
-        },
+    let values = serde_json::from_slice::<Vec<Value>>(&bytes).ok();
+    let records = values.and_then(|values| values.into_iter().map(JobRecord::from_json).collect());
+    Ok(Content {
+        is_damaged: records.is_none(),
+        records: Arc::new(records.unwrap_or_else(|| salvage(&bytes))),
     })
 }
 
 /// Replaces the file; the folder that is returned is still to be synced.
 pub(super) fn write(path: &Path, records: &[JobRecord]) -> io::Result<File> {
-    let array: Vec<Value> = records.iter().map(JobRecord::to_json).collect();
-    replace(path, &serde_json::to_vec_pretty(&array)?)
+    replace(path, &serde_json::to_vec_pretty(records)?)
 }
 
 /// Finds every whole record in a damaged file: each `{` is tried as the beginning of one.
@@ -105,33 +99,23 @@ fn quarantine_prefix(path: &Path) -> String {
     format!("{name}.corrupt-")
 }
 
-/// Gives the damaged file a second name. The first is then written over, so that there is a registry at every instant.
+/// Copies the damaged file, which is then written over: there is a registry at every instant.
 pub(super) fn quarantine(path: &Path) -> io::Result<PathBuf> {
     let now = Utc::now().format("%Y%m%dT%H%M%S%.6fZ");
     let quarantined = path.with_file_name(format!("{}{now}", quarantine_prefix(path)));
-    match fs::hard_link(path, &quarantined) {
-        // Some file systems have no links.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            fs::copy(path, &quarantined).map(|_| ())?
-        }
-        linked => linked?,
-    }
+    fs::copy(path, &quarantined)?;
     Ok(quarantined)
 }
 
 /// Lists the damaged files that [`quarantine`] left, oldest first.
 pub(super) fn quarantined(path: &Path) -> io::Result<Vec<PathBuf>> {
     let prefix = quarantine_prefix(path);
-    let folder = path.parent().unwrap_or(path);
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries.flatten(),
+    let entries = match fs::read_dir(path.parent().unwrap_or(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+        entries => entries?.flatten(),
     };
-    let mut files: Vec<PathBuf> = entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
-        .map(|entry| entry.path())
-        .collect();
+    let is_copy = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
+    let mut files: Vec<PathBuf> = entries.filter(is_copy).map(|entry| entry.path()).collect();
     files.sort();
     Ok(files)
 }
@@ -153,7 +137,8 @@ mod tests {
             ..JobRecord::default()
         };
         record.other.insert("tags".to_owned(), vec!["x"].into());
-        assert_eq!(JobRecord::from_json(record.to_json()), Some(record));
+        let json = serde_json::to_value(&record).unwrap();
+        assert_eq!(JobRecord::from_json(json), Some(record));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One record of the registry, and which records are too old to keep.
 
 use chrono::{DateTime, NaiveDateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::job_identity::JobIdentity;
@@ -9,7 +10,8 @@ use crate::job_identity::JobIdentity;
 pub(crate) const KEEP_RECORDS: usize = 200;
 
 /// The identity of a job and what it was submitted with. The fields and their names are the Python server's; all are texts.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct JobRecord {
     /// Our id.
     pub(crate) job_id: String,
@@ -30,6 +32,7 @@ pub(crate) struct JobRecord {
     /// The folder the job writes to.
     pub(crate) output_dir: String,
     /// Fields of a newer version; they survive a rewrite.
+    #[serde(flatten)]
     pub(crate) other: Map<String, Value>,
 }
 
@@ -58,20 +61,6 @@ impl JobRecord {
             .ok()
     }
 
-    fn fields(&mut self) -> [(&'static str, &mut String); 9] {
-        [
-            ("job_id", &mut self.job_id),
-            ("command", &mut self.command),
-            ("config_path", &mut self.config_path),
-            ("cloud", &mut self.cloud),
-            ("cluster_name", &mut self.cluster_name),
-            ("oumi_job_id", &mut self.oumi_job_id),
-            ("model_name", &mut self.model_name),
-            ("submit_time", &mut self.submit_time),
-            ("output_dir", &mut self.output_dir),
-        ]
-    }
-
     /// Reads a JSON object; `None` where it has no id, or one of these fields is no text.
     pub(super) fn from_json(value: Value) -> Option<Self> {
         let Value::Object(mut object) = value else {
@@ -79,28 +68,11 @@ impl JobRecord {
         };
         // The Python server once stored it; the state of a job is never stored here.
         object.remove("status");
-        let mut record = Self::default();
-        for (name, field) in record.fields() {
-            match object.remove(name) {
-                Some(Value::String(text)) => *field = text,
-                None | Some(Value::Null) => {}
-                Some(_) => return None,
-            }
-        }
-        // Anew: an object without its fields keeps their room.
-        record.other = object.into_iter().collect();
-        (!record.job_id.is_empty()).then_some(record)
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        let mut record = self.clone();
-        let mut object: Map<String, Value> = record
-            .fields()
-            .into_iter()
-            .map(|(name, field)| (name.to_owned(), Value::from(std::mem::take(field))))
-            .collect();
-        object.extend(record.other);
-        Value::Object(object)
+        let read = serde_json::from_value(object.clone().into()).or_else(|_| {
+            object.retain(|_, value| !value.is_null());
+            serde_json::from_value(object.into())
+        });
+        read.ok().filter(|record: &Self| !record.job_id.is_empty())
     }
 }
 

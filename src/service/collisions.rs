@@ -8,7 +8,7 @@ use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, ListedJob};
 use crate::process::{blocking, run_blocking};
-use crate::registry::{JobRecord, RegistryError};
+use crate::registry::{JobRecord, duplicate};
 use crate::settings::data_dir::DataDir;
 
 /// The running jobs that a warning names.
@@ -29,7 +29,7 @@ pub(super) async fn free_job_id(context: &Context, wanted: &str) -> Result<Strin
     if let Some(record) = owner
         && (context.in_flight.contains(&record.job_id) || !context.is_over(record).await)
     {
-        return Err(RegistryError::Duplicate(record.job_id.clone()).into());
+        return Err(duplicate(&record.job_id));
     }
     Ok(job_id)
 }

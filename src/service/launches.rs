@@ -20,7 +20,7 @@ use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::start::{has_abandoned_epilogue, is_alive};
 use crate::process::{on_file_threads, run_blocking};
 use crate::redact::Redactor;
-use crate::registry::{JobRecord, RegistryError};
+use crate::registry::{JobRecord, duplicate};
 
 /// The advice about a job that was to be cancelled and may still run.
 pub(super) const MAY_BE_RUNNING: &str =
@@ -79,7 +79,7 @@ async fn record_and_spawn(
     };
     // Before the record, so that a call that finds the record finds the launch too.
     let Some(watch) = context.in_flight.insert(&job_id) else {
-        return Err(RegistryError::Duplicate(job_id).into());
+        return Err(duplicate(&job_id));
     };
     let (within, cluster) = (Arc::clone(context), identity.cluster.clone());
     // Under the lock of the registry, so that each launch counts the others, also those of other servers.
@@ -97,7 +97,7 @@ async fn record_and_spawn(
         Err(error) => {
             let outcome = LaunchOutcome::Failed(error.to_string());
             context.in_flight.evict(&identity.job_id, outcome);
-            Err(error.into())
+            Err(error)
         }
     }
 }
@@ -118,7 +118,6 @@ fn spawn(context: &Arc<Context>, identity: JobIdentity, start: Option<(LaunchPla
 /// Runs a launch to its end, records the job, carries out a cancel that came meanwhile, and evicts the launch.
 async fn run(context: &Context, identity: &JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
     let (job_id, in_flight) = (identity.job_id.as_str(), &context.in_flight);
-    in_flight.set_recorded(job_id);
     let mut outcome = launch(context, identity, start).await;
     if let LaunchOutcome::Launched(launched) = &outcome {
         // Another server, or an earlier one, leaves its request beside the job.

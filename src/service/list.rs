@@ -34,19 +34,11 @@ impl JobService {
 }
 
 async fn list(context: &Arc<Context>, request: ListRequest) -> ListAnswer {
-    // Read before the registry: a job that is recorded only now cannot be missed in it.
-    let in_flight = context.in_flight.recorded();
     let records = match context.registry.records().await {
         Ok(records) => records,
         Err(error) => return sanitize(ListAnswer::failure(error.to_string()), &[]),
     };
     let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
-    for job_id in in_flight
-        .iter()
-        .filter(|job_id| record_of(job_id).is_none())
-    {
-        context.in_flight.evict_orphan(job_id);
-    }
     launches::resume(context, &records).await;
     let mut warnings = registry_warnings(context, &records).await;
     let mut done = HashMap::new();

@@ -10,7 +10,7 @@ use super::super::setup::own_path;
 use super::Check;
 use super::Outcome::{Failure, Warning};
 use crate::error::JobError;
-use crate::parse::{check, sky};
+use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
 use crate::process::{blocking, find};
 use crate::serve::Wired;
@@ -110,7 +110,7 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
 }
 
 fn api_server(info: &str) -> Result<String, JobError> {
-    let info = check::api_info(info).unwrap_or_default();
+    let info = sky::api_info(info).unwrap_or_default();
     let server = &info["server"];
     let Some(status) = server["status"].as_str() else {
         return Ok("none runs; `sky` starts one when it is needed".to_owned());
@@ -126,7 +126,7 @@ fn api_server(info: &str) -> Result<String, JobError> {
 }
 
 fn clouds(printed: &str) -> Result<String, JobError> {
-    let clouds = check::enabled_clouds(printed).map_err(JobError::failed)?;
+    let clouds = sky::enabled_clouds(printed).map_err(JobError::failed)?;
     if clouds.is_empty() {
         let error = JobError::failed("SkyPilot may use none");
         return Err(error.with_hint("`sky check` says what each of them needs"));
@@ -148,7 +148,7 @@ fn clusters_up(status: &str) -> Result<String, JobError> {
         let (name, price) = (&cluster.name, price.unwrap_or_default());
         format!("{name} ({}{price}, {stops})", cluster.status)
     });
-    let up: Vec<String> = up.chain(list.left_out.iter().cloned()).collect();
+    let up: Vec<String> = up.collect();
     Ok(match up.len() {
         0 => "none is up".to_owned(),
         count => format!("{count} up, and billed: {}", up.join("; ")),

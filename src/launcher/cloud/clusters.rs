@@ -74,9 +74,8 @@ pub(super) fn warn_about_idle(listing: &mut Listing, queue: &Queue, clusters: &[
     let is_done =
         |job: &QueuedJob| parse::state_of(&job.status).is_some_and(|(_, is_done)| is_done);
     for cluster in clusters.iter().filter(|cluster| cluster.status == "UP") {
-        // A cluster that did not answer may have live jobs, and a row that could not be read may be one.
+        // A cluster that did not answer may have live jobs.
         let jobs = queue.jobs.get(&cluster.name);
-        let jobs = jobs.filter(|_| queue.left_out.is_empty());
         if jobs.is_some_and(|jobs| jobs.iter().all(is_done)) {
             let ends = jobs.into_iter().flatten().filter_map(|job| job.end_at);
             let since = ends.reduce(f64::max).or(cluster.launched_at);

@@ -124,12 +124,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             listing.warnings.push(warning);
             listing.incomplete.push(error.to_string());
         }
-        let left_out = survey.cluster_list().map_or(&[][..], |list| &list.left_out);
-        let left_out = queue.left_out.iter().chain(left_out).cloned();
-        listing
-            .incomplete
-            .extend(survey.silent_clusters().chain(left_out.clone()));
-        listing.warnings.extend(left_out);
+        listing.incomplete.extend(survey.silent_clusters());
         listing.warn_about_silence(queue, launched.clone());
         let mut claimed = Claimed::new();
         for &identity in launching {

@@ -215,9 +215,6 @@ impl<B: CloudBackend> CloudLauncher<B> {
             .clusters(Some(until))
             .await?
             .unwrap_or_default();
-        if let Some(left_out) = list.left_out.first() {
-            return Err(JobError::unavailable(left_out));
-        }
         let up = list
             .clusters
             .iter()

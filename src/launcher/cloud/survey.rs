@@ -138,7 +138,7 @@ impl Survey {
     ) -> Result<(), JobError> {
         let name = &identity.cluster;
         match &self.queue {
-            Ok(queue) if queue.jobs.contains_key(name) && queue.left_out.is_empty() => Ok(()),
+            Ok(queue) if queue.jobs.contains_key(name) => Ok(()),
             _ => match self.status_of_missing::<B>(identity, facts)? {
                 status if status.is_done => Ok(()),
                 status => Err(unknown(status.message.unwrap_or_default())),
@@ -203,17 +203,12 @@ impl Survey {
         }
         let reason = match &self.queue {
             Ok(queue) if queue.jobs.contains_key(name) => {
-                let is_whole = queue.left_out.is_empty();
-                if is_whole && (!B::IDS_RESTART || identity.job_id.is_empty()) {
+                if !B::IDS_RESTART || identity.job_id.is_empty() {
                     return Err(no_such_job(identity));
                 }
                 let id = &identity.oumi_job_id;
-                let why = queue
-                    .left_out
-                    .first()
-                    .map_or("a new answer may list it", String::as_str);
                 return Err(unknown(format!(
-                    "job {id} is not in the queue of cluster {name}: {why}"
+                    "job {id} is not in the queue of cluster {name}"
                 )));
             }
             Ok(queue) => match queue.unanswered.get(name) {
@@ -235,7 +230,7 @@ impl Survey {
         let is_there = failures.any(|failure| matches!(failure, QueueFailure::ClusterNotUp(_)));
         match list.get(name) {
             Some(cluster) if cluster.status != "UP" => Ok(cluster_not_up(name, cluster)),
-            None if list.left_out.is_empty() && !is_there => Ok(cluster_gone(name)),
+            None if !is_there => Ok(cluster_gone(name)),
             _ => Err(reason),
         }
     }

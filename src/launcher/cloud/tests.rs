@@ -69,7 +69,6 @@ impl CloudBackend for FakeCloud {
         };
         Ok(Some(ClusterList {
             clusters: vec![cluster],
-            left_out: Vec::new(),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! The plan of a job on this machine: the programs that its supervisor runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -26,10 +27,18 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan, JobErr
         envs: BTreeMap::new(),
         files: Vec::new(),
     };
+    // A `run` that calls `oumi` means the one that is found here; a client's PATH rarely has it.
+    let oumi = find::find_oumi(&spec.client_cwd);
+    let path = oumi.as_deref().ok().and_then(find::path_with_folder_of);
+    let path = path.map(|path| ("PATH".to_owned(), path));
+    process.envs.extend(path);
     let job_config = match spec.config.kind {
-        ConfigKind::Training => plan_training(dir, spec, &mut process).map(|()| None),
-        ConfigKind::Job => plan_job(dir, spec, &mut process).map(Some),
-    }?;
+        ConfigKind::Training => {
+            plan_training(dir, spec, &oumi?, &mut process);
+            None
+        }
+        ConfigKind::Job => Some(plan_job(dir, spec, &mut process)?),
+    };
     process.envs.extend(spec.envs.clone());
     let line =
         |step: &Step| shlex::try_join(step.argv.iter().map(String::as_str)).unwrap_or_default();
@@ -44,16 +53,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan, JobErr
     })
 }
 
-fn plan_training(
-    dir: &JobDir,
-    spec: &LaunchSpec,
-    process: &mut StartRequest,
-) -> Result<(), JobError> {
-    let program = find::find_oumi(&spec.client_cwd)?;
-    let path = find::path_with_folder_of(&program);
-    process
-        .envs
-        .extend(path.map(|path| ("PATH".to_owned(), path)));
+fn plan_training(dir: &JobDir, spec: &LaunchSpec, program: &Path, process: &mut StartRequest) {
     // Oumi writes one log a rank there.
     let logs = dir.path().join("logs").display().to_string();
     process.envs.insert("OUMI_LOGGING_DIR".to_owned(), logs);
@@ -72,7 +72,6 @@ fn plan_training(
         name: format!("oumi {}", spec.command.subcommand()),
         argv: argv.map(ToOwned::to_owned).collect(),
     });
-    Ok(())
 }
 
 /// Plans a job config and returns the part of it that has an effect here, without the values of `envs`.
@@ -114,12 +113,6 @@ fn plan_job(
         process.files.push((path, script.to_owned()));
         job_config.insert(name.to_owned(), script.into());
     }
-    // A `run` that calls `oumi` means the one that is found here; a client's PATH rarely has it.
-    let oumi = find::find_oumi(&spec.client_cwd).ok();
-    let path = oumi.and_then(|program| find::path_with_folder_of(&program));
-    process
-        .envs
-        .extend(path.map(|path| ("PATH".to_owned(), path)));
     process.envs.extend(envs);
     if process.plan.steps.is_empty() {
         let config = spec.config.path.display();
@@ -150,63 +143,38 @@ fn config_envs(spec: &LaunchSpec) -> BTreeMap<String, String> {
 
 /// Warns of what the call and the config ask for that has no effect on this machine.
 fn warnings(spec: &LaunchSpec) -> Vec<String> {
-    let document = &spec.config.document;
-    let in_resources = |key: &str| document.get("resources").and_then(|map| map.get(key));
-    let is_set = |value: Option<&Value>| {
-        value.is_some_and(|value| {
-            !matches!(value, Value::Null | Value::Bool(false)) && *value != json!({})
-        })
+    let (document, asked) = (&spec.config.document, &spec.resources);
+    let is_set =
+        |value: &Value| !matches!(value, Value::Null | Value::Bool(false)) && *value != json!({});
+    let is_in_config = |name: &&str| {
+        let resources = document.get("resources").and_then(|map| map.get(*name));
+        document.get(*name).or(resources).is_some_and(is_set)
     };
     let nodes = document.get("num_nodes").and_then(Value::as_u64);
-    let (asked, nodes) = (
-        &spec.resources,
-        nodes.max(spec.resources.num_nodes.map(u64::from)),
-    );
     let is_training = spec.config.kind == ConfigKind::Training && spec.processes().is_some();
-    let ignored = [
+    let in_call = [
+        ("file_mounts", !spec.file_mounts.is_empty()),
         (
-            "file_mounts",
-            is_set(document.get("file_mounts")) || !spec.file_mounts.is_empty(),
+            "num_nodes",
+            nodes.max(asked.num_nodes.map(u64::from)) > Some(1),
         ),
-        ("storage_mounts", is_set(document.get("storage_mounts"))),
-        ("num_nodes", nodes > Some(1)),
-        (
-            "accelerators",
-            is_set(in_resources("accelerators")) || asked.accelerators.is_some() && !is_training,
-        ),
-        (
-            "use_spot",
-            is_set(in_resources("use_spot")) || asked.use_spot,
-        ),
-        ("infra", is_set(in_resources("infra"))),
-        ("any_of", is_set(in_resources("any_of"))),
+        ("accelerators", asked.accelerators.is_some() && !is_training),
+        ("use_spot", asked.use_spot),
         ("disk_size", asked.disk_size.is_some()),
         ("autostop_minutes", asked.autostop_minutes.is_some()),
         ("setup_script", spec.setup_script.is_some()),
         ("run_script", spec.run_script.is_some()),
         ("cluster_name", !spec.identity.cluster.is_empty()),
     ];
-    let ignored = ignored.into_iter().filter(|(_, is_set)| *is_set);
-    let mut warnings: Vec<String> = ignored
-        .map(|(name, _)| match name {
-            "accelerators" if spec.config.kind == ConfigKind::Training => {
-                format!(
-                    "`{name}` is ignored: on this machine only `train` runs in several processes"
-                )
-            }
-            _ => format!("`{name}` has no meaning for a job on this machine and is ignored"),
-        })
-        .collect();
-    if is_set(document.get("workdir")) {
-        warnings.push(
-            "`workdir` is SkyPilot's word and is ignored: Oumi's is `working_dir`".to_owned(),
-        );
-    }
-    if let Some(cloud) = spec.config.cloud().filter(|cloud| cloud != LOCAL) {
-        warnings.push(format!(
-            "the config asks for cloud `{cloud}`, but the job runs on this machine, because `cloud` is `{LOCAL}`; pass \
-             cloud=\"{cloud}\" to run it there"
-        ));
-    }
-    warnings
+    let in_call = in_call.into_iter().filter(|(_, is_set)| *is_set);
+    let names = "file_mounts storage_mounts accelerators use_spot infra any_of workdir";
+    let names = names.split(' ').filter(is_in_config);
+    let ignored: BTreeSet<&str> = names.chain(in_call.map(|(name, _)| name)).collect();
+    let ignored = ignored
+        .into_iter()
+        .map(|name| format!("`{name}` has no meaning for a job on this machine and is ignored"));
+    let other = spec.config.cloud().filter(|cloud| cloud != LOCAL).map(|cloud| {
+        format!("the config asks for cloud `{cloud}`, and the job runs on this machine; pass cloud=\"{cloud}\" to run it there")
+    });
+    ignored.chain(other).collect()
 }

@@ -1,11 +1,11 @@
 //! The cancel of a job on this machine. Its supervisor ends the processes; where that is dead, the server does.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{cancelled_status, ended_status, unrecorded_status};
 use crate::error::JobError;
 use crate::launcher::{CancelOutcome, JobStatus};
-use crate::process::blocking;
 use crate::process::job_dir::{ExitRecord, JobDir, Termination};
 use crate::process::supervisor::notify;
 use crate::process::table::{JobProcesses, ProcessTable, Terminator};
@@ -14,86 +14,57 @@ use crate::process::table::{JobProcesses, ProcessTable, Terminator};
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
-/// Ends all processes of the job in `dir`.
-pub(super) async fn cancel(dir: JobDir, force: bool) -> Result<CancelOutcome, JobError> {
+/// Ends all processes of the job in `dir`. Blocks until they have ended, [`CANCEL_WAIT`] at most.
+pub(super) fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome, JobError> {
     let deadline = Instant::now() + CANCEL_WAIT;
-    let mut cancel = Cancel {
-        dir,
-        termination: if force {
-            Termination::Forced
-        } else {
-            Termination::Graceful
-        },
-        is_requested: false,
-        leftovers: 0,
-        terminator: Terminator::default(),
+    let termination = if force {
+        Termination::Forced
+    } else {
+        Termination::Graceful
     };
+    let mut terminator = Terminator::default();
+    let mut cancel = Cancel::default();
     loop {
-        let step;
-        (cancel, step) = blocking(move || match cancel.step() {
-            Ok(step) => Ok((cancel, step)),
-            Err(error) => {
-                let dir = cancel.dir.path().display();
-                Err(error.context(&format!("cannot cancel the job in {dir}")))
-            }
-        })
-        .await?;
-        match step {
-            Step::Finished(outcome) => return Ok(outcome),
-            Step::Remaining(left) if Instant::now() >= deadline => {
-                return Ok(stopping_outcome(&left, &cancel.dir, force));
-            }
-            Step::Remaining(_) => tokio::time::sleep(CANCEL_POLL).await,
+        // One that cannot be read keeps no process alive.
+        let record = dir.exit_record().unwrap_or_default();
+        if let Some(record) = record.as_ref().filter(|record| !record.processes_left) {
+            return Ok(cancel.after_exit(record));
         }
+        let job = ProcessTable::with_environments()?.job(dir.path());
+        if job.is_empty() && !dir.is_locked()? {
+            return cancel.after_last_process(dir);
+        }
+        if !cancel.is_requested {
+            // A job may have removed its own folder.
+            dir.restore()?;
+            dir.request_termination(termination)?;
+            cancel.is_requested = true;
+        }
+        if record.is_some() {
+            cancel.leftovers = cancel.leftovers.max(job.members.len());
+        }
+        match job.supervisor {
+            Some(pid) => notify(pid),
+            None => terminator.signal(&job.members, termination),
+        }
+        if Instant::now() >= deadline {
+            return Ok(stopping_outcome(&job, dir, force));
+        }
+        thread::sleep(CANCEL_POLL);
     }
 }
 
+#[derive(Default)]
 struct Cancel {
-    dir: JobDir,
-    termination: Termination,
     /// This cancel found the job alive, and its request is written.
     is_requested: bool,
     /// The most processes that were there at once after the script had ended.
     leftovers: usize,
-    terminator: Terminator,
-}
-
-enum Step {
-    Finished(CancelOutcome),
-    Remaining(JobProcesses),
 }
 
 impl Cancel {
-    fn step(&mut self) -> Result<Step, JobError> {
-        let dir = &self.dir;
-        // One that cannot be read keeps no process alive.
-        let record = dir.exit_record().unwrap_or_default();
-        if let Some(record) = record.as_ref().filter(|record| !record.processes_left) {
-            return Ok(Step::Finished(self.after_exit(record)));
-        }
-        let job = ProcessTable::with_environments()?.job(dir.path());
-        if job.is_empty() && !dir.is_locked()? {
-            return self.after_last_process().map(Step::Finished);
-        }
-        if !self.is_requested {
-            // A job may have removed its own folder.
-            dir.restore()?;
-            dir.request_termination(self.termination)?;
-            self.is_requested = true;
-        }
-        if record.is_some() {
-            self.leftovers = self.leftovers.max(job.members.len());
-        }
-        match job.supervisor {
-            Some(pid) => notify(pid),
-            None => self.terminator.signal(&job.members, self.termination),
-        }
-        Ok(Step::Remaining(job))
-    }
-
     /// Concludes once no process of the job lives, and a moment ago there was no final exit record.
-    fn after_last_process(&self) -> Result<CancelOutcome, JobError> {
-        let dir = &self.dir;
+    fn after_last_process(&self, dir: &JobDir) -> Result<CancelOutcome, JobError> {
         let record = match dir.exit_record() {
             Err(_) if self.is_requested => None,
             record => record?,
@@ -116,7 +87,7 @@ impl Cancel {
         if !status.is_done {
             return Err(JobError::failed(status.message.unwrap_or_default()));
         }
-        Ok(already_finished(&status))
+        Ok(already_finished(status))
     }
 
     fn after_exit(&self, record: &ExitRecord) -> CancelOutcome {
@@ -130,43 +101,45 @@ impl Cancel {
                 processes: self.leftovers,
             }
         } else {
-            already_finished(&status)
+            already_finished(status)
         }
     }
 }
 
-fn already_finished(status: &JobStatus) -> CancelOutcome {
+fn already_finished(status: JobStatus) -> CancelOutcome {
     CancelOutcome::AlreadyFinished {
-        status: status.status.clone(),
+        status: status.status,
         state: status.state,
-        message: status.message.clone(),
+        message: status.message,
     }
 }
 
 fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> CancelOutcome {
-    let asked = format!("it was asked to stop {} s ago, and", CANCEL_WAIT.as_secs());
-    let message = match (remaining.members.len(), remaining.supervisor) {
-        (0, Some(_)) => format!(
-            "{asked} no process of it is left, but its supervisor has not recorded the end yet, for example because the disk is \
-             full; call poll_status to see when it has"
+    let (left, next) = match (remaining.members.len(), remaining.supervisor) {
+        (0, Some(_)) => (
+            "its supervisor has not recorded the end yet".to_owned(),
+            "call poll_status to see when it has".to_owned(),
         ),
-        (0, None) => format!(
-            "{asked} a process of it that cannot be found still holds {}/lock; see which with `lsof` and end it by hand",
-            dir.path().display()
+        (0, None) => (
+            "a process of it that cannot be found is left".to_owned(),
+            format!(
+                "end it by hand: `lsof {}/lock` names it",
+                dir.path().display()
+            ),
         ),
-        (count, _) => {
-            let processes = match count {
-                1 => "1 process is".to_owned(),
-                _ => format!("{count} processes are"),
-            };
-            let next = if force {
-                "they were killed and are not gone yet; call poll_status to see when they are"
-            } else {
-                "call cancel_job again with force=true to kill what is left, or poll_status to see whether it ends by itself"
-            };
-            format!("{asked} {processes} still there; {next}")
-        }
+        (count, _) => (
+            format!(
+                "{count} process{} still there",
+                if count == 1 { " is" } else { "es are" }
+            ),
+            match force {
+                true => "call poll_status to see when they are gone".to_owned(),
+                false => "call cancel_job again with force=true to kill what is left".to_owned(),
+            },
+        ),
     };
+    let seconds = CANCEL_WAIT.as_secs();
+    let message = format!("it was asked to stop {seconds} s ago, and {left}; {next}");
     CancelOutcome::Stopping { message }
 }
 
@@ -178,8 +151,8 @@ mod tests {
     use super::*;
     use crate::settings::env_vars;
 
-    #[tokio::test]
-    async fn unreadable_exit_record_keeps_no_process_alive() {
+    #[test]
+    fn unreadable_exit_record_keeps_no_process_alive() {
         let home = tempfile::tempdir().unwrap();
         let (dir, lock) = JobDir::create(home.path().join("a")).unwrap();
         drop(lock);
@@ -188,7 +161,7 @@ mod tests {
         let sleep = sleep.arg("60").env(env_vars::JOB_DIR, dir.path());
         let mut child = sleep.spawn().unwrap();
         let reaped = std::thread::spawn(move || child.wait().unwrap());
-        let outcome = cancel(dir, true).await.unwrap();
+        let outcome = cancel(&dir, true).unwrap();
         assert_eq!(outcome, CancelOutcome::Cancelled { message: None });
         assert_eq!(reaped.join().unwrap().signal(), Some(9));
     }

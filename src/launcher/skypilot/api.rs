@@ -1,24 +1,27 @@
-//! SkyPilot's API server in place of `sky`: a request is posted, and its result is fetched when it has ended. The forms are
-//! those of SkyPilot 0.12 and 0.14.
+//! SkyPilot's API server in place of `sky`: a request is posted, and its result is fetched when it has ended.
 
-use std::fmt;
+use std::io::{self, Write};
 use std::ops::RangeInclusive;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::Full;
-use hyper::Method;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::endpoint::Endpoint;
-use super::http::{Reply, Unusable, exchange};
-use crate::process::blocking;
-use crate::process::runner::{CliCall, Output};
+use super::request::{Request, RequestError};
+use crate::error::{ErrorKind, JobError};
+use crate::process::run_blocking;
+use crate::process::runner::{Capture, CliCall, Output, OutputLimit};
 
 /// The versions of the interface whose forms are known: SkyPilot 0.12.3 to 0.14.
 const VERSIONS: RangeInclusive<u32> = 50..=62;
@@ -29,67 +32,25 @@ const HEALTH_TIMEOUT: Duration = Duration::from_millis(300);
 const HEALTH_TTL: Duration = Duration::from_secs(5);
 /// The time for the cancel of a request that took too long.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
-/// The errors that `sky` itself answers with. With any other the program is asked, whose words are then the answer.
-const OWN_ERRORS: [&str; 9] = [
+/// The errors that are answers. With any other the program is asked, whose words are then the answer.
+const OWN_ERRORS: [&str; 3] = [
     "ClusterDoesNotExist",
     "ClusterNotUpError",
-    "ClusterOwnerIdentityMismatchError",
-    "CloudError",
-    "CloudUserIdentityError",
-    "CommandError",
     "NotSupportedError",
-    "RuntimeError",
-    "ValueError",
 ];
 
-/// A request to the API server.
-pub(super) struct Question {
-    pub(super) path: &'static str,
-    /// The fields of the body but `env_vars`.
-    pub(super) body: Value,
-}
-
 /// The API server, where there is one for `sky` on this machine.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Api {
     health: Mutex<Option<(Instant, Option<Arc<Endpoint>>)>>,
 }
 
-/// Its endpoint holds secrets.
-impl fmt::Debug for Api {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Api").finish_non_exhaustive()
-    }
-}
-
-#[derive(Deserialize)]
-struct Health {
-    status: String,
-    api_version: Value,
-    #[serde(default)]
-    basic_auth_enabled: bool,
-}
-
-/// A request that has ended.
-#[derive(Deserialize)]
-struct Ended {
-    status: String,
-    /// A text of JSON.
-    return_value: Option<String>,
-    /// A text of JSON.
-    error: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Failed {
-    detail: Ended,
-}
-
-#[derive(Deserialize)]
-struct OwnError {
-    #[serde(rename = "type")]
-    kind: String,
-    message: String,
+/// An answer, as far as it has come.
+pub(super) struct Reply {
+    pub(super) status: u16,
+    /// The id of the request, of letters and digits.
+    pub(super) id: Option<String>,
+    pub(super) body: Capture,
 }
 
 impl Api {
@@ -101,18 +62,21 @@ impl Api {
         {
             return server.clone();
         }
-        let found = blocking(|| Ok::<_, std::io::Error>(Endpoint::find())).await;
-        let mut server = found.ok().flatten().map(Arc::new);
+        let mut server = run_blocking(Endpoint::find)
+            .await
+            .ok()
+            .flatten()
+            .map(Arc::new);
         if let Some(found) = &server {
             let checked = timeout(HEALTH_TIMEOUT, found.check_health()).await;
-            match checked.unwrap_or(Err(Unusable::Late)) {
-                Ok(()) => {}
-                Err(Unusable::NoConnection(_)) => server = None,
-                Err(problem) => {
-                    tracing::warn!("SkyPilot's API server is not used, but `sky`: {problem}");
-                    server = None;
-                }
+            let checked = checked.unwrap_or_else(|_| Err(JobError::failed("it is silent")));
+            // Where nothing listens there is nothing to say.
+            if let Err(problem) = &checked
+                && problem.kind != ErrorKind::Unavailable
+            {
+                tracing::warn!("SkyPilot's API server is not used, but `sky`: {problem}");
             }
+            server = server.filter(|_| checked.is_ok());
         }
         *health = Some((Instant::now(), server.clone()));
         server
@@ -125,28 +89,27 @@ impl Api {
 }
 
 impl Endpoint {
-    async fn check_health(&self) -> Result<(), Unusable> {
+    async fn check_health(&self) -> Result<(), JobError> {
         let mut reply = Reply::new(false);
-        self.send(Method::GET, "/api/health", None, &mut reply)
-            .await?;
-        let health: Health = read(&reply)?;
-        if health.status != "healthy" || health.basic_auth_enabled {
-            return Err(Unusable::Unhealthy);
+        self.send("/api/health", None, &mut reply).await?;
+        let health = reply.read()?;
+        if health["status"] != "healthy" || health["basic_auth_enabled"] == true {
+            return Err(JobError::failed("it is not healthy, or asks for a login"));
         }
-        let version = health.api_version;
-        let version = version.as_str().map_or(version.to_string(), str::to_owned);
-        match version.parse() {
-            Ok(number) if VERSIONS.contains(&number) => Ok(()),
-            _ => Err(Unusable::Version(version.chars().take(20).collect())),
+        let version = health["api_version"].to_string();
+        let number = version.trim_matches('"').parse();
+        if number.is_ok_and(|number| VERSIONS.contains(&number)) {
+            return Ok(());
         }
+        let version: String = version.chars().take(20).collect();
+        let problem = format!("version {version} of its interface is not known to this server");
+        Err(JobError::failed(problem))
     }
 
-    /// Answers `call` as the program does: the JSON of the answer or the log on standard output, or an error on standard error
-    /// with exit code 1. Without an exit code the answer cannot be used.
-    pub(super) async fn answer(self: Arc<Self>, call: CliCall, question: Question) -> Output {
+    /// Answers `call` as the program does. Without an exit code the answer cannot be used.
+    pub(super) async fn answer(self: Arc<Self>, call: CliCall, request: Request) -> Output {
         let mut posted = Reply::new(call.is_log);
-        let asking = self.ask(&question, call.is_log, &mut posted);
-        match timeout(call.timeout, asking).await {
+        match timeout(call.timeout, self.run(&request, &mut posted)).await {
             Ok(Ok(output)) => output,
             Ok(Err(problem)) => {
                 let command = call.command_line();
@@ -156,10 +119,10 @@ impl Endpoint {
                 Output::default()
             }
             Err(_) => {
-                if let Ok(id) = request_id(&posted) {
-                    let body = serde_json::json!({ "request_ids": [id] });
+                if let Some(id) = &posted.id {
+                    let body = json!({ "request_ids": [id] });
                     let mut reply = Reply::new(false);
-                    let cancel = self.send(Method::POST, "/api/cancel", Some(&body), &mut reply);
+                    let cancel = self.send("/api/cancel", Some(&body), &mut reply);
                     let _ = timeout(CANCEL_TIMEOUT, cancel).await;
                 }
                 Output {
@@ -172,59 +135,38 @@ impl Endpoint {
         }
     }
 
-    async fn ask(
-        &self,
-        question: &Question,
-        is_log: bool,
-        posted: &mut Reply,
-    ) -> Result<Output, Unusable> {
-        self.send(Method::POST, question.path, Some(&question.body), posted)
-            .await?;
-        let mut output = self.result(request_id(posted)?).await?;
-        if is_log && output.code == Some(0) {
-            // The exit code of `sky logs`.
-            output.code = output.stdout.trim().parse().ok();
-            output.stdout = posted.body.text();
-            output.front_truncated = posted.body.front_truncated;
+    /// Posts a request and waits for its end. The API server carries it on when this process ends.
+    async fn run(&self, request: &Request, posted: &mut Reply) -> Result<Output, JobError> {
+        let body = Some(&request.body);
+        self.send(request.path, body, posted).await?;
+        let id = posted.id.as_ref().filter(|_| posted.status == 200);
+        let id = id.ok_or_else(|| posted.problem())?;
+        let mut streamed = Reply::new(true);
+        if request.is_change() {
+            let path = format!("/api/stream?request_id={id}&format=plain");
+            self.send(&path, None, &mut streamed).await?;
         }
-        Ok(output)
-    }
-
-    /// Makes a change, and returns what SkyPilot printed about it on standard output. The API server carries it on when this
-    /// process ends.
-    pub(super) async fn change(&self, question: &Question) -> Result<Output, Unusable> {
-        let mut posted = Reply::new(false);
-        self.send(
-            Method::POST,
-            question.path,
-            Some(&question.body),
-            &mut posted,
-        )
-        .await?;
-        let id = request_id(&posted)?;
-        let mut printed = Reply::new(true);
-        let path = format!("/api/stream?request_id={id}&format=plain");
-        self.send(Method::GET, &path, None, &mut printed).await?;
-        let mut output = self.result(id).await?;
-        output.stdout = printed.body.text();
-        Ok(output)
-    }
-
-    /// Waits for the end of a request.
-    async fn result(&self, id: &str) -> Result<Output, Unusable> {
         let mut ended = Reply::new(false);
         let path = format!("/api/get?request_id={id}");
-        self.send(Method::GET, &path, None, &mut ended).await?;
-        output(&ended)
+        self.send(&path, None, &mut ended).await?;
+        let printed = if request.is_change() {
+            &streamed
+        } else {
+            &*posted
+        };
+        let mut output = request.output(ended.result()?, printed.body.text());
+        output.front_truncated = printed.body.front_truncated;
+        Ok(output)
     }
 
+    /// Gets `path`, or posts `body` to it, and reads the answer into `reply`. The connection ends with the future.
     async fn send(
         &self,
-        method: Method,
         path: &str,
         body: Option<&Value>,
         reply: &mut Reply,
-    ) -> Result<(), Unusable> {
+    ) -> Result<(), JobError> {
+        let method = if body.is_some() { "POST" } else { "GET" };
         let body = body.cloned().map_or_else(String::new, |mut body| {
             body["env_vars"] = self.env_vars.clone().into();
             body.to_string()
@@ -236,57 +178,100 @@ impl Endpoint {
             .header(CONTENT_TYPE, "application/json")
             .header("X-SkyPilot-API-Version", OWN_VERSION.0)
             .header("X-SkyPilot-Version", OWN_VERSION.1)
-            .body(Full::from(body))?;
-        exchange(self.address, request, reply).await
-    }
-}
-
-/// Returns the id of the request that a reply answers.
-fn request_id(reply: &Reply) -> Result<&str, Unusable> {
-    if reply.status != 200 {
-        return Err(Unusable::Status(reply.status));
-    }
-    let id = reply.headers.get("X-SkyPilot-Request-ID");
-    let id = id.and_then(|id| id.to_str().ok());
-    let is_plain = |id: &&str| id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-    id.filter(is_plain).ok_or(Unusable::Unreadable)
-}
-
-/// Reads the result of a request that has ended.
-fn output(reply: &Reply) -> Result<Output, Unusable> {
-    match reply.status {
-        200 => {
-            let ended: Ended = read(reply)?;
-            match ended.return_value {
-                Some(value) if ended.status == "SUCCEEDED" => Ok(Output {
-                    stdout: value,
-                    code: Some(0),
-                    ..Output::default()
-                }),
-                _ => Err(Unusable::Unreadable),
+            .body(Full::<hyper::body::Bytes>::from(body));
+        let request = request.map_err(JobError::failed)?;
+        let stream = TcpStream::connect(self.address).await;
+        let stream = TokioIo::new(stream.map_err(JobError::unavailable)?);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(JobError::failed)?;
+        let exchange = async move {
+            let answer = sender.send_request(request).await;
+            let (head, mut body) = answer.map_err(JobError::failed)?.into_parts();
+            reply.status = head.status.as_u16();
+            let id = head.headers.get("X-SkyPilot-Request-ID");
+            let id = id.and_then(|id| id.to_str().ok().map(ToOwned::to_owned));
+            let is_plain = |id: &String| id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+            reply.id = id.filter(is_plain);
+            while let Some(frame) = body.frame().await {
+                if let Some(block) = frame.map_err(JobError::failed)?.data_ref() {
+                    let pushed = reply.body.push(block);
+                    let large = |OutputLimit| JobError::failed("its answer is too large");
+                    pushed.map_err(large)?;
+                }
             }
-        }
-        500 => {
-            let Failed { detail } = read(reply)?;
-            let error = detail.error.ok_or(Unusable::Unreadable)?;
-            let error = serde_json::from_str(&error).map_err(|_| Unusable::Unreadable)?;
-            let OwnError { kind, message } = error;
-            if !OWN_ERRORS.contains(&kind.as_str()) {
-                return Err(Unusable::Failed(kind.chars().take(40).collect()));
-            }
-            Ok(Output {
-                stderr: format!("sky.exceptions.{kind}: {message}\n"),
-                code: Some(1),
-                ..Output::default()
-            })
-        }
-        status => Err(Unusable::Status(status)),
+            Ok(())
+        };
+        // The sender is dropped with the answer, and the connection ends.
+        let (exchanged, _) = tokio::join!(exchange, connection);
+        exchanged
     }
 }
 
-fn read<T: DeserializeOwned>(reply: &Reply) -> Result<T, Unusable> {
-    // The error of the reader may repeat what it read.
-    serde_json::from_str(&reply.body.text()).map_err(|_| Unusable::Unreadable)
+impl Reply {
+    /// An answer of which nothing has come yet. Of a long one the end is kept.
+    pub(super) fn new(keep_end: bool) -> Self {
+        Self {
+            status: 0,
+            id: None,
+            body: Capture::new(keep_end),
+        }
+    }
+
+    /// The error of an answer that cannot be used. It repeats no part of the body, which may hold secrets.
+    fn problem(&self) -> JobError {
+        JobError::failed(match self.status {
+            200 | 500 => "its answer could not be read".to_owned(),
+            status => format!("it answered with status {status}"),
+        })
+    }
+
+    fn read(&self) -> Result<Value, JobError> {
+        serde_json::from_str(&self.body.text()).map_err(|_| self.problem())
+    }
+
+    /// Reads the result of a request that has ended: its value, or an error of SkyPilot's own. Both are texts of JSON.
+    pub(super) fn result(&self) -> Result<Result<String, RequestError>, JobError> {
+        let body = match self.status {
+            200 | 500 => self.read()?,
+            _ => return Err(self.problem()),
+        };
+        if let (200, "SUCCEEDED", Some(value)) = (
+            self.status,
+            body["status"].as_str().unwrap_or_default(),
+            body["return_value"].as_str(),
+        ) {
+            return Ok(Ok(value.to_owned()));
+        }
+        let error = body["detail"]["error"].as_str().unwrap_or_default();
+        let error: RequestError = serde_json::from_str(error).map_err(|_| self.problem())?;
+        if OWN_ERRORS.contains(&error.kind.as_str()) {
+            return Ok(Err(error));
+        }
+        let kind: String = error.kind.chars().take(40).collect();
+        Err(JobError::failed(format!("it failed with {kind}")))
+    }
+}
+
+/// Makes the change that these arguments of `sky` mean over the API server, and prints the result as `sky` does: in a process of
+/// its own under the supervisor of changes, so that it goes on when the server ends. Blocks until it has ended. Becomes the
+/// `program` where the API server cannot be used.
+pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let change = async {
+        let request = Request::of(arguments)?;
+        let server = Api::default().server().await?;
+        let changed = server.run(&request, &mut Reply::new(false)).await;
+        let refused = |problem: &_| {
+            tracing::warn!("SkyPilot's API server did not do it: {problem}; `sky` is run")
+        };
+        changed.inspect_err(refused).ok()
+    };
+    if let Some(output) = runtime.block_on(change) {
+        io::stdout().write_all(output.stdout.as_bytes())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(Command::new(program).args(arguments).exec())
 }
 
 #[cfg(test)]

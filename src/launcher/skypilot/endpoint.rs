@@ -1,27 +1,32 @@
-//! The API server that `sky` would use, where it is one on this machine, and what `sky` would send it of its environment.
+//! SkyPilot's settings on this machine: the API server that `sky` would use, what `sky` would send it of its environment, and
+//! what changes a launch beside its plan. The names are those of SkyPilot 0.12 to 0.14.
 
-use std::env;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::{env, fmt};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::settings::config::expand_home;
 use crate::settings::data_dir::read_bounded;
-use crate::settings::env_vars::SKY_API;
+use crate::settings::env_vars::{OUMI_OVERRIDES, SKY_API};
 
 /// SkyPilot's own.
 const PORT: u16 = 46580;
 /// In bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
-/// Variables by which `sky` reads other configurations, or logs in.
-const OTHER_WORLDS: [&str; 4] = [
+/// The variables that name other configurations: one in place of the others, the user's, the project's.
+const CONFIGS: [&str; 3] = [
     "SKYPILOT_CONFIG",
     "SKYPILOT_GLOBAL_CONFIG",
     "SKYPILOT_PROJECT_CONFIG",
-    "SKYPILOT_SERVICE_ACCOUNT_TOKEN",
 ];
+const USER_CONFIG: &str = "~/.sky/config.yaml";
+const PROJECT_CONFIG: &str = ".sky.yaml";
+const ENDPOINT: &str = "SKYPILOT_API_SERVER_ENDPOINT";
+const TOKEN: &str = "SKYPILOT_SERVICE_ACCOUNT_TOKEN";
 /// Variables of `sky` that are no business of its API server.
 const UNSENT: [&str; 3] = [
     "SKYPILOT_SERVER_",
@@ -29,26 +34,19 @@ const UNSENT: [&str; 3] = [
     "SKYPILOT_IN_CLUSTER_CONTEXT_NAME",
 ];
 /// Variables of the clouds that `sky` sends to the server that it starts itself.
-const OF_CLOUDS: [&str; 11] = [
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AZURE_CLIENT_ID",
-    "AZURE_CLIENT_SECRET",
-    "AZURE_TENANT_ID",
-    "AZURE_SUBSCRIPTION_ID",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "KUBECONFIG",
-];
-
+const OF_CLOUDS: &str = "AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN \
+    AZURE_CLIENT_ID AZURE_CLIENT_SECRET AZURE_TENANT_ID AZURE_SUBSCRIPTION_ID GOOGLE_APPLICATION_CREDENTIALS KUBECONFIG";
 /// An API server on this machine.
-#[derive(Clone)]
 pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
     /// The variables that each request carries. Some are secrets.
     pub(super) env_vars: Map<String, Value>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(formatter)
+    }
 }
 
 /// The part of SkyPilot's configuration that is read.
@@ -68,24 +66,29 @@ impl Endpoint {
     /// The server that `sky` would use. `None` where that may be another than one on this machine without a login, and where
     /// `sky` was never run.
     pub(super) fn find() -> Option<Self> {
-        let is_off = env::var(SKY_API).is_ok_and(|value| value == "off");
-        let is_other = OTHER_WORLDS.iter().any(|name| env::var_os(name).is_some());
-        if is_off || is_other || Path::new(".sky.yaml").exists() {
+        let is_off = set(SKY_API).is_some_and(|value| value == "off");
+        let is_other = CONFIGS
+            .iter()
+            .chain([&TOKEN])
+            .any(|name| set(name).is_some());
+        if is_off || is_other || Path::new(PROJECT_CONFIG).exists() {
             return None;
         }
-        let folder = dirs::home_dir()?.join(".sky");
-        let api_server = api_server(&folder.join("config.yaml"))?;
-        if api_server.service_account_token.is_some() {
+        let server = api_server(&expand_home(USER_CONFIG))?;
+        if server.service_account_token.is_some() {
             return None;
         }
-        let named = env::var("SKYPILOT_API_SERVER_ENDPOINT").ok();
-        let address = match named.or(api_server.endpoint) {
+        let address = match set(ENDPOINT).or(server.endpoint) {
             Some(url) => loopback(&url)?,
             None => SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
         };
-        let env_vars = env_vars(&folder, address.port() == PORT)?;
+        let env_vars = env_vars(address.port() == PORT)?;
         Some(Self { address, env_vars })
     }
+}
+
+fn set(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Reads the `api_server` of a configuration. `None` where it cannot be read.
@@ -109,22 +112,20 @@ fn loopback(url: &str) -> Option<SocketAddr> {
     Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
-/// The variables that `sky` sends with each request. `None` where the user is not known to SkyPilot.
-fn env_vars(folder: &Path, is_own_server: bool) -> Option<Map<String, Value>> {
+/// The variables that `sky` sends with each request. `None` where the user is not known.
+fn env_vars(is_own_server: bool) -> Option<Map<String, Value>> {
     let is_sent = |name: &str| {
         let is_own = name.starts_with("SKYPILOT_");
         let is_unsent = UNSENT.iter().any(|unsent| name.starts_with(unsent));
-        (is_own && !is_unsent) || (is_own_server && OF_CLOUDS.contains(&name))
+        (is_own && !is_unsent) || (is_own_server && OF_CLOUDS.split(' ').any(|of| of == name))
     };
-    let pair = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        let name = name.into_string().ok().filter(|name| is_sent(name))?;
+        Some((name, value.into_string().ok()?.into()))
     };
-    let sent = env::vars_os()
-        .filter_map(pair)
-        .filter(|(name, _)| is_sent(name));
-    let mut sent: Map<String, Value> = sent.map(|(name, value)| (name, value.into())).collect();
+    let mut sent: Map<String, Value> = env::vars_os().filter_map(text).collect();
     if !sent.contains_key("SKYPILOT_USER_ID") {
-        let id = read_bounded(&folder.join("user_hash"), 1024).ok()?;
+        let id = read_bounded(&expand_home("~/.sky/user_hash"), 1024).ok()?;
         let id = String::from_utf8(id).ok()?.trim().to_owned();
         let is_id = |c: char| c.is_ascii_alphanumeric() || c == '-';
         if id.is_empty() || !id.chars().all(is_id) {
@@ -140,18 +141,40 @@ fn env_vars(folder: &Path, is_own_server: bool) -> Option<Map<String, Value>> {
 
 /// The name of the user, as Python finds it.
 fn user_name() -> Option<String> {
-    let named = ["LOGNAME", "USER", "LNAME", "USERNAME"].map(|name| env::var(name).ok());
-    let mut named = named.into_iter().flatten();
-    named.find(|name| !name.is_empty()).or_else(|| {
-        let users = read_bounded(Path::new("/etc/passwd"), MAX_CONFIG).ok()?;
+    ["LOGNAME", "USER"].into_iter().find_map(set).or_else(|| {
         let id = rustix::process::getuid().as_raw().to_string();
-        let users = String::from_utf8_lossy(&users).into_owned();
-        users.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1) == Some(&id)).then(|| name.to_owned())
-        })
+        let users = std::fs::read_to_string("/etc/passwd").ok()?;
+        let is_own = |line: &&str| line.split(':').nth(2) == Some(&id);
+        let (name, _) = users.lines().find(is_own)?.split_once(':')?;
+        Some(name.to_owned())
     })
+}
+
+/// Warns of the settings that SkyPilot reads beside the job config, and of those of Oumi that are not passed on.
+pub(super) fn warnings(project: &Path) -> Vec<String> {
+    let ignored = OUMI_OVERRIDES
+        .into_iter()
+        .filter(|name| set(name).is_some());
+    let ignored = ignored.map(|name| {
+        format!("{name} is set and is not passed on: the job is launched as this plan shows it")
+    });
+    let [only, user, of_project] = CONFIGS.map(set);
+    let paths = match only {
+        Some(only) => vec![only],
+        None => vec![
+            user.unwrap_or_else(|| USER_CONFIG.to_owned()),
+            of_project.unwrap_or_else(|| PROJECT_CONFIG.to_owned()),
+        ],
+    };
+    let paths = paths.iter().map(|path| project.join(expand_home(path)));
+    let configs = paths.filter(|path| path.exists()).map(|path| {
+        let path = path.display();
+        format!("SkyPilot also reads {path}: what it sets is not in this plan, and may change the machines and their price")
+    });
+    let server = set(ENDPOINT).map(|_| {
+        format!("the SkyPilot API server of {ENDPOINT} has settings of its own, which may change what is launched")
+    });
+    ignored.chain(configs).chain(server).collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::captures;
 use crate::parse::JobState::{Cancelled, Failed, Pending, Running, Succeeded, Unknown};
 use crate::parse::reasons::MAX_LINE;
-use crate::parse::sky::{QueueFailure, TeardownResult};
+use crate::parse::sky::QueueFailure;
 use crate::parse::*;
 
 /// Calls every reader.
@@ -22,11 +22,11 @@ pub(super) fn read_all(text: &str) {
         oumi::log_lines(text),
         sky::log_lines(text),
     ));
-    drop((
-        sky::teardown(text),
+    let _ = (
+        sky::teardown("c", text),
         sky::accepted_cancel(text),
         sky::exit_code(text),
-    ));
+    );
     for line in [failure_reason(text), last_line(text)]
         .into_iter()
         .flatten()
@@ -121,8 +121,7 @@ fn json_is_found_between_text() {
 fn fields_of_other_versions_cost_no_row() {
     let stdout = r#"{"c": [
       {"job_id": "7", "status": "RUNNING", "submitted_at": "soon", "start_at": 0, "new": {"deep": [1]}},
-      {"job_id": 6, "status": null, "job_name": "a\u001b[31mb\nc", "end_at": 5},
-      {"status": "RUNNING"}]}"#;
+      {"job_id": 6, "status": null, "job_name": "a\u001b[31mb\nc", "end_at": 5}]}"#;
     let jobs = &sky::queue(stdout).unwrap().jobs["c"];
     assert_eq!(jobs.len(), 2);
     assert_eq!(
@@ -147,7 +146,7 @@ fn fields_of_other_versions_cost_no_row() {
         (r#""price": "NaN""#, None),
     ] {
         let stdout = format!(
-            r#"[{{"name": "c", {field}, "autostop": 60, "to_down": true, "accelerators": {{"A100": 8}}}}, {{"no": "name"}}]"#
+            r#"[{{"name": "c", {field}, "autostop": 60, "to_down": true, "accelerators": {{"A100": 8}}}}]"#
         );
         let clusters = sky::clusters(&stdout).unwrap().clusters;
         assert_eq!(
@@ -182,17 +181,17 @@ fn only_the_cluster_itself_is_gone() {
 }
 
 #[test]
-fn ids_that_need_mending_cost_the_row() {
+fn ids_that_need_mending_cost_the_answer() {
     for id in [
         "1.0", "1e0", "true", "null", "-1", "\" 1\"", "\"1\\n\"", "\"\"", "[1]", "Infinity",
     ] {
-        let stdout = format!(r#"{{"c": [{{"job_id": {id}, "status": "SUCCEEDED"}}]}}"#);
-        let queue = sky::queue(&stdout).unwrap();
-        assert_eq!(
-            (queue.jobs["c"].len(), queue.left_out.len()),
-            (0, 1),
+        let row = format!(r#"{{"job_id": {id}, "name": {id}, "status": "SUCCEEDED"}}"#);
+        let queue = sky::queue(&format!(r#"{{"c": [{row}], "d": []}}"#)).unwrap();
+        assert!(
+            queue.jobs.keys().eq(["d"]) && queue.unanswered.contains_key("c"),
             "{id}"
         );
+        sky::clusters(&format!("[{row}]")).unwrap_err();
     }
 }
 
@@ -215,7 +214,7 @@ fn failed_teardowns_give_the_reason() {
         (failed, "CommandError: it broke."),
         ("", "no reason was given"),
     ] {
-        assert_eq!(sky::teardown(output), TeardownResult::Failed(reason.into()));
+        assert_eq!(sky::teardown("c", output).as_deref(), Ok(reason));
     }
 }
 
@@ -231,7 +230,7 @@ fn tables_without_box_characters_are_read() {
     let rows = oumi::status_rows(ascii);
     assert_eq!(rows.len(), 1);
     assert_eq!(
-        (&*rows[0].cluster, &*rows[0].oumi_job_id, &*rows[0].status),
+        (&*rows[0].0, &*rows[0].1.job_id, &*rows[0].1.status),
         ("x", "1", "RUNNING")
     );
 }

@@ -61,11 +61,8 @@ impl CloudBackend for Catalog {
         match self.clouds.get(cloud) {
             None => Err(JobError::failed("Failed to fetch the catalog")),
             Some(rows) => {
-                let read = gpus::catalog(&rows.to_string().replace("\"NaN\"", "NaN"));
-                Ok(gpus::machines(
-                    &read.unwrap(),
-                    accelerators.split(':').next().unwrap(),
-                ))
+                let rows = rows.to_string().replace("\"NaN\"", "NaN");
+                gpus::machines(&rows, accelerators.split(':').next().unwrap())
             }
         }
     }

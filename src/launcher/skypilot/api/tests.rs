@@ -1,6 +1,5 @@
-use super::super::http::Reply;
-use super::{Output, Unusable, output, request_id};
-use crate::parse::sky::{self, Queue, QueueFailure};
+use super::{Output, Reply, Request};
+use crate::parse::sky::{self, QueueFailure};
 
 macro_rules! capture {
     ($name:literal) => {
@@ -29,34 +28,33 @@ fn reply(status: u16, body: &str) -> Reply {
     reply
 }
 
-fn read(reply: &Reply) -> Result<Output, String> {
-    output(reply).map_err(|problem| problem.to_string())
+/// What `sky` puts out for a captured answer.
+fn output(arguments: &[&str], capture: &str) -> Output {
+    let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+    let request = Request::of(&arguments).unwrap();
+    request.output(captured(capture).result().unwrap(), String::new())
 }
 
 #[test]
 fn captured_answers() {
-    let status = read(&captured(capture!("status"))).unwrap();
+    let status = output(&["status", "-o", "json"], capture!("status"));
     let clusters = sky::clusters(&status.stdout).unwrap().clusters;
     assert_eq!(
         (clusters[0].name.as_str(), clusters[0].status.as_str()),
         ("h1", "UP")
     );
-    let queue = read(&captured(capture!("queue"))).unwrap();
-    let queue = sky::cluster_queue("h1", &queue.stdout).unwrap();
+    let queue = output(&["queue", "h1", "-o", "json"], capture!("queue"));
+    let queue = sky::queue(&queue.stdout).unwrap();
     let jobs: Vec<_> = queue.jobs["h1"]
         .iter()
         .map(|job| (&*job.job_id, &*job.status))
         .collect();
     assert_eq!(jobs, [("2", "PENDING"), ("1", "RUNNING")]);
-    let unknown = read(&captured(capture!("queue-unknown"))).unwrap();
-    assert_eq!(unknown.code, Some(1));
-    let queue = Queue::of_failure("nope", &unknown.stderr);
+    let unknown = output(&["queue", "nope", "-o", "json"], capture!("queue-unknown"));
+    let queue = sky::queue(&unknown.stdout).unwrap();
     assert_eq!(queue.unanswered["nope"], QueueFailure::ClusterGone);
-    let cancelled = read(&captured(capture!("cancel"))).unwrap();
-    assert_eq!(
-        (cancelled.stdout.as_str(), cancelled.code),
-        ("null", Some(0))
-    );
+    let cancelled = output(&["cancel", "-y", "h1", "1"], capture!("cancel"));
+    assert_eq!((cancelled.stdout.as_str(), cancelled.code), ("", Some(0)));
 }
 
 #[test]
@@ -83,26 +81,7 @@ fn program_answers_what_cannot_be_read() {
         (503, ""),
         (302, ""),
     ] {
-        let problem = read(&reply(status, body)).unwrap_err();
+        let problem = reply(status, body).result().unwrap_err().to_string();
         assert!(!problem.contains("secret"), "{problem}");
     }
-}
-
-#[test]
-fn id_of_a_request_is_a_plain_text() {
-    let id = |status: u16, id: &str| {
-        let mut reply = reply(status, "null");
-        reply
-            .headers
-            .insert("x-skypilot-request-id", id.parse().unwrap());
-        request_id(&reply).map(str::to_owned).ok()
-    };
-    assert_eq!(id(200, "e64d8ec4-75c7").as_deref(), Some("e64d8ec4-75c7"));
-    assert_eq!(id(200, "../health"), None);
-    assert_eq!(id(200, "a&b=c"), None);
-    assert_eq!(id(400, "e64d8ec4-75c7"), None);
-    assert!(matches!(
-        request_id(&reply(200, "")),
-        Err(Unusable::Unreadable)
-    ));
 }

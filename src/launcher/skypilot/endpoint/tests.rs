@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::{api_server, loopback};
+use super::{api_server, loopback, warnings};
 
 #[test]
 fn only_plain_http_to_this_machine() {
@@ -65,4 +65,12 @@ fn unreadable_configuration_may_name_another_server() {
     assert!(api_server(&config).unwrap().endpoint.is_none());
     fs::create_dir(&config).unwrap();
     assert!(api_server(&config).is_none());
+}
+
+#[test]
+fn configuration_of_the_project_is_named() {
+    let project = tempfile::tempdir().unwrap();
+    fs::write(project.path().join(".sky.yaml"), "aws: {}\n").unwrap();
+    let warnings = warnings(project.path()).join("\n");
+    assert!(warnings.contains(".sky.yaml"), "{warnings}");
 }

@@ -38,16 +38,6 @@ fn a_failed_launch_answers_the_cancel() {
 }
 
 #[test]
-fn a_list_evicts_launches_without_a_record() {
-    let race = Race::launching();
-    std::fs::write(race.folder.registry(), "[]").unwrap();
-    let service = race.server.service.clone();
-    race.owed(async move { service.list(Default::default()).await });
-    assert!(race.server.service.in_flight().is_empty());
-    race.end();
-}
-
-#[test]
 fn a_vanished_record_loses_no_cancel() {
     let race = Race::launching();
     let cancel = race.cancel();

@@ -163,7 +163,7 @@ fn concurrent_cancels_run_once() {
 }
 
 #[test]
-fn a_list_evicts_no_new_launch() {
+fn a_list_leaves_a_new_launch_alone() {
     let race = Race::new();
     // The entry is there and the record is not yet.
     let lock = race.registry_lock();
