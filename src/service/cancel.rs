@@ -151,13 +151,6 @@ async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Canc
     let failing = || context.in_flight.cancel_error(&identity.job_id);
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
     let outcome = outcome.or_else(|| failing().map(LaunchOutcome::Unknown));
-    let going_on = |status: &str, state, message| CancelAnswer {
-        success: true,
-        status: status.to_owned(),
-        state,
-        message,
-        ..answer_of(identity)
-    };
     Some(match outcome {
         Some(LaunchOutcome::Cancelled(outcome)) => answer_to(identity, Ok(outcome)),
         Some(LaunchOutcome::Unknown(reason)) => CancelAnswer {
@@ -177,13 +170,21 @@ async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Canc
             let message = format!(
                 "an earlier cancel is under way{note}; call poll_status to see the job end"
             );
-            going_on(status::RUNNING, JobState::Running, message)
+            accepted(
+                identity,
+                (status::RUNNING, JobState::Running, false),
+                message,
+            )
         }
         Some(LaunchOutcome::Launched(_)) | None => {
             let message = format!(
                 "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when"
             );
-            going_on(status::LAUNCHING, JobState::Pending, message)
+            accepted(
+                identity,
+                (status::LAUNCHING, JobState::Pending, false),
+                message,
+            )
         }
     })
 }
@@ -205,18 +206,32 @@ fn refused(identity: &JobIdentity, error: &JobError) -> CancelAnswer {
     }
 }
 
+fn accepted(
+    identity: &JobIdentity,
+    (status, state, is_done): (&str, JobState, bool),
+    message: String,
+) -> CancelAnswer {
+    CancelAnswer {
+        success: true,
+        status: status.to_owned(),
+        state,
+        is_done,
+        message,
+        ..answer_of(identity)
+    }
+}
+
 fn answer_to(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -> CancelAnswer {
-    let (status, state, message) = match outcome {
-        Ok(CancelOutcome::Cancelled { message }) => (
-            status::CANCELLED.to_owned(),
-            JobState::Cancelled,
-            message.unwrap_or_default(),
-        ),
-        Ok(CancelOutcome::AlreadyFinished {
-            state: JobState::Cancelled,
-            status,
+    match outcome {
+        Ok(CancelOutcome::Cancelled { message }) => {
+            let cancelled = (status::CANCELLED, JobState::Cancelled, true);
+            accepted(identity, cancelled, message.unwrap_or_default())
+        }
+        Ok(CancelOutcome::Stopping { message }) => accepted(
+            identity,
+            (status::RUNNING, JobState::Running, false),
             message,
-        }) => (status, JobState::Cancelled, message.unwrap_or_default()),
+        ),
         Ok(CancelOutcome::LeftoversEnded {
             status,
             state,
@@ -225,51 +240,41 @@ fn answer_to(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -
             let message = format!(
                 "the processes that it had left ({processes}) were ended; its script had ended before, with status `{status}`"
             );
-            (status, state, message)
-        }
-        Ok(CancelOutcome::Stopping { message }) => {
-            return CancelAnswer {
-                success: true,
-                status: status::RUNNING.to_owned(),
-                state: JobState::Running,
-                message,
-                ..answer_of(identity)
-            };
+            accepted(identity, (&status, state, true), message)
         }
         Ok(CancelOutcome::AlreadyFinished {
             status,
             state,
             message,
         }) => {
+            if state == JobState::Cancelled {
+                return accepted(
+                    identity,
+                    (&status, state, true),
+                    message.unwrap_or_default(),
+                );
+            }
             let error = format!("the job had already ended, with status `{status}`");
             let error = match message {
                 Some(message) => format!("{error}: {message}"),
                 None => format!("{error}; there is nothing to cancel"),
             };
-            return CancelAnswer {
+            CancelAnswer {
                 status,
                 state,
                 is_done: true,
                 ..refused(identity, &JobError::failed(error))
-            };
+            }
         }
         Err(error) => {
             let (status, error) = match error.is_not_found() {
                 true => (status::NOT_FOUND, error),
                 false => (status::UNKNOWN, error.with_hint(MAY_BE_RUNNING)),
             };
-            return CancelAnswer {
+            CancelAnswer {
                 status: status.to_owned(),
                 ..refused(identity, &error)
-            };
+            }
         }
-    };
-    CancelAnswer {
-        success: true,
-        status,
-        state,
-        is_done: true,
-        message,
-        ..answer_of(identity)
     }
 }

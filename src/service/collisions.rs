@@ -56,7 +56,7 @@ pub(super) async fn check(
         }
         warnings.push(error);
     } else if let Some(output) = launch.output_dir().filter(|_| launch.is_local)
-        && let Some(checkpoint) = run_blocking(move || newest_checkpoint(&output)).await?
+        && let Some(checkpoint) = run_blocking(move || newest_checkpoint(&output, |_| true)).await?
     {
         let training = launch.spec.config.document.get("training");
         let resumes = training.and_then(|all| all.get("try_resume_from_last_checkpoint"));

@@ -23,16 +23,8 @@ const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
 pub(crate) enum ConsentSubject {
     /// The plan with this id is launched.
     Launch { plan_id: String },
-    /// A job that this server did not start is cancelled.
-    Cancel {
-        oumi_job_id: String,
-        cloud: String,
-        cluster: String,
-    },
-    /// A cluster is stopped.
-    Stop { cloud: String, cluster: String },
-    /// A cluster is deleted.
-    Down { cloud: String, cluster: String },
+    /// A job that this server did not start is cancelled, or a cluster stopped or deleted: in words, with all names.
+    Change(String),
 }
 
 /// A question to the user.
@@ -105,7 +97,7 @@ impl Consent {
         launching: &str,
     ) -> Result<(), JobError> {
         let info = self.cluster_info(cloud, cluster).await?;
-        let prompt = consent_prompt::teardown(action, cloud, cluster, info.as_ref(), launching);
+        let prompt = consent_prompt::teardown(action, (cloud, cluster), info.as_ref(), launching);
         self.confirm(&prompt).await
     }
 

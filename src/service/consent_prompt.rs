@@ -23,53 +23,38 @@ pub(super) fn cancel(job: &JobIdentity, info: Option<&ClusterInfo>) -> ConsentPr
         "Cancel this job? It was not started by this server, nor by another one with this data folder.",
     );
     text.field("Job", &job.oumi_job_id);
-    text.field("Cloud", &job.cloud);
-    text.field("Cluster", &job.cluster);
-    text.cluster(&job.cloud, info);
-    text.price(info);
+    text.on_cluster(&job.cloud, &job.cluster, info);
     text.line("What it computed and did not save is lost.");
-    text.prompt(ConsentSubject::Cancel {
-        oumi_job_id: job.oumi_job_id.clone(),
-        cloud: job.cloud.clone(),
-        cluster: job.cluster.clone(),
-    })
+    text.prompt(ConsentSubject::Change(format!(
+        "cancel job {:?} of {:?} on {:?}",
+        job.oumi_job_id, job.cluster, job.cloud
+    )))
 }
 
-/// Asks whether a cluster may be stopped or deleted.
+/// Asks whether a cluster may be stopped or deleted, onto which these jobs are being launched.
 pub(super) fn teardown(
     action: ClusterAction,
-    cloud: &str,
-    cluster: &str,
+    (cloud, cluster): (&str, &str),
     info: Option<&ClusterInfo>,
     launching: &str,
 ) -> ConsentPrompt {
-    let (on, of) = (cloud.to_owned(), cluster.to_owned());
-    let (title, consequence, subject) = match action {
+    let (title, consequence) = match action {
         ClusterAction::Stop => (
             "Stop this cluster?",
             "The jobs on it end. Its disks are kept and cost a little.",
-            ConsentSubject::Stop {
-                cloud: on,
-                cluster: of,
-            },
         ),
         ClusterAction::Down => (
             "Delete this cluster?",
             "The jobs on it end, and everything on its disks is lost.",
-            ConsentSubject::Down {
-                cloud: on,
-                cluster: of,
-            },
         ),
     };
     let mut text = PromptText::new(title);
-    text.field("Cloud", cloud);
-    text.field("Cluster", cluster);
-    text.cluster(cloud, info);
-    text.price(info);
+    text.on_cluster(cloud, cluster, info);
     text.field("Launches onto it that are under way", launching);
     text.line(consequence);
-    text.prompt(subject)
+    text.prompt(ConsentSubject::Change(format!(
+        "{action:?} {cluster:?} on {cloud:?}"
+    )))
 }
 
 /// Asks whether a job may be started.
@@ -139,15 +124,17 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
 
 /// Says how long the run may take.
 fn time_limit(launch: &PreparedLaunch) -> String {
-    let limit = launch.spec.resources.time_limit_seconds;
-    let dearest = launch
-        .costs
-        .as_ref()
-        .and_then(|costs| Some(costs.offer.hourly?.1));
-    limit.map_or_else(String::new, |limit| {
-        let cost = dearest.map(|price| format!(", at most ${:.2}", price * limit as f64 / 3600.0));
-        format!("at most {}{}", hours(limit), cost.unwrap_or_default())
-    })
+    let Some(limit) = launch.spec.resources.time_limit_seconds else {
+        return String::new();
+    };
+    let costs = launch.costs.as_ref();
+    let cost = costs
+        .and_then(|costs| costs.offer.hourly)
+        .map(|(_, price)| {
+            let dollars = price * limit as f64 / 3600.0;
+            format!(", at most ${dollars:.2}")
+        });
+    format!("at most {}{}", hours(limit), cost.unwrap_or_default())
 }
 
 /// Shows a value of a config without the quotes and escapes of JSON, in which no secret would be found.
@@ -268,9 +255,13 @@ impl PromptText {
         }
     }
 
-    fn price(&mut self, info: Option<&ClusterInfo>) {
-        let price = info.map(|info| info.offer.text());
-        self.field("Price", &price.unwrap_or_default());
+    fn on_cluster(&mut self, cloud: &str, cluster: &str, info: Option<&ClusterInfo>) {
+        self.field("Cloud", cloud);
+        self.field("Cluster", cluster);
+        self.cluster(cloud, info);
+        if let Some(info) = info {
+            self.field("Price", &info.offer.text());
+        }
     }
 
     fn cluster(&mut self, cloud: &str, info: Option<&ClusterInfo>) {

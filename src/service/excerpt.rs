@@ -2,8 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// The bytes of one text, and of a whole config, that an answer shows.
-const MAX_TEXT: usize = 4 * 1024;
+/// The bytes of a config that an answer shows.
 const MAX_CONFIG: usize = 16 * 1024;
 
 /// Cuts a text to `max_bytes`, and counts what is left out.
@@ -21,40 +20,37 @@ pub(super) fn config_excerpt(config: &Value) -> Value {
 }
 
 fn copy(value: &Value, budget: &mut usize) -> Value {
-    let copied = match value {
-        Value::Object(fields) => {
-            let mut copied = Map::new();
-            for (index, (name, field)) in fields.iter().enumerate() {
-                if *budget == 0 {
-                    let left = fields.len() - index;
-                    copied.insert("…".to_owned(), format!("{left} more").into());
-                    break;
-                }
-                *budget = budget.saturating_sub(name.len());
-                copied.insert(excerpt(name, MAX_TEXT), copy(field, budget));
-            }
-            Value::Object(copied)
-        }
-        Value::Array(items) => {
-            let mut copied = Vec::new();
-            for (index, item) in items.iter().enumerate() {
-                if *budget == 0 {
-                    copied.push(format!("… {} more", items.len() - index).into());
-                    break;
-                }
-                copied.push(copy(item, budget));
-            }
-            Value::Array(copied)
-        }
-        Value::String(text) => {
-            let copied = excerpt(text, MAX_TEXT.min(*budget));
-            *budget = budget.saturating_sub(copied.len());
-            copied.into()
-        }
-        other => other.clone(),
-    };
     // Each value has its marks.
     *budget = budget.saturating_sub(8);
+    match value {
+        Value::Object(fields) => {
+            let shown = fields.iter().map_while(|(name, field)| {
+                (*budget > 0).then(|| (copied(name, budget), copy(field, budget)))
+            });
+            let mut shown: Map<String, Value> = shown.collect();
+            if shown.len() < fields.len() {
+                let left = format!("{} more", fields.len() - shown.len());
+                shown.insert("…".to_owned(), left.into());
+            }
+            Value::Object(shown)
+        }
+        Value::Array(items) => {
+            let shown = items.iter();
+            let shown = shown.map_while(|item| (*budget > 0).then(|| copy(item, budget)));
+            let mut shown: Vec<Value> = shown.collect();
+            if shown.len() < items.len() {
+                shown.push(format!("… {} more", items.len() - shown.len()).into());
+            }
+            Value::Array(shown)
+        }
+        Value::String(text) => copied(text, budget).into(),
+        other => other.clone(),
+    }
+}
+
+fn copied(text: &str, budget: &mut usize) -> String {
+    let copied = excerpt(text, *budget);
+    *budget = budget.saturating_sub(copied.len());
     copied
 }
 

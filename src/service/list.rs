@@ -66,11 +66,9 @@ async fn list(context: &Arc<Context>, request: ListRequest) -> ListAnswer {
     let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
     let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
     found.truncate(limit);
-    let rows = found.into_iter().map(|(record, job)| async {
-        let row = row(context, record, job).await;
-        let job_id = row.job_id.clone();
-        context.sanitize(row, &job_id).await
-    });
+    let rows = found
+        .into_iter()
+        .map(|(record, job)| row(context, record, job));
     let jobs = join_all(rows).await;
     if !warnings.is_empty() {
         // They may quote any job.
@@ -184,7 +182,7 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
     let ListedJob { identity, status } = job;
     let progress = match status.state {
         JobState::Succeeded | JobState::Pending => None,
-        _ => how_far(context, &identity).await,
+        _ => how_far(context, &identity, &status).await,
     };
     let submitted = record.as_ref().and_then(JobRecord::submitted_at);
     let record = record.unwrap_or_else(|| JobRecord {
@@ -205,7 +203,7 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
     };
     let is_same_day = day(submitted) == day(ended);
     let cluster = details.cluster.as_ref();
-    JobRow {
+    let row = JobRow {
         job_id: record.job_id,
         command: shown(record.command, !id_names_command),
         status: status.status,
@@ -225,7 +223,9 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
         autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
         hourly_price: details.hourly_price.or_else(|| cluster?.hourly_price),
         spent: details.spent,
-    }
+    };
+    let job_id = row.job_id.clone();
+    context.sanitize(row, &job_id).await
 }
 
 /// Writes a path as a shell does: `~` is the home folder.

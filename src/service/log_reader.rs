@@ -1,8 +1,7 @@
 //! Readings of the logs of jobs, for polls: kept between them, so that each costs only what is new.
 //!
-//! A log on this machine is read at each poll. That of a cloud job costs a run of `sky logs`: it is fetched beside the question
-//! for the status, at most once a minute, once more after the end, and only of a job that has begun. What does not come in
-//! time is part of the next poll.
+//! A log on this machine is read at each poll. That of a cloud job costs a run of `sky logs`: it is fetched at most once a
+//! minute, once more after the end, and only of a job that has begun. What does not come in time is part of the next poll.
 
 use std::io;
 use std::path::PathBuf;
@@ -67,7 +66,7 @@ impl LogReaders {
                 identity: identity.clone(),
                 is_local,
                 permits: Arc::clone(permits),
-                known: Mutex::default(),
+                newest: Mutex::default(),
                 work: Arc::default(),
             })
         };
@@ -88,50 +87,38 @@ pub(super) struct LogReader {
     identity: JobIdentity,
     is_local: bool,
     permits: Arc<Semaphore>,
-    known: Mutex<Known>,
+    newest: Mutex<Option<LogReading>>,
     /// Held by the read under way. Those who wait for it have a deadline.
     work: Arc<tokio::sync::Mutex<Work>>,
 }
 
-/// What polls know of a log.
-#[derive(Default)]
-struct Known {
-    has_begun: bool,
-    /// The first time at which the job was reported as ended.
-    ended_at: Option<Instant>,
-    reading: Option<LogReading>,
-}
-
 #[derive(Default)]
 struct Work {
-    /// The start of the last read.
-    started: Option<Instant>,
+    /// The start of the last read, and whether the job was over by then.
+    last: Option<(Instant, bool)>,
     file: Option<IncrementalReader>,
 }
 
 impl LogReader {
-    pub(super) fn note_status(&self, status: &JobStatus) {
-        let mut known = lock(&self.known);
-        let has_output = [JobState::Running, JobState::Succeeded, JobState::Failed];
-        known.has_begun |= has_output.contains(&status.state);
-        if status.is_done {
-            known.ended_at.get_or_insert_with(Instant::now);
-        }
-    }
-
-    /// Starts to read the log where that is due and no read is under way.
-    pub(super) fn prefetch(self: &Arc<Self>) {
-        if let Ok(work) = Arc::clone(&self.work).try_lock_owned() {
-            let reader = Arc::clone(self);
-            tokio::spawn(async move { reader.read_if_due(work).await });
-        }
-    }
-
-    /// Returns the newest reading, after the end of the read under way and of the one that is due, within at most `wait`.
-    pub(super) async fn reading(self: &Arc<Self>, wait: Duration) -> Option<LogReading> {
+    /// Reads the log of a job with this status where that is due, and returns the newest reading, within at most `wait`.
+    pub(super) async fn reading(
+        self: &Arc<Self>,
+        status: &JobStatus,
+        wait: Duration,
+    ) -> Option<LogReading> {
         let reading = async {
-            let work = Arc::clone(&self.work).lock_owned().await;
-            let read = Arc::clone(self).read_if_due(work);
+            let mut work = Arc::clone(&self.work).lock_owned().await;
+            if !self.is_due(work.last, status) {
+                return;
+            }
+            work.last = Some((Instant::now(), status.is_done));
+            let reader = Arc::clone(self);
+            let read = async move {
+                let job_id = reader.identity.job_id.clone();
+                if let Err(error) = reader.read(work).await {
+                    tracing::debug!(job_id, %error, "cannot read the log for the progress");
+                }
+            };
             if self.is_local {
                 return read.await;
             }
@@ -144,30 +131,19 @@ impl LogReader {
 
     /// Returns the newest reading, without waiting.
     pub(super) fn newest(&self) -> Option<LogReading> {
-        lock(&self.known).reading.clone()
+        lock(&self.newest).clone()
     }
 
-    async fn read_if_due(self: Arc<Self>, mut work: OwnedMutexGuard<Work>) {
-        if !self.is_due(work.started) {
-            return;
-        }
-        work.started = Some(Instant::now());
-        let job_id = self.identity.job_id.clone();
-        if let Err(error) = self.read(work).await {
-            tracing::debug!(job_id, %error, "cannot read the log for the progress");
-        }
-    }
-
-    fn is_due(&self, started: Option<Instant>) -> bool {
-        let known = lock(&self.known);
-        match (started, known.ended_at) {
+    fn is_due(&self, last: Option<(Instant, bool)>, status: &JobStatus) -> bool {
+        let has_output = [JobState::Running, JobState::Succeeded, JobState::Failed];
+        match last {
             _ if self.is_local => true,
             // A job that is still being launched has no log on a cloud.
-            (None, _) => known.has_begun && !self.identity.oumi_job_id.is_empty(),
-            (Some(started), Some(ended)) if started < ended => true,
+            None => has_output.contains(&status.state) && !self.identity.oumi_job_id.is_empty(),
+            Some((_, false)) if status.is_done => true,
             // The log is complete.
-            (Some(_), Some(_)) if known.reading.is_some() => false,
-            (Some(started), _) => started.elapsed() >= FETCH_INTERVAL,
+            Some((_, true)) if self.newest().is_some() => false,
+            Some((started, _)) => started.elapsed() >= FETCH_INTERVAL,
         }
     }
 
@@ -195,7 +171,7 @@ impl LogReader {
                     LogReading::of_text(text, content.exit_code(), self.newest())
                 }
             };
-            lock(&self.known).reading = Some(reading);
+            *lock(&self.newest) = Some(reading);
             Ok(())
         })
         .await

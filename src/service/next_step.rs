@@ -31,32 +31,31 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
         .duration
         .map(|time| format!(" after {}", span(time)));
     let after = after.unwrap_or_default();
-    let state = match (status.state, &bad_news) {
-        (JobState::Pending, _) => "the job is not running yet".to_owned(),
-        (JobState::Running, _) => "the job is running".to_owned(),
-        (JobState::Succeeded, Some(_)) => format!("the job ended{after}"),
-        (JobState::Succeeded, None) => format!("the job succeeded{after}"),
-        (JobState::Failed, _) => match &status.details.step {
+    let mut message = match status.state {
+        JobState::Pending => "the job is not running yet".to_owned(),
+        JobState::Running => "the job is running".to_owned(),
+        JobState::Succeeded if bad_news.is_some() => format!("the job ended{after}"),
+        JobState::Succeeded => format!("the job succeeded{after}"),
+        JobState::Failed => match &status.details.step {
             Some(step) => format!("`{step}` failed{after}"),
             None => format!("the job failed{after}"),
         },
-        (JobState::Cancelled, _) => format!("the job was cancelled{after}"),
-        (JobState::Unknown, _) if status.is_done && status.message.is_none() => {
+        JobState::Cancelled => format!("the job was cancelled{after}"),
+        JobState::Unknown if status.is_done && status.message.is_none() => {
             "the job is over, and how it ended is not known".to_owned()
         }
-        (JobState::Unknown, _) => "status unknown".to_owned(),
+        JobState::Unknown => "status unknown".to_owned(),
     };
-    let mut message = match bad_news {
-        Some(news) if status.is_done => format!("{state}, but {news}"),
-        Some(news) => format!("{news}; {state}"),
-        None => state,
+    message = match bad_news {
+        Some(news) if status.is_done => format!("{message}, but {news}"),
+        Some(news) => format!("{news}; {message}"),
+        None => message,
     };
     if let Some(progress) = observation.progress.as_ref().and_then(progress_phrase) {
-        message.push_str(", at ");
-        message.push_str(&progress);
+        message += &format!(", at {progress}");
     }
     if let Some(spent) = status.details.spent.as_ref().filter(|_| status.is_done) {
-        message.push_str(&format!("; its cluster has cost {spent}"));
+        message += &format!("; its cluster has cost {spent}");
     }
     let failure = observation.failure.as_ref();
     let what = failure.and_then(|failure| failure.what.as_deref());
@@ -68,8 +67,8 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
         None => what.or(reported).or(printed),
     };
     if let Some(more) = more.or(observation.last_line.as_deref()) {
-        message.push_str(": ");
-        message.push_str(&shorten(more.trim_end_matches('.'), MAX_REASON));
+        message += ": ";
+        message += &shorten(more.trim_end_matches('.'), MAX_REASON);
     }
     message
 }
@@ -83,51 +82,45 @@ pub(super) fn message_and_next(status: &JobStatus) -> String {
 
 /// Describes what a person must know at once.
 fn bad_news(observation: &Observation) -> Option<String> {
-    let progress = observation.progress.as_ref();
-    let news = progress.and_then(|progress| progress.progress.bad_news.first());
-    let warning = news.map(|news| match news {
-        BadNews::NotFinite(..) => format!("{}: the run is lost", news.sentence()),
-        BadNews::LossGrew(..) => news.sentence(),
-    });
-    let stall = || {
-        let silent = observation.stalled.as_ref()?.silent;
-        Some(format!(
+    match (newest_news(observation), &observation.stalled) {
+        (Some(news @ BadNews::NotFinite(..)), _) => {
+            Some(format!("{}: the run is lost", news.sentence()))
+        }
+        (Some(news), _) => Some(news.sentence()),
+        (None, Some(stall)) => Some(format!(
             "the log has been silent for {}: the job may hang",
-            span(silent)
-        ))
-    };
-    warning.or_else(stall)
+            span(stall.silent)
+        )),
+        (None, None) => None,
+    }
+}
+
+fn newest_news(observation: &Observation) -> Option<&BadNews> {
+    observation.progress.as_ref()?.progress.bad_news.first()
 }
 
 /// Phrases progress, such as `step 120 of 900, loss 1.83`.
 pub(super) fn progress_phrase(progress: &ProgressAnswer) -> Option<String> {
+    let of = |total: Option<u64>| total.map_or_else(String::new, |total| format!(" of {total}"));
     let metrics = &progress.progress.metrics;
-    let step = match (metrics.step, metrics.total_steps) {
-        (Some(step), Some(total)) => Some(format!("step {step} of {total}")),
-        (Some(step), None) => Some(format!("step {step}")),
-        _ => metrics.epoch.map(|epoch| format!("epoch {epoch:.2}")),
-    };
+    let step = metrics
+        .step
+        .map(|step| format!("step {step}{}", of(metrics.total_steps)));
+    let step = step.or_else(|| Some(format!("epoch {:.2}", metrics.epoch?)));
     let figures = [("reward", metrics.reward), ("loss", metrics.loss)];
     let mut figures = figures.into_iter().filter_map(|(name, value)| {
-        let value = value.filter(|value| value.is_finite())?;
+        let value = figure(value.filter(|value| value.is_finite())?);
         let step = metrics.loss_step.map(|step| format!(" at step {step}"));
-        Some(format!(
-            "{name} {}{}",
-            figure(value),
-            step.unwrap_or_default()
-        ))
+        Some(format!("{name} {value}{}", step.unwrap_or_default()))
     });
     let activity = progress.progress.activity.as_ref().map(|activity| {
-        let total = activity.total.map(|total| format!(" of {total}"));
         let done = activity
             .done
-            .map(|done| format!(" {done}{}", total.unwrap_or_default()));
+            .map(|done| format!(" {done}{}", of(activity.total)));
         format!("now {}{}", activity.what, done.unwrap_or_default())
     });
-    let parts: Vec<String> = [step, figures.next(), activity]
-        .into_iter()
-        .flatten()
-        .collect();
+    let parts = [step, figures.next(), activity].into_iter().flatten();
+    let parts: Vec<String> = parts.collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
@@ -136,33 +129,31 @@ fn figure(value: f64) -> String {
     if value != 0.0 && value.abs() < 0.001 {
         return format!("{value:.1e}");
     }
-    let rounded = (value * 10_000.0).round() / 10_000.0;
-    rounded.to_string()
+    ((value * 10_000.0).round() / 10_000.0).to_string()
 }
 
 /// Describes what to do about a job of this age.
 pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Duration>) -> String {
-    let progress = observation.progress.as_ref();
-    let news = progress.and_then(|progress| progress.progress.bad_news.first());
-    let is_lost = observation.stalled.is_none() && matches!(news, Some(BadNews::NotFinite(..)));
+    let is_stalled = observation.stalled.is_some();
+    let news = newest_news(observation).filter(|_| !is_stalled);
+    let is_lost = matches!(news, Some(BadNews::NotFinite(..)));
     if status.is_done {
         return after_end(status, observation, is_lost);
     }
-    let left = time_left(observation).filter(|_| status.state == JobState::Running);
-    match left {
-        _ if status.details.processes_left.is_some() => {
-            "Tell the user; cancel_job ends the processes that it left.".to_owned()
-        }
-        _ if is_lost => "Tell the user; cancel_job saves the time that is left.".to_owned(),
-        _ if observation.stalled.is_some() => {
-            "Tell the user; get_job_logs shows where it stands, and cancel_job ends it.".to_owned()
-        }
-        Some(left) if left < SOON => WAIT_FOR_CHANGE.to_owned(),
-        Some(left) => format!("About {} left: {END_TURN}", span(left)),
-        None if age.is_some_and(|age| age > YOUNG) => {
-            format!("It may take long: {END_TURN}")
-        }
-        None => WAIT_FOR_CHANGE.to_owned(),
+    if status.details.processes_left.is_some() {
+        return "Tell the user; cancel_job ends the processes that it left.".to_owned();
+    }
+    if is_lost {
+        return "Tell the user; cancel_job saves the time that is left.".to_owned();
+    }
+    if is_stalled {
+        return "Tell the user; get_job_logs shows where it stands, and cancel_job ends it."
+            .to_owned();
+    }
+    match time_left(observation).filter(|_| status.state == JobState::Running) {
+        Some(left) if left >= SOON => format!("About {} left: {END_TURN}", span(left)),
+        None if age.is_some_and(|age| age > YOUNG) => format!("It may take long: {END_TURN}"),
+        _ => WAIT_FOR_CHANGE.to_owned(),
     }
 }
 
@@ -176,9 +167,11 @@ pub(super) fn next_after(error: &JobError) -> String {
 }
 
 fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> String {
-    let failure = observation.failure.as_ref();
-    let has_advice = failure.is_some_and(|failure| failure.advice.is_some());
-    let what = match (status.state, &observation.output) {
+    let (failure, output) = (&observation.failure, &observation.output);
+    let has_advice = failure
+        .as_ref()
+        .is_some_and(|failure| failure.advice.is_some());
+    let what = match (status.state, output) {
         (JobState::Succeeded, _) if is_lost => {
             return "Tell the user: what it has learned is of no use.".to_owned();
         }
@@ -190,19 +183,16 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
             };
             return format!("{what} is in {}.", output.dir.display());
         }
-        (JobState::Succeeded, None) => "The job is over.",
+        (JobState::Succeeded | JobState::Cancelled, _) => "The job is over.",
         (JobState::Failed, _) if has_advice => "Do what failure.advice says.",
         (JobState::Failed, _) => "get_job_logs shows more.",
-        (JobState::Cancelled, _) => "The job is over.",
         _ => "Call get_job_logs to see how far it came.",
     };
-    let output = observation.output.as_ref();
-    let can_resume = output.is_some_and(|output| output.checkpoint.is_some());
-    let resume = match can_resume {
-        true => " Resume with training.try_resume_from_last_checkpoint: true.",
-        false => "",
-    };
-    format!("{what}{resume}")
+    let checkpoint = output
+        .as_ref()
+        .and_then(|output| output.checkpoint.as_ref());
+    let resume = " Resume with training.try_resume_from_last_checkpoint: true.";
+    format!("{what}{}", checkpoint.map_or("", |_| resume))
 }
 
 /// Returns the time left by the job's own words, less the time since it said so.

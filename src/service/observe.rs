@@ -61,13 +61,12 @@ pub(super) async fn observe(
     let reader = context.logs.get(launcher, &job.identity);
     let (log, output) = if launcher.traits().is_local {
         tokio::join!(
-            reader.reading(FILE_WAIT),
+            reader.reading(status, FILE_WAIT),
             read_folder(context, launcher, job)
         )
     } else {
-        reader.note_status(status);
         let left = MAX_POLL.saturating_sub(asked_at.elapsed());
-        (reader.reading(left.min(FETCH_WAIT)).await, None)
+        (reader.reading(status, left.min(FETCH_WAIT)).await, None)
     };
     let log = log.unwrap_or_default();
     let details = &status.details;
@@ -97,11 +96,15 @@ pub(super) async fn observe(
 }
 
 /// Phrases how far a job is: by its log on this machine, by what a poll has read of that of a cloud job.
-pub(super) async fn how_far(context: &Context, identity: &JobIdentity) -> Option<String> {
+pub(super) async fn how_far(
+    context: &Context,
+    identity: &JobIdentity,
+    status: &JobStatus,
+) -> Option<String> {
     let launcher = context.launcher(&identity.cloud).ok()?;
     let reader = context.logs.get(launcher, identity);
     let log = if launcher.traits().is_local {
-        reader.reading(FILE_WAIT).await?
+        reader.reading(status, FILE_WAIT).await?
     } else {
         reader.newest()?
     };

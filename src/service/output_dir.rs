@@ -30,7 +30,9 @@ impl Output {
     /// Reads the folder. What was last written before `started` is of an earlier run; in a folder that several jobs write to at
     /// once nothing is known to be this one's.
     pub(super) fn read(dir: &Path, started: Option<SystemTime>, is_shared: bool) -> Option<Self> {
-        let entries = fs::read_dir(dir).ok()?;
+        if !dir.is_dir() {
+            return None;
+        }
         let mut output = Self {
             dir: dir.to_owned(),
             checkpoint: None,
@@ -44,31 +46,24 @@ impl Output {
             written.is_ok_and(|written| started.is_none_or(|started| written >= started))
         };
         // The folder of a checkpoint that is written over stays as old as it was; its files do not.
-        let is_our_folder = |path: &Path| {
-            let files = fs::read_dir(path).into_iter().flatten().flatten();
-            is_ours(path) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
-        };
-        let mut last = None;
-        for entry in entries.take(MAX_ENTRIES).flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if MODEL_FILES.contains(&name.as_str()) {
-                output.has_model |= is_ours(&entry.path());
-            } else if let Some(step) = checkpoint_step(&name).filter(|step| Some(*step) > last)
-                && is_our_folder(&entry.path())
-            {
-                (last, output.checkpoint) = (Some(step), Some(name));
-            }
-        }
+        output.checkpoint = newest_checkpoint(dir, |checkpoint| {
+            let files = fs::read_dir(checkpoint).into_iter().flatten().flatten();
+            is_ours(checkpoint) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
+        });
+        output.has_model = MODEL_FILES.iter().any(|name| is_ours(&dir.join(name)));
         Some(output)
     }
 }
 
-/// Finds the checkpoint of the highest step in a folder. Does file work.
-pub(super) fn newest_checkpoint(dir: &Path) -> Option<String> {
+/// Finds the checkpoint of the highest step in a folder, among those that `counts` accepts. Does file work.
+pub(super) fn newest_checkpoint(dir: &Path, counts: impl Fn(&Path) -> bool) -> Option<String> {
     let entries = fs::read_dir(dir).ok()?.flatten().take(MAX_ENTRIES);
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let numbered = names.filter_map(|name| Some((checkpoint_step(&name)?, name)));
-    numbered.max().map(|(_, name)| name)
+    let mut numbered: Vec<(u64, String)> = numbered.collect();
+    numbered.sort_unstable();
+    let mut newest_first = numbered.into_iter().rev().map(|(_, name)| name);
+    newest_first.find(|name| counts(&dir.join(name)))
 }
 
 /// Reads the step from the name that HF Trainer or VERL gives a checkpoint.

@@ -1,7 +1,6 @@
 //! The plans that were shown, so that a launch can be checked against what the user saw.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -19,26 +18,17 @@ const MAX_PLANS: usize = 32;
 /// The differences that an error lists, and the bytes of each path and value in it.
 const MAX_DIFFS: usize = 8;
 const MAX_DIFF_BYTES: usize = 80;
-/// Marks the hash of a secret. It stands where JSON stands, and no JSON begins like this.
-const SECRET: &str = "secret:";
 const ANOTHER_DRY_RUN: &str = "call run_job with dry_run=true again and show that to the user";
-
-/// The path of each value of a plan, with its JSON or the hash of a secret.
-type Values = BTreeMap<String, String>;
 
 /// Caches plans in memory: after a restart of the server another dry run is needed.
 #[derive(Default)]
-pub(super) struct PlanCache {
-    /// Keyed at random, so that no secret can be guessed from its hash.
-    hasher: RandomState,
-    plans: Mutex<VecDeque<CachedPlan>>,
-}
+pub(super) struct PlanCache(Mutex<VecDeque<CachedPlan>>);
 
 #[derive(Clone)]
 struct CachedPlan {
     plan_id: String,
     job_id: String,
-    values: Values,
+    values: Value,
     created: Instant,
 }
 
@@ -49,10 +39,10 @@ impl PlanCache {
         let plan = CachedPlan {
             plan_id: plan_id.clone(),
             job_id: launch.spec.identity.job_id.clone(),
-            values: self.values(launch),
+            values: values(launch),
             created: Instant::now(),
         };
-        let mut plans = lock(&self.plans);
+        let mut plans = lock(&self.0);
         plans.truncate(MAX_PLANS - 1);
         plans.push_front(plan);
         plan_id
@@ -65,19 +55,14 @@ impl PlanCache {
 
     /// Checks that a launch, prepared under the plan's job id, does what was shown; the error lists the differences.
     pub(super) fn check(&self, plan_id: &str, launch: &PreparedLaunch) -> Result<(), JobError> {
-        let (before, now) = (self.find(plan_id)?.values, self.values(launch));
-        let paths = before
-            .keys()
-            .chain(now.keys().filter(|path| !before.contains_key(*path)));
-        let changed = paths.filter(|path| before.get(*path) != now.get(*path));
-        let mut diffs: Vec<String> = changed
-            .map(|path| describe(path, before.get(path), now.get(path)))
-            .collect();
+        let mut diffs = Vec::new();
+        let before = self.find(plan_id)?.values;
+        compare("", false, [&before, &values(launch)], &mut diffs);
         if diffs.is_empty() {
             return Ok(());
         }
-        if diffs.len() > MAX_DIFFS {
-            let more = diffs.len() - MAX_DIFFS;
+        let more = diffs.len().saturating_sub(MAX_DIFFS);
+        if more > 0 {
             diffs.truncate(MAX_DIFFS);
             diffs.push(format!("{more} more"));
         }
@@ -86,10 +71,9 @@ impl PlanCache {
     }
 
     fn find(&self, plan_id: &str) -> Result<CachedPlan, JobError> {
-        let plans = lock(&self.plans);
-        let found = plans
-            .iter()
-            .find(|plan| plan.plan_id == plan_id && plan.created.elapsed() < TTL);
+        let plans = lock(&self.0);
+        let mut valid = plans.iter().filter(|plan| plan.created.elapsed() < TTL);
+        let found = valid.find(|plan| plan.plan_id == plan_id);
         found.cloned().ok_or_else(|| {
             JobError::blocked(format!(
                 "plan_id {:?} is not known (it is valid for a day, and not after a restart of the server)",
@@ -98,89 +82,81 @@ impl PlanCache {
             .with_hint(ANOTHER_DRY_RUN)
         })
     }
-
-    /// Lists everything that decides what a launch does. What has no effect is left out, so that it may differ.
-    fn values(&self, launch: &PreparedLaunch) -> Values {
-        let (spec, plan) = (&launch.spec, &launch.plan);
-        let process = &plan.process;
-        // The name of a new cluster may be another by now: it is made up of those that are free.
-        let is_new = spec.identity.cluster.is_empty();
-        let known = |word: &String| {
-            if is_new && *word == plan.cluster {
-                String::new()
-            } else {
-                word.clone()
-            }
-        };
-        let steps = process.plan.steps.iter();
-        let steps: Vec<Vec<String>> = steps
-            .map(|step| step.argv.iter().map(known).collect())
-            .collect();
-        let envs = spec.config.document.get("envs").and_then(Value::as_object);
-        let mut envs = envs.cloned().unwrap_or_default();
-        let ours = spec.envs.iter();
-        envs.extend(ours.map(|(name, value)| (name.clone(), value.as_str().into())));
-        let mut document = spec.config.document.clone();
-        document.remove("envs");
-        let plan = json!({
-            "command": spec.command.name(),
-            "cloud": spec.identity.cloud,
-            "cluster_name": known(&plan.cluster),
-            "client_cwd": spec.client_cwd,
-            "config_path": spec.config.path,
-            "config": document,
-            "job_config": plan.job_config,
-            "runs": steps,
-            "working_dir": process.plan.working_dir,
-            "autostop_minutes": plan.autostop,
-            "max_seconds": process.plan.time_limit_seconds,
-            "envs": envs,
-            // The launcher of a cloud job has other variables than the job.
-            "process": { "envs": process.envs },
-        });
-        let mut values = Values::new();
-        self.flatten(String::new(), &plan, false, &mut values);
-        values
-    }
-
-    fn flatten(&self, path: String, value: &Value, is_secret: bool, into: &mut Values) {
-        // Quoted where it could be read as another path.
-        let join = |name: &str| match (path.as_str(), name.contains(['.', '[', '"'])) {
-            ("", _) => name.to_owned(),
-            (_, true) => format!("{path}.{name:?}"),
-            (_, false) => format!("{path}.{name}"),
-        };
-        match value {
-            Value::Object(fields) if !fields.is_empty() => {
-                for (name, field) in fields {
-                    let is_secret = is_secret || name == "envs" || is_secret_name(name);
-                    self.flatten(join(name), field, is_secret, into);
-                }
-            }
-            Value::Array(items) if !items.is_empty() => {
-                for (index, item) in items.iter().enumerate() {
-                    self.flatten(format!("{path}[{index}]"), item, is_secret, into);
-                }
-            }
-            Value::String(_) | Value::Number(_) | Value::Bool(_) if is_secret => {
-                let hash = self.hasher.hash_one(value.to_string());
-                into.insert(path, format!("{SECRET}{hash}"));
-            }
-            _ => {
-                into.insert(path, value.to_string());
-            }
-        }
-    }
 }
 
-fn describe(path: &str, before: Option<&String>, now: Option<&String>) -> String {
-    let path = shorten(path, MAX_DIFF_BYTES);
-    let [before, now] = [before, now].map(|value| value.map_or("not there", String::as_str));
-    if [before, now].iter().any(|value| value.starts_with(SECRET)) {
-        format!("`{path}` has another value (not shown)")
-    } else if before.len().max(now.len()) > MAX_DIFF_BYTES {
-        format!("`{path}` is another text")
-    } else {
-        format!("`{path}` was {before}, is {now}")
+/// Lists everything that decides what a launch does. What has no effect is left out, so that it may differ.
+fn values(launch: &PreparedLaunch) -> Value {
+    let (spec, plan) = (&launch.spec, &launch.plan);
+    let process = &plan.process;
+    // The name of a new cluster may be another by now: it is made up of those that are free.
+    let is_new = spec.identity.cluster.is_empty();
+    let known = |word: &String| match is_new && *word == plan.cluster {
+        true => String::new(),
+        false => word.clone(),
+    };
+    let words = |argv: &Vec<String>| argv.iter().map(known).collect::<Vec<_>>();
+    let steps = process.plan.steps.iter().map(|step| words(&step.argv));
+    let envs = spec.config.document.get("envs").and_then(Value::as_object);
+    let mut envs = envs.cloned().unwrap_or_default();
+    let ours = spec.envs.iter();
+    envs.extend(ours.map(|(name, value)| (name.clone(), value.as_str().into())));
+    let mut document = spec.config.document.clone();
+    document.remove("envs");
+    json!({
+        "command": spec.command.name(),
+        "cloud": spec.identity.cloud,
+        "cluster_name": known(&plan.cluster),
+        "client_cwd": spec.client_cwd,
+        "config_path": spec.config.path,
+        "config": document,
+        "job_config": plan.job_config,
+        "runs": steps.collect::<Vec<_>>(),
+        "working_dir": process.plan.working_dir,
+        "autostop_minutes": plan.autostop,
+        "max_seconds": process.plan.time_limit_seconds,
+        "envs": envs,
+        // The launcher of a cloud job has other variables than the job.
+        "process": { "envs": process.envs },
+    })
+}
+
+/// Describes how the values of two plans differ, under `path`. Secrets are not shown.
+fn compare(path: &str, is_secret: bool, [before, now]: [&Value; 2], diffs: &mut Vec<String>) {
+    // Quoted where it could be read as another path.
+    let join = |name: &str| match (path, name.contains(['.', '[', '"'])) {
+        ("", _) => name.to_owned(),
+        (_, true) => format!("{path}.{name:?}"),
+        (_, false) => format!("{path}.{name}"),
+    };
+    match (before, now) {
+        _ if before == now => {}
+        (Value::Object(old), Value::Object(new)) => {
+            let added = new.keys().filter(|name| !old.contains_key(*name));
+            for name in old.keys().chain(added) {
+                let is_secret = is_secret || name == "envs" || is_secret_name(name);
+                let pair = [old, new].map(|fields| fields.get(name).unwrap_or(&Value::Null));
+                compare(&join(name), is_secret, pair, diffs);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (index, pair) in old.iter().zip(new).enumerate() {
+                let path = format!("{path}[{index}]");
+                compare(&path, is_secret, [pair.0, pair.1], diffs);
+            }
+        }
+        _ => {
+            let path = shorten(path, MAX_DIFF_BYTES);
+            let [old, new] = [before, now].map(|value| match value {
+                Value::Null => "not there".to_owned(),
+                value => value.to_string(),
+            });
+            diffs.push(if is_secret {
+                format!("`{path}` has another value (not shown)")
+            } else if old.len().max(new.len()) > MAX_DIFF_BYTES {
+                format!("`{path}` is another text")
+            } else {
+                format!("`{path}` was {old}, is {new}")
+            });
+        }
     }
 }

@@ -90,9 +90,6 @@ pub(super) async fn poll(context: &Arc<Context>, query: JobQuery) -> PollAnswer 
 async fn ask(context: &Context, job: &ResolvedJob) -> Result<(JobStatus, Observation), JobError> {
     let identity = &job.identity;
     let launcher = context.allowed_launcher(&identity.cloud)?;
-    if !launcher.traits().is_local {
-        context.logs.get(launcher, identity).prefetch();
-    }
     let asked_at = Instant::now();
     let pending = context.has_pending_cancel(&identity.job_id);
     let (status, has_pending_cancel) = tokio::join!(launcher.status(identity), pending);

@@ -97,14 +97,6 @@ pub(super) async fn prepare(
         let output_dir = client_cwd.join(expand_home(&config.output_dir));
         config.output_dir = output_dir.display().to_string();
     }
-    let resources = Resources {
-        accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
-        num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
-        use_spot: request.use_spot,
-        disk_size: request.disk_size,
-        autostop_minutes: request.autostop_minutes,
-        time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
-    };
     let spec = LaunchSpec {
         identity: JobIdentity {
             job_id,
@@ -115,7 +107,7 @@ pub(super) async fn prepare(
         command,
         config,
         client_cwd,
-        resources,
+        resources: resources(request)?,
         envs,
         file_mounts: request.file_mounts.clone().unwrap_or_default(),
         setup_script: request.setup_script.clone(),
@@ -129,6 +121,17 @@ pub(super) async fn prepare(
         is_local,
         costs: None,
         has_new_id,
+    })
+}
+
+fn resources(request: &RunRequest) -> Result<Resources, JobError> {
+    Ok(Resources {
+        accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
+        num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
+        use_spot: request.use_spot,
+        disk_size: request.disk_size,
+        autostop_minutes: request.autostop_minutes,
+        time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
     })
 }
 

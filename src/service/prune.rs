@@ -13,7 +13,7 @@ use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
-use crate::settings::data_dir::{DataDir, read_bounded, write_atomic};
+use crate::settings::data_dir::{read_bounded, write_atomic};
 
 /// A clock that jumps further than this is not believed, in seconds.
 const MAX_JUMP: i64 = 2 * 24 * 3600;
@@ -33,13 +33,12 @@ pub(super) async fn prune(
         return HashSet::new();
     }
     let clock = context.data_dir.clock();
-    match blocking(move || is_steady(&clock, Utc::now().timestamp())).await {
-        Ok(true) => {}
-        Ok(false) => return HashSet::new(),
-        Err(error) => {
-            tracing::warn!(%error, "nothing is pruned: the last reading of the clock is not known");
-            return HashSet::new();
-        }
+    let steady = blocking(move || is_steady(&clock, Utc::now().timestamp())).await;
+    if !steady.unwrap_or_else(|error| {
+        tracing::warn!(%error, "nothing is pruned: the last reading of the clock is not known");
+        false
+    }) {
+        return HashSet::new();
     }
     remove_orphans(context, records).await;
     let mut unwanted = Vec::new();
@@ -52,8 +51,10 @@ pub(super) async fn prune(
             unwanted.push(record.clone());
         }
     }
-    let ids = unwanted.iter().map(|record| record.job_id.clone());
-    let ids = ids.collect();
+    let ids = unwanted
+        .iter()
+        .map(|record| record.job_id.clone())
+        .collect();
     let data_dir = context.data_dir.clone();
     let remove_dir = move |record: &JobRecord| {
         if let Some(dir) = data_dir.job(&record.job_id).map(JobDir::at) {
@@ -91,19 +92,25 @@ fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
 /// Removes the folders of jobs that are in no record, have no living process, and were not written to for as long as a job is kept. None
 /// while a damaged registry is kept: the records may be in it.
 async fn remove_orphans(context: &Context, records: &[JobRecord]) {
-    if !context
-        .registry
-        .quarantined()
-        .await
-        .is_ok_and(|files| files.is_empty())
-    {
+    let quarantined = context.registry.quarantined().await;
+    if !quarantined.is_ok_and(|files| files.is_empty()) {
         return;
     }
     let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
-    let (data_dir, kept) = (context.data_dir.clone(), context.policy.kept());
+    let (jobs, kept) = (context.data_dir.jobs(), context.policy.kept());
     let removed = blocking(move || {
-        for dir in orphans(&data_dir, &known, kept)? {
-            remove(&dir);
+        for entry in jobs.read_dir()? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_unknown = name.to_str().is_some_and(|name| !known.contains(name));
+            let dir = JobDir::at(entry.path());
+            if is_unknown
+                && entry.file_type()?.is_dir()
+                && is_old(dir.path(), kept)?
+                && !is_alive(&dir)?
+            {
+                remove(&dir);
+            }
         }
         Ok::<_, io::Error>(())
     });
@@ -112,30 +119,13 @@ async fn remove_orphans(context: &Context, records: &[JobRecord]) {
     }
 }
 
-fn orphans(data_dir: &DataDir, known: &HashSet<String>, kept: Duration) -> io::Result<Vec<JobDir>> {
-    let mut orphans = Vec::new();
-    for entry in data_dir.jobs().read_dir()? {
-        let entry = entry?;
-        let is_known = |name: &str| known.contains(name);
-        if entry.file_name().to_str().is_none_or(is_known) || !entry.file_type()?.is_dir() {
-            continue;
-        }
-        let dir = JobDir::at(entry.path());
-        if is_old(&dir, kept)? && !is_alive(&dir)? {
-            orphans.push(dir);
-        }
-    }
-    Ok(orphans)
-}
-
-fn is_old(dir: &JobDir, kept: Duration) -> io::Result<bool> {
-    let mut newest = dir.path().metadata()?.modified()?;
-    for entry in dir.path().read_dir()? {
+fn is_old(dir: &Path, kept: Duration) -> io::Result<bool> {
+    let mut newest = dir.metadata()?.modified()?;
+    for entry in dir.read_dir()? {
         newest = newest.max(entry?.metadata()?.modified()?);
     }
-    Ok(SystemTime::now()
-        .duration_since(newest)
-        .is_ok_and(|age| age > kept))
+    let age = SystemTime::now().duration_since(newest);
+    Ok(age.is_ok_and(|age| age > kept))
 }
 
 fn remove(dir: &JobDir) {

@@ -1,8 +1,6 @@
 //! `run_job`: shows what would be run, or starts it and waits a moment for its launch.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::answers::{JobAnswer, RunAnswer};
 use super::collisions::{self, free_job_id};
@@ -23,7 +21,6 @@ use crate::launcher::{JobIdentity, status};
 const CONFIRMATION: &str = "EXECUTE";
 /// The bytes of an error.
 const MAX_ERROR: usize = 2048;
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl JobService {
     /// Runs a job, or shows what would be run.
@@ -206,10 +203,8 @@ async fn submitted(
     watch: LaunchWatch,
     on_progress: OnProgress<'_>,
 ) -> RunAnswer {
-    let outcome = tokio::select! {
-        outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
-        never = report_progress(context, &submitted, on_progress) => match never {},
-    };
+    on_progress("the launch is under way");
+    let outcome = outcome_within(watch, LAUNCH_WAIT).await;
     let identity = match &outcome {
         Some(LaunchOutcome::Launched(identity)) => identity.clone(),
         _ => match context.registry.get(&submitted.job_id).await {
@@ -273,21 +268,4 @@ async fn with_status(
         }
     }
     answer
-}
-
-/// Reports the status of a launch until the future is dropped.
-async fn report_progress(
-    context: &Context,
-    identity: &JobIdentity,
-    on_progress: OnProgress<'_>,
-) -> Infallible {
-    let redactor = context.redactor(&identity.job_id).await;
-    loop {
-        tokio::time::sleep(PROGRESS_INTERVAL).await;
-        if let Ok(launcher) = context.launcher(&identity.cloud)
-            && let Ok(status) = launcher.status(identity).await
-        {
-            on_progress(&redactor.redact(&next_step::message(&status, &Default::default())));
-        }
-    }
 }
