@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
@@ -29,62 +28,58 @@ const TIME: &str = "%H:%M";
 impl JobService {
     /// Lists the jobs of the registry and of all launchers, and prunes old records on the way.
     pub(crate) async fn list(&self, request: ListRequest) -> ListAnswer {
-        list(&self.context, request).await
+        let context = &self.context;
+        let records = match context.registry.records().await {
+            Ok(records) => records,
+            Err(error) => return sanitize(ListAnswer::failure(error.to_string()), &[]),
+        };
+        let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
+        launches::resume(context, &records).await;
+        let warnings = registry_warnings(context, &records).await;
+        let mut warnings = sanitize(warnings, &[Redactor::default()]);
+        let (mut found, mut done, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
+        for listing in ask_launchers(context, &records).await {
+            quoted.extend(listing.warnings);
+            for job in listing.jobs {
+                // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
+                let record = record_of(&job.identity.job_id).cloned();
+                if let Some(record) = &record {
+                    done.insert(record.job_id.clone(), job.status.is_done);
+                }
+                // SkyPilot answers for all its clouds, also those that the policy forbids.
+                if context.policy.forbids(&job.identity.cloud).is_none() {
+                    found.push((record, job));
+                }
+            }
+        }
+        let pruned = prune(context, &records, &done).await;
+        found.retain(|(record, job)| {
+            let is_pruned = |record: &JobRecord| pruned.contains(&record.job_id);
+            request.status.admits(&job.status) && !record.as_ref().is_some_and(is_pruned)
+        });
+        found.sort_by_key(|(record, _)| Reverse(record.as_ref().and_then(JobRecord::submitted_at)));
+        let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
+        let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
+        found.truncate(limit);
+        let rows = found.into_iter();
+        let jobs = join_all(rows.map(|(record, job)| row(context, record, job))).await;
+        if !quoted.is_empty() {
+            // A launcher may quote any job.
+            let ids = records.iter().map(|record| record.job_id.as_str());
+            let mut redactors = context.redactors(ids).await;
+            redactors.push(Redactor::default());
+            warnings.extend(sanitize(quoted, &redactors));
+        }
+        ListAnswer {
+            times: if jobs.is_empty() { "" } else { "UTC" },
+            jobs,
+            not_shown,
+            warnings,
+            ..ListAnswer::default()
+        }
     }
 }
 
-async fn list(context: &Arc<Context>, request: ListRequest) -> ListAnswer {
-    let records = match context.registry.records().await {
-        Ok(records) => records,
-        Err(error) => return sanitize(ListAnswer::failure(error.to_string()), &[]),
-    };
-    let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
-    launches::resume(context, &records).await;
-    let mut warnings = registry_warnings(context, &records).await;
-    let mut done = HashMap::new();
-    let mut found = Vec::new();
-    for listing in ask_launchers(context, &records).await {
-        warnings.extend(listing.warnings);
-        for job in listing.jobs {
-            // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
-            let record = record_of(&job.identity.job_id).cloned();
-            if let Some(record) = &record {
-                done.insert(record.job_id.clone(), job.status.is_done);
-            }
-            // SkyPilot answers for all its clouds, also those that the policy forbids.
-            if context.policy.forbids(&job.identity.cloud).is_none() {
-                found.push((record, job));
-            }
-        }
-    }
-    let pruned = prune(context, &records, &done).await;
-    found.retain(|(record, job)| {
-        let is_pruned = |record: &JobRecord| pruned.contains(&record.job_id);
-        request.status.admits(&job.status) && !record.as_ref().is_some_and(is_pruned)
-    });
-    found.sort_by_key(|(record, _)| Reverse(record.as_ref().and_then(JobRecord::submitted_at)));
-    let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
-    let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
-    found.truncate(limit);
-    let rows = found
-        .into_iter()
-        .map(|(record, job)| row(context, record, job));
-    let jobs = join_all(rows).await;
-    if !warnings.is_empty() {
-        // They may quote any job.
-        let ids = records.iter().map(|record| record.job_id.as_str());
-        let mut redactors = context.redactors(ids).await;
-        redactors.push(Redactor::default());
-        warnings = sanitize(warnings, &redactors);
-    }
-    ListAnswer {
-        times: if jobs.is_empty() { "" } else { "UTC" },
-        jobs,
-        not_shown,
-        warnings,
-        ..ListAnswer::default()
-    }
-}
 impl StatusFilter {
     fn admits(self, status: &JobStatus) -> bool {
         match self {
@@ -104,10 +99,9 @@ async fn ask_launchers(context: &Context, records: &[JobRecord]) -> Vec<Listing>
         let clouds = launcher.clouds().iter();
         let is_allowed = |cloud: &&&str| context.policy.forbids(cloud).is_none();
         let clouds: Vec<&str> = clouds.filter(is_allowed).copied().collect();
-        let known = records
-            .iter()
-            .filter(|job| clouds.contains(&job.cloud.as_str()));
-        let known: Vec<JobIdentity> = known.map(JobRecord::identity).collect();
+        let is_asked = |job: &&JobRecord| clouds.contains(&job.cloud.as_str());
+        let known = records.iter().filter(is_asked).map(JobRecord::identity);
+        let known: Vec<JobIdentity> = known.collect();
         (!clouds.is_empty()).then_some(async move {
             launcher.list(&known).await.unwrap_or_else(|error| Listing {
                 warnings: not_asked(known.iter().map(|job| job.job_id.as_str()), &error),
