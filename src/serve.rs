@@ -30,10 +30,7 @@ const DRAIN: Duration = Duration::from_millis(1200);
 const FILE_THREADS: usize = 32;
 
 /// The service of this process, and the programs that it asks.
-pub(crate) struct Wired {
-    pub(crate) service: JobService,
-    pub(crate) queries: Cli,
-}
+pub(crate) type Wired = (JobService, Cli);
 
 /// Builds the launchers and the service. `program` is this program, which jobs are supervised with.
 pub(crate) fn wire(program: &Path) -> Result<Wired, Box<dyn Error + Send + Sync>> {
@@ -56,12 +53,12 @@ pub(crate) fn wire(program: &Path) -> Result<Wired, Box<dyn Error + Send + Sync>
     let clouds = launchers.iter().flat_map(|launcher| launcher.clouds());
     let policy = Policy::from_environment(&clouds.copied().collect::<Vec<_>>())?;
     let service = JobService::with_policy(data_dir, launchers, policy);
-    Ok(Wired { service, queries })
+    Ok((service, queries))
 }
 
 /// Serves MCP on standard input and output.
 pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let Wired { service, queries } = wire(program)?;
+    let (service, queries) = wire(program)?;
     let calls = tokio::runtime::Builder::new_multi_thread()
         // File work has threads of its own, and handing a call from one worker to another takes longer than what it does there.
         .worker_threads(1)

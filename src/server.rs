@@ -16,11 +16,14 @@ mod tools;
 pub(crate) mod transport;
 
 use std::borrow::Cow;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
@@ -34,8 +37,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, SetOnce};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
@@ -43,28 +45,9 @@ use crate::process::on_file_threads;
 use crate::service::{JobService, setting_problems};
 use crate::text::shorten;
 
-const INSTRUCTIONS: &str = "Runs Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud, and keeps \
-track of them: they go on when this server or its client ends. \
-Start: run_job with dry_run=true (the default) shows what would run and starts nothing; show it to the user. Once the user \
-agrees, call run_job with dry_run=false, confirm=true, user_confirmation=\"EXECUTE\" and the plan_id of that dry run. For a \
-cloud the user is then asked once more, where the client can: wait for them. Keep the job_id it answers. \
-Watch: poll_status says how the job is, how far (`progress`), and why it failed (`failure`, with what to change). Do what \
-`next` of its answer says. You have no clock: where minutes are left, wait with wait_seconds=55, which answers as soon as \
-something changes; where hours are left, tell the user and end your turn; with a shell, `oumi-mcp-server wait JOB_ID` ends when \
-the job does. get_job_logs returns the end of the output, \
-stderr included, and with the `cursor` of its last answer only what is new. End: cancel_job. Lost the id: list_jobs. A cloud \
-job's cluster goes on costing money after the \
-job: stop_cluster or down_cluster ends that. \
-`status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
-the end was not recorded. A failed call has success=false and says in `error` what to do.";
-
-const READ_ONLY_INSTRUCTIONS: &str = "Watches Oumi jobs (training, evaluation, inference, …) on this machine or on a cloud. Whoever set this \
-server up allows it to change nothing: no job can be started or ended here. \
-list_jobs shows the jobs; poll_status says how one is, how far and why it failed: do what `next` of its answer says. You have \
-no clock: where minutes are left, wait with wait_seconds=55; where hours are left, tell the user and end your turn. \
-get_job_logs returns the end of its output, stderr included. \
-`status` is the launcher's own word and `state` what it means: PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED, or UNKNOWN where \
-the end was not recorded. A failed call has success=false and says in `error` what to do.";
+/// The methods that are answered, but those whose params have a sentence of their own.
+const METHODS: &str = "ping server/discover tools/list prompts/get prompts/list resources/list resources/read \
+    resources/templates/list tasks/get tasks/update tasks/cancel";
 
 /// The time that a client has for its handshake before the recovery takes a part of the processor.
 const HANDSHAKE: Duration = Duration::from_millis(100);
@@ -80,8 +63,8 @@ pub(crate) struct Server {
     /// Made when a client first needs it: most of the time of a start would go into its schemas.
     router: Arc<OnceLock<ToolRouter<Self>>>,
     prompts: Arc<PendingPrompts>,
-    called: Arc<Notify>,
-    recovery: Arc<SetOnce<()>>,
+    /// The recovery of what an earlier server left.
+    recovery: Shared<BoxFuture<'static, ()>>,
     /// Runs the calls. The messages are read and written on another runtime, so that calls that hang do not hold them up.
     calls: Handle,
 }
@@ -90,20 +73,19 @@ impl Server {
     /// A server over `service`, with the tools that its policy allows. Its calls run on `calls`, and so does the recovery of
     /// what an earlier server left, which begins with the first of them or after [`HANDSHAKE`].
     pub(crate) fn new(service: JobService, calls: Handle) -> Self {
-        let recovery = Arc::new(SetOnce::new());
-        let called = Arc::new(Notify::new());
-        let (recovering, done) = (service.clone(), Arc::clone(&recovery));
-        let first_call = Arc::clone(&called);
+        let recovering = service.clone();
+        let recovery = AssertUnwindSafe(async move { recovering.recover().await });
+        // A panic is logged, and must not fail the calls that wait.
+        let recovery = recovery.catch_unwind().map(drop).boxed().shared();
+        let begins = recovery.clone();
         calls.spawn(on_file_threads(calls.clone(), async move {
-            timeout(HANDSHAKE, first_call.notified()).await.ok();
-            recovering.recover().await;
-            done.set(()).ok();
+            sleep(HANDSHAKE).await;
+            begins.await;
         }));
         Self {
             service,
             router: Arc::default(),
             prompts: Arc::default(),
-            called,
             recovery,
             calls,
         }
@@ -111,8 +93,7 @@ impl Server {
 
     /// Waits for the recovery, which begins now if it has not yet.
     pub(crate) async fn recovered(&self) {
-        self.called.notify_one();
-        timeout(RECOVERY_WAIT, self.recovery.wait()).await.ok();
+        timeout(RECOVERY_WAIT, self.recovery.clone()).await.ok();
     }
 
     fn router(&self) -> &ToolRouter<Self> {
@@ -128,15 +109,14 @@ impl Server {
 
     /// Answers a request in a task of its own. A panic becomes an error of that request, and a request that the client cancels
     /// is answered at once while the work it began goes on.
-    async fn run<T: Send + 'static, F: Future<Output = Result<T, ErrorData>> + Send + 'static>(
+    async fn run<T: Send + 'static>(
         &self,
-        context: RequestContext<RoleServer>,
-        answer: impl FnOnce(Self, RequestContext<RoleServer>) -> F,
+        context: &RequestContext<RoleServer>,
+        answering: impl Future<Output = Result<T, ErrorData>> + Send + 'static,
     ) -> Result<T, ErrorData> {
-        let cancelled = context.ct.clone();
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
-        let (server, answering) = (self.clone(), answer(self.clone(), context));
+        let server = self.clone();
         let call = tokio::spawn(on_file_threads(self.calls.clone(), async move {
             let _permit = permit;
             server.recovered().await;
@@ -145,9 +125,9 @@ impl Server {
         tokio::select! {
             called = call => called.unwrap_or_else(|error| {
                 tracing::error!(%error, "a call panicked");
-                Err(ErrorData::internal_error("the call failed inside the server; try again, and report it if it fails again", None))
+                Err(internal("the call failed inside the server; try again, and report it if it fails again"))
             }),
-            () = cancelled.cancelled() => Err(ErrorData::internal_error("the client cancelled the call", None)),
+            () = context.ct.cancelled() => Err(internal("the client cancelled the call")),
         }
     }
 }
@@ -180,31 +160,27 @@ impl ServerHandler for Server {
         mut context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(tool) = self.router().get(&request.name) else {
-            return Err(ErrorData::invalid_params(
-                format!("Unknown tool: {}", truncated(&request.name)),
-                None,
-            ));
+            let error = format!("Unknown tool: {}", truncated(&request.name));
+            return Err(ErrorData::invalid_params(error, None));
         };
-        match arguments::fit(
-            &tool.input_schema,
-            request.arguments.take().unwrap_or_default(),
-        ) {
+        let arguments = request.arguments.take().unwrap_or_default();
+        match arguments::fit(&tool.input_schema, arguments) {
             Ok(fitted) => request.arguments = Some(fitted),
             Err(error) => return Ok(tools::failure(&error.to_string()).into()),
         }
         let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
         context.extensions.insert(Arc::new(caller));
         let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
-        self.run(context, |server, context| async move {
-            let call = |context| {
-                let call = ToolCallContext::new(&server, request, context);
+        let (server, call) = (self.clone(), context.clone());
+        self.run(&context, async move {
+            let answer = progress::with_progress(call, |call| {
+                let call = ToolCallContext::new(&server, request, call);
                 server.router().call(call)
-            };
-            let answer = progress::with_progress(context, call).await?;
-            Ok(if as_task {
-                tasks::from_run_answer(&server.service, answer).await
-            } else {
-                answer
+            });
+            let answer = answer.await?;
+            Ok(match as_task {
+                true => tasks::from_run_answer(&server.service, answer).await,
+                false => answer,
             })
         })
         .await
@@ -232,10 +208,8 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        self.run(context, |server, _| async move {
-            resources::list(&server.service).await
-        })
-        .await
+        let listing = resources::list(self.service.clone());
+        self.run(&context, listing).await
     }
 
     async fn list_resource_templates(
@@ -251,11 +225,8 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        self.run(context, |server, _| async move {
-            let read = resources::read(&server.service, &request.uri).await;
-            read.map(ReadResourceResponse::from)
-        })
-        .await
+        let reading = resources::read(self.service.clone(), request.uri);
+        self.run(&context, reading).await.map(Into::into)
     }
 
     async fn get_task(
@@ -263,21 +234,19 @@ impl ServerHandler for Server {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        self.run(context, |server, _| async move {
-            tasks::get(&server.service, &request.task_id).await
-        })
-        .await
+        let asking = tasks::get(self.service.clone(), request.task_id);
+        self.run(&context, asking).await
     }
 
+    /// Ignores the input of a client: no task of ours asks for any.
     async fn update_task(
         &self,
         request: UpdateTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        self.run(context, |server, _| async move {
-            tasks::update(&server.service, &request.task_id).await
-        })
-        .await
+        let service = self.service.clone();
+        let finding = async move { tasks::record(&service, &request.task_id).await.map(drop) };
+        self.run(&context, finding).await
     }
 
     async fn cancel_task(
@@ -285,25 +254,30 @@ impl ServerHandler for Server {
         request: CancelTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        self.run(context, |server, _| async move {
-            tasks::cancel(&server.service, &request.task_id).await
-        })
-        .await
+        let cancelling = tasks::cancel(self.service.clone(), request.task_id);
+        self.run(&context, cancelling).await
     }
 
-    /// Refuses what rmcp could parse as no request: an unknown method, or wrong params of a known one.
+    /// Refuses what rmcp could parse as no request: an unknown method, or wrong params of a known one. They may hold secrets and
+    /// are not repeated.
     async fn on_custom_request(
         &self,
         request: CustomRequest,
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        let method = request.method.as_str();
         let is_stateless = tasks::version_has_tasks(&context);
-        if is_served(method, is_stateless, &self.get_info().capabilities) {
-            Err(ErrorData::invalid_params(invalid_params(&request), None))
-        } else {
-            Err(method_not_found(method))
-        }
+        let error = match request.method.as_str() {
+            "initialize" | "ping" if is_stateless => return Err(method_not_found(&request.method)),
+            "tools/call" => {
+                "`tools/call` needs `name`, the name of a tool, and `arguments`, an object"
+            }
+            "initialize" => "`initialize` needs `protocolVersion`, a text such as \"2025-11-25\"",
+            method if METHODS.split(' ').any(|known| known == method) => {
+                &format!("the params do not fit {method}")
+            }
+            method => return Err(method_not_found(method)),
+        };
+        Err(ErrorData::invalid_params(error.to_owned(), None))
     }
 
     fn get_info(&self) -> ServerConfig {
@@ -321,19 +295,18 @@ impl ServerHandler for Server {
             // No job is started that could be a task, and cancelling one is a change.
             capabilities.extensions = None;
         }
-        let instructions = if read_only {
-            READ_ONLY_INSTRUCTIONS
-        } else {
-            INSTRUCTIONS
-        };
         // In front, since clients cut long instructions.
-        let problems = setting_problems();
-        let problems = problems
-            .iter()
-            .map(|problem| format!("Tell the user: {problem}. "));
+        let problems = setting_problems().into_iter();
+        let problems: String = problems
+            .map(|problem| format!("Tell the user: {problem}. "))
+            .collect();
+        let instructions = match read_only {
+            true => include_str!("server/instructions_read_only.md"),
+            false => include_str!("server/instructions.md"),
+        };
         ServerConfig::new(capabilities)
             .with_server_info(implementation)
-            .with_instructions(problems.collect::<String>() + instructions)
+            .with_instructions(problems + instructions.trim_end())
     }
 }
 
@@ -350,38 +323,8 @@ fn method_not_found(method: &str) -> ErrorData {
     ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None)
 }
 
-/// Tells whether a server of these capabilities has the method, in the stateless versions or in those before.
-fn is_served(method: &str, is_stateless: bool, capabilities: &ServerCapabilities) -> bool {
-    match method {
-        "initialize" | "ping" => !is_stateless,
-        "server/discover" => true,
-        _ => match method.split_once('/') {
-            Some(("tools", "call" | "list")) => capabilities.tools.is_some(),
-            Some(("prompts", "get" | "list")) => capabilities.prompts.is_some(),
-            Some(("resources", "list" | "read" | "templates/list")) => {
-                capabilities.resources.is_some()
-            }
-            Some(("tasks", "get" | "update" | "cancel")) => {
-                is_stateless && capabilities.supports_tasks()
-            }
-            _ => false,
-        },
-    }
-}
-
-/// Says what is wrong with the params of a request. They may hold secrets and are not repeated.
-fn invalid_params(request: &CustomRequest) -> String {
-    match (request.method.as_str(), &request.params) {
-        ("tools/call", None) => "`tools/call` needs `name` and `arguments`".to_owned(),
-        ("tools/call", Some(params)) if !params["name"].is_string() => {
-            "`name` is the name of a tool, a string".to_owned()
-        }
-        ("tools/call", _) => "`arguments` is an object, not a list or a text".to_owned(),
-        ("initialize", _) => {
-            "`initialize` needs `protocolVersion`, a text such as \"2025-11-25\"".to_owned()
-        }
-        (method, _) => format!("the params do not fit {method}"),
-    }
+fn internal(error: impl ToString) -> ErrorData {
+    ErrorData::internal_error(error.to_string(), None)
 }
 
 /// Shortens a text of the client to what an answer may repeat.

@@ -63,7 +63,7 @@ pub fn run(output: Format, program: &Path) -> ExitCode {
     }
     // With slots of its own, so that no check waits for another's.
     let (wired, cli) = (wire(program), Cli::default());
-    let queries = wired.as_ref().map(|wired| &wired.queries);
+    let queries = wired.as_ref().map(|(_, queries)| queries);
     let programs: Vec<&Cli> = queries.into_iter().chain([&cli]).collect();
     exit_code(until_interrupted(
         async { print_report(&checks::run(&wired, &cli).await, output) },

@@ -13,7 +13,7 @@ use super::completions::job_ids;
 use super::text::{self, for_person, terminal_width};
 use super::{CommandResult, exit_code, log, no_answer, note, print, until_interrupted, wait};
 use crate::logs::read::LARGEST_MAX_BYTES;
-use crate::serve::{Wired, wire};
+use crate::serve::wire;
 use crate::service::JobService;
 use crate::service::answers::JobAnswer;
 use crate::service::requests::{CancelRequest, JobQuery, ListRequest, LogsRequest, StatusFilter};
@@ -91,17 +91,6 @@ pub struct Job {
     /// The id that `list` shows
     #[arg(value_name = "JOB", add = ArgValueCandidates::new(job_ids))]
     id: String,
-    /// For a job that was started elsewhere: its cloud; JOB is its id there
-    #[arg(long, default_value = "", hide_default_value = true)]
-    cloud: String,
-    /// Likewise: its cluster
-    #[arg(
-        long,
-        default_value = "",
-        hide_default_value = true,
-        requires = "cloud"
-    )]
-    cluster: String,
 }
 
 /// The form of the output.
@@ -117,20 +106,6 @@ pub struct Format {
 pub enum Goal {
     Done,
     Progress,
-}
-
-impl Job {
-    fn query(self) -> JobQuery {
-        if self.cloud.is_empty() {
-            return JobQuery::of(&self.id);
-        }
-        JobQuery {
-            oumi_job_id: self.id,
-            cloud: self.cloud,
-            cluster_name: self.cluster,
-            ..JobQuery::default()
-        }
-    }
 }
 
 impl Format {
@@ -157,9 +132,11 @@ impl Format {
 
 /// Runs a command, and prints why it failed. `program` is this program.
 pub fn run(command: JobCommand, program: &Path) -> ExitCode {
-    exit_code(wire(program).and_then(|Wired { service, queries }| {
-        until_interrupted(run_on(&service, command), &[&queries])
-    }))
+    exit_code(
+        wire(program).and_then(|(service, queries)| {
+            until_interrupted(run_on(&service, command), &[&queries])
+        }),
+    )
 }
 
 async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
@@ -173,7 +150,7 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             output.print(&answer, |answer| text::list(answer, terminal_width()))
         }
         JobCommand::Status { job, output } => {
-            output.print(&service.poll(job.query()).await, text::job)
+            output.print(&service.poll(JobQuery::of(&job.id)).await, text::job)
         }
         JobCommand::Logs {
             job,
@@ -183,7 +160,7 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             output,
         } => {
             let request = LogsRequest {
-                job: job.query(),
+                job: JobQuery::of(&job.id),
                 lines: i64::from(lines),
                 grep,
                 max_bytes: LARGEST_MAX_BYTES,
@@ -196,9 +173,9 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             until,
             timeout,
             output,
-        } => wait::wait(service, job.query(), until, timeout, output).await,
+        } => wait::wait(service, JobQuery::of(&job.id), until, timeout, output).await,
         JobCommand::Cancel { job, force, output } => {
-            let job = job.query();
+            let job = JobQuery::of(&job.id);
             cancel(service, CancelRequest { job, force }, output).await
         }
     }

@@ -1,7 +1,5 @@
 //! `setup`: adds this server to the configuration of an MCP client.
 
-mod client_file;
-
 use std::error::Error;
 use std::fs;
 use std::io::ErrorKind;
@@ -10,8 +8,9 @@ use std::path::{Path, PathBuf, absolute};
 use std::process::Command;
 
 use clap::ValueEnum;
+use jsonc_parser::ParseOptions;
+use jsonc_parser::cst::{CstInputValue, CstRootNode};
 
-use self::client_file::ClientFile;
 use crate::error::JobError;
 use crate::process::find::{find_any_oumi, find_sky};
 use crate::settings::data_dir::{read_bounded, write_atomic};
@@ -34,39 +33,31 @@ pub enum Client {
 }
 
 impl Client {
-    /// Returns the client's name, the list of servers in its file for all projects, and the place of that file in the folder
-    /// of settings (`~/.config`, on macOS `~/Library/Application Support`) or else in the home folder.
-    fn place(self) -> (&'static str, &'static str, bool, &'static str) {
-        match self {
-            Self::ClaudeCode => ("Claude Code", "mcpServers", false, ".claude.json"),
-            Self::ClaudeDesktop => (
-                "Claude Desktop",
-                "mcpServers",
-                true,
-                "Claude/claude_desktop_config.json",
-            ),
-            Self::Cursor => ("Cursor", "mcpServers", false, ".cursor/mcp.json"),
-            Self::Vscode => ("VS Code", "servers", true, "Code/User/mcp.json"),
-            Self::Codex => ("Codex", "mcp_servers", false, ".codex/config.toml"),
-            Self::Gemini => ("Gemini CLI", "mcpServers", false, ".gemini/settings.json"),
-        }
-    }
-
-    /// Returns the client's file. `variable` reads the variable with which a client moves its folder.
-    fn file(
-        self,
-        home: &Path,
-        settings: &Path,
-        variable: impl Fn(&str) -> Option<PathBuf>,
-    ) -> PathBuf {
-        let (_, _, is_setting, file) = self.place();
-        let moved = match self {
-            Self::ClaudeCode => variable("CLAUDE_CONFIG_DIR").map(|dir| dir.join(file)),
-            Self::Codex => variable("CODEX_HOME").map(|dir| dir.join("config.toml")),
-            Self::Gemini => variable("GEMINI_CLI_HOME").map(|dir| dir.join(file)),
-            _ => None,
+    /// Returns the client's name, the list of servers in its file for all projects, and that file, in the folder of settings
+    /// (`~/.config`, on macOS `~/Library/Application Support`) or in the home folder, unless a variable moves it.
+    fn place(self, home: &Path, settings: &Path) -> (&'static str, &'static str, PathBuf) {
+        let moved = |variable: &str| match std::env::var_os(variable) {
+            Some(folder) if !folder.is_empty() => PathBuf::from(folder),
+            _ => home.to_owned(),
         };
-        moved.unwrap_or_else(|| if is_setting { settings } else { home }.join(file))
+        match self {
+            Self::ClaudeCode => {
+                let file = moved("CLAUDE_CONFIG_DIR").join(".claude.json");
+                ("Claude Code", "mcpServers", file)
+            }
+            Self::ClaudeDesktop => {
+                let file = settings.join("Claude/claude_desktop_config.json");
+                ("Claude Desktop", "mcpServers", file)
+            }
+            Self::Cursor => ("Cursor", "mcpServers", home.join(".cursor/mcp.json")),
+            Self::Vscode => ("VS Code", "servers", settings.join("Code/User/mcp.json")),
+            // Its own command knows the place.
+            Self::Codex => ("Codex", "mcp_servers", home.join(".codex/config.toml")),
+            Self::Gemini => {
+                let file = moved("GEMINI_CLI_HOME").join(".gemini/settings.json");
+                ("Gemini CLI", "mcpServers", file)
+            }
+        }
     }
 }
 
@@ -97,16 +88,19 @@ impl Programs {
         })
     }
 
-    /// The arguments of `claude` that add the server.
-    fn claude_arguments(&self) -> Vec<String> {
-        let mut arguments = ["mcp", "add", NAME, "-s", "user"]
-            .map(str::to_owned)
-            .to_vec();
+    /// The command that adds the server to a client which keeps its file by itself.
+    fn command(&self, client: Client) -> Option<Vec<String>> {
+        let (words, variable_option): (&[&str], _) = match client {
+            Client::ClaudeCode => (&["claude", "mcp", "add", NAME, "-s", "user"], "-e"),
+            Client::Codex => (&["codex", "mcp", "add", NAME], "--env"),
+            _ => return None,
+        };
+        let mut command: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         for (variable, path) in &self.found {
-            arguments.extend(["-e".to_owned(), format!("{variable}={path}")]);
+            command.extend([variable_option.to_owned(), format!("{variable}={path}")]);
         }
-        arguments.extend(["--".to_owned(), self.server.clone()]);
-        arguments
+        command.extend(["--".to_owned(), self.server.clone()]);
+        Some(command)
     }
 }
 
@@ -127,15 +121,14 @@ pub(crate) fn own_path() -> Result<PathBuf, JobError> {
 pub fn run(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
     let home = dirs::home_dir().ok_or("no home folder is known; set HOME")?;
     let settings = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
-    let variable = |name: &str| {
-        let value = std::env::var_os(name).filter(|value| !value.is_empty());
-        value.map(PathBuf::from)
-    };
-    let file = client.file(&home, &settings, variable);
+    let place = client.place(&home, &settings);
     let programs = Programs::find()?;
     let mut text = match write {
-        true => merge(client, &file, &programs)?,
-        false => instructions(client, &file, &programs)?,
+        true => {
+            exec_client(client, &programs)?;
+            merge(client, place, &programs)?
+        }
+        false => instructions(client, place, &programs)?,
     };
     let mut names = programs.found.iter().map(|(name, _)| *name);
     if !names.any(|name| name == env_vars::OUMI) {
@@ -145,58 +138,73 @@ pub fn run(client: Client, write: bool) -> Result<String, Box<dyn Error + Send +
     Ok(text)
 }
 
-fn instructions(client: Client, file: &Path, programs: &Programs) -> Result<String, JobError> {
+fn instructions(
+    client: Client,
+    (title, servers, file): (&str, &str, PathBuf),
+    programs: &Programs,
+) -> Result<String, JobError> {
     let name = client.to_possible_value();
     let name = name.as_ref().map_or("", |value| value.get_name());
     let merged = format!("Or have it done: {} setup {name} --write", programs.server);
-    if client == Client::ClaudeCode {
-        let arguments = programs.claude_arguments();
-        let line = shlex::try_join(arguments.iter().map(String::as_str));
+    if let Some(command) = programs.command(client) {
+        let line = shlex::try_join(command.iter().map(String::as_str));
         let line = line.map_err(JobError::failed)?;
-        return Ok(format!("Run this:\n\n  claude {line}\n\n{merged}"));
+        return Ok(format!("Run this:\n\n  {line}\n\n{merged}"));
     }
-    let entry = add_to(client, "", programs)?.text;
-    let (title, file) = (client.place().0, file.display());
+    let entry = add_to(client, servers, "", programs)?;
+    let file = file.display();
     Ok(format!(
         "Put this into {file}, beside the servers that are there, and restart {title}:\n\n{entry}\n{merged}"
     ))
 }
 
+/// Becomes the command of a client that changes its own file, where it is there.
+fn exec_client(client: Client, programs: &Programs) -> Result<(), JobError> {
+    let Some(command) = programs.command(client) else {
+        return Ok(());
+    };
+    match which::which(&command[0]) {
+        Ok(program) => {
+            let error = Command::new(program).args(&command[1..]).exec();
+            Err(JobError::failed(format!(
+                "cannot run {}: {error}",
+                command[0]
+            )))
+        }
+        Err(_) if client == Client::Codex => Err(JobError::failed("`codex` is not on PATH")),
+        Err(_) => Ok(()),
+    }
+}
+
 /// Merges the server into the file. An unchanged file is not written; of a changed one a copy is kept.
-fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, JobError> {
+fn merge(
+    client: Client,
+    (title, servers, file): (&str, &str, PathBuf),
+    programs: &Programs,
+) -> Result<String, JobError> {
     let at = file.display();
     let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
     // The file behind a link is replaced, not the link.
-    let (target, old) = match fs::canonicalize(file) {
+    let (target, old) = match fs::canonicalize(&file) {
         Ok(target) => {
             let old = read_bounded(&target, MAX_FILE_BYTES).map_err(failed)?;
             (target, old)
         }
         Err(error) if error.kind() == ErrorKind::NotFound && !file.is_symlink() => {
-            (file.to_owned(), Vec::new())
+            (file.clone(), Vec::new())
         }
         Err(error) => return Err(failed(error)),
     };
     let added = String::from_utf8(old)
         .map_err(|_| JobError::failed("it is not UTF-8"))
-        .and_then(|old| Ok((add_to(client, &old, programs)?, old)));
-    let (added, old) = added.map_err(|error| {
+        .and_then(|old| Ok((add_to(client, servers, &old, programs)?, old)));
+    let (new, old) = added.map_err(|error| {
         error
             .context(&format!("{at} was left as it is"))
             .with_hint("correct it, or add the server by hand as `setup` without --write shows")
     })?;
-    if added.text == old {
+    if new == old {
         return Ok(format!("Nothing to do: {at} has this server already."));
-    }
-    if client == Client::ClaudeCode
-        && added.is_new
-        && let Ok(claude) = which::which("claude")
-    {
-        // Claude Code locks its file, and changes it while it runs.
-        let error = Command::new(claude)
-            .args(programs.claude_arguments())
-            .exec();
-        return Err(JobError::failed(format!("cannot run claude: {error}")));
     }
     let mut kept = String::new();
     let rights = fs::metadata(&target).ok().map(|file| file.permissions());
@@ -208,54 +216,62 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, Job
     } else if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    write_atomic(&target, added.text.as_bytes()).map_err(failed)?;
+    write_atomic(&target, new.as_bytes()).map_err(failed)?;
     if let Some(rights) = rights {
         fs::set_permissions(&target, rights).map_err(failed)?;
     }
-    Ok(format!(
-        "Added to {at}.{kept} Restart {}.",
-        client.place().0
-    ))
+    Ok(format!("Added to {at}.{kept} Restart {title}."))
 }
 
-/// The text of a client's file with the server in it.
-#[derive(Debug)]
-struct Added {
-    text: String,
-    /// The file had no server of our name.
-    is_new: bool,
-}
-
-fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Added, JobError> {
-    let servers = client.place().1;
-    let mut file = ClientFile::parse(client == Client::Codex, text)?;
-    let old = file.values[servers][NAME].clone();
-    let is_new = old.is_null();
-    if !is_new && !old["command"].is_string() {
+/// Returns the text of a client's JSON file with the server in it. Comments, order and line ends stay.
+fn add_to(
+    client: Client,
+    servers: &str,
+    text: &str,
+    programs: &Programs,
+) -> Result<String, JobError> {
+    let options = ParseOptions {
+        allow_missing_commas: false,
+        ..ParseOptions::default()
+    };
+    let root = CstRootNode::parse(text, &options).map_err(JobError::failed)?;
+    let values = root.to_serde_value().unwrap_or_default();
+    let old = &values[servers][NAME];
+    if !old.is_null() && !old["command"].is_string() {
         let error = format!("its server {NAME:?} is not one that is started by a command");
         return Err(JobError::failed(error).with_hint("rename or remove that server"));
     }
-    if is_new && client == Client::Vscode {
-        file.set(&[servers, NAME, "type"], Some("stdio"))?;
+    let set = |path: &[&str], value: CstInputValue| {
+        let (name, parents) = path.split_last().unwrap_or((&"", &[]));
+        let mut object = root.object_value_or_create();
+        for parent in [servers, NAME].iter().chain(parents) {
+            object = object.and_then(|object| object.object_value_or_create(parent));
+        }
+        let object = object.ok_or_else(|| JobError::failed("a part of it is not an object"))?;
+        match object.get(name) {
+            Some(old) => old.set_value(value),
+            None => drop(object.append(name, value)),
+        }
+        Ok::<_, JobError>(())
+    };
+    if old.is_null() && client == Client::Vscode {
+        set(&["type"], "stdio".into())?;
     }
     if old["command"] != *programs.server {
-        file.set(&[servers, NAME, "command"], Some(&programs.server))?;
+        set(&["command"], programs.server.as_str().into())?;
         if !old["args"].is_null() {
             // They belong to another program, such as `uvx`.
-            file.set(&[servers, NAME, "args"], None)?;
+            set(&["args"], CstInputValue::Array(Vec::new()))?;
         }
     }
     for (variable, path) in &programs.found {
         // A program that was named by hand stays, as long as it is there.
         let named = old["env"][variable].as_str();
         if named.is_none_or(|named| which::which(named).is_err()) {
-            file.set(&[servers, NAME, "env", variable], Some(path))?;
+            set(&["env", variable], path.as_str().into())?;
         }
     }
-    Ok(Added {
-        text: file.text(),
-        is_new,
-    })
+    Ok(root.to_string())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! arguments, for the same subject, for [`ANSWER_TIMEOUT`], in this process, and once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,9 +33,6 @@ use crate::sync::lock;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The most elicitations that wait for a person at once. Each holds the permit of a call.
 const MAX_PROMPTS: usize = 16;
-/// The hint of an error about the sealed state.
-const ASK_AGAIN: &str =
-    "call the tool again without the request state, so that the person is asked";
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
@@ -79,30 +77,24 @@ impl PendingPrompts {
         self.codec.seal_json_with(&state, &options)
     }
 
-    fn open(&self, sealed: &str, call: &[u8]) -> Result<State, JobError> {
-        let opened = self.codec.open_json_with(sealed, call);
-        opened.map_err(|error| {
-            let message = if matches!(error, RequestStateError::Expired) {
-                let minutes = ANSWER_TIMEOUT.as_secs() / 60;
-                format!("the person was asked more than {minutes} minutes ago")
-            } else {
-                "this server did not issue this request state for this call, or has restarted since"
-                    .to_owned()
-            };
-            JobError::blocked(message).with_hint(ASK_AGAIN)
-        })
-    }
-
-    /// Marks a state as used. Fails if it was used before.
-    fn redeem(&self, state: &State) -> Result<(), JobError> {
+    /// Opens a state for its one use.
+    fn redeem(&self, sealed: &str, call: &[u8]) -> Result<ConsentSubject, JobError> {
+        let refused = |message: &str| {
+            let hint = "call the tool again without the request state, so that the person is asked";
+            JobError::blocked(message).with_hint(hint)
+        };
+        let opened = self.codec.open_json_with::<State>(sealed, call);
+        let state = opened.map_err(|error| match error {
+            RequestStateError::Expired => refused("the person was asked more than 10 minutes ago"),
+            _ => refused(
+                "this server did not issue this request state for this call, or has restarted since",
+            ),
+        })?;
         let mut used = lock(&self.used);
         used.retain(|_, at| at.elapsed() <= ANSWER_TIMEOUT);
-        match used.insert(state.nonce.clone(), Instant::now()) {
-            None => Ok(()),
-            Some(_) => {
-                let message = "this answer of the person was used already";
-                Err(JobError::blocked(message).with_hint(ASK_AGAIN))
-            }
+        match used.insert(state.nonce, Instant::now()) {
+            None => Ok(state.subject),
+            Some(_) => Err(refused("this answer of the person was used already")),
         }
     }
 }
@@ -119,19 +111,12 @@ fn elicitation_mode(
     version: Option<ProtocolVersion>,
     client: Option<ClientCapabilities>,
 ) -> ElicitationMode {
-    let accepts_forms = client
-        .and_then(|client| client.elicitation)
-        .is_some_and(|it| {
-            // 2025-06-18 knew no modes.
-            it.form.is_some() || it.url.is_none()
-        });
-    match version {
-        Some(version) if accepts_forms && version >= ProtocolVersion::V_2026_07_28 => {
-            ElicitationMode::InputRequired
-        }
-        Some(version) if accepts_forms && version >= ProtocolVersion::V_2025_06_18 => {
-            ElicitationMode::Elicitation
-        }
+    let elicitation = client.and_then(|client| client.elicitation);
+    // 2025-06-18 knew no modes.
+    let has_forms = elicitation.is_some_and(|modes| modes.form.is_some() || modes.url.is_none());
+    match version.filter(|_| has_forms) {
+        Some(version) if version >= ProtocolVersion::V_2026_07_28 => ElicitationMode::InputRequired,
+        Some(version) if version >= ProtocolVersion::V_2025_06_18 => ElicitationMode::Elicitation,
         _ => ElicitationMode::None,
     }
 }
@@ -144,8 +129,7 @@ pub(super) struct ElicitingCaller {
     /// The digest of the tool and its arguments.
     call: Vec<u8>,
     /// The sealed state and the answer, when the client calls again.
-    state: Option<String>,
-    response: Option<Value>,
+    answer: Option<(String, Value)>,
     /// The result to return instead of the tool's: that the person must be asked first.
     required: Mutex<Option<InputRequiredResult>>,
 }
@@ -156,17 +140,17 @@ impl ElicitingCaller {
         context: &RequestContext<RoleServer>,
         prompts: Arc<PendingPrompts>,
     ) -> Self {
-        let arguments = request.arguments.clone().map(Value::Object);
-        let call = (&request.name, canonical_json(arguments.unwrap_or_default()));
+        let mut arguments = Value::from(request.arguments.clone().unwrap_or_default());
+        // A client may give them in another order when it calls again.
+        arguments.sort_all_objects();
         let responses = request.input_responses.as_ref();
+        let response = responses.and_then(|responses| responses.get(PROMPT_ID).cloned());
         Self {
             prompts,
             context: context.clone(),
             mode: elicitation_mode(context.protocol_version(), context.client_capabilities()),
-            // Serialization fails only for maps whose keys are no texts; there are none.
-            call: Sha256::digest(serde_json::to_vec(&call).unwrap_or_default()).to_vec(),
-            state: request.request_state.clone(),
-            response: responses.and_then(|responses| responses.get(PROMPT_ID).cloned()),
+            call: Sha256::digest(format!("{} {arguments}", request.name)).to_vec(),
+            answer: request.request_state.clone().zip(response),
             required: Mutex::default(),
         }
     }
@@ -185,32 +169,23 @@ impl ElicitingCaller {
             let message = format!("{MAX_PROMPTS} questions already wait for the person");
             return Err(JobError::blocked(message).with_hint("call again when they have answered"));
         };
-        let not_asked = |error: &dyn std::fmt::Display| {
-            let message = format!("the client could not ask the person: {error}");
-            JobError::blocked(message).with_hint(way_out())
-        };
         let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(prompt)));
-        let sent = self
-            .context
-            .peer
-            .send_request_with_option(request, PeerRequestOptions::default());
-        let mut sent = sent.await.map_err(|error| not_asked(&error))?;
-        let (withdrawn, reason) = tokio::select! {
+        let options = PeerRequestOptions::default();
+        let sent = self.context.peer.send_request_with_option(request, options);
+        let mut sent = sent.await.map_err(not_asked)?;
+        let reason = tokio::select! {
             answered = &mut sent.rx => {
                 let answered = answered.map_err(|_| JobError::blocked("the client is gone"))?;
-                return match answered.map_err(|error| not_asked(&error))? {
+                return match answered.map_err(not_asked)? {
                     ClientResult::ElicitResult(result) => accepted(&result).map(|()| prompt.subject.clone()),
-                    _ => Err(not_asked(&"its answer has the wrong type")),
+                    _ => Err(not_asked("its answer has the wrong type")),
                 };
             }
-            () = tokio::time::sleep(ANSWER_TIMEOUT) => (
-                "nobody answered in time",
-                format!("nobody answered within {} minutes", ANSWER_TIMEOUT.as_secs() / 60),
-            ),
-            () = self.context.ct.cancelled() => ("the call was cancelled", "the client cancelled the call".to_owned()),
+            () = tokio::time::sleep(ANSWER_TIMEOUT) => "nobody answered within 10 minutes",
+            () = self.context.ct.cancelled() => "the client cancelled the call",
         };
         // The client may close its dialog.
-        if let Err(error) = sent.cancel(Some(withdrawn.to_owned())).await {
+        if let Err(error) = sent.cancel(Some(reason.to_owned())).await {
             tracing::debug!(%error, "an elicitation could not be cancelled");
         }
         Err(JobError::blocked(reason))
@@ -218,19 +193,13 @@ impl ElicitingCaller {
 
     /// Reads the answer that came with the call, or requires one.
     fn read_input(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
-        let prompts = &self.prompts;
-        if let (Some(sealed), Some(response)) = (&self.state, &self.response) {
-            let state = prompts.open(sealed, &self.call)?;
-            prompts.redeem(&state)?;
-            let result: ElicitResult =
-                serde_json::from_value(response.clone()).map_err(|error| {
-                    tracing::warn!(%error, "an answer to an elicitation cannot be read");
-                    let message = "the client's answer to the question cannot be read";
-                    JobError::blocked(message).with_hint(way_out())
-                })?;
-            return accepted(&result).map(|()| state.subject);
+        if let Some((sealed, response)) = &self.answer {
+            let subject = self.prompts.redeem(sealed, &self.call)?;
+            let result = serde_json::from_value(response.clone());
+            return accepted(&result.map_err(not_asked)?).map(|()| subject);
         }
-        let state = prompts
+        let state = self
+            .prompts
             .seal(&prompt.subject, &self.call, ANSWER_TIMEOUT)
             .map_err(JobError::failed)?;
         let request = InputRequest::Elicitation(ElicitRequest::new(form(prompt)));
@@ -269,34 +238,19 @@ fn accepted(result: &ElicitResult) -> Result<(), JobError> {
         ElicitationAction::Accept => Ok(()),
         ElicitationAction::Decline => Err(JobError::blocked("the person declined")
             .with_hint("do not call again unless they ask for it")),
-        _ => Err(JobError::blocked(
-            "the client closed the question without an answer, as one that nobody attends does unseen",
-        )
-        .with_hint(way_out())),
+        _ => Err(not_asked(
+            "it closed the question without an answer, as one that nobody attends does unseen",
+        )),
     }
 }
 
-/// The hint for a question that perhaps nobody saw.
-fn way_out() -> String {
-    let variable = env_vars::CONSENT;
-    format!(
-        "tell the user: {variable}=flags in the server's environment lets the flags of the call be enough"
-    )
-}
-
-/// Sorts the fields of a value: a client may give them in another order when it calls again.
-fn canonical_json(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let fields: BTreeMap<String, Value> = fields
-                .into_iter()
-                .map(|(name, field)| (name, canonical_json(field)))
-                .collect();
-            Value::Object(fields.into_iter().collect())
-        }
-        Value::Array(items) => items.into_iter().map(canonical_json).collect(),
-        other => other,
-    }
+/// The error for a question that perhaps nobody saw.
+fn not_asked(reason: impl Display) -> JobError {
+    let message = format!("the client could not ask the person: {reason}");
+    JobError::blocked(message).with_hint(format!(
+        "tell the user: {}=flags in the server's environment lets the flags of the call be enough",
+        env_vars::CONSENT
+    ))
 }
 
 #[cfg(test)]
@@ -312,26 +266,17 @@ mod tests {
             plan_id: "plan".to_owned(),
         };
         let sealed = prompts.seal(&subject, b"call", ANSWER_TIMEOUT).unwrap();
-        let state = prompts.open(&sealed, b"call").unwrap();
-        assert_eq!(state.subject, subject);
-        assert!(prompts.redeem(&state).is_ok());
-        assert!(
-            prompts
-                .redeem(&state)
-                .unwrap_err()
-                .to_string()
-                .contains("used already")
-        );
-
-        let error = |opened: Result<State, JobError>| opened.err().unwrap().to_string();
+        let error = |opened: Result<ConsentSubject, JobError>| opened.unwrap_err().to_string();
         let foreign = "did not issue";
-        assert!(error(prompts.open(&sealed, b"another call")).contains(foreign));
-        assert!(error(PendingPrompts::default().open(&sealed, b"call")).contains(foreign));
-        assert!(error(prompts.open("rs1.forged.state", b"call")).contains(foreign));
+        assert!(error(prompts.redeem(&sealed, b"another call")).contains(foreign));
+        assert!(error(PendingPrompts::default().redeem(&sealed, b"call")).contains(foreign));
+        assert!(error(prompts.redeem("rs1.forged.state", b"call")).contains(foreign));
+        assert_eq!(prompts.redeem(&sealed, b"call"), Ok(subject.clone()));
+        assert!(error(prompts.redeem(&sealed, b"call")).contains("used already"));
         let begun = std::time::Instant::now();
-        let old = prompts.seal(&subject, b"call", Duration::ZERO).unwrap();
         // It is old from the next millisecond on.
-        let expired = std::iter::repeat_with(|| prompts.open(&old, b"call"))
+        let seal = || prompts.seal(&subject, b"call", Duration::ZERO).unwrap();
+        let expired = std::iter::repeat_with(|| prompts.redeem(&seal(), b"call"))
             .take_while(|_| begun.elapsed() < Duration::from_secs(10))
             .find_map(Result::err);
         assert!(expired.unwrap().to_string().contains("10 minutes ago"));
@@ -376,15 +321,5 @@ mod tests {
             );
         }
         assert!(elicitation_mode(None, client(json!({}))) == ElicitationMode::None);
-    }
-
-    #[test]
-    fn canonical_json_ignores_the_order_of_fields() {
-        let order = |text: &str| canonical_json(serde_json::from_str(text).unwrap()).to_string();
-        assert_eq!(
-            order(r#"{"b":{"y":1,"x":[{"q":1,"p":2}]},"a":2}"#),
-            order(r#"{"a":2,"b":{"x":[{"p":2,"q":1}],"y":1}}"#)
-        );
-        assert_ne!(order(r#"{"a":[1,2]}"#), order(r#"{"a":[2,1]}"#));
     }
 }

@@ -20,61 +20,63 @@ impl Refusal {
     }
 }
 
-/// Parses a line as a message. `None` is a malformed notification or response, which is not answered. The error gives a
-/// position and nothing of the line, which may hold secrets.
-pub(super) fn parse(line: &str) -> Result<Option<ClientJsonRpcMessage>, Box<Refusal>> {
+/// Parses a line as a message. `None` is an empty line, or a malformed notification or response, which is not answered. The
+/// error gives a position and nothing of the line, which may hold secrets.
+pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Refusal>> {
     // Some editors and shells on Windows put a byte order mark first (RFC 8259, section 8.1).
-    let json =
-        serde_json::from_str(line.trim_start_matches('\u{feff}')).map_err(Refusal::parse_error)?;
-    let refuse = |id: Option<&Value>, error| {
-        let id = id.filter(|id| id.is_string() || id.is_number()).cloned();
-        let id = id.unwrap_or_default();
-        Err(Box::new(Refusal { id, error }))
-    };
+    let line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
+    if line.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let json = serde_json::from_slice(line).map_err(Refusal::parse_error)?;
     let Value::Object(mut message) = json else {
         let reason = "a message is an object, one to a line; arrays of them are not taken";
-        return refuse(None, invalid(reason));
+        let (id, error) = (Value::Null, invalid(reason));
+        return Err(Box::new(Refusal { id, error }));
     };
     let is_answer = message.contains_key("result") || message.contains_key("error");
     if is_answer && !message.contains_key("method") {
         return Ok(answer(message));
     }
     let id = message.remove("id");
+    let refuse = |error| {
+        let is_id = |id: &&Value| id.is_string() || id.is_number();
+        let id = id.as_ref().filter(is_id).cloned().unwrap_or_default();
+        Err(Box::new(Refusal { id, error }))
+    };
     if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
-        return refuse(id.as_ref(), invalid("`jsonrpc` is \"2.0\""));
+        return refuse(invalid("`jsonrpc` is \"2.0\""));
     }
     let Some(method) = message.remove("method").filter(Value::is_string) else {
-        return refuse(id.as_ref(), invalid("a request has a `method`, a string"));
+        return refuse(invalid("a request has a `method`, a string"));
     };
     if is_answer {
-        return refuse(
-            id.as_ref(),
-            invalid("a request has no `result` and no `error`"),
-        );
+        return refuse(invalid("a request has no `result` and no `error`"));
     }
     let mut params = message.remove("params").filter(|params| !params.is_null());
     let invalid_reason = params.as_ref().and_then(invalid_params);
-    match (method.as_str(), &mut params) {
-        (Some("initialize"), Some(Value::Object(params))) => complete_hello(params),
-        (Some("tools/call"), Some(Value::Object(params))) => read_arguments(params),
-        _ => {}
+    if let (Some("initialize"), Some(Value::Object(params))) = (method.as_str(), &mut params) {
+        complete_hello(params);
     }
     // The method first: rmcp then looks at the params of this method only.
     let mut body = JsonObject::from_iter([("method".to_owned(), method)]);
     body.extend(params.map(|params| ("params".to_owned(), params)));
     let Some(id) = id.as_ref() else {
         let notification = serde_json::from_value(Value::Object(body));
-        return Ok(ok_or_log(notification.map(JsonRpcMessage::notification)));
+        let notification = notification.inspect_err(|_| {
+            tracing::warn!("a malformed notification was ignored");
+        });
+        return Ok(notification.ok().map(JsonRpcMessage::notification));
     };
     let Ok(request_id) = RequestId::deserialize(id) else {
-        return refuse(Some(id), invalid("`id` is a string or an integer"));
+        return refuse(invalid("`id` is a string or an integer"));
     };
     if let Some(reason) = invalid_reason {
-        return refuse(Some(id), ErrorData::invalid_params(reason, None));
+        return refuse(ErrorData::invalid_params(reason, None));
     }
     match serde_json::from_value(Value::Object(body)) {
         Ok(request) => Ok(Some(JsonRpcMessage::request(request, request_id))),
-        Err(_) => refuse(Some(id), invalid("this is no request")),
+        Err(_) => refuse(invalid("this is no request")),
     }
 }
 
@@ -113,26 +115,6 @@ fn complete_hello(params: &mut JsonObject) {
     }
     params.insert("capabilities".to_owned(), capabilities.into());
     params.insert("clientInfo".to_owned(), client.into());
-}
-
-/// Reads arguments that come as JSON text.
-fn read_arguments(params: &mut JsonObject) {
-    if let Some(Value::String(text)) = params.get("arguments") {
-        let arguments = match text.trim() {
-            "" | "null" => Some(Value::Null),
-            text => serde_json::from_str(text).ok().filter(Value::is_object),
-        };
-        if let Some(arguments) = arguments {
-            params.insert("arguments".to_owned(), arguments);
-        }
-    }
-}
-
-fn ok_or_log(parsed: serde_json::Result<ClientJsonRpcMessage>) -> Option<ClientJsonRpcMessage> {
-    if parsed.is_err() {
-        tracing::warn!("a malformed notification was ignored");
-    }
-    parsed.ok()
 }
 
 /// Says what is wrong with `params`, whatever the method.

@@ -4,7 +4,6 @@
 //! answer.
 
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use rmcp::RoleServer;
 use rmcp::model::ProgressNotificationParam;
 use rmcp::service::RequestContext;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// After this time without news the client is told that the call goes on.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -50,45 +49,26 @@ pub(super) async fn with_progress<T, F: Future<Output = T>>(
     };
     let (newest, mut messages) = watch::channel(String::new());
     let (peer, cancelled) = (context.peer.clone(), context.ct.clone());
-    let done = cancelled.child_token();
-    let is_done = done.clone();
     context.extensions.insert(Reporter(Arc::new(newest)));
-    let mut work = pin!(work(context));
     let started_at = Instant::now();
-    let mut notifying = pin!(async {
-        let mut count = 0_u32;
+    let notifying = async {
         let mut last = "working".to_owned();
-        loop {
-            let message = tokio::select! {
-                biased;
-                () = is_done.cancelled() => return,
-                Ok(()) = messages.changed() => {
-                    last = messages.borrow_and_update().clone();
+        for count in 1_u32.. {
+            let message = match timeout(HEARTBEAT, messages.changed()).await {
+                Ok(Ok(())) => {
+                    last.clone_from(&messages.borrow_and_update());
                     last.clone()
                 }
-                () = tokio::time::sleep(HEARTBEAT) => {
-                    format!("{last} (for {} s now)", started_at.elapsed().as_secs())
-                }
+                // The call is done.
+                Ok(Err(_)) => return,
+                Err(_) => format!("{last} (for {} s now)", started_at.elapsed().as_secs()),
             };
-            count += 1;
             let progress =
                 ProgressNotificationParam::new(token.clone(), count.into()).with_message(message);
-            let written = tokio::select! {
-                written = peer.notify_progress(progress) => written.is_ok(),
-                () = cancelled.cancelled() => false,
-            };
-            if !written {
+            if cancelled.is_cancelled() || peer.notify_progress(progress).await.is_err() {
                 return;
             }
         }
-    });
-    tokio::select! {
-        result = &mut work => {
-            done.cancel();
-            // A notification under way is written before the answer.
-            notifying.await;
-            result
-        }
-        () = &mut notifying => work.await,
-    }
+    };
+    tokio::join!(work(context), notifying).0
 }

@@ -1,91 +1,63 @@
-//! The prompts: what a person picks from a menu instead of typing it. Their texts are `prompts/*.md`.
+//! The prompts: what a person picks from a menu instead of typing it. Each is a file `prompts/*.md`: what the menu shows, and the
+//! message.
 
 use rmcp::ErrorData;
 use rmcp::model::{
     GetPromptRequestParams, GetPromptResult, JsonObject, Prompt, PromptArgument, PromptMessage,
     Role,
 };
+use serde::Deserialize;
 
 use super::truncated;
+use crate::error::JobError;
 
 /// Longer than any real path or name.
 const MAX_ARGUMENT_BYTES: usize = 4096;
 
-struct Template {
-    name: &'static str,
-    title: &'static str,
-    description: &'static str,
-    arguments: &'static [Argument],
-    /// The message, with `{name}` in place of each argument.
-    text: &'static str,
-    /// Offered only where jobs may be started.
-    starts_jobs: bool,
-}
-
-struct Argument {
-    name: &'static str,
-    description: &'static str,
-    /// The text that replaces an argument that was not given; `None` if the argument is required.
-    default: Option<&'static str>,
-}
-
-const fn job(default: &'static str) -> Argument {
-    Argument {
-        name: "job_id",
-        description: "The job. Default: the newest that fits.",
-        default: Some(default),
-    }
-}
-
-const TEMPLATES: [Template; 3] = [
-    Template {
-        name: "train",
-        title: "Train from a config",
-        description: "Preview a training run, launch it once you agree, and see it start.",
-        arguments: &[
-            Argument {
-                name: "config_path",
-                description: "The Oumi YAML file, in the project or absolute.",
-                default: None,
-            },
-            Argument {
-                name: "cloud",
-                description: "Where: local, or a cloud such as gcp, aws, slurm. Default: this machine.",
-                default: Some("\"local\""),
-            },
-        ],
-        text: include_str!("prompts/train.md"),
-        starts_jobs: true,
-    },
-    Template {
-        name: "watch_job",
-        title: "Watch a job",
-        description: "Follow a job to its end, with few words in between.",
-        arguments: &[job(
-            "the newest that list_jobs shows with status=\"running\"; tell me which. If there is none, say so and stop",
-        )],
-        text: include_str!("prompts/watch_job.md"),
-        starts_jobs: false,
-    },
-    Template {
-        name: "why_failed",
-        title: "Why did it fail?",
-        description: "Find out why a job failed, and what to change.",
-        arguments: &[job(
-            "the newest failed one that list_jobs shows with status=\"completed\"; tell me which. If there is none, say so and stop",
-        )],
-        text: include_str!("prompts/why_failed.md"),
-        starts_jobs: false,
-    },
+/// The prompts, in the order in which they are needed.
+const FILES: [(&str, &str); 3] = [
+    ("train", include_str!("prompts/train.md")),
+    ("watch_job", include_str!("prompts/watch_job.md")),
+    ("why_failed", include_str!("prompts/why_failed.md")),
 ];
 
-/// Lists the prompts, in the order in which they are needed.
-pub(super) fn list(read_only: bool) -> Vec<Prompt> {
-    offered(read_only).map(Template::prompt).collect()
+#[derive(Deserialize)]
+struct Head {
+    title: String,
+    description: String,
+    arguments: Vec<Argument>,
 }
 
-fn offered(read_only: bool) -> impl Iterator<Item = &'static Template> {
-    (TEMPLATES.iter()).filter(move |template| !read_only || !template.starts_jobs)
+#[derive(Deserialize)]
+struct Argument {
+    name: String,
+    description: String,
+    /// The text in place of an argument that was not given; `None` if it is required.
+    default: Option<String>,
+}
+
+/// Returns the name, the head and the message of the prompts; where no job may be started, without the one that does.
+fn offered(read_only: bool) -> impl Iterator<Item = (&'static str, Head, &'static str)> {
+    let files = FILES
+        .iter()
+        .filter(move |(name, _)| !read_only || *name != "train");
+    // Every file has a head: tests read them all.
+    files.filter_map(|(name, file)| {
+        let (head, message) = file.strip_prefix("---\n")?.split_once("---\n")?;
+        Some((*name, serde_saphyr::from_str(head).ok()?, message))
+    })
+}
+
+pub(super) fn list(read_only: bool) -> Vec<Prompt> {
+    let prompts = offered(read_only).map(|(name, head, _)| {
+        let arguments = head.arguments.iter().map(|argument| {
+            PromptArgument::new(&argument.name)
+                .with_description(&argument.description)
+                .with_required(argument.default.is_none())
+        });
+        Prompt::new(name, Some(head.description), Some(arguments.collect())).with_title(head.title)
+    });
+    prompts.collect()
 }
 
 /// Returns the message of a prompt, with its arguments filled in.
@@ -93,69 +65,50 @@ pub(super) fn get(
     request: GetPromptRequestParams,
     read_only: bool,
 ) -> Result<GetPromptResult, ErrorData> {
-    let template = offered(read_only)
-        .find(|template| template.name == request.name)
+    let invalid = |error: String| ErrorData::invalid_params(error, None);
+    let mut prompts = offered(read_only);
+    let (name, head, message) = prompts
+        .find(|(name, ..)| *name == request.name)
         .ok_or_else(|| invalid(format!("Unknown prompt: {}", truncated(&request.name))))?;
-    let message = template.fill(request.arguments.unwrap_or_default())?;
+    let filled = fill(
+        message,
+        &head.arguments,
+        request.arguments.unwrap_or_default(),
+    );
+    let message = filled.map_err(|error| invalid(format!("the prompt {name}: {error}")))?;
     let message = PromptMessage::new_text(Role::User, message);
-    Ok(GetPromptResult::new(vec![message]).with_description(template.description))
+    Ok(GetPromptResult::new(vec![message]).with_description(head.description))
 }
 
-impl Template {
-    fn prompt(&self) -> Prompt {
-        let arguments = self.arguments.iter().map(|argument| {
-            PromptArgument::new(argument.name)
-                .with_description(argument.description)
-                .with_required(argument.default.is_none())
-        });
-        Prompt::new(self.name, Some(self.description), Some(arguments.collect()))
-            .with_title(self.title)
+/// Puts the arguments into the text, quoted as JSON. An empty one counts as not given: clients send what was left blank.
+fn fill(text: &str, known: &[Argument], mut given: JsonObject) -> Result<String, JobError> {
+    given.retain(|_, value| !value.is_null() && value != "");
+    let mut text = text.trim_end().to_owned();
+    for Argument {
+        name,
+        description,
+        default,
+    } in known
+    {
+        let value = match (given.shift_remove(name), default) {
+            (Some(value), _) if value.as_str().is_some_and(is_one_line) => value.to_string(),
+            (Some(_), _) => {
+                let error = format!(
+                    "the argument `{name}` does not fit: it is one line of text, of at most {MAX_ARGUMENT_BYTES} bytes"
+                );
+                return Err(JobError::invalid(error));
+            }
+            (None, Some(default)) => default.clone(),
+            (None, None) => {
+                let error = format!("it needs the argument `{name}`: {description}");
+                return Err(JobError::invalid(error));
+            }
+        };
+        text = text.replace(&format!("{{{name}}}"), &value);
     }
-
-    /// Puts the arguments into the text, quoted as JSON. An empty one counts as not given: clients send what was left blank.
-    fn fill(&self, mut given: JsonObject) -> Result<String, ErrorData> {
-        given.retain(|_, value| !value.is_null() && value != "");
-        let known: Vec<_> = self.arguments.iter().map(|known| known.name).collect();
-        if let Some(unknown) = given.keys().find(|name| !known.contains(&name.as_str())) {
-            return Err(invalid(format!(
-                "the prompt {} has no argument `{}`; it takes {}",
-                self.name,
-                truncated(unknown),
-                known.join(", ")
-            )));
-        }
-        let mut text = self.text.trim_end().to_owned();
-        for Argument {
-            name,
-            description,
-            default,
-        } in self.arguments
-        {
-            let value = match (given.shift_remove(*name), default) {
-                (Some(value), _) if value.as_str().is_some_and(is_one_line) => value.to_string(),
-                (Some(_), _) => {
-                    return Err(invalid(format!(
-                        "the argument `{name}` does not fit: it is one line of text, of at most {MAX_ARGUMENT_BYTES} bytes"
-                    )));
-                }
-                (None, Some(default)) => (*default).to_owned(),
-                (None, None) => {
-                    return Err(invalid(format!(
-                        "the prompt {} needs the argument `{name}`: {description}",
-                        self.name
-                    )));
-                }
-            };
-            text = text.replace(&format!("{{{name}}}"), &value);
-        }
-        Ok(text)
-    }
+    Ok(text)
 }
 
 fn is_one_line(text: &str) -> bool {
     text.len() <= MAX_ARGUMENT_BYTES && !text.contains(char::is_control)
-}
-
-fn invalid(error: String) -> ErrorData {
-    ErrorData::invalid_params(error, None)
 }

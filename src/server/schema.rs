@@ -1,6 +1,8 @@
 //! The JSON schemas of the tools, in the few words that every client understands.
 
 use rmcp::model::JsonObject;
+use schemars::Schema;
+use schemars::transform::{RecursiveTransform, Transform};
 use serde_json::Value;
 
 /// Removes from the schema of a tool's arguments what a model has no use for: it pays for every byte in each conversation.
@@ -11,13 +13,9 @@ pub(super) fn simplify_input(schema: &mut JsonObject, is_closed: bool) {
     if is_closed {
         schema.insert("additionalProperties".to_owned(), false.into());
     }
-    for_each_object(schema, &|schema| {
-        schema.retain(|key, value| match key.as_str() {
-            "format" => !value.is_string(),
-            "default" => !(*value == "" || value.is_null()),
-            _ => true,
-        });
-        choices_to_enum(schema);
+    change_all(schema, |schema| {
+        schema.remove("format");
+        schema.retain(|key, value| key != "default" || !(*value == "" || value.is_null()));
     });
 }
 
@@ -27,34 +25,31 @@ pub(super) fn simplify_input(schema: &mut JsonObject, is_closed: bool) {
 pub(super) fn simplify_output(schema: &mut JsonObject) {
     schema.remove("$schema");
     schema.remove("title");
-    for_each_object(schema, &|schema| {
+    change_all(schema, |schema| {
         if let Some(Value::Array(required)) = schema.get_mut("required") {
             required.retain(|name| name == "success");
         }
-        // A field may itself have such a name; then its value is a schema.
         schema.retain(|key, value| match key.as_str() {
-            "description" | "format" => !value.is_string(),
-            "minimum" => !value.is_number(),
+            "description" | "format" | "minimum" => false,
             "required" => *value != Value::Array(Vec::new()),
             // The default.
             "additionalProperties" => *value != true,
             _ => true,
         });
-        choices_to_enum(schema);
     });
 }
 
-/// Changes every object in a schema, the inner ones first.
-fn for_each_object(schema: &mut JsonObject, change: &impl Fn(&mut JsonObject)) {
-    fn descend(value: &mut Value, change: &impl Fn(&mut JsonObject)) {
-        match value {
-            Value::Object(object) => for_each_object(object, change),
-            Value::Array(items) => items.iter_mut().for_each(|item| descend(item, change)),
-            _ => {}
+/// Changes a schema and those within, and gives all choices one form.
+fn change_all(schema: &mut JsonObject, change: impl Fn(&mut JsonObject)) {
+    let mut whole = Schema::from(std::mem::take(schema));
+    let mut transform = RecursiveTransform(|schema: &mut Schema| {
+        if let Some(schema) = schema.as_object_mut() {
+            choices_to_enum(schema);
+            change(schema);
         }
-    }
-    schema.values_mut().for_each(|value| descend(value, change));
-    change(schema);
+    });
+    transform.transform(&mut whole);
+    *schema = std::mem::take(whole.ensure_object());
 }
 
 /// Rewrites a choice of texts as an `enum`, and a value that may be null as the value: not every model's dialect has the other

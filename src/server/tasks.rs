@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use rmcp::model::{
-    CallToolResponse, ClientCapabilities, CreateTaskResult, DetailedTask, GetTaskResult,
-    JsonObject, ProtocolVersion, Task, TaskPayload, TaskStatus,
+    CallToolResponse, CreateTaskResult, DetailedTask, GetTaskResult, JsonObject, ProtocolVersion,
+    Task, TaskPayload, TaskStatus,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::tools::structured;
-use super::truncated;
+use super::{internal, truncated};
 use crate::launcher::JobState;
 use crate::registry::JobRecord;
 use crate::service::JobService;
-use crate::service::answers::{CancelAnswer, JobAnswer, PollAnswer, RunAnswer, leave_out_empty};
+use crate::service::answers::{PollAnswer, RunAnswer, leave_out_empty};
 use crate::service::requests::{CancelRequest, JobQuery};
 use crate::text::clean_controls;
 
@@ -33,11 +33,8 @@ pub(super) fn version_has_tasks(context: &RequestContext<RoleServer>) -> bool {
 
 /// Tells whether the client accepts a task as the answer.
 pub(super) fn client_accepts_tasks(context: &RequestContext<RoleServer>) -> bool {
-    let declared = context.client_capabilities();
-    version_has_tasks(context)
-        && declared
-            .as_ref()
-            .is_some_and(ClientCapabilities::supports_tasks)
+    let client = context.client_capabilities();
+    version_has_tasks(context) && client.is_some_and(|client| client.supports_tasks())
 }
 
 /// Turns the answer of `run_job` into a task, if a job was started.
@@ -59,61 +56,45 @@ pub(super) async fn from_run_answer(
     let Ok(Some(record)) = service.registry().get(job_id).await else {
         return response;
     };
-    let texts = answer["warnings"].as_array().into_iter().flatten();
-    let messages: Vec<&str> = std::iter::once(&answer["message"])
-        .chain(texts)
-        .filter_map(Value::as_str)
-        .collect();
+    let warnings = answer["warnings"].as_array().into_iter().flatten();
+    let messages = std::iter::once(&answer["message"]).chain(warnings);
+    let messages: Vec<&str> = messages.filter_map(Value::as_str).collect();
     let task = task(&record, TaskStatus::Working)
         .with_status_message(messages.join("; "))
         .with_poll_interval_ms(millis(service.task_interval(&record)));
-    CallToolResponse::from(CreateTaskResult::new(task))
+    CreateTaskResult::new(task).into()
 }
 
 /// Asks the launcher for the status of a task.
-pub(super) async fn get(service: &JobService, task_id: &str) -> Result<GetTaskResult, ErrorData> {
-    let record = record(service, task_id).await?;
-    let answer = service.poll(JobQuery::of(task_id)).await;
-    let interval = service.task_interval(&record);
-    Ok(GetTaskResult::new(detailed(
-        &record,
-        answer,
-        interval,
-        service.policy().kept(),
-    )?))
-}
-
-/// Ignores the input of a client: no task of ours asks for any.
-pub(super) async fn update(service: &JobService, task_id: &str) -> Result<(), ErrorData> {
-    record(service, task_id).await.map(|_| ())
+pub(super) async fn get(service: JobService, task_id: String) -> Result<GetTaskResult, ErrorData> {
+    let record = record(&service, &task_id).await?;
+    let answer = service.poll(JobQuery::of(&task_id)).await;
+    let (interval, kept) = (service.task_interval(&record), service.policy().kept());
+    let task = detailed(&record, answer, interval, kept);
+    task.map(GetTaskResult::new).map_err(internal)
 }
 
 /// Cancels the job. A finished one is no error.
-pub(super) async fn cancel(service: &JobService, task_id: &str) -> Result<(), ErrorData> {
-    record(service, task_id).await?;
+pub(super) async fn cancel(service: JobService, task_id: String) -> Result<(), ErrorData> {
+    record(&service, &task_id).await?;
     let request = CancelRequest {
-        job: JobQuery::of(task_id),
+        job: JobQuery::of(&task_id),
         force: false,
     };
-    match service.cancel_with_progress(request, &|_| {}).await {
-        CancelAnswer { success: true, .. } | CancelAnswer { is_done: true, .. } => Ok(()),
-        CancelAnswer { error, .. } => {
-            Err(ErrorData::internal_error(error.unwrap_or_default(), None))
-        }
+    let answer = service.cancel_with_progress(request, &|_| {}).await;
+    match answer.success || answer.is_done {
+        true => Ok(()),
+        false => Err(internal(answer.error.unwrap_or_default())),
     }
 }
 
-async fn record(service: &JobService, task_id: &str) -> Result<JobRecord, ErrorData> {
-    let found = service.registry().get(task_id).await;
-    found
-        .map_err(|error| ErrorData::internal_error(error.to_string(), None))?
-        .ok_or_else(|| {
-            let error = format!(
-                "Task not found: {:?}; its id is the job id, which list_jobs shows",
-                truncated(task_id)
-            );
-            ErrorData::invalid_params(error, None)
-        })
+pub(super) async fn record(service: &JobService, task_id: &str) -> Result<JobRecord, ErrorData> {
+    let found = service.registry().get(task_id).await.map_err(internal)?;
+    found.ok_or_else(|| {
+        let id = truncated(task_id);
+        let error = format!("Task not found: {id:?}; its id is the job id, which list_jobs shows");
+        ErrorData::invalid_params(error, None)
+    })
 }
 
 /// Builds a task from what the registry knows.
@@ -137,42 +118,37 @@ fn detailed(
     answer: PollAnswer,
     poll_interval: Duration,
     kept: Duration,
-) -> Result<DetailedTask, ErrorData> {
-    let is_done = answer.is_done || answer.is_gone();
-    let status = match answer.state {
-        _ if !is_done => TaskStatus::Working,
-        JobState::Cancelled => TaskStatus::Cancelled,
-        _ => TaskStatus::Completed,
-    };
-    let mut task = task(record, status).with_status_message(message(&answer));
-    if !is_done {
-        task = task.with_poll_interval_ms(millis(poll_interval));
+) -> serde_json::Result<DetailedTask> {
+    // The launcher's status word, with the error or the message.
+    let detail = answer.error.as_ref().unwrap_or(&answer.message);
+    let message = format!("{}: {detail}", answer.status);
+    if !(answer.is_done || answer.is_gone()) {
+        let task = task(record, TaskStatus::Working)
+            .with_status_message(message)
+            .with_poll_interval_ms(millis(poll_interval));
         return Ok(DetailedTask::new(task, TaskPayload::Working));
     }
-    task = task.with_ttl_ms(millis(kept));
     let ended = answer.ended_at.as_deref();
-    if let Some(ended) = ended.and_then(|ended| DateTime::parse_from_rfc3339(ended).ok()) {
+    let ended = ended.and_then(|ended| DateTime::parse_from_rfc3339(ended).ok());
+    let (status, payload) = match answer.state {
+        JobState::Cancelled => (TaskStatus::Cancelled, TaskPayload::Cancelled),
+        _ => {
+            let result = result(record, answer, &message)?;
+            (TaskStatus::Completed, TaskPayload::Completed { result })
+        }
+    };
+    let mut task = task(record, status)
+        .with_status_message(message)
+        .with_ttl_ms(millis(kept));
+    if let Some(ended) = ended {
         task.last_updated_at = time(ended.to_utc());
     }
-    let payload = match status {
-        TaskStatus::Cancelled => TaskPayload::Cancelled,
-        _ => TaskPayload::Completed {
-            result: result(record, answer)?,
-        },
-    };
     Ok(DetailedTask::new(task, payload))
-}
-
-/// The launcher's status word, with the error or the message.
-fn message(answer: &PollAnswer) -> String {
-    let detail = answer.error.as_ref().unwrap_or(&answer.message);
-    format!("{}: {detail}", answer.status)
 }
 
 /// Builds the result of the `run_job` call: a [`RunAnswer`], as the tool's schema promises, with the fields of the
 /// [`PollAnswer`].
-fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorData> {
-    let broken = |error: serde_json::Error| ErrorData::internal_error(error.to_string(), None);
+fn result(record: &JobRecord, answer: PollAnswer, message: &str) -> serde_json::Result<JsonObject> {
     let ended_well = answer.state == JobState::Succeeded;
     let run = RunAnswer {
         cluster_name: answer.cluster.clone(),
@@ -182,32 +158,29 @@ fn result(record: &JobRecord, answer: PollAnswer) -> Result<JsonObject, ErrorDat
     };
     let poll = PollAnswer {
         success: ended_well,
-        error: (!ended_well).then(|| message(&answer)),
+        error: (!ended_well).then(|| message.to_owned()),
         ..answer
     };
     // A client wakes its model with the result: first comes what the model must see.
-    let mut content = json!({ "message": poll.message, "next": poll.next });
-    if let (Value::Object(content), Value::Object(run)) =
-        (&mut content, serde_json::to_value(run).map_err(broken)?)
-    {
-        content.extend(run);
+    let mut content = JsonObject::new();
+    for name in ["message", "next"] {
+        content.insert(name.to_owned(), Value::Null);
     }
-    if let (Value::Object(content), Value::Object(poll)) =
-        (&mut content, serde_json::to_value(&poll).map_err(broken)?)
-    {
-        content.extend(poll);
-    }
+    content.extend(serde_json::from_value::<JsonObject>(serde_json::to_value(
+        run,
+    )?)?);
+    content.extend(serde_json::from_value::<JsonObject>(serde_json::to_value(
+        poll,
+    )?)?);
+    let mut content = Value::Object(content);
     leave_out_empty(&mut content);
-    let result = structured(content, !poll.is_success());
-    match serde_json::to_value(result).map_err(broken)? {
-        Value::Object(result) => Ok(result),
-        _ => Ok(JsonObject::new()),
-    }
+    serde_json::from_value(serde_json::to_value(structured(content, !ended_well))?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::answers::JobAnswer;
 
     fn task_of(answer: PollAnswer) -> DetailedTask {
         let record = JobRecord {

@@ -12,7 +12,6 @@
 //! - Until `initialize` is answered a request must be `ping` or carry its version in `_meta` (2026-07-28); everything after
 //!   `initialize` waits for its answer.
 //! - The methods of tasks exist in 2026-07-28 only.
-//! - A cancelled call is not answered.
 //! - At most [`MAX_CALLS`] calls are under way or answered and not yet written; a long one counts as several. A further one is
 //!   refused at once, and a ping needs no place among them: cancellations and the answers to elicitations are always read.
 //! - The end of the input within a line discards that line.
@@ -20,9 +19,8 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use futures::StreamExt;
 use rmcp::RoleServer;
 use rmcp::model::{
     ClientJsonRpcMessage, ClientNotification, ClientRequest, EmptyObject, ErrorCode, ErrorData,
@@ -32,10 +30,10 @@ use rmcp::model::{
 use rmcp::transport::Transport;
 use serde::Serialize;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
+};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::bytes::BytesMut;
-use tokio_util::codec::{Decoder, FramedRead, LinesCodec, LinesCodecError};
 
 use super::message::{self, Refusal, invalid};
 use crate::sync::lock;
@@ -69,18 +67,14 @@ impl Stdio {
         let session = Arc::new(Session {
             output: tokio::sync::Mutex::new(Box::new(output)),
             output_closed: Notify::new(),
+            permits: Arc::new(Semaphore::new(MAX_CALLS)),
             state: Mutex::default(),
         });
-        let reader = Reader {
-            session: Arc::clone(&session),
-            tx,
-            permits: Arc::new(Semaphore::new(MAX_CALLS)),
-        };
-        let writing = Arc::clone(&session);
+        let reading = Arc::clone(&session);
         tokio::spawn(async move {
             tokio::select! {
-                _ = reader.read(input) => {}
-                () = writing.output_closed.notified() => {}
+                _ = reading.read(BufReader::new(input), tx) => {}
+                () = reading.output_closed.notified() => {}
                 () = stop => {}
             }
             let _ = ended.send(());
@@ -96,20 +90,11 @@ impl Transport<RoleServer> for Stdio {
         &mut self,
         message: ServerJsonRpcMessage,
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let answered = match &message {
-            JsonRpcMessage::Response(response) => Some(&response.id),
-            JsonRpcMessage::Error(error) => error.id.as_ref(),
-            JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
-        };
-        let call = answered.map(|id| self.session.finish(id, &message));
+        // The permit of a call is kept until its answer is written, so that a client that does not read is not read either.
+        let call = self.session.finish(&message);
         let session = Arc::clone(&self.session);
         async move {
-            // The permit of a call is kept until its answer is written, so that a client that does not read is not read either.
-            let _permit = match call {
-                Some(None) => return Ok(()),
-                Some(permit) => permit,
-                None => None,
-            };
+            let _call = call;
             session.write(&message).await
         }
     }
@@ -130,20 +115,15 @@ pub(super) type CallPermit = Arc<OwnedSemaphorePermit>;
 struct Session {
     output: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
     output_closed: Notify,
+    permits: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     initialized: bool,
-    calls: HashMap<RequestId, Call>,
-}
-
-/// A request that was passed to rmcp.
-struct Call {
-    work: Weak<OwnedSemaphorePermit>,
-    /// `None` once the client has cancelled the call.
-    unanswered: Option<(CallPermit, oneshot::Sender<()>)>,
+    /// The calls that are to be answered. The sender ends with its call.
+    calls: HashMap<RequestId, (CallPermit, oneshot::Sender<()>)>,
 }
 
 impl Session {
@@ -151,13 +131,18 @@ impl Session {
         lock(&self.state)
     }
 
-    /// Removes an answered call and returns its permit; `None` if the client waits for no answer to this id.
-    fn finish(&self, id: &RequestId, message: &ServerJsonRpcMessage) -> Option<CallPermit> {
+    /// Removes the call that a message answers.
+    fn finish(&self, message: &ServerJsonRpcMessage) -> Option<(CallPermit, oneshot::Sender<()>)> {
         let mut state = self.state();
-        state.initialized |= matches!(message, JsonRpcMessage::Response(response)
-            if matches!(response.result, ServerResult::InitializeResult(_)));
-        let (permit, _answered) = state.calls.remove(id)?.unanswered?;
-        Some(permit)
+        match message {
+            JsonRpcMessage::Response(response) => {
+                let result = &response.result;
+                state.initialized |= matches!(result, ServerResult::InitializeResult(_));
+                state.calls.remove(&response.id)
+            }
+            JsonRpcMessage::Error(error) => state.calls.remove(error.id.as_ref()?),
+            JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
+        }
     }
 
     async fn write(&self, message: &impl Serialize) -> io::Result<()> {
@@ -174,61 +159,62 @@ impl Session {
         }
         written
     }
-}
 
-/// Reads lines, answers those that are wrong, and passes the messages on.
-struct Reader {
-    session: Arc<Session>,
-    tx: mpsc::Sender<ClientJsonRpcMessage>,
-    permits: Arc<Semaphore>,
-}
-
-impl Reader {
-    /// Returns `None` at the end of the input, or when nobody takes the messages or the answers.
-    async fn read(self, input: impl AsyncRead + Send + Unpin) -> Option<()> {
-        let codec = LinesCodec::new_with_max_length(MAX_LINE);
-        let mut lines = FramedRead::new(input, WholeLines(codec));
+    /// Answers the lines that are wrong, and passes the messages on. Returns `None` at the end of the input, or when nobody takes
+    /// the messages or the answers.
+    async fn read(
+        &self,
+        mut input: impl AsyncBufRead + Send + Unpin,
+        tx: mpsc::Sender<ClientJsonRpcMessage>,
+    ) -> Option<()> {
         loop {
-            let line = lines.next().await?.inspect_err(|error| {
-                tracing::warn!(%error, "standard input cannot be read");
-            });
-            let (parsed, length) = match line.ok()? {
-                Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => (message::parse(&line), line.len()),
-                Err(refusal) => (Err(refusal), 0),
+            let line = read_line(&mut input).await?;
+            let length = line.as_ref().map_or(0, Vec::len);
+            let mut message = match line.and_then(|line| message::parse(&line)) {
+                Ok(Some(message)) => message,
+                Ok(None) => continue,
+                Err(refusal) => {
+                    self.refuse(*refusal).await?;
+                    continue;
+                }
             };
-            match parsed {
-                Err(refusal) => self.refuse(*refusal).await?,
-                Ok(Some(JsonRpcMessage::Request(call))) => self.call(call, length).await?,
-                Ok(Some(message)) => self.forward(message).await?,
-                Ok(None) => {}
+            let mut answered = None;
+            match &mut message {
+                JsonRpcMessage::Request(call) => match self.accept(call, length) {
+                    Ok(Some(end)) if call.request.method() == "initialize" => answered = Some(end),
+                    Ok(Some(_)) => {}
+                    Ok(None) => {
+                        let pong = ServerResult::EmptyResult(EmptyObject {});
+                        let pong = ServerJsonRpcMessage::response(pong, call.id.clone());
+                        self.write(&pong).await.ok()?;
+                        continue;
+                    }
+                    Err(error) => {
+                        let id = call.id.clone().into_json_value();
+                        self.refuse(Refusal { id, error }).await?;
+                        continue;
+                    }
+                },
+                JsonRpcMessage::Notification(notification) => {
+                    if let ClientNotification::CancelledNotification(cancelled) =
+                        &notification.notification
+                        && let Some(id) = &cancelled.params.request_id
+                    {
+                        // rmcp does not answer it any more.
+                        self.state().calls.remove(id);
+                    }
+                }
+                JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
+            }
+            tx.send(message).await.ok()?;
+            if let Some(answered) = answered {
+                let _ = answered.await;
             }
         }
-    }
-
-    async fn call(&self, mut call: JsonRpcRequest<ClientRequest>, length: usize) -> Option<()> {
-        let answered = match self.accept(&mut call, length) {
-            Ok(Some(answered)) => answered,
-            Ok(None) => {
-                let pong = ServerResult::EmptyResult(EmptyObject {});
-                let pong: ServerJsonRpcMessage = JsonRpcMessage::response(pong, call.id);
-                return self.session.write(&pong).await.ok();
-            }
-            Err(error) => {
-                let id = call.id.into_json_value();
-                return self.refuse(Refusal { id, error }).await;
-            }
-        };
-        let is_initialize = matches!(call.request, ClientRequest::InitializeRequest(_));
-        self.tx.send(JsonRpcMessage::Request(call)).await.ok()?;
-        if is_initialize {
-            let _ = answered.await;
-        }
-        Some(())
     }
 
     /// Registers a call of this length, or says why it may not be made now. The receiver ends when the call is answered. A ping
-    /// is not registered: it is answered here.
+    /// is not registered: it is answered at once.
     fn accept(
         &self,
         call: &mut JsonRpcRequest<ClientRequest>,
@@ -238,14 +224,10 @@ impl Reader {
         let version = request.get_meta().protocol_version();
         let is_stateless =
             (version.as_ref()).is_some_and(|version| *version >= ProtocolVersion::V_2026_07_28);
-        let may_come_first = version.is_some()
-            || matches!(
-                request,
-                ClientRequest::PingRequest(_) | ClientRequest::DiscoverRequest(_)
-            )
-            // By its method: one that lacks its version is a custom request to rmcp.
-            || request.method() == "initialize";
-        if !may_come_first && !self.session.state().initialized {
+        let mut state = self.state();
+        // By its method: one that lacks its version is a custom request to rmcp.
+        let may_come_first = ["initialize", "ping", "server/discover"].contains(&request.method());
+        if !may_come_first && version.is_none() && !state.initialized {
             let error = "`initialize` comes first; since 2026-07-28 each request carries its version and capabilities in `_meta` instead";
             return Err(ErrorData::invalid_params(error, None));
         }
@@ -254,14 +236,10 @@ impl Reader {
             let error = format!("Method not found: {}", request.method());
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None));
         }
-        let mut state = self.session.state();
-        state
-            .calls
-            .retain(|_, call| call.unanswered.is_some() || call.work.strong_count() > 0);
         if state.calls.contains_key(id) {
             return Err(invalid("this id is that of a call under way"));
         }
-        if !is_stateless && matches!(request, ClientRequest::PingRequest(_)) {
+        if !is_stateless && request.method() == "ping" {
             return Ok(None);
         }
         let weight = u32::try_from(1 + length / CALL_BYTES).unwrap_or(u32::MAX);
@@ -273,57 +251,38 @@ impl Reader {
         })?);
         request.extensions_mut().insert(Arc::clone(&permit));
         let (answered, end) = oneshot::channel();
-        let call = Call {
-            work: Arc::downgrade(&permit),
-            unanswered: Some((permit, answered)),
-        };
-        state.calls.insert(id.clone(), call);
+        state.calls.insert(id.clone(), (permit, answered));
         Ok(Some(end))
-    }
-
-    /// Passes a notification or a response on. A cancelled call is answered no more; its id stays in use while its work goes on.
-    async fn forward(&self, message: ClientJsonRpcMessage) -> Option<()> {
-        if let JsonRpcMessage::Notification(notification) = &message
-            && let ClientNotification::CancelledNotification(cancelled) = &notification.notification
-            && let Some(id) = &cancelled.params.request_id
-            && let Some(call) = self.session.state().calls.get_mut(id)
-        {
-            call.unanswered = None;
-        }
-        self.tx.send(message).await.ok()
     }
 
     async fn refuse(&self, Refusal { id, error }: Refusal) -> Option<()> {
         let code = error.code.0;
         tracing::warn!(code, "a message was refused: {}", error.message);
         let answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
-        self.session.write(&answer).await.ok()
+        self.write(&answer).await.ok()
     }
 }
 
-/// Splits the input into lines. What is wrong with one is an item, after which reading goes on.
-struct WholeLines(LinesCodec);
-
-impl Decoder for WholeLines {
-    type Item = Result<String, Box<Refusal>>;
-    type Error = io::Error;
-
-    fn decode(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Self::Item>> {
-        Ok(match self.0.decode(buffer) {
-            Ok(line) => line.map(Ok),
-            Err(LinesCodecError::MaxLineLengthExceeded) => {
+/// Reads a line, of which no more is kept than [`MAX_LINE`]. `None` at the end of the input.
+async fn read_line(
+    input: &mut (impl AsyncBufRead + Unpin),
+) -> Option<Result<Vec<u8>, Box<Refusal>>> {
+    let mut line = Vec::new();
+    let mut is_whole = true;
+    loop {
+        let mut part = (&mut *input).take(MAX_LINE as u64 + 1);
+        let read = part.read_until(b'\n', &mut line).await;
+        read.inspect_err(|error| tracing::warn!(%error, "standard input cannot be read"))
+            .ok()?;
+        match line.pop()? {
+            b'\n' if is_whole => return Some(Ok(line)),
+            b'\n' => {
                 let reason = format!("a message has at most {MAX_LINE} bytes");
-                Some(Err(Refusal::parse_error(reason)))
+                return Some(Err(Refusal::parse_error(reason)));
             }
-            Err(LinesCodecError::Io(_)) => Some(Err(Refusal::parse_error("the line is not UTF-8"))),
-        })
-    }
-
-    fn decode_eof(&mut self, buffer: &mut BytesMut) -> io::Result<Option<Self::Item>> {
-        let line = self.decode(buffer)?;
-        if line.is_none() {
-            buffer.clear();
+            _ if line.len() >= MAX_LINE => (is_whole, line) = (false, Vec::new()),
+            // The input ends within it.
+            _ => return None,
         }
-        Ok(line)
     }
 }

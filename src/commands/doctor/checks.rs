@@ -17,7 +17,6 @@ use crate::serve::Wired;
 use crate::service::requests::{ListRequest, StatusFilter};
 use crate::service::{JobService, setting_problems};
 use crate::settings::data_dir::DataDir;
-use crate::settings::env_vars;
 
 /// The timeout of a program: the first run of `sky` starts SkyPilot's API server.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,7 +32,7 @@ pub(super) async fn run(
     let problems = setting_problems();
     let jobs = async {
         match wired {
-            Ok(wired) => jobs(&wired.service, &problems).await,
+            Ok((service, _)) => jobs(service, &problems).await,
             Err(error) => {
                 let error = JobError::failed(error);
                 let error = error.with_hint("no server starts until that is corrected");
@@ -64,18 +63,20 @@ async fn oumi(cli: &Cli) -> Vec<Check> {
     };
     // It has no `--version`.
     let ran = described(cli, &program, "oumi", &["--help"]).await;
-    let client = "a client that is started from the desktop finds";
-    let problem = match find::find_oumi_from_desktop() {
-        Some(other) if other == program => None,
-        Some(other) => Some(format!("{client} {} instead", other.display())),
-        None => Some(format!("{client} no oumi, but in a project's own .venv")),
+    let other = find::find_oumi_from_desktop();
+    let desktop = match other.as_deref() {
+        Some(other) if other == program => {
+            Ok("a client started from the desktop finds it too".to_owned())
+        }
+        other => {
+            let other = other.map_or("none".into(), Path::to_string_lossy);
+            let problem = format!(
+                "a client started from the desktop finds {other}, but in a project's own .venv"
+            );
+            let hint = "`oumi-mcp-server setup` names this one in the client's settings";
+            Err(JobError::failed(problem).with_hint(hint))
+        }
     };
-    let desktop = problem.map_or(Ok(format!("{client} it too")), |problem| {
-        let (variable, path) = (env_vars::OUMI, program.display());
-        Err(JobError::failed(problem).with_hint(format!(
-            "set {variable}={path} in the client's settings: `oumi-mcp-server setup` does that"
-        )))
-    });
     vec![
         Check::new("oumi", ran.map(|(_, found)| found), Failure),
         Check::new("desktop", desktop, Warning),
@@ -138,15 +139,11 @@ fn clusters_up(status: &str) -> Result<String, JobError> {
     let list = sky::clusters(status).map_err(JobError::failed)?;
     let up = list.clusters.iter().filter(|one| one.status != "STOPPED");
     let up = up.map(|cluster| {
-        let price = cluster
-            .hourly_price
-            .map(|price| format!(", ${price:.2} an hour"));
-        let stops = match cluster.autostop_minutes {
-            Some(minutes) => format!("stops after {minutes} idle min"),
-            None => "does not stop by itself".to_owned(),
-        };
-        let (name, price) = (&cluster.name, price.unwrap_or_default());
-        format!("{name} ({}{price}, {stops})", cluster.status)
+        let stops = cluster.autostop_minutes;
+        let stops = stops.map_or("never stops by itself".to_owned(), |minutes| {
+            format!("stops after {minutes} idle min")
+        });
+        format!("{} ({}, {stops})", cluster.name, cluster.status)
     });
     let up: Vec<String> = up.collect();
     Ok(match up.len() {
@@ -210,8 +207,7 @@ async fn output_of(cli: &Cli, program: &Path, arguments: &[&str]) -> Result<Arc<
     Err(error.with_hint("run it in a terminal"))
 }
 
-/// Runs a program, and describes it: its path, the version of its package, which its virtual environment knows, and the time
-/// that it took.
+/// Runs a program, and describes it: its path, the version of its package, and the time that it took.
 async fn described(
     cli: &Cli,
     program: &Path,
@@ -231,17 +227,15 @@ async fn described(
     }
 }
 
+/// Reads the version of a package from the names in the virtual environment of its program.
 fn installed_version(program: &Path, package: &str) -> Option<String> {
     let program = fs::canonicalize(program).ok()?;
     let pythons = fs::read_dir(program.parent()?.parent()?.join("lib")).ok()?;
     let sites = pythons
         .flatten()
         .map(|python| python.path().join("site-packages"));
-    let mut installed = sites
-        .filter_map(|site| fs::read_dir(site).ok())
-        .flatten()
-        .flatten();
-    installed.find_map(|entry| {
+    let installed = sites.filter_map(|site| fs::read_dir(site).ok()).flatten();
+    installed.flatten().find_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         let version = name.strip_prefix(package)?.strip_prefix('-')?;
         Some(version.strip_suffix(".dist-info")?.to_owned())

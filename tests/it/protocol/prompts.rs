@@ -137,7 +137,7 @@ fn what_is_no_prompt_or_does_not_fit_one_is_refused_in_a_sentence() {
         ),
         (
             json!({ "name": "train", "arguments": { "config": "a.yaml" } }),
-            "no argument `config`; it takes config_path, cloud",
+            "needs the argument `config_path`",
         ),
         (
             json!({ "name": "watch_job", "arguments": { "job_id": 7 } }),
