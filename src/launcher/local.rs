@@ -58,7 +58,7 @@ impl LocalLauncher {
 
     /// Lists the jobs that run and are in no registry, as after their data folder was emptied.
     fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>, JobError> {
-        let jobs = ProcessTable::with_environments()?.jobs(&self.folder.jobs());
+        let jobs = ProcessTable::read()?.jobs(&self.folder.jobs());
         let is_known = |id: &String| known.iter().any(|job| job.job_id == *id);
         let unknown = jobs.into_iter().filter(|id| !is_known(id));
         Ok(unknown
@@ -177,7 +177,7 @@ fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus
         }
         let processes = match processes {
             Some(processes) => processes,
-            None => processes.insert(ProcessTable::with_environments()?),
+            None => processes.insert(ProcessTable::read()?),
         };
         let job = processes.job(dir.path());
         // Who holds the lock without a mark has cleared its environment.

@@ -165,7 +165,6 @@ impl JobDir {
         self.file("output.log")
     }
 
-    /// The picture of the job's loss.
     pub(crate) fn plot_path(&self) -> PathBuf {
         self.file("loss.png")
     }
@@ -211,7 +210,6 @@ impl JobDir {
         write_atomic(&path, &bytes)
     }
 
-    /// Reads what the supervisor runs.
     pub(crate) fn plan(&self) -> io::Result<SupervisorPlan> {
         let plan = self.read_json(PLAN)?;
         plan.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("there is no {PLAN}")))
@@ -229,7 +227,6 @@ impl JobDir {
         new.open(self.path.join(name))?.write_all(bytes)
     }
 
-    /// Reads the termination that was requested of the supervisor.
     pub(crate) fn termination_request(&self) -> io::Result<Option<Termination>> {
         for termination in [Termination::Forced, Termination::Graceful] {
             if self.file(termination.file()).try_exists()? {

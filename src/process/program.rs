@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::Child;
 use tokio::time::{Instant, timeout};
 
 use super::find::path_with_folder_of;
@@ -67,14 +66,12 @@ impl CliCall {
     }
 }
 
-/// The output of a program. Exit codes of `sky` and `oumi` are unreliable in both directions, so a failing one is no error here.
+/// The output of a program, invalid UTF-8 replaced. Exit codes of `sky` and `oumi` are unreliable in both directions, so a failing one is no error here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Output {
-    /// Standard output, invalid UTF-8 replaced.
     pub(crate) stdout: String,
-    /// Standard error, likewise.
     pub(crate) stderr: String,
-    /// The exit code; `None` when a signal ended the program.
+    /// `None` when a signal ended the program.
     pub(crate) code: Option<i32>,
     /// The program was ended after its timeout; the output is what it had printed by then.
     pub(crate) timed_out: bool,
@@ -92,35 +89,13 @@ pub(super) fn kill_all(groups: &ProcessGroups) {
     }
 }
 
-/// The process group of a program. It ends with the future that waits for the program, unless it was left to itself.
-struct Group<'a> {
-    groups: &'a ProcessGroups,
-    id: Option<Pid>,
-}
-
-impl<'a> Group<'a> {
-    fn of(child: &Child, groups: &'a ProcessGroups) -> Self {
-        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
-        let id = pid.and_then(Pid::from_raw);
-        lock(groups).extend(id);
-        Self { groups, id }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(id) = self.id {
-            let _ = kill_process_group(id, signal);
-        }
-    }
-
-    fn leave(&self) -> bool {
-        self.id.is_some_and(|id| lock(self.groups).remove(&id))
-    }
-}
+/// The process group of a program. It ends with the future that waits for the program, unless it was taken out of the groups.
+struct Group<'a>(&'a ProcessGroups, Pid);
 
 impl Drop for Group<'_> {
     fn drop(&mut self) {
-        if self.leave() {
-            self.signal(Signal::KILL);
+        if lock(self.0).remove(&self.1) {
+            let _ = kill_process_group(self.1, Signal::KILL);
         }
     }
 }
@@ -138,7 +113,12 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
         .spawn();
     let mut child =
         spawned.map_err(|error| call.error(format!("could not be started: {error}")))?;
-    let group = Group::of(&child, groups);
+    let group = child
+        .id()
+        .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let group = group.ok_or_else(|| call.error("could not be started"))?;
+    lock(groups).insert(group);
+    let _guard = Group(groups, group);
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
     let (mut stdout, mut stderr) = (Capture::new(call.is_log), Capture::new(call.is_log));
     let mut marker = call.log_marker;
@@ -148,7 +128,7 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
         let captured = tokio::select! {
             status = child.wait(), if exit.is_none() => {
                 // A daemon that the program left is meant to run on.
-                group.leave();
+                lock(groups).remove(&group);
                 exit = Some(status.ok().and_then(|status| status.code()));
                 deadline = Instant::now() + PIPE_DRAIN;
                 Ok(())
@@ -168,7 +148,7 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
         }
     }
     if exit.is_none() {
-        group.signal(Signal::TERM);
+        let _ = kill_process_group(group, Signal::TERM);
         let _ = timeout(GRACE, child.wait()).await;
     }
     Ok(Output {

@@ -115,16 +115,13 @@ async fn wait_for_report(
 
 /// Tells if any process of the job in `dir` lives.
 pub(crate) fn is_alive(dir: &JobDir) -> io::Result<bool> {
-    Ok(dir.is_locked()?
-        || !ProcessTable::with_environments()?
-            .job(dir.path())
-            .is_empty())
+    Ok(dir.is_locked()? || !ProcessTable::read()?.job(dir.path()).is_empty())
 }
 
 /// Tells if the supervisor of `dir` lives or may still begin.
 pub(crate) fn is_supervised(dir: &JobDir) -> io::Result<bool> {
     let has_supervisor = |table: ProcessTable| table.job(dir.path()).supervisor.is_some();
-    Ok(!dir.is_start_claimed()? || ProcessTable::with_environments().map(has_supervisor)?)
+    Ok(!dir.is_start_claimed()? || ProcessTable::read().map(has_supervisor)?)
 }
 
 /// Tells if a supervisor was killed before it had run its epilogue.

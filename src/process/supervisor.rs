@@ -321,13 +321,12 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// A list of processes is old when it is read: one may have started another and ended. That one is then a child of the
-    /// supervisor, so none is left only once there is no child either.
+    /// Without a subreaper, a process that left the tree is found by its mark only. With one it is a child of the supervisor,
+    /// which no list of processes can tell: it is old when it is read.
     fn any_is_left(&self) -> bool {
         let is_childless = matches!(reap(0), Ok((_, true)));
-        let is_alone =
-            || cfg!(target_os = "linux") || self.job_processes().is_ok_and(|left| left.is_empty());
-        !(is_childless && is_alone())
+        let is_alone = || self.job_processes().is_ok_and(|left| left.is_empty());
+        !(is_childless && (cfg!(target_os = "linux") || is_alone()))
     }
 
     async fn wait_for_news(&mut self) {
@@ -353,13 +352,9 @@ impl<'a> Supervisor<'a> {
 
     /// Lists every process of the job but the supervisor.
     fn job_processes(&self) -> io::Result<HashSet<u32>> {
-        if cfg!(target_os = "linux") {
-            return Ok(ProcessTable::snapshot()?.descendants(std::process::id()));
-        }
-        // Without a subreaper, a process that left the tree is found by its mark.
-        Ok(ProcessTable::with_environments()?
-            .job(self.dir.path())
-            .members)
+        let mut members = ProcessTable::read()?.job(self.dir.path()).members;
+        members.remove(&std::process::id());
+        Ok(members)
     }
 }
 

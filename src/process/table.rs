@@ -19,7 +19,7 @@ pub(crate) struct ProcessTable(Vec<Process>);
 /// The living processes of one job.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct JobProcesses {
-    /// Proven by its mark and its arguments, not by a pid in a file, which may be another process's by now.
+    /// Known by its mark and its arguments.
     pub(crate) supervisor: Option<u32>,
     /// All others.
     pub(crate) members: HashSet<u32>,
@@ -42,20 +42,12 @@ struct Process {
 }
 
 impl ProcessTable {
-    /// Lists all processes without their environments.
-    pub(crate) fn snapshot() -> io::Result<Self> {
-        Self::read(UpdateKind::Never)
-    }
-
-    /// Lists all processes with their environments, which costs more and is needed for [`Self::job`].
-    pub(crate) fn with_environments() -> io::Result<Self> {
-        Self::read(UpdateKind::Always)
-    }
-
-    /// Fails where processes cannot be read: an incomplete list must never pass for "no process is left".
-    fn read(environments: UpdateKind) -> io::Result<Self> {
+    /// Lists all processes. Fails where they cannot be read: an incomplete list must never pass for "no process is left".
+    pub(crate) fn read() -> io::Result<Self> {
         let kind = ProcessRefreshKind::nothing().without_tasks();
-        let kind = kind.with_environ(environments).with_cmd(environments);
+        let kind = kind
+            .with_environ(UpdateKind::Always)
+            .with_cmd(UpdateKind::Always);
         let mut system = System::new().map_err(io::Error::other)?;
         system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
         // Out of file handles, processes are missing in it.
@@ -71,15 +63,8 @@ impl ProcessTable {
         Ok(Self(living.map(Process::new).collect()))
     }
 
-    /// Returns the children of `root` and theirs, in all sessions, without `root` itself.
-    pub(crate) fn descendants(&self, root: u32) -> HashSet<u32> {
-        let mut found = self.with_descendants(vec![root]);
-        found.remove(&root);
-        found
-    }
-
-    /// Finds the processes of a job: those with its mark in their environment, and their descendants. Without a supervisor, one
-    /// that cleared its environment and lost its parent is not found.
+    /// Finds the processes of a job: those with its mark in their environment, its supervisor among them, and their descendants
+    /// in all sessions. Without a supervisor, one that cleared its environment and lost its parent is not found.
     pub(crate) fn job(&self, job_dir: &Path) -> JobProcesses {
         let marked = || self.0.iter().filter(|process| process.mark == job_dir);
         // A child that it has just forked has its arguments, until it runs the program of a step.
@@ -87,7 +72,18 @@ impl ProcessTable {
         let is_forked = |process: &&Process| candidates().any(|it| it.pid == process.parent);
         let supervisor = candidates().find(|process| !is_forked(process));
         let supervisor = supervisor.map(|process| process.pid);
-        let mut members = self.with_descendants(marked().map(|process| process.pid).collect());
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for process in &self.0 {
+            let siblings = children.entry(process.parent).or_default();
+            siblings.push(process.pid);
+        }
+        let mut open: Vec<u32> = marked().map(|process| process.pid).collect();
+        let mut members = HashSet::new();
+        while let Some(pid) = open.pop() {
+            if members.insert(pid) {
+                open.extend(children.get(&pid).into_iter().flatten());
+            }
+        }
         members.retain(|pid| Some(*pid) != supervisor);
         JobProcesses {
             supervisor,
@@ -106,23 +102,6 @@ impl ProcessTable {
             names.extend(name.map(ToOwned::to_owned));
         }
         names
-    }
-
-    fn with_descendants(&self, mut open: Vec<u32>) -> HashSet<u32> {
-        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-        for process in &self.0 {
-            children
-                .entry(process.parent)
-                .or_default()
-                .push(process.pid);
-        }
-        let mut found = HashSet::new();
-        while let Some(pid) = open.pop() {
-            if found.insert(pid) {
-                open.extend(children.get(&pid).into_iter().flatten());
-            }
-        }
-        found
     }
 }
 

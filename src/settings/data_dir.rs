@@ -38,7 +38,6 @@ impl DataDir {
         }
     }
 
-    /// Returns a folder at `root`, for tests and the demo. Creates nothing.
     #[cfg(test)]
     pub(crate) fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -98,12 +97,10 @@ impl DataDir {
         self.root.join("oumi-jobs.lock")
     }
 
-    /// The folder that holds one folder a job.
     pub(crate) fn jobs(&self) -> PathBuf {
         self.root.join("jobs")
     }
 
-    /// The file that holds the last reading of the clock.
     pub(crate) fn clock(&self) -> PathBuf {
         self.root.join("clock")
     }

@@ -30,7 +30,7 @@ pub(super) fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome, JobErro
         if let Some(record) = record.as_ref().filter(|record| !record.processes_left) {
             return Ok(cancel.after_exit(record));
         }
-        let job = ProcessTable::with_environments()?.job(dir.path());
+        let job = ProcessTable::read()?.job(dir.path());
         if job.is_empty() && !dir.is_locked()? {
             return cancel.after_last_process(dir);
         }

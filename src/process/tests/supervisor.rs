@@ -32,7 +32,7 @@ async fn start(script: &str) -> (bool, bool, usize, bool) {
         files: Vec::new(),
     };
     let started = start_within(Duration::from_secs(1), &program, &dir, lock, job).await;
-    let table = ProcessTable::with_environments().unwrap();
+    let table = ProcessTable::read().unwrap();
     let job = table.job(dir.path());
     let has_failed = dir.exit_record().unwrap().is_some();
     for member in job.members.iter().chain(&job.supervisor) {
