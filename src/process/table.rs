@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
-use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
 use super::job_dir::Termination;
 use crate::settings::env_vars;
@@ -42,25 +40,15 @@ struct Process {
 }
 
 impl ProcessTable {
-    /// Lists all processes. Fails where they cannot be read: an incomplete list must never pass for "no process is left".
+    /// Lists all processes. Fails where one cannot be read: an incomplete list must never pass for "no process is left".
     pub(crate) fn read() -> io::Result<Self> {
-        let kind = ProcessRefreshKind::nothing().without_tasks();
-        let kind = kind
-            .with_environ(UpdateKind::Always)
-            .with_cmd(UpdateKind::Always);
-        let mut system = System::new().map_err(io::Error::other)?;
-        system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
-        // Out of file handles, processes are missing in it.
-        File::open("/")?;
-        let own = sysinfo::Pid::from_u32(std::process::id());
-        if system.process(own).is_none() {
-            let error = "the processes of this machine cannot be listed";
-            return Err(io::Error::other(error));
+        let processes = all()?;
+        let own = std::process::id();
+        if processes.iter().any(|process| process.pid == own) {
+            return Ok(Self(processes));
         }
-        let is_dead = |status| matches!(status, ProcessStatus::Zombie | ProcessStatus::Dead);
-        let processes = system.processes().values();
-        let living = processes.filter(|process| !is_dead(process.status()));
-        Ok(Self(living.map(Process::new).collect()))
+        let error = "the processes of this machine cannot be listed";
+        Err(io::Error::other(error))
     }
 
     /// Finds the processes of a job: those with its mark in their environment, its supervisor among them, and their descendants
@@ -105,21 +93,79 @@ impl ProcessTable {
     }
 }
 
-impl Process {
-    fn new(process: &sysinfo::Process) -> Self {
-        let name = env_vars::JOB_DIR.as_bytes();
-        let mark = |entry: &OsString| {
-            let value = entry.as_bytes().strip_prefix(name)?.strip_prefix(b"=")?;
-            Some(OsStr::from_bytes(value).to_owned())
+/// Returns the value of an entry of an environment, if it is that of the mark.
+fn mark(entry: &[u8]) -> Option<OsString> {
+    let name = env_vars::JOB_DIR.as_bytes();
+    let value = entry.strip_prefix(name)?.strip_prefix(b"=")?;
+    Some(OsStr::from_bytes(value).to_owned())
+}
+
+/// Reads /proc itself: sysinfo leaves out what cannot be read for want of file handles, and takes megabytes for each list.
+#[cfg(target_os = "linux")]
+fn all() -> io::Result<Vec<Process>> {
+    use io::ErrorKind::{NotFound, PermissionDenied};
+    // ESRCH: the process ended while it was read.
+    let is_passed_over = |error: &io::Error| {
+        matches!(error.kind(), NotFound | PermissionDenied) || error.raw_os_error() == Some(3)
+    };
+    let read = |pid: u32, file: &str| match std::fs::read(format!("/proc/{pid}/{file}")) {
+        Err(error) if is_passed_over(&error) => Ok(Vec::new()),
+        read => read,
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
         };
-        let mark = process.environ().iter().find_map(mark).unwrap_or_default();
-        Self {
+        let stat = read(pid, "stat")?;
+        // `pid (name) state parent …`; the name may hold anything, a `)` too.
+        let stat = String::from_utf8_lossy(&stat);
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+        let mut fields = fields.split_whitespace();
+        let (state, parent) = (fields.next(), fields.next());
+        let Some(parent) = parent.and_then(|parent| parent.parse().ok()) else {
+            continue;
+        };
+        if matches!(state, Some("Z" | "X" | "x")) {
+            continue;
+        }
+        let environment = read(pid, "environ")?;
+        let mut entries = environment.split(|byte| *byte == 0);
+        let mark = entries.find_map(mark).unwrap_or_default();
+        let supervisor = [b"supervise", mark.as_bytes(), b""].join(&0);
+        found.push(Process {
+            pid,
+            parent,
+            supervises: !mark.is_empty() && read(pid, "cmdline")?.ends_with(&supervisor),
+            mark,
+        });
+    }
+    Ok(found)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn all() -> io::Result<Vec<Process>> {
+    let kind = ProcessRefreshKind::nothing().without_tasks();
+    let kind = kind
+        .with_environ(UpdateKind::Always)
+        .with_cmd(UpdateKind::Always);
+    let mut system = System::new().map_err(io::Error::other)?;
+    system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
+    let is_dead = |status| matches!(status, ProcessStatus::Zombie | ProcessStatus::Dead);
+    let processes = system.processes().values();
+    let living = processes.filter(|process| !is_dead(process.status()));
+    let processes = living.map(|process| {
+        let mut entries = process.environ().iter().map(|entry| entry.as_bytes());
+        let mark = entries.find_map(mark).unwrap_or_default();
+        Process {
             pid: process.pid().as_u32(),
             parent: process.parent().map_or(0, |parent| parent.as_u32()),
             supervises: process.cmd().ends_with(&["supervise".into(), mark.clone()]),
             mark,
         }
-    }
+    });
+    Ok(processes.collect())
 }
 
 /// Ends the processes of a job, over several snapshots: SIGTERM once to each, or SIGKILL as long as one is there.
