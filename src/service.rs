@@ -1,4 +1,6 @@
 //! Jobs: run, poll, logs, cancel, list. The only place that joins the registry, the launches under way and the launchers.
+//!
+//! Its operations do file work where they are: who calls them does so on the threads for files (`process::on_file_threads`).
 
 pub(crate) mod answers;
 mod cancel;
@@ -36,8 +38,7 @@ use chrono::Utc;
 
 use crate::error::JobError;
 use crate::launcher::Launcher;
-use crate::process::job_dir::JobDir;
-use crate::process::{blocking, find, run_blocking};
+use crate::process::find;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
@@ -108,30 +109,24 @@ impl JobService {
     pub(crate) async fn recover(&self) {
         let context = &self.context;
         if !context.policy.read_only {
-            let data_dir = context.data_dir.clone();
-            if let Err(error) = blocking(move || data_dir.remove_temporary_files()).await {
+            let removed = context.data_dir.remove_temporary_files();
+            if let Err(error) = removed {
                 tracing::debug!(%error, "cannot remove what a kill left of files");
             }
         }
         match context.registry.records().await {
             Ok(records) => {
-                self.add_projects(&records).await;
-                launches::resume(context, &records).await;
+                // Programs are looked for in the project folders of earlier launches too.
+                let dirs = records
+                    .iter()
+                    .filter_map(|job| context.job_dir(&job.job_id));
+                let plans = dirs.filter_map(|dir| dir.plan().ok());
+                plans.for_each(|plan| find::add_project(&plan.working_dir));
+                launches::resume(context, &records);
                 prune::prune(context, &records, &HashMap::new()).await;
             }
             Err(error) => tracing::warn!(%error, "cannot resume the jobs of an earlier server"),
         }
-    }
-
-    /// Has programs looked for in the project folders of earlier launches too.
-    async fn add_projects(&self, records: &[JobRecord]) {
-        let ids = records.iter().map(|record| record.job_id.as_str());
-        let dirs: Vec<JobDir> = ids.filter_map(|id| self.context.job_dir(id)).collect();
-        let read = run_blocking(move || {
-            let plans = dirs.iter().filter_map(|dir| dir.plan().ok());
-            plans.for_each(|plan| find::add_project(&plan.working_dir));
-        });
-        read.await.ok();
     }
 }
 

@@ -40,7 +40,7 @@ impl JobService {
             }
         }
         answer.cloud = context.cloud_name(&answer.cloud);
-        context.sanitize(answer, &job_id).await
+        context.sanitize(answer, &job_id)
     }
 }
 
@@ -103,13 +103,13 @@ async fn cancel_job(
     let note = if launcher.traits().is_local {
         String::new()
     } else {
-        keep_pending(context, &job.job_id).await
+        keep_pending(context, &job.job_id)
     };
     let (within, of) = (Arc::clone(context), job.clone());
     let work = async move {
         let done = launcher.cancel(&of, force).await;
         match &done {
-            Ok(_) => clear_pending_cancel(&within, &of.job_id).await,
+            Ok(_) => clear_pending_cancel(&within, &of.job_id),
             Err(error) => tracing::warn!(job_id = of.job_id, %error, "a cancel failed"),
         }
         done
@@ -117,7 +117,7 @@ async fn cancel_job(
     match run_detached(work).await {
         Some(Err(error)) => {
             // The caller is answered, and decides. Where nobody is, the next call about the job repeats it.
-            clear_pending_cancel(context, &job.job_id).await;
+            clear_pending_cancel(context, &job.job_id);
             Err(error)
         }
         Some(done) => done,
@@ -132,13 +132,13 @@ async fn cancel_job(
 }
 
 /// Writes a cancel down beside its job, and returns what to say where that cannot be done.
-async fn keep_pending(context: &Context, job_id: &str) -> String {
+fn keep_pending(context: &Context, job_id: &str) -> String {
     // A job that this server did not start has no folder here.
     if job_id.is_empty() {
         return ", and it is not repeated if it fails".to_owned();
     }
     let kept = context.with_job_dir(job_id, |dir| dir.set_pending_cancel());
-    kept.await.err().map_or_else(String::new, |error| {
+    kept.err().map_or_else(String::new, |error| {
         format!(", and it is not repeated if this server ends before, since it could not be written down ({error})")
     })
 }
@@ -147,7 +147,7 @@ async fn keep_pending(context: &Context, job_id: &str) -> String {
 /// launch is in flight.
 async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<CancelAnswer> {
     let watch = context.in_flight.request_cancel(&identity.job_id)?;
-    let note = keep_pending(context, &identity.job_id).await;
+    let note = keep_pending(context, &identity.job_id);
     let failing = || context.in_flight.cancel_error(&identity.job_id);
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
     let outcome = outcome.or_else(|| failing().map(LaunchOutcome::Unknown));

@@ -10,7 +10,6 @@ use super::sanitize::sanitize;
 use super::{CHANGE_WAIT, JobService, run_detached};
 use crate::error::JobError;
 use crate::launcher::ClusterAction;
-use crate::process::run_blocking;
 use crate::redact::Redactor;
 
 /// The value that `user_confirmation` must have for a cluster to be deleted.
@@ -62,7 +61,7 @@ impl JobService {
         let mut records = context.registry.records().await.unwrap_or_default();
         records.retain(|record| record.cluster_name == answer.cluster_name);
         let on_it = records.iter().map(|record| record.job_id.as_str());
-        let mut redactors = context.redactors(on_it).await;
+        let mut redactors: Vec<Redactor> = on_it.map(|id| context.redactor(id)).collect();
         redactors.push(Redactor::default());
         sanitize(answer, &redactors)
     }
@@ -78,13 +77,9 @@ async fn try_teardown(
     // The jobs whose launches onto it are under way, in this server or another one.
     let mut jobs = context.registry.records().await?;
     jobs.retain(|record| record.cluster_name == cluster);
-    let within = Arc::clone(context);
-    let launching = run_blocking(move || {
-        jobs.retain(|job| within.is_launching(job));
-        let ids: Vec<String> = jobs.into_iter().map(|job| job.job_id).collect();
-        ids.join(", ")
-    });
-    let launching = launching.await?;
+    jobs.retain(|job| context.is_launching(job));
+    let launching: Vec<String> = jobs.into_iter().map(|job| job.job_id).collect();
+    let launching = launching.join(", ");
     let confirmed = consent.confirm_teardown(action, (cloud, cluster), &launching);
     let confirmed = confirmed.await;
     confirmed.map_err(|error| error.context("nothing was done"))?;

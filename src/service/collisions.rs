@@ -7,7 +7,6 @@ use super::output_dir::newest_checkpoint;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, ListedJob};
-use crate::process::{blocking, run_blocking};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::data_dir::DataDir;
 
@@ -56,7 +55,7 @@ pub(super) async fn check(
         }
         warnings.push(error);
     } else if let Some(output) = launch.output_dir().filter(|_| launch.is_local)
-        && let Some(checkpoint) = run_blocking(move || newest_checkpoint(&output, |_| true)).await?
+        && let Some(checkpoint) = newest_checkpoint(&output, |_| true)
     {
         let training = launch.spec.config.document.get("training");
         let resumes = training.and_then(|all| all.get("try_resume_from_last_checkpoint"));
@@ -140,16 +139,13 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// Checks that a job could be recorded.
-pub(super) async fn check_data_dir(data_dir: DataDir) -> Result<(), JobError> {
-    blocking(move || {
-        data_dir.create().map_err(JobError::failed)?;
-        let jobs = data_dir.jobs();
-        // The file has no name, so that nothing is left of it.
-        tempfile::tempfile_in(&jobs).map(drop).map_err(|error| {
-            let jobs = jobs.display();
-            JobError::failed(format!("cannot write to the data folder {jobs}: {error}"))
-                .with_hint("check its permissions and free space")
-        })
+pub(super) fn check_data_dir(data_dir: &DataDir) -> Result<(), JobError> {
+    data_dir.create().map_err(JobError::failed)?;
+    let jobs = data_dir.jobs();
+    // The file has no name, so that nothing is left of it.
+    tempfile::tempfile_in(&jobs).map(drop).map_err(|error| {
+        let jobs = jobs.display();
+        JobError::failed(format!("cannot write to the data folder {jobs}: {error}"))
+            .with_hint("check its permissions and free space")
     })
-    .await
 }

@@ -10,8 +10,8 @@ use super::watch::SharedPolls;
 use crate::error::JobError;
 use crate::in_flight::InFlight;
 use crate::launcher::{Launcher, LauncherTraits};
+use crate::process::find;
 use crate::process::job_dir::JobDir;
-use crate::process::{blocking, find, run_blocking};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
@@ -107,17 +107,16 @@ impl Context {
     }
 
     /// Sanitizes an answer about one job.
-    pub(super) async fn sanitize<A: Texts>(&self, answer: A, job_id: &str) -> A {
-        sanitize(answer, &[self.redactor(job_id).await])
+    pub(super) fn sanitize<A: Texts>(&self, answer: A, job_id: &str) -> A {
+        sanitize(answer, &[self.redactor(job_id)])
     }
 
     /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.
-    pub(super) async fn redactor(&self, job_id: &str) -> Redactor {
+    pub(super) fn redactor(&self, job_id: &str) -> Redactor {
         let Some(dir) = self.job_dir(job_id) else {
             return Redactor::default();
         };
-        let read = run_blocking(move || dir.secrets()).await.flatten();
-        read.unwrap_or_else(|error| match error.kind() {
+        dir.secrets().unwrap_or_else(|error| match error.kind() {
             // No such folder can be: no job was given secrets there.
             ErrorKind::NotADirectory | ErrorKind::InvalidFilename => Redactor::default(),
             _ => {
@@ -127,30 +126,24 @@ impl Context {
         })
     }
 
-    /// Reads the redactors of several jobs, in the order of the jobs.
-    pub(super) async fn redactors(&self, job_ids: impl Iterator<Item = &str>) -> Vec<Redactor> {
-        futures::future::join_all(job_ids.map(|id| self.redactor(id))).await
-    }
-
-    /// Does file work in the folder of a job, off the async threads; nothing where the job has no folder.
-    pub(super) async fn with_job_dir(
+    /// Does file work in the folder of a job; nothing where the job has no folder.
+    pub(super) fn with_job_dir(
         &self,
         job_id: &str,
-        work: impl FnOnce(JobDir) -> io::Result<()> + Send + 'static,
+        work: impl FnOnce(JobDir) -> io::Result<()>,
     ) -> io::Result<()> {
-        let Some(dir) = self.job_dir(job_id) else {
-            return Ok(());
-        };
-        blocking(move || if dir.exists()? { work(dir) } else { Ok(()) }).await
+        match self.job_dir(job_id) {
+            Some(dir) if dir.exists()? => work(dir),
+            _ => Ok(()),
+        }
     }
 
     /// Tells if a cancel was requested that is not carried out yet: it stands beside the job, so that any server honours it.
-    pub(super) async fn has_pending_cancel(&self, job_id: &str) -> bool {
+    pub(super) fn has_pending_cancel(&self, job_id: &str) -> bool {
         let Some(dir) = self.job_dir(job_id) else {
             return false;
         };
-        let pending = blocking(move || dir.has_pending_cancel()).await;
-        pending.unwrap_or_else(|error| {
+        dir.has_pending_cancel().unwrap_or_else(|error| {
             // It stays beside the job: the next call about the job tries again.
             tracing::warn!(job_id, %error, "cannot see whether a job is to be cancelled");
             false

@@ -12,7 +12,6 @@ use super::context::Context;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::launcher::{Offer, UpCluster};
-use crate::process::blocking;
 use crate::registry::JobRecord;
 use crate::settings::env_vars::MAX_HOURLY;
 
@@ -80,12 +79,11 @@ pub(super) async fn check_limit(
     launch: &PreparedLaunch,
     can_ask: bool,
 ) -> Result<Option<String>, JobError> {
-    let Some(costs) = launch.costs.clone() else {
+    let Some(costs) = &launch.costs else {
         return Ok(None);
     };
     let records = context.registry.records().await?;
-    let (context, cluster) = (Arc::clone(context), launch.plan.cluster.clone());
-    blocking(move || costs.check_limit(&context, &cluster, &records, can_ask)).await
+    costs.check_limit(context, &launch.plan.cluster, &records, can_ask)
 }
 
 impl Costs {

@@ -17,8 +17,8 @@ use crate::error::{ErrorKind, JobError};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::on_file_threads;
 use crate::process::start::{has_abandoned_epilogue, is_alive};
-use crate::process::{on_file_threads, run_blocking};
 use crate::redact::Redactor;
 use crate::registry::{JobRecord, duplicate};
 
@@ -121,7 +121,7 @@ async fn run(context: &Context, identity: &JobIdentity, start: Option<(LaunchPla
     let mut outcome = launch(context, identity, start).await;
     if let LaunchOutcome::Launched(launched) = &outcome {
         // Another server, or an earlier one, leaves its request beside the job.
-        if !context.policy.read_only && context.has_pending_cancel(job_id).await {
+        if !context.policy.read_only && context.has_pending_cancel(job_id) {
             in_flight.request_cancel(job_id);
         }
         if in_flight.evict(job_id, outcome.clone()) {
@@ -131,14 +131,14 @@ async fn run(context: &Context, identity: &JobIdentity, start: Option<(LaunchPla
     }
     // A cancel that failed stays pending: the next call about the job retries it.
     if !matches!(outcome, LaunchOutcome::Unknown(_)) {
-        clear_pending_cancel(context, job_id).await;
+        clear_pending_cancel(context, job_id);
     }
     in_flight.evict(job_id, outcome);
 }
 
-pub(super) async fn clear_pending_cancel(context: &Context, job_id: &str) {
+pub(super) fn clear_pending_cancel(context: &Context, job_id: &str) {
     let clear = context.with_job_dir(job_id, |dir| dir.clear_pending_cancel());
-    if let Err(error) = clear.await {
+    if let Err(error) = clear {
         tracing::warn!(job_id, %error, "cannot clear a cancel that was carried out");
     }
 }
@@ -166,7 +166,7 @@ async fn try_launch(
     if let Some((plan, lock)) = start {
         if context.in_flight.cancel_requested(&identity.job_id) {
             let record = |dir: JobDir| dir.write_exit_record(&ExitRecord::cancelled("launch"));
-            let recorded = context.with_job_dir(&identity.job_id, record).await;
+            let recorded = context.with_job_dir(&identity.job_id, record);
             drop(lock);
             let message = Some("it was cancelled before it was launched".to_owned());
             return Ok(match recorded {
@@ -217,7 +217,7 @@ pub(super) async fn refresh_identity(context: &Arc<Context>, job: ResolvedJob) -
     let Some(record) = &job.record else {
         return job;
     };
-    let Some(watch) = resume(context, std::slice::from_ref(record)).await.pop() else {
+    let Some(watch) = resume(context, std::slice::from_ref(record)).pop() else {
         return job;
     };
     match outcome_within(watch, RESUME_WAIT).await {
@@ -239,38 +239,34 @@ pub(super) async fn reload(context: &Context, job: ResolvedJob) -> ResolvedJob {
 
 /// Resumes what earlier servers left unfinished: launches whose end is not recorded, and cancels. Returns a
 /// watch of each launch that was resumed now.
-pub(super) async fn resume(context: &Arc<Context>, records: &[JobRecord]) -> Vec<LaunchWatch> {
+pub(super) fn resume(context: &Arc<Context>, records: &[JobRecord]) -> Vec<LaunchWatch> {
     // A job that costs no money is finished even where the policy forbids new ones.
     let is_allowed = |record: &&JobRecord| {
         !context.traits(&record.cloud).costs_money
             || context.policy.forbids(&record.cloud).is_none()
     };
     let allowed = records.iter().filter(is_allowed);
-    let jobs = allowed.filter_map(|job| Some((job.identity(), context.job_dir(&job.job_id)?)));
-    let mut jobs: Vec<(JobIdentity, JobDir)> = jobs.collect();
-    let read_only = context.policy.read_only;
-    let unfinished = run_blocking(move || {
-        jobs.retain(|(job, dir)| {
-            is_unfinished(job, dir, read_only).unwrap_or_else(|error| {
-                tracing::warn!(job_id = job.job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");
-                false
-            })
-        });
-        jobs
+    let unfinished = allowed.filter(|job| {
+        is_unfinished(context, job).unwrap_or_else(|error| {
+            tracing::warn!(job_id = job.job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");
+            false
+        })
     });
-    let mut resumed = Vec::new();
-    for (identity, _) in unfinished.await.unwrap_or_default() {
-        if let Some(watch) = context.in_flight.insert(&identity.job_id) {
-            spawn(context, identity, None);
-            resumed.push(watch);
-        }
-    }
-    resumed
+    let resumed = unfinished.filter_map(|job| {
+        let watch = context.in_flight.insert(&job.job_id)?;
+        spawn(context, job.identity(), None);
+        Some(watch)
+    });
+    resumed.collect()
 }
 
-fn is_unfinished(job: &JobIdentity, dir: &JobDir, read_only: bool) -> io::Result<bool> {
+fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
+    let Some(dir) = context.job_dir(&job.job_id) else {
+        return Ok(false);
+    };
     let is_to_change =
-        || Ok::<_, io::Error>(dir.has_pending_cancel()? || has_abandoned_epilogue(dir)?);
+        || Ok::<_, io::Error>(dir.has_pending_cancel()? || has_abandoned_epilogue(&dir)?);
+    let read_only = context.policy.read_only;
     Ok(dir.exists()? && (job.oumi_job_id.is_empty() || (!read_only && is_to_change()?)))
 }
 

@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -17,7 +16,6 @@ use super::sanitize::sanitize;
 use super::{JobService, launches};
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
-use crate::process::blocking;
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
 
@@ -34,7 +32,7 @@ impl JobService {
             Err(error) => return sanitize(ListAnswer::failure(error.to_string()), &[]),
         };
         let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
-        launches::resume(context, &records).await;
+        launches::resume(context, &records);
         let warnings = registry_warnings(context, &records).await;
         let mut warnings = sanitize(warnings, &[Redactor::default()]);
         let (mut found, mut done, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
@@ -66,7 +64,7 @@ impl JobService {
         if !quoted.is_empty() {
             // A launcher may quote any job.
             let ids = records.iter().map(|record| record.job_id.as_str());
-            let mut redactors = context.redactors(ids).await;
+            let mut redactors: Vec<Redactor> = ids.map(|id| context.redactor(id)).collect();
             redactors.push(Redactor::default());
             warnings.extend(sanitize(quoted, &redactors));
         }
@@ -117,26 +115,20 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
         Ok(files) => files.iter().map(|file| damaged(file)).collect(),
         Err(error) => vec![error.to_string()],
     };
-    let is_local = |record: &&JobRecord| context.traits(&record.cloud).is_local;
-    let here = records
-        .iter()
-        .filter(is_local)
-        .map(|record| record.job_id.clone());
-    let (data_dir, here) = (context.data_dir.clone(), here.collect::<Vec<_>>());
-    let problems = blocking(move || {
-        let mut problems = setting_problems();
-        let gone = |id: &String| data_dir.job(id).is_some_and(|dir| !dir.exists());
-        let gone: Vec<String> = here.into_iter().filter(gone).collect();
-        if !gone.is_empty() {
-            let gone = gone.join(", ");
-            problems.push(format!(
-                "the folders of these jobs are gone, and their logs with them: {gone}"
-            ));
-        }
-        problems.extend(data_dir.check().err().map(|error| error.to_string()));
-        Ok::<_, io::Error>(problems)
-    });
-    warnings.extend(problems.await.unwrap_or_default());
+    warnings.extend(setting_problems());
+    let data_dir = &context.data_dir;
+    let here = records.iter();
+    let here = here.filter(|record| context.traits(&record.cloud).is_local);
+    let here = here.map(|record| record.job_id.as_str());
+    let gone = here.filter(|id| data_dir.job(id).is_some_and(|dir| !dir.exists()));
+    let gone: Vec<&str> = gone.collect();
+    if !gone.is_empty() {
+        let gone = gone.join(", ");
+        warnings.push(format!(
+            "the folders of these jobs are gone, and their logs with them: {gone}"
+        ));
+    }
+    warnings.extend(data_dir.check().err().map(|error| error.to_string()));
     let mut by_cloud = BTreeMap::<&str, Vec<&str>>::new();
     for record in records {
         by_cloud
@@ -219,7 +211,7 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
         spent: details.spent,
     };
     let job_id = row.job_id.clone();
-    context.sanitize(row, &job_id).await
+    context.sanitize(row, &job_id)
 }
 
 /// Writes a path as a shell does: `~` is the home folder.

@@ -16,7 +16,6 @@ use crate::logs::cursor::{Change, Cursor};
 use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
 use crate::logs::search::{Query, search};
 use crate::plot;
-use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::progress::{Scanner, read_log, without_curve};
 use crate::redact::Redactor;
@@ -51,7 +50,7 @@ impl JobService {
             request.job.job_id
         };
         answer.lines_requested = usize::try_from(request.lines).unwrap_or(0);
-        context.sanitize(answer, &job_id).await
+        context.sanitize(answer, &job_id)
     }
 }
 
@@ -79,28 +78,25 @@ async fn read_job(
 ) -> Result<LogsAnswer, JobError> {
     let launcher = context.allowed_launcher(&identity.cloud)?;
     let log = launcher.logs(identity).await;
-    let redactor = context.redactor(&identity.job_id).await;
+    let redactor = context.redactor(&identity.job_id);
     if redactor.hides_all() {
         return Err(JobError::failed(redactor.redact("")).with_hint("read the log there yourself"));
     }
     let log = log?;
-    let log_file = log.log_file.clone();
-    let dir = context.job_dir(&identity.job_id);
-    let plot = request.plot;
     let options = ReadOptions {
         max_bytes: request.max_bytes,
         raw: request.raw,
         ended: log.ended,
     };
-    let read = blocking(move || {
+    let read = || {
         let mut answer = selection.read(&log, &redactor, options)?;
-        if plot {
+        if request.plot {
+            let dir = context.job_dir(&identity.job_id);
             draw(&log.content, dir.as_ref(), &mut answer)?;
         }
         Ok::<_, io::Error>(answer)
-    });
-    let read = read.await;
-    read.map_err(|error| JobError::failed(format!("cannot read {log_file}: {error}")))
+    };
+    read().map_err(|error| JobError::failed(format!("cannot read {}: {error}", log.log_file)))
 }
 
 /// The part of a log that a request asks for.

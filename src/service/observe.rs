@@ -19,7 +19,6 @@ use super::output_dir::Output;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
-use crate::process::run_blocking;
 use crate::progress::stall::Stall;
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
@@ -88,9 +87,8 @@ pub(super) async fn observe(
     if status.state == JobState::Failed {
         observation.failure = failure_of(context, launcher, &job.identity, status, log).await;
     } else if is_running && observation.progress.is_none() {
-        let redactor = context.redactor(&job.identity.job_id).await;
-        let line = move || last_line(log.tail(LAST_LINE_TAIL), &redactor);
-        observation.last_line = run_blocking(line).await.ok().flatten();
+        let redactor = context.redactor(&job.identity.job_id);
+        observation.last_line = last_line(log.tail(LAST_LINE_TAIL), &redactor);
     }
     observation
 }
@@ -189,19 +187,17 @@ async fn failure_of(
         log
     };
     // Redacted here as well as at the exit: what is cut out of the log afterwards would hold half a secret.
-    let redactor = context.redactor(&identity.job_id).await;
-    let explained = run_blocking(move || {
-        if redactor.hides_all() {
-            return failure::explain("", exit, None);
-        }
+    let redactor = context.redactor(&identity.job_id);
+    let mut failure = if redactor.hides_all() {
+        failure::explain("", exit, None)
+    } else {
         // Masked before it is folded: what is cleaned or cut is not known as a secret.
         let log = fold(&redactor.masked(log.tail(FAILURE_TAIL)));
         let start = log.len().saturating_sub(failure::LOOKED_AT);
         let log = redactor.redact(&log[log.ceil_char_boundary(start)..]);
         let reason = reason.map(|reason| redactor.redact(&reason));
         failure::explain(&log, exit, reason.as_deref())
-    });
-    let mut failure = explained.await.ok().flatten()?;
+    }?;
     // An exit code that stands in `metadata` need not be given again, and 1 says only that it failed.
     let known = format!("exit code {}", details.exit_code.unwrap_or(1));
     failure.exit = failure.exit.filter(|exit| *exit != known);

@@ -84,17 +84,15 @@ pub(super) async fn poll(context: &Arc<Context>, query: JobQuery) -> PollAnswer 
         }
     };
     let job_id = answer.job_id.clone();
-    context.sanitize(answer, &job_id).await
+    context.sanitize(answer, &job_id)
 }
 
 async fn ask(context: &Context, job: &ResolvedJob) -> Result<(JobStatus, Observation), JobError> {
     let identity = &job.identity;
     let launcher = context.allowed_launcher(&identity.cloud)?;
     let asked_at = Instant::now();
-    let pending = context.has_pending_cancel(&identity.job_id);
-    let (status, has_pending_cancel) = tokio::join!(launcher.status(identity), pending);
-    let mut status = status?;
-    if !status.is_done && has_pending_cancel {
+    let mut status = launcher.status(identity).await?;
+    if !status.is_done && context.has_pending_cancel(&identity.job_id) {
         status.warnings.push(PENDING_CANCEL.to_owned());
     }
     let observation = observe(context, launcher, job, &status, asked_at).await;

@@ -10,7 +10,6 @@ use super::costs::Costs;
 use super::requests::RunRequest;
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Resources};
-use crate::process::blocking;
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
 use crate::text::shorten;
@@ -71,13 +70,8 @@ pub(super) async fn prepare(
     request: &RunRequest,
     job_id: Option<String>,
 ) -> Result<PreparedLaunch, JobError> {
-    let (config_path, client_cwd) = (request.config_path.clone(), request.client_cwd.clone());
-    let read = move || {
-        let folder = project_folder(&client_cwd, &config_path)?;
-        let config = Config::read(&config_path, &folder)?;
-        Ok::<_, JobError>((config, folder, setting_problems()))
-    };
-    let (mut config, client_cwd, problems) = blocking(read).await?;
+    let client_cwd = project_folder(&request.client_cwd, &request.config_path)?;
+    let mut config = Config::read(&request.config_path, &client_cwd)?;
     let command = OumiCommand::parse(&request.command)?;
     if request.num_nodes == 0 {
         return Err(JobError::invalid("`num_nodes` must be 1 or more, not 0"));
@@ -114,7 +108,7 @@ pub(super) async fn prepare(
         run_script: request.run_script.clone(),
     };
     let mut plan = launcher.plan(&spec).await?;
-    plan.warnings.extend(problems);
+    plan.warnings.extend(setting_problems());
     Ok(PreparedLaunch {
         spec,
         plan,

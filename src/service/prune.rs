@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use chrono::Utc;
 
 use super::context::Context;
-use crate::process::blocking;
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
@@ -32,8 +31,7 @@ pub(super) async fn prune(
     if context.policy.read_only {
         return HashSet::new();
     }
-    let clock = context.data_dir.clock();
-    let steady = blocking(move || is_steady(&clock, Utc::now().timestamp())).await;
+    let steady = is_steady(&context.data_dir.clock(), Utc::now().timestamp());
     if !steady.unwrap_or_else(|error| {
         tracing::warn!(%error, "nothing is pruned: the last reading of the clock is not known");
         false
@@ -96,25 +94,25 @@ async fn remove_orphans(context: &Context, records: &[JobRecord]) {
     if !quarantined.is_ok_and(|files| files.is_empty()) {
         return;
     }
-    let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
-    let (jobs, kept) = (context.data_dir.jobs(), context.policy.kept());
-    let removed = blocking(move || {
-        for entry in jobs.read_dir()? {
+    let known = records.iter().map(|record| record.job_id.as_str());
+    let known: HashSet<&str> = known.collect();
+    let remove_unknown = || {
+        for entry in context.data_dir.jobs().read_dir()? {
             let entry = entry?;
             let name = entry.file_name();
             let is_unknown = name.to_str().is_some_and(|name| !known.contains(name));
             let dir = JobDir::at(entry.path());
             if is_unknown
                 && entry.file_type()?.is_dir()
-                && is_old(dir.path(), kept)?
+                && is_old(dir.path(), context.policy.kept())?
                 && !is_alive(&dir)?
             {
                 remove(&dir);
             }
         }
         Ok::<_, io::Error>(())
-    });
-    if let Err(error) = removed.await {
+    };
+    if let Err(error) = remove_unknown() {
         tracing::warn!(%error, "cannot look for folders without a record");
     }
 }

@@ -59,7 +59,7 @@ impl JobService {
             ..answer
         };
         // The config may have changed while the user was asked.
-        let started = context.redactor(&answer.job_id).await;
+        let started = context.redactor(&answer.job_id);
         sanitize(answer, &[redactor, started])
     }
 }
@@ -77,7 +77,7 @@ async fn prepare_checked(
     if is_planned {
         context.plans.check(plan_id, &launch)?;
     }
-    collisions::check_data_dir(context.data_dir.clone()).await?;
+    collisions::check_data_dir(&context.data_dir)?;
     // A name that comes after the dry run is no other plan.
     let wanted = match request.name().filter(|_| is_planned) {
         Some(name) => job_id_from_name(name)?,
