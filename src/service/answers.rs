@@ -335,6 +335,7 @@ with_texts! {
         pub not_shown: Option<usize>,
         pub warnings: Vec<String>,
         /// `false` when the call failed, else absent.
+        #[serde(skip_serializing_if = "Option::is_none")]
         pub success: Option<bool>,
         pub error: Option<String>,
     }

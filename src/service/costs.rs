@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::context::Context;
@@ -71,6 +70,11 @@ impl Costs {
             unknown => format!("{clusters}{known}; the price of {unknown} is not known"),
         }
     }
+}
+
+/// Returns the price that the launch of a job had, in dollars an hour.
+pub(super) fn recorded_price(record: &JobRecord) -> Option<f64> {
+    record.other.get(HOURLY_PRICE)?.as_f64()
 }
 
 /// Holds a launch against the limit of costs, by the records of now.
@@ -139,8 +143,8 @@ impl Costs {
             }
             let up = self.up.iter().flatten().find(|up| up.name == name);
             if up.is_some() || context.is_launching(job) {
-                let recorded = job.other.get(HOURLY_PRICE).and_then(Value::as_f64);
-                let price = up.and_then(|up| up.hourly_price).or(recorded);
+                let price = up.and_then(|up| up.hourly_price);
+                let price = price.or_else(|| recorded_price(job));
                 let known = clusters.entry(name).or_default();
                 *known = known.or(price);
             }

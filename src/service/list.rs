@@ -9,6 +9,7 @@ use futures::future::join_all;
 
 use super::answers::{JobAnswer, JobRow, ListAnswer};
 use super::context::{Context, setting_problems};
+use super::costs::recorded_price;
 use super::observe::how_far;
 use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
@@ -175,6 +176,7 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
         job_id: identity.oumi_job_id.clone(),
         ..JobRecord::default()
     });
+    let recorded = recorded_price(&record).filter(|_| !status.is_done);
     let config = Path::new(&record.config_path).file_name();
     let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let shown = |text: String, is_shown: bool| if is_shown { text } else { String::new() };
@@ -207,7 +209,10 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
             status.state == JobState::Succeeded,
         ),
         autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
-        hourly_price: details.hourly_price.or_else(|| cluster?.hourly_price),
+        hourly_price: details
+            .hourly_price
+            .or_else(|| cluster?.hourly_price)
+            .or(recorded),
         spent: details.spent,
     };
     let job_id = row.job_id.clone();

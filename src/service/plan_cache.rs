@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::costs::Costs;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::redact::is_secret_name;
@@ -29,6 +30,7 @@ struct CachedPlan {
     plan_id: String,
     job_id: String,
     values: Value,
+    costs: Option<Costs>,
     created: Instant,
 }
 
@@ -40,6 +42,7 @@ impl PlanCache {
             plan_id: plan_id.clone(),
             job_id: launch.spec.identity.job_id.clone(),
             values: values(launch),
+            costs: launch.costs.clone(),
             created: Instant::now(),
         };
         let mut plans = lock(&self.0);
@@ -51,6 +54,11 @@ impl PlanCache {
     /// Returns the id of the job that a plan would start.
     pub(super) fn job_id(&self, plan_id: &str) -> Result<String, JobError> {
         self.find(plan_id).map(|plan| plan.job_id)
+    }
+
+    /// Returns the costs that a plan was shown with.
+    pub(super) fn costs(&self, plan_id: &str) -> Option<Costs> {
+        self.find(plan_id).ok()?.costs
     }
 
     /// Checks that a launch, prepared under the plan's job id, does what was shown; the error lists the differences.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::answers::{JobAnswer, PollAnswer};
 use super::context::Context;
+use super::costs::recorded_price;
 use super::lookup::{self, ResolvedJob};
 use super::observe::{Observation, observe};
 use super::requests::JobQuery;
@@ -121,6 +122,9 @@ fn answered(
         let output_dir = Value::from(record.output_dir.as_str());
         metadata.insert("output_dir".to_owned(), output_dir);
     }
+    // SkyPilot tells no price of a cluster that was there before the launch.
+    let recorded = job.record.as_ref().filter(|_| !is_done);
+    let recorded = recorded.and_then(recorded_price);
     // While it runs, what is in its folder is not yet what came of it.
     let output = observation.output.as_ref().filter(|_| is_done);
     // Of a failed job the message says how long it took, and how far it came.
@@ -136,7 +140,7 @@ fn answered(
         status: status.status,
         state: status.state,
         is_done,
-        hourly_price: status.details.hourly_price,
+        hourly_price: status.details.hourly_price.or(recorded),
         spent: status.details.spent,
         ended_at: status.details.ended_at,
         progress: match observation.progress {

@@ -112,6 +112,8 @@ async fn start(
         launch.costs = Costs::of(context, &launch).await;
         let doubt = check_limit(context, &launch, can_ask).await?;
         launch.plan.warnings.extend(doubt);
+    } else {
+        launch.costs = context.plans.costs(&request.plan_id);
     }
     let confirmed = consent.confirm_launch(&launch, &request.plan_id, on_progress);
     match confirmed.await? {

@@ -95,6 +95,21 @@ fn poll_has_the_facts() {
     assert!(text(&status, "next").contains("poll_status"));
 }
 
+/// SkyPilot's program tells no price of a cluster that was there before the launch, but the launch knew one.
+#[test]
+fn price_of_an_existing_cluster_is_that_of_the_launch() {
+    let world = with_job("RUNNING");
+    let mut records = world.home.records();
+    records[0]["hourly_price"] = 12.25.into();
+    world.home.write_registry(&records);
+    let mut server = world.server();
+    assert_eq!(server.poll("a")["hourly_price"], 12.25);
+    let (_, list) = server.list("running");
+    assert_eq!(list["jobs"][0]["hourly_price"], 12.25);
+    world.cloud.set_job("dev", "1", "SUCCEEDED");
+    assert_eq!(server.poll("a").content.get("hourly_price"), None);
+}
+
 fn text_of(value: &serde_json::Value) -> &str {
     value.as_str().unwrap()
 }

@@ -14,7 +14,7 @@ fn shown(server: &mut Server, more: &Value) -> Answer {
 fn dry_run_shows_the_price_or_why_it_is_not_known() {
     let world = World::new();
     let mut server = world.server();
-    let aws = json!({ "cloud": "aws", "accelerators": "a100:8", "num_nodes": 2, "use_spot": true });
+    let aws = json!({ "cloud": "aws", "accelerators": "a100:8", "num_nodes": 2, "use_spot": true, "max_hours": 3 });
     for _ in 0..2 {
         let answer = shown(&mut server, &aws);
         let note = "2 × p4d.24xlarge with a100:8, spot, in us-west-2; the lowest price in SkyPilot's catalog";
@@ -23,6 +23,8 @@ fn dry_run_shows_the_price_or_why_it_is_not_known() {
         let line = format!("\nPrice: $21.80 an hour ({note})\n");
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains(&line), "{message}");
+        let limit = "\nTime limit: at most 3 h, at most $65.40\n";
+        assert!(message.contains(limit), "{message}");
     }
     // Kept for a day.
     assert_eq!(world.cloud.calls_of(&["sky", "gpus"]).len(), 1);
@@ -59,12 +61,14 @@ fn question_shows_the_price_and_what_is_up_already() {
         let mut server = client.server(&world);
         let cluster = "$65.55 an hour (cluster big is UP: 2 × p4d.24xlarge with A100:8, on demand,";
         let new = "$55.04 an hour (1 × p5.48xlarge with H100:8, on demand, in us-east-1;";
-        for (tool, name, price) in [
-            ("run_job", "", new),
-            ("run_job", "big", cluster),
-            ("stop_cluster", "big", cluster),
+        for (tool, name, price, most) in [
+            ("run_job", "", new, "$82.56"),
+            ("run_job", "big", cluster, "$98.33"),
+            ("stop_cluster", "big", cluster, ""),
         ] {
-            let more = json!({ "cloud": "aws", "accelerators": "H100:8", "cluster_name": name });
+            let mut more =
+                json!({ "cloud": "aws", "accelerators": "H100:8", "cluster_name": name });
+            more["max_hours"] = 1.5.into();
             let arguments = match tool {
                 "run_job" => server.launch("job.yaml", more),
                 _ => json!({ "cloud": "aws", "cluster_name": name }),
@@ -72,6 +76,8 @@ fn question_shows_the_price_and_what_is_up_already() {
             let (question, _) = client.answers(&mut server, tool, arguments, "decline", || {});
             let price = format!("\nPrice: {price}");
             assert!(question.contains(&price), "{question}");
+            let most = format!("\nTime limit: at most 1.5 h, at most {most}\n");
+            assert_eq!(question.contains(&most), tool == "run_job", "{question}");
             let already = "\nAlready: 3 clusters are up, $75.87 an hour together; the price of 1 is not known\n";
             assert_eq!(question.contains(already), tool == "run_job", "{question}");
         }
