@@ -25,7 +25,7 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
 use crate::settings::data_dir::DataDir;
-pub(crate) use offer::{ClusterInfo, Offer, UpCluster};
+pub(crate) use offer::{ClusterInfo, Offer};
 
 /// The status of a job as its launcher reports it.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,16 +55,14 @@ impl JobStatus {
     }
 }
 
-/// The details of a job that its launcher knows; each is a key of `metadata` in answers. Times are RFC 3339.
+/// The details of a job that its launcher knows; each is a key of `metadata` in answers. Times are RFC 3339. SkyPilot reports the
+/// first three.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(crate) struct JobDetails {
-    /// Reported by SkyPilot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<String>,
-    /// Reported by SkyPilot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_at: Option<String>,
-    /// Reported by SkyPilot.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_at: Option<String>,
     /// The program or script that failed, on this machine.
@@ -102,10 +100,9 @@ fn is_plain(code: &Option<i32>) -> bool {
 impl JobDetails {
     /// The `metadata` map of an answer.
     pub(crate) fn to_map(&self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(map)) => map,
-            _ => Map::new(),
-        }
+        let map = serde_json::to_value(self).ok();
+        map.and_then(|map| map.as_object().cloned())
+            .unwrap_or_default()
     }
 }
 
@@ -167,9 +164,8 @@ pub(crate) struct LaunchSpec {
     pub envs: BTreeMap<String, String>,
     /// Remote path to local path.
     pub file_mounts: BTreeMap<String, String>,
-    /// Replaces the generated setup script of a wrapped training config.
+    /// Replace the generated scripts of a wrapped training config.
     pub setup_script: Option<String>,
-    /// Replaces the generated run script of a wrapped training config.
     pub run_script: Option<String>,
 }
 
@@ -214,22 +210,17 @@ impl JobLog {
     /// The log of a supervised process, which has `ended` or not.
     fn of_output(dir: &JobDir, ended: bool) -> Result<Self, JobError> {
         let path = dir.log_path();
-        match path.try_exists() {
-            Ok(true) => Ok(Self {
-                log_file: path.display().to_string(),
-                content: LogContent::File(path),
-                ended,
-                message: None,
-            }),
-            Ok(false) => Err(JobError::not_found(format!(
-                "the job has no log any more: {} does not exist",
-                path.display()
-            ))),
-            Err(error) => Err(JobError::failed(format!(
-                "cannot read {}: {error}",
-                path.display()
-            ))),
+        let log_file = path.display().to_string();
+        if !path.try_exists()? {
+            let error = format!("the job has no log any more: {log_file} does not exist");
+            return Err(JobError::not_found(error));
         }
+        Ok(Self {
+            log_file,
+            content: LogContent::File(path),
+            ended,
+            message: None,
+        })
     }
 }
 
@@ -298,25 +289,14 @@ impl ClusterAction {
     }
 }
 
-/// The properties in which launchers differ for the service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The properties in which launchers differ for the service. Those of a cloud are the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LauncherTraits {
-    /// The jobs run on this machine; their logs and folders are files here.
+    /// The jobs run on this machine; their logs and folders are files here. Elsewhere a launch may be billed.
     pub is_local: bool,
-    /// A launch may be billed.
-    pub costs_money: bool,
     /// The pause between two polls of a watched job, where a poll is cheap. `None` when a poll runs a program: the pause
     /// then grows with the age of the job.
     pub poll_interval: Option<Duration>,
-}
-
-impl LauncherTraits {
-    /// The traits of a launcher that runs programs to reach a cloud.
-    pub(crate) const CLOUD: Self = Self {
-        is_local: false,
-        costs_money: true,
-        poll_interval: None,
-    };
 }
 
 /// Starts jobs and reports their state. Knows nothing of the registry.
@@ -329,7 +309,7 @@ pub(crate) trait Launcher: Send + Sync {
     fn clouds(&self) -> &'static [&'static str];
 
     fn traits(&self) -> LauncherTraits {
-        LauncherTraits::CLOUD
+        LauncherTraits::default()
     }
 
     /// Plans the launch of `spec`. Starts and writes nothing. Fails where the launch could not start now.
@@ -374,17 +354,13 @@ pub(crate) trait Launcher: Send + Sync {
         None
     }
 
-    /// Lists the clusters that are up, whoever launched them.
-    async fn clusters_up(&self, _deadline: Instant) -> Result<Vec<UpCluster>, JobError> {
+    /// Lists the clusters that are up or coming up, whoever launched them.
+    async fn clusters_up(&self, _deadline: Instant) -> Result<Vec<ClusterInfo>, JobError> {
         Ok(Vec::new())
     }
 
     /// Describes a cluster. `None` when it does not exist, or the launcher cannot know.
-    async fn describe_cluster(
-        &self,
-        _cloud: &str,
-        _cluster: &str,
-    ) -> Result<Option<ClusterInfo>, JobError> {
+    async fn describe_cluster(&self, _cluster: &str) -> Result<Option<ClusterInfo>, JobError> {
         Ok(None)
     }
 
@@ -397,15 +373,16 @@ pub(crate) trait Launcher: Send + Sync {
     ) -> Result<String, JobError>;
 }
 
-/// Returns the folder of a job that this server, or another on this machine, started.
+/// Returns the folder of a job that this server, or another on this machine, started. A job that is named by the launcher's id
+/// alone has none.
 fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, JobError> {
-    // A job that is named by the launcher's id alone is in no registry.
-    let job_id = match identity.job_id.as_str() {
-        "" => &identity.oumi_job_id,
-        job_id => job_id,
-    };
-    folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
-        JobError::not_found(format!("{job_id:?} is not the id of a job on this machine"))
-            .with_hint("call list_jobs for the ids")
+    let ids = [&identity.job_id, &identity.oumi_job_id];
+    folder.job(ids[0]).map(JobDir::at).ok_or_else(|| {
+        let id = ids.into_iter().find(|id| !id.is_empty());
+        let error = format!(
+            "{:?} is not the id of a job on this machine",
+            id.unwrap_or(ids[0])
+        );
+        JobError::not_found(error).with_hint("call list_jobs for the ids")
     })
 }

@@ -21,7 +21,7 @@
 //!
 //! | change | file |
 //! |---|---|
-//! | `sky` or `oumi` prints a new state of a job | `parse/states.rs`; of a cluster: `launcher/cloud/clusters.rs` |
+//! | `sky` or `oumi` prints a new state of a job | `parse/states.rs`; of a cluster: `launcher/cloud/survey.rs` |
 //! | a question to SkyPilot, or a change | its program: `launcher/skypilot.rs`; its request: `launcher/skypilot/request.rs`; the API server: `launcher/skypilot/api.rs` |
 //! | a new cloud | `CLOUDS` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
 //! | another cause of failure | a row in `failure/causes.yaml`, with a log in `tests/fixtures/logs/failures` |
@@ -31,7 +31,7 @@
 //! | a shape of token that is hidden | `SHAPES` in `redact.rs` |
 //! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | what a launch costs | `parse/gpus.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
-//! | the consent text that a person is shown | `service/consent_prompt.rs`; the facts of a cluster in it: `launcher/cloud/clusters.rs`; the MCP side: `server/elicitation.rs` |
+//! | the consent text that a person is shown | `service/consent_prompt.rs`; the facts of a cluster in it: `launcher/cloud/price.rs`; the MCP side: `server/elicitation.rs` |
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |
 //! | another client that `setup` knows | `Client` in `commands/setup.rs` |
 //! | the arguments that a tool accepts | `service/requests.rs`; nulls and error texts: `server/tools.rs`; the schema that a client sees: `server/schema.rs` |

@@ -10,11 +10,11 @@ mod launch;
 mod launch_dir;
 mod list;
 mod price;
-mod spent;
 mod survey;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,26 +23,22 @@ use tokio::time::Instant;
 
 use super::{
     CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, Listing, Offer, UpCluster,
+    LaunchPlan, LaunchSpec, Launcher, Listing, Offer,
 };
 use crate::error::{ErrorKind, JobError};
-use crate::parse::sky::Queue;
 use crate::process::find;
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Cli, call_deadline};
 use crate::settings::data_dir::DataDir;
-pub(super) use backend::{CancelRun, CloudBackend, QueueScope, failure_text, is_plain, log_file};
+pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
 use changes::{Change, Changes};
-use clusters::cluster_info;
+use clusters::add_cluster;
 pub(super) use launch::CloudLaunches;
-use launch_dir::{ClusterBefore, LaunchFacts, LaunchResult, number};
+use launch_dir::{ClusterBefore, LaunchFacts, number};
 use price::Prices;
+use survey::Survey;
 pub(super) use survey::no_such_job;
-use survey::{Survey, already_finished};
 
-/// How long an interrupted launch may still put its job on the cluster: SkyPilot's API server goes on with a launch when its
-/// client is killed.
-const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
 /// The wait for the price of a cluster that is described.
 const PRICE_WAIT: Duration = Duration::from_secs(10);
 
@@ -59,23 +55,33 @@ pub(crate) struct CloudLauncher<B> {
 impl<B: CloudBackend> CloudLauncher<B> {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
     pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
-        let window = B::IDS_RESTART.then_some(COMPLETION_WINDOW);
         Self {
             backend: B::new(cli.clone()),
-            changes: Changes::new(&folder, supervisor.clone(), cli.clone()),
-            launches: CloudLaunches::new(folder, supervisor, window),
+            changes: Changes {
+                root: folder.changes(),
+                supervisor: supervisor.clone(),
+                cli: cli.clone(),
+            },
+            launches: CloudLaunches { folder, supervisor },
             prices: Prices::default(),
             cli,
         }
     }
 
-    async fn survey(&self, scope: &QueueScope, deadline: Option<Instant>) -> Survey {
-        let queue = self.backend.queue(scope, deadline);
+    async fn survey(
+        &self,
+        cloud: &str,
+        clusters: &BTreeSet<String>,
+        deadline: Option<Instant>,
+    ) -> Survey {
+        let queue = self.backend.queue(cloud, clusters, deadline);
         let (queue, clusters) = tokio::join!(queue, self.backend.clusters(deadline));
         Survey {
             queue,
             clusters,
             costs: Vec::new(),
+            clouds: B::CLOUDS,
+            ids_restart: B::IDS_RESTART,
         }
     }
 
@@ -85,20 +91,24 @@ impl<B: CloudBackend> CloudLauncher<B> {
         identity: &JobIdentity,
         deadline: Option<Instant>,
     ) -> (Survey, Option<LaunchFacts>) {
-        let mut survey = self.survey(&QueueScope::of_job(identity), deadline).await;
-        let facts = self.facts(identity, &survey).await;
-        facts.iter().for_each(|facts| survey.add_price(facts));
+        let clusters = BTreeSet::from([identity.cluster.clone()]);
+        let mut survey = self.survey(&identity.cloud, &clusters, deadline).await;
+        let facts = self.facts(identity, &mut survey).await;
         (survey, facts)
     }
 
-    /// Returns the facts of a job's launch, with the mark of the job where it is on its cluster.
-    async fn facts(&self, identity: &JobIdentity, survey: &Survey) -> Option<LaunchFacts> {
-        if !B::IDS_RESTART || survey.other_cloud::<B>(identity).is_some() {
-            return self.launches.facts(identity).await;
-        }
+    /// Returns the facts of a job's launch, with the mark of the job where it is on its cluster. Adds to that the price that it
+    /// had then.
+    async fn facts(&self, identity: &JobIdentity, survey: &mut Survey) -> Option<LaunchFacts> {
         let cluster = &identity.cluster;
-        let (jobs, hash) = (survey.jobs(cluster), survey.cluster_hash(cluster));
-        self.launches.claim_job(identity, jobs, hash).await
+        let facts = if !B::IDS_RESTART || survey.other_cloud(identity).is_some() {
+            self.launches.facts(identity).await
+        } else {
+            let (jobs, hash) = (survey.jobs(cluster), survey.cluster_hash(cluster));
+            self.launches.claim_job(identity, jobs, hash).await
+        };
+        facts.iter().for_each(|facts| survey.add_price(facts));
+        facts
     }
 
     async fn status_by(
@@ -107,45 +117,34 @@ impl<B: CloudBackend> CloudLauncher<B> {
         deadline: Option<Instant>,
     ) -> Result<JobStatus, JobError> {
         if identity.oumi_job_id.is_empty() {
-            let mut status = self.launches.status(identity).await?;
+            let launch = self.launches.state(identity).await?;
+            let mut status = launch.status(B::IDS_RESTART);
             if status.state == JobState::Failed {
-                let clusters = self.backend.clusters(deadline).await;
-                let queue = Ok(Queue::default());
-                let costs = Vec::new();
-                let survey = Survey {
-                    queue,
-                    clusters,
-                    costs,
-                };
-                survey.add_cluster(&mut status, &identity.cluster);
+                let clusters = self.backend.clusters(deadline).await.ok().flatten();
+                let cluster = clusters
+                    .as_ref()
+                    .and_then(|list| list.get(&identity.cluster));
+                cluster.inspect(|cluster| add_cluster(&mut status, cluster));
             }
             return Ok(status);
         }
         let surveying = self.survey_job(identity, deadline);
         let ((mut survey, facts), costs) = tokio::join!(surveying, self.backend.costs(deadline));
         survey.costs = costs.unwrap_or_default();
-        let mut status = survey.status::<B>(identity, facts.as_ref())?;
-        survey.add_costs(&mut status, identity, facts.as_ref());
-        survey.warn_of_no_end(&mut status, identity, facts.as_ref());
+        let job = survey.job(identity, facts.as_ref());
+        let mut status = job.status()?;
+        job.warn_of_cluster(&mut status);
         if B::IDS_RESTART && facts.is_some_and(|facts| facts.is_onto_existing) {
             status.warnings.push(format!(
                 "cluster {} was there before: SkyPilot added the job to it and skipped its `setup`",
                 identity.cluster
             ));
         }
-        if status.is_done {
-            survey.add_cluster(&mut status, &identity.cluster);
+        if !status.is_done && status.state != JobState::Unknown {
+            // The price stands in the answer, and a warning where it has no end.
+            status.details.cluster = None;
         }
         Ok(status)
-    }
-
-    async fn run_cancel(&self, identity: &JobIdentity) -> Result<CancelRun, JobError> {
-        let call = self.backend.cancel_call(identity)?;
-        let (cloud, cluster) = (&identity.cloud, &identity.cluster);
-        let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
-        let (output, dir) = self.changes.run(change, call).await?;
-        dir.remove().await;
-        Ok(self.backend.cancel_result(&output))
     }
 
     /// Fails where the launcher's id of a job may be another job's by now.
@@ -154,19 +153,50 @@ impl<B: CloudBackend> CloudLauncher<B> {
             return Ok(());
         }
         let (survey, facts) = self.survey_job(identity, call_deadline()).await;
-        survey.check_id::<B>(identity, facts.as_ref())
+        survey.job(identity, facts.as_ref()).check_id()
+    }
+
+    /// Cancels a job on its cluster.
+    async fn cancel_there(&self, identity: &JobIdentity) -> Result<CancelOutcome, JobError> {
+        let (cloud, cluster) = (&identity.cloud, &identity.cluster);
+        let call = self.backend.cancel_call(identity)?;
+        let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
+        let (output, dir) = self.changes.run(change, call).await?;
+        changes::remove(dir).await;
+        // Exit codes are unreliable: the status afterwards counts.
+        let after = self.status_by(identity, None).await;
+        match (after, self.backend.cancel_refusal(&output)) {
+            (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
+                message: after
+                    .warnings
+                    .first()
+                    .map(|warning| format!("the job was cancelled; {warning}")),
+            }),
+            (Ok(after), _) if after.is_done => Ok(already_finished(after)),
+            (_, None) => Ok(CancelOutcome::Stopping {
+                message: "the cancel was accepted; call poll_status to see the job end".to_owned(),
+            }),
+            (Ok(after), Some(reason)) => Err(JobError::failed(format!(
+                "the job was not cancelled and is {}: {reason}",
+                after.status
+            ))
+            .with_hint(format!(
+                "call cancel_job again, or down_cluster to delete cluster {cluster}"
+            ))),
+            (Err(error), Some(_)) => Err(error),
+        }
     }
 
     /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
     async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
         let deadline = call_deadline();
-        let clusters = self.backend.clusters(deadline).await.ok()??;
-        let Some(cluster) = clusters.get(&identity.cluster) else {
+        let list = self.backend.clusters(deadline).await.ok()??;
+        let Some(cluster) = list.get(&identity.cluster) else {
             return Some(ClusterBefore::default());
         };
-        let scope = QueueScope::of_job(identity);
-        let queue = self.backend.queue(&scope, deadline).await.ok()?;
-        let jobs = queue.jobs.get(&identity.cluster)?;
+        let clusters = BTreeSet::from([identity.cluster.clone()]);
+        let queue = self.backend.queue(&identity.cloud, &clusters, deadline);
+        let jobs = queue.await.ok()?.jobs.remove(&identity.cluster)?;
         Some(ClusterBefore {
             cluster_hash: cluster.cluster_hash.clone(),
             last_job_id: jobs.iter().map(number).max().unwrap_or(0),
@@ -262,17 +292,28 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         validate::<B>(identity)?;
         let mut identity = identity.clone();
         if identity.oumi_job_id.is_empty() {
-            match self.launches.result(&identity).await? {
+            let launch = self.launches.state(&identity).await?;
+            let status = launch.status(B::IDS_RESTART);
+            match launch.facts.oumi_job_id {
+                _ if !launch.has_ended => {
+                    let message = "another server runs its launch; call cancel_job again once poll_status gives an oumi_job_id";
+                    return Ok(CancelOutcome::Stopping {
+                        message: message.to_owned(),
+                    });
+                }
+                _ if matches!(status.state, JobState::Failed | JobState::Cancelled) => {
+                    return Ok(already_finished(status));
+                }
                 // The registry does not have the id yet.
-                Some(LaunchResult::Succeeded(launched)) => identity = launched,
-                result => return self.launches.cancel(&identity, result).await,
+                Some(id) => identity.oumi_job_id = id,
+                None => return self.launches.cancel_unless_begun(&identity).await,
             }
         }
         let (survey, facts) = self.survey_job(&identity, None).await;
-        let facts = facts.as_ref();
-        match survey.status::<B>(&identity, facts) {
+        let job = survey.job(&identity, facts.as_ref());
+        match job.status() {
             Ok(mut before) if before.is_done => {
-                survey.add_cluster(&mut before, &identity.cluster);
+                job.warn_of_cluster(&mut before);
                 return Ok(already_finished(before));
             }
             Err(error)
@@ -281,52 +322,25 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
                 return Err(error);
             }
             // A job whose status cannot be read is cancelled only where its id can be no other's.
-            Ok(_) | Err(_) => survey.check_id::<B>(&identity, facts)?,
+            Ok(_) | Err(_) => job.check_id()?,
         }
-        let run = self.run_cancel(&identity).await?;
-        // Exit codes are unreliable: the status afterwards counts.
-        match (self.status_by(&identity, None).await, run.accepted) {
-            (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
-                message: after
-                    .warnings
-                    .first()
-                    .map(|warning| format!("the job was cancelled; {warning}")),
-            }),
-            (Ok(after), _) if after.is_done => Ok(already_finished(after)),
-            (_, true) => Ok(CancelOutcome::Stopping {
-                message: "the cancel was accepted; call poll_status to see the job end".to_owned(),
-            }),
-            (Ok(after), false) => Err(JobError::failed(format!(
-                "the job was not cancelled and is {}: {}",
-                after.status, run.reason
-            ))
-            .with_hint(format!(
-                "call cancel_job again, or down_cluster to delete cluster {}",
-                identity.cluster
-            ))),
-            (Err(error), false) => Err(error),
-        }
+        self.cancel_there(&identity).await
     }
 
-    async fn describe_cluster(
-        &self,
-        _cloud: &str,
-        cluster: &str,
-    ) -> Result<Option<ClusterInfo>, JobError> {
+    async fn describe_cluster(&self, cluster: &str) -> Result<Option<ClusterInfo>, JobError> {
         let until = Instant::now() + PRICE_WAIT;
-        let clusters = self.backend.clusters(call_deadline()).await?;
-        let Some(cluster) = clusters.as_ref().and_then(|list| list.get(cluster)) else {
-            return Ok(None);
-        };
-        let offer = self.prices.of_cluster(&self.backend, cluster, until).await;
-        Ok(Some(cluster_info(cluster, offer)))
+        let list = self.backend.clusters(call_deadline()).await?;
+        Ok(match list.as_ref().and_then(|list| list.get(cluster)) {
+            Some(cluster) => Some(self.describe(cluster, until).await),
+            None => None,
+        })
     }
 
     async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan, until: Instant) -> Option<Offer> {
         self.price_launch(spec, plan, until).await
     }
 
-    async fn clusters_up(&self, until: Instant) -> Result<Vec<UpCluster>, JobError> {
+    async fn clusters_up(&self, until: Instant) -> Result<Vec<ClusterInfo>, JobError> {
         self.price_clusters(until).await
     }
 
@@ -346,9 +360,19 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             .await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            dir.remove().await;
+            changes::remove(dir).await;
         }
         result
+    }
+}
+
+/// The outcome of a cancel that found the job in this final status.
+fn already_finished(status: JobStatus) -> CancelOutcome {
+    let first_warning = status.warnings.into_iter().next();
+    CancelOutcome::AlreadyFinished {
+        status: status.status,
+        state: status.state,
+        message: status.message.or(first_warning),
     }
 }
 

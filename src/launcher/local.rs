@@ -81,7 +81,6 @@ impl Launcher for LocalLauncher {
     fn traits(&self) -> LauncherTraits {
         LauncherTraits {
             is_local: true,
-            costs_money: false,
             poll_interval: Some(POLL_INTERVAL),
         }
     }

@@ -1,4 +1,4 @@
-//! Prices of launches, and clusters with theirs.
+//! Prices of launches, and of clusters.
 
 /// The price of a launch or a cluster: of all its nodes, in dollars an hour.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -24,6 +24,11 @@ impl Offer {
         }
     }
 
+    /// The price of the dearest machines.
+    pub(crate) fn highest(&self) -> Option<f64> {
+        Some(self.hourly?.1)
+    }
+
     /// Returns the price as a person reads it.
     pub(crate) fn text(&self) -> String {
         let note = &self.note;
@@ -35,17 +40,10 @@ impl Offer {
     }
 }
 
-/// A cluster that is up, or coming up.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct UpCluster {
-    pub name: String,
-    /// Dollars an hour; `None` where that is not known.
-    pub hourly_price: Option<f64>,
-}
-
-/// A cluster as it is shown before a change.
+/// A cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct ClusterInfo {
+    pub name: String,
     /// The cloud, by Oumi's name.
     pub cloud: Option<String>,
     /// Status, resources and region.

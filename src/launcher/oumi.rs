@@ -1,16 +1,13 @@
 //! The clouds that Oumi drives itself, such as a Slurm cluster: launched, queried and changed through `oumi launch`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::cloud::{
-    CancelRun, CloudBackend, CloudLauncher, CloudLaunches, QueueScope, failure_text, is_plain,
-    log_file,
-};
+use super::cloud::{CloudBackend, CloudLauncher, CloudLaunches, failure_text, is_plain, log_file};
 use super::job_yaml::JobConfig;
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
 use crate::error::JobError;
@@ -107,11 +104,12 @@ impl CloudBackend for Oumi {
 
     async fn queue(
         &self,
-        scope: &QueueScope,
+        cloud: &str,
+        clusters: &BTreeSet<String>,
         deadline: Option<Instant>,
     ) -> Result<Queue, JobError> {
-        let clusters: Vec<&str> = scope.clusters.iter().map(String::as_str).collect();
-        let call = call("status", &scope.cloud, &clusters, &[])?;
+        let names: Vec<&str> = clusters.iter().map(String::as_str).collect();
+        let call = call("status", cloud, &names, &[])?;
         let answered = self.cli.query(&call, deadline).await;
         let output = answered.map_err(JobError::unavailable)?;
         if output.code != Some(0) {
@@ -120,7 +118,7 @@ impl CloudBackend for Oumi {
         }
         let mut queue = Queue::default();
         let none = |cluster: &String| (cluster.clone(), Vec::new());
-        queue.jobs.extend(scope.clusters.iter().map(none));
+        queue.jobs.extend(clusters.iter().map(none));
         for (cluster, job) in status_rows(&output.stdout) {
             queue.jobs.entry(cluster).or_default().push(job);
         }
@@ -161,11 +159,8 @@ impl CloudBackend for Oumi {
         job_call("cancel", "--id", identity)
     }
 
-    fn cancel_result(&self, output: &Output) -> CancelRun {
-        CancelRun {
-            accepted: output.code == Some(0),
-            reason: failure_text(output),
-        }
+    fn cancel_refusal(&self, output: &Output) -> Option<String> {
+        (output.code != Some(0)).then(|| failure_text(output))
     }
 
     fn teardown_call(

@@ -5,7 +5,7 @@ mod api;
 mod endpoint;
 mod request;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::cloud::{
-    CancelRun, CloudBackend, CloudLauncher, CloudLaunches, QueueScope, failure_text, log_file,
-    no_such_job,
+    CloudBackend, CloudLauncher, CloudLaunches, failure_text, log_file, no_such_job,
 };
 use super::job_yaml::{self, JobConfig};
 use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
@@ -127,10 +126,11 @@ impl CloudBackend for SkyPilot {
     /// Asks the API server about each cluster on its own, the program about all.
     async fn queue(
         &self,
-        scope: &QueueScope,
+        _cloud: &str,
+        clusters: &BTreeSet<String>,
         deadline: Option<Instant>,
     ) -> Result<Queue, JobError> {
-        let mut clusters: Vec<String> = scope.clusters.iter().cloned().collect();
+        let mut clusters: Vec<String> = clusters.iter().cloned().collect();
         if self.api.server().await.is_none() {
             return self.ask_queue(&clusters, deadline).await;
         }
@@ -215,12 +215,10 @@ impl CloudBackend for SkyPilot {
         change_call(&arguments, TIMEOUT)
     }
 
-    fn cancel_result(&self, output: &Output) -> CancelRun {
-        CancelRun {
-            // The exit code is 0 in any case.
-            accepted: sky::accepted_cancel(&output.stdout),
-            reason: parse::last_line(&output.stdout).unwrap_or_default(),
-        }
+    fn cancel_refusal(&self, output: &Output) -> Option<String> {
+        // The exit code is 0 in any case.
+        let is_accepted = sky::accepted_cancel(&output.stdout);
+        (!is_accepted).then(|| parse::last_line(&output.stdout).unwrap_or_default())
     }
 
     fn teardown_call(

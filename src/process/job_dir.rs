@@ -328,7 +328,7 @@ impl JobDir {
         if_found(read).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
     }
 
-    fn read_json<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
+    pub(crate) fn read_json<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let bytes = self.read(name)?;
         let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes));
         Ok(parsed.transpose()?)

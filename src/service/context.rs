@@ -67,7 +67,7 @@ impl Context {
     /// Returns the traits of a cloud's launcher; those of any cloud where this server has no launcher for it.
     pub(super) fn traits(&self, cloud: &str) -> LauncherTraits {
         let launcher = self.launcher(cloud);
-        launcher.map_or(LauncherTraits::CLOUD, |launcher| launcher.traits())
+        launcher.map_or_else(|_| LauncherTraits::default(), |launcher| launcher.traits())
     }
 
     /// Returns the cloud as answers show it: this machine is none.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
-use crate::launcher::{Offer, UpCluster};
+use crate::launcher::{ClusterInfo, Offer};
 use crate::registry::JobRecord;
 use crate::settings::env_vars::MAX_HOURLY;
 
@@ -24,14 +24,14 @@ pub(super) const HOURLY_PRICE: &str = "hourly_price";
 pub(super) struct Costs {
     pub(super) offer: Offer,
     /// The clusters that are up, whoever launched them.
-    up: Result<Vec<UpCluster>, JobError>,
+    up: Result<Vec<ClusterInfo>, JobError>,
 }
 
 impl Costs {
     /// Asks for the price of a launch and for what is up. `None` where nothing is billed.
     pub(super) async fn of(context: &Context, launch: &PreparedLaunch) -> Option<Self> {
         let cloud = &launch.spec.identity.cloud;
-        if !context.traits(cloud).costs_money {
+        if context.traits(cloud).is_local {
             return None;
         }
         let deadline = Instant::now() + PRICES_WAIT;
@@ -58,7 +58,7 @@ impl Costs {
             1 => "1 cluster is up".to_owned(),
             count => format!("{count} clusters are up"),
         };
-        let prices: Vec<f64> = up.iter().filter_map(|one| one.hourly_price).collect();
+        let prices: Vec<f64> = up.iter().filter_map(|one| one.offer.highest()).collect();
         let sum: f64 = prices.iter().sum();
         let known = match prices.len() {
             0 => String::new(),
@@ -107,8 +107,8 @@ impl Costs {
         let rule = format!(
             "{MAX_HOURLY} allows ${limit:.2} an hour for all that was launched here, and ${sum:.2} of it is in use"
         );
-        match self.offer.hourly {
-            Some((_, price)) if sum + price > limit + 0.005 => {
+        match self.offer.highest() {
+            Some(price) if sum + price > limit + 0.005 => {
                 let error = format!("{rule}: this job would add ${price:.2}");
                 return Err(JobError::blocked(error).with_hint(
                     "ask for less, or end a cluster that list_jobs shows; only the user can change the limit",
@@ -138,12 +138,12 @@ impl Costs {
         let mut clusters: BTreeMap<&str, Option<f64>> = BTreeMap::new();
         for job in records {
             let name = job.cluster_name.as_str();
-            if [but, ""].contains(&name) || !context.traits(&job.cloud).costs_money {
+            if [but, ""].contains(&name) || context.traits(&job.cloud).is_local {
                 continue;
             }
             let up = self.up.iter().flatten().find(|up| up.name == name);
             if up.is_some() || context.is_launching(job) {
-                let price = up.and_then(|up| up.hourly_price);
+                let price = up.and_then(|up| up.offer.highest());
                 let price = price.or_else(|| recorded_price(job));
                 let known = clusters.entry(name).or_default();
                 *known = known.or(price);

@@ -158,7 +158,7 @@ async fn dry_run(
         Err(error) => refused(&error),
     };
     RunAnswer {
-        hourly_price: offer.hourly.map(|(_, dearest)| dearest),
+        hourly_price: offer.highest(),
         price_note: offer.note,
         ..answer
     }

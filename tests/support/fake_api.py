@@ -1,6 +1,6 @@
 """A fake of SkyPilot's API server: fake_api.py FOLDER.  Answers in the forms of captures-http what the fake `sky` of FOLDER
 says (fake.py), which it runs for each request; so state, knobs and calls are those of the program. Its port is in FOLDER/api-port, the
-requests are in FOLDER/api-calls, one a line.
+requests are in FOLDER/api-calls, one a line. The cost report is FOLDER/costs.
 
 Knobs of its own, FOLDER/knobs/api.<knob>:
   health     the body of /api/health
@@ -38,20 +38,33 @@ def captured(name):
         return json.loads(re.findall(r"^[\[{].*$", file.read(), re.M)[-1])
 
 
+def array(name, row):
+    """A row of the catalog as the API writes it: the fields in their order."""
+    fields = "cloud instance_type - accelerator_count cpu_count device_memory memory price spot_price region".split()
+    return [name if field == "-" else row.get(field) for field in fields]
+
+
 class Run:
     """A request: the fake `sky` that answers it."""
 
     def __init__(self, path, body):
         self.path, self.body, cluster = path, body, body.get("cluster_name")
-        arguments = {
-            "/status": ["status", "-o", "json"],
-            "/queue": ["queue", cluster, "-o", "json"],
-            "/logs": ["logs", cluster, str(body.get("job_id")), "--no-follow", "--tail", str(body.get("tail"))],
-            "/cancel": ["cancel", "-y", cluster, *map(str, body.get("job_ids") or [])],
-            "/down": ["down", "-y", cluster],
-            "/stop": ["stop", "-y", cluster],
+        sky, minutes = f"{FOLDER}/bin/sky", body.get("idle_minutes")
+        autostop = ["--cancel"] if minutes == -1 else ["-i", str(minutes), *(["--down"] if body.get("down") else [])]
+        wanted = ":".join(str(part) for part in (body.get("name_filter"), body.get("quantity_filter")) if part)
+        argv = {
+            "/cost_report": ["cat", f"{FOLDER}/costs"],
+            "/status": [sky, "status", "-o", "json"],
+            "/queue": [sky, "queue", cluster, "-o", "json"],
+            "/logs": [sky, "logs", cluster, str(body.get("job_id")), "--no-follow", "--tail", str(body.get("tail"))],
+            "/cancel": [sky, "cancel", "-y", cluster, *map(str, body.get("job_ids") or [])],
+            "/down": [sky, "down", "-y", cluster],
+            "/stop": [sky, "stop", "-y", cluster],
+            "/autostop": [sky, "autostop", cluster, "-y", *autostop],
+            "/list_accelerators": [sky, "gpus", "list", wanted, "--infra", str(body.get("clouds")), "-o", "json",
+                                   *(["--all-regions"] if body.get("all_regions") else [])],
         }[path]
-        self.program = subprocess.Popen([f"{FOLDER}/bin/sky", *arguments], stdin=subprocess.DEVNULL,
+        self.program = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "4096"})
         self.ended, self.output = threading.Event(), ("", "")
         threading.Thread(target=self.read, daemon=True).start()
@@ -69,7 +82,7 @@ class Run:
             return self.failed(raised) if code == 1 else self.succeeded(code)
         if self.path == "/cancel":
             return self.failed(raised) if code else self.succeeded(None)
-        if self.path in ("/down", "/stop"):
+        if self.path in ("/down", "/stop", "/autostop"):
             if "not found" in out:
                 return self.failed(["", "ClusterDoesNotExist", f"Cluster '{cluster}' does not exist."])
             skipped = re.search(r"Stopping cluster.*skipped.*\n.*", out)
@@ -78,8 +91,14 @@ class Run:
             value = json.loads(out[re.search(r"^[\[{]", out, re.M).start():]) if code == 0 else None
         except (ValueError, AttributeError):
             value = None
-        if value is None or (self.path == "/queue") != isinstance(value, dict):
+        if self.path == "/list_accelerators" and code:
+            return self.failed(["", "ConnectionError", out])
+        if value is None or (self.path in ("/queue", "/list_accelerators")) != isinstance(value, dict):
             return 200, "Something [else] {entirely} was said."
+        if self.path == "/list_accelerators":
+            return self.succeeded({name: [array(name, row) for row in rows] for name, rows in value.items()})
+        if self.path == "/cost_report":
+            return self.succeeded(value)
         if self.path == "/queue":
             return self.succeeded(value[cluster]) if cluster in value else self.failed(raised)
         for row in value:

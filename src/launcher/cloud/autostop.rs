@@ -3,15 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::changes::{Change, remove};
 use super::survey::Found;
-use super::{Change, CloudBackend, CloudLauncher, CloudLaunches};
+use super::{CloudBackend, CloudLauncher, CloudLaunches};
 use crate::error::JobError;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
-use crate::process::job_dir::{EPILOGUE, JobDir};
+use crate::process::blocking;
+use crate::process::job_dir::EPILOGUE;
 use crate::process::runner::{CliCall, call_deadline};
+use crate::process::start::is_supervised;
 use crate::process::supervisor::Epilogue;
-use crate::process::{blocking, start};
 
 /// The idle minutes after which Oumi 0.9 has a new cluster stop, where its cloud can stop one.
 const DEFAULT_MINUTES: u32 = 60;
@@ -20,12 +22,10 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// The clouds, by Oumi's names, that can stop a cluster: the others delete it. With spot machines not even all of these can.
 const CAN_STOP: &[&str] = &["aws", "azure", "gcp", "nebius"];
 const CAN_STOP_SPOT: &[&str] = &["gcp"];
-/// SkyPilot 0.12 accepts an autostop on these, and the cluster stays all the same.
-const STAYS: &[&str] = &["sky-slurm"];
 
-/// Tells if an idle cluster of this cloud, by Oumi's name, stays up whatever autostop it has.
+/// Tells if an idle cluster of this cloud, by Oumi's name, stays up whatever autostop it has: SkyPilot 0.12 accepts one there.
 pub(super) fn stays_up(cloud: &str) -> bool {
-    STAYS.contains(&cloud)
+    cloud == "sky-slurm"
 }
 
 impl CloudLaunches {
@@ -37,29 +37,19 @@ impl CloudLaunches {
         spec: &LaunchSpec,
         sky: &Path,
     ) -> Result<(), JobError> {
-        let (cloud, asked) = (
-            spec.identity.cloud.as_str(),
-            spec.resources.autostop_minutes,
-        );
+        let (cloud, asked) = (&spec.identity.cloud, spec.resources.autostop_minutes);
         let minutes = asked.unwrap_or(DEFAULT_MINUTES);
-        let resources = plan
-            .job_config
-            .as_ref()
-            .and_then(|config| config.get("resources"));
-        let is_spot = resources
-            .and_then(|all| all.get("use_spot"))
-            .is_some_and(is_on);
-        let can_stop = if is_spot { CAN_STOP_SPOT } else { CAN_STOP }.contains(&cloud);
+        let config = plan.job_config.as_ref();
+        let is_spot = config.and_then(|config| config.pointer("/resources/use_spot"));
+        let is_spot = is_spot.is_some_and(is_on);
+        let can_stop = if is_spot { CAN_STOP_SPOT } else { CAN_STOP }.contains(&cloud.as_str());
         let mut text = match minutes {
             0 => "stays up until someone ends it".to_owned(),
             _ if stays_up(cloud) => {
-                let warning = format!(
+                plan.warnings.push(format!(
                     "an idle cluster on {cloud} stays up: SkyPilot accepts an autostop of {minutes} minutes there and does not carry it out"
-                );
-                plan.warnings.push(warning);
-                format!(
-                    "stays up until someone ends it, whatever autostop it has ({minutes} minutes)"
-                )
+                ));
+                "stays up until someone ends it, whatever autostop it has".to_owned()
             }
             _ if can_stop => {
                 format!("stops itself after {minutes} minutes; its disks stay and cost a little")
@@ -74,13 +64,23 @@ impl CloudLaunches {
             // Oumi does it.
             return Ok(());
         }
+        let own = self.supervisor.display().to_string();
         let (sky, number) = (sky.display().to_string(), minutes.to_string());
         let change: &[&str] = match (minutes, can_stop) {
             (0, _) => &["--cancel"],
             (_, true) => &["-i", &number],
             (_, false) => &["-i", &number, "--down"],
         };
-        let argv = [&[sky.as_str(), "autostop", &plan.cluster, "-y"], change].concat();
+        // This program asks SkyPilot's API server, or becomes `sky`.
+        let autostop = [
+            own.as_str(),
+            "change",
+            &sky,
+            "autostop",
+            &plan.cluster,
+            "-y",
+        ];
+        let argv = [&autostop, change].concat();
         let existing = format!("Found an existing cluster: {}.", plan.cluster);
         let epilogue = Epilogue {
             argv: argv.into_iter().map(ToOwned::to_owned).collect(),
@@ -90,26 +90,6 @@ impl CloudLaunches {
         let epilogue = serde_json::to_string(&epilogue).map_err(JobError::failed)?;
         plan.process.files.push((file, epilogue));
         Ok(())
-    }
-
-    /// Returns the run that sets the autostop of a launch that has ended, where that is still to be done and nobody does it.
-    async fn abandoned_autostop(
-        &self,
-        identity: &JobIdentity,
-    ) -> Result<Option<CliCall>, JobError> {
-        let dir = self.dir(identity)?;
-        let epilogue = blocking(move || match dir.epilogue()? {
-            Some(epilogue) if !start::is_supervised(&dir)? => Ok(Some(epilogue)),
-            _ => Ok::<_, JobError>(None),
-        });
-        let argv = epilogue
-            .await?
-            .map(|epilogue| epilogue.argv)
-            .unwrap_or_default();
-        let mut argv = argv.iter().map(String::as_str);
-        let program = argv.next();
-        let arguments: Vec<&str> = argv.collect();
-        Ok(program.map(|program| CliCall::new(Path::new(program), &arguments, TIMEOUT)))
     }
 }
 
@@ -121,32 +101,37 @@ impl<B: CloudBackend> CloudLauncher<B> {
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
     ) -> Result<(), JobError> {
-        let Some(call) = self.launches.abandoned_autostop(identity).await? else {
+        let dir = self.launches.dir(identity)?;
+        let at = dir.clone();
+        let abandoned = blocking(move || match at.epilogue()? {
+            Some(epilogue) if !is_supervised(&at)? => Ok(epilogue.argv),
+            _ => Ok::<_, JobError>(Vec::new()),
+        });
+        let argv = abandoned.await?;
+        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let Some((program, arguments)) = argv.split_first() else {
             return Ok(());
         };
-        if let Some(job) = launched {
-            let (survey, facts) = self.survey_job(job, call_deadline()).await;
-            match survey.find::<B>(job, facts.as_ref()) {
-                Found::Own(_) => {}
-                Found::Nothing if !survey.status::<B>(job, facts.as_ref())?.is_done => {
-                    return Ok(());
-                }
-                Found::Another | Found::Uncertain(_) | Found::Nothing => {
-                    return self.clear_autostop(identity).await;
-                }
+        let mut is_dropped = false;
+        if let Some(identity) = launched {
+            let (survey, facts) = self.survey_job(identity, call_deadline()).await;
+            let job = survey.job(identity, facts.as_ref());
+            is_dropped = match job.find() {
+                Found::Own(_) => false,
+                Found::Uncertain(_) => true,
+                _ if !job.status()?.is_done => return Ok(()),
+                _ => true,
+            };
+        }
+        if !is_dropped {
+            let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
+            let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
+            let (output, change) = self.changes.run(change, call).await?;
+            remove(change).await;
+            if output.code != Some(0) {
+                return Ok(());
             }
         }
-        let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
-        let (output, change) = self.changes.run(change, call).await?;
-        change.remove().await;
-        match output.code {
-            Some(0) => self.clear_autostop(identity).await,
-            _ => Ok(()),
-        }
-    }
-
-    async fn clear_autostop(&self, identity: &JobIdentity) -> Result<(), JobError> {
-        let dir: JobDir = self.launches.dir(identity)?;
         blocking(move || Ok(dir.clear_epilogue()?)).await
     }
 }

@@ -1,6 +1,6 @@
 //! The programs that reach clouds, as the launcher of clouds sees them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -15,58 +15,13 @@ use crate::parse::gpus::CatalogMachine;
 use crate::parse::sky::{ClusterList, Queue};
 use crate::process::runner::{Cli, CliCall, Output};
 
-/// The clusters that a query of queues names.
-#[derive(Debug, Default)]
-pub(crate) struct QueueScope {
-    /// Empty for every cloud.
-    pub(in crate::launcher) cloud: String,
-    /// Empty for every cluster.
-    pub(in crate::launcher) clusters: BTreeSet<String>,
-}
-
-impl QueueScope {
-    pub(super) fn of_job(identity: &JobIdentity) -> Self {
-        Self {
-            cloud: identity.cloud.clone(),
-            clusters: BTreeSet::from([identity.cluster.clone()]),
-        }
-    }
-
-    /// The queries that together list `jobs`: one for each cloud, or one run of `sky queue` for the clusters of all clouds.
-    pub(super) fn of_list<B: CloudBackend>(jobs: &[&JobIdentity]) -> Vec<Self> {
-        if B::IDS_RESTART {
-            return vec![Self::default()];
-        }
-        let mut clouds: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-        for job in jobs {
-            let clusters = clouds.entry(&job.cloud).or_default();
-            clusters.insert(job.cluster.clone());
-        }
-        let scope = |(cloud, clusters): (&str, _)| Self {
-            cloud: cloud.to_owned(),
-            clusters,
-        };
-        clouds.into_iter().map(scope).collect()
-    }
-
-    pub(super) fn includes(&self, identity: &JobIdentity) -> bool {
-        self.cloud.is_empty() || self.cloud == identity.cloud
-    }
-}
-
-/// The result of a program that cancels a job.
-pub(crate) struct CancelRun {
-    /// The program said, in its own way, that it cancelled the job.
-    pub(in crate::launcher) accepted: bool,
-    pub(in crate::launcher) reason: String,
-}
-
 /// A program that reaches clouds: SkyPilot or Oumi.
 #[async_trait]
 pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     const CLOUDS: &'static [&'static str];
     /// `true` where a cluster that is created again counts its jobs from 1 again, as SkyPilot's do. There jobs have names, a
-    /// cluster lists every job that it was ever given, and a launch onto an existing cluster skips the job's `setup`.
+    /// cluster lists every job that it was ever given, one query lists the jobs of all clouds, and a launch onto an existing
+    /// cluster skips the job's `setup`.
     const IDS_RESTART: bool;
 
     fn new(cli: Cli) -> Self;
@@ -82,8 +37,13 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
         spec: &LaunchSpec,
     ) -> Result<LaunchPlan, JobError>;
 
-    async fn queue(&self, scope: &QueueScope, deadline: Option<Instant>)
-    -> Result<Queue, JobError>;
+    /// Lists the jobs of these clusters; of every cluster where none is named.
+    async fn queue(
+        &self,
+        cloud: &str,
+        clusters: &BTreeSet<String>,
+        deadline: Option<Instant>,
+    ) -> Result<Queue, JobError>;
 
     /// Lists the clusters. `None` where the program cannot.
     async fn clusters(&self, _: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
@@ -116,8 +76,8 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
 
     fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError>;
 
-    /// Reads what the program of [`cancel_call`](Self::cancel_call) printed.
-    fn cancel_result(&self, output: &Output) -> CancelRun;
+    /// Returns why the program of [`cancel_call`](Self::cancel_call) has not cancelled the job; `None` where it says that it has.
+    fn cancel_refusal(&self, output: &Output) -> Option<String>;
 
     fn teardown_call(
         &self,

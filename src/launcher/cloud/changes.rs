@@ -2,29 +2,23 @@
 //! goes on when the server ends, and the next server can tell how it ended.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::launch_dir::read_output;
 use crate::error::JobError;
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, Output};
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::process::{blocking, start};
-use crate::settings::data_dir::{DataDir, read_bounded};
-use crate::text::read_tail;
 
 const CHANGE: &str = "change.json";
-/// In bytes.
-const MAX_CHANGE: u64 = 64 * 1024;
-/// The part of the program's output that is parsed, in bytes from its end.
-const PARSED_TAIL: u64 = 256 * 1024;
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The age at which a change that failed is no longer reported.
 const REPORTED: TimeDelta = TimeDelta::days(1);
@@ -32,7 +26,7 @@ const REPORTED: TimeDelta = TimeDelta::days(1);
 /// A change of a job or a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Change {
-    /// `cancel`, `stop` or `down`.
+    /// `cancel`, `stop`, `down` or `autostop`.
     pub(super) verb: String,
     pub(super) cloud: String,
     pub(super) cluster: String,
@@ -42,26 +36,22 @@ pub(super) struct Change {
     pub(super) requested_at: String,
 }
 
-/// The folder of a change.
-#[derive(Debug)]
-pub(super) struct ChangeDir(JobDir);
-
 /// A change that is under way or has ended.
 #[derive(Debug)]
 pub(super) struct ChangeRun {
     pub(super) change: Change,
     /// `None` while the program runs. Both streams are in `stdout`.
     pub(super) output: Option<Output>,
-    pub(super) dir: ChangeDir,
+    pub(super) dir: JobDir,
 }
 
 /// Runs changes.
 #[derive(Debug)]
 pub(super) struct Changes {
-    root: PathBuf,
+    pub(super) root: PathBuf,
     /// The program to run as `supervise`: this one.
-    supervisor: PathBuf,
-    cli: Cli,
+    pub(super) supervisor: PathBuf,
+    pub(super) cli: Cli,
 }
 
 impl Change {
@@ -84,61 +74,49 @@ impl Change {
     }
 }
 
-impl ChangeDir {
-    /// Removes the folder of a change whose result has been answered.
-    pub(super) async fn remove(self) {
-        let removed = blocking(move || self.0.remove()).await;
-        if let Err(error) = removed {
-            tracing::warn!(%error, "cannot remove the folder of a change that has ended");
-        }
-    }
-}
-
 impl ChangeRun {
-    /// Reads the state of the folder at `path`.
-    fn read(path: PathBuf) -> io::Result<Self> {
-        let dir = JobDir::at(path);
-        let change = read_bounded(&dir.path().join(CHANGE), MAX_CHANGE)?;
-        Ok(Self {
-            change: serde_json::from_slice(&change)?,
-            output: ended_output(&dir)?,
-            dir: ChangeDir(dir),
-        })
+    /// Reads the state of a folder. `None` for one that is no change's.
+    fn read(dir: JobDir) -> io::Result<Option<Self>> {
+        let change = dir.read_json(CHANGE)?;
+        let output = ended_output(&dir)?;
+        Ok(change.map(|change| Self {
+            change,
+            output,
+            dir,
+        }))
+    }
+
+    /// Tells if the change is under way, or ended within a day.
+    fn is_recent(&self) -> bool {
+        let requested_at = DateTime::parse_from_rfc3339(&self.change.requested_at);
+        self.output.is_none() || requested_at.is_ok_and(|at| Utc::now() - at.to_utc() < REPORTED)
     }
 }
 
 impl Changes {
-    /// Changes whose folders live in `folder`, under `supervisor`.
-    pub(super) fn new(folder: &DataDir, supervisor: PathBuf, cli: Cli) -> Self {
-        Self {
-            root: folder.changes(),
-            supervisor,
-            cli,
-        }
-    }
-
-    /// Runs `call` and waits for its end. Where the same change is under way already, waits for that one.
+    /// Runs `call` and waits for its end. Where the same change is under way already, waits for that one. Returns its folder too,
+    /// to [`remove`] once its result is answered.
     pub(super) async fn run(
         &self,
         change: Change,
         call: CliCall,
-    ) -> Result<(Output, ChangeDir), JobError> {
-        let path = self.root.join(change.folder_name());
-        let at = path.clone();
-        let lock = blocking(move || create_dir(&at)).await;
-        let lock =
-            lock.map_err(|error| call.error(format!("was not run: {}: {error}", path.display())))?;
-        let dir = JobDir::at(path);
+    ) -> Result<(Output, JobDir), JobError> {
+        let dir = JobDir::at(self.root.join(change.folder_name()));
+        let new = dir.clone();
+        let lock = blocking(move || create(&new)).await.map_err(|error| {
+            let path = dir.path().display();
+            call.error(format!("was not run: {path}: {error}"))
+        })?;
         if let Some(lock) = lock {
             let request = self.start_request(&dir, &change, call)?;
             start::start(&self.supervisor, &dir, lock, request).await?;
         }
         loop {
-            let at = dir.clone();
-            if let Some(output) = blocking(move || ended_output(&at)).await? {
+            let running = dir.clone();
+            if let Some(output) = blocking(move || ended_output(&running)).await? {
                 // A query that began before does not show the change.
                 self.cli.invalidate();
-                return Ok((output, ChangeDir(dir)));
+                return Ok((output, dir));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -152,8 +130,15 @@ impl Changes {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
                 entries => entries?,
             };
-            let runs = entries.filter_map(|entry| ChangeRun::read(entry.ok()?.path()).ok());
-            Ok::<_, io::Error>(runs.filter(is_recent).collect())
+            let read = |entry: io::Result<fs::DirEntry>| {
+                ChangeRun::read(JobDir::at(entry.ok()?.path())).ok()?
+            };
+            Ok::<_, io::Error>(
+                entries
+                    .filter_map(read)
+                    .filter(ChangeRun::is_recent)
+                    .collect(),
+            )
         });
         runs.await.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot list the changes of clusters");
@@ -192,44 +177,41 @@ impl Changes {
     }
 }
 
-fn is_recent(run: &ChangeRun) -> bool {
-    let requested_at = DateTime::parse_from_rfc3339(&run.change.requested_at);
-    run.output.is_none() || requested_at.is_ok_and(|at| Utc::now() - at.to_utc() < REPORTED)
+/// Removes the folder of a change whose result has been answered.
+pub(super) async fn remove(dir: JobDir) {
+    if let Err(error) = blocking(move || dir.remove()).await {
+        tracing::warn!(%error, "cannot remove the folder of a change that has ended");
+    }
 }
 
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
-fn create_dir(path: &Path) -> io::Result<Option<JobLock>> {
-    if let Some(root) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
+    if let Some(root) = dir.path().parent() {
+        JobDir::at(root).restore()?;
     }
-    match JobDir::create(path) {
+    let created = match JobDir::create(dir.path()) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let dir = JobDir::at(path);
-            if ended_output(&dir)?.is_none() {
+            if ended_output(dir)?.is_none() {
                 return Ok(None);
             }
             dir.remove()?;
-            JobDir::create(path).map(|(_, lock)| Some(lock))
+            JobDir::create(dir.path())
         }
-        created => created.map(|(_, lock)| Some(lock)),
-    }
+        created => created,
+    };
+    created.map(|(_, lock)| Some(lock))
 }
 
 /// Reads the output of a program that has ended; `None` while it runs.
 fn ended_output(dir: &JobDir) -> io::Result<Option<Output>> {
     // In this order: a program that ends in between has left its record. A daemon that it started may hold the lock for ever.
-    let is_locked = dir.is_locked()?;
-    let is_supervised = start::is_supervised(dir)?;
+    let is_running = dir.is_locked()? && start::is_supervised(dir)?;
     let exit = dir.exit_record()?;
-    if exit.is_none() && is_locked && is_supervised {
+    if exit.is_none() && is_running {
         return Ok(None);
     }
-    let printed = match read_tail(&dir.log_path(), PARSED_TAIL) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        printed => printed?,
-    };
-    let mut stdout = String::from_utf8_lossy(&printed).into_owned();
     let (code, error) = exit.map_or((None, None), |exit| (exit.code, exit.error));
+    let mut stdout = read_output(dir)?;
     stdout.extend(error.iter().map(|error| format!("\n{error}\n")));
     Ok(Some(Output {
         stdout,

@@ -1,10 +1,10 @@
 //! The job of a launch among those of its cluster: what tells one from another, and which launch has which.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::launch_dir::{ClusterBefore, LaunchFacts, LaunchState, number, seconds};
+use super::launch_dir::{ClusterBefore, LaunchFacts, LaunchState, number};
 use crate::parse::sky::QueuedJob;
 
 /// The shortest time in which a cluster can be deleted, created again under its name, and given a job.
@@ -52,34 +52,23 @@ impl JobMark {
 }
 
 impl LaunchFacts {
-    /// Tells whether a job came onto the cluster with this launch, or after it, by its name and number; `None` where the cluster as
-    /// it was before is not known.
-    pub(super) fn may_have_launched(
-        &self,
-        job: &QueuedJob,
-        cluster_hash: Option<&str>,
-    ) -> Option<bool> {
+    /// Tells whether a job may have come onto the cluster with this launch, or after it, by its name and number.
+    pub(super) fn may_have_launched(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
         let is_new = |before: &ClusterBefore| {
             let hashes = before.cluster_hash.as_deref().zip(cluster_hash);
             number(job) > before.last_job_id || hashes.is_some_and(|(one, other)| one != other)
         };
-        if job.job_name != self.start.name {
-            return Some(false);
-        }
-        self.start.before.as_ref().map(is_new)
+        job.job_name == self.start.name && self.start.before.as_ref().is_none_or(is_new)
     }
 
-    /// Tells whether the launch ended so lately that its cluster cannot have been deleted and created again.
-    fn has_just_ended(&self) -> bool {
-        let age = |ended_at: f64| seconds(SystemTime::now()) - ended_at;
-        let age = self.last_output_at.map(age);
-        age.is_some_and(|age| (-1.0..RECREATION.as_secs_f64()).contains(&age))
-    }
-
+    /// Tells whether a cluster of the name is the one that the launch went onto: it was there before, or the launch ended so lately
+    /// that it cannot have been deleted and created again.
     fn is_on_same_cluster(&self, cluster_hash: Option<&str>) -> bool {
         let before = self.start.before.as_ref();
         let before = before.and_then(|before| before.cluster_hash.as_deref());
-        before.is_some() && before == cluster_hash
+        let recreation = -1.0..RECREATION.as_secs_f64();
+        self.age().is_some_and(|age| recreation.contains(&age))
+            || (before.is_some() && before == cluster_hash)
     }
 
     /// Tells whether a job is of the run that the launcher printed; `None` where one of them is not known.
@@ -88,68 +77,55 @@ impl LaunchFacts {
         let run = self.run.as_deref()?;
         folder.starts_with("sky-").then(|| folder == run)
     }
-}
 
-impl LaunchState {
-    /// The job is known to be this launch's.
+    /// The launch has this job, or printed its id and has none yet.
     fn has_claimed(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
-        let mark = self.facts.mark.as_ref();
-        self.facts.oumi_job_id.as_ref() == Some(&job.job_id)
-            && mark.is_some_and(|mark| mark.fits(job, cluster_hash))
-    }
-
-    /// The launch may still have a job of this name, and none is known to be its.
-    fn may_claim(&self, name: &str) -> bool {
-        let is_cancelled = self.exit.as_ref().is_some_and(|exit| exit.cancelled);
-        self.facts.start.name == name
-            && self.facts.oumi_job_id.is_none()
-            && self.failure.is_none()
-            && !is_cancelled
+        let mark = self.mark.as_ref();
+        self.oumi_job_id.as_ref() == Some(&job.job_id)
+            && mark.is_none_or(|mark| mark.fits(job, cluster_hash))
     }
 }
 
-/// Finds the job of a launch among the `jobs` of its cluster. A job that one of the `others`, the other launches, has claimed is
-/// not found again. Of several launches that were cut off, the one that began first has the job that came first.
+/// Finds the job of a launch among the `jobs` of its cluster. A job that one of the `others`, the other launches onto it, has
+/// claimed is not found again. Of several launches that were cut off, the one that began first has the job that came first.
 pub(super) fn find_job<'q>(
     facts: &LaunchFacts,
     jobs: &'q [QueuedJob],
     cluster_hash: Option<&str>,
     others: &[LaunchState],
 ) -> Option<&'q QueuedJob> {
-    let (name, cluster) = (&facts.start.name, &facts.start.cluster);
-    let on_cluster = |other: &&LaunchState| other.facts.start.cluster == *cluster;
-    let others: Vec<&LaunchState> = others.iter().filter(on_cluster).collect();
-    let is_free = |job: &&QueuedJob| {
-        let mut others = others.iter();
-        !others.any(|other| other.has_claimed(job, cluster_hash))
+    let start = &facts.start;
+    let has_claimed = |job: &QueuedJob, is_marked: bool| {
+        let mut others = others.iter().map(|other| &other.facts);
+        others
+            .any(|other| other.mark.is_some() == is_marked && other.has_claimed(job, cluster_hash))
     };
-    let mut free: Vec<&QueuedJob> = jobs.iter().filter(is_free).collect();
-    free.retain(|job| facts.is_of_run(job) != Some(false));
-    let may_be_own = |job: &QueuedJob| facts.may_have_launched(job, cluster_hash);
-    let of_run = free
-        .iter()
-        .copied()
-        .filter(|job| facts.is_of_run(job) == Some(true) && may_be_own(job) != Some(false));
-    if let [job] = of_run.collect::<Vec<_>>()[..] {
+    let may_be_own = |job: &&QueuedJob| {
+        facts.may_have_launched(job, cluster_hash)
+            && facts.is_of_run(job) != Some(false)
+            && !has_claimed(job, true)
+    };
+    let mut free: Vec<&QueuedJob> = jobs.iter().filter(may_be_own).collect();
+    let mut of_run = free.iter().filter(|job| facts.is_of_run(job) == Some(true));
+    if let (Some(job), None) = (of_run.next(), of_run.next()) {
         return Some(job);
     }
     if let Some(id) = &facts.oumi_job_id {
         let own = free.into_iter().find(|job| job.job_id == *id);
-        let is_certain = facts.has_just_ended() || facts.is_on_same_cluster(cluster_hash);
-        return own.filter(|job| is_certain && may_be_own(job) != Some(false));
+        return own.filter(|_| facts.is_on_same_cluster(cluster_hash));
     }
-    let rivals = others.iter().filter(|other| other.may_claim(name));
-    if rivals.clone().any(|rival| !rival.has_ended) {
-        // Its own words will say which job is its.
+    let is_rival = |other: &&LaunchState| {
+        let is_over = other.is_cancelled || other.failure.is_some();
+        other.facts.start.name == start.name && other.facts.oumi_job_id.is_none() && !is_over
+    };
+    let rivals: Vec<&LaunchState> = others.iter().filter(is_rival).collect();
+    // The output of one that runs will say which job is its.
+    if start.before.is_none() || rivals.iter().any(|rival| !rival.has_ended) {
         return None;
     }
-    let earlier = rivals.filter(|rival| rival.facts.started_at < facts.started_at);
-    let is_printed = |job: &QueuedJob| {
-        let mut ids = others.iter().map(|other| &other.facts);
-        ids.any(|other| other.mark.is_none() && other.oumi_job_id.as_ref() == Some(&job.job_id))
-    };
-    let mut candidates = free;
-    candidates.retain(|job| may_be_own(job) == Some(true) && !is_printed(job));
-    candidates.sort_by_key(|job| number(job));
-    candidates.into_iter().nth(earlier.count())
+    let is_earlier = |rival: &&&LaunchState| rival.facts.started_at < facts.started_at;
+    let earlier = rivals.iter().filter(is_earlier).count();
+    free.retain(|job| !has_claimed(job, false));
+    free.sort_by_key(|job| number(job));
+    free.into_iter().nth(earlier)
 }

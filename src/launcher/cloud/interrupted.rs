@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::launch_dir::LaunchResult;
+use super::survey::{Found, SurveyedJob};
 use super::{CloudBackend, CloudLauncher};
 use crate::error::JobError;
-use crate::launcher::JobIdentity;
+use crate::launcher::{JobIdentity, JobState};
+use crate::parse::sky::QueuedJob;
 use crate::process::runner::call_deadline;
 
 /// The first and the longest pause between two searches for the job of an interrupted launch.
@@ -13,87 +14,81 @@ const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
 
 impl<B: CloudBackend> CloudLauncher<B> {
-    /// Waits for the end of a launch. One that was cut off and left no id is looked for by its name on the cluster, until the job is
-    /// there or no longer to be expected.
+    /// Waits for the end of a launch. The job of one that was cut off and left no id is looked for by its name on the cluster,
+    /// until it is there or no longer to be expected.
     pub(super) async fn wait_for_job(
         &self,
         identity: &JobIdentity,
     ) -> Result<JobIdentity, JobError> {
+        let launched = |oumi_job_id| JobIdentity {
+            oumi_job_id,
+            ..identity.clone()
+        };
         let mut pause = RETRY_MIN;
         loop {
-            let may_still_complete = match self.launches.wait(identity).await? {
-                LaunchResult::Succeeded(launched) => {
-                    // A query that began before does not show the job.
-                    self.cli.invalidate();
-                    if !B::IDS_RESTART {
-                        return Ok(launched);
-                    }
-                    // While its cluster is certainly its own, it is marked. That decides against what was printed.
-                    let (_, facts) = self.survey_job(identity, call_deadline()).await;
-                    return Ok(JobIdentity {
-                        oumi_job_id: facts
-                            .and_then(|facts| facts.oumi_job_id)
-                            .unwrap_or(launched.oumi_job_id),
-                        ..identity.clone()
-                    });
-                }
-                LaunchResult::Failed(reason) => return Err(JobError::failed(reason)),
-                LaunchResult::Cancelled => {
+            let launch = self.launches.wait(identity).await?;
+            let status = launch.status(B::IDS_RESTART);
+            let printed = launch.facts.oumi_job_id;
+            match (status.state, &printed) {
+                (JobState::Cancelled, _) => {
                     return Err(JobError::failed("it was cancelled before it was launched"));
                 }
-                LaunchResult::Interrupted { .. } if !B::IDS_RESTART => {
+                (JobState::Failed, _) => {
+                    return Err(JobError::failed(status.message.unwrap_or_default()));
+                }
+                (_, Some(id)) if !B::IDS_RESTART => return Ok(launched(id.clone())),
+                (_, None) if !B::IDS_RESTART => {
                     let error = JobError::failed("its launch was cut off and left no id");
                     return Err(error.with_hint(
                         "call list_jobs: a job that is on the cluster is listed there",
                     ));
                 }
-                LaunchResult::Interrupted { may_still_complete } => may_still_complete,
-            };
-            match self.find_launched_job(identity).await {
-                Ok(Some(oumi_job_id)) => {
-                    return Ok(JobIdentity {
-                        oumi_job_id,
-                        ..identity.clone()
-                    });
-                }
-                Ok(None) if may_still_complete => {}
-                Ok(None) => {
+                _ => {}
+            }
+            let may_still_complete = status.state == JobState::Pending;
+            // A query that began before does not show the job.
+            self.cli.invalidate();
+            // While its cluster is certainly its own, the job is marked. That decides against what was printed.
+            let (survey, facts) = self.survey_job(identity, call_deadline()).await;
+            let found = facts.as_ref().and_then(|facts| facts.oumi_job_id.clone());
+            if let Some(id) = found.or(printed) {
+                return Ok(launched(id));
+            }
+            match check_is_missing(&survey.job(identity, facts.as_ref())) {
+                Ok(()) if !may_still_complete => {
                     let reason = "its launch was cut off before the job was on its cluster";
                     self.launches.record_failure(identity, reason).await?;
                     return Err(JobError::failed(reason));
                 }
-                Err(error) if may_still_complete => {
+                Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),
+                Err(error) => {
                     tracing::warn!(job_id = identity.job_id, %error, "cannot look for the job of an interrupted launch");
                 }
-                Err(error) => return Err(JobError::unavailable(error)),
+                Ok(()) => {}
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
     }
+}
 
-    /// Looks on the cluster for the job of an interrupted launch. `None` only where it is certainly not there.
-    async fn find_launched_job(&self, identity: &JobIdentity) -> Result<Option<String>, JobError> {
-        let (survey, facts) = self.survey_job(identity, None).await;
-        if let Some(id) = facts.as_ref().and_then(|facts| facts.oumi_job_id.clone()) {
-            return Ok(Some(id));
-        }
-        let is_certain = match &facts {
-            Some(facts) => {
-                let mut jobs = survey.jobs(&identity.cluster).iter();
-                facts.start.before.is_some() || !jobs.any(|job| job.job_name == facts.start.name)
-            }
-            // It never began, unless another version of this server began it.
-            None => self.launches.logs(identity).await.is_err(),
-        };
-        if !is_certain {
-            let name = &identity.cluster;
-            let error = format!("which job of cluster {name} is this one is not certain");
-            return Err(JobError::unavailable(error));
-        }
-        if facts.is_some() {
-            survey.missing_job::<B>(identity, facts.as_ref())?;
-        }
-        Ok(None)
+/// Fails where the job of an interrupted launch may be on its cluster all the same.
+fn check_is_missing(job: &SurveyedJob<'_>) -> Result<(), JobError> {
+    let Some(facts) = job.facts else {
+        // It never began.
+        return Ok(());
+    };
+    let cluster = &job.identity.cluster;
+    let has_its_name = |row: &QueuedJob| row.job_name == facts.start.name;
+    if facts.start.before.is_none() && job.survey.jobs(cluster).iter().any(has_its_name) {
+        let error = format!("which job of cluster {cluster} is this one is not certain");
+        return Err(JobError::unavailable(error));
+    }
+    match job.find() {
+        Found::NotListed => Ok(()),
+        _ => match job.status()? {
+            status if status.is_done => Ok(()),
+            status => Err(JobError::unavailable(status.message.unwrap_or_default())),
+        },
     }
 }

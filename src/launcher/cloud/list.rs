@@ -1,19 +1,17 @@
 //! The list of jobs: one query of the queues for each scope, and what the folders of launches say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::DateTime;
 use futures::future::join_all;
 
-use super::changes::ChangeRun;
-use super::clusters::{cloud_of, cluster_details, warn_about_idle};
-use super::launch_dir::LaunchFacts;
-use super::survey::{Found, Survey, status_of_row};
-use super::{CloudBackend, CloudLauncher, QueueScope, validate};
+use super::changes::{ChangeRun, remove};
+use super::clusters::{cloud_of, cost_note};
+use super::survey::{Found, Survey, is_over};
+use super::{CloudBackend, CloudLauncher, validate};
 use crate::error::JobError;
-use crate::launcher::{
-    ClusterAction, JobIdentity, JobState, JobStatus, ListedJob, Listing, status,
-};
-use crate::parse::sky::{Cluster, Queue, QueueFailure};
+use crate::launcher::{ClusterAction, JobIdentity, JobState, JobStatus, ListedJob, Listing};
+use crate::parse::sky::{Queue, QueueFailure};
 use crate::process::runner::call_deadline;
 
 /// The most jobs that were started elsewhere and are listed.
@@ -27,26 +25,36 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let mut listing = Listing::default();
         let (mut launched, mut launching, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for identity in known {
-            if !identity.oumi_job_id.is_empty() {
+            let status = if identity.oumi_job_id.is_empty() {
+                let launch = self.launches.state(identity).await;
+                launch.map(|launch| launch.status(B::IDS_RESTART))
+            } else if let Err(error) = validate::<B>(identity) {
                 // A registry may have been written by anyone.
-                match validate::<B>(identity) {
-                    Ok(()) => launched.push(identity),
-                    Err(error) => listing.add(identity, Err(error)),
-                }
+                Err(error)
+            } else {
+                launched.push(identity);
                 continue;
-            }
-            let status = self.launches.status(identity).await;
-            if matches!(&status, Ok(status) if status.state == JobState::Unknown) {
-                lost.push(identity);
+            };
+            match &status {
+                Ok(status) if status.state == JobState::Unknown => lost.push(identity),
+                Ok(status) if !status.is_done => launching.push(identity),
+                _ => {}
             }
             listing.add(identity, status);
-            launching.push(identity);
         }
+        // The clusters of each cloud. One run of `sky queue` lists those of all clouds.
+        let mut scopes: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        scopes.extend(B::IDS_RESTART.then(Default::default));
         // The job of a lost launch may be on its cluster, and is listed there.
-        let scopes = QueueScope::of_list::<B>(&[launched.as_slice(), &lost].concat());
-        let parts = scopes
-            .iter()
-            .map(|scope| self.list_scope(scope, &launched, &launching));
+        for job in launched.iter().chain(&lost).filter(|_| !B::IDS_RESTART) {
+            let clusters = scopes.entry(&job.cloud).or_default();
+            clusters.insert(job.cluster.clone());
+        }
+        let parts = scopes.iter().map(|(cloud, clusters)| {
+            let on_cloud = |job: &&JobIdentity| B::IDS_RESTART || job.cloud == *cloud;
+            let launched = launched.iter().copied().filter(on_cloud).collect();
+            self.list_scope(cloud, clusters, launched, &launching)
+        });
         for part in join_all(parts).await {
             listing.jobs.extend(part.jobs);
             listing.warnings.extend(part.warnings);
@@ -58,20 +66,18 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
     /// Warns of the changes of clusters that are under way, and of those that failed.
     async fn warn_about_changes(&self, listing: &mut Listing) {
-        let runs = self.changes.list().await;
+        let runs = self.changes.list().await.into_iter();
         let own = |run: &ChangeRun| B::CLOUDS.contains(&run.change.cloud.as_str());
-        for run in runs.into_iter().filter(own) {
+        for run in runs.filter(own) {
             let change = &run.change;
             let (verb, cluster, at) = (&change.verb, &change.cluster, &change.requested_at);
-            let action = match verb.as_str() {
-                "stop" => ClusterAction::Stop,
-                "down" => ClusterAction::Down,
-                _ => continue,
+            let mut actions = [ClusterAction::Stop, ClusterAction::Down].into_iter();
+            let Some(action) = actions.find(|action| action.verb() == verb) else {
+                continue;
             };
             let requested = format!("the {verb} of cluster {cluster} that was requested at {at}");
             let Some(output) = &run.output else {
-                let warning = format!("{requested} is under way");
-                listing.warnings.push(warning);
+                listing.warnings.push(format!("{requested} is under way"));
                 continue;
             };
             let deadline = call_deadline();
@@ -79,123 +85,90 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 .backend
                 .teardown_result(cluster, action, output, deadline);
             match result.await {
-                Ok(_) => run.dir.remove().await,
-                Err(error) if error.is_not_found() => run.dir.remove().await,
-                Err(error) => listing
+                Err(error) if !error.is_not_found() => listing
                     .warnings
                     .push(format!("{requested} is not known to be done: {error}")),
+                _ => remove(run.dir).await,
             }
         }
-    }
-
-    /// Returns the facts of these jobs, and adds what is known of prices by them to the survey.
-    async fn all_facts(
-        &self,
-        jobs: impl Iterator<Item = &JobIdentity>,
-        survey: &mut Survey,
-    ) -> Vec<Option<LaunchFacts>> {
-        let mut all = Vec::new();
-        for identity in jobs {
-            let facts = self.facts(identity, survey).await;
-            facts.iter().for_each(|facts| survey.add_price(facts));
-            all.push(facts);
-        }
-        all
     }
 
     async fn list_scope(
         &self,
-        scope: &QueueScope,
-        launched: &[&JobIdentity],
+        cloud: &str,
+        clusters: &BTreeSet<String>,
+        launched: Vec<&JobIdentity>,
         launching: &[&JobIdentity],
     ) -> Listing {
-        let surveying = self.survey(scope, call_deadline());
+        let surveying = self.survey(cloud, clusters, call_deadline());
         let (mut survey, costs) = tokio::join!(surveying, self.backend.costs(call_deadline()));
         survey.costs = costs.unwrap_or_default();
-        let launched = launched.iter().copied().filter(|job| scope.includes(job));
-        let all_facts = self.all_facts(launched.clone(), &mut survey).await;
+        let mut all_facts = Vec::new();
+        for &identity in &launched {
+            all_facts.push(self.facts(identity, &mut survey).await);
+        }
         let mut listing = Listing::default();
         let queue = match &survey.queue {
             Ok(queue) => queue,
-            Err(error) => return unanswered(launched, error),
+            Err(error) => {
+                let ids: Vec<&str> = launched.iter().map(|job| job.job_id.as_str()).collect();
+                let jobs = Some(ids.join(", ")).filter(|ids| !ids.is_empty());
+                let jobs = jobs.unwrap_or_else(|| "jobs on clouds".to_owned());
+                let warning = format!("not asked about: {jobs}; {error}");
+                listing.warnings.push(warning);
+                listing.incomplete.push(error.to_string());
+                return listing;
+            }
         };
-        if let Err(error) = &survey.clusters {
-            let warning = format!("nothing is known of the clusters' costs; {error}");
-            listing.warnings.push(warning);
-            listing.incomplete.push(error.to_string());
-        }
-        listing.incomplete.extend(survey.silent_clusters());
-        listing.warn_about_silence(queue, launched.clone());
+        listing.add_problems(&survey, queue, &launched);
         let mut claimed = Claimed::new();
         for &identity in launching {
             let cluster = &identity.cluster;
-            if let Some(facts) = self.launches.facts(identity).await {
+            if let Some(facts) = self.launches.facts(identity).await
+                && facts.start.before.is_some()
+            {
                 let hash = survey.cluster_hash(cluster);
                 let jobs = survey.jobs(cluster).iter();
-                let jobs = jobs.filter(|job| facts.may_have_launched(job, hash) == Some(true));
+                let jobs = jobs.filter(|job| facts.may_have_launched(job, hash));
                 claimed.extend(jobs.map(|job| (cluster.as_str(), job.job_id.as_str())));
             }
         }
-        for (identity, facts) in launched.zip(all_facts) {
-            if let Found::Own(job) = survey.find::<B>(identity, facts.as_ref()) {
-                claimed.insert((&identity.cluster, &job.job_id));
+        for (identity, facts) in launched.into_iter().zip(&all_facts) {
+            let job = survey.job(identity, facts.as_ref());
+            if let Found::Own(row) = job.find() {
+                claimed.insert((&identity.cluster, &row.job_id));
             }
-            let mut status = survey.status::<B>(identity, facts.as_ref());
-            if let Ok(status) = &mut status {
-                survey.add_costs(status, identity, facts.as_ref());
-            }
-            listing.add(identity, status);
+            listing.add(identity, job.status());
         }
-        listing.add_foreign_jobs(scope, &survey, &claimed);
-        if let Some(list) = survey.cluster_list() {
-            let has_cluster = |job: &&mut ListedJob| job.status.status != status::CLUSTER_GONE;
-            for job in listing.jobs.iter_mut().filter(has_cluster) {
-                job.status.details.cluster = list.get(&job.identity.cluster).map(cluster_details);
-            }
-            warn_about_idle(&mut listing, queue, &list.clusters);
-        }
+        listing.add_foreign_jobs(cloud, &survey, &claimed);
+        listing.warn_about_idle(&survey, queue);
         listing
     }
 }
 
-impl Survey {
-    /// Describes the clusters whose jobs are not known, though they may have some.
-    fn silent_clusters(&self) -> impl Iterator<Item = String> {
-        let queue = self.queue.as_ref().ok();
-        let failure = move |name: &str| match queue?.unanswered.get(name)? {
-            QueueFailure::Other(reason) => Some(format!("cluster {name}: {reason}")),
-            QueueFailure::ClusterGone | QueueFailure::ClusterNotUp(_) => None,
-        };
-        let failed = queue.into_iter().flat_map(|queue| queue.unanswered.keys());
-        let is_silent = move |cluster: &&Cluster| {
-            let name = &cluster.name;
-            let is_listed = queue.is_none_or(|queue| queue.jobs.contains_key(name));
-            cluster.status != "STOPPED" && !is_listed && failure(name).is_none()
-        };
-        let clusters = self.cluster_list().into_iter();
-        let silent = clusters.flat_map(|list| &list.clusters).filter(is_silent);
-        let silent = silent.map(|cluster| {
-            format!(
-                "cluster {} is {} and did not list its jobs",
-                cluster.name, cluster.status
-            )
-        });
-        failed.filter_map(move |name| failure(name)).chain(silent)
-    }
-}
-
 impl Listing {
-    /// Warns of the clusters whose jobs are not listed. Known jobs have warnings of their own.
-    fn warn_about_silence<'a>(
-        &mut self,
-        queue: &Queue,
-        known: impl Iterator<Item = &'a JobIdentity> + Clone,
-    ) {
+    /// Adds what keeps jobs from being listed. Known jobs have warnings of their own.
+    fn add_problems(&mut self, survey: &Survey, queue: &Queue, known: &[&JobIdentity]) {
+        if let Err(error) = &survey.clusters {
+            let warning = format!("nothing is known of the clusters' costs; {error}");
+            self.warnings.push(warning);
+            self.incomplete.push(error.to_string());
+        }
         for (name, failure) in &queue.unanswered {
-            let is_known = known.clone().any(|job| job.cluster == *name);
-            if let (QueueFailure::Other(reason), false) = (failure, is_known) {
-                let warning = format!("the jobs of cluster {name} are not listed: {reason}");
-                self.warnings.push(warning);
+            if let QueueFailure::Other(reason) = failure {
+                let problem = format!("the jobs of cluster {name} are not listed: {reason}");
+                if !known.iter().any(|job| job.cluster == *name) {
+                    self.warnings.push(problem.clone());
+                }
+                self.incomplete.push(problem);
+            }
+        }
+        let clusters = survey.cluster_list().into_iter();
+        for cluster in clusters.flat_map(|list| &list.clusters) {
+            let (name, status) = (&cluster.name, &cluster.status);
+            if status != "STOPPED" && !queue.jobs.contains_key(name) {
+                let problem = format!("cluster {name} is {status} and did not list its jobs");
+                self.incomplete.push(problem);
             }
         }
     }
@@ -221,21 +194,22 @@ impl Listing {
     }
 
     /// Adds the jobs that were started elsewhere: those that no known job, and no launch that still runs, claims.
-    fn add_foreign_jobs(&mut self, scope: &QueueScope, survey: &Survey, claimed: &Claimed<'_>) {
+    fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
         let clusters = survey.queue.iter().flat_map(|queue| &queue.jobs);
         let jobs = clusters.flat_map(|(name, jobs)| jobs.iter().map(move |job| (name, job)));
         let mut foreign =
             jobs.filter(|(name, job)| !claimed.contains(&(name.as_str(), job.job_id.as_str())));
         for (name, job) in foreign.by_ref().take(MAX_FOREIGN_JOBS) {
-            let cluster = survey.cluster_list().and_then(|list| list.get(name));
-            let cloud = cluster.and_then(cloud_of);
             let identity = JobIdentity {
                 job_id: String::new(),
-                cloud: cloud.unwrap_or_else(|| scope.cloud.clone()),
+                cloud: survey
+                    .cluster(name)
+                    .and_then(cloud_of)
+                    .unwrap_or_else(|| cloud.to_owned()),
                 cluster: name.clone(),
                 oumi_job_id: job.job_id.clone(),
             };
-            self.add(&identity, Ok(status_of_row(job, &identity)));
+            self.add(&identity, survey.job(&identity, None).status());
         }
         let more = foreign.count();
         if more > 0 {
@@ -244,19 +218,24 @@ impl Listing {
             self.incomplete.push(problem);
         }
     }
-}
 
-/// Lists nothing, and names the jobs whose queue could not be read.
-fn unanswered<'a>(jobs: impl Iterator<Item = &'a JobIdentity>, error: &JobError) -> Listing {
-    let ids: Vec<&str> = jobs.map(|job| job.job_id.as_str()).collect();
-    let jobs = if ids.is_empty() {
-        "jobs on clouds".to_owned()
-    } else {
-        ids.join(", ")
-    };
-    Listing {
-        jobs: Vec::new(),
-        warnings: vec![format!("not asked about: {jobs}; {error}")],
-        incomplete: vec![error.to_string()],
+    /// Warns of the clusters that are up and have no live job.
+    pub(super) fn warn_about_idle(&mut self, survey: &Survey, queue: &Queue) {
+        let clusters = survey.cluster_list().into_iter();
+        for cluster in clusters.flat_map(|list| &list.clusters) {
+            // A cluster that did not answer may have live jobs.
+            if cluster.status == "UP"
+                && let Some(jobs) = queue.jobs.get(&cluster.name)
+                && jobs.iter().all(is_over)
+            {
+                let ends = jobs.iter().filter_map(|job| job.end_at);
+                let since = ends.reduce(f64::max).or(cluster.launched_at);
+                let since = since.and_then(|at| DateTime::from_timestamp(at as i64, 0));
+                let since = since.map(|at| at.format(" since %Y-%m-%dT%H:%MZ").to_string());
+                let (since, note) = (since.unwrap_or_default(), cost_note(cluster));
+                let warning = format!("no job lives on it{since}: {note}");
+                self.warnings.push(warning);
+            }
+        }
     }
 }

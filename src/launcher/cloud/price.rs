@@ -9,29 +9,31 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::clusters::cloud_of;
+use super::survey::cost_of;
 use super::{CloudBackend, CloudLauncher, is_plain};
 use crate::error::JobError;
 use crate::launcher::job_yaml::is_on;
-use crate::launcher::{LaunchPlan, LaunchSpec, Offer, UpCluster};
+use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec, Offer};
 use crate::parse::gpus::CatalogMachine;
 use crate::parse::sky::Cluster;
 use crate::sync::lock;
 
 /// The time that an answer of the catalog is kept: SkyPilot fetches its catalog a few times a day.
-const KEPT: Duration = Duration::from_hours(24);
+pub(super) const KEPT: Duration = Duration::from_hours(24);
 
 /// A cloud by Oumi's name, accelerators such as `A100:8`, and if it was asked for the machines of each region.
 type Query = (String, String, bool);
 
 /// The answers of the catalog, with the time of each.
-#[derive(Debug, Default)]
-pub(super) struct Prices(Mutex<HashMap<Query, (Instant, Vec<CatalogMachine>)>>);
+pub(super) type Prices = Mutex<HashMap<Query, (Instant, Vec<CatalogMachine>)>>;
 
 /// The machines of one kind that a config asks for, or a cluster has. A text is empty where any will do.
 #[derive(Debug, Clone, Default)]
 struct Machines {
+    /// 0 where that is not known.
     nodes: u64,
     cloud: String,
+    /// Empty for none.
     accelerator: String,
     /// A node. May be a part of one.
     count: f64,
@@ -39,147 +41,6 @@ struct Machines {
     region: String,
     zone: String,
     is_spot: bool,
-}
-
-impl Prices {
-    /// Prices what a job config asks for: from the cheapest to the dearest of its choices.
-    pub(super) async fn of_config(
-        &self,
-        backend: &impl CloudBackend,
-        config: &Value,
-        deadline: Instant,
-    ) -> Offer {
-        let cloud = config.pointer("/resources/cloud").and_then(Value::as_str);
-        let priceless = cloud.filter(|cloud| !backend.has_prices(cloud));
-        let Some(choices) = choices(config).filter(|_| priceless.is_none()) else {
-            return Offer::unknown(priceless.map_or_else(
-                || {
-                    "no accelerator is named, such as A100:8, and SkyPilot lists prices by these"
-                        .to_owned()
-                },
-                |cloud| format!("there is no list of prices for {cloud}"),
-            ));
-        };
-        let priced = choices.iter().map(|one| self.of(backend, one, deadline));
-        let mut offers = join_all(priced).await;
-        if offers.len() == 1 {
-            return offers.remove(0);
-        }
-        let prices: Option<Vec<_>> = offers.iter().map(|offer| offer.hourly).collect();
-        let prices = prices.into_iter().flatten();
-        let range = |one: (f64, f64), other: (f64, f64)| (one.0.min(other.0), one.1.max(other.1));
-        let notes: Vec<String> = offers.iter().map(Offer::text).collect();
-        Offer {
-            hourly: prices.reduce(range),
-            note: format!("by the choice that is taken: {}", notes.join("; ")),
-        }
-    }
-
-    /// Prices a cluster by its own facts.
-    pub(super) async fn of_cluster(
-        &self,
-        backend: &impl CloudBackend,
-        cluster: &Cluster,
-        deadline: Instant,
-    ) -> Offer {
-        let asked = cluster.accelerators.as_deref().and_then(accelerators);
-        let offer = match (cluster.hourly_price, asked.as_deref(), cloud_of(cluster)) {
-            (Some(price), ..) => Offer::known(price, "SkyPilot reports it"),
-            (None, Some([(accelerator, count)]), Some(cloud)) => {
-                let machines = Machines {
-                    nodes: cluster.nodes,
-                    cloud,
-                    accelerator: accelerator.clone(),
-                    count: *count,
-                    instance_type: cluster.instance_type.clone().unwrap_or_default(),
-                    region: cluster.region.clone().unwrap_or_default(),
-                    zone: String::new(),
-                    is_spot: cluster.is_spot,
-                };
-                self.of(backend, &machines, deadline).await
-            }
-            _ => Offer::unknown("it has no accelerator, and SkyPilot lists prices by these"),
-        };
-        let note = format!(
-            "cluster {} is {}: {}",
-            cluster.name, cluster.status, offer.note
-        );
-        Offer { note, ..offer }
-    }
-
-    async fn of(
-        &self,
-        backend: &impl CloudBackend,
-        machines: &Machines,
-        deadline: Instant,
-    ) -> Offer {
-        if !backend.has_prices(&machines.cloud) {
-            return Offer::unknown(format!("there is no list of prices for {}", machines.cloud));
-        }
-        let listed = match self.ask(backend, machines, deadline).await {
-            Ok(listed) => listed,
-            Err(error) => return Offer::unknown(error.to_string()),
-        };
-        let lowest = |price: fn(&CatalogMachine) -> Option<f64>| {
-            let fitting = listed.iter().filter(|listed| machines.may_be(listed));
-            let priced = fitting.filter_map(|listed| Some((price(listed)?, listed)));
-            priced.min_by(|one, other| one.0.total_cmp(&other.0))
-        };
-        let on_demand = lowest(|listed| listed.price);
-        let (found, kind) = match machines.is_spot {
-            true => (lowest(|listed| listed.spot_price), "spot"),
-            false => (on_demand, "on demand"),
-        };
-        let nodes = machines.nodes;
-        let all = |price: f64| price * (nodes as f64);
-        let wanted = format!("{}:{}", machines.accelerator, machines.count);
-        if let Some((price, listed)) = found {
-            let (machine, region) = (&listed.instance_type, &listed.region);
-            let note = format!(
-                "{nodes} × {machine} with {wanted}, {kind}, in {region}; the lowest price in SkyPilot's catalog"
-            );
-            return Offer::known(all(price), note);
-        }
-        let place = [machines.cloud.as_str(), &machines.region, &machines.zone].join(" ");
-        let none = format!(
-            "SkyPilot's catalog has no price for {wanted} {kind} on {}",
-            place.trim_end()
-        );
-        Offer::unknown(on_demand.map_or_else(
-            || none.clone(),
-            |(price, _)| format!("{none} (on demand it is ${:.2} an hour)", all(price)),
-        ))
-    }
-
-    /// Asks the catalog, unless its answer is kept. Simultaneous askers share one run of the program.
-    async fn ask(
-        &self,
-        backend: &impl CloudBackend,
-        machines: &Machines,
-        deadline: Instant,
-    ) -> Result<Vec<CatalogMachine>, JobError> {
-        // SkyPilot cannot be asked for a part of one, and lists every count then.
-        let count = machines.count;
-        let count = if count.fract() == 0.0 {
-            format!(":{count}")
-        } else {
-            String::new()
-        };
-        // Else its one spot price is that of the region with the lowest price on demand; and a region would be a pattern.
-        let place = [machines.region.as_str(), &machines.zone].concat();
-        let all_regions = machines.is_spot || !place.is_empty();
-        let wanted = format!("{}{count}", machines.accelerator);
-        let query = (machines.cloud.clone(), wanted, all_regions);
-        let kept = lock(&self.0).get(&query).cloned();
-        if let Some((_, listed)) = kept.filter(|(at, _)| at.elapsed() < KEPT) {
-            return Ok(listed);
-        }
-        let listed = backend
-            .catalog(&query.0, &query.1, all_regions, Some(deadline))
-            .await?;
-        lock(&self.0).insert(query, (Instant::now(), listed.clone()));
-        Ok(listed)
-    }
 }
 
 impl<B: CloudBackend> CloudLauncher<B> {
@@ -190,45 +51,161 @@ impl<B: CloudBackend> CloudLauncher<B> {
         plan: &LaunchPlan,
         until: Instant,
     ) -> Option<Offer> {
-        let (backend, prices) = (&self.backend, &self.prices);
         let config = plan.job_config.as_ref()?;
         let list = match spec.identity.cluster.as_str() {
             "" => Ok(None),
-            _ => backend.clusters(Some(until)).await,
+            _ => self.backend.clusters(Some(until)).await,
         };
-        Some(
-            match list.as_ref().map(|list| list.as_ref()?.get(&plan.cluster)) {
-                Ok(Some(cluster)) => prices.of_cluster(backend, cluster, until).await,
-                Ok(None) => prices.of_config(backend, config, until).await,
-                Err(error) => Offer::unknown(error.to_string()),
+        Some(match list {
+            Err(error) => Offer::unknown(error.to_string()),
+            Ok(list) => match list.as_ref().and_then(|list| list.get(&plan.cluster)) {
+                Some(cluster) => self.describe(cluster, until).await.offer,
+                None => self.price_config(config, until).await,
             },
-        )
+        })
     }
 
     /// Lists the clusters that are up with their prices.
-    pub(super) async fn price_clusters(&self, until: Instant) -> Result<Vec<UpCluster>, JobError> {
+    pub(super) async fn price_clusters(
+        &self,
+        until: Instant,
+    ) -> Result<Vec<ClusterInfo>, JobError> {
         if B::find_program().is_err() {
             return Ok(Vec::new());
         }
-        let list = self
-            .backend
-            .clusters(Some(until))
-            .await?
-            .unwrap_or_default();
-        let up = list
-            .clusters
-            .iter()
-            .filter(|cluster| cluster.status != "STOPPED");
-        let priced = up.map(async |cluster| UpCluster {
-            name: cluster.name.clone(),
-            hourly_price: self
-                .prices
-                .of_cluster(&self.backend, cluster, until)
-                .await
-                .hourly
-                .map(|(_, high)| high),
-        });
-        Ok(join_all(priced).await)
+        let list = self.backend.clusters(Some(until)).await?;
+        let list = list.unwrap_or_default();
+        let clusters = list.clusters.iter();
+        let up = clusters.filter(|cluster| cluster.status != "STOPPED");
+        Ok(join_all(up.map(|cluster| self.describe(cluster, until))).await)
+    }
+
+    /// Describes a cluster, and prices it by its own facts.
+    pub(super) async fn describe(&self, cluster: &Cluster, until: Instant) -> ClusterInfo {
+        let asked = cluster.accelerators.as_deref().and_then(accelerators);
+        let asked = asked.filter(|asked| asked.len() == 1).unwrap_or_default();
+        let (accelerator, count) = asked.into_iter().next().unwrap_or_default();
+        let cloud = cloud_of(cluster);
+        let machines = Machines {
+            nodes: cluster.nodes,
+            cloud: cloud.clone().unwrap_or_default(),
+            accelerator,
+            count,
+            instance_type: cluster.instance_type.clone().unwrap_or_default(),
+            region: cluster.region.clone().unwrap_or_default(),
+            zone: String::new(),
+            is_spot: cluster.is_spot,
+        };
+        let mut offer = match cluster.hourly_price {
+            Some(price) => Offer::known(price, "SkyPilot reports it"),
+            None => self.price(&machines, until).await,
+        };
+        if offer.hourly.is_none() {
+            let costs = self.backend.costs(Some(until)).await.unwrap_or_default();
+            let cost = cost_of(&costs, cluster.cluster_hash.as_ref());
+            let price = cost.and_then(|cost| cost.hourly_price);
+            offer = price.map_or(offer, |price| {
+                Offer::known(price, "by SkyPilot's cost report")
+            });
+        }
+        let (name, status) = (&cluster.name, &cluster.status);
+        let resources = cluster.resources.as_ref().or(cluster.accelerators.as_ref());
+        let parts = [Some(status), resources, cluster.region.as_ref()];
+        let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
+        ClusterInfo {
+            name: name.clone(),
+            cloud,
+            summary: parts.join(", "),
+            offer: Offer {
+                note: format!("cluster {name} is {status}: {}", offer.note),
+                ..offer
+            },
+        }
+    }
+
+    /// Prices what a job config asks for: from the cheapest to the dearest of its choices.
+    pub(super) async fn price_config(&self, config: &Value, until: Instant) -> Offer {
+        let choices = choices(config);
+        let mut offers = join_all(choices.iter().map(|one| self.price(one, until))).await;
+        if offers.len() == 1 {
+            return offers.remove(0);
+        }
+        let prices: Option<Vec<_>> = offers.iter().map(|offer| offer.hourly).collect();
+        let range = |one: (f64, f64), other: (f64, f64)| (one.0.min(other.0), one.1.max(other.1));
+        let notes: Vec<String> = offers.iter().map(Offer::text).collect();
+        Offer {
+            hourly: prices.into_iter().flatten().reduce(range),
+            note: format!("by the choice that is taken: {}", notes.join("; ")),
+        }
+    }
+
+    async fn price(&self, machines: &Machines, until: Instant) -> Offer {
+        let (cloud, nodes) = (&machines.cloud, machines.nodes);
+        let wanted = format!("{}:{}", machines.accelerator, machines.count);
+        if !self.backend.has_prices(cloud) {
+            return Offer::unknown(format!("there is no list of prices for {cloud}"));
+        }
+        if machines.accelerator.is_empty() || nodes == 0 {
+            let reason =
+                "no accelerator is named, such as A100:8, and SkyPilot lists prices by these";
+            return Offer::unknown(reason);
+        }
+        let listed = match self.catalog(machines, until).await {
+            Ok(listed) => listed,
+            Err(error) => return Offer::unknown(error.to_string()),
+        };
+        let lowest = |price: fn(&CatalogMachine) -> Option<f64>| {
+            let fitting = listed.iter().filter(|listed| machines.may_be(listed));
+            let priced = fitting.filter_map(|listed| Some((price(listed)? * nodes as f64, listed)));
+            priced.min_by(|one, other| one.0.total_cmp(&other.0))
+        };
+        let on_demand = lowest(|listed| listed.price);
+        let (found, kind) = match machines.is_spot {
+            true => (lowest(|listed| listed.spot_price), "spot"),
+            false => (on_demand, "on demand"),
+        };
+        if let Some((price, listed)) = found {
+            let (machine, region) = (&listed.instance_type, &listed.region);
+            let note = format!(
+                "{nodes} × {machine} with {wanted}, {kind}, in {region}; the lowest price in SkyPilot's catalog"
+            );
+            return Offer::known(price, note);
+        }
+        let place = [cloud.as_str(), &machines.region, &machines.zone].join(" ");
+        let mut reason = format!(
+            "SkyPilot's catalog has no price for {wanted} {kind} on {}",
+            place.trim_end()
+        );
+        if let Some((price, _)) = on_demand {
+            reason.push_str(&format!(" (on demand it is ${price:.2} an hour)"));
+        }
+        Offer::unknown(reason)
+    }
+
+    /// Asks the catalog, unless its answer is kept. Simultaneous askers share one run of the program.
+    async fn catalog(
+        &self,
+        machines: &Machines,
+        until: Instant,
+    ) -> Result<Vec<CatalogMachine>, JobError> {
+        // SkyPilot cannot be asked for a part of one, and lists every count then.
+        let wanted = match machines.count {
+            count if count.fract() == 0.0 => format!("{}:{count}", machines.accelerator),
+            _ => machines.accelerator.clone(),
+        };
+        // Else its one spot price is that of the region with the lowest price on demand; and a region would be a pattern.
+        let place = [machines.region.as_str(), &machines.zone].concat();
+        let all_regions = machines.is_spot || !place.is_empty();
+        let query = (machines.cloud.clone(), wanted, all_regions);
+        let kept = lock(&self.prices).get(&query).cloned();
+        if let Some((_, listed)) = kept.filter(|(at, _)| at.elapsed() < KEPT) {
+            return Ok(listed);
+        }
+        let backend = &self.backend;
+        let asked = backend.catalog(&query.0, &query.1, all_regions, Some(until));
+        let listed = asked.await?;
+        lock(&self.prices).insert(query, (Instant::now(), listed.clone()));
+        Ok(listed)
     }
 }
 
@@ -247,80 +224,65 @@ impl Machines {
     }
 }
 
-/// Lists the machines that a job config may get. `None` where one of its choices names no accelerators.
-fn choices(config: &Value) -> Option<Vec<Machines>> {
-    let base = config.get("resources")?.as_object()?;
-    let lists = ["any_of", "ordered"]
-        .iter()
-        .filter_map(|key| base.get(*key)?.as_array());
-    let mut places: Vec<Map<String, Value>> = Vec::new();
-    for choice in lists.flatten().filter_map(Value::as_object) {
+/// Lists the machines that a job config may get.
+fn choices(config: &Value) -> Vec<Machines> {
+    let base = config["resources"].as_object().cloned().unwrap_or_default();
+    let nodes = match &config["num_nodes"] {
+        Value::Null => 1,
+        Value::String(text) => text.trim().parse().unwrap_or(0),
+        number => number.as_u64().unwrap_or(0),
+    };
+    let lists = ["any_of", "ordered"].map(|key| base.get(key)?.as_array());
+    let choices = lists.into_iter().flatten().flatten();
+    let of_choice = |choice: &Map<String, Value>| {
         let mut place = base.clone();
         if choice.contains_key("infra") {
             place.remove("cloud");
         }
         place.extend(choice.clone());
-        places.push(place);
-    }
-    if places.is_empty() {
-        places.push(base.clone());
-    }
-    let nodes = match config.get("num_nodes") {
-        Some(Value::String(text)) => text.trim().parse().ok()?,
-        other => other.and_then(Value::as_u64).unwrap_or(1),
+        of_place(&place, nodes)
     };
-    let of_place = |place: &Map<String, Value>| {
-        let text = |key: &str| {
-            let text = place.get(key).and_then(Value::as_str).map(str::trim);
-            text.filter(|text| *text != "*").unwrap_or_default()
-        };
-        let mut infra = text("infra").split('/').map(|part| part.trim_matches('*'));
-        let on = infra.next().unwrap_or_default();
-        let cloud = if text("cloud").is_empty() {
-            on
-        } else {
-            text("cloud")
-        };
-        // Regions of another cloud than that of the launch say nothing.
-        let mut infra = infra.filter(|_| on.is_empty() || on == cloud);
-        let mut part = |key| match (text(key), infra.next()) {
-            ("", part) => part.unwrap_or_default(),
-            (named, _) => named,
-        };
-        let (region, zone) = (part("region"), part("zone"));
-        let asked = wanted(place.get("accelerators")?)?.into_iter();
-        let machines = asked.map(|(accelerator, count)| Machines {
-            nodes,
-            cloud: cloud.to_owned(),
-            accelerator,
-            count,
-            instance_type: text("instance_type").to_owned(),
-            region: region.to_owned(),
-            zone: zone.to_owned(),
-            is_spot: place.get("use_spot").is_some_and(is_on),
-        });
-        Some(machines.collect::<Vec<_>>())
-    };
-    places
-        .iter()
-        .map(of_place)
-        .collect::<Option<Vec<_>>>()
-        .map(|all| all.concat())
-}
-
-/// Reads `accelerators` of a config: a text, a map of types to counts, or a list of choices. `None` where it names no type.
-fn wanted(value: &Value) -> Option<Vec<(String, f64)>> {
-    match value {
-        Value::Array(choices) if !choices.is_empty() => {
-            let all: Option<Vec<_>> = choices.iter().map(wanted).collect();
-            Some(all?.concat())
-        }
-        Value::String(_) | Value::Object(_) => accelerators(&value.to_string()),
-        _ => None,
+    let machines: Vec<Machines> = choices
+        .filter_map(Value::as_object)
+        .flat_map(of_choice)
+        .collect();
+    match machines.is_empty() {
+        true => of_place(&base, nodes),
+        false => machines,
     }
 }
 
-/// Reads accelerators as SkyPilot, Python and JSON write them: `A100:8`, `A100`, `{'A100': 8, 'H100': 8}`.
+/// Lists the machines that one choice of resources allows: one for each of its accelerators.
+fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
+    let text = |key: &str| {
+        let text = place.get(key).and_then(Value::as_str).map(str::trim);
+        text.filter(|text| *text != "*").unwrap_or_default()
+    };
+    let infra: Vec<&str> = text("infra").split('/').collect();
+    let part = |index: usize| infra.get(index).map_or("", |part| part.trim_matches('*'));
+    let named = |key| Some(text(key)).filter(|text| !text.is_empty());
+    let cloud = named("cloud").unwrap_or(part(0));
+    // Regions of another cloud than that of the launch say nothing.
+    let is_here = ["", cloud].contains(&part(0));
+    let place_of = |key, index| named(key).unwrap_or(if is_here { part(index) } else { "" });
+    let (region, zone) = (place_of("region", 1), place_of("zone", 2));
+    let asked = place.get("accelerators").filter(|asked| !asked.is_null());
+    let asked = asked.and_then(|asked| accelerators(&asked.to_string()));
+    let asked = asked.unwrap_or_else(|| vec![Default::default()]);
+    let machines = asked.into_iter().map(|(accelerator, count)| Machines {
+        nodes,
+        cloud: cloud.to_owned(),
+        accelerator,
+        count,
+        instance_type: text("instance_type").to_owned(),
+        region: region.to_owned(),
+        zone: zone.to_owned(),
+        is_spot: place.get("use_spot").is_some_and(is_on),
+    });
+    machines.collect()
+}
+
+/// Reads accelerators as SkyPilot, Python and JSON write them: `A100:8`, `A100`, `{'A100': 8, 'H100': 8}`, `["A100:8", "H100:8"]`.
 fn accelerators(text: &str) -> Option<Vec<(String, f64)>> {
     let one = |text: &str| {
         let (name, count) = text.split_once(':').unwrap_or((text, "1"));
@@ -328,10 +290,6 @@ fn accelerators(text: &str) -> Option<Vec<(String, f64)>> {
         let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic());
         (is_name && is_plain(name, "-_.") && count > 0.0).then(|| (name.to_owned(), count))
     };
-    let text = text.replace(['{', '}', '\'', '"'], "");
+    let text = text.replace(['{', '}', '[', ']', '\'', '"'], "");
     text.split(',').map(one).collect()
 }
-
-#[cfg(test)]
-#[path = "tests/price.rs"]
-mod tests;

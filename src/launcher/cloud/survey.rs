@@ -1,13 +1,13 @@
-//! The answers of SkyPilot or Oumi about clusters and their queues, and the status of a job by them.
+//! The answers of SkyPilot or Oumi about clusters and their queues, and what they say of a job.
 
-use super::CloudBackend;
-use super::clusters::{cloud_of, cluster_details, cluster_gone, cluster_not_up, cluster_recreated};
+use super::claims::JobMark;
+use super::clusters::{cloud_of, cluster_details, cost_note, ends_by_itself, price_times_time};
 use super::launch_dir::{LaunchFacts, number};
 use crate::error::JobError;
-use crate::launcher::{CancelOutcome, JobDetails, JobIdentity, JobState, JobStatus, status};
+use crate::launcher::{JobDetails, JobIdentity, JobState, JobStatus, status};
 use crate::parse;
 use crate::parse::costs::ClusterCost;
-use crate::parse::sky::{ClusterList, Queue, QueueFailure, QueuedJob};
+use crate::parse::sky::{Cluster, ClusterList, Queue, QueueFailure, QueuedJob};
 
 /// The answers to one query of queues, and to one of clusters that was asked at the same time.
 #[derive(Debug)]
@@ -17,274 +17,318 @@ pub(super) struct Survey {
     pub(super) clusters: Result<Option<ClusterList>, JobError>,
     /// Empty where the program has no report of costs.
     pub(super) costs: Vec<ClusterCost>,
+    /// Those of the backend.
+    pub(super) clouds: &'static [&'static str],
+    pub(super) ids_restart: bool,
 }
 
-/// The job that a cluster has under the id of ours.
+/// A job, with the answers about its cluster.
+#[derive(Clone, Copy)]
+pub(super) struct SurveyedJob<'s> {
+    pub(super) survey: &'s Survey,
+    pub(super) identity: &'s JobIdentity,
+    /// `None` where no server of this folder launched it.
+    pub(super) facts: Option<&'s LaunchFacts>,
+}
+
+/// The row of a queue that is a job's, and how sure that is.
 #[derive(Debug, PartialEq)]
-pub(super) enum Found<'q> {
-    Own(&'q QueuedJob),
-    /// It may be ours: too little is known of ours to compare.
-    Uncertain(&'q QueuedJob),
-    /// It is another one, on a cluster that was created again under the name of ours.
-    Another,
-    Nothing,
+pub(super) enum Found<'s> {
+    Own(&'s QueuedJob),
+    /// It has the job's id, and nothing was kept of the job to compare.
+    Uncertain(&'s QueuedJob),
+    /// The cluster of the job is gone; `true` where another one has its name.
+    Gone(bool),
+    /// The cluster is not up, and has no queue to read.
+    NotUp(&'s Cluster),
+    /// The queue of its cluster lacks the job.
+    NotListed,
+    /// Of kind `NotFound` where there is no such job.
+    Unknown(JobError),
 }
 
 impl Survey {
+    pub(super) fn job<'s>(
+        &'s self,
+        identity: &'s JobIdentity,
+        facts: Option<&'s LaunchFacts>,
+    ) -> SurveyedJob<'s> {
+        SurveyedJob {
+            survey: self,
+            identity,
+            facts,
+        }
+    }
+
     pub(super) fn cluster_list(&self) -> Option<&ClusterList> {
         self.clusters.as_ref().ok()?.as_ref()
     }
 
-    pub(super) fn cluster_hash(&self, cluster: &str) -> Option<&str> {
-        self.cluster_list()?.get(cluster)?.cluster_hash.as_deref()
+    pub(super) fn cluster(&self, name: &str) -> Option<&Cluster> {
+        self.cluster_list()?.get(name)
+    }
+
+    pub(super) fn cluster_hash(&self, name: &str) -> Option<&str> {
+        self.cluster(name)?.cluster_hash.as_deref()
     }
 
     /// The jobs of a cluster; empty where it did not answer.
     pub(super) fn jobs(&self, cluster: &str) -> &[QueuedJob] {
-        let queue = self.queue.as_ref().ok();
-        queue
-            .and_then(|queue| queue.jobs.get(cluster))
+        let jobs = self.queue.as_ref().ok().map(|queue| &queue.jobs);
+        jobs.and_then(|jobs| jobs.get(cluster))
             .map_or(&[], Vec::as_slice)
     }
 
     /// The cloud of the cluster that has the name of a job's, where it is another than the job's. SkyPilot knows clusters by name
     /// alone.
-    pub(super) fn other_cloud<B: CloudBackend>(&self, identity: &JobIdentity) -> Option<String> {
-        let cloud = cloud_of(self.cluster_list()?.get(&identity.cluster)?)?;
-        let is_other = B::CLOUDS.contains(&cloud.as_str()) && cloud != identity.cloud;
+    pub(super) fn other_cloud(&self, identity: &JobIdentity) -> Option<String> {
+        let cloud = cloud_of(self.cluster(&identity.cluster)?)?;
+        let is_other = self.clouds.contains(&cloud.as_str()) && cloud != identity.cloud;
         is_other.then_some(cloud)
     }
 
-    /// Fails where a job that no record has is named with another cloud than that of its cluster.
-    fn check_cloud<B: CloudBackend>(&self, identity: &JobIdentity) -> Result<(), JobError> {
-        match self.other_cloud::<B>(identity) {
-            Some(cloud) if identity.job_id.is_empty() => Err(JobError::not_found(format!(
-                "cluster {} is on {cloud}, not on {}",
-                identity.cluster, identity.cloud
-            ))
-            .with_hint("call list_jobs for the jobs it has")),
-            _ => Ok(()),
+    /// Adds to the cluster of a launch the price that was printed then.
+    pub(super) fn add_price(&mut self, facts: &LaunchFacts) {
+        let list = self.clusters.iter_mut().flatten();
+        for cluster in list.flat_map(|list| &mut list.clusters) {
+            if facts.is_of_cluster(cluster) {
+                cluster.hourly_price = cluster.hourly_price.or(facts.hourly_price);
+            }
+        }
+    }
+}
+
+impl<'s> SurveyedJob<'s> {
+    /// Finds the job in the queue of its cluster.
+    pub(super) fn find(&self) -> Found<'s> {
+        let (survey, identity) = (self.survey, self.identity);
+        let (name, id) = (&identity.cluster, &identity.oumi_job_id);
+        let other_cloud = survey.other_cloud(identity);
+        if let (Some(cloud), true) = (&other_cloud, identity.job_id.is_empty()) {
+            let error = format!("cluster {name} is on {cloud}, not on {}", identity.cloud);
+            let error = JobError::not_found(error).with_hint("call list_jobs for the jobs it has");
+            return Found::Unknown(error);
+        }
+        let (mark, hash) = (self.mark(), survey.cluster_hash(name));
+        let is_other_cluster = mark.and_then(|mark| mark.is_of_cluster(hash)) == Some(false);
+        let row = survey.jobs(name).iter().find(|job| job.job_id == *id);
+        match (row, mark) {
+            (Some(row), _) if self.is_any_of_its_id() => Found::Own(row),
+            _ if is_other_cluster || other_cloud.is_some() => Found::Gone(true),
+            (Some(row), Some(mark)) if mark.fits(row, hash) => Found::Own(row),
+            (Some(_), Some(_)) => Found::Gone(true),
+            (Some(row), None) => Found::Uncertain(row),
+            (None, _) => self.find_reason(),
         }
     }
 
-    /// Finds a job by its id. An identity without an id of ours names whatever job is on the cluster now.
-    pub(super) fn find<B: CloudBackend>(
-        &self,
-        identity: &JobIdentity,
-        facts: Option<&LaunchFacts>,
-    ) -> Found<'_> {
-        let mut jobs = self.jobs(&identity.cluster).iter();
-        let Some(job) = jobs.find(|job| job.job_id == identity.oumi_job_id) else {
-            return Found::Nothing;
+    /// Finds out why no queue lists the job. Its cluster is gone only where SkyPilot says so, and says nothing else.
+    fn find_reason(&self) -> Found<'s> {
+        let name = &self.identity.cluster;
+        let (queue, list) = (&self.survey.queue, self.survey.cluster_list());
+        let failure = queue.as_ref().map(|queue| queue.unanswered.get(name));
+        let error = match (queue, &failure) {
+            (Ok(queue), _) if queue.jobs.contains_key(name) => return Found::NotListed,
+            (_, Ok(Some(QueueFailure::ClusterGone))) => return Found::Gone(false),
+            (_, Ok(Some(QueueFailure::ClusterNotUp(why) | QueueFailure::Other(why)))) => unknown(
+                format!("the queue of cluster {name} could not be read: {why}"),
+            ),
+            (_, Ok(None)) => unknown(format!("`sky queue` said nothing of cluster {name}")),
+            (_, Err(error)) => (*error).clone(),
         };
-        if !B::IDS_RESTART || identity.job_id.is_empty() {
-            return Found::Own(job);
-        }
-        let cluster_hash = self.cluster_hash(&identity.cluster);
-        match facts.and_then(|facts| facts.mark.as_ref()) {
-            _ if self.other_cloud::<B>(identity).is_some() => Found::Another,
-            Some(mark) if mark.fits(job, cluster_hash) => Found::Own(job),
-            Some(_) => Found::Another,
-            None => Found::Uncertain(job),
+        let is_there = matches!(failure, Ok(Some(QueueFailure::ClusterNotUp(_))));
+        match list.map(|list| list.get(name)) {
+            Some(Some(cluster)) if cluster.status != "UP" => Found::NotUp(cluster),
+            Some(None) if !is_there => Found::Gone(false),
+            _ => Found::Unknown(error),
         }
     }
 
-    /// Tells whether the cluster of a job's name is its own; `None` where that is not known.
-    fn is_own_cluster<B: CloudBackend>(
-        &self,
-        identity: &JobIdentity,
-        facts: Option<&LaunchFacts>,
-    ) -> Option<bool> {
-        if self.other_cloud::<B>(identity).is_some() {
-            return Some(false);
-        }
-        let mark = facts?.mark.as_ref()?;
-        mark.is_of_cluster(self.cluster_hash(&identity.cluster))
+    /// Returns `true` where the job is whatever job has its id now.
+    fn is_any_of_its_id(&self) -> bool {
+        !self.survey.ids_restart || self.identity.job_id.is_empty()
+    }
+
+    fn mark(&self) -> Option<&'s JobMark> {
+        self.facts?.mark.as_ref()
     }
 
     /// Fails where the launcher's id of a job may be another job's by now.
-    pub(super) fn check_id<B: CloudBackend>(
-        &self,
-        identity: &JobIdentity,
-        facts: Option<&LaunchFacts>,
-    ) -> Result<(), JobError> {
-        let cluster = &identity.cluster;
-        self.check_cloud::<B>(identity)?;
-        match self.find::<B>(identity, facts) {
-            Found::Own(_) => Ok(()),
-            Found::Uncertain(_) => Err(JobError::blocked(uncertain(identity)).with_hint(
-                "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
-            )),
-            Found::Another => Err(JobError::unavailable(format!(
-                "the cluster {cluster} of this job is gone, and another has its name"
-            ))),
-            Found::Nothing if !B::IDS_RESTART || identity.job_id.is_empty() => Ok(()),
-            Found::Nothing if self.is_own_cluster::<B>(identity, facts) == Some(true) => Ok(()),
-            Found::Nothing => {
-                let reason = self.status_of_missing::<B>(identity, facts).err();
-                let reason = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-                Err(JobError::unavailable(format!(
-                    "it is not certain which job has its id now{reason}"
-                )))
+    pub(super) fn check_id(&self) -> Result<(), JobError> {
+        let hash = self.survey.cluster_hash(&self.identity.cluster);
+        let is_own_cluster = self.mark().and_then(|mark| mark.is_of_cluster(hash)) == Some(true);
+        let reason = match self.find() {
+            Found::Own(_) => return Ok(()),
+            Found::Uncertain(_) => {
+                return Err(JobError::blocked(self.uncertain()).with_hint(
+                    "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
+                ));
             }
-        }
+            Found::Unknown(error) if error.is_not_found() => return Err(error),
+            Found::Gone(is_recreated) => {
+                return Err(JobError::unavailable(self.gone(is_recreated)));
+            }
+            _ if is_own_cluster || self.is_any_of_its_id() => return Ok(()),
+            Found::Unknown(error) => format!(": {error}"),
+            Found::NotUp(_) | Found::NotListed => String::new(),
+        };
+        let error = format!("it is not certain which job has its id now{reason}");
+        Err(JobError::unavailable(error))
     }
 
-    /// Fails where a job that no queue lists may be on its cluster all the same.
-    pub(super) fn missing_job<B: CloudBackend>(
-        &self,
-        identity: &JobIdentity,
-        facts: Option<&LaunchFacts>,
-    ) -> Result<(), JobError> {
-        let name = &identity.cluster;
-        match &self.queue {
-            Ok(queue) if queue.jobs.contains_key(name) => Ok(()),
-            _ => match self.status_of_missing::<B>(identity, facts)? {
-                status if status.is_done => Ok(()),
-                status => Err(unknown(status.message.unwrap_or_default())),
+    /// Returns the status of the job. An error means that it is not known now, or of kind `NotFound` that there is no such job.
+    pub(super) fn status(&self) -> Result<JobStatus, JobError> {
+        let found = self.find();
+        let mut status = match &found {
+            Found::Own(row) => JobStatus {
+                message: self.why_waiting(row),
+                ..self.status_of_row(row)
             },
-        }
+            Found::Uncertain(row) => JobStatus {
+                status: status::UNKNOWN.to_owned(),
+                state: JobState::Unknown,
+                message: Some(format!("{}; there it is {}", self.uncertain(), row.status)),
+                ..self.status_of_row(row)
+            },
+            Found::Gone(is_recreated) => JobStatus {
+                message: Some(self.gone(*is_recreated)),
+                ..JobStatus::new(status::CLUSTER_GONE, JobState::Unknown, true)
+            },
+            Found::NotUp(cluster) => not_up(cluster),
+            Found::NotListed if self.is_any_of_its_id() => return Err(no_such_job(self.identity)),
+            Found::NotListed => {
+                let (id, cluster) = (&self.identity.oumi_job_id, &self.identity.cluster);
+                let error = format!("job {id} is not in the queue of cluster {cluster}");
+                return Err(unknown(error));
+            }
+            Found::Unknown(error) => return Err(error.clone()),
+        };
+        let cluster = self.cluster();
+        let hash = self.mark().and_then(|mark| mark.cluster_hash.as_ref());
+        let hash = hash.or(cluster.and_then(|cluster| cluster.cluster_hash.as_ref()));
+        let cost = cost_of(&self.survey.costs, hash);
+        let details = &mut status.details;
+        details.cluster = cluster.map(cluster_details);
+        details.hourly_price = cluster.and_then(|cluster| {
+            let reported = cost.and_then(|cost| cost.hourly_price);
+            cluster.hourly_price.or(reported)
+        });
+        details.spent = match cost.map(|cost| cost.dollars) {
+            None => cluster.and_then(price_times_time),
+            Some(dollars) => (dollars > 0.0).then(|| format!("${dollars:.2} (cost report)")),
+        };
+        Ok(status)
     }
 
-    /// Returns the status of a job. An error means that it is not known now, or of kind `NotFound` that there is no such job.
-    pub(super) fn status<B: CloudBackend>(
-        &self,
-        identity: &JobIdentity,
-        facts: Option<&LaunchFacts>,
-    ) -> Result<JobStatus, JobError> {
-        self.check_cloud::<B>(identity)?;
-        match self.find::<B>(identity, facts) {
-            Found::Own(job) => Ok(JobStatus {
-                message: self.why_waiting(job, &identity.cluster),
-                ..status_of_row(job, identity)
-            }),
-            Found::Uncertain(job) => {
-                let row = status_of_row(job, identity);
-                Ok(JobStatus {
-                    status: status::UNKNOWN.to_owned(),
-                    state: JobState::Unknown,
-                    message: Some(format!(
-                        "{}; there it is {}",
-                        uncertain(identity),
-                        row.status
-                    )),
-                    ..row
-                })
-            }
-            Found::Another => Ok(cluster_recreated(&identity.cluster)),
-            Found::Nothing => self.status_of_missing::<B>(identity, facts),
+    /// The cluster of the job, where it is certainly that.
+    fn cluster(&self) -> Option<&'s Cluster> {
+        let is_own = matches!(self.find(), Found::Own(_) | Found::NotUp(_));
+        let cluster = self.survey.cluster(&self.identity.cluster);
+        cluster.filter(|_| is_own)
+    }
+
+    /// Warns of a cluster that is up though its job has ended, or that never ends by itself.
+    pub(super) fn warn_of_cluster(&self, status: &mut JobStatus) {
+        let Some(cluster) = self.cluster().filter(|cluster| cluster.status == "UP") else {
+            return;
+        };
+        let is_pending = self.facts.is_some_and(|facts| facts.is_autostop_pending);
+        if status.is_done {
+            status.warnings.push(format!("its {}", cost_note(cluster)));
+        } else if !is_pending && !ends_by_itself(cluster) {
+            status.warnings.push(format!(
+                "cluster {} stays up until someone ends it: down_cluster deletes it",
+                cluster.name
+            ));
         }
     }
 
     /// Says what a job waits for: a cluster runs its jobs in the order of their ids, as far as there is room.
-    fn why_waiting(&self, job: &QueuedJob, cluster: &str) -> Option<String> {
-        let is_over = |status: &str| parse::state_of(status).is_some_and(|(_, is_done)| is_done);
-        let jobs = self.jobs(cluster).iter();
-        let before = jobs
-            .filter(|other| number(other) < number(job) && !is_over(&other.status))
-            .count();
-        let jobs = match before {
+    fn why_waiting(&self, row: &QueuedJob) -> Option<String> {
+        let cluster = &self.identity.cluster;
+        let jobs = self.survey.jobs(cluster).iter();
+        let earlier = jobs.filter(|job| number(job) < number(row) && !is_over(job));
+        let jobs = match earlier.count() {
+            _ if row.status != "PENDING" => return None,
+            0 => return None,
             1 => "an earlier job".to_owned(),
-            _ => format!("{before} earlier jobs"),
+            count => format!("{count} earlier jobs"),
         };
-        (job.status == "PENDING" && before > 0)
-            .then(|| format!("it waits for {jobs} of cluster {cluster}"))
+        Some(format!("it waits for {jobs} of cluster {cluster}"))
     }
 
-    /// Returns the status of a job that no queue lists. Its cluster is gone only where SkyPilot says so, and says nothing else.
-    fn status_of_missing<B: CloudBackend>(
-        &self,
-        identity: &JobIdentity,
-        facts: Option<&LaunchFacts>,
-    ) -> Result<JobStatus, JobError> {
-        let name = &identity.cluster;
-        if self.is_own_cluster::<B>(identity, facts) == Some(false) {
-            return Ok(cluster_recreated(name));
+    fn status_of_row(&self, row: &QueuedJob) -> JobStatus {
+        let meaning = parse::state_of(&row.status);
+        let (state, is_done) = meaning.unwrap_or((JobState::Unknown, false));
+        let mut status = JobStatus::new(&row.status, state, is_done);
+        if meaning.is_none() {
+            status.warnings.push(format!(
+                "{:?}, the status of job {} on cluster {}, is not known to this server",
+                row.status, row.job_id, self.identity.cluster
+            ));
         }
-        let reason = match &self.queue {
-            Ok(queue) if queue.jobs.contains_key(name) => {
-                if !B::IDS_RESTART || identity.job_id.is_empty() {
-                    return Err(no_such_job(identity));
-                }
-                let id = &identity.oumi_job_id;
-                return Err(unknown(format!(
-                    "job {id} is not in the queue of cluster {name}"
-                )));
-            }
-            Ok(queue) => match queue.unanswered.get(name) {
-                Some(QueueFailure::ClusterGone) => return Ok(cluster_gone(name)),
-                Some(QueueFailure::ClusterNotUp(reason) | QueueFailure::Other(reason)) => unknown(
-                    format!("the queue of cluster {name} could not be read: {reason}"),
-                ),
-                None => unknown(format!("`sky queue` said nothing of cluster {name}")),
-            },
-            Err(error) => error.clone(),
+        let time = |seconds: Option<f64>| {
+            let time = chrono::DateTime::from_timestamp(seconds? as i64, 0)?;
+            Some(time.to_rfc3339())
         };
-        let Some(list) = self.cluster_list() else {
-            return Err(reason);
+        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        status.details = JobDetails {
+            submitted_at: time(row.submitted_at),
+            start_at: time(row.start_at),
+            end_at: time(row.end_at),
+            job_name: text(&row.job_name),
+            resources: text(&row.resources),
+            ..JobDetails::default()
         };
-        let mut failures = self
-            .queue
-            .iter()
-            .flat_map(|queue| queue.unanswered.get(name));
-        let is_there = failures.any(|failure| matches!(failure, QueueFailure::ClusterNotUp(_)));
-        match list.get(name) {
-            Some(cluster) if cluster.status != "UP" => Ok(cluster_not_up(name, cluster)),
-            None if !is_there => Ok(cluster_gone(name)),
-            _ => Err(reason),
-        }
+        status
     }
 
-    /// Adds its cluster to a status, with a warning if the job has ended and the cluster still costs money.
-    pub(super) fn add_cluster(&self, status: &mut JobStatus, name: &str) {
-        let cluster = self.cluster_list().and_then(|list| list.get(name));
-        // What is there now is not the cluster that is gone.
-        if let Some(cluster) = cluster.filter(|_| status.status != status::CLUSTER_GONE) {
-            status.details.cluster = Some(cluster_details(cluster));
-            if status.is_done && cluster.status == "UP" {
-                let note = super::clusters::cost_note(cluster);
-                status.warnings.push(format!("its {note}"));
-            }
-        }
+    fn uncertain(&self) -> String {
+        format!(
+            "it is not certain that job {} on cluster {} is this one, since nothing was kept of it to compare",
+            self.identity.oumi_job_id, self.identity.cluster
+        )
     }
+
+    fn gone(&self, is_recreated: bool) -> String {
+        let another = match is_recreated {
+            true => "; the cluster of that name is another one",
+            false => "",
+        };
+        let cluster = &self.identity.cluster;
+        format!(
+            "cluster {cluster} is not there any more, and the job's result went with it{another}"
+        )
+    }
+}
+
+/// Finds the costs of the cluster with this hash.
+pub(super) fn cost_of<'c>(
+    costs: &'c [ClusterCost],
+    hash: Option<&String>,
+) -> Option<&'c ClusterCost> {
+    costs.iter().find(|cost| Some(&cost.cluster_hash) == hash)
+}
+
+pub(super) fn is_over(job: &QueuedJob) -> bool {
+    parse::state_of(&job.status).is_some_and(|(_, is_done)| is_done)
 }
 
 fn unknown(reason: String) -> JobError {
     JobError::failed(reason).with_hint("ask again in a minute")
 }
 
-/// Says that the job on a cluster may be another one than `identity`.
-fn uncertain(identity: &JobIdentity) -> String {
-    format!(
-        "it is not certain that job {} on cluster {} is this one, since nothing was kept of it to compare",
-        identity.oumi_job_id, identity.cluster
-    )
-}
-
-pub(super) fn status_of_row(job: &QueuedJob, identity: &JobIdentity) -> JobStatus {
-    let meaning = parse::state_of(&job.status);
-    let (state, is_done) = meaning.unwrap_or((JobState::Unknown, false));
-    let mut status = JobStatus::new(&job.status, state, is_done);
-    if meaning.is_none() {
-        status.warnings.push(format!(
-            "{:?}, the status of job {} on cluster {}, is not known to this server",
-            job.status, job.job_id, identity.cluster
-        ));
+fn not_up(cluster: &Cluster) -> JobStatus {
+    let (name, word) = (&cluster.name, cluster.status.to_lowercase());
+    let is_stopped = word == "stopped";
+    let message = match is_stopped {
+        true => "nothing runs on it, and the job's result cannot be read",
+        false => "the status of its jobs cannot be read now",
+    };
+    JobStatus {
+        message: Some(format!("cluster {name} is {word}: {message}")),
+        ..JobStatus::new(&format!("cluster_{word}"), JobState::Unknown, is_stopped)
     }
-    let time = |seconds: Option<f64>| {
-        let time = chrono::DateTime::from_timestamp(seconds? as i64, 0)?;
-        Some(time.to_rfc3339())
-    };
-    let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-    status.details = JobDetails {
-        submitted_at: time(job.submitted_at),
-        start_at: time(job.start_at),
-        end_at: time(job.end_at),
-        job_name: text(&job.job_name),
-        resources: text(&job.resources),
-        ..JobDetails::default()
-    };
-    status
 }
 
 pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
@@ -293,14 +337,4 @@ pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
         identity.cluster, identity.cloud, identity.oumi_job_id
     ))
     .with_hint("call list_jobs for the jobs it has")
-}
-
-/// The outcome of a cancel that found the job in this final status.
-pub(super) fn already_finished(status: JobStatus) -> CancelOutcome {
-    let first_warning = status.warnings.into_iter().next();
-    CancelOutcome::AlreadyFinished {
-        status: status.status,
-        state: status.state,
-        message: status.message.or(first_warning),
-    }
 }

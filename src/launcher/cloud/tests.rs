@@ -1,8 +1,11 @@
+mod price;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -11,7 +14,8 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::launcher::{JobLog, LaunchPlan, LaunchSpec};
-use crate::parse::sky::{Cluster, ClusterList, QueuedJob};
+use crate::parse::gpus::{self, CatalogMachine};
+use crate::parse::sky::{Cluster, ClusterList, Queue, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::{CliCall, Output};
 
@@ -20,6 +24,9 @@ use crate::process::runner::{CliCall, Output};
 struct FakeCloud {
     is_unreachable: AtomicBool,
     cancelled: Mutex<Vec<String>>,
+    /// By cloud.
+    catalog: BTreeMap<&'static str, serde_json::Value>,
+    catalog_queries: AtomicUsize,
 }
 
 #[async_trait]
@@ -43,7 +50,12 @@ impl CloudBackend for FakeCloud {
         Err(JobError::failed("not planned here"))
     }
 
-    async fn queue(&self, _: &QueueScope, _: Option<Instant>) -> Result<Queue, JobError> {
+    async fn queue(
+        &self,
+        _: &str,
+        _: &BTreeSet<String>,
+        _: Option<Instant>,
+    ) -> Result<Queue, JobError> {
         if self.is_unreachable.load(Ordering::Relaxed) {
             return Err(JobError::unavailable("no answer"));
         }
@@ -72,6 +84,24 @@ impl CloudBackend for FakeCloud {
         }))
     }
 
+    fn has_prices(&self, cloud: &str) -> bool {
+        cloud != "k8s"
+    }
+
+    async fn catalog(
+        &self,
+        cloud: &str,
+        accelerators: &str,
+        _: bool,
+        _: Option<Instant>,
+    ) -> Result<Vec<CatalogMachine>, JobError> {
+        self.catalog_queries.fetch_add(1, Ordering::Relaxed);
+        let rows = self.catalog.get(cloud);
+        let rows = rows.ok_or_else(|| JobError::failed("Failed to fetch the catalog"))?;
+        let rows = rows.to_string().replace("\"NaN\"", "NaN");
+        gpus::machines(&rows, accelerators.split(':').next().unwrap())
+    }
+
     async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
         Err(JobError::unavailable("no log"))
     }
@@ -86,11 +116,8 @@ impl CloudBackend for FakeCloud {
         ))
     }
 
-    fn cancel_result(&self, output: &Output) -> CancelRun {
-        CancelRun {
-            accepted: output.code == Some(0),
-            reason: String::new(),
-        }
+    fn cancel_refusal(&self, output: &Output) -> Option<String> {
+        (output.code != Some(0)).then(String::new)
     }
 
     fn teardown_call(&self, _: &str, _: &str, _: ClusterAction) -> Result<CliCall, JobError> {
@@ -205,21 +232,16 @@ async fn failed_launch_is_not_the_job_that_a_script_names() {
     let facts = launcher.launches.facts(&identity("")).await.unwrap();
     assert_eq!((facts.oumi_job_id, facts.is_submitted), (None, true));
     // It is looked for, for SkyPilot may have it.
-    let result = launcher.launches.result(&identity("")).await.unwrap();
-    assert!(
-        matches!(result, Some(LaunchResult::Interrupted { .. })),
-        "{result:?}"
-    );
+    let status = launcher.status(&identity("")).await.unwrap();
+    assert_eq!((status.status.as_str(), status.is_done), ("lost", false));
     launcher
         .launches
         .record_failure(&identity(""), "x")
         .await
         .unwrap();
-    let result = launcher.launches.result(&identity("")).await.unwrap();
-    assert!(
-        matches!(&result, Some(LaunchResult::Failed(reason)) if reason.contains("full")),
-        "{result:?}"
-    );
+    let status = launcher.status(&identity("")).await.unwrap();
+    assert_eq!(status.state, JobState::Failed);
+    assert!(status.message.unwrap().contains("full"));
     // Nor is one that was killed.
     let killed = ExitRecord {
         signal: Some(9),
@@ -245,11 +267,9 @@ async fn reason_of_a_failed_launch_is_in_its_output_alone() {
     let (home, launcher) = launcher();
     let dir = ended_launch(&home, "ValueError: no such cloud\n", 1);
     for _ in 0..2 {
-        let result = launcher.launches.result(&identity("")).await.unwrap();
-        assert!(
-            matches!(&result, Some(LaunchResult::Failed(reason)) if reason.contains("no such cloud")),
-            "{result:?}"
-        );
+        let status = launcher.status(&identity("")).await.unwrap();
+        assert_eq!(status.state, JobState::Failed);
+        assert!(status.message.unwrap().contains("no such cloud"));
     }
     let facts = fs::read_to_string(dir.path().join("launch.json")).unwrap();
     assert!(!facts.contains("no such cloud"), "{facts}");
@@ -289,7 +309,11 @@ mod claims {
     }
 
     fn found(facts: &LaunchFacts, jobs: &[QueuedJob], others: &[LaunchFacts]) -> Option<String> {
-        let ended = |facts: &LaunchFacts| LaunchState::ended(facts.clone());
+        let ended = |facts: &LaunchFacts| LaunchState {
+            has_ended: true,
+            facts: facts.clone(),
+            ..LaunchState::default()
+        };
         let others: Vec<LaunchState> = others.iter().map(ended).collect();
         find_job(facts, jobs, Some("first"), &others).map(|job| job.job_id.clone())
     }
@@ -385,13 +409,6 @@ mod claims {
         let mark = JobMark::of(&one, None).unwrap();
         assert!(mark.fits(&one, Some("first")));
         assert!(!mark.fits(&other, Some("first")));
-        // One that an older version kept.
-        let old = r#"{"cluster_hash": null, "submitted_at": 40.0, "job_name": "nightly"}"#;
-        assert!(
-            serde_json::from_str::<JobMark>(old)
-                .unwrap()
-                .fits(&one, None)
-        );
     }
 
     #[test]
@@ -408,15 +425,18 @@ mod claims {
 
 mod surveys {
     use super::*;
+    use crate::launcher::cloud::survey::Survey;
     use crate::launcher::skypilot::SkyPilot;
     use crate::launcher::{cloud::claims::JobMark, status};
-    use crate::parse::costs::{ChosenMachines, ClusterCost};
+    use crate::parse::costs::ClusterCost;
     use crate::parse::sky;
 
     /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.
     fn survey(queue: &str, clusters: &str) -> Survey {
         Survey {
             costs: Vec::new(),
+            clouds: SkyPilot::CLOUDS,
+            ids_restart: SkyPilot::IDS_RESTART,
             queue: Ok(sky::queue(queue).unwrap()),
             clusters: Ok(Some(sky::clusters(clusters).unwrap())),
         }
@@ -453,10 +473,7 @@ mod surveys {
             row(5, "FAILED"),
         ];
         let survey = survey(&format!(r#"{{"dev": [{}]}}"#, rows.join(",")), CLUSTERS);
-        let message = survey
-            .status::<SkyPilot>(&job("", "gcp"), None)
-            .unwrap()
-            .message;
+        let message = survey.job(&job("", "gcp"), None).status().unwrap().message;
         assert_eq!(
             message.unwrap(),
             "it waits for an earlier job of cluster dev"
@@ -467,7 +484,7 @@ mod surveys {
     fn cluster_of_another_cloud_is_another_cluster() {
         let survey = survey(QUEUE, CLUSTERS);
         let facts = facts();
-        let status = |id, cloud| survey.status::<SkyPilot>(&job(id, cloud), Some(&facts));
+        let status = |id, cloud| survey.job(&job(id, cloud), Some(&facts)).status();
         assert_eq!(status("a", "gcp").unwrap().status, "RUNNING");
         assert_eq!(status("a", "aws").unwrap().status, status::CLUSTER_GONE);
         assert_eq!(status("", "gcp").unwrap().status, "RUNNING");
@@ -476,18 +493,12 @@ mod surveys {
             error.is_not_found() && error.to_string().contains("is on gcp"),
             "{error}"
         );
-        assert!(
-            survey
-                .check_id::<SkyPilot>(&job("", "azure"), None)
-                .is_err()
-        );
-        assert!(
-            survey
-                .check_id::<SkyPilot>(&job("a", "aws"), Some(&facts))
-                .is_err()
-        );
-        let mut gone = status("a", "aws").unwrap();
-        survey.add_cluster(&mut gone, "dev");
+        let (azure, aws) = (job("", "azure"), job("a", "aws"));
+        assert!(survey.job(&azure, None).check_id().is_err());
+        let aws = survey.job(&aws, Some(&facts));
+        assert!(aws.check_id().is_err());
+        let mut gone = aws.status().unwrap();
+        aws.warn_of_cluster(&mut gone);
         assert_eq!((gone.details.cluster, gone.warnings.len()), (None, 0));
     }
 
@@ -495,10 +506,11 @@ mod surveys {
     fn answers_that_contradict_each_other_are_not_gone() {
         let not_up = "Failed to get the job queue for cluster 'dev'.\n  sky.exceptions.ClusterNotUpError: Getting the job \
                       queue: skipped for cluster 'dev' (status: INIT).\n{}\n";
-        let error = survey(not_up, "[]").status::<SkyPilot>(&job("a", "gcp"), Some(&facts()));
+        let (job, facts) = (job("a", "gcp"), facts());
+        let status = |queue| survey(queue, "[]").job(&job, Some(&facts)).status();
+        let error = status(not_up);
         assert!(error.unwrap_err().to_string().contains("ClusterNotUpError"));
-        let gone = survey("{}", "[]").status::<SkyPilot>(&job("a", "gcp"), Some(&facts()));
-        assert_eq!(gone.unwrap().status, status::CLUSTER_GONE);
+        assert_eq!(status("{}").unwrap().status, status::CLUSTER_GONE);
     }
 
     #[test]
@@ -506,8 +518,7 @@ mod surveys {
         for (rows, is_idle) in [("", true), (r#"{"job_id": 1.0}"#, false)] {
             let survey = survey(&format!(r#"{{"dev": [{rows}]}}"#), CLUSTERS);
             let mut listing = Listing::default();
-            let clusters = &survey.cluster_list().unwrap().clusters;
-            clusters::warn_about_idle(&mut listing, survey.queue.as_ref().unwrap(), clusters);
+            listing.warn_about_idle(&survey, survey.queue.as_ref().unwrap());
             assert_eq!(!listing.warnings.is_empty(), is_idle, "{rows}");
         }
     }
@@ -519,8 +530,8 @@ mod surveys {
             mark: None,
             ..facts()
         };
-        let status = survey(QUEUE, CLUSTERS).status::<SkyPilot>(&job("a", "gcp"), Some(&facts));
-        let status = status.unwrap();
+        let survey = survey(QUEUE, CLUSTERS);
+        let status = survey.job(&job("a", "gcp"), Some(&facts)).status().unwrap();
         assert_eq!(
             (status.status.as_str(), status.is_done),
             (status::UNKNOWN, false)
@@ -530,43 +541,39 @@ mod surveys {
     #[test]
     fn costs_are_those_of_the_cluster_of_the_job() {
         const CLUSTERS: &str = r#"[{"name": "dev", "status": "UP", "cloud": "GCP", "cluster_hash": "h", "launched_at": 1}]"#;
-        let chosen = ChosenMachines {
-            infra: "GCP".to_owned(),
-            instance: "a2".to_owned(),
-            hourly_price: 3.5,
-        };
-        let costs = |hash: &str, onto_existing: bool, reported: Option<f64>| {
+        let costs = |hash: &str, price: Option<f64>, reported: Option<f64>| {
             let mut survey = survey(QUEUE, CLUSTERS);
             let reported = reported.map(|dollars| ClusterCost {
                 cluster_hash: "h".to_owned(),
                 dollars,
+                hourly_price: Some(4.0),
             });
             survey.costs = reported.into_iter().collect();
             let mut facts = facts();
             facts.start.cluster = "dev".to_owned();
             facts.mark.as_mut().unwrap().cluster_hash = Some(hash.to_owned());
-            facts.chosen = Some(chosen.clone());
-            facts.is_onto_existing = onto_existing;
+            facts.hourly_price = price;
             survey.add_price(&facts);
-            let mut status = survey
-                .status::<SkyPilot>(&job("a", "gcp"), Some(&facts))
-                .unwrap();
-            survey.add_costs(&mut status, &job("a", "gcp"), Some(&facts));
-            let details = status.details;
+            let details = survey
+                .job(&job("a", "gcp"), Some(&facts))
+                .status()
+                .unwrap()
+                .details;
             (details.hourly_price, details.spent.unwrap_or_default())
         };
         assert_eq!(
-            costs("h", false, Some(12.345)),
+            costs("h", Some(3.5), Some(12.345)),
             (Some(3.5), "$12.35 (cost report)".to_owned())
         );
-        let (price, estimate) = costs("h", false, None);
+        let (price, estimate) = costs("h", Some(3.5), None);
         assert!(
             price == Some(3.5) && estimate.ends_with(" (price × time)"),
             "{estimate}"
         );
-        // The machines of the launch onto it were chosen before.
-        assert_eq!(costs("h", true, None), (None, String::new()));
+        assert_eq!(costs("h", None, None), (None, String::new()));
+        // Of a cluster that was there before its launch.
+        assert_eq!(costs("h", None, Some(9.0)).0, Some(4.0));
         // The cluster was made again.
-        assert_eq!(costs("older", false, Some(9.0)), (None, String::new()));
+        assert_eq!(costs("older", Some(3.5), Some(9.0)), (None, String::new()));
     }
 }

@@ -269,7 +269,7 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     };
     if let Some(output) = runtime.block_on(change) {
         io::stdout().write_all(output.stdout.as_bytes())?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(ExitCode::from(u8::from(output.code != Some(0))));
     }
     Err(Command::new(program).args(arguments).exec())
 }

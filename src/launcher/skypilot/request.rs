@@ -83,6 +83,16 @@ impl Request {
                 let path = if verb == "stop" { "/stop" } else { "/down" };
                 (path, json!({ "cluster_name": cluster, "purge": false }))
             }
+            ["autostop", cluster, "-y", ref how @ ..] => {
+                let (minutes, down) = match how {
+                    ["--cancel"] => (-1, false),
+                    ["-i", minutes, down @ ..] => (minutes.parse().ok()?, *down == ["--down"]),
+                    _ => return None,
+                };
+                let body =
+                    json!({ "cluster_name": cluster, "idle_minutes": minutes, "down": down });
+                ("/autostop", body)
+            }
             _ => return None,
         };
         Some(Self { path, body })
@@ -90,7 +100,7 @@ impl Request {
 
     /// The API server streams what it prints about it.
     pub(super) fn is_change(&self) -> bool {
-        matches!(self.path, "/cancel" | "/stop" | "/down")
+        matches!(self.path, "/cancel" | "/stop" | "/down" | "/autostop")
     }
 
     /// Returns what `sky` puts out for the result of the request. `printed` is the text that came with it.
@@ -98,11 +108,15 @@ impl Request {
         let name = &self.body["cluster_name"];
         let (stdout, code) = match (self.path, result) {
             ("/logs", Ok(code)) => (printed, code.trim().parse().ok()),
-            ("/cancel", Ok(_)) => (printed, Some(0)),
+            ("/cancel" | "/autostop", Ok(_)) => (printed, Some(0)),
             ("/stop" | "/down", Ok(_)) => (format!("{printed}\nThe change...done.\n"), Some(0)),
-            ("/stop" | "/down", Err(error)) if error.kind == "ClusterDoesNotExist" => {
+            ("/stop" | "/down" | "/autostop", Err(error))
+                if error.kind == "ClusterDoesNotExist" =>
+            {
                 ("Cluster(s) not found.\n".to_owned(), Some(0))
             }
+            // It is tried again until it is set.
+            ("/autostop", Err(error)) => (error.message, Some(1)),
             ("/cancel" | "/stop" | "/down", Err(error)) => (error.message, Some(0)),
             ("/queue", Ok(jobs)) => (format!("{{{name}: {jobs}}}"), Some(0)),
             ("/queue", Err(error)) => {

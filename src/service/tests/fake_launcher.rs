@@ -414,11 +414,10 @@ impl Launcher for FakeLauncher {
         if self.clouds.contains(&"local") {
             LauncherTraits {
                 is_local: true,
-                costs_money: false,
                 poll_interval: Some(Duration::from_secs(1)),
             }
         } else {
-            LauncherTraits::CLOUD
+            LauncherTraits::default()
         }
     }
 

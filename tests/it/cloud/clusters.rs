@@ -215,7 +215,7 @@ fn finished_job_warns_of_its_cluster() {
         let said = warnings(&answer);
         for part in [
             "cluster dev (AWS) is still up",
-            "3.50 $/h",
+            "$3.50 an hour",
             "60 idle minutes",
             "stop_cluster",
             "down_cluster",
@@ -226,6 +226,25 @@ fn finished_job_warns_of_its_cluster() {
     }
     world.cloud.write("clusters/dev/autostop", "-1");
     assert!(warnings(&server.poll("a")).contains("does not stop by itself"));
+}
+
+#[test]
+fn spent_is_the_price_times_the_time_without_a_report() {
+    let world = on_aws();
+    world.cloud.write("clusters/dev/price", "3.5");
+    let since = chrono::Utc::now().timestamp() - 2 * 3600;
+    world
+        .cloud
+        .write("clusters/dev/launched_at", &since.to_string());
+    let mut server = world.server();
+    let (poll, list) = (server.poll("a"), server.list("all").1);
+    for spent in [&poll["spent"], &list["jobs"][0]["spent"]] {
+        let spent = spent.as_str().unwrap();
+        assert!(
+            spent.starts_with("$7.0") && spent.ends_with(" (price × time)"),
+            "{spent}"
+        );
+    }
 }
 
 #[test]

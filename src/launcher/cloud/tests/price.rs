@@ -1,101 +1,8 @@
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::error::JobError;
-use crate::launcher::cloud::{CancelRun, CloudLaunches, QueueScope};
-use crate::launcher::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec};
-use crate::parse::gpus;
-use crate::parse::sky::{self, Queue};
-use crate::process::runner::{Cli, CliCall, Output};
-
-/// A catalog, and the queries of it.
-#[derive(Default)]
-struct Catalog {
-    /// By cloud.
-    clouds: BTreeMap<&'static str, Value>,
-    asked: Mutex<Vec<Query>>,
-}
-
-#[async_trait]
-impl CloudBackend for Catalog {
-    const CLOUDS: &'static [&'static str] = &["aws"];
-    const IDS_RESTART: bool = true;
-
-    fn new(_: Cli) -> Self {
-        Self::default()
-    }
-
-    fn find_program() -> Result<PathBuf, JobError> {
-        Ok(PathBuf::new())
-    }
-
-    fn validate_cluster(_: &str, _: &str) -> Result<(), JobError> {
-        Ok(())
-    }
-
-    async fn plan(&self, _: &CloudLaunches, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
-        Err(JobError::failed("not asked for here"))
-    }
-
-    async fn queue(&self, _: &QueueScope, _: Option<Instant>) -> Result<Queue, JobError> {
-        Err(JobError::failed("not asked for here"))
-    }
-
-    fn has_prices(&self, cloud: &str) -> bool {
-        cloud != "k8s"
-    }
-
-    async fn catalog(
-        &self,
-        cloud: &str,
-        accelerators: &str,
-        all_regions: bool,
-        _: Option<Instant>,
-    ) -> Result<Vec<CatalogMachine>, JobError> {
-        let query = (cloud.to_owned(), accelerators.to_owned(), all_regions);
-        lock(&self.asked).push(query);
-        match self.clouds.get(cloud) {
-            None => Err(JobError::failed("Failed to fetch the catalog")),
-            Some(rows) => {
-                let rows = rows.to_string().replace("\"NaN\"", "NaN");
-                gpus::machines(&rows, accelerators.split(':').next().unwrap())
-            }
-        }
-    }
-
-    async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
-        Err(JobError::failed("not asked for here"))
-    }
-
-    fn cancel_call(&self, _: &JobIdentity) -> Result<CliCall, JobError> {
-        Err(JobError::failed("not asked for here"))
-    }
-
-    fn cancel_result(&self, _: &Output) -> CancelRun {
-        CancelRun {
-            accepted: false,
-            reason: String::new(),
-        }
-    }
-
-    fn teardown_call(&self, _: &str, _: &str, _: ClusterAction) -> Result<CliCall, JobError> {
-        Err(JobError::failed("not asked for here"))
-    }
-
-    async fn teardown_result(
-        &self,
-        _: &str,
-        _: ClusterAction,
-        _: &Output,
-        _: Option<Instant>,
-    ) -> Result<String, JobError> {
-        Err(JobError::failed("not asked for here"))
-    }
-}
+use crate::launcher::cloud::price::KEPT;
+use crate::parse::sky;
 
 /// A row as the CLI prints it.
 fn row(machine: &str, count: f64, region: &str, price: Value, spot_price: Value) -> Value {
@@ -105,7 +12,7 @@ fn row(machine: &str, count: f64, region: &str, price: Value, spot_price: Value)
     })
 }
 
-fn catalog() -> Catalog {
+fn with_catalog() -> (TempDir, CloudLauncher<FakeCloud>) {
     let aws = json!({
         "A100": [
             row("p4d", 8.0, "us-west-2", json!(32.0), json!(12.0)),
@@ -120,21 +27,18 @@ fn catalog() -> Catalog {
     });
     // As the API answers: rows are arrays.
     let lambda = json!({ "A100": [["Lambda", "gpu_8x_a100", "A100", 8.0, 124.0, 40.0, 1800.0, 10.32, null, "us-east-1"]] });
-    Catalog {
-        clouds: BTreeMap::from([("aws", aws), ("lambda", lambda)]),
-        ..Catalog::default()
-    }
+    let (home, mut launcher) = launcher();
+    launcher.backend.catalog = BTreeMap::from([("aws", aws), ("lambda", lambda)]);
+    (home, launcher)
 }
 
-async fn offer(catalog: &Catalog, config: Value) -> Offer {
-    let deadline = Instant::now() + Duration::from_secs(5);
-    Prices::default()
-        .of_config(catalog, &config, deadline)
-        .await
+fn until() -> Instant {
+    Instant::now() + Duration::from_secs(5)
 }
 
 #[tokio::test]
 async fn a_config_has_the_price_of_what_it_asks_for() {
+    let (_home, launcher) = with_catalog();
     for (resources, low, high, note) in [
         (
             json!({ "accelerators": "A100:8" }),
@@ -224,7 +128,7 @@ async fn a_config_has_the_price_of_what_it_asks_for() {
         let mut resources = resources;
         resources["cloud"] = "aws".into();
         let config = json!({ "resources": resources, "num_nodes": 2 });
-        let offer = offer(&catalog(), config.clone()).await;
+        let offer = launcher.price_config(&config, until()).await;
         assert_eq!(offer.hourly, Some((low, high)), "{config}: {offer:?}");
         assert!(offer.note.contains(note), "{config}: {offer:?}");
     }
@@ -232,6 +136,7 @@ async fn a_config_has_the_price_of_what_it_asks_for() {
 
 #[tokio::test]
 async fn an_unknown_price_has_its_reason() {
+    let (_home, launcher) = with_catalog();
     for (resources, reason) in [
         (json!({ "cloud": "aws" }), "no accelerator is named"),
         (
@@ -291,26 +196,24 @@ async fn an_unknown_price_has_its_reason() {
             "no price for V100:8",
         ),
     ] {
-        let offer = offer(&catalog(), json!({ "resources": resources })).await;
+        let config = json!({ "resources": resources });
+        let offer = launcher.price_config(&config, until()).await;
         assert_eq!(offer.hourly, None, "{resources}: {offer:?}");
         assert!(offer.text().contains(reason), "{resources}: {offer:?}");
     }
-    let offer = offer(
-        &catalog(),
-        json!({ "resources": { "accelerators": "A100:8" }, "num_nodes": "many" }),
-    )
-    .await;
+    let config =
+        json!({ "resources": { "cloud": "aws", "accelerators": "A100:8" }, "num_nodes": "many" });
+    let offer = launcher.price_config(&config, until()).await;
     assert!(offer.text().starts_with("not known"), "{offer:?}");
 }
 
 #[tokio::test]
 async fn an_answer_is_kept_for_a_day() {
-    let (prices, catalog) = (Prices::default(), catalog());
+    let (_home, launcher) = with_catalog();
     let config = json!({ "resources": { "cloud": "aws", "accelerators": "A100:8" } });
     let ask = async || {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        prices.of_config(&catalog, &config, deadline).await;
-        lock(&catalog.asked).len()
+        launcher.price_config(&config, until()).await;
+        launcher.backend.catalog_queries.load(Ordering::Relaxed)
     };
     tokio::time::pause();
     assert_eq!((ask().await, ask().await), (1, 1));
@@ -320,6 +223,7 @@ async fn an_answer_is_kept_for_a_day() {
 
 #[tokio::test]
 async fn a_cluster_has_the_price_of_what_it_is() {
+    let (_home, launcher) = with_catalog();
     for (row, price, note) in [
         (
             json!({ "resources_str_full": "2x[spot](gpus=A100:8, cpus=96, mem=1152, p4d, disk=256)", "nodes": 2,
@@ -335,7 +239,7 @@ async fn a_cluster_has_the_price_of_what_it_is() {
         (
             json!({ "accelerators": null, "cloud": "AWS" }),
             None,
-            "it has no accelerator",
+            "no accelerator is named",
         ),
         (
             json!({ "accelerators": "{'A100': 8}", "cloud": "Kubernetes" }),
@@ -352,10 +256,7 @@ async fn a_cluster_has_the_price_of_what_it_is() {
         row["name"] = "c".into();
         row["status"] = "UP".into();
         let list = sky::clusters(&json!([row]).to_string()).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let offer = Prices::default()
-            .of_cluster(&catalog(), &list.clusters[0], deadline)
-            .await;
+        let offer = launcher.describe(&list.clusters[0], until()).await.offer;
         assert_eq!(offer.hourly.map(|(low, _)| low), price, "{row}: {offer:?}");
         assert!(offer.note.contains(note), "{row}: {offer:?}");
     }

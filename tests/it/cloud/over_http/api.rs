@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::json;
 
-use super::world::{World, how, warnings};
+use super::world::{World, how, text, warnings};
 use crate::support::client::Answer;
+use crate::support::wait_until;
 
 fn world() -> World {
     let world = World::new();
@@ -145,4 +146,73 @@ fn log_of_no_number_is_not_that_of_the_latest_job() {
         "{read:?}"
     );
     assert!(world.cloud.api_calls("POST /logs").is_empty());
+}
+
+#[test]
+fn prices_are_those_of_the_catalog() {
+    let world = World::new();
+    let mut server = world.server();
+    let mut shown = |cloud: &str| {
+        let more =
+            json!({ "cloud": cloud, "accelerators": "a100:8", "num_nodes": 2, "use_spot": true });
+        let mut dry_run = server.launch("job.yaml", more);
+        dry_run["dry_run"] = true.into();
+        server.call("run_job", dry_run).ok()
+    };
+    let answer = shown("aws");
+    assert_eq!(answer["hourly_price"], 21.8);
+    assert!(text(&answer, "price_note").contains("a100:8, spot, in us-west-2;"));
+    // Its catalog cannot be fetched, and `sky` says why.
+    assert!(text(&shown("gcp"), "price_note").contains("Failed to fetch Azure catalog"));
+    let asked = world.cloud.api_calls("POST /list_accelerators");
+    assert_eq!(asked.len(), 2, "{asked:?}");
+}
+
+#[test]
+fn spent_is_that_of_the_cost_report() {
+    let world = World::new();
+    let mut server = world.server();
+    let more = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
+    server.submit("job.yaml", more);
+    let hash = world.cloud.read("clusters/dev/hash").unwrap();
+    // Two clusters of one name.
+    let report = json!([
+        { "name": "dev", "cluster_hash": "another", "total_cost": 99.0 },
+        { "name": "dev", "cluster_hash": hash, "total_cost": 12.5, "duration": 18000 },
+    ]);
+    world.cloud.write("costs", &report.to_string());
+    let spent = "$12.50 (cost report)";
+    let poll = server.poll("a");
+    assert_eq!(
+        (&poll["spent"], &poll["hourly_price"]),
+        (&json!(spent), &json!(2.5))
+    );
+    // What is there already has no accelerators, by which the catalog lists prices.
+    let mut onto = server.launch("job.yaml", json!({ "cloud": "aws", "cluster_name": "dev" }));
+    onto["dry_run"] = true.into();
+    assert_eq!(server.call("run_job", onto).ok()["hourly_price"], 2.5);
+    assert_eq!(server.list("all").1["jobs"][0]["spent"], spent);
+    world.cloud.lose_cluster("dev");
+    let last = server.poll("a");
+    assert_eq!(how(&last), ("cluster_gone", "UNKNOWN", true));
+    assert!(text(&last, "message").contains("$12.50"), "{last:?}");
+}
+
+#[test]
+fn autostop_is_set() {
+    let world = World::new();
+    let mut server = world.server();
+    let more = json!({ "cloud": "lambda", "job_name": "a", "cluster_name": "dev" });
+    server.submit("job.yaml", more);
+    let epilogue = world.home.job_dir("a").join("epilogue.json");
+    wait_until("the autostop is set", || !epilogue.exists());
+    let asked = world.cloud.api_calls("POST /autostop");
+    assert!(
+        asked.len() == 1 && asked[0].contains("\"idle_minutes\": 60"),
+        "{asked:?}"
+    );
+    assert_eq!(
+        world.cloud.read("clusters/dev/to_down").as_deref(),
+        Some("True")
+    );
 }
