@@ -103,9 +103,13 @@ impl<B: CloudBackend> CloudLauncher<B> {
     ) -> Result<(), JobError> {
         let dir = self.launches.dir(identity)?;
         let at = dir.clone();
-        let abandoned = blocking(move || match at.epilogue()? {
-            Some(epilogue) if !is_supervised(&at)? => Ok(epilogue.argv),
-            _ => Ok::<_, JobError>(Vec::new()),
+        let abandoned = blocking(move || {
+            if at.epilogue()?.is_none() || is_supervised(&at)? {
+                return Ok(Vec::new());
+            }
+            // Its supervisor may have done with it in between.
+            let epilogue = at.epilogue()?;
+            Ok::<_, JobError>(epilogue.map_or_else(Vec::new, |epilogue| epilogue.argv))
         });
         let argv = abandoned.await?;
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
