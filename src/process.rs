@@ -17,6 +17,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
@@ -39,7 +40,7 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
 /// thread takes longer than reading it.
 pub(crate) async fn on_file_threads<T: Send + 'static>(
     runtime: Handle,
-    future: impl Future<Output = T> + Send + 'static,
+    mut future: BoxFuture<'static, T>,
 ) -> T {
     struct Woken(Notify);
     impl Wake for Woken {
@@ -47,7 +48,7 @@ pub(crate) async fn on_file_threads<T: Send + 'static>(
             self.0.notify_one();
         }
     }
-    let (mut future, woken) = (Box::pin(future), Arc::new(Woken(Notify::new())));
+    let woken = Arc::new(Woken(Notify::new()));
     loop {
         let waker = Waker::from(Arc::clone(&woken));
         let step = runtime.spawn_blocking(move || {

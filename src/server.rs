@@ -78,10 +78,11 @@ impl Server {
         // A panic is logged, and must not fail the calls that wait.
         let recovery = recovery.catch_unwind().map(drop).boxed().shared();
         let begins = recovery.clone();
-        calls.spawn(on_file_threads(calls.clone(), async move {
+        let recovering = Box::pin(async move {
             sleep(HANDSHAKE).await;
             begins.await;
-        }));
+        });
+        calls.spawn(on_file_threads(calls.clone(), recovering));
         Self {
             service,
             router: Arc::default(),
@@ -117,11 +118,12 @@ impl Server {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         let server = self.clone();
-        let call = tokio::spawn(on_file_threads(self.calls.clone(), async move {
+        let call = Box::pin(async move {
             let _permit = permit;
             server.recovered().await;
             answering.await
-        }));
+        });
+        let call = tokio::spawn(on_file_threads(self.calls.clone(), call));
         tokio::select! {
             called = call => called.unwrap_or_else(|error| {
                 tracing::error!(%error, "a call panicked");

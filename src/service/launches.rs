@@ -40,7 +40,8 @@ pub(super) async fn submit(
     can_ask: bool,
 ) -> Result<(JobIdentity, LaunchWatch), JobError> {
     let context = Arc::clone(context);
-    let submitting = async move { record_and_spawn(&context, launch, can_ask).await };
+    let submitting =
+        Box::pin(async move { record_and_spawn(&context, launch, can_ask).await });
     let submitting = tokio::spawn(on_file_threads(Handle::current(), submitting));
     submitting.await.map_err(JobError::failed)?
 }
@@ -105,14 +106,15 @@ async fn record_and_spawn(
 /// Runs a launch in a task of its own. A panic in it evicts the launch too.
 fn spawn(context: &Arc<Context>, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
     let context = Arc::clone(context);
-    tokio::spawn(on_file_threads(Handle::current(), async move {
+    let launching = Box::pin(async move {
         let running = AssertUnwindSafe(run(&context, &identity, start)).catch_unwind();
         if running.await.is_err() {
             let reason = format!("the server failed while it launched the job; {MAY_BE_RUNNING}");
             let outcome = LaunchOutcome::Unknown(reason);
             context.in_flight.evict(&identity.job_id, outcome);
         }
-    }));
+    });
+    tokio::spawn(on_file_threads(Handle::current(), launching));
 }
 
 /// Runs a launch to its end, records the job, carries out a cancel that came meanwhile, and evicts the launch.
