@@ -40,8 +40,7 @@ pub(super) async fn submit(
     can_ask: bool,
 ) -> Result<(JobIdentity, LaunchWatch), JobError> {
     let context = Arc::clone(context);
-    let submitting =
-        Box::pin(async move { record_and_spawn(&context, launch, can_ask).await });
+    let submitting = Box::pin(async move { record_and_spawn(&context, launch, can_ask).await });
     let submitting = tokio::spawn(on_file_threads(Handle::current(), submitting));
     submitting.await.map_err(JobError::failed)?
 }
