@@ -18,10 +18,8 @@ use tokio::time::Instant;
 
 use crate::error::JobError;
 use crate::job_identity::JobIdentity;
-use crate::process::blocking;
 use crate::settings::data_dir::{DataDir, open_options};
 use crate::sync::lock;
-use file::Content;
 #[cfg(test)]
 pub(crate) use record::KEEP_RECORDS;
 pub(crate) use record::{JobRecord, expired};
@@ -60,10 +58,9 @@ impl JobRegistry {
     }
 
     async fn read(&self) -> Result<Arc<Vec<JobRecord>>, JobError> {
-        let (path, known) = (self.data_dir.registry(), Arc::clone(&self.known));
-        let read =
-            move || file::read_known(&path, &mut lock(&known)).map_err(io_error("read", &path));
-        let read = blocking(read).await?;
+        let path = self.data_dir.registry();
+        let read = file::read_known(&path, &mut lock(&self.known));
+        let read = read.map_err(io_error("read", &path))?;
         if read.is_damaged {
             // A repair needs the lock.
             return self.change(|records| Ok(Arc::new(records.clone()))).await;
@@ -72,10 +69,10 @@ impl JobRegistry {
     }
 
     /// Adds a record. `prepare` runs under the lock once the id is known to be free; when it fails nothing is added.
-    pub(crate) async fn insert<T: Send + 'static>(
+    pub(crate) async fn insert<T>(
         &self,
         record: JobRecord,
-        prepare: impl FnOnce(&[JobRecord]) -> Result<T, JobError> + Send + 'static,
+        prepare: impl FnOnce(&[JobRecord]) -> Result<T, JobError> + Send,
     ) -> Result<T, JobError> {
         self.change(move |records| {
             if records.iter().any(|known| known.is_named(&record.job_id)) {
@@ -109,7 +106,7 @@ impl JobRegistry {
     pub(crate) async fn remove(
         &self,
         unwanted: Vec<JobRecord>,
-        cleanup: impl Fn(&JobRecord) + Send + 'static,
+        cleanup: impl Fn(&JobRecord) + Send,
     ) -> Result<(), JobError> {
         if unwanted.is_empty() {
             return Ok(());
@@ -126,48 +123,41 @@ impl JobRegistry {
     /// Lists the damaged files that are still there, oldest first.
     pub(crate) async fn quarantined(&self) -> Result<Vec<PathBuf>, JobError> {
         let path = self.data_dir.registry();
-        blocking(move || file::quarantined(&path).map_err(io_error("list", &path))).await
+        file::quarantined(&path).map_err(io_error("list", &path))
     }
 
     /// Reads, changes and writes under the lock. The file is written only where the records differ, or it was damaged. A `change`
     /// that fails leaves the records as they are.
-    async fn change<T: Send + 'static>(
+    async fn change<T>(
         &self,
-        change: impl FnOnce(&mut Vec<JobRecord>) -> Result<T, JobError> + Send + 'static,
+        change: impl FnOnce(&mut Vec<JobRecord>) -> Result<T, JobError> + Send,
     ) -> Result<T, JobError> {
         let _turn = self.turn.lock().await;
         let lock = self.lock().await?;
         let path = self.data_dir.registry();
-        blocking(move || {
-            let read = file::read(&path).map_err(io_error("read", &path))?;
-            let Content { records: before, is_damaged } = read;
-            if is_damaged {
-                let copy = file::quarantine(&path).map_err(io_error("quarantine", &path))?;
-                tracing::warn!(kept = before.len(), copy = %copy.display(), "the job registry was damaged");
-            }
-            let mut records = Vec::clone(&before);
-            let outcome = change(&mut records);
-            if is_damaged || records != *before {
-                let folder = file::write(&path, &records).map_err(io_error("write", &path))?;
-                // The disk may be slow, and the next process need not wait for it.
-                drop(lock);
-                folder.sync_all().map_err(io_error("write", &path))?;
-            }
-            outcome
-        })
-        .await
+        let read = file::read(&path).map_err(io_error("read", &path))?;
+        let (before, is_damaged) = (read.records, read.is_damaged);
+        if is_damaged {
+            let copy = file::quarantine(&path).map_err(io_error("quarantine", &path))?;
+            tracing::warn!(kept = before.len(), copy = %copy.display(), "the job registry was damaged");
+        }
+        let mut records = Vec::clone(&before);
+        let outcome = change(&mut records);
+        if is_damaged || records != *before {
+            let folder = file::write(&path, &records).map_err(io_error("write", &path))?;
+            // The disk may be slow, and the next process need not wait for it.
+            drop(lock);
+            folder.sync_all().map_err(io_error("write", &path))?;
+        }
+        outcome
     }
 
     /// Takes the lock between processes. The kernel frees it with the file, so also when its holder is killed.
     async fn lock(&self) -> Result<File, JobError> {
         let path = self.data_dir.registry_lock();
-        let (opened, data_dir) = (path.clone(), self.data_dir.clone());
-        let open = move || {
-            data_dir.create()?;
-            let file = open_options().create(true).write(true).open(&opened);
-            file.map_err(io_error("lock", &opened))
-        };
-        let file = blocking(open).await?;
+        self.data_dir.create()?;
+        let file = open_options().create(true).write(true).open(&path);
+        let file = file.map_err(io_error("lock", &path))?;
         let deadline = Instant::now() + LOCK_DEADLINE;
         loop {
             match file.try_lock() {

@@ -41,12 +41,15 @@ impl LocalLauncher {
         job_dir(&self.folder, identity)
     }
 
-    fn probe_all(&self, jobs: impl Iterator<Item = JobIdentity>) -> Listing {
+    fn probe_all<'j>(&self, jobs: impl Iterator<Item = &'j JobIdentity>) -> Listing {
         let (mut listing, mut processes) = (Listing::default(), None);
         for identity in jobs {
-            let dir = self.dir(&identity);
+            let dir = self.dir(identity);
             match dir.and_then(|dir| probe(&dir, &mut processes)) {
-                Ok(status) => listing.jobs.push(ListedJob { identity, status }),
+                Ok(status) => listing.jobs.push(ListedJob {
+                    identity: identity.clone(),
+                    status,
+                }),
                 Err(error) => {
                     let warning = format!("job {}: {error}", identity.job_id);
                     listing.warnings.push(warning);
@@ -61,14 +64,13 @@ impl LocalLauncher {
         let jobs = ProcessTable::read()?.jobs(&self.folder.jobs());
         let is_known = |id: &String| known.iter().any(|job| job.job_id == *id);
         let unknown = jobs.into_iter().filter(|id| !is_known(id));
-        Ok(unknown
-            .map(|id| JobIdentity {
-                oumi_job_id: id.clone(),
-                job_id: id,
-                cloud: LOCAL.to_owned(),
-                cluster: String::new(),
-            })
-            .collect())
+        let identity = |id: String| JobIdentity {
+            oumi_job_id: id.clone(),
+            job_id: id,
+            cloud: LOCAL.to_owned(),
+            cluster: String::new(),
+        };
+        Ok(unknown.map(identity).collect())
     }
 }
 
@@ -86,8 +88,7 @@ impl Launcher for LocalLauncher {
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
-        let (dir, spec) = (self.dir(&spec.identity)?, spec.clone());
-        blocking(move || plan::plan(&dir, &spec)).await
+        plan::plan(&self.dir(&spec.identity)?, spec)
     }
 
     async fn start(
@@ -109,39 +110,30 @@ impl Launcher for LocalLauncher {
     }
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
-        let dir = self.dir(identity)?;
-        blocking(move || probe(&dir, &mut None)).await
+        probe(&self.dir(identity)?, &mut None)
     }
 
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
-        let (launcher, known) = (self.clone(), known.to_vec());
-        blocking(move || {
-            let (unrecorded, mut warnings) = match launcher.unrecorded(&known) {
-                Ok(unrecorded) => (unrecorded, Vec::new()),
-                Err(error) => (Vec::new(), vec![error.to_string()]),
-            };
-            warnings.extend(unrecorded.iter().map(|JobIdentity { job_id, .. }| {
-                format!("job {job_id} runs, but its record is gone; cancel_job ends it")
-            }));
-            let mut listing = launcher.probe_all(known.into_iter().chain(unrecorded));
-            listing.warnings.splice(..0, warnings);
-            Ok(listing)
-        })
-        .await
+        let (unrecorded, mut warnings) = match self.unrecorded(known) {
+            Ok(unrecorded) => (unrecorded, Vec::new()),
+            Err(error) => (Vec::new(), vec![error.to_string()]),
+        };
+        warnings.extend(unrecorded.iter().map(|JobIdentity { job_id, .. }| {
+            format!("job {job_id} runs, but its record is gone; cancel_job ends it")
+        }));
+        let mut listing = self.probe_all(known.iter().chain(&unrecorded));
+        listing.warnings.splice(..0, warnings);
+        Ok(listing)
     }
 
     async fn statuses(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
-        let (launcher, known) = (self.clone(), known.to_vec());
-        blocking(move || Ok(launcher.probe_all(known.into_iter()))).await
+        Ok(self.probe_all(known.iter()))
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         let dir = self.dir(identity)?;
-        blocking(move || {
-            let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
-            JobLog::of_output(&dir, ended)
-        })
-        .await
+        let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
+        JobLog::of_output(&dir, ended)
     }
 
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError> {
@@ -198,21 +190,14 @@ fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus
 }
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
-    let message = if dir.termination_request()?.is_some() {
-        Some(
-            "it was asked to stop and has not ended yet; call cancel_job with force=true to kill it",
-        )
-    } else if !dir.exists()? {
-        Some(
-            "its folder was removed, so its log is gone and its end may not be known; cancel_job ends it",
-        )
-    } else {
-        None
+    let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
+    let message = match (dir.termination_request()?.is_some(), dir.exists()?) {
+        (true, _) => "it was asked to stop; call cancel_job with force=true to kill it",
+        (false, false) => "its folder was removed, so its log is gone; cancel_job ends it",
+        (false, true) => return Ok(status),
     };
-    Ok(JobStatus {
-        message: message.map(ToOwned::to_owned),
-        ..JobStatus::new(status::RUNNING, JobState::Running, false)
-    })
+    status.message = Some(message.to_owned());
+    Ok(status)
 }
 
 /// The status of a job whose script has ended and left processes, none of which may be known by name.

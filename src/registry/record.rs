@@ -13,7 +13,6 @@ pub(crate) const KEEP_RECORDS: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct JobRecord {
-    /// Our id.
     pub(crate) job_id: String,
     /// The verb of `oumi`: `train`, `evaluate`, …
     pub(crate) command: String,
@@ -25,11 +24,9 @@ pub(crate) struct JobRecord {
     pub(crate) cluster_name: String,
     /// The launcher's id; empty until the launch has ended.
     pub(crate) oumi_job_id: String,
-    /// The model the config names.
     pub(crate) model_name: String,
     /// The time of submission, ISO 8601.
     pub(crate) submit_time: String,
-    /// The folder the job writes to.
     pub(crate) output_dir: String,
     /// Fields of a newer version; they survive a rewrite.
     #[serde(flatten)]

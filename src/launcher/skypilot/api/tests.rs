@@ -1,4 +1,11 @@
-use super::{Output, Reply, Request};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::{CliCall, Endpoint, Output, Reply, Request};
 use crate::parse::sky::{self, QueueFailure};
 
 macro_rules! capture {
@@ -84,4 +91,50 @@ fn program_answers_what_cannot_be_read() {
         let problem = reply(status, body).result().unwrap_err().to_string();
         assert!(!problem.contains("secret"), "{problem}");
     }
+}
+
+/// Takes requests on this machine, and never answers how one ended. Returns its address and what it is sent.
+async fn silent_server() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let sent: Arc<Mutex<Vec<String>>> = Arc::default();
+    let taken = Arc::clone(&sent);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let taken = Arc::clone(&taken);
+            tokio::spawn(async move {
+                let mut block = vec![0; 64 * 1024];
+                let length = stream.read(&mut block).await.unwrap();
+                let request = String::from_utf8_lossy(&block[..length]).into_owned();
+                let is_get = request.starts_with("GET");
+                taken.lock().unwrap().push(request);
+                if is_get {
+                    std::future::pending::<()>().await;
+                }
+                let answer = b"HTTP/1.1 200 OK\r\nx-skypilot-request-id: e64d-1\r\ncontent-length: 4\r\n\r\nnull";
+                stream.write_all(answer).await.unwrap();
+            });
+        }
+    });
+    (address, sent)
+}
+
+#[tokio::test]
+async fn request_that_is_given_up_is_cancelled() {
+    let (address, sent) = silent_server().await;
+    let server = Arc::new(Endpoint {
+        address,
+        env_vars: Default::default(),
+    });
+    let arguments = ["queue", "c", "-o", "json"];
+    let call = CliCall::new(Path::new("sky"), &arguments, Duration::from_millis(300));
+    let request = Request::of(&call.arguments).unwrap();
+    assert!(server.answer(call, request).await.timed_out);
+    let sent = sent.lock().unwrap().join("\n");
+    let cancel = sent.split("POST ").last().unwrap();
+    assert!(
+        cancel.starts_with("/api/cancel") && cancel.contains(r#""request_ids":["e64d-1"]"#),
+        "{sent}"
+    );
 }
