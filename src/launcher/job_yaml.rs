@@ -94,9 +94,11 @@ impl JobConfig {
         let mut yaml = String::with_capacity(json.len());
         for character in json.chars() {
             // YAML 1.1 does not allow some raw, or reads them as the end of a line.
-            match character.is_ascii() && character != '\u{7f}' {
-                true => yaml.push(character),
-                false => yaml.push_str(&format!("\\U{:08x}", u32::from(character))),
+            match character {
+                '\u{7f}'..='\u{ffff}' => {
+                    yaml.push_str(&format!("\\u{:04x}", u32::from(character)));
+                }
+                _ => yaml.push(character),
             }
         }
         // Oumi 0.9 puts a backslash before every `${` in the file. This hides them.

@@ -203,11 +203,13 @@ fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
 /// The status of a job whose script has ended and left processes, none of which may be known by name.
 fn leftover_status(record: &ExitRecord, processes: usize) -> JobStatus {
     let processes = processes.max(1);
+    let left = match processes {
+        1 => "1 process that it started still runs".to_owned(),
+        _ => format!("{processes} processes that it started still run"),
+    };
     let ended = record.describe();
     let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
-    status.message = Some(format!(
-        "{ended}, but {processes} of the processes that it started still run; cancel_job ends them"
-    ));
+    status.message = Some(format!("{ended}, but {left}; cancel_job ends what is left"));
     status.details = ended_status(record).details;
     status.details.processes_left = Some(processes);
     status
@@ -234,7 +236,7 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
             status::UNKNOWN,
             false,
             format!(
-                "it was started on {host:?}, another machine or container; ask the server there"
+                "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
             ),
         ),
     };
