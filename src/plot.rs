@@ -59,13 +59,6 @@ struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-impl Curve {
-    /// The points whose figure is a number.
-    fn numbers(&self) -> impl DoubleEndedIterator<Item = &(f64, f64)> {
-        self.points.iter().filter(|(_, figure)| !figure.is_nan())
-    }
-}
-
 struct Chart {
     curves: Vec<Curve>,
     /// The unit of the x axis: `step`, or `report` if the trainer prints none.
@@ -115,7 +108,8 @@ impl Chart {
             .filter_map(|curve| Some((curve.points.first()?.0, curve.points.last()?.0)));
         let steps = ends.reduce(wider)?;
         let ranges = curves.iter().filter_map(|curve| {
-            range_without_spikes(curve.numbers().map(|point| point.1).collect())
+            let numbers = curve.points.iter().map(|point| point.1);
+            range_without_spikes(numbers.filter(|number| !number.is_nan()).collect())
         });
         Some(Self {
             x_unit: if has_steps { "step" } else { "report" },
@@ -172,7 +166,7 @@ impl Chart {
                 canvas.line(medians.map(|point| self.pixel(point)), 2.5, curve.color);
             }
         }
-        if let Some(last) = curve.numbers().next_back() {
+        if let Some(last) = curve.points.iter().rfind(|point| !point.1.is_nan()) {
             canvas.dot(self.pixel(*last), curve.color);
         }
     }

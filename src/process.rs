@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::future::BoxFuture;
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 
@@ -36,10 +35,9 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
     spawn_blocking(work).await.map_err(io::Error::other)
 }
 
-/// Runs a future on the threads for files of a runtime, and holds none while it waits: handing each file over to another
+/// Runs a future on the runtime's threads for files, and holds none while it waits: handing each file over to another
 /// thread takes longer than reading it.
 pub(crate) async fn on_file_threads<T: Send + 'static>(
-    runtime: Handle,
     mut future: BoxFuture<'static, T>,
 ) -> T {
     struct Woken(Notify);
@@ -51,7 +49,7 @@ pub(crate) async fn on_file_threads<T: Send + 'static>(
     let woken = Arc::new(Woken(Notify::new()));
     loop {
         let waker = Waker::from(Arc::clone(&woken));
-        let step = runtime.spawn_blocking(move || {
+        let step = spawn_blocking(move || {
             IS_FOR_FILES.set(true);
             let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
             (future, polled)

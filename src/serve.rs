@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rmcp::service::serve_directly;
 use rmcp::transport::stdio_pipes;
-use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launcher::Launcher;
@@ -59,27 +58,19 @@ pub(crate) fn wire(program: &Path) -> Result<Wired, Box<dyn Error + Send + Sync>
 /// Serves MCP on standard input and output.
 pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (service, queries) = wire(program)?;
-    let calls = tokio::runtime::Builder::new_multi_thread()
-        // File work has threads of its own, and handing a call from one worker to another takes longer than what it does there.
-        .worker_threads(1)
+    // Messages are read and written on this thread, and calls run on those for files: one that hangs holds no message up.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(FILE_THREADS)
         .enable_all()
         .build()?;
-    let messages = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let result = messages.block_on(serve_until_the_end(service, calls.handle().clone()));
+    let result = runtime.block_on(serve_until_the_end(service));
     queries.shut_down();
     // Neither a read of standard input nor one of a file that hangs can be cancelled, nor is it waited for.
-    messages.shutdown_background();
-    calls.shutdown_background();
+    runtime.shutdown_background();
     result
 }
 
-async fn serve_until_the_end(
-    service: JobService,
-    calls: Handle,
-) -> Result<(), Box<dyn Error + Send + Sync>> {
+async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
@@ -92,7 +83,7 @@ async fn serve_until_the_end(
     let (input, output) = stdio_pipes();
     let (stdio, ended) = Stdio::new(input, output, stop);
     // Directly: `Stdio` handles what may come before `initialize`, and both lifecycles work on one process.
-    let server = Server::new(service, calls);
+    let server = Server::new(service);
     let running = serve_directly(server.clone(), stdio, None);
     // In a task of its own: dropping it would cancel the calls under way.
     let serving = tokio::spawn(running.waiting());

@@ -36,7 +36,6 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
-use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use self::elicitation::{ElicitingCaller, PendingPrompts};
@@ -65,14 +64,12 @@ pub(crate) struct Server {
     prompts: Arc<PendingPrompts>,
     /// The recovery of what an earlier server left.
     recovery: Shared<BoxFuture<'static, ()>>,
-    /// Runs the calls. The messages are read and written on another runtime, so that calls that hang do not hold them up.
-    calls: Handle,
 }
 
 impl Server {
-    /// A server over `service`, with the tools that its policy allows. Its calls run on `calls`, and so does the recovery of
-    /// what an earlier server left, which begins with the first of them or after [`HANDSHAKE`].
-    pub(crate) fn new(service: JobService, calls: Handle) -> Self {
+    /// A server over `service`, with the tools that its policy allows. The recovery of what an earlier server left begins with
+    /// the first call or after [`HANDSHAKE`].
+    pub(crate) fn new(service: JobService) -> Self {
         let recovering = service.clone();
         let recovery = AssertUnwindSafe(async move { recovering.recover().await });
         // A panic is logged, and must not fail the calls that wait.
@@ -82,13 +79,12 @@ impl Server {
             sleep(HANDSHAKE).await;
             begins.await;
         });
-        calls.spawn(on_file_threads(calls.clone(), recovering));
+        tokio::spawn(on_file_threads(recovering));
         Self {
             service,
             router: Arc::default(),
             prompts: Arc::default(),
             recovery,
-            calls,
         }
     }
 
@@ -123,7 +119,7 @@ impl Server {
             server.recovered().await;
             answering.await
         });
-        let call = tokio::spawn(on_file_threads(self.calls.clone(), call));
+        let call = tokio::spawn(on_file_threads(call));
         tokio::select! {
             called = call => called.unwrap_or_else(|error| {
                 tracing::error!(%error, "a call panicked");

@@ -238,15 +238,18 @@ fn accepted(result: &ElicitResult) -> Result<(), JobError> {
         ElicitationAction::Accept => Ok(()),
         ElicitationAction::Decline => Err(JobError::blocked("the person declined")
             .with_hint("do not call again unless they ask for it")),
-        _ => Err(not_asked(
-            "it closed the question without an answer, as one that nobody attends does unseen",
+        _ => Err(unseen(
+            "the client closed the question without an answer, as one that nobody attends does unseen",
         )),
     }
 }
 
+fn not_asked(error: impl Display) -> JobError {
+    unseen(format!("the client could not ask the person: {error}"))
+}
+
 /// The error for a question that perhaps nobody saw.
-fn not_asked(reason: impl Display) -> JobError {
-    let message = format!("the client could not ask the person: {reason}");
+fn unseen(message: impl Display) -> JobError {
     JobError::blocked(message).with_hint(format!(
         "tell the user: {}=flags in the server's environment lets the flags of the call be enough",
         env_vars::CONSENT

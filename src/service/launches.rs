@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use futures::FutureExt;
-use tokio::runtime::Handle;
 
 use super::context::Context;
 use super::costs::HOURLY_PRICE;
@@ -41,7 +40,7 @@ pub(super) async fn submit(
 ) -> Result<(JobIdentity, LaunchWatch), JobError> {
     let context = Arc::clone(context);
     let submitting = Box::pin(async move { record_and_spawn(&context, launch, can_ask).await });
-    let submitting = tokio::spawn(on_file_threads(Handle::current(), submitting));
+    let submitting = tokio::spawn(on_file_threads(submitting));
     submitting.await.map_err(JobError::failed)?
 }
 
@@ -113,7 +112,7 @@ fn spawn(context: &Arc<Context>, identity: JobIdentity, start: Option<(LaunchPla
             context.in_flight.evict(&identity.job_id, outcome);
         }
     });
-    tokio::spawn(on_file_threads(Handle::current(), launching));
+    tokio::spawn(on_file_threads(launching));
 }
 
 /// Runs a launch to its end, records the job, carries out a cancel that came meanwhile, and evicts the launch.

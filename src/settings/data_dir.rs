@@ -58,21 +58,26 @@ impl DataDir {
         .with_hint(format!("make it writable or set {HOME} to another folder"))
     }
 
-    /// Removes the temporary files whose writers were killed.
-    pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
+    /// Lists the temporary files whose writers were killed.
+    pub(crate) fn abandoned_files(&self) -> io::Result<Vec<PathBuf>> {
         let mut folders = vec![self.root.clone()];
         for job in fs::read_dir(self.jobs())? {
             folders.push(job?.path());
         }
+        let mut files = Vec::new();
         for folder in folders.iter().filter(|path| path.is_dir()) {
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
                 if entry.file_name().to_str().is_some_and(is_abandoned) {
-                    fs::remove_file(entry.path())?;
+                    files.push(entry.path());
                 }
             }
         }
-        Ok(())
+        Ok(files)
+    }
+
+    pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
+        self.abandoned_files()?.iter().try_for_each(fs::remove_file)
     }
 
     /// Checks that a job can be started in it.

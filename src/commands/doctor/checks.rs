@@ -1,5 +1,6 @@
 //! The checks of `doctor`, side by side, so that they take no longer than the slowest.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -12,6 +13,7 @@ use super::Outcome::{Failure, Warning};
 use crate::error::JobError;
 use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
+use crate::process::table::ProcessTable;
 use crate::process::{blocking, find};
 use crate::serve::Wired;
 use crate::service::requests::{ListRequest, StatusFilter};
@@ -32,7 +34,11 @@ pub(super) async fn run(
     let problems = setting_problems();
     let jobs = async {
         match wired {
-            Ok((service, _)) => jobs(service, &problems).await,
+            Ok((service, _)) => {
+                let (mut checks, left) = tokio::join!(jobs(service, &problems), leftovers(service));
+                checks.push(Check::new("leftovers", left, Warning));
+                checks
+            }
             Err(error) => {
                 let error = JobError::failed(error);
                 let error = error.with_hint("no server starts until that is corrected");
@@ -192,6 +198,37 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     let warnings = warnings.map(|text| warning("jobs", text));
     let jobs = Check::new("jobs", Ok(message), Failure);
     std::iter::once(jobs).chain(warnings).collect()
+}
+
+/// Looks for what is left of jobs that have no record any more, and of servers that were killed.
+async fn leftovers(service: &JobService) -> Result<String, JobError> {
+    let records = service.registry().records().await?;
+    let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
+    let looking = blocking(move || {
+        let data_dir = DataDir::from_environment()?;
+        let mut living = ProcessTable::with_environments()?.jobs(&data_dir.jobs());
+        living.retain(|job_id| !known.contains(job_id));
+        let names = data_dir
+            .jobs()
+            .read_dir()?
+            .flatten()
+            .map(|entry| entry.file_name());
+        let folders = names.filter(|name| !name.to_str().is_some_and(|name| known.contains(name)));
+        let (folders, files) = (folders.count(), data_dir.abandoned_files()?.len());
+        Ok::<_, JobError>((living, folders, files))
+    });
+    let (living, folders, files) = looking.await?;
+    if !living.is_empty() {
+        let living = Vec::from_iter(living).join(", ");
+        let error = format!("processes run of jobs without a record: {living}");
+        return Err(JobError::failed(error).with_hint("`oumi-mcp-server cancel JOB` ends them"));
+    }
+    Ok(match (folders, files) {
+        (0, 0) => "none".to_owned(),
+        _ => format!(
+            "folders of jobs without a record: {folders}; temporary files: {files}; the server removes them in time"
+        ),
+    })
 }
 
 /// Runs a program that changes nothing. Fails where it does, with the last line that it printed.

@@ -11,7 +11,6 @@ use crate::service::tests::fake_launcher::{cancel_by_id, direct};
 use crate::service::tests::test_service::{TestService, test_service_with};
 use crate::settings::policy::{AskPerson, Policy};
 use serde_json::{Value, json};
-use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 fn test(ask: AskPerson) -> TestService {
@@ -173,7 +172,7 @@ pub(super) fn cloud_launch(test: &TestService, job: &str) -> Value {
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_prompt_times_out() {
     let test = test(AskPerson::ForClouds);
-    let mut client = Client::of(&test.service, Handle::current()).await;
+    let mut client = Client::of(&test.service).await;
     client
         .call("launch", "run_job", cloud_launch(&test, "job"))
         .await;
@@ -216,7 +215,7 @@ async fn answers_count_by_their_number_and_refusals_name_the_way_out() {
         ),
     ] {
         let test = test(AskPerson::ForClouds);
-        let mut client = Client::of(&test.service, Handle::current()).await;
+        let mut client = Client::of(&test.service).await;
         client
             .call("launch", "run_job", cloud_launch(&test, "job"))
             .await;

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use tokio::io::{
     AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf,
 };
-use tokio::runtime::Handle;
 
 use crate::server::Server;
 use crate::server::transport::Stdio;
@@ -25,12 +24,12 @@ struct Client {
 }
 
 impl Client {
-    /// Starts a server, with `calls` for its calls, and shakes hands.
-    async fn of(service: &JobService, calls: Handle) -> Self {
+    /// Starts a server, and shakes hands.
+    async fn of(service: &JobService) -> Self {
         let (ours, its) = tokio::io::duplex(64 * 1024);
         let (input, output) = tokio::io::split(its);
         let (stdio, _ended) = Stdio::new(input, output, std::future::pending());
-        let server = serve_directly(Server::new(service.clone(), calls), stdio, None);
+        let server = serve_directly(Server::new(service.clone()), stdio, None);
         let (answers, requests) = tokio::io::split(ours);
         let answers = BufReader::new(answers).lines();
         let mut client = Self {

@@ -1,7 +1,6 @@
 //! Calls that wait, are long or hang: pings, cancellations and the answers of the person are read all the same.
 
 use serde_json::json;
-use tokio::runtime::Handle;
 
 use super::Client;
 use super::consent::cloud_launch;
@@ -11,7 +10,7 @@ use crate::settings::policy::Policy;
 #[tokio::test(start_paused = true)]
 async fn large_calls_that_wait_for_a_person_hold_nothing_up() {
     let test = test_service_with(&[&["local"], &["gcp"]], Policy::default());
-    let mut client = Client::of(&test.service, Handle::current()).await;
+    let mut client = Client::of(&test.service).await;
     let mut questions = Vec::new();
     for job in ["a", "b", "c"] {
         let mut launch = cloud_launch(&test, job);
@@ -39,7 +38,7 @@ async fn large_calls_that_wait_for_a_person_hold_nothing_up() {
 #[tokio::test(start_paused = true)]
 async fn more_calls_than_are_taken_are_refused_and_pings_answered() {
     let test = test_service_with(&[&["local"], &["gcp"]], Policy::default());
-    let mut client = Client::of(&test.service, Handle::current()).await;
+    let mut client = Client::of(&test.service).await;
     let mut launch = cloud_launch(&test, "job");
     launch["run_script"] = json!("#".repeat(1_000_000));
     let mut questions = Vec::new();
@@ -69,22 +68,17 @@ async fn more_calls_than_are_taken_are_refused_and_pings_answered() {
 
 #[test]
 fn calls_that_hang_on_files_hold_up_no_message() {
-    let calls = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(1)
         .enable_all()
         .build()
         .unwrap();
-    let messages = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
     let test =
-        messages.block_on(async { test_service_with(&[&["local"], &["gcp"]], Policy::default()) });
+        runtime.block_on(async { test_service_with(&[&["local"], &["gcp"]], Policy::default()) });
     let (release, hung) = std::sync::mpsc::channel::<()>();
-    calls.spawn_blocking(move || hung.recv());
-    messages.block_on(async {
-        let mut client = Client::of(&test.service, calls.handle().clone()).await;
+    runtime.spawn_blocking(move || hung.recv());
+    runtime.block_on(async {
+        let mut client = Client::of(&test.service).await;
         client.call("hangs", "list_jobs", json!({})).await;
         client.request("ping", "ping", json!({})).await;
         assert_eq!(client.next().await["id"], "ping");

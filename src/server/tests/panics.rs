@@ -7,7 +7,6 @@ use crate::server::tests::Client;
 use crate::service::tests::test_service::test_service_with;
 use crate::settings::policy::Policy;
 use serde_json::json;
-use tokio::runtime::Handle;
 
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -32,7 +31,7 @@ async fn a_panic_in_a_tool_fails_its_call_alone() {
     let _logging = tracing::subscriber::set_default(logging);
     let test = test_service_with(&[&["gcp"]], Policy::default());
     test.cloud.panic_in_status();
-    let mut client = Client::of(&test.service, Handle::current()).await;
+    let mut client = Client::of(&test.service).await;
     let job = json!({ "oumi_job_id": "1", "cloud": "gcp", "cluster_name": "c" });
     client.call("poll", "poll_status", job).await;
     let answer = client.next().await;
