@@ -26,7 +26,7 @@ const DRAIN: Duration = Duration::from_millis(1200);
 
 /// The most threads for file work. Each costs some 40 KB as long as there is work; with tokio's own limit of 512 a busy client
 /// would make the server grow by 20 MB.
-const FILE_THREADS: usize = 32;
+const FILE_THREADS: usize = 8;
 
 /// The service of this process, and the programs that it asks.
 pub(crate) type Wired = (JobService, Cli);
