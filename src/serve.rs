@@ -24,8 +24,8 @@ use crate::settings::policy::Policy;
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
-/// The most threads for file work. Each costs some 40 KB as long as there is work; with tokio's own limit of 512 a busy client
-/// would make the server grow by 20 MB.
+/// The most threads for file work, which run the calls. With tokio's own limit of 512 a busy client would make the server grow by
+/// tens of megabytes.
 const FILE_THREADS: usize = 8;
 
 /// The service of this process, and the programs that it asks.

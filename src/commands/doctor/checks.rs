@@ -206,7 +206,7 @@ async fn leftovers(service: &JobService) -> Result<String, JobError> {
     let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
     let looking = blocking(move || {
         let data_dir = DataDir::from_environment()?;
-        let mut living = ProcessTable::with_environments()?.jobs(&data_dir.jobs());
+        let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
         living.retain(|job_id| !known.contains(job_id));
         let names = data_dir
             .jobs()
