@@ -37,9 +37,7 @@ pub(crate) async fn run_blocking<T: Send + 'static>(
 
 /// Runs a future on the runtime's threads for files, and holds none while it waits: handing each file over to another
 /// thread takes longer than reading it.
-pub(crate) async fn on_file_threads<T: Send + 'static>(
-    mut future: BoxFuture<'static, T>,
-) -> T {
+pub(crate) async fn on_file_threads<T: Send + 'static>(mut future: BoxFuture<'static, T>) -> T {
     struct Woken(Notify);
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
