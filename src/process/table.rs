@@ -104,13 +104,19 @@ fn mark(entry: &[u8]) -> Option<OsString> {
 #[cfg(target_os = "linux")]
 fn all() -> io::Result<Vec<Process>> {
     use io::ErrorKind::{NotFound, PermissionDenied};
+    use io::Read as _;
     // ESRCH: the process ended while it was read.
     let is_passed_over = |error: &io::Error| {
         matches!(error.kind(), NotFound | PermissionDenied) || error.raw_os_error() == Some(3)
     };
-    let read = |pid: u32, file: &str| match std::fs::read(format!("/proc/{pid}/{file}")) {
-        Err(error) if is_passed_over(&error) => Ok(Vec::new()),
-        read => read,
+    let read = |pid: u32, file: &str| {
+        // With room for most files at once: `fs::read` begins with 32 bytes.
+        let mut bytes = Vec::with_capacity(8192);
+        let file = std::fs::File::open(format!("/proc/{pid}/{file}"));
+        match file.and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes)) {
+            Err(error) if is_passed_over(&error) => Ok(Vec::new()),
+            read => read.map(|_| bytes),
+        }
     };
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
