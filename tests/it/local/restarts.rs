@@ -299,7 +299,7 @@ fn a_cancel_that_died_with_its_supervisor_is_shown_and_can_be_repeated() {
 #[test]
 fn a_supervisor_survives_a_signal_at_once() {
     let home = Home::new();
-    let config = home.job("sleep 0.5; echo ran");
+    let config = home.job("sleep 0.1; echo ran");
     let mut server = Server::start(&home);
     for at in 0..10 {
         let name = format!("job{at}");
