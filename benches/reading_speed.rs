@@ -12,6 +12,7 @@ use oumi_mcp_server::logs::read::ReadOptions;
 use oumi_mcp_server::logs::search::{Query, search};
 use oumi_mcp_server::progress::Scanner;
 use oumi_mcp_server::redact::Redactor;
+use regex::Regex;
 
 const BYTES: usize = 64_000_000;
 
@@ -48,7 +49,12 @@ fn measure(name: &str, line: impl Fn(usize) -> String) {
     let fold = speed(bytes.len(), || drop(black_box(fold(bytes))));
     let search = speed(bytes.len(), || {
         let deadline = Instant::now() + Duration::from_secs(600);
-        let query = Query::new("(?i)cuda.*out of memory", deadline).unwrap();
+        let query = Query {
+            pattern: Regex::new("(?i)cuda.*out of memory").unwrap(),
+            context: 0,
+            max_matches: 100,
+            deadline,
+        };
         let mut log = Log::from_text(bytes, true, &secrets);
         black_box(search(&mut log, &query, ReadOptions::default()).unwrap());
     });

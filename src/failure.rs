@@ -20,7 +20,7 @@ use ending::Ending;
 /// The most of a log that is looked at, from its end.
 pub(crate) const LOOKED_AT: usize = 256 * 1024;
 
-/// The longest evidence that is given, in characters.
+/// The longest evidence that is given, in bytes.
 const EVIDENCE: usize = 400;
 
 /// The most that is given of a traceback or of other lines, in bytes.
@@ -87,42 +87,38 @@ impl Failure {
     /// The bytes of JSON that the quotes of the log take.
     pub(crate) fn quoted(&self) -> usize {
         let quotes = [&self.evidence, &self.traceback_end, &self.last_lines];
-        quotes
-            .into_iter()
-            .flatten()
-            .map(|quote| json_length(quote))
-            .sum()
+        let lengths = quotes.into_iter().flatten().map(|quote| json_length(quote));
+        lengths.sum()
     }
 
     /// Cuts the quotes of the log to `room` bytes of JSON, [`MIN_QUOTE`] at least, and leaves out evidence that is among them.
     /// Of a traceback the frame goes first, of the last lines the first ones.
     pub(crate) fn cut_quotes(&mut self, room: usize) {
-        let quote = self.traceback_end.as_ref().or(self.last_lines.as_ref());
+        let mut room = room.max(MIN_QUOTE);
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let whole = words(quote.map_or("", String::as_str));
-        let room = room.max(MIN_QUOTE);
-        let evidence = self.evidence.take();
-        let evidence =
-            evidence.filter(|evidence| !whole.contains(&words(evidence.trim_end_matches('…'))));
-        self.evidence = evidence.map(|evidence| shorten(&evidence, room / 2).into_owned());
-        let room = room - self.evidence.as_ref().map_or(0, |evidence| evidence.len());
-        let cut = |text: &mut String, may_go: &dyn Fn(&str) -> bool| {
+        let quote = self.traceback_end.as_ref().or(self.last_lines.as_ref());
+        let quote = words(quote.map_or("", String::as_str));
+        let is_news = |evidence: &String| !quote.contains(&words(evidence.trim_end_matches('…')));
+        if let Some(evidence) = self.evidence.take_if(|evidence| is_news(evidence)) {
+            let evidence = shorten(&evidence, room / 2).into_owned();
+            room -= evidence.len();
+            self.evidence = Some(evidence);
+        } else {
+            self.evidence = None;
+        }
+        let is_traceback = self.traceback_end.is_some();
+        let quotes = [&mut self.traceback_end, &mut self.last_lines];
+        for text in quotes.into_iter().flatten() {
             let mut rest = text.as_str();
             while json_length(rest) > room
                 && let Some((first, below)) = rest.split_once('\n')
-                && may_go(first)
+                && (is_frame(first) || !is_traceback)
             {
                 rest = below;
             }
             let excess = json_length(rest) - rest.len();
             *text = shorten(rest, room.saturating_sub(excess).max(MIN_QUOTE / 2)).into_owned();
-        };
-        self.traceback_end
-            .iter_mut()
-            .for_each(|text| cut(text, &is_frame));
-        self.last_lines
-            .iter_mut()
-            .for_each(|text| cut(text, &|_| true));
+        }
     }
 
     /// The line that names the exception, or reports the error, that ended the job.
@@ -137,10 +133,7 @@ fn is_frame(line: &str) -> bool {
 }
 
 fn json_length(text: &str) -> usize {
-    let escaped = text
-        .bytes()
-        .filter(|byte| matches!(byte, b'\n' | b'"' | b'\\'));
-    text.len() + escaped.count()
+    text.len() + text.matches(['\n', '"', '\\']).count()
 }
 
 /// Explains why a job failed. `log_tail` is the end of its log, folded; `reason` is what its launcher gave as the reason.
@@ -230,12 +223,8 @@ fn find(
 
 /// The part of a text around the place `at`.
 fn evidence(text: &str, at: usize) -> String {
-    let skipped = text[..at].chars().count().saturating_sub(EVIDENCE / 2);
-    let part: String = text.chars().skip(skipped).take(EVIDENCE).collect();
-    match text.chars().count() > skipped + EVIDENCE {
-        true => format!("{part}…"),
-        false => part,
-    }
+    let start = text.floor_char_boundary(at.saturating_sub(EVIDENCE / 2));
+    shorten(&text[start..], EVIDENCE).into_owned()
 }
 
 /// The last frame of an exception and what it says.
@@ -254,17 +243,16 @@ fn reported(ending: &Ending<'_>, errors: &[Vec<usize>]) -> Option<String> {
         .flat_map(|error| error.iter().take(EXCERPT_LINES / 2));
     let lines: Vec<&str> = lines.map(|at| ending.lines[*at].raw).collect();
     excerpt(
-        lines[lines.len().saturating_sub(EXCERPT_LINES)..]
+        lines
             .iter()
+            .skip(lines.len().saturating_sub(EXCERPT_LINES))
             .copied(),
     )
 }
 
 /// Joins lines, each of bounded length.
 fn excerpt<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
-    let lines: Vec<_> = lines
-        .map(|line| shorten(line.trim_end(), EXCERPT / 2))
-        .collect();
-    let text = lines.join("\n");
+    let lines = lines.map(|line| shorten(line.trim_end(), EXCERPT / 2));
+    let text = lines.collect::<Vec<_>>().join("\n");
     (!text.is_empty()).then(|| shorten(text.trim_end(), EXCERPT).into_owned())
 }

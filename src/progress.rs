@@ -93,7 +93,7 @@ impl Progress {
 /// Reads the progress and the losses out of the log at `path`. Of a log larger than half a gigabyte the beginning and the
 /// end are read. For repeated reads of a growing log, use [`IncrementalReader`].
 pub(crate) fn read_log(path: &Path) -> io::Result<Option<(Progress, History)>> {
-    let (progress, history) = IncrementalReader::new(path).read_all()?;
+    let (progress, history) = IncrementalReader::new(path).read_tail(reader::WHOLE)?;
     Ok(progress.map(|progress| (progress, history)))
 }
 

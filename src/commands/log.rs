@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::jobs::Format;
 use super::text::for_person;
 use super::{CommandResult, no_answer, note, print};
-use crate::logs::search::Pattern;
+use crate::logs::search;
 use crate::service::JobService;
 use crate::service::answers::{JobAnswer, LogsAnswer};
 use crate::service::requests::LogsRequest;
@@ -24,7 +24,7 @@ pub(super) async fn read(
     print_new(&answer, output)?;
     let pattern = match request.grep.as_str() {
         "" => None,
-        grep => Some(Pattern::parse(grep)?),
+        grep => Some(search::compile(grep)?),
     };
     let mut is_over = false;
     while !is_over || answer.remaining_bytes.is_some() {
@@ -51,7 +51,7 @@ pub(super) async fn read(
             continue;
         }
         if let Some(pattern) = &pattern {
-            let lines = newer.logs.lines().filter(|line| pattern.matches(line));
+            let lines = newer.logs.lines().filter(|line| pattern.is_match(line));
             newer.logs = lines.collect::<Vec<_>>().join("\n");
         }
         print_new(&newer, output)?;

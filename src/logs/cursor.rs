@@ -7,9 +7,9 @@
 
 use std::fmt;
 use std::io::{self, Read, Seek};
-use std::str::FromStr;
 
 use super::source::read_at;
+use crate::error::JobError;
 
 /// Bytes before the offset that are checked.
 const CHECKED: u64 = 256;
@@ -17,21 +17,14 @@ const CHECKED: u64 = 256;
 /// The first part of a cursor: what it is, and the version of what follows.
 const KIND: &str = "log1";
 
-/// A position in a log: everything before it has been given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A position in a log: everything before it has been given. The default is the beginning of any log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cursor {
     /// The inode; `None` for a log that was fetched.
     file: Option<u64>,
     offset: u64,
     check: u64,
 }
-
-/// The text is not a cursor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "this is not a cursor of this server: pass the `cursor` of an earlier answer as it is, or leave it out to get the end of the log"
-)]
-pub struct InvalidCursor;
 
 /// The reason why an answer does not go on where the last one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,13 +55,24 @@ impl Change {
 }
 
 impl Cursor {
-    /// The beginning of any log.
-    pub fn start() -> Self {
-        Self {
-            file: None,
-            offset: 0,
-            check: hash(&[]),
-        }
+    /// Parses what [`fmt::Display`] wrote.
+    pub(crate) fn parse(text: &str) -> Result<Self, JobError> {
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        let parse = || {
+            let parts: Vec<&str> = text.trim().split('.').collect();
+            let [KIND, file, offset, check] = *parts else {
+                return None;
+            };
+            let file = (!file.is_empty()).then(|| number(file));
+            Some(Self {
+                file: file.map_or(Some(None), |file| file.map(Some))?,
+                offset: number(offset)?,
+                check: number(check)?,
+            })
+        };
+        parse().ok_or_else(|| {
+            JobError::invalid("this is not a cursor of this server: pass the `cursor` of an earlier answer as it is, or leave it out to get the end of the log")
+        })
     }
 
     /// The offset, in bytes from the beginning of the log.
@@ -97,17 +101,16 @@ impl Cursor {
         file: Option<u64>,
         end: u64,
     ) -> io::Result<(u64, Option<Change>)> {
-        if self.offset > 0 && self.file != file {
-            return Ok((0, Some(Change::Replaced)));
-        }
-        if self.offset > end {
+        if self.file == file && self.offset > end {
             return Ok((0, Some(Change::Truncated)));
         }
-        if Self::at(log, file, self.offset)?.check == self.check {
-            Ok((self.offset, None))
+        let is_same = (self.offset == 0 || self.file == file)
+            && Self::at(log, file, self.offset)?.check == self.check;
+        Ok(if is_same {
+            (self.offset, None)
         } else {
-            Ok((0, Some(Change::Replaced)))
-        }
+            (0, Some(Change::Replaced))
+        })
     }
 
     /// Finds where to go on in `bytes`, the end of a log: at the first place with the text before it that the cursor had. If
@@ -135,36 +138,15 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.file {
-            Some(file) => write!(f, "{KIND}.{file:x}.{:x}.{:x}", self.offset, self.check),
-            None => write!(f, "{KIND}..{:x}.{:x}", self.offset, self.check),
-        }
+        let file = self.file.map(|file| format!("{file:x}"));
+        let (file, offset, check) = (file.unwrap_or_default(), self.offset, self.check);
+        write!(f, "{KIND}.{file}.{offset:x}.{check:x}")
     }
 }
 
-impl FromStr for Cursor {
-    type Err = InvalidCursor;
-
-    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
-        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|_| InvalidCursor);
-        let parts: Vec<&str> = text.trim().split('.').collect();
-        let [KIND, file, offset, check] = parts.as_slice() else {
-            return Err(InvalidCursor);
-        };
-        Ok(Self {
-            file: match *file {
-                "" => None,
-                file => Some(number(file)?),
-            },
-            offset: number(offset)?,
-            check: number(check)?,
-        })
-    }
-}
-
-/// FNV-1a: the same in every version of this program, which the standard library's hash is not.
+/// FNV-0: the same in every version of this program, which the standard library's hash is not.
 fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    bytes.iter().fold(0, |hash: u64, byte| {
+        hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(*byte)
     })
 }

@@ -17,7 +17,7 @@ use super::Log;
 use super::cursor::{Change, Cursor};
 use super::fold::{Block, FoldOptions, Line, MAX_LINE, fold_pieces};
 use super::source::MAX_LEFT_OUT;
-use super::unfinished::{Held, MAX_HELD, complete_part, unfinished_text};
+use super::unfinished::{MAX_HELD, complete_part, unfinished_text};
 use crate::redact::Redactor;
 
 /// The budget of an answer unless the caller says otherwise: with the other fields an answer has some 6 KB.
@@ -67,7 +67,7 @@ impl ReadOptions {
 }
 
 /// A part of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Excerpt {
     /// The lines, joined by line ends.
     pub text: String,
@@ -91,25 +91,6 @@ pub struct Excerpt {
     pub change: Option<Change>,
     /// Sentences for the reader: what is missing here and how to get it.
     pub notes: Vec<String>,
-}
-
-impl Excerpt {
-    /// A text that lacks nothing.
-    pub(super) fn new(text: String, cursor: Cursor, log_bytes: u64) -> Self {
-        Self {
-            lines: text.lines().count(),
-            text,
-            unfinished: None,
-            matches: None,
-            reaches_start: false,
-            truncated: false,
-            remaining_bytes: 0,
-            cursor,
-            log_bytes,
-            change: None,
-            notes: Vec::new(),
-        }
-    }
 }
 
 /// Reads the last `lines` lines. The cost does not depend on the size of the log.
@@ -173,7 +154,10 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         unfinished,
         reaches_start,
         notes,
-        ..Excerpt::new(text, cursor, end)
+        text,
+        cursor,
+        log_bytes: end,
+        ..Excerpt::default()
     })
 }
 
@@ -224,10 +208,11 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
     let end = log.end;
     let window_end = end.min(start + WINDOW);
     let bytes = log.read(start, window_end)?;
-    let (complete, held) = complete_part(&bytes, options.ended && window_end == end, options.raw);
+    let (complete, is_overwritten) =
+        complete_part(&bytes, options.ended && window_end == end, options.raw);
     let (length, folded) = oldest_within(&bytes[..complete], start, options.max_bytes, |is_all| {
         // A line that is written over is not returned before it ends.
-        options.fold(log.secrets, is_all && held == Held::Overwritten)
+        options.fold(log.secrets, is_all && is_overwritten)
     });
     let is_all = length == complete && window_end == end;
     let rest = is_all.then_some((&bytes[complete..], 0, 0));
@@ -239,11 +224,6 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
     };
     let change_note = change.map(|change| change.sentence().to_owned());
     let mut notes: Vec<String> = change_note.into_iter().collect();
-    if length == complete && held == Held::PartOfLine {
-        notes.push(
-            "The last line is too long to wait for its end: what follows of it comes as a line of its own.".to_owned(),
-        );
-    }
     if remaining_bytes > 0 {
         notes.push(format!(
             "{} more of the log are new: call again with this cursor for what follows, or without a cursor for the end of the log.",
@@ -258,7 +238,10 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
         remaining_bytes,
         change,
         notes,
-        ..Excerpt::new(log.secrets.redact(&folded.text), cursor, end)
+        text: log.secrets.redact(&folded.text),
+        cursor,
+        log_bytes: end,
+        ..Excerpt::default()
     })
 }
 

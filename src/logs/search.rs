@@ -14,6 +14,7 @@ use regex::{Regex, RegexBuilder};
 use super::Log;
 use super::fold::{FoldOptions, MAX_LINE, fold_pieces};
 use super::read::{Excerpt, ReadOptions, end_cursor, size};
+use crate::error::JobError;
 use crate::text::shorten;
 
 /// The bytes that are read and folded between two checks of the deadline.
@@ -25,7 +26,7 @@ const LARGEST_PATTERN: usize = 256 * 1024;
 /// A search.
 #[derive(Debug, Clone)]
 pub struct Query {
-    pub pattern: Pattern,
+    pub pattern: Regex,
     /// The lines to give before and after each match.
     pub context: usize,
     /// The most matching lines that are given: the newest.
@@ -34,55 +35,35 @@ pub struct Query {
     pub deadline: Instant,
 }
 
-/// A regular expression that is safe to search with: whatever it is, the time it takes is linear in the log.
-#[derive(Debug, Clone)]
-pub struct Pattern(Regex);
-
-impl Pattern {
-    pub fn parse(pattern: &str) -> Result<Self, InvalidPattern> {
-        if pattern.is_empty() {
-            return Err(InvalidPattern(
-                "grep is empty: give a regular expression".into(),
-            ));
-        }
-        RegexBuilder::new(pattern)
-            .size_limit(LARGEST_PATTERN)
-            .dfa_size_limit(4 * LARGEST_PATTERN)
-            .build()
-            .map(Self)
-            .map_err(|error| InvalidPattern::new(pattern, &error))
+/// Compiles a pattern that is safe to search with: whatever it is, the time it takes is linear in the log.
+pub(crate) fn compile(pattern: &str) -> Result<Regex, JobError> {
+    if pattern.is_empty() {
+        return Err(JobError::invalid(
+            "grep is empty: give a regular expression",
+        ));
     }
-
-    pub(crate) fn matches(&self, line: &str) -> bool {
-        self.0.is_match(line)
-    }
-}
-
-/// The pattern cannot be searched for; the text says why, in one line.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct InvalidPattern(String);
-
-impl InvalidPattern {
-    fn new(pattern: &str, error: &regex::Error) -> Self {
+    let mut builder = RegexBuilder::new(pattern);
+    builder.size_limit(LARGEST_PATTERN);
+    builder.dfa_size_limit(4 * LARGEST_PATTERN);
+    builder.build().map_err(|error| {
         let text = error.to_string();
         let reason = match error {
             regex::Error::CompiledTooBig(_) => "it is too large",
             _ => text.lines().last().unwrap_or_default(),
         };
         let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-        Self(format!(
+        JobError::invalid(format!(
             "grep={:?} is not a regular expression that can be searched for: {reason}. Put a backslash before a character that stands for itself, as in `loss\\(`.",
             shorten(pattern, 80)
         ))
-    }
+    })
 }
 
 impl Query {
     /// A search for `pattern`, without context, for the newest 100 matches.
-    pub fn new(pattern: &str, deadline: Instant) -> Result<Self, InvalidPattern> {
+    pub(crate) fn new(pattern: &str, deadline: Instant) -> Result<Self, JobError> {
         Ok(Self {
-            pattern: Pattern::parse(pattern)?,
+            pattern: compile(pattern)?,
             context: 0,
             max_matches: 100,
             deadline,
@@ -100,7 +81,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
         is_summary: false,
         ..options.fold(secrets, false)
     };
-    let mut matches = Matches::new(query, options.max_bytes);
+    let mut matches = Matches::default();
     let mut searched_from = cursor.offset();
     let mut stopped = None;
     while stopped.is_none() && searched_from > 0 {
@@ -123,7 +104,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
             stopped = if Instant::now() >= query.deadline && !is_end {
                 Some("the time was up")
             } else {
-                matches.take(line, repeats.take())
+                matches.take(line, repeats.take(), query, options.max_bytes)
             };
             if stopped.is_some() {
                 break;
@@ -141,118 +122,95 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
             size(log_bytes)
         )
     });
-    matches.picked.reverse();
-    let text = matches.picked.join("\n");
+    let mut lines: Vec<&str> = Vec::new();
+    let mut above = None;
+    for (at, line) in matches.picked.iter().rev() {
+        let has_gap = above.is_some_and(|above| above != at + 1);
+        lines.extend((has_gap && query.context > 0).then_some("--"));
+        lines.push(line);
+        above = Some(*at);
+    }
+    let text = lines.join("\n");
     Ok(Excerpt {
         matches: Some(matches.count),
         reaches_start: stopped.is_none(),
         truncated: stopped.is_some(),
         notes: note.into_iter().collect(),
-        ..Excerpt::new(text, cursor, log_bytes)
+        lines: text.lines().count(),
+        text,
+        cursor,
+        log_bytes,
+        ..Excerpt::default()
     })
 }
 
-/// Picks the lines of the answer from lines that come newest first.
-struct Matches<'q> {
-    query: &'q Query,
-    max_bytes: usize,
-    /// The picked lines, newest first, and their bytes.
-    picked: Vec<String>,
+/// The lines of the answer, picked from lines that come newest first.
+#[derive(Default)]
+struct Matches {
+    /// The picked lines, newest first, with their numbers from the end of the log, and their bytes.
+    picked: Vec<(usize, String)>,
     bytes: usize,
     count: usize,
     /// The lines that came last and were not picked, newest first, and their bytes: context if an older match comes.
-    recent: VecDeque<String>,
+    recent: VecDeque<(usize, String)>,
     recent_bytes: usize,
-    /// Lines are missing between those picked and the recent ones.
-    has_gap: bool,
+    /// The number of the line that came last.
+    at: usize,
     /// Lines before a match that are still to be picked.
     context_left: usize,
 }
 
-impl<'q> Matches<'q> {
-    fn new(query: &'q Query, max_bytes: usize) -> Self {
-        Self {
-            query,
-            max_bytes,
-            picked: Vec::new(),
-            bytes: 0,
-            count: 0,
-            recent: VecDeque::new(),
-            recent_bytes: 0,
-            has_gap: false,
-            context_left: 0,
-        }
-    }
-
+impl Matches {
     /// Takes the next older line, and the note of its repeats; returns why the search stops when there is no room for it.
-    fn take(&mut self, line: &str, repeats: Option<&str>) -> Option<&'static str> {
-        let has_context = self.query.context > 0;
-        let is_match = self.query.pattern.matches(line);
-        let mark = match (has_context, is_match) {
-            (false, _) => "",
-            (true, true) => "> ",
-            (true, false) => "  ",
+    fn take(
+        &mut self,
+        line: &str,
+        repeats: Option<&str>,
+        query: &Query,
+        max_bytes: usize,
+    ) -> Option<&'static str> {
+        self.at += 1;
+        let is_match = query.pattern.is_match(line);
+        let (mark, blank, gap) = match query.context {
+            0 => ("", "", 0),
+            _ if is_match => ("> ", "  ", "--\n".len()),
+            _ => ("  ", "  ", 0),
         };
-        let blank = if has_context { "  " } else { "" };
         let repeats = repeats.map(|repeats| format!("\n{blank}{repeats}"));
         let line = format!("{mark}{line}{}", repeats.unwrap_or_default());
         if !is_match && self.context_left == 0 {
-            if has_context {
-                self.keep_recent(line);
+            // As many as the context has, and the answer has room for.
+            self.recent_bytes += line.len() + 1;
+            self.recent.push_back((self.at, line));
+            while self.recent.len() > query.context || self.recent_bytes > max_bytes {
+                self.drop_recent();
             }
             return None;
         }
-        let before = self.picked.len();
-        if is_match {
-            if self.count >= self.query.max_matches {
-                return Some("there are as many matches as requested");
-            }
-            // The farthest lines of the context are left out where all of it has no room.
-            while self.bytes + self.recent_bytes + line.len() + 4 > self.max_bytes
-                && self.drop_recent()
-            {}
-            if self.has_gap && self.count > 0 {
-                self.pick("--".to_owned());
-            }
-            std::mem::take(&mut self.recent)
-                .into_iter()
-                .for_each(|line| self.pick(line));
-            self.recent_bytes = 0;
+        if is_match && self.count >= query.max_matches {
+            return Some("there are as many matches as requested");
         }
-        self.pick(line);
-        if self.bytes > self.max_bytes {
-            // What a match brought is given with it or not at all.
-            self.picked.truncate(before);
+        let bytes = self.bytes + line.len() + 1 + gap;
+        // The farthest lines of the context are left out where all of it has no room.
+        while bytes + self.recent_bytes > max_bytes && self.drop_recent() {}
+        if bytes > max_bytes {
             return Some("max_bytes was reached");
         }
+        self.bytes = bytes + std::mem::take(&mut self.recent_bytes);
+        self.picked.extend(self.recent.drain(..));
+        self.picked.push((self.at, line));
         if is_match {
             self.count += 1;
-            self.has_gap = false;
-            self.context_left = self.query.context;
+            self.context_left = query.context;
         } else {
             self.context_left -= 1;
         }
         None
     }
 
-    fn pick(&mut self, line: String) {
-        self.bytes += line.len() + 1;
-        self.picked.push(line);
-    }
-
-    /// Keeps as many lines as the context has, and the answer has room for.
-    fn keep_recent(&mut self, line: String) {
-        self.recent_bytes += line.len() + 1;
-        self.recent.push_back(line);
-        while self.recent.len() > self.query.context || self.recent_bytes > self.max_bytes {
-            self.drop_recent();
-        }
-    }
-
     fn drop_recent(&mut self) -> bool {
         let newest = self.recent.pop_front();
-        self.recent_bytes -= newest.as_ref().map_or(0, |line| line.len() + 1);
-        self.has_gap |= newest.is_some();
+        self.recent_bytes -= newest.as_ref().map_or(0, |(_, line)| line.len() + 1);
         newest.is_some()
     }
 }

@@ -16,46 +16,34 @@ const HELD_BACK: usize = 64;
 /// The visible bytes at the end of an unfinished line that may be the first of a secret value. More of them are known as one.
 const MAX_UNKNOWN: usize = 7;
 
-/// The end of a log that is no whole line yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Held {
-    /// A line that has not ended, or nothing.
-    Line,
-    /// The newest state of a line: what stands before it in the line is overwritten.
-    Overwritten,
-    /// The rest of a line that is too long to wait for its end: what stands before is returned as it is.
-    PartOfLine,
-}
-
-/// Finds how many of `bytes` can be returned as text: those before the unfinished line.
-pub(super) fn complete_part(bytes: &[u8], ended: bool, raw: bool) -> (usize, Held) {
+/// Finds how many of `bytes` can be returned as text: those before the unfinished line. Of one that is too long to wait for, those
+/// before its newest state, where a carriage return tells its states apart, and else all but its last word. Tells also if what
+/// comes before is overwritten by that state.
+pub(super) fn complete_part(bytes: &[u8], ended: bool, raw: bool) -> (usize, bool) {
     if ended {
-        return (bytes.len(), Held::Line);
+        return (bytes.len(), false);
     }
     let line = memrchr(b'\n', bytes).map_or(0, |line_end| line_end + 1);
-    let unfinished = bytes.get(line..).unwrap_or_default();
+    let unfinished = &bytes[line..];
     if unfinished.len() <= MAX_HELD {
-        return (line, Held::Line);
+        return (line, false);
     }
     match memrchr(b'\r', unfinished).filter(|_| !raw) {
-        Some(at) if unfinished.len() - at <= MAX_HELD => (line + at, Held::Overwritten),
+        Some(at) if unfinished.len() - at <= MAX_HELD => (line + at, true),
         _ => {
-            let known = &bytes[..bytes.len() - HELD_BACK];
-            (known.len() - partial_word(known), Held::PartOfLine)
+            let known = bytes.len() - HELD_BACK;
+            let near = &bytes[known.saturating_sub(WORD_SEARCH)..known];
+            // Half a word is not known as a token, and half a character is none.
+            let half = match memrchr2(b' ', b'\t', near) {
+                Some(blank) => near.len() - blank - 1,
+                None => near
+                    .utf8_chunks()
+                    .last()
+                    .map_or(0, |chunk| chunk.invalid().len()),
+            };
+            (known - half, false)
         }
     }
-}
-
-/// Counts the bytes at the end of `bytes` that may be half a word, or at least half a character: half a token is not known as
-/// one.
-fn partial_word(bytes: &[u8]) -> usize {
-    let near = bytes.len().saturating_sub(WORD_SEARCH);
-    let near = bytes.get(near..).unwrap_or_default();
-    if let Some(blank) = memrchr2(b' ', b'\t', near) {
-        return near.len() - blank - 1;
-    }
-    let last = near.utf8_chunks().last();
-    last.map_or(0, |chunk| chunk.invalid().len())
 }
 
 /// Hides the secrets of a line that is still being written, and removes the last words where they may be the start of one:
@@ -69,11 +57,7 @@ pub(super) fn unfinished_text(log: &Log<'_>, line: &str) -> String {
         let is_closed = word.ends_with([']', ')', '}', '>', '|', '%', '?', '!']);
         word.len() > 3 && word.contains(char::is_alphabetic) && !is_closed
     };
-    let unknown = if log.secrets.knows_values() {
-        MAX_UNKNOWN
-    } else {
-        0
-    };
+    let unknown = MAX_UNKNOWN * usize::from(log.secrets.knows_values());
     let (mut kept, mut removed) = (line.trim_end(), 0);
     while let Some(word) = kept.rsplit([' ', '\t', '\r']).next()
         && !word.is_empty()

@@ -73,11 +73,8 @@ fn without_context(name: &str) -> Option<Kind> {
     if let Some(kind) = KINDS.get(name.replace(' ', "_").as_str()) {
         return Some(*kind);
     }
-    let is_train = name.starts_with("train");
-    match name {
-        _ if name.ends_with("perplexity") => return Some(Evaluation),
-        _ if name.ends_with("logloss") => return Some(if is_train { Loss } else { EvalLoss }),
-        _ => {}
+    if name.ends_with("perplexity") {
+        return Some(Evaluation);
     }
     let word = name.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
     let mut rest = name[word.len()..].chars();

@@ -18,8 +18,8 @@ const HEAD: u64 = 256 * 1024;
 const TAIL: u64 = 4 * 1024 * 1024;
 const NEWEST: u64 = 1024 * 1024;
 
-/// The most of the end that [`IncrementalReader::read_all`] takes: a few seconds' work.
-const WHOLE: u64 = 512 * 1024 * 1024;
+/// The most of the end that is read for a curve: a few seconds' work.
+pub(super) const WHOLE: u64 = 512 * 1024 * 1024;
 
 const PIECE: u64 = 256 * 1024;
 
@@ -37,7 +37,7 @@ impl IncrementalReader {
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            read_to: Cursor::start(),
+            read_to: Cursor::default(),
             scanner: Scanner::default(),
             last: None,
         }
@@ -52,23 +52,18 @@ impl IncrementalReader {
         Ok(self.read_tail(TAIL)?.0)
     }
 
-    /// As [`read`](Self::read), with the losses, and with a gap in them only beyond half a gigabyte.
-    pub(super) fn read_all(&mut self) -> io::Result<(Option<Progress>, History)> {
-        self.read_tail(WHOLE)
-    }
-
-    fn read_tail(&mut self, max_bytes: u64) -> io::Result<(Option<Progress>, History)> {
+    /// As [`read`](Self::read), with the losses. Before the last `max_bytes` there is a gap.
+    pub(super) fn read_tail(&mut self, max_bytes: u64) -> io::Result<(Option<Progress>, History)> {
         let mut log = open_regular(&self.path)?;
         let metadata = log.metadata()?;
         let (inode, end) = (Some(metadata.ino()), metadata.len());
         let (mut at, change) = self.read_to.resume(&mut log, inode, end)?;
         // Left empty until all is read, so that nothing is counted twice when a read fails midway.
-        let empty = Self::new(self.path.clone());
-        let mut before = std::mem::replace(self, empty);
-        if change.is_some() {
-            before = self.clone();
-        }
-        let (mut scanner, last) = (before.scanner, before.last);
+        let before = std::mem::replace(self, Self::new(self.path.clone()));
+        let (mut scanner, last) = match change {
+            None => (before.scanner, before.last),
+            Some(_) => Default::default(),
+        };
         let max_bytes = if at == 0 { max_bytes } else { NEWEST };
         let tail = end.saturating_sub(max_bytes).max(at);
         if at == 0 {

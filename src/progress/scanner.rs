@@ -209,11 +209,11 @@ impl Scanner {
         }
         if line.contains("***** Running Evaluation") || line.contains("***** Running Prediction") {
             let what = "evaluation";
-            self.activity = Some(Activity {
+            let activity = Activity {
                 what,
                 ..Activity::default()
-            });
-            return;
+            };
+            return self.activity = Some(activity);
         }
         if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
             self.requests.tokens_per_second = number(speed).map(|(speed, _)| speed);
@@ -227,13 +227,6 @@ impl Scanner {
             return;
         }
         report.add_line(line);
-        // xgboost and LightGBM begin so: `[10]	train-logloss:0.35`.
-        if let Some((round, _)) = line
-            .strip_prefix('[')
-            .and_then(|line| line.split_once("]\t"))
-        {
-            report.add("step", round, "");
-        }
         let is_part = line.starts_with([' ', '\t']) || count(line).is_some();
         let has_figure = report.has_figure();
         if let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0) {
@@ -260,6 +253,7 @@ impl Scanner {
             history: std::mem::take(&mut self.history),
             requests: std::mem::take(&mut self.requests),
             rest: std::mem::take(&mut self.rest),
+            links: std::mem::take(&mut self.links),
             ..Self::default()
         };
         self.bars.training_started = true;

@@ -121,7 +121,7 @@ impl LogSelection {
         if request.grep.is_empty() {
             return Ok(match request.cursor.as_str() {
                 "" => Self::Tail(lines),
-                cursor => Self::Since(cursor.parse().map_err(JobError::invalid)?),
+                cursor => Self::Since(Cursor::parse(cursor)?),
             });
         }
         if !request.cursor.is_empty() {
@@ -132,7 +132,7 @@ impl LogSelection {
             let error = "grep searches the readable text: leave raw out, or grep";
             return Err(JobError::invalid(error));
         }
-        let query = Query::new(&request.grep, Instant::now()).map_err(JobError::invalid)?;
+        let query = Query::new(&request.grep, Instant::now())?;
         Ok(Self::Matching(Query {
             context: usize::try_from(request.context).unwrap_or(usize::MAX),
             max_matches: lines,

@@ -19,8 +19,7 @@ struct Forms {
     error: Patterns,
     warning: Patterns,
     info: Patterns,
-    rank: Patterns,
-    host: Patterns,
+    process: Patterns,
     header: Patterns,
     exception: Patterns,
     named: Patterns,
@@ -74,57 +73,35 @@ pub(crate) struct Exception {
 
 /// Splits a log into lines.
 pub(crate) fn lines(log: &str) -> Vec<Line<'_>> {
-    let mut hosts: Vec<&str> = Vec::new();
-    for line in log.lines() {
-        if let Some(header) = FORMS.header.find(line)
-            && let before = Line::split(&line[..header.start()], &hosts).text
-            && let Some(host) = FORMS.host.find(before).map(|found| found.as_str())
-            && Line::split(&before[host.len()..], &[]).text.is_empty()
-            && !names_exception(host)
-            && log.matches(host).nth(1).is_some()
-        {
-            hosts.push(host);
-        }
-    }
-    log.lines().map(|line| Line::split(line, &hosts)).collect()
+    log.lines().map(Line::split).collect()
 }
 
 impl<'a> Line<'a> {
-    fn split(raw: &'a str, hosts: &[&str]) -> Self {
+    fn split(raw: &'a str) -> Self {
         let mut line = Self {
             raw,
             source: String::new(),
             level: None,
             text: raw,
         };
-        loop {
-            let text = line.text;
-            let host = hosts.iter().find(|host| text.starts_with(**host));
-            let prefix = match host {
-                Some(host) => host.len(),
-                None => FORMS.prefix.find(text).map_or(0, |found| found.end()),
-            };
-            if prefix == 0 {
-                return line;
-            }
-            let (prefix, text) = text.split_at(prefix);
-            line.text = text;
-            line.add_prefix(prefix, host.is_some());
+        while let Some(prefix) = FORMS.prefix.find(line.text).filter(|found| found.end() > 0) {
+            line.text = &line.text[prefix.end()..];
+            line.add_prefix(prefix.as_str());
         }
+        line
     }
 
-    fn add_prefix(&mut self, prefix: &str, is_host: bool) {
-        let rank = FORMS.rank.captures_iter(prefix).next();
-        let name = match rank {
-            _ if is_host || prefix.starts_with('(') => prefix.trim().to_owned(),
-            None => String::new(),
-            Some(rank) => {
-                let kind = rank.name("local").map_or("rank", |_| "local");
-                let mut numbers = rank.iter().skip(1).flatten();
-                let number = numbers.next().map_or("", |number| number.as_str());
-                format!("{kind}{number}")
-            }
-        };
+    fn add_prefix(&mut self, prefix: &str) {
+        let found = FORMS.process.captures_iter(prefix).next();
+        let name = found.map_or(String::new(), |found| {
+            let kind = match (found.name("host"), found.name("local")) {
+                (Some(_), _) => "",
+                (_, Some(_)) => "local",
+                _ => "rank",
+            };
+            let name = found.iter().skip(1).flatten().next();
+            format!("{kind}{}", name.map_or("", |name| name.as_str()))
+        });
         if !name.is_empty() && !self.source.split('/').any(|part| part == name) {
             self.source.push_str(&name);
             self.source.push('/');

@@ -41,7 +41,7 @@ fn all_reads(log: &[u8], secrets: &Redactor) -> Vec<String> {
                 let found = tail(&mut log, lines, options).unwrap();
                 shown.push(found.text + "\n" + &found.unfinished.unwrap_or_default());
             }
-            let new = read_since(&mut log, &Cursor::start(), options).unwrap();
+            let new = read_since(&mut log, &Cursor::default(), options).unwrap();
             shown.push(new.text + "\n" + &new.unfinished.unwrap_or_default());
         }
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
@@ -145,7 +145,7 @@ fn half_of_a_value_is_hidden_while_it_is_written() {
                     let mut log = Log::open(&log.path, &secrets).unwrap();
                     read_since(&mut log, cursor, ReadOptions::default()).unwrap()
                 };
-                let mut first = read(&Cursor::start());
+                let mut first = read(&Cursor::default());
                 while first.remaining_bytes > 0 {
                     first = read(&first.cursor);
                 }

@@ -139,14 +139,14 @@ fn a_value_is_hidden_before_anything_is_cut() {
         };
         let mut opened = Log::from_text(log.as_bytes(), true, &secrets);
         let found = tail(&mut opened, 1, options).unwrap();
-        let new = read_since(&mut opened, &Cursor::start(), options).unwrap();
+        let new = read_since(&mut opened, &Cursor::default(), options).unwrap();
         for found in [found, new] {
             assert!(!found.text.contains("words"), "{}", found.text);
             assert!(!found.unfinished.unwrap().contains("secret"));
         }
     }
     let mut opened = Log::from_text(log.as_bytes(), true, &secrets);
-    let all = read_since(&mut opened, &Cursor::start(), ReadOptions::default()).unwrap();
+    let all = read_since(&mut opened, &Cursor::default(), ReadOptions::default()).unwrap();
     assert!(all.text.starts_with("one\n*** x x"), "{}", all.text);
     assert_eq!((all.lines, all.truncated), (2, false));
 }
@@ -261,7 +261,7 @@ fn a_missing_log_is_the_error_of_the_file_system() {
 fn truncated_is_not_decided_by_the_text() {
     let log = b"[\xe2\x80\xa6 12 bytes of this line left out] a\n";
     assert!(!text_tail(log, 5, ReadOptions::default()).truncated);
-    let start = Cursor::start();
+    let start = Cursor::default();
     assert!(!text_since(log, true, &start, ReadOptions::default()).truncated);
     let long = [vec![b'x'; 20_000], b" END\n".to_vec()].concat();
     assert!(text_tail(&long, 5, ReadOptions::default()).truncated);
@@ -290,7 +290,7 @@ fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
         "the end",
     ];
     assert_eq!(found.text, expected.concat());
-    let start = Cursor::start();
+    let start = Cursor::default();
     assert_eq!(
         text_since(log.as_bytes(), true, &start, ReadOptions::default()).text,
         found.text
