@@ -12,6 +12,7 @@ mod tests;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::progress::tqdm::Bar;
 use crate::text::traceback::Exception;
 use crate::text::{shorten, signal_name};
 use causes::{Cause, Place, TABLE};
@@ -231,7 +232,12 @@ fn evidence(text: &str, at: usize) -> String {
 fn traceback(ending: &Ending<'_>, exception: &Exception) -> String {
     let text = |at: &usize| ending.lines[*at].text.trim_end_matches([' ', '│']);
     let message = exception.message.iter().map(text);
-    let message = message.take_while(|line| !line.starts_with("====") && !line.starts_with("----"));
+    let is_rule = |line: &str| {
+        ["====", "----", "+---"]
+            .iter()
+            .any(|rule| line.trim_start().starts_with(rule))
+    };
+    let message = message.take_while(|line| !is_rule(line) && Bar::parse_whole(line).is_none());
     let above = exception.frame.iter().chain([&exception.at]).map(text);
     excerpt(above.chain(message.take(EXCERPT_LINES))).unwrap_or_default()
 }

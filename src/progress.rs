@@ -1,4 +1,4 @@
-//! The progress of a training run, from its log.
+//! The progress of a training run, from its log, and where that lacks the step or the total from the files it writes.
 //!
 //! A metric that nobody printed is absent. Metrics are found by one [grammar] and one table of names, whatever the
 //! trainer. The one difficulty is progress bars, since much else draws them: downloads, the preparation of data sets, the
@@ -20,6 +20,7 @@ pub(crate) mod links;
 pub mod metrics;
 mod names;
 mod reader;
+pub(crate) mod run_files;
 mod scanner;
 pub(crate) mod stall;
 #[cfg(test)]
@@ -50,7 +51,7 @@ pub struct Progress {
     #[serde(skip)]
     #[schemars(skip)]
     pub measured_at: Option<String>,
-    /// What of the log told it.
+    /// What of the log told it, or the name of the file.
     pub source: String,
     /// Absent while the training itself runs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,6 +88,17 @@ impl Progress {
     pub(crate) fn age(&self, now: SystemTime) -> Option<Duration> {
         let measured_at = DateTime::parse_from_rfc3339(self.measured_at.as_deref()?).ok()?;
         now.duration_since(SystemTime::from(measured_at)).ok()
+    }
+
+    /// Takes what the log lacks from the files of the run, if it lacks the step or the total.
+    pub(crate) fn completed(mut self, files: Option<Self>) -> Self {
+        if self.metrics.step.and(self.metrics.total_steps).is_none()
+            && let Some(mut files) = files
+        {
+            files.metrics.update(self.metrics);
+            self.metrics = files.metrics;
+        }
+        self
     }
 }
 

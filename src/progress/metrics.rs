@@ -55,28 +55,22 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Takes over newer metrics.
-    pub(super) fn update(&mut self, newer: Self) {
-        let older = std::mem::replace(self, newer);
-        self.fill(&older);
-    }
-
-    /// Takes the metrics that are missing here from older ones.
-    pub(super) fn fill(&mut self, older: &Self) {
-        self.step = self.step.or(older.step);
-        self.total_steps = self.total_steps.or(older.total_steps);
-        if self.eval_loss.is_none() {
-            self.eval_set.clone_from(&older.eval_set);
+    /// Takes over newer metrics, and keeps those that are missing in them.
+    pub(super) fn update(&mut self, mut newer: Self) {
+        newer.step = newer.step.or(self.step);
+        newer.total_steps = newer.total_steps.or(self.total_steps);
+        if newer.eval_loss.is_none() {
+            newer.eval_set = self.eval_set.take();
         }
-        for (set, loss) in &older.eval_losses {
-            if self.eval_losses.len() < MAX_EVAL_SETS {
-                self.eval_losses.entry(set.clone()).or_insert(*loss);
+        for (set, loss) in std::mem::take(&mut self.eval_losses) {
+            if newer.eval_losses.len() < MAX_EVAL_SETS {
+                newer.eval_losses.entry(set).or_insert(loss);
             }
         }
-        let mut older = older.clone();
-        for (mine, older) in self.figures().into_iter().zip(older.figures()) {
-            *mine = mine.or(*older);
+        for (newer, older) in newer.figures().into_iter().zip(self.figures()) {
+            *newer = newer.or(*older);
         }
+        *self = newer;
     }
 
     /// Forgets the figures that a trainer prints anew at each report.

@@ -239,7 +239,8 @@ impl Scanner {
         if report.is_training() {
             return self.report(report, LINES, has_figure);
         }
-        let is_head = line.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));
+        let head = line.trim_end_matches(['=', '-', '*', ' ']);
+        let is_head = head.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));
         if report.has_count() && is_head {
             self.block = Some((report, MAX_BLOCK));
         } else {

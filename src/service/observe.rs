@@ -19,6 +19,7 @@ use super::output_dir::Output;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
+use crate::progress::Progress;
 use crate::progress::stall::Stall;
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
@@ -58,7 +59,7 @@ pub(super) async fn observe(
     asked_at: Instant,
 ) -> Observation {
     let reader = context.logs.get(launcher, &job.identity);
-    let (log, output) = if launcher.traits().is_local {
+    let (log, folder) = if launcher.traits().is_local {
         tokio::join!(
             reader.reading(status, FILE_WAIT),
             read_folder(context, launcher, job)
@@ -68,6 +69,7 @@ pub(super) async fn observe(
         (reader.reading(status, left.min(FETCH_WAIT)).await, None)
     };
     let log = log.unwrap_or_default();
+    let (output, run_files) = folder.unzip();
     let details = &status.details;
     let started = details.start_at.as_deref().and_then(parse_time);
     let started = started.or_else(|| job.record.as_ref().and_then(submitted));
@@ -80,7 +82,7 @@ pub(super) async fn observe(
         stalled: is_running.then(|| log.stalled(started, now)).flatten(),
         output,
         duration: started.and_then(|start| end?.duration_since(start).ok()),
-        progress: progress_answer(&log),
+        progress: progress_answer(&log, run_files.flatten()),
         links: log.links.clone(),
         ..Observation::default()
     };
@@ -106,7 +108,7 @@ pub(super) async fn how_far(
     } else {
         reader.newest()?
     };
-    let mut progress = progress_answer(&log)?;
+    let mut progress = progress_answer(&log, None)?;
     progress.progress.metrics.loss_step = None;
     Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
 }
@@ -116,7 +118,7 @@ async fn read_folder(
     context: &Context,
     launcher: &Arc<dyn Launcher>,
     job: &ResolvedJob,
-) -> Option<Output> {
+) -> Option<(Output, Option<Progress>)> {
     let record = job.record.as_ref()?;
     let dir = PathBuf::from(&record.output_dir);
     if !dir.is_absolute() {
@@ -228,10 +230,15 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     Some(SystemTime::from(time))
 }
 
-fn progress_answer(log: &LogReading) -> Option<ProgressAnswer> {
-    let mut progress = log.progress.clone()?;
-    // The log is where anybody looks for it.
-    progress.source.clear();
+fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<ProgressAnswer> {
+    let mut progress = match log.progress.clone() {
+        None => run_files?,
+        Some(log) => Progress {
+            // The log is where anybody looks for it.
+            source: String::new(),
+            ..log.completed(run_files)
+        },
+    };
     progress.metrics.round();
     let age_seconds = progress.age(SystemTime::now()).map(|age| age.as_secs());
     Some(ProgressAnswer {

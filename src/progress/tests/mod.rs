@@ -4,6 +4,7 @@ mod fixtures;
 mod grammar;
 mod history;
 mod reader;
+mod run_files;
 mod scanner;
 mod shapes;
 mod stall;

@@ -242,6 +242,88 @@ fn no_secret_in_failure_or_message() {
 }
 
 #[test]
+fn progress_from_the_output_folder() {
+    let home = Home::new();
+    home.write(
+        "train.yaml",
+        "model: {model_name: tiny}\ntraining: {output_dir: out}\n",
+    );
+    home.program(
+        "oumi",
+        "#!/bin/sh\nmkdir -p out/checkpoint-5\n\
+         echo '{\"global_step\": 5, \"log_history\": [{\"loss\": 1.5, \"step\": 5}], \"max_steps\": 50}' > out/checkpoint-5/trainer_state.json\n\
+         until [ -e end ]; do sleep 0.02; done\n",
+    );
+    // Of an earlier run.
+    let old = home.project().join("out");
+    fs::create_dir_all(&old).unwrap();
+    let state = old.join("trainer_state.json");
+    fs::write(
+        &state,
+        r#"{"global_step": 900, "log_history": [], "max_steps": 900}"#,
+    )
+    .unwrap();
+    let past = std::time::SystemTime::now() - Duration::from_secs(3600);
+    fs::File::options()
+        .append(true)
+        .open(&state)
+        .unwrap()
+        .set_modified(past)
+        .unwrap();
+    let mut server = Server::start(&home);
+    let job_id = server.submit("train.yaml", json!({}));
+    wait_until("it is trained", || {
+        home.project()
+            .join("out/checkpoint-5/trainer_state.json")
+            .metadata()
+            .is_ok_and(|file| file.len() > 0)
+    });
+    let progress = server.poll(&job_id)["progress"].clone();
+    assert_eq!(
+        (
+            &progress["step"],
+            &progress["total_steps"],
+            &progress["loss"]
+        ),
+        (&json!(5), &json!(50), &json!(1.5)),
+        "{progress:#}"
+    );
+    assert_eq!(progress["source"], "trainer_state.json");
+    home.write("end", "");
+    server.wait_done(&job_id);
+}
+
+#[test]
+fn foreign_run_files_are_ignored() {
+    let home = Home::new();
+    home.write(
+        "train.yaml",
+        "model: {model_name: tiny}\ntraining: {output_dir: out}\n",
+    );
+    // The first writes as long as it runs; the second fails before it has done anything.
+    home.program(
+        "oumi",
+        "#!/bin/sh\n[ -e first ] && exit 1\nmkdir out; touch first\nuntil [ -e end ]; do\n\
+         echo '{\"global_step\": 5, \"log_history\": [{\"loss\": 1.5, \"step\": 5}], \"max_steps\": 50}' > out/new\n\
+         mv out/new out/trainer_state.json; sleep 0.02; done\n",
+    );
+    let mut server = Server::start(&home);
+    let first = server.submit("train.yaml", json!({}));
+    wait_until("the first has trained", || {
+        home.project().join("out/trainer_state.json").exists()
+    });
+    assert_eq!(server.poll(&first)["progress"]["step"], 5);
+    let second = server.submit("train.yaml", json!({ "allow_shared_output": true }));
+    assert_eq!(server.wait_done(&second)["progress"], Value::Null);
+    home.write("end", "");
+    server.wait_done(&first);
+    // Another server, which has not seen the first alone, cannot tell either.
+    let mut server = Server::start(&home);
+    assert_eq!(server.poll(&second)["progress"], Value::Null);
+    assert_eq!(server.poll(&first)["progress"], Value::Null);
+}
+
+#[test]
 fn silent_log_is_stalled() {
     let mut job = Speaker::new();
     let lines: Vec<String> = (1..=20).map(|step| trained(step, 2.0)).collect();
