@@ -35,10 +35,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
+use futures::FutureExt;
 
 use crate::error::JobError;
 use crate::launcher::Launcher;
-use crate::process::find;
+use crate::process::{find, on_file_threads};
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
@@ -135,6 +136,7 @@ impl JobService {
 async fn run_detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, JobError>> + Send + 'static,
 ) -> Option<Result<T, JobError>> {
-    let done = tokio::time::timeout(CHANGE_WAIT, tokio::spawn(work)).await;
+    let task = tokio::spawn(on_file_threads(work.boxed()));
+    let done = tokio::time::timeout(CHANGE_WAIT, task).await;
     Some(done.ok()?.map_err(JobError::failed).flatten())
 }

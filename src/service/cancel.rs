@@ -100,10 +100,9 @@ async fn cancel_job(
 ) -> Result<CancelOutcome, JobError> {
     let launcher = Arc::clone(context.launcher(&job.cloud)?);
     // Before the request: a job on this machine has the request in its folder, one on a cloud may outlive the server.
-    let note = if launcher.traits().is_local {
-        String::new()
-    } else {
-        keep_pending(context, &job.job_id)
+    let note = match launcher.traits().is_local {
+        true => "",
+        false => keep_pending(context, &job.job_id),
     };
     let (within, of) = (Arc::clone(context), job.clone());
     let work = async move {
@@ -132,15 +131,16 @@ async fn cancel_job(
 }
 
 /// Writes a cancel down beside its job, and returns what to say where that cannot be done.
-fn keep_pending(context: &Context, job_id: &str) -> String {
-    // A job that this server did not start has no folder here.
-    if job_id.is_empty() {
-        return ", and it is not repeated if it fails".to_owned();
-    }
+fn keep_pending(context: &Context, job_id: &str) -> &'static str {
     let kept = context.with_job_dir(job_id, |dir| dir.set_pending_cancel());
-    kept.err().map_or_else(String::new, |error| {
-        format!(", and it is not repeated if this server ends before, since it could not be written down ({error})")
-    })
+    if let Err(error) = &kept {
+        tracing::warn!(job_id, %error, "cannot write a cancel down");
+    }
+    // A job that this server did not start has no folder here.
+    match job_id.is_empty() || kept.is_err() {
+        true => ", and it is not repeated if it fails",
+        false => "",
+    }
 }
 
 /// Requests that a launch in flight be cancelled as soon as it ends, and waits for that up to [`LAUNCH_WAIT`]. `None` when no

@@ -9,9 +9,10 @@ use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, ListedJob};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::data_dir::DataDir;
+use crate::text::shorten;
 
-/// The running jobs that a warning names.
-const MAX_NAMES: usize = 5;
+/// The bytes of a warning that name running jobs.
+const MAX_NAMES: usize = 200;
 
 /// Returns the id for a job that is to be named `wanted`: where jobs that are over have it, `wanted-2` or a later one. Fails
 /// while the newest of them is not known to be over.
@@ -70,17 +71,11 @@ pub(super) async fn check(
         ));
     }
     if launch.is_local && !running.is_empty() {
-        let names = running.iter().take(MAX_NAMES);
-        let names: Vec<&str> = names.map(|record| record.job_id.as_str()).collect();
-        let more = if running.len() > MAX_NAMES {
-            ", …"
-        } else {
-            ""
-        };
+        let names: Vec<&str> = running.iter().map(|job| job.job_id.as_str()).collect();
         warnings.push(format!(
-            "jobs that run on this machine already and use its GPUs and memory: {} ({}{more})",
+            "jobs that run on this machine already and use its GPUs and memory: {} ({})",
             running.len(),
-            names.join(", ")
+            shorten(&names.join(", "), MAX_NAMES)
         ));
     }
     launch.plan.warnings.extend(warnings);

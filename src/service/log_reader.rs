@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt;
 use memchr::memchr2;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::time::Instant;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use crate::error::JobError;
 use crate::failure;
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
-use crate::process::blocking;
+use crate::process::on_file_threads;
 use crate::progress::history::History;
 use crate::progress::links::Links;
 use crate::progress::stall::Stall;
@@ -112,18 +113,14 @@ impl LogReader {
                 return;
             }
             work.last = Some((Instant::now(), status.is_done));
-            let reader = Arc::clone(self);
-            let read = async move {
-                let job_id = reader.identity.job_id.clone();
-                if let Err(error) = reader.read(work).await {
-                    tracing::debug!(job_id, %error, "cannot read the log for the progress");
-                }
-            };
             if self.is_local {
-                return read.await;
+                return self.read_or_log(work).await;
             }
             // In a task, which goes on when the poll does not wait for it.
-            tokio::spawn(read).await.ok();
+            let reader = Arc::clone(self);
+            let read = async move { reader.read_or_log(work).await };
+            let task = tokio::spawn(on_file_threads(read.boxed()));
+            task.await.ok();
         };
         let _ = tokio::time::timeout(wait, reading).await;
         self.newest()
@@ -147,34 +144,36 @@ impl LogReader {
         }
     }
 
-    async fn read(self: Arc<Self>, mut work: OwnedMutexGuard<Work>) -> Result<(), JobError> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(JobError::failed)?;
+    async fn read_or_log(&self, mut work: OwnedMutexGuard<Work>) {
+        if let Err(error) = self.read(&mut work).await {
+            let job_id = &self.identity.job_id;
+            tracing::debug!(job_id, %error, "cannot read the log for the progress");
+        }
+    }
+
+    async fn read(&self, work: &mut Work) -> Result<(), JobError> {
+        let _permit = self.permits.acquire().await.map_err(JobError::failed)?;
         let file = work.file.take();
         let content = match &file {
             // The file of a job on this machine stays where it is.
             Some(file) => LogContent::File(file.path().to_owned()),
             None => self.launcher.logs(&self.identity).await?.content,
         };
-        blocking(move || {
-            let _permit = permit;
-            let reading = match &content {
-                LogContent::File(path) if self.is_local => {
-                    let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
-                    let reading = LogReading::of_file(&mut file)?;
-                    work.file = Some(file);
-                    reading
-                }
-                // Of a deleted cluster only the log of the launch is left, which says nothing of the job.
-                LogContent::File(_) => return Ok(()),
-                LogContent::Text { text, .. } => {
-                    LogReading::of_text(text, content.exit_code(), self.newest())
-                }
-            };
-            *lock(&self.newest) = Some(reading);
-            Ok(())
-        })
-        .await
+        let reading = match &content {
+            LogContent::File(path) if self.is_local => {
+                let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
+                let reading = LogReading::of_file(&mut file)?;
+                work.file = Some(file);
+                reading
+            }
+            // Of a deleted cluster only the log of the launch is left, which says nothing of the job.
+            LogContent::File(_) => return Ok(()),
+            LogContent::Text { text, .. } => {
+                LogReading::of_text(text, content.exit_code(), self.newest())
+            }
+        };
+        *lock(&self.newest) = Some(reading);
+        Ok(())
     }
 }
 

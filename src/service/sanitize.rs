@@ -141,17 +141,7 @@ macro_rules! textless {
         })+
     };
 }
-textless!(
-    &'static str,
-    bool,
-    u8,
-    u64,
-    usize,
-    f64,
-    Duration,
-    JobState,
-    ConfigKind
-);
+textless! { &'static str, bool, u8, u64, usize, f64, Duration, JobState, ConfigKind }
 
 /// Defines a struct, and visits the texts of all its fields.
 macro_rules! with_texts {

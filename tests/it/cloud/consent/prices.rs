@@ -136,3 +136,26 @@ fn launch_above_the_limit_is_refused() {
         assert_eq!(answer.ok()["status"], "RUNNING");
     }
 }
+
+#[test]
+fn two_servers_cannot_pass_the_limit_together() {
+    let world = World::new();
+    let envs = [(env_vars::MAX_HOURLY, "50"), (env_vars::CONSENT, "flags")];
+    let mut servers = [(); 2].map(|()| world.server_with(&envs));
+    let launch = |server: &mut Server| {
+        let asked = json!({ "cloud": "aws", "accelerators": "A100:8" });
+        let arguments = server.launch("job.yaml", asked);
+        server.call("run_job", arguments)
+    };
+    let answers = std::thread::scope(|scope| {
+        let calls = servers.each_mut();
+        let calls = calls.map(|server| scope.spawn(move || launch(server)));
+        calls.map(|call| call.join().unwrap())
+    });
+    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.is_error).collect();
+    let [refused] = refused.as_slice() else {
+        panic!("{} of two were refused", refused.len());
+    };
+    assert!(refused.refused().contains("$32.77 of it is in use"));
+    assert_eq!(world.launches(), 1);
+}
