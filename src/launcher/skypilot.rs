@@ -131,7 +131,7 @@ impl CloudBackend for SkyPilot {
         deadline: Option<Instant>,
     ) -> Result<Queue, JobError> {
         let mut clusters: Vec<String> = clusters.iter().cloned().collect();
-        if self.api.server().await.is_none() {
+        if clusters.len() == 1 || self.api.server().await.is_none() {
             return self.ask_queue(&clusters, deadline).await;
         }
         if clusters.is_empty() {
