@@ -29,7 +29,7 @@ pub fn greet() {
         return;
     }
     let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-    let line = setup::run(setup::Client::ClaudeCode, false);
+    let line = setup::set_up(setup::Client::ClaudeCode, false);
     let line = line.unwrap_or_else(|error| error.to_string());
     note(&format!(
         "This is {name} {version}, an MCP server: a client starts it, and speaks to it on standard input.\n\n{line}\n\n\

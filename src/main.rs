@@ -1,7 +1,7 @@
 //! The command line: serve (the default), the commands for a person, and the hidden supervise.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -87,16 +87,12 @@ fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync
             serve(&own_program()?)?;
         }
         Some(Command::Demo { output }) => return Ok(demo::run(output, &own_program()?)),
-        Some(Command::Completions { shell }) => {
-            return Ok(completions::run(&shell));
-        }
+        Some(Command::Completions { shell }) => return Ok(completions::run(&shell)),
         Some(Command::Supervise { dir }) => supervise(&dir)?,
         Some(Command::Change { program, arguments }) => return Ok(change(&program, &arguments)?),
         Some(Command::Job(command)) => return Ok(jobs::run(command, &own_program()?)),
         Some(Command::Doctor { output }) => return Ok(doctor::run(output, &own_program()?)),
-        Some(Command::Setup { client, write }) => {
-            writeln!(io::stdout(), "{}", setup::run(client, write)?)?;
-        }
+        Some(Command::Setup { client, write }) => return Ok(setup::run(client, write)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,12 +5,13 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstRootNode};
 
+use super::{exit_code, print};
 use crate::error::JobError;
 use crate::process::find::{find_any_oumi, find_sky};
 use crate::settings::data_dir::{read_bounded, write_atomic};
@@ -117,8 +118,15 @@ pub(crate) fn own_path() -> Result<PathBuf, JobError> {
     Ok(on_path.filter(same).unwrap_or(own))
 }
 
-/// Returns what to put where for a client to start this server; with `write`, does it and returns what was done.
-pub fn run(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
+/// Prints what to put where for a client to start this server; with `write`, does it and prints what was done.
+pub fn run(client: Client, write: bool) -> ExitCode {
+    exit_code(set_up(client, write).and_then(|text| {
+        print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }))
+}
+
+pub(super) fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
     let home = dirs::home_dir().ok_or("no home folder is known; set HOME")?;
     let settings = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
     let place = client.place(&home, &settings);
@@ -171,7 +179,10 @@ fn exec_client(client: Client, programs: &Programs) -> Result<(), JobError> {
                 command[0]
             )))
         }
-        Err(_) if client == Client::Codex => Err(JobError::failed("`codex` is not on PATH")),
+        Err(_) if client == Client::Codex => {
+            let hint = "run the line that `setup codex` prints where it is";
+            Err(JobError::failed("`codex` is not on PATH").with_hint(hint))
+        }
         Err(_) => Ok(()),
     }
 }

@@ -68,8 +68,9 @@ fn find(
     let places = places(projects);
     let found = which::which(name).ok().or_else(|| find_in(&places, name));
     found.ok_or_else(|| {
-        let places: Vec<_> = places.iter().map(|place| place.to_string_lossy()).collect();
-        let error = format!("the `{name}` program was not found on PATH or in {}", places.join(", "));
+        let error = format!(
+            "the `{name}` program was not found on PATH, in .venv, venv or .env of the project, or where pip, pipx, uv, conda and pyenv put programs"
+        );
         JobError::program_not_found(error).with_hint(format!(
             "install it with `pip install {package}`, or set {variable} in the server's environment to its full path"
         ))

@@ -14,8 +14,11 @@ pub(super) fn simplify_input(schema: &mut JsonObject, is_closed: bool) {
         schema.insert("additionalProperties".to_owned(), false.into());
     }
     change_all(schema, |schema| {
-        schema.remove("format");
-        schema.retain(|key, value| key != "default" || !(*value == "" || value.is_null()));
+        schema.retain(|key, value| match key.as_str() {
+            "format" => false,
+            "default" => !(*value == "" || value.is_null()),
+            _ => true,
+        });
     });
 }
 
