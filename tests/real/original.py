@@ -63,7 +63,8 @@ class Client:
         self.last_id += 1
         self.send({"jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params})
         while line := self.process.stdout.readline():
-            message = json.loads(line)
+            # Oumi's server prints warnings of its libraries there too.
+            message = json.loads(line) if line.startswith(b"{") else {}
             if message.get("id") == self.last_id:
                 return message["result"]
         raise SystemExit("the server has ended")
