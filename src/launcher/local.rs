@@ -14,8 +14,8 @@ use super::{
 use crate::error::JobError;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::machine::{Machine, Place};
+use crate::process::start;
 use crate::process::table::ProcessTable;
-use crate::process::{blocking, start};
 use crate::settings::data_dir::DataDir;
 use termination::cancel;
 
@@ -138,12 +138,9 @@ impl Launcher for LocalLauncher {
 
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError> {
         let dir = self.dir(identity)?;
-        blocking(move || {
-            let path = dir.path().display();
-            let meaning = format!("cannot cancel the job in {path}");
-            cancel(&dir, force).map_err(|error| error.context(&meaning))
-        })
-        .await
+        let meaning = format!("cannot cancel the job in {}", dir.path().display());
+        let cancelled = cancel(&dir, force).await;
+        cancelled.map_err(|error| error.context(&meaning))
     }
 
     async fn teardown_cluster(

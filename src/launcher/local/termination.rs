@@ -1,6 +1,5 @@
 //! The cancel of a job on this machine. Its supervisor ends the processes; where that is dead, the server does.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{cancelled_status, ended_status, unrecorded_status};
@@ -14,8 +13,8 @@ use crate::process::table::{JobProcesses, ProcessTable, Terminator};
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
-/// Ends all processes of the job in `dir`. Blocks until they have ended, [`CANCEL_WAIT`] at most.
-pub(super) fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome, JobError> {
+/// Ends all processes of the job in `dir`, and waits until they have ended, [`CANCEL_WAIT`] at most.
+pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome, JobError> {
     let deadline = Instant::now() + CANCEL_WAIT;
     let termination = if force {
         Termination::Forced
@@ -50,7 +49,7 @@ pub(super) fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome, JobErro
         if Instant::now() >= deadline {
             return Ok(stopping_outcome(&job, dir, force));
         }
-        thread::sleep(CANCEL_POLL);
+        tokio::time::sleep(CANCEL_POLL).await;
     }
 }
 
@@ -151,8 +150,8 @@ mod tests {
     use super::*;
     use crate::settings::env_vars;
 
-    #[test]
-    fn unreadable_exit_record_keeps_no_process_alive() {
+    #[tokio::test]
+    async fn unreadable_exit_record_keeps_no_process_alive() {
         let home = tempfile::tempdir().unwrap();
         let (dir, lock) = JobDir::create(home.path().join("a")).unwrap();
         drop(lock);
@@ -161,7 +160,7 @@ mod tests {
         let sleep = sleep.arg("60").env(env_vars::JOB_DIR, dir.path());
         let mut child = sleep.spawn().unwrap();
         let reaped = std::thread::spawn(move || child.wait().unwrap());
-        let outcome = cancel(&dir, true).unwrap();
+        let outcome = cancel(&dir, true).await.unwrap();
         assert_eq!(outcome, CancelOutcome::Cancelled { message: None });
         assert_eq!(reaped.join().unwrap().signal(), Some(9));
     }
