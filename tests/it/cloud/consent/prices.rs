@@ -63,7 +63,7 @@ fn question_shows_the_price_and_what_is_up_already() {
         let new = "$55.04 an hour (1 × p5.48xlarge with H100:8, on demand, in us-east-1;";
         for (tool, name, price, most) in [
             ("run_job", "", new, "$82.56"),
-            ("run_job", "big", cluster, "$98.33"),
+            ("run_job", "big", cluster, "$98.32"),
             ("stop_cluster", "big", cluster, ""),
         ] {
             let mut more =
