@@ -93,19 +93,19 @@ impl<B: CloudBackend> CloudLauncher<B> {
     ) -> (Survey, Option<LaunchFacts>) {
         let clusters = BTreeSet::from([identity.cluster.clone()]);
         let mut survey = self.survey(&identity.cloud, &clusters, deadline).await;
-        let facts = self.facts(identity, &mut survey).await;
+        let facts = self.facts(identity, &mut survey);
         (survey, facts)
     }
 
     /// Returns the facts of a job's launch, with the mark of the job where it is on its cluster. Adds to that the price that it
     /// had then.
-    async fn facts(&self, identity: &JobIdentity, survey: &mut Survey) -> Option<LaunchFacts> {
+    fn facts(&self, identity: &JobIdentity, survey: &mut Survey) -> Option<LaunchFacts> {
         let cluster = &identity.cluster;
         let facts = if !B::IDS_RESTART || survey.other_cloud(identity).is_some() {
-            self.launches.facts(identity).await
+            self.launches.facts(identity)
         } else {
             let (jobs, hash) = (survey.jobs(cluster), survey.cluster_hash(cluster));
-            self.launches.claim_job(identity, jobs, hash).await
+            self.launches.claim_job(identity, jobs, hash)
         };
         facts.iter().for_each(|facts| survey.add_price(facts));
         facts
@@ -117,7 +117,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         deadline: Option<Instant>,
     ) -> Result<JobStatus, JobError> {
         if identity.oumi_job_id.is_empty() {
-            let launch = self.launches.state(identity).await?;
+            let launch = self.launches.state(identity)?;
             let mut status = launch.status(B::IDS_RESTART);
             if status.state == JobState::Failed {
                 let clusters = self.backend.clusters(deadline).await.ok().flatten();
@@ -162,7 +162,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let call = self.backend.cancel_call(identity)?;
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let (output, dir) = self.changes.run(change, call).await?;
-        changes::remove(dir).await;
+        changes::remove(&dir);
         // Exit codes are unreliable: the status afterwards counts.
         let after = self.status_by(identity, None).await;
         match (after, self.backend.cancel_refusal(&output)) {
@@ -253,7 +253,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         validate::<B>(identity)?;
         if identity.oumi_job_id.is_empty() {
-            return self.launches.logs(identity).await;
+            return self.launches.logs(identity);
         }
         let (read, checked) = tokio::join!(self.backend.logs(identity), self.check_id(identity));
         let error = match read.and_then(|log| checked.map(|()| log)) {
@@ -261,7 +261,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             read => return read,
         };
         // The output of its launch is on this machine.
-        let Ok(mut log) = self.launches.logs(identity).await else {
+        let Ok(mut log) = self.launches.logs(identity) else {
             return Err(error.context("the log could not be read"));
         };
         log.message = Some(format!(
@@ -271,7 +271,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn is_certain(&self, identity: &JobIdentity) -> bool {
-        let facts = self.launches.facts(identity).await;
+        let facts = self.launches.facts(identity);
         if facts.is_some_and(|facts| facts.mark.is_some())
             || identity.oumi_job_id.is_empty()
             || validate::<B>(identity).is_err()
@@ -292,7 +292,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         validate::<B>(identity)?;
         let mut identity = identity.clone();
         if identity.oumi_job_id.is_empty() {
-            let launch = self.launches.state(&identity).await?;
+            let launch = self.launches.state(&identity)?;
             let status = launch.status(B::IDS_RESTART);
             match launch.facts.oumi_job_id {
                 _ if !launch.has_ended => {
@@ -306,7 +306,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
                 }
                 // The registry does not have the id yet.
                 Some(id) => identity.oumi_job_id = id,
-                None => return self.launches.cancel_unless_begun(&identity).await,
+                None => return self.launches.cancel_unless_begun(&identity),
             }
         }
         let (survey, facts) = self.survey_job(&identity, None).await;
@@ -360,7 +360,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             .await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            changes::remove(dir).await;
+            changes::remove(&dir);
         }
         result
     }

@@ -97,7 +97,7 @@ impl CloudBackend for SkyPilot {
         let cluster = if !named.is_empty() {
             Self::validate_cluster(&spec.identity.cloud, named)?;
             named.clone()
-        } else if let Some(own) = launches.cluster_of(&spec.identity).await {
+        } else if let Some(own) = launches.cluster_of(&spec.identity) {
             // A job that was launched already is refused as that, not for the name of another cluster.
             own
         } else {

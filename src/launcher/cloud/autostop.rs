@@ -9,7 +9,6 @@ use super::{CloudBackend, CloudLauncher, CloudLaunches};
 use crate::error::JobError;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
-use crate::process::blocking;
 use crate::process::job_dir::EPILOGUE;
 use crate::process::runner::{CliCall, call_deadline};
 use crate::process::start::is_supervised;
@@ -102,16 +101,13 @@ impl<B: CloudBackend> CloudLauncher<B> {
         launched: Option<&JobIdentity>,
     ) -> Result<(), JobError> {
         let dir = self.launches.dir(identity)?;
-        let at = dir.clone();
-        let abandoned = blocking(move || {
-            if at.epilogue()?.is_none() || is_supervised(&at)? {
-                return Ok(Vec::new());
-            }
-            // Its supervisor may have done with it in between.
-            let epilogue = at.epilogue()?;
-            Ok::<_, JobError>(epilogue.map_or_else(Vec::new, |epilogue| epilogue.argv))
-        });
-        let argv = abandoned.await?;
+        if dir.epilogue()?.is_none() || is_supervised(&dir)? {
+            return Ok(());
+        }
+        // Its supervisor may have done with it in between.
+        let argv = dir
+            .epilogue()?
+            .map_or_else(Vec::new, |epilogue| epilogue.argv);
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         let Some((program, arguments)) = argv.split_first() else {
             return Ok(());
@@ -131,11 +127,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
             let (output, change) = self.changes.run(change, call).await?;
-            remove(change).await;
+            remove(&change);
             if output.code != Some(0) {
                 return Ok(());
             }
         }
-        blocking(move || Ok(dir.clear_epilogue()?)).await
+        Ok(dir.clear_epilogue()?)
     }
 }

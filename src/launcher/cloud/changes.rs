@@ -15,8 +15,8 @@ use super::launch_dir::read_output;
 use crate::error::JobError;
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, Output};
+use crate::process::start;
 use crate::process::supervisor::{Step, SupervisorPlan};
-use crate::process::{blocking, start};
 
 const CHANGE: &str = "change.json";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -102,8 +102,7 @@ impl Changes {
         call: CliCall,
     ) -> Result<(Output, JobDir), JobError> {
         let dir = JobDir::at(self.root.join(change.folder_name()));
-        let new = dir.clone();
-        let lock = blocking(move || create(&new)).await.map_err(|error| {
+        let lock = create(&dir).map_err(|error| {
             let path = dir.path().display();
             call.error(format!("was not run: {path}: {error}"))
         })?;
@@ -112,8 +111,7 @@ impl Changes {
             start::start(&self.supervisor, &dir, lock, request).await?;
         }
         loop {
-            let running = dir.clone();
-            if let Some(output) = blocking(move || ended_output(&running)).await? {
+            if let Some(output) = ended_output(&dir)? {
                 // A query that began before does not show the change.
                 self.cli.invalidate();
                 return Ok((output, dir));
@@ -123,27 +121,16 @@ impl Changes {
     }
 
     /// Lists the changes that are under way, and those that ended within a day without their result being answered.
-    pub(super) async fn list(&self) -> Vec<ChangeRun> {
-        let root = self.root.clone();
-        let runs = blocking(move || {
-            let entries = match fs::read_dir(root) {
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-                entries => entries?,
-            };
-            let read = |entry: io::Result<fs::DirEntry>| {
-                ChangeRun::read(JobDir::at(entry.ok()?.path())).ok()?
-            };
-            Ok::<_, io::Error>(
-                entries
-                    .filter_map(read)
-                    .filter(ChangeRun::is_recent)
-                    .collect(),
-            )
-        });
-        runs.await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot list the changes of clusters");
-            Vec::new()
-        })
+    pub(super) fn list(&self) -> Vec<ChangeRun> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
+            entries => entries.inspect_err(|error| {
+                tracing::warn!(%error, "cannot list the changes of clusters");
+            }),
+        };
+        let entries = entries.into_iter().flatten().flatten();
+        let runs = entries.filter_map(|entry| ChangeRun::read(JobDir::at(entry.path())).ok()?);
+        runs.filter(ChangeRun::is_recent).collect()
     }
 
     fn start_request(
@@ -178,8 +165,8 @@ impl Changes {
 }
 
 /// Removes the folder of a change whose result has been answered.
-pub(super) async fn remove(dir: JobDir) {
-    if let Err(error) = blocking(move || dir.remove()).await {
+pub(super) fn remove(dir: &JobDir) {
+    if let Err(error) = dir.remove() {
         tracing::warn!(%error, "cannot remove the folder of a change that has ended");
     }
 }

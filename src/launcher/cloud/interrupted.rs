@@ -57,7 +57,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             match check_is_missing(&survey.job(identity, facts.as_ref())) {
                 Ok(()) if !may_still_complete => {
                     let reason = "its launch was cut off before the job was on its cluster";
-                    self.launches.record_failure(identity, reason).await?;
+                    self.launches.record_failure(identity, reason)?;
                     return Err(JobError::failed(reason));
                 }
                 Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),

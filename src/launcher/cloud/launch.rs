@@ -14,7 +14,7 @@ use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{CancelOutcome, JobIdentity, JobLog, LaunchPlan, LaunchSpec, job_dir};
 use crate::parse::sky::QueuedJob;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
-use crate::process::{blocking, find, start, supervisor};
+use crate::process::{find, start, supervisor};
 use crate::settings::data_dir::DataDir;
 
 /// The name of the one step of a launch.
@@ -93,7 +93,7 @@ impl CloudLaunches {
         plan.process.files.push((dir.path().join(START), start));
         let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
         if started.is_err() {
-            remove_staged(dir).await?;
+            remove_staged(&dir)?;
         }
         started
     }
@@ -101,10 +101,10 @@ impl CloudLaunches {
     /// Waits for the end of a launch.
     pub(super) async fn wait(&self, identity: &JobIdentity) -> Result<LaunchState, JobError> {
         loop {
-            let state = self.state(identity).await.map_err(JobError::unavailable)?;
+            let state = self.state(identity).map_err(JobError::unavailable)?;
             if state.has_ended {
                 // The supervisor removes it, unless it was killed.
-                remove_staged(self.dir(identity)?).await?;
+                remove_staged(&self.dir(identity)?)?;
                 return Ok(state);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -112,43 +112,37 @@ impl CloudLaunches {
     }
 
     /// Returns the output of the launch.
-    pub(super) async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
-        let ended = self
-            .state(identity)
-            .await
-            .is_ok_and(|launch| launch.has_ended);
-        let dir = self.dir(identity)?;
-        blocking(move || JobLog::of_output(&dir, ended)).await
+    pub(super) fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+        let ended = self.state(identity).is_ok_and(|launch| launch.has_ended);
+        JobLog::of_output(&self.dir(identity)?, ended)
     }
 
     /// Returns the facts of the launch of a job; `None` when no server of this folder launched it.
-    pub(super) async fn facts(&self, identity: &JobIdentity) -> Option<LaunchFacts> {
-        let facts = self.state(identity).await.ok()?.facts;
+    pub(super) fn facts(&self, identity: &JobIdentity) -> Option<LaunchFacts> {
+        let facts = self.state(identity).ok()?.facts;
         facts.started_at.map(|_| facts)
     }
 
     /// Returns the cluster that a job was launched onto.
-    pub(in crate::launcher) async fn cluster_of(&self, identity: &JobIdentity) -> Option<String> {
-        Some(self.facts(identity).await?.start.cluster)
+    pub(in crate::launcher) fn cluster_of(&self, identity: &JobIdentity) -> Option<String> {
+        Some(self.facts(identity)?.start.cluster)
     }
 
     /// Returns the facts of the launch of a job, with the mark of the job where it is among these jobs of its cluster. The mark is
     /// kept, so that the job stays the job of this launch.
-    pub(super) async fn claim_job(
+    pub(super) fn claim_job(
         &self,
         identity: &JobIdentity,
         jobs: &[QueuedJob],
         cluster_hash: Option<&str>,
     ) -> Option<LaunchFacts> {
-        let state = self.state(identity).await.ok()?;
+        let state = self.state(identity).ok()?;
         let mut facts = Some(state.facts).filter(|facts| facts.started_at.is_some())?;
         if facts.mark.is_some() || jobs.is_empty() || !state.has_ended {
             return Some(facts);
         }
-        let (folder, job_id) = (self.folder.jobs(), identity.job_id.clone());
-        let cluster = facts.start.cluster.clone();
-        let others = blocking(move || other_launches(&folder, &job_id, &cluster)).await;
-        if let Ok(others) = others
+        let cluster = &facts.start.cluster;
+        if let Ok(others) = other_launches(&self.folder.jobs(), &identity.job_id, cluster)
             && let Some(job) = find_job(&facts, jobs, cluster_hash, &others)
             // Whoever knows the job by another id is not told of this one.
             && ["", &job.job_id].contains(&identity.oumi_job_id.as_str())
@@ -156,7 +150,7 @@ impl CloudLaunches {
         {
             facts.oumi_job_id = Some(job.job_id.clone());
             facts.mark = Some(mark);
-            if let Err(error) = self.keep(identity, facts.clone()).await {
+            if let Err(error) = self.keep(identity, &facts) {
                 let job_id = &identity.job_id;
                 tracing::warn!(job_id, %error, "cannot keep what tells a job from another");
             }
@@ -164,62 +158,56 @@ impl CloudLaunches {
         Some(facts)
     }
 
-    async fn keep(&self, identity: &JobIdentity, facts: LaunchFacts) -> Result<(), JobError> {
-        let dir = self.dir(identity)?;
-        blocking(move || Ok(facts.write(&dir)?)).await
+    fn keep(&self, identity: &JobIdentity, facts: &LaunchFacts) -> Result<(), JobError> {
+        Ok(facts.write(&self.dir(identity)?)?)
     }
 
     /// Records that an interrupted launch has put no job on its cluster.
-    pub(super) async fn record_failure(
+    pub(super) fn record_failure(
         &self,
         identity: &JobIdentity,
         reason: &str,
     ) -> Result<(), JobError> {
         let LaunchState {
             mut facts, failure, ..
-        } = self.state(identity).await?;
+        } = self.state(identity)?;
         facts.failure = failure.is_none().then(|| reason.to_owned());
         facts.is_submitted = false;
-        self.keep(identity, facts).await
+        self.keep(identity, &facts)
     }
 
     /// Cancels a launch that never began.
-    pub(super) async fn cancel_unless_begun(
+    pub(super) fn cancel_unless_begun(
         &self,
         identity: &JobIdentity,
     ) -> Result<CancelOutcome, JobError> {
         let dir = self.dir(identity)?;
-        blocking(move || match dir.log_path().try_exists()? {
-            true => Err(JobError::failed(
+        if dir.log_path().try_exists()? {
+            return Err(JobError::failed(
                 "its launch was cut off and left no id to cancel by; its cluster may be up and cost money: call list_jobs to \
                  see, down_cluster to delete it",
-            )),
-            false => Ok(dir.write_exit_record(&ExitRecord::cancelled(STEP))?),
-        })
-        .await?;
+            ));
+        }
+        dir.write_exit_record(&ExitRecord::cancelled(STEP))?;
         Ok(CancelOutcome::Cancelled {
             message: Some("it was cancelled before it was launched".to_owned()),
         })
     }
 
-    pub(super) async fn state(&self, identity: &JobIdentity) -> Result<LaunchState, JobError> {
-        let (dir, cluster) = (self.dir(identity)?, identity.cluster.clone());
-        blocking(move || {
-            LaunchState::read(&dir, &cluster).map_err(|error| {
-                JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
-            })
+    pub(super) fn state(&self, identity: &JobIdentity) -> Result<LaunchState, JobError> {
+        let dir = self.dir(identity)?;
+        LaunchState::read(&dir, &identity.cluster).map_err(|error| {
+            JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
         })
-        .await
     }
 }
 
 /// Removes the staged config, which holds secrets.
-async fn remove_staged(dir: JobDir) -> Result<(), JobError> {
-    blocking(move || match std::fs::remove_file(staged_path(&dir)) {
+fn remove_staged(dir: &JobDir) -> Result<(), JobError> {
+    match std::fs::remove_file(staged_path(dir)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
         _ => Ok(()),
-    })
-    .await
+    }
 }
 
 fn staged_path(dir: &JobDir) -> PathBuf {

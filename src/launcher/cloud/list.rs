@@ -26,7 +26,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let (mut launched, mut launching, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for identity in known {
             let status = if identity.oumi_job_id.is_empty() {
-                let launch = self.launches.state(identity).await;
+                let launch = self.launches.state(identity);
                 launch.map(|launch| launch.status(B::IDS_RESTART))
             } else if let Err(error) = validate::<B>(identity) {
                 // A registry may have been written by anyone.
@@ -66,7 +66,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
     /// Warns of the changes of clusters that are under way, and of those that failed.
     async fn warn_about_changes(&self, listing: &mut Listing) {
-        let runs = self.changes.list().await.into_iter();
+        let runs = self.changes.list().into_iter();
         let own = |run: &ChangeRun| B::CLOUDS.contains(&run.change.cloud.as_str());
         for run in runs.filter(own) {
             let change = &run.change;
@@ -88,7 +88,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 Err(error) if !error.is_not_found() => listing
                     .warnings
                     .push(format!("{requested} is not known to be done: {error}")),
-                _ => remove(run.dir).await,
+                _ => remove(&run.dir),
             }
         }
     }
@@ -103,10 +103,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let surveying = self.survey(cloud, clusters, call_deadline());
         let (mut survey, costs) = tokio::join!(surveying, self.backend.costs(call_deadline()));
         survey.costs = costs.unwrap_or_default();
-        let mut all_facts = Vec::new();
-        for &identity in &launched {
-            all_facts.push(self.facts(identity, &mut survey).await);
-        }
+        let facts = |&identity: &&JobIdentity| self.facts(identity, &mut survey);
+        let all_facts: Vec<_> = launched.iter().map(facts).collect();
         let mut listing = Listing::default();
         let queue = match &survey.queue {
             Ok(queue) => queue,
@@ -124,7 +122,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let mut claimed = Claimed::new();
         for &identity in launching {
             let cluster = &identity.cluster;
-            if let Some(facts) = self.launches.facts(identity).await
+            if let Some(facts) = self.launches.facts(identity)
                 && facts.start.before.is_some()
             {
                 let hash = survey.cluster_hash(cluster);

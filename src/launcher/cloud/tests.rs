@@ -215,21 +215,21 @@ async fn facts_of_an_ended_launch_are_parsed_once() {
     let (home, launcher) = launcher();
     let output = "Found an existing cluster: dev.\nJob 7 queued on cluster dev.\n";
     let dir = ended_launch(&home, output, 0);
-    launcher.launches.facts(&identity("7")).await.unwrap();
-    let facts = launcher.launches.facts(&identity("7")).await.unwrap();
+    launcher.launches.facts(&identity("7")).unwrap();
+    let facts = launcher.launches.facts(&identity("7")).unwrap();
     assert_eq!(facts.start.name, "train");
     assert!(facts.is_onto_existing);
     assert_eq!(facts.oumi_job_id.as_deref(), Some("7"));
     assert!(dir.path().join("launch.json").exists());
     fs::write(dir.log_path(), "").unwrap();
-    assert_eq!(launcher.launches.facts(&identity("7")).await, Some(facts));
+    assert_eq!(launcher.launches.facts(&identity("7")), Some(facts));
 }
 
 #[tokio::test]
 async fn failed_launch_is_not_the_job_that_a_script_names() {
     let (home, launcher) = launcher();
     let dir = ended_launch(&home, "Job 7 queued on cluster dev.\nValueError: full\n", 1);
-    let facts = launcher.launches.facts(&identity("")).await.unwrap();
+    let facts = launcher.launches.facts(&identity("")).unwrap();
     assert_eq!((facts.oumi_job_id, facts.is_submitted), (None, true));
     // It is looked for, for SkyPilot may have it.
     let status = launcher.status(&identity("")).await.unwrap();
@@ -237,7 +237,6 @@ async fn failed_launch_is_not_the_job_that_a_script_names() {
     launcher
         .launches
         .record_failure(&identity(""), "x")
-        .await
         .unwrap();
     let status = launcher.status(&identity("")).await.unwrap();
     assert_eq!(status.state, JobState::Failed);
@@ -249,7 +248,7 @@ async fn failed_launch_is_not_the_job_that_a_script_names() {
     };
     fs::remove_file(dir.path().join("launch.json")).unwrap();
     dir.write_exit_record(&killed).unwrap();
-    let facts = launcher.launches.facts(&identity("")).await.unwrap();
+    let facts = launcher.launches.facts(&identity("")).unwrap();
     assert_eq!((facts.oumi_job_id, facts.is_submitted), (None, true));
 }
 
@@ -257,7 +256,7 @@ async fn failed_launch_is_not_the_job_that_a_script_names() {
 async fn facts_of_a_running_launch_are_not_kept() {
     let (home, launcher) = launcher();
     let (dir, _lock) = running_launch(&home, "Launching\n");
-    let facts = launcher.launches.facts(&identity("")).await.unwrap();
+    let facts = launcher.launches.facts(&identity("")).unwrap();
     assert_eq!(facts.oumi_job_id, None);
     assert!(!dir.path().join("launch.json").exists());
 }
