@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::chance::Chance;
 use crate::support::client::Server;
-use crate::support::{Home, poll_for, wait_until};
-use crate::tools::{handles, memory};
+use crate::support::{Home, memory, poll_for, wait_until};
+use crate::tools::handles;
 
 /// More than a client waits, for crowds on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);

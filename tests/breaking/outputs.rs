@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::Server;
-use crate::support::{Home, wait_until};
-use crate::tools::{memory, start_on};
+use crate::support::{Home, memory, wait_until};
+use crate::tools::start_on;
 
 /// What a terminal would obey: C0 and C1 but the two that lay out text.
 fn is_control(character: char) -> bool {

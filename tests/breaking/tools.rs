@@ -19,13 +19,6 @@ pub fn start_on(home: &Home, cloud: &FakeCloud, more: &[(&str, &str)]) -> Server
     Server::start_with(home, &envs)
 }
 
-/// A number of /proc/<pid>/status in kB, such as `VmRSS`; nothing where there is no /proc.
-pub fn memory(pid: u32, field: &str) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with(field))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
 /// How many files a process has open; nothing where there is no /proc.
 pub fn handles(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())

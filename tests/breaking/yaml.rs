@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::Home;
 use crate::support::client::Server;
-use crate::tools::memory;
+use crate::support::{Home, memory};
 
 /// Asks for a dry run of this config, and says what was answered, how long it took and how much memory was used for it.
 fn asked(text: &[u8]) -> (Result<String, String>, Duration, Option<u64>) {

@@ -201,25 +201,3 @@ fn calls_and_configs_are_recorded() {
         (UP[5..].to_owned(), "root@localhost")
     );
 }
-
-#[test]
-fn knobs_change_the_calls_they_name() {
-    let cloud = with_job_config();
-    let whole = run(&cloud, "sky queue -o json").0;
-    let half = whole[..whole.len() / 2].to_vec();
-    cloud.set("sky-queue.times", "2");
-    cloud.set("sky-queue.garbage", "half");
-    assert_eq!(run(&cloud, "sky queue -o json"), (half.clone(), Some(0)));
-    cloud.unset("sky-queue.garbage");
-    cloud.set("sky-queue.crash", "");
-    assert_eq!(run(&cloud, "sky queue -o json"), (half, None));
-    assert_eq!(run(&cloud, "sky queue -o json"), (whole, Some(0)));
-    // A launch of another job is not met.
-    cloud.set("oumi-up@b.block", "");
-    assert_eq!(run(&cloud, UP).1, Some(0));
-    cloud.set("oumi-up@a.block", "");
-    let launch = spawn(&cloud, UP);
-    cloud.wait_for("blocked-oumi-up");
-    cloud.set("oumi-up@a.go", "");
-    assert!(text(launch).contains("Job 2 queued on cluster c."));
-}

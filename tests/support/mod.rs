@@ -264,6 +264,13 @@ pub fn kill_9(process: u32) {
     wait_until("the killed process is gone", || !alive(process));
 }
 
+/// A number of /proc/<pid>/status in kB, such as `VmRSS`; nothing where there is no /proc.
+pub fn memory(pid: u32, field: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Everything in a folder, folders included; nothing is followed out of it.
 pub fn everything_in(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oumi_mcp_server::env_vars;
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::mcp_client::{self as client, ClientError, McpClient};
+use crate::support::{memory, poll_for};
 
 pub use crate::support::mcp_client::{ANSWER_TIMEOUT as DEADLINE, request};
 
@@ -239,16 +240,14 @@ impl Raw {
         let launched = self.content("launch");
         let job_id = launched["job_id"].as_str().unwrap().to_owned();
         assert_eq!(launched["success"], true, "{launched}");
-        let deadline = Instant::now() + DEADLINE;
-        loop {
+        poll_for(DEADLINE, || {
             let log = call("get_job_logs", json!({ "job_id": job_id }));
             self.request("log", "tools/call", log);
             let log = self.content("log");
-            if log["logs"] == "ready" {
-                return job_id;
-            }
-            assert!(Instant::now() < deadline, "the job does not start: {log}");
-        }
+            let is_ready = log["logs"] == "ready";
+            is_ready.then_some(()).ok_or_else(|| log.to_string())
+        });
+        job_id
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -267,24 +266,10 @@ impl Raw {
         assert_eq!(self.ended_within(Duration::from_secs(2)).code(), Some(0));
     }
 
-    /// The most memory that it ever had, in MB, where the system says that.
-    pub fn peak_memory(&self) -> Option<u64> {
-        let path = format!("/proc/{}/status", self.pid().as_raw_pid());
-        let status = fs::read_to_string(path).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.split_whitespace()
-            .next()?
-            .parse::<u64>()
-            .ok()
-            .map(|kilobytes| kilobytes / 1024)
-    }
-
     #[track_caller]
     pub fn stays_under(&self, megabytes: u64) {
-        if let Some(peak) = self.peak_memory() {
-            assert!(peak < megabytes, "it took {peak} MB");
+        if let Some(peak) = memory(self.child.id(), "VmHWM") {
+            assert!(peak < megabytes * 1024, "it took {peak} kB");
         }
     }
 }

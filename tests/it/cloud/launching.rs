@@ -269,17 +269,6 @@ fn dry_run_shows_the_job_config() {
 }
 
 #[test]
-fn unknown_cloud_lists_the_known() {
-    let world = World::new();
-    let mut server = world.server();
-    let arguments = server.launch("job.yaml", json!({ "cloud": "azur" }));
-    let answer = server.call("run_job", arguments);
-    let known = "local, aws, azure, gcp, k8s, lambda, nebius, runpod, sky-slurm";
-    assert!(answer.refused().contains(known), "{}", answer.refused());
-    assert_eq!(world.cloud.calls(), []);
-}
-
-#[test]
 fn invalid_cluster_name_is_refused() {
     let world = World::new();
     let mut server = world.server();

@@ -33,24 +33,6 @@ fn help_lists_the_environment() {
 }
 
 #[test]
-fn version() {
-    let home = Home::new();
-    let output = run(&home, &["--version"]);
-    assert!(output.status.success());
-    let expected = format!("oumi-mcp-server {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(text(&output.stdout), expected);
-}
-
-#[test]
-fn unknown_command_fails_on_stderr() {
-    let home = Home::new();
-    let output = run(&home, &["servee"]);
-    assert!(!output.status.success());
-    assert_eq!(text(&output.stdout), "");
-    assert!(text(&output.stderr).contains("servee"));
-}
-
-#[test]
 fn relative_data_folder_is_refused() {
     let home = Home::new();
     let output = command(&home)
