@@ -16,12 +16,6 @@ fn command(cloud: &FakeCloud, line: &str) -> Command {
     command
 }
 
-/// Stdout and the exit code of a call.
-fn run(cloud: &FakeCloud, line: &str) -> (Vec<u8>, Option<i32>) {
-    let output = command(cloud, line).output().unwrap();
-    (output.stdout, output.status.code())
-}
-
 fn spawn(cloud: &FakeCloud, line: &str) -> Child {
     let mut command = command(cloud, line);
     command.stdout(Stdio::piped()).spawn().unwrap()
