@@ -156,7 +156,8 @@ impl Endpoint {
         };
         let mut output = request.output(ended.result()?, printed.body.text());
         output.front_truncated = printed.body.front_truncated;
-        Ok(output)
+        // A log whose end cannot be read.
+        output.code.map(|_| output).ok_or_else(|| ended.problem())
     }
 
     /// Gets `path`, or posts `body` to it, and reads the answer into `reply`. The connection ends with the future.
