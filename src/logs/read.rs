@@ -138,15 +138,9 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     }
     if lacks_room {
         let enough = all.len() + options.max_bytes - room;
-        let more = if has_older || enough > LARGEST_MAX_BYTES {
-            "find what you want of the older ones with grep".to_owned()
-        } else {
-            format!("max_bytes={enough} has room for all {found}, grep finds what you want of them")
-        };
-        let max_bytes = options.max_bytes;
-        notes.push(format!(
-            "These are the newest {count} lines, as many as fit max_bytes={max_bytes}: {more}."
-        ));
+        let is_enough = !has_older && enough <= LARGEST_MAX_BYTES;
+        let all = is_enough.then_some((found, enough));
+        notes.push(room_note(count, all, options.max_bytes));
     }
     Ok(Excerpt {
         truncated: lacks_room || is_partial || is_cut,
@@ -159,6 +153,17 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         log_bytes: end,
         ..Excerpt::default()
     })
+}
+
+/// Says that older lines had no room; `all` is the number of those that were asked for, and the budget that has room for them.
+fn room_note(count: usize, all: Option<(usize, usize)>, max_bytes: usize) -> String {
+    let more = match all {
+        Some((found, enough)) => {
+            format!("max_bytes={enough} has room for all {found}, grep finds what you want of them")
+        }
+        None => "find what you want of the older ones with grep".to_owned(),
+    };
+    format!("These are the newest {count} lines, as many as fit max_bytes={max_bytes}: {more}.")
 }
 
 /// The last lines: no more than are asked for, nor than an answer can have.

@@ -122,15 +122,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
             size(log_bytes)
         )
     });
-    let mut lines: Vec<&str> = Vec::new();
-    let mut above = None;
-    for (at, line) in matches.picked.iter().rev() {
-        let has_gap = above.is_some_and(|above| above != at + 1);
-        lines.extend((has_gap && query.context > 0).then_some("--"));
-        lines.push(line);
-        above = Some(*at);
-    }
-    let text = lines.join("\n");
+    let text = matches.text(query);
     Ok(Excerpt {
         matches: Some(matches.count),
         reaches_start: stopped.is_none(),
@@ -206,6 +198,18 @@ impl Matches {
             self.context_left -= 1;
         }
         None
+    }
+
+    /// Joins the lines of the answer in the order of the log.
+    fn text(&self, query: &Query) -> String {
+        let (mut lines, mut above) = (Vec::new(), None);
+        for (at, line) in self.picked.iter().rev() {
+            let has_gap = above.is_some_and(|above| above != at + 1);
+            lines.extend((has_gap && query.context > 0).then_some("--"));
+            lines.push(line);
+            above = Some(*at);
+        }
+        lines.join("\n")
     }
 
     fn drop_recent(&mut self) -> bool {
