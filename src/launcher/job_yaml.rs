@@ -216,13 +216,13 @@ fn limit_run(run: &str, seconds: u64) -> String {
         mark.push('_');
     }
     let script = script.trim_end_matches('\n');
-    let told = time_limit_line(seconds);
+    let line = time_limit_line(seconds);
     format!(
         "{head}SECONDS=0
 timeout -k 30 {seconds} bash /dev/fd/3 3<<'{mark}' && code=0 || code=$?
 {script}
 {mark}
-if [ $code -ne 0 ] && [ $SECONDS -ge {seconds} ]; then echo '{told}'; fi
+if [ $code -ne 0 ] && [ $SECONDS -ge {seconds} ]; then echo '{line}'; fi
 exit $code
 "
     )

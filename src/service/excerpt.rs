@@ -24,24 +24,24 @@ fn copy(value: &Value, budget: &mut usize) -> Value {
     *budget = budget.saturating_sub(8);
     match value {
         Value::Object(fields) => {
-            let shown = fields.iter().map_while(|(name, field)| {
+            let copies = fields.iter().map_while(|(name, field)| {
                 (*budget > 0).then(|| (copied(name, budget), copy(field, budget)))
             });
-            let mut shown: Map<String, Value> = shown.collect();
-            if shown.len() < fields.len() {
-                let left = format!("{} more", fields.len() - shown.len());
-                shown.insert("…".to_owned(), left.into());
+            let mut copies: Map<String, Value> = copies.collect();
+            if copies.len() < fields.len() {
+                let left = format!("{} more", fields.len() - copies.len());
+                copies.insert("…".to_owned(), left.into());
             }
-            Value::Object(shown)
+            Value::Object(copies)
         }
         Value::Array(items) => {
-            let shown = items.iter();
-            let shown = shown.map_while(|item| (*budget > 0).then(|| copy(item, budget)));
-            let mut shown: Vec<Value> = shown.collect();
-            if shown.len() < items.len() {
-                shown.push(format!("… {} more", items.len() - shown.len()).into());
+            let copies = items.iter();
+            let copies = copies.map_while(|item| (*budget > 0).then(|| copy(item, budget)));
+            let mut copies: Vec<Value> = copies.collect();
+            if copies.len() < items.len() {
+                copies.push(format!("… {} more", items.len() - copies.len()).into());
             }
-            Value::Array(shown)
+            Value::Array(copies)
         }
         Value::String(text) => copied(text, budget).into(),
         other => other.clone(),

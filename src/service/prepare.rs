@@ -50,9 +50,9 @@ impl PreparedLaunch {
         let named = config.and_then(Value::as_object).into_iter().flatten();
         let named = named.filter(|(name, _)| is_secret_name(name));
         let named = named.filter_map(|(_, value)| value.as_str());
-        let given = self.spec.envs.iter();
-        let given = given.map(|(name, value)| redact::secret_part(name, value));
-        redactor_of(given.chain(named))
+        let values = self.spec.envs.iter();
+        let values = values.map(|(name, value)| redact::secret_part(name, value));
+        redactor_of(values.chain(named))
     }
 }
 

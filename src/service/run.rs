@@ -1,6 +1,8 @@
 //! `run_job`: shows what would be run, or starts it and waits a moment for its launch.
 
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::answers::{JobAnswer, RunAnswer};
 use super::collisions::{self, free_job_id};
@@ -9,6 +11,7 @@ use super::context::Context;
 use super::costs::{Costs, check_limit};
 use super::excerpt::{config_excerpt, excerpt};
 use super::launches::{self, outcome_within};
+use super::observe::Observation;
 use super::prepare::{PreparedLaunch, job_id_from_name, prepare, redactor_of};
 use super::requests::RunRequest;
 use super::sanitize::sanitize;
@@ -19,6 +22,8 @@ use crate::launcher::{JobIdentity, status};
 
 /// The value that `user_confirmation` must have for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
+/// The pause between two reports of a launch.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// The bytes of an error.
 const MAX_ERROR: usize = 2048;
 
@@ -206,7 +211,10 @@ async fn submitted(
     on_progress: OnProgress<'_>,
 ) -> RunAnswer {
     on_progress("the launch is under way");
-    let outcome = outcome_within(watch, LAUNCH_WAIT).await;
+    let outcome = tokio::select! {
+        outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
+        never = report_launch(context, &submitted, on_progress) => match never {},
+    };
     let identity = match &outcome {
         Some(LaunchOutcome::Launched(identity)) => identity.clone(),
         _ => match context.registry.get(&submitted.job_id).await {
@@ -237,6 +245,24 @@ async fn submitted(
         status: status.to_owned(),
         error: Some(error),
         ..answer
+    }
+}
+
+/// Reports how far a launch is.
+async fn report_launch(
+    context: &Context,
+    identity: &JobIdentity,
+    on_progress: OnProgress<'_>,
+) -> Infallible {
+    let redactor = context.redactor(&identity.job_id);
+    loop {
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
+        if let Ok(launcher) = context.launcher(&identity.cloud)
+            && let Ok(status) = launcher.status(identity).await
+        {
+            let message = next_step::message(&status, &Observation::default());
+            on_progress(&redactor.redact(&message));
+        }
     }
 }
 

@@ -83,8 +83,8 @@ fn missing_oumi_says_what_to_set() {
     for said in [
         "OUMI_MCP_OUMI",
         "PATH",
-        "/project/.venv/bin",
-        ".local/bin",
+        ".venv, venv or .env of the project",
+        "pip, pipx, uv, conda",
         "pip install oumi",
     ] {
         assert!(error.contains(said), "{said}: {error}");
