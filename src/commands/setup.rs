@@ -1,5 +1,7 @@
 //! `setup`: adds this server to the configuration of an MCP client.
 
+mod client_file;
+
 use std::error::Error;
 use std::fs;
 use std::io::ErrorKind;
@@ -8,9 +10,8 @@ use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
-use jsonc_parser::ParseOptions;
-use jsonc_parser::cst::{CstInputValue, CstRootNode};
 
+use self::client_file::{ClientFile, Format};
 use super::{exit_code, print};
 use crate::error::JobError;
 use crate::process::find::{find_any_oumi, find_sky};
@@ -34,30 +35,42 @@ pub enum Client {
 }
 
 impl Client {
-    /// Returns the client's name, the list of servers in its file for all projects, and that file, in the folder of settings
-    /// (`~/.config`, on macOS `~/Library/Application Support`) or in the home folder, unless a variable moves it.
-    fn place(self, home: &Path, settings: &Path) -> (&'static str, &'static str, PathBuf) {
-        let moved = |variable: &str| match std::env::var_os(variable) {
-            Some(folder) if !folder.is_empty() => PathBuf::from(folder),
-            _ => home.to_owned(),
-        };
+    fn title(self) -> &'static str {
         match self {
-            Self::ClaudeCode => {
-                let file = moved("CLAUDE_CONFIG_DIR").join(".claude.json");
-                ("Claude Code", "mcpServers", file)
-            }
-            Self::ClaudeDesktop => {
-                let file = settings.join("Claude/claude_desktop_config.json");
-                ("Claude Desktop", "mcpServers", file)
-            }
-            Self::Cursor => ("Cursor", "mcpServers", home.join(".cursor/mcp.json")),
-            Self::Vscode => ("VS Code", "servers", settings.join("Code/User/mcp.json")),
-            // Its own command knows the place.
-            Self::Codex => ("Codex", "mcp_servers", home.join(".codex/config.toml")),
-            Self::Gemini => {
-                let file = moved("GEMINI_CLI_HOME").join(".gemini/settings.json");
-                ("Gemini CLI", "mcpServers", file)
-            }
+            Self::ClaudeCode => "Claude Code",
+            Self::ClaudeDesktop => "Claude Desktop",
+            Self::Cursor => "Cursor",
+            Self::Vscode => "VS Code",
+            Self::Codex => "Codex",
+            Self::Gemini => "Gemini CLI",
+        }
+    }
+
+    /// Returns the client's file for all projects. `config` is `~/.config`, on macOS `~/Library/Application Support`;
+    /// `variable` reads the variable with which a client moves its files.
+    fn file(
+        self,
+        home: &Path,
+        config: &Path,
+        variable: impl Fn(&str) -> Option<PathBuf>,
+    ) -> PathBuf {
+        let moved = |name: &str, usual: PathBuf| variable(name).unwrap_or(usual);
+        match self {
+            Self::ClaudeCode => moved("CLAUDE_CONFIG_DIR", home.into()).join(".claude.json"),
+            Self::ClaudeDesktop => config.join("Claude/claude_desktop_config.json"),
+            Self::Cursor => home.join(".cursor/mcp.json"),
+            Self::Vscode => config.join("Code/User/mcp.json"),
+            Self::Codex => moved("CODEX_HOME", home.join(".codex")).join("config.toml"),
+            Self::Gemini => moved("GEMINI_CLI_HOME", home.into()).join(".gemini/settings.json"),
+        }
+    }
+
+    /// The form of the client's file, and the name of the list of servers in it.
+    fn format(self) -> (Format, &'static str) {
+        match self {
+            Self::Codex => (Format::Toml, "mcp_servers"),
+            Self::Vscode => (Format::Json, "servers"),
+            _ => (Format::Json, "mcpServers"),
         }
     }
 }
@@ -76,32 +89,28 @@ impl Programs {
             let path = absolute(path)?.into_os_string().into_string();
             path.map_err(|path| JobError::failed(format!("the path {path:?} is not UTF-8")))
         };
-        let programs = [
-            (env_vars::OUMI, find_any_oumi().ok()),
-            (env_vars::SKY, find_sky().ok()),
-        ];
-        let found = programs
-            .into_iter()
-            .filter_map(|(name, path)| Some(text(path?).map(|path| (name, path))));
-        Ok(Self {
-            server: text(own_path()?)?,
-            found: found.collect::<Result<_, _>>()?,
-        })
+        let mut found = Vec::new();
+        for (variable, path) in [
+            (env_vars::OUMI, find_any_oumi()),
+            (env_vars::SKY, find_sky()),
+        ] {
+            if let Ok(path) = path {
+                found.push((variable, text(path)?));
+            }
+        }
+        let server = text(own_path()?)?;
+        Ok(Self { server, found })
     }
 
-    /// The command that adds the server to a client which keeps its file by itself.
-    fn command(&self, client: Client) -> Option<Vec<String>> {
-        let (words, variable_option): (&[&str], _) = match client {
-            Client::ClaudeCode => (&["claude", "mcp", "add", NAME, "-s", "user"], "-e"),
-            Client::Codex => (&["codex", "mcp", "add", NAME], "--env"),
-            _ => return None,
-        };
-        let mut command: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    /// The arguments of `claude` that add the server.
+    fn claude_arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> =
+            ["mcp", "add", NAME, "-s", "user"].map(str::to_owned).into();
         for (variable, path) in &self.found {
-            command.extend([variable_option.to_owned(), format!("{variable}={path}")]);
+            arguments.extend(["-e".to_owned(), format!("{variable}={path}")]);
         }
-        command.extend(["--".to_owned(), self.server.clone()]);
-        Some(command)
+        arguments.extend(["--".to_owned(), self.server.clone()]);
+        arguments
     }
 }
 
@@ -128,100 +137,96 @@ pub fn run(client: Client, write: bool) -> ExitCode {
 
 pub(super) fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
     let home = dirs::home_dir().ok_or("no home folder is known; set HOME")?;
-    let settings = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
-    let place = client.place(&home, &settings);
-    let programs = Programs::find()?;
-    let mut text = match write {
-        true => {
-            exec_client(client, &programs)?;
-            merge(client, place, &programs)?
-        }
-        false => instructions(client, place, &programs)?,
+    let config = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
+    let variable = |name: &str| {
+        let value = std::env::var_os(name).filter(|value| !value.is_empty());
+        value.map(PathBuf::from)
     };
-    let mut names = programs.found.iter().map(|(name, _)| *name);
-    if !names.any(|name| name == env_vars::OUMI) {
-        text += "\n\nThe `oumi` program was not found, and training needs it. Install it with `pip install oumi`, then run this again \
+    let file = client.file(&home, &config, variable);
+    let programs = Programs::find()?;
+    let mut text = if write {
+        merge(client, &file, &programs)?
+    } else {
+        instructions(client, &file, &programs)?
+    };
+    if !programs
+        .found
+        .iter()
+        .any(|(name, _)| *name == env_vars::OUMI)
+    {
+        text += "
+
+The `oumi` program was not found, and training needs it. Install it with `pip install oumi`, then run this again \
                  where `which oumi` finds it.";
     }
     Ok(text)
 }
 
-fn instructions(
-    client: Client,
-    (title, servers, file): (&str, &str, PathBuf),
-    programs: &Programs,
-) -> Result<String, JobError> {
-    let name = client.to_possible_value();
-    let name = name.as_ref().map_or("", |value| value.get_name());
-    let merged = format!("Or have it done: {} setup {name} --write", programs.server);
-    if let Some(command) = programs.command(client) {
-        let line = shlex::try_join(command.iter().map(String::as_str));
-        let line = line.map_err(JobError::failed)?;
-        return Ok(format!("Run this:\n\n  {line}\n\n{merged}"));
+fn instructions(client: Client, file: &Path, programs: &Programs) -> Result<String, JobError> {
+    let name = client
+        .to_possible_value()
+        .map(|value| value.get_name().to_owned());
+    let merged = format!(
+        "Or have it done: {} setup {} --write",
+        programs.server,
+        name.unwrap_or_default()
+    );
+    if client == Client::ClaudeCode {
+        let arguments = programs.claude_arguments();
+        let line =
+            shlex::try_join(arguments.iter().map(String::as_str)).map_err(JobError::failed)?;
+        return Ok(format!("Run this:\n\n  claude {line}\n\n{merged}"));
     }
-    let entry = add_to(client, servers, "", programs)?;
-    let file = file.display();
+    let entry = add_to(client, "", programs)?.unwrap_or_default();
+    let (title, file) = (client.title(), file.display());
     Ok(format!(
         "Put this into {file}, beside the servers that are there, and restart {title}:\n\n{entry}\n{merged}"
     ))
 }
 
-/// Becomes the command of a client that changes its own file, where it is there.
-fn exec_client(client: Client, programs: &Programs) -> Result<(), JobError> {
-    let Some(command) = programs.command(client) else {
-        return Ok(());
-    };
-    match which::which(&command[0]) {
-        Ok(program) => {
-            let error = Command::new(program).args(&command[1..]).exec();
-            Err(JobError::failed(format!(
-                "cannot run {}: {error}",
-                command[0]
-            )))
-        }
-        Err(_) if client == Client::Codex => {
-            let hint = "run the line that `setup codex` prints where it is";
-            Err(JobError::failed("`codex` is not on PATH").with_hint(hint))
-        }
-        Err(_) => Ok(()),
-    }
-}
-
 /// Merges the server into the file. An unchanged file is not written; of a changed one a copy is kept.
-fn merge(
-    client: Client,
-    (title, servers, file): (&str, &str, PathBuf),
-    programs: &Programs,
-) -> Result<String, JobError> {
+fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, JobError> {
     let at = file.display();
     let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
     // The file behind a link is replaced, not the link.
-    let (target, old) = match fs::canonicalize(&file) {
-        Ok(target) => {
-            let old = read_bounded(&target, MAX_FILE_BYTES).map_err(failed)?;
-            (target, old)
-        }
+    let (target, old) = match fs::canonicalize(file) {
+        Ok(target) => (
+            target.clone(),
+            read_bounded(&target, MAX_FILE_BYTES).map_err(failed)?,
+        ),
         Err(error) if error.kind() == ErrorKind::NotFound && !file.is_symlink() => {
-            (file.clone(), Vec::new())
+            (file.to_owned(), Vec::new())
         }
         Err(error) => return Err(failed(error)),
     };
-    let added = String::from_utf8(old)
-        .map_err(|_| JobError::failed("it is not UTF-8"))
-        .and_then(|old| Ok((add_to(client, servers, &old, programs)?, old)));
-    let (new, old) = added.map_err(|error| {
+    let refused = |error: JobError| {
         error
             .context(&format!("{at} was left as it is"))
             .with_hint("correct it, or add the server by hand as `setup` without --write shows")
-    })?;
-    if new == old {
+    };
+    let text = String::from_utf8(old).map_err(|_| refused(JobError::failed("it is not UTF-8")))?;
+    let Some(new) = add_to(client, &text, programs).map_err(refused)? else {
         return Ok(format!("Nothing to do: {at} has this server already."));
+    };
+    let is_new = ClientFile::parse(client.format().0, &text)?.values["mcpServers"][NAME].is_null();
+    if client == Client::ClaudeCode
+        && is_new
+        && let Ok(claude) = which::which("claude")
+    {
+        // Claude Code locks its file, and changes it while it runs.
+        let error = Command::new(claude)
+            .args(programs.claude_arguments())
+            .exec();
+        return Err(JobError::failed(format!("cannot run claude: {error}")));
     }
     let mut kept = String::new();
     let rights = fs::metadata(&target).ok().map(|file| file.permissions());
     if rights.is_some() {
-        let now = chrono::Local::now().format("%Y%m%d-%H%M%S");
-        let copy = format!("{}.before-{NAME}-{now}", target.display());
+        let copy = format!(
+            "{}.before-{NAME}-{}",
+            target.display(),
+            chrono::Local::now().format("%Y%m%d-%H%M%S")
+        );
         fs::copy(&target, &copy).map_err(failed)?;
         kept = format!(" The file as it was: {copy}.");
     } else if let Some(folder) = target.parent() {
@@ -231,58 +236,37 @@ fn merge(
     if let Some(rights) = rights {
         fs::set_permissions(&target, rights).map_err(failed)?;
     }
-    Ok(format!("Added to {at}.{kept} Restart {title}."))
+    Ok(format!("Added to {at}.{kept} Restart {}.", client.title()))
 }
 
-/// Returns the text of a client's JSON file with the server in it. Comments, order and line ends stay.
-fn add_to(
-    client: Client,
-    servers: &str,
-    text: &str,
-    programs: &Programs,
-) -> Result<String, JobError> {
-    let options = ParseOptions {
-        allow_missing_commas: false,
-        ..ParseOptions::default()
-    };
-    let root = CstRootNode::parse(text, &options).map_err(JobError::failed)?;
-    let values = root.to_serde_value().unwrap_or_default();
-    let old = &values[servers][NAME];
+/// Returns the text of the client's file with the server in it; `None` where it is in it as it should be.
+fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<String>, JobError> {
+    let (format, servers) = client.format();
+    let mut file = ClientFile::parse(format, text)?;
+    let old = file.values[servers][NAME].clone();
     if !old.is_null() && !old["command"].is_string() {
         let error = format!("its server {NAME:?} is not one that is started by a command");
         return Err(JobError::failed(error).with_hint("rename or remove that server"));
     }
-    let set = |path: &[&str], value: CstInputValue| {
-        let (name, parents) = path.split_last().unwrap_or((&"", &[]));
-        let mut object = root.object_value_or_create();
-        for parent in [servers, NAME].iter().chain(parents) {
-            object = object.and_then(|object| object.object_value_or_create(parent));
-        }
-        let object = object.ok_or_else(|| JobError::failed("a part of it is not an object"))?;
-        match object.get(name) {
-            Some(old) => old.set_value(value),
-            None => drop(object.append(name, value)),
-        }
-        Ok::<_, JobError>(())
-    };
     if old.is_null() && client == Client::Vscode {
-        set(&["type"], "stdio".into())?;
+        file.set(&[servers, NAME, "type"], Some("stdio"))?;
     }
     if old["command"] != *programs.server {
-        set(&["command"], programs.server.as_str().into())?;
+        file.set(&[servers, NAME, "command"], Some(&programs.server))?;
         if !old["args"].is_null() {
             // They belong to another program, such as `uvx`.
-            set(&["args"], CstInputValue::Array(Vec::new()))?;
+            file.set(&[servers, NAME, "args"], None)?;
         }
     }
     for (variable, path) in &programs.found {
         // A program that was named by hand stays, as long as it is there.
         let named = old["env"][variable].as_str();
         if named.is_none_or(|named| which::which(named).is_err()) {
-            set(&["env", variable], path.as_str().into())?;
+            file.set(&[servers, NAME, "env", variable], Some(path))?;
         }
     }
-    Ok(root.to_string())
+    let new = file.into_text();
+    Ok((new != text).then_some(new))
 }
 
 #[cfg(test)]

@@ -13,10 +13,8 @@ fn programs() -> Programs {
 
 /// The text with the server added, and nothing more to add.
 fn added(client: Client, before: &str) -> String {
-    let after = add_to(client, "mcpServers", before, &programs()).unwrap();
-    assert_ne!(after, before);
-    let again = add_to(client, "mcpServers", &after, &programs());
-    assert_eq!(again.as_ref(), Ok(&after));
+    let after = add_to(client, before, &programs()).unwrap().unwrap();
+    assert_eq!(add_to(client, &after, &programs()), Ok(None), "{after}");
     after
 }
 
@@ -48,14 +46,36 @@ fn a_json_file_keeps_its_comments_order_commas_and_line_ends() {
             "{\n  \"mcpServers\": {\n    \"other\": {},\n    ENTRY,\n  },\n}\n",
         ),
         (
-            "{\r\n  \"mcpServers\": {}\r\n}\r\n",
-            "{\r\n  \"mcpServers\": {\r\n    ENTRY\r\n  }\r\n}\r\n",
+            "\u{feff}{\r\n  \"mcpServers\": {}\r\n}\r\n",
+            "\u{feff}{\r\n  \"mcpServers\": {\r\n    ENTRY\r\n  }\r\n}\r\n",
         ),
     ] {
         let line_end = if before.contains('\r') { "\r\n" } else { "\n" };
         let after = after.replace("ENTRY", &entry.replace('\n', line_end));
         assert_eq!(added(Client::Cursor, before), after);
     }
+}
+
+#[test]
+fn a_toml_file_keeps_its_comments_order_and_line_ends() {
+    let entry = "[mcp_servers.oumi]\ncommand = \"/bin/server\"\n\n[mcp_servers.oumi.env]\nOUMI_MCP_OUMI = \"/bin/sh\"\n";
+    for before in [
+        "",
+        "# mine\nmodel = \"x\" # why\n\n[mcp_servers.other]\nurl = \"https://x\"\n",
+        "[z]\r\na = 1 # b\r\n",
+    ] {
+        let after = added(Client::Codex, before);
+        let line_end = if before.contains('\r') { "\r\n" } else { "\n" };
+        assert!(after.starts_with(before), "{after}");
+        let rest = after[before.len()..].trim_start();
+        assert_eq!(rest, entry.replace('\n', line_end));
+    }
+    let inline = "mcp_servers = { other = { command = \"x\" } } # one line\n[z]\n";
+    let after = added(Client::Codex, inline);
+    assert!(
+        after.contains("other = { command = \"x\" }") && after.contains("# one line\n[z]\n"),
+        "{after}"
+    );
 }
 
 #[test]
@@ -83,6 +103,14 @@ fn an_entry_that_is_there_keeps_what_was_set_by_hand() {
         added(Client::Gemini, &gone),
         after.replace("/bin/cat", "/bin/sh")
     );
+    let toml = "[mcp_servers.oumi]\ncommand = \"old\" # mine\nargs = [\"serve\"] # b\nstartup_timeout_sec = 20\n";
+    let after = added(Client::Codex, toml);
+    assert!(
+        after.starts_with(
+            "[mcp_servers.oumi]\ncommand = \"/bin/server\" # mine\nargs = [] # b\nstartup_timeout_sec = 20\n"
+        ),
+        "{after}"
+    );
 }
 
 #[test]
@@ -97,11 +125,11 @@ fn a_file_that_cannot_be_understood_is_refused_and_left() {
         b"{\"a\": 1 \"b\": 2}",
         b"\xff\xfe{",
     ];
-    for text in json {
-        {
+    let toml: &[&[u8]] = &[b"a = ", b"mcp_servers = 1\n", b"[mcp_servers]\noumi = 1\n"];
+    for (client, texts) in [(Client::Cursor, json), (Client::Codex, toml)] {
+        for text in texts {
             fs::write(&file, text).unwrap();
-            let place = ("Cursor", "mcpServers", file.clone());
-            let error = merge(Client::Cursor, place, &programs()).unwrap_err();
+            let error = merge(client, &file, &programs()).unwrap_err();
             assert!(error.message.contains("was left as it is"), "{error}");
             assert_eq!(fs::read(&file).unwrap(), *text);
             assert_eq!(folder.path().read_dir().unwrap().count(), 1);
@@ -119,12 +147,7 @@ fn a_merge_keeps_a_copy_rights_and_links_and_is_done_once() {
     fs::write(&real, "{}").unwrap();
     fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
     symlink("dotfiles.json", &link).unwrap();
-    let answer = merge(
-        Client::Vscode,
-        ("VS Code", "servers", link.clone()),
-        &programs(),
-    )
-    .unwrap();
+    let answer = merge(Client::Vscode, &link, &programs()).unwrap();
     let (_, copy) = answer.split_once("The file as it was: ").unwrap();
     let copy = copy.split_once(". Restart VS Code.").unwrap().0;
     assert_eq!(fs::read_to_string(copy).unwrap(), "{}");
@@ -138,41 +161,26 @@ fn a_merge_keeps_a_copy_rights_and_links_and_is_done_once() {
             .unwrap()
             .contains("\"type\": \"stdio\"")
     );
-    let again = merge(
-        Client::Vscode,
-        ("VS Code", "servers", link.clone()),
-        &programs(),
-    )
-    .unwrap();
+    let again = merge(Client::Vscode, &link, &programs()).unwrap();
     assert!(again.starts_with("Nothing to do"), "{again}");
     assert_eq!(folder.path().read_dir().unwrap().count(), 3);
 
-    let new = folder.path().join("a/b/mcp.json");
-    merge(
-        Client::Cursor,
-        ("Cursor", "mcpServers", new.clone()),
-        &programs(),
-    )
-    .unwrap();
+    let new = folder.path().join("a/b/config.toml");
+    merge(Client::Codex, &new, &programs()).unwrap();
     assert!(new.exists());
     let dangling = folder.path().join("dangling");
     symlink("nowhere", &dangling).unwrap();
-    assert!(
-        merge(
-            Client::Cursor,
-            ("Cursor", "mcpServers", dangling),
-            &programs()
-        )
-        .is_err()
-    );
+    assert!(merge(Client::Codex, &dangling, &programs()).is_err());
 }
 
 #[test]
 fn each_client_has_its_file() {
+    let variable = |name: &str| (name == "CODEX_HOME").then(|| PathBuf::from("/codex"));
     let all = Client::value_variants().iter();
-    let places = all.map(|it| it.place(Path::new("/h"), Path::new("/h/.config")).2);
-    let places: Vec<_> = places.collect();
-    let paths: Vec<_> = places.iter().map(|it| it.to_str().unwrap()).collect();
+    let files: Vec<_> = all
+        .map(|it| it.file(Path::new("/h"), Path::new("/h/.config"), variable))
+        .collect();
+    let paths: Vec<_> = files.iter().map(|it| it.to_str().unwrap()).collect();
     assert_eq!(
         paths,
         [
@@ -180,29 +188,26 @@ fn each_client_has_its_file() {
             "/h/.config/Claude/claude_desktop_config.json",
             "/h/.cursor/mcp.json",
             "/h/.config/Code/User/mcp.json",
-            "/h/.codex/config.toml",
+            "/codex/config.toml",
             "/h/.gemini/settings.json",
         ]
     );
 }
 
 #[test]
-fn claude_code_and_codex_are_added_by_their_own_commands() {
-    for (client, line, name) in [
-        (
-            Client::ClaudeCode,
-            "claude mcp add oumi -s user -e 'OUMI_MCP_OUMI=/bin/sh' -- /bin/server\n",
-            "claude-code",
-        ),
-        (
-            Client::Codex,
-            "codex mcp add oumi --env 'OUMI_MCP_OUMI=/bin/sh' -- /bin/server\n",
-            "codex",
-        ),
-    ] {
-        let text = instructions(client, ("", "", PathBuf::new()), &programs()).unwrap();
-        assert!(text.contains(line), "{text}");
-        let write = format!("/bin/server setup {name} --write");
-        assert!(text.ends_with(&write), "{text}");
-    }
+fn claude_code_is_added_by_its_own_command() {
+    let text = instructions(
+        Client::ClaudeCode,
+        Path::new("/h/.claude.json"),
+        &programs(),
+    )
+    .unwrap();
+    assert!(
+        text.contains("claude mcp add oumi -s user -e 'OUMI_MCP_OUMI=/bin/sh' -- /bin/server\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("/bin/server setup claude-code --write"),
+        "{text}"
+    );
 }
