@@ -27,7 +27,7 @@ use crate::process::runner::{Capture, CliCall, Output, OutputLimit};
 const VERSIONS: RangeInclusive<u32> = 50..=62;
 /// The version that this client speaks, and the version of SkyPilot that has it.
 const OWN_VERSION: (&str, &str) = ("50", "0.12.3");
-const HEALTH_TIMEOUT: Duration = Duration::from_millis(300);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time that a server is taken for healthy, or for absent; SkyPilot's own client keeps it as long.
 const HEALTH_TTL: Duration = Duration::from_secs(5);
 /// The time for the cancel of a request that took too long.
