@@ -8,7 +8,7 @@
 //! - Blanks at the ends of lines are removed, and so is every blank line after a blank line.
 //! - Of a line longer than [`FoldOptions::max_line`] the end is kept.
 
-use memchr::memmem;
+use memchr::{memchr, memmem};
 
 use crate::progress::tqdm::Bar;
 use crate::redact::{HIDDEN, Redactor, unmask};
@@ -92,8 +92,11 @@ pub(super) fn fold_pieces<'a>(
         sink,
     };
     let (mut terminal, mut unfinished) = (Terminal::default(), None);
-    for (bytes, mut start, mut left_out) in pieces {
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+    for (mut bytes, mut start, mut left_out) in pieces {
+        while !bytes.is_empty() {
+            let length = memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
+            let (line, rest) = bytes.split_at(length);
+            bytes = rest;
             let text = line.strip_suffix(b"\n");
             let is_held = text.is_none() && options.hold_last;
             let text = text.unwrap_or(line);

@@ -53,7 +53,10 @@ impl<'a> Bar<'a> {
 
     /// Parses a line that is the state of a bar and nothing else.
     pub(crate) fn parse_whole(line: &'a str) -> Option<Self> {
-        Self::parse(line).filter(|bar| bar.rest.trim().is_empty())
+        // Nearly every line is told by its end: the rest is searched for the parts of a bar, several times.
+        let may_be = line.trim_end().ends_with(']');
+        let bar = may_be.then(|| Self::parse(line)).flatten();
+        bar.filter(|bar| bar.rest.trim().is_empty())
     }
 
     /// Tells if this is a state of the bar of `earlier`: the same label and total, and `earlier` is not at its end, since after

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use memchr::memchr2;
+use memchr::{memchr2, memrchr};
 use vte::{Params, Parser, Perform};
 
 use super::{HIDDEN, MASK};
@@ -36,8 +36,10 @@ impl Terminal {
     pub(crate) fn write(&mut self, line: &[u8], start: u64, left_out: u64) -> Option<Row> {
         let is_new = self.at == self.rows.len();
         // Nearly all lines are plain, or a bar of which only the last state counts: no parser is needed.
-        let mut states = line.rsplit(|byte| *byte == b'\r');
-        let state = states.find(|state| !state.is_empty()).unwrap_or_default();
+        let end = line.iter().rposition(|byte| *byte != b'\r');
+        let states = &line[..end.map_or(0, |at| at + 1)];
+        let from = memrchr(b'\r', states).map_or(0, |at| at + 1);
+        let state = &states[from..];
         if is_new && is_plain(state) && memchr2(0x1b, 0x08, line).is_none() {
             self.rows.push_back(Row {
                 text: String::from_utf8_lossy(state).into_owned(),
