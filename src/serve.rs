@@ -26,7 +26,7 @@ const DRAIN: Duration = Duration::from_millis(1200);
 
 /// The most threads for file work, which run the calls. With tokio's own limit of 512 a busy client would make the server grow by
 /// tens of megabytes.
-const FILE_THREADS: usize = 16;
+const FILE_THREADS: usize = 8;
 
 /// The service of this process, and the programs that it asks.
 pub(crate) type Wired = (JobService, Cli);

@@ -11,7 +11,6 @@ use crate::failure::Failure;
 use crate::launcher::JobState;
 use crate::progress::Progress;
 use crate::progress::metrics::Metrics;
-use crate::settings::config::ConfigKind;
 
 /// An answer of a tool.
 pub(crate) trait JobAnswer: Serialize {
@@ -96,11 +95,8 @@ with_texts! {
         /// `dry_run`, `blocked`, or the launcher's word.
         pub status: String,
         pub dry_run: bool,
-        pub command: String,
-        pub config_path: String,
         pub cloud: String,
         pub cluster_name: String,
-        pub model_name: String,
         pub message: String,
         pub error: Option<String>,
         /// `true` when the launcher has accepted the job.
@@ -109,9 +105,7 @@ with_texts! {
         pub cluster: String,
         /// Names the plan that a dry run showed.
         pub plan_id: String,
-        pub command_line: String,
         pub output_dir: String,
-        pub config_kind: Option<ConfigKind>,
         /// The job config that a cloud gets.
         #[schemars(with = "Option<Map<String, Value>>")]
         pub job_config: Option<Value>,

@@ -41,12 +41,6 @@ const MEANINGS: &[(&str, &str)] = &[
     ("cluster", "The name of the cluster."),
     ("cluster_name", "The name of the cluster."),
     ("command", "The command of Oumi: `train`, …"),
-    ("command_line", "The command that runs."),
-    (
-        "config_kind",
-        "`training`, or `job`: it has `resources`, `setup` or `run`.",
-    ),
-    ("config_path", "The config, absolute."),
     ("done", "What is done of it, such as batches."),
     ("dry_run", "`true` for a preview."),
     ("error", "Why the call failed, and what to do."),
