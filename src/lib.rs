@@ -31,10 +31,13 @@
 //! | a shape of token that is hidden | `SHAPES` in `redact.rs` |
 //! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | what a launch costs | `parse/gpus.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
-//! | the consent text that a person is shown | `service/consent_prompt.rs`; the facts of a cluster in it: `launcher/cloud/price.rs`; the MCP side: `server/elicitation.rs` |
+//! | the consent text that a person is shown | `service/consent_prompt.rs`; a new fact of a cluster in it: `launcher/cloud/price.rs` first; the MCP side: `server/elicitation.rs` |
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |
 //! | another client that `setup` knows | `Client` in `commands/setup.rs` |
-//! | the arguments that a tool accepts | `service/requests.rs`; nulls and error texts: `server/tools.rs`; the schema that a client sees: `server/schema.rs` |
+//! | the arguments that a tool accepts | `service/requests.rs`; values of another type, such as numbers as text: `server/arguments.rs`; the schema that a client sees: `server/schema.rs` |
+//! | the figures that a trainer prints | their names: `progress/names.yaml`; the form of a line: `progress/grammar.rs` |
+//! | an environment variable | `settings/env_vars.rs` |
+//! | the picture of the loss | `plot.rs` |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
