@@ -26,6 +26,22 @@ fn launch(server: &Server, cloud: &str, minutes: Option<u32>, spot: bool) -> Val
     launch
 }
 
+/// The world after job `a` was launched and, while its autostop was being set, its server was killed, and its supervisor too.
+fn killed_while_setting(kills_supervisor: bool) -> World {
+    let world = World::new();
+    world.cloud.set("sky-autostop.gate", "");
+    let mut server = world.server();
+    let launch = launch(&server, "lambda", None, false);
+    server.call("run_job", launch).ok();
+    wait_until("the autostop begins", || set(&world).len() == 1);
+    server.kill_9();
+    if kills_supervisor {
+        kill_9(world.home.supervisor("a"));
+        kill_9(world.cloud.calls_of(&["sky", "autostop"])[0].pid);
+    }
+    world
+}
+
 #[test]
 fn autostop_is_set_where_oumi_does_not() {
     for (cloud, minutes, spot, there, expected) in [
@@ -60,17 +76,7 @@ fn autostop_is_set_where_oumi_does_not() {
 #[test]
 fn autostop_is_set_though_its_server_and_supervisor_die() {
     for kills_supervisor in [false, true] {
-        let world = World::new();
-        world.cloud.set("sky-autostop.gate", "");
-        let mut server = world.server();
-        let launch = launch(&server, "lambda", None, false);
-        server.call("run_job", launch).ok();
-        wait_until("the autostop begins", || set(&world).len() == 1);
-        server.kill_9();
-        if kills_supervisor {
-            kill_9(world.home.supervisor("a"));
-            kill_9(world.cloud.calls_of(&["sky", "autostop"])[0].pid);
-        }
+        let world = killed_while_setting(kills_supervisor);
         let mut server = world.server();
         assert_eq!(how(&server.poll("a")), ("RUNNING", "RUNNING", false));
         world.cloud.set("sky-autostop.open", "");
@@ -83,15 +89,7 @@ fn autostop_is_set_though_its_server_and_supervisor_die() {
 
 #[test]
 fn autostop_is_not_set_on_another_cluster_of_the_name() {
-    let world = World::new();
-    world.cloud.set("sky-autostop.gate", "");
-    let mut server = world.server();
-    let launch = launch(&server, "lambda", None, false);
-    server.call("run_job", launch).ok();
-    wait_until("the autostop begins", || set(&world).len() == 1);
-    server.kill_9();
-    kill_9(world.home.supervisor("a"));
-    kill_9(world.cloud.calls_of(&["sky", "autostop"])[0].pid);
+    let world = killed_while_setting(true);
     world.cloud.lose_cluster("c");
     world.cloud.add_cluster("c", "Lambda", "UP");
     world.add_job_now("c", "1", "theirs");
