@@ -24,9 +24,9 @@ use crate::settings::policy::Policy;
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
-/// The most threads for file work, which run the calls. With tokio's own limit of 512 a busy client would make the server grow by
-/// tens of megabytes.
-const FILE_THREADS: usize = 8;
+/// The most threads for files, which run the calls. Each costs memory. There must be more than reads that may hang for ever: those of
+/// output folders, and of standard input where it is no pipe.
+const FILE_THREADS: usize = 12;
 
 /// The service of this process, and the programs that it asks.
 pub(crate) type Wired = (JobService, Cli);

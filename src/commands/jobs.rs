@@ -13,6 +13,7 @@ use super::completions::job_ids;
 use super::text::{self, for_person, terminal_width};
 use super::{CommandResult, exit_code, log, no_answer, note, print, until_interrupted, wait};
 use crate::logs::read::LARGEST_MAX_BYTES;
+use crate::process::on_file_threads;
 use crate::serve::wire;
 use crate::service::JobService;
 use crate::service::answers::JobAnswer;
@@ -132,11 +133,10 @@ impl Format {
 
 /// Runs a command, and prints why it failed. `program` is this program.
 pub fn run(command: JobCommand, program: &Path) -> ExitCode {
-    exit_code(
-        wire(program).and_then(|(service, queries)| {
-            until_interrupted(run_on(&service, command), &[&queries])
-        }),
-    )
+    exit_code(wire(program).and_then(|(service, queries)| {
+        let running = async move { run_on(&service, command).await };
+        until_interrupted(on_file_threads(Box::pin(running)), &[&queries])
+    }))
 }
 
 async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {

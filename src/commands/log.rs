@@ -1,6 +1,10 @@
 //! `logs`: the end of a log, and with `-f` what is written to it until the job is over.
 
+use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::jobs::Format;
 use super::text::for_person;
@@ -9,6 +13,11 @@ use crate::logs::search;
 use crate::service::JobService;
 use crate::service::answers::{JobAnswer, LogsAnswer};
 use crate::service::requests::LogsRequest;
+
+/// The interval in which a reader that has closed standard output is found.
+const READER_CHECK: Duration = Duration::from_secs(1);
+/// The pause after a log could not be read.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Reads the log of a job, and goes on with `follow` until the job is over.
 pub(super) async fn read(
@@ -33,7 +42,7 @@ pub(super) async fn read(
             let status = service.poll(request.job.clone()).await;
             is_over = status.is_done || status.is_gone();
             if !is_over && answer.remaining_bytes.is_none() {
-                tokio::time::sleep(service.poll_interval(&status.cloud)).await;
+                pause(service.poll_interval(&status.cloud)).await?;
             }
         }
         let new = LogsRequest {
@@ -48,6 +57,7 @@ pub(super) async fn read(
             if is_over {
                 return Ok(no_answer());
             }
+            pause(RETRY).await?;
             continue;
         }
         if let Some(pattern) = &pattern {
@@ -59,6 +69,23 @@ pub(super) async fn read(
     }
     print(&answer.unfinished.unwrap_or_default())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits before the log is read again. Fails once nobody reads standard output any more: a silent job writes nothing that would
+/// show it.
+async fn pause(mut left: Duration) -> io::Result<()> {
+    while !left.is_zero() {
+        let stdout = io::stdout();
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec::default()))?;
+        if fds[0].revents().contains(PollFlags::ERR) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let part = left.min(READER_CHECK);
+        tokio::time::sleep(part).await;
+        left -= part;
+    }
+    Ok(())
 }
 
 /// Prints the new lines; as JSON, one answer a line.

@@ -180,8 +180,12 @@ impl JobDir {
     /// Tells if the folder has this very name. Where a file system does not tell cases apart, it may be another job's.
     pub(crate) fn is_listed(&self) -> io::Result<bool> {
         let parent = self.path.parent().unwrap_or(&self.path);
-        let mut entries = fs::read_dir(parent)?.flatten();
-        Ok(entries.any(|entry| Some(entry.file_name().as_os_str()) == self.path.file_name()))
+        for entry in fs::read_dir(parent)? {
+            if Some(entry?.file_name().as_os_str()) == self.path.file_name() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.

@@ -125,6 +125,7 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
     let mut deadline = Instant::now() + call.timeout;
     let mut exit = None;
     while exit.is_none() || out.is_some() || err.is_some() {
+        let known = stdout.bytes.len();
         let captured = tokio::select! {
             status = child.wait(), if exit.is_none() => {
                 // A daemon that the program left is meant to run on.
@@ -142,7 +143,7 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
             let error = call.error(format!("printed more than {limit} MB and was ended"));
             return Err(error.with_hint("see what it prints in a terminal"));
         }
-        if marker.is_some_and(|marker| stdout.has_read(marker)) {
+        if marker.is_some_and(|marker| stdout.has_read(marker, known)) {
             marker = None;
             deadline = deadline.min(Instant::now() + FOLLOW_WINDOW);
         }
@@ -212,8 +213,12 @@ impl Capture {
         Ok(())
     }
 
-    fn has_read(&self, marker: &str) -> bool {
-        memchr::memmem::find(&self.bytes, marker.as_bytes()).is_some()
+    /// Tells if the marker was read, in what came after the first `known` bytes or began in them.
+    fn has_read(&self, marker: &str, known: usize) -> bool {
+        let from = known.saturating_sub(marker.len());
+        // Shorter than it was: its front was dropped.
+        let new = self.bytes.get(from..).unwrap_or(&self.bytes);
+        memchr::memmem::find(new, marker.as_bytes()).is_some()
     }
 
     /// The text from the first whole line on: half a line misleads, and half a secret is not recognised as one.

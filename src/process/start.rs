@@ -135,6 +135,7 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
         if !job.plan.cancellable {
             // What a cloud job is known by outlives a crash of this machine.
             File::open(path)?.sync_all()?;
+            File::open(dir.path())?.sync_all()?;
         }
     }
     dir.write_plan(&job.plan)?;

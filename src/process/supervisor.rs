@@ -350,10 +350,14 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Lists every process of the job but the supervisor.
+    /// Lists every process of the job but the supervisor, which a subreaper is the ancestor of.
     fn job_processes(&self) -> io::Result<HashSet<u32>> {
+        let own = std::process::id();
+        if cfg!(target_os = "linux") {
+            return ProcessTable::descendants_of(own);
+        }
         let mut members = ProcessTable::read()?.job(self.dir.path()).members;
-        members.remove(&std::process::id());
+        members.remove(&own);
         Ok(members)
     }
 }

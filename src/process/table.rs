@@ -42,13 +42,23 @@ struct Process {
 impl ProcessTable {
     /// Lists all processes. Fails where one cannot be read: an incomplete list must never pass for "no process is left".
     pub(crate) fn read() -> io::Result<Self> {
-        let processes = all()?;
+        Self::of(all(true)?)
+    }
+
+    fn of(processes: Vec<Process>) -> io::Result<Self> {
         let own = std::process::id();
         if processes.iter().any(|process| process.pid == own) {
             return Ok(Self(processes));
         }
         let error = "the processes of this machine cannot be listed";
         Err(io::Error::other(error))
+    }
+
+    /// Lists the children of `root` and theirs, in all sessions. Reads no environments, which wait for a process that hangs.
+    pub(super) fn descendants_of(root: u32) -> io::Result<HashSet<u32>> {
+        let mut found = Self::of(all(false)?)?.with_descendants(vec![root]);
+        found.remove(&root);
+        Ok(found)
     }
 
     /// Finds the processes of a job: those with its mark in their environment, its supervisor among them, and their descendants
@@ -60,23 +70,27 @@ impl ProcessTable {
         let is_forked = |process: &&Process| candidates().any(|it| it.pid == process.parent);
         let supervisor = candidates().find(|process| !is_forked(process));
         let supervisor = supervisor.map(|process| process.pid);
-        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-        for process in &self.0 {
-            let siblings = children.entry(process.parent).or_default();
-            siblings.push(process.pid);
-        }
-        let mut open: Vec<u32> = marked().map(|process| process.pid).collect();
-        let mut members = HashSet::new();
-        while let Some(pid) = open.pop() {
-            if members.insert(pid) {
-                open.extend(children.get(&pid).into_iter().flatten());
-            }
-        }
+        let mut members = self.with_descendants(marked().map(|process| process.pid).collect());
         members.retain(|pid| Some(*pid) != supervisor);
         JobProcesses {
             supervisor,
             members,
         }
+    }
+
+    fn with_descendants(&self, mut open: Vec<u32>) -> HashSet<u32> {
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for process in &self.0 {
+            let siblings = children.entry(process.parent).or_default();
+            siblings.push(process.pid);
+        }
+        let mut found = HashSet::new();
+        while let Some(pid) = open.pop() {
+            if found.insert(pid) {
+                open.extend(children.get(&pid).into_iter().flatten());
+            }
+        }
+        found
     }
 
     /// Returns the names of the job folders below `jobs` whose mark living processes carry, their supervisors aside: that of a
@@ -102,7 +116,7 @@ fn mark(entry: &[u8]) -> Option<OsString> {
 
 /// Reads /proc itself: sysinfo leaves out what cannot be read for want of file handles, and takes megabytes for each list.
 #[cfg(target_os = "linux")]
-fn all() -> io::Result<Vec<Process>> {
+fn all(environments: bool) -> io::Result<Vec<Process>> {
     use io::ErrorKind::{NotFound, PermissionDenied};
     use io::Read as _;
     // ESRCH: the process ended while it was read.
@@ -136,7 +150,10 @@ fn all() -> io::Result<Vec<Process>> {
         if matches!(state, Some("Z" | "X" | "x")) {
             continue;
         }
-        let environment = read(pid, "environ")?;
+        let environment = match environments {
+            true => read(pid, "environ")?,
+            false => Vec::new(),
+        };
         let mut entries = environment.split(|byte| *byte == 0);
         let mark = entries.find_map(mark).unwrap_or_default();
         let supervisor = [b"supervise", mark.as_bytes(), b""].join(&0);
@@ -151,11 +168,14 @@ fn all() -> io::Result<Vec<Process>> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn all() -> io::Result<Vec<Process>> {
-    let kind = ProcessRefreshKind::nothing().without_tasks();
-    let kind = kind
-        .with_environ(UpdateKind::Always)
-        .with_cmd(UpdateKind::Always);
+fn all(environments: bool) -> io::Result<Vec<Process>> {
+    use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
+    let mut kind = ProcessRefreshKind::nothing().without_tasks();
+    if environments {
+        kind = kind
+            .with_environ(UpdateKind::Always)
+            .with_cmd(UpdateKind::Always);
+    }
     let mut system = System::new().map_err(io::Error::other)?;
     system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
     let is_dead = |status| matches!(status, ProcessStatus::Zombie | ProcessStatus::Dead);

@@ -9,6 +9,19 @@ use crate::job_identity::JobIdentity;
 /// The number of records that are kept.
 pub(crate) const KEEP_RECORDS: usize = 200;
 
+/// The fields of a record, all texts.
+const FIELDS: [&str; 9] = [
+    "job_id",
+    "command",
+    "config_path",
+    "cloud",
+    "cluster_name",
+    "oumi_job_id",
+    "model_name",
+    "submit_time",
+    "output_dir",
+];
+
 /// The identity of a job and what it was submitted with. The fields and their names are the Python server's; all are texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -65,11 +78,10 @@ impl JobRecord {
         };
         // The Python server once stored it; the state of a job is never stored here.
         object.remove("status");
-        let read = serde_json::from_value(object.clone().into()).or_else(|_| {
-            object.retain(|_, value| !value.is_null());
-            serde_json::from_value(object.into())
-        });
-        read.ok().filter(|record: &Self| !record.job_id.is_empty())
+        // It wrote null for what it did not know. Fields of a newer version stay as they are.
+        object.retain(|name, value| !value.is_null() || !FIELDS.contains(&name.as_str()));
+        let read = serde_json::from_value(object.into()).ok();
+        read.filter(|record: &Self| !record.job_id.is_empty())
     }
 }
 

@@ -142,7 +142,11 @@ fn boolean(value: &Value) -> Option<Value> {
 fn number(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
+        Value::String(text) => text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|number: &f64| number.is_finite()),
         _ => None,
     }
 }
@@ -157,9 +161,11 @@ fn integer(value: &Value) -> Option<i64> {
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
-        Value::Number(number) => {
+        // A whole number is taken as it is: an id may be larger than what a float holds.
+        Value::Number(number) if number.is_f64() => {
             Some(integer(value).map_or_else(|| number.to_string(), |whole| whole.to_string()))
         }
+        Value::Number(number) => Some(number.to_string()),
         Value::Bool(_) => Some(value.to_string()),
         _ => None,
     }

@@ -88,7 +88,13 @@ async fn record_and_spawn(
         }
         create_job_dir(within.job_dir(&job_id), has_new_id, &redactor)
     };
-    match context.registry.insert(record, prepare).await {
+    let inserting = AssertUnwindSafe(context.registry.insert(record, prepare)).catch_unwind();
+    let panicked = |_| {
+        Err(JobError::failed(
+            "the server failed while it recorded the job",
+        ))
+    };
+    match inserting.await.unwrap_or_else(panicked) {
         Ok(lock) => {
             spawn(context, identity.clone(), Some((plan, lock)));
             Ok((identity, watch))
@@ -107,6 +113,7 @@ fn spawn(context: &Arc<Context>, identity: JobIdentity, start: Option<(LaunchPla
     let launching = Box::pin(async move {
         let running = AssertUnwindSafe(run(&context, &identity, start)).catch_unwind();
         if running.await.is_err() {
+            tracing::error!(job_id = identity.job_id, "a launch panicked");
             let reason = format!("the server failed while it launched the job; {MAY_BE_RUNNING}");
             let outcome = LaunchOutcome::Unknown(reason);
             context.in_flight.evict(&identity.job_id, outcome);

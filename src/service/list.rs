@@ -37,8 +37,13 @@ impl JobService {
         let warnings = registry_warnings(context, &records).await;
         let mut warnings = sanitize(warnings, &[Redactor::default()]);
         let (mut found, mut done, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
-        for listing in ask_launchers(context, &records).await {
-            quoted.extend(listing.warnings);
+        let mut redactors = vec![Redactor::default()];
+        for (known, listing) in ask_launchers(context, &records).await {
+            if !listing.warnings.is_empty() {
+                // It may quote any job that it was asked about.
+                quoted.extend(listing.warnings);
+                redactors.extend(known.iter().map(|job| context.redactor(&job.job_id)));
+            }
             for job in listing.jobs {
                 // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
                 let record = record_of(&job.identity.job_id).cloned();
@@ -62,13 +67,7 @@ impl JobService {
         found.truncate(limit);
         let rows = found.into_iter();
         let jobs = join_all(rows.map(|(record, job)| row(context, record, job))).await;
-        if !quoted.is_empty() {
-            // A launcher may quote any job.
-            let ids = records.iter().map(|record| record.job_id.as_str());
-            let mut redactors: Vec<Redactor> = ids.map(|id| context.redactor(id)).collect();
-            redactors.push(Redactor::default());
-            warnings.extend(sanitize(quoted, &redactors));
-        }
+        warnings.extend(sanitize(quoted, &redactors));
         ListAnswer {
             times: if jobs.is_empty() { "" } else { "UTC" },
             jobs,
@@ -92,8 +91,12 @@ impl StatusFilter {
     }
 }
 
-/// Asks every launcher that the policy allows, in parallel. Of one that does not answer there is a warning.
-async fn ask_launchers(context: &Context, records: &[JobRecord]) -> Vec<Listing> {
+/// Asks every launcher that the policy allows, in parallel, and returns the jobs each was asked about with its answer. Of one that
+/// does not answer there is a warning.
+async fn ask_launchers(
+    context: &Context,
+    records: &[JobRecord],
+) -> Vec<(Vec<JobIdentity>, Listing)> {
     let asked = context.launchers.iter().filter_map(|launcher| {
         let clouds = launcher.clouds().iter();
         let is_allowed = |cloud: &&&str| context.policy.forbids(cloud).is_none();
@@ -102,10 +105,12 @@ async fn ask_launchers(context: &Context, records: &[JobRecord]) -> Vec<Listing>
         let known = records.iter().filter(is_asked).map(JobRecord::identity);
         let known: Vec<JobIdentity> = known.collect();
         (!clouds.is_empty()).then_some(async move {
-            launcher.list(&known).await.unwrap_or_else(|error| Listing {
+            let listed = launcher.list(&known).await;
+            let listing = listed.unwrap_or_else(|error| Listing {
                 warnings: not_asked(known.iter().map(|job| job.job_id.as_str()), &error),
                 ..Listing::default()
-            })
+            });
+            (known, listing)
         })
     });
     join_all(asked).await

@@ -26,9 +26,10 @@ use crate::text::read_tail;
 
 /// The most jobs whose logs are kept.
 const MAX_LOGS: usize = 64;
-/// The most logs, or folders, that are read at once: on this machine, where a network disk may hang, and on clouds, where few
-/// programs may run and a status counts for more.
+/// The most logs that are read at once: on this machine, and on clouds, where few programs may run and a status counts for more.
 const MAX_READS: usize = 8;
+/// Fewer than the threads for files: a folder that hangs keeps its thread.
+const MAX_FOLDER_READS: usize = 3;
 const MAX_FETCHES: usize = 2;
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -47,7 +48,7 @@ impl Default for LogReaders {
             readers: Mutex::default(),
             reads: Arc::new(Semaphore::new(MAX_READS)),
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
-            folder_reads: Arc::new(Semaphore::new(MAX_READS)),
+            folder_reads: Arc::new(Semaphore::new(MAX_FOLDER_READS)),
         }
     }
 }
@@ -97,6 +98,8 @@ pub(super) struct LogReader {
 struct Work {
     /// The start of the last read, and whether the job was over by then.
     last: Option<(Instant, bool)>,
+    /// The log was read after the job was over.
+    is_complete: bool,
     file: Option<IncrementalReader>,
 }
 
@@ -109,7 +112,7 @@ impl LogReader {
     ) -> Option<LogReading> {
         let reading = async {
             let mut work = Arc::clone(&self.work).lock_owned().await;
-            if !self.is_due(work.last, status) {
+            if !self.is_due(&work, status) {
                 return;
             }
             work.last = Some((Instant::now(), status.is_done));
@@ -131,15 +134,14 @@ impl LogReader {
         lock(&self.newest).clone()
     }
 
-    fn is_due(&self, last: Option<(Instant, bool)>, status: &JobStatus) -> bool {
+    fn is_due(&self, work: &Work, status: &JobStatus) -> bool {
         let has_output = [JobState::Running, JobState::Succeeded, JobState::Failed];
-        match last {
+        match work.last {
             _ if self.is_local => true,
+            _ if work.is_complete => false,
             // A job that is still being launched has no log on a cloud.
             None => has_output.contains(&status.state) && !self.identity.oumi_job_id.is_empty(),
             Some((_, false)) if status.is_done => true,
-            // The log is complete.
-            Some((_, true)) if self.newest().is_some() => false,
             Some((started, _)) => started.elapsed() >= FETCH_INTERVAL,
         }
     }
@@ -173,6 +175,7 @@ impl LogReader {
             }
         };
         *lock(&self.newest) = Some(reading);
+        work.is_complete = work.last.is_some_and(|(_, is_over)| is_over);
         Ok(())
     }
 }

@@ -65,7 +65,8 @@ impl PlanCache {
     pub(super) fn check(&self, plan_id: &str, launch: &PreparedLaunch) -> Result<(), JobError> {
         let mut diffs = Vec::new();
         let before = self.find(plan_id)?.values;
-        compare("", false, [&before, &values(launch)], &mut diffs);
+        let pair = [Some(&before), Some(&values(launch))];
+        compare("", false, pair, &mut diffs);
         if diffs.is_empty() {
             return Ok(());
         }
@@ -129,42 +130,77 @@ fn values(launch: &PreparedLaunch) -> Value {
 }
 
 /// Describes how the values of two plans differ, under `path`. Secrets are not shown.
-fn compare(path: &str, is_secret: bool, [before, now]: [&Value; 2], diffs: &mut Vec<String>) {
+fn compare(path: &str, is_secret: bool, pair: [Option<&Value>; 2], diffs: &mut Vec<String>) {
     // Quoted where it could be read as another path.
     let join = |name: &str| match (path, name.contains(['.', '[', '"'])) {
         ("", _) => name.to_owned(),
         (_, true) => format!("{path}.{name:?}"),
         (_, false) => format!("{path}.{name}"),
     };
-    match (before, now) {
-        _ if before == now => {}
-        (Value::Object(old), Value::Object(new)) => {
+    match pair {
+        [before, now] if before == now => {}
+        [Some(Value::Object(old)), Some(Value::Object(new))] => {
             let added = new.keys().filter(|name| !old.contains_key(*name));
             for name in old.keys().chain(added) {
                 let is_secret = is_secret || name == "envs" || is_secret_name(name);
-                let pair = [old, new].map(|fields| fields.get(name).unwrap_or(&Value::Null));
+                let pair = [old, new].map(|fields| fields.get(name));
                 compare(&join(name), is_secret, pair, diffs);
             }
         }
-        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+        [Some(Value::Array(old)), Some(Value::Array(new))] if old.len() == new.len() => {
             for (index, pair) in old.iter().zip(new).enumerate() {
                 let path = format!("{path}[{index}]");
-                compare(&path, is_secret, [pair.0, pair.1], diffs);
+                compare(&path, is_secret, [Some(pair.0), Some(pair.1)], diffs);
             }
         }
         _ => {
             let path = shorten(path, MAX_DIFF_BYTES);
-            let [old, new] = [before, now].map(|value| match value {
-                Value::Null => "not there".to_owned(),
-                value => value.to_string(),
-            });
+            let show = |value: &Value| value.to_string();
+            let [old, new] = pair.map(|value| value.map_or("not there".to_owned(), show));
+            // A part of a config may hold secrets under names that are not looked at here.
+            let is_part = |value: &&Value| value.is_object() || value.is_array();
+            let has_part = pair.iter().flatten().any(is_part);
             diffs.push(if is_secret {
                 format!("`{path}` has another value (not shown)")
-            } else if old.len().max(new.len()) > MAX_DIFF_BYTES {
-                format!("`{path}` is another text")
+            } else if has_part || old.len().max(new.len()) > MAX_DIFF_BYTES {
+                format!("`{path}` is another value")
             } else {
                 format!("`{path}` was {old}, is {new}")
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn differences(before: Value, now: Value) -> String {
+        let mut diffs = Vec::new();
+        compare("", false, [Some(&before), Some(&now)], &mut diffs);
+        diffs.join("; ")
+    }
+
+    #[test]
+    fn null_is_not_what_is_absent() {
+        let added = differences(json!({ "a": 1 }), json!({ "a": 1, "max_steps": null }));
+        assert_eq!(added, "`max_steps` was not there, is null");
+        assert_eq!(differences(json!({ "a": null }), json!({ "a": null })), "");
+    }
+
+    #[test]
+    fn parts_are_not_shown() {
+        let tracker = json!({ "tracker": { "password": "hunter22" } });
+        let list = json!({ "tracker": ["hunter22"] });
+        for (before, now) in [
+            (tracker.clone(), json!({})),
+            (tracker.clone(), list.clone()),
+            (list, json!({ "tracker": 1 })),
+            (tracker, json!({ "tracker": { "password": "other" } })),
+        ] {
+            let shown = differences(before, now);
+            assert!(shown.starts_with("`tracker"), "{shown}");
+            assert!(!shown.contains("hunter22"), "{shown}");
         }
     }
 }

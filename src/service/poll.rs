@@ -110,6 +110,8 @@ fn answered(
 ) -> PollAnswer {
     let submitted = job.record.as_ref().and_then(|record| record.submitted_at());
     let age = submitted.and_then(|time| (Utc::now() - time).to_std().ok());
+    // A job that was started elsewhere is known by its run alone.
+    let age = age.or(observation.duration);
     let (is_done, has_failure) = (status.is_done, observation.failure.is_some());
     let mut metadata = status.details.to_map();
     metadata.retain(|name, value| name != "job_name" || *value != job.identity.job_id);

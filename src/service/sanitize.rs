@@ -11,7 +11,6 @@ use super::answers::ProgressAnswer;
 use crate::failure::Failure;
 use crate::launcher::JobState;
 use crate::redact::Redactor;
-use crate::settings::config::ConfigKind;
 use crate::text::{clean_controls, shorten};
 
 /// The longest text of an answer but a log, in bytes: no argument of a megabyte is repeated.
@@ -141,7 +140,7 @@ macro_rules! textless {
         })+
     };
 }
-textless! { &'static str, bool, u8, u64, usize, f64, Duration, JobState, ConfigKind }
+textless! { &'static str, bool, u8, u64, usize, f64, Duration, JobState }
 
 /// Defines a struct, and visits the texts of all its fields.
 macro_rules! with_texts {

@@ -32,6 +32,17 @@ fn numbers_booleans_and_objects_as_texts_are_understood() {
         ("use_spot", json!(" TRUE "), json!(true)),
         ("job_name", json!(7), json!("7")),
         ("job_name", json!(7.0), json!("7")),
+        // More than a float holds.
+        (
+            "job_name",
+            json!(9_007_199_254_740_993_u64),
+            json!("9007199254740993"),
+        ),
+        (
+            "job_name",
+            json!(18_446_744_073_709_551_615_u64),
+            json!("18446744073709551615"),
+        ),
         ("accelerators", json!(4), json!("4")),
         ("cluster_name", json!(true), json!("true")),
         ("envs", json!("{\"A\": \"b\"}"), json!({ "A": "b" })),
