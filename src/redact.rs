@@ -321,7 +321,8 @@ fn pieces(value: &str) -> Vec<Vec<u8>> {
     let last = last.find(|from| is_enough(&lines[*from..].concat()));
     let last = last.unwrap_or(0);
     let mut pieces = vec![lines[last..].concat()];
-    for from in 0..last {
+    // Also of the last one alone: where each line has a prefix, the lines are not adjacent.
+    for from in 0..=last {
         let mut piece = Vec::new();
         let _ = lines[from..].iter().find(|line| {
             piece.extend_from_slice(line);
@@ -491,6 +492,10 @@ mod tests {
             "secret line\n***\n***"
         );
         assert_eq!(secrets.redact("  second secret line"), "  ***");
+        // With a prefix on each line, and a last line that is too short to be known.
+        let secrets = Redactor::new(["{\n\"part\": \"xyzSECRET\"\n}"]);
+        let log = "p: {\np: \"part\": \"xyzSECRET\"\np: }";
+        assert!(!secrets.redact(log).contains("xyzSECRET"));
     }
 
     #[test]

@@ -278,24 +278,39 @@ impl SkyPilot {
         Ok(None)
     }
 
-    /// Asks the API server what `call` asks, or runs the program where it cannot be asked or its answer cannot be read.
+    /// Asks the API server what `call` asks. `None` where the program must be run: the server cannot be asked, or its answer cannot
+    /// be read.
+    async fn read_server<T>(
+        &self,
+        call: &CliCall,
+        deadline: Option<Instant>,
+        read: impl Fn(&Output) -> Result<T, JobError> + Send,
+    ) -> Result<Option<T>, JobError> {
+        let Some(output) = self.ask_server(call, deadline).await? else {
+            return Ok(None);
+        };
+        let answer = read(&output);
+        if answer.is_ok() || output.code != Some(0) {
+            return answer.map(Some);
+        }
+        let command = call.command_line();
+        tracing::warn!(
+            "SkyPilot's API server cannot answer `{command}`: its answer could not be read; the program is run"
+        );
+        Ok(None)
+    }
+
+    /// Asks the API server what `call` asks, or runs the program.
     async fn ask<T>(
         &self,
         call: CliCall,
         deadline: Option<Instant>,
-        read: impl Fn(&Output) -> Result<T, JobError> + Send,
+        read: impl Fn(&Output) -> Result<T, JobError> + Send + Copy,
     ) -> Result<T, JobError> {
-        if let Some(output) = self.ask_server(&call, deadline).await? {
-            let answer = read(&output);
-            if answer.is_ok() || output.code != Some(0) {
-                return answer;
-            }
-            let command = call.command_line();
-            tracing::warn!(
-                "SkyPilot's API server cannot answer `{command}`: its answer could not be read; the program is run"
-            );
+        match self.read_server(&call, deadline, read).await? {
+            Some(answer) => Ok(answer),
+            None => read(&*self.cli.query(&call, deadline).await?),
         }
-        read(&*self.cli.query(&call, deadline).await?)
     }
 
     async fn list_clusters(&self, deadline: Option<Instant>) -> Result<ClusterList, JobError> {
@@ -310,32 +325,53 @@ impl SkyPilot {
         clusters: &[String],
         deadline: Option<Instant>,
     ) -> Result<Queue, JobError> {
-        let mut arguments = vec!["queue"];
-        arguments.extend(clusters.iter().map(String::as_str));
-        arguments.extend(["-o", "json"]);
-        let read = |output: &Output| answer("sky queue", output, sky::queue);
-        self.ask(call(&arguments, TIMEOUT)?, deadline, read).await
+        self.ask(queue_call(clusters)?, deadline, read_queue).await
     }
 
-    /// Asks for the queue of each cluster at once.
+    /// Asks the API server for the queue of each cluster at once, and runs the program once for those that it cannot answer for.
     async fn ask_queues(&self, clusters: Vec<String>, deadline: Option<Instant>) -> Queue {
         let asked = stream::iter(clusters).map(async |cluster: String| {
-            let answer = self.ask_queue(std::slice::from_ref(&cluster), deadline);
-            answer.await.unwrap_or_else(|error| {
-                let failure = QueueFailure::Other(error.to_string());
-                Queue {
-                    unanswered: BTreeMap::from([(cluster, failure)]),
-                    ..Queue::default()
-                }
-            })
+            let answer = match queue_call(std::slice::from_ref(&cluster)) {
+                Ok(call) => self.read_server(&call, deadline, read_queue).await,
+                Err(error) => Err(error),
+            };
+            (cluster, answer)
         });
-        let add = async |mut queue: Queue, part| {
-            queue.add(part);
-            queue
-        };
-        let answers = asked.buffer_unordered(MAX_QUEUES);
-        answers.fold(Queue::default(), add).await
+        let answers: Vec<_> = asked.buffer_unordered(MAX_QUEUES).collect().await;
+        let (mut queue, mut unasked) = (Queue::default(), Vec::new());
+        let failed = |cluster, error: &JobError| (cluster, QueueFailure::Other(error.to_string()));
+        for (cluster, answer) in answers {
+            match answer {
+                Ok(Some(part)) => queue.add(part),
+                Ok(None) => unasked.push(cluster),
+                Err(error) => queue.unanswered.extend([failed(cluster, &error)]),
+            }
+        }
+        if unasked.is_empty() {
+            return queue;
+        }
+        let answer =
+            async { read_queue(&*self.cli.query(&queue_call(&unasked)?, deadline).await?) };
+        match answer.await {
+            Ok(part) => queue.add(part),
+            Err(error) => {
+                let failed = unasked.into_iter().map(|cluster| failed(cluster, &error));
+                queue.unanswered.extend(failed);
+            }
+        }
+        queue
     }
+}
+
+fn queue_call(clusters: &[String]) -> Result<CliCall, JobError> {
+    let mut arguments = vec!["queue"];
+    arguments.extend(clusters.iter().map(String::as_str));
+    arguments.extend(["-o", "json"]);
+    call(&arguments, TIMEOUT)
+}
+
+fn read_queue(output: &Output) -> Result<Queue, JobError> {
+    answer("sky queue", output, sky::queue)
 }
 
 fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {

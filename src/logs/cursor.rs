@@ -15,7 +15,7 @@ use crate::error::JobError;
 const CHECKED: u64 = 256;
 
 /// The first part of a cursor: what it is, and the version of what follows.
-const KIND: &str = "log1";
+const KIND: &str = "log2";
 
 /// A position in a log: everything before it has been given. The default is the beginning of any log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -169,9 +169,9 @@ fn cut_line(mut row: Row, options: FoldOptions<'_>) -> Line {
         row.text.drain(..word);
     }
     if row.text.len() > options.max_line {
-        row.text = options
-            .secrets
-            .map_or(row.text.clone(), |secrets| secrets.redact(&row.text));
+        if let Some(secrets) = options.secrets {
+            row.text = secrets.redact(&row.text);
+        }
         let excess = row.text.len().saturating_sub(options.max_line);
         row.text.drain(..row.text.ceil_char_boundary(excess));
     }

@@ -179,7 +179,7 @@ impl Newest {
     fn push(&mut self, line: Line, max_lines: usize) {
         self.bytes += line.text.len() + 1;
         self.lines.push_back(line);
-        while self.lines.len() > max_lines || self.bytes > LARGEST_MAX_BYTES {
+        while self.lines.len() > max_lines || self.bytes > LARGEST_MAX_BYTES + 1 {
             let oldest = self.lines.pop_front();
             self.bytes -= oldest.map_or(0, |line| line.text.len() + 1);
             self.is_full = true;

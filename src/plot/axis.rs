@@ -61,8 +61,8 @@ fn round_up(step: f64) -> f64 {
 /// Writes a tick with the decimals that its step needs: `0.25`, `500`, `1.00e-6`.
 fn label(value: f64, step: f64) -> String {
     let decimals = (-step.log10() - 1e-9).ceil().max(0.0);
-    match decimals > 5.0 || value.abs() >= 1e7 {
+    match value != 0.0 && (decimals > 5.0 || value.abs() >= 1e7) {
         true => format!("{value:.2e}"),
-        false => format!("{value:.*}", decimals as usize),
+        false => format!("{value:.*}", decimals.min(5.0) as usize),
     }
 }

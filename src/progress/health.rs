@@ -81,7 +81,10 @@ impl BadNews {
             }
             Self::LossGrew(loss, best, step) => {
                 let at = step.map(|step| format!(" at step {step}"));
-                let digits = |value: f64| short(value).parse().unwrap_or(value);
+                let digits = |value: f64| match short(value) {
+                    text if text.contains('e') => text,
+                    text => text.parse().unwrap_or(value).to_string(),
+                };
                 format!(
                     "loss {} is {:.0} times its best, {}{}",
                     digits(*loss),

@@ -23,7 +23,7 @@ pub(crate) struct Links([Option<String>; SERVICES.len()]);
 impl Links {
     /// Reads the next piece of a log, which ends with a line.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
-        let lines = bytes.split(|byte| *byte == b'\n');
+        let lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r'));
         for line in lines.filter(|line| line.len() <= MAX_LENGTH) {
             if memmem::find(line, b"://").is_some() {
                 self.read_line(&strip_escapes(&String::from_utf8_lossy(line)));

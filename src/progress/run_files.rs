@@ -18,7 +18,7 @@ const STATE: &str = "trainer_state.json";
 const MAX_ENTRIES: usize = 10_000;
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Reads the newest of these files in `dir`. What was last written before `started` is of an earlier run.
+/// Reads the newest file of each kind in `dir`. What was last written before `started` is of an earlier run.
 pub(crate) fn read(dir: &Path, started: Option<SystemTime>) -> Option<Progress> {
     let entries = fs::read_dir(dir).ok()?.flatten().take(MAX_ENTRIES);
     let files = entries.filter_map(|entry| {
@@ -33,8 +33,27 @@ pub(crate) fn read(dir: &Path, started: Option<SystemTime>) -> Option<Progress> 
         let written = fs::metadata(&path).and_then(|file| file.modified()).ok()?;
         (is_run_file && started.is_none_or(|started| written >= started)).then_some((written, path))
     });
-    let (written, path) = files.max()?;
-    let bytes = read_tail(&path, MAX_BYTES).ok()?;
+    let (states, metrics): (Vec<_>, Vec<_>) = files.partition(|(_, path)| path.ends_with(STATE));
+    let newest = [states, metrics]
+        .into_iter()
+        .filter_map(|kind| kind.into_iter().max());
+    let mut newest: Vec<_> = newest.collect();
+    // The older first: what the newer one lacks, such as the total, is the older one's.
+    newest.sort();
+    let read = newest
+        .into_iter()
+        .filter_map(|(written, path)| read_file(written, &path));
+    read.reduce(|mut older, newer| {
+        older.metrics.update(newer.metrics);
+        Progress {
+            metrics: older.metrics,
+            ..newer
+        }
+    })
+}
+
+fn read_file(written: SystemTime, path: &Path) -> Option<Progress> {
+    let bytes = read_tail(path, MAX_BYTES).ok()?;
     let (mut scanner, mut state) = (Scanner::default(), Report::default());
     if path.ends_with(STATE) {
         dictionary(&String::from_utf8_lossy(&bytes), |name, value| match name {

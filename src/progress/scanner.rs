@@ -132,11 +132,14 @@ impl Scanner {
     /// Reads the segments between line ends, carriage returns and backspaces that may hold metrics.
     fn read_segments(&mut self, bytes: &[u8]) {
         self.links.read(bytes);
-        for segment in bytes.split(|byte| matches!(byte, b'\n' | b'\r' | 8)) {
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r' | 8);
+        for segment in bytes.split_inclusive(is_end) {
             let is_open = self.dictionary.is_some() || self.block.is_some();
-            let is_blank = || segment.ends_with(b"  ") && segment.trim_ascii().is_empty();
+            // A bar that was wiped.
+            let is_blank = || segment.ends_with(b"  \r") && segment.trim_ascii().is_empty();
             if is_open || is_hit(segment) || is_blank() {
-                self.read_segment(segment);
+                let whole = segment.split_last().filter(|(last, _)| is_end(last));
+                self.read_segment(whole.map_or(segment, |(_, text)| text));
             }
         }
     }

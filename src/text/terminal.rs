@@ -118,7 +118,11 @@ impl Perform for Terminal {
         let number = number.map_or(0, |number| usize::from(*number));
         let last = self.rows.len().saturating_sub(1);
         match action {
-            'A' | 'F' => self.at = self.at.saturating_sub(number.max(1)),
+            'A' | 'F' => {
+                // A row more than the cursor reaches is about to leave.
+                let top = self.rows.len().saturating_sub(MAX_CURSOR_UP);
+                self.at = self.at.saturating_sub(number.max(1)).max(top);
+            }
             'B' | 'E' => self.at = (self.at + number.max(1)).min(last),
             // Erase the line: from the cursor, which changes something only at its beginning; else up to it, or all of it.
             'K' if number > 0 || self.at_start => self.clear(self.at..self.at + 1),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::changes::{Change, remove};
 use super::survey::Found;
-use super::{CloudBackend, CloudLauncher, CloudLaunches};
+use super::{CloudBackend, CloudLauncher, CloudLaunches, failure_text};
 use crate::error::JobError;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
@@ -129,8 +129,15 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let (output, change) = self.changes.run(change, call).await?;
             remove(&change);
             if output.code != Some(0) {
-                return Ok(());
+                return Err(JobError::failed(failure_text(&output)));
             }
+        } else {
+            let cluster = &identity.cluster;
+            tracing::warn!(
+                job_id = identity.job_id,
+                cluster,
+                "the autostop was not set: the cluster is not certainly that of the job"
+            );
         }
         Ok(dir.clear_epilogue()?)
     }

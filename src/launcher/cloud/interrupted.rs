@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::launch_dir::LaunchFacts;
 use super::survey::{Found, SurveyedJob};
 use super::{CloudBackend, CloudLauncher};
 use crate::error::JobError;
@@ -46,15 +47,33 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 _ => {}
             }
             let may_still_complete = status.state == JobState::Pending;
-            // A query that began before does not show the job.
-            self.cli.invalidate();
+            if printed.is_some() {
+                // A query that began before does not show the job.
+                self.cli.invalidate();
+            }
             // While its cluster is certainly its own, the job is marked. That decides against what was printed.
-            let (survey, facts) = self.survey_job(identity, call_deadline()).await;
+            // The programs have timeouts of their own; a launch that printed its id need not wait for them.
+            let deadline = printed.as_ref().and_then(|_| call_deadline());
+            let (survey, facts) = self.survey_job(identity, deadline).await;
             let found = facts.as_ref().and_then(|facts| facts.oumi_job_id.clone());
             if let Some(id) = found.or(printed) {
                 return Ok(launched(id));
             }
-            match check_is_missing(&survey.job(identity, facts.as_ref())) {
+            let missing = match &facts {
+                Some(facts) => check_is_missing(&survey.job(identity, Some(facts)), facts),
+                // It never began.
+                None if self
+                    .launches
+                    .logs(identity)
+                    .is_err_and(|error| error.is_not_found()) =>
+                {
+                    Ok(())
+                }
+                None => Err(JobError::unavailable(
+                    "what its launch did could not be read",
+                )),
+            };
+            match missing {
                 Ok(()) if !may_still_complete => {
                     let reason = "its launch was cut off before the job was on its cluster";
                     self.launches.record_failure(identity, reason)?;
@@ -73,11 +92,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 }
 
 /// Fails where the job of an interrupted launch may be on its cluster all the same.
-fn check_is_missing(job: &SurveyedJob<'_>) -> Result<(), JobError> {
-    let Some(facts) = job.facts else {
-        // It never began.
-        return Ok(());
-    };
+fn check_is_missing(job: &SurveyedJob<'_>, facts: &LaunchFacts) -> Result<(), JobError> {
     let cluster = &job.identity.cluster;
     let has_its_name = |row: &QueuedJob| row.job_name == facts.start.name;
     if facts.start.before.is_none() && job.survey.jobs(cluster).iter().any(has_its_name) {

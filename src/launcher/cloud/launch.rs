@@ -104,7 +104,9 @@ impl CloudLaunches {
             let state = self.state(identity).map_err(JobError::unavailable)?;
             if state.has_ended {
                 // The supervisor removes it, unless it was killed.
-                remove_staged(&self.dir(identity)?)?;
+                if let Err(error) = remove_staged(&self.dir(identity)?) {
+                    tracing::warn!(job_id = identity.job_id, %error, "cannot remove the staged config, which holds secrets");
+                }
                 return Ok(state);
             }
             tokio::time::sleep(POLL_INTERVAL).await;

@@ -174,8 +174,11 @@ impl LaunchState {
         let has_failed =
             |exit: &&ExitRecord| exit.error.is_some() || exit.code.is_some_and(|code| code != 0);
         let failed = exit.as_ref().filter(has_failed);
-        let reason =
-            failed.map(|exit| parse::failure_reason(&output).unwrap_or_else(|| exit.describe()));
+        let reason = failed.map(|exit| {
+            let last_line = || parse::last_line(&output).filter(|_| exit.error.is_none());
+            let printed = parse::failure_reason(&output).or_else(last_line);
+            printed.unwrap_or_else(|| exit.describe())
+        });
         Ok(Self {
             has_ended,
             is_cancelled: exit.is_some_and(|exit| exit.cancelled),

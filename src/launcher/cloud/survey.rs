@@ -229,12 +229,18 @@ impl<'s> SurveyedJob<'s> {
 
     /// Warns of a cluster that is up though its job has ended, or that never ends by itself.
     pub(super) fn warn_of_cluster(&self, status: &mut JobStatus) {
-        let Some(cluster) = self.cluster().filter(|cluster| cluster.status == "UP") else {
+        let is_own = self.cluster().is_some();
+        let is_there = is_own || matches!(self.find(), Found::Uncertain(_));
+        let cluster = self.survey.cluster(&self.identity.cluster);
+        let Some(cluster) = cluster.filter(|cluster| is_there && cluster.status == "UP") else {
             return;
         };
         let is_pending = self.facts.is_some_and(|facts| facts.is_autostop_pending);
         if status.is_done {
-            status.warnings.push(format!("its {}", cost_note(cluster)));
+            let whose = if is_own { "its " } else { "" };
+            status
+                .warnings
+                .push(format!("{whose}{}", cost_note(cluster)));
         } else if !is_pending && !ends_by_itself(cluster) {
             status.warnings.push(format!(
                 "cluster {} stays up until someone ends it: down_cluster deletes it",

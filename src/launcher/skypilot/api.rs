@@ -33,10 +33,16 @@ const HEALTH_TTL: Duration = Duration::from_secs(5);
 /// The time for the cancel of a request that took too long.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The errors that are answers. With any other the program is asked, whose words are then the answer.
-const OWN_ERRORS: [&str; 3] = [
+const OWN_ERRORS: [&str; 9] = [
     "ClusterDoesNotExist",
     "ClusterNotUpError",
+    "ClusterOwnerIdentityMismatchError",
+    "CloudError",
+    "CloudUserIdentityError",
+    "CommandError",
     "NotSupportedError",
+    "RuntimeError",
+    "ValueError",
 ];
 
 /// The API server, where there is one for `sky` on this machine.

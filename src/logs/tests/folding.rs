@@ -22,6 +22,11 @@ fn ordinary_text_stays_as_it_is() {
     let text = "one\n\ttwo  three\n    Ünïcode ██ 日本\nlast\n";
     assert_eq!(fold(text.as_bytes()), text);
     assert_eq!(fold(b"no end"), "no end\n");
+    let far_up = format!("{}\u{1b}[99Ax\n", "line\n".repeat(40));
+    assert!(
+        fold(far_up.as_bytes()).contains('x'),
+        "a cursor goes up as far as there are rows"
+    );
     assert_eq!(fold(b""), "");
 }
 

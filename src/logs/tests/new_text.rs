@@ -238,20 +238,20 @@ fn a_log_that_was_replaced_or_written_anew_is_noticed_though_it_is_longer() {
 fn a_text_that_is_no_cursor_is_told_so() {
     for text in [
         "",
-        "log1",
-        "log1.a.b",
-        "log1.x.0.0",
-        "log2.1.0.0",
-        "log1.1.2.3.4",
+        "log2",
+        "log2.a.b",
+        "log2.x.0.0",
+        "log1.1.0.0",
+        "log2.1.2.3.4",
         "12345",
-        "log1.1.-1.0",
+        "log2.1.-1.0",
     ] {
         let error = Cursor::parse(text).unwrap_err().to_string();
         assert!(error.contains("`cursor` of an earlier answer"), "{error}");
     }
     // One that was made up is found out.
     let log = TestLog::new("one\ntwo\n");
-    let made_up = Cursor::parse("log1..4.1234").unwrap();
+    let made_up = Cursor::parse("log2..4.1234").unwrap();
     let found = file_since(&log.path, &made_up, ReadOptions::default());
     assert_eq!(
         (found.change, found.text.as_str()),

@@ -42,6 +42,7 @@ fn the_newest_file_of_this_run_counts() {
     );
     let of_metrics = found(None).unwrap();
     assert!(of_metrics.step == Some(8) && of_metrics.loss.unwrap().is_nan());
+    assert_eq!(of_metrics.total_steps, Some(6), "of the older file");
 }
 
 #[test]

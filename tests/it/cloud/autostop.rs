@@ -97,9 +97,9 @@ fn autostop_is_not_set_on_another_cluster_of_the_name() {
     let mut server = world.server();
     server.poll("a");
     server.list("all");
+    wait_until_done(&world);
     assert_eq!(set(&world).len(), 1);
     assert_eq!(world.cloud.read("clusters/c/autostop"), None);
-    wait_until_done(&world);
 }
 
 #[test]

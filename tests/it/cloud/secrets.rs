@@ -174,7 +174,7 @@ fn job_log_is_redacted() {
         let by_id = json!({ "job_id": "a" });
         let by_identity = json!({ "oumi_job_id": "1", "cloud": "aws", "cluster_name": "a" });
         let raw = json!({ "job_id": "a", "raw": true });
-        let new = json!({ "job_id": "a", "cursor": "log1..0.cbf29ce484222325" });
+        let new = json!({ "job_id": "a", "cursor": "log2..0.0" });
         let found = json!({ "job_id": "a", "grep": "token" });
         for asked in [by_id, by_identity, raw, new, found] {
             let log = server.call("get_job_logs", asked).ok();
