@@ -61,8 +61,8 @@ async fn record_and_spawn(
         cluster: plan.cluster.clone(),
         ..spec.identity
     };
-    let price = costs.as_ref().and_then(|costs| costs.offer.hourly);
-    let price = price.map(|(_, dearest)| (HOURLY_PRICE.to_owned(), dearest.into()));
+    let price = costs.as_ref().and_then(|costs| Some(costs.offer.hourly?.1));
+    let price = price.map(|dearest| (HOURLY_PRICE.to_owned(), dearest.into()));
     let job_id = identity.job_id.clone();
     let record = JobRecord {
         job_id: job_id.clone(),
@@ -89,12 +89,7 @@ async fn record_and_spawn(
         create_job_dir(within.job_dir(&job_id), has_new_id, &redactor)
     };
     let inserting = AssertUnwindSafe(context.registry.insert(record, prepare)).catch_unwind();
-    let panicked = |_| {
-        Err(JobError::failed(
-            "the server failed while it recorded the job",
-        ))
-    };
-    match inserting.await.unwrap_or_else(panicked) {
+    match inserting.await.unwrap_or_else(|_| Err(panicked())) {
         Ok(lock) => {
             spawn(context, identity.clone(), Some((plan, lock)));
             Ok((identity, watch))
@@ -105,6 +100,11 @@ async fn record_and_spawn(
             Err(error)
         }
     }
+}
+
+fn panicked() -> JobError {
+    JobError::failed("the server failed while it recorded the job")
+        .with_hint("call list_jobs to see if it is there")
 }
 
 /// Runs a launch in a task of its own. A panic in it evicts the launch too.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::launch_dir::LaunchFacts;
-use super::survey::{Found, SurveyedJob};
+use super::survey::{Found, Survey, SurveyedJob};
 use super::{CloudBackend, CloudLauncher};
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState};
@@ -59,21 +59,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             if let Some(id) = found.or(printed) {
                 return Ok(launched(id));
             }
-            let missing = match &facts {
-                Some(facts) => check_is_missing(&survey.job(identity, Some(facts)), facts),
-                // It never began.
-                None if self
-                    .launches
-                    .logs(identity)
-                    .is_err_and(|error| error.is_not_found()) =>
-                {
-                    Ok(())
-                }
-                None => Err(JobError::unavailable(
-                    "what its launch did could not be read",
-                )),
-            };
-            match missing {
+            match self.check_is_missing(identity, &survey, facts.as_ref()) {
                 Ok(()) if !may_still_complete => {
                     let reason = "its launch was cut off before the job was on its cluster";
                     self.launches.record_failure(identity, reason)?;
@@ -89,10 +75,29 @@ impl<B: CloudBackend> CloudLauncher<B> {
             pause = (pause * 2).min(RETRY_MAX);
         }
     }
+
+    /// Fails where the job of an interrupted launch may be on its cluster all the same.
+    fn check_is_missing(
+        &self,
+        identity: &JobIdentity,
+        survey: &Survey,
+        facts: Option<&LaunchFacts>,
+    ) -> Result<(), JobError> {
+        match facts {
+            Some(facts) => check_is_not_listed(&survey.job(identity, Some(facts)), facts),
+            None => match self.launches.logs(identity) {
+                // It never began.
+                Err(error) if error.is_not_found() => Ok(()),
+                _ => Err(JobError::unavailable(
+                    "what its launch did could not be read",
+                )),
+            },
+        }
+    }
 }
 
-/// Fails where the job of an interrupted launch may be on its cluster all the same.
-fn check_is_missing(job: &SurveyedJob<'_>, facts: &LaunchFacts) -> Result<(), JobError> {
+/// Fails where the job of a launch may be on its cluster.
+fn check_is_not_listed(job: &SurveyedJob<'_>, facts: &LaunchFacts) -> Result<(), JobError> {
     let cluster = &job.identity.cluster;
     let has_its_name = |row: &QueuedJob| row.job_name == facts.start.name;
     if facts.start.before.is_none() && job.survey.jobs(cluster).iter().any(has_its_name) {

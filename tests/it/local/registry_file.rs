@@ -141,3 +141,19 @@ fn data_folder_is_private_unless_it_was_there() {
     let rights = fs::metadata(home.data()).unwrap().permissions();
     assert_eq!(rights.mode() & 0o777, 0o755);
 }
+
+#[test]
+fn unknown_cloud_is_kept_and_named() {
+    let home = Home::new();
+    let mut on_mars = record("far", &ago(TimeDelta::days(8)));
+    on_mars["cloud"] = json!("mars");
+    home.write_registry(&[on_mars.clone()]);
+    let mut server = Server::start(&home);
+    let (_, answer) = server.list("all");
+    let warning = answer["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.contains("far") && warning.contains("mars"),
+        "{warning}"
+    );
+    assert_eq!(home.records(), [on_mars]);
+}
