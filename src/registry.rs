@@ -47,17 +47,7 @@ impl JobRegistry {
 
     /// Returns all records in the order of their submission. A damaged file is repaired first: its whole records are kept,
     /// and a copy of it is quarantined.
-    pub(crate) async fn records(&self) -> Result<Vec<JobRecord>, JobError> {
-        self.read().await.map(|records| records.to_vec())
-    }
-
-    pub(crate) async fn get(&self, job_id: &str) -> Result<Option<JobRecord>, JobError> {
-        let records = self.read().await?;
-        let record = records.iter().find(|record| record.job_id == job_id);
-        Ok(record.cloned())
-    }
-
-    async fn read(&self) -> Result<Arc<Vec<JobRecord>>, JobError> {
+    pub(crate) async fn records(&self) -> Result<Arc<Vec<JobRecord>>, JobError> {
         let path = self.data_dir.registry();
         let read = file::read_known(&path, &mut lock(&self.known));
         let read = read.map_err(io_error("read", &path))?;
@@ -66,6 +56,12 @@ impl JobRegistry {
             return self.change(|records| Ok(Arc::new(records.clone()))).await;
         }
         Ok(read.records)
+    }
+
+    pub(crate) async fn get(&self, job_id: &str) -> Result<Option<JobRecord>, JobError> {
+        let records = self.records().await?;
+        let record = records.iter().find(|record| record.job_id == job_id);
+        Ok(record.cloned())
     }
 
     /// Adds a record. `prepare` runs under the lock once the id is known to be free; when it fails nothing is added.
@@ -136,18 +132,20 @@ impl JobRegistry {
         let lock = self.lock().await?;
         let path = self.data_dir.registry();
         let read = file::read(&path).map_err(io_error("read", &path))?;
-        let (before, is_damaged) = (read.records, read.is_damaged);
-        if is_damaged {
+        if read.is_damaged {
             let copy = file::quarantine(&path).map_err(io_error("quarantine", &path))?;
-            tracing::warn!(kept = before.len(), copy = %copy.display(), "the job registry was damaged");
+            tracing::warn!(copy = %copy.display(), "the job registry was damaged");
         }
-        let mut records = Vec::clone(&before);
+        let mut records = Vec::clone(&read.records);
         let outcome = change(&mut records);
-        if is_damaged || records != *before {
+        if read.is_damaged || records != *read.records {
             let folder = file::write(&path, &records).map_err(io_error("write", &path))?;
             // The disk may be slow, and the next process need not wait for it.
             drop(lock);
-            folder.sync_all().map_err(io_error("write", &path))?;
+            if let Err(error) = folder.sync_all() {
+                // The records are there for every reader: only a machine that goes down now may lose them.
+                tracing::warn!(%error, "cannot sync the folder of the job registry");
+            }
         }
         outcome
     }

@@ -42,11 +42,11 @@ pub(super) fn job_ids() -> Vec<CompletionCandidate> {
             .build();
         runtime.ok()?.block_on(registry.records()).ok()
     };
-    let records = records().unwrap_or_default().into_iter().rev();
-    let candidate = |(order, record): (usize, JobRecord)| {
+    let records = records().unwrap_or_default();
+    let candidate = |(order, record): (usize, &JobRecord)| {
         let what = format!("{} on {}", record.command, record.cloud);
-        let id = CompletionCandidate::new(OsString::from(record.job_id));
+        let id = CompletionCandidate::new(OsString::from(&record.job_id));
         id.help(Some(what.into())).display_order(Some(order))
     };
-    records.enumerate().map(candidate).collect()
+    records.iter().rev().enumerate().map(candidate).collect()
 }

@@ -30,24 +30,24 @@ pub(super) struct Content {
 
 /// Reads the file where it is not the one that is known.
 pub(super) fn read_known(path: &Path, known: &mut Known) -> io::Result<Content> {
-    let version = || {
-        let file = open_regular(path)?.metadata()?;
-        Ok::<_, io::Error>((file.ino(), file.modified()?, file.len()))
-    };
-    let version = version().ok();
-    match known {
-        Some((of, records)) if version == Some(*of) => Ok(Content {
+    let version = open_regular(path).and_then(|file| {
+        let file = file.metadata()?;
+        Ok((file.ino(), file.modified()?, file.len()))
+    });
+    if let (Some((of, records)), Ok(version)) = (&*known, &version)
+        && of == version
+    {
+        return Ok(Content {
             records: Arc::clone(records),
             is_damaged: false,
-        }),
-        _ => {
-            let read = read(path)?;
-            let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age > CLOCK_TICK);
-            let version = version.filter(|(_, at, _)| !read.is_damaged && is_old(*at));
-            *known = version.map(|version| (version, Arc::clone(&read.records)));
-            Ok(read)
-        }
+        });
     }
+    let read = read(path)?;
+    let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age > CLOCK_TICK);
+    let version = version.ok();
+    let version = version.filter(|(_, at, _)| !read.is_damaged && is_old(*at));
+    *known = version.map(|version| (version, Arc::clone(&read.records)));
+    Ok(read)
 }
 
 pub(super) fn read(path: &Path) -> io::Result<Content> {

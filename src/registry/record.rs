@@ -9,19 +9,6 @@ use crate::job_identity::JobIdentity;
 /// The number of records that are kept.
 pub(crate) const KEEP_RECORDS: usize = 200;
 
-/// The fields of a record, all texts.
-const FIELDS: [&str; 9] = [
-    "job_id",
-    "command",
-    "config_path",
-    "cloud",
-    "cluster_name",
-    "oumi_job_id",
-    "model_name",
-    "submit_time",
-    "output_dir",
-];
-
 /// The identity of a job and what it was submitted with. The fields and their names are the Python server's; all are texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -79,7 +66,8 @@ impl JobRecord {
         // The Python server once stored it; the state of a job is never stored here.
         object.remove("status");
         // It wrote null for what it did not know. Fields of a newer version stay as they are.
-        object.retain(|name, value| !value.is_null() || !FIELDS.contains(&name.as_str()));
+        let known = serde_json::to_value(Self::default()).ok()?;
+        object.retain(|name, value| !value.is_null() || known.get(name).is_none());
         let read = serde_json::from_value(object.into()).ok();
         read.filter(|record: &Self| !record.job_id.is_empty())
     }

@@ -71,7 +71,8 @@ pub(super) async fn list(service: JobService) -> Result<ListResourcesResult, Err
             "The jobs that are done, well or badly",
         ),
     ];
-    let mut records = service.registry().records().await.map_err(internal)?;
+    let records = service.registry().records().await.map_err(internal)?;
+    let mut records = Vec::from_iter(records.iter());
     records.reverse();
     records.sort_by_key(|record| Reverse(record.submitted_at()));
     for record in records.iter().take(LISTED_JOBS) {

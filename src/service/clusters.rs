@@ -58,10 +58,11 @@ impl JobService {
             cluster_name: name,
         };
         // Its launcher may quote the secrets of any job on it.
-        let mut records = context.registry.records().await.unwrap_or_default();
-        records.retain(|record| record.cluster_name == answer.cluster_name);
-        let on_it = records.iter().map(|record| record.job_id.as_str());
-        let mut redactors: Vec<Redactor> = on_it.map(|id| context.redactor(id)).collect();
+        let records = context.registry.records().await.unwrap_or_default();
+        let on_it = records.iter();
+        let on_it = on_it.filter(|record| record.cluster_name == answer.cluster_name);
+        let redactors = on_it.map(|record| context.redactor(&record.job_id));
+        let mut redactors: Vec<Redactor> = redactors.collect();
         redactors.push(Redactor::default());
         sanitize(answer, &redactors)
     }
@@ -75,10 +76,10 @@ async fn try_teardown(
 ) -> Result<String, JobError> {
     let launcher = Arc::clone(context.allowed_launcher(cloud)?);
     // The jobs whose launches onto it are under way, in this server or another one.
-    let mut jobs = context.registry.records().await?;
-    jobs.retain(|record| record.cluster_name == cluster);
-    jobs.retain(|job| context.is_launching(job));
-    let launching: Vec<String> = jobs.into_iter().map(|job| job.job_id).collect();
+    let records = context.registry.records().await?;
+    let launching = records.iter();
+    let launching = launching.filter(|job| job.cluster_name == cluster && context.is_launching(job));
+    let launching: Vec<&str> = launching.map(|job| job.job_id.as_str()).collect();
     let launching = launching.join(", ");
     let confirmed = consent.confirm_teardown(action, (cloud, cluster), &launching);
     let confirmed = confirmed.await;

@@ -91,8 +91,10 @@ async fn neighbours(
     let is_near = |record: &JobRecord| {
         launch.is_local || (record.cluster_name == *cluster && launch.shares_output(record))
     };
-    let mut records = context.registry.records().await?;
-    records.retain(|record| record.cloud == *cloud && is_near(record));
+    let records = context.registry.records().await?;
+    let near = records.iter();
+    let near = near.filter(|record| record.cloud == *cloud && is_near(record));
+    let mut records: Vec<JobRecord> = near.cloned().collect();
     if records.is_empty() {
         return Ok(records);
     }

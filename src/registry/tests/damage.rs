@@ -38,7 +38,7 @@ fn file_of(count: usize) -> (String, Vec<(JobRecord, std::ops::Range<usize>)>) {
 async fn looked_at(bytes: &[u8]) -> (Vec<JobRecord>, bool) {
     let home = home();
     home.write(bytes);
-    let records = home.registry.records().await.unwrap();
+    let records = home.registry.records().await.unwrap().to_vec();
     let aside = home.registry.quarantined().await.unwrap();
     match aside.as_slice() {
         [] => assert_eq!(home.bytes(), bytes),
@@ -52,7 +52,7 @@ async fn looked_at(bytes: &[u8]) -> (Vec<JobRecord>, bool) {
         }
         several => panic!("put aside several times: {several:?}"),
     }
-    assert_eq!(home.registry.records().await.unwrap(), records);
+    assert_eq!(home.registry.records().await.unwrap().to_vec(), records);
     assert_eq!(home.registry.quarantined().await.unwrap(), aside);
     (records, !aside.is_empty())
 }

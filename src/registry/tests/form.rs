@@ -32,7 +32,7 @@ async fn a_missing_file_is_empty() {
 async fn reads_the_python_servers_file() {
     let home = home();
     home.write(PYTHON_FILE.as_bytes());
-    let records = home.registry.records().await.unwrap();
+    let records = home.registry.records().await.unwrap().to_vec();
     let expected = JobRecord {
         job_id: "train_20260101_120000_abc123".to_owned(),
         command: "train".to_owned(),
@@ -101,7 +101,7 @@ async fn missing_fields_are_empty() {
         job_id: "a".to_owned(),
         ..JobRecord::default()
     };
-    assert_eq!(home.registry.records().await.unwrap(), [expected]);
+    assert_eq!(home.registry.records().await.unwrap().to_vec(), [expected]);
 }
 
 #[test]

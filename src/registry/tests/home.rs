@@ -70,7 +70,7 @@ impl Home {
     }
 
     pub async fn ids(&self) -> Vec<String> {
-        let records = self.registry.records().await.unwrap();
+        let records = self.registry.records().await.unwrap().to_vec();
         records.into_iter().map(|record| record.job_id).collect()
     }
 }

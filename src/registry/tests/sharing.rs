@@ -35,7 +35,7 @@ async fn concurrent_inserts_lose_nothing() {
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
-    let mut records = home.registry.records().await.unwrap();
+    let mut records = home.registry.records().await.unwrap().to_vec();
     records.sort_by(|one, other| one.job_id.cmp(&other.job_id));
     assert_eq!(records.len(), 60);
     for (number, record) in records.iter().enumerate() {

@@ -227,11 +227,11 @@ async fn an_id_that_is_no_file_name_removes_no_folder() {
         serde_json::to_vec(&records).unwrap(),
     )
     .unwrap();
-    for record in test.service.registry().records().await.unwrap() {
+    for record in test.service.registry().records().await.unwrap().to_vec() {
         test.cloud.add_job(&record.identity(), Stage::Succeeded);
     }
     test.list().await;
-    let records = test.service.registry().records().await.unwrap();
+    let records = test.service.registry().records().await.unwrap().to_vec();
     assert_eq!(records, []);
     assert!(test.folder.jobs().exists() && kept.exists());
 }
