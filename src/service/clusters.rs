@@ -78,7 +78,8 @@ async fn try_teardown(
     // The jobs whose launches onto it are under way, in this server or another one.
     let records = context.registry.records().await?;
     let launching = records.iter();
-    let launching = launching.filter(|job| job.cluster_name == cluster && context.is_launching(job));
+    let launching =
+        launching.filter(|job| job.cluster_name == cluster && context.is_launching(job));
     let launching: Vec<&str> = launching.map(|job| job.job_id.as_str()).collect();
     let launching = launching.join(", ");
     let confirmed = consent.confirm_teardown(action, (cloud, cluster), &launching);
