@@ -15,7 +15,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tokio::time::Instant;
 
 use crate::error::JobError;
 pub(crate) use crate::job_identity::JobIdentity;
@@ -350,12 +349,12 @@ pub(crate) trait Launcher: Send + Sync {
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError>;
 
     /// Prices a launch, or the cluster that it goes onto. `None` where nothing is billed.
-    async fn offer(&self, _: &LaunchSpec, _: &LaunchPlan, _deadline: Instant) -> Option<Offer> {
+    async fn offer(&self, _: &LaunchSpec, _: &LaunchPlan) -> Option<Offer> {
         None
     }
 
     /// Lists the clusters that are up or coming up, whoever launched them.
-    async fn clusters_up(&self, _deadline: Instant) -> Result<Vec<ClusterInfo>, JobError> {
+    async fn clusters_up(&self) -> Result<Vec<ClusterInfo>, JobError> {
         Ok(Vec::new())
     }
 

@@ -5,7 +5,6 @@ mod backend;
 mod changes;
 mod claims;
 mod clusters;
-mod interrupted;
 mod launch;
 mod launch_dir;
 mod list;
@@ -14,8 +13,9 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,13 +28,13 @@ use super::{
 use crate::error::{ErrorKind, JobError};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
-use crate::process::runner::{Cli, call_deadline};
+use crate::process::runner::{Cli, in_budget, until};
 use crate::settings::data_dir::DataDir;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
-use changes::{Change, Changes};
+pub(super) use changes::Change;
+use changes::Changes;
 use clusters::add_cluster;
-pub(super) use launch::CloudLaunches;
-use launch_dir::{ClusterBefore, LaunchFacts, number};
+use launch_dir::Launch;
 use price::Prices;
 use survey::Survey;
 pub(super) use survey::no_such_job;
@@ -46,9 +46,12 @@ const PRICE_WAIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct CloudLauncher<B> {
     backend: B,
-    launches: CloudLaunches,
+    folder: DataDir,
+    /// The program to run as `supervise`: this one.
+    supervisor: PathBuf,
     changes: Changes,
     prices: Prices,
+    ended: Mutex<HashMap<String, launch::Ended>>,
     cli: Cli,
 }
 
@@ -61,21 +64,19 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 root: folder.changes(),
                 supervisor: supervisor.clone(),
                 cli: cli.clone(),
+                awaited: Mutex::default(),
             },
-            launches: CloudLaunches { folder, supervisor },
+            folder,
+            supervisor,
             prices: Prices::default(),
+            ended: Mutex::default(),
             cli,
         }
     }
 
-    async fn survey(
-        &self,
-        cloud: &str,
-        clusters: &BTreeSet<String>,
-        deadline: Option<Instant>,
-    ) -> Survey {
-        let queue = self.backend.queue(cloud, clusters, deadline);
-        let (queue, clusters) = tokio::join!(queue, self.backend.clusters(deadline));
+    async fn survey(&self, cloud: &str, clusters: &BTreeSet<String>) -> Survey {
+        let queue = self.backend.queue(cloud, clusters);
+        let (queue, clusters) = tokio::join!(queue, self.backend.clusters());
         Survey {
             queue,
             clusters,
@@ -85,56 +86,32 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
     }
 
-    /// Asks about the cluster of a job. Returns the facts of its launch too, by which its row is known.
-    async fn survey_job(
-        &self,
-        identity: &JobIdentity,
-        deadline: Option<Instant>,
-    ) -> (Survey, Option<LaunchFacts>) {
-        let clusters = BTreeSet::from([identity.cluster.clone()]);
-        let mut survey = self.survey(&identity.cloud, &clusters, deadline).await;
-        let facts = self.facts(identity, &mut survey);
-        (survey, facts)
+    /// Asks about the cluster of a job. Returns its launch too, by which its row is known.
+    async fn survey_job(&self, identity: &JobIdentity) -> (Survey, Option<Launch>) {
+        let clusters = [identity.cluster.clone()].into();
+        let mut survey = self.survey(&identity.cloud, &clusters).await;
+        let launch = self.claim_job(identity, &mut survey);
+        (survey, launch)
     }
 
-    /// Returns the facts of a job's launch, with the mark of the job where it is on its cluster. Adds to that the price that it
-    /// had then.
-    fn facts(&self, identity: &JobIdentity, survey: &mut Survey) -> Option<LaunchFacts> {
-        let cluster = &identity.cluster;
-        let facts = if !B::IDS_RESTART || survey.other_cloud(identity).is_some() {
-            self.launches.facts(identity)
-        } else {
-            let (jobs, hash) = (survey.jobs(cluster), survey.cluster_hash(cluster));
-            self.launches.claim_job(identity, jobs, hash)
-        };
-        facts.iter().for_each(|facts| survey.add_price(facts));
-        facts
-    }
-
-    async fn status_by(
-        &self,
-        identity: &JobIdentity,
-        deadline: Option<Instant>,
-    ) -> Result<JobStatus, JobError> {
+    async fn status_now(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
         if identity.oumi_job_id.is_empty() {
-            let launch = self.launches.state(identity)?;
-            let mut status = launch.status(B::IDS_RESTART);
-            if status.state == JobState::Failed {
-                let clusters = self.backend.clusters(deadline).await.ok().flatten();
-                let cluster = clusters
-                    .as_ref()
-                    .and_then(|list| list.get(&identity.cluster));
-                cluster.inspect(|cluster| add_cluster(&mut status, cluster));
+            let mut status = self.launch(identity)?.status(B::IDS_RESTART);
+            if status.state == JobState::Failed
+                && let Ok(clusters) = self.backend.clusters().await
+                && let Some(cluster) = clusters.get(&identity.cluster)
+            {
+                add_cluster(&mut status, cluster);
             }
             return Ok(status);
         }
-        let surveying = self.survey_job(identity, deadline);
-        let ((mut survey, facts), costs) = tokio::join!(surveying, self.backend.costs(deadline));
-        survey.costs = costs.unwrap_or_default();
-        let job = survey.job(identity, facts.as_ref());
+        let surveying = self.survey_job(identity);
+        let ((mut survey, launch), costs) = tokio::join!(surveying, self.backend.costs());
+        survey.costs = costs;
+        let job = survey.job(identity, launch.as_ref());
         let mut status = job.status()?;
         job.warn_of_cluster(&mut status);
-        if B::IDS_RESTART && facts.is_some_and(|facts| facts.is_onto_existing) {
+        if B::IDS_RESTART && launch.is_some_and(|launch| launch.printed.is_onto_existing) {
             status.warnings.push(format!(
                 "cluster {} was there before: SkyPilot added the job to it and skipped its `setup`",
                 identity.cluster
@@ -152,19 +129,19 @@ impl<B: CloudBackend> CloudLauncher<B> {
         if !B::IDS_RESTART {
             return Ok(());
         }
-        let (survey, facts) = self.survey_job(identity, call_deadline()).await;
-        survey.job(identity, facts.as_ref()).check_id()
+        let (survey, launch) = in_budget(self.survey_job(identity)).await;
+        survey.job(identity, launch.as_ref()).check_id()
     }
 
     /// Cancels a job on its cluster.
     async fn cancel_there(&self, identity: &JobIdentity) -> Result<CancelOutcome, JobError> {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
-        let call = self.backend.cancel_call(identity)?;
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
-        let (output, dir) = self.changes.run(change, call).await?;
-        changes::remove(&dir);
+        let call = self.backend.change_call(&change)?;
+        let (output, _run) = self.changes.run(&change, call).await?;
+        self.changes.remove(&change);
         // Exit codes are unreliable: the status afterwards counts.
-        let after = self.status_by(identity, None).await;
+        let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
             (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
                 message: after
@@ -186,22 +163,6 @@ impl<B: CloudBackend> CloudLauncher<B> {
             (Err(error), Some(_)) => Err(error),
         }
     }
-
-    /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
-    async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
-        let deadline = call_deadline();
-        let list = self.backend.clusters(deadline).await.ok()??;
-        let Some(cluster) = list.get(&identity.cluster) else {
-            return Some(ClusterBefore::default());
-        };
-        let clusters = BTreeSet::from([identity.cluster.clone()]);
-        let queue = self.backend.queue(&identity.cloud, &clusters, deadline);
-        let jobs = queue.await.ok()?.jobs.remove(&identity.cluster)?;
-        Some(ClusterBefore {
-            cluster_hash: cluster.cluster_hash.clone(),
-            last_job_id: jobs.iter().map(number).max().unwrap_or(0),
-        })
-    }
 }
 
 #[async_trait]
@@ -212,7 +173,14 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
         find::add_project(&spec.client_cwd);
-        self.backend.plan(&self.launches, spec).await
+        let own = self.own_launch(&spec.identity);
+        let own = own.map(|launch| launch.start.cluster);
+        let (cluster, config) = self.backend.prepare(spec, own).await?;
+        let mut plan = self.plan_launch(spec, cluster, config)?;
+        if B::IDS_RESTART {
+            self.add_autostop(&mut plan, spec)?;
+        }
+        Ok(plan)
     }
 
     async fn start(
@@ -221,8 +189,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         plan: LaunchPlan,
         lock: JobLock,
     ) -> Result<(), JobError> {
-        let before = self.cluster_before(identity).await;
-        self.launches.start(identity, plan, lock, before).await
+        self.start_launch(identity, plan, lock).await
     }
 
     async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
@@ -238,7 +205,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
         validate::<B>(identity)?;
-        self.status_by(identity, call_deadline()).await
+        in_budget(self.status_now(identity)).await
     }
 
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
@@ -246,14 +213,14 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             // A user without clouds needs no program.
             Err(_) if known.is_empty() => Ok(Listing::default()),
             Err(missing) => Err(missing),
-            Ok(_) => Ok(self.list_jobs(known).await),
+            Ok(_) => Ok(in_budget(self.list_jobs(known)).await),
         }
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
         validate::<B>(identity)?;
         if identity.oumi_job_id.is_empty() {
-            return self.launches.logs(identity);
+            return self.launch_log(identity);
         }
         let (read, checked) = tokio::join!(self.backend.logs(identity), self.check_id(identity));
         let error = match read.and_then(|log| checked.map(|()| log)) {
@@ -261,7 +228,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             read => return read,
         };
         // The output of its launch is on this machine.
-        let Ok(mut log) = self.launches.logs(identity) else {
+        let Ok(mut log) = self.launch_log(identity) else {
             return Err(error.context("the log could not be read"));
         };
         log.message = Some(format!(
@@ -271,8 +238,8 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn is_certain(&self, identity: &JobIdentity) -> bool {
-        let facts = self.launches.facts(identity);
-        if facts.is_some_and(|facts| facts.mark.is_some())
+        let launch = self.own_launch(identity);
+        if launch.is_some_and(|launch| launch.mark().is_some())
             || identity.oumi_job_id.is_empty()
             || validate::<B>(identity).is_err()
         {
@@ -292,9 +259,9 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         validate::<B>(identity)?;
         let mut identity = identity.clone();
         if identity.oumi_job_id.is_empty() {
-            let launch = self.launches.state(&identity)?;
+            let launch = self.launch(&identity)?;
             let status = launch.status(B::IDS_RESTART);
-            match launch.facts.oumi_job_id {
+            match launch.oumi_job_id() {
                 _ if !launch.has_ended => {
                     let message = "another server runs its launch; call cancel_job again once poll_status gives an oumi_job_id";
                     return Ok(CancelOutcome::Stopping {
@@ -305,12 +272,12 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
                     return Ok(already_finished(status));
                 }
                 // The registry does not have the id yet.
-                Some(id) => identity.oumi_job_id = id,
-                None => return self.launches.cancel_unless_begun(&identity),
+                Some(id) => identity.oumi_job_id.clone_from(id),
+                None => return self.cancel_unless_begun(&identity),
             }
         }
-        let (survey, facts) = self.survey_job(&identity, None).await;
-        let job = survey.job(&identity, facts.as_ref());
+        let (survey, launch) = self.survey_job(&identity).await;
+        let job = survey.job(&identity, launch.as_ref());
         match job.status() {
             Ok(mut before) if before.is_done => {
                 job.warn_of_cluster(&mut before);
@@ -328,20 +295,20 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn describe_cluster(&self, cluster: &str) -> Result<Option<ClusterInfo>, JobError> {
-        let until = Instant::now() + PRICE_WAIT;
-        let list = self.backend.clusters(call_deadline()).await?;
-        Ok(match list.as_ref().and_then(|list| list.get(cluster)) {
-            Some(cluster) => Some(self.describe(cluster, until).await),
-            None => None,
-        })
+        let list = in_budget(self.backend.clusters()).await?;
+        let Some(cluster) = list.get(cluster) else {
+            return Ok(None);
+        };
+        let describing = self.describe(cluster);
+        Ok(Some(until(Instant::now() + PRICE_WAIT, describing).await))
     }
 
-    async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan, until: Instant) -> Option<Offer> {
-        self.price_launch(spec, plan, until).await
+    async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
+        self.price_launch(spec, plan).await
     }
 
-    async fn clusters_up(&self, until: Instant) -> Result<Vec<ClusterInfo>, JobError> {
-        self.price_clusters(until).await
+    async fn clusters_up(&self) -> Result<Vec<ClusterInfo>, JobError> {
+        self.price_clusters().await
     }
 
     async fn teardown_cluster(
@@ -351,16 +318,13 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         action: ClusterAction,
     ) -> Result<String, JobError> {
         B::validate_cluster(cloud, cluster)?;
-        let call = self.backend.teardown_call(cloud, cluster, action)?;
         let change = Change::new(action.verb(), cloud, cluster, "");
-        let (output, dir) = self.changes.run(change, call).await?;
-        let result = self
-            .backend
-            .teardown_result(cluster, action, &output, None)
-            .await;
+        let call = self.backend.change_call(&change)?;
+        let (output, _run) = self.changes.run(&change, call).await?;
+        let result = self.backend.teardown_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            changes::remove(&dir);
+            self.changes.remove(&change);
         }
         result
     }

@@ -5,17 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
-use super::cloud::{CloudBackend, CloudLauncher, CloudLaunches, failure_text, is_plain, log_file};
+use super::cloud::{Change, CloudBackend, CloudLauncher, failure_text, is_plain, log_file};
 use super::job_yaml::JobConfig;
-use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
+use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::JobError;
 use crate::parse;
 use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
 use crate::parse::sky::Queue;
 use crate::process::find;
-use crate::process::runner::{Cli, CliCall, Output, call_deadline};
+use crate::process::runner::{Cli, CliCall, Output, in_budget};
 use crate::settings::env_vars::SLURM_CONNECTIONS;
 
 /// The clouds whose clusters are a queue and a user, `debug.jane`.
@@ -76,11 +75,15 @@ impl CloudBackend for Oumi {
         )))
     }
 
-    async fn plan(
+    fn envs(cloud: &str, cluster: &str) -> BTreeMap<String, String> {
+        envs(cloud, &[cluster])
+    }
+
+    async fn prepare(
         &self,
-        launches: &CloudLaunches,
         spec: &LaunchSpec,
-    ) -> Result<LaunchPlan, JobError> {
+        _own: Option<String>,
+    ) -> Result<(String, JobConfig), JobError> {
         let (cloud, cluster) = (spec.identity.cloud.as_str(), spec.identity.cluster.clone());
         Self::validate_cluster(cloud, &cluster)?;
         let user = user(cloud, &cluster);
@@ -98,19 +101,13 @@ impl CloudBackend for Oumi {
             let warning = format!("`autostop_minutes` has no meaning on {cloud} and is ignored");
             config.warnings.push(warning);
         }
-        let envs = envs(cloud, &[&cluster]);
-        launches.plan(spec, cluster, config, envs)
+        Ok((cluster, config))
     }
 
-    async fn queue(
-        &self,
-        cloud: &str,
-        clusters: &BTreeSet<String>,
-        deadline: Option<Instant>,
-    ) -> Result<Queue, JobError> {
+    async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue, JobError> {
         let names: Vec<&str> = clusters.iter().map(String::as_str).collect();
         let call = call("status", cloud, &names, &[])?;
-        let answered = self.cli.query(&call, deadline).await;
+        let answered = self.cli.query(&call).await;
         let output = answered.map_err(JobError::unavailable)?;
         if output.code != Some(0) {
             let error = format!("`oumi launch status` failed: {}", failure_text(&output));
@@ -126,11 +123,12 @@ impl CloudBackend for Oumi {
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
-        let mut call = job_call("logs", "--job-id", identity)?;
+        let job = ["--job-id", &identity.oumi_job_id];
+        let mut call = call("logs", &identity.cloud, &[&identity.cluster], &job)?;
         call.timeout = LOGS_TIMEOUT;
         call.is_log = true;
         call.log_marker = Some(LOG_BEGINS);
-        let output = self.cli.query(&call, call_deadline()).await;
+        let output = in_budget(self.cli.query(&call)).await;
         let output = output.map_err(JobError::failed)?;
         let problem = match output.code {
             Some(0) if !output.timed_out => None,
@@ -155,36 +153,25 @@ impl CloudBackend for Oumi {
         })
     }
 
-    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError> {
-        job_call("cancel", "--id", identity)
+    fn change_call(&self, change: &Change) -> Result<CliCall, JobError> {
+        let job = match change.oumi_job_id.as_str() {
+            "" => Vec::new(),
+            id => vec!["--id", id],
+        };
+        call(&change.verb, &change.cloud, &[&change.cluster], &job)
     }
 
     fn cancel_refusal(&self, output: &Output) -> Option<String> {
         (output.code != Some(0)).then(|| failure_text(output))
     }
 
-    fn teardown_call(
-        &self,
-        cloud: &str,
-        cluster: &str,
-        action: ClusterAction,
-    ) -> Result<CliCall, JobError> {
-        call(action.verb(), cloud, &[cluster], &[])
-    }
-
-    async fn teardown_result(
-        &self,
-        _cluster: &str,
-        action: ClusterAction,
-        output: &Output,
-        _deadline: Option<Instant>,
-    ) -> Result<String, JobError> {
+    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String, JobError> {
         if output.code == Some(0) && !output.timed_out {
             // Oumi prints success for any cluster, and no command checks it.
             let line = parse::last_line(&output.stdout).unwrap_or_default();
             return Ok(format!("Oumi says: {line}"));
         }
-        let (verb, reason) = (action.verb(), failure_text(output));
+        let (verb, reason) = (&change.verb, failure_text(output));
         let error = format!("`oumi launch {verb}` failed: {reason}");
         Err(JobError::failed(error))
     }
@@ -197,11 +184,6 @@ fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
         _ if QUEUE_CLOUDS.contains(&cloud) => cluster.split_once('.').map(|(_, user)| user),
         _ => None,
     }
-}
-
-fn job_call(verb: &str, option: &str, identity: &JobIdentity) -> Result<CliCall, JobError> {
-    let job = [option, &identity.oumi_job_id];
-    call(verb, &identity.cloud, &[&identity.cluster], &job)
 }
 
 /// A run of `oumi launch`, which names the cluster where it is one.

@@ -5,7 +5,7 @@ mod api;
 mod endpoint;
 mod request;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +15,15 @@ use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::cloud::{
-    CloudBackend, CloudLauncher, CloudLaunches, failure_text, log_file, no_such_job,
-};
+use super::cloud::{Change, CloudBackend, CloudLauncher, failure_text, log_file, no_such_job};
 use super::job_yaml::{self, JobConfig};
-use super::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec, LogContent};
+use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::JobError;
 use crate::parse;
 use crate::parse::costs::{self, ClusterCost};
 use crate::parse::gpus::{self, CatalogMachine};
 use crate::parse::sky::{self, ClusterList, Queue, QueueFailure};
-use crate::process::runner::{Cli, CliCall, Output, call_deadline};
+use crate::process::runner::{Cli, CliCall, Output, in_budget, until};
 use crate::process::{blocking, find};
 use api::Api;
 pub use api::change;
@@ -88,61 +86,50 @@ impl CloudBackend for SkyPilot {
         Err(error.with_hint("call list_jobs for the clusters that exist"))
     }
 
-    async fn plan(
+    async fn prepare(
         &self,
-        launches: &CloudLaunches,
         spec: &LaunchSpec,
-    ) -> Result<LaunchPlan, JobError> {
+        own: Option<String>,
+    ) -> Result<(String, JobConfig), JobError> {
         let named = &spec.identity.cluster;
         let cluster = if !named.is_empty() {
             Self::validate_cluster(&spec.identity.cloud, named)?;
             named.clone()
-        } else if let Some(own) = launches.cluster_of(&spec.identity) {
+        } else if let Some(own) = own {
             // A job that was launched already is refused as that, not for the name of another cluster.
             own
         } else {
-            let clusters = self.clusters(call_deadline()).await;
-            new_cluster_name(&spec.identity.job_id, clusters.ok().flatten().as_ref())
+            let clusters = in_budget(self.clusters()).await;
+            new_cluster_name(&spec.identity.job_id, clusters.ok().as_ref())
         };
-        let config = JobConfig::new(spec, false);
-        let has_gpu = config.names_accelerators();
-        let mut plan = launches.plan(spec, cluster, config, BTreeMap::new())?;
-        launches.add_autostop(&mut plan, spec, &Self::find_program()?)?;
+        let mut config = JobConfig::new(spec, false);
         let project = spec.client_cwd.clone();
         let beside = blocking(move || Ok::<_, JobError>(endpoint::warnings(&project)));
-        plan.warnings.extend(beside.await?);
-        if !has_gpu {
+        config.warnings.extend(beside.await?);
+        if !config.names_accelerators() {
             let warning = "a machine without a GPU is asked for: for one with GPUs pass `accelerators`, such as A100:1";
-            plan.warnings.push(warning.to_owned());
+            config.warnings.push(warning.to_owned());
         }
         if !named.is_empty() {
-            plan.warnings.push(format!(
+            config.warnings.push(format!(
                 "if cluster {named} is there already, the job is added to it and SkyPilot skips its `setup`"
             ));
         }
-        Ok(plan)
+        Ok((cluster, config))
     }
 
-    /// Asks the API server about each cluster on its own, the program about all.
-    async fn queue(
-        &self,
-        _cloud: &str,
-        clusters: &BTreeSet<String>,
-        deadline: Option<Instant>,
-    ) -> Result<Queue, JobError> {
-        let mut clusters: Vec<String> = clusters.iter().cloned().collect();
-        if clusters.len() == 1 || self.api.server().await.is_none() {
-            return self.ask_queue(&clusters, deadline).await;
+    /// Asks the API server about each cluster at once, or the program about all.
+    async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue, JobError> {
+        match self.queue_over_http(clusters).await? {
+            Some(queue) => Ok(queue),
+            None => read_queue(&*self.cli.query(&queue_call(clusters)?).await?),
         }
-        if clusters.is_empty() {
-            let list = self.list_clusters(deadline).await?.clusters;
-            clusters.extend(list.into_iter().map(|cluster| cluster.name));
-        }
-        Ok(self.ask_queues(clusters, deadline).await)
     }
 
-    async fn clusters(&self, deadline: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
-        self.list_clusters(deadline).await.map(Some)
+    async fn clusters(&self) -> Result<ClusterList, JobError> {
+        let call = call(&["status", "-o", "json"], TIMEOUT)?;
+        let read = |output: &Output| answer("sky status", output, sky::clusters);
+        self.ask(call, read).await
     }
 
     /// Not where SkyPilot lists what is free instead.
@@ -155,7 +142,6 @@ impl CloudBackend for SkyPilot {
         cloud: &str,
         accelerators: &str,
         all_regions: bool,
-        deadline: Option<Instant>,
     ) -> Result<Vec<CatalogMachine>, JobError> {
         let mut arguments = vec!["gpus", "list", accelerators, "--infra", cloud, "-o", "json"];
         arguments.extend(all_regions.then_some("--all-regions"));
@@ -168,14 +154,16 @@ impl CloudBackend for SkyPilot {
             }
             answer("sky gpus list", &output, |text| gpus::machines(text, name))
         };
-        self.ask(call(&arguments, TIMEOUT)?, deadline, read).await
+        self.ask(call(&arguments, TIMEOUT)?, read).await
     }
 
     /// Asks the API server: `sky cost-report` prints a table, in which clusters of one name cannot be told apart.
-    async fn costs(&self, deadline: Option<Instant>) -> Result<Vec<ClusterCost>, JobError> {
-        let call = call(&["cost-report", "--days", COST_DAYS], TIMEOUT)?;
-        let output = self.ask_server(&call, deadline).await?;
-        Ok(output.map_or_else(Vec::new, |output| costs::report(&output.stdout)))
+    async fn costs(&self) -> Vec<ClusterCost> {
+        let Ok(call) = call(&["cost-report", "--days", COST_DAYS], TIMEOUT) else {
+            return Vec::new();
+        };
+        let output = self.ask_server(&call).await.ok().flatten();
+        output.map_or_else(Vec::new, |output| costs::report(&output.stdout))
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
@@ -184,9 +172,8 @@ impl CloudBackend for SkyPilot {
         let mut call = call(&arguments, LOGS_TIMEOUT)?;
         call.is_log = true;
         let deadline = Instant::now() + LOGS_TIMEOUT + Duration::from_secs(5);
-        let read = |output: &Output| Ok(output.clone());
-        let output = self.ask(call, Some(deadline), read).await;
-        let output = output.map_err(JobError::failed)?;
+        let asking = self.ask(call, |output| Ok(output.clone()));
+        let output = until(deadline, asking).await.map_err(JobError::failed)?;
         match output.code {
             // The job runs or succeeded, failed, has not finished, was cancelled.
             Some(0 | 100 | 101 | 103) => {}
@@ -210,9 +197,19 @@ impl CloudBackend for SkyPilot {
         })
     }
 
-    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError> {
-        let arguments = ["cancel", "-y", &identity.cluster, &identity.oumi_job_id];
-        change_call(&arguments, TIMEOUT)
+    /// A change, over the API server where that can be asked for it.
+    fn change_call(&self, change: &Change) -> Result<CliCall, JobError> {
+        let mut arguments = vec![change.verb.as_str(), "-y", &change.cluster];
+        let timeout = match change.oumi_job_id.as_str() {
+            "" => TEARDOWN_TIMEOUT,
+            id => {
+                arguments.push(id);
+                TIMEOUT
+            }
+        };
+        let mut call = call(&arguments, timeout)?;
+        call.over_http = Request::of(&call.arguments).is_some();
+        Ok(call)
     }
 
     fn cancel_refusal(&self, output: &Output) -> Option<String> {
@@ -221,33 +218,18 @@ impl CloudBackend for SkyPilot {
         (!is_accepted).then(|| parse::last_line(&output.stdout).unwrap_or_default())
     }
 
-    fn teardown_call(
-        &self,
-        _cloud: &str,
-        cluster: &str,
-        action: ClusterAction,
-    ) -> Result<CliCall, JobError> {
-        change_call(&[action.verb(), "-y", cluster], TEARDOWN_TIMEOUT)
-    }
-
-    async fn teardown_result(
-        &self,
-        cluster: &str,
-        action: ClusterAction,
-        output: &Output,
-        deadline: Option<Instant>,
-    ) -> Result<String, JobError> {
-        let verb = action.verb();
+    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String, JobError> {
+        let (verb, cluster) = (change.verb.as_str(), &change.cluster);
         let reason = sky::teardown(cluster, &output.stdout)?;
         // The exit code is 0 in any case: the status afterwards counts.
-        let clusters = self.clusters(deadline).await?.unwrap_or_default();
+        let clusters = self.clusters().await?;
         let after = clusters.get(cluster);
-        match (action, after.map(|cluster| cluster.status.as_str())) {
-            (ClusterAction::Down, None) => Ok(format!("cluster {cluster} was deleted")),
-            (ClusterAction::Stop, Some("STOPPED")) => Ok(format!(
+        match (verb, after.map(|cluster| cluster.status.as_str())) {
+            ("down", None) => Ok(format!("cluster {cluster} was deleted")),
+            (_, None) => Ok(format!("cluster {cluster} is gone")),
+            ("stop", Some("STOPPED")) => Ok(format!(
                 "cluster {cluster} was stopped; its disks are kept and cost a little"
             )),
-            (ClusterAction::Stop, None) => Ok(format!("cluster {cluster} is gone")),
             (_, Some(status)) => Err(JobError::failed(format!(
                 "`sky {verb}` ended and cluster {cluster} is {status}: {reason}"
             ))
@@ -258,11 +240,7 @@ impl CloudBackend for SkyPilot {
 
 impl SkyPilot {
     /// Asks the API server what `call` asks. `None` where it cannot be asked, or its answer cannot be used.
-    async fn ask_server(
-        &self,
-        call: &CliCall,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Arc<Output>>, JobError> {
+    async fn ask_server(&self, call: &CliCall) -> Result<Option<Arc<Output>>, JobError> {
         let (Some(request), Some(server)) = (Request::of(&call.arguments), self.api.server().await)
         else {
             return Ok(None);
@@ -270,7 +248,7 @@ impl SkyPilot {
         let mut call = call.clone();
         call.over_http = true;
         let answer = Box::pin(server.answer(call.clone(), request));
-        let output = self.cli.share(&call, Some(answer), deadline).await?;
+        let output = self.cli.share(&call, Some(answer)).await?;
         if output.code.is_some() || output.timed_out {
             return Ok(Some(output));
         }
@@ -283,20 +261,16 @@ impl SkyPilot {
     async fn read_server<T>(
         &self,
         call: &CliCall,
-        deadline: Option<Instant>,
         read: impl Fn(&Output) -> Result<T, JobError> + Send,
     ) -> Result<Option<T>, JobError> {
-        let Some(output) = self.ask_server(call, deadline).await? else {
+        let Some(output) = self.ask_server(call).await? else {
             return Ok(None);
         };
         let answer = read(&output);
         if answer.is_ok() || output.code != Some(0) {
             return answer.map(Some);
         }
-        let command = call.command_line();
-        tracing::warn!(
-            "SkyPilot's API server cannot answer `{command}`: its answer could not be read; the program is run"
-        );
+        api::log_unusable(call, &"its answer could not be read");
         Ok(None)
     }
 
@@ -304,68 +278,56 @@ impl SkyPilot {
     async fn ask<T>(
         &self,
         call: CliCall,
-        deadline: Option<Instant>,
         read: impl Fn(&Output) -> Result<T, JobError> + Send + Copy,
     ) -> Result<T, JobError> {
-        match self.read_server(&call, deadline, read).await? {
+        match self.read_server(&call, read).await? {
             Some(answer) => Ok(answer),
-            None => read(&*self.cli.query(&call, deadline).await?),
+            None => read(&*self.cli.query(&call).await?),
         }
     }
 
-    async fn list_clusters(&self, deadline: Option<Instant>) -> Result<ClusterList, JobError> {
-        let call = call(&["status", "-o", "json"], TIMEOUT)?;
-        let read = |output: &Output| answer("sky status", output, sky::clusters);
-        self.ask(call, deadline, read).await
-    }
-
-    /// Asks for the queues of these clusters together; of all where none is named.
-    async fn ask_queue(
+    /// Asks the API server for the queue of each cluster at once; of all where none is named. `None` where it cannot be asked, or one
+    /// of its answers cannot be used.
+    async fn queue_over_http(
         &self,
-        clusters: &[String],
-        deadline: Option<Instant>,
-    ) -> Result<Queue, JobError> {
-        self.ask(queue_call(clusters)?, deadline, read_queue).await
-    }
-
-    /// Asks the API server for the queue of each cluster at once, and runs the program once for those that it cannot answer for.
-    async fn ask_queues(&self, clusters: Vec<String>, deadline: Option<Instant>) -> Queue {
-        let asked = stream::iter(clusters).map(async |cluster: String| {
-            let answer = match queue_call(std::slice::from_ref(&cluster)) {
-                Ok(call) => self.read_server(&call, deadline, read_queue).await,
+        clusters: &BTreeSet<String>,
+    ) -> Result<Option<Queue>, JobError> {
+        if self.api.server().await.is_none() {
+            return Ok(None);
+        }
+        let mut names: Vec<String> = clusters.iter().cloned().collect();
+        if names.is_empty() {
+            let list = self.clusters().await?.clusters;
+            names.extend(list.into_iter().map(|cluster| cluster.name));
+        }
+        let is_one = names.len() == 1;
+        let asked = stream::iter(names).map(async |name: String| {
+            let answer = match queue_call([&name]) {
+                Ok(call) => self.read_server(&call, read_queue).await,
                 Err(error) => Err(error),
             };
-            (cluster, answer)
+            (name, answer)
         });
-        let answers: Vec<_> = asked.buffer_unordered(MAX_QUEUES).collect().await;
-        let (mut queue, mut unasked) = (Queue::default(), Vec::new());
-        let failed = |cluster, error: &JobError| (cluster, QueueFailure::Other(error.to_string()));
-        for (cluster, answer) in answers {
+        let mut answers = asked.buffer_unordered(MAX_QUEUES);
+        let mut queue = Queue::default();
+        while let Some((name, answer)) = answers.next().await {
             match answer {
                 Ok(Some(part)) => queue.add(part),
-                Ok(None) => unasked.push(cluster),
-                Err(error) => queue.unanswered.extend([failed(cluster, &error)]),
+                Ok(None) => return Ok(None),
+                Err(error) if is_one => return Err(error),
+                Err(error) => {
+                    let failure = QueueFailure::Other(error.to_string());
+                    queue.unanswered.insert(name, failure);
+                }
             }
         }
-        if unasked.is_empty() {
-            return queue;
-        }
-        let answer =
-            async { read_queue(&*self.cli.query(&queue_call(&unasked)?, deadline).await?) };
-        match answer.await {
-            Ok(part) => queue.add(part),
-            Err(error) => {
-                let failed = unasked.into_iter().map(|cluster| failed(cluster, &error));
-                queue.unanswered.extend(failed);
-            }
-        }
-        queue
+        Ok(Some(queue))
     }
 }
 
-fn queue_call(clusters: &[String]) -> Result<CliCall, JobError> {
+fn queue_call<'c>(clusters: impl IntoIterator<Item = &'c String>) -> Result<CliCall, JobError> {
     let mut arguments = vec!["queue"];
-    arguments.extend(clusters.iter().map(String::as_str));
+    arguments.extend(clusters.into_iter().map(String::as_str));
     arguments.extend(["-o", "json"]);
     call(&arguments, TIMEOUT)
 }
@@ -376,13 +338,6 @@ fn read_queue(output: &Output) -> Result<Queue, JobError> {
 
 fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {
     Ok(CliCall::new(&SkyPilot::find_program()?, arguments, timeout))
-}
-
-/// A change, over the API server where that can be asked for it.
-fn change_call(arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {
-    let mut call = call(arguments, timeout)?;
-    call.over_http = Request::of(&call.arguments).is_some();
-    Ok(call)
 }
 
 /// Makes a name for a new cluster of a job's id that none of the clusters has. Where the id is no such name as it stands, some

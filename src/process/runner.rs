@@ -22,9 +22,19 @@ const UNREAD_TTL: Duration = Duration::from_secs(60);
 /// The time that a tool call waits for its queries in all: clients give up after a minute, some sooner.
 const CALL_BUDGET: Duration = Duration::from_secs(25);
 
-/// The instant until which a tool call that begins now waits for its queries.
-pub(crate) fn call_deadline() -> Option<Instant> {
-    Some(Instant::now() + CALL_BUDGET)
+tokio::task_local! {
+    /// The instant until which the work that runs waits for its queries.
+    static DEADLINE: Instant;
+}
+
+/// Has all the queries of a tool call together wait [`CALL_BUDGET`] at most.
+pub(crate) async fn in_budget<T>(call: impl Future<Output = T>) -> T {
+    until(Instant::now() + CALL_BUDGET, call).await
+}
+
+/// Has the queries of `work` wait until `deadline`. Others wait for the end of their run.
+pub(crate) async fn until<T>(deadline: Instant, work: impl Future<Output = T>) -> T {
+    DEADLINE.scope(deadline, work).await
 }
 
 pub(crate) type QueryResult = Result<Arc<Output>, JobError>;
@@ -58,23 +68,18 @@ impl Default for Cli {
 }
 
 impl Cli {
-    /// Runs a program that changes nothing, or joins an equal query that runs already. Waits until `deadline`; `None` waits for
-    /// the end of the run. A run that has begun outlives its callers, and the next equal query takes its result.
-    pub(crate) async fn query(&self, call: &CliCall, deadline: Option<Instant>) -> QueryResult {
-        self.share(call, None, deadline).await
+    /// Runs a program that changes nothing, or joins an equal query that runs already, and waits as [`until`] says. A run that
+    /// has begun outlives its callers, and the next equal query takes its result.
+    pub(crate) async fn query(&self, call: &CliCall) -> QueryResult {
+        self.share(call, None).await
     }
 
     /// Answers a query by `request` in place of its program, and shares it likewise.
-    pub(crate) async fn share(
-        &self,
-        call: &CliCall,
-        request: Option<Request>,
-        deadline: Option<Instant>,
-    ) -> QueryResult {
+    pub(crate) async fn share(&self, call: &CliCall, request: Option<Request>) -> QueryResult {
         let started = Instant::now();
         let mut result = self.join_or_start(call, request)?;
         let waiting = result.wait_for(Option::is_some);
-        let waited = match deadline {
+        let waited = match DEADLINE.try_with(|deadline| *deadline).ok() {
             Some(deadline) => tokio::time::timeout_at(deadline, waiting).await,
             None => Ok(waiting.await),
         };

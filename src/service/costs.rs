@@ -11,6 +11,7 @@ use super::context::Context;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::launcher::{ClusterInfo, Offer};
+use crate::process::runner::until;
 use crate::registry::JobRecord;
 use crate::settings::env_vars::MAX_HOURLY;
 
@@ -39,9 +40,10 @@ impl Costs {
         let is_used = |name: &str| name == cloud || records.iter().any(|job| job.cloud == *name);
         let launchers = context.launchers.iter();
         let used = launchers.filter(|launcher| launcher.clouds().iter().any(|name| is_used(name)));
-        let up = join_all(used.map(|launcher| launcher.clusters_up(deadline)));
+        let up = join_all(used.map(|launcher| launcher.clusters_up()));
         let launcher = context.launcher(cloud).ok()?;
-        let (offer, up) = tokio::join!(launcher.offer(&launch.spec, &launch.plan, deadline), up);
+        let offer = launcher.offer(&launch.spec, &launch.plan);
+        let (offer, up) = until(deadline, async { tokio::join!(offer, up) }).await;
         let up: Result<Vec<_>, _> = up.into_iter().collect();
         let up = up.map(|lists| lists.concat());
         Some(Self { offer: offer?, up })

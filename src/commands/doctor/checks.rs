@@ -234,7 +234,7 @@ async fn leftovers(service: &JobService) -> Result<String, JobError> {
 /// Runs a program that changes nothing. Fails where it does, with the last line that it printed.
 async fn output_of(cli: &Cli, program: &Path, arguments: &[&str]) -> Result<Arc<Output>, JobError> {
     let call = CliCall::new(program, arguments, TIMEOUT);
-    let output = cli.query(&call, None).await?;
+    let output = cli.query(&call).await?;
     if output.code == Some(0) {
         return Ok(output);
     }

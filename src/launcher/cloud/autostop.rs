@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::changes::{Change, remove};
+use super::launch_dir::Launch;
 use super::survey::Found;
-use super::{CloudBackend, CloudLauncher, CloudLaunches, failure_text};
+use super::{Change, CloudBackend, CloudLauncher, failure_text};
 use crate::error::JobError;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
 use crate::process::job_dir::EPILOGUE;
-use crate::process::runner::{CliCall, call_deadline};
-use crate::process::start::is_supervised;
+use crate::process::runner::{CliCall, in_budget};
+use crate::process::start::has_abandoned_epilogue;
 use crate::process::supervisor::Epilogue;
 
 /// The idle minutes after which Oumi 0.9 has a new cluster stop, where its cloud can stop one.
@@ -27,14 +27,13 @@ pub(super) fn stays_up(cloud: &str) -> bool {
     cloud == "sky-slurm"
 }
 
-impl CloudLaunches {
+impl<B: CloudBackend> CloudLauncher<B> {
     /// Adds the autostop of the cluster to a plan: what a person is shown of it, and the run of `sky` that sets it where Oumi does
     /// not. An existing cluster keeps its own unless the call asks for one.
-    pub(in crate::launcher) fn add_autostop(
+    pub(super) fn add_autostop(
         &self,
         plan: &mut LaunchPlan,
         spec: &LaunchSpec,
-        sky: &Path,
     ) -> Result<(), JobError> {
         let (cloud, asked) = (&spec.identity.cloud, spec.resources.autostop_minutes);
         let minutes = asked.unwrap_or(DEFAULT_MINUTES);
@@ -64,7 +63,8 @@ impl CloudLaunches {
             return Ok(());
         }
         let own = self.supervisor.display().to_string();
-        let (sky, number) = (sky.display().to_string(), minutes.to_string());
+        let sky = B::find_program()?.display().to_string();
+        let number = minutes.to_string();
         let change: &[&str] = match (minutes, can_stop) {
             (0, _) => &["--cancel"],
             (_, true) => &["-i", &number],
@@ -90,9 +90,7 @@ impl CloudLaunches {
         plan.process.files.push((file, epilogue));
         Ok(())
     }
-}
 
-impl<B: CloudBackend> CloudLauncher<B> {
     /// Sets the autostop of a launch whose supervisor was killed before it had. Where that fails, or SkyPilot is silent, the next call
     /// about the job tries again. It is dropped where the cluster of this name is not certainly that of the launch any more.
     pub(super) async fn finish_autostop(
@@ -100,8 +98,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
     ) -> Result<(), JobError> {
-        let dir = self.launches.dir(identity)?;
-        if dir.epilogue()?.is_none() || is_supervised(&dir)? {
+        let dir = self.dir(identity)?;
+        if !has_abandoned_epilogue(&dir)? {
             return Ok(());
         }
         // Its supervisor may have done with it in between.
@@ -112,22 +110,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let Some((program, arguments)) = argv.split_first() else {
             return Ok(());
         };
-        let mut is_dropped = false;
-        if let Some(identity) = launched {
-            let (survey, facts) = self.survey_job(identity, call_deadline()).await;
-            let job = survey.job(identity, facts.as_ref());
-            is_dropped = match job.find() {
-                Found::Own(_) => false,
-                Found::Uncertain(_) => true,
-                _ if !job.status()?.is_done => return Ok(()),
-                _ => true,
-            };
-        }
-        if !is_dropped {
+        if self.has_cluster_of(identity, launched).await? {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
-            let (output, change) = self.changes.run(change, call).await?;
-            remove(&change);
+            let (output, _run) = self.changes.run(&change, call).await?;
+            self.changes.remove(&change);
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }
@@ -140,5 +127,28 @@ impl<B: CloudBackend> CloudLauncher<B> {
             );
         }
         Ok(dir.clear_epilogue()?)
+    }
+
+    /// Tells if the cluster of a launch that has ended is certainly still its own. Fails where that cannot be found out now.
+    async fn has_cluster_of(
+        &self,
+        identity: &JobIdentity,
+        launched: Option<&JobIdentity>,
+    ) -> Result<bool, JobError> {
+        let Some(launched) = launched else {
+            let clusters = in_budget(self.backend.clusters()).await?;
+            let cluster = clusters.get(&identity.cluster);
+            let hash = cluster.and_then(|cluster| cluster.cluster_hash.as_deref());
+            let is_own = |launch: Launch| launch.is_on_same_cluster(hash);
+            return Ok(cluster.is_some() && self.own_launch(identity).is_some_and(is_own));
+        };
+        let (survey, launch) = in_budget(self.survey_job(launched)).await;
+        let job = survey.job(launched, launch.as_ref());
+        match job.found {
+            Found::Own(_) => Ok(true),
+            Found::Uncertain(_) => Ok(false),
+            _ if job.status()?.is_done => Ok(false),
+            _ => Err(JobError::unavailable("the job is not in its queue")),
+        }
     }
 }

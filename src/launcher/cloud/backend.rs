@@ -1,14 +1,14 @@
 //! The programs that reach clouds, as the launcher of clouds sees them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
-use super::CloudLaunches;
+use super::changes::Change;
 use crate::error::JobError;
-use crate::launcher::{ClusterAction, JobIdentity, JobLog, LaunchPlan, LaunchSpec};
+use crate::launcher::job_yaml::JobConfig;
+use crate::launcher::{JobIdentity, JobLog, LaunchSpec};
 use crate::parse;
 use crate::parse::costs::ClusterCost;
 use crate::parse::gpus::CatalogMachine;
@@ -19,7 +19,7 @@ use crate::process::runner::{Cli, CliCall, Output};
 #[async_trait]
 pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     const CLOUDS: &'static [&'static str];
-    /// `true` where a cluster that is created again counts its jobs from 1 again, as SkyPilot's do. There jobs have names, a
+    /// `true` for SkyPilot, whose clusters count their jobs from 1 again when they are created again. There jobs have names, a
     /// cluster lists every job that it was ever given, one query lists the jobs of all clouds, and a launch onto an existing
     /// cluster skips the job's `setup`.
     const IDS_RESTART: bool;
@@ -31,23 +31,24 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     /// Refuses names that the program would refuse, or take for options.
     fn validate_cluster(cloud: &str, cluster: &str) -> Result<(), JobError>;
 
-    async fn plan(
+    /// The variables that `oumi launch up` needs for a cluster.
+    fn envs(_cloud: &str, _cluster: &str) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// Returns the cluster and the job config of a launch. `own` is the cluster that the job was launched onto before.
+    async fn prepare(
         &self,
-        launches: &CloudLaunches,
         spec: &LaunchSpec,
-    ) -> Result<LaunchPlan, JobError>;
+        own: Option<String>,
+    ) -> Result<(String, JobConfig), JobError>;
 
     /// Lists the jobs of these clusters; of every cluster where none is named.
-    async fn queue(
-        &self,
-        cloud: &str,
-        clusters: &BTreeSet<String>,
-        deadline: Option<Instant>,
-    ) -> Result<Queue, JobError>;
+    async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue, JobError>;
 
-    /// Lists the clusters. `None` where the program cannot.
-    async fn clusters(&self, _: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
-        Ok(None)
+    /// Lists the clusters; none where the program cannot.
+    async fn clusters(&self) -> Result<ClusterList, JobError> {
+        Ok(ClusterList::default())
     }
 
     /// Tells if there is a catalog of what machines of a cloud cost.
@@ -61,39 +62,26 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
         _cloud: &str,
         _accelerators: &str,
         _all_regions: bool,
-        _: Option<Instant>,
     ) -> Result<Vec<CatalogMachine>, JobError> {
         Ok(Vec::new())
     }
 
     /// Asks what each cluster has cost. Empty where the program cannot tell clusters of one name apart.
-    async fn costs(&self, _: Option<Instant>) -> Result<Vec<ClusterCost>, JobError> {
-        Ok(Vec::new())
+    async fn costs(&self) -> Vec<ClusterCost> {
+        Vec::new()
     }
 
     /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
 
-    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError>;
+    /// The program that cancels a job, or stops or deletes a cluster.
+    fn change_call(&self, change: &Change) -> Result<CliCall, JobError>;
 
-    /// Returns why the program of [`cancel_call`](Self::cancel_call) has not cancelled the job; `None` where it says that it has.
+    /// Returns why the program of a cancel has not cancelled the job; `None` where it says that it has.
     fn cancel_refusal(&self, output: &Output) -> Option<String>;
 
-    fn teardown_call(
-        &self,
-        cloud: &str,
-        cluster: &str,
-        action: ClusterAction,
-    ) -> Result<CliCall, JobError>;
-
-    /// Finds out what the program of [`teardown_call`](Self::teardown_call) did.
-    async fn teardown_result(
-        &self,
-        cluster: &str,
-        action: ClusterAction,
-        output: &Output,
-        deadline: Option<Instant>,
-    ) -> Result<String, JobError>;
+    /// Finds out what the program of a stop or down did.
+    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String, JobError>;
 }
 
 pub(in crate::launcher) fn log_file(identity: &JobIdentity) -> String {

@@ -1,13 +1,16 @@
 //! The programs that cancel a job, or stop or delete a cluster. Each runs under a supervisor in a folder of its own, so that it
 //! goes on when the server ends, and the next server can tell how it ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -17,6 +20,7 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, Output};
 use crate::process::start;
 use crate::process::supervisor::{Step, SupervisorPlan};
+use crate::sync::lock;
 
 const CHANGE: &str = "change.json";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -25,25 +29,19 @@ const REPORTED: TimeDelta = TimeDelta::days(1);
 
 /// A change of a job or a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Change {
+pub(crate) struct Change {
     /// `cancel`, `stop`, `down` or `autostop`.
-    pub(super) verb: String,
-    pub(super) cloud: String,
-    pub(super) cluster: String,
+    pub(crate) verb: String,
+    pub(crate) cloud: String,
+    pub(crate) cluster: String,
     /// The job to cancel. Empty for a change of a cluster.
-    pub(super) oumi_job_id: String,
+    pub(crate) oumi_job_id: String,
     /// RFC 3339, in UTC.
-    pub(super) requested_at: String,
+    requested_at: String,
 }
 
-/// A change that is under way or has ended.
-#[derive(Debug)]
-pub(super) struct ChangeRun {
-    pub(super) change: Change,
-    /// `None` while the program runs. Both streams are in `stdout`.
-    pub(super) output: Option<Output>,
-    pub(super) dir: JobDir,
-}
+/// The program of a change. Both its streams are in `stdout`.
+pub(super) type Run = BoxFuture<'static, Result<Arc<Output>, JobError>>;
 
 /// Runs changes.
 #[derive(Debug)]
@@ -52,6 +50,8 @@ pub(super) struct Changes {
     /// The program to run as `supervise`: this one.
     pub(super) supervisor: PathBuf,
     pub(super) cli: Cli,
+    /// Those that calls of this server wait for, by their folders.
+    pub(super) awaited: Mutex<HashMap<PathBuf, WeakShared<Run>>>,
 }
 
 impl Change {
@@ -72,103 +72,131 @@ impl Change {
         let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
         format!("{}-{}", self.verb, digits.collect::<String>())
     }
-}
 
-impl ChangeRun {
-    /// Reads the state of a folder. `None` for one that is no change's.
-    fn read(dir: JobDir) -> io::Result<Option<Self>> {
-        let change = dir.read_json(CHANGE)?;
-        let output = ended_output(&dir)?;
-        Ok(change.map(|change| Self {
-            change,
-            output,
-            dir,
-        }))
+    fn is_recent(&self) -> bool {
+        let requested_at = DateTime::parse_from_rfc3339(&self.requested_at);
+        requested_at.is_ok_and(|at| Utc::now() - at.to_utc() < REPORTED)
     }
 
-    /// Tells if the change is under way, or ended within a day.
-    fn is_recent(&self) -> bool {
-        let requested_at = DateTime::parse_from_rfc3339(&self.change.requested_at);
-        self.output.is_none() || requested_at.is_ok_and(|at| Utc::now() - at.to_utc() < REPORTED)
+    /// Describes the change of a cluster.
+    pub(super) fn describe(&self) -> String {
+        let (verb, cluster, at) = (&self.verb, &self.cluster, &self.requested_at);
+        format!("the {verb} of cluster {cluster} that was requested at {at}")
     }
 }
 
 impl Changes {
-    /// Runs `call` and waits for its end. Where the same change is under way already, waits for that one. Returns its folder too,
-    /// to [`remove`] once its result is answered.
-    pub(super) async fn run(
-        &self,
-        change: Change,
-        call: CliCall,
-    ) -> Result<(Output, JobDir), JobError> {
-        let dir = JobDir::at(self.root.join(change.folder_name()));
-        let lock = create(&dir).map_err(|error| {
-            let path = dir.path().display();
-            call.error(format!("was not run: {path}: {error}"))
-        })?;
-        if let Some(lock) = lock {
-            let request = self.start_request(&dir, &change, call)?;
-            start::start(&self.supervisor, &dir, lock, request).await?;
-        }
-        loop {
-            if let Some(output) = ended_output(&dir)? {
-                // A query that began before does not show the change.
-                self.cli.invalidate();
-                return Ok((output, dir));
-            }
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
+    fn dir(&self, change: &Change) -> JobDir {
+        JobDir::at(self.root.join(change.folder_name()))
     }
 
-    /// Lists the changes that are under way, and those that ended within a day without their result being answered.
-    pub(super) fn list(&self) -> Vec<ChangeRun> {
+    /// Runs `call` and waits for its end. Where the same change is under way already, waits for that one. The folder stays until
+    /// it is [removed](Self::remove); until the run is dropped, which is when its result is answered, equal changes join it.
+    pub(super) async fn run(
+        &self,
+        change: &Change,
+        call: CliCall,
+    ) -> Result<(Arc<Output>, Shared<Run>), JobError> {
+        let dir = self.dir(change);
+        let path = dir.path().to_owned();
+        let run = {
+            let mut awaited = lock(&self.awaited);
+            awaited.retain(|_, run| run.upgrade().is_some());
+            let joined = awaited.get(&path).and_then(WeakShared::upgrade);
+            let run = joined.unwrap_or_else(|| self.start(dir, change.clone(), call).shared());
+            awaited.extend(run.downgrade().map(|run| (path, run)));
+            run
+        };
+        let output = run.clone().await?;
+        // A query that began before does not show the change.
+        self.cli.invalidate();
+        Ok((output, run))
+    }
+
+    fn start(&self, dir: JobDir, change: Change, call: CliCall) -> Run {
+        let supervisor = self.supervisor.clone();
+        Box::pin(async move {
+            let lock = create(&dir).map_err(|error| {
+                let path = dir.path().display();
+                call.error(format!("was not run: {path}: {error}"))
+            })?;
+            let lost = call.error("has ended, and another server has its result");
+            if let Some(lock) = lock {
+                let request = start_request(&supervisor, &dir, &change, call)?;
+                start::start(&supervisor, &dir, lock, request).await?;
+            }
+            loop {
+                match ended_output(&dir)? {
+                    Some(_) if !dir.exists()? => return Err(lost.with_hint("see list_jobs")),
+                    Some(output) => return Ok(Arc::new(output)),
+                    None => tokio::time::sleep(POLL_INTERVAL).await,
+                }
+            }
+        })
+    }
+
+    /// Lists the stops and downs that are under way, and with their output those that ended within a day without their result
+    /// being answered.
+    pub(super) fn list(&self) -> Vec<(Change, Option<Output>)> {
         let entries = match fs::read_dir(&self.root) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
             entries => entries.inspect_err(|error| {
                 tracing::warn!(%error, "cannot list the changes of clusters");
             }),
         };
+        let awaited = lock(&self.awaited);
+        let is_awaited = |dir: &JobDir| {
+            let run = awaited.get(dir.path());
+            run.is_some_and(|run| run.upgrade().is_some())
+        };
+        let read = |entry: fs::DirEntry| {
+            let dir = JobDir::at(entry.path());
+            let change: Change = dir.read_json(CHANGE).ok()??;
+            if !matches!(change.verb.as_str(), "stop" | "down") {
+                return None;
+            }
+            let output = ended_output(&dir).ok()?.filter(|_| !is_awaited(&dir));
+            (output.is_none() || change.is_recent()).then_some((change, output))
+        };
         let entries = entries.into_iter().flatten().flatten();
-        let runs = entries.filter_map(|entry| ChangeRun::read(JobDir::at(entry.path())).ok()?);
-        runs.filter(ChangeRun::is_recent).collect()
+        entries.filter_map(read).collect()
     }
 
-    fn start_request(
-        &self,
-        dir: &JobDir,
-        change: &Change,
-        call: CliCall,
-    ) -> Result<start::StartRequest, JobError> {
-        let mut argv = vec![call.program.display().to_string()];
-        argv.extend(call.arguments);
-        if call.over_http {
-            // This program asks SkyPilot's API server, or becomes the program of the call.
-            let own = self.supervisor.display().to_string();
-            argv.splice(..0, [own, "change".to_owned()]);
+    /// Removes the folder of a change whose result has been answered.
+    pub(super) fn remove(&self, change: &Change) {
+        if let Err(error) = self.dir(change).remove() {
+            tracing::warn!(%error, "cannot remove the folder of a change that has ended");
         }
-        let change_json = serde_json::to_string(change).map_err(JobError::failed)?;
-        Ok(start::StartRequest {
-            plan: SupervisorPlan {
-                steps: vec![Step {
-                    name: change.verb.clone(),
-                    argv,
-                }],
-                working_dir: PathBuf::from("/"),
-                cancellable: false,
-                cleanup: Vec::new(),
-                time_limit_seconds: Some(call.timeout.as_secs()),
-            },
-            envs: BTreeMap::from_iter(call.envs),
-            files: vec![(dir.path().join(CHANGE), change_json)],
-        })
     }
 }
 
-/// Removes the folder of a change whose result has been answered.
-pub(super) fn remove(dir: &JobDir) {
-    if let Err(error) = dir.remove() {
-        tracing::warn!(%error, "cannot remove the folder of a change that has ended");
+fn start_request(
+    supervisor: &Path,
+    dir: &JobDir,
+    change: &Change,
+    call: CliCall,
+) -> Result<start::StartRequest, JobError> {
+    let mut argv = vec![call.program.display().to_string()];
+    argv.extend(call.arguments);
+    if call.over_http {
+        // This program asks SkyPilot's API server, or becomes the program of the call.
+        argv.splice(..0, [supervisor.display().to_string(), "change".to_owned()]);
     }
+    let change_json = serde_json::to_string(change).map_err(JobError::failed)?;
+    Ok(start::StartRequest {
+        plan: SupervisorPlan {
+            steps: vec![Step {
+                name: change.verb.clone(),
+                argv,
+            }],
+            working_dir: PathBuf::from("/"),
+            cancellable: false,
+            cleanup: Vec::new(),
+            time_limit_seconds: Some(call.timeout.as_secs()),
+        },
+        envs: BTreeMap::from_iter(call.envs),
+        files: vec![(dir.path().join(CHANGE), change_json)],
+    })
 }
 
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
@@ -176,17 +204,13 @@ fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
     if let Some(root) = dir.path().parent() {
         JobDir::at(root).restore()?;
     }
-    let created = match JobDir::create(dir.path()) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            if ended_output(dir)?.is_none() {
-                return Ok(None);
-            }
-            dir.remove()?;
-            JobDir::create(dir.path())
+    if dir.exists()? {
+        if ended_output(dir)?.is_none() {
+            return Ok(None);
         }
-        created => created,
-    };
-    created.map(|(_, lock)| Some(lock))
+        dir.remove()?;
+    }
+    JobDir::create(dir.path()).map(|(_, lock)| Some(lock))
 }
 
 /// Reads the output of a program that has ended; `None` while it runs.

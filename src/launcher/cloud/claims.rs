@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::launch_dir::{ClusterBefore, LaunchFacts, LaunchState, number};
+use super::launch_dir::{ClusterBefore, Launch, number};
 use crate::parse::sky::QueuedJob;
 
 /// The shortest time in which a cluster can be deleted, created again under its name, and given a job.
@@ -51,7 +51,7 @@ impl JobMark {
     }
 }
 
-impl LaunchFacts {
+impl Launch {
     /// Tells whether a job may have come onto the cluster with this launch, or after it, by its name and number.
     pub(super) fn may_have_launched(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
         let is_new = |before: &ClusterBefore| {
@@ -63,7 +63,7 @@ impl LaunchFacts {
 
     /// Tells whether a cluster of the name is the one that the launch went onto: it was there before, or the launch ended so lately
     /// that it cannot have been deleted and created again.
-    fn is_on_same_cluster(&self, cluster_hash: Option<&str>) -> bool {
+    pub(super) fn is_on_same_cluster(&self, cluster_hash: Option<&str>) -> bool {
         let before = self.start.before.as_ref();
         let before = before.and_then(|before| before.cluster_hash.as_deref());
         let recreation = -1.0..RECREATION.as_secs_f64();
@@ -74,56 +74,55 @@ impl LaunchFacts {
     /// Tells whether a job is of the run that the launcher printed; `None` where one of them is not known.
     fn is_of_run(&self, job: &QueuedJob) -> Option<bool> {
         let (_, folder) = job.log_path.rsplit_once('/')?;
-        let run = self.run.as_deref()?;
+        let run = self.printed.run.as_deref()?;
         folder.starts_with("sky-").then(|| folder == run)
     }
 
     /// The launch has this job, or printed its id and has none yet.
     fn has_claimed(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
-        let mark = self.mark.as_ref();
-        self.oumi_job_id.as_ref() == Some(&job.job_id)
-            && mark.is_none_or(|mark| mark.fits(job, cluster_hash))
+        self.oumi_job_id() == Some(&job.job_id)
+            && self.mark().is_none_or(|mark| mark.fits(job, cluster_hash))
     }
 }
 
 /// Finds the job of a launch among the `jobs` of its cluster. A job that one of the `others`, the other launches onto it, has
 /// claimed is not found again. Of several launches that were cut off, the one that began first has the job that came first.
 pub(super) fn find_job<'q>(
-    facts: &LaunchFacts,
+    launch: &Launch,
     jobs: &'q [QueuedJob],
     cluster_hash: Option<&str>,
-    others: &[LaunchState],
+    others: &[Launch],
 ) -> Option<&'q QueuedJob> {
-    let start = &facts.start;
     let has_claimed = |job: &QueuedJob, is_marked: bool| {
-        let mut others = others.iter().map(|other| &other.facts);
-        others
-            .any(|other| other.mark.is_some() == is_marked && other.has_claimed(job, cluster_hash))
+        let mut others = others.iter();
+        others.any(|it| it.mark().is_some() == is_marked && it.has_claimed(job, cluster_hash))
     };
     let may_be_own = |job: &&QueuedJob| {
-        facts.may_have_launched(job, cluster_hash)
-            && facts.is_of_run(job) != Some(false)
+        launch.may_have_launched(job, cluster_hash)
+            && launch.is_of_run(job) != Some(false)
             && !has_claimed(job, true)
     };
     let mut free: Vec<&QueuedJob> = jobs.iter().filter(may_be_own).collect();
-    let mut of_run = free.iter().filter(|job| facts.is_of_run(job) == Some(true));
+    let mut of_run = free
+        .iter()
+        .filter(|job| launch.is_of_run(job) == Some(true));
     if let (Some(job), None) = (of_run.next(), of_run.next()) {
         return Some(job);
     }
-    if let Some(id) = &facts.oumi_job_id {
+    if let Some(id) = launch.oumi_job_id() {
         let own = free.into_iter().find(|job| job.job_id == *id);
-        return own.filter(|_| facts.is_on_same_cluster(cluster_hash));
+        return own.filter(|_| launch.is_on_same_cluster(cluster_hash));
     }
-    let is_rival = |other: &&LaunchState| {
+    let is_rival = |other: &&Launch| {
         let is_over = other.is_cancelled || other.failure.is_some();
-        other.facts.start.name == start.name && other.facts.oumi_job_id.is_none() && !is_over
+        other.start.name == launch.start.name && other.oumi_job_id().is_none() && !is_over
     };
-    let rivals: Vec<&LaunchState> = others.iter().filter(is_rival).collect();
+    let rivals: Vec<&Launch> = others.iter().filter(is_rival).collect();
     // The output of one that runs will say which job is its.
-    if start.before.is_none() || rivals.iter().any(|rival| !rival.has_ended) {
+    if launch.start.before.is_none() || rivals.iter().any(|rival| !rival.has_ended) {
         return None;
     }
-    let is_earlier = |rival: &&&LaunchState| rival.facts.started_at < facts.started_at;
+    let is_earlier = |rival: &&&Launch| rival.started_at < launch.started_at;
     let earlier = rivals.iter().filter(is_earlier).count();
     free.retain(|job| !has_claimed(job, false));
     free.sort_by_key(|job| number(job));

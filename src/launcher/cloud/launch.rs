@@ -1,46 +1,51 @@
-//! Launches onto clouds: `oumi launch up` under a supervisor, and what its folder says of it afterwards.
+//! Launches onto clouds: `oumi launch up` under a supervisor, what its folder says of it afterwards, and the search for the job of
+//! one that was cut off.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::claims::{JobMark, find_job};
 use super::launch_dir::{
-    ClusterBefore, LaunchFacts, LaunchStart, LaunchState, START, other_launches,
+    ClusterBefore, Launch, LaunchStart, START, VERDICT, Verdict, is_autostop_pending, modified,
+    number, other_launches,
 };
+use super::survey::{Found, Survey};
+use super::{CloudBackend, CloudLauncher};
 use crate::error::JobError;
 use crate::launcher::job_yaml::JobConfig;
-use crate::launcher::{CancelOutcome, JobIdentity, JobLog, LaunchPlan, LaunchSpec, job_dir};
+use crate::launcher::{
+    CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, job_dir,
+};
 use crate::parse::sky::QueuedJob;
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::runner::in_budget;
 use crate::process::{find, start, supervisor};
-use crate::settings::data_dir::DataDir;
+use crate::sync::lock;
 
 /// The name of the one step of a launch.
 const STEP: &str = "launch";
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// The first and the longest pause between two searches for the job of an interrupted launch.
+const RETRY_MIN: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+/// The limit of launches that are kept in memory.
+const MAX_KEPT: usize = 1000;
 
-/// Starts launches and reads their folders.
-#[derive(Debug, Clone)]
-pub(crate) struct CloudLaunches {
-    pub(super) folder: DataDir,
-    /// The program to run as `supervise`: this one.
-    pub(super) supervisor: PathBuf,
-}
+/// A launch that has ended with a job, with the times at which its files were changed.
+pub(super) type Ended = ([Option<f64>; 2], Launch);
 
-impl CloudLaunches {
+impl<B: CloudBackend> CloudLauncher<B> {
     pub(super) fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
         job_dir(&self.folder, identity)
     }
 
-    /// Plans a launch onto `cluster`. `envs` are for the launcher; those of the job are in its config.
-    pub(in crate::launcher) fn plan(
+    /// Plans a launch onto `cluster`. The variables of the job are in its config.
+    pub(super) fn plan_launch(
         &self,
         spec: &LaunchSpec,
         cluster: String,
         config: JobConfig,
-        mut envs: BTreeMap<String, String>,
     ) -> Result<LaunchPlan, JobError> {
         let staged = staged_path(&self.dir(&spec.identity)?);
         let program = find::find_oumi(&spec.client_cwd)?;
@@ -48,6 +53,7 @@ impl CloudLaunches {
         let up = ["launch", "up", "-c", &yaml, "--cluster", &cluster];
         let argv = [&[oumi.as_str()], up.as_slice(), &["--detach"]].concat();
         let command_line = shlex::try_join(argv.iter().copied()).map_err(JobError::failed)?;
+        let mut envs = B::envs(&spec.identity.cloud, &cluster);
         envs.insert("COLUMNS".to_owned(), "4096".to_owned());
         envs.extend(find::path_with_folder_of(&program).map(|path| ("PATH".to_owned(), path)));
         let process = start::StartRequest {
@@ -74,12 +80,11 @@ impl CloudLaunches {
         })
     }
 
-    pub(super) async fn start(
+    pub(super) async fn start_launch(
         &self,
         identity: &JobIdentity,
         mut plan: LaunchPlan,
         lock: JobLock,
-        before: Option<ClusterBefore>,
     ) -> Result<(), JobError> {
         let dir = self.dir(identity)?;
         let config = plan.job_config.as_ref();
@@ -87,7 +92,7 @@ impl CloudLaunches {
         let start = LaunchStart {
             name: name.unwrap_or_default().to_owned(),
             cluster: identity.cluster.clone(),
-            before,
+            before: in_budget(self.cluster_before(identity)).await,
         };
         let start = serde_json::to_string(&start).map_err(JobError::failed)?;
         plan.process.files.push((dir.path().join(START), start));
@@ -98,84 +103,168 @@ impl CloudLaunches {
         started
     }
 
-    /// Waits for the end of a launch.
-    pub(super) async fn wait(&self, identity: &JobIdentity) -> Result<LaunchState, JobError> {
+    /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
+    async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
+        if !B::IDS_RESTART {
+            return None;
+        }
+        let list = self.backend.clusters().await.ok()?;
+        let Some(cluster) = list.get(&identity.cluster) else {
+            return Some(ClusterBefore::default());
+        };
+        let clusters = [identity.cluster.clone()].into();
+        let queue = self.backend.queue(&identity.cloud, &clusters).await.ok();
+        let jobs = queue?.jobs.remove(&identity.cluster)?;
+        Some(ClusterBefore {
+            cluster_hash: cluster.cluster_hash.clone(),
+            last_job_id: jobs.iter().map(number).max().unwrap_or(0),
+        })
+    }
+
+    /// Reads the launch of a job. One that has ended with a job is read again only where its files were changed.
+    pub(super) fn launch(&self, identity: &JobIdentity) -> Result<Launch, JobError> {
+        let dir = self.dir(identity)?;
+        let read = || -> io::Result<Launch> {
+            let times =
+                [START, VERDICT].map(|name| modified(&dir.path().join(name)).ok().flatten());
+            let kept = lock(&self.ended).get(&identity.job_id).cloned();
+            if let Some((_, kept)) = kept.filter(|(at, _)| *at == times && at[0].is_some()) {
+                let is_autostop_pending = is_autostop_pending(&dir)?;
+                return Ok(Launch {
+                    is_autostop_pending,
+                    ..kept
+                });
+            }
+            let launch = Launch::read(&dir, &identity.cluster)?;
+            if launch.has_ended && launch.oumi_job_id().is_some() {
+                let mut ended = lock(&self.ended);
+                if ended.len() >= MAX_KEPT {
+                    ended.clear();
+                }
+                ended.insert(identity.job_id.clone(), (times, launch.clone()));
+            }
+            Ok(launch)
+        };
+        let path = dir.path().display();
+        read().map_err(|error| JobError::failed(format!("cannot read {path}: {error}")))
+    }
+
+    /// Returns the launch of a job; `None` when no server of this folder launched it.
+    pub(super) fn own_launch(&self, identity: &JobIdentity) -> Option<Launch> {
+        let launch = self.launch(identity).ok()?;
+        launch.started_at.is_some().then_some(launch)
+    }
+
+    /// Returns the launch of a job, with the verdict which job of its cluster is its. That is kept, so that the job stays the job of
+    /// this launch. Adds to the cluster in the survey the price that it had then.
+    pub(super) fn claim_job(&self, identity: &JobIdentity, survey: &mut Survey) -> Option<Launch> {
+        let mut launch = self.own_launch(identity)?;
+        let cluster = &launch.start.cluster;
+        let hash = survey.cluster_hash(&identity.cluster);
+        let is_open = B::IDS_RESTART && launch.verdict.is_none() && launch.has_ended;
+        if is_open
+            && !survey.jobs(&identity.cluster).is_empty()
+            && survey.other_cloud(identity).is_none()
+            && let Ok(others) = other_launches(&self.folder.jobs(), &identity.job_id, cluster)
+            && let Some(job) = find_job(&launch, survey.jobs(&identity.cluster), hash, &others)
+            // Whoever knows the job by another id is not told of this one.
+            && ["", &job.job_id].contains(&identity.oumi_job_id.as_str())
+            && let Some(mark) = JobMark::of(job, hash)
+        {
+            let verdict = Verdict::Job(job.job_id.clone(), mark);
+            if let Err(error) = self.dir(identity).and_then(|dir| Ok(verdict.write(&dir)?)) {
+                let job_id = &identity.job_id;
+                tracing::warn!(job_id, %error, "cannot keep what tells a job from another");
+            }
+            launch.verdict = Some(verdict);
+        }
+        survey.add_price(&launch);
+        Some(launch)
+    }
+
+    /// Waits for the end of a launch. The job of one that was cut off and left no id is looked for by its name on the cluster,
+    /// until it is there or no longer to be expected.
+    pub(super) async fn wait_for_job(
+        &self,
+        identity: &JobIdentity,
+    ) -> Result<JobIdentity, JobError> {
+        let launched = |oumi_job_id| JobIdentity {
+            oumi_job_id,
+            ..identity.clone()
+        };
+        let mut pause = RETRY_MIN;
         loop {
-            let state = self.state(identity).map_err(JobError::unavailable)?;
-            if state.has_ended {
+            let launch = self.wait_for_end(identity).await?;
+            let status = launch.status(B::IDS_RESTART);
+            let printed = launch.oumi_job_id().cloned();
+            match (status.state, &printed) {
+                (JobState::Cancelled, _) => {
+                    return Err(JobError::failed("it was cancelled before it was launched"));
+                }
+                (JobState::Failed, _) => {
+                    return Err(JobError::failed(status.message.unwrap_or_default()));
+                }
+                (_, Some(id)) if !B::IDS_RESTART => return Ok(launched(id.clone())),
+                (_, None) if !B::IDS_RESTART => {
+                    let error = JobError::failed("its launch was cut off and left no id");
+                    return Err(error.with_hint(
+                        "call list_jobs: a job that is on the cluster is listed there",
+                    ));
+                }
+                _ => {}
+            }
+            // While its cluster is certainly its own, the job is marked. That decides against what was printed.
+            // The programs have timeouts of their own; a launch that printed its id need not wait for them.
+            let surveying = self.survey_job(identity);
+            let (survey, found) = if printed.is_some() {
+                // A query that began before does not show the job.
+                self.cli.invalidate();
+                in_budget(surveying).await
+            } else {
+                surveying.await
+            };
+            let id = found
+                .as_ref()
+                .and_then(|found| found.oumi_job_id().cloned());
+            if let Some(id) = id.or(printed) {
+                return Ok(launched(id));
+            }
+            let may_still_complete = status.state == JobState::Pending;
+            match check_is_missing(identity, &survey, &launch) {
+                Ok(()) if !may_still_complete => {
+                    let reason = "its launch was cut off before the job was on its cluster";
+                    Verdict::NoJob(reason.to_owned()).write(&self.dir(identity)?)?;
+                    return Err(JobError::failed(reason));
+                }
+                Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),
+                Err(error) => {
+                    tracing::warn!(job_id = identity.job_id, %error, "cannot look for the job of an interrupted launch");
+                }
+                Ok(()) => {}
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn wait_for_end(&self, identity: &JobIdentity) -> Result<Launch, JobError> {
+        loop {
+            let launch = self.launch(identity).map_err(JobError::unavailable)?;
+            if launch.has_ended {
                 // The supervisor removes it, unless it was killed.
                 if let Err(error) = remove_staged(&self.dir(identity)?) {
                     tracing::warn!(job_id = identity.job_id, %error, "cannot remove the staged config, which holds secrets");
                 }
-                return Ok(state);
+                return Ok(launch);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Returns the output of the launch.
-    pub(super) fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
-        let ended = self.state(identity).is_ok_and(|launch| launch.has_ended);
+    pub(super) fn launch_log(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+        let ended = self.launch(identity).is_ok_and(|launch| launch.has_ended);
         JobLog::of_output(&self.dir(identity)?, ended)
-    }
-
-    /// Returns the facts of the launch of a job; `None` when no server of this folder launched it.
-    pub(super) fn facts(&self, identity: &JobIdentity) -> Option<LaunchFacts> {
-        let facts = self.state(identity).ok()?.facts;
-        facts.started_at.map(|_| facts)
-    }
-
-    /// Returns the cluster that a job was launched onto.
-    pub(in crate::launcher) fn cluster_of(&self, identity: &JobIdentity) -> Option<String> {
-        Some(self.facts(identity)?.start.cluster)
-    }
-
-    /// Returns the facts of the launch of a job, with the mark of the job where it is among these jobs of its cluster. The mark is
-    /// kept, so that the job stays the job of this launch.
-    pub(super) fn claim_job(
-        &self,
-        identity: &JobIdentity,
-        jobs: &[QueuedJob],
-        cluster_hash: Option<&str>,
-    ) -> Option<LaunchFacts> {
-        let state = self.state(identity).ok()?;
-        let mut facts = Some(state.facts).filter(|facts| facts.started_at.is_some())?;
-        if facts.mark.is_some() || jobs.is_empty() || !state.has_ended {
-            return Some(facts);
-        }
-        let cluster = &facts.start.cluster;
-        if let Ok(others) = other_launches(&self.folder.jobs(), &identity.job_id, cluster)
-            && let Some(job) = find_job(&facts, jobs, cluster_hash, &others)
-            // Whoever knows the job by another id is not told of this one.
-            && ["", &job.job_id].contains(&identity.oumi_job_id.as_str())
-            && let Some(mark) = JobMark::of(job, cluster_hash)
-        {
-            facts.oumi_job_id = Some(job.job_id.clone());
-            facts.mark = Some(mark);
-            if let Err(error) = self.keep(identity, &facts) {
-                let job_id = &identity.job_id;
-                tracing::warn!(job_id, %error, "cannot keep what tells a job from another");
-            }
-        }
-        Some(facts)
-    }
-
-    fn keep(&self, identity: &JobIdentity, facts: &LaunchFacts) -> Result<(), JobError> {
-        Ok(facts.write(&self.dir(identity)?)?)
-    }
-
-    /// Records that an interrupted launch has put no job on its cluster.
-    pub(super) fn record_failure(
-        &self,
-        identity: &JobIdentity,
-        reason: &str,
-    ) -> Result<(), JobError> {
-        let LaunchState {
-            mut facts, failure, ..
-        } = self.state(identity)?;
-        facts.failure = failure.is_none().then(|| reason.to_owned());
-        facts.is_submitted = false;
-        self.keep(identity, &facts)
     }
 
     /// Cancels a launch that never began.
@@ -195,12 +284,34 @@ impl CloudLaunches {
             message: Some("it was cancelled before it was launched".to_owned()),
         })
     }
+}
 
-    pub(super) fn state(&self, identity: &JobIdentity) -> Result<LaunchState, JobError> {
-        let dir = self.dir(identity)?;
-        LaunchState::read(&dir, &identity.cluster).map_err(|error| {
-            JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
-        })
+/// Fails where the job of an interrupted launch may be on its cluster all the same.
+fn check_is_missing(
+    identity: &JobIdentity,
+    survey: &Survey,
+    launch: &Launch,
+) -> Result<(), JobError> {
+    let cluster = &identity.cluster;
+    let has_its_name = |row: &QueuedJob| row.job_name == launch.start.name;
+    if launch.started_at.is_none() {
+        return match launch.last_output_at {
+            // It never began.
+            None => Ok(()),
+            Some(_) => Err(JobError::unavailable("what its launch did is not known")),
+        };
+    }
+    if launch.start.before.is_none() && survey.jobs(cluster).iter().any(has_its_name) {
+        let error = format!("which job of cluster {cluster} is this one is not certain");
+        return Err(JobError::unavailable(error));
+    }
+    let job = survey.job(identity, Some(launch));
+    match job.found {
+        Found::NotListed => Ok(()),
+        _ => match job.status()? {
+            status if status.is_done => Ok(()),
+            status => Err(JobError::unavailable(status.message.unwrap_or_default())),
+        },
     }
 }
 

@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::DateTime;
 use futures::future::join_all;
 
-use super::changes::{ChangeRun, remove};
 use super::clusters::{cloud_of, cost_note};
 use super::survey::{Found, Survey, is_over};
-use super::{CloudBackend, CloudLauncher, validate};
+use super::{Change, CloudBackend, CloudLauncher, validate};
 use crate::error::JobError;
-use crate::launcher::{ClusterAction, JobIdentity, JobState, JobStatus, ListedJob, Listing};
+use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
 use crate::parse::sky::{Queue, QueueFailure};
-use crate::process::runner::call_deadline;
+use crate::process::runner::Output;
 
 /// The most jobs that were started elsewhere and are listed.
 const MAX_FOREIGN_JOBS: usize = 200;
@@ -26,7 +25,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let (mut launched, mut launching, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for identity in known {
             let status = if identity.oumi_job_id.is_empty() {
-                let launch = self.launches.state(identity);
+                let launch = self.launch(identity);
                 launch.map(|launch| launch.status(B::IDS_RESTART))
             } else if let Err(error) = validate::<B>(identity) {
                 // A registry may have been written by anyone.
@@ -55,42 +54,37 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let launched = launched.iter().copied().filter(on_cloud).collect();
             self.list_scope(cloud, clusters, launched, &launching)
         });
-        for part in join_all(parts).await {
+        let (parts, changes) = tokio::join!(join_all(parts), self.changes_left());
+        for part in parts {
             listing.jobs.extend(part.jobs);
             listing.warnings.extend(part.warnings);
             listing.incomplete.extend(part.incomplete);
         }
-        self.warn_about_changes(&mut listing).await;
+        listing.warnings.extend(changes);
         listing
     }
 
-    /// Warns of the changes of clusters that are under way, and of those that failed.
-    async fn warn_about_changes(&self, listing: &mut Listing) {
-        let runs = self.changes.list().into_iter();
-        let own = |run: &ChangeRun| B::CLOUDS.contains(&run.change.cloud.as_str());
-        for run in runs.filter(own) {
-            let change = &run.change;
-            let (verb, cluster, at) = (&change.verb, &change.cluster, &change.requested_at);
-            let mut actions = [ClusterAction::Stop, ClusterAction::Down].into_iter();
-            let Some(action) = actions.find(|action| action.verb() == verb) else {
-                continue;
+    /// Describes the changes of clusters that are under way, and those that failed.
+    async fn changes_left(&self) -> Vec<String> {
+        let changes = self.changes.list().into_iter();
+        let own = changes.filter(|(change, _)| B::CLOUDS.contains(&change.cloud.as_str()));
+        let describe = async |(change, output): (Change, Option<Output>)| {
+            let requested = change.describe();
+            let Some(output) = output else {
+                return Some(format!("{requested} is under way"));
             };
-            let requested = format!("the {verb} of cluster {cluster} that was requested at {at}");
-            let Some(output) = &run.output else {
-                listing.warnings.push(format!("{requested} is under way"));
-                continue;
-            };
-            let deadline = call_deadline();
-            let result = self
-                .backend
-                .teardown_result(cluster, action, output, deadline);
-            match result.await {
-                Err(error) if !error.is_not_found() => listing
-                    .warnings
-                    .push(format!("{requested} is not known to be done: {error}")),
-                _ => remove(&run.dir),
+            match self.backend.teardown_result(&change, &output).await {
+                Err(error) if !error.is_not_found() => {
+                    Some(format!("{requested} is not known to be done: {error}"))
+                }
+                _ => {
+                    self.changes.remove(&change);
+                    None
+                }
             }
-        }
+        };
+        let described = join_all(own.map(describe)).await;
+        described.into_iter().flatten().collect()
     }
 
     async fn list_scope(
@@ -100,11 +94,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
         launched: Vec<&JobIdentity>,
         launching: &[&JobIdentity],
     ) -> Listing {
-        let surveying = self.survey(cloud, clusters, call_deadline());
-        let (mut survey, costs) = tokio::join!(surveying, self.backend.costs(call_deadline()));
-        survey.costs = costs.unwrap_or_default();
-        let facts = |&identity: &&JobIdentity| self.facts(identity, &mut survey);
-        let all_facts: Vec<_> = launched.iter().map(facts).collect();
+        let surveying = self.survey(cloud, clusters);
+        let (mut survey, costs) = tokio::join!(surveying, self.backend.costs());
+        survey.costs = costs;
+        let launch = |&identity: &&JobIdentity| self.claim_job(identity, &mut survey);
+        let launches: Vec<_> = launched.iter().map(launch).collect();
         let mut listing = Listing::default();
         let queue = match &survey.queue {
             Ok(queue) => queue,
@@ -122,18 +116,18 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let mut claimed = Claimed::new();
         for &identity in launching {
             let cluster = &identity.cluster;
-            if let Some(facts) = self.launches.facts(identity)
-                && facts.start.before.is_some()
+            if let Some(launch) = self.own_launch(identity)
+                && launch.start.before.is_some()
             {
                 let hash = survey.cluster_hash(cluster);
                 let jobs = survey.jobs(cluster).iter();
-                let jobs = jobs.filter(|job| facts.may_have_launched(job, hash));
+                let jobs = jobs.filter(|job| launch.may_have_launched(job, hash));
                 claimed.extend(jobs.map(|job| (cluster.as_str(), job.job_id.as_str())));
             }
         }
-        for (identity, facts) in launched.into_iter().zip(&all_facts) {
-            let job = survey.job(identity, facts.as_ref());
-            if let Found::Own(row) = job.find() {
+        for (identity, launch) in launched.into_iter().zip(&launches) {
+            let job = survey.job(identity, launch.as_ref());
+            if let Found::Own(row) = &job.found {
                 claimed.insert((&identity.cluster, &row.job_id));
             }
             listing.add(identity, job.status());
@@ -146,7 +140,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
 impl Listing {
     /// Adds what keeps jobs from being listed. Known jobs have warnings of their own.
-    fn add_problems(&mut self, survey: &Survey, queue: &Queue, known: &[&JobIdentity]) {
+    pub(super) fn add_problems(&mut self, survey: &Survey, queue: &Queue, known: &[&JobIdentity]) {
         if let Err(error) = &survey.clusters {
             let warning = format!("nothing is known of the clusters' costs; {error}");
             self.warnings.push(warning);
@@ -161,10 +155,12 @@ impl Listing {
                 self.incomplete.push(problem);
             }
         }
-        let clusters = survey.cluster_list().into_iter();
-        for cluster in clusters.flat_map(|list| &list.clusters) {
+        for cluster in survey.clusters.iter().flat_map(|list| &list.clusters) {
             let (name, status) = (&cluster.name, &cluster.status);
-            if status != "STOPPED" && !queue.jobs.contains_key(name) {
+            let failure = queue.unanswered.get(name);
+            let is_named =
+                queue.jobs.contains_key(name) || matches!(failure, Some(QueueFailure::Other(_)));
+            if status != "STOPPED" && !is_named {
                 let problem = format!("cluster {name} is {status} and did not list its jobs");
                 self.incomplete.push(problem);
             }
@@ -219,8 +215,7 @@ impl Listing {
 
     /// Warns of the clusters that are up and have no live job.
     pub(super) fn warn_about_idle(&mut self, survey: &Survey, queue: &Queue) {
-        let clusters = survey.cluster_list().into_iter();
-        for cluster in clusters.flat_map(|list| &list.clusters) {
+        for cluster in survey.clusters.iter().flat_map(|list| &list.clusters) {
             // A cluster that did not answer may have live jobs.
             if cluster.status == "UP"
                 && let Some(jobs) = queue.jobs.get(&cluster.name)

@@ -15,7 +15,7 @@ use crate::error::JobError;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec, Offer};
 use crate::parse::gpus::CatalogMachine;
-use crate::parse::sky::Cluster;
+use crate::parse::sky::{Cluster, ClusterList};
 use crate::sync::lock;
 
 /// The time that an answer of the catalog is kept: SkyPilot fetches its catalog a few times a day.
@@ -45,43 +45,34 @@ struct Machines {
 
 impl<B: CloudBackend> CloudLauncher<B> {
     /// Prices a launch: by its cluster where that is there already, else by its config.
-    pub(super) async fn price_launch(
-        &self,
-        spec: &LaunchSpec,
-        plan: &LaunchPlan,
-        until: Instant,
-    ) -> Option<Offer> {
+    pub(super) async fn price_launch(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
         let config = plan.job_config.as_ref()?;
         let list = match spec.identity.cluster.as_str() {
-            "" => Ok(None),
-            _ => self.backend.clusters(Some(until)).await,
+            "" => Ok(ClusterList::default()),
+            _ => self.backend.clusters().await,
         };
         Some(match list {
             Err(error) => Offer::unknown(error.to_string()),
-            Ok(list) => match list.as_ref().and_then(|list| list.get(&plan.cluster)) {
-                Some(cluster) => self.describe(cluster, until).await.offer,
-                None => self.price_config(config, until).await,
+            Ok(list) => match list.get(&plan.cluster) {
+                Some(cluster) => self.describe(cluster).await.offer,
+                None => self.price_config(config).await,
             },
         })
     }
 
     /// Lists the clusters that are up with their prices.
-    pub(super) async fn price_clusters(
-        &self,
-        until: Instant,
-    ) -> Result<Vec<ClusterInfo>, JobError> {
+    pub(super) async fn price_clusters(&self) -> Result<Vec<ClusterInfo>, JobError> {
         if B::find_program().is_err() {
             return Ok(Vec::new());
         }
-        let list = self.backend.clusters(Some(until)).await?;
-        let list = list.unwrap_or_default();
+        let list = self.backend.clusters().await?;
         let clusters = list.clusters.iter();
         let up = clusters.filter(|cluster| cluster.status != "STOPPED");
-        Ok(join_all(up.map(|cluster| self.describe(cluster, until))).await)
+        Ok(join_all(up.map(|cluster| self.describe(cluster))).await)
     }
 
     /// Describes a cluster, and prices it by its own facts.
-    pub(super) async fn describe(&self, cluster: &Cluster, until: Instant) -> ClusterInfo {
+    pub(super) async fn describe(&self, cluster: &Cluster) -> ClusterInfo {
         let asked = cluster.accelerators.as_deref().and_then(accelerators);
         let asked = asked.filter(|asked| asked.len() == 1).unwrap_or_default();
         let (accelerator, count) = asked.into_iter().next().unwrap_or_default();
@@ -98,10 +89,10 @@ impl<B: CloudBackend> CloudLauncher<B> {
         };
         let mut offer = match cluster.hourly_price {
             Some(price) => Offer::known(price, "SkyPilot reports it"),
-            None => self.price(&machines, until).await,
+            None => self.price(&machines).await,
         };
         if offer.hourly.is_none() {
-            let costs = self.backend.costs(Some(until)).await.unwrap_or_default();
+            let costs = self.backend.costs().await;
             let cost = cost_of(&costs, cluster.cluster_hash.as_ref());
             let price = cost.and_then(|cost| cost.hourly_price);
             offer = price.map_or(offer, |price| {
@@ -124,9 +115,9 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Prices what a job config asks for: from the cheapest to the dearest of its choices.
-    pub(super) async fn price_config(&self, config: &Value, until: Instant) -> Offer {
+    pub(super) async fn price_config(&self, config: &Value) -> Offer {
         let choices = choices(config);
-        let mut offers = join_all(choices.iter().map(|one| self.price(one, until))).await;
+        let mut offers = join_all(choices.iter().map(|one| self.price(one))).await;
         if offers.len() == 1 {
             return offers.remove(0);
         }
@@ -139,7 +130,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
     }
 
-    async fn price(&self, machines: &Machines, until: Instant) -> Offer {
+    async fn price(&self, machines: &Machines) -> Offer {
         let (cloud, nodes) = (&machines.cloud, machines.nodes);
         let wanted = format!("{}:{}", machines.accelerator, machines.count);
         if !self.backend.has_prices(cloud) {
@@ -150,7 +141,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 "no accelerator is named, such as A100:8, and SkyPilot lists prices by these";
             return Offer::unknown(reason);
         }
-        let listed = match self.catalog(machines, until).await {
+        let listed = match self.catalog(machines).await {
             Ok(listed) => listed,
             Err(error) => return Offer::unknown(error.to_string()),
         };
@@ -183,11 +174,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Asks the catalog, unless its answer is kept. Simultaneous askers share one run of the program.
-    async fn catalog(
-        &self,
-        machines: &Machines,
-        until: Instant,
-    ) -> Result<Vec<CatalogMachine>, JobError> {
+    async fn catalog(&self, machines: &Machines) -> Result<Vec<CatalogMachine>, JobError> {
         // SkyPilot cannot be asked for a part of one, and lists every count then.
         let wanted = match machines.count {
             count if count.fract() == 0.0 => format!("{}:{count}", machines.accelerator),
@@ -201,8 +188,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         if let Some((_, listed)) = kept.filter(|(at, _)| at.elapsed() < KEPT) {
             return Ok(listed);
         }
-        let backend = &self.backend;
-        let asked = backend.catalog(&query.0, &query.1, all_regions, Some(until));
+        let asked = self.backend.catalog(&query.0, &query.1, all_regions);
         let listed = asked.await?;
         lock(&self.prices).insert(query, (Instant::now(), listed.clone()));
         Ok(listed)

@@ -2,7 +2,7 @@
 
 use super::claims::JobMark;
 use super::clusters::{cloud_of, cluster_details, cost_note, ends_by_itself, price_times_time};
-use super::launch_dir::{LaunchFacts, number};
+use super::launch_dir::{Launch, number};
 use crate::error::JobError;
 use crate::launcher::{JobDetails, JobIdentity, JobState, JobStatus, status};
 use crate::parse;
@@ -13,8 +13,7 @@ use crate::parse::sky::{Cluster, ClusterList, Queue, QueueFailure, QueuedJob};
 #[derive(Debug)]
 pub(super) struct Survey {
     pub(super) queue: Result<Queue, JobError>,
-    /// `None` where the program cannot list clusters.
-    pub(super) clusters: Result<Option<ClusterList>, JobError>,
+    pub(super) clusters: Result<ClusterList, JobError>,
     /// Empty where the program has no report of costs.
     pub(super) costs: Vec<ClusterCost>,
     /// Those of the backend.
@@ -23,12 +22,12 @@ pub(super) struct Survey {
 }
 
 /// A job, with the answers about its cluster.
-#[derive(Clone, Copy)]
 pub(super) struct SurveyedJob<'s> {
-    pub(super) survey: &'s Survey,
-    pub(super) identity: &'s JobIdentity,
+    survey: &'s Survey,
+    identity: &'s JobIdentity,
     /// `None` where no server of this folder launched it.
-    pub(super) facts: Option<&'s LaunchFacts>,
+    launch: Option<&'s Launch>,
+    pub(super) found: Found<'s>,
 }
 
 /// The row of a queue that is a job's, and how sure that is.
@@ -51,21 +50,20 @@ impl Survey {
     pub(super) fn job<'s>(
         &'s self,
         identity: &'s JobIdentity,
-        facts: Option<&'s LaunchFacts>,
+        launch: Option<&'s Launch>,
     ) -> SurveyedJob<'s> {
-        SurveyedJob {
+        let mut job = SurveyedJob {
             survey: self,
             identity,
-            facts,
-        }
-    }
-
-    pub(super) fn cluster_list(&self) -> Option<&ClusterList> {
-        self.clusters.as_ref().ok()?.as_ref()
+            launch,
+            found: Found::NotListed,
+        };
+        job.found = job.find();
+        job
     }
 
     pub(super) fn cluster(&self, name: &str) -> Option<&Cluster> {
-        self.cluster_list()?.get(name)
+        self.clusters.as_ref().ok()?.get(name)
     }
 
     pub(super) fn cluster_hash(&self, name: &str) -> Option<&str> {
@@ -88,19 +86,17 @@ impl Survey {
     }
 
     /// Adds to the cluster of a launch the price that was printed then.
-    pub(super) fn add_price(&mut self, facts: &LaunchFacts) {
-        let list = self.clusters.iter_mut().flatten();
-        for cluster in list.flat_map(|list| &mut list.clusters) {
-            if facts.is_of_cluster(cluster) {
-                cluster.hourly_price = cluster.hourly_price.or(facts.hourly_price);
-            }
+    pub(super) fn add_price(&mut self, launch: &Launch) {
+        let clusters = self.clusters.iter_mut().flat_map(|list| &mut list.clusters);
+        for cluster in clusters.filter(|cluster| launch.is_of_cluster(cluster)) {
+            cluster.hourly_price = cluster.hourly_price.or(launch.hourly_price);
         }
     }
 }
 
 impl<'s> SurveyedJob<'s> {
     /// Finds the job in the queue of its cluster.
-    pub(super) fn find(&self) -> Found<'s> {
+    fn find(&self) -> Found<'s> {
         let (survey, identity) = (self.survey, self.identity);
         let (name, id) = (&identity.cluster, &identity.oumi_job_id);
         let other_cloud = survey.other_cloud(identity);
@@ -125,7 +121,7 @@ impl<'s> SurveyedJob<'s> {
     /// Finds out why no queue lists the job. Its cluster is gone only where SkyPilot says so, and says nothing else.
     fn find_reason(&self) -> Found<'s> {
         let name = &self.identity.cluster;
-        let (queue, list) = (&self.survey.queue, self.survey.cluster_list());
+        let queue = &self.survey.queue;
         let failure = queue.as_ref().map(|queue| queue.unanswered.get(name));
         let error = match (queue, &failure) {
             (Ok(queue), _) if queue.jobs.contains_key(name) => return Found::NotListed,
@@ -137,9 +133,9 @@ impl<'s> SurveyedJob<'s> {
             (_, Err(error)) => (*error).clone(),
         };
         let is_there = matches!(failure, Ok(Some(QueueFailure::ClusterNotUp(_))));
-        match list.map(|list| list.get(name)) {
-            Some(Some(cluster)) if cluster.status != "UP" => Found::NotUp(cluster),
-            Some(None) if !is_there => Found::Gone(false),
+        match self.survey.clusters.as_ref().map(|list| list.get(name)) {
+            Ok(Some(cluster)) if cluster.status != "UP" => Found::NotUp(cluster),
+            Ok(None) if !is_there && self.survey.ids_restart => Found::Gone(false),
             _ => Found::Unknown(error),
         }
     }
@@ -150,23 +146,23 @@ impl<'s> SurveyedJob<'s> {
     }
 
     fn mark(&self) -> Option<&'s JobMark> {
-        self.facts?.mark.as_ref()
+        self.launch?.mark()
     }
 
     /// Fails where the launcher's id of a job may be another job's by now.
     pub(super) fn check_id(&self) -> Result<(), JobError> {
         let hash = self.survey.cluster_hash(&self.identity.cluster);
         let is_own_cluster = self.mark().and_then(|mark| mark.is_of_cluster(hash)) == Some(true);
-        let reason = match self.find() {
+        let reason = match &self.found {
             Found::Own(_) => return Ok(()),
             Found::Uncertain(_) => {
                 return Err(JobError::blocked(self.uncertain()).with_hint(
                     "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
                 ));
             }
-            Found::Unknown(error) if error.is_not_found() => return Err(error),
+            Found::Unknown(error) if error.is_not_found() => return Err(error.clone()),
             Found::Gone(is_recreated) => {
-                return Err(JobError::unavailable(self.gone(is_recreated)));
+                return Err(JobError::unavailable(self.gone(*is_recreated)));
             }
             _ if is_own_cluster || self.is_any_of_its_id() => return Ok(()),
             Found::Unknown(error) => format!(": {error}"),
@@ -178,8 +174,7 @@ impl<'s> SurveyedJob<'s> {
 
     /// Returns the status of the job. An error means that it is not known now, or of kind `NotFound` that there is no such job.
     pub(super) fn status(&self) -> Result<JobStatus, JobError> {
-        let found = self.find();
-        let mut status = match &found {
+        let mut status = match &self.found {
             Found::Own(row) => JobStatus {
                 message: self.why_waiting(row),
                 ..self.status_of_row(row)
@@ -222,7 +217,7 @@ impl<'s> SurveyedJob<'s> {
 
     /// The cluster of the job, where it is certainly that.
     fn cluster(&self) -> Option<&'s Cluster> {
-        let is_own = matches!(self.find(), Found::Own(_) | Found::NotUp(_));
+        let is_own = matches!(self.found, Found::Own(_) | Found::NotUp(_));
         let cluster = self.survey.cluster(&self.identity.cluster);
         cluster.filter(|_| is_own)
     }
@@ -230,12 +225,12 @@ impl<'s> SurveyedJob<'s> {
     /// Warns of a cluster that is up though its job has ended, or that never ends by itself.
     pub(super) fn warn_of_cluster(&self, status: &mut JobStatus) {
         let is_own = self.cluster().is_some();
-        let is_there = is_own || matches!(self.find(), Found::Uncertain(_));
+        let is_there = is_own || matches!(self.found, Found::Uncertain(_));
         let cluster = self.survey.cluster(&self.identity.cluster);
         let Some(cluster) = cluster.filter(|cluster| is_there && cluster.status == "UP") else {
             return;
         };
-        let is_pending = self.facts.is_some_and(|facts| facts.is_autostop_pending);
+        let is_pending = self.launch.is_some_and(|launch| launch.is_autostop_pending);
         if status.is_done {
             let whose = if is_own { "its " } else { "" };
             status

@@ -10,10 +10,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::sync::Barrier;
 
 use super::*;
-use crate::launcher::{JobLog, LaunchPlan, LaunchSpec};
+use crate::launcher::cloud::launch_dir::Verdict;
+use crate::launcher::job_yaml::JobConfig;
+use crate::launcher::{JobLog, LaunchSpec};
 use crate::parse::gpus::{self, CatalogMachine};
 use crate::parse::sky::{Cluster, ClusterList, Queue, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
@@ -27,6 +29,8 @@ struct FakeCloud {
     /// By cloud.
     catalog: BTreeMap<&'static str, serde_json::Value>,
     catalog_queries: AtomicUsize,
+    /// The results of changes wait for each other.
+    meeting: Option<Barrier>,
 }
 
 #[async_trait]
@@ -46,16 +50,15 @@ impl CloudBackend for FakeCloud {
         Ok(())
     }
 
-    async fn plan(&self, _: &CloudLaunches, _: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+    async fn prepare(
+        &self,
+        _: &LaunchSpec,
+        _: Option<String>,
+    ) -> Result<(String, JobConfig), JobError> {
         Err(JobError::failed("not planned here"))
     }
 
-    async fn queue(
-        &self,
-        _: &str,
-        _: &BTreeSet<String>,
-        _: Option<Instant>,
-    ) -> Result<Queue, JobError> {
+    async fn queue(&self, _: &str, _: &BTreeSet<String>) -> Result<Queue, JobError> {
         if self.is_unreachable.load(Ordering::Relaxed) {
             return Err(JobError::unavailable("no answer"));
         }
@@ -72,16 +75,16 @@ impl CloudBackend for FakeCloud {
         Ok(queue)
     }
 
-    async fn clusters(&self, _: Option<Instant>) -> Result<Option<ClusterList>, JobError> {
+    async fn clusters(&self) -> Result<ClusterList, JobError> {
         let cluster = Cluster {
             name: "dev".to_owned(),
             cluster_hash: Some("first".to_owned()),
             status: "UP".to_owned(),
             ..Cluster::default()
         };
-        Ok(Some(ClusterList {
+        Ok(ClusterList {
             clusters: vec![cluster],
-        }))
+        })
     }
 
     fn has_prices(&self, cloud: &str) -> bool {
@@ -93,7 +96,6 @@ impl CloudBackend for FakeCloud {
         cloud: &str,
         accelerators: &str,
         _: bool,
-        _: Option<Instant>,
     ) -> Result<Vec<CatalogMachine>, JobError> {
         self.catalog_queries.fetch_add(1, Ordering::Relaxed);
         let rows = self.catalog.get(cloud);
@@ -106,12 +108,15 @@ impl CloudBackend for FakeCloud {
         Err(JobError::unavailable("no log"))
     }
 
-    fn cancel_call(&self, identity: &JobIdentity) -> Result<CliCall, JobError> {
-        let mut cancelled = self.cancelled.lock().unwrap();
-        cancelled.push(identity.oumi_job_id.clone());
+    fn change_call(&self, change: &Change) -> Result<CliCall, JobError> {
+        if change.verb == "cancel" {
+            let mut cancelled = self.cancelled.lock().unwrap();
+            cancelled.push(change.oumi_job_id.clone());
+        }
+        let verb = [change.verb.as_str()];
         Ok(CliCall::new(
             Path::new("fake"),
-            &["cancel"],
+            &verb,
             Duration::from_secs(5),
         ))
     }
@@ -120,21 +125,10 @@ impl CloudBackend for FakeCloud {
         (output.code != Some(0)).then(String::new)
     }
 
-    fn teardown_call(&self, _: &str, _: &str, _: ClusterAction) -> Result<CliCall, JobError> {
-        Ok(CliCall::new(
-            Path::new("fake"),
-            &["down"],
-            Duration::from_secs(5),
-        ))
-    }
-
-    async fn teardown_result(
-        &self,
-        _: &str,
-        _: ClusterAction,
-        output: &Output,
-        _: Option<Instant>,
-    ) -> Result<String, JobError> {
+    async fn teardown_result(&self, _: &Change, output: &Output) -> Result<String, JobError> {
+        if let Some(meeting) = &self.meeting {
+            meeting.wait().await;
+        }
         match output.code {
             Some(0) => Ok("it is gone".to_owned()),
             _ => Err(JobError::failed(output.stdout.trim())),
@@ -211,33 +205,34 @@ async fn accepted_cancel_without_recheck_is_stopping() {
 }
 
 #[tokio::test]
-async fn facts_of_an_ended_launch_are_parsed_once() {
+async fn ended_launch_is_read_once() {
     let (home, launcher) = launcher();
     let output = "Found an existing cluster: dev.\nJob 7 queued on cluster dev.\n";
     let dir = ended_launch(&home, output, 0);
-    launcher.launches.facts(&identity("7")).unwrap();
-    let facts = launcher.launches.facts(&identity("7")).unwrap();
-    assert_eq!(facts.start.name, "train");
-    assert!(facts.is_onto_existing);
-    assert_eq!(facts.oumi_job_id.as_deref(), Some("7"));
-    assert!(dir.path().join("launch.json").exists());
+    let launch = launcher.launch(&identity("7")).unwrap();
+    assert_eq!(launch.start.name, "train");
+    assert!(launch.printed.is_onto_existing);
+    assert_eq!(launch.oumi_job_id().unwrap(), "7");
     fs::write(dir.log_path(), "").unwrap();
-    assert_eq!(launcher.launches.facts(&identity("7")), Some(facts));
+    assert_eq!(launcher.launch(&identity("7")).unwrap(), launch);
+    // One of the same id is another.
+    dir.remove().unwrap();
+    drop(running_launch(&home, ""));
+    let other = launcher.launch(&identity("7")).unwrap();
+    assert_eq!(other.oumi_job_id(), None);
 }
 
 #[tokio::test]
 async fn failed_launch_is_not_the_job_that_a_script_names() {
     let (home, launcher) = launcher();
     let dir = ended_launch(&home, "Job 7 queued on cluster dev.\nValueError: full\n", 1);
-    let facts = launcher.launches.facts(&identity("")).unwrap();
-    assert_eq!((facts.oumi_job_id, facts.is_submitted), (None, true));
+    let launch = launcher.launch(&identity("")).unwrap();
+    assert_eq!(launch.oumi_job_id(), None);
+    assert!(launch.printed.is_submitted);
     // It is looked for, for SkyPilot may have it.
     let status = launcher.status(&identity("")).await.unwrap();
     assert_eq!((status.status.as_str(), status.is_done), ("lost", false));
-    launcher
-        .launches
-        .record_failure(&identity(""), "x")
-        .unwrap();
+    Verdict::NoJob("x".to_owned()).write(&dir).unwrap();
     let status = launcher.status(&identity("")).await.unwrap();
     assert_eq!(status.state, JobState::Failed);
     assert!(status.message.unwrap().contains("full"));
@@ -248,38 +243,64 @@ async fn failed_launch_is_not_the_job_that_a_script_names() {
     };
     fs::remove_file(dir.path().join("launch.json")).unwrap();
     dir.write_exit_record(&killed).unwrap();
-    let facts = launcher.launches.facts(&identity("")).unwrap();
-    assert_eq!((facts.oumi_job_id, facts.is_submitted), (None, true));
+    let launch = launcher.launch(&identity("")).unwrap();
+    assert_eq!(launch.oumi_job_id(), None);
+    assert!(launch.printed.is_submitted);
 }
 
 #[tokio::test]
-async fn facts_of_a_running_launch_are_not_kept() {
+async fn autostop_that_nobody_sets_hides_no_costs() {
     let (home, launcher) = launcher();
-    let (dir, _lock) = running_launch(&home, "Launching\n");
-    let facts = launcher.launches.facts(&identity("")).unwrap();
-    assert_eq!(facts.oumi_job_id, None);
-    assert!(!dir.path().join("launch.json").exists());
-}
-
-#[tokio::test]
-async fn reason_of_a_failed_launch_is_in_its_output_alone() {
-    let (home, launcher) = launcher();
-    let dir = ended_launch(&home, "ValueError: no such cloud\n", 1);
-    for _ in 0..2 {
-        let status = launcher.status(&identity("")).await.unwrap();
-        assert_eq!(status.state, JobState::Failed);
-        assert!(status.message.unwrap().contains("no such cloud"));
+    let dir = ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
+    let epilogue = r#"{"argv": ["sky", "autostop"], "unless_printed": null}"#;
+    fs::write(dir.path().join("epilogue.json"), epilogue).unwrap();
+    for (is_supervised, warnings) in [(true, 0), (false, 1)] {
+        if !is_supervised {
+            fs::write(dir.path().join("supervisor.pid"), "").unwrap();
+        }
+        let status = launcher.status(&identity("7")).await.unwrap();
+        assert_eq!(status.warnings.len(), warnings, "{:?}", status.warnings);
     }
-    let facts = fs::read_to_string(dir.path().join("launch.json")).unwrap();
-    assert!(!facts.contains("no such cloud"), "{facts}");
+}
+
+/// Leaves a change of cluster `dev` that failed.
+fn failed_change(home: &TempDir, verb: &str) {
+    let (dir, _lock) = JobDir::create(home.path().join("changes").join(verb)).unwrap();
+    let change = serde_json::to_string(&Change::new(verb, "fake", "dev", "")).unwrap();
+    fs::write(dir.path().join("change.json"), change).unwrap();
+    let record = ExitRecord::not_started(verb, "no disk");
+    dir.write_exit_record(&record).unwrap();
+}
+
+#[tokio::test]
+async fn results_of_changes_are_asked_for_at_once() {
+    let (home, mut launcher) = launcher();
+    fs::create_dir(home.path().join("changes")).unwrap();
+    launcher.backend.meeting = Some(Barrier::new(2));
+    failed_change(&home, "stop");
+    failed_change(&home, "down");
+    let listing = launcher.list(&[]);
+    let listing = tokio::time::timeout(Duration::from_secs(60), listing).await;
+    let warnings = listing.expect("they wait for each other").unwrap().warnings;
+    let failed = |warning: &&String| warning.ends_with("is not known to be done: no disk");
+    assert_eq!(warnings.iter().filter(failed).count(), 2, "{warnings:?}");
+}
+
+#[tokio::test]
+async fn all_who_wait_for_a_change_get_its_result() {
+    let (_home, launcher) = launcher();
+    let down = || launcher.teardown_cluster("fake", "dev", ClusterAction::Down);
+    let results = tokio::join!(down(), down());
+    assert_eq!(
+        results,
+        (Ok("it is gone".to_owned()), Ok("it is gone".to_owned()))
+    );
 }
 
 mod claims {
     use super::*;
     use crate::launcher::cloud::claims::{JobMark, find_job};
-    use crate::launcher::cloud::launch_dir::{
-        ClusterBefore, LaunchFacts, LaunchStart, LaunchState,
-    };
+    use crate::launcher::cloud::launch_dir::{ClusterBefore, LaunchStart};
 
     fn job(id: &str, submitted_at: f64) -> QueuedJob {
         QueuedJob {
@@ -292,8 +313,8 @@ mod claims {
     }
 
     /// A launch of `nightly` onto `dev` that began at this time and was cut off.
-    fn cut_off(started_at: f64, last_job_id: Option<u64>) -> LaunchFacts {
-        LaunchFacts {
+    fn cut_off(started_at: f64, last_job_id: Option<u64>) -> Launch {
+        Launch {
             start: LaunchStart {
                 name: "nightly".to_owned(),
                 cluster: "dev".to_owned(),
@@ -303,18 +324,13 @@ mod claims {
                 }),
             },
             started_at: Some(started_at),
-            ..LaunchFacts::default()
+            has_ended: true,
+            ..Launch::default()
         }
     }
 
-    fn found(facts: &LaunchFacts, jobs: &[QueuedJob], others: &[LaunchFacts]) -> Option<String> {
-        let ended = |facts: &LaunchFacts| LaunchState {
-            has_ended: true,
-            facts: facts.clone(),
-            ..LaunchState::default()
-        };
-        let others: Vec<LaunchState> = others.iter().map(ended).collect();
-        find_job(facts, jobs, Some("first"), &others).map(|job| job.job_id.clone())
+    fn found(launch: &Launch, jobs: &[QueuedJob], others: &[Launch]) -> Option<String> {
+        find_job(launch, jobs, Some("first"), others).map(|job| job.job_id.clone())
     }
 
     #[test]
@@ -338,8 +354,8 @@ mod claims {
         );
         // Once claimed, a job stays with its launch, whichever began first.
         let mut claimed = b.clone();
-        claimed.oumi_job_id = Some("4".to_owned());
-        claimed.mark = JobMark::of(&job("4", 40.0), Some("first"));
+        let mark = JobMark::of(&job("4", 40.0), Some("first"));
+        claimed.verdict = mark.map(|mark| Verdict::Job("4".to_owned(), mark));
         assert_eq!(found(&a, &two, &[claimed]).as_deref(), Some("5"));
     }
 
@@ -348,7 +364,7 @@ mod claims {
         let mut b = cut_off(2.0, None);
         let jobs = [job("5", 50.0), job("4", 40.0)];
         assert_eq!(found(&b, &jobs, &[]), None);
-        b.run = Some("sky-40".to_owned());
+        b.printed.run = Some("sky-40".to_owned());
         assert_eq!(
             found(&b, &jobs, &[cut_off(1.0, None)]).as_deref(),
             Some("4")
@@ -363,7 +379,7 @@ mod claims {
         };
         // An id that was there before, or has another name, or is of another run.
         let mut a = cut_off(1.0, Some(4));
-        a.oumi_job_id = Some("4".to_owned());
+        a.printed.oumi_job_id = Some("4".to_owned());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         a.last_output_at = Some(now.as_secs_f64());
         assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
@@ -374,7 +390,7 @@ mod claims {
             a.last_output_at = Some(ended_at);
             assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
             let before = cut_off(1.0, Some(3)).start.before;
-            let same = LaunchFacts {
+            let same = Launch {
                 start: LaunchStart {
                     before,
                     ..a.start.clone()
@@ -382,17 +398,17 @@ mod claims {
                 ..a.clone()
             };
             assert_eq!(found(&same, &[job("4", 40.0)], &[]).as_deref(), Some("4"));
-            let run = Some("sky-40".to_owned());
-            let of_run = LaunchFacts { run, ..a.clone() };
+            let mut of_run = a.clone();
+            of_run.printed.run = Some("sky-40".to_owned());
             assert_eq!(found(&of_run, &[job("4", 40.0)], &[]).as_deref(), Some("4"));
         }
         a.last_output_at = Some(now.as_secs_f64());
         assert_eq!(found(&a, std::slice::from_ref(&other), &[]), None);
-        a.run = Some("sky-50".to_owned());
+        a.printed.run = Some("sky-50".to_owned());
         assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
         // A run that is another job's, by its name or its age.
-        a.run = Some("sky-40".to_owned());
-        a.oumi_job_id = None;
+        a.printed.run = Some("sky-40".to_owned());
+        a.printed.oumi_job_id = None;
         assert_eq!(found(&a, &[other], &[]), None);
         a.start.before = cut_off(1.0, Some(4)).start.before;
         assert_eq!(found(&a, &[job("4", 40.0)], &[]), None);
@@ -437,7 +453,7 @@ mod surveys {
             clouds: SkyPilot::CLOUDS,
             ids_restart: SkyPilot::IDS_RESTART,
             queue: Ok(sky::queue(queue).unwrap()),
-            clusters: Ok(Some(sky::clusters(clusters).unwrap())),
+            clusters: Ok(sky::clusters(clusters).unwrap()),
         }
     }
 
@@ -453,11 +469,17 @@ mod surveys {
         }
     }
 
-    fn facts() -> LaunchFacts {
-        LaunchFacts {
-            mark: JobMark::of(&survey(QUEUE, CLUSTERS).jobs("dev")[0], None),
-            ..LaunchFacts::default()
+    /// The launch of job 7 of the cluster with this hash.
+    fn launch_onto(cluster_hash: Option<&str>) -> Launch {
+        let mark = JobMark::of(&survey(QUEUE, CLUSTERS).jobs("dev")[0], cluster_hash);
+        Launch {
+            verdict: mark.map(|mark| Verdict::Job("7".to_owned(), mark)),
+            ..Launch::default()
         }
+    }
+
+    fn launch_of_dev() -> Launch {
+        launch_onto(None)
     }
 
     #[test]
@@ -482,8 +504,8 @@ mod surveys {
     #[test]
     fn cluster_of_another_cloud_is_another_cluster() {
         let survey = survey(QUEUE, CLUSTERS);
-        let facts = facts();
-        let status = |id, cloud| survey.job(&job(id, cloud), Some(&facts)).status();
+        let launch = launch_of_dev();
+        let status = |id, cloud| survey.job(&job(id, cloud), Some(&launch)).status();
         assert_eq!(status("a", "gcp").unwrap().status, "RUNNING");
         assert_eq!(status("a", "aws").unwrap().status, status::CLUSTER_GONE);
         assert_eq!(status("", "gcp").unwrap().status, "RUNNING");
@@ -494,7 +516,7 @@ mod surveys {
         );
         let (azure, aws) = (job("", "azure"), job("a", "aws"));
         assert!(survey.job(&azure, None).check_id().is_err());
-        let aws = survey.job(&aws, Some(&facts));
+        let aws = survey.job(&aws, Some(&launch));
         assert!(aws.check_id().is_err());
         let mut gone = aws.status().unwrap();
         aws.warn_of_cluster(&mut gone);
@@ -505,11 +527,20 @@ mod surveys {
     fn answers_that_contradict_each_other_are_not_gone() {
         let not_up = "Failed to get the job queue for cluster 'dev'.\n  sky.exceptions.ClusterNotUpError: Getting the job \
                       queue: skipped for cluster 'dev' (status: INIT).\n{}\n";
-        let (job, facts) = (job("a", "gcp"), facts());
-        let status = |queue| survey(queue, "[]").job(&job, Some(&facts)).status();
+        let (job, launch) = (job("a", "gcp"), launch_of_dev());
+        let status = |queue| survey(queue, "[]").job(&job, Some(&launch)).status();
         let error = status(not_up);
         assert!(error.unwrap_err().to_string().contains("ClusterNotUpError"));
         assert_eq!(status("{}").unwrap().status, status::CLUSTER_GONE);
+    }
+
+    #[test]
+    fn cluster_that_did_not_answer_is_named_once() {
+        let silent = "Failed to get the job queue for cluster 'dev'.\n  ValueError: no\n{}\n";
+        let survey = survey(silent, CLUSTERS);
+        let mut listing = Listing::default();
+        listing.add_problems(&survey, survey.queue.as_ref().unwrap(), &[]);
+        assert_eq!(listing.incomplete.len(), 1, "{:?}", listing.incomplete);
     }
 
     #[test]
@@ -525,12 +556,12 @@ mod surveys {
     #[test]
     fn job_of_another_name_is_not_called_gone() {
         // The launcher's words were all there was, and may have been a script's.
-        let facts = LaunchFacts {
-            mark: None,
-            ..facts()
-        };
+        let launch = Launch::default();
         let survey = survey(QUEUE, CLUSTERS);
-        let status = survey.job(&job("a", "gcp"), Some(&facts)).status().unwrap();
+        let status = survey
+            .job(&job("a", "gcp"), Some(&launch))
+            .status()
+            .unwrap();
         assert_eq!(
             (status.status.as_str(), status.is_done),
             (status::UNKNOWN, false)
@@ -548,13 +579,12 @@ mod surveys {
                 hourly_price: Some(4.0),
             });
             survey.costs = reported.into_iter().collect();
-            let mut facts = facts();
-            facts.start.cluster = "dev".to_owned();
-            facts.mark.as_mut().unwrap().cluster_hash = Some(hash.to_owned());
-            facts.hourly_price = price;
-            survey.add_price(&facts);
+            let mut launch = launch_onto(Some(hash));
+            launch.start.cluster = "dev".to_owned();
+            launch.hourly_price = price;
+            survey.add_price(&launch);
             let details = survey
-                .job(&job("a", "gcp"), Some(&facts))
+                .job(&job("a", "gcp"), Some(&launch))
                 .status()
                 .unwrap()
                 .details;

@@ -1,5 +1,6 @@
 //! SkyPilot's API server in place of `sky`: a request is posted, and its result is fetched when it has ended.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
@@ -118,10 +119,7 @@ impl Endpoint {
         match timeout(call.timeout, self.run(&request, &mut posted)).await {
             Ok(Ok(output)) => output,
             Ok(Err(problem)) => {
-                let command = call.command_line();
-                tracing::warn!(
-                    "SkyPilot's API server cannot answer `{command}`: {problem}; the program is run"
-                );
+                log_unusable(&call, &problem);
                 Output::default()
             }
             Err(_) => {
@@ -256,6 +254,12 @@ impl Reply {
         let kind: String = error.kind.chars().take(40).collect();
         Err(JobError::failed(format!("it failed with {kind}")))
     }
+}
+
+/// Logs why the program is run instead; where there is no such program, its answer is left out.
+pub(super) fn log_unusable(call: &CliCall, problem: &dyn Display) {
+    let command = call.command_line();
+    tracing::warn!("SkyPilot's API server cannot answer `{command}`: {problem}");
 }
 
 /// Makes the change that these arguments of `sky` mean over the API server, and prints the result as `sky` does: in a process of

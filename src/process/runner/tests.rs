@@ -79,12 +79,12 @@ async fn equal_queries_share_one_run() {
     let runs: Vec<_> = (0..10)
         .map(|_| {
             let (cli, call) = (cli.clone(), call.clone());
-            tokio::spawn(async move { cli.query(&call, None).await })
+            tokio::spawn(async move { cli.query(&call).await })
         })
         .collect();
     let another = tokio::spawn({
         let cli = cli.clone();
-        async move { cli.query(&other, None).await }
+        async move { cli.query(&other).await }
     });
     scripts
         .until("both run", |scripts| scripts.lines("begun").len() == 2)
@@ -96,7 +96,7 @@ async fn equal_queries_share_one_run() {
     assert_eq!(another.await.unwrap().unwrap().stdout, "other\n");
     assert_eq!(scripts.lines("begun").len(), 2);
     // A later query wants the state of then.
-    cli.query(&call, None).await.unwrap();
+    cli.query(&call).await.unwrap();
     assert_eq!(scripts.lines("begun").len(), 3);
 }
 
@@ -108,7 +108,7 @@ async fn at_most_four_programs_run_at_once() {
         .map(|number| {
             let script = format!("echo +1 >>at; sleep 0.3; echo -1 >>at; echo {number}");
             let (cli, call) = (cli.clone(), scripts.call(&script, LONG));
-            tokio::spawn(async move { cli.query(&call, None).await.unwrap().stdout.clone() })
+            tokio::spawn(async move { cli.query(&call).await.unwrap().stdout.clone() })
         })
         .collect();
     for (number, run) in runs.into_iter().enumerate() {
@@ -121,8 +121,8 @@ async fn at_most_four_programs_run_at_once() {
     assert_eq!(at_once.max(), Some(4));
 }
 
-fn soon() -> Option<Instant> {
-    Some(Instant::now() + Duration::from_millis(50))
+fn soon() -> Instant {
+    Instant::now() + Duration::from_millis(50)
 }
 
 fn has_unread_result(cli: &Cli) -> bool {
@@ -138,7 +138,7 @@ async fn fill_slots(scripts: &Scripts, cli: &Cli) -> Vec<tokio::task::JoinHandle
                 cli.clone(),
                 scripts.call(&format!("{GATE} echo {number}"), LONG),
             );
-            tokio::spawn(async move { cli.query(&call, None).await })
+            tokio::spawn(async move { cli.query(&call).await })
         })
         .collect();
     let all_run = |scripts: &Scripts| scripts.lines("begun").len() == MAX_CONCURRENT;
@@ -152,12 +152,12 @@ async fn late_result_serves_one_later_query() {
     let call = scripts.call(&format!("{GATE} wc -l <begun"), LONG);
     let waiting = tokio::spawn({
         let (cli, call) = (cli.clone(), call.clone());
-        async move { cli.query(&call, None).await }
+        async move { cli.query(&call).await }
     });
     scripts
         .until("it runs", |scripts| !scripts.lines("begun").is_empty())
         .await;
-    let error = cli.query(&call, soon()).await.unwrap_err();
+    let error = until(soon(), cli.query(&call)).await.unwrap_err();
     assert!(error.to_string().contains("try again"), "{error}");
     waiting.abort();
     let _ = waiting.await;
@@ -166,15 +166,15 @@ async fn late_result_serves_one_later_query() {
         .until("the result is kept", |_| has_unread_result(&cli))
         .await;
     let text = |result: QueryResult| result.unwrap().stdout.trim().to_owned();
-    assert_eq!(text(cli.query(&call, None).await), "1");
-    assert_eq!(text(cli.query(&call, None).await), "2");
+    assert_eq!(text(cli.query(&call).await), "1");
+    assert_eq!(text(cli.query(&call).await), "2");
 }
 
 #[tokio::test]
 async fn unread_result_expires() {
     let (scripts, cli) = (Scripts::new(), Cli::default());
     let call = scripts.call(&format!("{GATE} wc -l <begun"), LONG);
-    let mut waiting = Box::pin(cli.query(&call, None));
+    let mut waiting = Box::pin(cli.query(&call));
     while scripts.lines("begun").is_empty() {
         let _ = timeout(Duration::from_millis(10), &mut waiting).await;
     }
@@ -186,7 +186,7 @@ async fn unread_result_expires() {
     tokio::time::pause();
     tokio::time::advance(UNREAD_TTL + Duration::from_secs(1)).await;
     tokio::time::resume();
-    assert_eq!(cli.query(&call, None).await.unwrap().stdout.trim(), "2");
+    assert_eq!(cli.query(&call).await.unwrap().stdout.trim(), "2");
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn abandoned_queries_do_not_start() {
     let (scripts, cli) = (Scripts::new(), Cli::default());
     let busy = fill_slots(&scripts, &cli).await;
     let abandoned = scripts.call("echo ran >>abandoned", LONG);
-    cli.query(&abandoned, soon()).await.unwrap_err();
+    until(soon(), cli.query(&abandoned)).await.unwrap_err();
     scripts.write("open");
     for run in busy {
         run.await.unwrap().unwrap();
@@ -204,7 +204,7 @@ async fn abandoned_queries_do_not_start() {
         .await;
     assert!(scripts.lines("abandoned").is_empty());
     // Asked again, it runs.
-    cli.query(&abandoned, None).await.unwrap();
+    cli.query(&abandoned).await.unwrap();
     assert_eq!(scripts.lines("abandoned").len(), 1);
 }
 
@@ -214,17 +214,17 @@ async fn queue_is_bounded() {
     let _busy = fill_slots(&scripts, &cli).await;
     for number in MAX_CONCURRENT..MAX_QUERIES {
         let call = scripts.call(&format!("echo {number}"), LONG);
-        let error = cli.query(&call, Some(Instant::now())).await.unwrap_err();
+        let error = until(Instant::now(), cli.query(&call)).await.unwrap_err();
         assert!(error.to_string().contains("still runs"), "{error}");
     }
     let call = scripts.call("echo one too many", LONG);
-    let error = cli.query(&call, None).await.unwrap_err();
+    let error = cli.query(&call).await.unwrap_err();
     assert!(error.to_string().contains("too many"), "{error}");
     scripts.write("open");
     scripts
         .until("the queue is empty", |_| lock(&cli.queries).is_empty())
         .await;
-    cli.query(&call, None).await.unwrap();
+    cli.query(&call).await.unwrap();
 }
 
 /// The server ends: nobody would read the answer.
@@ -233,7 +233,7 @@ async fn shut_down_ends_the_programs() {
     let (scripts, cli) = (Scripts::new(), Cli::default());
     let call = scripts.call("echo $$ >pid; (sleep 60; true)", LONG);
     let asking = cli.clone();
-    let query = tokio::spawn(async move { asking.query(&call, None).await });
+    let query = tokio::spawn(async move { asking.query(&call).await });
     scripts
         .until("it runs", |scripts| !scripts.lines("pid").is_empty())
         .await;
@@ -242,7 +242,7 @@ async fn shut_down_ends_the_programs() {
     scripts.until("it has ended", |_| !alive(&pid)).await;
     let _ = query.await;
     let call = scripts.call("echo later >later", LONG);
-    assert!(cli.query(&call, None).await.is_err());
+    assert!(cli.query(&call).await.is_err());
     assert!(scripts.lines("later").is_empty());
 }
 
@@ -256,7 +256,7 @@ async fn queries_after_a_change_run_again() {
     std::fs::write(scripts.path().join("state"), "before").unwrap();
     let query = || {
         let (cli, call) = (cli.clone(), call.clone());
-        tokio::spawn(async move { cli.query(&call, None).await.unwrap().stdout.clone() })
+        tokio::spawn(async move { cli.query(&call).await.unwrap().stdout.clone() })
     };
     let first = query();
     scripts
@@ -290,7 +290,7 @@ async fn timeout_ends_the_process_group() {
             "{deaf} (trap '' TERM; sleep 60 >/dev/null 2>&1) & echo $$ >pids-{at}; echo $! >>pids-{at}; echo said; sleep 60"
         );
         let call = scripts.call(&script, Duration::from_millis(300));
-        let error = cli.query(&call, None).await.unwrap_err();
+        let error = cli.query(&call).await.unwrap_err();
         assert!(error.to_string().contains("did not answer"), "{error}");
         let pids = scripts.lines(&format!("pids-{at}"));
         assert_eq!(pids.len(), 2);
@@ -305,7 +305,7 @@ async fn timeout_keeps_the_output_of_logs() {
     let (scripts, cli) = (Scripts::new(), Cli::default());
     let script = "echo said; exec sleep 60";
     let log = cli
-        .query(&scripts.log(script, Duration::from_millis(300)), None)
+        .query(&scripts.log(script, Duration::from_millis(300)))
         .await
         .unwrap();
     assert_eq!(
@@ -320,7 +320,7 @@ async fn daemon_holding_the_pipe_is_left_alone() {
     let begun = std::time::Instant::now();
     let script =
         "(while [ -d \"$PWD\" ]; do echo beat >>beats; sleep 0.02; done) & echo said; exit 3";
-    let output = cli.query(&scripts.call(script, LONG), None).await.unwrap();
+    let output = cli.query(&scripts.call(script, LONG)).await.unwrap();
     assert_eq!(
         (output.stdout.as_str(), output.code, output.timed_out),
         ("said\n", Some(3), false)
@@ -343,15 +343,12 @@ async fn daemon_holding_the_pipe_is_left_alone() {
 async fn output_limit_fails_queries_and_cuts_logs() {
     let (scripts, cli) = (Scripts::new(), Cli::default());
     let script = "echo $$ >pid; yes 0123456789abcde | head -c 50000000; echo the end";
-    let error = cli
-        .query(&scripts.call(script, LONG), None)
-        .await
-        .unwrap_err();
+    let error = cli.query(&scripts.call(script, LONG)).await.unwrap_err();
     assert!(error.to_string().contains("8 MB"), "{error}");
     let pid = scripts.lines("pid").remove(0);
     scripts.until("it was ended", |_| !alive(&pid)).await;
 
-    let output = cli.query(&scripts.log(script, LONG), None).await.unwrap();
+    let output = cli.query(&scripts.log(script, LONG)).await.unwrap();
     assert!(output.stdout.ends_with("the end\n"));
     assert!(output.stdout.len() >= MAX_OUTPUT);
     assert!(output.stdout.len() <= 2 * MAX_OUTPUT + 64 * 1024);
@@ -363,20 +360,17 @@ async fn reads_streams_exit_code_and_invalid_utf8() {
     let script = "echo out; echo err >&2; printf '\\377\\n'; echo $COLUMNS $MORE; read line && echo \"$line\"; exit 7";
     let mut call = scripts.call(script, LONG);
     call.envs.push(("MORE".to_owned(), "more".to_owned()));
-    let output = cli.query(&call, None).await.unwrap();
+    let output = cli.query(&call).await.unwrap();
     assert_eq!(output.stdout, "out\n\u{fffd}\n4096 more\n");
     assert_eq!((output.stderr.as_str(), output.code), ("err\n", Some(7)));
-    let killed = cli
-        .query(&scripts.call("kill -9 $$", LONG), None)
-        .await
-        .unwrap();
+    let killed = cli.query(&scripts.call("kill -9 $$", LONG)).await.unwrap();
     assert_eq!((killed.code, killed.timed_out), (None, false));
 }
 
 #[tokio::test]
 async fn missing_program_is_an_error() {
     let call = CliCall::new(Path::new("/nonexistent/sky"), &["queue"], LONG);
-    let error = Cli::default().query(&call, None).await.unwrap_err();
+    let error = Cli::default().query(&call).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("could not be started"), "{text}");
     assert!(text.contains("`sky queue`"), "{text}");
@@ -389,7 +383,7 @@ async fn followed_log_is_taken_after_its_marker() {
         "echo banner; echo Now comes the log; while [ -d . ]; do echo step; sleep 0.1; done";
     let mut call = scripts.log(script, Duration::from_secs(600));
     call.log_marker = Some("comes the log");
-    let output = Cli::default().query(&call, None).await.unwrap();
+    let output = Cli::default().query(&call).await.unwrap();
     assert!(output.timed_out);
     assert!(output.stdout.ends_with("step\n"), "{}", output.stdout);
 }

@@ -103,6 +103,30 @@ fn autostop_is_not_set_on_another_cluster_of_the_name() {
 }
 
 #[test]
+fn autostop_of_a_failed_launch_is_not_set_on_another_cluster() {
+    let world = World::new();
+    world
+        .cloud
+        .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
+    world.cloud.set("sky-autostop.gate", "");
+    let mut server = world.server();
+    let launch = launch(&server, "lambda", None, false);
+    server.call("run_job", launch);
+    wait_until("the autostop begins", || set(&world).len() == 1);
+    server.kill_9();
+    kill_9(world.home.supervisor("a"));
+    kill_9(world.cloud.calls_of(&["sky", "autostop"])[0].pid);
+    world.age("a", 100);
+    world.cloud.add_cluster("c", "Lambda", "UP");
+    world.cloud.set("sky-autostop.open", "");
+    let mut server = world.server();
+    server.poll("a");
+    wait_until_done(&world);
+    assert_eq!(set(&world).len(), 1);
+    assert_eq!(world.cloud.read("clusters/c/autostop"), None);
+}
+
+#[test]
 fn autostop_of_a_failed_launch_is_tried_again() {
     let world = World::new();
     let failing = ("oumi-up.replay", "oumi-slurm/up-no-cluster");

@@ -257,10 +257,10 @@ fn recreated_cluster_has_other_jobs() {
     let mark = world.home.job_dir("old").join("launch.json");
     let text = std::fs::read_to_string(&mark).unwrap();
     let mut facts: Value = serde_json::from_str(&text).unwrap();
-    facts["mark"]["submitted_at"] = 5.into();
+    facts["job"][1]["submitted_at"] = 5.into();
     std::fs::write(&mark, facts.to_string()).unwrap();
     let mark = world.home.job_dir("new").join("launch.json");
-    std::fs::write(&mark, facts.to_string().replace("\"mark\"", "\"no\"")).unwrap();
+    std::fs::write(&mark, facts.to_string().replace("\"job\"", "\"no\"")).unwrap();
     only_new_runs(&world, &mut server);
 }
 

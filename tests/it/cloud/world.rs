@@ -155,16 +155,6 @@ impl World {
             let time = SystemTime::now() - Duration::from_secs(seconds);
             file.set_modified(time).unwrap();
         }
-        let facts = self.home.job_dir(job_id).join("launch.json");
-        let Ok(text) = fs::read_to_string(&facts) else {
-            return;
-        };
-        let mut object: Value = serde_json::from_str(&text).unwrap();
-        for time in ["started_at", "last_output_at"] {
-            let then = object[time].as_f64().unwrap() - seconds as f64;
-            object[time] = then.into();
-        }
-        fs::write(facts, object.to_string()).unwrap();
     }
 
     pub fn staged_path(&self, job_id: &str) -> std::path::PathBuf {

@@ -32,10 +32,6 @@ fn with_catalog() -> (TempDir, CloudLauncher<FakeCloud>) {
     (home, launcher)
 }
 
-fn until() -> Instant {
-    Instant::now() + Duration::from_secs(5)
-}
-
 #[tokio::test]
 async fn a_config_has_the_price_of_what_it_asks_for() {
     let (_home, launcher) = with_catalog();
@@ -128,7 +124,7 @@ async fn a_config_has_the_price_of_what_it_asks_for() {
         let mut resources = resources;
         resources["cloud"] = "aws".into();
         let config = json!({ "resources": resources, "num_nodes": 2 });
-        let offer = launcher.price_config(&config, until()).await;
+        let offer = launcher.price_config(&config).await;
         assert_eq!(offer.hourly, Some((low, high)), "{config}: {offer:?}");
         assert!(offer.note.contains(note), "{config}: {offer:?}");
     }
@@ -197,13 +193,13 @@ async fn an_unknown_price_has_its_reason() {
         ),
     ] {
         let config = json!({ "resources": resources });
-        let offer = launcher.price_config(&config, until()).await;
+        let offer = launcher.price_config(&config).await;
         assert_eq!(offer.hourly, None, "{resources}: {offer:?}");
         assert!(offer.text().contains(reason), "{resources}: {offer:?}");
     }
     let config =
         json!({ "resources": { "cloud": "aws", "accelerators": "A100:8" }, "num_nodes": "many" });
-    let offer = launcher.price_config(&config, until()).await;
+    let offer = launcher.price_config(&config).await;
     assert!(offer.text().starts_with("not known"), "{offer:?}");
 }
 
@@ -212,7 +208,7 @@ async fn an_answer_is_kept_for_a_day() {
     let (_home, launcher) = with_catalog();
     let config = json!({ "resources": { "cloud": "aws", "accelerators": "A100:8" } });
     let ask = async || {
-        launcher.price_config(&config, until()).await;
+        launcher.price_config(&config).await;
         launcher.backend.catalog_queries.load(Ordering::Relaxed)
     };
     tokio::time::pause();
@@ -256,7 +252,7 @@ async fn a_cluster_has_the_price_of_what_it_is() {
         row["name"] = "c".into();
         row["status"] = "UP".into();
         let list = sky::clusters(&json!([row]).to_string()).unwrap();
-        let offer = launcher.describe(&list.clusters[0], until()).await.offer;
+        let offer = launcher.describe(&list.clusters[0]).await.offer;
         assert_eq!(offer.hourly.map(|(low, _)| low), price, "{row}: {offer:?}");
         assert!(offer.note.contains(note), "{row}: {offer:?}");
     }
