@@ -11,15 +11,16 @@ mod wait;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::process::runner::Cli;
 
 /// The exit code of a command that got no answer.
 const NO_ANSWER: u8 = 3;
 /// The exit code after Ctrl-C, as shells give it.
 const INTERRUPTED: u8 = 130;
+/// The longest wait for what a command left under way. A read of a file that hangs cannot be ended.
+const SHUTDOWN: Duration = Duration::from_millis(500);
 
 pub(crate) type CommandResult = Result<ExitCode, Box<dyn Error + Send + Sync>>;
 
@@ -38,11 +39,8 @@ pub fn greet() {
     ));
 }
 
-/// Runs a command to its end, or until it is interrupted, and then ends the programs that it asks.
-fn until_interrupted(
-    command: impl Future<Output = CommandResult>,
-    programs: &[&Cli],
-) -> CommandResult {
+/// Runs a command to its end, or until it is interrupted. The programs that it asks end with the runtime.
+fn until_interrupted(command: impl Future<Output = CommandResult>) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -53,8 +51,7 @@ fn until_interrupted(
             code = interrupted() => Ok(code?),
         }
     });
-    programs.iter().for_each(|cli| cli.shut_down());
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(SHUTDOWN);
     ran
 }
 

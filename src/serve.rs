@@ -28,18 +28,14 @@ const DRAIN: Duration = Duration::from_millis(1200);
 /// output folders, and of standard input where it is no pipe.
 const FILE_THREADS: usize = 12;
 
-/// The service of this process, and the programs that it asks.
-pub(crate) type Wired = (JobService, Cli);
-
 /// Builds the launchers and the service. `program` is this program, which jobs are supervised with.
-pub(crate) fn wire(program: &Path) -> Result<Wired, Box<dyn Error + Send + Sync>> {
+pub(crate) fn wire(program: &Path) -> Result<JobService, Box<dyn Error + Send + Sync>> {
     let data_dir = DataDir::from_environment()?;
     // What fails here fails again at the call that needs it, and is reported there.
     if let Err(error) = data_dir.create() {
         tracing::warn!("{error}");
     }
     let (program, cli) = (program.to_owned(), Cli::default());
-    let queries = cli.clone();
     let launchers: Vec<Arc<dyn Launcher>> = vec![
         Arc::new(LocalLauncher::new(data_dir.clone(), program.clone())),
         Arc::new(SkyPilotLauncher::new(
@@ -51,21 +47,20 @@ pub(crate) fn wire(program: &Path) -> Result<Wired, Box<dyn Error + Send + Sync>
     ];
     let clouds = launchers.iter().flat_map(|launcher| launcher.clouds());
     let policy = Policy::from_environment(&clouds.copied().collect::<Vec<_>>())?;
-    let service = JobService::with_policy(data_dir, launchers, policy);
-    Ok((service, queries))
+    Ok(JobService::with_policy(data_dir, launchers, policy))
 }
 
 /// Serves MCP on standard input and output.
 pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let (service, queries) = wire(program)?;
+    let service = wire(program)?;
     // Messages are read and written on this thread, and calls run on those for files: one that hangs holds no message up.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(FILE_THREADS)
         .enable_all()
         .build()?;
     let result = runtime.block_on(serve_until_the_end(service));
-    queries.shut_down();
-    // Neither a read of standard input nor one of a file that hangs can be cancelled, nor is it waited for.
+    // The programs that are asked end with the runtime: nobody would read their answers. Neither a read of standard input nor one
+    // of a file that hangs can be cancelled, nor is it waited for.
     runtime.shutdown_background();
     result
 }

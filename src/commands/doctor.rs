@@ -63,12 +63,9 @@ pub fn run(output: Format, program: &Path) -> ExitCode {
     }
     // With slots of its own, so that no check waits for another's.
     let (wired, cli) = (wire(program), Cli::default());
-    let queries = wired.as_ref().map(|(_, queries)| queries);
-    let programs: Vec<&Cli> = queries.into_iter().chain([&cli]).collect();
-    exit_code(until_interrupted(
-        async { print_report(&checks::run(&wired, &cli).await, output) },
-        &programs,
-    ))
+    exit_code(until_interrupted(async {
+        print_report(&checks::run(&wired, &cli).await, output)
+    }))
 }
 
 fn print_report(checks: &[Check], output: Format) -> CommandResult {

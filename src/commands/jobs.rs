@@ -133,9 +133,9 @@ impl Format {
 
 /// Runs a command, and prints why it failed. `program` is this program.
 pub fn run(command: JobCommand, program: &Path) -> ExitCode {
-    exit_code(wire(program).and_then(|(service, queries)| {
+    exit_code(wire(program).and_then(|service| {
         let running = async move { run_on(&service, command).await };
-        until_interrupted(on_file_threads(Box::pin(running)), &[&queries])
+        until_interrupted(on_file_threads(Box::pin(running)))
     }))
 }
 

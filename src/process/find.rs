@@ -1,6 +1,7 @@
 //! Finds the `oumi` and `sky` programs, also where a client that was started from a desktop has almost no PATH.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -46,8 +47,7 @@ pub(crate) fn find_sky() -> Result<PathBuf, JobError> {
 
 /// Finds `oumi` as the server of a client does that was started from the desktop, without a variable or a project.
 pub(crate) fn find_oumi_from_desktop() -> Option<PathBuf> {
-    let on_path = which::which_in("oumi", Some(DESKTOP_PATH), "/").ok();
-    on_path.or_else(|| find_in(&places(&[]), "oumi"))
+    search("oumi", DESKTOP_PATH.as_ref(), &[])
 }
 
 /// Lists the folder that the server was started in, which is the project's with most clients, and those that calls named.
@@ -65,9 +65,8 @@ fn find(
     if let Some(named) = named(name, variable) {
         return named;
     }
-    let places = places(projects);
-    let found = which::which(name).ok().or_else(|| find_in(&places, name));
-    found.ok_or_else(|| {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    search(name, &path, projects).ok_or_else(|| {
         let error = format!(
             "the `{name}` program was not found on PATH, in .venv, venv or .env of the project, or where pip, pipx, uv, conda and pyenv put programs"
         );
@@ -94,27 +93,25 @@ pub(crate) fn problem() -> Option<String> {
     named.err().map(|error| error.to_string())
 }
 
-fn places(projects: &[PathBuf]) -> Vec<PathBuf> {
+/// Looks in the folders of a PATH, then of projects, then of this machine.
+fn search(name: &str, path: &OsStr, projects: &[PathBuf]) -> Option<PathBuf> {
     let of_project = |project: &PathBuf| OF_PROJECT.map(|below| project.join(below));
-    let of_projects = projects.iter().flat_map(of_project);
-    of_projects
-        .chain(OF_MACHINE.split(' ').map(expand_home))
-        .collect()
+    let mut folders = std::env::split_paths(path)
+        .chain(projects.iter().flat_map(of_project))
+        .chain(OF_MACHINE.split(' ').flat_map(folders_of));
+    folders.find_map(|folder| which::which(folder.join(name)).ok())
 }
 
-/// Looks in each place. A `*` stands for any name, the last first: of several versions, the newest.
-fn find_in(places: &[PathBuf], name: &str) -> Option<PathBuf> {
-    let folders = places.iter().flat_map(|place| {
-        let Some((parent, _)) = place.to_str()?.split_once("/*") else {
-            return Some(vec![place.clone()]);
-        };
-        let entries = Path::new(parent).read_dir().ok()?.flatten();
-        let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path().join("bin")).collect();
-        folders.sort_unstable_by(|one, other| other.cmp(one));
-        Some(folders)
-    });
-    let mut programs = folders.flatten().map(|folder| folder.join(name));
-    programs.find_map(|program| which::which(program).ok())
+/// Lists the folders of a place. A `*` stands for any name, the last first: of several versions, the newest.
+fn folders_of(place: &str) -> Vec<PathBuf> {
+    let Some((parent, below)) = place.split_once("/*/") else {
+        return vec![expand_home(place)];
+    };
+    let entries = expand_home(parent).read_dir().into_iter().flatten();
+    let folders = entries.flatten().map(|entry| entry.path().join(below));
+    let mut folders: Vec<PathBuf> = folders.collect();
+    folders.sort_unstable_by(|one, other| other.cmp(one));
+    folders
 }
 
 /// Returns the PATH for a program: its own folder first, since it starts its neighbours (`torchrun`, `python`).

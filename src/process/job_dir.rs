@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 use super::supervisor::{Epilogue, SupervisorPlan};
 use crate::redact::Redactor;
-use crate::settings::data_dir::{open_options, open_regular, read_bounded, write_atomic};
+use crate::settings::data_dir::{
+    create_private, open_options, open_regular, read_bounded, write_atomic,
+};
 use crate::text::signal_name;
 
 const LOCK: &str = "lock";
@@ -37,7 +39,7 @@ pub(crate) struct JobDir {
 pub(crate) struct JobLock(pub(super) File);
 
 /// The signal that a cancel wants sent to every process of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Termination {
     /// SIGTERM.
     Graceful,
@@ -56,7 +58,7 @@ impl Termination {
 }
 
 /// The end of a supervised process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExitRecord {
     pub(crate) code: Option<i32>,
     pub(crate) signal: Option<i32>,
@@ -77,13 +79,9 @@ impl ExitRecord {
     /// A record of an end that happens now, without code, signal or error.
     pub(crate) fn now(step: &str) -> Self {
         Self {
-            code: None,
-            signal: None,
-            cancelled: false,
             step: step.to_owned(),
-            error: None,
-            processes_left: false,
             ended_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            ..Self::default()
         }
     }
 
@@ -144,10 +142,9 @@ impl JobDir {
         Ok(JobLock(file))
     }
 
-    /// Makes the folder again, 0700, where a job has removed its own.
+    /// Makes the folder again, where a job has removed its own.
     pub(crate) fn restore(&self) -> io::Result<()> {
-        let mut private = DirBuilder::new();
-        private.recursive(true).mode(0o700).create(&self.path)
+        create_private(&self.path)
     }
 
     /// Returns the machine that the job was started on; `None` where that was not written down.
@@ -206,12 +203,9 @@ impl JobDir {
 
     /// Writes how the job ended, also where the job has removed its own folder.
     pub(crate) fn write_exit_record(&self, record: &ExitRecord) -> io::Result<()> {
-        let (path, bytes) = (self.file(EXIT_RECORD), serde_json::to_vec(record)?);
-        if if_found(write_atomic(&path, &bytes))?.is_some() {
-            return Ok(());
-        }
-        DirBuilder::new().mode(0o700).create(&self.path)?;
-        write_atomic(&path, &bytes)
+        // Not its parents: then nobody will read the record.
+        let _ = DirBuilder::new().mode(0o700).create(&self.path);
+        write_atomic(&self.file(EXIT_RECORD), &serde_json::to_vec(record)?)
     }
 
     pub(crate) fn plan(&self) -> io::Result<SupervisorPlan> {

@@ -1,9 +1,7 @@
 //! Runs one external program: argv without a shell, standard input from nothing, a timeout, captured output.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -11,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout};
 
 use super::find::path_with_folder_of;
+use super::table::pid;
 use crate::error::JobError;
-use crate::sync::lock;
 
 /// The most output that is read of one program, in bytes.
 pub(super) const MAX_OUTPUT: usize = 8 * 1024 * 1024;
@@ -79,29 +77,25 @@ pub(crate) struct Output {
     pub(crate) front_truncated: bool,
 }
 
-/// The process groups of the programs that run.
-pub(super) type ProcessGroups = Arc<Mutex<HashSet<Pid>>>;
+/// The process group of a program. It ends with the future that waits for the program, and so with the server.
+struct Group(Option<Pid>);
 
-/// Ends every program that runs.
-pub(super) fn kill_all(groups: &ProcessGroups) {
-    for group in lock(groups).drain() {
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-}
-
-/// The process group of a program. It ends with the future that waits for the program, unless it was taken out of the groups.
-struct Group<'a>(&'a ProcessGroups, Pid);
-
-impl Drop for Group<'_> {
-    fn drop(&mut self) {
-        if lock(self.0).remove(&self.1) {
-            let _ = kill_process_group(self.1, Signal::KILL);
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.0 {
+            let _ = kill_process_group(group, signal);
         }
     }
 }
 
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
 /// Runs a program until it exits, prints too much, has taken too long, or has shown enough of a log.
-pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Output, JobError> {
+pub(super) async fn execute(call: &CliCall) -> Result<Output, JobError> {
     tracing::debug!(command = call.command_line(), "running");
     let spawned = tokio::process::Command::new(&call.program)
         .args(&call.arguments)
@@ -113,12 +107,7 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
         .spawn();
     let mut child =
         spawned.map_err(|error| call.error(format!("could not be started: {error}")))?;
-    let group = child
-        .id()
-        .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-    let group = group.ok_or_else(|| call.error("could not be started"))?;
-    lock(groups).insert(group);
-    let _guard = Group(groups, group);
+    let mut group = Group(child.id().and_then(pid));
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
     let (mut stdout, mut stderr) = (Capture::new(call.is_log), Capture::new(call.is_log));
     let mut marker = call.log_marker;
@@ -129,7 +118,7 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
         let captured = tokio::select! {
             status = child.wait(), if exit.is_none() => {
                 // A daemon that the program left is meant to run on.
-                lock(groups).remove(&group);
+                group.0 = None;
                 exit = Some(status.ok().and_then(|status| status.code()));
                 deadline = Instant::now() + PIPE_DRAIN;
                 Ok(())
@@ -149,7 +138,7 @@ pub(super) async fn execute(call: &CliCall, groups: &ProcessGroups) -> Result<Ou
         }
     }
     if exit.is_none() {
-        let _ = kill_process_group(group, Signal::TERM);
+        group.signal(Signal::TERM);
         let _ = timeout(GRACE, child.wait()).await;
     }
     Ok(Output {

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use super::program::execute;
 pub(crate) use super::program::{Capture, CliCall, Output, OutputLimit};
-use super::program::{ProcessGroups, execute, kill_all};
 use crate::error::JobError;
 use crate::sync::lock;
 
@@ -40,28 +40,20 @@ pub(crate) async fn until<T>(deadline: Instant, work: impl Future<Output = T>) -
 pub(crate) type QueryResult = Result<Arc<Output>, JobError>;
 /// Answers a query in place of its program.
 type Request = BoxFuture<'static, Output>;
-type ResultSender = Arc<watch::Sender<Option<QueryResult>>>;
-
 /// A query that runs, waits for a slot, or has ended without a caller that read its result. Receivers are the waiting callers.
-#[derive(Debug)]
-struct SharedRun {
-    result: ResultSender,
-    finished_unread_at: Option<Instant>,
-}
+type Run = Arc<watch::Sender<Option<QueryResult>>>;
 
 /// Runs programs, [`MAX_CONCURRENT`] at a time. Clones share the slots and the queries.
 #[derive(Debug, Clone)]
 pub(crate) struct Cli {
     slots: Arc<Semaphore>,
-    groups: ProcessGroups,
-    queries: Arc<Mutex<HashMap<CliCall, SharedRun>>>,
+    queries: Arc<Mutex<HashMap<CliCall, Run>>>,
 }
 
 impl Default for Cli {
     fn default() -> Self {
         Self {
             slots: Arc::new(Semaphore::new(MAX_CONCURRENT)),
-            groups: ProcessGroups::default(),
             queries: Arc::default(),
         }
     }
@@ -97,25 +89,15 @@ impl Cli {
         lock(&self.queries).clear();
     }
 
-    /// Ends the programs that run, and starts no more. Nobody would read their answers once the server has ended.
-    pub(crate) fn shut_down(&self) {
-        self.slots.close();
-        kill_all(&self.groups);
-    }
-
     fn join_or_start(
         &self,
         call: &CliCall,
         request: Option<Request>,
     ) -> Result<watch::Receiver<Option<QueryResult>>, JobError> {
         let mut queries = lock(&self.queries);
-        queries.retain(|_, run| {
-            run.finished_unread_at
-                .is_none_or(|at| at.elapsed() < UNREAD_TTL)
-        });
         if let Some(run) = queries.get(call) {
-            let result = run.result.subscribe();
-            if run.finished_unread_at.is_some() {
+            let result = run.subscribe();
+            if result.borrow().is_some() {
                 // One caller takes it: the next wants the state of then.
                 queries.remove(call);
             }
@@ -125,33 +107,28 @@ impl Cli {
             let error = call.error("was not run, since too many other programs wait");
             return Err(error.with_hint("try again in a moment"));
         }
-        let sender = Arc::new(watch::Sender::new(None));
-        let result = sender.subscribe();
-        let run = SharedRun {
-            result: sender.clone(),
-            finished_unread_at: None,
-        };
-        queries.insert(call.clone(), run);
-        tokio::spawn(self.clone().run_query(call.clone(), request, sender));
+        let run = Run::new(watch::Sender::new(None));
+        let result = run.subscribe();
+        queries.insert(call.clone(), run.clone());
+        tokio::spawn(self.clone().run_query(call.clone(), request, run));
         Ok(result)
     }
 
-    async fn run_query(self, call: CliCall, request: Option<Request>, result: ResultSender) {
+    async fn run_query(self, call: CliCall, request: Option<Request>, run: Run) {
         // After `invalidate`, an equal query may have a run of its own.
-        let is_own = |run: &SharedRun| Arc::ptr_eq(&run.result, &result);
+        let forget = |queries: &mut HashMap<_, Run>| queries.retain(|_, it| !Arc::ptr_eq(it, &run));
         let output = match request {
             // It costs this machine nothing.
             Some(request) => Ok(request.await),
             None => {
-                let slot = self.slots.acquire().await;
+                let _slot = self.slots.acquire().await;
                 let mut queries = lock(&self.queries);
-                if slot.is_err() || result.receiver_count() == 0 {
-                    // The server ends, or every caller gave up while the run waited for its slot.
-                    queries.retain(|_, run| !is_own(run));
-                    return;
+                if run.receiver_count() == 0 {
+                    // Every caller gave up while it waited for its slot.
+                    return forget(&mut queries);
                 }
                 drop(queries);
-                execute(&call, &self.groups).await
+                execute(&call).await
             }
         };
         let output = output.and_then(|output| {
@@ -162,13 +139,15 @@ impl Cli {
             }
             Ok(Arc::new(output))
         });
-        let mut queries = lock(&self.queries);
-        if result.receiver_count() > 0 {
-            queries.retain(|_, run| !is_own(run));
-        } else if let Some(run) = queries.get_mut(&call).filter(|run| is_own(run)) {
-            run.finished_unread_at = Some(Instant::now());
+        {
+            let mut queries = lock(&self.queries);
+            run.send_replace(Some(output));
+            if run.receiver_count() > 0 {
+                return forget(&mut queries);
+            }
         }
-        result.send_replace(Some(output));
+        tokio::time::sleep(UNREAD_TTL).await;
+        forget(&mut lock(&self.queries));
     }
 }
 

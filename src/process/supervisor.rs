@@ -92,10 +92,10 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // A copy of the lock without close-on-exec: every process of the job inherits it.
     let _inherited_lock = rustix::io::dup(io::stdin())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    #[cfg(test)]
+    runtime.start_paused(true);
+    runtime.enable_all().build()?.block_on(async {
         let plan = dir.plan()?;
         // It handles signals from here on: whoever reads the pid may send one.
         let mut supervisor = Supervisor::new(&dir, &plan)?;
@@ -104,10 +104,7 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
             return Ok(());
         }
         let mut record = supervisor.run_steps().await;
-        if let Ok(record) = &mut record
-            // A cloud launch starts SkyPilot's API server, which is meant to run on.
-            && plan.cancellable
-        {
+        if let Ok(record) = &mut record {
             supervisor.wait_for_all(record).await;
         }
         for file in &plan.cleanup {
@@ -172,7 +169,7 @@ impl<'a> Supervisor<'a> {
             ..ExitRecord::now("run")
         };
         for (at, step) in self.plan.steps.iter().enumerate() {
-            if self.termination_request().is_some() {
+            if self.requested().is_some() {
                 return Ok(ExitRecord::cancelled(&step.name));
             }
             let log = self.dir.open_log();
@@ -225,40 +222,41 @@ impl<'a> Supervisor<'a> {
 
     /// Waits until a step has ended, or a cancel or the time limit wants that. Its processes may live on.
     async fn wait_for_step(&mut self, step: &str, main: u32) -> io::Result<ExitRecord> {
-        let mut end_signal = None;
+        let mut terminator = Terminator::default();
+        let mut error = None;
         loop {
             // Before the request: a step that ended before the cancel ended by itself.
             if let (Some(status), _) = reap(main)? {
                 return Ok(ExitRecord {
                     code: status.code(),
                     signal: status.signal(),
-                    error: end_signal.map(|_| self.limit_reason()),
+                    error,
                     ..ExitRecord::now(step)
                 });
             }
-            if self.termination_request().is_some() {
+            if self.requested().is_some() {
                 return Ok(ExitRecord::cancelled(step));
             }
-            if self.is_over_limit() && self.plan.cancellable {
-                let reason = self.limit_reason();
-                append_to_log(self.dir, &reason);
-                return Ok(ExitRecord::not_started(step, &reason));
-            }
-            if self.is_over_limit() {
-                let signal = end_signal.map_or(Signal::TERM, |_| Signal::KILL);
-                send(main, signal);
-                end_signal = Some(signal);
+            if let Some(termination) = self.by_limit() {
+                let reason = time_limit_line(self.plan.time_limit_seconds.unwrap_or_default());
+                if self.plan.cancellable {
+                    append_to_log(self.dir, &reason);
+                    return Ok(ExitRecord::not_started(step, &reason));
+                }
+                terminator.signal(&HashSet::from([main]), termination);
+                error = Some(reason);
             }
             self.wait_for_news().await;
         }
     }
 
-    fn is_over_limit(&self) -> bool {
-        self.limit.is_some_and(|limit| limit <= Instant::now())
-    }
-
-    fn limit_reason(&self) -> String {
-        time_limit_line(self.plan.time_limit_seconds.unwrap_or_default())
+    /// Returns what the time limit wants: at first the chance to save a checkpoint.
+    fn by_limit(&self) -> Option<Termination> {
+        let excess = Instant::now().checked_duration_since(self.limit?)?;
+        Some(match excess < LIMIT_GRACE {
+            true => Termination::Graceful,
+            false => Termination::Forced,
+        })
     }
 
     /// Runs the epilogue, with output of its own, until it exits with 0. One that still fails stays for the next server.
@@ -277,13 +275,13 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Stays as long as any process of the job lives, and ends them all where a cancel or the time limit wants that.
+    /// Stays as long as any process of the job lives, and ends them all where a cancel or the time limit wants that. What a cloud
+    /// launch leaves, such as SkyPilot's API server, is meant to run on.
     async fn wait_for_all(&mut self, record: &mut ExitRecord) {
         let mut terminator = Terminator::default();
         // Kept: a job may remove the folder of the request.
-        let mut termination = record.cancelled.then_some(Termination::Graceful);
-        let mut kill_at = None;
-        while self.any_is_left() {
+        let cancelled = record.cancelled.then_some(Termination::Graceful);
+        while self.plan.cancellable && self.any_is_left() {
             // Before they are ended, so that the end by a time limit reads so even if the supervisor is killed meanwhile. A job
             // that was cancelled reads so by the request.
             if !record.processes_left && !record.cancelled {
@@ -291,15 +289,8 @@ impl<'a> Supervisor<'a> {
                 // Where that fails the job reads as running, which is true.
                 let _ = self.dir.write_exit_record(record);
             }
-            termination = self.termination_request().or(termination);
-            if self.is_over_limit() {
-                let now = Instant::now();
-                termination = termination.or(Some(Termination::Graceful));
-                if *kill_at.get_or_insert(now + LIMIT_GRACE) <= now {
-                    termination = Some(Termination::Forced);
-                }
-            }
-            let Some(termination) = termination else {
+            let wanted = cancelled.max(self.requested()).max(self.by_limit());
+            let Some(termination) = wanted else {
                 self.wait_for_news().await;
                 continue;
             };
@@ -310,13 +301,10 @@ impl<'a> Supervisor<'a> {
                     tracing::warn!(%error, "cannot list the processes of the job; trying again");
                 }
             }
-            tokio::select! {
-                _ = self.notified.recv() => {}
-                () = tokio::time::sleep(TERMINATION_POLL) => {}
-            }
+            let _ = tokio::time::timeout(TERMINATION_POLL, self.notified.recv()).await;
         }
         record.processes_left = false;
-        if record.cancelled || kill_at.is_some() {
+        if record.cancelled || self.by_limit().is_some() {
             record.ended_at = ExitRecord::now("").ended_at;
         }
     }
@@ -339,7 +327,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn termination_request(&self) -> Option<Termination> {
+    /// Returns what a cancel wants.
+    fn requested(&self) -> Option<Termination> {
         if !self.plan.cancellable {
             return None;
         }

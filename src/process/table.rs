@@ -214,9 +214,13 @@ impl Terminator {
 }
 
 /// Sends a signal to a process, which may be gone. A stopped process handles it only once it continues.
-pub(super) fn send(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, signal);
-        let _ = kill_process(pid, Signal::CONT);
+pub(super) fn send(number: u32, signal: Signal) {
+    if let Some(process) = pid(number) {
+        let _ = kill_process(process, signal);
+        let _ = kill_process(process, Signal::CONT);
     }
+}
+
+pub(super) fn pid(number: u32) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(number).ok()?)
 }

@@ -1,13 +1,12 @@
 //! The data folder. Files in it are replaced as a whole, so that a kill at any instant leaves them whole, and read with a bound.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
-use tempfile::NamedTempFile;
 
 use crate::error::JobError;
 use crate::settings::env_vars::HOME;
@@ -45,9 +44,7 @@ impl DataDir {
 
     /// Creates the folder and its `jobs` folder, readable by the owner alone. Folders that are there keep their rights.
     pub(crate) fn create(&self) -> Result<(), JobError> {
-        let mut private = DirBuilder::new();
-        let made = private.recursive(true).mode(0o700).create(self.jobs());
-        made.map_err(|error| self.unusable(error))
+        create_private(&self.jobs()).map_err(|error| self.unusable(error))
     }
 
     fn unusable(&self, error: io::Error) -> JobError {
@@ -60,20 +57,12 @@ impl DataDir {
 
     /// Lists the temporary files whose writers were killed.
     pub(crate) fn abandoned_files(&self) -> io::Result<Vec<PathBuf>> {
-        let mut folders = vec![self.root.clone()];
-        for job in fs::read_dir(self.jobs())? {
-            folders.push(job?.path());
-        }
-        let mut files = Vec::new();
-        for folder in folders.iter().filter(|path| path.is_dir()) {
-            for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                if entry.file_name().to_str().is_some_and(is_abandoned) {
-                    files.push(entry.path());
-                }
-            }
-        }
-        Ok(files)
+        let jobs = fs::read_dir(self.jobs())?.flatten().map(|job| job.path());
+        let folders = jobs.chain([self.root.clone()]);
+        let entries = folders.flat_map(fs::read_dir).flatten().flatten();
+        let is_abandoned = |file: &DirEntry| file.file_name().to_str().is_some_and(is_abandoned);
+        let files = entries.filter(is_abandoned).map(|file| file.path());
+        Ok(files.collect())
     }
 
     pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
@@ -138,14 +127,8 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Like [`write_atomic`], but leaves the sync of the returned folder to the caller. Until then, a machine that goes down may
 /// come up with the old file.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let (folder, temporary) = write_temporary(path, bytes)?;
-    temporary.persist(path)?;
-    Ok(folder)
-}
-
-/// Writes a temporary file beside `path`, and opens their folder: once the file is written, there may be no handle left.
-fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(File, NamedTempFile)> {
     let parent = path.parent().ok_or(ErrorKind::InvalidInput)?;
+    // First: once the file is written, there may be no handle left.
     let folder = File::open(parent)?;
     // tempfile creates it 0600. The pid tells later that its writer was killed.
     let prefix = format!("{TEMPORARY}{}-", std::process::id());
@@ -154,16 +137,22 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(File, NamedTempFile
         .tempfile_in(parent)?;
     temporary.write_all(bytes)?;
     temporary.as_file().sync_all()?;
-    Ok((folder, temporary))
+    temporary.persist(path)?;
+    Ok(folder)
 }
 
 /// Tells by the name of a temporary file if its writer is gone.
 fn is_abandoned(name: &str) -> bool {
-    let writer = name
-        .strip_prefix(TEMPORARY)
-        .and_then(|name| name.split_once('-'));
-    let pid = writer.and_then(|(pid, _)| Pid::from_raw(pid.parse().ok()?));
+    let writer = name.strip_prefix(TEMPORARY).unwrap_or_default();
+    let pid = writer.split('-').next().and_then(|pid| pid.parse().ok());
+    let pid = pid.and_then(Pid::from_raw);
     pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
+/// Creates a folder and those above it, 0700. Those that are there keep their rights.
+pub(crate) fn create_private(path: &Path) -> io::Result<()> {
+    let mut private = DirBuilder::new();
+    private.recursive(true).mode(0o700).create(path)
 }
 
 /// Returns options that create files 0600 and never wait for the other end of a pipe.

@@ -15,7 +15,6 @@ use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
 use crate::process::table::ProcessTable;
 use crate::process::{blocking, find};
-use crate::serve::Wired;
 use crate::service::requests::{ListRequest, StatusFilter};
 use crate::service::{JobService, setting_problems};
 use crate::settings::data_dir::DataDir;
@@ -28,13 +27,13 @@ const LITTLE_SPACE: u64 = 256;
 
 /// Runs all checks, and returns them in the order of the report. `wired`: the service, or why no server would start.
 pub(super) async fn run(
-    wired: &Result<Wired, Box<dyn Error + Send + Sync>>,
+    wired: &Result<JobService, Box<dyn Error + Send + Sync>>,
     cli: &Cli,
 ) -> Vec<Check> {
     let problems = setting_problems();
     let jobs = async {
         match wired {
-            Ok((service, _)) => {
+            Ok(service) => {
                 let (mut checks, left) = tokio::join!(jobs(service, &problems), leftovers(service));
                 checks.push(Check::new("leftovers", left, Warning));
                 checks

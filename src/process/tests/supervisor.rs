@@ -1,16 +1,28 @@
 //! The start of a supervisor, with shell scripts in its place, and its exit record.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::start::{StartRequest, start_within};
-use crate::process::supervisor::{SupervisorPlan, write_exit_record_with_retry};
+use crate::process::supervisor::{Step, SupervisorPlan, supervise, write_exit_record_with_retry};
 use crate::process::table::ProcessTable;
+
+fn plan() -> SupervisorPlan {
+    SupervisorPlan {
+        steps: Vec::new(),
+        working_dir: PathBuf::from("/"),
+        cancellable: true,
+        cleanup: Vec::new(),
+        time_limit_seconds: None,
+    }
+}
 
 /// Starts a script as the supervisor of a job. Returns whether the job started, whether its supervisor lives, and how many
 /// other processes, and whether it is recorded as failed.
@@ -21,13 +33,7 @@ async fn start(script: &str) -> (bool, bool, usize, bool) {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
     let (dir, lock) = JobDir::create(parent.path().join("job")).unwrap();
     let job = StartRequest {
-        plan: SupervisorPlan {
-            steps: Vec::new(),
-            working_dir: PathBuf::from("/"),
-            cancellable: true,
-            cleanup: Vec::new(),
-            time_limit_seconds: None,
-        },
+        plan: plan(),
         envs: Default::default(),
         files: Vec::new(),
     };
@@ -77,6 +83,45 @@ async fn start_fails_only_once_nothing_lives() {
     ] {
         assert_eq!(start(&script).await, expected, "{case}");
     }
+}
+
+/// A supervisor, whose time passes at once while nothing happens, and its child, which was there before.
+#[test]
+#[ignore = "a process of the next test"]
+fn supervisor_of_a_deaf_process() {
+    let deaf = "trap 'echo got SIGTERM >>\"$JOB/deaf\"' TERM; echo; while :; do sleep 3000; done";
+    let mut deaf = Command::new("sh");
+    let mut deaf = deaf
+        .args(["-c", deaf])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    deaf.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    supervise(Path::new(&std::env::var_os("JOB").unwrap())).unwrap();
+}
+
+#[test]
+fn time_limit_kills_what_is_deaf_to_sigterm() {
+    let parent = tempfile::tempdir().unwrap();
+    let (dir, _lock) = JobDir::create(parent.path().join("job")).unwrap();
+    let mut plan = plan();
+    plan.time_limit_seconds = Some(3600);
+    plan.steps.push(Step {
+        name: "run".to_owned(),
+        argv: vec!["sleep".to_owned(), "3000".to_owned()],
+    });
+    dir.write_plan(&plan).unwrap();
+    let supervisor = "process::tests::supervisor::supervisor_of_a_deaf_process";
+    let supervisor = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", supervisor])
+        .env("JOB", dir.path())
+        .output();
+    assert!(supervisor.unwrap().status.success());
+    // It ends once it has no child any more.
+    let record = dir.exit_record().unwrap().unwrap();
+    assert_eq!(record.error.unwrap(), "time limit: ended after 1 h");
+    let deaf = fs::read_to_string(dir.path().join("deaf")).unwrap();
+    assert_eq!(deaf, "got SIGTERM\n");
 }
 
 #[tokio::test(start_paused = true)]
