@@ -186,6 +186,9 @@ async fn unread_result_expires() {
     tokio::time::pause();
     tokio::time::advance(UNREAD_TTL + Duration::from_secs(1)).await;
     tokio::time::resume();
+    scripts
+        .until("it has expired", |_| !has_unread_result(&cli))
+        .await;
     assert_eq!(cli.query(&call).await.unwrap().stdout.trim(), "2");
 }
 

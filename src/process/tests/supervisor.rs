@@ -89,14 +89,11 @@ async fn start_fails_only_once_nothing_lives() {
 #[test]
 #[ignore = "a process of the next test"]
 fn supervisor_of_a_deaf_process() {
-    let deaf = "trap 'echo got SIGTERM >>\"$JOB/deaf\"' TERM; echo; while :; do sleep 3000; done";
+    let script = "trap 'echo got SIGTERM >>\"$JOB/deaf\"' TERM; echo; while :; do sleep 3000; done";
     let mut deaf = Command::new("sh");
-    let mut deaf = deaf
-        .args(["-c", deaf])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    deaf.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    let deaf = deaf.args(["-c", script]).stdout(Stdio::piped()).spawn();
+    let mut ready = deaf.unwrap().stdout.take().unwrap();
+    ready.read_exact(&mut [0]).unwrap();
     supervise(Path::new(&std::env::var_os("JOB").unwrap())).unwrap();
 }
 
