@@ -46,9 +46,6 @@ enum Command {
         #[arg(long)]
         write: bool,
     },
-    /// The parent of one job
-    #[command(hide = true)]
-    Supervise { dir: PathBuf },
     /// What `sky` would do, through SkyPilot's API server where it is up
     #[command(hide = true)]
     Change {
@@ -66,12 +63,23 @@ fn environment_help() -> String {
 }
 
 fn main() -> ExitCode {
-    CompleteEnv::with_factory(Arguments::command)
-        .var(completions::VARIABLE)
-        .complete();
-    let arguments = Arguments::parse();
-    log_to_stderr();
-    match run(arguments.command) {
+    let mut words = std::env::args_os().skip(1);
+    let ran = if words.next().is_some_and(|word| word == "supervise") {
+        // The parent of one job, which waits for this: the command line would take longer than all else.
+        log_to_stderr();
+        let dir = PathBuf::from(words.next().unwrap_or_default());
+        supervise(&dir)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into)
+    } else {
+        CompleteEnv::with_factory(Arguments::command)
+            .var(completions::VARIABLE)
+            .complete();
+        let arguments = Arguments::parse();
+        log_to_stderr();
+        run(arguments.command)
+    };
+    match ran {
         Ok(exit) => exit,
         Err(error) => {
             tracing::error!("{error}");
@@ -88,7 +96,6 @@ fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync
         }
         Some(Command::Demo { output }) => return Ok(demo::run(output, &own_program()?)),
         Some(Command::Completions { shell }) => return Ok(completions::run(&shell)),
-        Some(Command::Supervise { dir }) => supervise(&dir)?,
         Some(Command::Change { program, arguments }) => return Ok(change(&program, &arguments)?),
         Some(Command::Job(command)) => return Ok(jobs::run(command, &own_program()?)),
         Some(Command::Doctor { output }) => return Ok(doctor::run(output, &own_program()?)),

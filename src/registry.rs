@@ -11,7 +11,7 @@ mod tests;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,7 +19,6 @@ use tokio::time::Instant;
 use crate::error::JobError;
 use crate::job_identity::JobIdentity;
 use crate::settings::data_dir::{DataDir, open_options};
-use crate::sync::lock;
 #[cfg(test)]
 pub(crate) use record::KEEP_RECORDS;
 pub(crate) use record::{JobRecord, expired};
@@ -33,7 +32,7 @@ pub(crate) struct JobRegistry {
     data_dir: DataDir,
     /// Callers in this process queue here; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
-    known: Arc<Mutex<file::Known>>,
+    known: Arc<file::Known>,
 }
 
 impl JobRegistry {
@@ -49,7 +48,7 @@ impl JobRegistry {
     /// and a copy of it is quarantined.
     pub(crate) async fn records(&self) -> Result<Arc<Vec<JobRecord>>, JobError> {
         let path = self.data_dir.registry();
-        let read = file::read_known(&path, &mut lock(&self.known));
+        let read = file::read_known(&path, &self.known);
         let read = read.map_err(io_error("read", &path))?;
         if read.is_damaged {
             // A repair needs the lock.

@@ -4,3 +4,4 @@ pub(crate) mod config;
 pub(crate) mod data_dir;
 pub mod env_vars;
 pub(crate) mod policy;
+pub(crate) mod unchanged;

@@ -3,8 +3,10 @@
 mod plan;
 mod termination;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
@@ -17,6 +19,7 @@ use crate::process::machine::{Machine, Place};
 use crate::process::start;
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
+use crate::settings::unchanged::Unchanged;
 use termination::cancel;
 
 /// The name of this machine among the clouds.
@@ -29,12 +32,18 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct LocalLauncher {
     folder: DataDir,
     supervisor: PathBuf,
+    /// The jobs that the processes of this machine were of, by the folder of jobs: a job that starts changes it.
+    running: Arc<Unchanged<BTreeSet<String>>>,
 }
 
 impl LocalLauncher {
     /// A launcher whose jobs live in `folder`. `supervisor` is the program to run as `supervise`: this one.
     pub(crate) fn new(folder: DataDir, supervisor: PathBuf) -> Self {
-        Self { folder, supervisor }
+        Self {
+            folder,
+            supervisor,
+            running: Arc::default(),
+        }
     }
 
     fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
@@ -61,8 +70,15 @@ impl LocalLauncher {
 
     /// Lists the jobs that run and are in no registry, as after their data folder was emptied.
     fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>, JobError> {
-        let jobs = ProcessTable::read()?.jobs(&self.folder.jobs());
         let is_known = |id: &String| known.iter().any(|job| job.job_id == *id);
+        let folder = self.folder.jobs();
+        let version = match self.running.get(&folder) {
+            Ok(jobs) if jobs.iter().all(is_known) => return Ok(Vec::new()),
+            Ok(_) => None,
+            Err(version) => version,
+        };
+        let jobs = ProcessTable::read()?.jobs(&folder);
+        self.running.keep(&folder, version, &jobs);
         let unknown = jobs.into_iter().filter(|id| !is_known(id));
         let identity = |id: String| JobIdentity {
             oumi_job_id: id.clone(),

@@ -166,6 +166,10 @@ impl JobDir {
         self.file("loss.png")
     }
 
+    pub(crate) fn secrets_path(&self) -> PathBuf {
+        self.file(SECRETS)
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

@@ -2,25 +2,21 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
 use serde_json::Value;
 
 use super::record::JobRecord;
-use crate::settings::data_dir::{open_regular, read_bounded, replace};
+use crate::settings::data_dir::{read_bounded, replace};
+use crate::settings::unchanged::Unchanged;
 
 /// The largest file that is read. A registry of 200 records has some 100 KiB; others may write to the file too.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Within this time of a write, another one may leave the file with the same time.
-const CLOCK_TICK: Duration = Duration::from_secs(2);
-
-/// The records as they were last read, and the inode, time and length of the file then.
-pub(super) type Known = Option<((u64, SystemTime, u64), Arc<Vec<JobRecord>>)>;
+/// The records as they were last read.
+pub(super) type Known = Unchanged<Arc<Vec<JobRecord>>>;
 
 /// The records of a file, as far as they can be read.
 pub(super) struct Content {
@@ -29,24 +25,18 @@ pub(super) struct Content {
 }
 
 /// Reads the file where it is not the one that is known.
-pub(super) fn read_known(path: &Path, known: &mut Known) -> io::Result<Content> {
-    let version = open_regular(path).and_then(|file| {
-        let file = file.metadata()?;
-        Ok((file.ino(), file.modified()?, file.len()))
-    });
-    if let (Some((of, records)), Ok(version)) = (&*known, &version)
-        && of == version
-    {
-        return Ok(Content {
-            records: Arc::clone(records),
-            is_damaged: false,
-        });
-    }
+pub(super) fn read_known(path: &Path, known: &Known) -> io::Result<Content> {
+    let version = match known.get(path) {
+        Ok(records) => {
+            return Ok(Content {
+                records,
+                is_damaged: false,
+            });
+        }
+        Err(version) => version,
+    };
     let read = read(path)?;
-    let is_old = |at: SystemTime| at.elapsed().is_ok_and(|age| age > CLOCK_TICK);
-    let version = version.ok();
-    let version = version.filter(|(_, at, _)| !read.is_damaged && is_old(*at));
-    *known = version.map(|version| (version, Arc::clone(&read.records)));
+    known.keep(path, version.filter(|_| !read.is_damaged), &read.records);
     Ok(read)
 }
 

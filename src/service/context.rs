@@ -17,6 +17,7 @@ use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 use crate::settings::env_vars;
 use crate::settings::policy::Policy;
+use crate::settings::unchanged::Unchanged;
 
 pub(super) struct Context {
     pub(super) data_dir: DataDir,
@@ -27,6 +28,8 @@ pub(super) struct Context {
     pub(super) plans: PlanCache,
     pub(super) logs: LogReaders,
     pub(super) polls: SharedPolls,
+    /// By the files of their fingerprints.
+    redactors: Unchanged<Redactor>,
 }
 
 impl Context {
@@ -44,6 +47,7 @@ impl Context {
             plans: PlanCache::default(),
             logs: LogReaders::default(),
             polls: SharedPolls::default(),
+            redactors: Unchanged::default(),
         }
     }
 
@@ -116,7 +120,16 @@ impl Context {
         let Some(dir) = self.job_dir(job_id) else {
             return Redactor::default();
         };
-        dir.secrets().unwrap_or_else(|error| match error.kind() {
+        let path = dir.secrets_path();
+        let version = match self.redactors.get(&path) {
+            Ok(redactor) => return redactor,
+            Err(version) => version,
+        };
+        let read = dir.secrets();
+        if let Ok(redactor) = &read {
+            self.redactors.keep(&path, version, redactor);
+        }
+        read.unwrap_or_else(|error| match error.kind() {
             // No such folder can be: no job was given secrets there.
             ErrorKind::NotADirectory | ErrorKind::InvalidFilename => Redactor::default(),
             _ => {

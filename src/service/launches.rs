@@ -55,12 +55,16 @@ async fn record_and_spawn(
         plan,
         costs,
         has_new_id,
-        ..
+        is_local,
     } = launch;
-    let identity = JobIdentity {
+    let mut identity = JobIdentity {
         cluster: plan.cluster.clone(),
         ..spec.identity
     };
+    if is_local {
+        // Known before the launch, so that the record is written once.
+        identity.oumi_job_id.clone_from(&identity.job_id);
+    }
     let price = costs.as_ref().and_then(|costs| Some(costs.offer.hourly?.1));
     let price = price.map(|dearest| (HOURLY_PRICE.to_owned(), dearest.into()));
     let job_id = identity.job_id.clone();
@@ -70,7 +74,7 @@ async fn record_and_spawn(
         config_path: spec.config.path.display().to_string(),
         cloud: identity.cloud.clone(),
         cluster_name: identity.cluster.clone(),
-        oumi_job_id: String::new(),
+        oumi_job_id: identity.oumi_job_id.clone(),
         model_name: spec.config.model_name,
         submit_time: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, false),
         output_dir: spec.config.output_dir,
@@ -188,7 +192,9 @@ async fn try_launch(
     let launched = launcher.wait_for_launch(identity).await?;
     // Should all tries fail, the next call about the job finds its identity out again.
     let mut retries = RECORD_RETRIES.into_iter();
-    while let Err(error) = context.registry.update(launched.clone()).await {
+    while launched != *identity
+        && let Err(error) = context.registry.update(launched.clone()).await
+    {
         tracing::warn!(job_id = launched.job_id, %error, "cannot record a launched job");
         let Some(wait) = retries.next() else { break };
         tokio::time::sleep(Duration::from_secs_f64(wait)).await;
@@ -270,10 +276,10 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
     let Some(dir) = context.job_dir(&job.job_id) else {
         return Ok(false);
     };
-    let is_to_change =
-        || Ok::<_, io::Error>(dir.has_pending_cancel()? || has_abandoned_epilogue(&dir)?);
-    let read_only = context.policy.read_only;
-    Ok(dir.exists()? && (job.oumi_job_id.is_empty() || (!read_only && is_to_change()?)))
+    if job.oumi_job_id.is_empty() {
+        return dir.exists();
+    }
+    Ok(!context.policy.read_only && (dir.has_pending_cancel()? || has_abandoned_epilogue(&dir)?))
 }
 
 /// Creates the folder of a new job. A folder without a record was left by a server that died between the two; it is replaced

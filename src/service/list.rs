@@ -1,7 +1,8 @@
 //! `list_jobs`: every job in one answer, newest first.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -126,7 +127,9 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     let here = records.iter();
     let here = here.filter(|record| context.traits(&record.cloud).is_local);
     let here = here.map(|record| record.job_id.as_str());
-    let gone = here.filter(|id| data_dir.job(id).is_some_and(|dir| !dir.exists()));
+    let folders = data_dir.jobs().read_dir().into_iter().flatten().flatten();
+    let folders: HashSet<OsString> = folders.map(|folder| folder.file_name()).collect();
+    let gone = here.filter(|id| data_dir.job(id).is_some() && !folders.contains(OsStr::new(id)));
     let gone: Vec<&str> = gone.collect();
     if !gone.is_empty() {
         let gone = gone.join(", ");

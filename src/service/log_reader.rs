@@ -21,6 +21,7 @@ use crate::progress::history::History;
 use crate::progress::links::Links;
 use crate::progress::stall::Stall;
 use crate::progress::{IncrementalReader, Progress, Scanner};
+use crate::settings::unchanged::Unchanged;
 use crate::sync::lock;
 use crate::text::read_tail;
 
@@ -40,6 +41,8 @@ pub(super) struct LogReaders {
     fetches: Arc<Semaphore>,
     /// The permits to read the output folders of jobs on this machine.
     pub(super) folder_reads: Arc<Semaphore>,
+    /// How far jobs on this machine are, by their logs: rows of more jobs than have a reader.
+    pub(super) phrases: Unchanged<Option<String>>,
 }
 
 impl Default for LogReaders {
@@ -49,6 +52,7 @@ impl Default for LogReaders {
             reads: Arc::new(Semaphore::new(MAX_READS)),
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
             folder_reads: Arc::new(Semaphore::new(MAX_FOLDER_READS)),
+            phrases: Unchanged::default(),
         }
     }
 }

@@ -102,15 +102,23 @@ pub(super) async fn how_far(
     status: &JobStatus,
 ) -> Option<String> {
     let launcher = context.launcher(&identity.cloud).ok()?;
-    let reader = context.logs.get(launcher, identity);
-    let log = if launcher.traits().is_local {
-        reader.reading(status, FILE_WAIT).await?
-    } else {
-        reader.newest()?
+    let reader = || context.logs.get(launcher, identity);
+    let phrase = |log: &LogReading| {
+        let mut progress = progress_answer(log, None)?;
+        progress.progress.metrics.loss_step = None;
+        Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
     };
-    let mut progress = progress_answer(&log, None)?;
-    progress.progress.metrics.loss_step = None;
-    Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
+    if !launcher.traits().is_local {
+        return phrase(&reader().newest()?);
+    }
+    let path = context.job_dir(&identity.job_id)?.log_path();
+    let version = match context.logs.phrases.get(&path) {
+        Ok(phrase) => return phrase,
+        Err(version) => version,
+    };
+    let phrase = phrase(&reader().reading(status, FILE_WAIT).await?);
+    context.logs.phrases.keep(&path, version, &phrase);
+    phrase
 }
 
 /// Reads what a training on this machine wrote into its output folder.

@@ -1,0 +1,55 @@
+//! What was made of files, kept as long as they do not change: a look at a file costs less than to read it.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use crate::sync::lock;
+
+/// Within this time of a change, another one may leave the file with the same time.
+const CLOCK_TICK: Duration = Duration::from_secs(2);
+/// The most files that are kept, some more than there are records.
+const MAX_FILES: usize = 256;
+
+/// The inode, time and length of a file, by which it is known again.
+pub(crate) type Version = (u64, SystemTime, u64);
+
+/// What was made of files, with their versions then.
+#[derive(Debug)]
+pub(crate) struct Unchanged<T>(Mutex<HashMap<PathBuf, (Version, T)>>);
+
+impl<T> Default for Unchanged<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Unchanged<T> {
+    /// Returns what was made of the file, or where it has changed its version, to be read before the file is. There is none of
+    /// a file that is gone or was just written.
+    pub(crate) fn get(&self, path: &Path) -> Result<T, Option<Version>> {
+        let version = version(path);
+        let files = lock(&self.0);
+        let known = files.get(path).filter(|(of, _)| version == Some(*of));
+        known.map(|(_, made)| made.clone()).ok_or(version)
+    }
+
+    /// Keeps what was made of the file in this version.
+    pub(crate) fn keep(&self, path: &Path, version: Option<Version>, made: &T) {
+        let Some(version) = version else { return };
+        let mut files = lock(&self.0);
+        if files.len() >= MAX_FILES {
+            files.clear();
+        }
+        files.insert(path.to_owned(), (version, made.clone()));
+    }
+}
+
+fn version(path: &Path) -> Option<Version> {
+    let metadata = path.metadata().ok()?;
+    let changed = metadata.modified().ok()?;
+    let is_old = changed.elapsed().is_ok_and(|age| age > CLOCK_TICK);
+    is_old.then(|| (metadata.ino(), changed, metadata.len()))
+}
