@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::error::JobError;
 use crate::job_identity::JobIdentity;
 use crate::settings::data_dir::{DataDir, open_options};
+use crate::settings::unchanged::Unchanged;
 #[cfg(test)]
 pub(crate) use record::KEEP_RECORDS;
 pub(crate) use record::{JobRecord, expired};
@@ -32,7 +33,7 @@ pub(crate) struct JobRegistry {
     data_dir: DataDir,
     /// Callers in this process queue here; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
-    known: Arc<file::Known>,
+    known: Arc<Unchanged<Arc<Vec<JobRecord>>>>,
 }
 
 impl JobRegistry {
@@ -48,12 +49,16 @@ impl JobRegistry {
     /// and a copy of it is quarantined.
     pub(crate) async fn records(&self) -> Result<Arc<Vec<JobRecord>>, JobError> {
         let path = self.data_dir.registry();
-        let read = file::read_known(&path, &self.known);
-        let read = read.map_err(io_error("read", &path))?;
+        let version = match self.known.get(&path) {
+            Ok(records) => return Ok(records),
+            Err(version) => version,
+        };
+        let read = file::read(&path).map_err(io_error("read", &path))?;
         if read.is_damaged {
             // A repair needs the lock.
             return self.change(|records| Ok(Arc::new(records.clone()))).await;
         }
+        self.known.keep(&path, version, &read.records);
         Ok(read.records)
     }
 

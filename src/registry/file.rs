@@ -10,34 +10,14 @@ use serde_json::Value;
 
 use super::record::JobRecord;
 use crate::settings::data_dir::{read_bounded, replace};
-use crate::settings::unchanged::Unchanged;
 
 /// The largest file that is read. A registry of 200 records has some 100 KiB; others may write to the file too.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
-
-/// The records as they were last read.
-pub(super) type Known = Unchanged<Arc<Vec<JobRecord>>>;
 
 /// The records of a file, as far as they can be read.
 pub(super) struct Content {
     pub(super) records: Arc<Vec<JobRecord>>,
     pub(super) is_damaged: bool,
-}
-
-/// Reads the file where it is not the one that is known.
-pub(super) fn read_known(path: &Path, known: &Known) -> io::Result<Content> {
-    let version = match known.get(path) {
-        Ok(records) => {
-            return Ok(Content {
-                records,
-                is_damaged: false,
-            });
-        }
-        Err(version) => version,
-    };
-    let read = read(path)?;
-    known.keep(path, version.filter(|_| !read.is_damaged), &read.records);
-    Ok(read)
 }
 
 pub(super) fn read(path: &Path) -> io::Result<Content> {
