@@ -106,26 +106,30 @@ impl Server {
 
     /// Answers a request in a task of its own. A panic becomes an error of that request, and a request that the client cancels
     /// is answered at once while the work it began goes on.
-    async fn run<T: Send + 'static>(
+    fn run<T: Send + 'static>(
         &self,
         context: &RequestContext<RoleServer>,
         answering: impl Future<Output = Result<T, ErrorData>> + Send + 'static,
-    ) -> Result<T, ErrorData> {
+    ) -> impl Future<Output = Result<T, ErrorData>> + Send {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         let server = self.clone();
+        // Boxed here: held in each future around it, a call would take several times its memory while it waits.
+        let answering = answering.boxed();
         let call = Box::pin(async move {
             let _permit = permit;
             server.recovered().await;
             answering.await
         });
         let call = tokio::spawn(on_file_threads(call));
-        tokio::select! {
-            called = call => called.unwrap_or_else(|error| {
-                tracing::error!(%error, "a call panicked");
-                Err(internal("the call failed inside the server; try again, and report it if it fails again"))
-            }),
-            () = context.ct.cancelled() => Err(internal("the client cancelled the call")),
+        async move {
+            tokio::select! {
+                called = call => called.unwrap_or_else(|error| {
+                    tracing::error!(%error, "a call panicked");
+                    Err(internal("the call failed inside the server; try again, and report it if it fails again"))
+                }),
+                () = context.ct.cancelled() => Err(internal("the client cancelled the call")),
+            }
         }
     }
 }
@@ -173,7 +177,7 @@ impl ServerHandler for Server {
         self.run(&context, async move {
             let answer = progress::with_progress(call, |call| {
                 let call = ToolCallContext::new(&server, request, call);
-                server.router().call(call)
+                server.router().call(call).boxed()
             });
             let answer = answer.await?;
             Ok(match as_task {

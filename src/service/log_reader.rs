@@ -27,17 +27,15 @@ use crate::text::read_tail;
 
 /// The most jobs whose logs are kept.
 const MAX_LOGS: usize = 64;
-/// The most logs that are read at once: on this machine, and on clouds, where few programs may run and a status counts for more.
-const MAX_READS: usize = 8;
 /// Fewer than the threads for files: a folder that hangs keeps its thread.
 const MAX_FOLDER_READS: usize = 3;
+/// The most logs of clouds that are read at once: few programs may run, and a status counts for more.
 const MAX_FETCHES: usize = 2;
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The logs of the jobs that were polled last, the newest first.
 pub(super) struct LogReaders {
     readers: Mutex<Vec<Arc<LogReader>>>,
-    reads: Arc<Semaphore>,
     fetches: Arc<Semaphore>,
     /// The permits to read the output folders of jobs on this machine.
     pub(super) folder_reads: Arc<Semaphore>,
@@ -49,7 +47,6 @@ impl Default for LogReaders {
     fn default() -> Self {
         Self {
             readers: Mutex::default(),
-            reads: Arc::new(Semaphore::new(MAX_READS)),
             fetches: Arc::new(Semaphore::new(MAX_FETCHES)),
             folder_reads: Arc::new(Semaphore::new(MAX_FOLDER_READS)),
             phrases: Unchanged::default(),
@@ -65,13 +62,12 @@ impl LogReaders {
         identity: &JobIdentity,
     ) -> Arc<LogReader> {
         let is_local = launcher.traits().is_local;
-        let permits = if is_local { &self.reads } else { &self.fetches };
         let new = || {
             Arc::new(LogReader {
                 launcher: Arc::clone(launcher),
                 identity: identity.clone(),
                 is_local,
-                permits: Arc::clone(permits),
+                fetches: Arc::clone(&self.fetches),
                 newest: Mutex::default(),
                 work: Arc::default(),
             })
@@ -92,7 +88,7 @@ pub(super) struct LogReader {
     launcher: Arc<dyn Launcher>,
     identity: JobIdentity,
     is_local: bool,
-    permits: Arc<Semaphore>,
+    fetches: Arc<Semaphore>,
     newest: Mutex<Option<LogReading>>,
     /// Held by the read under way. Those who wait for it have a deadline.
     work: Arc<tokio::sync::Mutex<Work>>,
@@ -158,7 +154,10 @@ impl LogReader {
     }
 
     async fn read(&self, work: &mut Work) -> Result<(), JobError> {
-        let _permit = self.permits.acquire().await.map_err(JobError::failed)?;
+        let _permit = match self.is_local {
+            true => None,
+            false => Some(self.fetches.acquire().await.map_err(JobError::failed)?),
+        };
         let file = work.file.take();
         let content = match &file {
             // The file of a job on this machine stays where it is.
