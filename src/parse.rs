@@ -33,39 +33,30 @@ fn split_json<T: DeserializeOwned>(stdout: &str) -> Result<(String, T), JobError
     let text = without_non_finite(&text);
     let begins_line = |at: &usize| *at == 0 || text.as_bytes()[at - 1] == b'\n';
     let brackets = text.match_indices(['{', '[']).map(|(at, _)| at);
-    let line = last_line(&text).map(|line| format!("; its last line: {line}"));
-    let none = format!(
-        "answered without a whole JSON document{}",
-        line.unwrap_or_default()
-    );
-    let mut found = Err(JobError::failed(none));
-    let mut end = 0;
+    let (mut found, mut unexpected, mut end) = (None, None, 0);
     for at in brackets.filter(begins_line).take(MAX_PLACES) {
         let mut documents = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
         let document = documents.next().and_then(Result::ok);
         let rest = at + documents.byte_offset();
-        let mut lines = text[rest..].lines();
-        let Some(document) = document.filter(|_| lines.next().is_none_or(is_blank)) else {
+        let after = text[rest..].lines().next().unwrap_or_default();
+        let Some(document) = document.filter(|_| after.trim().is_empty() && at >= end) else {
             continue;
         };
-        if at >= end {
-            end = rest;
-            found = match (serde_json::from_value(document), found) {
-                (Ok(document), _) => Ok((text[..at].to_owned(), document)),
-                (Err(error), Err(_)) => {
-                    let error = reasons::one_line(&error.to_string());
-                    let error = format!("answered with JSON of an unexpected form: {error}");
-                    Err(JobError::failed(error))
-                }
-                (Err(_), found) => found,
-            };
+        end = rest;
+        match serde_json::from_value(document) {
+            Ok(document) => found = Some((text[..at].to_owned(), document)),
+            Err(error) => unexpected = Some(reasons::one_line(&error.to_string())),
         }
     }
-    found
-}
-
-fn is_blank(line: &str) -> bool {
-    line.trim().is_empty()
+    found.ok_or_else(|| {
+        JobError::failed(match (unexpected, last_line(&text)) {
+            (Some(error), _) => format!("answered with JSON of an unexpected form: {error}"),
+            (_, None) => "answered without a whole JSON document".to_owned(),
+            (_, Some(line)) => {
+                format!("answered without a whole JSON document; its last line: {line}")
+            }
+        })
+    })
 }
 
 /// Replaces `NaN` and `Infinity`, which Python writes and JSON does not have, by `null`.

@@ -44,16 +44,14 @@ impl JobConfig {
             ConfigKind::Training => wrap_training_config(spec),
         };
         merge_resources(&mut document, spec, &mut warnings);
-        let run = document.get("run").and_then(Value::as_str);
-        match (spec.resources.time_limit_seconds, run) {
-            (Some(seconds), Some(run)) if !run.trim().is_empty() => {
+        if let Some(seconds) = spec.resources.time_limit_seconds {
+            let run = document.get("run").and_then(Value::as_str);
+            if let Some(run) = run.filter(|run| !run.trim().is_empty()) {
                 let limited = limit_run(run, seconds);
                 document.insert("run".to_owned(), limited.into());
-            }
-            (Some(_), _) => {
+            } else {
                 warnings.push("`max_hours` has no effect: the config has no `run`".to_owned());
             }
-            (None, _) => {}
         }
         let envs = spec.envs.iter().map(|(name, value)| match shell_envs {
             true => (name.clone(), quote(value).into()),
@@ -68,12 +66,9 @@ impl JobConfig {
 
     /// Tells if the resources name accelerators, or machines that may have them.
     pub(crate) fn names_accelerators(&self) -> bool {
-        let resources = self.document.get("resources");
+        let resources = self.document.get("resources").unwrap_or(&Value::Null);
         let keys = ["accelerators", "instance_type", "any_of", "ordered"];
-        keys.iter().any(|key| {
-            let value = resources.and_then(|resources| resources.get(*key));
-            value.is_some_and(|value| !value.is_null())
-        })
+        keys.iter().any(|key| !resources[*key].is_null())
     }
 
     /// Returns the config with the values of `envs` hidden.
@@ -240,18 +235,14 @@ fn merge_resources(
         ));
     }
     let asked = &spec.resources;
-    let fields = [
-        ("cloud", Some(cloud.into())),
-        (
-            "accelerators",
-            asked.accelerators.as_deref().map(Value::from),
-        ),
-        ("use_spot", asked.use_spot.then_some(Value::Bool(true))),
-        ("disk_size", asked.disk_size.map(Value::from)),
-    ];
-    let fields = fields.into_iter();
-    let fields = fields.filter_map(|(name, value)| Some((name.to_owned(), value?)));
-    merge(document, "resources", fields);
+    let mut fields = Map::from_iter([("cloud".to_owned(), cloud.into())]);
+    let mut set = |name: &str, value: Option<Value>| {
+        fields.extend(value.map(|value| (name.to_owned(), value)));
+    };
+    set("accelerators", asked.accelerators.clone().map(Value::from));
+    set("use_spot", asked.use_spot.then_some(true.into()));
+    set("disk_size", asked.disk_size.map(Value::from));
+    merge(document, "resources", fields.into_iter());
     if let Some(nodes) = asked.num_nodes {
         document.insert("num_nodes".to_owned(), nodes.into());
     }

@@ -42,7 +42,6 @@ const COST_DAYS: &str = "30";
 const MAX_QUEUES: usize = 16;
 
 /// Asks SkyPilot's API server, or runs `sky`.
-#[derive(Debug)]
 pub(crate) struct SkyPilot {
     cli: Cli,
     api: Api,
@@ -91,6 +90,8 @@ impl CloudBackend for SkyPilot {
         spec: &LaunchSpec,
         own: Option<String>,
     ) -> Result<(String, JobConfig), JobError> {
+        // What follows a launch needs it.
+        Self::find_program()?;
         let named = &spec.identity.cluster;
         let cluster = if !named.is_empty() {
             Self::validate_cluster(&spec.identity.cloud, named)?;
@@ -312,7 +313,10 @@ impl SkyPilot {
         let mut queue = Queue::default();
         while let Some((name, answer)) = answers.next().await {
             match answer {
-                Ok(Some(part)) => queue.add(part),
+                Ok(Some(part)) => {
+                    queue.jobs.extend(part.jobs);
+                    queue.unanswered.extend(part.unanswered);
+                }
                 Ok(None) => return Ok(None),
                 Err(error) if is_one => return Err(error),
                 Err(error) => {

@@ -52,14 +52,6 @@ pub(crate) struct ClusterList {
     pub(crate) clusters: Vec<Cluster>,
 }
 
-impl Queue {
-    /// Adds the answer of other clusters.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.jobs.extend(other.jobs);
-        self.unanswered.extend(other.unanswered);
-    }
-}
-
 impl ClusterList {
     pub(crate) fn get(&self, name: &str) -> Option<&Cluster> {
         self.clusters.iter().find(|cluster| cluster.name == name)
@@ -224,25 +216,26 @@ impl QueueFailure {
 
 /// Returns what to do about a failure of `sky` that asking again does not mend. The texts are SkyPilot's and click's.
 pub(crate) fn remedy(output: &str) -> &'static str {
-    const UPGRADE: &str = "this SkyPilot is too old: run `pip install -U skypilot` (0.12 or newer)";
-    const LOGIN: &str = "run `sky api login` in a terminal";
-    const RESTART: &str = "run `sky api stop`, then `sky api start` in a terminal";
-    const START: &str =
-        "run `sky api start` in a terminal; `sky api info` shows which server is meant";
     let remedies = [
-        ("No such option", UPGRADE),
-        ("No such command", UPGRADE),
-        ("sky api login", LOGIN),
-        ("uthenticat", LOGIN),
-        ("401 ", LOGIN),
-        ("Unauthorized", LOGIN),
-        ("version mismatch", RESTART),
-        ("VersionMismatch", RESTART),
-        ("connect to SkyPilot API server", START),
-        ("start SkyPilot API server", START),
-        ("ApiServerConnectionError", START),
+        (
+            "No such option|No such command",
+            "this SkyPilot is too old: run `pip install -U skypilot` (0.12 or newer)",
+        ),
+        (
+            "sky api login|uthenticat|401 |Unauthorized",
+            "run `sky api login` in a terminal",
+        ),
+        (
+            "version mismatch|VersionMismatch",
+            "run `sky api stop`, then `sky api start` in a terminal",
+        ),
+        (
+            "connect to SkyPilot API server|start SkyPilot API server|ApiServerConnectionError",
+            "run `sky api start` in a terminal; `sky api info` shows which server is meant",
+        ),
     ];
-    let found = remedies.iter().find(|(text, _)| output.contains(text));
+    let is_said = |(said, _): &&(&str, &str)| said.split('|').any(|said| output.contains(said));
+    let found = remedies.iter().find(is_said);
     found.map_or("run it in a terminal to see why", |(_, remedy)| *remedy)
 }
 
@@ -281,7 +274,6 @@ fn job(job_id: String, row: &Row) -> QueuedJob {
 }
 
 fn cluster(name: String, row: &Row) -> Cluster {
-    let prices = ["price", "hourly_price", "cost_per_hour", "hourly_cost"];
     // Such as `2x[spot](gpus=A100:8, cpus=96, mem=1152, p4d.24xlarge, disk=256)`.
     let whole = text(row, "resources_str_full").unwrap_or_default();
     let (before, parts) = whole.split_once('(').unwrap_or_default();
@@ -306,7 +298,7 @@ fn cluster(name: String, row: &Row) -> Cluster {
         instance_type: instance_type.map(|part| (*part).to_owned()),
         is_spot: before.contains("[spot]"),
         nodes: row.get("nodes").and_then(Value::as_u64).unwrap_or(1),
-        hourly_price: prices.into_iter().find_map(|key| price(row.get(key)?)),
+        hourly_price: row.get("hourly_price").and_then(price),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -122,7 +122,28 @@ impl Changes {
             })?;
             let lost = call.error("has ended, and another server has its result");
             if let Some(lock) = lock {
-                let request = start_request(&supervisor, &dir, &change, call)?;
+                let mut argv = vec![call.program.display().to_string()];
+                argv.extend(call.arguments);
+                if call.over_http {
+                    // This program asks SkyPilot's API server, or becomes the program of the call.
+                    argv.splice(..0, [supervisor.display().to_string(), "change".to_owned()]);
+                }
+                let plan = SupervisorPlan {
+                    steps: vec![Step {
+                        name: change.verb.clone(),
+                        argv,
+                    }],
+                    working_dir: PathBuf::from("/"),
+                    cancellable: false,
+                    cleanup: Vec::new(),
+                    time_limit_seconds: Some(call.timeout.as_secs()),
+                };
+                let change = serde_json::to_string(&change).map_err(JobError::failed)?;
+                let request = start::StartRequest {
+                    plan,
+                    envs: BTreeMap::from_iter(call.envs),
+                    files: vec![(dir.path().join(CHANGE), change)],
+                };
                 start::start(&supervisor, &dir, lock, request).await?;
             }
             loop {
@@ -168,35 +189,6 @@ impl Changes {
             tracing::warn!(%error, "cannot remove the folder of a change that has ended");
         }
     }
-}
-
-fn start_request(
-    supervisor: &Path,
-    dir: &JobDir,
-    change: &Change,
-    call: CliCall,
-) -> Result<start::StartRequest, JobError> {
-    let mut argv = vec![call.program.display().to_string()];
-    argv.extend(call.arguments);
-    if call.over_http {
-        // This program asks SkyPilot's API server, or becomes the program of the call.
-        argv.splice(..0, [supervisor.display().to_string(), "change".to_owned()]);
-    }
-    let change_json = serde_json::to_string(change).map_err(JobError::failed)?;
-    Ok(start::StartRequest {
-        plan: SupervisorPlan {
-            steps: vec![Step {
-                name: change.verb.clone(),
-                argv,
-            }],
-            working_dir: PathBuf::from("/"),
-            cancellable: false,
-            cleanup: Vec::new(),
-            time_limit_seconds: Some(call.timeout.as_secs()),
-        },
-        envs: BTreeMap::from_iter(call.envs),
-        files: vec![(dir.path().join(CHANGE), change_json)],
-    })
 }
 
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.

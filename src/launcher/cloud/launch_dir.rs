@@ -1,6 +1,7 @@
 //! The folder of a launch: its result, and the facts by which its job is known on its cluster.
 
-use std::io::{self, ErrorKind};
+use std::io;
+use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -217,7 +218,7 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
 
 pub(super) fn modified(path: &Path) -> io::Result<Option<f64>> {
     match path.metadata().and_then(|file| file.modified()) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == NotFound => Ok(None),
         modified => modified.map(|time| Some(seconds(time))),
     }
 }
@@ -237,14 +238,7 @@ pub(super) fn other_launches(jobs: &Path, job_id: &str, cluster: &str) -> io::Re
 /// Reads a file of the folder. `None` where it is missing, or of another form.
 fn read_json<T: DeserializeOwned>(dir: &JobDir, name: &str) -> io::Result<Option<T>> {
     match dir.read_json(name) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::InvalidData | ErrorKind::UnexpectedEof
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => Ok(None),
         read => read,
     }
 }
@@ -252,7 +246,7 @@ fn read_json<T: DeserializeOwned>(dir: &JobDir, name: &str) -> io::Result<Option
 /// Reads the end of what a supervised program printed. Empty where there is nothing.
 pub(super) fn read_output(dir: &JobDir) -> io::Result<String> {
     match read_tail(&dir.log_path(), PARSED_TAIL) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(error) if error.kind() == NotFound => Ok(String::new()),
         read => read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
     }
 }

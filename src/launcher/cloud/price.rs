@@ -39,7 +39,6 @@ struct Machines {
     count: f64,
     instance_type: String,
     region: String,
-    zone: String,
     is_spot: bool,
 }
 
@@ -84,7 +83,6 @@ impl<B: CloudBackend> CloudLauncher<B> {
             count,
             instance_type: cluster.instance_type.clone().unwrap_or_default(),
             region: cluster.region.clone().unwrap_or_default(),
-            zone: String::new(),
             is_spot: cluster.is_spot,
         };
         let mut offer = match cluster.hourly_price {
@@ -150,27 +148,21 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let priced = fitting.filter_map(|listed| Some((price(listed)? * nodes as f64, listed)));
             priced.min_by(|one, other| one.0.total_cmp(&other.0))
         };
-        let on_demand = lowest(|listed| listed.price);
         let (found, kind) = match machines.is_spot {
             true => (lowest(|listed| listed.spot_price), "spot"),
-            false => (on_demand, "on demand"),
+            false => (lowest(|listed| listed.price), "on demand"),
         };
-        if let Some((price, listed)) = found {
-            let (machine, region) = (&listed.instance_type, &listed.region);
-            let note = format!(
-                "{nodes} × {machine} with {wanted}, {kind}, in {region}; the lowest price in SkyPilot's catalog"
-            );
-            return Offer::known(price, note);
-        }
-        let place = [cloud.as_str(), &machines.region, &machines.zone].join(" ");
-        let mut reason = format!(
-            "SkyPilot's catalog has no price for {wanted} {kind} on {}",
-            place.trim_end()
+        let Some((price, listed)) = found else {
+            let place = [cloud.as_str(), &machines.region].join(" ");
+            let place = place.trim_end();
+            let reason = format!("SkyPilot's catalog has no price for {wanted} {kind} on {place}");
+            return Offer::unknown(reason);
+        };
+        let (machine, region) = (&listed.instance_type, &listed.region);
+        let note = format!(
+            "{nodes} × {machine} with {wanted}, {kind}, in {region}; the lowest price in SkyPilot's catalog"
         );
-        if let Some((price, _)) = on_demand {
-            reason.push_str(&format!(" (on demand it is ${price:.2} an hour)"));
-        }
-        Offer::unknown(reason)
+        Offer::known(price, note)
     }
 
     /// Asks the catalog, unless its answer is kept. Simultaneous askers share one run of the program.
@@ -181,8 +173,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             _ => machines.accelerator.clone(),
         };
         // Else its one spot price is that of the region with the lowest price on demand; and a region would be a pattern.
-        let place = [machines.region.as_str(), &machines.zone].concat();
-        let all_regions = machines.is_spot || !place.is_empty();
+        let all_regions = machines.is_spot || !machines.region.is_empty();
         let query = (machines.cloud.clone(), wanted, all_regions);
         let kept = lock(&self.prices).get(&query).cloned();
         if let Some((_, listed)) = kept.filter(|(at, _)| at.elapsed() < KEPT) {
@@ -199,14 +190,10 @@ impl Machines {
     fn may_be(&self, listed: &CatalogMachine) -> bool {
         let is =
             |wanted: &str, found: &str| wanted.is_empty() || wanted.eq_ignore_ascii_case(found);
-        // `us-east-1a` is in `us-east-1`, `us-central1-a` in `us-central1`.
-        let letter = self.zone.strip_prefix(&listed.region);
-        let is_in_zone = letter.is_some_and(|rest| rest.trim_start_matches('-').len() <= 1);
         // A count may be a third.
         (self.count - listed.accelerators).abs() < 0.01
             && is(&self.instance_type, &listed.instance_type)
             && is(&self.region, &listed.region)
-            && (self.zone.is_empty() || !self.region.is_empty() || is_in_zone)
     }
 }
 
@@ -251,7 +238,12 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
     // Regions of another cloud than that of the launch say nothing.
     let is_here = ["", cloud].contains(&part(0));
     let place_of = |key, index| named(key).unwrap_or(if is_here { part(index) } else { "" });
-    let (region, zone) = (place_of("region", 1), place_of("zone", 2));
+    // `us-east-1a` is in `us-east-1`, `us-central1-a` in `us-central1`.
+    let zone = place_of("zone", 2).trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let region = match place_of("region", 1) {
+        "" => zone.trim_end_matches('-'),
+        region => region,
+    };
     let asked = place.get("accelerators").filter(|asked| !asked.is_null());
     let asked = asked.and_then(|asked| accelerators(&asked.to_string()));
     let asked = asked.unwrap_or_else(|| vec![Default::default()]);
@@ -262,7 +254,6 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
         count,
         instance_type: text("instance_type").to_owned(),
         region: region.to_owned(),
-        zone: zone.to_owned(),
         is_spot: place.get("use_spot").is_some_and(is_on),
     });
     machines.collect()

@@ -153,23 +153,18 @@ impl<'s> SurveyedJob<'s> {
     pub(super) fn check_id(&self) -> Result<(), JobError> {
         let hash = self.survey.cluster_hash(&self.identity.cluster);
         let is_own_cluster = self.mark().and_then(|mark| mark.is_of_cluster(hash)) == Some(true);
-        let reason = match &self.found {
+        const NOT_CERTAIN: &str = "it is not certain which job has its id now";
+        Err(match &self.found {
             Found::Own(_) => return Ok(()),
-            Found::Uncertain(_) => {
-                return Err(JobError::blocked(self.uncertain()).with_hint(
-                    "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
-                ));
-            }
-            Found::Unknown(error) if error.is_not_found() => return Err(error.clone()),
-            Found::Gone(is_recreated) => {
-                return Err(JobError::unavailable(self.gone(*is_recreated)));
-            }
+            Found::Uncertain(_) => JobError::blocked(self.uncertain()).with_hint(
+                "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
+            ),
+            Found::Unknown(error) if error.is_not_found() => error.clone(),
+            Found::Gone(is_recreated) => JobError::unavailable(self.gone(*is_recreated)),
             _ if is_own_cluster || self.is_any_of_its_id() => return Ok(()),
-            Found::Unknown(error) => format!(": {error}"),
-            Found::NotUp(_) | Found::NotListed => String::new(),
-        };
-        let error = format!("it is not certain which job has its id now{reason}");
-        Err(JobError::unavailable(error))
+            Found::Unknown(error) => JobError::unavailable(format!("{NOT_CERTAIN}: {error}")),
+            Found::NotUp(_) | Found::NotListed => JobError::unavailable(NOT_CERTAIN),
+        })
     }
 
     /// Returns the status of the job. An error means that it is not known now, or of kind `NotFound` that there is no such job.
@@ -224,18 +219,19 @@ impl<'s> SurveyedJob<'s> {
 
     /// Warns of a cluster that is up though its job has ended, or that never ends by itself.
     pub(super) fn warn_of_cluster(&self, status: &mut JobStatus) {
-        let is_own = self.cluster().is_some();
-        let is_there = is_own || matches!(self.found, Found::Uncertain(_));
+        let whose = match self.found {
+            Found::Own(_) | Found::NotUp(_) => "its ",
+            Found::Uncertain(_) => "",
+            _ => return,
+        };
         let cluster = self.survey.cluster(&self.identity.cluster);
-        let Some(cluster) = cluster.filter(|cluster| is_there && cluster.status == "UP") else {
+        let Some(cluster) = cluster.filter(|cluster| cluster.status == "UP") else {
             return;
         };
         let is_pending = self.launch.is_some_and(|launch| launch.is_autostop_pending);
         if status.is_done {
-            let whose = if is_own { "its " } else { "" };
-            status
-                .warnings
-                .push(format!("{whose}{}", cost_note(cluster)));
+            let warning = format!("{whose}{}", cost_note(cluster));
+            status.warnings.push(warning);
         } else if !is_pending && !ends_by_itself(cluster) {
             status.warnings.push(format!(
                 "cluster {} stays up until someone ends it: down_cluster deletes it",
@@ -249,13 +245,9 @@ impl<'s> SurveyedJob<'s> {
         let cluster = &self.identity.cluster;
         let jobs = self.survey.jobs(cluster).iter();
         let earlier = jobs.filter(|job| number(job) < number(row) && !is_over(job));
-        let jobs = match earlier.count() {
-            _ if row.status != "PENDING" => return None,
-            0 => return None,
-            1 => "an earlier job".to_owned(),
-            count => format!("{count} earlier jobs"),
-        };
-        Some(format!("it waits for {jobs} of cluster {cluster}"))
+        let count = earlier.count();
+        (count > 0 && row.status == "PENDING")
+            .then(|| format!("it waits for earlier jobs of cluster {cluster}: {count}"))
     }
 
     fn status_of_row(&self, row: &QueuedJob) -> JobStatus {
@@ -292,14 +284,13 @@ impl<'s> SurveyedJob<'s> {
     }
 
     fn gone(&self, is_recreated: bool) -> String {
-        let another = match is_recreated {
-            true => "; the cluster of that name is another one",
-            false => "",
-        };
         let cluster = &self.identity.cluster;
-        format!(
-            "cluster {cluster} is not there any more, and the job's result went with it{another}"
-        )
+        let gone =
+            format!("cluster {cluster} is not there any more, and the job's result went with it");
+        match is_recreated {
+            true => gone + "; the cluster of that name is another one",
+            false => gone,
+        }
     }
 }
 

@@ -497,7 +497,7 @@ mod surveys {
         let message = survey.job(&job("", "gcp"), None).status().unwrap().message;
         assert_eq!(
             message.unwrap(),
-            "it waits for an earlier job of cluster dev"
+            "it waits for earlier jobs of cluster dev: 1"
         );
     }
 

@@ -47,7 +47,7 @@ const OWN_ERRORS: [&str; 9] = [
 ];
 
 /// The API server, where there is one for `sky` on this machine.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Api {
     health: Mutex<Option<(Instant, Option<Arc<Endpoint>>)>>,
 }

@@ -1,10 +1,10 @@
 //! SkyPilot's settings on this machine: the API server that `sky` would use, what `sky` would send it of its environment, and
 //! what changes a launch beside its plan. The names are those of SkyPilot 0.12 to 0.14.
 
+use std::env;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::{env, fmt};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -41,12 +41,6 @@ pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
     /// The variables that each request carries. Some are secrets.
     pub(super) env_vars: Map<String, Value>,
-}
-
-impl fmt::Debug for Endpoint {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(formatter)
-    }
 }
 
 /// The part of SkyPilot's configuration that is read.
@@ -112,7 +106,7 @@ fn loopback(url: &str) -> Option<SocketAddr> {
     Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
-/// The variables that `sky` sends with each request. `None` where the user is not known.
+/// The variables that `sky` sends with each request. `None` where they do not name the user: `sky` then asks the machine.
 fn env_vars(is_own_server: bool) -> Option<Map<String, Value>> {
     let is_sent = |name: &str| {
         let is_own = name.starts_with("SKYPILOT_");
@@ -134,20 +128,10 @@ fn env_vars(is_own_server: bool) -> Option<Map<String, Value>> {
         sent.insert("SKYPILOT_USER_ID".to_owned(), id.into());
     }
     if !sent.contains_key("SKYPILOT_USER") {
-        sent.insert("SKYPILOT_USER".to_owned(), user_name()?.into());
+        let user = ["LOGNAME", "USER"].into_iter().find_map(set)?;
+        sent.insert("SKYPILOT_USER".to_owned(), user.into());
     }
     Some(sent)
-}
-
-/// The name of the user, as Python finds it.
-fn user_name() -> Option<String> {
-    ["LOGNAME", "USER"].into_iter().find_map(set).or_else(|| {
-        let id = rustix::process::getuid().as_raw().to_string();
-        let users = std::fs::read_to_string("/etc/passwd").ok()?;
-        let is_own = |line: &&str| line.split(':').nth(2) == Some(&id);
-        let (name, _) = users.lines().find(is_own)?.split_once(':')?;
-        Some(name.to_owned())
-    })
 }
 
 /// Warns of the settings that SkyPilot reads beside the job config, and of those of Oumi that are not passed on.

@@ -138,12 +138,9 @@ fn fields_of_other_versions_cost_no_row() {
     );
     assert_eq!(jobs[1].end_at, Some(5.0));
     for (field, price) in [
-        (r#""price": 1.5"#, Some(1.5)),
-        (r#""cost_per_hour": "3.25""#, Some(3.25)),
-        (r#""hourly_cost": "$ 4.00""#, Some(4.0)),
-        (r#""price": null, "hourly_price": 1"#, Some(1.0)),
-        (r#""price": -1"#, None),
-        (r#""price": "NaN""#, None),
+        (r#""hourly_price": "$ 4.00""#, Some(4.0)),
+        (r#""hourly_price": -1"#, None),
+        (r#""hourly_price": "NaN""#, None),
     ] {
         let stdout = format!(
             r#"[{{"name": "c", {field}, "autostop": 60, "to_down": true, "accelerators": {{"A100": 8}}}}]"#
