@@ -30,9 +30,9 @@ use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CancelTaskParams, CustomRequest, CustomResult,
     ErrorCode, GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Icon,
     Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams,
+    ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams as Page,
     ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-    TASKS_EXTENSION_ID, UpdateTaskParams,
+    UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
@@ -54,6 +54,10 @@ const HANDSHAKE: Duration = Duration::from_millis(100);
 /// The time that a call waits for the recovery of what an earlier server left. It usually takes milliseconds; longer where
 /// another server holds the registry. With the time for the last answers it is less than the 2 s that clients leave a server.
 const RECOVERY_WAIT: Duration = Duration::from_millis(700);
+
+/// A request in which a call came.
+type Context = RequestContext<RoleServer>;
+type Answer<T> = Result<T, ErrorData>;
 
 /// The MCP server over a job service.
 #[derive(Clone)]
@@ -108,9 +112,9 @@ impl Server {
     /// is answered at once while the work it began goes on.
     fn run<T: Send + 'static>(
         &self,
-        context: &RequestContext<RoleServer>,
-        answering: impl Future<Output = Result<T, ErrorData>> + Send + 'static,
-    ) -> impl Future<Output = Result<T, ErrorData>> + Send {
+        context: &Context,
+        answering: impl Future<Output = Answer<T>> + Send + 'static,
+    ) -> impl Future<Output = Answer<T>> + Send {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         let server = self.clone();
@@ -139,17 +143,11 @@ impl ServerHandler for Server {
     async fn initialize(
         &self,
         mut request: InitializeRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<InitializeResult, ErrorData> {
-        if tasks::version_has_tasks(&context) {
-            return Err(method_not_found("initialize"));
-        }
+        context: Context,
+    ) -> Answer<InitializeResult> {
         let mut answer = self.negotiate_initialize(&request)?;
-        // No version with `initialize` has tasks.
-        if let Some(mut extensions) = answer.capabilities.extensions.take() {
-            extensions.remove(TASKS_EXTENSION_ID);
-            answer.capabilities.extensions = Some(extensions).filter(|left| !left.is_empty());
-        }
+        // Tasks: no version with `initialize` has them.
+        answer.capabilities.extensions = None;
         // The version that was agreed on, which need not be the one asked for.
         request.protocol_version = answer.protocol_version.clone();
         context.peer.set_peer_info(request);
@@ -159,8 +157,8 @@ impl ServerHandler for Server {
     async fn call_tool(
         &self,
         mut request: CallToolRequestParams,
-        mut context: RequestContext<RoleServer>,
-    ) -> Result<CallToolResponse, ErrorData> {
+        mut context: Context,
+    ) -> Answer<CallToolResponse> {
         let Some(tool) = self.router().get(&request.name) else {
             let error = format!("Unknown tool: {}", truncated(&request.name));
             return Err(ErrorData::invalid_params(error, None));
@@ -188,11 +186,7 @@ impl ServerHandler for Server {
         .await
     }
 
-    async fn list_prompts(
-        &self,
-        _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListPromptsResult, ErrorData> {
+    async fn list_prompts(&self, _: Option<Page>, _: Context) -> Answer<ListPromptsResult> {
         let prompts = prompts::list(self.service.policy().read_only);
         Ok(ListPromptsResult::with_all_items(prompts))
     }
@@ -200,86 +194,67 @@ impl ServerHandler for Server {
     async fn get_prompt(
         &self,
         request: GetPromptRequestParams,
-        _: RequestContext<RoleServer>,
-    ) -> Result<GetPromptResponse, ErrorData> {
+        _: Context,
+    ) -> Answer<GetPromptResponse> {
         prompts::get(request, self.service.policy().read_only).map(Into::into)
     }
 
     async fn list_resources(
         &self,
-        _: Option<PaginatedRequestParams>,
-        context: RequestContext<RoleServer>,
-    ) -> Result<ListResourcesResult, ErrorData> {
+        _: Option<Page>,
+        context: Context,
+    ) -> Answer<ListResourcesResult> {
         let listing = resources::list(self.service.clone());
         self.run(&context, listing).await
     }
 
     async fn list_resource_templates(
         &self,
-        _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
-    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        _: Option<Page>,
+        _: Context,
+    ) -> Answer<ListResourceTemplatesResult> {
         Ok(resources::templates())
     }
 
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<ReadResourceResponse, ErrorData> {
+        context: Context,
+    ) -> Answer<ReadResourceResponse> {
         let reading = resources::read(self.service.clone(), request.uri);
         self.run(&context, reading).await.map(Into::into)
     }
 
-    async fn get_task(
-        &self,
-        request: GetTaskParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<GetTaskResult, ErrorData> {
+    async fn get_task(&self, request: GetTaskParams, context: Context) -> Answer<GetTaskResult> {
         let asking = tasks::get(self.service.clone(), request.task_id);
         self.run(&context, asking).await
     }
 
     /// Ignores the input of a client: no task of ours asks for any.
-    async fn update_task(
-        &self,
-        request: UpdateTaskParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
+    async fn update_task(&self, request: UpdateTaskParams, context: Context) -> Answer<()> {
         let service = self.service.clone();
         let finding = async move { tasks::record(&service, &request.task_id).await.map(drop) };
         self.run(&context, finding).await
     }
 
-    async fn cancel_task(
-        &self,
-        request: CancelTaskParams,
-        context: RequestContext<RoleServer>,
-    ) -> Result<(), ErrorData> {
+    async fn cancel_task(&self, request: CancelTaskParams, context: Context) -> Answer<()> {
         let cancelling = tasks::cancel(self.service.clone(), request.task_id);
         self.run(&context, cancelling).await
     }
 
     /// Refuses what rmcp could parse as no request: an unknown method, or wrong params of a known one. They may hold secrets and
     /// are not repeated.
-    async fn on_custom_request(
-        &self,
-        request: CustomRequest,
-        context: RequestContext<RoleServer>,
-    ) -> Result<CustomResult, ErrorData> {
-        let is_stateless = tasks::version_has_tasks(&context);
-        let error = match request.method.as_str() {
-            "initialize" | "ping" if is_stateless => return Err(method_not_found(&request.method)),
-            "tools/call" => {
-                "`tools/call` needs `name`, the name of a tool, and `arguments`, an object"
+    async fn on_custom_request(&self, request: CustomRequest, _: Context) -> Answer<CustomResult> {
+        let needs = match request.method.as_str() {
+            "tools/call" => "`name`, the name of a tool, and `arguments`, an object",
+            "initialize" => {
+                "`protocolVersion`, such as \"2025-11-25\", `capabilities`, an object, and the `name` and `version` of `clientInfo`"
             }
-            "initialize" => "`initialize` needs `protocolVersion`, a text such as \"2025-11-25\"",
-            method if METHODS.split(' ').any(|known| known == method) => {
-                &format!("the params do not fit {method}")
-            }
+            method if METHODS.split(' ').any(|known| known == method) => "other params",
             method => return Err(method_not_found(method)),
         };
-        Err(ErrorData::invalid_params(error.to_owned(), None))
+        let error = format!("`{}` needs {needs}", request.method);
+        Err(ErrorData::invalid_params(error, None))
     }
 
     fn get_info(&self) -> ServerConfig {

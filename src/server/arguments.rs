@@ -27,7 +27,7 @@ pub(super) fn fit(
             continue;
         }
         match fields.get(&name) {
-            Some(field) => drop(fitted.insert(name.clone(), fit_field(&name, field, value)?)),
+            Some(field) => drop(fitted.insert(name.clone(), fit_field(&name, field, &value)?)),
             None if is_closed => return Err(unknown(&name, fields)),
             None => {}
         }
@@ -55,100 +55,84 @@ fn unknown(name: &str, fields: &Map<String, Value>) -> JobError {
     }
 }
 
-fn misfit(name: &str, reason: &str) -> JobError {
-    JobError::invalid(format!("the argument `{name}` does not fit: {reason}"))
-}
-
 /// Fits the value of a field to its schema.
-fn fit_field(name: &str, schema: &Value, value: Value) -> Result<Value, JobError> {
-    let choices = schema["enum"].as_array();
-    let (fitted, meaning) = match (schema["type"].as_str(), choices) {
-        (Some("object"), _) => return fit_object(name, value),
-        (Some("boolean"), _) => (boolean(&value), "a boolean, true or false".to_owned()),
-        (Some("number"), _) => (number(&value).map(Value::from), "a number".to_owned()),
+fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value, JobError> {
+    let misfit =
+        |reason: &str| JobError::invalid(format!("the argument `{name}` does not fit: {reason}"));
+    let (fitted, meaning) = match (schema["type"].as_str(), schema["enum"].as_array()) {
+        (Some("object"), _) => {
+            let meaning = "an object of texts, such as {\"NAME\": \"value\"}, whose names have at most 8192 bytes";
+            // Its values are not repeated.
+            return object(value).ok_or_else(|| misfit(&format!("it is {meaning}")));
+        }
+        (Some("boolean"), _) => {
+            let boolean = text(value).and_then(|text| text.trim().to_lowercase().parse().ok());
+            (
+                boolean.map(Value::Bool),
+                "a boolean, true or false".to_owned(),
+            )
+        }
+        (Some("number"), _) => (number(value).map(Value::from), "a number".to_owned()),
         (Some("integer"), _) => match schema["minimum"].as_i64() {
             Some(least) => {
                 let fits = |number: &i64| (least..=MAX_NUMBER).contains(number);
                 let meaning = format!("a whole number from {least} to {MAX_NUMBER}");
-                (integer(&value).filter(fits).map(Value::from), meaning)
+                (integer(value).filter(fits).map(Value::from), meaning)
             }
             // A count from the end, of which a large one is as good as all.
-            None => (
-                integer(&value).map(Value::from),
-                "a whole number".to_owned(),
-            ),
+            None => (integer(value).map(Value::from), "a whole number".to_owned()),
         },
         (_, Some(choices)) => {
             let choices: Vec<&str> = choices.iter().filter_map(Value::as_str).collect();
             let word = value.as_str().unwrap_or_default().trim();
-            let mut same = choices
+            let chosen = choices
                 .iter()
-                .filter(|choice| choice.eq_ignore_ascii_case(word));
-            let chosen = same.next().map(|choice| Value::from(*choice));
+                .find(|choice| choice.eq_ignore_ascii_case(word));
+            let chosen = chosen.map(|choice| Value::from(*choice));
             (chosen, format!("`{}`", choices.join("` or `")))
         }
-        _ => (text(&value).map(Value::from), "a string".to_owned()),
+        _ => (text(value).map(Value::from), "a string".to_owned()),
     };
-    let is_script = name.ends_with("_script");
     match fitted {
-        Some(Value::String(text)) if text.len() > MAX_TEXT && !is_script => {
-            Err(misfit(name, &format!("it has at most {MAX_TEXT} bytes")))
+        Some(Value::String(text)) if text.len() > MAX_TEXT && !name.ends_with("_script") => {
+            Err(misfit(&format!("it has at most {MAX_TEXT} bytes")))
         }
         Some(fitted) => Ok(fitted),
-        None => Err(misfit(
-            name,
-            &format!("it is {meaning}, not {}", kind(&value)),
-        )),
+        None => {
+            let value = match value {
+                Value::Array(_) => "a list".to_owned(),
+                Value::Object(_) => "an object".to_owned(),
+                _ => quoted(&value.to_string()),
+            };
+            Err(misfit(&format!("it is {meaning}, not {value}")))
+        }
     }
 }
 
-/// Fits an object of texts, which may itself be JSON text.
-fn fit_object(name: &str, value: Value) -> Result<Value, JobError> {
-    let value = match &value {
-        Value::String(text) => serde_json::from_str(text).unwrap_or(value),
-        _ => value,
-    };
-    let Value::Object(values) = value else {
-        let meaning = "it is an object of texts, such as {\"NAME\": \"value\"}";
-        return Err(misfit(name, meaning));
-    };
-    let mut fitted = Map::new();
-    for (key, value) in values {
-        let text = match &value {
-            Value::Null => continue,
-            // A number as it was written: 7.0 stays 7.0.
-            Value::Number(number) => Some(number.to_string()),
-            _ => text(&value),
-        };
-        let Some(text) = text.filter(|_| key.len() <= MAX_TEXT) else {
-            let name = format!("{name}.{}", quoted(&key));
-            let meaning = "names and values are strings; the names have at most 8192 bytes";
-            return Err(misfit(&name, meaning));
-        };
-        fitted.insert(key, text.into());
-    }
-    Ok(fitted.into())
-}
-
-fn boolean(value: &Value) -> Option<Value> {
-    match value {
-        Value::Bool(_) => Some(value.clone()),
-        Value::String(text) => text.trim().to_lowercase().parse().ok().map(Value::Bool),
-        _ => None,
-    }
+/// Reads an object of texts, which may itself be JSON text.
+fn object(value: &Value) -> Option<Value> {
+    let parsed = value
+        .as_str()
+        .and_then(|text| serde_json::from_str(text).ok());
+    let values = parsed.as_ref().unwrap_or(value).as_object()?;
+    let fields = values.iter().filter(|(_, value)| !value.is_null());
+    let texts = fields.map(|(name, value)| match value {
+        _ if name.len() > MAX_TEXT => None,
+        // A number as it was written: 7.0 stays 7.0.
+        Value::Number(number) => Some((name.clone(), number.to_string().into())),
+        _ => Some((name.clone(), text(value)?.into())),
+    });
+    texts.collect::<Option<Map<_, _>>>().map(Value::Object)
 }
 
 /// Reads a number: `1.5`, `"1.5"`.
 fn number(value: &Value) -> Option<f64> {
-    match value {
+    let number = match value {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) => text
-            .trim()
-            .parse()
-            .ok()
-            .filter(|number: &f64| number.is_finite()),
+        Value::String(text) => text.trim().parse().ok(),
         _ => None,
-    }
+    };
+    number.filter(|number| number.is_finite())
 }
 
 /// Reads a whole number: `50`, `2.0`, `"50"`.
@@ -165,22 +149,12 @@ fn text(value: &Value) -> Option<String> {
         Value::Number(number) if number.is_f64() => {
             Some(integer(value).map_or_else(|| number.to_string(), |whole| whole.to_string()))
         }
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(_) => Some(value.to_string()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string()),
         _ => None,
     }
 }
 
-/// Names a value that does not fit.
-fn kind(value: &Value) -> String {
-    match value {
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
-        _ => quoted(&value.to_string()),
-    }
-}
-
-/// What an error repeats of the call's own words.
+/// Shortens what an error repeats of the call's own words.
 fn quoted(text: &str) -> String {
     clean_controls(&shorten(text, 60)).into_owned()
 }

@@ -10,20 +10,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rmcp::RoleServer;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ClientCapabilities, ClientResult,
-    ElicitRequest, ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema,
-    InputRequest, InputRequiredResult, ProtocolVersion, RequestStateCodec, RequestStateError,
-    SealOptions, ServerRequest,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ClientResult, ElicitRequest,
+    ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema, InputRequest,
+    InputRequiredResult, ProtocolVersion, RequestStateCodec, RequestStateError, SealOptions,
+    ServerRequest,
 };
-use rmcp::service::{PeerRequestOptions, RequestContext};
-use serde::{Deserialize, Serialize};
+use rmcp::service::PeerRequestOptions;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::Context;
 use crate::error::JobError;
 use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
 use crate::settings::env_vars;
@@ -39,7 +38,7 @@ const PROMPT_ID: &str = "consent";
 /// The key of the sealed states, and those that were used.
 pub(super) struct PendingPrompts {
     codec: RequestStateCodec,
-    /// By nonce, until they have expired.
+    /// Until they have expired.
     used: Mutex<HashMap<String, Instant>>,
     permits: Semaphore,
 }
@@ -56,25 +55,16 @@ impl Default for PendingPrompts {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct State {
-    subject: ConsentSubject,
-    nonce: String,
-}
-
 impl PendingPrompts {
     fn seal(
         &self,
         subject: &ConsentSubject,
         call: &[u8],
         ttl: Duration,
-    ) -> Result<String, RequestStateError> {
-        let state = State {
-            subject: subject.clone(),
-            nonce: uuid::Uuid::new_v4().to_string(),
-        };
+    ) -> Result<String, JobError> {
         let options = SealOptions::new().associated_data(call).ttl(ttl);
-        self.codec.seal_json_with(&state, &options)
+        let sealed = self.codec.seal_json_with(subject, &options);
+        sealed.map_err(JobError::failed)
     }
 
     /// Opens a state for its one use.
@@ -83,8 +73,8 @@ impl PendingPrompts {
             let hint = "call the tool again without the request state, so that the person is asked";
             JobError::blocked(message).with_hint(hint)
         };
-        let opened = self.codec.open_json_with::<State>(sealed, call);
-        let state = opened.map_err(|error| match error {
+        let opened = self.codec.open_json_with(sealed, call);
+        let subject = opened.map_err(|error| match error {
             RequestStateError::Expired => refused("the person was asked more than 10 minutes ago"),
             _ => refused(
                 "this server did not issue this request state for this call, or has restarted since",
@@ -92,40 +82,28 @@ impl PendingPrompts {
         })?;
         let mut used = lock(&self.used);
         used.retain(|_, at| at.elapsed() <= ANSWER_TIMEOUT);
-        match used.insert(state.nonce, Instant::now()) {
-            None => Ok(state.subject),
+        match used.insert(sealed.to_owned(), Instant::now()) {
+            None => Ok(subject),
             Some(_) => Err(refused("this answer of the person was used already")),
         }
     }
 }
 
-/// The way to ask the person, by the protocol version and the capabilities of the client.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ElicitationMode {
-    None,
-    Elicitation,
-    InputRequired,
-}
-
-fn elicitation_mode(
-    version: Option<ProtocolVersion>,
-    client: Option<ClientCapabilities>,
-) -> ElicitationMode {
-    let elicitation = client.and_then(|client| client.elicitation);
+/// Returns the protocol version, if its client can ask the person in it.
+fn asking_version(context: &Context) -> Option<ProtocolVersion> {
+    let modes = context.client_capabilities()?.elicitation?;
     // 2025-06-18 knew no modes.
-    let has_forms = elicitation.is_some_and(|modes| modes.form.is_some() || modes.url.is_none());
-    match version.filter(|_| has_forms) {
-        Some(version) if version >= ProtocolVersion::V_2026_07_28 => ElicitationMode::InputRequired,
-        Some(version) if version >= ProtocolVersion::V_2025_06_18 => ElicitationMode::Elicitation,
-        _ => ElicitationMode::None,
-    }
+    let has_forms = modes.form.is_some() || modes.url.is_none();
+    let version = context.protocol_version()?;
+    (has_forms && version >= ProtocolVersion::V_2025_06_18).then_some(version)
 }
 
 /// The client of a call, as the way to ask the person in front of it.
 pub(super) struct ElicitingCaller {
     prompts: Arc<PendingPrompts>,
-    context: RequestContext<RoleServer>,
-    mode: ElicitationMode,
+    context: Context,
+    /// The protocol version in which the client can ask; `None` where it cannot.
+    version: Option<ProtocolVersion>,
     /// The digest of the tool and its arguments.
     call: Vec<u8>,
     /// The sealed state and the answer, when the client calls again.
@@ -137,7 +115,7 @@ pub(super) struct ElicitingCaller {
 impl ElicitingCaller {
     pub(super) fn new(
         request: &CallToolRequestParams,
-        context: &RequestContext<RoleServer>,
+        context: &Context,
         prompts: Arc<PendingPrompts>,
     ) -> Self {
         let mut arguments = Value::from(request.arguments.clone().unwrap_or_default());
@@ -148,7 +126,7 @@ impl ElicitingCaller {
         Self {
             prompts,
             context: context.clone(),
-            mode: elicitation_mode(context.protocol_version(), context.client_capabilities()),
+            version: asking_version(context),
             call: Sha256::digest(format!("{} {arguments}", request.name)).to_vec(),
             answer: request.request_state.clone().zip(response),
             required: Mutex::default(),
@@ -174,20 +152,16 @@ impl ElicitingCaller {
         let sent = self.context.peer.send_request_with_option(request, options);
         let mut sent = sent.await.map_err(not_asked)?;
         let reason = tokio::select! {
-            answered = &mut sent.rx => {
-                let answered = answered.map_err(|_| JobError::blocked("the client is gone"))?;
-                return match answered.map_err(not_asked)? {
-                    ClientResult::ElicitResult(result) => accepted(&result).map(|()| prompt.subject.clone()),
-                    _ => Err(not_asked("its answer has the wrong type")),
-                };
-            }
+            answered = &mut sent.rx => return match answered {
+                Ok(Ok(ClientResult::ElicitResult(result))) => accepted(&result, &prompt.subject),
+                Ok(Err(error)) => Err(not_asked(error)),
+                _ => Err(not_asked("it is gone, or its answer has the wrong type")),
+            },
             () = tokio::time::sleep(ANSWER_TIMEOUT) => "nobody answered within 10 minutes",
             () = self.context.ct.cancelled() => "the client cancelled the call",
         };
         // The client may close its dialog.
-        if let Err(error) = sent.cancel(Some(reason.to_owned())).await {
-            tracing::debug!(%error, "an elicitation could not be cancelled");
-        }
+        sent.cancel(Some(reason.to_owned())).await.ok();
         Err(JobError::blocked(reason))
     }
 
@@ -196,12 +170,10 @@ impl ElicitingCaller {
         if let Some((sealed, response)) = &self.answer {
             let subject = self.prompts.redeem(sealed, &self.call)?;
             let result = serde_json::from_value(response.clone());
-            return accepted(&result.map_err(not_asked)?).map(|()| subject);
+            return accepted(&result.map_err(not_asked)?, &subject);
         }
-        let state = self
-            .prompts
-            .seal(&prompt.subject, &self.call, ANSWER_TIMEOUT)
-            .map_err(JobError::failed)?;
+        let prompts = &self.prompts;
+        let state = prompts.seal(&prompt.subject, &self.call, ANSWER_TIMEOUT)?;
         let request = InputRequest::Elicitation(ElicitRequest::new(form(prompt)));
         let requests = BTreeMap::from([(PROMPT_ID.to_owned(), request)]);
         *lock(&self.required) = Some(InputRequiredResult::new(Some(requests), Some(state)));
@@ -212,14 +184,14 @@ impl ElicitingCaller {
 #[async_trait]
 impl ConsentProvider for ElicitingCaller {
     fn can_ask(&self) -> bool {
-        self.mode != ElicitationMode::None
+        self.version.is_some()
     }
 
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
-        match self.mode {
-            ElicitationMode::None => Err(JobError::blocked("this client cannot ask the person")),
-            ElicitationMode::Elicitation => self.elicit(prompt).await,
-            ElicitationMode::InputRequired => self.read_input(prompt),
+        match &self.version {
+            None => Err(JobError::blocked("this client cannot ask the person")),
+            Some(version) if *version >= ProtocolVersion::V_2026_07_28 => self.read_input(prompt),
+            Some(_) => self.elicit(prompt).await,
         }
     }
 }
@@ -233,9 +205,10 @@ fn form(prompt: &ConsentPrompt) -> ElicitRequestParams {
     }
 }
 
-fn accepted(result: &ElicitResult) -> Result<(), JobError> {
+/// Returns the subject, if the person has accepted it.
+fn accepted(result: &ElicitResult, subject: &ConsentSubject) -> Result<ConsentSubject, JobError> {
     match result.action {
-        ElicitationAction::Accept => Ok(()),
+        ElicitationAction::Accept => Ok(subject.clone()),
         ElicitationAction::Decline => Err(JobError::blocked("the person declined")
             .with_hint("do not call again unless they ask for it")),
         _ => Err(unseen(
@@ -258,8 +231,6 @@ fn unseen(message: impl Display) -> JobError {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -283,46 +254,5 @@ mod tests {
             .take_while(|_| begun.elapsed() < Duration::from_secs(10))
             .find_map(Result::err);
         assert!(expired.unwrap().to_string().contains("10 minutes ago"));
-    }
-
-    #[test]
-    fn mode_follows_version_and_capabilities() {
-        let client = |elicitation: Value| {
-            Some(serde_json::from_value(json!({ "elicitation": elicitation })).unwrap())
-        };
-        let (form, url) = (json!({ "form": {} }), json!({ "url": {} }));
-        for (version, elicitation, mode) in [
-            (
-                ProtocolVersion::V_2025_03_26,
-                json!({}),
-                ElicitationMode::None,
-            ),
-            (
-                ProtocolVersion::V_2025_06_18,
-                json!({}),
-                ElicitationMode::Elicitation,
-            ),
-            (
-                ProtocolVersion::V_2025_11_25,
-                form,
-                ElicitationMode::Elicitation,
-            ),
-            (ProtocolVersion::V_2025_11_25, url, ElicitationMode::None),
-            (
-                ProtocolVersion::V_2026_07_28,
-                json!({}),
-                ElicitationMode::InputRequired,
-            ),
-        ] {
-            assert!(
-                elicitation_mode(Some(version.clone()), client(elicitation)) == mode,
-                "{version}"
-            );
-            assert!(
-                elicitation_mode(Some(version), Some(ClientCapabilities::default()))
-                    == ElicitationMode::None
-            );
-        }
-        assert!(elicitation_mode(None, client(json!({}))) == ElicitationMode::None);
     }
 }

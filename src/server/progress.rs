@@ -3,53 +3,42 @@
 //! A client that reads slowly gets only the newest message, and the call goes on meanwhile. Everything is written before the
 //! answer.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmcp::RoleServer;
 use rmcp::model::ProgressNotificationParam;
-use rmcp::service::RequestContext;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+
+use super::Context;
 
 /// After this time without news the client is told that the call goes on.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The newest message of a call. It travels in the extensions of the request.
-#[derive(Clone)]
-struct Reporter(Arc<watch::Sender<String>>);
+type Newest = Arc<watch::Sender<String>>;
 
 /// Returns what the call of `context` reports its progress with. Without a token it does nothing.
-pub(super) fn reporter(
-    context: &RequestContext<RoleServer>,
-) -> impl Fn(&str) + Send + Sync + use<> {
-    let reporter = context.extensions.get::<Reporter>().cloned();
+pub(super) fn reporter(context: &Context) -> impl Fn(&str) + Send + Sync + use<> {
+    let newest = context.extensions.get::<Newest>().cloned();
     move |message| {
-        let Some(Reporter(newest)) = &reporter else {
-            return;
-        };
-        newest.send_if_modified(|last| {
-            let is_new = last != message;
-            if is_new {
-                message.clone_into(last);
-            }
-            is_new
-        });
+        if let Some(newest) = &newest {
+            newest.send_if_modified(|last| std::mem::replace(last, message.to_owned()) != message);
+        }
     }
 }
 
 /// Runs `work` with the context of its call, and sends what it reports to the client.
 pub(super) async fn with_progress<T, F: Future<Output = T>>(
-    mut context: RequestContext<RoleServer>,
-    work: impl FnOnce(RequestContext<RoleServer>) -> F,
+    mut context: Context,
+    work: impl FnOnce(Context) -> F,
 ) -> T {
     let Some(token) = context.meta.get_progress_token() else {
         return work(context).await;
     };
     let (newest, mut messages) = watch::channel(String::new());
     let (peer, cancelled) = (context.peer.clone(), context.ct.clone());
-    context.extensions.insert(Reporter(Arc::new(newest)));
+    context.extensions.insert(Arc::new(newest));
     let started_at = Instant::now();
     let notifying = async {
         let mut last = "working".to_owned();

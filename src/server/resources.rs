@@ -14,7 +14,7 @@ use rmcp::model::{
 };
 use serde_json::{Value, json};
 
-use super::{internal, truncated};
+use super::{Answer, internal, truncated};
 use crate::service::JobService;
 use crate::service::answers::JobAnswer;
 use crate::service::requests::{JobQuery, ListRequest, LogsRequest, StatusFilter};
@@ -53,42 +53,35 @@ fn parse(uri: &str) -> Option<(String, bool)> {
 }
 
 /// Lists the two lists and the newest jobs with their logs. Asks no launcher.
-pub(super) async fn list(service: JobService) -> Result<ListResourcesResult, ErrorData> {
-    let resource = |uri: String, name: String, title: &str, description: &str, kind| {
-        Resource::new(uri, name)
+pub(super) async fn list(service: JobService) -> Answer<ListResourcesResult> {
+    let resource = |id: &str, title: &str, description: &str, is_log: bool| {
+        let (end, kind) = if is_log { (LOG, TEXT) } else { ("", JSON) };
+        Resource::new(job_uri(id) + end, format!("{}{end}", clean_controls(id)))
             .with_title(title)
             .with_description(description)
             .with_mime_type(kind)
     };
-    let list =
-        |name: &str, title, meaning| resource(job_uri(name), name.to_owned(), title, meaning, JSON);
     let running = "The jobs that are not done, each with its status now";
+    let completed = "The jobs that are done, well or badly";
     let mut resources = vec![
-        list("running", "Running jobs", running),
-        list(
-            "completed",
-            "Completed jobs",
-            "The jobs that are done, well or badly",
-        ),
+        resource("running", "Running jobs", running, false),
+        resource("completed", "Completed jobs", completed, false),
     ];
     let records = service.registry().records().await.map_err(internal)?;
     let mut records = Vec::from_iter(records.iter());
     records.reverse();
     records.sort_by_key(|record| Reverse(record.submitted_at()));
     for record in records.iter().take(LISTED_JOBS) {
-        let (uri, name) = (job_uri(&record.job_id), clean_controls(&record.job_id));
+        let (id, name) = (record.job_id.as_str(), clean_controls(&record.job_id));
         let what = format!(
             "{} of {} on {}, submitted {}",
             record.command, record.model_name, record.cloud, record.submit_time
         );
         let what = clean_controls(&what);
-        let titles = (format!("Job {name}"), format!("Log of {name}"));
-        if !["running", "completed"].contains(&record.job_id.as_str()) {
-            let name = name.clone().into_owned();
-            resources.push(resource(uri.clone(), name, &titles.0, &what, JSON));
+        if !["running", "completed"].contains(&id) {
+            resources.push(resource(id, &format!("Job {name}"), &what, false));
         }
-        let name = format!("{name}{LOG}");
-        resources.push(resource(uri + LOG, name, &titles.1, &what, TEXT));
+        resources.push(resource(id, &format!("Log of {name}"), &what, true));
     }
     Ok(ListResourcesResult::with_all_items(resources))
 }
@@ -106,48 +99,40 @@ pub(super) fn templates() -> ListResourceTemplatesResult {
 }
 
 /// Reads the resource at a URI.
-pub(super) async fn read(
-    service: JobService,
-    uri: String,
-) -> Result<ReadResourceResult, ErrorData> {
+pub(super) async fn read(service: JobService, uri: String) -> Answer<ReadResourceResult> {
     let (job_id, is_log) = parse(&uri).ok_or_else(|| not_found(&uri))?;
     let list = match job_id.as_str() {
         "running" if !is_log => Some(StatusFilter::Running),
         "completed" if !is_log => Some(StatusFilter::Completed),
         _ => None,
     };
-    let (contents, kind) = if let Some(status) = list {
-        let request = ListRequest {
-            status,
-            ..ListRequest::default()
-        };
-        (value_of(&service.list(request).await)?.to_string(), JSON)
-    } else if service
-        .registry()
-        .get(&job_id)
-        .await
-        .map_err(internal)?
-        .is_none()
-    {
+    let record = service.registry().get(&job_id).await.map_err(internal)?;
+    if list.is_none() && record.is_none() {
         return Err(not_found(&uri));
+    }
+    let job = JobQuery::of(&job_id);
+    let (contents, kind) = if let Some(status) = list {
+        let limit = ListRequest::default().limit;
+        let list = service.list(ListRequest { status, limit }).await;
+        (fields(&list)?.to_string(), JSON)
     } else if is_log {
         let request = LogsRequest {
-            job: JobQuery::of(&job_id),
+            job,
             ..LogsRequest::default()
         };
-        let answer = value_of(&service.logs(request).await)?;
+        let answer = fields(&service.logs(request).await)?;
         (answer["logs"].as_str().unwrap_or_default().to_owned(), TEXT)
     } else {
         // Also when the launcher could not be asked: the answer then says what is known.
-        let answer = service.poll(JobQuery::of(&job_id)).await;
-        (answer.to_json().map_err(internal)?.to_string(), JSON)
+        let status = service.poll(job).await.to_json();
+        (status.map_err(internal)?.to_string(), JSON)
     };
     let contents = ResourceContents::text(contents, uri).with_mime_type(kind);
     Ok(ReadResourceResult::new(vec![contents]))
 }
 
 /// Returns the fields of an answer; one that failed is an error.
-fn value_of(answer: &impl JobAnswer) -> Result<Value, ErrorData> {
+fn fields(answer: &impl JobAnswer) -> Answer<Value> {
     let answer = answer.to_json().map_err(internal)?;
     match answer["error"].as_str() {
         Some(error) => Err(internal(error)),

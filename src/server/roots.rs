@@ -8,19 +8,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
-use rmcp::RoleServer;
-use rmcp::service::RequestContext;
 
+use super::Context;
 use super::tasks::version_has_tasks;
 
 /// The wait for a client's roots.
 const ROOTS_WAIT: Duration = Duration::from_secs(5);
 
 /// Returns the first root that holds `config_path`, else the first root.
-pub(super) async fn project_folder(
-    context: &RequestContext<RoleServer>,
-    config_path: &str,
-) -> Option<String> {
+pub(super) async fn project_folder(context: &Context, config_path: &str) -> Option<String> {
     context.client_capabilities()?.roots?;
     // 2026-07-28 has no requests of a server.
     if version_has_tasks(context) {
@@ -29,13 +25,11 @@ pub(super) async fn project_folder(
     let listed = tokio::time::timeout(ROOTS_WAIT, context.peer.list_roots());
     let listed = listed.await.ok()?.ok()?;
     let folders = listed.roots.iter().filter_map(|root| folder(&root.uri));
-    let (mut folders, config): (Vec<String>, _) = (folders.collect(), config_path.to_owned());
-    let chosen = tokio::task::spawn_blocking(move || {
-        let holds = |folder: &String| Path::new(folder).join(&config).exists();
-        let holding = folders.iter().position(holds).unwrap_or(0);
-        (holding < folders.len()).then(|| folders.swap_remove(holding))
-    });
-    chosen.await.ok()?
+    let holds = |folder: &String| Path::new(folder).join(config_path).exists();
+    folders
+        .clone()
+        .find(holds)
+        .or_else(|| folders.clone().next())
 }
 
 /// Reads the path of a `file:` URI (RFC 8089).

@@ -12,11 +12,6 @@ use crate::settings::env_vars;
 /// The bytes that a writable pipe takes at once: the least that POSIX allows for `PIPE_BUF`.
 const PIPE_BUF: usize = 512;
 
-const NO_WAIT: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 0,
-};
-
 /// Sends log lines and panics to stderr, from the level that the environment names.
 pub fn log_to_stderr() {
     let level = env_vars::log_level().unwrap_or(LevelFilter::WARN);
@@ -42,8 +37,8 @@ impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut stderr = io::stderr().lock();
         for part in bytes.chunks(PIPE_BUF) {
-            let would_wait =
-                poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&NO_WAIT)) == Ok(0);
+            let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+            let would_wait = poll(&mut fds, Some(&Timespec::default())) == Ok(0);
             if would_wait || stderr.write_all(part).is_err() {
                 break;
             }

@@ -7,32 +7,29 @@
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use rmcp::ErrorData;
 use rmcp::model::{
     CallToolResponse, CreateTaskResult, DetailedTask, GetTaskResult, JsonObject, ProtocolVersion,
     Task, TaskPayload, TaskStatus,
 };
-use rmcp::service::RequestContext;
-use rmcp::{ErrorData, RoleServer};
 use serde_json::Value;
 
 use super::tools::structured;
-use super::{internal, truncated};
+use super::{Answer, Context, internal, truncated};
 use crate::launcher::JobState;
 use crate::registry::JobRecord;
 use crate::service::JobService;
-use crate::service::answers::{PollAnswer, RunAnswer, leave_out_empty};
+use crate::service::answers::{JobAnswer, PollAnswer};
 use crate::service::requests::{CancelRequest, JobQuery};
-use crate::text::clean_controls;
 
 /// Tells whether the protocol version of a request has tasks.
-pub(super) fn version_has_tasks(context: &RequestContext<RoleServer>) -> bool {
-    context
-        .protocol_version()
-        .is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
+pub(super) fn version_has_tasks(context: &Context) -> bool {
+    let version = context.protocol_version();
+    version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
 }
 
 /// Tells whether the client accepts a task as the answer.
-pub(super) fn client_accepts_tasks(context: &RequestContext<RoleServer>) -> bool {
+pub(super) fn client_accepts_tasks(context: &Context) -> bool {
     let client = context.client_capabilities();
     version_has_tasks(context) && client.is_some_and(|client| client.supports_tasks())
 }
@@ -42,31 +39,34 @@ pub(super) async fn from_run_answer(
     service: &JobService,
     response: CallToolResponse,
 ) -> CallToolResponse {
-    let CallToolResponse::Complete(result) = &response else {
-        return response;
+    match started(service, &response).await {
+        Some(task) => CreateTaskResult::new(task).into(),
+        None => response,
+    }
+}
+
+async fn started(service: &JobService, response: &CallToolResponse) -> Option<Task> {
+    let CallToolResponse::Complete(result) = response else {
+        return None;
     };
-    let Some(answer) = &result.structured_content else {
-        return response;
-    };
-    let job_id = answer["job_id"].as_str().unwrap_or_default();
-    if answer["success"] != true || answer["dry_run"] == true || job_id.is_empty() {
-        return response;
+    let answer = result.structured_content.as_ref()?;
+    if answer["success"] != true || answer["dry_run"] == true {
+        return None;
     }
     // `tasks/get` looks in the registry.
-    let Ok(Some(record)) = service.registry().get(job_id).await else {
-        return response;
-    };
+    let record = service.registry().get(answer["job_id"].as_str()?).await;
+    let record = record.ok()??;
     let warnings = answer["warnings"].as_array().into_iter().flatten();
     let messages = std::iter::once(&answer["message"]).chain(warnings);
     let messages: Vec<&str> = messages.filter_map(Value::as_str).collect();
     let task = task(&record, TaskStatus::Working)
         .with_status_message(messages.join("; "))
-        .with_poll_interval_ms(millis(service.task_interval(&record)));
-    CreateTaskResult::new(task).into()
+        .with_poll_interval_ms(service.task_interval(&record).as_millis() as u64);
+    Some(task)
 }
 
 /// Asks the launcher for the status of a task.
-pub(super) async fn get(service: JobService, task_id: String) -> Result<GetTaskResult, ErrorData> {
+pub(super) async fn get(service: JobService, task_id: String) -> Answer<GetTaskResult> {
     let record = record(&service, &task_id).await?;
     let answer = service.poll(JobQuery::of(&task_id)).await;
     let (interval, kept) = (service.task_interval(&record), service.policy().kept());
@@ -75,7 +75,7 @@ pub(super) async fn get(service: JobService, task_id: String) -> Result<GetTaskR
 }
 
 /// Cancels the job. A finished one is no error.
-pub(super) async fn cancel(service: JobService, task_id: String) -> Result<(), ErrorData> {
+pub(super) async fn cancel(service: JobService, task_id: String) -> Answer<()> {
     record(&service, &task_id).await?;
     let request = CancelRequest {
         job: JobQuery::of(&task_id),
@@ -88,7 +88,7 @@ pub(super) async fn cancel(service: JobService, task_id: String) -> Result<(), E
     }
 }
 
-pub(super) async fn record(service: &JobService, task_id: &str) -> Result<JobRecord, ErrorData> {
+pub(super) async fn record(service: &JobService, task_id: &str) -> Answer<JobRecord> {
     let found = service.registry().get(task_id).await.map_err(internal)?;
     found.ok_or_else(|| {
         let id = truncated(task_id);
@@ -108,10 +108,6 @@ fn time(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-fn millis(interval: Duration) -> u64 {
-    interval.as_millis().try_into().unwrap_or(u64::MAX)
-}
-
 /// Builds a task from the answer of `poll_status`. The record of a finished job may be removed once it was `kept` so long.
 fn detailed(
     record: &JobRecord,
@@ -125,7 +121,7 @@ fn detailed(
     if !(answer.is_done || answer.is_gone()) {
         let task = task(record, TaskStatus::Working)
             .with_status_message(message)
-            .with_poll_interval_ms(millis(poll_interval));
+            .with_poll_interval_ms(poll_interval.as_millis() as u64);
         return Ok(DetailedTask::new(task, TaskPayload::Working));
     }
     let ended = answer.ended_at.as_deref();
@@ -133,48 +129,29 @@ fn detailed(
     let (status, payload) = match answer.state {
         JobState::Cancelled => (TaskStatus::Cancelled, TaskPayload::Cancelled),
         _ => {
-            let result = result(record, answer, &message)?;
+            let result = result(answer, &message)?;
             (TaskStatus::Completed, TaskPayload::Completed { result })
         }
     };
     let mut task = task(record, status)
         .with_status_message(message)
-        .with_ttl_ms(millis(kept));
+        .with_ttl_ms(kept.as_millis() as u64);
     if let Some(ended) = ended {
         task.last_updated_at = time(ended.to_utc());
     }
     Ok(DetailedTask::new(task, payload))
 }
 
-/// Builds the result of the `run_job` call: a [`RunAnswer`], as the tool's schema promises, with the fields of the
-/// [`PollAnswer`].
-fn result(record: &JobRecord, answer: PollAnswer, message: &str) -> serde_json::Result<JsonObject> {
-    let ended_well = answer.state == JobState::Succeeded;
-    let run = RunAnswer {
-        cluster_name: answer.cluster.clone(),
-        launch_confirmed: !answer.oumi_job_id.is_empty(),
-        output_dir: clean_controls(&record.output_dir).into_owned(),
-        ..RunAnswer::default()
-    };
-    let poll = PollAnswer {
-        success: ended_well,
-        error: (!ended_well).then(|| message.to_owned()),
-        ..answer
-    };
-    // A client wakes its model with the result: first comes what the model must see.
-    let mut content = JsonObject::new();
-    for name in ["message", "next"] {
-        content.insert(name.to_owned(), Value::Null);
-    }
-    content.extend(serde_json::from_value::<JsonObject>(serde_json::to_value(
-        run,
-    )?)?);
-    content.extend(serde_json::from_value::<JsonObject>(serde_json::to_value(
-        poll,
-    )?)?);
-    let mut content = Value::Object(content);
-    leave_out_empty(&mut content);
-    serde_json::from_value(serde_json::to_value(structured(content, !ended_well))?)
+/// Builds the result of the `run_job` call: the fields of the [`PollAnswer`], which fit the schema of that tool too. A client
+/// wakes its model with the result: first comes what the model must see.
+fn result(mut answer: PollAnswer, message: &str) -> serde_json::Result<JsonObject> {
+    answer.success = answer.state == JobState::Succeeded;
+    answer.error = (!answer.success).then(|| message.to_owned());
+    let mut fields: JsonObject = serde_json::from_value(answer.to_json()?)?;
+    let first = ["message", "next"].map(|name| fields.shift_remove_entry(name));
+    let content: JsonObject = first.into_iter().flatten().chain(fields).collect();
+    let result = structured(content.into(), !answer.success);
+    serde_json::from_value(serde_json::to_value(result)?)
 }
 
 #[cfg(test)]

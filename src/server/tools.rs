@@ -8,12 +8,11 @@ use rmcp::handler::server::common::{Extension, schema_for_output};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, Tool};
-use rmcp::service::RequestContext;
-use rmcp::{RoleServer, tool, tool_router};
+use rmcp::{tool, tool_router};
 use serde_json::{Value, json};
 
 use super::elicitation::ElicitingCaller;
-use super::{Server, progress, roots, schema};
+use super::{Context, Server, progress, roots, schema};
 use crate::service::JobService;
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
@@ -37,7 +36,7 @@ impl Server {
         &self,
         Extension(caller): Extension<Arc<ElicitingCaller>>,
         Parameters(mut request): Parameters<RunRequest>,
-        context: RequestContext<RoleServer>,
+        context: Context,
     ) -> CallToolResponse {
         if request.client_cwd.is_empty() {
             let root = roots::project_folder(&context, &request.config_path).await;
@@ -60,7 +59,7 @@ impl Server {
     async fn poll_status(
         &self,
         Parameters(request): Parameters<PollRequest>,
-        context: RequestContext<RoleServer>,
+        context: Context,
     ) -> CallToolResult {
         let on_progress = progress::reporter(&context);
         let shows_progress = context.meta.get_progress_token().is_some();
@@ -96,7 +95,7 @@ impl Server {
         &self,
         Extension(caller): Extension<Arc<ElicitingCaller>>,
         Parameters(request): Parameters<CancelRequest>,
-        context: RequestContext<RoleServer>,
+        context: Context,
     ) -> CallToolResponse {
         let on_progress = progress::reporter(&context);
         let service = self.service_of(&caller);

@@ -11,21 +11,20 @@
 //! - An array of messages is refused: only 2025-03-26 had them, and no client is known to send them.
 //! - Until `initialize` is answered a request must be `ping` or carry its version in `_meta` (2026-07-28); everything after
 //!   `initialize` waits for its answer.
-//! - The methods of tasks exist in 2026-07-28 only.
+//! - The methods of tasks exist in 2026-07-28 only, `initialize` and `ping` only before it.
 //! - At most [`MAX_CALLS`] calls are under way or answered and not yet written; a long one counts as several. A further one is
-//!   refused at once, and a ping needs no place among them: cancellations and the answers to elicitations are always read.
+//!   refused at once: cancellations and the answers to elicitations are always read.
 //! - The end of the input within a line discards that line.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ClientRequest, EmptyObject, ErrorCode, ErrorData,
-    GetExtensions, GetMeta, JsonRpcMessage, JsonRpcRequest, ProtocolVersion, RequestId,
-    ServerJsonRpcMessage, ServerResult,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorData, GetExtensions, GetMeta,
+    JsonRpcMessage, JsonRpcRequest, ProtocolVersion, RequestId, ServerJsonRpcMessage, ServerResult,
 };
 use rmcp::transport::Transport;
 use serde::Serialize;
@@ -36,6 +35,7 @@ use tokio::io::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::message::{self, Refusal, invalid};
+use super::method_not_found;
 use crate::sync::lock;
 
 /// The longest line that is read, in bytes. The largest call of ours is a job with its scripts, some KB; parsed JSON takes up
@@ -111,6 +111,12 @@ impl Transport<RoleServer> for Stdio {
 /// One of [`MAX_CALLS`]. It travels in the extensions of the request, so that a cancelled call counts while its work goes on.
 pub(super) type CallPermit = Arc<OwnedSemaphorePermit>;
 
+/// A line of the input, or why it is none.
+type Line = Result<Vec<u8>, Box<Refusal>>;
+
+/// Ends when an `initialize` is answered; `None` for another message.
+type Hello = Option<oneshot::Receiver<()>>;
+
 /// The state that reading and writing share.
 struct Session {
     output: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
@@ -127,13 +133,9 @@ struct State {
 }
 
 impl Session {
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     /// Removes the call that a message answers.
     fn finish(&self, message: &ServerJsonRpcMessage) -> Option<(CallPermit, oneshot::Sender<()>)> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         match message {
             JsonRpcMessage::Response(response) => {
                 let result = &response.result;
@@ -168,79 +170,79 @@ impl Session {
         tx: mpsc::Sender<ClientJsonRpcMessage>,
     ) -> Option<()> {
         loop {
-            let line = read_line(&mut input).await?;
-            let length = line.as_ref().map_or(0, Vec::len);
-            let mut message = match line.and_then(|line| message::parse(&line)) {
-                Ok(Some(message)) => message,
-                Ok(None) => continue,
+            match self.accept(read_line(&mut input).await?) {
+                Ok(None) => {}
+                Ok(Some((message, answered))) => {
+                    tx.send(message).await.ok()?;
+                    if let Some(answered) = answered {
+                        answered.await.ok();
+                    }
+                }
                 Err(refusal) => {
-                    self.refuse(*refusal).await?;
-                    continue;
+                    let Refusal { id, error } = *refusal;
+                    let code = error.code.0;
+                    tracing::warn!(code, "a message was refused: {}", error.message);
+                    let answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
+                    self.write(&answer).await.ok()?;
                 }
-            };
-            let mut answered = None;
-            match &mut message {
-                JsonRpcMessage::Request(call) => match self.accept(call, length) {
-                    Ok(Some(end)) if call.request.method() == "initialize" => answered = Some(end),
-                    Ok(Some(_)) => {}
-                    Ok(None) => {
-                        let pong = ServerResult::EmptyResult(EmptyObject {});
-                        let pong = ServerJsonRpcMessage::response(pong, call.id.clone());
-                        self.write(&pong).await.ok()?;
-                        continue;
-                    }
-                    Err(error) => {
-                        let id = call.id.clone().into_json_value();
-                        self.refuse(Refusal { id, error }).await?;
-                        continue;
-                    }
-                },
-                JsonRpcMessage::Notification(notification) => {
-                    if let ClientNotification::CancelledNotification(cancelled) =
-                        &notification.notification
-                        && let Some(id) = &cancelled.params.request_id
-                    {
-                        // rmcp does not answer it any more.
-                        self.state().calls.remove(id);
-                    }
-                }
-                JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
-            }
-            tx.send(message).await.ok()?;
-            if let Some(answered) = answered {
-                let _ = answered.await;
             }
         }
     }
 
-    /// Registers a call of this length, or says why it may not be made now. The receiver ends when the call is answered. A ping
-    /// is not registered: it is answered at once.
-    fn accept(
+    /// Returns the message of a line, and for an `initialize` what ends when it is answered.
+    fn accept(&self, line: Line) -> Result<Option<(ClientJsonRpcMessage, Hello)>, Box<Refusal>> {
+        let line = line?;
+        let Some(mut message) = message::parse(&line)? else {
+            return Ok(None);
+        };
+        let mut hello = None;
+        match &mut message {
+            JsonRpcMessage::Request(call) => {
+                let answered = self
+                    .register(call, line.len())
+                    .map_err(|error| Refusal::new(call.id.clone().into_json_value(), error))?;
+                hello = Some(answered).filter(|_| call.request.method() == "initialize");
+            }
+            JsonRpcMessage::Notification(notification) => {
+                let notification = &notification.notification;
+                if let ClientNotification::CancelledNotification(cancelled) = notification
+                    && let Some(id) = &cancelled.params.request_id
+                {
+                    // rmcp does not answer it any more.
+                    lock(&self.state).calls.remove(id);
+                }
+            }
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
+        }
+        Ok(Some((message, hello)))
+    }
+
+    /// Registers a call of this length, or says why it may not be made now. The receiver ends when the call is answered.
+    fn register(
         &self,
         call: &mut JsonRpcRequest<ClientRequest>,
         length: usize,
-    ) -> Result<Option<oneshot::Receiver<()>>, ErrorData> {
+    ) -> Result<oneshot::Receiver<()>, ErrorData> {
         let JsonRpcRequest { id, request, .. } = call;
-        let version = request.get_meta().protocol_version();
+        let (method, version) = (request.method(), request.get_meta().protocol_version());
         let is_stateless =
             (version.as_ref()).is_some_and(|version| *version >= ProtocolVersion::V_2026_07_28);
-        let mut state = self.state();
+        let mut state = lock(&self.state);
+        let is_known = match method {
+            "initialize" | "ping" => !is_stateless,
+            _ => is_stateless || !method.starts_with("tasks/"),
+        };
+        if !is_known {
+            return Err(method_not_found(method));
+        }
         // By its method: one that lacks its version is a custom request to rmcp.
-        let may_come_first = ["initialize", "ping", "server/discover"].contains(&request.method());
+        let may_come_first = ["initialize", "ping", "server/discover"].contains(&method);
         if !may_come_first && version.is_none() && !state.initialized {
             let error = "`initialize` comes first; since 2026-07-28 each request carries its version and capabilities in `_meta` instead";
             return Err(ErrorData::invalid_params(error, None));
         }
-        // rmcp would name a missing capability, of which these versions have never heard.
-        if request.method().starts_with("tasks/") && !is_stateless {
-            let error = format!("Method not found: {}", request.method());
-            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, error, None));
-        }
         if state.calls.contains_key(id) {
             return Err(invalid("this id is that of a call under way"));
-        }
-        if !is_stateless && request.method() == "ping" {
-            return Ok(None);
         }
         let weight = u32::try_from(1 + length / CALL_BYTES).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.permits).try_acquire_many_owned(weight);
@@ -252,21 +254,12 @@ impl Session {
         request.extensions_mut().insert(Arc::clone(&permit));
         let (answered, end) = oneshot::channel();
         state.calls.insert(id.clone(), (permit, answered));
-        Ok(Some(end))
-    }
-
-    async fn refuse(&self, Refusal { id, error }: Refusal) -> Option<()> {
-        let code = error.code.0;
-        tracing::warn!(code, "a message was refused: {}", error.message);
-        let answer = json!({ "jsonrpc": "2.0", "id": id, "error": error });
-        self.write(&answer).await.ok()
+        Ok(end)
     }
 }
 
 /// Reads a line, of which no more is kept than [`MAX_LINE`]. `None` at the end of the input.
-async fn read_line(
-    input: &mut (impl AsyncBufRead + Unpin),
-) -> Option<Result<Vec<u8>, Box<Refusal>>> {
+async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> Option<Line> {
     let mut line = Vec::new();
     let mut is_whole = true;
     loop {
