@@ -1,25 +1,27 @@
 //! The loss of a run as a PNG, for clients that show pictures. It has a light background of its own, to be read on any screen.
 
-mod axis;
-mod canvas;
 #[cfg(test)]
 mod tests;
 
-use tiny_skia::Pixmap;
+use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+use tiny_skia::{FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Stroke, Transform};
 
 use crate::progress::history::{History, Point, short};
-use axis::{Axis, range_without_spikes};
-use canvas::{Canvas, Color, TEXT_HEIGHT};
 
 const WIDTH: u32 = 800;
 const HEIGHT: u32 = 450;
 
+/// Red, green, blue and alpha.
+type Color = [u8; 4];
 const TRAIN_COLOR: Color = [0x1f, 0x5f, 0xbf, 0xff];
 const EVAL_COLOR: Color = [0xc4, 0x56, 0x0a, 0xff];
 const NAN_COLOR: Color = [0xc6, 0x1c, 0x2e, 0x33];
 const BACKGROUND: Color = [0xfb, 0xfb, 0xf9, 0xff];
 const TEXT_COLOR: Color = [0x36, 0x3a, 0x42, 0xff];
 const GRID_COLOR: Color = [0xe2, 0xe3, 0xe4, 0xff];
+
+const TEXT_SIZE: RasterHeight = RasterHeight::Size20;
+const TEXT_HEIGHT: f32 = TEXT_SIZE.val() as f32;
 
 /// The vertical middle of the title, and the sides of the area within the axes, in pixels.
 const TITLE_Y: f32 = 22.0;
@@ -35,21 +37,46 @@ const MEDIANS: usize = 90;
 /// Draws the reward of a run, or else its training and evaluation loss, as a PNG of [`WIDTH`] by [`HEIGHT`] pixels. `None` if
 /// there is no loss.
 pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
-    let chart = Chart::new(history)?;
+    let points = history.points();
+    // Where there is a reward, the loss is none that counts: a trainer such as GRPO's prints zeros.
+    let reward = Curve::new("reward", TRAIN_COLOR, points, |point| point.reward);
+    let curves: Vec<Curve> = match reward {
+        Some(reward) => vec![reward],
+        None => {
+            let train = Curve::new("loss", TRAIN_COLOR, points, |point| point.loss);
+            let eval = Curve::new("eval_loss", EVAL_COLOR, points, |point| point.eval_loss);
+            train.into_iter().chain(eval).collect()
+        }
+    };
+    let places = || curves.iter().flat_map(|curve| &curve.line);
+    // In pictures of many points the few that would flatten all others to a line are cut off: they are in no median.
+    let chart = Chart {
+        x: Axis::new(places().map(|place| place.0), 8.0, 1.0)?,
+        y: Axis::new(places().map(|place| place.1), 7.0, 0.0)
+            .or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
+    };
     let mut canvas = Canvas(Pixmap::new(WIDTH, HEIGHT)?);
     canvas.band((0.0, 0.0), (WIDTH as f32, HEIGHT as f32), BACKGROUND);
     chart.draw_axes(&mut canvas);
     let mut title_x = 14.0;
-    for curve in &chart.curves {
-        chart.draw_nans(curve, &mut canvas);
+    for curve in &curves {
         chart.draw_curve(curve, &mut canvas);
         let newest = curve.points.last().map_or(f64::NAN, |point| point.1);
         let title = format!("{} {}", curve.name, short(newest));
         title_x = canvas.text(&title, (title_x, TITLE_Y), 0.0, curve.color) + TEXT_HEIGHT;
     }
-    let unit = format!("by {}", chart.x_unit);
-    canvas.text(&unit, (title_x, TITLE_Y), 0.0, TEXT_COLOR);
+    let unit = if has_steps(points) {
+        "by step"
+    } else {
+        "by report"
+    };
+    canvas.text(unit, (title_x, TITLE_Y), 0.0, TEXT_COLOR);
     canvas.0.encode_png().ok()
+}
+
+/// Tells if the trainer prints steps; else its reports are counted.
+fn has_steps(points: &[Point]) -> bool {
+    points.iter().any(|point| point.step.is_some())
 }
 
 struct Curve {
@@ -57,113 +84,146 @@ struct Curve {
     color: Color,
     /// Steps, in order, and figures; NaN for one that is not finite.
     points: Vec<(f64, f64)>,
+    /// The points, or where they are many their running median.
+    line: Vec<(f64, f64)>,
+}
+
+impl Curve {
+    /// `None` where no point has the figure.
+    fn new(
+        name: &'static str,
+        color: Color,
+        points: &[Point],
+        figure: fn(&Point) -> Option<f64>,
+    ) -> Option<Self> {
+        let has_steps = has_steps(points);
+        let places = points.iter().enumerate().filter_map(|(index, point)| {
+            let x = if has_steps {
+                point.step?
+            } else {
+                index as u64 + 1
+            };
+            // Spans of such numbers do not overflow.
+            let y = figure(point)?.clamp(-1e300, 1e300);
+            Some((
+                x as f64,
+                if figure(point)?.is_finite() {
+                    y
+                } else {
+                    f64::NAN
+                },
+            ))
+        });
+        let points: Vec<(f64, f64)> = places.collect();
+        let line = match points.len() > NOISY_POINTS {
+            true => points.chunks(points.len() / MEDIANS).map(median).collect(),
+            false => points.clone(),
+        };
+        (!points.is_empty()).then_some(Self {
+            name,
+            color,
+            points,
+            line,
+        })
+    }
+}
+
+/// The middle step and the median figure of points that follow on each other; NaN if one of them is.
+fn median(points: &[(f64, f64)]) -> (f64, f64) {
+    let mut figures: Vec<f64> = points.iter().map(|point| point.1).collect();
+    let middle = points.len() / 2;
+    let (_, median, _) = figures.select_nth_unstable_by(middle, f64::total_cmp);
+    let has_nan = points.iter().any(|point| point.1.is_nan());
+    (points[middle].0, if has_nan { f64::NAN } else { *median })
+}
+
+/// An axis with ticks at round numbers.
+struct Axis {
+    low: f64,
+    high: f64,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    /// An axis for the numbers among `values`, if there are any, with at most `max_ticks` ticks that are at least `min_step`
+    /// apart.
+    fn new(values: impl Iterator<Item = f64>, max_ticks: f64, min_step: f64) -> Option<Self> {
+        let ranges = values
+            .filter(|value| !value.is_nan())
+            .map(|value| (value, value));
+        let (low, high) = ranges.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))?;
+        let margin = match high - low {
+            0.0 => low.abs().max(1.0) * 0.1,
+            span => span * 0.04,
+        };
+        let (low, high) = (low - margin, high + margin);
+        // The next of 1, 2, 5, 10, 20….
+        let least = (high - low) / max_ticks;
+        let magnitude = 10.0_f64.powf(least.log10().floor());
+        let digit = [1.0, 2.0, 5.0]
+            .into_iter()
+            .find(|digit| digit * magnitude >= least * 0.999_999);
+        let step = (digit.unwrap_or(10.0) * magnitude).max(min_step);
+        let first = (low / step).ceil();
+        let ticks = (0..=max_ticks as u32).map(|index| (first + f64::from(index)) * step);
+        let ticks = ticks.filter(|value| (low..=high).contains(value)).collect();
+        Some(Self { low, high, ticks })
+    }
+
+    /// The place of a value: 0 at the low end of the axis, 1 at the high end; one beyond an end is at that end.
+    fn position(&self, value: f64) -> f32 {
+        ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0) as f32
+    }
+}
+
+/// Writes a tick in as few digits as it has: `0.25`, `500`, `1e-6`.
+fn label(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        1e-4..1e7 => (value as f32).to_string(),
+        _ => format!("{:e}", value as f32),
+    }
 }
 
 struct Chart {
-    curves: Vec<Curve>,
-    /// The unit of the x axis: `step`, or `report` if the trainer prints none.
-    x_unit: &'static str,
     x: Axis,
     y: Axis,
 }
 
 impl Chart {
-    /// `None` if there is no loss.
-    fn new(history: &History) -> Option<Self> {
-        let points = history.points();
-        let has_steps = points.iter().any(|point| point.step.is_some());
-        let x = |index: usize, point: &Point| match has_steps {
-            true => point.step.map(|step| step as f64),
-            false => Some(index as f64 + 1.0),
-        };
-        let curve = |name, color, figure: fn(&Point) -> Option<f64>| {
-            let places = points.iter().enumerate().filter_map(|(index, point)| {
-                let y = figure(point)?;
-                // Spans of such numbers do not overflow.
-                let y = match y.is_finite() {
-                    true => y.clamp(-1e300, 1e300),
-                    false => f64::NAN,
-                };
-                Some((x(index, point)?, y))
-            });
-            let points: Vec<(f64, f64)> = places.collect();
-            let curve = Curve {
-                name,
-                color,
-                points,
-            };
-            Some(curve).filter(|curve| !curve.points.is_empty())
-        };
-        // Where there is a reward, the loss is none that counts: a trainer such as GRPO's prints zeros.
-        let curves: Vec<Curve> = match curve("reward", TRAIN_COLOR, |point| point.reward) {
-            Some(reward) => vec![reward],
-            None => {
-                let train = curve("loss", TRAIN_COLOR, |point| point.loss);
-                let eval = curve("eval_loss", EVAL_COLOR, |point| point.eval_loss);
-                train.into_iter().chain(eval).collect()
-            }
-        };
-        let ends = curves
-            .iter()
-            .filter_map(|curve| Some((curve.points.first()?.0, curve.points.last()?.0)));
-        let steps = ends.reduce(wider)?;
-        let ranges = curves.iter().filter_map(|curve| {
-            let numbers = curve.points.iter().map(|point| point.1);
-            range_without_spikes(numbers.filter(|number| !number.is_nan()).collect())
-        });
-        Some(Self {
-            x_unit: if has_steps { "step" } else { "report" },
-            x: Axis::new(Some(steps), 8, 1.0),
-            y: Axis::new(ranges.reduce(wider), 7, 0.0),
-            curves,
-        })
-    }
-
     fn pixel(&self, (step, loss): (f64, f64)) -> (f32, f32) {
-        (
-            LEFT + (RIGHT - LEFT) * self.x.position(step),
-            BOTTOM - (BOTTOM - TOP) * self.y.position(loss),
-        )
+        let (x, y) = (self.x.position(step), self.y.position(loss));
+        (LEFT + (RIGHT - LEFT) * x, BOTTOM - (BOTTOM - TOP) * y)
     }
 
     fn draw_axes(&self, canvas: &mut Canvas) {
-        for (value, label) in &self.x.ticks {
+        for value in &self.x.ticks {
             let x = self.pixel((*value, 0.0)).0.round() + 0.5;
             canvas.line([(x, TOP), (x, BOTTOM)], 1.0, GRID_COLOR);
             let anchor = (x, BOTTOM + 8.0 + TEXT_HEIGHT / 2.0);
-            canvas.text(label, anchor, 0.5, TEXT_COLOR);
+            canvas.text(&label(*value), anchor, 0.5, TEXT_COLOR);
         }
-        for (value, label) in &self.y.ticks {
+        for value in &self.y.ticks {
             let y = self.pixel((0.0, *value)).1.round() + 0.5;
             canvas.line([(LEFT, y), (RIGHT, y)], 1.0, GRID_COLOR);
-            canvas.text(label, (LEFT - 8.0, y), 1.0, TEXT_COLOR);
+            canvas.text(&label(*value), (LEFT - 8.0, y), 1.0, TEXT_COLOR);
         }
         let frame = [(LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)];
         canvas.line(frame, 1.0, TEXT_COLOR);
     }
 
-    /// Marks the steps whose figure is not a number, each from the step before.
-    fn draw_nans(&self, curve: &Curve, canvas: &mut Canvas) {
+    /// Draws a curve, where it is not a number a band from the step before, and its end as a dot.
+    fn draw_curve(&self, curve: &Curve, canvas: &mut Canvas) {
         for pair in curve.points.windows(2).filter(|pair| pair[1].1.is_nan()) {
             let [from, to] = [pair[0], pair[1]].map(|point| self.pixel(point).0 + 1.0);
             canvas.band((from, TOP), (to, BOTTOM), NAN_COLOR);
         }
-    }
-
-    /// Draws a curve, over a noisy one its running median, and its end as a dot.
-    fn draw_curve(&self, curve: &Curve, canvas: &mut Canvas) {
-        let count = curve.points.len();
-        let [red, green, blue, alpha] = curve.color;
-        let (width, alpha) = match count > NOISY_POINTS {
-            true => (1.25, 0x6b),
-            false => (2.5, alpha),
-        };
-        for stretch in curve.points.split(|point| point.1.is_nan()) {
-            let points = stretch.iter().map(|point| self.pixel(*point));
-            canvas.line(points, width, [red, green, blue, alpha]);
-            if count > NOISY_POINTS {
-                let medians = stretch.chunks(count / MEDIANS).map(median);
-                canvas.line(medians.map(|point| self.pixel(point)), 2.5, curve.color);
+        let [red, green, blue, _] = curve.color;
+        let pale = [red, green, blue, 0x6b];
+        for (points, width, color) in [(&curve.points, 1.25, pale), (&curve.line, 2.5, curve.color)]
+        {
+            for stretch in points.split(|point| point.1.is_nan()) {
+                canvas.line(stretch.iter().map(|point| self.pixel(*point)), width, color);
             }
         }
         if let Some(last) = curve.points.iter().rfind(|point| !point.1.is_nan()) {
@@ -172,14 +232,70 @@ impl Chart {
     }
 }
 
-fn wider(one: (f64, f64), other: (f64, f64)) -> (f64, f64) {
-    (one.0.min(other.0), one.1.max(other.1))
+/// Lines, shapes and text on a pixel map.
+struct Canvas(Pixmap);
+
+impl Canvas {
+    fn line(&mut self, points: impl IntoIterator<Item = (f32, f32)>, width: f32, color: Color) {
+        let mut path = PathBuilder::new();
+        for (x, y) in points {
+            match path.is_empty() {
+                true => path.move_to(x, y),
+                false => path.line_to(x, y),
+            }
+        }
+        let mut stroke = Stroke::default();
+        stroke.width = width;
+        if let Some(path) = path.finish() {
+            let transform = Transform::identity();
+            self.0
+                .stroke_path(&path, &paint(color), &stroke, transform, None);
+        }
+    }
+
+    /// Fills the rectangle between two corners.
+    fn band(&mut self, (left, top): (f32, f32), (right, bottom): (f32, f32), color: Color) {
+        let band = Rect::from_ltrb(left, top, right, bottom);
+        self.fill(band.map(PathBuilder::from_rect), color);
+    }
+
+    fn dot(&mut self, (x, y): (f32, f32), color: Color) {
+        self.fill(PathBuilder::from_circle(x, y, 4.0), color);
+    }
+
+    fn fill(&mut self, path: Option<Path>, color: Color) {
+        if let Some(path) = path {
+            let (rule, transform) = (FillRule::Winding, Transform::identity());
+            self.0
+                .fill_path(&path, &paint(color), rule, transform, None);
+        }
+    }
+
+    /// Writes `text` with its vertical middle at the anchor, and `before` of its width left of it. It is moved if it would
+    /// leave the picture. Returns where it ends.
+    fn text(&mut self, text: &str, (x, y): (f32, f32), before: f32, color: Color) -> f32 {
+        let width = (text.len() * get_raster_width(FontWeight::Regular, TEXT_SIZE)) as f32;
+        let left = (x - before * width).min(WIDTH as f32 - width);
+        let (left, top) = (left.max(0.0).round(), (y - TEXT_HEIGHT / 2.0).round());
+        for (index, c) in text.chars().enumerate() {
+            let glyph = get_raster(c, FontWeight::Regular, TEXT_SIZE);
+            for (row, line) in glyph.iter().flat_map(|glyph| glyph.rows()).enumerate() {
+                for (column, coverage) in line.iter().enumerate() {
+                    let (x, y) = (
+                        left + (index * line.len() + column) as f32,
+                        top + row as f32,
+                    );
+                    let [red, green, blue, _] = color;
+                    self.band((x, y), (x + 1.0, y + 1.0), [red, green, blue, *coverage]);
+                }
+            }
+        }
+        left + width
+    }
 }
 
-/// The middle step and the median loss of points that follow on each other.
-fn median(points: &[(f64, f64)]) -> (f64, f64) {
-    let mut losses: Vec<f64> = points.iter().map(|point| point.1).collect();
-    let middle = points.len() / 2;
-    let (_, median, _) = losses.select_nth_unstable_by(middle, f64::total_cmp);
-    (points[middle].0, *median)
+fn paint([red, green, blue, alpha]: Color) -> Paint<'static> {
+    let mut paint = Paint::default();
+    paint.set_color_rgba8(red, green, blue, alpha);
+    paint
 }

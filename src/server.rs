@@ -157,7 +157,7 @@ impl ServerHandler for Server {
     async fn call_tool(
         &self,
         mut request: CallToolRequestParams,
-        mut context: Context,
+        context: Context,
     ) -> Answer<CallToolResponse> {
         let Some(tool) = self.router().get(&request.name) else {
             let error = format!("Unknown tool: {}", truncated(&request.name));
@@ -169,18 +169,20 @@ impl ServerHandler for Server {
             Err(error) => return Ok(tools::failure(&error.to_string()).into()),
         }
         let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
-        context.extensions.insert(Arc::new(caller));
+        let (caller, mut server) = (Arc::new(caller), self.clone());
+        server.service = self.service.with_consent(caller.clone());
         let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
-        let (server, call) = (self.clone(), context.clone());
+        let call = context.clone();
         self.run(&context, async move {
             let answer = progress::with_progress(call, |call| {
                 let call = ToolCallContext::new(&server, request, call);
                 server.router().call(call).boxed()
             });
             let answer = answer.await?;
-            Ok(match as_task {
-                true => tasks::from_run_answer(&server.service, answer).await,
-                false => answer,
+            Ok(match caller.input_required() {
+                Some(required) => required.into(),
+                None if as_task => tasks::from_run_answer(&server.service, answer).await,
+                None => answer,
             })
         })
         .await

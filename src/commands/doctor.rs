@@ -1,21 +1,39 @@
-//! `doctor`: what a user runs first, and pastes into a report of a bug. It changes nothing.
+//! `doctor`: what a user runs first, and pastes into a report of a bug. It changes nothing. The checks run side by side, so that
+//! they take no longer than the slowest.
 
-mod checks;
-
+use std::collections::HashSet;
+use std::error::Error;
+use std::fs;
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
 
+use self::Outcome::{Failure, Warning};
 use super::jobs::Format;
+use super::setup::own_path;
 use super::{CommandResult, exit_code, note, print, until_interrupted};
 use crate::error::JobError;
-use crate::process::runner::Cli;
+use crate::parse::sky;
+use crate::process::runner::{Cli, CliCall, Output};
+use crate::process::table::ProcessTable;
+use crate::process::{find, on_file_threads};
 use crate::redact::Redactor;
 use crate::serve::wire;
+use crate::service::requests::{ListRequest, StatusFilter};
+use crate::service::{JobService, setting_problems};
+use crate::settings::data_dir::DataDir;
 use crate::text::clean_controls;
+
+/// The timeout of a program: the first run of `sky` starts SkyPilot's API server.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const MIB: u64 = 1 << 20;
+/// The free space below which a log or a checkpoint may not be written, in MiB.
+const LITTLE_SPACE: u64 = 256;
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -54,6 +72,10 @@ impl Check {
             advice: advice.map(clean),
         }
     }
+
+    fn warning(name: &'static str, problem: &str) -> Self {
+        Self::new(name, Err(JobError::failed(problem)), Warning)
+    }
 }
 
 /// Checks everything and prints the report. Returns 1 where something failed. `program` is this program.
@@ -63,13 +85,13 @@ pub fn run(output: Format, program: &Path) -> ExitCode {
     }
     // With slots of its own, so that no check waits for another's.
     let (wired, cli) = (wire(program), Cli::default());
-    exit_code(until_interrupted(async {
-        print_report(&checks::run(&wired, &cli).await, output)
-    }))
+    let checking = on_file_threads(Box::pin(async move { checks(wired, &cli).await }));
+    let reporting = async { print_report(&checking.await, output) };
+    exit_code(until_interrupted(reporting))
 }
 
 fn print_report(checks: &[Check], output: Format) -> CommandResult {
-    let failed = checks.iter().any(|check| check.outcome == Outcome::Failure);
+    let failed = checks.iter().any(|check| check.outcome == Failure);
     print(&if output.json {
         let version = env!("CARGO_PKG_VERSION");
         let report = json!({ "version": version, "ok": !failed, "checks": checks });
@@ -81,26 +103,261 @@ fn print_report(checks: &[Check], output: Format) -> CommandResult {
 }
 
 fn report(checks: &[Check]) -> String {
-    let line = |check: &Check| {
+    let mut text = String::new();
+    for check in checks {
         let outcome = match check.outcome {
             Outcome::Ok => "ok",
-            Outcome::Warning => "warning",
-            Outcome::Failure => "failure",
+            Warning => "warning",
+            Failure => "failure",
         };
-        let advice = check.advice.as_ref();
-        let advice = advice.map(|advice| format!("{:19}-> {advice}\n", ""));
-        let (name, message) = (check.name, &check.message);
-        format!(
-            "{outcome:9}{name:10}{message}\n{}",
-            advice.unwrap_or_default()
-        )
-    };
+        text += &format!("{outcome:9}{:10}{}\n", check.name, check.message);
+        if let Some(advice) = &check.advice {
+            text += &format!("{:19}-> {advice}\n", "");
+        }
+    }
     let wrong = checks.iter().filter(|check| check.outcome != Outcome::Ok);
-    let summary = match wrong.count() {
-        0 => "All is well.".to_owned(),
-        count => format!("To look at: {count}."),
+    text + &match wrong.count() {
+        0 => "\nAll is well.".to_owned(),
+        count => format!("\nTo look at: {count}."),
+    }
+}
+
+/// Runs all checks, and returns them in the order of the report. `wired`: the service, or why no server would start.
+async fn checks(wired: Result<JobService, Box<dyn Error + Send + Sync>>, cli: &Cli) -> Vec<Check> {
+    let problems = setting_problems();
+    let jobs = async {
+        match wired {
+            Ok(service) => jobs(&service, &problems).await,
+            Err(error) => {
+                let error = JobError::failed(error);
+                let error = error.with_hint("no server starts until that is corrected");
+                vec![Check::new("settings", Err(error), Failure)]
+            }
+        }
     };
-    checks.iter().map(line).collect::<String>() + "\n" + &summary
+    let (oumi, sky, jobs) = tokio::join!(oumi(cli), skypilot(cli), jobs);
+    let (version, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);
+    let own = own_path().map(|path| format!("{}, version {version}, {os}", path.display()));
+    let settings = problems
+        .iter()
+        .map(|problem| Check::warning("settings", problem));
+    let mut checks = vec![Check::new("server", own, Failure)];
+    checks.extend(settings.chain(oumi).chain(sky));
+    checks.push(Check::new("data", data_folder(), Failure));
+    checks.extend(jobs);
+    checks
+}
+
+/// Checks `oumi`, here and as a client that was started from the desktop would find it.
+async fn oumi(cli: &Cli) -> Vec<Check> {
+    let program = match find::find_any_oumi() {
+        Ok(program) => program,
+        Err(error) => return vec![Check::new("oumi", Err(error), Failure)],
+    };
+    // It has no `--version`.
+    let ran = described(cli, &program, "oumi", &["--help"]).await;
+    let desktop = match find::find_oumi_from_desktop() {
+        Some(other) if other == program => {
+            Ok("a client started from the desktop finds it too".to_owned())
+        }
+        other => {
+            let other = other.map_or("none".into(), |other| other.display().to_string());
+            let problem = format!(
+                "a client started from the desktop finds {other}, but in a project's own .venv"
+            );
+            let hint = "`oumi-mcp-server setup` names this one in the client's settings";
+            Err(JobError::failed(problem).with_hint(hint))
+        }
+    };
+    vec![
+        Check::new("oumi", ran.map(|(_, found)| found), Failure),
+        Check::new("desktop", desktop, Warning),
+    ]
+}
+
+/// Checks `sky`, its API server, the clouds that it may use, and the clusters that are up.
+async fn skypilot(cli: &Cli) -> Vec<Check> {
+    let program = match find::find_sky() {
+        Ok(program) => program,
+        Err(error) => {
+            let error = error.context("clouds cannot be used");
+            return vec![Check::new("sky", Err(error), Warning)];
+        }
+    };
+    let (info, enabled, clusters) = tokio::join!(
+        described(cli, &program, "skypilot", &["api", "info", "-o", "json"]),
+        output_of(cli, &program, &["check", "-o", "json"]),
+        output_of(cli, &program, &["status", "-o", "json"]),
+    );
+    let server = info.as_ref().ok().map(|(info, _)| api_server(&info.stdout));
+    let enabled = enabled.and_then(|output| clouds(&output.stdout));
+    let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
+    let clusters = clusters.map_err(|error| error.context("what is up, and billed, is not known"));
+    let found = [
+        ("sky", Some(info.map(|(_, found)| found))),
+        ("sky api", server),
+        ("clouds", Some(enabled)),
+        ("clusters", Some(clusters)),
+    ];
+    let found = found.into_iter();
+    let checks = found.filter_map(|(name, found)| Some(Check::new(name, found?, Warning)));
+    checks.collect()
+}
+
+fn api_server(info: &str) -> Result<String, JobError> {
+    let info = sky::api_info(info).unwrap_or_default();
+    let server = &info["server"];
+    let Some(status) = server["status"].as_str() else {
+        return Ok("none runs; `sky` starts one when it is needed".to_owned());
+    };
+    let own = info["client"]["version"].as_str().unwrap_or_default();
+    let [url, version] = ["url", "version"].map(|field| server[field].as_str().unwrap_or("?"));
+    let found = format!("{url}, version {version}, is {status}");
+    if status == "healthy" && version == own {
+        return Ok(found);
+    }
+    let problem = JobError::failed(format!("{found}; `sky` has version {own}"));
+    Err(problem.with_hint("while no launch is under way: `sky api stop; sky api start`"))
+}
+
+fn clouds(printed: &str) -> Result<String, JobError> {
+    let clouds = sky::enabled_clouds(printed).map_err(JobError::failed)?;
+    if clouds.is_empty() {
+        let error = JobError::failed("SkyPilot may use none");
+        return Err(error.with_hint("`sky check` says what each of them needs"));
+    }
+    Ok(format!("SkyPilot may use {}", clouds.join(", ")))
+}
+
+fn clusters_up(status: &str) -> Result<String, JobError> {
+    let list = sky::clusters(status).map_err(JobError::failed)?;
+    let up = list.clusters.iter().filter(|one| one.status != "STOPPED");
+    let up = up.map(|cluster| {
+        let stops = cluster.autostop_minutes;
+        let stops = stops.map_or("never stops by itself".to_owned(), |minutes| {
+            format!("stops after {minutes} idle min")
+        });
+        format!("{} ({}, {stops})", cluster.name, cluster.status)
+    });
+    let up: Vec<String> = up.collect();
+    Ok(match up.len() {
+        0 => "none is up".to_owned(),
+        count => format!("{count} up, and billed: {}", up.join("; ")),
+    })
+}
+
+fn data_folder() -> Result<String, JobError> {
+    let data_dir = DataDir::from_environment()?;
+    data_dir.check()?;
+    let space = rustix::fs::statvfs(data_dir.jobs()).map_err(JobError::failed)?;
+    let free = space.f_bavail.saturating_mul(space.f_frsize) / MIB;
+    let found = format!("{}, {free} MiB free", data_dir.registry().display());
+    if free < LITTLE_SPACE {
+        let hint = "make room: logs and checkpoints need it";
+        return Err(JobError::failed(found).with_hint(hint));
+    }
+    Ok(found)
+}
+
+/// Counts the jobs, and repeats the warnings of `list_jobs` but the `known` ones.
+async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
+    let request = ListRequest {
+        status: StatusFilter::All,
+        limit: u32::MAX,
+    };
+    let Ok(answer) = tokio::time::timeout(TIMEOUT, service.list(request)).await else {
+        return vec![Check::warning(
+            "jobs",
+            "they were not listed within a minute",
+        )];
+    };
+    if let Some(error) = answer.error {
+        return vec![Check::new("jobs", Err(JobError::failed(error)), Failure)];
+    }
+    let live = answer.jobs.iter().filter(|job| !job.is_done);
+    let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
+    let over = answer.jobs.len() - live.len();
+    let message = match live.len() {
+        0 => format!("none runs; over: {over}"),
+        count => format!("not over: {count} ({}); over: {over}", live.join(", ")),
+    };
+    let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
+    let mut checks = vec![Check::new("jobs", Ok(message), Failure)];
+    checks.extend(warnings.map(|text| Check::warning("jobs", text)));
+    checks.push(Check::new("leftovers", leftovers(service).await, Warning));
+    checks
+}
+
+/// Looks for what is left of jobs that have no record any more, and of servers that were killed.
+async fn leftovers(service: &JobService) -> Result<String, JobError> {
+    let records = service.registry().records().await?;
+    let known: HashSet<String> = records.into_iter().map(|record| record.job_id).collect();
+    let data_dir = DataDir::from_environment()?;
+    let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
+    living.retain(|job_id| !known.contains(job_id));
+    if !living.is_empty() {
+        let living = Vec::from_iter(living).join(", ");
+        let error = format!("processes run of jobs without a record: {living}");
+        return Err(JobError::failed(error).with_hint("`oumi-mcp-server cancel JOB` ends them"));
+    }
+    let names = data_dir
+        .jobs()
+        .read_dir()?
+        .flatten()
+        .map(|entry| entry.file_name());
+    let folders = names.filter(|name| !name.to_str().is_some_and(|name| known.contains(name)));
+    Ok(match (folders.count(), data_dir.abandoned_files()?.len()) {
+        (0, 0) => "none".to_owned(),
+        (folders, files) => format!(
+            "folders of jobs without a record: {folders}; temporary files: {files}; the server removes them in time"
+        ),
+    })
+}
+
+/// Runs a program that changes nothing. Fails where it does, with the last line that it printed.
+async fn output_of(cli: &Cli, program: &Path, arguments: &[&str]) -> Result<Arc<Output>, JobError> {
+    let call = CliCall::new(program, arguments, TIMEOUT);
+    let output = cli.query(&call, None).await?;
+    if output.code == Some(0) {
+        return Ok(output);
+    }
+    let printed = output.stdout.lines().chain(output.stderr.lines());
+    let last = printed.map(str::trim).rfind(|line| !line.is_empty());
+    let error = call.error(format!("failed: {}", last.unwrap_or("it printed nothing")));
+    Err(error.with_hint("run it in a terminal"))
+}
+
+/// Runs a program, and describes it: its path, the version of its package, and the time that it took.
+async fn described(
+    cli: &Cli,
+    program: &Path,
+    package: &str,
+    arguments: &[&str],
+) -> Result<(Arc<Output>, String), JobError> {
+    let started = Instant::now();
+    let output = output_of(cli, program, arguments).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let version = installed_version(program, package).unwrap_or_else(|| "unknown".to_owned());
+    let found = format!("{}, version {version}", program.display());
+    match output {
+        Ok(output) => Ok((output, format!("{found}, answered in {seconds:.1} s"))),
+        Err(error) => Err(error.context(&found)),
+    }
+}
+
+/// Reads the version of a package from the names in the virtual environment of its program.
+fn installed_version(program: &Path, package: &str) -> Option<String> {
+    let program = fs::canonicalize(program).ok()?;
+    let pythons = fs::read_dir(program.parent()?.parent()?.join("lib")).ok()?;
+    let sites = pythons
+        .flatten()
+        .map(|python| python.path().join("site-packages"));
+    let installed = sites.filter_map(|site| fs::read_dir(site).ok()).flatten();
+    installed.flatten().find_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let version = name.strip_prefix(package)?.strip_prefix('-')?;
+        Some(version.strip_suffix(".dist-info")?.to_owned())
+    })
 }
 
 #[cfg(test)]

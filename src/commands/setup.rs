@@ -4,14 +4,12 @@ mod client_file;
 
 use std::error::Error;
 use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use self::client_file::{ClientFile, Format};
+use self::client_file::ClientFile;
 use super::{exit_code, print};
 use crate::error::JobError;
 use crate::process::find::{find_any_oumi, find_sky};
@@ -35,42 +33,44 @@ pub enum Client {
 }
 
 impl Client {
-    fn title(self) -> &'static str {
-        match self {
-            Self::ClaudeCode => "Claude Code",
-            Self::ClaudeDesktop => "Claude Desktop",
-            Self::Cursor => "Cursor",
-            Self::Vscode => "VS Code",
-            Self::Codex => "Codex",
-            Self::Gemini => "Gemini CLI",
-        }
-    }
-
-    /// Returns the client's file for all projects. `config` is `~/.config`, on macOS `~/Library/Application Support`;
+    /// Returns the client's title, and its file for all projects. `config` is `~/.config`, on macOS `~/Library/Application Support`;
     /// `variable` reads the variable with which a client moves its files.
-    fn file(
+    fn title_and_file(
         self,
         home: &Path,
         config: &Path,
         variable: impl Fn(&str) -> Option<PathBuf>,
-    ) -> PathBuf {
-        let moved = |name: &str, usual: PathBuf| variable(name).unwrap_or(usual);
-        match self {
-            Self::ClaudeCode => moved("CLAUDE_CONFIG_DIR", home.into()).join(".claude.json"),
-            Self::ClaudeDesktop => config.join("Claude/claude_desktop_config.json"),
-            Self::Cursor => home.join(".cursor/mcp.json"),
-            Self::Vscode => config.join("Code/User/mcp.json"),
-            Self::Codex => moved("CODEX_HOME", home.join(".codex")).join("config.toml"),
-            Self::Gemini => moved("GEMINI_CLI_HOME", home.into()).join(".gemini/settings.json"),
-        }
+    ) -> (&'static str, PathBuf) {
+        let moved = |name: &str, usual: &str| variable(name).unwrap_or_else(|| home.join(usual));
+        let (title, folder, file) = match self {
+            Self::ClaudeCode => (
+                "Claude Code",
+                moved("CLAUDE_CONFIG_DIR", ""),
+                ".claude.json",
+            ),
+            Self::ClaudeDesktop => (
+                "Claude Desktop",
+                config.join("Claude"),
+                "claude_desktop_config.json",
+            ),
+            Self::Cursor => ("Cursor", home.join(".cursor"), "mcp.json"),
+            Self::Vscode => ("VS Code", config.join("Code/User"), "mcp.json"),
+            Self::Codex => ("Codex", moved("CODEX_HOME", ".codex"), "config.toml"),
+            Self::Gemini => (
+                "Gemini CLI",
+                moved("GEMINI_CLI_HOME", ""),
+                ".gemini/settings.json",
+            ),
+        };
+        (title, folder.join(file))
     }
 
-    /// The form of the client's file, and the name of the list of servers in it.
-    fn format(self) -> (Format, &'static str) {
+    /// Returns the name of the list of servers in the client's file.
+    fn servers(self) -> &'static str {
         match self {
-            Self::Codex => (Format::Toml, "mcp_servers"),
-            Self::Vscode => (Format::Json, "servers"),
-            _ => (Format::Json, "mcpServers"),
+            Self::Codex => "mcp_servers",
+            Self::Vscode => "servers",
+            _ => "mcpServers",
         }
     }
 }
@@ -89,28 +89,19 @@ impl Programs {
             let path = absolute(path)?.into_os_string().into_string();
             path.map_err(|path| JobError::failed(format!("the path {path:?} is not UTF-8")))
         };
-        let mut found = Vec::new();
-        for (variable, path) in [
+        let programs = [
             (env_vars::OUMI, find_any_oumi()),
             (env_vars::SKY, find_sky()),
-        ] {
-            if let Ok(path) = path {
-                found.push((variable, text(path)?));
-            }
-        }
-        let server = text(own_path()?)?;
-        Ok(Self { server, found })
-    }
-
-    /// The arguments of `claude` that add the server.
-    fn claude_arguments(&self) -> Vec<String> {
-        let mut arguments: Vec<String> =
-            ["mcp", "add", NAME, "-s", "user"].map(str::to_owned).into();
-        for (variable, path) in &self.found {
-            arguments.extend(["-e".to_owned(), format!("{variable}={path}")]);
-        }
-        arguments.extend(["--".to_owned(), self.server.clone()]);
-        arguments
+        ];
+        let found = programs
+            .into_iter()
+            .filter_map(|(variable, path)| Some((variable, path.ok()?)));
+        Ok(Self {
+            server: text(own_path()?)?,
+            found: found
+                .map(|(variable, path)| Ok((variable, text(path)?)))
+                .collect::<Result<_, JobError>>()?,
+        })
     }
 }
 
@@ -138,50 +129,55 @@ pub fn run(client: Client, write: bool) -> ExitCode {
 pub(super) fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
     let home = dirs::home_dir().ok_or("no home folder is known; set HOME")?;
     let config = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
-    let variable = |name: &str| {
+    let (title, file) = client.title_and_file(&home, &config, |name| {
         let value = std::env::var_os(name).filter(|value| !value.is_empty());
         value.map(PathBuf::from)
-    };
-    let file = client.file(&home, &config, variable);
+    });
     let programs = Programs::find()?;
     let mut text = if write {
         merge(client, &file, &programs)?
     } else {
-        instructions(client, &file, &programs)?
+        let how = match client {
+            Client::ClaudeCode => claude_command(&programs)?,
+            _ => {
+                let entry = add_to(client, "", &programs)?.unwrap_or_default();
+                let file = file.display();
+                format!(
+                    "Put this into {file}, beside the servers that are there, and restart {title}:\n\n{entry}"
+                )
+            }
+        };
+        let name = client.to_possible_value();
+        let name = name.map_or_else(String::new, |value| value.get_name().to_owned());
+        format!(
+            "{how}\nOr have it done: {} setup {name} --write",
+            programs.server
+        )
     };
-    if !programs
+    if programs
         .found
         .iter()
-        .any(|(name, _)| *name == env_vars::OUMI)
+        .all(|(name, _)| *name != env_vars::OUMI)
     {
-        text += "
-
-The `oumi` program was not found, and training needs it. Install it with `pip install oumi`, then run this again \
-                 where `which oumi` finds it.";
+        text += "\n\nThe `oumi` program was not found, and training needs it. Install it with `pip install oumi`, then run \
+                 this again where `which oumi` finds it.";
     }
     Ok(text)
 }
 
-fn instructions(client: Client, file: &Path, programs: &Programs) -> Result<String, JobError> {
-    let name = client
-        .to_possible_value()
-        .map(|value| value.get_name().to_owned());
-    let merged = format!(
-        "Or have it done: {} setup {} --write",
-        programs.server,
-        name.unwrap_or_default()
-    );
-    if client == Client::ClaudeCode {
-        let arguments = programs.claude_arguments();
-        let line =
-            shlex::try_join(arguments.iter().map(String::as_str)).map_err(JobError::failed)?;
-        return Ok(format!("Run this:\n\n  claude {line}\n\n{merged}"));
+/// Returns the command of Claude Code's own that adds the server.
+fn claude_command(programs: &Programs) -> Result<String, JobError> {
+    let variables = programs
+        .found
+        .iter()
+        .map(|(variable, path)| format!("{variable}={path}"));
+    let mut line = format!("claude mcp add {NAME} -s user");
+    for variable in variables {
+        line += " -e ";
+        line += &shlex::try_quote(&variable).map_err(JobError::failed)?;
     }
-    let entry = add_to(client, "", programs)?.unwrap_or_default();
-    let (title, file) = (client.title(), file.display());
-    Ok(format!(
-        "Put this into {file}, beside the servers that are there, and restart {title}:\n\n{entry}\n{merged}"
-    ))
+    let server = shlex::try_quote(&programs.server).map_err(JobError::failed)?;
+    Ok(format!("Run this:\n\n  {line} -- {server}\n"))
 }
 
 /// Merges the server into the file. An unchanged file is not written; of a changed one a copy is kept.
@@ -189,44 +185,30 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, Job
     let at = file.display();
     let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
     // The file behind a link is replaced, not the link.
-    let (target, old) = match fs::canonicalize(file) {
-        Ok(target) => (
-            target.clone(),
-            read_bounded(&target, MAX_FILE_BYTES).map_err(failed)?,
-        ),
-        Err(error) if error.kind() == ErrorKind::NotFound && !file.is_symlink() => {
-            (file.to_owned(), Vec::new())
-        }
-        Err(error) => return Err(failed(error)),
+    let target = match file.is_symlink() {
+        true => fs::canonicalize(file).map_err(failed)?,
+        false => file.to_owned(),
     };
-    let refused = |error: JobError| {
+    let rights = fs::metadata(&target).ok().map(|file| file.permissions());
+    let old = match rights {
+        Some(_) => read_bounded(&target, MAX_FILE_BYTES).map_err(failed)?,
+        None => Vec::new(),
+    };
+    let text = String::from_utf8(old).map_err(|_| JobError::failed("it is not UTF-8"));
+    let new = text.and_then(|text| add_to(client, &text, programs));
+    let new = new.map_err(|error| {
+        let hint = "correct it, or add the server by hand as `setup` without --write shows";
         error
             .context(&format!("{at} was left as it is"))
-            .with_hint("correct it, or add the server by hand as `setup` without --write shows")
-    };
-    let text = String::from_utf8(old).map_err(|_| refused(JobError::failed("it is not UTF-8")))?;
-    let Some(new) = add_to(client, &text, programs).map_err(refused)? else {
+            .with_hint(hint)
+    })?;
+    let Some(new) = new else {
         return Ok(format!("Nothing to do: {at} has this server already."));
     };
-    let is_new = ClientFile::parse(client.format().0, &text)?.values["mcpServers"][NAME].is_null();
-    if client == Client::ClaudeCode
-        && is_new
-        && let Ok(claude) = which::which("claude")
-    {
-        // Claude Code locks its file, and changes it while it runs.
-        let error = Command::new(claude)
-            .args(programs.claude_arguments())
-            .exec();
-        return Err(JobError::failed(format!("cannot run claude: {error}")));
-    }
     let mut kept = String::new();
-    let rights = fs::metadata(&target).ok().map(|file| file.permissions());
     if rights.is_some() {
-        let copy = format!(
-            "{}.before-{NAME}-{}",
-            target.display(),
-            chrono::Local::now().format("%Y%m%d-%H%M%S")
-        );
+        let now = chrono::Local::now().format("%Y%m%d-%H%M%S");
+        let copy = format!("{}.before-{NAME}-{now}", target.display());
         fs::copy(&target, &copy).map_err(failed)?;
         kept = format!(" The file as it was: {copy}.");
     } else if let Some(folder) = target.parent() {
@@ -236,33 +218,37 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, Job
     if let Some(rights) = rights {
         fs::set_permissions(&target, rights).map_err(failed)?;
     }
-    Ok(format!("Added to {at}.{kept} Restart {}.", client.title()))
+    Ok(format!("Added to {at}. Restart the client.{kept}"))
 }
 
 /// Returns the text of the client's file with the server in it; `None` where it is in it as it should be.
 fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<String>, JobError> {
-    let (format, servers) = client.format();
-    let mut file = ClientFile::parse(format, text)?;
+    let servers = client.servers();
+    let mut file = ClientFile::parse(text, client == Client::Codex)?;
     let old = file.values[servers][NAME].clone();
     if !old.is_null() && !old["command"].is_string() {
         let error = format!("its server {NAME:?} is not one that is started by a command");
         return Err(JobError::failed(error).with_hint("rename or remove that server"));
     }
+    let mut set = |path: &[&str], value: &str| {
+        let set = file.set(&[&[servers, NAME], path].concat(), value);
+        set.ok_or_else(|| JobError::failed("something else stands where this server belongs"))
+    };
     if old.is_null() && client == Client::Vscode {
-        file.set(&[servers, NAME, "type"], Some("stdio"))?;
+        set(&["type"], "stdio")?;
     }
     if old["command"] != *programs.server {
-        file.set(&[servers, NAME, "command"], Some(&programs.server))?;
+        set(&["command"], &programs.server)?;
         if !old["args"].is_null() {
             // They belong to another program, such as `uvx`.
-            file.set(&[servers, NAME, "args"], None)?;
+            set(&["args"], "")?;
         }
     }
     for (variable, path) in &programs.found {
         // A program that was named by hand stays, as long as it is there.
         let named = old["env"][variable].as_str();
         if named.is_none_or(|named| which::which(named).is_err()) {
-            file.set(&[servers, NAME, "env", variable], Some(path))?;
+            set(&["env", variable], path)?;
         }
     }
     let new = file.into_text();

@@ -11,15 +11,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ClientResult, ElicitRequest,
-    ElicitRequestParams, ElicitResult, ElicitationAction, ElicitationSchema, InputRequest,
-    InputRequiredResult, ProtocolVersion, RequestStateCodec, RequestStateError, SealOptions,
-    ServerRequest,
+    CallToolRequestParams, ClientResult, ElicitRequest, ElicitRequestParams, ElicitResult,
+    ElicitationAction, ElicitationSchema, InputRequest, InputRequiredResult, ProtocolVersion,
+    RequestStateCodec, RequestStateError, SealOptions, ServerRequest,
 };
 use rmcp::service::PeerRequestOptions;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Context;
@@ -30,8 +28,6 @@ use crate::sync::lock;
 
 /// The time a person may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// The most elicitations that wait for a person at once. Each holds the permit of a call.
-const MAX_PROMPTS: usize = 16;
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
@@ -40,7 +36,6 @@ pub(super) struct PendingPrompts {
     codec: RequestStateCodec,
     /// Until they have expired.
     used: Mutex<HashMap<String, Instant>>,
-    permits: Semaphore,
 }
 
 impl Default for PendingPrompts {
@@ -50,7 +45,6 @@ impl Default for PendingPrompts {
         Self {
             codec: RequestStateCodec::new_unchecked(key.concat()),
             used: Mutex::default(),
-            permits: Semaphore::new(MAX_PROMPTS),
         }
     }
 }
@@ -108,7 +102,6 @@ pub(super) struct ElicitingCaller {
     call: Vec<u8>,
     /// The sealed state and the answer, when the client calls again.
     answer: Option<(String, Value)>,
-    /// The result to return instead of the tool's: that the person must be asked first.
     required: Mutex<Option<InputRequiredResult>>,
 }
 
@@ -133,20 +126,13 @@ impl ElicitingCaller {
         }
     }
 
-    /// Returns the tool's result, unless the person must be asked first.
-    pub(super) fn or_input_required(&self, result: CallToolResult) -> CallToolResponse {
-        match lock(&self.required).take() {
-            Some(required) => CallToolResponse::InputRequired(required),
-            None => CallToolResponse::Complete(result),
-        }
+    /// Returns what to answer in place of the tool, where the person must be asked first.
+    pub(super) fn input_required(&self) -> Option<InputRequiredResult> {
+        lock(&self.required).take()
     }
 
     /// Sends the question to the client and waits for the answer.
     async fn elicit(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
-        let Ok(_permit) = self.prompts.permits.try_acquire() else {
-            let message = format!("{MAX_PROMPTS} questions already wait for the person");
-            return Err(JobError::blocked(message).with_hint("call again when they have answered"));
-        };
         let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(prompt)));
         let options = PeerRequestOptions::default();
         let sent = self.context.peer.send_request_with_option(request, options);
@@ -249,8 +235,12 @@ mod tests {
         assert!(error(prompts.redeem(&sealed, b"call")).contains("used already"));
         let begun = std::time::Instant::now();
         // It is old from the next millisecond on.
-        let seal = || prompts.seal(&subject, b"call", Duration::ZERO).unwrap();
-        let expired = std::iter::repeat_with(|| prompts.redeem(&seal(), b"call"))
+        let expired = (0_u32..)
+            .map(|number| {
+                let call = number.to_le_bytes();
+                let sealed = prompts.seal(&subject, &call, Duration::ZERO).unwrap();
+                prompts.redeem(&sealed, &call)
+            })
             .take_while(|_| begun.elapsed() < Duration::from_secs(10))
             .find_map(Result::err);
         assert!(expired.unwrap().to_string().contains("10 minutes ago"));

@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rmcp::handler::server::common::{Extension, schema_for_output};
+use rmcp::handler::server::common::schema_for_output;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
-use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, Tool};
+use rmcp::model::{CallToolResult, ContentBlock, Tool};
 use rmcp::{tool, tool_router};
 use serde_json::{Value, json};
 
-use super::elicitation::ElicitingCaller;
 use super::{Context, Server, progress, roots, schema};
-use crate::service::JobService;
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
 };
@@ -34,18 +32,15 @@ impl Server {
     )]
     async fn run_job(
         &self,
-        Extension(caller): Extension<Arc<ElicitingCaller>>,
         Parameters(mut request): Parameters<RunRequest>,
         context: Context,
-    ) -> CallToolResponse {
+    ) -> CallToolResult {
         if request.client_cwd.is_empty() {
             let root = roots::project_folder(&context, &request.config_path).await;
             request.client_cwd = root.unwrap_or_default();
         }
         let on_progress = progress::reporter(&context);
-        let service = self.service_of(&caller);
-        let run = service.run_with_progress(request, &on_progress).await;
-        caller.or_input_required(answer(&run))
+        answer(&self.service.run_with_progress(request, &on_progress).await)
     }
 
     /// Status of a job, asked of its launcher: status (the launcher's word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
@@ -93,14 +88,16 @@ impl Server {
     )]
     async fn cancel_job(
         &self,
-        Extension(caller): Extension<Arc<ElicitingCaller>>,
         Parameters(request): Parameters<CancelRequest>,
         context: Context,
-    ) -> CallToolResponse {
+    ) -> CallToolResult {
         let on_progress = progress::reporter(&context);
-        let service = self.service_of(&caller);
-        let cancel = service.cancel_with_progress(request, &on_progress).await;
-        caller.or_input_required(answer(&cancel))
+        answer(
+            &self
+                .service
+                .cancel_with_progress(request, &on_progress)
+                .await,
+        )
     }
 
     /// The known jobs, newest first, each with its status now; `warnings` names what could not be asked. Use it to find a
@@ -121,13 +118,8 @@ impl Server {
         output_schema = schema_for_output::<ClusterAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn stop_cluster(
-        &self,
-        Extension(caller): Extension<Arc<ElicitingCaller>>,
-        Parameters(request): Parameters<StopRequest>,
-    ) -> CallToolResponse {
-        let cluster = self.service_of(&caller).stop_cluster(request).await;
-        caller.or_input_required(answer(&cluster))
+    async fn stop_cluster(&self, Parameters(request): Parameters<StopRequest>) -> CallToolResult {
+        answer(&self.service.stop_cluster(request).await)
     }
 
     /// Delete a cloud cluster with everything on its disks, and so end its costs. Needs confirm=true and
@@ -137,20 +129,8 @@ impl Server {
         output_schema = schema_for_output::<ClusterAnswer>(),
         annotations(read_only_hint = false, destructive_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
-    async fn down_cluster(
-        &self,
-        Extension(caller): Extension<Arc<ElicitingCaller>>,
-        Parameters(request): Parameters<DownRequest>,
-    ) -> CallToolResponse {
-        let cluster = self.service_of(&caller).down_cluster(request).await;
-        caller.or_input_required(answer(&cluster))
-    }
-}
-
-impl Server {
-    /// Returns the service of a call, which may ask the person in front of its client.
-    fn service_of(&self, caller: &Arc<ElicitingCaller>) -> JobService {
-        self.service.with_consent(caller.clone())
+    async fn down_cluster(&self, Parameters(request): Parameters<DownRequest>) -> CallToolResult {
+        answer(&self.service.down_cluster(request).await)
     }
 }
 
