@@ -3,10 +3,8 @@
 pub mod completions;
 pub mod doctor;
 pub mod jobs;
-mod log;
 pub mod setup;
 pub(crate) mod text;
-mod wait;
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -40,7 +38,7 @@ pub fn greet() {
 }
 
 /// Runs a command to its end, or until it is interrupted. The programs that it asks end with the runtime.
-fn until_interrupted(command: impl Future<Output = CommandResult>) -> CommandResult {
+pub(crate) fn until_interrupted(command: impl Future<Output = CommandResult>) -> CommandResult {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -56,7 +54,7 @@ fn until_interrupted(command: impl Future<Output = CommandResult>) -> CommandRes
 }
 
 /// Waits for Ctrl-C, or for the end of the terminal.
-pub(crate) async fn interrupted() -> io::Result<ExitCode> {
+async fn interrupted() -> io::Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     tokio::select! {

@@ -6,19 +6,35 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use super::completions::job_ids;
-use super::text::{self, for_person, terminal_width};
-use super::{CommandResult, exit_code, log, no_answer, note, print, until_interrupted, wait};
+use super::text::{self, for_person, terminal_width, time_left};
+use super::{CommandResult, exit_code, no_answer, note, print, until_interrupted};
+use crate::launcher::JobState;
 use crate::logs::read::LARGEST_MAX_BYTES;
+use crate::logs::search;
 use crate::process::on_file_threads;
 use crate::serve::wire;
 use crate::service::JobService;
-use crate::service::answers::JobAnswer;
-use crate::service::requests::{CancelRequest, JobQuery, ListRequest, LogsRequest, StatusFilter};
+use crate::service::answers::{JobAnswer, LogsAnswer, PollAnswer};
+use crate::service::requests::{
+    CancelRequest, JobQuery, ListRequest, LogsRequest, PollRequest, StatusFilter, Until,
+};
 use crate::settings::env_vars;
+
+/// The pause after a log, or a launcher, that could not be read.
+const RETRY: Duration = Duration::from_secs(15);
+/// The longest wait of one call, in seconds.
+const CALL_WAIT: u64 = 55;
+/// The interval in which the time on the bar moves.
+const TICK: Duration = Duration::from_millis(200);
+/// The exit code after the timeout, as `timeout` of coreutils gives it.
+const TIMED_OUT: u8 = 124;
 
 /// A command about jobs.
 #[derive(Subcommand)]
@@ -35,12 +51,7 @@ pub enum JobCommand {
         output: Format,
     },
     /// Show how a job is, how far, and why it failed
-    Status {
-        #[command(flatten)]
-        job: Job,
-        #[command(flatten)]
-        output: Format,
-    },
+    Status(Job),
     /// Show the end of a job's output
     Logs {
         #[command(flatten)]
@@ -54,8 +65,6 @@ pub enum JobCommand {
         /// The lines from the end; with --grep, those that match
         #[arg(short = 'n', long, default_value_t = 200)]
         lines: u32,
-        #[command(flatten)]
-        output: Format,
     },
     /// Wait until a job is over, and show how it ended
     #[command(
@@ -71,8 +80,6 @@ pub enum JobCommand {
         /// The longest wait, such as 90, 90s, 15m or 2h
         #[arg(long, value_parser = duration)]
         timeout: Option<Duration>,
-        #[command(flatten)]
-        output: Format,
     },
     /// Cancel a job, and wait until it has ended
     Cancel {
@@ -81,8 +88,6 @@ pub enum JobCommand {
         /// Kill its processes at once instead of asking them to end; on this machine only
         #[arg(long)]
         force: bool,
-        #[command(flatten)]
-        output: Format,
     },
 }
 
@@ -92,6 +97,14 @@ pub struct Job {
     /// The id that `list` shows
     #[arg(value_name = "JOB", add = ArgValueCandidates::new(job_ids))]
     id: String,
+    #[command(flatten)]
+    output: Format,
+}
+
+impl Job {
+    fn query(&self) -> JobQuery {
+        JobQuery::of(&self.id)
+    }
 }
 
 /// The form of the output.
@@ -111,22 +124,15 @@ pub enum Goal {
 
 impl Format {
     /// Prints an answer, for a person by `page`.
-    pub(super) fn print<A: JobAnswer>(
-        self,
-        answer: &A,
-        page: impl FnOnce(&serde_json::Value) -> String,
-    ) -> CommandResult {
+    fn print(self, answer: &impl JobAnswer, page: impl FnOnce(&Value) -> String) -> CommandResult {
         let fields = answer.to_json()?;
-        let text = if self.json {
-            serde_json::to_string_pretty(&fields)?
-        } else {
-            page(&fields)
-        };
-        print(&text)?;
-        Ok(if answer.is_success() {
-            ExitCode::SUCCESS
-        } else {
-            no_answer()
+        print(&match self.json {
+            true => serde_json::to_string_pretty(&fields)?,
+            false => page(&fields),
+        })?;
+        Ok(match answer.is_success() {
+            true => ExitCode::SUCCESS,
+            false => no_answer(),
         })
     }
 }
@@ -149,53 +155,173 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             let answer = service.list(ListRequest { status, limit }).await;
             output.print(&answer, |answer| text::list(answer, terminal_width()))
         }
-        JobCommand::Status { job, output } => {
-            output.print(&service.poll(JobQuery::of(&job.id)).await, text::job)
+        JobCommand::Status(job) => {
+            let answer = service.poll(job.query()).await;
+            job.output.print(&answer, text::job)
         }
         JobCommand::Logs {
             job,
             follow,
             grep,
             lines,
-            output,
         } => {
             let request = LogsRequest {
-                job: JobQuery::of(&job.id),
+                job: job.query(),
                 lines: i64::from(lines),
                 grep,
                 max_bytes: LARGEST_MAX_BYTES,
                 ..LogsRequest::default()
             };
-            log::read(service, request, follow, output).await
+            logs(service, request, follow, job.output).await
         }
         JobCommand::Wait {
             job,
             until,
             timeout,
-            output,
-        } => wait::wait(service, JobQuery::of(&job.id), until, timeout, output).await,
-        JobCommand::Cancel { job, force, output } => {
-            let job = JobQuery::of(&job.id);
-            cancel(service, CancelRequest { job, force }, output).await
-        }
+        } => wait(service, &job, until, timeout.unwrap_or(Duration::MAX)).await,
+        JobCommand::Cancel { job, force } => cancel(service, &job, force).await,
     }
 }
 
-async fn cancel(service: &JobService, request: CancelRequest, output: Format) -> CommandResult {
+async fn cancel(service: &JobService, job: &Job, force: bool) -> CommandResult {
     if service.policy().read_only {
         let variable = env_vars::READ_ONLY;
         return Err(format!("{variable} is set: nothing may be changed here").into());
     }
-    let job = request.job.clone();
+    let request = CancelRequest {
+        job: job.query(),
+        force,
+    };
     let report = |what: &str| note(&for_person(what));
     let answer = service.cancel_with_progress(request, &report).await;
     if !answer.success || answer.is_done {
-        return output.print(&answer, text::job);
+        return job.output.print(&answer, text::job);
     }
     // A cancel that is under way is carried out by whoever asks about the job, and no server may run.
     note(&for_person(&answer.message));
-    wait::wait(service, job, Goal::Done, None, output).await?;
+    wait(service, job, Goal::Done, Duration::MAX).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the log of a job, and with `follow` what is written to it until the job is over.
+async fn logs(
+    service: &JobService,
+    request: LogsRequest,
+    follow: bool,
+    output: Format,
+) -> CommandResult {
+    let mut answer = service.logs(request.clone()).await;
+    if !follow || !answer.success {
+        return output.print(&answer, text::log);
+    }
+    print_new(&answer, output)?;
+    let pattern = match request.grep.as_str() {
+        "" => None,
+        grep => Some(search::compile(grep)?),
+    };
+    let mut is_over = false;
+    while !is_over || answer.remaining_bytes.is_some() {
+        if answer.remaining_bytes.is_none() {
+            // Asked before the log is read: all that the job wrote is there then.
+            let status = service.poll(request.job.clone()).await;
+            is_over = status.is_done || status.is_gone();
+            if !is_over {
+                sleep(service.poll_interval(&status.cloud)).await;
+            }
+        }
+        let new = LogsRequest {
+            job: request.job.clone(),
+            max_bytes: request.max_bytes,
+            cursor: answer.cursor.clone(),
+            ..LogsRequest::default()
+        };
+        let mut newer = service.logs(new).await;
+        if let Some(error) = &newer.error {
+            note(&for_person(error));
+            if is_over {
+                return Ok(no_answer());
+            }
+            sleep(RETRY).await;
+            continue;
+        }
+        if let Some(pattern) = &pattern {
+            let lines = newer.logs.lines().filter(|line| pattern.is_match(line));
+            newer.logs = lines.collect::<Vec<_>>().join("\n");
+        }
+        print_new(&newer, output)?;
+        answer = newer;
+    }
+    print(&answer.unfinished.unwrap_or_default())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the new lines; as JSON, one answer a line.
+fn print_new(answer: &LogsAnswer, output: Format) -> CommandResult {
+    match output.json && !answer.logs.is_empty() {
+        true => print(&answer.to_json()?.to_string())?,
+        false => print(&answer.logs)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until a job is over, or there is news of it, and prints how it is.
+async fn wait(service: &JobService, job: &Job, goal: Goal, longest: Duration) -> CommandResult {
+    let mut last = PollAnswer::failure("no answer came within the timeout".to_owned());
+    let watching = watch(service, job.query(), goal, &mut last);
+    let in_time = timeout(longest, watching).await.is_ok();
+    let printed = job.output.print(&last, text::job)?;
+    Ok(match last.state {
+        _ if !in_time => ExitCode::from(TIMED_OUT),
+        _ if !last.success => printed,
+        _ if !last.is_done => ExitCode::SUCCESS,
+        JobState::Succeeded => ExitCode::SUCCESS,
+        JobState::Failed | JobState::Cancelled => ExitCode::FAILURE,
+        _ => no_answer(),
+    })
+}
+
+/// Polls a job into `last` until it is over, or what the goal asks for has changed. Shows how far it is on stderr, where that is
+/// a terminal.
+async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollAnswer) {
+    let bar = ProgressBar::no_length().with_finish(ProgressFinish::AndClear);
+    let style = ProgressStyle::with_template("{bar:24} {elapsed}  {wide_msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(TICK);
+    let mut first = None;
+    let mut wait_seconds = 0;
+    loop {
+        let request = PollRequest {
+            job: job.clone(),
+            wait_seconds,
+            until: Until::Progress,
+        };
+        let waiting_for = |what: &str| bar.set_message(for_person(what));
+        *last = service.poll_until(request, &waiting_for, false).await;
+        wait_seconds = CALL_WAIT;
+        let is_forbidden = service.policy().forbids(&last.cloud).is_some();
+        if last.is_done || last.is_gone() || is_forbidden {
+            return;
+        }
+        if let Some(error) = &last.error {
+            bar.suspend(|| note(&format!("{}; trying again", for_person(error))));
+            sleep(RETRY).await;
+            continue;
+        }
+        // The job's sentence names step and loss.
+        let message = last.message.clone();
+        let metrics = (last.progress.as_ref()).map(|progress| &progress.progress.metrics);
+        let left = metrics.and_then(|metrics| time_left(metrics.seconds_left));
+        let left = left.map_or_else(String::new, |left| format!(", {left} left"));
+        bar.set_message(for_person(&message) + &left);
+        let steps = metrics.and_then(|metrics| metrics.step.zip(metrics.total_steps));
+        if let Some((step, total)) = steps {
+            bar.set_length(total);
+            bar.set_position(step);
+        }
+        if goal == Goal::Progress && *first.get_or_insert_with(|| message.clone()) != message {
+            return;
+        }
+    }
 }
 
 fn status_filter(text: &str) -> Result<StatusFilter, serde::de::value::Error> {
@@ -204,10 +330,14 @@ fn status_filter(text: &str) -> Result<StatusFilter, serde::de::value::Error> {
 
 /// Parses a time as `timeout` of coreutils does: seconds, or a number with its unit.
 fn duration(text: &str) -> Result<Duration, &'static str> {
-    let units = [('s', 1.0), ('m', 60.0), ('h', 3600.0), ('d', 86_400.0)];
-    let unit = units.iter().find(|(letter, _)| text.ends_with(*letter));
-    let (letter, seconds) = unit.copied().unwrap_or((' ', 1.0));
-    let number = text.trim_end_matches(letter).parse::<f64>().ok();
+    let (unit, seconds) = match text.chars().last() {
+        Some(unit @ 's') => (unit, 1.0),
+        Some(unit @ 'm') => (unit, 60.0),
+        Some(unit @ 'h') => (unit, 3600.0),
+        Some(unit @ 'd') => (unit, 86_400.0),
+        _ => (' ', 1.0),
+    };
+    let number = text.trim_end_matches(unit).parse::<f64>().ok();
     let time = number.and_then(|number| Duration::try_from_secs_f64(number * seconds).ok());
     time.ok_or("give seconds, or a number with s, m, h or d")
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
+use super::note;
 use crate::progress::stall::span;
 
 /// The tools that the service's sentences name, and the commands that do the same.
@@ -93,10 +94,9 @@ pub(super) fn job(answer: &Value) -> String {
     let first = first_line(answer);
     let is_new = |text: &&str| !first.contains(text.trim_end_matches('.'));
     let why = answer["failure"]["what"].as_str().filter(is_new);
-    let left = answer["progress"]["seconds_left"].as_f64();
+    let left = time_left(answer["progress"]["seconds_left"].as_f64());
     let left = left.filter(|_| answer["is_done"] != true);
-    let left = left.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let left = left.map(|left| format!("about {}", span(left)));
+    let left = left.map(|left| format!("about {left}"));
     let fields = [
         ("why", why),
         ("advice", answer["failure"]["advice"].as_str()),
@@ -110,6 +110,22 @@ pub(super) fn job(answer: &Value) -> String {
     let lines = fields.into_iter().chain(links).chain(notes);
     let lines = lines.filter_map(|(label, text)| Some(labelled(label, &for_person(text?))));
     format!("{first}\n{}", lines.collect::<String>())
+}
+
+/// Renders the time that a job may still take.
+pub(super) fn time_left(seconds: Option<f64>) -> Option<String> {
+    let left = Duration::try_from_secs_f64(seconds?).ok()?;
+    Some(span(left))
+}
+
+/// Renders the answer of `get_job_logs`; what is said beside the lines goes to stderr.
+pub(super) fn log(answer: &Value) -> String {
+    let text = |field: &str| answer[field].as_str().unwrap_or_default();
+    let beside = [text("error"), text("message")];
+    for sentence in beside.into_iter().filter(|text| !text.is_empty()) {
+        note(&for_person(sentence));
+    }
+    [text("logs"), text("unfinished")].join("\n")
 }
 
 /// Renders how a job is in a sentence: the launcher's word, and what there is to say.
