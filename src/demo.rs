@@ -33,7 +33,7 @@ pub fn run(output: Format, program: &Path) -> ExitCode {
         output,
     });
     exit_code(demo.map_err(Into::into).and_then(|demo| {
-        let ran = until_interrupted(demo.steps(), &[]);
+        let ran = until_interrupted(demo.steps());
         // Nothing of it runs on.
         for (job_id, _) in JOBS {
             let mut cancel = demo.command().into_std();

@@ -291,7 +291,7 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
 /// Looks for what is left of jobs that have no record any more, and of servers that were killed.
 async fn leftovers(service: &JobService) -> Result<String, JobError> {
     let records = service.registry().records().await?;
-    let known: HashSet<String> = records.into_iter().map(|record| record.job_id).collect();
+    let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
     let data_dir = DataDir::from_environment()?;
     let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
     living.retain(|job_id| !known.contains(job_id));
@@ -317,7 +317,7 @@ async fn leftovers(service: &JobService) -> Result<String, JobError> {
 /// Runs a program that changes nothing. Fails where it does, with the last line that it printed.
 async fn output_of(cli: &Cli, program: &Path, arguments: &[&str]) -> Result<Arc<Output>, JobError> {
     let call = CliCall::new(program, arguments, TIMEOUT);
-    let output = cli.query(&call, None).await?;
+    let output = cli.query(&call).await?;
     if output.code == Some(0) {
         return Ok(output);
     }
