@@ -244,8 +244,10 @@ impl Canvas {
                 false => path.line_to(x, y),
             }
         }
-        let mut stroke = Stroke::default();
-        stroke.width = width;
+        let stroke = Stroke {
+            width,
+            ..Stroke::default()
+        };
         if let Some(path) = path.finish() {
             let transform = Transform::identity();
             self.0
