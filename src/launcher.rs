@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 pub(crate) use crate::job_identity::JobIdentity;
 pub(crate) use crate::parse::JobState;
 use crate::parse::sky;
@@ -207,7 +207,7 @@ pub(crate) struct JobLog {
 
 impl JobLog {
     /// The log of a supervised process, which has `ended` or not.
-    fn of_output(dir: &JobDir, ended: bool) -> Result<Self, JobError> {
+    fn of_output(dir: &JobDir, ended: bool) -> Result<Self> {
         let path = dir.log_path();
         let log_file = path.display().to_string();
         if !path.try_exists()? {
@@ -312,31 +312,26 @@ pub(crate) trait Launcher: Send + Sync {
     }
 
     /// Plans the launch of `spec`. Starts and writes nothing. Fails where the launch could not start now.
-    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError>;
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan>;
 
     /// Begins the launch. It goes on when this process ends. The supervisor inherits `lock`.
-    async fn start(
-        &self,
-        identity: &JobIdentity,
-        plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Result<(), JobError>;
+    async fn start(&self, identity: &JobIdentity, plan: LaunchPlan, lock: JobLock) -> Result<()>;
 
     /// Waits for the end of a launch that was begun, and returns the identity with the launcher's id. An error is the failure
     /// of the launch, unless its kind is `Unavailable`.
-    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError>;
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity>;
 
-    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError>;
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus>;
 
     /// Lists the jobs of `known`, and those started elsewhere where the launcher sees them.
-    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError>;
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing>;
 
     /// As [`list`](Self::list), of the jobs of `known` alone where that costs less.
-    async fn statuses(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+    async fn statuses(&self, known: &[JobIdentity]) -> Result<Listing> {
         self.list(known).await
     }
 
-    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog>;
 
     /// Returns `false` for a job that cannot be told from another which may have its id by now. It is then neither cancelled nor
     /// its log read, unless named by the launcher's id alone.
@@ -346,7 +341,7 @@ pub(crate) trait Launcher: Send + Sync {
 
     /// Cancels the job and reports the resulting state. A job whose launch never began is marked as cancelled. May take
     /// minutes and is not cancellation-safe: spawn it where the caller can time out.
-    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError>;
+    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome>;
 
     /// Prices a launch, or the cluster that it goes onto. `None` where nothing is billed.
     async fn offer(&self, _: &LaunchSpec, _: &LaunchPlan) -> Option<Offer> {
@@ -354,12 +349,12 @@ pub(crate) trait Launcher: Send + Sync {
     }
 
     /// Lists the clusters that are up or coming up, whoever launched them.
-    async fn clusters_up(&self) -> Result<Vec<ClusterInfo>, JobError> {
+    async fn clusters_up(&self) -> Result<Vec<ClusterInfo>> {
         Ok(Vec::new())
     }
 
     /// Describes a cluster. `None` when it does not exist, or the launcher cannot know.
-    async fn describe_cluster(&self, _cluster: &str) -> Result<Option<ClusterInfo>, JobError> {
+    async fn describe_cluster(&self, _cluster: &str) -> Result<Option<ClusterInfo>> {
         Ok(None)
     }
 
@@ -369,12 +364,12 @@ pub(crate) trait Launcher: Send + Sync {
         cloud: &str,
         cluster: &str,
         action: ClusterAction,
-    ) -> Result<String, JobError>;
+    ) -> Result<String>;
 }
 
 /// Returns the folder of a job that this server, or another on this machine, started. A job that is named by the launcher's id
 /// alone has none.
-fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir, JobError> {
+fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir> {
     let ids = [&identity.job_id, &identity.oumi_job_id];
     folder.job(ids[0]).map(JobDir::at).ok_or_else(|| {
         let id = ids.into_iter().find(|id| !id.is_empty());

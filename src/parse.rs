@@ -16,7 +16,7 @@ use regex::{Captures, Regex};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::text::strip_escapes;
 
 pub(crate) use reasons::{failure_reason, last_line};
@@ -28,7 +28,7 @@ const MAX_PLACES: usize = 1000;
 
 /// Reads the JSON document in `stdout`, and returns the text before it too. A document begins and ends with a line; the last one
 /// of the expected form counts, and text behind it is passed over. An error continues a sentence that names the program.
-fn split_json<T: DeserializeOwned>(stdout: &str) -> Result<(String, T), JobError> {
+fn split_json<T: DeserializeOwned>(stdout: &str) -> Result<(String, T)> {
     let text = strip_escapes(stdout);
     let text = without_non_finite(&text);
     let begins_line = |at: &usize| *at == 0 || text.as_bytes()[at - 1] == b'\n';

@@ -25,7 +25,7 @@ use super::{
     CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
     LaunchPlan, LaunchSpec, Launcher, Listing, Offer,
 };
-use crate::error::{ErrorKind, JobError};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Cli, in_budget, until};
@@ -94,7 +94,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         (survey, launch)
     }
 
-    async fn status_now(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+    async fn status_now(&self, identity: &JobIdentity) -> Result<JobStatus> {
         if identity.oumi_job_id.is_empty() {
             let mut status = self.launch(identity)?.status(B::IDS_RESTART);
             if status.state == JobState::Failed
@@ -125,7 +125,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Fails where the launcher's id of a job may be another job's by now.
-    async fn check_id(&self, identity: &JobIdentity) -> Result<(), JobError> {
+    async fn check_id(&self, identity: &JobIdentity) -> Result<()> {
         if !B::IDS_RESTART {
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Cancels a job on its cluster.
-    async fn cancel_there(&self, identity: &JobIdentity) -> Result<CancelOutcome, JobError> {
+    async fn cancel_there(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
@@ -171,7 +171,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         B::CLOUDS
     }
 
-    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan> {
         find::add_project(&spec.client_cwd);
         let own = self.own_launch(&spec.identity);
         let own = own.map(|launch| launch.start.cluster);
@@ -183,16 +183,11 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         Ok(plan)
     }
 
-    async fn start(
-        &self,
-        identity: &JobIdentity,
-        plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Result<(), JobError> {
+    async fn start(&self, identity: &JobIdentity, plan: LaunchPlan, lock: JobLock) -> Result<()> {
         self.start_launch(identity, plan, lock).await
     }
 
-    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity> {
         let launched = self.wait_for_job(identity).await;
         // A launch that failed may have made its cluster.
         let is_over = !matches!(&launched, Err(error) if error.kind == ErrorKind::Unavailable);
@@ -203,12 +198,12 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         launched
     }
 
-    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus> {
         validate::<B>(identity)?;
         in_budget(self.status_now(identity)).await
     }
 
-    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing> {
         match B::find_program() {
             // A user without clouds needs no program.
             Err(_) if known.is_empty() => Ok(Listing::default()),
@@ -217,7 +212,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         }
     }
 
-    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         validate::<B>(identity)?;
         if identity.oumi_job_id.is_empty() {
             return self.launch_log(identity);
@@ -251,11 +246,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             .is_none_or(|error| error.kind != ErrorKind::Blocked)
     }
 
-    async fn cancel(
-        &self,
-        identity: &JobIdentity,
-        _force: bool,
-    ) -> Result<CancelOutcome, JobError> {
+    async fn cancel(&self, identity: &JobIdentity, _force: bool) -> Result<CancelOutcome> {
         validate::<B>(identity)?;
         let mut identity = identity.clone();
         if identity.oumi_job_id.is_empty() {
@@ -294,7 +285,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         self.cancel_there(&identity).await
     }
 
-    async fn describe_cluster(&self, cluster: &str) -> Result<Option<ClusterInfo>, JobError> {
+    async fn describe_cluster(&self, cluster: &str) -> Result<Option<ClusterInfo>> {
         let list = in_budget(self.backend.clusters()).await?;
         let Some(cluster) = list.get(cluster) else {
             return Ok(None);
@@ -307,7 +298,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         self.price_launch(spec, plan).await
     }
 
-    async fn clusters_up(&self) -> Result<Vec<ClusterInfo>, JobError> {
+    async fn clusters_up(&self) -> Result<Vec<ClusterInfo>> {
         self.price_clusters().await
     }
 
@@ -316,7 +307,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         cloud: &str,
         cluster: &str,
         action: ClusterAction,
-    ) -> Result<String, JobError> {
+    ) -> Result<String> {
         B::validate_cluster(cloud, cluster)?;
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
@@ -340,7 +331,7 @@ fn already_finished(status: JobStatus) -> CancelOutcome {
     }
 }
 
-fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<(), JobError> {
+fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<()> {
     B::validate_cluster(&identity.cloud, &identity.cluster)?;
     if is_plain(&identity.oumi_job_id, "-_.") {
         return Ok(());

@@ -13,7 +13,7 @@ use super::{
     CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
     Launcher, LauncherTraits, ListedJob, Listing, job_dir, status,
 };
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::machine::{Machine, Place};
 use crate::process::start;
@@ -46,7 +46,7 @@ impl LocalLauncher {
         }
     }
 
-    fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
+    fn dir(&self, identity: &JobIdentity) -> Result<JobDir> {
         job_dir(&self.folder, identity)
     }
 
@@ -69,7 +69,7 @@ impl LocalLauncher {
     }
 
     /// Lists the jobs that run and are in no registry, as after their data folder was emptied.
-    fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>, JobError> {
+    fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>> {
         let is_known = |id: &String| known.iter().any(|job| job.job_id == *id);
         let folder = self.folder.jobs();
         let version = match self.running.get(&folder) {
@@ -103,21 +103,16 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+    async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan> {
         plan::plan(&self.dir(&spec.identity)?, spec)
     }
 
-    async fn start(
-        &self,
-        identity: &JobIdentity,
-        plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Result<(), JobError> {
+    async fn start(&self, identity: &JobIdentity, plan: LaunchPlan, lock: JobLock) -> Result<()> {
         let dir = self.dir(identity)?;
         start::start(&self.supervisor, &dir, lock, plan.process).await
     }
 
-    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity, JobError> {
+    async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity> {
         // The id of a job on this machine is our own, so there is nothing to wait for.
         Ok(JobIdentity {
             oumi_job_id: identity.job_id.clone(),
@@ -125,11 +120,11 @@ impl Launcher for LocalLauncher {
         })
     }
 
-    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+    async fn status(&self, identity: &JobIdentity) -> Result<JobStatus> {
         probe(&self.dir(identity)?, &mut None)
     }
 
-    async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+    async fn list(&self, known: &[JobIdentity]) -> Result<Listing> {
         let (unrecorded, mut warnings) = match self.unrecorded(known) {
             Ok(unrecorded) => (unrecorded, Vec::new()),
             Err(error) => (Vec::new(), vec![error.to_string()]),
@@ -142,17 +137,17 @@ impl Launcher for LocalLauncher {
         Ok(listing)
     }
 
-    async fn statuses(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+    async fn statuses(&self, known: &[JobIdentity]) -> Result<Listing> {
         Ok(self.probe_all(known.iter()))
     }
 
-    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let dir = self.dir(identity)?;
         let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
         JobLog::of_output(&dir, ended)
     }
 
-    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome, JobError> {
+    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome> {
         let dir = self.dir(identity)?;
         let meaning = format!("cannot cancel the job in {}", dir.path().display());
         let cancelled = cancel(&dir, force).await;
@@ -164,7 +159,7 @@ impl Launcher for LocalLauncher {
         _cloud: &str,
         _cluster: &str,
         _action: ClusterAction,
-    ) -> Result<String, JobError> {
+    ) -> Result<String> {
         Err(JobError::failed("this machine is no cluster")
             .with_hint("call cancel_job to end a job on it"))
     }
@@ -172,7 +167,7 @@ impl Launcher for LocalLauncher {
 
 /// Returns the status of the job in `dir`: by its exit record, else its lock, else its processes, which are listed when they
 /// are needed first and kept for the next job of a list.
-fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus, JobError> {
+fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus> {
     let mut status = || -> io::Result<JobStatus> {
         match dir.exit_record()? {
             Some(record) if !record.processes_left => return Ok(ended_status(&record)),

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::cloud::{Change, CloudBackend, CloudLauncher, failure_text, is_plain, log_file};
 use super::job_yaml::JobConfig;
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
 use crate::parse::sky::Queue;
@@ -46,11 +46,11 @@ impl CloudBackend for Oumi {
         Self { cli }
     }
 
-    fn find_program() -> Result<PathBuf, JobError> {
+    fn find_program() -> Result<PathBuf> {
         find::find_any_oumi().map_err(JobError::program_not_found)
     }
 
-    fn validate_cluster(cloud: &str, cluster: &str) -> Result<(), JobError> {
+    fn validate_cluster(cloud: &str, cluster: &str) -> Result<()> {
         let (is_valid, expected) = match cloud {
             SLURM => (
                 parse::is_valid_slurm_cluster_name(cluster),
@@ -83,7 +83,7 @@ impl CloudBackend for Oumi {
         &self,
         spec: &LaunchSpec,
         _own: Option<String>,
-    ) -> Result<(String, JobConfig), JobError> {
+    ) -> Result<(String, JobConfig)> {
         let (cloud, cluster) = (spec.identity.cloud.as_str(), spec.identity.cluster.clone());
         Self::validate_cluster(cloud, &cluster)?;
         let user = user(cloud, &cluster);
@@ -104,7 +104,7 @@ impl CloudBackend for Oumi {
         Ok((cluster, config))
     }
 
-    async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue, JobError> {
+    async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
         let names: Vec<&str> = clusters.iter().map(String::as_str).collect();
         let call = call("status", cloud, &names, &[])?;
         let answered = self.cli.query(&call).await;
@@ -122,7 +122,7 @@ impl CloudBackend for Oumi {
         Ok(queue)
     }
 
-    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let job = ["--job-id", &identity.oumi_job_id];
         let mut call = call("logs", &identity.cloud, &[&identity.cluster], &job)?;
         call.timeout = LOGS_TIMEOUT;
@@ -153,7 +153,7 @@ impl CloudBackend for Oumi {
         })
     }
 
-    fn change_call(&self, change: &Change) -> Result<CliCall, JobError> {
+    fn change_call(&self, change: &Change) -> Result<CliCall> {
         let job = match change.oumi_job_id.as_str() {
             "" => Vec::new(),
             id => vec!["--id", id],
@@ -165,7 +165,7 @@ impl CloudBackend for Oumi {
         (output.code != Some(0)).then(|| failure_text(output))
     }
 
-    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String, JobError> {
+    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
         if output.code == Some(0) && !output.timed_out {
             // Oumi prints success for any cluster, and no command checks it.
             let line = parse::last_line(&output.stdout).unwrap_or_default();
@@ -187,7 +187,7 @@ fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
 }
 
 /// A run of `oumi launch`, which names the cluster where it is one.
-fn call(verb: &str, cloud: &str, clusters: &[&str], job: &[&str]) -> Result<CliCall, JobError> {
+fn call(verb: &str, cloud: &str, clusters: &[&str], job: &[&str]) -> Result<CliCall> {
     let mut arguments = vec!["launch", verb, "--cloud", cloud];
     if let [cluster] = clusters {
         arguments.extend(["--cluster", cluster]);

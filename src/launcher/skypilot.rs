@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::cloud::{Change, CloudBackend, CloudLauncher, failure_text, log_file, no_such_job};
 use super::job_yaml::{self, JobConfig};
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::costs::{self, ClusterCost};
 use crate::parse::gpus::{self, CatalogMachine};
@@ -70,11 +70,11 @@ impl CloudBackend for SkyPilot {
         Self { cli, api }
     }
 
-    fn find_program() -> Result<PathBuf, JobError> {
+    fn find_program() -> Result<PathBuf> {
         find::find_sky().map_err(JobError::program_not_found)
     }
 
-    fn validate_cluster(_cloud: &str, cluster: &str) -> Result<(), JobError> {
+    fn validate_cluster(_cloud: &str, cluster: &str) -> Result<()> {
         if parse::is_valid_cluster_name(cluster) {
             return Ok(());
         }
@@ -85,11 +85,7 @@ impl CloudBackend for SkyPilot {
         Err(error.with_hint("call list_jobs for the clusters that exist"))
     }
 
-    async fn prepare(
-        &self,
-        spec: &LaunchSpec,
-        own: Option<String>,
-    ) -> Result<(String, JobConfig), JobError> {
+    async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)> {
         // What follows a launch needs it.
         Self::find_program()?;
         let named = &spec.identity.cluster;
@@ -120,14 +116,14 @@ impl CloudBackend for SkyPilot {
     }
 
     /// Asks the API server about each cluster at once, or the program about all.
-    async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue, JobError> {
+    async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
         match self.queue_over_http(clusters).await? {
             Some(queue) => Ok(queue),
             None => read_queue(&*self.cli.query(&queue_call(clusters)?).await?),
         }
     }
 
-    async fn clusters(&self) -> Result<ClusterList, JobError> {
+    async fn clusters(&self) -> Result<ClusterList> {
         let call = call(&["status", "-o", "json"], TIMEOUT)?;
         let read = |output: &Output| answer("sky status", output, sky::clusters);
         self.ask(call, read).await
@@ -143,7 +139,7 @@ impl CloudBackend for SkyPilot {
         cloud: &str,
         accelerators: &str,
         all_regions: bool,
-    ) -> Result<Vec<CatalogMachine>, JobError> {
+    ) -> Result<Vec<CatalogMachine>> {
         let mut arguments = vec!["gpus", "list", accelerators, "--infra", cloud, "-o", "json"];
         arguments.extend(all_regions.then_some("--all-regions"));
         let (name, _) = accelerators.split_once(':').unwrap_or((accelerators, ""));
@@ -167,7 +163,7 @@ impl CloudBackend for SkyPilot {
         output.map_or_else(Vec::new, |output| costs::report(&output.stdout))
     }
 
-    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let (cluster, id) = (&identity.cluster, &identity.oumi_job_id);
         let arguments = ["logs", cluster, id, "--no-follow", "--tail", LOG_LINES];
         let mut call = call(&arguments, LOGS_TIMEOUT)?;
@@ -199,7 +195,7 @@ impl CloudBackend for SkyPilot {
     }
 
     /// A change, over the API server where that can be asked for it.
-    fn change_call(&self, change: &Change) -> Result<CliCall, JobError> {
+    fn change_call(&self, change: &Change) -> Result<CliCall> {
         let mut arguments = vec![change.verb.as_str(), "-y", &change.cluster];
         let timeout = match change.oumi_job_id.as_str() {
             "" => TEARDOWN_TIMEOUT,
@@ -219,7 +215,7 @@ impl CloudBackend for SkyPilot {
         (!is_accepted).then(|| parse::last_line(&output.stdout).unwrap_or_default())
     }
 
-    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String, JobError> {
+    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
         let (verb, cluster) = (change.verb.as_str(), &change.cluster);
         let reason = sky::teardown(cluster, &output.stdout)?;
         // The exit code is 0 in any case: the status afterwards counts.
@@ -241,7 +237,7 @@ impl CloudBackend for SkyPilot {
 
 impl SkyPilot {
     /// Asks the API server what `call` asks. `None` where it cannot be asked, or its answer cannot be used.
-    async fn ask_server(&self, call: &CliCall) -> Result<Option<Arc<Output>>, JobError> {
+    async fn ask_server(&self, call: &CliCall) -> Result<Option<Arc<Output>>> {
         let (Some(request), Some(server)) = (Request::of(&call.arguments), self.api.server().await)
         else {
             return Ok(None);
@@ -262,8 +258,8 @@ impl SkyPilot {
     async fn read_server<T>(
         &self,
         call: &CliCall,
-        read: impl Fn(&Output) -> Result<T, JobError> + Send,
-    ) -> Result<Option<T>, JobError> {
+        read: impl Fn(&Output) -> Result<T> + Send,
+    ) -> Result<Option<T>> {
         let Some(output) = self.ask_server(call).await? else {
             return Ok(None);
         };
@@ -279,8 +275,8 @@ impl SkyPilot {
     async fn ask<T>(
         &self,
         call: CliCall,
-        read: impl Fn(&Output) -> Result<T, JobError> + Send + Copy,
-    ) -> Result<T, JobError> {
+        read: impl Fn(&Output) -> Result<T> + Send + Copy,
+    ) -> Result<T> {
         match self.read_server(&call, read).await? {
             Some(answer) => Ok(answer),
             None => read(&*self.cli.query(&call).await?),
@@ -289,10 +285,7 @@ impl SkyPilot {
 
     /// Asks the API server for the queue of each cluster at once; of all where none is named. `None` where it cannot be asked, or one
     /// of its answers cannot be used.
-    async fn queue_over_http(
-        &self,
-        clusters: &BTreeSet<String>,
-    ) -> Result<Option<Queue>, JobError> {
+    async fn queue_over_http(&self, clusters: &BTreeSet<String>) -> Result<Option<Queue>> {
         if self.api.server().await.is_none() {
             return Ok(None);
         }
@@ -329,18 +322,18 @@ impl SkyPilot {
     }
 }
 
-fn queue_call<'c>(clusters: impl IntoIterator<Item = &'c String>) -> Result<CliCall, JobError> {
+fn queue_call<'c>(clusters: impl IntoIterator<Item = &'c String>) -> Result<CliCall> {
     let mut arguments = vec!["queue"];
     arguments.extend(clusters.into_iter().map(String::as_str));
     arguments.extend(["-o", "json"]);
     call(&arguments, TIMEOUT)
 }
 
-fn read_queue(output: &Output) -> Result<Queue, JobError> {
+fn read_queue(output: &Output) -> Result<Queue> {
     answer("sky queue", output, sky::queue)
 }
 
-fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall, JobError> {
+fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall> {
     Ok(CliCall::new(&SkyPilot::find_program()?, arguments, timeout))
 }
 
@@ -366,11 +359,7 @@ fn new_cluster_name(job_id: &str, clusters: Option<&ClusterList>) -> String {
 }
 
 /// Reads the output of a run that succeeded.
-fn answer<T>(
-    command: &str,
-    output: &Output,
-    read: impl Fn(&str) -> Result<T, JobError>,
-) -> Result<T, JobError> {
+fn answer<T>(command: &str, output: &Output, read: impl Fn(&str) -> Result<T>) -> Result<T> {
     let printed = failure_text(output);
     let problem = match read(&output.stdout) {
         Ok(answer) if output.code == Some(0) => return Ok(answer),

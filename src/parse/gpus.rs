@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::sky::price;
 use super::split_json;
-use crate::error::JobError;
+use crate::error::Result;
 
 /// A machine of the catalog. Prices are dollars an hour; `None` where the catalog has none.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -21,7 +21,7 @@ pub(crate) struct CatalogMachine {
 
 /// Reads the output of `sky gpus list NAME -o json`: the machines with the accelerator of exactly this name, in upper or lower
 /// case. SkyPilot takes the name for a pattern, and `A100` finds `A100-80GB` too.
-pub(crate) fn machines(stdout: &str, accelerator: &str) -> Result<Vec<CatalogMachine>, JobError> {
+pub(crate) fn machines(stdout: &str, accelerator: &str) -> Result<Vec<CatalogMachine>> {
     let (_, catalog) = split_json::<BTreeMap<String, Vec<Value>>>(stdout)?;
     let is_named = |(name, _): &(&String, _)| name.eq_ignore_ascii_case(accelerator);
     let rows = catalog.iter().filter(is_named).flat_map(|(_, rows)| rows);

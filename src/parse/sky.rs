@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::reasons::{failure_reason, last_line, one_line};
 use super::{Row, is_name_char, split_json};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::text::{split_skypilot_prefix, strip_escapes};
 
 /// The jobs of the queried clusters, from `sky queue -o json`.
@@ -87,7 +87,7 @@ pub(crate) struct Cluster {
 }
 
 /// Reads the output of `sky queue -o json`.
-pub(crate) fn queue(stdout: &str) -> Result<Queue, JobError> {
+pub(crate) fn queue(stdout: &str) -> Result<Queue> {
     let (before, clusters) = split_json::<BTreeMap<String, Vec<Value>>>(stdout)?;
     let mut queue = Queue {
         unanswered: unanswered(&before),
@@ -107,14 +107,14 @@ pub(crate) fn queue(stdout: &str) -> Result<Queue, JobError> {
 }
 
 /// Reads the output of `sky status -o json`, or the answer of the API server.
-pub(crate) fn clusters(stdout: &str) -> Result<ClusterList, JobError> {
+pub(crate) fn clusters(stdout: &str) -> Result<ClusterList> {
     let (_, clusters) = split_json::<Vec<Value>>(stdout)?;
     let clusters = rows(&clusters, "name", cluster)?;
     Ok(ClusterList { clusters })
 }
 
 /// Reads the clouds of `sky check -o json`, which are named by workspace.
-pub(crate) fn enabled_clouds(stdout: &str) -> Result<Vec<String>, JobError> {
+pub(crate) fn enabled_clouds(stdout: &str) -> Result<Vec<String>> {
     let (_, workspaces) = split_json::<BTreeMap<String, BTreeMap<String, Value>>>(stdout)?;
     let clouds: BTreeSet<String> = workspaces
         .into_values()
@@ -129,7 +129,7 @@ pub(crate) fn api_info(stdout: &str) -> Option<Value> {
 }
 
 /// Reads rows by their `key`. Fails where a row has none: it could be anything's.
-fn rows<T>(values: &[Value], key: &str, read: fn(String, &Row) -> T) -> Result<Vec<T>, JobError> {
+fn rows<T>(values: &[Value], key: &str, read: fn(String, &Row) -> T) -> Result<Vec<T>> {
     let key_of = |row: &Row| match row.get(key)? {
         Value::String(text) => {
             Some(text.clone()).filter(|text| !text.is_empty() && *text == one_line(text))
@@ -179,7 +179,7 @@ pub(crate) fn accepted_cancel(output: &str) -> bool {
 }
 
 /// Reads the stdout and stderr of `sky stop` or `sky down` of one cluster, which exit 0 in any case: what was done, or why not.
-pub(crate) fn teardown(cluster: &str, output: &str) -> Result<String, JobError> {
+pub(crate) fn teardown(cluster: &str, output: &str) -> Result<String> {
     let text = strip_escapes(output);
     if text.lines().any(|line| line.ends_with("...done.")) {
         return Ok("done".to_owned());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::launch_dir::Launch;
 use super::survey::Found;
 use super::{Change, CloudBackend, CloudLauncher, failure_text};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
 use crate::process::job_dir::EPILOGUE;
@@ -30,11 +30,7 @@ pub(super) fn stays_up(cloud: &str) -> bool {
 impl<B: CloudBackend> CloudLauncher<B> {
     /// Adds the autostop of the cluster to a plan: what a person is shown of it, and the run of `sky` that sets it where Oumi does
     /// not. An existing cluster keeps its own unless the call asks for one.
-    pub(super) fn add_autostop(
-        &self,
-        plan: &mut LaunchPlan,
-        spec: &LaunchSpec,
-    ) -> Result<(), JobError> {
+    pub(super) fn add_autostop(&self, plan: &mut LaunchPlan, spec: &LaunchSpec) -> Result<()> {
         let (cloud, asked) = (&spec.identity.cloud, spec.resources.autostop_minutes);
         let minutes = asked.unwrap_or(DEFAULT_MINUTES);
         let config = plan.job_config.as_ref();
@@ -97,7 +93,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         &self,
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
-    ) -> Result<(), JobError> {
+    ) -> Result<()> {
         let dir = self.dir(identity)?;
         if !has_abandoned_epilogue(&dir)? {
             return Ok(());
@@ -134,7 +130,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         &self,
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
-    ) -> Result<bool, JobError> {
+    ) -> Result<bool> {
         let Some(launched) = launched else {
             let clusters = in_budget(self.backend.clusters()).await?;
             let cluster = clusters.get(&identity.cluster);

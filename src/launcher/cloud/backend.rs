@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::changes::Change;
-use crate::error::JobError;
+use crate::error::Result;
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{JobIdentity, JobLog, LaunchSpec};
 use crate::parse;
@@ -26,10 +26,10 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
 
     fn new(cli: Cli) -> Self;
 
-    fn find_program() -> Result<PathBuf, JobError>;
+    fn find_program() -> Result<PathBuf>;
 
     /// Refuses names that the program would refuse, or take for options.
-    fn validate_cluster(cloud: &str, cluster: &str) -> Result<(), JobError>;
+    fn validate_cluster(cloud: &str, cluster: &str) -> Result<()>;
 
     /// The variables that `oumi launch up` needs for a cluster.
     fn envs(_cloud: &str, _cluster: &str) -> BTreeMap<String, String> {
@@ -37,17 +37,13 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     }
 
     /// Returns the cluster and the job config of a launch. `own` is the cluster that the job was launched onto before.
-    async fn prepare(
-        &self,
-        spec: &LaunchSpec,
-        own: Option<String>,
-    ) -> Result<(String, JobConfig), JobError>;
+    async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)>;
 
     /// Lists the jobs of these clusters; of every cluster where none is named.
-    async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue, JobError>;
+    async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue>;
 
     /// Lists the clusters; none where the program cannot.
-    async fn clusters(&self) -> Result<ClusterList, JobError> {
+    async fn clusters(&self) -> Result<ClusterList> {
         Ok(ClusterList::default())
     }
 
@@ -62,7 +58,7 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
         _cloud: &str,
         _accelerators: &str,
         _all_regions: bool,
-    ) -> Result<Vec<CatalogMachine>, JobError> {
+    ) -> Result<Vec<CatalogMachine>> {
         Ok(Vec::new())
     }
 
@@ -72,16 +68,16 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     }
 
     /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.
-    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog, JobError>;
+    async fn logs(&self, identity: &JobIdentity) -> Result<JobLog>;
 
     /// The program that cancels a job, or stops or deletes a cluster.
-    fn change_call(&self, change: &Change) -> Result<CliCall, JobError>;
+    fn change_call(&self, change: &Change) -> Result<CliCall>;
 
     /// Returns why the program of a cancel has not cancelled the job; `None` where it says that it has.
     fn cancel_refusal(&self, output: &Output) -> Option<String>;
 
     /// Finds out what the program of a stop or down did.
-    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String, JobError>;
+    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String>;
 }
 
 pub(in crate::launcher) fn log_file(identity: &JobIdentity) -> String {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::launch_dir::read_output;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, Output};
 use crate::process::start;
@@ -41,7 +41,7 @@ pub(crate) struct Change {
 }
 
 /// The program of a change. Both its streams are in `stdout`.
-pub(super) type Run = BoxFuture<'static, Result<Arc<Output>, JobError>>;
+pub(super) type Run = BoxFuture<'static, Result<Arc<Output>>>;
 
 /// Runs changes.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Changes {
         &self,
         change: &Change,
         call: CliCall,
-    ) -> Result<(Arc<Output>, Shared<Run>), JobError> {
+    ) -> Result<(Arc<Output>, Shared<Run>)> {
         let dir = self.dir(change);
         let path = dir.path().to_owned();
         let run = {

@@ -12,7 +12,7 @@ use super::launch_dir::{
 };
 use super::survey::{Found, Survey};
 use super::{CloudBackend, CloudLauncher};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{
     CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, job_dir,
@@ -36,7 +36,7 @@ const MAX_KEPT: usize = 1000;
 pub(super) type Ended = ([Option<f64>; 2], Launch);
 
 impl<B: CloudBackend> CloudLauncher<B> {
-    pub(super) fn dir(&self, identity: &JobIdentity) -> Result<JobDir, JobError> {
+    pub(super) fn dir(&self, identity: &JobIdentity) -> Result<JobDir> {
         job_dir(&self.folder, identity)
     }
 
@@ -46,7 +46,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         spec: &LaunchSpec,
         cluster: String,
         config: JobConfig,
-    ) -> Result<LaunchPlan, JobError> {
+    ) -> Result<LaunchPlan> {
         let staged = staged_path(&self.dir(&spec.identity)?);
         let program = find::find_oumi(&spec.client_cwd)?;
         let (oumi, yaml) = (program.display().to_string(), staged.display().to_string());
@@ -85,7 +85,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         identity: &JobIdentity,
         mut plan: LaunchPlan,
         lock: JobLock,
-    ) -> Result<(), JobError> {
+    ) -> Result<()> {
         let dir = self.dir(identity)?;
         let config = plan.job_config.as_ref();
         let name = config.and_then(|config| config["name"].as_str());
@@ -122,7 +122,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Reads the launch of a job. One that has ended with a job is read again only where its files were changed.
-    pub(super) fn launch(&self, identity: &JobIdentity) -> Result<Launch, JobError> {
+    pub(super) fn launch(&self, identity: &JobIdentity) -> Result<Launch> {
         let dir = self.dir(identity)?;
         let read = || -> io::Result<Launch> {
             let times =
@@ -184,10 +184,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
     /// Waits for the end of a launch. The job of one that was cut off and left no id is looked for by its name on the cluster,
     /// until it is there or no longer to be expected.
-    pub(super) async fn wait_for_job(
-        &self,
-        identity: &JobIdentity,
-    ) -> Result<JobIdentity, JobError> {
+    pub(super) async fn wait_for_job(&self, identity: &JobIdentity) -> Result<JobIdentity> {
         let launched = |oumi_job_id| JobIdentity {
             oumi_job_id,
             ..identity.clone()
@@ -247,7 +244,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
     }
 
-    async fn wait_for_end(&self, identity: &JobIdentity) -> Result<Launch, JobError> {
+    async fn wait_for_end(&self, identity: &JobIdentity) -> Result<Launch> {
         loop {
             let launch = self.launch(identity).map_err(JobError::unavailable)?;
             if launch.has_ended {
@@ -262,16 +259,13 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Returns the output of the launch.
-    pub(super) fn launch_log(&self, identity: &JobIdentity) -> Result<JobLog, JobError> {
+    pub(super) fn launch_log(&self, identity: &JobIdentity) -> Result<JobLog> {
         let ended = self.launch(identity).is_ok_and(|launch| launch.has_ended);
         JobLog::of_output(&self.dir(identity)?, ended)
     }
 
     /// Cancels a launch that never began.
-    pub(super) fn cancel_unless_begun(
-        &self,
-        identity: &JobIdentity,
-    ) -> Result<CancelOutcome, JobError> {
+    pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
         let dir = self.dir(identity)?;
         if dir.log_path().try_exists()? {
             return Err(JobError::failed(
@@ -287,11 +281,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 }
 
 /// Fails where the job of an interrupted launch may be on its cluster all the same.
-fn check_is_missing(
-    identity: &JobIdentity,
-    survey: &Survey,
-    launch: &Launch,
-) -> Result<(), JobError> {
+fn check_is_missing(identity: &JobIdentity, survey: &Survey, launch: &Launch) -> Result<()> {
     let cluster = &identity.cluster;
     let has_its_name = |row: &QueuedJob| row.job_name == launch.start.name;
     if launch.started_at.is_none() {
@@ -316,7 +306,7 @@ fn check_is_missing(
 }
 
 /// Removes the staged config, which holds secrets.
-fn remove_staged(dir: &JobDir) -> Result<(), JobError> {
+fn remove_staged(dir: &JobDir) -> Result<()> {
     match std::fs::remove_file(staged_path(dir)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
         _ => Ok(()),

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use super::clusters::{cloud_of, cost_note};
 use super::survey::{Found, Survey, is_over};
 use super::{Change, CloudBackend, CloudLauncher, validate};
-use crate::error::JobError;
+use crate::error::Result;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
 use crate::parse::sky::{Queue, QueueFailure};
 use crate::process::runner::Output;
@@ -167,7 +167,7 @@ impl Listing {
         }
     }
 
-    fn add(&mut self, identity: &JobIdentity, status: Result<JobStatus, JobError>) {
+    fn add(&mut self, identity: &JobIdentity, status: Result<JobStatus>) {
         match status {
             Ok(mut status) => {
                 self.warnings.append(&mut status.warnings);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::clusters::cloud_of;
 use super::survey::cost_of;
 use super::{CloudBackend, CloudLauncher, is_plain};
-use crate::error::JobError;
+use crate::error::Result;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec, Offer};
 use crate::parse::gpus::CatalogMachine;
@@ -60,7 +60,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Lists the clusters that are up with their prices.
-    pub(super) async fn price_clusters(&self) -> Result<Vec<ClusterInfo>, JobError> {
+    pub(super) async fn price_clusters(&self) -> Result<Vec<ClusterInfo>> {
         if B::find_program().is_err() {
             return Ok(Vec::new());
         }
@@ -166,7 +166,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Asks the catalog, unless its answer is kept. Simultaneous askers share one run of the program.
-    async fn catalog(&self, machines: &Machines) -> Result<Vec<CatalogMachine>, JobError> {
+    async fn catalog(&self, machines: &Machines) -> Result<Vec<CatalogMachine>> {
         // SkyPilot cannot be asked for a part of one, and lists every count then.
         let wanted = match machines.count {
             count if count.fract() == 0.0 => format!("{}:{count}", machines.accelerator),

@@ -3,7 +3,7 @@
 use super::claims::JobMark;
 use super::clusters::{cloud_of, cluster_details, cost_note, ends_by_itself, price_times_time};
 use super::launch_dir::{Launch, number};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::{JobDetails, JobIdentity, JobState, JobStatus, status};
 use crate::parse;
 use crate::parse::costs::ClusterCost;
@@ -12,8 +12,8 @@ use crate::parse::sky::{Cluster, ClusterList, Queue, QueueFailure, QueuedJob};
 /// The answers to one query of queues, and to one of clusters that was asked at the same time.
 #[derive(Debug)]
 pub(super) struct Survey {
-    pub(super) queue: Result<Queue, JobError>,
-    pub(super) clusters: Result<ClusterList, JobError>,
+    pub(super) queue: Result<Queue>,
+    pub(super) clusters: Result<ClusterList>,
     /// Empty where the program has no report of costs.
     pub(super) costs: Vec<ClusterCost>,
     /// Those of the backend.
@@ -150,7 +150,7 @@ impl<'s> SurveyedJob<'s> {
     }
 
     /// Fails where the launcher's id of a job may be another job's by now.
-    pub(super) fn check_id(&self) -> Result<(), JobError> {
+    pub(super) fn check_id(&self) -> Result<()> {
         let hash = self.survey.cluster_hash(&self.identity.cluster);
         let is_own_cluster = self.mark().and_then(|mark| mark.is_of_cluster(hash)) == Some(true);
         const NOT_CERTAIN: &str = "it is not certain which job has its id now";
@@ -168,7 +168,7 @@ impl<'s> SurveyedJob<'s> {
     }
 
     /// Returns the status of the job. An error means that it is not known now, or of kind `NotFound` that there is no such job.
-    pub(super) fn status(&self) -> Result<JobStatus, JobError> {
+    pub(super) fn status(&self) -> Result<JobStatus> {
         let mut status = match &self.found {
             Found::Own(row) => JobStatus {
                 message: self.why_waiting(row),

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::LOCAL;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::{LaunchPlan, LaunchSpec};
 use crate::process::find;
 use crate::process::job_dir::JobDir;
@@ -15,7 +15,7 @@ use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::redact::HIDDEN;
 use crate::settings::config::{ConfigKind, expand_home};
 
-pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     let mut process = StartRequest {
         plan: SupervisorPlan {
             steps: Vec::new(),
@@ -75,11 +75,7 @@ fn plan_training(dir: &JobDir, spec: &LaunchSpec, program: &Path, process: &mut 
 }
 
 /// Plans a job config and returns the part of it that has an effect here, without the values of `envs`.
-fn plan_job(
-    dir: &JobDir,
-    spec: &LaunchSpec,
-    process: &mut StartRequest,
-) -> Result<Value, JobError> {
+fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Result<Value> {
     if let Some(folder) = spec.config.text("working_dir") {
         let folder = spec.client_cwd.join(expand_home(folder));
         if !folder.is_dir() {

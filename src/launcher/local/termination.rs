@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{cancelled_status, ended_status, unrecorded_status};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::{CancelOutcome, JobStatus};
 use crate::process::job_dir::{ExitRecord, JobDir, Termination};
 use crate::process::supervisor::notify;
@@ -14,7 +14,7 @@ const CANCEL_WAIT: Duration = Duration::from_secs(10);
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Ends all processes of the job in `dir`, and waits until they have ended, [`CANCEL_WAIT`] at most.
-pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome, JobError> {
+pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
     let deadline = Instant::now() + CANCEL_WAIT;
     let termination = if force {
         Termination::Forced
@@ -63,7 +63,7 @@ struct Cancel {
 
 impl Cancel {
     /// Concludes once no process of the job lives, and a moment ago there was no final exit record.
-    fn after_last_process(&self, dir: &JobDir) -> Result<CancelOutcome, JobError> {
+    fn after_last_process(&self, dir: &JobDir) -> Result<CancelOutcome> {
         let record = match dir.exit_record() {
             Err(_) if self.is_requested => None,
             record => record?,

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::endpoint::Endpoint;
 use super::request::{Request, RequestError};
-use crate::error::{ErrorKind, JobError};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::process::run_blocking;
 use crate::process::runner::{Capture, CliCall, Output, OutputLimit};
 
@@ -96,7 +96,7 @@ impl Api {
 }
 
 impl Endpoint {
-    async fn check_health(&self) -> Result<(), JobError> {
+    async fn check_health(&self) -> Result<()> {
         let mut reply = Reply::new(false);
         self.send("/api/health", None, &mut reply).await?;
         let health = reply.read()?;
@@ -140,7 +140,7 @@ impl Endpoint {
     }
 
     /// Posts a request and waits for its end. The API server carries it on when this process ends.
-    async fn run(&self, request: &Request, posted: &mut Reply) -> Result<Output, JobError> {
+    async fn run(&self, request: &Request, posted: &mut Reply) -> Result<Output> {
         let body = Some(&request.body);
         self.send(request.path, body, posted).await?;
         let id = posted.id.as_ref().filter(|_| posted.status == 200);
@@ -165,12 +165,7 @@ impl Endpoint {
     }
 
     /// Gets `path`, or posts `body` to it, and reads the answer into `reply`. The connection ends with the future.
-    async fn send(
-        &self,
-        path: &str,
-        body: Option<&Value>,
-        reply: &mut Reply,
-    ) -> Result<(), JobError> {
+    async fn send(&self, path: &str, body: Option<&Value>, reply: &mut Reply) -> Result<()> {
         let method = if body.is_some() { "POST" } else { "GET" };
         let body = body.cloned().map_or_else(String::new, |mut body| {
             body["env_vars"] = self.env_vars.clone().into();
@@ -229,12 +224,12 @@ impl Reply {
         })
     }
 
-    fn read(&self) -> Result<Value, JobError> {
+    fn read(&self) -> Result<Value> {
         serde_json::from_str(&self.body.text()).map_err(|_| self.problem())
     }
 
     /// Reads the result of a request that has ended: its value, or an error of SkyPilot's own. Both are texts of JSON.
-    pub(super) fn result(&self) -> Result<Result<String, RequestError>, JobError> {
+    pub(super) fn result(&self) -> Result<Result<String, RequestError>> {
         let body = match self.status {
             200 | 500 => self.read()?,
             _ => return Err(self.problem()),
