@@ -287,6 +287,18 @@ async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollA
     let style = ProgressStyle::with_template("{bar:24} {elapsed}  {wide_msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.enable_steady_tick(TICK);
+    // The job's sentence names step and loss.
+    let show = |answer: &PollAnswer| {
+        let metrics = (answer.progress.as_ref()).map(|progress| &progress.progress.metrics);
+        let left = metrics.and_then(|metrics| time_left(metrics.seconds_left));
+        let left = left.map_or_else(String::new, |left| format!(", {left} left"));
+        bar.set_message(for_person(&answer.message) + &left);
+        let steps = metrics.and_then(|metrics| metrics.step.zip(metrics.total_steps));
+        if let Some((step, total)) = steps {
+            bar.set_length(total);
+            bar.set_position(step);
+        }
+    };
     let mut first = None;
     let mut wait_seconds = 0;
     loop {
@@ -295,8 +307,7 @@ async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollA
             wait_seconds,
             until: Until::Progress,
         };
-        let waiting_for = |what: &str| bar.set_message(for_person(what));
-        *last = service.poll_until(request, &waiting_for, false).await;
+        *last = service.poll_until(request, &show, false).await;
         wait_seconds = CALL_WAIT;
         let is_forbidden = service.policy().forbids(&last.cloud).is_some();
         if last.is_done || last.is_gone() || is_forbidden {
@@ -307,17 +318,8 @@ async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollA
             sleep(RETRY).await;
             continue;
         }
-        // The job's sentence names step and loss.
+        show(last);
         let message = last.message.clone();
-        let metrics = (last.progress.as_ref()).map(|progress| &progress.progress.metrics);
-        let left = metrics.and_then(|metrics| time_left(metrics.seconds_left));
-        let left = left.map_or_else(String::new, |left| format!(", {left} left"));
-        bar.set_message(for_person(&message) + &left);
-        let steps = metrics.and_then(|metrics| metrics.step.zip(metrics.total_steps));
-        if let Some((step, total)) = steps {
-            bar.set_length(total);
-            bar.set_position(step);
-        }
         if goal == Goal::Progress && *first.get_or_insert_with(|| message.clone()) != message {
             return;
         }

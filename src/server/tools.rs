@@ -56,10 +56,11 @@ impl Server {
         Parameters(request): Parameters<PollRequest>,
         context: Context,
     ) -> CallToolResult {
-        let on_progress = progress::reporter(&context);
+        let report = progress::reporter(&context);
+        let on_poll = |poll: &PollAnswer| report(&poll.message);
         let shows_progress = context.meta.get_progress_token().is_some();
         tokio::select! {
-            poll = self.service.poll_until(request, &on_progress, shows_progress) => answer(&poll),
+            poll = self.service.poll_until(request, &on_poll, shows_progress) => answer(&poll),
             () = context.ct.cancelled() => failure("the client cancelled the call"),
         }
     }

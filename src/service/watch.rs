@@ -11,12 +11,12 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
+use super::JobService;
 use super::answers::{JobAnswer, PollAnswer};
 use super::context::Context;
 use super::poll::poll;
 use super::requests::{JobQuery, PollRequest, Until};
 use super::sanitize::sanitize;
-use super::{JobService, OnProgress};
 use crate::launcher::{JobState, LauncherTraits};
 use crate::progress::Progress;
 use crate::progress::metrics::Metrics;
@@ -83,12 +83,12 @@ impl PollAnswer {
 }
 
 impl JobService {
-    /// Polls a job until something has changed, it has ended, or the time is up, whichever comes first. For a client that shows
-    /// the progress the time may be longer.
+    /// Polls a job until something has changed, it has ended, or the time is up, whichever comes first. Reports each poll.
+    /// For a client that shows the progress the time may be longer.
     pub(crate) async fn poll_until(
         &self,
         request: PollRequest,
-        on_progress: OnProgress<'_>,
+        on_poll: &(dyn Fn(&PollAnswer) + Send + Sync),
         shows_progress: bool,
     ) -> PollAnswer {
         let context = &self.context;
@@ -109,7 +109,7 @@ impl JobService {
         if wait == 0 || !first.success || first.is_done {
             return first;
         }
-        on_progress(&first.message);
+        on_poll(&first);
         context.polls.sweep();
         let first = Arc::new(first);
         let (mut last, mut error) = (Arc::clone(&first), None);
@@ -120,7 +120,7 @@ impl JobService {
                 if answer.success || answer.is_gone() {
                     last = answer;
                 }
-                on_progress(&last.message);
+                on_poll(&last);
             }
         };
         // From the start of the call: the first poll may have taken long, and clients wait for no more than a minute.
