@@ -40,9 +40,9 @@ pub(crate) fn find_any_oumi() -> Result<PathBuf, JobError> {
     find("oumi", "oumi", env_vars::OUMI, &projects())
 }
 
-/// Finds `sky` in the same places.
+/// Finds `sky` in the same places, and before those beside the `oumi` that a variable names: pip puts both into one folder.
 pub(crate) fn find_sky() -> Result<PathBuf, JobError> {
-    find("sky", "skypilot", env_vars::SKY, &projects())
+    find("sky", "'oumi[gcp]'", env_vars::SKY, &projects())
 }
 
 /// Finds `oumi` as the server of a client does that was started from the desktop, without a variable or a project.
@@ -65,7 +65,13 @@ fn find(
     if let Some(named) = named(name, variable) {
         return named;
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    if let Some(oumi) = std::env::var_os(env_vars::OUMI)
+        && let Some(folder) = Path::new(&oumi).parent()
+    {
+        path.push(":");
+        path.push(folder);
+    }
     search(name, &path, projects).ok_or_else(|| {
         let error = format!(
             "the `{name}` program was not found on PATH, in .venv, venv or .env of the project, or where pip, pipx, uv, conda and pyenv put programs"

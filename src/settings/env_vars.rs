@@ -29,7 +29,7 @@ const MISSPELT: usize = 2;
 const TABLE: &str = "\
 OUMI_MCP_HOME: Folder for the registry and the jobs' logs; an absolute path. Default: ~/.cache/oumi-mcp
 OUMI_MCP_OUMI: Path of the `oumi` program. Default: looked for on PATH, then where pip, uv, pipx, conda and pyenv put it
-OUMI_MCP_SKY: Path of SkyPilot's `sky` program. Default: looked for like `oumi`
+OUMI_MCP_SKY: Path of SkyPilot's `sky` program. Default: looked for like `oumi`, and beside it
 OUMI_MCP_SKY_API: off: `sky` is always run. Default: SkyPilot's API server is asked where it is up on this machine
 OUMI_SLURM_CONNECTIONS: Oumi's own: the Slurm clusters it may reach, as user@host[,…]; those of known jobs are added
 OUMI_MCP_CONSENT: always: the user is asked before a job on this machine too. flags: never, for a client that offers to ask and does not
@@ -63,6 +63,10 @@ pub(crate) fn problems() -> Vec<String> {
         problems.push(format!(
             "{LOG} names no level; it is error, warn, info, debug, trace or off"
         ));
+    }
+    let sky_api = std::env::var_os(SKY_API);
+    if sky_api.is_some_and(|value| !value.is_empty() && value != "off") {
+        problems.push(format!("{SKY_API} has no effect; it is off, or not set"));
     }
     problems
 }

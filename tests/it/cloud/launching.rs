@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use oumi_mcp_server::env_vars;
 use serde_json::json;
 
 use super::world::{SLURM, World, how, how_to_get, is_installed, text, warnings};
+use crate::support::client::Server;
 use crate::support::{executable, kill_9, skipped, wait_until};
 
 #[test]
@@ -490,6 +492,17 @@ fn user_of_a_queue_is_in_the_cluster_name() {
             }
         }
     }
+}
+
+#[test]
+fn sky_is_found_beside_the_oumi_of_the_settings() {
+    let world = World::new();
+    let mut command = world.command();
+    command.env("PATH", "/usr/bin:/bin");
+    command.env(env_vars::OUMI, world.cloud.oumi());
+    let mut server = Server::spawn(&world.home, command);
+    let job_id = server.submit("job.yaml", json!({ "cloud": "gcp" }));
+    wait_until("it runs", || server.poll(&job_id)["status"] == "RUNNING");
 }
 
 /// Both programs are found in the project's environment, also by the server that comes after.
