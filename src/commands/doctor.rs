@@ -1,4 +1,4 @@
-//! `doctor`: what a user runs first, and pastes into a report of a bug. It changes nothing. The checks run side by side, so that
+//! `doctor`: what a user runs first, and pastes into a report of a bug. It changes no job. The checks run side by side, so that
 //! they take no longer than the slowest.
 
 use std::collections::HashSet;
@@ -16,11 +16,11 @@ use serde_json::json;
 use self::Outcome::{Failure, Warning};
 use super::jobs::Format;
 use super::setup::own_path;
+use super::text::for_person;
 use super::{CommandResult, exit_code, note, print, until_interrupted};
 use crate::error::JobError;
 use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
-use crate::process::table::ProcessTable;
 use crate::process::{find, on_file_threads};
 use crate::redact::Redactor;
 use crate::serve::wire;
@@ -64,7 +64,7 @@ impl Check {
             Ok(found) => (Outcome::Ok, found, None),
             Err(error) => (outcome, error.message, error.hint),
         };
-        let clean = |text: String| clean_controls(&Redactor::default().redact(&text)).into_owned();
+        let clean = |text: String| clean_controls(&Redactor::default().redact(&for_person(&text))).into_owned();
         Self {
             name,
             outcome,
@@ -278,8 +278,8 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
     let over = answer.jobs.len() - live.len();
     let message = match live.len() {
-        0 => format!("none runs; over: {over}"),
-        count => format!("not over: {count} ({}); over: {over}", live.join(", ")),
+        0 => format!("none runs, {over} are over"),
+        count => format!("{count} not over ({}), {over} over", live.join(", ")),
     };
     let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
     let mut checks = vec![Check::new("jobs", Ok(message), Failure)];
@@ -288,18 +288,12 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     checks
 }
 
-/// Looks for what is left of jobs that have no record any more, and of servers that were killed.
+/// Counts what is left of jobs that have no record any more, and of servers that were killed. Processes are in the warnings of
+/// `list_jobs`.
 async fn leftovers(service: &JobService) -> Result<String, JobError> {
     let records = service.registry().records().await?;
     let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
     let data_dir = DataDir::from_environment()?;
-    let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
-    living.retain(|job_id| !known.contains(job_id));
-    if !living.is_empty() {
-        let living = Vec::from_iter(living).join(", ");
-        let error = format!("processes run of jobs without a record: {living}");
-        return Err(JobError::failed(error).with_hint("`oumi-mcp-server cancel JOB` ends them"));
-    }
     let names = data_dir
         .jobs()
         .read_dir()?

@@ -211,7 +211,7 @@ fn doctor_checks_programs_clouds_and_settings() {
         ("clouds", "ok", "Slurm"),
         ("clusters", "ok", "dev"),
         ("data", "ok", "MiB free"),
-        ("jobs", "ok", "not over: 1 (a)"),
+        ("jobs", "ok", "1 not over (a)"),
     ] {
         let mut checks = found["checks"].as_array().unwrap().iter();
         let check = checks.find(|check| check["name"] == name).unwrap();
