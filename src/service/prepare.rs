@@ -1,6 +1,7 @@
 //! Preparation of a launch: checks the request and its config, and has the launcher plan it. Nothing is started or written.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use chrono::Utc;
 use serde_json::Value;
@@ -89,6 +90,8 @@ pub(super) async fn prepare(
     let is_local = launcher.traits().is_local;
     if is_local && !config.output_dir.is_empty() {
         let output_dir = client_cwd.join(expand_home(&config.output_dir));
+        // Without the "." of "./out".
+        let output_dir: PathBuf = output_dir.components().collect();
         config.output_dir = output_dir.display().to_string();
     }
     let spec = LaunchSpec {
