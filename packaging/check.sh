@@ -42,6 +42,11 @@ else
     echo "ok: server.json and the plugin, by skillsaw"
     (cd "$here/wheel" && "$tools/bin/maturin" build -q --profile dev --target-dir "$root/target" --out "$scratch/wheels")
     wheel=$(echo "$scratch"/wheels/*.whl)
+    # The MCP registry reads the name of the server in the text that PyPI shows.
+    name=$(sed -n 's/^  "name": "\(.*\)",/\1/p' "$here/server.json")
+    python3 -m zipfile -e "$wheel" "$scratch/wheel"
+    grep -q "mcp-name: $name" "$scratch"/wheel/*.dist-info/METADATA || fail "the wheel's text lacks mcp-name: $name"
+    echo "ok: the wheel's text has mcp-name: $name"
     python3 -m venv "$scratch/fresh"
     "$scratch/fresh/bin/pip" install -q --no-index "$wheel"
     reports_version "$scratch/fresh/bin/oumi-mcp-server"
