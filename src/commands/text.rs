@@ -123,7 +123,7 @@ pub(super) fn log(answer: &Value) -> String {
     let text = |field: &str| answer[field].as_str().unwrap_or_default();
     let beside = [text("error"), text("message")];
     for sentence in beside.into_iter().filter(|text| !text.is_empty()) {
-        note(&for_person(sentence));
+        note(&for_person(sentence).replace("log_file", text("log_file")));
     }
     [text("logs"), text("unfinished")].join("\n")
 }
