@@ -64,7 +64,9 @@ impl Check {
             Ok(found) => (Outcome::Ok, found, None),
             Err(error) => (outcome, error.message, error.hint),
         };
-        let clean = |text: String| clean_controls(&Redactor::default().redact(&for_person(&text))).into_owned();
+        let clean = |text: String| {
+            clean_controls(&Redactor::default().redact(&for_person(&text))).into_owned()
+        };
         Self {
             name,
             outcome,
