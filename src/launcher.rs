@@ -105,7 +105,6 @@ impl JobDetails {
     }
 }
 
-/// The cluster of a job.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct ClusterDetails {
     pub cluster_status: String,
@@ -116,7 +115,6 @@ pub(crate) struct ClusterDetails {
     pub hourly_price: Option<f64>,
 }
 
-/// A job in a list.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ListedJob {
     /// Has no `job_id` when the job was started elsewhere.
@@ -124,7 +122,6 @@ pub(crate) struct ListedJob {
     pub status: JobStatus,
 }
 
-/// The jobs of one launcher.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Listing {
     pub jobs: Vec<ListedJob>,
@@ -193,7 +190,6 @@ pub(crate) struct LaunchPlan {
     pub process: start::StartRequest,
 }
 
-/// The log of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JobLog {
     /// A path, or `cloud:<cloud>/<cluster>`.
@@ -248,7 +244,6 @@ impl LogContent {
     }
 }
 
-/// The result of a cancel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum CancelOutcome {
     /// The job has ended and no process of it is left.
@@ -269,7 +264,6 @@ pub(crate) enum CancelOutcome {
     },
 }
 
-/// A change of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClusterAction {
     /// Stops its machines and keeps their disks.

@@ -31,8 +31,8 @@ use crate::process::job_dir::JobLock;
 use crate::process::runner::{Cli, in_budget, until};
 use crate::settings::data_dir::DataDir;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
+use changes::Awaited;
 pub(super) use changes::Change;
-use changes::Changes;
 use clusters::add_cluster;
 use launch_dir::Launch;
 use price::Prices;
@@ -49,7 +49,7 @@ pub(crate) struct CloudLauncher<B> {
     folder: DataDir,
     /// The program to run as `supervise`: this one.
     supervisor: PathBuf,
-    changes: Changes,
+    awaited: Awaited,
     prices: Prices,
     ended: Mutex<HashMap<String, launch::Ended>>,
     cli: Cli,
@@ -60,12 +60,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
             backend: B::new(cli.clone()),
-            changes: Changes {
-                root: folder.changes(),
-                supervisor: supervisor.clone(),
-                cli: cli.clone(),
-                awaited: Mutex::default(),
-            },
+            awaited: Mutex::default(),
             folder,
             supervisor,
             prices: Prices::default(),
@@ -138,8 +133,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
-        let (output, _run) = self.changes.run(&change, call).await?;
-        self.changes.remove(&change);
+        let (output, _run) = self.run_change(&change, call).await?;
+        self.remove_change(&change);
         // Exit codes are unreliable: the status afterwards counts.
         let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
@@ -153,13 +148,12 @@ impl<B: CloudBackend> CloudLauncher<B> {
             (_, None) => Ok(CancelOutcome::Stopping {
                 message: "the cancel was accepted; call poll_status to see the job end".to_owned(),
             }),
-            (Ok(after), Some(reason)) => Err(JobError::failed(format!(
-                "the job was not cancelled and is {}: {reason}",
-                after.status
-            ))
-            .with_hint(format!(
-                "call cancel_job again, or down_cluster to delete cluster {cluster}"
-            ))),
+            (Ok(JobStatus { status, .. }), Some(reason)) => {
+                let error = format!("the job was not cancelled and is {status}: {reason}");
+                let hint =
+                    format!("call cancel_job again, or down_cluster to delete cluster {cluster}");
+                Err(JobError::failed(error).with_hint(hint))
+            }
             (Err(error), Some(_)) => Err(error),
         }
     }
@@ -311,11 +305,11 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         B::validate_cluster(cloud, cluster)?;
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
-        let (output, _run) = self.changes.run(&change, call).await?;
+        let (output, _run) = self.run_change(&change, call).await?;
         let result = self.backend.teardown_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            self.changes.remove(&change);
+            self.remove_change(&change);
         }
         result
     }

@@ -25,7 +25,6 @@ export PATH=\"$HOME/.local/bin:$PATH\"
 command -v oumi >/dev/null || { echo 'oumi was not found on this cluster: its setup did not install it' >&2; exit 127; }
 ";
 
-/// A job config to launch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct JobConfig {
     /// Holds the values of `envs`: never to be printed or logged.

@@ -40,7 +40,6 @@ impl Offer {
     }
 }
 
-/// A cluster.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct ClusterInfo {
     pub name: String,

@@ -26,13 +26,11 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 /// `oumi launch logs` follows a job until it ends, and most of this goes into its start.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(75);
 
-/// Runs `oumi launch`.
 #[derive(Debug)]
 pub(crate) struct Oumi {
     cli: Cli,
 }
 
-/// Reaches clusters through `oumi launch`.
 pub(crate) type OumiCloudLauncher = CloudLauncher<Oumi>;
 
 #[async_trait]

@@ -7,7 +7,6 @@ mod request;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -47,7 +46,6 @@ pub(crate) struct SkyPilot {
     api: Api,
 }
 
-/// Reaches clouds through SkyPilot.
 pub(crate) type SkyPilotLauncher = CloudLauncher<SkyPilot>;
 
 #[async_trait]
@@ -159,8 +157,9 @@ impl CloudBackend for SkyPilot {
         let Ok(call) = call(&["cost-report", "--days", COST_DAYS], TIMEOUT) else {
             return Vec::new();
         };
-        let output = self.ask_server(&call).await.ok().flatten();
-        output.map_or_else(Vec::new, |output| costs::report(&output.stdout))
+        let read = |output: &Output| Ok(costs::report(&output.stdout));
+        let costs = self.ask_server(&call, read).await;
+        costs.ok().flatten().unwrap_or_default()
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
@@ -236,33 +235,25 @@ impl CloudBackend for SkyPilot {
 }
 
 impl SkyPilot {
-    /// Asks the API server what `call` asks. `None` where it cannot be asked, or its answer cannot be used.
-    async fn ask_server(&self, call: &CliCall) -> Result<Option<Arc<Output>>> {
-        let (Some(request), Some(server)) = (Request::of(&call.arguments), self.api.server().await)
-        else {
-            return Ok(None);
-        };
-        let mut call = call.clone();
-        call.over_http = true;
-        let answer = Box::pin(server.answer(call.clone(), request));
-        let output = self.cli.share(&call, Some(answer)).await?;
-        if output.code.is_some() || output.timed_out {
-            return Ok(Some(output));
-        }
-        self.api.forget().await;
-        Ok(None)
-    }
-
     /// Asks the API server what `call` asks. `None` where the program must be run: the server cannot be asked, or its answer cannot
-    /// be read.
-    async fn read_server<T>(
+    /// be used.
+    async fn ask_server<T>(
         &self,
         call: &CliCall,
         read: impl Fn(&Output) -> Result<T> + Send,
     ) -> Result<Option<T>> {
-        let Some(output) = self.ask_server(call).await? else {
+        let (Some(request), Some(server)) = (Request::of(&call.arguments), self.api.server().await)
+        else {
             return Ok(None);
         };
+        let mut asked = call.clone();
+        asked.over_http = true;
+        let answer = Box::pin(server.answer(asked.clone(), request));
+        let output = self.cli.share(&asked, Some(answer)).await?;
+        if output.code.is_none() && !output.timed_out {
+            self.api.forget().await;
+            return Ok(None);
+        }
         let answer = read(&output);
         if answer.is_ok() || output.code != Some(0) {
             return answer.map(Some);
@@ -277,7 +268,7 @@ impl SkyPilot {
         call: CliCall,
         read: impl Fn(&Output) -> Result<T> + Send + Copy,
     ) -> Result<T> {
-        match self.read_server(&call, read).await? {
+        match self.ask_server(&call, read).await? {
             Some(answer) => Ok(answer),
             None => read(&*self.cli.query(&call).await?),
         }
@@ -297,7 +288,7 @@ impl SkyPilot {
         let is_one = names.len() == 1;
         let asked = stream::iter(names).map(async |name: String| {
             let answer = match queue_call([&name]) {
-                Ok(call) => self.read_server(&call, read_queue).await,
+                Ok(call) => self.ask_server(&call, read_queue).await,
                 Err(error) => Err(error),
             };
             (name, answer)

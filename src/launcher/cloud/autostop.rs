@@ -67,15 +67,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
             (_, false) => &["-i", &number, "--down"],
         };
         // This program asks SkyPilot's API server, or becomes `sky`.
-        let autostop = [
-            own.as_str(),
-            "change",
-            &sky,
-            "autostop",
-            &plan.cluster,
-            "-y",
-        ];
-        let argv = [&autostop, change].concat();
+        let autostop = ["change", &sky, "autostop", &plan.cluster, "-y"];
+        let argv = [&[own.as_str()], autostop.as_slice(), change].concat();
         let existing = format!("Found an existing cluster: {}.", plan.cluster);
         let epilogue = Epilogue {
             argv: argv.into_iter().map(ToOwned::to_owned).collect(),
@@ -109,8 +102,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
         if self.has_cluster_of(identity, launched).await? {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
-            let (output, _run) = self.changes.run(&change, call).await?;
-            self.changes.remove(&change);
+            let (output, _run) = self.run_change(&change, call).await?;
+            self.remove_change(&change);
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }

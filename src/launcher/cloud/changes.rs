@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::launch_dir::read_output;
+use super::{CloudBackend, CloudLauncher};
 use crate::error::{JobError, Result};
 use crate::process::job_dir::{JobDir, JobLock};
-use crate::process::runner::{Cli, CliCall, Output};
+use crate::process::runner::{CliCall, Output};
 use crate::process::start;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::sync::lock;
@@ -43,16 +44,8 @@ pub(crate) struct Change {
 /// The program of a change. Both its streams are in `stdout`.
 pub(super) type Run = BoxFuture<'static, Result<Arc<Output>>>;
 
-/// Runs changes.
-#[derive(Debug)]
-pub(super) struct Changes {
-    pub(super) root: PathBuf,
-    /// The program to run as `supervise`: this one.
-    pub(super) supervisor: PathBuf,
-    pub(super) cli: Cli,
-    /// Those that calls of this server wait for, by their folders.
-    pub(super) awaited: Mutex<HashMap<PathBuf, WeakShared<Run>>>,
-}
+/// The changes that calls of this server wait for, by their folders.
+pub(super) type Awaited = Mutex<HashMap<PathBuf, WeakShared<Run>>>;
 
 impl Change {
     pub(super) fn new(verb: &str, cloud: &str, cluster: &str, oumi_job_id: &str) -> Self {
@@ -85,25 +78,26 @@ impl Change {
     }
 }
 
-impl Changes {
-    fn dir(&self, change: &Change) -> JobDir {
-        JobDir::at(self.root.join(change.folder_name()))
+impl<B: CloudBackend> CloudLauncher<B> {
+    fn change_dir(&self, change: &Change) -> JobDir {
+        JobDir::at(self.folder.changes().join(change.folder_name()))
     }
 
     /// Runs `call` and waits for its end. Where the same change is under way already, waits for that one. The folder stays until
-    /// it is [removed](Self::remove); until the run is dropped, which is when its result is answered, equal changes join it.
-    pub(super) async fn run(
+    /// it is [removed](Self::remove_change); until the run is dropped, which is when its result is answered, equal changes join it.
+    pub(super) async fn run_change(
         &self,
         change: &Change,
         call: CliCall,
     ) -> Result<(Arc<Output>, Shared<Run>)> {
-        let dir = self.dir(change);
+        let dir = self.change_dir(change);
         let path = dir.path().to_owned();
         let run = {
             let mut awaited = lock(&self.awaited);
             awaited.retain(|_, run| run.upgrade().is_some());
             let joined = awaited.get(&path).and_then(WeakShared::upgrade);
-            let run = joined.unwrap_or_else(|| self.start(dir, change.clone(), call).shared());
+            let run =
+                joined.unwrap_or_else(|| self.start_change(dir, change.clone(), call).shared());
             awaited.extend(run.downgrade().map(|run| (path, run)));
             run
         };
@@ -113,7 +107,7 @@ impl Changes {
         Ok((output, run))
     }
 
-    fn start(&self, dir: JobDir, change: Change, call: CliCall) -> Run {
+    fn start_change(&self, dir: JobDir, change: Change, call: CliCall) -> Run {
         let supervisor = self.supervisor.clone();
         Box::pin(async move {
             let lock = create(&dir).map_err(|error| {
@@ -158,8 +152,8 @@ impl Changes {
 
     /// Lists the stops and downs that are under way, and with their output those that ended within a day without their result
     /// being answered.
-    pub(super) fn list(&self) -> Vec<(Change, Option<Output>)> {
-        let entries = match fs::read_dir(&self.root) {
+    pub(super) fn list_changes(&self) -> Vec<(Change, Option<Output>)> {
+        let entries = match fs::read_dir(self.folder.changes()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
             entries => entries.inspect_err(|error| {
                 tracing::warn!(%error, "cannot list the changes of clusters");
@@ -184,8 +178,8 @@ impl Changes {
     }
 
     /// Removes the folder of a change whose result has been answered.
-    pub(super) fn remove(&self, change: &Change) {
-        if let Err(error) = self.dir(change).remove() {
+    pub(super) fn remove_change(&self, change: &Change) {
+        if let Err(error) = self.change_dir(change).remove() {
             tracing::warn!(%error, "cannot remove the folder of a change that has ended");
         }
     }

@@ -25,6 +25,7 @@ use crate::sync::lock;
 
 /// The name of the one step of a launch.
 const STEP: &str = "launch";
+const CANCELLED: &str = "it was cancelled before it was launched";
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The first and the longest pause between two searches for the job of an interrupted launch.
 const RETRY_MIN: Duration = Duration::from_secs(2);
@@ -194,21 +195,17 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let launch = self.wait_for_end(identity).await?;
             let status = launch.status(B::IDS_RESTART);
             let printed = launch.oumi_job_id().cloned();
-            match (status.state, &printed) {
-                (JobState::Cancelled, _) => {
-                    return Err(JobError::failed("it was cancelled before it was launched"));
-                }
-                (JobState::Failed, _) => {
+            match status.state {
+                JobState::Cancelled => return Err(JobError::failed(CANCELLED)),
+                JobState::Failed => {
                     return Err(JobError::failed(status.message.unwrap_or_default()));
                 }
-                (_, Some(id)) if !B::IDS_RESTART => return Ok(launched(id.clone())),
-                (_, None) if !B::IDS_RESTART => {
-                    let error = JobError::failed("its launch was cut off and left no id");
-                    return Err(error.with_hint(
-                        "call list_jobs: a job that is on the cluster is listed there",
-                    ));
+                _ if B::IDS_RESTART => {}
+                _ => {
+                    let error = JobError::failed("its launch was cut off and left no id")
+                        .with_hint("call list_jobs: a job that is on the cluster is listed there");
+                    return printed.map(launched).ok_or(error);
                 }
-                _ => {}
             }
             // While its cluster is certainly its own, the job is marked. That decides against what was printed.
             // The programs have timeouts of their own; a launch that printed its id need not wait for them.
@@ -275,7 +272,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
         dir.write_exit_record(&ExitRecord::cancelled(STEP))?;
         Ok(CancelOutcome::Cancelled {
-            message: Some("it was cancelled before it was launched".to_owned()),
+            message: Some(CANCELLED.to_owned()),
         })
     }
 }

@@ -66,7 +66,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
     /// Describes the changes of clusters that are under way, and those that failed.
     async fn changes_left(&self) -> Vec<String> {
-        let changes = self.changes.list().into_iter();
+        let changes = self.list_changes().into_iter();
         let own = changes.filter(|(change, _)| B::CLOUDS.contains(&change.cloud.as_str()));
         let describe = async |(change, output): (Change, Option<Output>)| {
             let requested = change.describe();
@@ -78,7 +78,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
-                    self.changes.remove(&change);
+                    self.remove_change(&change);
                     None
                 }
             }

@@ -147,13 +147,11 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
         document.get(*name).or(resources).is_some_and(is_set)
     };
     let nodes = document.get("num_nodes").and_then(Value::as_u64);
+    let nodes = nodes.max(asked.num_nodes.map(u64::from));
     let is_training = spec.config.kind == ConfigKind::Training && spec.processes().is_some();
     let in_call = [
         ("file_mounts", !spec.file_mounts.is_empty()),
-        (
-            "num_nodes",
-            nodes.max(asked.num_nodes.map(u64::from)) > Some(1),
-        ),
+        ("num_nodes", nodes > Some(1)),
         ("accelerators", asked.accelerators.is_some() && !is_training),
         ("use_spot", asked.use_spot),
         ("disk_size", asked.disk_size.is_some()),

@@ -234,11 +234,10 @@ impl Reply {
             200 | 500 => self.read()?,
             _ => return Err(self.problem()),
         };
-        if let (200, "SUCCEEDED", Some(value)) = (
-            self.status,
-            body["status"].as_str().unwrap_or_default(),
-            body["return_value"].as_str(),
-        ) {
+        if self.status == 200
+            && body["status"] == "SUCCEEDED"
+            && let Some(value) = body["return_value"].as_str()
+        {
             return Ok(Ok(value.to_owned()));
         }
         let error = body["detail"]["error"].as_str().unwrap_or_default();

@@ -9,7 +9,6 @@ use crate::process::runner::Output;
 /// The clusters that `sky down` deletes only after a look at what they control.
 const CONTROLLERS: [&str; 2] = ["sky-jobs-controller", "sky-serve-controller"];
 
-/// A request to the API server.
 pub(super) struct Request {
     pub(super) path: &'static str,
     /// The fields of the body but `env_vars`.
