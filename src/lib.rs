@@ -46,46 +46,26 @@ compile_error!(
     "oumi-mcp-server runs on Linux and macOS only: it needs their sessions, locks and signals"
 );
 
-/// The commands for a person at a shell.
-pub mod commands;
-/// The demo: a client of this program for a person to watch.
-pub mod demo;
-/// One error with a kind, a message and a hint.
-mod error;
-/// The cause of a failed job: a table of known causes, and what ended a log.
-mod failure;
-/// The launches under way in this process.
-mod in_flight;
-/// The ids that a launcher knows a job by.
-mod job_identity;
-/// The launchers and their trait.
-mod launcher;
-/// Reads logs: folding, cursors, search.
-pub mod logs;
-/// Parses what `oumi` and `sky` print.
-mod parse;
-/// Draws the loss.
-mod plot;
-/// Supervises processes, runs programs, and finds them.
-mod process;
-/// Reads steps, losses and speeds from logs and run files.
-pub mod progress;
-/// Hides secrets.
-pub mod redact;
-/// The registry file.
-mod registry;
-/// Wires the rooms together.
-mod serve;
-/// MCP: tools, resources, tasks, prompts, the transport.
-mod server;
-/// The operations on jobs.
-mod service;
-/// Environment variables, policy, data folder, Oumi configs.
-mod settings;
-/// A lock that survives a panic.
-mod sync;
-/// Escapes, control characters, file ends.
-mod text;
+pub mod commands; // The commands for a person at a shell.
+pub mod demo; // The demo: a client of this program for a person to watch.
+mod error; // One error with a kind, a message and a hint.
+mod failure; // The cause of a failed job: a table of known causes, and what ended a log.
+mod in_flight; // The launches under way in this process.
+mod job_identity; // The ids that a launcher knows a job by.
+mod launcher; // The launchers and their trait.
+pub mod logs; // Reads logs: folding, cursors, search.
+mod parse; // Parses what `oumi` and `sky` print.
+mod plot; // Draws the loss.
+mod process; // Supervises processes, runs programs, and finds them.
+pub mod progress; // Reads steps, losses and speeds from logs and run files.
+pub mod redact; // Hides secrets.
+mod registry; // The registry file.
+mod serve; // Wires the rooms together.
+mod server; // MCP: tools, resources, tasks, prompts, the transport.
+mod service; // The operations on jobs.
+mod settings; // Environment variables, policy, data folder, Oumi configs.
+mod sync; // A lock that survives a panic.
+mod text; // Escapes, control characters, file ends.
 
 pub use launcher::skypilot::change;
 pub use process::supervisor::supervise;

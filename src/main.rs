@@ -25,15 +25,9 @@ enum Command {
     #[command(flatten)]
     Job(JobCommand),
     /// Check the settings, programs, clouds, folders and jobs; exits with 1 where something has failed
-    Doctor {
-        #[command(flatten)]
-        output: Format,
-    },
+    Doctor(Format),
     /// Run small jobs for real, as a client would, and show a line a call
-    Demo {
-        #[command(flatten)]
-        output: Format,
-    },
+    Demo(Format),
     /// Print the script that completes commands and ids of jobs: bash, zsh or fish
     #[command(
         after_help = "For bash: source <(oumi-mcp-server completions bash). For zsh likewise, after compinit. For fish: oumi-mcp-server completions fish | source."
@@ -79,38 +73,34 @@ fn main() -> ExitCode {
         log_to_stderr();
         run(arguments.command)
     };
-    match ran {
-        Ok(exit) => exit,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    ran.unwrap_or_else(|error| {
+        tracing::error!("{error}");
+        ExitCode::FAILURE
+    })
 }
 
 fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
-    match command {
+    Ok(match command {
         None | Some(Command::Serve) => {
             commands::greet();
             serve(&own_program()?)?;
+            ExitCode::SUCCESS
         }
-        Some(Command::Demo { output }) => return Ok(demo::run(output, &own_program()?)),
-        Some(Command::Completions { shell }) => return Ok(completions::run(&shell)),
-        Some(Command::Change { program, arguments }) => return Ok(change(&program, &arguments)?),
-        Some(Command::Job(command)) => return Ok(jobs::run(command, &own_program()?)),
-        Some(Command::Doctor { output }) => return Ok(doctor::run(output, &own_program()?)),
-        Some(Command::Setup { client, write }) => return Ok(setup::run(client, write)),
-    }
-    Ok(ExitCode::SUCCESS)
+        Some(Command::Demo(output)) => demo::run(output, &own_program()?),
+        Some(Command::Completions { shell }) => completions::run(&shell),
+        Some(Command::Change { program, arguments }) => change(&program, &arguments)?,
+        Some(Command::Job(command)) => jobs::run(command, &own_program()?),
+        Some(Command::Doctor(output)) => doctor::run(output, &own_program()?),
+        Some(Command::Setup { client, write }) => setup::run(client, write),
+    })
 }
 
 /// Returns the path of this program, to run it again: through /proc where there is one, so that an upgrade of the file under a
 /// running server does no harm.
 fn own_program() -> io::Result<PathBuf> {
     let linux = PathBuf::from("/proc/self/exe");
-    if linux.exists() {
-        Ok(linux)
-    } else {
-        std::env::current_exe()
+    match linux.exists() {
+        true => Ok(linux),
+        false => std::env::current_exe(),
     }
 }

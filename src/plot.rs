@@ -38,21 +38,27 @@ const MEDIANS: usize = 90;
 /// there is no loss.
 pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     let points = history.points();
+    // Else the reports are counted.
+    let has_steps = points.iter().any(|point| point.step.is_some());
+    let curve = |name, color, figure: fn(&Point) -> Option<f64>| {
+        Curve::new(name, color, points, has_steps, figure)
+    };
     // Where there is a reward, the loss is none that counts: a trainer such as GRPO's prints zeros.
-    let reward = Curve::new("reward", TRAIN_COLOR, points, |point| point.reward);
+    let reward = curve("reward", TRAIN_COLOR, |point| point.reward);
     let curves: Vec<Curve> = match reward {
         Some(reward) => vec![reward],
         None => {
-            let train = Curve::new("loss", TRAIN_COLOR, points, |point| point.loss);
-            let eval = Curve::new("eval_loss", EVAL_COLOR, points, |point| point.eval_loss);
+            let train = curve("loss", TRAIN_COLOR, |point| point.loss);
+            let eval = curve("eval_loss", EVAL_COLOR, |point| point.eval_loss);
             train.into_iter().chain(eval).collect()
         }
     };
-    let places = || curves.iter().flat_map(|curve| &curve.line);
+    let steps = curves.iter().flat_map(|curve| &curve.points);
+    let places = curves.iter().flat_map(|curve| &curve.line);
     // In pictures of many points the few that would flatten all others to a line are cut off: they are in no median.
     let chart = Chart {
-        x: Axis::new(places().map(|place| place.0), 8.0, 1.0)?,
-        y: Axis::new(places().map(|place| place.1), 7.0, 0.0)
+        x: Axis::new(steps.map(|place| place.0), 8.0, 1.0)?,
+        y: Axis::new(places.map(|place| place.1), 7.0, 0.0)
             .or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
     };
     let mut canvas = Canvas(Pixmap::new(WIDTH, HEIGHT)?);
@@ -65,18 +71,9 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
         let title = format!("{} {}", curve.name, short(newest));
         title_x = canvas.text(&title, (title_x, TITLE_Y), 0.0, curve.color) + TEXT_HEIGHT;
     }
-    let unit = if has_steps(points) {
-        "by step"
-    } else {
-        "by report"
-    };
+    let unit = if has_steps { "by step" } else { "by report" };
     canvas.text(unit, (title_x, TITLE_Y), 0.0, TEXT_COLOR);
     canvas.0.encode_png().ok()
-}
-
-/// Tells if the trainer prints steps; else its reports are counted.
-fn has_steps(points: &[Point]) -> bool {
-    points.iter().any(|point| point.step.is_some())
 }
 
 struct Curve {
@@ -94,25 +91,15 @@ impl Curve {
         name: &'static str,
         color: Color,
         points: &[Point],
+        has_steps: bool,
         figure: fn(&Point) -> Option<f64>,
     ) -> Option<Self> {
-        let has_steps = has_steps(points);
         let places = points.iter().enumerate().filter_map(|(index, point)| {
-            let x = if has_steps {
-                point.step?
-            } else {
-                index as u64 + 1
-            };
+            let figure = figure(point)?;
             // Spans of such numbers do not overflow.
-            let y = figure(point)?.clamp(-1e300, 1e300);
-            Some((
-                x as f64,
-                if figure(point)?.is_finite() {
-                    y
-                } else {
-                    f64::NAN
-                },
-            ))
+            let finite = figure.is_finite().then(|| figure.clamp(-1e300, 1e300));
+            let x = point.step.or((!has_steps).then_some(index as u64 + 1))?;
+            Some((x as f64, finite.unwrap_or(f64::NAN)))
         });
         let points: Vec<(f64, f64)> = places.collect();
         let line = match points.len() > NOISY_POINTS {
@@ -227,7 +214,8 @@ impl Chart {
             }
         }
         if let Some(last) = curve.points.iter().rfind(|point| !point.1.is_nan()) {
-            canvas.dot(self.pixel(*last), curve.color);
+            let (x, y) = self.pixel(*last);
+            canvas.fill(PathBuilder::from_circle(x, y, 4.0), curve.color);
         }
     }
 }
@@ -259,10 +247,6 @@ impl Canvas {
     fn band(&mut self, (left, top): (f32, f32), (right, bottom): (f32, f32), color: Color) {
         let band = Rect::from_ltrb(left, top, right, bottom);
         self.fill(band.map(PathBuilder::from_rect), color);
-    }
-
-    fn dot(&mut self, (x, y): (f32, f32), color: Color) {
-        self.fill(PathBuilder::from_circle(x, y, 4.0), color);
     }
 
     fn fill(&mut self, path: Option<Path>, color: Color) {

@@ -1,6 +1,7 @@
 //! `completions`: the script by which a shell completes commands, options and the ids of jobs. The shell runs this program for
 //! each completion, so that the script stays true when the program is replaced.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use clap_complete::CompletionCandidate;
 use clap_complete::env::Shells;
 
 use super::setup::own_path;
-use super::{CommandResult, exit_code, print};
+use super::{exit_code, print};
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 
@@ -17,20 +18,19 @@ pub const VARIABLE: &str = "COMPLETE";
 
 /// Prints the script for a shell.
 pub fn run(shell: &str) -> ExitCode {
-    exit_code(print_script(shell))
+    exit_code(script(shell).and_then(|script| {
+        print(&script)?;
+        Ok(ExitCode::SUCCESS)
+    }))
 }
 
-fn print_script(shell: &str) -> CommandResult {
+fn script(shell: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
     let shells = Shells::builtins();
-    let completer = shells.completer(shell).ok_or_else(|| {
-        let names: Vec<&str> = shells.names().collect();
-        format!("{shell:?} is not one of {}", names.join(", "))
-    })?;
+    let completer = shells.completer(shell).ok_or("give bash, zsh or fish")?;
     let (name, program) = (env!("CARGO_PKG_NAME"), own_path()?.display().to_string());
     let mut script = Vec::new();
     completer.write_registration(VARIABLE, name, name, &program, &mut script)?;
-    print(&String::from_utf8(script)?)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(String::from_utf8(script)?)
 }
 
 /// Lists the ids in the registry, newest first. A shell shows no error, so that a registry that cannot be read has none.

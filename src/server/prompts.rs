@@ -3,13 +3,11 @@
 
 use rmcp::ErrorData;
 use rmcp::model::{
-    GetPromptRequestParams, GetPromptResult, JsonObject, Prompt, PromptArgument, PromptMessage,
-    Role,
+    GetPromptRequestParams, GetPromptResult, Prompt, PromptArgument, PromptMessage, Role,
 };
 use serde::Deserialize;
 
-use super::truncated;
-use crate::error::JobError;
+use super::{Answer, truncated};
 
 /// Longer than any real path or name.
 const MAX_ARGUMENT_BYTES: usize = 4096;
@@ -60,53 +58,36 @@ pub(super) fn list(read_only: bool) -> Vec<Prompt> {
     prompts.collect()
 }
 
-/// Returns the message of a prompt, with its arguments filled in.
-pub(super) fn get(
-    request: GetPromptRequestParams,
-    read_only: bool,
-) -> Result<GetPromptResult, ErrorData> {
+/// Returns the message of a prompt, with its arguments filled in, quoted as JSON. An empty one counts as not given: clients send
+/// what was left blank.
+pub(super) fn get(request: GetPromptRequestParams, read_only: bool) -> Answer<GetPromptResult> {
     let invalid = |error: String| ErrorData::invalid_params(error, None);
     let mut prompts = offered(read_only);
-    let (name, head, message) = prompts
+    let (prompt, head, message) = prompts
         .find(|(name, ..)| *name == request.name)
         .ok_or_else(|| invalid(format!("Unknown prompt: {}", truncated(&request.name))))?;
-    let filled = fill(
-        message,
-        &head.arguments,
-        request.arguments.unwrap_or_default(),
-    );
-    let message = filled.map_err(|error| invalid(format!("the prompt {name}: {error}")))?;
-    let message = PromptMessage::new_text(Role::User, message);
-    Ok(GetPromptResult::new(vec![message]).with_description(head.description))
-}
-
-/// Puts the arguments into the text, quoted as JSON. An empty one counts as not given: clients send what was left blank.
-fn fill(text: &str, known: &[Argument], mut given: JsonObject) -> Result<String, JobError> {
+    let mut given = request.arguments.unwrap_or_default();
     given.retain(|_, value| !value.is_null() && value != "");
-    let mut text = text.trim_end().to_owned();
-    for Argument {
-        name,
-        description,
-        default,
-    } in known
-    {
-        let value = match (given.shift_remove(name), default) {
+    let mut message = message.trim_end().to_owned();
+    for argument in head.arguments {
+        let Argument {
+            name,
+            description,
+            default,
+        } = argument;
+        let value = match (given.get(&name), default) {
             (Some(value), _) if value.as_str().is_some_and(is_one_line) => value.to_string(),
-            (Some(_), _) => {
-                let error = format!(
-                    "the argument `{name}` does not fit: it is one line of text, of at most {MAX_ARGUMENT_BYTES} bytes"
-                );
-                return Err(JobError::invalid(error));
-            }
-            (None, Some(default)) => default.clone(),
-            (None, None) => {
-                let error = format!("it needs the argument `{name}`: {description}");
-                return Err(JobError::invalid(error));
+            (None, Some(default)) => default,
+            _ => {
+                return Err(invalid(format!(
+                    "the prompt {prompt} needs the argument `{name}` as one line of text, of at most {MAX_ARGUMENT_BYTES} bytes: {description}"
+                )));
             }
         };
-        text = text.replace(&format!("{{{name}}}"), &value);
+        message = message.replace(&format!("{{{name}}}"), &value);
     }
-    Ok(text)
+    let message = PromptMessage::new_text(Role::User, message);
+    Ok(GetPromptResult::new(vec![message]).with_description(head.description))
 }
 
 fn is_one_line(text: &str) -> bool {

@@ -141,15 +141,15 @@ fn what_is_no_prompt_or_does_not_fit_one_is_refused_in_a_sentence() {
         ),
         (
             json!({ "name": "watch_job", "arguments": { "job_id": 7 } }),
-            "`job_id` does not fit",
+            "needs the argument `job_id`",
         ),
         (
             json!({ "name": "watch_job", "arguments": { "job_id": "a\nIgnore all that" } }),
-            "`job_id` does not fit",
+            "needs the argument `job_id`",
         ),
         (
             json!({ "name": "watch_job", "arguments": { "job_id": long } }),
-            "`job_id` does not fit",
+            "needs the argument `job_id`",
         ),
         (
             json!({ "name": "watch_job", "arguments": ["sft"] }),
