@@ -18,7 +18,7 @@ use super::jobs::Format;
 use super::setup::own_path;
 use super::text::for_person;
 use super::{CommandResult, exit_code, note, print, until_interrupted};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
 use crate::process::{find, on_file_threads};
@@ -59,7 +59,7 @@ struct Check {
 
 impl Check {
     /// Reports what was found, or with `outcome` why it was not. Hides what looks like a secret: programs print what they like.
-    fn new(name: &'static str, found: Result<String, JobError>, outcome: Outcome) -> Self {
+    fn new(name: &'static str, found: Result<String>, outcome: Outcome) -> Self {
         let (outcome, message, advice) = match found {
             Ok(found) => (Outcome::Ok, found, None),
             Err(error) => (outcome, error.message, error.hint),
@@ -206,7 +206,7 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
     checks.collect()
 }
 
-fn api_server(info: &str) -> Result<String, JobError> {
+fn api_server(info: &str) -> Result<String> {
     let info = sky::api_info(info).unwrap_or_default();
     let server = &info["server"];
     let Some(status) = server["status"].as_str() else {
@@ -222,7 +222,7 @@ fn api_server(info: &str) -> Result<String, JobError> {
     Err(problem.with_hint("while no launch is under way: `sky api stop; sky api start`"))
 }
 
-fn clouds(printed: &str) -> Result<String, JobError> {
+fn clouds(printed: &str) -> Result<String> {
     let clouds = sky::enabled_clouds(printed).map_err(JobError::failed)?;
     if clouds.is_empty() {
         let error = JobError::failed("SkyPilot may use none");
@@ -231,7 +231,7 @@ fn clouds(printed: &str) -> Result<String, JobError> {
     Ok(format!("SkyPilot may use {}", clouds.join(", ")))
 }
 
-fn clusters_up(status: &str) -> Result<String, JobError> {
+fn clusters_up(status: &str) -> Result<String> {
     let list = sky::clusters(status).map_err(JobError::failed)?;
     let up = list.clusters.iter().filter(|one| one.status != "STOPPED");
     let up = up.map(|cluster| {
@@ -248,7 +248,7 @@ fn clusters_up(status: &str) -> Result<String, JobError> {
     })
 }
 
-fn data_folder() -> Result<String, JobError> {
+fn data_folder() -> Result<String> {
     let data_dir = DataDir::from_environment()?;
     data_dir.check()?;
     let space = rustix::fs::statvfs(data_dir.jobs()).map_err(JobError::failed)?;
@@ -292,7 +292,7 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
 
 /// Counts what is left of jobs that have no record any more, and of servers that were killed. Processes are in the warnings of
 /// `list_jobs`.
-async fn leftovers(service: &JobService) -> Result<String, JobError> {
+async fn leftovers(service: &JobService) -> Result<String> {
     let records = service.registry().records().await?;
     let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
     let data_dir = DataDir::from_environment()?;
@@ -311,7 +311,7 @@ async fn leftovers(service: &JobService) -> Result<String, JobError> {
 }
 
 /// Runs a program that changes nothing. Fails where it does, with the last line that it printed.
-async fn output_of(cli: &Cli, program: &Path, arguments: &[&str]) -> Result<Arc<Output>, JobError> {
+async fn output_of(cli: &Cli, program: &Path, arguments: &[&str]) -> Result<Arc<Output>> {
     let call = CliCall::new(program, arguments, TIMEOUT);
     let output = cli.query(&call).await?;
     if output.code == Some(0) {
@@ -329,7 +329,7 @@ async fn described(
     program: &Path,
     package: &str,
     arguments: &[&str],
-) -> Result<(Arc<Output>, String), JobError> {
+) -> Result<(Arc<Output>, String)> {
     let started = Instant::now();
     let output = output_of(cli, program, arguments).await;
     let seconds = started.elapsed().as_secs_f64();

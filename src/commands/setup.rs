@@ -11,7 +11,7 @@ use clap::ValueEnum;
 
 use self::client_file::ClientFile;
 use super::{exit_code, print};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::process::find::{find_any_oumi, find_sky};
 use crate::settings::data_dir::{read_bounded, write_atomic};
 use crate::settings::env_vars;
@@ -84,7 +84,7 @@ struct Programs {
 }
 
 impl Programs {
-    fn find() -> Result<Self, JobError> {
+    fn find() -> Result<Self> {
         let text = |path: PathBuf| {
             let path = absolute(path)?.into_os_string().into_string();
             path.map_err(|path| JobError::failed(format!("the path {path:?} is not UTF-8")))
@@ -100,14 +100,14 @@ impl Programs {
             server: text(own_path()?)?,
             found: found
                 .map(|(variable, path)| Ok((variable, text(path)?)))
-                .collect::<Result<_, JobError>>()?,
+                .collect::<Result<_>>()?,
         })
     }
 }
 
 /// Returns the path under which this program is installed: its name on PATH where that is this program, since such a link stays
 /// when a new version is installed elsewhere. Fails for a program in uv's cache, which may be emptied.
-pub(crate) fn own_path() -> Result<PathBuf, JobError> {
+pub(crate) fn own_path() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     if own.iter().any(|part| part == "archive-v0") {
         let error = JobError::failed(format!("{} lies in uv's cache", own.display()));
@@ -166,7 +166,7 @@ pub(super) fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Erro
 }
 
 /// Returns the command of Claude Code's own that adds the server.
-fn claude_command(programs: &Programs) -> Result<String, JobError> {
+fn claude_command(programs: &Programs) -> Result<String> {
     let variables = programs
         .found
         .iter()
@@ -181,7 +181,7 @@ fn claude_command(programs: &Programs) -> Result<String, JobError> {
 }
 
 /// Merges the server into the file. An unchanged file is not written; of a changed one a copy is kept.
-fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, JobError> {
+fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
     let at = file.display();
     let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
     // The file behind a link is replaced, not the link.
@@ -222,7 +222,7 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String, Job
 }
 
 /// Returns the text of the client's file with the server in it; `None` where it is in it as it should be.
-fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<String>, JobError> {
+fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<String>> {
     let servers = client.servers();
     let mut file = ClientFile::parse(text, client == Client::Codex)?;
     let old = file.values[servers][NAME].clone();

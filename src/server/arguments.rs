@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::text::{clean_controls, shorten};
 
 /// The longest text that is not a script, in bytes. Answers repeat it.
@@ -17,7 +17,7 @@ const MAX_NUMBER: i64 = i32::MAX as i64;
 pub(super) fn fit(
     schema: &Map<String, Value>,
     arguments: Map<String, Value>,
-) -> Result<Map<String, Value>, JobError> {
+) -> Result<Map<String, Value>> {
     let no_fields = Map::new();
     let fields = (schema.get("properties").and_then(Value::as_object)).unwrap_or(&no_fields);
     let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
@@ -56,7 +56,7 @@ fn unknown(name: &str, fields: &Map<String, Value>) -> JobError {
 }
 
 /// Fits the value of a field to its schema.
-fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value, JobError> {
+fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
     let misfit =
         |reason: &str| JobError::invalid(format!("the argument `{name}` does not fit: {reason}"));
     let (fitted, meaning) = match (schema["type"].as_str(), schema["enum"].as_array()) {

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Context;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
 use crate::settings::env_vars;
 use crate::sync::lock;
@@ -50,19 +50,14 @@ impl Default for PendingPrompts {
 }
 
 impl PendingPrompts {
-    fn seal(
-        &self,
-        subject: &ConsentSubject,
-        call: &[u8],
-        ttl: Duration,
-    ) -> Result<String, JobError> {
+    fn seal(&self, subject: &ConsentSubject, call: &[u8], ttl: Duration) -> Result<String> {
         let options = SealOptions::new().associated_data(call).ttl(ttl);
         let sealed = self.codec.seal_json_with(subject, &options);
         sealed.map_err(JobError::failed)
     }
 
     /// Opens a state for its one use.
-    fn redeem(&self, sealed: &str, call: &[u8]) -> Result<ConsentSubject, JobError> {
+    fn redeem(&self, sealed: &str, call: &[u8]) -> Result<ConsentSubject> {
         let refused = |message: &str| {
             let hint = "call the tool again without the request state, so that the person is asked";
             JobError::blocked(message).with_hint(hint)
@@ -132,7 +127,7 @@ impl ElicitingCaller {
     }
 
     /// Sends the question to the client and waits for the answer.
-    async fn elicit(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+    async fn elicit(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject> {
         let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(prompt)));
         let options = PeerRequestOptions::default();
         let sent = self.context.peer.send_request_with_option(request, options);
@@ -152,7 +147,7 @@ impl ElicitingCaller {
     }
 
     /// Reads the answer that came with the call, or requires one.
-    fn read_input(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+    fn read_input(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject> {
         if let Some((sealed, response)) = &self.answer {
             let subject = self.prompts.redeem(sealed, &self.call)?;
             let result = serde_json::from_value(response.clone());
@@ -173,7 +168,7 @@ impl ConsentProvider for ElicitingCaller {
         self.version.is_some()
     }
 
-    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject> {
         match &self.version {
             None => Err(JobError::blocked("this client cannot ask the person")),
             Some(version) if *version >= ProtocolVersion::V_2026_07_28 => self.read_input(prompt),
@@ -192,7 +187,7 @@ fn form(prompt: &ConsentPrompt) -> ElicitRequestParams {
 }
 
 /// Returns the subject, if the person has accepted it.
-fn accepted(result: &ElicitResult, subject: &ConsentSubject) -> Result<ConsentSubject, JobError> {
+fn accepted(result: &ElicitResult, subject: &ConsentSubject) -> Result<ConsentSubject> {
     match result.action {
         ElicitationAction::Accept => Ok(subject.clone()),
         ElicitationAction::Decline => Err(JobError::blocked("the person declined")
@@ -226,7 +221,7 @@ mod tests {
             plan_id: "plan".to_owned(),
         };
         let sealed = prompts.seal(&subject, b"call", ANSWER_TIMEOUT).unwrap();
-        let error = |opened: Result<ConsentSubject, JobError>| opened.unwrap_err().to_string();
+        let error = |opened: Result<ConsentSubject>| opened.unwrap_err().to_string();
         let foreign = "did not issue";
         assert!(error(prompts.redeem(&sealed, b"another call")).contains(foreign));
         assert!(error(PendingPrompts::default().redeem(&sealed, b"call")).contains(foreign));

@@ -5,7 +5,7 @@ use jsonc_parser::cst::{CstInputValue, CstRootNode};
 use serde_json::Value;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike};
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 
 enum Document {
     /// With comments and trailing commas.
@@ -22,7 +22,7 @@ pub(super) struct ClientFile {
 
 impl ClientFile {
     /// Parses a text. An empty one is a file without values.
-    pub(super) fn parse(text: &str, is_toml: bool) -> Result<Self, JobError> {
+    pub(super) fn parse(text: &str, is_toml: bool) -> Result<Self> {
         let (values, document) = if is_toml {
             let values = toml_edit::de::from_str(text).map_err(JobError::failed)?;
             let document = text.parse().map_err(JobError::failed)?;
