@@ -30,7 +30,7 @@
 //! | a field of the registry | `registry/record.rs`, set in `service/launches.rs` |
 //! | a shape of token that is hidden | `SHAPES` in `redact.rs` |
 //! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
-//! | what a launch costs | `parse/gpus.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
+//! | what a launch costs | `parse/prices.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
 //! | the consent text that a person is shown | `service/consent_prompt.rs`; a new fact of a cluster in it: `launcher/cloud/price.rs` first; the MCP side: `server/elicitation.rs` |
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |
 //! | another client that `setup` knows | `Client` in `commands/setup.rs` |

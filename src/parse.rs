@@ -1,8 +1,7 @@
 //! Reads what `oumi` and `sky` print. Pure functions over text: any text has an answer, and none causes a panic.
 
-pub(crate) mod costs;
-pub(crate) mod gpus;
 pub(crate) mod oumi;
+pub(crate) mod prices;
 mod reasons;
 pub(crate) mod sky;
 mod states;

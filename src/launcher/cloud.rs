@@ -4,7 +4,6 @@ mod autostop;
 mod backend;
 mod changes;
 mod claims;
-mod clusters;
 mod launch;
 mod launch_dir;
 mod list;
@@ -33,11 +32,10 @@ use crate::settings::data_dir::DataDir;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
 use changes::Awaited;
 pub(super) use changes::Change;
-use clusters::add_cluster;
 use launch_dir::Launch;
 use price::Prices;
-use survey::Survey;
 pub(super) use survey::no_such_job;
+use survey::{Survey, add_cluster};
 
 /// The wait for the price of a cluster that is described.
 const PRICE_WAIT: Duration = Duration::from_secs(10);

@@ -19,8 +19,7 @@ use super::job_yaml::{self, JobConfig};
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
-use crate::parse::costs::{self, ClusterCost};
-use crate::parse::gpus::{self, CatalogMachine};
+use crate::parse::prices::{self, CatalogMachine, ClusterCost};
 use crate::parse::sky::{self, ClusterList, Queue, QueueFailure};
 use crate::process::runner::{Cli, CliCall, Output, in_budget, until};
 use crate::process::{blocking, find};
@@ -147,7 +146,9 @@ impl CloudBackend for SkyPilot {
                 // There a failure is a sentence, and here the error of a library.
                 output.stderr.clear();
             }
-            answer("sky gpus list", &output, |text| gpus::machines(text, name))
+            answer("sky gpus list", &output, |text| {
+                prices::machines(text, name)
+            })
         };
         self.ask(call(&arguments, TIMEOUT)?, read).await
     }
@@ -157,7 +158,7 @@ impl CloudBackend for SkyPilot {
         let Ok(call) = call(&["cost-report", "--days", COST_DAYS], TIMEOUT) else {
             return Vec::new();
         };
-        let read = |output: &Output| Ok(costs::report(&output.stdout));
+        let read = |output: &Output| Ok(prices::report(&output.stdout));
         let costs = self.ask_server(&call, read).await;
         costs.ok().flatten().unwrap_or_default()
     }

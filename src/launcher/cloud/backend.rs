@@ -10,8 +10,7 @@ use crate::error::Result;
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{JobIdentity, JobLog, LaunchSpec};
 use crate::parse;
-use crate::parse::costs::ClusterCost;
-use crate::parse::gpus::CatalogMachine;
+use crate::parse::prices::{CatalogMachine, ClusterCost};
 use crate::parse::sky::{ClusterList, Queue};
 use crate::process::runner::{Cli, CliCall, Output};
 

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::DateTime;
 use futures::future::join_all;
 
-use super::clusters::{cloud_of, cost_note};
-use super::survey::{Found, Survey, is_over};
+use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudBackend, CloudLauncher, validate};
 use crate::error::Result;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};

@@ -8,13 +8,12 @@ use futures::future::join_all;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::clusters::cloud_of;
-use super::survey::cost_of;
+use super::survey::{cloud_of, cost_of};
 use super::{CloudBackend, CloudLauncher, is_plain};
 use crate::error::Result;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec, Offer};
-use crate::parse::gpus::CatalogMachine;
+use crate::parse::prices::CatalogMachine;
 use crate::parse::sky::{Cluster, ClusterList};
 use crate::sync::lock;
 

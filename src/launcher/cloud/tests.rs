@@ -16,7 +16,7 @@ use super::*;
 use crate::launcher::cloud::launch_dir::Verdict;
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{JobLog, LaunchSpec};
-use crate::parse::gpus::{self, CatalogMachine};
+use crate::parse::prices::{self, CatalogMachine};
 use crate::parse::sky::{Cluster, ClusterList, Queue, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::{CliCall, Output};
@@ -101,7 +101,7 @@ impl CloudBackend for FakeCloud {
         let rows = self.catalog.get(cloud);
         let rows = rows.ok_or_else(|| JobError::failed("Failed to fetch the catalog"))?;
         let rows = rows.to_string().replace("\"NaN\"", "NaN");
-        gpus::machines(&rows, accelerators.split(':').next().unwrap())
+        prices::machines(&rows, accelerators.split(':').next().unwrap())
     }
 
     async fn logs(&self, _: &JobIdentity) -> Result<JobLog, JobError> {
@@ -443,7 +443,7 @@ mod surveys {
     use crate::launcher::cloud::survey::Survey;
     use crate::launcher::skypilot::SkyPilot;
     use crate::launcher::{cloud::claims::JobMark, status};
-    use crate::parse::costs::ClusterCost;
+    use crate::parse::prices::ClusterCost;
     use crate::parse::sky;
 
     /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.

@@ -16,7 +16,7 @@ pub(super) fn read_all(text: &str) {
         sky::clusters(text),
     ));
     drop(oumi::launch_output(text, ""));
-    drop((costs::report(text), costs::chosen_price(text)));
+    drop((prices::report(text), prices::chosen_price(text)));
     drop((
         oumi::status_rows(text),
         oumi::log_lines(text),
@@ -368,13 +368,13 @@ fn cluster_names() {
 fn costs_of_clusters_of_one_name() {
     let report = r#"[{"name": "a", "cluster_hash": "1", "total_cost": 12.5}, {"name": "a", "cluster_hash": "2", "total_cost": 0.0},
         {"name": "b", "total_cost": 1.0}, {"cluster_hash": "3", "total_cost": null}, {"cluster_hash": "4", "total_cost": NaN}, 7]"#;
-    let costs = costs::report(report);
+    let costs = prices::report(report);
     let costs: Vec<_> = (costs
         .iter()
         .map(|cost| (cost.cluster_hash.as_str(), cost.dollars)))
     .collect();
     assert_eq!(costs, [("1", 12.5), ("2", 0.0)]);
-    assert!(costs::report("{}").is_empty() && costs::report("gone").is_empty());
+    assert!(prices::report("{}").is_empty() && prices::report("gone").is_empty());
 }
 
 #[test]
@@ -405,8 +405,8 @@ fn chosen_price_is_that_of_the_last_launch() {
     ]);
     let faked = table(&[row("AWS (us-east-1)", "fake", "0.01", "✔")]);
     let output = format!("{first}{second}\x1b[32m✓ Cluster launched: c.\x1b[0m\n{faked}");
-    assert_eq!(costs::chosen_price(&output), Some(40.11));
+    assert_eq!(prices::chosen_price(&output), Some(40.11));
     // Slurm has no prices.
     let up = captures::capture("oumi-sky/up-detach-new");
-    assert_eq!(costs::chosen_price(&up.output()), None);
+    assert_eq!(prices::chosen_price(&up.output()), None);
 }

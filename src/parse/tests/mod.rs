@@ -58,7 +58,7 @@ fn page(name: &str) -> String {
             line("teardown", format!("{:?}", sky::teardown("c", &output)));
         }
         Some("gpus") => {
-            let read = gpus::machines(&capture.out, "a100");
+            let read = prices::machines(&capture.out, "a100");
             line("A100", format!("{read:?}"));
         }
         _ => {}
