@@ -10,7 +10,6 @@ pub(crate) mod status;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -282,16 +281,6 @@ impl ClusterAction {
     }
 }
 
-/// The properties in which launchers differ for the service. Those of a cloud are the default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct LauncherTraits {
-    /// The jobs run on this machine; their logs and folders are files here. Elsewhere a launch may be billed.
-    pub is_local: bool,
-    /// The pause between two polls of a watched job, where a poll is cheap. `None` when a poll runs a program: the pause
-    /// then grows with the age of the job.
-    pub poll_interval: Option<Duration>,
-}
-
 /// Starts jobs and reports their state. Knows nothing of the registry.
 ///
 /// A launch has two halves, so that it survives the server: [`start`](Self::start) begins it, and
@@ -301,8 +290,9 @@ pub(crate) trait Launcher: Send + Sync {
     /// The clouds it serves, by Oumi's names.
     fn clouds(&self) -> &'static [&'static str];
 
-    fn traits(&self) -> LauncherTraits {
-        LauncherTraits::default()
+    /// Tells if the jobs run on this machine, with their logs and folders. Elsewhere a launch may be billed.
+    fn is_local(&self) -> bool {
+        false
     }
 
     /// Plans the launch of `spec`. Starts and writes nothing. Fails where the launch could not start now.

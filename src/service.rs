@@ -87,8 +87,10 @@ impl JobService {
 
     /// Returns how often a client may ask about a job on this cloud.
     pub(crate) fn poll_interval(&self, cloud: &str) -> Duration {
-        let traits = self.context.traits(cloud);
-        traits.poll_interval.unwrap_or(CLOUD_POLL_INTERVAL)
+        match self.context.is_local(cloud) {
+            true => watch::CHEAP_INTERVAL,
+            false => CLOUD_POLL_INTERVAL,
+        }
     }
 
     /// Returns how long a client should wait before it asks for a task again: the longer, the older the job is.

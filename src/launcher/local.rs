@@ -7,11 +7,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{
     CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, LauncherTraits, ListedJob, Listing, job_dir, status,
+    Launcher, ListedJob, Listing, job_dir, status,
 };
 use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
@@ -24,8 +23,6 @@ use termination::cancel;
 
 /// The name of this machine among the clouds.
 pub(crate) const LOCAL: &str = "local";
-/// A poll here reads a few small files.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
@@ -96,11 +93,8 @@ impl Launcher for LocalLauncher {
         &[LOCAL]
     }
 
-    fn traits(&self) -> LauncherTraits {
-        LauncherTraits {
-            is_local: true,
-            poll_interval: Some(POLL_INTERVAL),
-        }
+    fn is_local(&self) -> bool {
+        true
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan> {

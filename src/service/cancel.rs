@@ -100,7 +100,7 @@ async fn cancel_job(
 ) -> Result<CancelOutcome, JobError> {
     let launcher = Arc::clone(context.launcher(&job.cloud)?);
     // Before the request: a job on this machine has the request in its folder, one on a cloud may outlive the server.
-    let note = match launcher.traits().is_local {
+    let note = match launcher.is_local() {
         true => "",
         false => keep_pending(context, &job.job_id),
     };

@@ -149,7 +149,7 @@ impl Consent {
     /// Fails where the policy forbids the cloud that the cluster of a launch is on.
     pub(super) async fn check_cluster(&self, launch: &PreparedLaunch) -> Result<(), JobError> {
         let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
-        if self.context.policy.clouds.is_some() && !self.context.traits(cloud).is_local {
+        if self.context.policy.clouds.is_some() && !self.context.is_local(cloud) {
             self.cluster_info(cloud, cluster).await?;
         }
         Ok(())
@@ -164,7 +164,7 @@ impl Consent {
     ) -> Result<LaunchConsent, JobError> {
         let identity = &launch.spec.identity;
         let asks_always = self.context.policy.ask == AskPerson::Always;
-        if self.context.traits(&identity.cloud).is_local && !asks_always {
+        if self.context.is_local(&identity.cloud) && !asks_always {
             return Ok(LaunchConsent::NotAsked { warning: None });
         }
         let Some(provider) = &self.provider else {

@@ -9,7 +9,7 @@ use super::sanitize::{Texts, sanitize};
 use super::watch::SharedPolls;
 use crate::error::JobError;
 use crate::in_flight::InFlight;
-use crate::launcher::{Launcher, LauncherTraits};
+use crate::launcher::Launcher;
 use crate::process::find;
 use crate::process::job_dir::JobDir;
 use crate::redact::Redactor;
@@ -65,18 +65,18 @@ impl Context {
     /// Returns the launcher of this machine.
     pub(super) fn local_launcher(&self) -> Option<&Arc<dyn Launcher>> {
         let mut launchers = self.launchers.iter();
-        launchers.find(|launcher| launcher.traits().is_local)
+        launchers.find(|launcher| launcher.is_local())
     }
 
-    /// Returns the traits of a cloud's launcher; those of any cloud where this server has no launcher for it.
-    pub(super) fn traits(&self, cloud: &str) -> LauncherTraits {
+    /// Tells if the jobs of a cloud run on this machine.
+    pub(super) fn is_local(&self, cloud: &str) -> bool {
         let launcher = self.launcher(cloud);
-        launcher.map_or_else(|_| LauncherTraits::default(), |launcher| launcher.traits())
+        launcher.is_ok_and(|launcher| launcher.is_local())
     }
 
     /// Returns the cloud as answers show it: this machine is none.
     pub(super) fn cloud_name(&self, cloud: &str) -> String {
-        let is_local = self.traits(cloud).is_local;
+        let is_local = self.is_local(cloud);
         cloud[..if is_local { 0 } else { cloud.len() }].to_owned()
     }
 

@@ -32,7 +32,7 @@ impl Costs {
     /// Asks for the price of a launch and for what is up. `None` where nothing is billed.
     pub(super) async fn of(context: &Context, launch: &PreparedLaunch) -> Option<Self> {
         let cloud = &launch.spec.identity.cloud;
-        if context.traits(cloud).is_local {
+        if context.is_local(cloud) {
             return None;
         }
         let deadline = Instant::now() + PRICES_WAIT;
@@ -140,7 +140,7 @@ impl Costs {
         let mut clusters: BTreeMap<&str, Option<f64>> = BTreeMap::new();
         for job in records {
             let name = job.cluster_name.as_str();
-            if [but, ""].contains(&name) || context.traits(&job.cloud).is_local {
+            if [but, ""].contains(&name) || context.is_local(&job.cloud) {
                 continue;
             }
             let up = self.up.iter().flatten().find(|up| up.name == name);

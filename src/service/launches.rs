@@ -255,7 +255,7 @@ pub(super) async fn reload(context: &Context, job: ResolvedJob) -> ResolvedJob {
 pub(super) fn resume(context: &Arc<Context>, records: &[JobRecord]) -> Vec<LaunchWatch> {
     // A job that costs no money is finished even where the policy forbids new ones.
     let is_allowed = |record: &&JobRecord| {
-        context.traits(&record.cloud).is_local || context.policy.forbids(&record.cloud).is_none()
+        context.is_local(&record.cloud) || context.policy.forbids(&record.cloud).is_none()
     };
     let allowed = records.iter().filter(is_allowed);
     let unfinished = allowed.filter(|job| {

@@ -125,7 +125,7 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     warnings.extend(setting_problems());
     let data_dir = &context.data_dir;
     let here = records.iter();
-    let here = here.filter(|record| context.traits(&record.cloud).is_local);
+    let here = here.filter(|record| context.is_local(&record.cloud));
     let here = here.map(|record| record.job_id.as_str());
     let folders = data_dir.jobs().read_dir().into_iter().flatten().flatten();
     let folders: HashSet<OsString> = folders.map(|folder| folder.file_name()).collect();

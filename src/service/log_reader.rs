@@ -61,7 +61,7 @@ impl LogReaders {
         launcher: &Arc<dyn Launcher>,
         identity: &JobIdentity,
     ) -> Arc<LogReader> {
-        let is_local = launcher.traits().is_local;
+        let is_local = launcher.is_local();
         let new = || {
             Arc::new(LogReader {
                 launcher: Arc::clone(launcher),

@@ -60,7 +60,7 @@ async fn resolve_job(
 ) -> Result<(JobIdentity, LogSelection), JobError> {
     let selection = LogSelection::new(request)?;
     let query = &request.job;
-    let is_local = context.traits(&query.cloud).is_local;
+    let is_local = context.is_local(&query.cloud);
     if query.job_id.is_empty() && query.cluster_name.is_empty() && !is_local {
         let error = "give job_id, or oumi_job_id with cloud and cluster_name";
         return Err(JobError::invalid(error).with_hint("list_jobs shows them"));

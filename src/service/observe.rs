@@ -59,7 +59,7 @@ pub(super) async fn observe(
     asked_at: Instant,
 ) -> Observation {
     let reader = context.logs.get(launcher, &job.identity);
-    let (log, folder) = if launcher.traits().is_local {
+    let (log, folder) = if launcher.is_local() {
         tokio::join!(
             reader.reading(status, FILE_WAIT),
             read_folder(context, launcher, job)
@@ -108,7 +108,7 @@ pub(super) async fn how_far(
         progress.progress.metrics.loss_step = None;
         Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
     };
-    if !launcher.traits().is_local {
+    if !launcher.is_local() {
         return phrase(&reader().newest()?);
     }
     let path = context.job_dir(&identity.job_id)?.log_path();
@@ -185,7 +185,7 @@ async fn failure_of(
         (None, code) => code.or(log.exit_code).map(Exit::Code),
     };
     // Of a process on this machine the message says no more than its exit.
-    let is_exit = launcher.traits().is_local && exit.is_some();
+    let is_exit = launcher.is_local() && exit.is_some();
     let reason = status.message.clone().filter(|_| !is_exit);
     let log = if identity.oumi_job_id.is_empty()
         && let Ok(launch) = launcher.logs(identity).await

@@ -156,7 +156,7 @@ fn answered(
         warnings: status.warnings,
         ..answer
     };
-    answer.pause = watch::pause(&answer, context.traits(&job.identity.cloud), age);
+    answer.pause = watch::pause(&answer, context.is_local(&job.identity.cloud), age);
     answer.fit();
     answer
 }

@@ -87,7 +87,7 @@ pub(super) async fn prepare(
     };
     let cloud = cloud_of(context, request, &config)?;
     let launcher = context.allowed_launcher(&cloud)?;
-    let is_local = launcher.traits().is_local;
+    let is_local = launcher.is_local();
     if is_local && !config.output_dir.is_empty() {
         let output_dir = client_cwd.join(expand_home(&config.output_dir));
         // Without the "." of "./out".

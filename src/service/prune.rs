@@ -43,7 +43,7 @@ pub(super) async fn prune(
     for record in expired(records, Utc::now() - context.policy.kept()) {
         let is_done = match done.get(&record.job_id) {
             Some(is_done) => *is_done,
-            None => context.traits(&record.cloud).is_local && context.is_over(record).await,
+            None => context.is_local(&record.cloud) && context.is_over(record).await,
         };
         if is_done && !context.in_flight.contains(&record.job_id) {
             unwanted.push(record.clone());

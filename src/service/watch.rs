@@ -17,13 +17,13 @@ use super::context::Context;
 use super::poll::poll;
 use super::requests::{JobQuery, PollRequest, Until};
 use super::sanitize::sanitize;
-use crate::launcher::{JobState, LauncherTraits};
+use crate::launcher::JobState;
 use crate::progress::Progress;
 use crate::progress::metrics::Metrics;
 use crate::sync::lock;
 
-/// The pause before a poll during a launch.
-const LAUNCH_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause before a poll that reads a few small files: on this machine, or during a launch.
+pub(super) const CHEAP_INTERVAL: Duration = Duration::from_secs(1);
 /// New figures are worth an answer once a call has waited so long.
 const NEWS_INTERVAL: Duration = Duration::from_secs(15);
 /// The bounds of the pause before a poll that runs a program, …
@@ -186,14 +186,9 @@ pub(super) fn pause_at(age: Duration) -> Duration {
 }
 
 /// Returns how long to wait before the next poll of a job of this age.
-pub(super) fn pause(
-    answer: &PollAnswer,
-    traits: LauncherTraits,
-    age: Option<Duration>,
-) -> Duration {
-    if answer.oumi_job_id.is_empty() && answer.state == JobState::Pending {
-        return LAUNCH_INTERVAL;
+pub(super) fn pause(answer: &PollAnswer, is_local: bool, age: Option<Duration>) -> Duration {
+    if is_local || (answer.oumi_job_id.is_empty() && answer.state == JobState::Pending) {
+        return CHEAP_INTERVAL;
     }
-    let by_age = || pause_at(age.unwrap_or_default()).max(SHORTEST);
-    traits.poll_interval.unwrap_or_else(by_age)
+    pause_at(age.unwrap_or_default()).max(SHORTEST)
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::error::JobError;
 use crate::launcher::{
     CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, LauncherTraits, ListedJob, Listing, LogContent,
+    Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start::StartRequest;
@@ -410,15 +410,8 @@ impl Launcher for FakeLauncher {
         self.clouds
     }
 
-    fn traits(&self) -> LauncherTraits {
-        if self.clouds.contains(&"local") {
-            LauncherTraits {
-                is_local: true,
-                poll_interval: Some(Duration::from_secs(1)),
-            }
-        } else {
-            LauncherTraits::default()
-        }
+    fn is_local(&self) -> bool {
+        self.clouds.contains(&"local")
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
