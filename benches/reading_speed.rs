@@ -1,5 +1,5 @@
 //! How fast logs are folded, searched, scanned for figures and cleaned of secrets, on one core:
-//! `cargo bench --bench reading_speed`.
+//! `cargo bench --bench reading_speed`. With `BYTES` in the environment the logs are of that size, as for a profiler.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
@@ -14,7 +14,13 @@ use oumi_mcp_server::progress::Scanner;
 use oumi_mcp_server::redact::Redactor;
 use regex::Regex;
 
-const BYTES: usize = 64_000_000;
+/// The bytes of each log.
+fn size() -> usize {
+    let size = std::env::var("BYTES")
+        .ok()
+        .and_then(|size| size.parse().ok());
+    size.unwrap_or(64_000_000)
+}
 
 fn main() {
     let bar = |n: usize| {
@@ -41,7 +47,7 @@ fn main() {
 fn measure(name: &str, line: impl Fn(usize) -> String) {
     let mut log = String::new();
     let mut n = 0;
-    while log.len() < BYTES {
+    while log.len() < size() {
         log += &line(n);
         n += 1;
     }
@@ -61,7 +67,7 @@ fn measure(name: &str, line: impl Fn(usize) -> String) {
     let scan = speed(bytes.len(), || {
         let mut scanner = Scanner::default();
         bytes.chunks(1 << 20).for_each(|block| scanner.push(block));
-        black_box(scanner.history().points().len());
+        black_box(scanner.history.points().len());
     });
     let hide = speed(bytes.len() / 8, || {
         drop(black_box(secrets.redact(&log[..log.len() / 8])))

@@ -31,11 +31,10 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub(crate) use health::BadNews;
+pub(crate) use health::{BadNews, figure};
 use history::History;
 use metrics::Metrics;
 pub(crate) use reader::IncrementalReader;
@@ -47,18 +46,19 @@ pub use scanner::Scanner;
 pub struct Progress {
     #[serde(flatten)]
     pub metrics: Metrics,
-    /// The time at which the newest metric was written, at the latest: RFC 3339, UTC.
+    /// The time at which the newest metric was written, at the latest.
     #[serde(skip)]
-    #[schemars(skip)]
-    pub measured_at: Option<String>,
-    /// What of the log told it, or the name of the file.
+    pub measured_at: Option<SystemTime>,
+    /// The name of the file that told it; empty for the log.
     pub source: String,
     /// Absent while the training itself runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<Activity>,
     #[serde(skip)]
-    #[schemars(skip)]
     pub(crate) bad_news: Vec<BadNews>,
+    /// A training told it, and not inference or an evaluation.
+    #[serde(skip)]
+    pub(crate) is_training: bool,
 }
 
 /// What runs beside a training or after it.
@@ -74,27 +74,19 @@ pub struct Activity {
 }
 
 impl Progress {
-    pub(crate) fn new(metrics: Metrics, source: &str, measured_at: SystemTime) -> Self {
-        let measured_at = DateTime::<Utc>::from(measured_at);
-        Self {
-            metrics,
-            measured_at: Some(measured_at.to_rfc3339_opts(SecondsFormat::Secs, true)),
-            source: source.to_owned(),
-            ..Self::default()
-        }
-    }
-
     /// The age of the newest metric at `now`.
     pub(crate) fn age(&self, now: SystemTime) -> Option<Duration> {
-        let measured_at = DateTime::parse_from_rfc3339(self.measured_at.as_deref()?).ok()?;
-        now.duration_since(SystemTime::from(measured_at)).ok()
+        now.duration_since(self.measured_at?).ok()
     }
 
-    /// Takes what the log lacks from the files of the run, if it lacks the step or the total.
+    /// Tells if the log lacks the step or the total.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.metrics.step.and(self.metrics.total_steps).is_none()
+    }
+
+    /// Takes what the log lacks from the files of the run.
     pub(crate) fn completed(mut self, files: Option<Self>) -> Self {
-        if self.metrics.step.and(self.metrics.total_steps).is_none()
-            && let Some(mut files) = files
-        {
+        if let Some(mut files) = files.filter(|_| self.is_incomplete()) {
             files.metrics.update(self.metrics);
             self.metrics = files.metrics;
         }
@@ -104,18 +96,17 @@ impl Progress {
 
 /// Reads the progress and the losses out of the log at `path`. Of a log larger than half a gigabyte the beginning and the
 /// end are read. For repeated reads of a growing log, use [`IncrementalReader`].
-pub(crate) fn read_log(path: &Path) -> io::Result<Option<(Progress, History)>> {
-    let (progress, history) = IncrementalReader::new(path).read_tail(reader::WHOLE)?;
-    Ok(progress.map(|progress| (progress, history)))
+pub(crate) fn read_log(path: &Path) -> io::Result<(Option<Progress>, History)> {
+    let mut reader = IncrementalReader::new(path);
+    let progress = reader.read_tail(reader::WHOLE)?;
+    Ok((progress, reader.scanner.ahead().into_owned().history))
 }
 
 /// Describes what a log of this progress lacks for a curve.
 pub(crate) fn without_curve(progress: Option<&Progress>) -> &'static str {
     match progress {
         None => "no line of the log reads as a loss or a reward",
-        Some(progress) if progress.source == scanner::REQUESTS => {
-            "inference and evaluation print no loss"
-        }
+        Some(progress) if !progress.is_training => "inference and evaluation print no loss",
         Some(_) => "the log has steps, but no loss and no reward",
     }
 }

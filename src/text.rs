@@ -32,7 +32,7 @@ pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
     let mut terminal = Terminal::default();
     let mut rows = Vec::new();
     for line in text.split_inclusive('\n') {
-        rows.extend(terminal.write(line.trim_end_matches('\n').as_bytes(), 0, 0));
+        rows.extend(terminal.write(line.trim_end_matches('\n').as_bytes(), 0));
         terminal.end_line();
     }
     rows.extend(terminal.rows);

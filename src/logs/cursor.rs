@@ -26,33 +26,12 @@ pub struct Cursor {
     check: u64,
 }
 
-/// The reason why an answer does not go on where the last one ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Another log stands in its place, or it was rewritten; it is read from its beginning.
-    Replaced,
-    /// The log became shorter than what had been read; it is read from its beginning.
-    Truncated,
-    /// Only the end of the log was fetched, and it lacks what was read last: lines may be missing in between.
-    Gap,
-}
+/// Says that another log stands in its place, or that it became shorter or was rewritten.
+pub(super) const REPLACED: &str =
+    "The log was truncated, replaced or rewritten since the cursor. This is from its beginning.";
 
-impl Change {
-    /// A sentence for the reader.
-    pub fn sentence(self) -> &'static str {
-        match self {
-            Self::Replaced => {
-                "The log was replaced or rewritten since the cursor. This is from its beginning."
-            }
-            Self::Truncated => {
-                "The log was truncated since the cursor. This is from its beginning."
-            }
-            Self::Gap => {
-                "More was written since the cursor than can be fetched at once: lines may be missing before these."
-            }
-        }
-    }
-}
+/// Says that only the end of the log was fetched, and that it lacks what was read last.
+pub(super) const GAP: &str = "More was written since the cursor than can be fetched at once: lines may be missing before these.";
 
 impl Cursor {
     /// Parses what [`fmt::Display`] wrote.
@@ -63,21 +42,21 @@ impl Cursor {
             let [KIND, file, offset, check] = *parts else {
                 return None;
             };
-            let file = (!file.is_empty()).then(|| number(file));
+            let file = if file.is_empty() {
+                None
+            } else {
+                Some(number(file)?)
+            };
+            let (offset, check) = (number(offset)?, number(check)?);
             Some(Self {
-                file: file.map_or(Some(None), |file| file.map(Some))?,
-                offset: number(offset)?,
-                check: number(check)?,
+                file,
+                offset,
+                check,
             })
         };
         parse().ok_or_else(|| {
             JobError::invalid("this is not a cursor of this server: pass the `cursor` of an earlier answer as it is, or leave it out to get the end of the log")
         })
-    }
-
-    /// The offset, in bytes from the beginning of the log.
-    pub(super) fn offset(&self) -> u64 {
-        self.offset
     }
 
     /// The position `offset` of `log`.
@@ -87,60 +66,48 @@ impl Cursor {
         offset: u64,
     ) -> io::Result<Self> {
         let length = CHECKED.min(offset);
+        let check = hash(&read_at(log, offset - length, length)?);
         Ok(Self {
             file,
             offset,
-            check: hash(&read_at(log, offset - length, length)?),
+            check,
         })
     }
 
-    /// Finds where to go on in `log`, which is `end` bytes long, and what happened to it since, if anything.
+    /// Finds where to go on in `log`, which is `end` bytes long: `None` where it is another log by now.
     pub(crate) fn resume(
         &self,
         log: &mut (impl Read + Seek),
         file: Option<u64>,
         end: u64,
-    ) -> io::Result<(u64, Option<Change>)> {
-        if self.file == file && self.offset > end {
-            return Ok((0, Some(Change::Truncated)));
-        }
-        let is_same = (self.offset == 0 || self.file == file)
-            && Self::at(log, file, self.offset)?.check == self.check;
-        Ok(if is_same {
-            (self.offset, None)
-        } else {
-            (0, Some(Change::Replaced))
-        })
+    ) -> io::Result<Option<u64>> {
+        let may_be_same = self.offset <= end && (self.offset == 0 || self.file == file);
+        let is_same = may_be_same && Self::at(log, file, self.offset)?.check == self.check;
+        Ok(is_same.then_some(self.offset))
     }
 
     /// Finds where to go on in `bytes`, the end of a log: at the first place with the text before it that the cursor had. If
     /// there are several, lines are rather given twice than never.
-    pub(super) fn find(&self, bytes: &[u8]) -> (u64, Option<Change>) {
-        if self.offset == 0 {
-            return (0, Some(Change::Gap));
-        }
+    pub(super) fn find(&self, bytes: &[u8]) -> Result<u64, &'static str> {
         if self.file.is_some() {
-            return (0, Some(Change::Replaced));
+            return Err(REPLACED);
         }
-        let length = usize::try_from(CHECKED.min(self.offset)).unwrap_or(usize::MAX);
+        let length = CHECKED.min(self.offset) as usize;
         // It also stops at a carriage return, when its line had not ended.
-        memchr::memchr2_iter(b'\n', b'\r', bytes)
-            .map(|at| at + usize::from(bytes.get(at) == Some(&b'\n')))
-            .find(|start| {
-                start
-                    .checked_sub(length)
-                    .and_then(|from| bytes.get(from..*start))
-                    .is_some_and(|before| hash(before) == self.check)
-            })
-            .map_or((0, Some(Change::Gap)), |start| (start as u64, None))
+        let mut ends = memchr::memchr2_iter(b'\n', b'\r', bytes)
+            .map(|at| at + usize::from(bytes[at] == b'\n'))
+            .filter(|end| (1..=*end).contains(&length));
+        let end = ends.find(|end| hash(&bytes[end - length..*end]) == self.check);
+        end.map(|end| end as u64).ok_or(GAP)
     }
 }
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.map(|file| format!("{file:x}"));
-        let (file, offset, check) = (file.unwrap_or_default(), self.offset, self.check);
-        write!(f, "{KIND}.{file}.{offset:x}.{check:x}")
+        let file = self
+            .file
+            .map_or_else(String::new, |file| format!("{file:x}"));
+        write!(f, "{KIND}.{file}.{:x}.{:x}", self.offset, self.check)
     }
 }
 

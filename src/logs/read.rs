@@ -13,11 +13,13 @@
 use std::collections::VecDeque;
 use std::io;
 
+use memchr::{memchr, memrchr2};
+
 use super::Log;
-use super::cursor::{Change, Cursor};
-use super::fold::{Block, FoldOptions, Line, MAX_LINE, fold_pieces};
+use super::cursor::Cursor;
+use super::fold::{FoldOptions, Line, MAX_LINE, fold_lines};
 use super::source::MAX_LEFT_OUT;
-use super::unfinished::{MAX_HELD, complete_part, unfinished_text};
+use super::unfinished::{complete_part, unfinished_text};
 use crate::redact::Redactor;
 
 /// The budget of an answer unless the caller says otherwise: with the other fields an answer has some 6 KB.
@@ -26,11 +28,11 @@ pub const DEFAULT_MAX_BYTES: usize = 5632;
 /// The most text that one answer can have.
 pub const LARGEST_MAX_BYTES: usize = 256 * 1024;
 
-/// The first block of a tail; each further one doubles what was read.
-const FIRST_BLOCK: u64 = 64 * 1024;
+/// The first block of a tail; each further one doubles what was read. It is longer than an unfinished line that is waited for.
+const FIRST_BLOCK: u64 = 128 * 1024;
 
 /// The most bytes of a log that are kept in memory for one answer.
-const WINDOW: u64 = 16 * 1024 * 1024;
+const WINDOW: usize = 16 * 1024 * 1024;
 
 /// Options of a read.
 #[derive(Clone, Copy)]
@@ -55,11 +57,10 @@ impl Default for ReadOptions {
 
 impl ReadOptions {
     /// Folds for a reader. No line takes more than half of the budget.
-    pub(super) fn fold(self, secrets: &Redactor, hold_last: bool) -> FoldOptions<'_> {
+    pub(super) fn fold(self, secrets: &Redactor) -> FoldOptions<'_> {
         FoldOptions {
             raw: self.raw,
             is_summary: true,
-            hold_last: hold_last && !self.ended,
             max_line: MAX_LINE.min(self.max_bytes / 2).saturating_sub(64),
             secrets: Some(secrets),
         }
@@ -87,83 +88,67 @@ pub struct Excerpt {
     pub cursor: Cursor,
     /// The size of the log.
     pub log_bytes: u64,
-    /// The reason why the text does not continue the last read.
-    pub change: Option<Change>,
+    /// The reason why the text does not continue the last read, a sentence.
+    pub change: Option<&'static str>,
     /// Sentences for the reader: what is missing here and how to get it.
     pub notes: Vec<String>,
 }
 
 /// Reads the last `lines` lines. The cost does not depend on the size of the log.
 pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result<Excerpt> {
-    let (end, fold) = (log.end, options.fold(log.secrets, true));
-    let cursor = end_cursor(log, options)?;
-    let mut blocks: VecDeque<Block> = VecDeque::new();
-    let (mut from, mut kept) = (end, 0);
-    let (mut newest, mut unfinished) = (Newest::default(), None);
+    let (end, fold) = (log.end, options.fold(log.secrets));
+    let (mut from, mut bytes) = (end, Vec::new());
+    let (mut newest, mut line) = (Newest::default(), 0);
     let mut is_endless = false;
-    while lines > 0 && from > 0 && kept < WINDOW / 2 && !newest.is_full && !is_endless {
+    while from > 0 && bytes.len() < WINDOW / 2 && !newest.is_full && !is_endless {
         // What has been read doubles each time, so that folding it again costs no more than reading it.
-        let block = log.lines_before(from, FIRST_BLOCK.max(kept))?;
+        let block = log.lines_before(from, FIRST_BLOCK.max(bytes.len() as u64))?;
+        is_endless = from - block.start > MAX_LEFT_OUT;
         from = block.start;
-        is_endless = block.left_out >= MAX_LEFT_OUT;
-        kept += block.bytes.len() as u64;
-        blocks.push_front(block);
-        newest = Newest::default();
-        let pieces = blocks.iter().map(Block::as_piece);
-        unfinished = fold_pieces(pieces, fold, &mut |line| newest.push(line, lines));
+        bytes.splice(..0, block.bytes);
+        let (complete, unfinished) = complete_part(&bytes, options.ended, options.raw);
+        (newest, line) = (Newest::default(), unfinished);
+        fold_lines(&bytes[..complete], from, fold, &mut |line| {
+            newest.push(line, lines)
+        });
     }
-    let unfinished = unfinished.map(|line| unfinished_text(log, &line));
-    let room = options.max_bytes - unfinished.as_ref().map_or(0, String::len);
-    let found = newest.lines.len();
+    let cursor = log.cursor_at(end - (bytes.len() - line) as u64)?;
+    let unfinished = unfinished_text(log, &bytes[line..], fold);
+    let is_partial = from > 0 && !newest.is_full;
     let is_cut = newest.lines.iter().any(|line| line.is_cut);
+    let mut lacks_room = newest.is_full && newest.lines.len() < lines;
     let texts: Vec<String> = newest.lines.into_iter().map(|line| line.text).collect();
-    let all = log.secrets.redact(&texts.join("\n"));
-    let text = newest_within(&all, room).to_owned();
-    let count = if found == 0 {
-        0
-    } else {
-        text.split('\n').count()
-    };
-    let reaches_start = from == 0 && !newest.is_full && found < lines;
-    let is_partial = from > 0 && !newest.is_full && found < lines;
-    let has_older = newest.is_full && found < lines;
-    let lacks_room = count < found || has_older;
+    let mut text = log.secrets.redact(&texts.join("\n"));
+    let room = options.max_bytes - unfinished.as_ref().map_or(0, String::len);
+    if text.len() > room {
+        lacks_room = true;
+        let excess = text.len() - room;
+        let line_end = memchr(b'\n', &text.as_bytes()[excess - 1..]);
+        text.drain(..line_end.map_or(text.len(), |at| excess + at));
+    }
+    let count = text.lines().count();
     let mut notes = Vec::new();
     if is_partial {
+        let (read, all) = (size(end - from), size(end));
         notes.push(format!(
-            "Only the last {} of the log were read, which is {} long.",
-            size(end - from),
-            size(end)
+            "Only the last {read} of the log were read, which is {all} long."
         ));
     }
     if lacks_room {
-        let enough = all.len() + options.max_bytes - room;
-        let is_enough = !has_older && enough <= LARGEST_MAX_BYTES;
-        let all = is_enough.then_some((found, enough));
-        notes.push(room_note(count, all, options.max_bytes));
+        let max_bytes = options.max_bytes;
+        notes.push(format!("These are the newest {count} lines, as many as fit max_bytes={max_bytes}: raise it, or find what you want of the older ones with grep."));
     }
     Ok(Excerpt {
         truncated: lacks_room || is_partial || is_cut,
         lines: count,
         unfinished,
-        reaches_start,
+        reaches_start: from == 0 && !newest.is_full,
         notes,
         text,
         cursor,
         log_bytes: end,
         ..Excerpt::default()
     })
-}
-
-/// Says that older lines had no room; `all` is the number of those that were asked for, and the budget that has room for them.
-fn room_note(count: usize, all: Option<(usize, usize)>, max_bytes: usize) -> String {
-    let more = match all {
-        Some((found, enough)) => {
-            format!("max_bytes={enough} has room for all {found}, grep finds what you want of them")
-        }
-        None => "find what you want of the older ones with grep".to_owned(),
-    };
-    format!("These are the newest {count} lines, as many as fit max_bytes={max_bytes}: {more}.")
 }
 
 /// The last lines: no more than are asked for, nor than an answer can have.
@@ -187,48 +172,30 @@ impl Newest {
     }
 }
 
-/// Keeps the last lines of a text that fit into `room` bytes.
-fn newest_within(text: &str, room: usize) -> &str {
-    let excess = text.len().saturating_sub(room);
-    if excess == 0 {
-        return text;
-    }
-    let before = text.as_bytes()[excess - 1..]
-        .iter()
-        .position(|byte| *byte == b'\n');
-    before.map_or("", |line_end| &text[excess + line_end..])
-}
-
-/// The cursor after everything that can be returned as text now.
-pub(super) fn end_cursor(log: &mut Log<'_>, options: ReadOptions) -> io::Result<Cursor> {
-    let from = log.end.saturating_sub(MAX_HELD as u64 + 1);
-    let bytes = log.read_unmasked(from, log.end)?;
-    let (complete, _) = complete_part(&bytes, options.ended, options.raw);
-    log.cursor_at(from + complete as u64)
-}
-
 /// Reads what is new since `cursor`.
 pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> io::Result<Excerpt> {
     let (start, change) = log.resume(cursor)?;
-    let end = log.end;
-    let window_end = end.min(start + WINDOW);
+    let (end, fold) = (log.end, options.fold(log.secrets));
+    let window_end = end.min(start + WINDOW as u64);
     let bytes = log.read(start, window_end)?;
-    let (complete, is_overwritten) =
-        complete_part(&bytes, options.ended && window_end == end, options.raw);
-    let (length, folded) = oldest_within(&bytes[..complete], start, options.max_bytes, |is_all| {
-        // A line that is written over is not returned before it ends.
-        options.fold(log.secrets, is_all && is_overwritten)
-    });
-    let is_all = length == complete && window_end == end;
-    let rest = is_all.then_some((&bytes[complete..], 0, 0));
-    let unfinished = fold_pieces(rest, options.fold(log.secrets, true), &mut |_| {});
-    let remaining_bytes = if is_all {
-        0
+    let ended = options.ended && window_end == end;
+    let (mut complete, mut line) = complete_part(&bytes, ended, options.raw);
+    if line == 0 && window_end < end {
+        // A line that is too long to wait for its end is given in parts, between words.
+        line = memrchr2(b' ', b'\t', &bytes).map_or(bytes.len(), |blank| blank + 1);
+        complete = line;
+    }
+    let (mut length, folded) = oldest_within(&bytes[..complete], start, options.max_bytes, fold);
+    let (mut unfinished, mut remaining_bytes) = (None, 0);
+    if length == complete {
+        length = line;
+    }
+    if length == line && window_end == end {
+        unfinished = unfinished_text(log, &bytes[line..], fold);
     } else {
-        end - start - length as u64
-    };
-    let change_note = change.map(|change| change.sentence().to_owned());
-    let mut notes: Vec<String> = change_note.into_iter().collect();
+        remaining_bytes = end - start - length as u64;
+    }
+    let mut notes: Vec<String> = change.map(str::to_owned).into_iter().collect();
     if remaining_bytes > 0 {
         notes.push(format!(
             "{} more of the log are new: call again with this cursor for what follows, or without a cursor for the end of the log.",
@@ -239,7 +206,7 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
     Ok(Excerpt {
         truncated: remaining_bytes > 0 || folded.is_cut,
         lines: folded.lines,
-        unfinished: unfinished.map(|line| unfinished_text(log, &line)),
+        unfinished,
         remaining_bytes,
         change,
         notes,
@@ -280,19 +247,12 @@ impl Oldest {
     }
 }
 
-/// Folds as much of the beginning of `bytes` as fits `room`, at least one line; returns how much that is. The options depend
-/// on whether that is all of it.
-fn oldest_within<'s>(
-    bytes: &[u8],
-    start: u64,
-    room: usize,
-    options: impl Fn(bool) -> FoldOptions<'s>,
-) -> (usize, Oldest) {
+/// Folds as much of the beginning of `bytes` as fits `room`, at least one line; returns how much that is.
+fn oldest_within(bytes: &[u8], start: u64, room: usize, fold: FoldOptions<'_>) -> (usize, Oldest) {
     let mut length = bytes.len();
     loop {
         let mut oldest = Oldest::default();
-        let part = (&bytes[..length], start, 0);
-        fold_pieces([part], options(length == bytes.len()), &mut |line| {
+        fold_lines(&bytes[..length], start, fold, &mut |line| {
             oldest.push(&line, room);
         });
         // What follows may still change what fits, so the part that fits is folded on its own.

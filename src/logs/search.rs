@@ -12,13 +12,18 @@ use std::time::Instant;
 use regex::{Regex, RegexBuilder};
 
 use super::Log;
-use super::fold::{FoldOptions, MAX_LINE, fold_pieces};
-use super::read::{Excerpt, ReadOptions, end_cursor, size};
+use super::fold::{FoldOptions, MAX_LINE, fold_lines};
+use super::read::{Excerpt, ReadOptions, size};
+use super::unfinished::complete_part;
 use crate::error::JobError;
 use crate::text::shorten;
 
 /// The bytes that are read and folded between two checks of the deadline.
 const BLOCK: u64 = 1024 * 1024;
+
+/// The most lines of context before a match, and what stands where lines are left out between two.
+const MAX_CONTEXT: usize = 1000;
+const GAP: &str = "--";
 
 /// The most memory that a compiled pattern may take, in bytes.
 const LARGEST_PATTERN: usize = 256 * 1024;
@@ -75,33 +80,33 @@ impl Query {
 /// With context, matching lines begin with `> ` and the others with two blanks, and `--` stands between lines that do not
 /// follow on each other.
 pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Result<Excerpt> {
-    let cursor = end_cursor(log, options)?;
     let (log_bytes, secrets) = (log.end, log.secrets);
     let fold = FoldOptions {
         is_summary: false,
-        ..options.fold(secrets, false)
+        ..options.fold(secrets)
     };
+    let mut block = log.lines_before(log_bytes, BLOCK)?;
+    let (complete, line) = complete_part(&block.bytes, options.ended, options.raw);
+    let cursor = log.cursor_at(log_bytes - (block.bytes.len() - line) as u64)?;
+    block.bytes.truncate(complete);
     let mut matches = Matches::default();
-    let mut searched_from = cursor.offset();
-    let mut stopped = None;
-    while stopped.is_none() && searched_from > 0 {
-        let block = log.lines_before(searched_from, BLOCK)?;
-        let (mut texts, mut starts) = (Vec::new(), Vec::new());
-        fold_pieces([block.as_piece()], fold, &mut |line| {
-            // A note belongs to the line before it.
-            starts.push(Some(line.start).filter(|_| !line.is_note));
+    let (mut searched, mut stopped) = (0, None);
+    loop {
+        let (mut texts, mut notes) = (Vec::new(), Vec::new());
+        fold_lines(&block.bytes, block.start, fold, &mut |line| {
+            notes.push(line.is_note);
             texts.push(line.text);
         });
         let text = secrets.redact(&texts.join("\n"));
         let mut repeats = None;
-        for (start, line) in starts.iter().rev().zip(text.rsplit('\n')) {
-            let Some(start) = start else {
+        for (is_note, line) in notes.into_iter().rev().zip(text.rsplit('\n')) {
+            // A note belongs to the line before it.
+            if is_note {
                 repeats = Some(line);
                 continue;
-            };
+            }
             // Some of the end is searched in any case.
-            let is_end = cursor.offset() - searched_from < MAX_LINE as u64;
-            stopped = if Instant::now() >= query.deadline && !is_end {
+            stopped = if Instant::now() >= query.deadline && searched >= MAX_LINE {
                 Some("the time was up")
             } else {
                 matches.take(line, repeats.take(), query, options.max_bytes)
@@ -109,18 +114,16 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
             if stopped.is_some() {
                 break;
             }
-            searched_from = *start;
+            searched += line.len() + 1;
         }
-        if stopped.is_none() {
-            searched_from = block.start;
+        if stopped.is_some() || block.start == 0 {
+            break;
         }
+        block = log.lines_before(block.start, BLOCK)?;
     }
     let note = stopped.map(|why| {
-        format!(
-            "The search stopped because {why}: the last {} of the log were searched, which is {} long.",
-            size(log_bytes - searched_from),
-            size(log_bytes)
-        )
+        let (newest, all) = (size(log_bytes - block.start), size(log_bytes));
+        format!("The search stopped because {why}: of the log, which is {all} long, no more than the last {newest} were searched.")
     });
     let text = matches.text(query);
     Ok(Excerpt {
@@ -143,9 +146,8 @@ struct Matches {
     picked: Vec<(usize, String)>,
     bytes: usize,
     count: usize,
-    /// The lines that came last and were not picked, newest first, and their bytes: context if an older match comes.
+    /// The lines that came last and were not picked, newest first: context if an older match comes.
     recent: VecDeque<(usize, String)>,
-    recent_bytes: usize,
     /// The number of the line that came last.
     at: usize,
     /// Lines before a match that are still to be picked.
@@ -163,32 +165,38 @@ impl Matches {
     ) -> Option<&'static str> {
         self.at += 1;
         let is_match = query.pattern.is_match(line);
-        let (mark, blank, gap) = match query.context {
-            0 => ("", "", 0),
-            _ if is_match => ("> ", "  ", "--\n".len()),
-            _ => ("  ", "  ", 0),
+        let (mark, blank) = match query.context {
+            0 => ("", ""),
+            _ if is_match => ("> ", "  "),
+            _ => ("  ", "  "),
         };
         let repeats = repeats.map(|repeats| format!("\n{blank}{repeats}"));
         let line = format!("{mark}{line}{}", repeats.unwrap_or_default());
         if !is_match && self.context_left == 0 {
-            // As many as the context has, and the answer has room for.
-            self.recent_bytes += line.len() + 1;
             self.recent.push_back((self.at, line));
-            while self.recent.len() > query.context || self.recent_bytes > max_bytes {
-                self.drop_recent();
-            }
+            let excess = self
+                .recent
+                .len()
+                .saturating_sub(query.context.min(MAX_CONTEXT));
+            self.recent.drain(..excess);
             return None;
         }
         if is_match && self.count >= query.max_matches {
             return Some("there are as many matches as requested");
         }
-        let bytes = self.bytes + line.len() + 1 + gap;
         // The farthest lines of the context are left out where all of it has no room.
-        while bytes + self.recent_bytes > max_bytes && self.drop_recent() {}
+        let mut bytes: usize = self.recent.iter().map(|(_, line)| line.len() + 1).sum();
+        let gap = if query.context > 0 { GAP.len() + 1 } else { 0 };
+        bytes += self.bytes + line.len() + 1 + gap;
+        while bytes > max_bytes
+            && let Some((_, farthest)) = self.recent.pop_front()
+        {
+            bytes -= farthest.len() + 1;
+        }
         if bytes > max_bytes {
             return Some("max_bytes was reached");
         }
-        self.bytes = bytes + std::mem::take(&mut self.recent_bytes);
+        self.bytes = bytes;
         self.picked.extend(self.recent.drain(..));
         self.picked.push((self.at, line));
         if is_match {
@@ -205,16 +213,10 @@ impl Matches {
         let (mut lines, mut above) = (Vec::new(), None);
         for (at, line) in self.picked.iter().rev() {
             let has_gap = above.is_some_and(|above| above != at + 1);
-            lines.extend((has_gap && query.context > 0).then_some("--"));
+            lines.extend((has_gap && query.context > 0).then_some(GAP));
             lines.push(line);
             above = Some(*at);
         }
         lines.join("\n")
-    }
-
-    fn drop_recent(&mut self) -> bool {
-        let newest = self.recent.pop_front();
-        self.recent_bytes -= newest.as_ref().map_or(0, |(_, line)| line.len() + 1);
-        newest.is_some()
     }
 }

@@ -4,10 +4,10 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr2, memrchr};
 
-use super::cursor::{Change, Cursor};
-use super::fold::Block;
+use super::cursor::{Cursor, REPLACED};
+use super::fold::{CUT, WORD_SEARCH};
 use crate::redact::Redactor;
 use crate::settings::data_dir::open_regular;
 
@@ -30,6 +30,13 @@ pub struct Log<'a> {
     is_whole: bool,
     /// The size when it was opened, in bytes.
     pub(super) end: u64,
+}
+
+/// A part of a log, from the beginning of a line on.
+pub(super) struct Block {
+    /// Offset of its first line in the log.
+    pub(super) start: u64,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl<'a> Log<'a> {
@@ -62,65 +69,62 @@ impl<'a> Log<'a> {
     pub(super) fn read(&mut self, start: u64, end: u64) -> io::Result<Vec<u8>> {
         let margin = self.secrets.margin() as u64;
         let (from, to) = (start.saturating_sub(margin), self.end.min(end + margin));
-        let mut bytes = self.read_unmasked(from, to)?;
+        let mut bytes = read_at(&mut self.content, from, to - from)?;
         self.secrets.mask(&mut bytes, to == self.end);
         bytes.truncate((end - from) as usize);
         bytes.drain(..(start - from) as usize);
         Ok(bytes)
     }
 
-    /// Reads a part to find a place in it.
-    pub(super) fn read_unmasked(&mut self, start: u64, end: u64) -> io::Result<Vec<u8>> {
-        read_at(&mut self.content, start, end - start)
-    }
-
-    /// Reads the lines that end at `end`, about `size` bytes of them. Of a line that is longer its end is read, and its beginning
-    /// looked for.
+    /// Reads the lines that end at `end`, about `size` bytes of them. Of a line that is longer its end is read, which says so,
+    /// and its beginning looked for.
     pub(super) fn lines_before(&mut self, end: u64, size: u64) -> io::Result<Block> {
         let mut start = end.saturating_sub(size);
         let mut bytes = self.read(start, end)?;
-        let mut left_out = 0;
+        if start == 0 {
+            return Ok(Block { start, bytes });
+        }
         // The first line end is that of a line that begins before; unless it ends the last line of the block.
         let inner = &bytes[..bytes.len().saturating_sub(1)];
-        match memchr(b'\n', inner).filter(|_| start > 0) {
-            Some(line_end) => {
-                bytes.drain(..=line_end);
-                start += line_end as u64 + 1;
-            }
-            None if inner.contains(&b'\n') => {}
-            None => {
-                let mut line_end = None;
-                while line_end.is_none() && start > 0 && left_out < MAX_LEFT_OUT {
-                    let before = self.read_unmasked(start.saturating_sub(STRIDE), start)?;
-                    line_end = memrchr(b'\n', &before);
-                    let length = (before.len() - line_end.map_or(0, |at| at + 1)) as u64;
-                    left_out += length;
-                    start -= length;
-                }
-            }
+        if let Some(line_end) = memchr(b'\n', inner) {
+            bytes.drain(..=line_end);
+            start += line_end as u64 + 1;
+            return Ok(Block { start, bytes });
         }
-        Ok(Block {
-            start,
-            left_out,
-            bytes,
-        })
+        // Half a token is not known as one: on to the next word, if that is near.
+        let near = bytes.len().min(WORD_SEARCH);
+        let word = memchr2(b' ', b'\t', &bytes[..near]).unwrap_or(near);
+        bytes.splice(..word, CUT.bytes());
+        let mut line_end = None;
+        while line_end.is_none() && start > 0 && end - start < size + MAX_LEFT_OUT {
+            let from = start.saturating_sub(STRIDE);
+            let before = read_at(&mut self.content, from, start - from)?;
+            line_end = memrchr(b'\n', &before);
+            start = from + line_end.map_or(0, |at| at as u64 + 1);
+        }
+        Ok(Block { start, bytes })
     }
 
     pub(super) fn cursor_at(&mut self, offset: u64) -> io::Result<Cursor> {
         Cursor::at(&mut self.content, self.inode, offset)
     }
 
-    /// Finds where to go on, and what happened to the log since the cursor. In the end of a log, and in one with something
+    /// Finds where to go on, and says what happened to the log since the cursor. In the end of a log, and in one with something
     /// new at its front, the place is found by the text before it.
-    pub(super) fn resume(&mut self, cursor: &Cursor) -> io::Result<(u64, Option<Change>)> {
-        let text = self.text.unwrap_or_default();
-        if !self.is_whole {
-            return Ok(cursor.find(text));
+    pub(super) fn resume(&mut self, cursor: &Cursor) -> io::Result<(u64, Option<&'static str>)> {
+        let mut found = Err(REPLACED);
+        if self.is_whole {
+            let resumed = cursor.resume(&mut self.content, self.inode, self.end)?;
+            found = resumed.ok_or(REPLACED);
         }
-        let resumed = cursor.resume(&mut self.content, self.inode, self.end)?;
-        Ok(match (resumed, cursor.find(text)) {
-            ((_, Some(_)), (start, None)) if self.text.is_some() => (start, None),
-            (resumed, _) => resumed,
+        if let (Err(_), Some(text)) = (found, self.text) {
+            found = cursor.find(text);
+        }
+        Ok(match found {
+            Ok(start) => (start, None),
+            // A whole log has no gap.
+            Err(_) if self.is_whole => (0, Some(REPLACED)),
+            Err(change) => (0, Some(change)),
         })
     }
 }
@@ -132,13 +136,10 @@ pub(super) fn read_at(
     length: u64,
 ) -> io::Result<Vec<u8>> {
     log.seek(SeekFrom::Start(start))?;
-    let mut bytes = Vec::with_capacity(usize::try_from(length).map_err(io::Error::other)?);
-    log.take(length).read_to_end(&mut bytes)?;
-    if (bytes.len() as u64) < length {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the log became shorter while it was read",
-        ));
-    }
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    log.read_exact(&mut bytes).map_err(|error| {
+        let what = format!("the log changed while it was read: {}", error.kind());
+        io::Error::new(error.kind(), what)
+    })?;
     Ok(bytes)
 }

@@ -3,6 +3,8 @@
 
 use std::sync::LazyLock;
 
+use memchr::memchr_iter;
+
 use super::tqdm::clock;
 use crate::text::patterns::Patterns;
 
@@ -21,44 +23,8 @@ static FILE: LazyLock<Patterns> = LazyLock::new(|| {
 /// The longest name that is considered, in bytes.
 const MAX_NAME: usize = 64;
 
-/// Reads the dictionary that `text` begins with, `{'loss': '5.943', 'step': 2}`: gives `each` its names and values, and
-/// returns its length. `None` if it is none or does not end; what `each` was given by then is void.
-pub(super) fn dictionary<'a>(
-    text: &'a str,
-    mut each: impl FnMut(&'a str, &'a str),
-) -> Option<usize> {
-    let mut rest = text.strip_prefix('{')?;
-    loop {
-        rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == ',');
-        if let Some(after) = rest.strip_prefix('}') {
-            return Some(text.len() - after.len());
-        }
-        let quote = rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
-        let (name, after) = rest[1..].split_once(quote)?;
-        let value = after.trim_start().strip_prefix(':')?.trim_start();
-        let (value, after) = value.split_at(value_end(value)?);
-        each(name, value.trim_end());
-        rest = after;
-    }
-}
-
-/// Finds the end of the value that a text begins with: a comma or brace that is inside of nothing.
-fn value_end(text: &str) -> Option<usize> {
-    let (mut depth, mut open_quote) = (0_u32, None);
-    let mut bytes = text.bytes().enumerate();
-    while let Some((at, byte)) = bytes.next() {
-        match (open_quote, byte) {
-            (Some(_), b'\\') => drop(bytes.next()),
-            (Some(quote), _) => open_quote = Some(quote).filter(|quote| *quote != byte),
-            (None, b'\'' | b'"') => open_quote = Some(byte),
-            (None, b'{' | b'[' | b'(') => depth += 1,
-            (None, b'}' | b',') if depth == 0 => return Some(at),
-            (None, b'}' | b']' | b')') => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    None
-}
+/// The constructors that Python shows around a number.
+const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.int64("];
 
 /// A name in a line, the text from its value on, and the line up to that value.
 pub(super) struct Pair<'a> {
@@ -68,34 +34,41 @@ pub(super) struct Pair<'a> {
 }
 
 /// Gives `each` every pair in `line`. A name is the text before a number, back to the number before it or to a separator.
-/// Numbers in paths and names of files are passed over.
+/// Numbers in paths and names of files are passed over. Within a dictionary only what stands in quotes before a colon is a
+/// name.
 pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(Pair<'a>)) {
+    let dictionary = dictionary_start(line).unwrap_or(line.len());
     let (mut name_start, mut word_end, mut is_file) = (0, 0, false);
     let is_blank = |c: char| c.is_ascii_whitespace();
-    for found in NUMBERS.find_iter(line) {
+    let numbers = (dictionary > 0).then(|| NUMBERS.find_iter(&line[..dictionary]));
+    for found in numbers.into_iter().flatten() {
         let mut at = found.start();
         let before = &line[..at];
+        let name_end = before.strip_suffix("tensor(").map_or(at, str::len);
         if before.ends_with(is_word) && found.as_str().starts_with(['-', '+']) {
             at += 1;
-        } else if before.ends_with(is_word)
-            || before.ends_with('.')
-            || before.ends_with('(') && !before.ends_with("tensor(")
+        } else if before.ends_with(|c| is_word(c) || c == '.')
+            || before.ends_with('(') && name_end == at
         {
             continue;
         }
         if at >= word_end {
             let start = before.rfind(is_blank).map_or(0, |blank| blank + 1);
-            word_end = line[at..]
-                .find(is_blank)
-                .map_or(line.len(), |length| at + length);
+            let length = line[at..].find(is_blank);
+            word_end = length.map_or(line.len(), |length| at + length);
             is_file = FILE.is_match(&line[start..word_end]);
         }
-        let Some(name) = line.get(name_start..at).filter(|_| !is_file) else {
+        let name_end = if name_end < found.start() {
+            name_end
+        } else {
+            at
+        };
+        let Some(name) = line.get(name_start..name_end).filter(|_| !is_file) else {
             name_start = word_end;
             continue;
         };
         each(Pair {
-            name: clean(name.strip_suffix("tensor(").unwrap_or(name)),
+            name: clean(name),
             value: &line[at..],
             before: &line[..at],
         });
@@ -103,6 +76,26 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(Pair<'a>)) {
         let after = line[found.end()..].trim_start_matches(|c: char| is_letter(c) || c == '%');
         name_start = line.len() - after.len();
     }
+    for colon in memchr_iter(b':', &line.as_bytes()[dictionary..]) {
+        let (before, value) = line.split_at(dictionary + colon);
+        let key = before.strip_suffix(['\'', '"']);
+        if let Some((before, name)) = key.and_then(|key| key.rsplit_once(['\'', '"'])) {
+            let value = value.trim_start_matches([':', ' ', '\'', '"', '[']);
+            let in_call = CONSTRUCTORS.iter().find_map(|one| value.strip_prefix(one));
+            let value = in_call.unwrap_or(value);
+            each(Pair {
+                name,
+                value,
+                before,
+            });
+        }
+    }
+}
+
+/// Finds the brace that a dictionary in a line begins with.
+pub(super) fn dictionary_start(line: &str) -> Option<usize> {
+    let mut braces = line.match_indices('{').map(|(brace, _)| brace);
+    braces.find(|brace| line[brace + 1..].starts_with(['\'', '"']))
 }
 
 fn is_letter(c: char) -> bool {
@@ -127,15 +120,21 @@ fn clean(text: &str) -> &str {
     name.rsplit("  ").next().unwrap_or_default()
 }
 
-/// Parses the number that a text begins with, however Python or a person wrote it: `'5.943'`, `np.float64(0.5)`,
-/// `[5e-05, 1e-05]`, `1,234`, `8.1K`, `nan`. Gives the rest too.
+/// Parses the number that a text begins with: `1,234`, `8.1K`, `nan`. Gives the rest too.
 pub(super) fn number(text: &str) -> Option<(f64, &str)> {
-    let mut text = text.trim_start().trim_start_matches(['\'', '"', '[']);
-    for wrapper in ["np.float64(", "np.float32(", "np.int64(", "tensor("] {
-        text = text.strip_prefix(wrapper).unwrap_or(text);
+    let text = text.trim_start();
+    let is_plain = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+    let mut end = text.bytes().take_while(is_plain).count();
+    // Most numbers are nothing but digits: the search costs more than parsing them.
+    let goes_on = text[end..].starts_with(['e', 'E', ',']);
+    if goes_on || text[..end].parse::<f64>().is_err() {
+        end = NUMBER_AT_START.find(text)?.end();
     }
-    let (digits, rest) = text.split_at(NUMBER_AT_START.find(text)?.end());
-    let number: f64 = digits.replace(',', "").parse().ok()?;
+    let (digits, rest) = text.split_at(end);
+    let number: f64 = match digits.contains(',') {
+        true => digits.replace(',', "").parse().ok()?,
+        false => digits.parse().ok()?,
+    };
     let factor = match rest.as_bytes() {
         [_, next, ..] if next.is_ascii_alphanumeric() => 1.0,
         [b'k' | b'K', ..] => 1e3,
@@ -146,21 +145,19 @@ pub(super) fn number(text: &str) -> Option<(f64, &str)> {
     Some((number * factor, rest))
 }
 
-/// Parses a count and its total, `7 / 1,200`, but no date.
-pub(super) fn count(text: &str) -> Option<(f64, f64)> {
-    let (done, rest) = number(text)?;
-    let (total, rest) = number(rest.trim_start().strip_prefix('/')?)?;
-    (!rest.starts_with('/')).then_some((done, total))
+/// Parses the total of a count, from the text behind it: `/ 1,200`, but no date.
+pub(super) fn total(behind: &str) -> Option<f64> {
+    let (total, rest) = number(behind.trim_start().strip_prefix('/')?)?;
+    (!rest.starts_with('/')).then_some(total)
 }
 
 /// Parses `1:02:03`, `39m 0s`, `12.5s`, `1 day, 2:03:04` as seconds.
 pub(super) fn duration(text: &str) -> Option<f64> {
     let (mut seconds, mut rest) = (None, text);
     loop {
-        rest = rest.trim_start_matches([' ', ',', '\'', '"']);
-        let digits = rest
-            .split(|c: char| !c.is_ascii_digit() && c != ':')
-            .next()?;
+        rest = rest.trim_start_matches([' ', ',']);
+        let is_clock = |c: char| c.is_ascii_digit() || c == ':';
+        let digits = &rest[..rest.find(|c| !is_clock(c)).unwrap_or(rest.len())];
         if digits.contains(':') {
             return clock(digits).map(|clock| seconds.unwrap_or(0.0) + clock);
         }
@@ -178,4 +175,9 @@ pub(super) fn duration(text: &str) -> Option<f64> {
         seconds = Some(seconds.unwrap_or(0.0) + count * factor);
         rest = unit.trim_start_matches(is_letter);
     }
+}
+
+/// Makes a figure a count.
+pub(super) fn whole(value: f64) -> Option<u64> {
+    (0.0..1e15).contains(&value).then_some(value as u64)
 }

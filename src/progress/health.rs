@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::history::short;
 use super::metrics::Metrics;
 
 /// A loss this many times its best is bad news; below the floor the best counts as that, since small losses leap.
@@ -11,17 +10,18 @@ const FLOOR: f64 = 0.01;
 
 /// A fact that a person should know at once.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum BadNews {
-    /// The newest values of a figure are NaN or infinite, since a step or an epoch where the trainer prints one.
-    NotFinite(&'static str, f64, Option<String>),
-    /// The newest loss is at least ten times the best, which was at this step.
-    LossGrew(f64, f64, Option<u64>),
+pub(crate) struct BadNews {
+    pub(crate) sentence: String,
+    /// A figure is NaN or infinite: the run is lost.
+    pub(crate) is_lost: bool,
 }
 
 /// The state of the figures over a training.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Health {
-    not_finite: BTreeMap<&'static str, BadNews>,
+    /// The figures whose newest values are NaN or infinite, with the sentence that says so.
+    not_finite: BTreeMap<&'static str, String>,
+    /// The lowest loss, and its step.
     best: Option<(f64, Option<u64>)>,
     loss: Option<f64>,
 }
@@ -35,17 +35,20 @@ impl Health {
             ("eval_loss", metrics.eval_loss),
             ("reward", metrics.reward),
         ];
-        let step = metrics.step.map(|step| format!("step {step}"));
-        let since = step.or_else(|| metrics.epoch.map(|epoch| format!("epoch {epoch}")));
         for (figure, value) in figures {
-            match value {
-                Some(value) if !value.is_finite() => {
-                    let news = BadNews::NotFinite(figure, value, since.clone());
-                    self.not_finite.entry(figure).or_insert(news);
-                }
-                Some(_) => drop(self.not_finite.remove(figure)),
-                None => {}
+            let Some(value) = value else { continue };
+            if value.is_finite() {
+                self.not_finite.remove(figure);
+                continue;
             }
+            self.not_finite.entry(figure).or_insert_with(|| {
+                let since = match (metrics.step, metrics.epoch) {
+                    (Some(step), _) => format!(" since step {step}"),
+                    (None, Some(epoch)) => format!(" since epoch {epoch}"),
+                    (None, None) => String::new(),
+                };
+                format!("{figure} is {}{since}", value.to_string().to_lowercase())
+            });
         }
         self.loss = metrics.loss.or(self.loss);
         // The loss of reinforcement learning tells nothing.
@@ -59,40 +62,31 @@ impl Health {
 
     pub(super) fn bad_news(&self) -> Vec<BadNews> {
         // The loss comes before its gradient.
-        let mut news: Vec<_> = self.not_finite.values().rev().cloned().collect();
+        let lost = self.not_finite.values().rev().map(|sentence| BadNews {
+            sentence: sentence.clone(),
+            is_lost: true,
+        });
+        let mut news: Vec<BadNews> = lost.collect();
         if let (Some(loss), Some((best, step))) = (self.loss, self.best)
             && loss.is_finite()
             && loss >= GROWTH * best.max(FLOOR)
         {
-            news.push(BadNews::LossGrew(loss, best, step));
+            let times = (loss / best).round();
+            let at = step.map_or_else(String::new, |step| format!(" at step {step}"));
+            let (loss, best) = (figure(loss), figure(best));
+            news.push(BadNews {
+                sentence: format!("loss {loss} is {times} times its best, {best}{at}"),
+                is_lost: false,
+            });
         }
         news
     }
 }
 
-impl BadNews {
-    /// Describes it: `grad_norm is nan since step 2`.
-    pub(crate) fn sentence(&self) -> String {
-        match self {
-            Self::NotFinite(figure, value, since) => {
-                let since = since.as_ref().map(|since| format!(" since {since}"));
-                let value = value.to_string().to_lowercase();
-                format!("{figure} is {value}{}", since.unwrap_or_default())
-            }
-            Self::LossGrew(loss, best, step) => {
-                let at = step.map(|step| format!(" at step {step}"));
-                let digits = |value: f64| match short(value) {
-                    text if text.contains('e') => text,
-                    text => text.parse().unwrap_or(value).to_string(),
-                };
-                format!(
-                    "loss {} is {:.0} times its best, {}{}",
-                    digits(*loss),
-                    loss / best,
-                    digits(*best),
-                    at.unwrap_or_default()
-                )
-            }
-        }
+/// A number with at most four decimals, none of them padding.
+pub(crate) fn figure(value: f64) -> String {
+    if value != 0.0 && value.abs() < 0.001 {
+        return format!("{value:.1e}");
     }
+    ((value * 10_000.0).round() / 10_000.0).to_string()
 }

@@ -5,9 +5,6 @@ use super::metrics::Metrics;
 /// The most points that are kept.
 pub(crate) const MAX_POINTS: usize = 8192;
 
-/// The widest line of text, in columns.
-const MAX_COLUMNS: usize = 60;
-
 /// The losses at one step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Point {
@@ -40,16 +37,15 @@ impl History {
     /// Adds the losses among new metrics. A step that comes again, as after a resume from a checkpoint, replaces itself and
     /// what was after it.
     pub(crate) fn push(&mut self, metrics: &Metrics) {
-        let is_of_set = metrics.eval_loss.is_some()
-            && *self
-                .eval_set
-                .get_or_insert_with(|| metrics.eval_set.clone())
-                == metrics.eval_set;
+        let mut is_of_set = |_: &f64| {
+            let first = || metrics.eval_set.clone();
+            *self.eval_set.get_or_insert_with(first) == metrics.eval_set
+        };
         let mut point = Point {
             step: metrics.step,
             epoch: metrics.epoch,
             loss: metrics.loss,
-            eval_loss: metrics.eval_loss.filter(|_| is_of_set),
+            eval_loss: metrics.eval_loss.filter(&mut is_of_set),
             reward: metrics.reward,
         };
         if point.loss.or(point.eval_loss).or(point.reward).is_none() {
@@ -57,15 +53,13 @@ impl History {
         }
         let is_later = |last: &mut Point| last.step > point.step && point.step.is_some();
         while self.points.pop_if(is_later).is_some() {}
-        if point.step.is_some()
-            && let Some(last) = self.points.pop_if(|last| last.step == point.step)
-        {
+        let is_same = |last: &mut Point| last.step == point.step && point.step.is_some();
+        if let Some(last) = self.points.pop_if(is_same) {
             point.loss = point.loss.or(last.loss);
             point.eval_loss = point.eval_loss.or(last.eval_loss);
             point.reward = point.reward.or(last.reward);
             point.epoch = point.epoch.or(last.epoch);
-            self.points.push(point);
-            return;
+            return self.points.push(point);
         }
         // The newest is always there: the one before it goes where it is none of those that are kept.
         let is_kept = self.count.is_multiple_of(1 << self.halvings);
@@ -74,13 +68,12 @@ impl History {
         self.points.push(point);
         self.count += 1;
         if self.points.len() > MAX_POINTS {
-            let is_evaluated = |point: &Point| point.eval_loss.is_some();
-            let evaluated = self.points.iter().filter(|point| is_evaluated(point));
+            let evaluated = self.points.iter().filter(|one| one.eval_loss.is_some());
             let keeps_evaluated = evaluated.count() < MAX_POINTS / 4;
             let mut at = 0;
             self.points.retain(|point| {
                 at += 1;
-                at % 2 == 1 || (keeps_evaluated && is_evaluated(point))
+                at % 2 == 1 || (keeps_evaluated && point.eval_loss.is_some())
             });
             (self.halvings, self.count) = (self.halvings + 1, 0);
         }
@@ -95,39 +88,35 @@ impl History {
 
     /// The losses as text, a line for each kind there is: `loss 6.02 ▇▅▃▂▁▁ 5.54, steps 1 to 12`. A reward comes first.
     pub(crate) fn sparkline(&self, columns: usize) -> Option<String> {
-        let set = self.eval_set.clone().flatten();
+        let set = self.eval_set.as_ref().and_then(Option::as_deref);
         let eval_name = set.map_or("eval_loss".to_owned(), |set| format!("eval_{set}_loss"));
-        let lines = [
-            self.line("reward", columns, |point| point.reward),
-            self.line("loss", columns, |point| point.loss),
-            self.line(&eval_name, columns, |point| point.eval_loss),
+        type Figure = fn(&Point) -> Option<f64>;
+        let figures: [(&str, Figure); 3] = [
+            ("reward", |point| point.reward),
+            ("loss", |point| point.loss),
+            (&eval_name, |point| point.eval_loss),
         ];
-        let lines: Vec<String> = lines.into_iter().flatten().collect();
+        let lines = figures.into_iter().filter_map(|(name, figure)| {
+            let known = self.points.iter().filter(|point| figure(point).is_some());
+            let (steps, values): (Vec<_>, Vec<_>) = known
+                .map(|point| (point.step, figure(point).unwrap_or_default()))
+                .unzip();
+            let steps = match (*steps.first()?, *steps.last()?) {
+                (Some(from), Some(to)) if from == to => format!(", step {from}"),
+                (Some(from), Some(to)) => format!(", steps {from} to {to}"),
+                _ => String::new(),
+            };
+            let (first, last) = (short(*values.first()?), short(*values.last()?));
+            Some(match values.len() {
+                1 => format!("{name} {first}{steps}"),
+                _ => format!(
+                    "{name} {first} {} {last}{steps}",
+                    sparkline(&values, columns)
+                ),
+            })
+        });
+        let lines: Vec<String> = lines.collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
-    }
-
-    fn line(
-        &self,
-        name: &str,
-        columns: usize,
-        loss: impl Fn(&Point) -> Option<f64>,
-    ) -> Option<String> {
-        let (points, values): (Vec<&Point>, Vec<f64>) = self
-            .points
-            .iter()
-            .filter_map(|point| Some((point, loss(point)?)))
-            .unzip();
-        let steps = match (points.first()?.step, points.last()?.step) {
-            (Some(from), Some(to)) if from == to => format!(", step {from}"),
-            (Some(from), Some(to)) => format!(", steps {from} to {to}"),
-            _ => String::new(),
-        };
-        let (first, last) = (short(*values.first()?), short(*values.last()?));
-        if values.len() == 1 {
-            return Some(format!("{name} {first}{steps}"));
-        }
-        let line = sparkline(&values, columns);
-        Some(format!("{name} {first} {line} {last}{steps}"))
     }
 }
 
@@ -145,18 +134,21 @@ pub(crate) fn short(value: f64) -> String {
     }
 }
 
-/// `values` as blocks of eight heights, in at most `columns` columns and never more than [`MAX_COLUMNS`]: each column is the
-/// mean of what falls into it, and a cross where nothing in it is a number. The heights span what nearly all values do, so
-/// that one spike does not flatten the rest.
-pub fn sparkline(values: &[f64], columns: usize) -> String {
+/// `values` as blocks of eight heights, in at most `columns` columns: each is the mean of the numbers that fall into it, and
+/// a cross where there is none. The heights span what nearly all do, so that one spike does not flatten the rest.
+pub(super) fn sparkline(values: &[f64], columns: usize) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let columns = columns.clamp(1, MAX_COLUMNS).min(values.len());
-    let means: Vec<Option<f64>> = (0..columns)
-        .map(|column| {
-            let part = column * values.len() / columns..(column + 1) * values.len() / columns;
-            mean(values.get(part)?)
-        })
-        .collect();
+    let columns = columns.min(values.len());
+    let mean = |column: usize| {
+        let part = column * values.len() / columns..(column + 1) * values.len() / columns;
+        let numbers = values[part].iter().filter(|value| value.is_finite());
+        let count = numbers.clone().count() as f64;
+        // Each divided first: the sum of great numbers may be none.
+        numbers
+            .map(|value| value / count)
+            .reduce(|sum, one| sum + one)
+    };
+    let means: Vec<Option<f64>> = (0..columns).map(mean).collect();
     let mut sorted: Vec<f64> = means.iter().flatten().copied().collect();
     sorted.sort_by(f64::total_cmp);
     let outliers = sorted.len() / 20;
@@ -170,12 +162,4 @@ pub fn sparkline(values: &[f64], columns: usize) -> String {
         })
     };
     means.into_iter().map(block).collect()
-}
-
-/// The mean of those that are numbers.
-fn mean(values: &[f64]) -> Option<f64> {
-    let numbers = || values.iter().filter(|value| value.is_finite());
-    let count = numbers().count();
-    // Each divided first: the sum of great numbers may be none.
-    (count > 0).then(|| numbers().map(|value| value / count as f64).sum())
 }

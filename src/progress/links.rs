@@ -1,20 +1,26 @@
 //! Links to the pages that show a run: of Weights & Biases, TensorBoard, Trackio and Comet, as their libraries print them.
 
-use memchr::memmem;
+use std::sync::LazyLock;
 
-use crate::text::strip_escapes;
-
-/// The longest line that is read, in bytes.
-const MAX_LENGTH: usize = 2000;
+use regex::bytes::Regex;
 
 /// The services: what stands in the line before a link, and what in the link itself.
 const SERVICES: [(&str, &str); 5] = [
     ("wandb", "/runs/"),
     ("TensorBoard", "://"),
     ("Trackio", "://"),
-    ("View dashboard", "huggingface.co/spaces/"),
-    ("COMET", "comet."),
+    ("View dashboard", r"huggingface\.co/spaces/"),
+    ("COMET", r"comet\."),
 ];
+
+/// A line with a link of a service; each has a group of its own.
+static LINK: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    let of = |(word, part)| {
+        let rest = r#"[^\s\x1b?"'<>()\[\]]*"#;
+        format!(r"{word}[^\r\n]*?(https?{rest}{part}{rest})")
+    };
+    Regex::new(&SERVICES.map(of).join("|")).ok()
+});
 
 /// The first link of each service.
 #[derive(Debug, Clone, Default)]
@@ -23,24 +29,13 @@ pub(crate) struct Links([Option<String>; SERVICES.len()]);
 impl Links {
     /// Reads the next piece of a log, which ends with a line.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
-        let lines = bytes.split(|byte| matches!(byte, b'\n' | b'\r'));
-        for line in lines.filter(|line| line.len() <= MAX_LENGTH) {
-            if memmem::find(line, b"://").is_some() {
-                self.read_line(&strip_escapes(&String::from_utf8_lossy(line)));
-            }
-        }
-    }
-
-    fn read_line(&mut self, line: &str) {
-        let Some((before, rest)) = line.find("http").map(|start| line.split_at(start)) else {
-            return;
-        };
-        let is_end = |c: char| c.is_whitespace() || "?\"'<>()[]".contains(c);
-        let link = rest.split(is_end).next().unwrap_or_default();
-        let link = link.trim_end_matches(['.', ',', ';']);
-        for (found, (word, part)) in self.0.iter_mut().zip(SERVICES) {
-            if found.is_none() && before.contains(word) && link.contains(part) {
-                return *found = Some(link.to_owned());
+        let lines = LINK.iter().flat_map(|link| link.captures_iter(bytes));
+        for line in lines {
+            for (known, group) in self.0.iter_mut().zip(line.iter().skip(1)) {
+                if let Some(link) = group.filter(|_| known.is_none()) {
+                    let link = String::from_utf8_lossy(link.as_bytes());
+                    *known = Some(link.trim_end_matches(['.', ',', ';']).to_owned());
+                }
             }
         }
     }

@@ -1,12 +1,14 @@
 //! The metrics of a training run, and the report of them in one line of a log.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::grammar::{self, Pair, count, duration, number};
+use super::grammar::{Pair, duration, number, pairs, total, whole};
 use super::names::{Kind, is_evaluation, kind};
+use crate::text::patterns::Patterns;
 
 /// The most evaluation sets that are told apart, and the longest name of one in bytes.
 const MAX_EVAL_SETS: usize = 8;
@@ -121,30 +123,23 @@ pub(super) struct Report {
     batch: Option<(f64, Option<f64>)>,
     /// The number of epochs: the `10` of `Epoch 3/10`.
     epochs: Option<f64>,
-    /// It is the summary at the end of a run, whose loss is a mean.
+    /// The summary at the end of a run, whose loss is a mean.
     pub(super) is_summary: bool,
     /// It has what only an evaluation prints.
-    pub(super) is_evaluation: bool,
-    /// It is a config, or a list of means: none of it is a metric of a step.
+    is_evaluation: bool,
+    /// A config, or a list of means: none of it is a metric of a step.
     pub(super) is_config: bool,
+    /// It has what only a trainer at work prints.
     has_evidence: bool,
 }
 
 impl Report {
-    /// Reads the dictionary that `text` begins with, and gives its length. `before` is the text before it.
-    pub(super) fn add_dictionary(&mut self, text: &str, before: &str) -> Option<usize> {
-        let add = |name, value| self.add(name, value, before);
-        let length = grammar::dictionary(text, add)?;
+    pub(super) fn add_line(&mut self, line: &str) {
+        pairs(line, |pair| self.add(&pair));
         if self.is_summary {
             // A mean over the run is not the newest loss.
             self.metrics.loss = None;
         }
-        Some(length)
-    }
-
-    pub(super) fn add_line(&mut self, line: &str) {
-        let add = |pair: Pair<'_>| self.add(pair.name, pair.value, pair.before);
-        grammar::pairs(line, add);
     }
 
     /// Adds a line of a block, whose own count is newer than that of its head.
@@ -196,19 +191,19 @@ impl Report {
         {
             // `Epoch [3/10], Step [100/600]`: steps of the whole run would be further on by now.
             let part = step as f64 / total as f64 * epochs;
-            if !(epoch - 1.01..=epoch + 0.01).contains(&part) {
+            if (epoch - 1.01..=epoch + 0.01).contains(&part) {
+                metrics.epoch = Some(part);
+            } else {
                 self.batch = Some((step as f64 - 1.0, Some(total as f64)));
                 (metrics.step, metrics.total_steps) = (None, None);
-            } else {
-                metrics.epoch = Some(part);
             }
         }
         match (self.batch.take(), metrics.epoch) {
             (Some((done, Some(total))), Some(epoch)) => {
                 let is_from_one =
                     first_epoch == Some(1.0) || (self.epochs.is_some() && first_epoch != Some(0.0));
+                let before = f64::from(u8::from(is_from_one));
                 let part = ((done + 1.0) / total.max(1.0)).clamp(0.0, 1.0);
-                let before = if is_from_one { 1.0 } else { 0.0 };
                 metrics.epoch = Some((epoch.floor() - before).max(0.0) + part);
                 // The time left is that of the epoch.
                 metrics.seconds_left = None;
@@ -221,54 +216,77 @@ impl Report {
         }
     }
 
-    pub(super) fn add(&mut self, name: &str, value: &str, before: &str) {
-        let (mut kind, factor) = match kind(name) {
+    fn add(&mut self, pair: &Pair<'_>) {
+        let Pair {
+            name,
+            value,
+            before,
+        } = *pair;
+        let (kind, factor) = match kind(name) {
             Some(found) => found,
             // litgpt: `loss train: 0.9, val: 1.1`.
             None if name == "val" && context(before).contains("loss train") => {
                 (Kind::EvalLoss, 1.0)
             }
             // A count without a name is within the epoch before it: `epoch 001:   100 / 1539`.
-            None => {
-                if let Some((done, total)) = count(value).filter(|_| name.is_empty())
-                    && self.metrics.epoch.is_some()
-                {
-                    self.batch.get_or_insert((done - 1.0, Some(total)));
-                }
+            None if name.is_empty() && self.metrics.epoch.is_some() => {
+                let counted = number(value).and_then(|(done, rest)| Some((done, total(rest)?)));
+                let batch = counted.map(|(done, total)| (done - 1.0, Some(total)));
+                self.batch = self.batch.or(batch);
                 return;
             }
+            None => return,
         };
-        match kind {
-            Kind::SecondsLeft => return self.metrics.seconds_left = duration(value),
-            Kind::Setting => self.is_config = true,
-            Kind::Evaluation => self.is_evaluation = true,
-            Kind::Evidence => self.has_evidence = true,
-            _ => {}
+        let metrics = &mut self.metrics;
+        if kind == Kind::SecondsLeft {
+            return metrics.seconds_left = duration(value);
         }
-        let total = count(value).map(|(_, total)| total);
         let Some((value, rest)) = number(value) else {
             return;
         };
-        let value = value * factor;
+        let (value, total) = (value * factor, total(rest));
+        let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
+        let total_steps = |value| whole(value).filter(|total| *total > 0);
         match kind {
-            // verl prints three decimals, too few for a learning rate.
-            Kind::LearningRate if name == "actor/lr" && value == 0.0 => return,
-            // `tps 11278.56(1409.82/gpu)`: that of all devices stands first.
-            Kind::TokensPerGpu if rest.starts_with('(') => kind = Kind::Tokens,
-            Kind::Loss if !name.contains("rain") && is_after_evaluation(before) => {
-                self.is_evaluation = true;
-                kind = Kind::EvalLoss;
+            Kind::Step => {
+                metrics.step = whole(value);
+                metrics.total_steps = total.and_then(total_steps).or(metrics.total_steps);
             }
-            Kind::EvalLoss => return self.set_eval_loss(name, value),
-            Kind::Epoch => (self.epochs, self.batch) = (total, None),
+            Kind::TotalSteps => metrics.total_steps = total_steps(value),
             // `batch: 32` alone is a size.
             Kind::Batch if total.is_some() || !name.eq_ignore_ascii_case("batch") => {
                 self.batch = Some((value, total));
             }
-            Kind::Step if total.is_some() => self.set(Kind::TotalSteps, total.unwrap_or(0.0)),
-            _ => {}
+            Kind::Batch => {}
+            Kind::Epoch => {
+                metrics.epoch = Some(value).filter(|epoch| epoch.is_finite());
+                (self.epochs, self.batch) = (total, None);
+            }
+            Kind::Loss if !name.contains("rain") && EVALUATION.is_match(context(before)) => {
+                self.is_evaluation = true;
+                metrics.eval_loss = Some(value);
+            }
+            Kind::Loss => metrics.loss = Some(value),
+            Kind::EvalLoss => self.set_eval_loss(name, value),
+            // verl prints three decimals, too few for a learning rate.
+            Kind::LearningRate if name == "actor/lr" && value == 0.0 => {}
+            Kind::LearningRate => metrics.learning_rate = Some(value),
+            Kind::GradNorm => metrics.grad_norm = Some(value),
+            Kind::Reward => metrics.reward = Some(value),
+            // `tps 11278.56(1409.82/gpu)`: that of all devices stands first.
+            Kind::TokensPerGpu if !rest.starts_with('(') => {
+                metrics.tokens_per_second_per_gpu = rate;
+            }
+            Kind::Tokens | Kind::TokensPerGpu => metrics.tokens_per_second = rate,
+            Kind::Samples => metrics.samples_per_second = rate,
+            Kind::Steps => metrics.steps_per_second = rate,
+            Kind::SecondsPerStep => metrics.steps_per_second = rate.map(|seconds| 1.0 / seconds),
+            Kind::SecondsLeft => {}
+            Kind::Runtime => self.is_summary = true,
+            Kind::Evidence => self.has_evidence = true,
+            Kind::Evaluation => self.is_evaluation = true,
+            Kind::Setting => self.is_config = true,
         }
-        self.set(kind, value);
     }
 
     /// Sets an evaluation loss, and the name of its set: the `math` of `eval_math_loss`. One without a name counts for more.
@@ -277,54 +295,27 @@ impl Report {
         let (word, set) = name.split_once(['_', '/']).unwrap_or_default();
         let set = set.strip_suffix("loss").filter(|_| is_evaluation(word));
         let set = set.map_or("", |set| set.trim_end_matches(['_', '/']));
-        let set = Some(set).filter(|set| (1..=MAX_EVAL_SET_NAME).contains(&set.len()));
-        if let Some(set) = set {
+        if (1..=MAX_EVAL_SET_NAME).contains(&set.len()) {
             if metrics.eval_loss.is_some() && metrics.eval_set.is_none() {
                 return;
             }
             metrics.eval_losses.insert(set.to_owned(), loss);
+            metrics.eval_set = Some(set.to_owned());
         } else {
             metrics.eval_losses.clear();
+            metrics.eval_set = None;
         }
-        metrics.eval_set = set.map(str::to_owned);
         metrics.eval_loss = Some(loss);
     }
-
-    fn set(&mut self, kind: Kind, value: f64) {
-        let metrics = &mut self.metrics;
-        let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
-        match kind {
-            Kind::Step => metrics.step = whole(value),
-            Kind::TotalSteps => metrics.total_steps = whole(value).filter(|total| *total > 0),
-            Kind::Epoch => metrics.epoch = Some(value).filter(|epoch| epoch.is_finite()),
-            Kind::Loss => metrics.loss = Some(value),
-            Kind::EvalLoss => metrics.eval_loss = Some(value),
-            Kind::LearningRate => metrics.learning_rate = Some(value),
-            Kind::GradNorm => metrics.grad_norm = Some(value),
-            Kind::Reward => metrics.reward = Some(value),
-            Kind::Tokens => metrics.tokens_per_second = rate,
-            Kind::TokensPerGpu => metrics.tokens_per_second_per_gpu = rate,
-            Kind::Samples => metrics.samples_per_second = rate,
-            Kind::Steps => metrics.steps_per_second = rate,
-            Kind::SecondsPerStep => metrics.steps_per_second = rate.map(|seconds| 1.0 / seconds),
-            Kind::Runtime => self.is_summary = true,
-            _ => {}
-        }
-    }
 }
 
-fn whole(value: f64) -> Option<u64> {
-    (0.0..1e15).contains(&value).then_some(value as u64)
-}
+/// A word before a loss that makes it that of an evaluation: `| valid | epoch 001 | loss 5.1`.
+static EVALUATION: LazyLock<Patterns> = LazyLock::new(|| {
+    let words = "eval|evaluation|val|valid|validation|test|dev";
+    Patterns::new(&format!(r"(?:^|[^\w/.])(?i:{words})(?:[^\w/.]|$)"))
+});
 
 /// The text before a value, as far as it counts.
 fn context(before: &str) -> &str {
     &before[before.ceil_char_boundary(before.len().saturating_sub(MAX_CONTEXT))..]
-}
-
-/// Tells if a word before a loss makes it that of an evaluation: `| valid | epoch 001 | loss 5.1`.
-fn is_after_evaluation(before: &str) -> bool {
-    let context = context(before).to_ascii_lowercase();
-    let mut words = context.split(|c: char| !(c.is_ascii_alphanumeric() || "_/.".contains(c)));
-    words.any(is_evaluation)
 }

@@ -45,6 +45,9 @@ static KINDS: LazyLock<HashMap<String, Kind>> = LazyLock::new(|| {
 
 /// Finds the kind of a name, and the factor that a unit behind it stands for: `train/lr(1e-3)`.
 pub(super) fn kind(name: &str) -> Option<(Kind, f64)> {
+    if let Some(kind) = KINDS.get(name) {
+        return Some((*kind, 1.0));
+    }
     let lower = name.to_ascii_lowercase();
     let in_parentheses = lower
         .strip_suffix(')')
@@ -76,9 +79,10 @@ fn without_context(name: &str) -> Option<Kind> {
     if name.ends_with("perplexity") {
         return Some(Evaluation);
     }
-    let word = name.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
-    let mut rest = name[word.len()..].chars();
-    let (separator, rest) = (rest.next()?, rest.as_str());
+    let end = name.find(|c: char| !c.is_ascii_alphanumeric())?;
+    let (word, rest) = name.split_at(end);
+    let separator = rest.chars().next()?;
+    let rest = &rest[separator.len_utf8()..];
     let is_training = matches!(
         word,
         "train" | "training" | "trainer" | "optim" | "throughput" | "metrics"

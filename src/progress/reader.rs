@@ -3,10 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::history::History;
-use super::links::Links;
 use super::{Progress, Scanner};
 use crate::logs::cursor::Cursor;
 use crate::settings::data_dir::open_regular;
@@ -27,9 +25,9 @@ const PIECE: u64 = 256 * 1024;
 /// beginning, and its earlier content is forgotten.
 #[derive(Debug, Clone)]
 pub(crate) struct IncrementalReader {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     read_to: Cursor,
-    scanner: Scanner,
+    pub(crate) scanner: Scanner,
     last: Option<Progress>,
 }
 
@@ -43,27 +41,24 @@ impl IncrementalReader {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Reads what is new, and gives the progress so far. After an error the next read starts over.
     pub(crate) fn read(&mut self) -> io::Result<Option<Progress>> {
-        Ok(self.read_tail(TAIL)?.0)
+        self.read_tail(TAIL)
     }
 
-    /// As [`read`](Self::read), with the losses. Before the last `max_bytes` there is a gap.
-    pub(super) fn read_tail(&mut self, max_bytes: u64) -> io::Result<(Option<Progress>, History)> {
+    /// As [`read`](Self::read), at the first time no more than the beginning and the last `max_bytes`.
+    pub(super) fn read_tail(&mut self, max_bytes: u64) -> io::Result<Option<Progress>> {
         let mut log = open_regular(&self.path)?;
         let metadata = log.metadata()?;
         let (inode, end) = (Some(metadata.ino()), metadata.len());
-        let (mut at, change) = self.read_to.resume(&mut log, inode, end)?;
+        let resumed = self.read_to.resume(&mut log, inode, end)?;
         // Left empty until all is read, so that nothing is counted twice when a read fails midway.
         let before = std::mem::replace(self, Self::new(self.path.clone()));
-        let (mut scanner, last) = match change {
-            None => (before.scanner, before.last),
-            Some(_) => Default::default(),
+        let (mut scanner, last) = match resumed {
+            Some(_) => (before.scanner, before.last),
+            None => Default::default(),
         };
+        let mut at = resumed.unwrap_or(0);
         let max_bytes = if at == 0 { max_bytes } else { NEWEST };
         let tail = end.saturating_sub(max_bytes).max(at);
         if at == 0 {
@@ -73,7 +68,7 @@ impl IncrementalReader {
             scanner.skip();
         }
         let at = read_range(&mut log, tail, end, &mut scanner)?;
-        let (mut progress, history) = scanner.read(metadata.modified()?);
+        let mut progress = scanner.ahead().progress(metadata.modified()?);
         if let (Some(progress), Some(last)) = (&mut progress, last)
             && progress.metrics == last.metrics
         {
@@ -83,31 +78,19 @@ impl IncrementalReader {
         self.read_to = Cursor::at(&mut log, inode, at)?;
         self.scanner = scanner;
         self.last.clone_from(&progress);
-        Ok((progress, history))
-    }
-
-    pub(crate) fn links(&self) -> &Links {
-        self.scanner.links()
-    }
-
-    pub(crate) fn history(&self) -> &History {
-        self.scanner.history()
+        Ok(progress)
     }
 }
 
 /// Reads a part of `log`, and returns where it ended: the log may be cut meanwhile.
 fn read_range(log: &mut File, from: u64, to: u64, scanner: &mut Scanner) -> io::Result<u64> {
-    let mut piece = Vec::new();
+    let mut piece = Vec::with_capacity(PIECE as usize);
     let mut at = from;
     log.seek(SeekFrom::Start(from))?;
-    while at < to {
-        piece.clear();
-        let length = log.take(PIECE.min(to - at)).read_to_end(&mut piece)?;
-        if length == 0 {
-            break;
-        }
+    while log.take(PIECE.min(to - at)).read_to_end(&mut piece)? > 0 {
         scanner.push(&piece);
-        at += length as u64;
+        at += piece.len() as u64;
+        piece.clear();
     }
     Ok(at)
 }

@@ -2,21 +2,22 @@
 
 mod bars;
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use memchr::memrchr3;
+use memchr::{memchr, memchr3, memrchr3};
 use regex::bytes::Regex;
 
-use super::grammar::{count, number};
+use super::grammar::{dictionary_start, number};
 use super::health::Health;
 use super::history::History;
 use super::links::Links;
 use super::metrics::{Metrics, Report};
 use super::tqdm::Bar;
 use super::{Activity, Progress};
-use crate::text;
 use crate::text::patterns::Patterns;
+use crate::text::strip_escapes;
 use bars::Bars;
 
 /// Of a longer segment, the end is read.
@@ -25,28 +26,23 @@ const MAX_SEGMENT: usize = 64 * 1024;
 /// The longest dictionary that is put together from several lines.
 const MAX_DICTIONARY: usize = 8 * 1024;
 
-/// The most braces of a segment that are tried, so that a hostile one costs no more than its length.
-const MAX_BRACES: usize = 32;
-
 /// The most lines that belong to a head such as `[step=10/1000]`.
 const MAX_BLOCK: usize = 100;
-
-const METRICS: &str = "the trainer's metrics in the log";
-const LINES: &str = "the trainer's own log lines";
-pub(super) const REQUESTS: &str = "the log (requests)";
 
 /// Finds metrics in a raw log. Folded text would not do: the states of a bar that are drawn over are needed too.
 #[derive(Debug, Clone, Default)]
 pub struct Scanner {
+    /// The metrics of the training; empty until it has printed any.
     metrics: Metrics,
-    history: History,
+    pub history: History,
     health: Health,
-    source: Option<&'static str>,
     /// The progress of inference or an evaluation, for a log without a training.
     requests: Metrics,
     /// What runs beside the training.
     activity: Option<Activity>,
     bars: Bars,
+    /// A training has printed metrics.
+    is_training: bool,
     /// The step of the newest loss.
     loss_step: Option<u64>,
     /// The trainer prints the step itself.
@@ -62,7 +58,7 @@ pub struct Scanner {
     dictionary: Option<String>,
     /// The counts of a head such as `[step=10/1000,epoch=0]`, and the lines that may still belong to it.
     block: Option<(Report, usize)>,
-    links: Links,
+    pub(crate) links: Links,
 }
 
 impl Scanner {
@@ -86,153 +82,147 @@ impl Scanner {
         self.block = None;
     }
 
-    /// The progress so far, and the losses. `written` is the time of the last write to the log. The newest state of a bar
-    /// has no end until the next one is drawn: it is read if it looks whole, and read again when it has its end.
-    pub(crate) fn read(&self, written: SystemTime) -> (Option<Progress>, History) {
-        let mut ahead = self.clone();
+    /// Reads ahead: the newest state of a bar has no end until the next one is drawn. It is read if it looks whole, and read
+    /// again when it has its end.
+    pub(crate) fn ahead(&self) -> Cow<'_, Self> {
+        let mut ahead = Cow::Borrowed(self);
         if matches!(self.rest.trim_ascii_end().last(), Some(b']' | b'}')) {
-            ahead.read_segments(&self.rest);
+            ahead.to_mut().read_segments(&self.rest);
         }
-        (ahead.progress(written), ahead.history)
+        ahead
     }
 
-    fn progress(&self, written: SystemTime) -> Option<Progress> {
-        let (metrics, source) = match self.source {
-            Some(source) => (&self.metrics, source),
-            None if self.requests != Metrics::default() => (&self.requests, REQUESTS),
-            None => return None,
-        };
-        let mut metrics = metrics.clone();
+    /// The progress so far; `written` is the time of the last write to the log.
+    pub(crate) fn progress(&self, written: SystemTime) -> Option<Progress> {
+        if !self.is_training && self.requests == Metrics::default() {
+            return None;
+        }
+        let is_training = self.is_training;
+        let mut metrics = if is_training {
+            &self.metrics
+        } else {
+            &self.requests
+        }
+        .clone();
         let left = metrics.total_steps.zip(metrics.step);
         let left = left.and_then(|(total, step)| total.checked_sub(step));
-        if metrics.seconds_left.is_none()
-            && let Some((left, speed)) = left.zip(metrics.steps_per_second)
-        {
-            metrics.seconds_left = Some(left as f64 / speed);
-        }
+        let at_speed = left.zip(metrics.steps_per_second);
+        let at_speed = at_speed.map(|(left, speed)| left as f64 / speed);
+        metrics.seconds_left = metrics.seconds_left.or(at_speed);
         // After the last step come an evaluation and the saving of the model, which nobody has measured.
-        if left == Some(0) || (self.activity.is_some() && self.source.is_some()) {
+        if left == Some(0) || (self.activity.is_some() && is_training) {
             metrics.seconds_left = None;
         }
         metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
-        let mut progress = Progress::new(metrics, source, written);
-        progress.bad_news = self.health.bad_news();
-        progress.activity.clone_from(&self.activity);
-        Some(progress)
-    }
-
-    pub fn history(&self) -> &History {
-        &self.history
-    }
-
-    pub(crate) fn links(&self) -> &Links {
-        &self.links
+        Some(Progress {
+            metrics,
+            is_training,
+            measured_at: Some(written),
+            bad_news: self.health.bad_news(),
+            activity: self.activity.clone(),
+            ..Progress::default()
+        })
     }
 
     /// Reads the segments between line ends, carriage returns and backspaces that may hold metrics.
     fn read_segments(&mut self, bytes: &[u8]) {
         self.links.read(bytes);
-        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r' | 8);
-        for segment in bytes.split_inclusive(is_end) {
-            let is_open = self.dictionary.is_some() || self.block.is_some();
-            // A bar that was wiped.
-            let is_blank = || segment.ends_with(b"  \r") && segment.trim_ascii().is_empty();
-            if is_open || is_hit(segment) || is_blank() {
-                let whole = segment.split_last().filter(|(last, _)| is_end(last));
-                self.read_segment(whole.map_or(segment, |(_, text)| text));
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.dictionary.is_none() && self.block.is_none() {
+                let hit = |hits: &Regex| hits.shortest_match_at(bytes, at);
+                let Some(hit) = HITS.as_ref().and_then(hit) else {
+                    return;
+                };
+                let before = &bytes[at..hit - 1];
+                at += memrchr3(b'\n', b'\r', 8, before).map_or(0, |end| end + 1);
             }
+            let rest = &bytes[at..];
+            let length = memchr3(b'\n', b'\r', 8, rest).unwrap_or(rest.len());
+            self.read_segment(&rest[..length]);
+            at += length + 1;
         }
     }
 
     fn read_segment(&mut self, segment: &[u8]) {
         let excess = segment.len().saturating_sub(MAX_SEGMENT);
         let segment = String::from_utf8_lossy(&segment[excess..]);
-        let (_, segment) = text::split_skypilot_prefix(&segment);
-        let is_nested = segment.contains("\x1b[A");
-        let text = text::strip_escapes(segment);
-        let text = text.trim_end();
-        let text = &text[RANKS.find(text).map_or(0, |ranks| ranks.end())..];
+        let has_escapes = memchr(0x1b, segment.as_bytes()).is_some();
+        let text = if has_escapes {
+            strip_escapes(&segment)
+        } else {
+            Cow::Borrowed(&*segment)
+        };
+        // Most lines of metrics are a dictionary alone.
+        let is_dictionary = text.starts_with('{');
+        let prefix = if is_dictionary {
+            None
+        } else {
+            PREFIXES.find(&text)
+        };
+        let text = text[prefix.map_or(0, |all| all.end())..].trim_end();
         if text.is_empty() {
-            self.bar_cleared |= !segment.is_empty();
+            self.bar_cleared |= segment.ends_with("  ");
             return;
         }
-        if let Some(mut started) = self.dictionary.take()
-            && !text.starts_with("{'")
-        {
-            // Bars are drawn between the lines of a dictionary.
-            if !text.contains("%|") {
-                started.push(' ');
-                started.push_str(text);
-                return self.read_text(&started);
-            }
-            self.dictionary = Some(started);
-        }
+        self.dictionary.take_if(|_| text.starts_with("{'"));
         let (before, after) = text.split_at(text.find('{').unwrap_or(text.len()));
-        match Bar::parse(before) {
-            Some(bar) => {
-                self.bar(&bar, is_nested);
-                self.read_text(after);
-            }
-            None => self.read_text(text),
+        if let Some(bar) = Bar::parse(before) {
+            // Bars are drawn between the lines of a dictionary.
+            self.bar(&bar, has_escapes && segment.contains("\x1b[A"));
+            self.read_text(after);
+        } else if let Some(started) = self.dictionary.take() {
+            self.read_text(&format!("{started} {text}"));
+        } else {
+            self.read_text(text);
         }
     }
 
     /// Reads a text that is no bar: a line, or dictionaries with what stands before them.
-    fn read_text(&mut self, text: &str) {
-        let mut rest = text;
-        for _ in 0..MAX_BRACES {
-            let quoted = |(at, _): &(usize, &str)| rest[at + 1..].starts_with(['\'', '"']);
-            let Some((brace, _)) = rest.match_indices('{').find(quoted) else {
-                break;
-            };
-            let (before, started) = rest.split_at(brace);
-            let mut report = Report::default();
-            report.add_line(before);
-            if let Some(length) = report.add_dictionary(started, before) {
-                if report.is_training() {
-                    self.report(report, METRICS, true);
-                }
-                rest = &started[length..];
-            } else if started.len() < MAX_DICTIONARY && !started.contains('}') {
-                self.dictionary = Some(started.to_owned());
-                return;
-            } else {
-                rest = &started[1..];
-            }
+    fn read_text(&mut self, mut text: &str) {
+        while let Some(end) = text
+            .find('}')
+            .filter(|end| text[end + 1..].starts_with('{'))
+        {
+            self.read_line(&text[..=end]);
+            text = &text[end + 1..];
         }
-        if rest.len() == text.len() {
+        let dictionary = dictionary_start(text);
+        let is_open = dictionary.is_some_and(|start| !text[start..].contains('}'));
+        if is_open && text.len() < MAX_DICTIONARY {
+            self.dictionary = Some(text.to_owned());
+        } else if !text.is_empty() {
             self.read_line(text);
         }
     }
 
-    /// Reads a line that is no bar and has no dictionary.
+    /// Reads a line that is no bar.
     fn read_line(&mut self, line: &str) {
-        if line.contains("Starting training...") || line.contains("***** Running training *****") {
-            return self.start_training();
-        }
-        if line.contains("***** Running Evaluation") || line.contains("***** Running Prediction") {
-            let what = "evaluation";
-            let activity = Activity {
-                what,
-                ..Activity::default()
-            };
-            return self.activity = Some(activity);
-        }
-        if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
-            self.requests.tokens_per_second = number(speed).map(|(speed, _)| speed);
-            return;
-        }
         let mut report = Report::default();
-        // `***** train metrics *****` heads the means of the run.
-        report.is_config = line.contains("***** ") && line.contains(" metrics *****");
-        if report.is_config {
-            self.block = Some((report, MAX_BLOCK));
+        if !line.starts_with('{')
+            && let Some(mark) = MARKS.find(line)
+        {
+            match mark.as_str() {
+                "Starting training..." | "***** Running training *****" => self.start_training(),
+                "***** Running Evaluation" | "***** Running Prediction" => {
+                    self.activity = Some(Activity {
+                        what: "evaluation",
+                        ..Activity::default()
+                    });
+                }
+                // `***** train metrics *****` heads the means of the run.
+                _ => {
+                    report.is_config = true;
+                    self.block = Some((report, MAX_BLOCK));
+                }
+            }
             return;
         }
         report.add_line(line);
-        let is_part = line.starts_with([' ', '\t']) || count(line).is_some();
         let has_figure = report.has_figure();
         if let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0) {
+            let is_count = number(line).is_some_and(|(_, rest)| rest.starts_with('/'));
+            let is_part = line.starts_with([' ', '\t']) || is_count;
             if is_part && report.metrics.step.is_none() {
                 head.add_block_line(line);
                 report = head.clone();
@@ -240,7 +230,7 @@ impl Scanner {
             self.block = Some((head, lines - 1));
         }
         if report.is_training() {
-            return self.report(report, LINES, has_figure);
+            return self.report(report, has_figure);
         }
         let head = line.trim_end_matches(['=', '-', '*', ' ']);
         let is_head = head.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));
@@ -264,14 +254,14 @@ impl Scanner {
     }
 
     /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
-    fn report(&mut self, mut report: Report, source: &'static str, is_new: bool) {
+    fn report(&mut self, mut report: Report, is_new: bool) {
         if let Some(epoch) = report.metrics.epoch {
             self.first_epoch.get_or_insert(epoch);
         }
         report.resolve(self.first_epoch);
         let is_of_training = report.is_loss();
         let mut metrics = report.metrics;
-        self.source = Some(source);
+        self.is_training = true;
         self.activity = None;
         self.bars.training_ended |= report.is_summary;
         self.prints_steps |= metrics.step.is_some();
@@ -280,7 +270,7 @@ impl Scanner {
         }
         // An evaluation is of the newest step. A loss without its step is of that of the bar.
         let is_at_newest =
-            metrics.eval_loss.is_some() || (self.bars.has_training_bar() && !self.prints_steps);
+            metrics.eval_loss.is_some() || (self.bars.training.is_some() && !self.prints_steps);
         if metrics.step.is_none() && is_at_newest {
             metrics.step = self.metrics.step;
         }
@@ -310,23 +300,28 @@ impl Scanner {
     }
 }
 
-/// The ranks and hosts that `torchrun`, `mpirun`, `srun` and `pdsh` put before a line: `[rank0]: `, `[1,0]<stdout>:`, `0: `,
-/// `node-1: `.
-static RANKS: LazyLock<Patterns> = LazyLock::new(|| {
+/// The hosts and ranks that SkyPilot, `torchrun`, `mpirun`, `srun` and `pdsh` put before a line: `(train, pid=12) `,
+/// `[rank0]: `, `[1,0]<stdout>:`, `0: `, `node-1: `.
+static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
+    let skypilot = r"^(?:\([^()\n]*[, ]pid=\d+(?:[, ][^()\n]*)?\) )?";
     let bracketed = r"\[(?:rank|default)?[\d,:]+\](?:<stdout>)?(?:<stderr>)?:";
+    let rank = r" *(?:rank ?)?\d+: ";
     Patterns::new(&format!(
-        r"^(?:{bracketed}| *(?:rank ?)?\d+: |[\w.-]*\d[\w.-]*: )+"
+        r"{skypilot}(?:{bracketed}|{rank}|[\w.-]*\d[\w.-]*: )*"
     ))
 });
 
-/// Marks what may be metrics, many times faster than reading it.
+/// The lines that tell what begins, and their like.
+static MARKS: LazyLock<Patterns> = LazyLock::new(|| {
+    Patterns::new(
+        r"Starting training\.\.\.|\*{5} Running training \*{5}|\*{5} Running (?:Evaluation|Prediction)|\*{5} .* metrics \*{5}",
+    )
+});
+
+/// Marks what may be metrics, and a bar that was wiped, many times faster than reading it.
 static HITS: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(
-        r#"%\||it \[|\{['"]|[lL]oss|LOSS|[rR]eward|[eE]poch|(?:[sS]tep|[bB]atch|[iI]ter(?:ation)?)[ :=\[]+[0-9]+ ?/| metrics \*\*\*|throughput|SamplesPerSec|skipped=|per.iteration|Running |Starting training|otal (?:training |optimization )?steps|max_steps"#,
+        r#"%\||it \[|\{['"]|[lL]oss|LOSS|[rR]eward|[eE]poch|(?:[sS]tep|[bB]atch|[iI]ter(?:ation)?)[ :=\[]+[0-9]+ ?/| metrics \*\*\*|throughput|SamplesPerSec|skipped=|per.iteration|Running |Starting training|otal (?:training |optimization )?steps|max_steps|(?mR:^)  +\r"#,
     )
     .ok()
 });
-
-fn is_hit(segment: &[u8]) -> bool {
-    HITS.as_ref().is_some_and(|hits| hits.is_match(segment))
-}

@@ -22,17 +22,15 @@ impl Stall {
     /// Checks a log that has been silent for `silent` after so many `writes` within `time`.
     pub(crate) fn check(time: Duration, writes: u32, silent: Duration) -> Option<Self> {
         let usual_gap = time.checked_div(writes.saturating_sub(1))?;
-        let is_stall = writes >= MIN_WRITES
-            && silent > MIN_SILENCE
-            && silent > usual_gap.saturating_mul(MIN_GAPS);
-        is_stall.then_some(Self { silent, usual_gap })
+        let least = MIN_SILENCE.max(usual_gap.saturating_mul(MIN_GAPS));
+        (writes >= MIN_WRITES && silent > least).then_some(Self { silent, usual_gap })
     }
 
     pub(crate) fn sentence(&self) -> String {
+        let gap = span(self.usual_gap.max(Duration::from_secs(1)));
         format!(
-            "silent for {}; usually it grows every {}",
-            span(self.silent),
-            span(self.usual_gap.max(Duration::from_secs(1)))
+            "silent for {}; usually it grows every {gap}",
+            span(self.silent)
         )
     }
 }

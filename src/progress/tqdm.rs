@@ -1,6 +1,8 @@
 //! The one parser of tqdm's progress bars.
 
-use super::grammar::number;
+use memchr::{memchr2, memmem};
+
+use super::grammar::{number, whole};
 
 /// A state of a progress bar, `label:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12]`, or without a total
 /// `label: 6it [00:01,  4.51it/s]`.
@@ -23,20 +25,24 @@ pub(crate) struct Bar<'a> {
 
 impl<'a> Bar<'a> {
     pub(crate) fn parse(line: &'a str) -> Option<Self> {
-        let (label, done, total, times) = if let Some((label, bar)) = line.split_once("%|") {
-            let (bar, times) = bar.split_once('[')?;
+        // Nearly every line has neither.
+        memchr2(b'|', b'[', line.as_bytes())?;
+        let find = |mark: &str| memmem::find(line.as_bytes(), mark.as_bytes());
+        let (label, done, total, times) = if let Some(at) = find("%|") {
+            let (bar, times) = line[at + 2..].split_once('[')?;
             let (done, total) = bar.rsplit('|').next()?.split_once('/')?;
-            (label, done, Some(total), times)
+            (&line[..at], done, Some(total), times)
         } else {
-            let (counted, times) = line.split_once("it [")?;
+            let (counted, times) = line.split_at(find("it [")?);
             let label = counted.trim_end_matches(|c: char| c.is_ascii_digit());
-            (label, &counted[label.len()..], None, times)
+            (label, &counted[label.len()..], None, &times["it [".len()..])
         };
         let (times, rest) = times.split_once(']')?;
         let (times, rate) = times.split_once(',').unwrap_or((times, ""));
         let (rate, postfix) = rate.split_once(',').unwrap_or((rate, ""));
         let (passed, left) = times.split_once('<').unwrap_or((times, ""));
         clock(passed)?;
+        let count = |text| whole(number(text)?.0);
         let (per_second, unit) = rate_and_unit(rate.trim())?;
         let label = label.trim_end_matches(|c: char| c.is_ascii_digit() || " .%".contains(c));
         Some(Self {
@@ -66,11 +72,6 @@ impl<'a> Bar<'a> {
             && earlier.done <= self.done
             && (earlier.label, earlier.total) == (self.label, self.total)
     }
-}
-
-fn count(text: &str) -> Option<u64> {
-    let (count, _) = number(text)?;
-    (0.0..1e15).contains(&count).then_some(count as u64)
 }
 
 /// Parses `4.51it/s`, `1.87s/it`, `?it/s`.

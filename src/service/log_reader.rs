@@ -161,7 +161,7 @@ impl LogReader {
         let file = work.file.take();
         let content = match &file {
             // The file of a job on this machine stays where it is.
-            Some(file) => LogContent::File(file.path().to_owned()),
+            Some(file) => LogContent::File(file.path.clone()),
             None => self.launcher.logs(&self.identity).await?.content,
         };
         let reading = match &content {
@@ -212,13 +212,13 @@ impl Default for Tail {
 
 impl LogReading {
     fn of_file(file: &mut IncrementalReader) -> io::Result<Self> {
-        let written = file.path().metadata()?.modified()?;
+        let written = file.path.metadata()?.modified()?;
         Ok(Self {
             progress: file.read()?,
-            writes: writes(file.history()),
+            writes: writes(&file.scanner.history),
             written: Some(written),
-            tail: Tail::File(file.path().to_owned()),
-            links: file.links().to_vec(),
+            tail: Tail::File(file.path.clone()),
+            links: file.scanner.links.to_vec(),
             ..Self::default()
         })
     }
@@ -248,7 +248,8 @@ impl LogReading {
         let written = written.unwrap_or_else(SystemTime::now);
         let mut scanner = Scanner::default();
         scanner.push(text.as_bytes());
-        let (mut progress, history) = scanner.read(written);
+        let scanner = scanner.ahead();
+        let mut progress = scanner.progress(written);
         if let Some(progress) = &mut progress {
             let same = before
                 .progress
@@ -261,7 +262,7 @@ impl LogReading {
         }
         Self {
             progress,
-            writes: writes(&history),
+            writes: writes(&scanner.history),
             written: Some(written),
             exit_code,
             tail: Tail::Text(text.into()),

@@ -12,7 +12,7 @@ use super::{JobService, launches};
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobLog, LogContent};
 use crate::logs::Log;
-use crate::logs::cursor::{Change, Cursor};
+use crate::logs::cursor::Cursor;
 use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
 use crate::logs::search::{Query, search};
 use crate::plot;
@@ -161,7 +161,7 @@ impl LogSelection {
             Self::Tail(lines) => tail(&mut opened, lines, options)?,
             Self::Since(cursor) => {
                 let excerpt = read_since(&mut opened, &cursor, options)?;
-                if timed_out && matches!(excerpt.change, Some(Change::Truncated | Change::Gap)) {
+                if timed_out && excerpt.change.is_some() {
                     return Ok(LogsAnswer {
                         truncated: true,
                         ..answer_at(log, &cursor, &[], TOO_SHORT)
@@ -184,15 +184,14 @@ impl LogSelection {
 /// Adds the loss as a sparkline and a picture, which is also a file beside the log, or says why there is none.
 fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::Result<()> {
     let (progress, history) = match log {
-        LogContent::File(path) => read_log(path)?.unzip(),
+        LogContent::File(path) => read_log(path)?,
         LogContent::Text { text, .. } => {
             let mut scanner = Scanner::default();
             scanner.push(text.as_bytes());
-            let (progress, history) = scanner.read(SystemTime::now());
-            (progress, Some(history))
+            let scanner = scanner.ahead().into_owned();
+            (scanner.progress(SystemTime::now()), scanner.history)
         }
     };
-    let history = history.unwrap_or_default();
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
     let drawn = plot::loss(&history).map(|picture| {
         let written = match dir.map(JobDir::plot_path) {

@@ -10,8 +10,8 @@ use super::observe::Observation;
 use crate::error::JobError;
 use crate::failure::Failure;
 use crate::launcher::{JobState, JobStatus};
-use crate::progress::BadNews;
 use crate::progress::stall::span;
+use crate::progress::{BadNews, figure};
 use crate::text::shorten;
 
 const WAIT_FOR_CHANGE: &str = "Call poll_status with wait_seconds=55.";
@@ -83,10 +83,8 @@ pub(super) fn message_and_next(status: &JobStatus) -> String {
 /// Describes what a person must know at once.
 fn bad_news(observation: &Observation) -> Option<String> {
     match (newest_news(observation), &observation.stalled) {
-        (Some(news @ BadNews::NotFinite(..)), _) => {
-            Some(format!("{}: the run is lost", news.sentence()))
-        }
-        (Some(news), _) => Some(news.sentence()),
+        (Some(news), _) if news.is_lost => Some(format!("{}: the run is lost", news.sentence)),
+        (Some(news), _) => Some(news.sentence.clone()),
         (None, Some(stall)) => Some(format!(
             "the log has been silent for {}: the job may hang",
             span(stall.silent)
@@ -124,19 +122,11 @@ pub(super) fn progress_phrase(progress: &ProgressAnswer) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// A number with at most four decimals, none of them padding.
-fn figure(value: f64) -> String {
-    if value != 0.0 && value.abs() < 0.001 {
-        return format!("{value:.1e}");
-    }
-    ((value * 10_000.0).round() / 10_000.0).to_string()
-}
-
 /// Describes what to do about a job of this age.
 pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Duration>) -> String {
     let is_stalled = observation.stalled.is_some();
     let news = newest_news(observation).filter(|_| !is_stalled);
-    let is_lost = matches!(news, Some(BadNews::NotFinite(..)));
+    let is_lost = news.is_some_and(|news| news.is_lost);
     if status.is_done {
         return after_end(status, observation, is_lost);
     }

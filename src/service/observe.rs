@@ -19,8 +19,8 @@ use super::output_dir::Output;
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
-use crate::progress::Progress;
 use crate::progress::stall::Stall;
+use crate::progress::{Progress, run_files};
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
 
@@ -59,16 +59,22 @@ pub(super) async fn observe(
     asked_at: Instant,
 ) -> Observation {
     let reader = context.logs.get(launcher, &job.identity);
-    let (log, folder) = if launcher.is_local() {
-        tokio::join!(
-            reader.reading(status, FILE_WAIT),
-            read_folder(context, launcher, job)
-        )
+    let is_local = launcher.is_local();
+    let wait = if is_local {
+        FILE_WAIT
     } else {
-        let left = MAX_POLL.saturating_sub(asked_at.elapsed());
-        (reader.reading(status, left.min(FETCH_WAIT)).await, None)
+        FETCH_WAIT.min(MAX_POLL.saturating_sub(asked_at.elapsed()))
     };
-    let log = log.unwrap_or_default();
+    let log = reader.reading(status, wait).await.unwrap_or_default();
+    let is_complete = log
+        .progress
+        .as_ref()
+        .is_some_and(|all| !all.is_incomplete());
+    let folder = if is_local {
+        read_folder(context, launcher, job, !is_complete).await
+    } else {
+        None
+    };
     let (output, run_files) = folder.unzip();
     let details = &status.details;
     let started = details.start_at.as_deref().and_then(parse_time);
@@ -121,11 +127,12 @@ pub(super) async fn how_far(
     phrase
 }
 
-/// Reads what a training on this machine wrote into its output folder.
+/// Reads what a training on this machine wrote into its output folder, and its figures where the log lacks them.
 async fn read_folder(
     context: &Context,
     launcher: &Arc<dyn Launcher>,
     job: &ResolvedJob,
+    needs_figures: bool,
 ) -> Option<(Output, Option<Progress>)> {
     let record = job.record.as_ref()?;
     let dir = PathBuf::from(&record.output_dir);
@@ -140,7 +147,12 @@ async fn read_folder(
         let permit = permits.acquire_owned().await.ok()?;
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            Output::read(&dir, started, is_shared)
+            let output = Output::read(&dir, started, is_shared)?;
+            let figures = || run_files::read(&dir, started);
+            Some((
+                output,
+                (needs_figures && !is_shared).then(figures).flatten(),
+            ))
         });
         read.await.ok().flatten()
     };

@@ -4,8 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::progress::{Progress, run_files};
-
 /// The most entries of an output folder, and of a checkpoint in it, that are considered.
 const MAX_ENTRIES: usize = 10_000;
 const MAX_FILES: usize = 100;
@@ -29,13 +27,9 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Reads the folder, and the progress from the files of the trainer. What was last written before `started` is of an
-    /// earlier run; in a folder that several jobs write to at once nothing is known to be this one's.
-    pub(super) fn read(
-        dir: &Path,
-        started: Option<SystemTime>,
-        is_shared: bool,
-    ) -> Option<(Self, Option<Progress>)> {
+    /// Reads the folder. What was last written before `started` is of an earlier run; in a folder that several jobs write to
+    /// at once nothing is known to be this one's.
+    pub(super) fn read(dir: &Path, started: Option<SystemTime>, is_shared: bool) -> Option<Self> {
         if !dir.is_dir() {
             return None;
         }
@@ -45,7 +39,7 @@ impl Output {
             has_model: false,
         };
         if is_shared {
-            return Some((output, None));
+            return Some(output);
         }
         let is_ours = |path: &Path| {
             let written = path.metadata().and_then(|file| file.modified());
@@ -57,7 +51,7 @@ impl Output {
             is_ours(checkpoint) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
         });
         output.has_model = MODEL_FILES.iter().any(|name| is_ours(&dir.join(name)));
-        Some((output, run_files::read(dir, started)))
+        Some(output)
     }
 }
 

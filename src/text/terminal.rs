@@ -1,8 +1,10 @@
 //! A terminal as far as it decides what is left to read: which text is written over, and what is no text.
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
-use memchr::{memchr2, memrchr};
+use memchr::{memchr, memchr2, memrchr};
+use regex::bytes::Regex;
 use vte::{Params, Parser, Perform};
 
 use super::{HIDDEN, MASK};
@@ -16,8 +18,6 @@ pub(crate) struct Row {
     pub text: String,
     /// Offset of the line's first byte in the input.
     pub start: u64,
-    /// The bytes at the line's beginning that were not given to the terminal.
-    pub left_out: u64,
 }
 
 /// Takes lines of output, and gives back those that the cursor can no longer reach.
@@ -32,32 +32,26 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Writes a line that begins at `start`; `line` has no line end, and lacks its first `left_out` bytes.
-    pub(crate) fn write(&mut self, line: &[u8], start: u64, left_out: u64) -> Option<Row> {
+    /// Writes a line that begins at `start`; `line` has no line end.
+    pub(crate) fn write(&mut self, line: &[u8], start: u64) -> Option<Row> {
         let is_new = self.at == self.rows.len();
+        let plain = COLOURS
+            .as_ref()
+            .map(|colours| colours.replace_all(line, b"".as_slice()));
+        let plain = plain.filter(|plain| memchr(0x1b, plain).is_none());
+        let line = plain.as_deref().unwrap_or(line);
         // Nearly all lines are plain, or a bar of which only the last state counts: no parser is needed.
         let end = line.iter().rposition(|byte| *byte != b'\r');
         let states = &line[..end.map_or(0, |at| at + 1)];
         let from = memrchr(b'\r', states).map_or(0, |at| at + 1);
         let state = &states[from..];
         if is_new && is_plain(state) && memchr2(0x1b, 0x08, line).is_none() {
-            self.rows.push_back(Row {
-                text: String::from_utf8_lossy(state).into_owned(),
-                start,
-                left_out: if state.len() < line.len() {
-                    0
-                } else {
-                    left_out
-                },
-            });
+            let text = String::from_utf8_lossy(state).into_owned();
+            self.rows.push_back(Row { text, start });
         } else {
             if is_new {
                 let text = String::new();
-                self.rows.push_back(Row {
-                    text,
-                    start,
-                    left_out,
-                });
+                self.rows.push_back(Row { text, start });
             }
             // The parser takes quadratic time for bytes that are no text.
             Parser::new().advance(self, String::from_utf8_lossy(line).as_bytes());
@@ -77,10 +71,7 @@ impl Terminal {
     }
 
     fn clear(&mut self, rows: std::ops::Range<usize>) {
-        for row in self.rows.range_mut(rows) {
-            row.text.clear();
-            row.left_out = 0;
-        }
+        self.rows.range_mut(rows).for_each(|row| row.text.clear());
     }
 }
 
@@ -135,8 +126,19 @@ impl Perform for Terminal {
     }
 }
 
+/// The escapes of colours: most of those there are, and they mean nothing here.
+static COLOURS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\x1b\[[0-9;]*m").ok());
+
 /// Tells if a line has no control characters. 0xC2 leads those above ASCII, and little else.
 fn is_plain(line: &[u8]) -> bool {
-    line.iter()
-        .all(|byte| *byte == b'\t' || (*byte >= 0x20 && !matches!(byte, 0x7f | 0xc2)))
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let is_plain = |byte: &u8| *byte == b'\t' || (*byte >= 0x20 && !matches!(byte, 0x7f | 0xc2));
+    let (words, rest) = line.as_chunks();
+    // Eight at once: the high bit of a byte is set in one of these, unless it is from 0x20 to 0x7e.
+    let is_printable = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        (word | word.wrapping_sub(EACH * 0x20) | word.wrapping_add(EACH)) & (EACH * 0x80) == 0
+    };
+    let mut words = words.iter().filter(|word| !is_printable(word));
+    words.all(|word| word.iter().all(is_plain)) && rest.iter().all(is_plain)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::logs::cursor::{Change, Cursor};
+use crate::logs::cursor::{Cursor, GAP, REPLACED};
 use crate::logs::read::{Excerpt, ReadOptions};
 
 use crate::logs::tests::log::{TestLog, file_since, file_tail, text_since, text_tail};
@@ -121,7 +121,7 @@ fn a_single_line_larger_than_the_budget_is_passed_not_stuck_on() {
     let log = TestLog::new(format!("{}END\nnext\n", "x".repeat(5_000)));
     let first = file_since(&log.path, &Cursor::default(), budget(500));
     assert!(first.text.ends_with("xEND\nnext") && first.text.len() <= 500);
-    assert!(first.text.starts_with("[… ") && first.truncated);
+    assert!(first.text.starts_with("[… the beg") && first.truncated);
     assert_eq!(log.since(&first, budget(500)).text, "");
 }
 
@@ -183,23 +183,20 @@ fn a_bar_that_runs_for_hours_is_followed_by_its_newest_state() {
 }
 
 #[test]
-fn a_line_without_end_is_given_in_parts_when_it_is_too_long_to_wait_for() {
-    let log = TestLog::new("é".repeat(200_000));
-    let first = file_since(&log.path, &Cursor::default(), ReadOptions::default());
-    assert!(first.text.ends_with("éé"));
-    log.append("END\n");
-    let rest = log.since(&first, ReadOptions::default()).text;
-    assert_eq!(rest, format!("{}END", "é".repeat(32)));
-}
-
-#[test]
-fn a_line_that_is_given_in_parts_is_parted_between_words() {
+fn a_line_that_is_too_long_to_wait_for_is_given_in_parts_between_words() {
     let log = TestLog::new(format!("{}half-of-a-sec", "word ".repeat(20_000)));
     let first = file_since(&log.path, &Cursor::default(), ReadOptions::default());
-    assert!(first.text.ends_with(" word"), "{:?}", first.notes);
+    assert_eq!(first.text, "");
+    assert!(first.unfinished.as_ref().unwrap().ends_with(" word …"));
     log.append("ret\n");
     let rest = log.since(&first, ReadOptions::default()).text;
-    assert!(rest.starts_with("word word ") && rest.ends_with(" word half-of-a-secret"));
+    assert!(rest.ends_with(" word half-of-a-secret"));
+    log.append(format!("{}END\n", "long words ".repeat(1_600_000)));
+    let first = log.since(&first, ReadOptions::default());
+    let part = log.since(&first, ReadOptions::default());
+    assert!(part.text.ends_with(" words") || part.text.ends_with(" long"));
+    let rest = log.since(&part, ReadOptions::default());
+    assert!(rest.text.ends_with(" words END") && rest.remaining_bytes == 0);
 }
 
 #[test]
@@ -210,7 +207,7 @@ fn a_log_that_was_truncated_is_read_from_its_beginning_and_that_is_said() {
     let second = log.since(&first, ReadOptions::default());
     assert_eq!(
         (second.text.as_str(), second.change),
-        ("new", Some(Change::Truncated))
+        ("new", Some(REPLACED))
     );
     assert!(second.notes[0].contains("truncated"), "{:?}", second.notes);
     assert_eq!(log.since(&second, ReadOptions::default()).change, None);
@@ -223,13 +220,13 @@ fn a_log_that_was_replaced_or_written_anew_is_noticed_though_it_is_longer() {
     // In place, the same file.
     fs::write(&log.path, "another one\nand two\nand three\n").unwrap();
     let second = log.since(&first, ReadOptions::default());
-    assert_eq!(second.change, Some(Change::Replaced));
+    assert_eq!(second.change, Some(REPLACED));
     assert_eq!(second.text, "another one\nand two\nand three");
     // Another file with the same beginning: kept aside, so that its inode cannot be used again.
     fs::rename(&log.path, log.path.with_extension("old")).unwrap();
     fs::write(&log.path, "another one\nand two\nand three\nand more\n").unwrap();
     let third = log.since(&second, ReadOptions::default());
-    assert_eq!(third.change, Some(Change::Replaced));
+    assert_eq!(third.change, Some(REPLACED));
     assert_eq!(third.lines, 4);
     assert!(third.notes[0].contains("replaced"), "{:?}", third.notes);
 }
@@ -255,7 +252,7 @@ fn a_text_that_is_no_cursor_is_told_so() {
     let found = file_since(&log.path, &made_up, ReadOptions::default());
     assert_eq!(
         (found.change, found.text.as_str()),
-        (Some(Change::Replaced), "one\ntwo")
+        (Some(REPLACED), "one\ntwo")
     );
 }
 
@@ -312,7 +309,7 @@ fn the_end_of_a_log_from_elsewhere_is_followed_by_what_came_before() {
         &third.cursor,
         ReadOptions::default(),
     );
-    assert_eq!((fourth.lines, fourth.change), (50, Some(Change::Gap)));
+    assert_eq!((fourth.lines, fourth.change), (50, Some(GAP)));
     // With the whole log at hand, places are exact.
     let all = whole.concat();
     let begun = text_tail(whole[..7].concat().as_bytes(), 1, ReadOptions::default());
@@ -333,11 +330,11 @@ fn a_place_in_a_whole_log_is_found_again_though_something_was_put_before_it() {
     let other = text_since(b"x\ny\n", true, &begun.cursor, ReadOptions::default());
     assert_eq!(
         (other.text.as_str(), other.change),
-        ("x\ny", Some(Change::Truncated))
+        ("x\ny", Some(REPLACED))
     );
     // The beginning of a log of which only the end is at hand is not there.
     let end = text_since(b"x\n", false, &Cursor::default(), ReadOptions::default());
-    assert_eq!((end.text.as_str(), end.change), ("x", Some(Change::Gap)));
+    assert_eq!((end.text.as_str(), end.change), ("x", Some(GAP)));
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn a_deadline_ends_the_search_and_says_how_far_it_came() {
         start.elapsed()
     );
     assert_eq!((found.matches, found.reaches_start), (Some(10), false));
-    assert!(found.notes[0].starts_with("The search stopped because the time was up: the last "));
+    assert!(found.notes[0].starts_with("The search stopped because the time was up: "));
     // A deadline that has passed still searches the end.
     let query = Query::new("39999 of", Instant::now()).unwrap();
     assert_eq!(

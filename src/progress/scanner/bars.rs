@@ -6,39 +6,27 @@ use crate::progress::grammar::number;
 use crate::progress::metrics::{Metrics, Report};
 use crate::progress::tqdm::Bar;
 
-/// The most bars that are watched until the training's bar is known.
-const MAX_CANDIDATES: usize = 8;
-
 /// The speed of a resumed bar counts the steps that were skipped, until so many more are done. One is resumed when its
 /// second count is at least this part of its total.
 const UNSETTLED_STEPS: u64 = 10;
 const RESUMED_PART: u64 = 20;
 
 /// What runs beside a training, by words in the labels of its bars.
-const BESIDE: [(&str, &[&str]); 3] = [
+const BESIDE: [(&str, &str); 3] = [
     (
         "inference",
-        &[
-            "processed prompts",
-            " requests",
-            "model responses",
-            "requesting api",
-        ],
+        "processed prompts| requests|model responses|requesting api",
     ),
-    (
-        "evaluation",
-        &["eval", "valid", "test", "predict", "sanity"],
-    ),
-    ("saving", &["saving", "writing model"]),
+    ("evaluation", "eval|valid|test|predict|sanity"),
+    ("saving", "saving|writing model"),
 ];
-
-const SOURCE: &str = "the progress bar in the log";
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bars {
     /// The label and the total of the training's bar.
-    training_bar: Option<(String, Option<u64>)>,
-    candidates: Vec<Candidate>,
+    pub(super) training: Option<(String, Option<u64>)>,
+    /// The newest bar that may be the training's, until that is known.
+    candidate: Option<Candidate>,
     /// A training has started whose bar has not come yet.
     pub(super) training_started: bool,
     /// The training has printed its summary.
@@ -54,49 +42,40 @@ struct Candidate {
     label: String,
     total: u64,
     done: u64,
-    /// Its count at the newest loss, and the step of that loss if it was printed.
-    at_loss: Option<(u64, Option<u64>)>,
-}
-
-impl Bars {
-    pub(super) fn has_training_bar(&self) -> bool {
-        self.training_bar.is_some()
-    }
+    /// Its count at the newest loss.
+    at_loss: Option<u64>,
 }
 
 impl Scanner {
     /// Binds the bar that stands at a printed loss: at its `step`, or moved since the loss before.
     pub(super) fn bind_bar(&mut self, step: Option<u64>) {
         self.bars.training_ended = false;
-        let mut bound = None;
-        for candidate in &mut self.bars.candidates {
-            let (done, label) = (candidate.done, candidate.label.to_lowercase());
-            let before = candidate.at_loss.replace((done, step));
-            let has_moved = before.is_some_and(|(before, _)| done > before);
-            let may_train = label.is_empty() || label.contains("train");
-            if step.map_or(has_moved && may_train, |step| step == done) {
-                bound = Some(candidate.clone());
+        if let Some(bar) = &mut self.bars.candidate
+            && self.bars.training.is_none()
+        {
+            let before = bar.at_loss.replace(bar.done);
+            let has_moved = before.is_some_and(|before| bar.done > before);
+            let may_train = bar.label.is_empty() || bar.label.to_lowercase().contains("train");
+            if step.map_or(has_moved && may_train, |step| step == bar.done) {
+                self.metrics.step = self.metrics.step.max(Some(bar.done));
+                self.metrics.total_steps = Some(bar.total);
+                self.bars.training = Some((bar.label.clone(), Some(bar.total)));
             }
-        }
-        if let Some(bar) = bound.filter(|_| !self.bars.has_training_bar()) {
-            self.metrics.step = self.metrics.step.max(Some(bar.done));
-            self.metrics.total_steps = Some(bar.total);
-            self.bars.training_bar = Some((bar.label, Some(bar.total)));
         }
     }
 
-    /// Reads a state of a bar, and returns whether it told anything of the training.
+    /// Reads a state of a bar.
     pub(super) fn bar(&mut self, bar: &Bar<'_>, is_nested: bool) {
         let mut report = Report::default();
         report.add_line(bar.postfix);
-        let known = self.bars.training_bar.as_ref();
+        let known = self.bars.training.as_ref();
         let is_known =
             known.is_some_and(|(label, total)| *total == bar.total && label == bar.label);
         if is_known && !self.bars.training_ended {
             return self.training_state(bar, report);
         }
         let label = bar.label.to_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| label.contains(word));
+        let has = |words: &str| words.split('|').any(|word| label.contains(word));
         let is_beside = (is_nested && known.is_some()) || self.bars.training_ended;
         let beside = BESIDE.into_iter().find(|(_, words)| has(words));
         let beside = beside.map(|(what, _)| what);
@@ -108,9 +87,7 @@ impl Scanner {
         if let [epoch, step, loss] = *label.split('|').collect::<Vec<_>>()
             && loss.starts_with("loss: ")
         {
-            report.add("epoch", &format!("{epoch}/1"), "");
-            report.add("step", step, "");
-            report.add_line(loss);
+            report.add_line(&format!("epoch {epoch}/1, step {step}, {loss}"));
             self.epoch_bar(bar, report);
         } else if let Some(what) =
             beside.or((label.is_empty() && is_beside).then_some("evaluation"))
@@ -121,10 +98,10 @@ impl Scanner {
                 report.add_line(bar.label);
                 self.epoch_bar(bar, report);
             }
-        } else if report.is_loss() || is_training {
-            self.bind(bar, report);
-        } else if !is_nested {
-            self.candidate(bar);
+        } else if report.is_loss() || is_training || (!is_nested && self.is_training_bar(bar)) {
+            self.bars.training = Some((bar.label.to_owned(), bar.total));
+            self.bars.training_started = false;
+            self.training_state(bar, report);
         }
     }
 
@@ -151,16 +128,9 @@ impl Scanner {
         }
     }
 
-    /// Makes a bar that of the training.
-    fn bind(&mut self, bar: &Bar<'_>, report: Report) {
-        self.bars.training_bar = Some((bar.label.to_owned(), bar.total));
-        self.bars.training_started = false;
-        self.training_state(bar, report);
-    }
-
     /// Reads a state of the training's bar.
     fn training_state(&mut self, bar: &Bar<'_>, mut report: Report) {
-        self.source.get_or_insert(SOURCE);
+        self.is_training = true;
         self.activity = None;
         self.bar_cleared = false;
         if self.prints_steps && self.metrics.step > Some(bar.done) {
@@ -190,37 +160,27 @@ impl Scanner {
         metrics.seconds_left = bar.seconds_left.filter(|_| is_settled);
     }
 
-    /// Watches a bar of which it is not known yet whether it is the training's.
-    fn candidate(&mut self, bar: &Bar<'_>) {
+    /// Tells if a bar is known as the training's: its total was announced, or it is the first after the start, or it is drawn
+    /// again right after a loss was printed, at the step of that loss. Else it is watched.
+    fn is_training_bar(&mut self, bar: &Bar<'_>) -> bool {
         let (Some(total), "it" | "step" | "steps") = (bar.total, bar.unit) else {
-            return;
+            return false;
         };
-        let mut is_training = self.bars.announced_total == Some(total)
-            || (self.bars.training_started && bar.label.is_empty());
-        let candidates = &mut self.bars.candidates;
-        let is_known = |known: &&mut Candidate| known.total == total && known.label == bar.label;
-        if let Some(known) = candidates.iter_mut().find(is_known) {
-            known.done = bar.done;
-            // It is drawn again right after a loss was printed, at the step of that loss.
-            is_training |= known
-                .at_loss
-                .is_some_and(|(_, step)| step == Some(bar.done));
-        } else {
-            candidates.truncate(MAX_CANDIDATES - 1);
-            let (label, done, at_loss) = (bar.label.to_owned(), bar.done, None);
-            candidates.insert(
-                0,
-                Candidate {
-                    label,
-                    total,
-                    done,
-                    at_loss,
-                },
-            );
-        }
-        if is_training && !self.bars.has_training_bar() {
-            self.bind(bar, Report::default());
-        }
+        let candidate = &mut self.bars.candidate;
+        candidate.take_if(|known| known.total != total || known.label != bar.label);
+        let known = candidate.get_or_insert_with(|| Candidate {
+            label: bar.label.to_owned(),
+            total,
+            done: 0,
+            at_loss: None,
+        });
+        known.done = bar.done;
+        let is_at_loss =
+            known.at_loss.is_some() && self.prints_steps && self.loss_step == Some(bar.done);
+        self.bars.training.is_none()
+            && (is_at_loss
+                || self.bars.announced_total == Some(total)
+                || (self.bars.training_started && bar.label.is_empty()))
     }
 
     /// Reads a bar that counts within an epoch.
@@ -228,6 +188,6 @@ impl Scanner {
         report.set_batch(bar.done, bar.total);
         report.metrics.steps_per_second = bar.per_second;
         let is_new = report.has_figure();
-        self.report(report, SOURCE, is_new);
+        self.report(report, is_new);
     }
 }

@@ -21,11 +21,11 @@ fn summary(folder: &str) -> String {
         let Some(progress) = progress else {
             continue;
         };
-        let warning = progress.bad_news.first().map(|news| news.sentence());
+        let warning = progress.bad_news.first().map(|news| news.sentence.clone());
         let mut fields = serde_json::to_value(progress).unwrap();
         let fields = fields.as_object_mut().unwrap();
         fields.insert("warning".to_owned(), warning.into());
-        fields.retain(|_, value| !value.is_null());
+        fields.retain(|_, value| !value.is_null() && *value != "");
         for (name, value) in fields {
             writeln!(text, "    {name}: {value}").unwrap();
         }

@@ -48,7 +48,7 @@ fn wrong(log: &[u8], right: &Map<String, Value>) -> String {
     let facts = progress.as_ref().map(|progress| {
         let facts = progress.bad_news.iter();
         facts
-            .map(|fact| fact.sentence())
+            .map(|fact| fact.sentence.as_str())
             .collect::<Vec<_>>()
             .join(", ")
     });

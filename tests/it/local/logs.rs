@@ -68,22 +68,7 @@ fn budget_cuts_at_a_line_and_says_so() {
     let fits = format!("These are the newest {returned} lines, as many as fit max_bytes=5632: ");
     assert!(answer["message"].as_str().unwrap().starts_with(&fits));
     assert_eq!(answer["truncated"], true);
-    // All of them would be more than an answer may have; of fewer lines it says which budget would do, and it does.
     assert!(answer["message"].as_str().unwrap().contains("grep"));
-    let answer = lines(&mut server, &job_id, json!(20_000));
-    let message = answer["message"].as_str().unwrap();
-    let enough = message.split("max_bytes=").nth(2).unwrap();
-    let enough: u64 = enough.split(' ').next().unwrap().parse().unwrap();
-    let asked = json!({ "job_id": job_id, "lines": 20_000, "max_bytes": enough });
-    let answer = server.call("get_job_logs", asked).ok();
-    assert_eq!(
-        (
-            &answer["lines_returned"],
-            &answer["truncated"],
-            &answer["message"]
-        ),
-        (&json!(20_000), &json!(false), &json!(""))
-    );
 }
 
 #[test]
