@@ -332,14 +332,10 @@ pub(crate) trait Launcher: Send + Sync {
         None
     }
 
-    /// Lists the clusters that are up or coming up, whoever launched them.
-    async fn clusters_up(&self) -> Result<Vec<ClusterInfo>> {
+    /// Describes the cluster of this name, whoever launched it, where the launcher knows one; without a name those that are up or
+    /// coming up.
+    async fn clusters(&self, _name: Option<&str>) -> Result<Vec<ClusterInfo>> {
         Ok(Vec::new())
-    }
-
-    /// Describes a cluster. `None` when it does not exist, or the launcher cannot know.
-    async fn describe_cluster(&self, _cluster: &str) -> Result<Option<ClusterInfo>> {
-        Ok(None)
     }
 
     /// Stops or deletes a cluster and returns a sentence for the answer. Not cancellation-safe, as [`cancel`](Self::cancel).

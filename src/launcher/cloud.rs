@@ -15,10 +15,8 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::time::Instant;
 
 use super::{
     CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
@@ -27,7 +25,7 @@ use super::{
 use crate::error::{ErrorKind, JobError, Result};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
-use crate::process::runner::{Cli, in_budget, until};
+use crate::process::runner::{Cli, in_budget};
 use crate::settings::data_dir::DataDir;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
 use changes::Awaited;
@@ -36,9 +34,6 @@ use launch_dir::Launch;
 use price::Prices;
 pub(super) use survey::no_such_job;
 use survey::{Survey, add_cluster};
-
-/// The wait for the price of a cluster that is described.
-const PRICE_WAIT: Duration = Duration::from_secs(10);
 
 /// The launcher of the clouds that a backend reaches.
 #[derive(Debug)]
@@ -277,21 +272,12 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         self.cancel_there(&identity).await
     }
 
-    async fn describe_cluster(&self, cluster: &str) -> Result<Option<ClusterInfo>> {
-        let list = in_budget(self.backend.clusters()).await?;
-        let Some(cluster) = list.get(cluster) else {
-            return Ok(None);
-        };
-        let describing = self.describe(cluster);
-        Ok(Some(until(Instant::now() + PRICE_WAIT, describing).await))
-    }
-
     async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
         self.price_launch(spec, plan).await
     }
 
-    async fn clusters_up(&self) -> Result<Vec<ClusterInfo>> {
-        self.price_clusters().await
+    async fn clusters(&self, name: Option<&str>) -> Result<Vec<ClusterInfo>> {
+        self.price_clusters(name).await
     }
 
     async fn teardown_cluster(

@@ -32,9 +32,10 @@ pub(crate) async fn in_budget<T>(call: impl Future<Output = T>) -> T {
     until(Instant::now() + CALL_BUDGET, call).await
 }
 
-/// Has the queries of `work` wait until `deadline`. Others wait for the end of their run.
+/// Has the queries of `work` wait until `deadline`, or that of the work around it. Others wait for the end of their run.
 pub(crate) async fn until<T>(deadline: Instant, work: impl Future<Output = T>) -> T {
-    DEADLINE.scope(deadline, work).await
+    let outer = DEADLINE.try_with(|outer| *outer).unwrap_or(deadline);
+    DEADLINE.scope(deadline.min(outer), work).await
 }
 
 pub(crate) type QueryResult = Result<Arc<Output>, JobError>;

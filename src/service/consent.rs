@@ -124,17 +124,18 @@ impl Consent {
         if cluster.is_empty() || (!is_limited && self.provider.is_none()) {
             return Ok(None);
         }
-        let describing = launcher.describe_cluster(cluster);
+        let describing = launcher.clusters(Some(cluster));
         let described = tokio::time::timeout(CLUSTER_INFO_WAIT, describing).await;
         if !is_limited {
-            return Ok(described.ok().and_then(Result::ok).flatten());
+            let found = described.ok().and_then(Result::ok);
+            return Ok(found.and_then(|mut found| found.pop()));
         }
         let described = described.map_err(|_| {
             let waited = CLUSTER_INFO_WAIT.as_secs();
             let error = format!("the cloud of cluster {cluster} was not found within {waited} s");
             JobError::unavailable(error).with_hint("try again")
         })?;
-        let Some(info) = described? else {
+        let Some(info) = described?.pop() else {
             return Ok(None);
         };
         let forbidden = match &info.cloud {

@@ -40,7 +40,7 @@ impl Costs {
         let is_used = |name: &str| name == cloud || records.iter().any(|job| job.cloud == *name);
         let launchers = context.launchers.iter();
         let used = launchers.filter(|launcher| launcher.clouds().iter().any(|name| is_used(name)));
-        let up = join_all(used.map(|launcher| launcher.clusters_up()));
+        let up = join_all(used.map(|launcher| launcher.clusters(None)));
         let launcher = context.launcher(cloud).ok()?;
         let offer = launcher.offer(&launch.spec, &launch.plan);
         let (offer, up) = until(deadline, async { tokio::join!(offer, up) }).await;

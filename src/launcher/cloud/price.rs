@@ -15,10 +15,14 @@ use crate::launcher::job_yaml::is_on;
 use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec, Offer};
 use crate::parse::prices::CatalogMachine;
 use crate::parse::sky::{Cluster, ClusterList};
+use crate::process::runner::until;
 use crate::sync::lock;
 
 /// The time that an answer of the catalog is kept: SkyPilot fetches its catalog a few times a day.
 pub(super) const KEPT: Duration = Duration::from_hours(24);
+
+/// The wait for the prices of clusters.
+const PRICE_WAIT: Duration = Duration::from_secs(10);
 
 /// A cloud by Oumi's name, accelerators such as `A100:8`, and if it was asked for the machines of each region.
 type Query = (String, String, bool);
@@ -58,15 +62,19 @@ impl<B: CloudBackend> CloudLauncher<B> {
         })
     }
 
-    /// Lists the clusters that are up with their prices.
-    pub(super) async fn price_clusters(&self) -> Result<Vec<ClusterInfo>> {
-        if B::find_program().is_err() {
+    /// Describes the cluster of this name, or those that are up, with their prices.
+    pub(super) async fn price_clusters(&self, name: Option<&str>) -> Result<Vec<ClusterInfo>> {
+        if name.is_none() && B::find_program().is_err() {
             return Ok(Vec::new());
         }
         let list = self.backend.clusters().await?;
-        let clusters = list.clusters.iter();
-        let up = clusters.filter(|cluster| cluster.status != "STOPPED");
-        Ok(join_all(up.map(|cluster| self.describe(cluster))).await)
+        let is_meant = |cluster: &&Cluster| match name {
+            Some(name) => cluster.name == name,
+            None => cluster.status != "STOPPED",
+        };
+        let meant = list.clusters.iter().filter(is_meant);
+        let describing = join_all(meant.map(|cluster| self.describe(cluster)));
+        Ok(until(Instant::now() + PRICE_WAIT, describing).await)
     }
 
     /// Describes a cluster, and prices it by its own facts.
