@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -58,20 +58,21 @@ fn environment_help() -> String {
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    let ran = if words.next().is_some_and(|word| word == "supervise") {
-        // The parent of one job, which waits for this: the command line would take longer than all else.
-        log_to_stderr();
-        let dir = PathBuf::from(words.next().unwrap_or_default());
-        supervise(&dir)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into)
-    } else {
-        CompleteEnv::with_factory(Arguments::command)
-            .var(completions::VARIABLE)
-            .complete();
-        let arguments = Arguments::parse();
-        log_to_stderr();
-        run(arguments.command)
+    let ran = match words.next() {
+        // The parent of one job. A job waits for it, and a client for the server: the command line would take longer than all
+        // else of their starts.
+        Some(word) if word == "supervise" => {
+            log_to_stderr();
+            let supervised = supervise(Path::new(&words.next().unwrap_or_default()));
+            supervised.map(|()| ExitCode::SUCCESS).map_err(Into::into)
+        }
+        None if std::env::var_os(completions::VARIABLE).is_none() => run(None),
+        _ => {
+            CompleteEnv::with_factory(Arguments::command)
+                .var(completions::VARIABLE)
+                .complete();
+            run(Arguments::parse().command)
+        }
     };
     ran.unwrap_or_else(|error| {
         tracing::error!("{error}");
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
+    log_to_stderr();
     Ok(match command {
         None | Some(Command::Serve) => {
             commands::greet();

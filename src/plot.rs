@@ -1,27 +1,21 @@
 //! The loss of a run as a PNG, for clients that show pictures. It has a light background of its own, to be read on any screen.
 
+mod canvas;
 #[cfg(test)]
 mod tests;
 
-use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
-use tiny_skia::{FillRule, Paint, Path, PathBuilder, Pixmap, Rect, Stroke, Transform};
-
 use crate::progress::history::{History, Point, short};
+use canvas::{Canvas, Color, TEXT_HEIGHT};
 
 const WIDTH: u32 = 800;
 const HEIGHT: u32 = 450;
 
-/// Red, green, blue and alpha.
-type Color = [u8; 4];
 const TRAIN_COLOR: Color = [0x1f, 0x5f, 0xbf, 0xff];
 const EVAL_COLOR: Color = [0xc4, 0x56, 0x0a, 0xff];
 const NAN_COLOR: Color = [0xc6, 0x1c, 0x2e, 0x33];
 const BACKGROUND: Color = [0xfb, 0xfb, 0xf9, 0xff];
 const TEXT_COLOR: Color = [0x36, 0x3a, 0x42, 0xff];
 const GRID_COLOR: Color = [0xe2, 0xe3, 0xe4, 0xff];
-
-const TEXT_SIZE: RasterHeight = RasterHeight::Size20;
-const TEXT_HEIGHT: f32 = TEXT_SIZE.val() as f32;
 
 /// The vertical middle of the title, and the sides of the area within the axes, in pixels.
 const TITLE_Y: f32 = 22.0;
@@ -61,8 +55,7 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
         y: Axis::new(places.map(|place| place.1), 7.0, 0.0)
             .or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
     };
-    let mut canvas = Canvas(Pixmap::new(WIDTH, HEIGHT)?);
-    canvas.band((0.0, 0.0), (WIDTH as f32, HEIGHT as f32), BACKGROUND);
+    let mut canvas = Canvas::new(WIDTH, HEIGHT, BACKGROUND);
     chart.draw_axes(&mut canvas);
     let mut title_x = 14.0;
     for curve in &curves {
@@ -73,7 +66,7 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     }
     let unit = if has_steps { "by step" } else { "by report" };
     canvas.text(unit, (title_x, TITLE_Y), 0.0, TEXT_COLOR);
-    canvas.0.encode_png().ok()
+    canvas.png()
 }
 
 struct Curve {
@@ -214,74 +207,7 @@ impl Chart {
             }
         }
         if let Some(last) = curve.points.iter().rfind(|point| !point.1.is_nan()) {
-            let (x, y) = self.pixel(*last);
-            canvas.fill(PathBuilder::from_circle(x, y, 4.0), curve.color);
+            canvas.dot(self.pixel(*last), curve.color);
         }
     }
-}
-
-/// Lines, shapes and text on a pixel map.
-struct Canvas(Pixmap);
-
-impl Canvas {
-    fn line(&mut self, points: impl IntoIterator<Item = (f32, f32)>, width: f32, color: Color) {
-        let mut path = PathBuilder::new();
-        for (x, y) in points {
-            match path.is_empty() {
-                true => path.move_to(x, y),
-                false => path.line_to(x, y),
-            }
-        }
-        let stroke = Stroke {
-            width,
-            ..Stroke::default()
-        };
-        if let Some(path) = path.finish() {
-            let transform = Transform::identity();
-            self.0
-                .stroke_path(&path, &paint(color), &stroke, transform, None);
-        }
-    }
-
-    /// Fills the rectangle between two corners.
-    fn band(&mut self, (left, top): (f32, f32), (right, bottom): (f32, f32), color: Color) {
-        let band = Rect::from_ltrb(left, top, right, bottom);
-        self.fill(band.map(PathBuilder::from_rect), color);
-    }
-
-    fn fill(&mut self, path: Option<Path>, color: Color) {
-        if let Some(path) = path {
-            let (rule, transform) = (FillRule::Winding, Transform::identity());
-            self.0
-                .fill_path(&path, &paint(color), rule, transform, None);
-        }
-    }
-
-    /// Writes `text` with its vertical middle at the anchor, and `before` of its width left of it. It is moved if it would
-    /// leave the picture. Returns where it ends.
-    fn text(&mut self, text: &str, (x, y): (f32, f32), before: f32, color: Color) -> f32 {
-        let width = (text.len() * get_raster_width(FontWeight::Regular, TEXT_SIZE)) as f32;
-        let left = (x - before * width).min(WIDTH as f32 - width);
-        let (left, top) = (left.max(0.0).round(), (y - TEXT_HEIGHT / 2.0).round());
-        for (index, c) in text.chars().enumerate() {
-            let glyph = get_raster(c, FontWeight::Regular, TEXT_SIZE);
-            for (row, line) in glyph.iter().flat_map(|glyph| glyph.rows()).enumerate() {
-                for (column, coverage) in line.iter().enumerate() {
-                    let (x, y) = (
-                        left + (index * line.len() + column) as f32,
-                        top + row as f32,
-                    );
-                    let [red, green, blue, _] = color;
-                    self.band((x, y), (x + 1.0, y + 1.0), [red, green, blue, *coverage]);
-                }
-            }
-        }
-        left + width
-    }
-}
-
-fn paint([red, green, blue, alpha]: Color) -> Paint<'static> {
-    let mut paint = Paint::default();
-    paint.set_color_rgba8(red, green, blue, alpha);
-    paint
 }

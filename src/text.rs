@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use rustix::process::Signal;
+use serde::de::{DeserializeOwned, Error};
+use serde_json::Value;
 
 use crate::settings::data_dir::open_regular;
 use patterns::Patterns;
@@ -22,6 +24,12 @@ pub(crate) const HIDDEN: &str = "***";
 pub(crate) const MASK: u8 = 0x1a;
 
 pub(crate) use terminal::{Row, Terminal};
+
+/// Reads a table that is part of this program. A reader of YAML for each type would take 12 KB of it.
+pub(crate) fn from_yaml<T: DeserializeOwned>(yaml: &str) -> serde_json::Result<T> {
+    let value: Value = serde_saphyr::from_str(yaml).map_err(Error::custom)?;
+    serde_json::from_value(value)
+}
 
 /// Removes escape sequences and other terminal controls. A line that was written over after a carriage return keeps its last
 /// state, as a progress bar on a terminal does.

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use crate::text::from_yaml;
 use crate::text::patterns::Patterns;
 
 /// The whole file.
@@ -65,8 +66,8 @@ pub(super) struct Signs {
 }
 
 /// Reads the table.
-pub(crate) fn read() -> Result<Table, serde_saphyr::Error> {
-    serde_saphyr::from_str(include_str!("causes.yaml"))
+pub(crate) fn read() -> serde_json::Result<Table> {
+    from_yaml(include_str!("causes.yaml"))
 }
 
 /// The table, read once. A test reads it too, and fails where one row is wrong.

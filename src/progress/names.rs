@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
+use crate::text::from_yaml;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 pub(super) enum Kind {
     Step,
@@ -34,8 +36,7 @@ pub(super) enum Kind {
 
 /// The kinds by their names, from `names.yaml`.
 static KINDS: LazyLock<HashMap<String, Kind>> = LazyLock::new(|| {
-    let names: HashMap<Kind, String> =
-        serde_saphyr::from_str(include_str!("names.yaml")).unwrap_or_default();
+    let names: HashMap<Kind, String> = from_yaml(include_str!("names.yaml")).unwrap_or_default();
     let named = |(kind, names): (&Kind, &String)| {
         let names = names.split_whitespace().map(str::to_owned);
         names.map(|name| (name, *kind)).collect::<Vec<_>>()

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::Utc;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::record::JobRecord;
@@ -13,6 +14,17 @@ use crate::settings::data_dir::{read_bounded, replace};
 
 /// The largest file that is read. A registry of 200 records has some 100 KiB; others may write to the file too.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
+
+/// An entry of a file; `None` for one that is no record. Made one by one: as JSON, all of them take megabytes.
+#[derive(Deserialize)]
+#[serde(from = "Value")]
+struct Entry(Option<JobRecord>);
+
+impl From<Value> for Entry {
+    fn from(json: Value) -> Self {
+        Self(JobRecord::from_json(json))
+    }
+}
 
 /// The records of a file, as far as they can be read.
 pub(super) struct Content {
@@ -30,8 +42,9 @@ pub(super) fn read(path: &Path) -> io::Result<Content> {
         }
         Err(error) => return Err(error),
     };
-    let values = serde_json::from_slice::<Vec<Value>>(&bytes).ok();
-    let records = values.and_then(|values| values.into_iter().map(JobRecord::from_json).collect());
+    let entries = serde_json::from_slice::<Vec<Entry>>(&bytes).ok();
+    let records =
+        entries.and_then(|entries| entries.into_iter().map(|Entry(record)| record).collect());
     Ok(Content {
         is_damaged: records.is_none(),
         records: Arc::new(records.unwrap_or_else(|| salvage(&bytes))),

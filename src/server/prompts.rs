@@ -8,6 +8,7 @@ use rmcp::model::{
 use serde::Deserialize;
 
 use super::{Answer, truncated};
+use crate::text::from_yaml;
 
 /// Longer than any real path or name.
 const MAX_ARGUMENT_BYTES: usize = 4096;
@@ -42,7 +43,7 @@ fn offered(read_only: bool) -> impl Iterator<Item = (&'static str, Head, &'stati
     // Every file has a head: tests read them all.
     files.filter_map(|(name, file)| {
         let (head, message) = file.strip_prefix("---\n")?.split_once("---\n")?;
-        Some((*name, serde_saphyr::from_str(head).ok()?, message))
+        Some((*name, from_yaml(head).ok()?, message))
     })
 }
 

@@ -21,7 +21,7 @@ use crate::progress::history::History;
 use crate::progress::links::Links;
 use crate::progress::stall::Stall;
 use crate::progress::{IncrementalReader, Progress, Scanner};
-use crate::settings::unchanged::Unchanged;
+use crate::settings::unchanged::{Unchanged, Version, version};
 use crate::sync::lock;
 use crate::text::read_tail;
 
@@ -101,6 +101,8 @@ struct Work {
     /// The log was read after the job was over.
     is_complete: bool,
     file: Option<IncrementalReader>,
+    /// Of the file when it was read last.
+    version: Option<Version>,
 }
 
 impl LogReader {
@@ -166,10 +168,13 @@ impl LogReader {
         };
         let reading = match &content {
             LogContent::File(path) if self.is_local => {
+                let version = version(path);
                 let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
-                let reading = LogReading::of_file(&mut file)?;
-                work.file = Some(file);
-                reading
+                if version.is_none() || version != work.version {
+                    *lock(&self.newest) = Some(LogReading::of_file(&mut file)?);
+                }
+                (work.file, work.version) = (Some(file), version);
+                return Ok(());
             }
             // Of a deleted cluster only the log of the launch is left, which says nothing of the job.
             LogContent::File(_) => return Ok(()),

@@ -74,14 +74,14 @@ pub(crate) fn problems() -> Vec<String> {
 /// Says what a variable may have been meant to be whose name is like one of ours.
 fn misspelt(name: &str) -> Option<String> {
     let upper = name.to_uppercase();
-    // The distances of fifty names are most of the time of a start.
-    if !upper.contains("OUMI") && !upper.contains("MCP") {
+    // The distances of names are most of the time of a start.
+    let is_ours = upper.contains("OUMI") || upper.contains("MCP");
+    if !is_ours || all().any(|(known, _)| known == name) {
         return None;
     }
     let distances = all().map(|(known, _)| (strsim::damerau_levenshtein(&upper, known), known));
     let (distance, nearest) = distances.min()?;
     let advice = match distance {
-        _ if nearest == name => return None,
         0..=MISSPELT => format!("did you mean {nearest}?"),
         _ if upper.starts_with(PREFIX) => "`oumi-mcp-server --help` lists them".to_owned(),
         _ => return None,

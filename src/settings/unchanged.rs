@@ -47,7 +47,8 @@ impl<T: Clone> Unchanged<T> {
     }
 }
 
-fn version(path: &Path) -> Option<Version> {
+/// Returns the version of a file, or none, as [`Unchanged::get`] does.
+pub(crate) fn version(path: &Path) -> Option<Version> {
     let metadata = path.metadata().ok()?;
     let changed = metadata.modified().ok()?;
     let is_old = changed.elapsed().is_ok_and(|age| age > CLOCK_TICK);

@@ -29,8 +29,8 @@ struct Forms {
     while_handling: Patterns,
 }
 
-fn read_forms() -> Result<Forms, serde_saphyr::Error> {
-    serde_saphyr::from_str(include_str!("traceback.yaml"))
+fn read_forms() -> serde_json::Result<Forms> {
+    super::from_yaml(include_str!("traceback.yaml"))
 }
 
 /// Read once; a test reads them too, and fails where one is wrong.

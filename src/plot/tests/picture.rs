@@ -1,15 +1,14 @@
 //! The loss as a picture.
 
 use std::fs;
-
-use tiny_skia::Pixmap;
+use std::io::Cursor;
 
 use crate::plot::{Color, EVAL_COLOR, HEIGHT, TRAIN_COLOR, WIDTH, loss};
 use crate::progress::history::History;
 use crate::progress::metrics::Metrics;
 use crate::progress::tests::{fixture, scan};
 
-struct Picture(Pixmap);
+struct Picture(Vec<u8>);
 
 impl Picture {
     fn new(history: &History) -> Self {
@@ -20,14 +19,16 @@ impl Picture {
             let name = std::thread::current().name().unwrap().replace("::", "_");
             fs::write(format!("{folder}/{name}-{}.png", png.len()), &png).unwrap();
         }
-        let pixels = Pixmap::decode_png(&png).unwrap();
-        assert_eq!((pixels.width(), pixels.height()), (800, 450));
+        let mut reader = png::Decoder::new(Cursor::new(png)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((frame.width, frame.height), (800, 450));
         Self(pixels)
     }
 
     fn at(&self, x: u32, y: u32) -> Color {
-        let pixel = self.0.pixel(x, y).unwrap();
-        [pixel.red(), pixel.green(), pixel.blue(), pixel.alpha()]
+        let at = 3 * (y * WIDTH + x) as usize;
+        [self.0[at], self.0[at + 1], self.0[at + 2], 0xff]
     }
 
     /// The pixels of a colour under the title and left of the last value.
