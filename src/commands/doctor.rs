@@ -233,7 +233,7 @@ fn clouds(printed: &str) -> Result<String> {
 
 fn clusters_up(status: &str) -> Result<String> {
     let list = sky::clusters(status).map_err(JobError::failed)?;
-    let up = list.clusters.iter().filter(|one| one.status != "STOPPED");
+    let up = list.iter().filter(|one| one.status != "STOPPED");
     let up = up.map(|cluster| {
         let stops = cluster.autostop_minutes;
         let stops = stops.map_or("never stops by itself".to_owned(), |minutes| {

@@ -23,6 +23,7 @@ use super::{
     LaunchPlan, LaunchSpec, Launcher, Listing, Offer,
 };
 use crate::error::{ErrorKind, JobError, Result};
+use crate::parse::sky::named;
 use crate::process::find;
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Cli, in_budget};
@@ -87,7 +88,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let mut status = self.launch(identity)?.status(B::IDS_RESTART);
             if status.state == JobState::Failed
                 && let Ok(clusters) = self.backend.clusters().await
-                && let Some(cluster) = clusters.get(&identity.cluster)
+                && let Some(cluster) = named(&clusters, &identity.cluster)
             {
                 add_cluster(&mut status, cluster);
             }

@@ -20,7 +20,7 @@ use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::prices::{self, CatalogMachine, ClusterCost};
-use crate::parse::sky::{self, ClusterList, Queue, QueueFailure};
+use crate::parse::sky::{self, Cluster, Queue, QueueFailure};
 use crate::process::runner::{Cli, CliCall, Output, in_budget, until};
 use crate::process::{blocking, find};
 use api::Api;
@@ -94,7 +94,7 @@ impl CloudBackend for SkyPilot {
             own
         } else {
             let clusters = in_budget(self.clusters()).await;
-            new_cluster_name(&spec.identity.job_id, clusters.ok().as_ref())
+            new_cluster_name(&spec.identity.job_id, clusters.ok().as_deref())
         };
         let mut config = JobConfig::new(spec, false);
         let project = spec.client_cwd.clone();
@@ -120,7 +120,7 @@ impl CloudBackend for SkyPilot {
         }
     }
 
-    async fn clusters(&self) -> Result<ClusterList> {
+    async fn clusters(&self) -> Result<Vec<Cluster>> {
         let call = call(&["status", "-o", "json"], TIMEOUT)?;
         let read = |output: &Output| answer("sky status", output, sky::clusters);
         self.ask(call, read).await
@@ -220,7 +220,7 @@ impl CloudBackend for SkyPilot {
         let reason = sky::teardown(cluster, &output.stdout)?;
         // The exit code is 0 in any case: the status afterwards counts.
         let clusters = self.clusters().await?;
-        let after = clusters.get(cluster);
+        let after = sky::named(&clusters, cluster);
         match (verb, after.map(|cluster| cluster.status.as_str())) {
             ("down", None) => Ok(format!("cluster {cluster} was deleted")),
             (_, None) => Ok(format!("cluster {cluster} is gone")),
@@ -283,8 +283,8 @@ impl SkyPilot {
         }
         let mut names: Vec<String> = clusters.iter().cloned().collect();
         if names.is_empty() {
-            let list = self.clusters().await?.clusters;
-            names.extend(list.into_iter().map(|cluster| cluster.name));
+            let clusters = self.clusters().await?;
+            names.extend(clusters.into_iter().map(|cluster| cluster.name));
         }
         let is_one = names.len() == 1;
         let asked = stream::iter(names).map(async |name: String| {
@@ -331,7 +331,7 @@ fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall> {
 
 /// Makes a name for a new cluster of a job's id that none of the clusters has. Where the id is no such name as it stands, some
 /// digits of its digest follow, so that two jobs never share a name; also where the clusters are not known.
-fn new_cluster_name(job_id: &str, clusters: Option<&ClusterList>) -> String {
+fn new_cluster_name(job_id: &str, clusters: Option<&[Cluster]>) -> String {
     let plain = job_yaml::plain_name(job_id)
         .to_ascii_lowercase()
         .replace(['_', '.'], "-");
@@ -345,7 +345,7 @@ fn new_cluster_name(job_id: &str, clusters: Option<&ClusterList>) -> String {
         let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));
         format!("{prefix}{plain}-{}", digits.collect::<String>())
     });
-    let is_free = |name: &String| clusters.is_none_or(|list| list.get(name).is_none());
+    let is_free = |name: &String| clusters.is_none_or(|list| sky::named(list, name).is_none());
     let mut names = own.into_iter().chain(with_digits);
     names.find(is_free).unwrap_or_default()
 }

@@ -46,18 +46,6 @@ pub(crate) enum QueueFailure {
     Other(String),
 }
 
-/// The answer of `sky status -o json`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct ClusterList {
-    pub(crate) clusters: Vec<Cluster>,
-}
-
-impl ClusterList {
-    pub(crate) fn get(&self, name: &str) -> Option<&Cluster> {
-        self.clusters.iter().find(|cluster| cluster.name == name)
-    }
-}
-
 /// A cluster, from `sky status -o json`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Cluster {
@@ -107,10 +95,14 @@ pub(crate) fn queue(stdout: &str) -> Result<Queue> {
 }
 
 /// Reads the output of `sky status -o json`, or the answer of the API server.
-pub(crate) fn clusters(stdout: &str) -> Result<ClusterList> {
+pub(crate) fn clusters(stdout: &str) -> Result<Vec<Cluster>> {
     let (_, clusters) = split_json::<Vec<Value>>(stdout)?;
-    let clusters = rows(&clusters, "name", cluster)?;
-    Ok(ClusterList { clusters })
+    rows(&clusters, "name", cluster)
+}
+
+/// Finds a cluster by its name.
+pub(crate) fn named<'c>(clusters: &'c [Cluster], name: &str) -> Option<&'c Cluster> {
+    clusters.iter().find(|cluster| cluster.name == name)
 }
 
 /// Reads the clouds of `sky check -o json`, which are named by workspace.

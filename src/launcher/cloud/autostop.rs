@@ -9,6 +9,7 @@ use super::{Change, CloudBackend, CloudLauncher, failure_text};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
+use crate::parse::sky::named;
 use crate::process::job_dir::EPILOGUE;
 use crate::process::runner::{CliCall, in_budget};
 use crate::process::start::has_abandoned_epilogue;
@@ -126,7 +127,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
     ) -> Result<bool> {
         let Some(launched) = launched else {
             let clusters = in_budget(self.backend.clusters()).await?;
-            let cluster = clusters.get(&identity.cluster);
+            let cluster = named(&clusters, &identity.cluster);
             let hash = cluster.and_then(|cluster| cluster.cluster_hash.as_deref());
             let is_own = |launch: Launch| launch.is_on_same_cluster(hash);
             return Ok(cluster.is_some() && self.own_launch(identity).is_some_and(is_own));

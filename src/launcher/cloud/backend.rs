@@ -11,7 +11,7 @@ use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{JobIdentity, JobLog, LaunchSpec};
 use crate::parse;
 use crate::parse::prices::{CatalogMachine, ClusterCost};
-use crate::parse::sky::{ClusterList, Queue};
+use crate::parse::sky::{Cluster, Queue};
 use crate::process::runner::{Cli, CliCall, Output};
 
 /// A program that reaches clouds: SkyPilot or Oumi.
@@ -42,8 +42,8 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue>;
 
     /// Lists the clusters; none where the program cannot.
-    async fn clusters(&self) -> Result<ClusterList> {
-        Ok(ClusterList::default())
+    async fn clusters(&self) -> Result<Vec<Cluster>> {
+        Ok(Vec::new())
     }
 
     /// Tells if there is a catalog of what machines of a cloud cost.

@@ -18,7 +18,6 @@ pub(super) struct JobMark {
     pub(super) submitted_at: Option<f64>,
     pub(super) job_name: String,
     /// Names the launch, to the microsecond. Empty where SkyPilot does not tell it.
-    #[serde(default)]
     pub(super) log_path: String,
 }
 

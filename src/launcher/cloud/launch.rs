@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::claims::{JobMark, find_job};
 use super::launch_dir::{
-    ClusterBefore, Launch, LaunchStart, START, VERDICT, Verdict, is_autostop_pending, modified,
-    number, other_launches,
+    ClusterBefore, Launch, LaunchStart, NO_JOB, START, VERDICT, Verdict, is_autostop_pending,
+    modified, number, other_launches,
 };
 use super::survey::{Found, Survey};
 use super::{CloudBackend, CloudLauncher};
@@ -17,7 +17,7 @@ use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{
     CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, job_dir,
 };
-use crate::parse::sky::QueuedJob;
+use crate::parse::sky::{QueuedJob, named};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::runner::in_budget;
 use crate::process::{find, start, supervisor};
@@ -110,7 +110,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             return None;
         }
         let list = self.backend.clusters().await.ok()?;
-        let Some(cluster) = list.get(&identity.cluster) else {
+        let Some(cluster) = named(&list, &identity.cluster) else {
             return Some(ClusterBefore::default());
         };
         let clusters = [identity.cluster.clone()].into();
@@ -226,9 +226,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let may_still_complete = status.state == JobState::Pending;
             match check_is_missing(identity, &survey, &launch) {
                 Ok(()) if !may_still_complete => {
-                    let reason = "its launch was cut off before the job was on its cluster";
-                    Verdict::NoJob(reason.to_owned()).write(&self.dir(identity)?)?;
-                    return Err(JobError::failed(reason));
+                    Verdict::NoJob.write(&self.dir(identity)?)?;
+                    return Err(JobError::failed(NO_JOB));
                 }
                 Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),
                 Err(error) => {

@@ -29,6 +29,8 @@ const PARSED_TAIL: u64 = 256 * 1024;
 /// client is killed.
 const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
 
+pub(super) const NO_JOB: &str = "its launch was cut off before the job was on its cluster";
+
 /// What is known of a launch when it begins.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct LaunchStart {
@@ -54,8 +56,8 @@ pub(super) struct ClusterBefore {
 pub(super) enum Verdict {
     /// The job with this id is its job.
     Job(String, JobMark),
-    /// It has put no job on its cluster, for this reason.
-    NoJob(String),
+    /// It has put no job on its cluster.
+    NoJob,
 }
 
 /// A launch, as its folder shows it. Times are in seconds since 1970, by this machine's clock.
@@ -119,10 +121,8 @@ impl Launch {
             let printed = parse::failure_reason(&output).or_else(last_line);
             printed.unwrap_or_else(|| exit.describe())
         });
-        launch.failure = reason.or_else(|| match &launch.verdict {
-            Some(Verdict::NoJob(reason)) => Some(reason.clone()),
-            _ => None,
-        });
+        let has_no_job = launch.verdict == Some(Verdict::NoJob);
+        launch.failure = reason.or_else(|| has_no_job.then(|| NO_JOB.to_owned()));
         Ok(launch)
     }
 

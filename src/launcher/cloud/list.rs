@@ -154,7 +154,7 @@ impl Listing {
                 self.incomplete.push(problem);
             }
         }
-        for cluster in survey.clusters.iter().flat_map(|list| &list.clusters) {
+        for cluster in survey.clusters.iter().flatten() {
             let (name, status) = (&cluster.name, &cluster.status);
             let failure = queue.unanswered.get(name);
             let is_named =
@@ -214,7 +214,7 @@ impl Listing {
 
     /// Warns of the clusters that are up and have no live job.
     pub(super) fn warn_about_idle(&mut self, survey: &Survey, queue: &Queue) {
-        for cluster in survey.clusters.iter().flat_map(|list| &list.clusters) {
+        for cluster in survey.clusters.iter().flatten() {
             // A cluster that did not answer may have live jobs.
             if cluster.status == "UP"
                 && let Some(jobs) = queue.jobs.get(&cluster.name)

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec, Offer};
 use crate::parse::prices::CatalogMachine;
-use crate::parse::sky::{Cluster, ClusterList};
+use crate::parse::sky::{Cluster, named};
 use crate::process::runner::until;
 use crate::sync::lock;
 
@@ -50,12 +50,12 @@ impl<B: CloudBackend> CloudLauncher<B> {
     pub(super) async fn price_launch(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
         let config = plan.job_config.as_ref()?;
         let list = match spec.identity.cluster.as_str() {
-            "" => Ok(ClusterList::default()),
+            "" => Ok(Vec::new()),
             _ => self.backend.clusters().await,
         };
         Some(match list {
             Err(error) => Offer::unknown(error.to_string()),
-            Ok(list) => match list.get(&plan.cluster) {
+            Ok(list) => match named(&list, &plan.cluster) {
                 Some(cluster) => self.describe(cluster).await.offer,
                 None => self.price_config(config).await,
             },
@@ -72,7 +72,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             Some(name) => cluster.name == name,
             None => cluster.status != "STOPPED",
         };
-        let meant = list.clusters.iter().filter(is_meant);
+        let meant = list.iter().filter(is_meant);
         let describing = join_all(meant.map(|cluster| self.describe(cluster)));
         Ok(until(Instant::now() + PRICE_WAIT, describing).await)
     }

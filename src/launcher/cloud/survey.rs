@@ -9,13 +9,13 @@ use crate::error::{JobError, Result};
 use crate::launcher::{ClusterDetails, JobDetails, JobIdentity, JobState, JobStatus, status};
 use crate::parse;
 use crate::parse::prices::ClusterCost;
-use crate::parse::sky::{Cluster, ClusterList, Queue, QueueFailure, QueuedJob};
+use crate::parse::sky::{Cluster, Queue, QueueFailure, QueuedJob, named};
 
 /// The answers to one query of queues, and to one of clusters that was asked at the same time.
 #[derive(Debug)]
 pub(super) struct Survey {
     pub(super) queue: Result<Queue>,
-    pub(super) clusters: Result<ClusterList>,
+    pub(super) clusters: Result<Vec<Cluster>>,
     /// Empty where the program has no report of costs.
     pub(super) costs: Vec<ClusterCost>,
     /// Those of the backend.
@@ -65,7 +65,7 @@ impl Survey {
     }
 
     pub(super) fn cluster(&self, name: &str) -> Option<&Cluster> {
-        self.clusters.as_ref().ok()?.get(name)
+        named(self.clusters.as_ref().ok()?, name)
     }
 
     pub(super) fn cluster_hash(&self, name: &str) -> Option<&str> {
@@ -89,7 +89,7 @@ impl Survey {
 
     /// Adds to the cluster of a launch the price that was printed then.
     pub(super) fn add_price(&mut self, launch: &Launch) {
-        let clusters = self.clusters.iter_mut().flat_map(|list| &mut list.clusters);
+        let clusters = self.clusters.iter_mut().flatten();
         for cluster in clusters.filter(|cluster| launch.is_of_cluster(cluster)) {
             cluster.hourly_price = cluster.hourly_price.or(launch.hourly_price);
         }
@@ -135,7 +135,7 @@ impl<'s> SurveyedJob<'s> {
             (_, Err(error)) => (*error).clone(),
         };
         let is_there = matches!(failure, Ok(Some(QueueFailure::ClusterNotUp(_))));
-        match self.survey.clusters.as_ref().map(|list| list.get(name)) {
+        match self.survey.clusters.as_ref().map(|list| named(list, name)) {
             Ok(Some(cluster)) if cluster.status != "UP" => Found::NotUp(cluster),
             Ok(None) if !is_there && self.survey.ids_restart => Found::Gone(false),
             _ => Found::Unknown(error),

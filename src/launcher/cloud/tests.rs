@@ -17,7 +17,7 @@ use crate::launcher::cloud::launch_dir::Verdict;
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{JobLog, LaunchSpec};
 use crate::parse::prices::{self, CatalogMachine};
-use crate::parse::sky::{Cluster, ClusterList, Queue, QueuedJob};
+use crate::parse::sky::{Cluster, Queue, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::{CliCall, Output};
 
@@ -75,16 +75,14 @@ impl CloudBackend for FakeCloud {
         Ok(queue)
     }
 
-    async fn clusters(&self) -> Result<ClusterList, JobError> {
+    async fn clusters(&self) -> Result<Vec<Cluster>, JobError> {
         let cluster = Cluster {
             name: "dev".to_owned(),
             cluster_hash: Some("first".to_owned()),
             status: "UP".to_owned(),
             ..Cluster::default()
         };
-        Ok(ClusterList {
-            clusters: vec![cluster],
-        })
+        Ok(vec![cluster])
     }
 
     fn has_prices(&self, cloud: &str) -> bool {
@@ -232,7 +230,7 @@ async fn failed_launch_is_not_the_job_that_a_script_names() {
     // It is looked for, for SkyPilot may have it.
     let status = launcher.status(&identity("")).await.unwrap();
     assert_eq!((status.status.as_str(), status.is_done), ("lost", false));
-    Verdict::NoJob("x".to_owned()).write(&dir).unwrap();
+    Verdict::NoJob.write(&dir).unwrap();
     let status = launcher.status(&identity("")).await.unwrap();
     assert_eq!(status.state, JobState::Failed);
     assert!(status.message.unwrap().contains("full"));

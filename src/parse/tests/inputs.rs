@@ -145,7 +145,7 @@ fn fields_of_other_versions_cost_no_row() {
         let stdout = format!(
             r#"[{{"name": "c", {field}, "autostop": 60, "to_down": true, "accelerators": {{"A100": 8}}}}]"#
         );
-        let clusters = sky::clusters(&stdout).unwrap().clusters;
+        let clusters = sky::clusters(&stdout).unwrap();
         assert_eq!(
             (clusters.len(), clusters[0].hourly_price),
             (1, price),

@@ -252,7 +252,7 @@ async fn a_cluster_has_the_price_of_what_it_is() {
         row["name"] = "c".into();
         row["status"] = "UP".into();
         let list = sky::clusters(&json!([row]).to_string()).unwrap();
-        let offer = launcher.describe(&list.clusters[0]).await.offer;
+        let offer = launcher.describe(&list[0]).await.offer;
         assert_eq!(offer.hourly.map(|(low, _)| low), price, "{row}: {offer:?}");
         assert!(offer.note.contains(note), "{row}: {offer:?}");
     }

@@ -45,7 +45,7 @@ fn output(arguments: &[&str], capture: &str) -> Output {
 #[test]
 fn captured_answers() {
     let status = output(&["status", "-o", "json"], capture!("status"));
-    let clusters = sky::clusters(&status.stdout).unwrap().clusters;
+    let clusters = sky::clusters(&status.stdout).unwrap();
     assert_eq!(
         (clusters[0].name.as_str(), clusters[0].status.as_str()),
         ("h1", "UP")
