@@ -59,8 +59,9 @@ impl InFlight {
 
     pub(crate) fn cancel_requested(&self, job_id: &str) -> bool {
         let entries = self.entries();
-        let entry = entries.get(job_id);
-        entry.is_some_and(|entry| entry.cancel_requested)
+        entries
+            .get(job_id)
+            .is_some_and(|entry| entry.cancel_requested)
     }
 
     /// Notes why a cancel failed that will be retried.

@@ -243,24 +243,44 @@ impl LogContent {
     }
 }
 
+/// The result of a cancel: the job as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum CancelOutcome {
-    /// The job has ended and no process of it is left.
-    Cancelled { message: Option<String> },
-    /// The request was sent; the job has not ended yet.
-    Stopping { message: String },
-    /// The script of the job had ended before, with this status, and processes that it had left were ended now.
-    LeftoversEnded {
-        status: String,
-        state: JobState,
-        processes: usize,
-    },
-    /// The job had ended before, with this status.
-    AlreadyFinished {
-        status: String,
-        state: JobState,
-        message: Option<String>,
-    },
+pub(crate) struct CancelOutcome {
+    pub status: String,
+    pub state: JobState,
+    /// No process of it is left. `false` where the request was sent and the job has not ended yet.
+    pub is_done: bool,
+    /// The job had ended before, and there was nothing left to end.
+    pub had_ended: bool,
+    pub message: Option<String>,
+}
+
+impl CancelOutcome {
+    pub(crate) fn cancelled(message: Option<String>) -> Self {
+        Self {
+            had_ended: false,
+            message,
+            ..Self::had_ended(JobStatus::new(status::CANCELLED, JobState::Cancelled, true))
+        }
+    }
+
+    pub(crate) fn stopping(message: impl ToString) -> Self {
+        Self {
+            had_ended: false,
+            message: Some(message.to_string()),
+            ..Self::had_ended(JobStatus::new(status::RUNNING, JobState::Running, false))
+        }
+    }
+
+    pub(crate) fn had_ended(status: JobStatus) -> Self {
+        Self {
+            status: status.status,
+            state: status.state,
+            is_done: status.is_done,
+            had_ended: true,
+            message: status.message,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

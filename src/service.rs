@@ -42,8 +42,8 @@ use crate::launcher::Launcher;
 use crate::process::{find, on_file_threads};
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
-use crate::settings::policy::Policy;
-use consent::{Consent, ConsentProvider};
+use crate::settings::policy::{AskPerson, Policy};
+use consent::ConsentProvider;
 use context::Context;
 pub(crate) use context::setting_problems;
 
@@ -61,7 +61,8 @@ pub(crate) type OnProgress<'a> = &'a (dyn Fn(&str) + Send + Sync);
 #[derive(Clone)]
 pub(crate) struct JobService {
     context: Arc<Context>,
-    consent: Consent,
+    /// The way to the user of the call; `None` where nobody is asked.
+    provider: Option<Arc<dyn ConsentProvider>>,
 }
 
 impl JobService {
@@ -71,17 +72,19 @@ impl JobService {
         launchers: Vec<Arc<dyn Launcher>>,
         policy: Policy,
     ) -> Self {
-        let context = Arc::new(Context::new(data_dir, launchers, policy));
-        let consent = Consent::of_nobody(Arc::clone(&context));
-        Self { context, consent }
+        Self {
+            context: Arc::new(Context::new(data_dir, launchers, policy)),
+            provider: None,
+        }
     }
 
-    /// Returns the same service for a call whose user is asked through `provider`.
+    /// Returns the same service for a call whose user is asked through `provider`, unless the policy wants nobody asked.
     #[must_use]
     pub(crate) fn with_consent(&self, provider: Arc<dyn ConsentProvider>) -> Self {
+        let is_asked = self.policy().ask != AskPerson::Never && provider.can_ask();
         Self {
             context: Arc::clone(&self.context),
-            consent: self.consent.with_provider(provider),
+            provider: is_asked.then_some(provider),
         }
     }
 
@@ -111,25 +114,23 @@ impl JobService {
     /// tried again by the next call about the job.
     pub(crate) async fn recover(&self) {
         let context = &self.context;
-        if !context.policy.read_only {
-            let removed = context.data_dir.remove_temporary_files();
-            if let Err(error) = removed {
-                tracing::debug!(%error, "cannot remove what a kill left of files");
-            }
+        if !context.policy.read_only
+            && let Err(error) = context.data_dir.remove_temporary_files()
+        {
+            tracing::debug!(%error, "cannot remove what a kill left of files");
         }
-        match context.registry.records().await {
-            Ok(records) => {
-                // Programs are looked for in the project folders of earlier launches too.
-                let dirs = records
-                    .iter()
-                    .filter_map(|job| context.job_dir(&job.job_id));
-                let plans = dirs.filter_map(|dir| dir.plan().ok());
-                plans.for_each(|plan| find::add_project(&plan.working_dir));
-                launches::resume(context, &records);
-                prune::prune(context, &records, &HashMap::new()).await;
+        let records = match context.registry.records().await {
+            Ok(records) => records,
+            Err(error) => {
+                return tracing::warn!(%error, "cannot resume the jobs of an earlier server");
             }
-            Err(error) => tracing::warn!(%error, "cannot resume the jobs of an earlier server"),
-        }
+        };
+        // Programs are looked for in the project folders of earlier launches too.
+        let dirs = records.iter().filter_map(|job| context.job_dir(&job.job_id));
+        let plans = dirs.filter_map(|dir| dir.plan().ok());
+        plans.for_each(|plan| find::add_project(&plan.working_dir));
+        launches::resume(context, &records);
+        prune::prune(context, &records, &HashMap::new()).await;
     }
 }
 

@@ -130,9 +130,9 @@ impl Format {
             true => serde_json::to_string_pretty(&fields)?,
             false => page(&fields),
         })?;
-        Ok(match answer.is_success() {
-            true => ExitCode::SUCCESS,
-            false => no_answer(),
+        Ok(match fields.get("error") {
+            None => ExitCode::SUCCESS,
+            Some(_) => no_answer(),
         })
     }
 }
@@ -266,7 +266,10 @@ fn print_new(answer: &LogsAnswer, output: Format) -> CommandResult {
 
 /// Waits until a job is over, or there is news of it, and prints how it is.
 async fn wait(service: &JobService, job: &Job, goal: Goal, longest: Duration) -> CommandResult {
-    let mut last = PollAnswer::failure("no answer came within the timeout".to_owned());
+    let mut last = PollAnswer {
+        error: Some("no answer came within the timeout".to_owned()),
+        ..PollAnswer::default()
+    };
     let watching = watch(service, job.query(), goal, &mut last);
     let in_time = timeout(longest, watching).await.is_ok();
     let printed = job.output.print(&last, text::job)?;

@@ -132,16 +132,15 @@ impl<B: CloudBackend> CloudLauncher<B> {
         // Exit codes are unreliable: the status afterwards counts.
         let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
-            (Ok(after), _) if after.state == JobState::Cancelled => Ok(CancelOutcome::Cancelled {
-                message: after
-                    .warnings
-                    .first()
-                    .map(|warning| format!("the job was cancelled; {warning}")),
-            }),
+            (Ok(after), _) if after.state == JobState::Cancelled => {
+                let warning = after.warnings.first();
+                let message = warning.map(|warning| format!("the job was cancelled; {warning}"));
+                Ok(CancelOutcome::cancelled(message))
+            }
             (Ok(after), _) if after.is_done => Ok(already_finished(after)),
-            (_, None) => Ok(CancelOutcome::Stopping {
-                message: "the cancel was accepted; call poll_status to see the job end".to_owned(),
-            }),
+            (_, None) => Ok(CancelOutcome::stopping(
+                "the cancel was accepted; call poll_status to see the job end",
+            )),
             (Ok(JobStatus { status, .. }), Some(reason)) => {
                 let error = format!("the job was not cancelled and is {status}: {reason}");
                 let hint =
@@ -243,9 +242,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
             match launch.oumi_job_id() {
                 _ if !launch.has_ended => {
                     let message = "another server runs its launch; call cancel_job again once poll_status gives an oumi_job_id";
-                    return Ok(CancelOutcome::Stopping {
-                        message: message.to_owned(),
-                    });
+                    return Ok(CancelOutcome::stopping(message));
                 }
                 _ if matches!(status.state, JobState::Failed | JobState::Cancelled) => {
                     return Ok(already_finished(status));
@@ -301,13 +298,10 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
 }
 
 /// The outcome of a cancel that found the job in this final status.
-fn already_finished(status: JobStatus) -> CancelOutcome {
-    let first_warning = status.warnings.into_iter().next();
-    CancelOutcome::AlreadyFinished {
-        status: status.status,
-        state: status.state,
-        message: status.message.or(first_warning),
-    }
+fn already_finished(mut status: JobStatus) -> CancelOutcome {
+    let first_warning = status.warnings.first().cloned();
+    status.message = status.message.or(first_warning);
+    CancelOutcome::had_ended(status)
 }
 
 fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<()> {

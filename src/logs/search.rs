@@ -64,6 +64,7 @@ pub(crate) fn compile(pattern: &str) -> Result<Regex, JobError> {
     })
 }
 
+#[cfg(test)]
 impl Query {
     /// A search for `pattern`, without context, for the newest 100 matches.
     pub(crate) fn new(pattern: &str, deadline: Instant) -> Result<Self, JobError> {

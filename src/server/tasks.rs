@@ -157,7 +157,6 @@ fn result(mut answer: PollAnswer, message: &str) -> serde_json::Result<JsonObjec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::answers::JobAnswer;
 
     fn task_of(answer: PollAnswer) -> DetailedTask {
         let record = JobRecord {
@@ -215,7 +214,8 @@ mod tests {
     fn unreachable_jobs_work_on_and_unknown_ones_are_completed() {
         let failed = |status: &str| PollAnswer {
             status: status.to_owned(),
-            ..PollAnswer::failure("no answer from the cloud".to_owned())
+            error: Some("no answer from the cloud".to_owned()),
+            ..PollAnswer::default()
         };
         let task = task_of(failed("unknown"));
         assert_eq!(task.payload, TaskPayload::Working);

@@ -161,7 +161,10 @@ pub(super) fn is_read_only(tool: &Tool) -> bool {
 /// Returns the answer of a tool as the result of its call.
 fn answer<A: JobAnswer>(answer: &A) -> CallToolResult {
     match answer.to_json() {
-        Ok(content) => structured(content, !answer.is_success()),
+        Ok(content) => {
+            let is_error = content.get("error").is_some();
+            structured(content, is_error)
+        }
         Err(error) => failure(&error.to_string()),
     }
 }

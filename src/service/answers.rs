@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::sanitize::{Texts, Visit, with_texts};
+use super::sanitize::answers;
 use crate::failure::Failure;
 use crate::launcher::JobState;
 use crate::progress::Progress;
@@ -14,12 +13,8 @@ use crate::progress::metrics::Metrics;
 
 /// An answer of a tool.
 pub(crate) trait JobAnswer: Serialize {
-    /// Tells if the call did what it was asked to.
-    fn is_success(&self) -> bool;
-    /// Answers a call that failed.
-    fn failure(error: String) -> Self;
-
-    /// Returns the JSON that a client gets: a model pays for each byte, so without the fields that say nothing.
+    /// Returns the JSON that a client gets: a model pays for each byte, so without the fields that say nothing. One of a call that
+    /// failed has an `error`.
     fn to_json(&self) -> serde_json::Result<Value> {
         let mut answer = serde_json::to_value(self)?;
         leave_out_empty(&mut answer);
@@ -27,10 +22,10 @@ pub(crate) trait JobAnswer: Serialize {
     }
 }
 
+impl<A: Serialize> JobAnswer for A {}
+
 /// The fields that are there even where they are `false` or empty.
 const KEPT: [&str; 4] = ["success", "is_done", "logs", "jobs"];
-/// The fields that are left out where they repeat another.
-const REPEATS: [(&str, &str); 2] = [("cluster", "cluster_name"), ("oumi_job_id", "job_id")];
 
 /// Removes the fields that are `null`, `false`, empty, or a repetition, also of the objects within. The user's own config is
 /// not touched.
@@ -43,10 +38,8 @@ pub(crate) fn leave_out_empty(answer: &mut Value) {
                     *value = Value::Null;
                 }
             }
-            for (repeat, original) in REPEATS {
-                if fields.get(repeat) == fields.get(original) {
-                    fields.remove(repeat);
-                }
+            if fields.get("oumi_job_id") == fields.get("job_id") {
+                fields.remove("oumi_job_id");
             }
             fields.retain(|name, value| match value {
                 Value::Null => false,
@@ -67,26 +60,8 @@ pub(crate) fn leave_out_empty(answer: &mut Value) {
     }
 }
 
-macro_rules! job_answer {
-    ($answer:ty) => {
-        impl JobAnswer for $answer {
-            fn is_success(&self) -> bool {
-                self.success
-            }
-
-            fn failure(error: String) -> Self {
-                Self {
-                    error: Some(error),
-                    ..Self::default()
-                }
-            }
-        }
-    };
-}
-
-with_texts! {
+answers! {
     /// The answer of `run_job`.
-    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
     pub(crate) struct RunAnswer {
         /// `false` when nothing was started or previewed.
         pub success: bool,
@@ -102,10 +77,8 @@ with_texts! {
         /// `true` when the launcher has accepted the job.
         pub launch_confirmed: bool,
         pub oumi_job_id: String,
-        pub cluster: String,
         /// Names the plan that a dry run showed.
         pub plan_id: String,
-        pub output_dir: String,
         /// The job config that a cloud gets.
         #[schemars(with = "Option<Map<String, Value>>")]
         pub job_config: Option<Value>,
@@ -115,13 +88,9 @@ with_texts! {
         pub price_note: String,
         pub warnings: Vec<String>,
     }
-}
-job_answer!(RunAnswer);
 
-with_texts! {
     /// The answer of `poll_status`: what changes. A job is polled again and again, so what does not change is left to `list_jobs`,
     /// and the place of its log to `get_job_logs`.
-    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
     pub(crate) struct PollAnswer {
         /// `true` when the launcher reported the job.
         pub success: bool,
@@ -165,48 +134,8 @@ with_texts! {
         pub next: String,
         pub warnings: Vec<String>,
     }
-}
-job_answer!(PollAnswer);
 
-/// The progress of a job, by its own words.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct ProgressAnswer {
-    #[serde(flatten)]
-    pub progress: Progress,
-    /// The age of the newest metric; `None` where it is not known.
-    pub age_seconds: Option<u64>,
-}
-
-impl ProgressAnswer {
-    /// Returns the part that still counts when a job has ended.
-    pub(super) fn at_the_end(self) -> Self {
-        let all = self.progress.metrics;
-        let metrics = Metrics {
-            step: all.step,
-            total_steps: all.total_steps,
-            epoch: all.epoch,
-            loss: all.loss,
-            loss_step: all.loss_step,
-            eval_set: all.eval_set,
-            eval_losses: all.eval_losses,
-            eval_loss: all.eval_loss,
-            reward: all.reward,
-            ..Metrics::default()
-        };
-        let progress = Progress {
-            metrics,
-            ..Progress::default()
-        };
-        Self {
-            progress,
-            age_seconds: None,
-        }
-    }
-}
-
-with_texts! {
     /// The answer of `get_job_logs`.
-    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
     pub(crate) struct LogsAnswer {
         pub success: bool,
         pub job_id: String,
@@ -236,12 +165,8 @@ with_texts! {
         #[serde(skip)]
         pub picture: Option<Vec<u8>>,
     }
-}
-job_answer!(LogsAnswer);
 
-with_texts! {
     /// The answer of `cancel_job`.
-    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
     pub(crate) struct CancelAnswer {
         /// `true` when the job was cancelled, or asked to stop.
         pub success: bool,
@@ -262,12 +187,8 @@ with_texts! {
         pub message: String,
         pub error: Option<String>,
     }
-}
-job_answer!(CancelAnswer);
 
-with_texts! {
     /// The answer of `stop_cluster` and `down_cluster`.
-    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
     pub(crate) struct ClusterAnswer {
         /// `true` when the change is done, or goes on.
         pub success: bool,
@@ -276,12 +197,8 @@ with_texts! {
         pub message: String,
         pub error: Option<String>,
     }
-}
-job_answer!(ClusterAnswer);
 
-with_texts! {
     /// One job of a list.
-    #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
     #[schemars(inline)]
     pub(crate) struct JobRow {
         /// The launcher's id for a job started elsewhere.
@@ -316,11 +233,8 @@ with_texts! {
         /// What its cluster has cost, and by what that is known.
         pub spent: Option<String>,
     }
-}
 
-with_texts! {
     /// The answer of `list_jobs`.
-    #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
     pub(crate) struct ListAnswer {
         pub jobs: Vec<JobRow>,
         /// The zone of the times in `jobs`.
@@ -335,16 +249,35 @@ with_texts! {
     }
 }
 
-impl JobAnswer for ListAnswer {
-    fn is_success(&self) -> bool {
-        self.error.is_none()
-    }
+/// The progress of a job, by its own words.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct ProgressAnswer {
+    #[serde(flatten)]
+    pub progress: Progress,
+    /// The age of the newest metric; `None` where it is not known.
+    pub age_seconds: Option<u64>,
+}
 
-    fn failure(error: String) -> Self {
+impl ProgressAnswer {
+    /// Returns the part that still counts when a job has ended.
+    pub(super) fn at_the_end(self) -> Self {
+        let metrics = Metrics {
+            learning_rate: None,
+            grad_norm: None,
+            tokens_per_second: None,
+            tokens_per_second_per_gpu: None,
+            samples_per_second: None,
+            steps_per_second: None,
+            seconds_left: None,
+            ..self.progress.metrics
+        };
+        let progress = Progress {
+            metrics,
+            ..Progress::default()
+        };
         Self {
-            success: Some(false),
-            error: Some(error),
-            ..Self::default()
+            progress,
+            age_seconds: None,
         }
     }
 }

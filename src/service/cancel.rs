@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use super::answers::{CancelAnswer, JobAnswer};
-use super::consent::Consent;
+use super::answers::CancelAnswer;
 use super::context::Context;
 use super::launches::{self, MAY_BE_RUNNING, clear_pending_cancel, outcome_within};
-use super::lookup::{is_certain, resolve};
+use super::lookup::{ResolvedJob, is_certain, resolve};
 use super::poll::poll;
 use super::requests::{CancelRequest, JobQuery};
-use super::{CHANGE_WAIT, JobService, LAUNCH_WAIT, OnProgress, run_detached};
-use crate::error::JobError;
+use super::{CHANGE_WAIT, JobService, LAUNCH_WAIT, OnProgress, consent_prompt, run_detached};
+use crate::error::{ErrorKind, JobError};
 use crate::in_flight::LaunchOutcome;
-use crate::launcher::{CancelOutcome, JobIdentity, JobState, status};
+use crate::launcher::{CancelOutcome, JobIdentity, JobState, JobStatus, status};
 
 impl JobService {
     /// Cancels a job. Of one that is cancelled it says what a poll says then.
@@ -22,11 +21,19 @@ impl JobService {
         on_progress: OnProgress<'_>,
     ) -> CancelAnswer {
         let context = &self.context;
-        let mut answer = cancel_named(context, &self.consent, request, on_progress).await;
-        let job_id = answer.job_id.clone();
+        let mut answer = match resolve(context, &request.job).await {
+            Ok(job) => self.cancel_resolved(job, request.force, on_progress).await,
+            Err(error) => {
+                let named = JobIdentity {
+                    job_id: request.job.job_id,
+                    ..JobIdentity::default()
+                };
+                answer(named, Err(error))
+            }
+        };
         if answer.success && answer.state == JobState::Cancelled {
             let query = JobQuery {
-                job_id: job_id.clone(),
+                job_id: answer.job_id.clone(),
                 oumi_job_id: answer.oumi_job_id.clone(),
                 cloud: answer.cloud.clone(),
                 cluster_name: answer.cluster.clone(),
@@ -40,60 +47,50 @@ impl JobService {
             }
         }
         answer.cloud = context.cloud_name(&answer.cloud);
+        let job_id = answer.job_id.clone();
         context.sanitize(answer, &job_id)
     }
-}
 
-async fn cancel_named(
-    context: &Arc<Context>,
-    consent: &Consent,
-    request: CancelRequest,
-    on_progress: OnProgress<'_>,
-) -> CancelAnswer {
-    let job = match resolve(context, &request.job).await {
-        Ok(job) => job,
-        Err(error) => {
-            let is_gone = error.is_not_found();
-            let status = if is_gone { status::NOT_FOUND } else { "" };
-            return CancelAnswer {
-                job_id: request.job.job_id,
-                status: status.to_owned(),
-                ..CancelAnswer::failure(error.to_string())
-            };
+    async fn cancel_resolved(
+        &self,
+        job: ResolvedJob,
+        force: bool,
+        on_progress: OnProgress<'_>,
+    ) -> CancelAnswer {
+        let context = &self.context;
+        if let Some(forbidden) = context.policy.forbids(&job.identity.cloud) {
+            return answer(job.identity, Err(JobError::blocked(forbidden)));
         }
-    };
-    if let Some(forbidden) = context.policy.forbids(&job.identity.cloud) {
-        return refused(&job.identity, &JobError::blocked(forbidden));
+        let job = launches::refresh_identity(context, job).await;
+        if context.in_flight.contains(&job.identity.job_id) {
+            on_progress("the launch is under way; the job is cancelled as soon as it ends");
+        }
+        if let Some(outcome) = cancel_launch(context, &job.identity).await {
+            return answer(job.identity, outcome);
+        }
+        // The launch may have ended since the lookup: then the launcher's id is recorded only now.
+        let ResolvedJob { identity, record } = launches::reload(context, job).await;
+        let mut named = identity.clone();
+        if self.can_ask() && !is_certain(context, &identity).await {
+            // The user is asked about the job that has the id now.
+            named.job_id.clear();
+        }
+        if record.is_none() || named.job_id.is_empty() {
+            let prompt = |info| consent_prompt::cancel(&named, info);
+            let confirmed = self.confirm(&named.cloud, &named.cluster, prompt).await;
+            if let Err(error) = confirmed {
+                return answer(identity, Err(error));
+            }
+        }
+        on_progress(&format!("asking {} to end the job", identity.cloud));
+        let outcome = cancel_launched(context, &named, force).await;
+        answer(identity, outcome)
     }
-    let job = launches::refresh_identity(context, job).await;
-    if context.in_flight.contains(&job.identity.job_id) {
-        on_progress("the launch is under way; the job is cancelled as soon as it ends");
-    }
-    if let Some(answer) = cancel_launch(context, &job.identity).await {
-        return answer;
-    }
-    // The launch may have ended since the lookup: then the launcher's id is recorded only now.
-    let job = launches::reload(context, job).await;
-    let identity = job.identity;
-    let mut named = identity.clone();
-    if !is_certain(context, &identity).await && consent.can_ask() {
-        // The user is asked about the job that has the id now.
-        named.job_id.clear();
-    }
-    if (job.record.is_none() || named.job_id.is_empty())
-        && context.launcher(&identity.cloud).is_ok()
-        && let Err(error) = consent.confirm_cancel(&named).await
-    {
-        return refused(&identity, &error.context("nothing was done"));
-    }
-    on_progress(&format!("asking {} to end the job", identity.cloud));
-    let outcome = cancel_job(context, &named, request.force).await;
-    answer_to(&identity, outcome)
 }
 
 /// Has the launcher cancel a job. A cancel that takes too long stays pending beside the job until it is carried out, so
 /// that the next server repeats it should this one end.
-async fn cancel_job(
+async fn cancel_launched(
     context: &Arc<Context>,
     job: &JobIdentity,
     force: bool,
@@ -113,21 +110,14 @@ async fn cancel_job(
         }
         done
     };
-    match run_detached(work).await {
-        Some(Err(error)) => {
-            // The caller is answered, and decides. Where nobody is, the next call about the job repeats it.
-            clear_pending_cancel(context, &job.job_id);
-            Err(error)
-        }
-        Some(done) => done,
-        None => {
-            let waited = CHANGE_WAIT.as_secs();
-            let message = format!(
-                "the cancel is not finished after {waited} s{note}: call poll_status to see the job end"
-            );
-            Ok(CancelOutcome::Stopping { message })
-        }
-    }
+    let Some(done) = run_detached(work).await else {
+        return Ok(CancelOutcome::stopping(format!(
+            "the cancel is not finished after {} s{note}: call poll_status to see the job end",
+            CHANGE_WAIT.as_secs()
+        )));
+    };
+    // The caller is answered, and decides. Where nobody is, the next call about the job repeats it.
+    done.inspect_err(|_| clear_pending_cancel(context, &job.job_id))
 }
 
 /// Writes a cancel down beside its job, and returns what to say where that cannot be done.
@@ -145,136 +135,68 @@ fn keep_pending(context: &Context, job_id: &str) -> &'static str {
 
 /// Requests that a launch in flight be cancelled as soon as it ends, and waits for that up to [`LAUNCH_WAIT`]. `None` when no
 /// launch is in flight.
-async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<CancelAnswer> {
+async fn cancel_launch(
+    context: &Context,
+    identity: &JobIdentity,
+) -> Option<Result<CancelOutcome, JobError>> {
     let watch = context.in_flight.request_cancel(&identity.job_id)?;
     let note = keep_pending(context, &identity.job_id);
     let failing = || context.in_flight.cancel_error(&identity.job_id);
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
-    let outcome = outcome.or_else(|| failing().map(LaunchOutcome::Unknown));
-    Some(match outcome {
-        Some(LaunchOutcome::Cancelled(outcome)) => answer_to(identity, Ok(outcome)),
-        Some(LaunchOutcome::Unknown(reason)) => CancelAnswer {
-            status: status::UNKNOWN.to_owned(),
-            ..refused(identity, &JobError::failed(reason))
-        },
-        Some(LaunchOutcome::Failed(reason)) => {
-            let outcome = CancelOutcome::AlreadyFinished {
-                status: status::FAILED.to_owned(),
-                state: JobState::Failed,
-                message: Some(format!("its launch failed: {reason}")),
-            };
-            answer_to(identity, Ok(outcome))
-        }
-        // The launch is over; an earlier cancel is in flight.
-        _ if !identity.oumi_job_id.is_empty() => {
-            let message = format!(
-                "an earlier cancel is under way{note}; call poll_status to see the job end"
-            );
-            accepted(
-                identity,
-                (status::RUNNING, JobState::Running, false),
-                message,
-            )
-        }
-        Some(LaunchOutcome::Launched(_)) | None => {
-            let message = format!(
+    Some(match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
+        Some(LaunchOutcome::Cancelled(outcome)) => Ok(outcome),
+        Some(LaunchOutcome::Unknown(reason)) => Err(JobError::failed(reason)),
+        Some(LaunchOutcome::Failed(reason)) => Ok(CancelOutcome::had_ended(JobStatus {
+            message: Some(format!("its launch failed: {reason}")),
+            ..JobStatus::new(status::FAILED, JobState::Failed, true)
+        })),
+        // The launch is over.
+        _ if !identity.oumi_job_id.is_empty() => Ok(CancelOutcome::stopping(format!(
+            "an earlier cancel is under way{note}; call poll_status to see the job end"
+        ))),
+        Some(LaunchOutcome::Launched(_)) | None => Ok(CancelOutcome {
+            status: status::LAUNCHING.to_owned(),
+            state: JobState::Pending,
+            ..CancelOutcome::stopping(format!(
                 "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when"
-            );
-            accepted(
-                identity,
-                (status::LAUNCHING, JobState::Pending, false),
-                message,
-            )
-        }
+            ))
+        }),
     })
 }
 
-fn answer_of(identity: &JobIdentity) -> CancelAnswer {
-    CancelAnswer {
-        job_id: identity.job_id.clone(),
-        oumi_job_id: identity.oumi_job_id.clone(),
-        cloud: identity.cloud.clone(),
-        cluster: identity.cluster.clone(),
+fn answer(job: JobIdentity, outcome: Result<CancelOutcome, JobError>) -> CancelAnswer {
+    let mut answer = CancelAnswer {
+        job_id: job.job_id,
+        oumi_job_id: job.oumi_job_id,
+        cloud: job.cloud,
+        cluster: job.cluster,
         ..CancelAnswer::default()
-    }
-}
-
-fn refused(identity: &JobIdentity, error: &JobError) -> CancelAnswer {
-    CancelAnswer {
-        error: Some(error.to_string()),
-        ..answer_of(identity)
-    }
-}
-
-fn accepted(
-    identity: &JobIdentity,
-    (status, state, is_done): (&str, JobState, bool),
-    message: String,
-) -> CancelAnswer {
-    CancelAnswer {
-        success: true,
-        status: status.to_owned(),
-        state,
-        is_done,
-        message,
-        ..answer_of(identity)
-    }
-}
-
-fn answer_to(identity: &JobIdentity, outcome: Result<CancelOutcome, JobError>) -> CancelAnswer {
+    };
     match outcome {
-        Ok(CancelOutcome::Cancelled { message }) => {
-            let cancelled = (status::CANCELLED, JobState::Cancelled, true);
-            accepted(identity, cancelled, message.unwrap_or_default())
-        }
-        Ok(CancelOutcome::Stopping { message }) => accepted(
-            identity,
-            (status::RUNNING, JobState::Running, false),
-            message,
-        ),
-        Ok(CancelOutcome::LeftoversEnded {
-            status,
-            state,
-            processes,
-        }) => {
-            let message = format!(
-                "the processes that it had left ({processes}) were ended; its script had ended before, with status `{status}`"
-            );
-            accepted(identity, (&status, state, true), message)
-        }
-        Ok(CancelOutcome::AlreadyFinished {
-            status,
-            state,
-            message,
-        }) => {
-            if state == JobState::Cancelled {
-                return accepted(
-                    identity,
-                    (&status, state, true),
-                    message.unwrap_or_default(),
-                );
+        Ok(outcome) => {
+            let is_late = outcome.had_ended && outcome.state != JobState::Cancelled;
+            if is_late {
+                let status = &outcome.status;
+                answer.error = Some(match &outcome.message {
+                    Some(message) => format!("the job had already ended, with status `{status}`: {message}"),
+                    None => format!("the job had already ended, with status `{status}`; there is nothing to cancel"),
+                });
+            } else {
+                answer.message = outcome.message.unwrap_or_default();
             }
-            let error = format!("the job had already ended, with status `{status}`");
-            let error = match message {
-                Some(message) => format!("{error}: {message}"),
-                None => format!("{error}; there is nothing to cancel"),
-            };
-            CancelAnswer {
-                status,
-                state,
-                is_done: true,
-                ..refused(identity, &JobError::failed(error))
-            }
+            answer.success = !is_late;
+            answer.status = outcome.status;
+            (answer.state, answer.is_done) = (outcome.state, outcome.is_done);
         }
         Err(error) => {
-            let (status, error) = match error.is_not_found() {
-                true => (status::NOT_FOUND, error),
-                false => (status::UNKNOWN, error.with_hint(MAY_BE_RUNNING)),
+            let (status, error) = match error.kind {
+                ErrorKind::InvalidArgument | ErrorKind::Blocked => ("", error),
+                ErrorKind::NotFound => (status::NOT_FOUND, error),
+                _ => (status::UNKNOWN, error.with_hint(MAY_BE_RUNNING)),
             };
-            CancelAnswer {
-                status: status.to_owned(),
-                ..refused(identity, &error)
-            }
+            answer.status = status.to_owned();
+            answer.error = Some(error.to_string());
         }
     }
+    answer
 }

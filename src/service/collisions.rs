@@ -6,7 +6,7 @@ use super::context::Context;
 use super::output_dir::newest_checkpoint;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
-use crate::launcher::{JobIdentity, JobState, ListedJob};
+use crate::launcher::{JobIdentity, JobState};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::data_dir::DataDir;
 use crate::text::shorten;
@@ -16,8 +16,11 @@ const MAX_NAMES: usize = 200;
 
 /// Returns the id for a job that is to be named `wanted`: where jobs that are over have it, `wanted-2` or a later one. Fails
 /// while the newest of them is not known to be over.
-pub(super) async fn free_job_id(context: &Context, wanted: &str) -> Result<String, JobError> {
-    let records = context.registry.records().await?;
+pub(super) async fn free_job_id(
+    context: &Context,
+    records: &[JobRecord],
+    wanted: &str,
+) -> Result<String, JobError> {
     let (mut job_id, mut owner) = (wanted.to_owned(), None);
     for number in 2.. {
         let Some(record) = records.iter().find(|record| record.is_named(&job_id)) else {
@@ -38,13 +41,13 @@ pub(super) async fn free_job_id(context: &Context, wanted: &str) -> Result<Strin
 /// with other jobs, and of checkpoints that it may write over.
 pub(super) async fn check(
     context: &Context,
+    records: &[JobRecord],
     launch: &mut PreparedLaunch,
     allow_shared_output: bool,
 ) -> Result<(), JobError> {
-    let running = neighbours(context, launch).await?;
-    let writer = running.iter().find(|record| launch.shares_output(record));
+    let running = neighbours(context, records, launch).await?;
     let mut warnings = Vec::new();
-    if let Some(writer) = writer {
+    if let Some(writer) = running.iter().find(|record| launch.shares_output(record)) {
         let error = format!(
             "job {} writes to the same output folder now, {}",
             writer.job_id, launch.spec.config.output_dir
@@ -56,7 +59,7 @@ pub(super) async fn check(
         }
         warnings.push(error);
     } else if let Some(output) = launch.output_dir().filter(|_| launch.is_local)
-        && let Some(checkpoint) = newest_checkpoint(&output, |_| true)
+        && let Some(checkpoint) = newest_checkpoint(output, |_| true)
     {
         let training = launch.spec.config.document.get("training");
         let resumes = training.and_then(|all| all.get("try_resume_from_last_checkpoint"));
@@ -83,45 +86,42 @@ pub(super) async fn check(
 }
 
 /// Returns the jobs that are not over and run on this machine too, or on the cluster of the launch with the same output folder.
-async fn neighbours(
+async fn neighbours<'a>(
     context: &Context,
+    records: &'a [JobRecord],
     launch: &PreparedLaunch,
-) -> Result<Vec<JobRecord>, JobError> {
+) -> Result<Vec<&'a JobRecord>, JobError> {
     let (cloud, cluster) = (&launch.spec.identity.cloud, &launch.plan.cluster);
-    let is_near = |record: &JobRecord| {
+    let mut near = Vec::from_iter(records.iter().filter(|record| record.cloud == *cloud));
+    near.retain(|record| {
         launch.is_local || (record.cluster_name == *cluster && launch.shares_output(record))
-    };
-    let records = context.registry.records().await?;
-    let near = records.iter();
-    let near = near.filter(|record| record.cloud == *cloud && is_near(record));
-    let mut records: Vec<JobRecord> = near.cloned().collect();
-    if records.is_empty() {
-        return Ok(records);
+    });
+    if near.is_empty() {
+        return Ok(near);
     }
-    let known: Vec<JobIdentity> = records.iter().map(JobRecord::identity).collect();
+    let known: Vec<JobIdentity> = near.iter().map(|record| record.identity()).collect();
     let listing = context.allowed_launcher(cloud)?.statuses(&known).await?;
-    records.retain(|record| {
-        let is_it = |job: &&ListedJob| job.identity.job_id == record.job_id;
-        let status = listing.jobs.iter().find(is_it).map(|job| &job.status);
+    near.retain(|record| {
+        let mut jobs = listing.jobs.iter();
+        let job = jobs.find(|job| job.identity.job_id == record.job_id);
         // One of another machine that shares the data folder is not known here.
         let is_here = |state| state == JobState::Running || launch.shares_output(record);
-        status.is_some_and(|status| !status.is_done && is_here(status.state))
+        job.is_some_and(|job| !job.status.is_done && is_here(job.status.state))
     });
-    Ok(records)
+    Ok(near)
 }
 
 impl PreparedLaunch {
-    fn output_dir(&self) -> Option<PathBuf> {
+    fn output_dir(&self) -> Option<&Path> {
         let output_dir = &self.spec.config.output_dir;
-        (!output_dir.is_empty()).then(|| PathBuf::from(output_dir))
+        (!output_dir.is_empty()).then(|| Path::new(output_dir))
     }
 
     fn shares_output(&self, record: &JobRecord) -> bool {
-        let Some(ours) = self.output_dir() else {
-            return false;
-        };
         let theirs = Path::new(&record.output_dir);
-        ours == theirs || (self.is_local && theirs.is_absolute() && real(&ours) == real(theirs))
+        let is_same_folder = |ours| theirs.is_absolute() && real(ours) == real(theirs);
+        self.output_dir()
+            .is_some_and(|ours| ours == theirs || (self.is_local && is_same_folder(ours)))
     }
 }
 

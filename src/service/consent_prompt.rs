@@ -18,12 +18,12 @@ const MAX_SCRIPT: usize = 2000;
 const MAX_PROMPT: usize = 16_000;
 
 /// Asks whether a job may be cancelled that this server did not start.
-pub(super) fn cancel(job: &JobIdentity, info: Option<&ClusterInfo>) -> ConsentPrompt {
+pub(super) fn cancel(job: &JobIdentity, info: Option<ClusterInfo>) -> ConsentPrompt {
     let mut text = PromptText::new(
         "Cancel this job? It was not started by this server, nor by another one with this data folder.",
     );
     text.field("Job", &job.oumi_job_id);
-    text.on_cluster(&job.cloud, &job.cluster, info);
+    text.on_cluster(&job.cloud, &job.cluster, info.as_ref());
     text.line("What it computed and did not save is lost.");
     text.prompt(ConsentSubject::Change(format!(
         "cancel job {:?} of {:?} on {:?}",
@@ -35,7 +35,7 @@ pub(super) fn cancel(job: &JobIdentity, info: Option<&ClusterInfo>) -> ConsentPr
 pub(super) fn teardown(
     action: ClusterAction,
     (cloud, cluster): (&str, &str),
-    info: Option<&ClusterInfo>,
+    info: Option<ClusterInfo>,
     launching: &str,
 ) -> ConsentPrompt {
     let (title, consequence) = match action {
@@ -49,7 +49,7 @@ pub(super) fn teardown(
         ),
     };
     let mut text = PromptText::new(title);
-    text.on_cluster(cloud, cluster, info);
+    text.on_cluster(cloud, cluster, info.as_ref());
     text.field("Launches onto it that are under way", launching);
     text.line(consequence);
     text.prompt(ConsentSubject::Change(format!(
@@ -105,7 +105,7 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     text.field("Model", &spec.config.model_name);
     text.field("Output", &spec.config.output_dir);
     text.field("Idle cluster", plan.autostop.as_deref().unwrap_or_default());
-    text.field("Time limit", &time_limit(launch));
+    text.field("Time limit", &time_limit(launch).unwrap_or_default());
     // Else the path of the config shows it.
     if spec.config.path.parent() != Some(&spec.client_cwd) {
         text.field("Project folder", &spec.client_cwd.display().to_string());
@@ -122,19 +122,13 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     text
 }
 
-/// Says how long the run may take.
-fn time_limit(launch: &PreparedLaunch) -> String {
-    let Some(limit) = launch.spec.resources.time_limit_seconds else {
-        return String::new();
-    };
-    let costs = launch.costs.as_ref();
-    let cost = costs
-        .and_then(|costs| costs.offer.hourly)
-        .map(|(_, price)| {
-            let dollars = price * limit as f64 / 3600.0;
-            format!(", at most ${dollars:.2}")
-        });
-    format!("at most {}{}", hours(limit), cost.unwrap_or_default())
+/// Says how long the run may take, and what it may cost.
+fn time_limit(launch: &PreparedLaunch) -> Option<String> {
+    let limit = launch.spec.resources.time_limit_seconds?;
+    let price = launch.costs.as_ref().and_then(|costs| costs.offer.highest());
+    let cost = price.map(|price| format!(", at most ${:.2}", price * limit as f64 / 3600.0));
+    let hours = hours(limit);
+    Some(format!("at most {hours}{}", cost.unwrap_or_default()))
 }
 
 /// Shows a value of a config without the quotes and escapes of JSON, in which no secret would be found.
@@ -232,23 +226,24 @@ impl PromptText {
     }
 
     fn resources(&mut self, launch: &PreparedLaunch, config: &Map<String, Value>) {
-        let cluster = &launch.plan.cluster;
-        if launch.spec.identity.cluster.is_empty() {
-            self.field("Cluster", &format!("a new one, {cluster}"));
-        } else {
-            self.field("Cluster", cluster);
-        }
-        let resources = config.get("resources").and_then(Value::as_object);
+        let new = match launch.spec.identity.cluster.as_str() {
+            "" => "a new one, ",
+            _ => "",
+        };
+        self.field("Cluster", &format!("{new}{}", launch.plan.cluster));
         let known = |value: &&Value| !value.is_null();
-        let resource = |name: &str| resources.and_then(|all| all.get(name)).filter(known);
-        let accelerators = resource("accelerators").map_or_else(|| "none".to_owned(), plain);
-        self.field("Accelerators", &accelerators);
-        let nodes = config.get("num_nodes").filter(known);
-        self.field("Nodes", &nodes.map_or_else(|| "1".to_owned(), plain));
-        let is_spot = config.get("resources").is_some_and(may_be_spot);
+        let text = |value: Option<&Value>, default: &str| {
+            value.filter(known).map_or_else(|| default.to_owned(), plain)
+        };
+        let all = config.get("resources");
+        let accelerators = all.and_then(|all| all.get("accelerators"));
+        self.field("Accelerators", &text(accelerators, "none"));
+        self.field("Nodes", &text(config.get("num_nodes"), "1"));
+        let is_spot = all.is_some_and(may_be_spot);
         self.field("Spot", if is_spot { "yes" } else { "no" });
-        for (name, value) in resources.into_iter().flatten() {
-            if !matches!(name.as_str(), "cloud" | "accelerators" | "use_spot") && known(&value) {
+        let others = all.and_then(Value::as_object).into_iter().flatten();
+        for (name, value) in others.filter(|(_, value)| known(value)) {
+            if !matches!(name.as_str(), "cloud" | "accelerators" | "use_spot") {
                 // The name is the config's, so it must not look like a label of ours.
                 self.field(&format!("resources.{}", one_line(name)), &plain(value));
             }

@@ -76,8 +76,8 @@ impl Context {
 
     /// Returns the cloud as answers show it: this machine is none.
     pub(super) fn cloud_name(&self, cloud: &str) -> String {
-        let is_local = self.is_local(cloud);
-        cloud[..if is_local { 0 } else { cloud.len() }].to_owned()
+        let is_cloud = !self.is_local(cloud);
+        is_cloud.then(|| cloud.to_owned()).unwrap_or_default()
     }
 
     /// Returns the launcher of a cloud that the policy allows.

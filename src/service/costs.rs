@@ -1,7 +1,6 @@
 //! What a launch costs, beside what is up already: shown before it, and held against the limit of the policy.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -30,13 +29,16 @@ pub(super) struct Costs {
 
 impl Costs {
     /// Asks for the price of a launch and for what is up. `None` where nothing is billed.
-    pub(super) async fn of(context: &Context, launch: &PreparedLaunch) -> Option<Self> {
+    pub(super) async fn of(
+        context: &Context,
+        launch: &PreparedLaunch,
+        records: &[JobRecord],
+    ) -> Option<Self> {
         let cloud = &launch.spec.identity.cloud;
-        if context.is_local(cloud) {
+        if launch.is_local {
             return None;
         }
         let deadline = Instant::now() + PRICES_WAIT;
-        let records = context.registry.records().await.unwrap_or_default();
         let is_used = |name: &str| name == cloud || records.iter().any(|job| job.cloud == *name);
         let launchers = context.launchers.iter();
         let used = launchers.filter(|launcher| launcher.clouds().iter().any(|name| is_used(name)));
@@ -56,43 +58,22 @@ impl Costs {
             Ok(up) if up.is_empty() => return String::new(),
             Ok(up) => up,
         };
-        let clusters = match up.len() {
+        let mut text = match up.len() {
             1 => "1 cluster is up".to_owned(),
             count => format!("{count} clusters are up"),
         };
         let prices: Vec<f64> = up.iter().filter_map(|one| one.offer.highest()).collect();
-        let sum: f64 = prices.iter().sum();
-        let known = match prices.len() {
-            0 => String::new(),
-            1 => format!(", ${sum:.2} an hour"),
-            _ => format!(", ${sum:.2} an hour together"),
-        };
-        match up.len() - prices.len() {
-            0 => format!("{clusters}{known}"),
-            unknown => format!("{clusters}{known}; the price of {unknown} is not known"),
+        if !prices.is_empty() {
+            let together = if prices.len() > 1 { " together" } else { "" };
+            text += &format!(", ${:.2} an hour{together}", prices.iter().sum::<f64>());
         }
+        if up.len() > prices.len() {
+            let unknown = up.len() - prices.len();
+            text += &format!("; the price of {unknown} is not known");
+        }
+        text
     }
-}
 
-/// Returns the price that the launch of a job had, in dollars an hour.
-pub(super) fn recorded_price(record: &JobRecord) -> Option<f64> {
-    record.other.get(HOURLY_PRICE)?.as_f64()
-}
-
-/// Holds a launch against the limit of costs, by the records of now.
-pub(super) async fn check_limit(
-    context: &Arc<Context>,
-    launch: &PreparedLaunch,
-    can_ask: bool,
-) -> Result<Option<String>, JobError> {
-    let Some(costs) = &launch.costs else {
-        return Ok(None);
-    };
-    let records = context.registry.records().await?;
-    costs.check_limit(context, &launch.plan.cluster, &records, can_ask)
-}
-
-impl Costs {
     /// Refuses a launch onto `cluster` that goes above the limit of costs, or that may do so unless a person can be asked: then
     /// it returns the doubt, for them to see. Does file work.
     pub(super) fn check_limit(
@@ -160,4 +141,9 @@ impl Costs {
         let prices = clusters.values().flatten();
         (prices.fold(0.0, |sum, price| sum + price), unknown)
     }
+}
+
+/// Returns the price that the launch of a job had, in dollars an hour.
+pub(super) fn recorded_price(record: &JobRecord) -> Option<f64> {
+    record.other.get(HOURLY_PRICE)?.as_f64()
 }

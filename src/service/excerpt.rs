@@ -14,44 +14,26 @@ pub(super) fn excerpt(text: &str, max_bytes: usize) -> String {
     format!("{start}… ({} more bytes in the config)", rest.len())
 }
 
-/// Copies a config within [`MAX_CONFIG`] bytes.
+/// Copies a config within twice [`MAX_CONFIG`] bytes.
 pub(super) fn config_excerpt(config: &Value) -> Value {
-    copy(config, &mut MAX_CONFIG.clone())
-}
-
-fn copy(value: &Value, budget: &mut usize) -> Value {
-    // Each value has its marks.
-    *budget = budget.saturating_sub(8);
-    match value {
-        Value::Object(fields) => {
-            let copies = fields.iter().map_while(|(name, field)| {
-                (*budget > 0).then(|| (copied(name, budget), copy(field, budget)))
-            });
-            let mut copies: Map<String, Value> = copies.collect();
-            if copies.len() < fields.len() {
-                let left = format!("{} more", fields.len() - copies.len());
-                copies.insert("…".to_owned(), left.into());
-            }
-            Value::Object(copies)
+    let (mut left, mut copy) = (MAX_CONFIG, Map::new());
+    let fields = config.as_object().into_iter().flatten();
+    for (name, value) in fields.clone() {
+        if left == 0 {
+            let more = format!("{} more", fields.count() - copy.len());
+            copy.insert("…".to_owned(), more.into());
+            break;
         }
-        Value::Array(items) => {
-            let copies = items.iter();
-            let copies = copies.map_while(|item| (*budget > 0).then(|| copy(item, budget)));
-            let mut copies: Vec<Value> = copies.collect();
-            if copies.len() < items.len() {
-                copies.push(format!("… {} more", items.len() - copies.len()).into());
-            }
-            Value::Array(copies)
-        }
-        Value::String(text) => copied(text, budget).into(),
-        other => other.clone(),
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let value = match text.len() <= left {
+            true => value.clone(),
+            false => excerpt(&text, left).into(),
+        };
+        copy.insert(excerpt(name, left), value);
+        // Each field has its marks.
+        left = left.saturating_sub(name.len() + text.len() + 8);
     }
-}
-
-fn copied(text: &str, budget: &mut usize) -> String {
-    let copied = excerpt(text, *budget);
-    *budget = budget.saturating_sub(copied.len());
-    copied
+    copy.into()
 }
 
 #[cfg(test)]

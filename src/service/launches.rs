@@ -28,8 +28,9 @@ pub(super) const MAY_BE_RUNNING: &str =
 const RESUME_WAIT: Duration = Duration::from_secs(2);
 /// The waits in seconds before a cancel that failed right after a launch is retried.
 const CANCEL_RETRIES: [f64; 4] = [1.0, 4.0, 15.0, 60.0];
-/// The waits in seconds before a registry that could not be written is retried.
-const RECORD_RETRIES: [f64; 4] = [0.2, 1.0, 5.0, 20.0];
+
+/// What starts a launch: its plan, and the lock of its folder.
+type Start = (LaunchPlan, JobLock);
 
 /// Records a job and starts its launch, in a task of its own: dropping the future stops neither. Refuses what goes above the
 /// limit of costs.
@@ -39,37 +40,46 @@ pub(super) async fn submit(
     can_ask: bool,
 ) -> Result<(JobIdentity, LaunchWatch), JobError> {
     let context = Arc::clone(context);
-    let submitting = Box::pin(async move { record_and_spawn(&context, launch, can_ask).await });
-    let submitting = tokio::spawn(on_file_threads(submitting));
+    let submitting = async move {
+        let job_id = launch.spec.identity.job_id.clone();
+        // Before the record, so that a call that finds the record finds the launch too.
+        let watch = context.in_flight.insert(&job_id);
+        let watch = watch.ok_or_else(|| duplicate(&job_id))?;
+        let recording = AssertUnwindSafe(record(&context, launch, can_ask)).catch_unwind();
+        let recorded = recording.await.unwrap_or_else(|_| {
+            let error = JobError::failed("the server failed while it recorded the job");
+            Err(error.with_hint("call list_jobs to see if it is there"))
+        });
+        let (identity, start) = recorded.inspect_err(|error| {
+            let outcome = LaunchOutcome::Failed(error.to_string());
+            context.in_flight.evict(&job_id, outcome);
+        })?;
+        spawn(&context, identity.clone(), Some(start));
+        Ok((identity, watch))
+    };
+    let submitting = tokio::spawn(on_file_threads(submitting.boxed()));
     submitting.await.map_err(JobError::failed)?
 }
 
-async fn record_and_spawn(
+async fn record(
     context: &Arc<Context>,
     launch: PreparedLaunch,
     can_ask: bool,
-) -> Result<(JobIdentity, LaunchWatch), JobError> {
+) -> Result<(JobIdentity, Start), JobError> {
     let redactor = launch.redactor();
-    let PreparedLaunch {
-        spec,
-        plan,
-        costs,
-        has_new_id,
-        is_local,
-    } = launch;
+    let (spec, plan, costs) = (launch.spec, launch.plan, launch.costs);
     let mut identity = JobIdentity {
         cluster: plan.cluster.clone(),
         ..spec.identity
     };
-    if is_local {
+    if launch.is_local {
         // Known before the launch, so that the record is written once.
         identity.oumi_job_id.clone_from(&identity.job_id);
     }
-    let price = costs.as_ref().and_then(|costs| Some(costs.offer.hourly?.1));
+    let price = costs.as_ref().and_then(|costs| costs.offer.highest());
     let price = price.map(|dearest| (HOURLY_PRICE.to_owned(), dearest.into()));
-    let job_id = identity.job_id.clone();
     let record = JobRecord {
-        job_id: job_id.clone(),
+        job_id: identity.job_id.clone(),
         command: spec.command.name().to_owned(),
         config_path: spec.config.path.display().to_string(),
         cloud: identity.cloud.clone(),
@@ -80,46 +90,27 @@ async fn record_and_spawn(
         output_dir: spec.config.output_dir,
         other: price.into_iter().collect(),
     };
-    // Before the record, so that a call that finds the record finds the launch too.
-    let Some(watch) = context.in_flight.insert(&job_id) else {
-        return Err(duplicate(&job_id));
-    };
-    let (within, cluster) = (Arc::clone(context), identity.cluster.clone());
     // Under the lock of the registry, so that each launch counts the others, also those of other servers.
-    let prepare = move |records: &[JobRecord]| {
-        if let Some(costs) = costs {
-            costs.check_limit(&within, &cluster, records, can_ask)?;
+    let prepare = |records: &[JobRecord]| {
+        if let Some(costs) = &costs {
+            costs.check_limit(context, &identity.cluster, records, can_ask)?;
         }
-        create_job_dir(within.job_dir(&job_id), has_new_id, &redactor)
+        let dir = context.job_dir(&identity.job_id);
+        create_job_dir(dir, launch.has_new_id, &redactor)
     };
-    let inserting = AssertUnwindSafe(context.registry.insert(record, prepare)).catch_unwind();
-    match inserting.await.unwrap_or_else(|_| Err(panicked())) {
-        Ok(lock) => {
-            spawn(context, identity.clone(), Some((plan, lock)));
-            Ok((identity, watch))
-        }
-        Err(error) => {
-            let outcome = LaunchOutcome::Failed(error.to_string());
-            context.in_flight.evict(&identity.job_id, outcome);
-            Err(error)
-        }
-    }
-}
-
-fn panicked() -> JobError {
-    JobError::failed("the server failed while it recorded the job")
-        .with_hint("call list_jobs to see if it is there")
+    let lock = context.registry.insert(record, prepare).await?;
+    Ok((identity, (plan, lock)))
 }
 
 /// Runs a launch in a task of its own. A panic in it evicts the launch too.
-fn spawn(context: &Arc<Context>, identity: JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+fn spawn(context: &Arc<Context>, identity: JobIdentity, start: Option<Start>) {
     let context = Arc::clone(context);
     let launching = Box::pin(async move {
         let running = AssertUnwindSafe(run(&context, &identity, start)).catch_unwind();
         if running.await.is_err() {
             tracing::error!(job_id = identity.job_id, "a launch panicked");
-            let reason = format!("the server failed while it launched the job; {MAY_BE_RUNNING}");
-            let outcome = LaunchOutcome::Unknown(reason);
+            let reason = "the server failed while it launched the job";
+            let outcome = LaunchOutcome::Unknown(reason.to_owned());
             context.in_flight.evict(&identity.job_id, outcome);
         }
     });
@@ -127,9 +118,15 @@ fn spawn(context: &Arc<Context>, identity: JobIdentity, start: Option<(LaunchPla
 }
 
 /// Runs a launch to its end, records the job, carries out a cancel that came meanwhile, and evicts the launch.
-async fn run(context: &Context, identity: &JobIdentity, start: Option<(LaunchPlan, JobLock)>) {
+async fn run(context: &Context, identity: &JobIdentity, start: Option<Start>) {
     let (job_id, in_flight) = (identity.job_id.as_str(), &context.in_flight);
-    let mut outcome = launch(context, identity, start).await;
+    let launching = launch(context, identity, start).await;
+    let mut outcome = launching.unwrap_or_else(|error| match error.kind {
+        ErrorKind::Unavailable => LaunchOutcome::Unknown(format!(
+            "how the launch ended could not be found out: {error}"
+        )),
+        _ => LaunchOutcome::Failed(error.to_string()),
+    });
     if let LaunchOutcome::Launched(launched) = &outcome {
         // Another server, or an earlier one, leaves its request beside the job.
         if !context.policy.read_only && context.has_pending_cancel(job_id) {
@@ -157,21 +154,7 @@ pub(super) fn clear_pending_cancel(context: &Context, job_id: &str) {
 async fn launch(
     context: &Context,
     identity: &JobIdentity,
-    start: Option<(LaunchPlan, JobLock)>,
-) -> LaunchOutcome {
-    match try_launch(context, identity, start).await {
-        Ok(outcome) => outcome,
-        Err(error) if error.kind == ErrorKind::Unavailable => LaunchOutcome::Unknown(format!(
-            "how the launch ended could not be found out: {error}; {MAY_BE_RUNNING}"
-        )),
-        Err(error) => LaunchOutcome::Failed(error.to_string()),
-    }
-}
-
-async fn try_launch(
-    context: &Context,
-    identity: &JobIdentity,
-    start: Option<(LaunchPlan, JobLock)>,
+    start: Option<Start>,
 ) -> Result<LaunchOutcome, JobError> {
     let launcher = context.launcher(&identity.cloud)?;
     if let Some((plan, lock)) = start {
@@ -179,25 +162,21 @@ async fn try_launch(
             let record = |dir: JobDir| dir.write_exit_record(&ExitRecord::cancelled("launch"));
             let recorded = context.with_job_dir(&identity.job_id, record);
             drop(lock);
-            let message = Some("it was cancelled before it was launched".to_owned());
-            return Ok(match recorded {
-                Ok(()) => LaunchOutcome::Cancelled(CancelOutcome::Cancelled { message }),
-                Err(error) => LaunchOutcome::Unknown(error.to_string()),
-            });
+            recorded.map_err(JobError::unavailable)?;
+            let message = "it was cancelled before it was launched".to_owned();
+            let outcome = CancelOutcome::cancelled(Some(message));
+            return Ok(LaunchOutcome::Cancelled(outcome));
         }
         let starting = launcher.start(identity, plan, lock).await;
         // Whatever kind of error it is: it did not start.
         starting.map_err(JobError::failed)?;
     }
     let launched = launcher.wait_for_launch(identity).await?;
-    // Should all tries fail, the next call about the job finds its identity out again.
-    let mut retries = RECORD_RETRIES.into_iter();
-    while launched != *identity
+    if launched != *identity
         && let Err(error) = context.registry.update(launched.clone()).await
     {
+        // The next call about the job finds its identity out again.
         tracing::warn!(job_id = launched.job_id, %error, "cannot record a launched job");
-        let Some(wait) = retries.next() else { break };
-        tokio::time::sleep(Duration::from_secs_f64(wait)).await;
     }
     Ok(LaunchOutcome::Launched(launched))
 }
@@ -212,15 +191,14 @@ async fn cancel_launched(context: &Context, launched: &JobIdentity) -> LaunchOut
     loop {
         let error = match launcher.cancel(launched, false).await {
             Ok(outcome) => return LaunchOutcome::Cancelled(outcome),
-            Err(error) => error,
+            Err(error) => error.context("the job was launched, and cancelling it failed"),
         };
-        let reason =
-            format!("the job was launched, and cancelling it failed: {error}; {MAY_BE_RUNNING}");
         let Some(wait) = retries.next() else {
-            return LaunchOutcome::Unknown(reason);
+            return LaunchOutcome::Unknown(error.to_string());
         };
         tracing::warn!(job_id = launched.job_id, %error, "a cancel failed; retrying");
-        context.in_flight.set_cancel_error(&launched.job_id, reason);
+        let in_flight = &context.in_flight;
+        in_flight.set_cancel_error(&launched.job_id, error.to_string());
         tokio::time::sleep(Duration::from_secs_f64(wait)).await;
     }
 }
@@ -253,19 +231,17 @@ pub(super) async fn reload(context: &Context, job: ResolvedJob) -> ResolvedJob {
 /// Resumes what earlier servers left unfinished: launches whose end is not recorded, and cancels. Returns a
 /// watch of each launch that was resumed now.
 pub(super) fn resume(context: &Arc<Context>, records: &[JobRecord]) -> Vec<LaunchWatch> {
-    // A job that costs no money is finished even where the policy forbids new ones.
-    let is_allowed = |record: &&JobRecord| {
-        context.is_local(&record.cloud) || context.policy.forbids(&record.cloud).is_none()
-    };
-    let allowed = records.iter().filter(is_allowed);
-    let unfinished = allowed.filter(|job| {
-        is_unfinished(context, job).unwrap_or_else(|error| {
+    let resumed = records.iter().filter_map(|job| {
+        // A job that costs no money is finished even where the policy forbids new ones.
+        let is_local = context.is_local(&job.cloud);
+        if !is_local && context.policy.forbids(&job.cloud).is_some() {
+            return None;
+        }
+        let is_unfinished = is_unfinished(context, job).unwrap_or_else(|error| {
             tracing::warn!(job_id = job.job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");
             false
-        })
-    });
-    let resumed = unfinished.filter_map(|job| {
-        let watch = context.in_flight.insert(&job.job_id)?;
+        });
+        let watch = is_unfinished.then(|| context.in_flight.insert(&job.job_id))??;
         spawn(context, job.identity(), None);
         Some(watch)
     });

@@ -8,7 +8,7 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
 
-use super::answers::{JobAnswer, JobRow, ListAnswer};
+use super::answers::{JobRow, ListAnswer};
 use super::context::{Context, setting_problems};
 use super::costs::recorded_price;
 use super::observe::how_far;
@@ -31,7 +31,14 @@ impl JobService {
         let context = &self.context;
         let records = match context.registry.records().await {
             Ok(records) => records,
-            Err(error) => return sanitize(ListAnswer::failure(error.to_string()), &[]),
+            Err(error) => {
+                let answer = ListAnswer {
+                    success: Some(false),
+                    error: Some(error.to_string()),
+                    ..ListAnswer::default()
+                };
+                return sanitize(answer, &[]);
+            }
         };
         let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
         launches::resume(context, &records);
@@ -99,16 +106,15 @@ async fn ask_launchers(
     records: &[JobRecord],
 ) -> Vec<(Vec<JobIdentity>, Listing)> {
     let asked = context.launchers.iter().filter_map(|launcher| {
-        let clouds = launcher.clouds().iter();
-        let is_allowed = |cloud: &&&str| context.policy.forbids(cloud).is_none();
-        let clouds: Vec<&str> = clouds.filter(is_allowed).copied().collect();
+        let mut clouds = launcher.clouds().to_vec();
+        clouds.retain(|cloud| context.policy.forbids(cloud).is_none());
         let is_asked = |job: &&JobRecord| clouds.contains(&job.cloud.as_str());
         let known = records.iter().filter(is_asked).map(JobRecord::identity);
         let known: Vec<JobIdentity> = known.collect();
         (!clouds.is_empty()).then_some(async move {
             let listed = launcher.list(&known).await;
             let listing = listed.unwrap_or_else(|error| Listing {
-                warnings: not_asked(known.iter().map(|job| job.job_id.as_str()), &error),
+                warnings: Vec::from_iter(not_asked(known.iter().map(|job| &*job.job_id), &error)),
                 ..Listing::default()
             });
             (known, listing)
@@ -119,32 +125,34 @@ async fn ask_launchers(
 
 async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<String> {
     let mut warnings = match context.registry.quarantined().await {
-        Ok(files) => files.iter().map(|file| damaged(file)).collect(),
+        Ok(files) => Vec::from_iter(files.iter().map(|file| {
+            format!(
+                "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside as {}; \
+                 remove that file to end this warning",
+                file.display()
+            )
+        })),
         Err(error) => vec![error.to_string()],
     };
     warnings.extend(setting_problems());
     let data_dir = &context.data_dir;
-    let here = records.iter();
-    let here = here.filter(|record| context.is_local(&record.cloud));
-    let here = here.map(|record| record.job_id.as_str());
     let folders = data_dir.jobs().read_dir().into_iter().flatten().flatten();
     let folders: HashSet<OsString> = folders.map(|folder| folder.file_name()).collect();
-    let gone = here.filter(|id| data_dir.job(id).is_some() && !folders.contains(OsStr::new(id)));
-    let gone: Vec<&str> = gone.collect();
+    let (mut gone, mut by_cloud) = (Vec::new(), BTreeMap::<&str, Vec<&str>>::new());
+    for JobRecord { job_id, cloud, .. } in records {
+        by_cloud.entry(cloud).or_default().push(job_id);
+        let has_folder = data_dir.job(job_id).is_none() || folders.contains(OsStr::new(job_id));
+        if context.is_local(cloud) && !has_folder {
+            gone.push(job_id.as_str());
+        }
+    }
     if !gone.is_empty() {
-        let gone = gone.join(", ");
         warnings.push(format!(
-            "the folders of these jobs are gone, and their logs with them: {gone}"
+            "the folders of these jobs are gone, and their logs with them: {}",
+            gone.join(", ")
         ));
     }
     warnings.extend(data_dir.check().err().map(|error| error.to_string()));
-    let mut by_cloud = BTreeMap::<&str, Vec<&str>>::new();
-    for record in records {
-        by_cloud
-            .entry(&record.cloud)
-            .or_default()
-            .push(&record.job_id);
-    }
     for (cloud, ids) in by_cloud {
         if let Err(reason) = context.allowed_launcher(cloud) {
             warnings.extend(not_asked(ids.into_iter(), &reason));
@@ -153,23 +161,10 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     warnings
 }
 
-fn damaged(file: &Path) -> String {
-    format!(
-        "the job registry was damaged; every whole record in it was kept, and the damaged file was put aside as {}; \
-         remove that file to end this warning",
-        file.display()
-    )
-}
-
 /// Names the jobs that could not be asked about, if any.
-fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &JobError) -> Vec<String> {
-    let ids: Vec<&str> = job_ids.collect();
-    let warning = format!("not asked about: {}; {error}", ids.join(", "));
-    if ids.is_empty() {
-        Vec::new()
-    } else {
-        vec![warning]
-    }
+fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &JobError) -> Option<String> {
+    let ids = Vec::from_iter(job_ids).join(", ");
+    (!ids.is_empty()).then(|| format!("not asked about: {ids}; {error}"))
 }
 
 /// Builds a row: what a person asks for who wants to know what ran yesterday, and nothing twice.
@@ -181,13 +176,13 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
     };
     let submitted = record.as_ref().and_then(JobRecord::submitted_at);
     let record = record.unwrap_or_else(|| JobRecord {
-        job_id: identity.oumi_job_id.clone(),
+        job_id: identity.oumi_job_id,
         ..JobRecord::default()
     });
     let recorded = recorded_price(&record).filter(|_| !status.is_done);
     let config = Path::new(&record.config_path).file_name();
     let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let shown = |text: String, is_shown: bool| if is_shown { text } else { String::new() };
+    let text_if = |condition: bool, text: String| if condition { text } else { String::new() };
     let id_names_command = record.job_id.starts_with(&format!("{}_", record.command));
     let details = status.details;
     let ended = details.ended_at.or(details.end_at);
@@ -199,29 +194,25 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
     };
     let is_same_day = day(submitted) == day(ended);
     let cluster = details.cluster.as_ref();
+    let cluster_price = cluster.and_then(|cluster| cluster.hourly_price);
+    let has_output = status.state == JobState::Succeeded;
     let row = JobRow {
-        job_id: record.job_id,
-        command: shown(record.command, !id_names_command),
+        command: text_if(!id_names_command, record.command),
         status: status.status,
         state: status.state,
         cloud: context.cloud_name(&identity.cloud),
         cluster: identity.cluster,
-        model_name: shown(record.model_name, config.is_empty()),
+        model_name: text_if(config.is_empty(), record.model_name),
         is_done: status.is_done,
         submitted: time(submitted, DAY_AND_TIME),
         ended: time(ended, if is_same_day { TIME } else { DAY_AND_TIME }),
         config,
         progress,
-        output: shown(
-            under_home(&record.output_dir),
-            status.state == JobState::Succeeded,
-        ),
+        output: text_if(has_output, under_home(&record.output_dir)),
         autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
-        hourly_price: details
-            .hourly_price
-            .or_else(|| cluster?.hourly_price)
-            .or(recorded),
+        hourly_price: details.hourly_price.or(cluster_price).or(recorded),
         spent: details.spent,
+        job_id: record.job_id,
     };
     let job_id = row.job_id.clone();
     context.sanitize(row, &job_id)

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use memchr::memchr2;
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::error::JobError;
@@ -27,11 +27,11 @@ use crate::text::read_tail;
 
 /// The most jobs whose logs are kept.
 const MAX_LOGS: usize = 64;
-/// Fewer than the threads for files: a folder that hangs keeps its thread.
-const MAX_FOLDER_READS: usize = 3;
-/// The most logs of clouds that are read at once: few programs may run, and a status counts for more.
+/// The most logs of cloud jobs that are fetched at once: few programs may run, and a status counts for more.
 const MAX_FETCHES: usize = 2;
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
+/// The most output folders that are read at once. Fewer than the threads for files: a folder that hangs keeps its thread.
+const MAX_FOLDER_READS: usize = 3;
 
 /// The logs of the jobs that were polled last, the newest first.
 pub(super) struct LogReaders {
@@ -61,12 +61,11 @@ impl LogReaders {
         launcher: &Arc<dyn Launcher>,
         identity: &JobIdentity,
     ) -> Arc<LogReader> {
-        let is_local = launcher.is_local();
         let new = || {
             Arc::new(LogReader {
                 launcher: Arc::clone(launcher),
                 identity: identity.clone(),
-                is_local,
+                is_local: launcher.is_local(),
                 fetches: Arc::clone(&self.fetches),
                 newest: Mutex::default(),
                 work: Arc::default(),
@@ -118,12 +117,17 @@ impl LogReader {
                 return;
             }
             work.last = Some((Instant::now(), status.is_done));
+            let reader = Arc::clone(self);
+            let read = async move {
+                if let Err(error) = reader.read(&mut work).await {
+                    let job_id = &reader.identity.job_id;
+                    tracing::debug!(job_id, %error, "cannot read the log for the progress");
+                }
+            };
             if self.is_local {
-                return self.read_or_log(work).await;
+                return read.await;
             }
             // In a task, which goes on when the poll does not wait for it.
-            let reader = Arc::clone(self);
-            let read = async move { reader.read_or_log(work).await };
             let task = tokio::spawn(on_file_threads(read.boxed()));
             task.await.ok();
         };
@@ -145,13 +149,6 @@ impl LogReader {
             None => has_output.contains(&status.state) && !self.identity.oumi_job_id.is_empty(),
             Some((_, false)) if status.is_done => true,
             Some((started, _)) => started.elapsed() >= FETCH_INTERVAL,
-        }
-    }
-
-    async fn read_or_log(&self, mut work: OwnedMutexGuard<Work>) {
-        if let Err(error) = self.read(&mut work).await {
-            let job_id = &self.identity.job_id;
-            tracing::debug!(job_id, %error, "cannot read the log for the progress");
         }
     }
 
@@ -256,14 +253,11 @@ impl LogReading {
         let scanner = scanner.ahead();
         let mut progress = scanner.progress(written);
         if let Some(progress) = &mut progress {
-            let same = before
-                .progress
-                .filter(|before| progress.metrics == before.metrics);
-            if is_first {
-                progress.measured_at = None;
-            } else if let Some(before) = same {
-                progress.measured_at = before.measured_at;
-            }
+            progress.measured_at = match before.progress {
+                _ if is_first => None,
+                Some(before) if before.metrics == progress.metrics => before.measured_at,
+                _ => progress.measured_at.take(),
+            };
         }
         Self {
             progress,

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::answers::{JobAnswer, LogsAnswer};
+use super::answers::LogsAnswer;
 use super::context::Context;
 use super::lookup::resolve;
 use super::requests::LogsRequest;
@@ -14,11 +14,10 @@ use crate::launcher::{JobIdentity, JobLog, LogContent};
 use crate::logs::Log;
 use crate::logs::cursor::Cursor;
 use crate::logs::read::{Excerpt, LARGEST_MAX_BYTES, ReadOptions, read_since, tail};
-use crate::logs::search::{Query, search};
+use crate::logs::search::{Query, compile, search};
 use crate::plot;
 use crate::process::job_dir::JobDir;
 use crate::progress::{Scanner, read_log, without_curve};
-use crate::redact::Redactor;
 use crate::settings::data_dir::write_atomic;
 
 /// The smallest budget of an answer: with less there is no room for a line.
@@ -36,20 +35,26 @@ impl JobService {
     pub(crate) async fn logs(&self, request: LogsRequest) -> LogsAnswer {
         let context = &self.context;
         let (job_id, read) = match resolve_job(context, &request).await {
-            Ok((identity, selection)) => {
-                let read = read_job(context, &identity, selection, &request).await;
-                (identity.job_id, read)
+            Ok(job) => {
+                let read = read_job(context, &job, &request).await;
+                (job.job_id, read)
             }
             Err(error) => (request.job.job_id.clone(), Err(error)),
         };
-        let mut answer = read.unwrap_or_else(|error| LogsAnswer::failure(error.to_string()));
-        answer.success = answer.error.is_none();
-        answer.job_id = if answer.success {
-            job_id.clone()
-        } else {
-            request.job.job_id
+        let (answer, error) = match read {
+            Ok(answer) => (answer, None),
+            Err(error) => (LogsAnswer::default(), Some(error.to_string())),
         };
-        answer.lines_requested = usize::try_from(request.lines).unwrap_or(0);
+        let answer = LogsAnswer {
+            success: error.is_none(),
+            job_id: match error {
+                None => job_id.clone(),
+                Some(_) => request.job.job_id,
+            },
+            lines_requested: usize::try_from(request.lines).unwrap_or(0),
+            error,
+            ..answer
+        };
         context.sanitize(answer, &job_id)
     }
 }
@@ -57,8 +62,8 @@ impl JobService {
 async fn resolve_job(
     context: &Arc<Context>,
     request: &LogsRequest,
-) -> Result<(JobIdentity, LogSelection), JobError> {
-    let selection = LogSelection::new(request)?;
+) -> Result<JobIdentity, JobError> {
+    check(request)?;
     let query = &request.job;
     let is_local = context.is_local(&query.cloud);
     if query.job_id.is_empty() && query.cluster_name.is_empty() && !is_local {
@@ -66,119 +71,88 @@ async fn resolve_job(
         return Err(JobError::invalid(error).with_hint("list_jobs shows them"));
     }
     let job = resolve(context, query).await?;
-    let job = launches::refresh_identity(context, job).await;
-    Ok((job.identity, selection))
+    Ok(launches::refresh_identity(context, job).await.identity)
+}
+
+/// Fails where an argument does not fit, before anything is fetched.
+fn check(request: &LogsRequest) -> Result<(), JobError> {
+    let (bytes, is_search) = (request.max_bytes, !request.grep.is_empty());
+    if !(SMALLEST_MAX_BYTES..=LARGEST_MAX_BYTES).contains(&bytes) {
+        return Err(JobError::invalid(format!(
+            "max_bytes={bytes} is out of range: give {SMALLEST_MAX_BYTES} to {LARGEST_MAX_BYTES}, or leave it out"
+        )));
+    }
+    if is_search && !request.cursor.is_empty() {
+        let error = "grep searches the whole log from its end: leave cursor out, or grep";
+        return Err(JobError::invalid(error));
+    }
+    if is_search && request.raw {
+        let error = "grep searches the readable text: leave raw out, or grep";
+        return Err(JobError::invalid(error));
+    }
+    match (request.grep.as_str(), request.cursor.as_str()) {
+        ("", "") => Ok(()),
+        ("", cursor) => Cursor::parse(cursor).map(drop),
+        (pattern, _) => compile(pattern).map(drop),
+    }
 }
 
 async fn read_job(
     context: &Context,
-    identity: &JobIdentity,
-    selection: LogSelection,
+    job: &JobIdentity,
     request: &LogsRequest,
 ) -> Result<LogsAnswer, JobError> {
-    let launcher = context.allowed_launcher(&identity.cloud)?;
-    let log = launcher.logs(identity).await;
-    let redactor = context.redactor(&identity.job_id);
+    let log = context.allowed_launcher(&job.cloud)?.logs(job).await;
+    let redactor = context.redactor(&job.job_id);
     if redactor.hides_all() {
         return Err(JobError::failed(redactor.redact("")).with_hint("read the log there yourself"));
     }
     let log = log?;
+    let failed = |error| JobError::failed(format!("cannot read {}: {error}", log.log_file));
+    let lines = usize::try_from(request.lines).unwrap_or(0);
     let options = ReadOptions {
         max_bytes: request.max_bytes,
         raw: request.raw,
         ended: log.ended,
     };
-    let read = || {
-        let mut answer = selection.read(&log, &redactor, options)?;
-        if request.plot {
-            let dir = context.job_dir(&identity.job_id);
-            draw(&log.content, dir.as_ref(), &mut answer)?;
+    let (opened, timed_out) = match &log.content {
+        LogContent::File(path) => (Log::open(path, &redactor), false),
+        LogContent::Text {
+            text,
+            complete,
+            timed_out,
+        } => {
+            let opened = Log::from_text(text.as_bytes(), *complete, &redactor);
+            (Ok(opened), *timed_out)
         }
-        Ok::<_, io::Error>(answer)
     };
-    read().map_err(|error| JobError::failed(format!("cannot read {}: {error}", log.log_file)))
-}
-
-/// The part of a log that a request asks for.
-enum LogSelection {
-    /// The last lines.
-    Tail(usize),
-    /// The lines after a cursor.
-    Since(Cursor),
-    /// The lines that match; the deadline is set when the search begins.
-    Matching(Query),
-}
-
-impl LogSelection {
-    fn new(request: &LogsRequest) -> Result<Self, JobError> {
-        let lines = usize::try_from(request.lines).unwrap_or(0);
-        if !(SMALLEST_MAX_BYTES..=LARGEST_MAX_BYTES).contains(&request.max_bytes) {
-            return Err(JobError::invalid(format!(
-                "max_bytes={} is out of range: give {SMALLEST_MAX_BYTES} to {LARGEST_MAX_BYTES}, or leave it out",
-                request.max_bytes
-            )));
+    let mut opened = opened.map_err(failed)?;
+    let excerpt = match (request.grep.as_str(), request.cursor.as_str()) {
+        ("", "") => tail(&mut opened, lines, options),
+        ("", cursor) => read_since(&mut opened, &Cursor::parse(cursor)?, options),
+        (pattern, _) => {
+            let query = Query {
+                pattern: compile(pattern)?,
+                context: usize::try_from(request.context).unwrap_or(usize::MAX),
+                max_matches: lines,
+                deadline: Instant::now() + MAX_SEARCH_TIME,
+            };
+            search(&mut opened, &query, options)
         }
-        if request.grep.is_empty() {
-            return Ok(match request.cursor.as_str() {
-                "" => Self::Tail(lines),
-                cursor => Self::Since(Cursor::parse(cursor)?),
-            });
-        }
-        if !request.cursor.is_empty() {
-            let error = "grep searches the whole log from its end: leave cursor out, or grep";
-            return Err(JobError::invalid(error));
-        }
-        if request.raw {
-            let error = "grep searches the readable text: leave raw out, or grep";
-            return Err(JobError::invalid(error));
-        }
-        let query = Query::new(&request.grep, Instant::now())?;
-        Ok(Self::Matching(Query {
-            context: usize::try_from(request.context).unwrap_or(usize::MAX),
-            max_matches: lines,
-            ..query
-        }))
+    };
+    let excerpt = excerpt.map_err(failed)?;
+    let mut answer = match timed_out && excerpt.change.is_some() {
+        true => LogsAnswer {
+            truncated: true,
+            ..answer_at(&log, request.cursor.clone(), &[], TOO_SHORT)
+        },
+        false => excerpt_answer(excerpt, &log),
+    };
+    if request.plot {
+        let dir = context.job_dir(&job.job_id);
+        draw(&log.content, dir.as_ref(), &mut answer).map_err(failed)?;
     }
-
-    fn read(
-        self,
-        log: &JobLog,
-        redactor: &Redactor,
-        options: ReadOptions,
-    ) -> io::Result<LogsAnswer> {
-        let (mut opened, timed_out) = match &log.content {
-            LogContent::File(path) => (Log::open(path, redactor)?, false),
-            LogContent::Text {
-                text,
-                complete,
-                timed_out,
-            } => {
-                let opened = Log::from_text(text.as_bytes(), *complete, redactor);
-                (opened, *timed_out)
-            }
-        };
-        let excerpt = match self {
-            Self::Tail(lines) => tail(&mut opened, lines, options)?,
-            Self::Since(cursor) => {
-                let excerpt = read_since(&mut opened, &cursor, options)?;
-                if timed_out && excerpt.change.is_some() {
-                    return Ok(LogsAnswer {
-                        truncated: true,
-                        ..answer_at(log, &cursor, &[], TOO_SHORT)
-                    });
-                }
-                excerpt
-            }
-            Self::Matching(query) => {
-                let query = Query {
-                    deadline: Instant::now() + MAX_SEARCH_TIME,
-                    ..query
-                };
-                search(&mut opened, &query, options)?
-            }
-        };
-        Ok(excerpt_answer(excerpt, log))
-    }
+    Ok(answer)
 }
 
 /// Adds the loss as a sparkline and a picture, which is also a file beside the log, or says why there is none.
@@ -239,18 +213,18 @@ fn excerpt_answer(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
         unfinished: excerpt.unfinished,
         matches: excerpt.matches,
         remaining_bytes: Some(excerpt.remaining_bytes).filter(|bytes| *bytes > 0),
-        ..answer_at(log, &excerpt.cursor, &excerpt.notes, note)
+        ..answer_at(log, excerpt.cursor.to_string(), &excerpt.notes, note)
     }
 }
 
 /// Answers with a position in a log, and with what is to be said of it.
-fn answer_at(log: &JobLog, cursor: &Cursor, notes: &[String], note: &str) -> LogsAnswer {
+fn answer_at(log: &JobLog, cursor: String, notes: &[String], note: &str) -> LogsAnswer {
     let notes = log.message.iter().chain(notes).map(String::as_str);
     let notes: Vec<&str> = notes.chain((!note.is_empty()).then_some(note)).collect();
     LogsAnswer {
         message: notes.join(" "),
         log_file: log.log_file.clone(),
-        cursor: cursor.to_string(),
+        cursor,
         ..LogsAnswer::default()
     }
 }

@@ -39,7 +39,6 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
         return Ok(ResolvedJob::of(record));
     }
     let records = context.registry.records().await?;
-    let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
     if let Some(identity) = running_here(context, &records, query).await {
         return Ok(ResolvedJob::without_record(identity));
     }
@@ -52,30 +51,30 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
         cluster: query.cluster_name.clone(),
         oumi_job_id: query.oumi_job_id.clone(),
     };
-    match candidates(context, &records, &wanted).await?.as_slice() {
-        [] => Ok(ResolvedJob::without_record(wanted)),
-        [known] => match record_of(&known.job_id) {
-            Some(record) if is_certain(context, known).await => Ok(ResolvedJob::of(record.clone())),
-            // It names the job that has the id now, which may be another than the one recorded.
-            _ => Ok(ResolvedJob::without_record(JobIdentity {
-                job_id: String::new(),
-                ..known.clone()
-            })),
-        },
-        several => {
-            let choice = |job: &JobIdentity| match job.job_id.as_str() {
-                "" => format!("one with cluster_name {:?}, started elsewhere", job.cluster),
-                job_id => format!("{job_id} with cluster_name {:?}", job.cluster),
-            };
-            let choices: Vec<String> = several.iter().map(choice).collect();
-            let error = format!(
-                "several jobs on {} have the id {:?}: {}",
-                wanted.cloud,
-                wanted.oumi_job_id,
-                choices.join("; ")
-            );
-            Err(JobError::invalid(error).with_hint("give job_id, or cluster_name"))
-        }
+    let mut candidates = candidates(context, &records, &wanted).await?;
+    if candidates.len() > 1 {
+        let choice = |job: &JobIdentity| match job.job_id.as_str() {
+            "" => format!("one with cluster_name {:?}, started elsewhere", job.cluster),
+            job_id => format!("{job_id} with cluster_name {:?}", job.cluster),
+        };
+        let choices: Vec<String> = candidates.iter().map(choice).collect();
+        let error = format!(
+            "several jobs on {} have the id {:?}: {}",
+            wanted.cloud,
+            wanted.oumi_job_id,
+            choices.join("; ")
+        );
+        return Err(JobError::invalid(error).with_hint("give job_id, or cluster_name"));
+    }
+    let known = candidates.pop().unwrap_or(wanted);
+    let record = records.iter().find(|record| record.job_id == known.job_id);
+    match record {
+        Some(record) if is_certain(context, &known).await => Ok(ResolvedJob::of(record.clone())),
+        // It names the job that has the id now, which may be another than the one recorded.
+        _ => Ok(ResolvedJob::without_record(JobIdentity {
+            job_id: String::new(),
+            ..known
+        })),
     }
 }
 
@@ -85,9 +84,12 @@ fn unknown(records: &[JobRecord], query: &JobQuery) -> JobError {
         return error.with_hint("list_jobs shows them");
     }
     let error = JobError::not_found(format!("no job {:?} is known", query.job_id));
-    error.with_hint(match similar(records, &query.job_id) {
-        Some(job_id) => format!("did you mean {job_id:?}? list_jobs shows all"),
-        None => "call list_jobs for the ids, or give oumi_job_id and cloud of a job that was started elsewhere".to_owned(),
+    let ids = records.iter().map(|record| record.job_id.as_str());
+    let rated = ids.map(|id| (strsim::jaro_winkler(id, &query.job_id), id));
+    let best = rated.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    error.with_hint(match best {
+        Some((likeness, id)) if likeness >= LIKE => format!("did you mean {id:?}? list_jobs shows all"),
+        _ => "call list_jobs for the ids, or give oumi_job_id and cloud of a job that was started elsewhere".to_owned(),
     })
 }
 
@@ -116,15 +118,6 @@ async fn running_here(
     jobs.find(|job| is_meant(job) && !is_recorded(job))
 }
 
-/// Returns the id that is most like one that does not exist.
-fn similar<'a>(records: &'a [JobRecord], wanted: &str) -> Option<&'a str> {
-    let ids = records.iter().map(|record| record.job_id.as_str());
-    let rated = ids.map(|id| (strsim::jaro_winkler(id, wanted), id));
-    let best = rated.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    best.filter(|(likeness, _)| *likeness >= LIKE)
-        .map(|(_, id)| id)
-}
-
 /// Lists the jobs that a launcher's id may name. Ids repeat from cluster to cluster, so without a cluster every job of the cloud
 /// counts, and a list that may lack one is an error.
 async fn candidates(
@@ -144,16 +137,15 @@ async fn candidates(
     }
     if let Ok(launcher) = context.allowed_launcher(&wanted.cloud) {
         let listing = launcher.list(&candidates).await;
-        let listing = match listing.map_err(|error| error.to_string()) {
-            Ok(listing) if listing.incomplete.is_empty() => listing,
-            incomplete => {
-                let reason =
-                    incomplete.map_or_else(|error| error, |list| list.incomplete.join(", "));
-                let error = format!("which cluster is meant cannot be found out: {reason}");
-                return Err(JobError::unavailable(error).with_hint("give cluster_name, or job_id"));
-            }
+        let (jobs, reason) = match listing {
+            Ok(listing) => (listing.jobs, listing.incomplete.join(", ")),
+            Err(error) => (Vec::new(), error.to_string()),
         };
-        let foreign = listing.jobs.into_iter().map(|job| job.identity);
+        if !reason.is_empty() {
+            let error = format!("which cluster is meant cannot be found out: {reason}");
+            return Err(JobError::unavailable(error).with_hint("give cluster_name, or job_id"));
+        }
+        let foreign = jobs.into_iter().map(|job| job.identity);
         candidates.extend(foreign.filter(|job| job.job_id.is_empty() && fits(job)));
     }
     Ok(candidates)

@@ -27,10 +27,8 @@ const MAX_REASON: usize = 160;
 /// Describes a job in a sentence or two.
 pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
     let bad_news = bad_news(observation);
-    let after = observation
-        .duration
-        .map(|time| format!(" after {}", span(time)));
-    let after = after.unwrap_or_default();
+    let after = observation.duration;
+    let after = after.map_or_else(String::new, |time| format!(" after {}", span(time)));
     let mut message = match status.state {
         JobState::Pending => "the job is not running yet".to_owned(),
         JobState::Running => "the job is running".to_owned(),
@@ -82,15 +80,12 @@ pub(super) fn message_and_next(status: &JobStatus) -> String {
 
 /// Describes what a person must know at once.
 fn bad_news(observation: &Observation) -> Option<String> {
-    match (newest_news(observation), &observation.stalled) {
-        (Some(news), _) if news.is_lost => Some(format!("{}: the run is lost", news.sentence)),
-        (Some(news), _) => Some(news.sentence.clone()),
-        (None, Some(stall)) => Some(format!(
-            "the log has been silent for {}: the job may hang",
-            span(stall.silent)
-        )),
-        (None, None) => None,
+    if let Some(news) = newest_news(observation) {
+        let lost = if news.is_lost { ": the run is lost" } else { "" };
+        return Some(format!("{}{lost}", news.sentence));
     }
+    let silent = span(observation.stalled.as_ref()?.silent);
+    Some(format!("the log has been silent for {silent}: the job may hang"))
 }
 
 fn newest_news(observation: &Observation) -> Option<&BadNews> {
@@ -157,19 +152,17 @@ pub(super) fn next_after(error: &JobError) -> String {
 }
 
 fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> String {
-    let (failure, output) = (&observation.failure, &observation.output);
-    let has_advice = failure
-        .as_ref()
-        .is_some_and(|failure| failure.advice.is_some());
+    let output = observation.output.as_ref();
+    let failure = observation.failure.as_ref();
+    let has_advice = failure.is_some_and(|failure| failure.advice.is_some());
     let what = match (status.state, output) {
         (JobState::Succeeded, _) if is_lost => {
             return "Tell the user: what it has learned is of no use.".to_owned();
         }
         (JobState::Succeeded, Some(output)) => {
-            let what = if output.has_model {
-                "The model"
-            } else {
-                "Its output"
+            let what = match output.has_model {
+                true => "The model",
+                false => "Its output",
             };
             return format!("{what} is in {}.", output.dir.display());
         }
@@ -178,11 +171,9 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
         (JobState::Failed, _) => "get_job_logs shows more.",
         _ => "Call get_job_logs to see how far it came.",
     };
-    let checkpoint = output
-        .as_ref()
-        .and_then(|output| output.checkpoint.as_ref());
+    let can_resume = output.is_some_and(|output| output.checkpoint.is_some());
     let resume = " Resume with training.try_resume_from_last_checkpoint: true.";
-    format!("{what}{}", checkpoint.map_or("", |_| resume))
+    format!("{what}{}", if can_resume { resume } else { "" })
 }
 
 /// Returns the time left by the job's own words, less the time since it said so.

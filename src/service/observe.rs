@@ -165,12 +165,10 @@ async fn is_shared(context: &Context, launcher: &Arc<dyn Launcher>, record: &Job
     let Ok(records) = context.registry.records().await else {
         return true;
     };
-    let others = records.iter().filter(|other| {
-        other.cloud == record.cloud
-            && other.output_dir == record.output_dir
+    for other in records.iter().filter(|other| {
+        (&other.cloud, &other.output_dir) == (&record.cloud, &record.output_dir)
             && other.job_id != record.job_id
-    });
-    for other in others {
+    }) {
         let Ok(status) = launcher.status(&other.identity()).await else {
             return true;
         };

@@ -1,13 +1,13 @@
 //! The plans that were shown, so that a launch can be checked against what the user saw.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::costs::Costs;
 use super::prepare::PreparedLaunch;
 use crate::error::JobError;
 use crate::redact::is_secret_name;
@@ -23,15 +23,26 @@ const ANOTHER_DRY_RUN: &str = "call run_job with dry_run=true again and show tha
 
 /// Caches plans in memory: after a restart of the server another dry run is needed.
 #[derive(Default)]
-pub(super) struct PlanCache(Mutex<VecDeque<CachedPlan>>);
+pub(super) struct PlanCache {
+    plans: Mutex<VecDeque<CachedPlan>>,
+    hasher: RandomState,
+}
 
-#[derive(Clone)]
 struct CachedPlan {
     plan_id: String,
     job_id: String,
-    values: Value,
-    costs: Option<Costs>,
+    values: Values,
     created: Instant,
+}
+
+/// The values that decide what a launch does, by their paths.
+type Values = BTreeMap<String, Fingerprint>;
+
+#[derive(PartialEq)]
+struct Fingerprint {
+    hash: u64,
+    /// The value itself, where an error may show it.
+    text: Option<String>,
 }
 
 impl PlanCache {
@@ -41,11 +52,10 @@ impl PlanCache {
         let plan = CachedPlan {
             plan_id: plan_id.clone(),
             job_id: launch.spec.identity.job_id.clone(),
-            values: values(launch),
-            costs: launch.costs.clone(),
+            values: self.values(&effects(launch)),
             created: Instant::now(),
         };
-        let mut plans = lock(&self.0);
+        let mut plans = lock(&self.plans);
         plans.truncate(MAX_PLANS - 1);
         plans.push_front(plan);
         plan_id
@@ -53,20 +63,13 @@ impl PlanCache {
 
     /// Returns the id of the job that a plan would start.
     pub(super) fn job_id(&self, plan_id: &str) -> Result<String, JobError> {
-        self.find(plan_id).map(|plan| plan.job_id)
-    }
-
-    /// Returns the costs that a plan was shown with.
-    pub(super) fn costs(&self, plan_id: &str) -> Option<Costs> {
-        self.find(plan_id).ok()?.costs
+        self.read(plan_id, |plan| plan.job_id.clone())
     }
 
     /// Checks that a launch, prepared under the plan's job id, does what was shown; the error lists the differences.
     pub(super) fn check(&self, plan_id: &str, launch: &PreparedLaunch) -> Result<(), JobError> {
-        let mut diffs = Vec::new();
-        let before = self.find(plan_id)?.values;
-        let pair = [Some(&before), Some(&values(launch))];
-        compare("", false, pair, &mut diffs);
+        let now = self.values(&effects(launch));
+        let mut diffs = self.read(plan_id, |plan| differences(&plan.values, &now))?;
         if diffs.is_empty() {
             return Ok(());
         }
@@ -79,11 +82,11 @@ impl PlanCache {
         Err(JobError::blocked(error).with_hint(ANOTHER_DRY_RUN))
     }
 
-    fn find(&self, plan_id: &str) -> Result<CachedPlan, JobError> {
-        let plans = lock(&self.0);
+    fn read<T>(&self, plan_id: &str, read: impl FnOnce(&CachedPlan) -> T) -> Result<T, JobError> {
+        let plans = lock(&self.plans);
         let mut valid = plans.iter().filter(|plan| plan.created.elapsed() < TTL);
         let found = valid.find(|plan| plan.plan_id == plan_id);
-        found.cloned().ok_or_else(|| {
+        found.map(read).ok_or_else(|| {
             JobError::blocked(format!(
                 "plan_id {:?} is not known (it is valid for a day, and not after a restart of the server)",
                 shorten(plan_id, MAX_DIFF_BYTES)
@@ -91,10 +94,41 @@ impl PlanCache {
             .with_hint(ANOTHER_DRY_RUN)
         })
     }
+
+    fn values(&self, effects: &Value) -> Values {
+        let mut values = Values::new();
+        self.add(&mut values, String::new(), false, effects);
+        values
+    }
+
+    fn add(&self, values: &mut Values, path: String, is_secret: bool, value: &Value) {
+        match value {
+            Value::Object(fields) if !fields.is_empty() => {
+                for (name, value) in fields {
+                    // Quoted where it could be read as another path.
+                    let path = match (path.as_str(), name.contains(['.', '[', '"'])) {
+                        ("", _) => name.clone(),
+                        (_, true) => format!("{path}.{name:?}"),
+                        (_, false) => format!("{path}.{name}"),
+                    };
+                    let is_secret = is_secret || name == "envs" || is_secret_name(name);
+                    self.add(values, path, is_secret, value);
+                }
+            }
+            _ => {
+                let text = value.to_string();
+                let hash = self.hasher.hash_one(&text);
+                // A list may hold secrets under names that are not looked at here.
+                let is_public = !is_secret && !value.is_array() && text.len() <= MAX_DIFF_BYTES;
+                let text = is_public.then_some(text);
+                values.insert(path, Fingerprint { hash, text });
+            }
+        }
+    }
 }
 
 /// Lists everything that decides what a launch does. What has no effect is left out, so that it may differ.
-fn values(launch: &PreparedLaunch) -> Value {
+fn effects(launch: &PreparedLaunch) -> Value {
     let (spec, plan) = (&launch.spec, &launch.plan);
     let process = &plan.process;
     // The name of a new cluster may be another by now: it is made up of those that are free.
@@ -129,76 +163,55 @@ fn values(launch: &PreparedLaunch) -> Value {
     })
 }
 
-/// Describes how the values of two plans differ, under `path`. Secrets are not shown.
-fn compare(path: &str, is_secret: bool, pair: [Option<&Value>; 2], diffs: &mut Vec<String>) {
-    // Quoted where it could be read as another path.
-    let join = |name: &str| match (path, name.contains(['.', '[', '"'])) {
-        ("", _) => name.to_owned(),
-        (_, true) => format!("{path}.{name:?}"),
-        (_, false) => format!("{path}.{name}"),
-    };
-    match pair {
-        [before, now] if before == now => {}
-        [Some(Value::Object(old)), Some(Value::Object(new))] => {
-            let added = new.keys().filter(|name| !old.contains_key(*name));
-            for name in old.keys().chain(added) {
-                let is_secret = is_secret || name == "envs" || is_secret_name(name);
-                let pair = [old, new].map(|fields| fields.get(name));
-                compare(&join(name), is_secret, pair, diffs);
-            }
+fn differences(before: &Values, now: &Values) -> Vec<String> {
+    let paths: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let different = paths.into_iter().filter(|path| before.get(*path) != now.get(*path));
+    let different = different.map(|path| {
+        let show = |values: &Values| match values.get(path) {
+            None => Some("not there".to_owned()),
+            Some(value) => value.text.clone(),
+        };
+        let name = shorten(path, MAX_DIFF_BYTES);
+        match show(before).zip(show(now)) {
+            Some((old, new)) => format!("`{name}` was {old}, is {new}"),
+            None => format!("`{name}` has another value (not shown)"),
         }
-        [Some(Value::Array(old)), Some(Value::Array(new))] if old.len() == new.len() => {
-            for (index, pair) in old.iter().zip(new).enumerate() {
-                let path = format!("{path}[{index}]");
-                compare(&path, is_secret, [Some(pair.0), Some(pair.1)], diffs);
-            }
-        }
-        _ => {
-            let path = shorten(path, MAX_DIFF_BYTES);
-            let show = |value: &Value| value.to_string();
-            let [old, new] = pair.map(|value| value.map_or("not there".to_owned(), show));
-            // A part of a config may hold secrets under names that are not looked at here.
-            let is_part = |value: &&Value| value.is_object() || value.is_array();
-            let has_part = pair.iter().flatten().any(is_part);
-            diffs.push(if is_secret {
-                format!("`{path}` has another value (not shown)")
-            } else if has_part || old.len().max(new.len()) > MAX_DIFF_BYTES {
-                format!("`{path}` is another value")
-            } else {
-                format!("`{path}` was {old}, is {new}")
-            });
-        }
-    }
+    });
+    different.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn differences(before: Value, now: Value) -> String {
-        let mut diffs = Vec::new();
-        compare("", false, [Some(&before), Some(&now)], &mut diffs);
-        diffs.join("; ")
+    fn compared(before: Value, now: Value) -> String {
+        let plans = PlanCache::default();
+        differences(&plans.values(&before), &plans.values(&now)).join("; ")
     }
 
     #[test]
     fn null_is_not_what_is_absent() {
-        let added = differences(json!({ "a": 1 }), json!({ "a": 1, "max_steps": null }));
+        let added = compared(json!({ "a": 1 }), json!({ "a": 1, "max_steps": null }));
         assert_eq!(added, "`max_steps` was not there, is null");
-        assert_eq!(differences(json!({ "a": null }), json!({ "a": null })), "");
+        assert_eq!(compared(json!({ "a": null }), json!({ "a": null })), "");
     }
 
     #[test]
-    fn parts_are_not_shown() {
+    fn secrets_are_neither_kept_nor_shown() {
         let tracker = json!({ "tracker": { "password": "hunter22" } });
         let list = json!({ "tracker": ["hunter22"] });
+        let plans = PlanCache::default();
+        for config in [&tracker, &list, &json!({ "envs": { "A": "hunter22" } })] {
+            let kept = plans.values(config);
+            assert!(kept.values().all(|value| value.text.is_none()));
+        }
         for (before, now) in [
-            (tracker.clone(), json!({})),
+            (tracker.clone(), json!({ "x": 1 })),
             (tracker.clone(), list.clone()),
             (list, json!({ "tracker": 1 })),
             (tracker, json!({ "tracker": { "password": "other" } })),
         ] {
-            let shown = differences(before, now);
+            let shown = compared(before, now);
             assert!(shown.starts_with("`tracker"), "{shown}");
             assert!(!shown.contains("hunter22"), "{shown}");
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use chrono::Utc;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::answers::{JobAnswer, PollAnswer};
@@ -15,6 +14,7 @@ use super::requests::JobQuery;
 use super::{JobService, launches, next_step, watch};
 use crate::error::JobError;
 use crate::launcher::{JobStatus, status};
+use crate::registry::JobRecord;
 
 const PENDING_CANCEL: &str = "a cancel is pending: it is sent when the launch has ended, and again at each poll while it fails, \
     unless the server is read-only";
@@ -34,22 +34,6 @@ impl PollAnswer {
             failure.cut_quotes(MAX_FAILED.saturating_sub(whole - failure.quoted()));
         }
     }
-
-    /// Reports that a job was not found, or that there is no answer about it, which is told as the status `otherwise`.
-    fn failed(self, error: &JobError, otherwise: &str) -> Self {
-        let (status, next) = match otherwise {
-            // The error says it.
-            _ if error.is_not_found() => (status::NOT_FOUND, String::new()),
-            "" => ("", String::new()),
-            word => (word, next_step::next_after(error)),
-        };
-        Self {
-            status: status.to_owned(),
-            error: Some(error.to_string()),
-            next,
-            ..self
-        }
-    }
 }
 
 impl JobService {
@@ -63,17 +47,22 @@ pub(super) async fn poll(context: &Arc<Context>, query: JobQuery) -> PollAnswer 
     let answer = match lookup::resolve(context, &query).await {
         Ok(job) => {
             let job = launches::refresh_identity(context, job).await;
-            let identity = &job.identity;
+            let identity = job.identity.clone();
             let answer = PollAnswer {
-                job_id: identity.job_id.clone(),
-                oumi_job_id: identity.oumi_job_id.clone(),
                 cloud: context.cloud_name(&identity.cloud),
-                cluster: identity.cluster.clone(),
+                job_id: identity.job_id,
+                oumi_job_id: identity.oumi_job_id,
+                cluster: identity.cluster,
                 ..PollAnswer::default()
             };
             match ask(context, &job).await {
                 Ok((status, observation)) => answered(context, answer, &job, status, observation),
-                Err(error) => answer.failed(&error, status::UNKNOWN),
+                Err(error) if error.is_not_found() => failed(answer, &error),
+                Err(error) => PollAnswer {
+                    status: status::UNKNOWN.to_owned(),
+                    next: next_step::next_after(&error),
+                    ..failed(answer, &error)
+                },
             }
         }
         Err(error) => {
@@ -81,11 +70,21 @@ pub(super) async fn poll(context: &Arc<Context>, query: JobQuery) -> PollAnswer 
                 job_id: query.job_id,
                 ..PollAnswer::default()
             };
-            answer.failed(&error, "")
+            failed(answer, &error)
         }
     };
     let job_id = answer.job_id.clone();
     context.sanitize(answer, &job_id)
+}
+
+/// Reports an error that says itself what to do next.
+fn failed(answer: PollAnswer, error: &JobError) -> PollAnswer {
+    let is_gone = error.is_not_found();
+    PollAnswer {
+        status: if is_gone { status::NOT_FOUND } else { "" }.to_owned(),
+        error: Some(error.to_string()),
+        ..answer
+    }
 }
 
 async fn ask(context: &Context, job: &ResolvedJob) -> Result<(JobStatus, Observation), JobError> {
@@ -108,7 +107,8 @@ fn answered(
     status: JobStatus,
     observation: Observation,
 ) -> PollAnswer {
-    let submitted = job.record.as_ref().and_then(|record| record.submitted_at());
+    let record = job.record.as_ref();
+    let submitted = record.and_then(JobRecord::submitted_at);
     let age = submitted.and_then(|time| (Utc::now() - time).to_std().ok());
     // A job that was started elsewhere is known by its run alone.
     let age = age.or(observation.duration);
@@ -116,17 +116,12 @@ fn answered(
     let mut metadata = status.details.to_map();
     metadata.retain(|name, value| name != "job_name" || *value != job.identity.job_id);
     // That of a job on this machine stands in the answer, once there is something in it.
-    if let Some(record) = job
-        .record
-        .as_ref()
-        .filter(|_| is_done && !answer.cloud.is_empty())
-    {
-        let output_dir = Value::from(record.output_dir.as_str());
+    if let Some(record) = record.filter(|_| is_done && !answer.cloud.is_empty()) {
+        let output_dir = record.output_dir.as_str().into();
         metadata.insert("output_dir".to_owned(), output_dir);
     }
     // SkyPilot tells no price of a cluster that was there before the launch.
-    let recorded = job.record.as_ref().filter(|_| !is_done);
-    let recorded = recorded.and_then(recorded_price);
+    let recorded = record.filter(|_| !is_done).and_then(recorded_price);
     // While it runs, what is in its folder is not yet what came of it.
     let output = observation.output.as_ref().filter(|_| is_done);
     // Of a failed job the message says how long it took, and how far it came.
@@ -145,8 +140,7 @@ fn answered(
         hourly_price: status.details.hourly_price.or(recorded),
         spent: status.details.spent,
         ended_at: status.details.ended_at,
-        progress: match observation.progress {
-            Some(_) if has_failure => None,
+        progress: match observation.progress.filter(|_| !has_failure) {
             Some(progress) if is_done => Some(progress.at_the_end()),
             progress => progress,
         },

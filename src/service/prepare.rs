@@ -1,4 +1,4 @@
-//! Preparation of a launch: checks the request and its config, and has the launcher plan it. Nothing is started or written.
+//! Preparation of a launch: what is checked before anything starts.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use chrono::Utc;
 use serde_json::Value;
 
+use super::JobService;
+use super::collisions::{self, free_job_id};
 use super::context::{Context, setting_problems};
 use super::costs::Costs;
 use super::requests::RunRequest;
@@ -28,22 +30,13 @@ pub(super) struct PreparedLaunch {
     pub(super) is_local: bool,
     /// `None` where nothing is billed, and until it is asked for.
     pub(super) costs: Option<Costs>,
+    /// The reason why the limit of costs does not allow it.
+    pub(super) above_limit: Option<JobError>,
     /// The id was made just now, so no process of an earlier job can have it.
     pub(super) has_new_id: bool,
 }
 
 impl PreparedLaunch {
-    /// Plans the launch again where it gets another id.
-    pub(super) async fn rename(&mut self, context: &Context, job_id: &str) -> Result<(), JobError> {
-        if self.spec.identity.job_id != job_id {
-            self.spec.identity.job_id = job_id.to_owned();
-            self.has_new_id = false;
-            let launcher = context.allowed_launcher(&self.spec.identity.cloud)?;
-            self.plan = launcher.plan(&self.spec).await?;
-        }
-        Ok(())
-    }
-
     /// Knows what of the job's environment must not be shown: all values of the call, and what the config or this process's
     /// own environment calls a secret.
     pub(super) fn redactor(&self) -> Redactor {
@@ -65,8 +58,58 @@ pub(super) fn redactor_of<'a>(values: impl Iterator<Item = &'a str>) -> Redactor
     Redactor::new(values.into_iter().chain(inherited))
 }
 
-/// Prepares the launch of a request, under `job_id` where an earlier preparation chose one. Fails where it cannot be launched.
-pub(super) async fn prepare(
+impl JobService {
+    /// Prepares a launch and checks it: against the plan that was shown, for collisions, and against the policy. Starts and
+    /// writes nothing.
+    pub(super) async fn prepare(
+        &self,
+        request: &RunRequest,
+        plan_id: &str,
+    ) -> Result<PreparedLaunch, JobError> {
+        let context = &self.context;
+        let is_planned = !plan_id.is_empty();
+        let planned = is_planned.then(|| context.plans.job_id(plan_id)).transpose()?;
+        let name = request.job_name.as_deref().filter(|name| !name.is_empty());
+        let name = name.map(job_id_from_name).transpose()?;
+        let mut launch = plan(context, request, planned.or_else(|| name.clone())).await?;
+        if is_planned {
+            context.plans.check(plan_id, &launch)?;
+        }
+        collisions::check_data_dir(&context.data_dir)?;
+        // A name that comes after the dry run is no other plan.
+        let wanted = name.unwrap_or_else(|| launch.spec.identity.job_id.clone());
+        let records = context.registry.records().await?;
+        let job_id = free_job_id(context, &records, &wanted).await?;
+        let launcher = context.allowed_launcher(&launch.spec.identity.cloud)?;
+        if launch.spec.identity.job_id != job_id {
+            launch.spec.identity.job_id = job_id.clone();
+            launch.has_new_id = false;
+            launch.plan = launcher.plan(&launch.spec).await?;
+        }
+        launch.plan.warnings.extend(setting_problems());
+        if job_id != wanted {
+            let note = format!("a job that is over has the name {wanted}: this one is {job_id}");
+            launch.plan.warnings.push(note);
+        }
+        collisions::check(context, &records, &mut launch, request.allow_shared_output).await?;
+        if context.policy.clouds.is_some() {
+            let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
+            self.cluster_info(cloud, cluster).await?;
+        }
+        launch.costs = Costs::of(context, &launch, &records).await;
+        if let Some(costs) = &launch.costs {
+            let cluster = &launch.plan.cluster;
+            match costs.check_limit(context, cluster, &records, self.can_ask()) {
+                Ok(doubt) => launch.plan.warnings.extend(doubt),
+                Err(error) => launch.above_limit = Some(error),
+            }
+        }
+        Ok(launch)
+    }
+}
+
+/// Checks a request and its config, and has the launcher plan it, under `job_id` or a new id.
+async fn plan(
     context: &Context,
     request: &RunRequest,
     job_id: Option<String>,
@@ -79,12 +122,6 @@ pub(super) async fn prepare(
     }
     let envs = request.envs.clone().unwrap_or_default();
     check_envs(&envs)?;
-    let has_new_id = job_id.is_none() && request.name().is_none();
-    let job_id = match (job_id, request.name()) {
-        (Some(job_id), _) => job_id,
-        (None, Some(name)) => job_id_from_name(name)?,
-        (None, None) => new_job_id(command),
-    };
     let cloud = cloud_of(context, request, &config)?;
     let launcher = context.allowed_launcher(&cloud)?;
     let is_local = launcher.is_local();
@@ -94,9 +131,10 @@ pub(super) async fn prepare(
         let output_dir: PathBuf = output_dir.components().collect();
         config.output_dir = output_dir.display().to_string();
     }
+    let has_new_id = job_id.is_none();
     let spec = LaunchSpec {
         identity: JobIdentity {
-            job_id,
+            job_id: job_id.unwrap_or_else(|| new_job_id(command)),
             cloud,
             cluster: request.cluster_name.trim().to_owned(),
             oumi_job_id: String::new(),
@@ -104,31 +142,26 @@ pub(super) async fn prepare(
         command,
         config,
         client_cwd,
-        resources: resources(request)?,
+        resources: Resources {
+            accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
+            num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
+            use_spot: request.use_spot,
+            disk_size: request.disk_size,
+            autostop_minutes: request.autostop_minutes,
+            time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
+        },
         envs,
         file_mounts: request.file_mounts.clone().unwrap_or_default(),
         setup_script: request.setup_script.clone(),
         run_script: request.run_script.clone(),
     };
-    let mut plan = launcher.plan(&spec).await?;
-    plan.warnings.extend(setting_problems());
     Ok(PreparedLaunch {
+        plan: launcher.plan(&spec).await?,
         spec,
-        plan,
         is_local,
         costs: None,
+        above_limit: None,
         has_new_id,
-    })
-}
-
-fn resources(request: &RunRequest) -> Result<Resources, JobError> {
-    Ok(Resources {
-        accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
-        num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
-        use_spot: request.use_spot,
-        disk_size: request.disk_size,
-        autostop_minutes: request.autostop_minutes,
-        time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
     })
 }
 
@@ -169,21 +202,18 @@ fn new_job_id(command: OumiCommand) -> String {
     format!("{}_{now}_{}", command.name(), &random[..6])
 }
 
-pub(super) fn job_id_from_name(name: &str) -> Result<String, JobError> {
+fn job_id_from_name(name: &str) -> Result<String, JobError> {
     let cleaned = name.replace("..", "_").replace(['/', '\\'], "_");
     let job_id = cleaned.trim_matches(['.', '_', '-', ' ']);
-    let problem = if job_id.is_empty() {
-        "leaves no name".to_owned()
-    } else if job_id.chars().any(char::is_control) {
-        "holds control characters".to_owned()
-    } else if job_id.len() > MAX_JOB_ID_BYTES {
-        format!("is longer than {MAX_JOB_ID_BYTES} bytes")
-    } else {
+    let is_short = (1..=MAX_JOB_ID_BYTES).contains(&job_id.len());
+    if is_short && !job_id.chars().any(char::is_control) {
         return Ok(job_id.to_owned());
-    };
+    }
     let name = shorten(name, MAX_JOB_ID_BYTES);
-    let error = JobError::invalid(format!("`job_name` {name:?} {problem}"));
-    Err(error.with_hint("use a few letters and digits"))
+    let error = JobError::invalid(format!("`job_name` {name:?} cannot be the id of a job"));
+    Err(error.with_hint(format!(
+        "use letters and digits, {MAX_JOB_ID_BYTES} bytes at most"
+    )))
 }
 
 /// Checks the variables of a call. An error shows their names only: the values are secret.
@@ -191,15 +221,16 @@ fn check_envs(envs: &BTreeMap<String, String>) -> Result<(), JobError> {
     let is_word = |other: char| other.is_ascii_alphanumeric() || other == '_';
     for (name, value) in envs {
         let starts_well = name.starts_with(|first: char| is_word(first) && !first.is_ascii_digit());
-        if !starts_well || !name.chars().all(is_word) {
-            let error =
-                format!("`envs` has the name {name:?}, which no environment variable can have");
-            return Err(JobError::invalid(error).with_hint("use letters, digits and `_`"));
-        }
-        if value.contains('\0') {
-            let error = format!("`envs` has a NUL character in the value of {name}");
-            return Err(JobError::invalid(error).with_hint("remove it"));
-        }
+        let (problem, hint) = if !starts_well || !name.chars().all(is_word) {
+            let problem = format!("the name {name:?}, which no environment variable can have");
+            (problem, "use letters, digits and `_`")
+        } else if value.contains('\0') {
+            let problem = format!("a NUL character in the value of {name}");
+            (problem, "remove it")
+        } else {
+            continue;
+        };
+        return Err(JobError::invalid(format!("`envs` has {problem}")).with_hint(hint));
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use chrono::Utc;
 
 use super::context::Context;
+use crate::error::JobError;
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
@@ -28,19 +29,24 @@ pub(super) async fn prune(
     records: &[JobRecord],
     done: &HashMap<String, bool>,
 ) -> HashSet<String> {
-    if context.policy.read_only {
-        return HashSet::new();
+    let pruned = try_prune(context, records, done).await;
+    pruned.unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot prune the registry");
+        HashSet::new()
+    })
+}
+
+async fn try_prune(
+    context: &Context,
+    records: &[JobRecord],
+    done: &HashMap<String, bool>,
+) -> Result<HashSet<String>, JobError> {
+    let policy = &context.policy;
+    if policy.read_only || !is_steady(&context.data_dir.clock(), Utc::now().timestamp())? {
+        return Ok(HashSet::new());
     }
-    let steady = is_steady(&context.data_dir.clock(), Utc::now().timestamp());
-    if !steady.unwrap_or_else(|error| {
-        tracing::warn!(%error, "nothing is pruned: the last reading of the clock is not known");
-        false
-    }) {
-        return HashSet::new();
-    }
-    remove_orphans(context, records).await;
     let mut unwanted = Vec::new();
-    for record in expired(records, Utc::now() - context.policy.kept()) {
+    for record in expired(records, Utc::now() - policy.kept()) {
         let is_done = match done.get(&record.job_id) {
             Some(is_done) => *is_done,
             None => context.is_local(&record.cloud) && context.is_over(record).await,
@@ -49,23 +55,18 @@ pub(super) async fn prune(
             unwanted.push(record.clone());
         }
     }
-    let ids = unwanted
-        .iter()
-        .map(|record| record.job_id.clone())
-        .collect();
-    let data_dir = context.data_dir.clone();
-    let remove_dir = move |record: &JobRecord| {
-        if let Some(dir) = data_dir.job(&record.job_id).map(JobDir::at) {
+    let ids = unwanted.iter().map(|record| record.job_id.clone());
+    let ids = ids.collect();
+    let remove_dir = |record: &JobRecord| {
+        if let Some(dir) = context.job_dir(&record.job_id) {
             remove(&dir);
         }
     };
-    match context.registry.remove(unwanted, remove_dir).await {
-        Ok(()) => ids,
-        Err(error) => {
-            tracing::warn!(%error, "cannot prune the registry");
-            HashSet::new()
-        }
+    context.registry.remove(unwanted, remove_dir).await?;
+    if let Err(error) = remove_orphans(context, records).await {
+        tracing::warn!(%error, "cannot look for folders without a record");
     }
+    Ok(ids)
 }
 
 /// Tells if the clock has gone on for an hour without a jump, by the readings in the file at `path`. A clock that is wrong for a
@@ -89,32 +90,26 @@ fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
 
 /// Removes the folders of jobs that are in no record, have no living process, and were not written to for as long as a job is kept. None
 /// while a damaged registry is kept: the records may be in it.
-async fn remove_orphans(context: &Context, records: &[JobRecord]) {
-    let quarantined = context.registry.quarantined().await;
-    if !quarantined.is_ok_and(|files| files.is_empty()) {
-        return;
+async fn remove_orphans(context: &Context, records: &[JobRecord]) -> Result<(), JobError> {
+    if !context.registry.quarantined().await?.is_empty() {
+        return Ok(());
     }
     let known = records.iter().map(|record| record.job_id.as_str());
     let known: HashSet<&str> = known.collect();
-    let remove_unknown = || {
-        for entry in context.data_dir.jobs().read_dir()? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let is_unknown = name.to_str().is_some_and(|name| !known.contains(name));
-            let dir = JobDir::at(entry.path());
-            if is_unknown
-                && entry.file_type()?.is_dir()
-                && is_old(dir.path(), context.policy.kept())?
-                && !is_alive(&dir)?
-            {
-                remove(&dir);
-            }
+    for entry in context.data_dir.jobs().read_dir()? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let is_unknown = name.to_str().is_some_and(|name| !known.contains(name));
+        let dir = JobDir::at(entry.path());
+        if is_unknown
+            && entry.file_type()?.is_dir()
+            && is_old(dir.path(), context.policy.kept())?
+            && !is_alive(&dir)?
+        {
+            remove(&dir);
         }
-        Ok::<_, io::Error>(())
-    };
-    if let Err(error) = remove_unknown() {
-        tracing::warn!(%error, "cannot look for folders without a record");
     }
+    Ok(())
 }
 
 fn is_old(dir: &Path, kept: Duration) -> io::Result<bool> {

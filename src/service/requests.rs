@@ -30,7 +30,6 @@ pub(crate) struct RunRequest {
     #[serde(default)]
     pub plan_id: String,
     /// Becomes the job id. Default: made from command and time.
-    #[serde(default)]
     pub job_name: Option<String>,
     /// `local` (default) is this machine; else a cloud such as gcp, aws, lambda, slurm.
     #[serde(default)]
@@ -39,7 +38,6 @@ pub(crate) struct RunRequest {
     #[serde(default)]
     pub cluster_name: String,
     /// Such as A100:8; on this machine also 4.
-    #[serde(default)]
     pub accelerators: Option<String>,
     /// Cloud only.
     #[serde(default = "one")]
@@ -49,35 +47,22 @@ pub(crate) struct RunRequest {
     #[serde(default)]
     pub use_spot: bool,
     /// GiB. Cloud only.
-    #[serde(default)]
     pub disk_size: Option<u32>,
     /// Idle minutes until the cluster ends itself; 0: never. Default 60. Cloud only.
-    #[serde(default)]
     pub autostop_minutes: Option<u32>,
     /// Ends the run then.
-    #[serde(default)]
     pub max_hours: Option<f64>,
     /// Environment variables for the job, over those of the config. Values are never shown or stored.
-    #[serde(default)]
     pub envs: Option<BTreeMap<String, String>>,
     /// Remote path to local path. Cloud only.
-    #[serde(default)]
     pub file_mounts: Option<BTreeMap<String, String>>,
     /// Replaces the generated setup when a training config goes to a cloud.
-    #[serde(default)]
     pub setup_script: Option<String>,
     /// Replaces the generated run script, likewise.
-    #[serde(default)]
     pub run_script: Option<String>,
     /// Even if a running job writes to the same folder.
     #[serde(default)]
     pub allow_shared_output: bool,
-}
-
-impl RunRequest {
-    pub(super) fn name(&self) -> Option<&str> {
-        self.job_name.as_deref().filter(|name| !name.is_empty())
-    }
 }
 
 /// The job that a call names, by our id or by the launcher's.

@@ -1,6 +1,6 @@
 //! The one way out of the service: hides the secrets of the jobs in every text of an answer and cleans it of control characters.
 //!
-//! [`with_texts!`] defines an answer, so that no field can be left out. The name of a field says how its text is treated: ids
+//! [`answers!`] defines them, so that no field can be left out. The name of a field says how its text is treated: ids
 //! and paths stay usable.
 
 use std::time::Duration;
@@ -109,25 +109,12 @@ impl Texts for ProgressAnswer {
 
 impl Texts for Failure {
     fn each_text(&mut self, _: &str, visit: Visit<'_>) {
-        let Self {
-            cause,
-            what,
-            advice,
-            evidence,
-            exit,
-            traceback_end,
-            last_lines,
-        } = self;
-        for (name, text) in [
-            ("cause", cause),
-            ("what", what),
-            ("advice", advice),
-            ("exit", exit),
-            ("", evidence),
-            ("", traceback_end),
-            ("", last_lines),
-        ] {
-            text.each_text(name, visit);
+        self.cause.each_text("cause", visit);
+        self.what.each_text("what", visit);
+        self.advice.each_text("advice", visit);
+        self.exit.each_text("exit", visit);
+        for quoted in [&mut self.evidence, &mut self.traceback_end, &mut self.last_lines] {
+            quoted.each_text("", visit);
         }
     }
 }
@@ -142,17 +129,18 @@ macro_rules! textless {
 }
 textless! { &'static str, bool, u8, u64, usize, f64, Duration, JobState }
 
-/// Defines a struct, and visits the texts of all its fields.
-macro_rules! with_texts {
-    ($(#[$meta:meta])* pub(crate) struct $name:ident { $($(#[$doc:meta])* pub $field:ident: $kind:ty,)+ }) => {
+/// Defines answers, and visits the texts of all their fields.
+macro_rules! answers {
+    ($($(#[$meta:meta])* pub(crate) struct $name:ident { $($(#[$doc:meta])* pub $field:ident: $kind:ty,)+ })+) => {$(
+        #[derive(Debug, Clone, PartialEq, Default, serde::Serialize, schemars::JsonSchema)]
         $(#[$meta])*
         pub(crate) struct $name { $($(#[$doc])* pub $field: $kind,)+ }
 
-        impl Texts for $name {
-            fn each_text(&mut self, _: &str, visit: Visit<'_>) {
+        impl $crate::service::sanitize::Texts for $name {
+            fn each_text(&mut self, _: &str, visit: $crate::service::sanitize::Visit<'_>) {
                 $(self.$field.each_text(stringify!($field), visit);)+
             }
         }
-    };
+    )+};
 }
-pub(super) use with_texts;
+pub(super) use answers;

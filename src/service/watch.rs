@@ -12,13 +12,12 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
 use super::JobService;
-use super::answers::{JobAnswer, PollAnswer};
+use super::answers::{PollAnswer, ProgressAnswer};
 use super::context::Context;
 use super::poll::poll;
 use super::requests::{JobQuery, PollRequest, Until};
 use super::sanitize::sanitize;
 use crate::launcher::JobState;
-use crate::progress::Progress;
 use crate::progress::metrics::Metrics;
 use crate::sync::lock;
 
@@ -48,7 +47,7 @@ impl SharedPolls {
 
     /// Returns the poll of a job after this one: the one that other calls wait for, or a new one.
     fn next(&self, context: &Arc<Context>, last: &PollAnswer) -> Shared<NextPoll> {
-        let job = last.query();
+        let job = query_of(last);
         let mut polls = lock(&self.0);
         if let Some(poll) = polls.get(&job).and_then(WeakShared::upgrade) {
             return poll;
@@ -64,21 +63,6 @@ impl SharedPolls {
         let next = next.boxed().shared();
         polls.extend(next.downgrade().map(|poll| (job, poll)));
         next
-    }
-}
-
-impl PollAnswer {
-    /// Names the job, the same by whichever id it was asked for.
-    fn query(&self) -> JobQuery {
-        if self.job_id.is_empty() {
-            return JobQuery {
-                job_id: String::new(),
-                oumi_job_id: self.oumi_job_id.clone(),
-                cloud: self.cloud.clone(),
-                cluster_name: self.cluster.clone(),
-            };
-        }
-        JobQuery::of(&self.job_id)
     }
 }
 
@@ -101,7 +85,8 @@ impl JobService {
             );
             let answer = PollAnswer {
                 job_id: request.job.job_id,
-                ..PollAnswer::failure(error)
+                error: Some(error),
+                ..PollAnswer::default()
             };
             return sanitize(answer, &[]);
         }
@@ -136,6 +121,19 @@ impl JobService {
     }
 }
 
+/// Names the job of an answer, the same by whichever id it was asked for.
+fn query_of(answer: &PollAnswer) -> JobQuery {
+    match answer.job_id.as_str() {
+        "" => JobQuery {
+            job_id: String::new(),
+            oumi_job_id: answer.oumi_job_id.clone(),
+            cloud: answer.cloud.clone(),
+            cluster_name: answer.cluster.clone(),
+        },
+        job_id => JobQuery::of(job_id),
+    }
+}
+
 /// Tells if two polls of a job differ in what a call that has `waited` so long waits for.
 pub(super) fn is_change(
     one: &PollAnswer,
@@ -152,19 +150,16 @@ pub(super) fn is_change(
 /// Tells if the progress between two polls is worth an answer: something bad, the first figures, or, after a while, a part of
 /// the run.
 fn is_news(before: &PollAnswer, now: &PollAnswer, waited: Duration) -> bool {
-    fn progress(answer: &PollAnswer) -> Option<&Progress> {
-        answer.progress.as_ref().map(|all| &all.progress)
-    }
-    let bad = |answer| progress(answer).map_or(0, |all| all.bad_news.len());
-    let is_bad = before.stalled.is_none() && now.stalled.is_some();
-    is_bad
-        || bad(now) > bad(before)
-        || match (progress(before), progress(now)) {
-            (None, Some(_)) => true,
-            (Some(earlier), Some(later)) if waited >= NEWS_INTERVAL => {
-                has_advanced(&earlier.metrics, &later.metrics)
+    let bad = |all: &ProgressAnswer| all.progress.bad_news.len();
+    let is_stalled = before.stalled.is_none() && now.stalled.is_some();
+    is_stalled
+        || match (&before.progress, &now.progress) {
+            (None, later) => later.is_some(),
+            (Some(_), None) => false,
+            (Some(earlier), Some(later)) => {
+                let (then, now) = (&earlier.progress.metrics, &later.progress.metrics);
+                bad(later) > bad(earlier) || (waited >= NEWS_INTERVAL && has_advanced(then, now))
             }
-            _ => false,
         }
 }
 

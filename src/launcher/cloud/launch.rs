@@ -270,9 +270,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             ));
         }
         dir.write_exit_record(&ExitRecord::cancelled(STEP))?;
-        Ok(CancelOutcome::Cancelled {
-            message: Some(CANCELLED.to_owned()),
-        })
+        Ok(CancelOutcome::cancelled(Some(CANCELLED.to_owned())))
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{cancelled_status, ended_status, unrecorded_status};
 use crate::error::{JobError, Result};
-use crate::launcher::{CancelOutcome, JobStatus};
+use crate::launcher::CancelOutcome;
 use crate::process::job_dir::{ExitRecord, JobDir, Termination};
 use crate::process::supervisor::notify;
 use crate::process::table::{JobProcesses, ProcessTable, Terminator};
@@ -77,7 +77,7 @@ impl Cancel {
         if self.is_requested {
             // On a full disk the request alone makes the job read as cancelled.
             let _ = dir.write_exit_record(&ExitRecord::cancelled("run"));
-            return Ok(CancelOutcome::Cancelled { message: None });
+            return Ok(CancelOutcome::cancelled(None));
         }
         let status = match dir.termination_request()? {
             Some(_) => cancelled_status(),
@@ -86,30 +86,26 @@ impl Cancel {
         if !status.is_done {
             return Err(JobError::failed(status.message.unwrap_or_default()));
         }
-        Ok(already_finished(status))
+        Ok(CancelOutcome::had_ended(status))
     }
 
     fn after_exit(&self, record: &ExitRecord) -> CancelOutcome {
         let status = ended_status(record);
         if self.is_requested && record.cancelled {
-            CancelOutcome::Cancelled { message: None }
+            CancelOutcome::cancelled(None)
         } else if self.leftovers > 0 {
-            CancelOutcome::LeftoversEnded {
-                status: status.status,
-                state: status.state,
-                processes: self.leftovers,
+            let message = format!(
+                "the processes that it had left ({}) were ended; its script had ended before, with status `{}`",
+                self.leftovers, status.status
+            );
+            CancelOutcome {
+                had_ended: false,
+                message: Some(message),
+                ..CancelOutcome::had_ended(status)
             }
         } else {
-            already_finished(status)
+            CancelOutcome::had_ended(status)
         }
-    }
-}
-
-fn already_finished(status: JobStatus) -> CancelOutcome {
-    CancelOutcome::AlreadyFinished {
-        status: status.status,
-        state: status.state,
-        message: status.message,
     }
 }
 
@@ -139,7 +135,7 @@ fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> Canc
     };
     let seconds = CANCEL_WAIT.as_secs();
     let message = format!("it was asked to stop {seconds} s ago, and {left}; {next}");
-    CancelOutcome::Stopping { message }
+    CancelOutcome::stopping(message)
 }
 
 #[cfg(test)]
@@ -161,7 +157,7 @@ mod tests {
         let mut child = sleep.spawn().unwrap();
         let reaped = std::thread::spawn(move || child.wait().unwrap());
         let outcome = cancel(&dir, true).await.unwrap();
-        assert_eq!(outcome, CancelOutcome::Cancelled { message: None });
+        assert_eq!(outcome, CancelOutcome::cancelled(None));
         assert_eq!(reaped.join().unwrap().signal(), Some(9));
     }
 }

@@ -38,7 +38,6 @@ fn is_up_to_date(page: &str, text: &str) {
 /// The meanings of fields whose names say enough to those who read the code.
 const MEANINGS: &[(&str, &str)] = &[
     ("cloud", "The cloud; absent on this machine."),
-    ("cluster", "The name of the cluster."),
     ("cluster_name", "The name of the cluster."),
     ("command", "The command of Oumi: `train`, …"),
     ("done", "What is done of it, such as batches."),
@@ -55,7 +54,6 @@ const MEANINGS: &[(&str, &str)] = &[
     ("model_name", "The `model.model_name` of the config."),
     ("next", "What to do next, and when to ask again."),
     ("oumi_job_id", "The launcher's own id."),
-    ("output_dir", "Where the config puts the model."),
     (
         "progress",
         "How far it is, by its own words; absent where it prints no figures.",

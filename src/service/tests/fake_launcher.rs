@@ -370,11 +370,7 @@ fn status_of(stage: Stage) -> JobStatus {
 }
 
 fn already_done(status: &JobStatus) -> CancelOutcome {
-    CancelOutcome::AlreadyFinished {
-        status: status.status.clone(),
-        state: status.state,
-        message: None,
-    }
+    CancelOutcome::had_ended(status.clone())
 }
 
 impl FakeLauncher {
@@ -600,7 +596,7 @@ impl Launcher for FakeLauncher {
             }
             if let Some(job) = state.elsewhere(identity) {
                 job.status = status_of(Stage::Cancelled);
-                return Ok(CancelOutcome::Cancelled { message: None });
+                return Ok(CancelOutcome::cancelled(None));
             }
             match stage {
                 Some(Stage::Launching) => Err(JobError::failed("its launch is still under way")),
@@ -609,7 +605,7 @@ impl Launcher for FakeLauncher {
                     if let Some(job) = found.and_then(|job_id| state.jobs.get_mut(&job_id)) {
                         job.stage = Stage::Cancelled;
                     }
-                    Ok(CancelOutcome::Cancelled { message: None })
+                    Ok(CancelOutcome::cancelled(None))
                 }
                 Some(done) => Ok(already_done(&status_of(done))),
                 None if job_id.is_empty() => {
@@ -624,7 +620,7 @@ impl Launcher for FakeLauncher {
                         lock: None,
                     };
                     state.jobs.insert(job_id, job);
-                    Ok(CancelOutcome::Cancelled { message: None })
+                    Ok(CancelOutcome::cancelled(None))
                 }
             }
         })

@@ -10,7 +10,7 @@ use super::fake_launcher::{Gate, by_id, cancel_by_id};
 use super::{logs_of, test_service};
 
 #[tokio::test(start_paused = true)]
-async fn an_unrecorded_id_is_recovered_by_a_poll() {
+async fn an_unrecorded_id_is_recovered_by_polls() {
     let test = test_service();
     test.cloud.close(Gate::Launch);
     test.run("job", "gcp").await;
@@ -20,19 +20,17 @@ async fn an_unrecorded_id_is_recovered_by_a_poll() {
     test.cloud.open(Gate::Launch);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(test.service.in_flight().is_empty());
-    let polled = test.service.poll(by_id("job")).await;
-    assert_eq!(
-        (polled.state, polled.oumi_job_id.as_str()),
-        (JobState::Running, "")
-    );
-    // That poll tries to record it as well, until it is given up.
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    fs::remove_dir(&lock).unwrap();
-    let polled = test.service.poll(by_id("job")).await;
-    assert_eq!(
-        (polled.state, polled.oumi_job_id.as_str()),
-        (JobState::Running, "1")
-    );
+    // A poll finds it out, and records it once that can be done.
+    for recorded in ["", "1"] {
+        let polled = test.service.poll(by_id("job")).await;
+        assert_eq!(
+            (polled.state, polled.oumi_job_id.as_str()),
+            (JobState::Running, "1")
+        );
+        let record = test.service.registry().get("job").await.unwrap();
+        assert_eq!(record.unwrap().oumi_job_id, recorded);
+        let _ = fs::remove_dir(&lock);
+    }
     assert!(test.service.in_flight().is_empty());
     assert_eq!(test.cloud.starts("job"), 1);
 }

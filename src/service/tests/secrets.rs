@@ -134,9 +134,7 @@ impl Launcher for Leaky {
     }
 
     async fn cancel(&self, _: &JobIdentity, _: bool) -> Result<CancelOutcome, JobError> {
-        self.answer(CancelOutcome::Stopping {
-            message: leak("message"),
-        })
+        self.answer(CancelOutcome::stopping(leak("message")))
     }
 
     async fn teardown_cluster(

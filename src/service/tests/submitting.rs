@@ -21,7 +21,7 @@ async fn a_fast_launch_is_confirmed_and_recorded() {
         ("job", "RUNNING")
     );
     assert_eq!(
-        (answer.oumi_job_id.as_str(), answer.cluster.as_str()),
+        (answer.oumi_job_id.as_str(), answer.cluster_name.as_str()),
         ("1", "job-cluster")
     );
     let polled = test.service.poll(by_id("job")).await;

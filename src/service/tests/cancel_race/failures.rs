@@ -1,7 +1,5 @@
 //! A cancel when the launch, the cancel itself or the registry fails.
 
-use std::time::Duration;
-
 use crate::launcher::JobState;
 
 use super::super::fake_launcher::Gate;
@@ -138,20 +136,4 @@ fn an_unwritable_cancel_is_carried_out_with_a_note() {
     assert!(answer.message.contains("not repeated"), "{answer:?}");
     race.end();
     assert!(!race.cloud.is_running(JOB));
-}
-
-#[test]
-fn an_unwritable_registry_is_retried_to_the_end() {
-    let race = Race::launching();
-    // A folder in the place of the lock: it cannot be opened to write, not even by root.
-    std::fs::remove_file(race.folder.registry_lock()).unwrap();
-    std::fs::create_dir(race.folder.registry_lock()).unwrap();
-    race.cloud.open(Gate::Launch);
-    race.server.pass(Duration::from_secs(20));
-    assert!(race.server.service.in_flight().contains(JOB));
-    assert_eq!(race.record().oumi_job_id, "");
-    std::fs::remove_dir(race.folder.registry_lock()).unwrap();
-    race.server.pass(Duration::from_secs(20));
-    assert_eq!(race.record().oumi_job_id, "1");
-    race.end();
 }
