@@ -126,7 +126,9 @@ impl JobService {
             }
         };
         // Programs are looked for in the project folders of earlier launches too.
-        let dirs = records.iter().filter_map(|job| context.job_dir(&job.job_id));
+        let dirs = records
+            .iter()
+            .filter_map(|job| context.job_dir(&job.job_id));
         let plans = dirs.filter_map(|dir| dir.plan().ok());
         plans.for_each(|plan| find::add_project(&plan.working_dir));
         launches::resume(context, &records);

@@ -143,25 +143,27 @@ async fn cancel_launch(
     let note = keep_pending(context, &identity.job_id);
     let failing = || context.in_flight.cancel_error(&identity.job_id);
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
-    Some(match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
-        Some(LaunchOutcome::Cancelled(outcome)) => Ok(outcome),
-        Some(LaunchOutcome::Unknown(reason)) => Err(JobError::failed(reason)),
-        Some(LaunchOutcome::Failed(reason)) => Ok(CancelOutcome::had_ended(JobStatus {
-            message: Some(format!("its launch failed: {reason}")),
-            ..JobStatus::new(status::FAILED, JobState::Failed, true)
-        })),
-        // The launch is over.
-        _ if !identity.oumi_job_id.is_empty() => Ok(CancelOutcome::stopping(format!(
-            "an earlier cancel is under way{note}; call poll_status to see the job end"
-        ))),
-        Some(LaunchOutcome::Launched(_)) | None => Ok(CancelOutcome {
-            status: status::LAUNCHING.to_owned(),
-            state: JobState::Pending,
-            ..CancelOutcome::stopping(format!(
-                "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when"
-            ))
-        }),
-    })
+    Some(
+        match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
+            Some(LaunchOutcome::Cancelled(outcome)) => Ok(outcome),
+            Some(LaunchOutcome::Unknown(reason)) => Err(JobError::failed(reason)),
+            Some(LaunchOutcome::Failed(reason)) => Ok(CancelOutcome::had_ended(JobStatus {
+                message: Some(format!("its launch failed: {reason}")),
+                ..JobStatus::new(status::FAILED, JobState::Failed, true)
+            })),
+            // The launch is over.
+            _ if !identity.oumi_job_id.is_empty() => Ok(CancelOutcome::stopping(format!(
+                "an earlier cancel is under way{note}; call poll_status to see the job end"
+            ))),
+            Some(LaunchOutcome::Launched(_)) | None => Ok(CancelOutcome {
+                status: status::LAUNCHING.to_owned(),
+                state: JobState::Pending,
+                ..CancelOutcome::stopping(format!(
+                    "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when"
+                ))
+            }),
+        },
+    )
 }
 
 fn answer(job: JobIdentity, outcome: Result<CancelOutcome, JobError>) -> CancelAnswer {
@@ -178,8 +180,12 @@ fn answer(job: JobIdentity, outcome: Result<CancelOutcome, JobError>) -> CancelA
             if is_late {
                 let status = &outcome.status;
                 answer.error = Some(match &outcome.message {
-                    Some(message) => format!("the job had already ended, with status `{status}`: {message}"),
-                    None => format!("the job had already ended, with status `{status}`; there is nothing to cancel"),
+                    Some(message) => {
+                        format!("the job had already ended, with status `{status}`: {message}")
+                    }
+                    None => format!(
+                        "the job had already ended, with status `{status}`; there is nothing to cancel"
+                    ),
                 });
             } else {
                 answer.message = outcome.message.unwrap_or_default();

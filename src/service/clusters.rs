@@ -74,13 +74,14 @@ impl JobService {
             launching.filter(|job| job.cluster_name == cluster && context.is_launching(job));
         let launching: Vec<&str> = launching.map(|job| job.job_id.as_str()).collect();
         let launching = launching.join(", ");
-        let prompt =
-            |info| consent_prompt::teardown(action, (cloud, cluster), info, &launching);
+        let prompt = |info| consent_prompt::teardown(action, (cloud, cluster), info, &launching);
         self.confirm(cloud, cluster, prompt).await?;
         let (cloud, cluster) = (cloud.to_owned(), cluster.to_owned());
         let work = async move {
             let done = launcher.teardown_cluster(&cloud, &cluster, action).await;
-            done.inspect_err(|error| tracing::warn!(cluster, %error, "a change of a cluster failed"))
+            done.inspect_err(
+                |error| tracing::warn!(cluster, %error, "a change of a cluster failed"),
+            )
         };
         let done = match run_detached(work).await {
             Some(done) => done?,

@@ -125,7 +125,10 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
 /// Says how long the run may take, and what it may cost.
 fn time_limit(launch: &PreparedLaunch) -> Option<String> {
     let limit = launch.spec.resources.time_limit_seconds?;
-    let price = launch.costs.as_ref().and_then(|costs| costs.offer.highest());
+    let price = launch
+        .costs
+        .as_ref()
+        .and_then(|costs| costs.offer.highest());
     let cost = price.map(|price| format!(", at most ${:.2}", price * limit as f64 / 3600.0));
     let hours = hours(limit);
     Some(format!("at most {hours}{}", cost.unwrap_or_default()))
@@ -233,7 +236,9 @@ impl PromptText {
         self.field("Cluster", &format!("{new}{}", launch.plan.cluster));
         let known = |value: &&Value| !value.is_null();
         let text = |value: Option<&Value>, default: &str| {
-            value.filter(known).map_or_else(|| default.to_owned(), plain)
+            value
+                .filter(known)
+                .map_or_else(|| default.to_owned(), plain)
         };
         let all = config.get("resources");
         let accelerators = all.and_then(|all| all.get("accelerators"));

@@ -76,8 +76,10 @@ impl Context {
 
     /// Returns the cloud as answers show it: this machine is none.
     pub(super) fn cloud_name(&self, cloud: &str) -> String {
-        let is_cloud = !self.is_local(cloud);
-        is_cloud.then(|| cloud.to_owned()).unwrap_or_default()
+        match self.is_local(cloud) {
+            true => String::new(),
+            false => cloud.to_owned(),
+        }
     }
 
     /// Returns the launcher of a cloud that the policy allows.

@@ -24,7 +24,9 @@ pub(super) fn config_excerpt(config: &Value) -> Value {
             copy.insert("…".to_owned(), more.into());
             break;
         }
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
         let value = match text.len() <= left {
             true => value.clone(),
             false => excerpt(&text, left).into(),

@@ -81,11 +81,17 @@ pub(super) fn message_and_next(status: &JobStatus) -> String {
 /// Describes what a person must know at once.
 fn bad_news(observation: &Observation) -> Option<String> {
     if let Some(news) = newest_news(observation) {
-        let lost = if news.is_lost { ": the run is lost" } else { "" };
+        let lost = if news.is_lost {
+            ": the run is lost"
+        } else {
+            ""
+        };
         return Some(format!("{}{lost}", news.sentence));
     }
     let silent = span(observation.stalled.as_ref()?.silent);
-    Some(format!("the log has been silent for {silent}: the job may hang"))
+    Some(format!(
+        "the log has been silent for {silent}: the job may hang"
+    ))
 }
 
 fn newest_news(observation: &Observation) -> Option<&BadNews> {

@@ -165,7 +165,9 @@ fn effects(launch: &PreparedLaunch) -> Value {
 
 fn differences(before: &Values, now: &Values) -> Vec<String> {
     let paths: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
-    let different = paths.into_iter().filter(|path| before.get(*path) != now.get(*path));
+    let different = paths
+        .into_iter()
+        .filter(|path| before.get(*path) != now.get(*path));
     let different = different.map(|path| {
         let show = |values: &Values| match values.get(path) {
             None => Some("not there".to_owned()),

@@ -68,7 +68,9 @@ impl JobService {
     ) -> Result<PreparedLaunch, JobError> {
         let context = &self.context;
         let is_planned = !plan_id.is_empty();
-        let planned = is_planned.then(|| context.plans.job_id(plan_id)).transpose()?;
+        let planned = is_planned
+            .then(|| context.plans.job_id(plan_id))
+            .transpose()?;
         let name = request.job_name.as_deref().filter(|name| !name.is_empty());
         let name = name.map(job_id_from_name).transpose()?;
         let mut launch = plan(context, request, planned.or_else(|| name.clone())).await?;

@@ -152,7 +152,11 @@ impl JobService {
                 return ended(answer, status::FAILED, error);
             }
             Some(LaunchOutcome::Unknown(reason)) => {
-                return ended(answer, status::UNKNOWN, format!("{reason}; {MAY_BE_RUNNING}"));
+                return ended(
+                    answer,
+                    status::UNKNOWN,
+                    format!("{reason}; {MAY_BE_RUNNING}"),
+                );
             }
             Some(LaunchOutcome::Cancelled(_)) => "a cancel came during the launch",
             Some(LaunchOutcome::Launched(_)) => "the job was launched",

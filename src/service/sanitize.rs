@@ -113,7 +113,11 @@ impl Texts for Failure {
         self.what.each_text("what", visit);
         self.advice.each_text("advice", visit);
         self.exit.each_text("exit", visit);
-        for quoted in [&mut self.evidence, &mut self.traceback_end, &mut self.last_lines] {
+        for quoted in [
+            &mut self.evidence,
+            &mut self.traceback_end,
+            &mut self.last_lines,
+        ] {
             quoted.each_text("", visit);
         }
     }
