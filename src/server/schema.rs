@@ -5,51 +5,31 @@ use schemars::Schema;
 use schemars::transform::{RecursiveTransform, Transform};
 use serde_json::Value;
 
-/// Removes from the schema of a tool's arguments what a model has no use for: it pays for every byte in each conversation.
-pub(super) fn simplify_input(schema: &mut JsonObject, is_closed: bool) {
+/// Removes from the schema of a tool's arguments or answer what a model has no use for: it pays for every byte in each
+/// conversation. Formats are Rust's (`uint64`), and strict clients reject them. Of an answer no model is shown the descriptions and
+/// bounds, and what is empty is left out: so nothing in it is null, and only `success` is required.
+pub(super) fn simplify(schema: &mut JsonObject, is_answer: bool) {
     for key in ["$schema", "title", "description"] {
         schema.remove(key);
     }
-    if is_closed {
-        schema.insert("additionalProperties".to_owned(), false.into());
-    }
-    change_all(schema, |schema| {
-        schema.retain(|key, value| match key.as_str() {
-            "format" => false,
-            "default" => !(*value == "" || value.is_null()),
-            _ => true,
-        });
-    });
-}
-
-/// Removes from the schema of an answer its descriptions, which no model is shown, and the formats and bounds, which are Rust's
-/// (`uint64`) and which strict clients reject. An answer leaves out what is empty: so nothing in it is null, and only `success`
-/// is required.
-pub(super) fn simplify_output(schema: &mut JsonObject) {
-    schema.remove("$schema");
-    schema.remove("title");
-    change_all(schema, |schema| {
-        if let Some(Value::Array(required)) = schema.get_mut("required") {
+    let mut whole = Schema::from(std::mem::take(schema));
+    let mut transform = RecursiveTransform(|schema: &mut Schema| {
+        let Some(schema) = schema.as_object_mut() else {
+            return;
+        };
+        choices_to_enum(schema);
+        if let (Some(Value::Array(required)), true) = (schema.get_mut("required"), is_answer) {
             required.retain(|name| name == "success");
         }
         schema.retain(|key, value| match key.as_str() {
-            "description" | "format" | "minimum" => false,
+            "format" => false,
+            "description" | "minimum" => !is_answer,
+            "default" => !(*value == "" || value.is_null()),
             "required" => *value != Value::Array(Vec::new()),
             // The default.
             "additionalProperties" => *value != true,
             _ => true,
         });
-    });
-}
-
-/// Changes a schema and those within, and gives all choices one form.
-fn change_all(schema: &mut JsonObject, change: impl Fn(&mut JsonObject)) {
-    let mut whole = Schema::from(std::mem::take(schema));
-    let mut transform = RecursiveTransform(|schema: &mut Schema| {
-        if let Some(schema) = schema.as_object_mut() {
-            choices_to_enum(schema);
-            change(schema);
-        }
     });
     transform.transform(&mut whole);
     *schema = std::mem::take(whole.ensure_object());
@@ -99,7 +79,7 @@ mod tests {
             "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
             "description": { "type": "integer", "format": "uint64", "minimum": 0 },
         }, "required": ["success", "choice"] });
-        simplify_output(schema.as_object_mut().unwrap());
+        simplify(schema.as_object_mut().unwrap(), true);
         assert_eq!(
             schema,
             json!({ "properties": {

@@ -144,9 +144,13 @@ pub(super) fn router() -> ToolRouter<Server> {
             *description = description.replace('\n', " ").into();
         }
         let is_closed = !is_read_only(tool);
-        schema::simplify_input(Arc::make_mut(&mut tool.input_schema), is_closed);
+        let input = Arc::make_mut(&mut tool.input_schema);
+        schema::simplify(input, false);
+        if is_closed {
+            input.insert("additionalProperties".to_owned(), false.into());
+        }
         if let Some(output) = &mut tool.output_schema {
-            schema::simplify_output(Arc::make_mut(output));
+            schema::simplify(Arc::make_mut(output), true);
         }
     }
     router

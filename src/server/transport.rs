@@ -1,20 +1,14 @@
 //! MCP over stdin and stdout: one JSON-RPC message a line.
 //!
-//! rmcp's own transport drops what it cannot read and ends when a message comes too early. This one follows JSON-RPC 2.0 and MCP
-//! (base protocol, lifecycle, stdio, cancellation) in these points:
+//! rmcp's own transport drops what it cannot read and ends when a message comes too early. This one follows JSON-RPC 2.0 and MCP:
 //!
-//! - A line that is no JSON in UTF-8, nests too deep or is longer than [`MAX_LINE`] is answered with -32700 and the id `null`.
-//!   An empty line is ignored.
-//! - JSON that is no message is answered with -32600, with its id if it has one. An id is a string or an integer; the id of a
-//!   call under way is refused. `params` that are no object are answered with -32602.
-//! - A notification or a response is never answered, however wrong it is.
-//! - An array of messages is refused: only 2025-03-26 had them, and no client is known to send them.
+//! - A line that is no JSON in UTF-8, nests too deep or is longer than [`MAX_LINE`] is answered with -32700 and the id `null`;
+//!   JSON that is no message, with -32600 and its id; `params` that are no object, with -32602. An array of messages is refused:
+//!   only 2025-03-26 had them. A notification or a response is never answered, however wrong it is.
 //! - Until `initialize` is answered a request must be `ping` or carry its version in `_meta` (2026-07-28); everything after
-//!   `initialize` waits for its answer.
-//! - The methods of tasks exist in 2026-07-28 only, `initialize` and `ping` only before it.
+//!   `initialize` waits for its answer. Tasks exist in 2026-07-28 only, `initialize` and `ping` only before it.
 //! - At most [`MAX_CALLS`] calls are under way or answered and not yet written; a long one counts as several. A further one is
 //!   refused at once: cancellations and the answers to elicitations are always read.
-//! - The end of the input within a line discards that line.
 
 use std::collections::HashMap;
 use std::future::Future;
