@@ -1,7 +1,5 @@
 //! The one error of jobs: its kind, for code to decide by, and its text, for a person or a model to read.
 
-use std::fmt;
-
 /// The kinds of [`JobError`]. Code decides by the kind, never by the wording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
@@ -23,7 +21,8 @@ pub(crate) enum ErrorKind {
 pub(crate) type Result<T, E = JobError> = std::result::Result<T, E>;
 
 /// An error that ends a call about a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}{}", hint.iter().map(|hint| format!("; {hint}")).collect::<String>())]
 pub(crate) struct JobError {
     pub(crate) kind: ErrorKind,
     /// The event, in one clause without a final full stop.
@@ -87,18 +86,6 @@ impl JobError {
         self.kind == ErrorKind::NotFound
     }
 }
-
-impl fmt::Display for JobError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "; {hint}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl std::error::Error for JobError {}
 
 impl From<std::io::Error> for JobError {
     fn from(error: std::io::Error) -> Self {

@@ -13,24 +13,19 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::progress::tqdm::Bar;
-use crate::text::traceback::Exception;
+use crate::text::traceback::Problem;
 use crate::text::{shorten, signal_name};
 use causes::{Cause, Place, TABLE};
 use ending::Ending;
 
-/// The most of a log that is looked at, from its end.
+/// The most of a log that is looked at, from its end, in bytes.
 pub(crate) const LOOKED_AT: usize = 256 * 1024;
-
-/// The longest evidence that is given, in bytes.
+/// The longest evidence, and the longest quote of other lines, in bytes.
 const EVIDENCE: usize = 400;
-
-/// The most that is given of a traceback or of other lines, in bytes.
 const EXCERPT: usize = 2_000;
-
 /// The least of a quote that is given however long the rest of an answer is, in bytes.
 const MIN_QUOTE: usize = 60;
-
-/// The most lines of a message, of errors, and of the end of a log that are given.
+/// The most lines of a message and of errors; of the end of a log half as many.
 const EXCERPT_LINES: usize = 10;
 
 /// How a process ended.
@@ -85,40 +80,35 @@ impl Exit {
 }
 
 impl Failure {
-    /// The bytes of JSON that the quotes of the log take.
-    pub(crate) fn quoted(&self) -> usize {
-        let quotes = [&self.evidence, &self.traceback_end, &self.last_lines];
-        let lengths = quotes.into_iter().flatten().map(|quote| json_length(quote));
-        lengths.sum()
+    fn quote(&mut self) -> Option<&mut String> {
+        self.traceback_end.as_mut().or(self.last_lines.as_mut())
     }
 
-    /// Cuts the quotes of the log to `room` bytes of JSON, [`MIN_QUOTE`] at least, and leaves out evidence that is among them.
-    /// Of a traceback the frame goes first, of the last lines the first ones.
-    pub(crate) fn cut_quotes(&mut self, room: usize) {
-        let mut room = room.max(MIN_QUOTE);
-        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let quote = self.traceback_end.as_ref().or(self.last_lines.as_ref());
-        let quote = words(quote.map_or("", String::as_str));
-        let is_news = |evidence: &String| !quote.contains(&words(evidence.trim_end_matches('…')));
-        if let Some(evidence) = self.evidence.take_if(|evidence| is_news(evidence)) {
+    /// Cuts the quotes of the log, so that an answer of `length` bytes has `limit`; [`MIN_QUOTE`] always stays. Evidence that is
+    /// in the other quote goes first, then the frame of a traceback, or the first of the last lines.
+    pub(crate) fn cut_quotes(&mut self, length: usize, limit: usize) {
+        let (is_traceback, evidence) = (self.traceback_end.is_some(), self.evidence.take());
+        let mut quote = self.quote().map(std::mem::take).unwrap_or_default();
+        let evidence = evidence.unwrap_or_default();
+        let quoted = json_length(&evidence) + json_length(&quote);
+        let mut room = limit
+            .saturating_sub(length.saturating_sub(quoted))
+            .max(MIN_QUOTE);
+        if !words(&quote).contains(&words(evidence.trim_end_matches('…'))) {
             let evidence = shorten(&evidence, room / 2).into_owned();
             room -= evidence.len();
             self.evidence = Some(evidence);
-        } else {
-            self.evidence = None;
         }
-        let is_traceback = self.traceback_end.is_some();
-        let quotes = [&mut self.traceback_end, &mut self.last_lines];
-        for text in quotes.into_iter().flatten() {
-            let mut rest = text.as_str();
-            while json_length(rest) > room
-                && let Some((first, below)) = rest.split_once('\n')
-                && (is_frame(first) || !is_traceback)
-            {
-                rest = below;
-            }
-            let excess = json_length(rest) - rest.len();
-            *text = shorten(rest, room.saturating_sub(excess).max(MIN_QUOTE / 2)).into_owned();
+        while json_length(&quote) > room
+            && let Some((first, below)) = quote.split_once('\n')
+            && (is_frame(first) || !is_traceback)
+        {
+            quote = below.to_owned();
+        }
+        let excess = json_length(&quote) - quote.len();
+        let cut = shorten(&quote, room.saturating_sub(excess).max(MIN_QUOTE / 2)).into_owned();
+        if let Some(quote) = self.quote() {
+            *quote = cut;
         }
     }
 
@@ -133,6 +123,10 @@ fn is_frame(line: &str) -> bool {
     line.starts_with([' ', '│', '\t'])
 }
 
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn json_length(text: &str) -> usize {
     text.len() + text.matches(['\n', '"', '\\']).count()
 }
@@ -144,10 +138,8 @@ pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) 
     let log = &log_tail[log_tail.ceil_char_boundary(start)..];
     let reason = reason.filter(|reason| !log.contains(reason.trim()));
     let ending = Ending::read(log, reason);
-    let root = ending.root();
-    let errors = ending.errors();
-    let found = find(&ending, root, &errors, exit);
-    let cause = found.as_ref().map(|(cause, _)| cause);
+    let (root, errors) = (ending.root(), ending.errors());
+    let (cause, evidence) = find(&ending, root, &errors, exit).unzip();
     let mut failure = Failure {
         cause: cause.map(|cause| cause.name.clone()),
         what: cause.map(|cause| cause.what.clone()),
@@ -157,13 +149,12 @@ pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) 
             Some(root) => Some(traceback(&ending, root)),
             None => reported(&ending, &errors),
         },
-        evidence: found.and_then(|(_, evidence)| evidence),
+        evidence: evidence.flatten(),
         last_lines: None,
     };
     if failure.traceback_end.is_none() && (exit.is_some() || reason.is_some()) {
-        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-        let last = lines.len().saturating_sub(EXCERPT_LINES / 2);
-        failure.last_lines = excerpt(lines[last..].iter().copied());
+        let lines = log.lines().filter(|line| !line.trim().is_empty());
+        failure.last_lines = excerpt(lines.collect(), EXCERPT_LINES / 2);
     }
     (failure != Failure::default()).then_some(failure)
 }
@@ -171,7 +162,7 @@ pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) 
 /// Finds the cause that the end of a log shows, and what shows it.
 fn find(
     ending: &Ending<'_>,
-    root: Option<&Exception>,
+    root: Option<&Problem>,
     errors: &[Vec<usize>],
     exit: Option<Exit>,
 ) -> Option<(&'static Cause, Option<String>)> {
@@ -180,45 +171,42 @@ fn find(
         let (cause, at) = TABLE.find(&text, place, follows)?;
         let first = &ending.lines[*lines.first()?];
         let prefix = &first.raw[..first.raw.len() - first.text.len()];
-        Some((
-            cause,
-            Some(evidence(&format!("{prefix}{text}"), prefix.len() + at)),
-        ))
+        let evidence = evidence(&format!("{prefix}{text}"), prefix.len() + at);
+        Some((cause, Some(evidence)))
     };
-    let search_lines = |place: Place, follows: bool| {
+    let in_last = |place: Place, follows: bool| {
         let mut last = ending.last.iter().rev();
         last.find_map(|line| search(&[*line], place, follows))
     };
     let by_exit = || {
         let text = exit?.sentence();
-        let find = |follows: bool| TABLE.find(&text, Place::Exit, follows);
-        find(false)
-            .or_else(|| find(true))
-            .map(|(cause, _)| (cause, None))
+        let mut found = [false, true].into_iter();
+        let (cause, _) = found.find_map(|follows| TABLE.find(&text, Place::Exit, follows))?;
+        Some((cause, None))
     };
-    let verdict = search_lines(Place::Verdict, false);
+    let verdict = in_last(Place::Verdict, false);
     // What is killed did not end by itself; but a launcher is as its last process, and kills the others.
     let is_killed = exit.and_then(Exit::signal) == Some(9) && !ending.has_launcher();
     if verdict.is_some() || is_killed {
         return verdict.or_else(by_exit);
     }
     if let Some(root) = root {
-        let own = |first: &[usize], then: &[usize]| [first, &[root.at], then].concat();
-        return search(&own(&root.frame, &[]), Place::Frame, false)
-            .or_else(|| search(&own(&[], &root.message), Place::Error, false))
+        let named = [root.at];
+        return search(&[&root.frame, &named[..]].concat(), Place::Frame, false)
+            .or_else(|| search(&[&named, &root.message[..]].concat(), Place::Error, false))
             .or_else(|| search(&root.raised_from, Place::Error, false));
     }
     let mut own = errors.iter().rev();
     own.find_map(|error| search(error, Place::Error, false))
-        .or_else(|| search_lines(Place::Line, false))
+        .or_else(|| in_last(Place::Line, false))
         .or_else(|| {
             let (cause, _) = search(&errors.concat(), Place::Error, true)?;
-            let mut following = errors
+            let mut found = errors
                 .iter()
                 .filter_map(|error| search(error, Place::Error, true));
-            following.find(|(other, _)| other.name == cause.name)
+            found.find(|(other, _)| other.name == cause.name)
         })
-        .or_else(|| search_lines(Place::Line, true))
+        .or_else(|| in_last(Place::Line, true))
         .or_else(by_exit)
 }
 
@@ -229,7 +217,7 @@ fn evidence(text: &str, at: usize) -> String {
 }
 
 /// The last frame of an exception and what it says.
-fn traceback(ending: &Ending<'_>, exception: &Exception) -> String {
+fn traceback(ending: &Ending<'_>, exception: &Problem) -> String {
     let text = |at: &usize| ending.lines[*at].text.trim_end_matches([' ', '│']);
     let message = exception.message.iter().map(text);
     let is_rule = |line: &str| {
@@ -239,7 +227,8 @@ fn traceback(ending: &Ending<'_>, exception: &Exception) -> String {
     };
     let message = message.take_while(|line| !is_rule(line) && Bar::parse_whole(line).is_none());
     let above = exception.frame.iter().chain([&exception.at]).map(text);
-    excerpt(above.chain(message.take(EXCERPT_LINES))).unwrap_or_default()
+    let lines = above.chain(message.take(EXCERPT_LINES)).collect();
+    excerpt(lines, usize::MAX).unwrap_or_default()
 }
 
 /// The last lines that report errors.
@@ -247,18 +236,16 @@ fn reported(ending: &Ending<'_>, errors: &[Vec<usize>]) -> Option<String> {
     let lines = errors
         .iter()
         .flat_map(|error| error.iter().take(EXCERPT_LINES / 2));
-    let lines: Vec<&str> = lines.map(|at| ending.lines[*at].raw).collect();
-    excerpt(
-        lines
-            .iter()
-            .skip(lines.len().saturating_sub(EXCERPT_LINES))
-            .copied(),
-    )
+    let lines = lines.map(|at| ending.lines[*at].raw).collect();
+    excerpt(lines, EXCERPT_LINES)
 }
 
-/// Joins lines, each of bounded length.
-fn excerpt<'a>(lines: impl Iterator<Item = &'a str>) -> Option<String> {
-    let lines = lines.map(|line| shorten(line.trim_end(), EXCERPT / 2));
+/// Joins the last lines, each of bounded length.
+fn excerpt(lines: Vec<&str>, last: usize) -> Option<String> {
+    let lines = &lines[lines.len().saturating_sub(last)..];
+    let lines = lines
+        .iter()
+        .map(|line| shorten(line.trim_end(), EXCERPT / 2));
     let text = lines.collect::<Vec<_>>().join("\n");
     (!text.is_empty()).then(|| shorten(text.trim_end(), EXCERPT).into_owned())
 }

@@ -170,7 +170,7 @@ impl LaunchSpec {
     pub(crate) fn processes(&self) -> Option<u32> {
         let asked = self.resources.accelerators.as_deref().unwrap_or_default();
         let (_, count) = asked.rsplit_once(':').unwrap_or(("", asked));
-        let trains = self.command.subcommand() == "train";
+        let trains = self.command.subcommand == "train";
         trains.then(|| count.trim().parse().unwrap_or(1).max(1))
     }
 }

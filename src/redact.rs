@@ -23,12 +23,13 @@ const MASK_REST: u8 = 0x7f;
 
 /// Shorter values are words and numbers that stand everywhere: hiding them would hide the text and no secret.
 const MIN_SECRET_BYTES: usize = 8;
-
-/// The fewest visible bytes of a value.
-const MIN_VISIBLE: usize = 4;
-
+/// The fewest visible bytes of a value, and those that it is looked for by.
+const START: usize = 4;
 /// The bytes that are searched at once. It bounds the memory of a search.
 const SLICE: usize = 256 * 1024;
+
+/// The parts of names that tell of a secret.
+const SECRET_NAMES: &str = "TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|PRIVATE_KEY|CREDENTIAL";
 
 /// The shapes of secrets. The groups `before` and `after` stay as they are.
 static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
@@ -48,10 +49,12 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
             r"|-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*PRIVATE KEY-----|\z))",
         ),
         // `HF_TOKEN=…`, `"AWS_SECRET_ACCESS_KEY": "…"` and the like.
-        concat!(
-            r#"(?<before>(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|SECRET_KEY|PRIVATE_KEY|CREDENTIALS)["']?\s*[=:]\s*)"#,
-            r#"(?:"[^"\n]{4,}"|'[^'\n]{4,}'|[^\s"',;)}\]]{4,})"#,
-        ),
+        &[
+            r"(?<before>(?:SECRET_KEY|CREDENTIALS|",
+            SECRET_NAMES,
+            r#")["']?\s*[=:]\s*)(?:"[^"\n]{4,}"|'[^'\n]{4,}'|[^\s"',;)}\]]{4,})"#,
+        ]
+        .concat(),
         r"(?<before>[Bb]earer )[A-Za-z0-9._~+/=-]{16,}",
         // `https://user:password@host`, `https://token@host`. Port, path and query of a URL are no secrets.
         r"(?<before>://[^\s/:@?#]*:)[^\s@/?#]{4,}(?<after>@)",
@@ -69,17 +72,7 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
 /// Tells by the name of a variable if it holds a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    let parts = [
-        "TOKEN",
-        "SECRET",
-        "PASSWORD",
-        "PASSWD",
-        "API_KEY",
-        "ACCESS_KEY",
-        "PRIVATE_KEY",
-        "CREDENTIAL",
-    ];
-    parts.iter().any(|part| name.contains(part))
+    SECRET_NAMES.split('|').any(|part| name.contains(part))
 }
 
 /// Returns the part of a variable's value that is secret: of a URL only what stands before its `@`, unless the name says that all
@@ -98,9 +91,9 @@ pub(crate) fn secret_part<'a>(name: &str, value: &'a str) -> &'a str {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Redactor {
     salt: String,
-    /// By the number and the hash of the first visible bytes: the number of visible bytes and their digest. Twenty bits of
-    /// hash and 64 of digest give away next to nothing of a value.
-    fingerprints: BTreeMap<usize, BTreeMap<u32, BTreeSet<(usize, u64)>>>,
+    /// By the hash of the first visible bytes, and the number of all: their digests. Twenty bits of hash and 64 of digest give
+    /// away next to nothing of a value.
+    fingerprints: BTreeMap<u32, BTreeMap<usize, BTreeSet<u64>>>,
     /// Bytes of the longest value.
     longest: usize,
     /// The error, where the fingerprints could not be read: any text may hold a secret then.
@@ -122,23 +115,15 @@ impl Redactor {
             let is_long = |form: &&Cow<'_, str>| form.trim().len() >= MIN_SECRET_BYTES;
             for form in forms.iter().filter(is_long) {
                 new.longest = new.longest.max(form.len());
-                pieces(form).iter().for_each(|piece| new.add(piece));
+                for piece in pieces(form) {
+                    let hash = start_hash(digest(&new.salt, &[]), &piece);
+                    let same_start = new.fingerprints.entry(hash).or_default();
+                    let same_length = same_start.entry(piece.len()).or_default();
+                    same_length.insert(digest(&new.salt, &piece));
+                }
             }
         }
         new
-    }
-
-    fn add(&mut self, visible: &[u8]) {
-        let start = &visible[..visible.len().min(MIN_SECRET_BYTES)];
-        let hash = start_hash(self.key(), start);
-        let fingerprint = (visible.len(), digest(&self.salt, visible));
-        let same_length = self.fingerprints.entry(start.len()).or_default();
-        same_length.entry(hash).or_default().insert(fingerprint);
-    }
-
-    /// The key of the hashes.
-    fn key(&self) -> u64 {
-        digest(&self.salt, &[])
     }
 
     /// Hides every text: the fingerprints could not be read.
@@ -209,40 +194,35 @@ impl Redactor {
     pub(crate) fn mask(&self, text: &mut [u8], is_growing: bool) -> bool {
         let mut found = false;
         for redactor in [self, &*ENVIRONMENT] {
-            let overlap = redactor.margin();
-            let mut from = 0;
-            while !redactor.fingerprints.is_empty() && from < text.len() {
-                let to = text.len().min(from + SLICE + overlap);
-                let is_last = to == text.len();
-                found |= redactor.mask_slice(&mut text[from..to], is_growing && is_last);
-                from = if is_last { to } else { from + SLICE };
+            for from in (0..text.len()).step_by(SLICE) {
+                let to = text.len().min(from + SLICE + redactor.margin());
+                let is_growing = is_growing && to == text.len();
+                found |= redactor.mask_slice(&mut text[from..to], is_growing);
             }
         }
         found
     }
 
     fn mask_slice(&self, text: &mut [u8], is_growing: bool) -> bool {
-        let (key, (visible, places)) = (self.key(), visible(text));
+        if self.fingerprints.is_empty() {
+            return false;
+        }
+        let (key, (visible, places)) = (digest(&self.salt, &[]), visible(text));
+        // Most hashes are sorted out without a search.
+        let mut is_known = vec![false; 1 << 16];
+        let hashes = self.fingerprints.keys();
+        hashes.for_each(|hash| is_known[*hash as usize >> 4] = true);
         let mut found: Vec<Range<usize>> = Vec::new();
-        for (length, starts) in &self.fingerprints {
-            // Most hashes are sorted out without a search.
-            let mut is_known = vec![false; 1 << 16];
-            starts
-                .keys()
-                .for_each(|hash| is_known[*hash as usize >> 4] = true);
-            for (at, start) in visible.windows(*length).enumerate() {
-                let hash = start_hash(key, start);
-                if is_known[hash as usize >> 4]
-                    && let Some(known) = starts.get(&hash)
-                    && let Some(end) = self.end_of_value(known, &visible[at..], || {
-                        first_part(&text[places[at]..], is_growing)
-                    })
-                {
-                    found.push(places[at]..places[at + end - 1] + 1);
-                }
+        for at in 0..visible.len() {
+            let (hash, rest) = (start_hash(key, &visible[at..]), &visible[at..]);
+            if is_known[hash as usize >> 4]
+                && let Some(known) = self.fingerprints.get(&hash)
+                && let Some(end) =
+                    self.end_of_value(known, rest, || first_part(&text[places[at]..], is_growing))
+            {
+                found.push(places[at]..places[at + end - 1] + 1);
             }
         }
-        found.sort_by_key(|range| range.start);
         let mut masked = 0;
         for range in &found {
             // Of two that overlap both are hidden.
@@ -259,18 +239,18 @@ impl Redactor {
     /// off.
     fn end_of_value(
         &self,
-        known: &BTreeSet<(usize, u64)>,
+        known: &BTreeMap<usize, BTreeSet<u64>>,
         text: &[u8],
         cut: impl FnOnce() -> Option<usize>,
     ) -> Option<usize> {
-        let is_value = |(length, known): &&(usize, u64)| {
-            let value = text.get(..*length);
-            value.is_some_and(|value| digest(&self.salt, value) == *known)
+        let is_value = |(length, known): &(&usize, &BTreeSet<u64>)| {
+            let value = text.get(..**length);
+            value.is_some_and(|value| known.contains(&digest(&self.salt, value)))
         };
         // The longest: a short one may be part of it.
         let value = known.iter().rev().find(is_value).map(|(length, _)| *length);
-        let (longest, _) = known.last()?;
-        value.or_else(|| cut().filter(|cut| cut < longest && *cut <= text.len()))
+        let (longest, _) = known.last_key_value()?;
+        value.or_else(|| cut().filter(|cut| cut < longest && (1..=text.len()).contains(cut)))
     }
 }
 
@@ -316,41 +296,37 @@ fn pieces(value: &str) -> Vec<Vec<u8>> {
     let lines = value.split(['\n', '\r']);
     let lines = lines.map(|line| visible(line.as_bytes()).0);
     let lines: Vec<Vec<u8>> = lines.filter(|line| !line.is_empty()).collect();
-    let is_enough = |piece: &[u8]| piece.len() >= MIN_SECRET_BYTES;
-    let mut last = (0..lines.len()).rev();
-    let last = last.find(|from| is_enough(&lines[*from..].concat()));
-    let last = last.unwrap_or(0);
-    let mut pieces = vec![lines[last..].concat()];
-    // Also of the last one alone: where each line has a prefix, the lines are not adjacent.
-    for from in 0..=last {
+    let piece = |from: usize| {
         let mut piece = Vec::new();
-        let _ = lines[from..].iter().find(|line| {
+        let mut lines = lines[from..].iter();
+        let is_enough = lines.any(|line| {
             piece.extend_from_slice(line);
-            is_enough(&piece)
+            piece.len() >= MIN_SECRET_BYTES
         });
-        pieces.push(piece);
-    }
-    pieces.retain(|piece| piece.len() >= MIN_VISIBLE);
+        is_enough.then_some(piece)
+    };
+    let mut pieces: Vec<Vec<u8>> = (0..lines.len()).map_while(piece).collect();
+    // The last ones are too short to stand alone.
+    pieces.push(lines[pieces.len().saturating_sub(1)..].concat());
+    pieces.retain(|piece| piece.len() >= START);
     pieces
 }
 
-/// The hash of the first bytes of a value, 8 at most: 20 bits.
-fn start_hash(key: u64, start: &[u8]) -> u32 {
-    let mut word = [0; MIN_SECRET_BYTES];
-    word[..start.len()].copy_from_slice(start);
-    let mixed = (u64::from_le_bytes(word) ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// The hash of the first bytes of a value: 20 bits.
+fn start_hash(key: u64, value: &[u8]) -> u32 {
+    let start = value
+        .first_chunk::<START>()
+        .map_or(0, |start| u32::from_le_bytes(*start));
+    let mixed = (u64::from(start) ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 44) as u32
 }
 
 fn digest(salt: &str, bytes: &[u8]) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(salt)
-        .chain_update(bytes)
-        .finalize();
+    let digest = Sha256::new().chain_update(salt).chain_update(bytes);
+    let digest = digest.finalize();
     digest
-        .iter()
-        .take(8)
-        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
+        .first_chunk()
+        .map_or(0, |digest| u64::from_be_bytes(*digest))
 }
 
 /// Returns the bytes of a text without blanks, control characters and colours, and their places.

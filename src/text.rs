@@ -57,27 +57,18 @@ fn is_control(c: char) -> bool {
 /// Replaces control characters by `U+FFFD`, apart from newlines and tabs. A mark stays, so that a name with a control
 /// character does not look like another name.
 pub(crate) fn clean_controls(text: &str) -> Cow<'_, str> {
-    if text.contains(is_control) {
-        Cow::Owned(text.replace("\r\n", "\n").replace(
-            is_control,
-            char::REPLACEMENT_CHARACTER.encode_utf8(&mut [0; 3]),
-        ))
-    } else {
-        Cow::Borrowed(text)
+    if !text.contains(is_control) {
+        return Cow::Borrowed(text);
     }
+    Cow::Owned(text.replace("\r\n", "\n").replace(is_control, "\u{fffd}"))
 }
 
 /// Puts a text on one line that reads as it stands: no control characters, and none of those that turn the direction of
 /// writing.
 pub(crate) fn one_line(text: &str) -> String {
     let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-    text.chars()
-        .map(|c| match c {
-            '\n' | '\t' => ' ',
-            c if c.is_control() || turns(c) => char::REPLACEMENT_CHARACTER,
-            c => c,
-        })
-        .collect()
+    let text = text.replace(['\n', '\t'], " ");
+    text.replace(|c: char| c.is_control() || turns(c), "\u{fffd}")
 }
 
 /// Cuts a text to `max_bytes` bytes; one that was cut ends with `…`.
@@ -122,22 +113,27 @@ pub(crate) fn hours(seconds: u64) -> String {
 }
 
 /// Formats a signal as its number, with its name where it is one that commonly ends processes.
-pub(crate) fn signal_name(signal: i32) -> String {
-    let name = match Signal::from_named_raw(signal) {
-        Some(Signal::HUP) => "SIGHUP",
-        Some(Signal::INT) => "SIGINT",
-        Some(Signal::QUIT) => "SIGQUIT",
-        Some(Signal::ILL) => "SIGILL",
-        Some(Signal::ABORT) => "SIGABRT",
-        Some(Signal::BUS) => "SIGBUS",
-        Some(Signal::FPE) => "SIGFPE",
-        Some(Signal::KILL) => "SIGKILL",
-        Some(Signal::SEGV) => "SIGSEGV",
-        Some(Signal::PIPE) => "SIGPIPE",
-        Some(Signal::TERM) => "SIGTERM",
-        _ => return signal.to_string(),
-    };
-    format!("{signal} ({name})")
+pub(crate) fn signal_name(number: i32) -> String {
+    use Signal as S;
+    let signals = [
+        S::HUP,
+        S::INT,
+        S::QUIT,
+        S::ILL,
+        S::ABORT,
+        S::BUS,
+        S::FPE,
+        S::KILL,
+        S::SEGV,
+        S::PIPE,
+        S::TERM,
+    ];
+    let names = "HUP INT QUIT ILL ABRT BUS FPE KILL SEGV PIPE TERM".split(' ');
+    let mut named = signals.iter().zip(names);
+    let named = named.find(|(signal, _)| signal.as_raw() == number);
+    named.map_or(number.to_string(), |(_, name)| {
+        format!("{number} (SIG{name})")
+    })
 }
 
 #[cfg(test)]

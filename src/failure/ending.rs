@@ -1,22 +1,23 @@
 //! What ended a job: the errors in its log that nothing survived, and the one that came first.
 
+use regex::Captures;
+
 use super::causes::TABLE;
 use crate::progress::tqdm::Bar;
-use crate::text::traceback::{Exception, Level, Line, exceptions, lines};
+use crate::text::traceback::{Level, Line, Problem, exceptions, lines, processes};
 
-/// The most lines of an error that is no exception.
-const MAX_ERROR_LINES: usize = 4;
+/// The most lines below an error that is no exception.
+const MAX_BELOW: usize = 3;
 
 /// The end of a log.
 #[derive(Debug)]
 pub(super) struct Ending<'a> {
     pub(super) lines: Vec<Line<'a>>,
-    /// The lines that no step or loss follows.
+    /// The lines that no step or loss follows, and their text.
     pub(super) last: Vec<usize>,
-    /// The exceptions that nothing survived.
-    exceptions: Vec<Exception>,
-    /// The other lines that report an error which nothing survived.
-    errors: Vec<usize>,
+    text: String,
+    /// The exceptions and other errors that nothing survived.
+    problems: Vec<Problem>,
 }
 
 impl<'a> Ending<'a> {
@@ -26,115 +27,100 @@ impl<'a> Ending<'a> {
         let mut all = lines(log);
         let log_end = all.len();
         all.extend(reason.into_iter().flat_map(lines));
-        let mut exceptions = exceptions(&all);
-        let mut is_code = vec![false; all.len()];
-        for exception in &exceptions {
+        let mut problems = exceptions(&all);
+        let mut is_read = vec![false; all.len()];
+        for exception in &problems {
             for at in exception.start..=exception.at {
-                is_code[at] |= all[at].source == all[exception.at].source;
+                is_read[at] |= all[at].source == all[exception.at].source;
             }
         }
         let mut last_bar = None;
-        let found = (0..log_end).filter(|at| !is_code[*at]);
+        let found = (0..log_end).filter(|at| !is_read[*at]);
         let found = found.map(|at| (at, sign(&all[at], &mut last_bar)));
         let found: Vec<(usize, u32)> = found.filter(|(_, sign)| *sign > 0).collect();
         let last = (0..all.len()).filter(|at| !is_survived(&all, &found, *at));
         let last: Vec<usize> = last.collect();
-        exceptions.retain(|exception| {
+        problems.retain(|exception| {
             let is_retried = signs.goes_on.is_match(all[exception.at].text);
             last.contains(&exception.at) && (exception.is_traceback() || !is_retried)
         });
-        let errors = last.iter().copied().filter(|at| {
+        for at in problems.iter().flat_map(Problem::words) {
+            is_read[at] = true;
+        }
+        let is_error = |at: &usize| {
             let Line { text, level, .. } = all[*at];
             let is_error = match level {
                 Some(Level::Error) => true,
                 Some(Level::Warning) => false,
                 _ => *at >= log_end || signs.error.is_match(text),
             };
-            is_error && !is_code[*at] && !signs.goes_on.is_match(text)
-        });
-        Self {
-            errors: errors.collect(),
-            exceptions,
-            last,
-            lines: all,
-        }
-    }
-
-    /// The text of some lines, in which every run of blanks is one, since Oumi wraps its lines where nobody gives it the
-    /// width of a terminal.
-    pub(super) fn text(&self, lines: &[usize]) -> String {
-        let words = lines
-            .iter()
-            .flat_map(|at| self.lines[*at].text.split_whitespace());
-        words.collect::<Vec<_>>().join(" ")
-    }
-
-    /// The errors, each with the lines that belong to it. Of tracebacks only those that tell of another error: the rest are
-    /// for [`Self::root`].
-    pub(super) fn errors(&self) -> Vec<Vec<usize>> {
-        let exceptions = self
-            .exceptions
-            .iter()
-            .map(|exception| (exception, words(exception)));
-        let mut errors: Vec<Vec<usize>> = exceptions
-            .filter(|(exception, words)| {
-                !exception.is_traceback() || TABLE.points_elsewhere(&self.text(words))
-            })
-            .map(|(_, words)| words)
-            .collect();
-        for at in &self.errors {
-            if errors.iter().any(|lines| lines.contains(at)) {
-                continue;
+            is_error && !is_read[*at] && !signs.goes_on.is_match(text)
+        };
+        let errors = last.iter().copied().filter(is_error).map(|at| {
+            let own = (at + 1..all.len()).filter(|below| all[*below].source == all[at].source);
+            let own = own.take_while(|below| {
+                let line = &all[*below];
+                line.level.is_none() && !line.text.is_empty() && !is_error(below)
+            });
+            Problem {
+                start: at,
+                at,
+                message: own.take(MAX_BELOW).collect(),
+                ..Problem::default()
             }
-            let begin = &self.lines[*at];
-            let below = (at + 1..self.lines.len())
-                .filter(|below| self.lines[*below].source == begin.source)
-                .take_while(|below| {
-                    let line = &self.lines[*below];
-                    line.level.is_none() && !line.text.is_empty() && !self.errors.contains(below)
-                });
-            errors.push(
-                [*at]
-                    .into_iter()
-                    .chain(below.take(MAX_ERROR_LINES - 1))
-                    .collect(),
-            );
+        });
+        problems.extend(errors);
+        problems.sort_by_key(|problem| problem.at);
+        Self {
+            text: text(&all, &last),
+            lines: all,
+            last,
+            problems,
         }
-        errors.sort();
-        errors
+    }
+
+    pub(super) fn text(&self, lines: &[usize]) -> String {
+        text(&self.lines, lines)
+    }
+
+    /// Lists the lines of each error. Of tracebacks only those that tell of another error: the rest are for [`Self::root`].
+    pub(super) fn errors(&self) -> Vec<Vec<usize>> {
+        let problems = self
+            .problems
+            .iter()
+            .map(|problem| (problem, problem.words()));
+        let is_error = |(problem, words): &(&Problem, Vec<usize>)| {
+            !problem.is_traceback() || TABLE.points_elsewhere(&self.text(words))
+        };
+        problems.filter(is_error).map(|(_, words)| words).collect()
     }
 
     /// Finds the exception that the job failed of: of the process that its launcher names, else the first one. The last
     /// exception of a process is the one that ended it.
-    pub(super) fn root(&self) -> Option<&Exception> {
-        let end = self.text(&self.last);
-        let own = self
-            .exceptions
-            .iter()
-            .filter(|exception| exception.is_traceback());
-        let own = own.filter(|exception| !TABLE.is_consequence(&self.text(&words(exception))));
-        let own: Vec<&Exception> = own.collect();
-        let source = |exception: &Exception| self.lines[exception.at].source.as_str();
-        let in_report = |exception: &&&Exception| {
-            self.lines[exception.start]
-                .text
-                .trim()
-                .starts_with("traceback :")
-        };
-        let named = first_to_fail(&end).into_iter().find_map(|name| {
-            let mut own = own.iter().rev();
-            own.find(|exception| source(exception).split('/').any(|part| part == name))
+    pub(super) fn root(&self) -> Option<&Problem> {
+        let own = self.problems.iter().rev().filter(|exception| {
+            exception.is_traceback() && !TABLE.is_consequence(&self.text(&exception.words()))
         });
-        if let Some(found) = own.iter().rev().find(in_report).or(named) {
+        let own: Vec<&Problem> = own.collect();
+        let line = |exception: &Problem| &self.lines[exception.at];
+        let find = |is: &dyn Fn(&Problem) -> bool| own.iter().copied().find(|it| is(it));
+        let in_report = find(&|exception| {
+            let header = self.lines[exception.start].text;
+            header.trim_start().starts_with("traceback :")
+        });
+        let mut named = first_to_fail(&self.text).into_iter();
+        let named = || named.find_map(|name| find(&|exception| line(exception).is_of(&name)));
+        if let Some(found) = in_report.or_else(named) {
             return Some(found);
         }
-        if TABLE.signs.root_was_killed.is_match(&end) {
+        if TABLE.signs.root_was_killed.is_match(&self.text) {
             return None;
         }
         let has_launcher = self.has_launcher();
-        let mut ends: Vec<&Exception> = Vec::new();
-        for exception in own.into_iter().rev() {
-            match ends.iter_mut().find(|end| source(end) == source(exception)) {
+        let mut ends: Vec<&Problem> = Vec::new();
+        for exception in own {
+            let source = &line(exception).source;
+            match ends.iter_mut().find(|end| line(end).source == *source) {
                 // Processes without a name, one of which failed of the other: nothing stands between their ends.
                 Some(end) if has_launcher && self.is_next(exception, end) => *end = exception,
                 Some(_) => {}
@@ -145,7 +131,7 @@ impl<'a> Ending<'a> {
     }
 
     /// Tells if nothing stands between two exceptions.
-    fn is_next(&self, first: &Exception, second: &Exception) -> bool {
+    fn is_next(&self, first: &Problem, second: &Problem) -> bool {
         let end = first.message.last().unwrap_or(&first.at) + 1;
         let between = self.lines.get(end..second.start).unwrap_or_default();
         between.iter().all(|line| line.text.trim().is_empty())
@@ -153,39 +139,28 @@ impl<'a> Ending<'a> {
 
     /// Tells if a launcher of several processes ended with the job.
     pub(super) fn has_launcher(&self) -> bool {
-        TABLE.signs.launcher.is_match(&self.text(&self.last))
+        TABLE.signs.launcher.is_match(&self.text)
     }
 }
 
-/// The lines of an exception that say what it is, with those of the exceptions that it was raised from.
-fn words(exception: &Exception) -> Vec<usize> {
-    let message = exception.message.iter();
-    let lines = [&exception.at]
-        .into_iter()
-        .chain(message)
-        .chain(&exception.raised_from);
-    lines.copied().collect()
+/// Joins the words of some lines by one blank each, since Oumi wraps its lines where nobody gives it the width of a terminal.
+fn text(all: &[Line<'_>], lines: &[usize]) -> String {
+    let words = lines.iter().flat_map(|at| all[*at].text.split_whitespace());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Finds the processes that launchers name as those that failed first, as parts of [`Line::source`]; the most certain first.
-fn first_to_fail(end: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for pattern in &TABLE.signs.first_to_fail {
+fn first_to_fail<'a>(end: &'a str) -> Vec<String> {
+    let by_pattern = TABLE.signs.first_to_fail.iter().flat_map(|pattern| {
+        let group = |found: &Captures<'a>, name| found.name(name).map_or("", |it| it.as_str());
         let mut found: Vec<_> = pattern.captures_iter(end).collect();
-        found.sort_by_key(|found| found.name("time").map_or("", |time| time.as_str()));
-        for found in found {
-            let code = found.name("code").map_or("", |code| code.as_str());
-            // Killed of the death of another.
-            if code.starts_with('-') || code == "137" || code == "143" {
-                continue;
-            }
-            for (group, kind) in [("rank", "rank"), ("local", "local"), ("host", "")] {
-                let name = found.name(group);
-                names.extend(name.map(|name| format!("{kind}{}", name.as_str())));
-            }
-        }
-    }
-    names
+        found.sort_by_key(|found| group(found, "time"));
+        // A negative code, as those of SIGKILL and SIGTERM: killed of the death of another.
+        let is_killed = |code: &str| code.starts_with('-') || code == "137" || code == "143";
+        found.retain(|found| !is_killed(group(found, "code")));
+        found
+    });
+    by_pattern.flat_map(|found| processes(&found)).collect()
 }
 
 /// Tells how certain a line is a sign that the job went on after what stands above it: 2 for a step, a loss, and the word

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::LaunchSpec;
 use crate::process::supervisor::time_limit_line;
 use crate::redact::HIDDEN;
-use crate::settings::config::{ConfigKind, expand_home};
+use crate::settings::config::expand_home;
 
 /// Credentials of Oumi's hubs; mounted where they exist.
 const CREDENTIALS: [&str; 2] = ["~/.cache/huggingface/token", "~/.netrc"];
@@ -38,9 +38,9 @@ impl JobConfig {
     /// (oumi 0.9 on slurm, polaris, perlmutter and frontier), so the values of the call are quoted here.
     pub(crate) fn new(spec: &LaunchSpec, shell_envs: bool) -> Self {
         let mut warnings = Vec::new();
-        let mut document = match spec.config.kind {
-            ConfigKind::Job => merge_job_config(spec, &mut warnings),
-            ConfigKind::Training => wrap_training_config(spec),
+        let mut document = match spec.config.is_job {
+            true => merge_job_config(spec, &mut warnings),
+            false => wrap_training_config(spec),
         };
         merge_resources(&mut document, spec, &mut warnings);
         if let Some(seconds) = spec.resources.time_limit_seconds {
@@ -180,7 +180,7 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
         true => "oumi distributed torchrun -m oumi",
         false => "oumi",
     };
-    let subcommand = spec.command.subcommand();
+    let subcommand = spec.command.subcommand;
     let run = format!("{RUN_PREAMBLE}{oumi} {subcommand} -c {config}\n");
     let mut document = Map::new();
     let mut set = |key: &str, value| document.insert(key.to_owned(), value);

@@ -99,7 +99,7 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     text.field("Runs", &plan.command_line);
     // Else the command shows both.
     if config.is_some() {
-        text.field("Does", spec.command.name());
+        text.field("Does", spec.command.name);
         text.field("Config", &spec.config.path.display().to_string());
     }
     text.field("Model", &spec.config.model_name);

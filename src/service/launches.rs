@@ -80,7 +80,7 @@ async fn record(
     let price = price.map(|dearest| (HOURLY_PRICE.to_owned(), dearest.into()));
     let record = JobRecord {
         job_id: identity.job_id.clone(),
-        command: spec.command.name().to_owned(),
+        command: spec.command.name.to_owned(),
         config_path: spec.config.path.display().to_string(),
         cloud: identity.cloud.clone(),
         cluster_name: identity.cluster.clone(),

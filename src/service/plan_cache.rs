@@ -146,7 +146,7 @@ fn effects(launch: &PreparedLaunch) -> Value {
     let mut document = spec.config.document.clone();
     document.remove("envs");
     json!({
-        "command": spec.command.name(),
+        "command": spec.command.name,
         "cloud": spec.identity.cloud,
         "cluster_name": known(&plan.cluster),
         "client_cwd": spec.client_cwd,

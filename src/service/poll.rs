@@ -31,7 +31,7 @@ impl PollAnswer {
     fn fit(&mut self) {
         let whole = self.to_json().map_or(0, |all| all.to_string().len());
         if let Some(failure) = &mut self.failure {
-            failure.cut_quotes(MAX_FAILED.saturating_sub(whole - failure.quoted()));
+            failure.cut_quotes(whole, MAX_FAILED);
         }
     }
 }

@@ -201,7 +201,7 @@ fn time_limit(hours: f64) -> Result<u64, JobError> {
 fn new_job_id(command: OumiCommand) -> String {
     let now = Utc::now().format("%Y%m%d_%H%M%S");
     let random = uuid::Uuid::new_v4().simple().to_string();
-    format!("{}_{now}_{}", command.name(), &random[..6])
+    format!("{}_{now}_{}", command.name, &random[..6])
 }
 
 fn job_id_from_name(name: &str) -> Result<String, JobError> {

@@ -14,7 +14,9 @@ use crate::settings::data_dir::read_bounded;
 /// The largest config that is read, in bytes. Real ones are a few KB.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
 
-/// The top-level keys that make a file a job config.
+/// The names of Oumi's commands in a request.
+const COMMANDS: &str = "train evaluate eval infer synth analyze tune quantize";
+/// The top-level keys that make a file a job config: where and how to run.
 const JOB_KEYS: &str = "resources setup run";
 /// Top-level keys of the configs that the commands of Oumi 0.9 read: each of these configs has at least one of them.
 const OUMI_KEYS: &str = "model data training tuning tasks evaluation generation inference_config inference_engine input_path \
@@ -22,45 +24,30 @@ const OUMI_KEYS: &str = "model data training tuning tasks evaluation generation 
 /// The advice about a recipe that is no file yet.
 const FETCH: &str = "run `oumi fetch oumi://configs/recipes/…` in a terminal and pass the path of the file that it saves";
 
-/// A command of the `oumi` program (oumi 0.9), by its name in the request.
+/// A command of the `oumi` program (oumi 0.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OumiCommand(&'static str);
+pub(crate) struct OumiCommand {
+    /// Its name in a request.
+    pub(crate) name: &'static str,
+    pub(crate) subcommand: &'static str,
+}
 
 impl OumiCommand {
-    const NAMES: [&str; 8] = [
-        "train", "evaluate", "eval", "infer", "synth", "analyze", "tune", "quantize",
-    ];
-
     /// Parses the name of a command, in any case.
     pub(crate) fn parse(text: &str) -> Result<Self, JobError> {
         let wanted = text.trim().to_lowercase();
-        let known = Self::NAMES.into_iter().find(|name| *name == wanted);
-        known.map(Self).ok_or_else(|| {
+        let name = COMMANDS.split(' ').find(|name| *name == wanted);
+        let name = name.ok_or_else(|| {
             JobError::invalid(format!("`command` {text:?} is not known"))
-                .with_hint(format!("use one of: {}", Self::NAMES.join(", ")))
-        })
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        self.0
-    }
-
-    pub(crate) fn subcommand(self) -> &'static str {
-        match self.0 {
+                .with_hint(format!("use one of: {}", COMMANDS.replace(' ', ", ")))
+        })?;
+        let subcommand = match name {
             "eval" => "evaluate",
             "synth" => "synthesize",
             name => name,
-        }
+        };
+        Ok(Self { name, subcommand })
     }
-}
-
-/// The kind of a config.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConfigKind {
-    /// Has a top-level `resources`, `setup` or `run`: where and how to run.
-    Job,
-    /// Any other config: input of an `oumi` command.
-    Training,
 }
 
 /// A config that was read.
@@ -68,7 +55,8 @@ pub(crate) enum ConfigKind {
 pub(crate) struct Config {
     /// Absolute.
     pub path: PathBuf,
-    pub kind: ConfigKind,
+    /// A job config; any other is the input of an `oumi` command.
+    pub is_job: bool,
     /// `model.model_name`, or `unknown`.
     pub model_name: String,
     /// `training.output_dir`, else `output_dir`, else `output_path`; empty where the config has none of them.
@@ -102,18 +90,15 @@ impl Config {
         let text = |section: Option<&Value>| section.and_then(Value::as_str).map(str::to_owned);
         let below = |section: &str, key: &str| text(document.get(section)?.get(key));
         let has_one_of = |keys: &str| keys.split(' ').any(|key| document.contains_key(key));
-        let kind = if has_one_of(JOB_KEYS) {
-            ConfigKind::Job
-        } else if has_one_of(OUMI_KEYS) {
-            ConfigKind::Training
-        } else {
+        let is_job = has_one_of(JOB_KEYS);
+        if !is_job && !has_one_of(OUMI_KEYS) {
             return Err(JobError::invalid(
                 "it has none of the keys of a config of Oumi (`model`, `data`, `training` and others) and none of a job \
                  config (`resources`, `setup`, `run`)",
             ));
-        };
+        }
         Ok(Self {
-            kind,
+            is_job,
             model_name: below("model", "model_name").unwrap_or_else(|| "unknown".to_owned()),
             output_dir: below("training", "output_dir")
                 .or_else(|| text(document.get("output_dir")))

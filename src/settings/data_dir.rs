@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -106,15 +106,9 @@ impl DataDir {
 
     /// Returns the folder of a job; `None` when the id is not a plain file name. Anyone may have written the registry.
     pub(crate) fn job(&self, job_id: &str) -> Option<PathBuf> {
-        let mut parts = Path::new(job_id).components();
-        match (parts.next(), parts.next()) {
-            (Some(Component::Normal(name)), None)
-                if name == job_id && !job_id.contains('\0') && job_id.len() <= NAME_MAX =>
-            {
-                Some(self.jobs().join(name))
-            }
-            _ => None,
-        }
+        let is_name = Path::new(job_id).file_name() == Some(job_id.as_ref());
+        let is_plain = is_name && !job_id.contains('\0') && job_id.len() <= NAME_MAX;
+        is_plain.then(|| self.jobs().join(job_id))
     }
 }
 

@@ -1,8 +1,10 @@
 //! The exceptions in what Python programs print, between the lines of other processes. The forms of lines are data:
 //! `traceback.yaml`.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use regex::Captures;
 use serde::Deserialize;
 
 use super::patterns::Patterns;
@@ -19,7 +21,7 @@ struct Forms {
     error: Patterns,
     warning: Patterns,
     info: Patterns,
-    process: Patterns,
+    process: Vec<Patterns>,
     header: Patterns,
     exception: Patterns,
     named: Patterns,
@@ -56,12 +58,12 @@ pub(crate) enum Level {
     Error,
 }
 
-/// An exception. The numbers are those of lines.
+/// An exception, or another error that a program reports. The numbers are those of lines.
 #[derive(Debug, Default)]
-pub(crate) struct Exception {
+pub(crate) struct Problem {
     /// The first line: a traceback's header, or `at`.
     pub(crate) start: usize,
-    /// The line that names the exception.
+    /// The line that names it.
     pub(crate) at: usize,
     /// The last frame.
     pub(crate) frame: Vec<usize>,
@@ -74,6 +76,13 @@ pub(crate) struct Exception {
 /// Splits a log into lines.
 pub(crate) fn lines(log: &str) -> Vec<Line<'_>> {
     log.lines().map(Line::split).collect()
+}
+
+/// Names the process that a form has found, as a part of [`Line::source`]: a rank, one of its machine, or a host.
+pub(crate) fn processes(found: &Captures<'_>) -> Vec<String> {
+    let kinds = [("rank", "rank"), ("local", "local"), ("host", "")];
+    let named = kinds.map(|(group, kind)| Some(kind.to_owned() + found.name(group)?.as_str()));
+    named.into_iter().flatten().collect()
 }
 
 impl<'a> Line<'a> {
@@ -92,19 +101,11 @@ impl<'a> Line<'a> {
     }
 
     fn add_prefix(&mut self, prefix: &str) {
-        let found = FORMS.process.captures_iter(prefix).next();
-        let name = found.map_or(String::new(), |found| {
-            let kind = match (found.name("host"), found.name("local")) {
-                (Some(_), _) => "",
-                (_, Some(_)) => "local",
-                _ => "rank",
-            };
-            let name = found.iter().skip(1).flatten().next();
-            format!("{kind}{}", name.map_or("", |name| name.as_str()))
-        });
-        if !name.is_empty() && !self.source.split('/').any(|part| part == name) {
-            self.source.push_str(&name);
-            self.source.push('/');
+        let forms = FORMS.process.iter();
+        let mut found = forms.filter_map(|form| form.captures_iter(prefix).next());
+        let name = found.next().and_then(|found| processes(&found).pop());
+        if let Some(name) = name.filter(|name| !self.is_of(name)) {
+            self.source += &(name + "/");
         }
         let levels = [
             (&FORMS.error, Level::Error),
@@ -113,6 +114,11 @@ impl<'a> Line<'a> {
         ];
         let level = levels.into_iter().find(|(form, _)| form.is_match(prefix));
         self.level = level.map(|(_, level)| level).or(self.level);
+    }
+
+    /// Tells if the process of this name printed it.
+    pub(crate) fn is_of(&self, process: &str) -> bool {
+        self.source.split('/').any(|part| part == process)
     }
 
     fn indent(&self) -> usize {
@@ -124,105 +130,106 @@ impl<'a> Line<'a> {
     }
 }
 
-impl Exception {
+impl Problem {
     pub(crate) fn is_traceback(&self) -> bool {
         self.start < self.at
+    }
+
+    /// Lists the lines that say what it is, with those of the exceptions that it was raised from.
+    pub(crate) fn words(&self) -> Vec<usize> {
+        [&[self.at], &self.message[..], &self.raised_from].concat()
+    }
+
+    /// Reads the exception that begins with the first of the lines `own` of a process, if any does.
+    fn read(lines: &[Line<'_>], own: &[usize]) -> Option<Self> {
+        let (&start, below) = own.split_first()?;
+        let begin = &lines[start];
+        let (mut at, mut frame, mut message) = (start, Vec::new(), below.iter().copied());
+        if begin.is_header() {
+            let mut frames = message.by_ref().take(MAX_FRAMES);
+            at = loop {
+                let at = frames.next().filter(|at| !lines[*at].is_header())?;
+                let text = lines[at].text.trim();
+                if lines[at].indent() <= begin.indent() && FORMS.exception.is_match(text) {
+                    break at;
+                }
+                // Rich marks the line that failed.
+                if text.starts_with("File ") || text == "File" || text.contains('❱') {
+                    frame.clear();
+                }
+                if frame.len() < MAX_FRAME && !text.starts_with(['^', '~', '╭', '╰']) {
+                    frame.push(at);
+                }
+            };
+        } else if !FORMS.named.is_match(begin.text) {
+            return None;
+        }
+        let is_message = |below: &usize| {
+            let text = lines[*below].text.trim();
+            let has_ended = FORMS.after_message.is_match(text) || is_between(text);
+            lines[*below].level == begin.level && !has_ended
+        };
+        let message = message.take(MAX_MESSAGE).take_while(is_message);
+        let mut message: Vec<usize> = message.collect();
+        let is_blank = |at: &usize| lines[*at].text.trim().is_empty();
+        message.truncate(
+            message
+                .iter()
+                .rposition(|at| !is_blank(at))
+                .map_or(0, |last| last + 1),
+        );
+        Some(Self {
+            start,
+            at,
+            frame,
+            message,
+            ..Self::default()
+        })
     }
 }
 
 /// Finds the exceptions in a log, in the order in which they were printed. Those are left out while which another was
 /// raised, and those that Python reports and passes over.
-pub(crate) fn exceptions(lines: &[Line<'_>]) -> Vec<Exception> {
-    let mut found: Vec<Exception> = Vec::new();
-    let mut is_read = vec![false; lines.len()];
-    for start in 0..lines.len() {
-        let source = &lines[start].source;
-        let is_named = !is_read[start] && FORMS.named.is_match(lines[start].text);
-        let exception = match lines[start].is_header() {
-            true => traceback(lines, start),
-            false => is_named.then(|| Exception {
-                start,
-                at: start,
-                message: message(lines, start, start),
-                ..Exception::default()
-            }),
-        };
-        let Some(mut exception) = exception else {
+pub(crate) fn exceptions(lines: &[Line<'_>]) -> Vec<Problem> {
+    let mut processes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        processes.entry(&line.source).or_default().push(at);
+    }
+    let found = processes.values().flat_map(|own| of_process(lines, own));
+    let mut found: Vec<Problem> = found.collect();
+    found.sort_by_key(|exception| exception.start);
+    found
+}
+
+/// Finds the exceptions in the lines `own` of a process.
+fn of_process(lines: &[Line<'_>], own: &[usize]) -> Vec<Problem> {
+    let mut found: Vec<Problem> = Vec::new();
+    let (mut rest, mut before) = (own, "");
+    while let Some((first, below)) = rest.split_first() {
+        let Some(mut exception) = Problem::read(lines, rest) else {
+            let text = Some(lines[*first].text.trim());
+            before = text.filter(|text| !text.is_empty()).unwrap_or(before);
+            rest = below;
             continue;
         };
-        for at in (start..=exception.at).chain(exception.message.iter().copied()) {
-            is_read[at] |= lines[at].source == *source;
-        }
-        let mut before = lines[..start].iter().rev();
-        let before = before.find(|line| line.source == *source && !line.text.trim().is_empty());
-        let before = before.map_or("", |line| line.text.trim());
-        let is_passed_over = FORMS.passed_over.is_match(before);
-        if is_passed_over || matches!(lines[start].level, Some(Level::Warning | Level::Info)) {
-            continue;
-        }
-        let is_raised_from = FORMS.raised_from.is_match(before);
-        let first = found
-            .iter()
-            .rposition(|first| lines[first.at].source == *source);
-        if let Some(first) = first
-            && (is_raised_from || FORMS.while_handling.is_match(before))
+        let last = *exception.message.last().unwrap_or(&exception.at);
+        rest = &rest[rest.partition_point(|at| *at <= last)..];
+        let above = std::mem::replace(&mut before, lines[last].text.trim());
+        let level = lines[exception.start].level;
+        if FORMS.passed_over.is_match(above) || matches!(level, Some(Level::Warning | Level::Info))
         {
-            let first = found.remove(first);
-            if is_raised_from {
-                exception.raised_from = first.raised_from;
-                exception.raised_from.push(first.at);
-                exception.raised_from.extend(first.message);
-            }
+            continue;
+        }
+        let is_raised_from = FORMS.raised_from.is_match(above);
+        if (is_raised_from || FORMS.while_handling.is_match(above))
+            && let Some(first) = found.pop()
+            && is_raised_from
+        {
+            exception.raised_from = [first.raised_from, vec![first.at], first.message].concat();
         }
         found.push(exception);
     }
     found
-}
-
-/// Reads the traceback that begins at the line `start`, of the lines of its process.
-fn traceback(lines: &[Line<'_>], start: usize) -> Option<Exception> {
-    let begin = &lines[start];
-    let own = (start + 1..lines.len()).filter(|at| lines[*at].source == begin.source);
-    let own = own.take_while(|at| !lines[*at].is_header());
-    let mut frame = Vec::new();
-    for at in own.take(MAX_FRAMES) {
-        let text = lines[at].text.trim();
-        if lines[at].indent() <= begin.indent() && FORMS.exception.is_match(text) {
-            return Some(Exception {
-                start,
-                at,
-                frame,
-                message: message(lines, start, at),
-                ..Exception::default()
-            });
-        }
-        // Rich marks the line that failed.
-        if text.starts_with("File ") || text == "File" || text.contains('❱') {
-            frame.clear();
-        }
-        if frame.len() < MAX_FRAME && !text.starts_with(['^', '~', '╭', '╰']) {
-            frame.push(at);
-        }
-    }
-    None
-}
-
-/// Reads the message below the line `at`, which names the exception of the traceback that begins at `start`.
-fn message(lines: &[Line<'_>], start: usize, at: usize) -> Vec<usize> {
-    let begin = &lines[start];
-    let own = (at + 1..lines.len()).filter(|below| lines[*below].source == begin.source);
-    let is_message = |below: &usize| {
-        let text = lines[*below].text.trim();
-        lines[*below].level == begin.level
-            && !FORMS.after_message.is_match(text)
-            && !is_between(text)
-    };
-    let mut message: Vec<usize> = own.take(MAX_MESSAGE).take_while(is_message).collect();
-    while message
-        .pop_if(|last| lines[*last].text.trim().is_empty())
-        .is_some()
-    {}
-    message
 }
 
 /// Tells if a text begins with the name of an exception: `a.b.SomeError: …`.

@@ -13,7 +13,7 @@ use crate::process::job_dir::JobDir;
 use crate::process::start::StartRequest;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::redact::HIDDEN;
-use crate::settings::config::{ConfigKind, expand_home};
+use crate::settings::config::expand_home;
 
 pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     let mut process = StartRequest {
@@ -32,12 +32,12 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     let path = oumi.as_deref().ok().and_then(find::path_with_folder_of);
     let path = path.map(|path| ("PATH".to_owned(), path));
     process.envs.extend(path);
-    let job_config = match spec.config.kind {
-        ConfigKind::Training => {
+    let job_config = match spec.config.is_job {
+        false => {
             plan_training(dir, spec, &oumi?, &mut process);
             None
         }
-        ConfigKind::Job => Some(plan_job(dir, spec, &mut process)?),
+        true => Some(plan_job(dir, spec, &mut process)?),
     };
     process.envs.extend(spec.envs.clone());
     let line =
@@ -67,9 +67,9 @@ fn plan_training(dir: &JobDir, spec: &LaunchSpec, program: &Path, process: &mut 
     let torchrun = ["distributed", "torchrun", &number, "-m", "oumi"];
     let torchrun = torchrun.into_iter().filter(|_| processes > 1);
     let argv = [program.as_str()].into_iter().chain(torchrun);
-    let argv = argv.chain([spec.command.subcommand(), "-c", &config]);
+    let argv = argv.chain([spec.command.subcommand, "-c", &config]);
     process.plan.steps.push(Step {
-        name: format!("oumi {}", spec.command.subcommand()),
+        name: format!("oumi {}", spec.command.subcommand),
         argv: argv.map(ToOwned::to_owned).collect(),
     });
 }
@@ -148,7 +148,7 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
     };
     let nodes = document.get("num_nodes").and_then(Value::as_u64);
     let nodes = nodes.max(asked.num_nodes.map(u64::from));
-    let is_training = spec.config.kind == ConfigKind::Training && spec.processes().is_some();
+    let is_training = !spec.config.is_job && spec.processes().is_some();
     let in_call = [
         ("file_mounts", !spec.file_mounts.is_empty()),
         ("num_nodes", nodes > Some(1)),
