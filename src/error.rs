@@ -13,7 +13,6 @@ pub(crate) enum ErrorKind {
     Unavailable,
     /// Refused by the policy, the user, or a check before the call.
     Blocked,
-    /// Anything else.
     Failed,
 }
 

@@ -28,12 +28,9 @@ const MIN_QUOTE: usize = 60;
 /// The most lines of a message and of errors; of the end of a log half as many.
 const EXCERPT_LINES: usize = 10;
 
-/// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It exited.
     Code(i32),
-    /// A signal killed it.
     Signal(i32),
 }
 
@@ -210,7 +207,6 @@ fn find(
         .or_else(by_exit)
 }
 
-/// The part of a text around the place `at`.
 fn evidence(text: &str, at: usize) -> String {
     let start = text.floor_char_boundary(at.saturating_sub(EVIDENCE / 2));
     shorten(&text[start..], EVIDENCE).into_owned()
@@ -231,7 +227,6 @@ fn traceback(ending: &Ending<'_>, exception: &Problem) -> String {
     excerpt(lines, usize::MAX).unwrap_or_default()
 }
 
-/// The last lines that report errors.
 fn reported(ending: &Ending<'_>, errors: &[Vec<usize>]) -> Option<String> {
     let lines = errors
         .iter()

@@ -26,13 +26,17 @@ thread_local! {
 }
 
 /// Runs file work on a thread for it: this one, below [`on_file_threads`], else another. There a panic becomes an error.
-pub(crate) async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<T> {
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<io::Error> + Send + 'static,
+{
     if IS_FOR_FILES.get() {
-        return Ok(work());
+        return work();
     }
-    spawn_blocking(work).await.map_err(io::Error::other)
+    spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Runs a future on the runtime's threads for files, and holds none while it waits: handing each file over to another
@@ -61,15 +65,4 @@ pub(crate) async fn on_file_threads<T: Send + 'static>(mut future: BoxFuture<'st
         }
         woken.0.notified().await;
     }
-}
-
-/// Runs file work that may fail, as [`run_blocking`] does.
-pub(crate) async fn blocking<T, E>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: From<io::Error> + Send + 'static,
-{
-    run_blocking(work).await?
 }

@@ -94,7 +94,6 @@ pub struct Redactor {
     /// By the hash of the first visible bytes, and the number of all: their digests. Twenty bits of hash and 64 of digest give
     /// away next to nothing of a value.
     fingerprints: BTreeMap<u32, BTreeMap<usize, BTreeSet<u64>>>,
-    /// Bytes of the longest value.
     longest: usize,
     /// The error, where the fingerprints could not be read: any text may hold a secret then.
     #[serde(skip)]
@@ -134,16 +133,13 @@ impl Redactor {
         }
     }
 
-    /// Tells if every text is hidden.
     pub(crate) fn hides_all(&self) -> bool {
         self.unreadable.is_some()
     }
 
     /// Tells if there is a value that must not be shown.
     pub(crate) fn knows_values(&self) -> bool {
-        [self, &ENVIRONMENT]
-            .iter()
-            .any(|all| !all.fingerprints.is_empty())
+        !(self.fingerprints.is_empty() && ENVIRONMENT.fingerprints.is_empty())
     }
 
     /// The bytes around a part of a text that decide what is secret in it.
@@ -165,11 +161,10 @@ impl Redactor {
         for shape in &*SHAPES {
             let replace = |found: &Captures<'_>| {
                 let group = |name| found.name(name).map_or("", |part| part.as_str());
-                let line = found.name("line");
-                if line.is_some_and(|line| !is_key_line(line.as_str())) {
+                let (before, after, line) = (group("before"), group("after"), group("line"));
+                if !line.is_empty() && !is_key_line(line) {
                     return found[0].to_owned();
                 }
-                let (before, after) = (group("before"), group("after"));
                 let secret = &found[0][before.len()..found[0].len() - after.len()];
                 let line_ends = format!("\n{HIDDEN}").repeat(secret.matches('\n').count());
                 format!("{before}{HIDDEN}{line_ends}{after}")
@@ -181,7 +176,6 @@ impl Redactor {
         hidden
     }
 
-    /// Masks the end of a log.
     pub(crate) fn masked(&self, text: impl Into<Vec<u8>>) -> Vec<u8> {
         let mut text = text.into();
         self.mask(&mut text, true);
@@ -279,7 +273,6 @@ pub(crate) fn unmask(text: &str) -> String {
         .replace(char::from(MASK_REST), "")
 }
 
-/// Overwrites a secret, but its line ends.
 fn overwrite(secret: &mut [u8], mut is_line_start: bool) {
     for byte in secret.iter_mut().filter(|byte| **byte != MASK) {
         if *byte == b'\n' {
@@ -331,31 +324,30 @@ fn digest(salt: &str, bytes: &[u8]) -> u64 {
 
 /// Returns the bytes of a text without blanks, control characters and colours, and their places.
 fn visible(text: &[u8]) -> (Vec<u8>, Vec<usize>) {
-    let (mut bytes, mut places) = (Vec::new(), Vec::new());
-    let mut at = 0;
+    let (mut bytes, mut places, mut at) = (Vec::new(), Vec::new(), 0);
     while let Some(rest @ [byte, ..]) = text.get(at..) {
-        let (skipped, may_lead) = match rest {
-            [0x1b, ..] => (1, true),
-            [0..=b' ' | 0x7f, ..] | [0xc2, 0x80..=0xa0, ..] => {
-                (1 + usize::from(*byte == 0xc2), false)
-            }
+        at += match rest {
+            [0x1b, b'[', sequence @ ..] => 2 + sequence_length(sequence),
             // The replacement character stands where a control was cleaned away.
-            [0xef, 0xbf, 0xbd, ..] => (3, true),
+            [0xef, 0xbf, 0xbd, b'[', sequence @ ..] => 4 + sequence_length(sequence),
+            [0xef, 0xbf, 0xbd, ..] => 3,
+            [0xc2, 0x80..=0xa0, ..] => 2,
+            [0..=b' ' | 0x7f, ..] => 1,
             _ => {
                 bytes.push(*byte);
                 places.push(at);
-                at += 1;
-                continue;
+                1
             }
         };
-        at += skipped;
-        if may_lead && text.get(at) == Some(&b'[') {
-            let parameters = |byte: &&u8| matches!(byte, b' '..=b'?');
-            at += 1 + text[at + 1..].iter().take_while(parameters).count();
-            at += usize::from(text.get(at).is_some_and(|last| matches!(last, b'@'..=b'~')));
-        }
     }
     (bytes, places)
+}
+
+/// Counts the bytes of an escape sequence behind its `[`.
+fn sequence_length(sequence: &[u8]) -> usize {
+    let is_parameter = |byte: &&u8| matches!(byte, b' '..=b'?');
+    let parameters = sequence.iter().take_while(is_parameter).count();
+    parameters + usize::from(matches!(sequence.get(parameters), Some(b'@'..=b'~')))
 }
 
 /// Counts the visible bytes before the place where a text breaks off: before `…`, or at its end while it grows. `None` where

@@ -17,7 +17,6 @@ use serde_json::Value;
 use crate::settings::data_dir::open_regular;
 use patterns::Patterns;
 
-/// Stands in the place of a secret.
 pub(crate) const HIDDEN: &str = "***";
 
 /// A byte in the place of a secret, which is shown as [`HIDDEN`]: ASCII's "substitute".

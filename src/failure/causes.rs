@@ -8,7 +8,6 @@ use serde::Deserialize;
 use crate::text::from_yaml;
 use crate::text::patterns::Patterns;
 
-/// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Table {
@@ -18,14 +17,11 @@ pub(crate) struct Table {
     pub(super) signs: Signs,
 }
 
-/// A cause of failure.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Cause {
     /// A word for it, which stays the same.
     pub(crate) name: String,
-    /// What happened.
     pub(crate) what: String,
-    /// What to change.
     pub(crate) advice: String,
     /// It comes of other causes, and counts where none of them is found.
     #[serde(default)]
@@ -65,7 +61,6 @@ pub(super) struct Signs {
     pub(super) first_to_fail: Vec<Patterns>,
 }
 
-/// Reads the table.
 pub(crate) fn read() -> serde_json::Result<Table> {
     from_yaml(include_str!("causes.yaml"))
 }

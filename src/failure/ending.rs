@@ -9,7 +9,6 @@ use crate::text::traceback::{Level, Line, Problem, exceptions, lines, processes}
 /// The most lines below an error that is no exception.
 const MAX_BELOW: usize = 3;
 
-/// The end of a log.
 #[derive(Debug)]
 pub(super) struct Ending<'a> {
     pub(super) lines: Vec<Line<'a>>,

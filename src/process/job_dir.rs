@@ -21,6 +21,8 @@ const EXIT_RECORD: &str = "exit.json";
 const PLAN: &str = "plan.json";
 const SECRETS: &str = "secrets.json";
 const SUPERVISOR_PID: &str = "supervisor.pid";
+const TERMINATE_REQUEST: &str = "terminate-requested";
+const KILL_REQUEST: &str = "kill-requested";
 const PENDING_CANCEL: &str = "cancel-requested";
 /// The file that holds the [`Epilogue`] of a plan until it is done with.
 pub(crate) const EPILOGUE: &str = "epilogue.json";
@@ -38,23 +40,11 @@ pub(crate) struct JobDir {
 #[derive(Debug)]
 pub(crate) struct JobLock(pub(super) File);
 
-/// The signal that a cancel wants sent to every process of a job.
+/// The signal that a cancel wants sent to every process of a job: SIGTERM or SIGKILL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Termination {
-    /// SIGTERM.
     Graceful,
-    /// SIGKILL.
     Forced,
-}
-
-impl Termination {
-    /// The name of the file that requests it.
-    fn file(self) -> &'static str {
-        match self {
-            Self::Graceful => "terminate-requested",
-            Self::Forced => "kill-requested",
-        }
-    }
 }
 
 /// The end of a supervised process.
@@ -103,7 +93,6 @@ impl ExitRecord {
         !self.cancelled && self.code == Some(0)
     }
 
-    /// Describes the end in a few words.
     pub(crate) fn describe(&self) -> String {
         let step = &self.step;
         match (&self.error, self.code, self.signal) {
@@ -117,7 +106,6 @@ impl ExitRecord {
 }
 
 impl JobDir {
-    /// The folder at `path`, which need not exist.
     pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
@@ -149,8 +137,8 @@ impl JobDir {
 
     /// Returns the machine that the job was started on; `None` where that was not written down.
     pub(crate) fn machine(&self) -> io::Result<Option<Machine>> {
-        let text = self.read(LOCK)?.unwrap_or_default();
-        Ok(serde_json::from_slice(&text).ok())
+        let text = self.read(LOCK)?;
+        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -181,22 +169,16 @@ impl JobDir {
     /// Tells if the folder has this very name. Where a file system does not tell cases apart, it may be another job's.
     pub(crate) fn is_listed(&self) -> io::Result<bool> {
         let parent = self.path.parent().unwrap_or(&self.path);
-        for entry in fs::read_dir(parent)? {
-            if Some(entry?.file_name().as_os_str()) == self.path.file_name() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let mut entries = fs::read_dir(parent)?.flatten();
+        Ok(entries.any(|entry| Some(&*entry.file_name()) == self.path.file_name()))
     }
 
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.
     pub(crate) fn is_locked(&self) -> io::Result<bool> {
-        let Some(file) = if_found(open_regular(&self.file(LOCK)))? else {
-            return Ok(false);
-        };
-        match file.try_lock_shared() {
-            Err(TryLockError::Error(error)) => Err(error),
-            probe => Ok(probe.is_err()),
+        let file = if_found(open_regular(&self.file(LOCK)))?;
+        match file.map(|file| file.try_lock_shared()) {
+            Some(Err(TryLockError::Error(error))) => Err(error),
+            probe => Ok(matches!(probe, Some(Err(_)))),
         }
     }
 
@@ -205,7 +187,7 @@ impl JobDir {
         self.read_json(EXIT_RECORD)
     }
 
-    /// Writes how the job ended, also where the job has removed its own folder.
+    /// Writes how the job ended, also where it has removed its own folder.
     pub(crate) fn write_exit_record(&self, record: &ExitRecord) -> io::Result<()> {
         // Not its parents: then nobody will read the record.
         let _ = DirBuilder::new().mode(0o700).create(&self.path);
@@ -230,18 +212,21 @@ impl JobDir {
     }
 
     pub(crate) fn termination_request(&self) -> io::Result<Option<Termination>> {
-        for termination in [Termination::Forced, Termination::Graceful] {
-            if self.file(termination.file()).try_exists()? {
-                return Ok(Some(termination));
-            }
-        }
-        Ok(None)
+        let requested = |file| self.file(file).try_exists();
+        Ok(match requested(KILL_REQUEST)? {
+            true => Some(Termination::Forced),
+            false => requested(TERMINATE_REQUEST)?.then_some(Termination::Graceful),
+        })
     }
 
     /// Requests that all processes of the job be ended. The file is empty: on most file systems that takes no room, so that
     /// a job which fills the disk can be cancelled. It stays, and says later why the job ended.
     pub(crate) fn request_termination(&self, termination: Termination) -> io::Result<()> {
-        append_to(&self.file(termination.file())).map(drop)
+        let file = match termination {
+            Termination::Graceful => TERMINATE_REQUEST,
+            Termination::Forced => KILL_REQUEST,
+        };
+        append_to(&self.file(file)).map(drop)
     }
 
     /// Writes beside a launch that its job is to be cancelled once its id is known, so that the cancel survives the server.
@@ -341,7 +326,6 @@ fn append_to(path: &Path) -> io::Result<File> {
     open_options().create(true).append(true).open(path)
 }
 
-/// Returns `None` for what is not there.
 fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

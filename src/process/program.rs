@@ -28,7 +28,6 @@ pub(crate) struct CliCall {
     pub(crate) arguments: Vec<String>,
     /// Variables over the server's own environment. Not for secrets: they are logged.
     pub(crate) envs: Vec<(String, String)>,
-    /// The time after which the program is ended.
     pub(crate) timeout: Duration,
     /// For a log, a timeout and too much output are no errors: it is taken as far as it came, and its end is kept.
     pub(crate) is_log: bool,
@@ -109,25 +108,24 @@ pub(super) async fn execute(call: &CliCall) -> Result<Output, JobError> {
         spawned.map_err(|error| call.error(format!("could not be started: {error}")))?;
     let mut group = Group(child.id().and_then(pid));
     let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
-    let (mut stdout, mut stderr) = (Capture::new(call.is_log), Capture::new(call.is_log));
+    let (mut stdout, mut stderr) = (Capture::default(), Capture::default());
     let mut marker = call.log_marker;
     let mut deadline = Instant::now() + call.timeout;
     let mut exit = None;
     while exit.is_none() || out.is_some() || err.is_some() {
         let known = stdout.bytes.len();
-        let captured = tokio::select! {
+        tokio::select! {
             status = child.wait(), if exit.is_none() => {
                 // A daemon that the program left is meant to run on.
                 group.0 = None;
                 exit = Some(status.ok().and_then(|status| status.code()));
                 deadline = Instant::now() + PIPE_DRAIN;
-                Ok(())
             }
-            read = stdout.read(&mut out), if out.is_some() => read,
-            read = stderr.read(&mut err), if err.is_some() => read,
+            () = stdout.read(&mut out), if out.is_some() => {}
+            () = stderr.read(&mut err), if err.is_some() => {}
             () = tokio::time::sleep_until(deadline) => break,
         };
-        if captured.is_err() {
+        if !call.is_log && stdout.bytes.len().max(stderr.bytes.len()) > MAX_OUTPUT {
             let limit = MAX_OUTPUT / 1024 / 1024;
             let error = call.error(format!("printed more than {limit} MB and was ended"));
             return Err(error.with_hint("see what it prints in a terminal"));
@@ -150,56 +148,32 @@ pub(super) async fn execute(call: &CliCall) -> Result<Output, JobError> {
     })
 }
 
-/// The captured output of one stream, [`MAX_OUTPUT`] at most.
+/// The end of what one stream printed, twice [`MAX_OUTPUT`] at most.
 #[derive(Default)]
 pub(crate) struct Capture {
     bytes: Vec<u8>,
-    keep_end: bool,
     pub(crate) front_truncated: bool,
 }
 
-/// More than [`MAX_OUTPUT`].
-pub(crate) struct OutputLimit;
-
 impl Capture {
-    /// A capture that keeps the end of a long stream, or reports [`OutputLimit`] for it.
-    pub(crate) fn new(keep_end: bool) -> Self {
-        Self {
-            keep_end,
-            ..Self::default()
+    pub(crate) fn push(&mut self, block: &[u8]) {
+        self.bytes.extend_from_slice(block);
+        // Rarely, so that the rest is not moved for every block.
+        if self.bytes.len() > 2 * MAX_OUTPUT {
+            self.bytes.drain(..self.bytes.len() - MAX_OUTPUT);
+            self.front_truncated = true;
         }
     }
 
-    pub(crate) fn push(&mut self, block: &[u8]) -> Result<(), OutputLimit> {
-        self.bytes.extend_from_slice(block);
-        self.bound()
-    }
-
     /// Reads a block of the stream, which is `None` after its end.
-    async fn read(
-        &mut self,
-        stream: &mut Option<impl AsyncRead + Unpin>,
-    ) -> Result<(), OutputLimit> {
+    async fn read(&mut self, stream: &mut Option<impl AsyncRead + Unpin>) {
         self.bytes.reserve(64 * 1024);
         if let Some(open) = stream
             && !matches!(open.read_buf(&mut self.bytes).await, Ok(1..))
         {
             *stream = None;
         }
-        self.bound()
-    }
-
-    fn bound(&mut self) -> Result<(), OutputLimit> {
-        let excess = self.bytes.len().saturating_sub(MAX_OUTPUT);
-        if excess > 0 && !self.keep_end {
-            return Err(OutputLimit);
-        }
-        // Rarely, so that the rest is not moved for every block.
-        if excess > MAX_OUTPUT {
-            self.bytes.drain(..excess);
-            self.front_truncated = true;
-        }
-        Ok(())
+        self.push(&[]);
     }
 
     /// Tells if the marker was read, in what came after the first `known` bytes or began in them.

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::program::execute;
-pub(crate) use super::program::{Capture, CliCall, Output, OutputLimit};
+pub(crate) use super::program::{Capture, CliCall, Output};
 use crate::error::JobError;
 use crate::sync::lock;
 

@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::blocking;
 use super::job_dir::{ExitRecord, JobDir, JobLock};
 use super::supervisor::{STARTED, SupervisorPlan, append_to_log};
 use super::table::ProcessTable;
 use crate::error::JobError;
 use crate::settings::env_vars;
 
-/// The time within which a supervisor must report the start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The width that programs print for, where the server has none: they would cut their errors at 80. Not more, since some fill it.
@@ -51,11 +49,7 @@ pub(super) async fn start_within(
     lock: JobLock,
     job: StartRequest,
 ) -> Result<(), JobError> {
-    let first = job.plan.steps.first();
-    let step = first.map_or("run", |step| step.name.as_str()).to_owned();
-    let (program, at) = (program.to_owned(), dir.clone());
-    let command = blocking(move || prepare(&program, &at, lock, &job)).await;
-    let started = match command {
+    let started = match prepare(program, dir, lock, &job) {
         Ok(command) => wait_for_report(limit, command, dir).await,
         Err(error) => Err(error),
     };
@@ -64,16 +58,12 @@ pub(super) async fn start_within(
         Ok(Some(reason)) => reason,
         Err(error) => format!("cannot start the job's supervisor: {error}"),
     };
-    let (dir, failed) = (dir.clone(), ExitRecord::not_started(&step, &reason));
-    let recorded = blocking(move || {
-        if dir.exit_record()?.is_none() {
-            append_to_log(&dir, failed.error.as_deref().unwrap_or_default());
-            dir.write_exit_record(&failed)?;
+    if let Ok(None) = dir.exit_record() {
+        let step = job.plan.steps.first().map_or("run", |step| &step.name);
+        append_to_log(dir, &reason);
+        if let Err(error) = dir.write_exit_record(&ExitRecord::not_started(step, &reason)) {
+            tracing::warn!(%error, "cannot record why a job did not start");
         }
-        Ok::<_, io::Error>(())
-    });
-    if let Err(error) = recorded.await {
-        tracing::warn!(%error, "cannot record why a job did not start");
     }
     Err(JobError::failed(reason))
 }
@@ -98,8 +88,7 @@ async fn wait_for_report(
             format!("the job's supervisor did not report within {seconds} s")
         }
     };
-    let claimed = dir.clone();
-    let claim = blocking(move || claimed.claim_start(None)).await;
+    let claim = dir.claim_start(None);
     if reported.is_err() && matches!(claim, Ok(false)) {
         // It has begun, is held up, and looks after the job.
         return Ok(None);
@@ -107,9 +96,7 @@ async fn wait_for_report(
     child.start_kill()?;
     child.wait().await?;
     // A job that lives, or may live, has started.
-    let dir = dir.clone();
-    let may_live =
-        !matches!(claim, Ok(true)) && blocking(move || is_alive(&dir)).await.unwrap_or(true);
+    let may_live = !matches!(claim, Ok(true)) && is_alive(dir).unwrap_or(true);
     Ok((!may_live).then_some(reason))
 }
 

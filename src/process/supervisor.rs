@@ -1,7 +1,7 @@
 //! The small detached parent of every process that must outlive the server.
 //!
-//! The server starts this same binary as `supervise <job folder>`. [`supervise`] is that process: it runs the steps of the plan,
-//! records how they ended, and ends the whole process tree when a cancel requests it.
+//! The server starts this binary as `supervise <job folder>`: it runs the steps of the plan, records how they ended, and ends the
+//! whole process tree when a cancel requests it.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -21,7 +21,8 @@ use super::table::{ProcessTable, Terminator, send};
 use crate::settings::env_vars;
 use crate::text::hours;
 
-/// The interval at which a supervisor looks for a request that no signal announced: the server may die between the two.
+/// The interval at which a supervisor looks at its time limit, and for a request that no signal announced: the server may die
+/// between the two.
 const IDLE_POLL: Duration = Duration::from_secs(2);
 /// The interval at which a supervisor lists the process tree while it ends it.
 const TERMINATION_POLL: Duration = Duration::from_millis(40);
@@ -61,7 +62,6 @@ pub(crate) struct Epilogue {
     pub(crate) unless_printed: Option<String>,
 }
 
-/// One program of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Step {
     /// `setup`, `run` or `launch`.
@@ -137,7 +137,6 @@ pub(super) async fn write_exit_record_with_retry(
 struct Supervisor<'a> {
     dir: &'a JobDir,
     plan: &'a SupervisorPlan,
-    /// When the time limit is reached.
     limit: Option<Instant>,
     child_ended: Signals,
     notified: Signals,
@@ -164,34 +163,32 @@ impl<'a> Supervisor<'a> {
     }
 
     async fn run_steps(&mut self) -> io::Result<ExitRecord> {
-        let mut last = ExitRecord {
-            code: Some(0),
-            ..ExitRecord::now("run")
-        };
+        let mut last = ExitRecord::now("run");
+        last.code = Some(0);
         for (at, step) in self.plan.steps.iter().enumerate() {
             if self.requested().is_some() {
                 return Ok(ExitRecord::cancelled(&step.name));
             }
             let log = self.dir.open_log();
-            match log.and_then(|log| self.spawn(&step.argv, log)) {
-                Ok(main) => {
-                    if at == 0 {
-                        report(STARTED);
-                    }
-                    last = self.wait_for_step(&step.name, main).await?;
+            let spawned = log.and_then(|log| self.spawn(&step.argv, log));
+            let result = spawned.map_err(|error| {
+                let program = step.argv.first().map_or("", String::as_str);
+                let folder = self.plan.working_dir.display();
+                format!("cannot run {program:?} in {folder}: {error}")
+            });
+            if let Err(reason) = &result {
+                append_to_log(self.dir, reason);
+                last = ExitRecord::not_started(&step.name, reason);
+            }
+            if at == 0 {
+                if result.is_err() {
+                    // The server reads it after the report.
+                    self.dir.write_exit_record(&last)?;
                 }
-                Err(error) => {
-                    let program = step.argv.first().map_or("", String::as_str);
-                    let folder = self.plan.working_dir.display();
-                    let reason = format!("cannot run {program:?} in {folder}: {error}");
-                    append_to_log(self.dir, &reason);
-                    last = ExitRecord::not_started(&step.name, &reason);
-                    if at == 0 {
-                        // The record first: the server reads it after the report.
-                        self.dir.write_exit_record(&last)?;
-                        report(&reason);
-                    }
-                }
+                report(result.as_ref().err().map_or(STARTED, String::as_str));
+            }
+            if let Ok(main) = result {
+                last = self.wait_for_step(&step.name, main).await?;
             }
             if !last.succeeded() {
                 break;
@@ -318,16 +315,13 @@ impl<'a> Supervisor<'a> {
     }
 
     async fn wait_for_news(&mut self) {
-        let poll = Instant::now() + IDLE_POLL;
-        let limit = self.limit.filter(|limit| *limit > Instant::now());
         tokio::select! {
             _ = self.child_ended.recv() => {}
             _ = self.notified.recv() => {}
-            () = tokio::time::sleep_until(limit.map_or(poll, |limit| limit.min(poll))) => {}
+            () = tokio::time::sleep(IDLE_POLL) => {}
         }
     }
 
-    /// Returns what a cancel wants.
     fn requested(&self) -> Option<Termination> {
         if !self.plan.cancellable {
             return None;
@@ -341,13 +335,10 @@ impl<'a> Supervisor<'a> {
 
     /// Lists every process of the job but the supervisor, which a subreaper is the ancestor of.
     fn job_processes(&self) -> io::Result<HashSet<u32>> {
-        let own = std::process::id();
-        if cfg!(target_os = "linux") {
-            return ProcessTable::descendants_of(own);
+        match cfg!(target_os = "linux") {
+            true => ProcessTable::descendants_of(std::process::id()),
+            false => Ok(ProcessTable::read()?.job(self.dir.path()).members),
         }
-        let mut members = ProcessTable::read()?.job(self.dir.path()).members;
-        members.remove(&own);
-        Ok(members)
     }
 }
 

@@ -66,9 +66,9 @@ impl ProcessTable {
     pub(crate) fn job(&self, job_dir: &Path) -> JobProcesses {
         let marked = || self.0.iter().filter(|process| process.mark == job_dir);
         // A child that it has just forked has its arguments, until it runs the program of a step.
-        let candidates = || marked().filter(|process| process.supervises);
-        let is_forked = |process: &&Process| candidates().any(|it| it.pid == process.parent);
-        let supervisor = candidates().find(|process| !is_forked(process));
+        let mut candidates = marked().filter(|process| process.supervises);
+        let is_candidate = |pid| marked().any(|process| process.supervises && process.pid == pid);
+        let supervisor = candidates.find(|process| !is_candidate(process.parent));
         let supervisor = supervisor.map(|process| process.pid);
         let mut members = self.with_descendants(marked().map(|process| process.pid).collect());
         members.retain(|pid| Some(*pid) != supervisor);
@@ -96,14 +96,14 @@ impl ProcessTable {
     /// Returns the names of the job folders below `jobs` whose mark living processes carry, their supervisors aside: that of a
     /// cloud launch runs no job of this machine.
     pub(crate) fn jobs(&self, jobs: &Path) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        for process in &self.0 {
-            let dir = Path::new(&process.mark);
-            let name = dir.file_name().and_then(OsStr::to_str);
-            let name = name.filter(|_| dir.parent() == Some(jobs) && !process.supervises);
-            names.extend(name.map(ToOwned::to_owned));
-        }
+        let marked = self.0.iter().filter(|process| !process.supervises);
+        let dirs = marked.map(|process| Path::new(&process.mark));
+        let names = dirs
+            .filter(|dir| dir.parent() == Some(jobs))
+            .filter_map(Path::file_name);
         names
+            .filter_map(|name| Some(name.to_str()?.to_owned()))
+            .collect()
     }
 }
 
@@ -144,12 +144,10 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let mut fields = fields.split_whitespace();
         let (state, parent) = (fields.next(), fields.next());
-        let Some(parent) = parent.and_then(|parent| parent.parse().ok()) else {
+        let parent = parent.and_then(|parent| parent.parse().ok());
+        let Some(parent) = parent.filter(|_| !matches!(state, Some("Z" | "X" | "x"))) else {
             continue;
         };
-        if matches!(state, Some("Z" | "X" | "x")) {
-            continue;
-        }
         let environment = match environments {
             true => read(pid, "environ")?,
             false => Vec::new(),

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use serde_saphyr::Error;
 
 use crate::error::JobError;
 use crate::settings::data_dir::read_bounded;
@@ -161,11 +160,9 @@ pub(crate) fn project_folder(client_cwd: &str, config_path: &str) -> Result<Path
 
 /// Replaces a leading `~` by the home folder.
 pub(crate) fn expand_home(path: &str) -> PathBuf {
-    match (path.strip_prefix('~'), dirs::home_dir()) {
-        (Some(""), Some(home)) => home,
-        (Some(rest), Some(home)) if rest.starts_with('/') => {
-            home.join(rest.trim_start_matches('/'))
-        }
+    match (Path::new(path).strip_prefix("~"), dirs::home_dir()) {
+        (Ok(below), Some(home)) if below.as_os_str().is_empty() => home,
+        (Ok(below), Some(home)) => home.join(below),
         _ => PathBuf::from(path),
     }
 }
@@ -208,18 +205,7 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
         Ok(_) => Err(JobError::invalid(
             "its root is not a mapping of keys to values",
         )),
-        Err(error) => {
-            let mut cause = &error;
-            while let Error::AliasError { error, .. } | Error::WithSnippet { error, .. } = cause {
-                cause = error;
-            }
-            Err(JobError::invalid(match cause {
-                Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
-                    format!("it holds more than a config does, its aliases written out ({error})")
-                }
-                _ => error.to_string(),
-            }))
-        }
+        Err(error) => Err(JobError::invalid(error)),
     }
 }
 

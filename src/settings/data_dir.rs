@@ -48,11 +48,9 @@ impl DataDir {
     }
 
     fn unusable(&self, error: io::Error) -> JobError {
-        JobError::failed(format!(
-            "cannot use the data folder {}: {error}",
-            self.root.display()
-        ))
-        .with_hint(format!("make it writable or set {HOME} to another folder"))
+        let root = self.root.display();
+        JobError::failed(format!("cannot use the data folder {root}: {error}"))
+            .with_hint(format!("make it writable or set {HOME} to another folder"))
     }
 
     /// Lists the temporary files whose writers were killed.
@@ -72,8 +70,8 @@ impl DataDir {
     /// Checks that a job can be started in it.
     pub(crate) fn check(&self) -> Result<(), JobError> {
         self.create()?;
-        let file = tempfile::tempfile_in(self.jobs());
-        file.map(drop).map_err(|error| self.unusable(error))
+        let made = tempfile::tempfile_in(self.jobs());
+        made.map(drop).map_err(|error| self.unusable(error))
     }
 
     #[cfg(test)]
@@ -161,10 +159,9 @@ pub(crate) fn open_options() -> OpenOptions {
 /// a device could keep whoever opens or reads it for ever.
 pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let file = open_options().read(true).open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(ErrorKind::InvalidInput, "it is not a file"))
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(ErrorKind::InvalidInput, "it is not a file")),
     }
 }
 

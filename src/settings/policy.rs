@@ -66,21 +66,17 @@ impl Policy {
             dollars.filter(|dollars: &f64| dollars.is_finite() && *dollars >= 0.0)
         };
         let number = |value: &str| value.parse().ok().filter(|number| *number > 0);
-        let [days, seconds] =
-            ["days", "seconds"].map(|unit| format!("a whole number of {unit} from 1 to 65535"));
+        let of = |unit: &str| format!("a whole number of {unit} from 1 to 65535");
+        let ask = read(value_of, CONSENT, "`always` or `flags`, or not set", ask)?;
+        let read_only = read(value_of, READ_ONLY, "1 or 0, or not set", switch)?;
+        let max_hourly = "a number of dollars, such as 50";
         Ok(Self {
-            ask: read(value_of, CONSENT, "`always` or `flags`, or not set", ask)?
-                .unwrap_or_default(),
+            ask: ask.unwrap_or_default(),
             clouds: read(value_of, CLOUDS, &known_clouds, clouds)?,
-            read_only: read(value_of, READ_ONLY, "1 or 0, or not set", switch)?.unwrap_or_default(),
-            max_hourly: read(
-                value_of,
-                MAX_HOURLY,
-                "a number of dollars, such as 50",
-                dollars,
-            )?,
-            keep_days: read(value_of, KEEP_DAYS, &days, number)?,
-            max_wait: read(value_of, MAX_WAIT, &seconds, number)?,
+            read_only: read_only.unwrap_or_default(),
+            max_hourly: read(value_of, MAX_HOURLY, max_hourly, dollars)?,
+            keep_days: read(value_of, KEEP_DAYS, &of("days"), number)?,
+            max_wait: read(value_of, MAX_WAIT, &of("seconds"), number)?,
         })
     }
 

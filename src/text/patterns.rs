@@ -18,7 +18,6 @@ impl TryFrom<Vec<String>> for Patterns {
 }
 
 impl Patterns {
-    /// Compiles one expression.
     pub(crate) fn new(pattern: &str) -> Self {
         Self(Regex::new(&ascii(pattern)).ok())
     }
@@ -27,7 +26,6 @@ impl Patterns {
         self.0.as_ref().is_some_and(|regex| regex.is_match(text))
     }
 
-    /// Finds the first place that matches.
     pub(crate) fn find<'a>(&self, text: &'a str) -> Option<Match<'a>> {
         self.0.as_ref()?.find(text)
     }

@@ -63,7 +63,6 @@ impl Terminal {
         self.rows.pop_front()
     }
 
-    /// Ends the line.
     pub(crate) fn end_line(&mut self) {
         self.at += 1;
         // Down onto a row that is there: text replaces it, and without text it stays.

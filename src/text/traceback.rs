@@ -41,7 +41,6 @@ static FORMS: LazyLock<Forms> = LazyLock::new(|| read_forms().unwrap_or_default(
 /// A line of a log, parted from what launchers and loggers put before it.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
-    /// The line as it was printed.
     pub(crate) raw: &'a str,
     /// The process that printed it, as far as prefixes tell: `rank1/`, `(train, pid=12)/rank0/`; empty without one.
     pub(crate) source: String,
@@ -50,7 +49,6 @@ pub(crate) struct Line<'a> {
     pub(crate) text: &'a str,
 }
 
-/// The level that a logger put before a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
     Info,
@@ -65,7 +63,6 @@ pub(crate) struct Problem {
     pub(crate) start: usize,
     /// The line that names it.
     pub(crate) at: usize,
-    /// The last frame.
     pub(crate) frame: Vec<usize>,
     /// The lines after `at`.
     pub(crate) message: Vec<usize>,
@@ -73,7 +70,6 @@ pub(crate) struct Problem {
     pub(crate) raised_from: Vec<usize>,
 }
 
-/// Splits a log into lines.
 pub(crate) fn lines(log: &str) -> Vec<Line<'_>> {
     log.lines().map(Line::split).collect()
 }

@@ -21,8 +21,8 @@ use tokio::time::{Instant, timeout};
 use super::endpoint::Endpoint;
 use super::request::{Request, RequestError};
 use crate::error::{ErrorKind, JobError, Result};
-use crate::process::run_blocking;
-use crate::process::runner::{Capture, CliCall, Output, OutputLimit};
+use crate::process::blocking;
+use crate::process::runner::{Capture, CliCall, Output};
 
 /// The versions of the interface whose forms are known: SkyPilot 0.12.3 to 0.14.
 const VERSIONS: RangeInclusive<u32> = 50..=62;
@@ -52,7 +52,8 @@ pub(super) struct Api {
     health: Mutex<Option<(Instant, Option<Arc<Endpoint>>)>>,
 }
 
-/// An answer, as far as it has come.
+/// An answer, as far as it has come. Of a long one the end is kept.
+#[derive(Default)]
 pub(super) struct Reply {
     pub(super) status: u16,
     /// The id of the request, of letters and digits.
@@ -69,11 +70,8 @@ impl Api {
         {
             return server.clone();
         }
-        let mut server = run_blocking(Endpoint::find)
-            .await
-            .ok()
-            .flatten()
-            .map(Arc::new);
+        let found = blocking(|| Ok::<_, JobError>(Endpoint::find())).await;
+        let mut server = found.ok().flatten().map(Arc::new);
         if let Some(found) = &server {
             let checked = timeout(HEALTH_TIMEOUT, found.check_health()).await;
             let checked = checked.unwrap_or_else(|_| Err(JobError::failed("it is silent")));
@@ -97,7 +95,7 @@ impl Api {
 
 impl Endpoint {
     async fn check_health(&self) -> Result<()> {
-        let mut reply = Reply::new(false);
+        let mut reply = Reply::default();
         self.send("/api/health", None, &mut reply).await?;
         let health = reply.read()?;
         if health["status"] != "healthy" || health["basic_auth_enabled"] == true {
@@ -115,7 +113,7 @@ impl Endpoint {
 
     /// Answers `call` as the program does. Without an exit code the answer cannot be used.
     pub(super) async fn answer(self: Arc<Self>, call: CliCall, request: Request) -> Output {
-        let mut posted = Reply::new(call.is_log);
+        let mut posted = Reply::default();
         match timeout(call.timeout, self.run(&request, &mut posted)).await {
             Ok(Ok(output)) => output,
             Ok(Err(problem)) => {
@@ -125,7 +123,7 @@ impl Endpoint {
             Err(_) => {
                 if let Some(id) = &posted.id {
                     let body = json!({ "request_ids": [id] });
-                    let mut reply = Reply::new(false);
+                    let mut reply = Reply::default();
                     let cancel = self.send("/api/cancel", Some(&body), &mut reply);
                     let _ = timeout(CANCEL_TIMEOUT, cancel).await;
                 }
@@ -145,12 +143,12 @@ impl Endpoint {
         self.send(request.path, body, posted).await?;
         let id = posted.id.as_ref().filter(|_| posted.status == 200);
         let id = id.ok_or_else(|| posted.problem())?;
-        let mut streamed = Reply::new(true);
+        let mut streamed = Reply::default();
         if request.is_change() {
             let path = format!("/api/stream?request_id={id}&format=plain");
             self.send(&path, None, &mut streamed).await?;
         }
-        let mut ended = Reply::new(false);
+        let mut ended = Reply::default();
         let path = format!("/api/get?request_id={id}");
         self.send(&path, None, &mut ended).await?;
         let printed = if request.is_change() {
@@ -193,9 +191,7 @@ impl Endpoint {
             reply.id = id.filter(is_plain);
             while let Some(frame) = body.frame().await {
                 if let Some(block) = frame.map_err(JobError::failed)?.data_ref() {
-                    let pushed = reply.body.push(block);
-                    let large = |OutputLimit| JobError::failed("its answer is too large");
-                    pushed.map_err(large)?;
+                    reply.body.push(block);
                 }
             }
             Ok(())
@@ -207,15 +203,6 @@ impl Endpoint {
 }
 
 impl Reply {
-    /// An answer of which nothing has come yet. Of a long one the end is kept.
-    pub(super) fn new(keep_end: bool) -> Self {
-        Self {
-            status: 0,
-            id: None,
-            body: Capture::new(keep_end),
-        }
-    }
-
     /// The error of an answer that cannot be used. It repeats no part of the body, which may hold secrets.
     fn problem(&self) -> JobError {
         JobError::failed(match self.status {
@@ -266,7 +253,7 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     let change = async {
         let request = Request::of(arguments)?;
         let server = Api::default().server().await?;
-        let changed = server.run(&request, &mut Reply::new(false)).await;
+        let changed = server.run(&request, &mut Reply::default()).await;
         let refused = |problem: &_| {
             tracing::warn!("SkyPilot's API server did not do it: {problem}; `sky` is run")
         };
