@@ -11,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 use super::supervisor::{Epilogue, SupervisorPlan};
 use crate::redact::Redactor;
-use crate::settings::data_dir::{
-    create_private, open_options, open_regular, read_bounded, write_atomic,
-};
+use crate::settings::data_dir::{open_options, open_regular, read_bounded, write_atomic};
 use crate::text::signal_name;
 
 const LOCK: &str = "lock";
@@ -128,11 +126,6 @@ impl JobDir {
         file.try_lock()?;
         file.write_all(&serde_json::to_vec(&Machine::current())?)?;
         Ok(JobLock(file))
-    }
-
-    /// Makes the folder again, where a job has removed its own.
-    pub(crate) fn restore(&self) -> io::Result<()> {
-        create_private(&self.path)
     }
 
     /// Returns the machine that the job was started on; `None` where that was not written down.

@@ -16,7 +16,7 @@ use super::table::ProcessTable;
 use crate::error::JobError;
 use crate::settings::env_vars;
 
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
 
 /// The width that programs print for, where the server has none: they would cut their errors at 80. Not more, since some fill it.
 const COLUMNS: &str = "512";
@@ -39,18 +39,8 @@ pub(crate) async fn start(
     lock: JobLock,
     job: StartRequest,
 ) -> Result<(), JobError> {
-    start_within(START_TIMEOUT, program, dir, lock, job).await
-}
-
-pub(super) async fn start_within(
-    limit: Duration,
-    program: &Path,
-    dir: &JobDir,
-    lock: JobLock,
-    job: StartRequest,
-) -> Result<(), JobError> {
     let started = match prepare(program, dir, lock, &job) {
-        Ok(command) => wait_for_report(limit, command, dir).await,
+        Ok(command) => wait_for_report(command, dir).await,
         Err(error) => Err(error),
     };
     let reason = match started {
@@ -69,22 +59,18 @@ pub(super) async fn start_within(
 }
 
 /// Runs the supervisor until it reports. Returns the reason why the job did not start, `None` when it did.
-async fn wait_for_report(
-    limit: Duration,
-    command: Command,
-    dir: &JobDir,
-) -> io::Result<Option<String>> {
+async fn wait_for_report(command: Command, dir: &JobDir) -> io::Result<Option<String>> {
     // On success the child is dropped, which leaves it running; tokio reaps it when it ends.
     let mut child = tokio::process::Command::from(command).spawn()?;
     let (out, mut line) = (child.stdout.take(), String::new());
     let mut out = BufReader::new(out.ok_or(io::ErrorKind::BrokenPipe)?.take(64 * 1024));
-    let reported = tokio::time::timeout(limit, out.read_line(&mut line)).await;
+    let reported = tokio::time::timeout(START_TIMEOUT, out.read_line(&mut line)).await;
     let reason = match (&reported, line.trim_end()) {
         (Ok(_), STARTED) => return Ok(None),
         (Ok(Ok(1..)), reason) => return Ok(Some(reason.to_owned())),
         (Ok(_), _) => "the job's supervisor ended before the job started".to_owned(),
         (Err(_), _) => {
-            let seconds = limit.as_secs();
+            let seconds = START_TIMEOUT.as_secs();
             format!("the job's supervisor did not report within {seconds} s")
         }
     };

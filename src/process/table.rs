@@ -1,6 +1,6 @@
 //! The processes of this machine: those of a job, and the signals that end them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -56,7 +56,7 @@ impl ProcessTable {
 
     /// Lists the children of `root` and theirs, in all sessions. Reads no environments, which wait for a process that hangs.
     pub(super) fn descendants_of(root: u32) -> io::Result<HashSet<u32>> {
-        let mut found = Self::of(all(false)?)?.with_descendants(vec![root]);
+        let mut found = Self::of(all(false)?)?.with_descendants(HashSet::from([root]));
         found.remove(&root);
         Ok(found)
     }
@@ -78,16 +78,15 @@ impl ProcessTable {
         }
     }
 
-    fn with_descendants(&self, mut open: Vec<u32>) -> HashSet<u32> {
-        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
-        for process in &self.0 {
-            let siblings = children.entry(process.parent).or_default();
-            siblings.push(process.pid);
-        }
-        let mut found = HashSet::new();
-        while let Some(pid) = open.pop() {
-            if found.insert(pid) {
-                open.extend(children.get(&pid).into_iter().flatten());
+    /// Adds the descendants of processes. Most children have a higher number than their parents, and so does what is listed later.
+    fn with_descendants(&self, mut found: HashSet<u32>) -> HashSet<u32> {
+        let mut count = 0;
+        while count < found.len() {
+            count = found.len();
+            for process in &self.0 {
+                if found.contains(&process.parent) {
+                    found.insert(process.pid);
+                }
             }
         }
         found

@@ -21,6 +21,7 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{CliCall, Output};
 use crate::process::start;
 use crate::process::supervisor::{Step, SupervisorPlan};
+use crate::settings::data_dir::create_private;
 use crate::sync::lock;
 
 const CHANGE: &str = "change.json";
@@ -188,7 +189,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
 fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
     if let Some(root) = dir.path().parent() {
-        JobDir::at(root).restore()?;
+        create_private(root)?;
     }
     if dir.exists()? {
         if ended_output(dir)?.is_none() {

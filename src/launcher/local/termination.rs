@@ -8,6 +8,7 @@ use crate::launcher::CancelOutcome;
 use crate::process::job_dir::{ExitRecord, JobDir, Termination};
 use crate::process::supervisor::notify;
 use crate::process::table::{JobProcesses, ProcessTable, Terminator};
+use crate::settings::data_dir::create_private;
 
 /// The time that a cancel waits for the processes to end before it answers that some are left.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
@@ -35,7 +36,7 @@ pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
         }
         if !cancel.is_requested {
             // A job may have removed its own folder.
-            dir.restore()?;
+            create_private(dir.path())?;
             dir.request_termination(termination)?;
             cancel.is_requested = true;
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::job_dir::{ExitRecord, JobDir};
-use crate::process::start::{StartRequest, start_within};
+use crate::process::start::{self, StartRequest};
 use crate::process::supervisor::{Step, SupervisorPlan, supervise, write_exit_record_with_retry};
 use crate::process::table::ProcessTable;
 
@@ -37,7 +37,7 @@ async fn start(script: &str) -> (bool, bool, usize, bool) {
         envs: Default::default(),
         files: Vec::new(),
     };
-    let started = start_within(Duration::from_secs(1), &program, &dir, lock, job).await;
+    let started = start::start(&program, &dir, lock, job).await;
     let table = ProcessTable::read().unwrap();
     let job = table.job(dir.path());
     let has_failed = dir.exit_record().unwrap().is_some();
