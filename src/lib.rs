@@ -28,7 +28,7 @@
 //! | a sentence of `poll_status` | `service/next_step.rs`; a field: `service/answers.rs`, filled in `service/poll.rs`; its waiting: `service/watch.rs` |
 //! | the signals that end a job | `Terminator` in `process/table.rs`, driven by `process/supervisor.rs`; the cancel's wait and answer: `launcher/local/termination.rs` |
 //! | a field of the registry | `registry/record.rs`, set in `service/launches.rs` |
-//! | a shape of token that is hidden | `SHAPES` in `redact.rs` |
+//! | a shape of token that is hidden | a line of `redact/shapes.txt` |
 //! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | what a launch costs | `parse/prices.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
 //! | the consent text that a person is shown | `service/consent_prompt.rs`; a new fact of a cluster in it: `launcher/cloud/price.rs` first; the MCP side: `server/elicitation.rs` |

@@ -29,9 +29,9 @@ fn captured(capture: &str) -> Reply {
 }
 
 fn reply(status: u16, body: &str) -> Reply {
-    let mut reply = Reply::new(false);
+    let mut reply = Reply::default();
     reply.status = status;
-    let _ = reply.body.push(body.as_bytes());
+    reply.body.push(body.as_bytes());
     reply
 }
 
