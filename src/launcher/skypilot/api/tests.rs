@@ -29,8 +29,10 @@ fn captured(capture: &str) -> Reply {
 }
 
 fn reply(status: u16, body: &str) -> Reply {
-    let mut reply = Reply::default();
-    reply.status = status;
+    let mut reply = Reply {
+        status,
+        ..Reply::default()
+    };
     reply.body.push(body.as_bytes());
     reply
 }
