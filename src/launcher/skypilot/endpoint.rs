@@ -106,7 +106,7 @@ fn loopback(url: &str) -> Option<SocketAddr> {
     Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
-/// The variables that `sky` sends with each request. `None` where they do not name the user: `sky` then asks the machine.
+/// The variables that `sky` sends with each request. `None` where the user is not known.
 fn env_vars(is_own_server: bool) -> Option<Map<String, Value>> {
     let is_sent = |name: &str| {
         let is_own = name.starts_with("SKYPILOT_");
@@ -128,10 +128,20 @@ fn env_vars(is_own_server: bool) -> Option<Map<String, Value>> {
         sent.insert("SKYPILOT_USER_ID".to_owned(), id.into());
     }
     if !sent.contains_key("SKYPILOT_USER") {
-        let user = ["LOGNAME", "USER"].into_iter().find_map(set)?;
-        sent.insert("SKYPILOT_USER".to_owned(), user.into());
+        sent.insert("SKYPILOT_USER".to_owned(), user_name()?.into());
     }
     Some(sent)
+}
+
+/// The name of the user, as Python finds it.
+fn user_name() -> Option<String> {
+    ["LOGNAME", "USER"].into_iter().find_map(set).or_else(|| {
+        let id = rustix::process::getuid().as_raw().to_string();
+        let users = std::fs::read_to_string("/etc/passwd").ok()?;
+        let is_own = |line: &&str| line.split(':').nth(2) == Some(&id);
+        let (name, _) = users.lines().find(is_own)?.split_once(':')?;
+        Some(name.to_owned())
+    })
 }
 
 /// Warns of the settings that SkyPilot reads beside the job config, and of those of Oumi that are not passed on.
