@@ -283,6 +283,8 @@ fn crowd() {
     let list = place.client.call("list_jobs", all.clone()).to_string();
     fs::write(&answer, list).unwrap();
     let mut floor = Client::floor(Some(&answer));
+    // What was made a moment ago is read again at each list.
+    sleep(Duration::from_secs(3));
     let mut answers = Vec::new();
     let mut floor = || floor.time("answer", &json!({}));
     let ours = || place.client.time("list_jobs", &all);
