@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::settings::config::expand_home;
 use crate::settings::env_vars;
 use crate::sync::lock;
@@ -30,18 +30,18 @@ pub(crate) fn add_project(project: &Path) {
 
 /// Finds `oumi`: what `OUMI_MCP_OUMI` names, else on PATH, else in a virtual environment of the folder `project` or where pip,
 /// uv, pipx, conda and pyenv put it.
-pub(crate) fn find_oumi(project: &Path) -> Result<PathBuf, JobError> {
+pub(crate) fn find_oumi(project: &Path) -> Result<PathBuf> {
     add_project(project);
     find("oumi", "oumi", env_vars::OUMI, &[project.to_owned()])
 }
 
 /// Finds `oumi` for questions that name no project.
-pub(crate) fn find_any_oumi() -> Result<PathBuf, JobError> {
+pub(crate) fn find_any_oumi() -> Result<PathBuf> {
     find("oumi", "oumi", env_vars::OUMI, &projects())
 }
 
 /// Finds `sky` in the same places, and before those beside the `oumi` that a variable names: pip puts both into one folder.
-pub(crate) fn find_sky() -> Result<PathBuf, JobError> {
+pub(crate) fn find_sky() -> Result<PathBuf> {
     find("sky", "'oumi[gcp]'", env_vars::SKY, &projects())
 }
 
@@ -56,12 +56,7 @@ fn projects() -> Vec<PathBuf> {
     own.into_iter().chain(lock(&PROJECTS).clone()).collect()
 }
 
-fn find(
-    name: &str,
-    package: &str,
-    variable: &str,
-    projects: &[PathBuf],
-) -> Result<PathBuf, JobError> {
+fn find(name: &str, package: &str, variable: &str, projects: &[PathBuf]) -> Result<PathBuf> {
     if let Some(named) = named(name, variable) {
         return named;
     }
@@ -83,7 +78,7 @@ fn find(
 }
 
 /// Finds the program that a variable names, where it is set: no other may take its place.
-fn named(name: &str, variable: &str) -> Option<Result<PathBuf, JobError>> {
+fn named(name: &str, variable: &str) -> Option<Result<PathBuf>> {
     let named = std::env::var_os(variable).filter(|value| !value.is_empty())?;
     Some(which::which(&named).map_err(|_| {
         JobError::program_not_found(format!("{variable} is {named:?}, which is no program"))

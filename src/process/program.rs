@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::find::path_with_folder_of;
 use super::table::pid;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 
 /// The most output that is read of one program, in bytes.
 pub(super) const MAX_OUTPUT: usize = 8 * 1024 * 1024;
@@ -94,7 +94,7 @@ impl Drop for Group {
 }
 
 /// Runs a program until it exits, prints too much, has taken too long, or has shown enough of a log.
-pub(super) async fn execute(call: &CliCall) -> Result<Output, JobError> {
+pub(super) async fn execute(call: &CliCall) -> Result<Output> {
     tracing::debug!(command = call.command_line(), "running");
     let spawned = tokio::process::Command::new(&call.program)
         .args(&call.arguments)

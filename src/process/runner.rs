@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::program::execute;
 pub(crate) use super::program::{Capture, CliCall, Output};
-use crate::error::JobError;
+use crate::error::Result;
 use crate::sync::lock;
 
 /// The limit of programs that run at once: each of them takes seconds of a core.
@@ -38,7 +38,7 @@ pub(crate) async fn until<T>(deadline: Instant, work: impl Future<Output = T>) -
     DEADLINE.scope(deadline.min(outer), work).await
 }
 
-pub(crate) type QueryResult = Result<Arc<Output>, JobError>;
+pub(crate) type QueryResult = Result<Arc<Output>>;
 /// Answers a query in place of its program.
 type Request = BoxFuture<'static, Output>;
 /// A query that runs, waits for a slot, or has ended without a caller that read its result. Receivers are the waiting callers.
@@ -94,7 +94,7 @@ impl Cli {
         &self,
         call: &CliCall,
         request: Option<Request>,
-    ) -> Result<watch::Receiver<Option<QueryResult>>, JobError> {
+    ) -> Result<watch::Receiver<Option<QueryResult>>> {
         let mut queries = lock(&self.queries);
         if let Some(run) = queries.get(call) {
             let result = run.subscribe();

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use super::job_dir::{ExitRecord, JobDir, JobLock};
 use super::supervisor::{STARTED, SupervisorPlan, append_to_log};
 use super::table::ProcessTable;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::settings::env_vars;
 
 const START_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
@@ -38,7 +38,7 @@ pub(crate) async fn start(
     dir: &JobDir,
     lock: JobLock,
     job: StartRequest,
-) -> Result<(), JobError> {
+) -> Result<()> {
     let started = match prepare(program, dir, lock, &job) {
         Ok(command) => wait_for_report(command, dir).await,
         Err(error) => Err(error),

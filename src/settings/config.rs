@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::settings::data_dir::read_bounded;
 
 /// The largest config that is read, in bytes. Real ones are a few KB.
@@ -33,7 +33,7 @@ pub(crate) struct OumiCommand {
 
 impl OumiCommand {
     /// Parses the name of a command, in any case.
-    pub(crate) fn parse(text: &str) -> Result<Self, JobError> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let wanted = text.trim().to_lowercase();
         let name = COMMANDS.split(' ').find(|name| *name == wanted);
         let name = name.ok_or_else(|| {
@@ -65,7 +65,7 @@ pub(crate) struct Config {
 
 impl Config {
     /// Reads the config at `config_path`, which may be relative to `cwd` or begin with `~`. Each error says what to correct.
-    pub(crate) fn read(config_path: &str, cwd: &Path) -> Result<Self, JobError> {
+    pub(crate) fn read(config_path: &str, cwd: &Path) -> Result<Self> {
         let path = cwd.join(expand_home(config_path));
         let at = path.display();
         let text = read_bounded(&path, MAX_CONFIG_BYTES).map_err(|error| {
@@ -85,7 +85,7 @@ impl Config {
         })
     }
 
-    fn from_document(path: PathBuf, document: Map<String, Value>) -> Result<Self, JobError> {
+    fn from_document(path: PathBuf, document: Map<String, Value>) -> Result<Self> {
         let text = |section: Option<&Value>| section.and_then(Value::as_str).map(str::to_owned);
         let below = |section: &str, key: &str| text(document.get(section)?.get(key));
         let has_one_of = |keys: &str| keys.split(' ').any(|key| document.contains_key(key));
@@ -132,7 +132,7 @@ impl Config {
 }
 
 /// Returns the project folder of a call: `client_cwd`, else the folder of a config whose path is absolute.
-pub(crate) fn project_folder(client_cwd: &str, config_path: &str) -> Result<PathBuf, JobError> {
+pub(crate) fn project_folder(client_cwd: &str, config_path: &str) -> Result<PathBuf> {
     let config_path = config_path.trim();
     if let Some((scheme, rest)) = config_path.split_once("://") {
         // Oumi's own command line takes recipes.
@@ -167,7 +167,7 @@ pub(crate) fn expand_home(path: &str) -> PathBuf {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<Map<String, Value>, JobError> {
+fn parse(bytes: &[u8]) -> Result<Map<String, Value>> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| JobError::invalid(format!("it is not UTF-8 ({error})")))?;
     let options = serde_saphyr::options! {

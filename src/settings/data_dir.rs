@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::settings::env_vars::HOME;
 
 /// The longest file name on Linux and macOS, in bytes.
@@ -25,7 +25,7 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Returns `OUMI_MCP_HOME`, else `~/.cache/oumi-mcp` on every platform (the Python server's place). Creates nothing. A relative
     /// path is refused, since it would be another folder for each client; the paths of jobs are written into JSON.
-    pub(crate) fn from_environment() -> Result<Self, JobError> {
+    pub(crate) fn from_environment() -> Result<Self> {
         let set = std::env::var_os(HOME).filter(|value| !value.is_empty());
         let home = || dirs::home_dir().unwrap_or_default();
         let root = set.map_or_else(|| home().join(".cache/oumi-mcp"), PathBuf::from);
@@ -43,7 +43,7 @@ impl DataDir {
     }
 
     /// Creates the folder and its `jobs` folder, readable by the owner alone. Folders that are there keep their rights.
-    pub(crate) fn create(&self) -> Result<(), JobError> {
+    pub(crate) fn create(&self) -> Result<()> {
         create_private(&self.jobs()).map_err(|error| self.unusable(error))
     }
 
@@ -68,7 +68,7 @@ impl DataDir {
     }
 
     /// Checks that a job can be started in it.
-    pub(crate) fn check(&self) -> Result<(), JobError> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.create()?;
         let made = tempfile::tempfile_in(self.jobs());
         made.map(drop).map_err(|error| self.unusable(error))

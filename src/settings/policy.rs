@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::settings::env_vars::{CLOUDS, CONSENT, KEEP_DAYS, MAX_HOURLY, MAX_WAIT, READ_ONLY};
 
 /// The calls before which the user is asked, by clients that can ask.
@@ -37,13 +37,13 @@ pub(crate) struct Policy {
 impl Policy {
     /// Reads the policy from the environment. `known`: all clouds. Fails for an unknown value: a server that started without
     /// it might allow more than was meant.
-    pub(crate) fn from_environment(known: &[&str]) -> Result<Self, JobError> {
+    pub(crate) fn from_environment(known: &[&str]) -> Result<Self> {
         Self::parse(known, &|variable| {
             std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned())
         })
     }
 
-    fn parse(known: &[&str], value_of: &dyn Fn(&str) -> Option<String>) -> Result<Self, JobError> {
+    fn parse(known: &[&str], value_of: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let clouds = |value: &str| {
             let names = value.split(',').map(|name| name.trim().to_owned());
             let names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
@@ -109,7 +109,7 @@ fn read<T>(
     variable: &str,
     meant: &str,
     parse: impl FnOnce(&str) -> Option<T>,
-) -> Result<Option<T>, JobError> {
+) -> Result<Option<T>> {
     let Some(value) = value_of(variable).filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
