@@ -233,6 +233,8 @@ async fn logs(
             job: request.job.clone(),
             max_bytes: request.max_bytes,
             cursor: answer.cursor.clone(),
+            // What is folded away would match no pattern.
+            raw: pattern.is_some(),
             ..LogsRequest::default()
         };
         let mut newer = service.logs(new).await;
@@ -287,8 +289,11 @@ async fn wait(service: &JobService, job: &Job, goal: Goal, longest: Duration) ->
 /// a terminal.
 async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollAnswer) {
     let bar = ProgressBar::no_length().with_finish(ProgressFinish::AndClear);
-    let style = ProgressStyle::with_template("{bar:24} {elapsed}  {wide_msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let style = |template| {
+        let style = ProgressStyle::with_template(template);
+        style.unwrap_or_else(|_| ProgressStyle::default_bar())
+    };
+    bar.set_style(style("{spinner} {elapsed}  {wide_msg}"));
     bar.enable_steady_tick(TICK);
     // The job's sentence names step and loss.
     let show = |answer: &PollAnswer| {
@@ -298,6 +303,7 @@ async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollA
         bar.set_message(for_person(&answer.message) + &left);
         let steps = metrics.and_then(|metrics| metrics.step.zip(metrics.total_steps));
         if let Some((step, total)) = steps {
+            bar.set_style(style("{bar:24} {elapsed}  {wide_msg}"));
             bar.set_length(total);
             bar.set_position(step);
         }

@@ -57,14 +57,8 @@ fn unknown(name: &str, fields: &Map<String, Value>) -> JobError {
 
 /// Fits the value of a field to its schema.
 fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
-    let misfit =
-        |reason: &str| JobError::invalid(format!("the argument `{name}` does not fit: {reason}"));
     let (fitted, meaning) = match (schema["type"].as_str(), schema["enum"].as_array()) {
-        (Some("object"), _) => {
-            let meaning = "an object of texts, such as {\"NAME\": \"value\"}, whose names have at most 8192 bytes";
-            // Its values are not repeated.
-            return object(value).ok_or_else(|| misfit(&format!("it is {meaning}")));
-        }
+        (Some("object"), _) => return fit_object(name, value),
         (Some("boolean"), _) => {
             let boolean = text(value).and_then(|text| text.trim().to_lowercase().parse().ok());
             (
@@ -95,7 +89,7 @@ fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
     };
     match fitted {
         Some(Value::String(text)) if text.len() > MAX_TEXT && !name.ends_with("_script") => {
-            Err(misfit(&format!("it has at most {MAX_TEXT} bytes")))
+            Err(misfit(name, &format!("it has at most {MAX_TEXT} bytes")))
         }
         Some(fitted) => Ok(fitted),
         None => {
@@ -104,25 +98,40 @@ fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
                 Value::Object(_) => "an object".to_owned(),
                 _ => quoted(&value.to_string()),
             };
-            Err(misfit(&format!("it is {meaning}, not {value}")))
+            Err(misfit(name, &format!("it is {meaning}, not {value}")))
         }
     }
 }
 
-/// Reads an object of texts, which may itself be JSON text.
-fn object(value: &Value) -> Option<Value> {
-    let parsed = value
+fn misfit(name: &str, reason: &str) -> JobError {
+    JobError::invalid(format!("the argument `{name}` does not fit: {reason}"))
+}
+
+/// Fits an object of texts, which may itself be JSON text.
+fn fit_object(name: &str, value: &Value) -> Result<Value> {
+    let parsed: Option<Value> = value
         .as_str()
-        .and_then(|text| serde_json::from_str(text).ok());
-    let values = parsed.as_ref().unwrap_or(value).as_object()?;
-    let fields = values.iter().filter(|(_, value)| !value.is_null());
-    let texts = fields.map(|(name, value)| match value {
-        _ if name.len() > MAX_TEXT => None,
-        // A number as it was written: 7.0 stays 7.0.
-        Value::Number(number) => Some((name.clone(), number.to_string().into())),
-        _ => Some((name.clone(), text(value)?.into())),
-    });
-    texts.collect::<Option<Map<_, _>>>().map(Value::Object)
+        .map(serde_json::from_str)
+        .and_then(|it| it.ok());
+    let Value::Object(values) = parsed.as_ref().unwrap_or(value) else {
+        let meaning = "it is an object of texts, such as {\"NAME\": \"value\"}";
+        return Err(misfit(name, meaning));
+    };
+    let mut fitted = Map::new();
+    for (key, value) in values.iter().filter(|(_, value)| !value.is_null()) {
+        let text = match value {
+            // A number as it was written: 7.0 stays 7.0.
+            Value::Number(number) => Some(number.to_string()),
+            _ => text(value),
+        };
+        let Some(text) = text.filter(|_| key.len() <= MAX_TEXT) else {
+            let name = format!("{name}.{}", quoted(key));
+            let meaning = "names and values are strings; the names have at most 8192 bytes";
+            return Err(misfit(&name, meaning));
+        };
+        fitted.insert(key.clone(), text.into());
+    }
+    Ok(fitted.into())
 }
 
 /// Reads a number: `1.5`, `"1.5"`.

@@ -109,7 +109,7 @@ fn values_that_do_not_fit_are_refused_in_plain_words() {
         ("job_name", json!({ "a": "b" }), "a string, not an object"),
         ("envs", json!("A=secret"), "an object of texts"),
         ("envs", json!(["A=secret"]), "an object of texts"),
-        ("envs", json!({ "A": ["secret"] }), "an object of texts"),
+        ("envs", json!({ "A": ["secret"] }), "`envs.A` does not fit"),
         ("job_name", json!("x".repeat(9000)), "at most 8192 bytes"),
     ] {
         let error = run_with(name, given).unwrap_err();
