@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::job_identity::JobIdentity;
 use crate::settings::data_dir::{DataDir, open_options};
 use crate::settings::unchanged::Unchanged;
@@ -47,7 +47,7 @@ impl JobRegistry {
 
     /// Returns all records in the order of their submission. A damaged file is repaired first: its whole records are kept,
     /// and a copy of it is quarantined.
-    pub(crate) async fn records(&self) -> Result<Arc<Vec<JobRecord>>, JobError> {
+    pub(crate) async fn records(&self) -> Result<Arc<Vec<JobRecord>>> {
         let path = self.data_dir.registry();
         let version = match self.known.get(&path) {
             Ok(records) => return Ok(records),
@@ -62,7 +62,7 @@ impl JobRegistry {
         Ok(read.records)
     }
 
-    pub(crate) async fn get(&self, job_id: &str) -> Result<Option<JobRecord>, JobError> {
+    pub(crate) async fn get(&self, job_id: &str) -> Result<Option<JobRecord>> {
         let records = self.records().await?;
         let record = records.iter().find(|record| record.job_id == job_id);
         Ok(record.cloned())
@@ -72,8 +72,8 @@ impl JobRegistry {
     pub(crate) async fn insert<T>(
         &self,
         record: JobRecord,
-        prepare: impl FnOnce(&[JobRecord]) -> Result<T, JobError> + Send,
-    ) -> Result<T, JobError> {
+        prepare: impl FnOnce(&[JobRecord]) -> Result<T> + Send,
+    ) -> Result<T> {
         self.change(move |records| {
             if records.iter().any(|known| known.is_named(&record.job_id)) {
                 return Err(duplicate(&record.job_id));
@@ -86,7 +86,7 @@ impl JobRegistry {
     }
 
     /// Writes the cluster and the launcher's id of a job. An unknown job is logged and changes nothing.
-    pub(crate) async fn update(&self, identity: JobIdentity) -> Result<(), JobError> {
+    pub(crate) async fn update(&self, identity: JobIdentity) -> Result<()> {
         self.change(move |records| {
             let job_id = identity.job_id;
             match records.iter_mut().find(|record| record.job_id == job_id) {
@@ -107,7 +107,7 @@ impl JobRegistry {
         &self,
         unwanted: Vec<JobRecord>,
         cleanup: impl Fn(&JobRecord) + Send,
-    ) -> Result<(), JobError> {
+    ) -> Result<()> {
         if unwanted.is_empty() {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl JobRegistry {
     }
 
     /// Lists the damaged files that are still there, oldest first.
-    pub(crate) async fn quarantined(&self) -> Result<Vec<PathBuf>, JobError> {
+    pub(crate) async fn quarantined(&self) -> Result<Vec<PathBuf>> {
         let path = self.data_dir.registry();
         file::quarantined(&path).map_err(io_error("list", &path))
     }
@@ -130,8 +130,8 @@ impl JobRegistry {
     /// that fails leaves the records as they are.
     async fn change<T>(
         &self,
-        change: impl FnOnce(&mut Vec<JobRecord>) -> Result<T, JobError> + Send,
-    ) -> Result<T, JobError> {
+        change: impl FnOnce(&mut Vec<JobRecord>) -> Result<T> + Send,
+    ) -> Result<T> {
         let _turn = self.turn.lock().await;
         let lock = self.lock().await?;
         let path = self.data_dir.registry();
@@ -155,7 +155,7 @@ impl JobRegistry {
     }
 
     /// Takes the lock between processes. The kernel frees it with the file, so also when its holder is killed.
-    async fn lock(&self) -> Result<File, JobError> {
+    async fn lock(&self) -> Result<File> {
         let path = self.data_dir.registry_lock();
         self.data_dir.create()?;
         let file = open_options().create(true).write(true).open(&path);

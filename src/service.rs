@@ -37,7 +37,7 @@ use std::time::Duration;
 use chrono::Utc;
 use futures::FutureExt;
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::Launcher;
 use crate::process::{find, on_file_threads};
 use crate::registry::{JobRecord, JobRegistry};
@@ -139,8 +139,8 @@ impl JobService {
 /// Runs work in a task of its own, which a dropped call does not end. `None` where it takes longer than [`CHANGE_WAIT`]: it
 /// goes on.
 async fn run_detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T, JobError>> + Send + 'static,
-) -> Option<Result<T, JobError>> {
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Option<Result<T>> {
     let task = tokio::spawn(on_file_threads(work.boxed()));
     let done = tokio::time::timeout(CHANGE_WAIT, task).await;
     Some(done.ok()?.map_err(JobError::failed).flatten())

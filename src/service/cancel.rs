@@ -9,7 +9,7 @@ use super::lookup::{ResolvedJob, is_certain, resolve};
 use super::poll::poll;
 use super::requests::{CancelRequest, JobQuery};
 use super::{CHANGE_WAIT, JobService, LAUNCH_WAIT, OnProgress, consent_prompt, run_detached};
-use crate::error::{ErrorKind, JobError};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, JobIdentity, JobState, JobStatus, status};
 
@@ -94,7 +94,7 @@ async fn cancel_launched(
     context: &Arc<Context>,
     job: &JobIdentity,
     force: bool,
-) -> Result<CancelOutcome, JobError> {
+) -> Result<CancelOutcome> {
     let launcher = Arc::clone(context.launcher(&job.cloud)?);
     // Before the request: a job on this machine has the request in its folder, one on a cloud may outlive the server.
     let note = match launcher.is_local() {
@@ -135,10 +135,7 @@ fn keep_pending(context: &Context, job_id: &str) -> &'static str {
 
 /// Requests that a launch in flight be cancelled as soon as it ends, and waits for that up to [`LAUNCH_WAIT`]. `None` when no
 /// launch is in flight.
-async fn cancel_launch(
-    context: &Context,
-    identity: &JobIdentity,
-) -> Option<Result<CancelOutcome, JobError>> {
+async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Result<CancelOutcome>> {
     let watch = context.in_flight.request_cancel(&identity.job_id)?;
     let note = keep_pending(context, &identity.job_id);
     let failing = || context.in_flight.cancel_error(&identity.job_id);
@@ -166,7 +163,7 @@ async fn cancel_launch(
     )
 }
 
-fn answer(job: JobIdentity, outcome: Result<CancelOutcome, JobError>) -> CancelAnswer {
+fn answer(job: JobIdentity, outcome: Result<CancelOutcome>) -> CancelAnswer {
     let mut answer = CancelAnswer {
         job_id: job.job_id,
         oumi_job_id: job.oumi_job_id,

@@ -6,7 +6,7 @@ use super::answers::ClusterAnswer;
 use super::requests::{DownRequest, StopRequest};
 use super::sanitize::sanitize;
 use super::{CHANGE_WAIT, JobService, consent_prompt, run_detached};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::ClusterAction;
 use crate::redact::Redactor;
 
@@ -41,7 +41,7 @@ impl JobService {
         &self,
         cloud: String,
         cluster_name: String,
-        done: Result<String, JobError>,
+        done: Result<String>,
     ) -> ClusterAnswer {
         // Its launcher may quote the secrets of any job on it.
         let records = self.context.registry.records().await.unwrap_or_default();
@@ -59,12 +59,7 @@ impl JobService {
         sanitize(answer, &redactors)
     }
 
-    async fn teardown(
-        &self,
-        action: ClusterAction,
-        cloud: &str,
-        cluster: &str,
-    ) -> Result<String, JobError> {
+    async fn teardown(&self, action: ClusterAction, cloud: &str, cluster: &str) -> Result<String> {
         let context = &self.context;
         let launcher = Arc::clone(context.allowed_launcher(cloud)?);
         // The jobs whose launches onto it are under way, in this server or another one.

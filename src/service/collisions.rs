@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::context::Context;
 use super::output_dir::newest_checkpoint;
 use super::prepare::PreparedLaunch;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, JobState};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::data_dir::DataDir;
@@ -20,7 +20,7 @@ pub(super) async fn free_job_id(
     context: &Context,
     records: &[JobRecord],
     wanted: &str,
-) -> Result<String, JobError> {
+) -> Result<String> {
     let (mut job_id, mut owner) = (wanted.to_owned(), None);
     for number in 2.. {
         let Some(record) = records.iter().find(|record| record.is_named(&job_id)) else {
@@ -44,7 +44,7 @@ pub(super) async fn check(
     records: &[JobRecord],
     launch: &mut PreparedLaunch,
     allow_shared_output: bool,
-) -> Result<(), JobError> {
+) -> Result<()> {
     let running = neighbours(context, records, launch).await?;
     let mut warnings = Vec::new();
     if let Some(writer) = running.iter().find(|record| launch.shares_output(record)) {
@@ -90,7 +90,7 @@ async fn neighbours<'a>(
     context: &Context,
     records: &'a [JobRecord],
     launch: &PreparedLaunch,
-) -> Result<Vec<&'a JobRecord>, JobError> {
+) -> Result<Vec<&'a JobRecord>> {
     let (cloud, cluster) = (&launch.spec.identity.cloud, &launch.plan.cluster);
     let mut near = Vec::from_iter(records.iter().filter(|record| record.cloud == *cloud));
     near.retain(|record| {
@@ -136,7 +136,7 @@ fn real(path: &Path) -> PathBuf {
 }
 
 /// Checks that a job could be recorded.
-pub(super) fn check_data_dir(data_dir: &DataDir) -> Result<(), JobError> {
+pub(super) fn check_data_dir(data_dir: &DataDir) -> Result<()> {
     data_dir.create().map_err(JobError::failed)?;
     let jobs = data_dir.jobs();
     // The file has no name, so that nothing is left of it.

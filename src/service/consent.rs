@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::prepare::PreparedLaunch;
 use super::{JobService, OnProgress, consent_prompt};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::ClusterInfo;
 use crate::settings::env_vars;
 use crate::settings::policy::AskPerson;
@@ -39,7 +39,7 @@ pub(crate) trait ConsentProvider: Send + Sync {
     fn can_ask(&self) -> bool;
 
     /// Asks and waits. Returns the subject the user agreed to, which an earlier call may have asked about.
-    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError>;
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject>;
 }
 
 impl JobService {
@@ -54,7 +54,7 @@ impl JobService {
         cloud: &str,
         cluster: &str,
         prompt: impl FnOnce(Option<ClusterInfo>) -> ConsentPrompt,
-    ) -> Result<(), JobError> {
+    ) -> Result<()> {
         let asking = async {
             let prompt = prompt(self.cluster_info(cloud, cluster).await?);
             match &self.provider {
@@ -74,7 +74,7 @@ impl JobService {
         &self,
         cloud: &str,
         cluster: &str,
-    ) -> Result<Option<ClusterInfo>, JobError> {
+    ) -> Result<Option<ClusterInfo>> {
         let policy = &self.context.policy;
         let launcher = self.context.allowed_launcher(cloud)?;
         let is_limited = policy.clouds.is_some();
@@ -110,7 +110,7 @@ impl JobService {
         launch: &mut PreparedLaunch,
         plan_id: &str,
         on_progress: OnProgress<'_>,
-    ) -> Result<Option<String>, JobError> {
+    ) -> Result<Option<String>> {
         let asks_always = self.context.policy.ask == AskPerson::Always;
         if launch.is_local && !asks_always {
             return Ok(None);

@@ -7,7 +7,7 @@ use super::log_reader::LogReaders;
 use super::plan_cache::PlanCache;
 use super::sanitize::{Texts, sanitize};
 use super::watch::SharedPolls;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::in_flight::InFlight;
 use crate::launcher::Launcher;
 use crate::process::find;
@@ -52,7 +52,7 @@ impl Context {
     }
 
     /// Returns the launcher of a cloud, whether or not the policy allows the cloud.
-    pub(super) fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, JobError> {
+    pub(super) fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>> {
         let serves = |launcher: &&Arc<dyn Launcher>| launcher.clouds().contains(&cloud);
         self.launchers.iter().find(serves).ok_or_else(|| {
             let clouds = self.launchers.iter().flat_map(|one| one.clouds()).copied();
@@ -83,7 +83,7 @@ impl Context {
     }
 
     /// Returns the launcher of a cloud that the policy allows.
-    pub(super) fn allowed_launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>, JobError> {
+    pub(super) fn allowed_launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>> {
         let launcher = self.launcher(cloud)?;
         let forbidden = self.policy.forbids(cloud).map(JobError::blocked);
         forbidden.map_or(Ok(launcher), Err)

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::prepare::PreparedLaunch;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::{ClusterInfo, Offer};
 use crate::process::runner::until;
 use crate::registry::JobRecord;
@@ -24,7 +24,7 @@ pub(super) const HOURLY_PRICE: &str = "hourly_price";
 pub(super) struct Costs {
     pub(super) offer: Offer,
     /// The clusters that are up, whoever launched them.
-    up: Result<Vec<ClusterInfo>, JobError>,
+    up: Result<Vec<ClusterInfo>>,
 }
 
 impl Costs {
@@ -82,7 +82,7 @@ impl Costs {
         cluster: &str,
         records: &[JobRecord],
         can_ask: bool,
-    ) -> Result<Option<String>, JobError> {
+    ) -> Result<Option<String>> {
         let Some(limit) = context.policy.max_hourly else {
             return Ok(None);
         };

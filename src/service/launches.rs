@@ -12,7 +12,7 @@ use super::context::Context;
 use super::costs::HOURLY_PRICE;
 use super::lookup::ResolvedJob;
 use super::prepare::PreparedLaunch;
-use crate::error::{ErrorKind, JobError};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
@@ -38,7 +38,7 @@ pub(super) async fn submit(
     context: &Arc<Context>,
     launch: PreparedLaunch,
     can_ask: bool,
-) -> Result<(JobIdentity, LaunchWatch), JobError> {
+) -> Result<(JobIdentity, LaunchWatch)> {
     let context = Arc::clone(context);
     let submitting = async move {
         let job_id = launch.spec.identity.job_id.clone();
@@ -65,7 +65,7 @@ async fn record(
     context: &Arc<Context>,
     launch: PreparedLaunch,
     can_ask: bool,
-) -> Result<(JobIdentity, Start), JobError> {
+) -> Result<(JobIdentity, Start)> {
     let redactor = launch.redactor();
     let (spec, plan, costs) = (launch.spec, launch.plan, launch.costs);
     let mut identity = JobIdentity {
@@ -155,7 +155,7 @@ async fn launch(
     context: &Context,
     identity: &JobIdentity,
     start: Option<Start>,
-) -> Result<LaunchOutcome, JobError> {
+) -> Result<LaunchOutcome> {
     let launcher = context.launcher(&identity.cloud)?;
     if let Some((plan, lock)) = start {
         if context.in_flight.cancel_requested(&identity.job_id) {
@@ -260,11 +260,7 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
 
 /// Creates the folder of a new job. A folder without a record was left by a server that died between the two; it is replaced
 /// unless its processes live.
-fn create_job_dir(
-    dir: Option<JobDir>,
-    has_new_id: bool,
-    redactor: &Redactor,
-) -> Result<JobLock, JobError> {
+fn create_job_dir(dir: Option<JobDir>, has_new_id: bool, redactor: &Redactor) -> Result<JobLock> {
     let another_name = |error: JobError| error.with_hint("choose another job_name");
     let no_folder = || another_name(JobError::invalid("the job id is no name for a folder"));
     let dir = dir.ok_or_else(no_folder)?;

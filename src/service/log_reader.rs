@@ -13,7 +13,7 @@ use memchr::memchr2;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::failure;
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::process::on_file_threads;
@@ -152,7 +152,7 @@ impl LogReader {
         }
     }
 
-    async fn read(&self, work: &mut Work) -> Result<(), JobError> {
+    async fn read(&self, work: &mut Work) -> Result<()> {
         let _permit = match self.is_local {
             true => None,
             false => Some(self.fetches.acquire().await.map_err(JobError::failed)?),

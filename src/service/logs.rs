@@ -9,7 +9,7 @@ use super::context::Context;
 use super::lookup::resolve;
 use super::requests::LogsRequest;
 use super::{JobService, launches};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, JobLog, LogContent};
 use crate::logs::Log;
 use crate::logs::cursor::Cursor;
@@ -59,10 +59,7 @@ impl JobService {
     }
 }
 
-async fn resolve_job(
-    context: &Arc<Context>,
-    request: &LogsRequest,
-) -> Result<JobIdentity, JobError> {
+async fn resolve_job(context: &Arc<Context>, request: &LogsRequest) -> Result<JobIdentity> {
     check(request)?;
     let query = &request.job;
     let is_local = context.is_local(&query.cloud);
@@ -75,7 +72,7 @@ async fn resolve_job(
 }
 
 /// Fails where an argument does not fit, before anything is fetched.
-fn check(request: &LogsRequest) -> Result<(), JobError> {
+fn check(request: &LogsRequest) -> Result<()> {
     let (bytes, is_search) = (request.max_bytes, !request.grep.is_empty());
     if !(SMALLEST_MAX_BYTES..=LARGEST_MAX_BYTES).contains(&bytes) {
         return Err(JobError::invalid(format!(
@@ -101,7 +98,7 @@ async fn read_job(
     context: &Context,
     job: &JobIdentity,
     request: &LogsRequest,
-) -> Result<LogsAnswer, JobError> {
+) -> Result<LogsAnswer> {
     let log = context.allowed_launcher(&job.cloud)?.logs(job).await;
     let redactor = context.redactor(&job.job_id);
     if redactor.hides_all() {

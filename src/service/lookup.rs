@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::requests::JobQuery;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::JobIdentity;
 use crate::registry::JobRecord;
 
@@ -34,7 +34,7 @@ impl ResolvedJob {
 }
 
 /// Resolves a query. The error is `NotFound` where our id names no job; the launcher says later whether it knows its own id.
-pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<ResolvedJob, JobError> {
+pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<ResolvedJob> {
     if let Some(record) = context.registry.get(&query.job_id).await? {
         return Ok(ResolvedJob::of(record));
     }
@@ -124,7 +124,7 @@ async fn candidates(
     context: &Context,
     records: &[JobRecord],
     wanted: &JobIdentity,
-) -> Result<Vec<JobIdentity>, JobError> {
+) -> Result<Vec<JobIdentity>> {
     let fits = |other: &JobIdentity| {
         other.cloud == wanted.cloud
             && other.oumi_job_id == wanted.oumi_job_id

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::prepare::PreparedLaunch;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::redact::is_secret_name;
 use crate::sync::lock;
 use crate::text::shorten;
@@ -62,12 +62,12 @@ impl PlanCache {
     }
 
     /// Returns the id of the job that a plan would start.
-    pub(super) fn job_id(&self, plan_id: &str) -> Result<String, JobError> {
+    pub(super) fn job_id(&self, plan_id: &str) -> Result<String> {
         self.read(plan_id, |plan| plan.job_id.clone())
     }
 
     /// Checks that a launch, prepared under the plan's job id, does what was shown; the error lists the differences.
-    pub(super) fn check(&self, plan_id: &str, launch: &PreparedLaunch) -> Result<(), JobError> {
+    pub(super) fn check(&self, plan_id: &str, launch: &PreparedLaunch) -> Result<()> {
         let now = self.values(&effects(launch));
         let mut diffs = self.read(plan_id, |plan| differences(&plan.values, &now))?;
         if diffs.is_empty() {
@@ -82,7 +82,7 @@ impl PlanCache {
         Err(JobError::blocked(error).with_hint(ANOTHER_DRY_RUN))
     }
 
-    fn read<T>(&self, plan_id: &str, read: impl FnOnce(&CachedPlan) -> T) -> Result<T, JobError> {
+    fn read<T>(&self, plan_id: &str, read: impl FnOnce(&CachedPlan) -> T) -> Result<T> {
         let plans = lock(&self.plans);
         let mut valid = plans.iter().filter(|plan| plan.created.elapsed() < TTL);
         let found = valid.find(|plan| plan.plan_id == plan_id);

@@ -12,7 +12,7 @@ use super::lookup::{self, ResolvedJob};
 use super::observe::{Observation, observe};
 use super::requests::JobQuery;
 use super::{JobService, launches, next_step, watch};
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::{JobStatus, status};
 use crate::registry::JobRecord;
 
@@ -87,7 +87,7 @@ fn failed(answer: PollAnswer, error: &JobError) -> PollAnswer {
     }
 }
 
-async fn ask(context: &Context, job: &ResolvedJob) -> Result<(JobStatus, Observation), JobError> {
+async fn ask(context: &Context, job: &ResolvedJob) -> Result<(JobStatus, Observation)> {
     let identity = &job.identity;
     let launcher = context.allowed_launcher(&identity.cloud)?;
     let asked_at = Instant::now();

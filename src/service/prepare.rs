@@ -11,7 +11,7 @@ use super::collisions::{self, free_job_id};
 use super::context::{Context, setting_problems};
 use super::costs::Costs;
 use super::requests::RunRequest;
-use crate::error::JobError;
+use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec, Resources};
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
@@ -65,7 +65,7 @@ impl JobService {
         &self,
         request: &RunRequest,
         plan_id: &str,
-    ) -> Result<PreparedLaunch, JobError> {
+    ) -> Result<PreparedLaunch> {
         let context = &self.context;
         let is_planned = !plan_id.is_empty();
         let planned = is_planned
@@ -115,7 +115,7 @@ async fn plan(
     context: &Context,
     request: &RunRequest,
     job_id: Option<String>,
-) -> Result<PreparedLaunch, JobError> {
+) -> Result<PreparedLaunch> {
     let client_cwd = project_folder(&request.client_cwd, &request.config_path)?;
     let mut config = Config::read(&request.config_path, &client_cwd)?;
     let command = OumiCommand::parse(&request.command)?;
@@ -169,7 +169,7 @@ async fn plan(
 
 /// Returns the cloud that a call asks for; this machine where it names none. Where the config asks for another one then, the
 /// call is refused: which of the two is meant is for the user to say.
-fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<String, JobError> {
+fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<String> {
     let cloud = request.cloud.trim().to_lowercase();
     if !cloud.is_empty() {
         return Ok(cloud);
@@ -190,7 +190,7 @@ fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<
 }
 
 /// Returns a limit in hours as seconds.
-fn time_limit(hours: f64) -> Result<u64, JobError> {
+fn time_limit(hours: f64) -> Result<u64> {
     if (f64::MIN_POSITIVE..=MAX_HOURS).contains(&hours) {
         return Ok((hours * 3600.0).ceil() as u64);
     }
@@ -204,7 +204,7 @@ fn new_job_id(command: OumiCommand) -> String {
     format!("{}_{now}_{}", command.name, &random[..6])
 }
 
-fn job_id_from_name(name: &str) -> Result<String, JobError> {
+fn job_id_from_name(name: &str) -> Result<String> {
     let cleaned = name.replace("..", "_").replace(['/', '\\'], "_");
     let job_id = cleaned.trim_matches(['.', '_', '-', ' ']);
     let is_short = (1..=MAX_JOB_ID_BYTES).contains(&job_id.len());
@@ -219,7 +219,7 @@ fn job_id_from_name(name: &str) -> Result<String, JobError> {
 }
 
 /// Checks the variables of a call. An error shows their names only: the values are secret.
-fn check_envs(envs: &BTreeMap<String, String>) -> Result<(), JobError> {
+fn check_envs(envs: &BTreeMap<String, String>) -> Result<()> {
     let is_word = |other: char| other.is_ascii_alphanumeric() || other == '_';
     for (name, value) in envs {
         let starts_well = name.starts_with(|first: char| is_word(first) && !first.is_ascii_digit());

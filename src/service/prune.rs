@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use chrono::Utc;
 
 use super::context::Context;
-use crate::error::JobError;
+use crate::error::Result;
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
@@ -40,7 +40,7 @@ async fn try_prune(
     context: &Context,
     records: &[JobRecord],
     done: &HashMap<String, bool>,
-) -> Result<HashSet<String>, JobError> {
+) -> Result<HashSet<String>> {
     let policy = &context.policy;
     if policy.read_only || !is_steady(&context.data_dir.clock(), Utc::now().timestamp())? {
         return Ok(HashSet::new());
@@ -90,7 +90,7 @@ fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
 
 /// Removes the folders of jobs that are in no record, have no living process, and were not written to for as long as a job is kept. None
 /// while a damaged registry is kept: the records may be in it.
-async fn remove_orphans(context: &Context, records: &[JobRecord]) -> Result<(), JobError> {
+async fn remove_orphans(context: &Context, records: &[JobRecord]) -> Result<()> {
     if !context.registry.quarantined().await?.is_empty() {
         return Ok(());
     }

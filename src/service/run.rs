@@ -11,7 +11,7 @@ use super::prepare::{PreparedLaunch, redactor_of};
 use super::requests::RunRequest;
 use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress, consent_prompt, next_step};
-use crate::error::{ErrorKind, JobError};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, JobStatus, status};
 
@@ -95,7 +95,7 @@ impl JobService {
         request: &RunRequest,
         mut launch: PreparedLaunch,
         on_progress: OnProgress<'_>,
-    ) -> Result<RunAnswer, JobError> {
+    ) -> Result<RunAnswer> {
         if !request.confirm || request.user_confirmation != CONFIRMATION {
             return Err(JobError::blocked(format!(
                 "a real launch needs confirm=true and user_confirmation=\"{CONFIRMATION}\""
@@ -194,7 +194,7 @@ impl JobService {
         }
     }
 
-    async fn status_of(&self, job: &JobIdentity) -> Result<JobStatus, JobError> {
+    async fn status_of(&self, job: &JobIdentity) -> Result<JobStatus> {
         self.context.launcher(&job.cloud)?.status(job).await
     }
 }
