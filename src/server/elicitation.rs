@@ -18,6 +18,7 @@ use rmcp::model::{
 use rmcp::service::PeerRequestOptions;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Context;
@@ -28,6 +29,8 @@ use crate::sync::lock;
 
 /// The time a person may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// The most elicitations that wait for a person at once. Each holds the permit of a call.
+const MAX_PROMPTS: usize = 16;
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
@@ -36,6 +39,7 @@ pub(super) struct PendingPrompts {
     codec: RequestStateCodec,
     /// Until they have expired.
     used: Mutex<HashMap<String, Instant>>,
+    permits: Semaphore,
 }
 
 impl Default for PendingPrompts {
@@ -45,6 +49,7 @@ impl Default for PendingPrompts {
         Self {
             codec: RequestStateCodec::new_unchecked(key.concat()),
             used: Mutex::default(),
+            permits: Semaphore::new(MAX_PROMPTS),
         }
     }
 }
@@ -128,6 +133,10 @@ impl ElicitingCaller {
 
     /// Sends the question to the client and waits for the answer.
     async fn elicit(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject> {
+        let Ok(_permit) = self.prompts.permits.try_acquire() else {
+            let message = format!("{MAX_PROMPTS} questions already wait for the person");
+            return Err(JobError::blocked(message).with_hint("call again when they have answered"));
+        };
         let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(prompt)));
         let options = PeerRequestOptions::default();
         let sent = self.context.peer.send_request_with_option(request, options);
