@@ -199,8 +199,9 @@ impl<F: FnMut(Line)> Collapser<'_, F> {
                 Some(note(format!("… {lines} {unit} like it{steps}"), last.start))
             }
         };
-        let lines = [Some(first), between, last].into_iter().flatten();
-        lines.for_each(&mut *self.sink);
+        (self.sink)(first);
+        between.into_iter().for_each(&mut *self.sink);
+        last.into_iter().for_each(&mut *self.sink);
     }
 }
 
@@ -218,13 +219,10 @@ impl Held {
             self.more += 1;
             return None;
         }
-        let [earlier, later] = [&self.first, &line].map(|line| Bar::parse_whole(&line.text));
         if self.first.text == line.text {
-            self.more += u64::from(!line.text.is_empty() && later.is_none());
-        } else if later
-            .zip(earlier)
-            .is_some_and(|(later, earlier)| later.continues(&earlier))
-        {
+            let is_bar = Bar::parse_whole(&line.text).is_some();
+            self.more += u64::from(!line.text.is_empty() && !is_bar);
+        } else if is_next_state(&self.first.text, &line.text) {
             self.first.text = line.text;
         } else if is_summary && self.more == 0 && is_metric_like(&self.first.text, &line.text) {
             self.last = Some(line);
@@ -233,6 +231,11 @@ impl Held {
         }
         None
     }
+}
+
+fn is_next_state(earlier: &str, later: &str) -> bool {
+    let earlier = || Bar::parse_whole(earlier);
+    Bar::parse_whole(later).is_some_and(|later| earlier().is_some_and(|one| later.continues(&one)))
 }
 
 /// Tells a frame, a rule or a picture made of characters.

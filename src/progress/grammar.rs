@@ -26,17 +26,10 @@ const MAX_NAME: usize = 64;
 /// The constructors that Python shows around a number.
 const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.int64("];
 
-/// A name in a line, the text from its value on, and the line up to that value.
-pub(super) struct Pair<'a> {
-    pub(super) name: &'a str,
-    pub(super) value: &'a str,
-    pub(super) before: &'a str,
-}
-
-/// Gives `each` every pair in `line`. A name is the text before a number, back to the number before it or to a separator.
-/// Numbers in paths and names of files are passed over. Within a dictionary only what stands in quotes before a colon is a
-/// name.
-pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(Pair<'a>)) {
+/// Gives `each` every pair in `line`: its name, the text from its value on, and the line before it. A name is the text before a
+/// number, back to the number before it or to a separator. Numbers in paths and names of files are passed over. Within a
+/// dictionary only what stands in quotes before a colon is a name.
+pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'a str)) {
     let dictionary = dictionary_start(line).unwrap_or(line.len());
     let (mut name_start, mut word_end, mut is_file) = (0, 0, false);
     let is_blank = |c: char| c.is_ascii_whitespace();
@@ -44,11 +37,10 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(Pair<'a>)) {
     for found in numbers.into_iter().flatten() {
         let mut at = found.start();
         let before = &line[..at];
-        let name_end = before.strip_suffix("tensor(").map_or(at, str::len);
         if before.ends_with(is_word) && found.as_str().starts_with(['-', '+']) {
             at += 1;
         } else if before.ends_with(|c| is_word(c) || c == '.')
-            || before.ends_with('(') && name_end == at
+            || before.ends_with('(') && !before.ends_with("tensor(")
         {
             continue;
         }
@@ -58,20 +50,12 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(Pair<'a>)) {
             word_end = length.map_or(line.len(), |length| at + length);
             is_file = FILE.is_match(&line[start..word_end]);
         }
-        let name_end = if name_end < found.start() {
-            name_end
-        } else {
-            at
-        };
-        let Some(name) = line.get(name_start..name_end).filter(|_| !is_file) else {
+        let Some(name) = line.get(name_start..at).filter(|_| !is_file) else {
             name_start = word_end;
             continue;
         };
-        each(Pair {
-            name: clean(name),
-            value: &line[at..],
-            before: &line[..at],
-        });
+        let name = clean(name.strip_suffix("tensor(").unwrap_or(name));
+        each(name, &line[at..], &line[..at]);
         // A unit may be attached: `8.1K`, `23ms`.
         let after = line[found.end()..].trim_start_matches(|c: char| is_letter(c) || c == '%');
         name_start = line.len() - after.len();
@@ -81,13 +65,10 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(Pair<'a>)) {
         let key = before.strip_suffix(['\'', '"']);
         if let Some((before, name)) = key.and_then(|key| key.rsplit_once(['\'', '"'])) {
             let value = value.trim_start_matches([':', ' ', '\'', '"', '[']);
-            let in_call = CONSTRUCTORS.iter().find_map(|one| value.strip_prefix(one));
-            let value = in_call.unwrap_or(value);
-            each(Pair {
-                name,
-                value,
-                before,
-            });
+            let is_call = value.starts_with(is_letter);
+            let mut calls = CONSTRUCTORS.iter().filter(|_| is_call);
+            let in_call = calls.find_map(|one| value.strip_prefix(one));
+            each(name, in_call.unwrap_or(value), before);
         }
     }
 }

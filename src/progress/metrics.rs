@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::grammar::{Pair, duration, number, pairs, total, whole};
-use super::names::{Kind, is_evaluation, kind};
+use super::grammar::{duration, number, pairs, total, whole};
+use super::names::{EVALUATIONS, Kind, is_evaluation, kind};
 use crate::text::patterns::Patterns;
 
 /// The most evaluation sets that are told apart, and the longest name of one in bytes.
@@ -135,7 +135,9 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn add_line(&mut self, line: &str) {
-        pairs(line, |pair| self.add(&pair));
+        if !line.is_empty() {
+            pairs(line, |name, value, before| self.add(name, value, before));
+        }
         if self.is_summary {
             // A mean over the run is not the newest loss.
             self.metrics.loss = None;
@@ -216,12 +218,7 @@ impl Report {
         }
     }
 
-    fn add(&mut self, pair: &Pair<'_>) {
-        let Pair {
-            name,
-            value,
-            before,
-        } = *pair;
+    fn add(&mut self, name: &str, value: &str, before: &str) {
         let (kind, factor) = match kind(name) {
             Some(found) => found,
             // litgpt: `loss train: 0.9, val: 1.1`.
@@ -310,10 +307,8 @@ impl Report {
 }
 
 /// A word before a loss that makes it that of an evaluation: `| valid | epoch 001 | loss 5.1`.
-static EVALUATION: LazyLock<Patterns> = LazyLock::new(|| {
-    let words = "eval|evaluation|val|valid|validation|test|dev";
-    Patterns::new(&format!(r"(?:^|[^\w/.])(?i:{words})(?:[^\w/.]|$)"))
-});
+static EVALUATION: LazyLock<Patterns> =
+    LazyLock::new(|| Patterns::new(&format!(r"(?:^|[^\w/.])(?i:{EVALUATIONS})(?:[^\w/.]|$)")));
 
 /// The text before a value, as far as it counts.
 fn context(before: &str) -> &str {

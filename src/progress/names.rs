@@ -63,12 +63,11 @@ pub(super) fn kind(name: &str) -> Option<(Kind, f64)> {
     })
 }
 
-/// Tells if a word names an evaluation.
+/// The words that name an evaluation.
+pub(super) const EVALUATIONS: &str = "eval|evaluation|val|valid|validation|test|dev";
+
 pub(super) fn is_evaluation(word: &str) -> bool {
-    matches!(
-        word,
-        "eval" | "evaluation" | "val" | "valid" | "validation" | "test" | "dev"
-    )
+    EVALUATIONS.split('|').any(|one| one == word)
 }
 
 /// Looks up a name behind what it may be led by: a logger's group (`train/loss`), or words (`completed step`).

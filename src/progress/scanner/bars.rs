@@ -75,7 +75,8 @@ impl Scanner {
             return self.training_state(bar, report);
         }
         let label = bar.label.to_lowercase();
-        let has = |words: &str| words.split('|').any(|word| label.contains(word));
+        let is_in_label = |word: &str| label.contains(word);
+        let has = |words: &str| !label.is_empty() && words.split('|').any(is_in_label);
         let is_beside = (is_nested && known.is_some()) || self.bars.training_ended;
         let beside = BESIDE.into_iter().find(|(_, words)| has(words));
         let beside = beside.map(|(what, _)| what);

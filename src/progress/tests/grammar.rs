@@ -94,11 +94,8 @@ fn joins_names_and_numbers() {
     let mut all = Vec::new();
     pairs(
         "epoch=0/micro_step=34/global_step=35, lr=[5e-05, 1e-05], é=nan (avg 3)",
-        |pair| {
-            all.push((
-                pair.name.to_owned(),
-                pair.value.chars().take(3).collect::<String>(),
-            ));
+        |name, value, _| {
+            all.push((name.to_owned(), value.chars().take(3).collect::<String>()));
         },
     );
     let all: Vec<_> = all
