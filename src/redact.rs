@@ -23,8 +23,8 @@ const MASK_REST: u8 = 0x7f;
 
 /// Shorter values are words and numbers that stand everywhere: hiding them would hide the text and no secret.
 const MIN_SECRET_BYTES: usize = 8;
-/// The fewest visible bytes of a value, and those that it is looked for by.
-const START: usize = 4;
+/// The fewest visible bytes of a value.
+const MIN_VISIBLE: usize = 4;
 /// The bytes that are searched at once. It bounds the memory of a search.
 const SLICE: usize = 256 * 1024;
 
@@ -65,9 +65,10 @@ pub(crate) fn secret_part<'a>(name: &str, value: &'a str) -> &'a str {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Redactor {
     salt: String,
-    /// By the hash of the first visible bytes, and the number of all: their digests. Twenty bits of hash and 64 of digest give
-    /// away next to nothing of a value.
-    fingerprints: BTreeMap<u32, BTreeMap<usize, BTreeSet<u64>>>,
+    /// By the number and the hash of the first visible bytes: the number of visible bytes and their digest. Twenty bits of
+    /// hash and 64 of digest give away next to nothing of a value.
+    fingerprints: BTreeMap<usize, BTreeMap<u32, BTreeSet<(usize, u64)>>>,
+    /// Bytes of the longest value.
     longest: usize,
     /// The error, where the fingerprints could not be read: any text may hold a secret then.
     #[serde(skip)]
@@ -88,15 +89,23 @@ impl Redactor {
             let is_long = |form: &&Cow<'_, str>| form.trim().len() >= MIN_SECRET_BYTES;
             for form in forms.iter().filter(is_long) {
                 new.longest = new.longest.max(form.len());
-                for piece in pieces(form) {
-                    let hash = start_hash(digest(&new.salt, &[]), &piece);
-                    let same_start = new.fingerprints.entry(hash).or_default();
-                    let same_length = same_start.entry(piece.len()).or_default();
-                    same_length.insert(digest(&new.salt, &piece));
-                }
+                pieces(form).iter().for_each(|piece| new.add(piece));
             }
         }
         new
+    }
+
+    fn add(&mut self, visible: &[u8]) {
+        let start = &visible[..visible.len().min(MIN_SECRET_BYTES)];
+        let hash = start_hash(self.key(), start);
+        let fingerprint = (visible.len(), digest(&self.salt, visible));
+        let same_length = self.fingerprints.entry(start.len()).or_default();
+        same_length.entry(hash).or_default().insert(fingerprint);
+    }
+
+    /// The key of the hashes.
+    fn key(&self) -> u64 {
+        digest(&self.salt, &[])
     }
 
     /// Hides every text: the fingerprints could not be read.
@@ -113,7 +122,9 @@ impl Redactor {
 
     /// Tells if there is a value that must not be shown.
     pub(crate) fn knows_values(&self) -> bool {
-        !(self.fingerprints.is_empty() && ENVIRONMENT.fingerprints.is_empty())
+        [self, &ENVIRONMENT]
+            .iter()
+            .any(|all| !all.fingerprints.is_empty())
     }
 
     /// The bytes around a part of a text that decide what is secret in it.
@@ -135,10 +146,11 @@ impl Redactor {
         for shape in &*SHAPES {
             let replace = |found: &Captures<'_>| {
                 let group = |name| found.name(name).map_or("", |part| part.as_str());
-                let (before, after, line) = (group("before"), group("after"), group("line"));
-                if !line.is_empty() && !is_key_line(line) {
+                let line = found.name("line");
+                if line.is_some_and(|line| !is_key_line(line.as_str())) {
                     return found[0].to_owned();
                 }
+                let (before, after) = (group("before"), group("after"));
                 let secret = &found[0][before.len()..found[0].len() - after.len()];
                 let line_ends = format!("\n{HIDDEN}").repeat(secret.matches('\n').count());
                 format!("{before}{HIDDEN}{line_ends}{after}")
@@ -162,35 +174,40 @@ impl Redactor {
     pub(crate) fn mask(&self, text: &mut [u8], is_growing: bool) -> bool {
         let mut found = false;
         for redactor in [self, &*ENVIRONMENT] {
-            for from in (0..text.len()).step_by(SLICE) {
-                let to = text.len().min(from + SLICE + redactor.margin());
-                let is_growing = is_growing && to == text.len();
-                found |= redactor.mask_slice(&mut text[from..to], is_growing);
+            let overlap = redactor.margin();
+            let mut from = 0;
+            while !redactor.fingerprints.is_empty() && from < text.len() {
+                let to = text.len().min(from + SLICE + overlap);
+                let is_last = to == text.len();
+                found |= redactor.mask_slice(&mut text[from..to], is_growing && is_last);
+                from = if is_last { to } else { from + SLICE };
             }
         }
         found
     }
 
     fn mask_slice(&self, text: &mut [u8], is_growing: bool) -> bool {
-        if self.fingerprints.is_empty() {
-            return false;
-        }
-        let (key, (visible, places)) = (digest(&self.salt, &[]), visible(text));
-        // Most hashes are sorted out without a search.
-        let mut is_known = vec![false; 1 << 16];
-        let hashes = self.fingerprints.keys();
-        hashes.for_each(|hash| is_known[*hash as usize >> 4] = true);
+        let (key, (visible, places)) = (self.key(), visible(text));
         let mut found: Vec<Range<usize>> = Vec::new();
-        for at in 0..visible.len() {
-            let (hash, rest) = (start_hash(key, &visible[at..]), &visible[at..]);
-            if is_known[hash as usize >> 4]
-                && let Some(known) = self.fingerprints.get(&hash)
-                && let Some(end) =
-                    self.end_of_value(known, rest, || first_part(&text[places[at]..], is_growing))
-            {
-                found.push(places[at]..places[at + end - 1] + 1);
+        for (length, starts) in &self.fingerprints {
+            // Most hashes are sorted out without a search.
+            let mut is_known = vec![false; 1 << 16];
+            starts
+                .keys()
+                .for_each(|hash| is_known[*hash as usize >> 4] = true);
+            for (at, start) in visible.windows(*length).enumerate() {
+                let hash = start_hash(key, start);
+                if is_known[hash as usize >> 4]
+                    && let Some(known) = starts.get(&hash)
+                    && let Some(end) = self.end_of_value(known, &visible[at..], || {
+                        first_part(&text[places[at]..], is_growing)
+                    })
+                {
+                    found.push(places[at]..places[at + end - 1] + 1);
+                }
             }
         }
+        found.sort_by_key(|range| range.start);
         let mut masked = 0;
         for range in &found {
             // Of two that overlap both are hidden.
@@ -207,17 +224,17 @@ impl Redactor {
     /// off.
     fn end_of_value(
         &self,
-        known: &BTreeMap<usize, BTreeSet<u64>>,
+        known: &BTreeSet<(usize, u64)>,
         text: &[u8],
         cut: impl FnOnce() -> Option<usize>,
     ) -> Option<usize> {
-        let is_value = |(length, known): &(&usize, &BTreeSet<u64>)| {
-            let value = text.get(..**length);
-            value.is_some_and(|value| known.contains(&digest(&self.salt, value)))
+        let is_value = |(length, known): &&(usize, u64)| {
+            let value = text.get(..*length);
+            value.is_some_and(|value| digest(&self.salt, value) == *known)
         };
         // The longest: a short one may be part of it.
         let value = known.iter().rev().find(is_value).map(|(length, _)| *length);
-        let (longest, _) = known.last_key_value()?;
+        let (longest, _) = known.last()?;
         value.or_else(|| cut().filter(|cut| cut < longest && (1..=text.len()).contains(cut)))
     }
 }
@@ -263,65 +280,70 @@ fn pieces(value: &str) -> Vec<Vec<u8>> {
     let lines = value.split(['\n', '\r']);
     let lines = lines.map(|line| visible(line.as_bytes()).0);
     let lines: Vec<Vec<u8>> = lines.filter(|line| !line.is_empty()).collect();
-    let piece = |from: usize| {
+    let is_enough = |piece: &[u8]| piece.len() >= MIN_SECRET_BYTES;
+    let mut last = (0..lines.len()).rev();
+    let last = last.find(|from| is_enough(&lines[*from..].concat()));
+    let last = last.unwrap_or(0);
+    let mut pieces = vec![lines[last..].concat()];
+    // Also of the last one alone: where each line has a prefix, the lines are not adjacent.
+    for from in 0..=last {
         let mut piece = Vec::new();
-        let mut lines = lines[from..].iter();
-        let is_enough = lines.any(|line| {
+        let _ = lines[from..].iter().find(|line| {
             piece.extend_from_slice(line);
-            piece.len() >= MIN_SECRET_BYTES
+            is_enough(&piece)
         });
-        is_enough.then_some(piece)
-    };
-    let mut pieces: Vec<Vec<u8>> = (0..lines.len()).map_while(piece).collect();
-    // The last ones are too short to stand alone.
-    pieces.push(lines[pieces.len().saturating_sub(1)..].concat());
-    pieces.retain(|piece| piece.len() >= START);
+        pieces.push(piece);
+    }
+    pieces.retain(|piece| piece.len() >= MIN_VISIBLE);
     pieces
 }
 
-/// The hash of the first bytes of a value: 20 bits.
-fn start_hash(key: u64, value: &[u8]) -> u32 {
-    let start = value
-        .first_chunk::<START>()
-        .map_or(0, |start| u32::from_le_bytes(*start));
-    let mixed = (u64::from(start) ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+/// The hash of the first bytes of a value, 8 at most: 20 bits.
+fn start_hash(key: u64, start: &[u8]) -> u32 {
+    let mut word = [0; MIN_SECRET_BYTES];
+    word[..start.len()].copy_from_slice(start);
+    let mixed = (u64::from_le_bytes(word) ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 44) as u32
 }
 
 fn digest(salt: &str, bytes: &[u8]) -> u64 {
-    let digest = Sha256::new().chain_update(salt).chain_update(bytes);
-    let digest = digest.finalize();
+    let digest = Sha256::new()
+        .chain_update(salt)
+        .chain_update(bytes)
+        .finalize();
     digest
-        .first_chunk()
-        .map_or(0, |digest| u64::from_be_bytes(*digest))
+        .iter()
+        .take(8)
+        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
 }
 
 /// Returns the bytes of a text without blanks, control characters and colours, and their places.
 fn visible(text: &[u8]) -> (Vec<u8>, Vec<usize>) {
-    let (mut bytes, mut places, mut at) = (Vec::new(), Vec::new(), 0);
+    let (mut bytes, mut places) = (Vec::new(), Vec::new());
+    let mut at = 0;
     while let Some(rest @ [byte, ..]) = text.get(at..) {
-        at += match rest {
-            [0x1b, b'[', sequence @ ..] => 2 + sequence_length(sequence),
+        let (skipped, may_lead) = match rest {
+            [0x1b, ..] => (1, true),
+            [0..=b' ' | 0x7f, ..] | [0xc2, 0x80..=0xa0, ..] => {
+                (1 + usize::from(*byte == 0xc2), false)
+            }
             // The replacement character stands where a control was cleaned away.
-            [0xef, 0xbf, 0xbd, b'[', sequence @ ..] => 4 + sequence_length(sequence),
-            [0xef, 0xbf, 0xbd, ..] => 3,
-            [0xc2, 0x80..=0xa0, ..] => 2,
-            [0..=b' ' | 0x7f, ..] => 1,
+            [0xef, 0xbf, 0xbd, ..] => (3, true),
             _ => {
                 bytes.push(*byte);
                 places.push(at);
-                1
+                at += 1;
+                continue;
             }
         };
+        at += skipped;
+        if may_lead && text.get(at) == Some(&b'[') {
+            let parameters = |byte: &&u8| matches!(byte, b' '..=b'?');
+            at += 1 + text[at + 1..].iter().take_while(parameters).count();
+            at += usize::from(text.get(at).is_some_and(|last| matches!(last, b'@'..=b'~')));
+        }
     }
     (bytes, places)
-}
-
-/// Counts the bytes of an escape sequence behind its `[`.
-fn sequence_length(sequence: &[u8]) -> usize {
-    let is_parameter = |byte: &&u8| matches!(byte, b' '..=b'?');
-    let parameters = sequence.iter().take_while(is_parameter).count();
-    parameters + usize::from(matches!(sequence.get(parameters), Some(b'@'..=b'~')))
 }
 
 /// Counts the visible bytes before the place where a text breaks off: before `…`, or at its end while it grows. `None` where

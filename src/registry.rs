@@ -138,7 +138,8 @@ impl JobRegistry {
         let read = file::read(&path).map_err(io_error("read", &path))?;
         if read.is_damaged {
             let copy = file::quarantine(&path).map_err(io_error("quarantine", &path))?;
-            tracing::warn!(copy = %copy.display(), "the job registry was damaged");
+            let kept = read.records.len();
+            tracing::warn!(copy = %copy.display(), kept, "the job registry was damaged");
         }
         let mut records = Vec::clone(&read.records);
         let outcome = change(&mut records);

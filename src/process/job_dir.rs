@@ -162,8 +162,12 @@ impl JobDir {
     /// Tells if the folder has this very name. Where a file system does not tell cases apart, it may be another job's.
     pub(crate) fn is_listed(&self) -> io::Result<bool> {
         let parent = self.path.parent().unwrap_or(&self.path);
-        let mut entries = fs::read_dir(parent)?.flatten();
-        Ok(entries.any(|entry| Some(&*entry.file_name()) == self.path.file_name()))
+        for entry in fs::read_dir(parent)? {
+            if Some(&*entry?.file_name()) == self.path.file_name() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.
@@ -183,8 +187,10 @@ impl JobDir {
     /// Writes how the job ended, also where it has removed its own folder.
     pub(crate) fn write_exit_record(&self, record: &ExitRecord) -> io::Result<()> {
         // Not its parents: then nobody will read the record.
-        let _ = DirBuilder::new().mode(0o700).create(&self.path);
-        write_atomic(&self.file(EXIT_RECORD), &serde_json::to_vec(record)?)
+        match DirBuilder::new().mode(0o700).create(&self.path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => write_atomic(&self.file(EXIT_RECORD), &serde_json::to_vec(record)?),
+        }
     }
 
     pub(crate) fn plan(&self) -> io::Result<SupervisorPlan> {

@@ -1,7 +1,7 @@
 //! Runs external programs that change nothing, a few at a time. Equal queries share one run.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -42,13 +42,14 @@ pub(crate) type QueryResult = Result<Arc<Output>>;
 /// Answers a query in place of its program.
 type Request = BoxFuture<'static, Output>;
 /// A query that runs, waits for a slot, or has ended without a caller that read its result. Receivers are the waiting callers.
-type Run = Arc<watch::Sender<Option<QueryResult>>>;
+type Run = watch::Sender<Option<QueryResult>>;
 
 /// Runs programs, [`MAX_CONCURRENT`] at a time. Clones share the slots and the queries.
 #[derive(Debug, Clone)]
 pub(crate) struct Cli {
     slots: Arc<Semaphore>,
-    queries: Arc<Mutex<HashMap<CliCall, Run>>>,
+    /// Each run is its task's, so that its callers are told where the task panics.
+    queries: Arc<Mutex<HashMap<CliCall, Weak<Run>>>>,
 }
 
 impl Default for Cli {
@@ -82,7 +83,9 @@ impl Cli {
             return Err(call.error(problem).with_hint("try again in a moment"));
         };
         let result = finished.ok().and_then(|result| result.clone());
-        result.unwrap_or_else(|| Err(call.error("was not run: the server is shutting down")))
+        result.unwrap_or_else(|| {
+            Err(call.error("did not end: the server is shutting down, or failed"))
+        })
     }
 
     /// Drops shared results, so that queries after a change do not see the state before it.
@@ -96,7 +99,7 @@ impl Cli {
         request: Option<Request>,
     ) -> Result<watch::Receiver<Option<QueryResult>>> {
         let mut queries = lock(&self.queries);
-        if let Some(run) = queries.get(call) {
+        if let Some(run) = queries.get(call).and_then(Weak::upgrade) {
             let result = run.subscribe();
             if result.borrow().is_some() {
                 // One caller takes it: the next wants the state of then.
@@ -108,16 +111,17 @@ impl Cli {
             let error = call.error("was not run, since too many other programs wait");
             return Err(error.with_hint("try again in a moment"));
         }
-        let run = Run::new(watch::Sender::new(None));
+        let run = Arc::new(Run::new(None));
         let result = run.subscribe();
-        queries.insert(call.clone(), run.clone());
+        queries.insert(call.clone(), Arc::downgrade(&run));
         tokio::spawn(self.clone().run_query(call.clone(), request, run));
         Ok(result)
     }
 
-    async fn run_query(self, call: CliCall, request: Option<Request>, run: Run) {
+    async fn run_query(self, call: CliCall, request: Option<Request>, run: Arc<Run>) {
         // After `invalidate`, an equal query may have a run of its own.
-        let forget = |queries: &mut HashMap<_, Run>| queries.retain(|_, it| !Arc::ptr_eq(it, &run));
+        let this = Arc::downgrade(&run);
+        let forget = |queries: &mut HashMap<_, _>| queries.retain(|_, it| !this.ptr_eq(it));
         let output = match request {
             // It costs this machine nothing.
             Some(request) => Ok(request.await),

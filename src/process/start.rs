@@ -48,7 +48,7 @@ pub(crate) async fn start(
         Ok(Some(reason)) => reason,
         Err(error) => format!("cannot start the job's supervisor: {error}"),
     };
-    if let Ok(None) = dir.exit_record() {
+    if !matches!(dir.exit_record(), Ok(Some(_))) {
         let step = job.plan.steps.first().map_or("run", |step| &step.name);
         append_to_log(dir, &reason);
         if let Err(error) = dir.write_exit_record(&ExitRecord::not_started(step, &reason)) {

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
+use tokio::runtime;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -85,6 +86,11 @@ pub(super) fn append_to_log(dir: &JobDir, line: &str) {
 
 /// Runs as `supervise <dir>` until the plan has ended.
 pub fn supervise(dir: &Path) -> io::Result<()> {
+    supervise_on(dir, runtime::Builder::new_current_thread())
+}
+
+/// Supervises on a runtime, whose time a test has pass at once.
+pub(super) fn supervise_on(dir: &Path, mut runtime: runtime::Builder) -> io::Result<()> {
     let dir = JobDir::at(dir);
     rustix::process::setsid()?;
     // Descendants whose parent dies become children of the supervisor, so that none escapes. Only Linux has this.
@@ -92,9 +98,6 @@ pub fn supervise(dir: &Path) -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     // A copy of the lock without close-on-exec: every process of the job inherits it.
     let _inherited_lock = rustix::io::dup(io::stdin())?;
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    #[cfg(test)]
-    runtime.start_paused(true);
     runtime.enable_all().build()?.block_on(async {
         let plan = dir.plan()?;
         // It handles signals from here on: whoever reads the pid may send one.
@@ -277,7 +280,7 @@ impl<'a> Supervisor<'a> {
     async fn wait_for_all(&mut self, record: &mut ExitRecord) {
         let mut terminator = Terminator::default();
         // Kept: a job may remove the folder of the request.
-        let cancelled = record.cancelled.then_some(Termination::Graceful);
+        let mut wanted = record.cancelled.then_some(Termination::Graceful);
         while self.plan.cancellable && self.any_is_left() {
             // Before they are ended, so that the end by a time limit reads so even if the supervisor is killed meanwhile. A job
             // that was cancelled reads so by the request.
@@ -286,7 +289,7 @@ impl<'a> Supervisor<'a> {
                 // Where that fails the job reads as running, which is true.
                 let _ = self.dir.write_exit_record(record);
             }
-            let wanted = cancelled.max(self.requested()).max(self.by_limit());
+            wanted = wanted.max(self.requested()).max(self.by_limit());
             let Some(termination) = wanted else {
                 self.wait_for_news().await;
                 continue;

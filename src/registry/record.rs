@@ -1,5 +1,7 @@
 //! One record of the registry, and which records are too old to keep.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -8,6 +10,10 @@ use crate::job_identity::JobIdentity;
 
 /// The number of records that are kept.
 pub(crate) const KEEP_RECORDS: usize = 200;
+
+/// The fields that are known here.
+static FIELDS: LazyLock<Value> =
+    LazyLock::new(|| serde_json::to_value(JobRecord::default()).unwrap_or_default());
 
 /// The identity of a job and what it was submitted with. The fields and their names are the Python server's; all are texts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -66,8 +72,7 @@ impl JobRecord {
         // The Python server once stored it; the state of a job is never stored here.
         object.remove("status");
         // It wrote null for what it did not know. Fields of a newer version stay as they are.
-        let known = serde_json::to_value(Self::default()).ok()?;
-        object.retain(|name, value| !value.is_null() || known.get(name).is_none());
+        object.retain(|name, value| !value.is_null() || FIELDS.get(name).is_none());
         let read = serde_json::from_value(object.into()).ok();
         read.filter(|record: &Self| !record.job_id.is_empty())
     }

@@ -84,6 +84,14 @@ impl JobService {
         }
         on_progress(&format!("asking {} to end the job", identity.cloud));
         let outcome = cancel_launched(context, &named, force).await;
+        let outcome = outcome.map_err(|error| match error.kind {
+            ErrorKind::NotFound => error,
+            // Whatever the launcher says, the job may run on.
+            _ => JobError {
+                kind: ErrorKind::Failed,
+                ..error
+            },
+        });
         answer(identity, outcome)
     }
 }

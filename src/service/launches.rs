@@ -68,14 +68,10 @@ async fn record(
 ) -> Result<(JobIdentity, Start)> {
     let redactor = launch.redactor();
     let (spec, plan, costs) = (launch.spec, launch.plan, launch.costs);
-    let mut identity = JobIdentity {
+    let identity = JobIdentity {
         cluster: plan.cluster.clone(),
         ..spec.identity
     };
-    if launch.is_local {
-        // Known before the launch, so that the record is written once.
-        identity.oumi_job_id.clone_from(&identity.job_id);
-    }
     let price = costs.as_ref().and_then(|costs| costs.offer.highest());
     let price = price.map(|dearest| (HOURLY_PRICE.to_owned(), dearest.into()));
     let record = JobRecord {
@@ -84,7 +80,7 @@ async fn record(
         config_path: spec.config.path.display().to_string(),
         cloud: identity.cloud.clone(),
         cluster_name: identity.cluster.clone(),
-        oumi_job_id: identity.oumi_job_id.clone(),
+        oumi_job_id: String::new(),
         model_name: spec.config.model_name,
         submit_time: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, false),
         output_dir: spec.config.output_dir,
@@ -122,9 +118,7 @@ async fn run(context: &Context, identity: &JobIdentity, start: Option<Start>) {
     let (job_id, in_flight) = (identity.job_id.as_str(), &context.in_flight);
     let launching = launch(context, identity, start).await;
     let mut outcome = launching.unwrap_or_else(|error| match error.kind {
-        ErrorKind::Unavailable => LaunchOutcome::Unknown(format!(
-            "how the launch ended could not be found out: {error}"
-        )),
+        ErrorKind::Unavailable => LaunchOutcome::Unknown(error.to_string()),
         _ => LaunchOutcome::Failed(error.to_string()),
     });
     if let LaunchOutcome::Launched(launched) = &outcome {
@@ -162,7 +156,11 @@ async fn launch(
             let record = |dir: JobDir| dir.write_exit_record(&ExitRecord::cancelled("launch"));
             let recorded = context.with_job_dir(&identity.job_id, record);
             drop(lock);
-            recorded.map_err(JobError::unavailable)?;
+            recorded.map_err(|error| {
+                JobError::unavailable(format!(
+                    "it was not launched, and that cannot be recorded: {error}"
+                ))
+            })?;
             let message = "it was cancelled before it was launched".to_owned();
             let outcome = CancelOutcome::cancelled(Some(message));
             return Ok(LaunchOutcome::Cancelled(outcome));
@@ -171,7 +169,11 @@ async fn launch(
         // Whatever kind of error it is: it did not start.
         starting.map_err(JobError::failed)?;
     }
-    let launched = launcher.wait_for_launch(identity).await?;
+    let launched = launcher.wait_for_launch(identity).await;
+    let launched = launched.map_err(|error| match error.kind {
+        ErrorKind::Unavailable => error.context("how the launch ended could not be found out"),
+        _ => error,
+    })?;
     if launched != *identity
         && let Err(error) = context.registry.update(launched.clone()).await
     {

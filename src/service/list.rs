@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -136,12 +137,23 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     };
     warnings.extend(setting_problems());
     let data_dir = &context.data_dir;
-    let folders = data_dir.jobs().read_dir().into_iter().flatten().flatten();
-    let folders: HashSet<OsString> = folders.map(|folder| folder.file_name()).collect();
+    let jobs = data_dir.jobs();
+    let folders = jobs.read_dir().and_then(|all| {
+        let names = all.map(|folder| Ok(folder?.file_name()));
+        names.collect::<io::Result<HashSet<OsString>>>()
+    });
+    let folders = match folders {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warnings.push(format!("cannot list {}: {error}", jobs.display()));
+            None
+        }
+        folders => Some(folders.unwrap_or_default()),
+    };
     let (mut gone, mut by_cloud) = (Vec::new(), BTreeMap::<&str, Vec<&str>>::new());
     for JobRecord { job_id, cloud, .. } in records {
         by_cloud.entry(cloud).or_default().push(job_id);
-        let has_folder = data_dir.job(job_id).is_none() || folders.contains(OsStr::new(job_id));
+        let is_there = |all: &HashSet<OsString>| all.contains(OsStr::new(job_id));
+        let has_folder = data_dir.job(job_id).is_none() || folders.as_ref().is_none_or(is_there);
         if context.is_local(cloud) && !has_folder {
             gone.push(job_id.as_str());
         }

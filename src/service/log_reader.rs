@@ -192,7 +192,7 @@ pub(super) struct LogReading {
     /// The writes to the log, as far as its losses tell.
     writes: u32,
     /// The time of the last write.
-    written: Option<SystemTime>,
+    pub(super) written: Option<SystemTime>,
     /// The exit code that the log of a cloud job names.
     pub(super) exit_code: Option<i32>,
     tail: Tail,

@@ -122,8 +122,12 @@ pub(super) async fn how_far(
         Ok(phrase) => return phrase,
         Err(version) => version,
     };
-    let phrase = phrase(&reader().reading(status, FILE_WAIT).await?);
-    context.logs.phrases.keep(&path, version, &phrase);
+    let log = reader().reading(status, FILE_WAIT).await?;
+    let phrase = phrase(&log);
+    // Not the phrase of an older reading, where the log could not be read now.
+    if log.written == version.map(|version| version.written) {
+        context.logs.phrases.keep(&path, version, &phrase);
+    }
     phrase
 }
 

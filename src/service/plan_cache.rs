@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::costs::Costs;
 use super::prepare::PreparedLaunch;
 use crate::error::{JobError, Result};
 use crate::redact::is_secret_name;
@@ -32,6 +33,7 @@ struct CachedPlan {
     plan_id: String,
     job_id: String,
     values: Values,
+    costs: Option<Costs>,
     created: Instant,
 }
 
@@ -53,6 +55,7 @@ impl PlanCache {
             plan_id: plan_id.clone(),
             job_id: launch.spec.identity.job_id.clone(),
             values: self.values(&effects(launch)),
+            costs: launch.costs.clone(),
             created: Instant::now(),
         };
         let mut plans = lock(&self.plans);
@@ -64,6 +67,11 @@ impl PlanCache {
     /// Returns the id of the job that a plan would start.
     pub(super) fn job_id(&self, plan_id: &str) -> Result<String> {
         self.read(plan_id, |plan| plan.job_id.clone())
+    }
+
+    /// Returns the costs that a plan was shown with.
+    pub(super) fn costs(&self, plan_id: &str) -> Option<Costs> {
+        self.read(plan_id, |plan| plan.costs.clone()).ok()?
     }
 
     /// Checks that a launch, prepared under the plan's job id, does what was shown; the error lists the differences.

@@ -30,8 +30,6 @@ pub(super) struct PreparedLaunch {
     pub(super) is_local: bool,
     /// `None` where nothing is billed, and until it is asked for.
     pub(super) costs: Option<Costs>,
-    /// The reason why the limit of costs does not allow it.
-    pub(super) above_limit: Option<JobError>,
     /// The id was made just now, so no process of an earlier job can have it.
     pub(super) has_new_id: bool,
 }
@@ -98,15 +96,20 @@ impl JobService {
             let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
             self.cluster_info(cloud, cluster).await?;
         }
-        launch.costs = Costs::of(context, &launch, &records).await;
+        Ok(launch)
+    }
+
+    /// Asks what a launch costs, and refuses one above the limit of costs.
+    pub(super) async fn price(&self, launch: &mut PreparedLaunch) -> Result<()> {
+        let context = &self.context;
+        let records = context.registry.records().await?;
+        launch.costs = Costs::of(context, launch, &records).await;
         if let Some(costs) = &launch.costs {
             let cluster = &launch.plan.cluster;
-            match costs.check_limit(context, cluster, &records, self.can_ask()) {
-                Ok(doubt) => launch.plan.warnings.extend(doubt),
-                Err(error) => launch.above_limit = Some(error),
-            }
+            let doubt = costs.check_limit(context, cluster, &records, self.can_ask())?;
+            launch.plan.warnings.extend(doubt);
         }
-        Ok(launch)
+        Ok(())
     }
 }
 
@@ -162,7 +165,6 @@ async fn plan(
         spec,
         is_local,
         costs: None,
-        above_limit: None,
         has_new_id,
     })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use chrono::Utc;
 
 use super::context::Context;
-use crate::error::Result;
+use crate::error::{JobError, Result};
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
@@ -42,8 +42,15 @@ async fn try_prune(
     done: &HashMap<String, bool>,
 ) -> Result<HashSet<String>> {
     let policy = &context.policy;
-    if policy.read_only || !is_steady(&context.data_dir.clock(), Utc::now().timestamp())? {
+    let steady = || is_steady(&context.data_dir.clock(), Utc::now().timestamp());
+    let unknown =
+        |error| JobError::from(error).context("the last reading of the clock is not known");
+    if policy.read_only || !steady().map_err(unknown)? {
         return Ok(HashSet::new());
+    }
+    // First: on a full disk it makes the room that the registry needs.
+    if let Err(error) = remove_orphans(context, records).await {
+        tracing::warn!(%error, "cannot look for folders without a record");
     }
     let mut unwanted = Vec::new();
     for record in expired(records, Utc::now() - policy.kept()) {
@@ -63,9 +70,6 @@ async fn try_prune(
         }
     };
     context.registry.remove(unwanted, remove_dir).await?;
-    if let Err(error) = remove_orphans(context, records).await {
-        tracing::warn!(%error, "cannot look for folders without a record");
-    }
     Ok(ids)
 }
 

@@ -40,7 +40,7 @@ impl JobService {
             }
         };
         let answer = match prepared {
-            Ok(launch) if is_dry => Ok(self.preview(launch)),
+            Ok(launch) if is_dry => Ok(self.preview(launch).await),
             Ok(launch) => self.start(&request, launch, on_progress).await,
             Err(error) => Err(error),
         };
@@ -59,7 +59,8 @@ impl JobService {
 
     /// Shows what a launch would do. The message is what a person is shown: with the scripts in `job_config` it holds all that
     /// they need for agreeing.
-    fn preview(&self, launch: PreparedLaunch) -> RunAnswer {
+    async fn preview(&self, mut launch: PreparedLaunch) -> RunAnswer {
+        let priced = self.price(&mut launch).await;
         let offer = launch.costs.as_ref().map(|costs| costs.offer.clone());
         let offer = offer.unwrap_or_default();
         let answer = RunAnswer {
@@ -67,8 +68,8 @@ impl JobService {
             price_note: offer.note,
             ..RunAnswer::default()
         };
-        if let Some(error) = &launch.above_limit {
-            return refused(answer, error);
+        if let Err(error) = priced {
+            return refused(answer, &error);
         }
         let what = consent_prompt::preview(&launch);
         let plan_id = self.context.plans.insert(&launch);
@@ -102,13 +103,24 @@ impl JobService {
             ))
             .with_hint("show the user a dry_run first and set them once the user has agreed"));
         }
-        if let Some(error) = launch.above_limit.take() {
-            return Err(error);
+        let (is_limited, plans) = (
+            self.context.policy.max_hourly.is_some(),
+            &self.context.plans,
+        );
+        match is_limited || self.can_ask() {
+            true => self.price(&mut launch).await?,
+            // That the user was shown: nobody reads another one.
+            false => launch.costs = plans.costs(&request.plan_id),
         }
         let confirmed = self.confirm_launch(&mut launch, &request.plan_id, on_progress);
         if let Some(plan_id) = confirmed.await? {
             // The user may have taken minutes, and files may have changed meanwhile.
+            let shown = launch.costs.take();
             launch = self.prepare(request, &plan_id).await?;
+            match is_limited {
+                true => self.price(&mut launch).await?,
+                false => launch.costs = shown,
+            }
         }
         let identity = &launch.spec.identity;
         let answer = RunAnswer {

@@ -13,8 +13,15 @@ const CLOCK_TICK: Duration = Duration::from_secs(2);
 /// The most files that are kept, some more than there are records.
 const MAX_FILES: usize = 256;
 
-/// The inode, time and length of a file, by which it is known again.
-pub(crate) type Version = (u64, SystemTime, u64);
+/// A file as it was, by which it is known again. The time of the last write can be set, as `cp -p` does; that of the last change
+/// cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    inode: u64,
+    pub(crate) written: SystemTime,
+    changed: (i64, i64),
+    length: u64,
+}
 
 /// What was made of files, with their versions then.
 #[derive(Debug)]
@@ -40,7 +47,7 @@ impl<T: Clone> Unchanged<T> {
     pub(crate) fn keep(&self, path: &Path, version: Option<Version>, made: &T) {
         let Some(version) = version else { return };
         let mut files = lock(&self.0);
-        if files.len() >= MAX_FILES {
+        if files.len() >= MAX_FILES && !files.contains_key(path) {
             files.clear();
         }
         files.insert(path.to_owned(), (version, made.clone()));
@@ -50,7 +57,12 @@ impl<T: Clone> Unchanged<T> {
 /// Returns the version of a file, or none, as [`Unchanged::get`] does.
 pub(crate) fn version(path: &Path) -> Option<Version> {
     let metadata = path.metadata().ok()?;
-    let changed = metadata.modified().ok()?;
-    let is_old = changed.elapsed().is_ok_and(|age| age > CLOCK_TICK);
-    is_old.then(|| (metadata.ino(), changed, metadata.len()))
+    let written = metadata.modified().ok()?;
+    let is_old = written.elapsed().is_ok_and(|age| age > CLOCK_TICK);
+    is_old.then(|| Version {
+        inode: metadata.ino(),
+        written,
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+        length: metadata.len(),
+    })
 }

@@ -212,6 +212,9 @@ impl Reply {
     }
 
     fn read(&self) -> Result<Value> {
+        if self.body.front_truncated {
+            return Err(JobError::failed("its answer is too large"));
+        }
         serde_json::from_str(&self.body.text()).map_err(|_| self.problem())
     }
 

@@ -127,7 +127,8 @@ fn soon() -> Instant {
 
 fn has_unread_result(cli: &Cli) -> bool {
     let queries = lock(&cli.queries);
-    queries.values().any(|run| run.borrow().is_some())
+    let mut runs = queries.values().filter_map(Weak::upgrade);
+    runs.any(|run| run.borrow().is_some())
 }
 
 /// Runs four programs that wait for the gate: all slots are busy.
