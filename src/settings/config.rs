@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use serde_saphyr::Error;
 
 use crate::error::{JobError, Result};
 use crate::settings::data_dir::read_bounded;
@@ -205,7 +206,18 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>> {
         Ok(_) => Err(JobError::invalid(
             "its root is not a mapping of keys to values",
         )),
-        Err(error) => Err(JobError::invalid(error)),
+        Err(error) => {
+            let mut cause = &error;
+            while let Error::AliasError { error, .. } | Error::WithSnippet { error, .. } = cause {
+                cause = error;
+            }
+            Err(JobError::invalid(match cause {
+                Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
+                    format!("it holds more than a config does, its aliases written out ({error})")
+                }
+                _ => error.to_string(),
+            }))
+        }
     }
 }
 
