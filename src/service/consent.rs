@@ -89,9 +89,9 @@ impl JobService {
             Err(JobError::unavailable(error).with_hint("try again"))
         });
         if !is_limited {
-            return Ok(described.ok().and_then(|mut found| found.pop()));
+            return Ok(described.ok().and_then(|found| found.into_iter().next()));
         }
-        let Some(info) = described?.pop() else {
+        let Some(info) = described?.into_iter().next() else {
             return Ok(None);
         };
         let forbidden = match &info.cloud {
