@@ -116,7 +116,7 @@ impl CloudBackend for SkyPilot {
     async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
         match self.queue_over_http(clusters).await? {
             Some(queue) => Ok(queue),
-            None => read_queue(&*self.cli.query(&queue_call(clusters)?).await?),
+            None => self.run_queue(clusters).await,
         }
     }
 
@@ -275,8 +275,8 @@ impl SkyPilot {
         }
     }
 
-    /// Asks the API server for the queue of each cluster at once; of all where none is named. `None` where it cannot be asked, or one
-    /// of its answers cannot be used.
+    /// Asks the API server for the queue of each cluster at once, of all where none is named, and runs the program once for those
+    /// that it cannot answer for. `None` where it cannot be asked at all.
     async fn queue_over_http(&self, clusters: &BTreeSet<String>) -> Result<Option<Queue>> {
         if self.api.server().await.is_none() {
             return Ok(None);
@@ -295,23 +295,40 @@ impl SkyPilot {
             (name, answer)
         });
         let mut answers = asked.buffer_unordered(MAX_QUEUES);
-        let mut queue = Queue::default();
+        let (mut queue, mut unasked) = (Queue::default(), BTreeSet::new());
+        let failed = |name, error: &JobError| (name, QueueFailure::Other(error.to_string()));
         while let Some((name, answer)) = answers.next().await {
             match answer {
-                Ok(Some(part)) => {
-                    queue.jobs.extend(part.jobs);
-                    queue.unanswered.extend(part.unanswered);
+                Ok(Some(part)) => add(&mut queue, part),
+                Ok(None) if is_one => return Ok(None),
+                Ok(None) => {
+                    unasked.insert(name);
                 }
-                Ok(None) => return Ok(None),
                 Err(error) if is_one => return Err(error),
+                Err(error) => queue.unanswered.extend([failed(name, &error)]),
+            }
+        }
+        if !unasked.is_empty() {
+            match self.run_queue(&unasked).await {
+                Ok(part) => add(&mut queue, part),
                 Err(error) => {
-                    let failure = QueueFailure::Other(error.to_string());
-                    queue.unanswered.insert(name, failure);
+                    let failed = unasked.into_iter().map(|name| failed(name, &error));
+                    queue.unanswered.extend(failed);
                 }
             }
         }
         Ok(Some(queue))
     }
+
+    /// Runs the program for the queues of these clusters; of all where none is named.
+    async fn run_queue(&self, clusters: &BTreeSet<String>) -> Result<Queue> {
+        read_queue(&*self.cli.query(&queue_call(clusters)?).await?)
+    }
+}
+
+fn add(queue: &mut Queue, part: Queue) {
+    queue.jobs.extend(part.jobs);
+    queue.unanswered.extend(part.unanswered);
 }
 
 fn queue_call<'c>(clusters: impl IntoIterator<Item = &'c String>) -> Result<CliCall> {

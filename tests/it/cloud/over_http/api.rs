@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::world::{World, how, text};
+use super::world::{World, how, text, warnings};
 use crate::support::client::Answer;
 use crate::support::wait_until;
 
@@ -133,14 +133,19 @@ fn server_elsewhere_and_off_leave_it_to_the_program() {
 }
 
 #[test]
-fn unreadable_queue_is_asked_of_the_program() {
+fn unreadable_cluster_costs_its_rows() {
     let world = world();
     world.cloud.add_cluster("c2", "Slurm", "UP");
     world.cloud.add_job("c2", "1", "other", "RUNNING");
     world.cloud.set("sky-queue@c2.garbage", "text");
-    let (mut ids, listed) = world.server().list("all");
-    ids.sort();
-    assert_eq!(ids, ["1", "job"], "{:#}", listed.content);
+    let listed = world.server().call("list_jobs", json!({}));
+    let jobs = listed["jobs"].as_array().unwrap();
+    assert_eq!(
+        (jobs.len(), &jobs[0]["cluster"]),
+        (1, &json!("c1")),
+        "{listed:?}"
+    );
+    assert!(warnings(&listed).contains("c2"), "{listed:?}");
 }
 
 #[test]
