@@ -155,14 +155,19 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let priced = fitting.filter_map(|listed| Some((price(listed)? * nodes as f64, listed)));
             priced.min_by(|one, other| one.0.total_cmp(&other.0))
         };
+        let on_demand = lowest(|listed| listed.price);
         let (found, kind) = match machines.is_spot {
             true => (lowest(|listed| listed.spot_price), "spot"),
-            false => (lowest(|listed| listed.price), "on demand"),
+            false => (on_demand, "on demand"),
         };
         let Some((price, listed)) = found else {
             let place = [cloud.as_str(), &machines.region].join(" ");
             let place = place.trim_end();
-            let reason = format!("SkyPilot's catalog has no price for {wanted} {kind} on {place}");
+            let mut reason =
+                format!("SkyPilot's catalog has no price for {wanted} {kind} on {place}");
+            if let Some((price, _)) = on_demand {
+                reason.push_str(&format!(" (on demand it is ${price:.2} an hour)"));
+            }
             return Offer::unknown(reason);
         };
         let (machine, region) = (&listed.instance_type, &listed.region);
@@ -245,10 +250,8 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
     // Regions of another cloud than that of the launch say nothing.
     let is_here = ["", cloud].contains(&part(0));
     let place_of = |key, index| named(key).unwrap_or(if is_here { part(index) } else { "" });
-    // `us-east-1a` is in `us-east-1`, `us-central1-a` in `us-central1`.
-    let zone = place_of("zone", 2).trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let region = match place_of("region", 1) {
-        "" => zone.trim_end_matches('-'),
+        "" => region_of(place_of("zone", 2)),
         region => region,
     };
     let asked = place.get("accelerators").filter(|asked| !asked.is_null());
@@ -264,6 +267,24 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
         is_spot: place.get("use_spot").is_some_and(is_on),
     });
     machines.collect()
+}
+
+/// The region of a zone: `us-east-1a` is in `us-east-1`, `us-central1-a` in `us-central1`, `eastus-1` in `eastus`. A region is its
+/// own, such as `us-east-1`.
+fn region_of(zone: &str) -> &str {
+    let is_letter = |c: char| c.is_ascii_alphabetic();
+    match zone.rsplit_once('-') {
+        Some((region, last))
+            if last.len() == 1 && (last.starts_with(is_letter) || !region.contains('-')) =>
+        {
+            region
+        }
+        _ => {
+            let region = zone.strip_suffix(is_letter);
+            let is_region = |region: &&str| region.ends_with(|c: char| c.is_ascii_digit());
+            region.filter(is_region).unwrap_or(zone)
+        }
+    }
 }
 
 /// Reads accelerators as SkyPilot, Python and JSON write them: `A100:8`, `A100`, `{'A100': 8, 'H100': 8}`, `["A100:8", "H100:8"]`.

@@ -19,6 +19,7 @@ fn with_catalog() -> (TempDir, CloudLauncher<FakeCloud>) {
             row("p4d", 8.0, "us-east-1", json!(32.0), json!(11.0)),
             row("p4d", 8.0, "eu-west-1", json!(36.0), json!(9.0)),
             row("p4x", 8.0, "us-east-10", json!(20.0), json!("NaN")),
+            row("nc", 8.0, "eastus", json!(50.0), json!("NaN")),
         ],
         "A100-80GB": [row("p4de", 8.0, "us-east-1", json!(1.0), json!(1.0))],
         "H100": [row("p5", 8.0, "us-east-1", json!(55.04), Value::Null)],
@@ -82,6 +83,24 @@ async fn a_config_has_the_price_of_what_it_asks_for() {
             64.0,
             64.0,
             "in us-east-1;",
+        ),
+        (
+            json!({ "accelerators": "A100:8", "zone": "us-east-1" }),
+            64.0,
+            64.0,
+            "in us-east-1;",
+        ),
+        (
+            json!({ "accelerators": "A100:8", "zone": "us-east-1-a" }),
+            64.0,
+            64.0,
+            "in us-east-1;",
+        ),
+        (
+            json!({ "accelerators": "A100:8", "zone": "eastus-1" }),
+            100.0,
+            100.0,
+            "in eastus;",
         ),
         (
             json!({ "accelerators": "A100:8", "infra": "aws/eu-west-1" }),
@@ -177,7 +196,7 @@ async fn an_unknown_price_has_its_reason() {
         ),
         (
             json!({ "cloud": "aws", "accelerators": "H100:8", "use_spot": true }),
-            "no price for H100:8 spot on aws",
+            "no price for H100:8 spot on aws (on demand it is $55.04 an hour)",
         ),
         (
             json!({ "cloud": "k8s", "accelerators": "A100:8" }),
