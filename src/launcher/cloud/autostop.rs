@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::launch_dir::Launch;
 use super::survey::Found;
 use super::{Change, CloudBackend, CloudLauncher, failure_text};
 use crate::error::{JobError, Result};
@@ -82,7 +81,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
     }
 
     /// Sets the autostop of a launch whose supervisor was killed before it had. Where that fails, or SkyPilot is silent, the next call
-    /// about the job tries again. It is dropped where the cluster of this name is not certainly that of the launch any more.
+    /// about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It is dropped
+    /// where the cluster is gone, or another one.
     pub(super) async fn finish_autostop(
         &self,
         identity: &JobIdentity,
@@ -113,30 +113,51 @@ impl<B: CloudBackend> CloudLauncher<B> {
             tracing::warn!(
                 job_id = identity.job_id,
                 cluster,
-                "the autostop was not set: the cluster is not certainly that of the job"
+                "the autostop was not set: the cluster of the job is gone"
             );
         }
         Ok(dir.clear_epilogue()?)
     }
 
-    /// Tells if the cluster of a launch that has ended is certainly still its own. Fails where that cannot be found out now.
+    /// Tells if the cluster of a launch that has ended is still its own. Fails where that cannot be found out now, or is not certain.
     async fn has_cluster_of(
         &self,
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
     ) -> Result<bool> {
+        let uncertain = || {
+            let cluster = &identity.cluster;
+            JobError::unavailable(format!(
+                "cluster {cluster} is not certainly that of the job"
+            ))
+        };
         let Some(launched) = launched else {
             let clusters = in_budget(self.backend.clusters()).await?;
             let cluster = named(&clusters, &identity.cluster);
-            let hash = cluster.and_then(|cluster| cluster.cluster_hash.as_deref());
-            let is_own = |launch: Launch| launch.is_on_same_cluster(hash);
-            return Ok(cluster.is_some() && self.own_launch(identity).is_some_and(is_own));
+            let (Some(cluster), Some(launch)) = (cluster, self.own_launch(identity)) else {
+                return Ok(false);
+            };
+            let is_same = launch.is_on_same_cluster(cluster.cluster_hash.as_deref());
+            let is_own = if is_same {
+                Some(true)
+            } else {
+                launch.has_made(cluster)
+            };
+            return is_own.ok_or_else(uncertain);
         };
         let (survey, launch) = in_budget(self.survey_job(launched)).await;
         let job = survey.job(launched, launch.as_ref());
         match job.found {
             Found::Own(_) => Ok(true),
-            Found::Uncertain(_) => Ok(false),
+            Found::Uncertain(_) => {
+                let cluster = named(
+                    survey.clusters.as_ref().map_err(Clone::clone)?,
+                    &launched.cluster,
+                );
+                let cluster = cluster.zip(launch.as_ref());
+                let is_own = cluster.map(|(cluster, launch)| launch.has_made(cluster));
+                is_own.unwrap_or(Some(false)).ok_or_else(uncertain)
+            }
             _ if job.status()?.is_done => Ok(false),
             _ => Err(JobError::unavailable("the job is not in its queue")),
         }

@@ -1,7 +1,7 @@
 //! The programs that cancel a job, or stop or delete a cluster. Each runs under a supervisor in a folder of its own, so that it
 //! goes on when the server ends, and the next server can tell how it ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -80,7 +80,7 @@ impl Change {
 }
 
 impl<B: CloudBackend> CloudLauncher<B> {
-    fn change_dir(&self, change: &Change) -> JobDir {
+    pub(super) fn change_dir(&self, change: &Change) -> JobDir {
         JobDir::at(self.folder.changes().join(change.folder_name()))
     }
 
@@ -160,10 +160,10 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 tracing::warn!(%error, "cannot list the changes of clusters");
             }),
         };
-        let awaited = lock(&self.awaited);
-        let is_awaited = |dir: &JobDir| {
-            let run = awaited.get(dir.path());
-            run.is_some_and(|run| run.upgrade().is_some())
+        let awaited: HashSet<PathBuf> = {
+            let awaited = lock(&self.awaited);
+            let live = awaited.iter().filter(|(_, run)| run.upgrade().is_some());
+            live.map(|(path, _)| path.clone()).collect()
         };
         let read = |entry: fs::DirEntry| {
             let dir = JobDir::at(entry.path());
@@ -171,11 +171,25 @@ impl<B: CloudBackend> CloudLauncher<B> {
             if !matches!(change.verb.as_str(), "stop" | "down") {
                 return None;
             }
-            let output = ended_output(&dir).ok()?.filter(|_| !is_awaited(&dir));
+            let output = ended_output(&dir)
+                .ok()?
+                .filter(|_| !awaited.contains(dir.path()));
             (output.is_none() || change.is_recent()).then_some((change, output))
         };
         let entries = entries.into_iter().flatten().flatten();
         entries.filter_map(read).collect()
+    }
+
+    /// Removes the folder of a change that had ended, unless an equal one has begun there since.
+    pub(super) fn remove_ended_change(&self, change: &Change) {
+        let dir = self.change_dir(change);
+        let awaited = lock(&self.awaited);
+        let run = awaited.get(dir.path()).and_then(WeakShared::upgrade);
+        let is_same =
+            matches!(dir.read_json::<Change>(CHANGE), Ok(Some(there)) if there == *change);
+        if run.is_none() && is_same {
+            self.remove_change(change);
+        }
     }
 
     /// Removes the folder of a change whose result has been answered.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::launch_dir::{ClusterBefore, Launch, number};
-use crate::parse::sky::QueuedJob;
+use crate::parse::sky::{Cluster, QueuedJob};
 
 /// The shortest time in which a cluster can be deleted, created again under its name, and given a job.
 const RECREATION: Duration = Duration::from_secs(60);
@@ -68,6 +68,21 @@ impl Launch {
         let recreation = -1.0..RECREATION.as_secs_f64();
         self.age().is_some_and(|age| recreation.contains(&age))
             || (before.is_some() && before == cluster_hash)
+    }
+
+    /// Tells whether a cluster of the name is the one that the launch went onto, however long ago; `None` where that is not certain.
+    pub(super) fn has_made(&self, cluster: &Cluster) -> Option<bool> {
+        let before = self.start.before.as_ref()?;
+        if before.cluster_hash.is_some() {
+            return Some(before.cluster_hash == cluster.cluster_hash);
+        }
+        let launched_at = cluster.launched_at?;
+        // In whole seconds. SkyPilot sets it again when the cluster is up, and with each later launch: a late one tells nothing.
+        if launched_at < self.started_at? - 2.0 {
+            return Some(false);
+        }
+        (launched_at <= self.last_output_at? + 1.0 && !self.printed.is_onto_existing)
+            .then_some(true)
     }
 
     /// Tells whether a job is of the run that the launcher printed; `None` where one of them is not known.

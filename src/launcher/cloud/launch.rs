@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::claims::{JobMark, find_job};
 use super::launch_dir::{
     ClusterBefore, Launch, LaunchStart, NO_JOB, START, VERDICT, Verdict, is_autostop_pending,
-    modified, number, other_launches,
+    launched_onto, modified, number,
 };
 use super::survey::{Found, Survey};
 use super::{CloudBackend, CloudLauncher};
@@ -156,6 +156,21 @@ impl<B: CloudBackend> CloudLauncher<B> {
         launch.started_at.is_some().then_some(launch)
     }
 
+    /// Returns the other launches onto `cluster`.
+    fn other_launches(&self, identity: &JobIdentity, cluster: &str) -> io::Result<Vec<Launch>> {
+        let mut others = launched_onto(&self.folder.jobs(), cluster)?;
+        others.retain(|job_id| *job_id != identity.job_id);
+        let read = |job_id| {
+            let other = JobIdentity {
+                job_id,
+                cluster: cluster.to_owned(),
+                ..identity.clone()
+            };
+            self.launch(&other).ok()
+        };
+        Ok(others.into_iter().filter_map(read).collect())
+    }
+
     /// Returns the launch of a job, with the verdict which job of its cluster is its. That is kept, so that the job stays the job of
     /// this launch. Adds to the cluster in the survey the price that it had then.
     pub(super) fn claim_job(&self, identity: &JobIdentity, survey: &mut Survey) -> Option<Launch> {
@@ -166,7 +181,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         if is_open
             && !survey.jobs(&identity.cluster).is_empty()
             && survey.other_cloud(identity).is_none()
-            && let Ok(others) = other_launches(&self.folder.jobs(), &identity.job_id, cluster)
+            && let Ok(others) = self.other_launches(identity, cluster)
             && let Some(job) = find_job(&launch, survey.jobs(&identity.cluster), hash, &others)
             // Whoever knows the job by another id is not told of this one.
             && ["", &job.job_id].contains(&identity.oumi_job_id.as_str())

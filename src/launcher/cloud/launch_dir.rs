@@ -105,13 +105,17 @@ impl Launch {
             printed,
             verdict: read_json(dir, VERDICT)?,
             last_line: parse::last_line(&output),
-            is_autostop_pending: is_autostop_pending(dir)?,
             ..Self::default()
         };
         // A daemon of the launcher may hold the lock for ever, so once the id is known the supervisor counts.
         launch.has_ended = exit.is_some()
             || !is_locked
             || (launch.oumi_job_id().is_some() && !is_supervised(dir)?);
+        launch.is_autostop_pending = match launch.has_ended {
+            true => is_autostop_pending(dir)?,
+            // Its supervisor lives, and this is read several times a second.
+            false => dir.epilogue()?.is_some(),
+        };
         launch.is_cancelled = exit.as_ref().is_some_and(|exit| exit.cancelled);
         // A signal leaves no reason of its own.
         let has_failed =
@@ -202,6 +206,7 @@ impl Verdict {
     }
 }
 
+/// Tells if the supervisor of a launch that has ended has still to set the autostop.
 pub(super) fn is_autostop_pending(dir: &JobDir) -> io::Result<bool> {
     Ok(dir.epilogue()?.is_some() && is_supervised(dir)?)
 }
@@ -223,16 +228,15 @@ pub(super) fn modified(path: &Path) -> io::Result<Option<f64>> {
     }
 }
 
-/// Reads the launches onto `cluster` in the folder `jobs`, but that of `job_id`. Folders that cannot be read are passed over.
-pub(super) fn other_launches(jobs: &Path, job_id: &str, cluster: &str) -> io::Result<Vec<Launch>> {
-    let others = std::fs::read_dir(jobs)?.flatten();
-    let others = others.filter(|entry| entry.file_name() != job_id);
-    let read = |entry: std::fs::DirEntry| {
-        let dir = JobDir::at(entry.path());
-        let start = read_json::<LaunchStart>(&dir, START).ok()??;
-        (start.cluster == cluster).then(|| Launch::read(&dir, cluster).ok())?
+/// Lists the ids of the jobs in the folder `jobs` that were launched onto `cluster`. Folders that cannot be read are passed over.
+pub(super) fn launched_onto(jobs: &Path, cluster: &str) -> io::Result<Vec<String>> {
+    let is_onto = |entry: &std::fs::DirEntry| {
+        let start = read_json::<LaunchStart>(&JobDir::at(entry.path()), START);
+        matches!(start, Ok(Some(start)) if start.cluster == cluster)
     };
-    Ok(others.filter_map(read).collect())
+    let launched = std::fs::read_dir(jobs)?.flatten().filter(is_onto);
+    let ids = launched.map(|entry| entry.file_name().into_string());
+    Ok(ids.filter_map(Result::ok).collect())
 }
 
 /// Reads a file of the folder. `None` where it is missing, or of another form.

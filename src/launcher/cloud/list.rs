@@ -53,13 +53,13 @@ impl<B: CloudBackend> CloudLauncher<B> {
             let launched = launched.iter().copied().filter(on_cloud).collect();
             self.list_scope(cloud, clusters, launched, &launching)
         });
-        let (parts, changes) = tokio::join!(join_all(parts), self.changes_left());
-        for part in parts {
+        for part in join_all(parts).await {
             listing.jobs.extend(part.jobs);
             listing.warnings.extend(part.warnings);
             listing.incomplete.extend(part.incomplete);
         }
-        listing.warnings.extend(changes);
+        // Afterwards: a query of clusters that began before a change ended does not show it.
+        listing.warnings.extend(self.changes_left().await);
         listing
     }
 
@@ -77,7 +77,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
-                    self.remove_change(&change);
+                    self.remove_ended_change(&change);
                     None
                 }
             }

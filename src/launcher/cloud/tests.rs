@@ -262,6 +262,36 @@ async fn autostop_that_nobody_sets_hides_no_costs() {
     }
 }
 
+#[test]
+fn autostop_of_a_launch_under_way_is_pending() {
+    let (home, launcher) = launcher();
+    let (dir, _lock) = running_launch(&home, "");
+    let epilogue = r#"{"argv": ["sky", "autostop"], "unless_printed": null}"#;
+    fs::write(dir.path().join("epilogue.json"), epilogue).unwrap();
+    // Whose processes are not looked for while it runs.
+    fs::write(dir.path().join("supervisor.pid"), "").unwrap();
+    let launch = launcher.launch(&identity("")).unwrap();
+    assert!(launch.is_autostop_pending && !launch.has_ended);
+}
+
+#[test]
+fn change_that_began_again_is_not_removed() {
+    let (home, launcher) = launcher();
+    let judged = Change::new("down", "fake", "dev", "");
+    let mut again = serde_json::to_value(&judged).unwrap();
+    again["requested_at"] = "2030-01-01T00:00:00Z".into();
+    let again: Change = serde_json::from_value(again).unwrap();
+    fs::create_dir(home.path().join("changes")).unwrap();
+    let path = launcher.change_dir(&judged).path().to_owned();
+    let (dir, _lock) = JobDir::create(path).unwrap();
+    let change = serde_json::to_string(&again).unwrap();
+    fs::write(dir.path().join("change.json"), change).unwrap();
+    launcher.remove_ended_change(&judged);
+    assert!(dir.exists().unwrap());
+    launcher.remove_ended_change(&again);
+    assert!(!dir.exists().unwrap());
+}
+
 /// Leaves a change of cluster `dev` that failed.
 fn failed_change(home: &TempDir, verb: &str) {
     let (dir, _lock) = JobDir::create(home.path().join("changes").join(verb)).unwrap();
@@ -330,6 +360,35 @@ mod claims {
 
     fn found(launch: &Launch, jobs: &[QueuedJob], others: &[Launch]) -> Option<String> {
         find_job(launch, jobs, Some("first"), others).map(|job| job.job_id.clone())
+    }
+
+    #[test]
+    fn cluster_that_was_made_during_a_launch_is_its_own() {
+        let cluster = |hash: &str, launched_at| Cluster {
+            cluster_hash: Some(hash.to_owned()),
+            launched_at,
+            ..Cluster::default()
+        };
+        let mut launch = Launch {
+            last_output_at: Some(160.5),
+            ..cut_off(100.9, Some(0))
+        };
+        let new = Some(ClusterBefore::default());
+        for (before, hash, launched_at, expected) in [
+            (new.clone(), "h", Some(100.0), Some(true)),
+            (new.clone(), "h", Some(160.0), Some(true)),
+            (new.clone(), "h", Some(90.0), Some(false)),
+            // It came up after its launch was cut off, or is another.
+            (new.clone(), "h", Some(600.0), None),
+            (new, "h", None, None),
+            (None, "h", Some(120.0), None),
+            (launch.start.before.clone(), "first", Some(1.0), Some(true)),
+            (launch.start.before.clone(), "h", Some(120.0), Some(false)),
+        ] {
+            launch.start.before = before;
+            let made = launch.has_made(&cluster(hash, launched_at));
+            assert_eq!(made, expected, "{hash} {launched_at:?}");
+        }
     }
 
     #[test]

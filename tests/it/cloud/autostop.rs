@@ -1,5 +1,6 @@
 //! The end of an idle cluster: who sets it, and that it is set whoever dies meanwhile.
 
+use chrono::Utc;
 use serde_json::{Value, json};
 
 use super::world::{World, how, text};
@@ -103,27 +104,34 @@ fn autostop_is_not_set_on_another_cluster_of_the_name() {
 }
 
 #[test]
-fn autostop_of_a_failed_launch_is_not_set_on_another_cluster() {
-    let world = World::new();
-    world
-        .cloud
-        .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
-    world.cloud.set("sky-autostop.gate", "");
-    let mut server = world.server();
-    let launch = launch(&server, "lambda", None, false);
-    server.call("run_job", launch);
-    wait_until("the autostop begins", || set(&world).len() == 1);
-    server.kill_9();
-    kill_9(world.home.supervisor("a"));
-    kill_9(world.cloud.calls_of(&["sky", "autostop"])[0].pid);
-    world.age("a", 100);
-    world.cloud.add_cluster("c", "Lambda", "UP");
-    world.cloud.set("sky-autostop.open", "");
-    let mut server = world.server();
-    server.poll("a");
-    wait_until_done(&world);
-    assert_eq!(set(&world).len(), 1);
-    assert_eq!(world.cloud.read("clusters/c/autostop"), None);
+fn autostop_of_a_failed_launch_is_set_on_its_own_cluster_alone() {
+    for is_own in [true, false] {
+        let world = World::new();
+        world
+            .cloud
+            .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
+        world.cloud.set("sky-autostop.gate", "");
+        let mut server = world.server();
+        let launch = launch(&server, "lambda", None, false);
+        server.call("run_job", launch);
+        wait_until("the autostop begins", || set(&world).len() == 1);
+        server.kill_9();
+        kill_9(world.home.supervisor("a"));
+        kill_9(world.cloud.calls_of(&["sky", "autostop"])[0].pid);
+        world.age("a", 100);
+        world.cloud.add_cluster("c", "Lambda", "UP");
+        if is_own {
+            let made = (Utc::now().timestamp() - 100).to_string();
+            world.cloud.write("clusters/c/launched_at", &made);
+        }
+        world.cloud.set("sky-autostop.open", "");
+        let mut server = world.server();
+        server.poll("a");
+        wait_until_done(&world);
+        assert_eq!(set(&world).len(), 1 + usize::from(is_own));
+        let minutes = world.cloud.read("clusters/c/autostop");
+        assert_eq!(minutes.as_deref(), is_own.then_some("60"));
+    }
 }
 
 #[test]
