@@ -112,14 +112,22 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
             newest.push(line, lines)
         });
     }
-    let cursor = log.cursor_at(end - (bytes.len() - line) as u64)?;
+    // The beginning of a block may be replaced by what says that it was cut.
+    let after = if line == 0 {
+        from
+    } else {
+        end - (bytes.len() - line) as u64
+    };
+    let cursor = log.cursor_at(after)?;
     let unfinished = unfinished_text(log, &bytes[line..], fold);
     let is_partial = from > 0 && !newest.is_full;
     let is_cut = newest.lines.iter().any(|line| line.is_cut);
     let mut lacks_room = newest.is_full && newest.lines.len() < lines;
     let texts: Vec<String> = newest.lines.into_iter().map(|line| line.text).collect();
     let mut text = log.secrets.redact(&texts.join("\n"));
-    let room = options.max_bytes - unfinished.as_ref().map_or(0, String::len);
+    let room = options
+        .max_bytes
+        .saturating_sub(unfinished.as_ref().map_or(0, String::len));
     if text.len() > room {
         lacks_room = true;
         let excess = text.len() - room;

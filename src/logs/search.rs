@@ -21,7 +21,7 @@ use crate::text::shorten;
 /// The bytes that are read and folded between two checks of the deadline.
 const BLOCK: u64 = 1024 * 1024;
 
-/// The most lines of context before a match, and what stands where lines are left out between two.
+/// The most lines of context on each side of a match, and what stands where lines are left out between two.
 const MAX_CONTEXT: usize = 1000;
 const GAP: &str = "--";
 
@@ -88,7 +88,12 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
     };
     let mut block = log.lines_before(log_bytes, BLOCK)?;
     let (complete, line) = complete_part(&block.bytes, options.ended, options.raw);
-    let cursor = log.cursor_at(log_bytes - (block.bytes.len() - line) as u64)?;
+    let after = match line {
+        // The beginning of a block may be replaced by what says that it was cut.
+        0 => block.start,
+        line => log_bytes - (block.bytes.len() - line) as u64,
+    };
+    let cursor = log.cursor_at(after)?;
     block.bytes.truncate(complete);
     let mut matches = Matches::default();
     let (mut searched, mut stopped) = (0, None);
@@ -187,7 +192,8 @@ impl Matches {
         }
         // The farthest lines of the context are left out where all of it has no room.
         let mut bytes: usize = self.recent.iter().map(|(_, line)| line.len() + 1).sum();
-        let gap = if query.context > 0 { GAP.len() + 1 } else { 0 };
+        let has_gap = is_match && query.context > 0;
+        let gap = if has_gap { GAP.len() + 1 } else { 0 };
         bytes += self.bytes + line.len() + 1 + gap;
         while bytes > max_bytes
             && let Some((_, farthest)) = self.recent.pop_front()
@@ -202,7 +208,7 @@ impl Matches {
         self.picked.push((self.at, line));
         if is_match {
             self.count += 1;
-            self.context_left = query.context;
+            self.context_left = query.context.min(MAX_CONTEXT);
         } else {
             self.context_left -= 1;
         }

@@ -3,8 +3,6 @@
 
 use std::sync::LazyLock;
 
-use memchr::memchr_iter;
-
 use super::tqdm::clock;
 use crate::text::patterns::Patterns;
 
@@ -28,7 +26,7 @@ const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.in
 
 /// Gives `each` every pair in `line`: its name, the text from its value on, and the line before it. A name is the text before a
 /// number, back to the number before it or to a separator. Numbers in paths and names of files are passed over. Within a
-/// dictionary only what stands in quotes before a colon is a name.
+/// dictionary only its own keys are names.
 pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'a str)) {
     let dictionary = dictionary_start(line).unwrap_or(line.len());
     let (mut name_start, mut word_end, mut is_file) = (0, 0, false);
@@ -60,16 +58,34 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'
         let after = line[found.end()..].trim_start_matches(|c: char| is_letter(c) || c == '%');
         name_start = line.len() - after.len();
     }
-    for colon in memchr_iter(b':', &line.as_bytes()[dictionary..]) {
-        let (before, value) = line.split_at(dictionary + colon);
-        let key = before.strip_suffix(['\'', '"']);
-        if let Some((before, name)) = key.and_then(|key| key.rsplit_once(['\'', '"'])) {
-            let value = value.trim_start_matches([':', ' ', '\'', '"', '[']);
-            let is_call = value.starts_with(is_letter);
-            let mut calls = CONSTRUCTORS.iter().filter(|_| is_call);
-            let in_call = calls.find_map(|one| value.strip_prefix(one));
-            each(name, in_call.unwrap_or(value), before);
+    let (mut depth, mut quote) = (0_u32, None);
+    let mut bytes = line.bytes().enumerate().skip(dictionary);
+    while let Some((at, byte)) = bytes.next() {
+        match (quote, byte) {
+            (Some(_), b'\\') => drop(bytes.next()),
+            (Some(open), _) => quote = Some(open).filter(|open| *open != byte),
+            (None, b'\'' | b'"') => quote = Some(byte),
+            (None, b'{' | b'[' | b'(') => depth += 1,
+            (None, b'}' | b']' | b')') if depth > 1 => depth -= 1,
+            (None, b'}' | b']' | b')') => break,
+            // Not in a dictionary within it: that is of something else.
+            (None, b':') if depth == 1 => entry(line, at, &mut each),
+            _ => {}
         }
+    }
+}
+
+/// Gives `each` the entry of a dictionary whose colon is at `colon`.
+fn entry<'a>(line: &'a str, colon: usize, each: &mut impl FnMut(&'a str, &'a str, &'a str)) {
+    let (before, value) = line.split_at(colon);
+    let key = before.strip_suffix(['\'', '"']);
+    if let Some((before, name)) = key.and_then(|key| key.rsplit_once(['\'', '"'])) {
+        let value = value[1..].trim_start();
+        let value = value.trim_start_matches(['\'', '"', '[']);
+        let is_call = value.starts_with(is_letter);
+        let mut calls = CONSTRUCTORS.iter().filter(|_| is_call);
+        let in_call = calls.find_map(|one| value.strip_prefix(one));
+        each(name, in_call.unwrap_or(value), before);
     }
 }
 

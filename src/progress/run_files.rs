@@ -43,11 +43,13 @@ pub(crate) fn read(dir: &Path, started: Option<SystemTime>) -> Option<Progress> 
 }
 
 fn read_file(written: SystemTime, path: &Path) -> Option<Progress> {
-    let text = String::from_utf8(read_tail(path, MAX_BYTES).ok()?).ok()?;
+    let text = read_tail(path, MAX_BYTES).ok()?;
+    let text = String::from_utf8_lossy(&text);
     let mut scanner = Scanner::default();
     let state: Value = if path.ends_with(STATE) {
         // NaN and Infinity are no JSON.
         let text = text.replace(": NaN", ": \"nan\"");
+        let text = text.replace(": -Infinity", ": \"-inf\"");
         serde_json::from_str(&text.replace(": Infinity", ": \"inf\"")).ok()?
     } else {
         scanner.push(text.as_bytes());

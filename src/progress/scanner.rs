@@ -182,10 +182,10 @@ impl Scanner {
     fn read_text(&mut self, mut text: &str) {
         while let Some(end) = text
             .find('}')
-            .filter(|end| text[end + 1..].starts_with('{'))
+            .filter(|end| text[end + 1..].trim_start().starts_with('{'))
         {
             self.read_line(&text[..=end]);
-            text = &text[end + 1..];
+            text = text[end + 1..].trim_start();
         }
         let dictionary = dictionary_start(text);
         let is_open = dictionary.is_some_and(|start| !text[start..].contains('}'));
@@ -218,6 +218,10 @@ impl Scanner {
             }
             return;
         }
+        if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
+            self.requests.tokens_per_second = number(speed).map(|(speed, _)| speed);
+            return;
+        }
         report.add_line(line);
         let has_figure = report.has_figure();
         if let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0) {
@@ -236,7 +240,7 @@ impl Scanner {
         let is_head = head.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));
         if report.has_count() && is_head {
             self.block = Some((report, MAX_BLOCK));
-        } else {
+        } else if dictionary_start(line).is_none() {
             self.bars.announced_total = report.metrics.total_steps.or(self.bars.announced_total);
         }
     }

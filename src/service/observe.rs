@@ -255,11 +255,8 @@ fn parse_time(text: &str) -> Option<SystemTime> {
 fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<ProgressAnswer> {
     let mut progress = match log.progress.clone() {
         None => run_files?,
-        Some(log) => Progress {
-            // The log is where anybody looks for it.
-            source: String::new(),
-            ..log.completed(run_files)
-        },
+        // It names no source: the log is where anybody looks for it.
+        Some(log) => log.completed(run_files),
     };
     progress.metrics.round();
     let age_seconds = progress.age(SystemTime::now()).map(|age| age.as_secs());

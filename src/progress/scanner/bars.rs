@@ -11,6 +11,9 @@ use crate::progress::tqdm::Bar;
 const UNSETTLED_STEPS: u64 = 10;
 const RESUMED_PART: u64 = 20;
 
+/// The most bars that are watched until the training's is known.
+const MAX_CANDIDATES: usize = 8;
+
 /// What runs beside a training, by words in the labels of its bars.
 const BESIDE: [(&str, &str); 3] = [
     (
@@ -25,8 +28,8 @@ const BESIDE: [(&str, &str); 3] = [
 pub(super) struct Bars {
     /// The label and the total of the training's bar.
     pub(super) training: Option<(String, Option<u64>)>,
-    /// The newest bar that may be the training's, until that is known.
-    candidate: Option<Candidate>,
+    /// The bars that may be the training's, until that is known; the newest first.
+    candidates: Vec<Candidate>,
     /// A training has started whose bar has not come yet.
     pub(super) training_started: bool,
     /// The training has printed its summary.
@@ -50,17 +53,19 @@ impl Scanner {
     /// Binds the bar that stands at a printed loss: at its `step`, or moved since the loss before.
     pub(super) fn bind_bar(&mut self, step: Option<u64>) {
         self.bars.training_ended = false;
-        if let Some(bar) = &mut self.bars.candidate
-            && self.bars.training.is_none()
-        {
+        let mut bound = None;
+        for bar in &mut self.bars.candidates {
             let before = bar.at_loss.replace(bar.done);
             let has_moved = before.is_some_and(|before| bar.done > before);
             let may_train = bar.label.is_empty() || bar.label.to_lowercase().contains("train");
             if step.map_or(has_moved && may_train, |step| step == bar.done) {
-                self.metrics.step = self.metrics.step.max(Some(bar.done));
-                self.metrics.total_steps = Some(bar.total);
-                self.bars.training = Some((bar.label.clone(), Some(bar.total)));
+                bound = Some(bar.clone());
             }
+        }
+        if let Some(bar) = bound.filter(|_| self.bars.training.is_none()) {
+            self.metrics.step = self.metrics.step.max(Some(bar.done));
+            self.metrics.total_steps = Some(bar.total);
+            self.bars.training = Some((bar.label, Some(bar.total)));
         }
     }
 
@@ -167,17 +172,21 @@ impl Scanner {
         let (Some(total), "it" | "step" | "steps") = (bar.total, bar.unit) else {
             return false;
         };
-        let candidate = &mut self.bars.candidate;
-        candidate.take_if(|known| known.total != total || known.label != bar.label);
-        let known = candidate.get_or_insert_with(|| Candidate {
+        let candidates = &mut self.bars.candidates;
+        let is_it = |known: &Candidate| known.total == total && known.label == bar.label;
+        let new = || Candidate {
             label: bar.label.to_owned(),
             total,
             done: 0,
             at_loss: None,
-        });
+        };
+        let at = candidates.iter().position(is_it);
+        let mut known = at.map_or_else(new, |at| candidates.remove(at));
         known.done = bar.done;
         let is_at_loss =
             known.at_loss.is_some() && self.prints_steps && self.loss_step == Some(bar.done);
+        candidates.truncate(MAX_CANDIDATES - 1);
+        candidates.insert(0, known);
         self.bars.training.is_none()
             && (is_at_loss
                 || self.bars.announced_total == Some(total)

@@ -25,7 +25,15 @@ fn found(metrics: &Metrics) -> Found {
 
 #[test]
 fn finds_pairs_in_any_separators() {
-    let cases: [(&str, Found); 12] = [
+    let cases: [(&str, Found); 14] = [
+        (
+            "{'epoch': 1.0, 'loss': 2.5, 'best': {'loss': 0.4, 'step': 100}, 'text': \"it's {'loss': 0.1}\"}",
+            (None, None, Some(1.0), Some(2.5), None),
+        ),
+        (
+            "{'loss': 2.5, 'step': 7} of {'loss': 0.1, 'step': 90}",
+            (Some(7), None, None, Some(2.5), None),
+        ),
         (
             "step: 7  loss:  2.5  memory:  9.4GiB(6.9%)",
             (Some(7), None, None, Some(2.5), None),
