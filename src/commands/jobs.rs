@@ -1,5 +1,6 @@
 //! `list`, `status`, `logs`, `wait` and `cancel`: the answers of the tools, for a person at a shell.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde_json::Value;
@@ -31,6 +33,8 @@ use crate::settings::env_vars;
 const RETRY: Duration = Duration::from_secs(15);
 /// The longest wait of one call, in seconds.
 const CALL_WAIT: u64 = 55;
+/// The interval in which a reader that has closed standard output is found.
+const READER_CHECK: Duration = Duration::from_secs(1);
 /// The interval in which the time on the bar moves.
 const TICK: Duration = Duration::from_millis(200);
 /// The exit code after the timeout, as `timeout` of coreutils gives it.
@@ -221,12 +225,12 @@ async fn logs(
     };
     let mut is_over = false;
     while !is_over || answer.remaining_bytes.is_some() {
-        if answer.remaining_bytes.is_none() {
+        if !is_over {
             // Asked before the log is read: all that the job wrote is there then.
             let status = service.poll(request.job.clone()).await;
             is_over = status.is_done || status.is_gone();
-            if !is_over {
-                sleep(service.poll_interval(&status.cloud)).await;
+            if !is_over && answer.remaining_bytes.is_none() {
+                pause(service.poll_interval(&status.cloud)).await?;
             }
         }
         let new = LogsRequest {
@@ -243,7 +247,7 @@ async fn logs(
             if is_over {
                 return Ok(no_answer());
             }
-            sleep(RETRY).await;
+            pause(RETRY).await?;
             continue;
         }
         if let Some(pattern) = &pattern {
@@ -255,6 +259,23 @@ async fn logs(
     }
     print(&answer.unfinished.unwrap_or_default())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits before the log is read again. Fails once nobody reads standard output any more: a silent job writes nothing that would
+/// show it.
+async fn pause(mut left: Duration) -> io::Result<()> {
+    while !left.is_zero() {
+        let stdout = io::stdout();
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec::default()))?;
+        if fds[0].revents().contains(PollFlags::ERR) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let part = left.min(READER_CHECK);
+        sleep(part).await;
+        left -= part;
+    }
+    Ok(())
 }
 
 /// Prints the new lines; as JSON, one answer a line.

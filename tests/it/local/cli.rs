@@ -1,13 +1,14 @@
 //! The command line, and the data folder it is pointed to.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Output, Stdio};
 
 use oumi_mcp_server::env_vars;
 use serde_json::json;
 
-use crate::support::Home;
 use crate::support::client::{Server, command};
+use crate::support::{Home, wait_until};
 
 fn run(home: &Home, arguments: &[&str]) -> Output {
     command(home).args(arguments).output().unwrap()
@@ -179,4 +180,50 @@ fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
     assert_eq!(answer["state"], "CANCELLED");
     let output = reading.wait_with_output().unwrap();
     assert_eq!(text(&output.stdout), "one\n");
+}
+
+#[test]
+fn logs_end_with_their_reader() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(home.job("echo one; sleep 600"), json!({}));
+    let mut reading = command(&home)
+        .args(["logs", "-f", &job_id])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(reading.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "one\n");
+    drop(stdout);
+    let mut status = None;
+    wait_until("it has ended", || {
+        status = reading.try_wait().unwrap();
+        status.is_some()
+    });
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn logs_end_once_the_log_of_a_job_that_is_over_is_gone() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let run = "echo one; until [ -e go ]; do sleep 0.02; done; seq 200000";
+    let job_id = server.submit(home.job(run), json!({}));
+    let mut reading = command(&home)
+        .args(["logs", "-f", &job_id])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(reading.stdout.take().unwrap());
+    stdout.read_line(&mut String::new()).unwrap();
+    // The pipe takes a part of it, and the rest is not read yet when the log goes.
+    home.write("go", "");
+    server.wait_done(&job_id);
+    let log = home.job_dir(&job_id).join("output.log");
+    wait_until("a part is there", || !stdout.fill_buf().unwrap().is_empty());
+    fs::remove_file(log).unwrap();
+    stdout.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(reading.wait().unwrap().code(), Some(3));
 }
