@@ -4,8 +4,10 @@ mod client_file;
 
 use std::error::Error;
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
 
@@ -103,6 +105,18 @@ impl Programs {
                 .collect::<Result<_>>()?,
         })
     }
+
+    /// Returns the arguments of `claude` that add the server.
+    fn claude_arguments(&self) -> Vec<String> {
+        let mut arguments = ["mcp", "add", NAME, "-s", "user"]
+            .map(str::to_owned)
+            .to_vec();
+        for (variable, path) in &self.found {
+            arguments.extend(["-e".to_owned(), format!("{variable}={path}")]);
+        }
+        arguments.extend(["--".to_owned(), self.server.clone()]);
+        arguments
+    }
 }
 
 /// Returns the path under which this program is installed: its name on PATH where that is this program, since such a link stays
@@ -167,58 +181,80 @@ pub(super) fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Erro
 
 /// Returns the command of Claude Code's own that adds the server.
 fn claude_command(programs: &Programs) -> Result<String> {
-    let variables = programs
-        .found
-        .iter()
-        .map(|(variable, path)| format!("{variable}={path}"));
-    let mut line = format!("claude mcp add {NAME} -s user");
-    for variable in variables {
-        line += " -e ";
-        line += &shlex::try_quote(&variable).map_err(JobError::failed)?;
-    }
-    let server = shlex::try_quote(&programs.server).map_err(JobError::failed)?;
-    Ok(format!("Run this:\n\n  {line} -- {server}\n"))
+    let arguments = programs.claude_arguments();
+    let line = shlex::try_join(arguments.iter().map(String::as_str)).map_err(JobError::failed)?;
+    Ok(format!("Run this:\n\n  claude {line}\n"))
 }
 
-/// Merges the server into the file. An unchanged file is not written; of a changed one a copy is kept.
+/// Merges the server into the file. An unchanged file is not written.
 fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
     let at = file.display();
-    let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
     // The file behind a link is replaced, not the link.
     let target = match file.is_symlink() {
-        true => fs::canonicalize(file).map_err(failed)?,
+        true => fs::canonicalize(file)
+            .map_err(|error| JobError::failed(format!("cannot use {at}: {error}")))?,
         false => file.to_owned(),
     };
-    let rights = fs::metadata(&target).ok().map(|file| file.permissions());
-    let old = match rights {
-        Some(_) => read_bounded(&target, MAX_FILE_BYTES).map_err(failed)?,
-        None => Vec::new(),
-    };
-    let text = String::from_utf8(old).map_err(|_| JobError::failed("it is not UTF-8"));
-    let new = text.and_then(|text| add_to(client, &text, programs));
-    let new = new.map_err(|error| {
+    let refused = |error: JobError| {
         let hint = "correct it, or add the server by hand as `setup` without --write shows";
         error
             .context(&format!("{at} was left as it is"))
             .with_hint(hint)
-    })?;
-    let Some(new) = new else {
+    };
+    let text = String::from_utf8(read_or_empty(&target)?);
+    let text = text.map_err(|_| refused(JobError::failed("it is not UTF-8")))?;
+    let Some(new) = add_to(client, &text, programs).map_err(refused)? else {
         return Ok(format!("Nothing to do: {at} has this server already."));
     };
-    let mut kept = String::new();
+    if client == Client::ClaudeCode
+        && ClientFile::parse(&text, false)?.values[client.servers()][NAME].is_null()
+        && let Ok(claude) = which::which("claude")
+    {
+        // Claude Code locks its file, and changes it while it runs.
+        let mut claude = Command::new(claude);
+        let error = claude.args(programs.claude_arguments()).exec();
+        return Err(JobError::failed(format!("cannot run claude: {error}")));
+    }
+    let kept = replace(&target, &text, &new)?;
+    Ok(format!("Added to {at}. Restart the client.{kept}"))
+}
+
+/// Reads a client's file; one that is not there is empty.
+fn read_or_empty(file: &Path) -> Result<Vec<u8>> {
+    match read_bounded(file, MAX_FILE_BYTES) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => {
+            let error = format!("cannot use {}: {error}", file.display());
+            Err(JobError::failed(error))
+        }
+        Ok(bytes) => Ok(bytes),
+    }
+}
+
+/// Replaces the text of a file, keeps its rights and a copy, and names that. Fails where the file is no longer `old`: a client
+/// that runs may write it too.
+fn replace(file: &Path, old: &str, new: &str) -> Result<String> {
+    let at = file.display();
+    let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
+    let now = chrono::Local::now().format("%Y%m%d-%H%M%S");
+    let copy = format!("{at}.before-{NAME}-{now}");
+    let rights = fs::metadata(file).ok().map(|file| file.permissions());
     if rights.is_some() {
-        let now = chrono::Local::now().format("%Y%m%d-%H%M%S");
-        let copy = format!("{}.before-{NAME}-{now}", target.display());
-        fs::copy(&target, &copy).map_err(failed)?;
-        kept = format!(" The file as it was: {copy}.");
-    } else if let Some(folder) = target.parent() {
+        fs::copy(file, &copy).map_err(failed)?;
+    } else if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    write_atomic(&target, new.as_bytes()).map_err(failed)?;
-    if let Some(rights) = rights {
-        fs::set_permissions(&target, rights).map_err(failed)?;
+    if read_or_empty(file)? != old.as_bytes() {
+        let _ = fs::remove_file(&copy);
+        let error = JobError::failed(format!("{at} was changed meanwhile, and left as it is"));
+        return Err(error.with_hint("close the client, and run this again"));
     }
-    Ok(format!("Added to {at}. Restart the client.{kept}"))
+    write_atomic(file, new.as_bytes()).map_err(failed)?;
+    let Some(rights) = rights else {
+        return Ok(String::new());
+    };
+    fs::set_permissions(file, rights).map_err(failed)?;
+    Ok(format!(" The file as it was: {copy}."))
 }
 
 /// Returns the text of the client's file with the server in it; `None` where it is in it as it should be.
