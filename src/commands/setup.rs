@@ -287,8 +287,7 @@ fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<Stri
             set(&["env", variable], path)?;
         }
     }
-    let new = file.into_text();
-    Ok((new != text).then_some(new))
+    Ok(file.into_text().filter(|new| new != text))
 }
 
 #[cfg(test)]
