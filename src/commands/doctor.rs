@@ -1,7 +1,7 @@
 //! `doctor`: what a user runs first, and pastes into a report of a bug. It changes no job. The checks run side by side, so that
 //! they take no longer than the slowest.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -21,9 +21,11 @@ use super::{CommandResult, exit_code, note, print, until_interrupted};
 use crate::error::{JobError, Result};
 use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
+use crate::process::table::ProcessTable;
 use crate::process::{find, on_file_threads};
 use crate::redact::Redactor;
 use crate::serve::wire;
+use crate::service::answers::ListAnswer;
 use crate::service::requests::{ListRequest, StatusFilter};
 use crate::service::{JobService, setting_problems};
 use crate::settings::data_dir::DataDir;
@@ -261,53 +263,73 @@ fn data_folder() -> Result<String> {
     Ok(found)
 }
 
-/// Counts the jobs, and repeats the warnings of `list_jobs` but the `known` ones.
+/// Counts the jobs and what is left of others, and repeats the warnings of `list_jobs` but the `known` ones.
 async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     let request = ListRequest {
         status: StatusFilter::All,
         limit: u32::MAX,
     };
-    let Ok(answer) = tokio::time::timeout(TIMEOUT, service.list(request)).await else {
-        return vec![Check::warning(
-            "jobs",
-            "they were not listed within a minute",
-        )];
+    let listing = tokio::time::timeout(TIMEOUT, service.list(request));
+    let (listed, left) = tokio::join!(listing, leftovers(service));
+    let (mut checks, listed) = match listed {
+        Ok(ListAnswer {
+            error: Some(error), ..
+        }) => {
+            let error = Err(JobError::failed(error));
+            (vec![Check::new("jobs", error, Failure)], Vec::new())
+        }
+        Ok(answer) => {
+            let live = answer.jobs.iter().filter(|job| !job.is_done);
+            let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
+            let over = answer.jobs.len() - live.len();
+            let message = match live.len() {
+                0 => format!("none runs, {over} are over"),
+                count => format!("{count} not over ({}), {over} over", live.join(", ")),
+            };
+            let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
+            let mut checks = vec![Check::new("jobs", Ok(message), Failure)];
+            checks.extend(warnings.map(|text| Check::warning("jobs", text)));
+            (checks, answer.jobs)
+        }
+        Err(_) => {
+            let problem = "they were not listed within a minute";
+            (vec![Check::warning("jobs", problem)], Vec::new())
+        }
     };
-    if let Some(error) = answer.error {
-        return vec![Check::new("jobs", Err(JobError::failed(error)), Failure)];
-    }
-    let live = answer.jobs.iter().filter(|job| !job.is_done);
-    let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
-    let over = answer.jobs.len() - live.len();
-    let message = match live.len() {
-        0 => format!("none runs, {over} are over"),
-        count => format!("{count} not over ({}), {over} over", live.join(", ")),
-    };
-    let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
-    let mut checks = vec![Check::new("jobs", Ok(message), Failure)];
-    checks.extend(warnings.map(|text| Check::warning("jobs", text)));
-    checks.push(Check::new("leftovers", leftovers(service).await, Warning));
+    let left = left.and_then(|(mut living, rest)| {
+        living.retain(|job_id| listed.iter().all(|job| job.job_id != *job_id));
+        if living.is_empty() {
+            return Ok(rest);
+        }
+        let living = Vec::from_iter(living).join(", ");
+        let error = format!("processes run of jobs without a record: {living}");
+        Err(JobError::failed(error).with_hint("`oumi-mcp-server cancel JOB` ends them"))
+    });
+    checks.push(Check::new("leftovers", left, Warning));
     checks
 }
 
-/// Counts what is left of jobs that have no record any more, and of servers that were killed. Processes are in the warnings of
-/// `list_jobs`.
-async fn leftovers(service: &JobService) -> Result<String> {
+/// Returns the jobs that run and have no record any more, and a count of what else is left of such jobs, and of servers that
+/// were killed.
+async fn leftovers(service: &JobService) -> Result<(BTreeSet<String>, String)> {
     let records = service.registry().records().await?;
     let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
     let data_dir = DataDir::from_environment()?;
+    let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
+    living.retain(|job_id| !known.contains(job_id));
     let names = data_dir
         .jobs()
         .read_dir()?
         .flatten()
         .map(|entry| entry.file_name());
     let folders = names.filter(|name| !name.to_str().is_some_and(|name| known.contains(name)));
-    Ok(match (folders.count(), data_dir.abandoned_files()?.len()) {
+    let rest = match (folders.count(), data_dir.abandoned_files()?.len()) {
         (0, 0) => "none".to_owned(),
         (folders, files) => format!(
             "folders of jobs without a record: {folders}; temporary files: {files}; the server removes them in time"
         ),
-    })
+    };
+    Ok((living, rest))
 }
 
 /// Runs a program that changes nothing. Fails where it does, with the last line that it printed.

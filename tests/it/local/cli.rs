@@ -258,3 +258,23 @@ fn claude_code_adds_a_new_server_itself() {
     assert!(printed.starts_with("Nothing to do"), "{printed}");
     assert_eq!(again, written);
 }
+
+/// Where the settings forbid this machine, no list names its jobs.
+#[test]
+fn doctor_names_a_job_without_a_record() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    let job_id = server.submit(home.job("sleep 600"), json!({}));
+    fs::remove_file(home.registry()).unwrap();
+    for (clouds, outcome) in [("local", "ok"), ("gcp", "warning")] {
+        let mut doctor = command(&home);
+        doctor.env(env_vars::CLOUDS, clouds);
+        let output = doctor.args(["doctor", "--json"]).output().unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let mut checks = report["checks"].as_array().unwrap().iter();
+        let check = checks.find(|check| check["name"] == "leftovers").unwrap();
+        assert_eq!(check["outcome"], outcome, "{report:#}");
+        let is_named = check["message"].as_str().unwrap().contains(&job_id);
+        assert_eq!(is_named, outcome == "warning", "{check:#}");
+    }
+}
