@@ -81,9 +81,14 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Ref
     }
 }
 
-/// Reads the answer to a question of ours. One that cannot be read becomes an error, so that nobody waits for another one.
-fn answer(message: JsonObject) -> Option<ClientJsonRpcMessage> {
-    let id = RequestId::deserialize(message.get("id")?).ok();
+/// Reads the answer to a question of ours. Our ids are numbers; some clients give them back as texts. An answer that cannot be
+/// read becomes an error, so that nobody waits for another one.
+fn answer(mut message: JsonObject) -> Option<ClientJsonRpcMessage> {
+    let id = message.get_mut("id")?;
+    if let Some(number) = id.as_str().and_then(|text| text.parse::<u32>().ok()) {
+        *id = number.into();
+    }
+    let id = RequestId::deserialize(&*id).ok();
     serde_json::from_value(message.into()).ok().or_else(|| {
         tracing::warn!("a malformed response was taken for an error");
         let error = invalid("the answer is no JSON-RPC response");

@@ -9,7 +9,7 @@ fn parsed(message: Value) -> Option<ClientJsonRpcMessage> {
 
 #[test]
 fn an_answer_is_that_to_the_question_with_the_number_of_its_id() {
-    for id in [json!(3), json!(3.0)] {
+    for id in [json!(3), json!("3"), json!(3.0)] {
         let answer = json!({ "jsonrpc": "2.0", "id": id, "result": { "action": "accept" } });
         let Some(JsonRpcMessage::Response(response)) = parsed(answer) else {
             panic!("{id} is no answer");
@@ -26,9 +26,9 @@ fn an_answer_is_that_to_the_question_with_the_number_of_its_id() {
 #[test]
 fn a_malformed_answer_is_an_error_and_no_silence() {
     for answer in [
-        json!({ "id": 3, "result": {} }),
+        json!({ "id": "3", "result": {} }),
         json!({ "jsonrpc": "2.0", "id": 3, "error": "no" }),
-        json!({ "jsonrpc": "2.0", "id": 3, "error": { "message": "no code" } }),
+        json!({ "jsonrpc": "2.0", "id": "3", "error": { "message": "no code" } }),
         json!({ "jsonrpc": "1.0", "id": 3, "result": { "action": "accept" } }),
     ] {
         let Some(JsonRpcMessage::Error(error)) = parsed(answer.clone()) else {
