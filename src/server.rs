@@ -249,9 +249,7 @@ impl ServerHandler for Server {
     async fn on_custom_request(&self, request: CustomRequest, _: Context) -> Answer<CustomResult> {
         let needs = match request.method.as_str() {
             "tools/call" => "`name`, the name of a tool, and `arguments`, an object",
-            "initialize" => {
-                "`protocolVersion`, such as \"2025-11-25\", `capabilities`, an object, and the `name` and `version` of `clientInfo`"
-            }
+            "initialize" => "`protocolVersion`, a text such as \"2025-11-25\"",
             method if METHODS.split(' ').any(|known| known == method) => "other params",
             method => return Err(method_not_found(method)),
         };

@@ -1,8 +1,10 @@
 //! Reads a line as a JSON-RPC message, or says what is wrong with it.
 
-use rmcp::model::{ClientJsonRpcMessage, ErrorData, JsonObject, JsonRpcMessage, RequestId};
+use rmcp::model::{
+    ClientCapabilities, ClientJsonRpcMessage, ErrorData, JsonObject, JsonRpcMessage, RequestId,
+};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The answer to a line that is no message.
 pub(super) struct Refusal {
@@ -54,11 +56,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Ref
         params.is_object() && (params["_meta"].is_null() || params["_meta"].is_object())
     });
     if let (Some(Value::Object(params)), true) = (&mut params, method == "initialize") {
-        // A client that lacks them is served all the same.
-        let unknown = json!({ "name": "unknown", "version": "unknown" });
-        for (field, default) in [("capabilities", json!({})), ("clientInfo", unknown)] {
-            params.entry(field).or_insert(default);
-        }
+        complete_hello(params);
     }
     // The method first: rmcp then looks at the params of this method only.
     let mut body = JsonObject::from_iter([("method".to_owned(), method)]);
@@ -94,6 +92,27 @@ fn answer(mut message: JsonObject) -> Option<ClientJsonRpcMessage> {
         let error = invalid("the answer is no JSON-RPC response");
         id.map(|id| JsonRpcMessage::error(error, Some(id)))
     })
+}
+
+/// Fills in what an `initialize` lacks, and drops the capabilities that cannot be read: neither is a reason to refuse a client.
+/// Only the version has no default.
+fn complete_hello(params: &mut JsonObject) {
+    let object = |value: Option<Value>| match value {
+        Some(Value::Object(fields)) => fields,
+        _ => JsonObject::new(),
+    };
+    let mut capabilities = object(params.remove("capabilities"));
+    capabilities.retain(|name, value| {
+        let alone = JsonObject::from_iter([(name.clone(), value.clone())]);
+        serde_json::from_value::<ClientCapabilities>(alone.into()).is_ok()
+    });
+    let mut client = object(params.remove("clientInfo"));
+    client.retain(|_, value| value.is_string());
+    for field in ["name", "version"] {
+        client.entry(field).or_insert_with(|| "unknown".into());
+    }
+    params.insert("capabilities".to_owned(), capabilities.into());
+    params.insert("clientInfo".to_owned(), client.into());
 }
 
 pub(super) fn invalid(reason: &str) -> ErrorData {

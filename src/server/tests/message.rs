@@ -1,4 +1,4 @@
-use rmcp::model::RequestId;
+use rmcp::model::{ClientRequest, RequestId};
 use serde_json::json;
 
 use super::*;
@@ -37,4 +37,50 @@ fn a_malformed_answer_is_an_error_and_no_silence() {
         assert_eq!(error.id, Some(RequestId::Number(3)), "{answer}");
     }
     assert!(parsed(json!({ "jsonrpc": "2.0", "id": [], "error": "no" })).is_none());
+}
+
+#[test]
+fn an_initialize_needs_only_its_version() {
+    for (hello, name) in [
+        (json!({}), "unknown"),
+        (
+            json!({ "clientInfo": null, "capabilities": null }),
+            "unknown",
+        ),
+        (json!({ "clientInfo": "me", "capabilities": [] }), "unknown"),
+        (json!({ "clientInfo": { "name": "me" } }), "me"),
+        (
+            json!({ "clientInfo": { "name": "me", "version": 1, "icons": 7 } }),
+            "me",
+        ),
+    ] {
+        let mut params = hello.clone();
+        params["protocolVersion"] = json!("2025-06-18");
+        let message =
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params });
+        let Some(JsonRpcMessage::Request(request)) = parsed(message) else {
+            panic!("{hello} is no request");
+        };
+        let ClientRequest::InitializeRequest(hello) = request.request else {
+            panic!("{hello} is not read as an initialize");
+        };
+        assert_eq!(hello.params.client_info.name, name);
+    }
+}
+
+#[test]
+fn capabilities_that_cannot_be_read_are_dropped_alone() {
+    let hello = json!({
+        "protocolVersion": "2025-11-25",
+        "capabilities": { "roots": true, "elicitation": { "form": {} }, "sampling": 7, "experimental": [] },
+    });
+    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello });
+    let Some(JsonRpcMessage::Request(request)) = parsed(message) else {
+        panic!("it is no request");
+    };
+    let ClientRequest::InitializeRequest(hello) = request.request else {
+        panic!("it is not read as an initialize");
+    };
+    assert!(hello.params.capabilities.elicitation.is_some());
+    assert!(hello.params.capabilities.roots.is_none());
 }
