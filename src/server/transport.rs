@@ -8,7 +8,7 @@
 //! - Until `initialize` is answered a request must be `ping` or carry its version in `_meta` (2026-07-28); everything after
 //!   `initialize` waits for its answer. Tasks exist in 2026-07-28 only, `initialize` and `ping` only before it.
 //! - At most [`MAX_CALLS`] calls are under way or answered and not yet written; a long one counts as several. A further one is
-//!   refused at once: cancellations and the answers to elicitations are always read.
+//!   refused at once: pings are answered without a place, and cancellations and the answers to elicitations are always read.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -164,7 +164,8 @@ impl Session {
         tx: mpsc::Sender<ClientJsonRpcMessage>,
     ) -> Option<()> {
         loop {
-            match self.accept(read_line(&mut input).await?) {
+            let line = read_line(&mut input).await?;
+            match self.accept(line).await {
                 Ok(None) => {}
                 Ok(Some((message, answered))) => {
                     tx.send(message).await.ok()?;
@@ -183,8 +184,11 @@ impl Session {
         }
     }
 
-    /// Returns the message of a line, and for an `initialize` what ends when it is answered.
-    fn accept(&self, line: Line) -> Result<Option<(ClientJsonRpcMessage, Hello)>, Box<Refusal>> {
+    /// Returns the message of a line, and for an `initialize` what ends when it is answered. A ping is answered here.
+    async fn accept(
+        &self,
+        line: Line,
+    ) -> Result<Option<(ClientJsonRpcMessage, Hello)>, Box<Refusal>> {
         let line = line?;
         let Some(mut message) = message::parse(&line)? else {
             return Ok(None);
@@ -195,7 +199,14 @@ impl Session {
                 let answered = self
                     .register(call, line.len())
                     .map_err(|error| Refusal::new(call.id.clone().into_json_value(), error))?;
-                hello = Some(answered).filter(|_| call.request.method() == "initialize");
+                if answered.is_none() {
+                    let pong = ServerResult::empty(());
+                    let pong = ServerJsonRpcMessage::response(pong, call.id.clone());
+                    // Where it fails the output is closed, and reading ends.
+                    self.write(&pong).await.ok();
+                    return Ok(None);
+                }
+                hello = answered.filter(|_| call.request.method() == "initialize");
             }
             JsonRpcMessage::Notification(notification) => {
                 let notification = &notification.notification;
@@ -212,11 +223,12 @@ impl Session {
     }
 
     /// Registers a call of this length, or says why it may not be made now. The receiver ends when the call is answered.
+    /// `None` is a ping: it needs no place among the calls.
     fn register(
         &self,
         call: &mut JsonRpcRequest<ClientRequest>,
         length: usize,
-    ) -> Result<oneshot::Receiver<()>, ErrorData> {
+    ) -> Result<Option<oneshot::Receiver<()>>, ErrorData> {
         let JsonRpcRequest { id, request, .. } = call;
         let (method, version) = (request.method(), request.get_meta().protocol_version());
         let is_stateless =
@@ -238,6 +250,9 @@ impl Session {
         if state.calls.contains_key(id) {
             return Err(invalid("this id is that of a call under way"));
         }
+        if method == "ping" {
+            return Ok(None);
+        }
         let weight = u32::try_from(1 + length / CALL_BYTES).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.permits).try_acquire_many_owned(weight);
         let permit = Arc::new(permit.map_err(|_| {
@@ -248,7 +263,7 @@ impl Session {
         request.extensions_mut().insert(Arc::clone(&permit));
         let (answered, end) = oneshot::channel();
         state.calls.insert(id.clone(), (permit, answered));
-        Ok(end)
+        Ok(Some(end))
     }
 }
 
