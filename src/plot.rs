@@ -28,6 +28,10 @@ const RIGHT: f32 = WIDTH as f32 - 24.0;
 const NOISY_POINTS: usize = 300;
 const MEDIANS: usize = 90;
 
+/// The fewest figures of which some may be left out of the axis, and the part of its height that the others get at least.
+const MIN_CLIPPED: usize = 20;
+const LEAST_PART: f64 = 1.0 / 8.0;
+
 /// Draws the reward of a run, or else its training and evaluation loss, as a PNG of [`WIDTH`] by [`HEIGHT`] pixels. `None` if
 /// there is no loss.
 pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
@@ -48,12 +52,10 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
         }
     };
     let steps = curves.iter().flat_map(|curve| &curve.points);
-    let places = curves.iter().flat_map(|curve| &curve.line);
-    // In pictures of many points the few that would flatten all others to a line are cut off: they are in no median.
+    let figures = curves.iter().filter_map(Curve::range).flatten();
     let chart = Chart {
         x: Axis::new(steps.map(|place| place.0), 8.0, 1.0)?,
-        y: Axis::new(places.map(|place| place.1), 7.0, 0.0)
-            .or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
+        y: Axis::new(figures, 7.0, 0.0).or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
     };
     let mut canvas = Canvas::new(WIDTH, HEIGHT, BACKGROUND);
     chart.draw_axes(&mut canvas);
@@ -106,15 +108,42 @@ impl Curve {
             line,
         })
     }
+
+    /// The least and the greatest figure of the line. Of many, the few that would flatten all others are left out: they are
+    /// drawn at the edge.
+    fn range(&self) -> Option<[f64; 2]> {
+        let figures = self.line.iter().map(|place| place.1);
+        let mut figures: Vec<f64> = figures.filter(|figure| !figure.is_nan()).collect();
+        figures.sort_by(f64::total_cmp);
+        let (least, greatest) = (*figures.first()?, *figures.last()?);
+        if figures.len() < MIN_CLIPPED {
+            return Some([least, greatest]);
+        }
+        let spikes = figures.len().div_ceil(50);
+        let (low, high) = (figures[spikes], figures[figures.len() - 1 - spikes]);
+        // What is the same all along loses nothing when it is flat.
+        if low == high {
+            return Some([least, greatest]);
+        }
+        let usual = (high - low).max(high.abs() * 0.01);
+        let bound = |far: f64| match usual < far * LEAST_PART {
+            true => usual * 0.35,
+            false => far,
+        };
+        Some([low - bound(low - least), high + bound(greatest - high)])
+    }
 }
 
-/// The middle step and the median figure of points that follow on each other; NaN if one of them is.
+/// The middle step and the median figure of those among some points that are numbers; NaN if none is.
 fn median(points: &[(f64, f64)]) -> (f64, f64) {
-    let mut figures: Vec<f64> = points.iter().map(|point| point.1).collect();
-    let middle = points.len() / 2;
+    let numbers = points.iter().filter(|point| !point.1.is_nan());
+    let (steps, mut figures): (Vec<f64>, Vec<f64>) = numbers.copied().unzip();
+    if figures.is_empty() {
+        return points[0];
+    }
+    let middle = figures.len() / 2;
     let (_, median, _) = figures.select_nth_unstable_by(middle, f64::total_cmp);
-    let has_nan = points.iter().any(|point| point.1.is_nan());
-    (points[middle].0, if has_nan { f64::NAN } else { *median })
+    (steps[middle], *median)
 }
 
 /// An axis with ticks at round numbers.

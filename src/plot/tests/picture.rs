@@ -1,5 +1,6 @@
 //! The loss as a picture.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Cursor;
 
@@ -86,6 +87,32 @@ fn spikes_leave_the_picture_and_the_rest_takes_most_of_it() {
     let rows: Vec<u32> = places.iter().map(|(_, y)| *y).collect();
     let (top, bottom) = (rows.iter().min().unwrap(), rows.iter().max().unwrap());
     assert!(bottom - top > 200, "{top} to {bottom}");
+}
+
+#[test]
+fn one_spike_among_few_losses_flattens_none() {
+    for count in [20, 60, 300] {
+        let loss = |n: u64| if n == 10 { 1e6 } else { 5.0 - n as f64 / 100.0 };
+        let places = Picture::new(&history((1..=count).map(|n| (n, loss(n))))).pixels(TRAIN_COLOR);
+        let left = places.iter().min_by_key(|(x, _)| *x).unwrap();
+        let right = places.iter().max_by_key(|(x, _)| *x).unwrap();
+        assert!(right.1 > left.1 + 150, "{count}: {left:?} {right:?}");
+    }
+}
+
+#[test]
+fn a_noisy_run_with_some_nan_has_its_line_and_axis() {
+    let noise = |n: u64| (n % 7) as f64 / 50.0;
+    let loss = |n: u64| match n % 10 {
+        3 => f64::NAN,
+        _ => 50.0 - n as f64 / 50.0 + noise(n),
+    };
+    let places = Picture::new(&history((1..=2000).map(|n| (n, loss(n))))).pixels(TRAIN_COLOR);
+    let columns: BTreeSet<u32> = places.iter().map(|(x, _)| *x).collect();
+    assert!(columns.len() > 500, "{}", columns.len());
+    let left = places.iter().min_by_key(|(x, _)| *x).unwrap();
+    let right = places.iter().max_by_key(|(x, _)| *x).unwrap();
+    assert!(right.1 > left.1 + 250, "{left:?} {right:?}");
 }
 
 #[test]
