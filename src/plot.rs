@@ -185,12 +185,12 @@ impl Axis {
     }
 }
 
-/// Writes a tick in as few digits as it has: `0.25`, `500`, `1e-6`.
+/// Writes a tick in as few digits as it has: `0.25`, `500`, `1.00e-6`.
 fn label(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         1e-4..1e7 => (value as f32).to_string(),
-        _ => format!("{:e}", value as f32),
+        _ => format!("{value:.2e}"),
     }
 }
 

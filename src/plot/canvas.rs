@@ -14,6 +14,8 @@ pub(super) struct Canvas {
     height: usize,
     /// Red, green and blue of each pixel, row by row.
     pixels: Vec<[u8; 3]>,
+    /// How far the lines that are being drawn cover each pixel; 0 between them.
+    coverage: Vec<f32>,
 }
 
 impl Canvas {
@@ -24,6 +26,7 @@ impl Canvas {
             width,
             height,
             pixels,
+            coverage: vec![0.0; width * height],
         }
     }
 
@@ -46,25 +49,24 @@ impl Canvas {
         width: f32,
         color: Color,
     ) {
-        let mut points = points.into_iter();
-        let Some(mut from) = points.next() else {
-            return;
-        };
-        // Of all lines, so that the colour is no stronger where two of them meet.
-        let mut coverage = vec![0.0_f32; self.pixels.len()];
-        for to in points {
+        let points: Vec<Place> = points.into_iter().collect();
+        // First of all lines, so that the colour is no stronger where two of them meet.
+        for ends in points.windows(2) {
+            let (from, to) = (ends[0], ends[1]);
             let (along_x, along_y) = (to.0 - from.0, to.1 - from.1);
             let square = (along_x * along_x + along_y * along_y).max(f32::MIN_POSITIVE);
             for (at, (x, y)) in self.near(from, to, width) {
                 let (x, y) = (x - from.0, y - from.1);
                 let part = ((x * along_x + y * along_y) / square).clamp(0.0, 1.0);
                 let distance = (x - part * along_x).hypot(y - part * along_y);
-                coverage[at] = coverage[at].max(width / 2.0 + 0.5 - distance);
+                self.coverage[at] = self.coverage[at].max(width / 2.0 + 0.5 - distance);
             }
-            from = to;
         }
-        for (at, coverage) in coverage.into_iter().enumerate() {
-            self.blend(at, color, coverage);
+        for ends in points.windows(2) {
+            for (at, _) in self.near(ends[0], ends[1], width) {
+                let coverage = std::mem::take(&mut self.coverage[at]);
+                self.blend(at, color, coverage);
+            }
         }
     }
 

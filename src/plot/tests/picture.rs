@@ -168,6 +168,16 @@ fn a_reward_is_drawn_in_place_of_the_loss() {
 }
 
 #[test]
+fn ticks_have_few_digits_however_large_they_are() {
+    use crate::plot::label;
+    let values = [0.0, 0.25, 500.0, 1e-6, 2e300, -5e-320];
+    assert_eq!(
+        values.map(label),
+        ["0", "0.25", "500", "1.00e-6", "2.00e300", "-5.00e-320"]
+    );
+}
+
+#[test]
 fn odd_losses_do_not_panic() {
     let odd = [
         0.0,
