@@ -112,13 +112,7 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
             newest.push(line, lines)
         });
     }
-    // The beginning of a block may be replaced by what says that it was cut.
-    let after = if line == 0 {
-        from
-    } else {
-        end - (bytes.len() - line) as u64
-    };
-    let cursor = log.cursor_at(after)?;
+    let cursor = log.cursor_at(place_in_log(line, &bytes, from, end))?;
     let unfinished = unfinished_text(log, &bytes[line..], fold);
     let is_partial = from > 0 && !newest.is_full;
     let is_cut = newest.lines.iter().any(|line| line.is_cut);
@@ -128,12 +122,7 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     let room = options
         .max_bytes
         .saturating_sub(unfinished.as_ref().map_or(0, String::len));
-    if text.len() > room {
-        lacks_room = true;
-        let excess = text.len() - room;
-        let line_end = memchr(b'\n', &text.as_bytes()[excess - 1..]);
-        text.drain(..line_end.map_or(text.len(), |at| excess + at));
-    }
+    lacks_room |= keep_newest(&mut text, room);
     let count = text.lines().count();
     let mut notes = Vec::new();
     if is_partial {
@@ -157,6 +146,25 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         log_bytes: end,
         ..Excerpt::default()
     })
+}
+
+/// Returns the place in the log of `line`, a place in the `block` of its bytes from `start` to `end`. The beginning of a block may be
+/// replaced by what says that it was cut.
+pub(super) fn place_in_log(line: usize, block: &[u8], start: u64, end: u64) -> u64 {
+    match line {
+        0 => start,
+        line => end - (block.len() - line) as u64,
+    }
+}
+
+/// Cuts off the oldest lines that have no room. Tells if there were any.
+fn keep_newest(text: &mut String, room: usize) -> bool {
+    let excess = text.len().saturating_sub(room);
+    if excess > 0 {
+        let line_end = memchr(b'\n', &text.as_bytes()[excess - 1..]);
+        text.drain(..line_end.map_or(text.len(), |at| excess + at));
+    }
+    excess > 0
 }
 
 /// The last lines: no more than are asked for, nor than an answer can have.

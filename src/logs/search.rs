@@ -13,7 +13,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::Log;
 use super::fold::{FoldOptions, MAX_LINE, fold_lines};
-use super::read::{Excerpt, ReadOptions, size};
+use super::read::{Excerpt, ReadOptions, place_in_log, size};
 use super::unfinished::complete_part;
 use crate::error::JobError;
 use crate::text::shorten;
@@ -88,12 +88,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
     };
     let mut block = log.lines_before(log_bytes, BLOCK)?;
     let (complete, line) = complete_part(&block.bytes, options.ended, options.raw);
-    let after = match line {
-        // The beginning of a block may be replaced by what says that it was cut.
-        0 => block.start,
-        line => log_bytes - (block.bytes.len() - line) as u64,
-    };
-    let cursor = log.cursor_at(after)?;
+    let cursor = log.cursor_at(place_in_log(line, &block.bytes, block.start, log_bytes))?;
     block.bytes.truncate(complete);
     let mut matches = Matches::default();
     let (mut searched, mut stopped) = (0, None);
