@@ -89,7 +89,7 @@ async fn start_fails_only_once_nothing_lives() {
 
 /// A supervisor, whose time passes at once while nothing happens, and its child, which was there before.
 #[test]
-#[ignore = "a process of the next test"]
+#[ignore = "the next test runs it, as a process of its own"]
 fn supervisor_of_a_deaf_process() {
     let script = "trap '' TERM; echo; while :; do sleep 3000; done";
     let mut deaf = Command::new("sh");

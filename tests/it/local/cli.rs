@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Output, Stdio};
+use std::process::{Child, ChildStdout, Output, Stdio};
 
 use oumi_mcp_server::env_vars;
 use serde_json::json;
@@ -182,17 +182,23 @@ fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
     assert_eq!(text(&output.stdout), "one\n");
 }
 
+/// Starts to follow the log of a job.
+fn follow(home: &Home, job_id: &str) -> (Child, BufReader<ChildStdout>) {
+    let following = command(home)
+        .args(["logs", "-f", job_id])
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut following = following.unwrap();
+    let stdout = following.stdout.take().unwrap();
+    (following, BufReader::new(stdout))
+}
+
 #[test]
 fn logs_end_with_their_reader() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = server.submit(home.job("echo one; sleep 600"), json!({}));
-    let mut reading = command(&home)
-        .args(["logs", "-f", &job_id])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(reading.stdout.take().unwrap());
+    let (mut reading, mut stdout) = follow(&home, &job_id);
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
     assert_eq!(line, "one\n");
@@ -211,12 +217,7 @@ fn logs_end_once_the_log_of_a_job_that_is_over_is_gone() {
     let mut server = Server::start(&home);
     let run = "echo one; until [ -e go ]; do sleep 0.02; done; seq 200000";
     let job_id = server.submit(home.job(run), json!({}));
-    let mut reading = command(&home)
-        .args(["logs", "-f", &job_id])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = BufReader::new(reading.stdout.take().unwrap());
+    let (mut reading, mut stdout) = follow(&home, &job_id);
     stdout.read_line(&mut String::new()).unwrap();
     // The pipe takes a part of it, and the rest is not read yet when the log goes.
     home.write("go", "");
