@@ -154,12 +154,9 @@ struct Axis {
 }
 
 impl Axis {
-    /// An axis for the numbers among `values`, if there are any, with at most `max_ticks` ticks that are at least `min_step`
-    /// apart.
+    /// An axis for `values`, if there are any, with at most `max_ticks` ticks that are at least `min_step` apart.
     fn new(values: impl Iterator<Item = f64>, max_ticks: f64, min_step: f64) -> Option<Self> {
-        let ranges = values
-            .filter(|value| !value.is_nan())
-            .map(|value| (value, value));
+        let ranges = values.map(|value| (value, value));
         let (low, high) = ranges.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))?;
         let margin = match high - low {
             0.0 => low.abs().max(1.0) * 0.1,
@@ -169,10 +166,9 @@ impl Axis {
         // The next of 1, 2, 5, 10, 20….
         let least = (high - low) / max_ticks;
         let magnitude = 10.0_f64.powf(least.log10().floor());
-        let digit = [1.0, 2.0, 5.0]
-            .into_iter()
-            .find(|digit| digit * magnitude >= least * 0.999_999);
-        let step = (digit.unwrap_or(10.0) * magnitude).max(min_step);
+        let steps = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * magnitude);
+        let step = steps.iter().find(|step| **step >= least * 0.999_999);
+        let step = step.unwrap_or(&least).max(min_step);
         let first = (low / step).ceil();
         let ticks = (0..=max_ticks as u32).map(|index| (first + f64::from(index)) * step);
         let ticks = ticks.filter(|value| (low..=high).contains(value)).collect();

@@ -1,6 +1,7 @@
 //! Lines, shapes and text on a picture, with soft edges.
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
+use zeno::{Cap, Command, Join, Mask, PathBuilder, Stroke, Style};
 
 const SIZE: RasterHeight = RasterHeight::Size20;
 pub(super) const TEXT_HEIGHT: f32 = SIZE.val() as f32;
@@ -11,33 +12,24 @@ type Place = (f32, f32);
 
 pub(super) struct Canvas {
     width: usize,
-    height: usize,
     /// Red, green and blue of each pixel, row by row.
     pixels: Vec<[u8; 3]>,
-    /// How far the lines that are being drawn cover each pixel; 0 between them.
-    coverage: Vec<f32>,
 }
 
 impl Canvas {
     pub(super) fn new(width: u32, height: u32, [red, green, blue, _]: Color) -> Self {
-        let (width, height) = (width as usize, height as usize);
-        let pixels = vec![[red, green, blue]; width * height];
-        Self {
-            width,
-            height,
-            pixels,
-            coverage: vec![0.0; width * height],
-        }
+        let pixels = vec![[red, green, blue]; (width * height) as usize];
+        let width = width as usize;
+        Self { width, pixels }
     }
 
     pub(super) fn png(&self) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        let (width, height) = (self.width as u32, self.height as u32);
-        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        let height = self.pixels.len() / self.width;
+        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, height as u32);
         encoder.set_color(png::ColorType::Rgb);
         let mut writer = encoder.write_header().ok()?;
-        let pixels = self.pixels.as_flattened();
-        writer.write_image_data(pixels).ok()?;
+        writer.write_image_data(self.pixels.as_flattened()).ok()?;
         drop(writer);
         Some(bytes)
     }
@@ -49,38 +41,40 @@ impl Canvas {
         width: f32,
         color: Color,
     ) {
-        let points: Vec<Place> = points.into_iter().collect();
-        // First of all lines, so that the colour is no stronger where two of them meet.
-        for ends in points.windows(2) {
-            let (from, to) = (ends[0], ends[1]);
-            let (along_x, along_y) = (to.0 - from.0, to.1 - from.1);
-            let square = (along_x * along_x + along_y * along_y).max(f32::MIN_POSITIVE);
-            for (at, (x, y)) in self.near(from, to, width) {
-                let (x, y) = (x - from.0, y - from.1);
-                let part = ((x * along_x + y * along_y) / square).clamp(0.0, 1.0);
-                let distance = (x - part * along_x).hypot(y - part * along_y);
-                self.coverage[at] = self.coverage[at].max(width / 2.0 + 0.5 - distance);
-            }
+        let mut path = Vec::new();
+        for place in points {
+            match path.is_empty() {
+                true => path.move_to(place),
+                false => path.line_to(place),
+            };
         }
-        for ends in points.windows(2) {
-            for (at, _) in self.near(ends[0], ends[1], width) {
-                let coverage = std::mem::take(&mut self.coverage[at]);
-                self.blend(at, color, coverage);
-            }
-        }
+        let mut stroke = Stroke::new(width);
+        stroke.join(Join::Round).cap(Cap::Round);
+        self.draw(&path, stroke.into(), color);
     }
 
     /// Fills the rectangle between two corners.
     pub(super) fn band(&mut self, from: Place, to: Place, color: Color) {
-        let part = |from: f32, to: f32, at: f32| to.min(at + 0.5) - from.max(at - 0.5);
-        for (at, (x, y)) in self.near(from, to, 1.0) {
-            let coverage = part(from.0, to.0, x).max(0.0) * part(from.1, to.1, y).max(0.0);
-            self.blend(at, color, coverage);
-        }
+        let mut path = Vec::new();
+        path.add_rect(from, to.0 - from.0, to.1 - from.1);
+        self.draw(&path, Style::default(), color);
     }
 
     pub(super) fn dot(&mut self, at: Place, color: Color) {
-        self.line([at, at], 8.0, color);
+        let mut path = Vec::new();
+        path.add_circle(at, 4.0);
+        self.draw(&path, Style::default(), color);
+    }
+
+    /// Draws a shape, at the cost of the pixels around it.
+    fn draw(&mut self, path: &[Command], style: Style<'_>, color: Color) {
+        let (mask, at) = Mask::new(path).style(style).render();
+        for (row, line) in mask.chunks_exact(at.width.max(1) as usize).enumerate() {
+            for (column, coverage) in line.iter().enumerate() {
+                let (x, y) = (at.left as usize + column, at.top as usize + row);
+                self.blend(y * self.width + x, color, *coverage);
+            }
+        }
     }
 
     /// Writes `text` with its vertical middle at the anchor, and `before` of its width left of it. It is moved if it would
@@ -95,38 +89,16 @@ impl Canvas {
                 for (column, coverage) in line.iter().enumerate() {
                     let x = left as usize + index * line.len() + column;
                     let at = (top as usize + row) * self.width + x;
-                    self.blend(at, color, f32::from(*coverage) / 255.0);
+                    self.blend(at, color, *coverage);
                 }
             }
         }
         left + width
     }
 
-    /// Lists the pixels at most `reach` away from the rectangle between two places, each with its middle.
-    fn near(
-        &self,
-        from: Place,
-        to: Place,
-        reach: f32,
-    ) -> impl Iterator<Item = (usize, Place)> + use<> {
-        let range = |from: f32, to: f32, size: usize| {
-            let (low, high) = (from.min(to) - reach, from.max(to) + reach);
-            (low as usize).min(size)..(high.ceil() as usize).min(size)
-        };
-        let columns = range(from.0, to.0, self.width);
-        let (rows, width) = (range(from.1, to.1, self.height), self.width);
-        rows.flat_map(move |row| columns.clone().map(move |column| (row, column)))
-            .map(move |(row, column)| {
-                (
-                    row * width + column,
-                    (column as f32 + 0.5, row as f32 + 0.5),
-                )
-            })
-    }
-
     /// Lays a colour over a pixel, as far as it covers it.
-    fn blend(&mut self, at: usize, [red, green, blue, alpha]: Color, coverage: f32) {
-        let strength = coverage.clamp(0.0, 1.0) * f32::from(alpha) / 255.0;
+    fn blend(&mut self, at: usize, [red, green, blue, alpha]: Color, coverage: u8) {
+        let strength = f32::from(coverage) / 255.0 * f32::from(alpha) / 255.0;
         let Some(pixel) = self.pixels.get_mut(at).filter(|_| strength > 0.0) else {
             return;
         };
