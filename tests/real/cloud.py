@@ -82,7 +82,7 @@ def story(start, project, cloud, cluster):
         (found := server.call("cancel_job", job_id="first"))["success"] and found.get("is_done") and found
     ), 900)  # fmt: skip
     assert answer["state"] == "CANCELLED", answer
-    saw(f"first: a second cancel finds it cancelled: {answer['message']}")
+    saw(f"first: a second cancel finds it cancelled: {answer.get('message')}")
 
     # After the first: a cluster of one CPU runs one job at a time.
     server.launch(project, "short.yaml", "second", cloud=cloud, cluster_name=first["cluster"])
