@@ -31,6 +31,8 @@ pub(crate) struct LocalLauncher {
     supervisor: PathBuf,
     /// The jobs that the processes of this machine were of, by the folder of jobs: a job that starts changes it.
     running: Arc<Unchanged<BTreeSet<String>>>,
+    /// The folders of jobs that run, with neither an exit record nor a request in them: what comes changes the folder.
+    undisturbed: Arc<Unchanged<()>>,
 }
 
 impl LocalLauncher {
@@ -40,6 +42,7 @@ impl LocalLauncher {
             folder,
             supervisor,
             running: Arc::default(),
+            undisturbed: Arc::default(),
         }
     }
 
@@ -51,7 +54,7 @@ impl LocalLauncher {
         let (mut listing, mut processes) = (Listing::default(), None);
         for identity in jobs {
             let dir = self.dir(identity);
-            match dir.and_then(|dir| probe(&dir, &mut processes)) {
+            match dir.and_then(|dir| self.probe(&dir, &mut processes)) {
                 Ok(status) => listing.jobs.push(ListedJob {
                     identity: identity.clone(),
                     status,
@@ -63,6 +66,51 @@ impl LocalLauncher {
             }
         }
         listing
+    }
+
+    /// Returns the status of the job in `dir`: by its exit record, else its lock, else its processes, which are listed when they
+    /// are needed first and kept for the next job of a list.
+    fn probe(&self, dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus> {
+        let mut status = || -> io::Result<JobStatus> {
+            let version = match self.undisturbed.get(dir.path()) {
+                Ok(()) if dir.is_locked()? => {
+                    return Ok(JobStatus::new(status::RUNNING, JobState::Running, false));
+                }
+                known => known.err().flatten(),
+            };
+            match dir.exit_record()? {
+                Some(record) if !record.processes_left => return Ok(ended_status(&record)),
+                None if dir.is_locked()? => {
+                    let status = running_status(dir)?;
+                    if status.message.is_none() {
+                        self.undisturbed.keep(dir.path(), version, &());
+                    }
+                    return Ok(status);
+                }
+                _ => {}
+            }
+            let processes = match processes {
+                Some(processes) => processes,
+                None => processes.insert(ProcessTable::read()?),
+            };
+            let job = processes.job(dir.path());
+            // Who holds the lock without a mark has cleared its environment.
+            let is_alive = !job.is_empty() || dir.is_locked()?;
+            // It may have ended between the two looks.
+            match dir.exit_record()? {
+                Some(record) if record.processes_left && is_alive => {
+                    Ok(leftover_status(&record, job.members.len()))
+                }
+                Some(record) => Ok(ended_status(&record)),
+                None if is_alive => running_status(dir),
+                // The request is written only while the job lives.
+                None if dir.termination_request()?.is_some() => Ok(cancelled_status()),
+                None => unrecorded_status(dir),
+            }
+        };
+        status().map_err(|error| {
+            JobError::failed(format!("cannot read {}: {error}", dir.path().display()))
+        })
     }
 
     /// Lists the jobs that run and are in no registry, as after their data folder was emptied.
@@ -115,7 +163,7 @@ impl Launcher for LocalLauncher {
     }
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus> {
-        probe(&self.dir(identity)?, &mut None)
+        self.probe(&self.dir(identity)?, &mut None)
     }
 
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing> {
@@ -137,7 +185,9 @@ impl Launcher for LocalLauncher {
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let dir = self.dir(identity)?;
-        let ended = probe(&dir, &mut None).is_ok_and(|status| status.is_done);
+        let ended = self
+            .probe(&dir, &mut None)
+            .is_ok_and(|status| status.is_done);
         JobLog::of_output(&dir, ended)
     }
 
@@ -157,38 +207,6 @@ impl Launcher for LocalLauncher {
         Err(JobError::failed("this machine is no cluster")
             .with_hint("call cancel_job to end a job on it"))
     }
-}
-
-/// Returns the status of the job in `dir`: by its exit record, else its lock, else its processes, which are listed when they
-/// are needed first and kept for the next job of a list.
-fn probe(dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus> {
-    let mut status = || -> io::Result<JobStatus> {
-        match dir.exit_record()? {
-            Some(record) if !record.processes_left => return Ok(ended_status(&record)),
-            None if dir.is_locked()? => return running_status(dir),
-            _ => {}
-        }
-        let processes = match processes {
-            Some(processes) => processes,
-            None => processes.insert(ProcessTable::read()?),
-        };
-        let job = processes.job(dir.path());
-        // Who holds the lock without a mark has cleared its environment.
-        let is_alive = !job.is_empty() || dir.is_locked()?;
-        // It may have ended between the two looks.
-        match dir.exit_record()? {
-            Some(record) if record.processes_left && is_alive => {
-                Ok(leftover_status(&record, job.members.len()))
-            }
-            Some(record) => Ok(ended_status(&record)),
-            None if is_alive => running_status(dir),
-            // The request is written only while the job lives.
-            None if dir.termination_request()?.is_some() => Ok(cancelled_status()),
-            None => unrecorded_status(dir),
-        }
-    };
-    status()
-        .map_err(|error| JobError::failed(format!("cannot read {}: {error}", dir.path().display())))
 }
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {

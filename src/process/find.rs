@@ -97,10 +97,12 @@ pub(crate) fn problem() -> Option<String> {
 /// Looks in the folders of a PATH, then of projects, then of this machine.
 fn search(name: &str, path: &OsStr, projects: &[PathBuf]) -> Option<PathBuf> {
     let of_project = |project: &PathBuf| OF_PROJECT.map(|below| project.join(below));
-    let mut folders = std::env::split_paths(path)
+    let folders = std::env::split_paths(path)
         .chain(projects.iter().flat_map(of_project))
         .chain(OF_MACHINE.split(' ').flat_map(folders_of));
-    folders.find_map(|folder| which::which(folder.join(name)).ok())
+    let files = folders.map(|folder| folder.join(name));
+    let mut files = files.filter(|file| file.exists());
+    files.find_map(|file| which::which(file).ok())
 }
 
 /// Lists the folders of a place. A `*` stands for any name, the last first: of several versions, the newest.

@@ -172,7 +172,7 @@ impl JobDir {
 
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.
     pub(crate) fn is_locked(&self) -> io::Result<bool> {
-        let file = if_found(open_regular(&self.file(LOCK)))?;
+        let file = if_found(open_options().read(true).open(self.file(LOCK)))?;
         match file.map(|file| file.try_lock_shared()) {
             Some(Err(TryLockError::Error(error))) => Err(error),
             probe => Ok(matches!(probe, Some(Err(_)))),

@@ -68,10 +68,14 @@ async fn record(
 ) -> Result<(JobIdentity, Start)> {
     let redactor = launch.redactor();
     let (spec, plan, costs) = (launch.spec, launch.plan, launch.costs);
-    let identity = JobIdentity {
+    let mut identity = JobIdentity {
         cluster: plan.cluster.clone(),
         ..spec.identity
     };
+    if launch.is_local {
+        // As its launcher will say, so that the record need not be written again.
+        identity.oumi_job_id.clone_from(&identity.job_id);
+    }
     let price = costs.as_ref().and_then(|costs| costs.offer.highest());
     let price = price.map(|dearest| (HOURLY_PRICE.to_owned(), dearest.into()));
     let record = JobRecord {
@@ -80,7 +84,7 @@ async fn record(
         config_path: spec.config.path.display().to_string(),
         cloud: identity.cloud.clone(),
         cluster_name: identity.cluster.clone(),
-        oumi_job_id: String::new(),
+        oumi_job_id: identity.oumi_job_id.clone(),
         model_name: spec.config.model_name,
         submit_time: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, false),
         output_dir: spec.config.output_dir,
@@ -257,7 +261,10 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
     if job.oumi_job_id.is_empty() {
         return dir.exists();
     }
-    Ok(!context.policy.read_only && (dir.has_pending_cancel()? || has_abandoned_epilogue(&dir)?))
+    // A job on this machine has no epilogue.
+    let is_cloud = !context.is_local(&job.cloud);
+    Ok(!context.policy.read_only
+        && (dir.has_pending_cancel()? || is_cloud && has_abandoned_epilogue(&dir)?))
 }
 
 /// Creates the folder of a new job. A folder without a record was left by a server that died between the two; it is replaced
