@@ -10,7 +10,6 @@ pub(crate) mod consent;
 mod consent_prompt;
 mod context;
 mod costs;
-mod excerpt;
 mod launches;
 mod list;
 mod log_reader;

@@ -1,10 +1,10 @@
 //! Asks the person through the client: by an elicitation that the call waits for (2025-06-18, 2025-11-25), or by an
 //! `InputRequiredResult`, to which the client answers by calling again (2026-07-28).
 //!
-//! In the second mode the client holds our state between the two calls, so it is sealed. It is valid for the same tool and
-//! arguments, for the same subject, for [`ANSWER_TIMEOUT`], in this process, and once.
+//! In the second mode the client gives back a random text that names the question. It is valid for the same tool and arguments,
+//! for the same subject, for [`ANSWER_TIMEOUT`], in this process, and once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use rmcp::model::{
     CallToolRequestParams, ClientResult, ElicitRequest, ElicitRequestParams, ElicitResult,
     ElicitationAction, ElicitationSchema, InputRequest, InputRequiredResult, ProtocolVersion,
-    RequestStateCodec, RequestStateError, SealOptions, ServerRequest,
+    ServerRequest,
 };
 use rmcp::service::PeerRequestOptions;
 use serde_json::Value;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::error::{JobError, Result};
-use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
+use crate::service::consent::{ConsentPrompt, ConsentProvider};
 use crate::settings::env_vars;
 use crate::sync::lock;
 
@@ -31,55 +31,51 @@ use crate::sync::lock;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The most elicitations that wait for a person at once. Each holds the permit of a call.
 const MAX_PROMPTS: usize = 16;
+/// The most questions that are kept for a client that calls again.
+const MAX_ASKED: usize = 256;
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
-/// The key of the sealed states, and those that were used.
+/// The questions that wait for a person.
 pub(super) struct PendingPrompts {
-    codec: RequestStateCodec,
-    /// Until they have expired.
-    used: Mutex<HashMap<String, Instant>>,
+    /// Those that a client answers by calling again, the newest first: the state and the call that name each, and its time.
+    asked: Mutex<VecDeque<(String, Vec<u8>, Instant, String)>>,
     permits: Semaphore,
 }
 
 impl Default for PendingPrompts {
     fn default() -> Self {
-        // Each has 122 random bits. A state of an earlier process is refused, and the person is asked again.
-        let key = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()].map(uuid::Uuid::into_bytes);
         Self {
-            codec: RequestStateCodec::new_unchecked(key.concat()),
-            used: Mutex::default(),
+            asked: Mutex::default(),
             permits: Semaphore::new(MAX_PROMPTS),
         }
     }
 }
 
 impl PendingPrompts {
-    fn seal(&self, subject: &ConsentSubject, call: &[u8], ttl: Duration) -> Result<String> {
-        let options = SealOptions::new().associated_data(call).ttl(ttl);
-        let sealed = self.codec.seal_json_with(subject, &options);
-        sealed.map_err(JobError::failed)
+    /// Keeps a question, and returns the state that names it.
+    fn keep(&self, subject: String, call: Vec<u8>) -> String {
+        let state = uuid::Uuid::new_v4().to_string();
+        let mut asked = lock(&self.asked);
+        asked.truncate(MAX_ASKED - 1);
+        asked.push_front((state.clone(), call, Instant::now(), subject));
+        state
     }
 
-    /// Opens a state for its one use.
-    fn redeem(&self, sealed: &str, call: &[u8]) -> Result<ConsentSubject> {
-        let refused = |message: &str| {
-            let hint = "call the tool again without the request state, so that the person is asked";
-            JobError::blocked(message).with_hint(hint)
-        };
-        let opened = self.codec.open_json_with(sealed, call);
-        let subject = opened.map_err(|error| match error {
-            RequestStateError::Expired => refused("the person was asked more than 10 minutes ago"),
-            _ => refused(
-                "this server did not issue this request state for this call, or has restarted since",
-            ),
-        })?;
-        let mut used = lock(&self.used);
-        used.retain(|_, at| at.elapsed() <= ANSWER_TIMEOUT);
-        match used.insert(sealed.to_owned(), Instant::now()) {
-            None => Ok(subject),
-            Some(_) => Err(refused("this answer of the person was used already")),
-        }
+    /// Returns the subject of a question, for the one use of its state.
+    fn redeem(&self, state: &str, call: &[u8]) -> Result<String> {
+        let mut asked = lock(&self.asked);
+        asked.retain(|(_, _, at, _)| at.elapsed() <= ANSWER_TIMEOUT);
+        let mut known = asked.iter();
+        let known = known.position(|(id, of, ..)| id == state && of == call);
+        let known = known.and_then(|known| asked.remove(known));
+        known.map(|(.., subject)| subject).ok_or_else(|| {
+            JobError::blocked(
+                "this server did not issue this request state for this call or has restarted since, or it was used already \
+                 or is more than 10 minutes old",
+            )
+            .with_hint("call the tool again without it, so that the person is asked")
+        })
     }
 }
 
@@ -100,7 +96,7 @@ pub(super) struct ElicitingCaller {
     version: Option<ProtocolVersion>,
     /// The digest of the tool and its arguments.
     call: Vec<u8>,
-    /// The sealed state and the answer, when the client calls again.
+    /// The state and the answer, when the client calls again.
     answer: Option<(String, Value)>,
     required: Mutex<Option<InputRequiredResult>>,
 }
@@ -132,7 +128,7 @@ impl ElicitingCaller {
     }
 
     /// Sends the question to the client and waits for the answer.
-    async fn elicit(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject> {
+    async fn elicit(&self, prompt: &ConsentPrompt) -> Result<String> {
         let Ok(_permit) = self.prompts.permits.try_acquire() else {
             let message = format!("{MAX_PROMPTS} questions already wait for the person");
             return Err(JobError::blocked(message).with_hint("call again when they have answered"));
@@ -156,14 +152,13 @@ impl ElicitingCaller {
     }
 
     /// Reads the answer that came with the call, or requires one.
-    fn read_input(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject> {
-        if let Some((sealed, response)) = &self.answer {
-            let subject = self.prompts.redeem(sealed, &self.call)?;
+    fn read_input(&self, prompt: &ConsentPrompt) -> Result<String> {
+        if let Some((state, response)) = &self.answer {
+            let subject = self.prompts.redeem(state, &self.call)?;
             let result = serde_json::from_value(response.clone());
             return accepted(&result.map_err(not_asked)?, &subject);
         }
-        let prompts = &self.prompts;
-        let state = prompts.seal(&prompt.subject, &self.call, ANSWER_TIMEOUT)?;
+        let state = self.prompts.keep(prompt.subject.clone(), self.call.clone());
         let request = InputRequest::Elicitation(ElicitRequest::new(form(prompt)));
         let requests = BTreeMap::from([(PROMPT_ID.to_owned(), request)]);
         *lock(&self.required) = Some(InputRequiredResult::new(Some(requests), Some(state)));
@@ -177,7 +172,7 @@ impl ConsentProvider for ElicitingCaller {
         self.version.is_some()
     }
 
-    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject> {
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<String> {
         match &self.version {
             None => Err(JobError::blocked("this client cannot ask the person")),
             Some(version) if *version >= ProtocolVersion::V_2026_07_28 => self.read_input(prompt),
@@ -196,9 +191,9 @@ fn form(prompt: &ConsentPrompt) -> ElicitRequestParams {
 }
 
 /// Returns the subject, if the person has accepted it.
-fn accepted(result: &ElicitResult, subject: &ConsentSubject) -> Result<ConsentSubject> {
+fn accepted(result: &ElicitResult, subject: &str) -> Result<String> {
     match result.action {
-        ElicitationAction::Accept => Ok(subject.clone()),
+        ElicitationAction::Accept => Ok(subject.to_owned()),
         ElicitationAction::Decline => Err(JobError::blocked("the person declined")
             .with_hint("do not call again unless they ask for it")),
         _ => Err(unseen(
@@ -223,30 +218,22 @@ fn unseen(message: impl Display) -> JobError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_state_is_bound_to_call_time_process_and_use() {
+    #[tokio::test(start_paused = true)]
+    async fn a_state_is_bound_to_call_time_process_and_use() {
         let prompts = PendingPrompts::default();
-        let subject = ConsentSubject::Launch {
-            plan_id: "plan".to_owned(),
-        };
-        let sealed = prompts.seal(&subject, b"call", ANSWER_TIMEOUT).unwrap();
-        let error = |opened: Result<ConsentSubject>| opened.unwrap_err().to_string();
-        let foreign = "did not issue";
-        assert!(error(prompts.redeem(&sealed, b"another call")).contains(foreign));
-        assert!(error(PendingPrompts::default().redeem(&sealed, b"call")).contains(foreign));
-        assert!(error(prompts.redeem("rs1.forged.state", b"call")).contains(foreign));
-        assert_eq!(prompts.redeem(&sealed, b"call"), Ok(subject.clone()));
-        assert!(error(prompts.redeem(&sealed, b"call")).contains("used already"));
-        let begun = std::time::Instant::now();
-        // It is old from the next millisecond on.
-        let expired = (0_u32..)
-            .map(|number| {
-                let call = number.to_le_bytes();
-                let sealed = prompts.seal(&subject, &call, Duration::ZERO).unwrap();
-                prompts.redeem(&sealed, &call)
-            })
-            .take_while(|_| begun.elapsed() < Duration::from_secs(10))
-            .find_map(Result::err);
-        assert!(expired.unwrap().to_string().contains("10 minutes ago"));
+        let subject = "plan".to_owned();
+        let call = b"call".to_vec();
+        let state = prompts.keep(subject.clone(), call.clone());
+        prompts.redeem(&state, b"another call").unwrap_err();
+        let other = PendingPrompts::default();
+        other.redeem(&state, &call).unwrap_err();
+        prompts.redeem("forged", &call).unwrap_err();
+        assert_eq!(prompts.redeem(&state, &call), Ok(subject.clone()));
+        let error = prompts.redeem(&state, &call).unwrap_err().to_string();
+        assert!(error.contains("used already"), "{error}");
+        let state = prompts.keep(subject, call.clone());
+        tokio::time::advance(ANSWER_TIMEOUT + Duration::from_secs(1)).await;
+        let error = prompts.redeem(&state, &call).unwrap_err().to_string();
+        assert!(error.contains("more than 10 minutes old"), "{error}");
     }
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::answers::CancelAnswer;
+use super::consent::Change;
 use super::context::Context;
 use super::launches::{self, MAY_BE_RUNNING, clear_pending_cancel, outcome_within};
 use super::lookup::{ResolvedJob, is_certain, resolve};
 use super::poll::poll;
 use super::requests::{CancelRequest, JobQuery};
-use super::{CHANGE_WAIT, JobService, LAUNCH_WAIT, OnProgress, consent_prompt, run_detached};
+use super::{CHANGE_WAIT, JobService, LAUNCH_WAIT, OnProgress, run_detached};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, JobIdentity, JobState, JobStatus, status};
@@ -76,9 +77,15 @@ impl JobService {
             named.job_id.clear();
         }
         if record.is_none() || named.job_id.is_empty() {
-            let prompt = |info| consent_prompt::cancel(&named, info);
-            let confirmed = self.confirm(&named.cloud, &named.cluster, prompt).await;
-            if let Err(error) = confirmed {
+            let change = Change {
+                question: "Cancel this job? It was not started by this server, nor by another one with this data folder.",
+                job: &named.oumi_job_id,
+                cloud: &named.cloud,
+                cluster: &named.cluster,
+                launching: "",
+                consequence: "What it computed and did not save is lost.",
+            };
+            if let Err(error) = self.confirm(&change).await {
                 return answer(identity, Err(error));
             }
         }

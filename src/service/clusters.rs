@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::answers::ClusterAnswer;
+use super::consent::Change;
 use super::requests::{DownRequest, StopRequest};
 use super::sanitize::sanitize;
-use super::{CHANGE_WAIT, JobService, consent_prompt, run_detached};
+use super::{CHANGE_WAIT, JobService, run_detached};
 use crate::error::{JobError, Result};
 use crate::launcher::ClusterAction;
 use crate::redact::Redactor;
@@ -69,8 +70,25 @@ impl JobService {
             launching.filter(|job| job.cluster_name == cluster && context.is_launching(job));
         let launching: Vec<&str> = launching.map(|job| job.job_id.as_str()).collect();
         let launching = launching.join(", ");
-        let prompt = |info| consent_prompt::teardown(action, (cloud, cluster), info, &launching);
-        self.confirm(cloud, cluster, prompt).await?;
+        let (question, consequence) = match action {
+            ClusterAction::Stop => (
+                "Stop this cluster?",
+                "The jobs on it end. Its disks are kept and cost a little.",
+            ),
+            ClusterAction::Down => (
+                "Delete this cluster?",
+                "The jobs on it end, and everything on its disks is lost.",
+            ),
+        };
+        let change = Change {
+            question,
+            job: "",
+            cloud,
+            cluster,
+            launching: &launching,
+            consequence,
+        };
+        self.confirm(&change).await?;
         let (cloud, cluster) = (cloud.to_owned(), cluster.to_owned());
         let work = async move {
             let done = launcher.teardown_cluster(&cloud, &cluster, action).await;

@@ -8,7 +8,6 @@ use super::prepare::PreparedLaunch;
 use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, JobState};
 use crate::registry::{JobRecord, duplicate};
-use crate::settings::data_dir::DataDir;
 use crate::text::shorten;
 
 /// The bytes of a warning that name running jobs.
@@ -133,16 +132,4 @@ fn real(path: &Path) -> PathBuf {
     };
     let mut known = path.ancestors();
     known.find_map(resolve).unwrap_or_else(|| path.to_owned())
-}
-
-/// Checks that a job could be recorded.
-pub(super) fn check_data_dir(data_dir: &DataDir) -> Result<()> {
-    data_dir.create().map_err(JobError::failed)?;
-    let jobs = data_dir.jobs();
-    // The file has no name, so that nothing is left of it.
-    tempfile::tempfile_in(&jobs).map(drop).map_err(|error| {
-        let jobs = jobs.display();
-        JobError::failed(format!("cannot write to the data folder {jobs}: {error}"))
-            .with_hint("check its permissions and free space")
-    })
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use super::prepare::PreparedLaunch;
 use super::{JobService, OnProgress, consent_prompt};
@@ -15,21 +14,25 @@ use crate::settings::policy::AskPerson;
 /// The wait for SkyPilot's description of a cluster, which the prompt shows.
 const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
 
-/// The thing that a user agrees to. Consent to one is none to another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum ConsentSubject {
-    /// The plan with this id is launched.
-    Launch { plan_id: String },
-    /// A job that this server did not start is cancelled, or a cluster stopped or deleted: in words, with all names.
-    Change(String),
-}
-
 /// A question to the user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConsentPrompt {
     /// Everything the user needs to decide, in lines.
     pub(crate) text: String,
-    pub(crate) subject: ConsentSubject,
+    /// Names what the user agrees to: the id of a plan, or a change in words. Consent to one is none to another.
+    pub(crate) subject: String,
+}
+
+/// A change that the user is asked about: a job that this server did not start is cancelled, or a cluster stopped or deleted.
+pub(super) struct Change<'a> {
+    pub(super) question: &'static str,
+    /// The launcher's id of the job; empty for a cluster.
+    pub(super) job: &'a str,
+    pub(super) cloud: &'a str,
+    pub(super) cluster: &'a str,
+    /// The jobs that are being launched onto the cluster.
+    pub(super) launching: &'a str,
+    pub(super) consequence: &'static str,
 }
 
 /// The way to the user of one call.
@@ -39,7 +42,7 @@ pub(crate) trait ConsentProvider: Send + Sync {
     fn can_ask(&self) -> bool;
 
     /// Asks and waits. Returns the subject the user agreed to, which an earlier call may have asked about.
-    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject>;
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<String>;
 }
 
 impl JobService {
@@ -47,25 +50,22 @@ impl JobService {
         self.provider.is_some()
     }
 
-    /// Asks before a job is cancelled that this server did not start, or a cluster is changed, where the user can be reached;
-    /// elsewhere the arguments of the call must do.
-    pub(super) async fn confirm(
-        &self,
-        cloud: &str,
-        cluster: &str,
-        prompt: impl FnOnce(Option<ClusterInfo>) -> ConsentPrompt,
-    ) -> Result<()> {
+    /// Asks before a change, where the user can be reached; elsewhere the arguments of the call must do.
+    pub(super) async fn confirm(&self, change: &Change<'_>) -> Result<()> {
         let asking = async {
-            let prompt = prompt(self.cluster_info(cloud, cluster).await?);
-            match &self.provider {
-                Some(provider) if provider.ask(&prompt).await? != prompt.subject => {
-                    Err(agreed_to_another())
-                }
-                _ => Ok(()),
+            let info = self.cluster_info(change.cloud, change.cluster).await?;
+            let Some(provider) = &self.provider else {
+                return Ok(());
+            };
+            let prompt = consent_prompt::change(change, info.as_ref());
+            if provider.ask(&prompt).await? == prompt.subject {
+                return Ok(());
             }
+            Err(JobError::blocked("the user agreed to something else")
+                .with_hint("call the tool again, so that the user is asked again"))
         };
-        let asked = asking.await;
-        asked.map_err(|error: JobError| error.context("nothing was done"))
+        let asked: Result<()> = asking.await;
+        asked.map_err(|error| error.context("nothing was done"))
     }
 
     /// Describes a cluster, where a prompt or the policy needs that. Fails where the policy forbids the cloud that the cluster
@@ -131,21 +131,13 @@ impl JobService {
             return Ok(None);
         };
         let identity = &launch.spec.identity;
-        let info = self.cluster_info(&identity.cloud, &identity.cluster);
-        let info = info.await?;
+        let info = self
+            .cluster_info(&identity.cloud, &identity.cluster)
+            .await?;
         let plan_id = self.context.plans.insert(launch);
-        let subject = ConsentSubject::Launch { plan_id };
-        let mut prompt = consent_prompt::launch(launch, info.as_ref(), subject);
+        let mut prompt = consent_prompt::launch(launch, info.as_ref(), plan_id);
         prompt.text = launch.redactor().redact(&prompt.text);
         on_progress("waiting for the user to agree");
-        match provider.ask(&prompt).await? {
-            ConsentSubject::Launch { plan_id } => Ok(Some(plan_id)),
-            ConsentSubject::Change(_) => Err(agreed_to_another()),
-        }
+        provider.ask(&prompt).await.map(Some)
     }
-}
-
-fn agreed_to_another() -> JobError {
-    JobError::blocked("the user agreed to something else")
-        .with_hint("call the tool again, so that the user is asked again")
 }

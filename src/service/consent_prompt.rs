@@ -2,66 +2,44 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::consent::{ConsentPrompt, ConsentSubject};
-use super::excerpt::excerpt;
+use super::consent::{Change, ConsentPrompt};
 use super::prepare::PreparedLaunch;
+use crate::launcher::ClusterInfo;
 use crate::launcher::job_yaml::is_on;
-use crate::launcher::{ClusterAction, ClusterInfo, JobIdentity};
 use crate::settings::config::expand_home;
 use crate::text::{hours, one_line};
 
-/// The bytes of a value, of a script and of a whole prompt that are shown.
+/// The bytes of a value, of a script, of a whole prompt, and of the config beside it that are shown.
 const MAX_VALUE: usize = 400;
 const MAX_SCRIPT: usize = 2000;
 const MAX_PROMPT: usize = 16_000;
+const MAX_CONFIG: usize = 16_000;
 
-/// Asks whether a job may be cancelled that this server did not start.
-pub(super) fn cancel(job: &JobIdentity, info: Option<ClusterInfo>) -> ConsentPrompt {
-    let mut text = PromptText::new(
-        "Cancel this job? It was not started by this server, nor by another one with this data folder.",
-    );
-    text.field("Job", &job.oumi_job_id);
-    text.on_cluster(&job.cloud, &job.cluster, info.as_ref());
-    text.line("What it computed and did not save is lost.");
-    text.prompt(ConsentSubject::Change(format!(
-        "cancel job {:?} of {:?} on {:?}",
-        job.oumi_job_id, job.cluster, job.cloud
-    )))
-}
-
-/// Asks whether a cluster may be stopped or deleted, onto which these jobs are being launched.
-pub(super) fn teardown(
-    action: ClusterAction,
-    (cloud, cluster): (&str, &str),
-    info: Option<ClusterInfo>,
-    launching: &str,
-) -> ConsentPrompt {
-    let (title, consequence) = match action {
-        ClusterAction::Stop => (
-            "Stop this cluster?",
-            "The jobs on it end. Its disks are kept and cost a little.",
-        ),
-        ClusterAction::Down => (
-            "Delete this cluster?",
-            "The jobs on it end, and everything on its disks is lost.",
-        ),
-    };
-    let mut text = PromptText::new(title);
-    text.on_cluster(cloud, cluster, info.as_ref());
-    text.field("Launches onto it that are under way", launching);
-    text.line(consequence);
-    text.prompt(ConsentSubject::Change(format!(
-        "{action:?} {cluster:?} on {cloud:?}"
-    )))
+/// Asks whether a job may be cancelled, or a cluster stopped or deleted.
+pub(super) fn change(change: &Change<'_>, info: Option<&ClusterInfo>) -> ConsentPrompt {
+    let mut text = PromptText::new(change.question);
+    text.field("Job", change.job);
+    text.field("Cloud", change.cloud);
+    text.field("Cluster", change.cluster);
+    text.cluster(change.cloud, info);
+    if let Some(info) = info {
+        text.field("Price", &info.offer.text());
+    }
+    text.field("Launches onto it that are under way", change.launching);
+    text.line(change.consequence);
+    text.prompt(format!(
+        "{} {:?} of {:?} on {:?}",
+        change.question, change.job, change.cluster, change.cloud
+    ))
 }
 
 /// Asks whether a job may be started.
 pub(super) fn launch(
     launch: &PreparedLaunch,
     info: Option<&ClusterInfo>,
-    subject: ConsentSubject,
+    plan_id: String,
 ) -> ConsentPrompt {
     let mut text = describe("Start this job?", launch, info);
     let config = launch.plan.job_config.as_ref();
@@ -70,7 +48,7 @@ pub(super) fn launch(
             text.script(name, script);
         }
     }
-    text.prompt(subject)
+    text.prompt(plan_id)
 }
 
 /// Says what a dry run would start, without the scripts.
@@ -151,6 +129,24 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(", ")
 }
 
+/// Cuts a text to `max_bytes`, and counts what is left out.
+fn excerpt(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
+        return text.to_owned();
+    }
+    let (start, rest) = text.split_at(text.floor_char_boundary(max_bytes));
+    format!("{start}… ({} more bytes in the config)", rest.len())
+}
+
+/// Copies a job config; of one that is too long for an answer, the beginning as a text.
+pub(super) fn job_config(config: &Value) -> Value {
+    let text = plain(config);
+    match text.len() <= MAX_CONFIG {
+        true => config.clone(),
+        false => json!({ "…": excerpt(&text, MAX_CONFIG) }),
+    }
+}
+
 /// Tells if resources, or one of their choices, ask for spot machines.
 fn may_be_spot(resources: &Value) -> bool {
     let choices = ["any_of", "ordered"].into_iter();
@@ -174,7 +170,7 @@ impl PromptText {
         Self(title.to_owned())
     }
 
-    fn prompt(self, subject: ConsentSubject) -> ConsentPrompt {
+    fn prompt(self, subject: String) -> ConsentPrompt {
         ConsentPrompt {
             text: excerpt(&self.0, MAX_PROMPT),
             subject,
@@ -255,15 +251,6 @@ impl PromptText {
         }
     }
 
-    fn on_cluster(&mut self, cloud: &str, cluster: &str, info: Option<&ClusterInfo>) {
-        self.field("Cloud", cloud);
-        self.field("Cluster", cluster);
-        self.cluster(cloud, info);
-        if let Some(info) = info {
-            self.field("Price", &info.offer.text());
-        }
-    }
-
     fn cluster(&mut self, cloud: &str, info: Option<&ClusterInfo>) {
         let Some(info) = info else { return };
         if let Some(found) = info.cloud.as_deref().filter(|found| *found != cloud) {
@@ -330,5 +317,19 @@ mod tests {
         );
         assert!(text.0.len() < 3 * MAX_SCRIPT, "{}", text.0.len());
         assert!(text.0.ends_with("in the config)"), "{}", text.0);
+    }
+    #[test]
+    fn a_config_is_copied_within_its_bound() {
+        let small = json!({ "run": "echo hi\n", "envs": { "A": "***" }, "num_nodes": 2, "x": [null, true] });
+        assert_eq!(job_config(&small), small);
+        for large in [
+            json!({ "run": "x".repeat(800_000) }),
+            json!({ "a": vec!["ä".repeat(5000); 50], "b": 1 }),
+            json!({ "k".repeat(800_000): 1, "b": 2, "c": [3] }),
+        ] {
+            let text = job_config(&large).to_string();
+            assert!(text.len() < 2 * MAX_CONFIG, "{}", text.len());
+            assert!(text.contains("more"), "{text}");
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct PreparedLaunch {
     pub(super) plan: LaunchPlan,
     /// The job runs on this machine.
     pub(super) is_local: bool,
-    /// `None` where nothing is billed, and until it is asked for.
+    /// Those that the user was shown, until they are asked for; `None` where nothing is billed.
     pub(super) costs: Option<Costs>,
     /// The id was made just now, so no process of an earlier job can have it.
     pub(super) has_new_id: bool,
@@ -65,17 +65,19 @@ impl JobService {
         plan_id: &str,
     ) -> Result<PreparedLaunch> {
         let context = &self.context;
-        let is_planned = !plan_id.is_empty();
-        let planned = is_planned
-            .then(|| context.plans.job_id(plan_id))
-            .transpose()?;
+        let planned = match plan_id {
+            "" => None,
+            plan_id => Some(context.plans.get(plan_id)?),
+        };
         let name = request.job_name.as_deref().filter(|name| !name.is_empty());
         let name = name.map(job_id_from_name).transpose()?;
-        let mut launch = plan(context, request, planned.or_else(|| name.clone())).await?;
-        if is_planned {
-            context.plans.check(plan_id, &launch)?;
+        let job_id = planned.as_ref().map(|plan| plan.job_id.clone());
+        let mut launch = plan(context, request, job_id.or_else(|| name.clone())).await?;
+        if let Some(planned) = planned {
+            context.plans.check(&planned, &launch)?;
+            launch.costs = planned.costs.clone();
         }
-        collisions::check_data_dir(&context.data_dir)?;
+        context.data_dir.check()?;
         // A name that comes after the dry run is no other plan.
         let wanted = name.unwrap_or_else(|| launch.spec.identity.job_id.clone());
         let records = context.registry.records().await?;

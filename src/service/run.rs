@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::answers::RunAnswer;
-use super::excerpt::{config_excerpt, excerpt};
 use super::launches::{self, MAY_BE_RUNNING, outcome_within};
 use super::observe::Observation;
 use super::prepare::{PreparedLaunch, redactor_of};
@@ -14,6 +13,7 @@ use super::{JobService, LAUNCH_WAIT, OnProgress, consent_prompt, next_step};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, JobStatus, status};
+use crate::text::shorten;
 
 /// The value that `user_confirmation` must have for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
@@ -73,7 +73,8 @@ impl JobService {
         }
         let what = consent_prompt::preview(&launch);
         let plan_id = self.context.plans.insert(&launch);
-        let job_config = launch.plan.job_config.as_ref().map(config_excerpt);
+        let job_config = launch.plan.job_config.as_ref();
+        let job_config = job_config.map(consent_prompt::job_config);
         let scripts = job_config.as_ref().map_or("", |_| " and job_config");
         RunAnswer {
             success: true,
@@ -103,23 +104,16 @@ impl JobService {
             ))
             .with_hint("show the user a dry_run first and set them once the user has agreed"));
         }
-        let (is_limited, plans) = (
-            self.context.policy.max_hourly.is_some(),
-            &self.context.plans,
-        );
-        match is_limited || self.can_ask() {
-            true => self.price(&mut launch).await?,
-            // That the user was shown: nobody reads another one.
-            false => launch.costs = plans.costs(&request.plan_id),
+        let is_limited = self.context.policy.max_hourly.is_some();
+        if is_limited || self.can_ask() {
+            self.price(&mut launch).await?;
         }
         let confirmed = self.confirm_launch(&mut launch, &request.plan_id, on_progress);
         if let Some(plan_id) = confirmed.await? {
             // The user may have taken minutes, and files may have changed meanwhile.
-            let shown = launch.costs.take();
             launch = self.prepare(request, &plan_id).await?;
-            match is_limited {
-                true => self.price(&mut launch).await?,
-                false => launch.costs = shown,
+            if is_limited {
+                self.price(&mut launch).await?;
             }
         }
         let identity = &launch.spec.identity;
@@ -217,8 +211,11 @@ fn refused(answer: RunAnswer, error: &JobError) -> RunAnswer {
         ErrorKind::Blocked => status::BLOCKED,
         _ => status::ERROR,
     };
-    let error = excerpt(&error.to_string(), MAX_ERROR);
-    ended(answer, status, error)
+    ended(
+        answer,
+        status,
+        shorten(&error.to_string(), MAX_ERROR).into_owned(),
+    )
 }
 
 fn ended(answer: RunAnswer, status: &str, error: String) -> RunAnswer {

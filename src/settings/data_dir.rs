@@ -49,8 +49,9 @@ impl DataDir {
 
     fn unusable(&self, error: io::Error) -> JobError {
         let root = self.root.display();
-        JobError::failed(format!("cannot use the data folder {root}: {error}"))
-            .with_hint(format!("make it writable or set {HOME} to another folder"))
+        JobError::failed(format!("cannot use the data folder {root}: {error}")).with_hint(format!(
+            "make it writable, make room, or set {HOME} to another folder"
+        ))
     }
 
     /// Lists the temporary files whose writers were killed.

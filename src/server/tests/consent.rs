@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::error::JobError;
 use crate::server::tests::Client;
-use crate::service::consent::{ConsentPrompt, ConsentProvider, ConsentSubject};
+use crate::service::consent::{ConsentPrompt, ConsentProvider};
 use crate::service::requests::{CancelRequest, ListRequest, RunRequest};
 use crate::service::tests::fake_launcher::{cancel_by_id, direct};
 use crate::service::tests::test_service::{TestService, test_service_with};
@@ -23,7 +23,7 @@ fn test(ask: AskPerson) -> TestService {
 
 impl TestService {
     /// Who says this, each time they are asked, once they are let.
-    fn person(&self, says: fn(&ConsentPrompt) -> Result<ConsentSubject, JobError>) -> Arc<Person> {
+    fn person(&self, says: fn(&ConsentPrompt) -> Result<String, JobError>) -> Arc<Person> {
         Arc::new(Person {
             says,
             asked: Mutex::default(),
@@ -34,7 +34,7 @@ impl TestService {
 }
 
 struct Person {
-    says: fn(&ConsentPrompt) -> Result<ConsentSubject, JobError>,
+    says: fn(&ConsentPrompt) -> Result<String, JobError>,
     asked: Mutex<Vec<ConsentPrompt>>,
     has_looked: Notify,
     may_answer: Notify,
@@ -52,7 +52,7 @@ impl ConsentProvider for Person {
         true
     }
 
-    async fn ask(&self, prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<String, JobError> {
         self.asked.lock().unwrap().push(prompt.clone());
         self.has_looked.notify_one();
         self.may_answer.notified().await;
@@ -60,11 +60,11 @@ impl ConsentProvider for Person {
     }
 }
 
-fn agrees(prompt: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+fn agrees(prompt: &ConsentPrompt) -> Result<String, JobError> {
     Ok(prompt.subject.clone())
 }
 
-fn declines(_: &ConsentPrompt) -> Result<ConsentSubject, JobError> {
+fn declines(_: &ConsentPrompt) -> Result<String, JobError> {
     Err(JobError::blocked("no"))
 }
 
@@ -121,11 +121,7 @@ async fn consent_binds_to_its_subject() {
     let test = test(AskPerson::ForClouds);
     test.cloud.add_elsewhere("gcp", "dev", "7");
     test.cloud.add_elsewhere("gcp", "dev", "8");
-    let person = test.person(|_| {
-        Ok(ConsentSubject::Launch {
-            plan_id: "another".to_owned(),
-        })
-    });
+    let person = test.person(|_| Ok("another".to_owned()));
     let service = test.service.with_consent(person.clone());
     person.may_answer.notify_one();
     let answer = service.run(test.request("job", "gcp")).await;

@@ -88,9 +88,7 @@ fn config_changed_meanwhile_is_refused() {
             world.home.write("job.yaml", "run: echo something else\n");
         });
         assert!(
-            answer
-                .refused()
-                .contains("`job_config.run` was \"echo hi\", is \"echo something else\""),
+            answer.refused().contains("`job_config.run`"),
             "{}",
             answer.refused()
         );
