@@ -38,10 +38,13 @@ const PROMPT_ID: &str = "consent";
 
 /// The questions that wait for a person.
 pub(super) struct PendingPrompts {
-    /// Those that a client answers by calling again, the newest first: the state and the call that name each, and its time.
-    asked: Mutex<VecDeque<(String, Vec<u8>, Instant, String)>>,
+    /// Those that a client answers by calling again, the newest first.
+    asked: Mutex<VecDeque<AskedPrompt>>,
     permits: Semaphore,
 }
+
+/// The state and the call that name a question, its time, and its subject.
+type AskedPrompt = (String, Vec<u8>, Instant, String);
 
 impl Default for PendingPrompts {
     fn default() -> Self {
