@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::{JobError, Result};
 pub(crate) use crate::job_identity::JobIdentity;
@@ -93,15 +93,6 @@ pub(crate) struct JobDetails {
 
 fn is_plain(code: &Option<i32>) -> bool {
     matches!(code, None | Some(0 | 1))
-}
-
-impl JobDetails {
-    /// The `metadata` map of an answer.
-    pub(crate) fn to_map(&self) -> Map<String, Value> {
-        let map = serde_json::to_value(self).ok();
-        map.and_then(|map| map.as_object().cloned())
-            .unwrap_or_default()
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -318,7 +318,7 @@ async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollA
     bar.enable_steady_tick(TICK);
     // The job's sentence names step and loss.
     let show = |answer: &PollAnswer| {
-        let metrics = (answer.progress.as_ref()).map(|progress| &progress.progress.metrics);
+        let metrics = answer.measured.as_ref().map(|progress| &progress.metrics);
         let left = metrics.and_then(|metrics| time_left(metrics.seconds_left));
         let left = left.map_or_else(String::new, |left| format!(", {left} left"));
         bar.set_message(for_person(&answer.message) + &left);

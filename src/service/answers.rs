@@ -6,10 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::sanitize::answers;
-use crate::failure::Failure;
 use crate::launcher::JobState;
 use crate::progress::Progress;
-use crate::progress::metrics::Metrics;
 
 /// An answer of a tool.
 pub(crate) trait JobAnswer: Serialize {
@@ -122,13 +120,14 @@ answers! {
         pub output_dir: String,
         /// The name of the last checkpoint in `output_dir`.
         pub last_checkpoint: Option<String>,
-        #[schemars(with = "Option<Map<String, Value>>")]
-        pub progress: Option<ProgressAnswer>,
+        pub progress: Option<Map<String, Value>>,
+        /// The figures of `progress`, for code.
+        #[serde(skip)]
+        pub measured: Option<Progress>,
         /// The pages that show the run: W&B, TensorBoard, Trackio, Comet.
         pub links: Vec<String>,
         pub stalled: Option<String>,
-        #[schemars(with = "Option<Map<String, Value>>")]
-        pub failure: Option<Failure>,
+        pub failure: Option<Map<String, Value>>,
         pub error: Option<String>,
         pub message: String,
         pub next: String,
@@ -249,35 +248,10 @@ answers! {
     }
 }
 
-/// The progress of a job, by its own words.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct ProgressAnswer {
-    #[serde(flatten)]
-    pub progress: Progress,
-    /// The age of the newest metric; `None` where it is not known.
-    pub age_seconds: Option<u64>,
-}
-
-impl ProgressAnswer {
-    /// Returns the part that still counts when a job has ended.
-    pub(super) fn at_the_end(self) -> Self {
-        let metrics = Metrics {
-            learning_rate: None,
-            grad_norm: None,
-            tokens_per_second: None,
-            tokens_per_second_per_gpu: None,
-            samples_per_second: None,
-            steps_per_second: None,
-            seconds_left: None,
-            ..self.progress.metrics
-        };
-        let progress = Progress {
-            metrics,
-            ..Progress::default()
-        };
-        Self {
-            progress,
-            age_seconds: None,
-        }
+/// Returns the fields of a part of an answer.
+pub(super) fn fields(part: &impl Serialize) -> Option<Map<String, Value>> {
+    match serde_json::to_value(part) {
+        Ok(Value::Object(fields)) => Some(fields),
+        _ => None,
     }
 }

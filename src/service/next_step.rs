@@ -3,15 +3,14 @@
 //! A model acts on these two, and a person is shown little else: bad news comes first. A model has no clock, so a wait is
 //! either a call with `wait_seconds`, while something is about to change, or the end of its turn.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::answers::ProgressAnswer;
 use super::observe::Observation;
 use crate::error::JobError;
 use crate::failure::Failure;
 use crate::launcher::{JobState, JobStatus};
 use crate::progress::stall::span;
-use crate::progress::{BadNews, figure};
+use crate::progress::{BadNews, Progress, figure};
 use crate::text::shorten;
 
 const WAIT_FOR_CHANGE: &str = "Call poll_status with wait_seconds=55.";
@@ -95,13 +94,13 @@ fn bad_news(observation: &Observation) -> Option<String> {
 }
 
 fn newest_news(observation: &Observation) -> Option<&BadNews> {
-    observation.progress.as_ref()?.progress.bad_news.first()
+    observation.progress.as_ref()?.bad_news.first()
 }
 
 /// Phrases progress, such as `step 120 of 900, loss 1.83`.
-pub(super) fn progress_phrase(progress: &ProgressAnswer) -> Option<String> {
+pub(super) fn progress_phrase(progress: &Progress) -> Option<String> {
     let of = |total: Option<u64>| total.map_or_else(String::new, |total| format!(" of {total}"));
-    let metrics = &progress.progress.metrics;
+    let metrics = &progress.metrics;
     let step = metrics
         .step
         .map(|step| format!("step {step}{}", of(metrics.total_steps)));
@@ -112,7 +111,7 @@ pub(super) fn progress_phrase(progress: &ProgressAnswer) -> Option<String> {
         let step = metrics.loss_step.map(|step| format!(" at step {step}"));
         Some(format!("{name} {value}{}", step.unwrap_or_default()))
     });
-    let activity = progress.progress.activity.as_ref().map(|activity| {
+    let activity = progress.activity.as_ref().map(|activity| {
         let done = activity
             .done
             .map(|done| format!(" {done}{}", of(activity.total)));
@@ -185,7 +184,7 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
 /// Returns the time left by the job's own words, less the time since it said so.
 fn time_left(observation: &Observation) -> Option<Duration> {
     let progress = observation.progress.as_ref()?;
-    let left = Duration::try_from_secs_f64(progress.progress.metrics.seconds_left?).ok()?;
-    let age = Duration::from_secs(progress.age_seconds.unwrap_or_default());
-    Some(left.saturating_sub(age))
+    let left = Duration::try_from_secs_f64(progress.metrics.seconds_left?).ok()?;
+    let age = progress.age(SystemTime::now());
+    Some(left.saturating_sub(age.unwrap_or_default()))
 }

@@ -10,7 +10,6 @@ use chrono::DateTime;
 use memchr::memrchr2;
 use tokio::time::Instant;
 
-use super::answers::ProgressAnswer;
 use super::context::Context;
 use super::log_reader::LogReading;
 use super::lookup::ResolvedJob;
@@ -39,7 +38,7 @@ const MAX_LAST_LINE: usize = 160;
 /// Observations of one poll.
 #[derive(Debug, Default)]
 pub(super) struct Observation {
-    pub(super) progress: Option<ProgressAnswer>,
+    pub(super) progress: Option<Progress>,
     pub(super) stalled: Option<Stall>,
     pub(super) failure: Option<Failure>,
     /// The last line of the log of a running job without progress.
@@ -88,7 +87,7 @@ pub(super) async fn observe(
         stalled: is_running.then(|| log.stalled(started, now)).flatten(),
         output,
         duration: started.and_then(|start| end?.duration_since(start).ok()),
-        progress: progress_answer(&log, run_files.flatten()),
+        progress: progress_of(&log, run_files.flatten()),
         links: log.links.clone(),
         ..Observation::default()
     };
@@ -110,8 +109,8 @@ pub(super) async fn how_far(
     let launcher = context.launcher(&identity.cloud).ok()?;
     let reader = || context.logs.get(launcher, identity);
     let phrase = |log: &LogReading| {
-        let mut progress = progress_answer(log, None)?;
-        progress.progress.metrics.loss_step = None;
+        let mut progress = progress_of(log, None)?;
+        progress.metrics.loss_step = None;
         Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
     };
     if !launcher.is_local() {
@@ -252,18 +251,14 @@ fn parse_time(text: &str) -> Option<SystemTime> {
     Some(SystemTime::from(time))
 }
 
-fn progress_answer(log: &LogReading, run_files: Option<Progress>) -> Option<ProgressAnswer> {
+fn progress_of(log: &LogReading, run_files: Option<Progress>) -> Option<Progress> {
     let mut progress = match log.progress.clone() {
         None => run_files?,
         // It names no source: the log is where anybody looks for it.
         Some(log) => log.completed(run_files),
     };
     progress.metrics.round();
-    let age_seconds = progress.age(SystemTime::now()).map(|age| age.as_secs());
-    Some(ProgressAnswer {
-        age_seconds,
-        progress,
-    })
+    Some(progress)
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! `poll_status`: a job as its launcher reports it now, with what its log tells beside.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use chrono::Utc;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::answers::{JobAnswer, PollAnswer};
+use super::answers::{JobAnswer, PollAnswer, fields};
 use super::context::Context;
 use super::costs::recorded_price;
 use super::lookup::{self, ResolvedJob};
@@ -14,25 +16,21 @@ use super::requests::JobQuery;
 use super::{JobService, launches, next_step, watch};
 use crate::error::{JobError, Result};
 use crate::launcher::{JobStatus, status};
+use crate::progress::Progress;
 use crate::registry::JobRecord;
 
 const PENDING_CANCEL: &str = "a cancel is pending: it is sent when the launch has ended, and again at each poll while it fails, \
     unless the server is read-only";
 /// The most bytes of an answer about a failed job, as far as what it quotes of the log can be cut.
 const MAX_FAILED: usize = 700;
+/// The figures of a run that mean nothing once it is over.
+const PASSING: &str = "learning_rate grad_norm tokens_per_second tokens_per_second_per_gpu samples_per_second steps_per_second \
+    seconds_left source activity";
 
 impl PollAnswer {
     /// Tells if the job does not exist, or no longer.
     pub(crate) fn is_gone(&self) -> bool {
         !self.success && self.status == status::NOT_FOUND
-    }
-
-    /// Cuts what it quotes of the log of a failed job, so that all of it is short: the log has the rest.
-    fn fit(&mut self) {
-        let whole = self.to_json().map_or(0, |all| all.to_string().len());
-        if let Some(failure) = &mut self.failure {
-            failure.cut_quotes(whole, MAX_FAILED);
-        }
     }
 }
 
@@ -113,7 +111,7 @@ fn answered(
     // A job that was started elsewhere is known by its run alone.
     let age = age.or(observation.duration);
     let (is_done, has_failure) = (status.is_done, observation.failure.is_some());
-    let mut metadata = status.details.to_map();
+    let mut metadata = fields(&status.details).unwrap_or_default();
     metadata.retain(|name, value| name != "job_name" || *value != job.identity.job_id);
     // That of a job on this machine stands in the answer, once there is something in it.
     if let Some(record) = record.filter(|_| is_done && !answer.cloud.is_empty()) {
@@ -126,6 +124,7 @@ fn answered(
     let output = observation.output.as_ref().filter(|_| is_done);
     // Of a failed job the message says how long it took, and how far it came.
     let duration = observation.duration.filter(|_| is_done && !has_failure);
+    let progress = observation.progress.as_ref().filter(|_| !has_failure);
     let mut answer = PollAnswer {
         success: true,
         message: next_step::message(&status, &observation),
@@ -140,17 +139,33 @@ fn answered(
         hourly_price: status.details.hourly_price.or(recorded),
         spent: status.details.spent,
         ended_at: status.details.ended_at,
-        progress: match observation.progress.filter(|_| !has_failure) {
-            Some(progress) if is_done => Some(progress.at_the_end()),
-            progress => progress,
-        },
+        progress: progress.and_then(|progress| progress_fields(progress, is_done)),
+        measured: observation.progress,
         links: observation.links,
         stalled: observation.stalled.map(|stalled| stalled.sentence()),
-        failure: observation.failure,
+        failure: observation.failure.as_ref().and_then(fields),
         warnings: status.warnings,
         ..answer
     };
     answer.pause = watch::pause(&answer, context.is_local(&job.identity.cloud), age);
-    answer.fit();
+    if let Some(mut failure) = observation.failure {
+        // The log has the rest of what it quotes.
+        let whole = answer.to_json().map_or(0, |all| all.to_string().len());
+        failure.cut_quotes(whole, MAX_FAILED);
+        answer.failure = fields(&failure);
+    }
     answer
+}
+
+/// Returns the figures of a run, with the age of the newest; of one that is over, those that still count.
+fn progress_fields(progress: &Progress, is_done: bool) -> Option<Map<String, Value>> {
+    let mut fields = fields(progress)?;
+    match is_done {
+        true => fields.retain(|name, _| !PASSING.split(' ').any(|passing| passing == name)),
+        false => {
+            let age = progress.age(SystemTime::now()).map(|age| age.as_secs());
+            fields.insert("age_seconds".to_owned(), age.into());
+        }
+    }
+    Some(fields)
 }

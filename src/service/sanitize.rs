@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::answers::ProgressAnswer;
-use crate::failure::Failure;
 use crate::launcher::JobState;
+use crate::progress::Progress;
 use crate::redact::Redactor;
 use crate::text::{clean_controls, shorten};
 
@@ -76,9 +75,13 @@ impl<T: Texts> Texts for Vec<T> {
 impl Texts for Map<String, Value> {
     fn each_text(&mut self, name: &str, visit: Visit<'_>) {
         for (mut key, mut value) in std::mem::take(self) {
-            // A key within a config is no field of an answer, whatever its name.
-            value.each_text(if name.is_empty() { "" } else { &key }, visit);
-            visit("", &mut key);
+            // The keys of a part of an answer are ours. Those of a config, and of a map within, are texts like others.
+            if name.is_empty() {
+                value.each_text("", visit);
+                visit("", &mut key);
+            } else {
+                value.each_text(&key, visit);
+            }
             self.insert(key, value);
         }
     }
@@ -95,34 +98,6 @@ impl Texts for Value {
     }
 }
 
-impl Texts for ProgressAnswer {
-    fn each_text(&mut self, _: &str, visit: Visit<'_>) {
-        let metrics = &mut self.progress.metrics;
-        metrics.eval_set.each_text("eval_set", visit);
-        for (mut set, loss) in std::mem::take(&mut metrics.eval_losses) {
-            visit("", &mut set);
-            metrics.eval_losses.insert(set, loss);
-        }
-        self.progress.source.each_text("source", visit);
-    }
-}
-
-impl Texts for Failure {
-    fn each_text(&mut self, _: &str, visit: Visit<'_>) {
-        self.cause.each_text("cause", visit);
-        self.what.each_text("what", visit);
-        self.advice.each_text("advice", visit);
-        self.exit.each_text("exit", visit);
-        for quoted in [
-            &mut self.evidence,
-            &mut self.traceback_end,
-            &mut self.last_lines,
-        ] {
-            quoted.each_text("", visit);
-        }
-    }
-}
-
 /// Has no text to visit.
 macro_rules! textless {
     ($($value:ty),+) => {
@@ -131,7 +106,7 @@ macro_rules! textless {
         })+
     };
 }
-textless! { &'static str, bool, u8, u64, usize, f64, Duration, JobState }
+textless! { &'static str, bool, u8, u64, usize, f64, Duration, JobState, Progress }
 
 /// Defines answers, and visits the texts of all their fields.
 macro_rules! answers {

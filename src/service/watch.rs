@@ -12,7 +12,7 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::time::Instant;
 
 use super::JobService;
-use super::answers::{PollAnswer, ProgressAnswer};
+use super::answers::PollAnswer;
 use super::context::Context;
 use super::poll::poll;
 use super::requests::{JobQuery, PollRequest, Until};
@@ -150,15 +150,14 @@ pub(super) fn is_change(
 /// Tells if the progress between two polls is worth an answer: something bad, the first figures, or, after a while, a part of
 /// the run.
 fn is_news(before: &PollAnswer, now: &PollAnswer, waited: Duration) -> bool {
-    let bad = |all: &ProgressAnswer| all.progress.bad_news.len();
     let is_stalled = before.stalled.is_none() && now.stalled.is_some();
     is_stalled
-        || match (&before.progress, &now.progress) {
+        || match (&before.measured, &now.measured) {
             (None, later) => later.is_some(),
             (Some(_), None) => false,
             (Some(earlier), Some(later)) => {
-                let (then, now) = (&earlier.progress.metrics, &later.progress.metrics);
-                bad(later) > bad(earlier) || (waited >= NEWS_INTERVAL && has_advanced(then, now))
+                later.bad_news.len() > earlier.bad_news.len()
+                    || (waited >= NEWS_INTERVAL && has_advanced(&earlier.metrics, &later.metrics))
             }
         }
 }

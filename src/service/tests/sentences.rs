@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::launcher::{JobState, JobStatus};
 use crate::progress::stall::Stall;
 use crate::progress::tests::scan;
-use crate::service::answers::ProgressAnswer;
 use crate::service::next_step::{message, next};
 use crate::service::observe::Observation;
 use crate::service::output_dir::Output;
@@ -13,12 +12,8 @@ use crate::service::output_dir::Output;
 const GOOD: &str = "{'loss': 1.5, 'grad_norm': 1.0, 'epoch': 0.1, 'step': 1}\n";
 
 fn observed(log: &str) -> Observation {
-    let progress = scan(log).0.map(|progress| ProgressAnswer {
-        progress,
-        age_seconds: Some(0),
-    });
     Observation {
-        progress,
+        progress: scan(log).0,
         duration: Some(Duration::from_secs(600)),
         ..Observation::default()
     }
@@ -99,7 +94,7 @@ fn figures_are_of_their_step_and_not_padded() {
     let last = "100%|##########| 10/10 [00:10<00:00,  1.00it/s]\n";
     let saving = observed(&format!("Starting training...\n{GOOD}{last}"));
     let progress = saving.progress.as_ref().unwrap();
-    assert_eq!(progress.progress.metrics.seconds_left, None);
+    assert_eq!(progress.metrics.seconds_left, None);
     assert!(!next(&running(), &saving, None).contains("left"));
 }
 

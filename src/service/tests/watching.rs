@@ -7,7 +7,7 @@ use super::test_service::{TestService, test_service_with};
 use crate::error::JobError;
 use crate::launcher::JobState;
 use crate::progress::tests::scan;
-use crate::service::answers::{PollAnswer, ProgressAnswer};
+use crate::service::answers::PollAnswer;
 use crate::service::requests::{JobQuery, PollRequest, Until};
 use crate::service::watch::is_change;
 use crate::settings::policy::Policy;
@@ -239,10 +239,7 @@ fn progress_is_news_by_part_of_the_run_and_time() {
         let mut progress = scan(log).0.unwrap();
         progress.metrics.total_steps = total;
         PollAnswer {
-            progress: Some(ProgressAnswer {
-                progress,
-                age_seconds: None,
-            }),
+            measured: Some(progress),
             ..PollAnswer::default()
         }
     };
@@ -269,7 +266,7 @@ fn progress_is_news_by_part_of_the_run_and_time() {
     let log = "{'loss': 1.0, 'step': 1}\n{'loss': 11.0, 'step': 2}\n";
     for bad in [log.to_owned(), log.replace("11.0", "nan")] {
         let mut news = fine.clone();
-        news.progress.as_mut().unwrap().progress = scan(bad).0.unwrap();
+        news.measured = scan(bad).0;
         assert!(is_news(&fine, &news, 0));
         assert!(!is_news(&news, &news, 50), "it is known already");
     }
