@@ -12,7 +12,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -28,8 +28,8 @@ use crate::process::find;
 use crate::process::job_dir::JobLock;
 use crate::process::runner::{Cli, in_budget};
 use crate::settings::data_dir::DataDir;
+use crate::settings::unchanged::Unchanged;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
-use changes::Awaited;
 pub(super) use changes::Change;
 use launch_dir::Launch;
 use price::Prices;
@@ -43,9 +43,11 @@ pub(crate) struct CloudLauncher<B> {
     folder: DataDir,
     /// The program to run as `supervise`: this one.
     supervisor: PathBuf,
-    awaited: Awaited,
+    /// Held while the folder of a change is created, or its answer noted.
+    changing: Mutex<()>,
     prices: Prices,
-    ended: Mutex<HashMap<String, launch::Ended>>,
+    /// Launches that have ended with a job, by their folders.
+    ended: Unchanged<Launch>,
     cli: Cli,
 }
 
@@ -54,11 +56,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
     pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
         Self {
             backend: B::new(cli.clone()),
-            awaited: Mutex::default(),
+            changing: Mutex::default(),
             folder,
             supervisor,
             prices: Prices::default(),
-            ended: Mutex::default(),
+            ended: Unchanged::default(),
             cli,
         }
     }
@@ -127,8 +129,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
-        let (output, _run) = self.run_change(&change, call).await?;
-        self.remove_change(&change);
+        let output = self.run_change(&change, call).await?;
+        self.answer_change(&change);
         // Exit codes are unreliable: the status afterwards counts.
         let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
@@ -287,11 +289,11 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         B::validate_cluster(cloud, cluster)?;
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
-        let (output, _run) = self.run_change(&change, call).await?;
+        let output = self.run_change(&change, call).await?;
         let result = self.backend.teardown_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            self.remove_change(&change);
+            self.answer_change(&change);
         }
         result
     }

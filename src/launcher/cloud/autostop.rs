@@ -8,7 +8,7 @@ use super::{Change, CloudBackend, CloudLauncher, failure_text};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
-use crate::parse::sky::named;
+use crate::parse::sky::Cluster;
 use crate::process::job_dir::EPILOGUE;
 use crate::process::runner::{CliCall, in_budget};
 use crate::process::start::has_abandoned_epilogue;
@@ -103,8 +103,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
         if self.has_cluster_of(identity, launched).await? {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
-            let (output, _run) = self.run_change(&change, call).await?;
-            self.remove_change(&change);
+            let output = self.run_change(&change, call).await?;
+            self.answer_change(&change);
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }
@@ -125,41 +125,24 @@ impl<B: CloudBackend> CloudLauncher<B> {
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
     ) -> Result<bool> {
-        let uncertain = || {
-            let cluster = &identity.cluster;
-            JobError::unavailable(format!(
-                "cluster {cluster} is not certainly that of the job"
-            ))
+        let identity = launched.unwrap_or(identity);
+        let (survey, launch) = in_budget(self.survey_job(identity)).await;
+        let Some(launch) = launch else {
+            return Ok(false);
         };
-        let Some(launched) = launched else {
-            let clusters = in_budget(self.backend.clusters()).await?;
-            let cluster = named(&clusters, &identity.cluster);
-            let (Some(cluster), Some(launch)) = (cluster, self.own_launch(identity)) else {
-                return Ok(false);
-            };
+        let went_onto = |cluster: &Cluster| {
             let is_same = launch.is_on_same_cluster(cluster.cluster_hash.as_deref());
-            let is_own = if is_same {
-                Some(true)
-            } else {
-                launch.has_made(cluster)
-            };
-            return is_own.ok_or_else(uncertain);
+            is_same.then_some(true).or_else(|| launch.has_made(cluster))
         };
-        let (survey, launch) = in_budget(self.survey_job(launched)).await;
-        let job = survey.job(launched, launch.as_ref());
-        match job.found {
-            Found::Own(_) => Ok(true),
-            Found::Uncertain(_) => {
-                let cluster = named(
-                    survey.clusters.as_ref().map_err(Clone::clone)?,
-                    &launched.cluster,
-                );
-                let cluster = cluster.zip(launch.as_ref());
-                let is_own = cluster.map(|(cluster, launch)| launch.has_made(cluster));
-                is_own.unwrap_or(Some(false)).ok_or_else(uncertain)
-            }
-            _ if job.status()?.is_done => Ok(false),
-            _ => Err(JobError::unavailable("the job is not in its queue")),
-        }
+        let name = &identity.cluster;
+        let is_own = match survey.job(identity, Some(&launch)).found {
+            Found::Own(_) => Some(true),
+            Found::Gone(_) => Some(false),
+            Found::NotUp(cluster) if cluster.status == "STOPPED" => Some(false),
+            _ => survey.cluster(name).and_then(went_onto),
+        };
+        is_own.ok_or_else(|| {
+            JobError::unavailable(format!("cluster {name} is not certainly that of the job"))
+        })
     }
 }

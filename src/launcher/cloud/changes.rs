@@ -1,16 +1,13 @@
 //! The programs that cancel a job, or stop or delete a cluster. Each runs under a supervisor in a folder of its own, so that it
 //! goes on when the server ends, and the next server can tell how it ended.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use futures::FutureExt;
-use futures::future::{BoxFuture, Shared, WeakShared};
+use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -24,10 +21,13 @@ use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::settings::data_dir::create_private;
 use crate::sync::lock;
 
+/// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// The age at which a change that failed is no longer reported.
-const REPORTED: TimeDelta = TimeDelta::days(1);
+/// The time for which a change that failed is reported.
+const REPORTED: Duration = Duration::from_hours(24);
+/// The time for which the folder of a change that was answered stays, for others who wait for its result.
+const ANSWERED: Duration = Duration::from_secs(3);
 
 /// A change of a job or a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,12 +41,6 @@ pub(crate) struct Change {
     /// RFC 3339, in UTC.
     requested_at: String,
 }
-
-/// The program of a change. Both its streams are in `stdout`.
-pub(super) type Run = BoxFuture<'static, Result<Arc<Output>>>;
-
-/// The changes that calls of this server wait for, by their folders.
-pub(super) type Awaited = Mutex<HashMap<PathBuf, WeakShared<Run>>>;
 
 impl Change {
     pub(super) fn new(verb: &str, cloud: &str, cluster: &str, oumi_job_id: &str) -> Self {
@@ -67,11 +61,6 @@ impl Change {
         format!("{}-{}", self.verb, digits.collect::<String>())
     }
 
-    fn is_recent(&self) -> bool {
-        let requested_at = DateTime::parse_from_rfc3339(&self.requested_at);
-        requested_at.is_ok_and(|at| Utc::now() - at.to_utc() < REPORTED)
-    }
-
     /// Describes the change of a cluster.
     pub(super) fn describe(&self) -> String {
         let (verb, cluster, at) = (&self.verb, &self.cluster, &self.requested_at);
@@ -84,75 +73,59 @@ impl<B: CloudBackend> CloudLauncher<B> {
         JobDir::at(self.folder.changes().join(change.folder_name()))
     }
 
-    /// Runs `call` and waits for its end. Where the same change is under way already, waits for that one. The folder stays until
-    /// it is [removed](Self::remove_change); until the run is dropped, which is when its result is answered, equal changes join it.
-    pub(super) async fn run_change(
-        &self,
-        change: &Change,
-        call: CliCall,
-    ) -> Result<(Arc<Output>, Shared<Run>)> {
+    /// Runs `call` and returns its output, with both its streams in `stdout`. Where the same change is under way already, waits for
+    /// that one. The change is listed until it is [answered](Self::answer_change).
+    pub(super) async fn run_change(&self, change: &Change, call: CliCall) -> Result<Output> {
         let dir = self.change_dir(change);
-        let path = dir.path().to_owned();
-        let run = {
-            let mut awaited = lock(&self.awaited);
-            awaited.retain(|_, run| run.upgrade().is_some());
-            let joined = awaited.get(&path).and_then(WeakShared::upgrade);
-            let run =
-                joined.unwrap_or_else(|| self.start_change(dir, change.clone(), call).shared());
-            awaited.extend(run.downgrade().map(|run| (path, run)));
-            run
+        let created = {
+            let _alone = lock(&self.changing);
+            create(&dir)
         };
-        let output = run.clone().await?;
+        let lock = created.map_err(|error| {
+            let path = dir.path().display();
+            call.error(format!("was not run: {path}: {error}"))
+        })?;
+        let lost = call.error("has ended, and its result is gone");
+        if let Some(lock) = lock {
+            let mut argv = vec![call.program.display().to_string()];
+            argv.extend(call.arguments);
+            if call.over_http {
+                // This program asks SkyPilot's API server, or becomes the program of the call.
+                let own = self.supervisor.display().to_string();
+                argv.splice(..0, [own, "change".to_owned()]);
+            }
+            let plan = SupervisorPlan {
+                steps: vec![Step {
+                    name: change.verb.clone(),
+                    argv,
+                }],
+                working_dir: PathBuf::from("/"),
+                cancellable: false,
+                cleanup: Vec::new(),
+                time_limit_seconds: Some(call.timeout.as_secs()),
+            };
+            let change = serde_json::to_string(&change).map_err(JobError::failed)?;
+            let request = start::StartRequest {
+                plan,
+                envs: BTreeMap::from_iter(call.envs),
+                files: vec![(dir.path().join(CHANGE), change)],
+            };
+            start::start(&self.supervisor, &dir, lock, request).await?;
+        }
+        let output = loop {
+            match ended_output(&dir)? {
+                Some(_) if !dir.exists()? => return Err(lost.with_hint("see list_jobs")),
+                Some(output) => break output,
+                None => tokio::time::sleep(POLL_INTERVAL).await,
+            }
+        };
         // A query that began before does not show the change.
         self.cli.invalidate();
-        Ok((output, run))
-    }
-
-    fn start_change(&self, dir: JobDir, change: Change, call: CliCall) -> Run {
-        let supervisor = self.supervisor.clone();
-        Box::pin(async move {
-            let lock = create(&dir).map_err(|error| {
-                let path = dir.path().display();
-                call.error(format!("was not run: {path}: {error}"))
-            })?;
-            let lost = call.error("has ended, and another server has its result");
-            if let Some(lock) = lock {
-                let mut argv = vec![call.program.display().to_string()];
-                argv.extend(call.arguments);
-                if call.over_http {
-                    // This program asks SkyPilot's API server, or becomes the program of the call.
-                    argv.splice(..0, [supervisor.display().to_string(), "change".to_owned()]);
-                }
-                let plan = SupervisorPlan {
-                    steps: vec![Step {
-                        name: change.verb.clone(),
-                        argv,
-                    }],
-                    working_dir: PathBuf::from("/"),
-                    cancellable: false,
-                    cleanup: Vec::new(),
-                    time_limit_seconds: Some(call.timeout.as_secs()),
-                };
-                let change = serde_json::to_string(&change).map_err(JobError::failed)?;
-                let request = start::StartRequest {
-                    plan,
-                    envs: BTreeMap::from_iter(call.envs),
-                    files: vec![(dir.path().join(CHANGE), change)],
-                };
-                start::start(&supervisor, &dir, lock, request).await?;
-            }
-            loop {
-                match ended_output(&dir)? {
-                    Some(_) if !dir.exists()? => return Err(lost.with_hint("see list_jobs")),
-                    Some(output) => return Ok(Arc::new(output)),
-                    None => tokio::time::sleep(POLL_INTERVAL).await,
-                }
-            }
-        })
+        Ok(output)
     }
 
     /// Lists the stops and downs that are under way, and with their output those that ended within a day without their result
-    /// being answered.
+    /// being answered. Removes the folders of others that have ended.
     pub(super) fn list_changes(&self) -> Vec<(Change, Option<Output>)> {
         let entries = match fs::read_dir(self.folder.changes()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
@@ -160,42 +133,32 @@ impl<B: CloudBackend> CloudLauncher<B> {
                 tracing::warn!(%error, "cannot list the changes of clusters");
             }),
         };
-        let awaited: HashSet<PathBuf> = {
-            let awaited = lock(&self.awaited);
-            let live = awaited.iter().filter(|(_, run)| run.upgrade().is_some());
-            live.map(|(path, _)| path.clone()).collect()
-        };
-        let read = |entry: fs::DirEntry| {
+        let read = |entry: fs::DirEntry| -> io::Result<_> {
             let dir = JobDir::at(entry.path());
-            let change: Change = dir.read_json(CHANGE).ok()??;
-            if !matches!(change.verb.as_str(), "stop" | "down") {
-                return None;
+            let age = SystemTime::now().duration_since(entry.metadata()?.modified()?);
+            let output = ended_output(&dir)?;
+            let change = dir.read_json::<Change>(CHANGE)?;
+            let kept = if change.is_some() { REPORTED } else { ANSWERED };
+            if output.is_some() && age.is_ok_and(|age| age > kept) {
+                dir.remove()?;
+                return Ok(None);
             }
-            let output = ended_output(&dir)
-                .ok()?
-                .filter(|_| !awaited.contains(dir.path()));
-            (output.is_none() || change.is_recent()).then_some((change, output))
+            let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
+            Ok(change.map(|change| (change, output)))
         };
         let entries = entries.into_iter().flatten().flatten();
-        entries.filter_map(read).collect()
+        entries.filter_map(|entry| read(entry).ok()?).collect()
     }
 
-    /// Removes the folder of a change that had ended, unless an equal one has begun there since.
-    pub(super) fn remove_ended_change(&self, change: &Change) {
+    /// Notes that the result of a change has been answered, unless an equal one is under way by now.
+    pub(super) fn answer_change(&self, change: &Change) {
         let dir = self.change_dir(change);
-        let awaited = lock(&self.awaited);
-        let run = awaited.get(dir.path()).and_then(WeakShared::upgrade);
-        let is_same =
-            matches!(dir.read_json::<Change>(CHANGE), Ok(Some(there)) if there == *change);
-        if run.is_none() && is_same {
-            self.remove_change(change);
-        }
-    }
-
-    /// Removes the folder of a change whose result has been answered.
-    pub(super) fn remove_change(&self, change: &Change) {
-        if let Err(error) = self.change_dir(change).remove() {
-            tracing::warn!(%error, "cannot remove the folder of a change that has ended");
+        let _alone = lock(&self.changing);
+        if matches!(ended_output(&dir), Ok(Some(_)))
+            && let Err(error) = fs::remove_file(dir.path().join(CHANGE))
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "cannot note that a change was answered");
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::claims::{JobMark, find_job};
 use super::launch_dir::{
-    ClusterBefore, Launch, LaunchStart, NO_JOB, START, VERDICT, Verdict, is_autostop_pending,
-    launched_onto, modified, number,
+    ClusterBefore, Launch, LaunchStart, NO_JOB, START, Verdict, is_autostop_pending, launched_onto,
+    number,
 };
 use super::survey::{Found, Survey};
 use super::{CloudBackend, CloudLauncher};
@@ -21,7 +21,6 @@ use crate::parse::sky::{QueuedJob, named};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::runner::in_budget;
 use crate::process::{find, start, supervisor};
-use crate::sync::lock;
 
 /// The name of the one step of a launch.
 const STEP: &str = "launch";
@@ -30,12 +29,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The first and the longest pause between two searches for the job of an interrupted launch.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// The limit of launches that are kept in memory.
-const MAX_KEPT: usize = 1000;
-
-/// A launch that has ended with a job, with the times at which its files were changed.
-pub(super) type Ended = ([Option<f64>; 2], Launch);
-
 impl<B: CloudBackend> CloudLauncher<B> {
     pub(super) fn dir(&self, identity: &JobIdentity) -> Result<JobDir> {
         job_dir(&self.folder, identity)
@@ -122,27 +115,23 @@ impl<B: CloudBackend> CloudLauncher<B> {
         })
     }
 
-    /// Reads the launch of a job. One that has ended with a job is read again only where its files were changed.
+    /// Reads the launch of a job. One that has ended with a job is read again only where its folder was changed.
     pub(super) fn launch(&self, identity: &JobIdentity) -> Result<Launch> {
         let dir = self.dir(identity)?;
         let read = || -> io::Result<Launch> {
-            let times =
-                [START, VERDICT].map(|name| modified(&dir.path().join(name)).ok().flatten());
-            let kept = lock(&self.ended).get(&identity.job_id).cloned();
-            if let Some((_, kept)) = kept.filter(|(at, _)| *at == times && at[0].is_some()) {
-                let is_autostop_pending = is_autostop_pending(&dir)?;
-                return Ok(Launch {
-                    is_autostop_pending,
-                    ..kept
-                });
-            }
+            let version = match self.ended.get(dir.path()) {
+                Err(version) => version,
+                Ok(launch) => {
+                    let is_autostop_pending = is_autostop_pending(&dir)?;
+                    return Ok(Launch {
+                        is_autostop_pending,
+                        ..launch
+                    });
+                }
+            };
             let launch = Launch::read(&dir, &identity.cluster)?;
             if launch.has_ended && launch.oumi_job_id().is_some() {
-                let mut ended = lock(&self.ended);
-                if ended.len() >= MAX_KEPT {
-                    ended.clear();
-                }
-                ended.insert(identity.job_id.clone(), (times, launch.clone()));
+                self.ended.keep(dir.path(), version, &launch);
             }
             Ok(launch)
         };

@@ -22,7 +22,7 @@ use crate::text::read_tail;
 /// The file that holds the [`LaunchStart`]. It is written when the launch begins.
 pub(super) const START: &str = "launch-start.json";
 /// The file that holds the [`Verdict`].
-pub(super) const VERDICT: &str = "launch.json";
+const VERDICT: &str = "launch.json";
 /// The part of a program's output that is parsed, in bytes from its end.
 const PARSED_TAIL: u64 = 256 * 1024;
 /// How long an interrupted launch may still put its job on the cluster: SkyPilot's API server goes on with a launch when its
@@ -221,7 +221,7 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
     since.map_or(0.0, |since| since.as_secs_f64())
 }
 
-pub(super) fn modified(path: &Path) -> io::Result<Option<f64>> {
+fn modified(path: &Path) -> io::Result<Option<f64>> {
     match path.metadata().and_then(|file| file.modified()) {
         Err(error) if error.kind() == NotFound => Ok(None),
         modified => modified.map(|time| Some(seconds(time))),

@@ -77,7 +77,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
-                    self.remove_ended_change(&change);
+                    self.answer_change(&change);
                     None
                 }
             }

@@ -212,6 +212,10 @@ async fn ended_launch_is_read_once() {
     assert_eq!(launch.start.name, "train");
     assert!(launch.printed.is_onto_existing);
     assert_eq!(launch.oumi_job_id().unwrap(), "7");
+    // Long enough ago for one change more to have another time.
+    let folder = fs::File::open(dir.path()).unwrap();
+    folder.set_modified(UNIX_EPOCH).unwrap();
+    launcher.launch(&identity("7")).unwrap();
     fs::write(dir.log_path(), "").unwrap();
     assert_eq!(launcher.launch(&identity("7")).unwrap(), launch);
     // One of the same id is another.
@@ -275,20 +279,23 @@ fn autostop_of_a_launch_under_way_is_pending() {
 }
 
 #[test]
-fn change_that_began_again_is_not_removed() {
+fn answer_is_not_noted_of_a_change_under_way() {
     let (home, launcher) = launcher();
-    let judged = Change::new("down", "fake", "dev", "");
-    let mut again = serde_json::to_value(&judged).unwrap();
-    again["requested_at"] = "2030-01-01T00:00:00Z".into();
-    let again: Change = serde_json::from_value(again).unwrap();
+    let down = Change::new("down", "fake", "dev", "");
     fs::create_dir(home.path().join("changes")).unwrap();
-    let path = launcher.change_dir(&judged).path().to_owned();
-    let (dir, _lock) = JobDir::create(path).unwrap();
-    let change = serde_json::to_string(&again).unwrap();
-    fs::write(dir.path().join("change.json"), change).unwrap();
-    launcher.remove_ended_change(&judged);
-    assert!(dir.exists().unwrap());
-    launcher.remove_ended_change(&again);
+    let path = launcher.change_dir(&down).path().to_owned();
+    let (dir, lock) = JobDir::create(path).unwrap();
+    let change = dir.path().join("change.json");
+    fs::write(&change, serde_json::to_string(&down).unwrap()).unwrap();
+    launcher.answer_change(&down);
+    assert!(change.exists());
+    drop(lock);
+    launcher.answer_change(&down);
+    assert!(!change.exists());
+    // Nobody waits for it any more.
+    let folder = fs::File::open(dir.path()).unwrap();
+    folder.set_modified(UNIX_EPOCH).unwrap();
+    assert!(launcher.list_changes().is_empty());
     assert!(!dir.exists().unwrap());
 }
 

@@ -62,8 +62,11 @@ fn down_outlives_the_server() {
             !warnings(&server.list("all").1).contains("the down of")
         });
         assert_eq!(world.cloud.calls_of(&["sky", "down"]).len(), 1);
-        let left = fs::read_dir(world.home.data().join("changes")).unwrap();
-        assert_eq!(left.count(), 0);
+        wait_until("its folder is removed", || {
+            server.list("all");
+            let left = fs::read_dir(world.home.data().join("changes")).unwrap();
+            left.count() == 0
+        });
     }
 }
 
