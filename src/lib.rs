@@ -22,7 +22,7 @@
 //! | change | file |
 //! |---|---|
 //! | `sky` or `oumi` prints a new state of a job | `parse/states.rs`; of a cluster: `launcher/cloud/survey.rs` |
-//! | a question to SkyPilot, or a change | its program: `launcher/skypilot.rs`; its request: `launcher/skypilot/request.rs`; the API server: `launcher/skypilot/api.rs` |
+//! | a question to SkyPilot, or a change | its program: `launcher/skypilot.rs`; its request: `launcher/skypilot/requests.yaml`; the API server: `launcher/skypilot/api.rs` |
 //! | a new cloud | `CLOUDS` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
 //! | another cause of failure | a row in `failure/causes.yaml`, with a log in `tests/fixtures/logs/failures` |
 //! | a sentence of `poll_status` | `service/next_step.rs`; a field: `service/answers.rs`, filled in `service/poll.rs`; its waiting: `service/watch.rs` |

@@ -112,12 +112,48 @@ impl CloudBackend for SkyPilot {
         Ok((cluster, config))
     }
 
-    /// Asks the API server about each cluster at once, or the program about all.
+    /// Asks the API server about each cluster at once, and runs the program once for those that it cannot answer for, or for all.
     async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
-        match self.queue_over_http(clusters).await? {
-            Some(queue) => Ok(queue),
-            None => self.run_queue(clusters).await,
+        if self.api.server().await.is_none() {
+            return self.run_queue(clusters).await;
         }
+        let mut names = clusters.clone();
+        if names.is_empty() {
+            let clusters = self.clusters().await?;
+            names.extend(clusters.into_iter().map(|cluster| cluster.name));
+        }
+        let asked = stream::iter(names.clone()).map(async |name: String| {
+            let answer = match queue_call([&name]) {
+                Ok(call) => self.ask_server(&call, read_queue).await,
+                Err(error) => Err(error),
+            };
+            (name, answer)
+        });
+        let mut answers = asked.buffer_unordered(MAX_QUEUES);
+        let (mut queue, mut failed) = (Queue::default(), Vec::new());
+        let mut unasked = BTreeSet::new();
+        while let Some((name, answer)) = answers.next().await {
+            match answer {
+                Ok(Some(part)) => queue.add(part),
+                Ok(None) => drop(unasked.insert(name)),
+                Err(error) => failed.push((name, error)),
+            }
+        }
+        if !unasked.is_empty() {
+            match self.run_queue(&unasked).await {
+                Ok(part) => queue.add(part),
+                Err(error) => failed.extend(unasked.into_iter().map(|name| (name, error.clone()))),
+            }
+        }
+        if let [(_, error)] = failed.as_slice()
+            && names.len() == 1
+        {
+            return Err(error.clone());
+        }
+        let failed = failed.into_iter();
+        let failed = failed.map(|(name, error)| (name, QueueFailure::Other(error.to_string())));
+        queue.unanswered.extend(failed);
+        Ok(queue)
     }
 
     async fn clusters(&self) -> Result<Vec<Cluster>> {
@@ -275,60 +311,10 @@ impl SkyPilot {
         }
     }
 
-    /// Asks the API server for the queue of each cluster at once, of all where none is named, and runs the program once for those
-    /// that it cannot answer for. `None` where it cannot be asked at all.
-    async fn queue_over_http(&self, clusters: &BTreeSet<String>) -> Result<Option<Queue>> {
-        if self.api.server().await.is_none() {
-            return Ok(None);
-        }
-        let mut names: Vec<String> = clusters.iter().cloned().collect();
-        if names.is_empty() {
-            let clusters = self.clusters().await?;
-            names.extend(clusters.into_iter().map(|cluster| cluster.name));
-        }
-        let is_one = names.len() == 1;
-        let asked = stream::iter(names).map(async |name: String| {
-            let answer = match queue_call([&name]) {
-                Ok(call) => self.ask_server(&call, read_queue).await,
-                Err(error) => Err(error),
-            };
-            (name, answer)
-        });
-        let mut answers = asked.buffer_unordered(MAX_QUEUES);
-        let (mut queue, mut unasked) = (Queue::default(), BTreeSet::new());
-        let failed = |name, error: &JobError| (name, QueueFailure::Other(error.to_string()));
-        while let Some((name, answer)) = answers.next().await {
-            match answer {
-                Ok(Some(part)) => add(&mut queue, part),
-                Ok(None) if is_one => return Ok(None),
-                Ok(None) => {
-                    unasked.insert(name);
-                }
-                Err(error) if is_one => return Err(error),
-                Err(error) => queue.unanswered.extend([failed(name, &error)]),
-            }
-        }
-        if !unasked.is_empty() {
-            match self.run_queue(&unasked).await {
-                Ok(part) => add(&mut queue, part),
-                Err(error) => {
-                    let failed = unasked.into_iter().map(|name| failed(name, &error));
-                    queue.unanswered.extend(failed);
-                }
-            }
-        }
-        Ok(Some(queue))
-    }
-
     /// Runs the program for the queues of these clusters; of all where none is named.
     async fn run_queue(&self, clusters: &BTreeSet<String>) -> Result<Queue> {
         read_queue(&*self.cli.query(&queue_call(clusters)?).await?)
     }
-}
-
-fn add(queue: &mut Queue, part: Queue) {
-    queue.jobs.extend(part.jobs);
-    queue.unanswered.extend(part.unanswered);
 }
 
 fn queue_call<'c>(clusters: impl IntoIterator<Item = &'c String>) -> Result<CliCall> {

@@ -189,6 +189,13 @@ pub(crate) fn teardown(cluster: &str, output: &str) -> Result<String> {
     Ok(reason_or_last_line(&text))
 }
 
+impl Queue {
+    pub(crate) fn add(&mut self, part: Self) {
+        self.jobs.extend(part.jobs);
+        self.unanswered.extend(part.unanswered);
+    }
+}
+
 impl QueueFailure {
     fn classify(cluster: &str, text: &str) -> Self {
         let is_named = |line: &str| {

@@ -1,13 +1,27 @@
 //! The requests to SkyPilot's API server that stand for runs of `sky`, and their results as `sky` prints them. The forms are
 //! those of SkyPilot 0.12 and 0.14.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::process::runner::Output;
+use crate::text::from_yaml;
 
 /// The clusters that `sky down` deletes only after a look at what they control.
 const CONTROLLERS: [&str; 2] = ["sky-jobs-controller", "sky-serve-controller"];
+
+static TABLE: LazyLock<Vec<Row>> =
+    LazyLock::new(|| from_yaml(include_str!("requests.yaml")).unwrap_or_default());
+
+/// A row of the table, whose head explains it.
+#[derive(Deserialize)]
+struct Row {
+    run: String,
+    path: String,
+    body: Value,
+}
 
 pub(super) struct Request {
     pub(super) path: &'static str,
@@ -27,74 +41,7 @@ pub(super) struct RequestError {
 impl Request {
     /// Returns the request for a run of `sky` with these arguments. `None` where only the program can do it.
     pub(super) fn of(arguments: &[String]) -> Option<Self> {
-        let number = |text: &str| text.parse::<u64>().ok();
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (path, body) = match arguments[..] {
-            // A summary has no job configs, and no keys are asked for.
-            ["status", "-o", "json"] => (
-                "/status",
-                json!({
-                    "cluster_names": Value::Null, "refresh": "NONE", "all_users": false,
-                    "summary_response": true, "include_handle": false, "include_credentials": false,
-                }),
-            ),
-            ["queue", cluster, "-o", "json"] => (
-                "/queue",
-                json!({ "cluster_name": cluster, "skip_finished": false, "all_users": false }),
-            ),
-            // To the API server no number is the latest job.
-            ["logs", cluster, id, "--no-follow", "--tail", lines] => (
-                "/logs",
-                json!({
-                    "cluster_name": cluster, "job_id": number(id)?, "follow": false,
-                    "tail": number(lines)?,
-                }),
-            ),
-            [
-                "gpus",
-                "list",
-                machine,
-                "--infra",
-                cloud,
-                "-o",
-                "json",
-                ref all_regions @ ..,
-            ] => {
-                let (name, count) = machine.split_once(':').unwrap_or((machine, ""));
-                let body = json!({
-                    "name_filter": name, "quantity_filter": number(count), "clouds": cloud,
-                    "all_regions": !all_regions.is_empty(), "gpus_only": true,
-                    "case_sensitive": false,
-                });
-                ("/list_accelerators", body)
-            }
-            ["cost-report", "--days", days] => ("/cost_report", json!({ "days": number(days)? })),
-            ["cancel", "-y", cluster, id] => (
-                "/cancel",
-                json!({
-                    "cluster_name": cluster, "job_ids": [number(id)?], "all": false,
-                    "all_users": false,
-                }),
-            ),
-            [verb @ ("stop" | "down"), "-y", cluster]
-                if !CONTROLLERS.iter().any(|name| cluster.starts_with(name)) =>
-            {
-                let path = if verb == "stop" { "/stop" } else { "/down" };
-                (path, json!({ "cluster_name": cluster, "purge": false }))
-            }
-            ["autostop", cluster, "-y", ref how @ ..] => {
-                let (minutes, down) = match how {
-                    ["--cancel"] => (-1, false),
-                    ["-i", minutes, down @ ..] => (minutes.parse().ok()?, *down == ["--down"]),
-                    _ => return None,
-                };
-                let body =
-                    json!({ "cluster_name": cluster, "idle_minutes": minutes, "down": down });
-                ("/autostop", body)
-            }
-            _ => return None,
-        };
-        Some(Self { path, body })
+        TABLE.iter().find_map(|row| row.request(arguments))
     }
 
     /// The API server streams what it prints about it.
@@ -138,5 +85,38 @@ impl Request {
             code,
             ..Output::default()
         }
+    }
+}
+
+impl Row {
+    fn request(&'static self, arguments: &[String]) -> Option<Request> {
+        let words: Vec<&str> = self.run.split(' ').collect();
+        let mut body = self.body.clone();
+        for (&word, argument) in words.iter().zip(arguments) {
+            let (name, value) = match word.strip_prefix('<').map(|it| it.trim_end_matches('>')) {
+                None if word == argument => continue,
+                None => return None,
+                Some(name) => match name.strip_prefix('#') {
+                    Some(name) => (name, argument.parse::<u64>().ok()?.into()),
+                    None => (name, argument.as_str().into()),
+                },
+            };
+            match &mut body[name] {
+                Value::Array(list) => list.push(value),
+                field => *field = value,
+            }
+        }
+        let cluster = body["cluster_name"].as_str().unwrap_or_default();
+        let is_controller = CONTROLLERS.iter().any(|name| cluster.starts_with(name));
+        if words.len() != arguments.len() || is_controller && body["purge"] == false {
+            return None;
+        }
+        let machine = body["name_filter"].as_str().map(ToOwned::to_owned);
+        if let Some((name, count)) = machine.as_ref().and_then(|machine| machine.split_once(':')) {
+            body["name_filter"] = name.into();
+            body["quantity_filter"] = count.parse::<u64>().ok().into();
+        }
+        let path = self.path.as_str();
+        Some(Request { path, body })
     }
 }

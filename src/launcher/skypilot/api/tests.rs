@@ -67,6 +67,58 @@ fn captured_answers() {
 }
 
 #[test]
+fn runs_of_sky_are_requests() {
+    for (run, path, body) in [
+        ("status -o json", "/status", r#""refresh":"NONE""#),
+        ("cancel -y c 7", "/cancel", r#""job_ids":[7]"#),
+        (
+            "logs c 7 --no-follow --tail 9",
+            "/logs",
+            r#""job_id":7,"tail":9"#,
+        ),
+        (
+            "autostop c -y --cancel",
+            "/autostop",
+            r#""idle_minutes":-1"#,
+        ),
+        ("autostop c -y -i 5 --down", "/autostop", r#""down":true"#),
+        (
+            "gpus list A100:8 --infra aws -o json --all-regions",
+            "/list_accelerators",
+            r#""name_filter":"A100","#,
+        ),
+        (
+            "gpus list A100:8 --infra aws -o json",
+            "/list_accelerators",
+            r#""quantity_filter":8"#,
+        ),
+        (
+            "gpus list A100 --infra aws -o json",
+            "/list_accelerators",
+            r#""quantity_filter":null"#,
+        ),
+        ("down -y sky-serve-controller-1", "", ""),
+        (
+            "cancel -y sky-serve-controller-1 2",
+            "/cancel",
+            r#""job_ids":[2]"#,
+        ),
+        ("logs c latest --no-follow --tail 9", "", ""),
+        ("queue a b -o json", "", ""),
+        ("queue c -o", "", ""),
+    ] {
+        let arguments: Vec<String> = run.split(' ').map(ToOwned::to_owned).collect();
+        let request = Request::of(&arguments);
+        let request = request.map(|request| (request.path, request.body.to_string()));
+        let (found, sent) = request.unwrap_or_default();
+        assert!(
+            found == path && sent.contains(body),
+            "{run}: {found} {sent}"
+        );
+    }
+}
+
+#[test]
 fn program_answers_what_cannot_be_read() {
     let cancelled = r#"{"status": "CANCELLED", "return_value": "null", "error": "null"}"#;
     for (status, body) in [
