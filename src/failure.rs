@@ -216,11 +216,8 @@ fn evidence(text: &str, at: usize) -> String {
 fn traceback(ending: &Ending<'_>, exception: &Problem) -> String {
     let text = |at: &usize| ending.lines[*at].text.trim_end_matches([' ', '│']);
     let message = exception.message.iter().map(text);
-    let is_rule = |line: &str| {
-        ["====", "----", "+---"]
-            .iter()
-            .any(|rule| line.trim_start().starts_with(rule))
-    };
+    let rules = ["====", "----", "+---"];
+    let is_rule = |line: &str| rules.iter().any(|rule| line.trim_start().starts_with(rule));
     let message = message.take_while(|line| !is_rule(line) && Bar::parse_whole(line).is_none());
     let above = exception.frame.iter().chain([&exception.at]).map(text);
     let lines = above.chain(message.take(EXCERPT_LINES)).collect();
@@ -228,11 +225,12 @@ fn traceback(ending: &Ending<'_>, exception: &Problem) -> String {
 }
 
 fn reported(ending: &Ending<'_>, errors: &[Vec<usize>]) -> Option<String> {
-    let lines = errors
-        .iter()
-        .flat_map(|error| error.iter().take(EXCERPT_LINES / 2));
-    let lines = lines.map(|at| ending.lines[*at].raw).collect();
-    excerpt(lines, EXCERPT_LINES)
+    let first = |error: &Vec<usize>| error.len().min(EXCERPT_LINES / 2);
+    let lines = errors.iter().flat_map(|error| &error[..first(error)]);
+    excerpt(
+        lines.map(|at| ending.lines[*at].raw).collect(),
+        EXCERPT_LINES,
+    )
 }
 
 /// Joins the last lines, each of bounded length.

@@ -1,7 +1,5 @@
 //! What ended a job: the errors in its log that nothing survived, and the one that came first.
 
-use regex::Captures;
-
 use super::causes::TABLE;
 use crate::progress::tqdm::Bar;
 use crate::text::traceback::{Level, Line, Problem, exceptions, lines, processes};
@@ -29,9 +27,7 @@ impl<'a> Ending<'a> {
         let mut problems = exceptions(&all);
         let mut is_read = vec![false; all.len()];
         for exception in &problems {
-            for at in exception.start..=exception.at {
-                is_read[at] |= all[at].source == all[exception.at].source;
-            }
+            exception.frames(&all).for_each(|at| is_read[at] = true);
         }
         let mut last_bar = None;
         let found = (0..log_end).filter(|at| !is_read[*at]);
@@ -59,7 +55,8 @@ impl<'a> Ending<'a> {
             let own = (at + 1..all.len()).filter(|below| all[*below].source == all[at].source);
             let own = own.take_while(|below| {
                 let line = &all[*below];
-                line.level.is_none() && !line.text.is_empty() && !is_error(below)
+                let is_other = is_read[*below] || is_error(below);
+                line.level.is_none() && !line.text.is_empty() && !is_other
             });
             Problem {
                 start: at,
@@ -84,31 +81,29 @@ impl<'a> Ending<'a> {
 
     /// Lists the lines of each error. Of tracebacks only those that tell of another error: the rest are for [`Self::root`].
     pub(super) fn errors(&self) -> Vec<Vec<usize>> {
-        let problems = self
-            .problems
-            .iter()
-            .map(|problem| (problem, problem.words()));
-        let is_error = |(problem, words): &(&Problem, Vec<usize>)| {
-            !problem.is_traceback() || TABLE.points_elsewhere(&self.text(words))
+        let is_error = |problem: &&Problem| {
+            !problem.is_traceback() || TABLE.points_elsewhere(&self.text(&problem.words()))
         };
-        problems.filter(is_error).map(|(_, words)| words).collect()
+        let errors = self.problems.iter().filter(is_error);
+        errors.map(Problem::words).collect()
     }
 
     /// Finds the exception that the job failed of: of the process that its launcher names, else the first one. The last
     /// exception of a process is the one that ended it.
     pub(super) fn root(&self) -> Option<&Problem> {
-        let own = self.problems.iter().rev().filter(|exception| {
+        let is_own = |exception: &&Problem| {
             exception.is_traceback() && !TABLE.is_consequence(&self.text(&exception.words()))
-        });
-        let own: Vec<&Problem> = own.collect();
+        };
+        let own: Vec<&Problem> = self.problems.iter().rev().filter(is_own).collect();
         let line = |exception: &Problem| &self.lines[exception.at];
-        let find = |is: &dyn Fn(&Problem) -> bool| own.iter().copied().find(|it| is(it));
-        let in_report = find(&|exception| {
+        let in_report = own.iter().find(|exception| {
             let header = self.lines[exception.start].text;
             header.trim_start().starts_with("traceback :")
         });
-        let mut named = first_to_fail(&self.text).into_iter();
-        let named = || named.find_map(|name| find(&|exception| line(exception).is_of(&name)));
+        let named = || {
+            let mut names = first_to_fail(&self.text).into_iter();
+            names.find_map(|name| own.iter().find(|exception| line(exception).is_of(&name)))
+        };
         if let Some(found) = in_report.or_else(named) {
             return Some(found);
         }
@@ -149,14 +144,15 @@ fn text(all: &[Line<'_>], lines: &[usize]) -> String {
 }
 
 /// Finds the processes that launchers name as those that failed first, as parts of [`Line::source`]; the most certain first.
-fn first_to_fail<'a>(end: &'a str) -> Vec<String> {
+fn first_to_fail(end: &str) -> Vec<String> {
+    // A negative code, as those of SIGKILL and SIGTERM: killed of the death of another.
+    let is_killed = |code: &str| code.starts_with('-') || code == "137" || code == "143";
     let by_pattern = TABLE.signs.first_to_fail.iter().flat_map(|pattern| {
-        let group = |found: &Captures<'a>, name| found.name(name).map_or("", |it| it.as_str());
-        let mut found: Vec<_> = pattern.captures_iter(end).collect();
-        found.sort_by_key(|found| group(found, "time"));
-        // A negative code, as those of SIGKILL and SIGTERM: killed of the death of another.
-        let is_killed = |code: &str| code.starts_with('-') || code == "137" || code == "143";
-        found.retain(|found| !is_killed(group(found, "code")));
+        let found = pattern.captures_iter(end);
+        let mut found: Vec<_> = found
+            .filter(|found| !found.name("code").is_some_and(|it| is_killed(it.as_str())))
+            .collect();
+        found.sort_by_key(|found| found.name("time").map(|time| time.as_str()));
         found
     });
     by_pattern.flat_map(|found| processes(&found)).collect()
@@ -172,20 +168,20 @@ fn sign(line: &Line<'_>, last_bar: &mut Option<f64>) -> u32 {
         // A program that ends draws its bar once more, and by then some steps were done that it had not drawn.
         let done = bar.done as f64;
         let steps = done - last_bar.unwrap_or(done);
-        let moves = steps > 1.0 + bar.per_second.unwrap_or(1.0);
-        if moves || steps <= 0.0 {
+        let has_moved = steps > 1.0 + bar.per_second.unwrap_or(1.0);
+        if has_moved || steps <= 0.0 {
             *last_bar = Some(done);
         }
-        return if moves { 2 } else { 0 };
+        return 2 * u32::from(has_moved);
+    }
+    if text.is_empty() || signs.report.is_match(text) {
+        return 0;
     }
     let is_figure = line.level != Some(Level::Error) && signs.figure.is_match(text);
     let is_information = line.level == Some(Level::Info) && !signs.shutdown.is_match(text);
-    if text.is_empty() || signs.report.is_match(text) {
-        0
-    } else if is_figure || signs.goes_on.is_match(text) {
-        2
-    } else {
-        u32::from(is_information || signs.stage.is_match(text))
+    match is_figure || signs.goes_on.is_match(text) {
+        true => 2,
+        false => u32::from(is_information || signs.stage.is_match(text)),
     }
 }
 

@@ -18,9 +18,7 @@ const MAX_MESSAGE: usize = 40;
 #[serde(deny_unknown_fields)]
 struct Forms {
     prefix: Patterns,
-    error: Patterns,
-    warning: Patterns,
-    info: Patterns,
+    levels: BTreeMap<Level, Patterns>,
     process: Vec<Patterns>,
     header: Patterns,
     exception: Patterns,
@@ -49,11 +47,12 @@ pub(crate) struct Line<'a> {
     pub(crate) text: &'a str,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Level {
-    Info,
-    Warning,
     Error,
+    Warning,
+    Info,
 }
 
 /// An exception, or another error that a program reports. The numbers are those of lines.
@@ -103,13 +102,9 @@ impl<'a> Line<'a> {
         if let Some(name) = name.filter(|name| !self.is_of(name)) {
             self.source += &(name + "/");
         }
-        let levels = [
-            (&FORMS.error, Level::Error),
-            (&FORMS.warning, Level::Warning),
-            (&FORMS.info, Level::Info),
-        ];
-        let level = levels.into_iter().find(|(form, _)| form.is_match(prefix));
-        self.level = level.map(|(_, level)| level).or(self.level);
+        let mut levels = FORMS.levels.iter();
+        let level = levels.find(|(_, form)| form.is_match(prefix));
+        self.level = level.map(|(level, _)| *level).or(self.level);
     }
 
     /// Tells if the process of this name printed it.
@@ -124,11 +119,22 @@ impl<'a> Line<'a> {
     fn is_header(&self) -> bool {
         FORMS.header.is_match(self.text)
     }
+
+    /// Tells if it may be a part of what begins with the line `first`: nobody else has printed it in between.
+    fn continues(&self, first: &Line<'_>) -> bool {
+        self.source == first.source && (self.level.is_none() || self.level == first.level)
+    }
 }
 
 impl Problem {
     pub(crate) fn is_traceback(&self) -> bool {
         self.start < self.at
+    }
+
+    /// Lists the lines of a traceback, from its header to the name of the exception.
+    pub(crate) fn frames(&self, lines: &[Line<'_>]) -> impl Iterator<Item = usize> {
+        let first = &lines[self.start];
+        (self.start..=self.at).filter(|at| lines[*at].continues(first))
     }
 
     /// Lists the lines that say what it is, with those of the exceptions that it was raised from.
@@ -142,7 +148,8 @@ impl Problem {
         let begin = &lines[start];
         let (mut at, mut frame, mut message) = (start, Vec::new(), below.iter().copied());
         if begin.is_header() {
-            let mut frames = message.by_ref().take(MAX_FRAMES);
+            let is_own = |at: &usize| lines[*at].continues(begin);
+            let mut frames = message.by_ref().filter(is_own).take(MAX_FRAMES);
             at = loop {
                 let at = frames.next().filter(|at| !lines[*at].is_header())?;
                 let text = lines[at].text.trim();
@@ -168,12 +175,7 @@ impl Problem {
         let message = message.take(MAX_MESSAGE).take_while(is_message);
         let mut message: Vec<usize> = message.collect();
         let is_blank = |at: &usize| lines[*at].text.trim().is_empty();
-        message.truncate(
-            message
-                .iter()
-                .rposition(|at| !is_blank(at))
-                .map_or(0, |last| last + 1),
-        );
+        while message.pop_if(|at| is_blank(at)).is_some() {}
         Some(Self {
             start,
             at,
