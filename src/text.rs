@@ -7,10 +7,11 @@ pub(crate) mod traceback;
 
 use std::borrow::Cow;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::LazyLock;
 
-use rustix::process::Signal;
 use serde::de::{DeserializeOwned, Error};
 use serde_json::Value;
 
@@ -111,28 +112,11 @@ pub(crate) fn hours(seconds: u64) -> String {
     format!("{} h", (seconds as f64 / 0.36).round() / 10_000.0)
 }
 
-/// Formats a signal as its number, with its name where it is one that commonly ends processes.
+/// Formats a signal as its number, with its name where it has one: `9 (SIGKILL)`.
 pub(crate) fn signal_name(number: i32) -> String {
-    use Signal as S;
-    let signals = [
-        S::HUP,
-        S::INT,
-        S::QUIT,
-        S::ILL,
-        S::ABORT,
-        S::BUS,
-        S::FPE,
-        S::KILL,
-        S::SEGV,
-        S::PIPE,
-        S::TERM,
-    ];
-    let names = "HUP INT QUIT ILL ABRT BUS FPE KILL SEGV PIPE TERM".split(' ');
-    let mut named = signals.iter().zip(names);
-    let named = named.find(|(signal, _)| signal.as_raw() == number);
-    named.map_or(number.to_string(), |(_, name)| {
-        format!("{number} (SIG{name})")
-    })
+    let status = ExitStatus::from_raw(number).to_string();
+    let signal = status.strip_prefix("signal: ").map(str::to_owned);
+    signal.unwrap_or_else(|| number.to_string())
 }
 
 #[cfg(test)]

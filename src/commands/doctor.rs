@@ -37,7 +37,6 @@ const MIB: u64 = 1 << 20;
 /// The free space below which a log or a checkpoint may not be written, in MiB.
 const LITTLE_SPACE: u64 = 256;
 
-/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Outcome {
@@ -109,11 +108,7 @@ fn print_report(checks: &[Check], output: Format) -> CommandResult {
 fn report(checks: &[Check]) -> String {
     let mut text = String::new();
     for check in checks {
-        let outcome = match check.outcome {
-            Outcome::Ok => "ok",
-            Warning => "warning",
-            Failure => "failure",
-        };
+        let outcome = format!("{:?}", check.outcome).to_lowercase();
         text += &format!("{outcome:9}{:10}{}\n", check.name, check.message);
         if let Some(advice) = &check.advice {
             text += &format!("{:19}-> {advice}\n", "");
@@ -197,14 +192,11 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
     let enabled = enabled.and_then(|output| clouds(&output.stdout));
     let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
     let clusters = clusters.map_err(|error| error.context("what is up, and billed, is not known"));
-    let found = [
-        ("sky", Some(info.map(|(_, found)| found))),
-        ("sky api", server),
-        ("clouds", Some(enabled)),
-        ("clusters", Some(clusters)),
-    ];
-    let found = found.into_iter();
-    let checks = found.filter_map(|(name, found)| Some(Check::new(name, found?, Warning)));
+    let mut found = vec![("sky", info.map(|(_, found)| found))];
+    found.extend(server.map(|server| ("sky api", server)));
+    found.extend([("clouds", enabled), ("clusters", clusters)]);
+    let checks = found.into_iter();
+    let checks = checks.map(|(name, found)| Check::new(name, found, Warning));
     checks.collect()
 }
 
@@ -271,33 +263,28 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     };
     let listing = tokio::time::timeout(TIMEOUT, service.list(request));
     let (listed, left) = tokio::join!(listing, leftovers(service));
-    let (mut checks, listed) = match listed {
-        Ok(ListAnswer {
-            error: Some(error), ..
-        }) => {
-            let error = Err(JobError::failed(error));
-            (vec![Check::new("jobs", error, Failure)], Vec::new())
-        }
-        Ok(answer) => {
-            let live = answer.jobs.iter().filter(|job| !job.is_done);
-            let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
-            let over = answer.jobs.len() - live.len();
-            let message = match live.len() {
-                0 => format!("none runs, {over} are over"),
-                count => format!("{count} not over ({}), {over} over", live.join(", ")),
-            };
-            let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
-            let mut checks = vec![Check::new("jobs", Ok(message), Failure)];
-            checks.extend(warnings.map(|text| Check::warning("jobs", text)));
-            (checks, answer.jobs)
-        }
-        Err(_) => {
-            let problem = "they were not listed within a minute";
-            (vec![Check::warning("jobs", problem)], Vec::new())
-        }
+    let late = || ListAnswer {
+        error: Some("they were not listed within a minute".to_owned()),
+        ..ListAnswer::default()
     };
+    let outcome = if listed.is_ok() { Failure } else { Warning };
+    let answer = listed.unwrap_or_else(|_| late());
+    let live = answer.jobs.iter().filter(|job| !job.is_done);
+    let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
+    let over = answer.jobs.len() - live.len();
+    let message = match (answer.error, live.len()) {
+        (Some(error), _) => Err(JobError::failed(error)),
+        (None, 0) => Ok(format!("none runs, {over} are over")),
+        (None, count) => Ok(format!(
+            "{count} not over ({}), {over} over",
+            live.join(", ")
+        )),
+    };
+    let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
+    let mut checks = vec![Check::new("jobs", message, outcome)];
+    checks.extend(warnings.map(|text| Check::warning("jobs", text)));
     let left = left.and_then(|(mut living, rest)| {
-        living.retain(|job_id| listed.iter().all(|job| job.job_id != *job_id));
+        living.retain(|job_id| answer.jobs.iter().all(|job| job.job_id != *job_id));
         if living.is_empty() {
             return Ok(rest);
         }
@@ -317,12 +304,9 @@ async fn leftovers(service: &JobService) -> Result<(BTreeSet<String>, String)> {
     let data_dir = DataDir::from_environment()?;
     let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
     living.retain(|job_id| !known.contains(job_id));
-    let names = data_dir
-        .jobs()
-        .read_dir()?
-        .flatten()
-        .map(|entry| entry.file_name());
-    let folders = names.filter(|name| !name.to_str().is_some_and(|name| known.contains(name)));
+    let folders = data_dir.jobs().read_dir()?.flatten();
+    let folders = folders.map(|folder| folder.file_name());
+    let folders = folders.filter(|name| !name.to_str().is_some_and(|name| known.contains(name)));
     let rest = match (folders.count(), data_dir.abandoned_files()?.len()) {
         (0, 0) => "none".to_owned(),
         (folders, files) => format!(
@@ -370,9 +354,12 @@ fn installed_version(program: &Path, package: &str) -> Option<String> {
     let sites = pythons
         .flatten()
         .map(|python| python.path().join("site-packages"));
-    let installed = sites.filter_map(|site| fs::read_dir(site).ok()).flatten();
-    installed.flatten().find_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
+    let entries = sites
+        .filter_map(|site| fs::read_dir(site).ok())
+        .flatten()
+        .flatten();
+    let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.find_map(|name| {
         let version = name.strip_prefix(package)?.strip_prefix('-')?;
         Some(version.strip_suffix(".dist-info")?.to_owned())
     })

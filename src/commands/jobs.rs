@@ -362,14 +362,11 @@ fn status_filter(text: &str) -> Result<StatusFilter, serde::de::value::Error> {
 
 /// Parses a time as `timeout` of coreutils does: seconds, or a number with its unit.
 fn duration(text: &str) -> Result<Duration, &'static str> {
-    let (unit, seconds) = match text.chars().last() {
-        Some(unit @ 's') => (unit, 1.0),
-        Some(unit @ 'm') => (unit, 60.0),
-        Some(unit @ 'h') => (unit, 3600.0),
-        Some(unit @ 'd') => (unit, 86_400.0),
-        _ => (' ', 1.0),
-    };
-    let number = text.trim_end_matches(unit).parse::<f64>().ok();
+    let units = [("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+    let mut units = units.into_iter();
+    let with_unit = units.find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
+    let (number, seconds) = with_unit.unwrap_or((text, 1.0));
+    let number = number.parse::<f64>().ok();
     let time = number.and_then(|number| Duration::try_from_secs_f64(number * seconds).ok());
     time.ok_or("give seconds, or a number with s, m, h or d")
 }

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use indicatif::HumanBytes;
 use memchr::{memchr, memrchr2};
 
 use super::Log;
@@ -126,7 +127,7 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     let count = text.lines().count();
     let mut notes = Vec::new();
     if is_partial {
-        let (read, all) = (size(end - from), size(end));
+        let (read, all) = (HumanBytes(end - from), HumanBytes(end));
         notes.push(format!(
             "Only the last {read} of the log were read, which is {all} long."
         ));
@@ -215,7 +216,7 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
     if remaining_bytes > 0 {
         notes.push(format!(
             "{} more of the log are new: call again with this cursor for what follows, or without a cursor for the end of the log.",
-            size(remaining_bytes)
+            HumanBytes(remaining_bytes)
         ));
     }
     let cursor = log.cursor_at(start + length as u64)?;
@@ -277,18 +278,4 @@ fn oldest_within(bytes: &[u8], start: u64, room: usize, fold: FoldOptions<'_>) -
             _ => return (length, oldest),
         }
     }
-}
-
-/// A size for a person to read.
-pub(super) fn size(bytes: u64) -> String {
-    if bytes < 10_000 {
-        return format!("{bytes} bytes");
-    }
-    let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
-    for larger in ["MiB", "GiB"] {
-        if value >= 1024.0 {
-            (value, unit) = (value / 1024.0, larger);
-        }
-    }
-    format!("{value:.1} {unit}")
 }

@@ -61,12 +61,10 @@ impl Health {
     }
 
     pub(super) fn bad_news(&self) -> Vec<BadNews> {
+        let news = |sentence: String, is_lost| BadNews { sentence, is_lost };
         // The loss comes before its gradient.
-        let lost = self.not_finite.values().rev().map(|sentence| BadNews {
-            sentence: sentence.clone(),
-            is_lost: true,
-        });
-        let mut news: Vec<BadNews> = lost.collect();
+        let lost = self.not_finite.values().rev();
+        let mut all: Vec<BadNews> = lost.map(|sentence| news(sentence.clone(), true)).collect();
         if let (Some(loss), Some((best, step))) = (self.loss, self.best)
             && loss.is_finite()
             && loss >= GROWTH * best.max(FLOOR)
@@ -74,19 +72,17 @@ impl Health {
             let times = (loss / best).round();
             let at = step.map_or_else(String::new, |step| format!(" at step {step}"));
             let (loss, best) = (figure(loss), figure(best));
-            news.push(BadNews {
-                sentence: format!("loss {loss} is {times} times its best, {best}{at}"),
-                is_lost: false,
-            });
+            let sentence = format!("loss {loss} is {times} times its best, {best}{at}");
+            all.push(news(sentence, false));
         }
-        news
+        all
     }
 }
 
 /// A number with at most four decimals, none of them padding.
 pub(crate) fn figure(value: f64) -> String {
-    if value != 0.0 && value.abs() < 0.001 {
-        return format!("{value:.1e}");
+    match value.abs() {
+        f64::MIN_POSITIVE..1e-3 | 1e7..f64::INFINITY => format!("{value:.1e}"),
+        _ => ((value * 1e4).round() / 1e4 + 0.0).to_string().to_lowercase(),
     }
-    ((value * 10_000.0).round() / 10_000.0).to_string()
 }

@@ -1,5 +1,6 @@
 //! The course of the loss, for a plot and as a line of text.
 
+use super::health::figure as number;
 use super::metrics::Metrics;
 
 /// The most points that are kept.
@@ -106,7 +107,7 @@ impl History {
                 (Some(from), Some(to)) => format!(", steps {from} to {to}"),
                 _ => String::new(),
             };
-            let (first, last) = (short(*values.first()?), short(*values.last()?));
+            let (first, last) = (number(*values.first()?), number(*values.last()?));
             Some(match values.len() {
                 1 => format!("{name} {first}{steps}"),
                 _ => format!(
@@ -117,20 +118,6 @@ impl History {
         });
         let lines: Vec<String> = lines.collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
-    }
-}
-
-/// A number with four significant digits.
-pub(crate) fn short(value: f64) -> String {
-    match value.abs() {
-        magnitude if !magnitude.is_finite() => "nan".to_owned(),
-        1e6.. => format!("{value:.3e}"),
-        1000.0.. => format!("{value:.0}"),
-        100.0.. => format!("{value:.1}"),
-        10.0.. => format!("{value:.2}"),
-        1.0.. => format!("{value:.3}"),
-        1e-4.. | 0.0 => format!("{value:.4}"),
-        _ => format!("{value:.3e}"),
     }
 }
 

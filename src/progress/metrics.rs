@@ -254,7 +254,7 @@ impl Report {
             Kind::Batch if total.is_some() || !name.eq_ignore_ascii_case("batch") => {
                 self.batch = Some((value, total));
             }
-            Kind::Batch => {}
+            Kind::Batch | Kind::SecondsLeft => {}
             Kind::Epoch => {
                 metrics.epoch = Some(value).filter(|epoch| epoch.is_finite());
                 (self.epochs, self.batch) = (total, None);
@@ -278,7 +278,6 @@ impl Report {
             Kind::Samples => metrics.samples_per_second = rate,
             Kind::Steps => metrics.steps_per_second = rate,
             Kind::SecondsPerStep => metrics.steps_per_second = rate.map(|seconds| 1.0 / seconds),
-            Kind::SecondsLeft => {}
             Kind::Runtime => self.is_summary = true,
             Kind::Evidence => self.has_evidence = true,
             Kind::Evaluation => self.is_evaluation = true,

@@ -30,15 +30,12 @@ pub(crate) fn read(dir: &Path, started: Option<SystemTime>) -> Option<Progress> 
         (is_run_file && started.is_none_or(|started| written >= started)).then_some((written, path))
     });
     let (states, metrics): (Vec<_>, Vec<_>) = files.partition(|(_, path)| path.ends_with(STATE));
-    let mut newest: Vec<_> = [states, metrics]
-        .into_iter()
-        .filter_map(|kind| kind.into_iter().max())
-        .collect();
+    let newest = [states, metrics].into_iter();
+    let mut newest: Vec<_> = newest.filter_map(|kind| kind.into_iter().max()).collect();
     // The older first: what the newer one lacks, such as the total, is the older one's.
     newest.sort();
-    let read = newest
-        .into_iter()
-        .filter_map(|(written, path)| read_file(written, &path));
+    let read = newest.into_iter();
+    let read = read.filter_map(|(written, path)| read_file(written, &path));
     read.reduce(|older, newer| newer.completed(Some(older)))
 }
 

@@ -32,12 +32,10 @@ const MAX_BLOCK: usize = 100;
 /// Finds metrics in a raw log. Folded text would not do: the states of a bar that are drawn over are needed too.
 #[derive(Debug, Clone, Default)]
 pub struct Scanner {
-    /// The metrics of the training; empty until it has printed any.
+    /// The metrics of the training, or until it has printed any those of inference or an evaluation.
     metrics: Metrics,
     pub history: History,
     health: Health,
-    /// The progress of inference or an evaluation, for a log without a training.
-    requests: Metrics,
     /// What runs beside the training.
     activity: Option<Activity>,
     bars: Bars,
@@ -94,20 +92,15 @@ impl Scanner {
 
     /// The progress so far; `written` is the time of the last write to the log.
     pub(crate) fn progress(&self, written: SystemTime) -> Option<Progress> {
-        if !self.is_training && self.requests == Metrics::default() {
+        let is_training = self.is_training;
+        let mut metrics = self.metrics.clone();
+        if !is_training && metrics == Metrics::default() {
             return None;
         }
-        let is_training = self.is_training;
-        let mut metrics = if is_training {
-            &self.metrics
-        } else {
-            &self.requests
-        }
-        .clone();
         let left = metrics.total_steps.zip(metrics.step);
         let left = left.and_then(|(total, step)| total.checked_sub(step));
-        let at_speed = left.zip(metrics.steps_per_second);
-        let at_speed = at_speed.map(|(left, speed)| left as f64 / speed);
+        let speed = left.zip(metrics.steps_per_second);
+        let at_speed = speed.map(|(left, speed)| left as f64 / speed);
         metrics.seconds_left = metrics.seconds_left.or(at_speed);
         // After the last step come an evaluation and the saving of the model, which nobody has measured.
         if left == Some(0) || (self.activity.is_some() && is_training) {
@@ -148,19 +141,13 @@ impl Scanner {
         let excess = segment.len().saturating_sub(MAX_SEGMENT);
         let segment = String::from_utf8_lossy(&segment[excess..]);
         let has_escapes = memchr(0x1b, segment.as_bytes()).is_some();
-        let text = if has_escapes {
-            strip_escapes(&segment)
-        } else {
-            Cow::Borrowed(&*segment)
+        let text = match has_escapes {
+            true => strip_escapes(&segment),
+            false => Cow::Borrowed(&*segment),
         };
         // Most lines of metrics are a dictionary alone.
-        let is_dictionary = text.starts_with('{');
-        let prefix = if is_dictionary {
-            None
-        } else {
-            PREFIXES.find(&text)
-        };
-        let text = text[prefix.map_or(0, |all| all.end())..].trim_end();
+        let prefix = (!text.starts_with('{')).then(|| PREFIXES.find(&text));
+        let text = text[prefix.flatten().map_or(0, |all| all.end())..].trim_end();
         if text.is_empty() {
             self.bar_cleared |= segment.ends_with("  ");
             return;
@@ -205,8 +192,9 @@ impl Scanner {
             match mark.as_str() {
                 "Starting training..." | "***** Running training *****" => self.start_training(),
                 "***** Running Evaluation" | "***** Running Prediction" => {
+                    let what = "evaluation";
                     self.activity = Some(Activity {
-                        what: "evaluation",
+                        what,
                         ..Activity::default()
                     });
                 }
@@ -219,7 +207,9 @@ impl Scanner {
             return;
         }
         if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
-            self.requests.tokens_per_second = number(speed).map(|(speed, _)| speed);
+            if !self.is_training {
+                self.metrics.tokens_per_second = number(speed).map(|(speed, _)| speed);
+            }
             return;
         }
         report.add_line(line);
@@ -249,12 +239,23 @@ impl Scanner {
     fn start_training(&mut self) {
         *self = Self {
             history: std::mem::take(&mut self.history),
-            requests: std::mem::take(&mut self.requests),
+            metrics: match self.is_training {
+                true => Metrics::default(),
+                false => std::mem::take(&mut self.metrics),
+            },
             rest: std::mem::take(&mut self.rest),
             links: std::mem::take(&mut self.links),
             ..Self::default()
         };
         self.bars.training_started = true;
+    }
+
+    /// Forgets what else the log has shown: the training prints its own metrics.
+    fn train(&mut self) {
+        if !std::mem::replace(&mut self.is_training, true) {
+            self.metrics = Metrics::default();
+        }
+        self.activity = None;
     }
 
     /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
@@ -265,17 +266,15 @@ impl Scanner {
         report.resolve(self.first_epoch);
         let is_of_training = report.is_loss();
         let mut metrics = report.metrics;
-        self.is_training = true;
-        self.activity = None;
+        self.train();
         self.bars.training_ended |= report.is_summary;
         self.prints_steps |= metrics.step.is_some();
         if is_of_training {
             self.bind_bar(metrics.step);
         }
         // An evaluation is of the newest step. A loss without its step is of that of the bar.
-        let is_at_newest =
-            metrics.eval_loss.is_some() || (self.bars.training.is_some() && !self.prints_steps);
-        if metrics.step.is_none() && is_at_newest {
+        let has_bars_step = self.bars.training.is_some() && !self.prints_steps;
+        if metrics.step.is_none() && (has_bars_step || metrics.eval_loss.is_some()) {
             metrics.step = self.metrics.step;
         }
         self.step_pending = std::mem::take(&mut self.bar_cleared)

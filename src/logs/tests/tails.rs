@@ -191,7 +191,7 @@ fn the_size_of_the_log_does_not_matter() {
     let found = file_tail(file.path(), 9, ReadOptions::default()).unwrap();
     assert!(found.text.ends_with("last but one\nlast"));
     assert!(
-        found.notes[0].contains("of the log were read, which is 931.3 GiB long"),
+        found.notes[0].contains("of the log were read, which is 931.32 GiB long"),
         "{:?}",
         found.notes
     );

@@ -40,7 +40,7 @@ pub(super) struct Bars {
 }
 
 /// A bar that may be the training's.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Candidate {
     label: String,
     total: u64,
@@ -80,11 +80,12 @@ impl Scanner {
             return self.training_state(bar, report);
         }
         let label = bar.label.to_lowercase();
-        let is_in_label = |word: &str| label.contains(word);
-        let has = |words: &str| !label.is_empty() && words.split('|').any(is_in_label);
+        // Nested, or drawn after the training.
         let is_beside = (is_nested && known.is_some()) || self.bars.training_ended;
-        let beside = BESIDE.into_iter().find(|(_, words)| has(words));
+        let is_of = |words: &str| words.split('|').any(|word| label.contains(word));
+        let beside = BESIDE.into_iter().find(|(_, words)| is_of(words));
         let beside = beside.map(|(what, _)| what);
+        let beside = beside.or((label.is_empty() && is_beside).then_some("evaluation"));
         let is_training = matches!(
             label.rsplit(": ").next(),
             Some("training" | "training progress")
@@ -95,9 +96,7 @@ impl Scanner {
         {
             report.add_line(&format!("epoch {epoch}/1, step {step}, {loss}"));
             self.epoch_bar(bar, report);
-        } else if let Some(what) =
-            beside.or((label.is_empty() && is_beside).then_some("evaluation"))
-        {
+        } else if let Some(what) = beside {
             self.beside_training(what, bar);
         } else if label.contains("epoch") {
             if report.has_figure() || bar.postfix.contains("v_num=") {
@@ -120,10 +119,10 @@ impl Scanner {
             total: bar.total,
             seconds_left: bar.seconds_left,
         });
-        if what == "inference" {
-            let output = bar.postfix.split_once("output: ");
-            let speed = output.and_then(|(_, speed)| number(speed));
-            self.requests.update(Metrics {
+        if what == "inference" && !self.is_training {
+            let speed = bar.postfix.split_once("output: ");
+            let speed = speed.and_then(|(_, speed)| number(speed));
+            self.metrics.update(Metrics {
                 step: Some(bar.done),
                 total_steps: bar.total,
                 seconds_left: bar.seconds_left,
@@ -136,8 +135,7 @@ impl Scanner {
 
     /// Reads a state of the training's bar.
     fn training_state(&mut self, bar: &Bar<'_>, mut report: Report) {
-        self.is_training = true;
-        self.activity = None;
+        self.train();
         self.bar_cleared = false;
         if self.prints_steps && self.metrics.step > Some(bar.done) {
             // Bars are drawn a little late; the printed step is newer.
@@ -174,14 +172,9 @@ impl Scanner {
         };
         let candidates = &mut self.bars.candidates;
         let is_it = |known: &Candidate| known.total == total && known.label == bar.label;
-        let new = || Candidate {
-            label: bar.label.to_owned(),
-            total,
-            done: 0,
-            at_loss: None,
-        };
         let at = candidates.iter().position(is_it);
-        let mut known = at.map_or_else(new, |at| candidates.remove(at));
+        let mut known = at.map_or_else(Candidate::default, |at| candidates.remove(at));
+        (known.label, known.total) = (bar.label.to_owned(), total);
         known.done = bar.done;
         let is_at_loss =
             known.at_loss.is_some() && self.prints_steps && self.loss_step == Some(bar.done);

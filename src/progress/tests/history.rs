@@ -99,7 +99,7 @@ fn sparkline_in_one_line() {
     assert_eq!(History::default().sparkline(60), None);
     let mut one = History::default();
     one.push(&point(5, 2.5));
-    assert_eq!(one.sparkline(60).unwrap(), "loss 2.500, step 5");
+    assert_eq!(one.sparkline(60).unwrap(), "loss 2.5, step 5");
     // What is no number is a cross.
     one.push(&point(6, 2.0));
     one.push(&Metrics {
@@ -109,6 +109,6 @@ fn sparkline_in_one_line() {
     });
     assert_eq!(
         one.sparkline(60).unwrap(),
-        "loss 2.500 █▁× nan, steps 5 to 7"
+        "loss 2.5 █▁× nan, steps 5 to 7"
     );
 }
