@@ -83,6 +83,8 @@ impl Health {
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         f64::MIN_POSITIVE..1e-3 | 1e7..f64::INFINITY => format!("{value:.1e}"),
-        _ => ((value * 1e4).round() / 1e4 + 0.0).to_string().to_lowercase(),
+        _ => ((value * 1e4).round() / 1e4 + 0.0)
+            .to_string()
+            .to_lowercase(),
     }
 }

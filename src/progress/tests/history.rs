@@ -107,8 +107,5 @@ fn sparkline_in_one_line() {
         loss: Some(f64::NAN),
         ..Metrics::default()
     });
-    assert_eq!(
-        one.sparkline(60).unwrap(),
-        "loss 2.5 █▁× nan, steps 5 to 7"
-    );
+    assert_eq!(one.sparkline(60).unwrap(), "loss 2.5 █▁× nan, steps 5 to 7");
 }
