@@ -4,7 +4,6 @@
 
 pub(crate) mod answers;
 mod cancel;
-mod clusters;
 mod collisions;
 pub(crate) mod consent;
 mod consent_prompt;
@@ -34,11 +33,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
-use futures::FutureExt;
 
-use crate::error::{JobError, Result};
 use crate::launcher::Launcher;
-use crate::process::{find, on_file_threads};
+use crate::process::find;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::{AskPerson, Policy};
@@ -46,12 +43,10 @@ use consent::ConsentProvider;
 use context::Context;
 pub(crate) use context::setting_problems;
 
-/// The poll interval where the launcher names none: a poll of a cloud takes seconds.
+/// The poll interval on a cloud, where a poll takes seconds.
 const CLOUD_POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// The wait of a call for a launch in flight.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
-/// The wait of a call for a cancel, or for a cluster to be stopped or deleted.
-const CHANGE_WAIT: Duration = Duration::from_secs(30);
 
 /// Reports what a long call is waiting for. Must not block.
 pub(crate) type OnProgress<'a> = &'a (dyn Fn(&str) + Send + Sync);
@@ -133,14 +128,4 @@ impl JobService {
         launches::resume(context, &records);
         prune::prune(context, &records, &HashMap::new()).await;
     }
-}
-
-/// Runs work in a task of its own, which a dropped call does not end. `None` where it takes longer than [`CHANGE_WAIT`]: it
-/// goes on.
-async fn run_detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Option<Result<T>> {
-    let task = tokio::spawn(on_file_threads(work.boxed()));
-    let done = tokio::time::timeout(CHANGE_WAIT, task).await;
-    Some(done.ok()?.map_err(JobError::failed).flatten())
 }

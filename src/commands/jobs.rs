@@ -9,8 +9,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::Deserialize;
 use serde::de::IntoDeserializer;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
@@ -23,7 +23,7 @@ use crate::logs::search;
 use crate::process::on_file_threads;
 use crate::serve::wire;
 use crate::service::JobService;
-use crate::service::answers::{JobAnswer, LogsAnswer, PollAnswer};
+use crate::service::answers::{LogsAnswer, PollAnswer, to_json};
 use crate::service::requests::{
     CancelRequest, JobQuery, ListRequest, LogsRequest, PollRequest, StatusFilter, Until,
 };
@@ -128,8 +128,8 @@ pub enum Goal {
 
 impl Format {
     /// Prints an answer, for a person by `page`.
-    fn print(self, answer: &impl JobAnswer, page: impl FnOnce(&Value) -> String) -> CommandResult {
-        let fields = answer.to_json()?;
+    fn print(self, answer: &impl Serialize, page: impl FnOnce(&Value) -> String) -> CommandResult {
+        let fields = to_json(answer)?;
         print(&match self.json {
             true => serde_json::to_string_pretty(&fields)?,
             false => page(&fields),
@@ -281,7 +281,7 @@ async fn pause(mut left: Duration) -> io::Result<()> {
 /// Prints the new lines; as JSON, one answer a line.
 fn print_new(answer: &LogsAnswer, output: Format) -> CommandResult {
     match output.json && !answer.logs.is_empty() {
-        true => print(&answer.to_json()?.to_string())?,
+        true => print(&to_json(answer)?.to_string())?,
         false => print(&answer.logs)?,
     }
     Ok(ExitCode::SUCCESS)

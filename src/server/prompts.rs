@@ -1,10 +1,10 @@
 //! The prompts: what a person picks from a menu instead of typing it. Each is a file `prompts/*.md`: what the menu shows, and the
 //! message.
 
+use std::collections::HashMap;
+
 use rmcp::ErrorData;
-use rmcp::model::{
-    GetPromptRequestParams, GetPromptResult, Prompt, PromptArgument, PromptMessage, Role,
-};
+use rmcp::model::{GetPromptRequestParams, GetPromptResult, Prompt, PromptMessage, Role};
 use serde::Deserialize;
 
 use super::{Answer, truncated};
@@ -14,49 +14,32 @@ use crate::text::from_yaml;
 const MAX_ARGUMENT_BYTES: usize = 4096;
 
 /// The prompts, in the order in which they are needed.
-const FILES: [(&str, &str); 3] = [
-    ("train", include_str!("prompts/train.md")),
-    ("watch_job", include_str!("prompts/watch_job.md")),
-    ("why_failed", include_str!("prompts/why_failed.md")),
+const FILES: [&str; 3] = [
+    include_str!("prompts/train.md"),
+    include_str!("prompts/watch_job.md"),
+    include_str!("prompts/why_failed.md"),
 ];
 
 #[derive(Deserialize)]
 struct Head {
-    title: String,
-    description: String,
-    arguments: Vec<Argument>,
+    #[serde(flatten)]
+    prompt: Prompt,
+    /// The texts in place of arguments that were not given.
+    defaults: HashMap<String, String>,
 }
 
-#[derive(Deserialize)]
-struct Argument {
-    name: String,
-    description: String,
-    /// The text in place of an argument that was not given; `None` if it is required.
-    default: Option<String>,
-}
-
-/// Returns the name, the head and the message of the prompts; where no job may be started, without the one that does.
-fn offered(read_only: bool) -> impl Iterator<Item = (&'static str, Head, &'static str)> {
-    let files = FILES
-        .iter()
-        .filter(move |(name, _)| !read_only || *name != "train");
+/// Returns the heads and the messages of the prompts; where no job may be started, without the one that does.
+fn offered(read_only: bool) -> impl Iterator<Item = (Head, &'static str)> {
     // Every file has a head: tests read them all.
-    files.filter_map(|(name, file)| {
+    let prompts = FILES.iter().filter_map(|file| {
         let (head, message) = file.strip_prefix("---\n")?.split_once("---\n")?;
-        Some((*name, from_yaml(head).ok()?, message))
-    })
+        Some((from_yaml::<Head>(head).ok()?, message))
+    });
+    prompts.filter(move |(head, _)| !read_only || head.prompt.name != "train")
 }
 
 pub(super) fn list(read_only: bool) -> Vec<Prompt> {
-    let prompts = offered(read_only).map(|(name, head, _)| {
-        let arguments = head.arguments.iter().map(|argument| {
-            PromptArgument::new(&argument.name)
-                .with_description(&argument.description)
-                .with_required(argument.default.is_none())
-        });
-        Prompt::new(name, Some(head.description), Some(arguments.collect())).with_title(head.title)
-    });
-    prompts.collect()
+    offered(read_only).map(|(head, _)| head.prompt).collect()
 }
 
 /// Returns the message of a prompt, with its arguments filled in, quoted as JSON. An empty one counts as not given: clients send
@@ -64,31 +47,30 @@ pub(super) fn list(read_only: bool) -> Vec<Prompt> {
 pub(super) fn get(request: GetPromptRequestParams, read_only: bool) -> Answer<GetPromptResult> {
     let invalid = |error: String| ErrorData::invalid_params(error, None);
     let mut prompts = offered(read_only);
-    let (prompt, head, message) = prompts
-        .find(|(name, ..)| *name == request.name)
+    let (Head { prompt, defaults }, message) = prompts
+        .find(|(head, _)| head.prompt.name == request.name)
         .ok_or_else(|| invalid(format!("Unknown prompt: {}", truncated(&request.name))))?;
     let mut given = request.arguments.unwrap_or_default();
     given.retain(|_, value| !value.is_null() && value != "");
     let mut message = message.trim_end().to_owned();
-    for argument in head.arguments {
-        let Argument {
-            name,
-            description,
-            default,
-        } = argument;
-        let value = match (given.get(&name), default) {
+    for argument in prompt.arguments.into_iter().flatten() {
+        let name = argument.name;
+        let value = match (given.get(&name), defaults.get(&name)) {
             (Some(value), _) if value.as_str().is_some_and(is_one_line) => value.to_string(),
-            (None, Some(default)) => default,
+            (None, Some(default)) => default.clone(),
             _ => {
                 return Err(invalid(format!(
-                    "the prompt {prompt} needs the argument `{name}` as one line of text, of at most {MAX_ARGUMENT_BYTES} bytes: {description}"
+                    "the prompt {} needs the argument `{name}` as one line of text, of at most {MAX_ARGUMENT_BYTES} bytes: {}",
+                    prompt.name,
+                    argument.description.unwrap_or_default()
                 )));
             }
         };
         message = message.replace(&format!("{{{name}}}"), &value);
     }
     let message = PromptMessage::new_text(Role::User, message);
-    Ok(GetPromptResult::new(vec![message]).with_description(head.description))
+    let description = prompt.description.unwrap_or_default();
+    Ok(GetPromptResult::new(vec![message]).with_description(description))
 }
 
 fn is_one_line(text: &str) -> bool {

@@ -12,11 +12,12 @@ use rmcp::model::{
     ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource,
     ResourceContents, ResourceTemplate,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Answer, internal, truncated};
 use crate::service::JobService;
-use crate::service::answers::JobAnswer;
+use crate::service::answers::to_json;
 use crate::service::requests::{JobQuery, ListRequest, LogsRequest, StatusFilter};
 use crate::text::clean_controls;
 
@@ -124,7 +125,7 @@ pub(super) async fn read(service: JobService, uri: String) -> Answer<ReadResourc
         (answer["logs"].as_str().unwrap_or_default().to_owned(), TEXT)
     } else {
         // Also when the launcher could not be asked: the answer then says what is known.
-        let status = service.poll(job).await.to_json();
+        let status = to_json(&service.poll(job).await);
         (status.map_err(internal)?.to_string(), JSON)
     };
     let contents = ResourceContents::text(contents, uri).with_mime_type(kind);
@@ -132,8 +133,8 @@ pub(super) async fn read(service: JobService, uri: String) -> Answer<ReadResourc
 }
 
 /// Returns the fields of an answer; one that failed is an error.
-fn fields(answer: &impl JobAnswer) -> Answer<Value> {
-    let answer = answer.to_json().map_err(internal)?;
+fn fields(answer: &impl Serialize) -> Answer<Value> {
+    let answer = to_json(answer).map_err(internal)?;
     match answer["error"].as_str() {
         Some(error) => Err(internal(error)),
         None => Ok(answer),

@@ -17,7 +17,7 @@ pub(super) fn simplify(schema: &mut JsonObject, is_answer: bool) {
         let Some(schema) = schema.as_object_mut() else {
             return;
         };
-        choices_to_enum(schema);
+        remove_null(schema);
         if let (Some(Value::Array(required)), true) = (schema.get_mut("required"), is_answer) {
             required.retain(|name| name == "success");
         }
@@ -35,9 +35,8 @@ pub(super) fn simplify(schema: &mut JsonObject, is_answer: bool) {
     *schema = std::mem::take(whole.ensure_object());
 }
 
-/// Rewrites a choice of texts as an `enum`, and a value that may be null as the value: not every model's dialect has the other
-/// forms.
-fn choices_to_enum(schema: &mut JsonObject) {
+/// Rewrites a value that may be null as the value: not every model's dialect has the other forms.
+fn remove_null(schema: &mut JsonObject) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {
@@ -53,13 +52,6 @@ fn choices_to_enum(schema: &mut JsonObject) {
             schema.extend(only);
         }
     }
-    let choices = schema.get("oneOf").and_then(Value::as_array);
-    let text = |choice: &Value| choice.get("const").filter(|text| text.is_string()).cloned();
-    if let Some(texts) = choices.and_then(|choices| choices.iter().map(text).collect()) {
-        schema.remove("oneOf");
-        schema.insert("type".to_owned(), "string".into());
-        schema.insert("enum".to_owned(), Value::Array(texts));
-    }
 }
 
 #[cfg(test)]
@@ -69,25 +61,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_have_enums_and_no_nulls() {
+    fn answers_have_no_nulls() {
         let mut schema = json!({ "properties": {
-            "choice": { "description": "which", "oneOf": [
-                { "type": "string", "const": "a", "description": "the first" }, { "type": "string", "const": "b" },
-            ] },
             "perhaps": { "items": { "description": "some", "type": ["object", "null"], "required": ["a"] } },
             "maybe": { "anyOf": [{ "type": "string", "enum": ["a"] }, { "type": "null" }] },
-            "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
             "description": { "type": "integer", "format": "uint64", "minimum": 0 },
-        }, "required": ["success", "choice"] });
+        }, "required": ["success", "perhaps"] });
         simplify(schema.as_object_mut().unwrap(), true);
         assert_eq!(
             schema,
             json!({ "properties": {
-                "choice": { "type": "string", "enum": ["a", "b"] },
                 "perhaps": { "items": { "type": "object" } },
                 "maybe": { "type": "string", "enum": ["a"] },
-                "either": { "oneOf": [{ "type": "string" }, { "const": 1 }] },
-                "description": { "type": "integer" },
+                    "description": { "type": "integer" },
             }, "required": ["success"] })
         );
     }

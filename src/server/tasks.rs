@@ -19,7 +19,7 @@ use super::{Answer, Context, internal, truncated};
 use crate::launcher::JobState;
 use crate::registry::JobRecord;
 use crate::service::JobService;
-use crate::service::answers::{JobAnswer, PollAnswer};
+use crate::service::answers::{PollAnswer, to_json};
 use crate::service::requests::{CancelRequest, JobQuery};
 
 /// Tells whether the protocol version of a request has tasks.
@@ -147,7 +147,7 @@ fn detailed(
 fn result(mut answer: PollAnswer, message: &str) -> serde_json::Result<JsonObject> {
     answer.success = answer.state == JobState::Succeeded;
     answer.error = (!answer.success).then(|| message.to_owned());
-    let mut fields: JsonObject = serde_json::from_value(answer.to_json()?)?;
+    let mut fields: JsonObject = serde_json::from_value(to_json(&answer)?)?;
     let first = ["message", "next"].map(|name| fields.shift_remove_entry(name));
     let content: JsonObject = first.into_iter().flatten().chain(fields).collect();
     let result = structured(content.into(), !answer.success);

@@ -9,11 +9,12 @@ use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{CallToolResult, ContentBlock, Tool};
 use rmcp::{tool, tool_router};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Context, Server, progress, roots, schema};
 use crate::service::answers::{
-    CancelAnswer, ClusterAnswer, JobAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer,
+    CancelAnswer, ClusterAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer, to_json,
 };
 use crate::service::requests::{
     CancelRequest, DownRequest, ListRequest, LogsRequest, PollRequest, RunRequest, StopRequest,
@@ -163,8 +164,8 @@ pub(super) fn is_read_only(tool: &Tool) -> bool {
 }
 
 /// Returns the answer of a tool as the result of its call.
-fn answer<A: JobAnswer>(answer: &A) -> CallToolResult {
-    match answer.to_json() {
+fn answer(answer: &impl Serialize) -> CallToolResult {
+    match to_json(answer) {
         Ok(content) => {
             let is_error = content.get("error").is_some();
             structured(content, is_error)

@@ -1,4 +1,4 @@
-//! The answers of the tools. A field that says nothing is left out ([`JobAnswer::to_json`]).
+//! The answers of the tools. A field that says nothing is left out ([`to_json`]).
 
 use std::time::Duration;
 
@@ -9,18 +9,13 @@ use super::sanitize::answers;
 use crate::launcher::JobState;
 use crate::progress::Progress;
 
-/// An answer of a tool.
-pub(crate) trait JobAnswer: Serialize {
-    /// Returns the JSON that a client gets: a model pays for each byte, so without the fields that say nothing. One of a call that
-    /// failed has an `error`.
-    fn to_json(&self) -> serde_json::Result<Value> {
-        let mut answer = serde_json::to_value(self)?;
-        leave_out_empty(&mut answer);
-        Ok(answer)
-    }
+/// Returns an answer as the JSON that a client gets: a model pays for each byte, so without the fields that say nothing. That of
+/// a call that failed has an `error`.
+pub(crate) fn to_json(answer: &impl Serialize) -> serde_json::Result<Value> {
+    let mut answer = serde_json::to_value(answer)?;
+    leave_out_empty(&mut answer);
+    Ok(answer)
 }
-
-impl<A: Serialize> JobAnswer for A {}
 
 /// The fields that are there even where they are `false` or empty.
 const KEPT: [&str; 4] = ["success", "is_done", "logs", "jobs"];

@@ -1,18 +1,29 @@
-//! `cancel_job`: cancels a job, or its launch as soon as that has ended.
+//! `cancel_job`, `stop_cluster` and `down_cluster`: each ends jobs, and goes on when nobody waits for it any more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::answers::CancelAnswer;
+use futures::FutureExt;
+
+use super::answers::{CancelAnswer, ClusterAnswer};
 use super::consent::Change;
 use super::context::Context;
 use super::launches::{self, MAY_BE_RUNNING, clear_pending_cancel, outcome_within};
 use super::lookup::{ResolvedJob, is_certain, resolve};
 use super::poll::poll;
-use super::requests::{CancelRequest, JobQuery};
-use super::{CHANGE_WAIT, JobService, LAUNCH_WAIT, OnProgress, run_detached};
+use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
+use super::sanitize::sanitize;
+use super::{JobService, LAUNCH_WAIT, OnProgress};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::LaunchOutcome;
-use crate::launcher::{CancelOutcome, JobIdentity, JobState, JobStatus, status};
+use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, status};
+use crate::process::on_file_threads;
+use crate::redact::Redactor;
+
+/// The wait of a call for a cancel, or for a cluster to be stopped or deleted.
+const CHANGE_WAIT: Duration = Duration::from_secs(30);
+/// The value that `user_confirmation` must have for a cluster to be deleted.
+const DOWN_CONFIRMATION: &str = "DOWN";
 
 impl JobService {
     /// Cancels a job. Of one that is cancelled it says what a poll says then.
@@ -101,6 +112,117 @@ impl JobService {
         });
         answer(identity, outcome)
     }
+    /// Stops a cluster; its disks are kept.
+    pub(crate) async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
+        let StopRequest {
+            cloud,
+            cluster_name,
+        } = request;
+        self.end_cluster(ClusterAction::Stop, cloud, cluster_name, true)
+            .await
+    }
+
+    /// Deletes a cluster, once the user has agreed.
+    pub(crate) async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
+        let is_confirmed = request.confirm && request.user_confirmation == DOWN_CONFIRMATION;
+        let (cloud, cluster) = (request.cloud, request.cluster_name);
+        self.end_cluster(ClusterAction::Down, cloud, cluster, is_confirmed)
+            .await
+    }
+
+    async fn end_cluster(
+        &self,
+        action: ClusterAction,
+        cloud: String,
+        cluster_name: String,
+        is_confirmed: bool,
+    ) -> ClusterAnswer {
+        let cloud = cloud.trim().to_lowercase();
+        let done = if is_confirmed {
+            self.teardown(action, &cloud, &cluster_name).await
+        } else {
+            Err(JobError::blocked(format!(
+                "nothing was done: deleting a cluster, with everything on its disks, needs confirm=true and \
+                 user_confirmation=\"{DOWN_CONFIRMATION}\"; set them once the user has agreed"
+            )))
+        };
+        // Its launcher may quote the secrets of any job on it.
+        let records = self.context.registry.records().await.unwrap_or_default();
+        let on_it = records
+            .iter()
+            .filter(|record| record.cluster_name == cluster_name);
+        let redactors = on_it.map(|record| self.context.redactor(&record.job_id));
+        let redactors: Vec<Redactor> = redactors.chain([Redactor::default()]).collect();
+        let answer = ClusterAnswer {
+            success: done.is_ok(),
+            cloud,
+            cluster_name,
+            error: done.as_ref().err().map(ToString::to_string),
+            message: done.unwrap_or_default(),
+        };
+        sanitize(answer, &redactors)
+    }
+
+    async fn teardown(&self, action: ClusterAction, cloud: &str, cluster: &str) -> Result<String> {
+        let context = &self.context;
+        let launcher = Arc::clone(context.allowed_launcher(cloud)?);
+        // The jobs whose launches onto it are under way, in this server or another one.
+        let records = context.registry.records().await?;
+        let launching = records.iter();
+        let launching =
+            launching.filter(|job| job.cluster_name == cluster && context.is_launching(job));
+        let launching: Vec<&str> = launching.map(|job| job.job_id.as_str()).collect();
+        let launching = launching.join(", ");
+        let (question, consequence) = match action {
+            ClusterAction::Stop => (
+                "Stop this cluster?",
+                "The jobs on it end. Its disks are kept and cost a little.",
+            ),
+            ClusterAction::Down => (
+                "Delete this cluster?",
+                "The jobs on it end, and everything on its disks is lost.",
+            ),
+        };
+        let change = Change {
+            question,
+            job: "",
+            cloud,
+            cluster,
+            launching: &launching,
+            consequence,
+        };
+        self.confirm(&change).await?;
+        let (cloud, cluster) = (cloud.to_owned(), cluster.to_owned());
+        let work = async move {
+            let done = launcher.teardown_cluster(&cloud, &cluster, action).await;
+            done.inspect_err(
+                |error| tracing::warn!(cluster, %error, "a change of a cluster failed"),
+            )
+        };
+        let done = match run_detached(work).await {
+            Some(done) => done?,
+            None => format!(
+                "the request is not finished after {} s and goes on, also without this server: list_jobs tells how it ended",
+                CHANGE_WAIT.as_secs()
+            ),
+        };
+        Ok(match launching.as_str() {
+            "" => done,
+            jobs => format!(
+                "{done}; the launch of {jobs} onto it was under way: call poll_status to see what came of it"
+            ),
+        })
+    }
+}
+
+/// Runs work in a task of its own, which a dropped call does not end. `None` where it takes longer than [`CHANGE_WAIT`]: it
+/// goes on.
+async fn run_detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Option<Result<T>> {
+    let task = tokio::spawn(on_file_threads(work.boxed()));
+    let done = tokio::time::timeout(CHANGE_WAIT, task).await;
+    Some(done.ok()?.map_err(JobError::failed).flatten())
 }
 
 /// Has the launcher cancel a job. A cancel that takes too long stays pending beside the job until it is carried out, so

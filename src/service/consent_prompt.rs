@@ -42,8 +42,8 @@ pub(super) fn launch(
     plan_id: String,
 ) -> ConsentPrompt {
     let mut text = describe("Start this job?", launch, info);
-    let config = launch.plan.job_config.as_ref();
     for name in ["setup", "run"] {
+        let config = launch.plan.job_config.as_ref();
         if let Some(script) = config.and_then(|config| config.get(name)?.as_str()) {
             text.script(name, script);
         }
@@ -59,15 +59,25 @@ pub(super) fn preview(launch: &PreparedLaunch) -> String {
 fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) -> PromptText {
     let (spec, plan) = (&launch.spec, &launch.plan);
     let mut text = PromptText::new(title);
-    let config = plan.job_config.as_ref().and_then(Value::as_object);
+    let config = plan.job_config.as_ref().unwrap_or(&Value::Null);
     if launch.is_local {
         text.field("Cloud", "none, it runs on this machine");
-        if config.is_none() && spec.processes() == Some(1) {
+        if config.is_null() && spec.processes() == Some(1) {
             text.field("Processes", "1; accelerators=\"4\" trains on 4 GPUs");
         }
     } else {
+        let (cluster, resources) = (&plan.cluster, &config["resources"]);
+        let is_new = spec.identity.cluster.is_empty();
+        let is_spot = may_be_spot(resources);
         text.field("Cloud", &spec.identity.cloud);
-        text.resources(launch, config.unwrap_or(&Map::new()));
+        text.field(
+            "Cluster",
+            &format!("{}{cluster}", if is_new { "a new one, " } else { "" }),
+        );
+        text.field("Accelerators", &plain(&resources["accelerators"], "none"));
+        text.field("Nodes", &plain(&config["num_nodes"], "1"));
+        text.field("Spot", if is_spot { "yes" } else { "no" });
+        text.others("resources", resources);
         text.cluster(&spec.identity.cloud, info);
         if let Some(costs) = &launch.costs {
             text.field("Price", &costs.offer.text());
@@ -76,7 +86,7 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     }
     text.field("Runs", &plan.command_line);
     // Else the command shows both.
-    if config.is_some() {
+    if !config.is_null() {
         text.field("Does", spec.command.name);
         text.field("Config", &spec.config.path.display().to_string());
     }
@@ -88,15 +98,16 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     if spec.config.path.parent() != Some(&spec.client_cwd) {
         text.field("Project folder", &spec.client_cwd.display().to_string());
     }
-    let envs = config.and_then(|config| config.get("envs")?.as_object());
-    let names = envs.into_iter().flat_map(Map::keys).chain(spec.envs.keys());
-    let names: BTreeSet<&str> = names.map(String::as_str).collect();
-    let names: Vec<&str> = names.into_iter().collect();
-    text.field("Variables (values not shown)", &names.join(", "));
+    let envs = config["envs"].as_object().into_iter().flat_map(Map::keys);
+    let names: BTreeSet<&String> = envs.chain(spec.envs.keys()).collect();
+    text.field(
+        "Variables (values not shown)",
+        &join(names.into_iter().cloned()),
+    );
     for warning in &plan.warnings {
         text.field("Note", warning);
     }
-    text.others(config.into_iter().flatten());
+    text.others("config", config);
     text
 }
 
@@ -112,13 +123,14 @@ fn time_limit(launch: &PreparedLaunch) -> Option<String> {
     Some(format!("at most {hours}{}", cost.unwrap_or_default()))
 }
 
-/// Shows a value of a config without the quotes and escapes of JSON, in which no secret would be found.
-fn plain(value: &Value) -> String {
+/// Shows a value of a config, or `absent`, without the quotes and escapes of JSON, in which no secret would be found.
+fn plain(value: &Value, absent: &str) -> String {
     match value {
+        Value::Null => absent.to_owned(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", join(items.iter().map(plain))),
+        Value::Array(items) => format!("[{}]", join(items.iter().map(|item| plain(item, "null")))),
         Value::Object(fields) => {
-            let field = |(name, value)| format!("{name}: {}", plain(value));
+            let field = |(name, value)| format!("{name}: {}", plain(value, "null"));
             format!("{{{}}}", join(fields.iter().map(field)))
         }
         other => other.to_string(),
@@ -140,7 +152,7 @@ fn excerpt(text: &str, max_bytes: usize) -> String {
 
 /// Copies a job config; of one that is too long for an answer, the beginning as a text.
 pub(super) fn job_config(config: &Value) -> Value {
-    let text = plain(config);
+    let text = plain(config, "");
     match text.len() <= MAX_CONFIG {
         true => config.clone(),
         false => json!({ "…": excerpt(&text, MAX_CONFIG) }),
@@ -190,26 +202,29 @@ impl PromptText {
     }
 
     /// Shows what else decides what the job does, whatever the config calls it.
-    fn others<'a>(&mut self, config: impl Iterator<Item = (&'a String, &'a Value)>) {
-        for (name, value) in config.filter(|(_, value)| !value.is_null()) {
-            match (name.as_str(), value) {
-                ("name" | "num_nodes" | "envs", _) => {}
-                ("resources", Value::Object(_)) | ("setup" | "run", Value::String(_)) => {}
-                ("working_dir", Value::String(folder)) => {
-                    let home = if holds_home(folder) {
-                        " (your whole home folder)"
-                    } else {
-                        ""
-                    };
-                    self.field("Working folder", &format!("{folder}{home}"));
+    fn others(&mut self, part: &str, config: &Value) {
+        let fields = config.as_object().into_iter().flatten();
+        for (name, value) in fields.filter(|(_, value)| !value.is_null() && **value != json!({})) {
+            match (part, name.as_str(), value) {
+                ("config", "name" | "num_nodes" | "envs", _)
+                | ("config", "resources", Value::Object(_))
+                | ("config", "setup" | "run", Value::String(_))
+                | ("resources", "cloud" | "accelerators" | "use_spot", _) => {}
+                ("config", "working_dir", Value::String(folder)) if holds_home(folder) => {
+                    self.field(
+                        "Working folder",
+                        &format!("{folder} (your whole home folder)"),
+                    );
                 }
-                ("file_mounts", Value::Object(mounts)) => {
-                    let mount = |(to, from)| format!("{to} from {}", plain(from));
+                ("config", "working_dir", Value::String(folder)) => {
+                    self.field("Working folder", folder);
+                }
+                ("config", "file_mounts", Value::Object(mounts)) => {
+                    let mount = |(to, from)| format!("{to} from {}", plain(from, "null"));
                     self.field("Files copied", &join(mounts.iter().map(mount)));
                 }
-                (_, Value::Object(fields)) if fields.is_empty() => {}
                 // The name is the config's, so it must not look like a label of ours.
-                _ => self.field(&format!("config.{}", one_line(name)), &plain(value)),
+                _ => self.field(&format!("{part}.{}", one_line(name)), &plain(value, "null")),
             }
         }
     }
@@ -221,33 +236,6 @@ impl PromptText {
         self.line(&format!("{label}:"));
         for line in excerpt(script.trim_end(), MAX_SCRIPT).lines() {
             self.line(&format!("| {}", one_line(line)));
-        }
-    }
-
-    fn resources(&mut self, launch: &PreparedLaunch, config: &Map<String, Value>) {
-        let new = match launch.spec.identity.cluster.as_str() {
-            "" => "a new one, ",
-            _ => "",
-        };
-        self.field("Cluster", &format!("{new}{}", launch.plan.cluster));
-        let known = |value: &&Value| !value.is_null();
-        let text = |value: Option<&Value>, default: &str| {
-            value
-                .filter(known)
-                .map_or_else(|| default.to_owned(), plain)
-        };
-        let all = config.get("resources");
-        let accelerators = all.and_then(|all| all.get("accelerators"));
-        self.field("Accelerators", &text(accelerators, "none"));
-        self.field("Nodes", &text(config.get("num_nodes"), "1"));
-        let is_spot = all.is_some_and(may_be_spot);
-        self.field("Spot", if is_spot { "yes" } else { "no" });
-        let others = all.and_then(Value::as_object).into_iter().flatten();
-        for (name, value) in others.filter(|(_, value)| known(value)) {
-            if !matches!(name.as_str(), "cloud" | "accelerators" | "use_spot") {
-                // The name is the config's, so it must not look like a label of ours.
-                self.field(&format!("resources.{}", one_line(name)), &plain(value));
-            }
         }
     }
 

@@ -7,7 +7,7 @@ use chrono::Utc;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::answers::{JobAnswer, PollAnswer, fields};
+use super::answers::{PollAnswer, fields, to_json};
 use super::context::Context;
 use super::costs::recorded_price;
 use super::lookup::{self, ResolvedJob};
@@ -150,7 +150,7 @@ fn answered(
     answer.pause = watch::pause(&answer, context.is_local(&job.identity.cloud), age);
     if let Some(mut failure) = observation.failure {
         // The log has the rest of what it quotes.
-        let whole = answer.to_json().map_or(0, |all| all.to_string().len());
+        let whole = to_json(&answer).map_or(0, |all| all.to_string().len());
         failure.cut_quotes(whole, MAX_FAILED);
         answer.failure = fields(&failure);
     }

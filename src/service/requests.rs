@@ -109,9 +109,8 @@ pub(crate) struct PollRequest {
 #[schemars(inline)]
 pub(crate) enum Until {
     #[default]
-    /// Another status or state.
     Change,
-    /// Another status or state, one percent of the run after 15 s, a loss gone bad, or a stall.
+    // One percent of the run after 15 s, a loss gone bad, or a stall.
     Progress,
 }
 
@@ -211,17 +210,13 @@ impl Default for ListRequest {
 #[schemars(inline)]
 pub enum StatusFilter {
     #[default]
-    /// Every job.
     All,
-    /// Those that are not done.
+    // Not done.
     Running,
-    /// Those that are done, well or badly.
+    // Done, well or badly.
     Completed,
-    /// Those in this state.
     Succeeded,
-    /// Those in this state.
     Failed,
-    /// Those in this state.
     Cancelled,
 }
 
