@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::completions::job_ids;
 use super::text::{self, for_person, terminal_width, time_left};
 use super::{CommandResult, exit_code, no_answer, note, print, until_interrupted};
+use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
 use crate::logs::read::LARGEST_MAX_BYTES;
 use crate::logs::search;
@@ -25,7 +26,7 @@ use crate::serve::wire;
 use crate::service::JobService;
 use crate::service::answers::{LogsAnswer, PollAnswer, to_json};
 use crate::service::requests::{
-    CancelRequest, JobQuery, ListRequest, LogsRequest, PollRequest, StatusFilter, Until,
+    CancelRequest, ListRequest, LogsRequest, PollRequest, StatusFilter, Until,
 };
 use crate::settings::env_vars;
 
@@ -106,8 +107,8 @@ pub struct Job {
 }
 
 impl Job {
-    fn query(&self) -> JobQuery {
-        JobQuery::of(&self.id)
+    fn query(&self) -> JobIdentity {
+        JobIdentity::of(&self.id)
     }
 }
 
@@ -308,7 +309,7 @@ async fn wait(service: &JobService, job: &Job, goal: Goal, longest: Duration) ->
 
 /// Polls a job into `last` until it is over, or what the goal asks for has changed. Shows how far it is on stderr, where that is
 /// a terminal.
-async fn watch(service: &JobService, job: JobQuery, goal: Goal, last: &mut PollAnswer) {
+async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut PollAnswer) {
     let bar = ProgressBar::no_length().with_finish(ProgressFinish::AndClear);
     let style = |template| {
         let style = ProgressStyle::with_template(template);

@@ -16,9 +16,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Answer, internal, truncated};
+use crate::job_identity::JobIdentity;
 use crate::service::JobService;
 use crate::service::answers::to_json;
-use crate::service::requests::{JobQuery, ListRequest, LogsRequest, StatusFilter};
+use crate::service::requests::{ListRequest, LogsRequest, StatusFilter};
 use crate::text::clean_controls;
 
 /// The number of newest jobs that are listed, each with its log. All can be read.
@@ -111,7 +112,7 @@ pub(super) async fn read(service: JobService, uri: String) -> Answer<ReadResourc
     if list.is_none() && record.is_none() {
         return Err(not_found(&uri));
     }
-    let job = JobQuery::of(&job_id);
+    let job = JobIdentity::of(&job_id);
     let (contents, kind) = if let Some(status) = list {
         let limit = ListRequest::default().limit;
         let list = service.list(ListRequest { status, limit }).await;

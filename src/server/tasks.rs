@@ -16,11 +16,12 @@ use serde_json::Value;
 
 use super::tools::structured;
 use super::{Answer, Context, internal, truncated};
+use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
 use crate::registry::JobRecord;
 use crate::service::JobService;
 use crate::service::answers::{PollAnswer, to_json};
-use crate::service::requests::{CancelRequest, JobQuery};
+use crate::service::requests::CancelRequest;
 
 /// Tells whether the protocol version of a request has tasks.
 pub(super) fn version_has_tasks(context: &Context) -> bool {
@@ -68,7 +69,7 @@ async fn started(service: &JobService, response: &CallToolResponse) -> Option<Ta
 /// Asks the launcher for the status of a task.
 pub(super) async fn get(service: JobService, task_id: String) -> Answer<GetTaskResult> {
     let record = record(&service, &task_id).await?;
-    let answer = service.poll(JobQuery::of(&task_id)).await;
+    let answer = service.poll(JobIdentity::of(&task_id)).await;
     let (interval, kept) = (service.task_interval(&record), service.policy().kept());
     let task = detailed(&record, answer, interval, kept);
     task.map(GetTaskResult::new).map_err(internal)
@@ -78,7 +79,7 @@ pub(super) async fn get(service: JobService, task_id: String) -> Answer<GetTaskR
 pub(super) async fn cancel(service: JobService, task_id: String) -> Answer<()> {
     record(&service, &task_id).await?;
     let request = CancelRequest {
-        job: JobQuery::of(&task_id),
+        job: JobIdentity::of(&task_id),
         force: false,
     };
     let answer = service.cancel_with_progress(request, &|_| {}).await;

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::launches::{self, MAY_BE_RUNNING, clear_pending_cancel, outcome_within};
 use super::lookup::{ResolvedJob, is_certain, resolve};
 use super::poll::poll;
-use super::requests::{CancelRequest, DownRequest, JobQuery, StopRequest};
+use super::requests::{CancelRequest, DownRequest, StopRequest};
 use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress};
 use crate::error::{ErrorKind, JobError, Result};
@@ -35,20 +35,14 @@ impl JobService {
         let context = &self.context;
         let mut answer = match resolve(context, &request.job).await {
             Ok(job) => self.cancel_resolved(job, request.force, on_progress).await,
-            Err(error) => {
-                let named = JobIdentity {
-                    job_id: request.job.job_id,
-                    ..JobIdentity::default()
-                };
-                answer(named, Err(error))
-            }
+            Err(error) => answer(JobIdentity::of(&request.job.job_id), Err(error)),
         };
         if answer.success && answer.state == JobState::Cancelled {
-            let query = JobQuery {
+            let query = JobIdentity {
                 job_id: answer.job_id.clone(),
                 oumi_job_id: answer.oumi_job_id.clone(),
                 cloud: answer.cloud.clone(),
-                cluster_name: answer.cluster.clone(),
+                cluster: answer.cluster.clone(),
             };
             let now = poll(context, query).await;
             if now.state == JobState::Cancelled {

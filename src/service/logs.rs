@@ -63,7 +63,7 @@ async fn resolve_job(context: &Arc<Context>, request: &LogsRequest) -> Result<Jo
     check(request)?;
     let query = &request.job;
     let is_local = context.is_local(&query.cloud);
-    if query.job_id.is_empty() && query.cluster_name.is_empty() && !is_local {
+    if query.job_id.is_empty() && query.cluster.is_empty() && !is_local {
         let error = "give job_id, or oumi_job_id with cloud and cluster_name";
         return Err(JobError::invalid(error).with_hint("list_jobs shows them"));
     }

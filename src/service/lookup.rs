@@ -1,7 +1,6 @@
 //! Lookup of the job that a query names: by our id, or by the launcher's, which may fit several jobs.
 
 use super::context::Context;
-use super::requests::JobQuery;
 use crate::error::{JobError, Result};
 use crate::launcher::JobIdentity;
 use crate::registry::JobRecord;
@@ -34,7 +33,7 @@ impl ResolvedJob {
 }
 
 /// Resolves a query. The error is `NotFound` where our id names no job; the launcher says later whether it knows its own id.
-pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<ResolvedJob> {
+pub(super) async fn resolve(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     if let Some(record) = context.registry.get(&query.job_id).await? {
         return Ok(ResolvedJob::of(record));
     }
@@ -48,8 +47,7 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
     let wanted = JobIdentity {
         job_id: String::new(),
         cloud: query.cloud.trim().to_lowercase(),
-        cluster: query.cluster_name.clone(),
-        oumi_job_id: query.oumi_job_id.clone(),
+        ..query.clone()
     };
     let mut candidates = candidates(context, &records, &wanted).await?;
     if candidates.len() > 1 {
@@ -78,7 +76,7 @@ pub(super) async fn resolve(context: &Context, query: &JobQuery) -> Result<Resol
     }
 }
 
-fn unknown(records: &[JobRecord], query: &JobQuery) -> JobError {
+fn unknown(records: &[JobRecord], query: &JobIdentity) -> JobError {
     if query.job_id.is_empty() {
         let error = JobError::invalid("give job_id, or oumi_job_id with cloud");
         return error.with_hint("list_jobs shows them");
@@ -105,7 +103,7 @@ pub(super) async fn is_certain(context: &Context, identity: &JobIdentity) -> boo
 async fn running_here(
     context: &Context,
     records: &[JobRecord],
-    query: &JobQuery,
+    query: &JobIdentity,
 ) -> Option<JobIdentity> {
     let launcher = context.local_launcher()?;
     let cloud = query.cloud.trim().to_lowercase();

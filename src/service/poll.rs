@@ -12,9 +12,9 @@ use super::context::Context;
 use super::costs::recorded_price;
 use super::lookup::{self, ResolvedJob};
 use super::observe::{Observation, observe};
-use super::requests::JobQuery;
 use super::{JobService, launches, next_step, watch};
 use crate::error::{JobError, Result};
+use crate::job_identity::JobIdentity;
 use crate::launcher::{JobStatus, status};
 use crate::progress::Progress;
 use crate::registry::JobRecord;
@@ -36,12 +36,12 @@ impl PollAnswer {
 
 impl JobService {
     /// Asks the launcher of a job for its status.
-    pub(crate) async fn poll(&self, query: JobQuery) -> PollAnswer {
+    pub(crate) async fn poll(&self, query: JobIdentity) -> PollAnswer {
         poll(&self.context, query).await
     }
 }
 
-pub(super) async fn poll(context: &Arc<Context>, query: JobQuery) -> PollAnswer {
+pub(super) async fn poll(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
     let answer = match lookup::resolve(context, &query).await {
         Ok(job) => {
             let job = launches::refresh_identity(context, job).await;

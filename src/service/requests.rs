@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::job_identity::JobIdentity;
 use crate::logs::read::DEFAULT_MAX_BYTES;
 
 /// A job to run.
@@ -65,36 +66,12 @@ pub(crate) struct RunRequest {
     pub allow_shared_output: bool,
 }
 
-/// The job that a call names, by our id or by the launcher's.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Deserialize, JsonSchema)]
-#[serde(default)]
-pub(crate) struct JobQuery {
-    /// The id that run_job or list_jobs gave.
-    pub job_id: String,
-    /// The launcher's id, for a job without a job_id; needs cloud.
-    pub oumi_job_id: String,
-    /// With oumi_job_id.
-    pub cloud: String,
-    /// With oumi_job_id: ids repeat from cluster to cluster.
-    pub cluster_name: String,
-}
-
-impl JobQuery {
-    /// The job with this id of ours.
-    pub(crate) fn of(job_id: &str) -> Self {
-        Self {
-            job_id: job_id.to_owned(),
-            ..Self::default()
-        }
-    }
-}
-
 /// A job to ask about, and how long to wait for news of it.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct PollRequest {
     #[serde(flatten)]
-    pub job: JobQuery,
+    pub job: JobIdentity,
     /// Wait up to so long for news; above 55 only where the client shows progress.
     #[schemars(range(min = 0, max = 3600))]
     pub wait_seconds: u64,
@@ -119,7 +96,7 @@ pub(crate) enum Until {
 #[serde(default)]
 pub(crate) struct LogsRequest {
     #[serde(flatten)]
-    pub job: JobQuery,
+    pub job: JobIdentity,
     /// From the end; with grep: matches.
     pub lines: i64,
     /// From an answer: only what is new since.
@@ -139,7 +116,7 @@ pub(crate) struct LogsRequest {
 impl Default for LogsRequest {
     fn default() -> Self {
         Self {
-            job: JobQuery::default(),
+            job: JobIdentity::default(),
             lines: 200,
             cursor: String::new(),
             grep: String::new(),
@@ -156,7 +133,7 @@ impl Default for LogsRequest {
 #[serde(default)]
 pub(crate) struct CancelRequest {
     #[serde(flatten)]
-    pub job: JobQuery,
+    pub job: JobIdentity,
     /// Kill at once instead of asking the processes to end. This machine only.
     pub force: bool,
 }

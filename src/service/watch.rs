@@ -15,8 +15,9 @@ use super::JobService;
 use super::answers::PollAnswer;
 use super::context::Context;
 use super::poll::poll;
-use super::requests::{JobQuery, PollRequest, Until};
+use super::requests::{PollRequest, Until};
 use super::sanitize::sanitize;
+use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
 use crate::progress::metrics::Metrics;
 use crate::sync::lock;
@@ -35,7 +36,7 @@ type NextPoll = BoxFuture<'static, Arc<PollAnswer>>;
 
 /// The next poll of each job that a call waits for. A poll that nobody waits for any more ends.
 #[derive(Default)]
-pub(super) struct SharedPolls(Mutex<HashMap<JobQuery, WeakShared<NextPoll>>>);
+pub(super) struct SharedPolls(Mutex<HashMap<JobIdentity, WeakShared<NextPoll>>>);
 
 impl SharedPolls {
     /// Forgets the jobs that nobody waits for, and returns how many are left.
@@ -122,15 +123,15 @@ impl JobService {
 }
 
 /// Names the job of an answer, the same by whichever id it was asked for.
-fn query_of(answer: &PollAnswer) -> JobQuery {
+fn query_of(answer: &PollAnswer) -> JobIdentity {
     match answer.job_id.as_str() {
-        "" => JobQuery {
+        "" => JobIdentity {
             job_id: String::new(),
             oumi_job_id: answer.oumi_job_id.clone(),
             cloud: answer.cloud.clone(),
-            cluster_name: answer.cluster.clone(),
+            cluster: answer.cluster.clone(),
         },
-        job_id => JobQuery::of(job_id),
+        job_id => JobIdentity::of(job_id),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::launcher::{
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start::StartRequest;
 use crate::process::supervisor::SupervisorPlan;
-use crate::service::requests::{CancelRequest, JobQuery, RunRequest};
+use crate::service::requests::{CancelRequest, RunRequest};
 use crate::settings::data_dir::DataDir;
 use tokio::sync::watch;
 
@@ -669,8 +669,8 @@ pub fn run_request(cwd: &Path, job_name: &str, cloud: &str) -> RunRequest {
     }
 }
 
-pub fn by_id(job_id: &str) -> JobQuery {
-    JobQuery::of(job_id)
+pub fn by_id(job_id: &str) -> JobIdentity {
+    JobIdentity::of(job_id)
 }
 
 pub fn cancel_by_id(job_id: &str) -> CancelRequest {
@@ -680,11 +680,11 @@ pub fn cancel_by_id(job_id: &str) -> CancelRequest {
     }
 }
 
-pub fn direct(cloud: &str, cluster: &str, oumi_job_id: &str) -> JobQuery {
-    JobQuery {
+pub fn direct(cloud: &str, cluster: &str, oumi_job_id: &str) -> JobIdentity {
+    JobIdentity {
         job_id: String::new(),
         oumi_job_id: oumi_job_id.to_owned(),
         cloud: cloud.to_owned(),
-        cluster_name: cluster.to_owned(),
+        cluster: cluster.to_owned(),
     }
 }

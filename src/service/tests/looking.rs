@@ -1,13 +1,14 @@
 //! Polls, logs and cancels of our jobs, of jobs started elsewhere, and of unknown ones.
 
 use crate::error::JobError;
+use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
-use crate::service::requests::{CancelRequest, JobQuery};
+use crate::service::requests::CancelRequest;
 
 use super::fake_launcher::{by_id, cancel_by_id, direct};
 use super::{logs_of, test_service};
 
-fn cancel_of(query: JobQuery) -> CancelRequest {
+fn cancel_of(query: JobIdentity) -> CancelRequest {
     CancelRequest {
         job: query,
         force: false,
@@ -140,7 +141,7 @@ async fn unknown_job_is_not_found() {
     );
     // Nothing to go by.
     for query in [
-        JobQuery::default(),
+        JobIdentity::default(),
         direct("gcp", "c", ""),
         direct("", "c", "1"),
     ] {

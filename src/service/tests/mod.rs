@@ -20,12 +20,11 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::in_flight::InFlight;
+use crate::job_identity::JobIdentity;
 use crate::launcher::Launcher;
 use crate::service::JobService;
 use crate::service::answers::{CancelAnswer, JobRow, ListAnswer, RunAnswer};
-use crate::service::requests::{
-    CancelRequest, JobQuery, ListRequest, LogsRequest, RunRequest, StatusFilter,
-};
+use crate::service::requests::{CancelRequest, ListRequest, LogsRequest, RunRequest, StatusFilter};
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 use test_service::{TestService, test_service_with};
@@ -98,7 +97,7 @@ fn ids(rows: &[JobRow]) -> Vec<String> {
     rows.iter().map(|row| row.job_id.clone()).collect()
 }
 
-fn logs_of(query: JobQuery, lines: i64) -> LogsRequest {
+fn logs_of(query: JobIdentity, lines: i64) -> LogsRequest {
     LogsRequest {
         job: query,
         lines,

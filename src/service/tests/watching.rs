@@ -5,10 +5,11 @@ use std::time::Duration;
 use super::fake_launcher::{Call, Gate, Stage, by_id, direct, run_request};
 use super::test_service::{TestService, test_service_with};
 use crate::error::JobError;
+use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
 use crate::progress::tests::scan;
 use crate::service::answers::PollAnswer;
-use crate::service::requests::{JobQuery, PollRequest, Until};
+use crate::service::requests::{PollRequest, Until};
 use crate::service::watch::is_change;
 use crate::settings::policy::Policy;
 use chrono::TimeDelta;
@@ -38,7 +39,7 @@ impl TestService {
     }
 
     /// Waits for an hour in a task of its own, which has polled the job once.
-    async fn waiter(&self, job: JobQuery) -> JoinHandle<PollAnswer> {
+    async fn waiter(&self, job: JobIdentity) -> JoinHandle<PollAnswer> {
         let service = self.service.clone();
         let request = PollRequest {
             job,
