@@ -78,6 +78,14 @@ pub(crate) fn exit_code(result: CommandResult) -> ExitCode {
     })
 }
 
+/// Prints the text of a command, or why there is none.
+pub fn page(text: Result<String, Box<dyn Error + Send + Sync>>) -> ExitCode {
+    exit_code(text.and_then(|text| {
+        print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }))
+}
+
 fn no_answer() -> ExitCode {
     ExitCode::from(NO_ANSWER)
 }

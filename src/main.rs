@@ -89,11 +89,11 @@ fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync
             ExitCode::SUCCESS
         }
         Some(Command::Demo(output)) => demo::run(output, &own_program()?),
-        Some(Command::Completions { shell }) => completions::run(&shell),
+        Some(Command::Completions { shell }) => commands::page(completions::script(&shell)),
         Some(Command::Change { program, arguments }) => change(&program, &arguments)?,
         Some(Command::Job(command)) => jobs::run(command, &own_program()?),
         Some(Command::Doctor(output)) => doctor::run(output, &own_program()?),
-        Some(Command::Setup { client, write }) => setup::run(client, write),
+        Some(Command::Setup { client, write }) => commands::page(setup::set_up(client, write)),
     })
 }
 

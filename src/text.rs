@@ -95,10 +95,12 @@ pub(crate) fn read_tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The process that SkyPilot names before each line of a job.
+pub(crate) const SKYPILOT_PID: &str = r"\([^()\n]*[, ]pid=\d+(?:[, ][^()\n]*)?\)";
+
 static SKYPILOT_PREFIX: LazyLock<Patterns> = LazyLock::new(|| {
     let colours = r"(?:\x1b\[[\d;]*m)*";
-    let pid = r"\([^()\n]*[, ]pid=\d+(?:[, ][^()\n]*)?\)";
-    Patterns::new(&format!("^{colours}{pid}{colours} "))
+    Patterns::new(&format!("^{colours}{SKYPILOT_PID}{colours} "))
 });
 
 /// Splits a line behind the prefix that SkyPilot puts before each line of a job, in colours or not: `(train, pid=12) `, and

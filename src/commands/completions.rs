@@ -3,28 +3,19 @@
 
 use std::error::Error;
 use std::ffi::OsString;
-use std::process::ExitCode;
 
 use clap_complete::CompletionCandidate;
 use clap_complete::env::Shells;
 
 use super::setup::own_path;
-use super::{exit_code, print};
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 
 /// The variable in which the script says that a completion is asked for.
 pub const VARIABLE: &str = "COMPLETE";
 
-/// Prints the script for a shell.
-pub fn run(shell: &str) -> ExitCode {
-    exit_code(script(shell).and_then(|script| {
-        print(&script)?;
-        Ok(ExitCode::SUCCESS)
-    }))
-}
-
-fn script(shell: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
+/// Returns the script for a shell.
+pub fn script(shell: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
     let shells = Shells::builtins();
     let completer = shells.completer(shell).ok_or("give bash, zsh or fish")?;
     let (name, program) = (env!("CARGO_PKG_NAME"), own_path()?.display().to_string());

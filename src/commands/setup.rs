@@ -7,12 +7,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use clap::ValueEnum;
 
 use self::client_file::ClientFile;
-use super::{exit_code, print};
 use crate::error::{JobError, Result};
 use crate::process::find::{find_any_oumi, find_sky};
 use crate::settings::data_dir::{read_bounded, write_atomic};
@@ -132,15 +131,8 @@ pub(crate) fn own_path() -> Result<PathBuf> {
     Ok(on_path.filter(same).unwrap_or(own))
 }
 
-/// Prints what to put where for a client to start this server; with `write`, does it and prints what was done.
-pub fn run(client: Client, write: bool) -> ExitCode {
-    exit_code(set_up(client, write).and_then(|text| {
-        print(&text)?;
-        Ok(ExitCode::SUCCESS)
-    }))
-}
-
-pub(super) fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
+/// Returns what to put where for a client to start this server; with `write`, does it and returns what was done.
+pub fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
     let home = dirs::home_dir().ok_or("no home folder is known; set HOME")?;
     let config = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
     let (title, file) = client.title_and_file(&home, &config, |name| {
@@ -152,7 +144,11 @@ pub(super) fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Erro
         merge(client, &file, &programs)?
     } else {
         let how = match client {
-            Client::ClaudeCode => claude_command(&programs)?,
+            Client::ClaudeCode => {
+                let arguments = programs.claude_arguments();
+                let line = shlex::try_join(arguments.iter().map(String::as_str))?;
+                format!("Run this:\n\n  claude {line}\n")
+            }
             _ => {
                 let entry = add_to(client, "", &programs)?.unwrap_or_default();
                 let file = file.display();
@@ -177,13 +173,6 @@ pub(super) fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Erro
                  this again where `which oumi` finds it.";
     }
     Ok(text)
-}
-
-/// Returns the command of Claude Code's own that adds the server.
-fn claude_command(programs: &Programs) -> Result<String> {
-    let arguments = programs.claude_arguments();
-    let line = shlex::try_join(arguments.iter().map(String::as_str)).map_err(JobError::failed)?;
-    Ok(format!("Run this:\n\n  claude {line}\n"))
 }
 
 /// Merges the server into the file. An unchanged file is not written.

@@ -42,16 +42,14 @@ impl Cursor {
             let [KIND, file, offset, check] = *parts else {
                 return None;
             };
-            let file = if file.is_empty() {
-                None
-            } else {
-                Some(number(file)?)
-            };
-            let (offset, check) = (number(offset)?, number(check)?);
             Some(Self {
-                file,
-                offset,
-                check,
+                file: if file.is_empty() {
+                    None
+                } else {
+                    Some(number(file)?)
+                },
+                offset: number(offset)?,
+                check: number(check)?,
             })
         };
         parse().ok_or_else(|| {
@@ -104,10 +102,9 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self
-            .file
-            .map_or_else(String::new, |file| format!("{file:x}"));
-        write!(f, "{KIND}.{file}.{:x}.{:x}", self.offset, self.check)
+        let file = self.file.map(|file| format!("{file:x}"));
+        let (file, offset, check) = (file.unwrap_or_default(), self.offset, self.check);
+        write!(f, "{KIND}.{file}.{offset:x}.{check:x}")
     }
 }
 

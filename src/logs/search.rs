@@ -65,19 +65,6 @@ pub(crate) fn compile(pattern: &str) -> Result<Regex, JobError> {
     })
 }
 
-#[cfg(test)]
-impl Query {
-    /// A search for `pattern`, without context, for the newest 100 matches.
-    pub(crate) fn new(pattern: &str, deadline: Instant) -> Result<Self, JobError> {
-        Ok(Self {
-            pattern: compile(pattern)?,
-            context: 0,
-            max_matches: 100,
-            deadline,
-        })
-    }
-}
-
 /// Searches a log, without its unfinished line: that may end in half a secret. The text has the lines in the order of the log.
 /// With context, matching lines begin with `> ` and the others with two blanks, and `--` stands between lines that do not
 /// follow on each other.

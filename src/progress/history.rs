@@ -10,7 +10,6 @@ pub(crate) const MAX_POINTS: usize = 8192;
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Point {
     pub step: Option<u64>,
-    pub epoch: Option<f64>,
     /// NaN or infinite where the trainer printed that.
     pub loss: Option<f64>,
     pub eval_loss: Option<f64>,
@@ -44,7 +43,6 @@ impl History {
         };
         let mut point = Point {
             step: metrics.step,
-            epoch: metrics.epoch,
             loss: metrics.loss,
             eval_loss: metrics.eval_loss.filter(&mut is_of_set),
             reward: metrics.reward,
@@ -59,7 +57,6 @@ impl History {
             point.loss = point.loss.or(last.loss);
             point.eval_loss = point.eval_loss.or(last.eval_loss);
             point.reward = point.reward.or(last.reward);
-            point.epoch = point.epoch.or(last.epoch);
             return self.points.push(point);
         }
         // The newest is always there: the one before it goes where it is none of those that are kept.

@@ -123,14 +123,8 @@ pub(super) struct Report {
     batch: Option<(f64, Option<f64>)>,
     /// The number of epochs: the `10` of `Epoch 3/10`.
     epochs: Option<f64>,
-    /// The summary at the end of a run, whose loss is a mean.
-    pub(super) is_summary: bool,
-    /// It has what only an evaluation prints.
-    is_evaluation: bool,
-    /// A config, or a list of means: none of it is a metric of a step.
-    pub(super) is_config: bool,
-    /// It has what only a trainer at work prints.
-    has_evidence: bool,
+    /// The marks among its names, of a summary, an evaluation, a config and a trainer at work.
+    pub(super) marks: Vec<Kind>,
 }
 
 impl Report {
@@ -138,7 +132,7 @@ impl Report {
         if !line.is_empty() {
             pairs(line, |name, value, before| self.add(name, value, before));
         }
-        if self.is_summary {
+        if self.has(Kind::Runtime) {
             // A mean over the run is not the newest loss.
             self.metrics.loss = None;
         }
@@ -154,6 +148,10 @@ impl Report {
     /// Sets the count within an epoch.
     pub(super) fn set_batch(&mut self, done: u64, total: Option<u64>) {
         self.batch = Some((done as f64 - 1.0, total.map(|total| total as f64)));
+    }
+
+    pub(super) fn has(&self, mark: Kind) -> bool {
+        self.marks.contains(&mark)
     }
 
     /// Tells if it has the figure of a step of the training.
@@ -174,14 +172,15 @@ impl Report {
         let of = &self.metrics;
         let tokens = of.tokens_per_second.or(of.tokens_per_second_per_gpu);
         let speed = tokens.or(of.samples_per_second).or(of.steps_per_second);
-        let has_speed = self.has_evidence || speed.is_some();
+        let has_speed = self.has(Kind::Evidence) || speed.is_some();
         let is_at_work = has_speed && (of.step.is_some() || self.batch.is_some());
         let is_trainers = self.has_count()
-            || self.is_evaluation
+            || self.has(Kind::Evaluation)
             || has_speed
             || of.total_steps.is_some()
             || of.learning_rate.or(of.grad_norm).is_some();
-        !self.is_config && (self.is_summary || is_at_work || (is_trainers && self.has_figure()))
+        let is_report = is_at_work || (is_trainers && self.has_figure());
+        !self.has(Kind::Setting) && (self.has(Kind::Runtime) || is_report)
     }
 
     /// Makes the count a step, or a part of the epoch where it is within one. Epochs are counted from `first_epoch` on.
@@ -260,7 +259,7 @@ impl Report {
                 (self.epochs, self.batch) = (total, None);
             }
             Kind::Loss if !name.contains("rain") && EVALUATION.is_match(context(before)) => {
-                self.is_evaluation = true;
+                self.marks.push(Kind::Evaluation);
                 metrics.eval_loss = Some(value);
             }
             Kind::Loss => metrics.loss = Some(value),
@@ -278,10 +277,9 @@ impl Report {
             Kind::Samples => metrics.samples_per_second = rate,
             Kind::Steps => metrics.steps_per_second = rate,
             Kind::SecondsPerStep => metrics.steps_per_second = rate.map(|seconds| 1.0 / seconds),
-            Kind::Runtime => self.is_summary = true,
-            Kind::Evidence => self.has_evidence = true,
-            Kind::Evaluation => self.is_evaluation = true,
-            Kind::Setting => self.is_config = true,
+            Kind::Runtime | Kind::Evidence | Kind::Evaluation | Kind::Setting => {
+                self.marks.push(kind);
+            }
         }
     }
 

@@ -25,6 +25,7 @@ pub(super) enum Kind {
     Steps,
     SecondsPerStep,
     SecondsLeft,
+    /// Heads the summary of a run, whose loss is a mean.
     Runtime,
     /// Only a trainer at work prints it.
     Evidence,

@@ -14,10 +14,11 @@ use super::health::Health;
 use super::history::History;
 use super::links::Links;
 use super::metrics::{Metrics, Report};
+use super::names::Kind;
 use super::tqdm::Bar;
 use super::{Activity, Progress};
 use crate::text::patterns::Patterns;
-use crate::text::strip_escapes;
+use crate::text::{SKYPILOT_PID, strip_escapes};
 use bars::Bars;
 
 /// Of a longer segment, the end is read.
@@ -200,7 +201,7 @@ impl Scanner {
                 }
                 // `***** train metrics *****` heads the means of the run.
                 _ => {
-                    report.is_config = true;
+                    report.marks.push(Kind::Setting);
                     self.block = Some((report, MAX_BLOCK));
                 }
             }
@@ -265,9 +266,9 @@ impl Scanner {
         }
         report.resolve(self.first_epoch);
         let is_of_training = report.is_loss();
+        self.bars.training_ended |= report.has(Kind::Runtime);
         let mut metrics = report.metrics;
         self.train();
-        self.bars.training_ended |= report.is_summary;
         self.prints_steps |= metrics.step.is_some();
         if is_of_training {
             self.bind_bar(metrics.step);
@@ -306,11 +307,10 @@ impl Scanner {
 /// The hosts and ranks that SkyPilot, `torchrun`, `mpirun`, `srun` and `pdsh` put before a line: `(train, pid=12) `,
 /// `[rank0]: `, `[1,0]<stdout>:`, `0: `, `node-1: `.
 static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
-    let skypilot = r"^(?:\([^()\n]*[, ]pid=\d+(?:[, ][^()\n]*)?\) )?";
     let bracketed = r"\[(?:rank|default)?[\d,:]+\](?:<stdout>)?(?:<stderr>)?:";
     let rank = r" *(?:rank ?)?\d+: ";
     Patterns::new(&format!(
-        r"{skypilot}(?:{bracketed}|{rank}|[\w.-]*\d[\w.-]*: )*"
+        r"^(?:{SKYPILOT_PID} )?(?:{bracketed}|{rank}|[\w.-]*\d[\w.-]*: )*"
     ))
 });
 

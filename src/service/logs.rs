@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use regex::Regex;
+
 use super::answers::LogsAnswer;
 use super::context::Context;
 use super::lookup::resolve;
@@ -34,14 +36,14 @@ impl JobService {
     /// Reads a part of a job's log.
     pub(crate) async fn logs(&self, request: LogsRequest) -> LogsAnswer {
         let context = &self.context;
-        let (job_id, read) = match resolve_job(context, &request).await {
-            Ok(job) => {
-                let read = read_job(context, &job, &request).await;
-                (job.job_id, read)
-            }
-            Err(error) => (request.job.job_id.clone(), Err(error)),
+        let mut job_id = request.job.job_id.clone();
+        let read = async {
+            let part = Part::of(&request)?;
+            let job = resolve_job(context, &request).await?;
+            job_id.clone_from(&job.job_id);
+            read_job(context, &job, &request, part).await
         };
-        let (answer, error) = match read {
+        let (answer, error) = match read.await {
             Ok(answer) => (answer, None),
             Err(error) => (LogsAnswer::default(), Some(error.to_string())),
         };
@@ -60,7 +62,6 @@ impl JobService {
 }
 
 async fn resolve_job(context: &Arc<Context>, request: &LogsRequest) -> Result<JobIdentity> {
-    check(request)?;
     let query = &request.job;
     let is_local = context.is_local(&query.cloud);
     if query.job_id.is_empty() && query.cluster.is_empty() && !is_local {
@@ -71,26 +72,33 @@ async fn resolve_job(context: &Arc<Context>, request: &LogsRequest) -> Result<Jo
     Ok(launches::refresh_identity(context, job).await.identity)
 }
 
-/// Fails where an argument does not fit, before anything is fetched.
-fn check(request: &LogsRequest) -> Result<()> {
-    let (bytes, is_search) = (request.max_bytes, !request.grep.is_empty());
-    if !(SMALLEST_MAX_BYTES..=LARGEST_MAX_BYTES).contains(&bytes) {
-        return Err(JobError::invalid(format!(
-            "max_bytes={bytes} is out of range: give {SMALLEST_MAX_BYTES} to {LARGEST_MAX_BYTES}, or leave it out"
-        )));
-    }
-    if is_search && !request.cursor.is_empty() {
-        let error = "grep searches the whole log from its end: leave cursor out, or grep";
-        return Err(JobError::invalid(error));
-    }
-    if is_search && request.raw {
-        let error = "grep searches the readable text: leave raw out, or grep";
-        return Err(JobError::invalid(error));
-    }
-    match (request.grep.as_str(), request.cursor.as_str()) {
-        ("", "") => Ok(()),
-        ("", cursor) => Cursor::parse(cursor).map(drop),
-        (pattern, _) => compile(pattern).map(drop),
+/// The part of a log that is asked for.
+enum Part {
+    End,
+    Since(Cursor),
+    Matches(Regex),
+}
+
+impl Part {
+    /// Fails where an argument does not fit, before anything is fetched.
+    fn of(request: &LogsRequest) -> Result<Self> {
+        let (bytes, is_search) = (request.max_bytes, !request.grep.is_empty());
+        if !(SMALLEST_MAX_BYTES..=LARGEST_MAX_BYTES).contains(&bytes) {
+            return Err(JobError::invalid(format!(
+                "max_bytes={bytes} is out of range: give {SMALLEST_MAX_BYTES} to {LARGEST_MAX_BYTES}, or leave it out"
+            )));
+        }
+        match (is_search, request.cursor.as_str()) {
+            (false, "") => Ok(Self::End),
+            (false, cursor) => Cursor::parse(cursor).map(Self::Since),
+            (true, "") if request.raw => Err(JobError::invalid(
+                "grep searches the readable text: leave raw out, or grep",
+            )),
+            (true, "") => compile(&request.grep).map(Self::Matches),
+            (true, _) => Err(JobError::invalid(
+                "grep searches the whole log from its end: leave cursor out, or grep",
+            )),
+        }
     }
 }
 
@@ -98,6 +106,7 @@ async fn read_job(
     context: &Context,
     job: &JobIdentity,
     request: &LogsRequest,
+    part: Part,
 ) -> Result<LogsAnswer> {
     let log = context.allowed_launcher(&job.cloud)?.logs(job).await;
     let redactor = context.redactor(&job.job_id);
@@ -124,12 +133,12 @@ async fn read_job(
         }
     };
     let mut opened = opened.map_err(failed)?;
-    let excerpt = match (request.grep.as_str(), request.cursor.as_str()) {
-        ("", "") => tail(&mut opened, lines, options),
-        ("", cursor) => read_since(&mut opened, &Cursor::parse(cursor)?, options),
-        (pattern, _) => {
+    let excerpt = match part {
+        Part::End => tail(&mut opened, lines, options),
+        Part::Since(cursor) => read_since(&mut opened, &cursor, options),
+        Part::Matches(pattern) => {
             let query = Query {
-                pattern: compile(pattern)?,
+                pattern,
                 context: usize::try_from(request.context).unwrap_or(usize::MAX),
                 max_matches: lines,
                 deadline: Instant::now() + MAX_SEARCH_TIME,

@@ -3,11 +3,22 @@
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
+use crate::error::JobError;
 use crate::logs::Log;
 use crate::logs::read::{Excerpt, ReadOptions};
-use crate::logs::search::{Query, search};
+use crate::logs::search::{Query, compile, search};
 use crate::logs::tests::log::no_secrets;
 use crate::redact::Redactor;
+
+/// A search without context, for the newest 100 matches.
+pub(super) fn query_for(pattern: &str, deadline: Instant) -> Result<Query, JobError> {
+    Ok(Query {
+        pattern: compile(pattern)?,
+        context: 0,
+        max_matches: 100,
+        deadline,
+    })
+}
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
@@ -16,7 +27,7 @@ fn soon() -> Instant {
 fn find(log: &[u8], pattern: &str, context: usize) -> Excerpt {
     let query = Query {
         context,
-        ..Query::new(pattern, soon()).unwrap()
+        ..query_for(pattern, soon()).unwrap()
     };
     search_text(log, &query, 24 * 1024)
 }
@@ -84,10 +95,10 @@ fn a_pattern_cannot_find_out_what_is_hidden() {
         search(&mut log, query, ReadOptions::default()).unwrap()
     };
     for pattern in ["abc", "c-d", r"token=([a-m]|-)", "ghi$"] {
-        let query = Query::new(pattern, soon()).unwrap();
+        let query = query_for(pattern, soon()).unwrap();
         assert_eq!(search_hidden(&query).matches, Some(0), "{pattern}");
     }
-    let query = Query::new("token", soon()).unwrap();
+    let query = query_for("token", soon()).unwrap();
     assert_eq!(search_hidden(&query).text, "token=***");
 }
 
@@ -101,7 +112,7 @@ fn blocks_meet_without_a_seam() {
         let query = Query {
             context,
             max_matches: usize::MAX,
-            ..Query::new("line .*0 x", soon()).unwrap()
+            ..query_for("line .*0 x", soon()).unwrap()
         };
         let found = search_text(log.as_bytes(), &query, usize::MAX);
         assert_eq!(found.matches, Some(4_000));
@@ -132,7 +143,7 @@ fn the_newest_matches_are_given() {
     let log: String = (0..1_000).map(|i| format!("line {i}\n")).collect();
     let query = Query {
         max_matches: 3,
-        ..Query::new("line", soon()).unwrap()
+        ..query_for("line", soon()).unwrap()
     };
     let found = search_text(log.as_bytes(), &query, 24 * 1024);
     assert_eq!(found.text, "line 997\nline 998\nline 999");
@@ -144,7 +155,7 @@ fn the_text_stays_within_its_budget() {
     let log: String = (0..1_000).map(|i| format!("line {i}\n")).collect();
     let query = Query {
         context: 2,
-        ..Query::new("line .*5", soon()).unwrap()
+        ..query_for("line .*5", soon()).unwrap()
     };
     let found = search_text(log.as_bytes(), &query, 500);
     assert!(found.text.len() <= 500 && found.text.len() > 400);
@@ -158,7 +169,7 @@ fn the_text_stays_within_its_budget() {
     let long = [vec![b'x'; 10_000], b" line END\n".to_vec()].concat();
     let found = search_text(&long, &query, 500);
     assert_eq!(found.matches, Some(0));
-    let query = Query::new("END", soon()).unwrap();
+    let query = query_for("END", soon()).unwrap();
     assert!(search_text(&long, &query, 500).text.ends_with(" line END"));
 }
 
@@ -171,7 +182,7 @@ fn a_deadline_ends_the_search_and_says_how_far_it_came() {
     file.write_all(b"\n").unwrap();
     let lines: String = (0..40_000).map(|i| format!("line {i} of many\n")).collect();
     file.write_all(lines.as_bytes()).unwrap();
-    let query = Query::new(
+    let query = query_for(
         "line 3999[0-9] |nothing",
         Instant::now() + Duration::from_millis(100),
     )
@@ -191,7 +202,7 @@ fn a_deadline_ends_the_search_and_says_how_far_it_came() {
     assert_eq!((found.matches, found.reaches_start), (Some(10), false));
     assert!(found.notes[0].starts_with("The search stopped because the time was up: "));
     // A deadline that has passed still searches the end.
-    let query = Query::new("39999 of", Instant::now()).unwrap();
+    let query = query_for("39999 of", Instant::now()).unwrap();
     assert_eq!(
         search(
             &mut Log::open(file.path(), no_secrets()).unwrap(),
@@ -214,21 +225,21 @@ fn a_pattern_that_is_none_is_explained_in_a_sentence() {
         (r"\w{10000}{100}", "too large"),
         ("", "grep is empty"),
     ] {
-        let error = Query::new(pattern, soon()).unwrap_err().to_string();
+        let error = query_for(pattern, soon()).unwrap_err().to_string();
         assert!(error.contains(what), "{pattern}: {error}");
         assert!(!error.contains('\n'), "{error}");
     }
-    assert!(Query::new(r"(?i)Ünï.*\d+\s", soon()).is_ok());
+    assert!(query_for(r"(?i)Ünï.*\d+\s", soon()).is_ok());
 }
 
 #[test]
 fn hostile_patterns_and_contexts_are_bounded() {
-    assert!(Query::new("[ab]*a[ab]{9000}c", soon()).is_err());
+    assert!(query_for("[ab]*a[ab]{9000}c", soon()).is_err());
     // As large as a pattern may be, on the lines that cost it most.
     let line = |i: usize| "ab".repeat(400) + if i.is_multiple_of(2) { "a" } else { "b" } + "\n";
     let log: String = (0..4_000).map(line).collect();
     let deadline = Instant::now() + Duration::from_millis(300);
-    let mut query = Query::new("[ab]*a[ab]{1000}c", deadline).unwrap();
+    let mut query = query_for("[ab]*a[ab]{1000}c", deadline).unwrap();
     let start = Instant::now();
     let found = search_text(log.as_bytes(), &query, 24 * 1024);
     assert!(start.elapsed() < Duration::from_secs(10));
@@ -236,7 +247,7 @@ fn hostile_patterns_and_contexts_are_bounded() {
     // The largest context keeps no more than an answer has room for.
     query = Query {
         context: usize::MAX,
-        ..Query::new("^first", soon()).unwrap()
+        ..query_for("^first", soon()).unwrap()
     };
     let lines: String = (0..100_000).map(|i| format!("line {i}\n")).collect();
     let log = "first\n".to_owned() + &lines;

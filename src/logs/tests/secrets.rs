@@ -47,7 +47,7 @@ fn all_reads(log: &[u8], secrets: &Redactor) -> Vec<String> {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         let query = Query {
             context: 1,
-            ..Query::new(".", deadline).unwrap()
+            ..super::searching::query_for(".", deadline).unwrap()
         };
         shown.push(
             search(&mut log, &query, options(max_bytes, false))
