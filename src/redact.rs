@@ -170,23 +170,20 @@ impl Redactor {
 
     /// Overwrites the known values, and those of this process's own environment, with [`MASK`] and bytes that are not shown;
     /// line ends stay. With `is_growing` the text may end in the first part of a value, which is overwritten too, as is one
-    /// that ends in `…`. Tells if there was any.
-    pub(crate) fn mask(&self, text: &mut [u8], is_growing: bool) -> bool {
-        let mut found = false;
+    /// that ends in `…`.
+    pub(crate) fn mask(&self, text: &mut [u8], is_growing: bool) {
         for redactor in [self, &*ENVIRONMENT] {
-            let overlap = redactor.margin();
-            let mut from = 0;
+            let (overlap, mut from) = (redactor.margin(), 0);
             while !redactor.fingerprints.is_empty() && from < text.len() {
                 let to = text.len().min(from + SLICE + overlap);
                 let is_last = to == text.len();
-                found |= redactor.mask_slice(&mut text[from..to], is_growing && is_last);
+                redactor.mask_slice(&mut text[from..to], is_growing && is_last);
                 from = if is_last { to } else { from + SLICE };
             }
         }
-        found
     }
 
-    fn mask_slice(&self, text: &mut [u8], is_growing: bool) -> bool {
+    fn mask_slice(&self, text: &mut [u8], is_growing: bool) {
         let (key, (visible, places)) = (self.key(), visible(text));
         let mut found: Vec<Range<usize>> = Vec::new();
         for (length, starts) in &self.fingerprints {
@@ -199,11 +196,10 @@ impl Redactor {
                 let hash = start_hash(key, start);
                 if is_known[hash as usize >> 4]
                     && let Some(known) = starts.get(&hash)
-                    && let Some(end) = self.end_of_value(known, &visible[at..], || {
-                        first_part(&text[places[at]..], is_growing)
-                    })
                 {
-                    found.push(places[at]..places[at + end - 1] + 1);
+                    let cut = || first_part(&text[places[at]..], is_growing);
+                    let end = self.end_of_value(known, &visible[at..], cut);
+                    found.extend(end.map(|end| places[at]..places[at + end - 1] + 1));
                 }
             }
         }
@@ -217,7 +213,6 @@ impl Redactor {
                 masked = range.end;
             }
         }
-        masked > 0
     }
 
     /// Finds how many visible bytes of a value `text` begins with. `cut` counts those before the place where the text breaks
@@ -307,14 +302,11 @@ fn start_hash(key: u64, start: &[u8]) -> u32 {
 }
 
 fn digest(salt: &str, bytes: &[u8]) -> u64 {
-    let digest = Sha256::new()
-        .chain_update(salt)
-        .chain_update(bytes)
-        .finalize();
+    let digest = Sha256::new().chain_update(salt).chain_update(bytes);
+    let digest = digest.finalize();
     digest
-        .iter()
-        .take(8)
-        .fold(0, |number, byte| (number << 8) | u64::from(*byte))
+        .first_chunk()
+        .map_or(0, |first| u64::from_be_bytes(*first))
 }
 
 /// Returns the bytes of a text without blanks, control characters and colours, and their places.

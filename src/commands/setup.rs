@@ -42,28 +42,22 @@ impl Client {
         config: &Path,
         variable: impl Fn(&str) -> Option<PathBuf>,
     ) -> (&'static str, PathBuf) {
-        let moved = |name: &str, usual: &str| variable(name).unwrap_or_else(|| home.join(usual));
-        let (title, folder, file) = match self {
-            Self::ClaudeCode => (
-                "Claude Code",
-                moved("CLAUDE_CONFIG_DIR", ""),
-                ".claude.json",
-            ),
-            Self::ClaudeDesktop => (
-                "Claude Desktop",
-                config.join("Claude"),
-                "claude_desktop_config.json",
-            ),
-            Self::Cursor => ("Cursor", home.join(".cursor"), "mcp.json"),
-            Self::Vscode => ("VS Code", config.join("Code/User"), "mcp.json"),
-            Self::Codex => ("Codex", moved("CODEX_HOME", ".codex"), "config.toml"),
-            Self::Gemini => (
-                "Gemini CLI",
-                moved("GEMINI_CLI_HOME", ""),
-                ".gemini/settings.json",
-            ),
+        let (title, moved_by, path) = match self {
+            Self::ClaudeCode => ("Claude Code", "CLAUDE_CONFIG_DIR", ".claude.json"),
+            Self::ClaudeDesktop => ("Claude Desktop", "", "Claude/claude_desktop_config.json"),
+            Self::Cursor => ("Cursor", "", ".cursor/mcp.json"),
+            Self::Vscode => ("VS Code", "", "Code/User/mcp.json"),
+            Self::Codex => ("Codex", "CODEX_HOME", ".codex/config.toml"),
+            Self::Gemini => ("Gemini CLI", "GEMINI_CLI_HOME", ".gemini/settings.json"),
         };
-        (title, folder.join(file))
+        let file = match (variable(moved_by), self) {
+            // It stands for the folder itself.
+            (Some(folder), Self::Codex) => folder.join("config.toml"),
+            (Some(folder), _) => folder.join(path),
+            (None, Self::ClaudeDesktop | Self::Vscode) => config.join(path),
+            (None, _) => home.join(path),
+        };
+        (title, file)
     }
 
     /// Returns the name of the list of servers in the client's file.
@@ -90,19 +84,17 @@ impl Programs {
             let path = absolute(path)?.into_os_string().into_string();
             path.map_err(|path| JobError::failed(format!("the path {path:?} is not UTF-8")))
         };
-        let programs = [
+        let mut found = Vec::new();
+        for (variable, path) in [
             (env_vars::OUMI, find_any_oumi()),
             (env_vars::SKY, find_sky()),
-        ];
-        let found = programs
-            .into_iter()
-            .filter_map(|(variable, path)| Some((variable, path.ok()?)));
-        Ok(Self {
-            server: text(own_path()?)?,
-            found: found
-                .map(|(variable, path)| Ok((variable, text(path)?)))
-                .collect::<Result<_>>()?,
-        })
+        ] {
+            if let Ok(path) = path {
+                found.push((variable, text(path)?));
+            }
+        }
+        let server = text(own_path()?)?;
+        Ok(Self { server, found })
     }
 
     /// Returns the arguments of `claude` that add the server.
@@ -164,11 +156,8 @@ pub fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Sen
             programs.server
         )
     };
-    if programs
-        .found
-        .iter()
-        .all(|(name, _)| *name != env_vars::OUMI)
-    {
+    let mut found = programs.found.iter();
+    if found.all(|(name, _)| *name != env_vars::OUMI) {
         text += "\n\nThe `oumi` program was not found, and training needs it. Install it with `pip install oumi`, then run \
                  this again where `which oumi` finds it.";
     }
