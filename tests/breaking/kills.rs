@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::chance::Chance;
 use crate::fake_cloud::FakeCloud;
 use crate::support::client::{Server, command};
-use crate::support::{Home, alive, job_members, pid};
+use crate::support::{Home, alive, children, job_members, pid};
 use crate::tools::start_on;
 
 /// How many rounds share a folder: few enough that the registry's cap drops nothing.
@@ -218,7 +218,10 @@ impl World {
                     .iter()
                     .position(|argument| argument == "--cluster")?;
                 let job_id = call.args[at + 1].clone();
-                alive(call.pid).then_some((call.pid, job_id))
+                // The child of its supervisor: a number that another process has by now is left alone.
+                let members = || job_members(&self.home.job_dir(&job_id));
+                let its_own = || members().iter().any(|&of| children(of).contains(&call.pid));
+                (alive(call.pid) && its_own()).then_some((call.pid, job_id))
             })
             .collect()
     }
