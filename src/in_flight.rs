@@ -10,7 +10,7 @@ use crate::launcher::CancelOutcome;
 use crate::sync::lock;
 
 /// The end of a launch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum LaunchOutcome {
     Launched(JobIdentity),
     Failed(String),

@@ -234,43 +234,33 @@ impl LogContent {
     }
 }
 
-/// The result of a cancel: the job as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The result of a cancel.
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CancelOutcome {
-    pub status: String,
-    pub state: JobState,
-    /// No process of it is left. `false` where the request was sent and the job has not ended yet.
-    pub is_done: bool,
-    /// The job had ended before, and there was nothing left to end.
+    /// Done once no process of it is left.
+    pub job: JobStatus,
+    /// There was nothing left to end.
     pub had_ended: bool,
-    pub message: Option<String>,
 }
 
 impl CancelOutcome {
     pub(crate) fn cancelled(message: Option<String>) -> Self {
-        Self {
-            had_ended: false,
-            message,
-            ..Self::had_ended(JobStatus::new(status::CANCELLED, JobState::Cancelled, true))
-        }
+        let mut job = JobStatus::new(status::CANCELLED, JobState::Cancelled, true);
+        job.message = message;
+        let had_ended = false;
+        Self { job, had_ended }
     }
 
     pub(crate) fn stopping(message: impl ToString) -> Self {
-        Self {
-            had_ended: false,
-            message: Some(message.to_string()),
-            ..Self::had_ended(JobStatus::new(status::RUNNING, JobState::Running, false))
-        }
+        let mut job = JobStatus::new(status::RUNNING, JobState::Running, false);
+        job.message = Some(message.to_string());
+        let had_ended = false;
+        Self { job, had_ended }
     }
 
-    pub(crate) fn had_ended(status: JobStatus) -> Self {
-        Self {
-            status: status.status,
-            state: status.state,
-            is_done: status.is_done,
-            had_ended: true,
-            message: status.message,
-        }
+    pub(crate) fn had_ended(job: JobStatus) -> Self {
+        let had_ended = true;
+        Self { job, had_ended }
     }
 }
 

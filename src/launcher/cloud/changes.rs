@@ -87,22 +87,19 @@ impl<B: CloudBackend> CloudLauncher<B> {
         })?;
         let lost = call.error("has ended, and its result is gone");
         if let Some(lock) = lock {
-            let mut argv = vec![call.program.display().to_string()];
-            argv.extend(call.arguments);
+            let own = self.supervisor.display().to_string();
+            let program = call.program.display().to_string();
+            let mut argv = vec![program.as_str()];
+            argv.extend(call.arguments.iter().map(String::as_str));
             if call.over_http {
                 // This program asks SkyPilot's API server, or becomes the program of the call.
-                let own = self.supervisor.display().to_string();
-                argv.splice(..0, [own, "change".to_owned()]);
+                argv.splice(..0, [own.as_str(), "change"]);
             }
             let plan = SupervisorPlan {
-                steps: vec![Step {
-                    name: change.verb.clone(),
-                    argv,
-                }],
+                steps: vec![Step::new(&change.verb, argv)],
                 working_dir: PathBuf::from("/"),
-                cancellable: false,
-                cleanup: Vec::new(),
                 time_limit_seconds: Some(call.timeout.as_secs()),
+                ..SupervisorPlan::default()
             };
             let change = serde_json::to_string(&change).map_err(JobError::failed)?;
             let request = start::StartRequest {

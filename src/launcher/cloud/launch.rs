@@ -20,7 +20,8 @@ use crate::launcher::{
 use crate::parse::sky::{QueuedJob, named};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::runner::in_budget;
-use crate::process::{find, start, supervisor};
+use crate::process::supervisor::{Step, SupervisorPlan};
+use crate::process::{find, start};
 
 /// The name of the one step of a launch.
 const STEP: &str = "launch";
@@ -51,15 +52,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
         envs.insert("COLUMNS".to_owned(), "4096".to_owned());
         envs.extend(find::path_with_folder_of(&program).map(|path| ("PATH".to_owned(), path)));
         let process = start::StartRequest {
-            plan: supervisor::SupervisorPlan {
-                steps: vec![supervisor::Step {
-                    name: STEP.to_owned(),
-                    argv: argv.into_iter().map(ToOwned::to_owned).collect(),
-                }],
+            plan: SupervisorPlan {
+                steps: vec![Step::new(STEP, argv)],
                 working_dir: spec.client_cwd.clone(),
-                cancellable: false,
                 cleanup: vec![staged.clone()],
-                time_limit_seconds: None,
+                ..SupervisorPlan::default()
             },
             envs,
             files: vec![(staged, config.to_yaml().map_err(JobError::failed)?)],

@@ -41,6 +41,7 @@ struct Machines {
     /// A node. May be a part of one.
     count: f64,
     instance_type: String,
+    /// Or a zone.
     region: String,
     is_spot: bool,
 }
@@ -200,12 +201,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
 impl Machines {
     fn may_be(&self, listed: &CatalogMachine) -> bool {
-        let is =
-            |wanted: &str, found: &str| wanted.is_empty() || wanted.eq_ignore_ascii_case(found);
+        let (machine, place) = (&self.instance_type, &self.region);
         // A count may be a third.
         (self.count - listed.accelerators).abs() < 0.01
-            && is(&self.instance_type, &listed.instance_type)
-            && is(&self.region, &listed.region)
+            && (machine.is_empty() || machine.eq_ignore_ascii_case(&listed.instance_type))
+            && (place.is_empty() || is_in(place, &listed.region))
     }
 }
 
@@ -250,10 +250,8 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
     // Regions of another cloud than that of the launch say nothing.
     let is_here = ["", cloud].contains(&part(0));
     let place_of = |key, index| named(key).unwrap_or(if is_here { part(index) } else { "" });
-    let region = match place_of("region", 1) {
-        "" => region_of(place_of("zone", 2)),
-        region => region,
-    };
+    let place_or_zone = [place_of("region", 1), place_of("zone", 2)];
+    let region = place_or_zone.into_iter().find(|it| !it.is_empty());
     let asked = place.get("accelerators").filter(|asked| !asked.is_null());
     let asked = asked.and_then(|asked| accelerators(&asked.to_string()));
     let asked = asked.unwrap_or_else(|| vec![Default::default()]);
@@ -263,28 +261,20 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
         accelerator,
         count,
         instance_type: text("instance_type").to_owned(),
-        region: region.to_owned(),
+        region: region.unwrap_or_default().to_owned(),
         is_spot: place.get("use_spot").is_some_and(is_on),
     });
     machines.collect()
 }
 
-/// The region of a zone: `us-east-1a` is in `us-east-1`, `us-central1-a` in `us-central1`, `eastus-1` in `eastus`. A region is its
-/// own, such as `us-east-1`.
-fn region_of(zone: &str) -> &str {
-    let is_letter = |c: char| c.is_ascii_alphabetic();
-    match zone.rsplit_once('-') {
-        Some((region, last))
-            if last.len() == 1 && (last.starts_with(is_letter) || !region.contains('-')) =>
-        {
-            region
-        }
-        _ => {
-            let region = zone.strip_suffix(is_letter);
-            let is_region = |region: &&str| region.ends_with(|c: char| c.is_ascii_digit());
-            region.filter(is_region).unwrap_or(zone)
-        }
-    }
+/// Tells if a place is this region or one of its zones, such as `us-east-1a`, `us-central1-a` or `eastus-1`.
+fn is_in(place: &str, region: &str) -> bool {
+    let place = place.to_ascii_lowercase();
+    let zone = place.strip_prefix(&region.to_ascii_lowercase());
+    zone.is_some_and(|zone| match zone.strip_prefix('-') {
+        Some(zone) => zone.len() == 1,
+        None => zone.is_empty() || zone.len() == 1 && zone.starts_with(char::is_alphabetic),
+    })
 }
 
 /// Reads accelerators as SkyPilot, Python and JSON write them: `A100:8`, `A100`, `{'A100': 8, 'H100': 8}`, `["A100:8", "H100:8"]`.

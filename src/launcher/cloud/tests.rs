@@ -185,7 +185,7 @@ async fn cancel_uses_the_printed_id() {
     let (home, launcher) = launcher();
     ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
     let outcome = launcher.cancel(&identity(""), false).await;
-    assert_eq!(outcome.unwrap().state, JobState::Cancelled);
+    assert_eq!(outcome.unwrap().job.state, JobState::Cancelled);
     assert_eq!(*launcher.backend.cancelled.lock().unwrap(), ["7"]);
 }
 
@@ -199,8 +199,8 @@ async fn accepted_cancel_without_recheck_is_stopping() {
         .is_unreachable
         .store(true, Ordering::Relaxed);
     let outcome = launcher.cancel(&identity("7"), false).await.unwrap();
-    assert_eq!(outcome.state, JobState::Running);
-    assert!(!outcome.is_done);
+    assert_eq!(outcome.job.state, JobState::Running);
+    assert!(!outcome.job.is_done);
 }
 
 #[tokio::test]
