@@ -28,7 +28,6 @@ pub(crate) const EPILOGUE: &str = "epilogue.json";
 /// The largest JSON file that is read, in bytes: the folder may have been written by anyone.
 const MAX_JSON: u64 = 8 * 1024 * 1024;
 
-/// The folder of one job. All that is known of a process that outlives the server is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JobDir {
     path: PathBuf,

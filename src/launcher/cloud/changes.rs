@@ -24,12 +24,10 @@ use crate::sync::lock;
 /// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// The time for which a change that failed is reported.
 const REPORTED: Duration = Duration::from_hours(24);
 /// The time for which the folder of a change that was answered stays, for others who wait for its result.
 const ANSWERED: Duration = Duration::from_secs(3);
 
-/// A change of a job or a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Change {
     /// `cancel`, `stop`, `down` or `autostop`.
@@ -61,7 +59,6 @@ impl Change {
         format!("{}-{}", self.verb, digits.collect::<String>())
     }
 
-    /// Describes the change of a cluster.
     pub(super) fn describe(&self) -> String {
         let (verb, cluster, at) = (&self.verb, &self.cluster, &self.requested_at);
         format!("the {verb} of cluster {cluster} that was requested at {at}")

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use super::claims::{JobMark, find_job};
 use super::launch_dir::{
-    ClusterBefore, Launch, LaunchStart, NO_JOB, START, Verdict, is_autostop_pending, launched_onto,
-    number,
+    ClusterBefore, Launch, NO_JOB, Verdict, is_autostop_pending, launched_onto, number,
 };
 use super::survey::{Found, Survey};
 use super::{CloudBackend, CloudLauncher};
@@ -18,12 +17,11 @@ use crate::launcher::{
     CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, job_dir,
 };
 use crate::parse::sky::{QueuedJob, named};
-use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::in_budget;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::process::{find, start};
 
-/// The name of the one step of a launch.
 const STEP: &str = "launch";
 const CANCELLED: &str = "it was cancelled before it was launched";
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -71,31 +69,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
         })
     }
 
-    pub(super) async fn start_launch(
-        &self,
-        identity: &JobIdentity,
-        mut plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Result<()> {
-        let dir = self.dir(identity)?;
-        let config = plan.job_config.as_ref();
-        let name = config.and_then(|config| config["name"].as_str());
-        let start = LaunchStart {
-            name: name.unwrap_or_default().to_owned(),
-            cluster: identity.cluster.clone(),
-            before: in_budget(self.cluster_before(identity)).await,
-        };
-        let start = serde_json::to_string(&start).map_err(JobError::failed)?;
-        plan.process.files.push((dir.path().join(START), start));
-        let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
-        if started.is_err() {
-            remove_staged(&dir)?;
-        }
-        started
-    }
-
     /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
-    async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
+    pub(super) async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
         if !B::IDS_RESTART {
             return None;
         }
@@ -142,7 +117,6 @@ impl<B: CloudBackend> CloudLauncher<B> {
         launch.started_at.is_some().then_some(launch)
     }
 
-    /// Returns the other launches onto `cluster`.
     fn other_launches(&self, identity: &JobIdentity, cluster: &str) -> io::Result<Vec<Launch>> {
         let mut others = launched_onto(&self.folder.jobs(), cluster)?;
         others.retain(|job_id| *job_id != identity.job_id);
@@ -255,13 +229,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
     }
 
-    /// Returns the output of the launch.
     pub(super) fn launch_log(&self, identity: &JobIdentity) -> Result<JobLog> {
         let ended = self.launch(identity).is_ok_and(|launch| launch.has_ended);
         JobLog::of_output(&self.dir(identity)?, ended)
     }
 
-    /// Cancels a launch that never began.
     pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
         let dir = self.dir(identity)?;
         if dir.log_path().try_exists()? {
@@ -301,7 +273,7 @@ fn check_is_missing(identity: &JobIdentity, survey: &Survey, launch: &Launch) ->
 }
 
 /// Removes the staged config, which holds secrets.
-fn remove_staged(dir: &JobDir) -> Result<()> {
+pub(super) fn remove_staged(dir: &JobDir) -> Result<()> {
     match std::fs::remove_file(staged_path(dir)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
         _ => Ok(()),

@@ -12,22 +12,17 @@ use super::survey::{cloud_of, cost_of};
 use super::{CloudBackend, CloudLauncher, is_plain};
 use crate::error::Result;
 use crate::launcher::job_yaml::is_on;
-use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec, Offer};
+use crate::launcher::{ClusterInfo, Offer};
 use crate::parse::prices::CatalogMachine;
-use crate::parse::sky::{Cluster, named};
-use crate::process::runner::until;
+use crate::parse::sky::Cluster;
 use crate::sync::lock;
 
 /// The time that an answer of the catalog is kept: SkyPilot fetches its catalog a few times a day.
 pub(super) const KEPT: Duration = Duration::from_hours(24);
 
-/// The wait for the prices of clusters.
-const PRICE_WAIT: Duration = Duration::from_secs(10);
-
 /// A cloud by Oumi's name, accelerators such as `A100:8`, and if it was asked for the machines of each region.
 type Query = (String, String, bool);
 
-/// The answers of the catalog, with the time of each.
 pub(super) type Prices = Mutex<HashMap<Query, (Instant, Vec<CatalogMachine>)>>;
 
 /// The machines of one kind that a config asks for, or a cluster has. A text is empty where any will do.
@@ -47,38 +42,6 @@ struct Machines {
 }
 
 impl<B: CloudBackend> CloudLauncher<B> {
-    /// Prices a launch: by its cluster where that is there already, else by its config.
-    pub(super) async fn price_launch(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
-        let config = plan.job_config.as_ref()?;
-        let list = match spec.identity.cluster.as_str() {
-            "" => Ok(Vec::new()),
-            _ => self.backend.clusters().await,
-        };
-        Some(match list {
-            Err(error) => Offer::unknown(error.to_string()),
-            Ok(list) => match named(&list, &plan.cluster) {
-                Some(cluster) => self.describe(cluster).await.offer,
-                None => self.price_config(config).await,
-            },
-        })
-    }
-
-    /// Describes the cluster of this name, or those that are up, with their prices.
-    pub(super) async fn price_clusters(&self, name: Option<&str>) -> Result<Vec<ClusterInfo>> {
-        if name.is_none() && B::find_program().is_err() {
-            return Ok(Vec::new());
-        }
-        let list = self.backend.clusters().await?;
-        let is_meant = |cluster: &&Cluster| match name {
-            Some(name) => cluster.name == name,
-            None => cluster.status != "STOPPED",
-        };
-        let meant = list.iter().filter(is_meant);
-        let describing = join_all(meant.map(|cluster| self.describe(cluster)));
-        Ok(until(Instant::now() + PRICE_WAIT, describing).await)
-    }
-
-    /// Describes a cluster, and prices it by its own facts.
     pub(super) async fn describe(&self, cluster: &Cluster) -> ClusterInfo {
         let asked = cluster.accelerators.as_deref().and_then(accelerators);
         let asked = asked.filter(|asked| asked.len() == 1).unwrap_or_default();
@@ -209,7 +172,6 @@ impl Machines {
     }
 }
 
-/// Lists the machines that a job config may get.
 fn choices(config: &Value) -> Vec<Machines> {
     let base = config["resources"].as_object().cloned().unwrap_or_default();
     let nodes = match &config["num_nodes"] {
