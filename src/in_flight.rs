@@ -15,7 +15,7 @@ pub(crate) enum LaunchOutcome {
     Launched(JobIdentity),
     Failed(String),
     /// A cancel came meanwhile, with this outcome.
-    Cancelled(CancelOutcome),
+    Cancelled(Box<CancelOutcome>),
     /// The job may be running: a cancel failed, or the end of the launch could not be found out.
     Unknown(String),
 }
