@@ -111,7 +111,7 @@ impl JobService {
         if !context.policy.read_only
             && let Err(error) = context.data_dir.remove_temporary_files()
         {
-            tracing::debug!(%error, "cannot remove what a kill left of files");
+            tracing::info!(%error, "cannot remove what a kill left of files");
         }
         let records = match context.registry.records().await {
             Ok(records) => records,

@@ -95,7 +95,7 @@ impl Drop for Group {
 
 /// Runs a program until it exits, prints too much, has taken too long, or has shown enough of a log.
 pub(super) async fn execute(call: &CliCall) -> Result<Output> {
-    tracing::debug!(command = call.command_line(), "running");
+    tracing::info!(command = call.command_line(), "running");
     let spawned = tokio::process::Command::new(&call.program)
         .args(&call.arguments)
         .envs(call.envs.iter().map(|(name, value)| (name, value)))

@@ -4,8 +4,6 @@ use std::io::{self, Write};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::level_filters::LevelFilter;
-use tracing::{Level, Metadata};
-use tracing_subscriber::fmt::writer::MakeWriterExt;
 
 use crate::settings::env_vars;
 
@@ -18,16 +16,11 @@ pub fn log_to_stderr() {
     // Clients show it raw: no colours.
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer((|| Stderr).with_filter(holds_no_message))
+        .with_writer(|| Stderr)
         .with_ansi(false)
         .log_internal_errors(false)
         .init();
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-}
-
-/// From debug on rmcp logs the messages themselves, and those of `run_job` hold the values of `envs`.
-fn holds_no_message(metadata: &Metadata<'_>) -> bool {
-    metadata.target().starts_with("oumi_mcp_server") || *metadata.level() <= Level::INFO
 }
 
 /// Writes what stderr takes now. The rest is lost, and so is what a closed stderr refuses.

@@ -121,7 +121,7 @@ impl LogReader {
             let read = async move {
                 if let Err(error) = reader.read(&mut work).await {
                     let job_id = &reader.identity.job_id;
-                    tracing::debug!(job_id, %error, "cannot read the log for the progress");
+                    tracing::info!(job_id, %error, "cannot read the log for the progress");
                 }
             };
             if self.is_local {

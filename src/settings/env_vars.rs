@@ -38,7 +38,7 @@ OUMI_MCP_MAX_HOURLY: The most dollars an hour that all launched clusters may cos
 OUMI_MCP_READ_ONLY: 1: there are only the tools that change nothing. Default: 0
 OUMI_MCP_KEEP_DAYS: Days that the record, the log and the folder of a job that is over are kept. Default: 7
 OUMI_MCP_MAX_WAIT: The longest wait_seconds of poll_status, for a client that lets a call take so long. Default: 55, and 3600 for calls whose progress the client shows
-OUMI_MCP_LOG: Log level of stderr: error, warn, info, debug, trace or off. Default: warn
+OUMI_MCP_LOG: Log level of stderr: error, warn, info or off. Default: warn
 OUMI_MCP_JOB_DIR: Set by the server for the processes of a job: the job's own folder";
 
 /// Lists each variable with its meaning, in the order of `--help`.
@@ -61,7 +61,7 @@ pub(crate) fn problems() -> Vec<String> {
     let mut problems: Vec<String> = names.filter_map(|name| misspelt(&name)).collect();
     if log_level().is_none() {
         problems.push(format!(
-            "{LOG} names no level; it is error, warn, info, debug, trace or off"
+            "{LOG} names no level; it is error, warn, info or off"
         ));
     }
     let sky_api = std::env::var_os(SKY_API);
