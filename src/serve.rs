@@ -10,9 +10,10 @@ use rmcp::transport::stdio_pipes;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launcher::Launcher;
+use crate::launcher::cloud::CloudLauncher;
 use crate::launcher::local::LocalLauncher;
-use crate::launcher::oumi::OumiCloudLauncher;
-use crate::launcher::skypilot::SkyPilotLauncher;
+use crate::launcher::oumi::Oumi;
+use crate::launcher::skypilot::SkyPilot;
 use crate::process::runner::Cli;
 use crate::server::Server;
 use crate::server::transport::Stdio;
@@ -36,14 +37,12 @@ pub(crate) fn wire(program: &Path) -> Result<JobService, Box<dyn Error + Send + 
         tracing::warn!("{error}");
     }
     let (program, cli) = (program.to_owned(), Cli::default());
+    let cloud =
+        |backend| CloudLauncher::new(data_dir.clone(), program.clone(), cli.clone(), backend);
     let launchers: Vec<Arc<dyn Launcher>> = vec![
         Arc::new(LocalLauncher::new(data_dir.clone(), program.clone())),
-        Arc::new(SkyPilotLauncher::new(
-            data_dir.clone(),
-            program.clone(),
-            cli.clone(),
-        )),
-        Arc::new(OumiCloudLauncher::new(data_dir.clone(), program, cli)),
+        Arc::new(cloud(Arc::new(SkyPilot::new(cli.clone())))),
+        Arc::new(cloud(Arc::new(Oumi::new(cli.clone())))),
     ];
     let clouds = launchers.iter().flat_map(|launcher| launcher.clouds());
     let policy = Policy::from_environment(&clouds.copied().collect::<Vec<_>>())?;

@@ -14,40 +14,33 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use futures::future::join_all;
-use tokio::time::Instant;
 
 use super::{
     CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
     LaunchPlan, LaunchSpec, Launcher, Listing, Offer,
 };
 use crate::error::{ErrorKind, JobError, Result};
-use crate::parse::sky::{Cluster, named};
+use crate::parse::sky::named;
 use crate::process::find;
 use crate::process::job_dir::JobLock;
-use crate::process::runner::{Cli, in_budget, until};
-use crate::process::start;
+use crate::process::runner::{Cli, in_budget};
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
 pub(super) use changes::Change;
-use launch::remove_staged;
-use launch_dir::{Launch, LaunchStart, START};
+use launch_dir::Launch;
 use price::Prices;
 pub(super) use survey::no_such_job;
 use survey::{Survey, add_cluster};
 
-/// The time that a list of clusters waits for their prices.
-const PRICE_WAIT: Duration = Duration::from_secs(10);
-
-#[derive(Debug)]
-pub(crate) struct CloudLauncher<B> {
-    backend: B,
+/// The launcher of the clouds that a backend reaches.
+pub(crate) struct CloudLauncher {
+    backend: Arc<dyn CloudBackend>,
     folder: DataDir,
+    /// The program to run as `supervise`: this one.
     supervisor: PathBuf,
     /// Held while the folder of a change is created, or its answer noted.
     changing: Mutex<()>,
@@ -57,11 +50,16 @@ pub(crate) struct CloudLauncher<B> {
     cli: Cli,
 }
 
-impl<B: CloudBackend> CloudLauncher<B> {
+impl CloudLauncher {
     /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
-    pub(crate) fn new(folder: DataDir, supervisor: PathBuf, cli: Cli) -> Self {
+    pub(crate) fn new(
+        folder: DataDir,
+        supervisor: PathBuf,
+        cli: Cli,
+        backend: Arc<dyn CloudBackend>,
+    ) -> Self {
         Self {
-            backend: B::new(cli.clone()),
+            backend,
             changing: Mutex::default(),
             folder,
             supervisor,
@@ -78,8 +76,8 @@ impl<B: CloudBackend> CloudLauncher<B> {
             queue,
             clusters,
             costs: Vec::new(),
-            clouds: B::CLOUDS,
-            ids_restart: B::IDS_RESTART,
+            clouds: self.backend.clouds(),
+            ids_restart: self.backend.ids_restart(),
         }
     }
 
@@ -93,7 +91,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
 
     async fn status_now(&self, identity: &JobIdentity) -> Result<JobStatus> {
         if identity.oumi_job_id.is_empty() {
-            let mut status = self.launch(identity)?.status(B::IDS_RESTART);
+            let mut status = self.launch(identity)?.status(self.backend.ids_restart());
             if status.state == JobState::Failed
                 && let Ok(clusters) = self.backend.clusters().await
                 && let Some(cluster) = named(&clusters, &identity.cluster)
@@ -108,7 +106,9 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let job = survey.job(identity, launch.as_ref());
         let mut status = job.status()?;
         job.warn_of_cluster(&mut status);
-        if B::IDS_RESTART && launch.is_some_and(|launch| launch.printed.is_onto_existing) {
+        if self.backend.ids_restart()
+            && launch.is_some_and(|launch| launch.printed.is_onto_existing)
+        {
             status.warnings.push(format!(
                 "cluster {} was there before: SkyPilot added the job to it and skipped its `setup`",
                 identity.cluster
@@ -121,15 +121,28 @@ impl<B: CloudBackend> CloudLauncher<B> {
         Ok(status)
     }
 
+    fn validate(&self, identity: &JobIdentity) -> Result<()> {
+        let (cloud, cluster) = (&identity.cloud, &identity.cluster);
+        self.backend.validate_cluster(cloud, cluster)?;
+        if is_plain(&identity.oumi_job_id, "-_.") {
+            return Ok(());
+        }
+        let id = &identity.oumi_job_id;
+        Err(JobError::failed(format!(
+            "`oumi_job_id` {id:?} is not the id of a job"
+        )))
+    }
+
     /// Fails where the launcher's id of a job may be another job's by now.
     async fn check_id(&self, identity: &JobIdentity) -> Result<()> {
-        if !B::IDS_RESTART {
+        if !self.backend.ids_restart() {
             return Ok(());
         }
         let (survey, launch) = in_budget(self.survey_job(identity)).await;
         survey.job(identity, launch.as_ref()).check_id()
     }
 
+    /// Cancels a job on its cluster.
     async fn cancel_there(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
@@ -160,9 +173,9 @@ impl<B: CloudBackend> CloudLauncher<B> {
 }
 
 #[async_trait]
-impl<B: CloudBackend> Launcher for CloudLauncher<B> {
+impl Launcher for CloudLauncher {
     fn clouds(&self) -> &'static [&'static str] {
-        B::CLOUDS
+        self.backend.clouds()
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan> {
@@ -171,33 +184,14 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         let own = own.map(|launch| launch.start.cluster);
         let (cluster, config) = self.backend.prepare(spec, own).await?;
         let mut plan = self.plan_launch(spec, cluster, config)?;
-        if B::IDS_RESTART {
+        if self.backend.ids_restart() {
             self.add_autostop(&mut plan, spec)?;
         }
         Ok(plan)
     }
 
-    async fn start(
-        &self,
-        identity: &JobIdentity,
-        mut plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Result<()> {
-        let dir = self.dir(identity)?;
-        let config = plan.job_config.as_ref();
-        let name = config.and_then(|config| config["name"].as_str());
-        let start = LaunchStart {
-            name: name.unwrap_or_default().to_owned(),
-            cluster: identity.cluster.clone(),
-            before: in_budget(self.cluster_before(identity)).await,
-        };
-        let start = serde_json::to_string(&start).map_err(JobError::failed)?;
-        plan.process.files.push((dir.path().join(START), start));
-        let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
-        if started.is_err() {
-            remove_staged(&dir)?;
-        }
-        started
+    async fn start(&self, identity: &JobIdentity, plan: LaunchPlan, lock: JobLock) -> Result<()> {
+        self.start_launch(identity, plan, lock).await
     }
 
     async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity> {
@@ -212,12 +206,12 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus> {
-        validate::<B>(identity)?;
+        self.validate(identity)?;
         in_budget(self.status_now(identity)).await
     }
 
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing> {
-        match B::find_program() {
+        match self.backend.find_program() {
             // A user without clouds needs no program.
             Err(_) if known.is_empty() => Ok(Listing::default()),
             Err(missing) => Err(missing),
@@ -226,7 +220,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
-        validate::<B>(identity)?;
+        self.validate(identity)?;
         if identity.oumi_job_id.is_empty() {
             return self.launch_log(identity);
         }
@@ -249,7 +243,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         let launch = self.own_launch(identity);
         if launch.is_some_and(|launch| launch.mark().is_some())
             || identity.oumi_job_id.is_empty()
-            || validate::<B>(identity).is_err()
+            || self.validate(identity).is_err()
         {
             return true;
         }
@@ -260,11 +254,11 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn cancel(&self, identity: &JobIdentity, _force: bool) -> Result<CancelOutcome> {
-        validate::<B>(identity)?;
+        self.validate(identity)?;
         let mut identity = identity.clone();
         if identity.oumi_job_id.is_empty() {
             let launch = self.launch(&identity)?;
-            let status = launch.status(B::IDS_RESTART);
+            let status = launch.status(self.backend.ids_restart());
             match launch.oumi_job_id() {
                 _ if !launch.has_ended => {
                     let message = "another server runs its launch; call cancel_job again once poll_status gives an oumi_job_id";
@@ -297,32 +291,11 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 
     async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
-        let config = plan.job_config.as_ref()?;
-        let list = match spec.identity.cluster.as_str() {
-            "" => Ok(Vec::new()),
-            _ => self.backend.clusters().await,
-        };
-        Some(match list {
-            Err(error) => Offer::unknown(error.to_string()),
-            Ok(list) => match named(&list, &plan.cluster) {
-                Some(cluster) => self.describe(cluster).await.offer,
-                None => self.price_config(config).await,
-            },
-        })
+        self.price_launch(spec, plan).await
     }
 
     async fn clusters(&self, name: Option<&str>) -> Result<Vec<ClusterInfo>> {
-        if name.is_none() && B::find_program().is_err() {
-            return Ok(Vec::new());
-        }
-        let list = self.backend.clusters().await?;
-        let is_meant = |cluster: &&Cluster| match name {
-            Some(name) => cluster.name == name,
-            None => cluster.status != "STOPPED",
-        };
-        let meant = list.iter().filter(is_meant);
-        let describing = join_all(meant.map(|cluster| self.describe(cluster)));
-        Ok(until(Instant::now() + PRICE_WAIT, describing).await)
+        self.price_clusters(name).await
     }
 
     async fn teardown_cluster(
@@ -331,7 +304,7 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
         cluster: &str,
         action: ClusterAction,
     ) -> Result<String> {
-        B::validate_cluster(cloud, cluster)?;
+        self.backend.validate_cluster(cloud, cluster)?;
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
         let output = self.run_change(&change, call).await?;
@@ -344,19 +317,9 @@ impl<B: CloudBackend> Launcher for CloudLauncher<B> {
     }
 }
 
+/// The outcome of a cancel that found the job in this final status.
 fn already_finished(mut status: JobStatus) -> CancelOutcome {
     let first_warning = status.warnings.first().cloned();
     status.message = status.message.or(first_warning);
     CancelOutcome::had_ended(status)
-}
-
-fn validate<B: CloudBackend>(identity: &JobIdentity) -> Result<()> {
-    B::validate_cluster(&identity.cloud, &identity.cluster)?;
-    if is_plain(&identity.oumi_job_id, "-_.") {
-        return Ok(());
-    }
-    let id = &identity.oumi_job_id;
-    Err(JobError::failed(format!(
-        "`oumi_job_id` {id:?} is not the id of a job"
-    )))
 }

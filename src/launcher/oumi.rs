@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::cloud::{Change, CloudBackend, CloudLauncher, failure_text, is_plain, log_file};
+use super::cloud::{Change, CloudBackend, failure_text, is_plain, log_file};
 use super::job_yaml::JobConfig;
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
@@ -31,24 +31,28 @@ pub(crate) struct Oumi {
     cli: Cli,
 }
 
-pub(crate) type OumiCloudLauncher = CloudLauncher<Oumi>;
+impl Oumi {
+    pub(crate) fn new(cli: Cli) -> Self {
+        Self { cli }
+    }
+}
 
 #[async_trait]
 impl CloudBackend for Oumi {
     /// The clouds that Oumi 0.9 drives itself, besides `local`.
-    const CLOUDS: &'static [&'static str] =
-        &["slurm", "modal", "polaris", "frontier", "perlmutter"];
-    const IDS_RESTART: bool = false;
-
-    fn new(cli: Cli) -> Self {
-        Self { cli }
+    fn clouds(&self) -> &'static [&'static str] {
+        &["slurm", "modal", "polaris", "frontier", "perlmutter"]
     }
 
-    fn find_program() -> Result<PathBuf> {
+    fn ids_restart(&self) -> bool {
+        false
+    }
+
+    fn find_program(&self) -> Result<PathBuf> {
         find::find_any_oumi().map_err(JobError::program_not_found)
     }
 
-    fn validate_cluster(cloud: &str, cluster: &str) -> Result<()> {
+    fn validate_cluster(&self, cloud: &str, cluster: &str) -> Result<()> {
         let (is_valid, expected) = match cloud {
             SLURM => (
                 parse::is_valid_slurm_cluster_name(cluster),
@@ -73,7 +77,7 @@ impl CloudBackend for Oumi {
         )))
     }
 
-    fn envs(cloud: &str, cluster: &str) -> BTreeMap<String, String> {
+    fn envs(&self, cloud: &str, cluster: &str) -> BTreeMap<String, String> {
         envs(cloud, &[cluster])
     }
 
@@ -83,7 +87,7 @@ impl CloudBackend for Oumi {
         _own: Option<String>,
     ) -> Result<(String, JobConfig)> {
         let (cloud, cluster) = (spec.identity.cloud.as_str(), spec.identity.cluster.clone());
-        Self::validate_cluster(cloud, &cluster)?;
+        self.validate_cluster(cloud, &cluster)?;
         let user = user(cloud, &cluster);
         // For these clouds Oumi writes the job's variables into a shell script without quoting them.
         let mut config = JobConfig::new(spec, user.is_some());
@@ -175,6 +179,7 @@ impl CloudBackend for Oumi {
     }
 }
 
+/// The user in the name of a cluster.
 fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
     match cloud {
         SLURM => cluster.split_once('@').map(|(user, _)| user),
@@ -190,7 +195,11 @@ fn call(verb: &str, cloud: &str, clusters: &[&str], job: &[&str]) -> Result<CliC
         arguments.extend(["--cluster", cluster]);
     }
     arguments.extend(job);
-    let mut call = CliCall::new(&Oumi::find_program()?, &arguments, TIMEOUT);
+    let mut call = CliCall::new(
+        &find::find_any_oumi().map_err(JobError::program_not_found)?,
+        &arguments,
+        TIMEOUT,
+    );
     call.envs.extend(envs(cloud, clusters));
     Ok(call)
 }

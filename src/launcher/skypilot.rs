@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::cloud::{Change, CloudBackend, CloudLauncher, failure_text, log_file, no_such_job};
+use super::cloud::{Change, CloudBackend, failure_text, log_file, no_such_job};
 use super::job_yaml::{self, JobConfig};
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
@@ -39,38 +39,44 @@ const COST_DAYS: &str = "30";
 /// The limit of clusters whose queues are asked for at once.
 const MAX_QUEUES: usize = 16;
 
+/// Asks SkyPilot's API server, or runs `sky`.
 pub(crate) struct SkyPilot {
     cli: Cli,
     api: Api,
 }
 
-pub(crate) type SkyPilotLauncher = CloudLauncher<SkyPilot>;
+impl SkyPilot {
+    pub(crate) fn new(cli: Cli) -> Self {
+        let api = Api::default();
+        Self { cli, api }
+    }
+}
 
 #[async_trait]
 impl CloudBackend for SkyPilot {
     /// The clouds that Oumi 0.9 reaches through SkyPilot, by Oumi's names.
-    const CLOUDS: &'static [&'static str] = &[
-        "aws",
-        "azure",
-        "gcp",
-        "k8s",
-        "lambda",
-        "nebius",
-        "runpod",
-        "sky-slurm",
-    ];
-    const IDS_RESTART: bool = true;
-
-    fn new(cli: Cli) -> Self {
-        let api = Api::default();
-        Self { cli, api }
+    fn clouds(&self) -> &'static [&'static str] {
+        &[
+            "aws",
+            "azure",
+            "gcp",
+            "k8s",
+            "lambda",
+            "nebius",
+            "runpod",
+            "sky-slurm",
+        ]
     }
 
-    fn find_program() -> Result<PathBuf> {
+    fn ids_restart(&self) -> bool {
+        true
+    }
+
+    fn find_program(&self) -> Result<PathBuf> {
         find::find_sky().map_err(JobError::program_not_found)
     }
 
-    fn validate_cluster(_cloud: &str, cluster: &str) -> Result<()> {
+    fn validate_cluster(&self, _cloud: &str, cluster: &str) -> Result<()> {
         if parse::is_valid_cluster_name(cluster) {
             return Ok(());
         }
@@ -83,10 +89,10 @@ impl CloudBackend for SkyPilot {
 
     async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)> {
         // What follows a launch needs it.
-        Self::find_program()?;
+        self.find_program()?;
         let named = &spec.identity.cluster;
         let cluster = if !named.is_empty() {
-            Self::validate_cluster(&spec.identity.cloud, named)?;
+            self.validate_cluster(&spec.identity.cloud, named)?;
             named.clone()
         } else if let Some(own) = own {
             // A job that was launched already is refused as that, not for the name of another cluster.
@@ -298,6 +304,7 @@ impl SkyPilot {
         Ok(None)
     }
 
+    /// Asks the API server what `call` asks, or runs the program.
     async fn ask<T>(
         &self,
         call: CliCall,
@@ -309,6 +316,7 @@ impl SkyPilot {
         }
     }
 
+    /// Runs the program for the queues of these clusters; of all where none is named.
     async fn run_queue(&self, clusters: &BTreeSet<String>) -> Result<Queue> {
         read_queue(&*self.cli.query(&queue_call(clusters)?).await?)
     }
@@ -326,7 +334,11 @@ fn read_queue(output: &Output) -> Result<Queue> {
 }
 
 fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall> {
-    Ok(CliCall::new(&SkyPilot::find_program()?, arguments, timeout))
+    Ok(CliCall::new(
+        &find::find_sky().map_err(JobError::program_not_found)?,
+        arguments,
+        timeout,
+    ))
 }
 
 /// Makes a name for a new cluster of a job's id that none of the clusters has. Where the id is no such name as it stands, some
@@ -350,6 +362,7 @@ fn new_cluster_name(job_id: &str, clusters: Option<&[Cluster]>) -> String {
     names.find(is_free).unwrap_or_default()
 }
 
+/// Reads the output of a run that succeeded.
 fn answer<T>(command: &str, output: &Output, read: impl Fn(&str) -> Result<T>) -> Result<T> {
     let printed = failure_text(output);
     let problem = match read(&output.stdout) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::survey::Found;
-use super::{Change, CloudBackend, CloudLauncher, failure_text};
+use super::{Change, CloudLauncher, failure_text};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
@@ -27,7 +27,7 @@ pub(super) fn stays_up(cloud: &str) -> bool {
     cloud == "sky-slurm"
 }
 
-impl<B: CloudBackend> CloudLauncher<B> {
+impl CloudLauncher {
     /// Adds the autostop of the cluster to a plan: what a person is shown of it, and the run of `sky` that sets it where Oumi does
     /// not. An existing cluster keeps its own unless the call asks for one.
     pub(super) fn add_autostop(&self, plan: &mut LaunchPlan, spec: &LaunchSpec) -> Result<()> {
@@ -59,7 +59,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
             return Ok(());
         }
         let own = self.supervisor.display().to_string();
-        let sky = B::find_program()?.display().to_string();
+        let sky = self.backend.find_program()?.display().to_string();
         let number = minutes.to_string();
         let change: &[&str] = match (minutes, can_stop) {
             (0, _) => &["--cancel"],

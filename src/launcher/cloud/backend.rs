@@ -12,25 +12,25 @@ use crate::launcher::{JobIdentity, JobLog, LaunchSpec};
 use crate::parse;
 use crate::parse::prices::{CatalogMachine, ClusterCost};
 use crate::parse::sky::{Cluster, Queue};
-use crate::process::runner::{Cli, CliCall, Output};
+use crate::process::runner::{CliCall, Output};
 
+/// A program that reaches clouds: SkyPilot or Oumi.
 #[async_trait]
-pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
-    const CLOUDS: &'static [&'static str];
+pub(crate) trait CloudBackend: Send + Sync {
+    fn clouds(&self) -> &'static [&'static str];
+
     /// `true` for SkyPilot, whose clusters count their jobs from 1 again when they are created again. There jobs have names, a
     /// cluster lists every job that it was ever given, one query lists the jobs of all clouds, and a launch onto an existing
     /// cluster skips the job's `setup`.
-    const IDS_RESTART: bool;
+    fn ids_restart(&self) -> bool;
 
-    fn new(cli: Cli) -> Self;
-
-    fn find_program() -> Result<PathBuf>;
+    fn find_program(&self) -> Result<PathBuf>;
 
     /// Refuses names that the program would refuse, or take for options.
-    fn validate_cluster(cloud: &str, cluster: &str) -> Result<()>;
+    fn validate_cluster(&self, cloud: &str, cluster: &str) -> Result<()>;
 
     /// The variables that `oumi launch up` needs for a cluster.
-    fn envs(_cloud: &str, _cluster: &str) -> BTreeMap<String, String> {
+    fn envs(&self, _cloud: &str, _cluster: &str) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
 
@@ -68,6 +68,7 @@ pub(crate) trait CloudBackend: Send + Sync + Sized + 'static {
     /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog>;
 
+    /// The program that cancels a job, or stops or deletes a cluster.
     fn change_call(&self, change: &Change) -> Result<CliCall>;
 
     /// Returns why the program of a cancel has not cancelled the job; `None` where it says that it has.

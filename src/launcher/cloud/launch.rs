@@ -5,30 +5,31 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::CloudLauncher;
 use super::claims::{JobMark, find_job};
 use super::launch_dir::{
-    ClusterBefore, Launch, NO_JOB, Verdict, is_autostop_pending, launched_onto, number,
+    ClusterBefore, Launch, LaunchStart, NO_JOB, START, Verdict, is_autostop_pending, launched_onto,
+    number,
 };
 use super::survey::{Found, Survey};
-use super::{CloudBackend, CloudLauncher};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{
     CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, job_dir,
 };
 use crate::parse::sky::{QueuedJob, named};
-use crate::process::job_dir::{ExitRecord, JobDir};
+use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::runner::in_budget;
-use crate::process::supervisor::{Step, SupervisorPlan};
-use crate::process::{find, start};
+use crate::process::{find, start, supervisor};
 
+/// The name of the one step of a launch.
 const STEP: &str = "launch";
 const CANCELLED: &str = "it was cancelled before it was launched";
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The first and the longest pause between two searches for the job of an interrupted launch.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-impl<B: CloudBackend> CloudLauncher<B> {
+impl CloudLauncher {
     pub(super) fn dir(&self, identity: &JobIdentity) -> Result<JobDir> {
         job_dir(&self.folder, identity)
     }
@@ -46,15 +47,19 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let up = ["launch", "up", "-c", &yaml, "--cluster", &cluster];
         let argv = [&[oumi.as_str()], up.as_slice(), &["--detach"]].concat();
         let command_line = shlex::try_join(argv.iter().copied()).map_err(JobError::failed)?;
-        let mut envs = B::envs(&spec.identity.cloud, &cluster);
+        let mut envs = self.backend.envs(&spec.identity.cloud, &cluster);
         envs.insert("COLUMNS".to_owned(), "4096".to_owned());
         envs.extend(find::path_with_folder_of(&program).map(|path| ("PATH".to_owned(), path)));
         let process = start::StartRequest {
-            plan: SupervisorPlan {
-                steps: vec![Step::new(STEP, argv)],
+            plan: supervisor::SupervisorPlan {
+                steps: vec![supervisor::Step {
+                    name: STEP.to_owned(),
+                    argv: argv.into_iter().map(ToOwned::to_owned).collect(),
+                }],
                 working_dir: spec.client_cwd.clone(),
+                cancellable: false,
                 cleanup: vec![staged.clone()],
-                ..SupervisorPlan::default()
+                time_limit_seconds: None,
             },
             envs,
             files: vec![(staged, config.to_yaml().map_err(JobError::failed)?)],
@@ -69,9 +74,32 @@ impl<B: CloudBackend> CloudLauncher<B> {
         })
     }
 
+    pub(super) async fn start_launch(
+        &self,
+        identity: &JobIdentity,
+        mut plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Result<()> {
+        let dir = self.dir(identity)?;
+        let config = plan.job_config.as_ref();
+        let name = config.and_then(|config| config["name"].as_str());
+        let start = LaunchStart {
+            name: name.unwrap_or_default().to_owned(),
+            cluster: identity.cluster.clone(),
+            before: in_budget(self.cluster_before(identity)).await,
+        };
+        let start = serde_json::to_string(&start).map_err(JobError::failed)?;
+        plan.process.files.push((dir.path().join(START), start));
+        let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
+        if started.is_err() {
+            remove_staged(&dir)?;
+        }
+        started
+    }
+
     /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
-    pub(super) async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
-        if !B::IDS_RESTART {
+    async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
+        if !self.backend.ids_restart() {
             return None;
         }
         let list = self.backend.clusters().await.ok()?;
@@ -117,6 +145,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         launch.started_at.is_some().then_some(launch)
     }
 
+    /// Returns the other launches onto `cluster`.
     fn other_launches(&self, identity: &JobIdentity, cluster: &str) -> io::Result<Vec<Launch>> {
         let mut others = launched_onto(&self.folder.jobs(), cluster)?;
         others.retain(|job_id| *job_id != identity.job_id);
@@ -137,7 +166,7 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let mut launch = self.own_launch(identity)?;
         let cluster = &launch.start.cluster;
         let hash = survey.cluster_hash(&identity.cluster);
-        let is_open = B::IDS_RESTART && launch.verdict.is_none() && launch.has_ended;
+        let is_open = self.backend.ids_restart() && launch.verdict.is_none() && launch.has_ended;
         if is_open
             && !survey.jobs(&identity.cluster).is_empty()
             && survey.other_cloud(identity).is_none()
@@ -168,14 +197,14 @@ impl<B: CloudBackend> CloudLauncher<B> {
         let mut pause = RETRY_MIN;
         loop {
             let launch = self.wait_for_end(identity).await?;
-            let status = launch.status(B::IDS_RESTART);
+            let status = launch.status(self.backend.ids_restart());
             let printed = launch.oumi_job_id().cloned();
             match status.state {
                 JobState::Cancelled => return Err(JobError::failed(CANCELLED)),
                 JobState::Failed => {
                     return Err(JobError::failed(status.message.unwrap_or_default()));
                 }
-                _ if B::IDS_RESTART => {}
+                _ if self.backend.ids_restart() => {}
                 _ => {
                     let error = JobError::failed("its launch was cut off and left no id")
                         .with_hint("call list_jobs: a job that is on the cluster is listed there");
@@ -229,11 +258,13 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
     }
 
+    /// Returns the output of the launch.
     pub(super) fn launch_log(&self, identity: &JobIdentity) -> Result<JobLog> {
         let ended = self.launch(identity).is_ok_and(|launch| launch.has_ended);
         JobLog::of_output(&self.dir(identity)?, ended)
     }
 
+    /// Cancels a launch that never began.
     pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
         let dir = self.dir(identity)?;
         if dir.log_path().try_exists()? {
@@ -273,7 +304,7 @@ fn check_is_missing(identity: &JobIdentity, survey: &Survey, launch: &Launch) ->
 }
 
 /// Removes the staged config, which holds secrets.
-pub(super) fn remove_staged(dir: &JobDir) -> Result<()> {
+fn remove_staged(dir: &JobDir) -> Result<()> {
     match std::fs::remove_file(staged_path(dir)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
         _ => Ok(()),

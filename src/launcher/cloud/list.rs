@@ -6,25 +6,27 @@ use chrono::DateTime;
 use futures::future::join_all;
 
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
-use super::{Change, CloudBackend, CloudLauncher, validate};
-use crate::launcher::{JobIdentity, JobState, Listing};
+use super::{Change, CloudLauncher};
+use crate::error::Result;
+use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
 use crate::parse::sky::{Queue, QueueFailure};
 use crate::process::runner::Output;
 
 /// The most jobs that were started elsewhere and are listed.
 const MAX_FOREIGN_JOBS: usize = 200;
 
+/// Jobs as cluster and launcher's id.
 type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
 
-impl<B: CloudBackend> CloudLauncher<B> {
+impl CloudLauncher {
     pub(super) async fn list_jobs(&self, known: &[JobIdentity]) -> Listing {
         let mut listing = Listing::default();
         let (mut launched, mut launching, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for identity in known {
             let status = if identity.oumi_job_id.is_empty() {
                 let launch = self.launch(identity);
-                launch.map(|launch| launch.status(B::IDS_RESTART))
-            } else if let Err(error) = validate::<B>(identity) {
+                launch.map(|launch| launch.status(self.backend.ids_restart()))
+            } else if let Err(error) = self.validate(identity) {
                 // A registry may have been written by anyone.
                 Err(error)
             } else {
@@ -40,14 +42,18 @@ impl<B: CloudBackend> CloudLauncher<B> {
         }
         // The clusters of each cloud. One run of `sky queue` lists those of all clouds.
         let mut scopes: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-        scopes.extend(B::IDS_RESTART.then(Default::default));
+        scopes.extend(self.backend.ids_restart().then(Default::default));
         // The job of a lost launch may be on its cluster, and is listed there.
-        for job in launched.iter().chain(&lost).filter(|_| !B::IDS_RESTART) {
+        for job in launched
+            .iter()
+            .chain(&lost)
+            .filter(|_| !self.backend.ids_restart())
+        {
             let clusters = scopes.entry(&job.cloud).or_default();
             clusters.insert(job.cluster.clone());
         }
         let parts = scopes.iter().map(|(cloud, clusters)| {
-            let on_cloud = |job: &&JobIdentity| B::IDS_RESTART || job.cloud == *cloud;
+            let on_cloud = |job: &&JobIdentity| self.backend.ids_restart() || job.cloud == *cloud;
             let launched = launched.iter().copied().filter(on_cloud).collect();
             self.list_scope(cloud, clusters, launched, &launching)
         });
@@ -61,9 +67,11 @@ impl<B: CloudBackend> CloudLauncher<B> {
         listing
     }
 
+    /// Describes the changes of clusters that are under way, and those that failed.
     async fn changes_left(&self) -> Vec<String> {
         let changes = self.list_changes().into_iter();
-        let own = changes.filter(|(change, _)| B::CLOUDS.contains(&change.cloud.as_str()));
+        let own =
+            changes.filter(|(change, _)| self.backend.clouds().contains(&change.cloud.as_str()));
         let describe = async |(change, output): (Change, Option<Output>)| {
             let requested = change.describe();
             let Some(output) = output else {
@@ -163,6 +171,26 @@ impl Listing {
         }
     }
 
+    fn add(&mut self, identity: &JobIdentity, status: Result<JobStatus>) {
+        match status {
+            Ok(mut status) => {
+                self.warnings.append(&mut status.warnings);
+                self.jobs.push(ListedJob {
+                    identity: identity.clone(),
+                    status,
+                });
+            }
+            Err(error) => {
+                let id = &identity.job_id;
+                self.warnings.push(if error.is_not_found() {
+                    format!("job {id}: {error}")
+                } else {
+                    format!("not asked about: {id}; {error}")
+                });
+            }
+        }
+    }
+
     /// Adds the jobs that were started elsewhere: those that no known job, and no launch that still runs, claims.
     fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
         let clusters = survey.queue.iter().flat_map(|queue| &queue.jobs);
@@ -189,6 +217,7 @@ impl Listing {
         }
     }
 
+    /// Warns of the clusters that are up and have no live job.
     pub(super) fn warn_about_idle(&mut self, survey: &Survey, queue: &Queue) {
         for cluster in survey.clusters.iter().flatten() {
             // A cluster that did not answer may have live jobs.

@@ -35,18 +35,19 @@ struct FakeCloud {
 
 #[async_trait]
 impl CloudBackend for FakeCloud {
-    const CLOUDS: &'static [&'static str] = &["fake"];
-    const IDS_RESTART: bool = true;
-
-    fn new(_cli: Cli) -> Self {
-        Self::default()
+    fn clouds(&self) -> &'static [&'static str] {
+        &["fake"]
     }
 
-    fn find_program() -> Result<PathBuf, JobError> {
+    fn ids_restart(&self) -> bool {
+        true
+    }
+
+    fn find_program(&self) -> Result<PathBuf, JobError> {
         Ok(PathBuf::from("fake"))
     }
 
-    fn validate_cluster(_cloud: &str, _cluster: &str) -> Result<(), JobError> {
+    fn validate_cluster(&self, _cloud: &str, _cluster: &str) -> Result<(), JobError> {
         Ok(())
     }
 
@@ -140,14 +141,18 @@ echo '{"code":0,"signal":null,"cancelled":false,"step":"x","error":null,"ended_a
 echo started
 "#;
 
-fn launcher() -> (TempDir, CloudLauncher<FakeCloud>) {
+fn launcher() -> (TempDir, CloudLauncher) {
+    launcher_on(FakeCloud::default().into())
+}
+
+fn launcher_on(cloud: Arc<FakeCloud>) -> (TempDir, CloudLauncher) {
     let home = tempfile::tempdir().unwrap();
     let folder = DataDir::at(home.path());
     folder.create().unwrap();
     let supervisor = home.path().join("supervisor");
     fs::write(&supervisor, SUPERVISOR).unwrap();
     fs::set_permissions(&supervisor, fs::Permissions::from_mode(0o700)).unwrap();
-    let launcher = CloudLauncher::new(folder, supervisor, Cli::default());
+    let launcher = CloudLauncher::new(folder, supervisor, Cli::default(), cloud);
     (home, launcher)
 }
 
@@ -182,25 +187,24 @@ fn ended_launch(home: &TempDir, output: &str, code: i32) -> JobDir {
 
 #[tokio::test]
 async fn cancel_uses_the_printed_id() {
-    let (home, launcher) = launcher();
+    let cloud = Arc::new(FakeCloud::default());
+    let (home, launcher) = launcher_on(Arc::clone(&cloud));
     ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
     let outcome = launcher.cancel(&identity(""), false).await;
-    assert_eq!(outcome.unwrap().job.state, JobState::Cancelled);
-    assert_eq!(*launcher.backend.cancelled.lock().unwrap(), ["7"]);
+    assert_eq!(outcome.unwrap().state, JobState::Cancelled);
+    assert_eq!(*cloud.cancelled.lock().unwrap(), ["7"]);
 }
 
 #[tokio::test]
 async fn accepted_cancel_without_recheck_is_stopping() {
-    let (home, launcher) = launcher();
+    let cloud = Arc::new(FakeCloud::default());
+    let (home, launcher) = launcher_on(Arc::clone(&cloud));
     ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
     launcher.status(&identity("7")).await.unwrap();
-    launcher
-        .backend
-        .is_unreachable
-        .store(true, Ordering::Relaxed);
+    cloud.is_unreachable.store(true, Ordering::Relaxed);
     let outcome = launcher.cancel(&identity("7"), false).await.unwrap();
-    assert_eq!(outcome.job.state, JobState::Running);
-    assert!(!outcome.job.is_done);
+    assert_eq!(outcome.state, JobState::Running);
+    assert!(!outcome.is_done);
 }
 
 #[tokio::test]
@@ -310,9 +314,12 @@ fn failed_change(home: &TempDir, verb: &str) {
 
 #[tokio::test]
 async fn results_of_changes_are_asked_for_at_once() {
-    let (home, mut launcher) = launcher();
+    let cloud = FakeCloud {
+        meeting: Some(Barrier::new(2)),
+        ..FakeCloud::default()
+    };
+    let (home, launcher) = launcher_on(cloud.into());
     fs::create_dir(home.path().join("changes")).unwrap();
-    launcher.backend.meeting = Some(Barrier::new(2));
     failed_change(&home, "stop");
     failed_change(&home, "down");
     let listing = launcher.list(&[]);
@@ -513,10 +520,11 @@ mod surveys {
 
     /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.
     fn survey(queue: &str, clusters: &str) -> Survey {
+        let sky = SkyPilot::new(Cli::default());
         Survey {
             costs: Vec::new(),
-            clouds: SkyPilot::CLOUDS,
-            ids_restart: SkyPilot::IDS_RESTART,
+            clouds: sky.clouds(),
+            ids_restart: sky.ids_restart(),
             queue: Ok(sky::queue(queue).unwrap()),
             clusters: Ok(sky::clusters(clusters).unwrap()),
         }

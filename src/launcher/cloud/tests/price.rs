@@ -12,7 +12,11 @@ fn row(machine: &str, count: f64, region: &str, price: Value, spot_price: Value)
     })
 }
 
-fn with_catalog() -> (TempDir, CloudLauncher<FakeCloud>) {
+fn with_catalog() -> (TempDir, CloudLauncher) {
+    launcher_on(catalog().into())
+}
+
+fn catalog() -> FakeCloud {
     let aws = json!({
         "A100": [
             row("p4d", 8.0, "us-west-2", json!(32.0), json!(12.0)),
@@ -28,9 +32,10 @@ fn with_catalog() -> (TempDir, CloudLauncher<FakeCloud>) {
     });
     // As the API answers: rows are arrays.
     let lambda = json!({ "A100": [["Lambda", "gpu_8x_a100", "A100", 8.0, 124.0, 40.0, 1800.0, 10.32, null, "us-east-1"]] });
-    let (home, mut launcher) = launcher();
-    launcher.backend.catalog = BTreeMap::from([("aws", aws), ("lambda", lambda)]);
-    (home, launcher)
+    FakeCloud {
+        catalog: BTreeMap::from([("aws", aws), ("lambda", lambda)]),
+        ..FakeCloud::default()
+    }
 }
 
 #[tokio::test]
@@ -224,11 +229,12 @@ async fn an_unknown_price_has_its_reason() {
 
 #[tokio::test]
 async fn an_answer_is_kept_for_a_day() {
-    let (_home, launcher) = with_catalog();
+    let cloud = Arc::new(catalog());
+    let (_home, launcher) = launcher_on(Arc::clone(&cloud));
     let config = json!({ "resources": { "cloud": "aws", "accelerators": "A100:8" } });
     let ask = async || {
         launcher.price_config(&config).await;
-        launcher.backend.catalog_queries.load(Ordering::Relaxed)
+        cloud.catalog_queries.load(Ordering::Relaxed)
     };
     tokio::time::pause();
     assert_eq!((ask().await, ask().await), (1, 1));
