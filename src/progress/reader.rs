@@ -14,7 +14,7 @@ const HEAD: u64 = 256 * 1024;
 
 /// The most that the first read takes of the end, and each later one. If more is new, the text before it is skipped.
 const TAIL: u64 = 4 * 1024 * 1024;
-const NEWEST: u64 = 1024 * 1024;
+const NEWEST: u64 = 512 * 1024;
 
 /// The most of the end that is read for a curve: a few seconds' work.
 pub(super) const WHOLE: u64 = 512 * 1024 * 1024;
