@@ -10,12 +10,12 @@ use crate::launcher::CancelOutcome;
 use crate::sync::lock;
 
 /// The end of a launch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LaunchOutcome {
     Launched(JobIdentity),
     Failed(String),
     /// A cancel came meanwhile, with this outcome.
-    Cancelled(Box<CancelOutcome>),
+    Cancelled(CancelOutcome),
     /// The job may be running: a cancel failed, or the end of the launch could not be found out.
     Unknown(String),
 }

@@ -29,6 +29,7 @@ pub(super) fn sanitize<A: Texts>(mut answer: A, redactors: &[Redactor]) -> A {
     let is_readable = !redactors.iter().any(Redactor::hides_all);
     answer.each_text("", &mut |name, text| {
         let is_redacted = match name {
+            _ if text.is_empty() => return,
             // As it is: the logs module has redacted and cleaned it line by line, within its budget of bytes.
             "logs" => return,
             // A client gives it back to name a job, a cluster or a file.

@@ -105,8 +105,8 @@ impl DataDir {
 
     /// Returns the folder of a job; `None` when the id is not a plain file name. Anyone may have written the registry.
     pub(crate) fn job(&self, job_id: &str) -> Option<PathBuf> {
-        let is_name = Path::new(job_id).file_name() == Some(job_id.as_ref());
-        let is_plain = is_name && !job_id.contains('\0') && job_id.len() <= NAME_MAX;
+        let is_name = !["", ".", ".."].contains(&job_id) && !job_id.contains(['/', '\0']);
+        let is_plain = is_name && job_id.len() <= NAME_MAX;
         is_plain.then(|| self.jobs().join(job_id))
     }
 }

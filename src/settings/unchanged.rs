@@ -1,8 +1,9 @@
 //! What was made of files, kept as long as they do not change: a look at a file costs less than to read it.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -25,7 +26,7 @@ pub(crate) struct Version {
 
 /// What was made of files, with their versions then.
 #[derive(Debug)]
-pub(crate) struct Unchanged<T>(Mutex<HashMap<PathBuf, (Version, T)>>);
+pub(crate) struct Unchanged<T>(Mutex<HashMap<OsString, (Version, T)>>);
 
 impl<T> Default for Unchanged<T> {
     fn default() -> Self {
@@ -39,7 +40,9 @@ impl<T: Clone> Unchanged<T> {
     pub(crate) fn get(&self, path: &Path) -> Result<T, Option<Version>> {
         let version = version(path);
         let files = lock(&self.0);
-        let known = files.get(path).filter(|(of, _)| version == Some(*of));
+        let known = files
+            .get(path.as_os_str())
+            .filter(|(of, _)| version == Some(*of));
         known.map(|(_, made)| made.clone()).ok_or(version)
     }
 
@@ -47,10 +50,10 @@ impl<T: Clone> Unchanged<T> {
     pub(crate) fn keep(&self, path: &Path, version: Option<Version>, made: &T) {
         let Some(version) = version else { return };
         let mut files = lock(&self.0);
-        if files.len() >= MAX_FILES && !files.contains_key(path) {
+        if files.len() >= MAX_FILES && !files.contains_key(path.as_os_str()) {
             files.clear();
         }
-        files.insert(path.to_owned(), (version, made.clone()));
+        files.insert(path.into(), (version, made.clone()));
     }
 }
 
