@@ -33,8 +33,7 @@ const MEDIANS: usize = 90;
 const MIN_CLIPPED: usize = 20;
 const LEAST_PART: f64 = 1.0 / 8.0;
 
-/// Draws the reward of a run, or else its training and evaluation loss, as a PNG of [`WIDTH`] by [`HEIGHT`] pixels. `None` if
-/// there is no loss.
+/// Draws the reward of a run, or else its training and evaluation loss, as a PNG. `None` if there is none.
 pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     let points = history.points();
     // Else the reports are counted.
@@ -110,8 +109,7 @@ impl Curve {
         })
     }
 
-    /// The least and the greatest figure of the line. Of many, the few that would flatten all others are left out: they are
-    /// drawn at the edge.
+    /// Returns the least and the greatest figure of the line; of many, without the few that would flatten all others.
     fn range(&self) -> Option<[f64; 2]> {
         let figures = self.line.iter().map(|place| place.1);
         let mut figures: Vec<f64> = figures.filter(|figure| !figure.is_nan()).collect();
