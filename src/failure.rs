@@ -77,36 +77,30 @@ impl Exit {
 }
 
 impl Failure {
-    fn quote(&mut self) -> Option<&mut String> {
-        self.traceback_end.as_mut().or(self.last_lines.as_mut())
-    }
-
     /// Cuts the quotes of the log, so that an answer of `length` bytes has `limit`; [`MIN_QUOTE`] always stays. Evidence that is
     /// in the other quote goes first, then the frame of a traceback, or the first of the last lines.
     pub(crate) fn cut_quotes(&mut self, length: usize, limit: usize) {
-        let (is_traceback, evidence) = (self.traceback_end.is_some(), self.evidence.take());
-        let mut quote = self.quote().map(std::mem::take).unwrap_or_default();
-        let evidence = evidence.unwrap_or_default();
-        let quoted = json_length(&evidence) + json_length(&quote);
-        let mut room = limit
-            .saturating_sub(length.saturating_sub(quoted))
-            .max(MIN_QUOTE);
-        if !words(&quote).contains(&words(evidence.trim_end_matches('…'))) {
+        let (is_traceback, mut none) = (self.traceback_end.is_some(), String::new());
+        let quote = self.traceback_end.as_mut().or(self.last_lines.as_mut());
+        let quote = quote.unwrap_or(&mut none);
+        let evidence = self.evidence.take().unwrap_or_default();
+        let quoted = json_length(&evidence) + json_length(quote);
+        let room = limit.saturating_sub(length.saturating_sub(quoted));
+        let mut room = room.max(MIN_QUOTE);
+        if !words(quote).contains(&words(evidence.trim_end_matches('…'))) {
             let evidence = shorten(&evidence, room / 2).into_owned();
             room -= evidence.len();
             self.evidence = Some(evidence);
         }
-        while json_length(&quote) > room
+        while json_length(quote) > room
             && let Some((first, below)) = quote.split_once('\n')
             && (is_frame(first) || !is_traceback)
         {
-            quote = below.to_owned();
+            *quote = below.to_owned();
         }
-        let excess = json_length(&quote) - quote.len();
-        let cut = shorten(&quote, room.saturating_sub(excess).max(MIN_QUOTE / 2)).into_owned();
-        if let Some(quote) = self.quote() {
-            *quote = cut;
-        }
+        let excess = json_length(quote) - quote.len();
+        let room = room.saturating_sub(excess).max(MIN_QUOTE / 2);
+        *quote = shorten(quote, room).into_owned();
     }
 
     /// The line that names the exception, or reports the error, that ended the job.
@@ -168,8 +162,9 @@ fn find(
         let (cause, at) = TABLE.find(&text, place, follows)?;
         let first = &ending.lines[*lines.first()?];
         let prefix = &first.raw[..first.raw.len() - first.text.len()];
-        let evidence = evidence(&format!("{prefix}{text}"), prefix.len() + at);
-        Some((cause, Some(evidence)))
+        let (text, at) = (format!("{prefix}{text}"), prefix.len() + at);
+        let start = text.floor_char_boundary(at.saturating_sub(EVIDENCE / 2));
+        Some((cause, Some(shorten(&text[start..], EVIDENCE).into_owned())))
     };
     let in_last = |place: Place, follows: bool| {
         let mut last = ending.last.iter().rev();
@@ -205,11 +200,6 @@ fn find(
         })
         .or_else(|| in_last(Place::Line, true))
         .or_else(by_exit)
-}
-
-fn evidence(text: &str, at: usize) -> String {
-    let start = text.floor_char_boundary(at.saturating_sub(EVIDENCE / 2));
-    shorten(&text[start..], EVIDENCE).into_owned()
 }
 
 /// The last frame of an exception and what it says.

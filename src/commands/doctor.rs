@@ -47,7 +47,6 @@ enum Outcome {
     Failure,
 }
 
-/// One line of the report.
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,

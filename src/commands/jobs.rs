@@ -41,7 +41,6 @@ const TICK: Duration = Duration::from_millis(200);
 /// The exit code after the timeout, as `timeout` of coreutils gives it.
 const TIMED_OUT: u8 = 124;
 
-/// A command about jobs.
 #[derive(Subcommand)]
 pub enum JobCommand {
     /// List the jobs, newest first
@@ -96,7 +95,6 @@ pub enum JobCommand {
     },
 }
 
-/// The job that a command is about.
 #[derive(Args)]
 pub struct Job {
     /// The id that `list` shows
@@ -112,7 +110,6 @@ impl Job {
     }
 }
 
-/// The form of the output.
 #[derive(Clone, Copy, Args)]
 pub struct Format {
     /// Print JSON: the fields of the tool's answer
@@ -220,10 +217,9 @@ async fn logs(
         return output.print(&answer, text::log);
     }
     print_new(&answer, output)?;
-    let pattern = match request.grep.as_str() {
-        "" => None,
-        grep => Some(search::compile(grep)?),
-    };
+    let is_search = !request.grep.is_empty();
+    let pattern = is_search.then(|| search::compile(&request.grep));
+    let pattern = pattern.transpose()?;
     let mut is_over = false;
     while !is_over || answer.remaining_bytes.is_some() {
         if !is_over {

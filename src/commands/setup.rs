@@ -22,7 +22,6 @@ const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
 /// The name of the server in the client's file.
 const NAME: &str = "oumi";
 
-/// The clients whose files are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Client {
     ClaudeCode,
@@ -97,7 +96,6 @@ impl Programs {
         Ok(Self { server, found })
     }
 
-    /// Returns the arguments of `claude` that add the server.
     fn claude_arguments(&self) -> Vec<String> {
         let mut arguments = ["mcp", "add", NAME, "-s", "user"]
             .map(str::to_owned)

@@ -18,7 +18,6 @@ const COMMANDS: [(&str, &str); 5] = [
     ("oumi_job_id", "the launcher's id"),
 ];
 
-/// Names commands in place of tools.
 pub(crate) fn for_person(text: &str) -> String {
     let replace = |text: String, (tool, command): &(&str, &str)| text.replace(tool, command);
     COMMANDS.iter().fold(text.to_owned(), replace)
@@ -112,7 +111,6 @@ pub(super) fn job(answer: &Value) -> String {
     format!("{first}\n{}", lines.collect::<String>())
 }
 
-/// Renders the time that a job may still take.
 pub(super) fn time_left(seconds: Option<f64>) -> Option<String> {
     let left = Duration::try_from_secs_f64(seconds?).ok()?;
     Some(span(left))
@@ -136,7 +134,6 @@ pub(crate) fn first_line(answer: &Value) -> String {
     for_person(&parts.join(": "))
 }
 
-/// Renders a line with its name in front.
 fn labelled(label: &str, text: &str) -> String {
     format!("{label:8}{text}\n")
 }

@@ -41,14 +41,11 @@ pub(super) struct Line {
     pub is_note: bool,
 }
 
-/// Turns bytes into lines.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct FoldOptions<'s> {
-    /// Lines stay as they are, apart from bytes that are no text and controls other than tab and carriage return.
     pub raw: bool,
     /// Runs of metrics are shortened, and lines that only decorate are left out.
     pub is_summary: bool,
-    /// The longest line that is kept whole, in bytes.
     pub max_line: usize,
     /// Hides tokens in a line before it is cut.
     pub secrets: Option<&'s Redactor>,
@@ -91,11 +88,10 @@ pub(super) fn fold_lines(
 
 /// Folds a log that is at hand.
 pub fn fold(bytes: &[u8]) -> String {
+    let max_line = MAX_LINE;
     let options = FoldOptions {
-        raw: false,
-        is_summary: false,
-        max_line: MAX_LINE,
-        secrets: None,
+        max_line,
+        ..FoldOptions::default()
     };
     let mut text = String::new();
     fold_lines(bytes, 0, options, &mut |line| {
@@ -117,7 +113,6 @@ fn folded_line(mut row: Row, options: FoldOptions<'_>) -> Line {
     cut_line(row.text, row.start, options)
 }
 
-/// Keeps the end of a line that is too long.
 fn cut_line(mut text: String, start: u64, options: FoldOptions<'_>) -> Line {
     let is_cut = text.len() > options.max_line;
     if is_cut {

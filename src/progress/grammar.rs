@@ -174,7 +174,6 @@ pub(super) fn duration(text: &str) -> Option<f64> {
     }
 }
 
-/// Makes a figure a count.
 pub(super) fn whole(value: f64) -> Option<u64> {
     (0.0..1e15).contains(&value).then_some(value as u64)
 }

@@ -27,7 +27,6 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Takes note of new metrics.
     pub(super) fn update(&mut self, metrics: &Metrics) {
         let figures = [
             ("loss", metrics.loss),

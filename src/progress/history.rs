@@ -6,7 +6,6 @@ use super::metrics::Metrics;
 /// The most points that are kept.
 pub(crate) const MAX_POINTS: usize = 8192;
 
-/// The losses at one step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Point {
     pub step: Option<u64>,
@@ -29,7 +28,6 @@ pub struct History {
 }
 
 impl History {
-    /// The losses, oldest first.
     pub fn points(&self) -> &[Point] {
         &self.points
     }

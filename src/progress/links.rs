@@ -22,7 +22,6 @@ static LINK: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(&SERVICES.map(of).join("|")).ok()
 });
 
-/// The first link of each service.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Links([Option<String>; SERVICES.len()]);
 

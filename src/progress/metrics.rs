@@ -145,7 +145,6 @@ impl Report {
         self.batch = self.batch.or(batch);
     }
 
-    /// Sets the count within an epoch.
     pub(super) fn set_batch(&mut self, done: u64, total: Option<u64>) {
         self.batch = Some((done as f64 - 1.0, total.map(|total| total as f64)));
     }

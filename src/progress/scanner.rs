@@ -37,14 +37,10 @@ pub struct Scanner {
     metrics: Metrics,
     pub history: History,
     health: Health,
-    /// What runs beside the training.
     activity: Option<Activity>,
     bars: Bars,
-    /// A training has printed metrics.
     is_training: bool,
-    /// The step of the newest loss.
     loss_step: Option<u64>,
-    /// The trainer prints the step itself.
     prints_steps: bool,
     /// The newest loss came without its step, and the bar is drawn anew after it: its next state tells the step.
     step_pending: bool,

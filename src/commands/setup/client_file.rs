@@ -16,7 +16,6 @@ enum Document {
     Toml(DocumentMut),
 }
 
-/// A file that was parsed.
 pub(super) struct ClientFile {
     /// The values as they were.
     pub(super) values: Value,

@@ -39,7 +39,6 @@ pub(super) struct Bars {
     settled_at: u64,
 }
 
-/// A bar that may be the training's.
 #[derive(Debug, Clone, Default)]
 struct Candidate {
     label: String,
@@ -69,7 +68,6 @@ impl Scanner {
         }
     }
 
-    /// Reads a state of a bar.
     pub(super) fn bar(&mut self, bar: &Bar<'_>, is_nested: bool) {
         let mut report = Report::default();
         report.add_line(bar.postfix);
@@ -133,7 +131,6 @@ impl Scanner {
         }
     }
 
-    /// Reads a state of the training's bar.
     fn training_state(&mut self, bar: &Bar<'_>, mut report: Report) {
         self.train();
         self.bar_cleared = false;
