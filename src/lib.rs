@@ -25,7 +25,7 @@
 //! | a question to SkyPilot, or a change | its program: `launcher/skypilot.rs`; its request: `launcher/skypilot/requests.yaml`; the API server: `launcher/skypilot/api.rs` |
 //! | a new cloud | `CLOUDS` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
 //! | another cause of failure | a row in `failure/causes.yaml`, with a log in `tests/fixtures/logs/failures` |
-//! | a sentence of `poll_status` | `service/next_step.rs`; a field: `service/answers.rs`, filled in `service/poll.rs`; its waiting: `service/watch.rs` |
+//! | a sentence of `poll_status` | `service/next_step.rs`; a field: `service/answers.rs`, filled in `service/poll.rs`, where its waiting is too |
 //! | the signals that end a job | `Terminator` in `process/table.rs`, driven by `process/supervisor.rs`; the cancel's wait and answer: `launcher/local/termination.rs` |
 //! | a field of the registry | `registry/record.rs`, set in `service/launches.rs` |
 //! | a shape of token that is hidden | a line of `redact/shapes.txt` |

@@ -4,7 +4,6 @@
 
 pub(crate) mod answers;
 mod cancel;
-mod collisions;
 pub(crate) mod consent;
 mod consent_prompt;
 mod context;
@@ -26,7 +25,6 @@ mod run;
 mod sanitize;
 #[cfg(test)]
 pub(crate) mod tests;
-mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -85,7 +83,7 @@ impl JobService {
     /// Returns how often a client may ask about a job on this cloud.
     pub(crate) fn poll_interval(&self, cloud: &str) -> Duration {
         match self.context.is_local(cloud) {
-            true => watch::CHEAP_INTERVAL,
+            true => poll::CHEAP_INTERVAL,
             false => CLOUD_POLL_INTERVAL,
         }
     }
@@ -93,7 +91,7 @@ impl JobService {
     /// Returns how long a client should wait before it asks for a task again: the longer, the older the job is.
     pub(crate) fn task_interval(&self, job: &JobRecord) -> Duration {
         let age = (job.submitted_at()).and_then(|time| (Utc::now() - time).to_std().ok());
-        watch::pause_at(age.unwrap_or_default()).max(self.poll_interval(&job.cloud))
+        poll::pause_at(age.unwrap_or_default()).max(self.poll_interval(&job.cloud))
     }
 
     pub(crate) fn policy(&self) -> &Policy {

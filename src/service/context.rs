@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::log_reader::LogReaders;
 use super::plan_cache::PlanCache;
+use super::poll::SharedPolls;
 use super::sanitize::{Texts, sanitize};
-use super::watch::SharedPolls;
 use crate::error::{JobError, Result};
 use crate::in_flight::InFlight;
 use crate::launcher::Launcher;
