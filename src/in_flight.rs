@@ -9,7 +9,6 @@ use crate::job_identity::JobIdentity;
 use crate::launcher::CancelOutcome;
 use crate::sync::lock;
 
-/// The end of a launch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LaunchOutcome {
     Launched(JobIdentity),

@@ -90,7 +90,6 @@ pub(super) fn quarantine(path: &Path) -> io::Result<PathBuf> {
     Ok(quarantined)
 }
 
-/// Lists the damaged files that [`quarantine`] left, oldest first.
 pub(super) fn quarantined(path: &Path) -> io::Result<Vec<PathBuf>> {
     let prefix = quarantine_prefix(path);
     let entries = match fs::read_dir(path.parent().unwrap_or(path)) {

@@ -55,7 +55,6 @@ fn unknown(name: &str, fields: &Map<String, Value>) -> JobError {
     }
 }
 
-/// Fits the value of a field to its schema.
 fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
     let (fitted, meaning) = match (schema["type"].as_str(), schema["enum"].as_array()) {
         (Some("object"), _) => return fit_object(name, value),

@@ -27,7 +27,6 @@ use crate::service::consent::{ConsentPrompt, ConsentProvider};
 use crate::settings::env_vars;
 use crate::sync::lock;
 
-/// The time a person may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The most elicitations that wait for a person at once. Each holds the permit of a call.
 const MAX_PROMPTS: usize = 16;
@@ -36,7 +35,6 @@ const MAX_ASKED: usize = 256;
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
-/// The questions that wait for a person.
 pub(super) struct PendingPrompts {
     /// Those that a client answers by calling again, the newest first.
     asked: Mutex<VecDeque<AskedPrompt>>,
@@ -130,7 +128,6 @@ impl ElicitingCaller {
         lock(&self.required).take()
     }
 
-    /// Sends the question to the client and waits for the answer.
     async fn elicit(&self, prompt: &ConsentPrompt) -> Result<String> {
         let Ok(_permit) = self.prompts.permits.try_acquire() else {
             let message = format!("{MAX_PROMPTS} questions already wait for the person");

@@ -100,7 +100,6 @@ pub(super) fn templates() -> ListResourceTemplatesResult {
     ListResourceTemplatesResult::with_all_items(vec![job, log])
 }
 
-/// Reads the resource at a URI.
 pub(super) async fn read(service: JobService, uri: String) -> Answer<ReadResourceResult> {
     let (job_id, is_log) = parse(&uri).ok_or_else(|| not_found(&uri))?;
     let list = match job_id.as_str() {

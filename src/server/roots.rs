@@ -12,7 +12,6 @@ use percent_encoding::percent_decode_str;
 use super::Context;
 use super::tasks::version_has_tasks;
 
-/// The wait for a client's roots.
 const ROOTS_WAIT: Duration = Duration::from_secs(5);
 
 /// Returns the first root that holds `config_path`, else the first root.

@@ -23,13 +23,11 @@ use crate::service::JobService;
 use crate::service::answers::{PollAnswer, to_json};
 use crate::service::requests::CancelRequest;
 
-/// Tells whether the protocol version of a request has tasks.
 pub(super) fn version_has_tasks(context: &Context) -> bool {
     let version = context.protocol_version();
     version.is_some_and(|version| version >= ProtocolVersion::V_2026_07_28)
 }
 
-/// Tells whether the client accepts a task as the answer.
 pub(super) fn client_accepts_tasks(context: &Context) -> bool {
     let client = context.client_capabilities();
     version_has_tasks(context) && client.is_some_and(|client| client.supports_tasks())
@@ -66,7 +64,6 @@ async fn started(service: &JobService, response: &CallToolResponse) -> Option<Ta
     Some(task)
 }
 
-/// Asks the launcher for the status of a task.
 pub(super) async fn get(service: JobService, task_id: String) -> Answer<GetTaskResult> {
     let record = record(&service, &task_id).await?;
     let answer = service.poll(JobIdentity::of(&task_id)).await;

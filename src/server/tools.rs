@@ -157,13 +157,11 @@ pub(super) fn router() -> ToolRouter<Server> {
     router
 }
 
-/// Tells if a tool changes nothing.
 pub(super) fn is_read_only(tool: &Tool) -> bool {
     let hints = tool.annotations.as_ref();
     hints.and_then(|hints| hints.read_only_hint) == Some(true)
 }
 
-/// Returns the answer of a tool as the result of its call.
 fn answer(answer: &impl Serialize) -> CallToolResult {
     match to_json(answer) {
         Ok(content) => {

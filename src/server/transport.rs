@@ -111,7 +111,6 @@ type Line = Result<Vec<u8>, Box<Refusal>>;
 /// Ends when an `initialize` is answered; `None` for another message.
 type Hello = Option<oneshot::Receiver<()>>;
 
-/// The state that reading and writing share.
 struct Session {
     output: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
     output_closed: Notify,
@@ -127,7 +126,6 @@ struct State {
 }
 
 impl Session {
-    /// Removes the call that a message answers.
     fn finish(&self, message: &ServerJsonRpcMessage) -> Option<(CallPermit, oneshot::Sender<()>)> {
         let mut state = lock(&self.state);
         match message {

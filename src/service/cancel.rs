@@ -22,7 +22,6 @@ use crate::redact::Redactor;
 
 /// The wait of a call for a cancel, or for a cluster to be stopped or deleted.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
-/// The value that `user_confirmation` must have for a cluster to be deleted.
 const DOWN_CONFIRMATION: &str = "DOWN";
 
 impl JobService {
@@ -106,7 +105,6 @@ impl JobService {
         });
         answer(identity, outcome)
     }
-    /// Stops a cluster; its disks are kept.
     pub(crate) async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
         let StopRequest {
             cloud,

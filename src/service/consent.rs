@@ -14,7 +14,6 @@ use crate::settings::policy::AskPerson;
 /// The wait for SkyPilot's description of a cluster, which the prompt shows.
 const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
 
-/// A question to the user.
 #[derive(Debug, Clone)]
 pub(crate) struct ConsentPrompt {
     /// Everything the user needs to decide, in lines.

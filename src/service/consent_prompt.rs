@@ -17,7 +17,6 @@ const MAX_SCRIPT: usize = 2000;
 const MAX_PROMPT: usize = 16_000;
 const MAX_CONFIG: usize = 16_000;
 
-/// Asks whether a job may be cancelled, or a cluster stopped or deleted.
 pub(super) fn change(change: &Change<'_>, info: Option<&ClusterInfo>) -> ConsentPrompt {
     let mut text = PromptText::new(change.question);
     text.field("Job", change.job);
@@ -35,7 +34,6 @@ pub(super) fn change(change: &Change<'_>, info: Option<&ClusterInfo>) -> Consent
     ))
 }
 
-/// Asks whether a job may be started.
 pub(super) fn launch(
     launch: &PreparedLaunch,
     info: Option<&ClusterInfo>,
@@ -111,7 +109,6 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
     text
 }
 
-/// Says how long the run may take, and what it may cost.
 fn time_limit(launch: &PreparedLaunch) -> Option<String> {
     let limit = launch.spec.resources.time_limit_seconds?;
     let price = launch
@@ -168,7 +165,6 @@ fn may_be_spot(resources: &Value) -> bool {
     resources.get("use_spot").is_some_and(is_on) || choices.any(may_be_spot)
 }
 
-/// Tells if a folder is the home folder, or holds it.
 fn holds_home(folder: &str) -> bool {
     let home = dirs::home_dir();
     home.is_some_and(|home| home.starts_with(expand_home(folder)))

@@ -62,7 +62,6 @@ impl Context {
         })
     }
 
-    /// Returns the launcher of this machine.
     pub(super) fn local_launcher(&self) -> Option<&Arc<dyn Launcher>> {
         let mut launchers = self.launchers.iter();
         launchers.find(|launcher| launcher.is_local())
@@ -112,7 +111,6 @@ impl Context {
         self.data_dir.job(job_id).map(JobDir::at)
     }
 
-    /// Sanitizes an answer about one job.
     pub(super) fn sanitize<A: Texts>(&self, answer: A, job_id: &str) -> A {
         sanitize(answer, &[self.redactor(job_id)])
     }

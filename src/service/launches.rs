@@ -223,7 +223,6 @@ pub(super) async fn refresh_identity(context: &Arc<Context>, job: ResolvedJob) -
     }
 }
 
-/// Reads a job from the registry again.
 pub(super) async fn reload(context: &Context, job: ResolvedJob) -> ResolvedJob {
     let Some(record) = &job.record else {
         return job;

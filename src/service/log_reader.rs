@@ -25,7 +25,6 @@ use crate::settings::unchanged::{Unchanged, Version, version};
 use crate::sync::lock;
 use crate::text::read_tail;
 
-/// The most jobs whose logs are kept.
 const MAX_LOGS: usize = 64;
 /// The most logs of cloud jobs that are fetched at once: few programs may run, and a status counts for more.
 const MAX_FETCHES: usize = 2;
@@ -82,7 +81,6 @@ impl LogReaders {
     }
 }
 
-/// The reader of one job's log.
 pub(super) struct LogReader {
     launcher: Arc<dyn Launcher>,
     identity: JobIdentity,
@@ -135,7 +133,6 @@ impl LogReader {
         self.newest()
     }
 
-    /// Returns the newest reading, without waiting.
     pub(super) fn newest(&self) -> Option<LogReading> {
         lock(&self.newest).clone()
     }
@@ -185,13 +182,11 @@ impl LogReader {
     }
 }
 
-/// A log as it was read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LogReading {
     pub(super) progress: Option<Progress>,
     /// The writes to the log, as far as its losses tell.
     writes: u32,
-    /// The time of the last write.
     pub(super) written: Option<SystemTime>,
     /// The exit code that the log of a cloud job names.
     pub(super) exit_code: Option<i32>,
@@ -199,7 +194,6 @@ pub(super) struct LogReading {
     pub(super) links: Vec<String>,
 }
 
-/// The end of a log.
 #[derive(Debug, Clone)]
 enum Tail {
     Text(Arc<str>),

@@ -33,7 +33,6 @@ const TOO_SHORT: &str =
 const END_ONLY: &str = "Only the end of this log is fetched; the rest is on its cluster.";
 
 impl JobService {
-    /// Reads a part of a job's log.
     pub(crate) async fn logs(&self, request: LogsRequest) -> LogsAnswer {
         let context = &self.context;
         let mut job_id = request.job.job_id.clone();

@@ -8,7 +8,6 @@ use crate::registry::JobRecord;
 /// Ids at least so much alike, of 1, may be meant for each other.
 const LIKE: f64 = 0.9;
 
-/// The job that a query names.
 #[derive(Clone)]
 pub(super) struct ResolvedJob {
     pub(super) identity: JobIdentity,

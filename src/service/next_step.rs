@@ -23,7 +23,6 @@ const YOUNG: Duration = Duration::from_secs(10 * 60);
 /// The most of a reason that a message gives, in bytes.
 const MAX_REASON: usize = 160;
 
-/// Describes a job in a sentence or two.
 pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
     let bad_news = bad_news(observation);
     let after = observation.duration;

@@ -35,7 +35,6 @@ const LAST_LINE_TAIL: u64 = 16 * 1024;
 /// The longest last line, in characters.
 const MAX_LAST_LINE: usize = 160;
 
-/// Observations of one poll.
 #[derive(Debug, Default)]
 pub(super) struct Observation {
     pub(super) progress: Option<Progress>,
@@ -184,7 +183,6 @@ async fn is_shared(context: &Context, launcher: &Arc<dyn Launcher>, record: &Job
     false
 }
 
-/// Explains why a job failed.
 async fn failure_of(
     context: &Context,
     launcher: &Arc<dyn Launcher>,

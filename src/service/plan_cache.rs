@@ -29,7 +29,6 @@ pub(super) struct PlanCache {
 
 pub(super) struct CachedPlan {
     plan_id: String,
-    /// The id of the job that it would start.
     pub(super) job_id: String,
     /// What decides what the launch does, as salted hashes: some of it is secret.
     effects: Value,
@@ -129,7 +128,6 @@ fn effects(launch: &PreparedLaunch) -> Value {
     })
 }
 
-/// Finds the paths of the values that are not the same.
 fn differences(path: &str, before: Option<&Value>, now: Option<&Value>, found: &mut Vec<String>) {
     if let (Some(Value::Object(before)), Some(Value::Object(now))) = (before, now) {
         let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();

@@ -54,7 +54,6 @@ impl PollAnswer {
 }
 
 impl JobService {
-    /// Asks the launcher of a job for its status.
     pub(crate) async fn poll(&self, query: JobIdentity) -> PollAnswer {
         poll(&self.context, query).await
     }

@@ -29,7 +29,6 @@ const MAX_NAMES: usize = 200;
 pub(super) struct PreparedLaunch {
     pub(super) spec: LaunchSpec,
     pub(super) plan: LaunchPlan,
-    /// The job runs on this machine.
     pub(super) is_local: bool,
     /// Those that the user was shown, until they are asked for; `None` where nothing is billed.
     pub(super) costs: Option<Costs>,
@@ -208,7 +207,6 @@ fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<
     }
 }
 
-/// Returns a limit in hours as seconds.
 fn time_limit(hours: f64) -> Result<u64> {
     if (f64::MIN_POSITIVE..=MAX_HOURS).contains(&hours) {
         return Ok((hours * 3600.0).ceil() as u64);

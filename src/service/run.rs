@@ -13,17 +13,11 @@ use super::{JobService, LAUNCH_WAIT, OnProgress, consent_prompt, next_step};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, JobStatus, status};
-use crate::text::shorten;
 
-/// The value that `user_confirmation` must have for a real launch.
 const CONFIRMATION: &str = "EXECUTE";
-/// The pause between two reports of a launch.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// The bytes of an error.
-const MAX_ERROR: usize = 2048;
 
 impl JobService {
-    /// Runs a job, or shows what would be run.
     pub(crate) async fn run_with_progress(
         &self,
         request: RunRequest,
@@ -158,11 +152,8 @@ impl JobService {
                 return ended(answer, status::FAILED, error);
             }
             Some(LaunchOutcome::Unknown(reason)) => {
-                return ended(
-                    answer,
-                    status::UNKNOWN,
-                    format!("{reason}; {MAY_BE_RUNNING}"),
-                );
+                let error = format!("{reason}; {MAY_BE_RUNNING}");
+                return ended(answer, status::UNKNOWN, error);
             }
             Some(LaunchOutcome::Cancelled(_)) => "a cancel came during the launch",
             Some(LaunchOutcome::Launched(_)) => "the job was launched",
@@ -188,7 +179,6 @@ impl JobService {
         answer
     }
 
-    /// Reports how far a launch is.
     async fn report_launch(&self, job: &JobIdentity, on_progress: OnProgress<'_>) -> Infallible {
         let redactor = self.context.redactor(&job.job_id);
         loop {
@@ -205,17 +195,12 @@ impl JobService {
     }
 }
 
-/// Answers a call that started nothing.
 fn refused(answer: RunAnswer, error: &JobError) -> RunAnswer {
     let status = match error.kind {
         ErrorKind::Blocked => status::BLOCKED,
         _ => status::ERROR,
     };
-    ended(
-        answer,
-        status,
-        shorten(&error.to_string(), MAX_ERROR).into_owned(),
-    )
+    ended(answer, status, error.to_string())
 }
 
 fn ended(answer: RunAnswer, status: &str, error: String) -> RunAnswer {

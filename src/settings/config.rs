@@ -50,7 +50,6 @@ impl OumiCommand {
     }
 }
 
-/// A config that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Config {
     /// Absolute.

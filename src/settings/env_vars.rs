@@ -20,7 +20,6 @@ pub const JOB_DIR: &str = "OUMI_MCP_JOB_DIR";
 /// job gets them from the server's environment.
 pub(crate) const OUMI_OVERRIDES: [&str; 2] = ["OUMI_USE_SPOT_VM", "OUMI_FORCE_EDITABLE_INSTALL"];
 
-/// The beginning of the names that are ours.
 const PREFIX: &str = "OUMI_MCP_";
 /// Names at most so many letters apart are one name, misspelt.
 const MISSPELT: usize = 2;

@@ -80,7 +80,6 @@ impl Policy {
         })
     }
 
-    /// Returns the time that a job is kept after its submission.
     pub(crate) fn kept(&self) -> Duration {
         Duration::from_hours(24 * u64::from(self.keep_days.unwrap_or(7)))
     }
@@ -91,7 +90,6 @@ impl Policy {
         self.max_wait.unwrap_or(default).into()
     }
 
-    /// Returns the reason why a cloud may not be used.
     pub(crate) fn forbids(&self, cloud: &str) -> Option<String> {
         let allowed = self.clouds.as_ref()?;
         (!allowed.iter().any(|name| name == cloud)).then(|| {
