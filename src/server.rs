@@ -179,11 +179,14 @@ impl ServerHandler for Server {
                 server.router().call(call).boxed()
             });
             let answer = answer.await?;
-            Ok(match caller.input_required() {
-                Some(required) => required.into(),
-                None if as_task => tasks::from_run_answer(&server.service, answer).await,
-                None => answer,
-            })
+            if let Some(required) = caller.input_required() {
+                return Ok(required.into());
+            }
+            let task = match as_task {
+                true => tasks::from_run_answer(&server.service, &answer).await,
+                false => None,
+            };
+            Ok(task.unwrap_or(answer))
         })
         .await
     }

@@ -33,18 +33,11 @@ pub(super) fn client_accepts_tasks(context: &Context) -> bool {
     version_has_tasks(context) && client.is_some_and(|client| client.supports_tasks())
 }
 
-/// Turns the answer of `run_job` into a task, if a job was started.
+/// Makes a task of the answer of `run_job`, if a job was started.
 pub(super) async fn from_run_answer(
     service: &JobService,
-    response: CallToolResponse,
-) -> CallToolResponse {
-    match started(service, &response).await {
-        Some(task) => CreateTaskResult::new(task).into(),
-        None => response,
-    }
-}
-
-async fn started(service: &JobService, response: &CallToolResponse) -> Option<Task> {
+    response: &CallToolResponse,
+) -> Option<CallToolResponse> {
     let CallToolResponse::Complete(result) = response else {
         return None;
     };
@@ -61,7 +54,7 @@ async fn started(service: &JobService, response: &CallToolResponse) -> Option<Ta
     let task = task(&record, TaskStatus::Working)
         .with_status_message(messages.join("; "))
         .with_poll_interval_ms(service.task_interval(&record).as_millis() as u64);
-    Some(task)
+    Some(CreateTaskResult::new(task).into())
 }
 
 pub(super) async fn get(service: JobService, task_id: String) -> Answer<GetTaskResult> {

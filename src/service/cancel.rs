@@ -105,31 +105,26 @@ impl JobService {
         });
         answer(identity, outcome)
     }
+
     pub(crate) async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
-        let StopRequest {
-            cloud,
-            cluster_name,
-        } = request;
-        self.end_cluster(ClusterAction::Stop, cloud, cluster_name, true)
-            .await
+        self.end_cluster(ClusterAction::Stop, request, true).await
     }
 
     /// Deletes a cluster, once the user has agreed.
     pub(crate) async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
         let is_confirmed = request.confirm && request.user_confirmation == DOWN_CONFIRMATION;
-        let (cloud, cluster) = (request.cloud, request.cluster_name);
-        self.end_cluster(ClusterAction::Down, cloud, cluster, is_confirmed)
-            .await
+        let end = self.end_cluster(ClusterAction::Down, request.cluster, is_confirmed);
+        end.await
     }
 
     async fn end_cluster(
         &self,
         action: ClusterAction,
-        cloud: String,
-        cluster_name: String,
+        request: StopRequest,
         is_confirmed: bool,
     ) -> ClusterAnswer {
-        let cloud = cloud.trim().to_lowercase();
+        let cluster_name = request.cluster_name;
+        let cloud = request.cloud.trim().to_lowercase();
         let done = if is_confirmed {
             self.teardown(action, &cloud, &cluster_name).await
         } else {

@@ -150,10 +150,8 @@ pub(crate) struct StopRequest {
 /// A cluster to delete.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 pub(crate) struct DownRequest {
-    /// The cloud it is on.
-    pub cloud: String,
-    /// Its name.
-    pub cluster_name: String,
+    #[serde(flatten)]
+    pub cluster: StopRequest,
     /// Must be true, with user_confirmation.
     #[serde(default)]
     pub confirm: bool,

@@ -205,8 +205,10 @@ async fn no_answer_shows_a_secret() {
         };
         assert_hidden(&service.stop_cluster(stop).await);
         let down = DownRequest {
-            cloud,
-            cluster_name,
+            cluster: StopRequest {
+                cloud,
+                cluster_name,
+            },
             confirm: true,
             user_confirmation: "DOWN".to_owned(),
         };
