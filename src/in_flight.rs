@@ -9,12 +9,12 @@ use crate::job_identity::JobIdentity;
 use crate::launcher::CancelOutcome;
 use crate::sync::lock;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum LaunchOutcome {
     Launched(JobIdentity),
     Failed(String),
     /// A cancel came meanwhile, with this outcome.
-    Cancelled(CancelOutcome),
+    Cancelled(Box<CancelOutcome>),
     /// The job may be running: a cancel failed, or the end of the launch could not be found out.
     Unknown(String),
 }

@@ -25,7 +25,6 @@ use crate::settings::config::{Config, OumiCommand};
 use crate::settings::data_dir::DataDir;
 pub(crate) use offer::{ClusterInfo, Offer};
 
-/// The status of a job as its launcher reports it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct JobStatus {
     /// The launcher's own word, or one of [`status`].
@@ -33,14 +32,12 @@ pub(crate) struct JobStatus {
     pub state: JobState,
     /// `true` when the status is final.
     pub is_done: bool,
-    /// One more sentence: the launcher's last line, the reason of a failure.
     pub message: Option<String>,
     pub details: JobDetails,
     pub warnings: Vec<String>,
 }
 
 impl JobStatus {
-    /// A status without message, details and warnings.
     pub(crate) fn new(status: &str, state: JobState, is_done: bool) -> Self {
         Self {
             status: status.to_owned(),
@@ -120,23 +117,41 @@ pub(crate) struct Listing {
     pub incomplete: Vec<String>,
 }
 
-/// The resources that a call asks for.
+impl Listing {
+    fn add(&mut self, identity: &JobIdentity, status: Result<JobStatus>) {
+        match status {
+            Ok(mut status) => {
+                self.warnings.append(&mut status.warnings);
+                self.jobs.push(ListedJob {
+                    identity: identity.clone(),
+                    status,
+                });
+            }
+            Err(error) => {
+                let id = &identity.job_id;
+                self.warnings.push(if error.is_not_found() {
+                    format!("job {id}: {error}")
+                } else {
+                    format!("not asked about: {id}; {error}")
+                });
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Resources {
     /// Type and count a node, such as `A100:8`.
     pub accelerators: Option<String>,
     /// `None` means one.
     pub num_nodes: Option<u32>,
-    /// Asks for spot or pre-emptible machines.
     pub use_spot: bool,
-    /// GiB.
     pub disk_size: Option<u32>,
     /// Idle minutes until the cluster ends itself; 0 for never. `None` where the call does not say.
     pub autostop_minutes: Option<u32>,
     pub time_limit_seconds: Option<u64>,
 }
 
-/// The input of [`Launcher::plan`].
 #[derive(Clone)]
 pub(crate) struct LaunchSpec {
     /// The identity of the job to be; its cluster may still be empty.
@@ -187,7 +202,6 @@ pub(crate) struct JobLog {
     pub content: LogContent,
     /// `true` when nothing more will be written to it. Checked before the log is read.
     pub ended: bool,
-    /// One more sentence for the answer.
     pub message: Option<String>,
 }
 
@@ -214,7 +228,6 @@ impl JobLog {
 pub(crate) enum LogContent {
     /// A file on this machine, of any size.
     File(PathBuf),
-    /// The text that a program fetched.
     Text {
         text: String,
         /// `false` when earlier text may be missing.
@@ -225,7 +238,6 @@ pub(crate) enum LogContent {
 }
 
 impl LogContent {
-    /// The exit code of the job, where the log of a cloud names it.
     pub(crate) fn exit_code(&self) -> Option<i32> {
         match self {
             Self::Text { text, .. } => sky::exit_code(text),
@@ -234,43 +246,32 @@ impl LogContent {
     }
 }
 
-/// The result of a cancel: the job as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CancelOutcome {
-    pub status: String,
-    pub state: JobState,
-    /// No process of it is left. `false` where the request was sent and the job has not ended yet.
-    pub is_done: bool,
-    /// The job had ended before, and there was nothing left to end.
+    /// Done once no process of it is left.
+    pub job: JobStatus,
+    /// There was nothing left to end.
     pub had_ended: bool,
-    pub message: Option<String>,
 }
 
 impl CancelOutcome {
     pub(crate) fn cancelled(message: Option<String>) -> Self {
-        Self {
-            had_ended: false,
-            message,
-            ..Self::had_ended(JobStatus::new(status::CANCELLED, JobState::Cancelled, true))
-        }
+        let mut job = JobStatus::new(status::CANCELLED, JobState::Cancelled, true);
+        job.message = message;
+        let had_ended = false;
+        Self { job, had_ended }
     }
 
     pub(crate) fn stopping(message: impl ToString) -> Self {
-        Self {
-            had_ended: false,
-            message: Some(message.to_string()),
-            ..Self::had_ended(JobStatus::new(status::RUNNING, JobState::Running, false))
-        }
+        let mut job = JobStatus::new(status::RUNNING, JobState::Running, false);
+        job.message = Some(message.to_string());
+        let had_ended = false;
+        Self { job, had_ended }
     }
 
-    pub(crate) fn had_ended(status: JobStatus) -> Self {
-        Self {
-            status: status.status,
-            state: status.state,
-            is_done: status.is_done,
-            had_ended: true,
-            message: status.message,
-        }
+    pub(crate) fn had_ended(job: JobStatus) -> Self {
+        let had_ended = true;
+        Self { job, had_ended }
     }
 }
 
@@ -278,12 +279,10 @@ impl CancelOutcome {
 pub(crate) enum ClusterAction {
     /// Stops its machines and keeps their disks.
     Stop,
-    /// Deletes it.
     Down,
 }
 
 impl ClusterAction {
-    /// The subcommand of `sky` and of `oumi launch`.
     fn verb(self) -> &'static str {
         match self {
             Self::Stop => "stop",

@@ -74,7 +74,6 @@ fn without_non_finite(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// One row of a JSON answer.
 type Row = Map<String, Value>;
 
 /// Returns `true` for a name that SkyPilot takes for a cluster: a letter, then letters, digits, `-`, `_` and `.`, with a

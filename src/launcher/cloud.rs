@@ -15,32 +15,38 @@ mod tests;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::time::Instant;
 
 use super::{
     CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
     LaunchPlan, LaunchSpec, Launcher, Listing, Offer,
 };
 use crate::error::{ErrorKind, JobError, Result};
-use crate::parse::sky::named;
+use crate::parse::sky::{Cluster, named};
 use crate::process::find;
 use crate::process::job_dir::JobLock;
-use crate::process::runner::{Cli, in_budget};
+use crate::process::runner::{Cli, in_budget, until};
+use crate::process::start;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
 pub(super) use changes::Change;
-use launch_dir::Launch;
+use launch::remove_staged;
+use launch_dir::{Launch, LaunchStart, START};
 use price::Prices;
 pub(super) use survey::no_such_job;
 use survey::{Survey, add_cluster};
 
-/// The launcher of the clouds that a backend reaches.
+/// The time that a list of clusters waits for their prices.
+const PRICE_WAIT: Duration = Duration::from_secs(10);
+
 pub(crate) struct CloudLauncher {
     backend: Arc<dyn CloudBackend>,
     folder: DataDir,
-    /// The program to run as `supervise`: this one.
     supervisor: PathBuf,
     /// Held while the folder of a change is created, or its answer noted.
     changing: Mutex<()>,
@@ -142,7 +148,6 @@ impl CloudLauncher {
         survey.job(identity, launch.as_ref()).check_id()
     }
 
-    /// Cancels a job on its cluster.
     async fn cancel_there(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
@@ -190,8 +195,27 @@ impl Launcher for CloudLauncher {
         Ok(plan)
     }
 
-    async fn start(&self, identity: &JobIdentity, plan: LaunchPlan, lock: JobLock) -> Result<()> {
-        self.start_launch(identity, plan, lock).await
+    async fn start(
+        &self,
+        identity: &JobIdentity,
+        mut plan: LaunchPlan,
+        lock: JobLock,
+    ) -> Result<()> {
+        let dir = self.dir(identity)?;
+        let config = plan.job_config.as_ref();
+        let name = config.and_then(|config| config["name"].as_str());
+        let start = LaunchStart {
+            name: name.unwrap_or_default().to_owned(),
+            cluster: identity.cluster.clone(),
+            before: in_budget(self.cluster_before(identity)).await,
+        };
+        let start = serde_json::to_string(&start).map_err(JobError::failed)?;
+        plan.process.files.push((dir.path().join(START), start));
+        let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
+        if started.is_err() {
+            remove_staged(&dir)?;
+        }
+        started
     }
 
     async fn wait_for_launch(&self, identity: &JobIdentity) -> Result<JobIdentity> {
@@ -291,11 +315,32 @@ impl Launcher for CloudLauncher {
     }
 
     async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
-        self.price_launch(spec, plan).await
+        let config = plan.job_config.as_ref()?;
+        let list = match spec.identity.cluster.as_str() {
+            "" => Ok(Vec::new()),
+            _ => self.backend.clusters().await,
+        };
+        Some(match list {
+            Err(error) => Offer::unknown(error.to_string()),
+            Ok(list) => match named(&list, &plan.cluster) {
+                Some(cluster) => self.describe(cluster).await.offer,
+                None => self.price_config(config).await,
+            },
+        })
     }
 
     async fn clusters(&self, name: Option<&str>) -> Result<Vec<ClusterInfo>> {
-        self.price_clusters(name).await
+        if name.is_none() && self.backend.find_program().is_err() {
+            return Ok(Vec::new());
+        }
+        let list = self.backend.clusters().await?;
+        let is_meant = |cluster: &&Cluster| match name {
+            Some(name) => cluster.name == name,
+            None => cluster.status != "STOPPED",
+        };
+        let meant = list.iter().filter(is_meant);
+        let describing = join_all(meant.map(|cluster| self.describe(cluster)));
+        Ok(until(Instant::now() + PRICE_WAIT, describing).await)
     }
 
     async fn teardown_cluster(
@@ -317,7 +362,6 @@ impl Launcher for CloudLauncher {
     }
 }
 
-/// The outcome of a cancel that found the job in this final status.
 fn already_finished(mut status: JobStatus) -> CancelOutcome {
     let first_warning = status.warnings.first().cloned();
     status.message = status.message.or(first_warning);

@@ -63,14 +63,12 @@ impl JobConfig {
         Self { document, warnings }
     }
 
-    /// Tells if the resources name accelerators, or machines that may have them.
     pub(crate) fn names_accelerators(&self) -> bool {
         let resources = self.document.get("resources").unwrap_or(&Value::Null);
         let keys = ["accelerators", "instance_type", "any_of", "ordered"];
         keys.iter().any(|key| !resources[*key].is_null())
     }
 
-    /// Returns the config with the values of `envs` hidden.
     pub(crate) fn redacted(&self) -> Value {
         let mut document = self.document.clone();
         if let Some(envs) = document.get_mut("envs").and_then(Value::as_object_mut) {
@@ -160,7 +158,6 @@ fn merge_job_config(spec: &LaunchSpec, warnings: &mut Vec<String>) -> Map<String
     document
 }
 
-/// Builds a job config that runs `oumi` with a training config.
 fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
     let mut mounts: Map<String, Value> = CREDENTIALS
         .into_iter()

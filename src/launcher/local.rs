@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{
     CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, ListedJob, Listing, job_dir, status,
+    Launcher, Listing, job_dir, status,
 };
 use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
@@ -21,10 +21,8 @@ use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
 use termination::cancel;
 
-/// The name of this machine among the clouds.
 pub(crate) const LOCAL: &str = "local";
 
-/// Runs jobs on this machine under a supervisor each.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalLauncher {
     folder: DataDir,
@@ -54,16 +52,8 @@ impl LocalLauncher {
         let (mut listing, mut processes) = (Listing::default(), None);
         for identity in jobs {
             let dir = self.dir(identity);
-            match dir.and_then(|dir| self.probe(&dir, &mut processes)) {
-                Ok(status) => listing.jobs.push(ListedJob {
-                    identity: identity.clone(),
-                    status,
-                }),
-                Err(error) => {
-                    let warning = format!("job {}: {error}", identity.job_id);
-                    listing.warnings.push(warning);
-                }
-            }
+            let status = dir.and_then(|dir| self.probe(&dir, &mut processes));
+            listing.add(identity, status);
         }
         listing
     }

@@ -24,12 +24,10 @@ impl Offer {
         }
     }
 
-    /// The price of the dearest machines.
     pub(crate) fn highest(&self) -> Option<f64> {
         Some(self.hourly?.1)
     }
 
-    /// Returns the price as a person reads it.
     pub(crate) fn text(&self) -> String {
         let note = &self.note;
         match self.hourly {

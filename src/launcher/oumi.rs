@@ -179,7 +179,6 @@ impl CloudBackend for Oumi {
     }
 }
 
-/// The user in the name of a cluster.
 fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
     match cloud {
         SLURM => cluster.split_once('@').map(|(user, _)| user),

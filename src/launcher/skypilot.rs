@@ -39,7 +39,6 @@ const COST_DAYS: &str = "30";
 /// The limit of clusters whose queues are asked for at once.
 const MAX_QUEUES: usize = 16;
 
-/// Asks SkyPilot's API server, or runs `sky`.
 pub(crate) struct SkyPilot {
     cli: Cli,
     api: Api,
@@ -304,7 +303,6 @@ impl SkyPilot {
         Ok(None)
     }
 
-    /// Asks the API server what `call` asks, or runs the program.
     async fn ask<T>(
         &self,
         call: CliCall,
@@ -316,7 +314,6 @@ impl SkyPilot {
         }
     }
 
-    /// Runs the program for the queues of these clusters; of all where none is named.
     async fn run_queue(&self, clusters: &BTreeSet<String>) -> Result<Queue> {
         read_queue(&*self.cli.query(&queue_call(clusters)?).await?)
     }
@@ -362,7 +359,6 @@ fn new_cluster_name(job_id: &str, clusters: Option<&[Cluster]>) -> String {
     names.find(is_free).unwrap_or_default()
 }
 
-/// Reads the output of a run that succeeded.
 fn answer<T>(command: &str, output: &Output, read: impl Fn(&str) -> Result<T>) -> Result<T> {
     let printed = failure_text(output);
     let problem = match read(&output.stdout) {

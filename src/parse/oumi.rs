@@ -7,10 +7,8 @@ use super::is_name_char;
 use super::sky::QueuedJob;
 use crate::text::strip_escapes;
 
-/// What `oumi launch up` printed of a launch onto a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct LaunchOutput {
-    /// The job's id on the cluster.
     pub(crate) oumi_job_id: Option<String>,
     /// The output ends as that of a launch that succeeded, with this job.
     pub(crate) is_detached: bool,
@@ -121,7 +119,6 @@ pub(crate) fn log_lines(output: &str) -> String {
     lines.collect()
 }
 
-/// Reads the cluster from the upper edge of a box.
 fn box_title(line: &str) -> Option<&str> {
     let line = line.trim_start();
     let (_, title) = line.split_once("Cluster: ")?;

@@ -25,7 +25,6 @@ pub(crate) struct QueuedJob {
     pub(crate) job_id: String,
     /// The `name` of the job config.
     pub(crate) job_name: String,
-    /// SkyPilot's word.
     pub(crate) status: String,
     /// Such as `1x[A100:8]`.
     pub(crate) resources: String,
@@ -56,7 +55,6 @@ pub(crate) struct Cluster {
     pub(crate) status: String,
     /// Idle minutes until the cluster stops itself; `None` when it does not.
     pub(crate) autostop_minutes: Option<u64>,
-    /// In seconds since 1970.
     pub(crate) launched_at: Option<f64>,
     /// The autostop deletes the cluster.
     pub(crate) to_down: bool,
@@ -74,7 +72,6 @@ pub(crate) struct Cluster {
     pub(crate) hourly_price: Option<f64>,
 }
 
-/// Reads the output of `sky queue -o json`.
 pub(crate) fn queue(stdout: &str) -> Result<Queue> {
     let (before, clusters) = split_json::<BTreeMap<String, Vec<Value>>>(stdout)?;
     let mut queue = Queue {
@@ -100,7 +97,6 @@ pub(crate) fn clusters(stdout: &str) -> Result<Vec<Cluster>> {
     rows(&clusters, "name", cluster)
 }
 
-/// Finds a cluster by its name.
 pub(crate) fn named<'c>(clusters: &'c [Cluster], name: &str) -> Option<&'c Cluster> {
     clusters.iter().find(|cluster| cluster.name == name)
 }

@@ -16,7 +16,7 @@ use crate::text::signal_name;
 
 const LOCK: &str = "lock";
 const EXIT_RECORD: &str = "exit.json";
-const PLAN: &str = "plan.json";
+pub(super) const PLAN: &str = "plan.json";
 const SECRETS: &str = "secrets.json";
 const SUPERVISOR_PID: &str = "supervisor.pid";
 const TERMINATE_REQUEST: &str = "terminate-requested";
@@ -28,7 +28,6 @@ pub(crate) const EPILOGUE: &str = "epilogue.json";
 /// The largest JSON file that is read, in bytes: the folder may have been written by anyone.
 const MAX_JSON: u64 = 8 * 1024 * 1024;
 
-/// The folder of one job. All that is known of a process that outlives the server is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JobDir {
     path: PathBuf,
@@ -161,13 +160,12 @@ impl JobDir {
 
     /// Tells if the folder has this very name. Where a file system does not tell cases apart, it may be another job's.
     pub(crate) fn is_listed(&self) -> io::Result<bool> {
-        let parent = self.path.parent().unwrap_or(&self.path);
-        for entry in fs::read_dir(parent)? {
-            if Some(&*entry?.file_name()) == self.path.file_name() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        let names = fs::read_dir(self.path.parent().unwrap_or(&self.path))?;
+        let names = names.map(|entry| Ok(entry?.file_name()));
+        let names = names.collect::<io::Result<Vec<_>>>()?;
+        Ok(names
+            .iter()
+            .any(|name| Some(&**name) == self.path.file_name()))
     }
 
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.
@@ -196,10 +194,6 @@ impl JobDir {
     pub(crate) fn plan(&self) -> io::Result<SupervisorPlan> {
         let plan = self.read_json(PLAN)?;
         plan.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("there is no {PLAN}")))
-    }
-
-    pub(crate) fn write_plan(&self, plan: &SupervisorPlan) -> io::Result<()> {
-        self.write_new(PLAN, &serde_json::to_vec(plan)?)
     }
 
     /// Writes a file of a new job, 0600, without a sync: a crash of the machine ends the job too. Fails with `AlreadyExists`

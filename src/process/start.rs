@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use super::job_dir::{ExitRecord, JobDir, JobLock};
+use super::job_dir::{ExitRecord, JobDir, JobLock, PLAN};
 use super::supervisor::{STARTED, SupervisorPlan, append_to_log};
 use super::table::ProcessTable;
 use crate::error::{JobError, Result};
@@ -22,7 +22,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 2
 const COLUMNS: &str = "512";
 
 /// A plan, with what its start needs and its folder must not hold.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct StartRequest {
     pub(crate) plan: SupervisorPlan,
     /// The environment, over the server's own. The values are secret.
@@ -111,7 +111,7 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
             File::open(dir.path())?.sync_all()?;
         }
     }
-    dir.write_plan(&job.plan)?;
+    dir.write_new(PLAN, &serde_json::to_vec(&job.plan)?)?;
     let mut command = Command::new(program);
     if std::env::var_os("COLUMNS").is_none() {
         command.env("COLUMNS", COLUMNS);

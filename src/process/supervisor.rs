@@ -25,8 +25,9 @@ use crate::text::hours;
 /// The interval at which a supervisor looks at its time limit, and for a request that no signal announced: the server may die
 /// between the two.
 const IDLE_POLL: Duration = Duration::from_secs(2);
-/// The interval at which a supervisor lists the process tree while it ends it.
+/// The pauses between two lists of the process tree while a supervisor ends it: the first, and the longest where nothing ends.
 const TERMINATION_POLL: Duration = Duration::from_millis(40);
+const TERMINATION_POLL_MAX: Duration = Duration::from_secs(1);
 /// The waits before an exit record that could not be written is tried again: the first, doubled up to the last.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -39,7 +40,7 @@ const EPILOGUE_WAITS: [Duration; 5] = [RETRY_MIN, RETRY_MIN, RETRY_MAX, RETRY_MA
 pub(super) const STARTED: &str = "started";
 
 /// The work of a supervisor. It is written to the job's folder, so it holds no value of `envs`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SupervisorPlan {
     /// Run one after the other; the first that fails ends the job.
     pub(crate) steps: Vec<Step>,
@@ -69,6 +70,15 @@ pub(crate) struct Step {
     pub(crate) name: String,
     /// The program and its arguments; no shell reads them.
     pub(crate) argv: Vec<String>,
+}
+
+impl Step {
+    pub(crate) fn new<'a>(name: &str, argv: impl IntoIterator<Item = &'a str>) -> Self {
+        Self {
+            name: name.to_owned(),
+            argv: argv.into_iter().map(ToOwned::to_owned).collect(),
+        }
+    }
 }
 
 /// Has a supervisor look at the requests in its folder now. It may have ended since its pid was read.
@@ -246,7 +256,7 @@ impl<'a> Supervisor<'a> {
                 terminator.signal(&HashSet::from([main]), termination);
                 error = Some(reason);
             }
-            self.wait_for_news().await;
+            self.wait_for_news(IDLE_POLL).await;
         }
     }
 
@@ -278,7 +288,7 @@ impl<'a> Supervisor<'a> {
     /// Stays as long as any process of the job lives, and ends them all where a cancel or the time limit wants that. What a cloud
     /// launch leaves, such as SkyPilot's API server, is meant to run on.
     async fn wait_for_all(&mut self, record: &mut ExitRecord) {
-        let mut terminator = Terminator::default();
+        let (mut terminator, mut pause) = (Terminator::default(), TERMINATION_POLL);
         // Kept: a job may remove the folder of the request.
         let mut wanted = record.cancelled.then_some(Termination::Graceful);
         while self.plan.cancellable && self.any_is_left() {
@@ -291,7 +301,7 @@ impl<'a> Supervisor<'a> {
             }
             wanted = wanted.max(self.requested()).max(self.by_limit());
             let Some(termination) = wanted else {
-                self.wait_for_news().await;
+                self.wait_for_news(IDLE_POLL).await;
                 continue;
             };
             match self.job_processes() {
@@ -301,7 +311,10 @@ impl<'a> Supervisor<'a> {
                     tracing::warn!(%error, "cannot list the processes of the job; trying again");
                 }
             }
-            let _ = tokio::time::timeout(TERMINATION_POLL, self.notified.recv()).await;
+            // A job whose processes end one after the other is not listed for each of them.
+            tokio::time::sleep(TERMINATION_POLL).await;
+            self.wait_for_news(pause).await;
+            pause = (pause * 2).min(TERMINATION_POLL_MAX);
         }
         record.processes_left = false;
         if record.cancelled || self.by_limit().is_some() {
@@ -317,11 +330,11 @@ impl<'a> Supervisor<'a> {
         !(is_childless && (cfg!(target_os = "linux") || is_alone()))
     }
 
-    async fn wait_for_news(&mut self) {
+    async fn wait_for_news(&mut self, longest: Duration) {
         tokio::select! {
             _ = self.child_ended.recv() => {}
             _ = self.notified.recv() => {}
-            () = tokio::time::sleep(IDLE_POLL) => {}
+            () = tokio::time::sleep(longest) => {}
         }
     }
 

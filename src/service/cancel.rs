@@ -266,7 +266,7 @@ async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Resu
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
     Some(
         match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
-            Some(LaunchOutcome::Cancelled(outcome)) => Ok(outcome),
+            Some(LaunchOutcome::Cancelled(outcome)) => Ok(*outcome),
             Some(LaunchOutcome::Unknown(reason)) => Err(JobError::failed(reason)),
             Some(LaunchOutcome::Failed(reason)) => Ok(CancelOutcome::had_ended(JobStatus {
                 message: Some(format!("its launch failed: {reason}")),
@@ -276,13 +276,14 @@ async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Resu
             _ if !identity.oumi_job_id.is_empty() => Ok(CancelOutcome::stopping(format!(
                 "an earlier cancel is under way{note}; call poll_status to see the job end"
             ))),
-            Some(LaunchOutcome::Launched(_)) | None => Ok(CancelOutcome {
-                status: status::LAUNCHING.to_owned(),
-                state: JobState::Pending,
-                ..CancelOutcome::stopping(format!(
+            Some(LaunchOutcome::Launched(_)) | None => {
+                let mut job = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
+                job.message = Some(format!(
                     "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when"
-                ))
-            }),
+                ));
+                let had_ended = false;
+                Ok(CancelOutcome { job, had_ended })
+            }
         },
     )
 }
@@ -297,10 +298,11 @@ fn answer(job: JobIdentity, outcome: Result<CancelOutcome>) -> CancelAnswer {
     };
     match outcome {
         Ok(outcome) => {
-            let is_late = outcome.had_ended && outcome.state != JobState::Cancelled;
+            let CancelOutcome { job, had_ended } = outcome;
+            let is_late = had_ended && job.state != JobState::Cancelled;
             if is_late {
-                let status = &outcome.status;
-                answer.error = Some(match &outcome.message {
+                let status = &job.status;
+                answer.error = Some(match &job.message {
                     Some(message) => {
                         format!("the job had already ended, with status `{status}`: {message}")
                     }
@@ -309,11 +311,11 @@ fn answer(job: JobIdentity, outcome: Result<CancelOutcome>) -> CancelAnswer {
                     ),
                 });
             } else {
-                answer.message = outcome.message.unwrap_or_default();
+                answer.message = job.message.unwrap_or_default();
             }
             answer.success = !is_late;
-            answer.status = outcome.status;
-            (answer.state, answer.is_done) = (outcome.state, outcome.is_done);
+            answer.status = job.status;
+            (answer.state, answer.is_done) = (job.state, job.is_done);
         }
         Err(error) => {
             let (status, error) = match error.kind {

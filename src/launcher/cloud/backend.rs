@@ -14,7 +14,6 @@ use crate::parse::prices::{CatalogMachine, ClusterCost};
 use crate::parse::sky::{Cluster, Queue};
 use crate::process::runner::{CliCall, Output};
 
-/// A program that reaches clouds: SkyPilot or Oumi.
 #[async_trait]
 pub(crate) trait CloudBackend: Send + Sync {
     fn clouds(&self) -> &'static [&'static str];
@@ -68,7 +67,6 @@ pub(crate) trait CloudBackend: Send + Sync {
     /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog>;
 
-    /// The program that cancels a job, or stops or deletes a cluster.
     fn change_call(&self, change: &Change) -> Result<CliCall>;
 
     /// Returns why the program of a cancel has not cancelled the job; `None` where it says that it has.

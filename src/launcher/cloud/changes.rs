@@ -24,12 +24,10 @@ use crate::sync::lock;
 /// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// The time for which a change that failed is reported.
 const REPORTED: Duration = Duration::from_hours(24);
 /// The time for which the folder of a change that was answered stays, for others who wait for its result.
 const ANSWERED: Duration = Duration::from_secs(3);
 
-/// A change of a job or a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Change {
     /// `cancel`, `stop`, `down` or `autostop`.
@@ -61,7 +59,6 @@ impl Change {
         format!("{}-{}", self.verb, digits.collect::<String>())
     }
 
-    /// Describes the change of a cluster.
     pub(super) fn describe(&self) -> String {
         let (verb, cluster, at) = (&self.verb, &self.cluster, &self.requested_at);
         format!("the {verb} of cluster {cluster} that was requested at {at}")
@@ -87,22 +84,19 @@ impl CloudLauncher {
         })?;
         let lost = call.error("has ended, and its result is gone");
         if let Some(lock) = lock {
-            let mut argv = vec![call.program.display().to_string()];
-            argv.extend(call.arguments);
+            let own = self.supervisor.display().to_string();
+            let program = call.program.display().to_string();
+            let mut argv = vec![program.as_str()];
+            argv.extend(call.arguments.iter().map(String::as_str));
             if call.over_http {
                 // This program asks SkyPilot's API server, or becomes the program of the call.
-                let own = self.supervisor.display().to_string();
-                argv.splice(..0, [own, "change".to_owned()]);
+                argv.splice(..0, [own.as_str(), "change"]);
             }
             let plan = SupervisorPlan {
-                steps: vec![Step {
-                    name: change.verb.clone(),
-                    argv,
-                }],
+                steps: vec![Step::new(&change.verb, argv)],
                 working_dir: PathBuf::from("/"),
-                cancellable: false,
-                cleanup: Vec::new(),
                 time_limit_seconds: Some(call.timeout.as_secs()),
+                ..SupervisorPlan::default()
             };
             let change = serde_json::to_string(&change).map_err(JobError::failed)?;
             let request = start::StartRequest {

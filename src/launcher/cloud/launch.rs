@@ -8,8 +8,7 @@ use std::time::Duration;
 use super::CloudLauncher;
 use super::claims::{JobMark, find_job};
 use super::launch_dir::{
-    ClusterBefore, Launch, LaunchStart, NO_JOB, START, Verdict, is_autostop_pending, launched_onto,
-    number,
+    ClusterBefore, Launch, NO_JOB, Verdict, is_autostop_pending, launched_onto, number,
 };
 use super::survey::{Found, Survey};
 use crate::error::{JobError, Result};
@@ -18,11 +17,11 @@ use crate::launcher::{
     CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, job_dir,
 };
 use crate::parse::sky::{QueuedJob, named};
-use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::in_budget;
-use crate::process::{find, start, supervisor};
+use crate::process::supervisor::{Step, SupervisorPlan};
+use crate::process::{find, start};
 
-/// The name of the one step of a launch.
 const STEP: &str = "launch";
 const CANCELLED: &str = "it was cancelled before it was launched";
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -51,15 +50,11 @@ impl CloudLauncher {
         envs.insert("COLUMNS".to_owned(), "4096".to_owned());
         envs.extend(find::path_with_folder_of(&program).map(|path| ("PATH".to_owned(), path)));
         let process = start::StartRequest {
-            plan: supervisor::SupervisorPlan {
-                steps: vec![supervisor::Step {
-                    name: STEP.to_owned(),
-                    argv: argv.into_iter().map(ToOwned::to_owned).collect(),
-                }],
+            plan: SupervisorPlan {
+                steps: vec![Step::new(STEP, argv)],
                 working_dir: spec.client_cwd.clone(),
-                cancellable: false,
                 cleanup: vec![staged.clone()],
-                time_limit_seconds: None,
+                ..SupervisorPlan::default()
             },
             envs,
             files: vec![(staged, config.to_yaml().map_err(JobError::failed)?)],
@@ -74,31 +69,8 @@ impl CloudLauncher {
         })
     }
 
-    pub(super) async fn start_launch(
-        &self,
-        identity: &JobIdentity,
-        mut plan: LaunchPlan,
-        lock: JobLock,
-    ) -> Result<()> {
-        let dir = self.dir(identity)?;
-        let config = plan.job_config.as_ref();
-        let name = config.and_then(|config| config["name"].as_str());
-        let start = LaunchStart {
-            name: name.unwrap_or_default().to_owned(),
-            cluster: identity.cluster.clone(),
-            before: in_budget(self.cluster_before(identity)).await,
-        };
-        let start = serde_json::to_string(&start).map_err(JobError::failed)?;
-        plan.process.files.push((dir.path().join(START), start));
-        let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
-        if started.is_err() {
-            remove_staged(&dir)?;
-        }
-        started
-    }
-
     /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
-    async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
+    pub(super) async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
         if !self.backend.ids_restart() {
             return None;
         }
@@ -145,7 +117,6 @@ impl CloudLauncher {
         launch.started_at.is_some().then_some(launch)
     }
 
-    /// Returns the other launches onto `cluster`.
     fn other_launches(&self, identity: &JobIdentity, cluster: &str) -> io::Result<Vec<Launch>> {
         let mut others = launched_onto(&self.folder.jobs(), cluster)?;
         others.retain(|job_id| *job_id != identity.job_id);
@@ -258,13 +229,11 @@ impl CloudLauncher {
         }
     }
 
-    /// Returns the output of the launch.
     pub(super) fn launch_log(&self, identity: &JobIdentity) -> Result<JobLog> {
         let ended = self.launch(identity).is_ok_and(|launch| launch.has_ended);
         JobLog::of_output(&self.dir(identity)?, ended)
     }
 
-    /// Cancels a launch that never began.
     pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
         let dir = self.dir(identity)?;
         if dir.log_path().try_exists()? {
@@ -304,7 +273,7 @@ fn check_is_missing(identity: &JobIdentity, survey: &Survey, launch: &Launch) ->
 }
 
 /// Removes the staged config, which holds secrets.
-fn remove_staged(dir: &JobDir) -> Result<()> {
+pub(super) fn remove_staged(dir: &JobDir) -> Result<()> {
     match std::fs::remove_file(staged_path(dir)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
         _ => Ok(()),

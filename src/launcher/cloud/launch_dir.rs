@@ -21,7 +21,6 @@ use crate::text::read_tail;
 
 /// The file that holds the [`LaunchStart`]. It is written when the launch begins.
 pub(super) const START: &str = "launch-start.json";
-/// The file that holds the [`Verdict`].
 const VERDICT: &str = "launch.json";
 /// The part of a program's output that is parsed, in bytes from its end.
 const PARSED_TAIL: u64 = 256 * 1024;
@@ -41,7 +40,6 @@ pub(super) struct LaunchStart {
     pub(super) before: Option<ClusterBefore>,
 }
 
-/// A cluster before a launch onto it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct ClusterBefore {
     /// `None` where there was no such cluster, or it has none.
@@ -56,7 +54,6 @@ pub(super) struct ClusterBefore {
 pub(super) enum Verdict {
     /// The job with this id is its job.
     Job(String, JobMark),
-    /// It has put no job on its cluster.
     NoJob,
 }
 
@@ -82,7 +79,6 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// Reads a launch onto `cluster`.
     pub(super) fn read(dir: &JobDir, cluster: &str) -> io::Result<Self> {
         // In this order: a launch that ends in between has written its record.
         let is_locked = dir.is_locked()?;
@@ -151,7 +147,6 @@ impl Launch {
         cluster.name == self.start.cluster && self.mark().and_then(is_own) == Some(true)
     }
 
-    /// The seconds since the launcher last printed something.
     pub(super) fn age(&self) -> Option<f64> {
         Some(seconds(SystemTime::now()) - self.last_output_at?)
     }
@@ -247,7 +242,6 @@ fn read_json<T: DeserializeOwned>(dir: &JobDir, name: &str) -> io::Result<Option
     }
 }
 
-/// Reads the end of what a supervised program printed. Empty where there is nothing.
 pub(super) fn read_output(dir: &JobDir) -> io::Result<String> {
     match read_tail(&dir.log_path(), PARSED_TAIL) {
         Err(error) if error.kind() == NotFound => Ok(String::new()),

@@ -7,15 +7,13 @@ use futures::future::join_all;
 
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
-use crate::error::Result;
-use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
+use crate::launcher::{JobIdentity, JobState, Listing};
 use crate::parse::sky::{Queue, QueueFailure};
 use crate::process::runner::Output;
 
 /// The most jobs that were started elsewhere and are listed.
 const MAX_FOREIGN_JOBS: usize = 200;
 
-/// Jobs as cluster and launcher's id.
 type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
 
 impl CloudLauncher {
@@ -67,7 +65,6 @@ impl CloudLauncher {
         listing
     }
 
-    /// Describes the changes of clusters that are under way, and those that failed.
     async fn changes_left(&self) -> Vec<String> {
         let changes = self.list_changes().into_iter();
         let own =
@@ -171,26 +168,6 @@ impl Listing {
         }
     }
 
-    fn add(&mut self, identity: &JobIdentity, status: Result<JobStatus>) {
-        match status {
-            Ok(mut status) => {
-                self.warnings.append(&mut status.warnings);
-                self.jobs.push(ListedJob {
-                    identity: identity.clone(),
-                    status,
-                });
-            }
-            Err(error) => {
-                let id = &identity.job_id;
-                self.warnings.push(if error.is_not_found() {
-                    format!("job {id}: {error}")
-                } else {
-                    format!("not asked about: {id}; {error}")
-                });
-            }
-        }
-    }
-
     /// Adds the jobs that were started elsewhere: those that no known job, and no launch that still runs, claims.
     fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
         let clusters = survey.queue.iter().flat_map(|queue| &queue.jobs);
@@ -217,7 +194,6 @@ impl Listing {
         }
     }
 
-    /// Warns of the clusters that are up and have no live job.
     pub(super) fn warn_about_idle(&mut self, survey: &Survey, queue: &Queue) {
         for cluster in survey.clusters.iter().flatten() {
             // A cluster that did not answer may have live jobs.

@@ -12,22 +12,17 @@ use super::survey::{cloud_of, cost_of};
 use super::{CloudLauncher, is_plain};
 use crate::error::Result;
 use crate::launcher::job_yaml::is_on;
-use crate::launcher::{ClusterInfo, LaunchPlan, LaunchSpec, Offer};
+use crate::launcher::{ClusterInfo, Offer};
 use crate::parse::prices::CatalogMachine;
-use crate::parse::sky::{Cluster, named};
-use crate::process::runner::until;
+use crate::parse::sky::Cluster;
 use crate::sync::lock;
 
 /// The time that an answer of the catalog is kept: SkyPilot fetches its catalog a few times a day.
 pub(super) const KEPT: Duration = Duration::from_hours(24);
 
-/// The wait for the prices of clusters.
-const PRICE_WAIT: Duration = Duration::from_secs(10);
-
 /// A cloud by Oumi's name, accelerators such as `A100:8`, and if it was asked for the machines of each region.
 type Query = (String, String, bool);
 
-/// The answers of the catalog, with the time of each.
 pub(super) type Prices = Mutex<HashMap<Query, (Instant, Vec<CatalogMachine>)>>;
 
 /// The machines of one kind that a config asks for, or a cluster has. A text is empty where any will do.
@@ -41,43 +36,12 @@ struct Machines {
     /// A node. May be a part of one.
     count: f64,
     instance_type: String,
+    /// Or a zone.
     region: String,
     is_spot: bool,
 }
 
 impl CloudLauncher {
-    /// Prices a launch: by its cluster where that is there already, else by its config.
-    pub(super) async fn price_launch(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
-        let config = plan.job_config.as_ref()?;
-        let list = match spec.identity.cluster.as_str() {
-            "" => Ok(Vec::new()),
-            _ => self.backend.clusters().await,
-        };
-        Some(match list {
-            Err(error) => Offer::unknown(error.to_string()),
-            Ok(list) => match named(&list, &plan.cluster) {
-                Some(cluster) => self.describe(cluster).await.offer,
-                None => self.price_config(config).await,
-            },
-        })
-    }
-
-    /// Describes the cluster of this name, or those that are up, with their prices.
-    pub(super) async fn price_clusters(&self, name: Option<&str>) -> Result<Vec<ClusterInfo>> {
-        if name.is_none() && self.backend.find_program().is_err() {
-            return Ok(Vec::new());
-        }
-        let list = self.backend.clusters().await?;
-        let is_meant = |cluster: &&Cluster| match name {
-            Some(name) => cluster.name == name,
-            None => cluster.status != "STOPPED",
-        };
-        let meant = list.iter().filter(is_meant);
-        let describing = join_all(meant.map(|cluster| self.describe(cluster)));
-        Ok(until(Instant::now() + PRICE_WAIT, describing).await)
-    }
-
-    /// Describes a cluster, and prices it by its own facts.
     pub(super) async fn describe(&self, cluster: &Cluster) -> ClusterInfo {
         let asked = cluster.accelerators.as_deref().and_then(accelerators);
         let asked = asked.filter(|asked| asked.len() == 1).unwrap_or_default();
@@ -200,16 +164,14 @@ impl CloudLauncher {
 
 impl Machines {
     fn may_be(&self, listed: &CatalogMachine) -> bool {
-        let is =
-            |wanted: &str, found: &str| wanted.is_empty() || wanted.eq_ignore_ascii_case(found);
+        let (machine, place) = (&self.instance_type, &self.region);
         // A count may be a third.
         (self.count - listed.accelerators).abs() < 0.01
-            && is(&self.instance_type, &listed.instance_type)
-            && is(&self.region, &listed.region)
+            && (machine.is_empty() || machine.eq_ignore_ascii_case(&listed.instance_type))
+            && (place.is_empty() || is_in(place, &listed.region))
     }
 }
 
-/// Lists the machines that a job config may get.
 fn choices(config: &Value) -> Vec<Machines> {
     let base = config["resources"].as_object().cloned().unwrap_or_default();
     let nodes = match &config["num_nodes"] {
@@ -250,10 +212,8 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
     // Regions of another cloud than that of the launch say nothing.
     let is_here = ["", cloud].contains(&part(0));
     let place_of = |key, index| named(key).unwrap_or(if is_here { part(index) } else { "" });
-    let region = match place_of("region", 1) {
-        "" => region_of(place_of("zone", 2)),
-        region => region,
-    };
+    let place_or_zone = [place_of("region", 1), place_of("zone", 2)];
+    let region = place_or_zone.into_iter().find(|it| !it.is_empty());
     let asked = place.get("accelerators").filter(|asked| !asked.is_null());
     let asked = asked.and_then(|asked| accelerators(&asked.to_string()));
     let asked = asked.unwrap_or_else(|| vec![Default::default()]);
@@ -263,28 +223,20 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
         accelerator,
         count,
         instance_type: text("instance_type").to_owned(),
-        region: region.to_owned(),
+        region: region.unwrap_or_default().to_owned(),
         is_spot: place.get("use_spot").is_some_and(is_on),
     });
     machines.collect()
 }
 
-/// The region of a zone: `us-east-1a` is in `us-east-1`, `us-central1-a` in `us-central1`, `eastus-1` in `eastus`. A region is its
-/// own, such as `us-east-1`.
-fn region_of(zone: &str) -> &str {
-    let is_letter = |c: char| c.is_ascii_alphabetic();
-    match zone.rsplit_once('-') {
-        Some((region, last))
-            if last.len() == 1 && (last.starts_with(is_letter) || !region.contains('-')) =>
-        {
-            region
-        }
-        _ => {
-            let region = zone.strip_suffix(is_letter);
-            let is_region = |region: &&str| region.ends_with(|c: char| c.is_ascii_digit());
-            region.filter(is_region).unwrap_or(zone)
-        }
-    }
+/// Tells if a place is this region or one of its zones, such as `us-east-1a`, `us-central1-a` or `eastus-1`.
+fn is_in(place: &str, region: &str) -> bool {
+    let place = place.to_ascii_lowercase();
+    let zone = place.strip_prefix(&region.to_ascii_lowercase());
+    zone.is_some_and(|zone| match zone.strip_prefix('-') {
+        Some(zone) => zone.len() == 1,
+        None => zone.is_empty() || zone.len() == 1 && zone.starts_with(char::is_alphabetic),
+    })
 }
 
 /// Reads accelerators as SkyPilot, Python and JSON write them: `A100:8`, `A100`, `{'A100': 8, 'H100': 8}`, `["A100:8", "H100:8"]`.

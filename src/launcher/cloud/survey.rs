@@ -18,12 +18,10 @@ pub(super) struct Survey {
     pub(super) clusters: Result<Vec<Cluster>>,
     /// Empty where the program has no report of costs.
     pub(super) costs: Vec<ClusterCost>,
-    /// Those of the backend.
     pub(super) clouds: &'static [&'static str],
     pub(super) ids_restart: bool,
 }
 
-/// A job, with the answers about its cluster.
 pub(super) struct SurveyedJob<'s> {
     survey: &'s Survey,
     identity: &'s JobIdentity,
@@ -42,7 +40,6 @@ pub(super) enum Found<'s> {
     Gone(bool),
     /// The cluster is not up, and has no queue to read.
     NotUp(&'s Cluster),
-    /// The queue of its cluster lacks the job.
     NotListed,
     /// Of kind `NotFound` where there is no such job.
     Unknown(JobError),
@@ -87,7 +84,6 @@ impl Survey {
         is_other.then_some(cloud)
     }
 
-    /// Adds to the cluster of a launch the price that was printed then.
     pub(super) fn add_price(&mut self, launch: &Launch) {
         let clusters = self.clusters.iter_mut().flatten();
         for cluster in clusters.filter(|cluster| launch.is_of_cluster(cluster)) {
@@ -97,7 +93,6 @@ impl Survey {
 }
 
 impl<'s> SurveyedJob<'s> {
-    /// Finds the job in the queue of its cluster.
     fn find(&self) -> Found<'s> {
         let (survey, identity) = (self.survey, self.identity);
         let (name, id) = (&identity.cluster, &identity.oumi_job_id);
@@ -296,7 +291,6 @@ impl<'s> SurveyedJob<'s> {
     }
 }
 
-/// Finds the costs of the cluster with this hash.
 pub(super) fn cost_of<'c>(
     costs: &'c [ClusterCost],
     hash: Option<&String>,
@@ -383,7 +377,6 @@ pub(super) fn cost_note(cluster: &Cluster) -> String {
     )
 }
 
-/// Multiplies the price of a cluster that is up by its time since it was launched.
 fn price_times_time(cluster: &Cluster) -> Option<String> {
     let (price, since) = cluster.hourly_price.zip(cluster.launched_at)?;
     let hours = (seconds(SystemTime::now()) - since).max(0.0) / 3600.0;

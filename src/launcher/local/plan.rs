@@ -18,14 +18,12 @@ use crate::settings::config::expand_home;
 pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     let mut process = StartRequest {
         plan: SupervisorPlan {
-            steps: Vec::new(),
             working_dir: spec.client_cwd.clone(),
             cancellable: true,
-            cleanup: Vec::new(),
             time_limit_seconds: spec.resources.time_limit_seconds,
+            ..SupervisorPlan::default()
         },
-        envs: BTreeMap::new(),
-        files: Vec::new(),
+        ..StartRequest::default()
     };
     // A `run` that calls `oumi` means the one that is found here; a client's PATH rarely has it.
     let oumi = find::find_oumi(&spec.client_cwd);
@@ -68,10 +66,8 @@ fn plan_training(dir: &JobDir, spec: &LaunchSpec, program: &Path, process: &mut 
     let torchrun = torchrun.into_iter().filter(|_| processes > 1);
     let argv = [program.as_str()].into_iter().chain(torchrun);
     let argv = argv.chain([spec.command.subcommand, "-c", &config]);
-    process.plan.steps.push(Step {
-        name: format!("oumi {}", spec.command.subcommand),
-        argv: argv.map(ToOwned::to_owned).collect(),
-    });
+    let name = format!("oumi {}", spec.command.subcommand);
+    process.plan.steps.push(Step::new(&name, argv));
 }
 
 /// Plans a job config and returns the part of it that has an effect here, without the values of `envs`.
@@ -102,10 +98,8 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Resu
         }
         // In a file, since a script may be longer than an argument can be.
         let path = dir.path().join(format!("{name}.sh"));
-        process.plan.steps.push(Step {
-            name: name.to_owned(),
-            argv: vec!["bash".to_owned(), path.display().to_string()],
-        });
+        let file = path.display().to_string();
+        process.plan.steps.push(Step::new(name, ["bash", &file]));
         process.files.push((path, script.to_owned()));
         job_config.insert(name.to_owned(), script.into());
     }

@@ -17,31 +17,33 @@ const CANCEL_POLL: Duration = Duration::from_millis(50);
 /// Ends all processes of the job in `dir`, and waits until they have ended, [`CANCEL_WAIT`] at most.
 pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
     let deadline = Instant::now() + CANCEL_WAIT;
-    let termination = if force {
-        Termination::Forced
-    } else {
-        Termination::Graceful
+    let termination = match force {
+        true => Termination::Forced,
+        false => Termination::Graceful,
     };
     let mut terminator = Terminator::default();
-    let mut cancel = Cancel::default();
+    // Once this cancel has found the job alive.
+    let mut is_requested = false;
+    // The most processes that were there at once after the script had ended.
+    let mut leftovers = 0;
     loop {
         // One that cannot be read keeps no process alive.
         let record = dir.exit_record().unwrap_or_default();
         if let Some(record) = record.as_ref().filter(|record| !record.processes_left) {
-            return Ok(cancel.after_exit(record));
+            return Ok(ended_outcome(record, is_requested, leftovers));
         }
         let job = ProcessTable::read()?.job(dir.path());
         if job.is_empty() && !dir.is_locked()? {
-            return cancel.after_last_process(dir);
+            return last_outcome(dir, is_requested, leftovers);
         }
-        if !cancel.is_requested {
+        if !is_requested {
             // A job may have removed its own folder.
             create_private(dir.path())?;
             dir.request_termination(termination)?;
-            cancel.is_requested = true;
+            is_requested = true;
         }
         if record.is_some() {
-            cancel.leftovers = cancel.leftovers.max(job.members.len());
+            leftovers = leftovers.max(job.members.len());
         }
         match job.supervisor {
             Some(pid) => notify(pid),
@@ -54,60 +56,45 @@ pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
     }
 }
 
-#[derive(Default)]
-struct Cancel {
-    /// This cancel found the job alive, and its request is written.
-    is_requested: bool,
-    /// The most processes that were there at once after the script had ended.
-    leftovers: usize,
-}
-
-impl Cancel {
-    /// Concludes once no process of the job lives, and a moment ago there was no final exit record.
-    fn after_last_process(&self, dir: &JobDir) -> Result<CancelOutcome> {
-        let record = match dir.exit_record() {
-            Err(_) if self.is_requested => None,
-            record => record?,
-        };
-        if let Some(mut record) = record {
-            // Its supervisor was killed before it could write this.
-            record.processes_left = false;
-            dir.write_exit_record(&record)?;
-            return Ok(self.after_exit(&record));
-        }
-        if self.is_requested {
+/// Concludes once no process of the job lives, and a moment ago there was no final exit record.
+fn last_outcome(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<CancelOutcome> {
+    let record = match dir.exit_record() {
+        Ok(None) | Err(_) if is_requested => {
             // On a full disk the request alone makes the job read as cancelled.
             let _ = dir.write_exit_record(&ExitRecord::cancelled("run"));
             return Ok(CancelOutcome::cancelled(None));
         }
-        let status = match dir.termination_request()? {
-            Some(_) => cancelled_status(),
-            None => unrecorded_status(dir)?,
-        };
-        if !status.is_done {
-            return Err(JobError::failed(status.message.unwrap_or_default()));
-        }
-        Ok(CancelOutcome::had_ended(status))
+        record => record?,
+    };
+    if let Some(mut record) = record {
+        // Its supervisor was killed before it could write this.
+        record.processes_left = false;
+        dir.write_exit_record(&record)?;
+        return Ok(ended_outcome(&record, is_requested, leftovers));
     }
+    let status = match dir.termination_request()? {
+        Some(_) => cancelled_status(),
+        None => unrecorded_status(dir)?,
+    };
+    match status.is_done {
+        true => Ok(CancelOutcome::had_ended(status)),
+        false => Err(JobError::failed(status.message.unwrap_or_default())),
+    }
+}
 
-    fn after_exit(&self, record: &ExitRecord) -> CancelOutcome {
-        let status = ended_status(record);
-        if self.is_requested && record.cancelled {
-            CancelOutcome::cancelled(None)
-        } else if self.leftovers > 0 {
-            let message = format!(
-                "the processes that it had left ({}) were ended; its script had ended before, with status `{}`",
-                self.leftovers, status.status
-            );
-            CancelOutcome {
-                had_ended: false,
-                message: Some(message),
-                ..CancelOutcome::had_ended(status)
-            }
-        } else {
-            CancelOutcome::had_ended(status)
-        }
+fn ended_outcome(record: &ExitRecord, is_requested: bool, leftovers: usize) -> CancelOutcome {
+    let mut outcome = CancelOutcome::had_ended(ended_status(record));
+    if is_requested && record.cancelled {
+        return CancelOutcome::cancelled(None);
     }
+    if leftovers > 0 {
+        outcome.had_ended = false;
+        outcome.job.message = Some(format!(
+            "the processes that it had left ({leftovers}) were ended; its script had ended before, with status `{}`",
+            outcome.job.status
+        ));
+    }
+    outcome
 }
 
 fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> CancelOutcome {
@@ -129,9 +116,10 @@ fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> Canc
                 if count == 1 { " is" } else { "es are" }
             ),
             match force {
-                true => "call poll_status to see when they are gone".to_owned(),
-                false => "call cancel_job again with force=true to kill what is left".to_owned(),
-            },
+                true => "call poll_status to see when they are gone",
+                false => "call cancel_job again with force=true to kill what is left",
+            }
+            .to_owned(),
         ),
     };
     let seconds = CANCEL_WAIT.as_secs();

@@ -31,7 +31,6 @@ const OWN_VERSION: (&str, &str) = ("50", "0.12.3");
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The time that a server is taken for healthy, or for absent; SkyPilot's own client keeps it as long.
 const HEALTH_TTL: Duration = Duration::from_secs(5);
-/// The time for the cancel of a request that took too long.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The errors that are answers. With any other the program is asked, whose words are then the answer.
 const OWN_ERRORS: [&str; 9] = [
@@ -46,7 +45,6 @@ const OWN_ERRORS: [&str; 9] = [
     "ValueError",
 ];
 
-/// The API server, where there is one for `sky` on this machine.
 #[derive(Default)]
 pub(super) struct Api {
     health: Mutex<Option<(Instant, Option<Arc<Endpoint>>)>>,
@@ -87,7 +85,6 @@ impl Api {
         server
     }
 
-    /// Has the server's health looked at again before the next request.
     pub(super) async fn forget(&self) {
         *self.health.lock().await = None;
     }

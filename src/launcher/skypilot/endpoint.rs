@@ -13,9 +13,7 @@ use crate::settings::config::expand_home;
 use crate::settings::data_dir::read_bounded;
 use crate::settings::env_vars::{OUMI_OVERRIDES, SKY_API};
 
-/// SkyPilot's own.
 const PORT: u16 = 46580;
-/// In bytes.
 const MAX_CONFIG: u64 = 1024 * 1024;
 /// The variables that name other configurations: one in place of the others, the user's, the project's.
 const CONFIGS: [&str; 3] = [
@@ -36,14 +34,12 @@ const UNSENT: [&str; 3] = [
 /// Variables of the clouds that `sky` sends to the server that it starts itself.
 const OF_CLOUDS: &str = "AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN \
     AZURE_CLIENT_ID AZURE_CLIENT_SECRET AZURE_TENANT_ID AZURE_SUBSCRIPTION_ID GOOGLE_APPLICATION_CREDENTIALS KUBECONFIG";
-/// An API server on this machine.
 pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
     /// The variables that each request carries. Some are secrets.
     pub(super) env_vars: Map<String, Value>,
 }
 
-/// The part of SkyPilot's configuration that is read.
 #[derive(Default, Deserialize)]
 struct Config {
     #[serde(default)]

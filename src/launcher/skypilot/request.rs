@@ -29,7 +29,6 @@ pub(super) struct Request {
     pub(super) body: Value,
 }
 
-/// The error of a request, as the API server reports it.
 #[derive(Debug, Deserialize, thiserror::Error)]
 #[error("sky.exceptions.{kind}: {message}\n")]
 pub(super) struct RequestError {

@@ -112,7 +112,8 @@ fn time_limit_kills_what_is_deaf_to_sigterm() {
         name: "run".to_owned(),
         argv: vec!["sleep".to_owned(), "3000".to_owned()],
     });
-    dir.write_plan(&plan).unwrap();
+    dir.write_new("plan.json", &serde_json::to_vec(&plan).unwrap())
+        .unwrap();
     let supervisor = "process::tests::supervisor::supervisor_of_a_deaf_process";
     let supervisor = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", supervisor])
