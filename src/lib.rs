@@ -9,9 +9,10 @@
 //!                                                       ├─ Local      a supervised process on this machine
 //!                                                       ├─ SkyPilot   `oumi launch up`, then `sky`
 //!                                                       └─ Oumi       `oumi launch …`, for clouds without SkyPilot
+//!                                                          (both on `launcher/cloud`)
 //! beneath the launchers:  process (what outlives the server) · parse (what oumi and sky print)
-//! beneath the service:    logs · progress · failure · plot · redact
-//! beneath all:            settings · text · error · sync
+//! beneath the service:    logs · progress · failure · plot
+//! beneath all:            redact · settings · text · error · sync
 //! ```
 //!
 //! Arrows only go right and down: the server knows MCP and nothing of clouds; the service knows jobs and nothing of MCP; a
@@ -22,21 +23,25 @@
 //! | change | file |
 //! |---|---|
 //! | `sky` or `oumi` prints a new state of a job | `parse/states.rs`; of a cluster: `launcher/cloud/survey.rs` |
-//! | a question to SkyPilot, or a change | its program: `launcher/skypilot.rs`; its request: `launcher/skypilot/requests.yaml`; the API server: `launcher/skypilot/api.rs` |
-//! | a new cloud | `CLOUDS` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
+//! | a question to SkyPilot, or a change | `launcher/cloud/backend.rs`, the trait of both cloud launchers; its program: `launcher/skypilot.rs`; its request: `launcher/skypilot/requests.yaml`; the API server: `launcher/skypilot/api.rs` |
+//! | a new cloud | `clouds` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
+//! | a fact of a job that its launcher knows | `JobDetails` in `launcher.rs`; of a cluster: `ClusterInfo` in `launcher/offer.rs` |
+//! | our own words for a state | `launcher/status.rs` |
+//! | a warning at a launch | `service/prepare.rs`; of one kind of launch: `launcher/local/plan.rs`, `launcher/job_yaml.rs` |
 //! | another cause of failure | a row in `failure/causes.yaml`, with a log in `tests/fixtures/logs/failures` |
 //! | a sentence of `poll_status` | `service/next_step.rs`; a field: `service/answers.rs`, filled in `service/poll.rs`, where its waiting is too |
 //! | the signals that end a job | `Terminator` in `process/table.rs`, driven by `process/supervisor.rs`; the cancel's wait and answer: `launcher/local/termination.rs` |
-//! | a field of the registry | `registry/record.rs`, set in `service/launches.rs` |
+//! | how long a cancel waits | `service/cancel.rs`; for the processes here: `launcher/local/termination.rs` |
+//! | a field of the registry | one of our own: a key in `other` of `registry/record.rs`, set in `service/launches.rs` (the Python server knows the rest) |
 //! | a shape of token that is hidden | a line of `redact/shapes.txt` |
 //! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | what a launch costs | `parse/prices.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
-//! | the consent text that a person is shown | `service/consent_prompt.rs`; a new fact of a cluster in it: `launcher/cloud/price.rs` first; the MCP side: `server/elicitation.rs` |
+//! | the consent text that a person is shown | `service/consent_prompt.rs`; the MCP side: `server/elicitation.rs` |
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |
 //! | another client that `setup` knows | `Client` in `commands/setup.rs` |
 //! | the arguments that a tool accepts | `service/requests.rs`; values of another type, such as numbers as text: `server/arguments.rs`; the schema that a client sees: `server/schema.rs` |
-//! | the figures that a trainer prints | their names: `progress/names.yaml`; the form of a line: `progress/grammar.rs` |
-//! | an environment variable | `settings/env_vars.rs` |
+//! | the figures that a trainer prints | their names: `progress/names.yaml`; which lines are read: `progress/scanner.rs`; names and values of one: `progress/grammar.rs` |
+//! | an environment variable | `settings/env_vars.rs`; a limit: `settings/policy.rs` |
 //! | the picture of the loss | `plot.rs` |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
