@@ -104,7 +104,14 @@ fn complete_hello(params: &mut JsonObject) {
     let mut capabilities = object(params.remove("capabilities"));
     capabilities.retain(|name, value| {
         let alone = JsonObject::from_iter([(name.clone(), value.clone())]);
-        serde_json::from_value::<ClientCapabilities>(alone.into()).is_ok()
+        if serde_json::from_value::<ClientCapabilities>(alone.into()).is_ok() {
+            return true;
+        }
+        tracing::warn!(name, "a capability of the client cannot be read");
+        // It can ask, whatever else it says of that.
+        let asks = name == "elicitation" && value.is_object();
+        *value = JsonObject::new().into();
+        asks
     });
     let mut client = object(params.remove("clientInfo"));
     client.retain(|_, value| value.is_string());

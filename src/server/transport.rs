@@ -39,6 +39,9 @@ const MAX_LINE: usize = 1024 * 1024;
 /// The most calls that are under way or have an answer that the client has not taken.
 const MAX_CALLS: usize = 1024;
 
+/// The most answers to pings that wait to be written.
+const MAX_PONGS: usize = 16;
+
 /// The bytes of a call that count as one more call.
 const CALL_BYTES: usize = 16 * 1024;
 
@@ -62,6 +65,7 @@ impl Stdio {
             output: tokio::sync::Mutex::new(Box::new(output)),
             output_closed: Notify::new(),
             permits: Arc::new(Semaphore::new(MAX_CALLS)),
+            pongs: Arc::new(Semaphore::new(MAX_PONGS)),
             state: Mutex::default(),
         });
         let reading = Arc::clone(&session);
@@ -115,6 +119,7 @@ struct Session {
     output: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
     output_closed: Notify,
     permits: Arc<Semaphore>,
+    pongs: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -157,7 +162,7 @@ impl Session {
     /// Answers the lines that are wrong, and passes the messages on. Returns `None` at the end of the input, or when nobody takes
     /// the messages or the answers.
     async fn read(
-        &self,
+        self: &Arc<Self>,
         mut input: impl AsyncBufRead + Send + Unpin,
         tx: mpsc::Sender<ClientJsonRpcMessage>,
     ) -> Option<()> {
@@ -184,7 +189,7 @@ impl Session {
 
     /// Returns the message of a line, and for an `initialize` what ends when it is answered. A ping is answered here.
     async fn accept(
-        &self,
+        self: &Arc<Self>,
         line: Line,
     ) -> Result<Option<(ClientJsonRpcMessage, Hello)>, Box<Refusal>> {
         let line = line?;
@@ -200,8 +205,14 @@ impl Session {
                 if answered.is_none() {
                     let pong = ServerResult::empty(());
                     let pong = ServerJsonRpcMessage::response(pong, call.id.clone());
-                    // Where it fails the output is closed, and reading ends.
-                    self.write(&pong).await.ok();
+                    // A client that does not read is read on, for its next few pings.
+                    let permit = Arc::clone(&self.pongs).acquire_owned().await;
+                    let session = Arc::clone(self);
+                    tokio::spawn(async move {
+                        let _permit = permit;
+                        // Where it fails the output is closed, and reading ends.
+                        session.write(&pong).await.ok();
+                    });
                     return Ok(None);
                 }
                 hello = answered.filter(|_| call.request.method() == "initialize");

@@ -272,9 +272,9 @@ async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Resu
                 message: Some(format!("its launch failed: {reason}")),
                 ..JobStatus::new(status::FAILED, JobState::Failed, true)
             })),
-            // The launch is over.
+            // The launch is over, or that of a job on this machine, which takes a moment.
             _ if !identity.oumi_job_id.is_empty() => Ok(CancelOutcome::stopping(format!(
-                "an earlier cancel is under way{note}; call poll_status to see the job end"
+                "the cancel is under way{note}; call poll_status to see the job end"
             ))),
             Some(LaunchOutcome::Launched(_)) | None => {
                 let mut job = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
@@ -321,7 +321,13 @@ fn answer(job: JobIdentity, outcome: Result<CancelOutcome>) -> CancelAnswer {
             let (status, error) = match error.kind {
                 ErrorKind::InvalidArgument | ErrorKind::Blocked => ("", error),
                 ErrorKind::NotFound => (status::NOT_FOUND, error),
-                _ => (status::UNKNOWN, error.with_hint(MAY_BE_RUNNING)),
+                _ => {
+                    let hint = match error.hint {
+                        Some(_) => "until then it may be running and cost money",
+                        None => MAY_BE_RUNNING,
+                    };
+                    (status::UNKNOWN, error.with_hint(hint))
+                }
             };
             answer.status = status.to_owned();
             answer.error = Some(error.to_string());

@@ -147,13 +147,26 @@ fn excerpt(text: &str, max_bytes: usize) -> String {
     format!("{start}… ({} more bytes in the config)", rest.len())
 }
 
-/// Copies a job config; of one that is too long for an answer, the beginning as a text.
+/// Copies a job config within twice [`MAX_CONFIG`] bytes: the first fields that fit, and long texts in part.
 pub(super) fn job_config(config: &Value) -> Value {
-    let text = plain(config, "");
-    match text.len() <= MAX_CONFIG {
-        true => config.clone(),
-        false => json!({ "…": excerpt(&text, MAX_CONFIG) }),
+    let (mut left, mut copy) = (MAX_CONFIG, Map::new());
+    let fields = config.as_object().into_iter().flatten();
+    for (name, value) in fields.clone() {
+        if left == 0 {
+            let more = format!("{} more", fields.count() - copy.len());
+            copy.insert("…".to_owned(), more.into());
+            break;
+        }
+        let text = plain(value, "");
+        let value = match text.len() <= left {
+            true => value.clone(),
+            false => excerpt(&text, left).into(),
+        };
+        copy.insert(excerpt(name, left), value);
+        // Each field has its marks.
+        left = left.saturating_sub(name.len() + text.len() + 8);
     }
+    copy.into()
 }
 
 /// Tells if resources, or one of their choices, ask for spot machines.
@@ -306,10 +319,15 @@ mod tests {
     fn a_config_is_copied_within_its_bound() {
         let small = json!({ "run": "echo hi\n", "envs": { "A": "***" }, "num_nodes": 2, "x": [null, true] });
         assert_eq!(job_config(&small), small);
+        let long = json!({ "num_nodes": 2, "run": "x".repeat(800_000) });
+        assert_eq!(job_config(&long)["num_nodes"], 2);
+        let empty = (0..20_000).map(|n| (n.to_string(), json!({})));
         for large in [
-            json!({ "run": "x".repeat(800_000) }),
+            long,
             json!({ "a": vec!["ä".repeat(5000); 50], "b": 1 }),
+            json!({ "a": vec![1; 20_000] }),
             json!({ "k".repeat(800_000): 1, "b": 2, "c": [3] }),
+            empty.collect(),
         ] {
             let text = job_config(&large).to_string();
             assert!(text.len() < 2 * MAX_CONFIG, "{}", text.len());

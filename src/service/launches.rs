@@ -162,7 +162,7 @@ async fn launch(
             drop(lock);
             recorded.map_err(|error| {
                 JobError::unavailable(format!(
-                    "it was not launched, and that cannot be recorded: {error}"
+                    "it was cancelled before its launch, and that cannot be recorded ({error}), so a later call decides"
                 ))
             })?;
             let message = "it was cancelled before it was launched".to_owned();

@@ -148,7 +148,10 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     });
     let folders = match folders {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            warnings.push(format!("cannot list {}: {error}", jobs.display()));
+            let jobs = jobs.display();
+            warnings.push(format!(
+                "cannot list {jobs}: {error}; check its permissions"
+            ));
             None
         }
         folders => Some(folders.unwrap_or_default()),

@@ -87,7 +87,12 @@ fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
     let has_jumped = !(0..=MAX_JUMP).contains(&since_last);
     let steady_since = if has_jumped { now } else { steady_since };
     if has_jumped || since_last > READING_AGE {
-        write_atomic(path, &serde_json::to_vec(&(steady_since, now))?)?;
+        let written = write_atomic(path, &serde_json::to_vec(&(steady_since, now))?);
+        match written {
+            // A full disk is no reason to keep what can go.
+            Err(error) if !has_jumped => tracing::warn!(%error, "cannot write the clock down"),
+            written => written?,
+        }
     }
     Ok(now - steady_since >= STEADY)
 }
@@ -150,6 +155,13 @@ mod tests {
         assert!(!steady(start + DAY + 60), "back again is a jump too");
         assert!(!steady(start + DAY + 3000));
         assert!(steady(start + DAY + 3660));
+    }
+
+    #[test]
+    fn clock_that_cannot_be_written_down_is_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = folder.path().join("gone/clock");
+        assert!(is_steady(&nowhere, 1_790_000_000).unwrap());
     }
 
     #[test]

@@ -99,7 +99,8 @@ impl JobService {
             .with_hint("show the user a dry_run first and set them once the user has agreed"));
         }
         let is_limited = self.context.policy.max_hourly.is_some();
-        if is_limited || self.can_ask() {
+        // That the user was shown is as good, where nobody reads another one.
+        if is_limited || self.can_ask() || launch.costs.is_none() {
             self.price(&mut launch).await?;
         }
         let confirmed = self.confirm_launch(&mut launch, &request.plan_id, on_progress);
@@ -140,10 +141,17 @@ impl JobService {
                 _ => submitted,
             },
         };
+        let is_local = self.context.is_local(&identity.cloud);
+        let launch_confirmed = match &outcome {
+            Some(LaunchOutcome::Launched(_)) => true,
+            // A job on this machine has its id before it is launched.
+            Some(_) => !is_local && !identity.oumi_job_id.is_empty(),
+            None => false,
+        };
         let mut answer = RunAnswer {
             cluster_name: identity.cluster.clone(),
             oumi_job_id: identity.oumi_job_id.clone(),
-            launch_confirmed: outcome.is_some() && !identity.oumi_job_id.is_empty(),
+            launch_confirmed,
             ..answer
         };
         let event = match outcome {

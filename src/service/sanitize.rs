@@ -93,6 +93,8 @@ impl Texts for Value {
         match self {
             Self::String(text) => visit(name, text),
             Self::Array(items) => items.each_text("", visit),
+            // Its words are ours.
+            Self::Object(fields) if name == "activity" => fields.each_text(name, visit),
             Self::Object(fields) => fields.each_text("", visit),
             _ => {}
         }

@@ -70,17 +70,24 @@ fn an_initialize_needs_only_its_version() {
 
 #[test]
 fn capabilities_that_cannot_be_read_are_dropped_alone() {
-    let hello = json!({
-        "protocolVersion": "2025-11-25",
-        "capabilities": { "roots": true, "elicitation": { "form": {} }, "sampling": 7, "experimental": [] },
-    });
-    let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello });
-    let Some(JsonRpcMessage::Request(request)) = parsed(message) else {
-        panic!("it is no request");
-    };
-    let ClientRequest::InitializeRequest(hello) = request.request else {
-        panic!("it is not read as an initialize");
-    };
-    assert!(hello.params.capabilities.elicitation.is_some());
-    assert!(hello.params.capabilities.roots.is_none());
+    for (elicitation, can_ask) in [
+        (json!({ "form": {} }), true),
+        (json!({ "form": 7 }), true),
+        (json!(true), false),
+    ] {
+        let hello = json!({
+            "protocolVersion": "2025-11-25",
+            "capabilities": { "roots": true, "elicitation": elicitation, "sampling": 7, "experimental": [] },
+        });
+        let message = json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello });
+        let Some(JsonRpcMessage::Request(request)) = parsed(message) else {
+            panic!("it is no request");
+        };
+        let ClientRequest::InitializeRequest(hello) = request.request else {
+            panic!("it is not read as an initialize");
+        };
+        let capabilities = hello.params.capabilities;
+        assert_eq!(capabilities.elicitation.is_some(), can_ask, "{elicitation}");
+        assert!(capabilities.roots.is_none());
+    }
 }

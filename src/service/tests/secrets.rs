@@ -245,6 +245,9 @@ fn own_words_survive_unreadable_secrets() {
         status: "RUNNING".to_owned(),
         message: "the job runs: step 1".to_owned(),
         next: "Ask again.".to_owned(),
+        progress: json!({ "activity": { "what": "saving" } })
+            .as_object()
+            .cloned(),
         failure: fields(&Failure {
             exit: Some("exit code 1".to_owned()),
             evidence: Some("a line of the log".to_owned()),
@@ -258,6 +261,7 @@ fn own_words_survive_unreadable_secrets() {
         ("RUNNING", "Ask again.")
     );
     assert!(shown.message.contains("not shown"), "{}", shown.message);
+    assert_eq!(shown.progress.unwrap()["activity"]["what"], "saving");
     let failure = shown.failure.unwrap();
     assert_eq!(failure["exit"], "exit code 1");
     assert!(failure["evidence"].as_str().unwrap().contains("not shown"));
