@@ -87,9 +87,10 @@ impl Progress {
     /// Takes what the log lacks from the files of the run.
     pub(crate) fn completed(mut self, files: Option<Self>) -> Self {
         if let Some(mut files) = files.filter(|_| self.is_incomplete()) {
+            // What is left of the time was that of the files then, or is that of a newer step.
+            files.metrics.seconds_left = None;
             if self.metrics.step.is_none() {
-                // What is left of the time was that of the files then.
-                files.metrics.seconds_left = None;
+                self.metrics.seconds_left = None;
                 (self.source, self.measured_at) = (files.source, files.measured_at);
             }
             files.metrics.update(self.metrics);

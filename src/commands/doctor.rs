@@ -298,10 +298,11 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
 /// Returns the jobs that run and have no record any more, and a count of what else is left of such jobs, and of servers that
 /// were killed.
 async fn leftovers(service: &JobService) -> Result<(BTreeSet<String>, String)> {
+    let data_dir = DataDir::from_environment()?;
+    // Before the records: a job that starts in between has one.
+    let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
     let records = service.registry().records().await?;
     let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
-    let data_dir = DataDir::from_environment()?;
-    let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
     living.retain(|job_id| !known.contains(job_id));
     let folders = data_dir.jobs().read_dir()?.flatten();
     let folders = folders.map(|folder| folder.file_name());

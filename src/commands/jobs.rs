@@ -222,11 +222,11 @@ async fn logs(
     let pattern = pattern.transpose()?;
     let mut is_over = false;
     while !is_over || answer.remaining_bytes.is_some() {
-        if !is_over {
+        if answer.remaining_bytes.is_none() {
             // Asked before the log is read: all that the job wrote is there then.
             let status = service.poll(request.job.clone()).await;
             is_over = status.is_done || status.is_gone();
-            if !is_over && answer.remaining_bytes.is_none() {
+            if !is_over {
                 pause(service.poll_interval(&status.cloud)).await?;
             }
         }
@@ -244,6 +244,7 @@ async fn logs(
             if is_over {
                 return Ok(no_answer());
             }
+            answer.remaining_bytes = None;
             pause(RETRY).await?;
             continue;
         }
@@ -265,7 +266,7 @@ async fn pause(mut left: Duration) -> io::Result<()> {
         let stdout = io::stdout();
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
         poll(&mut fds, Some(&Timespec::default()))?;
-        if fds[0].revents().contains(PollFlags::ERR) {
+        if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let part = left.min(READER_CHECK);

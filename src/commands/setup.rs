@@ -5,7 +5,6 @@ mod client_file;
 use std::error::Error;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
 use std::process::Command;
 
@@ -188,8 +187,14 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
     {
         // Claude Code locks its file, and changes it while it runs.
         let mut claude = Command::new(claude);
-        let error = claude.args(programs.claude_arguments()).exec();
-        return Err(JobError::failed(format!("cannot run claude: {error}")));
+        let ended = claude.args(programs.claude_arguments()).status();
+        return match ended.map_err(|error| format!("cannot run claude: {error}")) {
+            Ok(status) if status.success() => Ok("Its next session has the server.".to_owned()),
+            Ok(status) => Err(JobError::failed(format!(
+                "`claude mcp add` failed: {status}"
+            ))),
+            Err(error) => Err(JobError::failed(error)),
+        };
     }
     let kept = replace(&target, &text, &new)?;
     Ok(format!("Added to {at}. Restart the client.{kept}"))

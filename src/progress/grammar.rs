@@ -26,8 +26,8 @@ const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.in
 
 /// Gives `each` every pair in `line`: its name, the text from its value on, and the line before it. A name is the text before a
 /// number, back to the number before it or to a separator. Numbers in paths and names of files are passed over. Within a
-/// dictionary only its own keys are names.
-pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'a str)) {
+/// dictionary only its own keys are names. Returns what stands behind the first dictionary.
+pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'a str)) -> &'a str {
     let dictionary = dictionary_start(line).unwrap_or(line.len());
     let (mut name_start, mut word_end, mut is_file) = (0, 0, false);
     let is_blank = |c: char| c.is_ascii_whitespace();
@@ -67,12 +67,13 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'
             (None, b'\'' | b'"') => quote = Some(byte),
             (None, b'{' | b'[' | b'(') => depth += 1,
             (None, b'}' | b']' | b')') if depth > 1 => depth -= 1,
-            (None, b'}' | b']' | b')') => break,
+            (None, b'}' | b']' | b')') => return &line[at + 1..],
             // Not in a dictionary within it: that is of something else.
             (None, b':') if depth == 1 => entry(line, at, &mut each),
             _ => {}
         }
     }
+    ""
 }
 
 /// Gives `each` the entry of a dictionary whose colon is at `colon`.

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::grammar::{duration, number, pairs, total, whole};
+use super::grammar::{dictionary_start, duration, number, pairs, total, whole};
 use super::names::{EVALUATIONS, Kind, is_evaluation, kind};
 use crate::text::patterns::Patterns;
 
@@ -129,8 +129,14 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn add_line(&mut self, line: &str) {
-        if !line.is_empty() {
-            pairs(line, |name, value, before| self.add(name, value, before));
+        let mut rest = pairs(line, |name, value, before| self.add(name, value, before));
+        // A dictionary before that of the figures may be of something else.
+        while !self.has_figure()
+            && let Some(start) = dictionary_start(rest)
+        {
+            rest = pairs(&rest[start..], |name, value, before| {
+                self.add(name, value, before);
+            });
         }
         if self.has(Kind::Runtime) {
             // A mean over the run is not the newest loss.

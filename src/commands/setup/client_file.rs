@@ -46,7 +46,8 @@ impl ClientFile {
             values,
             document,
             has_mark: bare != text,
-            has_crlf: text.contains("\r\n"),
+            has_crlf: text.contains('\n')
+                && text.matches('\n').count() == text.matches("\r\n").count(),
             is_changed: false,
         })
     }

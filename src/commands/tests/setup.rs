@@ -54,6 +54,15 @@ fn a_json_file_keeps_its_comments_order_commas_and_line_ends() {
         let after = after.replace("ENTRY", &entry.replace('\n', line_end));
         assert_eq!(added(Client::Cursor, before), after);
     }
+    // Line ends of both kinds stay.
+    let after = added(
+        Client::Cursor,
+        "{\r\n  \"a\": 1,\n  \"mcpServers\": {}\n}\n",
+    );
+    assert!(
+        after.starts_with("{\r\n  \"a\": 1,\n") && after.ends_with("}\n"),
+        "{after:?}"
+    );
 }
 
 #[test]

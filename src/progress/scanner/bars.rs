@@ -53,11 +53,14 @@ impl Scanner {
     pub(super) fn bind_bar(&mut self, step: Option<u64>) {
         self.bars.training_ended = false;
         let mut bound = None;
-        for bar in &mut self.bars.candidates {
+        for (age, bar) in self.bars.candidates.iter_mut().enumerate() {
             let before = bar.at_loss.replace(bar.done);
             let has_moved = before.is_some_and(|before| bar.done > before);
             let may_train = bar.label.is_empty() || bar.label.to_lowercase().contains("train");
-            if step.map_or(has_moved && may_train, |step| step == bar.done) {
+            let is_at_loss = step.map_or(has_moved && may_train, |step| step == bar.done);
+            // One that ended before another began stands at any step by chance.
+            let is_over = age > 0 && bar.done >= bar.total;
+            if bound.is_none() && is_at_loss && !is_over {
                 bound = Some(bar.clone());
             }
         }

@@ -25,13 +25,17 @@ fn found(metrics: &Metrics) -> Found {
 
 #[test]
 fn finds_pairs_in_any_separators() {
-    let cases: [(&str, Found); 14] = [
+    let cases: [(&str, Found); 15] = [
         (
             "{'epoch': 1.0, 'loss': 2.5, 'best': {'loss': 0.4, 'step': 100}, 'text': \"it's {'loss': 0.1}\"}",
             (None, None, Some(1.0), Some(2.5), None),
         ),
         (
             "{'loss': 2.5, 'step': 7} of {'loss': 0.1, 'step': 90}",
+            (Some(7), None, None, Some(2.5), None),
+        ),
+        (
+            "INFO {\"run\": \"x\"} - {\"loss\": 2.5, \"step\": 7}",
             (Some(7), None, None, Some(2.5), None),
         ),
         (

@@ -55,16 +55,24 @@ fn files_complete_a_log_without_step_or_total() {
         metrics: Metrics {
             step: Some(6),
             total_steps: Some(60),
+            seconds_left: Some(900.0),
             ..Metrics::default()
         },
         ..Progress::default()
     };
-    let lacks = of("{'loss': 1.5, 'learning_rate': 0.1, 'epoch': 0.1}\n");
+    // The time left of either is not that of the other's step.
+    let stepped = of("{'loss': 1.5, 'learning_rate': 0.1, 'epoch': 0.1, 'step': 7}\n");
+    let found = stepped.completed(Some(files.clone())).metrics;
+    assert_eq!((found.step, found.total_steps), (Some(7), Some(60)));
+    assert_eq!(found.seconds_left, None);
+    let mut lacks = of("{'loss': 1.5, 'learning_rate': 0.1, 'epoch': 0.1}\n");
+    lacks.metrics.seconds_left = Some(5.0);
     let found = lacks.completed(Some(files.clone())).metrics;
     assert_eq!(
         (found.step, found.total_steps, found.loss),
         (Some(6), Some(60), Some(1.5))
     );
+    assert_eq!(found.seconds_left, None);
     let whole = of("step: 7/90 loss: 1.5\n");
     assert_eq!(whole.clone().completed(Some(files)), whole);
 }

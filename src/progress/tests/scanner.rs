@@ -188,6 +188,10 @@ fn bar_at_printed_step_is_bound() {
     // An outer loop somewhere else is not it.
     let found = metrics(bar(1, 5) + "\r          \r" + &step(20) + &bar(1, 5));
     assert_eq!((found.step, found.total_steps), (Some(20), None));
+    // Nor is one that ended before.
+    let fetched = "Fetching 1 files: 100%|█| 1/1 [00:10<00:00,  4.50it/s]\n".to_owned();
+    let found = metrics(fetched + &bar(1, 200) + "\r          \r" + &step(1) + &bar(1, 200));
+    assert_eq!((found.step, found.total_steps), (Some(1), Some(200)));
     // Without printed steps it must have moved between two losses.
     let loss = "{'loss': 1.5, 'learning_rate': 0.1, 'epoch': 0.1}\n";
     let moved = bar(20, 300)

@@ -237,7 +237,8 @@ fn claude_code_adds_a_new_server_itself() {
     home.program("oumi", "exit 0");
     home.program(
         "claude",
-        r#"echo "claude $*"; printf '{"mcpServers": {"oumi": {"command": "%s"}}}' "${!#}" > ~/.claude.json"#,
+        r#"#!/bin/bash
+echo "claude $*"; printf '{"mcpServers": {"oumi": {"command": "%s"}}}' "${!#}" > ~/.claude.json"#,
     );
     fs::write(&file, "{\"theirs\": 1}").unwrap();
     let set_up = || {
