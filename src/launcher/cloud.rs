@@ -14,7 +14,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,8 +48,6 @@ pub(crate) struct CloudLauncher {
     backend: Arc<dyn CloudBackend>,
     folder: DataDir,
     supervisor: PathBuf,
-    /// Held while the folder of a change is created, or its answer noted.
-    changing: Mutex<()>,
     prices: Prices,
     /// Launches that have ended with a job, by their folders.
     ended: Unchanged<Launch>,
@@ -66,7 +64,6 @@ impl CloudLauncher {
     ) -> Self {
         Self {
             backend,
-            changing: Mutex::default(),
             folder,
             supervisor,
             prices: Prices::default(),
@@ -153,7 +150,7 @@ impl CloudLauncher {
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
         let output = self.run_change(&change, call).await?;
-        self.answer_change(&change);
+        self.answer_change(&change, false);
         // Exit codes are unreliable: the status afterwards counts.
         let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
@@ -356,7 +353,7 @@ impl Launcher for CloudLauncher {
         let result = self.backend.teardown_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            self.answer_change(&change);
+            self.answer_change(&change, false);
         }
         result
     }

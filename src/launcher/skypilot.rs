@@ -146,6 +146,7 @@ impl CloudBackend for SkyPilot {
         if !unasked.is_empty() {
             match self.run_queue(&unasked).await {
                 Ok(part) => queue.add(part),
+                Err(error) if unasked.len() == names.len() => return Err(error),
                 Err(error) => failed.extend(unasked.into_iter().map(|name| (name, error.clone()))),
             }
         }

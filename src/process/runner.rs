@@ -84,7 +84,8 @@ impl Cli {
         };
         let result = finished.ok().and_then(|result| result.clone());
         result.unwrap_or_else(|| {
-            Err(call.error("did not end: the server is shutting down, or failed"))
+            let error = call.error("did not end: the server is shutting down, or failed");
+            Err(error.with_hint("try again in a moment"))
         })
     }
 
@@ -107,6 +108,8 @@ impl Cli {
             }
             return Ok(result);
         }
+        // One whose task panicked is left in it.
+        queries.retain(|_, run| run.strong_count() > 0);
         if queries.len() >= MAX_QUERIES {
             let error = call.error("was not run, since too many other programs wait");
             return Err(error.with_hint("try again in a moment"));

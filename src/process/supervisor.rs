@@ -353,7 +353,12 @@ impl<'a> Supervisor<'a> {
     fn job_processes(&self) -> io::Result<HashSet<u32>> {
         match cfg!(target_os = "linux") {
             true => ProcessTable::descendants_of(std::process::id()),
-            false => Ok(ProcessTable::read()?.job(self.dir.path()).members),
+            false => {
+                // A job that hides its marks may make its supervisor look like a part of it.
+                let mut members = ProcessTable::read()?.job(self.dir.path()).members;
+                members.remove(&std::process::id());
+                Ok(members)
+            }
         }
     }
 }

@@ -82,7 +82,7 @@ impl CloudLauncher {
 
     /// Sets the autostop of a launch whose supervisor was killed before it had. Where that fails, or SkyPilot is silent, the next call
     /// about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It is dropped
-    /// where the cluster is gone, or another one.
+    /// where the cluster is gone, another one, or stopped.
     pub(super) async fn finish_autostop(
         &self,
         identity: &JobIdentity,
@@ -104,7 +104,7 @@ impl CloudLauncher {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
             let output = self.run_change(&change, call).await?;
-            self.answer_change(&change);
+            self.answer_change(&change, false);
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }
@@ -113,7 +113,7 @@ impl CloudLauncher {
             tracing::warn!(
                 job_id = identity.job_id,
                 cluster,
-                "the autostop was not set: the cluster of the job is gone"
+                "the autostop was not set: the cluster of the job is gone, another one, or stopped"
             );
         }
         Ok(dir.clear_epilogue()?)
@@ -125,11 +125,20 @@ impl CloudLauncher {
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
     ) -> Result<bool> {
-        let identity = launched.unwrap_or(identity);
-        let (survey, launch) = in_budget(self.survey_job(identity)).await;
-        let Some(launch) = launch else {
-            return Ok(false);
+        let launch = self.launch(identity).map_err(JobError::unavailable)?;
+        let (survey, launch) = match launched {
+            Some(launched) => {
+                let (survey, claimed) = in_budget(self.survey_job(launched)).await;
+                (survey, claimed.unwrap_or(launch))
+            }
+            // It has no job, and must claim none.
+            None => {
+                let clusters = [identity.cluster.clone()].into();
+                let survey = in_budget(self.survey(&identity.cloud, &clusters)).await;
+                (survey, launch)
+            }
         };
+        let identity = launched.unwrap_or(identity);
         let went_onto = |cluster: &Cluster| {
             let is_same = launch.is_on_same_cluster(cluster.cluster_hash.as_deref());
             is_same.then_some(true).or_else(|| launch.has_made(cluster))

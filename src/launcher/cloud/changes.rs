@@ -2,10 +2,10 @@
 //! goes on when the server ends, and the next server can tell how it ended.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,6 @@ use crate::process::runner::{CliCall, Output};
 use crate::process::start;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::settings::data_dir::create_private;
-use crate::sync::lock;
 
 /// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
@@ -74,11 +73,7 @@ impl CloudLauncher {
     /// that one. The change is listed until it is [answered](Self::answer_change).
     pub(super) async fn run_change(&self, change: &Change, call: CliCall) -> Result<Output> {
         let dir = self.change_dir(change);
-        let created = {
-            let _alone = lock(&self.changing);
-            create(&dir)
-        };
-        let lock = created.map_err(|error| {
+        let lock = create(&dir).map_err(|error| {
             let path = dir.path().display();
             call.error(format!("was not run: {path}: {error}"))
         })?;
@@ -106,16 +101,20 @@ impl CloudLauncher {
             };
             start::start(&self.supervisor, &dir, lock, request).await?;
         }
-        let output = loop {
-            match ended_output(&dir)? {
-                Some(_) if !dir.exists()? => return Err(lost.with_hint("see list_jobs")),
-                Some(output) => break output,
-                None => tokio::time::sleep(POLL_INTERVAL).await,
+        // All processes are looked at once a second: only where its supervisor was killed do they tell more.
+        let mut polls = (0..20_u32).cycle();
+        while dir.is_locked()? && dir.exit_record()?.is_none() {
+            if polls.next() == Some(0) && has_ended(&dir)? {
+                break;
             }
-        };
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        if !dir.exists()? {
+            return Err(lost.with_hint("see list_jobs"));
+        }
         // A query that began before does not show the change.
         self.cli.invalidate();
-        Ok(output)
+        Ok(output_of(&dir)?)
     }
 
     /// Lists the stops and downs that are under way, and with their output those that ended within a day without their result
@@ -129,14 +128,19 @@ impl CloudLauncher {
         };
         let read = |entry: fs::DirEntry| -> io::Result<_> {
             let dir = JobDir::at(entry.path());
-            let age = SystemTime::now().duration_since(entry.metadata()?.modified()?);
-            let output = ended_output(&dir)?;
+            let changed_at = || entry.metadata()?.modified();
+            let (at, has_ended) = (changed_at()?, has_ended(&dir)?);
             let change = dir.read_json::<Change>(CHANGE)?;
             let kept = if change.is_some() { REPORTED } else { ANSWERED };
-            if output.is_some() && age.is_ok_and(|age| age > kept) {
-                dir.remove()?;
+            if has_ended && at.elapsed().is_ok_and(|age| age > kept) {
+                let _alone = alone(&dir)?;
+                // It may have begun again meanwhile.
+                if changed_at()? == at {
+                    dir.remove()?;
+                }
                 return Ok(None);
             }
+            let output = has_ended.then(|| output_of(&dir)).transpose()?;
             let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
             Ok(change.map(|change| (change, output)))
         };
@@ -144,26 +148,39 @@ impl CloudLauncher {
         entries.filter_map(|entry| read(entry).ok()?).collect()
     }
 
-    /// Notes that the result of a change has been answered, unless an equal one is under way by now.
-    pub(super) fn answer_change(&self, change: &Change) {
+    /// Notes that the result of a change has been answered, unless an equal one is under way by now. One that was `listed` may have
+    /// ended again since, and is then another.
+    pub(super) fn answer_change(&self, change: &Change, listed: bool) {
         let dir = self.change_dir(change);
-        let _alone = lock(&self.changing);
-        if matches!(ended_output(&dir), Ok(Some(_)))
-            && let Err(error) = fs::remove_file(dir.path().join(CHANGE))
-            && error.kind() != ErrorKind::NotFound
-        {
+        let answer = || -> io::Result<()> {
+            let _alone = alone(&dir)?;
+            let there = dir.read_json::<Change>(CHANGE)?;
+            let is_meant = there.is_some_and(|there| !listed || there == *change);
+            if is_meant && has_ended(&dir)? {
+                fs::remove_file(dir.path().join(CHANGE))?;
+            }
+            Ok(())
+        };
+        if let Err(error) = answer() {
             tracing::warn!(%error, "cannot note that a change was answered");
         }
     }
 }
 
+/// Locks the folder of all changes, against other servers too, while one in it is created, answered or removed.
+fn alone(dir: &JobDir) -> io::Result<File> {
+    let changes = dir.path().parent().unwrap_or(dir.path());
+    create_private(changes)?;
+    let folder = File::open(changes)?;
+    folder.lock()?;
+    Ok(folder)
+}
+
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
 fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
-    if let Some(root) = dir.path().parent() {
-        create_private(root)?;
-    }
+    let _alone = alone(dir)?;
     if dir.exists()? {
-        if ended_output(dir)?.is_none() {
+        if !has_ended(dir)? {
             return Ok(None);
         }
         dir.remove()?;
@@ -171,21 +188,22 @@ fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
     JobDir::create(dir.path()).map(|(_, lock)| Some(lock))
 }
 
-/// Reads the output of a program that has ended; `None` while it runs.
-fn ended_output(dir: &JobDir) -> io::Result<Option<Output>> {
+fn has_ended(dir: &JobDir) -> io::Result<bool> {
     // In this order: a program that ends in between has left its record. A daemon that it started may hold the lock for ever.
     let is_running = dir.is_locked()? && start::is_supervised(dir)?;
+    Ok(dir.exit_record()?.is_some() || !is_running)
+}
+
+/// Reads the output of a program that has ended.
+fn output_of(dir: &JobDir) -> io::Result<Output> {
     let exit = dir.exit_record()?;
-    if exit.is_none() && is_running {
-        return Ok(None);
-    }
     let (code, error) = exit.map_or((None, None), |exit| (exit.code, exit.error));
     let mut stdout = read_output(dir)?;
     stdout.extend(error.iter().map(|error| format!("\n{error}\n")));
-    Ok(Some(Output {
+    Ok(Output {
         stdout,
         code,
         timed_out: error.is_some(),
         ..Output::default()
-    }))
+    })
 }

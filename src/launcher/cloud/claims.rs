@@ -73,8 +73,8 @@ impl Launch {
     /// Tells whether a cluster of the name is the one that the launch went onto, however long ago; `None` where that is not certain.
     pub(super) fn has_made(&self, cluster: &Cluster) -> Option<bool> {
         let before = self.start.before.as_ref()?;
-        if before.cluster_hash.is_some() {
-            return Some(before.cluster_hash == cluster.cluster_hash);
+        if let Some(hash) = &before.cluster_hash {
+            return Some(hash == cluster.cluster_hash.as_ref()?);
         }
         let launched_at = cluster.launched_at?;
         // In whole seconds. SkyPilot sets it again when the cluster is up, and with each later launch: a late one tells nothing.

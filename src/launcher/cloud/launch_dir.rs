@@ -107,11 +107,7 @@ impl Launch {
         launch.has_ended = exit.is_some()
             || !is_locked
             || (launch.oumi_job_id().is_some() && !is_supervised(dir)?);
-        launch.is_autostop_pending = match launch.has_ended {
-            true => is_autostop_pending(dir)?,
-            // Its supervisor lives, and this is read several times a second.
-            false => dir.epilogue()?.is_some(),
-        };
+        launch.is_autostop_pending = launch.has_ended && is_autostop_pending(dir)?;
         launch.is_cancelled = exit.as_ref().is_some_and(|exit| exit.cancelled);
         // A signal leaves no reason of its own.
         let has_failed =

@@ -66,7 +66,12 @@ impl CloudLauncher {
     }
 
     async fn changes_left(&self) -> Vec<String> {
-        let changes = self.list_changes().into_iter();
+        let changes = self.list_changes();
+        if changes.iter().any(|(_, output)| output.is_some()) {
+            // Each is judged by what came after it.
+            self.cli.invalidate();
+        }
+        let changes = changes.into_iter();
         let own =
             changes.filter(|(change, _)| self.backend.clouds().contains(&change.cloud.as_str()));
         let describe = async |(change, output): (Change, Option<Output>)| {
@@ -79,7 +84,7 @@ impl CloudLauncher {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
-                    self.answer_change(&change);
+                    self.answer_change(&change, true);
                     None
                 }
             }

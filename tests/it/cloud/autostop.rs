@@ -123,6 +123,8 @@ fn autostop_of_a_failed_launch_is_set_on_its_own_cluster_alone() {
         if is_own {
             let made = (Utc::now().timestamp() - 100).to_string();
             world.cloud.write("clusters/c/launched_at", &made);
+            // Somebody else's, of the same config.
+            world.add_job_now("c", "4", "a");
         }
         world.cloud.set("sky-autostop.open", "");
         let mut server = world.server();
@@ -131,6 +133,8 @@ fn autostop_of_a_failed_launch_is_set_on_its_own_cluster_alone() {
         assert_eq!(set(&world).len(), 1 + usize::from(is_own));
         let minutes = world.cloud.read("clusters/c/autostop");
         assert_eq!(minutes.as_deref(), is_own.then_some("60"));
+        server.list("all");
+        assert_eq!(how(&server.poll("a")), ("failed", "FAILED", true));
     }
 }
 
