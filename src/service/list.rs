@@ -70,9 +70,7 @@ impl JobService {
             let is_pruned = |record: &JobRecord| pruned.contains(&record.job_id);
             request.status.admits(&job.status) && !record.as_ref().is_some_and(is_pruned)
         });
-        found.sort_by_cached_key(|(record, _)| {
-            Reverse(record.as_ref().and_then(JobRecord::submitted_at))
-        });
+        found.sort_by_cached_key(|job| Reverse(job.0.as_ref().and_then(JobRecord::submitted_at)));
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
         found.truncate(limit);

@@ -141,20 +141,12 @@ impl JobService {
                 _ => submitted,
             },
         };
-        let is_local = self.context.is_local(&identity.cloud);
-        let launch_confirmed = match &outcome {
-            Some(LaunchOutcome::Launched(_)) => true,
-            // A job on this machine has its id before it is launched.
-            Some(_) => !is_local && !identity.oumi_job_id.is_empty(),
-            None => false,
-        };
         let mut answer = RunAnswer {
             cluster_name: identity.cluster.clone(),
             oumi_job_id: identity.oumi_job_id.clone(),
-            launch_confirmed,
             ..answer
         };
-        let event = match outcome {
+        let (event, is_confirmed) = match outcome {
             Some(LaunchOutcome::Failed(reason)) => {
                 let error = format!("{reason}; call get_job_logs for the output");
                 return ended(answer, status::FAILED, error);
@@ -163,12 +155,25 @@ impl JobService {
                 let error = format!("{reason}; {MAY_BE_RUNNING}");
                 return ended(answer, status::UNKNOWN, error);
             }
-            Some(LaunchOutcome::Cancelled(_)) => "a cancel came during the launch",
-            Some(LaunchOutcome::Launched(_)) => "the job was launched",
-            None => "the launch is under way and its confirmation is pending",
+            Some(LaunchOutcome::Cancelled(_)) => {
+                // A job on this machine has its id before it is launched.
+                let is_local = self.context.is_local(&identity.cloud);
+                let has_id = !is_local && !identity.oumi_job_id.is_empty();
+                ("a cancel came during the launch", has_id)
+            }
+            Some(LaunchOutcome::Launched(_)) => ("the job was launched", true),
+            None => (
+                "the launch is under way and its confirmation is pending",
+                false,
+            ),
         };
-        answer.success = true;
-        match self.status_of(&identity).await {
+        (answer.success, answer.launch_confirmed) = (true, is_confirmed);
+        self.describe(answer, &identity, event).await
+    }
+
+    /// Completes an answer with the status of a job after this event.
+    async fn describe(&self, mut answer: RunAnswer, job: &JobIdentity, event: &str) -> RunAnswer {
+        match self.status_of(job).await {
             Ok(status) => {
                 answer.message = match status.is_done {
                     true => format!("{event}; {}", next_step::message_and_next(&status)),
@@ -215,7 +220,6 @@ fn ended(answer: RunAnswer, status: &str, error: String) -> RunAnswer {
     RunAnswer {
         status: status.to_owned(),
         error: Some(error),
-        launch_confirmed: false,
         ..answer
     }
 }

@@ -159,3 +159,13 @@ fn two_servers_cannot_pass_the_limit_together() {
     assert!(refused.refused().contains("$32.77 of it is in use"));
     assert_eq!(world.launches(), 1);
 }
+
+#[test]
+fn launch_without_a_plan_is_recorded_with_its_price() {
+    let world = World::new();
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "accelerators": "A100:8" });
+    let arguments = server.launch("job.yaml", asked);
+    server.call("run_job", arguments).ok();
+    assert_eq!(world.home.records()[0]["hourly_price"], 32.7726);
+}
