@@ -59,5 +59,6 @@ pub(super) async fn with_progress<T, F: Future<Output = T>>(
             }
         }
     };
-    tokio::join!(work(context), notifying).0
+    // Boxed: most calls have no token, and would hold its room while they wait.
+    tokio::join!(work(context), Box::pin(notifying)).0
 }

@@ -81,13 +81,16 @@ impl JobService {
             };
             return sanitize(answer, &[]);
         }
-        let first = Box::pin(poll(context, request.job)).await;
-        if wait == 0 || !first.success || first.is_done {
-            return first;
-        }
+        // In a block, so that a call which waits holds no room for it.
+        let first = {
+            let first = Box::pin(poll(context, request.job)).await;
+            if wait == 0 || !first.success || first.is_done {
+                return first;
+            }
+            Arc::new(first)
+        };
         on_poll(&first);
         context.polls.sweep();
-        let first = Arc::new(first);
         let (mut last, mut error) = (Arc::clone(&first), None);
         let waiting = async {
             while !is_change(&first, &last, request.until, called_at.elapsed()) {
