@@ -43,10 +43,9 @@ impl JobService {
         };
         let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
         launches::resume(context, &records);
-        let warnings = registry_warnings(context, &records).await;
-        let mut warnings = sanitize(warnings, &[Redactor::default()]);
-        let (mut found, mut done, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
         let mut redactors = vec![Redactor::default()];
+        let mut warnings = sanitize(registry_warnings(context, &records).await, &redactors);
+        let (mut found, mut done, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
         for (known, listing) in ask_launchers(context, &records).await {
             if !listing.warnings.is_empty() {
                 // It may quote any job that it was asked about.
