@@ -323,7 +323,7 @@ fn answer(job: JobIdentity, outcome: Result<CancelOutcome>) -> CancelAnswer {
                 ErrorKind::NotFound => (status::NOT_FOUND, error),
                 _ => {
                     let hint = match error.hint {
-                        Some(_) => "until then it may be running and cost money",
+                        Some(_) => "until then it may still be running and cost money",
                         None => MAY_BE_RUNNING,
                     };
                     (status::UNKNOWN, error.with_hint(hint))
