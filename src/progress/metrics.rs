@@ -222,21 +222,25 @@ impl Report {
         }
     }
 
-    fn add(&mut self, name: &str, value: &str, before: &str) {
-        let (kind, factor) = match kind(name) {
-            Some(found) => found,
+    /// Finds the kind of a name, and its factor. Adds a count without a name itself.
+    fn kind_of(&mut self, name: &str, value: &str, before: &str) -> Option<(Kind, f64)> {
+        let found = kind(name);
+        if found.is_none() && name == "val" && context(before).contains("loss train") {
             // litgpt: `loss train: 0.9, val: 1.1`.
-            None if name == "val" && context(before).contains("loss train") => {
-                (Kind::EvalLoss, 1.0)
-            }
-            // A count without a name is within the epoch before it: `epoch 001:   100 / 1539`.
-            None if name.is_empty() && self.metrics.epoch.is_some() => {
-                let counted = number(value).and_then(|(done, rest)| Some((done, total(rest)?)));
-                let batch = counted.map(|(done, total)| (done - 1.0, Some(total)));
-                self.batch = self.batch.or(batch);
-                return;
-            }
-            None => return,
+            return Some((Kind::EvalLoss, 1.0));
+        }
+        if found.is_none() && name.is_empty() && self.metrics.epoch.is_some() {
+            // It is within the epoch before it: `epoch 001:   100 / 1539`.
+            let counted = number(value).and_then(|(done, rest)| Some((done, total(rest)?)));
+            let batch = counted.map(|(done, total)| (done - 1.0, Some(total)));
+            self.batch = self.batch.or(batch);
+        }
+        found
+    }
+
+    fn add(&mut self, name: &str, value: &str, before: &str) {
+        let Some((kind, factor)) = self.kind_of(name, value, before) else {
+            return;
         };
         let metrics = &mut self.metrics;
         if kind == Kind::SecondsLeft {
