@@ -28,7 +28,7 @@ use super::{
 use crate::error::{ErrorKind, JobError, Result};
 use crate::parse::sky::{Cluster, named};
 use crate::process::find;
-use crate::process::job_dir::JobLock;
+use crate::process::job_dir::{EPILOGUE, JobLock};
 use crate::process::runner::{Cli, in_budget, until};
 use crate::process::start;
 use crate::settings::data_dir::DataDir;
@@ -201,13 +201,22 @@ impl Launcher for CloudLauncher {
         let dir = self.dir(identity)?;
         let config = plan.job_config.as_ref();
         let name = config.and_then(|config| config["name"].as_str());
+        let (was_there, before) = in_budget(self.cluster_before(identity)).await;
         let start = LaunchStart {
             name: name.unwrap_or_default().to_owned(),
             cluster: identity.cluster.clone(),
-            before: in_budget(self.cluster_before(identity)).await,
+            before,
         };
         let start = serde_json::to_string(&start).map_err(JobError::failed)?;
         plan.process.files.push((dir.path().join(START), start));
+        if let Some(epilogue) = plan.process.epilogue.take()
+            // A launch that fails early does not print that the cluster was there.
+            && !(was_there && epilogue.unless_printed.is_some())
+        {
+            let epilogue = serde_json::to_string(&epilogue).map_err(JobError::failed)?;
+            let file = dir.path().join(EPILOGUE);
+            plan.process.files.push((file, epilogue));
+        }
         let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
         if started.is_err() {
             remove_staged(&dir)?;

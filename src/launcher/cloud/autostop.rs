@@ -9,7 +9,6 @@ use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
 use crate::parse::sky::Cluster;
-use crate::process::job_dir::EPILOGUE;
 use crate::process::runner::{CliCall, in_budget};
 use crate::process::start::has_abandoned_epilogue;
 use crate::process::supervisor::Epilogue;
@@ -70,13 +69,10 @@ impl CloudLauncher {
         let autostop = ["change", &sky, "autostop", &plan.cluster, "-y"];
         let argv = [&[own.as_str()], autostop.as_slice(), change].concat();
         let existing = format!("Found an existing cluster: {}.", plan.cluster);
-        let epilogue = Epilogue {
+        plan.process.epilogue = Some(Epilogue {
             argv: argv.into_iter().map(ToOwned::to_owned).collect(),
             unless_printed: asked.is_none().then_some(existing),
-        };
-        let file = self.dir(&spec.identity)?.path().join(EPILOGUE);
-        let epilogue = serde_json::to_string(&epilogue).map_err(JobError::failed)?;
-        plan.process.files.push((file, epilogue));
+        });
         Ok(())
     }
 

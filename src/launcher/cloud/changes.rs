@@ -98,6 +98,7 @@ impl CloudLauncher {
                 plan,
                 envs: BTreeMap::from_iter(call.envs),
                 files: vec![(dir.path().join(CHANGE), change)],
+                epilogue: None,
             };
             start::start(&self.supervisor, &dir, lock, request).await?;
         }

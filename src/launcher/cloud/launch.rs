@@ -58,6 +58,7 @@ impl CloudLauncher {
             },
             envs,
             files: vec![(staged, config.to_yaml().map_err(JobError::failed)?)],
+            epilogue: None,
         };
         Ok(LaunchPlan {
             command_line,
@@ -69,22 +70,26 @@ impl CloudLauncher {
         })
     }
 
-    /// Describes the cluster before a launch onto it. `None` where that cannot be found out.
-    pub(super) async fn cluster_before(&self, identity: &JobIdentity) -> Option<ClusterBefore> {
-        if !self.backend.ids_restart() {
-            return None;
-        }
-        let list = self.backend.clusters().await.ok()?;
+    /// Returns `true` where the cluster of a launch is there before it, and describes it: `None` where that cannot be found out, such
+    /// as of a stopped one.
+    pub(super) async fn cluster_before(
+        &self,
+        identity: &JobIdentity,
+    ) -> (bool, Option<ClusterBefore>) {
+        let (true, Ok(list)) = (self.backend.ids_restart(), self.backend.clusters().await) else {
+            return (false, None);
+        };
         let Some(cluster) = named(&list, &identity.cluster) else {
-            return Some(ClusterBefore::default());
+            return (false, Some(ClusterBefore::default()));
         };
         let clusters = [identity.cluster.clone()].into();
         let queue = self.backend.queue(&identity.cloud, &clusters).await.ok();
-        let jobs = queue?.jobs.remove(&identity.cluster)?;
-        Some(ClusterBefore {
+        let jobs = queue.and_then(|mut queue| queue.jobs.remove(&identity.cluster));
+        let before = jobs.map(|jobs| ClusterBefore {
             cluster_hash: cluster.cluster_hash.clone(),
             last_job_id: jobs.iter().map(number).max().unwrap_or(0),
-        })
+        });
+        (true, before)
     }
 
     /// Reads the launch of a job. One that has ended with a job is read again only where its folder was changed.

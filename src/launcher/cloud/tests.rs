@@ -20,6 +20,8 @@ use crate::parse::prices::{self, CatalogMachine};
 use crate::parse::sky::{Cluster, Queue, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::{CliCall, Output};
+use crate::process::start::StartRequest;
+use crate::process::supervisor::Epilogue;
 
 /// A cloud whose one cluster `dev` has one job, 7.
 #[derive(Debug, Default)]
@@ -267,6 +269,44 @@ async fn autostop_that_nobody_sets_hides_no_costs() {
         }
         let status = launcher.status(&identity("7")).await.unwrap();
         assert_eq!(status.warnings.len(), warnings, "{:?}", status.warnings);
+    }
+}
+
+/// A launch that fails early prints nothing of the cluster, and would end it by an autostop that nobody asked for.
+#[tokio::test]
+async fn cluster_that_was_there_keeps_its_autostop() {
+    for (cluster, is_asked_for, is_unreachable, is_set) in [
+        ("dev", false, false, false),
+        // A stopped cluster does not list its jobs.
+        ("dev", false, true, false),
+        ("dev", true, false, true),
+        ("new", false, false, true),
+    ] {
+        let cloud = Arc::new(FakeCloud::default());
+        cloud.is_unreachable.store(is_unreachable, Ordering::Relaxed);
+        let (home, launcher) = launcher_on(cloud);
+        let identity = JobIdentity {
+            cluster: cluster.to_owned(),
+            ..identity("")
+        };
+        let epilogue = Epilogue {
+            argv: vec!["sky".to_owned(), "autostop".to_owned()],
+            unless_printed: (!is_asked_for).then(|| "Found it".to_owned()),
+        };
+        let plan = LaunchPlan {
+            command_line: String::new(),
+            cluster: cluster.to_owned(),
+            job_config: None,
+            process: StartRequest {
+                epilogue: Some(epilogue),
+                ..StartRequest::default()
+            },
+            warnings: Vec::new(),
+            autostop: None,
+        };
+        let (dir, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
+        launcher.start(&identity, plan, lock).await.unwrap();
+        assert_eq!(dir.epilogue().unwrap().is_some(), is_set, "{cluster}");
     }
 }
 

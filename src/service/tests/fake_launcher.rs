@@ -432,6 +432,7 @@ impl Launcher for FakeLauncher {
                 },
                 envs: BTreeMap::new(),
                 files: Vec::new(),
+                epilogue: None,
             },
         };
         Ok(plan)

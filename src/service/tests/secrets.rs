@@ -85,6 +85,7 @@ impl Launcher for Leaky {
                 },
                 envs: Default::default(),
                 files: Vec::new(),
+                epilogue: None,
             },
         };
         Ok(plan)
