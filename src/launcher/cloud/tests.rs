@@ -283,7 +283,9 @@ async fn cluster_that_was_there_keeps_its_autostop() {
         ("new", false, false, true),
     ] {
         let cloud = Arc::new(FakeCloud::default());
-        cloud.is_unreachable.store(is_unreachable, Ordering::Relaxed);
+        cloud
+            .is_unreachable
+            .store(is_unreachable, Ordering::Relaxed);
         let (home, launcher) = launcher_on(cloud);
         let identity = JobIdentity {
             cluster: cluster.to_owned(),
