@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::{
     CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, Listing, Offer,
+    LaunchPlan, LaunchSpec, Launcher, Listing, Offer, check_cloud,
 };
 use crate::error::{ErrorKind, JobError, Result};
 use crate::parse::sky::{Cluster, named};
@@ -39,7 +39,7 @@ use launch::remove_staged;
 use launch_dir::{Launch, LaunchStart, START};
 use price::Prices;
 pub(super) use survey::no_such_job;
-use survey::{Survey, add_cluster};
+use survey::{Survey, add_cluster, cloud_of};
 
 /// The time that a list of clusters waits for their prices.
 const PRICE_WAIT: Duration = Duration::from_secs(10);
@@ -125,12 +125,16 @@ impl CloudLauncher {
     }
 
     fn validate(&self, identity: &JobIdentity) -> Result<()> {
-        let (cloud, cluster) = (&identity.cloud, &identity.cluster);
+        let (cloud, cluster, id) = (&identity.cloud, &identity.cluster, &identity.oumi_job_id);
+        if cluster.is_empty() {
+            let error =
+                format!("`cluster_name` is needed: no cluster of {cloud} with job {id:?} is known");
+            return Err(JobError::failed(error).with_hint("call list_jobs for the clusters"));
+        }
         self.backend.validate_cluster(cloud, cluster)?;
-        if is_plain(&identity.oumi_job_id, "-_.") {
+        if is_plain(id, "-_.") {
             return Ok(());
         }
-        let id = &identity.oumi_job_id;
         Err(JobError::failed(format!(
             "`oumi_job_id` {id:?} is not the id of a job"
         )))
@@ -356,6 +360,12 @@ impl Launcher for CloudLauncher {
         action: ClusterAction,
     ) -> Result<String> {
         self.backend.validate_cluster(cloud, cluster)?;
+        // Where it cannot be found out, the program decides.
+        if let Ok(list) = in_budget(self.backend.clusters()).await {
+            let found = named(&list, cluster).and_then(cloud_of);
+            check_cloud(cluster, found.as_deref(), cloud, self.clouds())
+                .map_err(|error| error.context("nothing was done"))?;
+        }
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
         let output = self.run_change(&change, call).await?;

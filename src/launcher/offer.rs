@@ -1,5 +1,7 @@
 //! Prices of launches, and of clusters.
 
+use crate::error::{JobError, Result};
+
 /// The price of a launch or a cluster: of all its nodes, in dollars an hour.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Offer {
@@ -46,4 +48,18 @@ pub(crate) struct ClusterInfo {
     /// Status, resources and region.
     pub summary: String,
     pub offer: Offer,
+}
+
+/// Fails where a cluster is found on another one of these clouds than was asked for: its launcher goes by its name alone.
+pub(crate) fn check_cloud(
+    cluster: &str,
+    found: Option<&str>,
+    asked: &str,
+    clouds: &[&str],
+) -> Result<()> {
+    let other = found.filter(|found| *found != asked && clouds.contains(found));
+    other.map_or(Ok(()), |other| {
+        let error = format!("cluster {cluster} is on {other}, not on {asked}");
+        Err(JobError::not_found(error).with_hint("call list_jobs for the jobs it has"))
+    })
 }

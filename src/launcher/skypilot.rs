@@ -258,7 +258,14 @@ impl CloudBackend for SkyPilot {
 
     async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
         let (verb, cluster) = (change.verb.as_str(), &change.cluster);
-        let reason = sky::teardown(cluster, &output.stdout)?;
+        let was_accepted = verb == "down" && output.stdout.contains(api::ACCEPTED);
+        let reason = match sky::teardown(cluster, &output.stdout) {
+            // The API server had deleted it before the program looked.
+            Err(error) if was_accepted && error.is_not_found() => {
+                return Ok(format!("cluster {cluster} is gone"));
+            }
+            read => read?,
+        };
         // The exit code is 0 in any case: the status afterwards counts.
         let clusters = self.clusters().await?;
         let after = sky::named(&clusters, cluster);

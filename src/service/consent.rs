@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::prepare::PreparedLaunch;
 use super::{JobService, OnProgress, consent_prompt};
 use crate::error::{JobError, Result};
-use crate::launcher::ClusterInfo;
+use crate::launcher::{ClusterInfo, check_cloud};
 use crate::settings::env_vars;
 use crate::settings::policy::AskPerson;
 
@@ -53,6 +53,10 @@ impl JobService {
     pub(super) async fn confirm(&self, change: &Change<'_>) -> Result<()> {
         let asking = async {
             let info = self.cluster_info(change.cloud, change.cluster).await?;
+            if let Some(info) = &info {
+                let clouds = self.context.launcher(change.cloud)?.clouds();
+                check_cloud(&info.name, info.cloud.as_deref(), change.cloud, clouds)?;
+            }
             let Some(provider) = &self.provider else {
                 return Ok(());
             };

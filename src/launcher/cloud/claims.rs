@@ -51,13 +51,18 @@ impl JobMark {
 }
 
 impl Launch {
-    /// Tells whether a job may have come onto the cluster with this launch, or after it, by its name and number.
+    /// Tells whether a job may have come onto the cluster with this launch, or after it, by its name or run, and its number.
     pub(super) fn may_have_launched(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
         let is_new = |before: &ClusterBefore| {
             let hashes = before.cluster_hash.as_deref().zip(cluster_hash);
             number(job) > before.last_job_id || hashes.is_some_and(|(one, other)| one != other)
         };
-        job.job_name == self.start.name && self.start.before.as_ref().is_none_or(is_new)
+        // The queue may call the job otherwise. A run is named to the microsecond, and no other launch's.
+        let has_time = |run: &String| run.len() == "sky-2026-11-24-19-18-45-442134".len();
+        let has_run = self.printed.run.as_ref().is_some_and(has_time);
+        let is_its =
+            job.job_name == self.start.name || has_run && self.is_of_run(job) == Some(true);
+        is_its && self.start.before.as_ref().is_none_or(is_new)
     }
 
     /// Tells whether a cluster of the name is the one that the launch went onto: it was there before, or the launch ended so lately

@@ -145,7 +145,7 @@ impl CloudLauncher {
         let is_open = self.backend.ids_restart() && launch.verdict.is_none() && launch.has_ended;
         if is_open
             && !survey.jobs(&identity.cluster).is_empty()
-            && survey.other_cloud(identity).is_none()
+            && survey.check_cloud(identity).is_ok()
             && let Ok(others) = self.other_launches(identity, cluster)
             && let Some(job) = find_job(&launch, survey.jobs(&identity.cluster), hash, &others)
             // Whoever knows the job by another id is not told of this one.

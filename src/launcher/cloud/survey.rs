@@ -6,7 +6,9 @@ use super::autostop::stays_up;
 use super::claims::JobMark;
 use super::launch_dir::{Launch, number, seconds};
 use crate::error::{JobError, Result};
-use crate::launcher::{ClusterDetails, JobDetails, JobIdentity, JobState, JobStatus, status};
+use crate::launcher::{
+    ClusterDetails, JobDetails, JobIdentity, JobState, JobStatus, check_cloud, status,
+};
 use crate::parse;
 use crate::parse::prices::ClusterCost;
 use crate::parse::sky::{Cluster, Queue, QueueFailure, QueuedJob, named};
@@ -76,12 +78,11 @@ impl Survey {
             .map_or(&[], Vec::as_slice)
     }
 
-    /// The cloud of the cluster that has the name of a job's, where it is another than the job's. SkyPilot knows clusters by name
-    /// alone.
-    pub(super) fn other_cloud(&self, identity: &JobIdentity) -> Option<String> {
-        let cloud = cloud_of(self.cluster(&identity.cluster)?)?;
-        let is_other = self.clouds.contains(&cloud.as_str()) && cloud != identity.cloud;
-        is_other.then_some(cloud)
+    /// Fails where the cluster that has the name of a job's is known to be on another cloud than the job's.
+    pub(super) fn check_cloud(&self, identity: &JobIdentity) -> Result<()> {
+        let (name, cloud) = (&identity.cluster, &identity.cloud);
+        let found = self.cluster(name).and_then(cloud_of);
+        check_cloud(name, found.as_deref(), cloud, self.clouds)
     }
 
     pub(super) fn add_price(&mut self, launch: &Launch) {
@@ -96,18 +97,16 @@ impl<'s> SurveyedJob<'s> {
     fn find(&self) -> Found<'s> {
         let (survey, identity) = (self.survey, self.identity);
         let (name, id) = (&identity.cluster, &identity.oumi_job_id);
-        let other_cloud = survey.other_cloud(identity);
-        if let (Some(cloud), true) = (&other_cloud, identity.job_id.is_empty()) {
-            let error = format!("cluster {name} is on {cloud}, not on {}", identity.cloud);
-            let error = JobError::not_found(error).with_hint("call list_jobs for the jobs it has");
-            return Found::Unknown(error);
+        let on_cloud = survey.check_cloud(identity);
+        if let (Err(error), true) = (&on_cloud, identity.job_id.is_empty()) {
+            return Found::Unknown(error.clone());
         }
         let (mark, hash) = (self.mark(), survey.cluster_hash(name));
         let is_other_cluster = mark.and_then(|mark| mark.is_of_cluster(hash)) == Some(false);
         let row = survey.jobs(name).iter().find(|job| job.job_id == *id);
         match (row, mark) {
             (Some(row), _) if self.is_any_of_its_id() => Found::Own(row),
-            _ if is_other_cluster || other_cloud.is_some() => Found::Gone(true),
+            _ if is_other_cluster || on_cloud.is_err() => Found::Gone(true),
             (Some(row), Some(mark)) if mark.fits(row, hash) => Found::Own(row),
             (Some(_), Some(_)) => Found::Gone(true),
             (Some(row), None) => Found::Uncertain(row),

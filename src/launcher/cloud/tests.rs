@@ -33,12 +33,14 @@ struct FakeCloud {
     catalog_queries: AtomicUsize,
     /// The results of changes wait for each other.
     meeting: Option<Barrier>,
+    /// That of the cluster, in SkyPilot's spelling.
+    cloud: Option<&'static str>,
 }
 
 #[async_trait]
 impl CloudBackend for FakeCloud {
     fn clouds(&self) -> &'static [&'static str] {
-        &["fake"]
+        &["fake", "other"]
     }
 
     fn ids_restart(&self) -> bool {
@@ -83,6 +85,7 @@ impl CloudBackend for FakeCloud {
             name: "dev".to_owned(),
             cluster_hash: Some("first".to_owned()),
             status: "UP".to_owned(),
+            cloud: self.cloud.map(ToOwned::to_owned),
             ..Cluster::default()
         };
         Ok(vec![cluster])
@@ -375,6 +378,48 @@ async fn all_who_wait_for_a_change_get_its_result() {
     );
 }
 
+#[tokio::test]
+async fn cluster_of_another_cloud_is_not_ended() {
+    for (found, is_other) in [
+        (Some("Other"), true),
+        (Some("FAKE"), false),
+        // The launcher serves no such cloud, or it is not known.
+        (Some("Elsewhere"), false),
+        (None, false),
+    ] {
+        let cloud = FakeCloud {
+            cloud: found,
+            ..FakeCloud::default()
+        };
+        let (home, launcher) = launcher_on(cloud.into());
+        for action in [ClusterAction::Stop, ClusterAction::Down] {
+            let ended = launcher.teardown_cluster("fake", "dev", action).await;
+            let error = ended.err().map_or_else(String::new, |it| it.to_string());
+            let refused = "nothing was done: cluster dev is on other, not on fake";
+            assert_eq!(error.starts_with(refused), is_other, "{found:?}: {error}");
+        }
+        assert_eq!(!home.path().join("changes").exists(), is_other, "{found:?}");
+    }
+}
+
+#[tokio::test]
+async fn job_id_without_a_cluster_asks_for_the_cluster() {
+    let (_home, launcher) = launcher();
+    let job = JobIdentity {
+        job_id: String::new(),
+        cluster: String::new(),
+        ..identity("7")
+    };
+    for error in [
+        launcher.status(&job).await.unwrap_err(),
+        launcher.cancel(&job, false).await.unwrap_err(),
+        launcher.logs(&job).await.unwrap_err(),
+    ] {
+        let error = error.to_string();
+        assert!(error.contains("`cluster_name` is needed"), "{error}");
+    }
+}
+
 mod claims {
     use super::*;
     use crate::launcher::cloud::claims::{JobMark, find_job};
@@ -476,6 +521,35 @@ mod claims {
             found(&b, &jobs, &[cut_off(1.0, None)]).as_deref(),
             Some("4")
         );
+    }
+
+    #[test]
+    fn the_run_to_the_microsecond_decides_against_the_name() {
+        let of_run = |id: &str, run: &str| QueuedJob {
+            job_name: "sky-cmd".to_owned(),
+            log_path: format!("~/sky_logs/{run}"),
+            ..job(id, 40.0)
+        };
+        let run = "sky-2026-11-29-09-00-00-807771";
+        for before in [None, Some(3)] {
+            let mut launch = cut_off(1.0, before);
+            launch.printed.run = Some(run.to_owned());
+            let (own, next) = (of_run("4", run), of_run("5", &run.replace("771", "772")));
+            let jobs = [job("6", 60.0), next.clone(), own.clone()];
+            assert_eq!(found(&launch, &jobs, &[]).as_deref(), Some("4"));
+            assert_eq!(found(&launch, &[next], &[]), None);
+            // Another launch has it, or it was there before.
+            let mut claimed = cut_off(2.0, Some(3));
+            let mark = JobMark::of(&own, Some("first"));
+            claimed.verdict = mark.map(|mark| Verdict::Job("4".to_owned(), mark));
+            assert_eq!(found(&launch, &jobs, &[claimed]), None);
+            launch.start.before = cut_off(1.0, Some(4)).start.before;
+            assert_eq!(found(&launch, &jobs, &[]), None);
+            // What has another form is no time.
+            launch.start.before = None;
+            launch.printed.run = Some("sky-0".to_owned());
+            assert_eq!(found(&launch, &[of_run("4", "sky-0")], &[]), None);
+        }
     }
 
     #[test]

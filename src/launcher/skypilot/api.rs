@@ -45,6 +45,9 @@ const OWN_ERRORS: [&str; 9] = [
     "ValueError",
 ];
 
+/// Printed before the output of `sky`, where the API server accepted the change and did not tell how it ended.
+pub(super) const ACCEPTED: &str = "SkyPilot's API server has accepted it.";
+
 #[derive(Default)]
 pub(super) struct Api {
     health: Mutex<Option<(Instant, Option<Arc<Endpoint>>)>>,
@@ -250,10 +253,11 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    let mut posted = Reply::default();
     let change = async {
         let request = Request::of(arguments)?;
         let server = Api::default().server().await?;
-        let changed = server.run(&request, &mut Reply::default()).await;
+        let changed = server.run(&request, &mut posted).await;
         let refused = |problem: &_| {
             tracing::warn!("SkyPilot's API server did not do it: {problem}; `sky` is run")
         };
@@ -262,6 +266,9 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     if let Some(output) = runtime.block_on(change) {
         io::stdout().write_all(output.stdout.as_bytes())?;
         return Ok(ExitCode::from(u8::from(output.code != Some(0))));
+    }
+    if posted.status == 200 && posted.id.is_some() {
+        let _ = writeln!(io::stdout(), "{ACCEPTED}");
     }
     Err(Command::new(program).args(arguments).exec())
 }

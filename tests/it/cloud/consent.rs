@@ -376,15 +376,25 @@ fn cluster_change_asks() {
             world.cloud.add_cluster("dev", "AWS", "UP");
             world.cloud.write("clusters/dev/price", "3.5");
             let mut server = client.server(&world);
-            // The cloud is not what the call says: the person sees that.
             let mut arguments = json!({ "cloud": "gcp", "cluster_name": "dev" });
             let fields = arguments.as_object_mut().unwrap();
             fields.extend(flags.as_object().unwrap().clone());
+            // The cloud is not what the call says: nobody is asked.
+            let elsewhere = match client {
+                Client::Elicits(_) => server.call(tool, arguments.clone()),
+                Client::IsAnswered => {
+                    completed(&stateless(&mut server, tool, &arguments, json!({})))
+                }
+            };
+            let error = elsewhere.refused();
+            assert!(error.contains("dev is on aws, not on gcp"), "{error}");
+            assert!(!server.has_asked());
+            arguments["cloud"] = "aws".into();
             let (question, answer) =
                 client.answers(&mut server, tool, arguments.clone(), "cancel", || {});
             for line in [
                 "Cluster: dev",
-                "Found on cloud: aws",
+                "Cloud: aws",
                 "It is: UP",
                 "Price: $3.50 an hour",
                 consequence,

@@ -308,6 +308,54 @@ fn clock_of_the_cluster_does_not_count() {
     }
 }
 
+/// As SkyPilot's queue may call it, whatever its config says.
+#[test]
+fn job_of_another_name_is_known_by_its_run() {
+    for name in ["sky-cmd", ""] {
+        let world = World::new();
+        let mut server = world.server();
+        let asked = json!({ "cloud": "aws", "cluster_name": "dev", "job_name": "a" });
+        server.submit("job.yaml", asked);
+        std::fs::remove_file(world.home.job_dir("a").join("launch.json")).unwrap();
+        world.cloud.write("clusters/dev/jobs/1/name", name);
+        world.cloud.set_log("dev", "1", "hello\n");
+        let status = server.poll("a");
+        assert_eq!(how(&status), ("RUNNING", "RUNNING", false), "{status:?}");
+        assert!(server.log("a").contains("hello"));
+        server.cancel("a", false).ok();
+        assert_eq!(world.cloud.job_status("dev", "1").unwrap(), "CANCELLED");
+    }
+}
+
+#[test]
+fn cluster_of_another_cloud_is_left_alone() {
+    let world = World::new();
+    for (cluster, cloud) in [("there", "GCP"), ("k", "Kubernetes"), ("s", "Slurm")] {
+        world.cloud.add_cluster(cluster, cloud, "UP");
+    }
+    let mut server = world.server();
+    let cluster = |cloud: &str, cluster: &str| json!({ "cloud": cloud, "cluster_name": cluster, "confirm": true, "user_confirmation": "DOWN" });
+    let stop = json!({ "cloud": "aws", "cluster_name": "there" });
+    for (tool, arguments) in [
+        ("stop_cluster", stop),
+        ("down_cluster", cluster("aws", "there")),
+    ] {
+        let answer = server.call(tool, arguments);
+        let error = answer.refused();
+        assert!(
+            error.contains("nothing was done: cluster there is on gcp, not on aws"),
+            "{tool}: {error}"
+        );
+    }
+    for verb in ["stop", "down"] {
+        assert_eq!(world.cloud.calls_of(&["sky", verb]), [], "{verb}");
+    }
+    for (name, cloud) in [("there", "gcp"), ("k", "k8s"), ("s", "sky-slurm")] {
+        server.call("down_cluster", cluster(cloud, name)).ok();
+        assert_eq!(world.cloud.read(&format!("clusters/{name}/status")), None);
+    }
+}
+
 #[test]
 fn old_record_is_not_certain() {
     let world = World::new();
@@ -379,10 +427,12 @@ fn unknown_job_is_not_found() {
         answer.refused()
     );
     assert_eq!(answer["status"], "not_found");
-    let answer = server.call("poll_status", json!({ "oumi_job_id": "1", "cloud": "aws" }));
-    assert!(
-        answer.refused().contains("cluster_name"),
-        "{}",
-        answer.refused()
-    );
+    for tool in ["poll_status", "cancel_job"] {
+        let answer = server.call(tool, json!({ "oumi_job_id": "1", "cloud": "aws" }));
+        assert!(
+            answer.refused().contains("`cluster_name` is needed"),
+            "{tool}: {}",
+            answer.refused()
+        );
+    }
 }

@@ -110,6 +110,24 @@ fn each_fault_has_the_program_asked_once() {
     }
 }
 
+/// The answer is lost, and `sky`, which is asked then, finds no such cluster any more.
+#[test]
+fn down_that_was_accepted_and_done_is_no_failure() {
+    let world = world();
+    world.cloud.set("api.die", "");
+    let mut server = world.server();
+    let down = |cluster: &str| json!({ "cloud": "sky-slurm", "cluster_name": cluster, "confirm": true, "user_confirmation": "DOWN" });
+    let answer = server.call("down_cluster", down("c1")).ok();
+    assert_eq!(text(&answer, "message"), "cluster c1 is gone");
+    assert_eq!(world.cloud.api_calls("POST /down").len(), 1);
+    assert_eq!(world.cloud.calls_of(&["sky", "down"]).len(), 2);
+    // Of one that the API server did not accept the program's word is the answer.
+    world.cloud.unset("api.die");
+    world.cloud.set("api.mute", "");
+    let answer = world.server().call("down_cluster", down("c1"));
+    assert!(answer.refused().contains("knows no cluster"), "{answer:?}");
+}
+
 #[test]
 fn server_elsewhere_and_off_leave_it_to_the_program() {
     let config = |world: &World, text| fs::write(world.home.root().join(".sky/config.yaml"), text);
