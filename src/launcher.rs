@@ -342,6 +342,11 @@ pub(crate) trait Launcher: Send + Sync {
         None
     }
 
+    /// Returns the price that the launch of a job printed, in dollars an hour. Does file work.
+    fn launch_price(&self, _: &JobIdentity) -> Option<f64> {
+        None
+    }
+
     /// Describes the cluster of this name, whoever launched it, where the launcher knows one; without a name those that are up or
     /// coming up.
     async fn clusters(&self, _name: Option<&str>) -> Result<Vec<ClusterInfo>> {

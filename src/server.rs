@@ -45,8 +45,8 @@ use crate::service::{JobService, setting_problems};
 use crate::text::shorten;
 
 /// The methods that are answered, but those whose params have a sentence of their own.
-const METHODS: &str = "ping server/discover tools/list prompts/get prompts/list resources/list resources/read \
-    resources/templates/list tasks/get tasks/update tasks/cancel";
+const METHODS: &str =
+    "ping server/discover tools/list prompts/list resources/list resources/templates/list";
 
 /// The time that a client has for its handshake before the recovery takes a part of the processor.
 const HANDSHAKE: Duration = Duration::from_millis(100);
@@ -164,6 +164,7 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(error, None));
         };
         let arguments = request.arguments.take().unwrap_or_default();
+        let dropped = arguments::dropped(&tool.input_schema, &arguments);
         match arguments::fit(&tool.input_schema, arguments) {
             Ok(fitted) => request.arguments = Some(fitted),
             Err(error) => return Ok(tools::failure(&error.to_string()).into()),
@@ -178,7 +179,10 @@ impl ServerHandler for Server {
                 let call = ToolCallContext::new(&server, request, call);
                 server.router().call(call).boxed()
             });
-            let answer = answer.await?;
+            let mut answer = answer.await?;
+            if let (CallToolResponse::Complete(answer), Some(dropped)) = (&mut answer, dropped) {
+                tools::warn(answer, dropped);
+            }
             if let Some(required) = caller.input_required() {
                 return Ok(required.into());
             }
@@ -253,6 +257,9 @@ impl ServerHandler for Server {
         let needs = match request.method.as_str() {
             "tools/call" => "`name`, the name of a tool, and `arguments`, an object",
             "initialize" => "`protocolVersion`, a text such as \"2025-11-25\"",
+            "prompts/get" => "`name`, the name of a prompt, and `arguments`, an object",
+            "resources/read" => "`uri`, one of those that resources/list shows",
+            "tasks/get" | "tasks/update" | "tasks/cancel" => "`taskId`, the id of a task",
             method if METHODS.split(' ').any(|known| known == method) => "other params",
             method => return Err(method_not_found(method)),
         };

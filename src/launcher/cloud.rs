@@ -339,6 +339,10 @@ impl Launcher for CloudLauncher {
         })
     }
 
+    fn launch_price(&self, identity: &JobIdentity) -> Option<f64> {
+        self.own_launch(identity)?.hourly_price
+    }
+
     async fn clusters(&self, name: Option<&str>) -> Result<Vec<ClusterInfo>> {
         if name.is_none() && self.backend.find_program().is_err() {
             return Ok(Vec::new());

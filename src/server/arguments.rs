@@ -38,10 +38,20 @@ pub(super) fn fit(
         None => Ok(fitted),
         Some(name) => {
             let meaning = fields[name]["description"].as_str().unwrap_or_default();
-            let error = format!("missing field `{name}`: {meaning}");
-            Err(JobError::invalid(error))
+            Err(JobError::invalid(format!(
+                "missing field `{name}`: {meaning}"
+            )))
         }
     }
+}
+
+/// Names the arguments that `schema` lacks and [`fit`] drops: some clients add their own to each call.
+pub(super) fn dropped(schema: &Map<String, Value>, given: &Map<String, Value>) -> Option<String> {
+    let fields = schema.get("properties")?.as_object()?;
+    let unknown = given.keys().map(String::as_str);
+    let unknown = unknown.filter(|name| !fields.contains_key(*name));
+    let names = quoted(&Vec::from_iter(unknown).join("`, `"));
+    (!names.is_empty()).then(|| format!("not known here, and ignored: `{names}`"))
 }
 
 /// Refuses a field, and names the one that it may be meant for.
@@ -49,10 +59,8 @@ fn unknown(name: &str, fields: &Map<String, Value>) -> JobError {
     let letters = |name: &str| name.replace(['_', '-'], "").to_lowercase();
     let meant = fields.keys().find(|known| letters(known) == letters(name));
     let error = JobError::invalid(format!("unknown field `{}`", quoted(name)));
-    match meant {
-        Some(meant) => error.with_hint(format!("did you mean `{meant}`?")),
-        None => error.with_hint("nothing was done: call again without it"),
-    }
+    let hint = meant.map(|meant| format!("did you mean `{meant}`?"));
+    error.with_hint(hint.unwrap_or_else(|| "nothing was done: call again without it".to_owned()))
 }
 
 fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {

@@ -94,12 +94,8 @@ impl Server {
         context: Context,
     ) -> CallToolResult {
         let on_progress = progress::reporter(&context);
-        answer(
-            &self
-                .service
-                .cancel_with_progress(request, &on_progress)
-                .await,
-        )
+        let cancelling = self.service.cancel_with_progress(request, &on_progress);
+        answer(&cancelling.await)
     }
 
     /// The known jobs, newest first, each with its status now; `warnings` names what could not be asked. Use it to find a
@@ -175,6 +171,16 @@ fn answer(answer: &impl Serialize) -> CallToolResult {
 /// Returns the result of a call that failed before there was an answer.
 pub(super) fn failure(error: &str) -> CallToolResult {
     structured(json!({ "success": false, "error": error }), true)
+}
+
+/// Adds a warning to an answer.
+pub(super) fn warn(answer: &mut CallToolResult, warning: String) {
+    let content = answer.structured_content.get_or_insert_default();
+    match content["warnings"].as_array_mut() {
+        Some(warnings) => warnings.push(warning.into()),
+        None => content["warnings"] = json!([warning]),
+    }
+    answer.content[0] = ContentBlock::text(content.to_string());
 }
 
 /// Returns an answer both as structured content and as text: some clients show one, some the other.

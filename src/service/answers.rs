@@ -158,6 +158,7 @@ answers! {
         /// The same, which comes as an image beside the fields.
         #[serde(skip)]
         pub picture: Option<Vec<u8>>,
+        pub warnings: Vec<String>,
     }
 
     /// The answer of `cancel_job`.

@@ -106,7 +106,7 @@ impl Costs {
             _ if can_ask => Ok(Some(doubt)),
             _ => Err(
                 JobError::blocked(format!("{doubt}, and the client cannot ask its user"))
-                    .with_hint("ask for machines whose price is known"),
+                    .with_hint("ask for machines whose price is known; down_cluster ends a cluster whose price is not"),
             ),
         }
     }
@@ -127,7 +127,9 @@ impl Costs {
             let up = self.up.iter().flatten().find(|up| up.name == name);
             if up.is_some() || context.is_launching(job) {
                 let price = up.and_then(|up| up.offer.highest());
-                let price = price.or_else(|| recorded_price(job));
+                let launcher = context.launcher(&job.cloud).ok();
+                let printed = || launcher?.launch_price(&job.identity());
+                let price = price.or_else(|| recorded_price(job)).or_else(printed);
                 let known = clusters.entry(name).or_default();
                 *known = known.or(price);
             }

@@ -31,8 +31,29 @@ impl ResolvedJob {
     }
 }
 
-/// Resolves a query. The error is `NotFound` where our id names no job; the launcher says later whether it knows its own id.
+/// Resolves a query. The error is `NotFound` where our id names no job; the launcher says later whether it knows its own id. What
+/// contradicts the job that was found is refused: another one may be meant.
 pub(super) async fn resolve(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
+    let job = find(context, query).await?;
+    let known = &job.identity;
+    let fits = |own: &str, given: &str| given.is_empty() || given.trim().eq_ignore_ascii_case(own);
+    // One of the ids may not be known.
+    let id_fits = |own: &str, given: &str| own.is_empty() || fits(own, given);
+    if id_fits(&known.job_id, &query.job_id)
+        && id_fits(&known.oumi_job_id, &query.oumi_job_id)
+        && fits(&known.cloud, &query.cloud)
+        && fits(&known.cluster, &query.cluster)
+    {
+        return Ok(job);
+    }
+    let error = format!(
+        "the call contradicts itself: this job has job_id {:?}, oumi_job_id {:?}, cloud {:?} and cluster_name {:?}",
+        known.job_id, known.oumi_job_id, known.cloud, known.cluster
+    );
+    Err(JobError::invalid(error).with_hint("give job_id alone; list_jobs shows them"))
+}
+
+async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     if let Some(record) = context.registry.get(&query.job_id).await? {
         return Ok(ResolvedJob::of(record));
     }
@@ -144,6 +165,10 @@ async fn candidates(
         }
         let foreign = jobs.into_iter().map(|job| job.identity);
         candidates.extend(foreign.filter(|job| job.job_id.is_empty() && fits(job)));
+        if candidates.is_empty() && !launcher.is_local() {
+            let error = format!("no job with this id is listed on {}", wanted.cloud);
+            return Err(JobError::invalid(error).with_hint("give cluster_name too, or job_id"));
+        }
     }
     Ok(candidates)
 }

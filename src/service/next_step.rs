@@ -159,6 +159,9 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
     let output = observation.output.as_ref();
     let failure = observation.failure.as_ref();
     let has_advice = failure.is_some_and(|failure| failure.advice.is_some());
+    let says_nothing = |it: &Failure| it.traceback_end.is_none() && it.last_lines.is_none();
+    // The log of a cloud job may not have come yet.
+    let is_silent = status.details.step.is_some() && failure.is_some_and(says_nothing);
     let what = match (status.state, output) {
         (JobState::Succeeded, _) if is_lost => {
             return "Tell the user: what it has learned is of no use.".to_owned();
@@ -172,6 +175,7 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
         }
         (JobState::Succeeded | JobState::Cancelled, _) => "The job is over.",
         (JobState::Failed, _) if has_advice => "Do what failure.advice says.",
+        (JobState::Failed, _) if is_silent => "Tell the user: its log says no more.",
         (JobState::Failed, _) => "get_job_logs shows more.",
         _ => "Call get_job_logs to see how far it came.",
     };

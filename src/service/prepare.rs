@@ -22,6 +22,8 @@ use crate::text::shorten;
 const MAX_HOURS: f64 = 8784.0;
 /// The longest job id, in bytes: it names a folder.
 const MAX_JOB_ID_BYTES: usize = 128;
+/// The longest `NAME=value` that Linux gives a program, in bytes with the NUL behind it: MAX_ARG_STRLEN.
+const MAX_ENV_BYTES: usize = 128 * 1024;
 /// The bytes of a warning that name running jobs.
 const MAX_NAMES: usize = 200;
 
@@ -246,6 +248,9 @@ fn check_envs(envs: &BTreeMap<String, String>) -> Result<()> {
         } else if value.contains('\0') {
             let problem = format!("a NUL character in the value of {name}");
             (problem, "remove it")
+        } else if name.len() + value.len() + 2 > MAX_ENV_BYTES {
+            let problem = format!("over {MAX_ENV_BYTES} bytes in {name}, too many for a program");
+            (problem, "put it into a file that the job reads")
         } else {
             continue;
         };

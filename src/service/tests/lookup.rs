@@ -1,10 +1,11 @@
 //! Which job an id of the launcher means, when ids repeat from cluster to cluster.
 
 use crate::error::JobError;
+use crate::job_identity::JobIdentity;
 use crate::service::requests::CancelRequest;
 
 use super::fake_launcher::direct;
-use super::test_service;
+use super::{logs_of, test_service};
 
 fn cancel_by_launcher_id(cluster: &str) -> CancelRequest {
     CancelRequest {
@@ -45,4 +46,53 @@ async fn an_incomplete_listing_cancels_nothing() {
     let error = answer.error.unwrap_or_default();
     assert!(error.contains("give cluster_name"), "{error}");
     assert!(test.cloud.is_running("job"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_contradict_the_record_end_nothing() {
+    let test = test_service();
+    test.run("job", "gcp").await;
+    test.run("other", "gcp").await;
+    let job = |job_id: &str, cloud, cluster, oumi_job_id| JobIdentity {
+        job_id: job_id.to_owned(),
+        ..direct(cloud, cluster, oumi_job_id)
+    };
+    for query in [
+        job("job", "", "", "99"),
+        job("job", "aws", "", ""),
+        job("job", "", "other-cluster", ""),
+        // The launcher's id names a recorded job, and job_id another one.
+        job("typo", "gcp", "job-cluster", "1"),
+    ] {
+        let words = "this job has job_id \"job\", oumi_job_id \"1\", cloud \"gcp\" and cluster_name \"job-cluster\"";
+        let cancelled = test.service.cancel(CancelRequest {
+            job: query.clone(),
+            force: false,
+        });
+        let errors = [
+            cancelled.await.error,
+            test.service.poll(query.clone()).await.error,
+            test.service.logs(logs_of(query.clone(), 10)).await.error,
+        ];
+        for error in errors {
+            let error = error.unwrap_or_default();
+            assert!(error.contains(words), "{query:?}: {error}");
+        }
+        assert!(test.cloud.is_running("job") && test.cloud.is_running("other"));
+    }
+    let same = job("job", " GCP ", "job-cluster", "1");
+    assert!(test.service.poll(same).await.success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_no_list_has_needs_its_cluster() {
+    let test = test_service();
+    let answers = [
+        test.service.cancel(cancel_by_launcher_id("")).await.error,
+        test.service.poll(direct("gcp", "", "1")).await.error,
+    ];
+    for error in answers {
+        let error = error.unwrap_or_default();
+        assert!(error.contains("give cluster_name too"), "{error}");
+    }
 }

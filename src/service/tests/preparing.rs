@@ -210,3 +210,20 @@ async fn a_large_config_has_a_small_answer() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_variable_that_no_program_can_be_given_is_refused() {
+    let test = here();
+    let largest = 128 * 1024 - "BIG=".len() - 1;
+    for (cloud, dry_run) in [("local", true), ("gcp", true), ("local", false)] {
+        let request = |size: usize| RunRequest {
+            dry_run,
+            envs: Some([("BIG".to_owned(), "x".repeat(size))].into()),
+            ..test.request("job", cloud)
+        };
+        let answer = test.service.run(request(largest + 1)).await;
+        assert_refused(&answer, &["BIG", "131072 bytes", "put it into a file"]);
+        let answer = test.service.run(request(largest)).await;
+        assert!(answer.success, "{answer:?}");
+    }
+}

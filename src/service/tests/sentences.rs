@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::failure::{self, Exit};
 use crate::launcher::{JobState, JobStatus};
 use crate::progress::stall::Stall;
 use crate::progress::tests::scan;
@@ -119,4 +120,21 @@ fn cancelled_job_says_how_far_and_how_to_resume() {
         next_step.contains("training.try_resume_from_last_checkpoint: true"),
         "{next_step}"
     );
+}
+
+#[test]
+fn an_empty_log_is_not_named_as_showing_more() {
+    let mut status = ended(JobState::Failed);
+    status.details.step = Some("oumi train".to_owned());
+    let failed = |log| Observation {
+        failure: failure::explain(log, Some(Exit::Code(3)), None),
+        ..Observation::default()
+    };
+    let silent = next(&status, &failed(""), None);
+    assert_eq!(silent, "Tell the user: its log says no more.");
+    let loud = next(&status, &failed("something\n"), None);
+    assert_eq!(loud, "get_job_logs shows more.");
+    // Of a job on a cloud the log may not have come yet.
+    let elsewhere = next(&ended(JobState::Failed), &failed(""), None);
+    assert_eq!(elsewhere, "get_job_logs shows more.");
 }

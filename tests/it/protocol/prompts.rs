@@ -153,10 +153,10 @@ fn what_is_no_prompt_or_does_not_fit_one_is_refused_in_a_sentence() {
         ),
         (
             json!({ "name": "watch_job", "arguments": ["sft"] }),
-            "`prompts/get` needs other params",
+            "`prompts/get` needs `name`, the name of a prompt, and `arguments`, an object",
         ),
-        (json!({}), "`prompts/get` needs other params"),
-        (json!(null), "`prompts/get` needs other params"),
+        (json!({}), "`prompts/get` needs `name`"),
+        (json!(null), "`prompts/get` needs `name`"),
     ] {
         let (code, id, message) = raw.refused(request(1, "prompts/get", params.clone()));
         assert_eq!((code, id), (INVALID_PARAMS, json!(1)), "{params}");

@@ -212,6 +212,12 @@ fn what_is_not_there_is_not_found_in_the_words_of_each_version() {
             assert!(message.contains("list_jobs"), "{message}");
             assert!(!message.contains('\u{1b}'), "{message:?}");
         }
+        let error = raw.error("resources/read", json!({}));
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("`resources/read` needs `uri`"),
+            "{message}"
+        );
         raw.lives();
     }
     let mut raw = Raw::start();

@@ -169,3 +169,26 @@ fn launch_without_a_plan_is_recorded_with_its_price() {
     server.call("run_job", arguments).ok();
     assert_eq!(world.home.records()[0]["hourly_price"], 32.7726);
 }
+
+#[test]
+fn price_that_a_launch_printed_counts_for_the_limit() {
+    let world = World::new();
+    world.know(&[("a", "aws", "c1", "1"), ("b", "aws", "c2", "1")]);
+    for cluster in ["c1", "c2"] {
+        world.cloud.add_cluster(cluster, "AWS", "UP");
+    }
+    let log = world.home.job_dir("a").join("output.log");
+    let table = "Considered resources (1 node):\n INFRA  COST ($)  CHOSEN\n AWS  2.50  ✔\n";
+    let output = format!("{table}{}", std::fs::read_to_string(&log).unwrap());
+    std::fs::write(log, output).unwrap();
+    let limit = [(env_vars::MAX_HOURLY, "50"), (env_vars::CONSENT, "flags")];
+    let mut server = world.server_with(&limit);
+    let mut arguments = server.launch("job.yaml", json!({ "cloud": "aws" }));
+    arguments["accelerators"] = "A100:8".into();
+    let answer = server.call("run_job", arguments);
+    let error = answer.refused();
+    assert!(error.contains("$2.50 of it is in use"), "{error}");
+    let doubt = "not known is the price of cluster c2, and the client cannot ask its user";
+    assert!(error.contains(doubt), "{error}");
+    assert!(error.contains("down_cluster ends a cluster"), "{error}");
+}
