@@ -129,11 +129,7 @@ impl Listing {
             }
             Err(error) => {
                 let id = &identity.job_id;
-                self.warnings.push(if error.is_not_found() {
-                    format!("job {id}: {error}")
-                } else {
-                    format!("not asked about: {id}; {error}")
-                });
+                self.warnings.push(format!("job {id}: {error}"));
             }
         }
     }

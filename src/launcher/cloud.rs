@@ -153,8 +153,8 @@ impl CloudLauncher {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
-        let output = self.run_change(&change, call).await?;
-        self.answer_change(&change, false);
+        let (change, output) = self.run_change(change, call).await?;
+        self.answer_change(&change).await;
         // Exit codes are unreliable: the status afterwards counts.
         let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
@@ -372,11 +372,11 @@ impl Launcher for CloudLauncher {
         }
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
-        let output = self.run_change(&change, call).await?;
+        let (change, output) = self.run_change(change, call).await?;
         let result = self.backend.teardown_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            self.answer_change(&change, false);
+            self.answer_change(&change).await;
         }
         result
     }

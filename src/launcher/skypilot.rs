@@ -72,7 +72,7 @@ impl CloudBackend for SkyPilot {
     }
 
     fn find_program(&self) -> Result<PathBuf> {
-        find::find_sky().map_err(JobError::program_not_found)
+        find_program()
     }
 
     fn validate_cluster(&self, _cloud: &str, cluster: &str) -> Result<()> {
@@ -88,7 +88,7 @@ impl CloudBackend for SkyPilot {
 
     async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)> {
         // What follows a launch needs it.
-        self.find_program()?;
+        find_program()?;
         let named = &spec.identity.cluster;
         let cluster = if !named.is_empty() {
             self.validate_cluster(&spec.identity.cloud, named)?;
@@ -339,11 +339,11 @@ fn read_queue(output: &Output) -> Result<Queue> {
 }
 
 fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall> {
-    Ok(CliCall::new(
-        &find::find_sky().map_err(JobError::program_not_found)?,
-        arguments,
-        timeout,
-    ))
+    Ok(CliCall::new(&find_program()?, arguments, timeout))
+}
+
+fn find_program() -> Result<PathBuf> {
+    find::find_sky().map_err(JobError::program_not_found)
 }
 
 /// Makes a name for a new cluster of a job's id that none of the clusters has. Where the id is no such name as it stands, some

@@ -160,12 +160,12 @@ impl JobDir {
 
     /// Tells if the folder has this very name. Where a file system does not tell cases apart, it may be another job's.
     pub(crate) fn is_listed(&self) -> io::Result<bool> {
-        let names = fs::read_dir(self.path.parent().unwrap_or(&self.path))?;
-        let names = names.map(|entry| Ok(entry?.file_name()));
-        let names = names.collect::<io::Result<Vec<_>>>()?;
-        Ok(names
-            .iter()
-            .any(|name| Some(&**name) == self.path.file_name()))
+        for entry in fs::read_dir(self.path.parent().unwrap_or(&self.path))? {
+            if Some(&*entry?.file_name()) == self.path.file_name() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.

@@ -58,9 +58,10 @@ pub(crate) fn log_level() -> Option<LevelFilter> {
 pub(crate) fn problems() -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let mut problems: Vec<String> = names.filter_map(|name| misspelt(&name)).collect();
-    if log_level().is_none() {
+    // What is finer than `info` is not compiled in.
+    if log_level().is_none_or(|level| level > LevelFilter::INFO) {
         problems.push(format!(
-            "{LOG} names no level; it is error, warn, info or off"
+            "{LOG} names no level that there is: error, warn, info or off"
         ));
     }
     let sky_api = std::env::var_os(SKY_API);

@@ -99,8 +99,8 @@ impl CloudLauncher {
         if self.has_cluster_of(identity, launched).await? {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
-            let output = self.run_change(&change, call).await?;
-            self.answer_change(&change, false);
+            let (change, output) = self.run_change(change, call).await?;
+            self.answer_change(&change).await;
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }

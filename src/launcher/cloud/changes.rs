@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::CloudLauncher;
-use super::launch_dir::read_output;
+use super::launch_dir::{read_json, read_output};
 use crate::error::{JobError, Result};
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{CliCall, Output};
@@ -23,6 +23,8 @@ use crate::settings::data_dir::create_private;
 /// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The tries for the lock of the folder of all changes: for 5 s.
+const LOCK_POLLS: u32 = 100;
 const REPORTED: Duration = Duration::from_hours(24);
 /// The time for which the folder of a change that was answered stays, for others who wait for its result.
 const ANSWERED: Duration = Duration::from_secs(3);
@@ -70,10 +72,14 @@ impl CloudLauncher {
     }
 
     /// Runs `call` and returns its output, with both its streams in `stdout`. Where the same change is under way already, waits for
-    /// that one. The change is listed until it is [answered](Self::answer_change).
-    pub(super) async fn run_change(&self, change: &Change, call: CliCall) -> Result<Output> {
-        let dir = self.change_dir(change);
-        let lock = create(&dir).map_err(|error| {
+    /// that one, and returns it. The change is listed until it is [answered](Self::answer_change).
+    pub(super) async fn run_change(
+        &self,
+        change: Change,
+        call: CliCall,
+    ) -> Result<(Change, Output)> {
+        let dir = self.change_dir(&change);
+        let lock = create(&dir).await.map_err(|error| {
             let path = dir.path().display();
             call.error(format!("was not run: {path}: {error}"))
         })?;
@@ -115,12 +121,13 @@ impl CloudLauncher {
         }
         // A query that began before does not show the change.
         self.cli.invalidate();
-        Ok(output_of(&dir)?)
+        let change = read_json(&dir, CHANGE)?.unwrap_or(change);
+        Ok((change, output_of(&dir)?))
     }
 
-    /// Lists the stops and downs that are under way, and with their output those that ended within a day without their result
-    /// being answered. Removes the folders of others that have ended.
-    pub(super) fn list_changes(&self) -> Vec<(Change, Option<Output>)> {
+    /// Lists the stops and downs that are under way, and with their ends and output those that ended within a day without their
+    /// result being answered. Removes the folders of others that have ended.
+    pub(super) fn list_changes(&self) -> Vec<(Change, Option<(SystemTime, Output)>)> {
         let entries = match fs::read_dir(self.folder.changes()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
             entries => entries.inspect_err(|error| {
@@ -131,10 +138,11 @@ impl CloudLauncher {
             let dir = JobDir::at(entry.path());
             let changed_at = || entry.metadata()?.modified();
             let (at, has_ended) = (changed_at()?, has_ended(&dir)?);
-            let change = dir.read_json::<Change>(CHANGE)?;
+            let change = read_json::<Change>(&dir, CHANGE)?;
             let kept = if change.is_some() { REPORTED } else { ANSWERED };
             if has_ended && at.elapsed().is_ok_and(|age| age > kept) {
-                let _alone = alone(&dir)?;
+                // Where another holds it, the next list removes the folder.
+                let _alone = try_alone(&dir)?;
                 // It may have begun again meanwhile.
                 if changed_at()? == at {
                     dir.remove()?;
@@ -143,56 +151,71 @@ impl CloudLauncher {
             }
             let output = has_ended.then(|| output_of(&dir)).transpose()?;
             let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
-            Ok(change.map(|change| (change, output)))
+            Ok(change.map(|change| (change, output.map(|output| (at, output)))))
         };
         let entries = entries.into_iter().flatten().flatten();
         entries.filter_map(|entry| read(entry).ok()?).collect()
     }
 
-    /// Notes that the result of a change has been answered, unless an equal one is under way by now. One that was `listed` may have
-    /// ended again since, and is then another.
-    pub(super) fn answer_change(&self, change: &Change, listed: bool) {
+    /// Notes that the result of a change has been answered, unless it was requested again since.
+    pub(super) async fn answer_change(&self, change: &Change) {
         let dir = self.change_dir(change);
-        let answer = || -> io::Result<()> {
-            let _alone = alone(&dir)?;
-            let there = dir.read_json::<Change>(CHANGE)?;
-            let is_meant = there.is_some_and(|there| !listed || there == *change);
-            if is_meant && has_ended(&dir)? {
+        let answer = async || -> io::Result<()> {
+            let _alone = alone(&dir).await?;
+            if read_json(&dir, CHANGE)?.as_ref() == Some(change) && has_ended(&dir)? {
                 fs::remove_file(dir.path().join(CHANGE))?;
             }
             Ok(())
         };
-        if let Err(error) = answer() {
+        if let Err(error) = answer().await {
             tracing::warn!(%error, "cannot note that a change was answered");
         }
     }
 }
 
 /// Locks the folder of all changes, against other servers too, while one in it is created, answered or removed.
-fn alone(dir: &JobDir) -> io::Result<File> {
+async fn alone(dir: &JobDir) -> io::Result<File> {
+    let mut polls = 0..LOCK_POLLS;
+    loop {
+        match try_alone(dir) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            Err(_) if polls.next().is_none() => {
+                return Err(io::Error::other("another server holds its lock; try again"));
+            }
+            Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
+            locked => return locked,
+        }
+    }
+}
+
+fn try_alone(dir: &JobDir) -> io::Result<File> {
     let changes = dir.path().parent().unwrap_or(dir.path());
     create_private(changes)?;
     let folder = File::open(changes)?;
-    folder.lock()?;
+    folder.try_lock()?;
     Ok(folder)
 }
 
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
-fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
-    let _alone = alone(dir)?;
-    if dir.exists()? {
-        if !has_ended(dir)? {
-            return Ok(None);
-        }
-        dir.remove()?;
+async fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
+    let is_under_way = || io::Result::Ok(dir.exists()? && !has_ended(dir)?);
+    if is_under_way()? {
+        return Ok(None);
     }
+    let _alone = alone(dir).await?;
+    // Another server may have begun it meanwhile.
+    if is_under_way()? {
+        return Ok(None);
+    }
+    dir.remove()?;
     JobDir::create(dir.path()).map(|(_, lock)| Some(lock))
 }
 
 fn has_ended(dir: &JobDir) -> io::Result<bool> {
-    // In this order: a program that ends in between has left its record. A daemon that it started may hold the lock for ever.
-    let is_running = dir.is_locked()? && start::is_supervised(dir)?;
-    Ok(dir.exit_record()?.is_some() || !is_running)
+    // All processes are looked at only where there is no record. A program that ends in between has left one. A daemon that it
+    // started may hold the lock for ever.
+    let has_record = || io::Result::Ok(dir.exit_record()?.is_some());
+    Ok(has_record()? || !(dir.is_locked()? && start::is_supervised(dir)?) || has_record()?)
 }
 
 /// Reads the output of a program that has ended.

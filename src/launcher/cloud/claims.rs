@@ -9,6 +9,8 @@ use crate::parse::sky::{Cluster, QueuedJob};
 
 /// The shortest time in which a cluster can be deleted, created again under its name, and given a job.
 const RECREATION: Duration = Duration::from_secs(60);
+/// The most that the clock of SkyPilot's API server may be behind ours.
+const MAX_SKEW: Duration = Duration::from_secs(300);
 
 /// What tells a job apart from another that has its id on a cluster of its name. All of it is as SkyPilot gave it: the clocks of
 /// this machine and of the cluster differ.
@@ -83,8 +85,10 @@ impl Launch {
         }
         let launched_at = cluster.launched_at?;
         // In whole seconds. SkyPilot sets it again when the cluster is up, and with each later launch: a late one tells nothing.
-        if launched_at < self.started_at? - 2.0 {
-            return Some(false);
+        let earlier = self.started_at? - launched_at;
+        if earlier > 2.0 {
+            // The clock is that of its API server, which may be another machine.
+            return (earlier > MAX_SKEW.as_secs_f64()).then_some(false);
         }
         (launched_at <= self.last_output_at? + 1.0 && !self.printed.is_onto_existing)
             .then_some(true)

@@ -231,7 +231,7 @@ pub(super) fn launched_onto(jobs: &Path, cluster: &str) -> io::Result<Vec<String
 }
 
 /// Reads a file of the folder. `None` where it is missing, or of another form.
-fn read_json<T: DeserializeOwned>(dir: &JobDir, name: &str) -> io::Result<Option<T>> {
+pub(super) fn read_json<T: DeserializeOwned>(dir: &JobDir, name: &str) -> io::Result<Option<T>> {
     match dir.read_json(name) {
         Err(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => Ok(None),
         read => read,

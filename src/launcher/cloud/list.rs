@@ -1,6 +1,7 @@
 //! The list of jobs: one query of the queues for each scope, and what the folders of launches say.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
 use futures::future::join_all;
@@ -13,6 +14,9 @@ use crate::process::runner::Output;
 
 /// The most jobs that were started elsewhere and are listed.
 const MAX_FOREIGN_JOBS: usize = 200;
+/// The time after the end of a change in which a query may run that began before it. Not longer: a query that is dropped by each list
+/// never answers.
+const JUST_ENDED: Duration = Duration::from_secs(30);
 
 type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
 
@@ -66,17 +70,16 @@ impl CloudLauncher {
     }
 
     async fn changes_left(&self) -> Vec<String> {
-        let changes = self.list_changes();
-        if changes.iter().any(|(_, output)| output.is_some()) {
+        let mut own = self.list_changes();
+        own.retain(|(change, _)| self.backend.clouds().contains(&change.cloud.as_str()));
+        let mut ends = own.iter().filter_map(|(_, end)| Some(end.as_ref()?.0));
+        if ends.any(|at| at.elapsed().unwrap_or_default() < JUST_ENDED) {
             // Each is judged by what came after it.
             self.cli.invalidate();
         }
-        let changes = changes.into_iter();
-        let own =
-            changes.filter(|(change, _)| self.backend.clouds().contains(&change.cloud.as_str()));
-        let describe = async |(change, output): (Change, Option<Output>)| {
+        let describe = async |(change, end): (Change, Option<(SystemTime, Output)>)| {
             let requested = change.describe();
-            let Some(output) = output else {
+            let Some((_, output)) = end else {
                 return Some(format!("{requested} is under way"));
             };
             match self.backend.teardown_result(&change, &output).await {
@@ -84,12 +87,12 @@ impl CloudLauncher {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
-                    self.answer_change(&change, true);
+                    self.answer_change(&change).await;
                     None
                 }
             }
         };
-        let described = join_all(own.map(describe)).await;
+        let described = join_all(own.into_iter().map(describe)).await;
         described.into_iter().flatten().collect()
     }
 

@@ -315,8 +315,8 @@ async fn cluster_that_was_there_keeps_its_autostop() {
     }
 }
 
-#[test]
-fn answer_is_not_noted_of_a_change_under_way() {
+#[tokio::test]
+async fn answer_is_not_noted_of_a_change_under_way() {
     let (home, launcher) = launcher();
     let down = Change::new("down", "fake", "dev", "");
     fs::create_dir(home.path().join("changes")).unwrap();
@@ -324,15 +324,15 @@ fn answer_is_not_noted_of_a_change_under_way() {
     let (dir, lock) = JobDir::create(path).unwrap();
     let change = dir.path().join("change.json");
     fs::write(&change, serde_json::to_string(&down).unwrap()).unwrap();
-    launcher.answer_change(&down, false);
+    launcher.answer_change(&down).await;
     assert!(change.exists());
     drop(lock);
-    // It was asked for again since the list judged it.
+    // It was requested again since it was judged.
     let listed = fs::read_to_string(&change).unwrap().replace("T", "T0");
     let listed: Change = serde_json::from_str(&listed).unwrap();
-    launcher.answer_change(&listed, true);
+    launcher.answer_change(&listed).await;
     assert!(change.exists());
-    launcher.answer_change(&down, true);
+    launcher.answer_change(&down).await;
     assert!(!change.exists());
     // Nobody waits for it any more.
     let folder = fs::File::open(dir.path()).unwrap();
@@ -365,6 +365,33 @@ async fn results_of_changes_are_asked_for_at_once() {
     let warnings = listing.expect("they wait for each other").unwrap().warnings;
     let failed = |warning: &&String| warning.ends_with("is not known to be done: no disk");
     assert_eq!(warnings.iter().filter(failed).count(), 2, "{warnings:?}");
+}
+
+#[tokio::test]
+async fn change_that_failed_earlier_drops_no_query() {
+    for (age, runs) in [(60, 1), (0, 2)] {
+        let (home, launcher) = launcher();
+        fs::create_dir(home.path().join("changes")).unwrap();
+        failed_change(&home, "stop");
+        let ended_at = SystemTime::now() - Duration::from_secs(age);
+        let folder = fs::File::open(home.path().join("changes/stop")).unwrap();
+        folder.set_modified(ended_at).unwrap();
+        let script = "echo >>runs; until [ -e answer ]; do sleep 0.01; done";
+        let script = format!("cd {}; {script}", home.path().display());
+        let call = CliCall::new(Path::new("sh"), &["-c", &script], Duration::from_secs(60));
+        let (first, ()) = tokio::join!(launcher.cli.query(&call), async {
+            let listing = launcher.list(&[]).await.unwrap();
+            assert_eq!(listing.warnings.len(), 1, "{:?}", listing.warnings);
+            let (second, answered) = tokio::join!(launcher.cli.query(&call), async {
+                fs::write(home.path().join("answer"), "")
+            });
+            answered.unwrap();
+            second.unwrap();
+        });
+        first.unwrap();
+        let begun = fs::read_to_string(home.path().join("runs")).unwrap();
+        assert_eq!(begun.len(), runs, "{age}");
+    }
 }
 
 #[tokio::test]
@@ -471,7 +498,9 @@ mod claims {
         for (before, hash, launched_at, expected) in [
             (new.clone(), "h", Some(100.0), Some(true)),
             (new.clone(), "h", Some(160.0), Some(true)),
-            (new.clone(), "h", Some(90.0), Some(false)),
+            (new.clone(), "h", Some(-200.0), Some(false)),
+            // By another clock.
+            (new.clone(), "h", Some(90.0), None),
             // It came up after its launch was cut off, or is another.
             (new.clone(), "h", Some(600.0), None),
             (new, "h", None, None),
