@@ -242,6 +242,10 @@ impl Report {
         let Some((kind, factor)) = self.kind_of(name, value, before) else {
             return;
         };
+        let is_first = !self.has_count() && !self.has_figure();
+        if is_first && EARLIER.is_match(context(before)) {
+            self.marks.push(Kind::Setting);
+        }
         let metrics = &mut self.metrics;
         if kind == Kind::SecondsLeft {
             return metrics.seconds_left = duration(value);
@@ -315,6 +319,14 @@ impl Report {
 /// A word before a loss that makes it that of an evaluation: `| valid | epoch 001 | loss 5.1`.
 static EVALUATION: LazyLock<Patterns> =
     LazyLock::new(|| Patterns::new(&format!(r"(?:^|[^\w/.])(?i:{EVALUATIONS})(?:[^\w/.]|$)")));
+
+/// A word before the first figure that makes a line one about another run or checkpoint. `New best` is of now, as is what follows
+/// a word with a number and a `|`: `Best: 0.3 | step: 700`.
+static EARLIER: LazyLock<Patterns> = LazyLock::new(|| {
+    Patterns::new(
+        r"(?:^|(?:^|[^wW])[^\w/.-])(?i:best|previous(?:ly)?|restor(?:ed|ing)|(?:last|earlier|prior) run)[^\w/.-](?:[^|]*|[^0-9]*)$",
+    )
+});
 
 /// The text before a value, as far as it counts.
 fn context(before: &str) -> &str {

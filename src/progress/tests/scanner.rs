@@ -168,6 +168,36 @@ fn other_bars_are_not_progress() {
     }
 }
 
+/// A line about another run or checkpoint than the newest: the words before its figures mark it.
+#[test]
+fn earlier_results_are_not_progress() {
+    let now = "{'loss': 1.5, 'epoch': 0.6, 'step': 600}\n";
+    for line in [
+        "Best checkpoint so far: step 500, loss 0.42",
+        "2026-01-02 10:00:00 INFO Restored best model from step 500 (loss 0.42)",
+        "Restoring model from checkpoint-500 (step 500, loss 0.42)",
+        "best: {'loss': 0.42, 'step': 500}",
+        "[INFO] previous run: {'loss': 0.42, 'learning_rate': 1e-4, 'epoch': 9.0}",
+        "last run: {'train_runtime': 10.0, 'train_loss': 0.42, 'epoch': 9.0}",
+        "INFO | previous run | step 500 | loss 0.42",
+    ] {
+        assert_eq!(metrics(format!("{now}{line}\n")), metrics(now), "{line}");
+    }
+    // What is new, or stands beside the newest, is progress.
+    for line in [
+        "New best model at step 700: loss 0.4",
+        "step 700 | loss 0.4 | best 0.3",
+        "Best: 0.3 | step: 700 | loss: 0.4",
+        "{'loss': 0.4, 'best_loss': 0.3, 'best': {'loss': 0.3, 'step': 500}, 'step': 700}",
+        "/home/ann/best/train.py:88: step 700, loss 0.4",
+        "[best-run-3] step 700, loss 0.4",
+        "Saved checkpoint at step 700, loss 0.4",
+    ] {
+        let found = metrics(format!("{now}{line}\n"));
+        assert_eq!((found.step, found.loss), (Some(700), Some(0.4)), "{line}");
+    }
+}
+
 #[test]
 fn bar_at_printed_step_is_bound() {
     let step = |step: u64| format!("{{'loss': 1.5, 'epoch': 0.1, 'step': {step}}}\n");
