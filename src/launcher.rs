@@ -74,6 +74,9 @@ pub(crate) struct JobDetails {
     /// Processes that still run although the script of the job has ended. The job is not over until they have ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes_left: Option<usize>,
+    /// What to do next, where that is not to be seen in the state.
+    #[serde(skip)]
+    pub next: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,7 +210,7 @@ impl JobLog {
         let path = dir.log_path();
         let log_file = path.display().to_string();
         if !path.try_exists()? {
-            let error = format!("the job has no log any more: {log_file} does not exist");
+            let error = format!("the job has no log: {log_file} does not exist");
             return Err(JobError::not_found(error));
         }
         Ok(Self {

@@ -16,12 +16,16 @@ use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::machine::{Machine, Place};
 use crate::process::start;
+use crate::process::supervisor::LIMIT_GRACE;
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
 use termination::cancel;
 
 pub(crate) const LOCAL: &str = "local";
+/// The advice while processes have time to end by themselves, and after it.
+const WAIT_FOR_END: &str = "Call poll_status with wait_seconds=30.";
+const FORCE: &str = "Tell the user; cancel_job with force=true kills it.";
 
 #[derive(Debug, Clone)]
 pub(crate) struct LocalLauncher {
@@ -89,7 +93,12 @@ impl LocalLauncher {
             // It may have ended between the two looks.
             match dir.exit_record()? {
                 Some(record) if record.processes_left && is_alive => {
-                    Ok(leftover_status(&record, job.members.len()))
+                    let has_limit = dir
+                        .plan()
+                        .is_ok_and(|plan| plan.time_limit_seconds.is_some());
+                    // A script that ended by itself has a code or a signal.
+                    let by_limit = has_limit && record.error.is_some() && job.supervisor.is_some();
+                    Ok(leftover_status(&record, job.members.len(), by_limit))
                 }
                 Some(record) => Ok(ended_status(&record)),
                 None if is_alive => running_status(dir),
@@ -201,17 +210,20 @@ impl Launcher for LocalLauncher {
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
     let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
-    let message = match (dir.termination_request()?.is_some(), dir.exists()?) {
-        (true, _) => "it was asked to stop; call cancel_job with force=true to kill it",
-        (false, false) => "its folder was removed, so its log is gone; cancel_job ends it",
-        (false, true) => return Ok(status),
+    let is_deaf = dir.is_deaf(LIMIT_GRACE)?;
+    let message = match (is_deaf, dir.exists()?) {
+        (Some(false), _) => "it was asked to stop, and may be saving a checkpoint",
+        (Some(true), _) => "it was asked to stop; call cancel_job with force=true to kill it",
+        (None, false) => "its folder was removed, so its log is gone; cancel_job ends it",
+        (None, true) => return Ok(status),
     };
     status.message = Some(message.to_owned());
+    status.details.next = is_deaf.map(|is_deaf| if is_deaf { FORCE } else { WAIT_FOR_END });
     Ok(status)
 }
 
 /// The status of a job whose script has ended and left processes, none of which may be known by name.
-fn leftover_status(record: &ExitRecord, processes: usize) -> JobStatus {
+fn leftover_status(record: &ExitRecord, processes: usize, by_limit: bool) -> JobStatus {
     let processes = processes.max(1);
     let left = match processes {
         1 => "1 process that it started still runs".to_owned(),
@@ -219,8 +231,13 @@ fn leftover_status(record: &ExitRecord, processes: usize) -> JobStatus {
     };
     let ended = record.describe();
     let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
-    status.message = Some(format!("{ended}, but {left}; cancel_job ends what is left"));
     status.details = ended_status(record).details;
+    let end = match by_limit {
+        true => "what is left is being ended, which takes 30 s at most",
+        false => "cancel_job ends what is left",
+    };
+    status.message = Some(format!("{ended}, but {left}; {end}"));
+    status.details.next = by_limit.then_some(WAIT_FOR_END);
     status.details.processes_left = Some(processes);
     status
 }
@@ -228,8 +245,16 @@ fn leftover_status(record: &ExitRecord, processes: usize) -> JobStatus {
 /// The status of a job that no process of this machine is left of, and whose end was not recorded.
 fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     let machine = dir.machine()?;
+    let place = machine.as_ref().map_or(Place::Here, Machine::place);
+    let is_planned = dir.is_start_claimed()? || dir.plan().is_ok();
+    if !is_planned && machine.is_some() && place != Place::Elsewhere {
+        let mut status = JobStatus::new(status::FAILED, JobState::Failed, true);
+        status.message = Some("it was never started: the server was killed before".to_owned());
+        status.details.next = Some("Call run_job again.");
+        return Ok(status);
+    }
     let host = machine.as_ref().map_or("", |machine| machine.host.as_str());
-    let (word, is_done, message) = match machine.as_ref().map_or(Place::Here, Machine::place) {
+    let (word, is_done, message) = match place {
         Place::Here => (
             status::LOST,
             true,
@@ -275,4 +300,65 @@ fn ended_status(record: &ExitRecord) -> JobStatus {
     status.details.exit_code = record.code;
     status.details.signal = record.signal;
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::process::job_dir::Termination;
+    use crate::redact::Redactor;
+
+    /// The folder of a new job, whose server was killed before it had planned it.
+    fn new_job(home: &tempfile::TempDir) -> JobDir {
+        let (dir, _lock) = JobDir::create(home.path().join("a")).unwrap();
+        dir.write_secrets(&Redactor::default()).unwrap();
+        dir
+    }
+
+    #[test]
+    fn job_that_never_began_is_not_lost() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = new_job(&home);
+        let status = unrecorded_status(&dir).unwrap();
+        assert_eq!((&*status.status, status.is_done), (status::FAILED, true));
+        assert!(status.message.unwrap().contains("never started"));
+        assert_eq!(status.details.next, Some("Call run_job again."));
+        // Its supervisor has begun.
+        dir.claim_start(Some(1)).unwrap();
+        assert_eq!(unrecorded_status(&dir).unwrap().status, status::LOST);
+    }
+
+    #[test]
+    fn deaf_job_is_killed_by_force_after_the_grace() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = new_job(&home);
+        dir.request_termination(Termination::Graceful).unwrap();
+        let status = running_status(&dir).unwrap();
+        assert_eq!(status.details.next, Some(WAIT_FOR_END));
+        assert!(!status.message.unwrap().contains("force"));
+        let request = File::open(dir.path().join("terminate-requested")).unwrap();
+        request
+            .set_modified(SystemTime::now() - LIMIT_GRACE)
+            .unwrap();
+        let status = running_status(&dir).unwrap();
+        assert!(status.details.next.unwrap().contains("force=true"));
+        assert!(status.message.unwrap().contains("force=true"));
+    }
+
+    #[test]
+    fn what_a_time_limit_leaves_is_being_ended() {
+        let record = ExitRecord::not_started("run", "time limit: ended after 1 h");
+        let status = leftover_status(&record, 2, true);
+        assert_eq!(status.details.next, Some(WAIT_FOR_END));
+        let message = status.message.unwrap();
+        assert!(
+            message.contains("30 s at most") && !message.contains("cancel_job"),
+            "{message}"
+        );
+        let status = leftover_status(&record, 2, false);
+        assert!(status.message.unwrap().contains("cancel_job"));
+    }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -284,6 +285,13 @@ impl JobDir {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             written => written.map(|()| true),
         }
+    }
+
+    /// Tells if the job was asked to end longer ago than `grace`; `None` where it was not.
+    pub(crate) fn is_deaf(&self, grace: Duration) -> io::Result<Option<bool>> {
+        let asked = |file| self.file(file).metadata()?.modified();
+        let asked = if_found(asked(TERMINATE_REQUEST).or_else(|_| asked(KILL_REQUEST)))?;
+        Ok(asked.map(|asked| asked.elapsed().is_ok_and(|age| age >= grace)))
     }
 
     pub(crate) fn is_start_claimed(&self) -> io::Result<bool> {

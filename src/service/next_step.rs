@@ -123,6 +123,9 @@ pub(super) fn progress_phrase(progress: &Progress) -> Option<String> {
 
 /// Describes what to do about a job of this age.
 pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Duration>) -> String {
+    if let Some(next) = status.details.next {
+        return next.to_owned();
+    }
     let is_stalled = observation.stalled.is_some();
     let news = newest_news(observation).filter(|_| !is_stalled);
     let is_lost = news.is_some_and(|news| news.is_lost);

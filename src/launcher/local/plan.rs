@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
@@ -14,6 +15,7 @@ use crate::process::start::StartRequest;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::redact::HIDDEN;
 use crate::settings::config::expand_home;
+use crate::text::patterns::Patterns;
 
 pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     let mut process = StartRequest {
@@ -32,6 +34,9 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     process.envs.extend(path);
     let job_config = match spec.config.is_job {
         false => {
+            if let (Some(_), Some(asked)) = (spec.processes(), &spec.resources.accelerators) {
+                check_accelerators(asked)?;
+            }
             plan_training(dir, spec, &oumi?, &mut process);
             None
         }
@@ -50,6 +55,22 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
         process,
     })
 }
+
+/// Refuses accelerators that are neither a count, a type nor both: `4xA100` would train on one GPU.
+fn check_accelerators(asked: &str) -> Result<()> {
+    let is_count = |text: &str| text.trim().parse::<u32>().is_ok_and(|count| count > 0);
+    let fits = match asked.rsplit_once(':') {
+        Some((name, count)) => name.trim().starts_with(char::is_alphabetic) && is_count(count),
+        None => is_count(asked) || !NO_TYPE.is_match(asked.trim()),
+    };
+    let error = JobError::invalid(format!("`accelerators` {asked:?} is no number of GPUs"));
+    fits.then_some(())
+        .ok_or_else(|| error.with_hint("give one such as 4 or A100:4"))
+}
+
+/// What no type of GPU is: without a digit, such as `all`, or with a count, such as `H100x8`.
+static NO_TYPE: LazyLock<Patterns> =
+    LazyLock::new(|| Patterns::new(r"^[^A-Za-z]|[0-9][xX][0-9]|[^\w.-]|^[^0-9]*$"));
 
 fn plan_training(dir: &JobDir, spec: &LaunchSpec, program: &Path, process: &mut StartRequest) {
     // Oumi writes one log a rank there.
@@ -165,4 +186,52 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
         format!("the config asks for cloud `{cloud}`, and the job runs on this machine; pass cloud=\"{cloud}\" to run it there")
     });
     ignored.chain(other).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_accelerators;
+
+    #[test]
+    fn accelerators_are_a_type_a_count_or_both() {
+        for asked in [
+            "4",
+            " 4 ",
+            "A100",
+            "A100:4",
+            " a100 : 8 ",
+            "A100-80GB",
+            "RTX4090:2",
+            "RTX4090",
+            "MI300X",
+            "Trainium:1",
+            "Gaudi HL-205:8",
+            "tpu-v2-8",
+        ] {
+            assert!(check_accelerators(asked).is_ok(), "{asked}");
+        }
+        for asked in [
+            "4xA100",
+            "H100x8",
+            "8 GPUs",
+            "A100 8",
+            "all",
+            "4.5",
+            "-1",
+            "0",
+            "A100:0",
+            "A100:",
+            "A100:4.5",
+            ":4",
+            "4:4",
+            "8xA100:2",
+            "A100:8; rm",
+            "{A100: 8}",
+            "99999999999",
+            " ",
+        ] {
+            let error = check_accelerators(asked).unwrap_err().to_string();
+            assert!(error.contains("A100:4"), "{error}");
+        }
+    }
 }

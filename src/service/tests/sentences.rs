@@ -138,3 +138,11 @@ fn an_empty_log_is_not_named_as_showing_more() {
     let elsewhere = next(&ended(JobState::Failed), &failed(""), None);
     assert_eq!(elsewhere, "get_job_logs shows more.");
 }
+
+#[test]
+fn what_the_launcher_knows_comes_first() {
+    let mut status = running();
+    status.details.next = Some("Wait for its end.");
+    status.details.processes_left = Some(2);
+    assert_eq!(next(&status, &observed(GOOD), None), "Wait for its end.");
+}

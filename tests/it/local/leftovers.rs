@@ -239,7 +239,7 @@ fn lost_job_stays_lost() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = lose(&home, &mut server);
-    for name in ["", "output.log", "supervisor.pid", "plan.json"] {
+    for name in ["", "output.log", "supervisor.pid"] {
         let _ = fs::remove_file(home.job_dir(&job_id).join(name));
         for force in [false, true] {
             assert!(server.cancel(&job_id, force).refused().contains("`lost`"));

@@ -77,7 +77,7 @@ fn missing_log_is_named() {
     std::fs::remove_file(home.log(&job_id)).unwrap();
     let answer = server.call("get_job_logs", json!({ "job_id": job_id }));
     assert!(
-        answer.refused().contains("has no log any more"),
+        answer.refused().contains("has no log: "),
         "{:#}",
         answer.content
     );

@@ -356,9 +356,15 @@ fn kill_during_launch_loses_no_running_job() {
         let mut server = Server::start(&home);
         if server.list("all").0.contains(&name) {
             let status = server.wait_done(&name);
-            let expected = if ran() { "completed" } else { "lost" };
-            assert_eq!(
-                status["status"], expected,
+            // Between its plan and its start nothing tells whether it began.
+            let expected: &[&str] = if ran() {
+                &["completed"]
+            } else {
+                &["failed", "lost"]
+            };
+            let word = status["status"].as_str().unwrap();
+            assert!(
+                expected.contains(&word),
                 "killed at {instant:?}: {:#}",
                 status.content
             );

@@ -177,6 +177,12 @@ fn several_gpus_run_a_training_through_torchrun() {
             "{accelerators} {arguments:?}"
         );
     }
+    for dry_run in [true, false] {
+        let asked = json!({ "accelerators": "4xA100", "dry_run": dry_run });
+        let arguments = server.launch("train.yaml", asked);
+        let error = server.call("run_job", arguments).refused().to_owned();
+        assert!(error.contains("\"4xA100\" is no number of GPUs"), "{error}");
+    }
     let arguments = server.launch("train.yaml", json!({ "dry_run": true }));
     let preview = server.call("run_job", arguments).ok();
     let message = preview["message"].as_str().unwrap();
