@@ -70,6 +70,19 @@ fn every_cause_is_recognised_in_a_real_log_and_every_log_by_its_cause() {
     assert_eq!(all.len() + 1, table.causes.len(), "a name twice");
 }
 
+/// `oumi launch` fails here for want of a package, a job where it runs.
+#[test]
+fn missing_package_is_installed_where_the_program_ran() {
+    let log = "ModuleNotFoundError: No module named 'sky'";
+    let advice = explain(log, Some(Exit::Code(1)), None).unwrap().advice;
+    let advice = advice.unwrap();
+    let places = ["for a launch", "beside `oumi` here", "`setup`"];
+    assert!(
+        places.iter().all(|place| advice.contains(place)),
+        "{advice}"
+    );
+}
+
 #[test]
 fn every_row_of_the_table_is_a_sentence_and_an_advice() {
     for cause in causes::read().unwrap().causes {
