@@ -112,7 +112,7 @@ impl LocalLauncher {
         })
     }
 
-    /// Lists the jobs that run and are in no registry, as after their data folder was emptied.
+    /// Lists the jobs that run and are not `known`, as after their data folder was emptied.
     fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>> {
         let is_known = |id: &String| known.iter().any(|job| job.job_id == *id);
         let folder = self.folder.jobs();
@@ -166,15 +166,10 @@ impl Launcher for LocalLauncher {
     }
 
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing> {
-        let (unrecorded, mut warnings) = match self.unrecorded(known) {
-            Ok(unrecorded) => (unrecorded, Vec::new()),
-            Err(error) => (Vec::new(), vec![error.to_string()]),
-        };
-        warnings.extend(unrecorded.iter().map(|JobIdentity { job_id, .. }| {
-            format!("job {job_id} runs, but its record is gone; cancel_job ends it")
-        }));
-        let mut listing = self.probe_all(known.iter().chain(&unrecorded));
-        listing.warnings.splice(..0, warnings);
+        let unrecorded = self.unrecorded(known);
+        let mut listing = self.probe_all(known.iter().chain(unrecorded.iter().flatten()));
+        let warning = unrecorded.err().map(|error| error.to_string());
+        listing.warnings.splice(..0, warning);
         Ok(listing)
     }
 

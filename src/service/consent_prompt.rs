@@ -147,24 +147,33 @@ fn excerpt(text: &str, max_bytes: usize) -> String {
     format!("{start}… ({} more bytes in the config)", rest.len())
 }
 
-/// Copies a job config within twice [`MAX_CONFIG`] bytes: the first fields that fit, and long texts in part.
+/// Copies a job config within twice [`MAX_CONFIG`] bytes: the first fields that fit, and long ones in the room that short ones
+/// leave.
 pub(super) fn job_config(config: &Value) -> Value {
-    let (mut left, mut copy) = (MAX_CONFIG, Map::new());
     let fields = config.as_object().into_iter().flatten();
-    for (name, value) in fields.clone() {
+    let with_text = |(name, value)| (name, value, plain(value, ""));
+    let fields: Vec<(&String, &Value, String)> = fields.map(with_text).collect();
+    // Each field has its marks.
+    let sizes = fields
+        .iter()
+        .map(|(name, _, text)| name.len() + text.len() + 8);
+    let mut most = MAX_CONFIG;
+    while most > 100 && sizes.clone().map(|size| size.min(most)).sum::<usize>() > MAX_CONFIG {
+        most -= most / 16;
+    }
+    let (mut left, mut copy) = (MAX_CONFIG, Map::new());
+    for ((name, value, text), size) in fields.iter().zip(sizes) {
         if left == 0 {
-            let more = format!("{} more", fields.count() - copy.len());
+            let more = format!("{} more", fields.len() - copy.len());
             copy.insert("…".to_owned(), more.into());
             break;
         }
-        let text = plain(value, "");
-        let value = match text.len() <= left {
-            true => value.clone(),
-            false => excerpt(&text, left).into(),
+        let value = match size <= most {
+            true => (*value).clone(),
+            false => excerpt(text, most.saturating_sub(name.len() + 8)).into(),
         };
-        copy.insert(excerpt(name, left), value);
-        // Each field has its marks.
-        left = left.saturating_sub(name.len() + text.len() + 8);
+        copy.insert(excerpt(name, most), value);
+        left = left.saturating_sub(size.min(most));
     }
     copy.into()
 }
@@ -321,11 +330,28 @@ mod tests {
         assert_eq!(job_config(&small), small);
         let long = json!({ "num_nodes": 2, "run": "x".repeat(800_000) });
         assert_eq!(job_config(&long)["num_nodes"], 2);
+        let script = "echo hi\n".repeat(500);
+        let config = json!({ "setup": "x".repeat(20_000), "n".repeat(40): 1, "run": script, "num_nodes": 2 });
+        let shown = job_config(&config);
+        let names = |config: &Value| Vec::from_iter(config.as_object().unwrap().keys().cloned());
+        assert_eq!(names(&shown), names(&config));
+        assert_eq!(
+            (&shown["run"], &shown["num_nodes"]),
+            (&config["run"], &config["num_nodes"])
+        );
+        let setup = shown["setup"].as_str().unwrap();
+        assert!(
+            setup.len() > 11_000 && setup.ends_with("in the config)"),
+            "{setup}"
+        );
         let empty = (0..20_000).map(|n| (n.to_string(), json!({})));
         for large in [
             long,
             json!({ "a": vec!["ä".repeat(5000); 50], "b": 1 }),
             json!({ "a": vec![1; 20_000] }),
+            (0..2000)
+                .map(|n| (n.to_string(), json!("x".repeat(1000))))
+                .collect(),
             json!({ "k".repeat(800_000): 1, "b": 2, "c": [3] }),
             empty.collect(),
         ] {

@@ -54,7 +54,17 @@ impl JobService {
             }
             for job in listing.jobs {
                 // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
-                let record = record_of(&job.identity.job_id).cloned();
+                let job_id = &job.identity.job_id;
+                let mut record = record_of(job_id).cloned();
+                if record.is_none() && context.is_local(&job.identity.cloud) {
+                    // It may have been started since the records were read.
+                    match context.registry.get(job_id).await {
+                        Ok(None) => quoted.push(format!(
+                            "job {job_id} runs, but its record is gone; cancel_job ends it"
+                        )),
+                        found => record = found.ok().flatten(),
+                    }
+                }
                 if let Some(record) = &record {
                     done.insert(record.job_id.clone(), job.status.is_done);
                 }

@@ -198,6 +198,15 @@ impl FakeCloud {
         self.change(|state| state.elsewhere.push(job));
     }
 
+    /// A job of ours that runs there, of which a launcher alone knows.
+    pub fn add_running(&self, job_id: &str, cloud: &str) {
+        self.add_elsewhere(cloud, "", job_id);
+        self.change(|state| {
+            let job = state.elsewhere.last_mut();
+            job_id.clone_into(&mut job.unwrap().identity.job_id);
+        });
+    }
+
     /// The cloud knows a job of ours as it stands in a registry, at this stage.
     pub fn add_job(&self, identity: &JobIdentity, stage: Stage) {
         let job = Job {
@@ -543,6 +552,7 @@ impl Launcher for FakeLauncher {
             let status = self.look(identity).await?;
             let identity = identity.clone();
             listing.jobs.push(ListedJob { identity, status });
+            self.cloud.pass(Gate::Status).await;
         }
         let here = |job: &ListedJob| self.clouds.contains(&job.identity.cloud.as_str());
         listing.jobs.extend(elsewhere.into_iter().filter(here));

@@ -5,9 +5,11 @@ use std::time::Duration;
 use crate::error::JobError;
 use crate::service::JobService;
 use crate::service::requests::{ListRequest, StatusFilter};
+use crate::settings::policy::Policy;
 use chrono::TimeDelta;
 
 use super::fake_launcher::{Call, FakeCloud, Gate, Stage, by_id};
+use super::test_service::test_service_with;
 use super::{ids, test_service};
 
 #[tokio::test(start_paused = true)]
@@ -112,4 +114,29 @@ async fn job_in_flight_is_listed_once() {
     let waits = Call::WaitForLaunch("job".to_owned());
     let waits = test.cloud.calls().into_iter().filter(|call| *call == waits);
     assert_eq!(waits.count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn job_that_starts_during_a_list_has_a_record() {
+    let test = test_service_with(&[&["local"]], Policy::default());
+    let add = |job_id| test.add(job_id, "local", TimeDelta::zero(), Some(Stage::Running));
+    add("first").await;
+    for job_id in ["new", "lost"] {
+        test.cloud.add_running(job_id, "local");
+    }
+    test.cloud.close(Gate::Status);
+    let service = test.service.clone();
+    let list = tokio::spawn(async move { service.list(ListRequest::default()).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    add("new").await;
+    test.cloud.open(Gate::Status);
+    let answer = list.await.unwrap();
+    assert_eq!(answer.jobs.len(), 3, "{answer:?}");
+    let [warning] = answer.warnings.as_slice() else {
+        panic!("{:?}", answer.warnings)
+    };
+    assert!(
+        warning.contains("job lost runs, but its record is gone"),
+        "{warning}"
+    );
 }
