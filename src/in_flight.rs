@@ -14,7 +14,10 @@ pub(crate) enum LaunchOutcome {
     Launched(JobIdentity),
     Failed(String),
     /// A cancel came meanwhile, with this outcome.
-    Cancelled(Box<CancelOutcome>),
+    Cancelled {
+        outcome: Box<CancelOutcome>,
+        was_launched: bool,
+    },
     /// The job may be running: a cancel failed, or the end of the launch could not be found out.
     Unknown(String),
 }

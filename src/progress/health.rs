@@ -81,7 +81,10 @@ impl Health {
 /// A number with at most four decimals, none of them padding.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
-        f64::MIN_POSITIVE..1e-3 | 1e7..f64::INFINITY => format!("{value:.3e}"),
+        f64::MIN_POSITIVE..1e-3 | 1e7..f64::INFINITY => {
+            let rounded = format!("{value:.3e}").parse().unwrap_or(value);
+            format!("{rounded:e}")
+        }
         _ => ((value * 1e4).round() / 1e4 + 0.0)
             .to_string()
             .to_lowercase(),

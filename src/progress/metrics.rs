@@ -130,8 +130,9 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn add_line(&mut self, line: &str) {
         let mut rest = pairs(line, |name, value, before| self.add(name, value, before));
-        // A dictionary before that of the figures may be of something else.
+        // A dictionary before that of the figures may be of something else. One with a count is a report of its own.
         while !self.has_figure()
+            && !self.has_count()
             && let Some(start) = dictionary_start(rest)
         {
             rest = pairs(&rest[start..], |name, value, before| {

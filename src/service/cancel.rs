@@ -260,7 +260,7 @@ async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Resu
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
     Some(
         match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
-            Some(LaunchOutcome::Cancelled(outcome)) => Ok(*outcome),
+            Some(LaunchOutcome::Cancelled { outcome, .. }) => Ok(*outcome),
             Some(LaunchOutcome::Unknown(reason)) => Err(JobError::failed(reason)),
             Some(LaunchOutcome::Failed(reason)) => Ok(CancelOutcome::had_ended(JobStatus {
                 message: Some(format!("its launch failed: {reason}")),

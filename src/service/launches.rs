@@ -166,8 +166,10 @@ async fn launch(
                 ))
             })?;
             let message = "it was cancelled before it was launched".to_owned();
-            let outcome = CancelOutcome::cancelled(Some(message));
-            return Ok(LaunchOutcome::Cancelled(Box::new(outcome)));
+            return Ok(LaunchOutcome::Cancelled {
+                outcome: Box::new(CancelOutcome::cancelled(Some(message))),
+                was_launched: false,
+            });
         }
         let starting = launcher.start(identity, plan, lock).await;
         // Whatever kind of error it is: it did not start.
@@ -196,7 +198,12 @@ async fn cancel_launched(context: &Context, launched: &JobIdentity) -> LaunchOut
     let mut retries = CANCEL_RETRIES.into_iter();
     loop {
         let error = match launcher.cancel(launched, false).await {
-            Ok(outcome) => return LaunchOutcome::Cancelled(Box::new(outcome)),
+            Ok(outcome) => {
+                return LaunchOutcome::Cancelled {
+                    outcome: Box::new(outcome),
+                    was_launched: true,
+                };
+            }
             Err(error) => error.context("the job was launched, and cancelling it failed"),
         };
         let Some(wait) = retries.next() else {

@@ -13,9 +13,12 @@ use super::{JobService, LAUNCH_WAIT, OnProgress, consent_prompt, next_step};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, JobStatus, status};
+use crate::text::shorten;
 
 const CONFIRMATION: &str = "EXECUTE";
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// The bytes of an error that are shown: it may quote a whole argument.
+const MAX_ERROR: usize = 2048;
 
 impl JobService {
     pub(crate) async fn run_with_progress(
@@ -155,11 +158,8 @@ impl JobService {
                 let error = format!("{reason}; {MAY_BE_RUNNING}");
                 return ended(answer, status::UNKNOWN, error);
             }
-            Some(LaunchOutcome::Cancelled(_)) => {
-                // A job on this machine has its id before it is launched.
-                let is_local = self.context.is_local(&identity.cloud);
-                let has_id = !is_local && !identity.oumi_job_id.is_empty();
-                ("a cancel came during the launch", has_id)
+            Some(LaunchOutcome::Cancelled { was_launched, .. }) => {
+                ("a cancel came during the launch", was_launched)
             }
             Some(LaunchOutcome::Launched(_)) => ("the job was launched", true),
             None => (
@@ -213,7 +213,8 @@ fn refused(answer: RunAnswer, error: &JobError) -> RunAnswer {
         ErrorKind::Blocked => status::BLOCKED,
         _ => status::ERROR,
     };
-    ended(answer, status, error.to_string())
+    let error = error.to_string();
+    ended(answer, status, shorten(&error, MAX_ERROR).into_owned())
 }
 
 fn ended(answer: RunAnswer, status: &str, error: String) -> RunAnswer {

@@ -59,7 +59,7 @@ impl Scanner {
             let may_train = bar.label.is_empty() || bar.label.to_lowercase().contains("train");
             let is_at_loss = step.map_or(has_moved && may_train, |step| step == bar.done);
             // One that ended before another began stands at any step by chance.
-            let is_over = age > 0 && bar.done >= bar.total;
+            let is_over = age > 0 && bar.done >= bar.total && !has_moved;
             if bound.is_none() && is_at_loss && !is_over {
                 bound = Some(bar.clone());
             }

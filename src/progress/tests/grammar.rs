@@ -137,6 +137,7 @@ fn passes_over_other_losses_and_rates() {
         "The loss is 5 at step 3",
         "time (ms) | forward: 652.41 | loss scale: 1.0 | step: 1172.13",
         "number of loss iterations: 0 | step: 4",
+        "{'learning_rate': 1e-5, 'epoch': 2.0, 'step': 600} best: {'loss': 0.4, 'step': 90}",
     ] {
         assert_eq!(super::scan(format!("{line}\n")).0, None, "{line}");
     }

@@ -222,6 +222,10 @@ fn bar_at_printed_step_is_bound() {
     let fetched = "Fetching 1 files: 100%|█| 1/1 [00:10<00:00,  4.50it/s]\n".to_owned();
     let found = metrics(fetched + &bar(1, 200) + "\r          \r" + &step(1) + &bar(1, 200));
     assert_eq!((found.step, found.total_steps), (Some(1), Some(200)));
+    // It is full at the last step, and another one is drawn already.
+    let other = "x:   0%|  | 0/9 [00:00<?, ?it/s]\n";
+    let found = metrics(bar(3, 6) + "\n" + &step(4) + &bar(6, 6) + "\n" + other + &step(6));
+    assert_eq!((found.step, found.total_steps), (Some(6), Some(6)));
     // Without printed steps it must have moved between two losses.
     let loss = "{'loss': 1.5, 'learning_rate': 0.1, 'epoch': 0.1}\n";
     let moved = bar(20, 300)
@@ -455,4 +459,17 @@ fn torchtune_bar() {
         (Some(60), Some(1.25), None, None)
     );
     assert!(is_close(found.epoch, 1.2));
+}
+
+#[test]
+fn figures_have_no_padding() {
+    for (value, text) in [
+        (1e-4, "1e-4"),
+        (1.25e-5, "1.25e-5"),
+        (2.0 / 3e8, "6.667e-9"),
+        (3e7, "3e7"),
+        (0.5, "0.5"),
+    ] {
+        assert_eq!(crate::progress::health::figure(value), text);
+    }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::launcher::JobState;
 use crate::service::answers::RunAnswer;
 use crate::service::requests::{RunRequest, StatusFilter};
+use crate::settings::policy::Policy;
 use tokio::time::Instant;
 
-use super::fake_launcher::{Call, Gate, by_id};
+use super::fake_launcher::{Call, Gate, by_id, cancel_by_id};
 use super::test_service;
+use super::test_service::test_service_with;
 
 #[tokio::test(start_paused = true)]
 async fn a_fast_launch_is_confirmed_and_recorded() {
@@ -269,4 +271,29 @@ async fn job_names_are_sanitized() {
         ("train", &[5, 8, 6, 6][..]),
         "{job_id}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_here_that_is_cancelled_was_launched_if_it_ran() {
+    let test = test_service_with(&[&["local"]], Policy::default());
+    test.cloud.close(Gate::LaunchWaitReturn);
+    let (service, request) = (test.service.clone(), test.request("job", "local"));
+    let run = tokio::spawn(async move { service.run(request).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let service = test.service.clone();
+    let cancel = tokio::spawn(async move { service.cancel(cancel_by_id("job")).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    test.cloud.open_all();
+    assert!(cancel.await.unwrap().success);
+    let answer = run.await.unwrap();
+    assert_eq!(answer.status, "CANCELLED");
+    assert!(answer.launch_confirmed, "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_a_launch_is_short() {
+    let test = test_service();
+    let answer = test.run("job", &"cloud".repeat(2000)).await;
+    let error = answer.error.unwrap();
+    assert!(error.len() <= 2048 && error.ends_with('…'), "{error}");
 }
