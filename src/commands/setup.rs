@@ -188,13 +188,15 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
         // Claude Code locks its file, and changes it while it runs.
         let mut claude = Command::new(claude);
         let ended = claude.args(programs.claude_arguments()).status();
-        return match ended.map_err(|error| format!("cannot run claude: {error}")) {
-            Ok(status) if status.success() => Ok("Its next session has the server.".to_owned()),
-            Ok(status) => Err(JobError::failed(format!(
-                "`claude mcp add` failed: {status}"
-            ))),
-            Err(error) => Err(JobError::failed(error)),
+        let error = match ended {
+            Ok(status) if status.success() => {
+                return Ok("Its next session has the server.".to_owned());
+            }
+            Ok(status) => format!("`claude mcp add` failed: {status}"),
+            Err(error) => format!("cannot run claude: {error}"),
         };
+        let hint = "add the server by hand as `setup` without --write shows";
+        return Err(JobError::failed(error).with_hint(hint));
     }
     let kept = replace(&target, &text, &new)?;
     Ok(format!("Added to {at}. Restart the client.{kept}"))

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -40,7 +41,9 @@ const MAX_LINE: usize = 1024 * 1024;
 const MAX_CALLS: usize = 1024;
 
 /// The most answers to pings that wait to be written.
-const MAX_PONGS: usize = 16;
+const MAX_PONGS: u32 = 16;
+/// The time for writing them once the input has ended.
+const PONG_WAIT: Duration = Duration::from_millis(500);
 
 /// The bytes of a call that count as one more call.
 const CALL_BYTES: usize = 16 * 1024;
@@ -65,7 +68,7 @@ impl Stdio {
             output: tokio::sync::Mutex::new(Box::new(output)),
             output_closed: Notify::new(),
             permits: Arc::new(Semaphore::new(MAX_CALLS)),
-            pongs: Arc::new(Semaphore::new(MAX_PONGS)),
+            pongs: Arc::new(Semaphore::new(MAX_PONGS as usize)),
             state: Mutex::default(),
         });
         let reading = Arc::clone(&session);
@@ -167,7 +170,11 @@ impl Session {
         tx: mpsc::Sender<ClientJsonRpcMessage>,
     ) -> Option<()> {
         loop {
-            let line = read_line(&mut input).await?;
+            let Some(line) = read_line(&mut input).await else {
+                let pongs = self.pongs.acquire_many(MAX_PONGS);
+                tokio::time::timeout(PONG_WAIT, pongs).await.ok();
+                return None;
+            };
             match self.accept(line).await {
                 Ok(None) => {}
                 Ok(Some((message, answered))) => {

@@ -2,7 +2,7 @@
 //! folders without a record go too.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::error::{JobError, Result};
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
-use crate::settings::data_dir::{read_bounded, write_atomic};
+use crate::settings::data_dir::{open_options, read_bounded, write_atomic};
 
 /// A clock that jumps further than this is not believed, in seconds.
 const MAX_JUMP: i64 = 2 * 24 * 3600;
@@ -87,8 +87,10 @@ fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
     let has_jumped = !(0..=MAX_JUMP).contains(&since_last);
     let steady_since = if has_jumped { now } else { steady_since };
     if has_jumped || since_last > READING_AGE {
-        let written = write_atomic(path, &serde_json::to_vec(&(steady_since, now))?);
-        match written {
+        let bytes = serde_json::to_vec(&(steady_since, now))?;
+        // A full disk has no room for a new file; in the old one this is as long.
+        let in_place = |_| open_options().write(true).open(path)?.write_all(&bytes);
+        match write_atomic(path, &bytes).or_else(in_place) {
             // A full disk is no reason to keep what can go.
             Err(error) if !has_jumped => tracing::warn!(%error, "cannot write the clock down"),
             written => written?,
@@ -162,6 +164,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let nowhere = folder.path().join("gone/clock");
         assert!(is_steady(&nowhere, 1_790_000_000).unwrap());
+    }
+
+    /// No file can be created beside one of a process's open ones.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn clock_is_written_down_where_no_file_can_be_created() {
+        use std::os::fd::AsRawFd;
+        let file = tempfile::tempfile().unwrap();
+        let path = Path::new("/proc/self/fd").join(file.as_raw_fd().to_string());
+        assert!(!is_steady(&path, 1_790_000_000).unwrap());
+        assert!(is_steady(&path, 1_790_000_000 + STEADY).unwrap());
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Calls that wait, are long or hang: pings, cancellations and the answers of the person are read all the same.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::Client;
 use super::consent::cloud_launch;
+use crate::server::transport::Stdio;
 use crate::service::tests::test_service::test_service_with;
 use crate::settings::policy::Policy;
 
@@ -64,6 +68,19 @@ async fn more_calls_than_are_taken_are_refused_and_pings_answered() {
         .await;
     assert_eq!(client.next().await["id"], "0");
     client.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn reading_ends_once_the_last_ping_is_answered() {
+    let (client, output) = tokio::io::duplex(8);
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
+    let input = std::io::Cursor::new(format!("{ping}\n"));
+    let (_stdio, mut ended) = Stdio::new(input, output, std::future::pending());
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut ended).await;
+    assert!(early.is_err(), "its answer is not taken yet");
+    let pong = BufReader::new(client).lines().next_line().await.unwrap();
+    assert!(pong.unwrap().contains("\"result\""));
+    ended.await.unwrap();
 }
 
 #[test]
