@@ -83,16 +83,3 @@ async fn fields_that_contradict_the_record_end_nothing() {
     let same = job("job", " GCP ", "job-cluster", "1");
     assert!(test.service.poll(same).await.success);
 }
-
-#[tokio::test(start_paused = true)]
-async fn an_id_that_no_list_has_needs_its_cluster() {
-    let test = test_service();
-    let answers = [
-        test.service.cancel(cancel_by_launcher_id("")).await.error,
-        test.service.poll(direct("gcp", "", "1")).await.error,
-    ];
-    for error in answers {
-        let error = error.unwrap_or_default();
-        assert!(error.contains("give cluster_name too"), "{error}");
-    }
-}
