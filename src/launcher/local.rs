@@ -4,7 +4,7 @@ mod plan;
 mod termination;
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -241,8 +241,14 @@ fn leftover_status(record: &ExitRecord, processes: usize, by_limit: bool) -> Job
 fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     let machine = dir.machine()?;
     let place = machine.as_ref().map_or(Place::Here, Machine::place);
-    let is_planned = dir.is_start_claimed()? || dir.plan().is_ok();
-    if !is_planned && machine.is_some() && place != Place::Elsewhere {
+    // Not what a reader that fails says.
+    let is_there = |missing: io::Error| missing.kind() != ErrorKind::NotFound;
+    let is_planned = dir.is_start_claimed()? || dir.plan().map_or_else(is_there, |_| true);
+    if !is_planned
+        && !dir.log_path().try_exists()?
+        && machine.is_some()
+        && place != Place::Elsewhere
+    {
         let mut status = JobStatus::new(status::FAILED, JobState::Failed, true);
         status.message = Some("it was never started: the server was killed before".to_owned());
         status.details.next = Some("Call run_job again.");
@@ -321,9 +327,15 @@ mod tests {
         assert_eq!((&*status.status, status.is_done), (status::FAILED, true));
         assert!(status.message.unwrap().contains("never started"));
         assert_eq!(status.details.next, Some("Call run_job again."));
-        // Its supervisor has begun.
-        dir.claim_start(Some(1)).unwrap();
-        assert_eq!(unrecorded_status(&dir).unwrap().status, status::LOST);
+        let is_lost = || unrecorded_status(&dir).unwrap().status == status::LOST;
+        // It has a plan that cannot be read, its supervisor has begun, or it has a log.
+        for file in ["plan.json", "supervisor.pid", "output.log"] {
+            let file = dir.path().join(file);
+            std::fs::write(&file, "").unwrap();
+            assert!(is_lost(), "{}", file.display());
+            std::fs::remove_file(&file).unwrap();
+        }
+        assert!(!is_lost());
     }
 
     #[test]
