@@ -210,29 +210,8 @@ impl CloudBackend for SkyPilot {
         let mut call = call(&arguments, LOGS_TIMEOUT)?;
         call.is_log = true;
         let deadline = Instant::now() + LOGS_TIMEOUT + Duration::from_secs(5);
-        let asking = self.ask(call, |output| Ok(output.clone()));
-        let output = until(deadline, asking).await.map_err(JobError::failed)?;
-        match output.code {
-            // The job runs or succeeded, failed, has not finished, was cancelled.
-            Some(0 | 100 | 101 | 103) => {}
-            Some(102) => return Err(no_such_job(identity)),
-            _ if output.timed_out => {}
-            _ => return Err(JobError::unavailable(failure_text(&output))),
-        }
-        let is_all = output.stdout.matches('\n').count() < LOG_LINES.parse().unwrap_or(0);
-        let seconds = LOGS_TIMEOUT.as_secs();
-        let slow = || format!("This is the log that arrived within {seconds} s.");
-        Ok(JobLog {
-            log_file: log_file(identity),
-            content: LogContent::Text {
-                text: sky::log_lines(&output.stdout),
-                complete: is_all && !output.front_truncated && !output.timed_out,
-                timed_out: output.timed_out,
-            },
-            // SkyPilot itself ends the last line of a job that has ended.
-            ended: false,
-            message: output.timed_out.then(slow),
-        })
+        let asking = self.ask(call, |output| Ok(read_log(identity, output)));
+        until(deadline, asking).await.map_err(JobError::failed)?
     }
 
     /// A change, over the API server where that can be asked for it.
@@ -336,6 +315,30 @@ fn queue_call<'c>(clusters: impl IntoIterator<Item = &'c String>) -> Result<CliC
 
 fn read_queue(output: &Output) -> Result<Queue> {
     answer("sky queue", output, sky::queue)
+}
+
+fn read_log(identity: &JobIdentity, output: &Output) -> Result<JobLog> {
+    match output.code {
+        // The job runs or succeeded, failed, has not finished, was cancelled.
+        Some(0 | 100 | 101 | 103) => {}
+        Some(102) => return Err(no_such_job(identity)),
+        _ if output.timed_out => {}
+        _ => return Err(JobError::unavailable(failure_text(output))),
+    }
+    let is_all = output.stdout.matches('\n').count() < LOG_LINES.parse().unwrap_or(0);
+    let seconds = LOGS_TIMEOUT.as_secs();
+    let slow = || format!("This is the log that arrived within {seconds} s.");
+    Ok(JobLog {
+        log_file: log_file(identity),
+        content: LogContent::Text {
+            text: sky::log_lines(&output.stdout),
+            complete: is_all && !output.front_truncated && !output.timed_out,
+            timed_out: output.timed_out,
+        },
+        // SkyPilot itself ends the last line of a job that has ended.
+        ended: false,
+        message: output.timed_out.then(slow),
+    })
 }
 
 fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall> {

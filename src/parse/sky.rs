@@ -145,11 +145,12 @@ pub(crate) fn log_lines(stdout: &str) -> String {
         (prefix, rest) if !prefix.contains("rank=") => rest,
         _ => line,
     };
-    stdout
-        .split_inclusive(['\n', '\r'])
-        .filter(|line| !is_heading(line))
-        .map(without_prefix)
-        .collect()
+    let lines = stdout.split_inclusive(['\n', '\r']);
+    let lines = lines.filter(|line| !is_heading(line)).map(without_prefix);
+    // At once: a text of megabytes that grows is copied, and there twice meanwhile.
+    let mut log = String::with_capacity(stdout.len());
+    log.extend(lines);
+    log
 }
 
 /// Reads the exit code of a failed job from the end of its log: that of the first node that failed.
