@@ -14,6 +14,8 @@ use crate::error::{JobError, Result};
 
 /// The most output that is read of one program, in bytes.
 pub(super) const MAX_OUTPUT: usize = 8 * 1024 * 1024;
+/// The room for each read, in bytes.
+const BLOCK: usize = 64 * 1024;
 /// The time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 /// The time that output is read after the exit: a daemon that the program started may hold the pipe for ever.
@@ -140,8 +142,8 @@ pub(super) async fn execute(call: &CliCall) -> Result<Output> {
         let _ = timeout(GRACE, child.wait()).await;
     }
     Ok(Output {
-        stdout: stdout.text(),
-        stderr: stderr.text(),
+        stdout: stdout.take_text(),
+        stderr: stderr.take_text(),
         code: exit.flatten(),
         timed_out: exit.is_none(),
         front_truncated: stdout.front_truncated,
@@ -158,8 +160,8 @@ pub(crate) struct Capture {
 impl Capture {
     pub(crate) fn push(&mut self, block: &[u8]) {
         self.bytes.extend_from_slice(block);
-        // Rarely, so that the rest is not moved for every block.
-        if self.bytes.len() > 2 * MAX_OUTPUT {
+        // Rarely, so that the rest is not moved for every block, and before the room ends, which would double.
+        if self.bytes.len() > 2 * MAX_OUTPUT - BLOCK {
             self.bytes.drain(..self.bytes.len() - MAX_OUTPUT);
             self.front_truncated = true;
         }
@@ -167,7 +169,7 @@ impl Capture {
 
     /// Reads a block of the stream, which is `None` after its end.
     async fn read(&mut self, stream: &mut Option<impl AsyncRead + Unpin>) {
-        self.bytes.reserve(64 * 1024);
+        self.bytes.reserve(BLOCK);
         if let Some(open) = stream
             && !matches!(open.read_buf(&mut self.bytes).await, Ok(1..))
         {
@@ -184,14 +186,14 @@ impl Capture {
         memchr::memmem::find(new, marker.as_bytes()).is_some()
     }
 
-    /// The text from the first whole line on: half a line misleads, and half a secret is not recognised as one.
-    pub(crate) fn text(&self) -> String {
-        let mut text = self.bytes.as_slice();
+    /// Takes the text, uncopied, from the first whole line on: half a line misleads, and half a secret is not recognised as one.
+    pub(crate) fn take_text(&mut self) -> String {
         if self.front_truncated
-            && let Some(line_end) = text.iter().position(|byte| *byte == b'\n')
+            && let Some(line_end) = memchr::memchr(b'\n', &self.bytes)
         {
-            text = &text[line_end + 1..];
+            self.bytes.drain(..=line_end);
         }
-        String::from_utf8_lossy(text).into_owned()
+        let text = String::from_utf8(std::mem::take(&mut self.bytes));
+        text.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
 }

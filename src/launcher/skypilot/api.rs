@@ -128,7 +128,7 @@ impl Endpoint {
                     let _ = timeout(CANCEL_TIMEOUT, cancel).await;
                 }
                 Output {
-                    stdout: posted.body.text(),
+                    stdout: posted.body.take_text(),
                     timed_out: true,
                     front_truncated: posted.body.front_truncated,
                     ..Output::default()
@@ -152,11 +152,11 @@ impl Endpoint {
         let path = format!("/api/get?request_id={id}");
         self.send(&path, None, &mut ended).await?;
         let printed = if request.is_change() {
-            &streamed
+            &mut streamed
         } else {
-            &*posted
+            &mut *posted
         };
-        let mut output = request.output(ended.result()?, printed.body.text());
+        let mut output = request.output(ended.result()?, printed.body.take_text());
         output.front_truncated = printed.body.front_truncated;
         // A log whose end cannot be read.
         output.code.map(|_| output).ok_or_else(|| ended.problem())
@@ -211,15 +211,15 @@ impl Reply {
         })
     }
 
-    fn read(&self) -> Result<Value> {
+    fn read(&mut self) -> Result<Value> {
         if self.body.front_truncated {
             return Err(JobError::failed("its answer is too large"));
         }
-        serde_json::from_str(&self.body.text()).map_err(|_| self.problem())
+        serde_json::from_str(&self.body.take_text()).map_err(|_| self.problem())
     }
 
     /// Reads the result of a request that has ended: its value, or an error of SkyPilot's own. Both are texts of JSON.
-    pub(super) fn result(&self) -> Result<Result<String, RequestError>> {
+    pub(super) fn result(&mut self) -> Result<Result<String, RequestError>> {
         let body = match self.status {
             200 | 500 => self.read()?,
             _ => return Err(self.problem()),
