@@ -13,10 +13,10 @@ use super::{
     Launcher, Listing, job_dir, status,
 };
 use crate::error::{JobError, Result};
-use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
+use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
 use crate::process::machine::{Machine, Place};
 use crate::process::start;
-use crate::process::supervisor::LIMIT_GRACE;
+use crate::process::supervisor::{LIMIT_GRACE, time_limit_line};
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
@@ -93,11 +93,9 @@ impl LocalLauncher {
             // It may have ended between the two looks.
             match dir.exit_record()? {
                 Some(record) if record.processes_left && is_alive => {
-                    let has_limit = dir
-                        .plan()
-                        .is_ok_and(|plan| plan.time_limit_seconds.is_some());
-                    // A script that ended by itself has a code or a signal.
-                    let by_limit = has_limit && record.error.is_some() && job.supervisor.is_some();
+                    let limit = dir.plan().ok().and_then(|plan| plan.time_limit_seconds);
+                    let by_limit = job.supervisor.is_some()
+                        && limit.is_some_and(|limit| record.error == Some(time_limit_line(limit)));
                     Ok(leftover_status(&record, job.members.len(), by_limit))
                 }
                 Some(record) => Ok(ended_status(&record)),
@@ -206,14 +204,24 @@ impl Launcher for LocalLauncher {
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
     let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
     let is_deaf = dir.is_deaf(LIMIT_GRACE)?;
-    let message = match (is_deaf, dir.exists()?) {
-        (Some(false), _) => "it was asked to stop, and may be saving a checkpoint",
-        (Some(true), _) => "it was asked to stop; call cancel_job with force=true to kill it",
-        (None, false) => "its folder was removed, so its log is gone; cancel_job ends it",
-        (None, true) => return Ok(status),
+    let (message, next) = match (dir.termination_request()?, is_deaf) {
+        (Some(Termination::Forced), _) => ("it is being killed", Some(WAIT_FOR_END)),
+        (Some(_), Some(true)) => (
+            "it was asked to stop; call cancel_job with force=true to kill it",
+            Some(FORCE),
+        ),
+        (Some(_), _) => (
+            "it was asked to stop, and may be saving a checkpoint",
+            Some(WAIT_FOR_END),
+        ),
+        (None, _) if dir.exists()? => return Ok(status),
+        (None, _) => (
+            "its folder was removed, so its log is gone; cancel_job ends it",
+            None,
+        ),
     };
     status.message = Some(message.to_owned());
-    status.details.next = is_deaf.map(|is_deaf| if is_deaf { FORCE } else { WAIT_FOR_END });
+    status.details.next = next;
     Ok(status)
 }
 
@@ -309,7 +317,6 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::process::job_dir::Termination;
     use crate::redact::Redactor;
 
     /// The folder of a new job, whose server was killed before it had planned it.
@@ -353,6 +360,10 @@ mod tests {
         let status = running_status(&dir).unwrap();
         assert!(status.details.next.unwrap().contains("force=true"));
         assert!(status.message.unwrap().contains("force=true"));
+        dir.request_termination(Termination::Forced).unwrap();
+        let status = running_status(&dir).unwrap();
+        assert_eq!(status.message.as_deref(), Some("it is being killed"));
+        assert_eq!(status.details.next, Some(WAIT_FOR_END));
     }
 
     #[test]

@@ -289,8 +289,8 @@ impl JobDir {
 
     /// Tells if the job was asked to end longer ago than `grace`; `None` where it was not.
     pub(crate) fn is_deaf(&self, grace: Duration) -> io::Result<Option<bool>> {
-        let asked = |file| self.file(file).metadata()?.modified();
-        let asked = if_found(asked(TERMINATE_REQUEST).or_else(|_| asked(KILL_REQUEST)))?;
+        let asked = || self.file(TERMINATE_REQUEST).metadata()?.modified();
+        let asked = if_found(asked())?;
         Ok(asked.map(|asked| asked.elapsed().is_ok_and(|age| age >= grace)))
     }
 

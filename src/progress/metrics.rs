@@ -322,10 +322,10 @@ static EVALUATION: LazyLock<Patterns> =
     LazyLock::new(|| Patterns::new(&format!(r"(?:^|[^\w/.])(?i:{EVALUATIONS})(?:[^\w/.]|$)")));
 
 /// A word before the first figure that makes a line one about another run or checkpoint. `New best` is of now, as is what follows
-/// a word with a number and a `|`: `Best: 0.3 | step: 700`.
+/// a `best` with a number of its own: `Best: 0.3, step: 700`.
 static EARLIER: LazyLock<Patterns> = LazyLock::new(|| {
     Patterns::new(
-        r"(?:^|(?:^|[^wW])[^\w/.-])(?i:best|previous(?:ly)?|restor(?:ed|ing)|(?:last|earlier|prior) run)[^\w/.-](?:[^|]*|[^0-9]*)$",
+        r"(?:^|(?:^|[^wW])[^\w/.-])(?i:best[^\w/.-][^0-9]*|(?:previous(?:ly)?|restor(?:ed|ing)|(?:last|earlier|prior) run)[^\w/.-](?:[^|]*|[^0-9]*))$",
     )
 });
 

@@ -131,7 +131,8 @@ impl Costs {
                 let printed = || launcher?.launch_price(&job.identity());
                 let price = price.or_else(|| recorded_price(job)).or_else(printed);
                 let known = clusters.entry(name).or_default();
-                *known = known.or(price);
+                // Of two clusters that had the name one after the other, the dearer.
+                *known = known.iter().copied().chain(price).reduce(f64::max);
             }
         }
         let unknown = clusters.iter().filter(|(_, price)| price.is_none());

@@ -59,7 +59,7 @@ impl JobService {
                 if record.is_none() && context.is_local(&job.identity.cloud) {
                     // It may have been started since the records were read.
                     match context.registry.get(job_id).await {
-                        Ok(None) => quoted.push(format!(
+                        Ok(None) if !job.status.is_done => quoted.push(format!(
                             "job {job_id} runs, but its record is gone; cancel_job ends it"
                         )),
                         found => record = found.ok().flatten(),

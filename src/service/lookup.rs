@@ -36,11 +36,12 @@ impl ResolvedJob {
 pub(super) async fn resolve(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     let job = find(context, query).await?;
     let known = &job.identity;
-    let fits = |own: &str, given: &str| given.is_empty() || given.trim().eq_ignore_ascii_case(own);
-    // One of the ids may not be known.
-    let id_fits = |own: &str, given: &str| own.is_empty() || fits(own, given);
-    if id_fits(&known.job_id, &query.job_id)
-        && id_fits(&known.oumi_job_id, &query.oumi_job_id)
+    // What is not known contradicts nothing.
+    let fits = |own: &str, given: &str| {
+        own.is_empty() || given.is_empty() || given.trim().eq_ignore_ascii_case(own)
+    };
+    if fits(&known.job_id, &query.job_id)
+        && fits(&known.oumi_job_id, &query.oumi_job_id)
         && fits(&known.cloud, &query.cloud)
         && fits(&known.cluster, &query.cluster)
     {

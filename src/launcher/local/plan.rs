@@ -59,18 +59,20 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
 /// Refuses accelerators that are neither a count, a type nor both: `4xA100` would train on one GPU.
 fn check_accelerators(asked: &str) -> Result<()> {
     let is_count = |text: &str| text.trim().parse::<u32>().is_ok_and(|count| count > 0);
+    let is_type = |name: &str| !NO_TYPE.is_match(name.trim());
     let fits = match asked.rsplit_once(':') {
-        Some((name, count)) => name.trim().starts_with(char::is_alphabetic) && is_count(count),
-        None => is_count(asked) || !NO_TYPE.is_match(asked.trim()),
+        Some((name, count)) => is_type(name) && is_count(count),
+        None => is_count(asked) || is_type(asked),
     };
     let error = JobError::invalid(format!("`accelerators` {asked:?} is no number of GPUs"));
     fits.then_some(())
         .ok_or_else(|| error.with_hint("give one such as 4 or A100:4"))
 }
 
-/// What no type of GPU is: without a digit, such as `all`, or with a count, such as `H100x8`.
-static NO_TYPE: LazyLock<Patterns> =
-    LazyLock::new(|| Patterns::new(r"^[^A-Za-z]|[0-9][xX][0-9]|[^\w.-]|^[^0-9]*$"));
+/// What no type of GPU is: a word for a number, such as `all`, or what holds a count, such as `H100x8` and `A100 8`.
+static NO_TYPE: LazyLock<Patterns> = LazyLock::new(|| {
+    Patterns::new(r"^[^A-Za-z]|^$|[0-9][xX][0-9]|[^\w. -]| [0-9]+$|^(?i:all|auto|max|none)$")
+});
 
 fn plan_training(dir: &JobDir, spec: &LaunchSpec, program: &Path, process: &mut StartRequest) {
     // Oumi writes one log a rank there.
@@ -205,6 +207,8 @@ mod tests {
             "RTX4090",
             "MI300X",
             "Trainium:1",
+            "Inferentia",
+            "Tesla T4",
             "Gaudi HL-205:8",
             "tpu-v2-8",
         ] {
@@ -225,6 +229,8 @@ mod tests {
             ":4",
             "4:4",
             "8xA100:2",
+            "H100x8:2",
+            "A100:4:2",
             "A100:8; rm",
             "{A100: 8}",
             "99999999999",
