@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(crate) use crate::text::HIDDEN;
-use crate::text::{MASK, strip_escapes};
+use crate::text::{MASK, lossy, strip_escapes};
 
 /// The other bytes of a masked secret, which are not shown: ASCII's "delete".
 const MASK_REST: u8 = 0x7f;
@@ -142,7 +142,7 @@ impl Redactor {
         }
         let mut bytes = text.as_bytes().to_vec();
         self.mask(&mut bytes, false);
-        let mut hidden = unmask(&String::from_utf8_lossy(&bytes));
+        let mut hidden = unmask(&lossy(&bytes));
         for shape in &*SHAPES {
             // Most texts hold none, and to look for the parts of one takes room.
             if !shape.is_match(&hidden) {

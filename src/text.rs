@@ -44,7 +44,7 @@ pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
         terminal.end_line();
     }
     rows.extend(terminal.rows);
-    let lines: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+    let lines: Vec<_> = rows.into_iter().map(|row| row.text).collect();
     let line_end = if text.ends_with('\n') { "\n" } else { "" };
     Cow::Owned(lines.join("\n") + line_end)
 }
@@ -93,6 +93,36 @@ pub(crate) fn read_tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
         bytes.drain(..line_end.map_or(0, |at| at + 1));
     }
     Ok(bytes)
+}
+
+/// As [`String::from_utf8_lossy`], which reads byte by byte: most bytes are text, which is seen many at once.
+pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
+/// As [`str::split_once`]. This and the next two are for bytes below 0x80 in what is read of each line of a log: made for size, the
+/// methods of `str` read characters one by one.
+pub(crate) fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = memchr::memchr(byte, text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+/// As [`str::trim_start_matches`].
+pub(crate) fn trim_start(text: &str, is_trimmed: impl Fn(u8) -> bool) -> &str {
+    let mut start = 0;
+    while start < text.len() && is_trimmed(text.as_bytes()[start]) {
+        start += 1;
+    }
+    &text[start..]
+}
+
+/// As [`str::trim_end_matches`].
+pub(crate) fn trim_end(text: &str, is_trimmed: impl Fn(u8) -> bool) -> &str {
+    let mut end = text.len();
+    while end > 0 && is_trimmed(text.as_bytes()[end - 1]) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The process that SkyPilot names before each line of a job.

@@ -8,6 +8,7 @@
 //! - Blanks at the ends of lines are removed, and so is every blank line after a blank line.
 //! - Of a line longer than [`FoldOptions::max_line`] the end is kept.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use memchr::{memchr, memmem};
@@ -15,7 +16,7 @@ use memchr::{memchr, memmem};
 use crate::progress::tqdm::Bar;
 use crate::redact::{HIDDEN, Redactor, unmask};
 use crate::text::patterns::Patterns;
-use crate::text::{Row, Terminal};
+use crate::text::{Row, Terminal, lossy, trim_end};
 
 /// The longest line that is kept whole, in bytes.
 pub(super) const MAX_LINE: usize = 16 * 1024;
@@ -31,8 +32,8 @@ const MIN_DECORATION: usize = 8;
 
 /// A line of the folded log.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Line {
-    pub text: String,
+pub(super) struct Line<'a> {
+    pub text: Cow<'a, str>,
     /// Offset of its first byte in the log.
     pub start: u64,
     /// Its beginning was left out.
@@ -52,11 +53,11 @@ pub(super) struct FoldOptions<'s> {
 }
 
 /// Gives `sink` the lines of a part of a log that begins at `start`.
-pub(super) fn fold_lines(
-    mut bytes: &[u8],
+pub(super) fn fold_lines<'a>(
+    mut bytes: &'a [u8],
     mut start: u64,
     options: FoldOptions<'_>,
-    sink: &mut impl FnMut(Line),
+    sink: &mut impl FnMut(Line<'a>),
 ) {
     let mut collapser = Collapser {
         held: None,
@@ -69,7 +70,7 @@ pub(super) fn fold_lines(
         let (line, rest) = bytes.split_at(length);
         let text = line.strip_suffix(b"\n").unwrap_or(line);
         if options.raw {
-            (collapser.sink)(cut_line(raw_text(text), start, options));
+            (collapser.sink)(cut_line(raw_text(text).into(), start, options));
         } else {
             let done = terminal.write(text, start);
             done.into_iter()
@@ -104,23 +105,26 @@ pub fn fold(bytes: &[u8]) -> String {
 /// Replaces controls; a carriage return tells the states of a line apart.
 fn raw_text(line: &[u8]) -> String {
     let is_control = |c: char| c.is_control() && !matches!(c, '\t' | '\r');
-    unmask(&String::from_utf8_lossy(line)).replace(is_control, "\u{fffd}")
+    unmask(&lossy(line)).replace(is_control, "\u{fffd}")
 }
 
-fn folded_line(mut row: Row, options: FoldOptions<'_>) -> Line {
-    let length = row.text.trim_end_matches([' ', '\t']).len();
-    row.text.truncate(length);
+fn folded_line<'a>(mut row: Row<'a>, options: FoldOptions<'_>) -> Line<'a> {
+    let length = trim_end(&row.text, |byte| matches!(byte, b' ' | b'\t')).len();
+    match &mut row.text {
+        Cow::Borrowed(text) => *text = &text[..length],
+        Cow::Owned(text) => text.truncate(length),
+    }
     cut_line(row.text, row.start, options)
 }
 
-fn cut_line(mut text: String, start: u64, options: FoldOptions<'_>) -> Line {
+fn cut_line<'a>(mut text: Cow<'a, str>, start: u64, options: FoldOptions<'_>) -> Line<'a> {
     let is_cut = text.len() > options.max_line;
     if is_cut {
         if let Some(secrets) = options.secrets {
-            text = secrets.redact(&text);
+            text = secrets.redact(&text).into();
         }
         let excess = text.len().saturating_sub(options.max_line);
-        text.replace_range(..text.ceil_char_boundary(excess), CUT);
+        text = format!("{CUT}{}", &text[text.ceil_char_boundary(excess)..]).into();
     }
     Line {
         text,
@@ -131,27 +135,27 @@ fn cut_line(mut text: String, start: u64, options: FoldOptions<'_>) -> Line {
 }
 
 /// Holds the newest line back, and the lines like it that follow.
-struct Collapser<'s, F> {
-    held: Option<Held>,
+struct Collapser<'s, 'a, F> {
+    held: Option<Held<'a>>,
     is_summary: bool,
     sink: &'s mut F,
 }
 
 /// A line, and those after it that say no more, or little more.
 #[derive(Default)]
-struct Held {
-    first: Line,
+struct Held<'a> {
+    first: Line<'a>,
     /// The last of the lines after it that differ from it in numbers alone; it starts where the first of them does, so that the
     /// run is given as a whole or not at all.
-    last: Option<Line>,
+    last: Option<Line<'a>>,
     /// The lines after the first that say the same, or else those between it and the last.
     more: u64,
     /// The steps of the first and the last of the lines between.
     steps: Option<(u64, u64)>,
 }
 
-impl<F: FnMut(Line)> Collapser<'_, F> {
-    fn take(&mut self, line: Line) {
+impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
+    fn take(&mut self, line: Line<'a>) {
         if self.is_summary && is_decoration(&line.text) {
             return;
         }
@@ -175,7 +179,7 @@ impl<F: FnMut(Line)> Collapser<'_, F> {
         };
         let Held { first, last, .. } = held;
         let note = |text: String, start| Line {
-            text,
+            text: text.into(),
             start,
             is_note: true,
             ..Line::default()
@@ -200,9 +204,9 @@ impl<F: FnMut(Line)> Collapser<'_, F> {
     }
 }
 
-impl Held {
+impl<'a> Held<'a> {
     /// Takes a line that says no more than those that are held, or little more, and gives any other back.
-    fn absorb(&mut self, line: Line, is_summary: bool) -> Option<Line> {
+    fn absorb(&mut self, line: Line<'a>, is_summary: bool) -> Option<Line<'a>> {
         if let Some(last) = &mut self.last {
             if !is_metric_like(&last.text, &line.text) {
                 return Some(line);

@@ -118,7 +118,7 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     let is_partial = from > 0 && !newest.is_full;
     let is_cut = newest.lines.iter().any(|line| line.is_cut);
     let mut lacks_room = newest.is_full && newest.lines.len() < lines;
-    let texts: Vec<String> = newest.lines.into_iter().map(|line| line.text).collect();
+    let texts: Vec<_> = newest.lines.into_iter().map(|line| line.text).collect();
     let mut text = log.secrets.redact(&texts.join("\n"));
     let room = options
         .max_bytes
@@ -170,15 +170,15 @@ fn keep_newest(text: &mut String, room: usize) -> bool {
 
 /// The last lines: no more than are asked for, nor than an answer can have.
 #[derive(Default)]
-struct Newest {
-    lines: VecDeque<Line>,
+struct Newest<'a> {
+    lines: VecDeque<Line<'a>>,
     bytes: usize,
     /// There are older ones.
     is_full: bool,
 }
 
-impl Newest {
-    fn push(&mut self, line: Line, max_lines: usize) {
+impl<'a> Newest<'a> {
+    fn push(&mut self, line: Line<'a>, max_lines: usize) {
         self.bytes += line.text.len() + 1;
         self.lines.push_back(line);
         while self.lines.len() > max_lines || self.bytes > LARGEST_MAX_BYTES + 1 {
@@ -246,7 +246,7 @@ struct Oldest {
 }
 
 impl Oldest {
-    fn push(&mut self, line: &Line, room: usize) {
+    fn push(&mut self, line: &Line<'_>, room: usize) {
         if self.lines == 0 {
             self.first = line.start;
         } else if line.start > self.first && self.text.len() + 1 + line.text.len() > room {

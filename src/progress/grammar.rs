@@ -3,8 +3,11 @@
 
 use std::sync::LazyLock;
 
+use memchr::memchr_iter;
+
 use super::tqdm::clock;
 use crate::text::patterns::Patterns;
+use crate::text::trim_start;
 
 /// `-1.5e-05`, `1,234`, `nan`, `Infinity`.
 const NUMBER: &str = r"[-+]?(?:(?i:nan|inf(?:inity)?)\b|(?:[0-9]+(?:,[0-9]{3}\b)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)";
@@ -92,8 +95,8 @@ fn entry<'a>(line: &'a str, colon: usize, each: &mut impl FnMut(&'a str, &'a str
 
 /// Finds the brace that a dictionary in a line begins with.
 pub(super) fn dictionary_start(line: &str) -> Option<usize> {
-    let mut braces = line.match_indices('{').map(|(brace, _)| brace);
-    braces.find(|brace| line[brace + 1..].starts_with(['\'', '"']))
+    let bytes = line.as_bytes();
+    memchr_iter(b'{', bytes).find(|brace| matches!(bytes.get(brace + 1), Some(b'\'' | b'"')))
 }
 
 fn is_letter(c: char) -> bool {
@@ -120,19 +123,20 @@ fn clean(text: &str) -> &str {
 
 /// Parses the number that a text begins with: `1,234`, `8.1K`, `nan`. Gives the rest too.
 pub(super) fn number(text: &str) -> Option<(f64, &str)> {
-    let text = text.trim_start();
-    let is_plain = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
-    let mut end = text.bytes().take_while(is_plain).count();
+    let text = text.trim_ascii_start();
+    let plain = trim_start(text, |byte| byte.is_ascii_digit() || byte == b'.');
+    let mut end = text.len() - plain.len();
     // Most numbers are nothing but digits: the search costs more than parsing them.
-    let goes_on = text[end..].starts_with(['e', 'E', ',']);
-    if goes_on || text[..end].parse::<f64>().is_err() {
-        end = NUMBER_AT_START.find(text)?.end();
+    let goes_on = matches!(plain.as_bytes(), [b'e' | b'E' | b',', ..]);
+    let mut number = None;
+    if !goes_on {
+        number = text[..end].parse::<f64>().ok();
     }
-    let (digits, rest) = text.split_at(end);
-    let number: f64 = match digits.contains(',') {
-        true => digits.replace(',', "").parse().ok()?,
-        false => digits.parse().ok()?,
-    };
+    if number.is_none() {
+        end = NUMBER_AT_START.find(text)?.end();
+        number = text[..end].replace(',', "").parse().ok();
+    }
+    let (number, rest) = (number?, &text[end..]);
     let factor = match rest.as_bytes() {
         [_, next, ..] if next.is_ascii_alphanumeric() => 1.0,
         [b'k' | b'K', ..] => 1e3,

@@ -69,8 +69,8 @@ impl Metrics {
                 newer.eval_losses.entry(set).or_insert(loss);
             }
         }
-        for (newer, older) in newer.figures().into_iter().zip(self.figures()) {
-            *newer = newer.or(*older);
+        for (newer, older) in newer.figures().iter_mut().zip(&self.figures()) {
+            **newer = newer.or(**older);
         }
         *self = newer;
     }

@@ -35,20 +35,31 @@ pub(super) enum Kind {
     Setting,
 }
 
-/// The kinds by their names, from `names.yaml`.
-static KINDS: LazyLock<HashMap<String, Kind>> = LazyLock::new(|| {
+/// The names of `names.yaml` with their kinds, by their lengths: hashing a name takes longer than comparing it with the few of its
+/// length.
+static KINDS: LazyLock<Vec<Vec<(String, Kind)>>> = LazyLock::new(|| {
     let names: HashMap<Kind, String> = from_yaml(include_str!("names.yaml")).unwrap_or_default();
-    let named = |(kind, names): (&Kind, &String)| {
-        let names = names.split_whitespace().map(str::to_owned);
-        names.map(|name| (name, *kind)).collect::<Vec<_>>()
-    };
-    names.iter().flat_map(named).collect()
+    let mut kinds = Vec::new();
+    for (kind, names) in &names {
+        for name in names.split_whitespace() {
+            kinds.resize(kinds.len().max(name.len() + 1), Vec::new());
+            kinds[name.len()].push((name.to_owned(), *kind));
+        }
+    }
+    kinds
 });
+
+fn known(name: &str) -> Option<Kind> {
+    let mut same_length = KINDS.get(name.len())?.iter();
+    same_length
+        .find(|(known, _)| known == name)
+        .map(|(_, kind)| *kind)
+}
 
 /// Finds the kind of a name, and the factor that a unit behind it stands for: `train/lr(1e-3)`.
 pub(super) fn kind(name: &str) -> Option<(Kind, f64)> {
-    if let Some(kind) = KINDS.get(name) {
-        return Some((*kind, 1.0));
+    if let Some(kind) = known(name) {
+        return Some((kind, 1.0));
     }
     let lower = name.to_ascii_lowercase();
     let in_parentheses = lower
@@ -74,8 +85,8 @@ pub(super) fn is_evaluation(word: &str) -> bool {
 /// Looks up a name behind what it may be led by: a logger's group (`train/loss`), or words (`completed step`).
 fn without_context(name: &str) -> Option<Kind> {
     use Kind::*;
-    if let Some(kind) = KINDS.get(name.replace(' ', "_").as_str()) {
-        return Some(*kind);
+    if let Some(kind) = known(&name.replace(' ', "_")) {
+        return Some(kind);
     }
     if name.ends_with("perplexity") {
         return Some(Evaluation);

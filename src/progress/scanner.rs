@@ -18,7 +18,7 @@ use super::names::Kind;
 use super::tqdm::Bar;
 use super::{Activity, Progress};
 use crate::text::patterns::Patterns;
-use crate::text::{SKYPILOT_PID, strip_escapes};
+use crate::text::{SKYPILOT_PID, lossy, strip_escapes, trim_start};
 use bars::Bars;
 
 /// Of a longer segment, the end is read.
@@ -136,21 +136,21 @@ impl Scanner {
 
     fn read_segment(&mut self, segment: &[u8]) {
         let excess = segment.len().saturating_sub(MAX_SEGMENT);
-        let segment = String::from_utf8_lossy(&segment[excess..]);
+        let segment = lossy(&segment[excess..]);
         let has_escapes = memchr(0x1b, segment.as_bytes()).is_some();
         let text = match has_escapes {
             true => strip_escapes(&segment),
             false => Cow::Borrowed(&*segment),
         };
-        // Most lines of metrics are a dictionary alone.
-        let prefix = (!text.starts_with('{')).then(|| PREFIXES.find(&text));
-        let text = text[prefix.flatten().map_or(0, |all| all.end())..].trim_end();
+        let prefix = may_have_prefix(&text).then(|| PREFIXES.find(&text));
+        let text = text[prefix.flatten().map_or(0, |all| all.end())..].trim_ascii_end();
         if text.is_empty() {
             self.bar_cleared |= segment.ends_with("  ");
             return;
         }
         self.dictionary.take_if(|_| text.starts_with("{'"));
-        let (before, after) = text.split_at(text.find('{').unwrap_or(text.len()));
+        let brace = memchr(b'{', text.as_bytes());
+        let (before, after) = text.split_at(brace.unwrap_or(text.len()));
         if let Some(bar) = Bar::parse(before) {
             // Bars are drawn between the lines of a dictionary.
             self.bar(&bar, has_escapes && segment.contains("\x1b[A"));
@@ -164,15 +164,16 @@ impl Scanner {
 
     /// Reads a text that is no bar: a line, or dictionaries with what stands before them.
     fn read_text(&mut self, mut text: &str) {
-        while let Some(end) = text
-            .find('}')
-            .filter(|end| text[end + 1..].trim_start().starts_with('{'))
+        while let Some(end) = memchr(b'}', text.as_bytes())
+            && let next = text[end + 1..].trim_ascii_start()
+            && next.starts_with('{')
         {
             self.read_line(&text[..=end]);
-            text = text[end + 1..].trim_start();
+            text = next;
         }
         let dictionary = dictionary_start(text);
-        let is_open = dictionary.is_some_and(|start| !text[start..].contains('}'));
+        let is_open =
+            dictionary.is_some_and(|start| memchr(b'}', &text.as_bytes()[start..]).is_none());
         if is_open && text.len() < MAX_DICTIONARY {
             self.dictionary = Some(text.to_owned());
         } else if !text.is_empty() {
@@ -195,17 +196,17 @@ impl Scanner {
                         ..Activity::default()
                     });
                 }
+                "Avg generation throughput: " => {
+                    if !self.is_training {
+                        let speed = number(&line[mark.end()..]);
+                        self.metrics.tokens_per_second = speed.map(|(speed, _)| speed);
+                    }
+                }
                 // `***** train metrics *****` heads the means of the run.
                 _ => {
                     report.marks.push(Kind::Setting);
                     self.block = Some((report, MAX_BLOCK));
                 }
-            }
-            return;
-        }
-        if let Some((_, speed)) = line.split_once("Avg generation throughput: ") {
-            if !self.is_training {
-                self.metrics.tokens_per_second = number(speed).map(|(speed, _)| speed);
             }
             return;
         }
@@ -310,10 +311,17 @@ static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
     ))
 });
 
+/// Tells most lines without such a prefix, at a glance: the word that they begin with does not end in a colon.
+fn may_have_prefix(line: &str) -> bool {
+    let line = trim_start(line, |byte| byte == b' ');
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    matches!(trim_start(line, is_word).as_bytes(), [b':', ..]) || line.starts_with(['(', '[', 'r'])
+}
+
 /// The lines that tell what begins, and their like.
 static MARKS: LazyLock<Patterns> = LazyLock::new(|| {
     Patterns::new(
-        r"Starting training\.\.\.|\*{5} Running training \*{5}|\*{5} Running (?:Evaluation|Prediction)|\*{5} .* metrics \*{5}",
+        r"Avg generation throughput: |Starting training\.\.\.|\*{5} Running training \*{5}|\*{5} Running (?:Evaluation|Prediction)|\*{5} .* metrics \*{5}",
     )
 });
 

@@ -1,8 +1,9 @@
 //! The one parser of tqdm's progress bars.
 
-use memchr::{memchr2, memmem};
+use memchr::{memchr_iter, memchr2, memmem, memrchr};
 
 use super::grammar::{number, whole};
+use crate::text::{split_once, trim_end, trim_start};
 
 /// A state of a progress bar, `label:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12]`, or without a total
 /// `label: 6it [00:01,  4.51it/s]`.
@@ -25,34 +26,38 @@ pub(crate) struct Bar<'a> {
 
 impl<'a> Bar<'a> {
     pub(crate) fn parse(line: &'a str) -> Option<Self> {
+        let bytes = line.as_bytes();
         // Nearly every line has neither.
-        memchr2(b'|', b'[', line.as_bytes())?;
-        let find = |mark: &str| memmem::find(line.as_bytes(), mark.as_bytes());
-        let (label, done, total, times) = if let Some(at) = find("%|") {
-            let (bar, times) = line[at + 2..].split_once('[')?;
-            let (done, total) = bar.rsplit('|').next()?.split_once('/')?;
-            (&line[..at], done, Some(total), times)
-        } else {
-            let (counted, times) = line.split_at(find("it [")?);
-            let label = counted.trim_end_matches(|c: char| c.is_ascii_digit());
-            (label, &counted[label.len()..], None, &times["it [".len()..])
-        };
-        let (times, rest) = times.split_once(']')?;
-        let (times, rate) = times.split_once(',').unwrap_or((times, ""));
-        let (rate, postfix) = rate.split_once(',').unwrap_or((rate, ""));
-        let (passed, left) = times.split_once('<').unwrap_or((times, ""));
+        memchr2(b'|', b'[', bytes)?;
+        let mut bars = memchr_iter(b'|', bytes);
+        let (label, done, total, times) =
+            if let Some(bar) = bars.find(|bar| bytes[..*bar].ends_with(b"%")) {
+                let (drawn, times) = split_once(&line[bar + 1..], b'[')?;
+                let counts = memrchr(b'|', drawn.as_bytes()).map_or(0, |at| at + 1);
+                let (done, total) = split_once(&drawn[counts..], b'/')?;
+                (&line[..bar], done, Some(total), times)
+            } else {
+                let (counted, times) = line.split_at(memmem::find(bytes, b"it [")?);
+                let label = trim_end(counted, |byte| byte.is_ascii_digit());
+                (label, &counted[label.len()..], None, &times["it [".len()..])
+            };
+        let (times, rest) = split_once(times, b']')?;
+        let (times, rate) = split_once(times, b',').unwrap_or((times, ""));
+        let (rate, postfix) = split_once(rate, b',').unwrap_or((rate, ""));
+        let (passed, left) = split_once(times, b'<').unwrap_or((times, ""));
         clock(passed)?;
         let count = |text| whole(number(text)?.0);
-        let (per_second, unit) = rate_and_unit(rate.trim())?;
-        let label = label.trim_end_matches(|c: char| c.is_ascii_digit() || " .%".contains(c));
+        let (per_second, unit) = rate_and_unit(rate.trim_ascii())?;
+        let is_percentage = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'.' | b'%');
+        let label = trim_end(label, is_percentage);
         Some(Self {
-            label: label.trim_end_matches(':').trim(),
+            label: trim_end(label, |byte| byte == b':').trim_ascii(),
             done: count(done)?,
             total: total.and_then(count),
             seconds_left: clock(left),
             per_second,
             unit,
-            postfix: postfix.trim(),
+            postfix: postfix.trim_ascii(),
             rest,
         })
     }
@@ -60,9 +65,9 @@ impl<'a> Bar<'a> {
     /// Parses a line that is the state of a bar and nothing else.
     pub(crate) fn parse_whole(line: &'a str) -> Option<Self> {
         // Nearly every line is told by its end: the rest is searched for the parts of a bar, several times.
-        let may_be = line.trim_end().ends_with(']');
+        let may_be = line.trim_ascii_end().ends_with(']');
         let bar = may_be.then(|| Self::parse(line)).flatten();
-        bar.filter(|bar| bar.rest.trim().is_empty())
+        bar.filter(|bar| bar.rest.trim_ascii().is_empty())
     }
 
     /// Tells if this is a state of the bar of `earlier`: the same label and total, and `earlier` is not at its end, since after
@@ -76,19 +81,29 @@ impl<'a> Bar<'a> {
 
 /// Parses `4.51it/s`, `1.87s/it`, `?it/s`.
 fn rate_and_unit(text: &str) -> Option<(Option<f64>, &str)> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || ".?".contains(c));
+    let unit = trim_start(text, |byte| {
+        byte.is_ascii_digit() || matches!(byte, b'.' | b'?')
+    });
     let number = text[..text.len() - unit.len()].parse().ok();
     let number = number.filter(|rate: &f64| *rate > 0.0);
     if let Some(unit) = unit.strip_prefix("s/") {
-        return Some((number.map(|seconds| 1.0 / seconds), unit.trim()));
+        return Some((number.map(|seconds| 1.0 / seconds), unit.trim_ascii()));
     }
-    Some((number, unit.strip_suffix("/s")?.trim()))
+    Some((number, unit.strip_suffix("/s")?.trim_ascii()))
 }
 
 /// Parses `[h:]mm:ss` as seconds. `None` for `?`.
 pub(super) fn clock(text: &str) -> Option<f64> {
-    text.split(':').try_fold(0.0, |seconds, part| {
-        let part: u32 = part.trim().parse().ok()?;
-        Some(seconds * 60.0 + f64::from(part))
-    })
+    let (mut seconds, mut part) = (0.0, None);
+    for byte in text.trim_ascii().bytes() {
+        match byte {
+            b'0'..=b'9' => {
+                let tens = part.unwrap_or(0_u32).checked_mul(10)?;
+                part = Some(tens.checked_add(u32::from(byte - b'0'))?);
+            }
+            b':' => seconds = (seconds + f64::from(part.take()?)) * 60.0,
+            _ => return None,
+        }
+    }
+    Some(seconds + f64::from(part?))
 }

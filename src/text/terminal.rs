@@ -1,60 +1,48 @@
 //! A terminal as far as it decides what is left to read: which text is written over, and what is no text.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::LazyLock;
 
-use memchr::{memchr, memchr2, memrchr};
-use regex::bytes::Regex;
+use memchr::{memchr, memrchr};
 use vte::{Params, Parser, Perform};
 
-use super::{HIDDEN, MASK};
+use super::{HIDDEN, MASK, lossy};
 
 /// The lines that the cursor can go up: nested bars of tqdm need up to 20 where there is no terminal.
 const MAX_CURSOR_UP: usize = 32;
 
 /// A line as the terminal shows it.
 #[derive(Debug, Default)]
-pub(crate) struct Row {
-    pub text: String,
+pub(crate) struct Row<'a> {
+    pub text: Cow<'a, str>,
     /// Offset of the line's first byte in the input.
     pub start: u64,
 }
 
 /// Takes lines of output, and gives back those that the cursor can no longer reach.
 #[derive(Default)]
-pub(crate) struct Terminal {
+pub(crate) struct Terminal<'a> {
     /// The lines within reach of the cursor, the newest last.
-    pub(crate) rows: VecDeque<Row>,
+    pub(crate) rows: VecDeque<Row<'a>>,
     /// The row of the cursor; `rows.len()` before anything is written into a new row.
     at: usize,
     /// The next text replaces the row.
     at_start: bool,
 }
 
-impl Terminal {
+impl<'a> Terminal<'a> {
     /// Writes a line that begins at `start`; `line` has no line end.
-    pub(crate) fn write(&mut self, line: &[u8], start: u64) -> Option<Row> {
+    pub(crate) fn write(&mut self, line: &'a [u8], start: u64) -> Option<Row<'a>> {
         let is_new = self.at == self.rows.len();
-        let plain = COLOURS
-            .as_ref()
-            .map(|colours| colours.replace_all(line, b"".as_slice()));
-        let plain = plain.filter(|plain| memchr(0x1b, plain).is_none());
-        let line = plain.as_deref().unwrap_or(line);
-        // Nearly all lines are plain, or a bar of which only the last state counts: no parser is needed.
-        let end = line.iter().rposition(|byte| *byte != b'\r');
-        let states = &line[..end.map_or(0, |at| at + 1)];
-        let from = memrchr(b'\r', states).map_or(0, |at| at + 1);
-        let state = &states[from..];
-        if is_new && is_plain(state) && memchr2(0x1b, 0x08, line).is_none() {
-            let text = String::from_utf8_lossy(state).into_owned();
+        let plain = is_new.then(|| plain_text(line)).flatten();
+        let is_plain = plain.is_some();
+        if is_new {
+            let text = plain.unwrap_or_default();
             self.rows.push_back(Row { text, start });
-        } else {
-            if is_new {
-                let text = String::new();
-                self.rows.push_back(Row { text, start });
-            }
+        }
+        if !is_plain {
             // The parser takes quadratic time for bytes that are no text.
-            Parser::new().advance(self, String::from_utf8_lossy(line).as_bytes());
+            Parser::new().advance(self, lossy(line).as_bytes());
         }
         if self.rows.len() <= MAX_CURSOR_UP {
             return None;
@@ -70,11 +58,12 @@ impl Terminal {
     }
 
     fn clear(&mut self, rows: std::ops::Range<usize>) {
-        self.rows.range_mut(rows).for_each(|row| row.text.clear());
+        let rows = self.rows.range_mut(rows);
+        rows.for_each(|row| row.text = Cow::default());
     }
 }
 
-impl Perform for Terminal {
+impl Perform for Terminal<'_> {
     fn print(&mut self, c: char) {
         if c == '\u{7f}' {
             return;
@@ -83,7 +72,7 @@ impl Perform for Terminal {
             self.clear(self.at..self.at + 1);
         }
         if let Some(row) = self.rows.get_mut(self.at) {
-            row.text.push(c);
+            row.text.to_mut().push(c);
         }
     }
 
@@ -92,7 +81,7 @@ impl Perform for Terminal {
         match byte {
             b'\r' => self.at_start = true,
             b'\t' => self.print('\t'),
-            0x08 if !self.at_start => drop(row.and_then(|row| row.text.pop())),
+            0x08 if !self.at_start => drop(row.and_then(|row| row.text.to_mut().pop())),
             MASK => HIDDEN.chars().for_each(|c| self.print(c)),
             // One mark for any number of them: a log that grew without being written has millions.
             0 if self.at_start || !row.is_some_and(|row| row.text.ends_with('\u{fffd}')) => {
@@ -125,8 +114,40 @@ impl Perform for Terminal {
     }
 }
 
-/// The escapes of colours: most of those there are, and they mean nothing here.
-static COLOURS: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"\x1b\[[0-9;]*m").ok());
+/// Returns the text of a line that needs no parser, as nearly all: without colours, and of the states of a bar the last.
+fn plain_text(line: &[u8]) -> Option<Cow<'_, str>> {
+    if is_plain(line) {
+        return Some(lossy(line));
+    }
+    let mut line = Cow::Borrowed(line);
+    if memchr(0x1b, &line).is_some() {
+        line = Cow::Owned(without_colours(&line)?);
+    }
+    let end = line.iter().rposition(|byte| *byte != b'\r');
+    let end = end.map_or(0, |at| at + 1);
+    let from = memrchr(b'\r', &line[..end]).map_or(0, |at| at + 1);
+    if !is_plain(&line[from..end]) || memchr(0x08, &line).is_some() {
+        return None;
+    }
+    Some(match line {
+        Cow::Borrowed(line) => lossy(&line[from..end]),
+        Cow::Owned(line) => lossy(&line[from..end]).into_owned().into(),
+    })
+}
+
+/// Removes the escapes of colours: most of those there are, and they mean nothing here. `None` where there are others.
+fn without_colours(line: &[u8]) -> Option<Vec<u8>> {
+    let (mut text, mut rest) = (Vec::with_capacity(line.len()), line);
+    while let Some(escape) = memchr(0x1b, rest) {
+        text.extend_from_slice(&rest[..escape]);
+        let colour = rest[escape..].strip_prefix(b"\x1b[")?;
+        let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == b';';
+        let end = colour.iter().position(|byte| !is_number(byte))?;
+        rest = colour[end..].strip_prefix(b"m")?;
+    }
+    text.extend_from_slice(rest);
+    Some(text)
+}
 
 /// Tells if a line has no control characters. 0xC2 leads those above ASCII, and little else.
 fn is_plain(line: &[u8]) -> bool {
@@ -134,10 +155,11 @@ fn is_plain(line: &[u8]) -> bool {
     let is_plain = |byte: &u8| *byte == b'\t' || (*byte >= 0x20 && !matches!(byte, 0x7f | 0xc2));
     let (words, rest) = line.as_chunks();
     // Eight at once: the high bit of a byte is set in one of these, unless it is from 0x20 to 0x7e.
-    let is_printable = |word: &[u8; 8]| {
+    let mut bits = 0;
+    for word in words {
         let word = u64::from_ne_bytes(*word);
-        (word | word.wrapping_sub(EACH * 0x20) | word.wrapping_add(EACH)) & (EACH * 0x80) == 0
-    };
-    let mut words = words.iter().filter(|word| !is_printable(word));
-    words.all(|word| word.iter().all(is_plain)) && rest.iter().all(is_plain)
+        bits |= word | word.wrapping_sub(EACH * 0x20) | word.wrapping_add(EACH);
+    }
+    let is_printable = bits & (EACH * 0x80) == 0;
+    (is_printable || words.as_flattened().iter().all(is_plain)) && rest.iter().all(is_plain)
 }
