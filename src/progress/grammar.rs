@@ -24,13 +24,16 @@ static FILE: LazyLock<Patterns> = LazyLock::new(|| {
 /// The longest name that is considered, in bytes.
 const MAX_NAME: usize = 64;
 
+/// Dictionaries are read as far as they are within so many brackets, their own among them.
+const MAX_DEPTH: usize = 3;
+
 /// The constructors that Python shows around a number.
 const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.int64("];
 
-/// Gives `each` every pair in `line`: its name, the text from its value on, and the line before it. A name is the text before a
-/// number, back to the number before it or to a separator. Numbers in paths and names of files are passed over. Within a
-/// dictionary only its own keys are names. Returns what stands behind the first dictionary.
-pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'a str)) -> &'a str {
+/// Gives `each` every pair in `line` before its first dictionary: its name, the text from its value on, and the line before it.
+/// A name is the text before a number, back to the number before it or to a separator. Numbers in paths and names of files are
+/// passed over.
+pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&str, &'a str, &'a str)) {
     let dictionary = dictionary_start(line).unwrap_or(line.len());
     let (mut name_start, mut word_end, mut is_file) = (0, 0, false);
     let is_blank = |c: char| c.is_ascii_whitespace();
@@ -38,10 +41,11 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'
     for found in numbers.into_iter().flatten() {
         let mut at = found.start();
         let before = &line[..at];
+        let call = CONSTRUCTORS.iter().find(|call| before.ends_with(**call));
         if before.ends_with(is_word) && found.as_str().starts_with(['-', '+']) {
             at += 1;
         } else if before.ends_with(|c| is_word(c) || c == '.')
-            || before.ends_with('(') && !before.ends_with("tensor(")
+            || before.ends_with('(') && call.is_none()
         {
             continue;
         }
@@ -55,42 +59,75 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&'a str, &'a str, &'
             name_start = word_end;
             continue;
         };
-        let name = clean(name.strip_suffix("tensor(").unwrap_or(name));
-        each(name, &line[at..], &line[..at]);
+        let name = call
+            .and_then(|call| name.strip_suffix(call))
+            .unwrap_or(name);
+        each(clean(name), &line[at..], &line[..at]);
         // A unit may be attached: `8.1K`, `23ms`.
         let after = line[found.end()..].trim_start_matches(|c: char| is_letter(c) || c == '%');
         name_start = line.len() - after.len();
     }
-    let (mut depth, mut quote) = (0_u32, None);
-    let mut bytes = line.bytes().enumerate().skip(dictionary);
+}
+
+/// Gives `each` every entry of the dictionary that begins at `start`, as [`pairs`] does, those of dictionaries in it by names
+/// such as `train/loss`. Returns where it ends.
+pub(super) fn entries<'a>(
+    line: &'a str,
+    start: usize,
+    mut each: impl FnMut(&str, &'a str, &'a str),
+) -> usize {
+    // The names of the brackets that are open, and that of the newest entry.
+    let (mut open, mut newest) = (Vec::new(), None);
+    let mut quote = None;
+    let mut bytes = line.bytes().enumerate().skip(start);
     while let Some((at, byte)) = bytes.next() {
         match (quote, byte) {
             (Some(_), b'\\') => drop(bytes.next()),
-            (Some(open), _) => quote = Some(open).filter(|open| *open != byte),
+            (Some(end), _) => quote = Some(end).filter(|end| *end != byte),
             (None, b'\'' | b'"') => quote = Some(byte),
-            (None, b'{' | b'[' | b'(') => depth += 1,
-            (None, b'}' | b']' | b')') if depth > 1 => depth -= 1,
-            (None, b'}' | b']' | b')') => return &line[at + 1..],
-            // Not in a dictionary within it: that is of something else.
-            (None, b':') if depth == 1 => entry(line, at, &mut each),
+            (None, b'{' | b'[' | b'(') => open.push(newest.take()),
+            (None, b'}' | b']' | b')') => {
+                open.pop();
+                if open.is_empty() {
+                    return at + 1;
+                }
+            }
+            (None, b',') => newest = None,
+            (None, b':') if open.len() <= MAX_DEPTH => {
+                newest = entry(line, at, &open[1..], &mut each);
+            }
             _ => {}
         }
     }
-    ""
+    line.len()
 }
 
-/// Gives `each` the entry of a dictionary whose colon is at `colon`.
-fn entry<'a>(line: &'a str, colon: usize, each: &mut impl FnMut(&'a str, &'a str, &'a str)) {
+/// Gives `each` the entry of a dictionary whose colon is at `colon`, and returns its name. `within` names the dictionaries that
+/// this one is in; one without a name is not read.
+fn entry<'a>(
+    line: &'a str,
+    colon: usize,
+    within: &[Option<&str>],
+    each: &mut impl FnMut(&str, &'a str, &'a str),
+) -> Option<&'a str> {
     let (before, value) = line.split_at(colon);
-    let key = before.strip_suffix(['\'', '"']);
-    if let Some((before, name)) = key.and_then(|key| key.rsplit_once(['\'', '"'])) {
-        let value = value[1..].trim_start();
-        let value = value.trim_start_matches(['\'', '"', '[']);
-        let is_call = value.starts_with(is_letter);
-        let mut calls = CONSTRUCTORS.iter().filter(|_| is_call);
-        let in_call = calls.find_map(|one| value.strip_prefix(one));
-        each(name, in_call.unwrap_or(value), before);
+    let key = before.strip_suffix(['\'', '"'])?;
+    let (before, name) = key.rsplit_once(['\'', '"'])?;
+    let value = value[1..].trim_start();
+    let value = value.trim_start_matches(['\'', '"', '[']);
+    let is_call = value.starts_with(is_letter);
+    let mut calls = CONSTRUCTORS.iter().filter(|_| is_call);
+    let value = calls
+        .find_map(|one| value.strip_prefix(one))
+        .unwrap_or(value);
+    match within.iter().copied().collect::<Option<Vec<&str>>>() {
+        Some(within) if !within.is_empty() => {
+            each(&format!("{}/{name}", within.join("/")), value, before);
+        }
+        Some(_) => each(name, value, before),
+        None => {}
     }
+    Some(name)
 }
 
 /// Finds the brace that a dictionary in a line begins with.
@@ -147,9 +184,11 @@ pub(super) fn number(text: &str) -> Option<(f64, &str)> {
     Some((number * factor, rest))
 }
 
-/// Parses the total of a count, from the text behind it: `/ 1,200`, but no date.
+/// Parses the total of a count, from the text behind it: `/ 1,200` or `of 1,200`, but no date.
 pub(super) fn total(behind: &str) -> Option<f64> {
-    let (total, rest) = number(behind.trim_start().strip_prefix('/')?)?;
+    let behind = behind.trim_start();
+    let total = behind.strip_prefix('/').or(behind.strip_prefix("of "));
+    let (total, rest) = number(total?)?;
     (!rest.starts_with('/')).then_some(total)
 }
 

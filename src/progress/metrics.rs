@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::grammar::{dictionary_start, duration, number, pairs, total, whole};
+use super::grammar::{dictionary_start, duration, entries, number, pairs, total, whole};
 use super::names::{EVALUATIONS, Kind, is_evaluation, kind};
 use crate::text::patterns::Patterns;
 
@@ -129,15 +129,16 @@ pub(super) struct Report {
 
 impl Report {
     pub(super) fn add_line(&mut self, line: &str) {
-        let mut rest = pairs(line, |name, value, before| self.add(name, value, before));
+        pairs(line, |name, value, before| self.add(name, value, before));
+        let (had_count, mut end, mut is_first) = (self.has_count(), 0, true);
         // A dictionary before that of the figures may be of something else. One with a count is a report of its own.
-        while !self.has_figure()
-            && !self.has_count()
-            && let Some(start) = dictionary_start(rest)
+        while (is_first || !self.has_figure() && self.has_count() == had_count)
+            && let Some(start) = dictionary_start(&line[end..])
         {
-            rest = pairs(&rest[start..], |name, value, before| {
+            end = entries(line, end + start, |name, value, before| {
                 self.add(name, value, before);
             });
+            is_first = false;
         }
         if self.has(Kind::Runtime) {
             // A mean over the run is not the newest loss.
@@ -259,7 +260,8 @@ impl Report {
         let total_steps = |value| whole(value).filter(|total| *total > 0);
         match kind {
             Kind::Step => {
-                metrics.step = whole(value);
+                let step = whole(value).filter(|step| *step as f64 == value);
+                metrics.step = step.or(metrics.step);
                 metrics.total_steps = total.and_then(total_steps).or(metrics.total_steps);
             }
             Kind::TotalSteps => metrics.total_steps = total_steps(value),

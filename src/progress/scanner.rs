@@ -258,11 +258,15 @@ impl Scanner {
 
     /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
     fn report(&mut self, mut report: Report, is_new: bool) {
+        let is_of_training = report.is_loss();
+        if is_of_training && self.bars.training_ended && !report.has(Kind::Runtime) {
+            // Another training, which nothing has announced.
+            self.start_training();
+        }
         if let Some(epoch) = report.metrics.epoch {
             self.first_epoch.get_or_insert(epoch);
         }
         report.resolve(self.first_epoch);
-        let is_of_training = report.is_loss();
         self.bars.training_ended |= report.has(Kind::Runtime);
         let mut metrics = report.metrics;
         self.train();
@@ -301,13 +305,14 @@ impl Scanner {
     }
 }
 
-/// The hosts and ranks that SkyPilot, `torchrun`, `mpirun`, `srun` and `pdsh` put before a line: `(train, pid=12) `,
-/// `[rank0]: `, `[1,0]<stdout>:`, `0: `, `node-1: `.
+/// The hosts, ranks and times that SkyPilot, `torchrun`, `mpirun`, `srun`, `pdsh` and others put before a line:
+/// `(train, pid=12) `, `[rank0]: `, `[1,0]<stdout>:`, `0: `, `node-1: `, `2026-01-02T10:00:00.5Z `.
 static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
     let bracketed = r"\[(?:rank|default)?[\d,:]+\](?:<stdout>)?(?:<stderr>)?:";
     let rank = r" *(?:rank ?)?\d+: ";
+    let time = r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z]*\]? ";
     Patterns::new(&format!(
-        r"^(?:{SKYPILOT_PID} )?(?:{bracketed}|{rank}|[\w.-]*\d[\w.-]*: )*"
+        r"^(?:{SKYPILOT_PID} )?(?:{bracketed}|{rank}|{time}|[\w.-]*\d[\w.-]*: )*"
     ))
 });
 

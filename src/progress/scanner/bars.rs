@@ -11,8 +11,14 @@ use crate::progress::tqdm::Bar;
 const UNSETTLED_STEPS: u64 = 10;
 const RESUMED_PART: u64 = 20;
 
+/// The most steps that the bar of one rank is behind that of another.
+const MAX_LAG: u64 = 2;
+
 /// The most bars that are watched until the training's is known.
 const MAX_CANDIDATES: usize = 8;
+
+/// The words of which one is in the label of a training's bar, where that has a label.
+const TRAINING: [&str; 4] = ["train", "step", "iter", "progress"];
 
 /// What runs beside a training, by words in the labels of its bars.
 const BESIDE: [(&str, &str); 3] = [
@@ -51,13 +57,11 @@ struct Candidate {
 impl Scanner {
     /// Binds the bar that stands at a printed loss: at its `step`, or moved since the loss before.
     pub(super) fn bind_bar(&mut self, step: Option<u64>) {
-        self.bars.training_ended = false;
         let mut bound = None;
         for (age, bar) in self.bars.candidates.iter_mut().enumerate() {
             let before = bar.at_loss.replace(bar.done);
             let has_moved = before.is_some_and(|before| bar.done > before);
-            let may_train = bar.label.is_empty() || bar.label.to_lowercase().contains("train");
-            let is_at_loss = step.map_or(has_moved && may_train, |step| step == bar.done);
+            let is_at_loss = step.map_or(has_moved, |step| step == bar.done);
             // One that ended before another began stands at any step by chance.
             let is_over = age > 0 && bar.done >= bar.total && !has_moved;
             if bound.is_none() && is_at_loss && !is_over {
@@ -137,8 +141,10 @@ impl Scanner {
     fn training_state(&mut self, bar: &Bar<'_>, mut report: Report) {
         self.train();
         self.bar_cleared = false;
-        if self.prints_steps && self.metrics.step > Some(bar.done) {
-            // Bars are drawn a little late; the printed step is newer.
+        // Bars are drawn a little late; a printed step is newer, and so is what another rank has drawn.
+        let newest = self.metrics.step.unwrap_or_default();
+        let is_late = self.prints_steps || (bar.done > 0 && newest <= bar.done + MAX_LAG);
+        if newest > bar.done && is_late {
             return;
         }
         if std::mem::take(&mut self.step_pending) {
@@ -170,6 +176,10 @@ impl Scanner {
         let (Some(total), "it" | "step" | "steps") = (bar.total, bar.unit) else {
             return false;
         };
+        let label = bar.label.to_lowercase();
+        if !label.is_empty() && !TRAINING.iter().any(|word| label.contains(word)) {
+            return false;
+        }
         let candidates = &mut self.bars.candidates;
         let is_it = |known: &Candidate| known.total == total && known.label == bar.label;
         let at = candidates.iter().position(is_it);
@@ -186,10 +196,12 @@ impl Scanner {
                 || (self.bars.training_started && bar.label.is_empty()))
     }
 
-    /// Reads a bar that counts within an epoch.
+    /// Reads a bar that counts within an epoch. Where nothing names the epoch, it may count epochs.
     fn epoch_bar(&mut self, bar: &Bar<'_>, mut report: Report) {
-        report.set_batch(bar.done, bar.total);
-        report.metrics.steps_per_second = bar.per_second;
+        if report.metrics.epoch.is_some() {
+            report.set_batch(bar.done, bar.total);
+            report.metrics.steps_per_second = bar.per_second;
+        }
         let is_new = report.has_figure();
         self.report(report, is_new);
     }
