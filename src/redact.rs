@@ -392,6 +392,8 @@ mod tests {
             "http://localhost:29500?mail=me@host and http://10.0.0.1:8080/a@b",
             "sk-learn is no key",
             "dashboard at http://127.0.0.1:8265/jobs/raysubmit_12345678",
+            "BOS_TOKEN = \"<|begin_of_text|>\", EOS_TOKEN: <|eot_id|>, PAD_TOKEN=[PAD]",
+            "{'HF_TOKEN': None, \"WANDB_API_KEY\": null} api_key=os.environ.get(\"KEY\"), password=None",
         ] {
             assert_eq!(secrets.redact(text), text);
         }
@@ -427,6 +429,19 @@ mod tests {
             nothing.redact("Authorization: Bearer abcdefghijklmnop123"),
             "Authorization: Bearer ***"
         );
+        let long = token("", 40);
+        for before in [
+            "aws_secret_access_key = ",
+            "wandb_api_key: ",
+            "{\"apiKey\": \"",
+            "password=",
+            "hf auth login --token ",
+            "  password ",
+            "https://a.blob.core.windows.net/c?sv=1&sig=",
+        ] {
+            let hidden = nothing.redact(&format!("{before}{long}"));
+            assert_eq!(hidden, format!("{before}***"));
+        }
         assert_eq!(
             nothing.redact("https://me:passw0rd@host/x"),
             "https://me:***@host/x"
