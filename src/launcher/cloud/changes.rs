@@ -48,7 +48,8 @@ impl Change {
             cloud: cloud.to_owned(),
             cluster: cluster.to_owned(),
             oumi_job_id: oumi_job_id.to_owned(),
-            requested_at: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+            // Tells it from the same change that is requested again.
+            requested_at: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
         }
     }
 
@@ -61,8 +62,13 @@ impl Change {
     }
 
     pub(super) fn describe(&self) -> String {
-        let (verb, cluster, at) = (&self.verb, &self.cluster, &self.requested_at);
-        format!("the {verb} of cluster {cluster} that was requested at {at}")
+        let (verb, cluster) = (&self.verb, &self.cluster);
+        let at = self
+            .requested_at
+            .split(['.', 'Z'])
+            .next()
+            .unwrap_or_default();
+        format!("the {verb} of cluster {cluster} that was requested at {at}Z")
     }
 }
 
@@ -75,7 +81,7 @@ impl CloudLauncher {
     /// that one, and returns it. The change is listed until it is [answered](Self::answer_change).
     pub(super) async fn run_change(
         &self,
-        change: Change,
+        mut change: Change,
         call: CliCall,
     ) -> Result<(Change, Output)> {
         let dir = self.change_dir(&change);
@@ -99,14 +105,17 @@ impl CloudLauncher {
                 time_limit_seconds: Some(call.timeout.as_secs()),
                 ..SupervisorPlan::default()
             };
-            let change = serde_json::to_string(&change).map_err(JobError::failed)?;
+            let text = serde_json::to_string(&change).map_err(JobError::failed)?;
             let request = start::StartRequest {
                 plan,
                 envs: BTreeMap::from_iter(call.envs),
-                files: vec![(dir.path().join(CHANGE), change)],
+                files: vec![(dir.path().join(CHANGE), text)],
                 epilogue: None,
             };
             start::start(&self.supervisor, &dir, lock, request).await?;
+        } else if let Some(joined) = read_json(&dir, CHANGE)? {
+            // Now: once it has ended, it may be requested again.
+            change = joined;
         }
         // All processes are looked at once a second: only where its supervisor was killed do they tell more.
         let mut polls = (0..20_u32).cycle();
@@ -121,7 +130,6 @@ impl CloudLauncher {
         }
         // A query that began before does not show the change.
         self.cli.invalidate();
-        let change = read_json(&dir, CHANGE)?.unwrap_or(change);
         Ok((change, output_of(&dir)?))
     }
 
@@ -212,10 +220,8 @@ async fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
 }
 
 fn has_ended(dir: &JobDir) -> io::Result<bool> {
-    // All processes are looked at only where there is no record. A program that ends in between has left one. A daemon that it
-    // started may hold the lock for ever.
-    let has_record = || io::Result::Ok(dir.exit_record()?.is_some());
-    Ok(has_record()? || !(dir.is_locked()? && start::is_supervised(dir)?) || has_record()?)
+    // All processes are looked at only where there is no record. A daemon that the program started may hold the lock for ever.
+    Ok(dir.exit_record()?.is_some() || !(dir.is_locked()? && start::is_supervised(dir)?))
 }
 
 /// Reads the output of a program that has ended.
