@@ -23,7 +23,7 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
 use crate::settings::data_dir::DataDir;
-pub(crate) use offer::{ClusterInfo, Offer, check_cloud};
+pub(crate) use offer::{ClusterInfo, Offer, check_cloud, oumi_cloud};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct JobStatus {
@@ -330,6 +330,11 @@ pub(crate) trait Launcher: Send + Sync {
     /// its log read, unless named by the launcher's id alone.
     async fn is_certain(&self, _identity: &JobIdentity) -> bool {
         true
+    }
+
+    /// Tells whether the cluster of a job was made anew, so that its id names another job, or none.
+    async fn is_replaced(&self, _identity: &JobIdentity) -> bool {
+        false
     }
 
     /// Cancels the job and reports the resulting state. A job whose launch never began is marked as cancelled. May take

@@ -39,7 +39,7 @@ use launch::remove_staged;
 use launch_dir::{Launch, LaunchStart, START};
 use price::Prices;
 pub(super) use survey::no_such_job;
-use survey::{Survey, add_cluster, cloud_of};
+use survey::{Found, Survey, add_cluster, cloud_of};
 
 /// The time that a list of clusters waits for their prices.
 const PRICE_WAIT: Duration = Duration::from_secs(10);
@@ -205,7 +205,7 @@ impl Launcher for CloudLauncher {
         let dir = self.dir(identity)?;
         let config = plan.job_config.as_ref();
         let name = config.and_then(|config| config["name"].as_str());
-        let (was_there, before) = in_budget(self.cluster_before(identity)).await;
+        let (is_new, before) = in_budget(self.cluster_before(identity)).await;
         let start = LaunchStart {
             name: name.unwrap_or_default().to_owned(),
             cluster: identity.cluster.clone(),
@@ -213,10 +213,9 @@ impl Launcher for CloudLauncher {
         };
         let start = serde_json::to_string(&start).map_err(JobError::failed)?;
         plan.process.files.push((dir.path().join(START), start));
-        if let Some(epilogue) = plan.process.epilogue.take()
+        if let Some(mut epilogue) = plan.process.epilogue.take() {
             // A launch that fails early does not print that the cluster was there.
-            && !(was_there && epilogue.unless_printed.is_some())
-        {
+            epilogue.unless_failed = !is_new && epilogue.unless_printed.is_some();
             let epilogue = serde_json::to_string(&epilogue).map_err(JobError::failed)?;
             let file = dir.path().join(EPILOGUE);
             plan.process.files.push((file, epilogue));
@@ -285,6 +284,14 @@ impl Launcher for CloudLauncher {
         checked
             .err()
             .is_none_or(|error| error.kind != ErrorKind::Blocked)
+    }
+
+    async fn is_replaced(&self, identity: &JobIdentity) -> bool {
+        if self.validate(identity).is_err() {
+            return false;
+        }
+        let (survey, launch) = in_budget(self.survey_job(identity)).await;
+        survey.job(identity, launch.as_ref()).found == Found::Gone(true)
     }
 
     async fn cancel(&self, identity: &JobIdentity, _force: bool) -> Result<CancelOutcome> {

@@ -50,6 +50,16 @@ pub(crate) struct ClusterInfo {
     pub offer: Offer,
 }
 
+/// Returns Oumi's name for a cloud that SkyPilot or Oumi names.
+pub(crate) fn oumi_cloud(name: &str) -> String {
+    let name = name.trim().to_lowercase();
+    match name.as_str() {
+        "kubernetes" => "k8s".to_owned(),
+        "slurm" => "sky-slurm".to_owned(),
+        _ => name,
+    }
+}
+
 /// Fails where a cluster is found on another one of these clouds than was asked for: its launcher goes by its name alone.
 pub(crate) fn check_cloud(
     cluster: &str,

@@ -374,11 +374,17 @@ fn answer<T>(command: &str, output: &Output, read: impl Fn(&str) -> Result<T>) -
     let printed = failure_text(output);
     let problem = match read(&output.stdout) {
         Ok(answer) if output.code == Some(0) => return Ok(answer),
+        // The last line is of the answer, and no reason.
+        Ok(_) if output.stderr.is_empty() && parse::failure_reason(&output.stdout).is_none() => {
+            "failed, and printed no reason".to_owned()
+        }
         Err(error) if output.code.is_none_or(|code| code == 0) => {
             format!("could not be understood: {error} (it printed: {printed})")
         }
         _ => format!("failed: {}", printed.trim_end_matches('.')),
     };
     let printed = format!("{}\n{}", output.stdout, output.stderr);
-    Err(JobError::failed(format!("`{command}` {problem}")).with_hint(sky::remedy(&printed)))
+    let look = || format!("run `{command}` in a terminal to see why");
+    let hint = sky::remedy(&printed).map_or_else(look, ToOwned::to_owned);
+    Err(JobError::failed(format!("`{command}` {problem}")).with_hint(hint))
 }

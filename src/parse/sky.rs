@@ -211,7 +211,7 @@ impl QueueFailure {
 }
 
 /// Returns what to do about a failure of `sky` that asking again does not mend. The texts are SkyPilot's and click's.
-pub(crate) fn remedy(output: &str) -> &'static str {
+pub(crate) fn remedy(output: &str) -> Option<&'static str> {
     let remedies = [
         (
             "No such option|No such command",
@@ -231,8 +231,7 @@ pub(crate) fn remedy(output: &str) -> &'static str {
         ),
     ];
     let is_said = |(said, _): &&(&str, &str)| said.split('|').any(|said| output.contains(said));
-    let found = remedies.iter().find(is_said);
-    found.map_or("run it in a terminal to see why", |(_, remedy)| *remedy)
+    Some(remedies.iter().find(is_said)?.1)
 }
 
 fn reason_or_last_line(text: &str) -> String {

@@ -25,7 +25,7 @@ pub(crate) enum JobState {
 const WORDS: &[(JobState, bool, &str)] = &[
     // SkyPilot, jobs on a cluster and managed jobs. Oumi on this machine and on Modal uses these words in lower case.
     (Pending, false, "INIT PENDING SETTING_UP SUBMITTED STARTING QUEUED"),
-    (Running, false, "RUNNING RECOVERING CANCELLING"),
+    (Running, false, "RUNNING RECOVERING CANCELLING WINDING_DOWN"),
     (Succeeded, true, "SUCCEEDED"),
     (Failed, true, "FAILED FAILED_SETUP FAILED_DRIVER FAILED_PRECHECKS FAILED_NO_RESOURCE FAILED_CONTROLLER"),
     (Cancelled, true, "CANCELLED CANCELED"),

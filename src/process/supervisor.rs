@@ -62,6 +62,9 @@ pub(crate) struct Epilogue {
     pub(crate) argv: Vec<String>,
     /// It is not run where the steps have printed this line.
     pub(crate) unless_printed: Option<String>,
+    /// Nor where they failed. Where they were killed, the server decides.
+    #[serde(default)]
+    pub(crate) unless_failed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,8 +126,9 @@ pub(super) fn supervise_on(dir: &Path, mut runtime: runtime::Builder) -> io::Res
         for file in &plan.cleanup {
             let _ = std::fs::remove_file(file);
         }
-        write_exit_record_with_retry(&dir, &record?).await?;
-        supervisor.run_epilogue().await
+        let record = record?;
+        write_exit_record_with_retry(&dir, &record).await?;
+        supervisor.run_epilogue(record.signal.is_some()).await
     })
 }
 
@@ -269,16 +273,21 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    /// Runs the epilogue, with output of its own, until it exits with 0. One that still fails stays for the next server.
-    async fn run_epilogue(&mut self) -> io::Result<()> {
-        let Some(epilogue) = self.dir.epilogue()? else {
+    /// Runs the epilogue, with output of its own, until it exits with 0. One that still fails stays for the next server, and so does
+    /// that of steps that were killed: what they began may go on elsewhere.
+    async fn run_epilogue(&mut self, was_killed: bool) -> io::Result<()> {
+        let epilogue = self.dir.epilogue()?;
+        let Some(epilogue) = epilogue.filter(|it| !(was_killed && it.unless_failed)) else {
             return Ok(());
         };
         for wait in EPILOGUE_WAITS {
             self.limit = Some(Instant::now() + EPILOGUE_LIMIT);
             let main = self.spawn(&epilogue.argv, self.dir.open_epilogue_log()?)?;
             if self.wait_for_step("epilogue", main).await?.succeeded() {
-                return self.dir.clear_epilogue();
+                return match was_killed {
+                    true => Ok(()),
+                    false => self.dir.clear_epilogue(),
+                };
             }
             tokio::time::sleep(wait).await;
         }

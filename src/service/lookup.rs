@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::error::{JobError, Result};
-use crate::launcher::JobIdentity;
+use crate::launcher::{JobIdentity, oumi_cloud};
 use crate::registry::JobRecord;
 
 /// Ids at least so much alike, of 1, may be meant for each other.
@@ -42,7 +42,8 @@ pub(super) async fn resolve(context: &Context, query: &JobIdentity) -> Result<Re
     };
     if fits(&known.job_id, &query.job_id)
         && fits(&known.oumi_job_id, &query.oumi_job_id)
-        && fits(&known.cloud, &query.cloud)
+        // Answers quote SkyPilot's name of a cloud, such as Kubernetes, beside Oumi's.
+        && (fits(&known.cloud, &query.cloud) || oumi_cloud(&query.cloud) == known.cloud)
         && fits(&known.cluster, &query.cluster)
     {
         return Ok(job);
@@ -87,8 +88,17 @@ async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     }
     let known = candidates.pop().unwrap_or(wanted);
     let record = records.iter().find(|record| record.job_id == known.job_id);
+    let is_replaced = match context.allowed_launcher(&known.cloud) {
+        // Without a cluster the list has shown no other.
+        Ok(launcher) if record.is_some() && !query.cluster.is_empty() => {
+            launcher.is_replaced(&known).await
+        }
+        _ => false,
+    };
     match record {
-        Some(record) if is_certain(context, &known).await => Ok(ResolvedJob::of(record.clone())),
+        Some(record) if !is_replaced && is_certain(context, &known).await => {
+            Ok(ResolvedJob::of(record.clone()))
+        }
         // It names the job that has the id now, which may be another than the one recorded.
         _ => Ok(ResolvedJob::without_record(JobIdentity {
             job_id: String::new(),

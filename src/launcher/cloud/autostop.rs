@@ -21,6 +21,12 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 const CAN_STOP: &[&str] = &["aws", "azure", "gcp", "nebius"];
 const CAN_STOP_SPOT: &[&str] = &["gcp"];
 
+/// Tells if SkyPilot can stop the machines of this cloud, by Oumi's name.
+pub(super) fn can_stop(cloud: &str, is_spot: bool) -> bool {
+    let clouds = if is_spot { CAN_STOP_SPOT } else { CAN_STOP };
+    clouds.contains(&cloud)
+}
+
 /// Tells if an idle cluster of this cloud, by Oumi's name, stays up whatever autostop it has: SkyPilot 0.12 accepts one there.
 pub(super) fn stays_up(cloud: &str) -> bool {
     cloud == "sky-slurm"
@@ -35,7 +41,7 @@ impl CloudLauncher {
         let config = plan.job_config.as_ref();
         let is_spot = config.and_then(|config| config.pointer("/resources/use_spot"));
         let is_spot = is_spot.is_some_and(is_on);
-        let can_stop = if is_spot { CAN_STOP_SPOT } else { CAN_STOP }.contains(&cloud.as_str());
+        let can_stop = can_stop(cloud, is_spot);
         let mut text = match minutes {
             0 => "stays up until someone ends it".to_owned(),
             _ if stays_up(cloud) => {
@@ -72,13 +78,14 @@ impl CloudLauncher {
         plan.process.epilogue = Some(Epilogue {
             argv: argv.into_iter().map(ToOwned::to_owned).collect(),
             unless_printed: asked.is_none().then_some(existing),
+            unless_failed: false,
         });
         Ok(())
     }
 
-    /// Sets the autostop of a launch whose supervisor was killed before it had. Where that fails, or SkyPilot is silent, the next call
+    /// Sets the autostop of a launch that was killed, or whose supervisor was before it had. Where that fails, or SkyPilot is silent, the next call
     /// about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It is dropped
-    /// where the cluster is gone, another one, or stopped.
+    /// where the cluster is gone, another one, stopped, or was there before.
     pub(super) async fn finish_autostop(
         &self,
         identity: &JobIdentity,
@@ -89,14 +96,18 @@ impl CloudLauncher {
             return Ok(());
         }
         // Its supervisor may have done with it in between.
-        let argv = dir
-            .epilogue()?
-            .map_or_else(Vec::new, |epilogue| epilogue.argv);
-        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let Some(epilogue) = dir.epilogue()? else {
+            return Ok(());
+        };
+        let argv: Vec<&str> = epilogue.argv.iter().map(String::as_str).collect();
         let Some((program, arguments)) = argv.split_first() else {
             return Ok(());
         };
-        if self.has_cluster_of(identity, launched).await? {
+        // Of a cluster that may have been there, the job alone tells that the launch made or started it.
+        let keeps_own = epilogue.unless_failed;
+        if !(keeps_own && launched.is_none())
+            && self.has_cluster_of(identity, launched, keeps_own).await?
+        {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
             let (change, output) = self.run_change(change, call).await?;
@@ -109,17 +120,19 @@ impl CloudLauncher {
             tracing::warn!(
                 job_id = identity.job_id,
                 cluster,
-                "the autostop was not set: the cluster of the job is gone, another one, or stopped"
+                "the autostop was not set: the cluster of the job is gone, another one, stopped, or was there before"
             );
         }
         Ok(dir.clear_epilogue()?)
     }
 
-    /// Tells if the cluster of a launch that has ended is still its own. Fails where that cannot be found out now, or is not certain.
+    /// Tells if the cluster of a launch that has ended is still its own, and with `keeps_own` that it is none that was up before.
+    /// Fails where that cannot be found out now, or is not certain.
     async fn has_cluster_of(
         &self,
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
+        keeps_own: bool,
     ) -> Result<bool> {
         let launch = self.launch(identity).map_err(JobError::unavailable)?;
         let (survey, launch) = match launched {
@@ -140,14 +153,24 @@ impl CloudLauncher {
             is_same.then_some(true).or_else(|| launch.has_made(cluster))
         };
         let name = &identity.cluster;
+        let hash = survey.cluster_hash(name);
+        let before = launch.start.before.as_ref();
+        let before = before.and_then(|before| before.cluster_hash.as_deref());
+        if keeps_own && hash.is_some() && before == hash {
+            return Ok(false);
+        }
+        // On one that is not up none can be set.
+        let is_up = |cluster: &&Cluster| cluster.status == "UP";
         let is_own = match survey.job(identity, Some(&launch)).found {
             Found::Own(_) => Some(true),
             Found::Gone(_) => Some(false),
             Found::NotUp(cluster) if cluster.status == "STOPPED" => Some(false),
-            _ => survey.cluster(name).and_then(went_onto),
+            _ => survey.cluster(name).filter(is_up).and_then(went_onto),
         };
         is_own.ok_or_else(|| {
-            JobError::unavailable(format!("cluster {name} is not certainly that of the job"))
+            JobError::unavailable(format!(
+                "cluster {name} is not up, or not certainly that of the job"
+            ))
         })
     }
 }

@@ -53,7 +53,8 @@ impl JobMark {
 }
 
 impl Launch {
-    /// Tells whether a job may have come onto the cluster with this launch, or after it, by its name or run, and its number.
+    /// Tells whether a job may have come onto the cluster with this launch, or after it: by its name, its run or the id that was
+    /// printed, and its number.
     pub(super) fn may_have_launched(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
         let is_new = |before: &ClusterBefore| {
             let hashes = before.cluster_hash.as_deref().zip(cluster_hash);
@@ -62,9 +63,13 @@ impl Launch {
         // The queue may call the job otherwise. A run is named to the microsecond, and no other launch's.
         let has_time = |run: &String| run.len() == "sky-2026-11-24-19-18-45-442134".len();
         let has_run = self.printed.run.as_ref().is_some_and(has_time);
-        let is_its =
-            job.job_name == self.start.name || has_run && self.is_of_run(job) == Some(true);
-        is_its && self.start.before.as_ref().is_none_or(is_new)
+        let before = self.start.before.as_ref();
+        let printed = self.printed.oumi_job_id.as_ref();
+        let is_printed = printed.filter(|_| self.printed.is_detached && before.is_some());
+        let is_its = job.job_name == self.start.name
+            || has_run && self.is_of_run(job) == Some(true)
+            || is_printed == Some(&job.job_id);
+        is_its && before.is_none_or(is_new)
     }
 
     /// Tells whether a cluster of the name is the one that the launch went onto: it was there before, or the launch ended so lately
@@ -131,6 +136,10 @@ pub(super) fn find_job<'q>(
         .filter(|job| launch.is_of_run(job) == Some(true));
     if let (Some(job), None) = (of_run.next(), of_run.next()) {
         return Some(job);
+    }
+    if launch.failure.is_some() && !launch.printed.is_submitted {
+        // Its run alone tells: what failed earlier has no job.
+        return None;
     }
     if let Some(id) = launch.oumi_job_id() {
         let own = free.into_iter().find(|job| job.job_id == *id);

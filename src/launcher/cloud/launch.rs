@@ -70,8 +70,8 @@ impl CloudLauncher {
         })
     }
 
-    /// Returns `true` where the cluster of a launch is there before it, and describes it: `None` where that cannot be found out, such
-    /// as of a stopped one.
+    /// Describes the cluster of a launch before it: `None` where that cannot be found out, such as of a stopped one. Returns `true`
+    /// where it is not there.
     pub(super) async fn cluster_before(
         &self,
         identity: &JobIdentity,
@@ -80,7 +80,7 @@ impl CloudLauncher {
             return (false, None);
         };
         let Some(cluster) = named(&list, &identity.cluster) else {
-            return (false, Some(ClusterBefore::default()));
+            return (true, Some(ClusterBefore::default()));
         };
         let clusters = [identity.cluster.clone()].into();
         let queue = self.backend.queue(&identity.cloud, &clusters).await.ok();
@@ -89,7 +89,7 @@ impl CloudLauncher {
             cluster_hash: cluster.cluster_hash.clone(),
             last_job_id: jobs.iter().map(number).max().unwrap_or(0),
         });
-        (true, before)
+        (false, before)
     }
 
     /// Reads the launch of a job. One that has ended with a job is read again only where its folder was changed.

@@ -109,13 +109,12 @@ impl Launch {
             || (launch.oumi_job_id().is_some() && !is_supervised(dir)?);
         launch.is_autostop_pending = launch.has_ended && is_autostop_pending(dir)?;
         launch.is_cancelled = exit.as_ref().is_some_and(|exit| exit.cancelled);
-        // A signal leaves no reason of its own.
-        let has_failed =
-            |exit: &ExitRecord| exit.error.is_some() || exit.code.is_some_and(|code| code != 0);
-        let reason = exit.filter(has_failed).map(|exit| {
-            let last_line = || launch.last_line.clone().filter(|_| exit.error.is_none());
-            let printed = parse::failure_reason(&output).or_else(last_line);
-            printed.unwrap_or_else(|| exit.describe())
+        let reason = exit.filter(ExitRecord::has_failed).map(|exit| {
+            let last_line = launch.last_line.as_ref().filter(|_| exit.error.is_none());
+            parse::failure_reason(&output).unwrap_or_else(|| match last_line {
+                Some(line) => format!("{}; the last line: {line}", exit.describe()),
+                None => exit.describe(),
+            })
         });
         let has_no_job = launch.verdict == Some(Verdict::NoJob);
         launch.failure = reason.or_else(|| has_no_job.then(|| NO_JOB.to_owned()));
@@ -152,7 +151,8 @@ impl Launch {
     pub(super) fn status(&self, finds_jobs: bool) -> JobStatus {
         let cluster = &self.start.cluster;
         let is_young = |age| age < COMPLETION_WINDOW.as_secs_f64();
-        let may_have_job = self.printed.is_submitted && self.verdict.is_none();
+        let may_have_job =
+            (self.printed.is_submitted || self.printed.run.is_some()) && self.verdict.is_none();
         let (word, state, message) = match &self.failure {
             _ if self.is_cancelled => (status::CANCELLED, JobState::Cancelled, None),
             _ if !self.has_ended || self.oumi_job_id().is_some() => {

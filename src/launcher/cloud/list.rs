@@ -142,7 +142,8 @@ impl CloudLauncher {
             listing.add(identity, job.status());
         }
         listing.add_foreign_jobs(cloud, &survey, &claimed);
-        listing.warn_about_idle(&survey, queue);
+        let launching = launching.iter().map(|job| job.cluster.as_str());
+        listing.warn_about_idle(&survey, queue, &launching.collect());
         listing
     }
 }
@@ -202,8 +203,20 @@ impl Listing {
         }
     }
 
-    pub(super) fn warn_about_idle(&mut self, survey: &Survey, queue: &Queue) {
+    /// Warns of clusters that cost money without a job, but for those that a launch is under way to.
+    pub(super) fn warn_about_idle(
+        &mut self,
+        survey: &Survey,
+        queue: &Queue,
+        launching: &BTreeSet<&str>,
+    ) {
         for cluster in survey.clusters.iter().flatten() {
+            if launching.contains(cluster.name.as_str()) {
+                continue;
+            }
+            if cluster.status == "INIT" {
+                self.warnings.push(cost_note(cluster));
+            }
             // A cluster that did not answer may have live jobs.
             if cluster.status == "UP"
                 && let Some(jobs) = queue.jobs.get(&cluster.name)

@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use super::autostop::stays_up;
+use super::autostop::{can_stop, stays_up};
 use super::claims::JobMark;
 use super::launch_dir::{Launch, number, seconds};
 use crate::error::{JobError, Result};
 use crate::launcher::{
-    ClusterDetails, JobDetails, JobIdentity, JobState, JobStatus, check_cloud, status,
+    ClusterDetails, JobDetails, JobIdentity, JobState, JobStatus, check_cloud, oumi_cloud, status,
 };
 use crate::parse;
 use crate::parse::prices::ClusterCost;
@@ -195,7 +195,7 @@ impl<'s> SurveyedJob<'s> {
         let cost = cost_of(&self.survey.costs, hash);
         let details = &mut status.details;
         details.cluster = cluster.map(cluster_details);
-        details.hourly_price = cluster.and_then(|cluster| {
+        details.hourly_price = cluster.filter(|it| !is_stopped(it)).and_then(|cluster| {
             let reported = cost.and_then(|cost| cost.hourly_price);
             cluster.hourly_price.or(reported)
         });
@@ -307,14 +307,17 @@ fn unknown(reason: String) -> JobError {
 
 fn not_up(cluster: &Cluster) -> JobStatus {
     let (name, word) = (&cluster.name, cluster.status.to_lowercase());
-    let is_stopped = word == "stopped";
-    let message = match is_stopped {
+    let message = match is_stopped(cluster) {
         true => "nothing runs on it, and the job's result cannot be read",
         false => "the status of its jobs cannot be read now",
     };
     JobStatus {
         message: Some(format!("cluster {name} is {word}: {message}")),
-        ..JobStatus::new(&format!("cluster_{word}"), JobState::Unknown, is_stopped)
+        ..JobStatus::new(
+            &format!("cluster_{word}"),
+            JobState::Unknown,
+            is_stopped(cluster),
+        )
     }
 }
 
@@ -326,30 +329,31 @@ pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
     .with_hint("call list_jobs for the jobs it has")
 }
 
+/// Its machines cost nothing, and do not stop again.
+fn is_stopped(cluster: &Cluster) -> bool {
+    cluster.status == "STOPPED"
+}
+
 fn cluster_details(cluster: &Cluster) -> ClusterDetails {
+    let is_billed = !is_stopped(cluster);
     ClusterDetails {
         cluster_status: cluster.status.clone(),
-        autostop_minutes: cluster.autostop_minutes,
-        hourly_price: cluster.hourly_price,
+        autostop_minutes: cluster.autostop_minutes.filter(|_| is_billed),
+        hourly_price: cluster.hourly_price.filter(|_| is_billed),
     }
 }
 
 /// Adds to the status of a job its cluster, with a warning if the job has ended and the cluster still costs money.
 pub(super) fn add_cluster(status: &mut JobStatus, cluster: &Cluster) {
     status.details.cluster = Some(cluster_details(cluster));
-    if status.is_done && cluster.status == "UP" {
+    if status.is_done && !is_stopped(cluster) {
         status.warnings.push(format!("its {}", cost_note(cluster)));
     }
 }
 
 /// The cloud of a cluster, by Oumi's name.
 pub(super) fn cloud_of(cluster: &Cluster) -> Option<String> {
-    let cloud = cluster.cloud.as_ref()?.to_lowercase();
-    Some(match cloud.as_str() {
-        "kubernetes" => "k8s".to_owned(),
-        "slurm" => "sky-slurm".to_owned(),
-        _ => cloud,
-    })
+    cluster.cloud.as_deref().map(oumi_cloud)
 }
 
 /// Tells if an idle cluster ends by itself: an autostop that SkyPilot has accepted need not happen.
@@ -358,6 +362,7 @@ fn ends_by_itself(cluster: &Cluster) -> bool {
     cluster.autostop_minutes.is_some() && !stays
 }
 
+/// Says what a cluster that is not stopped costs, and how it ends.
 pub(super) fn cost_note(cluster: &Cluster) -> String {
     let autostop = match cluster.autostop_minutes {
         Some(_) if !ends_by_itself(cluster) => {
@@ -370,9 +375,18 @@ pub(super) fn cost_note(cluster: &Cluster) -> String {
     let price = cluster.hourly_price;
     let price = price.map_or_else(String::new, |price| format!(" at ${price:.2} an hour"));
     let cloud = cluster.cloud.as_deref().unwrap_or("of an unknown cloud");
+    let (name, status) = (&cluster.name, &cluster.status);
+    if status != "UP" {
+        return format!(
+            "cluster {name} ({cloud}) is {status} and may cost money{price}; down_cluster deletes it"
+        );
+    }
+    let stop = match cloud_of(cluster).is_some_and(|cloud| can_stop(&cloud, cluster.is_spot)) {
+        true => "stop_cluster stops it, ",
+        false => "",
+    };
     format!(
-        "cluster {} ({cloud}) is still up{price} and {autostop}; stop_cluster stops it, down_cluster deletes it",
-        cluster.name
+        "cluster {name} ({cloud}) is still up{price} and {autostop}; {stop}down_cluster deletes it"
     )
 }
 

@@ -275,15 +275,17 @@ async fn autostop_that_nobody_sets_hides_no_costs() {
     }
 }
 
-/// A launch that fails early prints nothing of the cluster, and would end it by an autostop that nobody asked for.
+/// A launch that fails early prints nothing of the cluster, and would end it by an autostop that nobody asked for. One that
+/// succeeds and does not print that the cluster was there made it anew, or started it.
 #[tokio::test]
 async fn cluster_that_was_there_keeps_its_autostop() {
-    for (cluster, is_asked_for, is_unreachable, is_set) in [
-        ("dev", false, false, false),
+    for (cluster, is_asked_for, is_unreachable, code, is_set) in [
+        ("dev", false, false, 1, false),
         // A stopped cluster does not list its jobs.
-        ("dev", false, true, false),
-        ("dev", true, false, true),
-        ("new", false, false, true),
+        ("dev", false, true, 1, false),
+        ("dev", false, false, 0, true),
+        ("dev", true, false, 1, true),
+        ("new", false, false, 1, true),
     ] {
         let cloud = Arc::new(FakeCloud::default());
         cloud
@@ -297,6 +299,7 @@ async fn cluster_that_was_there_keeps_its_autostop() {
         let epilogue = Epilogue {
             argv: vec!["sky".to_owned(), "autostop".to_owned()],
             unless_printed: (!is_asked_for).then(|| "Found it".to_owned()),
+            unless_failed: false,
         };
         let plan = LaunchPlan {
             command_line: String::new(),
@@ -311,6 +314,11 @@ async fn cluster_that_was_there_keeps_its_autostop() {
         };
         let (dir, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
         launcher.start(&identity, plan, lock).await.unwrap();
+        let exit = ExitRecord {
+            code: Some(code),
+            ..ExitRecord::now("launch")
+        };
+        dir.write_exit_record(&exit).unwrap();
         assert_eq!(dir.epilogue().unwrap().is_some(), is_set, "{cluster}");
     }
 }
@@ -550,6 +558,27 @@ mod claims {
             found(&b, &jobs, &[cut_off(1.0, None)]).as_deref(),
             Some("4")
         );
+        // The client of SkyPilot may fail when its job is there. Nothing else is claimed then.
+        let failed = |run: &str| {
+            let mut failed = cut_off(2.0, Some(3));
+            failed.failure = Some("ConnectionError".to_owned());
+            failed.printed.run = Some(run.to_owned());
+            found(&failed, &jobs, &[])
+        };
+        assert_eq!(failed("sky-40").as_deref(), Some("4"));
+        assert_eq!(failed("sky-41"), None);
+        // Nor need a new job have the name where Oumi printed its id.
+        let queue = [QueuedJob {
+            job_name: "sky-cmd".to_owned(),
+            log_path: String::new(),
+            ..job("4", 40.0)
+        }];
+        for (last_job_id, expected) in [(Some(3), Some("4")), (Some(4), None), (None, None)] {
+            let mut launch = cut_off(2.0, last_job_id);
+            launch.printed.oumi_job_id = Some("4".to_owned());
+            launch.printed.is_detached = true;
+            assert_eq!(found(&launch, &queue, &[]).as_deref(), expected);
+        }
     }
 
     #[test]
@@ -755,11 +784,47 @@ mod surveys {
     }
 
     #[test]
+    fn costs_of_a_cluster_that_is_not_up() {
+        const NO_QUEUE: &str = "Failed to get the job queue for cluster 'dev'.\n  sky.exceptions.ClusterNotUpError: no\n{}";
+        for (word, price, warning) in [
+            ("STOPPED", None, ""),
+            (
+                "INIT",
+                Some(2.5),
+                "is INIT and may cost money at $2.50 an hour; down_cluster",
+            ),
+        ] {
+            let clusters = CLUSTERS.replace(
+                r#""UP""#,
+                &format!(r#""{word}", "autostop": 9, "hourly_price": 2.5"#),
+            );
+            let survey = survey(NO_QUEUE, &clusters);
+            let status = survey
+                .job(&job("a", "gcp"), Some(&launch_of_dev()))
+                .status();
+            let details = status.unwrap().details;
+            let cluster = details.cluster.unwrap();
+            assert_eq!((details.hourly_price, cluster.hourly_price), (price, price));
+            assert_eq!(cluster.autostop_minutes.is_some(), price.is_some());
+            let queue = survey.queue.as_ref().unwrap();
+            for (launching, expected) in [(None, warning), (Some("dev"), "")] {
+                let mut listing = Listing::default();
+                listing.warn_about_idle(&survey, queue, &launching.into_iter().collect());
+                let warnings = listing.warnings.join("; ");
+                assert!(
+                    warnings.contains(expected) && warnings.is_empty() == expected.is_empty(),
+                    "{warnings}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn cluster_with_an_unreadable_row_is_not_called_idle() {
         for (rows, is_idle) in [("", true), (r#"{"job_id": 1.0}"#, false)] {
             let survey = survey(&format!(r#"{{"dev": [{rows}]}}"#), CLUSTERS);
             let mut listing = Listing::default();
-            listing.warn_about_idle(&survey, survey.queue.as_ref().unwrap());
+            listing.warn_about_idle(&survey, survey.queue.as_ref().unwrap(), &BTreeSet::new());
             assert_eq!(!listing.warnings.is_empty(), is_idle, "{rows}");
         }
     }

@@ -154,6 +154,21 @@ fn autostop_of_a_failed_launch_is_tried_again() {
     assert_eq!(how(&server.poll("a")), ("failed", "FAILED", true));
 }
 
+/// SkyPilot goes on with a launch whose client was killed: its cluster is up later than the first try.
+#[test]
+fn autostop_of_a_killed_launch_is_set_when_its_cluster_is_up() {
+    let world = World::new();
+    world.cloud.set("oumi-up.crash", "before-job");
+    let mut server = world.server();
+    let launch = launch(&server, "lambda", None, false);
+    server.send("run_job", launch);
+    wait_until("it was tried", || set(&world).len() == 1);
+    world.cloud.set_cluster("c", "UP");
+    world.add_job_now("c", "1", "a");
+    wait_until_done(&world);
+    assert_eq!(set(&world).len(), 2);
+}
+
 #[test]
 fn plan_says_when_its_cluster_ends() {
     let world = World::new();

@@ -289,6 +289,12 @@ fn foreign_job_on_a_recreated_cluster() {
     assert_eq!(how(&server.poll(&old)), ("cluster_gone", "UNKNOWN", true));
     assert_eq!(server.list("running").0, ["1"]);
     assert_eq!(server.list("completed").0, ["old"]);
+    // Named by its place, the job that is there is meant.
+    let there = json!({ "oumi_job_id": "1", "cloud": "aws", "cluster_name": "dev" });
+    let status = server.call("poll_status", there.clone()).ok();
+    assert_eq!(how(&status), ("RUNNING", "RUNNING", false));
+    server.call("cancel_job", there).ok();
+    assert_eq!(world.cloud.job_status("dev", "1").unwrap(), "CANCELLED");
 }
 
 #[test]
