@@ -1,5 +1,7 @@
 //! What ended a job: the errors in its log that nothing survived, and the one that came first.
 
+use std::collections::BTreeMap;
+
 use super::causes::TABLE;
 use crate::progress::tqdm::Bar;
 use crate::text::traceback::{Level, Line, Problem, exceptions, lines, processes};
@@ -29,9 +31,9 @@ impl<'a> Ending<'a> {
         for exception in &problems {
             exception.frames(&all).for_each(|at| is_read[at] = true);
         }
-        let mut last_bar = None;
+        let mut last_bars = BTreeMap::new();
         let found = (0..log_end).filter(|at| !is_read[*at]);
-        let found = found.map(|at| (at, sign(&all[at], &mut last_bar)));
+        let found = found.map(|at| (at, sign(&all[at], &mut last_bars)));
         let found: Vec<(usize, u32)> = found.filter(|(_, sign)| *sign > 0).collect();
         let last = (0..all.len()).filter(|at| !is_survived(&all, &found, *at));
         let last: Vec<usize> = last.collect();
@@ -159,18 +161,19 @@ fn first_to_fail(end: &str) -> Vec<String> {
 }
 
 /// Tells how certain a line is a sign that the job went on after what stands above it: 2 for a step, a loss, and the word
-/// that it goes on; 1 for a line of information and one that begins a further stage; 0 for the rest. `last_bar` is how far
-/// the last bar was.
-fn sign(line: &Line<'_>, last_bar: &mut Option<f64>) -> u32 {
+/// that it goes on; 1 for a line of information and one that begins a further stage; 0 for the rest. `last_bars` is how far each bar
+/// was, by its label and total.
+fn sign<'a>(line: &Line<'a>, last_bars: &mut BTreeMap<(&'a str, Option<u64>), f64>) -> u32 {
     let signs = &TABLE.signs;
     let text = line.text.trim();
     if let Some(bar) = Bar::parse(text) {
         // A program that ends draws its bar once more, and by then some steps were done that it had not drawn.
         let done = bar.done as f64;
-        let steps = done - last_bar.unwrap_or(done);
+        let last = last_bars.entry((bar.label, bar.total)).or_insert(done);
+        let steps = done - *last;
         let has_moved = steps > 1.0 + bar.per_second.unwrap_or(1.0);
         if has_moved || steps <= 0.0 {
-            *last_bar = Some(done);
+            *last = done;
         }
         return 2 * u32::from(has_moved);
     }
