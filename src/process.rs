@@ -9,7 +9,7 @@ pub(crate) mod start;
 pub(crate) mod supervisor;
 pub(crate) mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::cell::Cell;
 use std::io;

@@ -143,8 +143,11 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let mut fields = fields.split_whitespace();
         let (state, parent) = (fields.next(), fields.next());
+        // One whose first thread has ended lives on in its others, and has the state of a zombie.
+        let threads = fields.nth(15).and_then(|count| count.parse().ok());
+        let is_dead = matches!(state, Some("Z" | "X" | "x")) && threads.unwrap_or(0) < 2;
         let parent = parent.and_then(|parent| parent.parse().ok());
-        let Some(parent) = parent.filter(|_| !matches!(state, Some("Z" | "X" | "x"))) else {
+        let Some(parent) = parent.filter(|_| !is_dead) else {
             continue;
         };
         let environment = match environments {

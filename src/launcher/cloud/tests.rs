@@ -2,7 +2,6 @@ mod price;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +21,7 @@ use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::{CliCall, Output};
 use crate::process::start::StartRequest;
 use crate::process::supervisor::Epilogue;
+use crate::process::tests::executable;
 
 /// A cloud whose one cluster `dev` has one job, 7.
 #[derive(Debug, Default)]
@@ -155,8 +155,7 @@ fn launcher_on(cloud: Arc<FakeCloud>) -> (TempDir, CloudLauncher) {
     let folder = DataDir::at(home.path());
     folder.create().unwrap();
     let supervisor = home.path().join("supervisor");
-    fs::write(&supervisor, SUPERVISOR).unwrap();
-    fs::set_permissions(&supervisor, fs::Permissions::from_mode(0o700)).unwrap();
+    executable(&supervisor, SUPERVISOR);
     let launcher = CloudLauncher::new(folder, supervisor, Cli::default(), cloud);
     (home, launcher)
 }

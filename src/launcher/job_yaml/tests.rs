@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::*;
 use crate::launcher::{JobIdentity, Resources};
+use crate::process::tests::executable;
 use crate::settings::config::{Config, OumiCommand};
 
 const HOSTILE_VALUES: &[&str] = &[
@@ -125,12 +125,8 @@ fn training_configs_run_by_their_path() {
     let home = tempfile::tempdir().unwrap();
     let bin = home.path().join(".local/bin");
     std::fs::create_dir_all(&bin).unwrap();
-    std::fs::write(
-        bin.join("oumi"),
-        "#!/bin/sh\nfor a; do printf '[%s]' \"$a\"; done\n",
-    )
-    .unwrap();
-    std::fs::set_permissions(bin.join("oumi"), PermissionsExt::from_mode(0o755)).unwrap();
+    let script = "#!/bin/sh\nfor a; do printf '[%s]' \"$a\"; done\n";
+    executable(&bin.join("oumi"), script);
     for name in [
         "c.yaml",
         "with space/it's $HOME \"x\".yaml",

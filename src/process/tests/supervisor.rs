@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use crate::process::supervisor::{
     Step, SupervisorPlan, supervise_on, write_exit_record_with_retry,
 };
 use crate::process::table::ProcessTable;
+use crate::process::tests::executable;
 
 fn plan() -> SupervisorPlan {
     SupervisorPlan {
@@ -31,8 +31,7 @@ fn plan() -> SupervisorPlan {
 async fn start(script: &str) -> (bool, bool, usize, bool) {
     let parent = tempfile::tempdir().unwrap();
     let program = parent.path().join("supervisor");
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    executable(&program, script);
     let (dir, lock) = JobDir::create(parent.path().join("job")).unwrap();
     let job = StartRequest {
         plan: plan(),
