@@ -155,8 +155,8 @@ impl JobRegistry {
         outcome
     }
 
-    /// Takes the lock between processes. The kernel frees it with the file, so also when its holder is killed.
-    async fn lock(&self) -> Result<File> {
+    /// Takes the lock between processes.
+    async fn lock(&self) -> Result<Lock> {
         let path = self.data_dir.registry_lock();
         self.data_dir.create()?;
         let file = open_options().create(true).write(true).open(&path);
@@ -164,7 +164,7 @@ impl JobRegistry {
         let deadline = Instant::now() + LOCK_DEADLINE;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(file),
+                Ok(()) => return Ok(Lock(file)),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     tokio::time::sleep(LOCK_POLL).await;
                 }
@@ -177,6 +177,16 @@ impl JobRegistry {
                 Err(TryLockError::Error(error)) => return Err(io_error("lock", &path)(error)),
             }
         }
+    }
+}
+
+/// The lock between processes, held. The kernel frees it when its holder is killed.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not with the file alone: a program that is just being started has a copy of it.
+        let _ = self.0.unlock();
     }
 }
 

@@ -16,7 +16,7 @@ use super::table::ProcessTable;
 use crate::error::{JobError, Result};
 use crate::settings::env_vars;
 
-const START_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 20 });
+const START_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 20 });
 
 /// The width that programs print for, where the server has none: they would cut their errors at 80. Not more, since some fill it.
 const COLUMNS: &str = "512";

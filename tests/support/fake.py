@@ -163,7 +163,7 @@ def perform(run):
     if knobs.get("replay"):
         replay(knobs.get("replay"))
     elif garbage in ("bytes", "huge"):
-        os.write(1, os.urandom(65536)) if garbage == "bytes" else say('{"x": [1, 2, 3\n' * (33554432 // 15))
+        os.write(1, os.urandom(65536)) if garbage == "bytes" else say(('{"x": [1, 2, 3' + ' ' * 100000 + '\n') * 170)
     elif garbage in ("text", "empty"):
         say("Something [else] {entirely} was said.\n" if garbage == "text" else "")
     elif garbage == "half" or (knobs.get("crash") is not None and knobs.command != "oumi-up"):

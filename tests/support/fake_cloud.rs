@@ -1,11 +1,12 @@
 //! A fake `oumi` and a fake `sky` with one state, which a test looks at and changes. `fake.py` says what there is.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+
+use crate::support::executable;
 
 /// One call of a fake program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +41,7 @@ impl FakeCloud {
                 folder.path().display(),
             );
             let path = folder.path().join("bin").join(program);
-            fs::write(&path, script).unwrap();
-            fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+            executable(&path, &script);
         }
         Self { folder }
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::poll_for;
 
 /// Longer than any answer takes on a busy machine.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The newest protocol version with a handshake.
 pub const PROTOCOL: &str = "2025-11-25";

@@ -21,7 +21,9 @@ use serde_json::{Value, json};
 use sysinfo::{ProcessRefreshKind, ProcessStatus, ProcessesToUpdate, System, UpdateKind};
 
 /// Longer than anything here takes on a busy machine: to pass it means that it never comes.
-pub const DEADLINE: Duration = Duration::from_secs(40);
+pub const DEADLINE: Duration = Duration::from_secs(120);
+/// Longer than a server takes to end, and shorter than its longest call.
+pub const SOON: Duration = Duration::from_secs(8);
 
 /// A home folder of a test's own, with a project in it and programs for PATH. When it is dropped, whatever runs for its
 /// data folder is killed.

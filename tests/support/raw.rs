@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::mcp_client::{self as client, ClientError, McpClient};
-use crate::support::{memory, poll_for};
+use crate::support::{SOON, memory, poll_for};
 
 pub use crate::support::mcp_client::{ANSWER_TIMEOUT as DEADLINE, request};
 
@@ -81,7 +81,7 @@ impl Raw {
     /// Ends the server as a client does, and starts another one in its home.
     pub fn restart(mut self) -> Self {
         self.close_stdin();
-        self.ended_within(Duration::from_secs(2));
+        self.ended_within(SOON);
         let mut next = self.beside();
         // The jobs are the next server's now.
         self.home = Arc::new(tempfile::tempdir().unwrap());
@@ -260,10 +260,10 @@ impl Raw {
         self.wait_exit(time)
     }
 
-    /// It is gone within two seconds, with exit code 0.
+    /// It is gone before a call of ten seconds would end, with exit code 0.
     #[track_caller]
     pub fn ends_well(&mut self) {
-        assert_eq!(self.ended_within(Duration::from_secs(2)).code(), Some(0));
+        assert_eq!(self.ended_within(SOON).code(), Some(0));
     }
 
     #[track_caller]
