@@ -9,6 +9,11 @@ use crate::text::{clean_controls, shorten};
 /// The longest text that is not a script, in bytes. Answers repeat it.
 const MAX_TEXT: usize = 8192;
 
+/// Names at least so much alike, of 1, may be meant for each other.
+const LIKE: f64 = 0.85;
+/// The most unknown arguments that a warning names.
+const MAX_NAMED: usize = 5;
+
 /// The largest number that every integer field can hold.
 const MAX_NUMBER: i64 = i32::MAX as i64;
 
@@ -48,18 +53,31 @@ pub(super) fn fit(
 /// Names the arguments that `schema` lacks and [`fit`] drops: some clients add their own to each call.
 pub(super) fn dropped(schema: &Map<String, Value>, given: &Map<String, Value>) -> Option<String> {
     let fields = schema.get("properties")?.as_object()?;
-    let unknown = given.keys().map(String::as_str);
-    let unknown = unknown.filter(|name| !fields.contains_key(*name));
-    let names = quoted(&Vec::from_iter(unknown).join("`, `"));
-    (!names.is_empty()).then(|| format!("not known here, and ignored: `{names}`"))
+    let unknown = given.keys().filter(|name| !fields.contains_key(*name));
+    let named = unknown
+        .take(MAX_NAMED)
+        .map(|name| match meant(name, fields) {
+            Some(meant) => format!("`{}` (did you mean `{meant}`?)", quoted(name)),
+            None => format!("`{}`", quoted(name)),
+        });
+    let names = Vec::from_iter(named).join(", ");
+    (!names.is_empty()).then(|| format!("not known here, and ignored: {names}"))
+}
+
+/// Names the field that an unknown one may be meant for.
+fn meant<'f>(name: &str, fields: &'f Map<String, Value>) -> Option<&'f String> {
+    let letters = |name: &str| quoted(name).replace(['_', '-'], "").to_lowercase();
+    let likeness = |known: &String| strsim::jaro_winkler(&letters(known), &letters(name));
+    let rated = fields.keys().map(|known| (likeness(known), known));
+    let best = rated.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    best.filter(|(likeness, _)| *likeness >= LIKE)
+        .map(|(_, known)| known)
 }
 
 /// Refuses a field, and names the one that it may be meant for.
 fn unknown(name: &str, fields: &Map<String, Value>) -> JobError {
-    let letters = |name: &str| name.replace(['_', '-'], "").to_lowercase();
-    let meant = fields.keys().find(|known| letters(known) == letters(name));
     let error = JobError::invalid(format!("unknown field `{}`", quoted(name)));
-    let hint = meant.map(|meant| format!("did you mean `{meant}`?"));
+    let hint = meant(name, fields).map(|meant| format!("did you mean `{meant}`?"));
     error.with_hint(hint.unwrap_or_else(|| "nothing was done: call again without it".to_owned()))
 }
 

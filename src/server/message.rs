@@ -4,6 +4,7 @@ use rmcp::model::{
     ClientCapabilities, ClientJsonRpcMessage, ErrorData, JsonObject, JsonRpcMessage, RequestId,
 };
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 /// The answer to a line that is no message.
@@ -31,7 +32,13 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Ref
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let json = serde_json::from_slice(line).map_err(Refusal::parse_error)?;
+    let json = serde_json::from_slice(line).map_err(|error| {
+        let refusal = Refusal::parse_error(error);
+        Box::new(Refusal {
+            id: id_of(line),
+            ..*refusal
+        })
+    })?;
     let Value::Object(mut message) = json else {
         let reason = "a message is an object, one to a line; arrays of them are not taken";
         return Err(Refusal::new(Value::Null, invalid(reason)));
@@ -77,6 +84,18 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Ref
         Ok(request) => Ok(Some(JsonRpcMessage::request(request, id))),
         Err(_) => refuse(invalid("this is no request")),
     }
+}
+
+/// Reads the id of a request whose params are no JSON, such as half of a surrogate pair or an invalid byte: its sender waits.
+fn id_of(line: &[u8]) -> Value {
+    #[derive(Deserialize)]
+    struct Call {
+        id: RequestId,
+        #[serde(rename = "method")]
+        _method: IgnoredAny,
+    }
+    let call = serde_json::from_slice::<Call>(line);
+    call.map_or(Value::Null, |call| call.id.into_json_value())
 }
 
 /// Reads the answer to a question of ours. Our ids are numbers; some clients give them back as texts. An answer that cannot be

@@ -36,6 +36,7 @@ impl Server {
         Parameters(mut request): Parameters<RunRequest>,
         context: Context,
     ) -> CallToolResult {
+        request.config_path = request.config_path.trim().to_owned();
         if request.client_cwd.is_empty() {
             let root = roots::project_folder(&context, &request.config_path).await;
             request.client_cwd = root.unwrap_or_default();

@@ -2,8 +2,8 @@
 //!
 //! rmcp's own transport drops what it cannot read and ends when a message comes too early. This one follows JSON-RPC 2.0 and MCP:
 //!
-//! - A line that is no JSON in UTF-8, nests too deep or is longer than [`MAX_LINE`] is answered with -32700 and the id `null`;
-//!   JSON that is no message, with -32600 and its id; `params` that are no object, with -32602. An array of messages is refused:
+//! - A line that is no JSON in UTF-8, nests too deep or is longer than [`MAX_LINE`] is answered with -32700 and its id, or `null`
+//!   where there is none to be read; JSON that is no message, with -32600 and its id; `params` that are no object, with -32602. An array of messages is refused:
 //!   only 2025-03-26 had them. A notification or a response is never answered, however wrong it is.
 //! - Until `initialize` is answered a request must be `ping` or carry its version in `_meta` (2026-07-28); everything after
 //!   `initialize` waits for its answer. Tasks exist in 2026-07-28 only, `initialize` and `ping` only before it.

@@ -24,6 +24,25 @@ fn an_answer_is_that_to_the_question_with_the_number_of_its_id() {
 }
 
 #[test]
+fn a_request_that_is_no_json_is_answered_with_its_id() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for params in [&b"\"\\ud800\""[..], b"\"\xff\"", deep.as_bytes()] {
+        let id = |call: &[u8]| parse(&[call, params, b"}"].concat()).unwrap_err().id;
+        let request = br#"{"jsonrpc": "2.0", "id": "a", "method": "ping", "params": "#;
+        assert_eq!(id(request), "a");
+        // The client waits for no answer to its own.
+        assert_eq!(
+            id(br#"{"jsonrpc": "2.0", "id": 1, "result": "#),
+            Value::Null
+        );
+        assert_eq!(
+            id(br#"{"jsonrpc": "2.0", "id": 1.5, "method": "#),
+            Value::Null
+        );
+    }
+}
+
+#[test]
 fn a_malformed_answer_is_an_error_and_no_silence() {
     for answer in [
         json!({ "id": "3", "result": {} }),

@@ -67,7 +67,7 @@ fn misfits_are_refused_and_start_nothing() {
     );
     // A tool that changes nothing passes over what it does not know, and says so.
     let listed = server.call("list_jobs", json!({ "state": "running", "status": null }));
-    let note = "not known here, and ignored: `state`";
+    let note = "not known here, and ignored: `state` (did you mean `status`?)";
     assert_eq!(listed.ok()["warnings"], json!([note]));
     for tool in ["poll_status", "get_job_logs"] {
         let answer = server.call(tool, json!({ "job_id": "none", "tail": 5, "wait": 9 }));
@@ -138,7 +138,7 @@ fn config_path_may_be_absolute_or_home() {
     for path in [
         config.to_str().unwrap(),
         "~/at-home.yaml",
-        "../at-home.yaml",
+        " ../at-home.yaml\n",
     ] {
         launch(&mut server, path, json!({ "dry_run": true })).ok();
     }

@@ -27,10 +27,16 @@ fn a_line_that_is_no_json_is_answered_and_logged() {
         deep.as_bytes(),
         inside.as_bytes(),
     ];
-    for line in lines {
+    for (at, line) in lines.into_iter().enumerate() {
         let (code, id, message) = raw.refused(line);
         let start = String::from_utf8_lossy(&line[..line.len().min(60)]).into_owned();
-        assert_eq!((code, &id), (PARSE_ERROR, &Value::Null), "{start}");
+        // Of a call whose text or params are the fault the id can be read.
+        let known = if [6, 7, 11].contains(&at) {
+            json!(1)
+        } else {
+            Value::Null
+        };
+        assert_eq!((code, id), (PARSE_ERROR, known), "{start}");
         assert!(message.starts_with("Parse error: "), "{message}");
         assert!(message.len() < 200, "{message}");
         assert!(raw.stderr().contains(&message), "{message} is not logged");
