@@ -31,4 +31,12 @@ impl JobIdentity {
             ..Self::default()
         }
     }
+
+    /// Leaves out what an id of ours says already.
+    pub(crate) fn shortest(self) -> Self {
+        match self.job_id.as_str() {
+            "" => self,
+            job_id => Self::of(job_id),
+        }
+    }
 }

@@ -78,7 +78,9 @@ fn row(job: &Value) -> [String; 5] {
 
 fn table<const N: usize>(rows: &[[String; N]], width: usize) -> String {
     let length = |column: usize| rows.iter().map(move |row| row[column].chars().count());
-    let widths: [usize; N] = std::array::from_fn(|column| length(column).max().unwrap_or(0));
+    // A name that is longer moves its own line alone.
+    let lengths = |column| length(column).filter(|length| *length <= width / 2);
+    let widths: [usize; N] = std::array::from_fn(|column| lengths(column).max().unwrap_or(0));
     let line = |row: &[String; N]| {
         let cells = row.iter().zip(widths);
         let cells = cells.map(|(cell, width)| format!("{cell:width$}  "));

@@ -16,7 +16,7 @@ use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
 use crate::process::machine::{Machine, Place};
 use crate::process::start;
-use crate::process::supervisor::{LIMIT_GRACE, time_limit_line};
+use crate::process::supervisor::LIMIT_GRACE;
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
@@ -93,10 +93,8 @@ impl LocalLauncher {
             // It may have ended between the two looks.
             match dir.exit_record()? {
                 Some(record) if record.processes_left && is_alive => {
-                    let limit = dir.plan().ok().and_then(|plan| plan.time_limit_seconds);
-                    let by_limit = job.supervisor.is_some()
-                        && limit.is_some_and(|limit| record.error == Some(time_limit_line(limit)));
-                    Ok(leftover_status(&record, job.members.len(), by_limit))
+                    let by_limit = job.supervisor.is_some() && dir.is_past_limit();
+                    leftover_status(dir, &record, job.members.len(), by_limit)
                 }
                 Some(record) => Ok(ended_status(&record)),
                 None if is_alive => running_status(dir),
@@ -226,7 +224,12 @@ fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
 }
 
 /// The status of a job whose script has ended and left processes, none of which may be known by name.
-fn leftover_status(record: &ExitRecord, processes: usize, by_limit: bool) -> JobStatus {
+fn leftover_status(
+    dir: &JobDir,
+    record: &ExitRecord,
+    processes: usize,
+    by_limit: bool,
+) -> io::Result<JobStatus> {
     let processes = processes.max(1);
     let left = match processes {
         1 => "1 process that it started still runs".to_owned(),
@@ -235,14 +238,19 @@ fn leftover_status(record: &ExitRecord, processes: usize, by_limit: bool) -> Job
     let ended = record.describe();
     let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
     status.details = ended_status(record).details;
-    let end = match by_limit {
-        true => "what is left is being ended, which takes 30 s at most",
-        false => "cancel_job ends what is left",
+    let asked = running_status(dir)?;
+    let (end, next) = match asked.message {
+        Some(asked_to) => (asked_to, asked.details.next),
+        None if by_limit => {
+            let end = "what is left is being ended, which takes 30 s at most";
+            (end.to_owned(), Some(WAIT_FOR_END))
+        }
+        None => ("cancel_job ends what is left".to_owned(), None),
     };
     status.message = Some(format!("{ended}, but {left}; {end}"));
-    status.details.next = by_limit.then_some(WAIT_FOR_END);
+    status.details.next = next;
     status.details.processes_left = Some(processes);
-    status
+    Ok(status)
 }
 
 /// The status of a job that no process of this machine is left of, and whose end was not recorded.
@@ -368,15 +376,35 @@ mod tests {
 
     #[test]
     fn what_a_time_limit_leaves_is_being_ended() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = new_job(&home);
         let record = ExitRecord::not_started("run", "time limit: ended after 1 h");
-        let status = leftover_status(&record, 2, true);
+        let status = leftover_status(&dir, &record, 2, true).unwrap();
         assert_eq!(status.details.next, Some(WAIT_FOR_END));
         let message = status.message.unwrap();
         assert!(
             message.contains("30 s at most") && !message.contains("cancel_job"),
             "{message}"
         );
-        let status = leftover_status(&record, 2, false);
-        assert!(status.message.unwrap().contains("cancel_job"));
+        let leftover = || leftover_status(&dir, &record, 2, false).unwrap();
+        assert!(leftover().message.unwrap().contains("cancel_job"));
+        dir.request_termination(Termination::Graceful).unwrap();
+        let message = leftover().message.unwrap();
+        assert!(message.contains("asked to stop") && !message.contains("cancel_job"));
+        assert_eq!(leftover().details.next, Some(WAIT_FOR_END));
+        // The script may have ended by itself, long before the limit.
+        let plan = dir.path().join("plan.json");
+        for (limit, is_past) in [("null", false), ("60", true), ("3600", false)] {
+            let steps = r#""steps":[],"working_dir":"/","cancellable":true,"cleanup":[]"#;
+            std::fs::write(&plan, format!("{{{steps},\"time_limit_seconds\":{limit}}}")).unwrap();
+            let written = SystemTime::now() - 2 * LIMIT_GRACE;
+            File::options()
+                .write(true)
+                .open(&plan)
+                .unwrap()
+                .set_modified(written)
+                .unwrap();
+            assert_eq!(dir.is_past_limit(), is_past, "{limit}");
+        }
     }
 }

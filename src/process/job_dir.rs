@@ -202,6 +202,16 @@ impl JobDir {
         plan.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("there is no {PLAN}")))
     }
 
+    /// Tells if the time limit of the plan has passed since that was written.
+    pub(crate) fn is_past_limit(&self) -> bool {
+        let limit = self.plan().ok().and_then(|plan| plan.time_limit_seconds);
+        let written = self.file(PLAN).metadata().and_then(|plan| plan.modified());
+        let age = written.ok().and_then(|written| written.elapsed().ok());
+        limit
+            .zip(age)
+            .is_some_and(|(limit, age)| age.as_secs() >= limit)
+    }
+
     /// Writes a file of a new job, 0600, without a sync: a crash of the machine ends the job too. Fails with `AlreadyExists`
     /// where there is such a file.
     pub(super) fn write_new(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {

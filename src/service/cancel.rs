@@ -37,7 +37,13 @@ impl JobService {
             Err(error) => answer(JobIdentity::of(&request.job.job_id), Err(error)),
         };
         if answer.success && answer.state == JobState::Cancelled {
-            let now = poll(context, request.job).await;
+            let job = JobIdentity {
+                job_id: answer.job_id.clone(),
+                oumi_job_id: answer.oumi_job_id.clone(),
+                cloud: answer.cloud.clone(),
+                cluster: answer.cluster.clone(),
+            };
+            let now = poll(context, job.shortest()).await;
             if now.state == JobState::Cancelled {
                 (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
                 let parts = [&now.message, &now.next, &answer.message];

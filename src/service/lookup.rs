@@ -114,7 +114,8 @@ fn unknown(records: &[JobRecord], query: &JobIdentity) -> JobError {
     }
     let error = JobError::not_found(format!("no job {:?} is known", query.job_id));
     let ids = records.iter().map(|record| record.job_id.as_str());
-    let rated = ids.map(|id| (strsim::jaro_winkler(id, &query.job_id), id));
+    let wanted = query.job_id.to_lowercase();
+    let rated = ids.map(|id| (strsim::jaro_winkler(&id.to_lowercase(), &wanted), id));
     let best = rated.max_by(|(one, _), (other, _)| one.total_cmp(other));
     error.with_hint(match best {
         Some((likeness, id)) if likeness >= LIKE => format!("did you mean {id:?}? list_jobs shows all"),

@@ -281,15 +281,13 @@ impl SharedPolls {
 
 /// Names the job of an answer, the same by whichever id it was asked for.
 fn query_of(answer: &PollAnswer) -> JobIdentity {
-    match answer.job_id.as_str() {
-        "" => JobIdentity {
-            job_id: String::new(),
-            oumi_job_id: answer.oumi_job_id.clone(),
-            cloud: answer.cloud.clone(),
-            cluster: answer.cluster.clone(),
-        },
-        job_id => JobIdentity::of(job_id),
-    }
+    let job = JobIdentity {
+        job_id: answer.job_id.clone(),
+        oumi_job_id: answer.oumi_job_id.clone(),
+        cloud: answer.cloud.clone(),
+        cluster: answer.cluster.clone(),
+    };
+    job.shortest()
 }
 
 /// Tells if two polls of a job differ in what a call that has `waited` so long waits for.

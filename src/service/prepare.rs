@@ -1,10 +1,9 @@
 //! Preparation of a launch: what is checked before anything starts, also its collisions with other jobs.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::JobService;
 use super::context::{Context, setting_problems};
@@ -144,7 +143,11 @@ async fn plan(
         return Err(JobError::invalid("`num_nodes` must be 1 or more, not 0"));
     }
     let envs = request.envs.clone().unwrap_or_default();
-    check_envs(&envs)?;
+    check_envs(envs.iter().map(|(name, value)| (name, value.as_str())))?;
+    if config.is_job {
+        let text = |(name, value)| (name, Value::as_str(value).unwrap_or_default());
+        check_envs(envs_of(&config)?.into_iter().flatten().map(text))?;
+    }
     let cloud = cloud_of(context, request, &config)?;
     let launcher = context.allowed_launcher(&cloud)?;
     let is_local = launcher.is_local();
@@ -237,8 +240,19 @@ fn job_id_from_name(name: &str) -> Result<String> {
     )))
 }
 
-/// Checks the variables of a call. An error shows their names only: the values are secret.
-fn check_envs(envs: &BTreeMap<String, String>) -> Result<()> {
+fn envs_of(config: &Config) -> Result<Option<&Map<String, Value>>> {
+    match config.document.get("envs") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(envs)) => Ok(Some(envs)),
+        Some(_) => {
+            let error = JobError::invalid("`envs` of the config does not map names to values");
+            Err(error.with_hint("write it as `NAME: value`"))
+        }
+    }
+}
+
+/// Checks variables. An error shows their names only: the values are secret.
+fn check_envs<'a>(envs: impl Iterator<Item = (&'a String, &'a str)>) -> Result<()> {
     let is_word = |other: char| other.is_ascii_alphanumeric() || other == '_';
     for (name, value) in envs {
         let starts_well = name.starts_with(|first: char| is_word(first) && !first.is_ascii_digit());

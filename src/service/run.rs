@@ -17,7 +17,7 @@ use crate::text::shorten;
 
 const CONFIRMATION: &str = "EXECUTE";
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// The bytes of an error that are shown: it may quote a whole argument.
+/// The bytes of an error that are shown, and of its hint: both may quote a whole argument.
 const MAX_ERROR: usize = 2048;
 
 impl JobService {
@@ -213,8 +213,13 @@ fn refused(answer: RunAnswer, error: &JobError) -> RunAnswer {
         ErrorKind::Blocked => status::BLOCKED,
         _ => status::ERROR,
     };
-    let error = error.to_string();
-    ended(answer, status, shorten(&error, MAX_ERROR).into_owned())
+    let short = |text: &String| shorten(text, MAX_ERROR).into_owned();
+    let error = JobError {
+        message: short(&error.message),
+        hint: error.hint.as_ref().map(short),
+        ..*error
+    };
+    ended(answer, status, error.to_string())
 }
 
 fn ended(answer: RunAnswer, status: &str, error: String) -> RunAnswer {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use serde_saphyr::Error;
+use serde_saphyr::{Error, UserMessageFormatter};
 
 use crate::error::{JobError, Result};
 use crate::settings::data_dir::read_bounded;
@@ -133,7 +133,6 @@ impl Config {
 
 /// Returns the project folder of a call: `client_cwd`, else the folder of a config whose path is absolute.
 pub(crate) fn project_folder(client_cwd: &str, config_path: &str) -> Result<PathBuf> {
-    let config_path = config_path.trim();
     if let Some((scheme, rest)) = config_path.split_once("://") {
         // Oumi's own command line takes recipes.
         let hint = match scheme.to_lowercase().as_str() {
@@ -214,7 +213,7 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>> {
                 Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
                     format!("it holds more than a config does, its aliases written out ({error})")
                 }
-                _ => error.to_string(),
+                _ => error.render_with_formatter(&UserMessageFormatter),
             }))
         }
     }

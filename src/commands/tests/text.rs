@@ -29,6 +29,9 @@ note    3 older jobs are not shown; -n shows more
 note    not asked about: x; call `list` again in a moment
 "
     );
+    let mut long = jobs();
+    long["jobs"][0]["job_id"] = "x".repeat(60).into();
+    assert!(list(&long, 60).contains("\nchosen  cluster_gone"));
     let piped = list(&jobs(), usize::MAX);
     assert!(piped.contains("/output/sft-with-a-long-name\n"), "{piped}");
     let page = list(&json!({ "jobs": [] }), 80);

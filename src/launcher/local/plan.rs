@@ -115,10 +115,14 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Resu
         job_config.insert("envs".to_owned(), hidden.into());
     }
     for name in ["setup", "run"] {
-        let script = spec.config.text(name).unwrap_or_default();
-        if script.trim().is_empty() {
-            continue;
-        }
+        let script = match spec.config.document.get(name) {
+            Some(Value::String(script)) if !script.trim().is_empty() => script.as_str(),
+            None | Some(Value::Null | Value::String(_)) => continue,
+            Some(_) => {
+                let error = format!("`{name}` of the job config is no text");
+                return Err(JobError::invalid(error).with_hint("make it a script"));
+            }
+        };
         // In a file, since a script may be longer than an argument can be.
         let path = dir.path().join(format!("{name}.sh"));
         let file = path.display().to_string();
@@ -178,7 +182,7 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
         ("cluster_name", !spec.identity.cluster.is_empty()),
     ];
     let in_call = in_call.into_iter().filter(|(_, is_set)| *is_set);
-    let names = "file_mounts storage_mounts accelerators use_spot infra any_of workdir";
+    let names = "file_mounts storage_mounts secrets accelerators use_spot infra any_of workdir";
     let names = names.split(' ').filter(is_in_config);
     let ignored: BTreeSet<&str> = names.chain(in_call.map(|(name, _)| name)).collect();
     let ignored = ignored

@@ -4,7 +4,7 @@ use crate::error::JobError;
 use crate::job_identity::JobIdentity;
 use crate::service::requests::CancelRequest;
 
-use super::fake_launcher::direct;
+use super::fake_launcher::{Call, direct};
 use super::{logs_of, test_service};
 
 fn cancel_by_launcher_id(cluster: &str) -> CancelRequest {
@@ -35,6 +35,17 @@ async fn a_failed_listing_cancels_nothing() {
         .await;
     assert!(answer.success, "{answer:?}");
     assert!(!test.cloud.is_running("job"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_has_the_jobs_listed_once() {
+    let test = test_service();
+    test.run("job", "gcp").await;
+    let answer = test.service.cancel(cancel_by_launcher_id("")).await;
+    assert!(answer.success, "{answer:?}");
+    let calls = test.cloud.calls().into_iter();
+    let lists = calls.filter(|call| matches!(call, Call::List(_)));
+    assert_eq!(lists.count(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -226,4 +226,18 @@ async fn a_variable_that_no_program_can_be_given_is_refused() {
         let answer = test.service.run(request(largest)).await;
         assert!(answer.success, "{answer:?}");
     }
+    for (envs, words) in [
+        (
+            format!("{{BIG: {}}}", "x".repeat(largest + 1)),
+            "put it into a file",
+        ),
+        ("{A=B: c}".to_owned(), "\"A=B\""),
+        ("[A=b]".to_owned(), "write it as `NAME: value`"),
+    ] {
+        for cloud in ["local", "gcp"] {
+            let config = format!("run: x\nenvs: {envs}\n");
+            let answer = test.run_config(&config, test.dry("job", cloud)).await;
+            assert_refused(&answer, &["`envs`", words]);
+        }
+    }
 }

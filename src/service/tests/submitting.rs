@@ -293,7 +293,12 @@ async fn a_job_here_that_is_cancelled_was_launched_if_it_ran() {
 #[tokio::test(start_paused = true)]
 async fn an_error_of_a_launch_is_short() {
     let test = test_service();
-    let answer = test.run("job", &"cloud".repeat(2000)).await;
-    let error = answer.error.unwrap();
-    assert!(error.len() <= 2048 && error.ends_with('…'), "{error}");
+    let request = RunRequest {
+        config_path: "x".repeat(8000),
+        ..test.request("job", "gcp")
+    };
+    let error = test.service.run(request).await.error.unwrap();
+    let (message, hint) = error.rsplit_once("…; ").unwrap();
+    assert!(message.len() <= 2048, "{error}");
+    assert!(hint.starts_with("check"), "{error}");
 }

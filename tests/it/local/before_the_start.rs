@@ -135,14 +135,21 @@ fn ignored_options_are_named() {
 #[test]
 fn empty_job_is_refused() {
     let home = Home::new();
-    home.write("job.yaml", "resources: {}\nsetup: '  '\n");
     let mut server = Server::start(&home);
-    let arguments = server.launch("job.yaml", json!({}));
-    assert!(
-        server
-            .call("run_job", arguments)
-            .refused()
-            .contains("`run`")
-    );
+    for (config, said) in [
+        (
+            "resources: {}\nsetup: '  '\n",
+            "has neither `setup` nor `run`",
+        ),
+        (
+            "setup: echo\nrun: [echo, hi]\n",
+            "`run` of the job config is no text",
+        ),
+    ] {
+        home.write("job.yaml", config);
+        let arguments = server.launch("job.yaml", json!({}));
+        let answer = server.call("run_job", arguments);
+        assert!(answer.refused().contains(said), "{}", answer.refused());
+    }
     assert_eq!(server.list("all").0, [""; 0]);
 }

@@ -210,18 +210,19 @@ fn lookup_by_launcher_id() {
 }
 
 #[test]
-fn config_envs_fail_only_the_job() {
+fn config_envs_that_no_program_can_have_start_nothing() {
     let home = Home::new();
     let mut server = Server::start(&home);
     home.write("job.yaml", "envs: {A: \"s3cr3t\\0\"}\nrun: echo x");
     let arguments = server.launch("job.yaml", json!({}));
     let answer = server.call("run_job", arguments);
-    assert!(!answer.refused().contains("s3cr3t"));
-    let status = server.poll(answer["job_id"].as_str().unwrap());
-    assert_eq!(
-        (&status["status"], &status["is_done"]),
-        (&json!("failed"), &json!(true))
+    assert!(
+        answer
+            .refused()
+            .contains("a NUL character in the value of A")
     );
+    assert!(!answer.refused().contains("s3cr3t"));
+    assert_eq!(server.list("all").0, [""; 0]);
 }
 
 #[test]
