@@ -215,6 +215,12 @@ pub fn poll_for<T>(patience: Duration, mut probe: impl FnMut() -> Result<T, Stri
     }
 }
 
+/// Tries it up to three times: of the second that a server has for it, a busy machine may take all once.
+#[track_caller]
+pub fn in_one_of_three(what: &str, tried: impl FnMut(usize) -> bool) {
+    assert!((0..3).any(tried), "not in one of three: {what}");
+}
+
 /// A process that is dead and not yet reaped does not live.
 pub fn alive(process: u32) -> bool {
     let id = sysinfo::Pid::from_u32(process);

@@ -142,7 +142,8 @@ impl CloudBackend for FakeCloud {
 
 /// Runs nothing: its program has ended at once, with 0.
 const SUPERVISOR: &str = r#"#!/bin/sh
-echo '{"code":0,"signal":null,"cancelled":false,"step":"x","error":null,"ended_at":""}' >"$2/exit.json"
+echo '{"code":0,"signal":null,"cancelled":false,"step":"x","error":null,"ended_at":""}' >"$2/new"
+mv "$2/new" "$2/exit.json"
 echo started
 "#;
 
@@ -334,6 +335,10 @@ async fn answer_is_not_noted_of_a_change_under_way() {
     launcher.answer_change(&down).await;
     assert!(change.exists());
     drop(lock);
+    // A program that another test is just starting has a copy of it.
+    while dir.is_locked().unwrap() {
+        tokio::task::yield_now().await;
+    }
     // It was requested again since it was judged.
     let listed = fs::read_to_string(&change).unwrap().replace("T", "T0");
     let listed: Change = serde_json::from_str(&listed).unwrap();

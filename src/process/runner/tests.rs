@@ -125,6 +125,13 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_millis(50)
 }
 
+/// Has so much time pass at once.
+async fn elapse(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 fn has_unread_result(cli: &Cli) -> bool {
     let queries = lock(&cli.queries);
     let mut runs = queries.values().filter_map(Weak::upgrade);
@@ -184,9 +191,7 @@ async fn unread_result_expires() {
     scripts
         .until("the result is kept", |_| has_unread_result(&cli))
         .await;
-    tokio::time::pause();
-    tokio::time::advance(UNREAD_TTL + Duration::from_secs(1)).await;
-    tokio::time::resume();
+    elapse(UNREAD_TTL + Duration::from_secs(1)).await;
     scripts
         .until("it has expired", |_| !has_unread_result(&cli))
         .await;
@@ -294,11 +299,15 @@ async fn timeout_ends_the_process_group() {
         let script = format!(
             "{deaf} (trap '' TERM; sleep 60 >/dev/null 2>&1) & echo $$ >pids-{at}; echo $! >>pids-{at}; echo said; sleep 60"
         );
-        let call = scripts.call(&script, Duration::from_millis(300));
-        let error = cli.query(&call).await.unwrap_err();
+        let (cli, call) = (cli.clone(), scripts.call(&script, LONG));
+        let query = tokio::spawn(async move { cli.query(&call).await });
+        let pids = |scripts: &Scripts| scripts.lines(&format!("pids-{at}"));
+        let both_run = |scripts: &Scripts| pids(scripts).len() == 2;
+        scripts.until("both run", both_run).await;
+        elapse(LONG).await;
+        let error = query.await.unwrap().unwrap_err();
         assert!(error.to_string().contains("did not answer"), "{error}");
-        let pids = scripts.lines(&format!("pids-{at}"));
-        assert_eq!(pids.len(), 2);
+        let pids = pids(&scripts);
         scripts
             .until("both have ended", |_| !pids.iter().any(|pid| alive(pid)))
             .await;
@@ -310,7 +319,7 @@ async fn timeout_keeps_the_output_of_logs() {
     let (scripts, cli) = (Scripts::new(), Cli::default());
     let script = "echo said; exec sleep 60";
     let log = cli
-        .query(&scripts.log(script, Duration::from_millis(300)))
+        .query(&scripts.log(script, Duration::from_secs(3)))
         .await
         .unwrap();
     assert_eq!(

@@ -99,7 +99,7 @@ async fn a_held_lock_fails_after_ten_seconds() {
     assert!(error.contains(lock_file.to_str().unwrap()), "{error}");
     // Who only reads does not wait.
     assert_eq!(home.ids().await, ["a"]);
-    drop(lock);
+    lock.unlock().unwrap();
     insert(&home.registry, "b").await;
     assert_eq!(home.ids().await, ["a", "b"]);
 }
@@ -113,7 +113,7 @@ async fn waits_for_a_lock_freed_in_time() {
     let waiting = tokio::spawn(async move { registry.insert(record("a"), |_| Ok(())).await });
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert!(!waiting.is_finished());
-    drop(lock);
+    lock.unlock().unwrap();
     waiting.await.unwrap().unwrap();
     assert_eq!(home.ids().await, ["a"]);
 }

@@ -1,6 +1,6 @@
 //! The end of an idle cluster: who sets it, and that it is set whoever dies meanwhile.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::world::{World, how, text};
@@ -118,11 +118,12 @@ fn autostop_of_a_failed_launch_is_set_on_its_own_cluster_alone() {
         server.kill_9();
         kill_9(world.home.supervisor("a"));
         kill_9(world.cloud.calls_of(&["sky", "autostop"])[0].pid);
-        world.age("a", 100);
+        let then = DateTime::<Utc>::from(world.age("a", 100)).timestamp();
         world.cloud.add_cluster("c", "Lambda", "UP");
         if is_own {
-            let made = (Utc::now().timestamp() - 100).to_string();
-            world.cloud.write("clusters/c/launched_at", &made);
+            world
+                .cloud
+                .write("clusters/c/launched_at", &then.to_string());
             // Somebody else's, of the same config.
             world.add_job_now("c", "4", "a");
         }

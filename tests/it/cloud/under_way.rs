@@ -203,8 +203,9 @@ fn launches_run_concurrently() {
     // More than the programs that may be asked at once: launches are no questions.
     wait_until("all are launching", || world.launches() == names.len());
     world.cloud.set("oumi-up.go", "");
-    for run in runs {
-        assert_eq!(server.answer("run_job", run).ok()["status"], "RUNNING");
+    for (name, run) in names.into_iter().zip(runs) {
+        server.answer("run_job", run).ok();
+        wait_until("it runs", || server.poll(name)["status"] == "RUNNING");
     }
     assert_eq!(server.list("running").0.len(), names.len());
 }

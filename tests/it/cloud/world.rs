@@ -147,14 +147,15 @@ impl World {
         self.add_job(cluster, id, name, 1);
     }
 
-    /// As if a job had been launched so many seconds earlier.
-    pub fn age(&self, job_id: &str, seconds: u64) {
+    /// As if a job had been launched so many seconds earlier: the time of then.
+    pub fn age(&self, job_id: &str, seconds: u64) -> SystemTime {
+        let time = SystemTime::now() - Duration::from_secs(seconds);
         for name in ["output.log", "launch-start.json"] {
             let path = self.home.job_dir(job_id).join(name);
             let file = fs::File::options().append(true).open(path).unwrap();
-            let time = SystemTime::now() - Duration::from_secs(seconds);
             file.set_modified(time).unwrap();
         }
+        time
     }
 
     pub fn staged_path(&self, job_id: &str) -> std::path::PathBuf {

@@ -372,8 +372,10 @@ fn wait_ends_with_the_job() {
 fn wait_for_progress_and_for_change() {
     let mut job = Speaker::new();
     let for_change = job.wait("change");
-    let for_progress = job.wait("progress");
-    job.poll();
+    let arguments = json!({ "job_id": job.job_id, "wait_seconds": 55, "until": "progress" });
+    let for_progress = job.server.send_with_progress("poll_status", arguments);
+    // Its first look: what comes later is news.
+    job.server.incoming_message("notifications/progress");
     job.says(&trained(10, 2.5));
     let answer = job.waited(for_progress);
     assert_eq!(

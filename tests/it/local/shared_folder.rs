@@ -118,7 +118,8 @@ fn used_name_is_free_once_its_job_is_over() {
 #[test]
 fn one_name_at_two_servers_is_one_job() {
     let home = Home::new();
-    let config = home.job("echo $$ >> started; sleep 0.2");
+    // It goes on until all are answered.
+    let config = home.job("echo $$ >> started; while [ ! -e go ]; do sleep 0.02; done");
     let mut servers = [Server::start(&home), Server::start(&home)];
     for round in 0..5 {
         let name = format!("dup{round}");
@@ -132,7 +133,9 @@ fn one_name_at_two_servers_is_one_job() {
         for refused in answers.iter().filter(|answer| answer.is_error) {
             assert!(refused.refused().contains(&name));
         }
+        let go = home.write("go", "");
         servers[0].wait_done(&name);
+        std::fs::remove_file(go).unwrap();
         assert_eq!(home.read("started").lines().count(), round + 1);
     }
 }

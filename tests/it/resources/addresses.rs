@@ -96,8 +96,12 @@ fn the_list_is_short_however_many_jobs_there_are() {
         })
         .collect();
     fs::create_dir_all(raw.home().join("data")).unwrap();
-    let registry = raw.home().join("data/oumi-jobs.json");
-    fs::write(registry, Value::from(records).to_string()).unwrap();
+    // In one step: the first server looks at it some time.
+    let (new, registry) = ["new", "data/oumi-jobs.json"]
+        .map(|name| raw.home().join(name))
+        .into();
+    fs::write(&new, Value::from(records).to_string()).unwrap();
+    fs::rename(new, registry).unwrap();
     let mut raw = raw.beside();
     raw.initialize("2025-11-25");
     let list = raw.result("resources/list", json!({}));

@@ -182,7 +182,7 @@ async fn request_that_is_given_up_is_cancelled() {
         env_vars: Default::default(),
     });
     let arguments = ["queue", "c", "-o", "json"];
-    let call = CliCall::new(Path::new("sky"), &arguments, Duration::from_millis(300));
+    let call = CliCall::new(Path::new("sky"), &arguments, Duration::from_secs(3));
     let request = Request::of(&call.arguments).unwrap();
     assert!(server.answer(call, request).await.timed_out);
     let sent = sent.lock().unwrap().join("\n");
