@@ -18,8 +18,9 @@ use crate::settings::env_vars;
 
 const START_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 20 });
 
-/// The width that programs print for, where the server has none: they would cut their errors at 80. Not more, since some fill it.
-const COLUMNS: &str = "512";
+/// Variables that are set where the server has none. The width that programs print for: they would cut their errors at 80; not
+/// more, since some fill it. And Python's buffer, which would hold losses back until they fill it; SkyPilot sets that too.
+const DEFAULTS: [(&str, &str); 2] = [("COLUMNS", "512"), ("PYTHONUNBUFFERED", "1")];
 
 /// A plan, with what its start needs and its folder must not hold.
 #[derive(Clone, Default)]
@@ -115,10 +116,9 @@ fn prepare(program: &Path, dir: &JobDir, lock: JobLock, job: &StartRequest) -> i
     }
     dir.write_new(PLAN, &serde_json::to_vec(&job.plan)?)?;
     let mut command = Command::new(program);
-    if std::env::var_os("COLUMNS").is_none() {
-        command.env("COLUMNS", COLUMNS);
-    }
+    let defaults = DEFAULTS.iter().copied();
     command
+        .envs(defaults.filter(|(name, _)| std::env::var_os(name).is_none()))
         .arg0("oumi-mcp-server")
         .arg("supervise")
         .arg(dir.path())

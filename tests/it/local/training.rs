@@ -190,15 +190,15 @@ fn several_gpus_run_a_training_through_torchrun() {
 }
 
 #[test]
-fn columns_are_set_where_they_are_not() {
-    for (given, expected) in [(None, "512"), (Some("100"), "100")] {
+fn width_and_buffer_are_set_where_they_are_not() {
+    for (given, expected) in [(None, "512 1"), (Some("100"), "100 1")] {
         let home = Home::new();
         let given: Vec<(&str, &str)> = given
             .map(|columns| ("COLUMNS", columns))
             .into_iter()
             .collect();
         let mut server = Server::start_with(&home, &given);
-        let job_id = server.submit(home.job("echo \"$COLUMNS\""), json!({}));
+        let job_id = server.submit(home.job("echo \"$COLUMNS $PYTHONUNBUFFERED\""), json!({}));
         server.wait_done(&job_id);
         assert_eq!(server.log(&job_id), expected);
     }
