@@ -8,6 +8,10 @@ use super::metrics::Metrics;
 const GROWTH: f64 = 10.0;
 const FLOOR: f64 = 0.01;
 
+/// Gradients that overflow are usual with fp16, whose trainer passes over such a step; in so many reports in a row they are
+/// not.
+const OVERFLOWS: u32 = 10;
+
 /// A fact that a person should know at once.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BadNews {
@@ -19,8 +23,8 @@ pub(crate) struct BadNews {
 /// The state of the figures over a training.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Health {
-    /// The figures whose newest values are NaN or infinite, with the sentence that says so.
-    not_finite: BTreeMap<&'static str, String>,
+    /// The figures whose newest values are NaN or infinite, the sentence that says so, and the number of reports.
+    not_finite: BTreeMap<&'static str, (String, u32)>,
     /// The lowest loss, and its step.
     best: Option<(f64, Option<u64>)>,
     loss: Option<f64>,
@@ -40,14 +44,17 @@ impl Health {
                 self.not_finite.remove(figure);
                 continue;
             }
-            self.not_finite.entry(figure).or_insert_with(|| {
+            let entry = self.not_finite.entry(figure).or_insert_with(|| {
                 let since = match (metrics.step, metrics.epoch) {
                     (Some(step), _) => format!(" since step {step}"),
                     (None, Some(epoch)) => format!(" since epoch {epoch}"),
                     (None, None) => String::new(),
                 };
-                format!("{figure} is {}{since}", value.to_string().to_lowercase())
+                let sentence = format!("{figure} is {}{since}", value.to_string().to_lowercase());
+                (sentence, 0)
             });
+            // What overflows is infinite.
+            entry.1 += if value.is_nan() { OVERFLOWS } else { 1 };
         }
         self.loss = metrics.loss.or(self.loss);
         // The loss of reinforcement learning tells nothing.
@@ -61,9 +68,19 @@ impl Health {
 
     pub(super) fn bad_news(&self) -> Vec<BadNews> {
         let news = |sentence: String, is_lost| BadNews { sentence, is_lost };
+        let is_learning = self
+            .loss
+            .is_some_and(|loss| loss.is_finite() && loss != 0.0);
+        let is_lost = |figure, times| match figure {
+            "grad_norm" => !is_learning || times >= OVERFLOWS,
+            "eval_loss" => !is_learning,
+            _ => true,
+        };
         // The loss comes before its gradient.
-        let lost = self.not_finite.values().rev();
-        let mut all: Vec<BadNews> = lost.map(|sentence| news(sentence.clone(), true)).collect();
+        let figures = self.not_finite.iter().rev();
+        let all = figures
+            .map(|(figure, (sentence, times))| news(sentence.clone(), is_lost(*figure, *times)));
+        let mut all: Vec<BadNews> = all.collect();
         if let (Some(loss), Some((best, step))) = (self.loss, self.best)
             && loss.is_finite()
             && loss >= GROWTH * best.max(FLOOR)

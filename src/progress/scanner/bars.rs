@@ -177,7 +177,8 @@ impl Scanner {
             return false;
         };
         let label = bar.label.to_lowercase();
-        if !label.is_empty() && !TRAINING.iter().any(|word| label.contains(word)) {
+        let is_of_steps = TRAINING.iter().any(|word| label.contains(word));
+        if !label.is_empty() && (!is_of_steps || label.contains("data")) {
             return false;
         }
         let candidates = &mut self.bars.candidates;

@@ -334,6 +334,16 @@ fn warns_of_nan_loss() {
         .0
         .unwrap();
     assert_eq!((found.metrics.loss, found.bad_news), (Some(3.0), vec![]));
+    // A gradient of fp16 may overflow, and an evaluation have nothing to count.
+    let is_lost = |log: String| scan(log).0.unwrap().bad_news[0].is_lost;
+    let overflow = good.replace("'grad_norm': 1.0", "'grad_norm': inf");
+    assert!(!is_lost(overflow.clone()));
+    assert!(is_lost(overflow.repeat(10)));
+    assert!(is_lost(overflow.replace("3.0", "0.0")));
+    assert!(is_lost(overflow.replace("inf", "nan")));
+    assert!(!is_lost(
+        good.to_owned() + "{'eval_loss': nan, 'epoch': 0.1}\n"
+    ));
     // The history has it too.
     let history = scan(good.to_owned() + nan).1;
     let losses: Vec<_> = history
