@@ -38,8 +38,8 @@ pub(super) use changes::Change;
 use launch::remove_staged;
 use launch_dir::{Launch, LaunchStart, START};
 use price::Prices;
-pub(super) use survey::no_such_job;
-use survey::{Found, Survey, add_cluster, cloud_of};
+use survey::{Found, Survey, add_cluster, is_stopped};
+pub(super) use survey::{cloud_of, no_such_job};
 
 /// The time that a list of clusters waits for their prices.
 const PRICE_WAIT: Duration = Duration::from_secs(10);
@@ -357,10 +357,16 @@ impl Launcher for CloudLauncher {
         let list = self.backend.clusters().await?;
         let is_meant = |cluster: &&Cluster| match name {
             Some(name) => cluster.name == name,
-            None => cluster.status != "STOPPED",
+            None => !is_stopped(cluster),
         };
         let meant = list.iter().filter(is_meant);
-        let describing = join_all(meant.map(|cluster| self.describe(cluster)));
+        let describing = join_all(meant.map(async |cluster| {
+            let mut info = self.describe(cluster).await;
+            if is_stopped(cluster) {
+                info.offer = Offer::known(0.0, "it is stopped; its disks cost a little");
+            }
+            info
+        }));
         Ok(until(Instant::now() + PRICE_WAIT, describing).await)
     }
 

@@ -14,9 +14,9 @@ use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::cloud::{Change, CloudBackend, failure_text, log_file, no_such_job};
+use super::cloud::{Change, CloudBackend, cloud_of, failure_text, log_file, no_such_job};
 use super::job_yaml::{self, JobConfig};
-use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
+use super::{JobIdentity, JobLog, LaunchSpec, LogContent, check_cloud};
 use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::prices::{self, CatalogMachine, ClusterCost};
@@ -89,9 +89,13 @@ impl CloudBackend for SkyPilot {
     async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)> {
         // What follows a launch needs it.
         find_program()?;
-        let named = &spec.identity.cluster;
+        let (cloud, named) = (&spec.identity.cloud, &spec.identity.cluster);
         let cluster = if !named.is_empty() {
-            self.validate_cluster(&spec.identity.cloud, named)?;
+            self.validate_cluster(cloud, named)?;
+            // SkyPilot goes by its name, and refuses the job only where its machines differ.
+            let clusters = in_budget(self.clusters()).await.unwrap_or_default();
+            let found = sky::named(&clusters, named).and_then(cloud_of);
+            check_cloud(named, found.as_deref(), cloud, self.clouds())?;
             named.clone()
         } else if let Some(own) = own {
             // A job that was launched already is refused as that, not for the name of another cluster.
@@ -232,7 +236,7 @@ impl CloudBackend for SkyPilot {
     fn cancel_refusal(&self, output: &Output) -> Option<String> {
         // The exit code is 0 in any case.
         let is_accepted = sky::accepted_cancel(&output.stdout);
-        (!is_accepted).then(|| parse::last_line(&output.stdout).unwrap_or_default())
+        (!is_accepted).then(|| failure_text(output))
     }
 
     async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
@@ -246,7 +250,11 @@ impl CloudBackend for SkyPilot {
             read => read?,
         };
         // The exit code is 0 in any case: the status afterwards counts.
-        let clusters = self.clusters().await?;
+        let clusters = self.clusters().await.map_err(|error| {
+            error.context(&format!(
+                "`sky {verb}` ended with {reason:?}, and what became of cluster {cluster} is not known"
+            ))
+        })?;
         let after = sky::named(&clusters, cluster);
         match (verb, after.map(|cluster| cluster.status.as_str())) {
             ("down", None) => Ok(format!("cluster {cluster} was deleted")),

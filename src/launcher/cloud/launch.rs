@@ -207,7 +207,8 @@ impl CloudLauncher {
             match check_is_missing(identity, &survey, &launch) {
                 Ok(()) if !may_still_complete => {
                     Verdict::NoJob.write(&self.dir(identity)?)?;
-                    return Err(JobError::failed(NO_JOB));
+                    let reason = launch.failure.unwrap_or_else(|| NO_JOB.to_owned());
+                    return Err(JobError::failed(reason));
                 }
                 Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),
                 Err(error) => {

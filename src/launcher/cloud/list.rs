@@ -211,14 +211,9 @@ impl Listing {
         launching: &BTreeSet<&str>,
     ) {
         for cluster in survey.clusters.iter().flatten() {
-            if launching.contains(cluster.name.as_str()) {
-                continue;
-            }
-            if cluster.status == "INIT" {
-                self.warnings.push(cost_note(cluster));
-            }
             // A cluster that did not answer may have live jobs.
             if cluster.status == "UP"
+                && !launching.contains(cluster.name.as_str())
                 && let Some(jobs) = queue.jobs.get(&cluster.name)
                 && jobs.iter().all(is_over)
             {

@@ -330,7 +330,7 @@ pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
 }
 
 /// Its machines cost nothing, and do not stop again.
-fn is_stopped(cluster: &Cluster) -> bool {
+pub(super) fn is_stopped(cluster: &Cluster) -> bool {
     cluster.status == "STOPPED"
 }
 
@@ -352,7 +352,7 @@ pub(super) fn add_cluster(status: &mut JobStatus, cluster: &Cluster) {
 }
 
 /// The cloud of a cluster, by Oumi's name.
-pub(super) fn cloud_of(cluster: &Cluster) -> Option<String> {
+pub(in crate::launcher) fn cloud_of(cluster: &Cluster) -> Option<String> {
     cluster.cloud.as_deref().map(oumi_cloud)
 }
 

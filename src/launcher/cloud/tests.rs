@@ -244,7 +244,11 @@ async fn failed_launch_is_not_the_job_that_a_script_names() {
     // It is looked for, for SkyPilot may have it.
     let status = launcher.status(&identity("")).await.unwrap();
     assert_eq!((status.status.as_str(), status.is_done), ("lost", false));
-    Verdict::NoJob.write(&dir).unwrap();
+    let start =
+        r#"{"name": "a", "cluster": "dev", "before": {"cluster_hash": null, "last_job_id": 9}}"#;
+    fs::write(dir.path().join(START), start).unwrap();
+    let error = launcher.wait_for_launch(&identity("")).await.unwrap_err();
+    assert!(error.to_string().contains("full"), "{error}");
     let status = launcher.status(&identity("")).await.unwrap();
     assert_eq!(status.state, JobState::Failed);
     assert!(status.message.unwrap().contains("full"));
@@ -683,7 +687,7 @@ mod claims {
 
 mod surveys {
     use super::*;
-    use crate::launcher::cloud::survey::Survey;
+    use crate::launcher::cloud::survey::{Survey, add_cluster};
     use crate::launcher::skypilot::SkyPilot;
     use crate::launcher::{cloud::claims::JobMark, status};
     use crate::parse::prices::ClusterCost;
@@ -790,45 +794,33 @@ mod surveys {
     #[test]
     fn costs_of_a_cluster_that_is_not_up() {
         const NO_QUEUE: &str = "Failed to get the job queue for cluster 'dev'.\n  sky.exceptions.ClusterNotUpError: no\n{}";
-        for (word, price, warning) in [
-            ("STOPPED", None, ""),
-            (
-                "INIT",
-                Some(2.5),
-                "is INIT and may cost money at $2.50 an hour; down_cluster",
-            ),
-        ] {
-            let clusters = CLUSTERS.replace(
-                r#""UP""#,
-                &format!(r#""{word}", "autostop": 9, "hourly_price": 2.5"#),
-            );
-            let survey = survey(NO_QUEUE, &clusters);
-            let status = survey
-                .job(&job("a", "gcp"), Some(&launch_of_dev()))
-                .status();
+        const MAY_COST: &str = "its cluster dev (GCP) is INIT and may cost money at $2.50 an hour; down_cluster deletes it";
+        for (word, price, warning) in [("STOPPED", None, ""), ("INIT", Some(2.5), MAY_COST)] {
+            let row = format!(r#""{word}", "autostop": 9, "hourly_price": 2.5"#);
+            let survey = survey(NO_QUEUE, &CLUSTERS.replace(r#""UP""#, &row));
+            let job = job("a", "gcp");
+            let status = survey.job(&job, Some(&launch_of_dev())).status();
             let details = status.unwrap().details;
             let cluster = details.cluster.unwrap();
             assert_eq!((details.hourly_price, cluster.hourly_price), (price, price));
             assert_eq!(cluster.autostop_minutes.is_some(), price.is_some());
-            let queue = survey.queue.as_ref().unwrap();
-            for (launching, expected) in [(None, warning), (Some("dev"), "")] {
-                let mut listing = Listing::default();
-                listing.warn_about_idle(&survey, queue, &launching.into_iter().collect());
-                let warnings = listing.warnings.join("; ");
-                assert!(
-                    warnings.contains(expected) && warnings.is_empty() == expected.is_empty(),
-                    "{warnings}"
-                );
-            }
+            let mut failed = JobStatus::new(status::FAILED, JobState::Failed, true);
+            add_cluster(&mut failed, survey.cluster("dev").unwrap());
+            assert_eq!(failed.warnings.join("; "), warning);
         }
     }
 
     #[test]
-    fn cluster_with_an_unreadable_row_is_not_called_idle() {
-        for (rows, is_idle) in [("", true), (r#"{"job_id": 1.0}"#, false)] {
+    fn only_a_cluster_that_lists_no_live_job_is_called_idle() {
+        for (rows, launching, is_idle) in [
+            ("", None, true),
+            ("", Some("dev"), false),
+            (r#"{"job_id": 1.0}"#, None, false),
+        ] {
             let survey = survey(&format!(r#"{{"dev": [{rows}]}}"#), CLUSTERS);
             let mut listing = Listing::default();
-            listing.warn_about_idle(&survey, survey.queue.as_ref().unwrap(), &BTreeSet::new());
+            let queue = survey.queue.as_ref().unwrap();
+            listing.warn_about_idle(&survey, queue, &launching.into_iter().collect());
             assert_eq!(!listing.warnings.is_empty(), is_idle, "{rows}");
         }
     }

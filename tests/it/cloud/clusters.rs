@@ -53,6 +53,16 @@ fn stop_ends_the_jobs() {
 }
 
 #[test]
+fn stop_whose_end_cannot_be_read_is_told() {
+    let world = on_aws();
+    world.cloud.set("sky-status.garbage", "text");
+    let mut server = world.server();
+    let answer = stop(&mut server, "aws", "dev");
+    let error = answer.refused();
+    assert!(error.contains("`sky stop` ended with \"done\""), "{error}");
+}
+
+#[test]
 fn stop_refused_has_the_reason() {
     let world = with_cluster("lambda", "Lambda");
     let mut server = world.server();

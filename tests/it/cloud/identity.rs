@@ -356,6 +356,14 @@ fn cluster_of_another_cloud_is_left_alone() {
     for verb in ["stop", "down"] {
         assert_eq!(world.cloud.calls_of(&["sky", verb]), [], "{verb}");
     }
+    let launch =
+        json!({ "cloud": "aws", "job_name": "a", "cluster_name": "there", "dry_run": true });
+    let launch = server.launch("job.yaml", launch);
+    let refused = server.call("run_job", launch);
+    assert!(
+        refused.refused().contains("is on gcp, not on aws"),
+        "{refused:?}"
+    );
     for (name, cloud) in [("there", "gcp"), ("k", "k8s"), ("s", "sky-slurm")] {
         server.call("down_cluster", cluster(cloud, name)).ok();
         assert_eq!(world.cloud.read(&format!("clusters/{name}/status")), None);
