@@ -310,17 +310,19 @@ impl Scanner {
 static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
     let bracketed = r"\[(?:rank|default)?[\d,:]+\](?:<stdout>)?(?:<stderr>)?:";
     let rank = r" *(?:rank ?)?\d+: ";
-    let time = r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z]*\]? ";
+    let time = r" *\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z]*\]? ";
     Patterns::new(&format!(
         r"^(?:{SKYPILOT_PID} )?(?:{bracketed}|{rank}|{time}|[\w.-]*\d[\w.-]*: )*"
     ))
 });
 
-/// Tells most lines without such a prefix, at a glance: the word that they begin with does not end in a colon.
+/// Tells most lines without such a prefix, at a glance: the word that they begin with ends in no colon, and in no blank before a
+/// time.
 fn may_have_prefix(line: &str) -> bool {
     let line = trim_start(line, |byte| byte == b' ');
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    matches!(trim_start(line, is_word).as_bytes(), [b':', ..]) || line.starts_with(['(', '[', 'r'])
+    let behind = trim_start(line, is_word).as_bytes();
+    matches!(behind, [b':', ..] | [b' ', b'0'..=b'2', ..]) || line.starts_with(['(', '[', 'r'])
 }
 
 /// The lines that tell what begins, and their like.

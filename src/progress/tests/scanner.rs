@@ -362,6 +362,18 @@ fn skips_prefixes() {
         "\x1b[36m(head, rank=0, pid=2548)\x1b[0m {'loss': 1.5, 'epoch': 0.1, 'step': 7}\n[rank0]: {'loss': 1.4, 'epoch': 0.1, 'step': 8}\n",
     );
     assert_eq!((found.step, found.loss), (Some(8), Some(1.4)));
+    // Without the time the second state of the bar is one of the same bar.
+    for time in ["01-02T10:00:0", "01-02 10:00:0", "01-02T10:00:00.5+00:0"] {
+        for (before, after) in [("2026-", " "), ("[2026-", "] "), ("[rank0]: 2026-", " ")] {
+            let bar = |step| {
+                format!(
+                    "{before}{time}{step}{after} {step}0%|█ | {step}/9 [00:01<00:09,  4.51it/s]\n"
+                )
+            };
+            let log = format!("max_steps: 9\n{}{}", bar(5), bar(6));
+            assert_eq!(metrics(&log).step, Some(6), "{log}");
+        }
+    }
 }
 
 #[test]
