@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rmcp::service::serve_directly;
 use rmcp::transport::stdio_pipes;
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::launcher::Launcher;
@@ -67,6 +68,8 @@ pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
 async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Handled, so that a file which may not get that large fails its write, and not the server.
+    let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}

@@ -20,7 +20,7 @@ use crate::process::supervisor::LIMIT_GRACE;
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
-use termination::cancel;
+use termination::{UNFOUND, cancel, end_by_hand};
 
 pub(crate) const LOCAL: &str = "local";
 /// The advice while processes have time to end by themselves, and after it.
@@ -78,8 +78,8 @@ impl LocalLauncher {
                     let status = running_status(dir)?;
                     if status.message.is_none() {
                         self.undisturbed.keep(dir.path(), version, &());
+                        return Ok(status);
                     }
-                    return Ok(status);
                 }
                 _ => {}
             }
@@ -97,6 +97,8 @@ impl LocalLauncher {
                     leftover_status(dir, &record, job.members.len(), by_limit)
                 }
                 Some(record) => Ok(ended_status(&record)),
+                // It was asked to end, and its lock alone shows that it has not.
+                None if is_alive && job.is_empty() => Ok(unfound_status(dir)),
                 None if is_alive => running_status(dir),
                 // The request is written only while the job lives.
                 None if dir.termination_request()?.is_some() => Ok(cancelled_status()),
@@ -221,6 +223,14 @@ fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
     status.message = Some(message.to_owned());
     status.details.next = next;
     Ok(status)
+}
+
+/// The status of a job that no signal can reach: its supervisor was killed, and what is left of it has no mark.
+fn unfound_status(dir: &JobDir) -> JobStatus {
+    let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
+    status.message = Some(format!("{UNFOUND}; {}", end_by_hand(dir)));
+    status.details.next = Some("Tell the user.");
+    status
 }
 
 /// The status of a job whose script has ended and left processes, none of which may be known by name.
@@ -372,6 +382,21 @@ mod tests {
         let status = running_status(&dir).unwrap();
         assert_eq!(status.message.as_deref(), Some("it is being killed"));
         assert_eq!(status.details.next, Some(WAIT_FOR_END));
+    }
+
+    #[tokio::test]
+    async fn process_that_only_the_lock_shows_is_ended_by_hand() {
+        let home = tempfile::tempdir().unwrap();
+        let launcher = LocalLauncher::new(DataDir::at(home.path()), PathBuf::new());
+        let job = JobIdentity::of("a");
+        let path = launcher.dir(&job).unwrap();
+        std::fs::create_dir(home.path().join("jobs")).unwrap();
+        // Held by this process, which has no mark.
+        let (dir, _lock) = JobDir::create(path.path()).unwrap();
+        let message = async || launcher.status(&job).await.unwrap().message;
+        assert_eq!(message().await, None);
+        dir.request_termination(Termination::Forced).unwrap();
+        assert!(message().await.unwrap().contains("lsof"));
     }
 
     #[test]

@@ -157,8 +157,9 @@ struct Supervisor<'a> {
     limit: Option<Instant>,
     child_ended: Signals,
     notified: Signals,
-    /// Handled, so that they do nothing: the job goes on when a person or a client's clean-up sends them to the supervisor.
-    _ignored_signals: [Signals; 4],
+    /// Handled, so that they do nothing: the job goes on when a person or a client's clean-up sends them to the supervisor, and when
+    /// its log may get no larger.
+    _ignored_signals: [Signals; 5],
 }
 
 impl<'a> Supervisor<'a> {
@@ -175,6 +176,7 @@ impl<'a> Supervisor<'a> {
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::hangup())?,
                 signal(SignalKind::quit())?,
+                signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?,
             ],
         })
     }

@@ -12,6 +12,8 @@ use crate::settings::data_dir::create_private;
 
 /// The time that a cancel waits for the processes to end before it answers that some are left.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
+/// Of a process that holds the lock of its job and has neither its mark nor a parent that has.
+pub(super) const UNFOUND: &str = "a process of it that cannot be found is left";
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Ends all processes of the job in `dir`, and waits until they have ended, [`CANCEL_WAIT`] at most.
@@ -97,19 +99,18 @@ fn ended_outcome(record: &ExitRecord, is_requested: bool, leftovers: usize) -> C
     outcome
 }
 
+pub(super) fn end_by_hand(dir: &JobDir) -> String {
+    let path = dir.path().display();
+    format!("end it by hand: `lsof {path}/lock` names it")
+}
+
 fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> CancelOutcome {
     let (left, next) = match (remaining.members.len(), remaining.supervisor) {
         (0, Some(_)) => (
             "its supervisor has not recorded the end yet".to_owned(),
             "call poll_status to see when it has".to_owned(),
         ),
-        (0, None) => (
-            "a process of it that cannot be found is left".to_owned(),
-            format!(
-                "end it by hand: `lsof {}/lock` names it",
-                dir.path().display()
-            ),
-        ),
+        (0, None) => (UNFOUND.to_owned(), end_by_hand(dir)),
         (count, _) => (
             format!(
                 "{count} process{} still there",

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::{SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::support::client::Server;
+use crate::support::client::{Server, command_of};
 use crate::support::{Home, everything_in};
 
 fn ago(time: TimeDelta) -> String {
@@ -156,4 +156,24 @@ fn unknown_cloud_is_kept_and_named() {
         "{warning}"
     );
     assert_eq!(home.records(), [on_mars]);
+}
+
+#[test]
+fn limit_of_file_sizes_fails_what_is_larger() {
+    let home = Home::new();
+    let mut limited = command_of(&home, Path::new("bash"));
+    let server = env!("CARGO_BIN_EXE_oumi-mcp-server");
+    limited.args(["-c", "ulimit -f 2 && exec \"$0\"", server]);
+    let mut server = Server::spawn(&home, limited);
+    // Its log is full when the time limit is to be written there.
+    let full = "trap '' XFSZ; head -c 9999 /dev/zero; sleep 300";
+    let job_id = server.submit(home.job(full), json!({ "max_hours": 0.0003 }));
+    let status = server.wait_done(&job_id);
+    assert_eq!(status["failure"]["cause"], "time_limit");
+    let config = home.job("true");
+    let mut launches = (0..9).map(|_| server.call("run_job", server.launch(config, json!({}))));
+    let refused = launches.find(|launch| launch.is_error).unwrap();
+    let error = refused.refused();
+    assert!(error.contains("cannot write the job registry"), "{error}");
+    assert_eq!(server.poll(&job_id)["state"], "FAILED");
 }
