@@ -180,7 +180,8 @@ impl Report {
         let tokens = of.tokens_per_second.or(of.tokens_per_second_per_gpu);
         let speed = tokens.or(of.samples_per_second).or(of.steps_per_second);
         let has_speed = self.has(Kind::Evidence) || speed.is_some();
-        let is_at_work = has_speed && (of.step.is_some() || self.batch.is_some());
+        // DeepSpeed counts a step 0 before the first, and then none where another prints the losses.
+        let is_at_work = has_speed && (of.step > Some(0) || self.batch.is_some());
         let is_trainers = self.has_count()
             || self.has(Kind::Evaluation)
             || has_speed
