@@ -5,7 +5,7 @@ use std::path::{Component, Path};
 use serde_json::{Map, Value, json};
 
 use super::LaunchSpec;
-use crate::process::supervisor::time_limit_line;
+use crate::process::job_dir::time_limit_line;
 use crate::redact::HIDDEN;
 use crate::settings::config::expand_home;
 

@@ -13,7 +13,7 @@ use super::machine::Machine;
 use super::supervisor::{Epilogue, SupervisorPlan};
 use crate::redact::Redactor;
 use crate::settings::data_dir::{open_options, open_regular, read_bounded, write_atomic};
-use crate::text::signal_name;
+use crate::text::{hours, signal_name};
 
 const LOCK: &str = "lock";
 const EXIT_RECORD: &str = "exit.json";
@@ -342,6 +342,11 @@ impl JobDir {
         let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes));
         Ok(parsed.transpose()?)
     }
+}
+
+/// Says that a time limit ended a job. It is in the log of the job too, also on a cloud: there its script prints it.
+pub(crate) fn time_limit_line(seconds: u64) -> String {
+    format!("time limit: ended after {}", hours(seconds))
 }
 
 fn append_to(path: &Path) -> io::Result<File> {

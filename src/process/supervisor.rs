@@ -17,10 +17,9 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::Instant;
 
-use super::job_dir::{ExitRecord, JobDir, Termination};
+use super::job_dir::{ExitRecord, JobDir, Termination, time_limit_line};
 use super::table::{ProcessTable, Terminator, send};
 use crate::settings::env_vars;
-use crate::text::hours;
 
 /// The interval at which a supervisor looks at its time limit, and for a request that no signal announced: the server may die
 /// between the two.
@@ -389,11 +388,6 @@ fn reap(main: u32) -> io::Result<(Option<ExitStatus>, bool)> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Says that a time limit ended a job. It is in the log of the job too, also on a cloud: there its script prints it.
-pub(crate) fn time_limit_line(seconds: u64) -> String {
-    format!("time limit: ended after {}", hours(seconds))
 }
 
 /// Reports one line to the server. The server may be gone, which changes nothing.
