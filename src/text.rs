@@ -80,6 +80,19 @@ pub(crate) fn shorten(text: &str, max_bytes: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", &text[..end]))
 }
 
+/// The most names that a sentence lists.
+const MAX_NAMES: usize = 20;
+
+/// Joins names, the first [`MAX_NAMES`] of them.
+pub(crate) fn join_names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names = Vec::from_iter(names);
+    let first = names[..names.len().min(MAX_NAMES)].join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 /// Reads the last `max_bytes` bytes of a file, from the start of a line on. A line longer than that comes without its
 /// beginning.
 pub(crate) fn read_tail(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {

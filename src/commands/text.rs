@@ -40,7 +40,7 @@ pub(super) fn list(answer: &Value, width: usize) -> String {
     let mut rows = vec![heads];
     rows.extend(elements(answer, "jobs").map(row));
     let mut text = match rows.len() {
-        1 => "No jobs.\n".to_owned(),
+        1 => "No jobs to show.\n".to_owned(),
         _ => table(&rows, width),
     };
     let older = answer["not_shown"].as_u64();

@@ -58,7 +58,7 @@ answers! {
     pub(crate) struct RunAnswer {
         /// `false` when nothing was started or previewed.
         pub success: bool,
-        /// Names the job from now on; empty when nothing was started.
+        /// Names the job from now on; of a dry run, the id that it will have.
         pub job_id: String,
         /// `dry_run`, `blocked`, or the launcher's word.
         pub status: String,

@@ -21,6 +21,7 @@ use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
+use crate::text::join_names;
 
 /// The times of rows, to the minute and in UTC as [`ListAnswer::times`] says.
 const DAY_AND_TIME: &str = "%m-%d %H:%M";
@@ -163,19 +164,19 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
         }
         folders => Some(folders.unwrap_or_default()),
     };
-    let (mut gone, mut by_cloud) = (Vec::new(), BTreeMap::<&str, Vec<&str>>::new());
+    let (mut gone, mut by_cloud) = (Vec::<&str>::new(), BTreeMap::<&str, Vec<&str>>::new());
     for JobRecord { job_id, cloud, .. } in records {
         by_cloud.entry(cloud).or_default().push(job_id);
         let is_there = |all: &HashSet<OsString>| all.contains(OsStr::new(job_id));
         let has_folder = data_dir.job(job_id).is_none() || folders.as_ref().is_none_or(is_there);
         if context.is_local(cloud) && !has_folder {
-            gone.push(job_id.as_str());
+            gone.push(job_id);
         }
     }
     if !gone.is_empty() {
         warnings.push(format!(
             "the folders of these jobs are gone, and their logs with them: {}",
-            gone.join(", ")
+            join_names(gone.into_iter())
         ));
     }
     warnings.extend(data_dir.check().err().map(|error| error.to_string()));
@@ -189,7 +190,7 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
 
 /// Names the jobs that could not be asked about, if any.
 fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &JobError) -> Option<String> {
-    let ids = Vec::from_iter(job_ids).join(", ");
+    let ids = join_names(job_ids);
     (!ids.is_empty()).then(|| format!("not asked about: {ids}; {error}"))
 }
 

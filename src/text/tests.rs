@@ -122,3 +122,11 @@ fn skypilot_prefixes_are_split_off() {
         assert_eq!(split_skypilot_prefix(line), ("", line));
     }
 }
+
+#[test]
+fn many_names_are_counted() {
+    let names = vec!["a"; 22];
+    assert_eq!(join_names(names[..2].iter().copied()), "a, a");
+    let joined = join_names(names.into_iter());
+    assert!(joined.ends_with(", a and 2 more") && joined.len() < 80);
+}

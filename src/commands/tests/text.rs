@@ -35,7 +35,7 @@ note    not asked about: x; call `list` again in a moment
     let piped = list(&jobs(), usize::MAX);
     assert!(piped.contains("/output/sft-with-a-long-name\n"), "{piped}");
     let page = list(&json!({ "jobs": [] }), 80);
-    assert_eq!(page, "No jobs.\n");
+    assert_eq!(page, "No jobs to show.\n");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::{Change, CloudLauncher};
 use crate::launcher::{JobIdentity, JobState, Listing};
 use crate::parse::sky::{Queue, QueueFailure};
 use crate::process::runner::Output;
+use crate::text::join_names;
 
 /// The most jobs that were started elsewhere and are listed.
 const MAX_FOREIGN_JOBS: usize = 200;
@@ -112,9 +113,10 @@ impl CloudLauncher {
         let queue = match &survey.queue {
             Ok(queue) => queue,
             Err(error) => {
-                let ids: Vec<&str> = launched.iter().map(|job| job.job_id.as_str()).collect();
-                let jobs = Some(ids.join(", ")).filter(|ids| !ids.is_empty());
-                let jobs = jobs.unwrap_or_else(|| "jobs on clouds".to_owned());
+                let jobs = match join_names(launched.iter().map(|job| &*job.job_id)) {
+                    none if none.is_empty() => "jobs on clouds".to_owned(),
+                    jobs => jobs,
+                };
                 let warning = format!("not asked about: {jobs}; {error}");
                 listing.warnings.push(warning);
                 listing.incomplete.push(error.to_string());
