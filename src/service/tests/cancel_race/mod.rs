@@ -172,7 +172,7 @@ impl Race {
         JobDir::at(self.folder.job(JOB).unwrap())
     }
 
-    /// The lock that another process holds on the registry, until it is dropped.
+    /// The lock that another process holds on the registry, until it is unlocked.
     fn registry_lock(&self) -> File {
         let lock = File::create(self.folder.registry_lock()).unwrap();
         lock.lock().unwrap();

@@ -14,7 +14,7 @@ fn an_unrecorded_job_is_not_found() {
     race.submit();
     let cancel = race.cancel();
     assert_eq!(race.answer(cancel).status, "not_found");
-    drop(lock);
+    lock.unlock().unwrap();
     race.end();
     assert!(race.cloud.is_running(JOB));
 }
@@ -82,7 +82,7 @@ fn cancel_between_launch_and_record() {
         assert_eq!(race.cloud.stage(JOB), Some(Stage::Running));
         let cancel = race.cancel();
         race.server.pass(Duration::from_secs(held));
-        drop(lock);
+        lock.unlock().unwrap();
         let answer = race.answer(cancel);
         assert!(is_cancelled(&answer) || is_pending(&answer), "{answer:?}");
         race.end_cancelled();
@@ -171,7 +171,7 @@ fn a_list_leaves_a_new_launch_alone() {
     let service = race.server.service.clone();
     let list = race.owed(async move { service.list(Default::default()).await });
     assert!(list.is_finished());
-    drop(lock);
+    lock.unlock().unwrap();
     race.server.pass(Duration::from_secs(1));
     assert!(race.server.service.in_flight().contains(JOB));
     let cancel = race.cancel();
@@ -192,7 +192,7 @@ fn an_abandoned_submission_is_launched() {
     let run = race.submit();
     run.abort();
     race.server.run_until_idle();
-    drop(lock);
+    lock.unlock().unwrap();
     race.server.pass(Duration::from_secs(1));
     assert_eq!(race.cloud.starts(JOB), 1);
     let cancel = race.cancel();
@@ -216,7 +216,7 @@ fn cancel_before_start_prevents_it() {
             .request_cancel(JOB)
             .is_some()
     );
-    drop(lock);
+    lock.unlock().unwrap();
     let answer = race.answer(run);
     assert_eq!(answer.status, "CANCELLED");
     assert!(
