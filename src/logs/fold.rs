@@ -4,7 +4,8 @@
 //! - A line that comes again at once is given once, with how often it was repeated. Only exact repeats count: lines that
 //!   differ in a number may differ in what matters. There are two exceptions. Of the states of one progress bar on lines of
 //!   their own, as loggers and line-wise transports leave them, the last is kept, as on a terminal. And of lines of metrics
-//!   that differ in numbers alone the first and the last are kept, where [`FoldOptions::is_summary`].
+//!   that differ in numbers alone the first and the last are kept, where [`FoldOptions::is_summary`]; the bars and blank lines
+//!   between those go.
 //! - Blanks at the ends of lines are removed, and so is every blank line after a blank line.
 //! - Of a line longer than [`FoldOptions::max_line`] the end is kept.
 
@@ -61,6 +62,7 @@ pub(super) fn fold_lines<'a>(
 ) {
     let mut collapser = Collapser {
         held: None,
+        between: Vec::new(),
         is_summary: options.is_summary,
         sink,
     };
@@ -82,6 +84,7 @@ pub(super) fn fold_lines<'a>(
     for row in terminal.rows {
         collapser.take(folded_line(row, options));
     }
+    collapser.take_between();
     // A blank line at the end of the log is none.
     collapser.held = collapser.held.filter(|held| !held.first.text.is_empty());
     collapser.finish_held();
@@ -137,6 +140,8 @@ fn cut_line<'a>(mut text: Cow<'a, str>, start: u64, options: FoldOptions<'_>) ->
 /// Holds the newest line back, and the lines like it that follow.
 struct Collapser<'s, 'a, F> {
     held: Option<Held<'a>>,
+    /// The bars and blank lines after a line of metrics, which go where another follows.
+    between: Vec<Line<'a>>,
     is_summary: bool,
     sink: &'s mut F,
 }
@@ -159,6 +164,29 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
         if self.is_summary && is_decoration(&line.text) {
             return;
         }
+        let held = self.held.as_mut().filter(|_| self.is_summary);
+        let Some(held) = held.filter(|held| has_figure(&held.first.text)) else {
+            return self.hold(line);
+        };
+        if line.text.is_empty() || Bar::parse_whole(&line.text).is_some() {
+            match self.between.last_mut() {
+                Some(last) if is_next_state(&last.text, &line.text) => last.text = line.text,
+                _ => self.between.push(line),
+            }
+        } else if let Some(line) = held.absorb(line, true) {
+            self.take_between();
+            self.hold(line);
+        } else {
+            self.between.clear();
+        }
+    }
+
+    fn take_between(&mut self) {
+        let between = std::mem::take(&mut self.between);
+        between.into_iter().for_each(|line| self.hold(line));
+    }
+
+    fn hold(&mut self, line: Line<'a>) {
         let is_summary = self.is_summary;
         let other = match &mut self.held {
             Some(held) => held.absorb(line, is_summary),
@@ -248,9 +276,13 @@ fn is_decoration(line: &str) -> bool {
 /// Tells two lines of metrics that differ in numbers alone. One that has no number where the other has, such as `nan`, is
 /// another.
 fn is_metric_like(one: &str, other: &str) -> bool {
+    without_numbers(one).eq(without_numbers(other)) && has_figure(one)
+}
+
+fn has_figure(line: &str) -> bool {
     let figures = ["loss", "Loss", "LOSS", "reward"];
-    let has_figure = |name: &&str| memmem::find(one.as_bytes(), name.as_bytes()).is_some();
-    without_numbers(one).eq(without_numbers(other)) && figures.iter().any(has_figure)
+    let is_in = |name: &str| memmem::find(line.as_bytes(), name.as_bytes()).is_some();
+    figures.into_iter().any(is_in)
 }
 
 fn without_numbers(line: &str) -> impl Iterator<Item = u8> {

@@ -267,6 +267,22 @@ fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
         text_since(log.as_bytes(), true, &start, ReadOptions::default()).text,
         found.text
     );
+    // Bars between them go, where a transport gives each state a line; the newest stays.
+    let bar = |step: u32| format!("{step}%|█ | {step}/99 [00:01<00:09,  4.51it/s]\n");
+    let steps = (1..=50).map(|step| bar(step) + &bar(step + 1) + "\n" + &line(step, "2.5") + "\n");
+    let log = steps.collect::<String>() + &bar(50) + &bar(51) + "the end\n";
+    let found = read(log.as_bytes(), 200, ReadOptions::default());
+    let expected = [
+        &bar(2),
+        "\n",
+        &line(1, "2.5"),
+        "… 48 lines like it, steps 2 to 49\n",
+        &line(50, "2.5"),
+        "\n",
+        &bar(51),
+        "the end",
+    ];
+    assert_eq!(found.text, expected.concat());
     // Lines that only count are none of metrics.
     let numbers: String = (1..=9).map(|n| format!("done {n} of 9\n")).collect();
     assert_eq!(
