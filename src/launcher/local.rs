@@ -4,7 +4,7 @@ mod plan;
 mod termination;
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -267,10 +267,8 @@ fn leftover_status(
 fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     let machine = dir.machine()?;
     let place = machine.as_ref().map_or(Place::Here, Machine::place);
-    // Not what a reader that fails says.
-    let is_there = |missing: io::Error| missing.kind() != ErrorKind::NotFound;
-    let is_planned = dir.is_start_claimed()? || dir.plan().map_or_else(is_there, |_| true);
-    if !is_planned
+    // Its log is opened before its supervisor is started.
+    if !dir.is_start_claimed()?
         && !dir.log_path().try_exists()?
         && machine.is_some()
         && place != Place::Elsewhere
@@ -353,13 +351,15 @@ mod tests {
         assert!(status.message.unwrap().contains("never started"));
         assert_eq!(status.details.next, Some("Call run_job again."));
         let is_lost = || unrecorded_status(&dir).unwrap().status == status::LOST;
-        // It has a plan that cannot be read, its supervisor has begun, or it has a log.
-        for file in ["plan.json", "supervisor.pid", "output.log"] {
+        // Its supervisor has begun, or it has a log.
+        for file in ["supervisor.pid", "output.log"] {
             let file = dir.path().join(file);
             std::fs::write(&file, "").unwrap();
             assert!(is_lost(), "{}", file.display());
             std::fs::remove_file(&file).unwrap();
         }
+        // The server was killed while it wrote the plan.
+        std::fs::write(dir.path().join("plan.json"), "").unwrap();
         assert!(!is_lost());
     }
 
