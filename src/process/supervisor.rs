@@ -193,7 +193,10 @@ impl<'a> Supervisor<'a> {
             let result = spawned.map_err(|error| {
                 let program = step.argv.first().map_or("", String::as_str);
                 let folder = self.plan.working_dir.display();
-                format!("cannot run {program:?} in {folder}: {error}")
+                let is_missing = error.kind() == io::ErrorKind::NotFound;
+                let why = is_missing.then_some("; the folder is gone, or the job's PATH lacks it");
+                let why = why.unwrap_or_default();
+                format!("cannot run {program:?} in {folder}: {error}{why}")
             });
             if let Err(reason) = &result {
                 append_to_log(self.dir, reason);

@@ -226,6 +226,16 @@ fn config_envs_that_no_program_can_have_start_nothing() {
 }
 
 #[test]
+fn path_without_a_shell_is_said_to_be_one() {
+    let home = Home::new();
+    let mut server = Server::start(&home);
+    home.write("job.yaml", "envs: {PATH: \"/opt/x:$PATH\"}\nrun: echo");
+    let arguments = server.launch("job.yaml", json!({}));
+    let answer = server.call("run_job", arguments);
+    assert!(answer.refused().contains("the job's PATH lacks it"));
+}
+
+#[test]
 fn stdout_is_protocol_only() {
     let home = Home::new();
     let noisy = "#!/bin/sh\necho '{\"jsonrpc\": \"oumi\"}'; seq 1 20000; seq 1 20000 >&2; exit 1\n";
