@@ -357,6 +357,11 @@ pub(crate) trait Launcher: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Fails where a cluster of this name is known to be on another cloud.
+    async fn check_cluster(&self, _cloud: &str, _cluster: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Stops or deletes a cluster and returns a sentence for the answer. Not cancellation-safe, as [`cancel`](Self::cancel).
     async fn teardown_cluster(
         &self,

@@ -38,8 +38,8 @@ pub(super) use changes::Change;
 use launch::remove_staged;
 use launch_dir::{Launch, LaunchStart, START};
 use price::Prices;
-use survey::{Found, Survey, add_cluster, is_stopped};
-pub(super) use survey::{cloud_of, no_such_job};
+pub(super) use survey::no_such_job;
+use survey::{Found, Survey, add_cluster, cloud_of, is_stopped};
 
 /// The time that a list of clusters waits for their prices.
 const PRICE_WAIT: Duration = Duration::from_secs(10);
@@ -214,8 +214,8 @@ impl Launcher for CloudLauncher {
         let start = serde_json::to_string(&start).map_err(JobError::failed)?;
         plan.process.files.push((dir.path().join(START), start));
         if let Some(mut epilogue) = plan.process.epilogue.take() {
-            // A launch that fails early does not print that the cluster was there.
-            epilogue.unless_failed = !is_new && epilogue.unless_printed.is_some();
+            // A launch that ends early does not print that the cluster was there.
+            epilogue.by_server = !is_new && epilogue.unless_printed.is_some();
             let epilogue = serde_json::to_string(&epilogue).map_err(JobError::failed)?;
             let file = dir.path().join(EPILOGUE);
             plan.process.files.push((file, epilogue));
@@ -370,6 +370,13 @@ impl Launcher for CloudLauncher {
         Ok(until(Instant::now() + PRICE_WAIT, describing).await)
     }
 
+    async fn check_cluster(&self, cloud: &str, cluster: &str) -> Result<()> {
+        // Where it cannot be found out, the program decides.
+        let list = in_budget(self.backend.clusters()).await.unwrap_or_default();
+        let found = named(&list, cluster).and_then(cloud_of);
+        check_cloud(cluster, found.as_deref(), cloud, self.clouds())
+    }
+
     async fn teardown_cluster(
         &self,
         cloud: &str,
@@ -377,12 +384,8 @@ impl Launcher for CloudLauncher {
         action: ClusterAction,
     ) -> Result<String> {
         self.backend.validate_cluster(cloud, cluster)?;
-        // Where it cannot be found out, the program decides.
-        if let Ok(list) = in_budget(self.backend.clusters()).await {
-            let found = named(&list, cluster).and_then(cloud_of);
-            check_cloud(cluster, found.as_deref(), cloud, self.clouds())
-                .map_err(|error| error.context("nothing was done"))?;
-        }
+        let checked = self.check_cluster(cloud, cluster).await;
+        checked.map_err(|error| error.context("nothing was done"))?;
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
         let (change, output) = self.run_change(change, call).await?;

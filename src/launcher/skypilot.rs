@@ -14,9 +14,9 @@ use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::cloud::{Change, CloudBackend, cloud_of, failure_text, log_file, no_such_job};
+use super::cloud::{Change, CloudBackend, failure_text, log_file, no_such_job};
 use super::job_yaml::{self, JobConfig};
-use super::{JobIdentity, JobLog, LaunchSpec, LogContent, check_cloud};
+use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::prices::{self, CatalogMachine, ClusterCost};
@@ -89,13 +89,9 @@ impl CloudBackend for SkyPilot {
     async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)> {
         // What follows a launch needs it.
         find_program()?;
-        let (cloud, named) = (&spec.identity.cloud, &spec.identity.cluster);
+        let named = &spec.identity.cluster;
         let cluster = if !named.is_empty() {
-            self.validate_cluster(cloud, named)?;
-            // SkyPilot goes by its name, and refuses the job only where its machines differ.
-            let clusters = in_budget(self.clusters()).await.unwrap_or_default();
-            let found = sky::named(&clusters, named).and_then(cloud_of);
-            check_cloud(named, found.as_deref(), cloud, self.clouds())?;
+            self.validate_cluster(&spec.identity.cloud, named)?;
             named.clone()
         } else if let Some(own) = own {
             // A job that was launched already is refused as that, not for the name of another cluster.

@@ -73,11 +73,6 @@ impl ExitRecord {
         }
     }
 
-    /// Tells if it ended badly by itself. A signal leaves no reason of its own.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.error.is_some() || self.code.is_some_and(|code| code != 0)
-    }
-
     pub(crate) fn cancelled(step: &str) -> Self {
         Self {
             cancelled: true,
@@ -251,15 +246,9 @@ impl JobDir {
         if_found(fs::remove_file(self.file(PENDING_CANCEL))).map(drop)
     }
 
-    /// Reads what is still to be run after the steps. Where their output or failure rules it out, it is done with.
+    /// Reads what is still to be run after the steps. Where their output rules it out, it is done with.
     pub(crate) fn epilogue(&self) -> io::Result<Option<Epilogue>> {
         let epilogue = self.read_json::<Epilogue>(EPILOGUE)?;
-        if epilogue.as_ref().is_some_and(|it| it.unless_failed)
-            && self.exit_record()?.is_some_and(|exit| exit.has_failed())
-        {
-            self.clear_epilogue()?;
-            return Ok(None);
-        }
         let unless = epilogue.as_ref().and_then(|it| it.unless_printed.as_ref());
         if let Some(unless) = unless
             && let Some(log) = if_found(open_regular(&self.log_path()))?

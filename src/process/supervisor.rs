@@ -61,9 +61,9 @@ pub(crate) struct Epilogue {
     pub(crate) argv: Vec<String>,
     /// It is not run where the steps have printed this line.
     pub(crate) unless_printed: Option<String>,
-    /// Nor where they failed. Where they were killed, the server decides.
+    /// The server decides and runs it, and not the supervisor.
     #[serde(default)]
-    pub(crate) unless_failed: bool,
+    pub(crate) by_server: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -282,7 +282,7 @@ impl<'a> Supervisor<'a> {
     /// that of steps that were killed: what they began may go on elsewhere.
     async fn run_epilogue(&mut self, was_killed: bool) -> io::Result<()> {
         let epilogue = self.dir.epilogue()?;
-        let Some(epilogue) = epilogue.filter(|it| !(was_killed && it.unless_failed)) else {
+        let Some(epilogue) = epilogue.filter(|it| !it.by_server) else {
             return Ok(());
         };
         for wait in EPILOGUE_WAITS {

@@ -109,9 +109,12 @@ impl JobService {
             launch.plan.warnings.push(note);
         }
         check_collisions(context, &records, &mut launch, request.allow_shared_output).await?;
+        let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
         if context.policy.clouds.is_some() {
-            let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
             self.cluster_info(cloud, cluster).await?;
+        }
+        if !cluster.is_empty() {
+            launcher.check_cluster(cloud, cluster).await?;
         }
         Ok(launch)
     }

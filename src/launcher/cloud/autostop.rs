@@ -78,7 +78,7 @@ impl CloudLauncher {
         plan.process.epilogue = Some(Epilogue {
             argv: argv.into_iter().map(ToOwned::to_owned).collect(),
             unless_printed: asked.is_none().then_some(existing),
-            unless_failed: false,
+            by_server: false,
         });
         Ok(())
     }
@@ -104,9 +104,9 @@ impl CloudLauncher {
             return Ok(());
         };
         // Of a cluster that may have been there, the job alone tells that the launch made or started it.
-        let keeps_own = epilogue.unless_failed;
-        if !(keeps_own && launched.is_none())
-            && self.has_cluster_of(identity, launched, keeps_own).await?
+        let may_be_old = epilogue.by_server;
+        if !(may_be_old && launched.is_none())
+            && self.has_cluster_of(identity, launched, may_be_old).await?
         {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
@@ -126,13 +126,12 @@ impl CloudLauncher {
         Ok(dir.clear_epilogue()?)
     }
 
-    /// Tells if the cluster of a launch that has ended is still its own, and with `keeps_own` that it is none that was up before.
-    /// Fails where that cannot be found out now, or is not certain.
+    /// Tells if the cluster of a launch that has ended is still its own, and where it `may_be_old` that it was not up before. Fails where that cannot be found out now, or is not certain.
     async fn has_cluster_of(
         &self,
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
-        keeps_own: bool,
+        may_be_old: bool,
     ) -> Result<bool> {
         let launch = self.launch(identity).map_err(JobError::unavailable)?;
         let (survey, launch) = match launched {
@@ -156,7 +155,7 @@ impl CloudLauncher {
         let hash = survey.cluster_hash(name);
         let before = launch.start.before.as_ref();
         let before = before.and_then(|before| before.cluster_hash.as_deref());
-        if keeps_own && hash.is_some() && before == hash {
+        if may_be_old && hash.is_some() && before == hash {
             return Ok(false);
         }
         // On one that is not up none can be set.

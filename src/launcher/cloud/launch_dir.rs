@@ -109,7 +109,10 @@ impl Launch {
             || (launch.oumi_job_id().is_some() && !is_supervised(dir)?);
         launch.is_autostop_pending = launch.has_ended && is_autostop_pending(dir)?;
         launch.is_cancelled = exit.as_ref().is_some_and(|exit| exit.cancelled);
-        let reason = exit.filter(ExitRecord::has_failed).map(|exit| {
+        // A signal leaves no reason of its own.
+        let has_failed =
+            |exit: &ExitRecord| exit.error.is_some() || exit.code.is_some_and(|code| code != 0);
+        let reason = exit.filter(has_failed).map(|exit| {
             let last_line = launch.last_line.as_ref().filter(|_| exit.error.is_none());
             parse::failure_reason(&output).unwrap_or_else(|| match last_line {
                 Some(line) => format!("{}; the last line: {line}", exit.describe()),

@@ -352,7 +352,7 @@ pub(super) fn add_cluster(status: &mut JobStatus, cluster: &Cluster) {
 }
 
 /// The cloud of a cluster, by Oumi's name.
-pub(in crate::launcher) fn cloud_of(cluster: &Cluster) -> Option<String> {
+pub(super) fn cloud_of(cluster: &Cluster) -> Option<String> {
     cluster.cloud.as_deref().map(oumi_cloud)
 }
 

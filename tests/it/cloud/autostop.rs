@@ -52,7 +52,7 @@ fn autostop_is_set_where_oumi_does_not() {
         ("aws", Some(5), false, false, "c -y -i 5"),
         ("aws", Some(0), false, false, "c -y --cancel"),
         ("lambda", None, false, true, ""),
-        ("runpod", Some(5), false, true, "c -y -i 5 --down"),
+        ("lambda", Some(5), false, true, "c -y -i 5 --down"),
     ] {
         let world = World::new();
         if there {
@@ -153,6 +153,34 @@ fn autostop_of_a_failed_launch_is_tried_again() {
     wait_until_done(&world);
     assert_eq!(set(&world).len(), 2);
     assert_eq!(how(&server.poll("a")), ("failed", "FAILED", true));
+}
+
+#[test]
+fn autostop_is_set_on_a_cluster_that_was_made_anew_alone() {
+    for (ends_early, is_lost) in [(false, true), (false, false), (true, false)] {
+        let world = World::new();
+        world.cloud.add_cluster("c", "Lambda", "UP");
+        world.cloud.set("oumi-up.gate", "");
+        if ends_early {
+            // It exits with 0, and has launched nothing.
+            world.cloud.set("oumi-up.replay", "oumi/launch-which");
+        }
+        let mut server = world.server();
+        let launch = launch(&server, "lambda", None, false);
+        server.send("run_job", launch);
+        wait_until("the launch has begun", || world.launches() == 1);
+        if is_lost {
+            world.cloud.lose_cluster("c");
+        }
+        world.cloud.set("oumi-up.open", "");
+        if ends_early {
+            let exit = world.home.job_dir("a").join("exit.json");
+            wait_until("the launch has ended", || exit.exists());
+            world.age("a", 3600);
+        }
+        wait_until_done(&world);
+        assert_eq!(set(&world).len(), usize::from(is_lost));
+    }
 }
 
 /// SkyPilot goes on with a launch whose client was killed: its cluster is up later than the first try.
