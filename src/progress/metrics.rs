@@ -17,6 +17,9 @@ const MAX_EVAL_SET_NAME: usize = 40;
 /// The text before a loss, in bytes, in which `valid` or `test` makes it that of an evaluation.
 const MAX_CONTEXT: usize = 200;
 
+/// The beginnings of the names of mean losses.
+const MEANS: [&str; 3] = ["av", "Av", "mean_"];
+
 /// The metrics that a trainer has printed. A metric that it did not print is absent; a figure that is no finite number is
 /// `null` in JSON.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -278,6 +281,10 @@ impl Report {
             Kind::Loss if !name.contains("rain") && EVALUATION.is_match(context(before)) => {
                 self.marks.push(Kind::Evaluation);
                 metrics.eval_loss = Some(value);
+            }
+            // `loss=2.5, avg_loss=2.7`: a mean counts where there is nothing newer.
+            Kind::Loss if MEANS.iter().any(|mean| name.starts_with(mean)) => {
+                metrics.loss = metrics.loss.or(Some(value));
             }
             Kind::Loss => metrics.loss = Some(value),
             Kind::EvalLoss => self.set_eval_loss(name, value),
