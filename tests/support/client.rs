@@ -284,7 +284,14 @@ impl Server {
     pub fn submit(&mut self, config: &str, more: Value) -> String {
         let arguments = self.launch(config, more);
         let answer = self.call("run_job", arguments).ok();
-        answer["job_id"].as_str().unwrap().to_owned()
+        let job_id = answer["job_id"].as_str().unwrap().to_owned();
+        if answer["status"] == "launching" {
+            // On a busy machine it takes longer than a call waits for it.
+            wait_until("it is launched", || {
+                self.poll(&job_id)["status"] != "launching"
+            });
+        }
+        job_id
     }
 
     #[track_caller]
