@@ -93,7 +93,7 @@ impl Progress {
                 self.metrics.seconds_left = None;
                 (self.source, self.measured_at) = (files.source, files.measured_at);
             }
-            files.metrics.update(self.metrics);
+            files.metrics.update(&mut self.metrics);
             self.metrics = files.metrics;
         }
         self

@@ -68,9 +68,8 @@ pub(super) fn fold_lines<'a>(
     };
     let mut terminal = Terminal::default();
     while !bytes.is_empty() {
-        let length = memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1);
-        let (line, rest) = bytes.split_at(length);
-        let text = line.strip_suffix(b"\n").unwrap_or(line);
+        let line_end = memchr(b'\n', bytes).unwrap_or(bytes.len());
+        let text = &bytes[..line_end];
         if options.raw {
             (collapser.sink)(cut_line(raw_text(text).into(), start, options));
         } else {
@@ -79,7 +78,8 @@ pub(super) fn fold_lines<'a>(
                 .for_each(|row| collapser.take(folded_line(row, options)));
             terminal.end_line();
         }
-        (bytes, start) = (rest, start + length as u64);
+        let length = bytes.len().min(line_end + 1);
+        (bytes, start) = (&bytes[length..], start + length as u64);
     }
     for row in terminal.rows {
         collapser.take(folded_line(row, options));

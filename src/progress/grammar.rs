@@ -7,12 +7,11 @@ use memchr::memchr_iter;
 
 use super::tqdm::clock;
 use crate::text::patterns::Patterns;
-use crate::text::trim_start;
+use crate::text::{trim_end, trim_start};
 
 /// `-1.5e-05`, `1,234`, `nan`, `Infinity`.
 const NUMBER: &str = r"[-+]?(?:(?i:nan|inf(?:inity)?)\b|(?:[0-9]+(?:,[0-9]{3}\b)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)";
 
-static NUMBERS: LazyLock<Patterns> = LazyLock::new(|| Patterns::new(NUMBER));
 static NUMBER_AT_START: LazyLock<Patterns> =
     LazyLock::new(|| Patterns::new(&format!("^(?:{NUMBER})")));
 static FILE: LazyLock<Patterns> = LazyLock::new(|| {
@@ -35,25 +34,39 @@ const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.in
 /// passed over.
 pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&str, &'a str, &'a str)) {
     let dictionary = dictionary_start(line).unwrap_or(line.len());
+    let bytes = line.as_bytes();
     let (mut name_start, mut word_end, mut is_file) = (0, 0, false);
-    let is_blank = |c: char| c.is_ascii_whitespace();
-    let numbers = (dictionary > 0).then(|| NUMBERS.find_iter(&line[..dictionary]));
-    for found in numbers.into_iter().flatten() {
-        let mut at = found.start();
+    let mut read = 0;
+    while read < dictionary {
+        let mut at = read;
+        read += 1;
+        let next = bytes[read..dictionary].first().unwrap_or(&b' ');
+        let may_begin = match bytes[at] {
+            b'0'..=b'9' | b'+' | b'-' | b'.' => true,
+            b'n' | b'N' => matches!(next, b'a' | b'A'),
+            b'i' | b'I' => matches!(next, b'n' | b'N'),
+            _ => false,
+        };
+        let length = may_begin.then(|| number_length(&line[at..dictionary]));
+        let Some(length) = length.flatten() else {
+            continue;
+        };
+        read = at + length;
         let before = &line[..at];
-        let call = CONSTRUCTORS.iter().find(|call| before.ends_with(**call));
-        if before.ends_with(is_word) && found.as_str().starts_with(['-', '+']) {
+        let last = before.as_bytes().last().copied().unwrap_or(b' ');
+        let mut calls = CONSTRUCTORS.iter().filter(|_| last == b'(');
+        let call = calls.find(|call| before.ends_with(**call));
+        if is_word(last) && matches!(bytes[at], b'-' | b'+') {
             at += 1;
-        } else if before.ends_with(|c| is_word(c) || c == '.')
-            || before.ends_with('(') && call.is_none()
-        {
+        } else if is_word(last) || last == b'.' || last == b'(' && call.is_none() {
             continue;
         }
         if at >= word_end {
-            let start = before.rfind(is_blank).map_or(0, |blank| blank + 1);
-            let length = line[at..].find(is_blank);
+            let start = bytes[..at].iter().rposition(u8::is_ascii_whitespace);
+            let start = start.map_or(0, |blank| blank + 1);
+            let length = bytes[at..].iter().position(u8::is_ascii_whitespace);
             word_end = length.map_or(line.len(), |length| at + length);
-            is_file = FILE.is_match(&line[start..word_end]);
+            is_file = may_be_file(&bytes[start..word_end]) && FILE.is_match(&line[start..word_end]);
         }
         let Some(name) = line.get(name_start..at).filter(|_| !is_file) else {
             name_start = word_end;
@@ -64,8 +77,8 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&str, &'a str, &'a s
             .unwrap_or(name);
         each(clean(name), &line[at..], &line[..at]);
         // A unit may be attached: `8.1K`, `23ms`.
-        let after = line[found.end()..].trim_start_matches(|c: char| is_letter(c) || c == '%');
-        name_start = line.len() - after.len();
+        let is_unit = |byte: u8| byte.is_ascii_alphabetic() || byte == b'%';
+        name_start = line.len() - trim_start(&line[read..], is_unit).len();
     }
 }
 
@@ -76,58 +89,63 @@ pub(super) fn entries<'a>(
     start: usize,
     mut each: impl FnMut(&str, &'a str, &'a str),
 ) -> usize {
+    let (bytes, mut at) = (line.as_bytes(), start);
     // The names of the brackets that are open, and that of the newest entry.
     let (mut open, mut newest) = (Vec::new(), None);
-    let mut quote = None;
-    let mut bytes = line.bytes().enumerate().skip(start);
-    while let Some((at, byte)) = bytes.next() {
-        match (quote, byte) {
-            (Some(_), b'\\') => drop(bytes.next()),
-            (Some(end), _) => quote = Some(end).filter(|end| *end != byte),
-            (None, b'\'' | b'"') => quote = Some(byte),
-            (None, b'{' | b'[' | b'(') => open.push(newest.take()),
-            (None, b'}' | b']' | b')') => {
+    let mut key = 0..0;
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'\'' | b'"') => {
+                let start = at + 1;
+                at = start;
+                while let Some(byte) = bytes.get(at).filter(|byte| **byte != quote) {
+                    at += if *byte == b'\\' { 2 } else { 1 };
+                }
+                key = start..at;
+            }
+            b'{' | b'[' | b'(' => open.push(newest.take()),
+            b'}' | b']' | b')' => {
                 open.pop();
                 if open.is_empty() {
                     return at + 1;
                 }
             }
-            (None, b',') => newest = None,
-            (None, b':') if open.len() <= MAX_DEPTH => {
-                newest = entry(line, at, &open[1..], &mut each);
+            b',' => newest = None,
+            b':' if open.len() <= MAX_DEPTH => {
+                newest = (key.end + 1 == at).then(|| &line[key.clone()]);
+                if let Some(name) = newest {
+                    let (value, before) = (&line[at + 1..], &line[..key.start - 1]);
+                    entry(name, value, before, &open[1..], &mut each);
+                }
             }
             _ => {}
         }
+        at += 1;
     }
     line.len()
 }
 
-/// Gives `each` the entry of a dictionary whose colon is at `colon`, and returns its name. `within` names the dictionaries that
-/// this one is in; one without a name is not read.
+/// Gives `each` an entry of a dictionary. `within` names the dictionaries that this one is in; one without a name is not read.
 fn entry<'a>(
-    line: &'a str,
-    colon: usize,
+    name: &str,
+    value: &'a str,
+    before: &'a str,
     within: &[Option<&str>],
     each: &mut impl FnMut(&str, &'a str, &'a str),
-) -> Option<&'a str> {
-    let (before, value) = line.split_at(colon);
-    let key = before.strip_suffix(['\'', '"'])?;
-    let (before, name) = key.rsplit_once(['\'', '"'])?;
-    let value = value[1..].trim_start();
-    let value = value.trim_start_matches(['\'', '"', '[']);
-    let is_call = value.starts_with(is_letter);
+) {
+    let value = trim_start(value, |byte| matches!(byte, b' ' | b'\'' | b'"' | b'['));
+    let is_call = value
+        .as_bytes()
+        .first()
+        .is_some_and(u8::is_ascii_alphabetic);
     let mut calls = CONSTRUCTORS.iter().filter(|_| is_call);
-    let value = calls
-        .find_map(|one| value.strip_prefix(one))
-        .unwrap_or(value);
-    match within.iter().copied().collect::<Option<Vec<&str>>>() {
-        Some(within) if !within.is_empty() => {
-            each(&format!("{}/{name}", within.join("/")), value, before);
-        }
-        Some(_) => each(name, value, before),
-        None => {}
+    let in_call = calls.find_map(|call| value.strip_prefix(call));
+    let value = in_call.unwrap_or(value);
+    if within.is_empty() {
+        each(name, value, before);
+    } else if let Some(within) = within.iter().copied().collect::<Option<Vec<&str>>>() {
+        each(&format!("{}/{name}", within.join("/")), value, before);
     }
-    Some(name)
 }
 
 /// Finds the brace that a dictionary in a line begins with.
@@ -140,40 +158,80 @@ fn is_letter(c: char) -> bool {
     c.is_ascii_alphabetic()
 }
 
-fn is_word(c: char) -> bool {
-    c.is_ascii_alphanumeric() || c == '_'
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// Tells most numbers from [`FILE`] at a glance.
+fn may_be_file(word: &[u8]) -> bool {
+    let mut twos = word.windows(2);
+    twos.any(|two| {
+        matches!(
+            two,
+            [b'/' | b'~', _] | [_, b'/' | b'~'] | [b'.', b'a'..=b'z']
+        )
+    })
 }
 
 /// The name at the end of a text: without the unit of the number before, separators, and what joins it to its value.
 fn clean(text: &str) -> &str {
     let text = &text[text.ceil_char_boundary(text.len().saturating_sub(MAX_NAME))..];
-    let text = text.trim_end_matches(['=', ':', '[', ' ', '\'', '"']);
-    let text = text.rsplit(" - ").next().unwrap_or_default();
+    let text = trim_end(text, |byte| {
+        matches!(byte, b'=' | b':' | b'[' | b' ' | b'\'' | b'"')
+    });
     // The parentheses of a unit are a part of the name.
     let inner = text.strip_suffix(')').and_then(|text| text.rfind('('));
-    let separators = "|,;[]()<>{\t:=•";
-    let name = text[..inner.unwrap_or(text.len())].rfind(|c| separators.contains(c));
-    let name = name.map_or(text, |at| &text[at..]);
-    let name = name.trim_start_matches(|c| separators.contains(c) || "%/-. '\"".contains(c));
-    name.rsplit("  ").next().unwrap_or_default()
+    let mut start = inner.unwrap_or(text.len());
+    while !matches!(
+        &text.as_bytes()[..start],
+        [] | [
+            ..,
+            b'|' | b','
+                | b';'
+                | b'['
+                | b']'
+                | b'('
+                | b')'
+                | b'<'
+                | b'>'
+                | b'{'
+                | b'\t'
+                | b':'
+                | b'='
+        ] | [.., b' ', b' ']
+            | [.., b' ', b'-', b' ']
+            | [.., 0xe2, 0x80, 0xa2] // •
+    ) {
+        start -= 1;
+    }
+    let is_led = |byte| matches!(byte, b'%' | b'/' | b'-' | b'.' | b' ' | b'\'' | b'"');
+    trim_start(&text[start..], is_led)
+}
+
+/// Finds the length of the number that a text begins with. Most are nothing but digits: the search costs more than parsing them.
+fn number_length(text: &str) -> Option<usize> {
+    let (bytes, mut length) = (text.as_bytes(), 0);
+    let (mut has_digit, mut has_point) = (false, false);
+    loop {
+        let goes_on = || matches!(bytes.get(length + 1), Some(b'0'..=b'9' | b'-' | b'+'));
+        match bytes.get(length) {
+            Some(b'0'..=b'9') => has_digit = true,
+            Some(b'.') if !has_point => has_point = true,
+            Some(b'e' | b'E' | b',') if goes_on() => break,
+            _ if has_digit => return Some(length),
+            _ => break,
+        }
+        length += 1;
+    }
+    NUMBER_AT_START.find(text).map(|found| found.end())
 }
 
 /// Parses the number that a text begins with: `1,234`, `8.1K`, `nan`. Gives the rest too.
 pub(super) fn number(text: &str) -> Option<(f64, &str)> {
     let text = text.trim_ascii_start();
-    let plain = trim_start(text, |byte| byte.is_ascii_digit() || byte == b'.');
-    let mut end = text.len() - plain.len();
-    // Most numbers are nothing but digits: the search costs more than parsing them.
-    let goes_on = matches!(plain.as_bytes(), [b'e' | b'E' | b',', ..]);
-    let mut number = None;
-    if !goes_on {
-        number = text[..end].parse::<f64>().ok();
-    }
-    if number.is_none() {
-        end = NUMBER_AT_START.find(text)?.end();
-        number = text[..end].replace(',', "").parse().ok();
-    }
-    let (number, rest) = (number?, &text[end..]);
+    let (digits, rest) = text.split_at(number_length(text)?);
+    let grouped = || digits.replace(',', "").parse().ok();
+    let number: f64 = digits.parse().ok().or_else(grouped)?;
     let factor = match rest.as_bytes() {
         [_, next, ..] if next.is_ascii_alphanumeric() => 1.0,
         [b'k' | b'K', ..] => 1e3,
@@ -186,9 +244,13 @@ pub(super) fn number(text: &str) -> Option<(f64, &str)> {
 
 /// Parses the total of a count, from the text behind it: `/ 1,200` or `of 1,200`, but no date.
 pub(super) fn total(behind: &str) -> Option<f64> {
-    let behind = behind.trim_start();
-    let total = behind.strip_prefix('/').or(behind.strip_prefix("of "));
-    let (total, rest) = number(total?)?;
+    let behind = behind.trim_ascii_start();
+    let total = match behind.as_bytes() {
+        [b'/', ..] => &behind[1..],
+        [b'o', b'f', b' ', ..] => &behind[3..],
+        _ => return None,
+    };
+    let (total, rest) = number(total)?;
     (!rest.starts_with('/')).then_some(total)
 }
 

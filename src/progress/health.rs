@@ -38,7 +38,7 @@ impl Health {
             ("eval_loss", metrics.eval_loss),
             ("reward", metrics.reward),
         ];
-        for (figure, value) in figures {
+        for (figure, value) in &figures {
             let Some(value) = value else { continue };
             if value.is_finite() {
                 self.not_finite.remove(figure);

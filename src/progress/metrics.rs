@@ -17,9 +17,6 @@ const MAX_EVAL_SET_NAME: usize = 40;
 /// The text before a loss, in bytes, in which `valid` or `test` makes it that of an evaluation.
 const MAX_CONTEXT: usize = 200;
 
-/// The beginnings of the names of mean losses.
-const MEANS: [&str; 3] = ["av", "Av", "mean_"];
-
 /// The metrics that a trainer has printed. A metric that it did not print is absent; a figure that is no finite number is
 /// `null` in JSON.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -61,21 +58,24 @@ pub struct Metrics {
 
 impl Metrics {
     /// Takes over newer metrics, and keeps those that are missing in them.
-    pub(super) fn update(&mut self, mut newer: Self) {
-        newer.step = newer.step.or(self.step);
-        newer.total_steps = newer.total_steps.or(self.total_steps);
-        if newer.eval_loss.is_none() {
-            newer.eval_set = self.eval_set.take();
+    pub(super) fn update(&mut self, newer: &mut Self) {
+        self.step = newer.step.or(self.step);
+        self.total_steps = newer.total_steps.or(self.total_steps);
+        self.loss_step = newer.loss_step;
+        if newer.eval_loss.is_some() {
+            self.eval_set = newer.eval_set.take();
         }
-        for (set, loss) in std::mem::take(&mut self.eval_losses) {
-            if newer.eval_losses.len() < MAX_EVAL_SETS {
-                newer.eval_losses.entry(set).or_insert(loss);
+        if !newer.eval_losses.is_empty() {
+            std::mem::swap(&mut self.eval_losses, &mut newer.eval_losses);
+            for (set, loss) in std::mem::take(&mut newer.eval_losses) {
+                if self.eval_losses.len() < MAX_EVAL_SETS {
+                    self.eval_losses.entry(set).or_insert(loss);
+                }
             }
         }
-        for (newer, older) in newer.figures().iter_mut().zip(&self.figures()) {
-            **newer = newer.or(**older);
+        for (figure, newer) in self.figures().iter_mut().zip(&newer.figures()) {
+            **figure = newer.or(**figure);
         }
-        *self = newer;
     }
 
     /// Forgets the figures that a trainer prints anew at each report.
@@ -281,10 +281,6 @@ impl Report {
             Kind::Loss if !name.contains("rain") && EVALUATION.is_match(context(before)) => {
                 self.marks.push(Kind::Evaluation);
                 metrics.eval_loss = Some(value);
-            }
-            // `loss=2.5, avg_loss=2.7`: a mean counts where there is nothing newer.
-            Kind::Loss if MEANS.iter().any(|mean| name.starts_with(mean)) => {
-                metrics.loss = metrics.loss.or(Some(value));
             }
             Kind::Loss => metrics.loss = Some(value),
             Kind::EvalLoss => self.set_eval_loss(name, value),

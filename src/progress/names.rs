@@ -50,8 +50,10 @@ static KINDS: LazyLock<Vec<Vec<(String, Kind)>>> = LazyLock::new(|| {
 });
 
 fn known(name: &str) -> Option<Kind> {
-    let mut same_length = KINDS.get(name.len())?.iter();
-    same_length
+    let first = name.as_bytes().first();
+    let same_length = KINDS.get(name.len())?.iter();
+    let mut alike = same_length.filter(|(known, _)| known.as_bytes().first() == first);
+    alike
         .find(|(known, _)| known == name)
         .map(|(_, kind)| *kind)
 }

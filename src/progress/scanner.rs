@@ -119,7 +119,8 @@ impl Scanner {
         self.links.read(bytes);
         let mut at = 0;
         while at < bytes.len() {
-            if self.dictionary.is_none() && self.block.is_none() {
+            let is_hit = matches!(bytes[at..], [b'{', b'\'' | b'"', ..]);
+            if !is_hit && self.dictionary.is_none() && self.block.is_none() {
                 let hit = |hits: &Regex| hits.shortest_match_at(bytes, at);
                 let Some(hit) = HITS.as_ref().and_then(hit) else {
                     return;
@@ -154,7 +155,9 @@ impl Scanner {
         if let Some(bar) = Bar::parse(before) {
             // Bars are drawn between the lines of a dictionary.
             self.bar(&bar, has_escapes && segment.contains("\x1b[A"));
-            self.read_text(after);
+            if !after.is_empty() {
+                self.read_text(after);
+            }
         } else if let Some(started) = self.dictionary.take() {
             self.read_text(&format!("{started} {text}"));
         } else {
@@ -212,7 +215,9 @@ impl Scanner {
         }
         report.add_line(line);
         let has_figure = report.has_figure();
-        if let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0) {
+        if self.block.is_some()
+            && let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0)
+        {
             let is_count = number(line).is_some_and(|(_, rest)| rest.starts_with('/'));
             let is_part = line.starts_with([' ', '\t']) || is_count;
             if is_part && report.metrics.step.is_none() {
@@ -222,7 +227,7 @@ impl Scanner {
             self.block = Some((head, lines - 1));
         }
         if report.is_training() {
-            return self.report(report, has_figure);
+            return self.report(&mut report, has_figure);
         }
         let head = line.trim_end_matches(['=', '-', '*', ' ']);
         let is_head = head.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));
@@ -257,7 +262,7 @@ impl Scanner {
     }
 
     /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
-    fn report(&mut self, mut report: Report, is_new: bool) {
+    fn report(&mut self, report: &mut Report, is_new: bool) {
         let is_of_training = report.is_loss();
         if is_of_training && self.bars.training_ended && !report.has(Kind::Runtime) {
             // Another training, which nothing has announced.
@@ -268,7 +273,7 @@ impl Scanner {
         }
         report.resolve(self.first_epoch);
         self.bars.training_ended |= report.has(Kind::Runtime);
-        let mut metrics = report.metrics;
+        let metrics = &mut report.metrics;
         self.train();
         self.prints_steps |= metrics.step.is_some();
         if is_of_training {
@@ -284,9 +289,9 @@ impl Scanner {
             && !self.prints_steps
             && metrics.step.is_some();
         if is_new {
-            self.history.push(&metrics);
+            self.history.push(metrics);
         }
-        self.health.update(&metrics);
+        self.health.update(metrics);
         if metrics.step != self.metrics.step || metrics.steps_per_second.is_some() {
             // The remaining time that the bar gave belongs to another step.
             self.metrics.seconds_left = None;

@@ -1,6 +1,6 @@
 //! The one parser of tqdm's progress bars.
 
-use memchr::{memchr_iter, memchr2, memmem, memrchr};
+use memchr::{memchr, memchr_iter, memmem, memrchr};
 
 use super::grammar::{number, whole};
 use crate::text::{split_once, trim_end, trim_start};
@@ -27,11 +27,11 @@ pub(crate) struct Bar<'a> {
 impl<'a> Bar<'a> {
     pub(crate) fn parse(line: &'a str) -> Option<Self> {
         let bytes = line.as_bytes();
-        // Nearly every line has neither.
-        memchr2(b'|', b'[', bytes)?;
+        // Nearly every line has none.
+        memchr(b'[', bytes)?;
         let mut bars = memchr_iter(b'|', bytes);
         let (label, done, total, times) =
-            if let Some(bar) = bars.find(|bar| bytes[..*bar].ends_with(b"%")) {
+            if let Some(bar) = bars.find(|bar| *bar > 0 && bytes[bar - 1] == b'%') {
                 let (drawn, times) = split_once(&line[bar + 1..], b'[')?;
                 let counts = memrchr(b'|', drawn.as_bytes()).map_or(0, |at| at + 1);
                 let (done, total) = split_once(&drawn[counts..], b'/')?;
@@ -86,10 +86,11 @@ fn rate_and_unit(text: &str) -> Option<(Option<f64>, &str)> {
     });
     let number = text[..text.len() - unit.len()].parse().ok();
     let number = number.filter(|rate: &f64| *rate > 0.0);
-    if let Some(unit) = unit.strip_prefix("s/") {
-        return Some((number.map(|seconds| 1.0 / seconds), unit.trim_ascii()));
+    match unit.as_bytes() {
+        [b's', b'/', ..] => Some((number.map(|seconds| 1.0 / seconds), unit[2..].trim_ascii())),
+        [.., b'/', b's'] => Some((number, unit[..unit.len() - 2].trim_ascii())),
+        _ => None,
     }
-    Some((number, unit.strip_suffix("/s")?.trim_ascii()))
 }
 
 /// Parses `[h:]mm:ss` as seconds. `None` for `?`.

@@ -30,10 +30,6 @@ impl Patterns {
         self.0.as_ref()?.find(text)
     }
 
-    pub(crate) fn find_iter<'a>(&self, text: &'a str) -> impl Iterator<Item = Match<'a>> {
-        self.0.iter().flat_map(|regex| regex.find_iter(text))
-    }
-
     pub(crate) fn captures_iter<'a>(&self, text: &'a str) -> impl Iterator<Item = Captures<'a>> {
         self.0.iter().flat_map(|regex| regex.captures_iter(text))
     }

@@ -119,33 +119,43 @@ fn plain_text(line: &[u8]) -> Option<Cow<'_, str>> {
     if is_plain(line) {
         return Some(lossy(line));
     }
-    let mut line = Cow::Borrowed(line);
-    if memchr(0x1b, &line).is_some() {
-        line = Cow::Owned(without_colours(&line)?);
+    if memchr(0x1b, line).is_none() {
+        return last_state(line);
     }
+    let text = String::from_utf8(without_colours(line)?).ok()?;
+    if is_plain(text.as_bytes()) {
+        return Some(text.into());
+    }
+    last_state(text.as_bytes()).map(|state| state.into_owned().into())
+}
+
+fn last_state(line: &[u8]) -> Option<Cow<'_, str>> {
     let end = line.iter().rposition(|byte| *byte != b'\r');
-    let end = end.map_or(0, |at| at + 1);
-    let from = memrchr(b'\r', &line[..end]).map_or(0, |at| at + 1);
-    if !is_plain(&line[from..end]) || memchr(0x08, &line).is_some() {
-        return None;
-    }
-    Some(match line {
-        Cow::Borrowed(line) => lossy(&line[from..end]),
-        Cow::Owned(line) => lossy(&line[from..end]).into_owned().into(),
-    })
+    let states = &line[..end.map_or(0, |at| at + 1)];
+    let state = memrchr(b'\r', states).map_or(states, |at| &states[at + 1..]);
+    let is_last = is_plain(state) && memchr(0x08, line).is_none();
+    is_last.then(|| lossy(state))
 }
 
 /// Removes the escapes of colours: most of those there are, and they mean nothing here. `None` where there are others.
 fn without_colours(line: &[u8]) -> Option<Vec<u8>> {
-    let (mut text, mut rest) = (Vec::with_capacity(line.len()), line);
-    while let Some(escape) = memchr(0x1b, rest) {
-        text.extend_from_slice(&rest[..escape]);
-        let colour = rest[escape..].strip_prefix(b"\x1b[")?;
-        let is_number = |byte: &u8| byte.is_ascii_digit() || *byte == b';';
-        let end = colour.iter().position(|byte| !is_number(byte))?;
-        rest = colour[end..].strip_prefix(b"m")?;
+    let (mut text, mut at) = (Vec::with_capacity(line.len()), 0);
+    while let Some(escape) = memchr(0x1b, &line[at..]) {
+        text.extend_from_slice(&line[at..at + escape]);
+        at += escape + 1;
+        if line.get(at) != Some(&b'[') {
+            return None;
+        }
+        at += 1;
+        while matches!(line.get(at), Some(b'0'..=b'9' | b';')) {
+            at += 1;
+        }
+        if line.get(at) != Some(&b'm') {
+            return None;
+        }
+        at += 1;
     }
-    text.extend_from_slice(rest);
+    text.extend_from_slice(&line[at..]);
     Some(text)
 }
 
@@ -155,11 +165,12 @@ fn is_plain(line: &[u8]) -> bool {
     let is_plain = |byte: &u8| *byte == b'\t' || (*byte >= 0x20 && !matches!(byte, 0x7f | 0xc2));
     let (words, rest) = line.as_chunks();
     // Eight at once: the high bit of a byte is set in one of these, unless it is from 0x20 to 0x7e.
-    let mut bits = 0;
-    for word in words {
-        let word = u64::from_ne_bytes(*word);
-        bits |= word | word.wrapping_sub(EACH * 0x20) | word.wrapping_add(EACH);
+    for bytes in words {
+        let word = u64::from_ne_bytes(*bytes);
+        let bits = word | word.wrapping_sub(EACH * 0x20) | word.wrapping_add(EACH);
+        if bits & (EACH * 0x80) != 0 && !bytes.iter().all(is_plain) {
+            return false;
+        }
     }
-    let is_printable = bits & (EACH * 0x80) == 0;
-    (is_printable || words.as_flattened().iter().all(is_plain)) && rest.iter().all(is_plain)
+    rest.iter().all(is_plain)
 }

@@ -77,7 +77,9 @@ impl Scanner {
 
     pub(super) fn bar(&mut self, bar: &Bar<'_>, is_nested: bool) {
         let mut report = Report::default();
-        report.add_line(bar.postfix);
+        if !bar.postfix.is_empty() {
+            report.add_line(bar.postfix);
+        }
         let known = self.bars.training.as_ref();
         let is_known =
             known.is_some_and(|(label, total)| *total == bar.total && label == bar.label);
@@ -88,7 +90,8 @@ impl Scanner {
         // Nested, or drawn after the training.
         let is_beside = (is_nested && known.is_some()) || self.bars.training_ended;
         let is_of = |words: &str| words.split('|').any(|word| label.contains(word));
-        let beside = BESIDE.into_iter().find(|(_, words)| is_of(words));
+        let mut besides = BESIDE.into_iter().filter(|_| !label.is_empty());
+        let beside = besides.find(|(_, words)| is_of(words));
         let beside = beside.map(|(what, _)| what);
         let beside = beside.or((label.is_empty() && is_beside).then_some("evaluation"));
         let is_training = matches!(
@@ -96,7 +99,8 @@ impl Scanner {
             Some("training" | "training progress")
         );
         // torchtune: `1|25|Loss: 1.63` is epoch 1, step 25, a loss of 1.63.
-        if let [epoch, step, loss] = *label.split('|').collect::<Vec<_>>()
+        if !label.is_empty()
+            && let [epoch, step, loss] = *label.split('|').collect::<Vec<_>>()
             && loss.starts_with("loss: ")
         {
             report.add_line(&format!("epoch {epoch}/1, step {step}, {loss}"));
@@ -127,7 +131,7 @@ impl Scanner {
         if what == "inference" && !self.is_training {
             let speed = bar.postfix.split_once("output: ");
             let speed = speed.and_then(|(_, speed)| number(speed));
-            self.metrics.update(Metrics {
+            self.metrics.update(&mut Metrics {
                 step: Some(bar.done),
                 total_steps: bar.total,
                 seconds_left: bar.seconds_left,
@@ -161,7 +165,7 @@ impl Scanner {
             self.history.push(&report.metrics);
             self.health.update(&report.metrics);
             self.loss_step = Some(bar.done);
-            self.metrics.update(report.metrics);
+            self.metrics.update(&mut report.metrics);
         }
         let metrics = &mut self.metrics;
         (metrics.step, metrics.total_steps) = (Some(bar.done), bar.total.or(metrics.total_steps));
@@ -204,6 +208,6 @@ impl Scanner {
             report.metrics.steps_per_second = bar.per_second;
         }
         let is_new = report.has_figure();
-        self.report(report, is_new);
+        self.report(&mut report, is_new);
     }
 }
