@@ -5,6 +5,7 @@ mod termination;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::io::ErrorKind::{NotFound, UnexpectedEof};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -267,8 +268,10 @@ fn leftover_status(
 fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     let machine = dir.machine()?;
     let place = machine.as_ref().map_or(Place::Here, Machine::place);
-    // Its log is opened before its supervisor is started.
-    if !dir.is_start_claimed()?
+    // Neither what a reader that fails says, nor the plan that a killed server was writing.
+    let is_there = |error: io::Error| !matches!(error.kind(), NotFound | UnexpectedEof);
+    let is_planned = dir.is_start_claimed()? || dir.plan().map_or_else(is_there, |_| true);
+    if !is_planned
         && !dir.log_path().try_exists()?
         && machine.is_some()
         && place != Place::Elsewhere
@@ -351,10 +354,10 @@ mod tests {
         assert!(status.message.unwrap().contains("never started"));
         assert_eq!(status.details.next, Some("Call run_job again."));
         let is_lost = || unrecorded_status(&dir).unwrap().status == status::LOST;
-        // Its supervisor has begun, or it has a log.
-        for file in ["supervisor.pid", "output.log"] {
+        // It has a plan, its supervisor has begun, or it has a log.
+        for file in ["plan.json", "supervisor.pid", "output.log"] {
             let file = dir.path().join(file);
-            std::fs::write(&file, "").unwrap();
+            std::fs::write(&file, "x").unwrap();
             assert!(is_lost(), "{}", file.display());
             std::fs::remove_file(&file).unwrap();
         }

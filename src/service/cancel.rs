@@ -49,6 +49,9 @@ impl JobService {
                 let parts = [&now.message, &now.next, &answer.message];
                 let parts = parts.map(|part| part.trim_end_matches('.'));
                 answer.message = parts.join(". ").trim_end_matches(['.', ' ']).to_owned();
+            } else if answer.message.is_empty() {
+                // Nothing is left of it that a poll could find.
+                answer.message = "the job was cancelled".to_owned();
             }
         }
         answer.cloud = context.cloud_name(&answer.cloud);

@@ -171,7 +171,9 @@ fn jobs_of_an_emptied_data_folder_are_listed_and_ended() {
                 .unwrap()
                 .contains("removed")
         );
-        assert_eq!(server.cancel(&job_id, force).ok()["status"], "cancelled");
+        let answer = server.cancel(&job_id, force).ok();
+        assert_eq!(answer["status"], "cancelled");
+        assert_eq!(answer["message"], "the job was cancelled");
         assert!(!alive(main));
         assert_eq!(server.list("running").0, [""; 0]);
     }
