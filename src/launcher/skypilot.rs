@@ -30,6 +30,8 @@ use request::Request;
 /// The timeout of a run of `sky`: the first one starts SkyPilot's API server.
 const TIMEOUT: Duration = Duration::from_secs(120);
 const LOGS_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time that an answer waits for costs, which it can do without.
+const COSTS_WAIT: Duration = Duration::from_secs(5);
 const TEARDOWN_TIMEOUT: Duration = Duration::from_secs(900);
 /// The number of lines of a log that are fetched for every call, so that equal calls share one run, and a cursor finds its
 /// place again. SkyPilot counts each state of a progress bar as a line.
@@ -200,7 +202,8 @@ impl CloudBackend for SkyPilot {
             return Vec::new();
         };
         let read = |output: &Output| Ok(prices::report(&output.stdout));
-        let costs = self.ask_server(&call, read).await;
+        let asking = self.ask_server(&call, read);
+        let costs = until(Instant::now() + COSTS_WAIT, asking).await;
         costs.ok().flatten().unwrap_or_default()
     }
 

@@ -69,7 +69,8 @@ async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     let wanted = JobIdentity {
         job_id: String::new(),
         cloud: query.cloud.trim().to_lowercase(),
-        ..query.clone()
+        cluster: query.cluster.trim().to_owned(),
+        oumi_job_id: query.oumi_job_id.trim().to_owned(),
     };
     let mut candidates = candidates(context, &records, &wanted).await?;
     if candidates.len() > 1 {

@@ -281,6 +281,10 @@ impl<'s> SurveyedJob<'s> {
 
     fn gone(&self, is_recreated: bool) -> String {
         let cluster = &self.identity.cluster;
+        if self.identity.job_id.is_empty() {
+            // It may never have been there.
+            return format!("there is no cluster {cluster}, and nothing is known of a job on it");
+        }
         let gone =
             format!("cluster {cluster} is not there any more, and the job's result went with it");
         match is_recreated {

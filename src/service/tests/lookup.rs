@@ -91,6 +91,8 @@ async fn fields_that_contradict_the_record_end_nothing() {
         }
         assert!(test.cloud.is_running("job") && test.cloud.is_running("other"));
     }
-    let same = job("job", " GCP ", "job-cluster", "1");
-    assert!(test.service.poll(same).await.success);
+    for job_id in ["job", ""] {
+        let same = job(job_id, " GCP ", " job-cluster ", " 1 ");
+        assert!(test.service.poll(same).await.success);
+    }
 }
