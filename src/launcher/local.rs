@@ -99,7 +99,9 @@ impl LocalLauncher {
                 }
                 Some(record) => Ok(ended_status(&record)),
                 // It was asked to end, and its lock alone shows that it has not.
-                None if is_alive && job.is_empty() => Ok(unfound_status(dir)),
+                None if is_alive && job.is_empty() && is_started_here(dir)? => {
+                    Ok(unfound_status(dir))
+                }
                 None if is_alive => running_status(dir),
                 // The request is written only while the job lives.
                 None if dir.termination_request()?.is_some() => Ok(cancelled_status()),
@@ -224,6 +226,12 @@ fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
     status.message = Some(message.to_owned());
     status.details.next = next;
     Ok(status)
+}
+
+/// Tells if the processes of a job would be seen here: it may run in another container, or be just being started.
+fn is_started_here(dir: &JobDir) -> io::Result<bool> {
+    let is_seen = |machine: Machine| machine.place() != Place::Elsewhere;
+    Ok(dir.is_start_claimed()? && dir.machine()?.is_none_or(is_seen))
 }
 
 /// The status of a job that no signal can reach: its supervisor was killed, and what is left of it has no mark.
@@ -399,6 +407,9 @@ mod tests {
         let message = async || launcher.status(&job).await.unwrap().message;
         assert_eq!(message().await, None);
         dir.request_termination(Termination::Forced).unwrap();
+        // Its server is about to start it.
+        assert_eq!(message().await.unwrap(), "it is being killed");
+        dir.claim_start(Some(1)).unwrap();
         assert!(message().await.unwrap().contains("lsof"));
     }
 

@@ -150,9 +150,16 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         let Some(parent) = parent.filter(|_| !is_dead) else {
             continue;
         };
-        let environment = match environments {
-            true => read(pid, "environ")?,
-            false => Vec::new(),
+        let environment = match (environments, state) {
+            (true, Some("Z")) => {
+                let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+                let threads = threads.into_iter().flatten().flatten();
+                let mut environments = threads.map(|it| std::fs::read(it.path().join("environ")));
+                let of_living = environments.find(|it| it.as_ref().is_ok_and(|it| !it.is_empty()));
+                of_living.transpose()?.unwrap_or_default()
+            }
+            (true, _) => read(pid, "environ")?,
+            (false, _) => Vec::new(),
         };
         let mut entries = environment.split(|byte| *byte == 0);
         let mark = entries.find_map(mark).unwrap_or_default();

@@ -53,15 +53,18 @@ pub(super) fn fit(
 /// Names the arguments that `schema` lacks and [`fit`] drops: some clients add their own to each call.
 pub(super) fn dropped(schema: &Map<String, Value>, given: &Map<String, Value>) -> Option<String> {
     let fields = schema.get("properties")?.as_object()?;
-    let unknown = given.keys().filter(|name| !fields.contains_key(*name));
-    let named = unknown
-        .take(MAX_NAMED)
-        .map(|name| match meant(name, fields) {
-            Some(meant) => format!("`{}` (did you mean `{meant}`?)", quoted(name)),
-            None => format!("`{}`", quoted(name)),
-        });
+    let mut unknown = given.keys().filter(|name| !fields.contains_key(*name));
+    let first = unknown.by_ref().take(MAX_NAMED);
+    let named = first.map(|name| match meant(name, fields) {
+        Some(meant) => format!("`{}` (did you mean `{meant}`?)", quoted(name)),
+        None => format!("`{}`", quoted(name)),
+    });
     let names = Vec::from_iter(named).join(", ");
-    (!names.is_empty()).then(|| format!("not known here, and ignored: {names}"))
+    let more = match unknown.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| format!("not known here, and ignored: {names}{more}"))
 }
 
 /// Names the field that an unknown one may be meant for.

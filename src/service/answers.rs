@@ -58,7 +58,7 @@ answers! {
     pub(crate) struct RunAnswer {
         /// `false` when nothing was started or previewed.
         pub success: bool,
-        /// Names the job from now on; of a dry run, the id that it will have.
+        /// Names the job from now on; of a dry run, the id that it has if its plan_id is given. Empty after an error.
         pub job_id: String,
         /// `dry_run`, `blocked`, or the launcher's word.
         pub status: String,

@@ -148,8 +148,7 @@ async fn plan(
     let envs = request.envs.clone().unwrap_or_default();
     check_envs(envs.iter().map(|(name, value)| (name, value.as_str())))?;
     if config.is_job {
-        let text = |(name, value)| (name, Value::as_str(value).unwrap_or_default());
-        check_envs(envs_of(&config)?.into_iter().flatten().map(text))?;
+        check_job_config(&config)?;
     }
     let cloud = cloud_of(context, request, &config)?;
     let launcher = context.allowed_launcher(&cloud)?;
@@ -243,15 +242,26 @@ fn job_id_from_name(name: &str) -> Result<String> {
     )))
 }
 
-fn envs_of(config: &Config) -> Result<Option<&Map<String, Value>>> {
-    match config.document.get("envs") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(envs)) => Ok(Some(envs)),
-        Some(_) => {
-            let error = JobError::invalid("`envs` of the config does not map names to values");
-            Err(error.with_hint("write it as `NAME: value`"))
+/// Refuses what would be passed over here, and fail on a cloud.
+fn check_job_config(config: &Config) -> Result<()> {
+    for name in ["setup", "run"] {
+        let script = config.document.get(name);
+        if script.is_some_and(|script| !script.is_null() && !script.is_string()) {
+            let error = JobError::invalid(format!("`{name}` of the job config is no text"));
+            return Err(error.with_hint("make it a script"));
         }
     }
+    let no_envs = Map::new();
+    let envs = match config.document.get("envs") {
+        None | Some(Value::Null) => &no_envs,
+        Some(Value::Object(envs)) => envs,
+        Some(_) => {
+            let error = JobError::invalid("`envs` of the config does not map names to values");
+            return Err(error.with_hint("write it as `NAME: value`"));
+        }
+    };
+    let text = |(name, value)| (name, Value::as_str(value).unwrap_or_default());
+    check_envs(envs.iter().map(text))
 }
 
 /// Checks variables. An error shows their names only: the values are secret.

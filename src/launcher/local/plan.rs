@@ -115,14 +115,10 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Resu
         job_config.insert("envs".to_owned(), hidden.into());
     }
     for name in ["setup", "run"] {
-        let script = match spec.config.document.get(name) {
-            Some(Value::String(script)) if !script.trim().is_empty() => script.as_str(),
-            None | Some(Value::Null | Value::String(_)) => continue,
-            Some(_) => {
-                let error = format!("`{name}` of the job config is no text");
-                return Err(JobError::invalid(error).with_hint("make it a script"));
-            }
-        };
+        let script = spec.config.text(name).unwrap_or_default();
+        if script.trim().is_empty() {
+            continue;
+        }
         // In a file, since a script may be longer than an argument can be.
         let path = dir.path().join(format!("{name}.sh"));
         let file = path.display().to_string();

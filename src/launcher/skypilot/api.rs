@@ -28,8 +28,7 @@ use crate::process::runner::{Capture, CliCall, Output};
 const VERSIONS: RangeInclusive<u32> = 50..=62;
 /// The version that this client speaks, and the version of SkyPilot that has it.
 const OWN_VERSION: (&str, &str) = ("50", "0.12.3");
-// Longer in the build that tests drive, on a machine that they keep busy.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 4 } else { 1 });
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(4);
 /// The time that a server is taken for healthy, or for absent; SkyPilot's own client keeps it as long.
 const HEALTH_TTL: Duration = Duration::from_secs(5);
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);

@@ -27,7 +27,9 @@ fn process_without_its_first_thread_lives() {
     let mut child = python.env(env_vars::JOB_DIR, home.path()).spawn().unwrap();
     child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
     let listed = ProcessTable::descendants_of(std::process::id()).unwrap();
+    let of_job = ProcessTable::read().unwrap().job(home.path());
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(listed.contains(&child.id()));
+    assert!(of_job.members.contains(&child.id()));
 }
