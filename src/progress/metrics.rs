@@ -259,6 +259,7 @@ impl Report {
         let Some((value, rest)) = number(value) else {
             return;
         };
+        let is_part = rest.trim_start().starts_with('/');
         let (value, total) = (value * factor, total(rest));
         let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
         let total_steps = |value| whole(value).filter(|total| *total > 0);
@@ -269,8 +270,8 @@ impl Report {
                 metrics.total_steps = total.and_then(total_steps).or(metrics.total_steps);
             }
             Kind::TotalSteps => metrics.total_steps = total_steps(value),
-            // `batch: 32` alone is a size.
-            Kind::Batch if total.is_some() || !name.eq_ignore_ascii_case("batch") => {
+            // `batch: 32` is a size, and `Batch 3 of 63` one of an epoch that another line names.
+            Kind::Batch if (is_part && total.is_some()) || !name.eq_ignore_ascii_case("batch") => {
                 self.batch = Some((value, total));
             }
             Kind::Batch | Kind::SecondsLeft => {}
