@@ -34,7 +34,7 @@ pub(crate) fn from_yaml<T: DeserializeOwned>(yaml: &str) -> serde_json::Result<T
 /// Removes escape sequences and other terminal controls. A line that was written over after a carriage return keeps its last
 /// state, as a progress bar on a terminal does.
 pub(crate) fn strip_escapes(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_control) {
+    if !has_control(text) {
         return Cow::Borrowed(text);
     }
     let mut terminal = Terminal::default();
@@ -54,10 +54,16 @@ fn is_control(c: char) -> bool {
     c.is_control() && !matches!(c, '\n' | '\t')
 }
 
+/// Tells if a text has a control character. The bytes of most texts rule it out.
+fn has_control(text: &str) -> bool {
+    let may_be = |byte: &u8| *byte < 0x20 || matches!(byte, 0x7f | 0xc2);
+    text.as_bytes().iter().any(may_be) && text.contains(is_control)
+}
+
 /// Replaces control characters by `U+FFFD`, apart from newlines and tabs. A mark stays, so that a name with a control
 /// character does not look like another name.
 pub(crate) fn clean_controls(text: &str) -> Cow<'_, str> {
-    if !text.contains(is_control) {
+    if !has_control(text) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.replace("\r\n", "\n").replace(is_control, "\u{fffd}"))

@@ -3,7 +3,7 @@
 mod plan;
 mod termination;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::io::ErrorKind::{NotFound, UnexpectedEof};
 use std::path::PathBuf;
@@ -115,7 +115,8 @@ impl LocalLauncher {
 
     /// Lists the jobs that run and are not `known`, as after their data folder was emptied.
     fn unrecorded(&self, known: &[JobIdentity]) -> Result<Vec<JobIdentity>> {
-        let is_known = |id: &String| known.iter().any(|job| job.job_id == *id);
+        let known: HashSet<&str> = known.iter().map(|job| job.job_id.as_str()).collect();
+        let is_known = |id: &String| known.contains(id.as_str());
         let folder = self.folder.jobs();
         let version = match self.running.get(&folder) {
             Ok(jobs) if jobs.iter().all(is_known) => return Ok(Vec::new()),

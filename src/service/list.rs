@@ -1,5 +1,6 @@
 //! `list_jobs`: every job in one answer, newest first.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -42,7 +43,8 @@ impl JobService {
                 return sanitize(answer, &[]);
             }
         };
-        let record_of = |job_id: &str| records.iter().find(|record| record.job_id == job_id);
+        let ids = records.iter().map(|record| (record.job_id.as_str(), record));
+        let by_id: HashMap<&str, &JobRecord> = ids.collect();
         launches::resume(context, &records);
         let mut redactors = vec![Redactor::default()];
         let mut warnings = sanitize(registry_warnings(context, &records).await, &redactors);
@@ -56,14 +58,14 @@ impl JobService {
             for job in listing.jobs {
                 // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
                 let job_id = &job.identity.job_id;
-                let mut record = record_of(job_id).cloned();
+                let mut record = by_id.get(job_id.as_str()).copied().map(Cow::Borrowed);
                 if record.is_none() && context.is_local(&job.identity.cloud) {
                     // It may have been started since the records were read.
                     match context.registry.get(job_id).await {
                         Ok(None) if !job.status.is_done => quoted.push(format!(
                             "job {job_id} runs, but its record is gone; cancel_job ends it"
                         )),
-                        found => record = found.ok().flatten(),
+                        found => record = found.ok().flatten().map(Cow::Owned),
                     }
                 }
                 if let Some(record) = &record {
@@ -77,10 +79,12 @@ impl JobService {
         }
         let pruned = prune(context, &records, &done).await;
         found.retain(|(record, job)| {
-            let is_pruned = |record: &JobRecord| pruned.contains(&record.job_id);
+            let is_pruned = |record: &Cow<'_, JobRecord>| pruned.contains(&record.job_id);
             request.status.admits(&job.status) && !record.as_ref().is_some_and(is_pruned)
         });
-        found.sort_by_cached_key(|job| Reverse(job.0.as_ref().and_then(JobRecord::submitted_at)));
+        found.sort_by_cached_key(|(record, _)| {
+            Reverse(record.as_ref().and_then(|record| record.submitted_at()))
+        });
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
         found.truncate(limit);
@@ -195,21 +199,22 @@ fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &JobError) -> Op
 }
 
 /// Builds a row: what a person asks for who wants to know what ran yesterday, and nothing twice.
-async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> JobRow {
+async fn row(context: &Context, record: Option<Cow<'_, JobRecord>>, job: ListedJob) -> JobRow {
     let ListedJob { identity, status } = job;
     let progress = match status.state {
         JobState::Succeeded | JobState::Pending => None,
         _ => how_far(context, &identity, &status).await,
     };
-    let submitted = record.as_ref().and_then(JobRecord::submitted_at);
-    let record = record.unwrap_or_else(|| JobRecord {
-        job_id: identity.oumi_job_id,
+    let submitted = record.as_ref().and_then(|record| record.submitted_at());
+    let unrecorded = || JobRecord {
+        job_id: identity.oumi_job_id.clone(),
         ..JobRecord::default()
-    });
+    };
+    let record = record.unwrap_or_else(|| Cow::Owned(unrecorded()));
     let recorded = recorded_price(&record).filter(|_| !status.is_done);
     let config = Path::new(&record.config_path).file_name();
     let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let text_if = |condition: bool, text: String| if condition { text } else { String::new() };
+    let text_if = |condition: bool, text: &str| if condition { text } else { "" }.to_owned();
     let id_names_command = record.job_id.starts_with(&format!("{}_", record.command));
     let details = status.details;
     let ended = details.ended_at.or(details.end_at);
@@ -224,25 +229,24 @@ async fn row(context: &Context, record: Option<JobRecord>, job: ListedJob) -> Jo
     let cluster_price = cluster.and_then(|cluster| cluster.hourly_price);
     let has_output = status.state == JobState::Succeeded;
     let row = JobRow {
-        command: text_if(!id_names_command, record.command),
+        command: text_if(!id_names_command, &record.command),
         status: status.status,
         state: status.state,
         cloud: context.cloud_name(&identity.cloud),
         cluster: identity.cluster,
-        model_name: text_if(config.is_empty(), record.model_name),
+        model_name: text_if(config.is_empty(), &record.model_name),
         is_done: status.is_done,
         submitted: time(submitted, DAY_AND_TIME),
         ended: time(ended, if is_same_day { TIME } else { DAY_AND_TIME }),
         config,
         progress,
-        output: text_if(has_output, under_home(&record.output_dir)),
+        output: text_if(has_output, &under_home(&record.output_dir)),
         autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
         hourly_price: details.hourly_price.or(cluster_price).or(recorded),
         spent: details.spent,
-        job_id: record.job_id,
+        job_id: record.job_id.clone(),
     };
-    let job_id = row.job_id.clone();
-    context.sanitize(row, &job_id)
+    context.sanitize(row, &record.job_id)
 }
 
 /// Writes a path as a shell does: `~` is the home folder.
