@@ -207,8 +207,10 @@ impl Launcher for LocalLauncher {
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
     let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
-    let is_deaf = dir.is_deaf(LIMIT_GRACE)?;
-    let (message, next) = match (dir.termination_request()?, is_deaf) {
+    let request = dir.termination_request()?;
+    // Of a job that was asked: each look counts where many jobs start at once.
+    let is_deaf = request.and_then(|_| dir.is_deaf(LIMIT_GRACE).transpose());
+    let (message, next) = match (request, is_deaf.transpose()?) {
         (Some(Termination::Forced), _) => ("it is being killed", Some(WAIT_FOR_END)),
         (Some(_), Some(true)) => (
             "it was asked to stop; call cancel_job with force=true to kill it",

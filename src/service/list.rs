@@ -43,7 +43,9 @@ impl JobService {
                 return sanitize(answer, &[]);
             }
         };
-        let ids = records.iter().map(|record| (record.job_id.as_str(), record));
+        let ids = records
+            .iter()
+            .map(|record| (record.job_id.as_str(), record));
         let by_id: HashMap<&str, &JobRecord> = ids.collect();
         launches::resume(context, &records);
         let mut redactors = vec![Redactor::default()];

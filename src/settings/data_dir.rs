@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Access;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 
@@ -71,8 +72,8 @@ impl DataDir {
     /// Checks that a job can be started in it.
     pub(crate) fn check(&self) -> Result<()> {
         self.create()?;
-        let made = tempfile::tempfile_in(self.jobs());
-        made.map(drop).map_err(|error| self.unusable(error))
+        let access = rustix::fs::access(self.jobs(), Access::WRITE_OK | Access::EXEC_OK);
+        access.map_err(|error| self.unusable(error.into()))
     }
 
     #[cfg(test)]
