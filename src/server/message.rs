@@ -18,9 +18,9 @@ impl Refusal {
         Box::new(Self { id, error })
     }
 
-    pub(super) fn parse_error(reason: impl std::fmt::Display) -> Box<Self> {
+    pub(super) fn parse_error(id: Value, reason: impl std::fmt::Display) -> Box<Self> {
         let error = ErrorData::parse_error(format!("Parse error: {reason}"), None);
-        Self::new(Value::Null, error)
+        Self::new(id, error)
     }
 }
 
@@ -32,13 +32,8 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Ref
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let json = serde_json::from_slice(line).map_err(|error| {
-        let refusal = Refusal::parse_error(error);
-        Box::new(Refusal {
-            id: id_of(line),
-            ..*refusal
-        })
-    })?;
+    let json = serde_json::from_slice(line);
+    let json = json.map_err(|error| Refusal::parse_error(id_of(line), error))?;
     let Value::Object(mut message) = json else {
         let reason = "a message is an object, one to a line; arrays of them are not taken";
         return Err(Refusal::new(Value::Null, invalid(reason)));

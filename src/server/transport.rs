@@ -23,7 +23,7 @@ use rmcp::model::{
 };
 use rmcp::transport::Transport;
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{
     AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader,
 };
@@ -296,7 +296,7 @@ async fn read_line(input: &mut (impl AsyncBufRead + Unpin)) -> Option<Line> {
             b'\n' if is_whole => return Some(Ok(line)),
             b'\n' => {
                 let reason = format!("a message has at most {MAX_LINE} bytes");
-                return Some(Err(Refusal::parse_error(reason)));
+                return Some(Err(Refusal::parse_error(Value::Null, reason)));
             }
             _ if line.len() >= MAX_LINE => (is_whole, line) = (false, Vec::new()),
             // The input ends within it.
