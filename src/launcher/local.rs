@@ -233,8 +233,9 @@ fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
 
 /// Tells if the processes of a job would be seen here: it may run in another container, or be just being started.
 fn is_started_here(dir: &JobDir) -> io::Result<bool> {
-    let is_seen = |machine: Machine| machine.place() != Place::Elsewhere;
-    Ok(dir.is_start_claimed()? && dir.machine()?.is_none_or(is_seen))
+    let machine = dir.machine()?;
+    let place = machine.as_ref().map_or(Ok(Place::Here), Machine::place)?;
+    Ok(dir.is_start_claimed()? && place != Place::Elsewhere)
 }
 
 /// The status of a job that no signal can reach: its supervisor was killed, and what is left of it has no mark.
@@ -278,7 +279,7 @@ fn leftover_status(
 /// The status of a job that no process of this machine is left of, and whose end was not recorded.
 fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     let machine = dir.machine()?;
-    let place = machine.as_ref().map_or(Place::Here, Machine::place);
+    let place = machine.as_ref().map_or(Ok(Place::Here), Machine::place)?;
     // Neither what a reader that fails says, nor the plan that a killed server was writing.
     let is_there = |error: io::Error| !matches!(error.kind(), NotFound | UnexpectedEof);
     let is_planned = dir.is_start_claimed()? || dir.plan().map_or_else(is_there, |_| true);

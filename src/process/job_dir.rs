@@ -124,7 +124,7 @@ impl JobDir {
         options.create_new(true).write(true).read(true);
         let mut file = options.open(self.file(LOCK))?;
         file.try_lock()?;
-        file.write_all(&serde_json::to_vec(&Machine::current())?)?;
+        file.write_all(&serde_json::to_vec(&Machine::current()?)?)?;
         Ok(JobLock(file))
     }
 

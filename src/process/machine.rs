@@ -1,5 +1,7 @@
 //! The machine that a job runs on, as far as its processes can be seen: locks and pids mean nothing on another.
 
+use std::io::{self, ErrorKind};
+
 use serde::{Deserialize, Serialize};
 
 /// A machine from its start on. It is written into the lock of each job.
@@ -23,22 +25,29 @@ pub(crate) enum Place {
 }
 
 impl Machine {
-    pub(crate) fn current() -> Self {
+    pub(crate) fn current() -> io::Result<Self> {
         let link = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        Self {
+        let boot = match std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+            // macOS has no such file. Any other error, such as of too many open files, tells of no other start.
+            Err(error)
+                if [ErrorKind::NotFound, ErrorKind::PermissionDenied].contains(&error.kind()) =>
+            {
+                sysinfo::System::boot_time().unwrap_or_default().to_string()
+            }
+            boot => boot?,
+        };
+        Ok(Self {
             host: sysinfo::System::host_name().unwrap_or_default(),
-            // macOS has no such file.
-            boot: std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-                .unwrap_or_else(|_| sysinfo::System::boot_time().unwrap_or_default().to_string()),
+            boot,
             pid_namespace: link.display().to_string(),
-        }
+        })
     }
 
-    pub(crate) fn place(&self) -> Place {
-        match Self::current() {
+    pub(crate) fn place(&self) -> io::Result<Place> {
+        Ok(match Self::current()? {
             here if *self == here => Place::Here,
             here if self.host == here.host && self.boot != here.boot => Place::EarlierStart,
             _ => Place::Elsewhere,
-        }
+        })
     }
 }
