@@ -357,7 +357,7 @@ pub(crate) trait Launcher: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Fails where a cluster of this name is known to be on another cloud.
+    /// Fails with `NotFound` where a cluster of this name is on another cloud, and otherwise where that cannot be found out.
     async fn check_cluster(&self, _cloud: &str, _cluster: &str) -> Result<()> {
         Ok(())
     }

@@ -28,14 +28,14 @@ use super::{
 use crate::error::{ErrorKind, JobError, Result};
 use crate::parse::sky::{Cluster, named};
 use crate::process::find;
-use crate::process::job_dir::{EPILOGUE, JobLock};
+use crate::process::job_dir::{EPILOGUE, ExitRecord, JobLock};
 use crate::process::runner::{Cli, in_budget, until};
 use crate::process::start;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
 pub(super) use changes::Change;
-use launch::remove_staged;
+use launch::{STEP, remove_staged};
 use launch_dir::{Launch, LaunchStart, START};
 use price::Prices;
 pub(super) use survey::no_such_job;
@@ -205,7 +205,13 @@ impl Launcher for CloudLauncher {
         let dir = self.dir(identity)?;
         let config = plan.job_config.as_ref();
         let name = config.and_then(|config| config["name"].as_str());
-        let (is_new, before) = in_budget(self.cluster_before(identity)).await;
+        let (is_new, before) = match in_budget(self.cluster_before(identity)).await {
+            Ok(before) => before,
+            Err(error) => {
+                dir.write_exit_record(&ExitRecord::not_started(STEP, &error.to_string()))?;
+                return Err(error);
+            }
+        };
         let start = LaunchStart {
             name: name.unwrap_or_default().to_owned(),
             cluster: identity.cluster.clone(),
@@ -287,7 +293,9 @@ impl Launcher for CloudLauncher {
     }
 
     async fn is_replaced(&self, identity: &JobIdentity) -> bool {
-        if self.validate(identity).is_err() {
+        let launch = self.own_launch(identity);
+        // Without a mark it cannot be found out.
+        if launch.is_none_or(|launch| launch.mark().is_none()) || self.validate(identity).is_err() {
             return false;
         }
         let (survey, launch) = in_budget(self.survey_job(identity)).await;
@@ -371,8 +379,8 @@ impl Launcher for CloudLauncher {
     }
 
     async fn check_cluster(&self, cloud: &str, cluster: &str) -> Result<()> {
-        // Where it cannot be found out, the program decides.
-        let list = in_budget(self.backend.clusters()).await.unwrap_or_default();
+        let list = in_budget(self.backend.clusters()).await;
+        let list = list.map_err(JobError::unavailable)?;
         let found = named(&list, cluster).and_then(cloud_of);
         check_cloud(cluster, found.as_deref(), cloud, self.clouds())
     }
@@ -384,8 +392,12 @@ impl Launcher for CloudLauncher {
         action: ClusterAction,
     ) -> Result<String> {
         self.backend.validate_cluster(cloud, cluster)?;
-        let checked = self.check_cluster(cloud, cluster).await;
-        checked.map_err(|error| error.context("nothing was done"))?;
+        if let Err(error) = self.check_cluster(cloud, cluster).await
+            // Where it cannot be found out, the program decides.
+            && error.is_not_found()
+        {
+            return Err(error.context("nothing was done"));
+        }
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
         let (change, output) = self.run_change(change, call).await?;

@@ -3,6 +3,7 @@
 use super::context::Context;
 use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, oumi_cloud};
+use crate::process::runner::in_budget;
 use crate::registry::JobRecord;
 
 /// Ids at least so much alike, of 1, may be meant for each other.
@@ -34,7 +35,7 @@ impl ResolvedJob {
 /// Resolves a query. The error is `NotFound` where our id names no job; the launcher says later whether it knows its own id. What
 /// contradicts the job that was found is refused: another one may be meant.
 pub(super) async fn resolve(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
-    let job = find(context, query).await?;
+    let job = in_budget(find(context, query)).await?;
     let known = &job.identity;
     // What is not known contradicts nothing.
     let fits = |own: &str, given: &str| {

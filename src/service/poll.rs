@@ -24,6 +24,7 @@ use super::sanitize::sanitize;
 use super::{JobService, launches, next_step};
 use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, JobState, JobStatus, status};
+use crate::process::runner::in_budget;
 use crate::progress::Progress;
 use crate::progress::metrics::Metrics;
 use crate::registry::JobRecord;
@@ -116,6 +117,10 @@ impl JobService {
 }
 
 pub(super) async fn poll(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
+    in_budget(poll_now(context, query)).await
+}
+
+async fn poll_now(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
     let answer = match lookup::resolve(context, &query).await {
         Ok(job) => {
             let job = launches::refresh_identity(context, job).await;

@@ -113,8 +113,15 @@ impl JobService {
         if context.policy.clouds.is_some() {
             self.cluster_info(cloud, cluster).await?;
         }
-        if !cluster.is_empty() {
-            launcher.check_cluster(cloud, cluster).await?;
+        if !cluster.is_empty()
+            && let Err(error) = launcher.check_cluster(cloud, cluster).await
+        {
+            if error.is_not_found() {
+                return Err(error.with_hint("pass that cloud, or another cluster_name"));
+            }
+            launch.plan.warnings.push(format!(
+                "if cluster {cluster} is on another cloud than {cloud} is not known: {error}"
+            ));
         }
         Ok(launch)
     }

@@ -74,10 +74,12 @@ impl CloudLauncher {
         // This program asks SkyPilot's API server, or becomes `sky`.
         let autostop = ["change", &sky, "autostop", &plan.cluster, "-y"];
         let argv = [&[own.as_str()], autostop.as_slice(), change].concat();
+        // Only a cluster that the call named can be there before.
+        let may_be_there = asked.is_none() && !spec.identity.cluster.is_empty();
         let existing = format!("Found an existing cluster: {}.", plan.cluster);
         plan.process.epilogue = Some(Epilogue {
             argv: argv.into_iter().map(ToOwned::to_owned).collect(),
-            unless_printed: asked.is_none().then_some(existing),
+            unless_printed: may_be_there.then_some(existing),
             by_server: false,
         });
         Ok(())
@@ -155,8 +157,11 @@ impl CloudLauncher {
         let hash = survey.cluster_hash(name);
         let before = launch.start.before.as_ref();
         let before = before.and_then(|before| before.cluster_hash.as_deref());
-        if may_be_old && hash.is_some() && before == hash {
-            return Ok(false);
+        if may_be_old && before.is_some() {
+            let not_known = || JobError::unavailable("what cluster has its name is not known");
+            if before == Some(hash.ok_or_else(not_known)?) {
+                return Ok(false);
+            }
         }
         // On one that is not up none can be set.
         let is_up = |cluster: &&Cluster| cluster.status == "UP";

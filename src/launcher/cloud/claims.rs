@@ -100,7 +100,7 @@ impl Launch {
     }
 
     /// Tells whether a job is of the run that the launcher printed; `None` where one of them is not known.
-    fn is_of_run(&self, job: &QueuedJob) -> Option<bool> {
+    pub(super) fn is_of_run(&self, job: &QueuedJob) -> Option<bool> {
         let (_, folder) = job.log_path.rsplit_once('/')?;
         let run = self.printed.run.as_deref()?;
         folder.starts_with("sky-").then(|| folder == run)

@@ -10,11 +10,11 @@ use super::claims::{JobMark, find_job};
 use super::launch_dir::{
     ClusterBefore, Launch, NO_JOB, Verdict, is_autostop_pending, launched_onto, number,
 };
-use super::survey::{Found, Survey};
+use super::survey::{Found, Survey, cloud_of};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{
-    CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, job_dir,
+    CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, check_cloud, job_dir,
 };
 use crate::parse::sky::{QueuedJob, named};
 use crate::process::job_dir::{ExitRecord, JobDir};
@@ -22,7 +22,7 @@ use crate::process::runner::in_budget;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::process::{find, start};
 
-const STEP: &str = "launch";
+pub(super) const STEP: &str = "launch";
 const CANCELLED: &str = "it was cancelled before it was launched";
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// The first and the longest pause between two searches for the job of an interrupted launch.
@@ -71,17 +71,20 @@ impl CloudLauncher {
     }
 
     /// Describes the cluster of a launch before it: `None` where that cannot be found out, such as of a stopped one. Returns `true`
-    /// where it is not there.
+    /// where it is not there. Fails where it is on another cloud by now.
     pub(super) async fn cluster_before(
         &self,
         identity: &JobIdentity,
-    ) -> (bool, Option<ClusterBefore>) {
+    ) -> Result<(bool, Option<ClusterBefore>)> {
         let (true, Ok(list)) = (self.backend.ids_restart(), self.backend.clusters().await) else {
-            return (false, None);
+            return Ok((false, None));
         };
         let Some(cluster) = named(&list, &identity.cluster) else {
-            return (true, Some(ClusterBefore::default()));
+            return Ok((true, Some(ClusterBefore::default())));
         };
+        let found = cloud_of(cluster);
+        let clouds = self.backend.clouds();
+        check_cloud(&cluster.name, found.as_deref(), &identity.cloud, clouds)?;
         let clusters = [identity.cluster.clone()].into();
         let queue = self.backend.queue(&identity.cloud, &clusters).await.ok();
         let jobs = queue.and_then(|mut queue| queue.jobs.remove(&identity.cluster));
@@ -89,7 +92,7 @@ impl CloudLauncher {
             cluster_hash: cluster.cluster_hash.clone(),
             last_job_id: jobs.iter().map(number).max().unwrap_or(0),
         });
-        (false, before)
+        Ok((false, before))
     }
 
     /// Reads the launch of a job. One that has ended with a job is read again only where its folder was changed.
@@ -256,7 +259,8 @@ impl CloudLauncher {
 /// Fails where the job of an interrupted launch may be on its cluster all the same.
 fn check_is_missing(identity: &JobIdentity, survey: &Survey, launch: &Launch) -> Result<()> {
     let cluster = &identity.cluster;
-    let has_its_name = |row: &QueuedJob| row.job_name == launch.start.name;
+    let has_its_name =
+        |row: &QueuedJob| row.job_name == launch.start.name && launch.is_of_run(row) != Some(false);
     if launch.started_at.is_none() {
         return match launch.last_output_at {
             // It never began.

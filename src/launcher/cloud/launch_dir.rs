@@ -176,8 +176,12 @@ impl Launch {
                     true => "the server looks for the job there; call poll_status again",
                     false => "call list_jobs to see, down_cluster to delete it",
                 };
+                let ended = match &self.failure {
+                    Some(reason) => format!("its launch failed ({reason})"),
+                    None => "its launch was cut off".to_owned(),
+                };
                 let message = format!(
-                    "its launch was cut off and its result is not known; cluster {cluster} may be up and cost money: {next}"
+                    "{ended} and its result is not known; cluster {cluster} may be up and cost money: {next}"
                 );
                 (status::LOST, JobState::Unknown, Some(message))
             }

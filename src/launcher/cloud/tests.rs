@@ -73,6 +73,7 @@ impl CloudBackend for FakeCloud {
             job_name: "train".to_owned(),
             submitted_at: Some(1_795_547_296.188_590_3),
             status: if is_cancelled { "CANCELLED" } else { "RUNNING" }.to_owned(),
+            log_path: "~/sky_logs/sky-2026-11-24-19-07-32-946443".to_owned(),
             ..QueuedJob::default()
         };
         let mut queue = Queue::default();
@@ -279,6 +280,61 @@ async fn autostop_that_nobody_sets_hides_no_costs() {
     }
 }
 
+fn plan_of(cluster: &str, epilogue: Option<Epilogue>) -> LaunchPlan {
+    LaunchPlan {
+        command_line: String::new(),
+        cluster: cluster.to_owned(),
+        job_config: None,
+        process: StartRequest {
+            epilogue,
+            ..StartRequest::default()
+        },
+        warnings: Vec::new(),
+        autostop: None,
+    }
+}
+
+/// A person may have taken minutes to agree.
+#[tokio::test]
+async fn launch_onto_a_cluster_of_another_cloud_is_not_begun() {
+    let cloud = FakeCloud {
+        cloud: Some("Other"),
+        ..FakeCloud::default()
+    };
+    let (home, launcher) = launcher_on(Arc::new(cloud));
+    let (_, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
+    let plan = plan_of("dev", None);
+    let error = launcher.start(&identity(""), plan, lock).await.unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("cluster dev is on other, not on fake"),
+        "{error}"
+    );
+    let status = launcher.status(&identity("")).await.unwrap();
+    assert_eq!(
+        (status.state, status.message),
+        (JobState::Failed, Some(error))
+    );
+}
+
+/// As on a cluster that was stopped, and has an earlier job of the name.
+#[tokio::test]
+async fn failed_launch_has_its_reason_where_the_queue_was_not_read_before() {
+    let (home, launcher) = launcher();
+    let output = "Synced workdir.  View logs: sky api logs -l sky-2026-11-24-19-18-45-442134/workdir_sync.log\nValueError: full\n";
+    let dir = ended_launch(&home, output, 1);
+    let start = r#"{"name": "train", "cluster": "dev", "before": null}"#;
+    fs::write(dir.path().join(START), start).unwrap();
+    let status = launcher.status(&identity("")).await.unwrap();
+    let message = status.message.unwrap();
+    assert!(
+        message.contains("its launch failed (ValueError: full)"),
+        "{message}"
+    );
+    let error = launcher.wait_for_launch(&identity("")).await.unwrap_err();
+    assert!(error.to_string().contains("full"), "{error}");
+}
+
 /// A launch that ends early prints nothing of the cluster, and would end it by an autostop that nobody asked for.
 #[tokio::test]
 async fn cluster_that_was_there_keeps_its_autostop() {
@@ -303,18 +359,8 @@ async fn cluster_that_was_there_keeps_its_autostop() {
             unless_printed: (!is_asked_for).then(|| "Found it".to_owned()),
             by_server: false,
         };
-        let plan = LaunchPlan {
-            command_line: String::new(),
-            cluster: cluster.to_owned(),
-            job_config: None,
-            process: StartRequest {
-                epilogue: Some(epilogue),
-                ..StartRequest::default()
-            },
-            warnings: Vec::new(),
-            autostop: None,
-        };
         let (dir, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
+        let plan = plan_of(cluster, Some(epilogue));
         launcher.start(&identity, plan, lock).await.unwrap();
         let epilogue = dir.epilogue().unwrap().unwrap();
         assert_eq!(epilogue.by_server, by_server, "{cluster}");

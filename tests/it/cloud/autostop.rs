@@ -155,6 +155,20 @@ fn autostop_of_a_failed_launch_is_tried_again() {
     assert_eq!(how(&server.poll("a")), ("failed", "FAILED", true));
 }
 
+/// A cluster whose name was made here is new.
+#[test]
+fn autostop_of_a_new_cluster_needs_no_list_of_clusters() {
+    let world = World::new();
+    world
+        .cloud
+        .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
+    world.cloud.set("sky-status.garbage", "text");
+    let mut server = world.server();
+    let launch = server.launch("job.yaml", json!({ "cloud": "lambda", "job_name": "a" }));
+    server.call("run_job", launch);
+    wait_until("it is set", || set(&world).len() == 1);
+}
+
 #[test]
 fn autostop_is_set_on_a_cluster_that_was_made_anew_alone() {
     for (ends_early, is_lost) in [(false, true), (false, false), (true, false)] {
