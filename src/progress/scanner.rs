@@ -263,6 +263,10 @@ impl Scanner {
 
     /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
     fn report(&mut self, report: &mut Report, is_new: bool) {
+        if self.bars.training_ended && report.has(Kind::Evaluation) {
+            let loss = report.metrics.loss.take();
+            report.metrics.eval_loss = report.metrics.eval_loss.or(loss);
+        }
         let is_of_training = report.is_loss();
         if is_of_training && self.bars.training_ended && !report.has(Kind::Runtime) {
             // Another training, which nothing has announced.

@@ -182,7 +182,9 @@ impl Scanner {
         };
         let label = bar.label.to_lowercase();
         let is_of_steps = TRAINING.iter().any(|word| label.contains(word));
-        if !label.is_empty() && (!is_of_steps || label.contains("data")) {
+        // One with a time in it is another each time.
+        let is_other = !is_of_steps || label.contains("data") || label.contains(':');
+        if is_other && !label.is_empty() {
             return false;
         }
         let candidates = &mut self.bars.candidates;
