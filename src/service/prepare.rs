@@ -117,10 +117,11 @@ impl JobService {
             && let Err(error) = launcher.check_cluster(cloud, cluster).await
         {
             if error.is_not_found() {
-                return Err(error.with_hint("pass that cloud, or another cluster_name"));
+                let hint = Some("pass that cloud, or another cluster_name".to_owned());
+                return Err(JobError { hint, ..error });
             }
             launch.plan.warnings.push(format!(
-                "if cluster {cluster} is on another cloud than {cloud} is not known: {error}"
+                "it is not known whether cluster {cluster} is on another cloud than {cloud}: {error}"
             ));
         }
         Ok(launch)

@@ -361,7 +361,9 @@ fn cluster_of_another_cloud_is_left_alone() {
     let launch = server.launch("job.yaml", launch);
     let refused = server.call("run_job", launch);
     assert!(
-        refused.refused().contains("is on gcp, not on aws"),
+        refused
+            .refused()
+            .contains("is on gcp, not on aws; pass that cloud"),
         "{refused:?}"
     );
     for (name, cloud) in [("there", "gcp"), ("k", "k8s"), ("s", "sky-slurm")] {
