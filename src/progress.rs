@@ -6,7 +6,8 @@
 //!
 //! - its label says so (`Training`, `Training Progress`, torchtune's `1|25|Loss: 1.63`), or
 //! - it carries a loss (`loss=0.12` behind its speed) and its label is not an evaluation's, or
-//! - it counts iterations, is not nested, and is tied to the trainer: it is the first bar without a label after the line
+//! - it counts iterations, is not nested, has no label or one with a word such as `train` or `step`, and is tied to the
+//!   trainer: it is the first bar without a label after the line
 //!   with which Oumi or the Hugging Face Trainer starts, or its total was announced, or it stands exactly at the step of
 //!   a printed loss. Where the trainer does not print the step, the bar must have moved between two losses.
 //!

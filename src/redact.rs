@@ -31,6 +31,9 @@ const SLICE: usize = 256 * 1024;
 /// The parts of names that tell of a secret.
 const SECRET_NAMES: &str = "TOKEN SECRET PASSWORD PASSWD API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
 
+/// Values that stand where a secret may, and are none.
+const NO_SECRETS: &str = "None null True False <s> </s> <pad> <unk> <image> [PAD] [PAD";
+
 static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let paragraphs = include_str!("redact/shapes.txt").split("\n\n");
     let shapes = paragraphs.filter_map(|paragraph| {
@@ -151,7 +154,10 @@ impl Redactor {
             let replace = |found: &Captures<'_>| {
                 let group = |name| found.name(name).map_or("", |part| part.as_str());
                 let line = found.name("line");
-                if line.is_some_and(|line| !is_key_line(line.as_str())) {
+                let is_no_key = line.is_some_and(|line| !is_key_line(line.as_str()));
+                let value = group("value").trim_matches(['"', '\'']);
+                let is_other = value.starts_with("<|") || value.starts_with("os.environ");
+                if is_no_key || is_other || NO_SECRETS.split(' ').any(|no| value == no) {
                     return found[0].to_owned();
                 }
                 let (before, after) = (group("before"), group("after"));
@@ -394,6 +400,9 @@ mod tests {
             "dashboard at http://127.0.0.1:8265/jobs/raysubmit_12345678",
             "BOS_TOKEN = \"<|begin_of_text|>\", EOS_TOKEN: <|eot_id|>, PAD_TOKEN=[PAD]",
             "{'HF_TOKEN': None, \"WANDB_API_KEY\": null} api_key=os.environ.get(\"KEY\"), password=None",
+            "wandb_api_key:\ngradient_accumulation_steps_of_the_run: 4",
+            "me@10.0.0.2's password: \nPermission denied (publickey,password).",
+            "connect(password=os.environ[\"PG\"]), Redis(password=None,username=None)",
         ] {
             assert_eq!(secrets.redact(text), text);
         }
@@ -429,6 +438,16 @@ mod tests {
             nothing.redact("Authorization: Bearer abcdefghijklmnop123"),
             "Authorization: Bearer ***"
         );
+        for secret in [
+            "admin",
+            "1234",
+            "<G7x!pp2qq",
+            "'[s3cret-long-pass'",
+            "Nonesuch",
+        ] {
+            let hidden = nothing.redact(&format!("DB_PASSWORD={secret}"));
+            assert_eq!(hidden, "DB_PASSWORD=***");
+        }
         let long = token("", 40);
         for before in [
             "aws_secret_access_key = ",

@@ -162,14 +162,14 @@ fn first_to_fail(end: &str) -> Vec<String> {
 
 /// Tells how certain a line is a sign that the job went on after what stands above it: 2 for a step, a loss, and the word
 /// that it goes on; 1 for a line of information and one that begins a further stage; 0 for the rest. `last_bars` is how far each bar
-/// was, by its label and total.
-fn sign<'a>(line: &Line<'a>, last_bars: &mut BTreeMap<(&'a str, Option<u64>), f64>) -> u32 {
+/// was, by its total.
+fn sign(line: &Line<'_>, last_bars: &mut BTreeMap<Option<u64>, f64>) -> u32 {
     let signs = &TABLE.signs;
     let text = line.text.trim();
     if let Some(bar) = Bar::parse(text) {
         // A program that ends draws its bar once more, and by then some steps were done that it had not drawn.
         let done = bar.done as f64;
-        let last = last_bars.entry((bar.label, bar.total)).or_insert(done);
+        let last = last_bars.entry(bar.total).or_insert(done);
         let steps = done - *last;
         let has_moved = steps > 1.0 + bar.per_second.unwrap_or(1.0);
         if has_moved || steps <= 0.0 {

@@ -112,7 +112,7 @@ pub(super) fn entries<'a>(
             }
             b',' => newest = None,
             b':' if open.len() <= MAX_DEPTH => {
-                newest = (key.end + 1 == at).then(|| &line[key.clone()]);
+                newest = (key.end + 1 == at && key.len() <= MAX_NAME).then(|| &line[key.clone()]);
                 if let Some(name) = newest {
                     let (value, before) = (&line[at + 1..], &line[..key.start - 1]);
                     entry(name, value, before, &open[1..], &mut each);

@@ -53,8 +53,7 @@ impl Health {
                 let sentence = format!("{figure} is {}{since}", value.to_string().to_lowercase());
                 (sentence, 0)
             });
-            // What overflows is infinite.
-            entry.1 += if value.is_nan() { OVERFLOWS } else { 1 };
+            entry.1 += 1;
         }
         self.loss = metrics.loss.or(self.loss);
         // The loss of reinforcement learning tells nothing.

@@ -17,6 +17,9 @@ const MAX_EVAL_SET_NAME: usize = 40;
 /// The text before a loss, in bytes, in which `valid` or `test` makes it that of an evaluation.
 const MAX_CONTEXT: usize = 200;
 
+/// The beginnings of the names of mean losses.
+const MEANS: [&str; 3] = ["av", "Av", "mean_"];
+
 /// The metrics that a trainer has printed. A metric that it did not print is absent; a figure that is no finite number is
 /// `null` in JSON.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -264,6 +267,8 @@ impl Report {
         let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
         let total_steps = |value| whole(value).filter(|total| *total > 0);
         match kind {
+            // `{"step": 100, "train": {"step": 5}}`: the outer one counts.
+            Kind::Step if metrics.step.is_some() && name.ends_with("/step") => {}
             Kind::Step => {
                 let step = whole(value).filter(|step| *step as f64 == value);
                 metrics.step = step.or(metrics.step);
@@ -283,6 +288,10 @@ impl Report {
                 self.marks.push(Kind::Evaluation);
                 metrics.eval_loss = Some(value);
             }
+            // `loss=2.5, avg_loss=2.7`: a mean counts where there is nothing newer.
+            Kind::Loss if MEANS.iter().any(|mean| name.starts_with(mean)) => {
+                metrics.loss = metrics.loss.or(Some(value));
+            }
             Kind::Loss => metrics.loss = Some(value),
             Kind::EvalLoss => self.set_eval_loss(name, value),
             // verl prints three decimals, too few for a learning rate.
@@ -298,6 +307,8 @@ impl Report {
             Kind::Samples => metrics.samples_per_second = rate,
             Kind::Steps => metrics.steps_per_second = rate,
             Kind::SecondsPerStep => metrics.steps_per_second = rate.map(|seconds| 1.0 / seconds),
+            // In a dictionary beside the figures: `"train": {"batch_size": 8}`.
+            Kind::Setting if name.contains('/') => {}
             Kind::Runtime | Kind::Evidence | Kind::Evaluation | Kind::Setting => {
                 self.marks.push(kind);
             }

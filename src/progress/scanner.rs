@@ -187,8 +187,8 @@ impl Scanner {
     /// Reads a line that is no bar.
     fn read_line(&mut self, line: &str) {
         let mut report = Report::default();
-        if !line.starts_with('{')
-            && let Some(mark) = MARKS.find(line)
+        if let Some(mark) = MARKS.find(line)
+            && (!line.starts_with('{') || mark.as_str().starts_with("Avg"))
         {
             match mark.as_str() {
                 "Starting training..." | "***** Running training *****" => self.start_training(),
@@ -231,7 +231,7 @@ impl Scanner {
         }
         let head = line.trim_end_matches(['=', '-', '*', ' ']);
         let is_head = head.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));
-        if report.has_count() && is_head {
+        if report.has_count() && is_head && !report.has(Kind::Evidence) {
             self.block = Some((report, MAX_BLOCK));
         } else if dictionary_start(line).is_none() {
             self.bars.announced_total = report.metrics.total_steps.or(self.bars.announced_total);
@@ -268,8 +268,10 @@ impl Scanner {
             report.metrics.eval_loss = report.metrics.eval_loss.or(loss);
         }
         let is_of_training = report.is_loss();
-        if is_of_training && self.bars.training_ended && !report.has(Kind::Runtime) {
-            // Another training, which nothing has announced.
+        let epochs = report.metrics.epoch.zip(self.metrics.epoch);
+        let begins_anew = epochs.is_none_or(|(new, old)| new < old);
+        if is_of_training && self.bars.training_ended && begins_anew && !report.has(Kind::Runtime) {
+            // Another training, which nothing has announced; another node may print its last loss after the summary.
             self.start_training();
         }
         if let Some(epoch) = report.metrics.epoch {
@@ -319,7 +321,7 @@ impl Scanner {
 static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
     let bracketed = r"\[(?:rank|default)?[\d,:]+\](?:<stdout>)?(?:<stderr>)?:";
     let rank = r" *(?:rank ?)?\d+: ";
-    let time = r" *\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z]*\]? ";
+    let time = r" *\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z-]*\]? ";
     Patterns::new(&format!(
         r"^(?:{SKYPILOT_PID} )?(?:{bracketed}|{rank}|{time}|[\w.-]*\d[\w.-]*: )*"
     ))

@@ -18,7 +18,9 @@ const MAX_LAG: u64 = 2;
 const MAX_CANDIDATES: usize = 8;
 
 /// The words of which one is in the label of a training's bar, where that has a label.
-const TRAINING: [&str; 4] = ["train", "step", "iter", "progress"];
+const TRAINING: [&str; 8] = [
+    "train", "tuning", "learning", "optimiz", "sft", "step", "iter", "progress",
+];
 
 /// What runs beside a training, by words in the labels of its bars.
 const BESIDE: [(&str, &str); 3] = [
@@ -181,10 +183,11 @@ impl Scanner {
             return false;
         };
         let label = bar.label.to_lowercase();
-        let is_of_steps = TRAINING.iter().any(|word| label.contains(word));
-        // One with a time in it is another each time.
-        let is_other = !is_of_steps || label.contains("data") || label.contains(':');
-        if is_other && !label.is_empty() {
+        // What ends so is a prefix, and one with a time in it is another each time.
+        let has_label = !label.is_empty() && !label.ends_with(['|', ']']);
+        let is_of_data = label.contains("data") && !label.contains("step");
+        let is_training = TRAINING.iter().any(|word| label.contains(word)) && !is_of_data;
+        if label.contains(':') || (has_label && !is_training) {
             return false;
         }
         let candidates = &mut self.bars.candidates;

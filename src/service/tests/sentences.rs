@@ -32,7 +32,9 @@ fn ended(state: JobState) -> JobStatus {
 fn bad_news_comes_first() {
     let nan = format!(
         "{GOOD}{}",
-        GOOD.replace("1.0", "nan").replace(": 1}", ": 2}")
+        GOOD.replace("1.0", "nan")
+            .replace("1.5", "0.0")
+            .replace(": 1}", ": 2}")
     );
     let observation = observed(&nan);
     let text = message(&running(), &observation);
