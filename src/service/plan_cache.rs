@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::costs::Costs;
 use super::prepare::PreparedLaunch;
 use crate::error::{JobError, Result};
+use crate::redact::is_secret_name;
 use crate::sync::lock;
 use crate::text::shorten;
 
@@ -18,6 +19,8 @@ const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_PLANS: usize = 32;
 /// The bytes of a plan id, and of a list of differences, that an error repeats.
 const MAX_QUOTE: usize = 800;
+/// The longest text, in bytes, that a difference shows.
+const MAX_SHOWN: usize = 80;
 const ANOTHER_DRY_RUN: &str = "call run_job with dry_run=true again and show that to the user";
 
 /// Caches plans in memory: after a restart of the server another dry run is needed.
@@ -30,7 +33,7 @@ pub(super) struct PlanCache {
 pub(super) struct CachedPlan {
     plan_id: String,
     pub(super) job_id: String,
-    /// What decides what the launch does, as salted hashes: some of it is secret.
+    /// What decides what the launch does; what may be secret, as salted hashes.
     effects: Value,
     /// Those that it was shown with.
     pub(super) costs: Option<Costs>,
@@ -44,7 +47,7 @@ impl PlanCache {
         let plan = CachedPlan {
             plan_id: plan_id.clone(),
             job_id: launch.spec.identity.job_id.clone(),
-            effects: self.hashed(&effects(launch)),
+            effects: self.hashed(&effects(launch), true),
             costs: launch.costs.clone(),
             created: Instant::now(),
         };
@@ -69,7 +72,7 @@ impl PlanCache {
 
     /// Checks that a launch, prepared under the plan's job id, does what was shown; the error lists the differences.
     pub(super) fn check(&self, plan: &CachedPlan, launch: &PreparedLaunch) -> Result<()> {
-        let (now, mut found) = (self.hashed(&effects(launch)), Vec::new());
+        let (now, mut found) = (self.hashed(&effects(launch), true), Vec::new());
         differences("", Some(&plan.effects), Some(&now), &mut found);
         if found.is_empty() {
             return Ok(());
@@ -80,14 +83,19 @@ impl PlanCache {
         Err(JobError::blocked(error).with_hint(ANOTHER_DRY_RUN))
     }
 
-    /// Replaces all but the names in a value by hashes.
-    fn hashed(&self, value: &Value) -> Value {
+    /// Replaces all by hashes but names, and the numbers, truths and short texts that may be shown.
+    fn hashed(&self, value: &Value, may_be_shown: bool) -> Value {
         match value {
             Value::Object(fields) => {
-                let hashed = |(name, value): (&String, _)| (name.clone(), self.hashed(value));
+                let hashed = |(name, value): (&String, _)| {
+                    let may_be_shown = may_be_shown && name != "envs" && !is_secret_name(name);
+                    (name.clone(), self.hashed(value, may_be_shown))
+                };
                 fields.iter().map(hashed).collect()
             }
-            _ => self.hasher.hash_one(value.to_string()).into(),
+            Value::Number(_) | Value::Bool(_) if may_be_shown => value.clone(),
+            Value::String(text) if may_be_shown && text.len() <= MAX_SHOWN => value.clone(),
+            _ => json!([self.hasher.hash_one(value.to_string())]),
         }
     }
 }
@@ -136,7 +144,13 @@ fn differences(path: &str, before: Option<&Value>, now: Option<&Value>, found: &
             differences(&path, before.get(name), now.get(name), found);
         }
     } else if before != now {
-        found.push(format!("`{path}`"));
+        found.push(match (before, now) {
+            // Hashes are lists.
+            (Some(before), Some(now)) if !before.is_array() && !now.is_array() => {
+                format!("`{path}` ({before}, now {now})")
+            }
+            _ => format!("`{path}`"),
+        });
     }
 }
 
@@ -146,7 +160,7 @@ mod tests {
 
     fn compared(before: Value, now: Value) -> String {
         let (plans, mut found) = (PlanCache::default(), Vec::new());
-        let [before, now] = [before, now].map(|value| plans.hashed(&value));
+        let [before, now] = [before, now].map(|value| plans.hashed(&value, true));
         differences("", Some(&before), Some(&now), &mut found);
         found.join(", ")
     }
@@ -163,7 +177,17 @@ mod tests {
                 json!({ "a.b": 1 }),
                 "`a`, `a.b`",
             ),
-            (nested, json!({ "a": { "c": 2, "b": 2 } }), "`a.b`"),
+            (
+                nested,
+                json!({ "a": { "c": 2, "b": 2 } }),
+                "`a.b` (1, now 2)",
+            ),
+            (
+                json!({ "a": "x" }),
+                json!({ "a": true }),
+                "`a` (\"x\", now true)",
+            ),
+            (json!({ "a": [1] }), json!({ "a": 1 }), "`a`"),
         ] {
             assert_eq!(compared(before, now), found);
         }
@@ -171,8 +195,11 @@ mod tests {
 
     #[test]
     fn secrets_are_not_kept() {
-        let config = json!({ "envs": { "A": "hunter22" }, "list": ["hunter22"] });
-        let kept = PlanCache::default().hashed(&config).to_string();
+        let script = format!("{}hunter22", "x".repeat(MAX_SHOWN));
+        let config = json!({
+            "envs": { "A": "hunter22", "B": 22 }, "list": ["hunter22"], "api_key": { "a": "hunter22" }, "run": script,
+        });
+        let kept = PlanCache::default().hashed(&config, true).to_string();
         assert!(
             kept.contains("envs") && !kept.contains("hunter22"),
             "{kept}"
