@@ -1,7 +1,6 @@
 //! Lines, shapes and text on a picture, with soft edges.
 
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
-use zeno::{Cap, Command, Join, Mask, PathBuilder, Stroke, Style};
 
 const SIZE: RasterHeight = RasterHeight::Size20;
 pub(super) const TEXT_HEIGHT: f32 = SIZE.val() as f32;
@@ -41,40 +40,59 @@ impl Canvas {
         width: f32,
         color: Color,
     ) {
-        let mut path = Vec::new();
-        for place in points {
-            match path.is_empty() {
-                true => path.move_to(place),
-                false => path.line_to(place),
-            };
+        let last = (self.width - 1, self.pixels.len() / self.width - 1);
+        let pixels = |from: f32, to: f32, last: usize| {
+            let reach = width / 2.0 + 1.0;
+            let pixel = |at: f32| at.clamp(0.0, last as f32) as usize;
+            pixel(from.min(to) - reach)..=pixel(from.max(to) + reach)
+        };
+        let points: Vec<Place> = points.into_iter().collect();
+        let Some(mut from) = points.first().copied() else {
+            return;
+        };
+        let (mut low, mut high) = (from, from);
+        for (x, y) in &points {
+            low = (low.0.min(*x), low.1.min(*y));
+            high = (high.0.max(*x), high.1.max(*y));
         }
-        let mut stroke = Stroke::new(width);
-        stroke.join(Join::Round).cap(Cap::Round);
-        self.draw(&path, stroke.into(), color);
+        let (columns, rows) = (pixels(low.0, high.0, last.0), pixels(low.1, high.1, last.1));
+        let (left, top, length) = (*columns.start(), *rows.start(), columns.count());
+        // A pixel that several lines cover is coloured once.
+        let mut mask = vec![0_u8; rows.count() * length];
+        for to in points {
+            for y in pixels(from.1, to.1, last.1) {
+                for x in pixels(from.0, to.0, last.0) {
+                    let center = (x as f32 + 0.5, y as f32 + 0.5);
+                    let inside = width / 2.0 - distance(center, from, to) + 0.5;
+                    let coverage = (inside.clamp(0.0, width.min(1.0)) * 255.0) as u8;
+                    let at = y.saturating_sub(top) * length + x.saturating_sub(left);
+                    if let Some(pixel) = mask.get_mut(at) {
+                        *pixel = coverage.max(*pixel);
+                    }
+                }
+            }
+            from = to;
+        }
+        for (row, line) in mask.chunks_exact(length).enumerate() {
+            for (column, coverage) in line.iter().enumerate() {
+                let at = (top + row) * self.width + left + column;
+                self.blend(at, color, *coverage);
+            }
+        }
     }
 
     /// Fills the rectangle between two corners.
     pub(super) fn band(&mut self, from: Place, to: Place, color: Color) {
-        let mut path = Vec::new();
-        path.add_rect(from, to.0 - from.0, to.1 - from.1);
-        self.draw(&path, Style::default(), color);
+        for y in from.1 as usize..to.1.ceil() as usize {
+            for x in from.0 as usize..to.0.ceil() as usize {
+                let covered = (x as f32 + 1.0).min(to.0) - (x as f32).max(from.0);
+                self.blend(y * self.width + x, color, (covered * 255.0) as u8);
+            }
+        }
     }
 
     pub(super) fn dot(&mut self, at: Place, color: Color) {
-        let mut path = Vec::new();
-        path.add_circle(at, 4.0);
-        self.draw(&path, Style::default(), color);
-    }
-
-    /// Draws a shape, at the cost of the pixels around it.
-    fn draw(&mut self, path: &[Command], style: Style<'_>, color: Color) {
-        let (mask, at) = Mask::new(path).style(style).render();
-        for (row, line) in mask.chunks_exact(at.width.max(1) as usize).enumerate() {
-            for (column, coverage) in line.iter().enumerate() {
-                let (x, y) = (at.left as usize + column, at.top as usize + row);
-                self.blend(y * self.width + x, color, *coverage);
-            }
-        }
+        self.line([at], 8.0, color);
     }
 
     /// Writes `text` with its vertical middle at the anchor, and `before` of its width left of it. It is moved if it would
@@ -107,4 +125,14 @@ impl Canvas {
             *under = (from + (to - from) * strength).round() as u8;
         }
     }
+}
+
+/// The distance of a place from the nearest of a line.
+fn distance(place: Place, from: Place, to: Place) -> f32 {
+    let (x, y) = (to.0 - from.0, to.1 - from.1);
+    let (dx, dy) = (place.0 - from.0, place.1 - from.1);
+    let along = (dx * x + dy * y) / (x * x + y * y).max(f32::MIN_POSITIVE);
+    let along = along.clamp(0.0, 1.0);
+    let (dx, dy) = (dx - along * x, dy - along * y);
+    (dx * dx + dy * dy).sqrt()
 }
