@@ -152,11 +152,21 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         };
         let environment = match (environments, state) {
             (true, Some("Z")) => {
-                let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
-                let threads = threads.into_iter().flatten().flatten();
-                let mut environments = threads.map(|it| std::fs::read(it.path().join("environ")));
-                let of_living = environments.find(|it| it.as_ref().is_ok_and(|it| !it.is_empty()));
-                of_living.transpose()?.unwrap_or_default()
+                let mut environment = Vec::new();
+                let threads = match std::fs::read_dir(format!("/proc/{pid}/task")) {
+                    Err(error) if is_passed_over(&error) => None,
+                    threads => Some(threads?),
+                };
+                for thread in threads.into_iter().flatten().flatten() {
+                    environment = read(
+                        pid,
+                        &format!("task/{}/environ", thread.file_name().display()),
+                    )?;
+                    if !environment.is_empty() {
+                        break;
+                    }
+                }
+                environment
             }
             (true, _) => read(pid, "environ")?,
             (false, _) => Vec::new(),

@@ -69,7 +69,7 @@ impl DataDir {
         self.abandoned_files()?.iter().try_for_each(fs::remove_file)
     }
 
-    /// Checks that a job can be started in it.
+    /// Checks that a job may be started in it, by its permissions. Room is not looked at.
     pub(crate) fn check(&self) -> Result<()> {
         self.create()?;
         let access = rustix::fs::access(self.jobs(), Access::WRITE_OK | Access::EXEC_OK);
