@@ -262,8 +262,9 @@ impl Report {
         let Some((value, rest)) = number(value) else {
             return;
         };
-        let is_part = rest.trim_start().starts_with('/');
+        let is_part = rest.trim_start().starts_with('/') || metrics.epoch.is_some();
         let (value, total) = (value * factor, total(rest));
+        let is_count = is_part && total.is_some();
         let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
         let total_steps = |value| whole(value).filter(|total| *total > 0);
         match kind {
@@ -276,7 +277,7 @@ impl Report {
             }
             Kind::TotalSteps => metrics.total_steps = total_steps(value),
             // `batch: 32` is a size, and `Batch 3 of 63` one of an epoch that another line names.
-            Kind::Batch if (is_part && total.is_some()) || !name.eq_ignore_ascii_case("batch") => {
+            Kind::Batch if is_count || !name.eq_ignore_ascii_case("batch") => {
                 self.batch = Some((value, total));
             }
             Kind::Batch | Kind::SecondsLeft => {}

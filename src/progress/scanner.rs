@@ -263,7 +263,9 @@ impl Scanner {
 
     /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
     fn report(&mut self, report: &mut Report, is_new: bool) {
-        if self.bars.training_ended && report.has(Kind::Evaluation) {
+        let of = &mut report.metrics;
+        let is_of_step = of.step.is_some() || of.learning_rate.or(of.grad_norm).is_some();
+        if self.bars.training_ended && !is_of_step && report.has(Kind::Evaluation) {
             let loss = report.metrics.loss.take();
             report.metrics.eval_loss = report.metrics.eval_loss.or(loss);
         }

@@ -187,7 +187,9 @@ impl Scanner {
         let has_label = !label.is_empty() && !label.ends_with(['|', ']']);
         let is_of_data = label.contains("data") && !label.contains("step");
         let is_training = TRAINING.iter().any(|word| label.contains(word)) && !is_of_data;
-        if label.contains(':') || (has_label && !is_training) {
+        let is_time = |at: &[u8]| matches!(at, [b'0'..=b'9', b':', b'0'..=b'9']);
+        let has_time = label.as_bytes().windows(3).any(is_time);
+        if has_time || (has_label && !is_training) {
             return false;
         }
         let candidates = &mut self.bars.candidates;
