@@ -221,7 +221,7 @@ impl Launcher for CloudLauncher {
         plan.process.files.push((dir.path().join(START), start));
         if let Some(mut epilogue) = plan.process.epilogue.take() {
             // A launch that ends early does not print that the cluster was there.
-            epilogue.by_server = !is_new && epilogue.unless_printed.is_some();
+            epilogue.by_server &= !is_new;
             let epilogue = serde_json::to_string(&epilogue).map_err(JobError::failed)?;
             let file = dir.path().join(EPILOGUE);
             plan.process.files.push((file, epilogue));

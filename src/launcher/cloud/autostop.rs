@@ -10,7 +10,7 @@ use crate::launcher::job_yaml::is_on;
 use crate::launcher::{JobIdentity, LaunchPlan, LaunchSpec};
 use crate::parse::sky::Cluster;
 use crate::process::runner::{CliCall, in_budget};
-use crate::process::start::has_abandoned_epilogue;
+use crate::process::start::is_supervised;
 use crate::process::supervisor::Epilogue;
 
 /// The idle minutes after which Oumi 0.9 has a new cluster stop, where its cloud can stop one.
@@ -74,19 +74,19 @@ impl CloudLauncher {
         // This program asks SkyPilot's API server, or becomes `sky`.
         let autostop = ["change", &sky, "autostop", &plan.cluster, "-y"];
         let argv = [&[own.as_str()], autostop.as_slice(), change].concat();
-        // Only a cluster that the call named can be there before.
+        // Of a cluster that the call named, which may be there before, the server decides.
         let may_be_there = asked.is_none() && !spec.identity.cluster.is_empty();
         let existing = format!("Found an existing cluster: {}.", plan.cluster);
         plan.process.epilogue = Some(Epilogue {
             argv: argv.into_iter().map(ToOwned::to_owned).collect(),
-            unless_printed: may_be_there.then_some(existing),
-            by_server: false,
+            unless_printed: asked.is_none().then_some(existing),
+            by_server: may_be_there,
         });
         Ok(())
     }
 
-    /// Sets the autostop of a launch that was killed, or whose supervisor was before it had. Where that fails, or SkyPilot is silent, the next call
-    /// about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It is dropped
+    /// Sets the autostop of a launch that was killed, or whose supervisor was before it had. Where that fails, or SkyPilot is silent,
+    /// the next call about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It is dropped
     /// where the cluster is gone, another one, stopped, or was there before.
     pub(super) async fn finish_autostop(
         &self,
@@ -94,10 +94,14 @@ impl CloudLauncher {
         launched: Option<&JobIdentity>,
     ) -> Result<()> {
         let dir = self.dir(identity)?;
-        if !has_abandoned_epilogue(&dir)? {
+        // Its supervisor may be at it still,
+        if dir
+            .epilogue()?
+            .is_none_or(|it| !it.by_server && is_supervised(&dir).unwrap_or(true))
+        {
             return Ok(());
         }
-        // Its supervisor may have done with it in between.
+        // or have done with it in between.
         let Some(epilogue) = dir.epilogue()? else {
             return Ok(());
         };
@@ -157,9 +161,10 @@ impl CloudLauncher {
         let hash = survey.cluster_hash(name);
         let before = launch.start.before.as_ref();
         let before = before.and_then(|before| before.cluster_hash.as_deref());
-        if may_be_old && before.is_some() {
-            let not_known = || JobError::unavailable("what cluster has its name is not known");
-            if before == Some(hash.ok_or_else(not_known)?) {
+        if may_be_old && let Some(before) = before {
+            survey.clusters.as_ref().map_err(JobError::unavailable)?;
+            // Without a hash it may be the one that was there.
+            if survey.cluster(name).is_some() && hash.is_none_or(|hash| hash == before) {
                 return Ok(false);
             }
         }

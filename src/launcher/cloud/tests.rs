@@ -357,7 +357,7 @@ async fn cluster_that_was_there_keeps_its_autostop() {
         let epilogue = Epilogue {
             argv: vec!["sky".to_owned(), "autostop".to_owned()],
             unless_printed: (!is_asked_for).then(|| "Found it".to_owned()),
-            by_server: false,
+            by_server: !is_asked_for,
         };
         let (dir, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
         let plan = plan_of(cluster, Some(epilogue));
