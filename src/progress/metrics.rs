@@ -262,7 +262,7 @@ impl Report {
         let Some((value, rest)) = number(value) else {
             return;
         };
-        let is_part = rest.trim_start().starts_with('/') || metrics.epoch.is_some();
+        let is_part = rest.trim_ascii_start().starts_with('/') || metrics.epoch.is_some();
         let (value, total) = (value * factor, total(rest));
         let is_count = is_part && total.is_some();
         let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
