@@ -113,24 +113,48 @@ fn mark(entry: &[u8]) -> Option<OsString> {
     Some(OsStr::from_bytes(value).to_owned())
 }
 
+/// The process ended while it was read (ESRCH too), or is another user's.
+#[cfg(target_os = "linux")]
+fn is_passed_over(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied) || error.raw_os_error() == Some(3)
+}
+
+/// Reads a file of a process; nothing of one that is passed over.
+#[cfg(target_os = "linux")]
+fn read(pid: u32, file: &str) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    // With room for most files at once: `fs::read` begins with 32 bytes.
+    let mut bytes = Vec::with_capacity(8192);
+    let file = std::fs::File::open(format!("/proc/{pid}/{file}"));
+    match file.and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes)) {
+        Err(error) if is_passed_over(&error) => Ok(Vec::new()),
+        read => read.map(|_| bytes),
+    }
+}
+
+/// Reads the environment of a process whose first thread has ended, from its others.
+#[cfg(target_os = "linux")]
+fn environment_of_threads(pid: u32) -> io::Result<Vec<u8>> {
+    let threads = match std::fs::read_dir(format!("/proc/{pid}/task")) {
+        Err(error) if is_passed_over(&error) => return Ok(Vec::new()),
+        threads => threads?,
+    };
+    for thread in threads.flatten() {
+        let environment = read(
+            pid,
+            &format!("task/{}/environ", thread.file_name().display()),
+        )?;
+        if !environment.is_empty() {
+            return Ok(environment);
+        }
+    }
+    Ok(Vec::new())
+}
+
 /// Reads /proc itself: sysinfo leaves out what cannot be read for want of file handles, and takes megabytes for each list.
 #[cfg(target_os = "linux")]
 fn all(environments: bool) -> io::Result<Vec<Process>> {
-    use io::ErrorKind::{NotFound, PermissionDenied};
-    use io::Read as _;
-    // ESRCH: the process ended while it was read.
-    let is_passed_over = |error: &io::Error| {
-        matches!(error.kind(), NotFound | PermissionDenied) || error.raw_os_error() == Some(3)
-    };
-    let read = |pid: u32, file: &str| {
-        // With room for most files at once: `fs::read` begins with 32 bytes.
-        let mut bytes = Vec::with_capacity(8192);
-        let file = std::fs::File::open(format!("/proc/{pid}/{file}"));
-        match file.and_then(|file| file.take(u64::MAX).read_to_end(&mut bytes)) {
-            Err(error) if is_passed_over(&error) => Ok(Vec::new()),
-            read => read.map(|_| bytes),
-        }
-    };
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -151,23 +175,7 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
             continue;
         };
         let environment = match (environments, state) {
-            (true, Some("Z")) => {
-                let mut environment = Vec::new();
-                let threads = match std::fs::read_dir(format!("/proc/{pid}/task")) {
-                    Err(error) if is_passed_over(&error) => None,
-                    threads => Some(threads?),
-                };
-                for thread in threads.into_iter().flatten().flatten() {
-                    environment = read(
-                        pid,
-                        &format!("task/{}/environ", thread.file_name().display()),
-                    )?;
-                    if !environment.is_empty() {
-                        break;
-                    }
-                }
-                environment
-            }
+            (true, Some("Z")) => environment_of_threads(pid)?,
             (true, _) => read(pid, "environ")?,
             (false, _) => Vec::new(),
         };
