@@ -203,17 +203,17 @@ impl Chart {
     fn draw_axes(&self, canvas: &mut Canvas) {
         for value in &self.x.ticks {
             let x = self.pixel((*value, 0.0)).0.round() + 0.5;
-            canvas.line([(x, TOP), (x, BOTTOM)], 1.0, GRID_COLOR);
+            canvas.line([(x, TOP), (x, BOTTOM)].into_iter(), 1.0, GRID_COLOR);
             let anchor = (x, BOTTOM + 8.0 + TEXT_HEIGHT / 2.0);
             canvas.text(&label(*value), anchor, 0.5, TEXT_COLOR);
         }
         for value in &self.y.ticks {
             let y = self.pixel((0.0, *value)).1.round() + 0.5;
-            canvas.line([(LEFT, y), (RIGHT, y)], 1.0, GRID_COLOR);
+            canvas.line([(LEFT, y), (RIGHT, y)].into_iter(), 1.0, GRID_COLOR);
             canvas.text(&label(*value), (LEFT - 8.0, y), 1.0, TEXT_COLOR);
         }
         let frame = [(LEFT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM)];
-        canvas.line(frame, 1.0, TEXT_COLOR);
+        canvas.line(frame.into_iter(), 1.0, TEXT_COLOR);
     }
 
     /// Draws a curve, where it is not a number a band from the step before, and its end as a dot.
@@ -226,12 +226,10 @@ impl Chart {
         let pale = [red, green, blue, 0x6b];
         for (points, width, color) in [(&curve.points, 1.25, pale), (&curve.line, 2.5, curve.color)]
         {
-            for stretch in points.split(|point| point.1.is_nan()) {
-                canvas.line(stretch.iter().map(|point| self.pixel(*point)), width, color);
-            }
+            canvas.line(points.iter().map(|point| self.pixel(*point)), width, color);
         }
         if let Some(last) = curve.points.iter().rfind(|point| !point.1.is_nan()) {
-            canvas.dot(self.pixel(*last), curve.color);
+            canvas.line([self.pixel(*last)].into_iter(), 8.0, curve.color);
         }
     }
 }

@@ -33,51 +33,31 @@ impl Canvas {
         Some(bytes)
     }
 
-    /// Draws lines with round ends from point to point.
-    pub(super) fn line(
-        &mut self,
-        points: impl IntoIterator<Item = Place>,
-        width: f32,
-        color: Color,
-    ) {
-        let last = (self.width - 1, self.pixels.len() / self.width - 1);
-        let pixels = |from: f32, to: f32, last: usize| {
-            let reach = width / 2.0 + 1.0;
-            let pixel = |at: f32| at.clamp(0.0, last as f32) as usize;
-            pixel(from.min(to) - reach)..=pixel(from.max(to) + reach)
+    /// Draws lines with round ends from point to point; one whose place is not a number leaves a gap.
+    pub(super) fn line(&mut self, points: impl Iterator<Item = Place>, width: f32, color: Color) {
+        let span = |from: f32, to: f32, size: usize| {
+            let pixel = |at: f32| (at.max(0.0) as usize).min(size - 1);
+            pixel(from.min(to) - width)..=pixel(from.max(to) + width)
         };
-        let points: Vec<Place> = points.into_iter().collect();
-        let Some(mut from) = points.first().copied() else {
-            return;
-        };
-        let (mut low, mut high) = (from, from);
-        for (x, y) in &points {
-            low = (low.0.min(*x), low.1.min(*y));
-            high = (high.0.max(*x), high.1.max(*y));
-        }
-        let (columns, rows) = (pixels(low.0, high.0, last.0), pixels(low.1, high.1, last.1));
-        let (left, top, length) = (*columns.start(), *rows.start(), columns.count());
+        let height = self.pixels.len() / self.width;
         // A pixel that several lines cover is coloured once.
-        let mut mask = vec![0_u8; rows.count() * length];
+        let mut mask = vec![0_u8; self.pixels.len()];
+        let mut before = None;
         for to in points {
-            for y in pixels(from.1, to.1, last.1) {
-                for x in pixels(from.0, to.0, last.0) {
+            let from = before.replace(to).filter(|from: &Place| !from.1.is_nan());
+            let from = from.unwrap_or(to);
+            for y in span(from.1, to.1, height) {
+                for x in span(from.0, to.0, self.width) {
                     let center = (x as f32 + 0.5, y as f32 + 0.5);
                     let inside = width / 2.0 - distance(center, from, to) + 0.5;
                     let coverage = (inside.clamp(0.0, width.min(1.0)) * 255.0) as u8;
-                    let at = y.saturating_sub(top) * length + x.saturating_sub(left);
-                    if let Some(pixel) = mask.get_mut(at) {
-                        *pixel = coverage.max(*pixel);
-                    }
+                    let pixel = &mut mask[y * self.width + x];
+                    *pixel = coverage.max(*pixel);
                 }
             }
-            from = to;
         }
-        for (row, line) in mask.chunks_exact(length).enumerate() {
-            for (column, coverage) in line.iter().enumerate() {
-                let at = (top + row) * self.width + left + column;
-                self.blend(at, color, *coverage);
-            }
+        for (at, coverage) in mask.into_iter().enumerate() {
+            self.blend(at, color, coverage);
         }
     }
 
@@ -89,10 +69,6 @@ impl Canvas {
                 self.blend(y * self.width + x, color, (covered * 255.0) as u8);
             }
         }
-    }
-
-    pub(super) fn dot(&mut self, at: Place, color: Color) {
-        self.line([at], 8.0, color);
     }
 
     /// Writes `text` with its vertical middle at the anchor, and `before` of its width left of it. It is moved if it would
@@ -134,5 +110,5 @@ fn distance(place: Place, from: Place, to: Place) -> f32 {
     let along = (dx * x + dy * y) / (x * x + y * y).max(f32::MIN_POSITIVE);
     let along = along.clamp(0.0, 1.0);
     let (dx, dy) = (dx - along * x, dy - along * y);
-    (dx * dx + dy * dy).sqrt()
+    dx.hypot(dy)
 }
