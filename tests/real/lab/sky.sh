@@ -80,6 +80,8 @@ Host lab
     IdentityFile ~/.ssh/id_ed25519
     IdentitiesOnly yes
 EOF
+# A server that a story before has left serves a home that is gone.
+sky api stop >/dev/null 2>&1 || true
 # The port of SkyPilot's server is one that the system may give to any connection, even to the one that looks for the server:
 # the server then finds its own port taken and does not start.
 sysctl -q -w net.ipv4.ip_local_reserved_ports=46580 || true
