@@ -205,7 +205,7 @@ impl Launcher for CloudLauncher {
         let dir = self.dir(identity)?;
         let config = plan.job_config.as_ref();
         let name = config.and_then(|config| config["name"].as_str());
-        let (is_new, before) = match in_budget(self.cluster_before(identity)).await {
+        let (was_there, before) = match in_budget(self.cluster_before(identity)).await {
             Ok(before) => before,
             Err(error) => {
                 dir.write_exit_record(&ExitRecord::not_started(STEP, &error.to_string()))?;
@@ -220,8 +220,10 @@ impl Launcher for CloudLauncher {
         let start = serde_json::to_string(&start).map_err(JobError::failed)?;
         plan.process.files.push((dir.path().join(START), start));
         if let Some(mut epilogue) = plan.process.epilogue.take() {
-            // A launch that ends early does not print that the cluster was there.
-            epilogue.by_server &= !is_new;
+            // A launch that ends early does not print that the cluster was there. Of one that was, the server decides, whoever named it.
+            if let Some(was_there) = was_there {
+                epilogue.by_server = was_there && epilogue.unless_printed.is_some();
+            }
             let epilogue = serde_json::to_string(&epilogue).map_err(JobError::failed)?;
             let file = dir.path().join(EPILOGUE);
             plan.process.files.push((file, epilogue));

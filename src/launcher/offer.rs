@@ -70,6 +70,6 @@ pub(crate) fn check_cloud(
     let other = found.filter(|found| *found != asked && clouds.contains(found));
     other.map_or(Ok(()), |other| {
         let error = format!("cluster {cluster} is on {other}, not on {asked}");
-        Err(JobError::not_found(error).with_hint("call list_jobs for the jobs it has"))
+        Err(JobError::not_found(error).with_hint("pass that cloud, or another cluster_name"))
     })
 }

@@ -88,7 +88,9 @@ impl PlanCache {
         match value {
             Value::Object(fields) => {
                 let hashed = |(name, value): (&String, _)| {
-                    let may_be_shown = may_be_shown && name != "envs" && !is_secret_name(name);
+                    // A script may hold a value of `envs`.
+                    let is_open = !["envs", "setup", "run", "runs"].contains(&name.as_str());
+                    let may_be_shown = may_be_shown && is_open && !is_secret_name(name);
                     (name.clone(), self.hashed(value, may_be_shown))
                 };
                 fields.iter().map(hashed).collect()
@@ -195,9 +197,10 @@ mod tests {
 
     #[test]
     fn secrets_are_not_kept() {
-        let script = format!("{}hunter22", "x".repeat(MAX_SHOWN));
+        let long = format!("{}hunter22", "x".repeat(MAX_SHOWN));
         let config = json!({
-            "envs": { "A": "hunter22", "B": 22 }, "list": ["hunter22"], "api_key": { "a": "hunter22" }, "run": script,
+            "envs": { "A": "hunter22", "B": 22 }, "list": ["hunter22"], "api_key": { "a": "hunter22" }, "long": long,
+            "run": "go hunter22",
         });
         let kept = PlanCache::default().hashed(&config, true).to_string();
         assert!(

@@ -117,8 +117,7 @@ impl JobService {
             && let Err(error) = launcher.check_cluster(cloud, cluster).await
         {
             if error.is_not_found() {
-                let hint = Some("pass that cloud, or another cluster_name".to_owned());
-                return Err(JobError { hint, ..error });
+                return Err(error);
             }
             launch.plan.warnings.push(format!(
                 "it is not known whether cluster {cluster} is on another cloud than {cloud}: {error}"

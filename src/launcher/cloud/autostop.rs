@@ -86,25 +86,21 @@ impl CloudLauncher {
     }
 
     /// Sets the autostop of a launch that was killed, or whose supervisor was before it had. Where that fails, or SkyPilot is silent,
-    /// the next call about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It is dropped
-    /// where the cluster is gone, another one, stopped, or was there before.
+    /// the next call about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It
+    /// is dropped where the cluster is gone, another one, stopped, or was there before.
     pub(super) async fn finish_autostop(
         &self,
         identity: &JobIdentity,
         launched: Option<&JobIdentity>,
     ) -> Result<()> {
         let dir = self.dir(identity)?;
-        // Its supervisor may be at it still,
-        if dir
-            .epilogue()?
-            .is_none_or(|it| !it.by_server && is_supervised(&dir).unwrap_or(true))
-        {
-            return Ok(());
-        }
-        // or have done with it in between.
         let Some(epilogue) = dir.epilogue()? else {
             return Ok(());
         };
+        // Its supervisor may be at it still, or have done with it in between.
+        if !epilogue.by_server && (is_supervised(&dir)? || dir.epilogue()?.is_none()) {
+            return Ok(());
+        }
         let argv: Vec<&str> = epilogue.argv.iter().map(String::as_str).collect();
         let Some((program, arguments)) = argv.split_first() else {
             return Ok(());
@@ -132,7 +128,8 @@ impl CloudLauncher {
         Ok(dir.clear_epilogue()?)
     }
 
-    /// Tells if the cluster of a launch that has ended is still its own, and where it `may_be_old` that it was not up before. Fails where that cannot be found out now, or is not certain.
+    /// Tells if the cluster of a launch that has ended is still its own, and where it `may_be_old` that it was not up before. Fails
+    /// where that cannot be found out now, or is not certain.
     async fn has_cluster_of(
         &self,
         identity: &JobIdentity,

@@ -70,17 +70,17 @@ impl CloudLauncher {
         })
     }
 
-    /// Describes the cluster of a launch before it: `None` where that cannot be found out, such as of a stopped one. Returns `true`
-    /// where it is not there. Fails where it is on another cloud by now.
+    /// Tells if the cluster of a launch is there before it, and describes it: `None` where that cannot be found out, such as the
+    /// jobs of a stopped one. Fails where it is on another cloud by now.
     pub(super) async fn cluster_before(
         &self,
         identity: &JobIdentity,
-    ) -> Result<(bool, Option<ClusterBefore>)> {
+    ) -> Result<(Option<bool>, Option<ClusterBefore>)> {
         let (true, Ok(list)) = (self.backend.ids_restart(), self.backend.clusters().await) else {
-            return Ok((false, None));
+            return Ok((None, None));
         };
         let Some(cluster) = named(&list, &identity.cluster) else {
-            return Ok((true, Some(ClusterBefore::default())));
+            return Ok((Some(false), Some(ClusterBefore::default())));
         };
         let found = cloud_of(cluster);
         let clouds = self.backend.clouds();
@@ -92,7 +92,7 @@ impl CloudLauncher {
             cluster_hash: cluster.cluster_hash.clone(),
             last_job_id: jobs.iter().map(number).max().unwrap_or(0),
         });
-        Ok((false, before))
+        Ok((Some(true), before))
     }
 
     /// Reads the launch of a job. One that has ended with a job is read again only where its folder was changed.

@@ -307,7 +307,7 @@ async fn launch_onto_a_cluster_of_another_cloud_is_not_begun() {
     let error = launcher.start(&identity(""), plan, lock).await.unwrap_err();
     let error = error.to_string();
     assert!(
-        error.contains("cluster dev is on other, not on fake"),
+        error.contains("cluster dev is on other, not on fake; pass that cloud"),
         "{error}"
     );
     let status = launcher.status(&identity("")).await.unwrap();
@@ -338,12 +338,15 @@ async fn failed_launch_has_its_reason_where_the_queue_was_not_read_before() {
 /// A launch that ends early prints nothing of the cluster, and would end it by an autostop that nobody asked for.
 #[tokio::test]
 async fn cluster_that_was_there_keeps_its_autostop() {
-    for (cluster, is_asked_for, is_unreachable, by_server) in [
-        ("dev", false, false, true),
+    for (cluster, is_named, is_asked_for, is_unreachable, by_server) in [
+        ("dev", true, false, false, true),
+        // Somebody has made it since the launch was given its name.
+        ("dev", false, false, false, true),
         // A stopped cluster does not list its jobs.
-        ("dev", false, true, true),
-        ("dev", true, false, false),
-        ("new", false, false, false),
+        ("dev", true, false, true, true),
+        ("dev", true, true, false, false),
+        ("new", true, false, false, false),
+        ("new", false, false, false, false),
     ] {
         let cloud = Arc::new(FakeCloud::default());
         cloud
@@ -357,7 +360,7 @@ async fn cluster_that_was_there_keeps_its_autostop() {
         let epilogue = Epilogue {
             argv: vec!["sky".to_owned(), "autostop".to_owned()],
             unless_printed: (!is_asked_for).then(|| "Found it".to_owned()),
-            by_server: !is_asked_for,
+            by_server: is_named && !is_asked_for,
         };
         let (dir, lock) = JobDir::create(home.path().join("jobs/a")).unwrap();
         let plan = plan_of(cluster, Some(epilogue));
