@@ -32,7 +32,16 @@ const SLICE: usize = 256 * 1024;
 const SECRET_NAMES: &str = "TOKEN SECRET PASSWORD PASSWD API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
 
 /// Values that stand where a secret may, and are none.
-const NO_SECRETS: &str = "None null True False <s> </s> <pad> <unk> <image> [PAD] [PAD";
+const NO_SECRETS: &str = "None null True False true false <s> </s> <pad> <unk> <bos> <eos> <image> [PAD] [PAD [UNK] [UNK [CLS] [CLS [SEP] [SEP [MASK] [MASK";
+/// The beginnings of such: special tokens, and code as in a traceback.
+const NO_SECRET_STARTS: [&str; 6] = [
+    "<|",
+    "os.environ",
+    "self.",
+    "args.",
+    "model_args.",
+    "Optional[",
+];
 
 static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let paragraphs = include_str!("redact/shapes.txt").split("\n\n");
@@ -156,7 +165,9 @@ impl Redactor {
                 let line = found.name("line");
                 let is_no_key = line.is_some_and(|line| !is_key_line(line.as_str()));
                 let value = group("value").trim_matches(['"', '\'']);
-                let is_other = value.starts_with("<|") || value.starts_with("os.environ");
+                let is_other = NO_SECRET_STARTS
+                    .iter()
+                    .any(|start| value.starts_with(start));
                 if is_no_key || is_other || NO_SECRETS.split(' ').any(|no| value == no) {
                     return found[0].to_owned();
                 }
@@ -447,6 +458,24 @@ mod tests {
         ] {
             let hidden = nothing.redact(&format!("DB_PASSWORD={secret}"));
             assert_eq!(hidden, "DB_PASSWORD=***");
+        }
+        for secret in [
+            "\"correct horse battery staple\"",
+            "\"Tr0ub4d,or&3xyz\"",
+            "'hunter22 and more'",
+        ] {
+            let hidden = nothing.redact(&format!("{{\"password\": {secret}}}"));
+            assert_eq!(hidden, "{\"password\": ***}");
+        }
+        for code in [
+            "def f(password: Optional[str] = None)",
+            "connect(user, password=self.settings.password)",
+            "use_auth_token=model_args.use_auth_token",
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN=true",
+            "UNK_TOKEN=[UNK]",
+            "EOS_TOKEN=<eos>",
+        ] {
+            assert_eq!(nothing.redact(code), code);
         }
         let long = token("", 40);
         for before in [

@@ -122,7 +122,7 @@ pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
 /// As [`str::split_once`]. This and the next two are for bytes below 0x80 in what is read of each line of a log: made for size, the
 /// methods of `str` read characters one by one.
 pub(crate) fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
-    let at = text.as_bytes().iter().position(|one| *one == byte)?;
+    let at = memchr::memchr(byte, text.as_bytes())?;
     Some((&text[..at], &text[at + 1..]))
 }
 

@@ -170,6 +170,7 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
         };
         if line.text.is_empty() || Bar::parse_whole(&line.text).is_some() {
             match self.between.last_mut() {
+                Some(last) if last.text == line.text => {}
                 Some(last) if is_next_state(&last.text, &line.text) => last.text = line.text,
                 _ => self.between.push(line),
             }

@@ -55,9 +55,9 @@ impl Health {
             });
             entry.1 += 1;
         }
-        self.loss = metrics.loss.or(self.loss);
         // The loss of reinforcement learning tells nothing.
         let loss = metrics.loss.filter(|_| metrics.reward.is_none());
+        self.loss = loss.or(self.loss);
         if let Some(loss) = loss.filter(|loss| loss.is_finite() && *loss > 0.0)
             && self.best.is_none_or(|(best, _)| loss < best)
         {
@@ -67,9 +67,7 @@ impl Health {
 
     pub(super) fn bad_news(&self) -> Vec<BadNews> {
         let news = |sentence: String, is_lost| BadNews { sentence, is_lost };
-        let is_learning = self
-            .loss
-            .is_some_and(|loss| loss.is_finite() && loss != 0.0);
+        let is_learning = self.loss.is_none_or(|loss| loss.is_finite() && loss != 0.0);
         let is_lost = |figure, times| match figure {
             "grad_norm" => !is_learning || times >= OVERFLOWS,
             "eval_loss" => !is_learning,

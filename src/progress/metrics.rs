@@ -269,7 +269,10 @@ impl Report {
         let total_steps = |value| whole(value).filter(|total| *total > 0);
         match kind {
             // `{"step": 100, "train": {"step": 5}}`: the outer one counts.
-            Kind::Step if metrics.step.is_some() && name.ends_with("/step") => {}
+            Kind::Step
+                if metrics.step.is_some()
+                    && name.contains('/')
+                    && name != "global_step/max_steps" => {}
             Kind::Step => {
                 let step = whole(value).filter(|step| *step as f64 == value);
                 metrics.step = step.or(metrics.step);

@@ -283,7 +283,7 @@ fn hostile_lines_are_cheap() {
         ),
     ] {
         let start = std::time::Instant::now();
-        scan(&line);
+        scan(format!("{line}\n"));
         assert!(
             start.elapsed() < Duration::from_secs(20),
             "{}…: {:?}",
@@ -297,7 +297,7 @@ fn hostile_lines_are_cheap() {
         "Training epoch 0, iteration 18446744073709551615/0 | lr: 3e-05 | reduced_train_loss: 1",
         "Training:  12%|█▏        | 1e300/1e400 [99999999:99:99<00:09,  1e-400it/s]",
     ] {
-        scan(line);
+        scan(format!("{line}\n"));
     }
 }
 
@@ -345,6 +345,11 @@ fn warns_of_nan_loss() {
     assert!(!is_lost(overflow.clone()));
     assert!(is_lost(overflow.repeat(10)));
     assert!(is_lost(overflow.replace("3.0", "0.0")));
+    let rewarded = overflow
+        .replace("3.0", "0.0")
+        .replace("'epoch'", "'reward': 0.5, 'epoch'");
+    assert!(!is_lost(rewarded));
+    assert!(!is_lost("{'eval_loss': nan, 'epoch': 0.1}\n".to_owned()));
     assert!(!is_lost(
         good.to_owned() + "{'eval_loss': nan, 'epoch': 0.1}\n"
     ));

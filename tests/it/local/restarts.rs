@@ -445,7 +445,10 @@ fn pending_call_is_answered_at_end_of_input() {
         wait_until("the cancel is under way", || asked.exists());
         server.close_stdin();
         let answer = server.answer_if_any(call);
-        answer.is_some_and(|answer| answer.ok()["status"] == "cancelled")
+        answer.is_some_and(|answer| {
+            assert_eq!(answer.ok()["status"], "cancelled");
+            true
+        })
     });
 }
 
