@@ -127,7 +127,7 @@ impl JobService {
         is_confirmed: bool,
     ) -> ClusterAnswer {
         let cluster_name = request.cluster_name;
-        let cloud = request.cloud.trim().to_lowercase();
+        let cloud = self.context.cloud_of_call(&request.cloud);
         let done = if is_confirmed {
             self.teardown(action, &cloud, &cluster_name).await
         } else {

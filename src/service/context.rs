@@ -9,7 +9,7 @@ use super::poll::SharedPolls;
 use super::sanitize::{Texts, sanitize};
 use crate::error::{JobError, Result};
 use crate::in_flight::InFlight;
-use crate::launcher::Launcher;
+use crate::launcher::{Launcher, oumi_cloud};
 use crate::process::find;
 use crate::process::job_dir::JobDir;
 use crate::redact::Redactor;
@@ -71,6 +71,15 @@ impl Context {
     pub(super) fn is_local(&self, cloud: &str) -> bool {
         let launcher = self.launcher(cloud);
         launcher.is_ok_and(|launcher| launcher.is_local())
+    }
+
+    /// Returns Oumi's name of the cloud that a call names, which may be SkyPilot's, as answers quote it.
+    pub(super) fn cloud_of_call(&self, name: &str) -> String {
+        let cloud = name.trim().to_lowercase();
+        match self.launcher(&cloud) {
+            Ok(_) => cloud,
+            Err(_) => oumi_cloud(&cloud),
+        }
     }
 
     /// Returns the cloud as answers show it: this machine is none.

@@ -69,7 +69,7 @@ async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     }
     let wanted = JobIdentity {
         job_id: String::new(),
-        cloud: query.cloud.trim().to_lowercase(),
+        cloud: context.cloud_of_call(&query.cloud),
         cluster: query.cluster.trim().to_owned(),
         oumi_job_id: query.oumi_job_id.trim().to_owned(),
     };

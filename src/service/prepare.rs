@@ -202,7 +202,7 @@ async fn plan(
 /// Returns the cloud that a call asks for; this machine where it names none. Where the config asks for another one then, the
 /// call is refused: which of the two is meant is for the user to say.
 fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<String> {
-    let cloud = request.cloud.trim().to_lowercase();
+    let cloud = context.cloud_of_call(&request.cloud);
     if !cloud.is_empty() {
         return Ok(cloud);
     }

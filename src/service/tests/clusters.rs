@@ -5,7 +5,30 @@ use std::time::Duration;
 use crate::service::requests::{CancelRequest, StopRequest};
 
 use super::fake_launcher::{Gate, direct};
-use super::test_service;
+use super::{test_service, test_service_with};
+use crate::settings::policy::Policy;
+
+#[tokio::test(start_paused = true)]
+async fn skypilots_name_of_a_cloud_is_known() {
+    let test = test_service_with(&[&["k8s", "sky-slurm"], &["slurm"]], Policy::default());
+    let launched = test.run_on("job", " Kubernetes", "dev").await;
+    assert_eq!(launched.cloud, "k8s", "{launched:?}");
+    test.cloud.add_elsewhere("k8s", "other", "7");
+    let request = CancelRequest {
+        job: direct("Kubernetes", "", "7"),
+        force: false,
+    };
+    let answer = test.service.cancel(request).await;
+    assert_eq!((answer.success, &*answer.cluster), (true, "other"));
+    for (named, cloud) in [("Kubernetes", "k8s"), ("Slurm", "slurm"), ("K8S", "k8s")] {
+        let request = StopRequest {
+            cloud: named.to_owned(),
+            cluster_name: "dev".to_owned(),
+        };
+        let answer = test.service.stop_cluster(request).await;
+        assert_eq!((answer.success, &*answer.cloud), (true, cloud), "{answer:?}");
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_stop_goes_on() {
