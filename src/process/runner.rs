@@ -20,7 +20,7 @@ const MAX_QUERIES: usize = 64;
 /// The time that a result is kept whose callers have all given up; the next equal query takes it.
 const UNREAD_TTL: Duration = Duration::from_secs(60);
 /// The time that a tool call waits for its queries in all: clients give up after a minute, some sooner.
-const CALL_BUDGET: Duration = Duration::from_secs(25);
+pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(25);
 
 tokio::task_local! {
     /// The instant until which the work that runs waits for its queries.
@@ -78,8 +78,12 @@ impl Cli {
             None => Ok(waiting.await),
         };
         let Ok(finished) = waited else {
-            let seconds = started.elapsed().as_secs();
-            let problem = format!("has not answered within {seconds} s and still runs");
+            let waited = match started.elapsed().as_secs() {
+                // The call has waited for others.
+                0 => "yet".to_owned(),
+                seconds => format!("within {seconds} s"),
+            };
+            let problem = format!("has not answered {waited} and still runs");
             return Err(call.error(problem).with_hint("try again in a moment"));
         };
         let result = finished.ok().and_then(|result| result.clone());

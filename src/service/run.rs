@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::answers::RunAnswer;
 use super::launches::{self, MAY_BE_RUNNING, outcome_within};
 use super::observe::Observation;
@@ -13,9 +15,12 @@ use super::{JobService, LAUNCH_WAIT, OnProgress, consent_prompt, next_step};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, JobStatus, status};
+use crate::process::runner::{CALL_BUDGET, until};
 use crate::text::shorten;
 
 const CONFIRMATION: &str = "EXECUTE";
+/// The wait for the status of a job that was launched.
+const STATUS_WAIT: Duration = Duration::from_secs(10);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// The bytes of an error that are shown, and of its hint: both may quote a whole argument.
 const MAX_ERROR: usize = 2048;
@@ -28,7 +33,8 @@ impl JobService {
     ) -> RunAnswer {
         let is_dry = request.dry_run;
         let plan_id = if is_dry { "" } else { &request.plan_id };
-        let prepared = self.prepare(&request, plan_id).await;
+        let deadline = Instant::now() + CALL_BUDGET;
+        let prepared = until(deadline, self.prepare(&request, plan_id)).await;
         let redactor = match &prepared {
             Ok(launch) => launch.redactor(),
             Err(_) => {
@@ -37,8 +43,8 @@ impl JobService {
             }
         };
         let answer = match prepared {
-            Ok(launch) if is_dry => Ok(self.preview(launch).await),
-            Ok(launch) => self.start(&request, launch, on_progress).await,
+            Ok(launch) if is_dry => Ok(until(deadline, self.preview(launch)).await),
+            Ok(launch) => self.start(&request, launch, deadline, on_progress).await,
             Err(error) => Err(error),
         };
         let answer = answer.unwrap_or_else(|error| match is_dry {
@@ -93,6 +99,7 @@ impl JobService {
         &self,
         request: &RunRequest,
         mut launch: PreparedLaunch,
+        deadline: Instant,
         on_progress: OnProgress<'_>,
     ) -> Result<RunAnswer> {
         if !request.confirm || request.user_confirmation != CONFIRMATION {
@@ -104,14 +111,15 @@ impl JobService {
         let is_limited = self.context.policy.max_hourly.is_some();
         // That the user was shown is as good, where nobody reads another one.
         if is_limited || self.can_ask() || launch.costs.is_none() {
-            self.price(&mut launch).await?;
+            until(deadline, self.price(&mut launch)).await?;
         }
         let confirmed = self.confirm_launch(&mut launch, &request.plan_id, on_progress);
         if let Some(plan_id) = confirmed.await? {
             // The user may have taken minutes, and files may have changed meanwhile.
-            launch = self.prepare(request, &plan_id).await?;
+            let deadline = Instant::now() + CALL_BUDGET;
+            launch = until(deadline, self.prepare(request, &plan_id)).await?;
             if is_limited {
-                self.price(&mut launch).await?;
+                until(deadline, self.price(&mut launch)).await?;
             }
         }
         let identity = &launch.spec.identity;
@@ -122,7 +130,8 @@ impl JobService {
             ..RunAnswer::default()
         };
         let submitted = launches::submit(&self.context, launch, self.can_ask()).await?;
-        Ok(self.submitted(answer, submitted, on_progress).await)
+        let deadline = Instant::now() + LAUNCH_WAIT + STATUS_WAIT;
+        Ok(until(deadline, self.submitted(answer, submitted, on_progress)).await)
     }
 
     /// Waits up to [`LAUNCH_WAIT`] for the launch of a submitted job and answers with its status.

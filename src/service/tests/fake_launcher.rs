@@ -16,6 +16,7 @@ use crate::launcher::{
     Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
+use crate::process::runner::{Cli, CliCall, in_budget};
 use crate::process::start::StartRequest;
 use crate::process::supervisor::SupervisorPlan;
 use crate::service::requests::{CancelRequest, RunRequest};
@@ -85,6 +86,7 @@ struct State {
     status_error: Option<JobError>,
     list_error: Option<JobError>,
     incomplete: Vec<String>,
+    silent: Option<Cli>,
 }
 
 /// What all servers of a test share.
@@ -178,6 +180,19 @@ impl FakeCloud {
                 .incomplete
                 .push(format!("cluster {cluster}: no answer"))
         });
+    }
+
+    /// Each question waits for a program that does not answer.
+    pub fn fall_silent(&self) {
+        self.change(|state| state.silent = Some(Cli::default()));
+    }
+
+    async fn ask(&self) {
+        let silent = self.state().silent.clone();
+        if let Some(cli) = silent {
+            let call = CliCall::new(Path::new("/bin/sleep"), &["2"], Duration::from_secs(120));
+            drop(in_budget(cli.query(&call)).await);
+        }
     }
 
     pub fn fail_list(&self, error: Option<JobError>) {
@@ -420,6 +435,7 @@ impl Launcher for FakeLauncher {
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        self.cloud.ask().await;
         let cluster = if spec.identity.cluster.is_empty() {
             format!("{}-cluster", spec.identity.job_id)
         } else {
@@ -518,6 +534,7 @@ impl Launcher for FakeLauncher {
     }
 
     async fn status(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
+        self.cloud.ask().await;
         let error = self.cloud.change(|state| {
             state.calls.push(Call::Status(identity.job_id.clone()));
             state.status_error.clone()
@@ -532,6 +549,7 @@ impl Launcher for FakeLauncher {
     }
 
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing, JobError> {
+        self.cloud.ask().await;
         let ids = known.iter().map(|identity| identity.job_id.clone());
         let (error, elsewhere, incomplete) = self.cloud.change(|state| {
             state.calls.push(Call::List(ids.collect()));

@@ -302,3 +302,23 @@ async fn an_error_of_a_launch_is_short() {
     assert!(message.len() <= 2048, "{error}");
     assert!(hint.starts_with("check"), "{error}");
 }
+
+/// Clients give up after a minute.
+#[tokio::test(start_paused = true)]
+async fn a_silent_launcher_does_not_silence_the_answer() {
+    let test = test_service();
+    test.run_on("first", "gcp", "dev").await;
+    test.cloud.close(Gate::Launch);
+    test.cloud.fall_silent();
+    for is_dry in [true, false] {
+        let request = RunRequest {
+            dry_run: is_dry,
+            cluster_name: "dev".to_owned(),
+            allow_shared_output: true,
+            ..test.request("second", "gcp")
+        };
+        let minute = Duration::from_secs(59);
+        let answer = tokio::time::timeout(minute, test.service.run(request)).await;
+        assert!(answer.unwrap().success);
+    }
+}
