@@ -341,6 +341,11 @@ pub(crate) trait Launcher: Send + Sync {
     /// minutes and is not cancellation-safe: spawn it where the caller can time out.
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome>;
 
+    /// Kills the launch of a job, so that it ends although it hangs, and returns what comes of it. `None` where there is none to kill.
+    async fn kill_launch(&self, _: &JobIdentity) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Prices a launch, or the cluster that it goes onto. `None` where nothing is billed.
     async fn offer(&self, _: &LaunchSpec, _: &LaunchPlan) -> Option<Offer> {
         None

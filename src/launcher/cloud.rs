@@ -31,6 +31,7 @@ use crate::process::find;
 use crate::process::job_dir::{EPILOGUE, ExitRecord, JobLock};
 use crate::process::runner::{Cli, in_budget, until};
 use crate::process::start;
+use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
 pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
@@ -339,6 +340,19 @@ impl Launcher for CloudLauncher {
             Ok(_) | Err(_) => job.check_id()?,
         }
         self.cancel_there(&identity).await
+    }
+
+    async fn kill_launch(&self, identity: &JobIdentity) -> Result<Option<String>> {
+        let dir = self.dir(identity)?;
+        if !self.launch(identity)?.has_ended && !ProcessTable::read()?.job(dir.path()).kill_steps()
+        {
+            return Ok(None);
+        }
+        let cluster = &identity.cluster;
+        Ok(Some(format!(
+            "its launch was cut off, and may be carried on by SkyPilot: its job is looked for on cluster {cluster} for half an hour, \
+             and cancelled once it is there; down_cluster deletes the cluster"
+        )))
     }
 
     async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getsid, kill_process};
 
 use super::job_dir::Termination;
 use crate::settings::env_vars;
@@ -26,6 +26,22 @@ pub(crate) struct JobProcesses {
 impl JobProcesses {
     pub(crate) fn is_empty(&self) -> bool {
         self.supervisor.is_none() && self.members.is_empty()
+    }
+
+    /// Kills the steps, which are in the session of their supervisor. What a launch leaves, such as SkyPilot's API server, has one
+    /// of its own. Returns `false` without a supervisor.
+    pub(crate) fn kill_steps(&self) -> bool {
+        let supervisor = self.supervisor.and_then(pid);
+        let is_step =
+            |member: &&u32| pid(**member).and_then(|it| getsid(Some(it)).ok()) == supervisor;
+        for step in self
+            .members
+            .iter()
+            .filter(|it| supervisor.is_some() && is_step(it))
+        {
+            send(*step, Signal::KILL);
+        }
+        supervisor.is_some()
     }
 }
 

@@ -73,7 +73,7 @@ impl JobService {
         if context.in_flight.contains(&job.identity.job_id) {
             on_progress("the launch is under way; the job is cancelled as soon as it ends");
         }
-        if let Some(outcome) = cancel_launch(context, &job.identity).await {
+        if let Some(outcome) = cancel_launch(context, &job.identity, force).await {
             return answer(job.identity, outcome);
         }
         // The launch may have ended since the lookup: then the launcher's id is recorded only now.
@@ -260,17 +260,33 @@ fn keep_pending(context: &Context, job_id: &str) -> &'static str {
     }
 }
 
-/// Requests that a launch in flight be cancelled as soon as it ends, and waits for that up to [`LAUNCH_WAIT`]. `None` when no
-/// launch is in flight.
-async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Result<CancelOutcome>> {
+/// Requests that a launch in flight be cancelled as soon as it ends, which `force` brings about, and waits for that up to
+/// [`LAUNCH_WAIT`]. `None` when no launch is in flight.
+async fn cancel_launch(
+    context: &Context,
+    identity: &JobIdentity,
+    force: bool,
+) -> Option<Result<CancelOutcome>> {
     let watch = context.in_flight.request_cancel(&identity.job_id)?;
     let note = keep_pending(context, &identity.job_id);
+    let killed = match context.launcher(&identity.cloud) {
+        Ok(launcher) if force => launcher.kill_launch(identity).await,
+        _ => Ok(None),
+    };
+    let killed = match killed {
+        Ok(killed) => killed,
+        Err(error) => return Some(Err(error)),
+    };
     let failing = || context.in_flight.cancel_error(&identity.job_id);
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
     Some(
         match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
             Some(LaunchOutcome::Cancelled { outcome, .. }) => Ok(*outcome),
             Some(LaunchOutcome::Unknown(reason)) => Err(JobError::failed(reason)),
+            // Its job may be there all the same.
+            Some(LaunchOutcome::Failed(reason)) if killed.is_some() => {
+                Err(JobError::failed(reason))
+            }
             Some(LaunchOutcome::Failed(reason)) => Ok(CancelOutcome::had_ended(JobStatus {
                 message: Some(format!("its launch failed: {reason}")),
                 ..JobStatus::new(status::FAILED, JobState::Failed, true)
@@ -281,9 +297,10 @@ async fn cancel_launch(context: &Context, identity: &JobIdentity) -> Option<Resu
             ))),
             Some(LaunchOutcome::Launched(_)) | None => {
                 let mut job = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
-                job.message = Some(format!(
-                    "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when"
-                ));
+                job.message = killed.or_else(|| Some(format!(
+                    "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when; \
+                     if it hangs, cancel_job with force=true kills it"
+                )));
                 let had_ended = false;
                 Ok(CancelOutcome { job, had_ended })
             }

@@ -134,7 +134,7 @@ impl Default for LogsRequest {
 pub(crate) struct CancelRequest {
     #[serde(flatten)]
     pub job: JobIdentity,
-    /// Kill at once instead of asking the processes to end. This machine only.
+    /// Kill at once instead of asking the processes to end. On a cloud: kill a launch that hangs.
     pub force: bool,
 }
 

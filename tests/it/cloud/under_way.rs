@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::world::{World, how, text, warnings};
-use crate::support::wait_until;
+use crate::support::{alive, wait_until};
 
 #[test]
 fn long_launch_is_pending() {
@@ -231,4 +231,39 @@ fn teardown_says_that_a_launch_is_under_way() {
         );
     }
     world.cloud.set("oumi-up.open", "");
+}
+
+#[test]
+fn hung_launch_is_killed_by_force() {
+    for (block, is_submitted) in [("middle", false), ("after-job", true)] {
+        let world = World::new();
+        world.cloud.set("oumi-up.block", block);
+        let mut server = world.server();
+        let arguments = server.launch("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
+        let run = server.send("run_job", arguments);
+        world.cloud.wait_for("blocked-oumi-up");
+        let launch = world.the_launch().pid;
+        let waiting = server.send("cancel_job", json!({ "job_id": "a" }));
+        let killed = server.cancel("a", true);
+        assert!(!alive(launch));
+        if !is_submitted {
+            let waiting = server.answer("cancel_job", waiting);
+            for (answer, words) in [
+                (waiting, "force=true kills it"),
+                (killed, "looked for on cluster a"),
+            ] {
+                assert_eq!(how(&answer), ("launching", "PENDING", false));
+                let message = text(&answer, "message");
+                assert!(message.contains(words), "{message}");
+            }
+            // SkyPilot carries it on.
+            world.cloud.set_cluster("a", "UP");
+            world.add_job_now("a", "1", "a");
+        }
+        server.answer("run_job", run);
+        wait_until("the job is cancelled", || {
+            how(&server.poll("a")) == ("CANCELLED", "CANCELLED", true)
+        });
+        assert_eq!(world.cloud.job_status("a", "1").unwrap(), "CANCELLED");
+    }
 }
