@@ -17,6 +17,9 @@ const OF_MACHINE: &str = "~/.local/bin ~/.local/pipx/venvs/*/bin ~/.local/share/
     ~/.local/share/uv/tools/*/bin ~/miniconda3/bin ~/miniconda3/envs/*/bin ~/anaconda3/bin ~/anaconda3/envs/*/bin \
     ~/miniforge3/bin ~/miniforge3/envs/*/bin ~/mambaforge/bin ~/mambaforge/envs/*/bin ~/.conda/envs/*/bin \
     ~/.pyenv/versions/*/bin ~/.venv/bin ~/.env/bin /opt/homebrew/bin /usr/local/bin /opt/conda/bin /opt/conda/envs/*/bin";
+const INSTALL_OUMI: &str = "`pip install oumi`";
+const INSTALL_SKY: &str =
+    "`pip install 'oumi[gcp]'` (or aws, azure, kubernetes, lambda, nebius, runpod, slurm)";
 /// The PATH that a desktop gives the programs it starts: launchd's, and the least of Linux.
 const DESKTOP_PATH: &str = "/usr/bin:/bin:/usr/sbin:/sbin";
 
@@ -32,17 +35,17 @@ pub(crate) fn add_project(project: &Path) {
 /// uv, pipx, conda and pyenv put it.
 pub(crate) fn find_oumi(project: &Path) -> Result<PathBuf> {
     add_project(project);
-    find("oumi", "oumi", env_vars::OUMI, &[project.to_owned()])
+    find("oumi", INSTALL_OUMI, env_vars::OUMI, &[project.to_owned()])
 }
 
 /// Finds `oumi` for questions that name no project.
 pub(crate) fn find_any_oumi() -> Result<PathBuf> {
-    find("oumi", "oumi", env_vars::OUMI, &projects())
+    find("oumi", INSTALL_OUMI, env_vars::OUMI, &projects())
 }
 
 /// Finds `sky` in the same places, and before those beside the `oumi` that a variable names: pip puts both into one folder.
 pub(crate) fn find_sky() -> Result<PathBuf> {
-    find("sky", "'oumi[gcp]'", env_vars::SKY, &projects())
+    find("sky", INSTALL_SKY, env_vars::SKY, &projects())
 }
 
 /// Finds `oumi` as the server of a client does that was started from the desktop, without a variable or a project.
@@ -56,7 +59,7 @@ fn projects() -> Vec<PathBuf> {
     own.into_iter().chain(lock(&PROJECTS).clone()).collect()
 }
 
-fn find(name: &str, package: &str, variable: &str, projects: &[PathBuf]) -> Result<PathBuf> {
+fn find(name: &str, install: &str, variable: &str, projects: &[PathBuf]) -> Result<PathBuf> {
     if let Some(named) = named(name, variable) {
         return named;
     }
@@ -72,7 +75,7 @@ fn find(name: &str, package: &str, variable: &str, projects: &[PathBuf]) -> Resu
             "the `{name}` program was not found on PATH, in .venv, venv or .env of the project, or where pip, pipx, uv, conda and pyenv put programs"
         );
         JobError::program_not_found(error).with_hint(format!(
-            "install it with `pip install {package}`, or set {variable} in the server's environment to its full path"
+            "install it with {install}, or set {variable} in the server's environment to its full path"
         ))
     })
 }

@@ -198,7 +198,7 @@ pub fn how_to_get(name: &str) -> &'static str {
     match (name, is_installed(name)) {
         ("oumi", false) => "pip install oumi",
         ("oumi", true) => env_vars::OUMI,
-        (_, false) => "pip install 'oumi[gcp]'",
+        (_, false) => "pip install 'oumi[gcp]'` (or aws, azure, kubernetes",
         (_, true) => env_vars::SKY,
     }
 }
