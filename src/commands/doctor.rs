@@ -19,6 +19,7 @@ use super::setup::own_path;
 use super::text::for_person;
 use super::{CommandResult, exit_code, note, print, until_interrupted};
 use crate::error::{JobError, Result};
+use crate::launcher::skypilot::asks_api_server;
 use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
 use crate::process::table::ProcessTable;
@@ -187,7 +188,10 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
         output_of(cli, &program, &["check", "-o", "json"]),
         output_of(cli, &program, &["status", "-o", "json"]),
     );
-    let server = info.as_ref().ok().map(|(info, _)| api_server(&info.stdout));
+    // `sky` has written by now who its user is.
+    let is_asked = asks_api_server();
+    let server = info.as_ref().ok();
+    let server = server.map(|(info, _)| api_server(&info.stdout, is_asked));
     let enabled = enabled.and_then(|output| clouds(&output.stdout));
     let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
     let clusters = clusters.map_err(|error| error.context("what is up, and billed, is not known"));
@@ -199,7 +203,7 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
     checks.collect()
 }
 
-fn api_server(info: &str) -> Result<String> {
+fn api_server(info: &str, is_asked: bool) -> Result<String> {
     let info = sky::api_info(info).unwrap_or_default();
     let server = &info["server"];
     let Some(status) = server["status"].as_str() else {
@@ -207,7 +211,13 @@ fn api_server(info: &str) -> Result<String> {
     };
     let own = info["client"]["version"].as_str().unwrap_or_default();
     let [url, version] = ["url", "version"].map(|field| server[field].as_str().unwrap_or("?"));
-    let found = format!("{url}, version {version}, is {status}");
+    let asked = match is_asked {
+        true => "it is asked directly",
+        false => {
+            "each question runs `sky`, which takes seconds: a setting or a login is in the way"
+        }
+    };
+    let found = format!("{url}, version {version}, is {status}; {asked}");
     if status == "healthy" && version == own {
         return Ok(found);
     }

@@ -269,6 +269,11 @@ impl CloudBackend for SkyPilot {
     }
 }
 
+/// Tells if SkyPilot's API server is asked where it is up. Does file work.
+pub(crate) fn asks_api_server() -> bool {
+    endpoint::Endpoint::find().is_some()
+}
+
 impl SkyPilot {
     /// Asks the API server what `call` asks. `None` where the program must be run: the server cannot be asked, or its answer cannot
     /// be used.

@@ -207,7 +207,7 @@ fn doctor_checks_programs_clouds_and_settings() {
         ("settings", "warning", "OUMI_MCP_READ_ONLY?"),
         ("oumi", "ok", "answered in"),
         ("desktop", "warning", "but in a project's own .venv"),
-        ("sky api", "ok", "http://127.0.0.1:46580"),
+        ("sky api", "ok", "each question runs `sky`"),
         ("clouds", "ok", "Slurm"),
         ("clusters", "ok", "dev"),
         ("data", "ok", "MiB free"),
