@@ -72,7 +72,7 @@ impl Client {
 #[derive(Debug)]
 struct Programs {
     server: String,
-    /// The variables that name `oumi` and `sky`, where those were found.
+    /// The variables that name `oumi` and `sky`, where those were found, and the data folder, where one is named.
     found: Vec<(&'static str, String)>,
 }
 
@@ -90,6 +90,10 @@ impl Programs {
             if let Ok(path) = path {
                 found.push((variable, text(path)?));
             }
+        }
+        // Else the client's jobs would not be those of the person's shell.
+        if let Some(home) = std::env::var_os(env_vars::HOME).filter(|value| !value.is_empty()) {
+            found.push((env_vars::HOME, text(home.into())?));
         }
         let server = text(own_path()?)?;
         Ok(Self { server, found })
@@ -264,9 +268,9 @@ fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<Stri
         }
     }
     for (variable, path) in &programs.found {
-        // A program that was named by hand stays, as long as it is there.
+        // What was named by hand stays, as long as it is there.
         let named = old["env"][variable].as_str();
-        if named.is_none_or(|named| which::which(named).is_err()) {
+        if named.is_none_or(|named| !Path::new(named).is_dir() && which::which(named).is_err()) {
             set(&["env", variable], path)?;
         }
     }

@@ -26,7 +26,11 @@ async fn skypilots_name_of_a_cloud_is_known() {
             cluster_name: "dev".to_owned(),
         };
         let answer = test.service.stop_cluster(request).await;
-        assert_eq!((answer.success, &*answer.cloud), (true, cloud), "{answer:?}");
+        assert_eq!(
+            (answer.success, &*answer.cloud),
+            (true, cloud),
+            "{answer:?}"
+        );
     }
 }
 

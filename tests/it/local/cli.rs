@@ -257,7 +257,12 @@ echo "claude $*"; printf '{"mcpServers": {"oumi": {"command": "%s"}}}' "${!#}" >
     // An entry that is there is corrected in the file, and once.
     let (printed, written) = set_up();
     assert!(printed.starts_with("Added to"), "{printed}");
-    assert!(written.contains("OUMI_MCP_OUMI"), "{written}");
+    // So is the data folder of the shell.
+    let data = format!("\"OUMI_MCP_HOME\": \"{}\"", home.data().display());
+    assert!(
+        written.contains("OUMI_MCP_OUMI") && written.contains(&data),
+        "{written}"
+    );
     let (printed, again) = set_up();
     assert!(printed.starts_with("Nothing to do"), "{printed}");
     assert_eq!(again, written);
