@@ -408,6 +408,7 @@ mod tests {
             "https://huggingface.co/docs:latest and git@github.com:org/repo",
             "http://localhost:29500?mail=me@host and http://10.0.0.1:8080/a@b",
             "sk-learn is no key",
+            "{\"name\": \"cache\", \"key\": \"d41d8cd98f00b204e9800998ecf8427e\"}, fw_bw_overlap=True",
             "dashboard at http://127.0.0.1:8265/jobs/raysubmit_12345678",
             "BOS_TOKEN = \"<|begin_of_text|>\", EOS_TOKEN: <|eot_id|>, PAD_TOKEN=[PAD]",
             "{'HF_TOKEN': None, \"WANDB_API_KEY\": null} api_key=os.environ.get(\"KEY\"), password=None",
@@ -428,6 +429,8 @@ mod tests {
         };
         for secret in [
             token("hf_", 34),
+            token("api_org_", 34),
+            token("fw_", 22),
             token("sk-", 40),
             token("ghp_", 36),
             token("AIza", 35),
@@ -486,6 +489,8 @@ mod tests {
             "hf auth login --token ",
             "  password ",
             "https://a.blob.core.windows.net/c?sv=1&sig=",
+            "https://api.telegram.org/bot123456:",
+            "{\"username\":\"me\",\"key\":\"",
         ] {
             let hidden = nothing.redact(&format!("{before}{long}"));
             assert_eq!(hidden, format!("{before}***"));
