@@ -300,4 +300,5 @@ fn step_of(line: &str) -> Option<u64> {
     STEP.captures_iter(line).next()?[1].parse().ok()
 }
 
-static STEP: LazyLock<Patterns> = LazyLock::new(|| Patterns::new(r#"[sS]teps?['": =\[#]*(\d+)"#));
+static STEP: LazyLock<Patterns> =
+    LazyLock::new(|| Patterns::new(r#"[sS]tep(?:/max_steps)?['": =\[#]*(\d+)"#));

@@ -318,14 +318,16 @@ impl Scanner {
     }
 }
 
-/// The hosts, ranks and times that SkyPilot, `torchrun`, `mpirun`, `srun`, `pdsh` and others put before a line:
-/// `(train, pid=12) `, `[rank0]: `, `[1,0]<stdout>:`, `0: `, `node-1: `, `2026-01-02T10:00:00.5Z `.
+/// The hosts, ranks and times that SkyPilot, `torchrun`, `mpirun`, `srun`, `pdsh`, syslog and others put before a line:
+/// `(train, pid=12) `, `[rank0]: `, `[1,0]<stdout>:`, `0: `, `node-1: `, `2026-01-02T10:00:00.5Z `, with `stderr F ` in the log of a
+/// container, `Jan  2 10:00:00 node-1 oumi[12]: `.
 static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
     let bracketed = r"\[(?:rank|default)?[\d,:]+\](?:<stdout>)?(?:<stderr>)?:";
     let rank = r" *(?:rank ?)?\d+: ";
-    let time = r" *\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z-]*\]? ";
+    let time = r" *\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z-]*\]? (?:std(?:out|err) [FP] )?";
+    let syslog = format!(r"(?:[A-Z][a-z][a-z] [ \d]\d [\d:]{{8}} |{time})[\w.-]+ [\w.-]+\[\d+\]: ");
     Patterns::new(&format!(
-        r"^(?:{SKYPILOT_PID} )?(?:{bracketed}|{rank}|{time}|[\w.-]*\d[\w.-]*: )*"
+        r"^(?:{SKYPILOT_PID} )?(?:{bracketed}|{rank}|{syslog}|{time}|[\w.-]*\d[\w.-]*: )*"
     ))
 });
 
@@ -335,7 +337,10 @@ fn may_have_prefix(line: &str) -> bool {
     let line = trim_start(line, |byte| byte == b' ');
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
     let behind = trim_start(line, is_word).as_bytes();
-    matches!(behind, [b':', ..] | [b' ', b'0'..=b'2', ..]) || line.starts_with(['(', '[', 'r'])
+    matches!(
+        behind,
+        [b':', ..] | [b' ', b'0'..=b'3', ..] | [b' ', b' ', b'1'..=b'9', b' ', ..]
+    ) || line.starts_with(['(', '[', 'r'])
 }
 
 /// The lines that tell what begins, and their like.

@@ -243,7 +243,9 @@ fn truncated_is_not_decided_by_the_text() {
 #[test]
 fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
     let line = |step: u32, loss: &str| {
-        format!("{{'loss': '{loss}', 'learning_rate': '{step}e-06', 'step': {step}}}\n")
+        format!(
+            "{{'max_steps': 500, 'loss': '{loss}', 'learning_rate': '{step}e-06', 'step': {step}}}\n"
+        )
     };
     let mut log = "  ____  _    _\n / __ \\| |  | |\n\nstart\n".to_owned();
     (1..=150).for_each(|step| log += &line(step, "2.5"));
