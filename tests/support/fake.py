@@ -22,22 +22,17 @@ The state is the files of FOLDER:
     noop      cancel: does nothing, and says that it did
 A program that waits ends when FOLDER is gone."""
 
-import contextlib
 import json
 import os
 import re
 import signal
 import sys
 import time
-import uuid
 
-FOLDER, PROGRAM, *ARGUMENTS = sys.argv[1:]
 CAPTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "captures")
 GOES_ON = ["INIT", "PENDING", "SETTING_UP", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED"]
 CANNOT_STOP = ["Slurm", "Lambda", "RunPod", "Kubernetes"]
 ESC = "\x1b"
-WIDTH = int(os.environ.get("COLUMNS") or 80)
-CONNECTIONS = [host for host in os.environ.get("OUMI_SLURM_CONNECTIONS", "").split(",") if host]
 code, held = 0, None
 
 
@@ -231,8 +226,10 @@ def add_job(owner, name, resources, run="sky-0"):
 def start_api_server():
     if exists("api_down"):
         say("".join(capture("sky/api-start").splitlines(True)[:2]))
-        with contextlib.suppress(FileNotFoundError):  # another call was first
+        try:
             os.remove(os.path.join(FOLDER, "api_down"))
+        except FileNotFoundError:  # another call was first
+            pass
 
 
 # ---- sky
@@ -454,7 +451,7 @@ def up_sky(document, cluster):
         launch, cloud = "oumi-sky/up-detach-new", document["resources"]["cloud"]
         cloud = {"sky-slurm": "Slurm", "lambda": "Lambda", "runpod": "RunPod", "k8s": "Kubernetes"}.get(cloud, cloud.upper())
         os.makedirs(os.path.join(FOLDER, owner))
-        for field, text in [("status", "INIT"), ("cloud", cloud), ("launched_at", now()), ("hash", uuid.uuid4())]:
+        for field, text in [("status", "INIT"), ("cloud", cloud), ("launched_at", now()), ("hash", os.urandom(16).hex())]:
             write(f"{owner}/{field}", text)
         name, _, count = (document["resources"].get("accelerators") or "CPU").partition(":")
         found = [row for rows in catalog(f"^{name}$", count or "1", cloud.lower()).values() for row in rows]
@@ -583,29 +580,37 @@ def oumi_stop():
 
 # ---- the command line
 
-for number in (signal.SIGINT, signal.SIGPIPE):
-    signal.signal(number, signal.SIG_DFL)
-os.umask(0o077)
-fields = [PROGRAM, str(os.getpid()), os.environ.get("COLUMNS", ""), os.environ.get("OUMI_SLURM_CONNECTIONS", "")]
-fields += [re.sub(r"[\t\n]", " ", argument) for argument in ARGUMENTS]
-with open(os.path.join(FOLDER, "calls"), "a", encoding="utf-8", errors="surrogateescape") as calls:
-    calls.write("\t".join(fields) + "\n")
-words, options, document, waiting = [], {}, None, iter(ARGUMENTS)
-for argument in waiting:
-    if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel", "--all-regions", "--help"):
-        options[argument] = ""
-    elif argument.startswith("-"):
-        options[argument] = next(waiting, "")
+def main(folder, program, *arguments):
+    global FOLDER, WIDTH, CONNECTIONS, words, options, document, knobs
+    FOLDER, WIDTH = folder, int(os.environ.get("COLUMNS") or 80)
+    CONNECTIONS = [host for host in os.environ.get("OUMI_SLURM_CONNECTIONS", "").split(",") if host]
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    os.umask(0o077)
+    fields = [program, str(os.getpid()), os.environ.get("COLUMNS", ""), os.environ.get("OUMI_SLURM_CONNECTIONS", "")]
+    fields += [re.sub(r"[\t\n]", " ", argument) for argument in arguments]
+    with open(os.path.join(FOLDER, "calls"), "a", encoding="utf-8", errors="surrogateescape") as calls:
+        calls.write("\t".join(fields) + "\n")
+    words, options, document, waiting = [], {}, None, iter(arguments)
+    for argument in waiting:
+        if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel", "--all-regions", "--help"):
+            options[argument] = ""
+        elif argument.startswith("-"):
+            options[argument] = next(waiting, "")
+        else:
+            words.append(argument)
+    if program == "oumi" and words == ["launch", "up"]:
+        write("launcher-environment", "\n".join(os.environ))
+        with open(options["-c"], encoding="utf-8") as file:
+            document = json.load(file)
+    words = (words[1:] if program == "oumi" else words) or ["version" if program == "sky" else "help"]
+    command = globals().get(f"{program}_{words[0]}", lambda *_: replay(f"{program}/{words[0]}"))
+    knobs = Knobs(f"{program}-{words[0]}", document["name"] if document else words[-1])
+    if program == "sky" and words[0] != "version":
+        perform(lambda: (start_api_server(), command(words[1:])))
     else:
-        words.append(argument)
-if PROGRAM == "oumi" and words == ["launch", "up"]:
-    write("launcher-environment", "\n".join(os.environ))
-    with open(options["-c"], encoding="utf-8") as file:
-        document = json.load(file)
-words = (words[1:] if PROGRAM == "oumi" else words) or ["version" if PROGRAM == "sky" else "help"]
-command = globals().get(f"{PROGRAM}_{words[0]}", lambda *_: replay(f"{PROGRAM}/{words[0]}"))
-knobs = Knobs(f"{PROGRAM}-{words[0]}", document["name"] if document else words[-1])
-if PROGRAM == "sky" and words[0] != "version":
-    perform(lambda: (start_api_server(), command(words[1:])))
-else:
-    perform(command)
+        perform(command)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

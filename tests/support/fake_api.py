@@ -1,5 +1,5 @@
-"""A fake of SkyPilot's API server: fake_api.py FOLDER.  Answers in the forms of captures-http what the fake `sky` of FOLDER
-says (fake.py), which it runs for each request; so state, knobs and calls are those of the program. Its port is in FOLDER/api-port, the
+"""A fake of SkyPilot's API server over FOLDER.  Answers in the forms of captures-http what the fake `sky` of FOLDER says (fake.py),
+which a fork of it runs for each request; so state, knobs and calls are those of the program. Its port is in FOLDER/api-port, the
 requests are in FOLDER/api-calls, one a line. The cost report is FOLDER/costs.
 
 Knobs of its own, FOLDER/knobs/api.<knob>:
@@ -12,16 +12,21 @@ Knobs of its own, FOLDER/knobs/api.<knob>:
 import json
 import os
 import re
-import subprocess
+import signal
+import socketserver
 import sys
 import threading
 import time
-import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import traceback
 
-FOLDER = sys.argv[1]
+import fake
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 requests = {}
+
+
+def new_id():
+    return os.urandom(16).hex()
 
 
 def knob(name):
@@ -44,6 +49,24 @@ def array(name, row):
     return [name if field == "-" else row.get(field) for field in fields]
 
 
+def run_in_fork(argv, is_fake, out, err):
+    code = 1
+    try:
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+        os.closerange(3, 1024)
+        os.environ["COLUMNS"] = "4096"
+        if is_fake:
+            fake.main(FOLDER, "sky", *argv[1:])
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.execv(argv[0], argv)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)
+
+
 class Run:
     """A request: the fake `sky` that answers it."""
 
@@ -53,7 +76,7 @@ class Run:
         autostop = ["--cancel"] if minutes == -1 else ["-i", str(minutes), *(["--down"] if body.get("down") else [])]
         wanted = ":".join(str(part) for part in (body.get("name_filter"), body.get("quantity_filter")) if part)
         argv = {
-            "/cost_report": ["cat", f"{FOLDER}/costs"],
+            "/cost_report": ["/bin/cat", f"{FOLDER}/costs"],
             "/status": [sky, "status", "-o", "json"],
             "/queue": [sky, "queue", cluster, "-o", "json"],
             "/logs": [sky, "logs", cluster, str(body.get("job_id")), "--no-follow", "--tail", str(body.get("tail"))],
@@ -64,19 +87,33 @@ class Run:
             "/list_accelerators": [sky, "gpus", "list", wanted, "--infra", str(body.get("clouds")), "-o", "json",
                                    *(["--all-regions"] if body.get("all_regions") else [])],
         }[path]
-        self.program = subprocess.Popen(argv, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "COLUMNS": "4096"})
-        self.ended, self.output = threading.Event(), ("", "")
-        threading.Thread(target=self.read, daemon=True).start()
+        with open(argv[0], "rb") as file:
+            is_fake = b"import fake" in file.read()  # unless a test put another in its place
+        out, err = os.pipe(), os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            run_in_fork(argv, is_fake, out[1], err[1])
+        os.close(out[1])
+        os.close(err[1])
+        self.ended, self.output, self.code = threading.Event(), ("", ""), None
+        threading.Thread(target=self.read, args=(out[0], err[0]), daemon=True).start()
 
-    def read(self):
-        self.output = [text.decode("utf-8", "replace") for text in self.program.communicate()]
+    def read(self, *ends):
+        output = []
+        for end in ends:
+            with open(end, "rb") as file:
+                output.append(file.read().decode("utf-8", "replace"))
+        self.output, self.code = output, os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         self.ended.set()
+
+    def kill(self):
+        if not self.ended.is_set():
+            os.kill(self.pid, signal.SIGKILL)
 
     def result(self):
         """Status and body of /api/get."""
         self.ended.wait()
-        (out, err), code, cluster = self.output, self.program.returncode, self.body.get("cluster_name")
+        (out, err), code, cluster = self.output, self.code, self.body.get("cluster_name")
         raised = re.search(r"(?:sky\.exceptions\.)?(\w+(?:Error|NotExist)): (?:\x1b\[\d+m)?(.*?)(?:\x1b\[0m)?(?=\n|$)", out + err)
         if self.path == "/logs":
             return self.failed(raised) if code == 1 else self.succeeded(code)
@@ -116,26 +153,27 @@ class Run:
         return 500, json.dumps(body)
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.goes_on = True
+        while self.goes_on and (line := self.rfile.readline().decode()):
+            self.command, self.path, _ = line.split()
+            self.headers = {}
+            while line := self.rfile.readline().decode().strip():
+                name, _, value = line.partition(": ")
+                self.headers[name.lower()] = value
+            self.do_GET() if self.command == "GET" else self.do_POST()
 
     def answer(self, status, body, id=None, kind="application/json"):
         body, dies = body.encode(), id is None and knob("die") is not None
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("x-skypilot-api-version", "50")
-        self.send_header("x-skypilot-request-id", id or str(uuid.uuid4()))
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[:len(body) // 2] if dies else body)
-        self.close_connection = dies or self.close_connection
+        head = [f"HTTP/1.1 {status} -", f"content-type: {kind}", "x-skypilot-api-version: 50", f"content-length: {len(body)}",
+                f"x-skypilot-request-id: {id or new_id()}", "", ""]
+        self.wfile.write("\r\n".join(head).encode() + (body[:len(body) // 2] if dies else body))
+        self.goes_on = not dies
 
     def note(self, body=""):
         with open(f"{FOLDER}/api-calls", "a", encoding="utf-8") as calls:
-            calls.write(f"{self.command} {self.path} {self.headers['X-SkyPilot-API-Version']} {body}\n")
+            calls.write(f"{self.command} {self.path} {self.headers.get('x-skypilot-api-version')} {body}\n")
         while knob("mute") is not None and os.path.isdir(FOLDER):
             time.sleep(0.02)
 
@@ -156,10 +194,10 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         sent = {name: value for name, value in body.items() if name != "env_vars"}
         self.note(json.dumps({**sent, "env_vars": sorted(body["env_vars"])}))
-        id = str(uuid.uuid4())
+        id = new_id()
         if self.path == "/api/cancel":
             for run in filter(None, map(requests.get, body["request_ids"])):
-                run.program.kill()
+                run.kill()
             return self.answer(200, "null", id)
         run = requests[id] = Run(self.path, body)
         if self.path != "/logs":
@@ -169,10 +207,17 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, heartbeat + run.output[0].partition("\n")[2], id, "text/plain; charset=utf-8")
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-with open(f"{FOLDER}/api-port.new", "w", encoding="utf-8") as file:
-    file.write(str(server.server_port))
-os.rename(f"{FOLDER}/api-port.new", f"{FOLDER}/api-port")
-threading.Thread(target=server.serve_forever, daemon=True).start()
-while os.path.isdir(FOLDER):
-    time.sleep(0.1)
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads, request_queue_size = True, 128
+
+
+def main(folder):
+    global FOLDER
+    FOLDER = folder
+    server = Server(("127.0.0.1", 0), Handler)
+    with open(f"{FOLDER}/api-port.new", "w", encoding="utf-8") as file:
+        file.write(str(server.server_address[1]))
+    os.rename(f"{FOLDER}/api-port.new", f"{FOLDER}/api-port")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    while os.path.isdir(FOLDER):
+        time.sleep(0.1)

@@ -34,26 +34,21 @@ impl FakeCloud {
             fs::create_dir(folder.path().join(made)).unwrap();
         }
         for program in ["oumi", "sky"] {
+            let (python, folder) = (python("fake"), folder.path());
             let script = format!(
-                "#!/bin/sh\nexec {} -ISX utf8 {}/tests/support/fake.py {} {program} \"$@\"\n",
-                python(),
-                env!("CARGO_MANIFEST_DIR"),
-                folder.path().display(),
+                "#!/bin/sh\nexec {python} {} {program} \"$@\"\n",
+                folder.display()
             );
-            let path = folder.path().join("bin").join(program);
-            executable(&path, &script);
+            executable(&folder.join("bin").join(program), &script);
         }
         Self { folder }
     }
 
     /// Starts a fake of SkyPilot's API server over the same state, and returns its address. It ends with the state.
     pub fn start_api(&self) -> String {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/fake_api.py");
         let mut command = Command::new("sh");
-        command.args(["-c", "\"$@\" </dev/null >/dev/null 2>&1 &", "sh"]);
-        command
-            .args([python(), "-ISX", "utf8", script])
-            .arg(self.folder());
+        let script = format!("{} \"$0\" </dev/null >/dev/null 2>&1 &", python("fake_api"));
+        command.args(["-c", &script]).arg(self.folder());
         assert!(command.status().unwrap().success());
         self.wait_for("api-port");
         format!("http://127.0.0.1:{}", self.read("api-port").unwrap())
@@ -188,12 +183,18 @@ impl FakeCloud {
     }
 }
 
-fn python() -> &'static str {
+/// The command, for a shell, that runs `main` of a module of this folder, which Python keeps compiled.
+fn python(module: &str) -> String {
     let python = ["/usr/bin/python3", "/usr/local/bin/python3"];
     let mut python = python.into_iter();
-    python
-        .find(|path| Path::new(path).exists())
-        .unwrap_or("python3")
+    let python = python.find(|path| Path::new(path).exists());
+    format!(
+        "{} -ISXutf8 -Xpycache_prefix={}/python -c 'import sys; sys.path.append(\"{}/tests/support\"); \
+         import {module}; {module}.main(*sys.argv[1:])'",
+        python.unwrap_or("python3"),
+        env!("CARGO_TARGET_TMPDIR"),
+        env!("CARGO_MANIFEST_DIR"),
+    )
 }
 
 /// Where a field of a job is. A cluster with an `@` is a Slurm host.
