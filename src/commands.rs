@@ -39,8 +39,7 @@ pub fn greet() {
 
 /// Runs a command to its end, or until it is interrupted. The programs that it asks end with the runtime.
 pub(crate) fn until_interrupted(command: impl Future<Output = CommandResult>) -> CommandResult {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let ran = runtime.block_on(async {

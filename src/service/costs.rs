@@ -35,9 +35,6 @@ impl Costs {
         records: &[JobRecord],
     ) -> Option<Self> {
         let cloud = &launch.spec.identity.cloud;
-        if launch.is_local {
-            return None;
-        }
         let deadline = Instant::now() + PRICES_WAIT;
         let is_used = |name: &str| name == cloud || records.iter().any(|job| job.cloud == *name);
         let launchers = context.launchers.iter();

@@ -128,6 +128,9 @@ impl JobService {
 
     /// Asks what a launch costs, and refuses one above the limit of costs.
     pub(super) async fn price(&self, launch: &mut PreparedLaunch) -> Result<()> {
+        if launch.is_local {
+            return Ok(());
+        }
         let context = &self.context;
         let records = context.registry.records().await?;
         launch.costs = Costs::of(context, launch, &records).await;

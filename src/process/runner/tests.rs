@@ -239,21 +239,20 @@ async fn queue_is_bounded() {
 /// The server ends: nobody would read the answer.
 #[test]
 fn programs_end_with_the_runtime() {
-    use tokio::runtime::Builder;
-    for mut builder in [Builder::new_current_thread(), Builder::new_multi_thread()] {
-        let runtime = builder.enable_all().build().unwrap();
-        let (scripts, cli) = (Scripts::new(), Cli::default());
-        let call = scripts.call("echo $$ >pid; (sleep 60; true)", LONG);
-        runtime.block_on(async {
-            tokio::spawn(async move { cli.query(&call).await });
-            let runs = |scripts: &Scripts| !scripts.lines("pid").is_empty();
-            scripts.until("it runs", runs).await;
-        });
-        runtime.shutdown_timeout(LONG);
-        let pid = scripts.lines("pid").remove(0);
-        let other = Builder::new_current_thread().enable_all().build().unwrap();
-        other.block_on(scripts.until("it has ended", |_| !alive(&pid)));
-    }
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (first, scripts, cli) = (runtime(), Scripts::new(), Cli::default());
+    let call = scripts.call("echo $$ >pid; (sleep 60; true)", LONG);
+    first.block_on(async {
+        tokio::spawn(async move { cli.query(&call).await });
+        let runs = |scripts: &Scripts| !scripts.lines("pid").is_empty();
+        scripts.until("it runs", runs).await;
+    });
+    first.shutdown_timeout(LONG);
+    let pid = scripts.lines("pid").remove(0);
+    runtime().block_on(scripts.until("it has ended", |_| !alive(&pid)));
 }
 
 #[tokio::test]

@@ -4,11 +4,14 @@ use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::FutureExt;
+
+use crate::process::on_file_threads;
 use crate::registry::JobRegistry;
 
 use super::home::{PYTHON_FILE, home, insert, launched, record};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test]
 async fn concurrent_inserts_lose_nothing() {
     let home = home();
     // Two registries share the lock file only, as two processes do.
@@ -21,7 +24,7 @@ async fn concurrent_inserts_lose_nothing() {
             &other
         }
         .clone();
-        tasks.spawn(async move {
+        let changing = async move {
             let job_id = format!("job-{number:02}");
             insert(&registry, &job_id).await;
             registry
@@ -30,7 +33,8 @@ async fn concurrent_inserts_lose_nothing() {
                 .unwrap();
             // A reader never sees a part of the file.
             assert!(registry.get(&job_id).await.unwrap().is_some());
-        });
+        };
+        tasks.spawn(on_file_threads(changing.boxed()));
     }
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
@@ -48,7 +52,7 @@ async fn concurrent_inserts_lose_nothing() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[tokio::test]
 async fn a_contended_id_goes_to_one() {
     let home = home();
     let other = JobRegistry::new(home.folder.clone());
@@ -60,7 +64,8 @@ async fn a_contended_id_goes_to_one() {
             &other
         }
         .clone();
-        tasks.spawn(async move { registry.insert(record("same"), |_| Ok(())).await.is_ok() });
+        let inserting = async move { registry.insert(record("same"), |_| Ok(())).await.is_ok() };
+        tasks.spawn(on_file_threads(inserting.boxed()));
     }
     let inserted = tasks.join_all().await;
     assert_eq!(inserted.iter().filter(|ok| **ok).count(), 1);

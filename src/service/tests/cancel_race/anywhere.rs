@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::process::on_file_threads;
 use crate::service::JobService;
 use crate::settings::data_dir::DataDir;
 
@@ -72,8 +76,7 @@ fn real_threads_leave_no_cancelled_job_running() {
     let folder = DataDir::at(home.path().join("data"));
     folder.create().unwrap();
     let cloud = FakeCloud::new(&folder);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(4)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
@@ -85,21 +88,24 @@ fn real_threads_leave_no_cancelled_job_running() {
             let request = run_request(home.path(), &job_id, "gcp");
             let mut calls = tokio::task::JoinSet::new();
             let (service, id) = (services[number % 2].clone(), job_id.clone());
-            calls.spawn(async move { assert_eq!(service.run(request).await.job_id, id) });
+            let mut spawn = |call: BoxFuture<'static, ()>| calls.spawn(on_file_threads(call));
+            spawn(async move { assert_eq!(service.run(request).await.job_id, id) }.boxed());
             for service in services.clone() {
                 let id = job_id.clone();
-                calls.spawn(async move {
+                let cancelling = async move {
                     while service.cancel(cancel_by_id(&id)).await.status == "not_found" {
                         tokio::task::yield_now().await;
                     }
-                });
+                };
+                spawn(cancelling.boxed());
             }
             for service in services.clone() {
                 let id = job_id.clone();
-                calls.spawn(async move {
+                let asking = async move {
                     service.list(Default::default()).await;
                     service.poll(by_id(&id)).await;
-                });
+                };
+                spawn(asking.boxed());
             }
             calls.join_all().await;
             assert!(!cloud.is_running(&job_id), "{job_id}");
