@@ -129,6 +129,8 @@ pub(super) struct Report {
     batch: Option<(f64, Option<f64>)>,
     /// The number of epochs: the `10` of `Epoch 3/10`.
     epochs: Option<f64>,
+    /// It names a checkpoint, whose step may be an older one.
+    pub(super) is_of_checkpoint: bool,
     /// The marks among its names, of a summary, an evaluation, a config and a trainer at work.
     pub(super) marks: Vec<Kind>,
 }
@@ -255,6 +257,7 @@ impl Report {
         if is_first && EARLIER.is_match(context(before)) {
             self.marks.push(Kind::Setting);
         }
+        self.is_of_checkpoint |= is_first && CHECKPOINT.is_match(context(before));
         let metrics = &mut self.metrics;
         if kind == Kind::SecondsLeft {
             return metrics.seconds_left = duration(value);
@@ -350,6 +353,10 @@ static EARLIER: LazyLock<Patterns> = LazyLock::new(|| {
         r"(?:^|(?:^|[^wW])[^\w/.-])(?i:best[^\w/.-][^0-9]*|(?:previous(?:ly)?|restor(?:ed|ing)|(?:last|earlier|prior) run)[^\w/.-](?:[^|]*|[^0-9]*))$",
     )
 });
+
+/// Words before the first figure of a line that is of now only where its step is.
+static CHECKPOINT: LazyLock<Patterns> =
+    LazyLock::new(|| Patterns::new(r"(?i:(?:^|[^\w/.])(?:checkpoint|new best)[^\w/.-])"));
 
 /// The text before a value, as far as it counts.
 fn context(before: &str) -> &str {

@@ -99,8 +99,9 @@ impl Scanner {
         let speed = left.zip(metrics.steps_per_second);
         let at_speed = speed.map(|(left, speed)| left as f64 / speed);
         metrics.seconds_left = metrics.seconds_left.or(at_speed);
-        // After the last step come an evaluation and the saving of the model, which nobody has measured.
-        if left == Some(0) || (self.activity.is_some() && is_training) {
+        // After the training come an evaluation and the saving of the model, which nobody has measured.
+        let is_over = left == Some(0) || self.bars.training_ended;
+        if is_over || (self.activity.is_some() && is_training) {
             metrics.seconds_left = None;
         }
         metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
@@ -227,7 +228,12 @@ impl Scanner {
             self.block = Some((head, lines - 1));
         }
         if report.is_training() {
-            return self.report(&mut report, has_figure);
+            let step = report.metrics.step;
+            let is_older = step.is_some() && step < self.metrics.step;
+            if !(report.is_of_checkpoint && is_older) {
+                self.report(&mut report, has_figure);
+            }
+            return;
         }
         let head = line.trim_end_matches(['=', '-', '*', ' ']);
         let is_head = head.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));

@@ -88,6 +88,10 @@ impl Scanner {
         if is_known && !self.bars.training_ended {
             return self.training_state(bar, report);
         }
+        if is_known && self.metrics.step == Some(bar.done) {
+            // The training's own, drawn a last time.
+            return;
+        }
         let label = bar.label.to_lowercase();
         // Nested, or drawn after the training.
         let is_beside = (is_nested && known.is_some()) || self.bars.training_ended;

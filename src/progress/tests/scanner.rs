@@ -180,6 +180,9 @@ fn earlier_results_are_not_progress() {
         "[INFO] previous run: {'loss': 0.42, 'learning_rate': 1e-4, 'epoch': 9.0}",
         "last run: {'train_runtime': 10.0, 'train_loss': 0.42, 'epoch': 9.0}",
         "INFO | previous run | step 500 | loss 0.42",
+        "New best: loss=0.42 (step 500)",
+        "Checkpoint saved at step 500 (loss 0.42)",
+        "2026-01-02 10:00:00 INFO Loaded checkpoint: step 500, loss 0.42",
     ] {
         assert_eq!(metrics(format!("{now}{line}\n")), metrics(now), "{line}");
     }
@@ -199,6 +202,19 @@ fn earlier_results_are_not_progress() {
         let found = metrics(format!("{now}{line}\n"));
         assert_eq!((found.step, found.loss), (Some(700), Some(0.4)), "{line}");
     }
+}
+
+/// An early stop leaves a bar that is not full, and is drawn a last time behind the summary.
+#[test]
+fn last_bar_of_a_stopped_training_is_no_evaluation() {
+    let bar = "\r 60%|██████    | 60/100 [02:00<01:20,  2.00s/it]";
+    let loss = "\r     \r{'loss': 1.5, 'learning_rate': 0.1, 'epoch': 0.6, 'step': 60}\n";
+    let end = "\r     \r{'train_runtime': 120.0, 'train_loss': 1.1, 'epoch': 0.6}\n";
+    let found = scan(format!("{bar}{loss}{bar}{end}{bar}\n"))
+        .0
+        .unwrap_or_default();
+    assert_eq!((found.metrics.step, found.activity), (Some(60), None));
+    assert_eq!(found.metrics.seconds_left, None);
 }
 
 #[test]
