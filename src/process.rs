@@ -11,8 +11,6 @@ pub(crate) mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::cell::Cell;
-use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -20,24 +18,6 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
-
-thread_local! {
-    static IS_FOR_FILES: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs file work on a thread for it: this one, below [`on_file_threads`], else another. There a panic becomes an error.
-pub(crate) async fn blocking<T, E>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E>
-where
-    T: Send + 'static,
-    E: From<io::Error> + Send + 'static,
-{
-    if IS_FOR_FILES.get() {
-        return work();
-    }
-    spawn_blocking(work).await.map_err(io::Error::other)?
-}
 
 /// Runs a future on the runtime's threads for files, and holds none while it waits: handing each file over to another
 /// thread takes longer than reading it.
@@ -52,7 +32,6 @@ pub(crate) async fn on_file_threads<T: Send + 'static>(mut future: BoxFuture<'st
     loop {
         let waker = Waker::from(Arc::clone(&woken));
         let step = spawn_blocking(move || {
-            IS_FOR_FILES.set(true);
             let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
             (future, polled)
         });

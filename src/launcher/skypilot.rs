@@ -22,7 +22,7 @@ use crate::parse;
 use crate::parse::prices::{self, CatalogMachine, ClusterCost};
 use crate::parse::sky::{self, Cluster, Queue, QueueFailure};
 use crate::process::runner::{Cli, CliCall, Output, in_budget, until};
-use crate::process::{blocking, find};
+use crate::process::find;
 use api::Api;
 pub use api::change;
 use request::Request;
@@ -103,9 +103,8 @@ impl CloudBackend for SkyPilot {
             new_cluster_name(&spec.identity.job_id, clusters.ok().as_deref())
         };
         let mut config = JobConfig::new(spec, false);
-        let project = spec.client_cwd.clone();
-        let beside = blocking(move || Ok::<_, JobError>(endpoint::warnings(&project)));
-        config.warnings.extend(beside.await?);
+        let beside = endpoint::warnings(&spec.client_cwd);
+        config.warnings.extend(beside);
         if !config.names_accelerators() {
             let warning = "a machine without a GPU is asked for: for one with GPUs pass `accelerators`, such as A100:1";
             config.warnings.push(warning.to_owned());

@@ -21,7 +21,6 @@ use tokio::time::{Instant, timeout};
 use super::endpoint::Endpoint;
 use super::request::{Request, RequestError};
 use crate::error::{ErrorKind, JobError, Result};
-use crate::process::blocking;
 use crate::process::runner::{Capture, CliCall, Output};
 
 /// The versions of the interface whose forms are known: SkyPilot 0.12.3 to 0.14.
@@ -71,8 +70,7 @@ impl Api {
         {
             return server.clone();
         }
-        let found = blocking(|| Ok::<_, JobError>(Endpoint::find())).await;
-        let mut server = found.ok().flatten().map(Arc::new);
+        let mut server = Endpoint::find().map(Arc::new);
         if let Some(found) = &server {
             let checked = timeout(HEALTH_TIMEOUT, found.check_health()).await;
             let checked = checked.unwrap_or_else(|_| Err(JobError::failed("it is silent")));
