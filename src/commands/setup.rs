@@ -4,7 +4,6 @@ mod client_file;
 
 use std::error::Error;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf, absolute};
 use std::process::Command;
 
@@ -13,7 +12,7 @@ use clap::ValueEnum;
 use self::client_file::ClientFile;
 use crate::error::{JobError, Result};
 use crate::process::find::{find_any_oumi, find_sky};
-use crate::settings::data_dir::{read_bounded, write_atomic};
+use crate::settings::data_dir::{if_found, read_bounded, write_atomic};
 use crate::settings::env_vars;
 
 /// The largest file of a client that is merged, in bytes. Claude Code keeps its history in such a file.
@@ -208,14 +207,9 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
 
 /// Reads a client's file; one that is not there is empty.
 fn read_or_empty(file: &Path) -> Result<Vec<u8>> {
-    match read_bounded(file, MAX_FILE_BYTES) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => {
-            let error = format!("cannot use {}: {error}", file.display());
-            Err(JobError::failed(error))
-        }
-        Ok(bytes) => Ok(bytes),
-    }
+    let failed = |error| JobError::failed(format!("cannot use {}: {error}", file.display()));
+    let read = if_found(read_bounded(file, MAX_FILE_BYTES)).map_err(failed)?;
+    Ok(read.unwrap_or_default())
 }
 
 /// Replaces the text of a file, keeps its rights and a copy, and names that. Fails where the file is no longer `old`: a client

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::Machine;
 use super::supervisor::{Epilogue, SupervisorPlan};
 use crate::redact::Redactor;
-use crate::settings::data_dir::{open_options, open_regular, read_bounded, write_atomic};
+use crate::settings::data_dir::{if_found, open_options, open_regular, read_bounded, write_atomic};
 use crate::text::{hours, signal_name};
 
 const LOCK: &str = "lock";
@@ -340,11 +340,4 @@ pub(crate) fn time_limit_line(seconds: u64) -> String {
 
 fn append_to(path: &Path) -> io::Result<File> {
     open_options().create(true).append(true).open(path)
-}
-
-fn if_found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        result => result.map(Some),
-    }
 }

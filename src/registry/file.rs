@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::record::JobRecord;
-use crate::settings::data_dir::{read_bounded, replace};
+use crate::settings::data_dir::{if_found, read_bounded, replace};
 
 /// The largest file that is read. A registry of 200 records has some 100 KiB; others may write to the file too.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -33,14 +33,12 @@ pub(super) struct Content {
 }
 
 pub(super) fn read(path: &Path) -> io::Result<Content> {
-    let bytes = match read_bounded(path, MAX_BYTES) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => b"[]".to_vec(),
+    let bytes = match if_found(read_bounded(path, MAX_BYTES)) {
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             let reason = format!("{error}, so it is no registry; move it away");
             return Err(io::Error::new(error.kind(), reason));
         }
-        Err(error) => return Err(error),
+        bytes => bytes?.unwrap_or_else(|| b"[]".to_vec()),
     };
     let entries = serde_json::from_slice::<Vec<Entry>>(&bytes).ok();
     let records =
@@ -92,10 +90,8 @@ pub(super) fn quarantine(path: &Path) -> io::Result<PathBuf> {
 
 pub(super) fn quarantined(path: &Path) -> io::Result<Vec<PathBuf>> {
     let prefix = quarantine_prefix(path);
-    let entries = match fs::read_dir(path.parent().unwrap_or(path)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?.flatten(),
-    };
+    let entries = if_found(fs::read_dir(path.parent().unwrap_or(path)))?;
+    let entries = entries.into_iter().flatten().flatten();
     let is_copy = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&prefix);
     let mut files: Vec<PathBuf> = entries.filter(is_copy).map(|entry| entry.path()).collect();
     files.sort();

@@ -2,7 +2,7 @@
 //! folders without a record go too.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::error::{JobError, Result};
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
-use crate::settings::data_dir::{open_options, read_bounded, write_atomic};
+use crate::settings::data_dir::{if_found, open_options, read_bounded, write_atomic};
 
 /// A clock that jumps further than this is not believed, in seconds.
 const MAX_JUMP: i64 = 2 * 24 * 3600;
@@ -76,10 +76,9 @@ async fn try_prune(
 /// Tells if the clock has gone on for an hour without a jump, by the readings in the file at `path`. A clock that is wrong for a
 /// moment must not make a young job look old.
 fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
-    let readings = match read_bounded(path, 1024) {
-        Ok(bytes) => serde_json::from_slice(&bytes).ok(),
-        Err(error) if error.kind() == ErrorKind::NotFound => Some((now - STEADY, now - MAX_JUMP)),
-        Err(error) => return Err(error),
+    let readings = match if_found(read_bounded(path, 1024))? {
+        Some(bytes) => serde_json::from_slice(&bytes).ok(),
+        None => Some((now - STEADY, now - MAX_JUMP)),
     };
     // One that cannot be read counts as a jump.
     let (steady_since, last) = readings.unwrap_or((now, i64::MIN));

@@ -18,7 +18,7 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{CliCall, Output};
 use crate::process::start;
 use crate::process::supervisor::{Step, SupervisorPlan};
-use crate::settings::data_dir::create_private;
+use crate::settings::data_dir::{create_private, if_found};
 
 /// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
@@ -136,12 +136,9 @@ impl CloudLauncher {
     /// Lists the stops and downs that are under way, and with their ends and output those that ended within a day without their
     /// result being answered. Removes the folders of others that have ended.
     pub(super) fn list_changes(&self) -> Vec<(Change, Option<(SystemTime, Output)>)> {
-        let entries = match fs::read_dir(self.folder.changes()) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Vec::new(),
-            entries => entries.inspect_err(|error| {
-                tracing::warn!(%error, "cannot list the changes of clusters");
-            }),
-        };
+        let entries = if_found(fs::read_dir(self.folder.changes())).inspect_err(|error| {
+            tracing::warn!(%error, "cannot list the changes of clusters");
+        });
         let read = |entry: fs::DirEntry| -> io::Result<_> {
             let dir = JobDir::at(entry.path());
             let changed_at = || entry.metadata()?.modified();
@@ -161,7 +158,7 @@ impl CloudLauncher {
             let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
             Ok(change.map(|change| (change, output.map(|output| (at, output)))))
         };
-        let entries = entries.into_iter().flatten().flatten();
+        let entries = entries.into_iter().flatten().flatten().flatten();
         entries.filter_map(|entry| read(entry).ok()?).collect()
     }
 

@@ -21,6 +21,7 @@ use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::in_budget;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::process::{find, start};
+use crate::settings::data_dir::if_found;
 
 pub(super) const STEP: &str = "launch";
 const CANCELLED: &str = "it was cancelled before it was launched";
@@ -284,10 +285,7 @@ fn check_is_missing(identity: &JobIdentity, survey: &Survey, launch: &Launch) ->
 
 /// Removes the staged config, which holds secrets.
 pub(super) fn remove_staged(dir: &JobDir) -> Result<()> {
-    match std::fs::remove_file(staged_path(dir)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(JobError::failed(error)),
-        _ => Ok(()),
-    }
+    Ok(if_found(std::fs::remove_file(staged_path(dir))).map(drop)?)
 }
 
 fn staged_path(dir: &JobDir) -> PathBuf {

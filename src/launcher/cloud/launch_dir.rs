@@ -1,7 +1,7 @@
 //! The folder of a launch: its result, and the facts by which its job is known on its cluster.
 
 use std::io;
-use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ use crate::parse::prices::chosen_price;
 use crate::parse::sky::{Cluster, QueuedJob};
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::start::is_supervised;
-use crate::settings::data_dir::write_atomic;
+use crate::settings::data_dir::{if_found, write_atomic};
 use crate::text::read_tail;
 
 /// The file that holds the [`LaunchStart`]. It is written when the launch begins.
@@ -220,10 +220,8 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
 }
 
 fn modified(path: &Path) -> io::Result<Option<f64>> {
-    match path.metadata().and_then(|file| file.modified()) {
-        Err(error) if error.kind() == NotFound => Ok(None),
-        modified => modified.map(|time| Some(seconds(time))),
-    }
+    let modified = path.metadata().and_then(|file| file.modified());
+    Ok(if_found(modified)?.map(seconds))
 }
 
 /// Lists the ids of the jobs in the folder `jobs` that were launched onto `cluster`. Folders that cannot be read are passed over.
@@ -246,8 +244,6 @@ pub(super) fn read_json<T: DeserializeOwned>(dir: &JobDir, name: &str) -> io::Re
 }
 
 pub(super) fn read_output(dir: &JobDir) -> io::Result<String> {
-    match read_tail(&dir.log_path(), PARSED_TAIL) {
-        Err(error) if error.kind() == NotFound => Ok(String::new()),
-        read => read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
-    }
+    let bytes = if_found(read_tail(&dir.log_path(), PARSED_TAIL))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -2,7 +2,6 @@
 //! what changes a launch beside its plan. The names are those of SkyPilot 0.12 to 0.14.
 
 use std::env;
-use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::settings::config::expand_home;
-use crate::settings::data_dir::read_bounded;
+use crate::settings::data_dir::{if_found, read_bounded};
 use crate::settings::env_vars::{OUMI_OVERRIDES, SKY_API};
 
 const PORT: u16 = 46580;
@@ -83,14 +82,14 @@ fn set(name: &str) -> Option<String> {
 
 /// Reads the `api_server` of a configuration. `None` where it cannot be read.
 fn api_server(config: &Path) -> Option<ApiServer> {
-    match read_bounded(config, MAX_CONFIG) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Some(ApiServer::default()),
-        Ok(text) if text.trim_ascii().is_empty() => Some(ApiServer::default()),
-        text => {
-            let config: Config = serde_saphyr::from_slice(&text.ok()?).ok()?;
-            Some(config.api_server)
-        }
+    let text = if_found(read_bounded(config, MAX_CONFIG))
+        .ok()?
+        .unwrap_or_default();
+    if text.trim_ascii().is_empty() {
+        return Some(ApiServer::default());
     }
+    let config: Config = serde_saphyr::from_slice(&text).ok()?;
+    Some(config.api_server)
 }
 
 /// Reads the address of a server on this machine that speaks plain HTTP.
