@@ -54,11 +54,8 @@ impl JobStatus {
 /// first three.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub(crate) struct JobDetails {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub submitted_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub start_at: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub end_at: Option<String>,
     /// The program or script that failed, on this machine.
     #[serde(skip)]
@@ -69,17 +66,13 @@ pub(crate) struct JobDetails {
     /// Shown where it says more than that the job ended well or badly.
     #[serde(skip_serializing_if = "is_plain")]
     pub exit_code: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Processes that still run although the script of the job has ended. The job is not over until they have ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub processes_left: Option<usize>,
     /// What to do next, where that is not to be seen in the state.
     #[serde(skip)]
     pub next: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub job_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<String>,
     /// Of its cluster, in dollars.
     #[serde(skip)]
@@ -101,7 +94,6 @@ pub(crate) struct ClusterDetails {
     /// `None` when the cluster never stops by itself.
     pub autostop_minutes: Option<u64>,
     /// Dollars an hour.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub hourly_price: Option<f64>,
 }
 

@@ -53,7 +53,6 @@ pub struct Progress {
     /// The name of the file that told it; empty for the log.
     pub source: String,
     /// Absent while the training itself runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub activity: Option<Activity>,
     #[serde(skip)]
     pub(crate) bad_news: Vec<BadNews>,

@@ -33,12 +33,10 @@ pub struct Metrics {
     /// Training loss.
     pub loss: Option<f64>,
     /// The step of `loss` and `reward`, where it is not `step`.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_step: Option<u64>,
     /// The newest evaluation loss.
     pub eval_loss: Option<f64>,
     /// The evaluation set of `eval_loss`, where it has a name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub eval_set: Option<String>,
     /// The newest loss of each evaluation set that has a name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -47,7 +45,6 @@ pub struct Metrics {
     /// Norm of the gradient.
     pub grad_norm: Option<f64>,
     /// Mean reward of reinforcement learning. Where there is one, it counts, and not the loss.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reward: Option<f64>,
     /// Tokens a second, all devices together.
     pub tokens_per_second: Option<f64>,
