@@ -12,18 +12,9 @@ use crate::settings::config::expand_home;
 /// Credentials of Oumi's hubs; mounted where they exist.
 const CREDENTIALS: [&str; 2] = ["~/.cache/huggingface/token", "~/.netrc"];
 
-const SETUP: &str = "\
-set -e
-python3 -m pip install 'oumi[gpu]'
-export PATH=\"$HOME/.local/bin:$PATH\"
-command -v oumi >/dev/null || { echo 'oumi was installed and is not on PATH' >&2; exit 1; }
-";
-
-const RUN_PREAMBLE: &str = "\
-set -e
-export PATH=\"$HOME/.local/bin:$PATH\"
-command -v oumi >/dev/null || { echo 'oumi was not found on this cluster: its setup did not install it' >&2; exit 127; }
-";
+/// The script that installs Oumi, and the head of the one that runs it.
+const SETUP: &str = include_str!("job_yaml/setup.sh");
+const RUN_PREAMBLE: &str = include_str!("job_yaml/run.sh");
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct JobConfig {
