@@ -48,6 +48,11 @@ impl JobStatus {
             warnings: Vec::new(),
         }
     }
+
+    pub(crate) fn with_message(mut self, message: impl ToString) -> Self {
+        self.message = Some(message.to_string());
+        self
+    }
 }
 
 /// The details of a job that its launcher knows; each is a key of `metadata` in answers. Times are RFC 3339. SkyPilot reports the
@@ -254,8 +259,7 @@ impl CancelOutcome {
     }
 
     pub(crate) fn stopping(message: impl ToString) -> Self {
-        let mut job = JobStatus::new(status::RUNNING, JobState::Running, false);
-        job.message = Some(message.to_string());
+        let job = JobStatus::new(status::RUNNING, JobState::Running, false).with_message(message);
         let had_ended = false;
         Self { job, had_ended }
     }

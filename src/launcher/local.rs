@@ -240,8 +240,8 @@ fn is_started_here(dir: &JobDir) -> io::Result<bool> {
 
 /// The status of a job that no signal can reach: its supervisor was killed, and what is left of it has no mark.
 fn unfound_status(dir: &JobDir) -> JobStatus {
-    let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
-    status.message = Some(format!("{UNFOUND}; {}", end_by_hand(dir)));
+    let status = JobStatus::new(status::RUNNING, JobState::Running, false);
+    let mut status = status.with_message(format!("{UNFOUND}; {}", end_by_hand(dir)));
     status.details.next = Some("Tell the user.");
     status
 }
@@ -288,8 +288,8 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
         && machine.is_some()
         && place != Place::Elsewhere
     {
-        let mut status = JobStatus::new(status::FAILED, JobState::Failed, true);
-        status.message = Some("it was never started: the server was killed before".to_owned());
+        let mut status = JobStatus::new(status::FAILED, JobState::Failed, true)
+            .with_message("it was never started: the server was killed before");
         status.details.next = Some("Call run_job again.");
         return Ok(status);
     }
@@ -315,10 +315,7 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
             ),
         ),
     };
-    Ok(JobStatus {
-        message: Some(message),
-        ..JobStatus::new(word, JobState::Unknown, is_done)
-    })
+    Ok(JobStatus::new(word, JobState::Unknown, is_done).with_message(message))
 }
 
 fn cancelled_status() -> JobStatus {
@@ -331,8 +328,8 @@ fn ended_status(record: &ExitRecord) -> JobStatus {
     } else if record.succeeded() {
         JobStatus::new(status::COMPLETED, JobState::Succeeded, true)
     } else {
-        let mut status = JobStatus::new(status::FAILED, JobState::Failed, true);
-        status.message = Some(record.describe());
+        let status = JobStatus::new(status::FAILED, JobState::Failed, true);
+        let mut status = status.with_message(record.describe());
         status.details.step = Some(record.step.clone());
         status
     };

@@ -287,10 +287,11 @@ async fn cancel_launch(
             Some(LaunchOutcome::Failed(reason)) if killed.is_some() => {
                 Err(JobError::failed(reason))
             }
-            Some(LaunchOutcome::Failed(reason)) => Ok(CancelOutcome::had_ended(JobStatus {
-                message: Some(format!("its launch failed: {reason}")),
-                ..JobStatus::new(status::FAILED, JobState::Failed, true)
-            })),
+            Some(LaunchOutcome::Failed(reason)) => {
+                let job = JobStatus::new(status::FAILED, JobState::Failed, true);
+                let job = job.with_message(format!("its launch failed: {reason}"));
+                Ok(CancelOutcome::had_ended(job))
+            }
             // The launch is over, or that of a job on this machine, which takes a moment.
             _ if !identity.oumi_job_id.is_empty() => Ok(CancelOutcome::stopping(format!(
                 "the cancel is under way{note}; call poll_status to see the job end"

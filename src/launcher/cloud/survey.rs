@@ -176,10 +176,10 @@ impl<'s> SurveyedJob<'s> {
                 message: Some(format!("{}; there it is {}", self.uncertain(), row.status)),
                 ..self.status_of_row(row)
             },
-            Found::Gone(is_recreated) => JobStatus {
-                message: Some(self.gone(*is_recreated)),
-                ..JobStatus::new(status::CLUSTER_GONE, JobState::Unknown, true)
-            },
+            Found::Gone(is_recreated) => {
+                let status = JobStatus::new(status::CLUSTER_GONE, JobState::Unknown, true);
+                status.with_message(self.gone(*is_recreated))
+            }
             Found::NotUp(cluster) => not_up(cluster),
             Found::NotListed if self.is_any_of_its_id() => return Err(no_such_job(self.identity)),
             Found::NotListed => {
@@ -315,14 +315,9 @@ fn not_up(cluster: &Cluster) -> JobStatus {
         true => "nothing runs on it, and the job's result cannot be read",
         false => "the status of its jobs cannot be read now",
     };
-    JobStatus {
-        message: Some(format!("cluster {name} is {word}: {message}")),
-        ..JobStatus::new(
-            &format!("cluster_{word}"),
-            JobState::Unknown,
-            is_stopped(cluster),
-        )
-    }
+    let status = format!("cluster_{word}");
+    JobStatus::new(&status, JobState::Unknown, is_stopped(cluster))
+        .with_message(format!("cluster {name} is {word}: {message}"))
 }
 
 pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
