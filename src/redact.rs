@@ -34,14 +34,7 @@ const SECRET_NAMES: &str = "TOKEN SECRET PASSWORD PASSWD API_KEY ACCESS_KEY PRIV
 /// Values that stand where a secret may, and are none.
 const NO_SECRETS: &str = "None null True False true false <s> </s> <pad> <unk> <bos> <eos> <image> [PAD] [PAD [UNK] [UNK [CLS] [CLS [SEP] [SEP [MASK] [MASK";
 /// The beginnings of such: special tokens, and code as in a traceback.
-const NO_SECRET_STARTS: [&str; 6] = [
-    "<|",
-    "os.environ",
-    "self.",
-    "args.",
-    "model_args.",
-    "Optional[",
-];
+const NO_SECRET_STARTS: &str = "<| os.environ self. args. model_args. Optional[";
 
 static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let paragraphs = include_str!("redact/shapes.txt").split("\n\n");
@@ -165,9 +158,8 @@ impl Redactor {
                 let line = found.name("line");
                 let is_no_key = line.is_some_and(|line| !is_key_line(line.as_str()));
                 let value = group("value").trim_matches(['"', '\'']);
-                let is_other = NO_SECRET_STARTS
-                    .iter()
-                    .any(|start| value.starts_with(start));
+                let mut starts = NO_SECRET_STARTS.split(' ');
+                let is_other = starts.any(|start| value.starts_with(start));
                 if is_no_key || is_other || NO_SECRETS.split(' ').any(|no| value == no) {
                     return found[0].to_owned();
                 }

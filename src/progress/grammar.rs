@@ -154,10 +154,6 @@ pub(super) fn dictionary_start(line: &str) -> Option<usize> {
     memchr_iter(b'{', bytes).find(|brace| matches!(bytes.get(brace + 1), Some(b'\'' | b'"')))
 }
 
-fn is_letter(c: char) -> bool {
-    c.is_ascii_alphabetic()
-}
-
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
@@ -276,7 +272,7 @@ pub(super) fn duration(text: &str) -> Option<f64> {
             _ => return seconds,
         };
         seconds = Some(seconds.unwrap_or(0.0) + count * factor);
-        rest = unit.trim_start_matches(is_letter);
+        rest = trim_start(unit, |byte| byte.is_ascii_alphabetic());
     }
 }
 

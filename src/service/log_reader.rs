@@ -17,7 +17,6 @@ use crate::error::{JobError, Result};
 use crate::failure;
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::process::on_file_threads;
-use crate::progress::history::History;
 use crate::progress::links::Links;
 use crate::progress::stall::Stall;
 use crate::progress::{IncrementalReader, Progress, Scanner};
@@ -186,7 +185,7 @@ impl LogReader {
 pub(super) struct LogReading {
     pub(super) progress: Option<Progress>,
     /// The writes to the log, as far as its losses tell.
-    writes: u32,
+    writes: usize,
     pub(super) written: Option<SystemTime>,
     /// The exit code that the log of a cloud job names.
     pub(super) exit_code: Option<i32>,
@@ -194,16 +193,12 @@ pub(super) struct LogReading {
     pub(super) links: Vec<String>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 enum Tail {
+    #[default]
+    None,
     Text(Arc<str>),
     File(PathBuf),
-}
-
-impl Default for Tail {
-    fn default() -> Self {
-        Self::Text("".into())
-    }
 }
 
 impl LogReading {
@@ -211,7 +206,7 @@ impl LogReading {
         let written = file.path.metadata()?.modified()?;
         Ok(Self {
             progress: file.read()?,
-            writes: writes(&file.scanner.history),
+            writes: file.scanner.history.points().len(),
             written: Some(written),
             tail: Tail::File(file.path.clone()),
             links: file.scanner.links.to_vec(),
@@ -255,7 +250,7 @@ impl LogReading {
         }
         Self {
             progress,
-            writes: writes(&scanner.history),
+            writes: scanner.history.points().len(),
             written: Some(written),
             exit_code,
             tail: Tail::Text(text.into()),
@@ -270,6 +265,7 @@ impl LogReading {
     /// Reads the last bytes of the log, from the first whole line on: half a secret is not recognized as one. Does file work.
     pub(super) fn tail(&self, max_bytes: u64) -> Vec<u8> {
         match &self.tail {
+            Tail::None => Vec::new(),
             Tail::Text(text) => text.as_bytes().to_vec(),
             Tail::File(path) => {
                 let mut tail = read_tail(path, max_bytes).unwrap_or_default();
@@ -285,14 +281,10 @@ impl LogReading {
     /// Tells if the log of a job that began at `started` has been silent for too long.
     pub(super) fn stalled(&self, started: Option<SystemTime>, now: SystemTime) -> Option<Stall> {
         let written = self.written?;
+        let writes = u32::try_from(self.writes).ok()?;
         let time = written.duration_since(started?).unwrap_or_default();
-        Stall::check(time, self.writes, now.duration_since(written).ok()?)
+        Stall::check(time, writes, now.duration_since(written).ok()?)
     }
-}
-
-/// Counts the writes that a history proves.
-fn writes(history: &History) -> u32 {
-    u32::try_from(history.points().len()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -8,13 +8,7 @@ use std::time::SystemTime;
 const MAX_ENTRIES: usize = 10_000;
 const MAX_FILES: usize = 100;
 /// The files in which Oumi's trainers leave a model, whole or as an adapter.
-const MODEL_FILES: [&str; 5] = [
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "adapter_model.safetensors",
-    "pytorch_model.bin",
-    "model.pt",
-];
+const MODEL_FILES: &str = "model.safetensors model.safetensors.index.json adapter_model.safetensors pytorch_model.bin model.pt";
 
 /// An output folder with what a job has written there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +44,8 @@ impl Output {
             let files = fs::read_dir(checkpoint).into_iter().flatten().flatten();
             is_ours(checkpoint) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
         });
-        output.has_model = MODEL_FILES.iter().any(|name| is_ours(&dir.join(name)));
+        let mut models = MODEL_FILES.split(' ');
+        output.has_model = models.any(|name| is_ours(&dir.join(name)));
         Some(output)
     }
 }

@@ -32,17 +32,8 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(4);
 const HEALTH_TTL: Duration = Duration::from_secs(5);
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The errors that are answers. With any other the program is asked, whose words are then the answer.
-const OWN_ERRORS: [&str; 9] = [
-    "ClusterDoesNotExist",
-    "ClusterNotUpError",
-    "ClusterOwnerIdentityMismatchError",
-    "CloudError",
-    "CloudUserIdentityError",
-    "CommandError",
-    "NotSupportedError",
-    "RuntimeError",
-    "ValueError",
-];
+const OWN_ERRORS: &str = "ClusterDoesNotExist ClusterNotUpError ClusterOwnerIdentityMismatchError CloudError \
+    CloudUserIdentityError CommandError NotSupportedError RuntimeError ValueError";
 
 /// Printed before the output of `sky`, where the API server accepted the change and did not tell how it ended.
 pub(super) const ACCEPTED: &str = "SkyPilot's API server has accepted it.";
@@ -230,7 +221,7 @@ impl Reply {
         }
         let error = body["detail"]["error"].as_str().unwrap_or_default();
         let error: RequestError = serde_json::from_str(error).map_err(|_| self.problem())?;
-        if OWN_ERRORS.contains(&error.kind.as_str()) {
+        if OWN_ERRORS.split(' ').any(|own| own == error.kind) {
             return Ok(Err(error));
         }
         let kind: String = error.kind.chars().take(40).collect();
