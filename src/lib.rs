@@ -41,7 +41,7 @@
 //! | another client that `setup` knows | `Client` in `commands/setup.rs` |
 //! | the arguments that a tool accepts | `service/requests.rs`; values of another type, such as numbers as text: `server/arguments.rs`; the schema that a client sees: `server/schema.rs` |
 //! | the figures that a trainer prints | their names: `progress/names.yaml`; which lines are read: `progress/scanner.rs`; names and values of one: `progress/grammar.rs` |
-//! | an environment variable | `settings/env_vars.rs`; a limit: `settings/policy.rs` |
+//! | an environment variable | `settings/env_vars.rs`, its meaning in `env_vars.txt`; a limit: `settings/policy.rs` |
 //! | the picture of the loss | `plot.rs` |
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]

@@ -1,13 +1,14 @@
 //! Reads what `sky` prints: JSON behind lines of text for the queue and the clusters, sentences for everything else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
 use super::reasons::{failure_reason, last_line, one_line};
 use super::{Row, is_name_char, split_json};
 use crate::error::{JobError, Result};
-use crate::text::{split_skypilot_prefix, strip_escapes};
+use crate::text::{from_yaml, split_skypilot_prefix, strip_escapes};
 
 /// The jobs of the queried clusters, from `sky queue -o json`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -210,28 +211,14 @@ impl QueueFailure {
     }
 }
 
-/// Returns what to do about a failure of `sky` that asking again does not mend. The texts are SkyPilot's and click's.
+/// What failures of `sky` say that asking again does not mend, and what to do about them.
+static REMEDIES: LazyLock<Vec<(String, String)>> =
+    LazyLock::new(|| from_yaml(include_str!("remedies.yaml")).unwrap_or_default());
+
 pub(crate) fn remedy(output: &str) -> Option<&'static str> {
-    let remedies = [
-        (
-            "No such option|No such command",
-            "this SkyPilot is too old: run `pip install -U skypilot` (0.12 or newer)",
-        ),
-        (
-            "sky api login|uthenticat|401 |Unauthorized",
-            "run `sky api login` in a terminal",
-        ),
-        (
-            "version mismatch|VersionMismatch",
-            "run `sky api stop`, then `sky api start` in a terminal",
-        ),
-        (
-            "connect to SkyPilot API server|start SkyPilot API server|ApiServerConnectionError",
-            "run `sky api start` in a terminal; `sky api info` shows which server is meant",
-        ),
-    ];
-    let is_said = |(said, _): &&(&str, &str)| said.split('|').any(|said| output.contains(said));
-    Some(remedies.iter().find(is_said)?.1)
+    let is_said = |said: &str| said.split('|').any(|said| output.contains(said));
+    let (_, remedy) = REMEDIES.iter().find(|(said, _)| is_said(said))?;
+    Some(remedy)
 }
 
 fn reason_or_last_line(text: &str) -> String {

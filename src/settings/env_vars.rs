@@ -25,20 +25,7 @@ const PREFIX: &str = "OUMI_MCP_";
 const MISSPELT: usize = 2;
 
 /// Each variable with its meaning and default.
-const TABLE: &str = "\
-OUMI_MCP_HOME: Folder for the registry and the jobs' logs; an absolute path. Default: ~/.cache/oumi-mcp
-OUMI_MCP_OUMI: Path of the `oumi` program. Default: looked for on PATH, then where pip, uv, pipx, conda and pyenv put it
-OUMI_MCP_SKY: Path of SkyPilot's `sky` program. Default: looked for like `oumi`, and beside it
-OUMI_MCP_SKY_API: off: `sky` is always run. Default: SkyPilot's API server is asked where it is up on this machine
-OUMI_SLURM_CONNECTIONS: Oumi's own: the Slurm clusters it may reach, as user@host[,…]; those of known jobs are added
-OUMI_MCP_CONSENT: always: the user is asked before a job on this machine too. flags: never, for a client that offers to ask and does not
-OUMI_MCP_CLOUDS: The only clouds that may be used, such as local,gcp. Default: all
-OUMI_MCP_MAX_HOURLY: The most dollars an hour that all launched clusters may cost together; more is refused. Default: no limit
-OUMI_MCP_READ_ONLY: 1: there are only the tools that change nothing. Default: 0
-OUMI_MCP_KEEP_DAYS: Days that the record, the log and the folder of a job that is over are kept. Default: 7
-OUMI_MCP_MAX_WAIT: The longest wait_seconds of poll_status, for a client that lets a call take so long. Default: 55, and 3600 for calls whose progress the client shows
-OUMI_MCP_LOG: Log level of stderr: error, warn, info or off. Default: warn
-OUMI_MCP_JOB_DIR: Set by the server for the processes of a job: the job's own folder";
+const TABLE: &str = include_str!("env_vars.txt");
 
 /// Lists each variable with its meaning, in the order of `--help`.
 pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
