@@ -32,17 +32,12 @@ impl JobService {
         on_progress: OnProgress<'_>,
     ) -> CancelAnswer {
         let context = &self.context;
-        let mut answer = match resolve(context, &request.job).await {
+        let (job, outcome) = match resolve(context, &request.job).await {
             Ok(job) => self.cancel_resolved(job, request.force, on_progress).await,
-            Err(error) => answer(JobIdentity::of(&request.job.job_id), Err(error)),
+            Err(error) => (JobIdentity::of(&request.job.job_id), Err(error)),
         };
+        let mut answer = answer(job.clone(), outcome);
         if answer.success && answer.state == JobState::Cancelled {
-            let job = JobIdentity {
-                job_id: answer.job_id.clone(),
-                oumi_job_id: answer.oumi_job_id.clone(),
-                cloud: answer.cloud.clone(),
-                cluster: answer.cluster.clone(),
-            };
             let now = poll(context, job.shortest()).await;
             if now.state == JobState::Cancelled {
                 (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
@@ -64,17 +59,17 @@ impl JobService {
         job: ResolvedJob,
         force: bool,
         on_progress: OnProgress<'_>,
-    ) -> CancelAnswer {
+    ) -> (JobIdentity, Result<CancelOutcome>) {
         let context = &self.context;
         if let Some(forbidden) = context.policy.forbids(&job.identity.cloud) {
-            return answer(job.identity, Err(JobError::blocked(forbidden)));
+            return (job.identity, Err(JobError::blocked(forbidden)));
         }
         let job = launches::refresh_identity(context, job).await;
         if context.in_flight.contains(&job.identity.job_id) {
             on_progress("the launch is under way; the job is cancelled as soon as it ends");
         }
         if let Some(outcome) = cancel_launch(context, &job.identity, force).await {
-            return answer(job.identity, outcome);
+            return (job.identity, outcome);
         }
         // The launch may have ended since the lookup: then the launcher's id is recorded only now.
         let ResolvedJob { identity, record } = launches::reload(context, job).await;
@@ -93,7 +88,7 @@ impl JobService {
                 consequence: "What it computed and did not save is lost.",
             };
             if let Err(error) = self.confirm(&change).await {
-                return answer(identity, Err(error));
+                return (identity, Err(error));
             }
         }
         on_progress(&format!("asking {} to end the job", identity.cloud));
@@ -106,14 +101,13 @@ impl JobService {
                 ..error
             },
         });
-        answer(identity, outcome)
+        (identity, outcome)
     }
 
     pub(crate) async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
         self.end_cluster(ClusterAction::Stop, request, true).await
     }
 
-    /// Deletes a cluster, once the user has agreed.
     pub(crate) async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
         let is_confirmed = request.confirm && request.user_confirmation == DOWN_CONFIRMATION;
         let end = self.end_cluster(ClusterAction::Down, request.cluster, is_confirmed);
