@@ -92,7 +92,6 @@ impl Demo<'_> {
         command
     }
 
-    /// Starts a server as a client does.
     fn start(&self) -> Result<Server<'_>> {
         let mut command = self.command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -109,7 +108,6 @@ impl Demo<'_> {
     }
 }
 
-/// A server and the pipes to it.
 struct Server<'a> {
     demo: &'a Demo<'a>,
     process: Child,

@@ -16,7 +16,6 @@ pub(crate) enum ErrorKind {
     Failed,
 }
 
-/// A result whose error is a [`JobError`] where no other is named.
 pub(crate) type Result<T, E = JobError> = std::result::Result<T, E>;
 
 /// An error that ends a call about a job.

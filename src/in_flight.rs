@@ -60,13 +60,9 @@ impl InFlight {
     }
 
     pub(crate) fn cancel_requested(&self, job_id: &str) -> bool {
-        let entries = self.entries();
-        entries
-            .get(job_id)
-            .is_some_and(|entry| entry.cancel_requested)
+        matches!(self.entries().get(job_id), Some(entry) if entry.cancel_requested)
     }
 
-    /// Notes why a cancel failed that will be retried.
     pub(crate) fn set_cancel_error(&self, job_id: &str, error: String) {
         if let Some(entry) = self.entries().get_mut(job_id) {
             entry.cancel_error = Some(error);

@@ -41,7 +41,6 @@ use metrics::Metrics;
 pub(crate) use reader::IncrementalReader;
 pub use scanner::Scanner;
 
-/// The progress of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct Progress {

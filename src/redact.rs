@@ -108,7 +108,6 @@ impl Redactor {
         same_length.entry(hash).or_default().insert(fingerprint);
     }
 
-    /// The key of the hashes.
     fn key(&self) -> u64 {
         digest(&self.salt, &[])
     }

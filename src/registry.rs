@@ -155,7 +155,6 @@ impl JobRegistry {
         outcome
     }
 
-    /// Takes the lock between processes.
     async fn lock(&self) -> Result<Lock> {
         let path = self.data_dir.registry_lock();
         self.data_dir.create()?;
@@ -190,7 +189,6 @@ impl Drop for Lock {
     }
 }
 
-/// The error of an id that another job has.
 pub(crate) fn duplicate(job_id: &str) -> JobError {
     JobError::invalid(format!("there is already a job {job_id:?}"))
         .with_hint("choose another job_name, or call poll_status with it to see its status")

@@ -59,14 +59,12 @@ const RECOVERY_WAIT: Duration = Duration::from_millis(700);
 type Context = RequestContext<RoleServer>;
 type Answer<T> = Result<T, ErrorData>;
 
-/// The MCP server over a job service.
 #[derive(Clone)]
 pub(crate) struct Server {
     service: JobService,
     /// Made when a client first needs it: most of the time of a start would go into its schemas.
     router: Arc<OnceLock<ToolRouter<Self>>>,
     prompts: Arc<PendingPrompts>,
-    /// The recovery of what an earlier server left.
     recovery: Shared<BoxFuture<'static, ()>>,
 }
 

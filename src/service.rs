@@ -58,7 +58,6 @@ pub(crate) struct JobService {
 }
 
 impl JobService {
-    /// Serves the jobs in `data_dir`, run by `launchers`, as `policy` allows.
     pub(crate) fn with_policy(
         data_dir: DataDir,
         launchers: Vec<Arc<dyn Launcher>>,

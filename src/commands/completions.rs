@@ -14,7 +14,6 @@ use crate::settings::data_dir::DataDir;
 /// The variable in which the script says that a completion is asked for.
 pub const VARIABLE: &str = "COMPLETE";
 
-/// Returns the script for a shell.
 pub fn script(shell: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
     let shells = Shells::builtins();
     let completer = shells.completer(shell).ok_or("give bash, zsh or fish")?;

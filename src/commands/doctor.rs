@@ -52,7 +52,6 @@ struct Check {
     name: &'static str,
     outcome: Outcome,
     message: String,
-    /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
 }

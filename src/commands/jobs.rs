@@ -117,7 +117,6 @@ pub struct Format {
     pub(crate) json: bool,
 }
 
-/// The event that `wait` waits for.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Goal {
     Done,

@@ -56,7 +56,6 @@ pub(crate) struct CloudLauncher {
 }
 
 impl CloudLauncher {
-    /// A launcher whose launches live in `folder`, under `supervisor`, and which runs programs through `cli`.
     pub(crate) fn new(
         folder: DataDir,
         supervisor: PathBuf,

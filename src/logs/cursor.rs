@@ -57,7 +57,6 @@ impl Cursor {
         })
     }
 
-    /// The position `offset` of `log`.
     pub(crate) fn at(
         log: &mut (impl Read + Seek),
         file: Option<u64>,

@@ -31,7 +31,6 @@ pub(super) const CUT: &str = "[… the beginning of this line is left out] ";
 /// The shortest line without a letter or digit that counts as decoration, in characters.
 const MIN_DECORATION: usize = 8;
 
-/// A line of the folded log.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Line<'a> {
     pub text: Cow<'a, str>,
@@ -90,7 +89,6 @@ pub(super) fn fold_lines<'a>(
     collapser.finish_held();
 }
 
-/// Folds a log that is at hand.
 pub fn fold(bytes: &[u8]) -> String {
     let max_line = MAX_LINE;
     let options = FoldOptions {
@@ -295,7 +293,6 @@ fn without_numbers(line: &str) -> impl Iterator<Item = u8> {
     })
 }
 
-/// The number behind the word `step` of a line.
 fn step_of(line: &str) -> Option<u64> {
     STEP.captures_iter(line).next()?[1].parse().ok()
 }

@@ -35,7 +35,6 @@ const FIRST_BLOCK: u64 = 128 * 1024;
 /// The most bytes of a log that are kept in memory for one answer.
 const WINDOW: usize = 16 * 1024 * 1024;
 
-/// Options of a read.
 #[derive(Clone, Copy)]
 pub struct ReadOptions {
     /// The most text that is returned, in bytes.
@@ -68,12 +67,10 @@ impl ReadOptions {
     }
 }
 
-/// A part of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Excerpt {
     /// The lines, joined by line ends.
     pub text: String,
-    /// Number of lines in the text.
     pub lines: usize,
     /// The line that is still being written, as it stands now.
     pub unfinished: Option<String>,
@@ -87,7 +84,6 @@ pub struct Excerpt {
     pub remaining_bytes: u64,
     /// The position from which the next read goes on.
     pub cursor: Cursor,
-    /// The size of the log.
     pub log_bytes: u64,
     /// The reason why the text does not continue the last read, a sentence.
     pub change: Option<&'static str>,
@@ -189,7 +185,6 @@ impl<'a> Newest<'a> {
     }
 }
 
-/// Reads what is new since `cursor`.
 pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> io::Result<Excerpt> {
     let (start, change) = log.resume(cursor)?;
     let (end, fold) = (log.end, options.fold(log.secrets));

@@ -29,7 +29,6 @@ const GAP: &str = "--";
 /// The most memory that a compiled pattern may take, in bytes.
 const LARGEST_PATTERN: usize = 256 * 1024;
 
-/// A search.
 #[derive(Debug, Clone)]
 pub struct Query {
     pub pattern: Regex,
@@ -37,7 +36,6 @@ pub struct Query {
     pub context: usize,
     /// The most matching lines that are given: the newest.
     pub max_matches: usize,
-    /// The deadline of the search.
     pub deadline: Instant,
 }
 
@@ -198,7 +196,6 @@ impl Matches {
         None
     }
 
-    /// Joins the lines of the answer in the order of the log.
     fn text(&self, query: &Query) -> String {
         let (mut lines, mut above) = (Vec::new(), None);
         for (at, line) in self.picked.iter().rev() {

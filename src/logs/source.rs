@@ -40,7 +40,6 @@ pub(super) struct Block {
 }
 
 impl<'a> Log<'a> {
-    /// Opens the file of a log.
     pub fn open(path: &Path, secrets: &'a Redactor) -> io::Result<Self> {
         let mut file = open_regular(path)?;
         Ok(Self {

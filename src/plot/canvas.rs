@@ -61,7 +61,6 @@ impl Canvas {
         }
     }
 
-    /// Fills the rectangle between two corners.
     pub(super) fn band(&mut self, from: Place, to: Place, color: Color) {
         for y in from.1 as usize..to.1.ceil() as usize {
             for x in from.0 as usize..to.0.ceil() as usize {

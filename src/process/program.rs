@@ -23,7 +23,6 @@ const PIPE_DRAIN: Duration = Duration::from_millis(300);
 /// The time that a followed log is read after its marker.
 const FOLLOW_WINDOW: Duration = Duration::from_secs(4);
 
-/// A program run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CliCall {
     pub(crate) program: PathBuf,

@@ -11,7 +11,6 @@ const MIN_GAPS: u32 = 20;
 /// With fewer writes than this the usual gap is unknown.
 const MIN_WRITES: u32 = 6;
 
-/// A silence that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stall {
     pub(crate) silent: Duration,

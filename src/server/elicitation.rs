@@ -173,10 +173,10 @@ impl ConsentProvider for ElicitingCaller {
     }
 
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<String> {
+        // A client that cannot ask is no provider.
         match &self.version {
-            None => Err(JobError::blocked("this client cannot ask the person")),
             Some(version) if *version >= ProtocolVersion::V_2026_07_28 => self.read_input(prompt),
-            Some(_) => self.elicit(prompt).await,
+            _ => self.elicit(prompt).await,
         }
     }
 }

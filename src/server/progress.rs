@@ -28,7 +28,6 @@ pub(super) fn reporter(context: &Context) -> impl Fn(&str) + Send + Sync + use<>
     }
 }
 
-/// Runs `work` with the context of its call, and sends what it reports to the client.
 pub(super) async fn with_progress<T, F: Future<Output = T>>(
     mut context: Context,
     work: impl FnOnce(Context) -> F,

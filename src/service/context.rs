@@ -67,7 +67,6 @@ impl Context {
         launchers.find(|launcher| launcher.is_local())
     }
 
-    /// Tells if the jobs of a cloud run on this machine.
     pub(super) fn is_local(&self, cloud: &str) -> bool {
         let launcher = self.launcher(cloud);
         launcher.is_ok_and(|launcher| launcher.is_local())
@@ -90,7 +89,6 @@ impl Context {
         }
     }
 
-    /// Returns the launcher of a cloud that the policy allows.
     pub(super) fn allowed_launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>> {
         let launcher = self.launcher(cloud)?;
         let forbidden = self.policy.forbids(cloud).map(JobError::blocked);

@@ -143,7 +143,6 @@ impl Costs {
     }
 }
 
-/// Returns the price that the launch of a job had, in dollars an hour.
 pub(super) fn recorded_price(record: &JobRecord) -> Option<f64> {
     record.other.get(HOURLY_PRICE)?.as_f64()
 }

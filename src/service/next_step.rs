@@ -76,7 +76,6 @@ pub(super) fn message_and_next(status: &JobStatus) -> String {
     format!("{}. {next}", message(status, &nothing))
 }
 
-/// Describes what a person must know at once.
 fn bad_news(observation: &Observation) -> Option<String> {
     if let Some(news) = newest_news(observation) {
         let lost = if news.is_lost {
@@ -121,7 +120,6 @@ pub(super) fn progress_phrase(progress: &Progress) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// Describes what to do about a job of this age.
 pub(super) fn next(status: &JobStatus, observation: &Observation, age: Option<Duration>) -> String {
     if let Some(next) = status.details.next {
         return next.to_owned();

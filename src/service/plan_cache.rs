@@ -41,7 +41,6 @@ pub(super) struct CachedPlan {
 }
 
 impl PlanCache {
-    /// Caches what a launch would do, and returns its plan id.
     pub(super) fn insert(&self, launch: &PreparedLaunch) -> String {
         let plan_id = uuid::Uuid::new_v4().simple().to_string()[..16].to_owned();
         let plan = CachedPlan {

@@ -26,7 +26,6 @@ const MAX_ENV_BYTES: usize = 128 * 1024;
 /// The bytes of a warning that name running jobs.
 const MAX_NAMES: usize = 200;
 
-/// A launch that is checked and planned.
 pub(super) struct PreparedLaunch {
     pub(super) spec: LaunchSpec,
     pub(super) plan: LaunchPlan,

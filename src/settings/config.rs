@@ -108,7 +108,6 @@ impl Config {
         })
     }
 
-    /// Returns a text at the top level of the config.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.document.get(key).and_then(Value::as_str)
     }
@@ -157,7 +156,6 @@ pub(crate) fn project_folder(client_cwd: &str, config_path: &str) -> Result<Path
         .with_hint("pass the full path of the project folder"))
 }
 
-/// Replaces a leading `~` by the home folder.
 pub(crate) fn expand_home(path: &str) -> PathBuf {
     match (Path::new(path).strip_prefix("~"), dirs::home_dir()) {
         (Ok(below), Some(home)) if below.as_os_str().is_empty() => home,

@@ -55,7 +55,6 @@ impl DataDir {
         ))
     }
 
-    /// Lists the temporary files whose writers were killed.
     pub(crate) fn abandoned_files(&self) -> io::Result<Vec<PathBuf>> {
         let jobs = fs::read_dir(self.jobs())?.flatten().map(|job| job.path());
         let folders = jobs.chain([self.root.clone()]);

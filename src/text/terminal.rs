@@ -11,7 +11,6 @@ use super::{HIDDEN, MASK, lossy};
 /// The lines that the cursor can go up: nested bars of tqdm need up to 20 where there is no terminal.
 const MAX_CURSOR_UP: usize = 32;
 
-/// A line as the terminal shows it.
 #[derive(Debug, Default)]
 pub(crate) struct Row<'a> {
     pub text: Cow<'a, str>,

@@ -63,7 +63,6 @@ pub(crate) struct Problem {
     /// The line that names it.
     pub(crate) at: usize,
     pub(crate) frame: Vec<usize>,
-    /// The lines after `at`.
     pub(crate) message: Vec<usize>,
     /// The exceptions that this one was raised from, and their messages.
     pub(crate) raised_from: Vec<usize>,
@@ -107,7 +106,6 @@ impl<'a> Line<'a> {
         self.level = level.map(|(level, _)| *level).or(self.level);
     }
 
-    /// Tells if the process of this name printed it.
     pub(crate) fn is_of(&self, process: &str) -> bool {
         self.source.split('/').any(|part| part == process)
     }

@@ -21,7 +21,6 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 const CAN_STOP: &[&str] = &["aws", "azure", "gcp", "nebius"];
 const CAN_STOP_SPOT: &[&str] = &["gcp"];
 
-/// Tells if SkyPilot can stop the machines of this cloud, by Oumi's name.
 pub(super) fn can_stop(cloud: &str, is_spot: bool) -> bool {
     let clouds = if is_spot { CAN_STOP_SPOT } else { CAN_STOP };
     clouds.contains(&cloud)

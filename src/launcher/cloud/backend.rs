@@ -72,7 +72,6 @@ pub(crate) trait CloudBackend: Send + Sync {
     /// Returns why the program of a cancel has not cancelled the job; `None` where it says that it has.
     fn cancel_refusal(&self, output: &Output) -> Option<String>;
 
-    /// Finds out what the program of a stop or down did.
     async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String>;
 }
 

@@ -221,7 +221,6 @@ fn has_ended(dir: &JobDir) -> io::Result<bool> {
     Ok(dir.exit_record()?.is_some() || !(dir.is_locked()? && start::is_supervised(dir)?))
 }
 
-/// Reads the output of a program that has ended.
 fn output_of(dir: &JobDir) -> io::Result<Output> {
     let exit = dir.exit_record()?;
     let (code, error) = exit.map_or((None, None), |exit| (exit.code, exit.error));

@@ -72,7 +72,6 @@ pub(super) struct Launch {
     pub(super) verdict: Option<Verdict>,
     pub(super) has_ended: bool,
     pub(super) is_cancelled: bool,
-    /// The supervisor has still to set the autostop.
     pub(super) is_autostop_pending: bool,
     pub(super) failure: Option<String>,
     pub(super) last_line: Option<String>,

@@ -145,7 +145,6 @@ impl<'s> SurveyedJob<'s> {
         self.launch?.mark()
     }
 
-    /// Fails where the launcher's id of a job may be another job's by now.
     pub(super) fn check_id(&self) -> Result<()> {
         let hash = self.survey.cluster_hash(&self.identity.cluster);
         let is_own_cluster = self.mark().and_then(|mark| mark.is_of_cluster(hash)) == Some(true);

@@ -25,11 +25,7 @@ const PROJECT_CONFIG: &str = ".sky.yaml";
 const ENDPOINT: &str = "SKYPILOT_API_SERVER_ENDPOINT";
 const TOKEN: &str = "SKYPILOT_SERVICE_ACCOUNT_TOKEN";
 /// Variables of `sky` that are no business of its API server.
-const UNSENT: [&str; 3] = [
-    "SKYPILOT_SERVER_",
-    "SKYPILOT_DB_CONNECTION_URI",
-    "SKYPILOT_IN_CLUSTER_CONTEXT_NAME",
-];
+const UNSENT: &str = "SKYPILOT_SERVER_ SKYPILOT_DB_CONNECTION_URI SKYPILOT_IN_CLUSTER_CONTEXT_NAME";
 /// Variables of the clouds that `sky` sends to the server that it starts itself.
 const OF_CLOUDS: &str = "AWS_PROFILE AWS_DEFAULT_PROFILE AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN \
     AZURE_CLIENT_ID AZURE_CLIENT_SECRET AZURE_TENANT_ID AZURE_SUBSCRIPTION_ID GOOGLE_APPLICATION_CREDENTIALS KUBECONFIG";
@@ -105,7 +101,7 @@ fn loopback(url: &str) -> Option<SocketAddr> {
 fn env_vars(is_own_server: bool) -> Option<Map<String, Value>> {
     let is_sent = |name: &str| {
         let is_own = name.starts_with("SKYPILOT_");
-        let is_unsent = UNSENT.iter().any(|unsent| name.starts_with(unsent));
+        let is_unsent = UNSENT.split(' ').any(|unsent| name.starts_with(unsent));
         (is_own && !is_unsent) || (is_own_server && OF_CLOUDS.split(' ').any(|of| of == name))
     };
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {

@@ -15,7 +15,6 @@ const CONTROLLERS: [&str; 2] = ["sky-jobs-controller", "sky-serve-controller"];
 static TABLE: LazyLock<Vec<Row>> =
     LazyLock::new(|| from_yaml(include_str!("requests.yaml")).unwrap_or_default());
 
-/// A row of the table, whose head explains it.
 #[derive(Deserialize)]
 struct Row {
     run: String,
