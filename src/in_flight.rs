@@ -92,11 +92,6 @@ impl InFlight {
         self.entries().contains_key(job_id)
     }
 
-    #[cfg(test)]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries().is_empty()
-    }
-
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
         // No code under this lock can leave the map half-changed.
         lock(&self.entries)
@@ -106,6 +101,12 @@ impl InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl InFlight {
+        pub(crate) fn is_empty(&self) -> bool {
+            self.entries().is_empty()
+        }
+    }
 
     fn launched() -> LaunchOutcome {
         LaunchOutcome::Launched(JobIdentity::default())

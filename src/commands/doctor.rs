@@ -224,7 +224,7 @@ fn api_server(info: &str, is_asked: bool) -> Result<String> {
 }
 
 fn clouds(printed: &str) -> Result<String> {
-    let clouds = sky::enabled_clouds(printed).map_err(JobError::failed)?;
+    let clouds = sky::enabled_clouds(printed)?;
     if clouds.is_empty() {
         let error = JobError::failed("SkyPilot may use none");
         return Err(error.with_hint("`sky check` says what each of them needs"));
@@ -233,7 +233,7 @@ fn clouds(printed: &str) -> Result<String> {
 }
 
 fn clusters_up(status: &str) -> Result<String> {
-    let list = sky::clusters(status).map_err(JobError::failed)?;
+    let list = sky::clusters(status)?;
     let up = list.iter().filter(|one| one.status != "STOPPED");
     let up = up.map(|cluster| {
         let stops = cluster.autostop_minutes;

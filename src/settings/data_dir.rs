@@ -38,11 +38,6 @@ impl DataDir {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
-    }
-
     /// Creates the folder and its `jobs` folder, readable by the owner alone. Folders that are there keep their rights.
     pub(crate) fn create(&self) -> Result<()> {
         create_private(&self.jobs()).map_err(|error| self.unusable(error))
@@ -73,11 +68,6 @@ impl DataDir {
         self.create()?;
         let access = rustix::fs::access(self.jobs(), Access::WRITE_OK | Access::EXEC_OK);
         access.map_err(|error| self.unusable(error.into()))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
     }
 
     /// The registry file, under the Python server's name.

@@ -3,6 +3,16 @@ use std::process::Command;
 
 use super::*;
 
+impl DataDir {
+    pub(crate) fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+}
+
 #[test]
 fn job_folders_have_plain_names() {
     let folder = DataDir::at("/data");
