@@ -56,12 +56,17 @@ impl Default for ReadOptions {
 }
 
 impl ReadOptions {
-    /// Folds for a reader. No line takes more than half of the budget.
+    /// No line takes more than half of the budget.
+    pub(super) fn max_line(self) -> usize {
+        MAX_LINE.min(self.max_bytes / 2).saturating_sub(64)
+    }
+
+    /// Folds for a reader.
     pub(super) fn fold(self, secrets: &Redactor) -> FoldOptions<'_> {
         FoldOptions {
             raw: self.raw,
             is_summary: true,
-            max_line: MAX_LINE.min(self.max_bytes / 2).saturating_sub(64),
+            max_line: self.max_line(),
             secrets: Some(secrets),
         }
     }

@@ -5,15 +5,17 @@
 //! about a MiB: where two blocks meet, a run of repeated lines counts as two. The answer is bounded in time by the deadline,
 //! which counts before each line, and in memory by its budget of bytes.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::time::Instant;
 
 use indicatif::HumanBytes;
 use regex::{Regex, RegexBuilder};
 
 use super::Log;
-use super::fold::{FoldOptions, MAX_LINE, fold_lines};
+use super::fold::{CUT, FoldOptions, MAX_LINE, fold_lines};
 use super::read::{Excerpt, ReadOptions, place_in_log};
 use super::unfinished::complete_part;
 use crate::error::JobError;
@@ -25,6 +27,9 @@ const BLOCK: u64 = 1024 * 1024;
 /// The most lines of context on each side of a match, and what stands where lines are left out between two.
 const MAX_CONTEXT: usize = 1000;
 const GAP: &str = "--";
+
+/// Stands behind the part of a line that is too long.
+const CUT_END: &str = " [… the end of this line is left out]";
 
 /// The most memory that a compiled pattern may take, in bytes.
 const LARGEST_PATTERN: usize = 256 * 1024;
@@ -68,8 +73,10 @@ pub(crate) fn compile(pattern: &str) -> Result<Regex, JobError> {
 /// follow on each other.
 pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Result<Excerpt> {
     let (log_bytes, secrets) = (log.end, log.secrets);
+    // Lines are matched whole, and cut to be shown.
     let fold = FoldOptions {
         is_summary: false,
+        max_line: usize::MAX,
         ..options.fold(secrets)
     };
     let mut block = log.lines_before(log_bytes, BLOCK)?;
@@ -96,7 +103,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
             stopped = if Instant::now() >= query.deadline && searched >= MAX_LINE {
                 Some("the time was up")
             } else {
-                matches.take(line, repeats.take(), query, options.max_bytes)
+                matches.take(line, repeats.take(), query, options)
             };
             if stopped.is_some() {
                 break;
@@ -126,6 +133,20 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
     })
 }
 
+/// Cuts a line that is too long: to what was found in it, or to its end.
+fn cut(line: &str, found: Option<Range<usize>>, longest: usize) -> Cow<'_, str> {
+    let excess = line.len().saturating_sub(longest);
+    if excess == 0 {
+        return line.into();
+    }
+    let found = found.map_or(excess, |found| found.start.saturating_sub(longest / 4));
+    let start = line.ceil_char_boundary(found.min(excess));
+    let end = line.floor_char_boundary(start + longest);
+    let before = if start > 0 { CUT } else { "" };
+    let behind = if end < line.len() { CUT_END } else { "" };
+    format!("{before}{}{behind}", &line[start..end]).into()
+}
+
 /// The lines of the answer, picked from lines that come newest first.
 #[derive(Default)]
 struct Matches {
@@ -148,10 +169,12 @@ impl Matches {
         line: &str,
         repeats: Option<&str>,
         query: &Query,
-        max_bytes: usize,
+        options: ReadOptions,
     ) -> Option<&'static str> {
         self.at += 1;
-        let is_match = query.pattern.is_match(line);
+        let found = query.pattern.find(line).map(|found| found.range());
+        let is_match = found.is_some();
+        let line = cut(line, found, options.max_line());
         let (mark, blank) = match query.context {
             0 => ("", ""),
             _ if is_match => ("> ", "  "),
@@ -176,12 +199,12 @@ impl Matches {
         let has_gap = is_match && query.context > 0;
         let gap = if has_gap { GAP.len() + 1 } else { 0 };
         bytes += self.bytes + line.len() + 1 + gap;
-        while bytes > max_bytes
+        while bytes > options.max_bytes
             && let Some((_, farthest)) = self.recent.pop_front()
         {
             bytes -= farthest.len() + 1;
         }
-        if bytes > max_bytes {
+        if bytes > options.max_bytes {
             return Some("max_bytes was reached");
         }
         self.bytes = bytes;

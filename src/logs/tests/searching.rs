@@ -173,6 +173,27 @@ fn the_text_stays_within_its_budget() {
     assert!(search_text(&long, &query, 500).text.ends_with(" line END"));
 }
 
+/// A step of verl has thousands of characters.
+#[test]
+fn a_long_line_is_found_by_what_stands_in_its_middle() {
+    let (before, after) = ("é".repeat(5_000), "x".repeat(30_000));
+    let query = query_for("actor/kl_loss:0.1", soon()).unwrap();
+    for (log, is_cut) in [
+        (format!("{before} actor/kl_loss:0.1 {after}"), (true, true)),
+        (format!("actor/kl_loss:0.1 {after}"), (false, true)),
+        (format!("{before} actor/kl_loss:0.1"), (true, false)),
+    ] {
+        let found = search_text(log.as_bytes(), &query, 1024);
+        assert_eq!(found.matches, Some(1));
+        assert!(found.text.contains("actor/kl_loss:0.1") && found.text.len() < 600);
+        let cuts = (
+            found.text.starts_with("[… the beginning"),
+            found.text.ends_with("is left out]"),
+        );
+        assert_eq!(cuts, is_cut, "{}", found.text);
+    }
+}
+
 #[test]
 fn a_deadline_ends_the_search_and_says_how_far_it_came() {
     // 1 TB that is a hole: nobody reads that to its beginning.
