@@ -159,9 +159,7 @@ impl CloudLauncher {
         let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
             (Ok(after), _) if after.state == JobState::Cancelled => {
-                let warning = after.warnings.first();
-                let message = warning.map(|warning| format!("the job was cancelled; {warning}"));
-                Ok(CancelOutcome::cancelled(message))
+                Ok(CancelOutcome::cancelled(after.warnings.first().cloned()))
             }
             (Ok(after), _) if after.is_done => Ok(already_finished(after)),
             (_, None) => Ok(CancelOutcome::stopping(

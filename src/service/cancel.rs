@@ -41,9 +41,10 @@ impl JobService {
             let now = poll(context, job.shortest()).await;
             if now.state == JobState::Cancelled {
                 (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
-                let parts = [&now.message, &now.next, &answer.message];
-                let parts = parts.map(|part| part.trim_end_matches('.'));
-                answer.message = parts.join(". ").trim_end_matches(['.', ' ']).to_owned();
+                let parts = [now.message.trim_end_matches('.'), &answer.message];
+                let message = parts.join("; ");
+                let message = message.trim_end_matches([';', '.', ' ']);
+                answer.message = format!("{message}. {}", now.next.trim_end_matches('.'));
             } else if answer.message.is_empty() {
                 // Nothing is left of it that a poll could find.
                 answer.message = "the job was cancelled".to_owned();

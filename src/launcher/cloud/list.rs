@@ -9,7 +9,7 @@ use futures::future::join_all;
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
 use crate::launcher::{JobIdentity, JobState, Listing};
-use crate::parse::sky::{Queue, QueueFailure};
+use crate::parse::sky::{Queue, QueueFailure, named};
 use crate::process::runner::Output;
 use crate::text::join_names;
 
@@ -84,7 +84,7 @@ impl CloudLauncher {
                 return Some(format!("{requested} is under way"));
             };
             match self.backend.teardown_result(&change, &output).await {
-                Err(error) if !error.is_not_found() => {
+                Err(error) if !error.is_not_found() && !self.is_gone(&change.cluster).await => {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
@@ -95,6 +95,12 @@ impl CloudLauncher {
         };
         let described = join_all(own.into_iter().map(describe)).await;
         described.into_iter().flatten().collect()
+    }
+
+    /// Tells if SkyPilot says for certain that there is no such cluster.
+    async fn is_gone(&self, cluster: &str) -> bool {
+        let clusters = self.backend.clusters().await;
+        self.backend.ids_restart() && clusters.is_ok_and(|list| named(&list, cluster).is_none())
     }
 
     async fn list_scope(

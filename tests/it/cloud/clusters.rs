@@ -73,6 +73,17 @@ fn stop_refused_has_the_reason() {
         "{error}"
     );
     assert_eq!(world.cloud.read("clusters/dev/status").unwrap(), "UP");
+    assert!(warnings(&server.list("all").1).contains("the stop of cluster dev"));
+    let answer = server.cancel("a", false).ok();
+    let message = text(&answer, "message");
+    let (_, rest) = message.split_once("; ").unwrap();
+    assert_eq!(
+        rest,
+        "its cluster dev (Lambda) is still up and does not stop by itself; down_cluster deletes it. The job is over"
+    );
+    down(&mut server, "lambda", "dev").ok();
+    // Nobody can stop what is gone.
+    assert_eq!(warnings(&server.list("all").1), "");
 }
 
 #[test]
