@@ -106,7 +106,13 @@ impl Failure {
     /// The line that names the exception, or reports the error, that ended the job.
     pub(crate) fn error_line(&self) -> Option<&str> {
         let mut lines = self.traceback_end.as_deref()?.lines();
-        lines.find(|line| !is_frame(line)).map(str::trim)
+        let line = lines.find(|line| !is_frame(line))?.trim();
+        // What an exception says may begin in the line after its name.
+        let is_name = line.ends_with(':') && !line.contains(' ');
+        let mut message = lines
+            .map(str::trim)
+            .filter(|line| is_name && !line.is_empty());
+        Some(message.next().unwrap_or(line))
     }
 }
 

@@ -319,3 +319,12 @@ fn a_huge_tail_costs_little_and_any_text_is_no_panic() {
         explain(&text, None, Some(&text));
     }
 }
+
+/// As bitsandbytes words it.
+#[test]
+fn error_line_of_a_bare_name_is_what_the_exception_says() {
+    let log = "Traceback (most recent call last):\n  File \"a.py\", line 1, in <module>\nRuntimeError: \n        CUDA Setup failed despite GPU being available.\n";
+    let failure = explain(log, None, None).unwrap();
+    let line = failure.error_line();
+    assert_eq!(line, Some("CUDA Setup failed despite GPU being available."));
+}
