@@ -9,12 +9,11 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use rmcp::ErrorData;
 use rmcp::model::{
-    CallToolResponse, CreateTaskResult, DetailedTask, GetTaskResult, JsonObject, ProtocolVersion,
-    Task, TaskPayload, TaskStatus,
+    CallToolResponse, CallToolResult, CreateTaskResult, DetailedTask, GetTaskResult, JsonObject,
+    ProtocolVersion, Task, TaskPayload, TaskStatus,
 };
 use serde_json::Value;
 
-use super::tools::structured;
 use super::{Answer, Context, internal, truncated};
 use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
@@ -141,7 +140,10 @@ fn result(mut answer: PollAnswer, message: &str) -> serde_json::Result<JsonObjec
     let mut fields: JsonObject = serde_json::from_value(to_json(&answer)?)?;
     let first = ["message", "next"].map(|name| fields.shift_remove_entry(name));
     let content: JsonObject = first.into_iter().flatten().chain(fields).collect();
-    let result = structured(content.into(), !answer.success);
+    let result = match answer.success {
+        true => CallToolResult::structured(content.into()),
+        false => CallToolResult::structured_error(content.into()),
+    };
     serde_json::from_value(serde_json::to_value(result)?)
 }
 

@@ -10,7 +10,7 @@ use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{CallToolResult, ContentBlock, Tool};
 use rmcp::{tool, tool_router};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Context, Server, progress, roots, schema};
 use crate::service::answers::{
@@ -160,18 +160,17 @@ pub(super) fn is_read_only(tool: &Tool) -> bool {
 }
 
 fn answer(answer: &impl Serialize) -> CallToolResult {
+    // Both as structured content and as text: some clients show one, some the other.
     match to_json(answer) {
-        Ok(content) => {
-            let is_error = content.get("error").is_some();
-            structured(content, is_error)
-        }
+        Ok(content) if content.get("error").is_none() => CallToolResult::structured(content),
+        Ok(content) => CallToolResult::structured_error(content),
         Err(error) => failure(&error.to_string()),
     }
 }
 
 /// Returns the result of a call that failed before there was an answer.
 pub(super) fn failure(error: &str) -> CallToolResult {
-    structured(json!({ "success": false, "error": error }), true)
+    CallToolResult::structured_error(json!({ "success": false, "error": error }))
 }
 
 /// Adds a warning to an answer.
@@ -182,12 +181,4 @@ pub(super) fn warn(answer: &mut CallToolResult, warning: String) {
         None => content["warnings"] = json!([warning]),
     }
     answer.content[0] = ContentBlock::text(content.to_string());
-}
-
-/// Returns an answer both as structured content and as text: some clients show one, some the other.
-pub(super) fn structured(content: Value, is_error: bool) -> CallToolResult {
-    let mut result = CallToolResult::success(vec![ContentBlock::text(content.to_string())]);
-    result.structured_content = Some(content);
-    result.is_error = Some(is_error);
-    result
 }
