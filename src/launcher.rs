@@ -375,13 +375,12 @@ pub(crate) trait Launcher: Send + Sync {
 /// Returns the folder of a job that this server, or another on this machine, started. A job that is named by the launcher's id
 /// alone has none.
 fn job_dir(folder: &DataDir, identity: &JobIdentity) -> Result<JobDir> {
-    let ids = [&identity.job_id, &identity.oumi_job_id];
-    folder.job(ids[0]).map(JobDir::at).ok_or_else(|| {
-        let id = ids.into_iter().find(|id| !id.is_empty());
-        let error = format!(
-            "{:?} is not the id of a job on this machine",
-            id.unwrap_or(ids[0])
-        );
+    folder.job(&identity.job_id).map(JobDir::at).ok_or_else(|| {
+        let id = match identity.job_id.as_str() {
+            "" => &identity.oumi_job_id,
+            job_id => job_id,
+        };
+        let error = format!("{id:?} is not the id of a job on this machine");
         JobError::not_found(error).with_hint("call list_jobs for the ids")
     })
 }

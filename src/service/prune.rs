@@ -29,48 +29,43 @@ pub(super) async fn prune(
     records: &[JobRecord],
     done: &HashMap<String, bool>,
 ) -> HashSet<String> {
-    let pruned = try_prune(context, records, done).await;
+    let pruning = async {
+        let policy = &context.policy;
+        let steady = || is_steady(&context.data_dir.clock(), Utc::now().timestamp());
+        let unknown =
+            |error| JobError::from(error).context("the last reading of the clock is not known");
+        if policy.read_only || !steady().map_err(unknown)? {
+            return Ok(HashSet::new());
+        }
+        // First: on a full disk it makes the room that the registry needs.
+        if let Err(error) = remove_orphans(context, records).await {
+            tracing::warn!(%error, "cannot look for folders without a record");
+        }
+        let mut unwanted = Vec::new();
+        for record in expired(records, Utc::now() - policy.kept()) {
+            let is_done = match done.get(&record.job_id) {
+                Some(is_done) => *is_done,
+                None => context.is_local(&record.cloud) && context.is_over(record).await,
+            };
+            if is_done && !context.in_flight.contains(&record.job_id) {
+                unwanted.push(record.clone());
+            }
+        }
+        let ids = unwanted.iter().map(|record| record.job_id.clone());
+        let ids = ids.collect();
+        let remove_dir = |record: &JobRecord| {
+            if let Some(dir) = context.job_dir(&record.job_id) {
+                remove(&dir);
+            }
+        };
+        context.registry.remove(unwanted, remove_dir).await?;
+        Ok(ids)
+    };
+    let pruned: Result<HashSet<String>> = pruning.await;
     pruned.unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot prune the registry");
         HashSet::new()
     })
-}
-
-async fn try_prune(
-    context: &Context,
-    records: &[JobRecord],
-    done: &HashMap<String, bool>,
-) -> Result<HashSet<String>> {
-    let policy = &context.policy;
-    let steady = || is_steady(&context.data_dir.clock(), Utc::now().timestamp());
-    let unknown =
-        |error| JobError::from(error).context("the last reading of the clock is not known");
-    if policy.read_only || !steady().map_err(unknown)? {
-        return Ok(HashSet::new());
-    }
-    // First: on a full disk it makes the room that the registry needs.
-    if let Err(error) = remove_orphans(context, records).await {
-        tracing::warn!(%error, "cannot look for folders without a record");
-    }
-    let mut unwanted = Vec::new();
-    for record in expired(records, Utc::now() - policy.kept()) {
-        let is_done = match done.get(&record.job_id) {
-            Some(is_done) => *is_done,
-            None => context.is_local(&record.cloud) && context.is_over(record).await,
-        };
-        if is_done && !context.in_flight.contains(&record.job_id) {
-            unwanted.push(record.clone());
-        }
-    }
-    let ids = unwanted.iter().map(|record| record.job_id.clone());
-    let ids = ids.collect();
-    let remove_dir = |record: &JobRecord| {
-        if let Some(dir) = context.job_dir(&record.job_id) {
-            remove(&dir);
-        }
-    };
-    context.registry.remove(unwanted, remove_dir).await?;
-    Ok(ids)
 }
 
 /// Tells if the clock has gone on for an hour without a jump, by the readings in the file at `path`. A clock that is wrong for a
