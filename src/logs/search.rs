@@ -83,8 +83,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
     let (complete, line) = complete_part(&block.bytes, options.ended, options.raw);
     let cursor = log.cursor_at(place_in_log(line, &block.bytes, block.start, log_bytes))?;
     block.bytes.truncate(complete);
-    let mut matches = Matches::default();
-    let (mut searched, mut stopped) = (0, None);
+    let (mut matches, mut searched, mut stopped) = (Matches::default(), 0, None);
     loop {
         let (mut texts, mut notes) = (Vec::new(), Vec::new());
         fold_lines(&block.bytes, block.start, fold, &mut |line| {
