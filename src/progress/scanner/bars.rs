@@ -89,7 +89,8 @@ impl Scanner {
             return self.training_state(bar, report);
         }
         if is_known && self.metrics.step == Some(bar.done) {
-            // The training's own, drawn a last time.
+            // The training's own, drawn a last time, or that of an evaluation as long, at its end.
+            self.activity = None;
             return;
         }
         let label = bar.label.to_lowercase();

@@ -215,6 +215,14 @@ fn last_bar_of_a_stopped_training_is_no_evaluation() {
         .unwrap_or_default();
     assert_eq!((found.metrics.step, found.activity), (Some(60), None));
     assert_eq!(found.metrics.seconds_left, None);
+    // An evaluation that is as long as the training is over at its end.
+    let bar = |done: u64| format!("\r {done}%|█| {done}/100 [02:00<01:20,  2.00s/it]");
+    let loss = "\r    \r{'loss': 1.5, 'learning_rate': 0.1, 'epoch': 1.0, 'step': 100}\n";
+    let end = "{'train_runtime': 120.0, 'train_loss': 1.1, 'epoch': 1.0}\n";
+    let evaluated = [&bar(100), loss, &bar(100), "\n", end, &bar(99)].concat();
+    let activity = |log: &str| scan(format!("{log}\n")).0.and_then(|found| found.activity);
+    assert!(activity(&evaluated).is_some());
+    assert_eq!(activity(&(evaluated + &bar(100))), None);
 }
 
 #[test]
