@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use chrono::Utc;
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::record::JobRecord;
 use crate::settings::data_dir::{if_found, read_bounded, replace};
+use crate::sync::lock;
 
 /// The largest file that is read. A registry of 200 records has some 100 KiB; others may write to the file too.
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
@@ -32,7 +33,13 @@ pub(super) struct Content {
     pub(super) is_damaged: bool,
 }
 
-pub(super) fn read(path: &Path) -> io::Result<Content> {
+type Records = Arc<Vec<JobRecord>>;
+
+/// What the file held when it was last read or written. The same bytes are not parsed again, which takes most of a read.
+#[derive(Debug, Default)]
+pub(super) struct Parsed(Mutex<(Option<Vec<u8>>, Records)>);
+
+pub(super) fn read(path: &Path, last: &Parsed) -> io::Result<Content> {
     let bytes = match if_found(read_bounded(path, MAX_BYTES)) {
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             let reason = format!("{error}, so it is no registry; move it away");
@@ -40,18 +47,35 @@ pub(super) fn read(path: &Path) -> io::Result<Content> {
         }
         bytes => bytes?.unwrap_or_else(|| b"[]".to_vec()),
     };
-    let entries = serde_json::from_slice::<Vec<Entry>>(&bytes).ok();
-    let records =
-        entries.and_then(|entries| entries.into_iter().map(|Entry(record)| record).collect());
+    let known = {
+        let last = lock(&last.0);
+        (last.0.as_ref() == Some(&bytes)).then(|| Arc::clone(&last.1))
+    };
+    let parse = || {
+        let entries = serde_json::from_slice::<Vec<Entry>>(&bytes).ok()?;
+        let records = entries.into_iter().map(|Entry(record)| record);
+        Some(Arc::new(records.collect::<Option<Vec<_>>>()?))
+    };
+    let Some(records) = known.or_else(parse) else {
+        let records = Arc::new(salvage(&bytes));
+        return Ok(Content {
+            records,
+            is_damaged: true,
+        });
+    };
+    *lock(&last.0) = (Some(bytes), Arc::clone(&records));
     Ok(Content {
-        is_damaged: records.is_none(),
-        records: Arc::new(records.unwrap_or_else(|| salvage(&bytes))),
+        records,
+        is_damaged: false,
     })
 }
 
 /// Replaces the file; the folder that is returned is still to be synced.
-pub(super) fn write(path: &Path, records: &[JobRecord]) -> io::Result<File> {
-    replace(path, &serde_json::to_vec_pretty(records)?)
+pub(super) fn write(path: &Path, records: Vec<JobRecord>, last: &Parsed) -> io::Result<File> {
+    let bytes = serde_json::to_vec_pretty(&records)?;
+    let folder = replace(path, &bytes)?;
+    *lock(&last.0) = (Some(bytes), Arc::new(records));
+    Ok(folder)
 }
 
 /// Finds every whole record in a damaged file: each `{` is tried as the beginning of one.
