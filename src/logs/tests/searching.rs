@@ -259,7 +259,7 @@ fn hostile_patterns_and_contexts_are_bounded() {
     // As large as a pattern may be, on the lines that cost it most.
     let line = |i: usize| "ab".repeat(400) + if i.is_multiple_of(2) { "a" } else { "b" } + "\n";
     let log: String = (0..4_000).map(line).collect();
-    let deadline = Instant::now() + Duration::from_millis(300);
+    let deadline = Instant::now() + Duration::from_millis(1);
     let mut query = query_for("[ab]*a[ab]{1000}c", deadline).unwrap();
     let start = Instant::now();
     let found = search_text(log.as_bytes(), &query, 24 * 1024);

@@ -134,7 +134,7 @@ fn half_of_a_value_is_hidden_while_it_is_written() {
         let long = "word ".repeat(13_200);
         for (end, _) in value.char_indices() {
             // Now and then in a line that is too long to wait for its end.
-            for fill in ["", &long].into_iter().take(1 + usize::from(end % 8 == 5)) {
+            for fill in ["", &long].into_iter().take(1 + usize::from(end % 16 == 5)) {
                 let log = TestLog::new(format!("before\nit is {fill}{}", &value[..end]));
                 let written = std::fs::read(&log.path).unwrap();
                 for shown in all_reads(&written, &secrets) {
