@@ -293,9 +293,12 @@ async fn cancel_launch(
             ))),
             Some(LaunchOutcome::Launched(_)) | None => {
                 let mut job = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
+                let hint = match force {
+                    true => "",
+                    false => "; if it hangs, cancel_job with force=true kills it",
+                };
                 job.message = killed.or_else(|| Some(format!(
-                    "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when; \
-                     if it hangs, cancel_job with force=true kills it"
+                    "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when{hint}"
                 )));
                 let had_ended = false;
                 Ok(CancelOutcome { job, had_ended })

@@ -26,7 +26,7 @@ const VERDICT: &str = "launch.json";
 const PARSED_TAIL: u64 = 256 * 1024;
 /// How long an interrupted launch may still put its job on the cluster: SkyPilot's API server goes on with a launch when its
 /// client is killed.
-const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
+pub(super) const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
 
 pub(super) const NO_JOB: &str = "its launch was cut off before the job was on its cluster";
 

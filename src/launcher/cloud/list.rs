@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 use chrono::DateTime;
 use futures::future::join_all;
 
+use super::launch_dir::{COMPLETION_WINDOW, seconds};
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
-use crate::launcher::{JobIdentity, JobState, Listing};
+use crate::launcher::{JobIdentity, JobState, ListedJob, Listing};
 use crate::parse::sky::{Queue, QueueFailure, named};
 use crate::process::runner::Output;
 use crate::text::join_names;
@@ -211,14 +212,25 @@ impl Listing {
         }
     }
 
-    /// Warns of clusters that cost money without a job, but for those that a launch is under way to.
+    /// Warns of clusters that cost money without a job, but for those that a launch is under way to, and of those that should have
+    /// come up by now.
     pub(super) fn warn_about_idle(
         &mut self,
         survey: &Survey,
         queue: &Queue,
         launching: &BTreeSet<&str>,
     ) {
+        let now = seconds(SystemTime::now());
         for cluster in survey.clusters.iter().flatten() {
+            let is_late = |at: f64| now - at > COMPLETION_WINDOW.as_secs_f64();
+            let is_of_job = |job: &ListedJob| job.identity.cluster == cluster.name;
+            if cluster.status == "INIT"
+                && !launching.contains(cluster.name.as_str())
+                && !self.jobs.iter().any(is_of_job)
+                && cluster.launched_at.is_none_or(is_late)
+            {
+                self.warnings.push(cost_note(cluster));
+            }
             // A cluster that did not answer may have live jobs.
             if cluster.status == "UP"
                 && !launching.contains(cluster.name.as_str())

@@ -866,6 +866,15 @@ mod surveys {
             listing.warn_about_idle(&survey, queue, &launching.into_iter().collect());
             assert_eq!(!listing.warnings.is_empty(), is_idle, "{rows}");
         }
+        // One that never came up, and one that may be coming up.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        for (launched_at, warnings) in [(5, 1), (now.as_secs(), 0)] {
+            let row = format!(r#""INIT", "launched_at": {launched_at}"#);
+            let survey = survey("{}", &CLUSTERS.replace(r#""UP""#, &row));
+            let mut listing = Listing::default();
+            listing.warn_about_idle(&survey, &Queue::default(), &BTreeSet::new());
+            assert_eq!(listing.warnings.len(), warnings, "{:?}", listing.warnings);
+        }
     }
 
     #[test]
