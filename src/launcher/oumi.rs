@@ -49,7 +49,7 @@ impl CloudBackend for Oumi {
     }
 
     fn find_program(&self) -> Result<PathBuf> {
-        find_program()
+        find::find_any_oumi()
     }
 
     fn validate_cluster(&self, cloud: &str, cluster: &str) -> Result<()> {
@@ -194,13 +194,9 @@ fn call(verb: &str, cloud: &str, clusters: &[&str], job: &[&str]) -> Result<CliC
         arguments.extend(["--cluster", cluster]);
     }
     arguments.extend(job);
-    let mut call = CliCall::new(&find_program()?, &arguments, TIMEOUT);
+    let mut call = CliCall::new(&find::find_any_oumi()?, &arguments, TIMEOUT);
     call.envs.extend(envs(cloud, clusters));
     Ok(call)
-}
-
-fn find_program() -> Result<PathBuf> {
-    find::find_any_oumi().map_err(JobError::program_not_found)
 }
 
 /// Lists the Slurm clusters for Oumi, those of the server's environment first.

@@ -74,7 +74,7 @@ impl CloudBackend for SkyPilot {
     }
 
     fn find_program(&self) -> Result<PathBuf> {
-        find_program()
+        find::find_sky()
     }
 
     fn validate_cluster(&self, _cloud: &str, cluster: &str) -> Result<()> {
@@ -90,7 +90,7 @@ impl CloudBackend for SkyPilot {
 
     async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)> {
         // What follows a launch needs it.
-        find_program()?;
+        find::find_sky()?;
         let named = &spec.identity.cluster;
         let cluster = if !named.is_empty() {
             self.validate_cluster(&spec.identity.cloud, named)?;
@@ -353,11 +353,7 @@ fn read_log(identity: &JobIdentity, output: &Output) -> Result<JobLog> {
 }
 
 fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall> {
-    Ok(CliCall::new(&find_program()?, arguments, timeout))
-}
-
-fn find_program() -> Result<PathBuf> {
-    find::find_sky().map_err(JobError::program_not_found)
+    Ok(CliCall::new(&find::find_sky()?, arguments, timeout))
 }
 
 /// Makes a name for a new cluster of a job's id that none of the clusters has. Where the id is no such name as it stands, some
