@@ -311,7 +311,7 @@ fn list_names_idle_clusters() {
         ("empty", "UP"),
         ("idle", "UP"),
         ("asleep", "STOPPED"),
-        ("coming", "INIT"),
+        ("stuck", "INIT"),
         ("busy", "UP"),
         ("odd", "UP"),
     ] {
@@ -331,7 +331,8 @@ fn list_names_idle_clusters() {
                 "{said}"
             );
         }
-        for cluster in ["dev", "asleep", "coming", "busy", "odd"] {
+        assert!(said.contains("cluster stuck (GCP) is INIT"), "{said}");
+        for cluster in ["dev", "asleep", "busy", "odd"] {
             assert!(!said.contains(&format!("cluster {cluster} ")), "{said}");
         }
     }
