@@ -34,7 +34,7 @@ pub(crate) struct JobRegistry {
     /// Callers in this process queue here; only one of them at a time tries for the lock between processes.
     turn: Arc<tokio::sync::Mutex<()>>,
     known: Arc<Unchanged<Arc<Vec<JobRecord>>>>,
-    parsed: Arc<file::Parsed>,
+    written: Arc<file::Written>,
 }
 
 impl JobRegistry {
@@ -43,7 +43,7 @@ impl JobRegistry {
             data_dir,
             turn: Arc::default(),
             known: Arc::default(),
-            parsed: Arc::default(),
+            written: Arc::default(),
         }
     }
 
@@ -55,7 +55,7 @@ impl JobRegistry {
             Ok(records) => return Ok(records),
             Err(version) => version,
         };
-        let read = file::read(&path, &self.parsed).map_err(io_error("read", &path))?;
+        let read = file::read(&path, &self.written).map_err(io_error("read", &path))?;
         if read.is_damaged {
             // A repair needs the lock.
             return self.change(|records| Ok(Arc::new(records.clone()))).await;
@@ -137,7 +137,7 @@ impl JobRegistry {
         let _turn = self.turn.lock().await;
         let lock = self.lock().await?;
         let path = self.data_dir.registry();
-        let read = file::read(&path, &self.parsed).map_err(io_error("read", &path))?;
+        let read = file::read(&path, &self.written).map_err(io_error("read", &path))?;
         if read.is_damaged {
             let copy = file::quarantine(&path).map_err(io_error("quarantine", &path))?;
             let kept = read.records.len();
@@ -147,7 +147,7 @@ impl JobRegistry {
         let outcome = change(&mut records);
         if read.is_damaged || records != *read.records {
             let folder =
-                file::write(&path, records, &self.parsed).map_err(io_error("write", &path))?;
+                file::write(&path, records, &self.written).map_err(io_error("write", &path))?;
             // The disk may be slow, and the next process need not wait for it.
             drop(lock);
             if let Err(error) = folder.sync_all() {

@@ -35,11 +35,11 @@ pub(super) struct Content {
 
 type Records = Arc<Vec<JobRecord>>;
 
-/// What the file held when it was last read or written. The same bytes are not parsed again, which takes most of a read.
+/// What this process wrote last. The same bytes are not parsed again, which takes most of a read.
 #[derive(Debug, Default)]
-pub(super) struct Parsed(Mutex<(Option<Vec<u8>>, Records)>);
+pub(super) struct Written(Mutex<(Option<Vec<u8>>, Records)>);
 
-pub(super) fn read(path: &Path, last: &Parsed) -> io::Result<Content> {
+pub(super) fn read(path: &Path, last: &Written) -> io::Result<Content> {
     let bytes = match if_found(read_bounded(path, MAX_BYTES)) {
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             let reason = format!("{error}, so it is no registry; move it away");
@@ -56,22 +56,15 @@ pub(super) fn read(path: &Path, last: &Parsed) -> io::Result<Content> {
         let records = entries.into_iter().map(|Entry(record)| record);
         Some(Arc::new(records.collect::<Option<Vec<_>>>()?))
     };
-    let Some(records) = known.or_else(parse) else {
-        let records = Arc::new(salvage(&bytes));
-        return Ok(Content {
-            records,
-            is_damaged: true,
-        });
-    };
-    *lock(&last.0) = (Some(bytes), Arc::clone(&records));
+    let records = known.or_else(parse);
     Ok(Content {
-        records,
-        is_damaged: false,
+        is_damaged: records.is_none(),
+        records: records.unwrap_or_else(|| Arc::new(salvage(&bytes))),
     })
 }
 
 /// Replaces the file; the folder that is returned is still to be synced.
-pub(super) fn write(path: &Path, records: Vec<JobRecord>, last: &Parsed) -> io::Result<File> {
+pub(super) fn write(path: &Path, records: Vec<JobRecord>, last: &Written) -> io::Result<File> {
     let bytes = serde_json::to_vec_pretty(&records)?;
     let folder = replace(path, &bytes)?;
     *lock(&last.0) = (Some(bytes), Arc::new(records));
