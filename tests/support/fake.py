@@ -22,13 +22,24 @@ The state is the files of FOLDER:
     noop      cancel: does nothing, and says that it did
 A program that waits ends when FOLDER is gone."""
 
-import json
+import _signal as signal
 import os
-import re
-import signal
 import sys
 import time
+from _json import encode_basestring
 
+
+class Late:
+    """A module that is imported when it is first used. These take longer than all that most calls do."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __getattr__(self, attribute):
+        return getattr(__import__(self.name), attribute)
+
+
+json, re = Late("json"), Late("re")
 CAPTURES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "captures")
 GOES_ON = ["INIT", "PENDING", "SETTING_UP", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED"]
 CANNOT_STOP = ["Slurm", "Lambda", "RunPod", "Kubernetes"]
@@ -84,6 +95,23 @@ def capture(name, end="out"):
 def lines(name, start, end):
     """The lines of a capture from the one that holds `start` to the next that holds `end`."""
     return re.search(f"^[^\n]*{start}.*?{end}[^\n]*\n", capture(name), re.M | re.S).group(0)
+
+
+def loads(text):
+    """A JSON text of a capture or of the state."""
+    return eval(text, {"null": None, "true": True, "false": False})
+
+
+def dumps(value, end="\n"):
+    """What the module json makes of it with indent=2 and ensure_ascii=False."""
+    start = end + "  "
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, dict) and value:
+        return "{" + ",".join(f"{start}{encode_basestring(key)}: {dumps(value[key], start)}" for key in value) + end + "}"
+    if isinstance(value, list) and value:
+        return "[" + ",".join(start + dumps(item, start) for item in value) + end + "]"
+    return {"None": "null", "True": "true", "False": "false"}.get(repr(value), repr(value))
 
 
 def tick():
@@ -246,7 +274,7 @@ def not_up(cluster, doing, colours, descriptor=1):
 def sky_queue(clusters):
     clusters = clusters or listed("clusters")
     say(f"Fetching job queue for: {', '.join(clusters)}\n")
-    queue, template = {}, json.loads(capture("sky/queue-json").split("\n", 1)[1])["skyc1"][0]
+    queue, template = {}, loads(capture("sky/queue-json").split("\n", 1)[1])["skyc1"][0]
     for cluster in clusters:
         if is_cluster(cluster) and status_of(cluster) == "UP":
             queue[cluster] = [queue_row(template, f"clusters/{cluster}/jobs/{id}", id) for id in job_ids(f"clusters/{cluster}")]
@@ -256,22 +284,22 @@ def sky_queue(clusters):
             not_up(cluster, "Getting the job queue", False)
         else:
             say(f"sky.exceptions.ClusterDoesNotExist: Cluster '{cluster}' does not exist.\n")
-    say(json.dumps(queue, indent=2, ensure_ascii=False) + "\n")
+    say(dumps(queue) + "\n")
 
 
 def queue_row(template, job, id):
-    times = {key: json.loads(read(f"{job}/{key}", "null")) for key in ("submitted_at", "start_at", "end_at")}
+    times = {key: loads(read(f"{job}/{key}", "null")) for key in ("submitted_at", "start_at", "end_at")}
     texts = {"job_name": read(f"{job}/name", ""), "resources": read(f"{job}/resources", "1x[CPU:1]")}
     log_path = f"~/sky_logs/{read(f'{job}/run', 'sky-0')}"
     return {**template, "job_id": id, **texts, **times, "status": job_status(job), "log_path": log_path}
 
 
 def sky_status(_):
-    template, rows = json.loads(capture("sky/status-up-json"))[0], []
+    template, rows = loads(capture("sky/status-up-json"))[0], []
     for cluster in listed("clusters"):
         of = lambda field, default: read(f"clusters/{cluster}/{field}", default)
         row = {**template, "name": cluster, "status": status_of(cluster), "cloud": of("cloud", "Slurm")}
-        row.update(launched_at=json.loads(of("launched_at", "null")), autostop=int(of("autostop", "-1")))
+        row.update(launched_at=loads(of("launched_at", "null")), autostop=int(of("autostop", "-1")))
         row["to_down"] = of("to_down", "") == "True"
         row["cluster_hash"] = of("hash", None)
         machines = of("machines", row["resources_str_full"])
@@ -279,7 +307,7 @@ def sky_status(_):
         if of("price", ""):
             row["hourly_price"] = float(of("price", ""))
         rows.append(row)
-    say(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    say(dumps(rows) + "\n")
 
 
 def sky_gpus(words):
@@ -588,7 +616,7 @@ def main(folder, program, *arguments):
         signal.signal(number, signal.SIG_DFL)
     os.umask(0o077)
     fields = [program, str(os.getpid()), os.environ.get("COLUMNS", ""), os.environ.get("OUMI_SLURM_CONNECTIONS", "")]
-    fields += [re.sub(r"[\t\n]", " ", argument) for argument in arguments]
+    fields += [argument.replace("\t", " ").replace("\n", " ") for argument in arguments]
     with open(os.path.join(FOLDER, "calls"), "a", encoding="utf-8", errors="surrogateescape") as calls:
         calls.write("\t".join(fields) + "\n")
     words, options, document, waiting = [], {}, None, iter(arguments)
