@@ -5,6 +5,7 @@ use std::io::ErrorKind::{InvalidData, UnexpectedEof};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use chrono::DateTime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,8 @@ pub(super) struct Launch {
     pub(super) started_at: Option<f64>,
     /// `None` when the launcher printed nothing.
     pub(super) last_output_at: Option<f64>,
+    /// Its program was killed then, which may have hung for long.
+    pub(super) killed_at: Option<f64>,
     /// What the launcher printed, with its id of the job only where that is to be believed.
     pub(super) printed: LaunchOutput,
     /// Of a new cluster, in dollars.
@@ -108,6 +111,9 @@ impl Launch {
             || (launch.oumi_job_id().is_some() && !is_supervised(dir)?);
         launch.is_autostop_pending = launch.has_ended && is_autostop_pending(dir)?;
         launch.is_cancelled = exit.as_ref().is_some_and(|exit| exit.cancelled);
+        let killed = exit.as_ref().filter(|exit| exit.signal.is_some());
+        let killed_at = killed.and_then(|exit| DateTime::parse_from_rfc3339(&exit.ended_at).ok());
+        launch.killed_at = killed_at.map(|time| seconds(time.into()));
         // A signal leaves no reason of its own.
         let has_failed =
             |exit: &ExitRecord| exit.error.is_some() || exit.code.is_some_and(|code| code != 0);
@@ -152,7 +158,8 @@ impl Launch {
     /// was cut off can be found by its name.
     pub(super) fn status(&self, finds_jobs: bool) -> JobStatus {
         let cluster = &self.start.cluster;
-        let is_young = |age| age < COMPLETION_WINDOW.as_secs_f64();
+        let earliest = seconds(SystemTime::now() - COMPLETION_WINDOW);
+        let mut ends = self.last_output_at.into_iter().chain(self.killed_at);
         let may_have_job =
             (self.printed.is_submitted || self.printed.run.is_some()) && self.verdict.is_none();
         let (word, state, message) = match &self.failure {
@@ -164,7 +171,7 @@ impl Launch {
             Some(reason) if !may_have_job || !finds_jobs => {
                 (status::FAILED, JobState::Failed, Some(reason.clone()))
             }
-            None if finds_jobs && self.age().is_some_and(is_young) => {
+            None if finds_jobs && ends.any(|end| end > earliest) => {
                 let message = format!(
                     "its launch was cut off and may still complete; the server looks for the job on cluster {cluster}"
                 );

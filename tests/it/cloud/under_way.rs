@@ -244,6 +244,8 @@ fn hung_launch_is_killed_by_force() {
         world.cloud.wait_for("blocked-oumi-up");
         let launch = world.the_launch().pid;
         let waiting = server.send("cancel_job", json!({ "job_id": "a" }));
+        // It has been silent for long.
+        world.age("a", 3600);
         let killed = server.cancel("a", true);
         assert!(!alive(launch));
         if !is_submitted {
