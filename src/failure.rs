@@ -111,7 +111,7 @@ impl Failure {
         let is_name = line.ends_with(':') && !line.contains(' ');
         let mut message = lines
             .map(str::trim)
-            .filter(|line| is_name && !line.is_empty());
+            .filter(|line| is_name && line.contains(char::is_alphanumeric));
         Some(message.next().unwrap_or(line))
     }
 }

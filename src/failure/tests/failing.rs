@@ -320,11 +320,22 @@ fn a_huge_tail_costs_little_and_any_text_is_no_panic() {
     }
 }
 
-/// As bitsandbytes words it.
+/// As bitsandbytes words it, and torchrun.
 #[test]
 fn error_line_of_a_bare_name_is_what_the_exception_says() {
-    let log = "Traceback (most recent call last):\n  File \"a.py\", line 1, in <module>\nRuntimeError: \n        CUDA Setup failed despite GPU being available.\n";
-    let failure = explain(log, None, None).unwrap();
-    let line = failure.error_line();
-    assert_eq!(line, Some("CUDA Setup failed despite GPU being available."));
+    for (error, message) in [
+        (
+            "RuntimeError: \n        CUDA Setup failed despite GPU being available.\n",
+            "CUDA Setup failed despite GPU being available.",
+        ),
+        (
+            "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n========\na.py FAILED\n--------\n",
+            "a.py FAILED",
+        ),
+    ] {
+        let frame = "  File \"a.py\", line 1, in <module>";
+        let log = format!("Traceback (most recent call last):\n{frame}\n{error}");
+        let failure = explain(&log, None, None).unwrap();
+        assert_eq!(failure.error_line(), Some(message));
+    }
 }
