@@ -297,5 +297,6 @@ fn step_of(line: &str) -> Option<u64> {
     STEP.captures_iter(line).next()?[1].parse().ok()
 }
 
-static STEP: LazyLock<Patterns> =
-    LazyLock::new(|| Patterns::new(r#"[sS]tep(?:/max_steps)?['": =\[#]*(\d+)"#));
+static STEP: LazyLock<Patterns> = LazyLock::new(|| {
+    Patterns::new(r#"(?:[sS]tep(?:/max_steps)?|\b(?:global_)?[sS]teps)['": =\[#]*(\d+)"#)
+});
