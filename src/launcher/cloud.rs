@@ -341,8 +341,12 @@ impl Launcher for CloudLauncher {
 
     async fn kill_launch(&self, identity: &JobIdentity) -> Result<Option<String>> {
         let dir = self.dir(identity)?;
-        if !self.launch(identity)?.has_ended && !ProcessTable::read()?.job(dir.path()).kill_steps()
-        {
+        let launch = self.launch(identity)?;
+        let is_cut_off = match launch.has_ended {
+            true => launch.failure.is_none() && launch.oumi_job_id().is_none(),
+            false => ProcessTable::read()?.job(dir.path()).kill_steps(),
+        };
+        if !is_cut_off {
             return Ok(None);
         }
         let cluster = &identity.cluster;

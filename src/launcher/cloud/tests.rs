@@ -333,6 +333,8 @@ async fn failed_launch_has_its_reason_where_the_queue_was_not_read_before() {
     );
     let error = launcher.wait_for_launch(&identity("")).await.unwrap_err();
     assert!(error.to_string().contains("full"), "{error}");
+    // It was not cut off.
+    assert_eq!(launcher.kill_launch(&identity("")).await.unwrap(), None);
 }
 
 /// A launch that ends early prints nothing of the cluster, and would end it by an autostop that nobody asked for.
