@@ -43,7 +43,7 @@ impl JobService {
                 (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
                 let parts = [now.message.trim_end_matches('.'), &answer.message];
                 let message = parts.join("; ");
-                let message = message.trim_end_matches([';', '.', ' ']);
+                let message = message.trim_matches([';', '.', ' ']);
                 answer.message = format!("{message}. {}", now.next.trim_end_matches('.'));
             } else if answer.message.is_empty() {
                 // Nothing is left of it that a poll could find.
