@@ -1,7 +1,6 @@
 //! `doctor`: what a user runs first, and pastes into a report of a bug. It changes no job. The checks run side by side, so that
 //! they take no longer than the slowest.
 
-use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
 use std::fs;
 use std::io::{self, IsTerminal};
@@ -22,7 +21,6 @@ use crate::error::{JobError, Result};
 use crate::launcher::skypilot::asks_api_server;
 use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
-use crate::process::table::ProcessTable;
 use crate::process::{find, on_file_threads};
 use crate::redact::Redactor;
 use crate::serve::wire;
@@ -33,9 +31,6 @@ use crate::text::clean_controls;
 
 /// The timeout of a program: the first run of `sky` starts SkyPilot's API server.
 const TIMEOUT: Duration = Duration::from_secs(60);
-const MIB: u64 = 1 << 20;
-/// The free space below which a log or a checkpoint may not be written, in MiB.
-const LITTLE_SPACE: u64 = 256;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -252,23 +247,16 @@ fn clusters_up(status: &str) -> Result<String> {
 fn data_folder() -> Result<String> {
     let data_dir = DataDir::from_environment()?;
     data_dir.check()?;
-    let space = rustix::fs::statvfs(data_dir.jobs()).map_err(JobError::failed)?;
-    let free = space.f_bavail.saturating_mul(space.f_frsize) / MIB;
-    let found = format!("{}, {free} MiB free", data_dir.registry().display());
-    if free < LITTLE_SPACE {
-        let hint = "make room: logs and checkpoints need it";
-        return Err(JobError::failed(found).with_hint(hint));
-    }
-    Ok(found)
+    Ok(data_dir.registry().display().to_string())
 }
 
-/// Counts the jobs and what is left of others, and repeats the warnings of `list_jobs` but the `known` ones.
+/// Counts the jobs, and repeats the warnings of `list_jobs` but the `known` ones: it names what runs without a record too.
 async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     let request = ListRequest {
         status: StatusFilter::All,
         limit: u32::MAX,
     };
-    let (answer, left) = tokio::join!(service.list(request), leftovers(service));
+    let answer = service.list(request).await;
     let live = answer.jobs.iter().filter(|job| !job.is_done);
     let live: Vec<&str> = live.map(|job| job.job_id.as_str()).collect();
     let over = answer.jobs.len() - live.len();
@@ -283,38 +271,7 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
     let mut checks = vec![Check::new("jobs", message, Failure)];
     checks.extend(warnings.map(|text| Check::warning("jobs", text)));
-    let left = left.and_then(|(mut living, rest)| {
-        living.retain(|job_id| answer.jobs.iter().all(|job| job.job_id != *job_id));
-        if living.is_empty() {
-            return Ok(rest);
-        }
-        let living = Vec::from_iter(living).join(", ");
-        let error = format!("processes run of jobs without a record: {living}");
-        Err(JobError::failed(error).with_hint("`oumi-mcp-server cancel JOB` ends them"))
-    });
-    checks.push(Check::new("leftovers", left, Warning));
     checks
-}
-
-/// Returns the jobs that run and have no record any more, and a count of what else is left of such jobs, and of servers that
-/// were killed.
-async fn leftovers(service: &JobService) -> Result<(BTreeSet<String>, String)> {
-    let data_dir = DataDir::from_environment()?;
-    // Before the records: a job that starts in between has one.
-    let mut living = ProcessTable::read()?.jobs(&data_dir.jobs());
-    let records = service.registry().records().await?;
-    let known: HashSet<String> = records.iter().map(|record| record.job_id.clone()).collect();
-    living.retain(|job_id| !known.contains(job_id));
-    let folders = data_dir.jobs().read_dir()?.flatten();
-    let folders = folders.map(|folder| folder.file_name());
-    let folders = folders.filter(|name| !name.to_str().is_some_and(|name| known.contains(name)));
-    let rest = match (folders.count(), data_dir.abandoned_files()?.len()) {
-        (0, 0) => "none".to_owned(),
-        (folders, files) => format!(
-            "folders of jobs without a record: {folders}; temporary files: {files}; the server removes them in time"
-        ),
-    };
-    Ok((living, rest))
 }
 
 /// Runs a program that changes nothing. Fails where it does, with the last line that it printed.

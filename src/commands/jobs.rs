@@ -1,6 +1,5 @@
 //! `list`, `status`, `logs`, `wait` and `cancel`: the answers of the tools, for a person at a shell.
 
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,14 +7,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
 use super::completions::job_ids;
-use super::text::{self, for_person, terminal_width, time_left};
+use super::text::{self, for_person, time_left};
 use super::{CommandResult, exit_code, no_answer, note, print, until_interrupted};
 use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
@@ -34,8 +32,6 @@ use crate::settings::env_vars;
 const RETRY: Duration = Duration::from_secs(15);
 /// The longest wait of one call, in seconds.
 const CALL_WAIT: u64 = 55;
-/// The interval in which a reader that has closed standard output is found.
-const READER_CHECK: Duration = Duration::from_secs(1);
 /// The interval in which the time on the bar moves.
 const TICK: Duration = Duration::from_millis(200);
 /// The exit code after the timeout, as `timeout` of coreutils gives it.
@@ -81,9 +77,9 @@ pub enum JobCommand {
         /// The event to wait for: the end, or the next news of step, loss or state
         #[arg(long, value_enum, default_value_t = Goal::Done)]
         until: Goal,
-        /// The longest wait, such as 90, 90s, 15m or 2h
-        #[arg(long, value_parser = duration)]
-        timeout: Option<Duration>,
+        /// The longest wait, in seconds
+        #[arg(long)]
+        timeout: Option<u64>,
     },
     /// Cancel a job, and wait until it has ended
     Cancel {
@@ -154,7 +150,7 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             output,
         } => {
             let answer = service.list(ListRequest { status, limit }).await;
-            output.print(&answer, |answer| text::list(answer, terminal_width()))
+            output.print(&answer, text::list)
         }
         JobCommand::Status(job) => {
             let answer = service.poll(job.query()).await;
@@ -179,7 +175,10 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             job,
             until,
             timeout,
-        } => wait(service, &job, until, timeout.unwrap_or(Duration::MAX)).await,
+        } => {
+            let longest = timeout.map_or(Duration::MAX, Duration::from_secs);
+            wait(service, &job, until, longest).await
+        }
         JobCommand::Cancel { job, force } => cancel(service, &job, force).await,
     }
 }
@@ -226,7 +225,7 @@ async fn logs(
             let status = service.poll(request.job.clone()).await;
             is_over = status.is_done || status.is_gone();
             if !is_over {
-                pause(service.poll_interval(&status.cloud)).await?;
+                sleep(service.poll_interval(&status.cloud)).await;
             }
         }
         let new = LogsRequest {
@@ -244,7 +243,7 @@ async fn logs(
                 return Ok(no_answer());
             }
             answer.remaining_bytes = None;
-            pause(RETRY).await?;
+            sleep(RETRY).await;
             continue;
         }
         if let Some(pattern) = &pattern {
@@ -256,23 +255,6 @@ async fn logs(
     }
     print(&answer.unfinished.unwrap_or_default())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Waits before the log is read again. Fails once nobody reads standard output any more: a silent job writes nothing that would
-/// show it.
-async fn pause(mut left: Duration) -> io::Result<()> {
-    while !left.is_zero() {
-        let stdout = io::stdout();
-        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
-        poll(&mut fds, Some(&Timespec::default()))?;
-        if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        let part = left.min(READER_CHECK);
-        sleep(part).await;
-        left -= part;
-    }
-    Ok(())
 }
 
 /// Prints the new lines; as JSON, one answer a line.
@@ -355,15 +337,4 @@ async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut Po
 
 fn status_filter(text: &str) -> Result<StatusFilter, serde::de::value::Error> {
     StatusFilter::deserialize(text.into_deserializer())
-}
-
-/// Parses a time as `timeout` of coreutils does: seconds, or a number with its unit.
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    let units = [("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
-    let mut units = units.into_iter();
-    let with_unit = units.find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
-    let (number, seconds) = with_unit.unwrap_or((text, 1.0));
-    let number = number.parse::<f64>().ok();
-    let time = number.and_then(|number| Duration::try_from_secs_f64(number * seconds).ok());
-    time.ok_or("give seconds, or a number with s, m, h or d")
 }

@@ -1,9 +1,7 @@
 //! Answers as a person reads them: a table, or a line for each thing there is to know.
 
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use rustix::termios::tcgetwinsize;
 use serde_json::Value;
 
 use super::note;
@@ -23,25 +21,15 @@ pub(crate) fn for_person(text: &str) -> String {
     COMMANDS.iter().fold(text.to_owned(), replace)
 }
 
-/// Returns the columns of the terminal that standard output is; without one, lines may be of any length.
-pub(super) fn terminal_width() -> usize {
-    let stdout = io::stdout();
-    let size = tcgetwinsize(&stdout).ok().filter(|_| stdout.is_terminal());
-    match size.map(|size| usize::from(size.ws_col)) {
-        None | Some(0) => usize::MAX,
-        Some(columns) => columns,
-    }
-}
-
-/// Renders the answer of `list_jobs`, in lines of at most `width` columns.
-pub(super) fn list(answer: &Value, width: usize) -> String {
+/// Renders the answer of `list_jobs`.
+pub(super) fn list(answer: &Value) -> String {
     let times = answer["times"].as_str().unwrap_or("UTC");
     let heads = ["JOB", "STATUS", "WHERE", times, "DETAILS"].map(str::to_owned);
     let mut rows = vec![heads];
     rows.extend(elements(answer, "jobs").map(row));
     let mut text = match rows.len() {
         1 => "No jobs to show.\n".to_owned(),
-        _ => table(&rows, width),
+        _ => table(&rows),
     };
     let older = answer["not_shown"].as_u64();
     let older = older.map(|count| format!("{count} older jobs are not shown; -n shows more"));
@@ -76,18 +64,15 @@ fn row(job: &Value) -> [String; 5] {
     ]
 }
 
-fn table<const N: usize>(rows: &[[String; N]], width: usize) -> String {
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let length = |column: usize| rows.iter().map(move |row| row[column].chars().count());
-    // A name that is longer moves its own line alone.
-    let lengths = |column| length(column).filter(|length| *length <= width / 2);
-    let widths: [usize; N] = std::array::from_fn(|column| lengths(column).max().unwrap_or(0));
+    let widths: [usize; N] = std::array::from_fn(|column| length(column).max().unwrap_or(0));
     let line = |row: &[String; N]| {
         let cells = row.iter().zip(widths);
         let cells = cells.map(|(cell, width)| format!("{cell:width$}  "));
-        let line: String = cells.collect();
-        line.trim_end().chars().take(width).chain(['\n']).collect()
+        cells.collect::<String>().trim_end().to_owned() + "\n"
     };
-    rows.iter().map(line).collect::<Vec<String>>().concat()
+    rows.iter().map(line).collect()
 }
 
 /// Renders the answer of `poll_status` or `cancel_job`: how the job is, and below why, where its output is, and its cost.

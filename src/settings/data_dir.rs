@@ -50,17 +50,14 @@ impl DataDir {
         ))
     }
 
-    pub(crate) fn abandoned_files(&self) -> io::Result<Vec<PathBuf>> {
+    /// Removes the temporary files of servers that were killed.
+    pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
         let jobs = fs::read_dir(self.jobs())?.flatten().map(|job| job.path());
         let folders = jobs.chain([self.root.clone()]);
         let entries = folders.flat_map(fs::read_dir).flatten().flatten();
         let is_abandoned = |file: &DirEntry| file.file_name().to_str().is_some_and(is_abandoned);
-        let files = entries.filter(is_abandoned).map(|file| file.path());
-        Ok(files.collect())
-    }
-
-    pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
-        self.abandoned_files()?.iter().try_for_each(fs::remove_file)
+        let mut abandoned = entries.filter(is_abandoned);
+        abandoned.try_for_each(|file| fs::remove_file(file.path()))
     }
 
     /// Checks that a job may be started in it, by its permissions. Room is not looked at.

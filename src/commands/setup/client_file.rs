@@ -1,4 +1,4 @@
-//! The configuration file of a client, changed without disturbing what is in it: comments, order, line ends, other servers.
+//! The configuration file of a client, changed without disturbing what is in it: comments, order, other servers.
 
 use jsonc_parser::ParseOptions;
 use jsonc_parser::cst::{CstInputValue, CstRootNode};
@@ -6,9 +6,6 @@ use serde_json::Value;
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike};
 
 use crate::error::{JobError, Result};
-
-/// The first character of files from some editors.
-const BYTE_ORDER_MARK: char = '\u{feff}';
 
 enum Document {
     /// With comments and trailing commas.
@@ -20,34 +17,28 @@ pub(super) struct ClientFile {
     /// The values as they were.
     pub(super) values: Value,
     document: Document,
-    has_mark: bool,
-    has_crlf: bool,
     is_changed: bool,
 }
 
 impl ClientFile {
     /// Parses a text. An empty one is a file without values.
     pub(super) fn parse(text: &str, is_toml: bool) -> Result<Self> {
-        let bare = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let (values, document) = if is_toml {
-            let values = toml_edit::de::from_str(bare).map_err(JobError::failed)?;
-            let document = bare.parse().map_err(JobError::failed)?;
+            let values = toml_edit::de::from_str(text).map_err(JobError::failed)?;
+            let document = text.parse().map_err(JobError::failed)?;
             (values, Document::Toml(document))
         } else {
             let options = ParseOptions {
                 allow_missing_commas: false,
                 ..ParseOptions::default()
             };
-            let root = CstRootNode::parse(bare, &options).map_err(JobError::failed)?;
+            let root = CstRootNode::parse(text, &options).map_err(JobError::failed)?;
             let values = root.to_serde_value().unwrap_or_default();
             (values, Document::Json(root))
         };
         Ok(Self {
             values,
             document,
-            has_mark: bare != text,
-            has_crlf: text.contains('\n')
-                && text.matches('\n').count() == text.matches("\r\n").count(),
             is_changed: false,
         })
     }
@@ -99,17 +90,10 @@ impl ClientFile {
 
     /// Returns the whole text; `None` where nothing was set.
     pub(super) fn into_text(self) -> Option<String> {
-        let mut text = match self.document {
+        let text = match self.document {
             Document::Json(root) => root.to_string(),
             Document::Toml(document) => document.to_string(),
         };
-        if self.has_crlf {
-            // TOML was parsed without its carriage returns.
-            text = text.replace("\r\n", "\n").replace('\n', "\r\n");
-        }
-        if self.has_mark {
-            text.insert(0, BYTE_ORDER_MARK);
-        }
         self.is_changed.then_some(text)
     }
 }

@@ -18,23 +18,18 @@ fn jobs() -> serde_json::Value {
 }
 
 #[test]
-fn list_is_a_table_no_wider_than_the_terminal() {
+fn list_is_a_table() {
     assert_eq!(
-        list(&jobs(), 80),
+        list(&jobs()),
         "\
 JOB                    STATUS        WHERE    UTC          DETAILS
-train_20261128_203000  running       local    11-28 20:30  step 120 of 900, loss
-chosen                 cluster_gone  gcp/dev  11-20 20:30  /home/somebody/projec
+train_20261128_203000  running       local    11-28 20:30  step 120 of 900, loss 1.83
+chosen                 cluster_gone  gcp/dev  11-20 20:30  /home/somebody/projects/llama/output/sft-with-a-long-name
 note    3 older jobs are not shown; -n shows more
 note    not asked about: x; call `list` again in a moment
 "
     );
-    let mut long = jobs();
-    long["jobs"][0]["job_id"] = "x".repeat(60).into();
-    assert!(list(&long, 60).contains("\nchosen  cluster_gone"));
-    let piped = list(&jobs(), usize::MAX);
-    assert!(piped.contains("/output/sft-with-a-long-name\n"), "{piped}");
-    let page = list(&json!({ "jobs": [] }), 80);
+    let page = list(&json!({ "jobs": [] }));
     assert_eq!(page, "No jobs to show.\n");
 }
 

@@ -210,7 +210,7 @@ fn doctor_checks_programs_clouds_and_settings() {
         ("sky api", "ok", "each question runs `sky`"),
         ("clouds", "ok", "Slurm"),
         ("clusters", "ok", "dev"),
-        ("data", "ok", "MiB free"),
+        ("data", "ok", "oumi-jobs.json"),
         ("jobs", "ok", "1 not over (a)"),
     ] {
         let mut checks = found["checks"].as_array().unwrap().iter();

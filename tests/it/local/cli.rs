@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStdout, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use oumi_mcp_server::env_vars;
 use serde_json::json;
@@ -157,7 +157,7 @@ fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
         .spawn()
         .unwrap();
     wait_until("the first poll comes within the timeout", || {
-        let output = run(&home, &["wait", &job_id, "--timeout", "1s"]);
+        let output = run(&home, &["wait", &job_id, "--timeout", "1"]);
         assert_eq!(output.status.code(), Some(124));
         text(&output.stdout).starts_with("running: ")
     });
@@ -184,42 +184,18 @@ fn job_is_watched_and_cancelled_at_a_shell_beside_its_server() {
     assert_eq!(text(&output.stdout), "one\n");
 }
 
-/// Starts to follow the log of a job.
-fn follow(home: &Home, job_id: &str) -> (Child, BufReader<ChildStdout>) {
-    let following = command(home)
-        .args(["logs", "-f", job_id])
-        .stdout(Stdio::piped())
-        .spawn();
-    let mut following = following.unwrap();
-    let stdout = following.stdout.take().unwrap();
-    (following, BufReader::new(stdout))
-}
-
-#[test]
-fn logs_end_with_their_reader() {
-    let home = Home::new();
-    let mut server = Server::start(&home);
-    let job_id = server.submit(home.job("echo one; sleep 600"), json!({}));
-    let (mut reading, mut stdout) = follow(&home, &job_id);
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
-    assert_eq!(line, "one\n");
-    drop(stdout);
-    let mut status = None;
-    wait_until("it has ended", || {
-        status = reading.try_wait().unwrap();
-        status.is_some()
-    });
-    assert!(status.unwrap().success());
-}
-
 #[test]
 fn logs_end_once_the_log_of_a_job_that_is_over_is_gone() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let run = "echo one; until [ -e go ]; do sleep 0.02; done; seq 200000";
     let job_id = server.submit(home.job(run), json!({}));
-    let (mut reading, mut stdout) = follow(&home, &job_id);
+    let following = command(&home)
+        .args(["logs", "-f", &job_id])
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut reading = following.unwrap();
+    let mut stdout = BufReader::new(reading.stdout.take().unwrap());
     stdout.read_line(&mut String::new()).unwrap();
     // The pipe takes a part of it, and the rest is not read yet when the log goes.
     home.write("go", "");
@@ -268,22 +244,13 @@ echo "claude $*"; printf '{"mcpServers": {"oumi": {"command": "%s"}}}' "${!#}" >
     assert_eq!(again, written);
 }
 
-/// Where the settings forbid this machine, no list names its jobs.
 #[test]
 fn doctor_names_a_job_without_a_record() {
     let home = Home::new();
     let mut server = Server::start(&home);
     let job_id = server.submit(home.job("sleep 600"), json!({}));
     fs::remove_file(home.registry()).unwrap();
-    for (clouds, outcome) in [("local", "ok"), ("gcp", "warning")] {
-        let mut doctor = command(&home);
-        doctor.env(env_vars::CLOUDS, clouds);
-        let output = doctor.args(["doctor", "--json"]).output().unwrap();
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let mut checks = report["checks"].as_array().unwrap().iter();
-        let check = checks.find(|check| check["name"] == "leftovers").unwrap();
-        assert_eq!(check["outcome"], outcome, "{report:#}");
-        let is_named = check["message"].as_str().unwrap().contains(&job_id);
-        assert_eq!(is_named, outcome == "warning", "{check:#}");
-    }
+    let report = text(&run(&home, &["doctor", "--json"]).stdout);
+    let named = format!("job {job_id} runs, but its record is gone; `cancel` ends it");
+    assert!(report.contains(&named), "{report}");
 }
