@@ -162,7 +162,6 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(error, None));
         };
         let arguments = request.arguments.take().unwrap_or_default();
-        let dropped = arguments::dropped(&tool.input_schema, &arguments);
         match arguments::fit(&tool.input_schema, arguments) {
             Ok(fitted) => request.arguments = Some(fitted),
             Err(error) => return Ok(tools::failure(&error.to_string()).into()),
@@ -177,10 +176,7 @@ impl ServerHandler for Server {
                 let call = ToolCallContext::new(&server, request, call);
                 server.router().call(call).boxed()
             });
-            let mut answer = answer.await?;
-            if let (CallToolResponse::Complete(answer), Some(dropped)) = (&mut answer, dropped) {
-                tools::warn(answer, dropped);
-            }
+            let answer = answer.await?;
             if let Some(required) = caller.input_required() {
                 return Ok(required.into());
             }

@@ -11,8 +11,6 @@ const MAX_TEXT: usize = 8192;
 
 /// Names at least so much alike, of 1, may be meant for each other.
 const LIKE: f64 = 0.85;
-/// The most unknown arguments that a warning names.
-const MAX_NAMED: usize = 5;
 
 /// The largest number that every integer field can hold.
 const MAX_NUMBER: i64 = i32::MAX as i64;
@@ -48,23 +46,6 @@ pub(super) fn fit(
             )))
         }
     }
-}
-
-/// Names the arguments that `schema` lacks and [`fit`] drops: some clients add their own to each call.
-pub(super) fn dropped(schema: &Map<String, Value>, given: &Map<String, Value>) -> Option<String> {
-    let fields = schema.get("properties")?.as_object()?;
-    let mut unknown = given.keys().filter(|name| !fields.contains_key(*name));
-    let first = unknown.by_ref().take(MAX_NAMED);
-    let named = first.map(|name| match meant(name, fields) {
-        Some(meant) => format!("`{}` (did you mean `{meant}`?)", quoted(name)),
-        None => format!("`{}`", quoted(name)),
-    });
-    let names = Vec::from_iter(named).join(", ");
-    let more = match unknown.count() {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    (!names.is_empty()).then(|| format!("not known here, and ignored: {names}{more}"))
 }
 
 /// Names the field that an unknown one may be meant for.

@@ -172,13 +172,3 @@ fn answer(answer: &impl Serialize) -> CallToolResult {
 pub(super) fn failure(error: &str) -> CallToolResult {
     CallToolResult::structured_error(json!({ "success": false, "error": error }))
 }
-
-/// Adds a warning to an answer.
-pub(super) fn warn(answer: &mut CallToolResult, warning: String) {
-    let content = answer.structured_content.get_or_insert_default();
-    match content["warnings"].as_array_mut() {
-        Some(warnings) => warnings.push(warning.into()),
-        None => content["warnings"] = json!([warning]),
-    }
-    answer.content[0] = ContentBlock::text(content.to_string());
-}

@@ -14,7 +14,6 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -40,11 +39,6 @@ const MAX_LINE: usize = 1024 * 1024;
 /// The most calls that are under way or have an answer that the client has not taken.
 const MAX_CALLS: usize = 1024;
 
-/// The most answers to pings that wait to be written.
-const MAX_PONGS: u32 = 16;
-/// The time for writing them once the input has ended.
-const PONG_WAIT: Duration = Duration::from_millis(500);
-
 /// The bytes of a call that count as one more call.
 const CALL_BYTES: usize = 16 * 1024;
 
@@ -68,7 +62,6 @@ impl Stdio {
             output: tokio::sync::Mutex::new(Box::new(output)),
             output_closed: Notify::new(),
             permits: Arc::new(Semaphore::new(MAX_CALLS)),
-            pongs: Arc::new(Semaphore::new(MAX_PONGS as usize)),
             state: Mutex::default(),
         });
         let reading = Arc::clone(&session);
@@ -122,7 +115,6 @@ struct Session {
     output: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
     output_closed: Notify,
     permits: Arc<Semaphore>,
-    pongs: Arc<Semaphore>,
     state: Mutex<State>,
 }
 
@@ -165,16 +157,12 @@ impl Session {
     /// Answers the lines that are wrong, and passes the messages on. Returns `None` at the end of the input, or when nobody takes
     /// the messages or the answers.
     async fn read(
-        self: &Arc<Self>,
+        &self,
         mut input: impl AsyncBufRead + Send + Unpin,
         tx: mpsc::Sender<ClientJsonRpcMessage>,
     ) -> Option<()> {
         loop {
-            let Some(line) = read_line(&mut input).await else {
-                let pongs = self.pongs.acquire_many(MAX_PONGS);
-                tokio::time::timeout(PONG_WAIT, pongs).await.ok();
-                return None;
-            };
+            let line = read_line(&mut input).await?;
             match self.accept(line).await {
                 Ok(None) => {}
                 Ok(Some((message, answered))) => {
@@ -196,7 +184,7 @@ impl Session {
 
     /// Returns the message of a line, and for an `initialize` what ends when it is answered. A ping is answered here.
     async fn accept(
-        self: &Arc<Self>,
+        &self,
         line: Line,
     ) -> Result<Option<(ClientJsonRpcMessage, Hello)>, Box<Refusal>> {
         let line = line?;
@@ -212,14 +200,8 @@ impl Session {
                 if answered.is_none() {
                     let pong = ServerResult::empty(());
                     let pong = ServerJsonRpcMessage::response(pong, call.id.clone());
-                    // A client that does not read is read on, for its next few pings.
-                    let permit = Arc::clone(&self.pongs).acquire_owned().await;
-                    let session = Arc::clone(self);
-                    tokio::spawn(async move {
-                        let _permit = permit;
-                        // Where it fails the output is closed, and reading ends.
-                        session.write(&pong).await.ok();
-                    });
+                    // Where it fails the output is closed, and reading ends.
+                    self.write(&pong).await.ok();
                     return Ok(None);
                 }
                 hello = answered.filter(|_| call.request.method() == "initialize");
