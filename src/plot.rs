@@ -25,14 +25,6 @@ const TOP: f32 = 44.0;
 const BOTTOM: f32 = HEIGHT as f32 - TEXT_HEIGHT - 16.0;
 const RIGHT: f32 = WIDTH as f32 - 24.0;
 
-/// A curve with more points is drawn pale, and its running median of so many points over it.
-const NOISY_POINTS: usize = 300;
-const MEDIANS: usize = 90;
-
-/// The fewest figures of which some may be left out of the axis, and the part of its height that the others get at least.
-const MIN_CLIPPED: usize = 20;
-const LEAST_PART: f64 = 1.0 / 8.0;
-
 /// Draws the reward of a run, or else its training and evaluation loss, as a PNG. `None` if there is none.
 pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     let points = history.points();
@@ -52,7 +44,10 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
         }
     };
     let steps = curves.iter().flat_map(|curve| &curve.points);
-    let figures = curves.iter().filter_map(Curve::range).flatten();
+    let figures = curves.iter().flat_map(|curve| &curve.points);
+    let figures = figures
+        .map(|place| place.1)
+        .filter(|figure| !figure.is_nan());
     let chart = Chart {
         x: Axis::new(steps.map(|place| place.0), 8.0, 1.0)?,
         y: Axis::new(figures, 7.0, 0.0).or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
@@ -76,8 +71,6 @@ struct Curve {
     color: Color,
     /// Steps, in order, and figures; NaN for one that is not finite.
     points: Vec<(f64, f64)>,
-    /// The points, or where they are many their running median.
-    line: Vec<(f64, f64)>,
 }
 
 impl Curve {
@@ -97,52 +90,12 @@ impl Curve {
             Some((x as f64, finite.unwrap_or(f64::NAN)))
         });
         let points: Vec<(f64, f64)> = places.collect();
-        let line = match points.len() > NOISY_POINTS {
-            true => points.chunks(points.len() / MEDIANS).map(median).collect(),
-            false => points.clone(),
-        };
         (!points.is_empty()).then_some(Self {
             name,
             color,
             points,
-            line,
         })
     }
-
-    /// Returns the least and the greatest figure of the line; of many, without the few that would flatten all others.
-    fn range(&self) -> Option<[f64; 2]> {
-        let figures = self.line.iter().map(|place| place.1);
-        let mut figures: Vec<f64> = figures.filter(|figure| !figure.is_nan()).collect();
-        figures.sort_by(f64::total_cmp);
-        let (least, greatest) = (*figures.first()?, *figures.last()?);
-        if figures.len() < MIN_CLIPPED {
-            return Some([least, greatest]);
-        }
-        let spikes = figures.len().div_ceil(50);
-        let (low, high) = (figures[spikes], figures[figures.len() - 1 - spikes]);
-        // What is the same all along loses nothing when it is flat.
-        if low == high {
-            return Some([least, greatest]);
-        }
-        let usual = (high - low).max(high.abs() * 0.01);
-        let bound = |far: f64| match usual < far * LEAST_PART {
-            true => usual * 0.35,
-            false => far,
-        };
-        Some([low - bound(low - least), high + bound(greatest - high)])
-    }
-}
-
-/// The middle step and the median figure of those among some points that are numbers; NaN if none is.
-fn median(points: &[(f64, f64)]) -> (f64, f64) {
-    let numbers = points.iter().filter(|point| !point.1.is_nan());
-    let (steps, mut figures): (Vec<f64>, Vec<f64>) = numbers.copied().unzip();
-    if figures.is_empty() {
-        return points[0];
-    }
-    let middle = figures.len() / 2;
-    let (_, median, _) = figures.select_nth_unstable_by(middle, f64::total_cmp);
-    (steps[middle], *median)
 }
 
 /// An axis with ticks at round numbers.
@@ -222,12 +175,8 @@ impl Chart {
             let [from, to] = [pair[0], pair[1]].map(|point| self.pixel(point).0 + 1.0);
             canvas.band((from, TOP), (to, BOTTOM), NAN_COLOR);
         }
-        let [red, green, blue, _] = curve.color;
-        let pale = [red, green, blue, 0x6b];
-        for (points, width, color) in [(&curve.points, 1.25, pale), (&curve.line, 2.5, curve.color)]
-        {
-            canvas.line(points.iter().map(|point| self.pixel(*point)), width, color);
-        }
+        let places = curve.points.iter().map(|point| self.pixel(*point));
+        canvas.line(places, 2.5, curve.color);
         if let Some(last) = curve.points.iter().rfind(|point| !point.1.is_nan()) {
             canvas.line([self.pixel(*last)].into_iter(), 8.0, curve.color);
         }

@@ -79,28 +79,6 @@ fn no_loss_is_no_picture() {
 }
 
 #[test]
-fn spikes_leave_the_picture_and_the_rest_takes_most_of_it() {
-    let calm = |n: u64| 3.0 - n as f64 / 10_000.0 + (n % 7) as f64 / 50.0;
-    let factor = |n: u64| if n % 1000 == 235 { 100.0 } else { 1.0 };
-    let losses = (1..=10_000).map(|n| (n, factor(n) * calm(n)));
-    let places = Picture::new(&history(losses)).pixels(TRAIN_COLOR);
-    let rows: Vec<u32> = places.iter().map(|(_, y)| *y).collect();
-    let (top, bottom) = (rows.iter().min().unwrap(), rows.iter().max().unwrap());
-    assert!(bottom - top > 200, "{top} to {bottom}");
-}
-
-#[test]
-fn one_spike_among_few_losses_flattens_none() {
-    for count in [20, 60, 300] {
-        let loss = |n: u64| if n == 10 { 1e6 } else { 5.0 - n as f64 / 100.0 };
-        let places = Picture::new(&history((1..=count).map(|n| (n, loss(n))))).pixels(TRAIN_COLOR);
-        let left = places.iter().min_by_key(|(x, _)| *x).unwrap();
-        let right = places.iter().max_by_key(|(x, _)| *x).unwrap();
-        assert!(right.1 > left.1 + 150, "{count}: {left:?} {right:?}");
-    }
-}
-
-#[test]
 fn a_noisy_run_with_some_nan_has_its_line_and_axis() {
     let noise = |n: u64| (n % 7) as f64 / 50.0;
     let loss = |n: u64| match n % 10 {
