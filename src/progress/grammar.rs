@@ -228,6 +228,10 @@ pub(super) fn number(text: &str) -> Option<(f64, &str)> {
     let (digits, rest) = text.split_at(number_length(text)?);
     let grouped = || digits.replace(',', "").parse().ok();
     let number: f64 = digits.parse().ok().or_else(grouped)?;
+    // A comma may be that of a decimal: `1,72`.
+    if matches!(rest.as_bytes(), [b',', b'0'..=b'9', ..]) && !digits.contains(['.', 'e', 'E']) {
+        return None;
+    }
     let factor = match rest.as_bytes() {
         [_, next, ..] if next.is_ascii_alphanumeric() => 1.0,
         [b'k' | b'K', ..] => 1e3,

@@ -112,8 +112,8 @@ pub(super) struct Report {
     batch: Option<(f64, Option<f64>)>,
     /// The number of epochs: the `10` of `Epoch 3/10`.
     epochs: Option<f64>,
-    /// It names a checkpoint, whose step may be an older one.
-    pub(super) is_of_checkpoint: bool,
+    /// The name of its first figure; of a dictionary the brace.
+    pub(super) form: String,
     /// The marks among its names, of a summary, an evaluation, a config and a trainer at work.
     pub(super) marks: Vec<Kind>,
 }
@@ -122,6 +122,9 @@ impl Report {
     pub(super) fn add_line(&mut self, line: &str) {
         pairs(line, |name, value, before| self.add(name, value, before));
         let (had_count, mut end, mut is_first) = (self.has_count(), 0, true);
+        if dictionary_start(line).is_some() {
+            self.form = "{".to_owned();
+        }
         // A dictionary before that of the figures may be of something else. One with a count is a report of its own.
         while (is_first || !self.has_figure() && self.has_count() == had_count)
             && let Some(start) = dictionary_start(&line[end..])
@@ -162,7 +165,13 @@ impl Report {
     }
 
     pub(super) fn has_count(&self) -> bool {
-        self.metrics.step.is_some() || self.metrics.epoch.is_some() || self.batch.is_some()
+        self.count().is_some()
+    }
+
+    pub(super) fn count(&self) -> Option<f64> {
+        let step = self.metrics.step.map(|step| step as f64);
+        step.or(self.batch.map(|(done, _)| done))
+            .or(self.metrics.epoch)
     }
 
     /// Tells if the report is a trainer's, and not something that looks alike.
@@ -240,7 +249,9 @@ impl Report {
         if is_first && EARLIER.is_match(context(before)) {
             self.marks.push(Kind::Setting);
         }
-        self.is_of_checkpoint |= is_first && CHECKPOINT.is_match(context(before));
+        if is_first && self.form != "{" {
+            self.form = name.to_owned();
+        }
         let metrics = &mut self.metrics;
         if kind == Kind::SecondsLeft {
             return metrics.seconds_left = duration(value);
@@ -334,10 +345,6 @@ static EARLIER: LazyLock<Patterns> = LazyLock::new(|| {
         r"(?:^|(?:^|[^wW])[^\w/.-])(?i:best[^\w/.-][^0-9]*|(?:previous(?:ly)?|restor(?:ed|ing)|(?:last|earlier|prior) run)[^\w/.-](?:[^|]*|[^0-9]*))$",
     )
 });
-
-/// Words before the first figure of a line that is of now only where its step is.
-static CHECKPOINT: LazyLock<Patterns> =
-    LazyLock::new(|| Patterns::new(r"(?i:(?:^|[^\w/.])(?:checkpoint|new best)[^\w/.-])"));
 
 /// The text before a value, as far as it counts.
 fn context(before: &str) -> &str {

@@ -27,6 +27,10 @@ const MAX_SEGMENT: usize = 64 * 1024;
 /// The longest dictionary that is put together from several lines.
 const MAX_DICTIONARY: usize = 8 * 1024;
 
+/// The most forms of reports that are told apart, and the reports with growing counts that make a form certain.
+const MAX_FORMS: usize = 8;
+const CERTAIN: usize = 10;
+
 /// The most lines that belong to a head such as `[step=10/1000]`.
 const MAX_BLOCK: usize = 100;
 
@@ -49,6 +53,8 @@ pub struct Scanner {
     first_epoch: Option<f64>,
     /// The unfinished end of the input.
     rest: Vec<u8>,
+    /// The forms of the reports, each with its highest count, and how often that grew.
+    forms: Vec<(String, Option<f64>, usize)>,
     /// A dictionary that goes on on the next line.
     dictionary: Option<String>,
     /// The counts of a head such as `[step=10/1000,epoch=0]`, and the lines that may still belong to it.
@@ -94,6 +100,8 @@ impl Scanner {
         if !is_training && metrics == Metrics::default() {
             return None;
         }
+        // A total that is behind the step is of something else.
+        metrics.total_steps = metrics.total_steps.filter(|all| Some(*all) >= metrics.step);
         let left = metrics.total_steps.zip(metrics.step);
         let left = left.and_then(|(total, step)| total.checked_sub(step));
         let speed = left.zip(metrics.steps_per_second);
@@ -228,9 +236,7 @@ impl Scanner {
             self.block = Some((head, lines - 1));
         }
         if report.is_training() {
-            let step = report.metrics.step;
-            let is_older = step.is_some() && step < self.metrics.step;
-            if !(report.is_of_checkpoint && is_older) {
+            if self.is_own(&report) {
                 self.report(&mut report, has_figure);
             }
             return;
@@ -242,6 +248,30 @@ impl Scanner {
         } else if dictionary_start(line).is_none() {
             self.bars.announced_total = report.metrics.total_steps.or(self.bars.announced_total);
         }
+    }
+
+    /// Tells if a report is the trainer's, and not of a text that a model has written: in those of a trainer the count grows.
+    fn is_own(&mut self, report: &Report) -> bool {
+        let is_of_step = report.is_loss() && report.metrics.eval_loss.is_none();
+        if !is_of_step || self.bars.training_ended {
+            return true;
+        }
+        let at = self.forms.iter().position(|it| it.0 == report.form);
+        let known = at.map(|at| self.forms.remove(at));
+        let (form, highest, grown) = known.unwrap_or((report.form.clone(), None, 0));
+        let count = report.count();
+        let has_grown = count.is_none() || count > highest;
+        let is_dictionary = form == "{";
+        let grown = if is_dictionary {
+            CERTAIN
+        } else {
+            grown + usize::from(has_grown)
+        };
+        let best = self.forms.iter().map(|it| it.2.min(CERTAIN)).max();
+        self.forms.truncate(MAX_FORMS - 1);
+        self.forms
+            .insert(0, (form, if has_grown { count } else { highest }, grown));
+        Some(grown) >= best
     }
 
     /// Forgets the metrics of an earlier training in the same log. Its losses stay until their steps come again.

@@ -43,6 +43,8 @@ pub(super) struct Bars {
     /// The training has printed its summary.
     pub(super) training_ended: bool,
     pub(super) announced_total: Option<u64>,
+    /// The training's bar was drawn since the newest loss.
+    is_drawn: bool,
     /// The count from which on the speed is true.
     settled_at: u64,
 }
@@ -56,21 +58,44 @@ struct Candidate {
     at_loss: Option<u64>,
 }
 
+impl Bars {
+    /// Takes note of a bar that may be the training's. Tells if it was drawn before a loss.
+    fn watch(&mut self, bar: &Bar<'_>, total: u64) -> bool {
+        let is_it = |known: &Candidate| known.total == total && known.label == bar.label;
+        let at = self.candidates.iter().position(is_it);
+        let mut known = at.map_or_else(Candidate::default, |at| self.candidates.remove(at));
+        (known.label, known.total) = (bar.label.to_owned(), total);
+        known.done = bar.done;
+        let was_at_loss = known.at_loss.is_some();
+        self.candidates.truncate(MAX_CANDIDATES - 1);
+        self.candidates.insert(0, known);
+        was_at_loss
+    }
+}
+
 impl Scanner {
-    /// Binds the bar that stands at a printed loss: at its `step`, or moved since the loss before.
+    /// Binds the bar that stands at a printed loss: at its `step`, or moved since the loss before. Where another bar is bound that
+    /// is no longer drawn, the training has begun anew, as after an error.
     pub(super) fn bind_bar(&mut self, step: Option<u64>) {
+        let is_drawn = std::mem::take(&mut self.bars.is_drawn);
+        let is_bound = self.bars.training.is_some();
         let mut bound = None;
         for (age, bar) in self.bars.candidates.iter_mut().enumerate() {
             let before = bar.at_loss.replace(bar.done);
             let has_moved = before.is_some_and(|before| bar.done > before);
             let is_at_loss = step.map_or(has_moved, |step| step == bar.done);
+            let is_at_loss = is_at_loss && (has_moved || !is_bound);
             // One that ended before another began stands at any step by chance.
             let is_over = age > 0 && bar.done >= bar.total && !has_moved;
             if bound.is_none() && is_at_loss && !is_over {
                 bound = Some(bar.clone());
             }
         }
-        if let Some(bar) = bound.filter(|_| self.bars.training.is_none()) {
+        if let Some(bar) = bound.filter(|_| !is_bound || !is_drawn) {
+            if is_bound {
+                self.start_training();
+                self.train();
+            }
             self.metrics.step = self.metrics.step.max(Some(bar.done));
             self.metrics.total_steps = Some(bar.total);
             self.bars.training = Some((bar.label, Some(bar.total)));
@@ -113,6 +138,9 @@ impl Scanner {
             report.add_line(&format!("epoch {epoch}/1, step {step}, {loss}"));
             self.epoch_bar(bar, report);
         } else if let Some(what) = beside {
+            if let Some(total) = bar.total.filter(|_| label.is_empty()) {
+                self.bars.watch(bar, total);
+            }
             self.beside_training(what, bar);
         } else if label.contains("epoch") {
             if report.has_figure() || bar.postfix.contains("v_num=") {
@@ -151,7 +179,7 @@ impl Scanner {
 
     fn training_state(&mut self, bar: &Bar<'_>, mut report: Report) {
         self.train();
-        self.bar_cleared = false;
+        (self.bar_cleared, self.bars.is_drawn) = (false, true);
         // Bars are drawn a little late; a printed step is newer, and so is what another rank has drawn.
         let newest = self.metrics.step.unwrap_or_default();
         let is_late = self.prints_steps || (bar.done > 0 && newest <= bar.done + MAX_LAG);
@@ -197,16 +225,8 @@ impl Scanner {
         if has_time || (has_label && !is_training) {
             return false;
         }
-        let candidates = &mut self.bars.candidates;
-        let is_it = |known: &Candidate| known.total == total && known.label == bar.label;
-        let at = candidates.iter().position(is_it);
-        let mut known = at.map_or_else(Candidate::default, |at| candidates.remove(at));
-        (known.label, known.total) = (bar.label.to_owned(), total);
-        known.done = bar.done;
-        let is_at_loss =
-            known.at_loss.is_some() && self.prints_steps && self.loss_step == Some(bar.done);
-        candidates.truncate(MAX_CANDIDATES - 1);
-        candidates.insert(0, known);
+        let at_loss = self.bars.watch(bar, total);
+        let is_at_loss = at_loss && self.prints_steps && self.loss_step == Some(bar.done);
         self.bars.training.is_none()
             && (is_at_loss
                 || self.bars.announced_total == Some(total)

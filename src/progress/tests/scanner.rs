@@ -199,7 +199,7 @@ fn earlier_results_are_not_progress() {
         "[best-run-3] step 700, loss 0.4",
         "Saved checkpoint at step 700, loss 0.4",
     ] {
-        let found = metrics(format!("{now}{line}\n"));
+        let found = metrics(format!("step 600, loss 1.5\n{line}\n"));
         assert_eq!((found.step, found.loss), (Some(700), Some(0.4)), "{line}");
     }
 }
