@@ -5,7 +5,6 @@ mod client_file;
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
-use std::process::Command;
 
 use clap::ValueEnum;
 
@@ -184,23 +183,6 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
     let Some(new) = add_to(client, &text, programs).map_err(refused)? else {
         return Ok(format!("Nothing to do: {at} has this server already."));
     };
-    if client == Client::ClaudeCode
-        && ClientFile::parse(&text, false)?.values[client.servers()][NAME].is_null()
-        && let Ok(claude) = which::which("claude")
-    {
-        // Claude Code locks its file, and changes it while it runs.
-        let mut claude = Command::new(claude);
-        let ended = claude.args(programs.claude_arguments()).status();
-        let error = match ended {
-            Ok(status) if status.success() => {
-                return Ok("Its next session has the server.".to_owned());
-            }
-            Ok(status) => format!("`claude mcp add` failed: {status}"),
-            Err(error) => format!("cannot run claude: {error}"),
-        };
-        let hint = "add the server by hand as `setup` without --write shows";
-        return Err(JobError::failed(error).with_hint(hint));
-    }
     let kept = replace(&target, &text, &new)?;
     Ok(format!("Added to {at}. Restart the client.{kept}"))
 }
