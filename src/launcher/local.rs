@@ -17,16 +17,14 @@ use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
 use crate::process::machine::{Machine, Place};
 use crate::process::start;
-use crate::process::supervisor::LIMIT_GRACE;
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
 use termination::{UNFOUND, cancel, end_by_hand};
 
 pub(crate) const LOCAL: &str = "local";
-/// The advice while processes have time to end by themselves, and after it.
+/// The advice while processes have time to end by themselves.
 const WAIT_FOR_END: &str = "Call poll_status with wait_seconds=30.";
-const FORCE: &str = "Tell the user; cancel_job with force=true kills it.";
 
 #[derive(Debug, Clone)]
 pub(crate) struct LocalLauncher {
@@ -94,8 +92,7 @@ impl LocalLauncher {
             // It may have ended between the two looks.
             match dir.exit_record()? {
                 Some(record) if record.processes_left && is_alive => {
-                    let by_limit = job.supervisor.is_some() && dir.is_past_limit();
-                    leftover_status(dir, &record, job.members.len(), by_limit)
+                    leftover_status(dir, &record, job.members.len())
                 }
                 Some(record) => Ok(ended_status(&record)),
                 // It was asked to end, and its lock alone shows that it has not.
@@ -207,21 +204,14 @@ impl Launcher for LocalLauncher {
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
     let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
-    let request = dir.termination_request()?;
-    // Of a job that was asked: each look counts where many jobs start at once.
-    let is_deaf = request.and_then(|_| dir.is_deaf(LIMIT_GRACE).transpose());
-    let (message, next) = match (request, is_deaf.transpose()?) {
-        (Some(Termination::Forced), _) => ("it is being killed", Some(WAIT_FOR_END)),
-        (Some(_), Some(true)) => (
-            "it was asked to stop; call cancel_job with force=true to kill it",
-            Some(FORCE),
-        ),
-        (Some(_), _) => (
-            "it was asked to stop, and may be saving a checkpoint",
+    let (message, next) = match dir.termination_request()? {
+        Some(Termination::Forced) => ("it is being killed", Some(WAIT_FOR_END)),
+        Some(Termination::Graceful) => (
+            "it was asked to stop, and may be saving a checkpoint; cancel_job with force=true kills it",
             Some(WAIT_FOR_END),
         ),
-        (None, _) if dir.exists()? => return Ok(status),
-        (None, _) => (
+        None if dir.exists()? => return Ok(status),
+        None => (
             "its folder was removed, so its log is gone; cancel_job ends it",
             None,
         ),
@@ -247,12 +237,7 @@ fn unfound_status(dir: &JobDir) -> JobStatus {
 }
 
 /// The status of a job whose script has ended and left processes, none of which may be known by name.
-fn leftover_status(
-    dir: &JobDir,
-    record: &ExitRecord,
-    processes: usize,
-    by_limit: bool,
-) -> io::Result<JobStatus> {
+fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::Result<JobStatus> {
     let processes = processes.max(1);
     let left = match processes {
         1 => "1 process that it started still runs".to_owned(),
@@ -264,10 +249,6 @@ fn leftover_status(
     let asked = running_status(dir)?;
     let (end, next) = match asked.message {
         Some(asked_to) => (asked_to, asked.details.next),
-        None if by_limit => {
-            let end = "what is left is being ended, which takes 30 s at most";
-            (end.to_owned(), Some(WAIT_FOR_END))
-        }
         None => ("cancel_job ends what is left".to_owned(), None),
     };
     status.message = Some(format!("{ended}, but {left}; {end}"));
@@ -341,8 +322,6 @@ fn ended_status(record: &ExitRecord) -> JobStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::time::SystemTime;
 
     use super::*;
     use crate::redact::Redactor;
@@ -382,13 +361,6 @@ mod tests {
         dir.request_termination(Termination::Graceful).unwrap();
         let status = running_status(&dir).unwrap();
         assert_eq!(status.details.next, Some(WAIT_FOR_END));
-        assert!(!status.message.unwrap().contains("force"));
-        let request = File::open(dir.path().join("terminate-requested")).unwrap();
-        request
-            .set_modified(SystemTime::now() - LIMIT_GRACE)
-            .unwrap();
-        let status = running_status(&dir).unwrap();
-        assert!(status.details.next.unwrap().contains("force=true"));
         assert!(status.message.unwrap().contains("force=true"));
         dir.request_termination(Termination::Forced).unwrap();
         let status = running_status(&dir).unwrap();
@@ -412,39 +384,5 @@ mod tests {
         assert_eq!(message().await.unwrap(), "it is being killed");
         dir.claim_start(Some(1)).unwrap();
         assert!(message().await.unwrap().contains("lsof"));
-    }
-
-    #[test]
-    fn what_a_time_limit_leaves_is_being_ended() {
-        let home = tempfile::tempdir().unwrap();
-        let dir = new_job(&home);
-        let record = ExitRecord::not_started("run", "time limit: ended after 1 h");
-        let status = leftover_status(&dir, &record, 2, true).unwrap();
-        assert_eq!(status.details.next, Some(WAIT_FOR_END));
-        let message = status.message.unwrap();
-        assert!(
-            message.contains("30 s at most") && !message.contains("cancel_job"),
-            "{message}"
-        );
-        let leftover = || leftover_status(&dir, &record, 2, false).unwrap();
-        assert!(leftover().message.unwrap().contains("cancel_job"));
-        dir.request_termination(Termination::Graceful).unwrap();
-        let message = leftover().message.unwrap();
-        assert!(message.contains("asked to stop") && !message.contains("cancel_job"));
-        assert_eq!(leftover().details.next, Some(WAIT_FOR_END));
-        // The script may have ended by itself, long before the limit.
-        let plan = dir.path().join("plan.json");
-        for (limit, is_past) in [("null", false), ("60", true), ("3600", false)] {
-            let steps = r#""steps":[],"working_dir":"/","cancellable":true,"cleanup":[]"#;
-            std::fs::write(&plan, format!("{{{steps},\"time_limit_seconds\":{limit}}}")).unwrap();
-            let written = SystemTime::now() - 2 * LIMIT_GRACE;
-            File::options()
-                .write(true)
-                .open(&plan)
-                .unwrap()
-                .set_modified(written)
-                .unwrap();
-            assert_eq!(dir.is_past_limit(), is_past, "{limit}");
-        }
     }
 }

@@ -4,7 +4,6 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -197,16 +196,6 @@ impl JobDir {
         plan.ok_or_else(|| io::Error::new(ErrorKind::NotFound, format!("there is no {PLAN}")))
     }
 
-    /// Tells if the time limit of the plan has passed since that was written.
-    pub(crate) fn is_past_limit(&self) -> bool {
-        let limit = self.plan().ok().and_then(|plan| plan.time_limit_seconds);
-        let written = self.file(PLAN).metadata().and_then(|plan| plan.modified());
-        let age = written.ok().and_then(|written| written.elapsed().ok());
-        limit
-            .zip(age)
-            .is_some_and(|(limit, age)| age.as_secs() >= limit)
-    }
-
     /// Writes a file of a new job, 0600, without a sync: a crash of the machine ends the job too. Fails with `AlreadyExists`
     /// where there is such a file.
     pub(super) fn write_new(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
@@ -295,13 +284,6 @@ impl JobDir {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
             written => written.map(|()| true),
         }
-    }
-
-    /// Tells if the job was asked to end longer ago than `grace`; `None` where it was not.
-    pub(crate) fn is_deaf(&self, grace: Duration) -> io::Result<Option<bool>> {
-        let asked = || self.file(TERMINATE_REQUEST).metadata()?.modified();
-        let asked = if_found(asked())?;
-        Ok(asked.map(|asked| asked.elapsed().is_ok_and(|age| age >= grace)))
     }
 
     pub(crate) fn is_start_claimed(&self) -> io::Result<bool> {

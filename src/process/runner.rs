@@ -15,8 +15,6 @@ use crate::sync::lock;
 
 /// The limit of programs that run at once: each of them takes seconds of a core.
 const MAX_CONCURRENT: usize = 4;
-/// The limit of different queries that run or wait for a slot.
-const MAX_QUERIES: usize = 64;
 /// The time that a result is kept whose callers have all given up; the next equal query takes it.
 const UNREAD_TTL: Duration = Duration::from_secs(60);
 /// The time that a tool call waits for its queries in all: clients give up after a minute, some sooner.
@@ -114,10 +112,6 @@ impl Cli {
         }
         // One whose task panicked is left in it.
         queries.retain(|_, run| run.strong_count() > 0);
-        if queries.len() >= MAX_QUERIES {
-            let error = call.error("was not run, since too many other programs wait");
-            return Err(error.with_hint("try again in a moment"));
-        }
         let run = Arc::new(Run::new(None));
         let result = run.subscribe();
         queries.insert(call.clone(), Arc::downgrade(&run));

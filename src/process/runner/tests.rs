@@ -217,25 +217,6 @@ async fn abandoned_queries_do_not_start() {
     assert_eq!(scripts.lines("abandoned").len(), 1);
 }
 
-#[tokio::test]
-async fn queue_is_bounded() {
-    let (scripts, cli) = (Scripts::new(), Cli::default());
-    let _busy = fill_slots(&scripts, &cli).await;
-    for number in MAX_CONCURRENT..MAX_QUERIES {
-        let call = scripts.call(&format!("echo {number}"), LONG);
-        let error = until(Instant::now(), cli.query(&call)).await.unwrap_err();
-        assert!(error.to_string().contains("still runs"), "{error}");
-    }
-    let call = scripts.call("echo one too many", LONG);
-    let error = cli.query(&call).await.unwrap_err();
-    assert!(error.to_string().contains("too many"), "{error}");
-    scripts.write("open");
-    scripts
-        .until("the queue is empty", |_| lock(&cli.queries).is_empty())
-        .await;
-    cli.query(&call).await.unwrap();
-}
-
 /// The server ends: nobody would read the answer.
 #[test]
 fn programs_end_with_the_runtime() {
