@@ -18,7 +18,6 @@ use rmcp::model::{
 use rmcp::service::PeerRequestOptions;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::Context;
@@ -28,36 +27,23 @@ use crate::settings::env_vars;
 use crate::sync::lock;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
-/// The most elicitations that wait for a person at once. Each holds the permit of a call.
-const MAX_PROMPTS: usize = 16;
 /// The most questions that are kept for a client that calls again.
 const MAX_ASKED: usize = 256;
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
-pub(super) struct PendingPrompts {
-    /// Those that a client answers by calling again, the newest first.
-    asked: Mutex<VecDeque<AskedPrompt>>,
-    permits: Semaphore,
-}
+/// Those that a client answers by calling again, the newest first.
+#[derive(Default)]
+pub(super) struct PendingPrompts(Mutex<VecDeque<AskedPrompt>>);
 
 /// The state and the call that name a question, its time, and its subject.
 type AskedPrompt = (String, Vec<u8>, Instant, String);
-
-impl Default for PendingPrompts {
-    fn default() -> Self {
-        Self {
-            asked: Mutex::default(),
-            permits: Semaphore::new(MAX_PROMPTS),
-        }
-    }
-}
 
 impl PendingPrompts {
     /// Keeps a question, and returns the state that names it.
     fn keep(&self, subject: String, call: Vec<u8>) -> String {
         let state = uuid::Uuid::new_v4().to_string();
-        let mut asked = lock(&self.asked);
+        let mut asked = lock(&self.0);
         asked.truncate(MAX_ASKED - 1);
         asked.push_front((state.clone(), call, Instant::now(), subject));
         state
@@ -65,7 +51,7 @@ impl PendingPrompts {
 
     /// Returns the subject of a question, for the one use of its state.
     fn redeem(&self, state: &str, call: &[u8]) -> Result<String> {
-        let mut asked = lock(&self.asked);
+        let mut asked = lock(&self.0);
         asked.retain(|(_, _, at, _)| at.elapsed() <= ANSWER_TIMEOUT);
         let mut known = asked.iter();
         let known = known.position(|(id, of, ..)| id == state && of == call);
@@ -129,10 +115,6 @@ impl ElicitingCaller {
     }
 
     async fn elicit(&self, prompt: &ConsentPrompt) -> Result<String> {
-        let Ok(_permit) = self.prompts.permits.try_acquire() else {
-            let message = format!("{MAX_PROMPTS} questions already wait for the person");
-            return Err(JobError::blocked(message).with_hint("call again when they have answered"));
-        };
         let request = ServerRequest::ElicitRequest(ElicitRequest::new(form(prompt)));
         let options = PeerRequestOptions::default();
         let sent = self.context.peer.send_request_with_option(request, options);

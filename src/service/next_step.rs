@@ -168,11 +168,7 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
             return "Tell the user: what it has learned is of no use.".to_owned();
         }
         (JobState::Succeeded, Some(output)) => {
-            let what = match output.has_model {
-                true => "The model",
-                false => "Its output",
-            };
-            return format!("{what} is in {}.", output.dir.display());
+            return format!("Its output is in {}.", output.dir.display());
         }
         (JobState::Succeeded | JobState::Cancelled, _) => "The job is over.",
         (JobState::Failed, _) if has_advice => "Do what failure.advice says.",

@@ -7,8 +7,6 @@ use std::time::SystemTime;
 /// The most entries of an output folder, and of a checkpoint in it, that are considered.
 const MAX_ENTRIES: usize = 10_000;
 const MAX_FILES: usize = 100;
-/// The files in which Oumi's trainers leave a model, whole or as an adapter.
-const MODEL_FILES: &str = "model.safetensors model.safetensors.index.json adapter_model.safetensors pytorch_model.bin model.pt";
 
 /// An output folder with what a job has written there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +14,6 @@ pub(super) struct Output {
     pub(super) dir: PathBuf,
     /// The name of the checkpoint with the highest step.
     pub(super) checkpoint: Option<String>,
-    /// A trained model is in the folder itself.
-    pub(super) has_model: bool,
 }
 
 impl Output {
@@ -30,7 +26,6 @@ impl Output {
         let mut output = Self {
             dir: dir.to_owned(),
             checkpoint: None,
-            has_model: false,
         };
         if is_shared {
             return Some(output);
@@ -44,8 +39,6 @@ impl Output {
             let files = fs::read_dir(checkpoint).into_iter().flatten().flatten();
             is_ours(checkpoint) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
         });
-        let mut models = MODEL_FILES.split(' ');
-        output.has_model = models.any(|name| is_ours(&dir.join(name)));
         Some(output)
     }
 }

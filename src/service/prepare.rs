@@ -56,9 +56,12 @@ impl PreparedLaunch {
 
     fn shares_output(&self, record: &JobRecord) -> bool {
         let theirs = Path::new(&record.output_dir);
-        let is_same_folder = |ours| theirs.is_absolute() && real(ours) == real(theirs);
+        // It exists: a job writes to it.
+        let real = |path: &Path| path.canonicalize().ok();
+        let is_same =
+            |ours| theirs.is_absolute() && real(ours).is_some() && real(ours) == real(theirs);
         self.output_dir()
-            .is_some_and(|ours| ours == theirs || (self.is_local && is_same_folder(ours)))
+            .is_some_and(|ours| ours == theirs || (self.is_local && is_same(ours)))
     }
 }
 
@@ -386,14 +389,4 @@ async fn neighbours<'a>(
         job.is_some_and(|job| !job.status.is_done && is_here(job.status.state))
     });
     Ok(near)
-}
-
-/// Resolves the links of a path, as far as it exists.
-fn real(path: &Path) -> PathBuf {
-    let resolve = |known: &Path| {
-        let resolved = known.canonicalize().ok()?;
-        Some(resolved.join(path.strip_prefix(known).ok()?))
-    };
-    let mut known = path.ancestors();
-    known.find_map(resolve).unwrap_or_else(|| path.to_owned())
 }

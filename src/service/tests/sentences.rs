@@ -107,7 +107,6 @@ fn cancelled_job_says_how_far_and_how_to_resume() {
         output: Some(Output {
             dir: "/home/ann/out".into(),
             checkpoint: Some("checkpoint-1".to_owned()),
-            has_model: false,
         }),
         ..observed(GOOD)
     };

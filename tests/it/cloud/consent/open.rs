@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 
 use super::{CLIENTS, Client, again, completed, nothing_is_there, nothing_was_started, stateless};
 use crate::cloud::world::World;
-use crate::support::wait_until;
 
 #[test]
 fn nonsense_answer_starts_nothing() {
@@ -176,37 +175,6 @@ fn retry_without_answer_asks_again() {
         assert_eq!(result["resultType"], "input_required", "{result}");
     }
     nothing_is_there(&world);
-}
-
-#[test]
-fn too_many_prompts_are_refused() {
-    let world = World::new();
-    let mut server = CLIENTS[1].server(&world);
-    let launch = server.launch("job.yaml", json!({ "cloud": "gcp" }));
-    let calls: Vec<u64> = (0..16)
-        .map(|_| server.send("run_job", launch.clone()))
-        .collect();
-    let asked: Vec<Value> = (0..16)
-        .map(|_| server.incoming_message("elicitation/create"))
-        .collect();
-    let refused = server.call("run_job", launch);
-    let error = refused.refused();
-    assert!(error.contains("wait for the person"), "{error}");
-    for question in &asked[1..] {
-        server.reply(question, json!({ "action": "decline" }));
-    }
-    server.reply(&asked[0], json!({ "action": "accept" }));
-    let (mut launched, mut declined) = (0, 0);
-    for id in calls {
-        let answer = server.answer("run_job", id);
-        match answer["error"].as_str() {
-            None => launched += 1,
-            Some(error) if error.contains("declined") => declined += 1,
-            Some(error) => panic!("{error}"),
-        }
-    }
-    assert_eq!((launched, declined), (1, 15));
-    wait_until("the launch was begun", || world.launches() == 1);
 }
 
 #[test]
