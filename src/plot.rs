@@ -13,7 +13,6 @@ const HEIGHT: u32 = 450;
 
 const TRAIN_COLOR: Color = [0x1f, 0x5f, 0xbf, 0xff];
 const EVAL_COLOR: Color = [0xc4, 0x56, 0x0a, 0xff];
-const NAN_COLOR: Color = [0xc6, 0x1c, 0x2e, 0x33];
 const BACKGROUND: Color = [0xfb, 0xfb, 0xf9, 0xff];
 const TEXT_COLOR: Color = [0x36, 0x3a, 0x42, 0xff];
 const GRID_COLOR: Color = [0xe2, 0xe3, 0xe4, 0xff];
@@ -169,12 +168,8 @@ impl Chart {
         canvas.line(frame.into_iter(), 1.0, TEXT_COLOR);
     }
 
-    /// Draws a curve, where it is not a number a band from the step before, and its end as a dot.
+    /// Draws a curve with a gap where it is not a number, and its end as a dot.
     fn draw_curve(&self, curve: &Curve, canvas: &mut Canvas) {
-        for pair in curve.points.windows(2).filter(|pair| pair[1].1.is_nan()) {
-            let [from, to] = [pair[0], pair[1]].map(|point| self.pixel(point).0 + 1.0);
-            canvas.band((from, TOP), (to, BOTTOM), NAN_COLOR);
-        }
         let places = curve.points.iter().map(|point| self.pixel(*point));
         canvas.line(places, 2.5, curve.color);
         if let Some(last) = curve.points.iter().rfind(|point| !point.1.is_nan()) {

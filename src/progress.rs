@@ -68,8 +68,6 @@ pub struct Activity {
     pub what: &'static str,
     pub done: Option<u64>,
     pub total: Option<u64>,
-    /// Seconds until its end.
-    pub seconds_left: Option<f64>,
 }
 
 impl Progress {

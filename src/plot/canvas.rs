@@ -61,15 +61,6 @@ impl Canvas {
         }
     }
 
-    pub(super) fn band(&mut self, from: Place, to: Place, color: Color) {
-        for y in from.1 as usize..to.1.ceil() as usize {
-            for x in from.0 as usize..to.0.ceil() as usize {
-                let covered = (x as f32 + 1.0).min(to.0) - (x as f32).max(from.0);
-                self.blend(y * self.width + x, color, (covered * 255.0) as u8);
-            }
-        }
-    }
-
     /// Writes `text` with its vertical middle at the anchor, and `before` of its width left of it. It is moved if it would
     /// leave the picture. Returns where it ends.
     pub(super) fn text(&mut self, text: &str, (x, y): Place, before: f32, color: Color) -> f32 {

@@ -94,20 +94,12 @@ fn a_noisy_run_with_some_nan_has_its_line_and_axis() {
 }
 
 #[test]
-fn nan_is_a_marked_gap() {
+fn nan_is_a_gap() {
     let mut points: Vec<(u64, f64)> = (1..=60).map(|n| (n, 2.0 + 1.0 / n as f64)).collect();
     for point in &mut points[25..35] {
         point.1 = f64::NAN;
     }
     let picture = Picture::new(&history(points.clone()));
-    let marks: Vec<u32> = (70..735)
-        .filter(|x| {
-            let [red, green, ..] = picture.at(*x, 200);
-            i32::from(red) - i32::from(green) > 20
-        })
-        .collect();
-    assert!(marks.len() > 60, "{marks:?}");
-    assert!(marks.iter().all(|x| (300..500).contains(x)), "{marks:?}");
     let gap: Vec<u32> = (300..500)
         .filter(|x| (60..390).all(|y| picture.at(*x, y) != TRAIN_COLOR))
         .collect();

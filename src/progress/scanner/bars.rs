@@ -161,7 +161,6 @@ impl Scanner {
             what,
             done: Some(bar.done),
             total: bar.total,
-            seconds_left: bar.seconds_left,
         });
         if what == "inference" && !self.is_training {
             let speed = bar.postfix.split_once("output: ");
