@@ -109,14 +109,6 @@ impl CloudLauncher {
         let job = survey.job(identity, launch.as_ref());
         let mut status = job.status()?;
         job.warn_of_cluster(&mut status);
-        if self.backend.ids_restart()
-            && launch.is_some_and(|launch| launch.printed.is_onto_existing)
-        {
-            status.warnings.push(format!(
-                "cluster {} was there before: SkyPilot added the job to it and skipped its `setup`",
-                identity.cluster
-            ));
-        }
         if !status.is_done && status.state != JobState::Unknown {
             // The price stands in the answer, and a warning where it has no end.
             status.details.cluster = None;

@@ -400,25 +400,6 @@ fn existing_cluster_skips_setup() {
         preview.content
     );
     assert!(warnings(&preview).contains("skips its `setup`"));
-
-    let dev = json!({ "cloud": "aws", "cluster_name": "dev" });
-    let first = server.submit("job.yaml", dev.clone());
-    assert!(!warnings(&server.poll(&first)).contains("was there before"));
-
-    let arguments = server.launch("job.yaml", dev);
-    let second = server.call("run_job", arguments).ok();
-    assert_eq!(second["oumi_job_id"], "2");
-    assert!(
-        warnings(&second).contains("cluster dev was there before"),
-        "{:#}",
-        second.content
-    );
-    let second = server.poll(text(&second, "job_id"));
-    assert!(
-        warnings(&second).contains("skipped its `setup`"),
-        "{:#}",
-        second.content
-    );
 }
 
 #[test]
