@@ -7,8 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use serde::de::IntoDeserializer;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
@@ -41,8 +40,8 @@ const TIMED_OUT: u8 = 124;
 pub enum JobCommand {
     /// List the jobs, newest first
     List {
-        /// all, running, completed (however they ended), succeeded, failed or cancelled
-        #[arg(long, default_value = "all", value_parser = status_filter)]
+        /// Those in this state; completed: however they ended
+        #[arg(long, value_enum, default_value_t)]
         state: StatusFilter,
         /// The most jobs
         #[arg(short = 'n', long, default_value_t = 20)]
@@ -333,8 +332,4 @@ async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut Po
             return;
         }
     }
-}
-
-fn status_filter(text: &str) -> Result<StatusFilter, serde::de::value::Error> {
-    StatusFilter::deserialize(text.into_deserializer())
 }

@@ -9,9 +9,6 @@ use crate::text::{clean_controls, shorten};
 /// The longest text that is not a script, in bytes. Answers repeat it.
 const MAX_TEXT: usize = 8192;
 
-/// Names at least so much alike, of 1, may be meant for each other.
-const LIKE: f64 = 0.85;
-
 /// The largest number that every integer field can hold.
 const MAX_NUMBER: i64 = i32::MAX as i64;
 
@@ -31,7 +28,7 @@ pub(super) fn fit(
         }
         match fields.get(&name) {
             Some(field) => drop(fitted.insert(name.clone(), fit_field(&name, field, &value)?)),
-            None if is_closed => return Err(unknown(&name, fields)),
+            None if is_closed => return Err(unknown(&name)),
             None => {}
         }
     }
@@ -48,21 +45,10 @@ pub(super) fn fit(
     }
 }
 
-/// Names the field that an unknown one may be meant for.
-fn meant<'f>(name: &str, fields: &'f Map<String, Value>) -> Option<&'f String> {
-    let letters = |name: &str| quoted(name).replace(['_', '-'], "").to_lowercase();
-    let likeness = |known: &String| strsim::jaro_winkler(&letters(known), &letters(name));
-    let rated = fields.keys().map(|known| (likeness(known), known));
-    let best = rated.max_by(|(one, _), (other, _)| one.total_cmp(other));
-    best.filter(|(likeness, _)| *likeness >= LIKE)
-        .map(|(_, known)| known)
-}
-
-/// Refuses a field, and names the one that it may be meant for.
-fn unknown(name: &str, fields: &Map<String, Value>) -> JobError {
-    let error = JobError::invalid(format!("unknown field `{}`", quoted(name)));
-    let hint = meant(name, fields).map(|meant| format!("did you mean `{meant}`?"));
-    error.with_hint(hint.unwrap_or_else(|| "nothing was done: call again without it".to_owned()))
+/// Refuses a field.
+fn unknown(name: &str) -> JobError {
+    JobError::invalid(format!("unknown field `{}`", quoted(name)))
+        .with_hint("nothing was done: call again without it")
 }
 
 fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {

@@ -16,14 +16,11 @@ use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, JobStatus, status};
 use crate::process::runner::{CALL_BUDGET, until};
-use crate::text::shorten;
 
 const CONFIRMATION: &str = "EXECUTE";
 /// The wait for the status of a job that was launched.
 const STATUS_WAIT: Duration = Duration::from_secs(10);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
-/// The bytes of an error that are shown, and of its hint: both may quote a whole argument.
-const MAX_ERROR: usize = 2048;
 
 impl JobService {
     pub(crate) async fn run_with_progress(
@@ -221,12 +218,6 @@ fn refused(answer: RunAnswer, error: &JobError) -> RunAnswer {
     let status = match error.kind {
         ErrorKind::Blocked => status::BLOCKED,
         _ => status::ERROR,
-    };
-    let short = |text: &String| shorten(text, MAX_ERROR).into_owned();
-    let error = JobError {
-        message: short(&error.message),
-        hint: error.hint.as_ref().map(short),
-        ..*error
     };
     ended(answer, status, error.to_string())
 }

@@ -290,19 +290,6 @@ async fn a_job_here_that_is_cancelled_was_launched_if_it_ran() {
     assert!(answer.launch_confirmed, "{answer:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_error_of_a_launch_is_short() {
-    let test = test_service();
-    let request = RunRequest {
-        config_path: "x".repeat(8000),
-        ..test.request("job", "gcp")
-    };
-    let error = test.service.run(request).await.error.unwrap();
-    let (message, hint) = error.rsplit_once("…; ").unwrap();
-    assert!(message.len() <= 2048, "{error}");
-    assert!(hint.starts_with("check"), "{error}");
-}
-
 /// Clients give up after a minute.
 #[tokio::test(start_paused = true)]
 async fn a_silent_launcher_does_not_silence_the_answer() {

@@ -20,7 +20,7 @@ fn misfits_are_refused_and_start_nothing() {
         // What was meant must not be taken for what was said.
         (
             json!({ "dryrun": true }),
-            "unknown field `dryrun`; did you mean `dry_run`?",
+            "unknown field `dryrun`; nothing was done",
         ),
         (json!({ "num_nodes": -1 }), "`num_nodes`"),
         (json!({ "confirm": "yes" }), "a boolean"),
