@@ -32,7 +32,7 @@ const SLICE: usize = 256 * 1024;
 const SECRET_NAMES: &str = "TOKEN SECRET PASSWORD PASSWD API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
 
 /// Values that stand where a secret may, and are none.
-const NO_SECRETS: &str = "None null True False true false <s> </s> <pad> <unk> <bos> <eos> <image> [PAD] [PAD [UNK] [UNK [CLS] [CLS [SEP] [SEP [MASK] [MASK";
+const NO_SECRETS: &str = "unbound parameter required missing None null True False true false <s> </s> <pad> <unk> <bos> <eos> <image> [PAD] [PAD [UNK] [UNK [CLS] [CLS [SEP] [SEP [MASK] [MASK";
 /// The beginnings of such: special tokens, and code as in a traceback.
 const NO_SECRET_STARTS: &str = "<| os.environ self. args. model_args. Optional[";
 
@@ -156,10 +156,13 @@ impl Redactor {
                 let group = |name| found.name(name).map_or("", |part| part.as_str());
                 let line = found.name("line");
                 let is_no_key = line.is_some_and(|line| !is_key_line(line.as_str()));
+                let key = found.name("key").map(|key| key.as_str());
+                // A name in code has no digit.
+                let is_name = key.is_some_and(|key| !key.contains(char::is_numeric));
                 let value = group("value").trim_matches(['"', '\'']);
                 let mut starts = NO_SECRET_STARTS.split(' ');
                 let is_other = starts.any(|start| value.starts_with(start));
-                if is_no_key || is_other || NO_SECRETS.split(' ').any(|no| value == no) {
+                if is_no_key || is_name || is_other || NO_SECRETS.split(' ').any(|no| value == no) {
                     return found[0].to_owned();
                 }
                 let (before, after) = (group("before"), group("after"));
@@ -406,6 +409,8 @@ mod tests {
             "wandb_api_key:\ngradient_accumulation_steps_of_the_run: 4",
             "me@10.0.0.2's password: \nPermission denied (publickey,password).",
             "connect(password=os.environ[\"PG\"]), Redis(password=None,username=None)",
+            "run.sh: line 3: HF_TOKEN: unbound variable, WANDB_API_KEY: parameter not set",
+            "pad_token: an_ordinary_word_of_some_length, token=config.hub_token_of_the_run",
         ] {
             assert_eq!(secrets.redact(text), text);
         }
@@ -420,7 +425,11 @@ mod tests {
         };
         for secret in [
             token("hf_", 34),
+            token("hf_oauth_", 34),
             token("api_org_", 34),
+            token("rpa_", 46),
+            token("as-", 22),
+            format!("{}.{}", token("secret_my-key_", 32), token("", 32)),
             token("fw_", 22),
             token("sk-", 40),
             token("ghp_", 36),
@@ -476,6 +485,12 @@ mod tests {
             "aws_secret_access_key = ",
             "wandb_api_key: ",
             "{\"apiKey\": \"",
+            "{\"SecretAccessKey\": \"",
+            "https://a.b/lab?token=",
+            "push_to_hub_token='",
+            "KAGGLE_KEY=",
+            "wandb.login(key='",
+            "  client_secret: ",
             "password=",
             "hf auth login --token ",
             "  password ",
