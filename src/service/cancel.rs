@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::time::Instant;
 
 use super::answers::{CancelAnswer, ClusterAnswer};
 use super::consent::Change;
@@ -18,10 +19,13 @@ use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, status};
 use crate::process::on_file_threads;
+use crate::process::runner::{in_budget, until};
 use crate::redact::Redactor;
 
 /// The wait of a call for a cancel, or for a cluster to be stopped or deleted.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
+/// The wait for what a poll says of a job that was cancelled.
+const POLL_WAIT: Duration = Duration::from_secs(10);
 const DOWN_CONFIRMATION: &str = "DOWN";
 
 impl JobService {
@@ -32,13 +36,17 @@ impl JobService {
         on_progress: OnProgress<'_>,
     ) -> CancelAnswer {
         let context = &self.context;
-        let (job, outcome) = match resolve(context, &request.job).await {
-            Ok(job) => self.cancel_resolved(job, request.force, on_progress).await,
-            Err(error) => (JobIdentity::of(&request.job.job_id), Err(error)),
-        };
+        // What is asked before the cancel has one budget.
+        let (job, outcome) = in_budget(async {
+            match resolve(context, &request.job).await {
+                Ok(job) => self.cancel_resolved(job, request.force, on_progress).await,
+                Err(error) => (JobIdentity::of(&request.job.job_id), Err(error)),
+            }
+        })
+        .await;
         let mut answer = answer(job.clone(), outcome);
         if answer.success && answer.state == JobState::Cancelled {
-            let now = poll(context, job.shortest()).await;
+            let now = until(Instant::now() + POLL_WAIT, poll(context, job.shortest())).await;
             if now.state == JobState::Cancelled {
                 (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
                 let parts = [now.message.trim_end_matches('.'), &answer.message];

@@ -1,7 +1,10 @@
 //! Clusters that are stopped or deleted, and what an answer promises of work that takes longer than the call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Result;
+use crate::service::consent::{ConsentPrompt, ConsentProvider};
 use crate::service::requests::{CancelRequest, StopRequest};
 
 use super::fake_launcher::{Gate, direct};
@@ -70,4 +73,34 @@ async fn a_slow_cancel_of_a_foreign_job_promises_nothing_past_the_server() {
     test.cloud.open(Gate::Cancel);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(test.cloud.faults(), Vec::<String>::new());
+}
+
+struct Agrees;
+
+#[async_trait::async_trait]
+impl ConsentProvider for Agrees {
+    fn can_ask(&self) -> bool {
+        true
+    }
+
+    async fn ask(&self, prompt: &ConsentPrompt) -> Result<String> {
+        Ok(prompt.subject.clone())
+    }
+}
+
+/// Clients give up after a minute.
+#[tokio::test(start_paused = true)]
+async fn a_cancel_asks_a_silent_launcher_within_a_minute() {
+    let test = test_service();
+    test.cloud.add_elsewhere("gcp", "dev", "7");
+    test.cloud.close(Gate::Cancel);
+    test.cloud.fall_silent();
+    let service = test.service.with_consent(Arc::new(Agrees));
+    let request = CancelRequest {
+        job: direct("gcp", "dev", "7"),
+        force: false,
+    };
+    let minute = Duration::from_secs(59);
+    let answer = tokio::time::timeout(minute, service.cancel(request)).await;
+    assert!(answer.unwrap().success);
 }

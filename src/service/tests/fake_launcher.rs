@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::error::JobError;
 use crate::launcher::{
-    CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, ListedJob, Listing, LogContent,
+    CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
+    LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, in_budget};
@@ -653,6 +653,16 @@ impl Launcher for FakeLauncher {
                 }
             }
         })
+    }
+
+    async fn is_certain(&self, _: &JobIdentity) -> bool {
+        self.cloud.ask().await;
+        true
+    }
+
+    async fn clusters(&self, _: Option<&str>) -> Result<Vec<ClusterInfo>, JobError> {
+        self.cloud.ask().await;
+        Ok(Vec::new())
     }
 
     async fn teardown_cluster(
