@@ -158,6 +158,11 @@ impl JobService {
         let (event, is_confirmed) = match outcome {
             Some(LaunchOutcome::Failed(reason)) => {
                 let error = format!("{reason}; call get_job_logs for the output");
+                // It may have left a cluster.
+                let status = self.status_of(&identity).await.ok();
+                answer
+                    .warnings
+                    .extend(status.into_iter().flat_map(|status| status.warnings));
                 return ended(answer, status::FAILED, error);
             }
             Some(LaunchOutcome::Unknown(reason)) => {

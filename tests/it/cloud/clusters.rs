@@ -281,6 +281,15 @@ fn cancel_warns_of_the_cluster() {
     // Of one that had ended before, too.
     let answer = server.cancel("a", false).ok();
     assert!(text(&answer, "message").contains("is still up"));
+    // And of one whose launch failed, as the launch itself does.
+    world
+        .cloud
+        .set("oumi-up.replay", "oumi-slurm/up-no-cluster");
+    let launch = json!({ "cloud": "aws", "job_name": "b", "cluster_name": "dev" });
+    let failed = server.call("run_job", server.launch("job.yaml", launch));
+    assert!(warnings(&failed).contains("cluster dev (AWS) is still up"));
+    let answer = server.cancel("b", false);
+    assert!(answer.refused().contains("is still up"));
 }
 
 #[test]
