@@ -81,6 +81,7 @@ impl CloudLauncher {
             costs: Vec::new(),
             clouds: self.backend.clouds(),
             ids_restart: self.backend.ids_restart(),
+            place: self.backend.place(),
         }
     }
 
@@ -206,6 +207,7 @@ impl Launcher for CloudLauncher {
             name: name.unwrap_or_default().to_owned(),
             cluster: identity.cluster.clone(),
             before,
+            place: self.backend.place(),
         };
         let start = serde_json::to_string(&start).map_err(JobError::failed)?;
         plan.process.files.push((dir.path().join(START), start));
@@ -299,7 +301,7 @@ impl Launcher for CloudLauncher {
         let mut identity = identity.clone();
         if identity.oumi_job_id.is_empty() {
             let launch = self.launch(&identity)?;
-            let status = launch.status(self.backend.ids_restart());
+            let status = self.status_now(&identity).await?;
             match launch.oumi_job_id() {
                 _ if !launch.has_ended => {
                     let message = "another server runs its launch; call cancel_job again once poll_status gives an oumi_job_id";
@@ -421,6 +423,7 @@ impl Launcher for CloudLauncher {
 
 fn already_finished(mut status: JobStatus) -> CancelOutcome {
     let first_warning = status.warnings.first().cloned();
-    status.message = status.message.or(first_warning);
+    let parts: Vec<String> = status.message.into_iter().chain(first_warning).collect();
+    status.message = Some(parts.join("; ")).filter(|message| !message.is_empty());
     CancelOutcome::had_ended(status)
 }

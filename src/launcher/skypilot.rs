@@ -77,6 +77,10 @@ impl CloudBackend for SkyPilot {
         find::find_sky()
     }
 
+    fn place(&self) -> String {
+        endpoint::place()
+    }
+
     fn validate_cluster(&self, _cloud: &str, cluster: &str) -> Result<()> {
         if parse::is_valid_cluster_name(cluster) {
             return Ok(());
@@ -103,8 +107,7 @@ impl CloudBackend for SkyPilot {
             new_cluster_name(&spec.identity.job_id, clusters.ok().as_deref())
         };
         let mut config = JobConfig::new(spec, false);
-        let beside = endpoint::warnings(&spec.client_cwd);
-        config.warnings.extend(beside);
+        config.warnings.extend(endpoint::warnings(&spec.client_cwd));
         if !config.names_accelerators() {
             let warning = "a machine without a GPU is asked for: for one with GPUs pass `accelerators`, such as A100:1";
             config.warnings.push(warning.to_owned());
@@ -233,8 +236,7 @@ impl CloudBackend for SkyPilot {
 
     fn cancel_refusal(&self, output: &Output) -> Option<String> {
         // The exit code is 0 in any case.
-        let is_accepted = sky::accepted_cancel(&output.stdout);
-        (!is_accepted).then(|| failure_text(output))
+        (!sky::accepted_cancel(&output.stdout)).then(|| failure_text(output))
     }
 
     async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {

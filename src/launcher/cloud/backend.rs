@@ -25,6 +25,11 @@ pub(crate) trait CloudBackend: Send + Sync {
 
     fn find_program(&self) -> Result<PathBuf>;
 
+    /// The place that holds what the program knows of clusters, for one user. Empty where there is none.
+    fn place(&self) -> String {
+        String::new()
+    }
+
     /// Refuses names that the program would refuse, or take for options.
     fn validate_cluster(&self, cloud: &str, cluster: &str) -> Result<()>;
 

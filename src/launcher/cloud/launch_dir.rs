@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::claims::JobMark;
+use crate::error::JobError;
 use crate::launcher::{JobState, JobStatus, status};
 use crate::parse;
 use crate::parse::oumi::{LaunchOutput, launch_output};
@@ -39,6 +40,9 @@ pub(super) struct LaunchStart {
     pub(super) cluster: String,
     /// The cluster as it was before; `None` where that could not be found out.
     pub(super) before: Option<ClusterBefore>,
+    /// [`CloudBackend::place`](super::CloudBackend::place) of then. Empty for launches of older servers.
+    #[serde(default)]
+    pub(super) place: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -148,6 +152,18 @@ impl Launch {
     pub(super) fn is_of_cluster(&self, cluster: &Cluster) -> bool {
         let is_own = |mark: &JobMark| mark.is_of_cluster(cluster.cluster_hash.as_deref());
         cluster.name == self.start.cluster && self.mark().and_then(is_own) == Some(true)
+    }
+
+    /// Returns an error where the launch went through another place than `now`, whose silence says nothing of its cluster.
+    pub(super) fn elsewhere(&self, now: &str) -> Option<JobError> {
+        let LaunchStart { cluster, place, .. } = &self.start;
+        let error = || {
+            JobError::failed(format!(
+            "cluster {cluster} was launched through {place}, and this server asks {now}, which does not have it"
+        ))
+        .with_hint("give this server the HOME and the SKYPILOT_API_SERVER_ENDPOINT that the job was launched with")
+        };
+        (!place.is_empty() && place != now).then(error)
     }
 
     pub(super) fn age(&self) -> Option<f64> {

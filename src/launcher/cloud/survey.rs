@@ -22,6 +22,7 @@ pub(super) struct Survey {
     pub(super) costs: Vec<ClusterCost>,
     pub(super) clouds: &'static [&'static str],
     pub(super) ids_restart: bool,
+    pub(super) place: String,
 }
 
 pub(super) struct SurveyedJob<'s> {
@@ -60,6 +61,10 @@ impl Survey {
             found: Found::NotListed,
         };
         job.found = job.find();
+        let elsewhere = launch.and_then(|launch| launch.elsewhere(&self.place));
+        if let (Found::Gone(_), Some(error)) = (&job.found, elsewhere) {
+            job.found = Found::Unknown(error);
+        }
         job
     }
 
@@ -225,8 +230,9 @@ impl<'s> SurveyedJob<'s> {
         };
         let is_pending = self.launch.is_some_and(|launch| launch.is_autostop_pending);
         if status.is_done {
-            let warning = format!("{whose}{}", cost_note(cluster));
-            status.warnings.push(warning);
+            status
+                .warnings
+                .push(format!("{whose}{}", cost_note(cluster)));
         } else if !is_pending && !ends_by_itself(cluster) {
             status.warnings.push(format!(
                 "cluster {} stays up until someone ends it: down_cluster deletes it",

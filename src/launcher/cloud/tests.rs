@@ -533,6 +533,7 @@ mod claims {
                     cluster_hash: Some("first".to_owned()),
                     last_job_id,
                 }),
+                place: String::new(),
             },
             started_at: Some(started_at),
             has_ended: true,
@@ -745,6 +746,7 @@ mod surveys {
             costs: Vec::new(),
             clouds: sky.clouds(),
             ids_restart: sky.ids_restart(),
+            place: String::new(),
             queue: Ok(sky::queue(queue).unwrap()),
             clusters: Ok(sky::clusters(clusters).unwrap()),
         }

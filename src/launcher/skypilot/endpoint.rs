@@ -72,6 +72,16 @@ impl Endpoint {
     }
 }
 
+/// Where the clusters are that `sky` knows: the API server that it is told of, else the folder of the one on this machine.
+pub(super) fn place() -> String {
+    let of_config = || api_server(&expand_home(USER_CONFIG))?.endpoint;
+    match set(ENDPOINT).or_else(of_config) {
+        // Without a user and a password.
+        Some(url) => url.rsplit('@').next().unwrap_or_default().to_owned(),
+        None => expand_home("~/.sky").display().to_string(),
+    }
+}
+
 fn set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -152,6 +152,12 @@ fn cluster_gone() {
         );
     }
     assert!(world.cloud.calls_of(&["sky", "cancel"]).is_empty());
+    // An API server that did not launch it, or another home, says nothing of it.
+    let other = ("SKYPILOT_API_SERVER_ENDPOINT", "http://me:pw@localhost:9/");
+    let mut server = world.server_with(&[other]);
+    let status = server.call("poll_status", json!({ "job_id": "a" }));
+    assert!(status.refused().contains("localhost:9/, which does not"));
+    assert!(server.cancel("a", false).refused().contains("not certain"));
 }
 
 #[test]
