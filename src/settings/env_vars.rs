@@ -21,8 +21,6 @@ pub const JOB_DIR: &str = "OUMI_MCP_JOB_DIR";
 pub(crate) const OUMI_OVERRIDES: [&str; 2] = ["OUMI_USE_SPOT_VM", "OUMI_FORCE_EDITABLE_INSTALL"];
 
 const PREFIX: &str = "OUMI_MCP_";
-/// Names at most so many letters apart are one name, misspelt.
-const MISSPELT: usize = 2;
 
 /// Each variable with its meaning and default.
 const TABLE: &str = include_str!("env_vars.txt");
@@ -44,7 +42,10 @@ pub(crate) fn log_level() -> Option<LevelFilter> {
 /// Lists the variables that are set and have no effect, each with what to do.
 pub(crate) fn problems() -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let mut problems: Vec<String> = names.filter_map(|name| misspelt(&name)).collect();
+    let unknown = names.filter(|name| is_unknown(name)).map(|name| {
+        format!("{name} is set in the server's environment and is none of its variables; `oumi-mcp-server --help` lists them")
+    });
+    let mut problems: Vec<String> = unknown.collect();
     // What is finer than `info` is not compiled in.
     if log_level().is_none_or(|level| level > LevelFilter::INFO) {
         problems.push(format!(
@@ -58,49 +59,24 @@ pub(crate) fn problems() -> Vec<String> {
     problems
 }
 
-/// Says what a variable may have been meant to be whose name is like one of ours.
-fn misspelt(name: &str) -> Option<String> {
-    let upper = name.to_uppercase();
-    // The distances of names are most of the time of a start.
-    let is_ours = upper.contains("OUMI") || upper.contains("MCP");
-    if !is_ours || all().any(|(known, _)| known == name) {
-        return None;
-    }
-    let distances = all().map(|(known, _)| (strsim::damerau_levenshtein(&upper, known), known));
-    let (distance, nearest) = distances.min()?;
-    let advice = match distance {
-        0..=MISSPELT => format!("did you mean {nearest}?"),
-        _ if upper.starts_with(PREFIX) => "`oumi-mcp-server --help` lists them".to_owned(),
-        _ => return None,
-    };
-    Some(format!(
-        "{name} is set in the server's environment and is none of its variables; {advice}"
-    ))
+/// Tells if a name looks like one of ours and is none.
+fn is_unknown(name: &str) -> bool {
+    name.starts_with(PREFIX) && all().all(|(known, _)| known != name)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::misspelt;
+    use super::is_unknown;
 
     #[test]
     fn misspelt_names_are_recognised() {
-        for (name, meant) in [
-            ("OUMI_MCP_OUMMI", "mean OUMI_MCP_OUMI?"),
-            ("OUMI_MCP_READONLY", "mean OUMI_MCP_READ_ONLY?"),
-            ("oumi_mcp_home", "mean OUMI_MCP_HOME?"),
-            ("OUMI_MPC_CLOUDS", "mean OUMI_MCP_CLOUDS?"),
-            ("OUMI_MCP_VERBOSE", "--help"),
+        for (name, is_one) in [
+            ("OUMI_MCP_READONLY", true),
+            ("OUMI_MCP_SKY", false),
+            ("OUMI_SLURM_CONNECTIONS", false),
+            ("HOME", false),
         ] {
-            let problem = misspelt(name).unwrap();
-            assert!(problem.contains(meant), "{problem}");
-        }
-        for other in [
-            "OUMI_MCP_SKY",
-            "OUMI_USER",
-            "OUMI_SLURM_CONNECTIONS",
-            "HOME",
-        ] {
-            assert_eq!(misspelt(other), None);
+            assert_eq!(is_unknown(name), is_one, "{name}");
         }
     }
 }

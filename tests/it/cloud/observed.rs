@@ -204,7 +204,7 @@ fn doctor_checks_programs_clouds_and_settings() {
     let (found, code) = report("OUMI_MCP_READONLY", "1");
     assert_eq!((code, &found["ok"]), (Some(0), &json!(true)), "{found:#}");
     for (name, outcome, message) in [
-        ("settings", "warning", "OUMI_MCP_READ_ONLY?"),
+        ("settings", "warning", "OUMI_MCP_READONLY is set"),
         ("oumi", "ok", "answered in"),
         ("desktop", "warning", "but in a project's own .venv"),
         ("sky api", "ok", "each question runs `sky`"),
