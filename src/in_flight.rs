@@ -1,7 +1,7 @@
 //! The launches in flight in this server: their watchers, and the cancels that were requested meanwhile.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
@@ -43,7 +43,7 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// Adds a launch; `None` when one of that id is in flight already.
     pub(crate) fn insert(&self, job_id: &str) -> Option<LaunchWatch> {
-        let mut entries = self.entries();
+        let mut entries = lock(&self.entries);
         if entries.contains_key(job_id) {
             return None;
         }
@@ -53,30 +53,30 @@ impl InFlight {
 
     /// Requests that the job be cancelled as soon as its launch has ended; `None` when none is in flight.
     pub(crate) fn request_cancel(&self, job_id: &str) -> Option<LaunchWatch> {
-        let mut entries = self.entries();
+        let mut entries = lock(&self.entries);
         let entry = entries.get_mut(job_id)?;
         entry.cancel_requested = true;
         Some(entry.outcome.subscribe())
     }
 
     pub(crate) fn cancel_requested(&self, job_id: &str) -> bool {
-        matches!(self.entries().get(job_id), Some(entry) if entry.cancel_requested)
+        matches!(lock(&self.entries).get(job_id), Some(entry) if entry.cancel_requested)
     }
 
     pub(crate) fn set_cancel_error(&self, job_id: &str, error: String) {
-        if let Some(entry) = self.entries().get_mut(job_id) {
+        if let Some(entry) = lock(&self.entries).get_mut(job_id) {
             entry.cancel_error = Some(error);
         }
     }
 
     pub(crate) fn cancel_error(&self, job_id: &str) -> Option<String> {
-        self.entries().get(job_id)?.cancel_error.clone()
+        lock(&self.entries).get(job_id)?.cancel_error.clone()
     }
 
     /// Removes a launch and publishes its outcome. Returns `false`, and keeps the launch, where a cancel was requested and the
     /// outcome is `Launched`: no cancel is lost between the last check and this call.
     pub(crate) fn evict(&self, job_id: &str, outcome: LaunchOutcome) -> bool {
-        let mut entries = self.entries();
+        let mut entries = lock(&self.entries);
         let entry = entries.get(job_id);
         let is_cancelled = entry.is_some_and(|entry| entry.cancel_requested);
         if is_cancelled && matches!(outcome, LaunchOutcome::Launched(_)) {
@@ -89,12 +89,7 @@ impl InFlight {
     }
 
     pub(crate) fn contains(&self, job_id: &str) -> bool {
-        self.entries().contains_key(job_id)
-    }
-
-    fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        // No code under this lock can leave the map half-changed.
-        lock(&self.entries)
+        lock(&self.entries).contains_key(job_id)
     }
 }
 
@@ -104,7 +99,7 @@ mod tests {
 
     impl InFlight {
         pub(crate) fn is_empty(&self) -> bool {
-            self.entries().is_empty()
+            lock(&self.entries).is_empty()
         }
     }
 

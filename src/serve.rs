@@ -43,7 +43,7 @@ pub(crate) fn wire(program: &Path) -> Result<JobService, Box<dyn Error + Send + 
     let launchers: Vec<Arc<dyn Launcher>> = vec![
         Arc::new(LocalLauncher::new(data_dir.clone(), program.clone())),
         Arc::new(cloud(Arc::new(SkyPilot::new(cli.clone())))),
-        Arc::new(cloud(Arc::new(Oumi::new(cli.clone())))),
+        Arc::new(cloud(Arc::new(Oumi(cli.clone())))),
     ];
     let clouds = launchers.iter().flat_map(|launcher| launcher.clouds());
     let policy = Policy::from_environment(&clouds.copied().collect::<Vec<_>>())?;

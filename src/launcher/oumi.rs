@@ -27,15 +27,7 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 const LOGS_TIMEOUT: Duration = Duration::from_secs(75);
 
 #[derive(Debug)]
-pub(crate) struct Oumi {
-    cli: Cli,
-}
-
-impl Oumi {
-    pub(crate) fn new(cli: Cli) -> Self {
-        Self { cli }
-    }
-}
+pub(crate) struct Oumi(pub(crate) Cli);
 
 #[async_trait]
 impl CloudBackend for Oumi {
@@ -109,7 +101,7 @@ impl CloudBackend for Oumi {
     async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
         let names: Vec<&str> = clusters.iter().map(String::as_str).collect();
         let call = call("status", cloud, &names, &[])?;
-        let answered = self.cli.query(&call).await;
+        let answered = self.0.query(&call).await;
         let output = answered.map_err(JobError::unavailable)?;
         if output.code != Some(0) {
             let error = format!("`oumi launch status` failed: {}", failure_text(&output));
@@ -130,7 +122,7 @@ impl CloudBackend for Oumi {
         call.timeout = LOGS_TIMEOUT;
         call.is_log = true;
         call.log_marker = Some(LOG_BEGINS);
-        let output = in_budget(self.cli.query(&call)).await;
+        let output = in_budget(self.0.query(&call)).await;
         let output = output.map_err(JobError::failed)?;
         let problem = match output.code {
             Some(0) if !output.timed_out => None,

@@ -3,6 +3,7 @@
 //! A log on this machine is read at each poll. That of a cloud job costs a run of `sky logs`: it is fetched at most once a
 //! minute, once more after the end, and only of a job that has begun. What does not come in time is part of the next poll.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -31,9 +32,9 @@ const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 /// The most output folders that are read at once. Fewer than the threads for files: a folder that hangs keeps its thread.
 const MAX_FOLDER_READS: usize = 3;
 
-/// The logs of the jobs that were polled last, the newest first.
+/// The logs of the jobs that were polled last.
 pub(super) struct LogReaders {
-    readers: Mutex<Vec<Arc<LogReader>>>,
+    readers: Mutex<HashMap<JobIdentity, Arc<LogReader>>>,
     fetches: Arc<Semaphore>,
     /// The permits to read the output folders of jobs on this machine.
     pub(super) folder_reads: Arc<Semaphore>,
@@ -53,7 +54,7 @@ impl Default for LogReaders {
 }
 
 impl LogReaders {
-    /// Returns the reader of a job's log, and forgets the one that was used least recently when there are too many.
+    /// Returns the reader of a job's log, and forgets the others when there are too many.
     pub(super) fn get(
         &self,
         launcher: &Arc<dyn Launcher>,
@@ -70,13 +71,10 @@ impl LogReaders {
             })
         };
         let mut readers = lock(&self.readers);
-        let known = readers
-            .iter()
-            .position(|reader| reader.identity == *identity);
-        let reader = known.map_or_else(new, |known| readers.remove(known));
-        readers.truncate(MAX_LOGS - 1);
-        readers.insert(0, Arc::clone(&reader));
-        reader
+        if readers.len() >= MAX_LOGS && !readers.contains_key(identity) {
+            readers.clear();
+        }
+        Arc::clone(readers.entry(identity.clone()).or_insert_with(new))
     }
 }
 
