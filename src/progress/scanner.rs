@@ -245,7 +245,7 @@ impl Scanner {
         let is_head = head.ends_with(|c: char| c.is_ascii_digit() || "]:".contains(c));
         if report.has_count() && is_head && !report.has(Kind::Evidence) {
             self.block = Some((report, MAX_BLOCK));
-        } else if dictionary_start(line).is_none() {
+        } else if dictionary_start(line).is_none() && report.metrics.step.is_none() {
             self.bars.announced_total = report.metrics.total_steps.or(self.bars.announced_total);
         }
     }

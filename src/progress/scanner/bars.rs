@@ -65,6 +65,9 @@ impl Bars {
         let at = self.candidates.iter().position(is_it);
         let mut known = at.map_or_else(Candidate::default, |at| self.candidates.remove(at));
         (known.label, known.total) = (bar.label.to_owned(), total);
+        if bar.done + MAX_LAG < known.done {
+            known.at_loss = None; // It began anew, as that of each evaluation does.
+        }
         known.done = bar.done;
         let was_at_loss = known.at_loss.is_some();
         self.candidates.truncate(MAX_CANDIDATES - 1);
