@@ -105,10 +105,8 @@ impl JobService {
     /// tried again by the next call about the job.
     pub(crate) async fn recover(&self) {
         let context = &self.context;
-        if !context.policy.read_only
-            && let Err(error) = context.data_dir.remove_temporary_files()
-        {
-            tracing::info!(%error, "cannot remove what a kill left of files");
+        if !context.policy.read_only {
+            context.data_dir.remove_temporary_files().ok();
         }
         let records = match context.registry.records().await {
             Ok(records) => records,

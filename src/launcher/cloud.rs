@@ -258,18 +258,11 @@ impl Launcher for CloudLauncher {
             return self.launch_log(identity);
         }
         let (read, checked) = tokio::join!(self.backend.logs(identity), self.check_id(identity));
-        let error = match read.and_then(|log| checked.map(|()| log)) {
-            Err(error) if error.kind == ErrorKind::Unavailable => error,
-            read => return read,
-        };
-        // The output of its launch is on this machine.
-        let Ok(mut log) = self.launch_log(identity) else {
-            return Err(error.context("the log could not be read"));
-        };
-        log.message = Some(format!(
-            "The job's own log could not be read ({error}); this is the output of its launch."
-        ));
-        Ok(log)
+        let log = read.and_then(|log| checked.map(|()| log));
+        log.map_err(|error| match error.kind {
+            ErrorKind::Unavailable => error.context("the log could not be read"),
+            _ => error,
+        })
     }
 
     async fn is_certain(&self, identity: &JobIdentity) -> bool {

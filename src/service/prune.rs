@@ -54,9 +54,8 @@ pub(super) async fn prune(
         let ids = unwanted.iter().map(|record| record.job_id.clone());
         let ids = ids.collect();
         let remove_dir = |record: &JobRecord| {
-            if let Some(dir) = context.job_dir(&record.job_id) {
-                remove(&dir);
-            }
+            // What is left of it is a folder without a record, which goes later.
+            context.job_dir(&record.job_id).map(|dir| dir.remove());
         };
         context.registry.remove(unwanted, remove_dir).await?;
         Ok(ids)
@@ -111,7 +110,7 @@ async fn remove_orphans(context: &Context, records: &[JobRecord]) -> Result<()> 
             && is_old(dir.path(), context.policy.kept())?
             && !is_alive(&dir)?
         {
-            remove(&dir);
+            dir.remove().ok();
         }
     }
     Ok(())
@@ -124,12 +123,6 @@ fn is_old(dir: &Path, kept: Duration) -> io::Result<bool> {
     }
     let age = SystemTime::now().duration_since(newest);
     Ok(age.is_ok_and(|age| age > kept))
-}
-
-fn remove(dir: &JobDir) {
-    if let Err(error) = dir.remove() {
-        tracing::warn!(folder = %dir.path().display(), %error, "cannot remove the folder of a pruned job");
-    }
 }
 
 #[cfg(test)]

@@ -136,9 +136,7 @@ impl CloudLauncher {
     /// Lists the stops and downs that are under way, and with their ends and output those that ended within a day without their
     /// result being answered. Removes the folders of others that have ended.
     pub(super) fn list_changes(&self) -> Vec<(Change, Option<(SystemTime, Output)>)> {
-        let entries = if_found(fs::read_dir(self.folder.changes())).inspect_err(|error| {
-            tracing::warn!(%error, "cannot list the changes of clusters");
-        });
+        let entries = if_found(fs::read_dir(self.folder.changes()));
         let read = |entry: fs::DirEntry| -> io::Result<_> {
             let dir = JobDir::at(entry.path());
             let changed_at = || entry.metadata()?.modified();
