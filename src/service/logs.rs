@@ -81,13 +81,7 @@ enum Part {
 impl Part {
     /// Fails where an argument does not fit, before anything is fetched.
     fn of(request: &LogsRequest) -> Result<Self> {
-        let (bytes, is_search) = (request.max_bytes, !request.grep.is_empty());
-        if !(SMALLEST_MAX_BYTES..=LARGEST_MAX_BYTES).contains(&bytes) {
-            return Err(JobError::invalid(format!(
-                "max_bytes={bytes} is out of range: give {SMALLEST_MAX_BYTES} to {LARGEST_MAX_BYTES}, or leave it out"
-            )));
-        }
-        match (is_search, request.cursor.as_str()) {
+        match (!request.grep.is_empty(), request.cursor.as_str()) {
             (false, "") => Ok(Self::End),
             (false, cursor) => Cursor::parse(cursor).map(Self::Since),
             (true, "") if request.raw => Err(JobError::invalid(
@@ -116,7 +110,9 @@ async fn read_job(
     let failed = |error| JobError::failed(format!("cannot read {}: {error}", log.log_file));
     let lines = usize::try_from(request.lines).unwrap_or(0);
     let options = ReadOptions {
-        max_bytes: request.max_bytes,
+        max_bytes: request
+            .max_bytes
+            .clamp(SMALLEST_MAX_BYTES, LARGEST_MAX_BYTES),
         raw: request.raw,
         ended: log.ended,
     };

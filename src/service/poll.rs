@@ -20,7 +20,6 @@ use super::costs::recorded_price;
 use super::lookup::{self, ResolvedJob};
 use super::observe::{Observation, observe};
 use super::requests::{PollRequest, Until};
-use super::sanitize::sanitize;
 use super::{JobService, launches, next_step};
 use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, JobState, JobStatus, status};
@@ -70,18 +69,7 @@ impl JobService {
         let context = &self.context;
         let max_wait = context.policy.max_wait(shows_progress);
         let called_at = Instant::now();
-        let wait = request.wait_seconds;
-        if wait > max_wait {
-            let error = format!(
-                "`wait_seconds` is 0 to {max_wait}, not {wait}; call again with {max_wait}, as often as needed"
-            );
-            let answer = PollAnswer {
-                job_id: request.job.job_id,
-                error: Some(error),
-                ..PollAnswer::default()
-            };
-            return sanitize(answer, &[]);
-        }
+        let wait = request.wait_seconds.min(max_wait);
         // In a block, so that a call which waits holds no room for it.
         let first = {
             let first = Box::pin(poll(context, request.job)).await;

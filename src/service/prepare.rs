@@ -154,9 +154,6 @@ async fn plan(
     let client_cwd = project_folder(&request.client_cwd, &request.config_path)?;
     let mut config = Config::read(&request.config_path, &client_cwd)?;
     let command = OumiCommand::parse(&request.command)?;
-    if request.num_nodes == 0 {
-        return Err(JobError::invalid("`num_nodes` must be 1 or more, not 0"));
-    }
     let envs = request.envs.clone().unwrap_or_default();
     check_envs(envs.iter().map(|(name, value)| (name, value.as_str())))?;
     if config.is_job {

@@ -185,13 +185,6 @@ async fn invalid_requests_are_refused() {
         ),
         (
             RunRequest {
-                num_nodes: 0,
-                ..request()
-            },
-            "num_nodes",
-        ),
-        (
-            RunRequest {
                 client_cwd: "here".to_owned(),
                 ..request()
             },

@@ -394,13 +394,6 @@ fn wait_for_progress_and_for_change() {
 #[test]
 fn finished_job_is_not_waited_for() {
     let mut job = Speaker::new();
-    let arguments = json!({ "job_id": job.job_id, "wait_seconds": 56 });
-    let answer = job.server.call("poll_status", arguments);
-    assert!(
-        answer
-            .refused()
-            .contains("`wait_seconds` is 0 to 55, not 56")
-    );
     for wrong in [json!(-1), json!("soon"), json!(1.5)] {
         let arguments = json!({ "job_id": job.job_id, "wait_seconds": wrong });
         let answer = job.server.call("poll_status", arguments);
