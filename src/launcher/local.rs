@@ -178,10 +178,8 @@ impl Launcher for LocalLauncher {
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let dir = self.dir(identity)?;
-        let ended = self
-            .probe(&dir, &mut None)
-            .is_ok_and(|status| status.is_done);
-        JobLog::of_output(&dir, ended)
+        let status = || self.probe(&dir, &mut None);
+        JobLog::of_output(&dir, || status().is_ok_and(|status| status.is_done))
     }
 
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome> {

@@ -168,6 +168,10 @@ fn environment_of_threads(pid: u32) -> io::Result<Vec<u8>> {
     Ok(Vec::new())
 }
 
+/// In the flags of a thread of the kernel.
+#[cfg(target_os = "linux")]
+const PF_KTHREAD: u32 = 0x0020_0000;
+
 /// Reads /proc itself: sysinfo leaves out what cannot be read for want of file handles, and takes megabytes for each list.
 #[cfg(target_os = "linux")]
 fn all(environments: bool) -> io::Result<Vec<Process>> {
@@ -182,21 +186,24 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         let stat = String::from_utf8_lossy(&stat);
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let mut fields = fields.split_whitespace();
-        let (state, parent) = (fields.next(), fields.next());
+        let (state, parent, flags) = (fields.next(), fields.next(), fields.nth(4));
         // One whose first thread has ended lives on in its others, and has the state of a zombie.
-        let threads = fields.nth(15).and_then(|count| count.parse().ok());
-        let is_dead = matches!(state, Some("Z" | "X" | "x")) && threads.unwrap_or(0) < 2;
+        let mut threads = || fields.nth(10).and_then(|count| count.parse().ok());
+        let is_dead = matches!(state, Some("Z" | "X" | "x")) && threads().unwrap_or(0) < 2;
         let parent = parent.and_then(|parent| parent.parse().ok());
         let Some(parent) = parent.filter(|_| !is_dead) else {
             continue;
         };
-        let environment = match (environments, state) {
+        // Of most machines the most are threads of the kernel, which have none.
+        let flags = flags.and_then(|flags| flags.parse::<u32>().ok());
+        let is_user = flags.unwrap_or(0) & PF_KTHREAD == 0;
+        let environment = match (environments && is_user, state) {
             (true, Some("Z")) => environment_of_threads(pid)?,
             (true, _) => read(pid, "environ")?,
             (false, _) => Vec::new(),
         };
-        let mut entries = environment.split(|byte| *byte == 0);
-        let mark = entries.find_map(mark).unwrap_or_default();
+        let mut entries = io::BufRead::split(&environment[..], 0).flatten();
+        let mark = entries.find_map(|entry| mark(&entry)).unwrap_or_default();
         let supervisor = [b"supervise", mark.as_bytes(), b""].join(&0);
         found.push(Process {
             pid,

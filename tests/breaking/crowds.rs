@@ -277,8 +277,15 @@ fn calls_in_a_row(count: usize) {
     let warm = count / 10;
     for at in 0..count {
         if at == warm {
+            let read = server.bytes_read();
+            let none = json!({ "job_id": "none" });
+            server.call("poll_status", none).refused();
+            let table = server.bytes_read() - read;
             // The dearest call, which chance may not have brought yet.
             server.list("all");
+            // All processes are listed once, and not for each job.
+            let listed = server.bytes_read() - read - table;
+            assert!(listed < 10 * table + (1 << 20), "{listed}, {table}");
             before = size(&server);
         }
         match chance.below(1000) {

@@ -240,8 +240,10 @@ impl CloudLauncher {
     }
 
     pub(super) fn launch_log(&self, identity: &JobIdentity) -> Result<JobLog> {
-        let ended = self.launch(identity).is_ok_and(|launch| launch.has_ended);
-        JobLog::of_output(&self.dir(identity)?, ended)
+        let launch = || self.launch(identity);
+        JobLog::of_output(&self.dir(identity)?, || {
+            launch().is_ok_and(|it| it.has_ended)
+        })
     }
 
     pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
