@@ -155,7 +155,7 @@ static SKYPILOT_PREFIX: LazyLock<Patterns> = LazyLock::new(|| {
 /// Splits a line behind the prefix that SkyPilot puts before each line of a job, in colours or not: `(train, pid=12) `, and
 /// with several nodes `(worker1, rank=1, pid=12, ip=10.0.0.2) `. A line without one has an empty prefix.
 pub(crate) fn split_skypilot_prefix(line: &str) -> (&str, &str) {
-    line.split_at(SKYPILOT_PREFIX.find(line).map_or(0, |prefix| prefix.end()))
+    line.split_at(SKYPILOT_PREFIX.find(line).map_or(0, |prefix| prefix.end))
 }
 
 /// Formats seconds as hours, such as `1.5 h`.

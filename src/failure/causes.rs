@@ -72,7 +72,7 @@ impl Table {
     /// Finds the first cause that `text` shows, and the place that shows it; of those that come of others where `follows`.
     pub(super) fn find(&self, text: &str, place: Place, follows: bool) -> Option<(&Cause, usize)> {
         let mut causes = self.causes.iter().filter(|cause| cause.follows == follows);
-        causes.find_map(|cause| Some((cause, cause.patterns.get(&place)?.find(text)?.start())))
+        causes.find_map(|cause| Some((cause, cause.patterns.get(&place)?.find(text)?.start)))
     }
 
     /// Tells if an error comes of the death of another process, or only points to another error.

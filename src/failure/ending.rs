@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::causes::TABLE;
 use crate::progress::tqdm::Bar;
+use crate::text::patterns::group;
 use crate::text::traceback::{Level, Line, Problem, exceptions, lines, processes};
 
 /// The most lines below an error that is no exception.
@@ -152,9 +153,9 @@ fn first_to_fail(end: &str) -> Vec<String> {
     let by_pattern = TABLE.signs.first_to_fail.iter().flat_map(|pattern| {
         let found = pattern.captures_iter(end);
         let mut found: Vec<_> = found
-            .filter(|found| !found.name("code").is_some_and(|it| is_killed(it.as_str())))
+            .filter(|found| !group(found, "code").is_some_and(is_killed))
             .collect();
-        found.sort_by_key(|found| found.name("time").map(|time| time.as_str()));
+        found.sort_by_key(|found| group(found, "time"));
         found
     });
     by_pattern.flat_map(|found| processes(&found)).collect()

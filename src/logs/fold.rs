@@ -16,7 +16,7 @@ use memchr::{memchr, memmem};
 
 use crate::progress::tqdm::Bar;
 use crate::redact::{HIDDEN, Redactor, unmask};
-use crate::text::patterns::Patterns;
+use crate::text::patterns::{Patterns, group};
 use crate::text::{Row, Terminal, lossy, trim_end};
 
 /// The longest line that is kept whole, in bytes.
@@ -294,9 +294,11 @@ fn without_numbers(line: &str) -> impl Iterator<Item = u8> {
 }
 
 fn step_of(line: &str) -> Option<u64> {
-    STEP.captures_iter(line).next()?[1].parse().ok()
+    group(&STEP.captures_iter(line).next()?, "step")?
+        .parse()
+        .ok()
 }
 
 static STEP: LazyLock<Patterns> = LazyLock::new(|| {
-    Patterns::new(r#"(?:[sS]tep(?:/max_steps)?|\b(?:global_)?[sS]teps)['": =\[#]*(\d+)"#)
+    Patterns::new(r#"(?:[sS]tep(?:/max_steps)?|\b(?:global_)?[sS]teps)['": =\[#]*(?P<step>\d+)"#)
 });

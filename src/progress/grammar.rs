@@ -219,7 +219,7 @@ fn number_length(text: &str) -> Option<usize> {
         }
         length += 1;
     }
-    NUMBER_AT_START.find(text).map(|found| found.end())
+    NUMBER_AT_START.find(text).map(|found| found.end)
 }
 
 /// Parses the number that a text begins with: `1,234`, `8.1K`, `nan`. Gives the rest too.

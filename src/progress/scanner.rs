@@ -3,6 +3,7 @@
 mod bars;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
@@ -153,7 +154,7 @@ impl Scanner {
             false => Cow::Borrowed(&*segment),
         };
         let prefix = may_have_prefix(&text).then(|| PREFIXES.find(&text));
-        let text = text[prefix.flatten().map_or(0, |all| all.end())..].trim_ascii_end();
+        let text = text[prefix.flatten().map_or(0, |all| all.end)..].trim_ascii_end();
         if text.is_empty() {
             self.bar_cleared |= segment.ends_with("  ");
             return;
@@ -196,10 +197,10 @@ impl Scanner {
     /// Reads a line that is no bar.
     fn read_line(&mut self, line: &str) {
         let mut report = Report::default();
-        if let Some(mark) = MARKS.find(line)
-            && (!line.starts_with('{') || mark.as_str().starts_with("Avg"))
+        if let Some(Range { start, end }) = MARKS.find(line)
+            && (!line.starts_with('{') || line[start..].starts_with("Avg"))
         {
-            match mark.as_str() {
+            match &line[start..end] {
                 "Starting training..." | "***** Running training *****" => self.start_training(),
                 "***** Running Evaluation" | "***** Running Prediction" => {
                     let what = "evaluation";
@@ -210,7 +211,7 @@ impl Scanner {
                 }
                 "Avg generation throughput: " => {
                     if !self.is_training {
-                        let speed = number(&line[mark.end()..]);
+                        let speed = number(&line[end..]);
                         self.metrics.tokens_per_second = speed.map(|(speed, _)| speed);
                     }
                 }

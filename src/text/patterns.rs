@@ -1,6 +1,8 @@
 //! Regular expressions that stand in data files and in the code: one that is wrong matches nothing.
 
-use regex::{Captures, Match, Regex};
+use std::ops::Range;
+
+use regex::bytes::{Captures, Regex, RegexBuilder};
 use serde::Deserialize;
 
 /// A list of regular expressions, of which one must match. An empty list matches nothing.
@@ -12,34 +14,39 @@ impl TryFrom<Vec<String>> for Patterns {
     type Error = regex::Error;
 
     fn try_from(patterns: Vec<String>) -> Result<Self, regex::Error> {
-        let any = (!patterns.is_empty()).then(|| Regex::new(&ascii(&patterns.join("|"))));
+        let any = (!patterns.is_empty()).then(|| compile(&patterns.join("|")));
         any.transpose().map(Self)
     }
 }
 
 impl Patterns {
     pub(crate) fn new(pattern: &str) -> Self {
-        Self(Regex::new(&ascii(pattern)).ok())
+        Self(compile(pattern).ok())
     }
 
     pub(crate) fn is_match(&self, text: &str) -> bool {
-        self.0.as_ref().is_some_and(|regex| regex.is_match(text))
+        let regex = self.0.as_ref();
+        regex.is_some_and(|regex| regex.is_match(text.as_bytes()))
     }
 
-    pub(crate) fn find<'a>(&self, text: &'a str) -> Option<Match<'a>> {
-        self.0.as_ref()?.find(text)
+    /// Finds the first match, without a character of which it holds a part.
+    pub(crate) fn find(&self, text: &str) -> Option<Range<usize>> {
+        let found = self.0.as_ref()?.find(text.as_bytes())?;
+        Some(text.floor_char_boundary(found.start())..text.floor_char_boundary(found.end()))
     }
 
     pub(crate) fn captures_iter<'a>(&self, text: &'a str) -> impl Iterator<Item = Captures<'a>> {
-        self.0.iter().flat_map(|regex| regex.captures_iter(text))
+        let regex = self.0.iter();
+        regex.flat_map(|regex| regex.captures_iter(text.as_bytes()))
     }
 }
 
-/// Restricts `\d`, `\w` and `\b` to ASCII. Programs print their messages in it, and the tables of Unicode would take megabytes.
-fn ascii(pattern: &str) -> String {
-    // A class may stand in another one.
-    let pattern = pattern
-        .replace(r"\d", "[0-9]")
-        .replace(r"\w", "[A-Za-z0-9_]");
-    pattern.replace(r"\b", r"(?-u:\b)")
+/// Returns what a group has matched.
+pub(crate) fn group<'a>(found: &Captures<'a>, name: &str) -> Option<&'a str> {
+    str::from_utf8(found.name(name)?.as_bytes()).ok()
+}
+
+/// Without Unicode: programs print their messages in ASCII, and its tables would take megabytes, and twice the time.
+fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+    RegexBuilder::new(pattern).unicode(false).build()
 }

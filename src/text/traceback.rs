@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use regex::Captures;
+use regex::bytes::Captures;
 use serde::Deserialize;
 
-use super::patterns::Patterns;
+use super::patterns::{Patterns, group};
 
 /// The most lines of a traceback, of its last frame, and of its message that are read.
 const MAX_FRAMES: usize = 2_000;
@@ -75,7 +75,7 @@ pub(crate) fn lines(log: &str) -> Vec<Line<'_>> {
 /// Names the process that a form has found, as a part of [`Line::source`]: a rank, one of its machine, or a host.
 pub(crate) fn processes(found: &Captures<'_>) -> Vec<String> {
     let kinds = [("rank", "rank"), ("local", "local"), ("host", "")];
-    let named = kinds.map(|(group, kind)| Some(kind.to_owned() + found.name(group)?.as_str()));
+    let named = kinds.map(|(name, kind)| Some(kind.to_owned() + group(found, name)?));
     named.into_iter().flatten().collect()
 }
 
@@ -87,9 +87,10 @@ impl<'a> Line<'a> {
             level: None,
             text: raw,
         };
-        while let Some(prefix) = FORMS.prefix.find(line.text).filter(|found| found.end() > 0) {
-            line.text = &line.text[prefix.end()..];
-            line.add_prefix(prefix.as_str());
+        while let Some(prefix) = FORMS.prefix.find(line.text).filter(|found| found.end > 0) {
+            let (prefix, text) = line.text.split_at(prefix.end);
+            line.text = text;
+            line.add_prefix(prefix);
         }
         line
     }
