@@ -56,8 +56,13 @@ impl Canvas {
                 }
             }
         }
-        for (at, coverage) in mask.into_iter().enumerate() {
-            self.blend(at, color, coverage);
+        // A line covers little of the picture.
+        let free = [0; 32];
+        let parts = mask.chunks(free.len()).enumerate();
+        for (part, coverages) in parts.filter(|(_, part)| **part != free) {
+            for (at, coverage) in coverages.iter().enumerate() {
+                self.blend(part * free.len() + at, color, *coverage);
+            }
         }
     }
 

@@ -13,7 +13,10 @@ struct Picture(Vec<u8>);
 
 impl Picture {
     fn new(history: &History) -> Self {
-        let png = loss(history).unwrap();
+        Self::of(loss(history).unwrap())
+    }
+
+    fn of(png: Vec<u8>) -> Self {
         assert!(png.len() < 128 * 1024, "{} bytes", png.len());
         // To look at: PLOT_DIR=folder cargo test --lib plot::
         if let Ok(folder) = std::env::var("PLOT_DIR") {
@@ -192,7 +195,7 @@ fn odd_losses_do_not_panic() {
             history.push(&metrics);
         }
         match loss(&history) {
-            Some(_) => drop(Picture::new(&history)),
+            Some(png) => drop(Picture::of(png)),
             None => assert!(history.points().is_empty()),
         }
         history.sparkline(60);
