@@ -34,22 +34,19 @@ impl FakeCloud {
             fs::create_dir(folder.path().join(made)).unwrap();
         }
         for program in ["oumi", "sky"] {
-            let (python, folder) = (python("fake"), folder.path());
-            let script = format!(
-                "#!/bin/sh\nexec {python} {} {program} \"$@\"\n",
-                folder.display()
-            );
-            executable(&folder.join("bin").join(program), &script);
+            let script = python("fake", folder.path(), &format!("{program:?}, "));
+            executable(&folder.path().join("bin").join(program), &script);
         }
         Self { folder }
     }
 
     /// Starts a fake of SkyPilot's API server over the same state, and returns its address. It ends with the state.
     pub fn start_api(&self) -> String {
+        let api = python("fake_api", self.folder(), "");
+        let api = executable(&self.folder().join("api"), &api);
         let mut command = Command::new("sh");
-        let script = format!("{} \"$0\" </dev/null >/dev/null 2>&1 &", python("fake_api"));
-        command.args(["-c", &script]).arg(self.folder());
-        assert!(command.status().unwrap().success());
+        command.args(["-c", "\"$0\" </dev/null >/dev/null 2>&1 &"]);
+        assert!(command.arg(api).status().unwrap().success());
         self.wait_for("api-port");
         format!("http://127.0.0.1:{}", self.read("api-port").unwrap())
     }
@@ -183,15 +180,15 @@ impl FakeCloud {
     }
 }
 
-/// The command, for a shell, that runs `main` of a module of this folder, which Python keeps compiled.
-fn python(module: &str) -> String {
-    let python = ["/usr/bin/python3", "/usr/local/bin/python3"];
-    let mut python = python.into_iter();
+/// A program that runs `main` of a module of this folder, which Python keeps compiled, for the state of `folder`.
+fn python(module: &str, folder: &Path, arguments: &str) -> String {
+    let mut python = ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter();
     let python = python.find(|path| Path::new(path).exists());
+    let python = python.map(|path| format!("{path} -ISXutf8"));
     format!(
-        "{} -ISXutf8 -Xpycache_prefix={}/python -c 'import sys; sys.path.append(\"{}/tests/support\"); \
-         import {module}; {module}.main(*sys.argv[1:])'",
-        python.unwrap_or("python3"),
+        "#!{}\nimport sys\nsys.pycache_prefix = \"{}/python\"\nsys.path.append(\"{}/tests/support\")\n\
+         import {module}\n{module}.main({folder:?}, {arguments}*sys.argv[1:])\n",
+        python.as_deref().unwrap_or("/usr/bin/env python3"),
         env!("CARGO_TARGET_TMPDIR"),
         env!("CARGO_MANIFEST_DIR"),
     )

@@ -20,7 +20,7 @@ impl Chance {
                    |'; rm -rf /|$(id)|-h|%s%n|\r\n|NaN";
         let odd: Vec<&str> = odd.split('|').collect();
         let mut text = self.of(&odd).to_owned();
-        if self.one_in(4) {
+        if self.one_in(16) {
             text = text.repeat(self.below(2000));
         }
         text
