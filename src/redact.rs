@@ -480,7 +480,9 @@ mod tests {
         ] {
             assert_eq!(nothing.redact(code), code);
         }
-        let long = token("", 40);
+        let (words, long) = ("abcdEFGH".repeat(4), token("", 40));
+        let hidden = nothing.redact(&format!("access_token='{words}'"));
+        assert_eq!(hidden, "access_token='***'");
         for before in [
             "aws_secret_access_key = ",
             "wandb_api_key: ",
