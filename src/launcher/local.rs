@@ -320,7 +320,6 @@ fn ended_status(record: &ExitRecord) -> JobStatus {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::redact::Redactor;
 
@@ -353,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn deaf_job_is_killed_by_force_after_the_grace() {
+    fn a_job_that_was_asked_to_stop_says_how() {
         let home = tempfile::tempdir().unwrap();
         let dir = new_job(&home);
         dir.request_termination(Termination::Graceful).unwrap();

@@ -31,7 +31,7 @@ const TERMINATION_POLL_MAX: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 /// The time between SIGTERM and SIGKILL at a time limit: what a training needs to save a checkpoint.
-pub(crate) const LIMIT_GRACE: Duration = Duration::from_secs(30);
+const LIMIT_GRACE: Duration = Duration::from_secs(30);
 /// The time that an epilogue has, and the waits after its tries, while it fails.
 const EPILOGUE_LIMIT: Duration = Duration::from_secs(300);
 const EPILOGUE_WAITS: [Duration; 5] = [RETRY_MIN, RETRY_MIN, RETRY_MAX, RETRY_MAX, RETRY_MAX];

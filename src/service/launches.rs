@@ -45,7 +45,12 @@ pub(super) async fn submit(
         // Before the record, so that a call that finds the record finds the launch too.
         let watch = context.in_flight.insert(&job_id);
         let watch = watch.ok_or_else(|| duplicate(&job_id))?;
-        let recorded = record(&context, launch, can_ask).await;
+        let recording = AssertUnwindSafe(record(&context, launch, can_ask)).catch_unwind();
+        let recorded = recording.await.unwrap_or_else(|_| {
+            Err(JobError::failed(
+                "the server failed while it recorded the job",
+            ))
+        });
         let (identity, start) = recorded.inspect_err(|error| {
             let outcome = LaunchOutcome::Failed(error.to_string());
             context.in_flight.evict(&job_id, outcome);

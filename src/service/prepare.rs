@@ -56,10 +56,13 @@ impl PreparedLaunch {
 
     fn shares_output(&self, record: &JobRecord) -> bool {
         let theirs = Path::new(&record.output_dir);
-        // It exists: a job writes to it.
-        let real = |path: &Path| path.canonicalize().ok();
-        let is_same =
-            |ours| theirs.is_absolute() && real(ours).is_some() && real(ours) == real(theirs);
+        // As far as it exists: a job that has just begun has not made its folder.
+        let resolve = |path: &Path, known: &Path| {
+            let resolved = known.canonicalize().ok()?;
+            Some(resolved.join(path.strip_prefix(known).ok()?))
+        };
+        let real = |path: &Path| path.ancestors().find_map(|known| resolve(path, known));
+        let is_same = |ours| theirs.is_absolute() && real(ours) == real(theirs);
         self.output_dir()
             .is_some_and(|ours| ours == theirs || (self.is_local && is_same(ours)))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
@@ -14,6 +15,7 @@ use crate::process::start::StartRequest;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::redact::HIDDEN;
 use crate::settings::config::expand_home;
+use crate::text::patterns::Patterns;
 
 pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     let mut process = StartRequest {
@@ -57,11 +59,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
 /// Refuses accelerators that are neither a count, a type nor both: `4xA100` would train on one GPU.
 fn check_accelerators(asked: &str) -> Result<()> {
     let is_count = |text: &str| text.trim().parse::<u32>().is_ok_and(|count| count > 0);
-    let is_type = |name: &str| {
-        let name = name.trim();
-        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_. ".contains(c);
-        name.starts_with(|first: char| first.is_ascii_alphabetic()) && name.chars().all(is_allowed)
-    };
+    let is_type = |name: &str| !NO_TYPE.is_match(name.trim());
     let fits = match asked.rsplit_once(':') {
         Some((name, count)) => is_type(name) && is_count(count),
         None => is_count(asked) || is_type(asked),
@@ -70,6 +68,11 @@ fn check_accelerators(asked: &str) -> Result<()> {
     fits.then_some(())
         .ok_or_else(|| error.with_hint("give one such as 4 or A100:4"))
 }
+
+/// What no type of GPU is: a word for a number, such as `all`, or what holds a count, such as `H100x8` and `A100 8`.
+static NO_TYPE: LazyLock<Patterns> = LazyLock::new(|| {
+    Patterns::new(r"^[^A-Za-z]|^$|[0-9][xX][0-9]|[^\w. -]| [0-9]+$|^(?i:all|auto|max|none)$")
+});
 
 fn plan_training(dir: &JobDir, spec: &LaunchSpec, program: &Path, process: &mut StartRequest) {
     // Oumi writes one log a rank there.
@@ -213,7 +216,10 @@ mod tests {
         }
         for asked in [
             "4xA100",
+            "H100x8",
             "8 GPUs",
+            "A100 8",
+            "all",
             "4.5",
             "-1",
             "0",
@@ -223,6 +229,7 @@ mod tests {
             ":4",
             "4:4",
             "8xA100:2",
+            "H100x8:2",
             "A100:4:2",
             "A100:8; rm",
             "{A100: 8}",

@@ -83,12 +83,12 @@ async fn a_cloud_that_only_the_config_names_is_asked_about() {
 #[tokio::test(start_paused = true)]
 async fn an_output_folder_in_use_is_refused() {
     let test = here();
-    fs::create_dir(test.home.path().join("out")).unwrap();
-    std::os::unix::fs::symlink("out", test.home.path().join("link")).unwrap();
+    // The job has not made the folder yet.
+    fs::create_dir(test.home.path().join("sub")).unwrap();
+    std::os::unix::fs::symlink(".", test.home.path().join("link")).unwrap();
     test.run("first", "local").await;
     for dry_run in [true, false] {
-        for output_dir in ["out", "./out/", "link", "sub/../out"] {
-            fs::create_dir_all(test.home.path().join("sub")).unwrap();
+        for output_dir in ["out", "./out/", "link/out", "sub/../out"] {
             let config = format!("training: {{output_dir: {output_dir}}}\n");
             let request = |allow_shared_output| RunRequest {
                 dry_run,
