@@ -48,7 +48,7 @@ pub(super) fn fit(
 /// Refuses a field.
 fn unknown(name: &str) -> JobError {
     JobError::invalid(format!("unknown field `{}`", quoted(name)))
-        .with_hint("nothing was done: call again without it")
+        .with_hint("nothing was done: use the names in the tool's schema")
 }
 
 fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {

@@ -147,9 +147,13 @@ fn excerpt(text: &str, max_bytes: usize) -> String {
     format!("{start}… ({} more bytes in the config)", rest.len())
 }
 
-/// Copies a job config; of one with more than [`MAX_CONFIG`] bytes an excerpt.
+/// Copies a job config; of one with more than [`MAX_CONFIG`] bytes an excerpt, in which no long script hides another field.
 pub(super) fn job_config(config: &Value) -> Value {
-    let text = plain(config, "");
+    let fields = config.as_object().into_iter().flatten();
+    let field = |(name, value)| format!("{name}: {}", plain(value, "null"));
+    let mut fields: Vec<String> = fields.map(field).collect();
+    fields.sort_by_key(String::len);
+    let text = fields.join(", ");
     match text.len() <= MAX_CONFIG {
         true => config.clone(),
         false => json!({ "…": excerpt(&text, MAX_CONFIG) }),
@@ -306,7 +310,8 @@ mod tests {
     fn a_config_is_copied_within_its_bound() {
         let small = json!({ "run": "echo hi\n", "envs": { "A": "***" }, "num_nodes": 2, "x": [null, true] });
         assert_eq!(job_config(&small), small);
-        let long = json!({ "num_nodes": 2, "run": "x".repeat(800_000) });
+        let long = json!({ "setup": "x".repeat(800_000), "run": "echo hi" });
+        assert!(job_config(&long).to_string().contains("echo hi"));
         let empty = (0..20_000).map(|n| (n.to_string(), json!({})));
         for large in [
             long,

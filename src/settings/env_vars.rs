@@ -61,7 +61,7 @@ pub(crate) fn problems() -> Vec<String> {
 
 /// Tells if a name looks like one of ours and is none.
 fn is_unknown(name: &str) -> bool {
-    name.starts_with(PREFIX) && all().all(|(known, _)| known != name)
+    name.to_uppercase().starts_with(PREFIX) && all().all(|(known, _)| known != name)
 }
 
 #[cfg(test)]
@@ -72,6 +72,7 @@ mod tests {
     fn misspelt_names_are_recognised() {
         for (name, is_one) in [
             ("OUMI_MCP_READONLY", true),
+            ("oumi_mcp_home", true),
             ("OUMI_MCP_SKY", false),
             ("OUMI_SLURM_CONNECTIONS", false),
             ("HOME", false),

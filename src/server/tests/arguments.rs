@@ -147,7 +147,7 @@ fn fields_unknown_to_a_tool_are_dropped_or_refused() {
     let error = run_with("gpus", json!(8)).unwrap_err();
     assert_eq!(
         error,
-        "unknown field `gpus`; nothing was done: call again without it"
+        "unknown field `gpus`; nothing was done: use the names in the tool's schema"
     );
     let error = run_with(&"x".repeat(100_000), json!(8)).unwrap_err();
     assert!(error.len() < 200, "{error}");
