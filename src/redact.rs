@@ -440,6 +440,8 @@ mod tests {
             let hidden = nothing.redact(&format!("got {secret} here"));
             assert_eq!(hidden, "got *** here");
         }
+        let quoted = format!("b'ok\\n{}'", token("hf_", 34));
+        assert_eq!(nothing.redact(&quoted), "b'ok\\n***'");
         assert_eq!(
             nothing.redact("HF_TOKEN=abcd1234 next"),
             "HF_TOKEN=*** next"
