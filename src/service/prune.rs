@@ -15,6 +15,8 @@ use crate::process::start::is_alive;
 use crate::registry::{JobRecord, expired};
 use crate::settings::data_dir::{if_found, open_options, read_bounded, write_atomic};
 
+/// The file that marks when a job elsewhere was first seen to be over, once it is older than jobs are kept.
+const SEEN_OVER: &str = "seen-over";
 /// A clock that jumps further than this is not believed, in seconds.
 const MAX_JUMP: i64 = 2 * 24 * 3600;
 /// The time for which a clock must have gone on without a jump, in seconds.
@@ -42,12 +44,18 @@ pub(super) async fn prune(
             tracing::warn!(%error, "cannot look for folders without a record");
         }
         let mut unwanted = Vec::new();
-        for record in expired(records, Utc::now() - policy.kept()) {
+        let oldest_kept = Utc::now() - policy.kept();
+        for record in expired(records, oldest_kept) {
             let is_done = match done.get(&record.job_id) {
                 Some(is_done) => *is_done,
                 None => context.is_local(&record.cloud) && context.is_over(record).await,
             };
-            if is_done && !context.in_flight.contains(&record.job_id) {
+            // Of too many, also one that has just ended.
+            let is_excess = record.submitted_at().is_some_and(|at| at >= oldest_kept);
+            if is_done
+                && !context.in_flight.contains(&record.job_id)
+                && (is_excess || is_long_over(context, record))
+            {
                 unwanted.push(record.clone());
             }
         }
@@ -64,6 +72,29 @@ pub(super) async fn prune(
     pruned.unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot prune the registry");
         HashSet::new()
+    })
+}
+
+/// Tells if a job that is over has been so for as long as jobs are kept: one that ran for longer has just ended. On this machine its
+/// end was written to its folder; one elsewhere leaves a mark there when it is first seen to be over.
+fn is_long_over(context: &Context, record: &JobRecord) -> bool {
+    let Some(dir) = context.job_dir(&record.job_id) else {
+        return true;
+    };
+    let look = || {
+        let mark = dir.path().join(SEEN_OVER);
+        if !dir.exists()? {
+            return Ok(true);
+        }
+        if !context.is_local(&record.cloud) && !mark.try_exists()? {
+            write_atomic(&mark, b"")?;
+        }
+        is_old(dir.path(), context.policy.kept())
+    };
+    look().unwrap_or_else(|error: io::Error| {
+        let job_id = &record.job_id;
+        tracing::warn!(job_id, %error, "cannot see how long a job has been over");
+        false
     })
 }
 

@@ -48,6 +48,9 @@ async fn done_jobs_go_with_their_folders() {
     }
     test.cloud.finish("running");
     test.list().await;
+    assert!(test.is_known("running").await, "it has just ended");
+    test.age_folder("running", long_ago());
+    test.list().await;
     assert!(!test.is_known("running").await);
 }
 

@@ -40,7 +40,7 @@ impl TestService {
         run_request(self.home.path(), job_name, cloud)
     }
 
-    /// Puts a job into the registry and the cloud as if it had been submitted so long ago.
+    /// Puts a job into the registry and the cloud as if it had been submitted so long ago. One that is over has been so since.
     pub async fn add(&self, job_id: &str, cloud: &str, age: TimeDelta, stage: Option<Stage>) {
         let record = JobRecord {
             job_id: job_id.to_owned(),
@@ -57,5 +57,20 @@ impl TestService {
         let prepare = move |_: &[JobRecord]| std::fs::create_dir(folder).map_err(JobError::failed);
         let registry = self.service.registry();
         registry.insert(record, prepare).await.unwrap();
+        if !matches!(stage, Some(Stage::Launching | Stage::Running)) {
+            std::fs::write(self.folder.job(job_id).unwrap().join("seen-over"), "").unwrap();
+        }
+        self.age_folder(job_id, age);
+    }
+
+    /// As if nothing had been written to the folder of a job since.
+    pub fn age_folder(&self, job_id: &str, age: TimeDelta) {
+        let folder = self.folder.job(job_id).unwrap();
+        let files = std::fs::read_dir(&folder).unwrap();
+        let files = files.map(|file| file.unwrap().path());
+        for path in files.chain([folder]) {
+            let file = std::fs::File::open(path).unwrap();
+            file.set_modified((Utc::now() - age).into()).unwrap();
+        }
     }
 }
