@@ -237,7 +237,8 @@ fn only_new_runs(world: &World, server: &mut Server) {
     assert_eq!(how(&server.poll("new")), ("RUNNING", "RUNNING", false));
     assert_eq!(server.poll("new")["oumi_job_id"], "1");
     assert_eq!(how(&server.poll("old")), ("cluster_gone", "UNKNOWN", true));
-    assert!(!server.log("old").contains("of the new one"));
+    let log = server.call("get_job_logs", json!({ "job_id": "old" }));
+    assert!(!log.content.to_string().contains("of the new one"));
     assert!(server.log("new").contains("of the new one"));
     server.cancel("old", false).refused();
     assert_eq!(world.cloud.job_status("dev", "1").unwrap(), "RUNNING");
