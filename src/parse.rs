@@ -32,7 +32,7 @@ fn split_json<T: DeserializeOwned>(stdout: &str) -> Result<(String, T)> {
     let text = without_non_finite(&text);
     let begins_line = |at: &usize| *at == 0 || text.as_bytes()[at - 1] == b'\n';
     let brackets = text.match_indices(['{', '[']).map(|(at, _)| at);
-    let (mut found, mut unexpected, mut end) = (None, None, 0);
+    let (mut found, mut end) = (None, 0);
     for at in brackets.filter(begins_line).take(MAX_PLACES) {
         let mut documents = serde_json::Deserializer::from_str(&text[at..]).into_iter::<Value>();
         let document = documents.next().and_then(Result::ok);
@@ -42,16 +42,14 @@ fn split_json<T: DeserializeOwned>(stdout: &str) -> Result<(String, T)> {
             continue;
         };
         end = rest;
-        match serde_json::from_value(document) {
-            Ok(document) => found = Some((text[..at].to_owned(), document)),
-            Err(error) => unexpected = Some(reasons::one_line(&error.to_string())),
+        if let Ok(document) = serde_json::from_value(document) {
+            found = Some((text[..at].to_owned(), document));
         }
     }
     found.ok_or_else(|| {
-        JobError::failed(match (unexpected, last_line(&text)) {
-            (Some(error), _) => format!("answered with JSON of an unexpected form: {error}"),
-            (_, None) => "answered without a whole JSON document".to_owned(),
-            (_, Some(line)) => {
+        JobError::failed(match last_line(&text) {
+            None => "answered without a whole JSON document".to_owned(),
+            Some(line) => {
                 format!("answered without a whole JSON document; its last line: {line}")
             }
         })

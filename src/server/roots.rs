@@ -4,7 +4,6 @@
     reason = "rmcp deprecates roots with 2026-07-28; every version before has them"
 )]
 
-use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -14,8 +13,8 @@ use super::tasks::version_has_tasks;
 
 const ROOTS_WAIT: Duration = Duration::from_secs(5);
 
-/// Returns the first root that holds `config_path`, else the first root.
-pub(super) async fn project_folder(context: &Context, config_path: &str) -> Option<String> {
+/// Returns the first root that is a folder of this machine.
+pub(super) async fn project_folder(context: &Context) -> Option<String> {
     context.client_capabilities()?.roots?;
     // 2026-07-28 has no requests of a server.
     if version_has_tasks(context) {
@@ -23,12 +22,7 @@ pub(super) async fn project_folder(context: &Context, config_path: &str) -> Opti
     }
     let listed = tokio::time::timeout(ROOTS_WAIT, context.peer.list_roots());
     let listed = listed.await.ok()?.ok()?;
-    let folders = listed.roots.iter().filter_map(|root| folder(&root.uri));
-    let holds = |folder: &String| Path::new(folder).join(config_path).exists();
-    folders
-        .clone()
-        .find(holds)
-        .or_else(|| folders.clone().next())
+    listed.roots.iter().find_map(|root| folder(&root.uri))
 }
 
 /// Reads the path of a `file:` URI (RFC 8089).

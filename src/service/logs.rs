@@ -84,9 +84,6 @@ impl Part {
         match (!request.grep.is_empty(), request.cursor.as_str()) {
             (false, "") => Ok(Self::End),
             (false, cursor) => Cursor::parse(cursor).map(Self::Since),
-            (true, "") if request.raw => Err(JobError::invalid(
-                "grep searches the readable text: leave raw out, or grep",
-            )),
             (true, "") => compile(&request.grep).map(Self::Matches),
             (true, _) => Err(JobError::invalid(
                 "grep searches the whole log from its end: leave cursor out, or grep",

@@ -151,7 +151,7 @@ fn folder_left_out_is_a_root_of_the_client() {
         json!({ "roots": roots })
     };
     for (listed, path) in [
-        (roots(&[home.root(), &home.project()]), Some(config)),
+        (roots(&[&home.project()]), Some(config)),
         (roots(&[]), None),
         (json!({ "roots": "none" }), None),
     ] {

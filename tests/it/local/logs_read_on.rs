@@ -125,7 +125,6 @@ fn bad_arguments_are_refused() {
             "leave it out to get the end of the log",
         ),
         (json!({ "cursor": cursor, "grep": "x" }), "leave cursor out"),
-        (json!({ "raw": true, "grep": "x" }), "leave raw out"),
         (json!({ "max_bytes": -1 }), "`max_bytes` does not fit"),
         (json!({ "context": -1 }), "`context` does not fit"),
     ] {
