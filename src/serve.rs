@@ -17,6 +17,7 @@ use crate::launcher::oumi::Oumi;
 use crate::launcher::skypilot::SkyPilot;
 use crate::process::runner::Cli;
 use crate::server::Server;
+use crate::server::dispatch::Dispatcher;
 use crate::server::transport::Stdio;
 use crate::service::JobService;
 use crate::settings::data_dir::DataDir;
@@ -26,9 +27,9 @@ use crate::settings::policy::Policy;
 /// SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
-/// The most threads for files, which run the calls. Each costs memory. There must be more than reads that may hang for ever: those of
+/// The most threads for files, which run the calls. Each costs a megabyte. There must be more than reads that may hang for ever: those of
 /// output folders, and of standard input where it is no pipe.
-const FILE_THREADS: usize = 12;
+const FILE_THREADS: usize = 6;
 
 /// Builds the launchers and the service. `program` is this program, which jobs are supervised with.
 pub(crate) fn wire(program: &Path) -> Result<JobService, Box<dyn Error + Send + Sync>> {
@@ -81,7 +82,7 @@ async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + 
     let (stdio, ended) = Stdio::new(input, output, stop);
     // Directly: `Stdio` handles what may come before `initialize`, and both lifecycles work on one process.
     let server = Server::new(service);
-    let running = serve_directly(server.clone(), stdio, None);
+    let running = serve_directly(Dispatcher(server.clone()), stdio, None);
     // In a task of its own: dropping it would cancel the calls under way.
     let serving = tokio::spawn(running.waiting());
     tokio::select! {

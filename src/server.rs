@@ -1,6 +1,7 @@
 //! The MCP side: tools, resources, prompts and tasks, over stdio. It knows the protocol and nothing of clouds.
 
 mod arguments;
+pub(crate) mod dispatch;
 mod elicitation;
 mod message;
 mod progress;
@@ -27,21 +28,23 @@ use futures::future::{BoxFuture, Shared};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CancelTaskParams, CustomRequest, CustomResult,
-    ErrorCode, GetPromptRequestParams, GetPromptResponse, GetTaskParams, GetTaskResult, Icon,
-    Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, PaginatedRequestParams as Page,
-    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
-    UpdateTaskParams,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, CustomRequest,
+    CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, GetTaskParams,
+    GetTaskResult, Icon, Implementation, InitializeRequestParams, InitializeResult,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    PaginatedRequestParams as Page, ReadResourceRequestParams, ReadResourceResponse,
+    ServerCapabilities, ServerConfig, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 use tokio::time::{sleep, timeout};
 
+use self::dispatch::Call;
 use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
 use crate::process::on_file_threads;
 use crate::service::{JobService, setting_problems};
+use crate::sync::lock;
 use crate::text::shorten;
 
 /// The methods that are answered, but those whose params have a sentence of their own.
@@ -112,7 +115,7 @@ impl Server {
         &self,
         context: &Context,
         answering: impl Future<Output = Answer<T>> + Send + 'static,
-    ) -> impl Future<Output = Answer<T>> + Send {
+    ) -> BoxFuture<'static, Answer<T>> {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         let server = self.clone();
@@ -124,15 +127,16 @@ impl Server {
             answering.await
         });
         let call = tokio::spawn(on_file_threads(call));
-        async move {
+        let cancelled = context.ct.clone();
+        Box::pin(async move {
             tokio::select! {
                 called = call => called.unwrap_or_else(|error| {
                     tracing::error!(%error, "a call panicked");
                     Err(internal("the call failed inside the server; try again, and report it if it fails again"))
                 }),
-                () = context.ct.cancelled() => Err(internal("the client cancelled the call")),
+                () = cancelled.cancelled() => Err(internal("the client cancelled the call")),
             }
-        }
+        })
     }
 }
 
@@ -155,8 +159,9 @@ impl ServerHandler for Server {
     async fn call_tool(
         &self,
         mut request: CallToolRequestParams,
-        context: Context,
+        mut context: Context,
     ) -> Answer<CallToolResponse> {
+        let dispatched = context.extensions.remove::<Call>().unwrap_or_default();
         let Some(tool) = self.router().get(&request.name) else {
             let error = format!("Unknown tool: {}", truncated(&request.name));
             return Err(ErrorData::invalid_params(error, None));
@@ -166,18 +171,23 @@ impl ServerHandler for Server {
             Ok(fitted) => request.arguments = Some(fitted),
             Err(error) => return Ok(tools::failure(&error.to_string()).into()),
         }
-        let caller = ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts));
-        let (caller, mut server) = (Arc::new(caller), self.clone());
-        server.service = self.service.with_consent(caller.clone());
+        let mut server = self.clone();
+        let caller = (!tools::is_read_only(tool)).then(|| {
+            let prompts = Arc::clone(&self.prompts);
+            Arc::new(ElicitingCaller::new(&request, &context, prompts))
+        });
+        if let Some(caller) = &caller {
+            server.service = self.service.with_consent(caller.clone());
+        }
         let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
-        let call = context.clone();
-        self.run(&context, async move {
-            let answer = progress::with_progress(call, |call| {
+        let within = context.clone();
+        let call = self.run(&context, async move {
+            let answer = progress::with_progress(within, |call| {
                 let call = ToolCallContext::new(&server, request, call);
                 server.router().call(call).boxed()
             });
             let answer = answer.await?;
-            if let Some(required) = caller.input_required() {
+            if let Some(required) = caller.and_then(|caller| caller.input_required()) {
                 return Ok(required.into());
             }
             let task = match as_task {
@@ -185,8 +195,10 @@ impl ServerHandler for Server {
                 false => None,
             };
             Ok(task.unwrap_or(answer))
-        })
-        .await
+        });
+        *lock(&dispatched) = Some(call);
+        // In its place.
+        Ok(CallToolResult::default().into())
     }
 
     async fn list_prompts(&self, _: Option<Page>, _: Context) -> Answer<ListPromptsResult> {

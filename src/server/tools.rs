@@ -38,7 +38,7 @@ impl Server {
     ) -> CallToolResult {
         request.config_path = request.config_path.trim().to_owned();
         if request.client_cwd.is_empty() {
-            let root = roots::project_folder(&context).await;
+            let root = Box::pin(roots::project_folder(&context)).await;
             request.client_cwd = root.unwrap_or_default();
         }
         let on_progress = progress::reporter(&context);

@@ -34,11 +34,11 @@ type Start = (LaunchPlan, JobLock);
 
 /// Records a job and starts its launch, in a task of its own: dropping the future stops neither. Refuses what goes above the
 /// limit of costs.
-pub(super) async fn submit(
+pub(super) fn submit(
     context: &Arc<Context>,
     launch: PreparedLaunch,
     can_ask: bool,
-) -> Result<(JobIdentity, LaunchWatch)> {
+) -> impl Future<Output = Result<(JobIdentity, LaunchWatch)>> + use<> {
     let context = Arc::clone(context);
     let submitting = async move {
         let job_id = launch.spec.identity.job_id.clone();
@@ -59,7 +59,7 @@ pub(super) async fn submit(
         Ok((identity, watch))
     };
     let submitting = tokio::spawn(on_file_threads(submitting.boxed()));
-    submitting.await.map_err(JobError::failed)?
+    async move { submitting.await.map_err(JobError::failed)? }
 }
 
 async fn record(

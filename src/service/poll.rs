@@ -5,7 +5,7 @@
 //! every second. On a cloud it runs `sky`, so the pause grows with the age of the job, from seconds to a minute.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
@@ -76,7 +76,7 @@ impl JobService {
             if wait == 0 || !first.success || first.is_done {
                 return first;
             }
-            Arc::new(first)
+            context.polls.share(first)
         };
         on_poll(&first);
         context.polls.sweep();
@@ -239,23 +239,34 @@ fn progress_fields(progress: &Progress, is_done: bool) -> Option<Map<String, Val
 
 type NextPoll = BoxFuture<'static, Arc<PollAnswer>>;
 
-/// The next poll of each job that a call waits for. A poll that nobody waits for any more ends.
+/// The next poll of each job that a call waits for, and the answer before it. A poll that nobody waits for any more ends.
 #[derive(Default)]
-pub(super) struct SharedPolls(Mutex<HashMap<JobIdentity, WeakShared<NextPoll>>>);
+pub(super) struct SharedPolls(Mutex<HashMap<JobIdentity, Polls>>);
+
+type Polls = (WeakShared<NextPoll>, Weak<PollAnswer>);
 
 impl SharedPolls {
     /// Forgets the jobs that nobody waits for, and returns how many are left.
     pub(super) fn sweep(&self) -> usize {
         let mut polls = lock(&self.0);
-        polls.retain(|_, poll| poll.upgrade().is_some());
+        polls.retain(|_, (poll, _)| poll.upgrade().is_some());
         polls.len()
     }
 
+    /// Returns the answer that other calls hold, where this one is the same: a thousand take a megabyte.
+    fn share(&self, answer: PollAnswer) -> Arc<PollAnswer> {
+        let polls = lock(&self.0);
+        let polled = polls.get(&query_of(&answer));
+        let last = polled.and_then(|(_, last)| last.upgrade());
+        let same = last.filter(|last| **last == answer);
+        same.unwrap_or_else(|| Arc::new(answer))
+    }
+
     /// Returns the poll of a job after this one: the one that other calls wait for, or a new one.
-    fn next(&self, context: &Arc<Context>, last: &PollAnswer) -> Shared<NextPoll> {
+    fn next(&self, context: &Arc<Context>, last: &Arc<PollAnswer>) -> Shared<NextPoll> {
         let job = query_of(last);
         let mut polls = lock(&self.0);
-        if let Some(poll) = polls.get(&job).and_then(WeakShared::upgrade) {
+        if let Some(poll) = polls.get(&job).and_then(|(poll, _)| poll.upgrade()) {
             return poll;
         }
         let (context, query, pause) = (Arc::clone(context), job.clone(), last.pause);
@@ -267,7 +278,10 @@ impl SharedPolls {
             Arc::new(answer)
         };
         let next = next.boxed().shared();
-        polls.extend(next.downgrade().map(|poll| (job, poll)));
+        polls.extend(
+            next.downgrade()
+                .map(|poll| (job, (poll, Arc::downgrade(last)))),
+        );
         next
     }
 }

@@ -31,7 +31,8 @@ impl JobService {
         let is_dry = request.dry_run;
         let plan_id = if is_dry { "" } else { &request.plan_id };
         let deadline = Instant::now() + CALL_BUDGET;
-        let prepared = until(deadline, self.prepare(&request, plan_id)).await;
+        // Boxed, as are the steps below: a call that waits for its launch holds no room for those behind it.
+        let prepared = until(deadline, Box::pin(self.prepare(&request, plan_id))).await;
         let redactor = match &prepared {
             Ok(launch) => launch.redactor(),
             Err(_) => {
@@ -40,7 +41,7 @@ impl JobService {
             }
         };
         let answer = match prepared {
-            Ok(launch) if is_dry => Ok(until(deadline, self.preview(launch)).await),
+            Ok(launch) if is_dry => Ok(until(deadline, Box::pin(self.preview(launch))).await),
             Ok(launch) => self.start(&request, launch, deadline, on_progress).await,
             Err(error) => Err(error),
         };
@@ -108,15 +109,15 @@ impl JobService {
         let is_limited = self.context.policy.max_hourly.is_some();
         // That the user was shown is as good, where nobody reads another one.
         if is_limited || self.can_ask() || launch.costs.is_none() {
-            until(deadline, self.price(&mut launch)).await?;
+            until(deadline, Box::pin(self.price(&mut launch))).await?;
         }
         let confirmed = self.confirm_launch(&mut launch, &request.plan_id, on_progress);
-        if let Some(plan_id) = confirmed.await? {
+        if let Some(plan_id) = Box::pin(confirmed).await? {
             // The user may have taken minutes, and files may have changed meanwhile.
             let deadline = Instant::now() + CALL_BUDGET;
-            launch = until(deadline, self.prepare(request, &plan_id)).await?;
+            launch = until(deadline, Box::pin(self.prepare(request, &plan_id))).await?;
             if is_limited {
-                until(deadline, self.price(&mut launch)).await?;
+                until(deadline, Box::pin(self.price(&mut launch))).await?;
             }
         }
         let identity = &launch.spec.identity;

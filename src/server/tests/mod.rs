@@ -13,6 +13,7 @@ use tokio::io::{
 };
 
 use crate::server::Server;
+use crate::server::dispatch::Dispatcher;
 use crate::server::transport::Stdio;
 use crate::service::JobService;
 
@@ -20,7 +21,7 @@ use crate::service::JobService;
 struct Client {
     answers: Lines<BufReader<ReadHalf<DuplexStream>>>,
     requests: WriteHalf<DuplexStream>,
-    server: RunningService<RoleServer, Server>,
+    server: RunningService<RoleServer, Dispatcher>,
 }
 
 impl Client {
@@ -29,7 +30,7 @@ impl Client {
         let (ours, its) = tokio::io::duplex(64 * 1024);
         let (input, output) = tokio::io::split(its);
         let (stdio, _ended) = Stdio::new(input, output, std::future::pending());
-        let server = serve_directly(Server::new(service.clone()), stdio, None);
+        let server = serve_directly(Dispatcher(Server::new(service.clone())), stdio, None);
         let (answers, requests) = tokio::io::split(ours);
         let answers = BufReader::new(answers).lines();
         let mut client = Self {
