@@ -115,13 +115,13 @@ impl LocalLauncher {
         let known: HashSet<&str> = known.iter().map(|job| job.job_id.as_str()).collect();
         let is_known = |id: &String| known.contains(id.as_str());
         let folder = self.folder.jobs();
-        let version = match self.running.get(&folder) {
+        let version = match self.running.get(folder) {
             Ok(jobs) if jobs.iter().all(is_known) => return Ok(Vec::new()),
             Ok(_) => None,
             Err(version) => version,
         };
-        let jobs = ProcessTable::read()?.jobs(&folder);
-        self.running.keep(&folder, version, &jobs);
+        let jobs = ProcessTable::read()?.jobs(folder);
+        self.running.keep(folder, version, &jobs);
         let unknown = jobs.into_iter().filter(|id| !is_known(id));
         let identity = |id: String| JobIdentity {
             oumi_job_id: id.clone(),

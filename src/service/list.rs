@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -24,9 +25,9 @@ use crate::redact::Redactor;
 use crate::registry::JobRecord;
 use crate::text::join_names;
 
-/// The times of rows, to the minute and in UTC as [`ListAnswer::times`] says.
-const DAY_AND_TIME: &str = "%m-%d %H:%M";
-const TIME: &str = "%H:%M";
+/// The times of rows, to the minute and in UTC as [`ListAnswer::times`] says: parts of RFC 3339.
+const DAY_AND_TIME: Range<usize> = 5..16;
+const TIME: Range<usize> = 11..16;
 
 impl JobService {
     /// Lists the jobs of the registry and of all launchers, and prunes old records on the way.
@@ -174,7 +175,7 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     for JobRecord { job_id, cloud, .. } in records {
         by_cloud.entry(cloud).or_default().push(job_id);
         let is_there = |all: &HashSet<OsString>| all.contains(OsStr::new(job_id));
-        let has_folder = data_dir.job(job_id).is_none() || folders.as_ref().is_none_or(is_there);
+        let has_folder = folders.as_ref().is_none_or(is_there) || data_dir.job(job_id).is_none();
         if context.is_local(cloud) && !has_folder {
             gone.push(job_id);
         }
@@ -223,8 +224,9 @@ async fn row(context: &Context, record: Option<Cow<'_, JobRecord>>, job: ListedJ
     let ended = ended.filter(|_| status.is_done);
     let ended = ended.and_then(|time| Some(DateTime::parse_from_rfc3339(&time).ok()?.to_utc()));
     let day = |time: Option<DateTime<Utc>>| time.map(|time| time.date_naive());
-    let time = |time: Option<DateTime<Utc>>, format: &str| {
-        time.map_or_else(String::new, |time| time.format(format).to_string())
+    let time = |time: Option<DateTime<Utc>>, part: Range<usize>| {
+        let text = time.map(|time| time.to_rfc3339()[part].replace('T', " "));
+        text.unwrap_or_default()
     };
     let is_same_day = day(submitted) == day(ended);
     let cluster = details.cluster.as_ref();

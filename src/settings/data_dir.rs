@@ -21,6 +21,7 @@ const TEMPORARY: &str = ".tmp-";
 #[derive(Debug, Clone)]
 pub(crate) struct DataDir {
     root: PathBuf,
+    jobs: PathBuf,
 }
 
 impl DataDir {
@@ -31,7 +32,8 @@ impl DataDir {
         let home = || dirs::home_dir().unwrap_or_default();
         let root = set.map_or_else(|| home().join(".cache/oumi-mcp"), PathBuf::from);
         if root.is_absolute() && root.to_str().is_some() {
-            Ok(Self { root })
+            let jobs = root.join("jobs");
+            Ok(Self { root, jobs })
         } else {
             let error = format!("{HOME} must be an absolute path in UTF-8, not {root:?}");
             Err(JobError::invalid(error).with_hint("set it to one"))
@@ -40,7 +42,7 @@ impl DataDir {
 
     /// Creates the folder and its `jobs` folder, readable by the owner alone. Folders that are there keep their rights.
     pub(crate) fn create(&self) -> Result<()> {
-        create_private(&self.jobs()).map_err(|error| self.unusable(error))
+        create_private(&self.jobs).map_err(|error| self.unusable(error))
     }
 
     fn unusable(&self, error: io::Error) -> JobError {
@@ -52,7 +54,7 @@ impl DataDir {
 
     /// Removes the temporary files of servers that were killed.
     pub(crate) fn remove_temporary_files(&self) -> io::Result<()> {
-        let jobs = fs::read_dir(self.jobs())?.flatten().map(|job| job.path());
+        let jobs = fs::read_dir(&self.jobs)?.flatten().map(|job| job.path());
         let folders = jobs.chain([self.root.clone()]);
         let entries = folders.flat_map(fs::read_dir).flatten().flatten();
         let is_abandoned = |file: &DirEntry| file.file_name().to_str().is_some_and(is_abandoned);
@@ -63,7 +65,7 @@ impl DataDir {
     /// Checks that a job may be started in it, by its permissions. Room is not looked at.
     pub(crate) fn check(&self) -> Result<()> {
         self.create()?;
-        let access = rustix::fs::access(self.jobs(), Access::WRITE_OK | Access::EXEC_OK);
+        let access = rustix::fs::access(&self.jobs, Access::WRITE_OK | Access::EXEC_OK);
         access.map_err(|error| self.unusable(error.into()))
     }
 
@@ -77,8 +79,8 @@ impl DataDir {
         self.root.join("oumi-jobs.lock")
     }
 
-    pub(crate) fn jobs(&self) -> PathBuf {
-        self.root.join("jobs")
+    pub(crate) fn jobs(&self) -> &Path {
+        &self.jobs
     }
 
     pub(crate) fn clock(&self) -> PathBuf {
@@ -92,9 +94,10 @@ impl DataDir {
 
     /// Returns the folder of a job; `None` when the id is not a plain file name. Anyone may have written the registry.
     pub(crate) fn job(&self, job_id: &str) -> Option<PathBuf> {
-        let is_name = !["", ".", ".."].contains(&job_id) && !job_id.contains(['/', '\0']);
+        let is_name = !["", ".", ".."].contains(&job_id)
+            && !job_id.bytes().any(|byte| matches!(byte, b'/' | 0));
         let is_plain = is_name && job_id.len() <= NAME_MAX;
-        is_plain.then(|| self.jobs().join(job_id))
+        is_plain.then(|| self.jobs.join(job_id))
     }
 }
 

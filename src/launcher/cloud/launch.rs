@@ -127,7 +127,7 @@ impl CloudLauncher {
     }
 
     fn other_launches(&self, identity: &JobIdentity, cluster: &str) -> io::Result<Vec<Launch>> {
-        let mut others = launched_onto(&self.folder.jobs(), cluster)?;
+        let mut others = launched_onto(self.folder.jobs(), cluster)?;
         others.retain(|job_id| *job_id != identity.job_id);
         let read = |job_id| {
             let other = JobIdentity {
