@@ -36,17 +36,32 @@ const NO_SECRETS: &str = "unbound parameter required missing None null True Fals
 /// The beginnings of such: special tokens, and code as in a traceback.
 const NO_SECRET_STARTS: &str = "<| os.environ self. args. model_args. Optional[";
 
-static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
+/// The shapes of secrets, and one of any of them but whole lines: most texts hold none, and are looked through once.
+static SHAPES: LazyLock<(Vec<Regex>, Option<Regex>)> = LazyLock::new(|| {
     let paragraphs = include_str!("redact/shapes.txt").split("\n\n");
     let shapes = paragraphs.filter_map(|paragraph| {
         let lines = paragraph.lines().filter(|line| !line.starts_with('#'));
         let lines: Vec<&str> = lines.collect();
-        Regex::new(&lines.join("|"))
-            .ok()
-            .filter(|_| !lines.is_empty())
+        (!lines.is_empty()).then(|| lines.join("|"))
     });
-    shapes.collect()
+    let shapes: Vec<String> = shapes.collect();
+    let within_lines = shapes.iter().filter(|shape| !is_of_lines(shape));
+    let any = within_lines.map(|shape| format!("(?:{shape})"));
+    let any = any.collect::<Vec<_>>().join("|");
+    // A name may be that of one group only.
+    let mut parts = any.split("?<");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let any = parts.fold(first, |any, part| {
+        any + "?:" + part.split_once('>').map_or("", |(_, rest)| rest)
+    });
+    let shapes = shapes.iter().filter_map(|shape| Regex::new(shape).ok());
+    (shapes.collect(), Regex::new(&any).ok())
 });
+
+/// Tells if a shape is that of whole lines, which count their letters: among others each count would be a state of its own.
+fn is_of_lines(shape: &str) -> bool {
+    shape.starts_with("(?m)")
+}
 
 /// Tells by the name of a variable if it holds a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
@@ -147,11 +162,10 @@ impl Redactor {
         let mut bytes = text.as_bytes().to_vec();
         self.mask(&mut bytes, false);
         let mut hidden = unmask(&lossy(&bytes));
-        for shape in &*SHAPES {
-            // Most texts hold none, and to look for the parts of one takes room.
-            if !shape.is_match(&hidden) {
-                continue;
-            }
+        let (shapes, any) = &*SHAPES;
+        let has_none = any.as_ref().is_some_and(|any| !any.is_match(&hidden));
+        let sought = |shape: &&Regex| !has_none || is_of_lines(shape.as_str());
+        for shape in shapes.iter().filter(sought) {
             let replace = |found: &Captures<'_>| {
                 let group = |name| found.name(name).map_or("", |part| part.as_str());
                 let line = found.name("line");
@@ -392,6 +406,7 @@ mod tests {
 
     #[test]
     fn other_text_stays() {
+        assert!(SHAPES.1.is_some(), "each shape is looked for");
         let secrets = Redactor::new(["s3cr3t-value-123", "1", "true"]);
         for text in [
             "",

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::LazyLock;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::de::{DeserializeOwned, Error};
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ pub(crate) const MASK: u8 = 0x1a;
 
 pub(crate) use terminal::{Row, Terminal};
 
-/// Reads a table that is part of this program. A reader of YAML for each type would take 12 KB of it.
+/// Reads YAML by way of JSON: a reader of it for each type would take 12 KB of the program.
 pub(crate) fn from_yaml<T: DeserializeOwned>(yaml: &str) -> serde_json::Result<T> {
     let value: Value = serde_saphyr::from_str(yaml).map_err(Error::custom)?;
     serde_json::from_value(value)
@@ -156,6 +157,21 @@ static SKYPILOT_PREFIX: LazyLock<Patterns> = LazyLock::new(|| {
 /// with several nodes `(worker1, rank=1, pid=12, ip=10.0.0.2) `. A line without one has an empty prefix.
 pub(crate) fn split_skypilot_prefix(line: &str) -> (&str, &str) {
     line.split_at(SKYPILOT_PREFIX.find(line).map_or(0, |prefix| prefix.end))
+}
+
+/// Formats a number of bytes, such as `1.50 MiB`.
+pub(crate) fn size(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (bytes.max(1).ilog2() as usize / 10).min(units.len() - 1);
+    let decimals = if power == 0 { 0 } else { 2 };
+    let count = bytes as f64 / 1024_f64.powi(power as i32);
+    format!("{count:.decimals$} {}", units[power])
+}
+
+/// Formats a time for a name, such as `20261129T181644`.
+pub(crate) fn compact(time: DateTime<Utc>) -> String {
+    let text = time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    text.replace(['-', ':', 'Z'], "")
 }
 
 /// Formats seconds as hours, such as `1.5 h`.

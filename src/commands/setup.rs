@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf, absolute};
 
+use chrono::Utc;
 use clap::ValueEnum;
 
 use self::client_file::ClientFile;
@@ -13,6 +14,7 @@ use crate::error::{JobError, Result};
 use crate::process::find::{find_any_oumi, find_sky};
 use crate::settings::data_dir::{if_found, read_bounded, write_atomic};
 use crate::settings::env_vars;
+use crate::text::compact;
 
 /// The largest file of a client that is merged, in bytes. Claude Code keeps its history in such a file.
 const MAX_FILE_BYTES: u64 = 64 * 1024 * 1024;
@@ -199,7 +201,7 @@ fn read_or_empty(file: &Path) -> Result<Vec<u8>> {
 fn replace(file: &Path, old: &str, new: &str) -> Result<String> {
     let at = file.display();
     let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
-    let now = chrono::Local::now().format("%Y%m%d-%H%M%S");
+    let now = compact(Utc::now());
     let copy = format!("{at}.before-{NAME}-{now}");
     let rights = fs::metadata(file).ok().map(|file| file.permissions());
     if rights.is_some() {

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use memchr::memmem;
 use regex::bytes::Regex;
 
 /// The services: what stands in the line before a link, and what in the link itself.
@@ -28,6 +29,9 @@ pub(crate) struct Links([Option<String>; SERVICES.len()]);
 impl Links {
     /// Reads the next piece of a log, which ends with a line.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
+        if memmem::find(bytes, b"http").is_none() {
+            return;
+        }
         let lines = LINK.iter().flat_map(|link| link.captures_iter(bytes));
         for line in lines {
             for (known, group) in self.0.iter_mut().zip(line.iter().skip(1)) {

@@ -197,7 +197,9 @@ impl Scanner {
     /// Reads a line that is no bar.
     fn read_line(&mut self, line: &str) {
         let mut report = Report::default();
-        if let Some(Range { start, end }) = MARKS.find(line)
+        // Most lines have none of the letters that a mark begins with.
+        if memchr3(b'*', b'A', b'S', line.as_bytes()).is_some()
+            && let Some(Range { start, end }) = MARKS.find(line)
             && (!line.starts_with('{') || line[start..].starts_with("Avg"))
         {
             match &line[start..end] {

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use chrono::Utc;
+use chrono::{SecondsFormat, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -99,7 +99,8 @@ fn quarantine_prefix(path: &Path) -> String {
 
 /// Copies the damaged file, which is then written over: there is a registry at every instant.
 pub(super) fn quarantine(path: &Path) -> io::Result<PathBuf> {
-    let now = Utc::now().format("%Y%m%dT%H%M%S%.6fZ");
+    let now = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+    let now = now.replace(['-', ':'], "");
     let quarantined = path.with_file_name(format!("{}{now}", quarantine_prefix(path)));
     fs::copy(path, &quarantined)?;
     Ok(quarantined)

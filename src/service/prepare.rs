@@ -15,7 +15,7 @@ use crate::launcher::{JobIdentity, JobState, LaunchPlan, LaunchSpec, Resources};
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
-use crate::text::shorten;
+use crate::text::{compact, shorten};
 
 /// The longest time limit: a year.
 const MAX_HOURS: f64 = 8784.0;
@@ -235,7 +235,7 @@ fn time_limit(hours: f64) -> Result<u64> {
 }
 
 fn new_job_id(command: OumiCommand) -> String {
-    let now = Utc::now().format("%Y%m%d_%H%M%S");
+    let now = compact(Utc::now()).replace('T', "_");
     let random = uuid::Uuid::new_v4().simple().to_string();
     format!("{}_{now}_{}", command.name, &random[..6])
 }

@@ -233,7 +233,7 @@ impl Listing {
                 let ends = jobs.iter().filter_map(|job| job.end_at);
                 let since = ends.reduce(f64::max).or(cluster.launched_at);
                 let since = since.and_then(|at| DateTime::from_timestamp(at as i64, 0));
-                let since = since.map(|at| at.format(" since %Y-%m-%dT%H:%MZ").to_string());
+                let since = since.map(|at| format!(" since {}Z", &at.to_rfc3339()[..16]));
                 let (since, note) = (since.unwrap_or_default(), cost_note(cluster));
                 let warning = format!("no job lives on it{since}: {note}");
                 self.warnings.push(warning);

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::settings::config::expand_home;
 use crate::settings::data_dir::{if_found, read_bounded};
 use crate::settings::env_vars::{OUMI_OVERRIDES, SKY_API};
+use crate::text::from_yaml;
 
 const PORT: u16 = 46580;
 const MAX_CONFIG: u64 = 1024 * 1024;
@@ -91,11 +92,8 @@ fn api_server(config: &Path) -> Option<ApiServer> {
     let text = if_found(read_bounded(config, MAX_CONFIG))
         .ok()?
         .unwrap_or_default();
-    if text.trim_ascii().is_empty() {
-        return Some(ApiServer::default());
-    }
-    let config: Config = serde_saphyr::from_slice(&text).ok()?;
-    Some(config.api_server)
+    let config: Option<Config> = from_yaml(str::from_utf8(&text).ok()?).ok()?;
+    Some(config.unwrap_or_default().api_server)
 }
 
 /// Reads the address of a server on this machine that speaks plain HTTP.
