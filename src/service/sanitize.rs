@@ -3,6 +3,7 @@
 //! [`answers!`] defines them, so that no field can be left out. The name of a field says how its text is treated: ids
 //! and paths stay usable.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -47,7 +48,12 @@ pub(super) fn sanitize<A: Texts>(mut answer: A, redactors: &[Redactor]) -> A {
                 *text = redactor.redact(text);
             }
         }
-        *text = shorten(&clean_controls(text), MAX_TEXT).into_owned();
+        if let Cow::Owned(clean) = clean_controls(text) {
+            *text = clean;
+        }
+        if let Cow::Owned(short) = shorten(text, MAX_TEXT) {
+            *text = short;
+        }
     });
     answer
 }
