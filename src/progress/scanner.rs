@@ -261,19 +261,17 @@ impl Scanner {
         }
         let at = self.forms.iter().position(|it| it.0 == report.form);
         let known = at.map(|at| self.forms.remove(at));
-        let (form, highest, grown) = known.unwrap_or((report.form.clone(), None, 0));
+        let new = || (report.form.clone(), None, 0);
+        let (form, mut highest, mut grown) = known.unwrap_or_else(new);
         let count = report.count();
-        let has_grown = count.is_none() || count > highest;
-        let is_dictionary = form == "{";
-        let grown = if is_dictionary {
-            CERTAIN
-        } else {
-            grown + usize::from(has_grown)
-        };
+        if form == "{" {
+            grown = CERTAIN;
+        } else if count.is_none() || count > highest {
+            (highest, grown) = (count, grown + 1);
+        }
         let best = self.forms.iter().map(|it| it.2.min(CERTAIN)).max();
         self.forms.truncate(MAX_FORMS - 1);
-        self.forms
-            .insert(0, (form, if has_grown { count } else { highest }, grown));
+        self.forms.insert(0, (form, highest, grown));
         Some(grown) >= best
     }
 
@@ -339,6 +337,10 @@ impl Scanner {
             self.history.push(metrics);
         }
         self.health.update(metrics);
+        if metrics.eval_loss.is_some() && !is_of_training {
+            // An evaluation that runs beside the training is of an earlier step.
+            metrics.step = metrics.step.max(self.metrics.step);
+        }
         if metrics.step != self.metrics.step || metrics.steps_per_second.is_some() {
             // The remaining time that the bar gave belongs to another step.
             self.metrics.seconds_left = None;
