@@ -75,7 +75,7 @@ fn answers_keep_to_their_budgets() {
     let failing = server.submit("big.yaml", json!({}));
     let failed = server.wait_done(&failing);
     note("poll of a failed job", 700, &failed.content);
-    let wrong = json!({ "job_id": job_id, "wait_seconds": 90 });
+    let wrong = json!({ "job_id": job_id, "wait_seconds": -1 });
     note(
         "bad argument",
         150,
