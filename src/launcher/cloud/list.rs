@@ -24,6 +24,7 @@ impl CloudLauncher {
     pub(super) async fn list_jobs(&self, known: &[JobIdentity]) -> Listing {
         let mut listing = Listing::default();
         let (mut launched, mut launching, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let mut failed = Vec::new();
         for identity in known {
             let status = if identity.oumi_job_id.is_empty() {
                 let launch = self.launch(identity);
@@ -38,6 +39,7 @@ impl CloudLauncher {
             match &status {
                 Ok(status) if status.state == JobState::Unknown => lost.push(identity),
                 Ok(status) if !status.is_done => launching.push(identity),
+                Ok(status) if status.state == JobState::Failed => failed.push(identity),
                 _ => {}
             }
             listing.add(identity, status);
@@ -59,14 +61,37 @@ impl CloudLauncher {
             let launched = launched.iter().copied().filter(on_cloud).collect();
             self.list_scope(cloud, clusters, launched, &launching)
         });
-        for part in join_all(parts).await {
+        // At once, so that they share one run of `sky status`.
+        let (parts, left) = tokio::join!(join_all(parts), self.left_coming_up(failed, &launching));
+        for part in parts {
             listing.jobs.extend(part.jobs);
             listing.warnings.extend(part.warnings);
             listing.incomplete.extend(part.incomplete);
         }
+        let is_new = |note: &String| !listing.warnings.contains(note);
+        let left: Vec<String> = left.into_iter().filter(is_new).collect();
+        listing.warnings.extend(left);
         // Afterwards: a query of clusters that began before a change ended does not show it.
         listing.warnings.extend(self.changes_left().await);
         listing
+    }
+
+    /// Names the clusters that failed launches left before they were up.
+    async fn left_coming_up(
+        &self,
+        failed: Vec<&JobIdentity>,
+        launching: &[&JobIdentity],
+    ) -> Vec<String> {
+        if failed.is_empty() {
+            return Vec::new();
+        }
+        let clusters = self.backend.clusters().await.unwrap_or_default();
+        let is_of = |jobs: &[&JobIdentity], name| jobs.iter().any(|job| job.cluster == name);
+        let left = clusters.iter().filter(|cluster| {
+            let name = cluster.name.as_str();
+            cluster.status == "INIT" && is_of(&failed, name) && !is_of(launching, name)
+        });
+        left.map(cost_note).collect()
     }
 
     async fn changes_left(&self) -> Vec<String> {

@@ -290,6 +290,11 @@ fn cancel_warns_of_the_cluster() {
     assert!(warnings(&failed).contains("cluster dev (AWS) is still up"));
     let answer = server.cancel("b", false);
     assert!(answer.refused().contains("is still up"));
+    // A cluster that may be coming up is named where that launch has failed.
+    let now = chrono::Utc::now().timestamp().to_string();
+    world.cloud.write("clusters/dev/launched_at", &now);
+    world.cloud.set_cluster("dev", "INIT");
+    assert!(warnings(&server.list("all").1).contains("cluster dev (AWS) is INIT"));
 }
 
 #[test]
