@@ -104,6 +104,9 @@ impl PartialEq for Metrics {
     }
 }
 
+/// The epoch of a report, and its step or that within the epoch.
+pub(super) type Count = (Option<f64>, Option<f64>);
+
 /// The metrics in a line, or in a few lines that belong together.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Report {
@@ -165,13 +168,15 @@ impl Report {
     }
 
     pub(super) fn has_count(&self) -> bool {
-        self.count().is_some()
+        self.count() != (None, None)
     }
 
-    pub(super) fn count(&self) -> Option<f64> {
+    pub(super) fn count(&self) -> Count {
         let step = self.metrics.step.map(|step| step as f64);
-        step.or(self.batch.map(|(done, _)| done))
-            .or(self.metrics.epoch)
+        (
+            self.metrics.epoch,
+            step.or(self.batch.map(|(done, _)| done)),
+        )
     }
 
     /// Tells if the report is a trainer's, and not something that looks alike.

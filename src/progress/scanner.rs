@@ -14,7 +14,7 @@ use super::grammar::{dictionary_start, number};
 use super::health::Health;
 use super::history::History;
 use super::links::Links;
-use super::metrics::{Metrics, Report};
+use super::metrics::{Count, Metrics, Report};
 use super::names::Kind;
 use super::tqdm::Bar;
 use super::{Activity, Progress};
@@ -30,7 +30,7 @@ const MAX_DICTIONARY: usize = 8 * 1024;
 
 /// The most forms of reports that are told apart, and the reports with growing counts that make a form certain.
 const MAX_FORMS: usize = 8;
-const CERTAIN: usize = 10;
+const CERTAIN: usize = 5;
 
 /// The most lines that belong to a head such as `[step=10/1000]`.
 const MAX_BLOCK: usize = 100;
@@ -55,7 +55,7 @@ pub struct Scanner {
     /// The unfinished end of the input.
     rest: Vec<u8>,
     /// The forms of the reports, each with its highest count, and how often that grew.
-    forms: Vec<(String, Option<f64>, usize)>,
+    forms: Vec<(String, Count, usize)>,
     /// A dictionary that goes on on the next line.
     dictionary: Option<String>,
     /// The counts of a head such as `[step=10/1000,epoch=0]`, and the lines that may still belong to it.
@@ -261,12 +261,12 @@ impl Scanner {
         }
         let at = self.forms.iter().position(|it| it.0 == report.form);
         let known = at.map(|at| self.forms.remove(at));
-        let new = || (report.form.clone(), None, 0);
+        let new = || (report.form.clone(), (None, None), 0);
         let (form, mut highest, mut grown) = known.unwrap_or_else(new);
         let count = report.count();
         if form == "{" {
             grown = CERTAIN;
-        } else if count.is_none() || count > highest {
+        } else if !report.has_count() || count > highest {
             (highest, grown) = (count, grown + 1);
         }
         let best = self.forms.iter().map(|it| it.2.min(CERTAIN)).max();
