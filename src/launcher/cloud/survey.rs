@@ -290,12 +290,9 @@ impl<'s> SurveyedJob<'s> {
             // It may never have been there.
             return format!("there is no cluster {cluster}, and nothing is known of a job on it");
         }
-        let gone =
-            format!("cluster {cluster} is not there any more, and the job's result went with it");
-        match is_recreated {
-            true => gone + "; the cluster of that name is another one",
-            false => gone,
-        }
+        let other = "; the cluster of that name is another one";
+        let other = if is_recreated { other } else { "" };
+        format!("cluster {cluster} is not there any more, and the job's result went with it{other}")
     }
 }
 
