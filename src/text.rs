@@ -159,15 +159,6 @@ pub(crate) fn split_skypilot_prefix(line: &str) -> (&str, &str) {
     line.split_at(SKYPILOT_PREFIX.find(line).map_or(0, |prefix| prefix.end))
 }
 
-/// Formats a number of bytes, such as `1.50 MiB`.
-pub(crate) fn size(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let power = (bytes.max(1).ilog2() as usize / 10).min(units.len() - 1);
-    let decimals = if power == 0 { 0 } else { 2 };
-    let count = bytes as f64 / 1024_f64.powi(power as i32);
-    format!("{count:.decimals$} {}", units[power])
-}
-
 /// Formats a time for a name, such as `20261129T181644`.
 pub(crate) fn compact(time: DateTime<Utc>) -> String {
     let text = time.to_rfc3339_opts(SecondsFormat::Secs, true);

@@ -1,12 +1,12 @@
 //! `list`, `status`, `logs`, `wait` and `cancel`: the answers of the tools, for a person at a shell.
 
-use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCandidates;
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
@@ -31,8 +31,8 @@ use crate::settings::env_vars;
 const RETRY: Duration = Duration::from_secs(15);
 /// The longest wait of one call, in seconds.
 const CALL_WAIT: u64 = 55;
-/// The length of the line that shows how far a job is: as wide as the least of terminals.
-const COLUMNS: usize = 79;
+/// The interval in which the time on the bar moves.
+const TICK: Duration = Duration::from_millis(200);
 /// The exit code after the timeout, as `timeout` of coreutils gives it.
 const TIMED_OUT: u8 = 124;
 
@@ -287,13 +287,25 @@ async fn wait(service: &JobService, job: &Job, goal: Goal, longest: Duration) ->
 /// Polls a job into `last` until it is over, or what the goal asks for has changed. Shows how far it is on stderr, where that is
 /// a terminal.
 async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut PollAnswer) {
-    let line = ProgressLine;
+    let bar = ProgressBar::no_length().with_finish(ProgressFinish::AndClear);
+    let style = |template| {
+        let style = ProgressStyle::with_template(template);
+        style.unwrap_or_else(|_| ProgressStyle::default_bar())
+    };
+    bar.set_style(style("{spinner} {elapsed}  {wide_msg}"));
+    bar.enable_steady_tick(TICK);
     // The job's sentence names step and loss.
     let show = |answer: &PollAnswer| {
         let metrics = answer.measured.as_ref().map(|progress| &progress.metrics);
         let left = metrics.and_then(|metrics| time_left(metrics.seconds_left));
         let left = left.map_or_else(String::new, |left| format!(", {left} left"));
-        line.show(&(for_person(&answer.message) + &left));
+        bar.set_message(for_person(&answer.message) + &left);
+        let steps = metrics.and_then(|metrics| metrics.step.zip(metrics.total_steps));
+        if let Some((step, total)) = steps {
+            bar.set_style(style("{bar:24} {elapsed}  {wide_msg}"));
+            bar.set_length(total);
+            bar.set_position(step);
+        }
     };
     let mut first = None;
     let mut wait_seconds = 0;
@@ -310,8 +322,7 @@ async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut Po
             return;
         }
         if let Some(error) = &last.error {
-            line.show("");
-            note(&format!("{}; trying again", for_person(error)));
+            bar.suspend(|| note(&format!("{}; trying again", for_person(error))));
             sleep(RETRY).await;
             continue;
         }
@@ -320,24 +331,5 @@ async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut Po
         if goal == Goal::Progress && *first.get_or_insert_with(|| message.clone()) != message {
             return;
         }
-    }
-}
-
-/// The line on stderr that shows how far a job is, where that is a terminal. It is gone after the wait.
-struct ProgressLine;
-
-impl ProgressLine {
-    fn show(&self, text: &str) {
-        let mut stderr = io::stderr();
-        if stderr.is_terminal() {
-            let line: String = text.chars().take(COLUMNS).collect();
-            let _ = write!(stderr, "\r{line}\x1b[K");
-        }
-    }
-}
-
-impl Drop for ProgressLine {
-    fn drop(&mut self) {
-        self.show("");
     }
 }

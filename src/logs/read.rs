@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use indicatif::HumanBytes;
 use memchr::{memchr, memrchr2};
 
 use super::Log;
@@ -21,7 +22,6 @@ use super::fold::{FoldOptions, Line, MAX_LINE, fold_lines};
 use super::source::MAX_LEFT_OUT;
 use super::unfinished::{complete_part, unfinished_text};
 use crate::redact::Redactor;
-use crate::text::size;
 
 /// The budget of an answer unless the caller says otherwise: with the other fields an answer has some 6 KB.
 pub const DEFAULT_MAX_BYTES: usize = 5632;
@@ -128,7 +128,7 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     let count = text.lines().count();
     let mut notes = Vec::new();
     if is_partial {
-        let (read, all) = (size(end - from), size(end));
+        let (read, all) = (HumanBytes(end - from), HumanBytes(end));
         notes.push(format!(
             "Only the last {read} of the log were read, which is {all} long."
         ));
@@ -216,7 +216,7 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
     if remaining_bytes > 0 {
         notes.push(format!(
             "{} more of the log are new: call again with this cursor for what follows, or without a cursor for the end of the log.",
-            size(remaining_bytes)
+            HumanBytes(remaining_bytes)
         ));
     }
     let cursor = log.cursor_at(start + length as u64)?;

@@ -11,6 +11,7 @@ use std::io;
 use std::ops::Range;
 use std::time::Instant;
 
+use indicatif::HumanBytes;
 use regex::{Regex, RegexBuilder};
 
 use super::Log;
@@ -18,7 +19,7 @@ use super::fold::{CUT, FoldOptions, MAX_LINE, fold_lines};
 use super::read::{Excerpt, ReadOptions, place_in_log};
 use super::unfinished::complete_part;
 use crate::error::JobError;
-use crate::text::{shorten, size};
+use crate::text::shorten;
 
 /// The bytes that are read and folded between two checks of the deadline.
 const BLOCK: u64 = 1024 * 1024;
@@ -114,7 +115,7 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
         block = log.lines_before(block.start, BLOCK)?;
     }
     let note = stopped.map(|why| {
-        let (newest, all) = (size(log_bytes - block.start), size(log_bytes));
+        let (newest, all) = (HumanBytes(log_bytes - block.start), HumanBytes(log_bytes));
         format!("The search stopped because {why}: of the log, which is {all} long, no more than the last {newest} were searched.")
     });
     let text = matches.text(query);

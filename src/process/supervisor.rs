@@ -90,8 +90,7 @@ pub(crate) fn notify(supervisor: u32) {
 
 /// Appends a line to the job's log. On a full disk the exit record, which holds the same text, must do.
 pub(super) fn append_to_log(dir: &JobDir, line: &str) {
-    let written = dir.open_log().and_then(|mut log| writeln!(log, "{line}"));
-    if let Err(error) = written {
+    if let Err(error) = dir.open_log().and_then(|mut log| writeln!(log, "{line}")) {
         tracing::warn!(%error, line, "cannot write to the log of a job");
     }
 }

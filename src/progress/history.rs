@@ -117,7 +117,7 @@ impl History {
 }
 
 /// `values` as blocks of eight heights, in at most `columns` columns: each is the mean of the numbers that fall into it, and
-/// a cross where there is none.
+/// a cross where there is none. The heights span what nearly all do, so that one spike does not flatten the rest.
 pub(super) fn sparkline(values: &[f64], columns: usize) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let columns = columns.min(values.len());
@@ -131,9 +131,11 @@ pub(super) fn sparkline(values: &[f64], columns: usize) -> String {
             .reduce(|sum, one| sum + one)
     };
     let means: Vec<Option<f64>> = (0..columns).map(mean).collect();
-    let numbers = || means.iter().flatten().copied();
-    let low = numbers().reduce(f64::min).unwrap_or(0.0);
-    let high = numbers().reduce(f64::max).unwrap_or(0.0);
+    let mut sorted: Vec<f64> = means.iter().flatten().copied().collect();
+    sorted.sort_by(f64::total_cmp);
+    let outliers = sorted.len() / 20;
+    let low = sorted.get(outliers).copied().unwrap_or(0.0);
+    let high = sorted.iter().rev().nth(outliers).copied().unwrap_or(0.0);
     let block = |mean: Option<f64>| {
         // Halved, since the distance of great numbers may be none. A distance of 0 is the lowest block.
         let height = mean.map(|mean| (mean / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0));
@@ -141,5 +143,5 @@ pub(super) fn sparkline(values: &[f64], columns: usize) -> String {
             BLOCKS[(height.clamp(0.0, 1.0) * 7.0).round() as usize]
         })
     };
-    means.iter().copied().map(block).collect()
+    means.into_iter().map(block).collect()
 }

@@ -1,5 +1,6 @@
 //! The metrics of a training run, and the report of them in one line of a log.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
@@ -9,7 +10,8 @@ use super::grammar::{dictionary_start, duration, entries, number, pairs, total, 
 use super::names::{EVALUATIONS, Kind, is_evaluation, kind};
 use crate::text::patterns::Patterns;
 
-/// The longest name of an evaluation set, in bytes.
+/// The most evaluation sets that are told apart, and the longest name of one in bytes.
+const MAX_EVAL_SETS: usize = 8;
 const MAX_EVAL_SET_NAME: usize = 40;
 
 /// The text before a loss, in bytes, in which `valid` or `test` makes it that of an evaluation.
@@ -36,6 +38,9 @@ pub struct Metrics {
     pub eval_loss: Option<f64>,
     /// The evaluation set of `eval_loss`, where it has a name.
     pub eval_set: Option<String>,
+    /// The newest loss of each evaluation set that has a name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub eval_losses: BTreeMap<String, f64>,
     pub learning_rate: Option<f64>,
     /// Norm of the gradient.
     pub grad_norm: Option<f64>,
@@ -60,6 +65,14 @@ impl Metrics {
         if newer.eval_loss.is_some() {
             self.eval_set = newer.eval_set.take();
         }
+        if !newer.eval_losses.is_empty() {
+            std::mem::swap(&mut self.eval_losses, &mut newer.eval_losses);
+            for (set, loss) in std::mem::take(&mut newer.eval_losses) {
+                if self.eval_losses.len() < MAX_EVAL_SETS {
+                    self.eval_losses.entry(set).or_insert(loss);
+                }
+            }
+        }
         for (figure, newer) in self.figures().iter_mut().zip(&newer.figures()) {
             **figure = newer.or(**figure);
         }
@@ -76,6 +89,7 @@ impl Metrics {
         let round = |figure: &mut f64| {
             *figure = format!("{figure:.4e}").parse().unwrap_or(*figure);
         };
+        self.eval_losses.values_mut().for_each(round);
         self.figures().into_iter().flatten().for_each(round);
         self.seconds_left = self.seconds_left.map(f64::round);
     }
@@ -331,8 +345,10 @@ impl Report {
             if metrics.eval_loss.is_some() && metrics.eval_set.is_none() {
                 return;
             }
+            metrics.eval_losses.insert(set.to_owned(), loss);
             metrics.eval_set = Some(set.to_owned());
         } else {
+            metrics.eval_losses.clear();
             metrics.eval_set = None;
         }
         metrics.eval_loss = Some(loss);

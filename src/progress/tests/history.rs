@@ -82,6 +82,14 @@ fn sparkline_in_one_line() {
     assert_eq!(sparkline(&[f64::MAX, -f64::MAX, f64::MAX], 60), "█▁█");
     let falling: Vec<f64> = (0..10_000).map(|step| 1.0 / f64::from(step + 1)).collect();
     assert_eq!(sparkline(&falling, 10).chars().count(), 10);
+    // One spike does not flatten the rest.
+    let mut spiky: Vec<f64> = (0..600).map(|step| f64::from(600 - step)).collect();
+    spiky[300] = 1e9;
+    let line = sparkline(&spiky, 60);
+    assert!(
+        line.starts_with('█') && line.ends_with('▁') && line.contains('▄'),
+        "{line}"
+    );
 
     let history = scan(fs::read(fixture("oumi-0.9-trl-sft-eval.log")).unwrap()).1;
     assert_eq!(
