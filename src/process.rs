@@ -16,12 +16,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures::future::BoxFuture;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinError, spawn_blocking};
 
 /// Runs a future on the runtime's threads for files, and holds none while it waits: handing each file over to another
 /// thread takes longer than reading it.
-pub(crate) async fn on_file_threads<T: Send + 'static>(mut future: BoxFuture<'static, T>) -> T {
+pub(crate) async fn on_file_threads<T: Send + 'static>(future: BoxFuture<'static, T>) -> T {
+    let (sender, done) = oneshot::channel();
+    run(Box::pin(async move { drop(sender.send(future.await)) })).await;
+    match done.await {
+        Ok(done) => done,
+        // The runtime is shutting down.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Runs a future of one type, which is 40 KB less of the program than one for each result.
+async fn run(mut future: BoxFuture<'static, ()>) {
     struct Woken(Notify);
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
@@ -36,11 +47,9 @@ pub(crate) async fn on_file_threads<T: Send + 'static>(mut future: BoxFuture<'st
             (future, polled)
         });
         match step.await.map_err(JoinError::try_into_panic) {
-            Ok((_, Poll::Ready(done))) => return done,
             Ok((rest, Poll::Pending)) => future = rest,
             Err(Ok(panic)) => resume_unwind(panic),
-            // The runtime is shutting down.
-            Err(Err(_)) => return std::future::pending().await,
+            Ok((_, Poll::Ready(()))) | Err(Err(_)) => return,
         }
         woken.0.notified().await;
     }

@@ -10,10 +10,12 @@ use super::launch_dir::{COMPLETION_WINDOW, seconds};
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
 use crate::launcher::{JobIdentity, JobState, ListedJob, Listing};
-use crate::parse::sky::{Queue, QueueFailure, QueuedJob, named};
+use crate::parse::sky::{Queue, QueueFailure, named};
 use crate::process::runner::Output;
 use crate::text::join_names;
 
+/// The most jobs that were started elsewhere and are listed.
+const MAX_FOREIGN_JOBS: usize = 200;
 /// The time after the end of a change in which a query may run that began before it. Not longer: a query that is dropped by each list
 /// never answers.
 const JUST_ENDED: Duration = Duration::from_secs(30);
@@ -213,10 +215,9 @@ impl Listing {
     fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
         let clusters = survey.queue.iter().flat_map(|queue| &queue.jobs);
         let jobs = clusters.flat_map(|(name, jobs)| jobs.iter().map(move |job| (name, job)));
-        let is_foreign = |(name, job): &(&String, &QueuedJob)| {
-            !claimed.contains(&(name.as_str(), job.job_id.as_str()))
-        };
-        for (name, job) in jobs.filter(is_foreign) {
+        let mut foreign =
+            jobs.filter(|(name, job)| !claimed.contains(&(name.as_str(), job.job_id.as_str())));
+        for (name, job) in foreign.by_ref().take(MAX_FOREIGN_JOBS) {
             let identity = JobIdentity {
                 job_id: String::new(),
                 cloud: survey
@@ -227,6 +228,12 @@ impl Listing {
                 oumi_job_id: job.job_id.clone(),
             };
             self.add(&identity, survey.job(&identity, None).status());
+        }
+        let more = foreign.count();
+        if more > 0 {
+            let problem = format!("{more} more jobs that were started elsewhere are not listed");
+            self.warnings.push(problem.clone());
+            self.incomplete.push(problem);
         }
     }
 

@@ -244,11 +244,11 @@ impl<'s> SurveyedJob<'s> {
     /// Says what a job waits for: a cluster runs its jobs in the order of their ids, as far as there is room.
     fn why_waiting(&self, row: &QueuedJob) -> Option<String> {
         let cluster = &self.identity.cluster;
+        let is_earlier = |job: &&QueuedJob| number(job) < number(row) && !is_over(job);
+        let is_waiting = row.status == "PENDING";
         let jobs = self.survey.jobs(cluster).iter();
-        let earlier = jobs.filter(|job| number(job) < number(row) && !is_over(job));
-        let count = earlier.count();
-        (count > 0 && row.status == "PENDING")
-            .then(|| format!("it waits for earlier jobs of cluster {cluster}: {count}"))
+        let count = jobs.filter(|job| is_waiting && is_earlier(job)).count();
+        (count > 0).then(|| format!("it waits for earlier jobs of cluster {cluster}: {count}"))
     }
 
     fn status_of_row(&self, row: &QueuedJob) -> JobStatus {
