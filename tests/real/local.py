@@ -161,6 +161,10 @@ def main():
                 for pid in marked(job_dir):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+            # A list has `sky` start SkyPilot's API server in this home, which is about to go.
+            if Path(f"{venv}/bin/sky").exists():
+                env = {**os.environ, "HOME": str(home), "PATH": f"{venv}/bin:/usr/bin:/bin"}
+                subprocess.run(["sky", "api", "stop"], env=env, capture_output=True, timeout=60)
     saw("all was as it should be")
 
 
