@@ -29,7 +29,8 @@ const MIN_VISIBLE: usize = 4;
 const SLICE: usize = 256 * 1024;
 
 /// The parts of names that tell of a secret.
-const SECRET_NAMES: &str = "TOKEN SECRET PASSWORD PASSWD API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
+const SECRET_NAMES: &str =
+    "TOKEN SECRET PASSWORD PASSWD _PASS API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
 
 /// Values that stand where a secret may, and are none.
 const NO_SECRETS: &str = "unbound parameter required missing None null True False true false <s> </s> <pad> <unk> <bos> <eos> <image> [PAD] [PAD [UNK] [UNK [CLS] [CLS [SEP] [SEP [MASK] [MASK";
@@ -425,6 +426,7 @@ mod tests {
             "me@10.0.0.2's password: \nPermission denied (publickey,password).",
             "connect(password=os.environ[\"PG\"]), Redis(password=None,username=None)",
             "run.sh: line 3: HF_TOKEN: unbound variable, WANDB_API_KEY: parameter not set",
+            "curl -fsS https://a.b/-u x:1234; docker run -u 1000:10000 mysql -port 3306; NUM_PASSES=1000",
             "pad_token: an_ordinary_word_of_some_length, token=config.hub_token_of_the_run",
         ] {
             assert_eq!(secrets.redact(text), text);
@@ -447,6 +449,8 @@ mod tests {
             format!("{}.{}", token("secret_my-key_", 32), token("", 32)),
             token("fw_", 22),
             token("sk-", 40),
+            token("sk_live_", 24),
+            format!("{}.{}", token("SG.", 22), token("", 43)),
             token("ghp_", 36),
             token("AIza", 35),
             format!("AKIA{}", "ABCDEFGH12345678"),
@@ -510,6 +514,9 @@ mod tests {
             "KAGGLE_KEY=",
             "wandb.login(key='",
             "  client_secret: ",
+            "DB_PASS=",
+            "+ curl -fsS -u me:",
+            "mysqldump -h db -u me -p",
             "password=",
             "hf auth login --token ",
             "  password ",
