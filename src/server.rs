@@ -167,10 +167,11 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(error, None));
         };
         let arguments = request.arguments.take().unwrap_or_default();
-        match arguments::fit(&tool.input_schema, arguments) {
-            Ok(fitted) => request.arguments = Some(fitted),
+        let (fitted, unknown) = match arguments::fit(&tool.input_schema, arguments) {
+            Ok(fitted) => fitted,
             Err(error) => return Ok(tools::failure(&error.to_string()).into()),
-        }
+        };
+        request.arguments = Some(fitted);
         let mut server = self.clone();
         let caller = (!tools::is_read_only(tool)).then(|| {
             let prompts = Arc::clone(&self.prompts);
@@ -186,7 +187,10 @@ impl ServerHandler for Server {
                 let call = ToolCallContext::new(&server, request, call);
                 server.router().call(call).boxed()
             });
-            let answer = answer.await?;
+            let mut answer = answer.await?;
+            if let CallToolResponse::Complete(answer) = &mut answer {
+                tools::warn_of_unknown(answer, &unknown);
+            }
             if let Some(required) = caller.and_then(|caller| caller.input_required()) {
                 return Ok(required.into());
             }

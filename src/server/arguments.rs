@@ -12,16 +12,16 @@ const MAX_TEXT: usize = 8192;
 /// The largest number that every integer field can hold.
 const MAX_NUMBER: i64 = i32::MAX as i64;
 
-/// Returns the arguments, each of the type that `schema` gives. One that the schema lacks is dropped, or refused where the
-/// schema allows no others. Values of an object are secret and never repeated.
+/// Returns the arguments, each of the type that `schema` gives, and the names of those that the schema lacks. They are refused
+/// where it allows no others. Values of an object are secret and never repeated.
 pub(super) fn fit(
     schema: &Map<String, Value>,
     arguments: Map<String, Value>,
-) -> Result<Map<String, Value>> {
+) -> Result<(Map<String, Value>, String)> {
     let no_fields = Map::new();
     let fields = (schema.get("properties").and_then(Value::as_object)).unwrap_or(&no_fields);
     let is_closed = schema.get("additionalProperties") == Some(&Value::Bool(false));
-    let mut fitted = Map::new();
+    let (mut fitted, mut unknown_names) = (Map::new(), Vec::new());
     for (name, value) in arguments {
         if value.is_null() || value == "" || value == "null" {
             continue;
@@ -29,13 +29,13 @@ pub(super) fn fit(
         match fields.get(&name) {
             Some(field) => drop(fitted.insert(name.clone(), fit_field(&name, field, &value)?)),
             None if is_closed => return Err(unknown(&name)),
-            None => {}
+            None => unknown_names.push(name),
         }
     }
     let required = schema.get("required").and_then(Value::as_array);
     let mut required = required.into_iter().flatten().filter_map(Value::as_str);
     match required.find(|name| !fitted.contains_key(*name)) {
-        None => Ok(fitted),
+        None => Ok((fitted, quoted(&unknown_names.join(", ")))),
         Some(name) => {
             let meaning = fields[name]["description"].as_str().unwrap_or_default();
             Err(JobError::invalid(format!(

@@ -172,3 +172,14 @@ fn answer(answer: &impl Serialize) -> CallToolResult {
 pub(super) fn failure(error: &str) -> CallToolResult {
     CallToolResult::structured_error(json!({ "success": false, "error": error }))
 }
+
+/// Warns of arguments that were passed over.
+pub(super) fn warn_of_unknown(answer: &mut CallToolResult, names: &str) {
+    if !names.is_empty() {
+        let content = answer.structured_content.get_or_insert_default();
+        let mut warnings = content["warnings"].as_array().cloned().unwrap_or_default();
+        warnings.push(format!("not known here, and ignored: {names}").into());
+        content["warnings"] = warnings.into();
+        answer.content[0] = ContentBlock::text(content.to_string());
+    }
+}

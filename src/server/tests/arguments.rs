@@ -9,7 +9,7 @@ fn fit_to(tool: &str, arguments: Value) -> Result<Value, String> {
     let schema = &router.get(tool).unwrap().input_schema;
     let arguments = arguments.as_object().unwrap().clone();
     let fitted = fit(schema, arguments).map_err(|error| error.to_string());
-    fitted.map(Value::from)
+    fitted.map(|(fitted, _)| fitted.into())
 }
 
 /// Arguments of `run_job` with one more.
@@ -72,7 +72,7 @@ fn fields_left_out_in_any_way_are_absent() {
                     .collect();
                 arguments.insert(name.clone(), left_out);
                 match fit(&tool.input_schema, arguments) {
-                    Ok(fitted) => assert!(!fitted.contains_key(name), "{} {name}", tool.name),
+                    Ok((fitted, _)) => assert!(!fitted.contains_key(name), "{} {name}", tool.name),
                     Err(error) => {
                         let error = error.to_string();
                         assert!(

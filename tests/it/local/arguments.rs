@@ -65,9 +65,13 @@ fn misfits_are_refused_and_start_nothing() {
             .refused()
             .contains("local")
     );
-    // A tool that changes nothing passes over what it does not know.
+    // A tool that changes nothing passes over what it does not know, and says so.
+    let note = json!(["not known here, and ignored: tail, wait"]);
+    let listed = server.call("list_jobs", json!({ "tail": 5, "wait": 9 }));
+    assert_eq!(listed.ok()["warnings"], note);
     for tool in ["poll_status", "get_job_logs"] {
         let answer = server.call(tool, json!({ "job_id": "none", "tail": 5, "wait": 9 }));
+        assert_eq!(answer["warnings"], note);
         assert!(answer.refused().contains("no job \"none\" is known"));
     }
     let other = json!({ "cloud": " LOCAL ", "dry_run": true, "job_name": null });
