@@ -23,7 +23,7 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
 use crate::settings::data_dir::DataDir;
-pub(crate) use offer::{ClusterInfo, Offer, check_cloud, oumi_cloud};
+pub(crate) use offer::{ClusterInfo, Offer, PRICE, check_cloud, oumi_cloud};
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct JobStatus {

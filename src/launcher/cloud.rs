@@ -359,7 +359,7 @@ impl Launcher for CloudLauncher {
     }
 
     fn launch_price(&self, identity: &JobIdentity) -> Option<f64> {
-        self.own_launch(identity)?.hourly_price
+        self.launch(identity).ok()?.hourly_price
     }
 
     async fn clusters(&self, name: Option<&str>) -> Result<Vec<ClusterInfo>> {

@@ -2,6 +2,10 @@
 
 use crate::error::{JobError, Result};
 
+/// The file in the folder of a launch with the highest price that it was offered at, in dollars an hour. It is no field of the
+/// registry: with one that it does not know, the Python server drops every record.
+pub(crate) const PRICE: &str = "price.json";
+
 /// The price of a launch or a cluster: of all its nodes, in dollars an hour.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Offer {

@@ -198,7 +198,7 @@ impl JobDir {
 
     /// Writes a file of a new job, 0600, without a sync: a crash of the machine ends the job too. Fails with `AlreadyExists`
     /// where there is such a file.
-    pub(super) fn write_new(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write_new(&self, name: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         let mut options = open_options();
         let new = options.create_new(true).write(true);
         new.open(self.path.join(name))?.write_all(bytes)

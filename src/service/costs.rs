@@ -16,8 +16,6 @@ use crate::settings::env_vars::MAX_HOURLY;
 
 /// The wait for prices. A launch is shown without those that take longer.
 const PRICES_WAIT: Duration = Duration::from_secs(12);
-/// The field of a record with the price that a launch had, in dollars an hour.
-pub(super) const HOURLY_PRICE: &str = "hourly_price";
 
 /// The costs of a launch that may be billed.
 #[derive(Clone)]
@@ -125,8 +123,7 @@ impl Costs {
             if up.is_some() || context.is_launching(job) {
                 let price = up.and_then(|up| up.offer.highest());
                 let launcher = context.launcher(&job.cloud).ok();
-                let printed = || launcher?.launch_price(&job.identity());
-                let price = price.or_else(|| recorded_price(job)).or_else(printed);
+                let price = price.or_else(|| launcher?.launch_price(&job.identity()));
                 let known = clusters.entry(name).or_default();
                 // Of two clusters that had the name one after the other, the dearer.
                 *known = known.iter().copied().chain(price).reduce(f64::max);
@@ -141,8 +138,4 @@ impl Costs {
         let prices = clusters.values().flatten();
         (prices.fold(0.0, |sum, price| sum + price), unknown)
     }
-}
-
-pub(super) fn recorded_price(record: &JobRecord) -> Option<f64> {
-    record.other.get(HOURLY_PRICE)?.as_f64()
 }

@@ -9,12 +9,11 @@ use chrono::{SecondsFormat, Utc};
 use futures::FutureExt;
 
 use super::context::Context;
-use super::costs::HOURLY_PRICE;
 use super::lookup::ResolvedJob;
 use super::prepare::PreparedLaunch;
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
-use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan};
+use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, PRICE};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::on_file_threads;
 use crate::process::start::{has_abandoned_epilogue, is_alive};
@@ -78,7 +77,6 @@ async fn record(
         identity.oumi_job_id.clone_from(&identity.job_id);
     }
     let price = costs.as_ref().and_then(|costs| costs.offer.highest());
-    let price = price.map(|dearest| (HOURLY_PRICE.to_owned(), dearest.into()));
     let record = JobRecord {
         job_id: identity.job_id.clone(),
         command: spec.command.name.to_owned(),
@@ -89,7 +87,7 @@ async fn record(
         model_name: spec.config.model_name,
         submit_time: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, false),
         output_dir: spec.config.output_dir,
-        other: price.into_iter().collect(),
+        ..JobRecord::default()
     };
     // Under the lock of the registry, so that each launch counts the others, also those of other servers.
     let prepare = |records: &[JobRecord]| {
@@ -97,7 +95,7 @@ async fn record(
             costs.check_limit(context, &identity.cluster, records, can_ask)?;
         }
         let dir = context.job_dir(&identity.job_id);
-        create_job_dir(dir, launch.has_new_id, &redactor)
+        create_job_dir(dir, launch.has_new_id, &redactor, price)
     };
     let lock = context.registry.insert(record, prepare).await?;
     Ok((identity, (plan, lock)))
@@ -276,7 +274,12 @@ fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {
 
 /// Creates the folder of a new job. A folder without a record was left by a server that died between the two; it is replaced
 /// unless its processes live.
-fn create_job_dir(dir: Option<JobDir>, has_new_id: bool, redactor: &Redactor) -> Result<JobLock> {
+fn create_job_dir(
+    dir: Option<JobDir>,
+    has_new_id: bool,
+    redactor: &Redactor,
+    price: Option<f64>,
+) -> Result<JobLock> {
     let another_name = |error: JobError| error.with_hint("choose another job_name");
     let no_folder = || another_name(JobError::invalid("the job id is no name for a folder"));
     let dir = dir.ok_or_else(no_folder)?;
@@ -299,6 +302,10 @@ fn create_job_dir(dir: Option<JobDir>, has_new_id: bool, redactor: &Redactor) ->
     }
     let (dir, lock) = JobDir::create(dir.path()).map_err(failed)?;
     dir.write_secrets(redactor).map_err(failed)?;
+    if let Some(price) = price {
+        let written = dir.write_new(PRICE, price.to_string().as_bytes());
+        written.map_err(failed)?;
+    }
     Ok(lock)
 }
 

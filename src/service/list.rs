@@ -13,7 +13,6 @@ use futures::future::join_all;
 
 use super::answers::{JobRow, ListAnswer};
 use super::context::{Context, setting_problems};
-use super::costs::recorded_price;
 use super::observe::how_far;
 use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
@@ -214,7 +213,6 @@ async fn row(context: &Context, record: Option<Cow<'_, JobRecord>>, job: ListedJ
         ..JobRecord::default()
     };
     let record = record.unwrap_or_else(|| Cow::Owned(unrecorded()));
-    let recorded = recorded_price(&record).filter(|_| !status.is_done);
     let config = Path::new(&record.config_path).file_name();
     let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let text_if = |condition: bool, text: &str| if condition { text } else { "" }.to_owned();
@@ -246,7 +244,7 @@ async fn row(context: &Context, record: Option<Cow<'_, JobRecord>>, job: ListedJ
         progress,
         output: text_if(has_output, &under_home(&record.output_dir)),
         autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
-        hourly_price: details.hourly_price.or(cluster_price).or(recorded),
+        hourly_price: details.hourly_price.or(cluster_price),
         spent: details.spent,
         job_id: record.job_id.clone(),
     };

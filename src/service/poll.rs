@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use super::answers::{PollAnswer, fields, to_json};
 use super::context::Context;
-use super::costs::recorded_price;
 use super::lookup::{self, ResolvedJob};
 use super::observe::{Observation, observe};
 use super::requests::{PollRequest, Until};
@@ -185,8 +184,6 @@ fn answered(
         let output_dir = record.output_dir.as_str().into();
         metadata.insert("output_dir".to_owned(), output_dir);
     }
-    // SkyPilot tells no price of a cluster that was there before the launch.
-    let recorded = record.filter(|_| !is_done).and_then(recorded_price);
     // While it runs, what is in its folder is not yet what came of it.
     let output = observation.output.as_ref().filter(|_| is_done);
     // Of a failed job the message says how long it took, and how far it came.
@@ -203,7 +200,7 @@ fn answered(
         status: status.status,
         state: status.state,
         is_done,
-        hourly_price: status.details.hourly_price.or(recorded),
+        hourly_price: status.details.hourly_price,
         spent: status.details.spent,
         ended_at: status.details.ended_at,
         progress: progress.and_then(|progress| progress_fields(progress, is_done)),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::JobMark;
 use crate::error::JobError;
-use crate::launcher::{JobState, JobStatus, status};
+use crate::launcher::{JobState, JobStatus, PRICE, status};
 use crate::parse;
 use crate::parse::oumi::{LaunchOutput, launch_output};
 use crate::parse::prices::chosen_price;
@@ -74,7 +74,7 @@ pub(super) struct Launch {
     pub(super) killed_at: Option<f64>,
     /// What the launcher printed, with its id of the job only where that is to be believed.
     pub(super) printed: LaunchOutput,
-    /// Of a new cluster, in dollars.
+    /// The one that the launcher printed of a new cluster, else that of the plan; in dollars.
     pub(super) hourly_price: Option<f64>,
     pub(super) verdict: Option<Verdict>,
     pub(super) has_ended: bool,
@@ -99,11 +99,12 @@ impl Launch {
             cluster: cluster.to_owned(),
             ..LaunchStart::default()
         });
+        let chosen = chosen_price(&output).filter(|_| !printed.is_onto_existing);
         let mut launch = Self {
             start,
             started_at: modified(&dir.path().join(START))?,
             last_output_at: modified(&dir.log_path())?.filter(|_| !output.is_empty()),
-            hourly_price: chosen_price(&output).filter(|_| !printed.is_onto_existing),
+            hourly_price: chosen.or(read_json(dir, PRICE)?),
             printed,
             verdict: read_json(dir, VERDICT)?,
             last_line: parse::last_line(&output),
@@ -213,10 +214,10 @@ impl Launch {
             JobState::Unknown => !finds_jobs,
             _ => state != JobState::Pending,
         };
-        JobStatus {
-            message,
-            ..JobStatus::new(word, state, is_done)
-        }
+        let mut status = JobStatus::new(word, state, is_done);
+        status.message = message;
+        status.details.hourly_price = self.hourly_price.filter(|_| !is_done);
+        status
     }
 }
 

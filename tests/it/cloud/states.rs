@@ -99,15 +99,14 @@ fn poll_has_the_facts() {
 #[test]
 fn price_of_an_existing_cluster_is_that_of_the_launch() {
     let world = with_job("RUNNING");
-    let mut records = world.home.records();
-    records[0]["hourly_price"] = 12.25.into();
-    world.home.write_registry(&records);
+    std::fs::write(world.home.job_dir("a").join("price.json"), "12.25").unwrap();
     let mut server = world.server();
     assert_eq!(server.poll("a")["hourly_price"], 12.25);
     let (_, list) = server.list("running");
     assert_eq!(list["jobs"][0]["hourly_price"], 12.25);
     world.cloud.set_job("dev", "1", "SUCCEEDED");
-    assert_eq!(server.poll("a").content.get("hourly_price"), None);
+    let poll = server.poll("a");
+    assert!(warnings(&poll).contains("still up at $12.25 an hour"));
 }
 
 fn text_of(value: &serde_json::Value) -> &str {
