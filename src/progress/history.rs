@@ -9,11 +9,15 @@ pub(crate) const MAX_POINTS: usize = 8192;
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Point {
     pub step: Option<u64>,
+    pub epoch: Option<f64>,
     /// NaN or infinite where the trainer printed that.
     pub loss: Option<f64>,
     pub eval_loss: Option<f64>,
     pub reward: Option<f64>,
+    pub grad_norm: Option<f64>,
 }
+
+pub(super) type Figure = fn(&Point) -> Option<f64>;
 
 /// The losses of a run, in the order of its steps. Of a long run every second, fourth, … is kept, and the newest.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -41,20 +45,28 @@ impl History {
         };
         let mut point = Point {
             step: metrics.step,
+            epoch: metrics.epoch,
             loss: metrics.loss,
             eval_loss: metrics.eval_loss.filter(&mut is_of_set),
             reward: metrics.reward,
+            grad_norm: metrics.grad_norm,
         };
-        if point.loss.or(point.eval_loss).or(point.reward).is_none() {
+        let figure = point.loss.or(point.eval_loss).or(point.reward);
+        if figure.or(point.grad_norm).is_none() {
             return;
         }
         let is_later = |last: &mut Point| last.step > point.step && point.step.is_some();
         while self.points.pop_if(is_later).is_some() {}
-        let is_same = |last: &mut Point| last.step == point.step && point.step.is_some();
+        // The lines of a block repeat the figures of those above.
+        let is_same = |last: &mut Point| match point.step {
+            Some(_) => last.step == point.step,
+            None => *last == point,
+        };
         if let Some(last) = self.points.pop_if(is_same) {
             point.loss = point.loss.or(last.loss);
             point.eval_loss = point.eval_loss.or(last.eval_loss);
             point.reward = point.reward.or(last.reward);
+            point.grad_norm = point.grad_norm.or(last.grad_norm);
             return self.points.push(point);
         }
         // The newest is always there: the one before it goes where it is none of those that are kept.
@@ -86,7 +98,6 @@ impl History {
     pub(crate) fn sparkline(&self, columns: usize) -> Option<String> {
         let set = self.eval_set.as_ref().and_then(Option::as_deref);
         let eval_name = set.map_or("eval_loss".to_owned(), |set| format!("eval_{set}_loss"));
-        type Figure = fn(&Point) -> Option<f64>;
         let figures: [(&str, Figure); 3] = [
             ("reward", |point| point.reward),
             ("loss", |point| point.loss),

@@ -11,7 +11,7 @@ use memchr::{memchr, memchr3, memrchr3};
 use regex::bytes::Regex;
 
 use super::grammar::{dictionary_start, number};
-use super::health::Health;
+use super::health::bad_news;
 use super::history::History;
 use super::links::Links;
 use super::metrics::{Count, Metrics, Report};
@@ -41,7 +41,6 @@ pub struct Scanner {
     /// The metrics of the training, or until it has printed any those of inference or an evaluation.
     metrics: Metrics,
     pub history: History,
-    health: Health,
     activity: Option<Activity>,
     bars: Bars,
     is_training: bool,
@@ -113,12 +112,16 @@ impl Scanner {
         if is_over || (self.activity.is_some() && is_training) {
             metrics.seconds_left = None;
         }
+        // Those of an earlier training in the same log are none of this one.
+        let figures = metrics.loss.or(metrics.reward).or(metrics.eval_loss);
+        let points = self.history.points();
+        let points = figures.or(metrics.grad_norm).map_or(&[][..], |_| points);
         metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
         Some(Progress {
             metrics,
             is_training,
             measured_at: Some(written),
-            bad_news: self.health.bad_news(),
+            bad_news: bad_news(points),
             activity: self.activity.clone(),
             ..Progress::default()
         })
@@ -226,7 +229,6 @@ impl Scanner {
             return;
         }
         report.add_line(line);
-        let has_figure = report.has_figure();
         if self.block.is_some()
             && let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0)
         {
@@ -240,7 +242,7 @@ impl Scanner {
         }
         if report.is_training() {
             if self.is_own(&report) {
-                self.report(&mut report, has_figure);
+                self.report(&mut report);
             }
             return;
         }
@@ -298,8 +300,8 @@ impl Scanner {
         self.activity = None;
     }
 
-    /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
-    fn report(&mut self, report: &mut Report, is_new: bool) {
+    /// Takes over what a trainer has printed.
+    fn report(&mut self, report: &mut Report) {
         let of = &mut report.metrics;
         let is_of_step = of.step.is_some() || of.learning_rate.or(of.grad_norm).is_some();
         if self.bars.training_ended && !is_of_step && report.has(Kind::Evaluation) {
@@ -333,10 +335,7 @@ impl Scanner {
             && is_of_training
             && !self.prints_steps
             && metrics.step.is_some();
-        if is_new {
-            self.history.push(metrics);
-        }
-        self.health.update(metrics);
+        self.history.push(metrics);
         if metrics.eval_loss.is_some() && !is_of_training {
             // An evaluation that runs beside the training is of an earlier step.
             metrics.step = metrics.step.max(self.metrics.step);

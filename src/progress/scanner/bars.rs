@@ -14,9 +14,6 @@ const RESUMED_PART: u64 = 20;
 /// The most steps that the bar of one rank is behind that of another.
 const MAX_LAG: u64 = 2;
 
-/// The most bars that are watched until the training's is known.
-const MAX_CANDIDATES: usize = 8;
-
 /// The words of which one is in the label of a training's bar, where that has a label.
 const TRAINING: [&str; 8] = [
     "train", "tuning", "learning", "optimiz", "sft", "step", "iter", "progress",
@@ -36,8 +33,9 @@ const BESIDE: [(&str, &str); 3] = [
 pub(super) struct Bars {
     /// The label and the total of the training's bar.
     pub(super) training: Option<(String, Option<u64>)>,
-    /// The bars that may be the training's, until that is known; the newest first.
-    candidates: Vec<Candidate>,
+    /// The bar that may be the training's and was drawn last, and the one that was at the newest loss.
+    newest: Option<Candidate>,
+    at_loss: Option<Candidate>,
     /// A training has started whose bar has not come yet.
     pub(super) training_started: bool,
     /// The training has printed its summary.
@@ -49,29 +47,31 @@ pub(super) struct Bars {
     settled_at: u64,
 }
 
-#[derive(Debug, Clone, Default)]
+/// A state of a bar that may be the training's.
+#[derive(Debug, Clone)]
 struct Candidate {
     label: String,
     total: u64,
     done: u64,
-    /// Its count at the newest loss.
-    at_loss: Option<u64>,
+}
+
+impl Candidate {
+    fn is_bar_of(&self, other: &Self) -> bool {
+        (&self.label, self.total) == (&other.label, other.total)
+    }
 }
 
 impl Bars {
-    /// Takes note of a bar that may be the training's. Tells if it was drawn before a loss.
+    /// Takes note of a bar that may be the training's. Tells if it was drawn before the newest loss.
     fn watch(&mut self, bar: &Bar<'_>, total: u64) -> bool {
-        let is_it = |known: &Candidate| known.total == total && known.label == bar.label;
-        let at = self.candidates.iter().position(is_it);
-        let mut known = at.map_or_else(Candidate::default, |at| self.candidates.remove(at));
-        (known.label, known.total) = (bar.label.to_owned(), total);
-        if bar.done + MAX_LAG < known.done {
-            known.at_loss = None; // It began anew, as that of each evaluation does.
-        }
-        known.done = bar.done;
-        let was_at_loss = known.at_loss.is_some();
-        self.candidates.truncate(MAX_CANDIDATES - 1);
-        self.candidates.insert(0, known);
+        let (label, done) = (bar.label.to_owned(), bar.done);
+        let newest = Candidate { label, total, done };
+        let is_it = |one: &Candidate| one.is_bar_of(&newest);
+        // One that begins anew, as that of each evaluation does, is another.
+        self.at_loss
+            .take_if(|one| is_it(one) && done + MAX_LAG < one.done);
+        let was_at_loss = self.at_loss.as_ref().is_some_and(is_it);
+        self.newest = Some(newest);
         was_at_loss
     }
 }
@@ -82,19 +82,13 @@ impl Scanner {
     pub(super) fn bind_bar(&mut self, step: Option<u64>) {
         let is_drawn = std::mem::take(&mut self.bars.is_drawn);
         let is_bound = self.bars.training.is_some();
-        let mut bound = None;
-        for (age, bar) in self.bars.candidates.iter_mut().enumerate() {
-            let before = bar.at_loss.replace(bar.done);
-            let has_moved = before.is_some_and(|before| bar.done > before);
-            let is_at_loss = step.map_or(has_moved, |step| step == bar.done);
-            let is_at_loss = is_at_loss && (has_moved || !is_bound);
-            // One that ended before another began stands at any step by chance.
-            let is_over = age > 0 && bar.done >= bar.total && !has_moved;
-            if bound.is_none() && is_at_loss && !is_over {
-                bound = Some(bar.clone());
-            }
-        }
-        if let Some(bar) = bound.filter(|_| !is_bound || !is_drawn) {
+        let Some(bar) = self.bars.newest.clone() else {
+            return;
+        };
+        let before = self.bars.at_loss.replace(bar.clone());
+        let has_moved = before.is_some_and(|one| one.is_bar_of(&bar) && bar.done > one.done);
+        let is_at_loss = step.map_or(has_moved, |step| step == bar.done);
+        if is_at_loss && (!is_bound || (has_moved && !is_drawn)) {
             if is_bound {
                 self.start_training();
                 self.train();
@@ -200,7 +194,6 @@ impl Scanner {
         if report.is_loss() {
             report.metrics.step = Some(bar.done);
             self.history.push(&report.metrics);
-            self.health.update(&report.metrics);
             self.loss_step = Some(bar.done);
             self.metrics.update(&mut report.metrics);
         }
@@ -241,7 +234,6 @@ impl Scanner {
             report.set_batch(bar.done, bar.total);
             report.metrics.steps_per_second = bar.per_second;
         }
-        let is_new = report.has_figure();
-        self.report(&mut report, is_new);
+        self.report(&mut report);
     }
 }

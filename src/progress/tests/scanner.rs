@@ -282,6 +282,8 @@ fn second_run_in_one_log() {
         (found.step, found.total_steps, found.loss),
         (Some(0), Some(500), None)
     );
+    let lost = scan(begin(10) + &step(9, 10, f64::NAN) + "\n" + &begin(500)).0;
+    assert_eq!(lost.unwrap().bad_news, []);
     let found = metrics(first + &begin(500) + &step(1, 500, 2.0));
     assert_eq!(
         (found.step, found.total_steps, found.loss),
@@ -367,7 +369,8 @@ fn warns_of_nan_loss() {
     let is_lost = |log: String| scan(log).0.unwrap().bad_news[0].is_lost;
     let overflow = good.replace("'grad_norm': 1.0", "'grad_norm': inf");
     assert!(!is_lost(overflow.clone()));
-    assert!(is_lost(overflow.repeat(10)));
+    let later = |step| overflow.replace("'step': 1", &format!("'step': {step}"));
+    assert!(is_lost((1..=10).map(later).collect()));
     assert!(is_lost(overflow.replace("3.0", "0.0")));
     let rewarded = overflow
         .replace("3.0", "0.0")
