@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::memmem;
-use regex::{Captures, Regex};
+use regex::{Captures, Regex, RegexSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -37,26 +37,17 @@ const NO_SECRETS: &str = "unbound parameter required missing None null True Fals
 /// The beginnings of such: special tokens, and code as in a traceback.
 const NO_SECRET_STARTS: &str = "<| os.environ self. args. model_args. Optional[";
 
-/// The shapes of secrets, and one of any of them but whole lines: most texts hold none, and are looked through once.
-static SHAPES: LazyLock<(Vec<Regex>, Option<Regex>)> = LazyLock::new(|| {
+/// The shapes of secrets, and the set of all but those of whole lines: most texts hold none, and are looked through once.
+static SHAPES: LazyLock<(Vec<Regex>, Option<RegexSet>)> = LazyLock::new(|| {
     let paragraphs = include_str!("redact/shapes.txt").split("\n\n");
-    let shapes = paragraphs.filter_map(|paragraph| {
+    let shapes = paragraphs.map(|paragraph| {
         let lines = paragraph.lines().filter(|line| !line.starts_with('#'));
-        let lines: Vec<&str> = lines.collect();
-        (!lines.is_empty()).then(|| lines.join("|"))
+        lines.collect::<Vec<_>>().join("|")
     });
-    let shapes: Vec<String> = shapes.collect();
-    let within_lines = shapes.iter().filter(|shape| !is_of_lines(shape));
-    let any = within_lines.map(|shape| format!("(?:{shape})"));
-    let any = any.collect::<Vec<_>>().join("|");
-    // A name may be that of one group only.
-    let mut parts = any.split("?<");
-    let first = parts.next().unwrap_or_default().to_owned();
-    let any = parts.fold(first, |any, part| {
-        any + "?:" + part.split_once('>').map_or("", |(_, rest)| rest)
-    });
+    let shapes: Vec<String> = shapes.filter(|shape| !shape.is_empty()).collect();
+    let within_lines = RegexSet::new(shapes.iter().filter(|shape| !is_of_lines(shape)));
     let shapes = shapes.iter().filter_map(|shape| Regex::new(shape).ok());
-    (shapes.collect(), Regex::new(&any).ok())
+    (shapes.collect(), within_lines.ok())
 });
 
 /// Tells if a shape is that of whole lines, which count their letters: among others each count would be a state of its own.
@@ -163,8 +154,9 @@ impl Redactor {
         let mut bytes = text.as_bytes().to_vec();
         self.mask(&mut bytes, false);
         let mut hidden = unmask(&lossy(&bytes));
-        let (shapes, any) = &*SHAPES;
-        let has_none = any.as_ref().is_some_and(|any| !any.is_match(&hidden));
+        let (shapes, within_lines) = &*SHAPES;
+        let has_none = |set: &RegexSet| !set.is_match(&hidden);
+        let has_none = within_lines.as_ref().is_some_and(has_none);
         let sought = |shape: &&Regex| !has_none || is_of_lines(shape.as_str());
         for shape in shapes.iter().filter(sought) {
             let replace = |found: &Captures<'_>| {
