@@ -119,8 +119,7 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     let is_partial = from > 0 && !newest.is_full;
     let is_cut = newest.lines.iter().any(|line| line.is_cut);
     let mut lacks_room = newest.is_full && newest.lines.len() < lines;
-    let texts: Vec<_> = newest.lines.into_iter().map(|line| line.text).collect();
-    let mut text = log.secrets.redact(&texts.join("\n"));
+    let mut text = log.secrets.redact(&join(newest.lines));
     let room = options
         .max_bytes
         .saturating_sub(unfinished.as_ref().map_or(0, String::len));
@@ -190,6 +189,11 @@ impl<'a> Newest<'a> {
     }
 }
 
+fn join<'a>(lines: impl IntoIterator<Item = Line<'a>>) -> String {
+    let texts = lines.into_iter().map(|line| line.text);
+    texts.collect::<Vec<_>>().join("\n")
+}
+
 pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> io::Result<Excerpt> {
     let (start, change) = log.resume(cursor)?;
     let (end, fold) = (log.end, options.fold(log.secrets));
@@ -202,11 +206,22 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
         line = memrchr2(b' ', b'\t', &bytes).map_or(bytes.len(), |blank| blank + 1);
         complete = line;
     }
-    let (mut length, folded) = oldest_within(&bytes[..complete], start, options.max_bytes, fold);
+    let (mut lines, mut beyond) = (Vec::<Line<'_>>::new(), None);
+    let mut room = options.max_bytes + 1;
+    fold_lines(&bytes[..complete], start, fold, &mut |line| {
+        // The first line, with its repeats, always fits.
+        let is_first = lines.first().is_none_or(|first| first.start == line.start);
+        let has_room = is_first || room > line.text.len();
+        room = room.saturating_sub(line.text.len() + 1);
+        match beyond.is_none() && has_room {
+            true => lines.push(line),
+            false => _ = beyond.get_or_insert(line.start),
+        }
+    });
+    // A run is given as a whole or not at all.
+    lines.retain(|line| beyond.is_none_or(|beyond| line.start < beyond));
+    let length = beyond.map_or(line, |beyond| (beyond - start) as usize);
     let (mut unfinished, mut remaining_bytes) = (None, 0);
-    if length == complete {
-        length = line;
-    }
     if length == line && window_end == end {
         unfinished = unfinished_text(log, &bytes[line..], fold);
     } else {
@@ -221,61 +236,15 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
     }
     let cursor = log.cursor_at(start + length as u64)?;
     Ok(Excerpt {
-        truncated: remaining_bytes > 0 || folded.is_cut,
-        lines: folded.lines,
+        truncated: remaining_bytes > 0 || lines.iter().any(|line| line.is_cut),
+        lines: lines.len(),
         unfinished,
         remaining_bytes,
         change,
         notes,
-        text: log.secrets.redact(&folded.text),
+        text: log.secrets.redact(&join(lines)),
         cursor,
         log_bytes: end,
         ..Excerpt::default()
     })
-}
-
-/// Folded lines, oldest first, up to the first that does not fit.
-#[derive(Default)]
-struct Oldest {
-    text: String,
-    lines: usize,
-    is_cut: bool,
-    first: u64,
-    /// The start of the first line that does not fit. The first line, with its repeats, always does.
-    beyond: Option<u64>,
-}
-
-impl Oldest {
-    fn push(&mut self, line: &Line<'_>, room: usize) {
-        if self.lines == 0 {
-            self.first = line.start;
-        } else if line.start > self.first && self.text.len() + 1 + line.text.len() > room {
-            self.beyond.get_or_insert(line.start);
-        }
-        if self.beyond.is_some() {
-            return;
-        }
-        if self.lines > 0 {
-            self.text.push('\n');
-        }
-        self.text.push_str(&line.text);
-        self.lines += 1;
-        self.is_cut |= line.is_cut;
-    }
-}
-
-/// Folds as much of the beginning of `bytes` as fits `room`, at least one line; returns how much that is.
-fn oldest_within(bytes: &[u8], start: u64, room: usize, fold: FoldOptions<'_>) -> (usize, Oldest) {
-    let mut length = bytes.len();
-    loop {
-        let mut oldest = Oldest::default();
-        fold_lines(&bytes[..length], start, fold, &mut |line| {
-            oldest.push(&line, room);
-        });
-        // What follows may still change what fits, so the part that fits is folded on its own.
-        match oldest.beyond {
-            Some(next) if ((next - start) as usize) < length => length = (next - start) as usize,
-            _ => return (length, oldest),
-        }
-    }
 }
