@@ -61,7 +61,6 @@ pub(super) fn fold_lines<'a>(
 ) {
     let mut collapser = Collapser {
         held: None,
-        between: Vec::new(),
         is_summary: options.is_summary,
         sink,
     };
@@ -83,10 +82,13 @@ pub(super) fn fold_lines<'a>(
     for row in terminal.rows {
         collapser.take(folded_line(row, options));
     }
-    collapser.take_between();
-    // A blank line at the end of the log is none.
-    collapser.held = collapser.held.filter(|held| !held.first.text.is_empty());
-    collapser.finish_held();
+    if let Some(mut held) = collapser.held.take() {
+        // A blank line at the end of the log is none.
+        held.behind.pop_if(|line| line.text.is_empty());
+        if !held.first.text.is_empty() {
+            collapser.finish(held);
+        }
+    }
 }
 
 pub fn fold(bytes: &[u8]) -> String {
@@ -138,8 +140,6 @@ fn cut_line<'a>(mut text: Cow<'a, str>, start: u64, options: FoldOptions<'_>) ->
 /// Holds the newest line back, and the lines like it that follow.
 struct Collapser<'s, 'a, F> {
     held: Option<Held<'a>>,
-    /// The bars and blank lines after a line of metrics, which go where another follows.
-    between: Vec<Line<'a>>,
     is_summary: bool,
     sink: &'s mut F,
 }
@@ -155,6 +155,8 @@ struct Held<'a> {
     more: u64,
     /// The steps of the first and the last of the lines between.
     steps: Option<(u64, u64)>,
+    /// The bars and blank lines after a line of metrics, which go where another follows.
+    behind: Vec<Line<'a>>,
 }
 
 impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
@@ -162,48 +164,22 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
         if self.is_summary && is_decoration(&line.text) {
             return;
         }
-        let held = self.held.as_mut().filter(|_| self.is_summary);
-        let Some(held) = held.filter(|held| has_figure(&held.first.text)) else {
-            return self.hold(line);
-        };
-        if line.text.is_empty() || Bar::parse_whole(&line.text).is_some() {
-            match self.between.last_mut() {
-                Some(last) if last.text == line.text => {}
-                Some(last) if is_next_state(&last.text, &line.text) => last.text = line.text,
-                _ => self.between.push(line),
-            }
-        } else if let Some(line) = held.absorb(line, true) {
-            self.take_between();
-            self.hold(line);
-        } else {
-            self.between.clear();
-        }
-    }
-
-    fn take_between(&mut self) {
-        let between = std::mem::take(&mut self.between);
-        between.into_iter().for_each(|line| self.hold(line));
-    }
-
-    fn hold(&mut self, line: Line<'a>) {
-        let is_summary = self.is_summary;
         let other = match &mut self.held {
-            Some(held) => held.absorb(line, is_summary),
+            Some(held) => held.absorb(line, self.is_summary),
             None => Some(line),
         };
         if let Some(first) = other {
-            self.finish_held();
-            self.held = Some(Held {
+            let new = Held {
                 first,
                 ..Held::default()
-            });
+            };
+            if let Some(held) = self.held.replace(new) {
+                self.finish(held);
+            }
         }
     }
 
-    fn finish_held(&mut self) {
-        let Some(held) = self.held.take() else {
-            return;
-        };
+    fn finish(&mut self, held: Held<'a>) {
         let Held { first, last, .. } = held;
         let note = |text: String, start| Line {
             text: text.into(),
@@ -228,33 +204,42 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
         (self.sink)(first);
         between.into_iter().for_each(&mut *self.sink);
         last.into_iter().for_each(&mut *self.sink);
+        held.behind.into_iter().for_each(&mut *self.sink);
     }
 }
 
 impl<'a> Held<'a> {
     /// Takes a line that says no more than those that are held, or little more, and gives any other back.
     fn absorb(&mut self, line: Line<'a>, is_summary: bool) -> Option<Line<'a>> {
-        if let Some(last) = &mut self.last {
-            if !is_metric_like(&last.text, &line.text) {
-                return Some(line);
+        let is_bar = Bar::parse_whole(&line.text).is_some();
+        let is_metrics = is_summary && has_figure(&self.first.text);
+        if is_metrics && (is_bar || line.text.is_empty()) {
+            match self.behind.last_mut() {
+                Some(last) if last.text == line.text => {}
+                Some(last) if is_next_state(&last.text, &line.text) => last.text = line.text,
+                _ => self.behind.push(line),
             }
+            return None;
+        }
+        let is_alike = |one: &str| without_numbers(one).eq(without_numbers(&line.text));
+        if self.last.is_none() && self.first.text == line.text {
+            self.more += u64::from(!line.text.is_empty() && !is_bar);
+        } else if is_bar && is_next_state(&self.first.text, &line.text) {
+            self.first.text = line.text;
+        } else if !is_metrics || !is_alike(&self.first.text) {
+            return Some(line);
+        } else if let Some(last) = &mut self.last {
             let before = std::mem::replace(&mut last.text, line.text);
             if let Some(step) = step_of(&before) {
                 self.steps.get_or_insert((step, step)).1 = step;
             }
             self.more += 1;
-            return None;
-        }
-        if self.first.text == line.text {
-            let is_bar = Bar::parse_whole(&line.text).is_some();
-            self.more += u64::from(!line.text.is_empty() && !is_bar);
-        } else if is_next_state(&self.first.text, &line.text) {
-            self.first.text = line.text;
-        } else if is_summary && self.more == 0 && is_metric_like(&self.first.text, &line.text) {
+        } else if self.more == 0 {
             self.last = Some(line);
         } else {
             return Some(line);
         }
+        self.behind.clear();
         None
     }
 }
@@ -272,18 +257,14 @@ fn is_decoration(line: &str) -> bool {
         && !line.contains(HIDDEN)
 }
 
-/// Tells two lines of metrics that differ in numbers alone. One that has no number where the other has, such as `nan`, is
-/// another.
-fn is_metric_like(one: &str, other: &str) -> bool {
-    without_numbers(one).eq(without_numbers(other)) && has_figure(one)
-}
-
 fn has_figure(line: &str) -> bool {
     let figures = ["loss", "Loss", "LOSS", "reward"];
     let is_in = |name: &str| memmem::find(line.as_bytes(), name.as_bytes()).is_some();
     figures.into_iter().any(is_in)
 }
 
+/// What lines of metrics that differ in numbers alone have in common. One that has no number where the other has, such as `nan`, is
+/// another.
 fn without_numbers(line: &str) -> impl Iterator<Item = u8> {
     let mut before = 0_u8;
     line.bytes().filter(move |byte| {
