@@ -11,11 +11,11 @@ use canvas::{Canvas, Color, TEXT_HEIGHT};
 const WIDTH: u32 = 800;
 const HEIGHT: u32 = 450;
 
-const TRAIN_COLOR: Color = [0x1f, 0x5f, 0xbf, 0xff];
-const EVAL_COLOR: Color = [0xc4, 0x56, 0x0a, 0xff];
-const BACKGROUND: Color = [0xfb, 0xfb, 0xf9, 0xff];
-const TEXT_COLOR: Color = [0x36, 0x3a, 0x42, 0xff];
-const GRID_COLOR: Color = [0xe2, 0xe3, 0xe4, 0xff];
+const TRAIN_COLOR: Color = [0x1f, 0x5f, 0xbf];
+const EVAL_COLOR: Color = [0xc4, 0x56, 0x0a];
+const BACKGROUND: Color = [0xfb, 0xfb, 0xf9];
+const TEXT_COLOR: Color = [0x36, 0x3a, 0x42];
+const GRID_COLOR: Color = [0xe2, 0xe3, 0xe4];
 
 /// The vertical middle of the title, and the sides of the area within the axes, in pixels.
 const TITLE_Y: f32 = 22.0;

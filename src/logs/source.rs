@@ -111,14 +111,12 @@ impl<'a> Log<'a> {
     /// Finds where to go on, and says what happened to the log since the cursor. In the end of a log, and in one with something
     /// new at its front, the place is found by the text before it.
     pub(super) fn resume(&mut self, cursor: &Cursor) -> io::Result<(u64, Option<&'static str>)> {
-        let mut found = Err(REPLACED);
-        if self.is_whole {
-            let resumed = cursor.resume(&mut self.content, self.inode, self.end)?;
-            found = resumed.ok_or(REPLACED);
+        if self.is_whole
+            && let Some(start) = cursor.resume(&mut self.content, self.inode, self.end)?
+        {
+            return Ok((start, None));
         }
-        if let (Err(_), Some(text)) = (found, self.text) {
-            found = cursor.find(text);
-        }
+        let found = self.text.map_or(Err(REPLACED), |text| cursor.find(text));
         Ok(match found {
             Ok(start) => (start, None),
             // A whole log has no gap.

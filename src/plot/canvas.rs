@@ -5,21 +5,22 @@ use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_wid
 const SIZE: RasterHeight = RasterHeight::Size20;
 pub(super) const TEXT_HEIGHT: f32 = SIZE.val() as f32;
 
-/// Red, green, blue and alpha.
-pub(super) type Color = [u8; 4];
+/// Red, green and blue.
+pub(super) type Color = [u8; 3];
 type Place = (f32, f32);
 
 pub(super) struct Canvas {
     width: usize,
-    /// Red, green and blue of each pixel, row by row.
-    pixels: Vec<[u8; 3]>,
+    /// The pixels, row by row.
+    pixels: Vec<Color>,
 }
 
 impl Canvas {
-    pub(super) fn new(width: u32, height: u32, [red, green, blue, _]: Color) -> Self {
-        let pixels = vec![[red, green, blue]; (width * height) as usize];
-        let width = width as usize;
-        Self { width, pixels }
+    pub(super) fn new(width: u32, height: u32, background: Color) -> Self {
+        Self {
+            width: width as usize,
+            pixels: vec![background; (width * height) as usize],
+        }
     }
 
     pub(super) fn png(&self) -> Option<Vec<u8>> {
@@ -56,14 +57,8 @@ impl Canvas {
                 }
             }
         }
-        // A line covers little of the picture.
-        let free = [0; 32];
-        let parts = mask.chunks(free.len()).enumerate();
-        for (part, coverages) in parts.filter(|(_, part)| **part != free) {
-            for (at, coverage) in coverages.iter().enumerate() {
-                self.blend(part * free.len() + at, color, *coverage);
-            }
-        }
+        let covered = mask.into_iter().enumerate().filter(|(_, all)| *all > 0);
+        covered.for_each(|(at, coverage)| self.blend(at, color, coverage));
     }
 
     /// Writes `text` with its vertical middle at the anchor, and `before` of its width left of it. It is moved if it would
@@ -86,14 +81,10 @@ impl Canvas {
     }
 
     /// Lays a colour over a pixel, as far as it covers it.
-    fn blend(&mut self, at: usize, [red, green, blue, alpha]: Color, coverage: u8) {
-        let strength = f32::from(coverage) / 255.0 * f32::from(alpha) / 255.0;
-        let Some(pixel) = self.pixels.get_mut(at).filter(|_| strength > 0.0) else {
-            return;
-        };
-        for (under, over) in pixel.iter_mut().zip([red, green, blue]) {
+    fn blend(&mut self, at: usize, color: Color, coverage: u8) {
+        for (under, over) in self.pixels.get_mut(at).into_iter().flatten().zip(color) {
             let (from, to) = (f32::from(*under), f32::from(over));
-            *under = (from + (to - from) * strength).round() as u8;
+            *under = (from + (to - from) * f32::from(coverage) / 255.0).round() as u8;
         }
     }
 }

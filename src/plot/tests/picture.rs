@@ -32,7 +32,7 @@ impl Picture {
 
     fn at(&self, x: u32, y: u32) -> Color {
         let at = 3 * (y * WIDTH + x) as usize;
-        [self.0[at], self.0[at + 1], self.0[at + 2], 0xff]
+        [self.0[at], self.0[at + 1], self.0[at + 2]]
     }
 
     /// The pixels of a colour under the title and left of the last value.
