@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use indicatif::HumanBytes;
-use memchr::{memchr, memrchr2};
+use memchr::memrchr2;
 
 use super::Log;
 use super::cursor::Cursor;
@@ -100,7 +100,7 @@ pub struct Excerpt {
 pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result<Excerpt> {
     let (end, fold) = (log.end, options.fold(log.secrets));
     let (mut from, mut bytes) = (end, Vec::new());
-    let (mut newest, mut line) = (Newest::default(), 0);
+    let (mut newest, mut line, mut unfinished) = (Newest::default(), 0, None);
     let mut is_endless = false;
     while from > 0 && bytes.len() < WINDOW / 2 && !newest.is_full && !is_endless {
         // What has been read doubles each time, so that folding it again costs no more than reading it.
@@ -108,23 +108,21 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         is_endless = from - block.start > MAX_LEFT_OUT;
         from = block.start;
         bytes.splice(..0, block.bytes);
-        let (complete, unfinished) = complete_part(&bytes, options.ended, options.raw);
-        (newest, line) = (Newest::default(), unfinished);
+        let complete;
+        (complete, line) = complete_part(&bytes, options.ended, options.raw);
+        unfinished = unfinished_text(log, &bytes[line..], fold);
+        let room = unfinished.as_ref().map_or(0, String::len);
+        let room = options.max_bytes.saturating_sub(room);
+        newest = Newest::default();
         fold_lines(&bytes[..complete], from, fold, &mut |line| {
-            newest.push(line, lines)
+            newest.push(line, lines, room)
         });
     }
     let cursor = log.cursor_at(place_in_log(line, &bytes, from, end))?;
-    let unfinished = unfinished_text(log, &bytes[line..], fold);
     let is_partial = from > 0 && !newest.is_full;
     let is_cut = newest.lines.iter().any(|line| line.is_cut);
-    let mut lacks_room = newest.is_full && newest.lines.len() < lines;
-    let mut text = log.secrets.redact(&join(newest.lines));
-    let room = options
-        .max_bytes
-        .saturating_sub(unfinished.as_ref().map_or(0, String::len));
-    lacks_room |= keep_newest(&mut text, room);
-    let count = text.lines().count();
+    let count = newest.lines.len();
+    let lacks_room = newest.is_full && count < lines;
     let mut notes = Vec::new();
     if is_partial {
         let (read, all) = (HumanBytes(end - from), HumanBytes(end));
@@ -142,7 +140,7 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         unfinished,
         reaches_start: from == 0 && !newest.is_full,
         notes,
-        text,
+        text: log.secrets.redact(&join(newest.lines)),
         cursor,
         log_bytes: end,
         ..Excerpt::default()
@@ -158,17 +156,7 @@ pub(super) fn place_in_log(line: usize, block: &[u8], start: u64, end: u64) -> u
     }
 }
 
-/// Cuts off the oldest lines that have no room. Tells if there were any.
-fn keep_newest(text: &mut String, room: usize) -> bool {
-    let excess = text.len().saturating_sub(room);
-    if excess > 0 {
-        let line_end = memchr(b'\n', &text.as_bytes()[excess - 1..]);
-        text.drain(..line_end.map_or(text.len(), |at| excess + at));
-    }
-    excess > 0
-}
-
-/// The last lines: no more than are asked for, nor than an answer can have.
+/// The last lines: no more than are asked for, nor than have room.
 #[derive(Default)]
 struct Newest<'a> {
     lines: VecDeque<Line<'a>>,
@@ -178,10 +166,10 @@ struct Newest<'a> {
 }
 
 impl<'a> Newest<'a> {
-    fn push(&mut self, line: Line<'a>, max_lines: usize) {
+    fn push(&mut self, line: Line<'a>, max_lines: usize, room: usize) {
         self.bytes += line.text.len() + 1;
         self.lines.push_back(line);
-        while self.lines.len() > max_lines || self.bytes > LARGEST_MAX_BYTES + 1 {
+        while self.lines.len() > max_lines || self.bytes > room + 1 {
             let oldest = self.lines.pop_front();
             self.bytes -= oldest.map_or(0, |line| line.text.len() + 1);
             self.is_full = true;
