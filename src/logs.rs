@@ -10,7 +10,6 @@ pub mod read;
 pub mod search;
 
 mod source;
-mod unfinished;
 
 pub use source::Log;
 

@@ -10,6 +10,7 @@
 //! - Of a line longer than [`FoldOptions::max_line`] the end is kept.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use memchr::{memchr, memmem};
@@ -27,6 +28,9 @@ pub(super) const WORD_SEARCH: usize = 512;
 
 /// Stands before the end of a line that is too long.
 pub(super) const CUT: &str = "[… the beginning of this line is left out] ";
+
+/// Stands behind the part of a line that is too long.
+const CUT_END: &str = " [… the end of this line is left out]";
 
 /// The shortest line without a letter or digit that counts as decoration, in characters.
 const MIN_DECORATION: usize = 8;
@@ -126,8 +130,7 @@ fn cut_line<'a>(mut text: Cow<'a, str>, start: u64, options: FoldOptions<'_>) ->
         if let Some(secrets) = options.secrets {
             text = secrets.redact(&text).into();
         }
-        let excess = text.len().saturating_sub(options.max_line);
-        text = format!("{CUT}{}", &text[text.ceil_char_boundary(excess)..]).into();
+        text = cut(&text, None, options.max_line).into_owned().into();
     }
     Line {
         text,
@@ -135,6 +138,20 @@ fn cut_line<'a>(mut text: Cow<'a, str>, start: u64, options: FoldOptions<'_>) ->
         is_cut,
         is_note: false,
     }
+}
+
+/// Cuts a line that is too long: to what was found in it, or to its end.
+pub(super) fn cut(line: &str, found: Option<Range<usize>>, longest: usize) -> Cow<'_, str> {
+    let excess = line.len().saturating_sub(longest);
+    if excess == 0 {
+        return line.into();
+    }
+    let found = found.map_or(excess, |found| found.start.saturating_sub(longest / 4));
+    let start = line.ceil_char_boundary(found.min(excess));
+    let end = line.floor_char_boundary(start + longest);
+    let before = if start > 0 { CUT } else { "" };
+    let behind = if end < line.len() { CUT_END } else { "" };
+    format!("{before}{}{behind}", &line[start..end]).into()
 }
 
 /// Holds the newest line back, and the lines like it that follow.
@@ -211,9 +228,10 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
 impl<'a> Held<'a> {
     /// Takes a line that says no more than those that are held, or little more, and gives any other back.
     fn absorb(&mut self, line: Line<'a>, is_summary: bool) -> Option<Line<'a>> {
-        let is_bar = Bar::parse_whole(&line.text).is_some();
+        let is_bar = || Bar::parse_whole(&line.text).is_some();
         let is_metrics = is_summary && has_figure(&self.first.text);
-        if is_metrics && (is_bar || line.text.is_empty()) {
+        let is_alike = || without_numbers(&self.first.text).eq(without_numbers(&line.text));
+        if is_metrics && (line.text.is_empty() || is_bar()) {
             match self.behind.last_mut() {
                 Some(last) if last.text == line.text => {}
                 Some(last) if is_next_state(&last.text, &line.text) => last.text = line.text,
@@ -221,12 +239,11 @@ impl<'a> Held<'a> {
             }
             return None;
         }
-        let is_alike = |one: &str| without_numbers(one).eq(without_numbers(&line.text));
         if self.last.is_none() && self.first.text == line.text {
-            self.more += u64::from(!line.text.is_empty() && !is_bar);
-        } else if is_bar && is_next_state(&self.first.text, &line.text) {
+            self.more += u64::from(!line.text.is_empty() && !is_bar());
+        } else if is_next_state(&self.first.text, &line.text) {
             self.first.text = line.text;
-        } else if !is_metrics || !is_alike(&self.first.text) {
+        } else if !is_metrics || !is_alike() {
             return Some(line);
         } else if let Some(last) = &mut self.last {
             let before = std::mem::replace(&mut last.text, line.text);

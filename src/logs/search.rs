@@ -5,19 +5,16 @@
 //! about a MiB: where two blocks meet, a run of repeated lines counts as two. The answer is bounded in time by the deadline,
 //! which counts before each line, and in memory by its budget of bytes.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io;
-use std::ops::Range;
 use std::time::Instant;
 
 use indicatif::HumanBytes;
 use regex::{Regex, RegexBuilder};
 
 use super::Log;
-use super::fold::{CUT, FoldOptions, MAX_LINE, fold_lines};
-use super::read::{Excerpt, ReadOptions, place_in_log};
-use super::unfinished::complete_part;
+use super::fold::{FoldOptions, MAX_LINE, cut, fold_lines};
+use super::read::{Excerpt, ReadOptions, complete_part, place_in_log};
 use crate::error::JobError;
 use crate::text::shorten;
 
@@ -27,9 +24,6 @@ const BLOCK: u64 = 1024 * 1024;
 /// The most lines of context on each side of a match, and what stands where lines are left out between two.
 const MAX_CONTEXT: usize = 1000;
 const GAP: &str = "--";
-
-/// Stands behind the part of a line that is too long.
-const CUT_END: &str = " [… the end of this line is left out]";
 
 /// The most memory that a compiled pattern may take, in bytes.
 const LARGEST_PATTERN: usize = 256 * 1024;
@@ -130,20 +124,6 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
         log_bytes,
         ..Excerpt::default()
     })
-}
-
-/// Cuts a line that is too long: to what was found in it, or to its end.
-fn cut(line: &str, found: Option<Range<usize>>, longest: usize) -> Cow<'_, str> {
-    let excess = line.len().saturating_sub(longest);
-    if excess == 0 {
-        return line.into();
-    }
-    let found = found.map_or(excess, |found| found.start.saturating_sub(longest / 4));
-    let start = line.ceil_char_boundary(found.min(excess));
-    let end = line.floor_char_boundary(start + longest);
-    let before = if start > 0 { CUT } else { "" };
-    let behind = if end < line.len() { CUT_END } else { "" };
-    format!("{before}{}{behind}", &line[start..end]).into()
 }
 
 /// The lines of the answer, picked from lines that come newest first.
