@@ -37,9 +37,11 @@ pub(super) fn sanitize<A: Texts>(mut answer: A, redactors: &[Redactor]) -> A {
             "job_id" | "oumi_job_id" | "cloud" | "cluster" | "cluster_name" | "config_path"
             | "log_file" | "plot_file" | "output_dir" | "output" | "config" | "last_checkpoint"
             | "plan_id" | "cursor" => false,
+            // Digits that we write.
+            "submitted" | "ended" => false,
             // The server's own words are shown even where nobody can tell what is secret.
             "status" | "command" | "next" | "stalled" | "sparkline" | "source" | "cause"
-            | "what" | "advice" | "exit" | "submitted" | "ended" | "spent" => is_readable,
+            | "what" | "advice" | "exit" | "spent" => is_readable,
             time if time.ends_with("_at") => is_readable,
             _ => true,
         };
