@@ -1,9 +1,10 @@
 //! Hides secrets in what a job or a launcher printed: the values that the job was given, known by fingerprint alone, and what
 //! has the shape of a token.
 //!
-//! Values are found by their visible bytes: blanks, control characters, colours and line ends count neither in a value nor in
-//! a text. So a value is hidden whether a text is raw or was cleaned, wrapped, or split into words by a shell. [`Redactor::mask`]
-//! keeps the length of a text, so that a log is masked before anything is cut, folded or counted.
+//! Values are found by their visible bytes: blanks, quotes, backslashes, control characters, colours and line ends count neither
+//! in a value nor in a text. So a value is hidden whether a text is raw or was cleaned, wrapped, quoted by Python or JSON, or
+//! split into words by a shell. [`Redactor::mask`] keeps the length of a text, so that a log is masked before anything is cut,
+//! folded or counted.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -331,14 +332,14 @@ fn digest(salt: &str, bytes: &[u8]) -> u64 {
         .map_or(0, |first| u64::from_be_bytes(*first))
 }
 
-/// Returns the bytes of a text without blanks, control characters and colours, and their places.
+/// Returns the bytes of a text without blanks, quotes, backslashes, control characters and colours, and their places.
 fn visible(text: &[u8]) -> (Vec<u8>, Vec<usize>) {
     let (mut bytes, mut places) = (Vec::new(), Vec::new());
     let mut at = 0;
     while let Some(rest @ [byte, ..]) = text.get(at..) {
         let (skipped, may_lead) = match rest {
             [0x1b, ..] => (1, true),
-            [0..=b' ' | 0x7f, ..] | [0xc2, 0x80..=0xa0, ..] => {
+            [0..=b' ' | b'"' | b'\'' | b'\\' | 0x7f, ..] | [0xc2, 0x80..=0xa0, ..] => {
                 (1 + usize::from(*byte == 0xc2), false)
             }
             // The replacement character stands where a control was cleaned away.
@@ -388,6 +389,18 @@ mod tests {
         ]);
         let text = "a s3cr3t-value-123 b\ns3cr3t-value-123s3cr3t-value-123 another one, longer than that schlüssel-鍵-🔑!";
         assert_eq!(secrets.redact(text), "a *** b\n****** *** ***!");
+        // As Python, JSON and a shell quote it.
+        let secrets_in_quotes = Redactor::new(["it's $a \"s3cret\""]);
+        for text in [
+            r#"{'k': 'it\'s $a "s3cret"'}"#,
+            r#"{"k": "it's $a \"s3cret\""}"#,
+            r#"+ echo 'it'\''s $a "s3cret"'"#,
+            r#"declare -x K="it's \$a \"s3cret\"""#,
+            r#"it\'s\ \$a\ \"s3cret\""#,
+        ] {
+            let hidden = secrets_in_quotes.redact(text);
+            assert!(!hidden.contains("s3cret"), "{hidden}");
+        }
         let kept = serde_json::to_string(&secrets).unwrap();
         assert!(
             !kept.contains("s3cr3t") && !kept.contains("another"),
