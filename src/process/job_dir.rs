@@ -158,16 +158,6 @@ impl JobDir {
         self.path.try_exists()
     }
 
-    /// Tells if the folder has this very name. Where a file system does not tell cases apart, it may be another job's.
-    pub(crate) fn is_listed(&self) -> io::Result<bool> {
-        for entry in fs::read_dir(self.path.parent().unwrap_or(&self.path))? {
-            if Some(&*entry?.file_name()) == self.path.file_name() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Tells if a process that holds the lock lives. The probe takes a shared lock, so that two probes do not see each other.
     pub(crate) fn is_locked(&self) -> io::Result<bool> {
         let file = if_found(open_options().read(true).open(self.file(LOCK)))?;

@@ -23,7 +23,7 @@ const PIPE_DRAIN: Duration = Duration::from_millis(300);
 /// The time that a followed log is read after its marker.
 const FOLLOW_WINDOW: Duration = Duration::from_secs(4);
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct CliCall {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
@@ -48,9 +48,7 @@ impl CliCall {
             arguments: arguments.iter().map(|&part| part.to_owned()).collect(),
             envs,
             timeout,
-            is_log: false,
-            log_marker: None,
-            over_http: false,
+            ..Self::default()
         }
     }
 

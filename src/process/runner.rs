@@ -41,6 +41,7 @@ pub(crate) type QueryResult = Result<Arc<Output>>;
 type Request = BoxFuture<'static, Output>;
 /// A query that runs, waits for a slot, or has ended without a caller that read its result. Receivers are the waiting callers.
 type Run = watch::Sender<Option<QueryResult>>;
+type Waiting = watch::Receiver<Option<QueryResult>>;
 
 /// Runs programs, [`MAX_CONCURRENT`] at a time. Clones share the slots and the queries.
 #[derive(Debug, Clone)]
@@ -69,7 +70,7 @@ impl Cli {
     /// Answers a query by `request` in place of its program, and shares it likewise.
     pub(crate) async fn share(&self, call: &CliCall, request: Option<Request>) -> QueryResult {
         let started = Instant::now();
-        let mut result = self.join_or_start(call, request)?;
+        let mut result = self.join_or_start(call, request);
         let waiting = result.wait_for(Option::is_some);
         let waited = match DEADLINE.try_with(|deadline| *deadline).ok() {
             Some(deadline) => tokio::time::timeout_at(deadline, waiting).await,
@@ -96,11 +97,7 @@ impl Cli {
         lock(&self.queries).clear();
     }
 
-    fn join_or_start(
-        &self,
-        call: &CliCall,
-        request: Option<Request>,
-    ) -> Result<watch::Receiver<Option<QueryResult>>> {
+    fn join_or_start(&self, call: &CliCall, request: Option<Request>) -> Waiting {
         let mut queries = lock(&self.queries);
         if let Some(run) = queries.get(call).and_then(Weak::upgrade) {
             let result = run.subscribe();
@@ -108,7 +105,7 @@ impl Cli {
                 // One caller takes it: the next wants the state of then.
                 queries.remove(call);
             }
-            return Ok(result);
+            return result;
         }
         // One whose task panicked is left in it.
         queries.retain(|_, run| run.strong_count() > 0);
@@ -116,7 +113,7 @@ impl Cli {
         let result = run.subscribe();
         queries.insert(call.clone(), Arc::downgrade(&run));
         tokio::spawn(self.clone().run_query(call.clone(), request, run));
-        Ok(result)
+        result
     }
 
     async fn run_query(self, call: CliCall, request: Option<Request>, run: Arc<Run>) {

@@ -155,28 +155,28 @@ struct Supervisor<'a> {
     limit: Option<Instant>,
     child_ended: Signals,
     notified: Signals,
-    /// Handled, so that they do nothing: the job goes on when a person, a client's clean-up or a log that may get no larger sends them.
-    _ignored_signals: Vec<Signals>,
 }
 
 impl<'a> Supervisor<'a> {
     fn new(dir: &'a JobDir, plan: &'a SupervisorPlan) -> io::Result<Self> {
         let limit = plan.time_limit_seconds.map(Duration::from_secs);
-        let ignored = [
+        // They do nothing once they are handled: the job goes on when a person, a client's clean-up or a log that may get no larger
+        // sends them.
+        for ignored in [
             Signal::TERM,
             Signal::INT,
             Signal::HUP,
             Signal::QUIT,
             Signal::XFSZ,
-        ];
-        let ignored = ignored.map(|it| signal(SignalKind::from_raw(it.as_raw())));
+        ] {
+            drop(signal(SignalKind::from_raw(ignored.as_raw()))?);
+        }
         Ok(Self {
             dir,
             plan,
             limit: limit.and_then(|limit| Instant::now().checked_add(limit)),
             child_ended: signal(SignalKind::child())?,
             notified: signal(SignalKind::user_defined1())?,
-            _ignored_signals: ignored.into_iter().collect::<io::Result<_>>()?,
         })
     }
 

@@ -31,17 +31,14 @@ impl JobProcesses {
     /// Kills the steps, which are in the session of their supervisor. What a launch leaves, such as SkyPilot's API server, has one
     /// of its own. Returns `false` without a supervisor.
     pub(crate) fn kill_steps(&self) -> bool {
-        let supervisor = self.supervisor.and_then(pid);
-        let is_step =
-            |member: &&u32| pid(**member).and_then(|it| getsid(Some(it)).ok()) == supervisor;
-        for step in self
-            .members
-            .iter()
-            .filter(|it| supervisor.is_some() && is_step(it))
-        {
+        let Some(supervisor) = self.supervisor.and_then(pid) else {
+            return false;
+        };
+        let is_step = |member: &&u32| getsid(pid(**member)) == Ok(supervisor);
+        for step in self.members.iter().filter(is_step) {
             send(*step, Signal::KILL);
         }
-        supervisor.is_some()
+        true
     }
 }
 

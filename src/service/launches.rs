@@ -294,10 +294,6 @@ fn create_job_dir(
         return Err(another_name(JobError::blocked(error)));
     }
     if dir.exists().map_err(failed)? {
-        if !dir.is_listed().map_err(failed)? {
-            let error = format!("{path} is the folder of a job whose name differs in case alone");
-            return Err(another_name(JobError::blocked(error)));
-        }
         dir.remove().map_err(failed)?;
     }
     let (dir, lock) = JobDir::create(dir.path()).map_err(failed)?;
