@@ -55,13 +55,19 @@ impl JobRegistry {
             Ok(records) => return Ok(records),
             Err(version) => version,
         };
-        let read = file::read(&path, &self.written).map_err(io_error("read", &path))?;
-        if read.is_damaged {
+        let (records, is_damaged) = self.read()?;
+        if is_damaged {
             // A repair needs the lock.
             return self.change(|records| Ok(Arc::new(records.clone()))).await;
         }
-        self.known.keep(&path, version, &read.records);
-        Ok(read.records)
+        self.known.keep(&path, version, &records);
+        Ok(records)
+    }
+
+    /// Reads the file. Returns its records and if it is damaged; then those that are whole.
+    pub(crate) fn read(&self) -> Result<(Arc<Vec<JobRecord>>, bool)> {
+        let path = self.data_dir.registry();
+        file::read(&path, &self.written).map_err(io_error("read", &path))
     }
 
     pub(crate) async fn get(&self, job_id: &str) -> Result<Option<JobRecord>> {
@@ -137,15 +143,15 @@ impl JobRegistry {
         let _turn = self.turn.lock().await;
         let lock = self.lock().await?;
         let path = self.data_dir.registry();
-        let read = file::read(&path, &self.written).map_err(io_error("read", &path))?;
-        if read.is_damaged {
+        let (known, is_damaged) = self.read()?;
+        if is_damaged {
             let copy = file::quarantine(&path).map_err(io_error("quarantine", &path))?;
-            let kept = read.records.len();
+            let kept = known.len();
             tracing::warn!(copy = %copy.display(), kept, "the job registry was damaged");
         }
-        let mut records = Vec::clone(&read.records);
+        let mut records = Vec::clone(&known);
         let outcome = change(&mut records);
-        if read.is_damaged || records != *read.records {
+        if is_damaged || records != *known {
             let folder =
                 file::write(&path, records, &self.written).map_err(io_error("write", &path))?;
             // The disk may be slow, and the next process need not wait for it.

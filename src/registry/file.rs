@@ -27,19 +27,13 @@ impl From<Value> for Entry {
     }
 }
 
-/// The records of a file, as far as they can be read.
-pub(super) struct Content {
-    pub(super) records: Arc<Vec<JobRecord>>,
-    pub(super) is_damaged: bool,
-}
-
 type Records = Arc<Vec<JobRecord>>;
 
 /// What this process wrote last. The same bytes are not parsed again, which takes most of a read.
 #[derive(Debug, Default)]
 pub(super) struct Written(Mutex<(Option<Vec<u8>>, Records)>);
 
-pub(super) fn read(path: &Path, last: &Written) -> io::Result<Content> {
+pub(super) fn read(path: &Path, last: &Written) -> io::Result<(Records, bool)> {
     let bytes = match if_found(read_bounded(path, MAX_BYTES)) {
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
             let reason = format!("{error}, so it is no registry; move it away");
@@ -47,19 +41,17 @@ pub(super) fn read(path: &Path, last: &Written) -> io::Result<Content> {
         }
         bytes => bytes?.unwrap_or_else(|| b"[]".to_vec()),
     };
-    let known = {
+    {
         let last = lock(&last.0);
-        (last.0.as_ref() == Some(&bytes)).then(|| Arc::clone(&last.1))
-    };
-    let parse = || {
-        let entries = serde_json::from_slice::<Vec<Entry>>(&bytes).ok()?;
-        let records = entries.into_iter().map(|Entry(record)| record);
-        Some(Arc::new(records.collect::<Option<Vec<_>>>()?))
-    };
-    let records = known.or_else(parse);
-    Ok(Content {
-        is_damaged: records.is_none(),
-        records: records.unwrap_or_else(|| Arc::new(salvage(&bytes))),
+        if last.0.as_ref() == Some(&bytes) {
+            return Ok((Arc::clone(&last.1), false));
+        }
+    }
+    let entries = serde_json::from_slice(&bytes).unwrap_or_else(|_| vec![Entry(None)]);
+    let records = entries.into_iter().map(|Entry(record)| record);
+    Ok(match records.collect::<Option<Vec<_>>>() {
+        Some(records) => (Arc::new(records), false),
+        None => (Arc::new(salvage(&bytes)), true),
     })
 }
 
