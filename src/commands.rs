@@ -20,7 +20,7 @@ const INTERRUPTED: u8 = 130;
 /// The longest wait for what a command left under way. A read of a file that hangs cannot be ended.
 const SHUTDOWN: Duration = Duration::from_millis(500);
 
-pub(crate) type CommandResult = Result<ExitCode, Box<dyn Error + Send + Sync>>;
+pub type CommandResult = Result<ExitCode, Box<dyn Error + Send + Sync>>;
 
 /// Shows what this program is to a person who has started the server by hand.
 pub fn greet() {
@@ -65,7 +65,7 @@ async fn interrupted() -> io::Result<ExitCode> {
 }
 
 /// Prints why a command failed, and returns its exit code.
-pub(crate) fn exit_code(result: CommandResult) -> ExitCode {
+pub fn exit_code(result: CommandResult) -> ExitCode {
     result.unwrap_or_else(|error| {
         let closed = error.downcast_ref::<io::Error>();
         if closed.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
@@ -73,20 +73,14 @@ pub(crate) fn exit_code(result: CommandResult) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         note(&format!("error: {}", text::for_person(&error.to_string())));
-        no_answer()
+        NO_ANSWER.into()
     })
 }
 
-/// Prints the text of a command, or why there is none.
-pub fn page(text: Result<String, Box<dyn Error + Send + Sync>>) -> ExitCode {
-    exit_code(text.and_then(|text| {
-        print(&text)?;
-        Ok(ExitCode::SUCCESS)
-    }))
-}
-
-fn no_answer() -> ExitCode {
-    ExitCode::from(NO_ANSWER)
+/// Prints the text of a command that has done what was asked.
+pub fn page(text: &str) -> CommandResult {
+    print(text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a text with one line end; nothing of an empty one.

@@ -1,18 +1,19 @@
-//! The demo: runs the main jobs for real, as an MCP client would, and prints a line a call.
+//! The demo: runs the main jobs for real, through the tools of MCP, and prints a line a call. Each call has a server of its own,
+//! which finds what those before it started.
 
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
 
 use crate::commands::jobs::Format;
 use crate::commands::text::first_line;
-use crate::commands::{CommandResult, exit_code, print, until_interrupted};
+use crate::commands::{CommandResult, page, print, until_interrupted};
 use crate::settings::env_vars;
 
 /// The example jobs: one that succeeds, one that fails, and one that would run for an hour. The name of the job is that of
@@ -26,21 +27,20 @@ const JOBS: [(&str, &str); 3] = [
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Runs the example jobs with `program` as the server, in a folder that is removed at the end, also where it is interrupted.
-pub fn run(output: Format, program: &Path) -> ExitCode {
-    let demo = TempDir::with_prefix("oumi-mcp-demo-").map(|folder| Demo {
+pub fn run(output: Format, program: &Path) -> CommandResult {
+    let folder = TempDir::with_prefix("oumi-mcp-demo-")?;
+    let demo = Demo {
         program,
         folder,
         output,
-    });
-    exit_code(demo.map_err(Into::into).and_then(|demo| {
-        let ran = until_interrupted(demo.steps());
-        // Nothing of it runs on.
-        for (job_id, _) in JOBS {
-            let mut cancel = demo.command().into_std();
-            cancel.args(["cancel", "--force", job_id]).output()?;
-        }
-        ran
-    }))
+    };
+    let ran = until_interrupted(demo.steps());
+    // Nothing of it runs on.
+    for (job_id, _) in JOBS {
+        let mut cancel = demo.command().into_std();
+        cancel.args(["cancel", "--force", job_id]).output()?;
+    }
+    ran
 }
 
 struct Demo<'a> {
@@ -54,32 +54,79 @@ impl Demo<'_> {
         for (name, text) in JOBS {
             fs::write(self.folder.path().join(format!("{name}.yaml")), text)?;
         }
-        let mut server = self.start()?;
         say("A preview. Nothing is started.")?;
-        server.launch("count", true).await?;
+        self.launch("count", true).await?;
         say("A job is started, as the user has agreed, and watched to its end.")?;
-        server.launch("count", false).await?;
-        server.watch("count", "SUCCEEDED").await?;
+        self.launch("count", false).await?;
+        self.watch("count", "SUCCEEDED").await?;
         let logs = json!({ "job_id": "count", "lines": 2 });
-        let answer = server.call("get_job_logs", logs).await?;
+        let answer = self.call("get_job_logs", logs).await?;
         expect(&answer, "logs", "step 5 of 5, loss 0.45\ndone")?;
         say("Another one fails. The answer says why, and what to change.")?;
-        server.launch("fail", false).await?;
-        server.watch("fail", "FAILED").await?;
+        self.launch("fail", false).await?;
+        self.watch("fail", "FAILED").await?;
         say("A third one would take an hour. The server ends, and the job goes on.")?;
-        server.launch("long", false).await?;
-        // As a client ends it.
-        drop(server.requests);
-        server.process.wait().await?;
+        self.launch("long", false).await?;
         say("The next server finds all three, and ends the last one.")?;
-        let mut server = self.start()?;
-        let answer = server.call("list_jobs", json!({})).await?;
+        let answer = self.call("list_jobs", json!({})).await?;
         expect(&answer["jobs"][0], "job_id", "long")?;
         let long = json!({ "job_id": "long" });
-        let answer = server.call("cancel_job", long).await?;
+        let answer = self.call("cancel_job", long).await?;
         expect(&answer, "state", "CANCELLED")?;
-        say("All steps passed. `oumi-mcp-server setup` adds the server to your client.")?;
-        Ok(ExitCode::SUCCESS)
+        page("\nAll steps passed. `oumi-mcp-server setup` adds the server to your client.")
+    }
+
+    async fn launch(&self, name: &str, dry_run: bool) -> Result<()> {
+        let launch = json!({
+            "config_path": format!("{name}.yaml"), "client_cwd": self.folder.path(), "command": "train", "job_name": name,
+            "dry_run": dry_run, "confirm": !dry_run, "user_confirmation": if dry_run { "" } else { "EXECUTE" },
+        });
+        let answer = self.call("run_job", launch).await?;
+        expect(&answer, "success", true)
+    }
+
+    async fn watch(&self, job_id: &str, end: &str) -> Result<()> {
+        let wait = json!({ "job_id": job_id, "wait_seconds": 1, "until": "progress" });
+        loop {
+            let answer = self.call("poll_status", wait.clone()).await?;
+            if answer["is_done"] == true {
+                return expect(&answer, "state", end);
+            }
+        }
+    }
+
+    /// Has a server answer a call, and prints the answer: as JSON whole, else what it says in a line.
+    async fn call(&self, tool: &str, arguments: Value) -> Result<Value> {
+        let request = json!({ "jsonrpc": "2.0", "id": tool, "method": "tools/call", "params": {
+            "name": tool, "arguments": arguments, "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+                "io.modelcontextprotocol/clientInfo": { "name": "demo", "version": env!("CARGO_PKG_VERSION") },
+            },
+        } });
+        let mut server = self.command();
+        server.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C is for the demo.
+        let mut server = server.process_group(0).kill_on_drop(true).spawn()?;
+        let pipes = server.stdin.take().zip(server.stdout.take());
+        let (mut requests, answers) = pipes.ok_or_else(closed)?;
+        requests
+            .write_all(format!("{request}\n").as_bytes())
+            .await?;
+        let line = BufReader::new(answers).lines().next_line().await?;
+        // As a client ends it.
+        drop(requests);
+        server.wait().await?;
+        let mut message: Value = serde_json::from_str(&line.ok_or_else(closed)?)?;
+        let answer = message["result"]["structuredContent"].take();
+        if answer.is_null() {
+            return Err(message["error"].to_string().into());
+        }
+        print(&match self.output.json {
+            true => format!("-> {tool} {arguments}\n<- {answer:#}"),
+            false => format!("  {tool:14}{}", summary(&answer)),
+        })?;
+        Ok(answer)
     }
 
     fn command(&self) -> Command {
@@ -90,73 +137,6 @@ impl Demo<'_> {
             command.env_remove(variable);
         }
         command
-    }
-
-    fn start(&self) -> Result<Server<'_>> {
-        let mut command = self.command();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Ctrl-C is for the demo.
-        let mut process = command.process_group(0).kill_on_drop(true).spawn()?;
-        let pipes = process.stdin.take().zip(process.stdout.take());
-        let (requests, answers) = pipes.ok_or_else(closed)?;
-        Ok(Server {
-            demo: self,
-            process,
-            requests,
-            answers: BufReader::new(answers).lines(),
-        })
-    }
-}
-
-struct Server<'a> {
-    demo: &'a Demo<'a>,
-    process: Child,
-    requests: ChildStdin,
-    answers: Lines<BufReader<ChildStdout>>,
-}
-
-impl Server<'_> {
-    async fn launch(&mut self, name: &str, dry_run: bool) -> Result<()> {
-        let launch = json!({
-            "config_path": format!("{name}.yaml"), "client_cwd": self.demo.folder.path(), "command": "train", "job_name": name,
-            "dry_run": dry_run, "confirm": !dry_run, "user_confirmation": if dry_run { "" } else { "EXECUTE" },
-        });
-        let answer = self.call("run_job", launch).await?;
-        expect(&answer, "success", true)
-    }
-
-    async fn watch(&mut self, job_id: &str, end: &str) -> Result<()> {
-        let wait = json!({ "job_id": job_id, "wait_seconds": 1, "until": "progress" });
-        loop {
-            let answer = self.call("poll_status", wait.clone()).await?;
-            if answer["is_done"] == true {
-                return expect(&answer, "state", end);
-            }
-        }
-    }
-
-    /// Calls a tool, and prints its answer: as JSON whole, else what it says in a line.
-    async fn call(&mut self, tool: &str, arguments: Value) -> Result<Value> {
-        let request = json!({ "jsonrpc": "2.0", "id": tool, "method": "tools/call", "params": {
-            "name": tool, "arguments": arguments, "_meta": {
-                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientCapabilities": {},
-                "io.modelcontextprotocol/clientInfo": { "name": "demo", "version": env!("CARGO_PKG_VERSION") },
-            },
-        } });
-        let line = format!("{request}\n");
-        self.requests.write_all(line.as_bytes()).await?;
-        let line = self.answers.next_line().await?.ok_or_else(closed)?;
-        let mut message: Value = serde_json::from_str(&line)?;
-        let answer = message["result"]["structuredContent"].take();
-        if answer.is_null() {
-            return Err(message["error"].to_string().into());
-        }
-        print(&match self.demo.output.json {
-            true => format!("-> {tool} {arguments}\n<- {answer:#}"),
-            false => format!("  {tool:14}{}", summary(&answer)),
-        })?;
-        Ok(answer)
     }
 }
 

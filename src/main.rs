@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use oumi_mcp_server::commands::jobs::{self, Format, JobCommand};
-use oumi_mcp_server::commands::{self, completions, doctor, setup};
+use oumi_mcp_server::commands::{self, completions, doctor, page, setup};
 use oumi_mcp_server::{change, demo, env_vars, log_to_stderr, serve, supervise};
 
 #[derive(Parser)]
@@ -82,19 +82,22 @@ fn main() -> ExitCode {
 
 fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync>> {
     log_to_stderr();
-    Ok(match command {
+    let own = own_program()?;
+    let ran = match command {
         None | Some(Command::Serve) => {
             commands::greet();
-            serve(&own_program()?)?;
-            ExitCode::SUCCESS
+            return serve(&own).map(|()| ExitCode::SUCCESS);
         }
-        Some(Command::Demo(output)) => demo::run(output, &own_program()?),
-        Some(Command::Completions { shell }) => commands::page(completions::script(&shell)),
-        Some(Command::Change { program, arguments }) => change(&program, &arguments)?,
-        Some(Command::Job(command)) => jobs::run(command, &own_program()?),
-        Some(Command::Doctor(output)) => doctor::run(output, &own_program()?),
-        Some(Command::Setup { client, write }) => commands::page(setup::set_up(client, write)),
-    })
+        Some(Command::Change { program, arguments }) => return Ok(change(&program, &arguments)?),
+        Some(Command::Job(command)) => jobs::run(command, &own),
+        Some(Command::Doctor(output)) => doctor::run(output, &own),
+        Some(Command::Demo(output)) => demo::run(output, &own),
+        Some(Command::Completions { shell }) => completions::print_script(&own, &shell),
+        Some(Command::Setup { client, write }) => {
+            setup::set_up(client, write).and_then(|text| page(&text))
+        }
+    };
+    Ok(commands::exit_code(ran))
 }
 
 /// Returns the path of this program, to run it again: through /proc where there is one, so that an upgrade of the file under a

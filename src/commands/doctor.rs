@@ -16,7 +16,7 @@ use self::Outcome::{Failure, Warning};
 use super::jobs::Format;
 use super::setup::own_path;
 use super::text::for_person;
-use super::{CommandResult, exit_code, note, print, until_interrupted};
+use super::{CommandResult, note, print, until_interrupted};
 use crate::error::{JobError, Result};
 use crate::launcher::skypilot::asks_api_server;
 use crate::parse::sky;
@@ -75,27 +75,25 @@ impl Check {
 }
 
 /// Checks everything and prints the report. Returns 1 where something failed. `program` is this program.
-pub fn run(output: Format, program: &Path) -> ExitCode {
+pub fn run(output: Format, program: &Path) -> CommandResult {
     if io::stderr().is_terminal() {
         note("Looking at everything, which takes up to a minute …");
     }
     // With slots of its own, so that no check waits for another's.
     let (wired, cli) = (wire(program), Cli::default());
     let checking = on_file_threads(Box::pin(async move { checks(wired, &cli).await }));
-    let reporting = async { print_report(&checking.await, output) };
-    exit_code(until_interrupted(reporting))
-}
-
-fn print_report(checks: &[Check], output: Format) -> CommandResult {
-    let failed = checks.iter().any(|check| check.outcome == Failure);
-    print(&if output.json {
-        let version = env!("CARGO_PKG_VERSION");
-        let report = json!({ "version": version, "ok": !failed, "checks": checks });
-        serde_json::to_string_pretty(&report)?
-    } else {
-        report(checks)
-    })?;
-    Ok(ExitCode::from(u8::from(failed)))
+    until_interrupted(async {
+        let checks = checking.await;
+        let failed = checks.iter().any(|check| check.outcome == Failure);
+        print(&if output.json {
+            let version = env!("CARGO_PKG_VERSION");
+            let report = json!({ "version": version, "ok": !failed, "checks": checks });
+            serde_json::to_string_pretty(&report)?
+        } else {
+            report(&checks)
+        })?;
+        Ok(ExitCode::from(u8::from(failed)))
+    })
 }
 
 fn report(checks: &[Check]) -> String {
@@ -181,22 +179,21 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
         output_of(cli, &program, &["check", "-o", "json"]),
         output_of(cli, &program, &["status", "-o", "json"]),
     );
-    // `sky` has written by now who its user is.
-    let is_asked = asks_api_server();
-    let server = info.as_ref().ok();
-    let server = server.map(|(info, _)| api_server(&info.stdout, is_asked));
-    let enabled = enabled.and_then(|output| clouds(&output.stdout));
     let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
     let clusters = clusters.map_err(|error| error.context("what is up, and billed, is not known"));
+    let server = info.as_ref().ok();
+    let server = server.map(|(info, _)| ("sky api", api_server(&info.stdout)));
     let mut found = vec![("sky", info.map(|(_, found)| found))];
-    found.extend(server.map(|server| ("sky api", server)));
-    found.extend([("clouds", enabled), ("clusters", clusters)]);
+    found.extend(server);
+    found.push(("clouds", enabled.and_then(|output| clouds(&output.stdout))));
+    found.push(("clusters", clusters));
     let checks = found.into_iter();
     let checks = checks.map(|(name, found)| Check::new(name, found, Warning));
     checks.collect()
 }
 
-fn api_server(info: &str, is_asked: bool) -> Result<String> {
+/// Checks SkyPilot's API server by what `sky` has said of it. That has written by now who its user is.
+fn api_server(info: &str) -> Result<String> {
     let info = sky::api_info(info).unwrap_or_default();
     let server = &info["server"];
     let Some(status) = server["status"].as_str() else {
@@ -204,7 +201,7 @@ fn api_server(info: &str, is_asked: bool) -> Result<String> {
     };
     let own = info["client"]["version"].as_str().unwrap_or_default();
     let [url, version] = ["url", "version"].map(|field| server[field].as_str().unwrap_or("?"));
-    let asked = match is_asked {
+    let asked = match asks_api_server() {
         true => "it is asked directly",
         false => {
             "each question runs `sky`, which takes seconds: a setting or a login is in the way"
@@ -309,13 +306,8 @@ async fn described(
 fn installed_version(program: &Path, package: &str) -> Option<String> {
     let program = fs::canonicalize(program).ok()?;
     let pythons = fs::read_dir(program.parent()?.parent()?.join("lib")).ok()?;
-    let sites = pythons
-        .flatten()
-        .map(|python| python.path().join("site-packages"));
-    let entries = sites
-        .filter_map(|site| fs::read_dir(site).ok())
-        .flatten()
-        .flatten();
+    let sites = pythons.flatten().map(|it| it.path().join("site-packages"));
+    let entries = sites.flat_map(fs::read_dir).flatten().flatten();
     let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.find_map(|name| {
         let version = name.strip_prefix(package)?.strip_prefix('-')?;

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::completions::job_ids;
 use super::text::{self, for_person, time_left};
-use super::{CommandResult, exit_code, no_answer, note, print, until_interrupted};
+use super::{CommandResult, NO_ANSWER, note, page, print, until_interrupted};
 use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
 use crate::logs::read::LARGEST_MAX_BYTES;
@@ -99,12 +99,6 @@ pub struct Job {
     output: Format,
 }
 
-impl Job {
-    fn query(&self) -> JobIdentity {
-        JobIdentity::of(&self.id)
-    }
-}
-
 #[derive(Clone, Copy, Args)]
 pub struct Format {
     /// Print JSON: the fields of the tool's answer
@@ -128,17 +122,16 @@ impl Format {
         })?;
         Ok(match fields.get("error") {
             None => ExitCode::SUCCESS,
-            Some(_) => no_answer(),
+            Some(_) => NO_ANSWER.into(),
         })
     }
 }
 
-/// Runs a command, and prints why it failed. `program` is this program.
-pub fn run(command: JobCommand, program: &Path) -> ExitCode {
-    exit_code(wire(program).and_then(|service| {
-        let running = async move { run_on(&service, command).await };
-        until_interrupted(on_file_threads(Box::pin(running)))
-    }))
+/// Runs a command. `program` is this program.
+pub fn run(command: JobCommand, program: &Path) -> CommandResult {
+    let service = wire(program)?;
+    let running = async move { run_on(&service, command).await };
+    until_interrupted(on_file_threads(Box::pin(running)))
 }
 
 async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
@@ -152,7 +145,7 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             output.print(&answer, text::list)
         }
         JobCommand::Status(job) => {
-            let answer = service.poll(job.query()).await;
+            let answer = service.poll(JobIdentity::of(&job.id)).await;
             job.output.print(&answer, text::job)
         }
         JobCommand::Logs {
@@ -162,7 +155,7 @@ async fn run_on(service: &JobService, command: JobCommand) -> CommandResult {
             lines,
         } => {
             let request = LogsRequest {
-                job: job.query(),
+                job: JobIdentity::of(&job.id),
                 lines: i64::from(lines),
                 grep,
                 max_bytes: LARGEST_MAX_BYTES,
@@ -188,7 +181,7 @@ async fn cancel(service: &JobService, job: &Job, force: bool) -> CommandResult {
         return Err(format!("{variable} is set: nothing may be changed here").into());
     }
     let request = CancelRequest {
-        job: job.query(),
+        job: JobIdentity::of(&job.id),
         force,
     };
     let report = |what: &str| note(&for_person(what));
@@ -213,13 +206,17 @@ async fn logs(
     if !follow || !answer.success {
         return output.print(&answer, text::log);
     }
-    print_new(&answer, output)?;
-    let is_search = !request.grep.is_empty();
-    let pattern = is_search.then(|| search::compile(&request.grep));
-    let pattern = pattern.transpose()?;
+    let pattern = match request.grep.as_str() {
+        "" => None,
+        grep => Some(search::compile(grep)?),
+    };
     let mut is_over = false;
-    while !is_over || answer.remaining_bytes.is_some() {
+    loop {
+        print_new(&answer, output)?;
         if answer.remaining_bytes.is_none() {
+            if is_over {
+                return page(&answer.unfinished.unwrap_or_default());
+            }
             // Asked before the log is read: all that the job wrote is there then.
             let status = service.poll(request.job.clone()).await;
             is_over = status.is_done || status.is_gone();
@@ -235,34 +232,30 @@ async fn logs(
             raw: pattern.is_some(),
             ..LogsRequest::default()
         };
-        let mut newer = service.logs(new).await;
+        let newer = service.logs(new).await;
         if let Some(error) = &newer.error {
             note(&for_person(error));
             if is_over {
-                return Ok(no_answer());
+                return Ok(NO_ANSWER.into());
             }
-            answer.remaining_bytes = None;
+            (answer.logs, answer.remaining_bytes) = Default::default();
             sleep(RETRY).await;
             continue;
         }
-        if let Some(pattern) = &pattern {
-            let lines = newer.logs.lines().filter(|line| pattern.is_match(line));
-            newer.logs = lines.collect::<Vec<_>>().join("\n");
-        }
-        print_new(&newer, output)?;
         answer = newer;
+        if let Some(pattern) = &pattern {
+            let lines = answer.logs.lines().filter(|line| pattern.is_match(line));
+            answer.logs = lines.collect::<Vec<_>>().join("\n");
+        }
     }
-    print(&answer.unfinished.unwrap_or_default())?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints the new lines; as JSON, one answer a line.
 fn print_new(answer: &LogsAnswer, output: Format) -> CommandResult {
     match output.json && !answer.logs.is_empty() {
-        true => print(&to_json(answer)?.to_string())?,
-        false => print(&answer.logs)?,
+        true => page(&to_json(answer)?.to_string()),
+        false => page(&answer.logs),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Waits until a job is over, or there is news of it, and prints how it is.
@@ -271,7 +264,7 @@ async fn wait(service: &JobService, job: &Job, goal: Goal, longest: Duration) ->
         error: Some("no answer came within the timeout".to_owned()),
         ..PollAnswer::default()
     };
-    let watching = watch(service, job.query(), goal, &mut last);
+    let watching = watch(service, JobIdentity::of(&job.id), goal, &mut last);
     let in_time = timeout(longest, watching).await.is_ok();
     let printed = job.output.print(&last, text::job)?;
     Ok(match last.state {
@@ -280,7 +273,7 @@ async fn wait(service: &JobService, job: &Job, goal: Goal, longest: Duration) ->
         _ if !last.is_done => ExitCode::SUCCESS,
         JobState::Succeeded => ExitCode::SUCCESS,
         JobState::Failed | JobState::Cancelled => ExitCode::FAILURE,
-        _ => no_answer(),
+        _ => NO_ANSWER.into(),
     })
 }
 

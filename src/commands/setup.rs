@@ -4,6 +4,7 @@ mod client_file;
 
 use std::error::Error;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf, absolute};
 
 use chrono::Utc;
@@ -40,22 +41,32 @@ impl Client {
         config: &Path,
         variable: impl Fn(&str) -> Option<PathBuf>,
     ) -> (&'static str, PathBuf) {
-        let (title, moved_by, path) = match self {
-            Self::ClaudeCode => ("Claude Code", "CLAUDE_CONFIG_DIR", ".claude.json"),
-            Self::ClaudeDesktop => ("Claude Desktop", "", "Claude/claude_desktop_config.json"),
-            Self::Cursor => ("Cursor", "", ".cursor/mcp.json"),
-            Self::Vscode => ("VS Code", "", "Code/User/mcp.json"),
-            Self::Codex => ("Codex", "CODEX_HOME", ".codex/config.toml"),
-            Self::Gemini => ("Gemini CLI", "GEMINI_CLI_HOME", ".gemini/settings.json"),
+        let moved = |name, folder: &Path| variable(name).unwrap_or_else(|| folder.to_owned());
+        let (title, folder, file) = match self {
+            Self::ClaudeCode => (
+                "Claude Code",
+                moved("CLAUDE_CONFIG_DIR", home),
+                ".claude.json",
+            ),
+            Self::ClaudeDesktop => (
+                "Claude Desktop",
+                config.join("Claude"),
+                "claude_desktop_config.json",
+            ),
+            Self::Cursor => ("Cursor", home.join(".cursor"), "mcp.json"),
+            Self::Vscode => ("VS Code", config.join("Code/User"), "mcp.json"),
+            Self::Codex => (
+                "Codex",
+                moved("CODEX_HOME", &home.join(".codex")),
+                "config.toml",
+            ),
+            Self::Gemini => (
+                "Gemini CLI",
+                moved("GEMINI_CLI_HOME", home),
+                ".gemini/settings.json",
+            ),
         };
-        let file = match (variable(moved_by), self) {
-            // It stands for the folder itself.
-            (Some(folder), Self::Codex) => folder.join("config.toml"),
-            (Some(folder), _) => folder.join(path),
-            (None, Self::ClaudeDesktop | Self::Vscode) => config.join(path),
-            (None, _) => home.join(path),
-        };
-        (title, file)
+        (title, folder.join(file))
     }
 
     /// Returns the name of the list of servers in the client's file.
@@ -99,15 +110,18 @@ impl Programs {
         Ok(Self { server, found })
     }
 
-    fn claude_arguments(&self) -> Vec<String> {
-        let mut arguments = ["mcp", "add", NAME, "-s", "user"]
-            .map(str::to_owned)
-            .to_vec();
+    /// Returns the line for a shell by which Claude Code adds the server.
+    fn claude_line(&self) -> Result<String> {
+        let quote = |text: &str| {
+            shlex::try_quote(text)
+                .map(String::from)
+                .map_err(JobError::failed)
+        };
+        let mut line = format!("claude mcp add {NAME} -s user");
         for (variable, path) in &self.found {
-            arguments.extend(["-e".to_owned(), format!("{variable}={path}")]);
+            line += &format!(" -e {variable}={}", quote(path)?);
         }
-        arguments.extend(["--".to_owned(), self.server.clone()]);
-        arguments
+        Ok(format!("{line} -- {}", quote(&self.server)?))
     }
 }
 
@@ -137,11 +151,7 @@ pub fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Sen
         merge(client, &file, &programs)?
     } else {
         let how = match client {
-            Client::ClaudeCode => {
-                let arguments = programs.claude_arguments();
-                let line = shlex::try_join(arguments.iter().map(String::as_str))?;
-                format!("Run this:\n\n  claude {line}\n")
-            }
+            Client::ClaudeCode => format!("Run this:\n\n  {}\n", programs.claude_line()?),
             _ => {
                 let entry = add_to(client, "", &programs)?.unwrap_or_default();
                 let file = file.display();
@@ -165,61 +175,41 @@ pub fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Sen
     Ok(text)
 }
 
-/// Merges the server into the file. An unchanged file is not written.
+/// Merges the server into the file, of which it keeps the rights and a copy, and names that. An unchanged file is not written.
 fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
     let at = file.display();
+    let unusable = |error: io::Error| JobError::failed(format!("cannot use {at}: {error}"));
     // The file behind a link is replaced, not the link.
     let target = match file.is_symlink() {
-        true => fs::canonicalize(file)
-            .map_err(|error| JobError::failed(format!("cannot use {at}: {error}")))?,
+        true => fs::canonicalize(file).map_err(unusable)?,
         false => file.to_owned(),
     };
-    let refused = |error: JobError| {
-        let hint = "correct it, or add the server by hand as `setup` without --write shows";
-        error
-            .context(&format!("{at} was left as it is"))
-            .with_hint(hint)
-    };
-    let text = String::from_utf8(read_or_empty(&target)?);
-    let text = text.map_err(|_| refused(JobError::failed("it is not UTF-8")))?;
-    let Some(new) = add_to(client, &text, programs).map_err(refused)? else {
+    let old = if_found(read_bounded(&target, MAX_FILE_BYTES)).map_err(unusable)?;
+    let is_there = old.is_some();
+    let text = String::from_utf8(old.unwrap_or_default());
+    let text = text.map_err(|_| JobError::failed("it is not UTF-8"));
+    let new = text.and_then(|text| add_to(client, &text, programs));
+    let new = new.map_err(|error| {
+        let error = error.context(&format!("{at} was left as it is"));
+        error.with_hint("correct it, or add the server by hand as `setup` without --write shows")
+    })?;
+    let Some(new) = new else {
         return Ok(format!("Nothing to do: {at} has this server already."));
     };
-    let kept = replace(&target, &text, &new)?;
-    Ok(format!("Added to {at}. Restart the client.{kept}"))
-}
-
-/// Reads a client's file; one that is not there is empty.
-fn read_or_empty(file: &Path) -> Result<Vec<u8>> {
-    let failed = |error| JobError::failed(format!("cannot use {}: {error}", file.display()));
-    let read = if_found(read_bounded(file, MAX_FILE_BYTES)).map_err(failed)?;
-    Ok(read.unwrap_or_default())
-}
-
-/// Replaces the text of a file, keeps its rights and a copy, and names that. Fails where the file is no longer `old`: a client
-/// that runs may write it too.
-fn replace(file: &Path, old: &str, new: &str) -> Result<String> {
-    let at = file.display();
-    let failed = |error| JobError::failed(format!("cannot use {at}: {error}"));
-    let now = compact(Utc::now());
-    let copy = format!("{at}.before-{NAME}-{now}");
-    let rights = fs::metadata(file).ok().map(|file| file.permissions());
-    if rights.is_some() {
-        fs::copy(file, &copy).map_err(failed)?;
-    } else if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    if read_or_empty(file)? != old.as_bytes() {
-        let _ = fs::remove_file(&copy);
-        let error = JobError::failed(format!("{at} was changed meanwhile, and left as it is"));
-        return Err(error.with_hint("close the client, and run this again"));
-    }
-    write_atomic(file, new.as_bytes()).map_err(failed)?;
-    let Some(rights) = rights else {
-        return Ok(String::new());
+    let copy = format!("{}.before-{NAME}-{}", target.display(), compact(Utc::now()));
+    let write = || -> io::Result<String> {
+        if !is_there {
+            fs::create_dir_all(target.parent().unwrap_or(&target))?;
+            write_atomic(&target, new.as_bytes())?;
+            return Ok(String::new());
+        }
+        fs::copy(&target, &copy)?;
+        write_atomic(&target, new.as_bytes())?;
+        fs::set_permissions(&target, fs::metadata(&copy)?.permissions())?;
+        Ok(format!(" The file as it was: {copy}."))
     };
-    fs::set_permissions(file, rights).map_err(failed)?;
-    Ok(format!(" The file as it was: {copy}."))
+    let kept = write().map_err(unusable)?;
+    Ok(format!("Added to {at}. Restart the client.{kept}"))
 }
 
 /// Returns the text of the client's file with the server in it; `None` where it is in it as it should be.
@@ -252,7 +242,7 @@ fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<Stri
             set(&["env", variable], path)?;
         }
     }
-    Ok(file.into_text().filter(|new| new != text))
+    Ok(Some(file.into_text()).filter(|new| new != text))
 }
 
 #[cfg(test)]

@@ -31,14 +31,13 @@ pub(super) fn list(answer: &Value) -> String {
         1 => "No jobs to show.\n".to_owned(),
         _ => table(&rows),
     };
-    let older = answer["not_shown"].as_u64();
-    let older = older.map(|count| format!("{count} older jobs are not shown; -n shows more"));
-    let error = answer["error"].as_str().map(str::to_owned);
-    let warnings = elements(answer, "warnings").filter_map(Value::as_str);
-    let notes = error.into_iter().chain(older);
-    for note in notes.chain(warnings.map(str::to_owned)) {
-        text.push_str(&labelled("note", &for_person(&note)));
+    let mut note = |sentence: &str| text += &labelled("note", &for_person(sentence));
+    answer["error"].as_str().into_iter().for_each(&mut note);
+    if let Some(count) = answer["not_shown"].as_u64() {
+        note(&format!("{count} older jobs are not shown; -n shows more"));
     }
+    let warnings = elements(answer, "warnings").filter_map(Value::as_str);
+    warnings.for_each(note);
     text
 }
 

@@ -17,7 +17,6 @@ pub(super) struct ClientFile {
     /// The values as they were.
     pub(super) values: Value,
     document: Document,
-    is_changed: bool,
 }
 
 impl ClientFile {
@@ -36,11 +35,7 @@ impl ClientFile {
             let values = root.to_serde_value().unwrap_or_default();
             (values, Document::Json(root))
         };
-        Ok(Self {
-            values,
-            document,
-            is_changed: false,
-        })
+        Ok(Self { values, document })
     }
 
     /// Sets the value at the end of `path`, with the objects around it; an empty text is an empty list. `None` where one of those
@@ -84,16 +79,13 @@ impl ClientFile {
                 }
             }
         }
-        self.is_changed = true;
         Some(())
     }
 
-    /// Returns the whole text; `None` where nothing was set.
-    pub(super) fn into_text(self) -> Option<String> {
-        let text = match self.document {
+    pub(super) fn into_text(self) -> String {
+        match self.document {
             Document::Json(root) => root.to_string(),
             Document::Toml(document) => document.to_string(),
-        };
-        self.is_changed.then_some(text)
+        }
     }
 }
