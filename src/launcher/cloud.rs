@@ -147,7 +147,7 @@ impl CloudLauncher {
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
         let (change, output) = self.run_change(change, call).await?;
-        self.answer_change(&change).await;
+        self.answer_change(&change);
         // Exit codes are unreliable: the status afterwards counts.
         let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
@@ -408,7 +408,7 @@ impl Launcher for CloudLauncher {
         let result = self.backend.teardown_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            self.answer_change(&change).await;
+            self.answer_change(&change);
         }
         result
     }

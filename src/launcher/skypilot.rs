@@ -120,48 +120,33 @@ impl CloudBackend for SkyPilot {
         Ok((cluster, config))
     }
 
-    /// Asks the API server about each cluster at once, and runs the program once for those that it cannot answer for, or for all.
+    /// Asks the API server about each cluster at once. The program lists them all in one run.
     async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
-        if self.api.server().await.is_none() {
-            return self.run_queue(clusters).await;
-        }
         let mut names = clusters.clone();
+        if self.api.server().await.is_none() {
+            return self.ask(queue_call(&names)?, read_queue).await;
+        }
         if names.is_empty() {
             let clusters = self.clusters().await?;
             names.extend(clusters.into_iter().map(|cluster| cluster.name));
         }
         let asked = stream::iter(names.clone()).map(async |name: String| {
-            let answer = match queue_call([&name]) {
-                Ok(call) => self.ask_server(&call, read_queue).await,
-                Err(error) => Err(error),
-            };
-            (name, answer)
+            let call = queue_call([&name]);
+            let asking = async { self.ask(call?, read_queue).await };
+            (name, asking.await)
         });
         let mut answers = asked.buffer_unordered(MAX_QUEUES);
-        let (mut queue, mut failed) = (Queue::default(), Vec::new());
-        let mut unasked = BTreeSet::new();
+        let mut queue = Queue::default();
         while let Some((name, answer)) = answers.next().await {
             match answer {
-                Ok(Some(part)) => queue.add(part),
-                Ok(None) => drop(unasked.insert(name)),
-                Err(error) => failed.push((name, error)),
-            }
-        }
-        if !unasked.is_empty() {
-            match self.run_queue(&unasked).await {
                 Ok(part) => queue.add(part),
-                Err(error) if unasked.len() == names.len() => return Err(error),
-                Err(error) => failed.extend(unasked.into_iter().map(|name| (name, error.clone()))),
+                Err(error) if names.len() == 1 => return Err(error),
+                Err(error) => {
+                    let failure = QueueFailure::Other(error.to_string());
+                    queue.unanswered.insert(name, failure);
+                }
             }
         }
-        if let [(_, error)] = failed.as_slice()
-            && names.len() == 1
-        {
-            return Err(error.clone());
-        }
-        let failed = failed.into_iter();
-        let failed = failed.map(|(name, error)| (name, QueueFailure::Other(error.to_string())));
-        queue.unanswered.extend(failed);
         Ok(queue)
     }
 
@@ -219,7 +204,6 @@ impl CloudBackend for SkyPilot {
         until(deadline, asking).await.map_err(JobError::failed)?
     }
 
-    /// A change, over the API server where that can be asked for it.
     fn change_call(&self, change: &Change) -> Result<CliCall> {
         let mut arguments = vec![change.verb.as_str(), "-y", &change.cluster];
         let timeout = match change.oumi_job_id.as_str() {
@@ -229,9 +213,7 @@ impl CloudBackend for SkyPilot {
                 TIMEOUT
             }
         };
-        let mut call = call(&arguments, timeout)?;
-        call.over_http = Request::of(&call.arguments).is_some();
-        Ok(call)
+        call(&arguments, timeout)
     }
 
     fn cancel_refusal(&self, output: &Output) -> Option<String> {
@@ -312,10 +294,6 @@ impl SkyPilot {
             Some(answer) => Ok(answer),
             None => read(&*self.cli.query(&call).await?),
         }
-    }
-
-    async fn run_queue(&self, clusters: &BTreeSet<String>) -> Result<Queue> {
-        read_queue(&*self.cli.query(&queue_call(clusters)?).await?)
     }
 }
 

@@ -112,7 +112,7 @@ impl CloudLauncher {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
             let (change, output) = self.run_change(change, call).await?;
-            self.answer_change(&change).await;
+            self.answer_change(&change);
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -22,9 +22,7 @@ use crate::settings::data_dir::{create_private, if_found};
 
 /// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// The tries for the lock of the folder of all changes: for 5 s.
-const LOCK_POLLS: u32 = 100;
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const REPORTED: Duration = Duration::from_hours(24);
 /// The time for which the folder of a change that was answered stays, for others who wait for its result.
 const ANSWERED: Duration = Duration::from_secs(3);
@@ -63,11 +61,7 @@ impl Change {
 
     pub(super) fn describe(&self) -> String {
         let (verb, cluster) = (&self.verb, &self.cluster);
-        let at = self
-            .requested_at
-            .split(['.', 'Z'])
-            .next()
-            .unwrap_or_default();
+        let (at, _) = self.requested_at.split_once('.').unwrap_or_default();
         format!("the {verb} of cluster {cluster} that was requested at {at}Z")
     }
 }
@@ -85,7 +79,7 @@ impl CloudLauncher {
         call: CliCall,
     ) -> Result<(Change, Output)> {
         let dir = self.change_dir(&change);
-        let lock = create(&dir).await.map_err(|error| {
+        let lock = create(&dir).map_err(|error| {
             let path = dir.path().display();
             call.error(format!("was not run: {path}: {error}"))
         })?;
@@ -93,12 +87,9 @@ impl CloudLauncher {
         if let Some(lock) = lock {
             let own = self.supervisor.display().to_string();
             let program = call.program.display().to_string();
-            let mut argv = vec![program.as_str()];
-            argv.extend(call.arguments.iter().map(String::as_str));
-            if call.over_http {
-                // This program asks SkyPilot's API server, or becomes the program of the call.
-                argv.splice(..0, [own.as_str(), "change"]);
-            }
+            // This program asks SkyPilot's API server, or becomes the program of the call.
+            let argv = [own.as_str(), "change", &program].into_iter();
+            let argv = argv.chain(call.arguments.iter().map(String::as_str));
             let plan = SupervisorPlan {
                 steps: vec![Step::new(&change.verb, argv)],
                 working_dir: PathBuf::from("/"),
@@ -117,12 +108,7 @@ impl CloudLauncher {
             // Now: once it has ended, it may be requested again.
             change = joined;
         }
-        // All processes are looked at once a second: only where its supervisor was killed do they tell more.
-        let mut polls = (0..20_u32).cycle();
-        while dir.is_locked()? && dir.exit_record()?.is_none() {
-            if polls.next() == Some(0) && has_ended(&dir)? {
-                break;
-            }
+        while !has_ended(&dir)? {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
         if !dir.exists()? {
@@ -144,8 +130,7 @@ impl CloudLauncher {
             let change = read_json::<Change>(&dir, CHANGE)?;
             let kept = if change.is_some() { REPORTED } else { ANSWERED };
             if has_ended && at.elapsed().is_ok_and(|age| age > kept) {
-                // Where another holds it, the next list removes the folder.
-                let _alone = try_alone(&dir)?;
+                let _alone = alone(&dir)?;
                 // It may have begun again meanwhile.
                 if changed_at()? == at {
                     dir.remove()?;
@@ -161,53 +146,34 @@ impl CloudLauncher {
     }
 
     /// Notes that the result of a change has been answered, unless it was requested again since.
-    pub(super) async fn answer_change(&self, change: &Change) {
+    pub(super) fn answer_change(&self, change: &Change) {
         let dir = self.change_dir(change);
-        let answer = async || -> io::Result<()> {
-            let _alone = alone(&dir).await?;
+        let answer = || -> io::Result<()> {
+            let _alone = alone(&dir)?;
             if read_json(&dir, CHANGE)?.as_ref() == Some(change) && has_ended(&dir)? {
                 fs::remove_file(dir.path().join(CHANGE))?;
             }
             Ok(())
         };
-        if let Err(error) = answer().await {
+        if let Err(error) = answer() {
             tracing::warn!(%error, "cannot note that a change was answered");
         }
     }
 }
 
-/// Locks the folder of all changes, against other servers too, while one in it is created, answered or removed.
-async fn alone(dir: &JobDir) -> io::Result<File> {
-    let mut polls = 0..LOCK_POLLS;
-    loop {
-        match try_alone(dir) {
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-            Err(_) if polls.next().is_none() => {
-                return Err(io::Error::other("another server holds its lock; try again"));
-            }
-            Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
-            locked => return locked,
-        }
-    }
-}
-
-fn try_alone(dir: &JobDir) -> io::Result<File> {
+/// Locks the folder of all changes for the moment in which one in it is created, answered or removed, against other servers too.
+fn alone(dir: &JobDir) -> io::Result<File> {
     let changes = dir.path().parent().unwrap_or(dir.path());
     create_private(changes)?;
     let folder = File::open(changes)?;
-    folder.try_lock()?;
+    folder.lock()?;
     Ok(folder)
 }
 
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
-async fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
-    let is_under_way = || io::Result::Ok(dir.exists()? && !has_ended(dir)?);
-    if is_under_way()? {
-        return Ok(None);
-    }
-    let _alone = alone(dir).await?;
-    // Another server may have begun it meanwhile.
-    if is_under_way()? {
+fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
+    let _alone = alone(dir)?;
+    if dir.exists()? && !has_ended(dir)? {
         return Ok(None);
     }
     dir.remove()?;

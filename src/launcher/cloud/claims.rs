@@ -12,15 +12,13 @@ const RECREATION: Duration = Duration::from_secs(60);
 /// The most that the clock of SkyPilot's API server may be behind ours.
 const MAX_SKEW: Duration = Duration::from_secs(300);
 
-/// What tells a job apart from another that has its id on a cluster of its name. All of it is as SkyPilot gave it: the clocks of
-/// this machine and of the cluster differ.
+/// What tells a job apart from another that has its id on a cluster of its name, which was made again meanwhile. All of it is as
+/// SkyPilot gave it: the clocks of this machine and of the cluster differ.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct JobMark {
     pub(super) cluster_hash: Option<String>,
+    /// To the microsecond.
     pub(super) submitted_at: Option<f64>,
-    pub(super) job_name: String,
-    /// Names the launch, to the microsecond. Empty where SkyPilot does not tell it.
-    pub(super) log_path: String,
 }
 
 impl JobMark {
@@ -29,8 +27,6 @@ impl JobMark {
         let mark = Self {
             cluster_hash: cluster_hash.map(ToOwned::to_owned),
             submitted_at: job.submitted_at,
-            job_name: job.job_name.clone(),
-            log_path: job.log_path.clone(),
         };
         (mark.cluster_hash.is_some() || mark.submitted_at.is_some()).then_some(mark)
     }
@@ -39,11 +35,7 @@ impl JobMark {
         // A time that was written and read again may differ in its last digit.
         let is_near = |(one, other): (f64, f64)| (one - other).abs() < 0.001;
         let times = self.submitted_at.zip(job.submitted_at);
-        let paths = [&self.log_path, &job.log_path];
-        self.job_name == job.job_name
-            && times.is_none_or(is_near)
-            && (paths[0] == paths[1] || paths.iter().any(|path| path.is_empty()))
-            && self.is_of_cluster(cluster_hash) != Some(false)
+        times.is_none_or(is_near) && self.is_of_cluster(cluster_hash) != Some(false)
     }
 
     /// Tells whether a cluster is the job's own; `None` where one of the hashes is not known.

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use super::launch_dir::{COMPLETION_WINDOW, seconds};
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
-use crate::launcher::{JobIdentity, JobState, ListedJob, Listing};
+use crate::launcher::{JobIdentity, JobState, Listing};
 use crate::parse::sky::{Queue, QueueFailure, named};
 use crate::process::runner::Output;
 use crate::text::join_names;
@@ -25,8 +25,8 @@ type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
 impl CloudLauncher {
     pub(super) async fn list_jobs(&self, known: &[JobIdentity]) -> Listing {
         let mut listing = Listing::default();
-        let (mut launched, mut launching, mut lost) = (Vec::new(), Vec::new(), Vec::new());
-        let mut failed = Vec::new();
+        let (mut launched, mut launching) = (Vec::new(), Vec::new());
+        let (mut failed, mut lost) = (Vec::new(), Vec::new());
         for identity in known {
             let status = if identity.oumi_job_id.is_empty() {
                 let launch = self.launch(identity);
@@ -48,52 +48,28 @@ impl CloudLauncher {
         }
         // The clusters of each cloud. One run of `sky queue` lists those of all clouds.
         let mut scopes: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-        scopes.extend(self.backend.ids_restart().then(Default::default));
-        // The job of a lost launch may be on its cluster, and is listed there.
-        for job in launched
-            .iter()
-            .chain(&lost)
-            .filter(|_| !self.backend.ids_restart())
-        {
-            let clusters = scopes.entry(&job.cloud).or_default();
-            clusters.insert(job.cluster.clone());
+        if self.backend.ids_restart() {
+            scopes.insert("", BTreeSet::new());
+        } else {
+            // The job of a lost launch may be on its cluster, and is listed there.
+            for job in launched.iter().chain(&lost) {
+                let clusters = scopes.entry(&job.cloud).or_default();
+                clusters.insert(job.cluster.clone());
+            }
         }
         let parts = scopes.iter().map(|(cloud, clusters)| {
-            let on_cloud = |job: &&JobIdentity| self.backend.ids_restart() || job.cloud == *cloud;
+            let on_cloud = |job: &&JobIdentity| cloud.is_empty() || job.cloud == *cloud;
             let launched = launched.iter().copied().filter(on_cloud).collect();
-            self.list_scope(cloud, clusters, launched, &launching)
+            self.list_scope(cloud, clusters, launched, &launching, &failed)
         });
-        // At once, so that they share one run of `sky status`.
-        let (parts, left) = tokio::join!(join_all(parts), self.left_coming_up(failed, &launching));
-        for part in parts {
+        for part in join_all(parts).await {
             listing.jobs.extend(part.jobs);
             listing.warnings.extend(part.warnings);
             listing.incomplete.extend(part.incomplete);
         }
-        let is_new = |note: &String| !listing.warnings.contains(note);
-        let left: Vec<String> = left.into_iter().filter(is_new).collect();
-        listing.warnings.extend(left);
         // Afterwards: a query of clusters that began before a change ended does not show it.
         listing.warnings.extend(self.changes_left().await);
         listing
-    }
-
-    /// Names the clusters that failed launches left before they were up.
-    async fn left_coming_up(
-        &self,
-        failed: Vec<&JobIdentity>,
-        launching: &[&JobIdentity],
-    ) -> Vec<String> {
-        if failed.is_empty() {
-            return Vec::new();
-        }
-        let clusters = self.backend.clusters().await.unwrap_or_default();
-        let is_of = |jobs: &[&JobIdentity], name| jobs.iter().any(|job| job.cluster == name);
-        let left = clusters.iter().filter(|cluster| {
-            let name = cluster.name.as_str();
-            cluster.status == "INIT" && is_of(&failed, name) && !is_of(launching, name)
-        });
-        left.map(cost_note).collect()
     }
 
     async fn changes_left(&self) -> Vec<String> {
@@ -114,7 +90,7 @@ impl CloudLauncher {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
-                    self.answer_change(&change).await;
+                    self.answer_change(&change);
                     None
                 }
             }
@@ -135,6 +111,7 @@ impl CloudLauncher {
         clusters: &BTreeSet<String>,
         launched: Vec<&JobIdentity>,
         launching: &[&JobIdentity],
+        failed: &[&JobIdentity],
     ) -> Listing {
         let surveying = self.survey(cloud, clusters);
         let (mut survey, costs) = tokio::join!(surveying, self.backend.costs());
@@ -152,6 +129,7 @@ impl CloudLauncher {
                 let warning = format!("not asked about: {jobs}; {error}");
                 listing.warnings.push(warning);
                 listing.incomplete.push(error.to_string());
+                listing.warn_of_clusters(&survey, launching, failed);
                 return listing;
             }
         };
@@ -176,8 +154,7 @@ impl CloudLauncher {
             listing.add(identity, job.status());
         }
         listing.add_foreign_jobs(cloud, &survey, &claimed);
-        let launching = launching.iter().map(|job| job.cluster.as_str());
-        listing.warn_about_idle(&survey, queue, &launching.collect());
+        listing.warn_of_clusters(&survey, launching, failed);
         listing
     }
 }
@@ -237,29 +214,32 @@ impl Listing {
         }
     }
 
-    /// Warns of clusters that cost money without a job, but for those that a launch is under way to, and of those that should have
-    /// come up by now.
-    pub(super) fn warn_about_idle(
+    /// Warns of clusters that cost money without a job: of those that are up, and of those that a `failed` launch left before they
+    /// were, or that should be by now. Not of those that a launch is under way to.
+    pub(super) fn warn_of_clusters(
         &mut self,
         survey: &Survey,
-        queue: &Queue,
-        launching: &BTreeSet<&str>,
+        launching: &[&JobIdentity],
+        failed: &[&JobIdentity],
     ) {
         let now = seconds(SystemTime::now());
         for cluster in survey.clusters.iter().flatten() {
+            let name = &cluster.name;
+            let is_of = |jobs: &[&JobIdentity]| jobs.iter().any(|job| job.cluster == *name);
+            if is_of(launching) {
+                continue;
+            }
             let is_late = |at: f64| now - at > COMPLETION_WINDOW.as_secs_f64();
-            let is_of_job = |job: &ListedJob| job.identity.cluster == cluster.name;
+            let has_job = || self.jobs.iter().any(|job| job.identity.cluster == *name);
             if cluster.status == "INIT"
-                && !launching.contains(cluster.name.as_str())
-                && !self.jobs.iter().any(is_of_job)
-                && cluster.launched_at.is_none_or(is_late)
+                && (is_of(failed) || !has_job() && cluster.launched_at.is_none_or(is_late))
             {
                 self.warnings.push(cost_note(cluster));
             }
+            let queue = survey.queue.as_ref().ok();
             // A cluster that did not answer may have live jobs.
             if cluster.status == "UP"
-                && !launching.contains(cluster.name.as_str())
-                && let Some(jobs) = queue.jobs.get(&cluster.name)
+                && let Some(jobs) = queue.and_then(|queue| queue.jobs.get(name))
                 && jobs.iter().all(is_over)
             {
                 let ends = jobs.iter().filter_map(|job| job.end_at);

@@ -381,7 +381,7 @@ async fn answer_is_not_noted_of_a_change_under_way() {
     let (dir, lock) = JobDir::create(path).unwrap();
     let change = dir.path().join("change.json");
     fs::write(&change, serde_json::to_string(&down).unwrap()).unwrap();
-    launcher.answer_change(&down).await;
+    launcher.answer_change(&down);
     assert!(change.exists());
     drop(lock);
     // A program that another test is just starting has a copy of it.
@@ -391,9 +391,9 @@ async fn answer_is_not_noted_of_a_change_under_way() {
     // It was requested again since it was judged.
     let listed = fs::read_to_string(&change).unwrap().replace("T", "T0");
     let listed: Change = serde_json::from_str(&listed).unwrap();
-    launcher.answer_change(&listed).await;
+    launcher.answer_change(&listed);
     assert!(change.exists());
-    launcher.answer_change(&down).await;
+    launcher.answer_change(&down);
     assert!(!change.exists());
     // Nobody waits for it any more.
     let folder = fs::File::open(dir.path()).unwrap();
@@ -708,18 +708,6 @@ mod claims {
     }
 
     #[test]
-    fn jobs_of_one_second_are_told_apart_without_hashes() {
-        let one = job("4", 40.0);
-        let other = QueuedJob {
-            log_path: "~/sky_logs/sky-41".to_owned(),
-            ..one.clone()
-        };
-        let mark = JobMark::of(&one, None).unwrap();
-        assert!(mark.fits(&one, Some("first")));
-        assert!(!mark.fits(&other, Some("first")));
-    }
-
-    #[test]
     fn jobs_of_a_recreated_cluster_are_new() {
         let mut a = cut_off(1.0, Some(9));
         assert_eq!(found(&a, &[job("1", 1.0)], &[]), None);
@@ -860,14 +848,13 @@ mod surveys {
     #[test]
     fn only_a_cluster_that_lists_no_live_job_is_called_idle() {
         for (rows, launching, is_idle) in [
-            ("", None, true),
-            ("", Some("dev"), false),
-            (r#"{"job_id": 1.0}"#, None, false),
+            ("", [].as_slice(), true),
+            ("", &[&identity("")], false),
+            (r#"{"job_id": 1.0}"#, &[], false),
         ] {
             let survey = survey(&format!(r#"{{"dev": [{rows}]}}"#), CLUSTERS);
             let mut listing = Listing::default();
-            let queue = survey.queue.as_ref().unwrap();
-            listing.warn_about_idle(&survey, queue, &launching.into_iter().collect());
+            listing.warn_of_clusters(&survey, launching, &[]);
             assert_eq!(!listing.warnings.is_empty(), is_idle, "{rows}");
         }
         // One that never came up, and one that may be coming up.
@@ -876,7 +863,7 @@ mod surveys {
             let row = format!(r#""INIT", "launched_at": {launched_at}"#);
             let survey = survey("{}", &CLUSTERS.replace(r#""UP""#, &row));
             let mut listing = Listing::default();
-            listing.warn_about_idle(&survey, &Queue::default(), &BTreeSet::new());
+            listing.warn_of_clusters(&survey, &[], &[]);
             assert_eq!(listing.warnings.len(), warnings, "{:?}", listing.warnings);
         }
     }

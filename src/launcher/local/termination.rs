@@ -1,10 +1,11 @@
 //! The cancel of a job on this machine. Its supervisor ends the processes; where that is dead, the server does.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use super::{cancelled_status, ended_status, unrecorded_status};
 use crate::error::{JobError, Result};
-use crate::launcher::CancelOutcome;
+use crate::launcher::{CancelOutcome, JobState};
 use crate::process::job_dir::{ExitRecord, JobDir, Termination};
 use crate::process::supervisor::notify;
 use crate::process::table::{JobProcesses, ProcessTable, Terminator};
@@ -31,12 +32,10 @@ pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
     loop {
         // One that cannot be read keeps no process alive.
         let record = dir.exit_record().unwrap_or_default();
-        if let Some(record) = record.as_ref().filter(|record| !record.processes_left) {
-            return Ok(ended_outcome(record, is_requested, leftovers));
-        }
+        let has_ended = record.as_ref().is_some_and(|it| !it.processes_left);
         let job = ProcessTable::read()?.job(dir.path());
-        if job.is_empty() && !dir.is_locked()? {
-            return last_outcome(dir, is_requested, leftovers);
+        if has_ended || (job.is_empty() && !dir.is_locked()?) {
+            return ended_outcome(dir, is_requested, leftovers);
         }
         if !is_requested {
             // A job may have removed its own folder.
@@ -58,37 +57,33 @@ pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
     }
 }
 
-/// Concludes once no process of the job lives, and a moment ago there was no final exit record.
-fn last_outcome(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<CancelOutcome> {
-    let record = match dir.exit_record() {
+/// Concludes once no process of the job lives. Its end may have been recorded a moment ago.
+fn ended_outcome(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<CancelOutcome> {
+    let status = match dir.exit_record() {
         Ok(None) | Err(_) if is_requested => {
             // On a full disk the request alone makes the job read as cancelled.
             let _ = dir.write_exit_record(&ExitRecord::cancelled("run"));
-            return Ok(CancelOutcome::cancelled(None));
+            cancelled_status()
         }
-        record => record?,
+        record => match record? {
+            Some(mut record) => {
+                if mem::take(&mut record.processes_left) {
+                    // Its supervisor was killed before it could write this.
+                    dir.write_exit_record(&record)?;
+                }
+                ended_status(&record)
+            }
+            None if dir.termination_request()?.is_some() => cancelled_status(),
+            None => unrecorded_status(dir)?,
+        },
     };
-    if let Some(mut record) = record {
-        // Its supervisor was killed before it could write this.
-        record.processes_left = false;
-        dir.write_exit_record(&record)?;
-        return Ok(ended_outcome(&record, is_requested, leftovers));
+    if !status.is_done {
+        return Err(JobError::failed(status.message.unwrap_or_default()));
     }
-    let status = match dir.termination_request()? {
-        Some(_) => cancelled_status(),
-        None => unrecorded_status(dir)?,
-    };
-    match status.is_done {
-        true => Ok(CancelOutcome::had_ended(status)),
-        false => Err(JobError::failed(status.message.unwrap_or_default())),
+    if is_requested && status.state == JobState::Cancelled {
+        return Ok(CancelOutcome::cancelled(None));
     }
-}
-
-fn ended_outcome(record: &ExitRecord, is_requested: bool, leftovers: usize) -> CancelOutcome {
-    let mut outcome = CancelOutcome::had_ended(ended_status(record));
-    if is_requested && record.cancelled {
-        return CancelOutcome::cancelled(None);
-    }
+    let mut outcome = CancelOutcome::had_ended(status);
     if leftovers > 0 {
         outcome.had_ended = false;
         outcome.job.message = Some(format!(
@@ -96,7 +91,7 @@ fn ended_outcome(record: &ExitRecord, is_requested: bool, leftovers: usize) -> C
             outcome.job.status
         ));
     }
-    outcome
+    Ok(outcome)
 }
 
 pub(super) fn end_by_hand(dir: &JobDir) -> String {
