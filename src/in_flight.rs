@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
 use crate::job_identity::JobIdentity;
-use crate::launcher::CancelOutcome;
+use crate::launcher::JobStatus;
 use crate::sync::lock;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum LaunchOutcome {
     Launched(JobIdentity),
     Failed(String),
-    /// A cancel came meanwhile, with this outcome.
+    /// A cancel came meanwhile, and this is the job after it.
     Cancelled {
-        outcome: Box<CancelOutcome>,
+        job: Box<JobStatus>,
         was_launched: bool,
     },
     /// The job may be running: a cancel failed, or the end of the launch could not be found out.

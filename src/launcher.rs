@@ -49,6 +49,18 @@ impl JobStatus {
         }
     }
 
+    pub(crate) fn running() -> Self {
+        Self::new(status::RUNNING, JobState::Running, false)
+    }
+
+    pub(crate) fn failed() -> Self {
+        Self::new(status::FAILED, JobState::Failed, true)
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self::new(status::CANCELLED, JobState::Cancelled, true)
+    }
+
     pub(crate) fn with_message(mut self, message: impl ToString) -> Self {
         self.message = Some(message.to_string());
         self
@@ -72,7 +84,8 @@ pub(crate) struct JobDetails {
     #[serde(skip_serializing_if = "is_plain")]
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
-    /// Processes that still run although the script of the job has ended. The job is not over until they have ended.
+    /// Processes that still run although the script of the job has ended. The job is not over until they have ended; 0 where a cancel
+    /// has ended them.
     pub processes_left: Option<usize>,
     /// What to do next, where that is not to be seen in the state.
     #[serde(skip)]
@@ -242,34 +255,6 @@ impl LogContent {
     }
 }
 
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct CancelOutcome {
-    /// Done once no process of it is left.
-    pub job: JobStatus,
-    /// There was nothing left to end.
-    pub had_ended: bool,
-}
-
-impl CancelOutcome {
-    pub(crate) fn cancelled(message: Option<String>) -> Self {
-        let mut job = JobStatus::new(status::CANCELLED, JobState::Cancelled, true);
-        job.message = message;
-        let had_ended = false;
-        Self { job, had_ended }
-    }
-
-    pub(crate) fn stopping(message: impl ToString) -> Self {
-        let job = JobStatus::new(status::RUNNING, JobState::Running, false).with_message(message);
-        let had_ended = false;
-        Self { job, had_ended }
-    }
-
-    pub(crate) fn had_ended(job: JobStatus) -> Self {
-        let had_ended = true;
-        Self { job, had_ended }
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClusterAction {
     /// Stops its machines and keeps their disks.
@@ -333,9 +318,9 @@ pub(crate) trait Launcher: Send + Sync {
         false
     }
 
-    /// Cancels the job and reports the resulting state. A job whose launch never began is marked as cancelled. May take
-    /// minutes and is not cancellation-safe: spawn it where the caller can time out.
-    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome>;
+    /// Cancels the job and returns its status then; that of a job which had ended is another than cancelled. A job whose launch
+    /// never began is marked as cancelled. May take minutes and is not cancellation-safe: spawn it where the caller can time out.
+    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<JobStatus>;
 
     /// Kills the launch of a job, so that it ends although it hangs, and returns what comes of it. `None` where there is none to kill.
     async fn kill_launch(&self, _: &JobIdentity) -> Result<Option<String>> {

@@ -22,8 +22,8 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{
-    CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, Listing, Offer, check_cloud,
+    ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, Listing, Offer, check_cloud,
 };
 use crate::error::{ErrorKind, JobError, Result};
 use crate::parse::sky::{Cluster, named};
@@ -142,7 +142,7 @@ impl CloudLauncher {
         survey.job(identity, launch.as_ref()).check_id()
     }
 
-    async fn cancel_there(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
+    async fn cancel_there(&self, identity: &JobIdentity) -> Result<JobStatus> {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
@@ -152,12 +152,15 @@ impl CloudLauncher {
         let after = self.status_now(identity).await;
         match (after, self.backend.cancel_refusal(&output)) {
             (Ok(after), _) if after.state == JobState::Cancelled => {
-                Ok(CancelOutcome::cancelled(after.warnings.first().cloned()))
+                let message = after.warnings.into_iter().next();
+                Ok(JobStatus {
+                    message,
+                    ..JobStatus::cancelled()
+                })
             }
             (Ok(after), _) if after.is_done => Ok(already_finished(after)),
-            (_, None) => Ok(CancelOutcome::stopping(
-                "the cancel was accepted; call poll_status to see the job end",
-            )),
+            (_, None) => Ok(JobStatus::running()
+                .with_message("the cancel was accepted; call poll_status to see the job end")),
             (Ok(JobStatus { status, .. }), Some(reason)) => {
                 let error = format!("the job was not cancelled and is {status}: {reason}");
                 let hint =
@@ -289,7 +292,7 @@ impl Launcher for CloudLauncher {
         survey.job(identity, launch.as_ref()).found == Found::Gone(true)
     }
 
-    async fn cancel(&self, identity: &JobIdentity, _force: bool) -> Result<CancelOutcome> {
+    async fn cancel(&self, identity: &JobIdentity, _force: bool) -> Result<JobStatus> {
         self.validate(identity)?;
         let mut identity = identity.clone();
         if identity.oumi_job_id.is_empty() {
@@ -298,7 +301,7 @@ impl Launcher for CloudLauncher {
             match launch.oumi_job_id() {
                 _ if !launch.has_ended => {
                     let message = "another server runs its launch; call cancel_job again once poll_status gives an oumi_job_id";
-                    return Ok(CancelOutcome::stopping(message));
+                    return Ok(JobStatus::running().with_message(message));
                 }
                 _ if matches!(status.state, JobState::Failed | JobState::Cancelled) => {
                     return Ok(already_finished(status));
@@ -414,9 +417,9 @@ impl Launcher for CloudLauncher {
     }
 }
 
-fn already_finished(mut status: JobStatus) -> CancelOutcome {
+fn already_finished(mut status: JobStatus) -> JobStatus {
     let first_warning = status.warnings.first().cloned();
     let parts: Vec<String> = status.message.into_iter().chain(first_warning).collect();
     status.message = Some(parts.join("; ")).filter(|message| !message.is_empty());
-    CancelOutcome::had_ended(status)
+    status
 }

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{
-    CancelOutcome, ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, Listing, job_dir, status,
+    ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, Launcher,
+    Listing, job_dir, status,
 };
 use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
@@ -67,7 +67,7 @@ impl LocalLauncher {
         let mut status = || -> io::Result<JobStatus> {
             let version = match self.undisturbed.get(dir.path()) {
                 Ok(()) if dir.is_locked()? => {
-                    return Ok(JobStatus::new(status::RUNNING, JobState::Running, false));
+                    return Ok(JobStatus::running());
                 }
                 known => known.err().flatten(),
             };
@@ -101,7 +101,7 @@ impl LocalLauncher {
                 }
                 None if is_alive => running_status(dir),
                 // The request is written only while the job lives.
-                None if dir.termination_request()?.is_some() => Ok(cancelled_status()),
+                None if dir.termination_request()?.is_some() => Ok(JobStatus::cancelled()),
                 None => unrecorded_status(dir),
             }
         };
@@ -182,7 +182,7 @@ impl Launcher for LocalLauncher {
         JobLog::of_output(&dir, || status().is_ok_and(|status| status.is_done))
     }
 
-    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<CancelOutcome> {
+    async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<JobStatus> {
         let dir = self.dir(identity)?;
         let meaning = format!("cannot cancel the job in {}", dir.path().display());
         let cancelled = cancel(&dir, force).await;
@@ -201,7 +201,7 @@ impl Launcher for LocalLauncher {
 }
 
 fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
-    let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
+    let mut status = JobStatus::running();
     let (message, next) = match dir.termination_request()? {
         Some(Termination::Forced) => ("it is being killed", Some(WAIT_FOR_END)),
         Some(Termination::Graceful) => (
@@ -228,7 +228,7 @@ fn is_started_here(dir: &JobDir) -> io::Result<bool> {
 
 /// The status of a job that no signal can reach: its supervisor was killed, and what is left of it has no mark.
 fn unfound_status(dir: &JobDir) -> JobStatus {
-    let status = JobStatus::new(status::RUNNING, JobState::Running, false);
+    let status = JobStatus::running();
     let mut status = status.with_message(format!("{UNFOUND}; {}", end_by_hand(dir)));
     status.details.next = Some("Tell the user.");
     status
@@ -242,7 +242,7 @@ fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::R
         _ => format!("{processes} processes that it started still run"),
     };
     let ended = record.describe();
-    let mut status = JobStatus::new(status::RUNNING, JobState::Running, false);
+    let mut status = JobStatus::running();
     status.details = ended_status(record).details;
     let asked = running_status(dir)?;
     let (end, next) = match asked.message {
@@ -267,8 +267,8 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
         && machine.is_some()
         && place != Place::Elsewhere
     {
-        let mut status = JobStatus::new(status::FAILED, JobState::Failed, true)
-            .with_message("it was never started: the server was killed before");
+        let mut status =
+            JobStatus::failed().with_message("it was never started: the server was killed before");
         status.details.next = Some("Call run_job again.");
         return Ok(status);
     }
@@ -297,17 +297,13 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     Ok(JobStatus::new(word, JobState::Unknown, is_done).with_message(message))
 }
 
-fn cancelled_status() -> JobStatus {
-    JobStatus::new(status::CANCELLED, JobState::Cancelled, true)
-}
-
 fn ended_status(record: &ExitRecord) -> JobStatus {
     let mut status = if record.cancelled {
-        cancelled_status()
+        JobStatus::cancelled()
     } else if record.succeeded() {
         JobStatus::new(status::COMPLETED, JobState::Succeeded, true)
     } else {
-        let status = JobStatus::new(status::FAILED, JobState::Failed, true);
+        let status = JobStatus::failed();
         let mut status = status.with_message(record.describe());
         status.details.step = Some(record.step.clone());
         status

@@ -17,7 +17,7 @@ use super::sanitize::sanitize;
 use super::{JobService, LAUNCH_WAIT, OnProgress};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::LaunchOutcome;
-use crate::launcher::{CancelOutcome, ClusterAction, JobIdentity, JobState, JobStatus, status};
+use crate::launcher::{ClusterAction, JobIdentity, JobState, JobStatus, status};
 use crate::process::on_file_threads;
 use crate::process::runner::{in_budget, until};
 use crate::redact::Redactor;
@@ -68,7 +68,7 @@ impl JobService {
         job: ResolvedJob,
         force: bool,
         on_progress: OnProgress<'_>,
-    ) -> (JobIdentity, Result<CancelOutcome>) {
+    ) -> (JobIdentity, Result<JobStatus>) {
         let context = &self.context;
         if let Some(forbidden) = context.policy.forbids(&job.identity.cloud) {
             return (job.identity, Err(JobError::blocked(forbidden)));
@@ -224,7 +224,7 @@ async fn cancel_launched(
     context: &Arc<Context>,
     job: &JobIdentity,
     force: bool,
-) -> Result<CancelOutcome> {
+) -> Result<JobStatus> {
     let launcher = Arc::clone(context.launcher(&job.cloud)?);
     // Before the request: a job on this machine has the request in its folder, one on a cloud may outlive the server.
     let note = match launcher.is_local() {
@@ -241,7 +241,7 @@ async fn cancel_launched(
         done
     };
     let Some(done) = run_detached(work).await else {
-        return Ok(CancelOutcome::stopping(format!(
+        return Ok(JobStatus::running().with_message(format!(
             "the cancel is not finished after {} s{note}: call poll_status to see the job end",
             CHANGE_WAIT.as_secs()
         )));
@@ -269,7 +269,7 @@ async fn cancel_launch(
     context: &Context,
     identity: &JobIdentity,
     force: bool,
-) -> Option<Result<CancelOutcome>> {
+) -> Option<Result<JobStatus>> {
     let watch = context.in_flight.request_cancel(&identity.job_id)?;
     let note = keep_pending(context, &identity.job_id);
     let killed = match context.launcher(&identity.cloud) {
@@ -284,21 +284,19 @@ async fn cancel_launch(
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
     Some(
         match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
-            Some(LaunchOutcome::Cancelled { outcome, .. }) => Ok(*outcome),
+            Some(LaunchOutcome::Cancelled { job, .. }) => Ok(*job),
             Some(LaunchOutcome::Unknown(reason)) => Err(JobError::failed(reason)),
             // Its job may be there all the same.
             Some(LaunchOutcome::Failed(reason)) if killed.is_some() => {
                 Err(JobError::failed(reason))
             }
             Some(LaunchOutcome::Failed(reason)) => {
-                let job = JobStatus::new(status::FAILED, JobState::Failed, true);
-                let job = job.with_message(format!("its launch failed: {reason}"));
-                Ok(CancelOutcome::had_ended(job))
+                Ok(JobStatus::failed().with_message(format!("its launch failed: {reason}")))
             }
             // The launch is over, or that of a job on this machine, which takes a moment.
-            _ if !identity.oumi_job_id.is_empty() => Ok(CancelOutcome::stopping(format!(
-                "the cancel is under way{note}; call poll_status to see the job end"
-            ))),
+            _ if !identity.oumi_job_id.is_empty() => Ok(JobStatus::running().with_message(
+                format!("the cancel is under way{note}; call poll_status to see the job end"),
+            )),
             Some(LaunchOutcome::Launched(_)) | None => {
                 let mut job = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
                 let hint = match force {
@@ -308,14 +306,13 @@ async fn cancel_launch(
                 job.message = killed.or_else(|| Some(format!(
                     "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when{hint}"
                 )));
-                let had_ended = false;
-                Ok(CancelOutcome { job, had_ended })
+                Ok(job)
             }
         },
     )
 }
 
-fn answer(job: JobIdentity, outcome: Result<CancelOutcome>) -> CancelAnswer {
+fn answer(job: JobIdentity, outcome: Result<JobStatus>) -> CancelAnswer {
     let mut answer = CancelAnswer {
         job_id: job.job_id,
         oumi_job_id: job.oumi_job_id,
@@ -324,9 +321,10 @@ fn answer(job: JobIdentity, outcome: Result<CancelOutcome>) -> CancelAnswer {
         ..CancelAnswer::default()
     };
     match outcome {
-        Ok(outcome) => {
-            let CancelOutcome { job, had_ended } = outcome;
-            let is_late = had_ended && job.state != JobState::Cancelled;
+        Ok(job) => {
+            let is_cancelled =
+                job.state == JobState::Cancelled || job.details.processes_left.is_some();
+            let is_late = job.is_done && !is_cancelled;
             if is_late {
                 let status = &job.status;
                 answer.error = Some(match &job.message {

@@ -13,7 +13,7 @@ use super::lookup::ResolvedJob;
 use super::prepare::PreparedLaunch;
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
-use crate::launcher::{CancelOutcome, JobIdentity, LaunchPlan, PRICE};
+use crate::launcher::{JobIdentity, JobStatus, LaunchPlan, PRICE};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock};
 use crate::process::on_file_threads;
 use crate::process::start::{has_abandoned_epilogue, is_alive};
@@ -164,9 +164,9 @@ async fn launch(
                     "it was cancelled before its launch, and that cannot be recorded ({error}), so a later call decides"
                 ))
             })?;
-            let message = "it was cancelled before it was launched".to_owned();
+            let job = JobStatus::cancelled();
             return Ok(LaunchOutcome::Cancelled {
-                outcome: Box::new(CancelOutcome::cancelled(Some(message))),
+                job: Box::new(job.with_message("it was cancelled before it was launched")),
                 was_launched: false,
             });
         }
@@ -197,9 +197,9 @@ async fn cancel_launched(context: &Context, launched: &JobIdentity) -> LaunchOut
     let mut retries = CANCEL_RETRIES.into_iter();
     loop {
         let error = match launcher.cancel(launched, false).await {
-            Ok(outcome) => {
+            Ok(job) => {
                 return LaunchOutcome::Cancelled {
-                    outcome: Box::new(outcome),
+                    job: Box::new(job),
                     was_launched: true,
                 };
             }

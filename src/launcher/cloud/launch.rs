@@ -14,7 +14,7 @@ use super::survey::{Found, Survey, cloud_of};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{
-    CancelOutcome, JobIdentity, JobLog, JobState, LaunchPlan, LaunchSpec, check_cloud, job_dir,
+    JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, check_cloud, job_dir,
 };
 use crate::parse::sky::{QueuedJob, named};
 use crate::process::job_dir::{ExitRecord, JobDir};
@@ -246,7 +246,7 @@ impl CloudLauncher {
         })
     }
 
-    pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<CancelOutcome> {
+    pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<JobStatus> {
         let dir = self.dir(identity)?;
         if dir.log_path().try_exists()? {
             return Err(JobError::failed(
@@ -255,7 +255,7 @@ impl CloudLauncher {
             ));
         }
         dir.write_exit_record(&ExitRecord::cancelled(STEP))?;
-        Ok(CancelOutcome::cancelled(Some(CANCELLED.to_owned())))
+        Ok(JobStatus::cancelled().with_message(CANCELLED))
     }
 }
 

@@ -197,7 +197,7 @@ async fn cancel_uses_the_printed_id() {
     let (home, launcher) = launcher_on(Arc::clone(&cloud));
     ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
     let outcome = launcher.cancel(&identity(""), false).await;
-    assert_eq!(outcome.unwrap().job.state, JobState::Cancelled);
+    assert_eq!(outcome.unwrap().state, JobState::Cancelled);
     assert_eq!(*cloud.cancelled.lock().unwrap(), ["7"]);
 }
 
@@ -209,8 +209,8 @@ async fn accepted_cancel_without_recheck_is_stopping() {
     launcher.status(&identity("7")).await.unwrap();
     cloud.is_unreachable.store(true, Ordering::Relaxed);
     let outcome = launcher.cancel(&identity("7"), false).await.unwrap();
-    assert_eq!(outcome.job.state, JobState::Running);
-    assert!(!outcome.job.is_done);
+    assert_eq!(outcome.state, JobState::Running);
+    assert!(!outcome.is_done);
 }
 
 #[tokio::test]

@@ -3,9 +3,9 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::{cancelled_status, ended_status, unrecorded_status};
+use super::{ended_status, unrecorded_status};
 use crate::error::{JobError, Result};
-use crate::launcher::{CancelOutcome, JobState};
+use crate::launcher::{JobState, JobStatus};
 use crate::process::job_dir::{ExitRecord, JobDir, Termination};
 use crate::process::supervisor::notify;
 use crate::process::table::{JobProcesses, ProcessTable, Terminator};
@@ -18,7 +18,7 @@ pub(super) const UNFOUND: &str = "a process of it that cannot be found is left";
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Ends all processes of the job in `dir`, and waits until they have ended, [`CANCEL_WAIT`] at most.
-pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
+pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<JobStatus> {
     let deadline = Instant::now() + CANCEL_WAIT;
     let termination = match force {
         true => Termination::Forced,
@@ -35,7 +35,7 @@ pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
         let has_ended = record.as_ref().is_some_and(|it| !it.processes_left);
         let job = ProcessTable::read()?.job(dir.path());
         if has_ended || (job.is_empty() && !dir.is_locked()?) {
-            return ended_outcome(dir, is_requested, leftovers);
+            return ended(dir, is_requested, leftovers);
         }
         if !is_requested {
             // A job may have removed its own folder.
@@ -51,19 +51,19 @@ pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<CancelOutcome> {
             None => terminator.signal(&job.members, termination),
         }
         if Instant::now() >= deadline {
-            return Ok(stopping_outcome(&job, dir, force));
+            return Ok(stopping_status(&job, dir, force));
         }
         tokio::time::sleep(CANCEL_POLL).await;
     }
 }
 
 /// Concludes once no process of the job lives. Its end may have been recorded a moment ago.
-fn ended_outcome(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<CancelOutcome> {
-    let status = match dir.exit_record() {
+fn ended(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<JobStatus> {
+    let mut status = match dir.exit_record() {
         Ok(None) | Err(_) if is_requested => {
             // On a full disk the request alone makes the job read as cancelled.
             let _ = dir.write_exit_record(&ExitRecord::cancelled("run"));
-            cancelled_status()
+            JobStatus::cancelled()
         }
         record => match record? {
             Some(mut record) => {
@@ -73,25 +73,21 @@ fn ended_outcome(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<C
                 }
                 ended_status(&record)
             }
-            None if dir.termination_request()?.is_some() => cancelled_status(),
+            None if dir.termination_request()?.is_some() => JobStatus::cancelled(),
             None => unrecorded_status(dir)?,
         },
     };
     if !status.is_done {
         return Err(JobError::failed(status.message.unwrap_or_default()));
     }
-    if is_requested && status.state == JobState::Cancelled {
-        return Ok(CancelOutcome::cancelled(None));
-    }
-    let mut outcome = CancelOutcome::had_ended(status);
-    if leftovers > 0 {
-        outcome.had_ended = false;
-        outcome.job.message = Some(format!(
+    if leftovers > 0 && status.state != JobState::Cancelled {
+        status.details.processes_left = Some(0);
+        status.message = Some(format!(
             "the processes that it had left ({leftovers}) were ended; its script had ended before, with status `{}`",
-            outcome.job.status
+            status.status
         ));
     }
-    Ok(outcome)
+    Ok(status)
 }
 
 pub(super) fn end_by_hand(dir: &JobDir) -> String {
@@ -99,7 +95,7 @@ pub(super) fn end_by_hand(dir: &JobDir) -> String {
     format!("end it by hand: `lsof {path}/lock` names it")
 }
 
-fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> CancelOutcome {
+fn stopping_status(remaining: &JobProcesses, dir: &JobDir, force: bool) -> JobStatus {
     let (left, next) = match (remaining.members.len(), remaining.supervisor) {
         (0, Some(_)) => (
             "its supervisor has not recorded the end yet".to_owned(),
@@ -120,7 +116,7 @@ fn stopping_outcome(remaining: &JobProcesses, dir: &JobDir, force: bool) -> Canc
     };
     let seconds = CANCEL_WAIT.as_secs();
     let message = format!("it was asked to stop {seconds} s ago, and {left}; {next}");
-    CancelOutcome::stopping(message)
+    JobStatus::running().with_message(message)
 }
 
 #[cfg(test)]
@@ -142,7 +138,7 @@ mod tests {
         let mut child = sleep.spawn().unwrap();
         let reaped = std::thread::spawn(move || child.wait().unwrap());
         let outcome = cancel(&dir, true).await.unwrap();
-        assert_eq!(outcome, CancelOutcome::cancelled(None));
+        assert_eq!(outcome, JobStatus::cancelled());
         assert_eq!(reaped.join().unwrap().signal(), Some(9));
     }
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::error::JobError;
 use crate::launcher::{
-    CancelOutcome, ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing, LogContent,
+    ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, in_budget};
@@ -393,10 +393,6 @@ fn status_of(stage: Stage) -> JobStatus {
     }
 }
 
-fn already_done(status: &JobStatus) -> CancelOutcome {
-    CancelOutcome::had_ended(status.clone())
-}
-
 impl FakeLauncher {
     async fn look(&self, identity: &JobIdentity) -> Result<JobStatus, JobError> {
         // The lock first, as in `wait_for_launch`.
@@ -595,11 +591,7 @@ impl Launcher for FakeLauncher {
         })
     }
 
-    async fn cancel(
-        &self,
-        identity: &JobIdentity,
-        _force: bool,
-    ) -> Result<CancelOutcome, JobError> {
+    async fn cancel(&self, identity: &JobIdentity, _force: bool) -> Result<JobStatus, JobError> {
         let job_id = identity.job_id.clone();
         self.cloud
             .change(|state| state.calls.push(Call::Cancel(job_id.clone())));
@@ -625,7 +617,7 @@ impl Launcher for FakeLauncher {
             }
             if let Some(job) = state.elsewhere(identity) {
                 job.status = status_of(Stage::Cancelled);
-                return Ok(CancelOutcome::cancelled(None));
+                return Ok(JobStatus::cancelled());
             }
             match stage {
                 Some(Stage::Launching) => Err(JobError::failed("its launch is still under way")),
@@ -634,9 +626,9 @@ impl Launcher for FakeLauncher {
                     if let Some(job) = found.and_then(|job_id| state.jobs.get_mut(&job_id)) {
                         job.stage = Stage::Cancelled;
                     }
-                    Ok(CancelOutcome::cancelled(None))
+                    Ok(JobStatus::cancelled())
                 }
-                Some(done) => Ok(already_done(&status_of(done))),
+                Some(done) => Ok(status_of(done)),
                 None if job_id.is_empty() => {
                     Err(JobError::not_found("there is no such job".to_owned()))
                 }
@@ -649,7 +641,7 @@ impl Launcher for FakeLauncher {
                         lock: None,
                     };
                     state.jobs.insert(job_id, job);
-                    Ok(CancelOutcome::cancelled(None))
+                    Ok(JobStatus::cancelled())
                 }
             }
         })

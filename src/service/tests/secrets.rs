@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::error::JobError;
 use crate::failure::Failure;
 use crate::launcher::{
-    CancelOutcome, ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan,
-    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
+    ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::JobLock;
 use crate::process::start::StartRequest;
@@ -134,8 +134,8 @@ impl Launcher for Leaky {
         self.answer(log)
     }
 
-    async fn cancel(&self, _: &JobIdentity, _: bool) -> Result<CancelOutcome, JobError> {
-        self.answer(CancelOutcome::stopping(leak("message")))
+    async fn cancel(&self, _: &JobIdentity, _: bool) -> Result<JobStatus, JobError> {
+        self.answer(JobStatus::running().with_message(leak("message")))
     }
 
     async fn teardown_cluster(
