@@ -79,9 +79,7 @@ impl CloudLauncher {
             queue,
             clusters,
             costs: Vec::new(),
-            clouds: self.backend.clouds(),
-            ids_restart: self.backend.ids_restart(),
-            place: self.backend.place(),
+            backend: Arc::clone(&self.backend),
         }
     }
 
@@ -147,10 +145,9 @@ impl CloudLauncher {
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
         let (change, output) = self.run_change(change, call).await?;
-        self.answer_change(&change);
+        let refusal = self.backend.change_result(&change, &output).await.err();
         // Exit codes are unreliable: the status afterwards counts.
-        let after = self.status_now(identity).await;
-        match (after, self.backend.cancel_refusal(&output)) {
+        match (self.status_now(identity).await, refusal) {
             (Ok(after), _) if after.state == JobState::Cancelled => {
                 let message = after.warnings.into_iter().next();
                 Ok(JobStatus {
@@ -408,7 +405,7 @@ impl Launcher for CloudLauncher {
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
         let (change, output) = self.run_change(change, call).await?;
-        let result = self.backend.teardown_result(&change, &output).await;
+        let result = self.backend.change_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
             self.answer_change(&change);

@@ -7,11 +7,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::io::ErrorKind::{NotFound, UnexpectedEof};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::{
-    ClusterAction, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, Launcher,
-    Listing, job_dir, status,
+    ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
+    Launcher, Listing, job_dir, status,
 };
 use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
@@ -26,14 +25,14 @@ pub(crate) const LOCAL: &str = "local";
 /// The advice while processes have time to end by themselves.
 const WAIT_FOR_END: &str = "Call poll_status with wait_seconds=30.";
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct LocalLauncher {
     folder: DataDir,
     supervisor: PathBuf,
     /// The jobs that the processes of this machine were of, by the folder of jobs: a job that starts changes it.
-    running: Arc<Unchanged<BTreeSet<String>>>,
+    running: Unchanged<BTreeSet<String>>,
     /// The folders of jobs that run, with neither an exit record nor a request in them: what comes changes the folder.
-    undisturbed: Arc<Unchanged<()>>,
+    undisturbed: Unchanged<()>,
 }
 
 impl LocalLauncher {
@@ -42,8 +41,8 @@ impl LocalLauncher {
         Self {
             folder,
             supervisor,
-            running: Arc::default(),
-            undisturbed: Arc::default(),
+            running: Unchanged::default(),
+            undisturbed: Unchanged::default(),
         }
     }
 
@@ -241,17 +240,15 @@ fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::R
         1 => "1 process that it started still runs".to_owned(),
         _ => format!("{processes} processes that it started still run"),
     };
-    let ended = record.describe();
-    let mut status = JobStatus::running();
-    status.details = ended_status(record).details;
-    let asked = running_status(dir)?;
-    let (end, next) = match asked.message {
-        Some(asked_to) => (asked_to, asked.details.next),
-        None => ("cancel_job ends what is left".to_owned(), None),
+    let mut status = running_status(dir)?;
+    let asked_to = status.message.as_deref();
+    let end = asked_to.unwrap_or("cancel_job ends what is left");
+    status.message = Some(format!("{}, but {left}; {end}", record.describe()));
+    status.details = JobDetails {
+        next: status.details.next,
+        processes_left: Some(processes),
+        ..ended_status(record).details
     };
-    status.message = Some(format!("{ended}, but {left}; {end}"));
-    status.details.next = next;
-    status.details.processes_left = Some(processes);
     Ok(status)
 }
 

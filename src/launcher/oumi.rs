@@ -155,11 +155,7 @@ impl CloudBackend for Oumi {
         call(&change.verb, &change.cloud, &[&change.cluster], &job)
     }
 
-    fn cancel_refusal(&self, output: &Output) -> Option<String> {
-        (output.code != Some(0)).then(|| failure_text(output))
-    }
-
-    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
+    async fn change_result(&self, change: &Change, output: &Output) -> Result<String> {
         if output.code == Some(0) && !output.timed_out {
             // Oumi prints success for any cluster, and no command checks it.
             let line = parse::last_line(&output.stdout).unwrap_or_default();

@@ -216,13 +216,14 @@ impl CloudBackend for SkyPilot {
         call(&arguments, timeout)
     }
 
-    fn cancel_refusal(&self, output: &Output) -> Option<String> {
-        // The exit code is 0 in any case.
-        (!sky::accepted_cancel(&output.stdout)).then(|| failure_text(output))
-    }
-
-    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
+    async fn change_result(&self, change: &Change, output: &Output) -> Result<String> {
         let (verb, cluster) = (change.verb.as_str(), &change.cluster);
+        // The exit code is 0 in any case.
+        if verb == "cancel" {
+            let is_accepted = sky::accepted_cancel(&output.stdout);
+            let refused = || JobError::failed(failure_text(output));
+            return is_accepted.then(String::new).ok_or_else(refused);
+        }
         let was_accepted = verb == "down" && output.stdout.contains(api::ACCEPTED);
         let reason = match sky::teardown(cluster, &output.stdout) {
             // The API server had deleted it before the program looked.
@@ -231,7 +232,7 @@ impl CloudBackend for SkyPilot {
             }
             read => read?,
         };
-        // The exit code is 0 in any case: the status afterwards counts.
+        // The status afterwards counts.
         let clusters = self.clusters().await.map_err(|error| {
             error.context(&format!(
                 "`sky {verb}` ended with {reason:?}, and what became of cluster {cluster} is not known"

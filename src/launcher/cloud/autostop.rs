@@ -101,18 +101,18 @@ impl CloudLauncher {
             return Ok(());
         }
         let argv: Vec<&str> = epilogue.argv.iter().map(String::as_str).collect();
-        let Some((program, arguments)) = argv.split_first() else {
+        // This program, its command `change`, and what that is given.
+        let [_, _, program, arguments @ ..] = argv.as_slice() else {
             return Ok(());
         };
         // Of a cluster that may have been there, the job alone tells that the launch made or started it.
         let may_be_old = epilogue.by_server;
-        if !(may_be_old && launched.is_none())
+        if (launched.is_some() || !may_be_old)
             && self.has_cluster_of(identity, launched, may_be_old).await?
         {
             let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
-            let (change, output) = self.run_change(change, call).await?;
-            self.answer_change(&change);
+            let (_, output) = self.run_change(change, call).await?;
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }
@@ -135,19 +135,12 @@ impl CloudLauncher {
         launched: Option<&JobIdentity>,
         may_be_old: bool,
     ) -> Result<bool> {
-        let launch = self.launch(identity).map_err(JobError::unavailable)?;
-        let (survey, launch) = match launched {
-            Some(launched) => {
-                let (survey, claimed) = in_budget(self.survey_job(launched)).await;
-                (survey, claimed.unwrap_or(launch))
-            }
-            // It has no job, and must claim none.
-            None => {
-                let clusters = [identity.cluster.clone()].into();
-                let survey = in_budget(self.survey(&identity.cloud, &clusters)).await;
-                (survey, launch)
-            }
-        };
+        let clusters = [identity.cluster.clone()].into();
+        let mut survey = in_budget(self.survey(&identity.cloud, &clusters)).await;
+        // One without a job must claim none.
+        let claimed = launched.and_then(|job| self.claim_job(job, &mut survey));
+        let launch = claimed.map_or_else(|| self.launch(identity), Ok);
+        let launch = launch.map_err(JobError::unavailable)?;
         let identity = launched.unwrap_or(identity);
         let went_onto = |cluster: &Cluster| {
             let is_same = launch.is_on_same_cluster(cluster.cluster_hash.as_deref());

@@ -74,10 +74,8 @@ pub(crate) trait CloudBackend: Send + Sync {
 
     fn change_call(&self, change: &Change) -> Result<CliCall>;
 
-    /// Returns why the program of a cancel has not cancelled the job; `None` where it says that it has.
-    fn cancel_refusal(&self, output: &Output) -> Option<String>;
-
-    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String>;
+    /// Returns what a cancel, a stop or a down has done, or why it was not done. Of a cancel it is what the program says.
+    async fn change_result(&self, change: &Change, output: &Output) -> Result<String>;
 }
 
 pub(in crate::launcher) fn log_file(identity: &JobIdentity) -> String {

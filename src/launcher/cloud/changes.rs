@@ -72,7 +72,7 @@ impl CloudLauncher {
     }
 
     /// Runs `call` and returns its output, with both its streams in `stdout`. Where the same change is under way already, waits for
-    /// that one, and returns it. The change is listed until it is [answered](Self::answer_change).
+    /// that one, and returns it. A stop or a down is listed until it is [answered](Self::answer_change).
     pub(super) async fn run_change(
         &self,
         mut change: Change,
@@ -120,7 +120,7 @@ impl CloudLauncher {
     }
 
     /// Lists the stops and downs that are under way, and with their ends and output those that ended within a day without their
-    /// result being answered. Removes the folders of others that have ended.
+    /// result being answered. Removes the folders of other changes that have ended.
     pub(super) fn list_changes(&self) -> Vec<(Change, Option<(SystemTime, Output)>)> {
         let entries = if_found(fs::read_dir(self.folder.changes()));
         let read = |entry: fs::DirEntry| -> io::Result<_> {
@@ -128,6 +128,7 @@ impl CloudLauncher {
             let changed_at = || entry.metadata()?.modified();
             let (at, has_ended) = (changed_at()?, has_ended(&dir)?);
             let change = read_json::<Change>(&dir, CHANGE)?;
+            let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
             let kept = if change.is_some() { REPORTED } else { ANSWERED };
             if has_ended && at.elapsed().is_ok_and(|age| age > kept) {
                 let _alone = alone(&dir)?;
@@ -138,7 +139,6 @@ impl CloudLauncher {
                 return Ok(None);
             }
             let output = has_ended.then(|| output_of(&dir)).transpose()?;
-            let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
             Ok(change.map(|change| (change, output.map(|output| (at, output)))))
         };
         let entries = entries.into_iter().flatten().flatten().flatten();

@@ -85,7 +85,7 @@ impl CloudLauncher {
             let Some((_, output)) = end else {
                 return Some(format!("{requested} is under way"));
             };
-            match self.backend.teardown_result(&change, &output).await {
+            match self.backend.change_result(&change, &output).await {
                 Err(error) if !error.is_not_found() && !self.is_gone(&change.cluster).await => {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }

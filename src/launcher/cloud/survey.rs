@@ -1,7 +1,9 @@
 //! The answers of SkyPilot or Oumi about clusters and their queues, and what they say of a job.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::CloudBackend;
 use super::autostop::{can_stop, stays_up};
 use super::claims::JobMark;
 use super::launch_dir::{Launch, number, seconds};
@@ -14,15 +16,13 @@ use crate::parse::prices::ClusterCost;
 use crate::parse::sky::{Cluster, Queue, QueueFailure, QueuedJob, named};
 
 /// The answers to one query of queues, and to one of clusters that was asked at the same time.
-#[derive(Debug)]
 pub(super) struct Survey {
     pub(super) queue: Result<Queue>,
     pub(super) clusters: Result<Vec<Cluster>>,
     /// Empty where the program has no report of costs.
     pub(super) costs: Vec<ClusterCost>,
-    pub(super) clouds: &'static [&'static str],
-    pub(super) ids_restart: bool,
-    pub(super) place: String,
+    /// Whom it was asked of.
+    pub(super) backend: Arc<dyn CloudBackend>,
 }
 
 pub(super) struct SurveyedJob<'s> {
@@ -61,7 +61,7 @@ impl Survey {
             found: Found::NotListed,
         };
         job.found = job.find();
-        let elsewhere = launch.and_then(|launch| launch.elsewhere(&self.place));
+        let elsewhere = launch.and_then(|launch| launch.elsewhere(&self.backend.place()));
         if let (Found::Gone(_), Some(error)) = (&job.found, elsewhere) {
             job.found = Found::Unknown(error);
         }
@@ -87,7 +87,7 @@ impl Survey {
     pub(super) fn check_cloud(&self, identity: &JobIdentity) -> Result<()> {
         let (name, cloud) = (&identity.cluster, &identity.cloud);
         let found = self.cluster(name).and_then(cloud_of);
-        check_cloud(name, found.as_deref(), cloud, self.clouds)
+        check_cloud(name, found.as_deref(), cloud, self.backend.clouds())
     }
 
     pub(super) fn add_price(&mut self, launch: &Launch) {
@@ -136,14 +136,14 @@ impl<'s> SurveyedJob<'s> {
         let is_there = matches!(failure, Ok(Some(QueueFailure::ClusterNotUp(_))));
         match self.survey.clusters.as_ref().map(|list| named(list, name)) {
             Ok(Some(cluster)) if cluster.status != "UP" => Found::NotUp(cluster),
-            Ok(None) if !is_there && self.survey.ids_restart => Found::Gone(false),
+            Ok(None) if !is_there && self.survey.backend.ids_restart() => Found::Gone(false),
             _ => Found::Unknown(error),
         }
     }
 
     /// Returns `true` where the job is whatever job has its id now.
     fn is_any_of_its_id(&self) -> bool {
-        !self.survey.ids_restart || self.identity.job_id.is_empty()
+        !self.survey.backend.ids_restart() || self.identity.job_id.is_empty()
     }
 
     fn mark(&self) -> Option<&'s JobMark> {

@@ -126,11 +126,7 @@ impl CloudBackend for FakeCloud {
         ))
     }
 
-    fn cancel_refusal(&self, output: &Output) -> Option<String> {
-        (output.code != Some(0)).then(String::new)
-    }
-
-    async fn teardown_result(&self, _: &Change, output: &Output) -> Result<String, JobError> {
+    async fn change_result(&self, _: &Change, output: &Output) -> Result<String, JobError> {
         if let Some(meeting) = &self.meeting {
             meeting.wait().await;
         }
@@ -729,12 +725,9 @@ mod surveys {
 
     /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.
     fn survey(queue: &str, clusters: &str) -> Survey {
-        let sky = SkyPilot::new(Cli::default());
         Survey {
             costs: Vec::new(),
-            clouds: sky.clouds(),
-            ids_restart: sky.ids_restart(),
-            place: String::new(),
+            backend: Arc::new(SkyPilot::new(Cli::default())),
             queue: Ok(sky::queue(queue).unwrap()),
             clusters: Ok(sky::clusters(clusters).unwrap()),
         }

@@ -70,13 +70,7 @@ impl Request {
                 (text, Some(0))
             }
             (_, Ok(value)) => (value, Some(0)),
-            (_, Err(error)) => {
-                return Output {
-                    stderr: error.to_string(),
-                    code: Some(1),
-                    ..Output::default()
-                };
-            }
+            (_, Err(error)) => (error.to_string(), Some(1)),
         };
         Output {
             stdout,
