@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -119,9 +119,9 @@ impl CloudLauncher {
         Ok((change, output_of(&dir)?))
     }
 
-    /// Lists the stops and downs that are under way, and with their ends and output those that ended within a day without their
-    /// result being answered. Removes the folders of other changes that have ended.
-    pub(super) fn list_changes(&self) -> Vec<(Change, Option<(SystemTime, Output)>)> {
+    /// Lists the stops and downs that are under way, and with their output those that ended within a day without their result being
+    /// answered. Removes the folders of other changes that have ended.
+    pub(super) fn list_changes(&self) -> Vec<(Change, Option<Output>)> {
         let entries = if_found(fs::read_dir(self.folder.changes()));
         let read = |entry: fs::DirEntry| -> io::Result<_> {
             let dir = JobDir::at(entry.path());
@@ -139,7 +139,7 @@ impl CloudLauncher {
                 return Ok(None);
             }
             let output = has_ended.then(|| output_of(&dir)).transpose()?;
-            Ok(change.map(|change| (change, output.map(|output| (at, output)))))
+            Ok(change.map(|change| (change, output)))
         };
         let entries = entries.into_iter().flatten().flatten().flatten();
         entries.filter_map(|entry| read(entry).ok()?).collect()

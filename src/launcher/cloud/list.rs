@@ -1,7 +1,7 @@
 //! The list of jobs: one query of the queues for each scope, and what the folders of launches say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use chrono::DateTime;
 use futures::future::join_all;
@@ -16,9 +16,6 @@ use crate::text::join_names;
 
 /// The most jobs that were started elsewhere and are listed.
 const MAX_FOREIGN_JOBS: usize = 200;
-/// The time after the end of a change in which a query may run that began before it. Not longer: a query that is dropped by each list
-/// never answers.
-const JUST_ENDED: Duration = Duration::from_secs(30);
 
 type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
 
@@ -75,14 +72,9 @@ impl CloudLauncher {
     async fn changes_left(&self) -> Vec<String> {
         let mut own = self.list_changes();
         own.retain(|(change, _)| self.backend.clouds().contains(&change.cloud.as_str()));
-        let mut ends = own.iter().filter_map(|(_, end)| Some(end.as_ref()?.0));
-        if ends.any(|at| at.elapsed().unwrap_or_default() < JUST_ENDED) {
-            // Each is judged by what came after it.
-            self.cli.invalidate();
-        }
-        let describe = async |(change, end): (Change, Option<(SystemTime, Output)>)| {
+        let describe = async |(change, output): (Change, Option<Output>)| {
             let requested = change.describe();
-            let Some((_, output)) = end else {
+            let Some(output) = output else {
                 return Some(format!("{requested} is under way"));
             };
             match self.backend.change_result(&change, &output).await {

@@ -425,33 +425,6 @@ async fn results_of_changes_are_asked_for_at_once() {
 }
 
 #[tokio::test]
-async fn change_that_failed_earlier_drops_no_query() {
-    for (age, runs) in [(60, 1), (0, 2)] {
-        let (home, launcher) = launcher();
-        fs::create_dir(home.path().join("changes")).unwrap();
-        failed_change(&home, "stop");
-        let ended_at = SystemTime::now() - Duration::from_secs(age);
-        let folder = fs::File::open(home.path().join("changes/stop")).unwrap();
-        folder.set_modified(ended_at).unwrap();
-        let script = "echo >>runs; until [ -e answer ]; do sleep 0.01; done";
-        let script = format!("cd {}; {script}", home.path().display());
-        let call = CliCall::new(Path::new("sh"), &["-c", &script], Duration::from_secs(60));
-        let (first, ()) = tokio::join!(launcher.cli.query(&call), async {
-            let listing = launcher.list(&[]).await.unwrap();
-            assert_eq!(listing.warnings.len(), 1, "{:?}", listing.warnings);
-            let (second, answered) = tokio::join!(launcher.cli.query(&call), async {
-                fs::write(home.path().join("answer"), "")
-            });
-            answered.unwrap();
-            second.unwrap();
-        });
-        first.unwrap();
-        let begun = fs::read_to_string(home.path().join("runs")).unwrap();
-        assert_eq!(begun.len(), runs, "{age}");
-    }
-}
-
-#[tokio::test]
 async fn all_who_wait_for_a_change_get_its_result() {
     let (_home, launcher) = launcher();
     let down = || launcher.teardown_cluster("fake", "dev", ClusterAction::Down);
