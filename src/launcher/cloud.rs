@@ -26,6 +26,7 @@ use super::{
     Launcher, Listing, Offer, check_cloud,
 };
 use crate::error::{ErrorKind, JobError, Result};
+use crate::parse::prices::CostReport;
 use crate::parse::sky::{Cluster, named};
 use crate::process::find;
 use crate::process::job_dir::{EPILOGUE, ExitRecord, JobLock};
@@ -78,7 +79,7 @@ impl CloudLauncher {
         Survey {
             queue,
             clusters,
-            costs: Vec::new(),
+            costs: CostReport::new(),
             backend: Arc::clone(&self.backend),
         }
     }

@@ -107,13 +107,13 @@ impl CloudBackend for Oumi {
             let error = format!("`oumi launch status` failed: {}", failure_text(&output));
             return Err(JobError::failed(error).with_hint("run it in a terminal to see why"));
         }
-        let mut queue = Queue::default();
         let none = |cluster: &String| (cluster.clone(), Vec::new());
-        queue.jobs.extend(clusters.iter().map(none));
+        let mut queue: BTreeMap<_, _> = clusters.iter().map(none).collect();
         for (cluster, job) in status_rows(&output.stdout) {
-            queue.jobs.entry(cluster).or_default().push(job);
+            queue.entry(cluster).or_default().push(job);
         }
-        Ok(queue)
+        let queue = queue.into_iter().map(|(name, jobs)| (name, Ok(jobs)));
+        Ok(queue.collect())
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {

@@ -19,8 +19,8 @@ use super::job_yaml::{self, JobConfig};
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
-use crate::parse::prices::{self, CatalogMachine, ClusterCost};
-use crate::parse::sky::{self, Cluster, Queue, QueueFailure};
+use crate::parse::prices::{self, CatalogMachine, CostReport};
+use crate::parse::sky::{self, Cluster, Queue};
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget, until};
 use api::Api;
@@ -136,15 +136,12 @@ impl CloudBackend for SkyPilot {
             (name, asking.await)
         });
         let mut answers = asked.buffer_unordered(MAX_QUEUES);
-        let mut queue = Queue::default();
+        let mut queue = Queue::new();
         while let Some((name, answer)) = answers.next().await {
             match answer {
-                Ok(part) => queue.add(part),
+                Ok(part) => queue.extend(part),
                 Err(error) if names.len() == 1 => return Err(error),
-                Err(error) => {
-                    let failure = QueueFailure::Other(error.to_string());
-                    queue.unanswered.insert(name, failure);
-                }
+                Err(error) => drop(queue.insert(name, Err(JobError::failed(error)))),
             }
         }
         Ok(queue)
@@ -184,9 +181,9 @@ impl CloudBackend for SkyPilot {
     }
 
     /// Asks the API server: `sky cost-report` prints a table, in which clusters of one name cannot be told apart.
-    async fn costs(&self) -> Vec<ClusterCost> {
+    async fn costs(&self) -> CostReport {
         let Ok(call) = call(&["cost-report", "--days", COST_DAYS], TIMEOUT) else {
-            return Vec::new();
+            return CostReport::new();
         };
         let read = |output: &Output| Ok(prices::report(&output.stdout));
         let asking = self.ask_server(&call, read);

@@ -46,11 +46,11 @@ fn machine(row: &Value) -> CatalogMachine {
     }
 }
 
-/// A cluster of SkyPilot's cost report, which lists those that are gone too.
+/// The clusters of SkyPilot's cost report by their hashes, those that are gone too. A name may come several times.
+pub(crate) type CostReport = BTreeMap<String, ClusterCost>;
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ClusterCost {
-    /// A name may come several times.
-    pub(crate) cluster_hash: String,
     /// Of all its nodes, until now or until it was gone.
     pub(crate) dollars: f64,
     /// To the cent. `None` where it has cost nothing yet.
@@ -58,18 +58,18 @@ pub(crate) struct ClusterCost {
 }
 
 /// Reads the answer to `/cost_report`. What cannot be read costs nothing that is known.
-pub(crate) fn report(answer: &str) -> Vec<ClusterCost> {
+pub(crate) fn report(answer: &str) -> CostReport {
     let rows: Vec<Value> = split_json(answer).map(|(_, rows)| rows).unwrap_or_default();
     let cost = |row: &Value| {
         let row = row.as_object()?;
         let dollars = price(row.get("total_cost")?)?;
         let seconds = row.get("duration").and_then(Value::as_f64);
         let hourly = (dollars / seconds.unwrap_or_default() * 3600.0 * 100.0).round() / 100.0;
-        Some(ClusterCost {
-            cluster_hash: text(row, "cluster_hash")?,
+        let cost = ClusterCost {
             dollars,
             hourly_price: Some(hourly).filter(|price| price.is_finite() && *price > 0.0),
-        })
+        };
+        Some((text(row, "cluster_hash")?, cost))
     };
     rows.iter().filter_map(cost).collect()
 }

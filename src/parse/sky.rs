@@ -10,14 +10,10 @@ use super::{Row, is_name_char, split_json};
 use crate::error::{JobError, Result};
 use crate::text::{from_yaml, split_skypilot_prefix, strip_escapes};
 
-/// The jobs of the queried clusters, from `sky queue -o json`.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Queue {
-    /// The jobs of each cluster that answered, newest first.
-    pub(crate) jobs: BTreeMap<String, Vec<QueuedJob>>,
-    /// The clusters that did not answer. `sky` exits 0 all the same.
-    pub(crate) unanswered: BTreeMap<String, QueueFailure>,
-}
+/// The jobs of the queried clusters, newest first, from `sky queue -o json`, which exits 0 in any case. An error has SkyPilot's reason
+/// why the queue of a cluster could not be read: of kind `NotFound` where there is no such cluster (any more), `Unavailable` where it
+/// is being set up, or stopped.
+pub(crate) type Queue = BTreeMap<String, Result<Vec<QueuedJob>>>;
 
 /// A job on a cluster. Times are in seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -34,16 +30,6 @@ pub(crate) struct QueuedJob {
     pub(crate) end_at: Option<f64>,
     /// The folder of its log, named after the launch: `~/sky_logs/sky-2026-11-24-19-07-32-946443`.
     pub(crate) log_path: String,
-}
-
-/// The reason why a cluster's queue could not be read; the texts are SkyPilot's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum QueueFailure {
-    /// No such cluster (any more).
-    ClusterGone,
-    /// The cluster is being set up, or stopped.
-    ClusterNotUp(String),
-    Other(String),
 }
 
 /// A cluster, from `sky status -o json`.
@@ -75,21 +61,9 @@ pub(crate) struct Cluster {
 
 pub(crate) fn queue(stdout: &str) -> Result<Queue> {
     let (before, clusters) = split_json::<BTreeMap<String, Vec<Value>>>(stdout)?;
-    let mut queue = Queue {
-        unanswered: unanswered(&before),
-        ..Queue::default()
-    };
-    for (cluster, jobs) in clusters {
-        match rows(&jobs, "job_id", job) {
-            _ if queue.unanswered.contains_key(&cluster) => {}
-            Ok(jobs) => drop(queue.jobs.insert(cluster, jobs)),
-            Err(error) => {
-                let failure = QueueFailure::Other(error.to_string());
-                queue.unanswered.insert(cluster, failure);
-            }
-        }
-    }
-    Ok(queue)
+    let answered = clusters.into_iter();
+    let answered = answered.map(|(cluster, jobs)| (cluster, rows(&jobs, "job_id", job)));
+    Ok(answered.chain(unanswered(&before)).collect())
 }
 
 /// Reads the output of `sky status -o json`, or the answer of the API server.
@@ -199,27 +173,19 @@ pub(crate) fn teardown(cluster: &str, output: &str) -> Result<String> {
     Ok(reason_or_last_line(&text))
 }
 
-impl Queue {
-    pub(crate) fn add(&mut self, part: Self) {
-        self.jobs.extend(part.jobs);
-        self.unanswered.extend(part.unanswered);
-    }
-}
-
-impl QueueFailure {
-    fn classify(cluster: &str, text: &str) -> Self {
-        let is_named = |line: &str| {
-            let mut words = line.split(|c| !is_name_char(c));
-            words.any(|word| word == cluster)
-        };
-        let says_gone = |line: &str| line.contains("ClusterDoesNotExist") && is_named(line);
-        if text.lines().any(says_gone) {
-            Self::ClusterGone
-        } else if text.contains("ClusterNotUpError") {
-            Self::ClusterNotUp(reason_or_last_line(text))
-        } else {
-            Self::Other(reason_or_last_line(text))
-        }
+fn queue_failure(cluster: &str, text: &str) -> JobError {
+    let is_named = |line: &str| {
+        let mut words = line.split(|c| !is_name_char(c));
+        words.any(|word| word == cluster)
+    };
+    let says_gone = |line: &str| line.contains("ClusterDoesNotExist") && is_named(line);
+    let reason = reason_or_last_line(text);
+    if text.lines().any(says_gone) {
+        JobError::not_found(reason)
+    } else if text.contains("ClusterNotUpError") {
+        JobError::unavailable(reason)
+    } else {
+        JobError::failed(reason)
     }
 }
 
@@ -240,18 +206,16 @@ fn reason_or_last_line(text: &str) -> String {
 }
 
 /// Reads the clusters that did not answer from the lines before the JSON.
-fn unanswered(text: &str) -> BTreeMap<String, QueueFailure> {
-    let classify = |failure: &str| {
+fn unanswered(text: &str) -> Queue {
+    let failure = |failure: &str| {
         let (cluster, reason) = failure.split_once("'.")?;
         // A reason is looked for at the margin.
         let lines: Vec<&str> = reason.lines().map(str::trim).collect();
-        let failure = QueueFailure::classify(cluster, &lines.join("\n"));
-        Some((cluster.to_owned(), failure))
+        let error = queue_failure(cluster, &lines.join("\n"));
+        Some((cluster.to_owned(), Err(error)))
     };
-    text.split("Failed to get the job queue for cluster '")
-        .skip(1)
-        .filter_map(classify)
-        .collect()
+    let failures = text.split("Failed to get the job queue for cluster '");
+    failures.skip(1).filter_map(failure).collect()
 }
 
 fn job(job_id: String, row: &Row) -> QueuedJob {

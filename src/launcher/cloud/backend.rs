@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{JobIdentity, JobLog, LaunchSpec};
 use crate::parse;
-use crate::parse::prices::{CatalogMachine, ClusterCost};
+use crate::parse::prices::{CatalogMachine, CostReport};
 use crate::parse::sky::{Cluster, Queue};
 use crate::process::runner::{CliCall, Output};
 
@@ -65,8 +65,8 @@ pub(crate) trait CloudBackend: Send + Sync {
     }
 
     /// Asks what each cluster has cost. Empty where the program cannot tell clusters of one name apart.
-    async fn costs(&self) -> Vec<ClusterCost> {
-        Vec::new()
+    async fn costs(&self) -> CostReport {
+        CostReport::new()
     }
 
     /// Reads a job's log. An error of kind `Unavailable` means that it is gone with its cluster.

@@ -88,7 +88,7 @@ impl CloudLauncher {
         check_cloud(&cluster.name, found.as_deref(), &identity.cloud, clouds)?;
         let clusters = [identity.cluster.clone()].into();
         let queue = self.backend.queue(&identity.cloud, &clusters).await.ok();
-        let jobs = queue.and_then(|mut queue| queue.jobs.remove(&identity.cluster));
+        let jobs = queue.and_then(|mut queue| queue.remove(&identity.cluster)?.ok());
         let before = jobs.map(|jobs| ClusterBefore {
             cluster_hash: cluster.cluster_hash.clone(),
             last_job_id: jobs.iter().map(number).max().unwrap_or(0),

@@ -9,8 +9,9 @@ use futures::future::join_all;
 use super::launch_dir::{COMPLETION_WINDOW, seconds};
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::launcher::{JobIdentity, JobState, Listing};
-use crate::parse::sky::{Queue, QueueFailure, named};
+use crate::parse::sky::{Queue, named};
 use crate::process::runner::Output;
 use crate::text::join_names;
 
@@ -159,9 +160,12 @@ impl Listing {
             self.warnings.push(warning);
             self.incomplete.push(error.to_string());
         }
-        for (name, failure) in &queue.unanswered {
-            if let QueueFailure::Other(reason) = failure {
-                let problem = format!("the jobs of cluster {name} are not listed: {reason}");
+        let is_silent = |error: &JobError| error.kind == ErrorKind::Failed;
+        for (name, jobs) in queue {
+            if let Err(error) = jobs
+                && is_silent(error)
+            {
+                let problem = format!("the jobs of cluster {name} are not listed: {error}");
                 if !known.iter().any(|job| job.cluster == *name) {
                     self.warnings.push(problem.clone());
                 }
@@ -170,9 +174,8 @@ impl Listing {
         }
         for cluster in survey.clusters.iter().flatten() {
             let (name, status) = (&cluster.name, &cluster.status);
-            let failure = queue.unanswered.get(name);
-            let is_named =
-                queue.jobs.contains_key(name) || matches!(failure, Some(QueueFailure::Other(_)));
+            let jobs = queue.get(name).map(Result::as_ref);
+            let is_named = jobs.is_some_and(|jobs| jobs.err().is_none_or(is_silent));
             if status != "STOPPED" && !is_named {
                 let problem = format!("cluster {name} is {status} and did not list its jobs");
                 self.incomplete.push(problem);
@@ -182,8 +185,9 @@ impl Listing {
 
     /// Adds the jobs that were started elsewhere: those that no known job, and no launch that still runs, claims.
     fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
-        let clusters = survey.queue.iter().flat_map(|queue| &queue.jobs);
-        let jobs = clusters.flat_map(|(name, jobs)| jobs.iter().map(move |job| (name, job)));
+        let clusters = survey.queue.iter().flatten();
+        let of_cluster = |(name, jobs)| Result::iter(jobs).flatten().map(move |job| (name, job));
+        let jobs = clusters.flat_map(of_cluster);
         let mut foreign =
             jobs.filter(|(name, job)| !claimed.contains(&(name.as_str(), job.job_id.as_str())));
         for (name, job) in foreign.by_ref().take(MAX_FOREIGN_JOBS) {
@@ -228,10 +232,9 @@ impl Listing {
             {
                 self.warnings.push(cost_note(cluster));
             }
-            let queue = survey.queue.as_ref().ok();
             // A cluster that did not answer may have live jobs.
             if cluster.status == "UP"
-                && let Some(jobs) = queue.and_then(|queue| queue.jobs.get(name))
+                && let Some(jobs) = survey.listed(name)
                 && jobs.iter().all(is_over)
             {
                 let ends = jobs.iter().filter_map(|job| job.end_at);

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::survey::{cloud_of, cost_of};
+use super::survey::cloud_of;
 use super::{CloudLauncher, is_plain};
 use crate::error::Result;
 use crate::launcher::job_yaml::is_on;
@@ -25,45 +25,16 @@ type Query = (String, String, bool);
 
 pub(super) type Prices = Mutex<HashMap<Query, (Instant, Vec<CatalogMachine>)>>;
 
-/// The machines of one kind that a config asks for, or a cluster has. A text is empty where any will do.
-#[derive(Debug, Clone, Default)]
-struct Machines {
-    /// 0 where that is not known.
-    nodes: u64,
-    cloud: String,
-    /// Empty for none.
-    accelerator: String,
-    /// A node. May be a part of one.
-    count: f64,
-    instance_type: String,
-    /// Or a zone.
-    region: String,
-    is_spot: bool,
-}
-
 impl CloudLauncher {
     pub(super) async fn describe(&self, cluster: &Cluster) -> ClusterInfo {
-        let asked = cluster.accelerators.as_deref().and_then(accelerators);
-        let asked = asked.filter(|asked| asked.len() == 1).unwrap_or_default();
-        let (accelerator, count) = asked.into_iter().next().unwrap_or_default();
-        let cloud = cloud_of(cluster);
-        let machines = Machines {
-            nodes: cluster.nodes,
-            cloud: cloud.clone().unwrap_or_default(),
-            accelerator,
-            count,
-            instance_type: cluster.instance_type.clone().unwrap_or_default(),
-            region: cluster.region.clone().unwrap_or_default(),
-            is_spot: cluster.is_spot,
-        };
         let mut offer = match cluster.hourly_price {
             Some(price) => Offer::known(price, "SkyPilot reports it"),
-            None => self.price(&machines).await,
+            None => self.price(cluster).await,
         };
         if offer.hourly.is_none() {
             let costs = self.backend.costs().await;
-            let cost = cost_of(&costs, cluster.cluster_hash.as_ref());
-            let price = cost.and_then(|cost| cost.hourly_price);
+            let hash = cluster.cluster_hash.as_ref();
+            let price = hash.and_then(|hash| costs.get(hash)?.hourly_price);
             offer = price.map_or(offer, |price| {
                 Offer::known(price, "by SkyPilot's cost report")
             });
@@ -74,7 +45,7 @@ impl CloudLauncher {
         let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
         ClusterInfo {
             name: name.clone(),
-            cloud,
+            cloud: cloud_of(cluster),
             summary: parts.join(", "),
             offer: Offer {
                 note: format!("cluster {name} is {status}: {}", offer.note),
@@ -99,34 +70,48 @@ impl CloudLauncher {
         }
     }
 
-    async fn price(&self, machines: &Machines) -> Offer {
-        let (cloud, nodes) = (&machines.cloud, machines.nodes);
-        let wanted = format!("{}:{}", machines.accelerator, machines.count);
-        if !self.backend.has_prices(cloud) {
+    /// Prices a cluster by its machines, which it has or is to have.
+    async fn price(&self, cluster: &Cluster) -> Offer {
+        let (cloud, nodes) = (cloud_of(cluster).unwrap_or_default(), cluster.nodes);
+        if !self.backend.has_prices(&cloud) {
             return Offer::unknown(format!("there is no list of prices for {cloud}"));
         }
-        if machines.accelerator.is_empty() || nodes == 0 {
+        let asked = cluster.accelerators.as_deref().and_then(accelerators);
+        let (Some([(accelerator, count)]), 1..) = (asked.as_deref(), nodes) else {
             let reason =
                 "no accelerator is named, such as A100:8, and SkyPilot lists prices by these";
             return Offer::unknown(reason);
-        }
-        let listed = match self.catalog(machines).await {
+        };
+        let wanted = format!("{accelerator}:{count}");
+        // SkyPilot cannot be asked for a part of one, and lists every count then.
+        let is_whole = count.fract() == 0.0;
+        let name = if is_whole { &wanted } else { accelerator };
+        // Else its one spot price is that of the region with the lowest price on demand; and a region would be a pattern.
+        let all_regions = cluster.is_spot || cluster.region.is_some();
+        let query = (cloud.clone(), name.clone(), all_regions);
+        let listed = match self.catalog(query).await {
             Ok(listed) => listed,
             Err(error) => return Offer::unknown(error.to_string()),
         };
+        let (machine, place) = (cluster.instance_type.as_ref(), cluster.region.as_ref());
+        let fits = |listed: &&CatalogMachine| {
+            // A count may be a third.
+            (count - listed.accelerators).abs() < 0.01
+                && machine.is_none_or(|name| name.eq_ignore_ascii_case(&listed.instance_type))
+                && place.is_none_or(|place| is_in(place, &listed.region))
+        };
         let lowest = |price: fn(&CatalogMachine) -> Option<f64>| {
-            let fitting = listed.iter().filter(|listed| machines.may_be(listed));
+            let fitting = listed.iter().filter(fits);
             let priced = fitting.filter_map(|listed| Some((price(listed)? * nodes as f64, listed)));
             priced.min_by(|one, other| one.0.total_cmp(&other.0))
         };
         let on_demand = lowest(|listed| listed.price);
-        let (found, kind) = match machines.is_spot {
+        let (found, kind) = match cluster.is_spot {
             true => (lowest(|listed| listed.spot_price), "spot"),
             false => (on_demand, "on demand"),
         };
         let Some((price, listed)) = found else {
-            let place = [cloud.as_str(), &machines.region].join(" ");
-            let place = place.trim_end();
+            let place = place.map_or(cloud.clone(), |place| format!("{cloud} {place}"));
             let mut reason =
                 format!("SkyPilot's catalog has no price for {wanted} {kind} on {place}");
             if let Some((price, _)) = on_demand {
@@ -142,37 +127,21 @@ impl CloudLauncher {
     }
 
     /// Asks the catalog, unless its answer is kept. Simultaneous askers share one run of the program.
-    async fn catalog(&self, machines: &Machines) -> Result<Vec<CatalogMachine>> {
-        // SkyPilot cannot be asked for a part of one, and lists every count then.
-        let wanted = match machines.count {
-            count if count.fract() == 0.0 => format!("{}:{count}", machines.accelerator),
-            _ => machines.accelerator.clone(),
-        };
-        // Else its one spot price is that of the region with the lowest price on demand; and a region would be a pattern.
-        let all_regions = machines.is_spot || !machines.region.is_empty();
-        let query = (machines.cloud.clone(), wanted, all_regions);
+    async fn catalog(&self, query: Query) -> Result<Vec<CatalogMachine>> {
         let kept = lock(&self.prices).get(&query).cloned();
         if let Some((_, listed)) = kept.filter(|(at, _)| at.elapsed() < KEPT) {
             return Ok(listed);
         }
-        let asked = self.backend.catalog(&query.0, &query.1, all_regions);
+        let (cloud, accelerators, all_regions) = &query;
+        let asked = self.backend.catalog(cloud, accelerators, *all_regions);
         let listed = asked.await?;
         lock(&self.prices).insert(query, (Instant::now(), listed.clone()));
         Ok(listed)
     }
 }
 
-impl Machines {
-    fn may_be(&self, listed: &CatalogMachine) -> bool {
-        let (machine, place) = (&self.instance_type, &self.region);
-        // A count may be a third.
-        (self.count - listed.accelerators).abs() < 0.01
-            && (machine.is_empty() || machine.eq_ignore_ascii_case(&listed.instance_type))
-            && (place.is_empty() || is_in(place, &listed.region))
-    }
-}
-
-fn choices(config: &Value) -> Vec<Machines> {
+/// Lists the clusters that a config may come to have.
+fn choices(config: &Value) -> Vec<Cluster> {
     let base = config["resources"].as_object().cloned().unwrap_or_default();
     let nodes = match &config["num_nodes"] {
         Value::Null => 1,
@@ -189,44 +158,49 @@ fn choices(config: &Value) -> Vec<Machines> {
         place.extend(choice.clone());
         of_place(&place, nodes)
     };
-    let machines: Vec<Machines> = choices
-        .filter_map(Value::as_object)
-        .flat_map(of_choice)
-        .collect();
-    match machines.is_empty() {
+    let choices = choices.filter_map(Value::as_object).flat_map(of_choice);
+    let clusters: Vec<Cluster> = choices.collect();
+    match clusters.is_empty() {
         true => of_place(&base, nodes),
-        false => machines,
+        false => clusters,
     }
 }
 
-/// Lists the machines that one choice of resources allows: one for each of its accelerators.
-fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Machines> {
+/// Lists the clusters that one choice of resources allows: one for each of its accelerators.
+fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Cluster> {
+    let is_named = |text: &&str| !["", "*"].contains(text);
     let text = |key: &str| {
         let text = place.get(key).and_then(Value::as_str).map(str::trim);
-        text.filter(|text| *text != "*").unwrap_or_default()
+        text.filter(is_named)
     };
-    let infra: Vec<&str> = text("infra").split('/').collect();
-    let part = |index: usize| infra.get(index).map_or("", |part| part.trim_matches('*'));
-    let named = |key| Some(text(key)).filter(|text| !text.is_empty());
-    let cloud = named("cloud").unwrap_or(part(0));
+    let infra: Vec<&str> = text("infra").unwrap_or_default().split('/').collect();
+    let part = |index: usize| infra.get(index).copied().filter(is_named);
+    let cloud = text("cloud").or(part(0));
     // Regions of another cloud than that of the launch say nothing.
-    let is_here = ["", cloud].contains(&part(0));
-    let place_of = |key, index| named(key).unwrap_or(if is_here { part(index) } else { "" });
-    let place_or_zone = [place_of("region", 1), place_of("zone", 2)];
-    let region = place_or_zone.into_iter().find(|it| !it.is_empty());
+    let is_here = part(0).is_none() || part(0) == cloud;
+    let part = |index| part(index).filter(|_| is_here);
+    // Or its zone, which names it too.
+    let region = text("region").or(part(1)).or(text("zone")).or(part(2));
     let asked = place.get("accelerators").filter(|asked| !asked.is_null());
     let asked = asked.and_then(|asked| accelerators(&asked.to_string()));
-    let asked = asked.unwrap_or_else(|| vec![Default::default()]);
-    let machines = asked.into_iter().map(|(accelerator, count)| Machines {
+    let asked = asked.map_or_else(
+        || vec![None],
+        |asked| {
+            let of = |(name, count)| Some(format!("{name}:{count}"));
+            asked.into_iter().map(of).collect()
+        },
+    );
+    let owned = |text: Option<&str>| text.map(ToOwned::to_owned);
+    let clusters = asked.into_iter().map(|accelerators| Cluster {
         nodes,
-        cloud: cloud.to_owned(),
-        accelerator,
-        count,
-        instance_type: text("instance_type").to_owned(),
-        region: region.unwrap_or_default().to_owned(),
+        cloud: owned(cloud),
+        accelerators,
+        instance_type: owned(text("instance_type")),
+        region: owned(region),
         is_spot: place.get("use_spot").is_some_and(is_on),
+        ..Cluster::default()
     });
-    machines.collect()
+    clusters.collect()
 }
 
 /// Tells if a place is this region or one of its zones, such as `us-east-1a`, `us-central1-a` or `eastus-1`.

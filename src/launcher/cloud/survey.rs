@@ -7,20 +7,20 @@ use super::CloudBackend;
 use super::autostop::{can_stop, stays_up};
 use super::claims::JobMark;
 use super::launch_dir::{Launch, number, seconds};
-use crate::error::{JobError, Result};
+use crate::error::{ErrorKind, JobError, Result};
 use crate::launcher::{
     ClusterDetails, JobDetails, JobIdentity, JobState, JobStatus, check_cloud, oumi_cloud, status,
 };
 use crate::parse;
-use crate::parse::prices::ClusterCost;
-use crate::parse::sky::{Cluster, Queue, QueueFailure, QueuedJob, named};
+use crate::parse::prices::CostReport;
+use crate::parse::sky::{Cluster, Queue, QueuedJob, named};
 
 /// The answers to one query of queues, and to one of clusters that was asked at the same time.
 pub(super) struct Survey {
     pub(super) queue: Result<Queue>,
     pub(super) clusters: Result<Vec<Cluster>>,
     /// Empty where the program has no report of costs.
-    pub(super) costs: Vec<ClusterCost>,
+    pub(super) costs: CostReport,
     /// Whom it was asked of.
     pub(super) backend: Arc<dyn CloudBackend>,
 }
@@ -76,11 +76,14 @@ impl Survey {
         self.cluster(name)?.cluster_hash.as_deref()
     }
 
-    /// The jobs of a cluster; empty where it did not answer.
+    /// The jobs of a cluster that answered.
+    pub(super) fn listed(&self, cluster: &str) -> Option<&[QueuedJob]> {
+        self.queue.as_ref().ok()?.get(cluster)?.as_deref().ok()
+    }
+
+    /// As [`listed`](Self::listed); empty where the cluster did not answer.
     pub(super) fn jobs(&self, cluster: &str) -> &[QueuedJob] {
-        let jobs = self.queue.as_ref().ok().map(|queue| &queue.jobs);
-        jobs.and_then(|jobs| jobs.get(cluster))
-            .map_or(&[], Vec::as_slice)
+        self.listed(cluster).unwrap_or_default()
     }
 
     /// Fails where the cluster that has the name of a job's is known to be on another cloud than the job's.
@@ -122,18 +125,19 @@ impl<'s> SurveyedJob<'s> {
     /// Finds out why no queue lists the job. Its cluster is gone only where SkyPilot says so, and says nothing else.
     fn find_reason(&self) -> Found<'s> {
         let name = &self.identity.cluster;
-        let queue = &self.survey.queue;
-        let failure = queue.as_ref().map(|queue| queue.unanswered.get(name));
-        let error = match (queue, &failure) {
-            (Ok(queue), _) if queue.jobs.contains_key(name) => return Found::NotListed,
-            (_, Ok(Some(QueueFailure::ClusterGone))) => return Found::Gone(false),
-            (_, Ok(Some(QueueFailure::ClusterNotUp(why) | QueueFailure::Other(why)))) => unknown(
-                format!("the queue of cluster {name} could not be read: {why}"),
-            ),
-            (_, Ok(None)) => unknown(format!("`sky queue` said nothing of cluster {name}")),
-            (_, Err(error)) => (*error).clone(),
+        let mut is_there = false;
+        let error = match self.survey.queue.as_ref().map(|queue| queue.get(name)) {
+            Ok(Some(Ok(_))) => return Found::NotListed,
+            Ok(Some(Err(gone))) if gone.is_not_found() => return Found::Gone(false),
+            Ok(Some(Err(why))) => {
+                is_there = why.kind == ErrorKind::Unavailable;
+                unknown(format!(
+                    "the queue of cluster {name} could not be read: {why}"
+                ))
+            }
+            Ok(None) => unknown(format!("`sky queue` said nothing of cluster {name}")),
+            Err(error) => error.clone(),
         };
-        let is_there = matches!(failure, Ok(Some(QueueFailure::ClusterNotUp(_))));
         match self.survey.clusters.as_ref().map(|list| named(list, name)) {
             Ok(Some(cluster)) if cluster.status != "UP" => Found::NotUp(cluster),
             Ok(None) if !is_there && self.survey.backend.ids_restart() => Found::Gone(false),
@@ -196,7 +200,7 @@ impl<'s> SurveyedJob<'s> {
         let cluster = self.cluster();
         let hash = self.mark().and_then(|mark| mark.cluster_hash.as_ref());
         let hash = hash.or(cluster.and_then(|cluster| cluster.cluster_hash.as_ref()));
-        let cost = cost_of(&self.survey.costs, hash);
+        let cost = hash.and_then(|hash| self.survey.costs.get(hash));
         let details = &mut status.details;
         details.cluster = cluster.map(cluster_details);
         details.hourly_price = cluster.filter(|it| !is_stopped(it)).and_then(|cluster| {
@@ -294,13 +298,6 @@ impl<'s> SurveyedJob<'s> {
         let other = if is_recreated { other } else { "" };
         format!("cluster {cluster} is not there any more, and the job's result went with it{other}")
     }
-}
-
-pub(super) fn cost_of<'c>(
-    costs: &'c [ClusterCost],
-    hash: Option<&String>,
-) -> Option<&'c ClusterCost> {
-    costs.iter().find(|cost| Some(&cost.cluster_hash) == hash)
 }
 
 pub(super) fn is_over(job: &QueuedJob) -> bool {

@@ -76,9 +76,7 @@ impl CloudBackend for FakeCloud {
             log_path: "~/sky_logs/sky-2026-11-24-19-07-32-946443".to_owned(),
             ..QueuedJob::default()
         };
-        let mut queue = Queue::default();
-        queue.jobs.insert("dev".to_owned(), vec![job]);
-        Ok(queue)
+        Ok([("dev".to_owned(), Ok(vec![job]))].into())
     }
 
     async fn clusters(&self) -> Result<Vec<Cluster>, JobError> {
@@ -699,7 +697,7 @@ mod surveys {
     /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.
     fn survey(queue: &str, clusters: &str) -> Survey {
         Survey {
-            costs: Vec::new(),
+            costs: CostReport::new(),
             backend: Arc::new(SkyPilot::new(Cli::default())),
             queue: Ok(sky::queue(queue).unwrap()),
             clusters: Ok(sky::clusters(clusters).unwrap()),
@@ -854,12 +852,16 @@ mod surveys {
         const CLUSTERS: &str = r#"[{"name": "dev", "status": "UP", "cloud": "GCP", "cluster_hash": "h", "launched_at": 1}]"#;
         let costs = |hash: &str, price: Option<f64>, reported: Option<f64>| {
             let mut survey = survey(QUEUE, CLUSTERS);
-            let reported = reported.map(|dollars| ClusterCost {
-                cluster_hash: "h".to_owned(),
-                dollars,
-                hourly_price: Some(4.0),
-            });
-            survey.costs = reported.into_iter().collect();
+            survey.costs.extend(reported.map(|dollars| {
+                let hourly_price = Some(4.0);
+                (
+                    "h".to_owned(),
+                    ClusterCost {
+                        dollars,
+                        hourly_price,
+                    },
+                )
+            }));
             let mut launch = launch_onto(Some(hash));
             launch.start.cluster = "dev".to_owned();
             launch.hourly_price = price;

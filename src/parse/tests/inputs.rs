@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::captures;
 use crate::parse::JobState::{Cancelled, Failed, Pending, Running, Succeeded, Unknown};
 use crate::parse::reasons::MAX_LINE;
-use crate::parse::sky::QueueFailure;
 use crate::parse::*;
 
 /// Calls every reader.
@@ -119,7 +118,7 @@ fn fields_of_other_versions_cost_no_row() {
     let stdout = r#"{"c": [
       {"job_id": "7", "status": "RUNNING", "submitted_at": "soon", "start_at": 0, "new": {"deep": [1]}},
       {"job_id": 6, "status": null, "job_name": "a\u001b[31mb\nc", "end_at": 5}]}"#;
-    let jobs = &sky::queue(stdout).unwrap().jobs["c"];
+    let jobs = sky::queue(stdout).unwrap()["c"].clone().unwrap();
     assert_eq!(jobs.len(), 2);
     assert_eq!(
         (
@@ -169,8 +168,8 @@ fn only_the_cluster_itself_is_gone() {
         let stdout = format!(
             "Failed to get the job queue for cluster 'dev'.\n  sky.exceptions.ClusterDoesNotExist: {says}\n{{}}\n"
         );
-        let failure = &sky::queue(&stdout).unwrap().unanswered["dev"];
-        assert_eq!(*failure == QueueFailure::ClusterGone, is_gone, "{says}");
+        let failure = sky::queue(&stdout).unwrap()["dev"].clone().unwrap_err();
+        assert_eq!(failure.is_not_found(), is_gone, "{says}");
     }
 }
 
@@ -181,10 +180,7 @@ fn ids_that_need_mending_cost_the_answer() {
     ] {
         let row = format!(r#"{{"job_id": {id}, "name": {id}, "status": "SUCCEEDED"}}"#);
         let queue = sky::queue(&format!(r#"{{"c": [{row}], "d": []}}"#)).unwrap();
-        assert!(
-            queue.jobs.keys().eq(["d"]) && queue.unanswered.contains_key("c"),
-            "{id}"
-        );
+        assert!(queue["c"].is_err() && queue["d"].is_ok(), "{id}");
         sky::clusters(&format!("[{row}]")).unwrap_err();
     }
 }
@@ -194,9 +190,9 @@ fn unknown_queue_failures_keep_the_reason() {
     let stdout = "Fetching job queue for: a, b\nFailed to get the job queue for cluster 'b'.\n  \
                   sky.exceptions.CommandError: Command failed with return code 255.\nssh: connect to host\n{\n  \"a\": []\n}\n";
     let queue = sky::queue(stdout).unwrap();
-    assert_eq!(queue.jobs["a"], []);
+    assert_eq!(queue["a"], Ok(Vec::new()));
     let reason = "CommandError: Command failed with return code 255. ssh: connect to host";
-    assert_eq!(queue.unanswered["b"], QueueFailure::Other(reason.into()));
+    assert_eq!(queue["b"], Err(JobError::failed(reason)));
 }
 
 #[test]
@@ -366,10 +362,9 @@ fn costs_of_clusters_of_one_name() {
     let report = r#"[{"name": "a", "cluster_hash": "1", "total_cost": 12.5}, {"name": "a", "cluster_hash": "2", "total_cost": 0.0},
         {"name": "b", "total_cost": 1.0}, {"cluster_hash": "3", "total_cost": null}, {"cluster_hash": "4", "total_cost": NaN}, 7]"#;
     let costs = prices::report(report);
-    let costs: Vec<_> = (costs
-        .iter()
-        .map(|cost| (cost.cluster_hash.as_str(), cost.dollars)))
-    .collect();
+    let costs: Vec<_> = (costs.iter())
+        .map(|(hash, cost)| (hash.as_str(), cost.dollars))
+        .collect();
     assert_eq!(costs, [("1", 12.5), ("2", 0.0)]);
     assert!(prices::report("{}").is_empty() && prices::report("gone").is_empty());
 }

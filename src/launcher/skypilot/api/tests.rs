@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::{CliCall, Endpoint, Output, Reply, Request};
-use crate::parse::sky::{self, QueueFailure};
+use crate::parse::sky;
 
 macro_rules! capture {
     ($name:literal) => {
@@ -54,14 +54,15 @@ fn captured_answers() {
     );
     let queue = output(&["queue", "h1", "-o", "json"], capture!("queue"));
     let queue = sky::queue(&queue.stdout).unwrap();
-    let jobs: Vec<_> = queue.jobs["h1"]
+    let jobs: Vec<_> = queue["h1"]
         .iter()
+        .flatten()
         .map(|job| (&*job.job_id, &*job.status))
         .collect();
     assert_eq!(jobs, [("2", "PENDING"), ("1", "RUNNING")]);
     let unknown = output(&["queue", "nope", "-o", "json"], capture!("queue-unknown"));
     let queue = sky::queue(&unknown.stdout).unwrap();
-    assert_eq!(queue.unanswered["nope"], QueueFailure::ClusterGone);
+    assert!(queue["nope"].as_ref().unwrap_err().is_not_found());
     let cancelled = output(&["cancel", "-y", "h1", "1"], capture!("cancel"));
     assert_eq!((cancelled.stdout.as_str(), cancelled.code), ("", Some(0)));
 }
