@@ -215,8 +215,8 @@ pub(crate) struct JobLog {
 }
 
 impl JobLog {
-    /// The log of a supervised process, which has `ended` or not: to tell may take a list of all processes.
-    fn of_output(dir: &JobDir, ended: impl FnOnce() -> bool) -> Result<Self> {
+    /// The log of a supervised process, which has `ended` or not.
+    fn of_output(dir: &JobDir, ended: bool) -> Result<Self> {
         let path = dir.log_path();
         let log_file = path.display().to_string();
         if !path.try_exists()? {
@@ -226,7 +226,7 @@ impl JobLog {
         Ok(Self {
             log_file,
             content: LogContent::File(path),
-            ended: ended(),
+            ended,
             message: None,
         })
     }
@@ -282,7 +282,7 @@ pub(crate) trait Launcher: Send + Sync {
 
     /// Tells if the jobs run on this machine, with their logs and folders. Elsewhere a launch may be billed.
     fn is_local(&self) -> bool {
-        false
+        self.clouds().contains(&local::LOCAL)
     }
 
     /// Plans the launch of `spec`. Starts and writes nothing. Fails where the launch could not start now.
@@ -349,12 +349,10 @@ pub(crate) trait Launcher: Send + Sync {
     }
 
     /// Stops or deletes a cluster and returns a sentence for the answer. Not cancellation-safe, as [`cancel`](Self::cancel).
-    async fn teardown_cluster(
-        &self,
-        cloud: &str,
-        cluster: &str,
-        action: ClusterAction,
-    ) -> Result<String>;
+    async fn teardown_cluster(&self, _: &str, _cluster: &str, _: ClusterAction) -> Result<String> {
+        let error = JobError::failed("this machine is no cluster");
+        Err(error.with_hint("call cancel_job to end a job on it"))
+    }
 }
 
 /// Returns the folder of a job that this server, or another on this machine, started. A job that is named by the launcher's id

@@ -26,7 +26,6 @@ use super::{
     Launcher, Listing, Offer, check_cloud,
 };
 use crate::error::{ErrorKind, JobError, Result};
-use crate::parse::prices::CostReport;
 use crate::parse::sky::{Cluster, named};
 use crate::process::find;
 use crate::process::job_dir::{EPILOGUE, ExitRecord, JobLock};
@@ -74,12 +73,15 @@ impl CloudLauncher {
     }
 
     async fn survey(&self, cloud: &str, clusters: &BTreeSet<String>) -> Survey {
-        let queue = self.backend.queue(cloud, clusters);
-        let (queue, clusters) = tokio::join!(queue, self.backend.clusters());
+        let (queue, clusters, costs) = tokio::join!(
+            self.backend.queue(cloud, clusters),
+            self.backend.clusters(),
+            self.backend.costs()
+        );
         Survey {
             queue,
             clusters,
-            costs: CostReport::new(),
+            costs,
             backend: Arc::clone(&self.backend),
         }
     }
@@ -103,9 +105,7 @@ impl CloudLauncher {
             }
             return Ok(status);
         }
-        let surveying = self.survey_job(identity);
-        let ((mut survey, launch), costs) = tokio::join!(surveying, self.backend.costs());
-        survey.costs = costs;
+        let (survey, launch) = self.survey_job(identity).await;
         let job = survey.job(identity, launch.as_ref());
         let mut status = job.status()?;
         job.warn_of_cluster(&mut status);
@@ -232,8 +232,8 @@ impl Launcher for CloudLauncher {
         let launched = self.wait_for_job(identity).await;
         // A launch that failed may have made its cluster.
         let is_over = !matches!(&launched, Err(error) if error.kind == ErrorKind::Unavailable);
-        if is_over && let Err(error) = self.finish_autostop(identity, launched.as_ref().ok()).await
-        {
+        let job = launched.as_ref().unwrap_or(identity);
+        if is_over && let Err(error) = self.finish_autostop(job).await {
             tracing::warn!(job_id = identity.job_id, %error, "cannot set the autostop of a cluster");
         }
         launched
@@ -256,7 +256,9 @@ impl Launcher for CloudLauncher {
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         self.validate(identity)?;
         if identity.oumi_job_id.is_empty() {
-            return self.launch_log(identity);
+            let launch = self.launch(identity);
+            let has_ended = launch.is_ok_and(|launch| launch.has_ended);
+            return JobLog::of_output(&self.dir(identity)?, has_ended);
         }
         let (read, checked) = tokio::join!(self.backend.logs(identity), self.check_id(identity));
         let log = read.and_then(|log| checked.map(|()| log));

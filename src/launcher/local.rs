@@ -9,8 +9,8 @@ use std::io::ErrorKind::{NotFound, UnexpectedEof};
 use std::path::PathBuf;
 
 use super::{
-    ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, Listing, job_dir, status,
+    JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, Launcher,
+    Listing, job_dir, status,
 };
 use crate::error::{JobError, Result};
 use crate::process::job_dir::{ExitRecord, JobDir, JobLock, Termination};
@@ -19,7 +19,7 @@ use crate::process::start;
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
-use termination::{UNFOUND, cancel, end_by_hand};
+use termination::{cancel, end_by_hand};
 
 pub(crate) const LOCAL: &str = "local";
 /// The advice while processes have time to end by themselves.
@@ -65,9 +65,7 @@ impl LocalLauncher {
     fn probe(&self, dir: &JobDir, processes: &mut Option<ProcessTable>) -> Result<JobStatus> {
         let mut status = || -> io::Result<JobStatus> {
             let version = match self.undisturbed.get(dir.path()) {
-                Ok(()) if dir.is_locked()? => {
-                    return Ok(JobStatus::running());
-                }
+                Ok(()) if dir.is_locked()? => return Ok(JobStatus::running()),
                 known => known.err().flatten(),
             };
             match dir.exit_record()? {
@@ -138,10 +136,6 @@ impl Launcher for LocalLauncher {
         &[LOCAL]
     }
 
-    fn is_local(&self) -> bool {
-        true
-    }
-
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan> {
         plan::plan(&self.dir(&spec.identity)?, spec)
     }
@@ -177,8 +171,8 @@ impl Launcher for LocalLauncher {
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let dir = self.dir(identity)?;
-        let status = || self.probe(&dir, &mut None);
-        JobLog::of_output(&dir, || status().is_ok_and(|status| status.is_done))
+        let status = self.probe(&dir, &mut None);
+        JobLog::of_output(&dir, status.is_ok_and(|status| status.is_done))
     }
 
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<JobStatus> {
@@ -186,16 +180,6 @@ impl Launcher for LocalLauncher {
         let meaning = format!("cannot cancel the job in {}", dir.path().display());
         let cancelled = cancel(&dir, force).await;
         cancelled.map_err(|error| error.context(&meaning))
-    }
-
-    async fn teardown_cluster(
-        &self,
-        _cloud: &str,
-        _cluster: &str,
-        _action: ClusterAction,
-    ) -> Result<String> {
-        Err(JobError::failed("this machine is no cluster")
-            .with_hint("call cancel_job to end a job on it"))
     }
 }
 
@@ -227,8 +211,7 @@ fn is_started_here(dir: &JobDir) -> io::Result<bool> {
 
 /// The status of a job that no signal can reach: its supervisor was killed, and what is left of it has no mark.
 fn unfound_status(dir: &JobDir) -> JobStatus {
-    let status = JobStatus::running();
-    let mut status = status.with_message(format!("{UNFOUND}; {}", end_by_hand(dir)));
+    let mut status = JobStatus::running().with_message(end_by_hand(dir));
     status.details.next = Some("Tell the user.");
     status
 }
@@ -270,28 +253,17 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
         return Ok(status);
     }
     let host = machine.as_ref().map_or("", |machine| machine.host.as_str());
-    let (word, is_done, message) = match place {
-        Place::Here => (
-            status::LOST,
-            true,
-            "how it ended is not known: its supervisor was killed; read its log".to_owned(),
-        ),
-        Place::EarlierStart => (
-            status::UNKNOWN,
-            true,
-            format!(
-                "{host} was restarted while it ran, which ended it; its log shows how far it came"
-            ),
-        ),
-        Place::Elsewhere => (
-            status::UNKNOWN,
-            false,
-            format!(
-                "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
-            ),
-        ),
-    };
-    Ok(JobStatus::new(word, JobState::Unknown, is_done).with_message(message))
+    let unknown = |word, is_done| JobStatus::new(word, JobState::Unknown, is_done);
+    Ok(match place {
+        Place::Here => unknown(status::LOST, true)
+            .with_message("how it ended is not known: its supervisor was killed; read its log"),
+        Place::EarlierStart => unknown(status::UNKNOWN, true).with_message(format!(
+            "{host} was restarted while it ran, which ended it; its log shows how far it came"
+        )),
+        Place::Elsewhere => unknown(status::UNKNOWN, false).with_message(format!(
+            "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
+        )),
+    })
 }
 
 fn ended_status(record: &ExitRecord) -> JobStatus {

@@ -340,11 +340,9 @@ fn new_cluster_name(job_id: &str, clusters: Option<&[Cluster]>) -> String {
     let plain = job_yaml::plain_name(job_id)
         .to_ascii_lowercase()
         .replace(['_', '.'], "-");
-    let prefix = match plain.starts_with(|first: char| first.is_ascii_alphabetic()) {
-        true => "",
-        false => "oumi-",
-    };
-    let own = (plain == job_id && prefix.is_empty() && clusters.is_some()).then(|| plain.clone());
+    let is_name = plain.starts_with(|first: char| first.is_ascii_alphabetic());
+    let own = (plain == job_id && is_name && clusters.is_some()).then(|| plain.clone());
+    let prefix = if is_name { "" } else { "oumi-" };
     let with_digits = (0..).map(|number| {
         let digest = Sha256::digest(format!("{job_id}{}", "+".repeat(number)));
         let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));

@@ -86,13 +86,10 @@ impl CloudLauncher {
 
     /// Sets the autostop of a launch that was killed, or whose supervisor was before it had. Where that fails, or SkyPilot is silent,
     /// the next call about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It
-    /// is dropped where the cluster is gone, another one, stopped, or was there before.
-    pub(super) async fn finish_autostop(
-        &self,
-        identity: &JobIdentity,
-        launched: Option<&JobIdentity>,
-    ) -> Result<()> {
-        let dir = self.dir(identity)?;
+    /// is dropped where the cluster is gone, another one, stopped, or was there before. `job` has the launcher's id where it has been
+    /// launched.
+    pub(super) async fn finish_autostop(&self, job: &JobIdentity) -> Result<()> {
+        let dir = self.dir(job)?;
         let Some(epilogue) = dir.epilogue()? else {
             return Ok(());
         };
@@ -107,20 +104,19 @@ impl CloudLauncher {
         };
         // Of a cluster that may have been there, the job alone tells that the launch made or started it.
         let may_be_old = epilogue.by_server;
-        if (launched.is_some() || !may_be_old)
-            && self.has_cluster_of(identity, launched, may_be_old).await?
+        if (!may_be_old || !job.oumi_job_id.is_empty())
+            && self.has_cluster_of(job, may_be_old).await?
         {
-            let change = Change::new("autostop", &identity.cloud, &identity.cluster, "");
+            let change = Change::new("autostop", &job.cloud, &job.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
             let (_, output) = self.run_change(change, call).await?;
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }
         } else {
-            let cluster = &identity.cluster;
             tracing::warn!(
-                job_id = identity.job_id,
-                cluster,
+                job_id = job.job_id,
+                cluster = job.cluster,
                 "the autostop was not set: the cluster of the job is gone, another one, stopped, or was there before"
             );
         }
@@ -129,24 +125,20 @@ impl CloudLauncher {
 
     /// Tells if the cluster of a launch that has ended is still its own, and where it `may_be_old` that it was not up before. Fails
     /// where that cannot be found out now, or is not certain.
-    async fn has_cluster_of(
-        &self,
-        identity: &JobIdentity,
-        launched: Option<&JobIdentity>,
-        may_be_old: bool,
-    ) -> Result<bool> {
-        let clusters = [identity.cluster.clone()].into();
-        let mut survey = in_budget(self.survey(&identity.cloud, &clusters)).await;
+    async fn has_cluster_of(&self, job: &JobIdentity, may_be_old: bool) -> Result<bool> {
+        let name = &job.cluster;
+        let mut survey = in_budget(self.survey(&job.cloud, &[name.clone()].into())).await;
         // One without a job must claim none.
-        let claimed = launched.and_then(|job| self.claim_job(job, &mut survey));
-        let launch = claimed.map_or_else(|| self.launch(identity), Ok);
+        let claimed = match job.oumi_job_id.as_str() {
+            "" => None,
+            _ => self.claim_job(job, &mut survey),
+        };
+        let launch = claimed.map_or_else(|| self.launch(job), Ok);
         let launch = launch.map_err(JobError::unavailable)?;
-        let identity = launched.unwrap_or(identity);
         let went_onto = |cluster: &Cluster| {
             let is_same = launch.is_on_same_cluster(cluster.cluster_hash.as_deref());
             is_same.then_some(true).or_else(|| launch.has_made(cluster))
         };
-        let name = &identity.cluster;
         let hash = survey.cluster_hash(name);
         let before = launch.start.before.as_ref();
         let before = before.and_then(|before| before.cluster_hash.as_deref());
@@ -159,7 +151,7 @@ impl CloudLauncher {
         }
         // On one that is not up none can be set.
         let is_up = |cluster: &&Cluster| cluster.status == "UP";
-        let is_own = match survey.job(identity, Some(&launch)).found {
+        let is_own = match survey.job(job, Some(&launch)).found {
             Found::Own(_) => Some(true),
             Found::Gone(_) => Some(false),
             Found::NotUp(cluster) if cluster.status == "STOPPED" => Some(false),

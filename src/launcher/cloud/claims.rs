@@ -17,8 +17,9 @@ const MAX_SKEW: Duration = Duration::from_secs(300);
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct JobMark {
     pub(super) cluster_hash: Option<String>,
-    /// To the microsecond.
     pub(super) submitted_at: Option<f64>,
+    /// Names the launch, to the microsecond. Empty where SkyPilot does not tell it.
+    pub(super) log_path: String,
 }
 
 impl JobMark {
@@ -27,6 +28,7 @@ impl JobMark {
         let mark = Self {
             cluster_hash: cluster_hash.map(ToOwned::to_owned),
             submitted_at: job.submitted_at,
+            log_path: job.log_path.clone(),
         };
         (mark.cluster_hash.is_some() || mark.submitted_at.is_some()).then_some(mark)
     }
@@ -35,7 +37,10 @@ impl JobMark {
         // A time that was written and read again may differ in its last digit.
         let is_near = |(one, other): (f64, f64)| (one - other).abs() < 0.001;
         let times = self.submitted_at.zip(job.submitted_at);
-        times.is_none_or(is_near) && self.is_of_cluster(cluster_hash) != Some(false)
+        let paths = [&self.log_path, &job.log_path];
+        times.is_none_or(is_near)
+            && (paths[0] == paths[1] || paths.iter().any(|path| path.is_empty()))
+            && self.is_of_cluster(cluster_hash) != Some(false)
     }
 
     /// Tells whether a cluster is the job's own; `None` where one of the hashes is not known.

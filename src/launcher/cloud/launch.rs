@@ -1,6 +1,7 @@
 //! Launches onto clouds: `oumi launch up` under a supervisor, what its folder says of it afterwards, and the search for the job of
 //! one that was cut off.
 
+use std::fs::DirEntry;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,13 +9,13 @@ use std::time::Duration;
 use super::CloudLauncher;
 use super::claims::{JobMark, find_job};
 use super::launch_dir::{
-    ClusterBefore, Launch, NO_JOB, Verdict, is_autostop_pending, launched_onto, number,
+    ClusterBefore, Launch, LaunchStart, NO_JOB, START, Verdict, number, read_json,
 };
 use super::survey::{Found, Survey, cloud_of};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{
-    JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec, check_cloud, job_dir,
+    JobIdentity, JobState, JobStatus, LaunchPlan, LaunchSpec, check_cloud, job_dir,
 };
 use crate::parse::sky::{QueuedJob, named};
 use crate::process::job_dir::{ExitRecord, JobDir};
@@ -101,14 +102,8 @@ impl CloudLauncher {
         let dir = self.dir(identity)?;
         let read = || -> io::Result<Launch> {
             let version = match self.ended.get(dir.path()) {
+                Ok(launch) => return Ok(launch),
                 Err(version) => version,
-                Ok(launch) => {
-                    let is_autostop_pending = is_autostop_pending(&dir)?;
-                    return Ok(Launch {
-                        is_autostop_pending,
-                        ..launch
-                    });
-                }
             };
             let launch = Launch::read(&dir, &identity.cluster)?;
             if launch.has_ended && launch.oumi_job_id().is_some() {
@@ -126,18 +121,20 @@ impl CloudLauncher {
         launch.started_at.is_some().then_some(launch)
     }
 
+    /// Returns the other launches onto the cluster of a job. Folders that cannot be read are passed over.
     fn other_launches(&self, identity: &JobIdentity, cluster: &str) -> io::Result<Vec<Launch>> {
-        let mut others = launched_onto(self.folder.jobs(), cluster)?;
-        others.retain(|job_id| *job_id != identity.job_id);
-        let read = |job_id| {
+        let other = |folder: DirEntry| {
+            let start: LaunchStart = read_json(&JobDir::at(folder.path()), START).ok()??;
             let other = JobIdentity {
-                job_id,
+                job_id: folder.file_name().into_string().ok()?,
                 cluster: cluster.to_owned(),
                 ..identity.clone()
             };
-            self.launch(&other).ok()
+            let is_meant = start.cluster == cluster && other.job_id != identity.job_id;
+            is_meant.then(|| self.launch(&other).ok())?
         };
-        Ok(others.into_iter().filter_map(read).collect())
+        let folders = std::fs::read_dir(self.folder.jobs())?.flatten();
+        Ok(folders.filter_map(other).collect())
     }
 
     /// Returns the launch of a job, with the verdict which job of its cluster is its. That is kept, so that the job stays the job of
@@ -237,13 +234,6 @@ impl CloudLauncher {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
-    }
-
-    pub(super) fn launch_log(&self, identity: &JobIdentity) -> Result<JobLog> {
-        let launch = || self.launch(identity);
-        JobLog::of_output(&self.dir(identity)?, || {
-            launch().is_ok_and(|it| it.has_ended)
-        })
     }
 
     pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<JobStatus> {

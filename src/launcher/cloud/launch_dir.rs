@@ -2,7 +2,7 @@
 
 use std::io;
 use std::io::ErrorKind::{InvalidData, UnexpectedEof};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
@@ -65,6 +65,7 @@ pub(super) enum Verdict {
 /// A launch, as its folder shows it. Times are in seconds since 1970, by this machine's clock.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Launch {
+    pub(super) folder: PathBuf,
     pub(super) start: LaunchStart,
     /// `None` when the launch never began.
     pub(super) started_at: Option<f64>,
@@ -79,7 +80,6 @@ pub(super) struct Launch {
     pub(super) verdict: Option<Verdict>,
     pub(super) has_ended: bool,
     pub(super) is_cancelled: bool,
-    pub(super) is_autostop_pending: bool,
     pub(super) failure: Option<String>,
     pub(super) last_line: Option<String>,
 }
@@ -101,6 +101,7 @@ impl Launch {
         });
         let chosen = chosen_price(&output).filter(|_| !printed.is_onto_existing);
         let mut launch = Self {
+            folder: dir.path().to_owned(),
             start,
             started_at: modified(&dir.path().join(START))?,
             last_output_at: modified(&dir.log_path())?.filter(|_| !output.is_empty()),
@@ -114,7 +115,6 @@ impl Launch {
         launch.has_ended = exit.is_some()
             || !is_locked
             || (launch.oumi_job_id().is_some() && !is_supervised(dir)?);
-        launch.is_autostop_pending = launch.has_ended && is_autostop_pending(dir)?;
         launch.is_cancelled = exit.as_ref().is_some_and(|exit| exit.cancelled);
         let killed = exit.as_ref().filter(|exit| exit.signal.is_some());
         let killed_at = killed.and_then(|exit| DateTime::parse_from_rfc3339(&exit.ended_at).ok());
@@ -149,6 +149,14 @@ impl Launch {
         }
     }
 
+    /// Tells if the supervisor of the launch, which has ended, has still to set the autostop. Does file work.
+    pub(super) fn is_autostop_pending(&self) -> bool {
+        let dir = JobDir::at(&self.folder);
+        self.has_ended
+            && matches!(dir.epilogue(), Ok(Some(_)))
+            && is_supervised(&dir).unwrap_or(false)
+    }
+
     /// Tells if a cluster of the name of the job's is certainly its own.
     pub(super) fn is_of_cluster(&self, cluster: &Cluster) -> bool {
         let is_own = |mark: &JobMark| mark.is_of_cluster(cluster.cluster_hash.as_deref());
@@ -174,50 +182,41 @@ impl Launch {
     /// Returns the status of the launch, which is that of a job whose id is not known. `finds_jobs` where the job of a launch that
     /// was cut off can be found by its name.
     pub(super) fn status(&self, finds_jobs: bool) -> JobStatus {
+        if self.is_cancelled {
+            return JobStatus::cancelled();
+        }
+        let mut launching = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
+        launching.details.hourly_price = self.hourly_price;
+        if !self.has_ended || self.oumi_job_id().is_some() {
+            launching.message = self.last_line.clone();
+            return launching;
+        }
+        // A job that SkyPilot has is looked for before its launch counts as failed.
+        let is_submitted = self.printed.is_submitted || self.printed.run.is_some();
+        let may_have_job = finds_jobs && is_submitted && self.verdict.is_none();
+        let ended = match &self.failure {
+            Some(reason) if !may_have_job => return JobStatus::failed().with_message(reason),
+            Some(reason) => format!("its launch failed ({reason})"),
+            None => "its launch was cut off".to_owned(),
+        };
         let cluster = &self.start.cluster;
         let earliest = seconds(SystemTime::now() - COMPLETION_WINDOW);
         let mut ends = self.last_output_at.into_iter().chain(self.killed_at);
-        let may_have_job =
-            (self.printed.is_submitted || self.printed.run.is_some()) && self.verdict.is_none();
-        let (word, state, message) = match &self.failure {
-            _ if self.is_cancelled => (status::CANCELLED, JobState::Cancelled, None),
-            _ if !self.has_ended || self.oumi_job_id().is_some() => {
-                (status::LAUNCHING, JobState::Pending, self.last_line.clone())
-            }
-            // A job that SkyPilot has is looked for before its launch counts as failed.
-            Some(reason) if !may_have_job || !finds_jobs => {
-                (status::FAILED, JobState::Failed, Some(reason.clone()))
-            }
-            None if finds_jobs && ends.any(|end| end > earliest) => {
-                let message = format!(
-                    "its launch was cut off and may still complete; the server looks for the job on cluster {cluster}"
-                );
-                (status::LAUNCHING, JobState::Pending, Some(message))
-            }
-            _ => {
-                let next = match finds_jobs {
-                    true => "the server looks for the job there; call poll_status again",
-                    false => "call list_jobs to see, down_cluster to delete it",
-                };
-                let ended = match &self.failure {
-                    Some(reason) => format!("its launch failed ({reason})"),
-                    None => "its launch was cut off".to_owned(),
-                };
-                let message = format!(
-                    "{ended} and its result is not known; cluster {cluster} may be up and cost money: {next}"
-                );
-                (status::LOST, JobState::Unknown, Some(message))
-            }
+        if self.failure.is_none() && finds_jobs && ends.any(|end| end > earliest) {
+            return launching.with_message(format!(
+                "{ended} and may still complete; the server looks for the job on cluster {cluster}"
+            ));
+        }
+        let next = match finds_jobs {
+            true => "the server looks for the job there; call poll_status again",
+            false => "call list_jobs to see, down_cluster to delete it",
         };
         // Where the job of a lost launch can be looked for, that is done before it counts as ended.
-        let is_done = match state {
-            JobState::Unknown => !finds_jobs,
-            _ => state != JobState::Pending,
-        };
-        let mut status = JobStatus::new(word, state, is_done);
-        status.message = message;
-        status.details.hourly_price = self.hourly_price.filter(|_| !is_done);
-        status
+        let mut lost = JobStatus::new(status::LOST, JobState::Unknown, !finds_jobs);
+        lost.details = launching.details;
+        lost.with_message(format!(
+            "{ended} and its result is not known; cluster {cluster} may be up and cost money: {next}"
+        ))
     }
 }
 
@@ -225,11 +224,6 @@ impl Verdict {
     pub(super) fn write(&self, dir: &JobDir) -> io::Result<()> {
         write_atomic(&dir.path().join(VERDICT), &serde_json::to_vec(self)?)
     }
-}
-
-/// Tells if the supervisor of a launch that has ended has still to set the autostop.
-pub(super) fn is_autostop_pending(dir: &JobDir) -> io::Result<bool> {
-    Ok(dir.epilogue()?.is_some() && is_supervised(dir)?)
 }
 
 /// The id of a job as a number; SkyPilot counts them from 1.
@@ -245,17 +239,6 @@ pub(super) fn seconds(time: SystemTime) -> f64 {
 fn modified(path: &Path) -> io::Result<Option<f64>> {
     let modified = path.metadata().and_then(|file| file.modified());
     Ok(if_found(modified)?.map(seconds))
-}
-
-/// Lists the ids of the jobs in the folder `jobs` that were launched onto `cluster`. Folders that cannot be read are passed over.
-pub(super) fn launched_onto(jobs: &Path, cluster: &str) -> io::Result<Vec<String>> {
-    let is_onto = |entry: &std::fs::DirEntry| {
-        let start = read_json::<LaunchStart>(&JobDir::at(entry.path()), START);
-        matches!(start, Ok(Some(start)) if start.cluster == cluster)
-    };
-    let launched = std::fs::read_dir(jobs)?.flatten().filter(is_onto);
-    let ids = launched.map(|entry| entry.file_name().into_string());
-    Ok(ids.filter_map(Result::ok).collect())
 }
 
 /// Reads a file of the folder. `None` where it is missing, or of another form.

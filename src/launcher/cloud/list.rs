@@ -106,9 +106,7 @@ impl CloudLauncher {
         launching: &[&JobIdentity],
         failed: &[&JobIdentity],
     ) -> Listing {
-        let surveying = self.survey(cloud, clusters);
-        let (mut survey, costs) = tokio::join!(surveying, self.backend.costs());
-        survey.costs = costs;
+        let mut survey = self.survey(cloud, clusters).await;
         let launch = |&identity: &&JobIdentity| self.claim_job(identity, &mut survey);
         let launches: Vec<_> = launched.iter().map(launch).collect();
         let mut listing = Listing::default();

@@ -27,9 +27,10 @@ pub(super) type Prices = Mutex<HashMap<Query, (Instant, Vec<CatalogMachine>)>>;
 
 impl CloudLauncher {
     pub(super) async fn describe(&self, cluster: &Cluster) -> ClusterInfo {
+        let cloud = cloud_of(cluster);
         let mut offer = match cluster.hourly_price {
             Some(price) => Offer::known(price, "SkyPilot reports it"),
-            None => self.price(cluster).await,
+            None => self.price(cluster, cloud.as_deref()).await,
         };
         if offer.hourly.is_none() {
             let costs = self.backend.costs().await;
@@ -45,7 +46,7 @@ impl CloudLauncher {
         let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
         ClusterInfo {
             name: name.clone(),
-            cloud: cloud_of(cluster),
+            cloud,
             summary: parts.join(", "),
             offer: Offer {
                 note: format!("cluster {name} is {status}: {}", offer.note),
@@ -57,7 +58,9 @@ impl CloudLauncher {
     /// Prices what a job config asks for: from the cheapest to the dearest of its choices.
     pub(super) async fn price_config(&self, config: &Value) -> Offer {
         let choices = choices(config);
-        let mut offers = join_all(choices.iter().map(|one| self.price(one))).await;
+        let pricing = choices.iter();
+        let pricing = pricing.map(|one| self.price(one, one.cloud.as_deref()));
+        let mut offers = join_all(pricing).await;
         if offers.len() == 1 {
             return offers.remove(0);
         }
@@ -70,10 +73,10 @@ impl CloudLauncher {
         }
     }
 
-    /// Prices a cluster by its machines, which it has or is to have.
-    async fn price(&self, cluster: &Cluster) -> Offer {
-        let (cloud, nodes) = (cloud_of(cluster).unwrap_or_default(), cluster.nodes);
-        if !self.backend.has_prices(&cloud) {
+    /// Prices a cluster by its machines, which it has or is to have, and by Oumi's name of its cloud.
+    async fn price(&self, cluster: &Cluster, cloud: Option<&str>) -> Offer {
+        let (cloud, nodes) = (cloud.unwrap_or_default(), cluster.nodes);
+        if !self.backend.has_prices(cloud) {
             return Offer::unknown(format!("there is no list of prices for {cloud}"));
         }
         let asked = cluster.accelerators.as_deref().and_then(accelerators);
@@ -88,7 +91,7 @@ impl CloudLauncher {
         let name = if is_whole { &wanted } else { accelerator };
         // Else its one spot price is that of the region with the lowest price on demand; and a region would be a pattern.
         let all_regions = cluster.is_spot || cluster.region.is_some();
-        let query = (cloud.clone(), name.clone(), all_regions);
+        let query = (cloud.to_owned(), name.clone(), all_regions);
         let listed = match self.catalog(query).await {
             Ok(listed) => listed,
             Err(error) => return Offer::unknown(error.to_string()),
@@ -111,7 +114,7 @@ impl CloudLauncher {
             false => (on_demand, "on demand"),
         };
         let Some((price, listed)) = found else {
-            let place = place.map_or(cloud.clone(), |place| format!("{cloud} {place}"));
+            let place = place.map_or(cloud.to_owned(), |place| format!("{cloud} {place}"));
             let mut reason =
                 format!("SkyPilot's catalog has no price for {wanted} {kind} on {place}");
             if let Some((price, _)) = on_demand {

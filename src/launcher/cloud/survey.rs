@@ -15,7 +15,7 @@ use crate::parse;
 use crate::parse::prices::CostReport;
 use crate::parse::sky::{Cluster, Queue, QueuedJob, named};
 
-/// The answers to one query of queues, and to one of clusters that was asked at the same time.
+/// The answers to one query of queues, and to those of clusters and costs that were asked at the same time.
 pub(super) struct Survey {
     pub(super) queue: Result<Queue>,
     pub(super) clusters: Result<Vec<Cluster>>,
@@ -232,12 +232,12 @@ impl<'s> SurveyedJob<'s> {
         let Some(cluster) = cluster.filter(|cluster| cluster.status == "UP") else {
             return;
         };
-        let is_pending = self.launch.is_some_and(|launch| launch.is_autostop_pending);
+        let is_pending = || self.launch.is_some_and(Launch::is_autostop_pending);
         if status.is_done {
             status
                 .warnings
                 .push(format!("{whose}{}", cost_note(cluster)));
-        } else if !is_pending && !ends_by_itself(cluster) {
+        } else if !ends_by_itself(cluster) && !is_pending() {
             status.warnings.push(format!(
                 "cluster {} stays up until someone ends it: down_cluster deletes it",
                 cluster.name

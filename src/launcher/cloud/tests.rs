@@ -675,6 +675,18 @@ mod claims {
     }
 
     #[test]
+    fn jobs_of_one_second_are_told_apart_without_hashes() {
+        let one = job("4", 40.0);
+        let other = QueuedJob {
+            log_path: "~/sky_logs/sky-41".to_owned(),
+            ..one.clone()
+        };
+        let mark = JobMark::of(&one, None).unwrap();
+        assert!(mark.fits(&one, Some("first")));
+        assert!(!mark.fits(&other, Some("first")));
+    }
+
+    #[test]
     fn jobs_of_a_recreated_cluster_are_new() {
         let mut a = cut_off(1.0, Some(9));
         assert_eq!(found(&a, &[job("1", 1.0)], &[]), None);
@@ -691,7 +703,7 @@ mod surveys {
     use crate::launcher::cloud::survey::{Survey, add_cluster};
     use crate::launcher::skypilot::SkyPilot;
     use crate::launcher::{cloud::claims::JobMark, status};
-    use crate::parse::prices::ClusterCost;
+    use crate::parse::prices::{ClusterCost, CostReport};
     use crate::parse::sky;
 
     /// SkyPilot's answers about the cluster `dev` on GCP and its job 7.

@@ -13,8 +13,6 @@ use crate::settings::data_dir::create_private;
 
 /// The time that a cancel waits for the processes to end before it answers that some are left.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
-/// Of a process that holds the lock of its job and has neither its mark nor a parent that has.
-pub(super) const UNFOUND: &str = "a process of it that cannot be found is left";
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// Ends all processes of the job in `dir`, and waits until they have ended, [`CANCEL_WAIT`] at most.
@@ -90,32 +88,32 @@ fn ended(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<JobStatus
     Ok(status)
 }
 
+/// Says of a process that holds the lock of its job, and has neither its mark nor a parent that has, how to end it.
 pub(super) fn end_by_hand(dir: &JobDir) -> String {
     let path = dir.path().display();
-    format!("end it by hand: `lsof {path}/lock` names it")
+    format!(
+        "a process of it that cannot be found is left; end it by hand: `lsof {path}/lock` names it"
+    )
 }
 
 fn stopping_status(remaining: &JobProcesses, dir: &JobDir, force: bool) -> JobStatus {
-    let (left, next) = match (remaining.members.len(), remaining.supervisor) {
-        (0, Some(_)) => (
-            "its supervisor has not recorded the end yet".to_owned(),
-            "call poll_status to see when it has".to_owned(),
-        ),
-        (0, None) => (UNFOUND.to_owned(), end_by_hand(dir)),
-        (count, _) => (
-            format!(
-                "{count} process{} still there",
-                if count == 1 { " is" } else { "es are" }
-            ),
-            match force {
+    let left = match (remaining.members.len(), remaining.supervisor) {
+        (0, Some(_)) => {
+            "its supervisor has not recorded the end yet; call poll_status to see when it has"
+                .to_owned()
+        }
+        (0, None) => end_by_hand(dir),
+        (count, _) => {
+            let are = if count == 1 { " is" } else { "es are" };
+            let next = match force {
                 true => "call poll_status to see when they are gone",
                 false => "call cancel_job again with force=true to kill what is left",
-            }
-            .to_owned(),
-        ),
+            };
+            format!("{count} process{are} still there; {next}")
+        }
     };
     let seconds = CANCEL_WAIT.as_secs();
-    let message = format!("it was asked to stop {seconds} s ago, and {left}; {next}");
+    let message = format!("it was asked to stop {seconds} s ago, and {left}");
     JobStatus::running().with_message(message)
 }
 
