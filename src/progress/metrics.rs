@@ -210,8 +210,9 @@ impl Report {
         !self.has(Kind::Setting) && (self.has(Kind::Runtime) || is_report)
     }
 
-    /// Makes the count a step, or a part of the epoch where it is within one. Epochs are counted from `first_epoch` on.
-    pub(super) fn resolve(&mut self, first_epoch: Option<f64>) {
+    /// Makes the count a step, or a part of the epoch where it is within one, as all are after the first for which `in_epoch` is
+    /// set. Epochs are counted from `first_epoch` on.
+    pub(super) fn resolve(&mut self, first_epoch: Option<f64>, in_epoch: &mut bool) {
         let metrics = &mut self.metrics;
         if let (Some(epoch), Some(epochs)) = (metrics.epoch, self.epochs)
             && let (Some(step), Some(total)) = (metrics.step, metrics.total_steps)
@@ -219,10 +220,14 @@ impl Report {
         {
             // `Epoch [3/10], Step [100/600]`: steps of the whole run would be further on by now.
             let part = step as f64 / total as f64 * epochs;
-            if (epoch - 1.01..=epoch + 0.01).contains(&part) {
-                metrics.epoch = Some(part);
-            } else {
+            *in_epoch |= !(epoch - 1.01..=epoch + 0.01).contains(&part);
+            if *in_epoch {
                 self.batch = Some((step as f64 - 1.0, Some(total as f64)));
+            } else {
+                metrics.epoch = Some(part).filter(|_| epoch > 1.0);
+            }
+            // In the first epoch nobody can tell.
+            if *in_epoch || metrics.epoch.is_none() {
                 (metrics.step, metrics.total_steps) = (None, None);
             }
         }

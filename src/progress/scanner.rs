@@ -51,6 +51,8 @@ pub struct Scanner {
     /// The bar was cleared, for a text to be printed in its place.
     bar_cleared: bool,
     first_epoch: Option<f64>,
+    /// The counts beside epochs begin anew with each.
+    counts_in_epoch: bool,
     /// The unfinished end of the input.
     rest: Vec<u8>,
     /// The forms of the reports, each with its highest count, and how often that grew.
@@ -318,7 +320,7 @@ impl Scanner {
         if let Some(epoch) = report.metrics.epoch {
             self.first_epoch.get_or_insert(epoch);
         }
-        report.resolve(self.first_epoch);
+        report.resolve(self.first_epoch, &mut self.counts_in_epoch);
         self.bars.training_ended |= report.has(Kind::Runtime);
         let metrics = &mut report.metrics;
         self.train();
