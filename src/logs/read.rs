@@ -106,9 +106,9 @@ pub struct Excerpt {
 pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result<Excerpt> {
     let (end, fold) = (log.end, options.fold(log.secrets));
     let (mut from, mut bytes) = (end, Vec::new());
-    let (mut newest, mut line, mut unfinished) = (Newest::default(), 0, None);
-    let mut is_endless = false;
-    while from > 0 && bytes.len() < WINDOW / 2 && !newest.is_full && !is_endless {
+    let (mut newest, mut line, mut unfinished) = (VecDeque::<Line<'_>>::new(), 0, None);
+    let (mut has_older, mut is_endless) = (false, false);
+    while from > 0 && bytes.len() < WINDOW / 2 && !has_older && !is_endless {
         // What has been read doubles each time, so that folding it again costs no more than reading it.
         let block = log.lines_before(from, FIRST_BLOCK.max(bytes.len() as u64))?;
         is_endless = from - block.start > MAX_LEFT_OUT;
@@ -119,16 +119,22 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         unfinished = unfinished_text(log, &bytes[line..], fold);
         let room = unfinished.as_ref().map_or(0, String::len);
         let room = options.max_bytes.saturating_sub(room);
-        newest = Newest::default();
+        let mut used = 0;
+        newest = VecDeque::new();
         fold_lines(&bytes[..complete], from, fold, &mut |line| {
-            newest.push(line, lines, room)
+            used += line.text.len() + 1;
+            newest.push_back(line);
+            while newest.len() > lines || used > room + 1 {
+                used -= newest.pop_front().map_or(0, |line| line.text.len() + 1);
+                has_older = true;
+            }
         });
     }
     let cursor = log.cursor_at(place_in_log(line, &bytes, from, end))?;
-    let is_partial = from > 0 && !newest.is_full;
-    let is_cut = newest.lines.iter().any(|line| line.is_cut);
-    let count = newest.lines.len();
-    let lacks_room = newest.is_full && count < lines;
+    let is_partial = from > 0 && !has_older;
+    let is_cut = newest.iter().any(|line| line.is_cut);
+    let count = newest.len();
+    let lacks_room = has_older && count < lines;
     let mut notes = Vec::new();
     if is_partial {
         let (read, all) = (HumanBytes(end - from), HumanBytes(end));
@@ -144,9 +150,9 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         truncated: lacks_room || is_partial || is_cut,
         lines: count,
         unfinished,
-        reaches_start: from == 0 && !newest.is_full,
+        reaches_start: from == 0 && !has_older,
         notes,
-        text: log.secrets.redact(&join(newest.lines)),
+        text: log.secrets.redact(&join(newest)),
         cursor,
         log_bytes: end,
         ..Excerpt::default()
@@ -159,27 +165,6 @@ pub(super) fn place_in_log(line: usize, block: &[u8], start: u64, end: u64) -> u
     match line {
         0 => start,
         line => end - (block.len() - line) as u64,
-    }
-}
-
-/// The last lines: no more than are asked for, nor than have room.
-#[derive(Default)]
-struct Newest<'a> {
-    lines: VecDeque<Line<'a>>,
-    bytes: usize,
-    /// There are older ones.
-    is_full: bool,
-}
-
-impl<'a> Newest<'a> {
-    fn push(&mut self, line: Line<'a>, max_lines: usize, room: usize) {
-        self.bytes += line.text.len() + 1;
-        self.lines.push_back(line);
-        while self.lines.len() > max_lines || self.bytes > room + 1 {
-            let oldest = self.lines.pop_front();
-            self.bytes -= oldest.map_or(0, |line| line.text.len() + 1);
-            self.is_full = true;
-        }
     }
 }
 
