@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use oumi_mcp_server::logs::Log;
 use oumi_mcp_server::logs::fold::fold;
-use oumi_mcp_server::logs::read::ReadOptions;
+use oumi_mcp_server::logs::read::{DEFAULT_MAX_BYTES, ReadOptions};
 use oumi_mcp_server::logs::search::{Query, search};
 use oumi_mcp_server::progress::Scanner;
 use oumi_mcp_server::redact::Redactor;
@@ -62,7 +62,12 @@ fn measure(name: &str, line: impl Fn(usize) -> String) {
             deadline,
         };
         let mut log = Log::from_text(bytes, true, &secrets);
-        black_box(search(&mut log, &query, ReadOptions::default()).unwrap());
+        let options = ReadOptions {
+            max_bytes: DEFAULT_MAX_BYTES,
+            raw: false,
+            ended: false,
+        };
+        black_box(search(&mut log, &query, options).unwrap());
     });
     let scan = speed(bytes.len(), || {
         let mut scanner = Scanner::default();

@@ -42,14 +42,15 @@ impl Cursor {
             let [KIND, file, offset, check] = *parts else {
                 return None;
             };
+            let file = match file {
+                "" => None,
+                file => Some(number(file)?),
+            };
+            let (offset, check) = (number(offset)?, number(check)?);
             Some(Self {
-                file: if file.is_empty() {
-                    None
-                } else {
-                    Some(number(file)?)
-                },
-                offset: number(offset)?,
-                check: number(check)?,
+                file,
+                offset,
+                check,
             })
         };
         parse().ok_or_else(|| {

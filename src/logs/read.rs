@@ -51,16 +51,6 @@ pub struct ReadOptions {
     pub ended: bool,
 }
 
-impl Default for ReadOptions {
-    fn default() -> Self {
-        Self {
-            max_bytes: DEFAULT_MAX_BYTES,
-            raw: false,
-            ended: false,
-        }
-    }
-}
-
 impl ReadOptions {
     /// No line takes more than half of the budget.
     pub(super) fn max_line(self) -> usize {

@@ -3,7 +3,6 @@
 use memchr::{memchr, memchr_iter, memmem, memrchr};
 
 use super::grammar::{number, whole};
-use crate::text::{split_once, trim_end, trim_start};
 
 /// A state of a progress bar, `label:  12%|█▏        | 6/50 [00:01<00:09,  4.51it/s, loss=0.12]`, or without a total
 /// `label: 6it [00:01,  4.51it/s]`.
@@ -32,26 +31,26 @@ impl<'a> Bar<'a> {
         let mut bars = memchr_iter(b'|', bytes);
         let (label, done, total, times) =
             if let Some(bar) = bars.find(|bar| *bar > 0 && bytes[bar - 1] == b'%') {
-                let (drawn, times) = split_once(&line[bar + 1..], b'[')?;
+                let (drawn, times) = line[bar + 1..].split_once('[')?;
                 let counts = memrchr(b'|', drawn.as_bytes()).map_or(0, |at| at + 1);
-                let (done, total) = split_once(&drawn[counts..], b'/')?;
+                let (done, total) = drawn[counts..].split_once('/')?;
                 (&line[..bar], done, Some(total), times)
             } else {
                 let (counted, times) = line.split_at(memmem::find(bytes, b"it [")?);
-                let label = trim_end(counted, |byte| byte.is_ascii_digit());
+                let label = counted.trim_end_matches(|c: char| c.is_ascii_digit());
                 (label, &counted[label.len()..], None, &times["it [".len()..])
             };
-        let (times, rest) = split_once(times, b']')?;
-        let (times, rate) = split_once(times, b',').unwrap_or((times, ""));
-        let (rate, postfix) = split_once(rate, b',').unwrap_or((rate, ""));
-        let (passed, left) = split_once(times, b'<').unwrap_or((times, ""));
+        let (times, rest) = times.split_once(']')?;
+        let (times, rate) = times.split_once(',').unwrap_or((times, ""));
+        let (rate, postfix) = rate.split_once(',').unwrap_or((rate, ""));
+        let (passed, left) = times.split_once('<').unwrap_or((times, ""));
         clock(passed)?;
         let count = |text| whole(number(text)?.0);
         let (per_second, unit) = rate_and_unit(rate.trim_ascii())?;
-        let is_percentage = |byte: u8| byte.is_ascii_digit() || matches!(byte, b' ' | b'.' | b'%');
-        let label = trim_end(label, is_percentage);
+        let is_percentage = |c: char| c.is_ascii_digit() || matches!(c, ' ' | '.' | '%');
+        let label = label.trim_end_matches(is_percentage);
         Some(Self {
-            label: trim_end(label, |byte| byte == b':').trim_ascii(),
+            label: label.trim_end_matches(':').trim_ascii(),
             done: count(done)?,
             total: total.and_then(count),
             seconds_left: clock(left),
@@ -81,9 +80,7 @@ impl<'a> Bar<'a> {
 
 /// Parses `4.51it/s`, `1.87s/it`, `?it/s`.
 fn rate_and_unit(text: &str) -> Option<(Option<f64>, &str)> {
-    let unit = trim_start(text, |byte| {
-        byte.is_ascii_digit() || matches!(byte, b'.' | b'?')
-    });
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '?'));
     let number = text[..text.len() - unit.len()].parse().ok();
     let number = number.filter(|rate: &f64| *rate > 0.0);
     match unit.as_bytes() {
