@@ -120,31 +120,6 @@ pub(crate) fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
-/// As [`str::split_once`]. This and the next two are for bytes below 0x80 in what is read of each line of a log: made for size, the
-/// methods of `str` read characters one by one.
-pub(crate) fn split_once(text: &str, byte: u8) -> Option<(&str, &str)> {
-    let at = memchr::memchr(byte, text.as_bytes())?;
-    Some((&text[..at], &text[at + 1..]))
-}
-
-/// As [`str::trim_start_matches`].
-pub(crate) fn trim_start(text: &str, is_trimmed: impl Fn(u8) -> bool) -> &str {
-    let mut start = 0;
-    while start < text.len() && is_trimmed(text.as_bytes()[start]) {
-        start += 1;
-    }
-    &text[start..]
-}
-
-/// As [`str::trim_end_matches`].
-pub(crate) fn trim_end(text: &str, is_trimmed: impl Fn(u8) -> bool) -> &str {
-    let mut end = text.len();
-    while end > 0 && is_trimmed(text.as_bytes()[end - 1]) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
 /// The process that SkyPilot names before each line of a job.
 pub(crate) const SKYPILOT_PID: &str = r"\([^()\n]*[, ]pid=\d+(?:[, ][^()\n]*)?\)";
 

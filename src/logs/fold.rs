@@ -18,7 +18,7 @@ use memchr::{memchr, memmem};
 use crate::progress::tqdm::Bar;
 use crate::redact::{HIDDEN, Redactor, unmask};
 use crate::text::patterns::{Patterns, group};
-use crate::text::{Row, Terminal, lossy, trim_end};
+use crate::text::{Row, Terminal, lossy};
 
 /// The longest line that is kept whole, in bytes.
 pub(super) const MAX_LINE: usize = 16 * 1024;
@@ -116,7 +116,7 @@ fn raw_text(line: &[u8]) -> String {
 }
 
 fn folded_line<'a>(mut row: Row<'a>, options: FoldOptions<'_>) -> Line<'a> {
-    let length = trim_end(&row.text, |byte| matches!(byte, b' ' | b'\t')).len();
+    let length = row.text.trim_end_matches([' ', '\t']).len();
     match &mut row.text {
         Cow::Borrowed(text) => *text = &text[..length],
         Cow::Owned(text) => text.truncate(length),

@@ -7,7 +7,6 @@ use memchr::memchr_iter;
 
 use super::tqdm::clock;
 use crate::text::patterns::Patterns;
-use crate::text::{trim_end, trim_start};
 
 /// `-1.5e-05`, `1,234`, `nan`, `Infinity`.
 const NUMBER: &str = r"[-+]?(?:(?i:nan|inf(?:inity)?)\b|(?:[0-9]+(?:,[0-9]{3}\b)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)";
@@ -77,8 +76,8 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&str, &'a str, &'a s
             .unwrap_or(name);
         each(clean(name), &line[at..], &line[..at]);
         // A unit may be attached: `8.1K`, `23ms`.
-        let is_unit = |byte: u8| byte.is_ascii_alphabetic() || byte == b'%';
-        name_start = line.len() - trim_start(&line[read..], is_unit).len();
+        let is_unit = |c: char| c.is_ascii_alphabetic() || c == '%';
+        name_start = line.len() - line[read..].trim_start_matches(is_unit).len();
     }
 }
 
@@ -133,7 +132,7 @@ fn entry<'a>(
     within: &[Option<&str>],
     each: &mut impl FnMut(&str, &'a str, &'a str),
 ) {
-    let value = trim_start(value, |byte| matches!(byte, b' ' | b'\'' | b'"' | b'['));
+    let value = value.trim_start_matches([' ', '\'', '"', '[']);
     let is_call = value
         .as_bytes()
         .first()
@@ -172,9 +171,7 @@ fn may_be_file(word: &[u8]) -> bool {
 /// The name at the end of a text: without the unit of the number before, separators, and what joins it to its value.
 fn clean(text: &str) -> &str {
     let text = &text[text.ceil_char_boundary(text.len().saturating_sub(MAX_NAME))..];
-    let text = trim_end(text, |byte| {
-        matches!(byte, b'=' | b':' | b'[' | b' ' | b'\'' | b'"')
-    });
+    let text = text.trim_end_matches(['=', ':', '[', ' ', '\'', '"']);
     // The parentheses of a unit are a part of the name.
     let inner = text.strip_suffix(')').and_then(|text| text.rfind('('));
     let mut start = inner.unwrap_or(text.len());
@@ -200,8 +197,7 @@ fn clean(text: &str) -> &str {
     ) {
         start -= 1;
     }
-    let is_led = |byte| matches!(byte, b'%' | b'/' | b'-' | b'.' | b' ' | b'\'' | b'"');
-    trim_start(&text[start..], is_led)
+    text[start..].trim_start_matches(['%', '/', '-', '.', ' ', '\'', '"'])
 }
 
 /// Finds the length of the number that a text begins with. Most are nothing but digits: the search costs more than parsing them.
@@ -276,7 +272,7 @@ pub(super) fn duration(text: &str) -> Option<f64> {
             _ => return seconds,
         };
         seconds = Some(seconds.unwrap_or(0.0) + count * factor);
-        rest = trim_start(unit, |byte| byte.is_ascii_alphabetic());
+        rest = unit.trim_start_matches(|c: char| c.is_ascii_alphabetic());
     }
 }
 

@@ -19,7 +19,7 @@ use super::names::Kind;
 use super::tqdm::Bar;
 use super::{Activity, Progress};
 use crate::text::patterns::Patterns;
-use crate::text::{SKYPILOT_PID, lossy, strip_escapes, trim_start};
+use crate::text::{SKYPILOT_PID, lossy, strip_escapes};
 use bars::Bars;
 
 /// Of a longer segment, the end is read.
@@ -376,9 +376,9 @@ static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
 /// Tells most lines without such a prefix, at a glance: the word that they begin with ends in no colon, and in no blank before a
 /// time.
 fn may_have_prefix(line: &str) -> bool {
-    let line = trim_start(line, |byte| byte == b' ');
-    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    let behind = trim_start(line, is_word).as_bytes();
+    let line = line.trim_start_matches(' ');
+    let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let behind = line.trim_start_matches(is_word).as_bytes();
     matches!(
         behind,
         [b':', ..] | [b' ', b'0'..=b'3', ..] | [b' ', b' ', b'1'..=b'9', b' ', ..]
