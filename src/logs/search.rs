@@ -163,11 +163,9 @@ impl Matches {
         let line = format!("{mark}{line}{}", repeats.unwrap_or_default());
         if !is_match && self.context_left == 0 {
             self.recent.push_back((self.at, line));
-            let excess = self
-                .recent
-                .len()
-                .saturating_sub(query.context.min(MAX_CONTEXT));
-            self.recent.drain(..excess);
+            if self.recent.len() > query.context.min(MAX_CONTEXT) {
+                self.recent.pop_front();
+            }
             return None;
         }
         if is_match && self.count >= query.max_matches {

@@ -175,26 +175,15 @@ fn clean(text: &str) -> &str {
     // The parentheses of a unit are a part of the name.
     let inner = text.strip_suffix(')').and_then(|text| text.rfind('('));
     let mut start = inner.unwrap_or(text.len());
-    while !matches!(
-        &text.as_bytes()[..start],
-        [] | [
+    let is_name = |before: &[u8]| match before {
+        [] | [.., b' ', b' '] | [.., b' ', b'-', b' '] | [.., 0xe2, 0x80, 0xa2] => false, // •
+        [
             ..,
-            b'|' | b','
-                | b';'
-                | b'['
-                | b']'
-                | b'('
-                | b')'
-                | b'<'
-                | b'>'
-                | b'{'
-                | b'\t'
-                | b':'
-                | b'='
-        ] | [.., b' ', b' ']
-            | [.., b' ', b'-', b' ']
-            | [.., 0xe2, 0x80, 0xa2] // •
-    ) {
+            b'\t' | b'(' | b')' | b',' | b':'..=b'>' | b'[' | b']' | b'{' | b'|',
+        ] => false,
+        _ => true,
+    };
+    while is_name(&text.as_bytes()[..start]) {
         start -= 1;
     }
     text[start..].trim_start_matches(['%', '/', '-', '.', ' ', '\'', '"'])
