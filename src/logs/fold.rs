@@ -116,7 +116,7 @@ fn raw_text(line: &[u8]) -> String {
 }
 
 fn folded_line<'a>(mut row: Row<'a>, options: FoldOptions<'_>) -> Line<'a> {
-    let length = row.text.trim_end_matches([' ', '\t']).len();
+    let length = row.text.trim_ascii_end().len();
     match &mut row.text {
         Cow::Borrowed(text) => *text = &text[..length],
         Cow::Owned(text) => text.truncate(length),

@@ -132,7 +132,9 @@ fn entry<'a>(
     within: &[Option<&str>],
     each: &mut impl FnMut(&str, &'a str, &'a str),
 ) {
-    let value = value.trim_start_matches([' ', '\'', '"', '[']);
+    let value = value
+        .trim_ascii_start()
+        .trim_start_matches(['\'', '"', '[']);
     let is_call = value
         .as_bytes()
         .first()

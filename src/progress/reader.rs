@@ -23,7 +23,7 @@ const PIECE: u64 = 256 * 1024;
 
 /// Reads the progress in a log again and again. A log that was cut short, replaced or rewritten is read from its
 /// beginning, and its earlier content is forgotten.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct IncrementalReader {
     pub(crate) path: PathBuf,
     read_to: Cursor,
@@ -35,9 +35,7 @@ impl IncrementalReader {
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            read_to: Cursor::default(),
-            scanner: Scanner::default(),
-            last: None,
+            ..Self::default()
         }
     }
 

@@ -376,7 +376,7 @@ static PREFIXES: LazyLock<Patterns> = LazyLock::new(|| {
 /// Tells most lines without such a prefix, at a glance: the word that they begin with ends in no colon, and in no blank before a
 /// time.
 fn may_have_prefix(line: &str) -> bool {
-    let line = line.trim_start_matches(' ');
+    let line = line.trim_ascii_start();
     let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     let behind = line.trim_start_matches(is_word).as_bytes();
     matches!(
