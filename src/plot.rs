@@ -5,7 +5,7 @@ mod canvas;
 mod tests;
 
 use crate::progress::figure as number;
-use crate::progress::history::{History, Point};
+use crate::progress::history::{Figure, History, Point};
 use canvas::{Canvas, Color, TEXT_HEIGHT};
 
 const WIDTH: u32 = 800;
@@ -29,19 +29,18 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     let points = history.points();
     // Else the reports are counted.
     let has_steps = points.iter().any(|point| point.step.is_some());
-    let curve = |name, color, figure: fn(&Point) -> Option<f64>| {
-        Curve::new(name, color, points, has_steps, figure)
-    };
+    let figures: [(&str, Color, Figure); 3] = [
+        ("reward", TRAIN_COLOR, |point| point.reward),
+        ("loss", TRAIN_COLOR, |point| point.loss),
+        ("eval_loss", EVAL_COLOR, |point| point.eval_loss),
+    ];
+    let curves = figures.into_iter();
+    let curves = curves.filter_map(|figure| Curve::new(figure, points, has_steps));
+    let mut curves: Vec<Curve> = curves.collect();
     // Where there is a reward, the loss is none that counts: a trainer such as GRPO's prints zeros.
-    let reward = curve("reward", TRAIN_COLOR, |point| point.reward);
-    let curves: Vec<Curve> = match reward {
-        Some(reward) => vec![reward],
-        None => {
-            let train = curve("loss", TRAIN_COLOR, |point| point.loss);
-            let eval = curve("eval_loss", EVAL_COLOR, |point| point.eval_loss);
-            train.into_iter().chain(eval).collect()
-        }
-    };
+    if curves.first().is_some_and(|first| first.name == "reward") {
+        curves.truncate(1);
+    }
     let steps = curves.iter().flat_map(|curve| &curve.points);
     let figures = curves.iter().flat_map(|curve| &curve.points);
     let figures = figures
@@ -74,13 +73,8 @@ struct Curve {
 
 impl Curve {
     /// `None` where no point has the figure.
-    fn new(
-        name: &'static str,
-        color: Color,
-        points: &[Point],
-        has_steps: bool,
-        figure: fn(&Point) -> Option<f64>,
-    ) -> Option<Self> {
+    fn new(of: (&'static str, Color, Figure), points: &[Point], has_steps: bool) -> Option<Self> {
+        let (name, color, figure) = of;
         let places = points.iter().enumerate().filter_map(|(index, point)| {
             let figure = figure(point)?;
             // Spans of such numbers do not overflow.

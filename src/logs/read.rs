@@ -158,7 +158,8 @@ pub(super) fn place_in_log(line: usize, block: &[u8], start: u64, end: u64) -> u
     }
 }
 
-fn join<'a>(lines: impl IntoIterator<Item = Line<'a>>) -> String {
+/// Joins the texts of lines.
+pub(super) fn join<'a>(lines: impl IntoIterator<Item = Line<'a>>) -> String {
     let texts = lines.into_iter().map(|line| line.text);
     texts.collect::<Vec<_>>().join("\n")
 }

@@ -14,7 +14,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::Log;
 use super::fold::{FoldOptions, MAX_LINE, cut, fold_lines};
-use super::read::{Excerpt, ReadOptions, complete_part, place_in_log};
+use super::read::{Excerpt, ReadOptions, complete_part, join, place_in_log};
 use crate::error::JobError;
 use crate::text::shorten;
 
@@ -79,14 +79,14 @@ pub fn search(log: &mut Log<'_>, query: &Query, options: ReadOptions) -> io::Res
     block.bytes.truncate(complete);
     let (mut matches, mut searched, mut stopped) = (Matches::default(), 0, None);
     loop {
-        let (mut texts, mut notes) = (Vec::new(), Vec::new());
+        let mut lines = Vec::new();
         fold_lines(&block.bytes, block.start, fold, &mut |line| {
-            notes.push(line.is_note);
-            texts.push(line.text);
+            lines.push(line)
         });
-        let text = secrets.redact(&texts.join("\n"));
+        let notes: Vec<bool> = lines.iter().rev().map(|line| line.is_note).collect();
+        let text = secrets.redact(&join(lines));
         let mut repeats = None;
-        for (is_note, line) in notes.into_iter().rev().zip(text.rsplit('\n')) {
+        for (is_note, line) in notes.into_iter().zip(text.rsplit('\n')) {
             // A note belongs to the line before it.
             if is_note {
                 repeats = Some(line);

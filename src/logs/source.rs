@@ -25,8 +25,6 @@ pub struct Log<'a> {
     content: Box<dyn ReadSeek + 'a>,
     pub(super) secrets: &'a Redactor,
     inode: Option<u64>,
-    /// The text, if it is only the end of the log or may have grown at its front.
-    text: Option<&'a [u8]>,
     is_whole: bool,
     /// The size when it was opened, in bytes.
     pub(super) end: u64,
@@ -45,7 +43,6 @@ impl<'a> Log<'a> {
         Ok(Self {
             secrets,
             inode: Some(file.metadata()?.ino()),
-            text: None,
             is_whole: true,
             end: file.seek(SeekFrom::End(0))?,
             content: Box::new(file),
@@ -58,7 +55,6 @@ impl<'a> Log<'a> {
             content: Box::new(io::Cursor::new(text)),
             secrets,
             inode: None,
-            text: Some(text),
             is_whole,
             end: text.len() as u64,
         }
@@ -108,15 +104,18 @@ impl<'a> Log<'a> {
         Cursor::at(&mut self.content, self.inode, offset)
     }
 
-    /// Finds where to go on, and says what happened to the log since the cursor. In the end of a log, and in one with something
-    /// new at its front, the place is found by the text before it.
+    /// Finds where to go on, and says what happened to the log since the cursor. In one that was fetched, which may be only the end
+    /// of the log or have something new at its front, the place is found by the text before it.
     pub(super) fn resume(&mut self, cursor: &Cursor) -> io::Result<(u64, Option<&'static str>)> {
         if self.is_whole
             && let Some(start) = cursor.resume(&mut self.content, self.inode, self.end)?
         {
             return Ok((start, None));
         }
-        let found = self.text.map_or(Err(REPLACED), |text| cursor.find(text));
+        let found = match self.inode {
+            Some(_) => Err(REPLACED),
+            None => cursor.find(&read_at(&mut self.content, 0, self.end)?),
+        };
         Ok(match found {
             Ok(start) => (start, None),
             // A whole log has no gap.

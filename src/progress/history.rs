@@ -17,7 +17,8 @@ pub struct Point {
     pub grad_norm: Option<f64>,
 }
 
-pub(super) type Figure = fn(&Point) -> Option<f64>;
+/// Takes a figure of a point.
+pub(crate) type Figure = fn(&Point) -> Option<f64>;
 
 /// The losses of a run, in the order of its steps. Of a long run every second, fourth, … is kept, and the newest.
 #[derive(Debug, Clone, PartialEq, Default)]
