@@ -65,13 +65,9 @@ impl Metrics {
         if newer.eval_loss.is_some() {
             self.eval_set = newer.eval_set.take();
         }
-        if !newer.eval_losses.is_empty() {
-            std::mem::swap(&mut self.eval_losses, &mut newer.eval_losses);
-            for (set, loss) in std::mem::take(&mut newer.eval_losses) {
-                if self.eval_losses.len() < MAX_EVAL_SETS {
-                    self.eval_losses.entry(set).or_insert(loss);
-                }
-            }
+        self.eval_losses.append(&mut newer.eval_losses);
+        while self.eval_losses.len() > MAX_EVAL_SETS {
+            self.eval_losses.pop_last();
         }
         for (figure, newer) in self.figures().iter_mut().zip(&newer.figures()) {
             **figure = newer.or(**figure);

@@ -29,13 +29,15 @@ const BESIDE: [(&str, &str); 3] = [
     ("saving", "saving|writing model"),
 ];
 
+/// The label and the total of a bar.
+type Name = (String, Option<u64>);
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bars {
-    /// The label and the total of the training's bar.
-    pub(super) training: Option<(String, Option<u64>)>,
-    /// The bar that may be the training's and was drawn last, and the one that was at the newest loss.
-    newest: Option<Candidate>,
-    at_loss: Option<Candidate>,
+    pub(super) training: Option<Name>,
+    /// The bar that may be the training's and was drawn last, and the one that was so at the newest loss, with their counts.
+    newest: Option<(Name, u64)>,
+    at_loss: Option<(Name, u64)>,
     /// A training has started whose bar has not come yet.
     pub(super) training_started: bool,
     /// The training has printed its summary.
@@ -47,31 +49,15 @@ pub(super) struct Bars {
     settled_at: u64,
 }
 
-/// A state of a bar that may be the training's.
-#[derive(Debug, Clone)]
-struct Candidate {
-    label: String,
-    total: u64,
-    done: u64,
-}
-
-impl Candidate {
-    fn is_bar_of(&self, other: &Self) -> bool {
-        (&self.label, self.total) == (&other.label, other.total)
-    }
-}
-
 impl Bars {
     /// Takes note of a bar that may be the training's. Tells if it was drawn before the newest loss.
-    fn watch(&mut self, bar: &Bar<'_>, total: u64) -> bool {
-        let (label, done) = (bar.label.to_owned(), bar.done);
-        let newest = Candidate { label, total, done };
-        let is_it = |one: &Candidate| one.is_bar_of(&newest);
+    fn watch(&mut self, bar: &Bar<'_>) -> bool {
+        let (name, done) = ((bar.label.to_owned(), bar.total), bar.done);
         // One that begins anew, as that of each evaluation does, is another.
-        self.at_loss
-            .take_if(|one| is_it(one) && done + MAX_LAG < one.done);
-        let was_at_loss = self.at_loss.as_ref().is_some_and(is_it);
-        self.newest = Some(newest);
+        let at_loss = &mut self.at_loss;
+        at_loss.take_if(|it| it.0 == name && done + MAX_LAG < it.1);
+        let was_at_loss = at_loss.as_ref().is_some_and(|it| it.0 == name);
+        self.newest = Some((name, done));
         was_at_loss
     }
 }
@@ -82,20 +68,20 @@ impl Scanner {
     pub(super) fn bind_bar(&mut self, step: Option<u64>) {
         let is_drawn = std::mem::take(&mut self.bars.is_drawn);
         let is_bound = self.bars.training.is_some();
-        let Some(bar) = self.bars.newest.clone() else {
+        let Some((name, done)) = self.bars.newest.clone() else {
             return;
         };
-        let before = self.bars.at_loss.replace(bar.clone());
-        let has_moved = before.is_some_and(|one| one.is_bar_of(&bar) && bar.done > one.done);
-        let is_at_loss = step.map_or(has_moved, |step| step == bar.done);
+        let before = self.bars.at_loss.replace((name.clone(), done));
+        let has_moved = before.is_some_and(|(other, before)| other == name && done > before);
+        let is_at_loss = step.map_or(has_moved, |step| step == done);
         if is_at_loss && (!is_bound || (has_moved && !is_drawn)) {
             if is_bound {
                 self.start_training();
                 self.train();
             }
-            self.metrics.step = self.metrics.step.max(Some(bar.done));
-            self.metrics.total_steps = Some(bar.total);
-            self.bars.training = Some((bar.label, Some(bar.total)));
+            self.metrics.step = self.metrics.step.max(Some(done));
+            self.metrics.total_steps = name.1;
+            self.bars.training = Some(name);
         }
     }
 
@@ -134,8 +120,8 @@ impl Scanner {
             report.add_line(&format!("epoch {epoch}/1, step {step}, {loss}"));
             self.epoch_bar(bar, report);
         } else if let Some(what) = beside {
-            if let Some(total) = bar.total.filter(|_| label.is_empty()) {
-                self.bars.watch(bar, total);
+            if label.is_empty() && bar.total.is_some() {
+                self.bars.watch(bar);
             }
             self.beside_training(what, bar);
         } else if label.contains("epoch") {
@@ -219,7 +205,7 @@ impl Scanner {
         if has_time || (has_label && !is_training) {
             return false;
         }
-        let at_loss = self.bars.watch(bar, total);
+        let at_loss = self.bars.watch(bar);
         let is_at_loss = at_loss && self.prints_steps && self.loss_step == Some(bar.done);
         self.bars.training.is_none()
             && (is_at_loss
