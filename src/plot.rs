@@ -5,7 +5,7 @@ mod canvas;
 mod tests;
 
 use crate::progress::figure as number;
-use crate::progress::history::{Figure, History, Point};
+use crate::progress::history::{FIGURES, Figure, History, Point};
 use canvas::{Canvas, Color, TEXT_HEIGHT};
 
 const WIDTH: u32 = 800;
@@ -29,25 +29,18 @@ pub(crate) fn loss(history: &History) -> Option<Vec<u8>> {
     let points = history.points();
     // Else the reports are counted.
     let has_steps = points.iter().any(|point| point.step.is_some());
-    let figures: [(&str, Color, Figure); 3] = [
-        ("reward", TRAIN_COLOR, |point| point.reward),
-        ("loss", TRAIN_COLOR, |point| point.loss),
-        ("eval_loss", EVAL_COLOR, |point| point.eval_loss),
-    ];
-    let curves = figures.into_iter();
-    let curves = curves.filter_map(|figure| Curve::new(figure, points, has_steps));
+    let figures = FIGURES[..3].iter();
+    let curves = figures.filter_map(|(name, figure)| Curve::new(name, *figure, points, has_steps));
     let mut curves: Vec<Curve> = curves.collect();
     // Where there is a reward, the loss is none that counts: a trainer such as GRPO's prints zeros.
     if curves.first().is_some_and(|first| first.name == "reward") {
         curves.truncate(1);
     }
-    let steps = curves.iter().flat_map(|curve| &curve.points);
-    let figures = curves.iter().flat_map(|curve| &curve.points);
-    let figures = figures
-        .map(|place| place.1)
-        .filter(|figure| !figure.is_nan());
+    let places = || curves.iter().flat_map(|curve| &curve.points);
+    let figures = places().map(|place| place.1);
+    let figures = figures.filter(|figure| !figure.is_nan());
     let chart = Chart {
-        x: Axis::new(steps.map(|place| place.0), 8.0, 1.0)?,
+        x: Axis::new(places().map(|place| place.0), 8.0, 1.0)?,
         y: Axis::new(figures, 7.0, 0.0).or_else(|| Axis::new([0.0, 1.0].into_iter(), 7.0, 0.0))?,
     };
     let mut canvas = Canvas::new(WIDTH, HEIGHT, BACKGROUND);
@@ -73,8 +66,7 @@ struct Curve {
 
 impl Curve {
     /// `None` where no point has the figure.
-    fn new(of: (&'static str, Color, Figure), points: &[Point], has_steps: bool) -> Option<Self> {
-        let (name, color, figure) = of;
+    fn new(name: &'static str, figure: Figure, points: &[Point], has_steps: bool) -> Option<Self> {
         let places = points.iter().enumerate().filter_map(|(index, point)| {
             let figure = figure(point)?;
             // Spans of such numbers do not overflow.
@@ -85,7 +77,10 @@ impl Curve {
         let points: Vec<(f64, f64)> = places.collect();
         (!points.is_empty()).then_some(Self {
             name,
-            color,
+            color: match name {
+                "eval_loss" => EVAL_COLOR,
+                _ => TRAIN_COLOR,
+            },
             points,
         })
     }

@@ -1,6 +1,6 @@
 //! Bad news of a training: figures that are no finite numbers, and a loss that has grown.
 
-use super::history::{Figure, Point};
+use super::history::{FIGURES, Point};
 
 /// A loss this many times its best is bad news; below the floor the best counts as that, since small losses leap.
 const GROWTH: f64 = 10.0;
@@ -24,15 +24,8 @@ pub(super) fn bad_news(points: &[Point]) -> Vec<BadNews> {
     let loss = |point: &Point| point.loss.filter(|_| point.reward.is_none());
     let newest = points.iter().rev().find_map(loss);
     let is_learning = newest.is_none_or(|loss| loss.is_finite() && loss != 0.0);
-    // The loss comes before its gradient.
-    let figures: [(&str, Figure); 4] = [
-        ("reward", |point| point.reward),
-        ("loss", |point| point.loss),
-        ("grad_norm", |point| point.grad_norm),
-        ("eval_loss", |point| point.eval_loss),
-    ];
     let mut news = Vec::new();
-    for (name, value) in figures {
+    for (name, value) in FIGURES {
         let values = points.iter().rev();
         let values = values.filter_map(|point| Some((value(point)?, point)));
         let lost: Vec<_> = values.take_while(|(value, _)| !value.is_finite()).collect();

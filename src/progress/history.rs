@@ -20,6 +20,14 @@ pub struct Point {
 /// Takes a figure of a point.
 pub(crate) type Figure = fn(&Point) -> Option<f64>;
 
+/// The figures of a course, in the order in which they count; the last is not drawn.
+pub(crate) const FIGURES: [(&str, Figure); 4] = [
+    ("reward", |point| point.reward),
+    ("loss", |point| point.loss),
+    ("eval_loss", |point| point.eval_loss),
+    ("grad_norm", |point| point.grad_norm),
+];
+
 /// The losses of a run, in the order of its steps. Of a long run every second, fourth, … is kept, and the newest.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
@@ -98,13 +106,11 @@ impl History {
     /// The losses as text, a line for each kind there is: `loss 6.02 ▇▅▃▂▁▁ 5.54, steps 1 to 12`. A reward comes first.
     pub(crate) fn sparkline(&self, columns: usize) -> Option<String> {
         let set = self.eval_set.as_ref().and_then(Option::as_deref);
-        let eval_name = set.map_or("eval_loss".to_owned(), |set| format!("eval_{set}_loss"));
-        let figures: [(&str, Figure); 3] = [
-            ("reward", |point| point.reward),
-            ("loss", |point| point.loss),
-            (&eval_name, |point| point.eval_loss),
-        ];
-        let lines = figures.into_iter().filter_map(|(name, figure)| {
+        let lines = FIGURES[..3].iter().filter_map(|(name, figure)| {
+            let name = match set {
+                Some(set) if *name == "eval_loss" => format!("eval_{set}_loss"),
+                _ => (*name).to_owned(),
+            };
             let known = self.points.iter().filter(|point| figure(point).is_some());
             let (steps, values): (Vec<_>, Vec<_>) = known
                 .map(|point| (point.step, figure(point).unwrap_or_default()))
