@@ -36,10 +36,10 @@
 //! | a shape of token that is hidden | a line of `redact/shapes.txt` |
 //! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | what a launch costs | `parse/prices.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
-//! | the consent text that a person is shown | `service/consent_prompt.rs`; the MCP side: `server/elicitation.rs` |
+//! | the consent text that a person is shown | `service/consent.rs`; the MCP side: `server/elicitation.rs` |
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |
 //! | another client that `setup` knows | `Client` in `commands/setup.rs` |
-//! | the arguments that a tool accepts | `service/requests.rs`; values of another type, such as numbers as text: `server/arguments.rs`; the schema that a client sees: `server/schema.rs` |
+//! | the arguments that a tool accepts | `service/requests.rs`; values of another type, such as numbers as text: `server/arguments.rs`; the schema that a client sees: `server/tools.rs` |
 //! | the figures that a trainer prints | their names: `progress/names.yaml`; which lines are read: `progress/scanner.rs`; names and values of one: `progress/grammar.rs` |
 //! | an environment variable | `settings/env_vars.rs`, its meaning in `env_vars.txt`; a limit: `settings/policy.rs` |
 //! | the picture of the loss | `plot.rs` |

@@ -1,14 +1,11 @@
 //! The MCP side: tools, resources, prompts and tasks, over stdio. It knows the protocol and nothing of clouds.
 
 mod arguments;
-pub(crate) mod dispatch;
 mod elicitation;
 mod message;
 mod progress;
 mod prompts;
 mod resources;
-mod roots;
-mod schema;
 pub(crate) mod stderr_log;
 mod tasks;
 #[cfg(test)]
@@ -18,7 +15,7 @@ pub(crate) mod transport;
 
 use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use base64::Engine;
@@ -28,18 +25,17 @@ use futures::future::{BoxFuture, Shared};
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::tool::ToolCallContext;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, CustomRequest,
-    CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse, GetTaskParams,
-    GetTaskResult, Icon, Implementation, InitializeRequestParams, InitializeResult,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
-    PaginatedRequestParams as Page, ReadResourceRequestParams, ReadResourceResponse,
-    ServerCapabilities, ServerConfig, UpdateTaskParams,
+    CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams, ClientNotification,
+    ClientRequest, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
+    GetPromptResponse, GetTaskParams, GetTaskResult, Icon, Implementation, InitializeRequestParams,
+    InitializeResult, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    PaginatedRequestParams as Page, ProtocolVersion, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig, ServerResult, UpdateTaskParams,
 };
-use rmcp::service::RequestContext;
+use rmcp::service::{NotificationContext, RequestContext, Service};
 use rmcp::{ErrorData, RoleServer, ServerHandler, tool_handler};
 use tokio::time::{sleep, timeout};
 
-use self::dispatch::Call;
 use self::elicitation::{ElicitingCaller, PendingPrompts};
 use self::transport::CallPermit;
 use crate::process::on_file_threads;
@@ -61,6 +57,8 @@ const RECOVERY_WAIT: Duration = Duration::from_millis(700);
 /// A request in which a call came.
 type Context = RequestContext<RoleServer>;
 type Answer<T> = Result<T, ErrorData>;
+/// The call of a tool that rmcp has let through. It is handed over in the extensions of the request.
+type Call = Arc<Mutex<Option<BoxFuture<'static, Answer<CallToolResponse>>>>>;
 
 #[derive(Clone)]
 pub(crate) struct Server {
@@ -304,6 +302,45 @@ impl ServerHandler for Server {
         ServerConfig::new(capabilities)
             .with_server_info(implementation)
             .with_instructions(problems + instructions.trim_end())
+    }
+}
+
+/// The service that rmcp runs: the [`Server`], whose tools answer in futures of their own. That of rmcp has room for the largest
+/// of its handlers, 5 KB, which a thousand calls would keep while they wait.
+pub(crate) struct Dispatcher(pub(crate) Server);
+
+impl Service<RoleServer> for Dispatcher {
+    fn handle_request(
+        &self,
+        request: ClientRequest,
+        mut context: Context,
+    ) -> impl Future<Output = Answer<ServerResult>> + Send {
+        let (call, version) = (Call::default(), context.protocol_version());
+        context.extensions.insert(Arc::clone(&call));
+        let answer = self.0.handle_request(request, context).boxed();
+        async move {
+            let answer = answer.await;
+            let Some(call) = lock(&call).take() else {
+                return answer;
+            };
+            let mut answer = ServerResult::from(call.await?);
+            if version < Some(ProtocolVersion::V_2026_07_28) {
+                answer.strip_result_type_for_legacy_peer();
+            }
+            Ok(answer)
+        }
+    }
+
+    async fn handle_notification(
+        &self,
+        notification: ClientNotification,
+        context: NotificationContext<RoleServer>,
+    ) -> Answer<()> {
+        self.0.handle_notification(notification, context).await
+    }
+
+    fn get_info(&self) -> ServerConfig {
+        Service::get_info(&self.0)
     }
 }
 

@@ -5,8 +5,6 @@
 pub(crate) mod answers;
 mod cancel;
 pub(crate) mod consent;
-mod consent_prompt;
-mod context;
 mod costs;
 mod launches;
 mod list;
@@ -15,7 +13,6 @@ mod logs;
 mod lookup;
 mod next_step;
 mod observe;
-mod output_dir;
 mod plan_cache;
 mod poll;
 mod prepare;
@@ -27,24 +24,31 @@ mod sanitize;
 pub(crate) mod tests;
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
-
-use crate::launcher::Launcher;
+use crate::error::{JobError, Result};
+use crate::in_flight::InFlight;
+use crate::launcher::{Launcher, oumi_cloud};
 use crate::process::find;
+use crate::process::job_dir::JobDir;
+use crate::redact::Redactor;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
+use crate::settings::env_vars;
 use crate::settings::policy::{AskPerson, Policy};
+use crate::settings::unchanged::Unchanged;
 use consent::ConsentProvider;
-use context::Context;
-pub(crate) use context::setting_problems;
+use log_reader::LogReaders;
+use plan_cache::PlanCache;
+use poll::SharedPolls;
+use sanitize::{Texts, sanitize};
 
-/// The poll interval on a cloud, where a poll takes seconds.
-const CLOUD_POLL_INTERVAL: Duration = Duration::from_secs(10);
 /// The wait of a call for a launch in flight.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
+/// The wait of a call for the status of the job that it launched or cancelled.
+const STATUS_WAIT: Duration = Duration::from_secs(10);
 
 /// Reports what a long call is waiting for. Must not block.
 pub(crate) type OnProgress<'a> = &'a (dyn Fn(&str) + Send + Sync);
@@ -63,8 +67,19 @@ impl JobService {
         launchers: Vec<Arc<dyn Launcher>>,
         policy: Policy,
     ) -> Self {
+        let context = Context {
+            registry: JobRegistry::new(data_dir.clone()),
+            data_dir,
+            launchers,
+            policy,
+            in_flight: InFlight::default(),
+            plans: PlanCache::default(),
+            logs: LogReaders::default(),
+            polls: SharedPolls::default(),
+            redactors: Unchanged::default(),
+        };
         Self {
-            context: Arc::new(Context::new(data_dir, launchers, policy)),
+            context: Arc::new(context),
             provider: None,
         }
     }
@@ -77,20 +92,6 @@ impl JobService {
             context: Arc::clone(&self.context),
             provider: is_asked.then_some(provider),
         }
-    }
-
-    /// Returns how often a client may ask about a job on this cloud.
-    pub(crate) fn poll_interval(&self, cloud: &str) -> Duration {
-        match self.context.is_local(cloud) {
-            true => poll::CHEAP_INTERVAL,
-            false => CLOUD_POLL_INTERVAL,
-        }
-    }
-
-    /// Returns how long a client should wait before it asks for a task again: the longer, the older the job is.
-    pub(crate) fn task_interval(&self, job: &JobRecord) -> Duration {
-        let age = (job.submitted_at()).and_then(|time| (Utc::now() - time).to_std().ok());
-        poll::pause_at(age.unwrap_or_default()).max(self.poll_interval(&job.cloud))
     }
 
     pub(crate) fn policy(&self) -> &Policy {
@@ -120,7 +121,152 @@ impl JobService {
             .filter_map(|job| context.job_dir(&job.job_id));
         let plans = dirs.filter_map(|dir| dir.plan().ok());
         plans.for_each(|plan| find::add_project(&plan.working_dir));
-        launches::resume(context, &records);
+        for job in records.iter() {
+            launches::resume(context, job);
+        }
         prune::prune(context, &records, &HashMap::new()).await;
     }
+}
+
+/// The parts of the service that its operations share.
+struct Context {
+    data_dir: DataDir,
+    registry: JobRegistry,
+    launchers: Vec<Arc<dyn Launcher>>,
+    policy: Policy,
+    in_flight: InFlight,
+    plans: PlanCache,
+    logs: LogReaders,
+    polls: SharedPolls,
+    /// By the files of their fingerprints.
+    redactors: Unchanged<Redactor>,
+}
+
+impl Context {
+    /// Returns the launcher of a cloud, whether or not the policy allows the cloud.
+    fn launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>> {
+        let serves = |launcher: &&Arc<dyn Launcher>| launcher.clouds().contains(&cloud);
+        self.launchers.iter().find(serves).ok_or_else(|| {
+            let clouds = self.launchers.iter().flat_map(|one| one.clouds()).copied();
+            let clouds: Vec<&str> = clouds.collect();
+            JobError::invalid(format!("cloud {cloud:?} is not known"))
+                .with_hint(format!("use one of: {}", clouds.join(", ")))
+        })
+    }
+
+    fn local_launcher(&self) -> Option<&Arc<dyn Launcher>> {
+        let mut launchers = self.launchers.iter();
+        launchers.find(|launcher| launcher.is_local())
+    }
+
+    fn is_local(&self, cloud: &str) -> bool {
+        let launcher = self.launcher(cloud);
+        launcher.is_ok_and(|launcher| launcher.is_local())
+    }
+
+    /// Returns Oumi's name of the cloud that a call names, which may be SkyPilot's, as answers quote it.
+    fn cloud_of_call(&self, name: &str) -> String {
+        let cloud = name.trim().to_lowercase();
+        match self.launcher(&cloud) {
+            Ok(_) => cloud,
+            Err(_) => oumi_cloud(&cloud),
+        }
+    }
+
+    /// Returns the cloud as answers show it: this machine is none.
+    fn cloud_name(&self, cloud: &str) -> String {
+        match self.is_local(cloud) {
+            true => String::new(),
+            false => cloud.to_owned(),
+        }
+    }
+
+    fn allowed_launcher(&self, cloud: &str) -> Result<&Arc<dyn Launcher>> {
+        let launcher = self.launcher(cloud)?;
+        self.policy.check(cloud)?;
+        Ok(launcher)
+    }
+
+    /// Asks the launcher of a job if the job is over, or nothing is known of it any more. A job whose launcher does not answer is
+    /// not.
+    async fn is_over(&self, record: &JobRecord) -> bool {
+        let Ok(launcher) = self.launcher(&record.cloud) else {
+            return false;
+        };
+        match launcher.status(&record.identity()).await {
+            Ok(status) => status.is_done,
+            Err(error) => error.is_not_found(),
+        }
+    }
+
+    /// Tells if the launch of a job is under way, in this server or another one. Does file work.
+    fn is_launching(&self, job: &JobRecord) -> bool {
+        let is_locked = |dir: JobDir| dir.is_locked().unwrap_or(true);
+        job.oumi_job_id.is_empty() && self.job_dir(&job.job_id).is_some_and(is_locked)
+    }
+
+    /// Returns the folder of a job, or `None` for an id that cannot name one.
+    fn job_dir(&self, job_id: &str) -> Option<JobDir> {
+        self.data_dir.job(job_id).map(JobDir::at)
+    }
+
+    fn sanitize<A: Texts>(&self, answer: A, job_id: &str) -> A {
+        sanitize(answer, &[self.redactor(job_id)])
+    }
+
+    /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.
+    fn redactor(&self, job_id: &str) -> Redactor {
+        let Some(dir) = self.job_dir(job_id) else {
+            return Redactor::default();
+        };
+        let path = dir.secrets_path();
+        let version = match self.redactors.get(&path) {
+            Ok(redactor) => return redactor,
+            Err(version) => version,
+        };
+        let read = dir.secrets();
+        if let Ok(redactor) = &read {
+            self.redactors.keep(&path, version, redactor);
+        }
+        read.unwrap_or_else(|error| match error.kind() {
+            // No such folder can be: no job was given secrets there.
+            ErrorKind::NotADirectory | ErrorKind::InvalidFilename => Redactor::default(),
+            _ => {
+                tracing::warn!(job_id, %error, "cannot read which values of a job are secret");
+                Redactor::unreadable(&error)
+            }
+        })
+    }
+
+    /// Does file work in the folder of a job; nothing where the job has no folder.
+    fn with_job_dir(
+        &self,
+        job_id: &str,
+        work: impl FnOnce(JobDir) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.job_dir(job_id) {
+            Some(dir) if dir.exists()? => work(dir),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells if a cancel was requested that is not carried out yet: it stands beside the job, so that any server honours it.
+    fn has_pending_cancel(&self, job_id: &str) -> bool {
+        let Some(dir) = self.job_dir(job_id) else {
+            return false;
+        };
+        dir.has_pending_cancel().unwrap_or_else(|error| {
+            // It stays beside the job: the next call about the job tries again.
+            tracing::warn!(job_id, %error, "cannot see whether a job is to be cancelled");
+            false
+        })
+    }
+}
+
+/// Lists what is wrong with the settings in the environment. A client shows nobody the server's stderr, so that answers say it.
+/// Reads the file system.
+pub(crate) fn setting_problems() -> Vec<String> {
+    let mut problems = env_vars::problems();
+    problems.extend(find::problem());
+    problems
 }

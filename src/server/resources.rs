@@ -13,7 +13,7 @@ use rmcp::model::{
     ResourceContents, ResourceTemplate,
 };
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Answer, internal, truncated};
 use crate::job_identity::JobIdentity;
@@ -112,33 +112,31 @@ pub(super) async fn read(service: JobService, uri: String) -> Answer<ReadResourc
         return Err(not_found(&uri));
     }
     let job = JobIdentity::of(&job_id);
-    let (contents, kind) = if let Some(status) = list {
+    let (error, contents) = if let Some(status) = list {
         let limit = ListRequest::default().limit;
         let list = service.list(ListRequest { status, limit }).await;
-        (fields(&list)?.to_string(), JSON)
+        (list.error.clone(), to_text(&list)?)
     } else if is_log {
         let request = LogsRequest {
             job,
             ..LogsRequest::default()
         };
-        let answer = fields(&service.logs(request).await)?;
-        (answer["logs"].as_str().unwrap_or_default().to_owned(), TEXT)
+        let log = service.logs(request).await;
+        (log.error, log.logs)
     } else {
         // Also when the launcher could not be asked: the answer then says what is known.
-        let status = to_json(&service.poll(job).await);
-        (status.map_err(internal)?.to_string(), JSON)
+        (None, to_text(&service.poll(job).await)?)
     };
+    if let Some(error) = error {
+        return Err(internal(error));
+    }
+    let kind = if is_log { TEXT } else { JSON };
     let contents = ResourceContents::text(contents, uri).with_mime_type(kind);
     Ok(ReadResourceResult::new(vec![contents]))
 }
 
-/// Returns the fields of an answer; one that failed is an error.
-fn fields(answer: &impl Serialize) -> Answer<Value> {
-    let answer = to_json(answer).map_err(internal)?;
-    match answer["error"].as_str() {
-        Some(error) => Err(internal(error)),
-        None => Ok(answer),
-    }
+fn to_text(answer: &impl Serialize) -> Answer<String> {
+    Ok(to_json(answer).map_err(internal)?.to_string())
 }
 
 /// The code is that of the versions before 2026-07-28; rmcp replaces it in the newer one.

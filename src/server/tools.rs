@@ -1,24 +1,32 @@
 //! The tools: what a model sees of them, and how a call is read and answered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use percent_encoding::percent_decode_str;
 use rmcp::handler::server::common::schema_for_output;
 use rmcp::handler::server::router::tool::ToolRouter;
 use rmcp::handler::server::wrapper::Parameters;
-use rmcp::model::{CallToolResult, ContentBlock, Tool};
+use rmcp::model::{CallToolResult, ContentBlock, JsonObject, Tool};
 use rmcp::{tool, tool_router};
+use schemars::Schema;
+use schemars::transform::{RecursiveTransform, Transform};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Context, Server, progress, roots, schema};
+use super::tasks::version_has_tasks;
+use super::{Context, Server, progress};
 use crate::service::answers::{
     CancelAnswer, ClusterAnswer, ListAnswer, LogsAnswer, PollAnswer, RunAnswer, to_json,
 };
 use crate::service::requests::{
     CancelRequest, DownRequest, ListRequest, LogsRequest, PollRequest, RunRequest, StopRequest,
 };
+
+/// The wait for the client's roots.
+const ROOTS_WAIT: Duration = Duration::from_secs(5);
 
 #[tool_router]
 impl Server {
@@ -38,7 +46,7 @@ impl Server {
     ) -> CallToolResult {
         request.config_path = request.config_path.trim().to_owned();
         if request.client_cwd.is_empty() {
-            let root = Box::pin(roots::project_folder(&context)).await;
+            let root = Box::pin(project_folder(&context)).await;
             request.client_cwd = root.unwrap_or_default();
         }
         let on_progress = progress::reporter(&context);
@@ -143,12 +151,12 @@ pub(super) fn router() -> ToolRouter<Server> {
         }
         let is_closed = !is_read_only(tool);
         let input = Arc::make_mut(&mut tool.input_schema);
-        schema::simplify(input, false);
+        simplify(input, false);
         if is_closed {
             input.insert("additionalProperties".to_owned(), false.into());
         }
         if let Some(output) = &mut tool.output_schema {
-            schema::simplify(Arc::make_mut(output), true);
+            simplify(Arc::make_mut(output), true);
         }
     }
     router
@@ -181,5 +189,113 @@ pub(super) fn warn_of_unknown(answer: &mut CallToolResult, names: &str) {
         warnings.push(format!("not known here, and ignored: {names}").into());
         content["warnings"] = warnings.into();
         answer.content[0] = ContentBlock::text(content.to_string());
+    }
+}
+
+/// Removes from the schema of a tool's arguments or answer what a model has no use for: it pays for every byte in each
+/// conversation. Formats are Rust's (`uint64`), and strict clients reject them. Of an answer no model is shown the descriptions and
+/// bounds, and what is empty is left out: so nothing in it is null, and only `success` is required.
+fn simplify(schema: &mut JsonObject, is_answer: bool) {
+    for key in ["$schema", "title", "description"] {
+        schema.remove(key);
+    }
+    let mut whole = Schema::from(std::mem::take(schema));
+    let mut transform = RecursiveTransform(|schema: &mut Schema| {
+        let Some(schema) = schema.as_object_mut() else {
+            return;
+        };
+        // Not every model's dialect knows a type that may be null.
+        if let Some(Value::Array(types)) = schema.get_mut("type") {
+            types.retain(|name| name != "null");
+            if let [only] = types.as_slice() {
+                let only = only.clone();
+                schema.insert("type".to_owned(), only);
+            }
+        }
+        if let (Some(Value::Array(required)), true) = (schema.get_mut("required"), is_answer) {
+            required.retain(|name| name == "success");
+        }
+        schema.retain(|key, value| match key.as_str() {
+            "format" => false,
+            "description" | "minimum" => !is_answer,
+            "default" => !(*value == "" || value.is_null()),
+            "required" => *value != Value::Array(Vec::new()),
+            // The default.
+            "additionalProperties" => *value != true,
+            _ => true,
+        });
+    });
+    transform.transform(&mut whole);
+    *schema = std::mem::take(whole.ensure_object());
+}
+
+/// Returns the folder of the user's project: the client's first root that is a folder of this machine.
+#[expect(
+    deprecated,
+    reason = "rmcp deprecates roots with 2026-07-28; every version before has them"
+)]
+async fn project_folder(context: &Context) -> Option<String> {
+    context.client_capabilities()?.roots?;
+    // 2026-07-28 has no requests of a server.
+    if version_has_tasks(context) {
+        return None;
+    }
+    let listed = tokio::time::timeout(ROOTS_WAIT, context.peer.list_roots());
+    let listed = listed.await.ok()?.ok()?;
+    listed.roots.iter().find_map(|root| folder(&root.uri))
+}
+
+/// Reads the path of a `file:` URI (RFC 8089).
+fn folder(uri: &str) -> Option<String> {
+    let path = uri.strip_prefix("file://")?;
+    let path = path.strip_prefix("localhost").unwrap_or(path);
+    let path = percent_decode_str(path).decode_utf8().ok()?;
+    path.starts_with('/').then(|| path.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_have_no_nulls() {
+        let mut schema = json!({ "properties": {
+            "perhaps": { "items": { "description": "some", "type": ["object", "null"], "required": ["a"] } },
+            "description": { "type": "integer", "format": "uint64", "minimum": 0 },
+        }, "required": ["success", "perhaps"] });
+        simplify(schema.as_object_mut().unwrap(), true);
+        assert_eq!(
+            schema,
+            json!({ "properties": {
+                "perhaps": { "items": { "type": "object" } },
+                "description": { "type": "integer" },
+            }, "required": ["success"] })
+        );
+    }
+
+    #[test]
+    fn no_tool_has_a_format_of_rust() {
+        for tool in router().list_all() {
+            let schemas =
+                serde_json::to_string(&(&tool.input_schema, &tool.output_schema)).unwrap();
+            assert!(
+                !schemas.contains(r#""format":"#),
+                "{}: {schemas}",
+                tool.name
+            );
+        }
+    }
+
+    #[test]
+    fn roots_are_folders_of_this_machine() {
+        for (uri, path) in [
+            ("file:///home/me/my%20project", Some("/home/me/my project")),
+            ("file://localhost/p", Some("/p")),
+            ("file://elsewhere/p", None),
+            ("https://example.org/p", None),
+            ("/p", None),
+        ] {
+            assert_eq!(folder(uri).as_deref(), path, "{uri}");
+        }
     }
 }

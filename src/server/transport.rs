@@ -61,6 +61,7 @@ impl Stdio {
         let session = Arc::new(Session {
             output: tokio::sync::Mutex::new(Box::new(output)),
             output_closed: Notify::new(),
+            answered: Notify::new(),
             permits: Arc::new(Semaphore::new(MAX_CALLS)),
             state: Mutex::default(),
         });
@@ -86,6 +87,7 @@ impl Transport<RoleServer> for Stdio {
     ) -> impl Future<Output = io::Result<()>> + Send + 'static {
         // The permit of a call is kept until its answer is written, so that a client that does not read is not read either.
         let call = self.session.finish(&message);
+        self.session.answered.notify_one();
         let session = Arc::clone(&self.session);
         async move {
             let _call = call;
@@ -108,12 +110,11 @@ pub(super) type CallPermit = Arc<OwnedSemaphorePermit>;
 /// A line of the input, or why it is none.
 type Line = Result<Vec<u8>, Box<Refusal>>;
 
-/// Ends when an `initialize` is answered; `None` for another message.
-type Hello = Option<oneshot::Receiver<()>>;
-
 struct Session {
     output: tokio::sync::Mutex<Box<dyn AsyncWrite + Send + Unpin>>,
     output_closed: Notify,
+    /// Tells the reader that a call was answered.
+    answered: Notify,
     permits: Arc<Semaphore>,
     state: Mutex<State>,
 }
@@ -121,12 +122,12 @@ struct Session {
 #[derive(Default)]
 struct State {
     initialized: bool,
-    /// The calls that are to be answered. The sender ends with its call.
-    calls: HashMap<RequestId, (CallPermit, oneshot::Sender<()>)>,
+    /// The calls that are to be answered.
+    calls: HashMap<RequestId, CallPermit>,
 }
 
 impl Session {
-    fn finish(&self, message: &ServerJsonRpcMessage) -> Option<(CallPermit, oneshot::Sender<()>)> {
+    fn finish(&self, message: &ServerJsonRpcMessage) -> Option<CallPermit> {
         let mut state = lock(&self.state);
         match message {
             JsonRpcMessage::Response(response) => {
@@ -165,10 +166,12 @@ impl Session {
             let line = read_line(&mut input).await?;
             match self.accept(line).await {
                 Ok(None) => {}
-                Ok(Some((message, answered))) => {
+                Ok(Some(message)) => {
+                    let hello = initialize_id(&message);
                     tx.send(message).await.ok()?;
-                    if let Some(answered) = answered {
-                        answered.await.ok();
+                    let is_open = |id: &RequestId| lock(&self.state).calls.contains_key(id);
+                    while hello.as_ref().is_some_and(is_open) {
+                        self.answered.notified().await;
                     }
                 }
                 Err(refusal) => {
@@ -182,29 +185,23 @@ impl Session {
         }
     }
 
-    /// Returns the message of a line, and for an `initialize` what ends when it is answered. A ping is answered here.
-    async fn accept(
-        &self,
-        line: Line,
-    ) -> Result<Option<(ClientJsonRpcMessage, Hello)>, Box<Refusal>> {
+    /// Returns the message of a line, if it is to be passed on. A ping is answered here.
+    async fn accept(&self, line: Line) -> Result<Option<ClientJsonRpcMessage>, Box<Refusal>> {
         let line = line?;
         let Some(mut message) = message::parse(&line)? else {
             return Ok(None);
         };
-        let mut hello = None;
         match &mut message {
             JsonRpcMessage::Request(call) => {
-                let answered = self
-                    .register(call, line.len())
+                self.register(call, line.len())
                     .map_err(|error| Refusal::new(call.id.clone().into_json_value(), error))?;
-                if answered.is_none() {
+                if call.request.method() == "ping" {
                     let pong = ServerResult::empty(());
                     let pong = ServerJsonRpcMessage::response(pong, call.id.clone());
                     // Where it fails the output is closed, and reading ends.
                     self.write(&pong).await.ok();
                     return Ok(None);
                 }
-                hello = answered.filter(|_| call.request.method() == "initialize");
             }
             JsonRpcMessage::Notification(notification) => {
                 let notification = &notification.notification;
@@ -217,16 +214,15 @@ impl Session {
             }
             JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
         }
-        Ok(Some((message, hello)))
+        Ok(Some(message))
     }
 
-    /// Registers a call of this length, or says why it may not be made now. The receiver ends when the call is answered.
-    /// `None` is a ping: it needs no place among the calls.
+    /// Registers a call of this length, or says why it may not be made now. A ping needs no place among the calls.
     fn register(
         &self,
         call: &mut JsonRpcRequest<ClientRequest>,
         length: usize,
-    ) -> Result<Option<oneshot::Receiver<()>>, ErrorData> {
+    ) -> Result<(), ErrorData> {
         let JsonRpcRequest { id, request, .. } = call;
         let (method, version) = (request.method(), request.get_meta().protocol_version());
         let is_stateless =
@@ -249,7 +245,7 @@ impl Session {
             return Err(invalid("this id is that of a call under way"));
         }
         if method == "ping" {
-            return Ok(None);
+            return Ok(());
         }
         let weight = u32::try_from(1 + length / CALL_BYTES).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.permits).try_acquire_many_owned(weight);
@@ -259,9 +255,17 @@ impl Session {
             ErrorData::internal_error(error, None)
         })?);
         request.extensions_mut().insert(Arc::clone(&permit));
-        let (answered, end) = oneshot::channel();
-        state.calls.insert(id.clone(), (permit, answered));
-        Ok(Some(end))
+        state.calls.insert(id.clone(), permit);
+        Ok(())
+    }
+}
+
+fn initialize_id(message: &ClientJsonRpcMessage) -> Option<RequestId> {
+    match message {
+        JsonRpcMessage::Request(call) if call.request.method() == "initialize" => {
+            Some(call.id.clone())
+        }
+        _ => None,
     }
 }
 

@@ -8,24 +8,22 @@ use tokio::time::Instant;
 
 use super::answers::{CancelAnswer, ClusterAnswer};
 use super::consent::Change;
-use super::context::Context;
 use super::launches::{self, MAY_BE_RUNNING, clear_pending_cancel, outcome_within};
-use super::lookup::{ResolvedJob, is_certain, resolve};
+use super::lookup::ResolvedJob;
 use super::poll::poll;
 use super::requests::{CancelRequest, DownRequest, StopRequest};
 use super::sanitize::sanitize;
-use super::{JobService, LAUNCH_WAIT, OnProgress};
+use super::{Context, JobService, LAUNCH_WAIT, OnProgress, STATUS_WAIT};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::LaunchOutcome;
 use crate::launcher::{ClusterAction, JobIdentity, JobState, JobStatus, status};
 use crate::process::on_file_threads;
 use crate::process::runner::{in_budget, until};
 use crate::redact::Redactor;
+use crate::registry::JobRecord;
 
 /// The wait of a call for a cancel, or for a cluster to be stopped or deleted.
 const CHANGE_WAIT: Duration = Duration::from_secs(30);
-/// The wait for what a poll says of a job that was cancelled.
-const POLL_WAIT: Duration = Duration::from_secs(10);
 const DOWN_CONFIRMATION: &str = "DOWN";
 
 impl JobService {
@@ -36,17 +34,12 @@ impl JobService {
         on_progress: OnProgress<'_>,
     ) -> CancelAnswer {
         let context = &self.context;
+        let mut job = JobIdentity::of(&request.job.job_id);
         // What is asked before the cancel has one budget.
-        let (job, outcome) = in_budget(async {
-            match resolve(context, &request.job).await {
-                Ok(job) => self.cancel_resolved(job, request.force, on_progress).await,
-                Err(error) => (JobIdentity::of(&request.job.job_id), Err(error)),
-            }
-        })
-        .await;
+        let outcome = in_budget(self.try_cancel(request, &mut job, on_progress)).await;
         let mut answer = answer(job.clone(), outcome);
         if answer.success && answer.state == JobState::Cancelled {
-            let now = until(Instant::now() + POLL_WAIT, poll(context, job.shortest())).await;
+            let now = until(Instant::now() + STATUS_WAIT, poll(context, job.shortest())).await;
             if now.state == JobState::Cancelled {
                 (answer.output_dir, answer.last_checkpoint) = (now.output_dir, now.last_checkpoint);
                 let parts = [now.message.trim_end_matches('.'), &answer.message];
@@ -63,27 +56,31 @@ impl JobService {
         context.sanitize(answer, &job_id)
     }
 
-    async fn cancel_resolved(
+    /// Cancels the job that is asked for, and writes down which one that is.
+    async fn try_cancel(
         &self,
-        job: ResolvedJob,
-        force: bool,
+        request: CancelRequest,
+        meant: &mut JobIdentity,
         on_progress: OnProgress<'_>,
-    ) -> (JobIdentity, Result<JobStatus>) {
-        let context = &self.context;
-        if let Some(forbidden) = context.policy.forbids(&job.identity.cloud) {
-            return (job.identity, Err(JobError::blocked(forbidden)));
-        }
-        let job = launches::refresh_identity(context, job).await;
-        if context.in_flight.contains(&job.identity.job_id) {
+    ) -> Result<JobStatus> {
+        let (context, force) = (&self.context, request.force);
+        let job = launches::resolve(context, &request.job).await?;
+        meant.clone_from(&job.identity);
+        context.policy.check(&meant.cloud)?;
+        if context.in_flight.contains(&meant.job_id) {
             on_progress("the launch is under way; the job is cancelled as soon as it ends");
         }
-        if let Some(outcome) = cancel_launch(context, &job.identity, force).await {
-            return (job.identity, outcome);
+        if let Some(outcome) = cancel_launch(context, meant, force).await? {
+            return Ok(outcome);
         }
         // The launch may have ended since the lookup: then the launcher's id is recorded only now.
         let ResolvedJob { identity, record } = launches::reload(context, job).await;
-        let mut named = identity.clone();
-        if self.can_ask() && !is_certain(context, &identity).await {
+        meant.clone_from(&identity);
+        let mut named = identity;
+        if self.can_ask()
+            && let Ok(launcher) = context.launcher(&named.cloud)
+            && !launcher.is_certain(&named).await
+        {
             // The user is asked about the job that has the id now.
             named.job_id.clear();
         }
@@ -96,49 +93,39 @@ impl JobService {
                 launching: "",
                 consequence: "What it computed and did not save is lost.",
             };
-            if let Err(error) = self.confirm(&change).await {
-                return (identity, Err(error));
-            }
+            self.confirm(&change).await?;
         }
-        on_progress(&format!("asking {} to end the job", identity.cloud));
+        on_progress(&format!("asking {} to end the job", named.cloud));
         let outcome = cancel_launched(context, &named, force).await;
-        let outcome = outcome.map_err(|error| match error.kind {
+        outcome.map_err(|error| match error.kind {
             ErrorKind::NotFound => error,
             // Whatever the launcher says, the job may run on.
             _ => JobError {
                 kind: ErrorKind::Failed,
                 ..error
             },
-        });
-        (identity, outcome)
+        })
     }
 
     pub(crate) async fn stop_cluster(&self, request: StopRequest) -> ClusterAnswer {
-        self.end_cluster(ClusterAction::Stop, request, true).await
+        let stopped = self.teardown(ClusterAction::Stop, &request).await;
+        self.cluster_answer(request, stopped).await
     }
 
     pub(crate) async fn down_cluster(&self, request: DownRequest) -> ClusterAnswer {
-        let is_confirmed = request.confirm && request.user_confirmation == DOWN_CONFIRMATION;
-        let end = self.end_cluster(ClusterAction::Down, request.cluster, is_confirmed);
-        end.await
-    }
-
-    async fn end_cluster(
-        &self,
-        action: ClusterAction,
-        request: StopRequest,
-        is_confirmed: bool,
-    ) -> ClusterAnswer {
-        let cluster_name = request.cluster_name;
-        let cloud = self.context.cloud_of_call(&request.cloud);
-        let done = if is_confirmed {
-            self.teardown(action, &cloud, &cluster_name).await
+        let deleted = if request.confirm && request.user_confirmation == DOWN_CONFIRMATION {
+            self.teardown(ClusterAction::Down, &request.cluster).await
         } else {
             Err(JobError::blocked(format!(
                 "nothing was done: deleting a cluster, with everything on its disks, needs confirm=true and \
                  user_confirmation=\"{DOWN_CONFIRMATION}\"; set them once the user has agreed"
             )))
         };
+        self.cluster_answer(request.cluster, deleted).await
+    }
+
+    async fn cluster_answer(&self, request: StopRequest, done: Result<String>) -> ClusterAnswer {
+        let cluster_name = request.cluster_name;
         // Its launcher may quote the secrets of any job on it.
         let records = self.context.registry.records().await.unwrap_or_default();
         let on_it = records
@@ -148,7 +135,7 @@ impl JobService {
         let redactors: Vec<Redactor> = redactors.chain([Redactor::default()]).collect();
         let answer = ClusterAnswer {
             success: done.is_ok(),
-            cloud,
+            cloud: self.context.cloud_of_call(&request.cloud),
             cluster_name,
             error: done.as_ref().err().map(ToString::to_string),
             message: done.unwrap_or_default(),
@@ -156,14 +143,15 @@ impl JobService {
         sanitize(answer, &redactors)
     }
 
-    async fn teardown(&self, action: ClusterAction, cloud: &str, cluster: &str) -> Result<String> {
+    async fn teardown(&self, action: ClusterAction, request: &StopRequest) -> Result<String> {
         let context = &self.context;
-        let launcher = Arc::clone(context.allowed_launcher(cloud)?);
+        let cloud = context.cloud_of_call(&request.cloud);
+        let cluster = request.cluster_name.clone();
+        let launcher = Arc::clone(context.allowed_launcher(&cloud)?);
         // The jobs whose launches onto it are under way, in this server or another one.
         let records = context.registry.records().await?;
-        let launching = records.iter();
-        let launching =
-            launching.filter(|job| job.cluster_name == cluster && context.is_launching(job));
+        let is_meant = |job: &&JobRecord| job.cluster_name == cluster && context.is_launching(job);
+        let launching = records.iter().filter(is_meant);
         let launching: Vec<&str> = launching.map(|job| job.job_id.as_str()).collect();
         let launching = launching.join(", ");
         let (question, consequence) = match action {
@@ -179,19 +167,13 @@ impl JobService {
         let change = Change {
             question,
             job: "",
-            cloud,
-            cluster,
+            cloud: &cloud,
+            cluster: &cluster,
             launching: &launching,
             consequence,
         };
         self.confirm(&change).await?;
-        let (cloud, cluster) = (cloud.to_owned(), cluster.to_owned());
-        let work = async move {
-            let done = launcher.teardown_cluster(&cloud, &cluster, action).await;
-            done.inspect_err(
-                |error| tracing::warn!(cluster, %error, "a change of a cluster failed"),
-            )
-        };
+        let work = async move { launcher.teardown_cluster(&cloud, &cluster, action).await };
         let done = match run_detached(work).await {
             Some(done) => done?,
             None => format!(
@@ -269,33 +251,31 @@ async fn cancel_launch(
     context: &Context,
     identity: &JobIdentity,
     force: bool,
-) -> Option<Result<JobStatus>> {
-    let watch = context.in_flight.request_cancel(&identity.job_id)?;
+) -> Result<Option<JobStatus>> {
+    let Some(watch) = context.in_flight.request_cancel(&identity.job_id) else {
+        return Ok(None);
+    };
     let note = keep_pending(context, &identity.job_id);
     let killed = match context.launcher(&identity.cloud) {
-        Ok(launcher) if force => launcher.kill_launch(identity).await,
-        _ => Ok(None),
-    };
-    let killed = match killed {
-        Ok(killed) => killed,
-        Err(error) => return Some(Err(error)),
+        Ok(launcher) if force => launcher.kill_launch(identity).await?,
+        _ => None,
     };
     let failing = || context.in_flight.cancel_error(&identity.job_id);
     let outcome = outcome_within(watch, LAUNCH_WAIT).await;
-    Some(
+    Ok(Some(
         match outcome.or_else(|| failing().map(LaunchOutcome::Unknown)) {
-            Some(LaunchOutcome::Cancelled { job, .. }) => Ok(*job),
-            Some(LaunchOutcome::Unknown(reason)) => Err(JobError::failed(reason)),
+            Some(LaunchOutcome::Cancelled { job, .. }) => *job,
+            Some(LaunchOutcome::Unknown(reason)) => return Err(JobError::failed(reason)),
             // Its job may be there all the same.
             Some(LaunchOutcome::Failed(reason)) if killed.is_some() => {
-                Err(JobError::failed(reason))
+                return Err(JobError::failed(reason));
             }
             Some(LaunchOutcome::Failed(reason)) => {
-                Ok(JobStatus::failed().with_message(format!("its launch failed: {reason}")))
+                JobStatus::failed().with_message(format!("its launch failed: {reason}"))
             }
             // The launch is over, or that of a job on this machine, which takes a moment.
-            _ if !identity.oumi_job_id.is_empty() => Ok(JobStatus::running().with_message(
-                format!("the cancel is under way{note}; call poll_status to see the job end"),
+            _ if !identity.oumi_job_id.is_empty() => JobStatus::running().with_message(format!(
+                "the cancel is under way{note}; call poll_status to see the job end"
             )),
             Some(LaunchOutcome::Launched(_)) | None => {
                 let mut job = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
@@ -306,10 +286,10 @@ async fn cancel_launch(
                 job.message = killed.or_else(|| Some(format!(
                     "the launch is still under way; the job is cancelled as soon as it ends{note}. Call poll_status to see when{hint}"
                 )));
-                Ok(job)
+                job
             }
         },
-    )
+    ))
 }
 
 fn answer(job: JobIdentity, outcome: Result<JobStatus>) -> CancelAnswer {
@@ -324,21 +304,16 @@ fn answer(job: JobIdentity, outcome: Result<JobStatus>) -> CancelAnswer {
         Ok(job) => {
             let is_cancelled =
                 job.state == JobState::Cancelled || job.details.processes_left.is_some();
-            let is_late = job.is_done && !is_cancelled;
-            if is_late {
-                let status = &job.status;
-                answer.error = Some(match &job.message {
-                    Some(message) => {
-                        format!("the job had already ended, with status `{status}`: {message}")
-                    }
-                    None => format!(
-                        "the job had already ended, with status `{status}`; there is nothing to cancel"
-                    ),
-                });
-            } else {
+            answer.success = is_cancelled || !job.is_done;
+            if answer.success {
                 answer.message = job.message.unwrap_or_default();
+            } else {
+                let more = job.message.map(|message| format!(": {message}"));
+                let more = more.as_deref().unwrap_or("; there is nothing to cancel");
+                let status = &job.status;
+                let error = format!("the job had already ended, with status `{status}`{more}");
+                answer.error = Some(error);
             }
-            answer.success = !is_late;
             answer.status = job.status;
             (answer.state, answer.is_done) = (job.state, job.is_done);
         }

@@ -1,18 +1,30 @@
-//! Consent: asks the user before something is started or ended that costs money. The server knows how the user is reached.
+//! Consent: asks the user before something is started or ended that costs money, with everything they need to decide, in lines that no
+//! value can imitate. The server knows how the user is reached.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::prepare::PreparedLaunch;
-use super::{JobService, OnProgress, consent_prompt};
+use super::{JobService, OnProgress};
 use crate::error::{JobError, Result};
+use crate::launcher::job_yaml::is_on;
 use crate::launcher::{ClusterInfo, check_cloud};
+use crate::process::runner::until;
+use crate::settings::config::expand_home;
 use crate::settings::env_vars;
 use crate::settings::policy::AskPerson;
+use crate::text::{hours, one_line};
 
 /// The wait for SkyPilot's description of a cluster, which the prompt shows.
 const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
+/// The bytes of a value, of a script, and of a whole prompt that are shown.
+const MAX_VALUE: usize = 400;
+const MAX_SCRIPT: usize = 2000;
+const MAX_PROMPT: usize = 16_000;
 
 #[derive(Debug, Clone)]
 pub(crate) struct ConsentPrompt {
@@ -60,7 +72,20 @@ impl JobService {
             let Some(provider) = &self.provider else {
                 return Ok(());
             };
-            let prompt = consent_prompt::change(change, info.as_ref());
+            let mut text = PromptText::new(change.question);
+            text.field("Job", change.job);
+            text.field("Cloud", change.cloud);
+            text.field("Cluster", change.cluster);
+            text.cluster(change.cloud, info.as_ref());
+            if let Some(info) = &info {
+                text.field("Price", &info.offer.text());
+            }
+            text.field("Launches onto it that are under way", change.launching);
+            text.line(change.consequence);
+            let prompt = text.prompt(format!(
+                "{} {:?} of {:?} on {:?}",
+                change.question, change.job, change.cluster, change.cloud
+            ));
             if provider.ask(&prompt).await? == prompt.subject {
                 return Ok(());
             }
@@ -84,26 +109,21 @@ impl JobService {
         if cluster.is_empty() || !(is_limited || self.can_ask()) {
             return Ok(None);
         }
-        let describing = launcher.clusters(Some(cluster));
-        let described = tokio::time::timeout(CLUSTER_INFO_WAIT, describing).await;
-        let described = described.unwrap_or_else(|_| {
-            let waited = CLUSTER_INFO_WAIT.as_secs();
-            let error = format!("the cloud of cluster {cluster} was not found within {waited} s");
-            Err(JobError::unavailable(error).with_hint("try again"))
-        });
-        if !is_limited {
-            return Ok(described.ok().and_then(|found| found.into_iter().next()));
-        }
-        let Some(info) = described?.into_iter().next() else {
-            return Ok(None);
+        let deadline = Instant::now() + CLUSTER_INFO_WAIT;
+        let described = until(deadline, launcher.clusters(Some(cluster))).await;
+        let info = match described {
+            Err(error) if is_limited => return Err(error),
+            described => described.unwrap_or_default().into_iter().next(),
         };
-        let forbidden = match &info.cloud {
-            Some(found) => policy.forbids(found),
-            None => Some(format!(
+        match info.as_ref().filter(|_| is_limited) {
+            None => Ok(info),
+            Some(ClusterInfo { cloud: None, .. }) => Err(JobError::blocked(format!(
                 "the cloud of cluster {cluster} is not known, and not every cloud may be used"
-            )),
-        };
-        forbidden.map_or(Ok(Some(info)), |reason| Err(JobError::blocked(reason)))
+            ))),
+            Some(ClusterInfo {
+                cloud: Some(found), ..
+            }) => policy.check(found).map(|()| info),
+        }
     }
 
     /// Asks the user where the policy wants that, and returns the plan that they agreed to, perhaps minutes ago. The launch was
@@ -138,9 +158,248 @@ impl JobService {
             .cluster_info(&identity.cloud, &identity.cluster)
             .await?;
         let plan_id = self.context.plans.insert(launch);
-        let mut prompt = consent_prompt::launch(launch, info.as_ref(), plan_id);
+        let mut text = describe("Start this job?", launch, info.as_ref());
+        let config = launch.plan.job_config.as_ref();
+        for name in ["setup", "run"] {
+            let script = config.and_then(|config| config.get(name)?.as_str());
+            text.script(name, script.unwrap_or_default());
+        }
+        let mut prompt = text.prompt(plan_id);
         prompt.text = launch.redactor().redact(&prompt.text);
         on_progress("waiting for the user to agree");
         provider.ask(&prompt).await.map(Some)
+    }
+}
+
+/// Says what a dry run would start, without the scripts.
+pub(super) fn preview(launch: &PreparedLaunch) -> String {
+    describe("Nothing was started. This would run:", launch, None).0
+}
+
+fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) -> PromptText {
+    let (spec, plan) = (&launch.spec, &launch.plan);
+    let mut text = PromptText::new(title);
+    let config = plan.job_config.as_ref().unwrap_or(&Value::Null);
+    if launch.is_local {
+        text.field("Cloud", "none, it runs on this machine");
+        if config.is_null() && spec.processes() == Some(1) {
+            text.field("Processes", "1; accelerators=\"4\" trains on 4 GPUs");
+        }
+    } else {
+        let (cluster, resources) = (&plan.cluster, &config["resources"]);
+        let is_spot = may_be_spot(resources);
+        text.field("Cloud", &spec.identity.cloud);
+        match spec.identity.cluster.is_empty() {
+            true => text.field("Cluster", &format!("a new one, {cluster}")),
+            false => text.field("Cluster", cluster),
+        }
+        text.field("Accelerators", &plain(&resources["accelerators"], "none"));
+        text.field("Nodes", &plain(&config["num_nodes"], "1"));
+        text.field("Spot", if is_spot { "yes" } else { "no" });
+        text.others("resources", resources);
+        text.cluster(&spec.identity.cloud, info);
+        if let Some(costs) = &launch.costs {
+            text.field("Price", &costs.offer.text());
+            text.field("Already", &costs.up_text());
+        }
+    }
+    text.field("Runs", &plan.command_line);
+    // Else the command shows both.
+    if !config.is_null() {
+        text.field("Does", spec.command.name);
+        text.field("Config", &spec.config.path.display().to_string());
+    }
+    text.field("Model", &spec.config.model_name);
+    text.field("Output", &spec.config.output_dir);
+    text.field("Idle cluster", plan.autostop.as_deref().unwrap_or_default());
+    text.field("Time limit", &time_limit(launch).unwrap_or_default());
+    // Else the path of the config shows it.
+    if spec.config.path.parent() != Some(&spec.client_cwd) {
+        text.field("Project folder", &spec.client_cwd.display().to_string());
+    }
+    let envs = config["envs"].as_object().into_iter().flat_map(Map::keys);
+    let names: BTreeSet<&String> = envs.chain(spec.envs.keys()).collect();
+    let names = join(names.into_iter().cloned());
+    text.field("Variables (values not shown)", &names);
+    for warning in &plan.warnings {
+        text.field("Note", warning);
+    }
+    text.others("config", config);
+    text
+}
+
+fn time_limit(launch: &PreparedLaunch) -> Option<String> {
+    let limit = launch.spec.resources.time_limit_seconds?;
+    let costs = launch.costs.as_ref();
+    let price = costs.and_then(|costs| costs.offer.highest());
+    let cost = price.map(|price| format!(", at most ${:.2}", price * limit as f64 / 3600.0));
+    let hours = hours(limit);
+    Some(format!("at most {hours}{}", cost.unwrap_or_default()))
+}
+
+/// Shows a value of a config, or `absent`, without the quotes and escapes of JSON, in which no secret would be found.
+fn plain(value: &Value, absent: &str) -> String {
+    match value {
+        Value::Null => absent.to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", join(items.iter().map(|item| plain(item, "null")))),
+        Value::Object(fields) => {
+            let field = |(name, value)| format!("{name}: {}", plain(value, "null"));
+            format!("{{{}}}", join(fields.iter().map(field)))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Cuts a text to `max_bytes`, and counts what is left out.
+fn excerpt(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
+        return text.to_owned();
+    }
+    let (start, rest) = text.split_at(text.floor_char_boundary(max_bytes));
+    format!("{start}… ({} more bytes in the config)", rest.len())
+}
+
+/// Tells if resources, or one of their choices, ask for spot machines.
+fn may_be_spot(resources: &Value) -> bool {
+    let choices = ["any_of", "ordered"].map(|name| resources.get(name)?.as_array());
+    let mut choices = choices.into_iter().flatten().flatten();
+    resources.get("use_spot").is_some_and(is_on) || choices.any(may_be_spot)
+}
+
+fn holds_home(folder: &str) -> bool {
+    let home = dirs::home_dir();
+    home.is_some_and(|home| home.starts_with(expand_home(folder)))
+}
+
+/// Labelled lines. Each value is made one line, so that it cannot imitate a label.
+struct PromptText(String);
+
+impl PromptText {
+    fn new(title: &str) -> Self {
+        Self(title.to_owned())
+    }
+
+    fn prompt(self, subject: String) -> ConsentPrompt {
+        let text = excerpt(&self.0, MAX_PROMPT);
+        ConsentPrompt { text, subject }
+    }
+
+    fn line(&mut self, line: &str) {
+        self.0.push('\n');
+        self.0.push_str(line);
+    }
+
+    fn field(&mut self, label: &str, value: &str) {
+        if !value.is_empty() {
+            let value = excerpt(&one_line(value), MAX_VALUE);
+            self.line(&format!("{label}: {value}"));
+        }
+    }
+
+    /// Shows what else decides what the job does, whatever the config calls it.
+    fn others(&mut self, part: &str, config: &Value) {
+        let fields = config.as_object().into_iter().flatten();
+        for (name, value) in fields.filter(|(_, value)| !value.is_null() && **value != json!({})) {
+            match (part, name.as_str(), value) {
+                ("config", "name" | "num_nodes" | "envs", _)
+                | ("config", "resources", Value::Object(_))
+                | ("config", "setup" | "run", Value::String(_))
+                | ("resources", "cloud" | "accelerators" | "use_spot", _) => {}
+                ("config", "working_dir", Value::String(folder)) => {
+                    let home = holds_home(folder).then_some(" (your whole home folder)");
+                    let home = home.unwrap_or_default();
+                    self.field("Working folder", &format!("{folder}{home}"));
+                }
+                ("config", "file_mounts", Value::Object(mounts)) => {
+                    let mount = |(to, from)| format!("{to} from {}", plain(from, "null"));
+                    self.field("Files copied", &join(mounts.iter().map(mount)));
+                }
+                // The name is the config's, so it must not look like a label of ours.
+                _ => self.field(&format!("{part}.{}", one_line(name)), &plain(value, "null")),
+            }
+        }
+    }
+
+    fn script(&mut self, label: &str, script: &str) {
+        if script.trim().is_empty() {
+            return;
+        }
+        self.line(&format!("{label}:"));
+        for line in excerpt(script.trim_end(), MAX_SCRIPT).lines() {
+            self.line(&format!("| {}", one_line(line)));
+        }
+    }
+
+    fn cluster(&mut self, cloud: &str, info: Option<&ClusterInfo>) {
+        let Some(info) = info else { return };
+        if let Some(found) = info.cloud.as_deref().filter(|found| *found != cloud) {
+            self.field("Found on cloud", found);
+        }
+        self.field("It is", &info.summary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_imitates_a_label() {
+        let mut text = PromptText::new("Start this job?");
+        text.field("Accelerators", "A100:8\nPrice: 0.00 $/h\u{202e}\r\u{1b}[2J");
+        text.script("run", "echo hi\r\nPrice: 0.00 $/h\n\u{2028}Cloud: local");
+        assert_eq!(
+            text.0,
+            "Start this job?\nAccelerators: A100:8 Price: 0.00 $/h\u{fffd}\u{fffd}\u{fffd}[2J\nrun:\n| echo hi\n\
+             | Price: 0.00 $/h\n| \u{fffd}Cloud: local"
+        );
+    }
+
+    #[test]
+    fn spot_is_told_in_every_form() {
+        let spot = |resources: &str| may_be_spot(&serde_json::from_str(resources).unwrap());
+        for value in [
+            "true",
+            "1",
+            "1.0",
+            r#""true""#,
+            r#""1""#,
+            r#""Yes""#,
+            r#""on""#,
+            r#""Y""#,
+        ] {
+            let one = format!(r#"{{"use_spot": {value}}}"#);
+            assert!(spot(&one), "{one}");
+            assert!(spot(&format!(r#"{{"any_of": [{{}}, {one}]}}"#)), "{one}");
+            assert!(
+                spot(&format!(r#"{{"use_spot": false, "ordered": [{one}]}}"#)),
+                "{one}"
+            );
+        }
+        for value in ["false", "0", r#""false""#, r#""no""#, r#""""#, "null", "[]"] {
+            assert!(
+                !spot(&format!(r#"{{"use_spot": {value}, "any_of": 1}}"#)),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_long_value_says_what_is_missing() {
+        let mut text = PromptText::new("t");
+        text.field("L", &"ä".repeat(MAX_VALUE));
+        text.script("run", &"x\n".repeat(MAX_SCRIPT));
+        assert!(
+            text.0.contains(&format!("ä… ({MAX_VALUE} more bytes")),
+            "{}",
+            text.0
+        );
+        assert!(text.0.len() < 3 * MAX_SCRIPT, "{}", text.0.len());
+        assert!(text.0.ends_with("in the config)"), "{}", text.0);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::context::Context;
+use super::Context;
 use super::prepare::PreparedLaunch;
 use crate::error::{JobError, Result};
 use crate::launcher::{ClusterInfo, Offer};

@@ -8,8 +8,8 @@ use std::time::Duration;
 use chrono::{SecondsFormat, Utc};
 use futures::FutureExt;
 
-use super::context::Context;
-use super::lookup::ResolvedJob;
+use super::Context;
+use super::lookup::{self, ResolvedJob};
 use super::prepare::PreparedLaunch;
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
@@ -215,48 +215,47 @@ async fn cancel_launched(context: &Context, launched: &JobIdentity) -> LaunchOut
     }
 }
 
-/// Completes the identity of a job whose launch an earlier server started, where that launch ends within a moment.
-pub(super) async fn refresh_identity(context: &Arc<Context>, job: ResolvedJob) -> ResolvedJob {
-    let Some(record) = &job.record else {
-        return job;
+/// Resolves a query, and completes the identity of a job whose launch an earlier server started, where that launch ends within a
+/// moment.
+pub(super) async fn resolve(context: &Arc<Context>, query: &JobIdentity) -> Result<ResolvedJob> {
+    let job = lookup::resolve(context, query).await?;
+    let Some(watch) = job
+        .record
+        .as_ref()
+        .and_then(|record| resume(context, record))
+    else {
+        return Ok(job);
     };
-    let Some(watch) = resume(context, std::slice::from_ref(record)).pop() else {
-        return job;
-    };
-    match outcome_within(watch, RESUME_WAIT).await {
+    Ok(match outcome_within(watch, RESUME_WAIT).await {
         Some(LaunchOutcome::Launched(identity)) => ResolvedJob { identity, ..job },
         _ => reload(context, job).await,
-    }
+    })
 }
 
 pub(super) async fn reload(context: &Context, job: ResolvedJob) -> ResolvedJob {
-    let Some(record) = &job.record else {
-        return job;
-    };
-    match context.registry.get(&record.job_id).await {
-        Ok(Some(record)) => ResolvedJob::of(record),
+    let job_id = &job.identity.job_id;
+    match context.registry.get(job_id).await {
+        Ok(Some(record)) if job.record.is_some() => ResolvedJob::of(record),
         _ => job,
     }
 }
 
-/// Resumes what earlier servers left unfinished: launches whose end is not recorded, and cancels. Returns a
-/// watch of each launch that was resumed now.
-pub(super) fn resume(context: &Arc<Context>, records: &[JobRecord]) -> Vec<LaunchWatch> {
-    let resumed = records.iter().filter_map(|job| {
-        // A job that costs no money is finished even where the policy forbids new ones.
-        let is_local = context.is_local(&job.cloud);
-        if !is_local && context.policy.forbids(&job.cloud).is_some() {
-            return None;
-        }
-        let is_unfinished = is_unfinished(context, job).unwrap_or_else(|error| {
-            tracing::warn!(job_id = job.job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");
-            false
-        });
-        let watch = is_unfinished.then(|| context.in_flight.insert(&job.job_id))??;
-        spawn(context, job.identity(), None);
-        Some(watch)
+/// Resumes what an earlier server left unfinished of a job: a launch whose end is not recorded, or a cancel. Returns a watch of
+/// the launch, if it was resumed now.
+pub(super) fn resume(context: &Arc<Context>, job: &JobRecord) -> Option<LaunchWatch> {
+    // A job that costs no money is finished even where the policy forbids new ones.
+    let is_local = context.is_local(&job.cloud);
+    if !is_local && context.policy.check(&job.cloud).is_err() {
+        return None;
+    }
+    let job_id = &job.job_id;
+    let is_unfinished = is_unfinished(context, job).unwrap_or_else(|error| {
+        tracing::warn!(job_id, %error, "cannot see whether a job is to be resumed; the next call tries again");
+        false
     });
-    resumed.collect()
+    let watch = is_unfinished.then(|| context.in_flight.insert(job_id))??;
+    spawn(context, job.identity(), None);
+    Some(watch)
 }
 
 fn is_unfinished(context: &Context, job: &JobRecord) -> io::Result<bool> {

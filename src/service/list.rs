@@ -1,10 +1,8 @@
 //! `list_jobs`: every job in one answer, newest first.
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::ops::Range;
 use std::path::Path;
 
@@ -12,12 +10,11 @@ use chrono::{DateTime, Utc};
 use futures::future::join_all;
 
 use super::answers::{JobRow, ListAnswer};
-use super::context::{Context, setting_problems};
 use super::observe::how_far;
 use super::prune::prune;
 use super::requests::{ListRequest, StatusFilter};
 use super::sanitize::sanitize;
-use super::{JobService, launches};
+use super::{Context, JobService, launches, setting_problems};
 use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus, ListedJob, Listing};
 use crate::redact::Redactor;
@@ -43,15 +40,18 @@ impl JobService {
                 return sanitize(answer, &[]);
             }
         };
-        let ids = records
-            .iter()
-            .map(|record| (record.job_id.as_str(), record));
-        let by_id: HashMap<&str, &JobRecord> = ids.collect();
-        launches::resume(context, &records);
+        for job in records.iter() {
+            launches::resume(context, job);
+        }
         let mut redactors = vec![Redactor::default()];
         let mut warnings = sanitize(registry_warnings(context, &records).await, &redactors);
+        let listings = ask_launchers(context, &records).await;
+        // Some jobs may have been started meanwhile.
+        let records = context.registry.records().await.unwrap_or(records);
+        let ids = records.iter().map(|record| record.job_id.as_str());
+        let by_id: HashMap<&str, &JobRecord> = ids.zip(records.iter()).collect();
         let (mut found, mut done, mut quoted) = (Vec::new(), HashMap::new(), Vec::new());
-        for (known, listing) in ask_launchers(context, &records).await {
+        for (known, listing) in listings {
             if !listing.warnings.is_empty() {
                 // It may quote any job that it was asked about.
                 quoted.extend(listing.warnings);
@@ -59,34 +59,27 @@ impl JobService {
             }
             for job in listing.jobs {
                 // The launcher decides if a job is ours: an id comes again on a cluster that was created again.
-                let job_id = &job.identity.job_id;
-                let mut record = by_id.get(job_id.as_str()).copied().map(Cow::Borrowed);
-                if record.is_none() && context.is_local(&job.identity.cloud) {
-                    // It may have been started since the records were read.
-                    match context.registry.get(job_id).await {
-                        Ok(None) if !job.status.is_done => quoted.push(format!(
-                            "job {job_id} runs, but its record is gone; cancel_job ends it"
-                        )),
-                        found => record = found.ok().flatten().map(Cow::Owned),
-                    }
-                }
-                if let Some(record) = &record {
-                    done.insert(record.job_id.clone(), job.status.is_done);
+                let JobIdentity { job_id, cloud, .. } = &job.identity;
+                let record = by_id.get(job_id.as_str()).copied();
+                if let Some(record) = record {
+                    done.insert(record.job_id.as_str(), job.status.is_done);
+                } else if !job.status.is_done && context.is_local(cloud) {
+                    quoted.push(format!(
+                        "job {job_id} runs, but its record is gone; cancel_job ends it"
+                    ));
                 }
                 // SkyPilot answers for all its clouds, also those that the policy forbids.
-                if context.policy.forbids(&job.identity.cloud).is_none() {
+                if context.policy.check(cloud).is_ok() {
                     found.push((record, job));
                 }
             }
         }
         let pruned = prune(context, &records, &done).await;
         found.retain(|(record, job)| {
-            let is_pruned = |record: &Cow<'_, JobRecord>| pruned.contains(&record.job_id);
-            request.status.admits(&job.status) && !record.as_ref().is_some_and(is_pruned)
+            let is_pruned = record.is_some_and(|record| pruned.contains(&record.job_id));
+            request.status.admits(&job.status) && !is_pruned
         });
-        found.sort_by_cached_key(|(record, _)| {
-            Reverse(record.as_ref().and_then(|record| record.submitted_at()))
-        });
+        found.sort_by_cached_key(|(record, _)| Reverse(record.and_then(JobRecord::submitted_at)));
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let not_shown = Some(found.len().saturating_sub(limit)).filter(|count| *count > 0);
         found.truncate(limit);
@@ -126,7 +119,7 @@ async fn ask_launchers(
 ) -> Vec<(Vec<JobIdentity>, Listing)> {
     let asked = context.launchers.iter().filter_map(|launcher| {
         let mut clouds = launcher.clouds().to_vec();
-        clouds.retain(|cloud| context.policy.forbids(cloud).is_none());
+        clouds.retain(|cloud| context.policy.check(cloud).is_ok());
         let is_asked = |job: &&JobRecord| clouds.contains(&job.cloud.as_str());
         let known = records.iter().filter(is_asked).map(JobRecord::identity);
         let known: Vec<JobIdentity> = known.collect();
@@ -155,21 +148,10 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
     };
     warnings.extend(setting_problems());
     let data_dir = &context.data_dir;
-    let jobs = data_dir.jobs();
-    let folders = jobs.read_dir().and_then(|all| {
-        let names = all.map(|folder| Ok(folder?.file_name()));
-        names.collect::<io::Result<HashSet<OsString>>>()
-    });
-    let folders = match folders {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            let jobs = jobs.display();
-            warnings.push(format!(
-                "cannot list {jobs}: {error}; check its permissions"
-            ));
-            None
-        }
-        folders => Some(folders.unwrap_or_default()),
-    };
+    warnings.extend(data_dir.check().err().map(|error| error.to_string()));
+    let folders = data_dir.jobs().read_dir().ok();
+    let names = folders.map(|all| all.flatten().map(|folder| folder.file_name()));
+    let folders: Option<HashSet<OsString>> = names.map(Iterator::collect);
     let (mut gone, mut by_cloud) = (Vec::<&str>::new(), BTreeMap::<&str, Vec<&str>>::new());
     for JobRecord { job_id, cloud, .. } in records {
         by_cloud.entry(cloud).or_default().push(job_id);
@@ -185,7 +167,6 @@ async fn registry_warnings(context: &Context, records: &[JobRecord]) -> Vec<Stri
             join_names(gone.into_iter())
         ));
     }
-    warnings.extend(data_dir.check().err().map(|error| error.to_string()));
     for (cloud, ids) in by_cloud {
         if let Err(reason) = context.allowed_launcher(cloud) {
             warnings.extend(not_asked(ids.into_iter(), &reason));
@@ -201,18 +182,18 @@ fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &JobError) -> Op
 }
 
 /// Builds a row: what a person asks for who wants to know what ran yesterday, and nothing twice.
-async fn row(context: &Context, record: Option<Cow<'_, JobRecord>>, job: ListedJob) -> JobRow {
+async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> JobRow {
     let ListedJob { identity, status } = job;
     let progress = match status.state {
         JobState::Succeeded | JobState::Pending => None,
         _ => how_far(context, &identity, &status).await,
     };
-    let submitted = record.as_ref().and_then(|record| record.submitted_at());
-    let unrecorded = || JobRecord {
-        job_id: identity.oumi_job_id.clone(),
+    let submitted = record.and_then(JobRecord::submitted_at);
+    let unrecorded = JobRecord {
+        job_id: identity.oumi_job_id,
         ..JobRecord::default()
     };
-    let record = record.unwrap_or_else(|| Cow::Owned(unrecorded()));
+    let record = record.unwrap_or(&unrecorded);
     let config = Path::new(&record.config_path).file_name();
     let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let text_if = |condition: bool, text: &str| if condition { text } else { "" }.to_owned();

@@ -55,34 +55,57 @@ impl Default for LogReaders {
 
 impl LogReaders {
     /// Returns the reader of a job's log, and forgets the others when there are too many.
-    pub(super) fn get(
-        &self,
-        launcher: &Arc<dyn Launcher>,
-        identity: &JobIdentity,
-    ) -> Arc<LogReader> {
-        let new = || {
-            Arc::new(LogReader {
-                launcher: Arc::clone(launcher),
-                identity: identity.clone(),
-                is_local: launcher.is_local(),
-                fetches: Arc::clone(&self.fetches),
-                newest: Mutex::default(),
-                work: Arc::default(),
-            })
-        };
+    fn get(&self, job: &JobIdentity) -> Arc<LogReader> {
         let mut readers = lock(&self.readers);
-        if readers.len() >= MAX_LOGS && !readers.contains_key(identity) {
+        if readers.len() >= MAX_LOGS && !readers.contains_key(job) {
             readers.clear();
         }
-        Arc::clone(readers.entry(identity.clone()).or_insert_with(new))
+        Arc::clone(readers.entry(job.clone()).or_default())
+    }
+
+    /// Returns the newest reading of a job's log, and reads nothing.
+    pub(super) fn newest(&self, job: &JobIdentity) -> Option<LogReading> {
+        self.get(job).newest()
+    }
+
+    /// Reads the log of a job with this status where that is due, and returns the newest reading, within at most `wait`.
+    pub(super) async fn reading(
+        &self,
+        launcher: &Arc<dyn Launcher>,
+        job: &JobIdentity,
+        status: &JobStatus,
+        wait: Duration,
+    ) -> Option<LogReading> {
+        let reader = self.get(job);
+        let reading = async {
+            let mut work = Arc::clone(&reader.work).lock_owned().await;
+            if launcher.is_local() {
+                return reader.read_file(&mut work, &**launcher, job).await;
+            }
+            if !work.is_due(job, status) {
+                return Ok(());
+            }
+            work.last = Some((Instant::now(), status.is_done));
+            let (reader, fetches) = (Arc::clone(&reader), Arc::clone(&self.fetches));
+            let (launcher, job) = (Arc::clone(launcher), job.clone());
+            let fetch = async move {
+                let _permit = fetches.acquire().await.map_err(JobError::failed)?;
+                reader.fetch(&mut work, &*launcher, &job).await
+            };
+            // In a task, which goes on when the poll does not wait for it.
+            let task = tokio::spawn(on_file_threads(fetch.boxed()));
+            task.await.map_err(JobError::failed)?
+        };
+        if let Ok(Err(error)) = tokio::time::timeout(wait, reading).await {
+            let job_id = &job.job_id;
+            tracing::info!(job_id, %error, "cannot read the log for the progress");
+        }
+        reader.newest()
     }
 }
 
-pub(super) struct LogReader {
-    launcher: Arc<dyn Launcher>,
-    identity: JobIdentity,
-    is_local: bool,
-    fetches: Arc<Semaphore>,
+#[derive(Default)]
+struct LogReader {
     newest: Mutex<Option<LogReading>>,
     /// Held by the read under way. Those who wait for it have a deadline.
     work: Arc<tokio::sync::Mutex<Work>>,
@@ -90,91 +113,69 @@ pub(super) struct LogReader {
 
 #[derive(Default)]
 struct Work {
-    /// The start of the last read, and whether the job was over by then.
+    /// The start of the last fetch, and whether the job was over by then.
     last: Option<(Instant, bool)>,
-    /// The log was read after the job was over.
+    /// The log was fetched after the job was over.
     is_complete: bool,
     file: Option<IncrementalReader>,
     /// Of the file when it was read last.
     version: Option<Version>,
 }
 
-impl LogReader {
-    /// Reads the log of a job with this status where that is due, and returns the newest reading, within at most `wait`.
-    pub(super) async fn reading(
-        self: &Arc<Self>,
-        status: &JobStatus,
-        wait: Duration,
-    ) -> Option<LogReading> {
-        let reading = async {
-            let mut work = Arc::clone(&self.work).lock_owned().await;
-            if !self.is_due(&work, status) {
-                return;
-            }
-            work.last = Some((Instant::now(), status.is_done));
-            let reader = Arc::clone(self);
-            let read = async move {
-                if let Err(error) = reader.read(&mut work).await {
-                    let job_id = &reader.identity.job_id;
-                    tracing::info!(job_id, %error, "cannot read the log for the progress");
-                }
-            };
-            if self.is_local {
-                return read.await;
-            }
-            // In a task, which goes on when the poll does not wait for it.
-            let task = tokio::spawn(on_file_threads(read.boxed()));
-            task.await.ok();
-        };
-        let _ = tokio::time::timeout(wait, reading).await;
-        self.newest()
-    }
-
-    pub(super) fn newest(&self) -> Option<LogReading> {
-        lock(&self.newest).clone()
-    }
-
-    fn is_due(&self, work: &Work, status: &JobStatus) -> bool {
+impl Work {
+    /// Tells if the log of a job on a cloud is to be fetched.
+    fn is_due(&self, job: &JobIdentity, status: &JobStatus) -> bool {
         let has_output = [JobState::Running, JobState::Succeeded, JobState::Failed];
-        match work.last {
-            _ if self.is_local => true,
-            _ if work.is_complete => false,
-            // A job that is still being launched has no log on a cloud.
-            None => has_output.contains(&status.state) && !self.identity.oumi_job_id.is_empty(),
+        match self.last {
+            _ if self.is_complete => false,
+            // A job that is still being launched has no log there.
+            None => has_output.contains(&status.state) && !job.oumi_job_id.is_empty(),
             Some((_, false)) if status.is_done => true,
             Some((started, _)) => started.elapsed() >= FETCH_INTERVAL,
         }
     }
+}
 
-    async fn read(&self, work: &mut Work) -> Result<()> {
-        let _permit = match self.is_local {
-            true => None,
-            false => Some(self.fetches.acquire().await.map_err(JobError::failed)?),
+impl LogReader {
+    fn newest(&self) -> Option<LogReading> {
+        lock(&self.newest).clone()
+    }
+
+    /// Reads the log of a job on this machine, whose file stays where it is.
+    async fn read_file(
+        &self,
+        work: &mut Work,
+        launcher: &dyn Launcher,
+        job: &JobIdentity,
+    ) -> Result<()> {
+        let mut file = match work.file.take() {
+            Some(file) => file,
+            None => match launcher.logs(job).await?.content {
+                LogContent::File(path) => IncrementalReader::new(&path),
+                LogContent::Text { .. } => return Ok(()),
+            },
         };
-        let file = work.file.take();
-        let content = match &file {
-            // The file of a job on this machine stays where it is.
-            Some(file) => LogContent::File(file.path.clone()),
-            None => self.launcher.logs(&self.identity).await?.content,
-        };
-        let reading = match &content {
-            LogContent::File(path) if self.is_local => {
-                let version = version(path);
-                let mut file = file.unwrap_or_else(|| IncrementalReader::new(path));
-                if version.is_none() || version != work.version {
-                    *lock(&self.newest) = Some(LogReading::of_file(&mut file)?);
-                }
-                (work.file, work.version) = (Some(file), version);
-                return Ok(());
-            }
-            // Of a deleted cluster only the log of the launch is left, which says nothing of the job.
-            LogContent::File(_) => return Ok(()),
-            LogContent::Text { text, .. } => {
-                LogReading::of_text(text, content.exit_code(), self.newest())
-            }
-        };
-        *lock(&self.newest) = Some(reading);
-        work.is_complete = work.last.is_some_and(|(_, is_over)| is_over);
+        let version = version(&file.path);
+        if version.is_none() || version != work.version {
+            *lock(&self.newest) = Some(LogReading::of_file(&mut file)?);
+        }
+        (work.file, work.version) = (Some(file), version);
+        Ok(())
+    }
+
+    async fn fetch(
+        &self,
+        work: &mut Work,
+        launcher: &dyn Launcher,
+        job: &JobIdentity,
+    ) -> Result<()> {
+        let content = launcher.logs(job).await?.content;
+        // Of a deleted cluster only the log of the launch is left, a file, which says nothing of the job.
+        if let LogContent::Text { text, .. } = &content {
+            let reading = LogReading::of_text(text, content.exit_code(), self.newest());
+            *lock(&self.newest) = Some(reading);
+            work.is_complete = work.last.is_some_and(|(_, is_over)| is_over);
+        }
         Ok(())
     }
 }

@@ -1,16 +1,13 @@
 //! `get_job_logs`: the end of a job's log, what is new in it since a cursor, or the lines that match a pattern.
 
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use regex::Regex;
 
 use super::answers::LogsAnswer;
-use super::context::Context;
-use super::lookup::resolve;
 use super::requests::LogsRequest;
-use super::{JobService, launches};
+use super::{Context, JobService, launches};
 use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, JobLog, LogContent};
 use crate::logs::Log;
@@ -37,66 +34,46 @@ impl JobService {
         let context = &self.context;
         let mut job_id = request.job.job_id.clone();
         let read = async {
-            let part = Part::of(&request)?;
-            let job = resolve_job(context, &request).await?;
+            let part = part(&request)?;
+            let job = launches::resolve(context, &request.job).await?.identity;
             job_id.clone_from(&job.job_id);
             read_job(context, &job, &request, part).await
         };
-        let (answer, error) = match read.await {
-            Ok(answer) => (answer, None),
-            Err(error) => (LogsAnswer::default(), Some(error.to_string())),
-        };
-        let answer = LogsAnswer {
-            success: error.is_none(),
-            job_id: match error {
-                None => job_id.clone(),
-                Some(_) => request.job.job_id,
+        let mut answer = match read.await {
+            Ok(answer) => LogsAnswer {
+                success: true,
+                job_id: job_id.clone(),
+                ..answer
             },
-            lines_requested: usize::try_from(request.lines).unwrap_or(0),
-            error,
-            ..answer
+            Err(error) => LogsAnswer {
+                job_id: request.job.job_id,
+                error: Some(error.to_string()),
+                ..LogsAnswer::default()
+            },
         };
+        answer.lines_requested = usize::try_from(request.lines).unwrap_or(0);
         context.sanitize(answer, &job_id)
     }
 }
 
-async fn resolve_job(context: &Arc<Context>, request: &LogsRequest) -> Result<JobIdentity> {
-    let query = &request.job;
-    let is_local = context.is_local(&query.cloud);
-    if query.job_id.is_empty() && query.cluster.is_empty() && !is_local {
-        let error = "give job_id, or oumi_job_id with cloud and cluster_name";
-        return Err(JobError::invalid(error).with_hint("list_jobs shows them"));
+/// Reads the arguments that name a part of the log: what is new since a position, or the lines that match a pattern. Fails where
+/// they do not fit, before anything is fetched.
+fn part(request: &LogsRequest) -> Result<(Option<Cursor>, Option<Regex>)> {
+    let LogsRequest { cursor, grep, .. } = request;
+    if !cursor.is_empty() && !grep.is_empty() {
+        let error = "grep searches the whole log from its end: leave cursor out, or grep";
+        return Err(JobError::invalid(error));
     }
-    let job = resolve(context, query).await?;
-    Ok(launches::refresh_identity(context, job).await.identity)
-}
-
-/// The part of a log that is asked for.
-enum Part {
-    End,
-    Since(Cursor),
-    Matches(Regex),
-}
-
-impl Part {
-    /// Fails where an argument does not fit, before anything is fetched.
-    fn of(request: &LogsRequest) -> Result<Self> {
-        match (!request.grep.is_empty(), request.cursor.as_str()) {
-            (false, "") => Ok(Self::End),
-            (false, cursor) => Cursor::parse(cursor).map(Self::Since),
-            (true, "") => compile(&request.grep).map(Self::Matches),
-            (true, _) => Err(JobError::invalid(
-                "grep searches the whole log from its end: leave cursor out, or grep",
-            )),
-        }
-    }
+    let cursor = (!cursor.is_empty()).then(|| Cursor::parse(cursor));
+    let pattern = (!grep.is_empty()).then(|| compile(grep));
+    Ok((cursor.transpose()?, pattern.transpose()?))
 }
 
 async fn read_job(
     context: &Context,
     job: &JobIdentity,
     request: &LogsRequest,
-    part: Part,
+    (cursor, pattern): (Option<Cursor>, Option<Regex>),
 ) -> Result<LogsAnswer> {
     let log = context.allowed_launcher(&job.cloud)?.logs(job).await;
     let redactor = context.redactor(&job.job_id);
@@ -125,10 +102,10 @@ async fn read_job(
         }
     };
     let mut opened = opened.map_err(failed)?;
-    let excerpt = match part {
-        Part::End => tail(&mut opened, lines, options),
-        Part::Since(cursor) => read_since(&mut opened, &cursor, options),
-        Part::Matches(pattern) => {
+    let excerpt = match (cursor, pattern) {
+        (None, None) => tail(&mut opened, lines, options),
+        (Some(cursor), _) => read_since(&mut opened, &cursor, options),
+        (None, Some(pattern)) => {
             let query = Query {
                 pattern,
                 context: usize::try_from(request.context).unwrap_or(usize::MAX),
@@ -165,23 +142,18 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
         }
     };
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);
-    let drawn = plot::loss(&history).map(|picture| {
-        let written = match dir.map(JobDir::plot_path) {
-            Some(path) => write_atomic(&path, &picture).map(|()| Some(path)),
-            None => Ok(None),
-        };
+    let note = if let Some(picture) = plot::loss(&history) {
+        let path = dir.map(JobDir::plot_path);
+        let written = path.as_deref().map(|path| write_atomic(path, &picture));
         answer.picture = Some(picture);
-        written
-    });
-    let note = match drawn {
-        Some(Ok(path)) => {
-            answer.plot_file = path.map(|path| path.display().to_string());
-            return Ok(());
-        }
-        Some(Err(error)) => {
+        if let Some(Err(error)) = written {
             format!("The picture is in this answer only: cannot write it: {error}.")
+        } else {
+            answer.plot_file = path.map(|path| path.display().to_string());
+            String::new()
         }
-        None => format!("No plot: {}.", without_curve(progress.as_ref())),
+    } else {
+        format!("No plot: {}.", without_curve(progress.as_ref()))
     };
     answer.message = format!("{} {note}", answer.message).trim().to_owned();
     Ok(())

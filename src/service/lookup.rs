@@ -1,6 +1,6 @@
 //! Lookup of the job that a query names: by our id, or by the launcher's, which may fit several jobs.
 
-use super::context::Context;
+use super::Context;
 use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, oumi_cloud};
 use crate::process::runner::in_budget;
@@ -90,17 +90,16 @@ async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     }
     let known = candidates.pop().unwrap_or(wanted);
     let record = records.iter().find(|record| record.job_id == known.job_id);
-    let is_replaced = match context.allowed_launcher(&known.cloud) {
-        // Without a cluster the list has shown no other.
-        Ok(launcher) if record.is_some() && !query.cluster.is_empty() => {
-            launcher.is_replaced(&known).await
+    let is_ours = match context.allowed_launcher(&known.cloud) {
+        Ok(launcher) if record.is_some() => {
+            // Without a cluster the list has shown no other.
+            let is_replaced = !query.cluster.is_empty() && launcher.is_replaced(&known).await;
+            !is_replaced && launcher.is_certain(&known).await
         }
-        _ => false,
+        _ => true,
     };
     match record {
-        Some(record) if !is_replaced && is_certain(context, &known).await => {
-            Ok(ResolvedJob::of(record.clone()))
-        }
+        Some(record) if is_ours => Ok(ResolvedJob::of(record.clone())),
         // It names the job that has the id now, which may be another than the one recorded.
         _ => Ok(ResolvedJob::without_record(JobIdentity {
             job_id: String::new(),
@@ -123,14 +122,6 @@ fn unknown(records: &[JobRecord], query: &JobIdentity) -> JobError {
         Some((likeness, id)) if likeness >= LIKE => format!("did you mean {id:?}? list_jobs shows all"),
         _ => "call list_jobs for the ids, or give oumi_job_id and cloud of a job that was started elsewhere".to_owned(),
     })
-}
-
-/// Tells whether the launcher's id of a job can be no other job's.
-pub(super) async fn is_certain(context: &Context, identity: &JobIdentity) -> bool {
-    match context.allowed_launcher(&identity.cloud) {
-        Ok(launcher) => launcher.is_certain(identity).await,
-        Err(_) => true,
-    }
 }
 
 /// Finds a job that runs on this machine although its record is gone, as after its data folder was emptied.

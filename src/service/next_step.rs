@@ -69,13 +69,6 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
     message
 }
 
-/// Describes a status and the next step where nothing was observed beside it.
-pub(super) fn message_and_next(status: &JobStatus) -> String {
-    let nothing = Observation::default();
-    let next = next(status, &nothing, None);
-    format!("{}. {next}", message(status, &nothing))
-}
-
 fn bad_news(observation: &Observation) -> Option<String> {
     if let Some(news) = newest_news(observation) {
         let lost = if news.is_lost {

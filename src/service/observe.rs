@@ -2,7 +2,8 @@
 //!
 //! It reads the job's log and, on this machine, its output folder. Neither fails a poll: what does not come in time is left out.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,11 +11,9 @@ use chrono::DateTime;
 use memchr::memrchr2;
 use tokio::time::Instant;
 
-use super::context::Context;
 use super::log_reader::LogReading;
 use super::lookup::ResolvedJob;
-use super::next_step;
-use super::output_dir::Output;
+use super::{Context, next_step};
 use crate::failure::{self, Exit, Failure};
 use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
 use crate::logs::fold::fold;
@@ -32,6 +31,9 @@ const FILE_WAIT: Duration = Duration::from_secs(2);
 /// in which its last line is.
 const FAILURE_TAIL: u64 = 1024 * 1024;
 const LAST_LINE_TAIL: u64 = 16 * 1024;
+/// The most entries of an output folder, and of a checkpoint in it, that are considered.
+const MAX_ENTRIES: usize = 10_000;
+const MAX_FILES: usize = 100;
 /// The longest last line, in characters.
 const MAX_LAST_LINE: usize = 160;
 
@@ -56,22 +58,15 @@ pub(super) async fn observe(
     status: &JobStatus,
     asked_at: Instant,
 ) -> Observation {
-    let reader = context.logs.get(launcher, &job.identity);
+    let fetch_wait = FETCH_WAIT.min(MAX_POLL.saturating_sub(asked_at.elapsed()));
     let is_local = launcher.is_local();
-    let wait = if is_local {
-        FILE_WAIT
-    } else {
-        FETCH_WAIT.min(MAX_POLL.saturating_sub(asked_at.elapsed()))
-    };
-    let log = reader.reading(status, wait).await.unwrap_or_default();
-    let is_complete = log
-        .progress
-        .as_ref()
-        .is_some_and(|all| !all.is_incomplete());
-    let folder = if is_local {
-        read_folder(context, launcher, job, !is_complete).await
-    } else {
-        None
+    let wait = if is_local { FILE_WAIT } else { fetch_wait };
+    let reading = context.logs.reading(launcher, &job.identity, status, wait);
+    let log = reading.await.unwrap_or_default();
+    let lacks_figures = log.progress.as_ref().is_none_or(Progress::is_incomplete);
+    let folder = match is_local {
+        true => read_folder(context, launcher, job, lacks_figures).await,
+        false => None,
     };
     let (output, run_files) = folder.unzip();
     let details = &status.details;
@@ -106,21 +101,21 @@ pub(super) async fn how_far(
     status: &JobStatus,
 ) -> Option<String> {
     let launcher = context.launcher(&identity.cloud).ok()?;
-    let reader = || context.logs.get(launcher, identity);
     let phrase = |log: &LogReading| {
         let mut progress = progress_of(log, None)?;
         progress.metrics.loss_step = None;
         Some(next_step::progress_phrase(&progress)?.replacen(" of ", "/", 1))
     };
     if !launcher.is_local() {
-        return phrase(&reader().newest()?);
+        return phrase(&context.logs.newest(identity)?);
     }
     let path = context.job_dir(&identity.job_id)?.log_path();
     let version = match context.logs.phrases.get(&path) {
         Ok(phrase) => return phrase,
         Err(version) => version,
     };
-    let log = reader().reading(status, FILE_WAIT).await?;
+    let reading = context.logs.reading(launcher, identity, status, FILE_WAIT);
+    let log = reading.await?;
     let phrase = phrase(&log);
     // Not the phrase of an older reading, where the log could not be read now.
     if log.written == version.map(|version| version.written) {
@@ -150,11 +145,9 @@ async fn read_folder(
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let output = Output::read(&dir, started, is_shared)?;
-            let figures = || run_files::read(&dir, started);
-            Some((
-                output,
-                (needs_figures && !is_shared).then(figures).flatten(),
-            ))
+            let is_needed = needs_figures && !is_shared;
+            let figures = is_needed.then(|| run_files::read(&dir, started));
+            Some((output, figures.flatten()))
         });
         read.await.ok().flatten()
     };
@@ -257,6 +250,54 @@ fn progress_of(log: &LogReading, run_files: Option<Progress>) -> Option<Progress
     };
     progress.metrics.round();
     Some(progress)
+}
+
+/// An output folder with what a job has written there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Output {
+    pub(super) dir: PathBuf,
+    /// The name of the checkpoint with the highest step.
+    pub(super) checkpoint: Option<String>,
+}
+
+impl Output {
+    /// Reads the folder. What was last written before `started` is of an earlier run; in a folder that several jobs write to
+    /// at once nothing is known to be this one's.
+    fn read(dir: &Path, started: Option<SystemTime>, is_shared: bool) -> Option<Self> {
+        let is_ours = |path: &Path| {
+            let written = path.metadata().and_then(|file| file.modified());
+            written.is_ok_and(|written| started.is_none_or(|started| written >= started))
+        };
+        // The folder of a checkpoint that is written over stays as old as it was; its files do not.
+        let counts = |checkpoint: &Path| {
+            let files = fs::read_dir(checkpoint).into_iter().flatten().flatten();
+            is_ours(checkpoint) || files.take(MAX_FILES).any(|file| is_ours(&file.path()))
+        };
+        let checkpoint = (!is_shared).then(|| newest_checkpoint(dir, counts));
+        dir.is_dir().then(|| Self {
+            dir: dir.to_owned(),
+            checkpoint: checkpoint.flatten(),
+        })
+    }
+}
+
+/// Finds the checkpoint of the highest step in a folder, among those that `counts` accepts. Does file work.
+pub(super) fn newest_checkpoint(dir: &Path, counts: impl Fn(&Path) -> bool) -> Option<String> {
+    let entries = fs::read_dir(dir).ok()?.flatten().take(MAX_ENTRIES);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let numbered = names.filter_map(|name| Some((checkpoint_step(&name)?, name)));
+    let mut numbered: Vec<(u64, String)> = numbered.collect();
+    numbered.sort_unstable();
+    let mut newest_first = numbered.into_iter().rev().map(|(_, name)| name);
+    newest_first.find(|name| counts(&dir.join(name)))
+}
+
+/// Reads the step from the name that HF Trainer or VERL gives a checkpoint.
+fn checkpoint_step(name: &str) -> Option<u64> {
+    let number = name
+        .strip_prefix("checkpoint-")
+        .or_else(|| name.strip_prefix("global_step_"))?;
+    number.parse().ok()
 }
 
 #[cfg(test)]

@@ -15,12 +15,11 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::answers::{PollAnswer, fields, to_json};
-use super::context::Context;
-use super::lookup::{self, ResolvedJob};
+use super::lookup::ResolvedJob;
 use super::observe::{Observation, observe};
 use super::requests::{PollRequest, Until};
-use super::{JobService, launches, next_step};
-use crate::error::{JobError, Result};
+use super::{Context, JobService, launches, next_step};
+use crate::error::Result;
 use crate::launcher::{JobIdentity, JobState, JobStatus, status};
 use crate::process::runner::in_budget;
 use crate::progress::Progress;
@@ -36,7 +35,7 @@ const MAX_FAILED: usize = 700;
 const PASSING: &str = "learning_rate grad_norm tokens_per_second tokens_per_second_per_gpu samples_per_second steps_per_second \
     seconds_left source activity";
 /// The pause before a poll that reads a few small files: on this machine, or during a launch.
-pub(super) const CHEAP_INTERVAL: Duration = Duration::from_secs(1);
+const CHEAP_INTERVAL: Duration = Duration::from_secs(1);
 /// New figures are worth an answer once a call has waited so long.
 const NEWS_INTERVAL: Duration = Duration::from_secs(15);
 /// The bounds of the pause before a poll that runs a program, …
@@ -53,6 +52,11 @@ impl PollAnswer {
 }
 
 impl JobService {
+    /// Returns how long a client should wait before it asks for a task again.
+    pub(crate) fn task_interval(&self, job: &JobRecord) -> Duration {
+        pause_at(age(job))
+    }
+
     pub(crate) async fn poll(&self, query: JobIdentity) -> PollAnswer {
         poll(&self.context, query).await
     }
@@ -108,47 +112,37 @@ pub(super) async fn poll(context: &Arc<Context>, query: JobIdentity) -> PollAnsw
 }
 
 async fn poll_now(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
-    let answer = match lookup::resolve(context, &query).await {
-        Ok(job) => {
-            let job = launches::refresh_identity(context, job).await;
-            let identity = job.identity.clone();
-            let answer = PollAnswer {
-                cloud: context.cloud_name(&identity.cloud),
-                job_id: identity.job_id,
-                oumi_job_id: identity.oumi_job_id,
-                cluster: identity.cluster,
-                ..PollAnswer::default()
-            };
-            match ask(context, &job).await {
-                Ok((status, observation)) => answered(context, answer, &job, status, observation),
-                Err(error) if error.is_not_found() => failed(answer, &error),
-                Err(error) => PollAnswer {
-                    status: status::UNKNOWN.to_owned(),
-                    next: next_step::next_after(&error),
-                    ..failed(answer, &error)
-                },
-            }
-        }
-        Err(error) => {
-            let answer = PollAnswer {
-                job_id: query.job_id,
-                ..PollAnswer::default()
-            };
-            failed(answer, &error)
-        }
+    let mut answer = PollAnswer {
+        job_id: query.job_id.clone(),
+        ..PollAnswer::default()
     };
+    let polling = async {
+        let job = launches::resolve(context, &query).await?;
+        let identity = job.identity.clone();
+        answer = PollAnswer {
+            cloud: context.cloud_name(&identity.cloud),
+            job_id: identity.job_id,
+            oumi_job_id: identity.oumi_job_id,
+            cluster: identity.cluster,
+            // Until its launcher has answered.
+            status: status::UNKNOWN.to_owned(),
+            ..PollAnswer::default()
+        };
+        let (status, observation) = ask(context, &job).await?;
+        answered(context, &mut answer, &job, status, observation);
+        Ok(())
+    };
+    let polled: Result<()> = polling.await;
+    if let Err(error) = polled {
+        if error.is_not_found() {
+            answer.status = status::NOT_FOUND.to_owned();
+        } else if !answer.status.is_empty() {
+            answer.next = next_step::next_after(&error);
+        }
+        answer.error = Some(error.to_string());
+    }
     let job_id = answer.job_id.clone();
     context.sanitize(answer, &job_id)
-}
-
-/// Reports an error that says itself what to do next.
-fn failed(answer: PollAnswer, error: &JobError) -> PollAnswer {
-    let is_gone = error.is_not_found();
-    PollAnswer {
-        status: if is_gone { status::NOT_FOUND } else { "" }.to_owned(),
-        error: Some(error.to_string()),
-        ..answer
-    }
 }
 
 async fn ask(context: &Context, job: &ResolvedJob) -> Result<(JobStatus, Observation)> {
@@ -166,16 +160,14 @@ async fn ask(context: &Context, job: &ResolvedJob) -> Result<(JobStatus, Observa
 /// Completes the answer about a job with its status, and with what was observed beside it.
 fn answered(
     context: &Context,
-    answer: PollAnswer,
+    answer: &mut PollAnswer,
     job: &ResolvedJob,
     status: JobStatus,
     observation: Observation,
-) -> PollAnswer {
+) {
     let record = job.record.as_ref();
-    let submitted = record.and_then(JobRecord::submitted_at);
-    let age = submitted.and_then(|time| (Utc::now() - time).to_std().ok());
     // A job that was started elsewhere is known by its run alone.
-    let age = age.or(observation.duration);
+    let age = record.and_then(age).or(observation.duration);
     let (is_done, has_failure) = (status.is_done, observation.failure.is_some());
     let mut metadata = fields(&status.details).unwrap_or_default();
     metadata.retain(|name, value| name != "job_name" || *value != job.identity.job_id);
@@ -189,7 +181,7 @@ fn answered(
     // Of a failed job the message says how long it took, and how far it came.
     let duration = observation.duration.filter(|_| is_done && !has_failure);
     let progress = observation.progress.as_ref().filter(|_| !has_failure);
-    let mut answer = PollAnswer {
+    *answer = PollAnswer {
         success: true,
         message: next_step::message(&status, &observation),
         next: next_step::next(&status, &observation, age),
@@ -209,16 +201,19 @@ fn answered(
         stalled: observation.stalled.map(|stalled| stalled.sentence()),
         failure: observation.failure.as_ref().and_then(fields),
         warnings: status.warnings,
-        ..answer
+        ..std::mem::take(answer)
     };
-    answer.pause = pause(&answer, context.is_local(&job.identity.cloud), age);
+    let is_launching = answer.oumi_job_id.is_empty() && answer.state == JobState::Pending;
+    answer.pause = match is_launching || context.is_local(&job.identity.cloud) {
+        true => CHEAP_INTERVAL,
+        false => pause_at(age),
+    };
     if let Some(mut failure) = observation.failure {
         // The log has the rest of what it quotes.
-        let whole = to_json(&answer).map_or(0, |all| all.to_string().len());
+        let whole = to_json(answer).map_or(0, |all| all.to_string().len());
         failure.cut_quotes(whole, MAX_FAILED);
         answer.failure = fields(&failure);
     }
-    answer
 }
 
 /// Returns the figures of a run, with the age of the newest; of one that is over, those that still count.
@@ -302,24 +297,21 @@ pub(super) fn is_change(
     waited: Duration,
 ) -> bool {
     let state = |answer: &PollAnswer| (answer.success, answer.state, answer.is_done);
-    state(one) != state(other)
-        || one.status != other.status
-        || (until == Until::Progress && is_news(one, other, waited))
-}
-
-/// Tells if the progress between two polls is worth an answer: something bad, the first figures, or, after a while, a part of
-/// the run.
-fn is_news(before: &PollAnswer, now: &PollAnswer, waited: Duration) -> bool {
-    let is_stalled = before.stalled.is_none() && now.stalled.is_some();
-    is_stalled
-        || match (&before.measured, &now.measured) {
-            (None, later) => later.is_some(),
-            (Some(_), None) => false,
-            (Some(earlier), Some(later)) => {
-                later.bad_news.len() > earlier.bad_news.len()
-                    || (waited >= NEWS_INTERVAL && has_advanced(&earlier.metrics, &later.metrics))
-            }
+    if state(one) != state(other) || one.status != other.status {
+        return true;
+    }
+    let has_stalled = one.stalled.is_none() && other.stalled.is_some();
+    // Something bad, the first figures, or, after a while, a part of the run.
+    let is_news = match (&one.measured, &other.measured) {
+        _ if has_stalled => true,
+        (None, now) => now.is_some(),
+        (Some(_), None) => false,
+        (Some(before), Some(now)) => {
+            now.bad_news.len() > before.bad_news.len()
+                || (waited >= NEWS_INTERVAL && has_advanced(&before.metrics, &now.metrics))
         }
+    };
+    until == Until::Progress && is_news
 }
 
 /// Tells if a run has advanced by one percent: of its steps, or of those that were done where their number is not known.
@@ -334,15 +326,12 @@ fn has_advanced(before: &Metrics, now: &Metrics) -> bool {
     }
 }
 
-/// Returns how often a job of this age is worth a question.
-pub(super) fn pause_at(age: Duration) -> Duration {
-    (age / PART_OF_AGE).min(LONGEST)
+/// Returns the time since a job was submitted.
+fn age(job: &JobRecord) -> Option<Duration> {
+    (Utc::now() - job.submitted_at()?).to_std().ok()
 }
 
-/// Returns how long to wait before the next poll of a job of this age.
-pub(super) fn pause(answer: &PollAnswer, is_local: bool, age: Option<Duration>) -> Duration {
-    if is_local || (answer.oumi_job_id.is_empty() && answer.state == JobState::Pending) {
-        return CHEAP_INTERVAL;
-    }
-    pause_at(age.unwrap_or_default()).max(SHORTEST)
+/// Returns how often a job of this age is worth a question that runs a program.
+fn pause_at(age: Option<Duration>) -> Duration {
+    (age.unwrap_or_default() / PART_OF_AGE).clamp(SHORTEST, LONGEST)
 }

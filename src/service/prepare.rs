@@ -3,19 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use chrono::Utc;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::JobService;
-use super::context::{Context, setting_problems};
 use super::costs::Costs;
-use super::output_dir::newest_checkpoint;
+use super::observe::newest_checkpoint;
 use super::requests::RunRequest;
+use super::{Context, JobService, setting_problems};
 use crate::error::{JobError, Result};
 use crate::launcher::{JobIdentity, JobState, LaunchPlan, LaunchSpec, Resources};
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
-use crate::text::{compact, shorten};
+use crate::text::{compact, join_names, shorten};
 
 /// The longest time limit: a year.
 const MAX_HOURS: f64 = 8784.0;
@@ -23,8 +22,6 @@ const MAX_HOURS: f64 = 8784.0;
 const MAX_JOB_ID_BYTES: usize = 128;
 /// The longest `NAME=value` that Linux gives a program, in bytes with the NUL behind it: MAX_ARG_STRLEN.
 const MAX_ENV_BYTES: usize = 128 * 1024;
-/// The bytes of a warning that name running jobs.
-const MAX_NAMES: usize = 200;
 
 pub(super) struct PreparedLaunch {
     pub(super) spec: LaunchSpec,
@@ -85,10 +82,8 @@ impl JobService {
         plan_id: &str,
     ) -> Result<PreparedLaunch> {
         let context = &self.context;
-        let planned = match plan_id {
-            "" => None,
-            plan_id => Some(context.plans.get(plan_id)?),
-        };
+        let planned = (!plan_id.is_empty()).then(|| context.plans.get(plan_id));
+        let planned = planned.transpose()?;
         let name = request.job_name.as_deref().filter(|name| !name.is_empty());
         let name = name.map(job_id_from_name).transpose()?;
         let job_id = planned.as_ref().map(|plan| plan.job_id.clone());
@@ -211,9 +206,8 @@ fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<
     if !cloud.is_empty() {
         return Ok(cloud);
     }
-    let here = context
-        .local_launcher()
-        .and_then(|launcher| launcher.clouds().first());
+    let here = context.local_launcher();
+    let here = here.and_then(|launcher| launcher.clouds().first());
     let here = *here.ok_or_else(|| JobError::invalid("`cloud` is missing"))?;
     match config.cloud().filter(|asked| asked != here) {
         None => Ok(here.to_owned()),
@@ -263,17 +257,15 @@ fn check_job_config(config: &Config) -> Result<()> {
             return Err(error.with_hint("make it a script"));
         }
     }
-    let no_envs = Map::new();
-    let envs = match config.document.get("envs") {
-        None | Some(Value::Null) => &no_envs,
-        Some(Value::Object(envs)) => envs,
-        Some(_) => {
-            let error = JobError::invalid("`envs` of the config does not map names to values");
-            return Err(error.with_hint("write it as `NAME: value`"));
-        }
-    };
     let text = |(name, value)| (name, Value::as_str(value).unwrap_or_default());
-    check_envs(envs.iter().map(text))
+    match config.document.get("envs") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Object(envs)) => check_envs(envs.iter().map(text)),
+        Some(_) => Err(
+            JobError::invalid("`envs` of the config does not map names to values")
+                .with_hint("write it as `NAME: value`"),
+        ),
+    }
 }
 
 /// Checks variables. An error shows their names only: the values are secret.
@@ -343,22 +335,20 @@ async fn check_collisions(
     {
         let training = launch.spec.config.document.get("training");
         let resumes = training.and_then(|all| all.get("try_resume_from_last_checkpoint"));
-        let what = match resumes.is_some_and(|value| value == true) {
-            true => "this job resumes from it",
-            false => {
-                "this job may write over it; training.try_resume_from_last_checkpoint resumes it"
-            }
-        };
+        let mut what =
+            "this job may write over it; training.try_resume_from_last_checkpoint resumes it";
+        if resumes.is_some_and(|value| value == true) {
+            what = "this job resumes from it";
+        }
         warnings.push(format!(
             "the output folder holds {checkpoint} of an earlier run, and {what}"
         ));
     }
     if launch.is_local && !running.is_empty() {
-        let names: Vec<&str> = running.iter().map(|job| job.job_id.as_str()).collect();
+        let names = join_names(running.iter().map(|job| job.job_id.as_str()));
         warnings.push(format!(
-            "jobs that run on this machine already and use its GPUs and memory: {} ({})",
-            running.len(),
-            shorten(&names.join(", "), MAX_NAMES)
+            "jobs that run on this machine already and use its GPUs and memory: {} ({names})",
+            running.len()
         ));
     }
     launch.plan.warnings.extend(warnings);

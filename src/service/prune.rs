@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use chrono::Utc;
 
-use super::context::Context;
+use super::Context;
 use crate::error::{JobError, Result};
 use crate::process::job_dir::JobDir;
 use crate::process::start::is_alive;
@@ -21,15 +21,13 @@ const SEEN_OVER: &str = "seen-over";
 const MAX_JUMP: i64 = 2 * 24 * 3600;
 /// The time for which a clock must have gone on without a jump, in seconds.
 const STEADY: i64 = 3600;
-/// The time after which a reading of the clock is written again, in seconds.
-const READING_AGE: i64 = 600;
 
 /// Prunes `records` and returns the ids that are gone. `done` holds what the launchers said of the jobs already; a job that is
 /// missing there is asked about where that is cheap, and else kept. A job whose state is unknown is kept: it may cost money.
 pub(super) async fn prune(
     context: &Context,
     records: &[JobRecord],
-    done: &HashMap<String, bool>,
+    done: &HashMap<&str, bool>,
 ) -> HashSet<String> {
     let pruning = async {
         let policy = &context.policy;
@@ -46,7 +44,7 @@ pub(super) async fn prune(
         let mut unwanted = Vec::new();
         let oldest_kept = Utc::now() - policy.kept();
         for record in expired(records, oldest_kept) {
-            let is_done = match done.get(&record.job_id) {
+            let is_done = match done.get(record.job_id.as_str()) {
                 Some(is_done) => *is_done,
                 None => context.is_local(&record.cloud) && context.is_over(record).await,
             };
@@ -103,22 +101,22 @@ fn is_long_over(context: &Context, record: &JobRecord) -> bool {
 fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
     let readings = match if_found(read_bounded(path, 1024))? {
         Some(bytes) => serde_json::from_slice(&bytes).ok(),
-        None => Some((now - STEADY, now - MAX_JUMP)),
+        None => Some((now - STEADY, now)),
     };
     // One that cannot be read counts as a jump.
-    let (steady_since, last) = readings.unwrap_or((now, i64::MIN));
-    let since_last = now.saturating_sub(last);
-    let has_jumped = !(0..=MAX_JUMP).contains(&since_last);
+    let (steady_since, last): (i64, i64) = readings.unwrap_or((now, i64::MIN));
+    let has_jumped = !(0..=MAX_JUMP).contains(&now.saturating_sub(last));
     let steady_since = if has_jumped { now } else { steady_since };
-    if has_jumped || since_last > READING_AGE {
-        let bytes = serde_json::to_vec(&(steady_since, now))?;
-        // A full disk has no room for a new file; in the old one this is as long.
-        let in_place = |_| open_options().write(true).open(path)?.write_all(&bytes);
-        match write_atomic(path, &bytes).or_else(in_place) {
-            // A full disk is no reason to keep what can go.
-            Err(error) if !has_jumped => tracing::warn!(%error, "cannot write the clock down"),
-            written => written?,
-        }
+    // In place: a full disk has no room for a new file, and one that was cut short counts as a jump.
+    let write = |bytes: Vec<u8>| {
+        let mut file = open_options().create(true).write(true).open(path)?;
+        file.write_all(&bytes)?;
+        file.set_len(bytes.len() as u64)
+    };
+    match write(serde_json::to_vec(&(steady_since, now))?) {
+        // A full disk is no reason to keep what can go.
+        Err(error) if !has_jumped => tracing::warn!(%error, "cannot write the clock down"),
+        written => written?,
     }
     Ok(now - steady_since >= STEADY)
 }

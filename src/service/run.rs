@@ -6,20 +6,19 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::answers::RunAnswer;
+use super::costs::Costs;
 use super::launches::{self, MAY_BE_RUNNING, outcome_within};
 use super::observe::Observation;
 use super::prepare::{PreparedLaunch, redactor_of};
 use super::requests::RunRequest;
 use super::sanitize::sanitize;
-use super::{JobService, LAUNCH_WAIT, OnProgress, consent_prompt, next_step};
+use super::{JobService, LAUNCH_WAIT, OnProgress, STATUS_WAIT, consent, next_step};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::in_flight::{LaunchOutcome, LaunchWatch};
 use crate::launcher::{JobIdentity, JobStatus, status};
 use crate::process::runner::{CALL_BUDGET, until};
 
 const CONFIRMATION: &str = "EXECUTE";
-/// The wait for the status of a job that was launched.
-const STATUS_WAIT: Duration = Duration::from_secs(10);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 impl JobService {
@@ -40,19 +39,32 @@ impl JobService {
                 redactor_of(envs.map(|(_, value)| value.as_str()))
             }
         };
-        let answer = match prepared {
-            Ok(launch) if is_dry => Ok(until(deadline, Box::pin(self.preview(launch))).await),
-            Ok(launch) => self.start(&request, launch, deadline, on_progress).await,
+        let mut answer = RunAnswer {
+            dry_run: is_dry,
+            ..RunAnswer::default()
+        };
+        let done = match prepared {
+            Ok(launch) if is_dry => {
+                until(deadline, Box::pin(self.preview(launch, &mut answer))).await
+            }
+            Ok(launch) => {
+                let starting = self.start(&request, launch, deadline, &mut answer, on_progress);
+                starting.await
+            }
             Err(error) => Err(error),
         };
-        let answer = answer.unwrap_or_else(|error| match is_dry {
-            true => refused(RunAnswer::default(), &error),
-            false => refused(RunAnswer::default(), &error.context("nothing was started")),
-        });
-        let answer = RunAnswer {
-            dry_run: is_dry,
-            ..answer
-        };
+        if let Err(mut error) = done {
+            if !is_dry {
+                error = error.context("nothing was started");
+            }
+            let is_blocked = error.kind == ErrorKind::Blocked;
+            let status = if is_blocked {
+                status::BLOCKED
+            } else {
+                status::ERROR
+            };
+            end(&mut answer, status, error.to_string());
+        }
         // The config may have changed while the user was asked.
         let started = self.context.redactor(&answer.job_id);
         sanitize(answer, &[redactor, started])
@@ -60,37 +72,28 @@ impl JobService {
 
     /// Shows what a launch would do. The message is what a person is shown: with the scripts in `job_config` it holds all that
     /// they need for agreeing.
-    async fn preview(&self, mut launch: PreparedLaunch) -> RunAnswer {
+    async fn preview(&self, mut launch: PreparedLaunch, answer: &mut RunAnswer) -> Result<()> {
         let priced = self.price(&mut launch).await;
-        let offer = launch.costs.as_ref().map(|costs| costs.offer.clone());
-        let offer = offer.unwrap_or_default();
-        let answer = RunAnswer {
-            hourly_price: offer.highest(),
-            price_note: offer.note,
-            ..RunAnswer::default()
-        };
-        if let Err(error) = priced {
-            return refused(answer, &error);
+        if let Some(Costs { offer, .. }) = &launch.costs {
+            answer.hourly_price = offer.highest();
+            answer.price_note.clone_from(&offer.note);
         }
-        let what = consent_prompt::preview(&launch);
-        let plan_id = self.context.plans.insert(&launch);
-        let job_config = launch.plan.job_config.as_ref();
-        let job_config = job_config.map(consent_prompt::job_config);
-        let scripts = job_config.as_ref().map_or("", |_| " and job_config");
-        RunAnswer {
-            success: true,
-            status: "dry_run".to_owned(),
-            message: format!(
-                "{what}\nShow this{scripts} to the user; once they agree, call run_job with dry_run=false, confirm=true, \
-                 user_confirmation=\"{CONFIRMATION}\" and the plan_id."
-            ),
-            plan_id,
-            job_id: launch.spec.identity.job_id,
-            cluster_name: launch.plan.cluster,
-            job_config,
-            warnings: launch.plan.warnings,
-            ..answer
-        }
+        priced?;
+        let what = consent::preview(&launch);
+        answer.job_config = launch.plan.job_config.clone();
+        let scripts = answer.job_config.as_ref();
+        let scripts = scripts.map_or("", |_| " and job_config");
+        answer.message = format!(
+            "{what}\nShow this{scripts} to the user; once they agree, call run_job with dry_run=false, confirm=true, \
+             user_confirmation=\"{CONFIRMATION}\" and the plan_id."
+        );
+        answer.plan_id = self.context.plans.insert(&launch);
+        answer.success = true;
+        answer.status = "dry_run".to_owned();
+        answer.job_id = launch.spec.identity.job_id;
+        answer.cluster_name = launch.plan.cluster;
+        answer.warnings = launch.plan.warnings;
+        Ok(())
     }
 
     async fn start(
@@ -98,8 +101,9 @@ impl JobService {
         request: &RunRequest,
         mut launch: PreparedLaunch,
         deadline: Instant,
+        answer: &mut RunAnswer,
         on_progress: OnProgress<'_>,
-    ) -> Result<RunAnswer> {
+    ) -> Result<()> {
         if !request.confirm || request.user_confirmation != CONFIRMATION {
             return Err(JobError::blocked(format!(
                 "a real launch needs confirm=true and user_confirmation=\"{CONFIRMATION}\""
@@ -120,25 +124,23 @@ impl JobService {
                 until(deadline, Box::pin(self.price(&mut launch))).await?;
             }
         }
-        let identity = &launch.spec.identity;
-        let answer = RunAnswer {
-            job_id: identity.job_id.clone(),
-            cloud: self.context.cloud_name(&identity.cloud),
-            warnings: launch.plan.warnings.clone(),
-            ..RunAnswer::default()
-        };
+        let cloud = self.context.cloud_name(&launch.spec.identity.cloud);
+        let warnings = launch.plan.warnings.clone();
         let submitted = launches::submit(&self.context, launch, self.can_ask()).await?;
+        answer.job_id.clone_from(&submitted.0.job_id);
+        (answer.cloud, answer.warnings) = (cloud, warnings);
         let deadline = Instant::now() + LAUNCH_WAIT + STATUS_WAIT;
-        Ok(until(deadline, self.submitted(answer, submitted, on_progress)).await)
+        until(deadline, self.submitted(answer, submitted, on_progress)).await;
+        Ok(())
     }
 
     /// Waits up to [`LAUNCH_WAIT`] for the launch of a submitted job and answers with its status.
     async fn submitted(
         &self,
-        answer: RunAnswer,
+        answer: &mut RunAnswer,
         (submitted, watch): (JobIdentity, LaunchWatch),
         on_progress: OnProgress<'_>,
-    ) -> RunAnswer {
+    ) {
         on_progress("the launch is under way");
         let outcome = tokio::select! {
             outcome = outcome_within(watch, LAUNCH_WAIT) => outcome,
@@ -151,24 +153,20 @@ impl JobService {
                 _ => submitted,
             },
         };
-        let mut answer = RunAnswer {
-            cluster_name: identity.cluster.clone(),
-            oumi_job_id: identity.oumi_job_id.clone(),
-            ..answer
-        };
+        answer.cluster_name.clone_from(&identity.cluster);
+        answer.oumi_job_id.clone_from(&identity.oumi_job_id);
         let (event, is_confirmed) = match outcome {
             Some(LaunchOutcome::Failed(reason)) => {
                 let error = format!("{reason}; call get_job_logs for the output");
                 // It may have left a cluster.
-                let status = self.status_of(&identity).await.ok();
-                answer
-                    .warnings
-                    .extend(status.into_iter().flat_map(|status| status.warnings));
-                return ended(answer, status::FAILED, error);
+                if let Ok(status) = self.status_of(&identity).await {
+                    answer.warnings.extend(status.warnings);
+                }
+                return end(answer, status::FAILED, error);
             }
             Some(LaunchOutcome::Unknown(reason)) => {
                 let error = format!("{reason}; {MAY_BE_RUNNING}");
-                return ended(answer, status::UNKNOWN, error);
+                return end(answer, status::UNKNOWN, error);
             }
             Some(LaunchOutcome::Cancelled { was_launched, .. }) => {
                 ("a cancel came during the launch", was_launched)
@@ -180,15 +178,18 @@ impl JobService {
             ),
         };
         (answer.success, answer.launch_confirmed) = (true, is_confirmed);
-        self.describe(answer, &identity, event).await
+        self.describe(answer, &identity, event).await;
     }
 
     /// Completes an answer with the status of a job after this event.
-    async fn describe(&self, mut answer: RunAnswer, job: &JobIdentity, event: &str) -> RunAnswer {
+    async fn describe(&self, answer: &mut RunAnswer, job: &JobIdentity, event: &str) {
         match self.status_of(job).await {
             Ok(status) => {
+                let nothing = Observation::default();
+                let message = next_step::message(&status, &nothing);
+                let next = next_step::next(&status, &nothing, None);
                 answer.message = match status.is_done {
-                    true => format!("{event}; {}", next_step::message_and_next(&status)),
+                    true => format!("{event}; {message}. {next}"),
                     false => format!("{event}; poll_status says how it goes"),
                 };
                 answer.status = status.status;
@@ -201,7 +202,6 @@ impl JobService {
                 );
             }
         }
-        answer
     }
 
     async fn report_launch(&self, job: &JobIdentity, on_progress: OnProgress<'_>) -> Infallible {
@@ -220,18 +220,7 @@ impl JobService {
     }
 }
 
-fn refused(answer: RunAnswer, error: &JobError) -> RunAnswer {
-    let status = match error.kind {
-        ErrorKind::Blocked => status::BLOCKED,
-        _ => status::ERROR,
-    };
-    ended(answer, status, error.to_string())
-}
-
-fn ended(answer: RunAnswer, status: &str, error: String) -> RunAnswer {
-    RunAnswer {
-        status: status.to_owned(),
-        error: Some(error),
-        ..answer
-    }
+fn end(answer: &mut RunAnswer, status: &str, error: String) {
+    answer.status = status.to_owned();
+    answer.error = Some(error);
 }

@@ -65,7 +65,8 @@ impl DataDir {
     /// Checks that a job may be started in it, by its permissions. Room is not looked at.
     pub(crate) fn check(&self) -> Result<()> {
         self.create()?;
-        let access = rustix::fs::access(&self.jobs, Access::WRITE_OK | Access::EXEC_OK);
+        let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+        let access = rustix::fs::access(&self.jobs, all);
         access.map_err(|error| self.unusable(error.into()))
     }
 

@@ -90,14 +90,17 @@ impl Policy {
         self.max_wait.unwrap_or(default).into()
     }
 
-    pub(crate) fn forbids(&self, cloud: &str) -> Option<String> {
-        let allowed = self.clouds.as_ref()?;
-        (!allowed.iter().any(|name| name == cloud)).then(|| {
-            format!(
-                "cloud {cloud:?} may not be used: {CLOUDS} allows only {}, as set by the server's administrator",
-                allowed.join(", ")
-            )
-        })
+    /// Fails for a cloud that may not be used.
+    pub(crate) fn check(&self, cloud: &str) -> Result<()> {
+        match &self.clouds {
+            Some(allowed) if !allowed.iter().any(|name| name == cloud) => {
+                Err(JobError::blocked(format!(
+                    "cloud {cloud:?} may not be used: {CLOUDS} allows only {}, as set by the server's administrator",
+                    allowed.join(", ")
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -12,9 +12,8 @@ use tokio::io::{
     AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf,
 };
 
-use crate::server::Server;
-use crate::server::dispatch::Dispatcher;
 use crate::server::transport::Stdio;
+use crate::server::{Dispatcher, Server};
 use crate::service::JobService;
 
 /// A client of a server in this process.

@@ -8,7 +8,7 @@ use crate::progress::stall::Stall;
 use crate::progress::tests::scan;
 use crate::service::next_step::{message, next};
 use crate::service::observe::Observation;
-use crate::service::output_dir::Output;
+use crate::service::observe::Output;
 
 const GOOD: &str = "{'loss': 1.5, 'grad_norm': 1.0, 'epoch': 0.1, 'step': 1}\n";
 

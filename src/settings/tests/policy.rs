@@ -21,7 +21,7 @@ fn unset_variables_allow_all() {
     ] {
         assert_eq!(policy_of(empty), Ok(Policy::default()));
     }
-    assert_eq!(Policy::default().forbids("gcp"), None);
+    Policy::default().check("gcp").unwrap();
 }
 
 #[test]
@@ -33,8 +33,9 @@ fn values_are_read_in_any_case_and_with_blanks() {
     ])
     .unwrap();
     assert_eq!((policy.ask, policy.read_only), (AskPerson::Always, true));
-    assert_eq!(policy.forbids("gcp"), None);
-    assert!(policy.forbids("aws").unwrap().contains("OUMI_MCP_CLOUDS"));
+    policy.check("gcp").unwrap();
+    let error = policy.check("aws").unwrap_err().to_string();
+    assert!(error.contains("OUMI_MCP_CLOUDS"), "{error}");
     let policy = policy_of(&[("OUMI_MCP_CONSENT", "flags"), ("OUMI_MCP_READ_ONLY", "0")]);
     assert_eq!(policy.unwrap().ask, AskPerson::Never);
 }
