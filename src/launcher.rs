@@ -348,10 +348,14 @@ pub(crate) trait Launcher: Send + Sync {
         Ok(())
     }
 
+    /// Tells if its clusters can be stopped or deleted.
+    fn ends_clusters(&self) -> bool {
+        false
+    }
+
     /// Stops or deletes a cluster and returns a sentence for the answer. Not cancellation-safe, as [`cancel`](Self::cancel).
-    async fn teardown_cluster(&self, _: &str, _cluster: &str, _: ClusterAction) -> Result<String> {
-        let error = JobError::failed("this machine is no cluster");
-        Err(error.with_hint("call cancel_job to end a job on it"))
+    async fn teardown_cluster(&self, _: &str, _: &str, _: ClusterAction) -> Result<String> {
+        Err(JobError::failed("its clusters cannot be ended"))
     }
 }
 

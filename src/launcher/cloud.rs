@@ -161,8 +161,12 @@ impl CloudLauncher {
                 .with_message("the cancel was accepted; call poll_status to see the job end")),
             (Ok(JobStatus { status, .. }), Some(reason)) => {
                 let error = format!("the job was not cancelled and is {status}: {reason}");
-                let hint =
-                    format!("call cancel_job again, or down_cluster to delete cluster {cluster}");
+                let hint = match self.ends_clusters() {
+                    true => &format!(
+                        "call cancel_job again, or down_cluster to delete cluster {cluster}"
+                    ),
+                    false => "call cancel_job again",
+                };
                 Err(JobError::failed(error).with_hint(hint))
             }
             (Err(error), Some(_)) => Err(error),
@@ -390,6 +394,11 @@ impl Launcher for CloudLauncher {
         let list = list.map_err(JobError::unavailable)?;
         let found = named(&list, cluster).and_then(cloud_of);
         check_cloud(cluster, found.as_deref(), cloud, self.clouds())
+    }
+
+    fn ends_clusters(&self) -> bool {
+        // Of its own clusters Oumi ends none, whatever `oumi launch down` says.
+        self.backend.ids_restart()
     }
 
     async fn teardown_cluster(

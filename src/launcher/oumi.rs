@@ -17,8 +17,6 @@ use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
 use crate::settings::env_vars::SLURM_CONNECTIONS;
 
-/// The clouds whose clusters are a queue and a user, `debug.jane`.
-const QUEUE_CLOUDS: &[&str] = &["polaris", "frontier", "perlmutter"];
 /// The cloud whose clusters every call of Oumi must name.
 const SLURM: &str = "slurm";
 /// The timeout of a run of `oumi launch`: it imports the training stack, which takes half a minute on an idle machine.
@@ -31,9 +29,10 @@ pub(crate) struct Oumi(pub(crate) Cli);
 
 #[async_trait]
 impl CloudBackend for Oumi {
-    /// The clouds that Oumi 0.9 drives itself, besides `local`.
+    /// The clouds that Oumi 0.9 drives itself, besides `local` and Modal: there `oumi launch` takes each name for a cluster that is
+    /// there, onto which Modal cannot launch, and lists no jobs.
     fn clouds(&self) -> &'static [&'static str] {
-        &["slurm", "modal", "polaris", "frontier", "perlmutter"]
+        &["slurm", "polaris", "frontier", "perlmutter"]
     }
 
     fn ids_restart(&self) -> bool {
@@ -50,15 +49,11 @@ impl CloudBackend for Oumi {
                 parse::is_valid_slurm_cluster_name(cluster),
                 "user@host of the Slurm login node",
             ),
-            _ if QUEUE_CLOUDS.contains(&cloud) => (
+            _ => (
                 is_plain(cluster, "-_.")
                     && !cluster.starts_with('.')
                     && user(cloud, cluster).is_some_and(|user| !user.is_empty()),
                 "queue.user, such as debug.jane",
-            ),
-            _ => (
-                !cluster.is_empty() && is_plain(cluster, "-_.@"),
-                "the cluster's name",
             ),
         };
         if is_valid {
@@ -148,30 +143,22 @@ impl CloudBackend for Oumi {
     }
 
     fn change_call(&self, change: &Change) -> Result<CliCall> {
-        let job = match change.oumi_job_id.as_str() {
-            "" => Vec::new(),
-            id => vec!["--id", id],
-        };
+        let job = ["--id", &change.oumi_job_id];
         call(&change.verb, &change.cloud, &[&change.cluster], &job)
     }
 
-    async fn change_result(&self, change: &Change, output: &Output) -> Result<String> {
-        if output.code == Some(0) && !output.timed_out {
-            // Oumi prints success for any cluster, and no command checks it.
-            let line = parse::last_line(&output.stdout).unwrap_or_default();
-            return Ok(format!("Oumi says: {line}"));
-        }
-        let (verb, reason) = (&change.verb, failure_text(output));
-        let error = format!("`oumi launch {verb}` failed: {reason}");
-        Err(JobError::failed(error))
+    async fn change_result(&self, _: &Change, output: &Output) -> Result<String> {
+        let is_done = output.code == Some(0);
+        let refused = || JobError::failed(failure_text(output));
+        is_done.then(String::new).ok_or_else(refused)
     }
 }
 
 fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
     match cloud {
         SLURM => cluster.split_once('@').map(|(user, _)| user),
-        _ if QUEUE_CLOUDS.contains(&cloud) => cluster.split_once('.').map(|(_, user)| user),
-        _ => None,
+        // Elsewhere a cluster is a queue and a user, `debug.jane`.
+        _ => cluster.split_once('.').map(|(_, user)| user),
     }
 }
 

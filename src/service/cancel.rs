@@ -148,6 +148,10 @@ impl JobService {
         let cloud = context.cloud_of_call(&request.cloud);
         let cluster = request.cluster_name.clone();
         let launcher = Arc::clone(context.allowed_launcher(&cloud)?);
+        if !launcher.ends_clusters() {
+            let error = format!("nothing was done: no cluster of {cloud} can be ended from here");
+            return Err(JobError::failed(error).with_hint("cancel_job ends a job"));
+        }
         // The jobs whose launches onto it are under way, in this server or another one.
         let records = context.registry.records().await?;
         let is_meant = |job: &&JobRecord| job.cluster_name == cluster && context.is_launching(job);

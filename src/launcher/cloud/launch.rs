@@ -240,8 +240,7 @@ impl CloudLauncher {
         let dir = self.dir(identity)?;
         if dir.log_path().try_exists()? {
             return Err(JobError::failed(
-                "its launch was cut off and left no id to cancel by; its cluster may be up and cost money: call list_jobs to \
-                 see, down_cluster to delete it",
+                "its launch was cut off and left no id to cancel by; its cluster may be up and cost money: call list_jobs to see",
             ));
         }
         dir.write_exit_record(&ExitRecord::cancelled(STEP))?;

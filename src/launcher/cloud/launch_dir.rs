@@ -209,7 +209,7 @@ impl Launch {
         }
         let next = match finds_jobs {
             true => "the server looks for the job there; call poll_status again",
-            false => "call list_jobs to see, down_cluster to delete it",
+            false => "call list_jobs to see",
         };
         // Where the job of a lost launch can be looked for, that is done before it counts as ended.
         let mut lost = JobStatus::new(status::LOST, JobState::Unknown, !finds_jobs);

@@ -657,6 +657,10 @@ impl Launcher for FakeLauncher {
         Ok(Vec::new())
     }
 
+    fn ends_clusters(&self) -> bool {
+        true
+    }
+
     async fn teardown_cluster(
         &self,
         _cloud: &str,

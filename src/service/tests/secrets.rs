@@ -138,6 +138,10 @@ impl Launcher for Leaky {
         self.answer(JobStatus::running().with_message(leak("message")))
     }
 
+    fn ends_clusters(&self) -> bool {
+        true
+    }
+
     async fn teardown_cluster(
         &self,
         _: &str,
