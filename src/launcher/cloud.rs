@@ -91,17 +91,21 @@ impl CloudLauncher {
         let clusters = [identity.cluster.clone()].into();
         let mut survey = self.survey(&identity.cloud, &clusters).await;
         let launch = self.claim_job(identity, &mut survey);
+        survey.add_reported_prices();
         (survey, launch)
     }
 
     async fn status_now(&self, identity: &JobIdentity) -> Result<JobStatus> {
         if identity.oumi_job_id.is_empty() {
-            let mut status = self.launch(identity)?.status(self.backend.ids_restart());
+            let launch = self.launch(identity)?;
+            let mut status = launch.status(self.backend.ids_restart());
             if status.state == JobState::Failed
                 && let Ok(clusters) = self.backend.clusters().await
                 && let Some(cluster) = named(&clusters, &identity.cluster)
             {
-                add_cluster(&mut status, cluster);
+                let mut cluster = cluster.clone();
+                cluster.hourly_price = cluster.hourly_price.or(launch.hourly_price);
+                add_cluster(&mut status, &cluster);
             }
             return Ok(status);
         }

@@ -34,7 +34,11 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
         JobState::Succeeded => format!("the job succeeded{after}"),
         JobState::Failed => match &status.details.step {
             Some(step) => format!("`{step}` failed{after}"),
-            None => format!("the job failed{after}"),
+            None if status.status.eq_ignore_ascii_case("failed") => {
+                format!("the job failed{after}")
+            }
+            // Such as TIMEOUT, of which the log need not say a word.
+            None => format!("the job failed ({}){after}", status.status),
         },
         JobState::Cancelled => format!("the job was cancelled{after}"),
         JobState::Unknown if status.is_done && status.message.is_none() => {

@@ -109,6 +109,7 @@ impl CloudLauncher {
         let mut survey = self.survey(cloud, clusters).await;
         let launch = |&identity: &&JobIdentity| self.claim_job(identity, &mut survey);
         let launches: Vec<_> = launched.iter().map(launch).collect();
+        survey.add_reported_prices();
         let mut listing = Listing::default();
         let queue = match &survey.queue {
             Ok(queue) => queue,

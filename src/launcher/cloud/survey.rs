@@ -93,6 +93,15 @@ impl Survey {
         check_cloud(name, found.as_deref(), cloud, self.backend.clouds())
     }
 
+    /// Adds the price of the cost report to each cluster that has none.
+    pub(super) fn add_reported_prices(&mut self) {
+        for cluster in self.clusters.iter_mut().flatten() {
+            let hash = cluster.cluster_hash.as_ref();
+            let reported = hash.and_then(|hash| self.costs.get(hash)?.hourly_price);
+            cluster.hourly_price = cluster.hourly_price.or(reported);
+        }
+    }
+
     pub(super) fn add_price(&mut self, launch: &Launch) {
         let clusters = self.clusters.iter_mut().flatten();
         for cluster in clusters.filter(|cluster| launch.is_of_cluster(cluster)) {
@@ -203,10 +212,9 @@ impl<'s> SurveyedJob<'s> {
         let cost = hash.and_then(|hash| self.survey.costs.get(hash));
         let details = &mut status.details;
         details.cluster = cluster.map(cluster_details);
-        details.hourly_price = cluster.filter(|it| !is_stopped(it)).and_then(|cluster| {
-            let reported = cost.and_then(|cost| cost.hourly_price);
-            cluster.hourly_price.or(reported)
-        });
+        details.hourly_price = cluster
+            .filter(|it| !is_stopped(it))
+            .and_then(|it| it.hourly_price);
         details.spent = match cost.map(|cost| cost.dollars) {
             None => cluster.and_then(price_times_time),
             Some(dollars) => (dollars > 0.0).then(|| format!("${dollars:.2} (cost report)")),

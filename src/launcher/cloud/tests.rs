@@ -878,6 +878,7 @@ mod surveys {
             launch.start.cluster = "dev".to_owned();
             launch.hourly_price = price;
             survey.add_price(&launch);
+            survey.add_reported_prices();
             let details = survey
                 .job(&job("a", "gcp"), Some(&launch))
                 .status()

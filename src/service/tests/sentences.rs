@@ -146,4 +146,7 @@ fn what_the_launcher_knows_comes_first() {
     status.details.next = Some("Wait for its end.");
     status.details.processes_left = Some(2);
     assert_eq!(next(&status, &observed(GOOD), None), "Wait for its end.");
+    let status = JobStatus::new("TIMEOUT", JobState::Failed, true);
+    let text = message(&status, &Observation::default());
+    assert_eq!(text, "the job failed (TIMEOUT)");
 }

@@ -206,8 +206,11 @@ fn spent_is_that_of_the_cost_report() {
     let more = json!({ "cloud": "aws", "job_name": "a", "cluster_name": "dev" });
     server.submit("job.yaml", more);
     let hash = world.cloud.read("clusters/dev/hash").unwrap();
+    world.cloud.add_cluster("idle", "AWS", "UP");
+    let idle = world.cloud.read("clusters/idle/hash").unwrap();
     // Two clusters of one name.
     let report = json!([
+        { "name": "idle", "cluster_hash": idle, "total_cost": 3.0, "duration": 3600 },
         { "name": "dev", "cluster_hash": "another", "total_cost": 99.0 },
         { "name": "dev", "cluster_hash": hash, "total_cost": 12.5, "duration": 18000 },
     ]);
@@ -222,7 +225,13 @@ fn spent_is_that_of_the_cost_report() {
     let mut onto = server.launch("job.yaml", json!({ "cloud": "aws", "cluster_name": "dev" }));
     onto["dry_run"] = true.into();
     assert_eq!(server.call("run_job", onto).ok()["hourly_price"], 2.5);
-    assert_eq!(server.list("all").1["jobs"][0]["spent"], spent);
+    let list = server.list("all").1;
+    assert_eq!(list["jobs"][0]["spent"], spent);
+    let warned = warnings(&list);
+    assert!(
+        warned.contains("cluster idle (AWS) is still up at $3.00 an hour"),
+        "{warned}"
+    );
     world.cloud.lose_cluster("dev");
     let last = server.poll("a");
     assert_eq!(how(&last), ("cluster_gone", "UNKNOWN", true));
