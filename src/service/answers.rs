@@ -25,11 +25,8 @@ const KEPT: [&str; 4] = ["success", "is_done", "logs", "jobs"];
 pub(crate) fn leave_out_empty(answer: &mut Value) {
     match answer {
         Value::Object(fields) => {
-            for (name, value) in fields.iter_mut().filter(|(name, _)| *name != "job_config") {
+            for (_, value) in fields.iter_mut().filter(|(name, _)| *name != "job_config") {
                 leave_out_empty(value);
-                if *value == false && !KEPT.contains(&name.as_str()) {
-                    *value = Value::Null;
-                }
             }
             if fields.get("oumi_job_id") == fields.get("job_id") {
                 fields.remove("oumi_job_id");
@@ -40,7 +37,8 @@ pub(crate) fn leave_out_empty(answer: &mut Value) {
                 Value::String(text) => !text.is_empty(),
                 Value::Array(items) => !items.is_empty(),
                 Value::Object(fields) => !fields.is_empty(),
-                Value::Bool(_) | Value::Number(_) => true,
+                Value::Bool(is_so) => *is_so,
+                Value::Number(_) => true,
             });
             if fields.contains_key("success") && !fields.contains_key("status") {
                 // The call did not get as far as the job.

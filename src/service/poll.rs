@@ -19,7 +19,7 @@ use super::lookup::ResolvedJob;
 use super::observe::{Observation, observe};
 use super::requests::{PollRequest, Until};
 use super::{Context, JobService, launches, next_step};
-use crate::error::Result;
+use crate::error::JobError;
 use crate::launcher::{JobIdentity, JobState, JobStatus, status};
 use crate::process::runner::in_budget;
 use crate::progress::Progress;
@@ -128,12 +128,17 @@ async fn poll_now(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
             status: status::UNKNOWN.to_owned(),
             ..PollAnswer::default()
         };
-        let (status, observation) = ask(context, &job).await?;
+        let launcher = context.allowed_launcher(&job.identity.cloud)?;
+        let asked_at = Instant::now();
+        let mut status = launcher.status(&job.identity).await?;
+        if !status.is_done && context.has_pending_cancel(&job.identity.job_id) {
+            status.warnings.push(PENDING_CANCEL.to_owned());
+        }
+        let observation = observe(context, launcher, &job, &status, asked_at).await;
         answered(context, &mut answer, &job, status, observation);
-        Ok(())
+        Ok::<_, JobError>(())
     };
-    let polled: Result<()> = polling.await;
-    if let Err(error) = polled {
+    if let Err(error) = polling.await {
         if error.is_not_found() {
             answer.status = status::NOT_FOUND.to_owned();
         } else if !answer.status.is_empty() {
@@ -143,18 +148,6 @@ async fn poll_now(context: &Arc<Context>, query: JobIdentity) -> PollAnswer {
     }
     let job_id = answer.job_id.clone();
     context.sanitize(answer, &job_id)
-}
-
-async fn ask(context: &Context, job: &ResolvedJob) -> Result<(JobStatus, Observation)> {
-    let identity = &job.identity;
-    let launcher = context.allowed_launcher(&identity.cloud)?;
-    let asked_at = Instant::now();
-    let mut status = launcher.status(identity).await?;
-    if !status.is_done && context.has_pending_cancel(&identity.job_id) {
-        status.warnings.push(PENDING_CANCEL.to_owned());
-    }
-    let observation = observe(context, launcher, job, &status, asked_at).await;
-    Ok((status, observation))
 }
 
 /// Completes the answer about a job with its status, and with what was observed beside it.
