@@ -135,10 +135,7 @@ fn entry<'a>(
     let value = value
         .trim_ascii_start()
         .trim_start_matches(['\'', '"', '[']);
-    let is_call = value
-        .as_bytes()
-        .first()
-        .is_some_and(u8::is_ascii_alphabetic);
+    let is_call = value.starts_with(|c: char| c.is_ascii_alphabetic());
     let mut calls = CONSTRUCTORS.iter().filter(|_| is_call);
     let in_call = calls.find_map(|call| value.strip_prefix(call));
     let value = in_call.unwrap_or(value);
@@ -162,12 +159,7 @@ fn is_word(byte: u8) -> bool {
 /// Tells most numbers from [`FILE`] at a glance.
 fn may_be_file(word: &[u8]) -> bool {
     let mut twos = word.windows(2);
-    twos.any(|two| {
-        matches!(
-            two,
-            [b'/' | b'~', _] | [_, b'/' | b'~'] | [b'.', b'a'..=b'z']
-        )
-    })
+    twos.any(|two| matches!(two, [b'/' | b'~', _] | [b'.', b'a'..=b'z' | b'/']))
 }
 
 /// The name at the end of a text: without the unit of the number before, separators, and what joins it to its value.

@@ -53,9 +53,8 @@ fn known(name: &str) -> Option<Kind> {
     let first = name.as_bytes().first();
     let same_length = KINDS.get(name.len())?.iter();
     let mut alike = same_length.filter(|(known, _)| known.as_bytes().first() == first);
-    alike
-        .find(|(known, _)| known == name)
-        .map(|(_, kind)| *kind)
+    let (_, kind) = alike.find(|(known, _)| known == name)?;
+    Some(*kind)
 }
 
 /// Finds the kind of a name, and the factor that a unit behind it stands for: `train/lr(1e-3)`.
