@@ -199,9 +199,8 @@ fn find(
         .or_else(|| in_last(Place::Line, false))
         .or_else(|| {
             let (cause, _) = search(&errors.concat(), Place::Error, true)?;
-            let mut found = errors
-                .iter()
-                .filter_map(|error| search(error, Place::Error, true));
+            let found = errors.iter();
+            let mut found = found.filter_map(|error| search(error, Place::Error, true));
             found.find(|(other, _)| other.name == cause.name)
         })
         .or_else(|| in_last(Place::Line, true))
@@ -223,18 +222,14 @@ fn traceback(ending: &Ending<'_>, exception: &Problem) -> String {
 fn reported(ending: &Ending<'_>, errors: &[Vec<usize>]) -> Option<String> {
     let first = |error: &Vec<usize>| error.len().min(EXCERPT_LINES / 2);
     let lines = errors.iter().flat_map(|error| &error[..first(error)]);
-    excerpt(
-        lines.map(|at| ending.lines[*at].raw).collect(),
-        EXCERPT_LINES,
-    )
+    let lines = lines.map(|at| ending.lines[*at].raw);
+    excerpt(lines.collect(), EXCERPT_LINES)
 }
 
 /// Joins the last lines, each of bounded length.
 fn excerpt(lines: Vec<&str>, last: usize) -> Option<String> {
-    let lines = &lines[lines.len().saturating_sub(last)..];
-    let lines = lines
-        .iter()
-        .map(|line| shorten(line.trim_end(), EXCERPT / 2));
+    let lines = lines[lines.len().saturating_sub(last)..].iter();
+    let lines = lines.map(|line| shorten(line.trim_end(), EXCERPT / 2));
     let text = lines.collect::<Vec<_>>().join("\n");
     (!text.is_empty()).then(|| shorten(text.trim_end(), EXCERPT).into_owned())
 }

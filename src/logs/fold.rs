@@ -292,9 +292,8 @@ fn without_numbers(line: &str) -> impl Iterator<Item = u8> {
 }
 
 fn step_of(line: &str) -> Option<u64> {
-    group(&STEP.captures_iter(line).next()?, "step")?
-        .parse()
-        .ok()
+    let step = group(&STEP.captures_iter(line).next()?, "step")?;
+    step.parse().ok()
 }
 
 static STEP: LazyLock<Patterns> = LazyLock::new(|| {

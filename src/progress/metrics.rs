@@ -183,10 +183,8 @@ impl Report {
 
     pub(super) fn count(&self) -> Count {
         let step = self.metrics.step.map(|step| step as f64);
-        (
-            self.metrics.epoch,
-            step.or(self.batch.map(|(done, _)| done)),
-        )
+        let batch = self.batch.map(|(done, _)| done);
+        (self.metrics.epoch, step.or(batch))
     }
 
     /// Tells if the report is a trainer's, and not something that looks alike.

@@ -108,10 +108,8 @@ impl Scanner {
         let beside = BESIDE.iter().find(|(_, words)| is_of(words));
         let beside = beside.map(|(what, _)| *what);
         let beside = beside.or((label.is_empty() && is_beside).then_some("evaluation"));
-        let is_training = matches!(
-            label.rsplit(": ").next(),
-            Some("training" | "training progress")
-        );
+        let last = label.rsplit(": ").next();
+        let is_training = matches!(last, Some("training" | "training progress"));
         // torchtune: `1|25|Loss: 1.63` is epoch 1, step 25, a loss of 1.63.
         if !label.is_empty()
             && let [epoch, step, loss] = *label.split('|').collect::<Vec<_>>()
