@@ -105,7 +105,9 @@ impl Scanner {
         // Nested, or drawn after the training.
         let is_beside = (is_nested && known.is_some()) || self.bars.training_ended;
         let is_of = |words: &str| words.split('|').any(|word| label.contains(word));
-        let beside = BESIDE.iter().find(|(_, words)| is_of(words));
+        // Most bars have no label.
+        let mut besides = BESIDE.iter().filter(|_| !label.is_empty());
+        let beside = besides.find(|(_, words)| is_of(words));
         let beside = beside.map(|(what, _)| *what);
         let beside = beside.or((label.is_empty() && is_beside).then_some("evaluation"));
         let last = label.rsplit(": ").next();
