@@ -122,7 +122,7 @@ pub(super) type Count = (Option<f64>, Option<f64>);
 pub(super) struct Report {
     pub(super) metrics: Metrics,
     /// A count that may be within an epoch, and its total.
-    batch: Option<(f64, Option<f64>)>,
+    pub(super) batch: Option<(f64, Option<f64>)>,
     /// The number of epochs: the `10` of `Epoch 3/10`.
     epochs: Option<f64>,
     /// The name of its first figure; of a dictionary the brace.
@@ -158,10 +158,6 @@ impl Report {
         let batch = self.batch.take();
         self.add_line(line);
         self.batch = self.batch.or(batch);
-    }
-
-    pub(super) fn set_batch(&mut self, done: u64, total: Option<u64>) {
-        self.batch = Some((done as f64 - 1.0, total.map(|total| total as f64)));
     }
 
     pub(super) fn has(&self, mark: Kind) -> bool {
@@ -281,13 +277,11 @@ impl Report {
         let (value, total) = (value * factor, total(rest));
         let is_count = is_part && total.is_some();
         let rate = Some(value).filter(|rate| rate.is_finite() && *rate > 0.0);
+        let is_nested = || name.contains('/') && name != "global_step/max_steps";
         let total_steps = |value| whole(value).filter(|total| *total > 0);
         match kind {
             // `{"step": 100, "train": {"step": 5}}`: the outer one counts.
-            Kind::Step
-                if metrics.step.is_some()
-                    && name.contains('/')
-                    && name != "global_step/max_steps" => {}
+            Kind::Step if metrics.step.is_some() && is_nested() => {}
             Kind::Step => {
                 let step = whole(value).filter(|step| *step as f64 == value);
                 metrics.step = step.or(metrics.step);

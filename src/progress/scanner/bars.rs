@@ -216,7 +216,8 @@ impl Scanner {
     /// Reads a bar that counts within an epoch. Where nothing names the epoch, it may count epochs.
     fn epoch_bar(&mut self, bar: &Bar<'_>, mut report: Report) {
         if report.metrics.epoch.is_some() {
-            report.set_batch(bar.done, bar.total);
+            let total = bar.total.map(|total| total as f64);
+            report.batch = Some((bar.done as f64 - 1.0, total));
             report.metrics.steps_per_second = bar.per_second;
         }
         self.report(&mut report);
