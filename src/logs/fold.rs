@@ -228,6 +228,11 @@ impl<'a, F: FnMut(Line<'a>)> Collapser<'_, 'a, F> {
 impl<'a> Held<'a> {
     /// Takes a line that says no more than those that are held, or little more, and gives any other back.
     fn absorb(&mut self, line: Line<'a>, is_summary: bool) -> Option<Line<'a>> {
+        let is_at_first = self.last.is_none() && self.behind.is_empty();
+        if is_at_first && is_next_state(&self.first.text, &line.text) {
+            self.first.text = line.text;
+            return None;
+        }
         let is_bar = || Bar::parse_whole(&line.text).is_some();
         let is_metrics = is_summary && has_figure(&self.first.text);
         let is_alike = || without_numbers(&self.first.text).eq(without_numbers(&line.text));
@@ -241,8 +246,6 @@ impl<'a> Held<'a> {
         }
         if self.last.is_none() && self.first.text == line.text {
             self.more += u64::from(!line.text.is_empty() && !is_bar());
-        } else if is_next_state(&self.first.text, &line.text) {
-            self.first.text = line.text;
         } else if !is_metrics || !is_alike() {
             return Some(line);
         } else if let Some(last) = &mut self.last {

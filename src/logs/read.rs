@@ -97,8 +97,8 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
     let (end, fold) = (log.end, options.fold(log.secrets));
     let (mut from, mut bytes) = (end, Vec::new());
     let (mut newest, mut line, mut unfinished) = (VecDeque::<Line<'_>>::new(), 0, None);
-    let (mut has_older, mut is_endless) = (false, false);
-    while from > 0 && bytes.len() < WINDOW / 2 && !has_older && !is_endless {
+    let (mut is_full, mut lacks_room, mut is_endless) = (false, false, false);
+    while from > 0 && bytes.len() < WINDOW / 2 && !is_full && !is_endless {
         // What has been read doubles each time, so that folding it again costs no more than reading it.
         let block = log.lines_before(from, FIRST_BLOCK.max(bytes.len() as u64))?;
         is_endless = from - block.start > MAX_LEFT_OUT;
@@ -109,22 +109,24 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         unfinished = unfinished_text(log, &bytes[line..], fold);
         let room = unfinished.as_ref().map_or(0, String::len);
         let room = options.max_bytes.saturating_sub(room);
-        let mut used = 0;
+        let (mut count, mut length, mut used) = (0, 0, 0);
         newest = VecDeque::new();
         fold_lines(&bytes[..complete], from, fold, &mut |line| {
+            (count, length) = (count + 1, length + line.text.len());
             used += line.text.len() + 1;
             newest.push_back(line);
             while newest.len() > lines || used > room + 1 {
                 used -= newest.pop_front().map_or(0, |line| line.text.len() + 1);
-                has_older = true;
             }
         });
+        is_full = count > lines || length > LARGEST_MAX_BYTES;
+        lacks_room = newest.len() < count.min(lines);
     }
     let cursor = log.cursor_at(place_in_log(line, &bytes, from, end))?;
-    let is_partial = from > 0 && !has_older;
+    let is_partial = from > 0 && !is_full;
     let is_cut = newest.iter().any(|line| line.is_cut);
-    let count = newest.len();
-    let lacks_room = has_older && count < lines;
+    let text = log.secrets.redact(&join(newest));
+    let count = text.lines().count();
     let mut notes = Vec::new();
     if is_partial {
         let (read, all) = (HumanBytes(end - from), HumanBytes(end));
@@ -140,9 +142,9 @@ pub fn tail(log: &mut Log<'_>, lines: usize, options: ReadOptions) -> io::Result
         truncated: lacks_room || is_partial || is_cut,
         lines: count,
         unfinished,
-        reaches_start: from == 0 && !has_older,
+        reaches_start: from == 0 && !is_full,
         notes,
-        text: log.secrets.redact(&join(newest)),
+        text,
         cursor,
         log_bytes: end,
         ..Excerpt::default()
@@ -188,8 +190,9 @@ pub fn read_since(log: &mut Log<'_>, cursor: &Cursor, options: ReadOptions) -> i
             false => _ = beyond.get_or_insert(line.start),
         }
     });
-    // A run is given as a whole or not at all.
+    // A run is given as a whole or not at all, and a blank line at the end is none.
     lines.retain(|line| beyond.is_none_or(|beyond| line.start < beyond));
+    lines.pop_if(|line| line.text.is_empty() && !options.raw);
     let length = beyond.map_or(line, |beyond| (beyond - start) as usize);
     let (mut unfinished, mut remaining_bytes) = (None, 0);
     if length == line && window_end == end {

@@ -1,6 +1,6 @@
 //! Bad news of a training: figures that are no finite numbers, and a loss that has grown.
 
-use super::history::{FIGURES, Point};
+use super::history::{FIGURES, History, Point};
 
 /// A loss this many times its best is bad news; below the floor the best counts as that, since small losses leap.
 const GROWTH: f64 = 10.0;
@@ -18,8 +18,10 @@ pub(crate) struct BadNews {
     pub(crate) is_lost: bool,
 }
 
-/// Finds the bad news in the course of a training.
-pub(super) fn bad_news(points: &[Point]) -> Vec<BadNews> {
+/// Finds the bad news in the course of the newest training.
+pub(super) fn bad_news(history: &History) -> Vec<BadNews> {
+    let points = history.points();
+    let points = &points[points.partition_point(|point| point.run < history.run)..];
     // The loss of reinforcement learning tells nothing.
     let loss = |point: &Point| point.loss.filter(|_| point.reward.is_none());
     let newest = points.iter().rev().find_map(loss);

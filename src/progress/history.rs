@@ -15,6 +15,8 @@ pub struct Point {
     pub eval_loss: Option<f64>,
     pub reward: Option<f64>,
     pub grad_norm: Option<f64>,
+    /// The number of the training in its log.
+    pub(super) run: u32,
 }
 
 /// Takes a figure of a point.
@@ -38,6 +40,8 @@ pub struct History {
     halvings: u32,
     /// The points that came since the last halving.
     count: usize,
+    /// The number of the newest training.
+    pub(super) run: u32,
 }
 
 impl History {
@@ -59,6 +63,7 @@ impl History {
             eval_loss: metrics.eval_loss.filter(&mut is_of_set),
             reward: metrics.reward,
             grad_norm: metrics.grad_norm,
+            run: self.run,
         };
         let figure = point.loss.or(point.eval_loss).or(point.reward);
         if figure.or(point.grad_norm).is_none() {
@@ -66,11 +71,7 @@ impl History {
         }
         let is_later = |last: &mut Point| last.step > point.step && point.step.is_some();
         while self.points.pop_if(is_later).is_some() {}
-        // The lines of a block repeat the figures of those above.
-        let is_same = |last: &mut Point| match point.step {
-            Some(_) => last.step == point.step,
-            None => *last == point,
-        };
+        let is_same = |last: &mut Point| last.step == point.step && point.step.is_some();
         if let Some(last) = self.points.pop_if(is_same) {
             point.loss = point.loss.or(last.loss);
             point.eval_loss = point.eval_loss.or(last.eval_loss);

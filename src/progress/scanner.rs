@@ -114,16 +114,12 @@ impl Scanner {
         if is_over || (self.activity.is_some() && is_training) {
             metrics.seconds_left = None;
         }
-        // Those of an earlier training in the same log are none of this one.
-        let figures = metrics.loss.or(metrics.reward).or(metrics.eval_loss);
-        let points = self.history.points();
-        let points = figures.or(metrics.grad_norm).map_or(&[][..], |_| points);
         metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
         Some(Progress {
             metrics,
             is_training,
             measured_at: Some(written),
-            bad_news: bad_news(points),
+            bad_news: bad_news(&self.history),
             activity: self.activity.clone(),
             ..Progress::default()
         })
@@ -231,6 +227,7 @@ impl Scanner {
             return;
         }
         report.add_line(line);
+        let is_new = report.has_figure() || report.metrics.grad_norm.is_some();
         if self.block.is_some()
             && let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0)
         {
@@ -244,7 +241,7 @@ impl Scanner {
         }
         if report.is_training() {
             if self.is_own(&report) {
-                self.report(&mut report);
+                self.report(&mut report, is_new);
             }
             return;
         }
@@ -291,6 +288,7 @@ impl Scanner {
             links: std::mem::take(&mut self.links),
             ..Self::default()
         };
+        self.history.run += 1;
         self.bars.training_started = true;
     }
 
@@ -302,8 +300,8 @@ impl Scanner {
         self.activity = None;
     }
 
-    /// Takes over what a trainer has printed.
-    fn report(&mut self, report: &mut Report) {
+    /// Takes over what a trainer has printed. Its figures are new unless they belong to a line before.
+    fn report(&mut self, report: &mut Report, is_new: bool) {
         let of = &mut report.metrics;
         let is_of_step = of.step.is_some() || of.learning_rate.or(of.grad_norm).is_some();
         if self.bars.training_ended && !is_of_step && report.has(Kind::Evaluation) {
@@ -337,7 +335,9 @@ impl Scanner {
             && is_of_training
             && !self.prints_steps
             && metrics.step.is_some();
-        self.history.push(metrics);
+        if is_new {
+            self.history.push(metrics);
+        }
         if metrics.eval_loss.is_some() && !is_of_training {
             // An evaluation that runs beside the training is of an earlier step.
             metrics.step = metrics.step.max(self.metrics.step);

@@ -220,6 +220,6 @@ impl Scanner {
             report.batch = Some((bar.done as f64 - 1.0, total));
             report.metrics.steps_per_second = bar.per_second;
         }
-        self.report(&mut report);
+        self.report(&mut report, true);
     }
 }
