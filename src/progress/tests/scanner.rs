@@ -284,6 +284,10 @@ fn second_run_in_one_log() {
     );
     let lost = scan(begin(10) + &step(9, 10, f64::NAN) + "\n" + &begin(500)).0;
     assert_eq!(lost.unwrap().bad_news, []);
+    // Nor has a loss grown that is another training's.
+    let loss = |loss: f64| format!("{{'loss': {loss}, 'learning_rate': 0.1}}\n");
+    let grown = scan(begin(10) + "\n" + &loss(0.04) + &begin(500) + "\n" + &loss(1.5)).0;
+    assert_eq!(grown.unwrap().bad_news, []);
     let found = metrics(first + &begin(500) + &step(1, 500, 2.0));
     assert_eq!(
         (found.step, found.total_steps, found.loss),
