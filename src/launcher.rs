@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::error::{JobError, Result};
 pub(crate) use crate::job_identity::JobIdentity;
 pub(crate) use crate::parse::JobState;
-use crate::parse::sky;
+pub(crate) use crate::parse::sky::exit_code;
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
 use crate::settings::config::{Config, OumiCommand};
@@ -211,6 +211,7 @@ pub(crate) struct JobLog {
     pub content: LogContent,
     /// `true` when nothing more will be written to it. Checked before the log is read.
     pub ended: bool,
+    /// Said where the fetch was ended by its timeout: more may follow.
     pub message: Option<String>,
 }
 
@@ -241,18 +242,7 @@ pub(crate) enum LogContent {
         text: String,
         /// `false` when earlier text may be missing.
         complete: bool,
-        /// `true` when the fetch was ended by its timeout: more may follow.
-        timed_out: bool,
     },
-}
-
-impl LogContent {
-    pub(crate) fn exit_code(&self) -> Option<i32> {
-        match self {
-            Self::Text { text, .. } => sky::exit_code(text),
-            Self::File(_) => None,
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -135,7 +135,6 @@ impl CloudBackend for Oumi {
             content: LogContent::Text {
                 text: log_lines(&output.stdout),
                 complete: !output.front_truncated,
-                timed_out: output.timed_out,
             },
             ended: !output.timed_out,
             message: output.timed_out.then(running),

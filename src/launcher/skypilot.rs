@@ -322,7 +322,6 @@ fn read_log(identity: &JobIdentity, output: &Output) -> Result<JobLog> {
         content: LogContent::Text {
             text: sky::log_lines(&output.stdout),
             complete: is_all && !output.front_truncated && !output.timed_out,
-            timed_out: output.timed_out,
         },
         // SkyPilot itself ends the last line of a job that has ended.
         ended: false,

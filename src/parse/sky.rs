@@ -107,11 +107,11 @@ fn rows<T>(values: &[Value], key: &str, read: fn(String, &Row) -> T) -> Result<V
     rows.ok_or_else(|| JobError::failed(format!("a row of it has no usable `{key}`")))
 }
 
-/// The lines with which SkyPilot heads a log, without what follows: what stands before their words, and these.
-const HEADINGS: [(&str, &str); 3] = [
-    ("", "Tailing logs of "),
-    ("├── ", "Waiting for task resources on "),
-    ("└── ", "Job started. Streaming logs... "),
+/// The lines with which SkyPilot heads a log, without what follows.
+const HEADINGS: [&str; 3] = [
+    "Tailing logs of ",
+    "├── Waiting for task resources on ",
+    "└── Job started. Streaming logs... ",
 ];
 
 /// Returns the job's lines in the output of `sky logs`, without SkyPilot's heading and without the prefix `(name, pid=…) `
@@ -119,12 +119,10 @@ const HEADINGS: [(&str, &str); 3] = [
 /// others, so that it reads the same in each answer.
 pub(crate) fn log_lines(stdout: &str) -> String {
     let is_heading = |line: &str| {
-        let mut headings = HEADINGS.iter();
-        let heading = headings.find(|(_, words)| line.contains(words));
-        heading.is_some_and(|(lead, words)| {
-            let text = strip_escapes(line);
-            text.strip_prefix(lead).is_some_and(|text| text.starts_with(words))
-        })
+        let begins = |heading: &&str| strip_escapes(line).starts_with(heading);
+        // Few lines begin so, and may be cleaned.
+        let may_be_one = line.starts_with(['T', '├', '└', '\u{1b}']);
+        may_be_one && HEADINGS.iter().any(begins)
             // A message of the API server to its client.
             || (line.starts_with("<sky-payload") && line.trim_end().ends_with("</sky-payload>"))
     };

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::error::{JobError, Result};
 use crate::failure;
-use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent};
+use crate::launcher::{JobIdentity, JobState, JobStatus, Launcher, LogContent, exit_code};
 use crate::process::on_file_threads;
 use crate::progress::links::Links;
 use crate::progress::stall::Stall;
@@ -169,10 +169,9 @@ impl LogReader {
         launcher: &dyn Launcher,
         job: &JobIdentity,
     ) -> Result<()> {
-        let content = launcher.logs(job).await?.content;
         // Of a deleted cluster only the log of the launch is left, a file, which says nothing of the job.
-        if let LogContent::Text { text, .. } = &content {
-            let reading = LogReading::of_text(text, content.exit_code(), self.newest());
+        if let LogContent::Text { text, .. } = launcher.logs(job).await?.content {
+            let reading = LogReading::of_text(&text, exit_code(&text), self.newest());
             *lock(&self.newest) = Some(reading);
             work.is_complete = work.last.is_some_and(|(_, is_over)| is_over);
         }

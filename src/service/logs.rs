@@ -90,15 +90,10 @@ async fn read_job(
         raw: request.raw,
         ended: log.ended,
     };
-    let (opened, timed_out) = match &log.content {
-        LogContent::File(path) => (Log::open(path, &redactor), false),
-        LogContent::Text {
-            text,
-            complete,
-            timed_out,
-        } => {
-            let opened = Log::from_text(text.as_bytes(), *complete, &redactor);
-            (Ok(opened), *timed_out)
+    let opened = match &log.content {
+        LogContent::File(path) => Log::open(path, &redactor),
+        LogContent::Text { text, complete } => {
+            Ok(Log::from_text(text.as_bytes(), *complete, &redactor))
         }
     };
     let mut opened = opened.map_err(failed)?;
@@ -116,6 +111,7 @@ async fn read_job(
         }
     };
     let excerpt = excerpt.map_err(failed)?;
+    let timed_out = log.message.is_some();
     let mut answer = match timed_out && excerpt.change.is_some() {
         true => LogsAnswer {
             truncated: true,

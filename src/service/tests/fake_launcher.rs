@@ -584,7 +584,6 @@ impl Launcher for FakeLauncher {
             content: LogContent::Text {
                 text: log,
                 complete: true,
-                timed_out: false,
             },
             ended: false,
             message: None,

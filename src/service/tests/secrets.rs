@@ -126,7 +126,6 @@ impl Launcher for Leaky {
             content: LogContent::Text {
                 text: format!("{0}\nValueError: {0}\n{0}", leak("log")),
                 complete: true,
-                timed_out: false,
             },
             ended: false,
             message: Some(leak("message")),
