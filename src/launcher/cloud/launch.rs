@@ -238,9 +238,10 @@ impl CloudLauncher {
 
     pub(super) fn cancel_unless_begun(&self, identity: &JobIdentity) -> Result<JobStatus> {
         let dir = self.dir(identity)?;
-        if dir.log_path().try_exists()? {
+        // Without its folder, as of a record of the Python server, nothing is known of it.
+        if dir.log_path().try_exists()? || !dir.exists()? {
             return Err(JobError::failed(
-                "its launch was cut off and left no id to cancel by; its cluster may be up and cost money: call list_jobs to see",
+                "its launch left no id to cancel by; its cluster may be up and cost money: call list_jobs to see",
             ));
         }
         dir.write_exit_record(&ExitRecord::cancelled(STEP))?;
