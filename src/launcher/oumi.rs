@@ -173,14 +173,12 @@ fn call(verb: &str, cloud: &str, clusters: &[&str], job: &[&str]) -> Result<CliC
     Ok(call)
 }
 
-/// Lists the Slurm clusters for Oumi, those of the server's environment first.
+/// Names the Slurm clusters of a call to Oumi, and no others of the server's environment: it connects to each one that is named, and
+/// fails where one cannot be reached.
 fn envs(cloud: &str, clusters: &[&str]) -> BTreeMap<String, String> {
-    if cloud != SLURM {
-        return BTreeMap::new();
-    }
-    let inherited = std::env::var(SLURM_CONNECTIONS).unwrap_or_default();
-    let mut connections: Vec<&str> = inherited.split(',').map(str::trim).collect();
-    connections.retain(|name| !name.is_empty() && !clusters.contains(name));
-    connections.extend(clusters);
-    BTreeMap::from([(SLURM_CONNECTIONS.to_owned(), connections.join(","))])
+    let connections = (SLURM_CONNECTIONS.to_owned(), clusters.join(","));
+    (cloud == SLURM)
+        .then_some(connections)
+        .into_iter()
+        .collect()
 }
