@@ -226,8 +226,10 @@ impl Listing {
             }
             let is_late = |at: f64| now - at > COMPLETION_WINDOW.as_secs_f64();
             let has_job = || self.jobs.iter().any(|job| job.identity.cluster == *name);
+            // Where no queue was read, nobody can tell what lives on it.
+            let is_idle = || survey.queue.is_ok() && !has_job();
             if cluster.status == "INIT"
-                && (is_of(failed) || !has_job() && cluster.launched_at.is_none_or(is_late))
+                && (is_of(failed) || is_idle() && cluster.launched_at.is_none_or(is_late))
             {
                 self.warnings.push(cost_note(cluster));
             }

@@ -294,6 +294,12 @@ fn of_a_run_of_metrics_the_first_and_the_last_are_given() {
         "the end",
     ];
     assert_eq!(found.text, expected.concat());
+    let bar = |step: u32| format!("{step}%|█ | {step}/99 [00:01<00:09,  4.51it/s, loss=2.5]\n");
+    let bars: String = (1..=9).map(bar).collect();
+    assert_eq!(
+        read(bars.as_bytes(), 20, ReadOptions::default()).text + "\n",
+        bar(9)
+    );
     // Lines that only count are none of metrics.
     let numbers: String = (1..=9).map(|n| format!("done {n} of 9\n")).collect();
     assert_eq!(
