@@ -111,19 +111,19 @@ impl JobService {
         }
         let deadline = Instant::now() + CLUSTER_INFO_WAIT;
         let described = until(deadline, launcher.clusters(Some(cluster))).await;
-        let info = match described {
-            Err(error) if is_limited => return Err(error),
-            described => described.unwrap_or_default().into_iter().next(),
-        };
-        match info.as_ref().filter(|_| is_limited) {
-            None => Ok(info),
-            Some(ClusterInfo { cloud: None, .. }) => Err(JobError::blocked(format!(
-                "the cloud of cluster {cluster} is not known, and not every cloud may be used"
-            ))),
-            Some(ClusterInfo {
-                cloud: Some(found), ..
-            }) => policy.check(found).map(|()| info),
+        if !is_limited {
+            return Ok(described.unwrap_or_default().into_iter().next());
         }
+        let Some(info) = described?.into_iter().next() else {
+            return Ok(None);
+        };
+        let unknown = || {
+            JobError::blocked(format!(
+                "the cloud of cluster {cluster} is not known, and not every cloud may be used"
+            ))
+        };
+        policy.check(info.cloud.as_deref().ok_or_else(unknown)?)?;
+        Ok(Some(info))
     }
 
     /// Asks the user where the policy wants that, and returns the plan that they agreed to, perhaps minutes ago. The launch was
