@@ -253,10 +253,14 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
         return Ok(status);
     }
     let host = machine.as_ref().map_or("", |machine| machine.host.as_str());
+    let left = match dir.log_path().try_exists()? {
+        true => "its supervisor was killed; read its log",
+        false => "nothing of it is here, not even its log",
+    };
     let unknown = |word, is_done| JobStatus::new(word, JobState::Unknown, is_done);
     Ok(match place {
         Place::Here => unknown(status::LOST, true)
-            .with_message("how it ended is not known: its supervisor was killed; read its log"),
+            .with_message(format!("how it ended is not known: {left}")),
         Place::EarlierStart => unknown(status::UNKNOWN, true).with_message(format!(
             "{host} was restarted while it ran, which ended it; its log shows how far it came"
         )),

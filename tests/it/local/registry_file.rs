@@ -36,7 +36,10 @@ fn python_file_round_trip() {
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].as_str().unwrap().ends_with("legacy"));
     // How a job is comes from what is left of it, never from the file.
-    assert_eq!(server.poll("legacy")["status"], "lost");
+    let legacy = server.poll("legacy");
+    assert_eq!(legacy["status"], "lost");
+    let message = legacy["message"].as_str().unwrap();
+    assert!(message.contains("not even its log"), "{message}");
 
     let job_id = server.submit(home.job("true"), json!({}));
     let records = home.records();
