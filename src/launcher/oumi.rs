@@ -19,6 +19,8 @@ use crate::settings::env_vars::SLURM_CONNECTIONS;
 
 /// The cloud whose clusters every call of Oumi must name.
 const SLURM: &str = "slurm";
+/// The cloud whose clusters are names alone. Oumi 0.9 launches onto none of them (`NotImplementedError`), which a launch there tells.
+const MODAL: &str = "modal";
 /// The timeout of a run of `oumi launch`: it imports the training stack, which takes half a minute on an idle machine.
 const TIMEOUT: Duration = Duration::from_secs(180);
 /// `oumi launch logs` follows a job until it ends, and most of this goes into its start.
@@ -29,10 +31,9 @@ pub(crate) struct Oumi(pub(crate) Cli);
 
 #[async_trait]
 impl CloudBackend for Oumi {
-    /// The clouds that Oumi 0.9 drives itself, besides `local` and Modal: there `oumi launch` takes each name for a cluster that is
-    /// there, onto which Modal cannot launch, and lists no jobs.
+    /// The clouds that Oumi 0.9 drives itself, besides `local`.
     fn clouds(&self) -> &'static [&'static str] {
-        &["slurm", "polaris", "frontier", "perlmutter"]
+        &["slurm", MODAL, "polaris", "frontier", "perlmutter"]
     }
 
     fn ids_restart(&self) -> bool {
@@ -48,6 +49,10 @@ impl CloudBackend for Oumi {
             SLURM => (
                 parse::is_valid_slurm_cluster_name(cluster),
                 "user@host of the Slurm login node",
+            ),
+            MODAL => (
+                !cluster.is_empty() && is_plain(cluster, "-_.@"),
+                "the cluster's name",
             ),
             _ => (
                 is_plain(cluster, "-_.")
@@ -156,6 +161,7 @@ impl CloudBackend for Oumi {
 fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
     match cloud {
         SLURM => cluster.split_once('@').map(|(user, _)| user),
+        MODAL => None,
         // Elsewhere a cluster is a queue and a user, `debug.jane`.
         _ => cluster.split_once('.').map(|(_, user)| user),
     }

@@ -1,4 +1,4 @@
-//! The state of a job, and the words of SkyPilot, Slurm, PBS and Oumi for it.
+//! The state of a job, and the words of SkyPilot, Slurm, PBS, Modal and Oumi for it.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -23,7 +23,7 @@ pub(crate) enum JobState {
 /// Every known word, by meaning. `true`: the job has ended. A word of several schedulers means the same in each.
 #[rustfmt::skip]
 const WORDS: &[(JobState, bool, &str)] = &[
-    // SkyPilot, jobs on a cluster and managed jobs. Oumi on this machine uses these words in lower case.
+    // SkyPilot, jobs on a cluster and managed jobs. Oumi on this machine and on Modal uses these words in lower case.
     (Pending, false, "INIT PENDING SETTING_UP SUBMITTED STARTING QUEUED"),
     (Running, false, "RUNNING RECOVERING CANCELLING WINDING_DOWN"),
     (Succeeded, true, "SUCCEEDED"),

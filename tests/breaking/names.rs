@@ -212,7 +212,7 @@ fn hostile_job_names() {
 fn hostile_clusters_and_ids() {
     let mut place = Place::new();
     for name in hostile() {
-        for cloud in ["gcp", "slurm", "polaris", "local"] {
+        for cloud in ["gcp", "slurm", "modal", "local"] {
             place.run(
                 "job.yaml",
                 json!({ "cluster_name": name, "cloud": cloud, "dry_run": cloud == "local" }),

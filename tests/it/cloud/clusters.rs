@@ -197,6 +197,7 @@ fn hostile_names_start_nothing() {
         ("local", "dev"),
         ("slurm", "host"),
         ("slurm", ""),
+        ("modal", "-a"),
         // `oumi launch down` says that it was turned down, and ends nothing.
         ("slurm", SLURM),
     ] {

@@ -15,7 +15,7 @@ fn down(cloud: &str, cluster: &str) -> Value {
 fn forbidden_cloud_is_refused_by_every_tool() {
     let world = World::new();
     world.know(&[("a", "aws", "dev", "1"), ("s", "slurm", SLURM, "1")]);
-    let mut server = world.server_with(&[(env_vars::CLOUDS, "local, polaris")]);
+    let mut server = world.server_with(&[(env_vars::CLOUDS, "local, modal")]);
     for (tool, arguments) in [
         (
             "run_job",
@@ -43,7 +43,7 @@ fn forbidden_cloud_is_refused_by_every_tool() {
         let answer = server.call(tool, arguments);
         let error = answer.refused();
         assert!(error.contains(env_vars::CLOUDS), "{tool}: {error}");
-        assert!(error.contains("only local, polaris"), "{tool}: {error}");
+        assert!(error.contains("only local, modal"), "{tool}: {error}");
     }
     let (ids, list) = server.list("all");
     assert_eq!(ids.len(), 0);
