@@ -67,10 +67,15 @@ async fn find(context: &Context, query: &JobIdentity) -> Result<ResolvedJob> {
     if query.oumi_job_id.is_empty() || query.cloud.is_empty() {
         return Err(unknown(&records, query));
     }
+    let cloud = context.cloud_of_call(&query.cloud);
     let wanted = JobIdentity {
         job_id: String::new(),
-        cloud: context.cloud_of_call(&query.cloud),
-        cluster: query.cluster.trim().to_owned(),
+        // This machine is none, whatever a client calls it.
+        cluster: match context.is_local(&cloud) {
+            true => String::new(),
+            false => query.cluster.trim().to_owned(),
+        },
+        cloud,
         oumi_job_id: query.oumi_job_id.trim().to_owned(),
     };
     let mut candidates = candidates(context, &records, &wanted).await?;

@@ -195,7 +195,7 @@ fn lookup_by_launcher_id() {
         server.call("poll_status", direct.clone()).ok()["job_id"],
         *job_id
     );
-    let logs = json!({ "oumi_job_id": job_id, "cloud": "local" });
+    let logs = json!({ "oumi_job_id": job_id, "cloud": "local", "cluster_name": "local" });
     assert_eq!(server.call("get_job_logs", logs).ok()["job_id"], *job_id);
     assert_eq!(server.call("cancel_job", direct).ok()["job_id"], *job_id);
     let unknown = json!({ "oumi_job_id": "17", "cloud": "local" });
