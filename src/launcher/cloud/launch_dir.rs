@@ -180,7 +180,7 @@ impl Launch {
     }
 
     /// Returns the status of the launch, which is that of a job whose id is not known. `finds_jobs` where the job of a launch that
-    /// was cut off can be found by its name.
+    /// was cut off can be found by its name. Does file work.
     pub(super) fn status(&self, finds_jobs: bool) -> JobStatus {
         if self.is_cancelled {
             return JobStatus::cancelled();
@@ -194,9 +194,12 @@ impl Launch {
         // A job that SkyPilot has is looked for before its launch counts as failed.
         let is_submitted = self.printed.is_submitted || self.printed.run.is_some();
         let may_have_job = finds_jobs && is_submitted && self.verdict.is_none();
+        // A record of the Python server has no folder.
+        let is_known = self.folder.exists();
         let ended = match &self.failure {
             Some(reason) if !may_have_job => return JobStatus::failed().with_message(reason),
             Some(reason) => format!("its launch failed ({reason})"),
+            None if !is_known => "its launch is not known here".to_owned(),
             None => "its launch was cut off".to_owned(),
         };
         let cluster = &self.start.cluster;
@@ -207,7 +210,7 @@ impl Launch {
                 "{ended} and may still complete; the server looks for the job on cluster {cluster}"
             ));
         }
-        let next = match finds_jobs {
+        let next = match finds_jobs && is_known {
             true => "the server looks for the job there; call poll_status again",
             false => "call list_jobs to see",
         };

@@ -382,6 +382,8 @@ fn old_record_is_not_certain() {
     world.cloud.set_log("dev", "1", "of a stranger\n");
     let mut server = world.server();
     // Its launch may be at work, or have ended.
+    let message = text(&server.poll("b"), "message").to_owned();
+    assert!(message.contains("not known here") && !message.contains("looks for"));
     assert!(server.cancel("b", false).refused().contains("left no id"));
     let status = server.poll("a");
     assert_eq!(how(&status), ("unknown", "UNKNOWN", false));
