@@ -115,12 +115,12 @@ impl JobService {
                 return tracing::warn!(%error, "cannot resume the jobs of an earlier server");
             }
         };
+        // Programs are looked for in the project folders of all earlier launches, before one is resumed.
+        let dirs = records.iter();
+        let dirs = dirs.filter_map(|job| context.job_dir(&job.job_id));
+        let plans = dirs.filter_map(|dir| dir.plan().ok());
+        plans.for_each(|plan| find::add_project(&plan.working_dir));
         for job in records.iter() {
-            // Programs are looked for in the project folders of earlier launches too.
-            let plan = context.job_dir(&job.job_id).map(|dir| dir.plan());
-            if let Some(Ok(plan)) = plan {
-                find::add_project(&plan.working_dir);
-            }
             launches::resume(context, job);
         }
         prune::prune(context, &records, &HashMap::new()).await;

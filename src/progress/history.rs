@@ -3,8 +3,8 @@
 use super::health::figure as number;
 use super::metrics::Metrics;
 
-/// The most points that are kept.
-pub(crate) const MAX_POINTS: usize = 8192;
+/// The most points that are kept. One more has still room in a vector of 8,192, which is not doubled.
+pub(crate) const MAX_POINTS: usize = 8190;
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Point {
