@@ -425,7 +425,7 @@ mod tests {
             "me@10.0.0.2's password: \nPermission denied (publickey,password).",
             "connect(password=os.environ[\"PG\"]), Redis(password=None,username=None)",
             "run.sh: line 3: HF_TOKEN: unbound variable, WANDB_API_KEY: parameter not set",
-            "curl -fsS https://a.b/-u x:1234; docker run -u 1000:10000 mysql -port 3306; NUM_PASSES=1000",
+            "curl -fsS https://a.b/-u x:1234; docker run -u 1000:10000 mysql -port 3306; NUM_PASSES=1000; ssh login sbatch -p gpu_long",
             "pad_token: an_ordinary_word_of_some_length, token=config.hub_token_of_the_run",
         ] {
             assert_eq!(secrets.redact(text), text);
