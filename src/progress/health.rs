@@ -36,7 +36,7 @@ pub(super) fn bad_news(history: &History) -> Vec<BadNews> {
         };
         let since = match (first.step, first.epoch) {
             (Some(step), _) => format!(" since step {step}"),
-            (None, Some(epoch)) => format!(" since epoch {epoch}"),
+            (None, Some(epoch)) => format!(" since epoch {}", figure(epoch)),
             (None, None) => String::new(),
         };
         news.push(BadNews {

@@ -97,6 +97,13 @@ impl History {
         }
     }
 
+    /// Adds the gradient to the newest point, where a line of its own tells it.
+    pub(super) fn add_grad_norm(&mut self, grad_norm: Option<f64>) {
+        if let Some(last) = self.points.last_mut() {
+            last.grad_norm = grad_norm.or(last.grad_norm);
+        }
+    }
+
     /// Assigns `step` to the newest point, unless its step is later.
     pub(super) fn assign_step(&mut self, step: u64) {
         if let Some(last) = self.points.last_mut() {

@@ -227,7 +227,7 @@ impl Scanner {
             return;
         }
         report.add_line(line);
-        let is_new = report.has_figure() || report.metrics.grad_norm.is_some();
+        let is_new = report.has_figure();
         if self.block.is_some()
             && let Some((mut head, lines)) = self.block.take().filter(|(_, lines)| *lines > 0)
         {
@@ -335,8 +335,10 @@ impl Scanner {
             && is_of_training
             && !self.prints_steps
             && metrics.step.is_some();
-        if is_new {
+        if is_new || metrics.step.is_some() {
             self.history.push(metrics);
+        } else {
+            self.history.add_grad_norm(metrics.grad_norm);
         }
         if metrics.eval_loss.is_some() && !is_of_training {
             // An evaluation that runs beside the training is of an earlier step.

@@ -38,6 +38,14 @@ fn resumed_run_replaces_steps() {
 }
 
 #[test]
+fn lines_of_a_block_without_a_step_are_one_point() {
+    let block = |loss| format!("Epoch 1:\n  loss: {loss}\n  grad_norm: 1.5\n  lr: 1e-4\n");
+    let (_, history) = scan(block(0.9) + &block(f64::NAN));
+    let gradients: Vec<_> = history.points().iter().map(|one| one.grad_norm).collect();
+    assert_eq!(gradients, [Some(1.5); 2]);
+}
+
+#[test]
 fn long_history_is_thinned_evenly() {
     let mut history = History::default();
     for step in 0..200_000 {
