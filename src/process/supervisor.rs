@@ -192,10 +192,8 @@ impl<'a> Supervisor<'a> {
             let result = spawned.map_err(|error| {
                 let program = step.argv.first().map_or("", String::as_str);
                 let folder = self.plan.working_dir.display();
-                let is_missing = error.kind() == io::ErrorKind::NotFound;
-                let why = is_missing.then_some(
-                    "; the folder is gone, the job's PATH lacks it, or its first line names a program that is gone",
-                );
+                let gone = error.kind() == io::ErrorKind::NotFound;
+                let why = gone.then_some("; the folder or interpreter is gone, or PATH lacks it");
                 let why = why.unwrap_or_default();
                 format!("cannot run {program:?} in {folder}: {error}{why}")
             });

@@ -51,7 +51,6 @@ pub struct Scanner {
     /// The bar was cleared, for a text to be printed in its place.
     bar_cleared: bool,
     first_epoch: Option<f64>,
-    /// The counts beside epochs begin anew with each.
     counts_in_epoch: bool,
     /// The unfinished end of the input.
     rest: Vec<u8>,
@@ -97,9 +96,8 @@ impl Scanner {
 
     /// The progress so far; `written` is the time of the last write to the log.
     pub(crate) fn progress(&self, written: SystemTime) -> Option<Progress> {
-        let is_training = self.is_training;
         let mut metrics = self.metrics.clone();
-        if !is_training && metrics == Metrics::default() {
+        if !self.is_training && metrics == Metrics::default() {
             return None;
         }
         // A total that is behind the step is of something else.
@@ -111,13 +109,13 @@ impl Scanner {
         metrics.seconds_left = metrics.seconds_left.or(at_speed);
         // After the training come an evaluation and the saving of the model, which nobody has measured.
         let is_over = left == Some(0) || self.bars.training_ended;
-        if is_over || (self.activity.is_some() && is_training) {
+        if is_over || (self.activity.is_some() && self.is_training) {
             metrics.seconds_left = None;
         }
         metrics.loss_step = self.loss_step.filter(|step| Some(*step) != metrics.step);
         Some(Progress {
             metrics,
-            is_training,
+            is_training: self.is_training,
             measured_at: Some(written),
             bad_news: bad_news(&self.history),
             activity: self.activity.clone(),

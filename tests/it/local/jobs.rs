@@ -232,11 +232,7 @@ fn path_without_a_shell_is_said_to_be_one() {
     home.write("job.yaml", "envs: {PATH: \"/opt/x:$PATH\"}\nrun: echo");
     let arguments = server.launch("job.yaml", json!({}));
     let answer = server.call("run_job", arguments);
-    assert!(
-        answer
-            .refused()
-            .contains("the job's PATH lacks it, or its first line")
-    );
+    assert!(answer.refused().contains("or PATH lacks it"));
 }
 
 #[test]
