@@ -120,11 +120,12 @@ impl CloudBackend for SkyPilot {
         Ok((cluster, config))
     }
 
-    /// Asks the API server about each cluster at once. The program lists them all in one run.
+    /// Asks the API server about each cluster at once. The program, which lists them all in one run, is asked where there is none,
+    /// and about the clusters of which it gave no answer.
     async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
         let mut names = clusters.clone();
         if self.api.server().await.is_none() {
-            return self.ask(queue_call(&names)?, read_queue).await;
+            return self.run_queue(&names).await;
         }
         if names.is_empty() {
             let clusters = self.clusters().await?;
@@ -132,16 +133,26 @@ impl CloudBackend for SkyPilot {
         }
         let asked = stream::iter(names.clone()).map(async |name: String| {
             let call = queue_call([&name]);
-            let asking = async { self.ask(call?, read_queue).await };
+            let asking = async { self.ask_server(&call?, read_queue).await };
             (name, asking.await)
         });
         let mut answers = asked.buffer_unordered(MAX_QUEUES);
-        let mut queue = Queue::new();
+        let (mut queue, mut unasked) = (Queue::new(), BTreeSet::new());
         while let Some((name, answer)) = answers.next().await {
             match answer {
-                Ok(part) => queue.extend(part),
+                Ok(Some(part)) => queue.extend(part),
+                Ok(None) => drop(unasked.insert(name)),
                 Err(error) if names.len() == 1 => return Err(error),
                 Err(error) => drop(queue.insert(name, Err(JobError::failed(error)))),
+            }
+        }
+        if !unasked.is_empty() {
+            match self.run_queue(&unasked).await {
+                Ok(part) => queue.extend(part),
+                Err(error) if unasked.len() == names.len() => return Err(error),
+                Err(error) => queue.extend(
+                    (unasked.into_iter()).map(|name| (name, Err(JobError::failed(&error)))),
+                ),
             }
         }
         Ok(queue)
@@ -292,6 +303,10 @@ impl SkyPilot {
             Some(answer) => Ok(answer),
             None => read(&*self.cli.query(&call).await?),
         }
+    }
+
+    async fn run_queue(&self, clusters: &BTreeSet<String>) -> Result<Queue> {
+        read_queue(&*self.cli.query(&queue_call(clusters)?).await?)
     }
 }
 

@@ -110,6 +110,18 @@ fn each_fault_has_the_program_asked_once() {
     }
 }
 
+#[test]
+fn queues_without_an_answer_are_listed_in_one_run() {
+    let world = world();
+    world.cloud.add_cluster("c2", "Slurm", "UP");
+    world.cloud.set("api.nonsense", "secret-of-a-body");
+    world.server().list("all");
+    let asked = world.cloud.api_calls("POST /queue").len();
+    // The fake runs a program for each that it is asked.
+    let runs = world.cloud.calls_of(&["sky", "queue"]).len();
+    assert_eq!((asked, runs), (2, 3));
+}
+
 /// The answer is lost, and `sky`, which is asked then, finds no such cluster any more.
 #[test]
 fn down_that_was_accepted_and_done_is_no_failure() {
