@@ -30,8 +30,9 @@ impl Offer {
         }
     }
 
+    /// Returns the highest price without the digits that a sum of fractions leaves: a hundredth of a cent is enough.
     pub(crate) fn highest(&self) -> Option<f64> {
-        Some(self.hourly?.1)
+        Some((self.hourly?.1 * 1e4).round() / 1e4)
     }
 
     pub(crate) fn text(&self) -> String {
@@ -76,4 +77,15 @@ pub(crate) fn check_cloud(
         let error = format!("cluster {cluster} is on {other}, not on {asked}");
         Err(JobError::not_found(error).with_hint("pass that cloud, or another cluster_name"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Offer;
+
+    #[test]
+    fn highest_price_has_no_digits_of_a_sum() {
+        assert_ne!(3.0 * 32.7726, 98.3178);
+        assert_eq!(Offer::known(3.0 * 32.7726, "").highest(), Some(98.3178));
+    }
 }
