@@ -1,6 +1,6 @@
 //! What a launch costs, beside what is up already: shown before it, and held against the limit of the policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -23,6 +23,8 @@ pub(super) struct Costs {
     pub(super) offer: Offer,
     /// The clusters that are up, whoever launched them.
     up: Result<Vec<ClusterInfo>>,
+    /// The jobs whose launch had ended before that was asked. The cluster of another may have come up since.
+    launched: HashSet<String>,
 }
 
 impl Costs {
@@ -34,6 +36,8 @@ impl Costs {
     ) -> Option<Self> {
         let cloud = &launch.spec.identity.cloud;
         let deadline = Instant::now() + PRICES_WAIT;
+        let launched = records.iter().filter(|job| !context.is_launching(job));
+        let launched = launched.map(|job| job.job_id.clone()).collect();
         let is_used = |name: &str| name == cloud || records.iter().any(|job| job.cloud == *name);
         let launchers = context.launchers.iter();
         let used = launchers.filter(|launcher| launcher.clouds().iter().any(|name| is_used(name)));
@@ -43,7 +47,12 @@ impl Costs {
         let (offer, up) = until(deadline, async { tokio::join!(offer, up) }).await;
         let up: Result<Vec<_>, _> = up.into_iter().collect();
         let up = up.map(|lists| lists.concat());
-        Some(Self { offer: offer?, up })
+        let offer = offer?;
+        Some(Self {
+            offer,
+            up,
+            launched,
+        })
     }
 
     /// Describes what is up already; empty where nothing is.
@@ -120,7 +129,8 @@ impl Costs {
                 continue;
             }
             let up = self.up.iter().flatten().find(|up| up.name == name);
-            if up.is_some() || context.is_launching(job) {
+            let is_new = !self.launched.contains(&job.job_id);
+            if up.is_some() || is_new || context.is_launching(job) {
                 let price = up.and_then(|up| up.offer.highest());
                 let launcher = context.launcher(&job.cloud).ok();
                 let price = price.or_else(|| launcher?.launch_price(&job.identity()));
