@@ -95,7 +95,7 @@ fn deep_nesting_is_refused() {
         refused(
             name,
             open.repeat(200_000).as_bytes(),
-            &["recursion", "depth"],
+            &["recursion", "nests"],
         );
     }
     let indented: String = (0..1200)
@@ -104,7 +104,7 @@ fn deep_nesting_is_refused() {
     refused(
         "block mappings",
         indented.as_bytes(),
-        &["recursion", "depth"],
+        &["recursion", "nests"],
     );
 }
 

@@ -158,7 +158,7 @@ fn bombs_are_refused() {
             &format!("{new}: &{new} [*{old},*{old},*{old},*{old},*{old},*{old},*{old},*{old}]\n");
     }
     let error = read(&aliases).unwrap_err().to_string();
-    assert!(error.contains("more than a config does"), "{error}");
+    assert!(error.contains("nests more than a config does"), "{error}");
     assert!(read("[".repeat(100_000)).is_err());
 }
 
