@@ -216,8 +216,8 @@ pub(crate) struct JobLog {
 }
 
 impl JobLog {
-    /// The log of a supervised process, which has `ended` or not.
-    fn of_output(dir: &JobDir, ended: bool) -> Result<Self> {
+    /// The log of a supervised process, which has `ended` or not: to tell may take a list of all processes.
+    fn of_output(dir: &JobDir, ended: impl FnOnce() -> bool) -> Result<Self> {
         let path = dir.log_path();
         let log_file = path.display().to_string();
         if !path.try_exists()? {
@@ -227,7 +227,7 @@ impl JobLog {
         Ok(Self {
             log_file,
             content: LogContent::File(path),
-            ended,
+            ended: ended(),
             message: None,
         })
     }

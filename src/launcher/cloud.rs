@@ -266,7 +266,7 @@ impl Launcher for CloudLauncher {
         if identity.oumi_job_id.is_empty() {
             let launch = self.launch(identity);
             let has_ended = launch.is_ok_and(|launch| launch.has_ended);
-            return JobLog::of_output(&self.dir(identity)?, has_ended);
+            return JobLog::of_output(&self.dir(identity)?, || has_ended);
         }
         let (read, checked) = tokio::join!(self.backend.logs(identity), self.check_id(identity));
         let log = read.and_then(|log| checked.map(|()| log));

@@ -171,8 +171,8 @@ impl Launcher for LocalLauncher {
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let dir = self.dir(identity)?;
-        let status = self.probe(&dir, &mut None);
-        JobLog::of_output(&dir, status.is_ok_and(|status| status.is_done))
+        let status = || self.probe(&dir, &mut None);
+        JobLog::of_output(&dir, || status().is_ok_and(|status| status.is_done))
     }
 
     async fn cancel(&self, identity: &JobIdentity, force: bool) -> Result<JobStatus> {
