@@ -424,7 +424,7 @@ impl Launcher for CloudLauncher {
         let result = self.backend.change_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            self.answer_change(&change);
+            self.answer_change(&change).await;
         }
         result
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ use crate::settings::data_dir::{create_private, if_found};
 /// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// The tries for the lock of the folder of all changes, and the pause between two: for 5 s.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const REPORTED: Duration = Duration::from_hours(24);
 /// The time for which the folder of a change that was answered stays, for others who wait for its result.
 const ANSWERED: Duration = Duration::from_secs(3);
@@ -79,7 +82,7 @@ impl CloudLauncher {
         call: CliCall,
     ) -> Result<(Change, Output)> {
         let dir = self.change_dir(&change);
-        let lock = create(&dir).map_err(|error| {
+        let lock = create(&dir).await.map_err(|error| {
             let path = dir.path().display();
             call.error(format!("was not run: {path}: {error}"))
         })?;
@@ -131,7 +134,8 @@ impl CloudLauncher {
             let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
             let kept = if change.is_some() { REPORTED } else { ANSWERED };
             if has_ended && at.elapsed().is_ok_and(|age| age > kept) {
-                let _alone = alone(&dir)?;
+                // Where another holds it, the next list removes the folder.
+                let _alone = try_alone(&dir)?;
                 // It may have begun again meanwhile.
                 if changed_at()? == at {
                     dir.remove()?;
@@ -146,33 +150,47 @@ impl CloudLauncher {
     }
 
     /// Notes that the result of a change has been answered, unless it was requested again since.
-    pub(super) fn answer_change(&self, change: &Change) {
+    pub(super) async fn answer_change(&self, change: &Change) {
         let dir = self.change_dir(change);
-        let answer = || -> io::Result<()> {
-            let _alone = alone(&dir)?;
+        let answer = async || -> io::Result<()> {
+            let _alone = alone(&dir).await?;
             if read_json(&dir, CHANGE)?.as_ref() == Some(change) && has_ended(&dir)? {
                 fs::remove_file(dir.path().join(CHANGE))?;
             }
             Ok(())
         };
-        if let Err(error) = answer() {
+        if let Err(error) = answer().await {
             tracing::warn!(%error, "cannot note that a change was answered");
         }
     }
 }
 
 /// Locks the folder of all changes for the moment in which one in it is created, answered or removed, against other servers too.
-fn alone(dir: &JobDir) -> io::Result<File> {
+async fn alone(dir: &JobDir) -> io::Result<File> {
+    let mut tries = 0..LOCK_TRIES;
+    loop {
+        match try_alone(dir) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            Err(_) if tries.next().is_none() => {
+                return Err(io::Error::other("another server holds its lock; try again"));
+            }
+            Err(_) => tokio::time::sleep(LOCK_PAUSE).await,
+            locked => return locked,
+        }
+    }
+}
+
+fn try_alone(dir: &JobDir) -> io::Result<File> {
     let changes = dir.path().parent().unwrap_or(dir.path());
     create_private(changes)?;
     let folder = File::open(changes)?;
-    folder.lock()?;
+    folder.try_lock()?;
     Ok(folder)
 }
 
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
-fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
-    let _alone = alone(dir)?;
+async fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
+    let _alone = alone(dir).await?;
     if dir.exists()? && !has_ended(dir)? {
         return Ok(None);
     }

@@ -83,7 +83,7 @@ impl CloudLauncher {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
-                    self.answer_change(&change);
+                    self.answer_change(&change).await;
                     None
                 }
             }

@@ -375,7 +375,7 @@ async fn answer_is_not_noted_of_a_change_under_way() {
     let (dir, lock) = JobDir::create(path).unwrap();
     let change = dir.path().join("change.json");
     fs::write(&change, serde_json::to_string(&down).unwrap()).unwrap();
-    launcher.answer_change(&down);
+    launcher.answer_change(&down).await;
     assert!(change.exists());
     drop(lock);
     // A program that another test is just starting has a copy of it.
@@ -385,9 +385,9 @@ async fn answer_is_not_noted_of_a_change_under_way() {
     // It was requested again since it was judged.
     let listed = fs::read_to_string(&change).unwrap().replace("T", "T0");
     let listed: Change = serde_json::from_str(&listed).unwrap();
-    launcher.answer_change(&listed);
+    launcher.answer_change(&listed).await;
     assert!(change.exists());
-    launcher.answer_change(&down);
+    launcher.answer_change(&down).await;
     assert!(!change.exists());
     // Nobody waits for it any more.
     let folder = fs::File::open(dir.path()).unwrap();
