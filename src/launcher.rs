@@ -141,8 +141,15 @@ impl Listing {
                 });
             }
             Err(error) => {
-                let id = &identity.job_id;
-                self.warnings.push(format!("job {id}: {error}"));
+                let (id, reason) = (&identity.job_id, format!(": {error}"));
+                let mut known = self.warnings.iter_mut();
+                match known.find(|warning| warning.ends_with(&reason)) {
+                    // One host that is down has many jobs.
+                    Some(warning) => {
+                        warning.insert_str(warning.len() - reason.len(), &format!(", {id}"));
+                    }
+                    None => self.warnings.push(format!("job {id}{reason}")),
+                }
             }
         }
     }

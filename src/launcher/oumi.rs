@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 
 use super::cloud::{Change, CloudBackend, failure_text, is_plain, log_file};
 use super::job_yaml::JobConfig;
@@ -12,7 +13,7 @@ use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
-use crate::parse::sky::Queue;
+use crate::parse::sky::{Queue, QueuedJob};
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
 use crate::settings::env_vars::SLURM_CONNECTIONS;
@@ -70,7 +71,7 @@ impl CloudBackend for Oumi {
     }
 
     fn envs(&self, cloud: &str, cluster: &str) -> BTreeMap<String, String> {
-        envs(cloud, &[cluster])
+        envs(cloud, cluster)
     }
 
     async fn prepare(
@@ -98,27 +99,24 @@ impl CloudBackend for Oumi {
         Ok((cluster, config))
     }
 
+    /// Asks about each cluster in a run of its own: one that cannot be reached costs the jobs of no other.
     async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
-        let names: Vec<&str> = clusters.iter().map(String::as_str).collect();
-        let call = call("status", cloud, &names, &[])?;
-        let answered = self.0.query(&call).await;
-        let output = answered.map_err(JobError::unavailable)?;
-        if output.code != Some(0) {
-            let error = format!("`oumi launch status` failed: {}", failure_text(&output));
-            return Err(JobError::failed(error).with_hint("run it in a terminal to see why"));
+        let asked = clusters
+            .iter()
+            .map(async |name| (name.clone(), self.jobs(cloud, name).await));
+        let answers = join_all(asked).await;
+        if let [(_, Err(error))] = answers.as_slice() {
+            return Err(error.clone());
         }
-        let none = |cluster: &String| (cluster.clone(), Vec::new());
-        let mut queue: BTreeMap<_, _> = clusters.iter().map(none).collect();
-        for (cluster, job) in status_rows(&output.stdout) {
-            queue.entry(cluster).or_default().push(job);
-        }
-        let queue = queue.into_iter().map(|(name, jobs)| (name, Ok(jobs)));
-        Ok(queue.collect())
+        let answers = answers.into_iter();
+        Ok(answers
+            .map(|(name, jobs)| (name, jobs.map_err(JobError::failed)))
+            .collect())
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let job = ["--job-id", &identity.oumi_job_id];
-        let mut call = call("logs", &identity.cloud, &[&identity.cluster], &job)?;
+        let mut call = call("logs", &identity.cloud, &identity.cluster, &job)?;
         call.timeout = LOGS_TIMEOUT;
         call.is_log = true;
         call.log_marker = Some(LOG_BEGINS);
@@ -148,13 +146,28 @@ impl CloudBackend for Oumi {
 
     fn change_call(&self, change: &Change) -> Result<CliCall> {
         let job = ["--id", &change.oumi_job_id];
-        call(&change.verb, &change.cloud, &[&change.cluster], &job)
+        call(&change.verb, &change.cloud, &change.cluster, &job)
     }
 
     async fn change_result(&self, _: &Change, output: &Output) -> Result<String> {
         let is_done = output.code == Some(0);
         let refused = || JobError::failed(failure_text(output));
         is_done.then(String::new).ok_or_else(refused)
+    }
+}
+
+impl Oumi {
+    async fn jobs(&self, cloud: &str, cluster: &str) -> Result<Vec<QueuedJob>> {
+        let call = call("status", cloud, cluster, &[])?;
+        let answered = self.0.query(&call).await;
+        let output = answered.map_err(JobError::unavailable)?;
+        if output.code != Some(0) {
+            let error = format!("`oumi launch status` failed: {}", failure_text(&output));
+            return Err(JobError::failed(error).with_hint("run it in a terminal to see why"));
+        }
+        let rows = status_rows(&output.stdout).into_iter();
+        let own = rows.filter(|(name, _)| name == cluster);
+        Ok(own.map(|(_, job)| job).collect())
     }
 }
 
@@ -167,22 +180,18 @@ fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
     }
 }
 
-/// A run of `oumi launch`, which names the cluster where it is one.
-fn call(verb: &str, cloud: &str, clusters: &[&str], job: &[&str]) -> Result<CliCall> {
-    let mut arguments = vec!["launch", verb, "--cloud", cloud];
-    if let [cluster] = clusters {
-        arguments.extend(["--cluster", cluster]);
-    }
-    arguments.extend(job);
+/// A run of `oumi launch` about a cluster, and of Slurm about no others of the server's environment: it connects to each one that is
+/// named, and fails where one cannot be reached.
+fn call(verb: &str, cloud: &str, cluster: &str, job: &[&str]) -> Result<CliCall> {
+    let cluster_of_call = ["launch", verb, "--cloud", cloud, "--cluster", cluster];
+    let arguments = [&cluster_of_call, job].concat();
     let mut call = CliCall::new(&find::find_any_oumi()?, &arguments, TIMEOUT);
-    call.envs.extend(envs(cloud, clusters));
+    call.envs.extend(envs(cloud, cluster));
     Ok(call)
 }
 
-/// Names the Slurm clusters of a call to Oumi, and no others of the server's environment: it connects to each one that is named, and
-/// fails where one cannot be reached.
-fn envs(cloud: &str, clusters: &[&str]) -> BTreeMap<String, String> {
-    let connections = (SLURM_CONNECTIONS.to_owned(), clusters.join(","));
+fn envs(cloud: &str, cluster: &str) -> BTreeMap<String, String> {
+    let connections = (SLURM_CONNECTIONS.to_owned(), cluster.to_owned());
     (cloud == SLURM)
         .then_some(connections)
         .into_iter()

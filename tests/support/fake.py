@@ -10,7 +10,7 @@ The state is the files of FOLDER:
   api_down                    the first call of SkyPilot starts its API server
   first_log                   (a knob) the beginning of the log of every job
   knobs/<command>.<knob>      <command> is such as oumi-up or sky-queue; `oumi-up@<job>` is for the launch of that job alone,
-                              `sky-queue@<cluster>` for that cluster where it is named last
+                              `sky-queue@<cluster>` for that cluster where it is named last, `oumi-status@<cluster>` for its
     times     for how many calls the knobs are
     gate      waits until there is <command>.open; `late` does so when it has looked, and makes late-<command>
     hang      never ends, even on TERM; makes hanging-<command>
@@ -633,7 +633,7 @@ def main(folder, program, *arguments):
             document = json.load(file)
     words = (words[1:] if program == "oumi" else words) or ["version" if program == "sky" else "help"]
     command = globals().get(f"{program}_{words[0]}", lambda *_: replay(f"{program}/{words[0]}"))
-    knobs = Knobs(f"{program}-{words[0]}", document["name"] if document else words[-1])
+    knobs = Knobs(f"{program}-{words[0]}", document["name"] if document else options.get("--cluster", words[-1]))
     if program == "sky" and words[0] != "version":
         perform(lambda: (start_api_server(), command(words[1:])))
     else:

@@ -91,6 +91,9 @@ fn empty_registry_asks_only_skypilot() {
 fn list_is_one_sky_call_beside_the_others() {
     let world = World::new();
     let mut jobs = vec![("s", "slurm", SLURM, "1"), ("t", "slurm", "you@other", "1")];
+    jobs.extend(["u", "v"].map(|id| (id, "slurm", "me@down", "1")));
+    let down = "oumi-status@me@down.replay";
+    world.cloud.set(down, "oumi-slurm/up-unreachable");
     let names: Vec<String> = (0..12).map(|number| format!("c{number}")).collect();
     for name in &names {
         world.cloud.add_cluster(name, "AWS", "UP");
@@ -107,7 +110,7 @@ fn list_is_one_sky_call_beside_the_others() {
     let mut server = world.server();
     let list = server.send("list_jobs", json!({}));
     // None waits for another.
-    wait_until("all three are asked", || world.cloud.calls().len() == 3);
+    wait_until("all are asked", || world.cloud.calls().len() == 4);
     for program in ["sky-queue", "sky-status", "oumi-status"] {
         world.cloud.set(&format!("{program}.open"), "");
     }
@@ -118,8 +121,11 @@ fn list_is_one_sky_call_beside_the_others() {
         "{:#}",
         list.content
     );
-    assert_eq!(warnings(&list), "");
-    assert_eq!(world.cloud.calls().len(), 3);
+    // A host that is down costs its own rows.
+    let silent =
+        "job u, v: the queue of cluster me@down could not be read: `oumi launch status` failed: ";
+    assert!(warnings(&list).starts_with(silent), "{}", warnings(&list));
+    assert_eq!(world.cloud.calls().len(), 5);
     assert_eq!(
         world.cloud.calls_of(&["sky", "queue"])[0].args,
         ["queue", "-o", "json"]
@@ -128,10 +134,12 @@ fn list_is_one_sky_call_beside_the_others() {
         world.cloud.calls_of(&["sky", "status"])[0].args,
         ["status", "-o", "json"]
     );
-    let oumi = &world.cloud.calls_of(&["oumi"])[0];
-    // Without a cloud Oumi asks all of them.
-    assert_eq!(oumi.args, ["launch", "status", "--cloud", "slurm"]);
-    assert_eq!(oumi.connections, format!("{SLURM},you@other"));
+    for oumi in world.cloud.calls_of(&["oumi"]) {
+        // Without a cloud Oumi asks all of them.
+        let named = ["launch", "status", "--cloud", "slurm", "--cluster"];
+        assert_eq!(oumi.args[..5], named);
+        assert_eq!(oumi.args[5], oumi.connections);
+    }
 }
 
 #[test]
