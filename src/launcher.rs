@@ -218,8 +218,8 @@ pub(crate) struct JobLog {
     pub content: LogContent,
     /// `true` when nothing more will be written to it. Checked before the log is read.
     pub ended: bool,
-    /// Said where the fetch was ended by its timeout: more may follow.
-    pub message: Option<String>,
+    /// `true` when the fetch was ended by its timeout: more may follow.
+    pub timed_out: bool,
 }
 
 impl JobLog {
@@ -235,7 +235,7 @@ impl JobLog {
             log_file,
             content: LogContent::File(path),
             ended: ended(),
-            message: None,
+            timed_out: false,
         })
     }
 }

@@ -32,7 +32,10 @@ enum Command {
     #[command(
         after_help = "For bash: source <(oumi-mcp-server completions bash). For zsh likewise, after compinit. For fish: oumi-mcp-server completions fish | source."
     )]
-    Completions { shell: String },
+    Completions {
+        #[arg(value_parser = ["bash", "zsh", "fish"])]
+        shell: String,
+    },
     /// Show how to add this server to a client, or add it
     Setup {
         client: setup::Client,

@@ -3,15 +3,18 @@
 //!
 //! Values are found by their visible bytes: blanks, quotes, backslashes, control characters, colours and line ends count neither
 //! in a value nor in a text. So a value is hidden whether a text is raw or was cleaned, wrapped, quoted by Python or JSON, or
-//! split into words by a shell. [`Redactor::mask`] keeps the length of a text, so that a log is masked before anything is cut,
-//! folded or counted.
+//! split into words by a shell; also as a URL or base64 has it. [`Redactor::mask`] keeps the length of a text, so that a log is
+//! masked before anything is cut, folded or counted.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::LazyLock;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use memchr::memmem;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::{Captures, Regex, RegexSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -32,6 +35,12 @@ const SLICE: usize = 256 * 1024;
 /// The parts of names that tell of a secret.
 const SECRET_NAMES: &str =
     "TOKEN SECRET PASSWORD PASSWD _PASS API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
+
+/// The characters that all programs leave as they are in a part of a URL, and those that Python does.
+const IN_URLS: &AsciiSet = &(NON_ALPHANUMERIC.remove(b'-').remove(b'.'))
+    .remove(b'_')
+    .remove(b'~');
+const IN_URLS_OF_PYTHON: &AsciiSet = &IN_URLS.remove(b'/');
 
 /// Values that stand where a secret may, and are none.
 const NO_SECRETS: &str = "unbound parameter required missing None null True False true false <s> </s> <pad> <unk> <bos> <eos> <image> [PAD] [PAD [UNK] [UNK [CLS] [CLS [SEP] [SEP [MASK] [MASK";
@@ -59,7 +68,7 @@ fn is_of_lines(shape: &str) -> bool {
 /// Tells by the name of a variable if it holds a secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
-    SECRET_NAMES.split(' ').any(|part| name.contains(part))
+    name.ends_with("_PAT") || SECRET_NAMES.split(' ').any(|part| name.contains(part))
 }
 
 /// Returns the part of a variable's value that is secret: of a URL only what stands before its `@`, unless the name says that all
@@ -89,18 +98,15 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// Knows `values`, as they are and as a terminal or JSON shows them, and each line of them, with a new salt.
+    /// Knows `values` in all their [`forms`], and each line of them, with a new salt.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut new = Self {
             salt: uuid::Uuid::new_v4().simple().to_string(),
             ..Self::default()
         };
-        for value in values {
-            let json = serde_json::Value::from(value).to_string();
-            let json = json.trim_matches('"');
-            let forms = BTreeSet::from([value.into(), strip_escapes(value), json.into()]);
-            let is_long = |form: &&Cow<'_, str>| form.trim().len() >= MIN_SECRET_BYTES;
-            for form in forms.iter().filter(is_long) {
+        let is_long = |text: &str| text.trim().len() >= MIN_SECRET_BYTES;
+        for value in values.into_iter().filter(|value| is_long(value)) {
+            for form in forms(value).iter().filter(|form| is_long(form)) {
                 new.longest = new.longest.max(form.len());
                 pieces(form).iter().for_each(|piece| new.add(piece));
             }
@@ -287,6 +293,43 @@ fn overwrite(secret: &mut [u8], mut is_line_start: bool) {
     }
 }
 
+/// Returns a value as it is, and as a terminal, JSON, a URL and base64 show it.
+fn forms(value: &str) -> BTreeSet<String> {
+    let json = serde_json::Value::from(value).to_string();
+    let escaped = |is_escaped: fn(char) -> bool| {
+        let mut text = String::new();
+        for c in json.trim_matches('"').chars() {
+            let mut units = [0; 2];
+            match is_escaped(c) {
+                true => (c.encode_utf16(&mut units).iter())
+                    .for_each(|unit| text += &format!("\\u{unit:04x}")),
+                false => text.push(c),
+            }
+        }
+        text
+    };
+    let in_url = |kept| utf8_percent_encode(value, kept).to_string();
+    let mut forms = BTreeSet::from([
+        value.to_owned(),
+        strip_escapes(value).into_owned(),
+        escaped(|_| false),
+        // By Python, and by Go.
+        escaped(|c| !c.is_ascii()),
+        escaped(|c| "<>&".contains(c)),
+        in_url(IN_URLS),
+        in_url(IN_URLS).replace("%20", "+"),
+        in_url(IN_URLS_OF_PYTHON),
+    ]);
+    // What depends on the value alone, wherever it stands in what is encoded.
+    for before in 0..3 {
+        let bytes = [&b"::"[..before], value.as_bytes()].concat();
+        let base64 = &BASE64.encode(&bytes)[(before * 8).div_ceil(6)..bytes.len() * 8 / 6];
+        forms.insert(base64.replace('+', "-").replace('/', "_"));
+        forms.insert(base64.to_owned());
+    }
+    forms
+}
+
 /// Returns the visible bytes of each line of a value, with those of the next lines where it is short, and of the last lines.
 fn pieces(value: &str) -> Vec<Vec<u8>> {
     let lines = value.split(['\n', '\r']);
@@ -395,6 +438,23 @@ mod tests {
             let hidden = secrets_in_quotes.redact(text);
             assert!(!hidden.contains("s3cret"), "{hidden}");
         }
+        // As JSON of ASCII, JSON of Go, URLs and base64 have it.
+        let encoded = Redactor::new(["p+ä/<s3cret word>?"]);
+        for text in [
+            r#"{"k": "p+\u00e4/<s3cret word>?"}"#,
+            r#"{"k":"p+ä/\u003cs3cret word\u003e?"}"#,
+            "http://h/x?k=p%2B%C3%A4%2F%3Cs3cret%20word%3E%3F&l=1",
+            "http://h/p%2B%C3%A4/%3Cs3cret%20word%3E%3F",
+            "k=p%2B%C3%A4%2F%3Cs3cret+word%3E%3F",
+            "cCvDpC88czNjcmV0IHdvcmQ+Pw==",
+            "cCvDpC88czNjcmV0IHdvcmQ-Pw==",
+            "bWU6cCvDpC88czNjcmV0IHdvcmQ+Pw==",
+            "eDpwK8OkLzxzM2NyZXQgd29yZD4/Cg==",
+        ] {
+            let hidden = encoded.redact(text);
+            let is_hidden = hidden.contains(HIDDEN) && hidden.len() < 40;
+            assert!(is_hidden, "{hidden}");
+        }
         let kept = serde_json::to_string(&secrets).unwrap();
         assert!(
             !kept.contains("s3cr3t") && !kept.contains("another"),
@@ -426,6 +486,7 @@ mod tests {
             "connect(password=os.environ[\"PG\"]), Redis(password=None,username=None)",
             "run.sh: line 3: HF_TOKEN: unbound variable, WANDB_API_KEY: parameter not set",
             "curl -fsS https://a.b/-u x:1234; docker run -u 1000:10000 mysql -port 3306; NUM_PASSES=1000; ssh login sbatch -p gpu_long",
+            "MANPATH=/usr/share/man, LD_LIBRARY_PATH: /usr/lib64, FILE_PATTERN=data-*.json, a cookie: chocolate",
             "pad_token: an_ordinary_word_of_some_length, token=config.hub_token_of_the_run",
         ] {
             assert_eq!(secrets.redact(text), text);
@@ -514,6 +575,10 @@ mod tests {
             "wandb.login(key='",
             "  client_secret: ",
             "DB_PASS=",
+            "export GITHUB_PAT=",
+            "> Cookie: session=",
+            "{'Set-Cookie': 'sid=",
+            "AUTHORIZATION: basic ",
             "+ curl -fsS -u me:",
             "mysqldump -h db -u me -p",
             "docker login -u me -p ",

@@ -132,7 +132,6 @@ impl CloudBackend for Oumi {
             let error = JobError::failed(format!("the log could not be read: {problem}"));
             return Err(error.with_hint("call poll_status for the job's status"));
         }
-        let running = || "The job still runs: this is its log so far.".to_owned();
         Ok(JobLog {
             log_file: log_file(identity),
             content: LogContent::Text {
@@ -140,7 +139,7 @@ impl CloudBackend for Oumi {
                 complete: !output.front_truncated,
             },
             ended: !output.timed_out,
-            message: output.timed_out.then(running),
+            timed_out: output.timed_out,
         })
     }
 

@@ -330,8 +330,6 @@ fn read_log(identity: &JobIdentity, output: &Output) -> Result<JobLog> {
         _ => return Err(JobError::unavailable(failure_text(output))),
     }
     let is_all = output.stdout.matches('\n').count() < LOG_LINES.parse().unwrap_or(0);
-    let seconds = LOGS_TIMEOUT.as_secs();
-    let slow = || format!("This is the log that arrived within {seconds} s.");
     Ok(JobLog {
         log_file: log_file(identity),
         content: LogContent::Text {
@@ -340,7 +338,7 @@ fn read_log(identity: &JobIdentity, output: &Output) -> Result<JobLog> {
         },
         // SkyPilot itself ends the last line of a job that has ended.
         ended: false,
-        message: output.timed_out.then(slow),
+        timed_out: output.timed_out,
     })
 }
 

@@ -26,9 +26,9 @@ pub struct Cursor {
     check: u64,
 }
 
-/// Says that another log stands in its place, or that it became shorter or was rewritten.
-pub(super) const REPLACED: &str =
-    "The log was truncated, replaced or rewritten since the cursor. This is from its beginning.";
+/// Says that the cursor is another log's, or that this one became shorter or was rewritten.
+pub(super) const REPLACED: &str = "The cursor is not of this log: it is another job's, or the log was truncated, replaced or rewritten since. \
+    This is from its beginning; go on with the cursor of this answer.";
 
 /// Says that only the end of the log was fetched, and that it lacks what was read last.
 pub(super) const GAP: &str = "More was written since the cursor than can be fetched at once: lines may be missing before these.";

@@ -217,7 +217,7 @@ answers! {
         pub config: String,
         /// Step and loss of a job that has not ended well.
         pub progress: Option<String>,
-        /// The output folder of a job that has ended well; `~` is the home folder.
+        /// The output folder that the config of a job that has ended well names; `~` is the home folder.
         pub output: String,
         /// The idle minutes after which its cluster stops; `None` when it does not, or that is not known.
         pub autostop_minutes: Option<u64>,

@@ -24,6 +24,7 @@ const SMALLEST_MAX_BYTES: usize = 1024;
 const MAX_SEARCH_TIME: Duration = Duration::from_secs(5);
 const SPARKLINE_COLUMNS: usize = 60;
 
+const TIMED_OUT: &str = "This is what arrived of the log in time: more may follow.";
 /// The fetched text ends before the position of the cursor.
 const TOO_SHORT: &str =
     "Less of the log was fetched than you have read: call again with this cursor.";
@@ -111,8 +112,7 @@ async fn read_job(
         }
     };
     let excerpt = excerpt.map_err(failed)?;
-    let timed_out = log.message.is_some();
-    let mut answer = match timed_out && excerpt.change.is_some() {
+    let mut answer = match log.timed_out && excerpt.change.is_some() {
         true => LogsAnswer {
             truncated: true,
             ..answer_at(&log, request.cursor.clone(), &[], TOO_SHORT)
@@ -185,7 +185,8 @@ fn excerpt_answer(excerpt: Excerpt, log: &JobLog) -> LogsAnswer {
 
 /// Answers with a position in a log, and with what is to be said of it.
 fn answer_at(log: &JobLog, cursor: String, notes: &[String], note: &str) -> LogsAnswer {
-    let notes = log.message.iter().chain(notes).map(String::as_str);
+    let timed_out = log.timed_out.then_some(TIMED_OUT).into_iter();
+    let notes = timed_out.chain(notes.iter().map(String::as_str));
     let notes: Vec<&str> = notes.chain((!note.is_empty()).then_some(note)).collect();
     LogsAnswer {
         message: notes.join(" "),

@@ -225,7 +225,10 @@ struct EnvsSource {
 
 /// Returns the text that Oumi makes of a variable that is not quoted and reads as a number or a truth.
 fn as_text(written: String, read: &Value) -> String {
+    // Numbers of YAML 1.2, which are text to Oumi's reader.
+    let is_text = |prefix| written.trim_start_matches(['+', '-']).starts_with(prefix);
     match read {
+        _ if ["0o", "0O", "0X", "0B"].into_iter().any(is_text) => written,
         // YAML 1.1 takes `y` for a truth, and Oumi's reader does not.
         Value::Bool(truth) if written.len() > 1 => if *truth { "True" } else { "False" }.to_owned(),
         Value::Number(number) if !number.is_f64() => number.to_string(),

@@ -210,6 +210,7 @@ fn a_log_that_was_truncated_is_read_from_its_beginning_and_that_is_said() {
         ("new", Some(REPLACED))
     );
     assert!(second.notes[0].contains("truncated"), "{:?}", second.notes);
+    assert!(second.notes[0].contains("another job's"));
     assert_eq!(log.since(&second, ReadOptions::default()).change, None);
 }
 

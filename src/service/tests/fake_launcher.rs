@@ -586,7 +586,7 @@ impl Launcher for FakeLauncher {
                 complete: true,
             },
             ended: false,
-            message: None,
+            timed_out: false,
         })
     }
 

@@ -128,7 +128,7 @@ impl Launcher for Leaky {
                 complete: true,
             },
             ended: false,
-            message: Some(leak("message")),
+            timed_out: true,
         };
         self.answer(log)
     }
