@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use super::{for_person, job, list};
+use super::{for_person, job, list, log};
 
 fn jobs() -> serde_json::Value {
     json!({
@@ -53,6 +53,13 @@ saved   checkpoint-5
 cost    about $3.20
 "
     );
+}
+
+#[test]
+fn log_without_lines_is_no_line() {
+    for (logs, unfinished, shown) in [("", "", ""), ("", "half", "half"), ("a", "b", "a\nb")] {
+        assert_eq!(log(&json!({"logs": logs, "unfinished": unfinished})), shown);
+    }
 }
 
 #[test]
