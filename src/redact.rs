@@ -576,6 +576,7 @@ mod tests {
             "  client_secret: ",
             "DB_PASS=",
             "export GITHUB_PAT=",
+            "os.environ['OPENAI_API_KEY'] = ",
             "> Cookie: session=",
             "{'Set-Cookie': 'sid=",
             "AUTHORIZATION: basic ",
@@ -596,6 +597,9 @@ mod tests {
             let hidden = nothing.redact(&format!("{before}{long}"));
             assert_eq!(hidden, format!("{before}***"));
         }
+        let signed = "https://a.b/c?X-Amz-Security-Token=";
+        let hidden = nothing.redact(&format!("{signed}IQoJ%2F{long}"));
+        assert_eq!(hidden, format!("{signed}***"));
         assert_eq!(
             nothing.redact("https://me:passw0rd@host/x"),
             "https://me:***@host/x"
