@@ -88,7 +88,7 @@ pub(crate) fn secret_part<'a>(name: &str, value: &'a str) -> &'a str {
 pub struct Redactor {
     salt: String,
     /// By the number and the hash of the first visible bytes: the number of visible bytes and their digest. Twenty bits of
-    /// hash and 64 of digest give away next to nothing of a value.
+    /// hash and 64 of digest of each form give away next to nothing of a token.
     fingerprints: BTreeMap<usize, BTreeMap<u32, BTreeSet<(usize, u64)>>>,
     /// Bytes of the longest value.
     longest: usize,

@@ -109,9 +109,8 @@ pub(super) fn log(answer: &Value) -> String {
     for sentence in beside.into_iter().filter(|text| !text.is_empty()) {
         note(&for_person(sentence).replace("log_file", text("log_file")));
     }
-    let parts = [text("logs"), text("unfinished")].into_iter();
-    let parts = parts.filter(|text| !text.is_empty());
-    parts.collect::<Vec<_>>().join("\n")
+    let lines = [text("logs"), text("unfinished")].join("\n");
+    lines.trim_matches('\n').to_owned()
 }
 
 /// Renders how a job is in a sentence: the launcher's word, and what there is to say.
