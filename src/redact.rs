@@ -36,8 +36,10 @@ const SLICE: usize = 256 * 1024;
 const SECRET_NAMES: &str =
     "TOKEN SECRET PASSWORD PASSWD _PASS API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
 
-/// The characters that all programs leave as they are in a part of a URL, and those that Python does.
-const IN_URLS: &AsciiSet = &(NON_ALPHANUMERIC.remove(b'-').remove(b'.'))
+/// All but the unreserved characters of RFC 3986 is escaped in a part of a URL; Python leaves slashes too.
+pub(crate) const IN_URLS: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 const IN_URLS_OF_PYTHON: &AsciiSet = &IN_URLS.remove(b'/');

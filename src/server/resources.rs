@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
 use rmcp::ErrorData;
 use rmcp::model::{
     ListResourceTemplatesResult, ListResourcesResult, ReadResourceResult, Resource,
@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::{Answer, internal, truncated};
 use crate::job_identity::JobIdentity;
+use crate::redact::IN_URLS;
 use crate::service::JobService;
 use crate::service::answers::to_json;
 use crate::service::requests::{ListRequest, LogsRequest, StatusFilter};
@@ -30,15 +31,8 @@ const LOG: &str = "/logs";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain";
 
-/// All but the unreserved characters of RFC 3986.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
 fn job_uri(job_id: &str) -> String {
-    format!("{SCHEME}{}", utf8_percent_encode(job_id, ESCAPED))
+    format!("{SCHEME}{}", utf8_percent_encode(job_id, IN_URLS))
 }
 
 /// Reads the job of a URI, and if it is that of its log. Some clients fill templates without escaping, so unescaped characters
