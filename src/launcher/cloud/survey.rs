@@ -61,8 +61,9 @@ impl Survey {
             found: Found::NotListed,
         };
         job.found = job.find();
-        let elsewhere = launch.and_then(|launch| launch.elsewhere(&self.backend.place()));
-        if let (Found::Gone(_), Some(error)) = (&job.found, elsewhere) {
+        if let (Found::Gone(_) | Found::NotListed, Some(launch)) = (&job.found, launch)
+            && let Some(error) = launch.elsewhere(&self.backend.place())
+        {
             job.found = Found::Unknown(error);
         }
         job

@@ -24,6 +24,7 @@ const CONFIGS: [&str; 3] = [
 const USER_CONFIG: &str = "~/.sky/config.yaml";
 const PROJECT_CONFIG: &str = ".sky.yaml";
 const ENDPOINT: &str = "SKYPILOT_API_SERVER_ENDPOINT";
+const USER_ID: &str = "SKYPILOT_USER_ID";
 const TOKEN: &str = "SKYPILOT_SERVICE_ACCOUNT_TOKEN";
 /// Variables of `sky` that are no business of its API server.
 const UNSENT: &str = "SKYPILOT_SERVER_ SKYPILOT_DB_CONNECTION_URI SKYPILOT_IN_CLUSTER_CONTEXT_NAME";
@@ -73,13 +74,18 @@ impl Endpoint {
     }
 }
 
-/// Where the clusters are that `sky` knows: the API server that it is told of, else the folder of the one on this machine.
+/// Where the clusters are that `sky` knows: the API server that it is told of, else the folder of the one on this machine. It lists
+/// those of one user.
 pub(super) fn place() -> String {
     let of_config = || api_server(&expand_home(USER_CONFIG))?.endpoint;
-    match set(ENDPOINT).or_else(of_config) {
+    let place = match set(ENDPOINT).or_else(of_config) {
         // Without a user and a password.
         Some(url) => url.rsplit('@').next().unwrap_or_default().to_owned(),
         None => expand_home("~/.sky").display().to_string(),
+    };
+    match user_id() {
+        Some(user) => format!("{place} as user {user}"),
+        None => place,
     }
 }
 
@@ -117,19 +123,22 @@ fn env_vars(is_own_server: bool) -> Option<Map<String, Value>> {
         Some((name, value.into_string().ok()?.into()))
     };
     let mut sent: Map<String, Value> = env::vars_os().filter_map(text).collect();
-    if !sent.contains_key("SKYPILOT_USER_ID") {
-        let id = read_bounded(&expand_home("~/.sky/user_hash"), 1024).ok()?;
-        let id = String::from_utf8(id).ok()?.trim().to_owned();
-        let is_id = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if id.is_empty() || !id.chars().all(is_id) {
-            return None;
-        }
-        sent.insert("SKYPILOT_USER_ID".to_owned(), id.into());
-    }
+    sent.insert(USER_ID.to_owned(), user_id()?.into());
     if !sent.contains_key("SKYPILOT_USER") {
         sent.insert("SKYPILOT_USER".to_owned(), user_name()?.into());
     }
     Some(sent)
+}
+
+/// The user of SkyPilot. `None` where `sky` was never run.
+fn user_id() -> Option<String> {
+    let of_file = || {
+        let id = read_bounded(&expand_home("~/.sky/user_hash"), 1024).ok()?;
+        let id = String::from_utf8(id).ok()?.trim().to_owned();
+        let is_id = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        (!id.is_empty() && id.chars().all(is_id)).then_some(id)
+    };
+    set(USER_ID).or_else(of_file)
 }
 
 /// The name of the user, as Python finds it.

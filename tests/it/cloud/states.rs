@@ -147,11 +147,16 @@ fn cluster_gone() {
     }
     assert!(world.cloud.calls_of(&["sky", "cancel"]).is_empty());
     // An API server that did not launch it, or another home, says nothing of it.
-    let other = ("SKYPILOT_API_SERVER_ENDPOINT", "http://me:pw@localhost:9/");
-    let mut server = world.server_with(&[other]);
-    let status = server.call("poll_status", json!({ "job_id": "a" }));
-    assert!(status.refused().contains("localhost:9/, which does not"));
-    assert!(server.cancel("a", false).refused().contains("not certain"));
+    let endpoint = "SKYPILOT_API_SERVER_ENDPOINT";
+    for (variable, value, place) in [
+        (endpoint, "http://me:pw@localhost:9/", "asks localhost:9/"),
+        ("SKYPILOT_USER_ID", "bob", "as user bob, which does not"),
+    ] {
+        let mut server = world.server_with(&[(variable, value)]);
+        let status = server.call("poll_status", json!({ "job_id": "a" }));
+        assert!(status.refused().contains(place), "{}", status.refused());
+        assert!(server.cancel("a", false).refused().contains("not certain"));
+    }
 }
 
 #[test]
