@@ -195,7 +195,8 @@ impl<'s> SurveyedJob<'s> {
                 ..self.status_of_row(row)
             },
             Found::Gone(is_recreated) => {
-                let status = JobStatus::new(status::CLUSTER_GONE, JobState::Unknown, true);
+                let mut status = JobStatus::new(status::CLUSTER_GONE, JobState::Unknown, true);
+                status.details.next = Some("Tell the user; its log is gone too.");
                 status.with_message(self.gone(*is_recreated))
             }
             Found::NotUp(cluster) => not_up(cluster),
@@ -318,14 +319,18 @@ fn unknown(reason: String) -> JobError {
 }
 
 fn not_up(cluster: &Cluster) -> JobStatus {
-    let (name, word) = (&cluster.name, cluster.status.to_lowercase());
-    let message = match is_stopped(cluster) {
-        true => "nothing runs on it, and the job's result cannot be read",
-        false => "the status of its jobs cannot be read now",
+    let (name, word) = (&cluster.name, &cluster.status);
+    let message = match word.as_str() {
+        "STOPPED" => "nothing runs on it, and the job's result cannot be read",
+        // So does a spot machine that was taken away leave it.
+        "INIT" => "it is being set up, or machines of it are down; its jobs cannot be asked about",
+        _ => "the status of its jobs cannot be read now",
     };
-    let status = format!("cluster_{word}");
-    JobStatus::new(&status, JobState::Unknown, is_stopped(cluster))
-        .with_message(format!("cluster {name} is {word}: {message}"))
+    let status = format!("cluster_{}", word.to_lowercase());
+    let mut status = JobStatus::new(&status, JobState::Unknown, is_stopped(cluster));
+    let start = "Tell the user: only `sky start` of that cluster brings its log back.";
+    status.details.next = is_stopped(cluster).then_some(start);
+    status.with_message(format!("cluster {name} is {word}: {message}"))
 }
 
 pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {

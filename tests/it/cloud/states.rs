@@ -123,6 +123,7 @@ fn cluster_gone() {
         let status = server.poll(&job_id);
         assert_eq!(how(&status), ("cluster_gone", "UNKNOWN", true));
         assert!(text(&status, "message").contains("cluster a is not there any more"));
+        assert_eq!(status["next"], "Tell the user; its log is gone too.");
         assert_eq!(
             (&status["cluster"], &status["oumi_job_id"]),
             (&json!("a"), &json!("1"))
@@ -163,9 +164,9 @@ fn cluster_gone() {
 fn stopped_is_done_init_is_not() {
     let world = with_job("RUNNING");
     let mut server = world.server();
-    for (cluster, status, is_done) in [
-        ("STOPPED", "cluster_stopped", true),
-        ("INIT", "cluster_init", false),
+    for (cluster, status, is_done, next) in [
+        ("STOPPED", "cluster_stopped", true, "`sky start`"),
+        ("INIT", "cluster_init", false, "wait_seconds"),
     ] {
         world.cloud.set_cluster("dev", cluster);
         let answer = server.poll("a");
@@ -175,6 +176,7 @@ fn stopped_is_done_init_is_not() {
             "{:#}",
             answer.content
         );
+        assert!(text(&answer, "next").contains(next));
         assert_eq!(answer["metadata"]["cluster_status"], cluster);
         let row = &server.list("all").1["jobs"][0];
         assert_eq!(
