@@ -218,7 +218,7 @@ impl<'s> SurveyedJob<'s> {
             .filter(|it| !is_stopped(it))
             .and_then(|it| it.hourly_price);
         details.spent = match cost.map(|cost| cost.dollars) {
-            None => cluster.and_then(price_times_time),
+            None => cluster.and_then(|it| price_times_time(it, self.survey.jobs(&it.name))),
             Some(dollars) => (dollars > 0.0).then(|| format!("${dollars:.2} (cost report)")),
         };
         Ok(status)
@@ -402,8 +402,15 @@ pub(super) fn cost_note(cluster: &Cluster) -> String {
     )
 }
 
-fn price_times_time(cluster: &Cluster) -> Option<String> {
+fn price_times_time(cluster: &Cluster, jobs: &[QueuedJob]) -> Option<String> {
     let (price, since) = cluster.hourly_price.zip(cluster.launched_at)?;
     let hours = (seconds(SystemTime::now()) - since).max(0.0) / 3600.0;
-    (cluster.status == "UP").then(|| format!("${:.2} (price × time)", price * hours))
+    // It is the time of the newest launch onto the cluster.
+    let is_older = |job: &QueuedJob| job.submitted_at.is_some_and(|at| at < since);
+    let least = if jobs.iter().any(is_older) {
+        "at least "
+    } else {
+        ""
+    };
+    (cluster.status == "UP").then(|| format!("{least}${:.2} (price × time)", price * hours))
 }

@@ -897,7 +897,9 @@ mod surveys {
         );
         let (price, estimate) = costs("h", Some(3.5), None);
         assert!(
-            price == Some(3.5) && estimate.ends_with(" (price × time)"),
+            price == Some(3.5)
+                && estimate.starts_with('$')
+                && estimate.ends_with(" (price × time)"),
             "{estimate}"
         );
         assert_eq!(costs("h", None, None), (None, String::new()));
