@@ -72,6 +72,13 @@ pub(crate) fn clusters(stdout: &str) -> Result<Vec<Cluster>> {
     rows(&clusters, "name", cluster)
 }
 
+/// Tells if a cluster is one with which SkyPilot runs managed jobs or services. Its own queue says nothing of these.
+pub(crate) fn is_controller(cluster: &str) -> bool {
+    ["sky-jobs-controller", "sky-serve-controller"]
+        .iter()
+        .any(|name| cluster.starts_with(name))
+}
+
 pub(crate) fn named<'c>(clusters: &'c [Cluster], name: &str) -> Option<&'c Cluster> {
     clusters.iter().find(|cluster| cluster.name == name)
 }

@@ -11,7 +11,7 @@ use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::launcher::{JobIdentity, JobState, Listing};
-use crate::parse::sky::{Queue, named};
+use crate::parse::sky::{Queue, is_controller, named};
 use crate::process::runner::Output;
 use crate::text::join_names;
 
@@ -183,25 +183,28 @@ impl Listing {
     }
 
     /// Adds the jobs that were started elsewhere: those that no known job, and no launch that still runs, claims.
-    fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
+    pub(super) fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
         let clusters = survey.queue.iter().flatten();
+        let clusters = clusters.filter(|(name, _)| !is_controller(name));
         let of_cluster = |(name, jobs)| Result::iter(jobs).flatten().map(move |job| (name, job));
         let jobs = clusters.flat_map(of_cluster);
-        let mut foreign =
+        let foreign =
             jobs.filter(|(name, job)| !claimed.contains(&(name.as_str(), job.job_id.as_str())));
-        for (name, job) in foreign.by_ref().take(MAX_FOREIGN_JOBS) {
+        let mut foreign: Vec<_> = foreign.collect();
+        // Those that live first: they cost money.
+        foreign.sort_by_key(|(_, job)| is_over(job));
+        let of_scope = if cloud.is_empty() { "unknown" } else { cloud };
+        for (name, job) in foreign.iter().copied().take(MAX_FOREIGN_JOBS) {
+            let found = survey.cluster(name).and_then(cloud_of);
             let identity = JobIdentity {
                 job_id: String::new(),
-                cloud: survey
-                    .cluster(name)
-                    .and_then(cloud_of)
-                    .unwrap_or_else(|| cloud.to_owned()),
+                cloud: found.unwrap_or_else(|| of_scope.to_owned()),
                 cluster: name.clone(),
                 oumi_job_id: job.job_id.clone(),
             };
             self.add(&identity, survey.job(&identity, None).status());
         }
-        let more = foreign.count();
+        let more = foreign.len().saturating_sub(MAX_FOREIGN_JOBS);
         if more > 0 {
             let problem = format!("{more} more jobs that were started elsewhere are not listed");
             self.warnings.push(problem.clone());
@@ -221,7 +224,13 @@ impl Listing {
         for cluster in survey.clusters.iter().flatten() {
             let name = &cluster.name;
             let is_of = |jobs: &[&JobIdentity]| jobs.iter().any(|job| job.cluster == *name);
-            if is_of(launching) {
+            if is_controller(name) && cluster.status == "UP" {
+                let warning = format!(
+                    "what {name} runs is not listed: `sky jobs queue` and `sky serve status` show it"
+                );
+                self.warnings.push(warning);
+            }
+            if is_controller(name) || is_of(launching) {
                 continue;
             }
             let is_late = |at: f64| now - at > COMPLETION_WINDOW.as_secs_f64();

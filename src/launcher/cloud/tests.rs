@@ -850,6 +850,32 @@ mod surveys {
     }
 
     #[test]
+    fn live_jobs_from_elsewhere_are_listed_before_those_that_are_over() {
+        let over = r#"{"job_id": 1, "status": "SUCCEEDED"}, "#.repeat(300);
+        let queue = format!(r#"{{"dev": [{over}{{"job_id": 2, "status": "RUNNING"}}]}}"#);
+        let survey = survey(&queue, "[]");
+        let mut listing = Listing::default();
+        listing.add_foreign_jobs("", &survey, &BTreeSet::new());
+        let JobIdentity {
+            cloud, oumi_job_id, ..
+        } = &listing.jobs[0].identity;
+        assert_eq!((&**cloud, &**oumi_job_id), ("unknown", "2"));
+        assert_eq!(listing.incomplete.len(), 1);
+    }
+
+    #[test]
+    fn queue_of_a_controller_says_nothing_of_managed_jobs() {
+        let of_controller = |text: &str| text.replace("dev", "sky-jobs-controller-1");
+        let survey = survey(&of_controller(QUEUE), &of_controller(CLUSTERS));
+        let mut listing = Listing::default();
+        listing.add_foreign_jobs("", &survey, &BTreeSet::new());
+        listing.warn_of_clusters(&survey, &[], &[]);
+        assert!(listing.jobs.is_empty());
+        let warnings = listing.warnings.join("; ");
+        assert!(warnings.contains("`sky jobs queue`") && !warnings.contains("down_cluster"));
+    }
+
+    #[test]
     fn job_of_another_name_is_not_called_gone() {
         // The launcher's words were all there was, and may have been a script's.
         let launch = Launch::default();

@@ -6,11 +6,9 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::parse::sky::is_controller;
 use crate::process::runner::Output;
 use crate::text::from_yaml;
-
-/// The clusters that `sky down` deletes only after a look at what they control.
-const CONTROLLERS: [&str; 2] = ["sky-jobs-controller", "sky-serve-controller"];
 
 static TABLE: LazyLock<Vec<Row>> =
     LazyLock::new(|| from_yaml(include_str!("requests.yaml")).unwrap_or_default());
@@ -99,8 +97,9 @@ impl Row {
             }
         }
         let cluster = body["cluster_name"].as_str().unwrap_or_default();
-        let is_controller = CONTROLLERS.iter().any(|name| cluster.starts_with(name));
-        if words.len() != arguments.len() || is_controller && body["purge"] == false {
+        // `sky` ends those only after a look at what they control.
+        let ends_controller = is_controller(cluster) && body["purge"] == false;
+        if words.len() != arguments.len() || ends_controller {
             return None;
         }
         let machine = body["name_filter"].as_str().map(ToOwned::to_owned);
