@@ -178,6 +178,13 @@ pub(crate) fn teardown(cluster: &str, output: &str) -> Result<String> {
     Ok(reason_or_last_line(&text))
 }
 
+/// Returns `true` when `sky autostop` did what it was asked to, or found no such cluster. It exits 0 in any case.
+pub(crate) fn set_autostop(output: &str) -> bool {
+    let is_done = |line: &str| line.trim_end_matches('.').ends_with("...done");
+    let mut lines = output.lines().map(strip_escapes);
+    lines.any(|line| is_done(&line) || line.contains("Cluster(s) not found"))
+}
+
 fn queue_failure(cluster: &str, text: &str) -> JobError {
     let is_named = |line: &str| {
         let mut words = line.split(|c| !is_name_char(c));

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::endpoint::Endpoint;
 use super::request::{Request, RequestError};
 use crate::error::{ErrorKind, JobError, Result};
+use crate::parse::sky::set_autostop;
 use crate::process::runner::{Capture, CliCall, Output};
 
 /// The versions of the interface whose forms are known: SkyPilot 0.12.3 to 0.14.
@@ -237,7 +238,7 @@ pub(super) fn log_unusable(call: &CliCall, problem: &dyn Display) {
 
 /// Makes the change that these arguments of `sky` mean over the API server, and prints the result as `sky` does: in a process of
 /// its own under the supervisor of changes, so that it goes on when the server ends. Blocks until it has ended. Becomes the
-/// `program` where the API server cannot be used.
+/// `program` where the API server cannot be used, but for an autostop: that is tried again where it fails, and `sky` exits 0.
 pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -259,7 +260,15 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     if posted.status == 200 && posted.id.is_some() {
         let _ = writeln!(io::stdout(), "{ACCEPTED}");
     }
-    Err(Command::new(program).args(arguments).exec())
+    let mut program = Command::new(program);
+    program.args(arguments);
+    if arguments.first().is_none_or(|verb| verb != "autostop") {
+        return Err(program.exec());
+    }
+    let output = program.stderr(Stdio::inherit()).output()?;
+    io::stdout().write_all(&output.stdout)?;
+    let is_done = output.status.success() && set_autostop(&String::from_utf8_lossy(&output.stdout));
+    Ok(ExitCode::from(u8::from(!is_done)))
 }
 
 #[cfg(test)]
