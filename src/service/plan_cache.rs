@@ -18,7 +18,8 @@ const TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_PLANS: usize = 32;
 /// The bytes of a plan id, and of a list of differences, that an error repeats.
 const MAX_QUOTE: usize = 800;
-const ANOTHER_DRY_RUN: &str = "call run_job with dry_run=true again and show that to the user";
+pub(super) const ANOTHER_DRY_RUN: &str =
+    "call run_job with dry_run=true again and show that to the user";
 
 /// What decides what a launch does, as salted hashes: it may be secret.
 type Effects = BTreeMap<Vec<String>, u64>;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::costs::Costs;
 use super::observe::newest_checkpoint;
+use super::plan_cache::ANOTHER_DRY_RUN;
 use super::requests::RunRequest;
 use super::{Context, JobService, setting_problems};
 use crate::error::{JobError, Result};
@@ -126,15 +127,24 @@ impl JobService {
         Ok(launch)
     }
 
-    /// Asks what a launch costs, and refuses one above the limit of costs.
+    /// Asks what a launch costs, and refuses one above the limit of costs, or above the price that was shown: the cluster of that
+    /// name may be another by now.
     pub(super) async fn price(&self, launch: &mut PreparedLaunch) -> Result<()> {
         if launch.is_local {
             return Ok(());
         }
         let context = &self.context;
         let records = context.registry.records().await?;
+        let shown = launch.costs.take();
+        let shown = shown.and_then(|costs| costs.offer.highest());
         launch.costs = Costs::of(context, launch, &records).await;
         if let Some(costs) = &launch.costs {
+            if let Some((shown, now)) = shown.zip(costs.offer.highest())
+                && now > shown + 0.005
+            {
+                let error = format!("it would cost ${now:.2} an hour, and ${shown:.2} were shown");
+                return Err(JobError::blocked(error).with_hint(ANOTHER_DRY_RUN));
+            }
             let cluster = &launch.plan.cluster;
             let doubt = costs.check_limit(context, cluster, &records, self.can_ask())?;
             launch.plan.warnings.extend(doubt);

@@ -110,9 +110,10 @@ impl JobService {
             ))
             .with_hint("show the user a dry_run first and set them once the user has agreed"));
         }
-        let is_limited = self.context.policy.max_hourly.is_some();
+        let names_cluster = !launch.spec.identity.cluster.is_empty();
+        let may_change = names_cluster || self.context.policy.max_hourly.is_some();
         // That the user was shown is as good, where nobody reads another one.
-        if is_limited || self.can_ask() || launch.costs.is_none() {
+        if may_change || self.can_ask() || launch.costs.is_none() {
             until(deadline, Box::pin(self.price(&mut launch))).await?;
         }
         let confirmed = self.confirm_launch(&mut launch, &request.plan_id, on_progress);
@@ -120,7 +121,7 @@ impl JobService {
             // The user may have taken minutes, and files may have changed meanwhile.
             let deadline = Instant::now() + CALL_BUDGET;
             launch = until(deadline, Box::pin(self.prepare(request, &plan_id))).await?;
-            if is_limited {
+            if may_change {
                 until(deadline, Box::pin(self.price(&mut launch))).await?;
             }
         }

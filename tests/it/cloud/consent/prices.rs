@@ -91,6 +91,28 @@ fn launch_above_the_limit_is_refused() {
     let unknown = json!({ "cloud": "gcp", "accelerators": "A100:8" });
     let world = World::new();
     // What another one launched does not count.
+#[test]
+fn launch_that_became_dearer_is_refused() {
+    let world = World::new();
+    let mut server = world.server();
+    let asked = json!({ "cloud": "aws", "accelerators": "A100:8", "cluster_name": "dev" });
+    let plan = shown(&mut server, &asked);
+    world.cloud.add_cluster("dev", "AWS", "STOPPED");
+    for (field, value) in [
+        ("machines", "4x(gpus=A100:8, p4d.24xlarge)"),
+        ("region", "us-east-1"),
+    ] {
+        world.cloud.write(&format!("clusters/dev/{field}"), value);
+    }
+    let mut launch = server.launch("job.yaml", asked);
+    launch["plan_id"] = plan["plan_id"].clone();
+    let answer = server.call("run_job", launch);
+    let error = answer.refused();
+    let why = "it would cost $131.09 an hour, and $32.77 were shown; call run_job with dry_run";
+    assert!(error.contains(why), "{error}");
+    assert_eq!(world.launches(), 0);
+}
+
     world.cloud.add_cluster("theirs", "AWS", "UP");
     for (consent, used) in [("flags", "0.00"), ("always", "32.77"), ("", "32.77")] {
         let spot = ("OUMI_USE_SPOT_VM", "true");
