@@ -166,7 +166,7 @@ impl CloudBackend for SkyPilot {
 
     /// Not where SkyPilot lists what is free instead.
     fn has_prices(&self, cloud: &str) -> bool {
-        !matches!(cloud, "k8s" | "sky-slurm")
+        cloud != "k8s"
     }
 
     async fn catalog(

@@ -75,7 +75,7 @@ impl JobService {
     async fn preview(&self, mut launch: PreparedLaunch, answer: &mut RunAnswer) -> Result<()> {
         let priced = self.price(&mut launch).await;
         if let Some(Costs { offer, .. }) = &launch.costs {
-            answer.hourly_price = offer.highest();
+            answer.hourly_price = offer.highest().filter(|price| *price > 0.0);
             answer.price_note.clone_from(&offer.note);
         }
         priced?;

@@ -20,6 +20,9 @@ use crate::sync::lock;
 /// The time that an answer of the catalog is kept: SkyPilot fetches its catalog a few times a day.
 pub(super) const KEPT: Duration = Duration::from_hours(24);
 
+/// The clouds, by Oumi's names, whose machines are there anyway.
+const UNBILLED: [&str; 5] = ["sky-slurm", "slurm", "polaris", "frontier", "perlmutter"];
+
 /// A cloud by Oumi's name, accelerators such as `A100:8`, and if it was asked for the machines of each region.
 type Query = (String, String, bool);
 
@@ -76,6 +79,9 @@ impl CloudLauncher {
     /// Prices a cluster by its machines, which it has or is to have, and by Oumi's name of its cloud.
     async fn price(&self, cluster: &Cluster, cloud: Option<&str>) -> Offer {
         let (cloud, nodes) = (cloud.unwrap_or_default(), cluster.nodes);
+        if UNBILLED.contains(&cloud) {
+            return Offer::known(0.0, format!("nobody bills {cloud} by the hour"));
+        }
         if !self.backend.has_prices(cloud) {
             return Offer::unknown(format!("there is no list of prices for {cloud}"));
         }

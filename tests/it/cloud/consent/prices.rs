@@ -30,8 +30,7 @@ fn dry_run_shows_the_price_or_why_it_is_not_known() {
     assert_eq!(world.cloud.calls_of(&["sky", "gpus"]).len(), 1);
     for (cloud, cluster, reason) in [
         ("gcp", "", "Failed to fetch Azure catalog"),
-        ("sky-slurm", "", "no list of prices for sky-slurm"),
-        ("slurm", "me@login", "no list of prices for slurm"),
+        ("k8s", "", "no list of prices for k8s"),
     ] {
         let asked = json!({ "cloud": cloud, "accelerators": "A100:8", "cluster_name": cluster });
         let answer = shown(&mut server, &asked);
@@ -40,6 +39,14 @@ fn dry_run_shows_the_price_or_why_it_is_not_known() {
         assert!(note.contains(reason), "{note}");
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains(&format!("\nPrice: not known: {note}")));
+    }
+    // Nothing is billed there, whatever the limit.
+    let mut server = world.server_with(&[("OUMI_MCP_MAX_HOURLY", "1")]);
+    for (cloud, cluster) in [("sky-slurm", ""), ("slurm", "me@login")] {
+        let asked = json!({ "cloud": cloud, "cluster_name": cluster });
+        let answer = shown(&mut server, &asked);
+        let price = format!("\nPrice: $0.00 an hour (nobody bills {cloud} by the hour)\n");
+        assert!(answer["message"].as_str().unwrap().contains(&price));
     }
 }
 
@@ -85,13 +92,6 @@ fn question_shows_the_price_and_what_is_up_already() {
 }
 
 #[test]
-fn launch_above_the_limit_is_refused() {
-    let limit = (env_vars::MAX_HOURLY, "50");
-    let known = json!({ "cloud": "aws", "accelerators": "A100:8" });
-    let unknown = json!({ "cloud": "gcp", "accelerators": "A100:8" });
-    let world = World::new();
-    // What another one launched does not count.
-#[test]
 fn launch_that_became_dearer_is_refused() {
     let world = World::new();
     let mut server = world.server();
@@ -113,6 +113,13 @@ fn launch_that_became_dearer_is_refused() {
     assert_eq!(world.launches(), 0);
 }
 
+#[test]
+fn launch_above_the_limit_is_refused() {
+    let limit = (env_vars::MAX_HOURLY, "50");
+    let known = json!({ "cloud": "aws", "accelerators": "A100:8" });
+    let unknown = json!({ "cloud": "gcp", "accelerators": "A100:8" });
+    let world = World::new();
+    // What another one launched does not count.
     world.cloud.add_cluster("theirs", "AWS", "UP");
     for (consent, used) in [("flags", "0.00"), ("always", "32.77"), ("", "32.77")] {
         let spot = ("OUMI_USE_SPOT_VM", "true");
