@@ -33,7 +33,7 @@
 //! | the signals that end a job | `Terminator` in `process/table.rs`, driven by `process/supervisor.rs`; the cancel's wait and answer: `launcher/local/termination.rs` |
 //! | how long a cancel waits | `service/cancel.rs`; for the processes here: `launcher/local/termination.rs` |
 //! | a fact of a launch that outlives the server | a file of the job's folder, as `PRICE` of `launcher/offer.rs`; the registry has the fields of the Python server alone |
-//! | a shape of token that is hidden | a line of `redact/shapes.txt` |
+//! | a shape of token that is hidden | a line of `redact/shapes.txt`; a form of a secret value: `redact/forms.rs` |
 //! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | what a launch costs | `parse/prices.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
 //! | the consent text that a person is shown | `service/consent.rs`; the MCP side: `server/elicitation.rs` |

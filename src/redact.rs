@@ -6,21 +6,22 @@
 //! split into words by a shell; also as a URL or base64 has it. [`Redactor::mask`] keeps the length of a text, so that a log is
 //! masked before anything is cut, folded or counted.
 
+mod forms;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use memchr::memmem;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use regex::{Captures, Regex, RegexSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub(crate) use crate::text::HIDDEN;
-use crate::text::{MASK, lossy, strip_escapes};
+use crate::text::{MASK, lossy};
+pub(crate) use forms::IN_URLS;
+use forms::forms;
 
 /// The other bytes of a masked secret, which are not shown: ASCII's "delete".
 const MASK_REST: u8 = 0x7f;
@@ -35,14 +36,6 @@ const SLICE: usize = 256 * 1024;
 /// The parts of names that tell of a secret.
 const SECRET_NAMES: &str =
     "TOKEN SECRET PASSWORD PASSWD _PASS API_KEY ACCESS_KEY PRIVATE_KEY CREDENTIAL";
-
-/// All but the unreserved characters of RFC 3986 is escaped in a part of a URL; Python leaves slashes too.
-pub(crate) const IN_URLS: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-const IN_URLS_OF_PYTHON: &AsciiSet = &IN_URLS.remove(b'/');
 
 /// Values that stand where a secret may, and are none.
 const NO_SECRETS: &str = "unbound parameter required missing None null True False true false <s> </s> <pad> <unk> <bos> <eos> <image> [PAD] [PAD [UNK] [UNK [CLS] [CLS [SEP] [SEP [MASK] [MASK";
@@ -293,43 +286,6 @@ fn overwrite(secret: &mut [u8], mut is_line_start: bool) {
             is_line_start = false;
         }
     }
-}
-
-/// Returns a value as it is, and as a terminal, JSON, a URL and base64 show it.
-fn forms(value: &str) -> BTreeSet<String> {
-    let json = serde_json::Value::from(value).to_string();
-    let escaped = |is_escaped: fn(char) -> bool| {
-        let mut text = String::new();
-        for c in json.trim_matches('"').chars() {
-            let mut units = [0; 2];
-            match is_escaped(c) {
-                true => (c.encode_utf16(&mut units).iter())
-                    .for_each(|unit| text += &format!("\\u{unit:04x}")),
-                false => text.push(c),
-            }
-        }
-        text
-    };
-    let in_url = |kept| utf8_percent_encode(value, kept).to_string();
-    let mut forms = BTreeSet::from([
-        value.to_owned(),
-        strip_escapes(value).into_owned(),
-        escaped(|_| false),
-        // By Python, and by Go.
-        escaped(|c| !c.is_ascii()),
-        escaped(|c| "<>&".contains(c)),
-        in_url(IN_URLS),
-        in_url(IN_URLS).replace("%20", "+"),
-        in_url(IN_URLS_OF_PYTHON),
-    ]);
-    // What depends on the value alone, wherever it stands in what is encoded.
-    for before in 0..3 {
-        let bytes = [&b"::"[..before], value.as_bytes()].concat();
-        let base64 = &BASE64.encode(&bytes)[(before * 8).div_ceil(6)..bytes.len() * 8 / 6];
-        forms.insert(base64.replace('+', "-").replace('/', "_"));
-        forms.insert(base64.to_owned());
-    }
-    forms
 }
 
 /// Returns the visible bytes of each line of a value, with those of the next lines where it is short, and of the last lines.
