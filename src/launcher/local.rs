@@ -97,8 +97,6 @@ impl LocalLauncher {
                     Ok(unfound_status(dir))
                 }
                 None if is_alive => running_status(dir),
-                // The request is written only while the job lives.
-                None if dir.termination_request()?.is_some() => Ok(JobStatus::cancelled()),
                 None => unrecorded_status(dir),
             }
         };
@@ -239,7 +237,11 @@ fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::R
 fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     let machine = dir.machine()?;
     let place = machine.as_ref().map_or(Ok(Place::Here), Machine::place)?;
-    // Neither what a reader that fails says, nor the plan that a killed server was writing.
+    // The request is written only while the job lives, and on another machine it may live on.
+    if place != Place::Elsewhere && dir.termination_request()?.is_some() {
+        return Ok(JobStatus::cancelled());
+    }
+    // A killed server may have left the beginning of a plan. Any other error may hide a plan.
     let is_there = |error: io::Error| !matches!(error.kind(), NotFound | UnexpectedEof);
     let is_planned = dir.is_start_claimed()? || dir.plan().map_or_else(is_there, |_| true);
     if !is_planned
@@ -318,6 +320,19 @@ mod tests {
         // The server was killed while it wrote the plan.
         std::fs::write(dir.path().join("plan.json"), "").unwrap();
         assert!(!is_lost());
+    }
+
+    #[test]
+    fn a_request_on_another_machine_is_no_end() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = new_job(&home);
+        dir.request_termination(Termination::Graceful).unwrap();
+        let launcher = LocalLauncher::new(DataDir::at(home.path()), PathBuf::new());
+        let state = || launcher.probe(&dir, &mut None).unwrap().state;
+        assert_eq!(state(), JobState::Cancelled);
+        let elsewhere = r#"{"host": "other", "boot": "", "pid_namespace": ""}"#;
+        std::fs::write(dir.path().join("lock"), elsewhere).unwrap();
+        assert_eq!(state(), JobState::Unknown);
     }
 
     #[test]

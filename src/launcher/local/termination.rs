@@ -71,7 +71,6 @@ fn ended(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<JobStatus
                 }
                 ended_status(&record)
             }
-            None if dir.termination_request()?.is_some() => JobStatus::cancelled(),
             None => unrecorded_status(dir)?,
         },
     };
