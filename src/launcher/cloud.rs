@@ -173,7 +173,9 @@ impl CloudLauncher {
                 };
                 Err(JobError::failed(error).with_hint(hint))
             }
-            (Err(error), Some(_)) => Err(error),
+            (Err(error), Some(reason)) => Err(error.context(&format!(
+                "the cancel was refused ({reason}), and the status of the job is not known"
+            ))),
         }
     }
 }

@@ -196,7 +196,7 @@ async fn cancel_uses_the_printed_id() {
 }
 
 #[tokio::test]
-async fn accepted_cancel_without_recheck_is_stopping() {
+async fn cancel_without_recheck_says_what_came_of_it() {
     let cloud = Arc::new(FakeCloud::default());
     let (home, launcher) = launcher_on(Arc::clone(&cloud));
     ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
@@ -205,6 +205,10 @@ async fn accepted_cancel_without_recheck_is_stopping() {
     let outcome = launcher.cancel(&identity("7"), false).await.unwrap();
     assert_eq!(outcome.state, JobState::Running);
     assert!(!outcome.is_done);
+    let refusing = SUPERVISOR.replace(r#""code":0"#, r#""code":1"#);
+    executable(&home.path().join("supervisor"), &refusing);
+    let error = launcher.cancel(&identity("7"), false).await.unwrap_err();
+    assert!(error.message.starts_with("the cancel was refused"));
 }
 
 #[tokio::test]
