@@ -95,10 +95,11 @@ pub(super) fn fold_lines<'a>(
     }
 }
 
+/// Folds the end of a log in which known secrets are masked.
 pub fn fold(bytes: &[u8]) -> String {
-    let max_line = MAX_LINE;
     let options = FoldOptions {
-        max_line,
+        max_line: MAX_LINE,
+        secrets: Some(&Redactor::default()),
         ..FoldOptions::default()
     };
     let mut text = String::new();
@@ -128,7 +129,9 @@ fn cut_line<'a>(mut text: Cow<'a, str>, start: u64, options: FoldOptions<'_>) ->
     let is_cut = text.len() > options.max_line;
     if is_cut {
         if let Some(secrets) = options.secrets {
-            text = secrets.redact(&text).into();
+            // Half a token is not known as one. None is as long as what is read besides.
+            let longer = cut(&text, None, options.max_line + MAX_LINE);
+            text = secrets.redact(&longer).into();
         }
         text = cut(&text, None, options.max_line).into_owned().into();
     }

@@ -226,3 +226,9 @@ fn any_bytes_become_text_without_control_characters() {
         );
     }
 }
+
+#[test]
+fn half_a_token_is_not_shown_where_a_line_is_cut() {
+    let end = " end".repeat(MAX_LINE / 4 - 4);
+    assert!(!fold(format!("key hf_{}{end}", "T".repeat(40)).as_bytes()).contains("TTTT"));
+}
