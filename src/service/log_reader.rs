@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -260,16 +260,17 @@ impl LogReading {
         }
     }
 
-    /// Reads the last bytes of the log, from the first whole line on: half a secret is not recognized as one. Does file work.
+    /// Reads the last bytes of the log, from the first whole line on, or where there is none the first word: half a secret is not
+    /// recognized as one. Does file work.
     pub(super) fn tail(&self, max_bytes: u64) -> Vec<u8> {
         match &self.tail {
             Tail::None => Vec::new(),
             Tail::Text(text) => text.as_bytes().to_vec(),
             Tail::File(path) => {
                 let mut tail = read_tail(path, max_bytes).unwrap_or_default();
-                let line_end = memchr2(b'\n', b'\r', &tail);
-                if let Some(line_end) = line_end.filter(|_| tail.len() as u64 == max_bytes) {
-                    tail.drain(..=line_end);
+                let end = memchr2(b'\n', b'\r', &tail).or_else(|| memchr(b' ', &tail));
+                if let Some(end) = end.filter(|_| tail.len() as u64 == max_bytes) {
+                    tail.drain(..=end);
                 }
                 tail
             }
@@ -312,5 +313,7 @@ mod tests {
         let reading = LogReading::at(file.path().to_owned());
         assert_eq!(reading.tail(10), b"third");
         assert_eq!(reading.tail(100), b"first\rsecond\nthird");
+        std::fs::write(file.path(), "half-a-token whole").unwrap();
+        assert_eq!(reading.tail(10), b"whole");
     }
 }
