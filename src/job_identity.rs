@@ -14,10 +14,10 @@ pub(crate) struct JobIdentity {
     /// The launcher's id, for a job without a job_id; needs cloud.
     // Empty until the launch has ended.
     pub(crate) oumi_job_id: String,
-    /// With oumi_job_id.
+    /// Its cloud, with oumi_job_id.
     // In lower case; `local` is this machine.
     pub(crate) cloud: String,
-    /// With oumi_job_id: ids repeat from cluster to cluster.
+    /// Its cluster, with oumi_job_id: ids repeat from cluster to cluster.
     // Empty for a job on this machine.
     #[serde(rename = "cluster_name")]
     pub(crate) cluster: String,

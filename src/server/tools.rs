@@ -90,8 +90,8 @@ impl Server {
         result
     }
 
-    /// End a job and all its processes; what it computed and did not save is lost. Answers after at most some 10 s whether it
-    /// has ended, or what is left and how to force it (force=true kills). A job that has ended is refused with its status.
+    /// End a job and all its processes; what it computed and did not save is lost. Answers within some 10 s, on a cloud a minute,
+    /// that it has ended, or what is left and how to force it (force=true kills). A job that has ended is refused with its status.
     #[tool(
         title = "Cancel a job",
         output_schema = schema_for_output::<CancelAnswer>(),
@@ -108,7 +108,7 @@ impl Server {
     }
 
     /// The known jobs, newest first, each with its status now; `warnings` names what could not be asked. Use it to find a
-    /// job_id again. status: all, running (not done) or completed (done, well or badly).
+    /// job_id again. status: running is what is not done, completed what is done, well or badly.
     #[tool(
         title = "List jobs",
         output_schema = schema_for_output::<ListAnswer>(),

@@ -194,7 +194,7 @@ answers! {
     /// One job of a list.
     #[schemars(inline)]
     pub(crate) struct JobRow {
-        /// The launcher's id for a job started elsewhere.
+        /// Names the job; the launcher's id for a job started elsewhere.
         pub job_id: String,
         /// Empty where the job's id begins with it.
         pub command: String,

@@ -28,7 +28,7 @@ pub(crate) struct RunRequest {
     /// Exactly EXECUTE for a real launch, once the user has agreed to the preview.
     #[serde(default)]
     pub user_confirmation: String,
-    /// From dry_run: refused when what would run is no longer that.
+    /// From the dry run: refused when what would run is no longer that.
     #[serde(default)]
     pub plan_id: String,
     /// Becomes the job id. Default: made from command and time.
@@ -39,7 +39,7 @@ pub(crate) struct RunRequest {
     /// Cloud cluster to use or make. Default: a new one.
     #[serde(default)]
     pub cluster_name: String,
-    /// Such as A100:8; on this machine also 4.
+    /// GPUs of each machine, such as A100:8; on this machine also 4.
     pub accelerators: Option<String>,
     /// Cloud only.
     #[serde(default = "one")]
@@ -52,7 +52,7 @@ pub(crate) struct RunRequest {
     pub disk_size: Option<u32>,
     /// Idle minutes until the cluster ends itself; 0: never. Default 60. Cloud only.
     pub autostop_minutes: Option<u32>,
-    /// Ends the run then.
+    /// Hours after which the run is ended.
     pub max_hours: Option<f64>,
     /// Environment variables for the job, over those of the config. Values are never shown or stored.
     pub envs: Option<BTreeMap<String, String>>,
@@ -62,7 +62,7 @@ pub(crate) struct RunRequest {
     pub setup_script: Option<String>,
     /// Replaces the generated run script, likewise.
     pub run_script: Option<String>,
-    /// Even if a running job writes to the same folder.
+    /// Launch even if a running job writes to the same folder.
     #[serde(default)]
     pub allow_shared_output: bool,
 }
@@ -76,7 +76,7 @@ pub(crate) struct PollRequest {
     /// Wait up to so long for news; above 55 only where the client shows progress.
     #[schemars(range(min = 0, max = 3600))]
     pub wait_seconds: u64,
-    /// News: a change of status (default), or of progress too: 1 % of the run and 15 s, or something bad.
+    /// What counts as news: a change of status (default), or progress too: 1 % of the run after 15 s, or bad news.
     pub until: Until,
 }
 
@@ -98,17 +98,17 @@ pub(crate) enum Until {
 pub(crate) struct LogsRequest {
     #[serde(flatten)]
     pub job: JobIdentity,
-    /// From the end; with grep: matches.
+    /// Lines from the end; with grep, lines that match.
     pub lines: i64,
-    /// From an answer: only what is new since.
+    /// That of an answer: only what is new since.
     pub cursor: String,
-    /// Regex: lines that match.
+    /// Only lines that match this regular expression.
     pub grep: String,
     /// Lines around each match.
     pub context: u32,
-    /// 1024 to 262144.
+    /// Bytes of text, 1024 to 262144.
     pub max_bytes: usize,
-    /// Not folded.
+    /// Lines as written: bars and repeats are not folded.
     pub raw: bool,
     /// Adds the loss as a PNG and a sparkline.
     pub plot: bool,
