@@ -36,7 +36,7 @@
 //! | a shape of token that is hidden | a line of `redact/shapes.txt`; a form of a secret value: `redact/forms.rs` |
 //! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
 //! | what a launch costs | `parse/prices.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
-//! | the consent text that a person is shown | `service/consent.rs`; the MCP side: `server/elicitation.rs` |
+//! | the consent text that the user is shown | `service/consent.rs`; the MCP side: `server/elicitation.rs` |
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |
 //! | another client that `setup` knows | `Client` in `commands/setup.rs` |
 //! | the arguments that a tool accepts | `service/requests.rs`; values of another type, such as numbers as text: `server/arguments.rs`; the schema that a client sees: `server/tools.rs` |

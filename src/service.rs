@@ -37,7 +37,7 @@ use crate::redact::Redactor;
 use crate::registry::{JobRecord, JobRegistry};
 use crate::settings::data_dir::DataDir;
 use crate::settings::env_vars;
-use crate::settings::policy::{AskPerson, Policy};
+use crate::settings::policy::{AskUser, Policy};
 use crate::settings::unchanged::Unchanged;
 use consent::ConsentProvider;
 use log_reader::LogReaders;
@@ -87,7 +87,7 @@ impl JobService {
     /// Returns the same service for a call whose user is asked through `provider`, unless the policy wants nobody asked.
     #[must_use]
     pub(crate) fn with_consent(&self, provider: Arc<dyn ConsentProvider>) -> Self {
-        let is_asked = self.policy().ask != AskPerson::Never && provider.can_ask();
+        let is_asked = self.policy().ask != AskUser::Never && provider.can_ask();
         Self {
             context: Arc::clone(&self.context),
             provider: is_asked.then_some(provider),

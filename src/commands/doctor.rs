@@ -192,7 +192,7 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
     checks.collect()
 }
 
-/// Checks SkyPilot's API server by what `sky` has said of it. That has written by now who its user is.
+/// Checks SkyPilot's API server by what `sky` has printed of it. That run has written the user's id, which asking it needs.
 fn api_server(info: &str) -> Result<String> {
     let info = sky::api_info(info).unwrap_or_default();
     let server = &info["server"];

@@ -84,7 +84,7 @@ pub enum JobCommand {
     Cancel {
         #[command(flatten)]
         job: Job,
-        /// Kill its processes at once instead of asking them to end; on this machine only
+        /// Kill its processes at once instead of asking them to end; on a cloud, a launch that hangs
         #[arg(long)]
         force: bool,
     },

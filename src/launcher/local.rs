@@ -278,8 +278,7 @@ fn ended_status(record: &ExitRecord) -> JobStatus {
     } else if record.succeeded() {
         JobStatus::new(status::COMPLETED, JobState::Succeeded, true)
     } else {
-        let status = JobStatus::failed();
-        let mut status = status.with_message(record.describe());
+        let mut status = JobStatus::failed().with_message(record.describe());
         status.details.step = Some(record.step.clone());
         status
     };

@@ -43,7 +43,7 @@ pub(crate) fn find_any_oumi() -> Result<PathBuf> {
     find("oumi", INSTALL_OUMI, env_vars::OUMI, &projects())
 }
 
-/// Finds `sky` in the same places, and before those beside the `oumi` that a variable names: pip puts both into one folder.
+/// Finds `sky` likewise, and after PATH beside the `oumi` that a variable names: pip puts both into one folder.
 pub(crate) fn find_sky() -> Result<PathBuf> {
     find("sky", INSTALL_SKY, env_vars::SKY, &projects())
 }

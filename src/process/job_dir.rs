@@ -225,7 +225,7 @@ impl JobDir {
         if_found(fs::remove_file(self.file(PENDING_CANCEL))).map(drop)
     }
 
-    /// Reads what is still to be run after the steps. Where their output rules it out, it is done with.
+    /// Reads the program that is still to be run after the steps. Removes its file where they have printed the line that rules it out.
     pub(crate) fn epilogue(&self) -> io::Result<Option<Epilogue>> {
         let epilogue = self.read_json::<Epilogue>(EPILOGUE)?;
         let unless = epilogue.as_ref().and_then(|it| it.unless_printed.as_ref());

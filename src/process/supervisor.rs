@@ -160,8 +160,8 @@ struct Supervisor<'a> {
 impl<'a> Supervisor<'a> {
     fn new(dir: &'a JobDir, plan: &'a SupervisorPlan) -> io::Result<Self> {
         let limit = plan.time_limit_seconds.map(Duration::from_secs);
-        // They do nothing once they are handled: the job goes on when a person, a client's clean-up or a log that may get no larger
-        // sends them.
+        // Once handled, these signals do nothing: the job goes on when a user or a client that cleans up sends them, or when its log may
+        // get no larger.
         for ignored in [
             Signal::TERM,
             Signal::INT,
@@ -268,7 +268,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Returns what the time limit wants: at first the chance to save a checkpoint.
+    /// Returns the signal that is due once the time limit has passed: at first SIGTERM, so that a training can save a checkpoint.
     fn by_limit(&self) -> Option<Termination> {
         let excess = Instant::now().checked_duration_since(self.limit?)?;
         Some(match excess < LIMIT_GRACE {
@@ -335,8 +335,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Without a subreaper, a process that left the tree is found by its mark only. With one it is a child of the supervisor,
-    /// which no list of processes can tell: it is old when it is read.
+    /// Tells if a process of the job may live. With a subreaper each is a child of the supervisor, or below one, and no list of
+    /// processes is needed, which is old when it is read. Without one, a process that left the tree is found by its mark only.
     fn any_is_left(&self) -> bool {
         let is_childless = matches!(reap(0), Ok((_, true)));
         let is_alone = || self.job_processes().is_ok_and(|left| left.is_empty());

@@ -1,4 +1,4 @@
-//! Asks the person through the client: by an elicitation that the call waits for (2025-06-18, 2025-11-25), or by an
+//! Asks the user through the client: by an elicitation that the call waits for (2025-06-18, 2025-11-25), or by an
 //! `InputRequiredResult`, to which the client answers by calling again (2026-07-28).
 //!
 //! In the second mode the client gives back a random text that names the question. It is valid for the same tool and arguments,
@@ -61,12 +61,12 @@ impl PendingPrompts {
                 "this server did not issue this request state for this call or has restarted since, or it was used already \
                  or is more than 10 minutes old",
             )
-            .with_hint("call the tool again without it, so that the person is asked")
+            .with_hint("call the tool again without it, so that the user is asked")
         })
     }
 }
 
-/// Returns the protocol version, if its client can ask the person in it.
+/// Returns the protocol version, if its client can ask the user in it.
 fn asking_version(context: &Context) -> Option<ProtocolVersion> {
     let modes = context.client_capabilities()?.elicitation?;
     // 2025-06-18 knew no modes.
@@ -75,7 +75,7 @@ fn asking_version(context: &Context) -> Option<ProtocolVersion> {
     (has_forms && version >= ProtocolVersion::V_2025_06_18).then_some(version)
 }
 
-/// The client of a call, as the way to ask the person in front of it.
+/// The client of a call, as the way to ask its user.
 pub(super) struct ElicitingCaller {
     prompts: Arc<PendingPrompts>,
     context: Context,
@@ -109,7 +109,7 @@ impl ElicitingCaller {
         }
     }
 
-    /// Returns what to answer in place of the tool, where the person must be asked first.
+    /// Returns what to answer in place of the tool, where the user must be asked first.
     pub(super) fn input_required(&self) -> Option<InputRequiredResult> {
         lock(&self.required).take()
     }
@@ -144,7 +144,7 @@ impl ElicitingCaller {
         let request = InputRequest::Elicitation(ElicitRequest::new(form(prompt)));
         let requests = BTreeMap::from([(PROMPT_ID.to_owned(), request)]);
         *lock(&self.required) = Some(InputRequiredResult::new(Some(requests), Some(state)));
-        Err(JobError::blocked("the person must be asked first"))
+        Err(JobError::blocked("the user must be asked first"))
     }
 }
 
@@ -172,20 +172,20 @@ fn form(prompt: &ConsentPrompt) -> ElicitRequestParams {
     }
 }
 
-/// Returns the subject, if the person has accepted it.
+/// Returns the subject, if the user has accepted it.
 fn accepted(result: &ElicitResult, subject: &str) -> Result<String> {
     match result.action {
         ElicitationAction::Accept => Ok(subject.to_owned()),
-        ElicitationAction::Decline => Err(JobError::blocked("the person declined")
+        ElicitationAction::Decline => Err(JobError::blocked("the user declined")
             .with_hint("do not call again unless they ask for it")),
         _ => Err(unseen(
-            "the client closed the question without an answer, as one that nobody attends does unseen",
+            "the client closed the question without an answer: one that runs unattended does so without showing it",
         )),
     }
 }
 
 fn not_asked(error: impl Display) -> JobError {
-    unseen(format!("the client could not ask the person: {error}"))
+    unseen(format!("the client could not ask the user: {error}"))
 }
 
 /// The error for a question that perhaps nobody saw.

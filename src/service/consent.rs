@@ -16,7 +16,7 @@ use crate::launcher::{ClusterInfo, check_cloud};
 use crate::process::runner::until;
 use crate::settings::config::expand_home;
 use crate::settings::env_vars;
-use crate::settings::policy::AskPerson;
+use crate::settings::policy::AskUser;
 use crate::text::{hours, one_line};
 
 /// The wait for SkyPilot's description of a cluster, which the prompt shows.
@@ -134,7 +134,7 @@ impl JobService {
         plan_id: &str,
         on_progress: OnProgress<'_>,
     ) -> Result<Option<String>> {
-        let asks_always = self.context.policy.ask == AskPerson::Always;
+        let asks_always = self.context.policy.ask == AskUser::Always;
         if launch.is_local && !asks_always {
             return Ok(None);
         }

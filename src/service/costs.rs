@@ -78,7 +78,7 @@ impl Costs {
         text
     }
 
-    /// Refuses a launch onto `cluster` that goes above the limit of costs, or that may do so unless a person can be asked: then
+    /// Refuses a launch onto `cluster` that goes above the limit of costs, or that may do so unless the user can be asked: then
     /// it returns the doubt, for them to see. Does file work.
     pub(super) fn check_limit(
         &self,
@@ -115,17 +115,17 @@ impl Costs {
         }
     }
 
-    /// Adds up what this registry launched and is up or coming up, but for the cluster `but`. Names what has no known price.
+    /// Adds up what this registry launched and is up or coming up, the cluster `except` aside. Names what has no known price.
     fn launched_here(
         &self,
         context: &Context,
-        but: &str,
+        except: &str,
         records: &[JobRecord],
     ) -> (f64, Vec<String>) {
         let mut clusters: BTreeMap<&str, Option<f64>> = BTreeMap::new();
         for job in records {
             let name = job.cluster_name.as_str();
-            if [but, ""].contains(&name) || context.is_local(&job.cloud) {
+            if [except, ""].contains(&name) || context.is_local(&job.cloud) {
                 continue;
             }
             let up = self.up.iter().flatten().find(|up| up.name == name);

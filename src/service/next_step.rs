@@ -75,12 +75,8 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
 
 fn bad_news(observation: &Observation) -> Option<String> {
     if let Some(news) = newest_news(observation) {
-        let lost = if news.is_lost {
-            ": the run is lost"
-        } else {
-            ""
-        };
-        return Some(format!("{}{lost}", news.sentence));
+        let lost = news.is_lost.then_some(": the run is lost");
+        return Some(format!("{}{}", news.sentence, lost.unwrap_or_default()));
     }
     let silent = span(observation.stalled.as_ref()?.silent);
     Some(format!(

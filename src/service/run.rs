@@ -57,11 +57,9 @@ impl JobService {
             if !is_dry {
                 error = error.context("nothing was started");
             }
-            let is_blocked = error.kind == ErrorKind::Blocked;
-            let status = if is_blocked {
-                status::BLOCKED
-            } else {
-                status::ERROR
+            let status = match error.kind {
+                ErrorKind::Blocked => status::BLOCKED,
+                _ => status::ERROR,
             };
             end(&mut answer, status, error.to_string());
         }
@@ -70,7 +68,7 @@ impl JobService {
         sanitize(answer, &[redactor, started])
     }
 
-    /// Shows what a launch would do. The message is what a person is shown: with the scripts in `job_config` it holds all that
+    /// Shows what a launch would do. The message is what the user is shown: with the scripts in `job_config` it holds all that
     /// they need for agreeing.
     async fn preview(&self, mut launch: PreparedLaunch, answer: &mut RunAnswer) -> Result<()> {
         let priced = self.price(&mut launch).await;
@@ -112,7 +110,7 @@ impl JobService {
         }
         let names_cluster = !launch.spec.identity.cluster.is_empty();
         let may_change = names_cluster || self.context.policy.max_hourly.is_some();
-        // That the user was shown is as good, where nobody reads another one.
+        // Where nobody reads a new price, the one that the user was shown is as good.
         if may_change || self.can_ask() || launch.costs.is_none() {
             until(deadline, Box::pin(self.price(&mut launch))).await?;
         }

@@ -183,7 +183,7 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>> {
             max_total_replayed_events: 40_000,
         },
         // A tag such as `!!python/object/apply:os.system` asks whoever reads the file to run something: Oumi refuses it too,
-        // and shown without its tag it would look like plain text to the person who is asked to agree.
+        // and shown without its tag it would look like plain text to the user who is asked to agree.
         reject_unsupported_tags: true,
     };
     match serde_saphyr::from_str_with_options::<Value>(text, options.clone()) {

@@ -7,7 +7,7 @@ use crate::settings::env_vars::{CLOUDS, CONSENT, KEEP_DAYS, MAX_HOURLY, MAX_WAIT
 
 /// The calls before which the user is asked, by clients that can ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum AskPerson {
+pub(crate) enum AskUser {
     /// Before a call that costs money, or ends a job that was not started here.
     #[default]
     ForClouds,
@@ -20,7 +20,7 @@ pub(crate) enum AskPerson {
 /// The limits. The default has none.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Policy {
-    pub ask: AskPerson,
+    pub ask: AskUser,
     /// The only clouds that may be used; `None`: all.
     pub clouds: Option<Vec<String>>,
     /// Only tools that change nothing.
@@ -52,8 +52,8 @@ impl Policy {
         };
         let known_clouds = format!("one or more of {}, with commas", known.join(", "));
         let ask = |value: &str| match value {
-            "always" => Some(AskPerson::Always),
-            "flags" => Some(AskPerson::Never),
+            "always" => Some(AskUser::Always),
+            "flags" => Some(AskUser::Never),
             _ => None,
         };
         let switch = |value: &str| match value {

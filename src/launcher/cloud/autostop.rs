@@ -32,7 +32,7 @@ pub(super) fn stays_up(cloud: &str) -> bool {
 }
 
 impl CloudLauncher {
-    /// Adds the autostop of the cluster to a plan: what a person is shown of it, and the run of `sky` that sets it where Oumi does
+    /// Adds the autostop of the cluster to a plan: what the user is shown of it, and the run of `sky` that sets it where Oumi does
     /// not. An existing cluster keeps its own unless the call asks for one.
     pub(super) fn add_autostop(&self, plan: &mut LaunchPlan, spec: &LaunchSpec) -> Result<()> {
         let (cloud, asked) = (&spec.identity.cloud, spec.resources.autostop_minutes);

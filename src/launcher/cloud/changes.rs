@@ -135,7 +135,7 @@ impl CloudLauncher {
             let kept = if change.is_some() { REPORTED } else { ANSWERED };
             if has_ended && at.elapsed().is_ok_and(|age| age > kept) {
                 // Where another holds it, the next list removes the folder.
-                let _alone = try_alone(&dir)?;
+                let _lock = try_lock_changes(&dir)?;
                 // It may have begun again meanwhile.
                 if changed_at()? == at {
                     dir.remove()?;
@@ -153,7 +153,7 @@ impl CloudLauncher {
     pub(super) async fn answer_change(&self, change: &Change) {
         let dir = self.change_dir(change);
         let answer = async || -> io::Result<()> {
-            let _alone = alone(&dir).await?;
+            let _lock = lock_changes(&dir).await?;
             if read_json(&dir, CHANGE)?.as_ref() == Some(change) && has_ended(&dir)? {
                 fs::remove_file(dir.path().join(CHANGE))?;
             }
@@ -166,10 +166,10 @@ impl CloudLauncher {
 }
 
 /// Locks the folder of all changes for the moment in which one in it is created, answered or removed, against other servers too.
-async fn alone(dir: &JobDir) -> io::Result<File> {
+async fn lock_changes(dir: &JobDir) -> io::Result<File> {
     let mut tries = 0..LOCK_TRIES;
     loop {
-        match try_alone(dir) {
+        match try_lock_changes(dir) {
             Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
             Err(_) if tries.next().is_none() => {
                 return Err(io::Error::other("another server holds its lock; try again"));
@@ -180,7 +180,7 @@ async fn alone(dir: &JobDir) -> io::Result<File> {
     }
 }
 
-fn try_alone(dir: &JobDir) -> io::Result<File> {
+fn try_lock_changes(dir: &JobDir) -> io::Result<File> {
     let changes = dir.path().parent().unwrap_or(dir.path());
     create_private(changes)?;
     let folder = File::open(changes)?;
@@ -190,7 +190,7 @@ fn try_alone(dir: &JobDir) -> io::Result<File> {
 
 /// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
 async fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
-    let _alone = alone(dir).await?;
+    let _lock = lock_changes(dir).await?;
     if dir.exists()? && !has_ended(dir)? {
         return Ok(None);
     }

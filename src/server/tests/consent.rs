@@ -9,11 +9,11 @@ use crate::service::consent::{ConsentPrompt, ConsentProvider};
 use crate::service::requests::{CancelRequest, ListRequest, RunRequest};
 use crate::service::tests::fake_launcher::{cancel_by_id, direct};
 use crate::service::tests::test_service::{TestService, test_service_with};
-use crate::settings::policy::{AskPerson, Policy};
+use crate::settings::policy::{AskUser, Policy};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-fn test(ask: AskPerson) -> TestService {
+fn test(ask: AskUser) -> TestService {
     let policy = Policy {
         ask,
         ..Policy::default()
@@ -70,7 +70,7 @@ fn declines(_: &ConsentPrompt) -> Result<String, JobError> {
 
 #[tokio::test(start_paused = true)]
 async fn only_the_prompted_launch_waits() {
-    let test = test(AskPerson::ForClouds);
+    let test = test(AskUser::ForClouds);
     let person = test.person(agrees);
     let service = test.service.with_consent(person.clone());
     let request = test.request("asked", "gcp");
@@ -91,12 +91,12 @@ async fn only_the_prompted_launch_waits() {
 #[tokio::test(start_paused = true)]
 async fn prompts_follow_the_policy() {
     for (ask, cloud, is_asked) in [
-        (AskPerson::ForClouds, "gcp", true),
-        (AskPerson::ForClouds, "local", false),
-        (AskPerson::Always, "gcp", true),
-        (AskPerson::Always, "local", true),
-        (AskPerson::Never, "gcp", false),
-        (AskPerson::Never, "local", false),
+        (AskUser::ForClouds, "gcp", true),
+        (AskUser::ForClouds, "local", false),
+        (AskUser::Always, "gcp", true),
+        (AskUser::Always, "local", true),
+        (AskUser::Never, "gcp", false),
+        (AskUser::Never, "local", false),
     ] {
         let test = test(ask);
         let person = test.person(declines);
@@ -118,7 +118,7 @@ async fn prompts_follow_the_policy() {
 
 #[tokio::test(start_paused = true)]
 async fn consent_binds_to_its_subject() {
-    let test = test(AskPerson::ForClouds);
+    let test = test(AskUser::ForClouds);
     test.cloud.add_elsewhere("gcp", "dev", "7");
     test.cloud.add_elsewhere("gcp", "dev", "8");
     let person = test.person(|_| Ok("another".to_owned()));
@@ -138,7 +138,7 @@ async fn consent_binds_to_its_subject() {
 
 #[tokio::test(start_paused = true)]
 async fn a_plan_id_expires_after_a_day() {
-    let test = test(AskPerson::ForClouds);
+    let test = test(AskUser::ForClouds);
     let preview = RunRequest {
         dry_run: true,
         ..test.request("job", "gcp")
@@ -167,7 +167,7 @@ pub(super) fn cloud_launch(test: &TestService, job: &str) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn an_unanswered_prompt_times_out() {
-    let test = test(AskPerson::ForClouds);
+    let test = test(AskUser::ForClouds);
     let mut client = Client::of(&test.service).await;
     client
         .call("launch", "run_job", cloud_launch(&test, "job"))
@@ -197,7 +197,7 @@ async fn answers_count_by_their_number_and_refusals_name_the_way_out() {
         (json!({ "result": { "action": "accept" } }), None),
         (
             json!({ "result": { "action": "decline" } }),
-            Some("the person declined"),
+            Some("the user declined"),
         ),
         (json!({ "result": { "action": "cancel" } }), Some(unseen)),
         (
@@ -210,7 +210,7 @@ async fn answers_count_by_their_number_and_refusals_name_the_way_out() {
             Some("OUMI_MCP_CONSENT=flags"),
         ),
     ] {
-        let test = test(AskPerson::ForClouds);
+        let test = test(AskUser::ForClouds);
         let mut client = Client::of(&test.service).await;
         client
             .call("launch", "run_job", cloud_launch(&test, "job"))

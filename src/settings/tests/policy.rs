@@ -32,12 +32,12 @@ fn values_are_read_in_any_case_and_with_blanks() {
         ("OUMI_MCP_READ_ONLY", "true"),
     ])
     .unwrap();
-    assert_eq!((policy.ask, policy.read_only), (AskPerson::Always, true));
+    assert_eq!((policy.ask, policy.read_only), (AskUser::Always, true));
     policy.check("gcp").unwrap();
     let error = policy.check("aws").unwrap_err().to_string();
     assert!(error.contains("OUMI_MCP_CLOUDS"), "{error}");
     let policy = policy_of(&[("OUMI_MCP_CONSENT", "flags"), ("OUMI_MCP_READ_ONLY", "0")]);
-    assert_eq!(policy.unwrap().ask, AskPerson::Never);
+    assert_eq!(policy.unwrap().ask, AskUser::Never);
 }
 
 #[test]

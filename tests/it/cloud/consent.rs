@@ -340,7 +340,7 @@ fn cancel_of_a_foreign_job_asks() {
         assert!(
             answer
                 .refused()
-                .contains("nothing was done: the person declined")
+                .contains("nothing was done: the user declined")
         );
         assert_eq!(world.cloud.calls_of(&["sky", "cancel"]).len(), 0);
         let (_, answer) = client.answers(&mut server, "cancel_job", theirs, "accept", || {});
