@@ -45,7 +45,9 @@ pub(super) async fn cancel(dir: &JobDir, force: bool) -> Result<JobStatus> {
             leftovers = leftovers.max(job.members.len());
         }
         match job.supervisor {
-            Some(pid) => notify(pid),
+            // Before it has claimed the start it handles no signal, and looks for the request itself.
+            Some(pid) if dir.is_start_claimed()? => notify(pid),
+            Some(_) => {}
             None => terminator.signal(&job.members, termination),
         }
         if Instant::now() >= deadline {
@@ -119,7 +121,7 @@ fn stopping_status(remaining: &JobProcesses, dir: &JobDir, force: bool) -> JobSt
 #[cfg(test)]
 mod tests {
     use std::os::unix::process::ExitStatusExt;
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
     use crate::settings::env_vars;
@@ -137,5 +139,21 @@ mod tests {
         let outcome = cancel(&dir, true).await.unwrap();
         assert_eq!(outcome, JobStatus::cancelled());
         assert_eq!(reaped.join().unwrap().signal(), Some(9));
+    }
+
+    #[tokio::test]
+    async fn supervisor_that_has_just_been_started_gets_no_signal() {
+        let home = tempfile::tempdir().unwrap();
+        let (dir, lock) = JobDir::create(home.path().join("a")).unwrap();
+        drop(lock);
+        let mut supervisor = Command::new("sh");
+        let supervisor = supervisor.args(["-c", "read _", "supervise"]);
+        let supervisor = supervisor.arg(dir.path()).stdin(Stdio::piped());
+        let supervisor = supervisor.env(env_vars::JOB_DIR, dir.path());
+        let mut child = supervisor.spawn().unwrap();
+        let begun = tokio::time::timeout(Duration::ZERO, cancel(&dir, false)).await;
+        assert!(begun.is_err() && dir.termination_request().unwrap().is_some());
+        drop(child.stdin.take());
+        assert_eq!(child.wait().unwrap().signal(), None);
     }
 }
