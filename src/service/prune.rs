@@ -118,7 +118,7 @@ fn is_steady(path: &Path, now: i64) -> io::Result<bool> {
         Err(error) if !has_jumped => tracing::warn!(%error, "cannot write the clock down"),
         written => written?,
     }
-    Ok(now - steady_since >= STEADY)
+    Ok(now.saturating_sub(steady_since) >= STEADY)
 }
 
 /// Removes the folders of jobs that are in no record, have no living process, and were not written to for as long as a job is kept. None
@@ -197,6 +197,10 @@ mod tests {
     fn garbled_reading_is_a_jump() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clock");
+        for garbled in ["{", "[-9223372036854775808, 1790000000]"] {
+            std::fs::write(&path, garbled).unwrap();
+            is_steady(&path, 1_790_000_000).unwrap();
+        }
         std::fs::write(&path, "{").unwrap();
         assert!(!is_steady(&path, 1_790_000_000).unwrap());
         assert!(is_steady(&path, 1_790_000_000 + STEADY).unwrap());
