@@ -199,7 +199,7 @@ impl ServerHandler for Server {
             Ok(task.unwrap_or(answer))
         });
         *lock(&dispatched) = Some(call);
-        // In its place.
+        // The dispatcher answers in its place.
         Ok(CallToolResult::default().into())
     }
 

@@ -266,8 +266,8 @@ impl JobDir {
         self.write_new(SECRETS, &serde_json::to_vec(secrets)?)
     }
 
-    /// Decides once if the job starts: the supervisor claims it with its pid before the first step, or the server with nothing
-    /// when it gives the start up. Returns `false` when the other was first.
+    /// Decides once if the job starts: the supervisor claims the start with its pid before the first step, and a server that gives
+    /// it up claims it without one. Returns `false` when the other was first.
     pub(crate) fn claim_start(&self, supervisor: Option<u32>) -> io::Result<bool> {
         let pid = supervisor.map_or_else(String::new, |pid| pid.to_string());
         match self.write_new(SUPERVISOR_PID, pid.as_bytes()) {

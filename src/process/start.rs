@@ -18,8 +18,8 @@ use crate::settings::env_vars;
 
 const START_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 4 } else { 20 });
 
-/// Variables that are set where the server has none. The width that programs print for: they would cut their errors at 80; not
-/// more, since some fill it. And Python's buffer, which would hold losses back until they fill it; SkyPilot sets that too.
+/// Variables that a job is given where the server has none. Programs would cut their errors at 80 columns, and some fill the line,
+/// so that it must not be too wide. Python would hold losses back until they fill its buffer; SkyPilot sets that too.
 const DEFAULTS: [(&str, &str); 2] = [("COLUMNS", "512"), ("PYTHONUNBUFFERED", "1")];
 
 /// A plan, with what its start needs and its folder must not hold.

@@ -67,7 +67,7 @@ impl ProcessTable {
         Err(io::Error::other(error))
     }
 
-    /// Lists the children of `root` and theirs, in all sessions. Reads no environments, which wait for a process that hangs.
+    /// Lists the children of `root` and theirs, in all sessions. Reads no environments: that of a process that hangs may never come.
     pub(super) fn descendants_of(root: u32) -> io::Result<HashSet<u32>> {
         let mut found = Self::of(all(false)?)?.with_descendants(HashSet::from([root]));
         found.remove(&root);

@@ -45,7 +45,7 @@ pub(super) fn fit(
     }
 }
 
-/// Refuses a field.
+/// The error for a field that the schema does not have.
 fn unknown(name: &str) -> JobError {
     JobError::invalid(format!("unknown field `{}`", quoted(name)))
         .with_hint("nothing was done: use the names in the tool's schema")

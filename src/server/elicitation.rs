@@ -32,7 +32,7 @@ const MAX_ASKED: usize = 256;
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
-/// Those that a client answers by calling again, the newest first.
+/// The questions that clients answer by calling again, the newest first.
 #[derive(Default)]
 pub(super) struct PendingPrompts(Mutex<VecDeque<AskedPrompt>>);
 

@@ -181,7 +181,7 @@ fn not_asked<'a>(job_ids: impl Iterator<Item = &'a str>, error: &JobError) -> Op
     (!ids.is_empty()).then(|| format!("not asked about: {ids}; {error}"))
 }
 
-/// Builds a row: what a person asks for who wants to know what ran yesterday, and nothing twice.
+/// Builds a row: what a user wants to know of the jobs of yesterday, and nothing twice.
 async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> JobRow {
     let ListedJob { identity, status } = job;
     let progress = match status.state {

@@ -6,7 +6,7 @@ use crate::launcher::{JobIdentity, oumi_cloud};
 use crate::process::runner::in_budget;
 use crate::registry::JobRecord;
 
-/// Ids at least so much alike, of 1, may be meant for each other.
+/// The least likeness to the id of a call, at most 1, of an id that an error suggests.
 const LIKE: f64 = 0.9;
 
 #[derive(Clone)]

@@ -38,10 +38,10 @@ const PASSING: &str = "learning_rate grad_norm tokens_per_second tokens_per_seco
 const CHEAP_INTERVAL: Duration = Duration::from_secs(1);
 /// New figures are worth an answer once a call has waited so long.
 const NEWS_INTERVAL: Duration = Duration::from_secs(15);
-/// The bounds of the pause before a poll that runs a program, …
+/// The bounds of the pause before a poll that runs a program.
 const SHORTEST: Duration = Duration::from_secs(3);
 const LONGEST: Duration = Duration::from_secs(60);
-/// … which is this part of the job's age in between.
+/// In between, the pause is the age of the job divided by this.
 const PART_OF_AGE: u32 = 20;
 
 impl PollAnswer {

@@ -35,7 +35,7 @@ pub(super) struct PreparedLaunch {
 }
 
 impl PreparedLaunch {
-    /// Knows what of the job's environment must not be shown: all values of the call, and what the config or this process's
+    /// Returns what hides the secrets of the job's environment: all values of the call, and those that the config or this process's
     /// own environment calls a secret.
     pub(super) fn redactor(&self) -> Redactor {
         let config = self.spec.config.document.get("envs");
@@ -66,7 +66,7 @@ impl PreparedLaunch {
     }
 }
 
-/// Knows these values, and those that the job inherits from this process.
+/// Returns what hides these values, and the secrets that the job inherits from this process.
 pub(super) fn redactor_of<'a>(values: impl Iterator<Item = &'a str>) -> Redactor {
     let inherited: Vec<String> = redact::env_secrets().collect();
     let values: Vec<&str> = values.collect();

@@ -35,8 +35,8 @@ impl<T> Default for Unchanged<T> {
 }
 
 impl<T: Clone> Unchanged<T> {
-    /// Returns what was made of the file, or where it has changed its version, to be read before the file is. There is none of
-    /// a file that is gone or was just written.
+    /// Returns what was made of the file. Where that has changed, the error is its version, for [`keep`](Self::keep) once it has
+    /// been read; none for a file that is gone or was just written.
     pub(crate) fn get(&self, path: &Path) -> Result<T, Option<Version>> {
         let version = version(path);
         let files = lock(&self.0);

@@ -84,10 +84,9 @@ impl CloudLauncher {
         Ok(())
     }
 
-    /// Sets the autostop of a launch that was killed, or whose supervisor was before it had. Where that fails, or SkyPilot is silent,
-    /// the next call about the job tries again; also where it is not certain that the cluster of this name is that of the launch. It
-    /// is dropped where the cluster is gone, another one, stopped, or was there before. `job` has the launcher's id where it has been
-    /// launched.
+    /// Sets an autostop that is left to the server, or that a supervisor was killed before it had set. The next call about the job
+    /// tries again where that fails, where SkyPilot is silent, and where the cluster is not certainly the launch's. The autostop is
+    /// given up where the cluster is gone, another one, stopped, or was there before.
     pub(super) async fn finish_autostop(&self, job: &JobIdentity) -> Result<()> {
         let dir = self.dir(job)?;
         let Some(epilogue) = dir.epilogue()? else {

@@ -95,7 +95,7 @@ impl CloudLauncher {
         // SkyPilot cannot be asked for a part of one, and lists every count then.
         let is_whole = count.fract() == 0.0;
         let name = if is_whole { &wanted } else { accelerator };
-        // Else its one spot price is that of the region with the lowest price on demand; and a region would be a pattern.
+        // Else SkyPilot gives one spot price, of the region with the lowest price on demand, and takes a region for a pattern.
         let all_regions = cluster.is_spot || cluster.region.is_some();
         let query = (cloud.to_owned(), name.clone(), all_regions);
         let listed = match self.catalog(query).await {

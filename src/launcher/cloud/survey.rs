@@ -21,7 +21,7 @@ pub(super) struct Survey {
     pub(super) clusters: Result<Vec<Cluster>>,
     /// Empty where the program has no report of costs.
     pub(super) costs: CostReport,
-    /// Whom it was asked of.
+    /// The backend that answered.
     pub(super) backend: Arc<dyn CloudBackend>,
 }
 
