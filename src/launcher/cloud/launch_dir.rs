@@ -172,7 +172,8 @@ impl Launch {
         ))
         .with_hint("give this server the HOME and the SKYPILOT_API_SERVER_ENDPOINT that the job was launched with")
         };
-        (!place.is_empty() && place != now).then(error)
+        // Its end names the user, who is not known before `sky` was run.
+        (!place.is_empty() && !now.starts_with(place)).then(error)
     }
 
     pub(super) fn age(&self) -> Option<f64> {

@@ -880,6 +880,14 @@ mod surveys {
     }
 
     #[test]
+    fn launch_before_sky_knew_its_user_is_not_elsewhere() {
+        let mut launch = Launch::default();
+        launch.start.place = "/home/me/.sky".to_owned();
+        assert_eq!(launch.elsewhere("/home/me/.sky as user 1a2b"), None);
+        assert!(launch.elsewhere("/other/.sky as user 1a2b").is_some());
+    }
+
+    #[test]
     fn job_of_another_name_is_not_called_gone() {
         // The launcher's words were all there was, and may have been a script's.
         let launch = Launch::default();
