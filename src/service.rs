@@ -154,13 +154,11 @@ impl Context {
     }
 
     fn local_launcher(&self) -> Option<&Arc<dyn Launcher>> {
-        let mut launchers = self.launchers.iter();
-        launchers.find(|launcher| launcher.is_local())
+        self.launchers.iter().find(|one| one.is_local())
     }
 
     fn is_local(&self, cloud: &str) -> bool {
-        let launcher = self.launcher(cloud);
-        launcher.is_ok_and(|launcher| launcher.is_local())
+        self.launcher(cloud).is_ok_and(|one| one.is_local())
     }
 
     /// Returns Oumi's name of the cloud that a call names, which may be SkyPilot's, as answers quote it.

@@ -154,11 +154,9 @@ impl CloudLauncher {
         // Exit codes are unreliable: the status afterwards counts.
         match (self.status_now(identity).await, refusal) {
             (Ok(after), _) if after.state == JobState::Cancelled => {
-                let message = after.warnings.into_iter().next();
-                Ok(JobStatus {
-                    message,
-                    ..JobStatus::cancelled()
-                })
+                let mut cancelled = JobStatus::cancelled();
+                cancelled.message = after.warnings.into_iter().next();
+                Ok(cancelled)
             }
             (Ok(after), _) if after.is_done => Ok(already_finished(after)),
             (_, None) => Ok(JobStatus::running()

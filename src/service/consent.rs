@@ -154,9 +154,8 @@ impl JobService {
             return Ok(None);
         };
         let identity = &launch.spec.identity;
-        let info = self
-            .cluster_info(&identity.cloud, &identity.cluster)
-            .await?;
+        let info = self.cluster_info(&identity.cloud, &identity.cluster);
+        let info = info.await?;
         let plan_id = self.context.plans.insert(launch);
         let mut text = describe("Start this job?", launch, info.as_ref());
         let config = launch.plan.job_config.as_ref();

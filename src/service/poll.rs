@@ -212,12 +212,11 @@ fn answered(
 /// Returns the figures of a run, with the age of the newest; of one that is over, those that still count.
 fn progress_fields(progress: &Progress, is_done: bool) -> Option<Map<String, Value>> {
     let mut fields = fields(progress)?;
-    match is_done {
-        true => fields.retain(|name, _| !PASSING.split(' ').any(|passing| passing == name)),
-        false => {
-            let age = progress.age(SystemTime::now()).map(|age| age.as_secs());
-            fields.insert("age_seconds".to_owned(), age.into());
-        }
+    if is_done {
+        fields.retain(|name, _| !PASSING.split(' ').any(|passing| passing == name));
+    } else {
+        let age = progress.age(SystemTime::now()).map(|age| age.as_secs());
+        fields.insert("age_seconds".to_owned(), age.into());
     }
     Some(fields)
 }

@@ -171,10 +171,7 @@ impl JobService {
                 ("a cancel came during the launch", was_launched)
             }
             Some(LaunchOutcome::Launched(_)) => ("the job was launched", true),
-            None => (
-                "the launch is under way and its confirmation is pending",
-                false,
-            ),
+            None => ("the launch is under way, its confirmation pending", false),
         };
         (answer.success, answer.launch_confirmed) = (true, is_confirmed);
         self.describe(answer, &identity, event).await;
