@@ -48,7 +48,7 @@ pub(crate) struct Failure {
     pub evidence: Option<String>,
     /// How the process ended.
     pub exit: Option<String>,
-    /// The last frame and the message of the exception that ended it, or the lines that report an error.
+    /// The last frame and the message of the exception that ended it, and of what raised it, or the lines that report an error.
     pub traceback_end: Option<String>,
     /// The last lines of the log, where no error is found in it.
     pub last_lines: Option<String>,
@@ -98,9 +98,8 @@ impl Failure {
         {
             *quote = below.to_owned();
         }
-        let excess = json_length(quote) - quote.len();
-        let room = room.saturating_sub(excess).max(MIN_QUOTE / 2);
-        *quote = shorten(quote, room).into_owned();
+        let room = (room + quote.len()).saturating_sub(json_length(quote));
+        *quote = shorten(quote, room.max(MIN_QUOTE / 2)).into_owned();
     }
 
     /// The line that names the exception, or reports the error, that ended the job.
@@ -109,10 +108,8 @@ impl Failure {
         let line = lines.find(|line| !is_frame(line))?.trim();
         // What an exception says may begin in the line after its name.
         let is_name = line.ends_with(':') && !line.contains(' ');
-        let mut message = lines
-            .map(str::trim)
-            .filter(|line| is_name && line.contains(char::is_alphanumeric));
-        Some(message.next().unwrap_or(line))
+        let mut message = lines.filter(|line| is_name && line.contains(char::is_alphanumeric));
+        Some(message.next().map_or(line, str::trim))
     }
 }
 
@@ -166,9 +163,6 @@ fn find(
     let search = |lines: &[usize], place: Place, follows: bool| {
         let text = ending.text(lines);
         let (cause, at) = TABLE.find(&text, place, follows)?;
-        let first = &ending.lines[*lines.first()?];
-        let prefix = &first.raw[..first.raw.len() - first.text.len()];
-        let (text, at) = (format!("{prefix}{text}"), prefix.len() + at);
         let start = text.floor_char_boundary(at.saturating_sub(EVIDENCE / 2));
         Some((cause, Some(shorten(&text[start..], EVIDENCE).into_owned())))
     };
@@ -189,10 +183,12 @@ fn find(
         return verdict.or_else(by_exit);
     }
     if let Some(root) = root {
-        let named = [root.at];
-        return search(&[&root.frame, &named[..]].concat(), Place::Frame, false)
-            .or_else(|| search(&[&named, &root.message[..]].concat(), Place::Error, false))
-            .or_else(|| search(&root.raised_from, Place::Error, false));
+        let own = [&[root.at], &root.message[..]].concat();
+        // What it was raised from may be more particular: a row that stands above that of its own words.
+        let found = [&own, &root.raised_from].into_iter();
+        let found = found.filter_map(|words| search(words, Place::Error, false));
+        return search(&[&root.frame, &own[..1]].concat(), Place::Frame, false)
+            .or_else(|| found.min_by_key(|(cause, _)| std::ptr::from_ref(*cause)));
     }
     let mut own = errors.iter().rev();
     own.find_map(|error| search(error, Place::Error, false))
@@ -215,14 +211,21 @@ fn traceback(ending: &Ending<'_>, exception: &Problem) -> String {
     let is_rule = |line: &str| rules.iter().any(|rule| line.trim_start().starts_with(rule));
     let message = message.take_while(|line| !is_rule(line) && Bar::parse_whole(line).is_none());
     let above = exception.frame.iter().chain([&exception.at]).map(text);
+    let message = message.chain(exception.raised_from.iter().map(text));
     let lines = above.chain(message.take(EXCERPT_LINES)).collect();
     excerpt(lines, usize::MAX).unwrap_or_default()
 }
 
 fn reported(ending: &Ending<'_>, errors: &[Vec<usize>]) -> Option<String> {
     let first = |error: &Vec<usize>| error.len().min(EXCERPT_LINES / 2);
-    let lines = errors.iter().flat_map(|error| &error[..first(error)]);
-    let lines = lines.map(|at| ending.lines[*at].raw);
+    let forms = &TABLE.signs.first_to_fail;
+    let named = |error: &Vec<usize>| forms.iter().any(|it| it.is_match(&ending.text(error)));
+    let is_own = |error: &&Vec<usize>| !TABLE.is_consequence(&ending.text(error));
+    // What other processes say before their launcher names the first to fail came of that.
+    let (above, below) = errors.split_at(errors.iter().position(named).unwrap_or(0));
+    let errors = above.iter().filter(is_own).chain(below);
+    let lines = errors.flat_map(|error| &error[..first(error)]);
+    let lines = lines.map(|at| ending.lines[*at].text);
     excerpt(lines.collect(), EXCERPT_LINES)
 }
 

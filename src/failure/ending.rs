@@ -148,8 +148,9 @@ fn text(all: &[Line<'_>], lines: &[usize]) -> String {
 
 /// Finds the processes that launchers name as those that failed first, as parts of [`Line::source`]; the most certain first.
 fn first_to_fail(end: &str) -> Vec<String> {
-    // A negative code, as those of SIGKILL and SIGTERM: killed of the death of another.
-    let is_killed = |code: &str| code.starts_with('-') || code == "137" || code == "143";
+    // The codes of SIGKILL and SIGTERM and their like: killed of the death of another. -6 also ends one that raised.
+    let is_killed =
+        |code: &str| code.starts_with('-') && code != "-6" || code == "137" || code == "143";
     let by_pattern = TABLE.signs.first_to_fail.iter().flat_map(|pattern| {
         let found = pattern.captures_iter(end);
         let mut found: Vec<_> = found

@@ -39,7 +39,6 @@ static FORMS: LazyLock<Forms> = LazyLock::new(|| read_forms().unwrap_or_default(
 /// A line of a log, parted from what launchers and loggers put before it.
 #[derive(Debug)]
 pub(crate) struct Line<'a> {
-    pub(crate) raw: &'a str,
     /// The process that printed it, as far as prefixes tell: `rank1/`, `(train, pid=12)/rank0/`; empty without one.
     pub(crate) source: String,
     pub(crate) level: Option<Level>,
@@ -82,7 +81,6 @@ pub(crate) fn processes(found: &Captures<'_>) -> Vec<String> {
 impl<'a> Line<'a> {
     fn split(raw: &'a str) -> Self {
         let mut line = Self {
-            raw,
             source: String::new(),
             level: None,
             text: raw,
