@@ -83,7 +83,7 @@ pub(crate) fn expired(records: &[JobRecord], oldest_kept: DateTime<Utc>) -> Vec<
     let is_young = |record: &&JobRecord| record.submitted_at().is_some_and(|at| at >= oldest_kept);
     let (mut young, mut expired): (Vec<_>, Vec<_>) = records.iter().partition(is_young);
     if let Some(excess) = young.len().checked_sub(KEEP_RECORDS) {
-        young.sort_by_key(|record| record.submitted_at());
+        young.sort_by_cached_key(|record| record.submitted_at());
         expired.extend(young.drain(..excess));
     }
     expired

@@ -191,39 +191,49 @@ answers! {
         pub error: Option<String>,
     }
 
-    /// One job of a list.
+    /// One job of a list. Of hundreds it counts that what is empty is not even written first.
     #[schemars(inline)]
     pub(crate) struct JobRow {
         /// Names the job; the launcher's id for a job started elsewhere.
         pub job_id: String,
         /// Empty where the job's id begins with it.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub command: String,
         /// The launcher's word.
         pub status: String,
         pub state: JobState,
         /// Empty on this machine.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub cloud: String,
         /// Empty on this machine.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub cluster: String,
         /// Empty where there is a config, which names it.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub model_name: String,
         /// `true` when the status is final.
         pub is_done: bool,
         /// Month, day and minute.
         pub submitted: String,
         /// The minute, with month and day where they differ from those of `submitted`.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub ended: String,
         /// The name of the config file.
         pub config: String,
         /// Step and loss of a job that has not ended well.
+        #[serde(skip_serializing_if = "Option::is_none")]
         pub progress: Option<String>,
         /// The output folder that the config of a job that has ended well names; `~` is the home folder.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub output: String,
         /// The idle minutes after which its cluster stops; `None` when it does not, or that is not known.
+        #[serde(skip_serializing_if = "Option::is_none")]
         pub autostop_minutes: Option<u64>,
         /// Dollars an hour.
+        #[serde(skip_serializing_if = "Option::is_none")]
         pub hourly_price: Option<f64>,
         /// What its cluster has cost, and by what that is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
         pub spent: Option<String>,
     }
 

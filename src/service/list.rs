@@ -210,7 +210,7 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
     let is_same_day = day(submitted) == day(ended);
     let cluster = details.cluster.as_ref();
     let cluster_price = cluster.and_then(|cluster| cluster.hourly_price);
-    let has_output = status.state == JobState::Succeeded;
+    let output = (status.state == JobState::Succeeded).then(|| under_home(&record.output_dir));
     let row = JobRow {
         command: text_if(!id_names_command, &record.command),
         status: status.status,
@@ -223,7 +223,7 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
         ended: time(ended, if is_same_day { TIME } else { DAY_AND_TIME }),
         config,
         progress,
-        output: text_if(has_output, &under_home(&record.output_dir)),
+        output: output.unwrap_or_default(),
         autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
         hourly_price: details.hourly_price.or(cluster_price),
         spent: details.spent,
