@@ -17,6 +17,7 @@ use crate::parse::sky::{Queue, QueuedJob};
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
 use crate::settings::env_vars::SLURM_CONNECTIONS;
+use crate::text::strip_escapes;
 
 /// The cloud whose clusters every call of Oumi must name.
 const SLURM: &str = "slurm";
@@ -163,6 +164,11 @@ impl Oumi {
         if output.code != Some(0) {
             let error = format!("`oumi launch status` failed: {}", failure_text(&output));
             return Err(JobError::failed(error).with_hint("run it in a terminal to see why"));
+        }
+        // It names each cluster that it asked, also one without jobs.
+        if !strip_escapes(&output.stdout).contains(&format!("Cluster: {cluster}")) {
+            let error = format!("`oumi launch status` said nothing of cluster {cluster}");
+            return Err(JobError::failed(error).with_hint("ask again in a minute"));
         }
         let rows = status_rows(&output.stdout).into_iter();
         let own = rows.filter(|(name, _)| name == cluster);

@@ -195,15 +195,16 @@ fn unreadable_oumi_costs_its_jobs() {
     for (knob, says) in [
         ("garbage", "huge"),
         ("garbage", "bytes"),
+        ("garbage", "empty"),
         ("crash", ""),
         ("replay", "oumi/cancel-local-other-process"),
     ] {
         let world = with_jobs();
         world.cloud.set(&format!("oumi-status.{knob}"), says);
         let mut server = world.server();
-        server
-            .call("poll_status", json!({ "job_id": "s" }))
-            .refused();
+        let poll = server.call("poll_status", json!({ "job_id": "s" }));
+        poll.refused();
+        assert_eq!(poll["status"], "unknown", "{knob} {says}");
         let (mut ids, list) = server.list("all");
         ids.sort();
         assert_eq!(ids, ["a", "b", "c"], "{knob} {says}");
