@@ -62,7 +62,12 @@ impl JobService {
                 let JobIdentity { job_id, cloud, .. } = &job.identity;
                 let record = by_id.get(job_id.as_str()).copied();
                 if let Some(record) = record {
-                    done.insert(record.job_id.as_str(), job.status.is_done);
+                    // By the last one the limit of costs knows a cluster that is there.
+                    let on_it = |other: &&JobRecord| other.cluster_name == record.cluster_name;
+                    let is_needed = job.status.details.cluster.is_some()
+                        && records.iter().rfind(on_it) == Some(record);
+                    let is_done = job.status.is_done && !is_needed;
+                    done.insert(record.job_id.as_str(), is_done);
                 } else if !job.status.is_done && context.is_local(cloud) {
                     quoted.push(format!(
                         "job {job_id} runs, but its record is gone; cancel_job ends it"

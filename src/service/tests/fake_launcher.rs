@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use crate::error::JobError;
 use crate::launcher::{
-    ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, ListedJob, Listing, LogContent,
+    ClusterAction, ClusterDetails, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
+    LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, in_budget};
@@ -61,6 +61,8 @@ pub enum Stage {
     LaunchFailed,
     Cancelled,
     Succeeded,
+    /// It has succeeded, and its cluster is there.
+    ClusterStays,
 }
 
 struct Job {
@@ -390,6 +392,15 @@ fn status_of(stage: Stage) -> JobStatus {
         Stage::LaunchFailed => JobStatus::new("launch_failed", JobState::Failed, true),
         Stage::Cancelled => JobStatus::new("CANCELLED", JobState::Cancelled, true),
         Stage::Succeeded => JobStatus::new("SUCCEEDED", JobState::Succeeded, true),
+        Stage::ClusterStays => {
+            let mut status = status_of(Stage::Succeeded);
+            status.details.cluster = Some(ClusterDetails {
+                cluster_status: "UP".to_owned(),
+                autostop_minutes: None,
+                hourly_price: None,
+            });
+            status
+        }
     }
 }
 

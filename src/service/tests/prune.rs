@@ -29,6 +29,7 @@ async fn done_jobs_go_with_their_folders() {
         ("succeeded", Stage::Succeeded),
         ("failed", Stage::LaunchFailed),
         ("cancelled", Stage::Cancelled),
+        ("of-cluster", Stage::ClusterStays),
     ] {
         test.add(job_id, "gcp", long_ago(), Some(stage)).await;
     }
@@ -37,10 +38,10 @@ async fn done_jobs_go_with_their_folders() {
     test.add("nobody's", "moon", long_ago(), None).await;
     assert_eq!(
         test.listed(StatusFilter::All).await.len(),
-        3,
+        4,
         "what was let go is no row"
     );
-    for job_id in ["launching", "running", "young", "nobody's"] {
+    for job_id in ["launching", "running", "young", "nobody's", "of-cluster"] {
         assert!(test.is_known(job_id).await, "{job_id}");
     }
     for job_id in ["succeeded", "failed", "cancelled"] {

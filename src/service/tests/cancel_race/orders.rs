@@ -102,7 +102,7 @@ fn check_poll(answer: &PollAnswer, stage: Option<Stage>, order: &str) {
         Some(Stage::Running) => (JobState::Running, false),
         Some(Stage::LaunchFailed) => (JobState::Failed, true),
         Some(Stage::Cancelled) => (JobState::Cancelled, true),
-        Some(Stage::Succeeded) => (JobState::Succeeded, true),
+        Some(Stage::Succeeded | Stage::ClusterStays) => (JobState::Succeeded, true),
         None if answer.is_done => (JobState::Unknown, true),
         None => (JobState::Pending, false),
     };
