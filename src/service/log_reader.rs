@@ -54,18 +54,20 @@ impl Default for LogReaders {
 }
 
 impl LogReaders {
-    /// Returns the reader of a job's log, and forgets the others when there are too many.
+    /// Returns the reader of a job's log, and forgets another one when there are too many.
     fn get(&self, job: &JobIdentity) -> Arc<LogReader> {
         let mut readers = lock(&self.readers);
         if readers.len() >= MAX_LOGS && !readers.contains_key(job) {
-            readers.clear();
+            // Any: calls that go round come to the oldest next.
+            let other = readers.keys().next().cloned();
+            drop(other.and_then(|other| readers.remove(&other)));
         }
         Arc::clone(readers.entry(job.clone()).or_default())
     }
 
     /// Returns the newest reading of a job's log, and reads nothing.
     pub(super) fn newest(&self, job: &JobIdentity) -> Option<LogReading> {
-        self.get(job).newest()
+        lock(&self.readers).get(job)?.newest()
     }
 
     /// Reads the log of a job with this status where that is due, and returns the newest reading, within at most `wait`.
@@ -288,8 +290,19 @@ impl LogReading {
 
 #[cfg(test)]
 mod tests {
-    use super::LogReading;
+    use super::{JobIdentity, LogReaders, LogReading, MAX_LOGS, lock};
     use crate::failure;
+
+    #[test]
+    fn one_reader_too_many_costs_one() {
+        let readers = LogReaders::default();
+        for number in 0..=MAX_LOGS {
+            readers.get(&JobIdentity::of(&number.to_string()));
+        }
+        assert_eq!(lock(&readers.readers).len(), MAX_LOGS);
+        assert!(readers.newest(&JobIdentity::of("other")).is_none());
+        assert_eq!(lock(&readers.readers).len(), MAX_LOGS);
+    }
 
     #[test]
     fn links_outlive_the_beginning_of_a_log() {
