@@ -75,7 +75,7 @@ impl CloudLauncher {
     async fn survey(&self, cloud: &str, clusters: &BTreeSet<String>) -> Survey {
         let (queue, clusters, costs) = tokio::join!(
             self.backend.queue(cloud, clusters),
-            self.backend.clusters(),
+            self.backend.clusters(None),
             self.backend.costs()
         );
         Survey {
@@ -100,7 +100,7 @@ impl CloudLauncher {
             let launch = self.launch(identity)?;
             let mut status = launch.status(self.backend.ids_restart());
             if status.state == JobState::Failed
-                && let Ok(clusters) = self.backend.clusters().await
+                && let Ok(clusters) = self.backend.clusters(None).await
                 && let Some(cluster) = named(&clusters, &identity.cluster)
             {
                 let mut cluster = cluster.clone();
@@ -149,20 +149,24 @@ impl CloudLauncher {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
-        let (change, output) = self.run_change(change, call).await?;
-        let refusal = self.backend.change_result(&change, &output).await.err();
+        let (_, output) = self.run_change(change, call).await?;
+        let refused = || match output.code {
+            None => "the cancel was cut off and may go on".to_owned(),
+            Some(_) => format!("the cancel was refused ({})", failure_text(&output)),
+        };
+        let is_accepted = self.backend.accepts_cancel(&output);
         // Exit codes are unreliable: the status afterwards counts.
-        match (self.status_now(identity).await, refusal) {
+        match (self.status_now(identity).await, is_accepted) {
             (Ok(after), _) if after.state == JobState::Cancelled => {
                 let mut cancelled = JobStatus::cancelled();
                 cancelled.message = after.warnings.into_iter().next();
                 Ok(cancelled)
             }
             (Ok(after), _) if after.is_done => Ok(already_finished(after)),
-            (_, None) => Ok(JobStatus::running()
+            (_, true) => Ok(JobStatus::running()
                 .with_message("the cancel was accepted; call poll_status to see the job end")),
-            (Ok(JobStatus { status, .. }), Some(reason)) => {
-                let error = format!("the job was not cancelled and is {status}: {reason}");
+            (Ok(JobStatus { status, .. }), false) => {
+                let error = format!("{}; the job is {status}", refused());
                 let hint = match self.ends_clusters() {
                     true => &format!(
                         "call cancel_job again, or down_cluster to delete cluster {cluster}"
@@ -171,9 +175,10 @@ impl CloudLauncher {
                 };
                 Err(JobError::failed(error).with_hint(hint))
             }
-            (Err(error), Some(reason)) => Err(error.context(&format!(
-                "the cancel was refused ({reason}), and the status of the job is not known"
-            ))),
+            (Err(error), false) => {
+                let unknown = format!("{}, and the status of the job is not known", refused());
+                Err(error.context(&unknown))
+            }
         }
     }
 }
@@ -212,9 +217,15 @@ impl Launcher for CloudLauncher {
                 return Err(error);
             }
         };
+        let own = match was_there {
+            Some(true) => in_budget(self.backend.clusters(None)).await.ok(),
+            _ => None,
+        };
+        let is_anothers = own.is_some_and(|own| named(&own, &identity.cluster).is_none());
         let start = LaunchStart {
             name: name.unwrap_or_default().to_owned(),
             cluster: identity.cluster.clone(),
+            is_anothers,
             before,
             place: self.backend.place(),
         };
@@ -340,10 +351,17 @@ impl Launcher for CloudLauncher {
     async fn kill_launch(&self, identity: &JobIdentity) -> Result<Option<String>> {
         let dir = self.dir(identity)?;
         let launch = self.launch(identity)?;
-        let is_cut_off = match launch.has_ended {
-            true => launch.failure.is_none() && launch.oumi_job_id().is_none(),
-            false => ProcessTable::read()?.job(dir.path()).kill_steps(),
-        };
+        let mut is_cut_off = launch.failure.is_none() && launch.oumi_job_id().is_none();
+        if !launch.has_ended {
+            let (table, supervisor) = (ProcessTable::read()?, dir.supervisor());
+            is_cut_off = supervisor.is_some_and(|pid| table.kill_steps(dir.path(), pid));
+            if is_cut_off && table.job(dir.path()).supervisor.is_none() {
+                // Nobody else records when. By SIGKILL.
+                let signal = Some(9);
+                let record = ExitRecord::now(STEP);
+                dir.write_exit_record(&ExitRecord { signal, ..record })?;
+            }
+        }
         if !is_cut_off {
             return Ok(None);
         }
@@ -358,7 +376,7 @@ impl Launcher for CloudLauncher {
         let config = plan.job_config.as_ref()?;
         let list = match spec.identity.cluster.as_str() {
             "" => Ok(Vec::new()),
-            _ => self.backend.clusters().await,
+            name => self.backend.clusters(Some(name)).await,
         };
         Some(match list {
             Err(error) => Offer::unknown(error.to_string()),
@@ -377,7 +395,7 @@ impl Launcher for CloudLauncher {
         if name.is_none() && self.backend.find_program().is_err() {
             return Ok(Vec::new());
         }
-        let list = self.backend.clusters().await?;
+        let list = self.backend.clusters(name).await?;
         let is_meant = |cluster: &&Cluster| match name {
             Some(name) => cluster.name == name,
             None => !is_stopped(cluster),
@@ -394,7 +412,7 @@ impl Launcher for CloudLauncher {
     }
 
     async fn check_cluster(&self, cloud: &str, cluster: &str) -> Result<()> {
-        let list = in_budget(self.backend.clusters()).await;
+        let list = in_budget(self.backend.clusters(Some(cluster))).await;
         let list = list.map_err(JobError::unavailable)?;
         let found = named(&list, cluster).and_then(cloud_of);
         check_cloud(cluster, found.as_deref(), cloud, self.clouds())
@@ -412,19 +430,23 @@ impl Launcher for CloudLauncher {
         action: ClusterAction,
     ) -> Result<String> {
         self.backend.validate_cluster(cloud, cluster)?;
-        if let Err(error) = self.check_cluster(cloud, cluster).await
-            // Where it cannot be found out, the program decides.
-            && error.is_not_found()
-        {
-            return Err(error.context("nothing was done"));
-        }
+        // Where it cannot be found out, the program decides.
+        let list = in_budget(self.backend.clusters(Some(cluster))).await;
+        let list = list.unwrap_or_default();
+        let before = named(&list, cluster);
+        let found = before.and_then(cloud_of);
+        let checked = check_cloud(cluster, found.as_deref(), cloud, self.clouds());
+        checked.map_err(|error| error.context("nothing was done"))?;
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
         let (change, output) = self.run_change(change, call).await?;
-        let result = self.backend.change_result(&change, &output).await;
+        let result = self.backend.teardown_result(&change, &output).await;
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            self.answer_change(&change).await;
+            self.answer_change(&change);
+            if action == ClusterAction::Down && before.is_some() {
+                self.give_up_launches(cluster);
+            }
         }
         result
     }

@@ -103,8 +103,7 @@ impl CloudBackend for SkyPilot {
             // A job that was launched already is refused as that, not for the name of another cluster.
             own
         } else {
-            let clusters = in_budget(self.clusters()).await;
-            new_cluster_name(&spec.identity.job_id, clusters.ok().as_deref())
+            in_budget(self.new_cluster_name(&spec.identity.job_id)).await
         };
         let mut config = JobConfig::new(spec, false);
         config.warnings.extend(endpoint::warnings(&spec.client_cwd));
@@ -128,7 +127,7 @@ impl CloudBackend for SkyPilot {
             return self.run_queue(&names).await;
         }
         if names.is_empty() {
-            let clusters = self.clusters().await?;
+            let clusters = self.clusters(None).await?;
             names.extend(clusters.into_iter().map(|cluster| cluster.name));
         }
         let asked = stream::iter(names.clone()).map(async |name: String| {
@@ -158,8 +157,9 @@ impl CloudBackend for SkyPilot {
         Ok(queue)
     }
 
-    async fn clusters(&self) -> Result<Vec<Cluster>> {
-        let call = call(&["status", "-o", "json"], TIMEOUT)?;
+    async fn clusters(&self, name: Option<&str>) -> Result<Vec<Cluster>> {
+        let arguments = ["status"].into_iter().chain(name).chain(["-o", "json"]);
+        let call = call(&arguments.collect::<Vec<_>>(), TIMEOUT)?;
         let read = |output: &Output| answer("sky status", output, sky::clusters);
         self.ask(call, read).await
     }
@@ -224,37 +224,38 @@ impl CloudBackend for SkyPilot {
         call(&arguments, timeout)
     }
 
-    async fn change_result(&self, change: &Change, output: &Output) -> Result<String> {
+    /// The exit code is 0 in any case.
+    fn accepts_cancel(&self, output: &Output) -> bool {
+        sky::accepted_cancel(&output.stdout)
+    }
+
+    async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
         let (verb, cluster) = (change.verb.as_str(), &change.cluster);
-        // The exit code is 0 in any case.
-        if verb == "cancel" {
-            let is_accepted = sky::accepted_cancel(&output.stdout);
-            let refused = || JobError::failed(failure_text(output));
-            return is_accepted.then(String::new).ok_or_else(refused);
-        }
+        let ended = output.code.map_or("was cut off and may go on", |_| "ended");
+        let gone = || format!("cluster {cluster} is gone");
         let was_accepted = verb == "down" && output.stdout.contains(api::ACCEPTED);
-        let reason = match sky::teardown(cluster, &output.stdout) {
+        let read = match sky::teardown(cluster, &output.stdout) {
             // The API server had deleted it before the program looked.
-            Err(error) if was_accepted && error.is_not_found() => {
-                return Ok(format!("cluster {cluster} is gone"));
-            }
-            read => read?,
+            Err(error) if error.is_not_found() => return was_accepted.then(gone).ok_or(error),
+            read => read,
         };
+        let reason = read.as_ref().unwrap_or_else(|error| &error.message);
         // The status afterwards counts.
-        let clusters = self.clusters().await.map_err(|error| {
+        let clusters = self.clusters(Some(cluster)).await.map_err(|error| {
             error.context(&format!(
-                "`sky {verb}` ended with {reason:?}, and what became of cluster {cluster} is not known"
+                "`sky {verb}` {ended} with {reason:?}, and what became of cluster {cluster} is not known"
             ))
         })?;
         let after = sky::named(&clusters, cluster);
         match (verb, after.map(|cluster| cluster.status.as_str())) {
             ("down", None) => Ok(format!("cluster {cluster} was deleted")),
-            (_, None) => Ok(format!("cluster {cluster} is gone")),
+            (_, None) => Ok(gone()),
             ("stop", Some("STOPPED")) => Ok(format!(
                 "cluster {cluster} was stopped; its disks are kept and cost a little"
             )),
+            (_, Some(_)) if let Err(error) = &read => Err(error.clone()),
             (_, Some(status)) => Err(JobError::failed(format!(
-                "`sky {verb}` ended and cluster {cluster} is {status}: {reason}"
+                "`sky {verb}` {ended} and cluster {cluster} is {status}: {reason}"
             ))
             .with_hint("see list_jobs, and try again")),
         }
@@ -305,6 +306,30 @@ impl SkyPilot {
         }
     }
 
+    /// Makes a name for a new cluster of a job's id that no cluster has, whoever's. Where the id is no such name as it stands, some
+    /// digits of its digest follow, so that two jobs never share a name; also where the clusters are not known.
+    async fn new_cluster_name(&self, job_id: &str) -> String {
+        let plain = job_yaml::plain_name(job_id)
+            .to_ascii_lowercase()
+            .replace(['_', '.'], "-");
+        let is_name = plain.starts_with(|first: char| first.is_ascii_alphabetic());
+        let own = (plain == job_id && is_name).then(|| plain.clone());
+        let prefix = if is_name { "" } else { "oumi-" };
+        let with_digits = (0..).map(|number| {
+            let digest = Sha256::digest(format!("{job_id}{}", "+".repeat(number)));
+            let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));
+            format!("{prefix}{plain}-{}", digits.collect::<String>())
+        });
+        for name in own.into_iter().chain(with_digits) {
+            match self.clusters(Some(&name)).await {
+                Ok(taken) if sky::named(&taken, &name).is_some() => {}
+                Err(_) if name == plain => {}
+                _ => return name,
+            }
+        }
+        plain
+    }
+
     async fn run_queue(&self, clusters: &BTreeSet<String>) -> Result<Queue> {
         read_queue(&*self.cli.query(&queue_call(clusters)?).await?)
     }
@@ -344,25 +369,6 @@ fn read_log(identity: &JobIdentity, output: &Output) -> Result<JobLog> {
 
 fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall> {
     Ok(CliCall::new(&find::find_sky()?, arguments, timeout))
-}
-
-/// Makes a name for a new cluster of a job's id that none of the clusters has. Where the id is no such name as it stands, some
-/// digits of its digest follow, so that two jobs never share a name; also where the clusters are not known.
-fn new_cluster_name(job_id: &str, clusters: Option<&[Cluster]>) -> String {
-    let plain = job_yaml::plain_name(job_id)
-        .to_ascii_lowercase()
-        .replace(['_', '.'], "-");
-    let is_name = plain.starts_with(|first: char| first.is_ascii_alphabetic());
-    let own = (plain == job_id && is_name && clusters.is_some()).then(|| plain.clone());
-    let prefix = if is_name { "" } else { "oumi-" };
-    let with_digits = (0..).map(|number| {
-        let digest = Sha256::digest(format!("{job_id}{}", "+".repeat(number)));
-        let digits = digest.iter().take(3).map(|byte| format!("{byte:02x}"));
-        format!("{prefix}{plain}-{}", digits.collect::<String>())
-    });
-    let is_free = |name: &String| clusters.is_none_or(|list| sky::named(list, name).is_none());
-    let mut names = own.into_iter().chain(with_digits);
-    names.find(is_free).unwrap_or_default()
 }
 
 fn answer<T>(command: &str, output: &Output, read: impl Fn(&str) -> Result<T>) -> Result<T> {

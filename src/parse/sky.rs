@@ -55,6 +55,8 @@ pub(crate) struct Cluster {
     pub(crate) instance_type: Option<String>,
     pub(crate) is_spot: bool,
     pub(crate) nodes: u64,
+    /// The name of the user who launched it.
+    pub(crate) user: Option<String>,
     /// In dollars. SkyPilot 0.12 does not report it.
     pub(crate) hourly_price: Option<f64>,
 }
@@ -268,6 +270,7 @@ fn cluster(name: String, row: &Row) -> Cluster {
         instance_type: instance_type.map(|part| (*part).to_owned()),
         is_spot: before.contains("[spot]"),
         nodes: row.get("nodes").and_then(Value::as_u64).unwrap_or(1),
+        user: text(row, "user_name"),
         hourly_price: row.get("hourly_price").and_then(price),
     }
 }

@@ -280,6 +280,11 @@ impl JobDir {
         self.file(SUPERVISOR_PID).try_exists()
     }
 
+    /// Reads the pid by which the supervisor claimed the start.
+    pub(crate) fn supervisor(&self) -> Option<u32> {
+        self.read_json(SUPERVISOR_PID).ok()?
+    }
+
     /// Opens the log to append to, 0600. Both streams share the open file, which keeps their order.
     pub(crate) fn open_log(&self) -> io::Result<File> {
         append_to(&self.log_path())

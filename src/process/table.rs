@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, getsid, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::job_dir::Termination;
 use crate::settings::env_vars;
@@ -27,24 +27,12 @@ impl JobProcesses {
     pub(crate) fn is_empty(&self) -> bool {
         self.supervisor.is_none() && self.members.is_empty()
     }
-
-    /// Kills the steps, which are in the session of their supervisor. What a launch leaves, such as SkyPilot's API server, has one
-    /// of its own. Returns `false` without a supervisor.
-    pub(crate) fn kill_steps(&self) -> bool {
-        let Some(supervisor) = self.supervisor.and_then(pid) else {
-            return false;
-        };
-        let is_step = |member: &&u32| getsid(pid(**member)) == Ok(supervisor);
-        for step in self.members.iter().filter(is_step) {
-            send(*step, Signal::KILL);
-        }
-        true
-    }
 }
 
 struct Process {
     pid: u32,
     parent: u32,
+    session: u32,
     /// The job folder that its environment names; empty without one, and for processes of other users. No more of the
     /// environment is kept: lists of many processes are held at once.
     mark: OsString,
@@ -89,6 +77,19 @@ impl ProcessTable {
             supervisor,
             members,
         }
+    }
+
+    /// Kills the steps of a launch, which have no mark: they are in the session of their supervisor, also where that was killed.
+    /// What they leave, such as SkyPilot's API server, has one of its own. Returns `false` without a step.
+    pub(crate) fn kill_steps(&self, job_dir: &Path, supervisor: u32) -> bool {
+        let leader = self.0.iter().find(|process| process.pid == supervisor);
+        // Or another process has its pid.
+        let is_own = leader.is_none_or(|process| process.mark == job_dir);
+        let is_step = |process: &&Process| {
+            is_own && process.session == supervisor && process.pid != supervisor
+        };
+        let steps = self.0.iter().filter(is_step);
+        steps.map(|step| send(step.pid, Signal::KILL)).count() > 0
     }
 
     /// Adds the descendants of processes. Most children have a higher number than their parents, and so does what is listed later.
@@ -183,7 +184,8 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         let stat = String::from_utf8_lossy(&stat);
         let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
         let mut fields = fields.split_whitespace();
-        let (state, parent, flags) = (fields.next(), fields.next(), fields.nth(4));
+        let (state, parent) = (fields.next(), fields.next());
+        let (session, flags) = (fields.nth(1), fields.nth(2));
         // One whose first thread has ended lives on in its others, and has the state of a zombie.
         let mut threads = || fields.nth(10).and_then(|count| count.parse().ok());
         let is_dead = matches!(state, Some("Z" | "X" | "x")) && threads().unwrap_or(0) < 2;
@@ -205,6 +207,7 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         found.push(Process {
             pid,
             parent,
+            session: session.and_then(|it| it.parse().ok()).unwrap_or(0),
             supervises: !mark.is_empty() && read(pid, "cmdline")?.ends_with(&supervisor),
             mark,
         });
@@ -232,6 +235,7 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
         Process {
             pid: process.pid().as_u32(),
             parent: process.parent().map_or(0, |parent| parent.as_u32()),
+            session: process.session_id().map_or(0, |leader| leader.as_u32()),
             supervises: process.cmd().ends_with(&["supervise".into(), mark.clone()]),
             mark,
         }

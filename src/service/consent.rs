@@ -231,7 +231,10 @@ fn time_limit(launch: &PreparedLaunch) -> Option<String> {
     let limit = launch.spec.resources.time_limit_seconds?;
     let costs = launch.costs.as_ref();
     let price = costs.and_then(|costs| costs.offer.highest());
-    let cost = price.map(|price| format!(", at most ${:.2}", price * limit as f64 / 3600.0));
+    let cost = price.map(|price| {
+        let dollars = price * limit as f64 / 3600.0;
+        format!(", at most ${dollars:.2} for the run; its setup and the idle cluster cost too")
+    });
     let hours = hours(limit);
     Some(format!("at most {hours}{}", cost.unwrap_or_default()))
 }

@@ -4,7 +4,7 @@ The state is the files of FOLDER:
   calls                       one line a call, fields parted by tabs: program, pid, COLUMNS, OUMI_SLURM_CONNECTIONS, arguments
   staged-<n>.yaml             the config of the n-th `oumi launch up`
   launcher-environment        the names of the variables of the last one
-  clusters/<name>/            a cluster of SkyPilot: status, cloud, region, machines, launched_at, hash, autostop, to_down, price
+  clusters/<name>/            a cluster of SkyPilot: status, cloud, region, machines, launched_at, hash, autostop, to_down, price, and user where it is another's
   hosts/<user@host>/          a cluster of Slurm
   …/jobs/<id>/                a job: name, status, run, submitted_at, start_at, end_at, resources, setup_log, log
   api_down                    the first call of SkyPilot starts its API server
@@ -271,8 +271,12 @@ def not_up(cluster, doing, colours, descriptor=1):
         f"It is only allowed for UP and AUTOSTOPPING clusters.{off}{hint}\n", descriptor)
 
 
+def own_clusters():
+    return [cluster for cluster in listed("clusters") if not exists(f"clusters/{cluster}/user")]
+
+
 def sky_queue(clusters):
-    clusters = clusters or listed("clusters")
+    clusters = clusters or own_clusters()
     say(f"Fetching job queue for: {', '.join(clusters)}\n")
     queue, template = {}, loads(capture("sky/queue-json").split("\n", 1)[1])["skyc1"][0]
     for cluster in clusters:
@@ -294,14 +298,14 @@ def queue_row(template, job, id):
     return {**template, "job_id": id, **texts, **times, "status": job_status(job), "log_path": log_path}
 
 
-def sky_status(_):
+def sky_status(names):
     template, rows = loads(capture("sky/status-up-json"))[0], []
-    for cluster in listed("clusters"):
+    for cluster in filter(is_cluster, names) if names else own_clusters():
         of = lambda field, default: read(f"clusters/{cluster}/{field}", default)
         row = {**template, "name": cluster, "status": status_of(cluster), "cloud": of("cloud", "Slurm")}
         row.update(launched_at=loads(of("launched_at", "null")), autostop=int(of("autostop", "-1")))
         row["to_down"] = of("to_down", "") == "True"
-        row["cluster_hash"] = of("hash", None)
+        row.update(cluster_hash=of("hash", None), user_name=of("user", "root"))
         machines = of("machines", row["resources_str_full"])
         row.update(region=of("region", row["region"]), resources_str_full=machines, nodes=int(machines.split("x")[0]))
         if of("price", ""):

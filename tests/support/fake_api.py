@@ -77,7 +77,7 @@ class Run:
         wanted = ":".join(str(part) for part in (body.get("name_filter"), body.get("quantity_filter")) if part)
         argv = {
             "/cost_report": ["/bin/cat", f"{FOLDER}/costs"],
-            "/status": [sky, "status", "-o", "json"],
+            "/status": [sky, "status", *(body.get("cluster_names") or []), "-o", "json"],
             "/queue": [sky, "queue", cluster, "-o", "json"],
             "/logs": [sky, "logs", cluster, str(body.get("job_id")), "--no-follow", "--tail", str(body.get("tail"))],
             "/cancel": [sky, "cancel", "-y", cluster, *map(str, body.get("job_ids") or [])],

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 use super::changes::Change;
-use crate::error::Result;
+use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::JobConfig;
 use crate::launcher::{JobIdentity, JobLog, LaunchSpec};
 use crate::parse;
@@ -44,8 +44,8 @@ pub(crate) trait CloudBackend: Send + Sync {
     /// Lists the jobs of these clusters; of every cluster where none is named.
     async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue>;
 
-    /// Lists the clusters; none where the program cannot.
-    async fn clusters(&self) -> Result<Vec<Cluster>> {
+    /// Lists the clusters of this user, or with a name that one alone, whoever's it is; none where the program cannot.
+    async fn clusters(&self, _name: Option<&str>) -> Result<Vec<Cluster>> {
         Ok(Vec::new())
     }
 
@@ -74,8 +74,13 @@ pub(crate) trait CloudBackend: Send + Sync {
 
     fn change_call(&self, change: &Change) -> Result<CliCall>;
 
-    /// Returns what a cancel, a stop or a down has done, or why it was not done. Of a cancel it is what the program says.
-    async fn change_result(&self, change: &Change, output: &Output) -> Result<String>;
+    /// Tells if the program says that it cancels a job.
+    fn accepts_cancel(&self, output: &Output) -> bool;
+
+    /// Returns what a stop or a down has done, or why it was not done.
+    async fn teardown_result(&self, _: &Change, output: &Output) -> Result<String> {
+        Err(JobError::failed(failure_text(output)))
+    }
 }
 
 pub(in crate::launcher) fn log_file(identity: &JobIdentity) -> String {

@@ -150,16 +150,17 @@ impl CloudLauncher {
     }
 
     /// Notes that the result of a change has been answered, unless it was requested again since.
-    pub(super) async fn answer_change(&self, change: &Change) {
+    pub(super) fn answer_change(&self, change: &Change) {
         let dir = self.change_dir(change);
-        let answer = async || -> io::Result<()> {
-            let _lock = lock_changes(&dir).await?;
+        let answer = || -> io::Result<()> {
+            // Where another holds it, the next list notes it.
+            let _lock = try_lock_changes(&dir)?;
             if read_json(&dir, CHANGE)?.as_ref() == Some(change) && has_ended(&dir)? {
                 fs::remove_file(dir.path().join(CHANGE))?;
             }
             Ok(())
         };
-        if let Err(error) = answer().await {
+        if let Err(error) = answer() {
             tracing::warn!(%error, "cannot note that a change was answered");
         }
     }

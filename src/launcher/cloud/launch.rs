@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use super::CloudLauncher;
 use super::claims::{JobMark, find_job};
-use super::launch_dir::{
-    ClusterBefore, Launch, LaunchStart, NO_JOB, START, Verdict, number, read_json,
-};
+use super::launch_dir::{ClusterBefore, Launch, LaunchStart, START, Verdict, number, read_json};
 use super::survey::{Found, Survey, cloud_of};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::JobConfig;
@@ -78,7 +76,8 @@ impl CloudLauncher {
         &self,
         identity: &JobIdentity,
     ) -> Result<(Option<bool>, Option<ClusterBefore>)> {
-        let (true, Ok(list)) = (self.backend.ids_restart(), self.backend.clusters().await) else {
+        let clusters = self.backend.clusters(Some(&identity.cluster)).await;
+        let (true, Ok(list)) = (self.backend.ids_restart(), clusters) else {
             return Ok((None, None));
         };
         let Some(cluster) = named(&list, &identity.cluster) else {
@@ -137,6 +136,23 @@ impl CloudLauncher {
         Ok(folders.filter_map(other).collect())
     }
 
+    /// Notes of the launches onto a cluster that were cut off that no job comes of them: SkyPilot ends with a cluster what it
+    /// carries on.
+    pub(super) fn give_up_launches(&self, cluster: &str) {
+        let launches = self.other_launches(&JobIdentity::default(), cluster);
+        let mut launches = launches.unwrap_or_default();
+        launches.retain(|it| it.has_ended && it.oumi_job_id().is_none());
+        let place = self.backend.place();
+        for launch in launches
+            .into_iter()
+            .filter(|it| it.elsewhere(&place).is_none())
+        {
+            if let Err(error) = Verdict::NoJob.write(&JobDir::at(launch.folder)) {
+                tracing::warn!(cluster, %error, "cannot note that a launch has no job");
+            }
+        }
+    }
+
     /// Returns the launch of a job, with the verdict which job of its cluster is its. That is kept, so that the job stays the job of
     /// this launch. Adds to the cluster in the survey the price that it had then.
     pub(super) fn claim_job(&self, identity: &JobIdentity, survey: &mut Survey) -> Option<Launch> {
@@ -183,7 +199,7 @@ impl CloudLauncher {
                 }
                 _ if self.backend.ids_restart() => {}
                 _ => {
-                    let error = JobError::failed("its launch was cut off and left no id")
+                    let error = JobError::failed("its launch left no id")
                         .with_hint("call list_jobs: a job that is on the cluster is listed there");
                     return printed.map(launched).ok_or(error);
                 }
@@ -191,9 +207,9 @@ impl CloudLauncher {
             // While its cluster is certainly its own, the job is marked. That decides against what was printed.
             // The programs have timeouts of their own; a launch that printed its id need not wait for them.
             let surveying = self.survey_job(identity);
+            // A query that began before does not show the job.
+            self.cli.invalidate();
             let (survey, found) = if printed.is_some() {
-                // A query that began before does not show the job.
-                self.cli.invalidate();
                 in_budget(surveying).await
             } else {
                 surveying.await
@@ -207,9 +223,9 @@ impl CloudLauncher {
             let may_still_complete = status.state == JobState::Pending;
             match check_is_missing(identity, &survey, &launch) {
                 Ok(()) if !may_still_complete => {
+                    // It has failed then.
                     Verdict::NoJob.write(&self.dir(identity)?)?;
-                    let reason = launch.failure.unwrap_or_else(|| NO_JOB.to_owned());
-                    return Err(JobError::failed(reason));
+                    continue;
                 }
                 Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),
                 Err(error) => {

@@ -30,7 +30,7 @@ const PARSED_TAIL: u64 = 256 * 1024;
 /// client is killed.
 pub(super) const COMPLETION_WINDOW: Duration = Duration::from_secs(30 * 60);
 
-pub(super) const NO_JOB: &str = "its launch was cut off before the job was on its cluster";
+const NO_JOB: &str = "its launch ended before the job was on its cluster";
 
 /// What is known of a launch when it begins.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -38,6 +38,9 @@ pub(super) struct LaunchStart {
     /// The job's name on its cluster.
     pub(super) name: String,
     pub(super) cluster: String,
+    /// The cluster was there, and another user's: those that SkyPilot lists are one's own.
+    #[serde(default)]
+    pub(super) is_anothers: bool,
     /// The cluster as it was before; `None` where that could not be found out.
     pub(super) before: Option<ClusterBefore>,
     /// [`CloudBackend::place`](super::CloudBackend::place) of then. Empty for launches of older servers.
@@ -79,6 +82,8 @@ pub(super) struct Launch {
     pub(super) hourly_price: Option<f64>,
     pub(super) verdict: Option<Verdict>,
     pub(super) has_ended: bool,
+    /// Its program was not cut off: nothing of it goes on.
+    pub(super) has_exited: bool,
     pub(super) is_cancelled: bool,
     pub(super) failure: Option<String>,
     pub(super) last_line: Option<String>,
@@ -115,6 +120,7 @@ impl Launch {
         launch.has_ended = exit.is_some()
             || !is_locked
             || (launch.oumi_job_id().is_some() && !is_supervised(dir)?);
+        launch.has_exited = exit.as_ref().is_some_and(|exit| exit.code == Some(0));
         launch.is_cancelled = exit.as_ref().is_some_and(|exit| exit.cancelled);
         let killed = exit.as_ref().filter(|exit| exit.signal.is_some());
         let killed_at = killed.and_then(|exit| DateTime::parse_from_rfc3339(&exit.ended_at).ok());
@@ -130,7 +136,9 @@ impl Launch {
             })
         });
         let has_no_job = launch.verdict == Some(Verdict::NoJob);
-        launch.failure = reason.or_else(|| has_no_job.then(|| NO_JOB.to_owned()));
+        let printed = || parse::failure_reason(&output).filter(|_| launch.has_exited);
+        let no_job = || printed().unwrap_or_else(|| NO_JOB.to_owned());
+        launch.failure = reason.or_else(|| has_no_job.then(no_job));
         Ok(launch)
     }
 
@@ -201,12 +209,14 @@ impl Launch {
             Some(reason) if !may_have_job => return JobStatus::failed().with_message(reason),
             Some(reason) => format!("its launch failed ({reason})"),
             None if !is_known => "its launch is not known here".to_owned(),
+            None if self.has_exited => "its launch named no job".to_owned(),
             None => "its launch was cut off".to_owned(),
         };
         let cluster = &self.start.cluster;
         let earliest = seconds(SystemTime::now() - COMPLETION_WINDOW);
         let mut ends = self.last_output_at.into_iter().chain(self.killed_at);
-        if self.failure.is_none() && finds_jobs && ends.any(|end| end > earliest) {
+        let may_go_on = self.failure.is_none() && !self.has_exited && finds_jobs;
+        if may_go_on && ends.any(|end| end > earliest) {
             return launching.with_message(format!(
                 "{ended} and may still complete; the server looks for the job on cluster {cluster}"
             ));

@@ -11,7 +11,7 @@ use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::launcher::{JobIdentity, JobState, Listing};
-use crate::parse::sky::{Queue, is_controller, named};
+use crate::parse::sky::{Queue, is_controller};
 use crate::process::runner::Output;
 use crate::text::join_names;
 
@@ -78,24 +78,18 @@ impl CloudLauncher {
             let Some(output) = output else {
                 return Some(format!("{requested} is under way"));
             };
-            match self.backend.change_result(&change, &output).await {
-                Err(error) if !error.is_not_found() && !self.is_gone(&change.cluster).await => {
+            match self.backend.teardown_result(&change, &output).await {
+                Err(error) if !error.is_not_found() => {
                     Some(format!("{requested} is not known to be done: {error}"))
                 }
                 _ => {
-                    self.answer_change(&change).await;
+                    self.answer_change(&change);
                     None
                 }
             }
         };
         let described = join_all(own.into_iter().map(describe)).await;
         described.into_iter().flatten().collect()
-    }
-
-    /// Tells if SkyPilot says for certain that there is no such cluster.
-    async fn is_gone(&self, cluster: &str) -> bool {
-        let clusters = self.backend.clusters().await;
-        self.backend.ids_restart() && clusters.is_ok_and(|list| named(&list, cluster).is_none())
     }
 
     async fn list_scope(

@@ -44,15 +44,17 @@ impl CloudLauncher {
             });
         }
         let (name, status) = (&cluster.name, &cluster.status);
+        let whose = cluster.user.iter().map(|user| format!(" of {user}"));
+        let whose: String = whose.collect();
         let resources = cluster.resources.as_ref().or(cluster.accelerators.as_ref());
         let parts = [Some(status), resources, cluster.region.as_ref()];
         let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
         ClusterInfo {
             name: name.clone(),
             cloud,
-            summary: parts.join(", "),
+            summary: parts.join(", ") + &whose,
             offer: Offer {
-                note: format!("cluster {name} is {status}: {}", offer.note),
+                note: format!("cluster {name}{whose} is {status}: {}", offer.note),
                 ..offer
             },
         }

@@ -135,12 +135,12 @@ impl<'s> SurveyedJob<'s> {
     /// Finds out why no queue lists the job. Its cluster is gone only where SkyPilot says so, and says nothing else.
     fn find_reason(&self) -> Found<'s> {
         let name = &self.identity.cluster;
-        let mut is_there = false;
+        let mut is_there = self.launch.is_some_and(|launch| launch.start.is_anothers);
         let error = match self.survey.queue.as_ref().map(|queue| queue.get(name)) {
             Ok(Some(Ok(_))) => return Found::NotListed,
             Ok(Some(Err(gone))) if gone.is_not_found() => return Found::Gone(false),
             Ok(Some(Err(why))) => {
-                is_there = why.kind == ErrorKind::Unavailable;
+                is_there |= why.kind == ErrorKind::Unavailable;
                 unknown(format!(
                     "the queue of cluster {name} could not be read: {why}"
                 ))
@@ -255,11 +255,11 @@ impl<'s> SurveyedJob<'s> {
         }
     }
 
-    /// Says what a job waits for: a cluster runs its jobs in the order of their ids, as far as there is room.
+    /// Says what a job waits for: a cluster of SkyPilot runs its jobs in the order of their ids, as far as there is room.
     fn why_waiting(&self, row: &QueuedJob) -> Option<String> {
         let cluster = &self.identity.cluster;
         let is_earlier = |job: &&QueuedJob| number(job) < number(row) && !is_over(job);
-        let is_waiting = row.status == "PENDING";
+        let is_waiting = row.status == "PENDING" && self.survey.backend.ids_restart();
         let jobs = self.survey.jobs(cluster).iter();
         let count = jobs.filter(|job| is_waiting && is_earlier(job)).count();
         (count > 0).then(|| format!("it waits for earlier jobs of cluster {cluster}: {count}"))

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use tempfile::TempDir;
 use tokio::sync::Barrier;
 
@@ -28,6 +29,7 @@ use crate::process::tests::executable;
 struct FakeCloud {
     is_unreachable: AtomicBool,
     cancelled: Mutex<Vec<String>>,
+    ignores_cancels: bool,
     /// By cloud.
     catalog: BTreeMap<&'static str, serde_json::Value>,
     catalog_queries: AtomicUsize,
@@ -79,7 +81,7 @@ impl CloudBackend for FakeCloud {
         Ok([("dev".to_owned(), Ok(vec![job]))].into())
     }
 
-    async fn clusters(&self) -> Result<Vec<Cluster>, JobError> {
+    async fn clusters(&self, _: Option<&str>) -> Result<Vec<Cluster>, JobError> {
         let cluster = Cluster {
             name: "dev".to_owned(),
             cluster_hash: Some("first".to_owned()),
@@ -112,7 +114,7 @@ impl CloudBackend for FakeCloud {
     }
 
     fn change_call(&self, change: &Change) -> Result<CliCall, JobError> {
-        if change.verb == "cancel" {
+        if change.verb == "cancel" && !self.ignores_cancels {
             let mut cancelled = self.cancelled.lock().unwrap();
             cancelled.push(change.oumi_job_id.clone());
         }
@@ -124,7 +126,11 @@ impl CloudBackend for FakeCloud {
         ))
     }
 
-    async fn change_result(&self, _: &Change, output: &Output) -> Result<String, JobError> {
+    fn accepts_cancel(&self, output: &Output) -> bool {
+        output.code == Some(0)
+    }
+
+    async fn teardown_result(&self, _: &Change, output: &Output) -> Result<String, JobError> {
         if let Some(meeting) = &self.meeting {
             meeting.wait().await;
         }
@@ -292,6 +298,62 @@ fn plan_of(cluster: &str, epilogue: Option<Epilogue>) -> LaunchPlan {
     }
 }
 
+/// As after a traceback. It was not cut off, so nothing is waited for.
+#[tokio::test]
+async fn launch_that_exits_and_names_no_job_has_failed() {
+    let (home, launcher) = launcher();
+    let output = "Traceback (most recent call last):\n  File \"a.py\", line 1\nValueError: full\n";
+    let dir = ended_launch(&home, output, 0);
+    let start =
+        r#"{"name": "a", "cluster": "dev", "before": {"cluster_hash": null, "last_job_id": 9}}"#;
+    fs::write(dir.path().join(START), start).unwrap();
+    let status = launcher.status(&identity("")).await.unwrap();
+    assert_eq!((status.status.as_str(), status.is_done), ("lost", false));
+    let error = launcher.wait_for_launch(&identity("")).await.unwrap_err();
+    assert!(error.to_string().contains("ValueError: full"), "{error}");
+    let status = launcher.status(&identity("")).await.unwrap();
+    assert_eq!(status.state, JobState::Failed);
+}
+
+/// SkyPilot ends with a cluster what it carries on of its launches.
+#[tokio::test]
+async fn launch_that_was_cut_off_ends_with_its_cluster() {
+    let (home, launcher) = launcher();
+    drop(running_launch(&home, "Launching\n"));
+    for (cluster, action, state) in [
+        ("dev", ClusterAction::Stop, JobState::Pending),
+        // There is none yet.
+        ("new", ClusterAction::Down, JobState::Pending),
+        ("dev", ClusterAction::Down, JobState::Failed),
+    ] {
+        let ended = launcher.teardown_cluster("fake", cluster, action).await;
+        assert_eq!(ended.unwrap(), "it is gone");
+        let status = launcher.status(&identity("")).await.unwrap();
+        assert_eq!(status.state, state, "{cluster} {action:?}");
+    }
+}
+
+/// As where its supervisor was killed: the program goes on.
+#[tokio::test]
+async fn cancel_that_was_cut_off_is_not_known() {
+    let cloud = FakeCloud {
+        ignores_cancels: true,
+        ..FakeCloud::default()
+    };
+    let (home, launcher) = launcher_on(cloud.into());
+    executable(
+        &home.path().join("supervisor"),
+        "#!/bin/sh\ntouch \"$2/supervisor.pid\"\necho started\n",
+    );
+    ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
+    let error = launcher.cancel(&identity("7"), false).await.unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.starts_with("the cancel was cut off and may go on"),
+        "{error}"
+    );
+}
+
 /// A person may have taken minutes to agree.
 #[tokio::test]
 async fn launch_onto_a_cluster_of_another_cloud_is_not_begun() {
@@ -379,7 +441,7 @@ async fn answer_is_not_noted_of_a_change_under_way() {
     let (dir, lock) = JobDir::create(path).unwrap();
     let change = dir.path().join("change.json");
     fs::write(&change, serde_json::to_string(&down).unwrap()).unwrap();
-    launcher.answer_change(&down).await;
+    launcher.answer_change(&down);
     assert!(change.exists());
     drop(lock);
     // A program that another test is just starting has a copy of it.
@@ -389,9 +451,9 @@ async fn answer_is_not_noted_of_a_change_under_way() {
     // It was requested again since it was judged.
     let listed = fs::read_to_string(&change).unwrap().replace("T", "T0");
     let listed: Change = serde_json::from_str(&listed).unwrap();
-    launcher.answer_change(&listed).await;
+    launcher.answer_change(&listed);
     assert!(change.exists());
-    launcher.answer_change(&down).await;
+    launcher.answer_change(&down);
     assert!(!change.exists());
     // Nobody waits for it any more.
     let folder = fs::File::open(dir.path()).unwrap();
@@ -424,6 +486,50 @@ async fn results_of_changes_are_asked_for_at_once() {
     let warnings = listing.expect("they wait for each other").unwrap().warnings;
     let failed = |warning: &&String| warning.ends_with("is not known to be done: no disk");
     assert_eq!(warnings.iter().filter(failed).count(), 2, "{warnings:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lock_that_another_holds_holds_up_no_list() {
+    let (home, launcher) = launcher();
+    let changes = home.path().join("changes");
+    fs::create_dir(&changes).unwrap();
+    failed_change(&home, "stop");
+    let down = Change::new("down", "fake", "dev", "");
+    let (dir, _) = JobDir::create(launcher.change_dir(&down).path()).unwrap();
+    let change = dir.path().join("change.json");
+    fs::write(&change, serde_json::to_string(&down).unwrap()).unwrap();
+    let done = ExitRecord {
+        code: Some(0),
+        ..ExitRecord::now("down")
+    };
+    dir.write_exit_record(&done).unwrap();
+    let folder = fs::File::open(&changes).unwrap();
+    folder.lock().unwrap();
+    let listing = launcher
+        .list(&[])
+        .now_or_never()
+        .expect("it waits")
+        .unwrap();
+    let failed = |warning: &String| warning.contains("the stop of cluster dev");
+    assert!(
+        listing.warnings.iter().any(failed),
+        "{:?}",
+        listing.warnings
+    );
+    // The next list notes that it was answered.
+    assert!(change.exists());
+    let error = launcher
+        .teardown_cluster("fake", "dev", ClusterAction::Stop)
+        .await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("another server holds its lock"), "{error}");
+    drop(folder);
+    launcher
+        .list(&[])
+        .now_or_never()
+        .expect("it waits")
+        .unwrap();
+    assert!(!change.exists());
 }
 
 #[tokio::test]
@@ -504,7 +610,7 @@ mod claims {
                     cluster_hash: Some("first".to_owned()),
                     last_job_id,
                 }),
-                place: String::new(),
+                ..LaunchStart::default()
             },
             started_at: Some(started_at),
             has_ended: true,
@@ -705,6 +811,7 @@ mod claims {
 mod surveys {
     use super::*;
     use crate::launcher::cloud::survey::{Survey, add_cluster};
+    use crate::launcher::oumi::Oumi;
     use crate::launcher::skypilot::SkyPilot;
     use crate::launcher::{cloud::claims::JobMark, status};
     use crate::parse::prices::{ClusterCost, CostReport};
@@ -762,6 +869,17 @@ mod surveys {
             message.unwrap(),
             "it waits for earlier jobs of cluster dev: 1"
         );
+        // Slurm has an order of its own.
+        let survey = Survey {
+            backend: Arc::new(Oumi(Cli::default())),
+            ..survey
+        };
+        let message = survey
+            .job(&job("", "slurm"), None)
+            .status()
+            .unwrap()
+            .message;
+        assert_eq!(message, None);
     }
 
     #[test]
@@ -795,6 +913,10 @@ mod surveys {
         let error = status(not_up);
         assert!(error.unwrap_err().to_string().contains("ClusterNotUpError"));
         assert_eq!(status("{}").unwrap().status, status::CLUSTER_GONE);
+        let mut onto_anothers = launch_of_dev();
+        onto_anothers.start.is_anothers = true;
+        let survey = survey("{}", "[]");
+        assert!(survey.job(&job, Some(&onto_anothers)).status().is_err());
     }
 
     #[test]

@@ -370,3 +370,46 @@ fn answers_after_down_are_fresh() {
     world.cloud.set("sky-status.open", "");
     server.answer("list_jobs", list).ok();
 }
+
+/// On an API server that several people share.
+#[test]
+fn cluster_of_another_user_is_told_as_that() {
+    let world = on_aws();
+    world.cloud.add_cluster("theirs", "AWS", "UP");
+    world.cloud.write("clusters/theirs/user", "jane");
+    let mut server = world.server();
+    let (ids, list) = server.list("all");
+    assert_eq!(
+        (ids, warnings(&list).contains("theirs")),
+        (vec!["a".to_owned()], false)
+    );
+    let mut shown = |more: Value| {
+        let mut asked = json!({ "cloud": "aws", "dry_run": true });
+        asked
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let arguments = server.launch("job.yaml", asked);
+        server.call("run_job", arguments).ok()
+    };
+    let onto = shown(json!({ "cluster_name": "theirs" }));
+    assert!(
+        text(&onto, "message").contains("cluster theirs of jane is UP"),
+        "{:#}",
+        onto.content
+    );
+    let new = shown(json!({ "job_name": "theirs" }));
+    assert!(
+        text(&new, "cluster_name").starts_with("theirs-"),
+        "{:#}",
+        new.content
+    );
+    let stopped = stop(&mut server, "aws", "theirs").ok();
+    assert!(
+        text(&stopped, "message").contains("was stopped"),
+        "{:#}",
+        stopped.content
+    );
+    let other = down(&mut server, "gcp", "theirs");
+    assert!(other.refused().contains("is on aws"), "{}", other.refused());
+}

@@ -248,8 +248,9 @@ fn killed_launch_without_job_fails_in_the_end() {
         world.cloud.set("sky-queue.open", "");
         let status = server.wait_done("a");
         assert_eq!(how(&status), ("failed", "FAILED", true));
+        let ended = "its launch ended before the job was on its cluster";
         assert!(
-            text(&status, "message").contains("cut off"),
+            text(&status, "message").contains(ended),
             "{:#}",
             status.content
         );

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::world::{World, how, text, warnings};
-use crate::support::{alive, wait_until};
+use crate::support::{alive, kill_9, wait_until};
 
 #[test]
 fn long_launch_is_pending() {
@@ -235,7 +235,11 @@ fn teardown_says_that_a_launch_is_under_way() {
 
 #[test]
 fn hung_launch_is_killed_by_force() {
-    for (block, is_submitted) in [("middle", false), ("after-job", true)] {
+    for (block, is_submitted, is_supervised) in [
+        ("middle", false, true),
+        ("middle", false, false),
+        ("after-job", true, true),
+    ] {
         let world = World::new();
         world.cloud.set("oumi-up.block", block);
         let mut server = world.server();
@@ -243,6 +247,9 @@ fn hung_launch_is_killed_by_force() {
         let run = server.send("run_job", arguments);
         world.cloud.wait_for("blocked-oumi-up");
         let launch = world.the_launch().pid;
+        if !is_supervised {
+            kill_9(world.home.supervisor("a"));
+        }
         let waiting = server.send("cancel_job", json!({ "job_id": "a" }));
         // It has been silent for long.
         world.age("a", 3600);

@@ -71,6 +71,7 @@ fn captured_answers() {
 fn runs_of_sky_are_requests() {
     for (run, path, body) in [
         ("status -o json", "/status", r#""refresh":"NONE""#),
+        ("status c -o json", "/status", r#""cluster_names":["c"]"#),
         ("cancel -y c 7", "/cancel", r#""job_ids":[7]"#),
         (
             "logs c 7 --no-follow --tail 9",

@@ -23,7 +23,7 @@ fn dry_run_shows_the_price_or_why_it_is_not_known() {
         let line = format!("\nPrice: $21.80 an hour ({note})\n");
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains(&line), "{message}");
-        let limit = "\nTime limit: at most 3 h, at most $65.40\n";
+        let limit = "\nTime limit: at most 3 h, at most $65.40 for the run; its setup and the idle cluster cost too\n";
         assert!(message.contains(limit), "{message}");
     }
     // Kept for a day.
@@ -66,7 +66,8 @@ fn question_shows_the_price_and_what_is_up_already() {
     world.cloud.add_cluster("stopped", "AWS", "STOPPED");
     for client in CLIENTS {
         let mut server = client.server(&world);
-        let cluster = "$65.55 an hour (cluster big is UP: 2 × p4d.24xlarge with A100:8, on demand,";
+        let cluster =
+            "$65.55 an hour (cluster big of root is UP: 2 × p4d.24xlarge with A100:8, on demand,";
         let new = "$55.04 an hour (1 × p5.48xlarge with H100:8, on demand, in us-east-1;";
         for (tool, name, price, most) in [
             ("run_job", "", new, "$82.56"),
@@ -83,7 +84,9 @@ fn question_shows_the_price_and_what_is_up_already() {
             let (question, _) = client.answers(&mut server, tool, arguments, "decline", || {});
             let price = format!("\nPrice: {price}");
             assert!(question.contains(&price), "{question}");
-            let most = format!("\nTime limit: at most 1.5 h, at most {most}\n");
+            let most = format!(
+                "\nTime limit: at most 1.5 h, at most {most} for the run; its setup and the idle cluster cost too\n"
+            );
             assert_eq!(question.contains(&most), tool == "run_job", "{question}");
             let already = "\nAlready: 3 clusters are up, $75.87 an hour together; the price of 1 is not known\n";
             assert_eq!(question.contains(already), tool == "run_job", "{question}");
