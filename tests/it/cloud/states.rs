@@ -1,5 +1,7 @@
 //! How a job is, in the launcher's word and in ours, whatever the programs say around it.
 
+use std::fs;
+
 use serde_json::json;
 
 use super::world::{SLURM, World, how, text, warnings};
@@ -116,6 +118,9 @@ fn text_of(value: &serde_json::Value) -> &str {
 #[test]
 fn cluster_gone() {
     let world = World::new();
+    let sky = world.home.root().join(".sky");
+    fs::create_dir_all(&sky).unwrap();
+    fs::write(sky.join("user_hash"), "fcd1e5cf").unwrap();
     let mut server = world.server();
     let job_id = server.submit("job.yaml", json!({ "cloud": "aws", "job_name": "a" }));
     world.cloud.lose_cluster("a");
