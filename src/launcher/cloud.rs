@@ -253,7 +253,12 @@ impl Launcher for CloudLauncher {
         let is_over = !matches!(&launched, Err(error) if error.kind == ErrorKind::Unavailable);
         let job = launched.as_ref().unwrap_or(identity);
         if is_over && let Err(error) = self.finish_autostop(job).await {
-            tracing::warn!(job_id = identity.job_id, %error, "cannot set the autostop of a cluster");
+            let reason = self.hide_secrets(identity, &error);
+            tracing::warn!(
+                job_id = identity.job_id,
+                reason,
+                "cannot set the autostop of a cluster"
+            );
         }
         launched
     }

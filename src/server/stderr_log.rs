@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::level_filters::LevelFilter;
 
+use crate::redact::Redactor;
 use crate::settings::env_vars;
 
 /// The bytes that a writable pipe takes at once: the least that POSIX allows for `PIPE_BUF`.
@@ -23,13 +24,14 @@ pub fn log_to_stderr() {
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 
-/// Writes what stderr takes now. The rest is lost, and so is what a closed stderr refuses.
+/// Hides what looks like a secret, and writes what stderr takes now. The rest is lost, and so is what a closed stderr refuses.
 struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = Redactor::default().redact(&String::from_utf8_lossy(bytes));
         let mut stderr = io::stderr().lock();
-        for part in bytes.chunks(PIPE_BUF) {
+        for part in text.as_bytes().chunks(PIPE_BUF) {
             let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
             let would_wait = poll(&mut fds, Some(&Timespec::default())) == Ok(0);
             if would_wait || stderr.write_all(part).is_err() {

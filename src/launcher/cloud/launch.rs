@@ -1,6 +1,7 @@
 //! Launches onto clouds: `oumi launch up` under a supervisor, what its folder says of it afterwards, and the search for the job of
 //! one that was cut off.
 
+use std::fmt::Display;
 use std::fs::DirEntry;
 use std::io;
 use std::path::PathBuf;
@@ -31,6 +32,15 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 impl CloudLauncher {
     pub(super) fn dir(&self, identity: &JobIdentity) -> Result<JobDir> {
         job_dir(&self.folder, identity)
+    }
+
+    /// Hides the secrets of a job in an error that is logged.
+    pub(super) fn hide_secrets(&self, identity: &JobIdentity, error: &dyn Display) -> String {
+        let known = self.dir(identity).and_then(|dir| Ok(dir.secrets()?));
+        known.map_or_else(
+            |_| "not shown: which values are secret cannot be read".to_owned(),
+            |known| known.redact(&error.to_string()),
+        )
     }
 
     /// Plans a launch onto `cluster`. The variables of the job are in its config.
@@ -229,7 +239,12 @@ impl CloudLauncher {
                 }
                 Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),
                 Err(error) => {
-                    tracing::warn!(job_id = identity.job_id, %error, "cannot look for the job of an interrupted launch");
+                    let reason = self.hide_secrets(identity, &error);
+                    tracing::warn!(
+                        job_id = identity.job_id,
+                        reason,
+                        "cannot look for the job of an interrupted launch"
+                    );
                 }
                 Ok(()) => {}
             }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::endpoint::Endpoint;
 use super::request::{Request, RequestError};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::parse::sky::set_autostop;
-use crate::process::runner::{Capture, CliCall, Output};
+use crate::process::runner::{Capture, Cli, CliCall, Output};
 
 /// The versions of the interface whose forms are known: SkyPilot 0.12.3 to 0.14.
 const VERSIONS: RangeInclusive<u32> = 50..=62;
@@ -32,6 +32,8 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(4);
 /// The time that a server is taken for healthy, or for absent; SkyPilot's own client keeps it as long.
 const HEALTH_TTL: Duration = Duration::from_secs(5);
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The time for an autostop, by request and program: less than its supervisor allows, so that no `sky` is left over.
+const AUTOSTOP_TIMEOUT: Duration = Duration::from_secs(240);
 /// The errors that are answers. With any other the program is asked, whose words are then the answer.
 const OWN_ERRORS: &str = "ClusterDoesNotExist ClusterNotUpError ClusterOwnerIdentityMismatchError CloudError \
     CloudUserIdentityError CommandError NotSupportedError RuntimeError ValueError";
@@ -240,6 +242,7 @@ pub(super) fn log_unusable(call: &CliCall, problem: &dyn Display) {
 /// its own under the supervisor of changes, so that it goes on when the server ends. Blocks until it has ended. Becomes the
 /// `program` where the API server cannot be used, but for an autostop: that is tried again where it fails, and `sky` exits 0.
 pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
+    let begun = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -260,14 +263,17 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     if posted.status == 200 && posted.id.is_some() {
         let _ = writeln!(io::stdout(), "{ACCEPTED}");
     }
-    let mut program = Command::new(program);
-    program.args(arguments);
     if arguments.first().is_none_or(|verb| verb != "autostop") {
-        return Err(program.exec());
+        return Err(Command::new(program).args(arguments).exec());
     }
-    let output = program.stderr(Stdio::inherit()).output()?;
-    io::stdout().write_all(&output.stdout)?;
-    let is_done = output.status.success() && set_autostop(&String::from_utf8_lossy(&output.stdout));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let left = AUTOSTOP_TIMEOUT.saturating_sub(begun.elapsed());
+    let call = CliCall::new(program, &arguments, left);
+    let output = runtime.block_on(Cli::default().query(&call));
+    let output = output.map_err(io::Error::other)?;
+    io::stderr().write_all(output.stderr.as_bytes())?;
+    io::stdout().write_all(output.stdout.as_bytes())?;
+    let is_done = output.code == Some(0) && set_autostop(&output.stdout);
     Ok(ExitCode::from(u8::from(!is_done)))
 }
 

@@ -213,4 +213,7 @@ fn tool_failure_is_redacted() {
         how(&server.call("poll_status", json!({ "job_id": "a" }))).0,
         "unknown"
     );
+    let stderr = server.stderr();
+    assert!(stderr.contains("a cancel failed"), "{stderr}");
+    assert!(!stderr.contains(SECRET), "{stderr}");
 }
