@@ -385,7 +385,7 @@ fn answer<T>(command: &str, output: &Output, read: impl Fn(&str) -> Result<T>) -
         _ => format!("failed: {}", printed.trim_end_matches('.')),
     };
     let printed = format!("{}\n{}", output.stdout, output.stderr);
-    let look = || format!("run `{command}` in a terminal to see why");
-    let hint = sky::remedy(&printed).map_or_else(look, ToOwned::to_owned);
+    let otherwise = || format!("run `{command}` in a terminal to see why");
+    let hint = sky::remedy(&printed).map_or_else(otherwise, ToOwned::to_owned);
     Err(JobError::failed(format!("`{command}` {problem}")).with_hint(hint))
 }

@@ -135,14 +135,14 @@ impl JobService {
         }
         let context = &self.context;
         let records = context.registry.records().await?;
-        let shown = launch.costs.take();
-        let shown = shown.and_then(|costs| costs.offer.highest());
+        let planned = launch.costs.take();
+        let planned = planned.and_then(|costs| costs.offer.highest());
         launch.costs = Costs::of(context, launch, &records).await;
         if let Some(costs) = &launch.costs {
-            if let Some((shown, now)) = shown.zip(costs.offer.highest())
-                && now > shown + 0.005
+            if let Some((planned, now)) = planned.zip(costs.offer.highest())
+                && now > planned + 0.005
             {
-                let error = format!("it would cost ${now:.2} an hour, and ${shown:.2} were shown");
+                let error = format!("it would cost ${now:.2} an hour, and its plan ${planned:.2}");
                 return Err(JobError::blocked(error).with_hint(ANOTHER_DRY_RUN));
             }
             let cluster = &launch.plan.cluster;

@@ -242,7 +242,7 @@ pub(super) fn log_unusable(call: &CliCall, problem: &dyn Display) {
 /// its own under the supervisor of changes, so that it goes on when the server ends. Blocks until it has ended. Becomes the
 /// `program` where the API server cannot be used, but for an autostop: that is tried again where it fails, and `sky` exits 0.
 pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -267,7 +267,7 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
         return Err(Command::new(program).args(arguments).exec());
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let left = AUTOSTOP_TIMEOUT.saturating_sub(begun.elapsed());
+    let left = AUTOSTOP_TIMEOUT.saturating_sub(started.elapsed());
     let call = CliCall::new(program, &arguments, left);
     let output = runtime.block_on(Cli::default().query(&call));
     let output = output.map_err(io::Error::other)?;

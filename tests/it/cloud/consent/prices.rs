@@ -111,7 +111,7 @@ fn launch_that_became_dearer_is_refused() {
     launch["plan_id"] = plan["plan_id"].clone();
     let answer = server.call("run_job", launch);
     let error = answer.refused();
-    let why = "it would cost $131.09 an hour, and $32.77 were shown; call run_job with dry_run";
+    let why = "it would cost $131.09 an hour, and its plan $32.77; call run_job with dry_run";
     assert!(error.contains(why), "{error}");
     assert_eq!(world.launches(), 0);
 }
