@@ -155,6 +155,10 @@ impl Redactor {
         let has_none = within_lines.as_ref().is_some_and(has_none);
         let sought = |shape: &&Regex| !has_none || is_of_lines(shape.as_str());
         for shape in shapes.iter().filter(sought) {
+            // Most texts have none, and a replacement begins with room for its groups.
+            if !shape.is_match(&hidden) {
+                continue;
+            }
             let replace = |found: &Captures<'_>| {
                 let group = |name| found.name(name).map_or("", |part| part.as_str());
                 let line = found.name("line");
