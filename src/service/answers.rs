@@ -191,7 +191,8 @@ answers! {
         pub error: Option<String>,
     }
 
-    /// One job of a list. Of hundreds it counts that what is empty is not even written first.
+    /// One job of a list.
+    // What is empty is left out by serde already: a list may have hundreds of rows.
     #[schemars(inline)]
     pub(crate) struct JobRow {
         /// Names the job; the launcher's id for a job started elsewhere.

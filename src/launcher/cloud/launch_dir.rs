@@ -180,8 +180,10 @@ impl Launch {
         ))
         .with_hint("give this server the HOME and the SKYPILOT_API_SERVER_ENDPOINT that the job was launched with")
         };
-        // Its end names the user, who is not known before `sky` was run.
-        (!place.is_empty() && !now.starts_with(place)).then(error)
+        // The user, who is named last, is not known before `sky` was run.
+        let is_here = now.strip_prefix(place.as_str());
+        let is_here = is_here.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+        (!place.is_empty() && !is_here).then(error)
     }
 
     pub(super) fn age(&self) -> Option<f64> {

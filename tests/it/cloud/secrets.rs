@@ -217,3 +217,15 @@ fn tool_failure_is_redacted() {
     assert!(stderr.contains("a cancel failed"), "{stderr}");
     assert!(!stderr.contains(SECRET), "{stderr}");
 }
+
+#[test]
+fn log_hides_tokens() {
+    let world = World::new();
+    let mut server = world.server_with(&[("OUMI_MCP_LOG", "info")]);
+    let token = "hf_abcdefghijklmnopqrstuvwxyzabcdefgh";
+    let job = json!({ "oumi_job_id": "1", "cloud": "aws", "cluster_name": token });
+    server.call("poll_status", job);
+    let stderr = server.stderr();
+    assert!(stderr.contains("sky queue ***"), "{stderr}");
+    assert!(!stderr.contains(token), "{stderr}");
+}
