@@ -455,6 +455,14 @@ mod tests {
         }
     }
 
+    /// That of Unicode has no fast search where a text has other letters, such as the blocks of a progress bar.
+    #[test]
+    fn word_boundaries_of_shapes_are_those_of_ascii() {
+        let shapes = include_str!("redact/shapes.txt").lines();
+        let mut shapes = shapes.filter(|line| !line.starts_with('#'));
+        assert!(shapes.all(|line| !line.replace(r"(?-u:\b)", "").contains(r"\b")));
+    }
+
     #[test]
     fn token_shapes_are_hidden() {
         let nothing = Redactor::default();
