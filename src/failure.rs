@@ -102,14 +102,14 @@ impl Failure {
         *quote = shorten(quote, room.max(MIN_QUOTE / 2)).into_owned();
     }
 
-    /// The line that names the exception, or reports the error, that ended the job.
-    pub(crate) fn error_line(&self) -> Option<&str> {
-        let mut lines = self.traceback_end.as_deref()?.lines();
+    /// The line that names the exception, or reports the error, that ended the job, with the next where that goes on with it.
+    pub(crate) fn error_line(&self) -> Option<String> {
+        let lines = self.traceback_end.as_deref()?.lines();
+        let mut lines = lines.filter(|line| line.contains(char::is_alphanumeric));
         let line = lines.find(|line| !is_frame(line))?.trim();
-        // What an exception says may begin in the line after its name.
-        let is_name = line.ends_with(':') && !line.contains(' ');
-        let mut message = lines.filter(|line| is_name && line.contains(char::is_alphanumeric));
-        Some(message.next().map_or(line, str::trim))
+        let goes_on = |below: &&str| line.ends_with(':') || is_frame(below);
+        let below = lines.next().filter(goes_on).unwrap_or_default().trim();
+        Some(format!("{line} {below}").trim_end().to_owned())
     }
 }
 
@@ -205,7 +205,11 @@ fn find(
 
 /// The last frame of an exception and what it says.
 fn traceback(ending: &Ending<'_>, exception: &Problem) -> String {
-    let text = |at: &usize| ending.lines[*at].text.trim_end_matches([' ', '│']);
+    let indent = " ".repeat(ending.lines[exception.at].indent());
+    let text = |at: &usize| {
+        let text = ending.lines[*at].text.trim_end_matches([' ', '│']);
+        text.strip_prefix(&indent).unwrap_or(text)
+    };
     let message = exception.message.iter().map(text);
     let rules = ["====", "----", "+---"];
     let is_rule = |line: &str| rules.iter().any(|rule| line.trim_start().starts_with(rule));

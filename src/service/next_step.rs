@@ -63,8 +63,8 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
     let printed = failure.and_then(Failure::error_line);
     // Of a process on this machine the launcher knows no more than its exit.
     let more = match &status.details.step {
-        Some(_) => what.or(printed).or(reported),
-        None => what.or(reported).or(printed),
+        Some(_) => what.or(printed.as_deref()).or(reported),
+        None => what.or(reported).or(printed.as_deref()),
     };
     if let Some(more) = more.or(observation.last_line.as_deref()) {
         message += ": ";

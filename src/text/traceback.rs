@@ -109,7 +109,7 @@ impl<'a> Line<'a> {
         self.source.split('/').any(|part| part == process)
     }
 
-    fn indent(&self) -> usize {
+    pub(crate) fn indent(&self) -> usize {
         self.text.len() - self.text.trim_start().len()
     }
 

@@ -322,20 +322,33 @@ fn a_huge_tail_costs_little_and_any_text_is_no_panic() {
 
 /// As bitsandbytes words it, and torchrun.
 #[test]
-fn error_line_of_a_bare_name_is_what_the_exception_says() {
+fn error_line_that_announces_goes_on_in_the_next() {
     for (error, message) in [
         (
             "RuntimeError: \n        CUDA Setup failed despite GPU being available.\n",
-            "CUDA Setup failed despite GPU being available.",
+            "RuntimeError: CUDA Setup failed despite GPU being available.",
         ),
         (
             "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n========\na.py FAILED\n--------\n",
-            "a.py FAILED",
+            "torch.distributed.elastic.multiprocessing.errors.ChildFailedError: a.py FAILED",
+        ),
+        (
+            "pydantic.ValidationError: 1 validation error for ModelConfig\n  Value error, User-specified\n",
+            "pydantic.ValidationError: 1 validation error for ModelConfig Value error, User-specified",
+        ),
+        // As loguru sets it off.
+        (
+            "\nZeroDivisionError: division by zero",
+            "ZeroDivisionError: division by zero",
+        ),
+        (
+            "RuntimeError: Error(s) in loading state_dict for Llama:\n\tsize mismatch for lm_head\n",
+            "RuntimeError: Error(s) in loading state_dict for Llama: size mismatch for lm_head",
         ),
     ] {
         let frame = "  File \"a.py\", line 1, in <module>";
         let log = format!("Traceback (most recent call last):\n{frame}\n{error}");
         let failure = explain(&log, None, None).unwrap();
-        assert_eq!(failure.error_line(), Some(message));
+        assert_eq!(failure.error_line().as_deref(), Some(message));
     }
 }
