@@ -324,8 +324,8 @@ pub(crate) trait Launcher: Send + Sync {
         Ok(None)
     }
 
-    /// Prices a launch, or the cluster that it goes onto. `None` where nothing is billed.
-    async fn offer(&self, _: &LaunchSpec, _: &LaunchPlan) -> Option<Offer> {
+    /// Prices a launch onto a new cluster. `None` where nothing is billed.
+    async fn offer(&self, _: &LaunchPlan) -> Option<Offer> {
         None
     }
 
@@ -338,11 +338,6 @@ pub(crate) trait Launcher: Send + Sync {
     /// coming up.
     async fn clusters(&self, _name: Option<&str>) -> Result<Vec<ClusterInfo>> {
         Ok(Vec::new())
-    }
-
-    /// Fails with `NotFound` where a cluster of this name is on another cloud, and otherwise where that cannot be found out.
-    async fn check_cluster(&self, _cloud: &str, _cluster: &str) -> Result<()> {
-        Ok(())
     }
 
     /// Tells if its clusters can be stopped or deleted.

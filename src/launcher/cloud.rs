@@ -377,19 +377,8 @@ impl Launcher for CloudLauncher {
         )))
     }
 
-    async fn offer(&self, spec: &LaunchSpec, plan: &LaunchPlan) -> Option<Offer> {
-        let config = plan.job_config.as_ref()?;
-        let list = match spec.identity.cluster.as_str() {
-            "" => Ok(Vec::new()),
-            name => self.backend.clusters(Some(name)).await,
-        };
-        Some(match list {
-            Err(error) => Offer::unknown(error.to_string()),
-            Ok(list) => match named(&list, &plan.cluster) {
-                Some(cluster) => self.describe(cluster).await.offer,
-                None => self.price_config(config).await,
-            },
-        })
+    async fn offer(&self, plan: &LaunchPlan) -> Option<Offer> {
+        Some(self.price_config(plan.job_config.as_ref()?).await)
     }
 
     fn launch_price(&self, identity: &JobIdentity) -> Option<f64> {
@@ -406,21 +395,8 @@ impl Launcher for CloudLauncher {
             None => !is_stopped(cluster),
         };
         let meant = list.iter().filter(is_meant);
-        let describing = join_all(meant.map(async |cluster| {
-            let mut info = self.describe(cluster).await;
-            if is_stopped(cluster) {
-                info.offer = Offer::known(0.0, "it is stopped; its disks cost a little");
-            }
-            info
-        }));
+        let describing = join_all(meant.map(|cluster| self.describe(cluster)));
         Ok(until(Instant::now() + PRICE_WAIT, describing).await)
-    }
-
-    async fn check_cluster(&self, cloud: &str, cluster: &str) -> Result<()> {
-        let list = in_budget(self.backend.clusters(Some(cluster))).await;
-        let list = list.map_err(JobError::unavailable)?;
-        let found = named(&list, cluster).and_then(cloud_of);
-        check_cloud(cluster, found.as_deref(), cloud, self.clouds())
     }
 
     fn ends_clusters(&self) -> bool {

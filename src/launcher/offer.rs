@@ -52,6 +52,8 @@ pub(crate) struct ClusterInfo {
     pub cloud: Option<String>,
     /// Status, resources and region.
     pub summary: String,
+    /// Its machines cost nothing until a launch starts it again.
+    pub is_stopped: bool,
     pub offer: Offer,
 }
 

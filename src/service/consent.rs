@@ -12,7 +12,7 @@ use super::prepare::PreparedLaunch;
 use super::{JobService, OnProgress};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
-use crate::launcher::{ClusterInfo, check_cloud};
+use crate::launcher::{ClusterInfo, Offer, check_cloud};
 use crate::process::runner::until;
 use crate::settings::config::expand_home;
 use crate::settings::env_vars;
@@ -64,11 +64,9 @@ impl JobService {
     /// Asks before a change, where the user can be reached; elsewhere the arguments of the call must do.
     pub(super) async fn confirm(&self, change: &Change<'_>) -> Result<()> {
         let asking = async {
-            let info = self.cluster_info(change.cloud, change.cluster).await?;
-            if let Some(info) = &info {
-                let clouds = self.context.launcher(change.cloud)?.clouds();
-                check_cloud(&info.name, info.cloud.as_deref(), change.cloud, clouds)?;
-            }
+            let is_needed = self.can_ask() || self.context.policy.clouds.is_some();
+            let cluster = if is_needed { change.cluster } else { "" };
+            let info = self.cluster_info(change.cloud, cluster).await?;
             let Some(provider) = &self.provider else {
                 return Ok(());
             };
@@ -77,7 +75,7 @@ impl JobService {
             text.field("Cloud", change.cloud);
             text.field("Cluster", change.cluster);
             text.cluster(change.cloud, info.as_ref());
-            if let Some(info) = &info {
+            if let Some(info) = info.filter(|info| !info.is_stopped) {
                 text.field("Price", &info.offer.text());
             }
             text.field("Launches onto it that are under way", change.launching);
@@ -96,8 +94,8 @@ impl JobService {
         asked.map_err(|error| error.context("nothing was done"))
     }
 
-    /// Describes a cluster, where a prompt or the policy needs that. Fails where the policy forbids the cloud that the cluster
-    /// is really on: the launcher goes by its name alone, whatever cloud the call gives.
+    /// Describes a cluster, where it is there. Fails where it is on another cloud than the call gives, and where the policy forbids
+    /// the one that it is really on: the launcher goes by its name alone.
     pub(super) async fn cluster_info(
         &self,
         cloud: &str,
@@ -105,25 +103,31 @@ impl JobService {
     ) -> Result<Option<ClusterInfo>> {
         let policy = &self.context.policy;
         let launcher = self.context.allowed_launcher(cloud)?;
-        let is_limited = policy.clouds.is_some();
-        if cluster.is_empty() || !(is_limited || self.can_ask()) {
+        if cluster.is_empty() {
             return Ok(None);
         }
         let deadline = Instant::now() + CLUSTER_INFO_WAIT;
-        let described = until(deadline, launcher.clusters(Some(cluster))).await;
-        if !is_limited {
-            return Ok(described.unwrap_or_default().into_iter().next());
+        let info = match until(deadline, launcher.clusters(Some(cluster))).await {
+            Ok(list) => list.into_iter().next(),
+            Err(error) if policy.clouds.is_some() => return Err(error),
+            // It is shown as not known, and so is its price.
+            Err(error) => Some(ClusterInfo {
+                summary: format!("not known: {error}"),
+                offer: Offer::unknown(error.to_string()),
+                ..ClusterInfo::default()
+            }),
+        };
+        let found = info.as_ref().and_then(|info| info.cloud.as_deref());
+        if policy.clouds.is_some() && info.is_some() {
+            let unknown = || {
+                JobError::blocked(format!(
+                    "the cloud of cluster {cluster} is not known, and not every cloud may be used"
+                ))
+            };
+            policy.check(found.ok_or_else(unknown)?)?;
         }
-        let Some(info) = described?.into_iter().next() else {
-            return Ok(None);
-        };
-        let unknown = || {
-            JobError::blocked(format!(
-                "the cloud of cluster {cluster} is not known, and not every cloud may be used"
-            ))
-        };
-        policy.check(info.cloud.as_deref().ok_or_else(unknown)?)?;
-        Ok(Some(info))
+        check_cloud(cluster, found, cloud, launcher.clouds())?;
+        Ok(info)
     }
 
     /// Asks the user where the policy wants that, and returns the plan that they agreed to, perhaps minutes ago. The launch was
@@ -153,11 +157,8 @@ impl JobService {
             }
             return Ok(None);
         };
-        let identity = &launch.spec.identity;
-        let info = self.cluster_info(&identity.cloud, &identity.cluster);
-        let info = info.await?;
         let plan_id = self.context.plans.insert(launch);
-        let mut text = describe("Start this job?", launch, info.as_ref());
+        let mut text = describe("Start this job?", launch);
         let config = launch.plan.job_config.as_ref();
         for name in ["setup", "run"] {
             let script = config.and_then(|config| config.get(name)?.as_str());
@@ -172,10 +173,10 @@ impl JobService {
 
 /// Says what a dry run would start, without the scripts.
 pub(super) fn preview(launch: &PreparedLaunch) -> String {
-    describe("Nothing was started. This would run:", launch, None).0
+    describe("Nothing was started. This would run:", launch).0
 }
 
-fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) -> PromptText {
+fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
     let (spec, plan) = (&launch.spec, &launch.plan);
     let mut text = PromptText::new(title);
     let config = plan.job_config.as_ref().unwrap_or(&Value::Null);
@@ -196,7 +197,7 @@ fn describe(title: &str, launch: &PreparedLaunch, info: Option<&ClusterInfo>) ->
         text.field("Nodes", &plain(&config["num_nodes"], "1"));
         text.field("Spot", if is_spot { "yes" } else { "no" });
         text.others("resources", resources);
-        text.cluster(&spec.identity.cloud, info);
+        text.cluster(&spec.identity.cloud, launch.cluster.as_ref());
         if let Some(costs) = &launch.costs {
             text.field("Price", &costs.offer.text());
             text.field("Already", &costs.up_text());

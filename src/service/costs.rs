@@ -43,7 +43,12 @@ impl Costs {
         let used = launchers.filter(|launcher| launcher.clouds().iter().any(|name| is_used(name)));
         let up = join_all(used.map(|launcher| launcher.clusters(None)));
         let launcher = context.launcher(cloud).ok()?;
-        let offer = launcher.offer(&launch.spec, &launch.plan);
+        let offer = async {
+            match &launch.cluster {
+                Some(cluster) => Some(cluster.offer.clone()),
+                None => launcher.offer(&launch.plan).await,
+            }
+        };
         let (offer, up) = until(deadline, async { tokio::join!(offer, up) }).await;
         let up: Result<Vec<_>, _> = up.into_iter().collect();
         let up = up.map(|lists| lists.concat());

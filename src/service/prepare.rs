@@ -11,7 +11,7 @@ use super::plan_cache::ANOTHER_DRY_RUN;
 use super::requests::RunRequest;
 use super::{Context, JobService, setting_problems};
 use crate::error::{JobError, Result};
-use crate::launcher::{JobIdentity, JobState, LaunchPlan, LaunchSpec, Resources};
+use crate::launcher::{ClusterInfo, JobIdentity, JobState, LaunchPlan, LaunchSpec, Resources};
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
@@ -28,6 +28,8 @@ pub(super) struct PreparedLaunch {
     pub(super) spec: LaunchSpec,
     pub(super) plan: LaunchPlan,
     pub(super) is_local: bool,
+    /// The cluster that the call names, where it is there.
+    pub(super) cluster: Option<ClusterInfo>,
     /// Those that the user was shown, until they are asked for; `None` where nothing is billed.
     pub(super) costs: Option<Costs>,
     /// The id was made just now, so no process of an earlier job can have it.
@@ -111,19 +113,7 @@ impl JobService {
         }
         check_collisions(context, &records, &mut launch, request.allow_shared_output).await?;
         let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
-        if context.policy.clouds.is_some() {
-            self.cluster_info(cloud, cluster).await?;
-        }
-        if !cluster.is_empty()
-            && let Err(error) = launcher.check_cluster(cloud, cluster).await
-        {
-            if error.is_not_found() {
-                return Err(error);
-            }
-            launch.plan.warnings.push(format!(
-                "it is not known whether cluster {cluster} is on another cloud than {cloud}: {error}"
-            ));
-        }
+        launch.cluster = self.cluster_info(cloud, cluster).await?;
         Ok(launch)
     }
 
@@ -204,6 +194,7 @@ async fn plan(
         plan: launcher.plan(&spec).await?,
         spec,
         is_local,
+        cluster: None,
         costs: None,
         has_new_id,
     })

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::survey::cloud_of;
+use super::survey::{cloud_of, is_stopped};
 use super::{CloudLauncher, is_plain};
 use crate::error::Result;
 use crate::launcher::job_yaml::is_on;
@@ -53,6 +53,7 @@ impl CloudLauncher {
             name: name.clone(),
             cloud,
             summary: parts.join(", ") + &whose,
+            is_stopped: is_stopped(cluster),
             offer: Offer {
                 note: format!("cluster {name}{whose} is {status}: {}", offer.note),
                 ..offer
