@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{JobError, Result};
@@ -155,17 +156,37 @@ impl Listing {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Resources {
-    /// Type and count a node, such as `A100:8`.
+/// What a call asks of a launch beside its config. The docs of its fields are what a model reads.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub(crate) struct LaunchOptions {
+    /// GPUs of each machine, such as A100:8; on this machine also 4.
     pub accelerators: Option<String>,
-    /// `None` means one.
+    /// Cloud only.
+    #[schemars(range(min = 1))]
     pub num_nodes: Option<u32>,
+    /// Spot machines: cheaper, can be taken away. Cloud only.
     pub use_spot: bool,
+    /// GiB. Cloud only.
     pub disk_size: Option<u32>,
-    /// Idle minutes until the cluster ends itself; 0 for never. `None` where the call does not say.
+    /// Idle minutes until the cluster ends itself; 0: never. Default 60. Cloud only.
     pub autostop_minutes: Option<u32>,
-    pub time_limit_seconds: Option<u64>,
+    /// Hours after which the run is ended.
+    pub max_hours: Option<f64>,
+    /// Environment variables for the job, over those of the config. Values are never shown or stored.
+    pub envs: BTreeMap<String, String>,
+    /// Remote path to local path. Cloud only.
+    pub file_mounts: BTreeMap<String, String>,
+    /// Replaces the generated setup when a training config goes to a cloud.
+    pub setup_script: Option<String>,
+    /// Replaces the generated run script, likewise.
+    pub run_script: Option<String>,
+}
+
+impl LaunchOptions {
+    pub(crate) fn time_limit_seconds(&self) -> Option<u64> {
+        Some((self.max_hours? * 3600.0).ceil() as u64)
+    }
 }
 
 #[derive(Clone)]
@@ -176,21 +197,14 @@ pub(crate) struct LaunchSpec {
     pub config: Config,
     /// The client's project folder, absolute.
     pub client_cwd: PathBuf,
-    pub resources: Resources,
-    /// Environment variables of the job. The values are secret.
-    pub envs: BTreeMap<String, String>,
-    /// Remote path to local path.
-    pub file_mounts: BTreeMap<String, String>,
-    /// Replace the generated scripts of a wrapped training config.
-    pub setup_script: Option<String>,
-    pub run_script: Option<String>,
+    pub options: LaunchOptions,
 }
 
 impl LaunchSpec {
     /// Returns how many processes a training runs in on each machine, one a GPU: the number of `A100:4` or `4`. `None` for what
     /// is no training: `oumi distributed torchrun` is for `train` alone.
     pub(crate) fn processes(&self) -> Option<u32> {
-        let asked = self.resources.accelerators.as_deref().unwrap_or_default();
+        let asked = self.options.accelerators.as_deref().unwrap_or_default();
         let (_, count) = asked.rsplit_once(':').unwrap_or(("", asked));
         let trains = self.command.subcommand == "train";
         trains.then(|| count.trim().parse().unwrap_or(1).max(1))

@@ -34,7 +34,7 @@ impl JobConfig {
             false => wrap_training_config(spec),
         };
         merge_resources(&mut document, spec, &mut warnings);
-        if let Some(seconds) = spec.resources.time_limit_seconds {
+        if let Some(seconds) = spec.options.time_limit_seconds() {
             let run = document.get("run").and_then(Value::as_str);
             if let Some(run) = run.filter(|run| !run.trim().is_empty()) {
                 let limited = limit_run(run, seconds);
@@ -43,12 +43,16 @@ impl JobConfig {
                 warnings.push("`max_hours` has no effect: the config has no `run`".to_owned());
             }
         }
-        let envs = spec.envs.iter().map(|(name, value)| match shell_envs {
-            true => (name.clone(), quote(value).into()),
-            false => (name.clone(), value.as_str().into()),
-        });
+        let envs = spec
+            .options
+            .envs
+            .iter()
+            .map(|(name, value)| match shell_envs {
+                true => (name.clone(), quote(value).into()),
+                false => (name.clone(), value.as_str().into()),
+            });
         merge(&mut document, "envs", envs);
-        let mounts = spec.file_mounts.iter();
+        let mounts = spec.options.file_mounts.iter();
         let mounts = mounts.map(|(to, from)| (to.clone(), from.as_str().into()));
         merge(&mut document, "file_mounts", mounts);
         Self { document, warnings }
@@ -141,7 +145,7 @@ fn merge_job_config(spec: &LaunchSpec, warnings: &mut Vec<String>) -> Map<String
     );
     let working_dir = working_dir.display().to_string();
     document.insert("working_dir".to_owned(), working_dir.into());
-    if spec.setup_script.is_some() || spec.run_script.is_some() {
+    if spec.options.setup_script.is_some() || spec.options.run_script.is_some() {
         let warning =
             "`setup_script` and `run_script` are ignored: the job config has its own scripts";
         warnings.push(warning.to_owned());
@@ -162,7 +166,7 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
         mounts.insert(format!("~/{name}"), path.into());
         format!("\"$HOME\"/{}", quote(&name))
     });
-    let nodes = spec.resources.num_nodes.unwrap_or(1);
+    let nodes = spec.options.num_nodes.unwrap_or(1);
     let is_distributed = |processes| nodes > 1 || processes > 1;
     let oumi = match spec.processes().is_some_and(is_distributed) {
         true => "oumi distributed torchrun -m oumi",
@@ -180,9 +184,12 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
     set("file_mounts", mounts.into());
     set(
         "setup",
-        spec.setup_script.as_deref().unwrap_or(SETUP).into(),
+        spec.options.setup_script.as_deref().unwrap_or(SETUP).into(),
     );
-    set("run", spec.run_script.as_deref().unwrap_or(&run).into());
+    set(
+        "run",
+        spec.options.run_script.as_deref().unwrap_or(&run).into(),
+    );
     document
 }
 
@@ -221,7 +228,7 @@ fn merge_resources(
             "the config asks for cloud `{other}`; the job is launched on `{cloud}`, as in the call"
         ));
     }
-    let asked = &spec.resources;
+    let asked = &spec.options;
     let mut fields = Map::from_iter([("cloud".to_owned(), cloud.into())]);
     let mut set = |name: &str, value: Option<Value>| {
         fields.extend(value.map(|value| (name.to_owned(), value)));
@@ -230,7 +237,8 @@ fn merge_resources(
     set("use_spot", asked.use_spot.then_some(true.into()));
     set("disk_size", asked.disk_size.map(Value::from));
     merge(document, "resources", fields.into_iter());
-    if let Some(nodes) = asked.num_nodes {
+    // A call that says one, which is the default, means no other number than the config's.
+    if let Some(nodes) = asked.num_nodes.filter(|nodes| *nodes > 1) {
         document.insert("num_nodes".to_owned(), nodes.into());
     }
 }

@@ -93,7 +93,7 @@ impl CloudBackend for Oumi {
                 ));
             }
         }
-        if spec.resources.autostop_minutes.is_some() {
+        if spec.options.autostop_minutes.is_some() {
             let warning = format!("`autostop_minutes` has no meaning on {cloud} and is ignored");
             config.warnings.push(warning);
         }

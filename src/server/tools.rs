@@ -218,7 +218,7 @@ fn simplify(schema: &mut JsonObject, is_answer: bool) {
         schema.retain(|key, value| match key.as_str() {
             "format" => false,
             "description" | "minimum" => !is_answer,
-            "default" => !(*value == "" || value.is_null()),
+            "default" => !(*value == "" || value.is_null() || *value == json!({})),
             "required" => *value != Value::Array(Vec::new()),
             // The default.
             "additionalProperties" => *value != true,

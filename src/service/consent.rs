@@ -218,7 +218,7 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         text.field("Project folder", &spec.client_cwd.display().to_string());
     }
     let envs = config["envs"].as_object().into_iter().flat_map(Map::keys);
-    let names: BTreeSet<&String> = envs.chain(spec.envs.keys()).collect();
+    let names: BTreeSet<&String> = envs.chain(spec.options.envs.keys()).collect();
     let names = join(names.into_iter().cloned());
     text.field("Variables (values not shown)", &names);
     for warning in &plan.warnings {
@@ -229,7 +229,7 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
 }
 
 fn time_limit(launch: &PreparedLaunch) -> Option<String> {
-    let limit = launch.spec.resources.time_limit_seconds?;
+    let limit = launch.spec.options.time_limit_seconds()?;
     let costs = launch.costs.as_ref();
     let price = costs.and_then(|costs| costs.offer.highest());
     let cost = price.map(|price| {

@@ -112,7 +112,7 @@ fn effects(launch: &PreparedLaunch) -> Value {
     let steps = process.plan.steps.iter().map(|step| words(&step.argv));
     let envs = spec.config.document.get("envs").and_then(Value::as_object);
     let mut envs = envs.cloned().unwrap_or_default();
-    let ours = spec.envs.iter();
+    let ours = spec.options.envs.iter();
     envs.extend(ours.map(|(name, value)| (name.clone(), value.as_str().into())));
     let mut document = spec.config.document.clone();
     document.remove("envs");

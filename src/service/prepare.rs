@@ -11,7 +11,7 @@ use super::plan_cache::ANOTHER_DRY_RUN;
 use super::requests::RunRequest;
 use super::{Context, JobService, setting_problems};
 use crate::error::{JobError, Result};
-use crate::launcher::{ClusterInfo, JobIdentity, JobState, LaunchPlan, LaunchSpec, Resources};
+use crate::launcher::{ClusterInfo, JobIdentity, JobState, LaunchPlan, LaunchSpec};
 use crate::redact::{self, Redactor, is_secret_name};
 use crate::registry::{JobRecord, duplicate};
 use crate::settings::config::{Config, OumiCommand, expand_home, project_folder};
@@ -44,7 +44,7 @@ impl PreparedLaunch {
         let named = config.and_then(Value::as_object).into_iter().flatten();
         let named = named.filter(|(name, _)| is_secret_name(name));
         let named = named.filter_map(|(_, value)| value.as_str());
-        let values = self.spec.envs.iter();
+        let values = self.spec.options.envs.iter();
         let values = values.map(|(name, value)| redact::secret_part(name, value));
         redactor_of(values.chain(named))
     }
@@ -152,8 +152,9 @@ async fn plan(
     let client_cwd = project_folder(&request.client_cwd, &request.config_path)?;
     let mut config = Config::read(&request.config_path, &client_cwd)?;
     let command = OumiCommand::parse(&request.command)?;
-    let envs = request.envs.clone().unwrap_or_default();
-    check_envs(envs.iter().map(|(name, value)| (name, value.as_str())))?;
+    let options = &request.options;
+    check_envs((options.envs.iter()).map(|(name, value)| (name, value.as_str())))?;
+    options.max_hours.map_or(Ok(()), check_hours)?;
     if config.is_job {
         check_job_config(&config)?;
     }
@@ -177,18 +178,7 @@ async fn plan(
         command,
         config,
         client_cwd,
-        resources: Resources {
-            accelerators: request.accelerators.clone().filter(|text| !text.is_empty()),
-            num_nodes: (request.num_nodes > 1).then_some(request.num_nodes),
-            use_spot: request.use_spot,
-            disk_size: request.disk_size,
-            autostop_minutes: request.autostop_minutes,
-            time_limit_seconds: request.max_hours.map(time_limit).transpose()?,
-        },
-        envs,
-        file_mounts: request.file_mounts.clone().unwrap_or_default(),
-        setup_script: request.setup_script.clone(),
-        run_script: request.run_script.clone(),
+        options: request.options.clone(),
     };
     Ok(PreparedLaunch {
         plan: launcher.plan(&spec).await?,
@@ -221,9 +211,9 @@ fn cloud_of(context: &Context, request: &RunRequest, config: &Config) -> Result<
     }
 }
 
-fn time_limit(hours: f64) -> Result<u64> {
+fn check_hours(hours: f64) -> Result<()> {
     if (f64::MIN_POSITIVE..=MAX_HOURS).contains(&hours) {
-        return Ok((hours * 3600.0).ceil() as u64);
+        return Ok(());
     }
     let error = format!("`max_hours` must be more than 0 and at most {MAX_HOURS}, not {hours}");
     Err(JobError::invalid(error))

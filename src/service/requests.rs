@@ -1,12 +1,11 @@
 //! The arguments of the tools, with their defaults. The docs of their fields are what a model reads.
 
-use std::collections::BTreeMap;
-
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::job_identity::JobIdentity;
+use crate::launcher::LaunchOptions;
 use crate::logs::read::DEFAULT_MAX_BYTES;
 
 /// A job to run.
@@ -39,29 +38,8 @@ pub(crate) struct RunRequest {
     /// Cloud cluster to use or make. Default: a new one.
     #[serde(default)]
     pub cluster_name: String,
-    /// GPUs of each machine, such as A100:8; on this machine also 4.
-    pub accelerators: Option<String>,
-    /// Cloud only.
-    #[serde(default = "one")]
-    #[schemars(range(min = 1))]
-    pub num_nodes: u32,
-    /// Spot machines: cheaper, can be taken away. Cloud only.
-    #[serde(default)]
-    pub use_spot: bool,
-    /// GiB. Cloud only.
-    pub disk_size: Option<u32>,
-    /// Idle minutes until the cluster ends itself; 0: never. Default 60. Cloud only.
-    pub autostop_minutes: Option<u32>,
-    /// Hours after which the run is ended.
-    pub max_hours: Option<f64>,
-    /// Environment variables for the job, over those of the config. Values are never shown or stored.
-    pub envs: Option<BTreeMap<String, String>>,
-    /// Remote path to local path. Cloud only.
-    pub file_mounts: Option<BTreeMap<String, String>>,
-    /// Replaces the generated setup when a training config goes to a cloud.
-    pub setup_script: Option<String>,
-    /// Replaces the generated run script, likewise.
-    pub run_script: Option<String>,
+    #[serde(flatten)]
+    pub options: LaunchOptions,
     /// Launch even if a running job writes to the same folder.
     #[serde(default)]
     pub allow_shared_output: bool,
@@ -200,8 +178,4 @@ pub enum StatusFilter {
 
 fn yes() -> bool {
     true
-}
-
-fn one() -> u32 {
-    1
 }

@@ -35,8 +35,8 @@ impl JobService {
         let redactor = match &prepared {
             Ok(launch) => launch.redactor(),
             Err(_) => {
-                let envs = request.envs.iter().flatten();
-                redactor_of(envs.map(|(_, value)| value.as_str()))
+                let values = request.options.envs.values();
+                redactor_of(values.map(String::as_str))
             }
         };
         let mut answer = RunAnswer {

@@ -35,7 +35,7 @@ impl CloudLauncher {
     /// Adds the autostop of the cluster to a plan: what the user is shown of it, and the run of `sky` that sets it where Oumi does
     /// not. An existing cluster keeps its own unless the call asks for one.
     pub(super) fn add_autostop(&self, plan: &mut LaunchPlan, spec: &LaunchSpec) -> Result<()> {
-        let (cloud, asked) = (&spec.identity.cloud, spec.resources.autostop_minutes);
+        let (cloud, asked) = (&spec.identity.cloud, spec.options.autostop_minutes);
         let minutes = asked.unwrap_or(DEFAULT_MINUTES);
         let config = plan.job_config.as_ref();
         let is_spot = config.and_then(|config| config.pointer("/resources/use_spot"));

@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
 use std::process::Command;
 
 use super::*;
-use crate::launcher::{JobIdentity, Resources};
+use crate::launcher::{JobIdentity, LaunchOptions};
 use crate::process::tests::executable;
 use crate::settings::config::{Config, OumiCommand};
 
@@ -35,11 +34,7 @@ fn spec(folder: &Path, config_path: &str, config: &str, cloud: &str) -> LaunchSp
         command: OumiCommand::parse("train").unwrap(),
         config: Config::read(path.to_str().unwrap(), folder).unwrap(),
         client_cwd: folder.to_owned(),
-        resources: Resources::default(),
-        envs: BTreeMap::new(),
-        file_mounts: BTreeMap::new(),
-        setup_script: None,
-        run_script: None,
+        options: LaunchOptions::default(),
     }
 }
 
@@ -52,8 +47,8 @@ fn job_configs_are_merged_with_the_call() {
     let folder = tempfile::tempdir().unwrap();
     let text = "resources: {cloud: aws, cpus: 4}\nworking_dir: sub\nenvs: {A: '1', B: '2'}\nrun: echo\nnew_key: kept\n";
     let mut spec = spec(folder.path(), "job.yaml", text, "gcp");
-    spec.envs.insert("B".into(), "mine".into());
-    spec.resources.accelerators = Some("A100:8".into());
+    spec.options.envs.insert("B".into(), "mine".into());
+    spec.options.accelerators = Some("A100:8".into());
     let config = JobConfig::new(&spec, false);
     assert_eq!(config.document["name"], "job-1");
     assert_eq!(
@@ -79,7 +74,9 @@ fn yaml_reads_back_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let mut spec = spec(folder.path(), "job.yaml", "run: echo\n", "gcp");
     for (at, value) in HOSTILE_VALUES.iter().enumerate() {
-        spec.envs.insert(format!("V{at}"), (*value).to_owned());
+        spec.options
+            .envs
+            .insert(format!("V{at}"), (*value).to_owned());
     }
     let yaml = JobConfig::new(&spec, false).to_yaml().unwrap();
     assert!(!yaml.contains("${"), "Oumi would put a backslash into it");
@@ -109,7 +106,9 @@ fn shell_values_are_quoted() {
     let folder = tempfile::tempdir().unwrap();
     let mut spec = spec(folder.path(), "job.yaml", "run: echo\n", "slurm");
     for (at, value) in HOSTILE_VALUES.iter().enumerate() {
-        spec.envs.insert(format!("V{at}"), (*value).to_owned());
+        spec.options
+            .envs
+            .insert(format!("V{at}"), (*value).to_owned());
     }
     let config = JobConfig::new(&spec, true);
     for (at, value) in HOSTILE_VALUES.iter().enumerate() {
@@ -183,12 +182,12 @@ fn several_gpus_or_nodes_run_through_torchrun() {
     };
     assert!(!distributed(&spec));
     for (accelerators, expected) in [("A100", false), ("A100:1", false), ("A100:8", true)] {
-        spec.resources.accelerators = Some(accelerators.into());
+        spec.options.accelerators = Some(accelerators.into());
         assert_eq!(distributed(&spec), expected, "{accelerators}");
     }
-    spec.resources = Resources {
+    spec.options = LaunchOptions {
         num_nodes: Some(2),
-        ..Resources::default()
+        ..LaunchOptions::default()
     };
     assert!(distributed(&spec));
     for command in ["eval", "infer", "synth", "analyze", "tune", "quantize"] {
@@ -258,14 +257,14 @@ fn time_limit_is_put_around_both_kinds_of_configs() {
     let folder = tempfile::tempdir().unwrap();
     for text in ["run: echo hi\n", "model: {model_name: tiny}\n"] {
         let mut spec = spec(folder.path(), "job.yaml", text, "gcp");
-        spec.resources.time_limit_seconds = Some(10_800);
+        spec.options.max_hours = Some(3.0);
         let config = JobConfig::new(&spec, false);
         let run = run_script(&config);
         assert!(run.contains("timeout -k 30 10800 bash /dev/fd/3"), "{run}");
         assert!(run.contains("echo 'time limit: ended after 3 h'"), "{run}");
     }
     let mut spec = spec(folder.path(), "job.yaml", "setup: echo hi\n", "gcp");
-    spec.resources.time_limit_seconds = Some(60);
+    spec.options.max_hours = Some(1.0);
     let config = JobConfig::new(&spec, false);
     assert!(config.warnings[0].contains("`max_hours` has no effect"));
 }

@@ -22,7 +22,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
         plan: SupervisorPlan {
             working_dir: spec.client_cwd.clone(),
             cancellable: true,
-            time_limit_seconds: spec.resources.time_limit_seconds,
+            time_limit_seconds: spec.options.time_limit_seconds(),
             ..SupervisorPlan::default()
         },
         ..StartRequest::default()
@@ -34,7 +34,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
     process.envs.extend(path);
     let job_config = match spec.config.is_job {
         false => {
-            if let (Some(_), Some(asked)) = (spec.processes(), &spec.resources.accelerators) {
+            if let (Some(_), Some(asked)) = (spec.processes(), &spec.options.accelerators) {
                 check_accelerators(asked)?;
             }
             plan_training(dir, spec, &oumi?, &mut process);
@@ -42,7 +42,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
         }
         true => Some(plan_job(dir, spec, &mut process)?),
     };
-    process.envs.extend(spec.envs.clone());
+    process.envs.extend(spec.options.envs.clone());
     let line =
         |step: &Step| shlex::try_join(step.argv.iter().map(String::as_str)).unwrap_or_default();
     let lines: Vec<String> = process.plan.steps.iter().map(line).collect();
@@ -109,7 +109,7 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Resu
     let mut job_config = Map::new();
     job_config.insert("working_dir".to_owned(), json!(process.plan.working_dir));
     let envs = config_envs(spec);
-    let names = envs.keys().chain(spec.envs.keys());
+    let names = envs.keys().chain(spec.options.envs.keys());
     let hidden: Map<String, Value> = names.map(|name| (name.clone(), HIDDEN.into())).collect();
     if !hidden.is_empty() {
         job_config.insert("envs".to_owned(), hidden.into());
@@ -156,7 +156,7 @@ fn config_envs(spec: &LaunchSpec) -> BTreeMap<String, String> {
 
 /// Warns of what the call and the config ask for that has no effect on this machine.
 fn warnings(spec: &LaunchSpec) -> Vec<String> {
-    let (document, asked) = (&spec.config.document, &spec.resources);
+    let (document, asked) = (&spec.config.document, &spec.options);
     let is_set =
         |value: &Value| !matches!(value, Value::Null | Value::Bool(false)) && *value != json!({});
     let is_in_config = |name: &&str| {
@@ -167,14 +167,14 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
     let nodes = nodes.max(asked.num_nodes.map(u64::from));
     let is_training = !spec.config.is_job && spec.processes().is_some();
     let in_call = [
-        ("file_mounts", !spec.file_mounts.is_empty()),
+        ("file_mounts", !spec.options.file_mounts.is_empty()),
         ("num_nodes", nodes > Some(1)),
         ("accelerators", asked.accelerators.is_some() && !is_training),
         ("use_spot", asked.use_spot),
         ("disk_size", asked.disk_size.is_some()),
         ("autostop_minutes", asked.autostop_minutes.is_some()),
-        ("setup_script", spec.setup_script.is_some()),
-        ("run_script", spec.run_script.is_some()),
+        ("setup_script", spec.options.setup_script.is_some()),
+        ("run_script", spec.options.run_script.is_some()),
         ("cluster_name", !spec.identity.cluster.is_empty()),
     ];
     let in_call = in_call.into_iter().filter(|(_, is_set)| *is_set);

@@ -159,8 +159,8 @@ fn arguments_that_fit_can_be_read() {
     let run = json!({ "config_path": 1, "command": "train", "num_nodes": 2147483647, "disk_size": "9", "envs": {} });
     let run: RunRequest = serde_json::from_value(fit_to("run_job", run).unwrap()).unwrap();
     assert_eq!(
-        (run.num_nodes, run.disk_size, run.dry_run),
-        (2_147_483_647, Some(9), true)
+        (run.options.num_nodes, run.options.disk_size, run.dry_run),
+        (Some(2_147_483_647), Some(9), true)
     );
     let logs = json!({ "job_id": "a", "lines": -2147483647, "context": 2147483647, "max_bytes": "2048", "plot": "true" });
     let logs: LogsRequest = serde_json::from_value(fit_to("get_job_logs", logs).unwrap()).unwrap();

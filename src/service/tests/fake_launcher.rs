@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::error::JobError;
 use crate::launcher::{
     ClusterAction, ClusterDetails, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus,
-    LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing, LogContent,
+    LaunchOptions, LaunchPlan, LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{Cli, CliCall, in_budget};
@@ -700,16 +700,7 @@ pub fn run_request(cwd: &Path, job_name: &str, cloud: &str) -> RunRequest {
         job_name: Some(job_name.to_owned()),
         cloud: cloud.to_owned(),
         cluster_name: String::new(),
-        accelerators: None,
-        num_nodes: 1,
-        use_spot: false,
-        disk_size: None,
-        autostop_minutes: None,
-        max_hours: None,
-        envs: None,
-        file_mounts: None,
-        setup_script: None,
-        run_script: None,
+        options: LaunchOptions::default(),
         allow_shared_output: false,
     }
 }

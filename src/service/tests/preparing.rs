@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::launcher::JobState;
+use crate::launcher::{JobState, LaunchOptions};
 use crate::service::answers::RunAnswer;
 use crate::service::requests::RunRequest;
 use crate::settings::policy::Policy;
@@ -218,7 +218,10 @@ async fn a_variable_that_no_program_can_be_given_is_refused() {
     for (cloud, dry_run) in [("local", true), ("gcp", true), ("local", false)] {
         let request = |size: usize| RunRequest {
             dry_run,
-            envs: Some([("BIG".to_owned(), "x".repeat(size))].into()),
+            options: LaunchOptions {
+                envs: [("BIG".to_owned(), "x".repeat(size))].into(),
+                ..LaunchOptions::default()
+            },
             ..test.request("job", cloud)
         };
         let answer = test.service.run(request(largest + 1)).await;

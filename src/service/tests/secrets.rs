@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::error::JobError;
 use crate::failure::Failure;
 use crate::launcher::{
-    ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
-    Launcher, ListedJob, Listing, LogContent,
+    ClusterAction, JobDetails, JobIdentity, JobLog, JobState, JobStatus, LaunchOptions, LaunchPlan,
+    LaunchSpec, Launcher, ListedJob, Listing, LogContent,
 };
 use crate::process::job_dir::JobLock;
 use crate::process::start::StartRequest;
@@ -168,7 +168,10 @@ async fn no_answer_shows_a_secret() {
     };
     let request = |job_name: &str, model: &str| {
         let request = RunRequest {
-            envs: Some([("A".to_owned(), SECRET.to_owned())].into()),
+            options: LaunchOptions {
+                envs: [("A".to_owned(), SECRET.to_owned())].into(),
+                ..LaunchOptions::default()
+            },
             ..run_request(home.path(), job_name, "gcp")
         };
         let config = format!("model: {{model_name: '{model} {SECRET}'}}\n");

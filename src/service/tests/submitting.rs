@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use crate::launcher::JobState;
+use crate::launcher::{JobState, LaunchOptions};
 use crate::service::answers::RunAnswer;
 use crate::service::requests::{RunRequest, StatusFilter};
 use crate::settings::policy::Policy;
@@ -220,7 +220,10 @@ async fn invalid_requests_are_refused() {
         ),
         (
             RunRequest {
-                envs: Some([("A B".to_owned(), "secret".to_owned())].into()),
+                options: LaunchOptions {
+                    envs: [("A B".to_owned(), "secret".to_owned())].into(),
+                    ..LaunchOptions::default()
+                },
                 ..request()
             },
             "A B",
