@@ -14,7 +14,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -50,6 +50,8 @@ pub(crate) struct CloudLauncher {
     folder: DataDir,
     supervisor: PathBuf,
     prices: Prices,
+    /// Held while a change is begun.
+    turn: Mutex<()>,
     /// Launches that have ended with a job, by their folders.
     ended: Unchanged<Launch>,
     cli: Cli,
@@ -67,6 +69,7 @@ impl CloudLauncher {
             folder,
             supervisor,
             prices: Prices::default(),
+            turn: Mutex::default(),
             ended: Unchanged::default(),
             cli,
         }

@@ -2,8 +2,8 @@
 //! goes on when the server ends, and the next server can tell how it ended.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,19 +13,17 @@ use sha2::{Digest, Sha256};
 
 use super::CloudLauncher;
 use super::launch_dir::{read_json, read_output};
-use crate::error::{JobError, Result};
+use crate::error::Result;
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{CliCall, Output};
 use crate::process::start;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::settings::data_dir::{create_private, if_found};
+use crate::sync::lock;
 
 /// The file that holds the [`Change`] until its result has been answered.
 const CHANGE: &str = "change.json";
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// The tries for the lock of the folder of all changes, and the pause between two: for 5 s.
-const LOCK_TRIES: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const REPORTED: Duration = Duration::from_hours(24);
 /// The time for which the folder of a change that was answered stays, for others who wait for its result.
 const ANSWERED: Duration = Duration::from_secs(3);
@@ -54,10 +52,13 @@ impl Change {
         }
     }
 
-    /// The name of its folder: names of clusters may hold any character.
+    fn subject(&self) -> [&str; 4] {
+        [&self.verb, &self.cloud, &self.cluster, &self.oumi_job_id].map(String::as_str)
+    }
+
+    /// The name of its folder, which no other change has: names of clusters may hold any character.
     fn folder_name(&self) -> String {
-        let subject = [&self.cloud, &self.cluster, &self.oumi_job_id].map(String::as_str);
-        let digest = Sha256::digest(subject.join("\n"));
+        let digest = Sha256::digest(format!("{:?} {}", self.subject(), self.requested_at));
         let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
         format!("{}-{}", self.verb, digits.collect::<String>())
     }
@@ -78,14 +79,12 @@ impl CloudLauncher {
     /// that one, and returns it. A stop or a down is listed until it is [answered](Self::answer_change).
     pub(super) async fn run_change(
         &self,
-        mut change: Change,
+        change: Change,
         call: CliCall,
     ) -> Result<(Change, Output)> {
-        let dir = self.change_dir(&change);
-        let lock = create(&dir).await.map_err(|error| {
-            let path = dir.path().display();
-            call.error(format!("was not run: {path}: {error}"))
-        })?;
+        let begun = self.join_or_create(change);
+        let (change, dir, lock) =
+            begun.map_err(|error| call.error(format!("was not run: {error}")))?;
         let lost = call.error("has ended, and its result is gone");
         if let Some(lock) = lock {
             let own = self.supervisor.display().to_string();
@@ -99,17 +98,12 @@ impl CloudLauncher {
                 time_limit_seconds: Some(call.timeout.as_secs()),
                 ..SupervisorPlan::default()
             };
-            let text = serde_json::to_string(&change).map_err(JobError::failed)?;
             let request = start::StartRequest {
                 plan,
                 envs: BTreeMap::from_iter(call.envs),
-                files: vec![(dir.path().join(CHANGE), text)],
-                epilogue: None,
+                ..start::StartRequest::default()
             };
             start::start(&self.supervisor, &dir, lock, request).await?;
-        } else if let Some(joined) = read_json(&dir, CHANGE)? {
-            // Now: once it has ended, it may be requested again.
-            change = joined;
         }
         while !has_ended(&dir)? {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -122,81 +116,59 @@ impl CloudLauncher {
         Ok((change, output_of(&dir)?))
     }
 
+    /// Joins the same change where it is under way, and else creates the folder of this one, in place of those that have ended.
+    fn join_or_create(&self, change: Change) -> io::Result<(Change, JobDir, Option<JobLock>)> {
+        // Two calls do not both begin it. Of two servers both may: the second one finds it done.
+        let _turn = lock(&self.turn);
+        for (dir, other) in self.changes() {
+            if let Some(other) = other.filter(|other| other.subject() == change.subject()) {
+                if !has_ended(&dir)? {
+                    return Ok((other, dir, None));
+                }
+                dir.remove()?;
+            }
+        }
+        create_private(&self.folder.changes())?;
+        let (dir, lock) = JobDir::create(self.change_dir(&change).path())?;
+        dir.write_new(CHANGE, &serde_json::to_vec(&change)?)?;
+        Ok((change, dir, Some(lock)))
+    }
+
+    /// Lists the folders of all changes, each with its change unless that was answered.
+    fn changes(&self) -> impl Iterator<Item = (JobDir, Option<Change>)> {
+        let entries = if_found(fs::read_dir(self.folder.changes()));
+        let entries = entries.into_iter().flatten().flatten().flatten();
+        let dirs = entries.map(|entry| JobDir::at(entry.path()));
+        dirs.filter_map(|dir| Some((dir.clone(), read_json(&dir, CHANGE).ok()?)))
+    }
+
     /// Lists the stops and downs that are under way, and with their output those that ended within a day without their result being
     /// answered. Removes the folders of other changes that have ended.
     pub(super) fn list_changes(&self) -> Vec<(Change, Option<Output>)> {
-        let entries = if_found(fs::read_dir(self.folder.changes()));
-        let read = |entry: fs::DirEntry| -> io::Result<_> {
-            let dir = JobDir::at(entry.path());
-            let changed_at = || entry.metadata()?.modified();
-            let (at, has_ended) = (changed_at()?, has_ended(&dir)?);
-            let change = read_json::<Change>(&dir, CHANGE)?;
+        let read = |dir: JobDir, change: Option<Change>| -> io::Result<_> {
+            let (at, has_ended) = (dir.path().metadata()?.modified()?, has_ended(&dir)?);
             let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
             let kept = if change.is_some() { REPORTED } else { ANSWERED };
             if has_ended && at.elapsed().is_ok_and(|age| age > kept) {
-                // Where another holds it, the next list removes the folder.
-                let _lock = try_lock_changes(&dir)?;
-                // It may have begun again meanwhile.
-                if changed_at()? == at {
-                    dir.remove()?;
-                }
+                dir.remove()?;
                 return Ok(None);
             }
             let output = has_ended.then(|| output_of(&dir)).transpose()?;
             Ok(change.map(|change| (change, output)))
         };
-        let entries = entries.into_iter().flatten().flatten().flatten();
-        entries.filter_map(|entry| read(entry).ok()?).collect()
+        let changes = self.changes();
+        changes
+            .filter_map(|(dir, change)| read(dir, change).ok()?)
+            .collect()
     }
 
-    /// Notes that the result of a change has been answered, unless it was requested again since.
+    /// Notes that the result of a change has been answered.
     pub(super) fn answer_change(&self, change: &Change) {
-        let dir = self.change_dir(change);
-        let answer = || -> io::Result<()> {
-            // Where another holds it, the next list notes it.
-            let _lock = try_lock_changes(&dir)?;
-            if read_json(&dir, CHANGE)?.as_ref() == Some(change) && has_ended(&dir)? {
-                fs::remove_file(dir.path().join(CHANGE))?;
-            }
-            Ok(())
-        };
-        if let Err(error) = answer() {
+        let file = self.change_dir(change).path().join(CHANGE);
+        if let Err(error) = if_found(fs::remove_file(file)) {
             tracing::warn!(%error, "cannot note that a change was answered");
         }
     }
-}
-
-/// Locks the folder of all changes for the moment in which one in it is created, answered or removed, against other servers too.
-async fn lock_changes(dir: &JobDir) -> io::Result<File> {
-    let mut tries = 0..LOCK_TRIES;
-    loop {
-        match try_lock_changes(dir) {
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-            Err(_) if tries.next().is_none() => {
-                return Err(io::Error::other("another server holds its lock; try again"));
-            }
-            Err(_) => tokio::time::sleep(LOCK_PAUSE).await,
-            locked => return locked,
-        }
-    }
-}
-
-fn try_lock_changes(dir: &JobDir) -> io::Result<File> {
-    let changes = dir.path().parent().unwrap_or(dir.path());
-    create_private(changes)?;
-    let folder = File::open(changes)?;
-    folder.try_lock()?;
-    Ok(folder)
-}
-
-/// Creates the folder of a change, in place of one that has ended. `None` when the change is under way.
-async fn create(dir: &JobDir) -> io::Result<Option<JobLock>> {
-    let _lock = lock_changes(dir).await?;
-    if dir.exists()? && !has_ended(dir)? {
-        return Ok(None);
-    }
-    dir.remove()?;
-    JobDir::create(dir.path()).map(|(_, lock)| Some(lock))
 }
 
 fn has_ended(dir: &JobDir) -> io::Result<bool> {
