@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::{
@@ -194,9 +195,7 @@ impl Launcher for CloudLauncher {
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan> {
         find::add_project(&spec.client_cwd);
-        let own = self.own_launch(&spec.identity);
-        let own = own.map(|launch| launch.start.cluster);
-        let (cluster, config) = self.backend.prepare(spec, own).await?;
+        let (cluster, config) = self.backend.prepare(spec).await?;
         let mut plan = self.plan_launch(spec, cluster, config)?;
         if self.backend.ids_restart() {
             self.add_autostop(&mut plan, spec)?;
@@ -364,10 +363,11 @@ impl Launcher for CloudLauncher {
             let (table, supervisor) = (ProcessTable::read()?, dir.supervisor());
             is_cut_off = supervisor.is_some_and(|pid| table.kill_steps(dir.path(), pid));
             if is_cut_off && table.job(dir.path()).supervisor.is_none() {
-                // Nobody else records when. By SIGKILL.
-                let signal = Some(9);
-                let record = ExitRecord::now(STEP);
-                dir.write_exit_record(&ExitRecord { signal, ..record })?;
+                // Nobody else records when.
+                dir.write_exit_record(&ExitRecord {
+                    signal: Some(Signal::KILL.as_raw()),
+                    ..ExitRecord::now(STEP)
+                })?;
             }
         }
         if !is_cut_off {

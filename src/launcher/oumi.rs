@@ -75,11 +75,7 @@ impl CloudBackend for Oumi {
         envs(cloud, cluster)
     }
 
-    async fn prepare(
-        &self,
-        spec: &LaunchSpec,
-        _own: Option<String>,
-    ) -> Result<(String, JobConfig)> {
+    async fn prepare(&self, spec: &LaunchSpec) -> Result<(String, JobConfig)> {
         let (cloud, cluster) = (spec.identity.cloud.as_str(), spec.identity.cluster.clone());
         self.validate_cluster(cloud, &cluster)?;
         let user = user(cloud, &cluster);

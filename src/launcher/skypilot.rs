@@ -92,18 +92,15 @@ impl CloudBackend for SkyPilot {
         Err(error.with_hint("call list_jobs for the clusters that exist"))
     }
 
-    async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)> {
+    async fn prepare(&self, spec: &LaunchSpec) -> Result<(String, JobConfig)> {
         // What follows a launch needs it.
         find::find_sky()?;
         let named = &spec.identity.cluster;
-        let cluster = if !named.is_empty() {
+        let cluster = if named.is_empty() {
+            in_budget(self.new_cluster_name(&spec.identity.job_id)).await
+        } else {
             self.validate_cluster(&spec.identity.cloud, named)?;
             named.clone()
-        } else if let Some(own) = own {
-            // A job that was launched already is refused as that, not for the name of another cluster.
-            own
-        } else {
-            in_budget(self.new_cluster_name(&spec.identity.job_id)).await
         };
         let mut config = JobConfig::new(spec, false);
         config.warnings.extend(endpoint::warnings(&spec.client_cwd));

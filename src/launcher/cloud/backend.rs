@@ -38,8 +38,8 @@ pub(crate) trait CloudBackend: Send + Sync {
         BTreeMap::new()
     }
 
-    /// Returns the cluster and the job config of a launch. `own` is the cluster that the job was launched onto before.
-    async fn prepare(&self, spec: &LaunchSpec, own: Option<String>) -> Result<(String, JobConfig)>;
+    /// Returns the cluster and the job config of a launch.
+    async fn prepare(&self, spec: &LaunchSpec) -> Result<(String, JobConfig)>;
 
     /// Lists the jobs of these clusters; of every cluster where none is named.
     async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue>;

@@ -56,11 +56,7 @@ impl CloudBackend for FakeCloud {
         Ok(())
     }
 
-    async fn prepare(
-        &self,
-        _: &LaunchSpec,
-        _: Option<String>,
-    ) -> Result<(String, JobConfig), JobError> {
+    async fn prepare(&self, _: &LaunchSpec) -> Result<(String, JobConfig), JobError> {
         Err(JobError::failed("not planned here"))
     }
 
