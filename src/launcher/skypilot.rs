@@ -229,11 +229,8 @@ impl CloudBackend for SkyPilot {
     async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
         let (verb, cluster) = (change.verb.as_str(), &change.cluster);
         let ended = output.code.map_or("was cut off and may go on", |_| "ended");
-        let gone = || format!("cluster {cluster} is gone");
-        let was_accepted = verb == "down" && output.stdout.contains(api::ACCEPTED);
         let read = match sky::teardown(cluster, &output.stdout) {
-            // The API server had deleted it before the program looked.
-            Err(error) if error.is_not_found() => return was_accepted.then(gone).ok_or(error),
+            Err(error) if error.is_not_found() => return Err(error),
             read => read,
         };
         let reason = read.as_ref().unwrap_or_else(|error| &error.message);
@@ -246,7 +243,7 @@ impl CloudBackend for SkyPilot {
         let after = sky::named(&clusters, cluster);
         match (verb, after.map(|cluster| cluster.status.as_str())) {
             ("down", None) => Ok(format!("cluster {cluster} was deleted")),
-            (_, None) => Ok(gone()),
+            (_, None) => Ok(format!("cluster {cluster} is gone")),
             ("stop", Some("STOPPED")) => Ok(format!(
                 "cluster {cluster} was stopped; its disks are kept and cost a little"
             )),

@@ -38,9 +38,6 @@ const AUTOSTOP_TIMEOUT: Duration = Duration::from_secs(240);
 const OWN_ERRORS: &str = "ClusterDoesNotExist ClusterNotUpError ClusterOwnerIdentityMismatchError CloudError \
     CloudUserIdentityError CommandError NotSupportedError RuntimeError ValueError";
 
-/// Printed before the output of `sky`, where the API server accepted the change and did not tell how it ended.
-pub(super) const ACCEPTED: &str = "SkyPilot's API server has accepted it.";
-
 #[derive(Default)]
 pub(super) struct Api {
     health: Mutex<Option<(Instant, Option<Arc<Endpoint>>)>>,
@@ -246,11 +243,10 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let mut posted = Reply::default();
     let change = async {
         let request = Request::of(arguments)?;
         let server = Api::default().server().await?;
-        let changed = server.run(&request, &mut posted).await;
+        let changed = server.run(&request, &mut Reply::default()).await;
         let refused = |problem: &_| {
             tracing::warn!("SkyPilot's API server did not do it: {problem}; `sky` is run")
         };
@@ -259,9 +255,6 @@ pub fn change(program: &Path, arguments: &[String]) -> io::Result<ExitCode> {
     if let Some(output) = runtime.block_on(change) {
         io::stdout().write_all(output.stdout.as_bytes())?;
         return Ok(ExitCode::from(u8::from(output.code != Some(0))));
-    }
-    if posted.status == 200 && posted.id.is_some() {
-        let _ = writeln!(io::stdout(), "{ACCEPTED}");
     }
     if arguments.first().is_none_or(|verb| verb != "autostop") {
         return Err(Command::new(program).args(arguments).exec());
