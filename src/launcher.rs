@@ -112,8 +112,6 @@ pub(crate) struct ClusterDetails {
     pub cluster_status: String,
     /// `None` when the cluster never stops by itself.
     pub autostop_minutes: Option<u64>,
-    /// Dollars an hour.
-    pub hourly_price: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

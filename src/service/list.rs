@@ -214,7 +214,6 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
     };
     let is_same_day = day(submitted) == day(ended);
     let cluster = details.cluster.as_ref();
-    let cluster_price = cluster.and_then(|cluster| cluster.hourly_price);
     let output = (status.state == JobState::Succeeded).then(|| under_home(&record.output_dir));
     let row = JobRow {
         command: text_if(!id_names_command, &record.command),
@@ -230,7 +229,7 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
         progress,
         output: output.unwrap_or_default(),
         autostop_minutes: cluster.and_then(|cluster| cluster.autostop_minutes),
-        hourly_price: details.hourly_price.or(cluster_price),
+        hourly_price: details.hourly_price,
         spent: details.spent,
         job_id: record.job_id.clone(),
     };

@@ -212,12 +212,10 @@ impl<'s> SurveyedJob<'s> {
         let hash = self.mark().and_then(|mark| mark.cluster_hash.as_ref());
         let hash = hash.or(cluster.and_then(|cluster| cluster.cluster_hash.as_ref()));
         let cost = hash.and_then(|hash| self.survey.costs.get(hash));
-        let details = &mut status.details;
-        details.cluster = cluster.map(cluster_details);
-        details.hourly_price = cluster
-            .filter(|it| !is_stopped(it))
-            .and_then(|it| it.hourly_price);
-        details.spent = match cost.map(|cost| cost.dollars) {
+        if let Some(cluster) = cluster {
+            status.details.add_cluster(cluster);
+        }
+        status.details.spent = match cost.map(|cost| cost.dollars) {
             None => cluster.and_then(|it| price_times_time(it, self.survey.jobs(&it.name))),
             Some(dollars) => (dollars > 0.0).then(|| format!("${dollars:.2} (cost report)")),
         };
@@ -346,18 +344,20 @@ pub(super) fn is_stopped(cluster: &Cluster) -> bool {
     cluster.status == "STOPPED"
 }
 
-fn cluster_details(cluster: &Cluster) -> ClusterDetails {
-    let is_billed = !is_stopped(cluster);
-    ClusterDetails {
-        cluster_status: cluster.status.clone(),
-        autostop_minutes: cluster.autostop_minutes.filter(|_| is_billed),
-        hourly_price: cluster.hourly_price.filter(|_| is_billed),
+impl JobDetails {
+    fn add_cluster(&mut self, cluster: &Cluster) {
+        let is_billed = !is_stopped(cluster);
+        self.hourly_price = cluster.hourly_price.filter(|_| is_billed);
+        self.cluster = Some(ClusterDetails {
+            cluster_status: cluster.status.clone(),
+            autostop_minutes: cluster.autostop_minutes.filter(|_| is_billed),
+        });
     }
 }
 
 /// Adds to the status of a job its cluster, with a warning if the job has ended and the cluster still costs money.
 pub(super) fn add_cluster(status: &mut JobStatus, cluster: &Cluster) {
-    status.details.cluster = Some(cluster_details(cluster));
+    status.details.add_cluster(cluster);
     if status.is_done && !is_stopped(cluster) {
         status.warnings.push(format!("its {}", cost_note(cluster)));
     }

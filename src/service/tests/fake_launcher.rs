@@ -397,7 +397,6 @@ fn status_of(stage: Stage) -> JobStatus {
             status.details.cluster = Some(ClusterDetails {
                 cluster_status: "UP".to_owned(),
                 autostop_minutes: None,
-                hourly_price: None,
             });
             status
         }

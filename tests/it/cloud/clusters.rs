@@ -227,7 +227,7 @@ fn finished_job_warns_of_its_cluster() {
         ] {
             assert!(said.contains(part), "{status}: {said}");
         }
-        assert_eq!(answer["metadata"]["hourly_price"], 3.5);
+        assert_eq!(answer["hourly_price"], 3.5);
     }
     world.cloud.write("clusters/dev/autostop", "-1");
     assert!(warnings(&server.poll("a")).contains("does not stop by itself"));
