@@ -118,7 +118,7 @@ impl Redactor {
     }
 
     /// Hides every text: the fingerprints could not be read.
-    pub(crate) fn unreadable(error: &std::io::Error) -> Self {
+    pub(crate) fn unreadable(error: &impl ToString) -> Self {
         Self {
             unreadable: Some(error.to_string()),
             ..Self::default()

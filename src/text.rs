@@ -24,7 +24,7 @@ pub(crate) const HIDDEN: &str = "***";
 /// A byte in the place of a secret, which is shown as [`HIDDEN`]: ASCII's "substitute".
 pub(crate) const MASK: u8 = 0x1a;
 
-pub(crate) use terminal::{Row, Terminal};
+pub(crate) use terminal::{Row, Terminal, without_colours};
 
 /// Reads YAML by way of JSON: a reader of it for each type would take 12 KB of the program.
 pub(crate) fn from_yaml<T: DeserializeOwned>(yaml: &str) -> serde_json::Result<T> {

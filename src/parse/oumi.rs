@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::is_name_char;
 use super::sky::QueuedJob;
-use crate::text::strip_escapes;
+use crate::text::{strip_escapes, without_colours};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct LaunchOutput {
@@ -35,7 +35,7 @@ pub(crate) fn launch_output(output: &str, cluster: &str) -> LaunchOutput {
         detached.extend(last);
         read.is_onto_existing |= line == existing;
         // SkyPilot puts colours and a mark in front of its lines.
-        let Some(line) = without_colours(line) else {
+        let Some(line) = plain(line) else {
             continue;
         };
         let line = line.trim_start_matches(|c: char| !c.is_alphanumeric() && c != '(');
@@ -68,13 +68,8 @@ fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
 
 /// Removes the colours of a line; `None` where it has other control characters, by which a script could write over the words of
 /// the launcher.
-fn without_colours(line: &str) -> Option<String> {
-    let mut pieces = line.split("\u{1b}[");
-    let mut plain = pieces.next()?.to_owned();
-    for piece in pieces {
-        let end = piece.find(|c: char| !c.is_ascii_digit() && c != ';')?;
-        plain += piece[end..].strip_prefix('m')?;
-    }
+fn plain(line: &str) -> Option<String> {
+    let plain = without_colours(line)?;
     (!plain.contains(char::is_control)).then_some(plain)
 }
 

@@ -121,7 +121,7 @@ fn plain_text(line: &[u8]) -> Option<Cow<'_, str>> {
     if memchr(0x1b, line).is_none() {
         return last_state(line);
     }
-    let text = String::from_utf8(without_colours(line)?).ok()?;
+    let text = without_colours(str::from_utf8(line).ok()?)?;
     if is_plain(text.as_bytes()) {
         return Some(text.into());
     }
@@ -137,24 +137,17 @@ fn last_state(line: &[u8]) -> Option<Cow<'_, str>> {
 }
 
 /// Removes the escapes of colours: most of those there are, and they mean nothing here. `None` where there are others.
-fn without_colours(line: &[u8]) -> Option<Vec<u8>> {
-    let (mut text, mut at) = (Vec::with_capacity(line.len()), 0);
-    while let Some(escape) = memchr(0x1b, &line[at..]) {
-        text.extend_from_slice(&line[at..at + escape]);
-        at += escape + 1;
-        if line.get(at) != Some(&b'[') {
-            return None;
-        }
-        at += 1;
-        while matches!(line.get(at), Some(b'0'..=b'9' | b';')) {
-            at += 1;
-        }
-        if line.get(at) != Some(&b'm') {
-            return None;
-        }
-        at += 1;
+pub(crate) fn without_colours(line: &str) -> Option<String> {
+    let (mut text, mut rest) = (String::with_capacity(line.len()), line);
+    while let Some(escape) = memchr(0x1b, rest.as_bytes()) {
+        text.push_str(&rest[..escape]);
+        let number = rest[escape + 1..].strip_prefix('[')?;
+        let digits = number
+            .bytes()
+            .take_while(|byte| matches!(byte, b'0'..=b'9' | b';'));
+        rest = number[digits.count()..].strip_prefix('m')?;
     }
-    text.extend_from_slice(&line[at..]);
+    text.push_str(rest);
     Some(text)
 }
 

@@ -21,6 +21,7 @@ use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::runner::in_budget;
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::process::{find, start};
+use crate::redact::Redactor;
 use crate::settings::data_dir::if_found;
 
 pub(super) const STEP: &str = "launch";
@@ -37,10 +38,8 @@ impl CloudLauncher {
     /// Hides the secrets of a job in an error that is logged.
     pub(super) fn hide_secrets(&self, identity: &JobIdentity, error: &dyn Display) -> String {
         let known = self.dir(identity).and_then(|dir| Ok(dir.secrets()?));
-        known.map_or_else(
-            |_| "not shown: which values are secret cannot be read".to_owned(),
-            |known| known.redact(&error.to_string()),
-        )
+        let known = known.unwrap_or_else(|error| Redactor::unreadable(&error));
+        known.redact(&error.to_string())
     }
 
     /// Plans a launch onto `cluster`. The variables of the job are in its config.
