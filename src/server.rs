@@ -171,10 +171,11 @@ impl ServerHandler for Server {
         };
         request.arguments = Some(fitted);
         let mut server = self.clone();
-        let caller = (!tools::is_read_only(tool)).then(|| {
-            let prompts = Arc::clone(&self.prompts);
-            Arc::new(ElicitingCaller::new(&request, &context, prompts))
-        });
+        let caller = match tools::is_read_only(tool) {
+            true => None,
+            false => ElicitingCaller::new(&request, &context, Arc::clone(&self.prompts)),
+        };
+        let caller = caller.map(Arc::new);
         if let Some(caller) = &caller {
             server.service = self.service.with_consent(caller.clone());
         }

@@ -87,7 +87,7 @@ impl JobService {
     /// Returns the same service for a call whose user is asked through `provider`, unless the policy wants nobody asked.
     #[must_use]
     pub(crate) fn with_consent(&self, provider: Arc<dyn ConsentProvider>) -> Self {
-        let is_asked = self.policy().ask != AskUser::Never && provider.can_ask();
+        let is_asked = self.policy().ask != AskUser::Never;
         Self {
             context: Arc::clone(&self.context),
             provider: is_asked.then_some(provider),

@@ -79,8 +79,7 @@ fn asking_version(context: &Context) -> Option<ProtocolVersion> {
 pub(super) struct ElicitingCaller {
     prompts: Arc<PendingPrompts>,
     context: Context,
-    /// The protocol version in which the client can ask; `None` where it cannot.
-    version: Option<ProtocolVersion>,
+    version: ProtocolVersion,
     /// The digest of the tool and its arguments.
     call: Vec<u8>,
     /// The state and the answer, when the client calls again.
@@ -89,24 +88,26 @@ pub(super) struct ElicitingCaller {
 }
 
 impl ElicitingCaller {
+    /// `None` for a client that has no way to ask its user.
     pub(super) fn new(
         request: &CallToolRequestParams,
         context: &Context,
         prompts: Arc<PendingPrompts>,
-    ) -> Self {
+    ) -> Option<Self> {
+        let version = asking_version(context)?;
         let mut arguments = Value::from(request.arguments.clone().unwrap_or_default());
         // A client may give them in another order when it calls again.
         arguments.sort_all_objects();
         let responses = request.input_responses.as_ref();
         let response = responses.and_then(|responses| responses.get(PROMPT_ID).cloned());
-        Self {
+        Some(Self {
             prompts,
             context: context.clone(),
-            version: asking_version(context),
+            version,
             call: Sha256::digest(format!("{} {arguments}", request.name)).to_vec(),
             answer: request.request_state.clone().zip(response),
             required: Mutex::default(),
-        }
+        })
     }
 
     /// Returns what to answer in place of the tool, where the user must be asked first.
@@ -150,15 +151,10 @@ impl ElicitingCaller {
 
 #[async_trait]
 impl ConsentProvider for ElicitingCaller {
-    fn can_ask(&self) -> bool {
-        self.version.is_some()
-    }
-
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<String> {
-        // A client that cannot ask is no provider.
-        match &self.version {
-            Some(version) if *version >= ProtocolVersion::V_2026_07_28 => self.read_input(prompt),
-            _ => self.elicit(prompt).await,
+        match self.version >= ProtocolVersion::V_2026_07_28 {
+            true => self.read_input(prompt),
+            false => self.elicit(prompt).await,
         }
     }
 }

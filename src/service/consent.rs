@@ -49,9 +49,6 @@ pub(super) struct Change<'a> {
 /// The way to the user of one call.
 #[async_trait]
 pub(crate) trait ConsentProvider: Send + Sync {
-    /// Returns `false` where the client has no way to ask its user.
-    fn can_ask(&self) -> bool;
-
     /// Asks and waits. Returns the subject the user agreed to, which an earlier call may have asked about.
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<String>;
 }

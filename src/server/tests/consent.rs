@@ -48,10 +48,6 @@ impl Person {
 
 #[async_trait::async_trait]
 impl ConsentProvider for Person {
-    fn can_ask(&self) -> bool {
-        true
-    }
-
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<String, JobError> {
         self.asked.lock().unwrap().push(prompt.clone());
         self.has_looked.notify_one();

@@ -79,10 +79,6 @@ struct Agrees;
 
 #[async_trait::async_trait]
 impl ConsentProvider for Agrees {
-    fn can_ask(&self) -> bool {
-        true
-    }
-
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<String> {
         Ok(prompt.subject.clone())
     }
