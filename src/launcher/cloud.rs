@@ -15,12 +15,10 @@ mod tests;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
 use rustix::process::Signal;
-use tokio::time::Instant;
 
 use super::{
     ClusterAction, ClusterInfo, JobIdentity, JobLog, JobState, JobStatus, LaunchPlan, LaunchSpec,
@@ -30,7 +28,7 @@ use crate::error::{ErrorKind, JobError, Result};
 use crate::parse::sky::{Cluster, named};
 use crate::process::find;
 use crate::process::job_dir::{EPILOGUE, ExitRecord, JobLock};
-use crate::process::runner::{Cli, in_budget, until};
+use crate::process::runner::{Cli, in_budget};
 use crate::process::start;
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
@@ -42,9 +40,6 @@ use launch_dir::{Launch, LaunchStart, START};
 use price::Prices;
 pub(super) use survey::no_such_job;
 use survey::{Found, Survey, add_cluster, cloud_of, is_stopped};
-
-/// The time that a list of clusters waits for their prices.
-const PRICE_WAIT: Duration = Duration::from_secs(10);
 
 pub(crate) struct CloudLauncher {
     backend: Arc<dyn CloudBackend>,
@@ -398,8 +393,7 @@ impl Launcher for CloudLauncher {
             None => !is_stopped(cluster),
         };
         let meant = list.iter().filter(is_meant);
-        let describing = join_all(meant.map(|cluster| self.describe(cluster)));
-        Ok(until(Instant::now() + PRICE_WAIT, describing).await)
+        Ok(join_all(meant.map(|cluster| self.describe(cluster))).await)
     }
 
     fn ends_clusters(&self) -> bool {
