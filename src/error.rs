@@ -7,8 +7,6 @@ pub(crate) enum ErrorKind {
     InvalidArgument,
     /// The job, cluster or file does not exist.
     NotFound,
-    /// A program that the call needs is not on this machine.
-    ProgramNotFound,
     /// The answer could not be had in time. A later call may have it.
     Unavailable,
     /// Refused by the policy, the user, or a check before the call.
@@ -44,10 +42,6 @@ impl JobError {
 
     pub(crate) fn not_found(message: impl ToString) -> Self {
         Self::new(ErrorKind::NotFound, message)
-    }
-
-    pub(crate) fn program_not_found(message: impl ToString) -> Self {
-        Self::new(ErrorKind::ProgramNotFound, message)
     }
 
     pub(crate) fn unavailable(message: impl ToString) -> Self {

@@ -235,6 +235,12 @@ impl Context {
         })
     }
 
+    /// Logs an error about a job, without its secrets.
+    fn warn(&self, job_id: &str, error: &JobError, event: &str) {
+        let reason = self.redactor(job_id).redact(&error.to_string());
+        tracing::warn!(job_id, reason, "{event}");
+    }
+
     /// Does file work in the folder of a job; nothing where the job has no folder.
     fn with_job_dir(
         &self,

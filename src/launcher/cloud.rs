@@ -250,12 +250,7 @@ impl Launcher for CloudLauncher {
         let is_over = !matches!(&launched, Err(error) if error.kind == ErrorKind::Unavailable);
         let job = launched.as_ref().unwrap_or(identity);
         if is_over && let Err(error) = self.finish_autostop(job).await {
-            let reason = self.hide_secrets(identity, &error);
-            tracing::warn!(
-                job_id = identity.job_id,
-                reason,
-                "cannot set the autostop of a cluster"
-            );
+            self.warn(identity, &error, "cannot set the autostop of a cluster");
         }
         launched
     }
@@ -339,11 +334,7 @@ impl Launcher for CloudLauncher {
                 job.warn_of_cluster(&mut before);
                 return Ok(already_finished(before));
             }
-            Err(error)
-                if matches!(error.kind, ErrorKind::NotFound | ErrorKind::ProgramNotFound) =>
-            {
-                return Err(error);
-            }
+            Err(error) if error.is_not_found() => return Err(error),
             // A job whose status cannot be read is cancelled only where its id can be no other's.
             Ok(_) | Err(_) => job.check_id()?,
         }

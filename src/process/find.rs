@@ -74,7 +74,7 @@ fn find(name: &str, install: &str, variable: &str, projects: &[PathBuf]) -> Resu
         let error = format!(
             "the `{name}` program was not found on PATH, in .venv, venv or .env of the project, or where pip, pipx, uv, conda and pyenv put programs"
         );
-        JobError::program_not_found(error).with_hint(format!(
+        JobError::failed(error).with_hint(format!(
             "install it with {install}, or set {variable} in the server's environment to its full path"
         ))
     })
@@ -84,7 +84,7 @@ fn find(name: &str, install: &str, variable: &str, projects: &[PathBuf]) -> Resu
 fn named(name: &str, variable: &str) -> Option<Result<PathBuf>> {
     let named = std::env::var_os(variable).filter(|value| !value.is_empty())?;
     Some(which::which(&named).map_err(|_| {
-        JobError::program_not_found(format!("{variable} is {named:?}, which is no program"))
+        JobError::failed(format!("{variable} is {named:?}, which is no program"))
             .with_hint(format!(
                 "set it in the server's environment to the full path of `{name}`, or unset it to have it looked for"
             ))

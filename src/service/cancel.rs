@@ -222,10 +222,7 @@ async fn cancel_launched(
         let done = launcher.cancel(&of, force).await;
         match &done {
             Ok(_) => clear_pending_cancel(&within, &of.job_id),
-            Err(error) => {
-                let reason = within.redactor(&of.job_id).redact(&error.to_string());
-                tracing::warn!(job_id = of.job_id, reason, "a cancel failed");
-            }
+            Err(error) => within.warn(&of.job_id, error, "a cancel failed"),
         }
         done
     };

@@ -209,14 +209,7 @@ async fn cancel_launched(context: &Context, launched: &JobIdentity) -> LaunchOut
         let Some(wait) = retries.next() else {
             return LaunchOutcome::Unknown(error.to_string());
         };
-        let reason = context
-            .redactor(&launched.job_id)
-            .redact(&error.to_string());
-        tracing::warn!(
-            job_id = launched.job_id,
-            reason,
-            "a cancel failed; retrying"
-        );
+        context.warn(&launched.job_id, &error, "a cancel failed; retrying");
         let in_flight = &context.in_flight;
         in_flight.set_cancel_error(&launched.job_id, error.to_string());
         tokio::time::sleep(Duration::from_secs_f64(wait)).await;

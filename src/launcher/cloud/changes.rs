@@ -82,9 +82,9 @@ impl CloudLauncher {
         change: Change,
         call: CliCall,
     ) -> Result<(Change, Output)> {
-        let begun = self.join_or_create(change);
+        let created = self.join_or_create(change);
         let (change, dir, lock) =
-            begun.map_err(|error| call.error(format!("was not run: {error}")))?;
+            created.map_err(|error| call.error(format!("was not run: {error}")))?;
         let lost = call.error("has ended, and its result is gone");
         if let Some(lock) = lock {
             let own = self.supervisor.display().to_string();

@@ -1,7 +1,6 @@
 //! Launches onto clouds: `oumi launch up` under a supervisor, what its folder says of it afterwards, and the search for the job of
 //! one that was cut off.
 
-use std::fmt::Display;
 use std::fs::DirEntry;
 use std::io;
 use std::path::PathBuf;
@@ -35,11 +34,12 @@ impl CloudLauncher {
         job_dir(&self.folder, identity)
     }
 
-    /// Hides the secrets of a job in an error that is logged.
-    pub(super) fn hide_secrets(&self, identity: &JobIdentity, error: &dyn Display) -> String {
+    /// Logs an error about a job, without its secrets.
+    pub(super) fn warn(&self, identity: &JobIdentity, error: &JobError, event: &str) {
         let known = self.dir(identity).and_then(|dir| Ok(dir.secrets()?));
         let known = known.unwrap_or_else(|error| Redactor::unreadable(&error));
-        known.redact(&error.to_string())
+        let (job_id, reason) = (&identity.job_id, known.redact(&error.to_string()));
+        tracing::warn!(job_id, reason, "{event}");
     }
 
     /// Plans a launch onto `cluster`. The variables of the job are in its config.
@@ -238,12 +238,8 @@ impl CloudLauncher {
                 }
                 Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),
                 Err(error) => {
-                    let reason = self.hide_secrets(identity, &error);
-                    tracing::warn!(
-                        job_id = identity.job_id,
-                        reason,
-                        "cannot look for the job of an interrupted launch"
-                    );
+                    let event = "cannot look for the job of an interrupted launch";
+                    self.warn(identity, &error, event);
                 }
                 Ok(()) => {}
             }

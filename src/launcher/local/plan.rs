@@ -133,7 +133,7 @@ fn plan_job(dir: &JobDir, spec: &LaunchSpec, process: &mut StartRequest) -> Resu
         return Err(JobError::invalid(error).with_hint("give it a `run`"));
     }
     which::which("bash").map_err(|_| {
-        JobError::program_not_found("bash was not found on PATH, and a job config is run by it")
+        JobError::failed("bash was not found on PATH, and a job config is run by it")
             .with_hint("install it")
     })?;
     Ok(job_config.into())

@@ -23,7 +23,7 @@ async fn failing_launcher_costs_its_rows_only() {
     }
     for error in [
         JobError::failed("the cloud is away"),
-        JobError::program_not_found("the cloud is away".to_owned()),
+        JobError::failed("the cloud is away".to_owned()),
     ] {
         failing.fail_list(Some(error));
         let answer = service.list(ListRequest::default()).await;

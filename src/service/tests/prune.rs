@@ -209,7 +209,7 @@ async fn a_missing_program_keeps_jobs() {
     test.add("job", "gcp", long_ago(), Some(Stage::Running))
         .await;
     test.cloud
-        .fail_list(Some(JobError::program_not_found("install it".to_owned())));
+        .fail_list(Some(JobError::failed("install it".to_owned())));
     test.list().await;
     assert!(test.is_known("job").await);
 }
