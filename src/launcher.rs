@@ -155,7 +155,8 @@ impl Listing {
 }
 
 /// What a call asks of a launch beside its config. The docs of its fields are what a model reads.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
+// Without `Debug`: the values of `envs` are secret.
+#[derive(Clone, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct LaunchOptions {
     /// GPUs of each machine, such as A100:8; on this machine also 4.
