@@ -63,7 +63,7 @@ try {
   const launch = spawn(process.execPath, commandLine("tools/call", ...named("run_job", { ...long, ...consent })), options);
   const launched = new Promise((ended) => launch.on("close", ended));
   const ended = until(() => {
-    const answer = call("poll_status", { job_id: "count" });
+    const answer = call("poll_status", { job_id: "count", wait_seconds: 30 });
     return answer.is_done && answer;
   });
   assert.equal(ended.state, "SUCCEEDED");

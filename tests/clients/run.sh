@@ -62,13 +62,6 @@ together() { # <command with its arguments, as one text>…
   return $failed
 }
 
-told_in_python() { # <client>
-  local protocol
-  for protocol in 2026-07-28 2025-11-25; do
-    "$place/bin/python" "$here/story.py" "$bin" "$1" "$protocol"
-  done
-}
-
 python_clients() {
   if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
     skip "the Python SDK and fastmcp: there is no python3 of 3.10 or newer"
@@ -84,8 +77,8 @@ python_clients() {
     install "the Python SDK and fastmcp" "$place/bin/pip" install --retries 1 --no-compile -r "$here/requirements.txt" || return 0
     touch "$place/whole"
   fi
-  told_in_python sdk
-  told_in_python fastmcp
+  # Compiled, since to compile the SDKs at each start takes longer than the stories.
+  env -u PYTHONDONTWRITEBYTECODE "$place/bin/python" "$here/story.py" "$bin"
 }
 
 is_newer_node() { # <node>
