@@ -264,8 +264,8 @@ fn full_registry(home: &Home) -> Vec<Value> {
         .collect()
 }
 
-/// So many calls of every kind, with the registry at its cap.
-fn calls_in_a_row(count: usize) {
+/// So many calls of every kind, with the registry at its cap. The memory may grow by so many kB.
+fn calls_in_a_row(count: usize, growth: u64) {
     let home = Home::new();
     home.write_registry(&full_registry(&home));
     write_job(&home, "long.yaml", "echo begun; sleep 3000 & wait");
@@ -318,7 +318,7 @@ fn calls_in_a_row(count: usize) {
         }
     }
     println!("{count} calls, {submitted} jobs");
-    is_flat(&server, before, 8 * 1024);
+    is_flat(&server, before, growth);
     server.list("all");
     assert!(home.records().len() <= 201, "{}", home.records().len());
     assert_eq!(server.poll(&job_id)["status"], "running");
@@ -326,14 +326,14 @@ fn calls_in_a_row(count: usize) {
 }
 
 #[test]
-fn two_thousand_calls_leak_nothing() {
-    calls_in_a_row(2_000);
+fn thousand_calls_leak_nothing() {
+    calls_in_a_row(1_000, 4 * 1024);
 }
 
 #[test]
 #[ignore = "takes many minutes; cargo test --release --test breaking -- --ignored hundred_thousand_calls"]
 fn hundred_thousand_calls_leak_nothing() {
-    calls_in_a_row(100_000);
+    calls_in_a_row(100_000, 8 * 1024);
 }
 
 #[test]
