@@ -47,8 +47,8 @@ else
     python3 -m zipfile -e "$wheel" "$scratch/wheel"
     grep -q "mcp-name: $name" "$scratch"/wheel/*.dist-info/METADATA || fail "the wheel's text lacks mcp-name: $name"
     echo "ok: the wheel's text has mcp-name: $name"
-    python3 -m venv "$scratch/fresh"
-    "$scratch/fresh/bin/pip" install -q --no-index "$wheel"
+    python3 -m venv --without-pip "$scratch/fresh"
+    "$tools/bin/pip" --python "$scratch/fresh" install -q --no-index "$wheel"
     reports_version "$scratch/fresh/bin/oumi-mcp-server"
     export UV_CACHE_DIR=$scratch/uv PIPX_HOME=$scratch/pipx PIPX_BIN_DIR=$scratch/bin
     reports_version "$tools/bin/uvx" --offline --quiet --from "$wheel" oumi-mcp-server
