@@ -27,14 +27,14 @@
 //! | a new cloud | `clouds` in `launcher/oumi.rs` where Oumi drives it itself, in `launcher/skypilot.rs` where SkyPilot does |
 //! | a fact of a job that its launcher knows | `JobDetails` in `launcher.rs`; of a cluster: `ClusterInfo` in `launcher/offer.rs` |
 //! | our own words for a state | `launcher/status.rs` |
-//! | a warning at a launch | `service/prepare.rs`; of one kind of launch: `launcher/local/plan.rs`, `launcher/job_yaml.rs` |
-//! | another cause of failure | a row in `failure/causes.yaml`, with a log in `tests/fixtures/logs/failures` |
+//! | a warning at a launch, or what it runs | `service/prepare.rs`; of one kind of launch: `launcher/local/plan.rs`, `launcher/job_yaml.rs` |
+//! | another cause of failure | a row in `failure/causes.yaml`, with a log in `tests/fixtures/logs/failures`; advice on an error of `sky`: `parse/remedies.yaml` |
 //! | a sentence of `poll_status` | `service/next_step.rs`; a field: `service/answers.rs`, filled in `service/poll.rs`, where its waiting is too |
 //! | the signals that end a job | `Terminator` in `process/table.rs`, driven by `process/supervisor.rs`; the cancel's wait and answer: `launcher/local/termination.rs` |
 //! | how long a cancel waits | `service/cancel.rs`; for the processes here: `launcher/local/termination.rs` |
 //! | a fact of a launch that outlives the server | a file of the job's folder, as `PRICE` of `launcher/offer.rs`; the registry has the fields of the Python server alone |
 //! | a shape of token that is hidden | a line of `redact/shapes.txt`; a form of a secret value: `redact/forms.rs` |
-//! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs` |
+//! | a new tool | `server/tools.rs`; its operation in a file of `service/`, its request and answer in `service/requests.rs` and `service/answers.rs`; a prompt: `server/prompts` |
 //! | what a launch costs | `parse/prices.rs` reads the catalog, `launcher/cloud/price.rs` prices what is asked for, `service/costs.rs` holds it against the limit |
 //! | the consent text that the user is shown | `service/consent.rs`; the MCP side: `server/elicitation.rs` |
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |

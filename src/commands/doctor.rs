@@ -68,10 +68,6 @@ impl Check {
             advice: advice.map(clean),
         }
     }
-
-    fn warning(name: &'static str, problem: &str) -> Self {
-        Self::new(name, Err(JobError::failed(problem)), Warning)
-    }
 }
 
 /// Checks everything and prints the report. Returns 1 where something failed. `program` is this program.
@@ -130,7 +126,7 @@ async fn checks(wired: Result<JobService, Box<dyn Error + Send + Sync>>, cli: &C
     let own = own_path().map(|path| format!("{}, version {version}, {os}", path.display()));
     let settings = problems
         .iter()
-        .map(|problem| Check::warning("settings", problem));
+        .map(|it| Check::new("settings", Err(JobError::failed(it)), Warning));
     let mut checks = vec![Check::new("server", own, Failure)];
     checks.extend(settings.chain(oumi).chain(sky));
     checks.push(Check::new("data", data_folder(), Failure));
@@ -151,9 +147,9 @@ async fn oumi(cli: &Cli) -> Vec<Check> {
             Ok("a client started from the desktop finds it too".to_owned())
         }
         other => {
-            let other = other.map_or("none".into(), |other| other.display().to_string());
+            let other = other.map_or("no `oumi`".into(), |other| other.display().to_string());
             let problem = format!(
-                "a client started from the desktop finds {other}, but in a project's own .venv"
+                "a client started from the desktop finds {other} where a project has no .venv"
             );
             let hint = "`oumi-mcp-server setup` names this one in the client's settings";
             Err(JobError::failed(problem).with_hint(hint))
@@ -180,7 +176,8 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
         output_of(cli, &program, &["status", "-o", "json"]),
     );
     let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
-    let clusters = clusters.map_err(|error| error.context("what is up, and billed, is not known"));
+    let clusters =
+        clusters.map_err(|error| error.context("what is up, and may cost money, is not known"));
     let server = info.as_ref().ok();
     let server = server.map(|(info, _)| ("sky api", api_server(&info.stdout)));
     let mut found = vec![("sky", info.map(|(_, found)| found))];
@@ -203,9 +200,7 @@ fn api_server(info: &str) -> Result<String> {
     let [url, version] = ["url", "version"].map(|field| server[field].as_str().unwrap_or("?"));
     let asked = match asks_api_server() {
         true => "it is asked directly",
-        false => {
-            "each question runs `sky`, which takes seconds: a setting or a login is in the way"
-        }
+        false => "each question runs `sky`, for seconds: a setting or a login is in the way",
     };
     let found = format!("{url}, version {version}, is {status}; {asked}");
     if status == "healthy" && version == own {
@@ -229,15 +224,15 @@ fn clusters_up(status: &str) -> Result<String> {
     let up = list.iter().filter(|one| one.status != "STOPPED");
     let up = up.map(|cluster| {
         let stops = cluster.autostop_minutes;
-        let stops = stops.map_or("never stops by itself".to_owned(), |minutes| {
-            format!("stops after {minutes} idle min")
+        let stops = stops.map_or("never ends by itself".to_owned(), |minutes| {
+            format!("ends after {minutes} idle min")
         });
         format!("{} ({}, {stops})", cluster.name, cluster.status)
     });
     let up: Vec<String> = up.collect();
     Ok(match up.len() {
         0 => "none is up".to_owned(),
-        count => format!("{count} up, and billed: {}", up.join("; ")),
+        count => format!("{count} up, and may cost money: {}", up.join("; ")),
     })
 }
 
@@ -267,7 +262,7 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     };
     let warnings = answer.warnings.iter().filter(|text| !known.contains(text));
     let mut checks = vec![Check::new("jobs", message, Failure)];
-    checks.extend(warnings.map(|text| Check::warning("jobs", text)));
+    checks.extend(warnings.map(|it| Check::new("jobs", Err(JobError::failed(it)), Warning)));
     checks
 }
 

@@ -92,7 +92,7 @@ pub enum JobCommand {
 
 #[derive(Args)]
 pub struct Job {
-    /// The id that `list` shows
+    /// The id that `list` shows of a job that was started here
     #[arg(value_name = "JOB", add = ArgValueCandidates::new(job_ids))]
     id: String,
     #[command(flatten)]
@@ -101,7 +101,7 @@ pub struct Job {
 
 #[derive(Clone, Copy, Args)]
 pub struct Format {
-    /// Print JSON: the fields of the tool's answer
+    /// Print JSON: the fields of the tool that does the same, if there is one
     #[arg(long)]
     pub(crate) json: bool,
 }

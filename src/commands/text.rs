@@ -8,12 +8,15 @@ use super::note;
 use crate::progress::stall::span;
 
 /// The tools that the service's sentences name, and the commands that do the same.
-const COMMANDS: [(&str, &str); 5] = [
+const COMMANDS: [(&str, &str); 8] = [
     ("list_jobs", "`list`"),
     ("poll_status", "`status`"),
     ("get_job_logs", "`logs`"),
     ("cancel_job", "`cancel`"),
-    ("oumi_job_id", "the launcher's id"),
+    ("force=true", "--force"),
+    ("stop_cluster", "`sky stop`"),
+    ("down_cluster", "`sky down`"),
+    ("oumi_job_id", "(in an MCP client) the launcher's id"),
 ];
 
 pub(crate) fn for_person(text: &str) -> String {

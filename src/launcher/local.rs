@@ -216,18 +216,18 @@ fn unfound_status(dir: &JobDir) -> JobStatus {
 
 /// The status of a job whose script has ended and left processes, none of which may be known by name.
 fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::Result<JobStatus> {
-    let processes = processes.max(1);
     let left = match processes {
-        1 => "1 process that it started still runs".to_owned(),
+        0 | 1 => "1 process that it started still runs".to_owned(),
         _ => format!("{processes} processes that it started still run"),
     };
     let mut status = running_status(dir)?;
     let asked_to = status.message.as_deref();
     let end = asked_to.unwrap_or("cancel_job ends what is left");
-    status.message = Some(format!("{}, but {left}; {end}", record.describe()));
+    let (step, ended) = (&record.step, record.describe());
+    status.message = Some(format!("`{step}` {ended}, but {left}; {end}"));
     status.details = JobDetails {
         next: status.details.next,
-        processes_left: Some(processes),
+        processes_left: Some(processes.max(1)),
         ..ended_status(record).details
     };
     Ok(status)

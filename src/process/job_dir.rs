@@ -91,12 +91,11 @@ impl ExitRecord {
     }
 
     pub(crate) fn describe(&self) -> String {
-        let step = &self.step;
         match (&self.error, self.code, self.signal) {
-            _ if self.cancelled => "cancelled".to_owned(),
+            _ if self.cancelled => "was cancelled".to_owned(),
             (Some(error), ..) => error.clone(),
-            (_, Some(code), _) => format!("`{step}` ended with exit code {code}"),
-            (.., Some(signal)) => format!("`{step}` was ended by signal {}", signal_name(signal)),
+            (_, Some(code), _) => format!("ended with exit code {code}"),
+            (.., Some(signal)) => format!("ended by signal {}", signal_name(signal)),
             _ => "ended".to_owned(),
         }
     }

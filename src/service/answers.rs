@@ -88,7 +88,7 @@ answers! {
         /// Empty for a job started elsewhere.
         pub job_id: String,
         pub oumi_job_id: String,
-        /// The launcher's word, or `launching`, `cluster_gone`, `lost`, `unknown`.
+        /// The launcher's word, or `launching`, `lost`, `unknown`, `not_found`, `cluster_gone` or the like.
         pub status: String,
         pub state: JobState,
         /// Empty on this machine.

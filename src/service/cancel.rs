@@ -95,7 +95,7 @@ impl JobService {
             };
             self.confirm(&change).await?;
         }
-        on_progress(&format!("asking {} to end the job", named.cloud));
+        on_progress("asking the job to end");
         let outcome = cancel_launched(context, &named, force).await;
         outcome.map_err(|error| match error.kind {
             ErrorKind::NotFound => error,

@@ -45,11 +45,7 @@ pub(super) fn submit(
         let watch = context.in_flight.insert(&job_id);
         let watch = watch.ok_or_else(|| duplicate(&job_id))?;
         let recording = AssertUnwindSafe(record(&context, launch, can_ask)).catch_unwind();
-        let panicked = |_| {
-            Err(JobError::failed(
-                "the server failed while it recorded the job",
-            ))
-        };
+        let panicked = |_| Err(JobError::failed("the server failed to record the job"));
         let recorded = recording.await.unwrap_or_else(panicked);
         let (identity, start) = recorded.inspect_err(|error| {
             let outcome = LaunchOutcome::Failed(error.to_string());

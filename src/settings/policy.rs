@@ -94,10 +94,9 @@ impl Policy {
     pub(crate) fn check(&self, cloud: &str) -> Result<()> {
         match &self.clouds {
             Some(allowed) if !allowed.iter().any(|name| name == cloud) => {
-                Err(JobError::blocked(format!(
-                    "cloud {cloud:?} may not be used: {CLOUDS} allows only {}, as set by the server's administrator",
-                    allowed.join(", ")
-                )))
+                let only = allowed.join(", ");
+                let error = format!("cloud {cloud:?} may not be used: {CLOUDS} allows only {only}");
+                Err(JobError::blocked(error).with_hint("tell the user"))
             }
             _ => Ok(()),
         }

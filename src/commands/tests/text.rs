@@ -77,5 +77,7 @@ fn running_job_and_unknown_job() {
         job(&answer),
         "not_found: no job \"x\" is known; `list` shows all\n"
     );
-    assert_eq!(for_person("call get_job_logs"), "call `logs`");
+    let said = for_person("cancel_job with force=true; down_cluster; give oumi_job_id");
+    let shell = "`cancel` with --force; `sky down`; give (in an MCP client) the launcher's id";
+    assert_eq!(said, shell);
 }

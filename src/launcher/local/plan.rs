@@ -183,7 +183,7 @@ fn warnings(spec: &LaunchSpec) -> Vec<String> {
     let ignored: BTreeSet<&str> = names.chain(in_call.map(|(name, _)| name)).collect();
     let ignored = ignored
         .into_iter()
-        .map(|name| format!("`{name}` has no meaning for a job on this machine and is ignored"));
+        .map(|name| format!("`{name}` has no meaning for this job on this machine and is ignored"));
     let other = spec.config.cloud().filter(|cloud| cloud != LOCAL).map(|cloud| {
         format!("the config asks for cloud `{cloud}`, and the job runs on this machine; pass cloud=\"{cloud}\" to run it there")
     });

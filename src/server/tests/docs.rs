@@ -113,6 +113,10 @@ fn fields(schema: &Value, before: &str, page: &mut String) {
             _ => continue,
         };
         fields(&inner, &format!("{before}{name}{mark}"), page);
+        if name == "progress" {
+            let age = "The age of these figures; absent once the job is over.";
+            writeln!(page, "| `progress.age_seconds` | {age} |").unwrap();
+        }
     }
 }
 
@@ -124,7 +128,7 @@ fn schema_of<T: JsonSchema + 'static>() -> Value {
 fn the_page_of_tools() {
     let mut page = format!(
         "{MADE}# The tools\n\nThe descriptions are those that the assistant reads. An answer leaves out what says nothing: `null`, `false`, \
-         and what is empty.\n"
+         and what is empty, but for `success`, `is_done`, `logs` and `jobs`.\n"
     );
     for tool in router().list_all() {
         let changes = if is_read_only(&tool) {

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use crate::failure::{self, Exit};
 use crate::launcher::{JobState, JobStatus};
+use crate::process::job_dir::ExitRecord;
 use crate::progress::stall::Stall;
 use crate::progress::tests::scan;
-use crate::service::next_step::{message, next};
+use crate::service::next_step::{message, next, next_after};
 use crate::service::observe::Observation;
 use crate::service::observe::Output;
+use crate::settings::policy::Policy;
 
 const GOOD: &str = "{'loss': 1.5, 'grad_norm': 1.0, 'epoch': 0.1, 'step': 1}\n";
 
@@ -135,6 +137,14 @@ fn an_empty_log_is_not_named_as_showing_more() {
     assert_eq!(silent, "Tell the user: its log says no more.");
     let loud = next(&status, &failed("something\n"), None);
     assert_eq!(loud, "get_job_logs shows more.");
+    // The step is named once.
+    let exit = ExitRecord {
+        code: Some(3),
+        ..ExitRecord::now("oumi train")
+    };
+    status.message = Some(exit.describe());
+    let text = message(&status, &failed(""));
+    assert_eq!(text, "`oumi train` failed: ended with exit code 3");
     // Of a job on a cloud the log may not have come yet.
     let elsewhere = next(&ended(JobState::Failed), &failed(""), None);
     assert_eq!(elsewhere, "get_job_logs shows more.");
@@ -149,4 +159,14 @@ fn what_the_launcher_knows_comes_first() {
     let status = JobStatus::new("TIMEOUT", JobState::Failed, true);
     let text = message(&status, &Observation::default());
     assert_eq!(text, "the job failed (TIMEOUT)");
+}
+
+#[test]
+fn nobody_is_sent_to_ask_again_about_a_forbidden_cloud() {
+    let policy = Policy {
+        clouds: Some(vec!["gcp".to_owned()]),
+        ..Policy::default()
+    };
+    let error = policy.check("aws").unwrap_err();
+    assert_eq!(next_after(&error), "Tell the user.");
 }

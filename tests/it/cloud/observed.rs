@@ -206,7 +206,7 @@ fn doctor_checks_programs_clouds_and_settings() {
     for (name, outcome, message) in [
         ("settings", "warning", "OUMI_MCP_READONLY is set"),
         ("oumi", "ok", "answered in"),
-        ("desktop", "warning", "but in a project's own .venv"),
+        ("desktop", "warning", "where a project has no .venv"),
         ("sky api", "ok", "each question runs `sky`"),
         ("clouds", "ok", "Slurm"),
         ("clusters", "ok", "dev"),

@@ -93,9 +93,9 @@ fn a_slow_cancel_has_progress() {
         json!({}),
     );
     let (messages, answer) = progress_until_answer(&mut raw, "cancel", &token);
-    assert_eq!(messages[0], "asking local to end the job");
+    assert_eq!(messages[0], "asking the job to end");
     assert!(
-        messages[1].starts_with("asking local to end the job (for "),
+        messages[1].starts_with("asking the job to end (for "),
         "{messages:?}"
     );
     assert_eq!(answer["result"]["structuredContent"]["is_done"], false);
