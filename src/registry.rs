@@ -140,7 +140,7 @@ impl JobRegistry {
         &self,
         change: impl FnOnce(&mut Vec<JobRecord>) -> Result<T> + Send,
     ) -> Result<T> {
-        let _turn = self.turn.lock().await;
+        let turn = self.turn.lock().await;
         let lock = self.lock().await?;
         let path = self.data_dir.registry();
         let (known, is_damaged) = self.read()?;
@@ -154,8 +154,8 @@ impl JobRegistry {
         if is_damaged || records != *known {
             let folder =
                 file::write(&path, records, &self.written).map_err(io_error("write", &path))?;
-            // The disk may be slow, and the next process need not wait for it.
-            drop(lock);
+            // The disk may be slow, and the next change need not wait for it.
+            drop((lock, turn));
             if let Err(error) = folder.sync_all() {
                 // The records are there for every reader: only a machine that goes down now may lose them.
                 tracing::warn!(%error, "cannot sync the folder of the job registry");
