@@ -43,7 +43,7 @@ use consent::ConsentProvider;
 use log_reader::LogReaders;
 use plan_cache::PlanCache;
 use poll::SharedPolls;
-use sanitize::{Texts, sanitize};
+use sanitize::{Texts, sanitize_by};
 
 /// The wait of a call for a launch in flight.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -208,7 +208,7 @@ impl Context {
     }
 
     fn sanitize<A: Texts>(&self, answer: A, job_id: &str) -> A {
-        sanitize(answer, &[self.redactor(job_id)])
+        sanitize_by(answer, || vec![self.redactor(job_id)].into())
     }
 
     /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.

@@ -1,5 +1,8 @@
 //! The words of `status` in answers that are ours. The clouds' own words pass through beside them.
 
+/// The states of a job that has begun.
+pub(crate) const OURS: [&str; 4] = [RUNNING, COMPLETED, FAILED, CANCELLED];
+
 pub(crate) const LAUNCHING: &str = "launching";
 pub(crate) const RUNNING: &str = "running";
 pub(crate) const COMPLETED: &str = "completed";

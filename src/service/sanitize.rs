@@ -4,11 +4,12 @@
 //! and paths stay usable.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::launcher::JobState;
+use crate::launcher::{JobState, status};
 use crate::progress::Progress;
 use crate::redact::Redactor;
 use crate::text::{clean_controls, shorten};
@@ -26,8 +27,17 @@ pub(super) trait Texts {
 }
 
 /// Hides the secrets known to `redactors` in every text of `answer`, replaces control characters, and cuts long texts.
-pub(super) fn sanitize<A: Texts>(mut answer: A, redactors: &[Redactor]) -> A {
-    let is_readable = !redactors.iter().any(Redactor::hides_all);
+pub(super) fn sanitize<A: Texts>(answer: A, redactors: &[Redactor]) -> A {
+    sanitize_by(answer, || redactors.into())
+}
+
+/// As [`sanitize`], by redactors that are not read where the server's own words are all there is.
+pub(super) fn sanitize_by<'r, A: Texts>(
+    mut answer: A,
+    redactors: impl FnOnce() -> Cow<'r, [Redactor]>,
+) -> A {
+    let redactors = LazyCell::new(redactors);
+    let is_readable = || !redactors.iter().any(Redactor::hides_all);
     answer.each_text("", &mut |name, text| {
         let is_redacted = match name {
             _ if text.is_empty() => return,
@@ -39,14 +49,15 @@ pub(super) fn sanitize<A: Texts>(mut answer: A, redactors: &[Redactor]) -> A {
             | "plan_id" | "cursor" => false,
             // Digits that we write.
             "submitted" | "ended" => false,
+            "status" if status::OURS.contains(&text.as_str()) => false,
             // The server's own words are shown even where nobody can tell what is secret.
             "status" | "command" | "next" | "stalled" | "sparkline" | "source" | "cause"
-            | "what" | "advice" | "exit" | "spent" => is_readable,
-            time if time.ends_with("_at") => is_readable,
+            | "what" | "advice" | "exit" | "spent" => is_readable(),
+            time if time.ends_with("_at") => is_readable(),
             _ => true,
         };
         if is_redacted {
-            for redactor in redactors {
+            for redactor in redactors.iter() {
                 *text = redactor.redact(text);
             }
         }
