@@ -168,12 +168,19 @@ pub(super) fn is_read_only(tool: &Tool) -> bool {
 }
 
 fn answer(answer: &impl Serialize) -> CallToolResult {
+    let made = to_json(answer).and_then(|content| Ok((serde_json::to_string(&content)?, content)));
+    let (text, content) = match made {
+        Ok(made) => made,
+        Err(error) => return failure(&error.to_string()),
+    };
     // Both as structured content and as text: some clients show one, some the other.
-    match to_json(answer) {
-        Ok(content) if content.get("error").is_none() => CallToolResult::structured(content),
-        Ok(content) => CallToolResult::structured_error(content),
-        Err(error) => failure(&error.to_string()),
-    }
+    let text = vec![ContentBlock::text(text)];
+    let mut result = match content.get("error") {
+        None => CallToolResult::success(text),
+        Some(_) => CallToolResult::error(text),
+    };
+    result.structured_content = Some(content);
+    result
 }
 
 /// Returns the result of a call that failed before there was an answer.

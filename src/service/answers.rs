@@ -25,7 +25,9 @@ const KEPT: [&str; 4] = ["success", "is_done", "logs", "jobs"];
 pub(crate) fn leave_out_empty(answer: &mut Value) {
     match answer {
         Value::Object(fields) => {
-            for (_, value) in fields.iter_mut().filter(|(name, _)| *name != "job_config") {
+            // Serde has left out what is empty in rows.
+            let is_whole = |name: &str| matches!(name, "job_config" | "jobs");
+            for (_, value) in fields.iter_mut().filter(|(name, _)| !is_whole(name)) {
                 leave_out_empty(value);
             }
             if fields.get("oumi_job_id") == fields.get("job_id") {
@@ -201,6 +203,7 @@ answers! {
         #[serde(skip_serializing_if = "String::is_empty")]
         pub command: String,
         /// The launcher's word.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub status: String,
         pub state: JobState,
         /// Empty on this machine.
@@ -215,11 +218,13 @@ answers! {
         /// `true` when the status is final.
         pub is_done: bool,
         /// Month, day and minute.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub submitted: String,
         /// The minute, with month and day where they differ from those of `submitted`.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub ended: String,
         /// The name of the config file.
+        #[serde(skip_serializing_if = "String::is_empty")]
         pub config: String,
         /// Step and loss of a job that has not ended well.
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -202,7 +202,8 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
     let config = Path::new(&record.config_path).file_name();
     let config = config.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let text_if = |condition: bool, text: &str| if condition { text } else { "" }.to_owned();
-    let id_names_command = record.job_id.starts_with(&format!("{}_", record.command));
+    let behind_command = record.job_id.strip_prefix(&record.command);
+    let id_names_command = behind_command.is_some_and(|rest| rest.starts_with('_'));
     let details = status.details;
     let ended = details.ended_at.or(details.end_at);
     let ended = ended.filter(|_| status.is_done);
