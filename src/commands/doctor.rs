@@ -18,6 +18,7 @@ use super::setup::own_path;
 use super::text::for_person;
 use super::{CommandResult, note, print, until_interrupted};
 use crate::error::{JobError, Result};
+use crate::launcher::cloud::idle_end;
 use crate::launcher::skypilot::asks_api_server;
 use crate::parse::sky;
 use crate::process::runner::{Cli, CliCall, Output};
@@ -223,11 +224,8 @@ fn clusters_up(status: &str) -> Result<String> {
     let list = sky::clusters(status)?;
     let up = list.iter().filter(|one| one.status != "STOPPED");
     let up = up.map(|cluster| {
-        let stops = cluster.autostop_minutes;
-        let stops = stops.map_or("never ends by itself".to_owned(), |minutes| {
-            format!("ends after {minutes} idle min")
-        });
-        format!("{} ({}, {stops})", cluster.name, cluster.status)
+        let (name, status) = (&cluster.name, &cluster.status);
+        format!("{name} ({status}, {})", idle_end(cluster))
     });
     let up: Vec<String> = up.collect();
     Ok(match up.len() {

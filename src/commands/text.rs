@@ -55,7 +55,7 @@ fn row(job: &Value) -> [String; 5] {
         (cloud, "") => cloud.to_owned(),
         (cloud, cluster) => format!("{cloud}/{cluster}"),
     };
-    let details = ["progress", "output", "config"].map(text);
+    let details = ["progress", "output", "config", "name"].map(text);
     let details = details.into_iter().find(|text| !text.is_empty());
     [
         text("job_id").to_owned(),

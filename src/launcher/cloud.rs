@@ -38,6 +38,7 @@ pub(super) use changes::Change;
 use launch::{STEP, remove_staged};
 use launch_dir::{Launch, LaunchStart, START};
 use price::Prices;
+pub(crate) use survey::idle_end;
 pub(super) use survey::no_such_job;
 use survey::{Found, Survey, add_cluster, cloud_of, is_stopped};
 
@@ -98,7 +99,9 @@ impl CloudLauncher {
         if identity.oumi_job_id.is_empty() {
             let launch = self.launch(identity)?;
             let mut status = launch.status(self.backend.ids_restart());
+            // One that was there is not left by the launch.
             if status.state == JobState::Failed
+                && !launch.printed.is_onto_existing
                 && let Ok(clusters) = self.backend.clusters(None).await
                 && let Some(cluster) = named(&clusters, &identity.cluster)
             {

@@ -50,7 +50,7 @@ pub(crate) struct ClusterInfo {
     pub name: String,
     /// The cloud, by Oumi's name.
     pub cloud: Option<String>,
-    /// Status, resources and region.
+    /// Status, resources, cloud and region.
     pub summary: String,
     /// Its machines cost nothing until a launch starts it again.
     pub is_stopped: bool,

@@ -202,6 +202,9 @@ answers! {
         /// Empty where the job's id begins with it.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub command: String,
+        /// Its name on its cluster, of a job started elsewhere.
+        #[serde(skip_serializing_if = "String::is_empty")]
+        pub name: String,
         /// The launcher's word.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub status: String,

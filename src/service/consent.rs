@@ -17,7 +17,7 @@ use crate::process::runner::until;
 use crate::settings::config::expand_home;
 use crate::settings::env_vars;
 use crate::settings::policy::AskUser;
-use crate::text::{hours, one_line};
+use crate::text::{hours, join_names, one_line};
 
 /// The wait for SkyPilot's description of a cluster, which the prompt shows.
 const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
@@ -63,7 +63,9 @@ impl JobService {
         let asking = async {
             let is_needed = self.can_ask() || self.context.policy.clouds.is_some();
             let cluster = if is_needed { change.cluster } else { "" };
-            let info = self.cluster_info(change.cloud, cluster).await?;
+            let info = self.cluster_info(change.cloud, cluster);
+            let (info, live) = tokio::join!(info, self.live_jobs(change));
+            let info = info?;
             let Some(provider) = &self.provider else {
                 return Ok(());
             };
@@ -71,10 +73,11 @@ impl JobService {
             text.field("Job", change.job);
             text.field("Cloud", change.cloud);
             text.field("Cluster", change.cluster);
-            text.cluster(change.cloud, info.as_ref());
+            text.field("It is", info.as_ref().map_or("", |info| &info.summary));
             if let Some(info) = info.filter(|info| !info.is_stopped) {
                 text.field("Price", &info.offer.text());
             }
+            text.field("Jobs on it", &live);
             text.field("Launches onto it that are under way", change.launching);
             text.line(change.consequence);
             let prompt = text.prompt(format!(
@@ -89,6 +92,27 @@ impl JobService {
         };
         let asked: Result<()> = asking.await;
         asked.map_err(|error| error.context("nothing was done"))
+    }
+
+    /// Names the jobs that end with a cluster, where the user can be asked.
+    async fn live_jobs(&self, change: &Change<'_>) -> String {
+        let launcher = match self.context.allowed_launcher(change.cloud) {
+            Ok(launcher) if self.can_ask() && change.job.is_empty() => launcher,
+            _ => return String::new(),
+        };
+        let listing = launcher.list(&[]).await;
+        let is_whole = listing.as_ref().is_ok_and(|it| it.incomplete.is_empty());
+        let jobs = listing.unwrap_or_default().jobs;
+        let live = jobs.iter().filter(|job| !job.status.is_done);
+        let live = live.filter(|job| job.identity.cluster == change.cluster);
+        let names = join_names(live.map(|job| match &job.status.details.job_name {
+            Some(name) => name,
+            None => &*job.identity.oumi_job_id,
+        }));
+        match names.as_str() {
+            "" if !is_whole => "not known".to_owned(),
+            _ => names,
+        }
     }
 
     /// Describes a cluster, where it is there. Fails where it is on another cloud than the call gives, and where the policy forbids
@@ -194,7 +218,8 @@ fn describe(title: &str, launch: &PreparedLaunch) -> PromptText {
         text.field("Nodes", &plain(&config["num_nodes"], "1"));
         text.field("Spot", if is_spot { "yes" } else { "no" });
         text.others("resources", resources);
-        text.cluster(&spec.identity.cloud, launch.cluster.as_ref());
+        let info = launch.cluster.as_ref();
+        text.field("It is", info.map_or("", |info| &info.summary));
         if let Some(costs) = &launch.costs {
             text.field("Price", &costs.offer.text());
             text.field("Already", &costs.up_text());
@@ -333,14 +358,6 @@ impl PromptText {
         for line in excerpt(script.trim_end(), MAX_SCRIPT).lines() {
             self.line(&format!("| {}", one_line(line)));
         }
-    }
-
-    fn cluster(&mut self, cloud: &str, info: Option<&ClusterInfo>) {
-        let Some(info) = info else { return };
-        if let Some(found) = info.cloud.as_deref().filter(|found| *found != cloud) {
-            self.field("Found on cloud", found);
-        }
-        self.field("It is", &info.summary);
     }
 }
 

@@ -193,6 +193,8 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
         JobState::Succeeded | JobState::Pending => None,
         _ => how_far(context, &identity, &status).await,
     };
+    let details = status.details;
+    let name = details.job_name.filter(|_| record.is_none());
     let submitted = record.and_then(JobRecord::submitted_at);
     let unrecorded = JobRecord {
         job_id: identity.oumi_job_id,
@@ -204,7 +206,6 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
     let text_if = |condition: bool, text: &str| if condition { text } else { "" }.to_owned();
     let behind_command = record.job_id.strip_prefix(&record.command);
     let id_names_command = behind_command.is_some_and(|rest| rest.starts_with('_'));
-    let details = status.details;
     let ended = details.ended_at.or(details.end_at);
     let ended = ended.filter(|_| status.is_done);
     let ended = ended.and_then(|time| Some(DateTime::parse_from_rfc3339(&time).ok()?.to_utc()));
@@ -218,6 +219,7 @@ async fn row(context: &Context, record: Option<&JobRecord>, job: ListedJob) -> J
     let output = (status.state == JobState::Succeeded).then(|| under_home(&record.output_dir));
     let row = JobRow {
         command: text_if(!id_names_command, &record.command),
+        name: name.unwrap_or_default(),
         status: status.status,
         state: status.state,
         cloud: context.cloud_name(&identity.cloud),

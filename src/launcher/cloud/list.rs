@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use chrono::DateTime;
 use futures::future::join_all;
 
-use super::launch_dir::{COMPLETION_WINDOW, seconds};
+use super::launch_dir::{COMPLETION_WINDOW, Launch, seconds};
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
 use super::{Change, CloudLauncher};
 use crate::error::{ErrorKind, JobError, Result};
@@ -23,12 +23,18 @@ type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
 impl CloudLauncher {
     pub(super) async fn list_jobs(&self, known: &[JobIdentity]) -> Listing {
         let mut listing = Listing::default();
-        let (mut launched, mut launching) = (Vec::new(), Vec::new());
-        let (mut failed, mut lost) = (Vec::new(), Vec::new());
+        let (mut launched, mut launches, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         for identity in known {
             let status = if identity.oumi_job_id.is_empty() {
-                let launch = self.launch(identity);
-                launch.map(|launch| launch.status(self.backend.ids_restart()))
+                self.launch(identity).map(|launch| {
+                    let status = launch.status(self.backend.ids_restart());
+                    match status.state {
+                        JobState::Unknown => lost.push(identity),
+                        JobState::Cancelled => {}
+                        _ => launches.push(launch),
+                    }
+                    status
+                })
             } else if let Err(error) = self.validate(identity) {
                 // A registry may have been written by anyone.
                 Err(error)
@@ -36,12 +42,6 @@ impl CloudLauncher {
                 launched.push(identity);
                 continue;
             };
-            match &status {
-                Ok(status) if status.state == JobState::Unknown => lost.push(identity),
-                Ok(status) if !status.is_done => launching.push(identity),
-                Ok(status) if status.state == JobState::Failed => failed.push(identity),
-                _ => {}
-            }
             listing.add(identity, status);
         }
         // The clusters of each cloud. One run of `sky queue` lists those of all clouds.
@@ -58,7 +58,7 @@ impl CloudLauncher {
         let parts = scopes.iter().map(|(cloud, clusters)| {
             let on_cloud = |job: &&JobIdentity| cloud.is_empty() || job.cloud == *cloud;
             let launched = launched.iter().copied().filter(on_cloud).collect();
-            self.list_scope(cloud, clusters, launched, &launching, &failed)
+            self.list_scope(cloud, clusters, launched, &launches)
         });
         for part in join_all(parts).await {
             listing.jobs.extend(part.jobs);
@@ -97,12 +97,11 @@ impl CloudLauncher {
         cloud: &str,
         clusters: &BTreeSet<String>,
         launched: Vec<&JobIdentity>,
-        launching: &[&JobIdentity],
-        failed: &[&JobIdentity],
+        launches: &[Launch],
     ) -> Listing {
         let mut survey = self.survey(cloud, clusters).await;
         let launch = |&identity: &&JobIdentity| self.claim_job(identity, &mut survey);
-        let launches: Vec<_> = launched.iter().map(launch).collect();
+        let claimants: Vec<_> = launched.iter().map(launch).collect();
         survey.add_reported_prices();
         let mut listing = Listing::default();
         let queue = match &survey.queue {
@@ -115,24 +114,21 @@ impl CloudLauncher {
                 let warning = format!("not asked about: {jobs}; {error}");
                 listing.warnings.push(warning);
                 listing.incomplete.push(error.to_string());
-                listing.warn_of_clusters(&survey, launching, failed);
+                listing.warn_of_clusters(&survey, launches);
                 return listing;
             }
         };
         listing.add_problems(&survey, queue, &launched);
         let mut claimed = Claimed::new();
-        for &identity in launching {
-            let cluster = &identity.cluster;
-            if let Some(launch) = self.own_launch(identity)
-                && launch.start.before.is_some()
-            {
-                let hash = survey.cluster_hash(cluster);
-                let jobs = survey.jobs(cluster).iter();
-                let jobs = jobs.filter(|job| launch.may_have_launched(job, hash));
-                claimed.extend(jobs.map(|job| (cluster.as_str(), job.job_id.as_str())));
-            }
+        let is_open = |it: &&Launch| it.failure.is_none() && it.start.before.is_some();
+        for launch in launches.iter().filter(is_open) {
+            let cluster = &launch.start.cluster;
+            let hash = survey.cluster_hash(cluster);
+            let jobs = survey.jobs(cluster).iter();
+            let jobs = jobs.filter(|job| launch.may_have_launched(job, hash));
+            claimed.extend(jobs.map(|job| (cluster.as_str(), job.job_id.as_str())));
         }
-        for (identity, launch) in launched.into_iter().zip(&launches) {
+        for (identity, launch) in launched.into_iter().zip(&claimants) {
             let job = survey.job(identity, launch.as_ref());
             if let Found::Own(row) = &job.found {
                 claimed.insert((&identity.cluster, &row.job_id));
@@ -140,7 +136,7 @@ impl CloudLauncher {
             listing.add(identity, job.status());
         }
         listing.add_foreign_jobs(cloud, &survey, &claimed);
-        listing.warn_of_clusters(&survey, launching, failed);
+        listing.warn_of_clusters(&survey, launches);
         listing
     }
 }
@@ -206,25 +202,20 @@ impl Listing {
         }
     }
 
-    /// Warns of clusters that cost money without a job: of those that are up, and of those that a `failed` launch left before they
-    /// were, or that should be by now. Not of those that a launch is under way to.
-    pub(super) fn warn_of_clusters(
-        &mut self,
-        survey: &Survey,
-        launching: &[&JobIdentity],
-        failed: &[&JobIdentity],
-    ) {
+    /// Warns of clusters that cost money without a job: of those that are up, and of those that a launch left that failed before they
+    /// were, or that should be by now. Not of those that one of these `launches` is under way to.
+    pub(super) fn warn_of_clusters(&mut self, survey: &Survey, launches: &[Launch]) {
         let now = seconds(SystemTime::now());
         for cluster in survey.clusters.iter().flatten() {
             let name = &cluster.name;
-            let is_of = |jobs: &[&JobIdentity]| jobs.iter().any(|job| job.cluster == *name);
+            let onto_it = || launches.iter().filter(|it| it.start.cluster == *name);
             if is_controller(name) && cluster.status == "UP" {
                 let warning = format!(
                     "what {name} runs is not listed: `sky jobs queue` and `sky serve status` show it"
                 );
                 self.warnings.push(warning);
             }
-            if is_controller(name) || is_of(launching) {
+            if is_controller(name) || onto_it().any(|it| !it.has_ended) {
                 continue;
             }
             let is_late = |at: f64| now - at > COMPLETION_WINDOW.as_secs_f64();
@@ -232,7 +223,8 @@ impl Listing {
             // Where no queue was read, nobody can tell what lives on it.
             let is_idle = || survey.queue.is_ok() && !has_job();
             if cluster.status == "INIT"
-                && (is_of(failed) || is_idle() && cluster.launched_at.is_none_or(is_late))
+                && (onto_it().any(|it| it.failure.is_some())
+                    || is_idle() && cluster.launched_at.is_none_or(is_late))
             {
                 self.warnings.push(cost_note(cluster));
             }

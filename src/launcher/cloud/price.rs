@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::survey::{cloud_of, is_stopped};
+use super::survey::{cloud_of, idle_end, is_stopped};
 use super::{CloudLauncher, is_plain};
 use crate::error::Result;
 use crate::launcher::job_yaml::is_on;
@@ -46,8 +46,12 @@ impl CloudLauncher {
         let (name, status) = (&cluster.name, &cluster.status);
         let whose = cluster.user.iter().map(|user| format!(" of {user}"));
         let whose: String = whose.collect();
+        // Of one that is stopped a launch sets it anew.
+        let end = (status == "UP").then(|| format!(" and {}", idle_end(cluster)));
+        let end = end.unwrap_or_default();
         let resources = cluster.resources.as_ref().or(cluster.accelerators.as_ref());
-        let parts = [Some(status), resources, cluster.region.as_ref()];
+        let (place, region) = (cluster.cloud.as_ref(), cluster.region.as_ref());
+        let parts = [Some(status), resources, place, region];
         let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
         ClusterInfo {
             name: name.clone(),
@@ -55,7 +59,7 @@ impl CloudLauncher {
             summary: parts.join(", ") + &whose,
             is_stopped: is_stopped(cluster),
             offer: Offer {
-                note: format!("cluster {name}{whose} is {status}: {}", offer.note),
+                note: format!("cluster {name}{whose} is {status}{end}: {}", offer.note),
                 ..offer
             },
         }

@@ -229,7 +229,7 @@ impl<'s> SurveyedJob<'s> {
         cluster.filter(|_| is_own)
     }
 
-    /// Warns of a cluster that is up though its job has ended, or that never ends by itself.
+    /// Warns of a cluster that is up though its jobs have ended, or that never ends by itself.
     pub(super) fn warn_of_cluster(&self, status: &mut JobStatus) {
         let whose = match self.found {
             Found::Own(_) | Found::NotUp(_) => "its ",
@@ -241,7 +241,8 @@ impl<'s> SurveyedJob<'s> {
             return;
         };
         let is_pending = || self.launch.is_some_and(Launch::is_autostop_pending);
-        if status.is_done {
+        let is_idle = self.survey.jobs(&cluster.name).iter().all(is_over);
+        if status.is_done && is_idle {
             status
                 .warnings
                 .push(format!("{whose}{}", cost_note(cluster)));
@@ -374,16 +375,20 @@ fn ends_by_itself(cluster: &Cluster) -> bool {
     cluster.autostop_minutes.is_some() && !stays
 }
 
-/// Says what a cluster that is not stopped costs, and how it ends.
-pub(super) fn cost_note(cluster: &Cluster) -> String {
-    let autostop = match cluster.autostop_minutes {
+/// Says how a cluster that is up ends once it is idle.
+pub(crate) fn idle_end(cluster: &Cluster) -> String {
+    match cluster.autostop_minutes {
         Some(_) if !ends_by_itself(cluster) => {
             "does not end by itself, whatever its autostop says".to_owned()
         }
         Some(minutes) if cluster.to_down => format!("deletes itself after {minutes} idle minutes"),
         Some(minutes) => format!("stops itself after {minutes} idle minutes"),
         None => "does not stop by itself".to_owned(),
-    };
+    }
+}
+
+/// Says what a cluster that is not stopped costs, and how it ends.
+pub(super) fn cost_note(cluster: &Cluster) -> String {
     let price = cluster.hourly_price;
     let price = price.map_or_else(String::new, |price| format!(" at ${price:.2} an hour"));
     let cloud = cluster.cloud.as_deref().unwrap_or("of an unknown cloud");
@@ -398,7 +403,8 @@ pub(super) fn cost_note(cluster: &Cluster) -> String {
         false => "",
     };
     format!(
-        "cluster {name} ({cloud}) is still up{price} and {autostop}; {stop}down_cluster deletes it"
+        "cluster {name} ({cloud}) is still up{price} and {}; {stop}down_cluster deletes it",
+        idle_end(cluster)
     )
 }
 

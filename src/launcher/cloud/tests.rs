@@ -265,6 +265,16 @@ async fn failed_launch_is_not_the_job_that_a_script_names() {
 }
 
 #[tokio::test]
+async fn cluster_that_was_there_is_not_left_by_a_failed_launch() {
+    for (existing, warnings) in [("Found an existing cluster: dev.\n", 0), ("", 1)] {
+        let (home, launcher) = launcher();
+        ended_launch(&home, &format!("{existing}Error: no\n"), 1);
+        let status = launcher.status(&identity("")).await.unwrap();
+        assert_eq!(status.warnings.len(), warnings, "{status:?}");
+    }
+}
+
+#[tokio::test]
 async fn autostop_that_nobody_sets_hides_no_costs() {
     let (home, launcher) = launcher();
     let dir = ended_launch(&home, "Job 7 queued on cluster dev.\n", 0);
@@ -887,14 +897,24 @@ mod surveys {
 
     #[test]
     fn only_a_cluster_that_lists_no_live_job_is_called_idle() {
-        for (rows, launching, is_idle) in [
+        let launch = |has_ended| {
+            let mut launch = launch_of_dev();
+            launch.start.cluster = "dev".to_owned();
+            Launch {
+                has_ended,
+                ..launch
+            }
+        };
+        for (rows, launches, is_idle) in [
             ("", [].as_slice(), true),
-            ("", &[&identity("")], false),
+            ("", &[launch(false)], false),
+            // It was cut off.
+            ("", &[launch(true)], true),
             (r#"{"job_id": 1.0}"#, &[], false),
         ] {
             let survey = survey(&format!(r#"{{"dev": [{rows}]}}"#), CLUSTERS);
             let mut listing = Listing::default();
-            listing.warn_of_clusters(&survey, launching, &[]);
+            listing.warn_of_clusters(&survey, launches);
             assert_eq!(!listing.warnings.is_empty(), is_idle, "{rows}");
         }
         // One that never came up, and one that may be coming up.
@@ -903,13 +923,28 @@ mod surveys {
             let row = format!(r#""INIT", "launched_at": {launched_at}"#);
             let mut survey = survey("{}", &CLUSTERS.replace(r#""UP""#, &row));
             let mut listing = Listing::default();
-            listing.warn_of_clusters(&survey, &[], &[]);
+            listing.warn_of_clusters(&survey, &[]);
             assert_eq!(listing.warnings.len(), warnings, "{:?}", listing.warnings);
             // Its jobs may live, where nobody can tell.
             survey.queue = Err(JobError::failed("silent"));
             let mut listing = Listing::default();
-            listing.warn_of_clusters(&survey, &[], &[]);
+            listing.warn_of_clusters(&survey, &[]);
             assert_eq!(listing.warnings.len(), 0, "{:?}", listing.warnings);
+        }
+    }
+
+    #[test]
+    fn cluster_of_an_ended_job_on_which_another_lives_is_not_to_be_deleted() {
+        for (other, is_named) in [("RUNNING", false), ("FAILED", true)] {
+            let queue = QUEUE.replace("RUNNING", "SUCCEEDED");
+            let other = format!(r#"[{{"job_id": 8, "status": "{other}"}}, "#);
+            let clusters = CLUSTERS.replace(r#""UP""#, r#""UP", "autostop": 9"#);
+            let survey = survey(&queue.replace('[', &other), &clusters);
+            let (job, launch) = (job("a", "gcp"), launch_of_dev());
+            let job = survey.job(&job, Some(&launch));
+            let mut status = job.status().unwrap();
+            job.warn_of_cluster(&mut status);
+            assert_eq!(status.warnings.is_empty(), !is_named, "{status:?}");
         }
     }
 
@@ -933,7 +968,7 @@ mod surveys {
         let survey = survey(&of_controller(QUEUE), &of_controller(CLUSTERS));
         let mut listing = Listing::default();
         listing.add_foreign_jobs("", &survey, &BTreeSet::new());
-        listing.warn_of_clusters(&survey, &[], &[]);
+        listing.warn_of_clusters(&survey, &[]);
         assert!(listing.jobs.is_empty());
         let warnings = listing.warnings.join("; ");
         assert!(warnings.contains("`sky jobs queue`") && !warnings.contains("down_cluster"));

@@ -1,9 +1,9 @@
 //! Clusters that are stopped or deleted, and what an answer promises of work that takes longer than the call.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{JobError, Result};
 use crate::service::consent::{ConsentPrompt, ConsentProvider};
 use crate::service::requests::{CancelRequest, StopRequest};
 
@@ -75,12 +75,41 @@ async fn a_slow_cancel_of_a_foreign_job_promises_nothing_past_the_server() {
     assert_eq!(test.cloud.faults(), Vec::<String>::new());
 }
 
-struct Agrees;
+/// Keeps the last question.
+#[derive(Default)]
+struct Agrees(Mutex<String>);
 
 #[async_trait::async_trait]
 impl ConsentProvider for Agrees {
     async fn ask(&self, prompt: &ConsentPrompt) -> Result<String> {
+        self.0.lock().unwrap().clone_from(&prompt.text);
         Ok(prompt.subject.clone())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_question_of_a_stop_names_the_jobs_that_end() {
+    let test = test_service();
+    test.cloud.add_elsewhere("gcp", "dev", "7");
+    test.cloud.add_elsewhere("gcp", "other", "8");
+    let user = Arc::new(Agrees::default());
+    let service = test.service.with_consent(Arc::clone(&user) as _);
+    test.cloud.leave_out("silent");
+    let silent = Some(JobError::failed("silent"));
+    for (cluster, error, live) in [
+        ("dev", None, "by-hand-7"),
+        ("dev", silent, "not known"),
+        ("silent", None, "not known"),
+    ] {
+        test.cloud.fail_list(error);
+        let request = StopRequest {
+            cloud: "gcp".to_owned(),
+            cluster_name: cluster.to_owned(),
+        };
+        assert!(service.stop_cluster(request).await.success);
+        let asked = user.0.lock().unwrap().clone();
+        let line = format!("Jobs on it: {live}\n");
+        assert!(asked.contains(&line), "{asked}");
     }
 }
 
@@ -91,7 +120,7 @@ async fn a_cancel_asks_a_silent_launcher_within_a_minute() {
     test.cloud.add_elsewhere("gcp", "dev", "7");
     test.cloud.close(Gate::Cancel);
     test.cloud.fall_silent();
-    let service = test.service.with_consent(Arc::new(Agrees));
+    let service = test.service.with_consent(Arc::new(Agrees::default()));
     let request = CancelRequest {
         job: direct("gcp", "dev", "7"),
         force: false,

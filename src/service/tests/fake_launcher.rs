@@ -203,6 +203,8 @@ impl FakeCloud {
 
     /// A job that somebody else started runs there.
     pub fn add_elsewhere(&self, cloud: &str, cluster: &str, oumi_job_id: &str) {
+        let mut status = JobStatus::new("RUNNING", JobState::Running, false);
+        status.details.job_name = Some(format!("by-hand-{oumi_job_id}"));
         let job = ListedJob {
             identity: JobIdentity {
                 job_id: String::new(),
@@ -210,7 +212,7 @@ impl FakeCloud {
                 cluster: cluster.to_owned(),
                 oumi_job_id: oumi_job_id.to_owned(),
             },
-            status: JobStatus::new("RUNNING", JobState::Running, false),
+            status,
         };
         self.change(|state| state.elsewhere.push(job));
     }

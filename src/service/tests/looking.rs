@@ -87,6 +87,7 @@ async fn job_started_elsewhere_is_served() {
     );
     let row = &test.list().await.jobs[0];
     assert_eq!((row.job_id.as_str(), row.status.as_str()), ("7", "RUNNING"));
+    assert_eq!(row.name, "by-hand-7");
     assert!(test.service.cancel(cancel_of(query())).await.success);
     assert_eq!(test.service.poll(query()).await.state, JobState::Cancelled);
     assert!(!test.folder.registry().exists(), "it is not ours to record");

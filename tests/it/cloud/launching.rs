@@ -395,7 +395,7 @@ fn existing_cluster_skips_setup() {
     let arguments = server.launch("job.yaml", asked);
     let preview = server.call("run_job", arguments).ok();
     assert!(
-        warnings(&preview).contains("if cluster dev is there already"),
+        warnings(&preview).contains("if cluster dev is up already"),
         "{:#}",
         preview.content
     );

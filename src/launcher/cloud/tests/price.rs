@@ -250,7 +250,7 @@ async fn a_cluster_has_the_price_of_what_it_is() {
             json!({ "resources_str_full": "2x[spot](gpus=A100:8, cpus=96, mem=1152, p4d, disk=256)", "nodes": 2,
                     "cloud": "AWS", "region": "eu-west-1" }),
             Some(18.0),
-            "cluster c is UP: 2 × p4d with A100:8, spot, in eu-west-1",
+            "cluster c is UP and does not stop by itself: 2 × p4d with A100:8, spot, in eu-west-1",
         ),
         (
             json!({ "accelerators": "{'A100': 8}", "cloud": "AWS", "region": "us-west-2" }),

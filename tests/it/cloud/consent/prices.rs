@@ -66,8 +66,7 @@ fn question_shows_the_price_and_what_is_up_already() {
     world.cloud.add_cluster("stopped", "AWS", "STOPPED");
     for client in CLIENTS {
         let mut server = client.server(&world);
-        let cluster =
-            "$65.55 an hour (cluster big of root is UP: 2 × p4d.24xlarge with A100:8, on demand,";
+        let cluster = "$65.55 an hour (cluster big of root is UP and does not stop by itself: 2 × p4d.24xlarge with A100:8,";
         let new = "$55.04 an hour (1 × p5.48xlarge with H100:8, on demand, in us-east-1;";
         for (tool, name, price, most) in [
             ("run_job", "", new, "$82.56"),
