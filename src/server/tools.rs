@@ -50,7 +50,12 @@ impl Server {
             request.client_cwd = root.unwrap_or_default();
         }
         let on_progress = progress::reporter(&context);
-        answer(&self.service.run_with_progress(request, &on_progress).await)
+        // A launch that has begun goes on. A question to the user is withdrawn first.
+        tokio::select! {
+            biased;
+            run = self.service.run_with_progress(request, &on_progress) => answer(&run),
+            () = context.ct.cancelled() => failure("the client cancelled the call"),
+        }
     }
 
     /// Status of a job, asked of its launcher: status (the launcher's word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)

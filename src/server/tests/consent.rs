@@ -7,7 +7,7 @@ use crate::error::JobError;
 use crate::server::tests::Client;
 use crate::service::consent::{ConsentPrompt, ConsentProvider};
 use crate::service::requests::{CancelRequest, ListRequest, RunRequest};
-use crate::service::tests::fake_launcher::{cancel_by_id, direct};
+use crate::service::tests::fake_launcher::{Gate, cancel_by_id, direct};
 use crate::service::tests::test_service::{TestService, test_service_with};
 use crate::settings::policy::{AskUser, Policy};
 use serde_json::{Value, json};
@@ -183,6 +183,28 @@ async fn an_unanswered_prompt_times_out() {
         "nothing was started: nobody answered within 10 minutes"
     );
     assert_eq!(test.cloud.starts("job"), 0);
+    client.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_given_up_while_it_is_looked_at_does_not_begin() {
+    let test = test(AskUser::Never);
+    test.cloud.close(Gate::Plan);
+    let mut client = Client::of(&test.service).await;
+    client
+        .call("given up", "run_job", cloud_launch(&test, "job"))
+        .await;
+    client.send(json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "given up" } })).await;
+    // Read after it.
+    client.call("list", "list_jobs", json!({})).await;
+    assert_eq!(client.next().await["id"], "list");
+    test.cloud.open(Gate::Plan);
+    client
+        .call("wanted", "run_job", cloud_launch(&test, "other"))
+        .await;
+    assert_eq!(client.next().await["id"], "wanted");
+    let starts = (test.cloud.starts("job"), test.cloud.starts("other"));
+    assert_eq!(starts, (0, 1));
     client.end().await;
 }
 

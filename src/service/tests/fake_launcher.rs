@@ -26,6 +26,8 @@ use tokio::sync::watch;
 /// Where a call waits while the gate is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Gate {
+    /// Before a launch is planned.
+    Plan,
     /// Before a start goes through.
     Start,
     /// After it went through, before the server hears of it.
@@ -443,6 +445,7 @@ impl Launcher for FakeLauncher {
     }
 
     async fn plan(&self, spec: &LaunchSpec) -> Result<LaunchPlan, JobError> {
+        self.cloud.pass(Gate::Plan).await;
         self.cloud.ask().await;
         let cluster = if spec.identity.cluster.is_empty() {
             format!("{}-cluster", spec.identity.job_id)
