@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::progress::tqdm::Bar;
 use crate::text::traceback::Problem;
-use crate::text::{shorten, signal_name};
+use crate::text::{end_of, shorten, signal_name};
 use causes::{Cause, Place, TABLE};
 use ending::Ending;
 
@@ -78,7 +78,7 @@ impl Exit {
 
 impl Failure {
     /// Cuts the quotes of the log, so that an answer of `length` bytes has `limit`; [`MIN_QUOTE`] always stays. Evidence that is
-    /// in the other quote goes first, then the frame of a traceback, or the first of the last lines.
+    /// in the other quote goes first, then the frame of a traceback, what stands above the evidence, or the first of the last lines.
     pub(crate) fn cut_quotes(&mut self, length: usize, limit: usize) {
         let (is_traceback, mut none) = (self.traceback_end.is_some(), String::new());
         let quote = self.traceback_end.as_mut().or(self.last_lines.as_mut());
@@ -87,14 +87,16 @@ impl Failure {
         let quoted = json_length(&evidence) + json_length(quote);
         let room = limit.saturating_sub(length.saturating_sub(quoted));
         let mut room = room.max(MIN_QUOTE);
-        if !words(quote).contains(&words(evidence.trim_end_matches('…'))) {
+        let shown = words(evidence.trim_end_matches('…'));
+        let shows = |text: &str| words(text).contains(&shown);
+        if !shows(quote) {
             let evidence = shorten(&evidence, room / 2).into_owned();
             room -= evidence.len();
             self.evidence = Some(evidence);
         }
         while json_length(quote) > room
             && let Some((first, below)) = quote.split_once('\n')
-            && (is_frame(first) || !is_traceback)
+            && (is_frame(first) || !is_traceback || !shown.is_empty() && shows(below))
         {
             *quote = below.to_owned();
         }
@@ -128,8 +130,7 @@ fn json_length(text: &str) -> usize {
 /// Explains why a job failed. `log_tail` is the end of its log, folded; `reason` is what its launcher gave as the reason.
 /// `None` when nothing at all is known.
 pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) -> Option<Failure> {
-    let start = log_tail.len().saturating_sub(LOOKED_AT);
-    let log = &log_tail[log_tail.ceil_char_boundary(start)..];
+    let log = end_of(log_tail, LOOKED_AT);
     let reason = reason.filter(|reason| !log.contains(reason.trim()));
     let ending = Ending::read(log, reason);
     let (root, errors) = (ending.root(), ending.errors());
@@ -163,7 +164,10 @@ fn find(
     let search = |lines: &[usize], place: Place, follows: bool| {
         let text = ending.text(lines);
         let (cause, at) = TABLE.find(&text, place, follows)?;
-        let start = text.floor_char_boundary(at.saturating_sub(EVIDENCE / 2));
+        // Of several lines the quote of them has what stands before.
+        let is_alone = lines.len() == 1;
+        let before = if is_alone { EVIDENCE / 2 } else { MIN_QUOTE };
+        let start = text.floor_char_boundary(at.saturating_sub(before));
         Some((cause, Some(shorten(&text[start..], EVIDENCE).into_owned())))
     };
     let in_last = |place: Place, follows: bool| {

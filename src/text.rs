@@ -87,6 +87,11 @@ pub(crate) fn shorten(text: &str, max_bytes: usize) -> Cow<'_, str> {
     Cow::Owned(format!("{}…", &text[..end]))
 }
 
+/// The last `max_bytes` bytes of a text, without a character that is cut.
+pub(crate) fn end_of(text: &str, max_bytes: usize) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(max_bytes))..]
+}
+
 /// The most names that a sentence lists.
 const MAX_NAMES: usize = 20;
 

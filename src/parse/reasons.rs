@@ -1,7 +1,7 @@
 //! Finds the reason of a failure and the last line in the output of a launcher: one line of bounded length each.
 
 use crate::text::traceback::{self, names_exception};
-use crate::text::{shorten, strip_escapes};
+use crate::text::{end_of, shorten, strip_escapes};
 
 /// The longest reason or last line, in bytes.
 pub(super) const MAX_LINE: usize = 500;
@@ -21,7 +21,7 @@ const NOISE: &str = "Pseudo-terminal will not be allocated because stdin is not 
 /// Finds the reason of a failure in the output of a launcher (stdout, stderr or both): the last line of a traceback, an
 /// `Error: …`, or SkyPilot's own `Reason: …`.
 pub(crate) fn failure_reason(output: &str) -> Option<String> {
-    let text = strip_escapes(tail(output));
+    let text = strip_escapes(end_of(output, TAIL_BYTES));
     let lines: Vec<&str> = text.lines().collect();
     [exception(&text, &lines), error(&lines)]
         .into_iter()
@@ -35,7 +35,7 @@ pub(crate) fn failure_reason(output: &str) -> Option<String> {
 
 /// Returns the last line with a letter or digit, without the marks and prefixes of Oumi and SkyPilot.
 pub(crate) fn last_line(output: &str) -> Option<String> {
-    let text = strip_escapes(tail(output));
+    let text = strip_escapes(end_of(output, TAIL_BYTES));
     text.lines()
         .rev()
         .filter(|line| !is_footer(line) && !line.contains('━'))
@@ -49,10 +49,6 @@ pub(super) fn one_line(text: &str) -> String {
     let text = text.replace(NOISE, "");
     let words: Vec<&str> = text.split_whitespace().take(MAX_LINE).collect();
     shorten(&words.join(" "), MAX_LINE).into_owned()
-}
-
-fn tail(output: &str) -> &str {
-    &output[output.ceil_char_boundary(output.len().saturating_sub(TAIL_BYTES))..]
 }
 
 /// Finds the exception that ended the program, the module left out: `RuntimeError: Job 77 not found.`
@@ -78,11 +74,9 @@ fn error(lines: &[&str]) -> Option<(usize, String)> {
 
 /// Finds SkyPilot's own word for what went wrong, where it raised nothing.
 fn skypilot_reason(lines: &[&str]) -> Option<String> {
-    let marks = ["Reason: ", "ERROR: ", "⨯ "];
     let marked = |line: &&str| {
-        let reason = marks
-            .iter()
-            .find_map(|mark| line.trim().strip_prefix(mark))?;
+        let mut marks = ["Reason: ", "ERROR: ", "⨯ "].iter();
+        let reason = marks.find_map(|mark| line.trim().strip_prefix(mark))?;
         Some(match names_exception(reason) {
             true => unqualified(reason).to_owned(),
             false => reason.to_owned(),
@@ -92,20 +86,16 @@ fn skypilot_reason(lines: &[&str]) -> Option<String> {
 }
 
 /// Joins `first` and the lines below it, up to the end of the paragraph.
-fn paragraph(mut first: String, below: &[&str]) -> String {
-    for line in below {
-        let ends = line.trim().is_empty()
+fn paragraph(first: String, below: &[&str]) -> String {
+    let ends = |line: &str| {
+        line.trim().is_empty()
             || is_footer(line)
             || traceback::is_between(line)
             || line.starts_with("Error: ")
-            || *line == "\"\"\"";
-        if ends {
-            break;
-        }
-        first.push(' ');
-        first.push_str(line);
-    }
-    first
+            || line == "\"\"\""
+    };
+    let below = below.iter().take_while(|line| !ends(line));
+    below.fold(first, |text, line| text + " " + line)
 }
 
 fn is_footer(line: &str) -> bool {

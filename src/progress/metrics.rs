@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::grammar::{dictionary_start, duration, entries, number, pairs, total, whole};
 use super::names::{EVALUATIONS, Kind, is_evaluation, kind};
+use crate::text::end_of;
 use crate::text::patterns::Patterns;
 
 /// The most evaluation sets that are told apart, and the longest name of one in bytes.
@@ -242,7 +243,7 @@ impl Report {
     /// Finds the kind of a name, and its factor. Adds a count without a name itself.
     fn kind_of(&mut self, name: &str, value: &str, before: &str) -> Option<(Kind, f64)> {
         let found = kind(name);
-        if found.is_none() && name == "val" && context(before).contains("loss train") {
+        if found.is_none() && name == "val" && end_of(before, MAX_CONTEXT).contains("loss train") {
             // litgpt: `loss train: 0.9, val: 1.1`.
             return Some((Kind::EvalLoss, 1.0));
         }
@@ -260,7 +261,7 @@ impl Report {
             return;
         };
         let is_first = !self.has_count() && !self.has_figure();
-        if is_first && EARLIER.is_match(context(before)) {
+        if is_first && EARLIER.is_match(end_of(before, MAX_CONTEXT)) {
             self.marks.push(Kind::Setting);
         }
         if is_first && self.form != "{" {
@@ -297,7 +298,9 @@ impl Report {
                 metrics.epoch = Some(value).filter(|epoch| epoch.is_finite());
                 (self.epochs, self.batch) = (total, None);
             }
-            Kind::Loss if !name.contains("rain") && EVALUATION.is_match(context(before)) => {
+            Kind::Loss
+                if !name.contains("rain") && EVALUATION.is_match(end_of(before, MAX_CONTEXT)) =>
+            {
                 self.marks.push(Kind::Evaluation);
                 metrics.eval_loss = Some(value);
             }
@@ -359,8 +362,3 @@ static EARLIER: LazyLock<Patterns> = LazyLock::new(|| {
         r"(?:^|(?:^|[^wW])[^\w/.-])(?i:best[^\w/.-][^0-9]*|(?:previous(?:ly)?|restor(?:ed|ing)|(?:last|earlier|prior) run)[^\w/.-](?:[^|]*|[^0-9]*))$",
     )
 });
-
-/// The text before a value, as far as it counts.
-fn context(before: &str) -> &str {
-    &before[before.ceil_char_boundary(before.len().saturating_sub(MAX_CONTEXT))..]
-}

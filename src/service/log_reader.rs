@@ -23,7 +23,7 @@ use crate::progress::stall::Stall;
 use crate::progress::{IncrementalReader, Progress, Scanner};
 use crate::settings::unchanged::{Unchanged, Version, version};
 use crate::sync::lock;
-use crate::text::read_tail;
+use crate::text::{end_of, read_tail};
 
 const MAX_LOGS: usize = 64;
 /// The most logs of cloud jobs that are fetched at once: few programs may run, and a status counts for more.
@@ -227,11 +227,9 @@ impl LogReading {
     fn of_text(text: &str, exit_code: Option<i32>, before: Option<Self>) -> Self {
         let mut links = Links::default();
         links.read(text.as_bytes());
-        let start = text.ceil_char_boundary(text.len().saturating_sub(failure::LOOKED_AT));
-        let text = match text[start..].find(['\n', '\r']).filter(|_| start > 0) {
-            Some(line_end) => &text[start + line_end + 1..],
-            None => &text[start..],
-        };
+        let end = end_of(text, failure::LOOKED_AT);
+        let below = end.split_once(['\n', '\r']).map(|(_, below)| below);
+        let text = below.filter(|_| end.len() < text.len()).unwrap_or(end);
         let is_first = before.is_none();
         let before = before.unwrap_or_default();
         let is_same = matches!(&before.tail, Tail::Text(before) if **before == *text);

@@ -21,6 +21,7 @@ use crate::progress::stall::Stall;
 use crate::progress::{Progress, run_files};
 use crate::redact::Redactor;
 use crate::registry::JobRecord;
+use crate::text::end_of;
 
 /// The longest wait of a poll for a cloud log once the status is there, and the longest poll with that wait.
 const FETCH_WAIT: Duration = Duration::from_secs(8);
@@ -207,8 +208,7 @@ async fn failure_of(
     } else {
         // Masked before it is folded: what is cleaned or cut is not known as a secret.
         let log = fold(&redactor.masked(log.tail(FAILURE_TAIL)));
-        let start = log.len().saturating_sub(failure::LOOKED_AT);
-        let log = redactor.redact(&log[log.ceil_char_boundary(start)..]);
+        let log = redactor.redact(end_of(&log, failure::LOOKED_AT));
         let reason = reason.map(|reason| redactor.redact(&reason));
         failure::explain(&log, exit, reason.as_deref())
     }?;

@@ -352,3 +352,13 @@ fn error_line_that_announces_goes_on_in_the_next() {
         assert_eq!(failure.error_line().as_deref(), Some(message));
     }
 }
+
+#[test]
+fn what_shows_the_cause_is_left_when_quotes_are_cut() {
+    let log = "ValueError: Couldn't instantiate the backend tokenizer from one of:\n(1) a `tokenizers` library serialization file,\n(2) a slow tokenizer instance to convert or\n(3) an equivalent slow tokenizer class to instantiate and convert.\nYou need to have sentencepiece installed.\n";
+    let mut failure = explain(log, None, None).unwrap();
+    failure.cut_quotes(500, 260);
+    let quote = failure.traceback_end.unwrap();
+    assert!(quote.contains("sentencepiece"), "{quote}");
+    assert_eq!(failure.evidence, None);
+}
