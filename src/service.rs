@@ -23,6 +23,7 @@ mod sanitize;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::cell::LazyCell;
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ use consent::ConsentProvider;
 use log_reader::LogReaders;
 use plan_cache::PlanCache;
 use poll::SharedPolls;
-use sanitize::{Texts, sanitize_by};
+use sanitize::{Texts, sanitize};
 
 /// The wait of a call for a launch in flight.
 const LAUNCH_WAIT: Duration = Duration::from_secs(10);
@@ -208,7 +209,7 @@ impl Context {
     }
 
     fn sanitize<A: Texts>(&self, answer: A, job_id: &str) -> A {
-        sanitize_by(answer, || vec![self.redactor(job_id)].into())
+        sanitize(answer, LazyCell::new(|| [self.redactor(job_id)]))
     }
 
     /// Reads which texts of a job, and of its launcher, are secret. Where that cannot be read everything is.

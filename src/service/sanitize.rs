@@ -4,7 +4,7 @@
 //! and paths stay usable.
 
 use std::borrow::Cow;
-use std::cell::LazyCell;
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -26,18 +26,13 @@ pub(super) trait Texts {
     fn each_text(&mut self, name: &str, visit: Visit<'_>);
 }
 
-/// Hides the secrets known to `redactors` in every text of `answer`, replaces control characters, and cuts long texts.
-pub(super) fn sanitize<A: Texts>(answer: A, redactors: &[Redactor]) -> A {
-    sanitize_by(answer, || redactors.into())
-}
-
-/// As [`sanitize`], by redactors that are not read where the server's own words are all there is.
-pub(super) fn sanitize_by<'r, A: Texts>(
+/// Hides the secrets known to `redactors` in every text of `answer`, replaces control characters, and cuts long texts. Where all
+/// of it is the server's own, the redactors are not asked for.
+pub(super) fn sanitize<A: Texts>(
     mut answer: A,
-    redactors: impl FnOnce() -> Cow<'r, [Redactor]>,
+    redactors: impl Deref<Target: AsRef<[Redactor]>>,
 ) -> A {
-    let redactors = LazyCell::new(redactors);
-    let is_readable = || !redactors.iter().any(Redactor::hides_all);
+    let is_readable = || !redactors.as_ref().iter().any(Redactor::hides_all);
     answer.each_text("", &mut |name, text| {
         let is_redacted = match name {
             _ if text.is_empty() => return,
@@ -57,7 +52,7 @@ pub(super) fn sanitize_by<'r, A: Texts>(
             _ => true,
         };
         if is_redacted {
-            for redactor in redactors.iter() {
+            for redactor in redactors.as_ref() {
                 *text = redactor.redact(text);
             }
         }
