@@ -50,6 +50,9 @@ impl Server {
             request.client_cwd = root.unwrap_or_default();
         }
         let on_progress = progress::reporter(&context);
+        if context.ct.is_cancelled() {
+            return failure("the client cancelled the call");
+        }
         // A launch that has begun goes on. A question to the user is withdrawn first.
         tokio::select! {
             biased;

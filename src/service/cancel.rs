@@ -126,13 +126,7 @@ impl JobService {
 
     async fn cluster_answer(&self, request: StopRequest, done: Result<String>) -> ClusterAnswer {
         let cluster_name = request.cluster_name;
-        // Its launcher may quote the secrets of any job on it.
-        let records = self.context.registry.records().await.unwrap_or_default();
-        let on_it = records
-            .iter()
-            .filter(|record| record.cluster_name == cluster_name);
-        let redactors = on_it.map(|record| self.context.redactor(&record.job_id));
-        let redactors: Vec<Redactor> = redactors.chain([Redactor::default()]).collect();
+        let redactors = self.cluster_redactors(&cluster_name).await;
         let answer = ClusterAnswer {
             success: done.is_ok(),
             cloud: self.context.cloud_of_call(&request.cloud),
@@ -141,6 +135,16 @@ impl JobService {
             message: done.unwrap_or_default(),
         };
         sanitize(answer, &redactors)
+    }
+
+    /// Returns what hides the secrets of the jobs on a cluster: its launcher may quote those of any.
+    pub(super) async fn cluster_redactors(&self, cluster: &str) -> Vec<Redactor> {
+        let records = self.context.registry.records().await.unwrap_or_default();
+        let on_it = records
+            .iter()
+            .filter(|record| record.cluster_name == cluster);
+        let redactors = on_it.map(|record| self.context.redactor(&record.job_id));
+        redactors.chain([Redactor::default()]).collect()
     }
 
     async fn teardown(&self, action: ClusterAction, request: &StopRequest) -> Result<String> {

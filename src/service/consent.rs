@@ -80,10 +80,13 @@ impl JobService {
             text.field("Jobs on it", &live);
             text.field("Launches onto it that are under way", change.launching);
             text.line(change.consequence);
-            let prompt = text.prompt(format!(
+            let mut prompt = text.prompt(format!(
                 "{} {:?} of {:?} on {:?}",
                 change.question, change.job, change.cluster, change.cloud
             ));
+            for redactor in self.cluster_redactors(change.cluster).await {
+                prompt.text = redactor.redact(&prompt.text);
+            }
             if provider.ask(&prompt).await? == prompt.subject {
                 return Ok(());
             }

@@ -114,6 +114,11 @@ impl JobService {
         check_collisions(context, &records, &mut launch, request.allow_shared_output).await?;
         let JobIdentity { cloud, cluster, .. } = &launch.spec.identity;
         launch.cluster = self.cluster_info(cloud, cluster).await?;
+        if launch.cluster.as_ref().is_some_and(|it| it.cloud.is_none()) {
+            launch.plan.warnings.push(format!(
+                "it is not known whether cluster {cluster} is on another cloud than {cloud}"
+            ));
+        }
         Ok(launch)
     }
 

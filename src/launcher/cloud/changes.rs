@@ -18,7 +18,7 @@ use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::runner::{CliCall, Output};
 use crate::process::start;
 use crate::process::supervisor::{Step, SupervisorPlan};
-use crate::settings::data_dir::{create_private, if_found};
+use crate::settings::data_dir::{create_private, if_found, write_atomic};
 use crate::sync::lock;
 
 /// The file that holds the [`Change`] until its result has been answered.
@@ -116,8 +116,11 @@ impl CloudLauncher {
         Ok((change, output_of(&dir)?))
     }
 
-    /// Joins the same change where it is under way, and else creates the folder of this one, in place of those that have ended.
-    fn join_or_create(&self, change: Change) -> io::Result<(Change, JobDir, Option<JobLock>)> {
+    /// Joins the same change where it is under way, and else creates the folder of this one, in place of one that has ended.
+    pub(super) fn join_or_create(
+        &self,
+        change: Change,
+    ) -> io::Result<(Change, JobDir, Option<JobLock>)> {
         // Two calls do not both begin it. Of two servers both may: the second one finds it done.
         let _turn = lock(&self.turn);
         for (dir, other) in self.changes() {
@@ -125,12 +128,13 @@ impl CloudLauncher {
                 if !has_ended(&dir)? {
                     return Ok((other, dir, None));
                 }
-                dir.remove()?;
+                // Its folder stays for those who still wait for its result.
+                self.answer_change(&other);
             }
         }
         create_private(&self.folder.changes())?;
         let (dir, lock) = JobDir::create(self.change_dir(&change).path())?;
-        dir.write_new(CHANGE, &serde_json::to_vec(&change)?)?;
+        write_atomic(&dir.path().join(CHANGE), &serde_json::to_vec(&change)?)?;
         Ok((change, dir, Some(lock)))
     }
 

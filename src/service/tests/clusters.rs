@@ -95,7 +95,9 @@ async fn the_question_of_a_stop_names_the_jobs_that_end() {
     let user = Arc::new(Agrees::default());
     let service = test.service.with_consent(Arc::clone(&user) as _);
     test.cloud.leave_out("silent");
-    let silent = Some(JobError::failed("silent"));
+    let silent = Some(JobError::failed(
+        "silent to hf_abcdefghijklmnopqrstuvwxyz01234567",
+    ));
     for (cluster, error, live) in [
         ("dev", None, "by-hand-7"),
         ("dev", silent, "not known"),
@@ -110,7 +112,20 @@ async fn the_question_of_a_stop_names_the_jobs_that_end() {
         let asked = user.0.lock().unwrap().clone();
         let line = format!("Jobs on it: {live}\n");
         assert!(asked.contains(&line), "{asked}");
+        assert!(!asked.contains("hf_abc"), "{asked}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_onto_a_cluster_that_cannot_be_asked_about_says_so() {
+    let test = test_service();
+    test.cloud.fail_list(Some(JobError::failed("silent")));
+    let launched = test.run_on("job", "gcp", "dev").await;
+    let doubt = "it is not known whether cluster dev is on another cloud than gcp";
+    assert!(
+        launched.warnings.iter().any(|it| it == doubt),
+        "{launched:?}"
+    );
 }
 
 /// Clients give up after a minute.

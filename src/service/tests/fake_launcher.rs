@@ -668,7 +668,8 @@ impl Launcher for FakeLauncher {
 
     async fn clusters(&self, _: Option<&str>) -> Result<Vec<ClusterInfo>, JobError> {
         self.cloud.ask().await;
-        Ok(Vec::new())
+        let error = self.cloud.state().list_error.clone();
+        error.map_or(Ok(Vec::new()), Err)
     }
 
     fn ends_clusters(&self) -> bool {
