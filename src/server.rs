@@ -108,7 +108,7 @@ impl Server {
     }
 
     /// Answers a request in a task of its own. A panic becomes an error of that request, and a request that the client cancels
-    /// is answered at once while the work it began goes on.
+    /// is answered at once while the work it began goes on, unless its tool gives that up.
     fn run<T: Send + 'static>(
         &self,
         context: &Context,

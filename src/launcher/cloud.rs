@@ -413,13 +413,13 @@ impl Launcher for CloudLauncher {
         let call = self.backend.change_call(&change)?;
         let (change, output) = self.run_change(change, call).await?;
         let mut result = self.backend.teardown_result(&change, &output).await;
-        let is_unknown = matches!(&result, Err(error) if error.is_not_found());
-        if is_unknown && before.is_some() {
-            // The API server may have deleted it without telling, before the program looked.
-            let after = self.backend.clusters(Some(cluster)).await?;
-            if named(&after, cluster).is_none() {
-                result = Ok(format!("cluster {cluster} is gone"));
-            }
+        // The API server may have deleted it without telling, before the program looked.
+        if matches!(&result, Err(error) if error.is_not_found())
+            && before.is_some()
+            && let Ok(after) = self.backend.clusters(Some(cluster)).await
+            && named(&after, cluster).is_none()
+        {
+            result = Ok(format!("cluster {cluster} is gone"));
         }
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {

@@ -19,7 +19,7 @@ use crate::settings::env_vars;
 use crate::settings::policy::AskUser;
 use crate::text::{hours, join_names, one_line};
 
-/// The wait for SkyPilot's description of a cluster, which the prompt shows.
+/// The wait for SkyPilot's description of a cluster, and for its jobs, which the prompt shows.
 const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
 /// The bytes of a value, of a script, and of a whole prompt that are shown.
 const MAX_VALUE: usize = 400;
@@ -103,7 +103,8 @@ impl JobService {
             Ok(launcher) if self.can_ask() && change.job.is_empty() => launcher,
             _ => return String::new(),
         };
-        let listing = launcher.list(&[]).await;
+        let deadline = Instant::now() + CLUSTER_INFO_WAIT;
+        let listing = until(deadline, launcher.list(&[])).await;
         let is_whole = listing.as_ref().is_ok_and(|it| it.incomplete.is_empty());
         let jobs = listing.unwrap_or_default().jobs;
         let live = jobs.iter().filter(|job| !job.status.is_done);
