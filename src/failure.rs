@@ -9,11 +9,14 @@ mod ending;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::progress::tqdm::Bar;
-use crate::text::traceback::Problem;
+use crate::text::traceback::{Problem, names_exception};
 use crate::text::{end_of, shorten, signal_name};
 use causes::{Cause, Place, TABLE};
 use ending::Ending;
@@ -25,6 +28,7 @@ const EVIDENCE: usize = 400;
 const EXCERPT: usize = 2_000;
 /// The least of a quote that is given however long the rest of an answer is, in bytes.
 const MIN_QUOTE: usize = 60;
+const TRACEBACK: &str = "(most recent call last)";
 /// The most lines of a message and of errors; of the end of a log half as many.
 const EXCERPT_LINES: usize = 10;
 
@@ -130,7 +134,7 @@ fn json_length(text: &str) -> usize {
 /// Explains why a job failed. `log_tail` is the end of its log, folded; `reason` is what its launcher gave as the reason.
 /// `None` when nothing at all is known.
 pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) -> Option<Failure> {
-    let log = end_of(log_tail, LOOKED_AT);
+    let log = &with_tracebacks(end_of(log_tail, LOOKED_AT));
     let reason = reason.filter(|reason| !log.contains(reason.trim()));
     let ending = Ending::read(log, reason);
     let (root, errors) = (ending.root(), ending.errors());
@@ -152,6 +156,34 @@ pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) 
         failure.last_lines = excerpt(lines.collect(), EXCERPT_LINES / 2);
     }
     (failure != Failure::default()).then_some(failure)
+}
+
+/// Returns the exception that a log ends with, if it ends with one.
+pub(crate) fn last_exception(log: &str) -> Option<String> {
+    let read = || explain(log, None, None)?.error_line();
+    let error = log.contains(TRACEBACK).then(read)??;
+    let last = log.lines().rev().filter(|line| !line.trim().is_empty());
+    let mut last = last.take(EXCERPT_LINES / 2);
+    let is_last = names_exception(&error) && last.any(|line| line.ends_with(&error));
+    is_last.then_some(error)
+}
+
+/// Puts the text of a traceback in place of the line of JSON that holds it.
+fn with_tracebacks(log: &str) -> Cow<'_, str> {
+    let text = |line: &str| {
+        let fields: Map<String, Value> = serde_json::from_str(line).ok()?;
+        let mut texts = fields.values().filter_map(Value::as_str);
+        texts
+            .find(|text| text.contains(TRACEBACK))
+            .map(str::to_owned)
+    };
+    if !log.contains(&format!("{TRACEBACK}:\\n")) {
+        return log.into();
+    }
+    let lines = log
+        .lines()
+        .map(|line| text(line).unwrap_or(line.to_owned()));
+    lines.collect::<Vec<_>>().join("\n").into()
 }
 
 /// Finds the cause that the end of a log shows, and what shows it.

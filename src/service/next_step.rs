@@ -30,7 +30,9 @@ pub(super) fn message(status: &JobStatus, observation: &Observation) -> String {
     let mut message = match status.state {
         JobState::Pending => "the job is not running yet".to_owned(),
         JobState::Running => "the job is running".to_owned(),
-        JobState::Succeeded if bad_news.is_some() => format!("the job ended{after}"),
+        JobState::Succeeded if bad_news.is_some() || observation.last_line.is_some() => {
+            format!("the job ended{after}")
+        }
         JobState::Succeeded => format!("the job succeeded{after}"),
         JobState::Failed => match &status.details.step {
             Some(step) => format!("`{step}` failed{after}"),
@@ -159,6 +161,9 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
     let what = match (status.state, output) {
         (JobState::Succeeded, _) if is_lost => {
             return "Tell the user: what it has learned is of no use.".to_owned();
+        }
+        (JobState::Succeeded, _) if observation.last_line.is_some() => {
+            "get_job_logs shows more. Without `set -o pipefail` a script passes over errors before a pipe."
         }
         (JobState::Succeeded, Some(output)) => {
             return format!("Its output is in {}.", output.dir.display());

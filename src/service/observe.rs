@@ -43,7 +43,8 @@ pub(super) struct Observation {
     pub(super) progress: Option<Progress>,
     pub(super) stalled: Option<Stall>,
     pub(super) failure: Option<Failure>,
-    /// The last line of the log of a running job without progress.
+    /// The last line of the log of a running job without progress; of one that ended well, the exception that its log
+    /// ends with.
     pub(super) last_line: Option<String>,
     pub(super) links: Vec<String>,
     pub(super) output: Option<Output>,
@@ -91,6 +92,12 @@ pub(super) async fn observe(
     } else if is_running && observation.progress.is_none() {
         let redactor = context.redactor(&job.identity.job_id);
         observation.last_line = last_line(log.tail(LAST_LINE_TAIL), &redactor);
+    } else if status.state == JobState::Succeeded {
+        let redactor = context.redactor(&job.identity.job_id);
+        let log = readable(log.tail(LAST_LINE_TAIL), &redactor);
+        let error = log.as_deref().and_then(failure::last_exception);
+        observation.last_line =
+            error.map(|error| format!("its exit code is 0, but its log ends with {error}"));
     }
     observation
 }
@@ -220,17 +227,20 @@ async fn failure_of(
 
 /// Returns the last line of a log that says anything.
 fn last_line(mut tail: Vec<u8>, redactor: &Redactor) -> Option<String> {
-    if redactor.hides_all() {
-        return None;
-    }
     if redactor.knows_values() {
         // The line that is being written may end in too little of a value to be known as one.
         tail.truncate(memrchr2(b'\n', b'\r', &tail)? + 1);
     }
-    let log = redactor.redact(&fold(&redactor.masked(tail)));
+    let log = readable(tail, redactor)?;
     let says_something = |line: &&str| line.contains(char::is_alphanumeric);
     let line = log.lines().rev().find(says_something)?.trim();
     Some(line.chars().take(MAX_LAST_LINE).collect())
+}
+
+/// Returns the readable text of a log without secrets, if it is known what they are.
+fn readable(tail: Vec<u8>, redactor: &Redactor) -> Option<String> {
+    let text = || redactor.redact(&fold(&redactor.masked(tail)));
+    (!redactor.hides_all()).then(text)
 }
 
 fn submitted(record: &JobRecord) -> Option<SystemTime> {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::failure::{Exit, Failure, causes, explain};
+use crate::failure::{Exit, Failure, causes, explain, last_exception};
 use crate::logs::fold::fold;
 
 /// The excerpts, by name: `<cause>[.<variant>]`, each without the line that names its source.
@@ -81,6 +81,19 @@ fn missing_package_is_installed_where_the_program_ran() {
         places.iter().all(|place| advice.contains(place)),
         "{advice}"
     );
+}
+
+#[test]
+fn exception_at_the_end_of_a_log_is_told_from_one_that_was_survived() {
+    let raised = "Traceback (most recent call last):\n  File \"t.py\", line 3, in <module>\n    main()\nValueError: bad batch\n";
+    let all_said = Some("ValueError: bad batch".to_owned());
+    let end = |log: &str| last_exception(&fold(log.as_bytes()));
+    assert_eq!(end(&format!("step 10/300 loss 1.2\n{raised}")), all_said);
+    assert_eq!(end(&raised.replace("\n", "\n[rank0]: ")), all_said);
+    assert_eq!(end(&format!("{raised}step 10/300 loss 1.2\n")), None);
+    assert_eq!(end(&format!("{raised}a\nb\nc\nd\ne\n")), None);
+    assert_eq!(end(&format!("Exception ignored in: <f>\n{raised}")), None);
+    assert_eq!(end("Error: 0.03\n"), None);
 }
 
 #[test]

@@ -58,6 +58,15 @@ fn bad_news_comes_first() {
         "Tell the user: what it has learned is of no use."
     );
 
+    // A script that pipes the training into another program ends well though that has failed.
+    let passed_over = Observation {
+        last_line: Some("its log ends with ValueError: x".to_owned()),
+        ..observed(GOOD)
+    };
+    let text = message(&ended(JobState::Succeeded), &passed_over);
+    assert!(!text.contains("succeeded") && text.ends_with("ValueError: x"));
+    assert!(next(&ended(JobState::Succeeded), &passed_over, None).contains("pipefail"));
+
     let grown = format!(
         "{GOOD}{}",
         GOOD.replace("1.5", "18.0").replace(": 1}", ": 2}")
