@@ -78,12 +78,14 @@ impl CloudLauncher {
             self.backend.clusters(None),
             self.backend.costs()
         );
-        Survey {
+        let mut survey = Survey {
             queue,
             clusters,
             costs,
             backend: Arc::clone(&self.backend),
-        }
+        };
+        survey.leave_out_owners();
+        survey
     }
 
     /// Asks about the cluster of a job. Returns its launch too, by which its row is known.

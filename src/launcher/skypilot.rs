@@ -117,15 +117,22 @@ impl CloudBackend for SkyPilot {
     }
 
     /// Asks the API server about each cluster at once. The program, which lists them all in one run, is asked where there is none,
-    /// and about the clusters of which it gave no answer.
+    /// and about the clusters of which it gave no answer. It is given their names: without one, all users' jobs are those of all
+    /// users' clusters.
     async fn queue(&self, _cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
         let mut names = clusters.clone();
+        if names.is_empty() {
+            match self.clusters(None).await {
+                Ok(own) => names.extend(own.into_iter().map(|cluster| cluster.name)),
+                // One's own jobs: nothing is said of clusters that are not known.
+                Err(_) => return self.run_queue(&names).await,
+            }
+            if names.is_empty() {
+                return Ok(Queue::new());
+            }
+        }
         if self.api.server().await.is_none() {
             return self.run_queue(&names).await;
-        }
-        if names.is_empty() {
-            let clusters = self.clusters(None).await?;
-            names.extend(clusters.into_iter().map(|cluster| cluster.name));
         }
         let asked = stream::iter(names.clone()).map(async |name: String| {
             let call = queue_call([&name]);
@@ -332,6 +339,7 @@ impl SkyPilot {
 fn queue_call<'c>(clusters: impl IntoIterator<Item = &'c String>) -> Result<CliCall> {
     let mut arguments = vec!["queue"];
     arguments.extend(clusters.into_iter().map(String::as_str));
+    arguments.extend((arguments.len() > 1).then_some("-u"));
     arguments.extend(["-o", "json"]);
     call(&arguments, TIMEOUT)
 }

@@ -30,6 +30,9 @@ pub(crate) struct QueuedJob {
     pub(crate) end_at: Option<f64>,
     /// The folder of its log, named after the launch: `~/sky_logs/sky-2026-11-24-19-07-32-946443`.
     pub(crate) log_path: String,
+    pub(crate) user_hash: Option<String>,
+    /// The name of its user, or their hash.
+    pub(crate) user: Option<String>,
 }
 
 /// A cluster, from `sky status -o json`.
@@ -57,6 +60,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: u64,
     /// The name of the user who launched it.
     pub(crate) user: Option<String>,
+    pub(crate) user_hash: Option<String>,
     /// In dollars. SkyPilot 0.12 does not report it.
     pub(crate) hourly_price: Option<f64>,
 }
@@ -242,6 +246,8 @@ fn job(job_id: String, row: &Row) -> QueuedJob {
         start_at: time(row, "start_at"),
         end_at: time(row, "end_at"),
         log_path: text(row, "log_path").unwrap_or_default(),
+        user_hash: text(row, "user_hash"),
+        user: text(row, "username").or_else(|| text(row, "user_hash")),
     }
 }
 
@@ -271,6 +277,7 @@ fn cluster(name: String, row: &Row) -> Cluster {
         is_spot: before.contains("[spot]"),
         nodes: row.get("nodes").and_then(Value::as_u64).unwrap_or(1),
         user: text(row, "user_name"),
+        user_hash: text(row, "user_hash"),
         hourly_price: row.get("hourly_price").and_then(price),
     }
 }

@@ -77,7 +77,12 @@ impl JobService {
             if let Some(info) = info.filter(|info| !info.is_stopped) {
                 text.field("Price", &info.offer.text());
             }
-            text.field("Jobs on it", &live);
+            let label = if change.job.is_empty() {
+                "Jobs on it"
+            } else {
+                "Its name"
+            };
+            text.field(label, &live);
             text.field("Launches onto it that are under way", change.launching);
             text.line(change.consequence);
             let mut prompt = text.prompt(format!(
@@ -97,10 +102,10 @@ impl JobService {
         asked.map_err(|error| error.context("nothing was done"))
     }
 
-    /// Names the jobs that end with a cluster, where the user can be asked.
+    /// Names the job that ends, or those that end with a cluster, where the user can be asked.
     async fn live_jobs(&self, change: &Change<'_>) -> String {
         let launcher = match self.context.allowed_launcher(change.cloud) {
-            Ok(launcher) if self.can_ask() && change.job.is_empty() => launcher,
+            Ok(launcher) if self.can_ask() => launcher,
             _ => return String::new(),
         };
         let deadline = Instant::now() + CLUSTER_INFO_WAIT;
@@ -108,7 +113,9 @@ impl JobService {
         let is_whole = listing.as_ref().is_ok_and(|it| it.incomplete.is_empty());
         let jobs = listing.unwrap_or_default().jobs;
         let live = jobs.iter().filter(|job| !job.status.is_done);
+        let is_meant = |id: &str| change.job.is_empty() || change.job == id;
         let live = live.filter(|job| job.identity.cluster == change.cluster);
+        let live = live.filter(|job| is_meant(&job.identity.oumi_job_id));
         let names = join_names(live.map(|job| match &job.status.details.job_name {
             Some(name) => name,
             None => &*job.identity.oumi_job_id,

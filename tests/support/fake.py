@@ -281,7 +281,8 @@ def sky_queue(clusters):
     queue, template = {}, loads(capture("sky/queue-json").split("\n", 1)[1])["skyc1"][0]
     for cluster in clusters:
         if is_cluster(cluster) and status_of(cluster) == "UP":
-            queue[cluster] = [queue_row(template, f"clusters/{cluster}/jobs/{id}", id) for id in job_ids(f"clusters/{cluster}")]
+            jobs = {id: f"clusters/{cluster}/jobs/{id}" for id in job_ids(f"clusters/{cluster}")}
+            queue[cluster] = [queue_row(template, job, id) for id, job in jobs.items() if "-u" in options or not exists(f"{job}/user")]
             continue
         say(f"Failed to get the job queue for cluster '{cluster}'.\n  ")
         if is_cluster(cluster):
@@ -295,7 +296,8 @@ def queue_row(template, job, id):
     times = {key: loads(read(f"{job}/{key}", "null")) for key in ("submitted_at", "start_at", "end_at")}
     texts = {"job_name": read(f"{job}/name", ""), "resources": read(f"{job}/resources", "1x[CPU:1]")}
     log_path = f"~/sky_logs/{read(f'{job}/run', 'sky-0')}"
-    return {**template, "job_id": id, **texts, **times, "status": job_status(job), "log_path": log_path}
+    user = {"username": read(f"{job}/user", "root"), "user_hash": read(f"{job}/user", template["user_hash"])}
+    return {**template, **user, "job_id": id, **texts, **times, "status": job_status(job), "log_path": log_path}
 
 
 def sky_status(names):
@@ -625,7 +627,7 @@ def main(folder, program, *arguments):
         calls.write("\t".join(fields) + "\n")
     words, options, document, waiting = [], {}, None, iter(arguments)
     for argument in waiting:
-        if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel", "--all-regions", "--help"):
+        if argument in ("-y", "--no-follow", "--detach", "--version", "--down", "--cancel", "--all-regions", "--help", "-u"):
             options[argument] = ""
         elif argument.startswith("-"):
             options[argument] = next(waiting, "")

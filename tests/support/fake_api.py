@@ -78,7 +78,7 @@ class Run:
         argv = {
             "/cost_report": ["/bin/cat", f"{FOLDER}/costs"],
             "/status": [sky, "status", *(body.get("cluster_names") or []), "-o", "json"],
-            "/queue": [sky, "queue", cluster, "-o", "json"],
+            "/queue": [sky, "queue", cluster, *(["-u"] if body.get("all_users") else []), "-o", "json"],
             "/logs": [sky, "logs", cluster, str(body.get("job_id")), "--no-follow", "--tail", str(body.get("tail"))],
             "/cancel": [sky, "cancel", "-y", cluster, *map(str, body.get("job_ids") or [])],
             "/down": [sky, "down", "-y", cluster],

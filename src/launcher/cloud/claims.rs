@@ -61,11 +61,12 @@ impl Launch {
         let has_time = |run: &String| run.len() == "sky-2026-11-24-19-18-45-442134".len();
         let has_run = self.printed.run.as_ref().is_some_and(has_time);
         let before = self.start.before.as_ref();
-        let printed = self.printed.oumi_job_id.as_ref();
-        let is_printed = printed.filter(|_| self.printed.is_detached && before.is_some());
-        let is_its = job.job_name == self.start.name
+        let is_printed = self.printed.oumi_job_id.as_ref() == Some(&job.job_id);
+        // A name that the config gives may be a colleague's too.
+        let may_be_named = is_printed || job.user.is_none();
+        let is_its = may_be_named && job.job_name == self.start.name
             || has_run && self.is_of_run(job) == Some(true)
-            || is_printed == Some(&job.job_id);
+            || is_printed && self.printed.is_detached && before.is_some();
         is_its && before.is_none_or(is_new)
     }
 

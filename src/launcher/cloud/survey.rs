@@ -94,6 +94,18 @@ impl Survey {
         check_cloud(name, found.as_deref(), cloud, self.backend.clouds())
     }
 
+    /// Removes the user from each job that is of the owner of its cluster.
+    pub(super) fn leave_out_owners(&mut self) {
+        for (name, jobs) in self.queue.iter_mut().flatten() {
+            let clusters = self.clusters.as_deref().unwrap_or_default();
+            let owner = named(clusters, name).and_then(|it| it.user_hash.as_ref());
+            let owned = jobs.iter_mut().flatten();
+            for job in owned.filter(|job| [None, owner].contains(&job.user_hash.as_ref())) {
+                job.user = None;
+            }
+        }
+    }
+
     /// Adds the price of the cost report to each cluster that has none.
     pub(super) fn add_reported_prices(&mut self) {
         for cluster in self.clusters.iter_mut().flatten() {
@@ -279,11 +291,13 @@ impl<'s> SurveyedJob<'s> {
             Some(time.to_rfc3339())
         };
         let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let others = row.user.iter().filter(|_| self.identity.job_id.is_empty());
+        let user: String = others.map(|user| format!(" of {user}")).collect();
         status.details = JobDetails {
             submitted_at: time(row.submitted_at),
             start_at: time(row.start_at),
             end_at: time(row.end_at),
-            job_name: text(&row.job_name),
+            job_name: text(&row.job_name).map(|name| name + &user),
             resources: text(&row.resources),
             ..JobDetails::default()
         };

@@ -615,6 +615,9 @@ mod claims {
             Some("4")
         );
         assert_eq!(found(&b, &one, std::slice::from_ref(&a)), None);
+        let mut of_jane = job("4", 40.0);
+        of_jane.user = Some("jane".to_owned());
+        assert_eq!(found(&a, &[of_jane], &[]), None);
         let two = [job("5", 50.0), job("4", 40.0), old];
         assert_eq!(
             found(&a, &two, std::slice::from_ref(&b)).as_deref(),

@@ -412,4 +412,11 @@ fn cluster_of_another_user_is_told_as_that() {
     );
     let other = down(&mut server, "gcp", "theirs");
     assert!(other.refused().contains("is on aws"), "{}", other.refused());
+    // Her job on a cluster of ours.
+    world.cloud.set_job("dev", "1", "SUCCEEDED");
+    world.cloud.add_job("dev", "2", "hers", "RUNNING");
+    world.cloud.write("clusters/dev/jobs/2/user", "jane");
+    let list = world.server().list("running").1;
+    assert_eq!(list["jobs"][0]["name"], "hers of jane", "{list:?}");
+    assert_eq!(warnings(&list), "");
 }

@@ -332,6 +332,7 @@ fn cancel_of_a_foreign_job_asks() {
         for line in [
             "not started by this server",
             "Job: 7",
+            "Its name: theirs",
             "Cloud: aws",
             "Cluster: dev",
         ] {

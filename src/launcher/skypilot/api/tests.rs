@@ -52,7 +52,7 @@ fn captured_answers() {
         (clusters[0].name.as_str(), clusters[0].status.as_str()),
         ("h1", "UP")
     );
-    let queue = output(&["queue", "h1", "-o", "json"], capture!("queue"));
+    let queue = output(&["queue", "h1", "-u", "-o", "json"], capture!("queue"));
     let queue = sky::queue(&queue.stdout).unwrap();
     let jobs: Vec<_> = queue["h1"]
         .iter()
@@ -60,7 +60,10 @@ fn captured_answers() {
         .map(|job| (&*job.job_id, &*job.status))
         .collect();
     assert_eq!(jobs, [("2", "PENDING"), ("1", "RUNNING")]);
-    let unknown = output(&["queue", "nope", "-o", "json"], capture!("queue-unknown"));
+    let unknown = output(
+        &["queue", "nope", "-u", "-o", "json"],
+        capture!("queue-unknown"),
+    );
     let queue = sky::queue(&unknown.stdout).unwrap();
     assert!(queue["nope"].as_ref().unwrap_err().is_not_found());
     let cancelled = output(&["cancel", "-y", "h1", "1"], capture!("cancel"));
@@ -183,7 +186,7 @@ async fn request_that_is_given_up_is_cancelled() {
         address,
         env_vars: Default::default(),
     });
-    let arguments = ["queue", "c", "-o", "json"];
+    let arguments = ["queue", "c", "-u", "-o", "json"];
     let call = CliCall::new(Path::new("sky"), &arguments, Duration::from_secs(3));
     let request = Request::of(&call.arguments).unwrap();
     assert!(server.answer(call, request).await.timed_out);
