@@ -204,7 +204,7 @@ fn running_status(dir: &JobDir) -> io::Result<JobStatus> {
 fn is_started_here(dir: &JobDir) -> io::Result<bool> {
     let machine = dir.machine()?;
     let place = machine.as_ref().map_or(Ok(Place::Here), Machine::place)?;
-    Ok(dir.is_start_claimed()? && place != Place::Elsewhere)
+    Ok(dir.is_start_claimed()? && place == Place::Here)
 }
 
 /// The status of a job that no signal can reach: its supervisor was killed, and what is left of it has no mark.
@@ -260,16 +260,19 @@ fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
         false => "nothing of it is here, not even its log",
     };
     let unknown = |word, is_done| JobStatus::new(word, JobState::Unknown, is_done);
-    Ok(match place {
+    let mut status = match place {
         Place::Here => unknown(status::LOST, true)
             .with_message(format!("how it ended is not known: {left}")),
         Place::EarlierStart => unknown(status::UNKNOWN, true).with_message(format!(
-            "{host} was restarted while it ran, which ended it; its log shows how far it came"
+            "{host}, or its container, was restarted while it ran, which ended it; its log shows how far it came"
         )),
         Place::Elsewhere => unknown(status::UNKNOWN, false).with_message(format!(
             "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
         )),
-    })
+    };
+    status.details.next =
+        (!status.is_done).then_some("Tell the user: only the server there knows.");
+    Ok(status)
 }
 
 fn ended_status(record: &ExitRecord) -> JobStatus {

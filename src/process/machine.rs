@@ -10,7 +10,7 @@ pub(crate) struct Machine {
     pub(crate) host: String,
     /// Differs after each start of the machine.
     boot: String,
-    /// Differs in each container that sees its own processes only. Empty where there is no such thing.
+    /// Differs in each start of a container that sees its own processes only. Empty where there is no such thing.
     pid_namespace: String,
 }
 
@@ -19,7 +19,7 @@ pub(crate) struct Machine {
 pub(crate) enum Place {
     /// Processes of the job would be seen here.
     Here,
-    /// This machine, or one of the same name, before it was started last.
+    /// This machine or container, or one of the same name, before it was started last.
     EarlierStart,
     Elsewhere,
 }
@@ -46,7 +46,7 @@ impl Machine {
     pub(crate) fn place(&self) -> io::Result<Place> {
         Ok(match Self::current()? {
             here if *self == here => Place::Here,
-            here if self.host == here.host && self.boot != here.boot => Place::EarlierStart,
+            here if self.host == here.host => Place::EarlierStart,
             _ => Place::Elsewhere,
         })
     }

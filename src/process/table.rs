@@ -243,7 +243,8 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
     Ok(processes.collect())
 }
 
-/// Ends the processes of a job, over several snapshots: SIGTERM once to each, or SIGKILL as long as one is there.
+/// Ends the processes of a job, over several snapshots: SIGTERM once to each, or SIGKILL as long as one is there. What a process
+/// starts on SIGTERM, such as the copy of a checkpoint, gets it only once those that had it before are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Terminator {
     terminated: HashSet<u32>,
@@ -254,10 +255,11 @@ impl Terminator {
     pub(crate) fn signal(&mut self, members: &HashSet<u32>, termination: Termination) {
         // A job that hides its marks from the list may make its supervisor look like a part of it.
         let own = std::process::id();
+        let is_saving = !self.terminated.is_disjoint(members);
         for &member in members.iter().filter(|member| **member != own) {
             if termination == Termination::Forced {
                 send(member, Signal::KILL);
-            } else if self.terminated.insert(member) {
+            } else if !is_saving && self.terminated.insert(member) {
                 send(member, Signal::TERM);
             }
         }

@@ -139,7 +139,8 @@ impl ElicitingCaller {
         if let Some((state, response)) = &self.answer {
             let subject = self.prompts.redeem(state, &self.call)?;
             let result = serde_json::from_value(response.clone());
-            return accepted(&result.map_err(not_asked)?, &subject);
+            let result = result.map_err(|_| not_asked("its answer has the wrong type"))?;
+            return accepted(&result, &subject);
         }
         let state = self.prompts.keep(prompt.subject.clone(), self.call.clone());
         let request = InputRequest::Elicitation(ElicitRequest::new(form(prompt)));

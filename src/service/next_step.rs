@@ -163,7 +163,7 @@ fn after_end(status: &JobStatus, observation: &Observation, is_lost: bool) -> St
             return "Tell the user: what it has learned is of no use.".to_owned();
         }
         (JobState::Succeeded, _) if observation.last_line.is_some() => {
-            "get_job_logs shows more. Without `set -o pipefail` a script passes over errors before a pipe."
+            "get_job_logs shows more. Without `set -eo pipefail` a script ends as its last command does."
         }
         (JobState::Succeeded, Some(output)) => {
             return format!("Its output is in {}.", output.dir.display());

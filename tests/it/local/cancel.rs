@@ -104,7 +104,7 @@ fn ignoring_sigterm_is_stopping_until_forced() {
 fn job_has_time_to_save() {
     let home = Home::new();
     let mut server = Server::start(&home);
-    let run = "trap 'sleep 0.5; echo saved; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
+    let run = "trap 'sleep 0.5 && echo saved; exit 0' TERM; mkdir pids; echo $$ > pids/main; while :; do sleep 0.05; done";
     let job_id = server.submit(home.job(run), json!({}));
     home.pids(1);
     is_cancelled(&server.cancel(&job_id, false).ok());

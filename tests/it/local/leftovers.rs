@@ -257,7 +257,7 @@ fn job_of_another_machine_is_not_lost() {
     let job_id = lose(&home, &mut server);
     let lock = home.job_dir(&job_id).join("lock");
     let here: Value = serde_json::from_slice(&fs::read(&lock).unwrap()).unwrap();
-    for (key, is_done) in [("host", false), ("pid_namespace", false), ("boot", true)] {
+    for (key, is_done) in [("host", false), ("pid_namespace", true), ("boot", true)] {
         let mut there = here.clone();
         there[key] = json!("other");
         fs::write(&lock, there.to_string()).unwrap();
