@@ -353,6 +353,11 @@ pub(crate) trait Launcher: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Names the jobs that live on a cluster, or with an id that one. `None` where they are not known.
+    async fn live_jobs(&self, _: &JobIdentity) -> Option<String> {
+        Some(String::new())
+    }
+
     /// Tells if its clusters can be stopped or deleted.
     fn ends_clusters(&self) -> bool {
         false

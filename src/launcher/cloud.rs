@@ -392,6 +392,16 @@ impl Launcher for CloudLauncher {
         Ok(join_all(meant.map(|cluster| self.describe(cluster))).await)
     }
 
+    async fn live_jobs(&self, meant: &JobIdentity) -> Option<String> {
+        let cluster = &meant.cluster;
+        if !self.backend.ids_restart() {
+            return Some(String::new());
+        }
+        let clusters = [cluster.clone()].into();
+        let survey = self.survey(&meant.cloud, &clusters).await;
+        survey.live_jobs(cluster, &meant.oumi_job_id)
+    }
+
     fn ends_clusters(&self) -> bool {
         // Of its own clusters Oumi ends none, whatever `oumi launch down` says.
         self.backend.ids_restart()

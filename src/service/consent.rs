@@ -12,12 +12,12 @@ use super::prepare::PreparedLaunch;
 use super::{JobService, OnProgress};
 use crate::error::{JobError, Result};
 use crate::launcher::job_yaml::is_on;
-use crate::launcher::{ClusterInfo, Offer, check_cloud};
+use crate::launcher::{ClusterInfo, JobIdentity, Offer, check_cloud};
 use crate::process::runner::until;
 use crate::settings::config::expand_home;
 use crate::settings::env_vars;
 use crate::settings::policy::AskUser;
-use crate::text::{hours, join_names, one_line};
+use crate::text::{hours, one_line};
 
 /// The wait for SkyPilot's description of a cluster, and for its jobs, which the prompt shows.
 const CLUSTER_INFO_WAIT: Duration = Duration::from_secs(15);
@@ -108,22 +108,15 @@ impl JobService {
             Ok(launcher) if self.can_ask() => launcher,
             _ => return String::new(),
         };
+        let meant = JobIdentity {
+            cloud: change.cloud.to_owned(),
+            cluster: change.cluster.to_owned(),
+            oumi_job_id: change.job.to_owned(),
+            ..JobIdentity::default()
+        };
         let deadline = Instant::now() + CLUSTER_INFO_WAIT;
-        let listing = until(deadline, launcher.list(&[])).await;
-        let is_whole = listing.as_ref().is_ok_and(|it| it.incomplete.is_empty());
-        let jobs = listing.unwrap_or_default().jobs;
-        let live = jobs.iter().filter(|job| !job.status.is_done);
-        let is_meant = |id: &str| change.job.is_empty() || change.job == id;
-        let live = live.filter(|job| job.identity.cluster == change.cluster);
-        let live = live.filter(|job| is_meant(&job.identity.oumi_job_id));
-        let names = join_names(live.map(|job| match &job.status.details.job_name {
-            Some(name) => name,
-            None => &*job.identity.oumi_job_id,
-        }));
-        match names.as_str() {
-            "" if !is_whole => "not known".to_owned(),
-            _ => names,
-        }
+        let live = until(deadline, launcher.live_jobs(&meant)).await;
+        live.unwrap_or_else(|| "not known".to_owned())
     }
 
     /// Describes a cluster, where it is there. Fails where it is on another cloud than the call gives, and where the policy forbids

@@ -51,12 +51,14 @@ impl CloudLauncher {
         let end = end.unwrap_or_default();
         let resources = cluster.resources.as_ref().or(cluster.accelerators.as_ref());
         let (place, region) = (cluster.cloud.as_ref(), cluster.region.as_ref());
-        let parts = [Some(status), resources, place, region];
+        let user = cluster.user.as_ref();
+        let by = user.map(|user| format!("launched by {user}"));
+        let parts = [Some(status), resources, place, region, by.as_ref()];
         let parts: Vec<&str> = parts.into_iter().flatten().map(String::as_str).collect();
         ClusterInfo {
             name: name.clone(),
             cloud,
-            summary: parts.join(", ") + &whose,
+            summary: parts.join(", "),
             is_stopped: is_stopped(cluster),
             offer: Offer {
                 note: format!("cluster {name}{whose} is {status}{end}: {}", offer.note),

@@ -13,7 +13,8 @@ use crate::launcher::{
 };
 use crate::parse;
 use crate::parse::prices::CostReport;
-use crate::parse::sky::{Cluster, Queue, QueuedJob, named};
+use crate::parse::sky::{Cluster, Queue, QueuedJob, is_controller, named};
+use crate::text::join_names;
 
 /// The answers to one query of queues, and to those of clusters and costs that were asked at the same time.
 pub(super) struct Survey {
@@ -85,6 +86,22 @@ impl Survey {
     /// As [`listed`](Self::listed); empty where the cluster did not answer.
     pub(super) fn jobs(&self, cluster: &str) -> &[QueuedJob] {
         self.listed(cluster).unwrap_or_default()
+    }
+
+    /// Names the jobs that live on a cluster, or with an id that one. `None` where they are not known.
+    pub(super) fn live_jobs(&self, cluster: &str, id: &str) -> Option<String> {
+        let is_stopped = self.cluster(cluster).is_some_and(is_stopped);
+        let jobs = match self.queue.as_ref().ok()?.get(cluster)? {
+            // Its own queue says nothing of what it runs.
+            Ok(_) if is_controller(cluster) => return None,
+            Ok(jobs) => jobs.as_slice(),
+            Err(error) if error.is_not_found() || is_stopped => &[],
+            Err(_) => return None,
+        };
+        let is_meant = |job: &&QueuedJob| id.is_empty() || job.job_id == id;
+        let live = jobs.iter().filter(|job| is_meant(job) && !is_over(job));
+        let names = Vec::from_iter(live.map(shown_name));
+        Some(join_names(names.iter().map(String::as_str)))
     }
 
     /// Fails where the cluster that has the name of a job's is known to be on another cloud than the job's.
@@ -291,13 +308,11 @@ impl<'s> SurveyedJob<'s> {
             Some(time.to_rfc3339())
         };
         let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-        let others = row.user.iter().filter(|_| self.identity.job_id.is_empty());
-        let user: String = others.map(|user| format!(" of {user}")).collect();
         status.details = JobDetails {
             submitted_at: time(row.submitted_at),
             start_at: time(row.start_at),
             end_at: time(row.end_at),
-            job_name: text(&row.job_name).map(|name| name + &user),
+            job_name: text(&row.job_name).map(|_| shown_name(row)),
             resources: text(&row.resources),
             ..JobDetails::default()
         };
@@ -320,6 +335,18 @@ impl<'s> SurveyedJob<'s> {
         let other = "; the cluster of that name is another one";
         let other = if is_recreated { other } else { "" };
         format!("cluster {cluster} is not there any more, and the job's result went with it{other}")
+    }
+}
+
+/// The name of a job, else its id, with its user where that is another than the owner of its cluster.
+pub(super) fn shown_name(job: &QueuedJob) -> String {
+    let name = match job.job_name.is_empty() {
+        true => &job.job_id,
+        false => &job.job_name,
+    };
+    match &job.user {
+        Some(user) => format!("{name} of {user}"),
+        None => name.clone(),
     }
 }
 

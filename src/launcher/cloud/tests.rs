@@ -786,6 +786,47 @@ mod surveys {
         r#"{"dev": [{"job_id": 7, "job_name": "a", "status": "RUNNING", "submitted_at": 5}]}"#;
     const CLUSTERS: &str = r#"[{"name": "dev", "status": "UP", "cloud": "GCP"}]"#;
 
+    #[test]
+    fn jobs_that_end_with_a_cluster_are_named_with_their_users() {
+        let row = |id: u8, user: &str, status: &str| {
+            format!(
+                r#"{{"job_id": {id}, "job_name": "j{id}", "status": "{status}", "user_hash": "h-{user}", "username": "{user}"}}"#
+            )
+        };
+        let jobs = [
+            row(3, "jane", "PENDING"),
+            row(2, "me", "RUNNING"),
+            row(1, "me", "FAILED"),
+        ];
+        let jobs = jobs.join(", ");
+        let queue = format!(
+            "Failed to get the job queue for cluster 'gone'.\n  sky.exceptions.ClusterDoesNotExist: Cluster 'gone' does not \
+             exist.\nFailed to get the job queue for cluster 'off'.\n  ClusterNotUpError: off\n{{{}}}",
+            ["dev", "theirs", "sky-jobs-controller-1"]
+                .map(|name| format!(r#""{name}": [{jobs}]"#))
+                .join(", ")
+        );
+        for (cluster, status, id, named) in [
+            ("dev", "UP", "", Some("j3 of jane, j2")),
+            ("dev", "UP", "3", Some("j3 of jane")),
+            ("dev", "UP", "1", Some("")),
+            // One's own clusters do not have it.
+            ("theirs", "", "", Some("j3 of jane, j2 of me")),
+            ("sky-jobs-controller-1", "UP", "", None),
+            ("gone", "", "", Some("")),
+            ("off", "STOPPED", "", Some("")),
+            ("off", "INIT", "", None),
+            ("silent", "UP", "", None),
+        ] {
+            let own =
+                format!(r#"[{{"name": "{cluster}", "status": "{status}", "user_hash": "h-me"}}]"#);
+            let mut survey = survey(&queue, if status.is_empty() { "[]" } else { &own });
+            survey.leave_out_owners();
+            let live = survey.live_jobs(cluster, id);
+            assert_eq!(live.as_deref(), named, "{cluster} {status} {id}");
+        }
+    }
+
     fn job(job_id: &str, cloud: &str) -> JobIdentity {
         JobIdentity {
             job_id: job_id.to_owned(),
