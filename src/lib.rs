@@ -40,7 +40,7 @@
 //! | a command for a shell | a file in `commands/`, and its line in `main.rs` |
 //! | another client that `setup` knows | `Client` in `commands/setup.rs` |
 //! | the arguments that a tool accepts | `service/requests.rs`, those of a launch: `LaunchOptions` in `launcher.rs`; values of another type, such as numbers as text: `server/arguments.rs`; the schema that a client sees: `server/tools.rs` |
-//! | the figures that a trainer prints | their names: `progress/names.yaml`; which lines are read: `progress/scanner.rs`; names and values of one: `progress/grammar.rs` |
+//! | the figures that a trainer prints | their names: `progress/names.yaml`; names and values of a line: `progress/grammar.rs`; which lines are read: `progress/scanner.rs`; what they change: `progress/training.rs` |
 //! | an environment variable | `settings/env_vars.rs`, its meaning in `env_vars.txt`; a limit: `settings/policy.rs` |
 //! | the picture of the loss | `plot.rs` |
 

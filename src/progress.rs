@@ -27,6 +27,7 @@ pub(crate) mod stall;
 #[cfg(test)]
 pub(crate) mod tests;
 pub(crate) mod tqdm;
+mod training;
 
 use std::io;
 use std::path::Path;
@@ -90,7 +91,7 @@ impl Progress {
                 self.metrics.seconds_left = None;
                 (self.source, self.measured_at) = (files.source, files.measured_at);
             }
-            files.metrics.update(&mut self.metrics);
+            files.metrics.update(self.metrics);
             self.metrics = files.metrics;
         }
         self

@@ -1,23 +1,10 @@
 //! Names and values in the text that trainers print: in a dictionary of Python or JSON, or in a line whose parts may be
 //! separated in any way (`step: 22  loss: 6.2`, `Step 3 | loss:1.1 lr:2e-05`, `iter 100: loss 3.1, time 23ms`).
 
-use std::sync::LazyLock;
-
 use memchr::memchr_iter;
 
 use super::tqdm::clock;
-use crate::text::patterns::Patterns;
-
-/// `-1.5e-05`, `1,234`, `nan`, `Infinity`.
-const NUMBER: &str = r"[-+]?(?:(?i:nan|inf(?:inity)?)\b|(?:[0-9]+(?:,[0-9]{3}\b)*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)";
-
-static NUMBER_AT_START: LazyLock<Patterns> =
-    LazyLock::new(|| Patterns::new(&format!("^(?:{NUMBER})")));
-static FILE: LazyLock<Patterns> = LazyLock::new(|| {
-    Patterns::new(
-        r"^[^\w/~]*[/~]|\./|://|\.(?:ckpt|pth?|bin|safetensors|distcp|jsonl?|yaml|log|py)[^\w/]*$",
-    )
-});
+use crate::text::end_of;
 
 /// The longest name that is considered, in bytes.
 const MAX_NAME: usize = 64;
@@ -27,6 +14,9 @@ const MAX_DEPTH: usize = 3;
 
 /// The constructors that Python shows around a number.
 const CONSTRUCTORS: [&str; 4] = ["tensor(", "np.float64(", "np.float32(", "np.int64("];
+
+/// The ends of the names of files that are printed beside metrics.
+const EXTENSIONS: &str = "ckpt pt pth bin safetensors distcp json jsonl yaml log py";
 
 /// Gives `each` every pair in `line` before its first dictionary: its name, the text from its value on, and the line before it.
 /// A name is the text before a number, back to the number before it or to a separator. Numbers in paths and names of files are
@@ -39,13 +29,10 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&str, &'a str, &'a s
     while read < dictionary {
         let mut at = read;
         read += 1;
-        let next = bytes[read..dictionary].first().unwrap_or(&b' ');
-        let may_begin = match bytes[at] {
-            b'0'..=b'9' | b'+' | b'-' | b'.' => true,
-            b'n' | b'N' => matches!(next, b'a' | b'A'),
-            b'i' | b'I' => matches!(next, b'n' | b'N'),
-            _ => false,
-        };
+        let may_begin = matches!(
+            bytes[at],
+            b'0'..=b'9' | b'+' | b'-' | b'.' | b'n' | b'N' | b'i' | b'I'
+        );
         let length = may_begin.then(|| number_length(&line[at..dictionary]));
         let Some(length) = length.flatten() else {
             continue;
@@ -53,8 +40,7 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&str, &'a str, &'a s
         read = at + length;
         let before = &line[..at];
         let last = before.as_bytes().last().copied().unwrap_or(b' ');
-        let mut calls = CONSTRUCTORS.iter().filter(|_| last == b'(');
-        let call = calls.find(|call| before.ends_with(**call));
+        let call = CONSTRUCTORS.iter().find(|call| before.ends_with(**call));
         if is_word(last) && matches!(bytes[at], b'-' | b'+') {
             at += 1;
         } else if is_word(last) || last == b'.' || last == b'(' && call.is_none() {
@@ -65,7 +51,7 @@ pub(super) fn pairs<'a>(line: &'a str, mut each: impl FnMut(&str, &'a str, &'a s
             let start = start.map_or(0, |blank| blank + 1);
             let length = bytes[at..].iter().position(u8::is_ascii_whitespace);
             word_end = length.map_or(line.len(), |length| at + length);
-            is_file = may_be_file(&bytes[start..word_end]) && FILE.is_match(&line[start..word_end]);
+            is_file = names_file(&line[start..word_end]);
         }
         let Some(name) = line.get(name_start..at).filter(|_| !is_file) else {
             name_start = word_end;
@@ -135,8 +121,7 @@ fn entry<'a>(
     let value = value
         .trim_ascii_start()
         .trim_start_matches(['\'', '"', '[']);
-    let is_call = value.starts_with(|c: char| c.is_ascii_alphabetic());
-    let mut calls = CONSTRUCTORS.iter().filter(|_| is_call);
+    let mut calls = CONSTRUCTORS.iter();
     let in_call = calls.find_map(|call| value.strip_prefix(call));
     let value = in_call.unwrap_or(value);
     if within.is_empty() {
@@ -156,15 +141,20 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Tells most numbers from [`FILE`] at a glance.
-fn may_be_file(word: &[u8]) -> bool {
-    let mut twos = word.windows(2);
-    twos.any(|two| matches!(two, [b'/' | b'~', _] | [b'.', b'a'..=b'z' | b'/']))
+/// Tells if a word is the path or the name of a file.
+fn names_file(word: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '/' | '~');
+    let inner = word.trim_matches(|c| !is_part(c));
+    let extension = inner.rsplit_once('.').map(|(_, extension)| extension);
+    inner.starts_with(['/', '~'])
+        || word.contains("./")
+        || word.contains("://")
+        || extension.is_some_and(|end| EXTENSIONS.split(' ').any(|known| known == end))
 }
 
 /// The name at the end of a text: without the unit of the number before, separators, and what joins it to its value.
 fn clean(text: &str) -> &str {
-    let text = &text[text.ceil_char_boundary(text.len().saturating_sub(MAX_NAME))..];
+    let text = end_of(text, MAX_NAME);
     let text = text.trim_end_matches(['=', ':', '[', ' ', '\'', '"']);
     // The parentheses of a unit are a part of the name.
     let inner = text.strip_suffix(')').and_then(|text| text.rfind('('));
@@ -183,22 +173,34 @@ fn clean(text: &str) -> &str {
     text[start..].trim_start_matches(['%', '/', '-', '.', ' ', '\'', '"'])
 }
 
-/// Finds the length of the number that a text begins with. Most are nothing but digits: the search costs more than parsing them.
+/// Finds the length of the number that a text begins with: `-1.5e-05`, `1,234`, `.5`, `nan`, `Infinity`.
 fn number_length(text: &str) -> Option<usize> {
-    let (bytes, mut length) = (text.as_bytes(), 0);
-    let (mut has_digit, mut has_point) = (false, false);
-    loop {
-        let goes_on = || matches!(bytes.get(length + 1), Some(b'0'..=b'9' | b'-' | b'+'));
-        match bytes.get(length) {
-            Some(b'0'..=b'9') => has_digit = true,
-            Some(b'.') if !has_point => has_point = true,
-            Some(b'e' | b'E' | b',') if goes_on() => break,
-            _ if has_digit => return Some(length),
-            _ => break,
-        }
-        length += 1;
+    let bytes = text.as_bytes();
+    let digits_end = |from: usize| {
+        let rest = bytes.get(from..).unwrap_or_default();
+        from + rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
+    };
+    let start = usize::from(matches!(bytes, [b'-' | b'+', ..]));
+    let mut end = digits_end(start);
+    while end > start && bytes.get(end) == Some(&b',') && digits_end(end + 1) == end + 4 {
+        end += 4;
     }
-    NUMBER_AT_START.find(text).map(|found| found.end)
+    if bytes.get(end) == Some(&b'.') {
+        end = digits_end(end + 1);
+    }
+    if !bytes[start..end].iter().any(u8::is_ascii_digit) {
+        let word = bytes[start..].split(|byte| !is_word(*byte)).next()?;
+        let mut names = ["nan", "inf", "infinity"].iter();
+        let is_number = names.any(|name| name.as_bytes().eq_ignore_ascii_case(word));
+        return is_number.then_some(start + word.len());
+    }
+    if let Some([b'e' | b'E', behind @ ..]) = bytes.get(end..) {
+        let exponent = end + 1 + usize::from(matches!(behind, [b'-' | b'+', ..]));
+        if digits_end(exponent) > exponent {
+            end = digits_end(exponent);
+        }
+    }
+    Some(end)
 }
 
 /// Parses the number that a text begins with: `1,234`, `8.1K`, `nan`. Gives the rest too.
@@ -224,11 +226,7 @@ pub(super) fn number(text: &str) -> Option<(f64, &str)> {
 /// Parses the total of a count, from the text behind it: `/ 1,200` or `of 1,200`, but no date.
 pub(super) fn total(behind: &str) -> Option<f64> {
     let behind = behind.trim_ascii_start();
-    let total = match behind.as_bytes() {
-        [b'/', ..] => &behind[1..],
-        [b'o', b'f', b' ', ..] => &behind[3..],
-        _ => return None,
-    };
+    let total = behind.strip_prefix('/').or(behind.strip_prefix("of "))?;
     let (total, rest) = number(total)?;
     (!rest.starts_with('/')).then_some(total)
 }

@@ -59,7 +59,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Takes over newer metrics, and keeps those that are missing in them.
-    pub(super) fn update(&mut self, newer: &mut Self) {
+    pub(super) fn update(&mut self, mut newer: Self) {
         self.step = newer.step.or(self.step);
         self.total_steps = newer.total_steps.or(self.total_steps);
         self.loss_step = newer.loss_step;
@@ -70,7 +70,7 @@ impl Metrics {
         while self.eval_losses.len() > MAX_EVAL_SETS {
             self.eval_losses.pop_last();
         }
-        for (figure, newer) in self.figures().iter_mut().zip(&newer.figures()) {
+        for (figure, newer) in self.figures().iter_mut().zip(newer.figures()) {
             **figure = newer.or(**figure);
         }
     }

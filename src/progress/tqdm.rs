@@ -92,16 +92,8 @@ fn rate_and_unit(text: &str) -> Option<(Option<f64>, &str)> {
 
 /// Parses `[h:]mm:ss` as seconds. `None` for `?`.
 pub(super) fn clock(text: &str) -> Option<f64> {
-    let (mut seconds, mut part) = (0.0, None);
-    for byte in text.trim_ascii().bytes() {
-        match byte {
-            b'0'..=b'9' => {
-                let tens = part.unwrap_or(0_u32).checked_mul(10)?;
-                part = Some(tens.checked_add(u32::from(byte - b'0'))?);
-            }
-            b':' => seconds = (seconds + f64::from(part.take()?)) * 60.0,
-            _ => return None,
-        }
-    }
-    Some(seconds + f64::from(part?))
+    text.trim_ascii().split(':').try_fold(0.0, |seconds, part| {
+        let part: u32 = part.parse().ok()?;
+        Some(seconds * 60.0 + f64::from(part))
+    })
 }

@@ -206,7 +206,7 @@ impl LogReading {
         let written = file.path.metadata()?.modified()?;
         Ok(Self {
             progress: file.read()?,
-            writes: file.scanner.history.points().len(),
+            writes: file.scanner.training.history.points().len(),
             written: Some(written),
             tail: Tail::File(file.path.clone()),
             links: file.scanner.links.to_vec(),
@@ -237,8 +237,8 @@ impl LogReading {
         let written = written.unwrap_or_else(SystemTime::now);
         let mut scanner = Scanner::default();
         scanner.push(text.as_bytes());
-        let scanner = scanner.ahead();
-        let mut progress = scanner.progress(written);
+        let training = scanner.ahead();
+        let mut progress = training.progress(written);
         if let Some(progress) = &mut progress {
             progress.measured_at = match before.progress {
                 _ if is_first => None,
@@ -248,7 +248,7 @@ impl LogReading {
         }
         Self {
             progress,
-            writes: scanner.history.points().len(),
+            writes: training.history.points().len(),
             written: Some(written),
             exit_code,
             tail: Tail::Text(text.into()),

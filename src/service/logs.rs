@@ -133,8 +133,8 @@ fn draw(log: &LogContent, dir: Option<&JobDir>, answer: &mut LogsAnswer) -> io::
         LogContent::Text { text, .. } => {
             let mut scanner = Scanner::default();
             scanner.push(text.as_bytes());
-            let scanner = scanner.ahead().into_owned();
-            (scanner.progress(SystemTime::now()), scanner.history)
+            let training = scanner.ahead().into_owned();
+            (training.progress(SystemTime::now()), training.history)
         }
     };
     answer.sparkline = history.sparkline(SPARKLINE_COLUMNS);

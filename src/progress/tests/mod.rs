@@ -26,8 +26,8 @@ pub(crate) fn fixture(name: &str) -> PathBuf {
 pub(crate) fn scan(log: impl AsRef<[u8]>) -> (Option<Progress>, History) {
     let mut scanner = Scanner::default();
     scanner.push(log.as_ref());
-    let scanner = scanner.ahead().into_owned();
-    (scanner.progress(SystemTime::now()), scanner.history)
+    let training = scanner.ahead().into_owned();
+    (training.progress(SystemTime::now()), training.history)
 }
 
 fn metrics(log: impl AsRef<[u8]>) -> Metrics {

@@ -13,7 +13,7 @@ use crate::logs::tests::log::TestLog;
 /// The metrics at a read, and the steps whose losses are known.
 fn read(log: &mut IncrementalReader) -> (Option<Metrics>, Vec<u64>) {
     let metrics = log.read().unwrap().map(|progress| progress.metrics);
-    let points = log.scanner.history.points().iter();
+    let points = log.scanner.training.history.points().iter();
     (metrics, points.filter_map(|point| point.step).collect())
 }
 
@@ -40,7 +40,7 @@ fn agrees_with_a_whole_read() {
                 "{name} up to {}",
                 so_far.len()
             );
-            assert_eq!(reader.scanner.history, history);
+            assert_eq!(reader.scanner.training.history, history);
         }
     }
 }

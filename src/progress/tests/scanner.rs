@@ -430,8 +430,8 @@ fn pieces_make_no_difference() {
         for size in [1, 7, 100, 4096] {
             let mut scanner = Scanner::default();
             log.chunks(size).for_each(|piece| scanner.push(piece));
-            let scanner = scanner.ahead();
-            let (progress, history) = (scanner.progress(SystemTime::now()), &scanner.history);
+            let training = scanner.ahead();
+            let (progress, history) = (training.progress(SystemTime::now()), &training.history);
             let figures = progress.map(|progress| progress.metrics);
             assert_eq!(
                 figures,
