@@ -110,7 +110,7 @@ impl CloudBackend for SkyPilot {
         }
         if !named.is_empty() {
             config.warnings.push(format!(
-                "if cluster {named} is up already, the job is added to it and SkyPilot skips its `setup`"
+                "if cluster {named} is up already and yours, the job is added to it and SkyPilot skips its `setup`"
             ));
         }
         Ok((cluster, config))

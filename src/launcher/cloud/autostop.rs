@@ -55,7 +55,7 @@ impl CloudLauncher {
             _ => format!("deletes itself after {minutes} minutes, with all that is on its disks"),
         };
         if !spec.identity.cluster.is_empty() && asked.is_none() {
-            text.push_str("; one that is up already keeps its own setting");
+            text.push_str("; one of yours that is up already keeps its own setting");
         }
         plan.autostop = Some(text);
         if asked.is_none() && can_stop {

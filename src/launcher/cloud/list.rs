@@ -24,6 +24,7 @@ impl CloudLauncher {
     pub(super) async fn list_jobs(&self, known: &[JobIdentity]) -> Listing {
         let mut listing = Listing::default();
         let (mut launched, mut launches, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+        let mut elsewhere = Vec::new();
         for identity in known {
             let status = if identity.oumi_job_id.is_empty() {
                 self.launch(identity).map(|launch| {
@@ -39,7 +40,12 @@ impl CloudLauncher {
                 // A registry may have been written by anyone.
                 Err(error)
             } else {
-                launched.push(identity);
+                let launch = self.own_launch(identity);
+                // On a cluster of another user, which SkyPilot lists to that one.
+                match launch.is_some_and(|launch| launch.start.is_anothers) {
+                    true => elsewhere.push(identity),
+                    false => launched.push(identity),
+                }
                 continue;
             };
             listing.add(identity, status);
@@ -60,7 +66,12 @@ impl CloudLauncher {
             let launched = launched.iter().copied().filter(on_cloud).collect();
             self.list_scope(cloud, clusters, launched, &launches)
         });
-        for part in join_all(parts).await {
+        let statuses = elsewhere.iter().map(|job| self.status_now(job));
+        let (parts, statuses) = tokio::join!(join_all(parts), join_all(statuses));
+        for (identity, status) in elsewhere.into_iter().zip(statuses) {
+            listing.add(identity, status);
+        }
+        for part in parts {
             listing.jobs.extend(part.jobs);
             listing.warnings.extend(part.warnings);
             listing.incomplete.extend(part.incomplete);

@@ -308,11 +308,15 @@ impl<'s> SurveyedJob<'s> {
             Some(time.to_rfc3339())
         };
         let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        let shown = shown_name(row);
         status.details = JobDetails {
             submitted_at: time(row.submitted_at),
             start_at: time(row.start_at),
             end_at: time(row.end_at),
-            job_name: text(&row.job_name).map(|_| shown_name(row)),
+            job_name: text(match self.identity.job_id.as_str() {
+                "" => &shown,
+                _ => &row.job_name,
+            }),
             resources: text(&row.resources),
             ..JobDetails::default()
         };
