@@ -28,7 +28,8 @@ const EVIDENCE: usize = 400;
 const EXCERPT: usize = 2_000;
 /// The least of a quote that is given however long the rest of an answer is, in bytes.
 const MIN_QUOTE: usize = 60;
-const TRACEBACK: &str = "(most recent call last)";
+/// Stands in the first line of a traceback.
+pub(crate) const TRACEBACK: &str = "(most recent call last)";
 /// The most lines of a message and of errors; of the end of a log half as many.
 const EXCERPT_LINES: usize = 10;
 
@@ -160,8 +161,7 @@ pub(crate) fn explain(log_tail: &str, exit: Option<Exit>, reason: Option<&str>) 
 
 /// Returns the exception that a log ends with, if it ends with one.
 pub(crate) fn last_exception(log: &str) -> Option<String> {
-    let read = || explain(log, None, None)?.error_line();
-    let error = log.contains(TRACEBACK).then(read)??;
+    let error = explain(log, None, None)?.error_line()?;
     let last = log.lines().rev().filter(|line| !line.trim().is_empty());
     let mut last = last.take(EXCERPT_LINES / 2);
     let is_last = names_exception(&error) && last.any(|line| line.ends_with(&error));
@@ -173,9 +173,8 @@ fn with_tracebacks(log: &str) -> Cow<'_, str> {
     let text = |line: &str| {
         let fields: Map<String, Value> = serde_json::from_str(line).ok()?;
         let mut texts = fields.values().filter_map(Value::as_str);
-        texts
-            .find(|text| text.contains(TRACEBACK))
-            .map(str::to_owned)
+        let traceback = texts.find(|text| text.contains(TRACEBACK))?;
+        Some(traceback.to_owned())
     };
     if !log.contains(&format!("{TRACEBACK}:\\n")) {
         return log.into();

@@ -244,7 +244,8 @@ fn all(environments: bool) -> io::Result<Vec<Process>> {
 }
 
 /// Ends the processes of a job, over several snapshots: SIGTERM once to each, or SIGKILL as long as one is there. What a process
-/// starts on SIGTERM, such as the copy of a checkpoint, gets it only once those that had it before are gone.
+/// starts on SIGTERM, such as the copy of a checkpoint, and the workers that it needs to save, get it only once those that had it
+/// before are gone.
 #[derive(Debug, Default)]
 pub(crate) struct Terminator {
     terminated: HashSet<u32>,
@@ -259,11 +260,26 @@ impl Terminator {
         for &member in members.iter().filter(|member| **member != own) {
             if termination == Termination::Forced {
                 send(member, Signal::KILL);
-            } else if !is_saving && self.terminated.insert(member) {
+            } else if !is_saving && !is_worker(member, members) {
+                self.terminated.insert(member);
                 send(member, Signal::TERM);
             }
         }
     }
+}
+
+/// Tells if a process is one of Python that another one started, such as the workers of a DataLoader, whose death is an error there.
+pub(super) fn is_worker(pid: u32, members: &HashSet<u32>) -> bool {
+    let is_python = |pid| {
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+        let name = program.file_name().unwrap_or_default();
+        name.as_bytes().starts_with(b"python")
+    };
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let parent = fields.split_whitespace().nth(1);
+    let parent = parent.and_then(|parent| parent.parse().ok());
+    parent.is_some_and(|parent| members.contains(&parent) && is_python(parent) && is_python(pid))
 }
 
 /// Sends a signal to a process, which may be gone. A stopped process handles it only once it continues.

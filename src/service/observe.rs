@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chrono::DateTime;
-use memchr::memrchr2;
+use memchr::{memmem, memrchr2};
 use tokio::time::Instant;
 
 use super::log_reader::LogReading;
@@ -93,9 +93,11 @@ pub(super) async fn observe(
         let redactor = context.redactor(&job.identity.job_id);
         observation.last_line = last_line(log.tail(LAST_LINE_TAIL), &redactor);
     } else if status.state == JobState::Succeeded {
-        let redactor = context.redactor(&job.identity.job_id);
-        let log = readable(log.tail(LAST_LINE_TAIL), &redactor);
-        let error = log.as_deref().and_then(failure::last_exception);
+        let tail = log.tail(LAST_LINE_TAIL);
+        let has_traceback = memmem::find(&tail, failure::TRACEBACK.as_bytes()).is_some();
+        let text = || readable(tail, &context.redactor(&job.identity.job_id));
+        let error = has_traceback.then(text).flatten();
+        let error = error.and_then(|log| failure::last_exception(&log));
         observation.last_line =
             error.map(|error| format!("its exit code is 0, but its log ends with {error}"));
     }

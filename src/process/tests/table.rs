@@ -1,9 +1,10 @@
 //! The list of processes.
 
-use std::io::Read;
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
-use crate::process::table::ProcessTable;
+use crate::process::table::{ProcessTable, is_worker};
 use crate::settings::env_vars;
 
 /// Python, whose first thread ends once a second one runs.
@@ -32,4 +33,22 @@ fn process_without_its_first_thread_lives() {
     child.wait().unwrap();
     assert!(listed.contains(&child.id()));
     assert!(of_job.members.contains(&child.id()));
+}
+
+/// SIGTERM ends a worker of a DataLoader, and with it the training that is about to save.
+#[cfg(target_os = "linux")]
+#[test]
+fn workers_are_left_to_their_living_parent() {
+    let fork = "import os, sys; pid = os.fork(); print(pid, flush=True); sys.stdin.read()";
+    let mut python = Command::new("python3");
+    let python = python.args(["-c", fork]).stdin(Stdio::piped());
+    let mut parent = python.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(parent.stdout.take().unwrap()).lines();
+    let mut pids = lines.map(|line| line.unwrap().parse().unwrap());
+    let worker = pids.find(|pid| *pid != 0).unwrap();
+    let both = HashSet::from([parent.id(), worker]);
+    assert!(is_worker(worker, &both) && !is_worker(parent.id(), &both));
+    assert!(!is_worker(worker, &HashSet::from([worker])));
+    parent.kill().unwrap();
+    parent.wait().unwrap();
 }
