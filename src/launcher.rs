@@ -22,6 +22,7 @@ pub(crate) use crate::parse::JobState;
 pub(crate) use crate::parse::sky::exit_code;
 use crate::process::job_dir::{JobDir, JobLock};
 use crate::process::start;
+use crate::process::supervisor::Epilogue;
 use crate::settings::config::{Config, OumiCommand};
 use crate::settings::data_dir::DataDir;
 pub(crate) use offer::{ClusterInfo, Offer, PRICE, check_cloud, oumi_cloud};
@@ -221,6 +222,8 @@ pub(crate) struct LaunchPlan {
     pub warnings: Vec<String>,
     /// What becomes of an idle cluster; `None` where the launcher makes none.
     pub autostop: Option<String>,
+    /// The program that sets the autostop once the launch has ended.
+    pub epilogue: Option<Epilogue>,
     pub process: start::StartRequest,
 }
 

@@ -33,14 +33,15 @@ use crate::process::start;
 use crate::process::table::ProcessTable;
 use crate::settings::data_dir::DataDir;
 use crate::settings::unchanged::Unchanged;
-pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file};
+pub(super) use backend::{CloudBackend, failure_text, is_plain, log_file, merge_queues};
 pub(super) use changes::Change;
+use changes::mark_answered;
 use launch::{STEP, remove_staged};
-use launch_dir::{Launch, LaunchStart, START};
+use launch_dir::{Launch, START};
 use price::Prices;
 pub(crate) use survey::idle_end;
 pub(super) use survey::no_such_job;
-use survey::{Found, Survey, add_cluster, cloud_of, is_stopped};
+use survey::{Found, Survey, add_reported_prices, cloud_of, cost_note, is_stopped};
 
 pub(crate) struct CloudLauncher {
     backend: Arc<dyn CloudBackend>,
@@ -73,11 +74,14 @@ impl CloudLauncher {
     }
 
     async fn survey(&self, cloud: &str, clusters: &BTreeSet<String>) -> Survey {
-        let (queue, clusters, costs) = tokio::join!(
+        let (queue, mut clusters, costs) = tokio::join!(
             self.backend.queue(cloud, clusters),
             self.backend.clusters(None),
             self.backend.costs()
         );
+        if let Ok(clusters) = &mut clusters {
+            add_reported_prices(clusters, &costs);
+        }
         let mut survey = Survey {
             queue,
             clusters,
@@ -93,23 +97,24 @@ impl CloudLauncher {
         let clusters = [identity.cluster.clone()].into();
         let mut survey = self.survey(&identity.cloud, &clusters).await;
         let launch = self.claim_job(identity, &mut survey);
-        survey.add_reported_prices();
         (survey, launch)
     }
 
     async fn status_now(&self, identity: &JobIdentity) -> Result<JobStatus> {
         if identity.oumi_job_id.is_empty() {
             let launch = self.launch(identity)?;
-            let mut status = launch.status(self.backend.ids_restart());
+            let mut status = launch.status(self.backend.is_skypilot());
             // One that was there is not left by the launch.
             if status.state == JobState::Failed
                 && !launch.printed.is_onto_existing
-                && let Ok(clusters) = self.backend.clusters(None).await
-                && let Some(cluster) = named(&clusters, &identity.cluster)
+                && let Ok(mut clusters) = self.backend.clusters(None).await
+                && let Some(own) = clusters.iter_mut().find(|it| it.name == identity.cluster)
             {
-                let mut cluster = cluster.clone();
-                cluster.hourly_price = cluster.hourly_price.or(launch.hourly_price);
-                add_cluster(&mut status, &cluster);
+                own.hourly_price = own.hourly_price.or(launch.hourly_price);
+                status.details.add_cluster(own);
+                if !is_stopped(own) {
+                    status.warnings.push(format!("its {}", cost_note(own)));
+                }
             }
             return Ok(status);
         }
@@ -142,7 +147,7 @@ impl CloudLauncher {
 
     /// Fails where the launcher's id of a job may be another job's by now.
     async fn check_id(&self, identity: &JobIdentity) -> Result<()> {
-        if !self.backend.ids_restart() {
+        if !self.backend.is_skypilot() {
             return Ok(());
         }
         let (survey, launch) = in_budget(self.survey_job(identity)).await;
@@ -153,37 +158,37 @@ impl CloudLauncher {
         let (cloud, cluster) = (&identity.cloud, &identity.cluster);
         let change = Change::new("cancel", cloud, cluster, &identity.oumi_job_id);
         let call = self.backend.change_call(&change)?;
-        let (_, output) = self.run_change(change, call).await?;
-        let refused = || match output.code {
+        let (_, output) = self.run_change(&change, call).await?;
+        // Exit codes are unreliable: the status afterwards counts.
+        let after = self.status_now(identity).await;
+        match &after {
+            Ok(after) if after.state == JobState::Cancelled => {
+                let mut cancelled = JobStatus::cancelled();
+                cancelled.message = after.warnings.first().cloned();
+                return Ok(cancelled);
+            }
+            Ok(after) if after.is_done => return Ok(already_finished(after.clone())),
+            _ => {}
+        }
+        if self.backend.accepts_cancel(&output) {
+            let accepted = "the cancel was accepted; call poll_status to see the job end";
+            return Ok(JobStatus::running().with_message(accepted));
+        }
+        let refused = match output.code {
             None => "the cancel was cut off and may go on".to_owned(),
             Some(_) => format!("the cancel was refused ({})", failure_text(&output)),
         };
-        let is_accepted = self.backend.accepts_cancel(&output);
-        // Exit codes are unreliable: the status afterwards counts.
-        match (self.status_now(identity).await, is_accepted) {
-            (Ok(after), _) if after.state == JobState::Cancelled => {
-                let mut cancelled = JobStatus::cancelled();
-                cancelled.message = after.warnings.into_iter().next();
-                Ok(cancelled)
-            }
-            (Ok(after), _) if after.is_done => Ok(already_finished(after)),
-            (_, true) => Ok(JobStatus::running()
-                .with_message("the cancel was accepted; call poll_status to see the job end")),
-            (Ok(JobStatus { status, .. }), false) => {
-                let error = format!("{}; the job is {status}", refused());
-                let hint = match self.ends_clusters() {
-                    true => &format!(
-                        "call cancel_job again, or down_cluster to delete cluster {cluster}"
-                    ),
-                    false => "call cancel_job again",
-                };
-                Err(JobError::failed(error).with_hint(hint))
-            }
-            (Err(error), false) => {
-                let unknown = format!("{}, and the status of the job is not known", refused());
-                Err(error.context(&unknown))
-            }
+        let status = after.map_err(|error| {
+            error.context(&format!(
+                "{refused}, and the status of the job is not known"
+            ))
+        })?;
+        let error = JobError::failed(format!("{refused}; the job is {}", status.status));
+        let mut hint = "call cancel_job again".to_owned();
+        if self.ends_clusters() {
+            hint.push_str(&format!(", or down_cluster to delete cluster {cluster}"));
         }
+        Err(error.with_hint(hint))
     }
 }
 
@@ -197,7 +202,7 @@ impl Launcher for CloudLauncher {
         find::add_project(&spec.client_cwd);
         let (cluster, config) = self.backend.prepare(spec).await?;
         let mut plan = self.plan_launch(spec, cluster, config)?;
-        if self.backend.ids_restart() {
+        if self.backend.is_skypilot() {
             self.add_autostop(&mut plan, spec)?;
         }
         Ok(plan)
@@ -210,37 +215,25 @@ impl Launcher for CloudLauncher {
         lock: JobLock,
     ) -> Result<()> {
         let dir = self.dir(identity)?;
-        let config = plan.job_config.as_ref();
-        let name = config.and_then(|config| config["name"].as_str());
-        let (was_there, before) = match in_budget(self.cluster_before(identity)).await {
-            Ok(before) => before,
+        let start = match in_budget(self.before_launch(identity, &plan)).await {
+            Ok(start) => start,
             Err(error) => {
                 dir.write_exit_record(&ExitRecord::not_started(STEP, &error.to_string()))?;
                 return Err(error);
             }
         };
-        let own = match was_there {
-            Some(true) => in_budget(self.backend.clusters(None)).await.ok(),
-            _ => None,
+        let mut add_file = |name: &str, content: serde_json::Result<String>| {
+            let content = content.map_err(JobError::failed)?;
+            plan.process.files.push((dir.path().join(name), content));
+            Ok::<_, JobError>(())
         };
-        let is_anothers = own.is_some_and(|own| named(&own, &identity.cluster).is_none());
-        let start = LaunchStart {
-            name: name.unwrap_or_default().to_owned(),
-            cluster: identity.cluster.clone(),
-            is_anothers,
-            before,
-            place: self.backend.place(),
-        };
-        let start = serde_json::to_string(&start).map_err(JobError::failed)?;
-        plan.process.files.push((dir.path().join(START), start));
-        if let Some(mut epilogue) = plan.process.epilogue.take() {
+        add_file(START, serde_json::to_string(&start))?;
+        if let Some(mut epilogue) = plan.epilogue {
             // A launch that ends early does not print that the cluster was there. Of one that was, the server decides, whoever named it.
-            if let Some(was_there) = was_there {
+            if let Some(was_there) = start.was_there {
                 epilogue.by_server = was_there && epilogue.unless_printed.is_some();
             }
-            let epilogue = serde_json::to_string(&epilogue).map_err(JobError::failed)?;
-            let file = dir.path().join(EPILOGUE);
-            plan.process.files.push((file, epilogue));
+            add_file(EPILOGUE, serde_json::to_string(&epilogue))?;
         }
         let started = start::start(&self.supervisor, &dir, lock, plan.process).await;
         if started.is_err() {
@@ -310,7 +303,7 @@ impl Launcher for CloudLauncher {
             return false;
         }
         let (survey, launch) = in_budget(self.survey_job(identity)).await;
-        survey.job(identity, launch.as_ref()).found == Found::Gone(true)
+        survey.job(identity, launch.as_ref()).found == Found::Recreated
     }
 
     async fn cancel(&self, identity: &JobIdentity, _force: bool) -> Result<JobStatus> {
@@ -383,7 +376,9 @@ impl Launcher for CloudLauncher {
         if name.is_none() && self.backend.find_program().is_err() {
             return Ok(Vec::new());
         }
-        let list = self.backend.clusters(name).await?;
+        let (list, costs) = tokio::join!(self.backend.clusters(name), self.backend.costs());
+        let mut list = list?;
+        add_reported_prices(&mut list, &costs);
         let is_meant = |cluster: &&Cluster| match name {
             Some(name) => cluster.name == name,
             None => !is_stopped(cluster),
@@ -394,7 +389,7 @@ impl Launcher for CloudLauncher {
 
     async fn live_jobs(&self, meant: &JobIdentity) -> Option<String> {
         let cluster = &meant.cluster;
-        if !self.backend.ids_restart() {
+        if !self.backend.is_skypilot() {
             return Some(String::new());
         }
         let clusters = [cluster.clone()].into();
@@ -404,7 +399,7 @@ impl Launcher for CloudLauncher {
 
     fn ends_clusters(&self) -> bool {
         // Of its own clusters Oumi ends none, whatever `oumi launch down` says.
-        self.backend.ids_restart()
+        self.backend.is_skypilot()
     }
 
     async fn teardown_cluster(
@@ -423,7 +418,7 @@ impl Launcher for CloudLauncher {
         checked.map_err(|error| error.context("nothing was done"))?;
         let change = Change::new(action.verb(), cloud, cluster, "");
         let call = self.backend.change_call(&change)?;
-        let (change, output) = self.run_change(change, call).await?;
+        let (dir, output) = self.run_change(&change, call).await?;
         let mut result = self.backend.teardown_result(&change, &output).await;
         // The API server may have deleted it without telling, before the program looked.
         if matches!(&result, Err(error) if error.is_not_found())
@@ -435,7 +430,7 @@ impl Launcher for CloudLauncher {
         }
         // A failure is listed for a while: nobody may have waited for it.
         if result.is_ok() {
-            self.answer_change(&change);
+            mark_answered(&dir);
             if action == ClusterAction::Down && before.is_some() {
                 self.give_up_launches(cluster);
             }

@@ -43,14 +43,15 @@ impl JobConfig {
                 warnings.push("`max_hours` has no effect: the config has no `run`".to_owned());
             }
         }
-        let envs = spec
-            .options
-            .envs
-            .iter()
-            .map(|(name, value)| match shell_envs {
-                true => (name.clone(), quote(value).into()),
-                false => (name.clone(), value.as_str().into()),
-            });
+        let text = |value: &String| {
+            if shell_envs {
+                quote(value)
+            } else {
+                value.clone()
+            }
+        };
+        let envs = spec.options.envs.iter();
+        let envs = envs.map(|(name, value)| (name.clone(), text(value).into()));
         merge(&mut document, "envs", envs);
         let mounts = spec.options.file_mounts.iter();
         let mounts = mounts.map(|(to, from)| (to.clone(), from.as_str().into()));
@@ -154,11 +155,9 @@ fn merge_job_config(spec: &LaunchSpec, warnings: &mut Vec<String>) -> Map<String
 }
 
 fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
-    let mut mounts: Map<String, Value> = CREDENTIALS
-        .into_iter()
-        .filter(|path| expand_home(path).is_file())
-        .map(|path| (path.to_owned(), path.into()))
-        .collect();
+    let is_there = |path: &&str| expand_home(path).is_file();
+    let credentials = CREDENTIALS.into_iter().filter(is_there);
+    let mut mounts = Map::from_iter(credentials.map(|path| (path.to_owned(), path.into())));
     let config = relative_word(&spec.config.path, &spec.client_cwd).unwrap_or_else(|| {
         // The file is not synced with the working folder, so it is mounted.
         let name = format!("oumi-mcp-{}.yaml", spec.identity.job_id);
@@ -173,7 +172,9 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
         false => "oumi",
     };
     let subcommand = spec.command.subcommand;
-    let run = format!("{RUN_PREAMBLE}{oumi} {subcommand} -c {config}\n");
+    let generated = format!("{RUN_PREAMBLE}{oumi} {subcommand} -c {config}\n");
+    let setup = spec.options.setup_script.as_deref().unwrap_or(SETUP);
+    let run = spec.options.run_script.as_ref().unwrap_or(&generated);
     let mut document = Map::new();
     let mut set = |key: &str, value| document.insert(key.to_owned(), value);
     set("name", plain_name(&spec.identity.job_id).into());
@@ -182,14 +183,8 @@ fn wrap_training_config(spec: &LaunchSpec) -> Map<String, Value> {
     set("working_dir", json!(spec.client_cwd));
     set("envs", json!({}));
     set("file_mounts", mounts.into());
-    set(
-        "setup",
-        spec.options.setup_script.as_deref().unwrap_or(SETUP).into(),
-    );
-    set(
-        "run",
-        spec.options.run_script.as_deref().unwrap_or(&run).into(),
-    );
+    set("setup", setup.into());
+    set("run", run.as_str().into());
     document
 }
 

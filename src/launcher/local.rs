@@ -158,8 +158,8 @@ impl Launcher for LocalLauncher {
     async fn list(&self, known: &[JobIdentity]) -> Result<Listing> {
         let unrecorded = self.unrecorded(known);
         let mut listing = self.probe_all(known.iter().chain(unrecorded.iter().flatten()));
-        let warning = unrecorded.err().map(|error| error.to_string());
-        listing.warnings.splice(..0, warning);
+        let error = unrecorded.err().map(|error| error.to_string());
+        listing.warnings.extend(error);
         Ok(listing)
     }
 
@@ -237,42 +237,39 @@ fn leftover_status(dir: &JobDir, record: &ExitRecord, processes: usize) -> io::R
 fn unrecorded_status(dir: &JobDir) -> io::Result<JobStatus> {
     let machine = dir.machine()?;
     let place = machine.as_ref().map_or(Ok(Place::Here), Machine::place)?;
-    // The request is written only while the job lives, and on another machine it may live on.
-    if place != Place::Elsewhere && dir.termination_request()?.is_some() {
+    let host = machine.as_ref().map_or("", |machine| machine.host.as_str());
+    let unknown = |word, is_done| JobStatus::new(word, JobState::Unknown, is_done);
+    if place == Place::Elsewhere {
+        let mut status = unknown(status::UNKNOWN, false).with_message(format!(
+            "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
+        ));
+        status.details.next = Some("Tell the user: only the server there knows.");
+        return Ok(status);
+    }
+    // The request is written only while the job lives.
+    if dir.termination_request()?.is_some() {
         return Ok(JobStatus::cancelled());
     }
     // A killed server may have left the beginning of a plan. Any other error may hide a plan.
     let is_there = |error: io::Error| !matches!(error.kind(), NotFound | UnexpectedEof);
     let is_planned = dir.is_start_claimed()? || dir.plan().map_or_else(is_there, |_| true);
-    if !is_planned
-        && !dir.log_path().try_exists()?
-        && machine.is_some()
-        && place != Place::Elsewhere
-    {
-        let mut status =
-            JobStatus::failed().with_message("it was never started: the server was killed before");
+    let has_log = dir.log_path().try_exists()?;
+    if !is_planned && !has_log && machine.is_some() {
+        let never_started = "it was never started: the server was killed before";
+        let mut status = JobStatus::failed().with_message(never_started);
         status.details.next = Some("Call run_job again.");
         return Ok(status);
     }
-    let host = machine.as_ref().map_or("", |machine| machine.host.as_str());
-    let left = match dir.log_path().try_exists()? {
+    if place == Place::EarlierStart {
+        return Ok(unknown(status::UNKNOWN, true).with_message(format!(
+            "{host}, or its container, was restarted while it ran, which ended it; its log shows how far it got"
+        )));
+    }
+    let left = match has_log {
         true => "its supervisor was killed; read its log",
-        false => "nothing of it is here, not even its log",
+        false => "nothing is left of it here, not even its log",
     };
-    let unknown = |word, is_done| JobStatus::new(word, JobState::Unknown, is_done);
-    let mut status = match place {
-        Place::Here => unknown(status::LOST, true)
-            .with_message(format!("how it ended is not known: {left}")),
-        Place::EarlierStart => unknown(status::UNKNOWN, true).with_message(format!(
-            "{host}, or its container, was restarted while it ran, which ended it; its log shows how far it came"
-        )),
-        Place::Elsewhere => unknown(status::UNKNOWN, false).with_message(format!(
-            "it is not known here: it was started on {host:?}, another machine or container; ask the server there"
-        )),
-    };
-    status.details.next =
-        (!status.is_done).then_some("Tell the user: only the server there knows.");
-    Ok(status)
+    Ok(unknown(status::LOST, true).with_message(format!("how it ended is not known: {left}")))
 }
 
 fn ended_status(record: &ExitRecord) -> JobStatus {

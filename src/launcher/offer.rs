@@ -74,11 +74,13 @@ pub(crate) fn check_cloud(
     asked: &str,
     clouds: &[&str],
 ) -> Result<()> {
-    let other = found.filter(|found| *found != asked && clouds.contains(found));
-    other.map_or(Ok(()), |other| {
-        let error = format!("cluster {cluster} is on {other}, not on {asked}");
-        Err(JobError::not_found(error).with_hint("pass that cloud, or another cluster_name"))
-    })
+    match found {
+        Some(other) if other != asked && clouds.contains(&other) => {
+            let error = format!("cluster {cluster} is on {other}, not on {asked}");
+            Err(JobError::not_found(error).with_hint("pass that cloud, or another cluster_name"))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::future::join_all;
 
-use super::cloud::{Change, CloudBackend, failure_text, is_plain, log_file};
+use super::cloud::{Change, CloudBackend, failure_text, is_plain, log_file, merge_queues};
 use super::job_yaml::JobConfig;
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
 use crate::parse;
 use crate::parse::oumi::{LOG_BEGINS, log_lines, status_rows};
-use crate::parse::sky::{Queue, QueuedJob};
+use crate::parse::sky::Queue;
 use crate::process::find;
 use crate::process::runner::{Cli, CliCall, Output, in_budget};
 use crate::settings::env_vars::SLURM_CONNECTIONS;
@@ -38,7 +38,7 @@ impl CloudBackend for Oumi {
         &["slurm", MODAL, "polaris", "frontier", "perlmutter"]
     }
 
-    fn ids_restart(&self) -> bool {
+    fn is_skypilot(&self) -> bool {
         false
     }
 
@@ -72,7 +72,8 @@ impl CloudBackend for Oumi {
     }
 
     fn envs(&self, cloud: &str, cluster: &str) -> BTreeMap<String, String> {
-        envs(cloud, cluster)
+        let connections = (SLURM_CONNECTIONS.to_owned(), cluster.to_owned());
+        BTreeMap::from_iter((cloud == SLURM).then_some(connections))
     }
 
     async fn prepare(&self, spec: &LaunchSpec) -> Result<(String, JobConfig)> {
@@ -100,20 +101,13 @@ impl CloudBackend for Oumi {
     async fn queue(&self, cloud: &str, clusters: &BTreeSet<String>) -> Result<Queue> {
         let asked = clusters
             .iter()
-            .map(async |name| (name.clone(), self.jobs(cloud, name).await));
-        let answers = join_all(asked).await;
-        if let [(_, Err(error))] = answers.as_slice() {
-            return Err(error.clone());
-        }
-        let answers = answers.into_iter();
-        Ok(answers
-            .map(|(name, jobs)| (name, jobs.map_err(JobError::failed)))
-            .collect())
+            .map(async |name| (name.clone(), self.queue_of(cloud, name).await));
+        merge_queues(join_all(asked).await)
     }
 
     async fn logs(&self, identity: &JobIdentity) -> Result<JobLog> {
         let job = ["--job-id", &identity.oumi_job_id];
-        let mut call = call("logs", &identity.cloud, &identity.cluster, &job)?;
+        let mut call = self.call("logs", &identity.cloud, &identity.cluster, &job)?;
         call.timeout = LOGS_TIMEOUT;
         call.is_log = true;
         call.log_marker = Some(LOG_BEGINS);
@@ -142,7 +136,7 @@ impl CloudBackend for Oumi {
 
     fn change_call(&self, change: &Change) -> Result<CliCall> {
         let job = ["--id", &change.oumi_job_id];
-        call(&change.verb, &change.cloud, &change.cluster, &job)
+        self.call(&change.verb, &change.cloud, &change.cluster, &job)
     }
 
     fn accepts_cancel(&self, output: &Output) -> bool {
@@ -151,8 +145,18 @@ impl CloudBackend for Oumi {
 }
 
 impl Oumi {
-    async fn jobs(&self, cloud: &str, cluster: &str) -> Result<Vec<QueuedJob>> {
-        let call = call("status", cloud, cluster, &[])?;
+    /// A run of `oumi launch` about a cluster, and of Slurm about no others of the server's environment: it connects to each one
+    /// that is named, and fails where one cannot be reached.
+    fn call(&self, verb: &str, cloud: &str, cluster: &str, job: &[&str]) -> Result<CliCall> {
+        let arguments = ["launch", verb, "--cloud", cloud, "--cluster", cluster];
+        let arguments = [&arguments, job].concat();
+        let mut call = CliCall::new(&find::find_any_oumi()?, &arguments, TIMEOUT);
+        call.envs.extend(self.envs(cloud, cluster));
+        Ok(call)
+    }
+
+    async fn queue_of(&self, cloud: &str, cluster: &str) -> Result<Queue> {
+        let call = self.call("status", cloud, cluster, &[])?;
         let answered = self.0.query(&call).await;
         let output = answered.map_err(JobError::unavailable)?;
         if output.code != Some(0) {
@@ -166,7 +170,8 @@ impl Oumi {
         }
         let rows = status_rows(&output.stdout).into_iter();
         let own = rows.filter(|(name, _)| name == cluster);
-        Ok(own.map(|(_, job)| job).collect())
+        let jobs = own.map(|(_, job)| job).collect();
+        Ok([(cluster.to_owned(), Ok(jobs))].into())
     }
 }
 
@@ -177,22 +182,4 @@ fn user<'c>(cloud: &str, cluster: &'c str) -> Option<&'c str> {
         // Elsewhere a cluster is a queue and a user, `debug.jane`.
         _ => cluster.split_once('.').map(|(_, user)| user),
     }
-}
-
-/// A run of `oumi launch` about a cluster, and of Slurm about no others of the server's environment: it connects to each one that is
-/// named, and fails where one cannot be reached.
-fn call(verb: &str, cloud: &str, cluster: &str, job: &[&str]) -> Result<CliCall> {
-    let cluster_of_call = ["launch", verb, "--cloud", cloud, "--cluster", cluster];
-    let arguments = [&cluster_of_call, job].concat();
-    let mut call = CliCall::new(&find::find_any_oumi()?, &arguments, TIMEOUT);
-    call.envs.extend(envs(cloud, cluster));
-    Ok(call)
-}
-
-fn envs(cloud: &str, cluster: &str) -> BTreeMap<String, String> {
-    let connections = (SLURM_CONNECTIONS.to_owned(), cluster.to_owned());
-    (cloud == SLURM)
-        .then_some(connections)
-        .into_iter()
-        .collect()
 }

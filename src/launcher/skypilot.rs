@@ -14,7 +14,7 @@ use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::cloud::{Change, CloudBackend, failure_text, log_file, no_such_job};
+use super::cloud::{Change, CloudBackend, failure_text, log_file, merge_queues, no_such_job};
 use super::job_yaml::{self, JobConfig};
 use super::{JobIdentity, JobLog, LaunchSpec, LogContent};
 use crate::error::{JobError, Result};
@@ -69,7 +69,7 @@ impl CloudBackend for SkyPilot {
         ]
     }
 
-    fn ids_restart(&self) -> bool {
+    fn is_skypilot(&self) -> bool {
         true
     }
 
@@ -105,7 +105,7 @@ impl CloudBackend for SkyPilot {
         let mut config = JobConfig::new(spec, false);
         config.warnings.extend(endpoint::warnings(&spec.client_cwd));
         if !config.names_accelerators() {
-            let warning = "a machine without a GPU is asked for: for one with GPUs pass `accelerators`, such as A100:1";
+            let warning = "this asks for a machine without a GPU; for one with GPUs pass `accelerators`, such as A100:1";
             config.warnings.push(warning.to_owned());
         }
         if !named.is_empty() {
@@ -134,31 +134,24 @@ impl CloudBackend for SkyPilot {
         if self.api.server().await.is_none() {
             return self.run_queue(&names).await;
         }
-        let asked = stream::iter(names.clone()).map(async |name: String| {
+        let asked = stream::iter(names).map(async |name: String| {
             let call = queue_call([&name]);
             let asking = async { self.ask_server(&call?, read_queue).await };
             (name, asking.await)
         });
-        let mut answers = asked.buffer_unordered(MAX_QUEUES);
-        let (mut queue, mut unasked) = (Queue::new(), BTreeSet::new());
-        while let Some((name, answer)) = answers.next().await {
-            match answer {
-                Ok(Some(part)) => queue.extend(part),
-                Ok(None) => drop(unasked.insert(name)),
-                Err(error) if names.len() == 1 => return Err(error),
-                Err(error) => drop(queue.insert(name, Err(JobError::failed(error)))),
+        let asked: Vec<_> = asked.buffer_unordered(MAX_QUEUES).collect().await;
+        let (mut answers, mut unanswered) = (Vec::new(), BTreeSet::new());
+        for (name, answer) in asked {
+            match answer.transpose() {
+                Some(answer) => answers.push((name, answer)),
+                None => drop(unanswered.insert(name)),
             }
         }
-        if !unasked.is_empty() {
-            match self.run_queue(&unasked).await {
-                Ok(part) => queue.extend(part),
-                Err(error) if unasked.len() == names.len() => return Err(error),
-                Err(error) => queue.extend(
-                    (unasked.into_iter()).map(|name| (name, Err(JobError::failed(&error)))),
-                ),
-            }
+        if !unanswered.is_empty() {
+            let answer = self.run_queue(&unanswered).await;
+            answers.extend(unanswered.into_iter().map(|name| (name, answer.clone())));
         }
-        Ok(queue)
+        merge_queues(answers)
     }
 
     async fn clusters(&self, name: Option<&str>) -> Result<Vec<Cluster>> {
@@ -166,11 +159,6 @@ impl CloudBackend for SkyPilot {
         let call = call(&arguments.collect::<Vec<_>>(), TIMEOUT)?;
         let read = |output: &Output| answer("sky status", output, sky::clusters);
         self.ask(call, read).await
-    }
-
-    /// Not where SkyPilot lists what is free instead.
-    fn has_prices(&self, cloud: &str) -> bool {
-        cloud != "k8s"
     }
 
     async fn catalog(
@@ -197,11 +185,11 @@ impl CloudBackend for SkyPilot {
 
     /// Asks the API server: `sky cost-report` prints a table, in which clusters of one name cannot be told apart.
     async fn costs(&self) -> CostReport {
-        let Ok(call) = call(&["cost-report", "--days", COST_DAYS], TIMEOUT) else {
-            return CostReport::new();
+        let asking = async {
+            let call = call(&["cost-report", "--days", COST_DAYS], TIMEOUT)?;
+            let read = |output: &Output| Ok(prices::report(&output.stdout));
+            self.ask_server(&call, read).await
         };
-        let read = |output: &Output| Ok(prices::report(&output.stdout));
-        let asking = self.ask_server(&call, read);
         let costs = until(Instant::now() + COSTS_WAIT, asking).await;
         costs.ok().flatten().unwrap_or_default()
     }
@@ -235,12 +223,12 @@ impl CloudBackend for SkyPilot {
 
     async fn teardown_result(&self, change: &Change, output: &Output) -> Result<String> {
         let (verb, cluster) = (change.verb.as_str(), &change.cluster);
+        let refused = sky::refused_teardown(cluster, &output.stdout);
+        if let Some(error) = refused.as_ref().filter(|error| error.is_not_found()) {
+            return Err(error.clone());
+        }
         let ended = output.code.map_or("was cut off and may go on", |_| "ended");
-        let read = match sky::teardown(cluster, &output.stdout) {
-            Err(error) if error.is_not_found() => return Err(error),
-            read => read,
-        };
-        let reason = read.as_ref().unwrap_or_else(|error| &error.message);
+        let reason = failure_text(output);
         // The status afterwards counts.
         let clusters = self.clusters(Some(cluster)).await.map_err(|error| {
             error.context(&format!(
@@ -254,7 +242,7 @@ impl CloudBackend for SkyPilot {
             ("stop", Some("STOPPED")) => Ok(format!(
                 "cluster {cluster} was stopped; its disks are kept and cost a little"
             )),
-            (_, Some(_)) if let Err(error) = &read => Err(error.clone()),
+            (_, Some(_)) if let Some(error) = refused => Err(error),
             (_, Some(status)) => Err(JobError::failed(format!(
                 "`sky {verb}` {ended} and cluster {cluster} is {status}: {reason}"
             ))
@@ -269,12 +257,12 @@ pub(crate) fn asks_api_server() -> bool {
 }
 
 impl SkyPilot {
-    /// Asks the API server what `call` asks. `None` where the program must be run: the server cannot be asked, or its answer cannot
-    /// be used.
+    /// Has the API server answer `call`. `None` where the program must be run: the server cannot be asked, or its answer cannot be
+    /// used.
     async fn ask_server<T>(
         &self,
         call: &CliCall,
-        read: impl Fn(&Output) -> Result<T> + Send,
+        read: impl Fn(&Output) -> Result<T>,
     ) -> Result<Option<T>> {
         let (Some(request), Some(server)) = (Request::of(&call.arguments), self.api.server().await)
         else {
@@ -288,20 +276,17 @@ impl SkyPilot {
             self.api.forget().await;
             return Ok(None);
         }
-        let answer = read(&output);
-        if answer.is_ok() || output.code != Some(0) {
-            return answer.map(Some);
+        match read(&output) {
+            Err(_) if output.code == Some(0) => {
+                api::log_unusable(call, &"its answer could not be read");
+                Ok(None)
+            }
+            answer => answer.map(Some),
         }
-        api::log_unusable(call, &"its answer could not be read");
-        Ok(None)
     }
 
-    async fn ask<T>(
-        &self,
-        call: CliCall,
-        read: impl Fn(&Output) -> Result<T> + Send + Copy,
-    ) -> Result<T> {
-        match self.ask_server(&call, read).await? {
+    async fn ask<T>(&self, call: CliCall, read: impl Fn(&Output) -> Result<T>) -> Result<T> {
+        match self.ask_server(&call, &read).await? {
             Some(answer) => Ok(answer),
             None => read(&*self.cli.query(&call).await?),
         }
@@ -374,17 +359,10 @@ fn call(arguments: &[&str], timeout: Duration) -> Result<CliCall> {
 }
 
 fn answer<T>(command: &str, output: &Output, read: impl Fn(&str) -> Result<T>) -> Result<T> {
-    let printed = failure_text(output);
     let problem = match read(&output.stdout) {
         Ok(answer) if output.code == Some(0) => return Ok(answer),
-        // The last line is of the answer, and no reason.
-        Ok(_) if output.stderr.is_empty() && parse::failure_reason(&output.stdout).is_none() => {
-            "failed, and printed no reason".to_owned()
-        }
-        Err(error) if output.code.is_none_or(|code| code == 0) => {
-            format!("could not be understood: {error} (it printed: {printed})")
-        }
-        _ => format!("failed: {}", printed.trim_end_matches('.')),
+        Err(error) if output.code.is_none_or(|code| code == 0) => error.message,
+        _ => format!("failed: {}", failure_text(output).trim_end_matches('.')),
     };
     let printed = format!("{}\n{}", output.stdout, output.stderr);
     let otherwise = || format!("run `{command}` in a terminal to see why");

@@ -80,9 +80,7 @@ pub(crate) fn clusters(stdout: &str) -> Result<Vec<Cluster>> {
 
 /// Tells if a cluster is one with which SkyPilot runs managed jobs or services. Its own queue says nothing of these.
 pub(crate) fn is_controller(cluster: &str) -> bool {
-    ["sky-jobs-controller", "sky-serve-controller"]
-        .iter()
-        .any(|name| cluster.starts_with(name))
+    cluster.starts_with("sky-jobs-controller") || cluster.starts_with("sky-serve-controller")
 }
 
 pub(crate) fn named<'c>(clusters: &'c [Cluster], name: &str) -> Option<&'c Cluster> {
@@ -117,7 +115,7 @@ fn rows<T>(values: &[Value], key: &str, read: fn(String, &Row) -> T) -> Result<V
         Some(read(key_of(row)?, row))
     };
     let rows: Option<Vec<T>> = values.iter().map(read_row).collect();
-    rows.ok_or_else(|| JobError::failed(format!("a row of it has no usable `{key}`")))
+    rows.ok_or_else(|| JobError::failed(format!("answered with a row without a usable `{key}`")))
 }
 
 /// The lines with which SkyPilot heads a log, without what follows.
@@ -165,23 +163,22 @@ pub(crate) fn accepted_cancel(output: &str) -> bool {
     strip_escapes(output).contains("Cancelled job ID(s): ")
 }
 
-/// Reads the stdout and stderr of `sky stop` or `sky down` of one cluster, which exit 0 in any case: what was done, or why not.
-pub(crate) fn teardown(cluster: &str, output: &str) -> Result<String> {
+/// Reads from the stdout and stderr of `sky stop` or `sky down` of one cluster, which exit 0 in any case, that SkyPilot does not do
+/// it.
+pub(crate) fn refused_teardown(cluster: &str, output: &str) -> Option<JobError> {
     let text = strip_escapes(output);
     if text.lines().any(|line| line.ends_with("...done.")) {
-        return Ok("done".to_owned());
+        return None;
     }
     if text.contains("Cluster(s) not found") {
         let error = JobError::not_found(format!("SkyPilot knows no cluster {cluster:?}"));
-        return Err(error.with_hint("call list_jobs for the clusters it knows"));
+        return Some(error.with_hint("call list_jobs for the clusters it knows"));
     }
     let mut lines = text.lines();
-    if lines.any(|line| line.starts_with("Stopping ") && line.ends_with("skipped.")) {
-        let reason = one_line(lines.next().unwrap_or_default());
-        let error = format!("cluster {cluster} cannot be stopped: {reason}");
-        return Err(JobError::failed(error).with_hint("call down_cluster to delete it"));
-    }
-    Ok(reason_or_last_line(&text))
+    lines.find(|line| line.starts_with("Stopping ") && line.ends_with("skipped."))?;
+    let reason = one_line(lines.next().unwrap_or_default());
+    let error = format!("cluster {cluster} cannot be stopped: {reason}");
+    Some(JobError::failed(error).with_hint("call down_cluster to delete it"))
 }
 
 /// Returns `true` when `sky autostop` did what it was asked to, or found no such cluster. It exits 0 in any case.
@@ -257,9 +254,8 @@ fn cluster(name: String, row: &Row) -> Cluster {
     let (before, parts) = whole.split_once('(').unwrap_or_default();
     let parts: Vec<&str> = parts.split([',', ')']).map(str::trim).collect();
     let gpus = parts.iter().find_map(|part| part.strip_prefix("gpus="));
-    let instance_type = parts
-        .iter()
-        .find(|part| !part.is_empty() && !part.contains('='));
+    let is_type = |part: &&&str| !part.is_empty() && !part.contains('=');
+    let instance_type = parts.iter().find(is_type);
     Cluster {
         name,
         cluster_hash: text(row, "cluster_hash"),
@@ -293,9 +289,8 @@ pub(super) fn text(row: &Row, key: &str) -> Option<String> {
 }
 
 fn time(row: &Row, key: &str) -> Option<f64> {
-    row.get(key)
-        .and_then(Value::as_f64)
-        .filter(|seconds| *seconds > 0.0)
+    let seconds = row.get(key)?.as_f64()?;
+    (seconds > 0.0).then_some(seconds)
 }
 
 pub(super) fn price(value: &Value) -> Option<f64> {

@@ -84,7 +84,7 @@ fn find(name: &str, install: &str, variable: &str, projects: &[PathBuf]) -> Resu
 fn named(name: &str, variable: &str) -> Option<Result<PathBuf>> {
     let named = std::env::var_os(variable).filter(|value| !value.is_empty())?;
     Some(which::which(&named).map_err(|_| {
-        JobError::failed(format!("{variable} is {named:?}, which is no program"))
+        JobError::failed(format!("{variable} is {named:?}, which is not a program"))
             .with_hint(format!(
                 "set it in the server's environment to the full path of `{name}`, or unset it to have it looked for"
             ))

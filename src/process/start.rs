@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use super::job_dir::{ExitRecord, JobDir, JobLock, PLAN};
-use super::supervisor::{Epilogue, STARTED, SupervisorPlan, append_to_log};
+use super::supervisor::{STARTED, SupervisorPlan, append_to_log};
 use super::table::ProcessTable;
 use crate::error::{JobError, Result};
 use crate::settings::env_vars;
@@ -30,8 +30,6 @@ pub(crate) struct StartRequest {
     pub(crate) envs: BTreeMap<String, String>,
     /// Files to write into the job's folder before the start, 0600.
     pub(crate) files: Vec<(PathBuf, String)>,
-    /// Its launcher decides at the start if it is written.
-    pub(crate) epilogue: Option<Epilogue>,
 }
 
 /// Starts the supervisor of `dir`, which is `program` run as `supervise`, and returns once its first step runs. After an error

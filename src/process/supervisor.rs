@@ -188,28 +188,28 @@ impl<'a> Supervisor<'a> {
                 return Ok(ExitRecord::cancelled(&step.name));
             }
             let log = self.dir.open_log();
-            let spawned = log.and_then(|log| self.spawn(&step.argv, log));
-            let result = spawned.map_err(|error| {
-                let program = step.argv.first().map_or("", String::as_str);
-                let folder = self.plan.working_dir.display();
-                let gone = error.kind() == io::ErrorKind::NotFound;
-                let why = gone.then_some("; the folder or interpreter is gone, or PATH lacks it");
-                let why = why.unwrap_or_default();
-                format!("cannot run {program:?} in {folder}: {error}{why}")
-            });
-            if let Err(reason) = &result {
-                append_to_log(self.dir, reason);
-                last = ExitRecord::not_started(&step.name, reason);
-            }
-            if at == 0 {
-                if result.is_err() {
-                    // The server reads it after the report.
-                    self.dir.write_exit_record(&last)?;
+            match log.and_then(|log| self.spawn(&step.argv, log)) {
+                Ok(main) => {
+                    if at == 0 {
+                        report(STARTED);
+                    }
+                    last = self.wait_for_step(&step.name, main).await?;
                 }
-                report(result.as_ref().err().map_or(STARTED, String::as_str));
-            }
-            if let Ok(main) = result {
-                last = self.wait_for_step(&step.name, main).await?;
+                Err(error) => {
+                    let program = step.argv.first().map_or("", String::as_str);
+                    let folder = self.plan.working_dir.display();
+                    let mut reason = format!("cannot run {program:?} in {folder}: {error}");
+                    if error.kind() == io::ErrorKind::NotFound {
+                        reason += "; the folder or interpreter is gone, or PATH lacks it";
+                    }
+                    append_to_log(self.dir, &reason);
+                    last = ExitRecord::not_started(&step.name, &reason);
+                    if at == 0 {
+                        // First: the server reads it after the report.
+                        self.dir.write_exit_record(&last)?;
+                        report(&reason);
+                    }
+                }
             }
             if !last.succeeded() {
                 break;

@@ -109,14 +109,12 @@ impl ProcessTable {
     /// Returns the names of the job folders below `jobs` whose mark living processes carry, their supervisors aside: that of a
     /// cloud launch runs no job of this machine.
     pub(crate) fn jobs(&self, jobs: &Path) -> BTreeSet<String> {
-        let marked = self.0.iter().filter(|process| !process.supervises);
-        let dirs = marked.map(|process| Path::new(&process.mark));
-        let names = dirs
-            .filter(|dir| dir.parent() == Some(jobs))
-            .filter_map(Path::file_name);
-        names
-            .filter_map(|name| Some(name.to_str()?.to_owned()))
-            .collect()
+        let job = |process: &Process| {
+            let dir = Path::new(&process.mark);
+            let is_job = !process.supervises && dir.parent() == Some(jobs);
+            Some(dir.file_name().filter(|_| is_job)?.to_str()?.to_owned())
+        };
+        self.0.iter().filter_map(job).collect()
     }
 }
 

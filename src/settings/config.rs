@@ -209,7 +209,7 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>> {
             }
             Err(JobError::invalid(match cause {
                 Error::Budget { .. } | Error::AliasReplayLimitExceeded { .. } => {
-                    "it holds or nests more than a config does, its aliases written out".to_owned()
+                    "it holds or nests more than a config does, aliases expanded".to_owned()
                 }
                 _ => error.render_with_formatter(&UserMessageFormatter),
             }))

@@ -43,18 +43,16 @@ pub(crate) fn log_level() -> Option<LevelFilter> {
 pub(crate) fn problems() -> Vec<String> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let unknown = names.filter(|name| is_unknown(name)).map(|name| {
-        format!("{name} is set in the server's environment and is none of its variables; `oumi-mcp-server --help` lists them")
+        format!("{name} is set in the server's environment and is not one of its variables; `oumi-mcp-server --help` lists them")
     });
     let mut problems: Vec<String> = unknown.collect();
     // What is finer than `info` is not compiled in.
     if log_level().is_none_or(|level| level > LevelFilter::INFO) {
-        problems.push(format!(
-            "{LOG} names no level that there is: error, warn, info or off"
-        ));
+        problems.push(format!("{LOG} must be error, warn, info or off"));
     }
     let sky_api = std::env::var_os(SKY_API);
     if sky_api.is_some_and(|value| !value.is_empty() && value != "off") {
-        problems.push(format!("{SKY_API} has no effect; it is off, or not set"));
+        problems.push(format!("{SKY_API} has no effect; it can only be off"));
     }
     problems
 }

@@ -115,7 +115,7 @@ fn read<T>(
     };
     let known = parse(&value.trim().to_lowercase());
     known.map(Some).ok_or_else(|| {
-        JobError::invalid(format!("{variable} cannot be {value:?}: it is {meant}"))
+        JobError::invalid(format!("{variable} is {value:?}, and must be {meant}"))
             .with_hint("correct it in the environment that the server is started in")
     })
 }

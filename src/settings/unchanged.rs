@@ -39,11 +39,10 @@ impl<T: Clone> Unchanged<T> {
     /// been read; none for a file that is gone or was just written.
     pub(crate) fn get(&self, path: &Path) -> Result<T, Option<Version>> {
         let version = version(path);
-        let files = lock(&self.0);
-        let known = files
-            .get(path.as_os_str())
-            .filter(|(of, _)| version == Some(*of));
-        known.map(|(_, made)| made.clone()).ok_or(version)
+        match lock(&self.0).get(path.as_os_str()) {
+            Some((of, made)) if version == Some(*of) => Ok(made.clone()),
+            _ => Err(version),
+        }
     }
 
     /// Keeps what was made of the file in this version.

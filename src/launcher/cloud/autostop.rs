@@ -17,13 +17,14 @@ use crate::process::supervisor::Epilogue;
 const DEFAULT_MINUTES: u32 = 60;
 /// SkyPilot reaches the cluster: 18 s on an idle machine.
 const TIMEOUT: Duration = Duration::from_secs(300);
-/// The clouds, by Oumi's names, that can stop a cluster: the others delete it. With spot machines not even all of these can.
-const CAN_STOP: &[&str] = &["aws", "azure", "gcp", "nebius"];
-const CAN_STOP_SPOT: &[&str] = &["gcp"];
 
+/// Tells if this cloud, by Oumi's name, can stop a cluster: the others delete it.
 pub(super) fn can_stop(cloud: &str, is_spot: bool) -> bool {
-    let clouds = if is_spot { CAN_STOP_SPOT } else { CAN_STOP };
-    clouds.contains(&cloud)
+    match cloud {
+        "gcp" => true,
+        "aws" | "azure" | "nebius" => !is_spot,
+        _ => false,
+    }
 }
 
 /// Tells if an idle cluster of this cloud, by Oumi's name, stays up whatever autostop it has: SkyPilot 0.12 accepts one there.
@@ -73,13 +74,12 @@ impl CloudLauncher {
         // This program asks SkyPilot's API server, or becomes `sky`.
         let autostop = ["change", &sky, "autostop", &plan.cluster, "-y"];
         let argv = [&[own.as_str()], autostop.as_slice(), change].concat();
-        // Of a cluster that the call named, which may be there before, the server decides.
-        let may_be_there = asked.is_none() && !spec.identity.cluster.is_empty();
         let existing = format!("Found an existing cluster: {}.", plan.cluster);
-        plan.process.epilogue = Some(Epilogue {
+        // Of a cluster that the call named, and that may be there before, the server decides.
+        plan.epilogue = Some(Epilogue {
             argv: argv.into_iter().map(ToOwned::to_owned).collect(),
             unless_printed: asked.is_none().then_some(existing),
-            by_server: may_be_there,
+            by_server: asked.is_none() && !spec.identity.cluster.is_empty(),
         });
         Ok(())
     }
@@ -108,7 +108,7 @@ impl CloudLauncher {
         {
             let change = Change::new("autostop", &job.cloud, &job.cluster, "");
             let call = CliCall::new(Path::new(program), arguments, TIMEOUT);
-            let (_, output) = self.run_change(change, call).await?;
+            let (_, output) = self.run_change(&change, call).await?;
             if output.code != Some(0) {
                 return Err(JobError::failed(failure_text(&output)));
             }
@@ -134,10 +134,6 @@ impl CloudLauncher {
         };
         let launch = claimed.map_or_else(|| self.launch(job), Ok);
         let launch = launch.map_err(JobError::unavailable)?;
-        let went_onto = |cluster: &Cluster| {
-            let is_same = launch.is_on_same_cluster(cluster.cluster_hash.as_deref());
-            is_same.then_some(true).or_else(|| launch.has_made(cluster))
-        };
         let hash = survey.cluster_hash(name);
         let before = launch.start.before.as_ref();
         let before = before.and_then(|before| before.cluster_hash.as_deref());
@@ -152,9 +148,12 @@ impl CloudLauncher {
         let is_up = |cluster: &&Cluster| cluster.status == "UP";
         let is_own = match survey.job(job, Some(&launch)).found {
             Found::Own(_) => Some(true),
-            Found::Gone(_) => Some(false),
+            Found::Gone | Found::Recreated => Some(false),
             Found::NotUp(cluster) if cluster.status == "STOPPED" => Some(false),
-            _ => survey.cluster(name).filter(is_up).and_then(went_onto),
+            _ => {
+                let cluster = survey.cluster(name).filter(is_up);
+                cluster.and_then(|cluster| launch.went_onto(cluster))
+            }
         };
         is_own.ok_or_else(|| {
             JobError::unavailable(format!(

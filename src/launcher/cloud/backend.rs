@@ -18,10 +18,9 @@ use crate::process::runner::{CliCall, Output};
 pub(crate) trait CloudBackend: Send + Sync {
     fn clouds(&self) -> &'static [&'static str];
 
-    /// `true` for SkyPilot, whose clusters count their jobs from 1 again when they are created again. There jobs have names, a
-    /// cluster lists every job that it was ever given, one query lists the jobs of all clouds, and a launch onto an existing
-    /// cluster skips the job's `setup`.
-    fn ids_restart(&self) -> bool;
+    /// `true` for SkyPilot, whose clusters count their jobs from 1 again when they are created again, and can be ended. There jobs
+    /// have names, a cluster lists every job that it was ever given, and one query lists the jobs of all clouds.
+    fn is_skypilot(&self) -> bool;
 
     fn find_program(&self) -> Result<PathBuf>;
 
@@ -49,12 +48,7 @@ pub(crate) trait CloudBackend: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Tells if there is a catalog of what machines of a cloud cost.
-    fn has_prices(&self, _cloud: &str) -> bool {
-        false
-    }
-
-    /// Lists the machines with accelerators such as `A100:8` of a cloud that [has prices](Self::has_prices).
+    /// Lists the machines with accelerators such as `A100:8` of a cloud, with their prices.
     async fn catalog(
         &self,
         _cloud: &str,
@@ -85,6 +79,20 @@ pub(crate) trait CloudBackend: Send + Sync {
 
 pub(in crate::launcher) fn log_file(identity: &JobIdentity) -> String {
     format!("cloud:{}/{}", identity.cloud, identity.cluster)
+}
+
+/// Merges the answers of clusters that were asked one by one. Where one alone was asked, its error is that of the query.
+pub(in crate::launcher) fn merge_queues(answers: Vec<(String, Result<Queue>)>) -> Result<Queue> {
+    let is_only = answers.len() == 1;
+    let mut merged = Queue::new();
+    for (cluster, answer) in answers {
+        match answer {
+            Ok(queue) => merged.extend(queue),
+            Err(error) if is_only => return Err(error),
+            Err(error) => drop(merged.insert(cluster, Err(JobError::failed(error)))),
+        }
+    }
+    Ok(merged)
 }
 
 /// Returns the reason that a program printed for its failure.

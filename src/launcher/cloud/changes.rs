@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::CloudLauncher;
 use super::launch_dir::{read_json, read_output};
@@ -47,44 +47,33 @@ impl Change {
             cloud: cloud.to_owned(),
             cluster: cluster.to_owned(),
             oumi_job_id: oumi_job_id.to_owned(),
-            // Tells it from the same change that is requested again.
-            requested_at: Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true),
+            requested_at: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
         }
     }
 
-    fn subject(&self) -> [&str; 4] {
-        [&self.verb, &self.cloud, &self.cluster, &self.oumi_job_id].map(String::as_str)
-    }
-
-    /// The name of its folder, which no other change has: names of clusters may hold any character.
-    fn folder_name(&self) -> String {
-        let digest = Sha256::digest(format!("{:?} {}", self.subject(), self.requested_at));
-        let digits = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
-        format!("{}-{}", self.verb, digits.collect::<String>())
+    /// Tells if another change is the same, whenever it was requested.
+    fn is_same(&self, other: &Self) -> bool {
+        let subject =
+            |it: &Self| format!("{:?}", (&it.verb, &it.cloud, &it.cluster, &it.oumi_job_id));
+        subject(self) == subject(other)
     }
 
     pub(super) fn describe(&self) -> String {
-        let (verb, cluster) = (&self.verb, &self.cluster);
-        let (at, _) = self.requested_at.split_once('.').unwrap_or_default();
-        format!("the {verb} of cluster {cluster} that was requested at {at}Z")
+        let (verb, cluster, at) = (&self.verb, &self.cluster, &self.requested_at);
+        format!("the {verb} of cluster {cluster} that was requested at {at}")
     }
 }
 
 impl CloudLauncher {
-    pub(super) fn change_dir(&self, change: &Change) -> JobDir {
-        JobDir::at(self.folder.changes().join(change.folder_name()))
-    }
-
-    /// Runs `call` and returns its output, with both its streams in `stdout`. Where the same change is under way already, waits for
-    /// that one, and returns it. A stop or a down is listed until it is [answered](Self::answer_change).
+    /// Runs `call` and returns its output, with both its streams in `stdout`, and the folder of the change. Where the same change is
+    /// under way already, waits for that one. A stop or a down is listed until it is [answered](mark_answered).
     pub(super) async fn run_change(
         &self,
-        change: Change,
+        change: &Change,
         call: CliCall,
-    ) -> Result<(Change, Output)> {
+    ) -> Result<(JobDir, Output)> {
         let created = self.join_or_create(change);
-        let (change, dir, lock) =
-            created.map_err(|error| call.error(format!("was not run: {error}")))?;
+        let (dir, lock) = created.map_err(|error| call.error(format!("was not run: {error}")))?;
         let lost = call.error("has ended, and its result is gone");
         if let Some(lock) = lock {
             let own = self.supervisor.display().to_string();
@@ -113,29 +102,30 @@ impl CloudLauncher {
         }
         // A query that began before does not show the change.
         self.cli.invalidate();
-        Ok((change, output_of(&dir)?))
+        let output = output_of(&dir)?;
+        Ok((dir, output))
     }
 
-    /// Joins the same change where it is under way, and else creates the folder of this one, in place of one that has ended.
-    pub(super) fn join_or_create(
-        &self,
-        change: Change,
-    ) -> io::Result<(Change, JobDir, Option<JobLock>)> {
-        // Two calls do not both begin it. Of two servers both may: the second one finds it done.
+    /// Returns the folder of the same change where that is under way, and else creates one, whose lock it returns too.
+    pub(super) fn join_or_create(&self, change: &Change) -> io::Result<(JobDir, Option<JobLock>)> {
+        // Of two calls one begins it. Of two servers both may: the second one finds it done.
         let _turn = lock(&self.turn);
         for (dir, other) in self.changes() {
-            if let Some(other) = other.filter(|other| other.subject() == change.subject()) {
+            if other.is_some_and(|other| other.is_same(change)) {
                 if !has_ended(&dir)? {
-                    return Ok((other, dir, None));
+                    return Ok((dir, None));
                 }
                 // Its folder stays for those who still wait for its result.
-                self.answer_change(&other);
+                mark_answered(&dir);
             }
         }
-        create_private(&self.folder.changes())?;
-        let (dir, lock) = JobDir::create(self.change_dir(&change).path())?;
-        write_atomic(&dir.path().join(CHANGE), &serde_json::to_vec(&change)?)?;
-        Ok((change, dir, Some(lock)))
+        let changes = self.folder.changes();
+        create_private(&changes)?;
+        // Not the name of the cluster, which may hold any character.
+        let name = format!("{}-{}", change.verb, Uuid::new_v4().simple());
+        let (dir, lock) = JobDir::create(changes.join(name))?;
+        write_atomic(&dir.path().join(CHANGE), &serde_json::to_vec(change)?)?;
+        Ok((dir, Some(lock)))
     }
 
     /// Lists the folders of all changes, each with its change unless that was answered.
@@ -148,7 +138,7 @@ impl CloudLauncher {
 
     /// Lists the stops and downs that are under way, and with their output those that ended within a day without their result being
     /// answered. Removes the folders of other changes that have ended.
-    pub(super) fn list_changes(&self) -> Vec<(Change, Option<Output>)> {
+    pub(super) fn list_changes(&self) -> Vec<(JobDir, Change, Option<Output>)> {
         let read = |dir: JobDir, change: Option<Change>| -> io::Result<_> {
             let (at, has_ended) = (dir.path().metadata()?.modified()?, has_ended(&dir)?);
             let change = change.filter(|change| ["stop", "down"].contains(&&*change.verb));
@@ -158,20 +148,19 @@ impl CloudLauncher {
                 return Ok(None);
             }
             let output = has_ended.then(|| output_of(&dir)).transpose()?;
-            Ok(change.map(|change| (change, output)))
+            Ok(change.map(|change| (dir, change, output)))
         };
         let changes = self.changes();
         changes
             .filter_map(|(dir, change)| read(dir, change).ok()?)
             .collect()
     }
+}
 
-    /// Notes that the result of a change has been answered.
-    pub(super) fn answer_change(&self, change: &Change) {
-        let file = self.change_dir(change).path().join(CHANGE);
-        if let Err(error) = if_found(fs::remove_file(file)) {
-            tracing::warn!(%error, "cannot note that a change was answered");
-        }
+/// Notes that the result of a change has been answered.
+pub(super) fn mark_answered(dir: &JobDir) {
+    if let Err(error) = if_found(fs::remove_file(dir.path().join(CHANGE))) {
+        tracing::warn!(%error, "cannot note that a change was answered");
     }
 }
 

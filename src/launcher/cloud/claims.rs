@@ -1,10 +1,10 @@
 //! The job of a launch among those of its cluster: what tells one from another, and which launch has which.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::launch_dir::{ClusterBefore, Launch, number};
+use super::launch_dir::{ClusterBefore, Launch, number, seconds};
 use crate::parse::sky::{Cluster, QueuedJob};
 
 /// The shortest time in which a cluster can be deleted, created again under its name, and given a job.
@@ -75,13 +75,18 @@ impl Launch {
     pub(super) fn is_on_same_cluster(&self, cluster_hash: Option<&str>) -> bool {
         let before = self.start.before.as_ref();
         let before = before.and_then(|before| before.cluster_hash.as_deref());
-        let recreation = -1.0..RECREATION.as_secs_f64();
-        self.age().is_some_and(|age| recreation.contains(&age))
+        let age = self
+            .last_output_at
+            .map(|at| seconds(SystemTime::now()) - at);
+        age.is_some_and(|age| (-1.0..RECREATION.as_secs_f64()).contains(&age))
             || (before.is_some() && before == cluster_hash)
     }
 
     /// Tells whether a cluster of the name is the one that the launch went onto, however long ago; `None` where that is not certain.
-    pub(super) fn has_made(&self, cluster: &Cluster) -> Option<bool> {
+    pub(super) fn went_onto(&self, cluster: &Cluster) -> Option<bool> {
+        if self.is_on_same_cluster(cluster.cluster_hash.as_deref()) {
+            return Some(true);
+        }
         let before = self.start.before.as_ref()?;
         if let Some(hash) = &before.cluster_hash {
             return Some(hash == cluster.cluster_hash.as_ref()?);
@@ -104,10 +109,16 @@ impl Launch {
         folder.starts_with("sky-").then(|| folder == run)
     }
 
-    /// The launch has this job, or printed its id and has none yet.
-    fn has_claimed(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
-        self.oumi_job_id() == Some(&job.job_id)
-            && self.mark().is_none_or(|mark| mark.fits(job, cluster_hash))
+    /// Tells if this job was found to be the launch's.
+    fn has(&self, job: &QueuedJob, cluster_hash: Option<&str>) -> bool {
+        let is_its_id = self.oumi_job_id() == Some(&job.job_id);
+        self.mark()
+            .is_some_and(|mark| is_its_id && mark.fits(job, cluster_hash))
+    }
+
+    /// Tells if the launch printed the id of this job, and has none yet.
+    fn has_printed(&self, job: &QueuedJob) -> bool {
+        self.mark().is_none() && self.oumi_job_id() == Some(&job.job_id)
     }
 }
 
@@ -119,19 +130,14 @@ pub(super) fn find_job<'q>(
     cluster_hash: Option<&str>,
     others: &[Launch],
 ) -> Option<&'q QueuedJob> {
-    let has_claimed = |job: &QueuedJob, is_marked: bool| {
-        let mut others = others.iter();
-        others.any(|it| it.mark().is_some() == is_marked && it.has_claimed(job, cluster_hash))
-    };
     let may_be_own = |job: &&QueuedJob| {
         launch.may_have_launched(job, cluster_hash)
             && launch.is_of_run(job) != Some(false)
-            && !has_claimed(job, true)
+            && !others.iter().any(|other| other.has(job, cluster_hash))
     };
     let mut free: Vec<&QueuedJob> = jobs.iter().filter(may_be_own).collect();
-    let mut of_run = free
-        .iter()
-        .filter(|job| launch.is_of_run(job) == Some(true));
+    let is_of_run = |job: &&&QueuedJob| launch.is_of_run(job) == Some(true);
+    let mut of_run = free.iter().filter(is_of_run);
     if let (Some(job), None) = (of_run.next(), of_run.next()) {
         return Some(job);
     }
@@ -144,7 +150,7 @@ pub(super) fn find_job<'q>(
         return own.filter(|_| launch.is_on_same_cluster(cluster_hash));
     }
     let is_rival = |other: &&Launch| {
-        let is_over = other.is_cancelled || other.failure.is_some();
+        let is_over = other.is_cancelled() || other.failure.is_some();
         other.start.name == launch.start.name && other.oumi_job_id().is_none() && !is_over
     };
     let rivals: Vec<&Launch> = others.iter().filter(is_rival).collect();
@@ -154,7 +160,7 @@ pub(super) fn find_job<'q>(
     }
     let is_earlier = |rival: &&&Launch| rival.started_at < launch.started_at;
     let earlier = rivals.iter().filter(is_earlier).count();
-    free.retain(|job| !has_claimed(job, false));
+    free.retain(|job| !others.iter().any(|other| other.has_printed(job)));
     free.sort_by_key(|job| number(job));
     free.into_iter().nth(earlier)
 }

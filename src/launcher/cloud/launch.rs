@@ -17,7 +17,7 @@ use crate::launcher::{
 };
 use crate::parse::sky::{QueuedJob, named};
 use crate::process::job_dir::{ExitRecord, JobDir};
-use crate::process::runner::in_budget;
+use crate::process::runner::{CliCall, in_budget};
 use crate::process::supervisor::{Step, SupervisorPlan};
 use crate::process::{find, start};
 use crate::redact::Redactor;
@@ -56,8 +56,7 @@ impl CloudLauncher {
         let argv = [&[oumi.as_str()], up.as_slice(), &["--detach"]].concat();
         let command_line = shlex::try_join(argv.iter().copied()).map_err(JobError::failed)?;
         let mut envs = self.backend.envs(&spec.identity.cloud, &cluster);
-        envs.insert("COLUMNS".to_owned(), "4096".to_owned());
-        envs.extend(find::path_with_folder_of(&program).map(|path| ("PATH".to_owned(), path)));
+        envs.extend(CliCall::new(&program, &[], Duration::ZERO).envs);
         let process = start::StartRequest {
             plan: SupervisorPlan {
                 steps: vec![Step::new(STEP, argv)],
@@ -67,7 +66,6 @@ impl CloudLauncher {
             },
             envs,
             files: vec![(staged, config.to_yaml().map_err(JobError::failed)?)],
-            epilogue: None,
         };
         Ok(LaunchPlan {
             command_line,
@@ -76,33 +74,43 @@ impl CloudLauncher {
             process,
             warnings: config.warnings,
             autostop: None,
+            epilogue: None,
         })
     }
 
-    /// Tells if the cluster of a launch is there before it, and describes it: `None` where that cannot be found out, such as the
-    /// jobs of a stopped one. Fails where it is on another cloud by now.
-    pub(super) async fn cluster_before(
+    /// Finds out what the cluster of a launch is before it. Fails where it is on another cloud by now.
+    pub(super) async fn before_launch(
         &self,
         identity: &JobIdentity,
-    ) -> Result<(Option<bool>, Option<ClusterBefore>)> {
-        let clusters = self.backend.clusters(Some(&identity.cluster)).await;
-        let (true, Ok(list)) = (self.backend.ids_restart(), clusters) else {
-            return Ok((None, None));
+        plan: &LaunchPlan,
+    ) -> Result<LaunchStart> {
+        let JobIdentity { cloud, cluster, .. } = identity;
+        let config = plan.job_config.as_ref();
+        let name = config.and_then(|config| config["name"].as_str());
+        let mut start = LaunchStart {
+            name: name.unwrap_or_default().to_owned(),
+            cluster: cluster.clone(),
+            place: self.backend.place(),
+            ..LaunchStart::default()
         };
-        let Some(cluster) = named(&list, &identity.cluster) else {
-            return Ok((Some(false), Some(ClusterBefore::default())));
+        let clusters = self.backend.clusters(Some(cluster)).await;
+        let (true, Ok(clusters)) = (self.backend.is_skypilot(), clusters) else {
+            return Ok(start);
         };
-        let found = cloud_of(cluster);
-        let clouds = self.backend.clouds();
-        check_cloud(&cluster.name, found.as_deref(), &identity.cloud, clouds)?;
-        let clusters = [identity.cluster.clone()].into();
-        let queue = self.backend.queue(&identity.cloud, &clusters).await.ok();
-        let jobs = queue.and_then(|mut queue| queue.remove(&identity.cluster)?.ok());
-        let before = jobs.map(|jobs| ClusterBefore {
-            cluster_hash: cluster.cluster_hash.clone(),
+        let Some(found) = named(&clusters, cluster) else {
+            (start.was_there, start.before) = (Some(false), Some(ClusterBefore::default()));
+            return Ok(start);
+        };
+        start.was_there = Some(true);
+        let found_on = cloud_of(found);
+        check_cloud(cluster, found_on.as_deref(), cloud, self.backend.clouds())?;
+        let survey = self.survey(cloud, &[cluster.clone()].into()).await;
+        start.is_anothers = survey.clusters.is_ok() && survey.cluster(cluster).is_none();
+        start.before = survey.listed(cluster).map(|jobs| ClusterBefore {
+            cluster_hash: found.cluster_hash.clone(),
             last_job_id: jobs.iter().map(number).max().unwrap_or(0),
         });
-        Ok((Some(true), before))
+        Ok(start)
     }
 
     /// Reads the launch of a job. One that has ended with a job is read again only where its folder was changed.
@@ -148,14 +156,12 @@ impl CloudLauncher {
     /// Notes of the launches onto a cluster that were cut off that no job comes of them: SkyPilot ends with a cluster what it
     /// carries on.
     pub(super) fn give_up_launches(&self, cluster: &str) {
-        let launches = self.other_launches(&JobIdentity::default(), cluster);
-        let mut launches = launches.unwrap_or_default();
-        launches.retain(|it| it.has_ended && it.oumi_job_id().is_none());
         let place = self.backend.place();
-        for launch in launches
-            .into_iter()
-            .filter(|it| it.elsewhere(&place).is_none())
-        {
+        let launches = self.other_launches(&JobIdentity::default(), cluster);
+        let is_left = |it: &Launch| {
+            it.has_ended && it.oumi_job_id().is_none() && it.elsewhere(&place).is_none()
+        };
+        for launch in launches.into_iter().flatten().filter(is_left) {
             if let Err(error) = Verdict::NoJob.write(&JobDir::at(launch.folder)) {
                 tracing::warn!(cluster, %error, "cannot note that a launch has no job");
             }
@@ -168,7 +174,7 @@ impl CloudLauncher {
         let mut launch = self.own_launch(identity)?;
         let cluster = &launch.start.cluster;
         let hash = survey.cluster_hash(&identity.cluster);
-        let is_open = self.backend.ids_restart() && launch.verdict.is_none() && launch.has_ended;
+        let is_open = self.backend.is_skypilot() && launch.verdict.is_none() && launch.has_ended;
         if is_open
             && !survey.jobs(&identity.cluster).is_empty()
             && survey.check_cloud(identity).is_ok()
@@ -199,14 +205,14 @@ impl CloudLauncher {
         let mut pause = RETRY_MIN;
         loop {
             let launch = self.wait_for_end(identity).await?;
-            let status = launch.status(self.backend.ids_restart());
+            let status = launch.status(self.backend.is_skypilot());
             let printed = launch.oumi_job_id().cloned();
             match status.state {
                 JobState::Cancelled => return Err(JobError::failed(CANCELLED)),
                 JobState::Failed => {
                     return Err(JobError::failed(status.message.unwrap_or_default()));
                 }
-                _ if self.backend.ids_restart() => {}
+                _ if self.backend.is_skypilot() => {}
                 _ => {
                     let error = JobError::failed("its launch left no id")
                         .with_hint("call list_jobs: a job that is on the cluster is listed there");
@@ -223,25 +229,20 @@ impl CloudLauncher {
             } else {
                 surveying.await
             };
-            let id = found
-                .as_ref()
-                .and_then(|found| found.oumi_job_id().cloned());
+            let id = found.and_then(|found| found.oumi_job_id().cloned());
             if let Some(id) = id.or(printed) {
                 return Ok(launched(id));
             }
-            let may_still_complete = status.state == JobState::Pending;
-            match check_is_missing(identity, &survey, &launch) {
-                Ok(()) if !may_still_complete => {
-                    // It has failed then.
-                    Verdict::NoJob.write(&self.dir(identity)?)?;
-                    continue;
-                }
-                Err(error) if !may_still_complete => return Err(JobError::unavailable(error)),
-                Err(error) => {
-                    let event = "cannot look for the job of an interrupted launch";
-                    self.warn(identity, &error, event);
-                }
-                Ok(()) => {}
+            let missing = check_is_missing(identity, &survey, &launch);
+            if status.state != JobState::Pending {
+                missing.map_err(JobError::unavailable)?;
+                // The next round finds that the launch has failed.
+                Verdict::NoJob.write(&self.dir(identity)?)?;
+                continue;
+            }
+            if let Err(error) = missing {
+                let event = "cannot look for the job of an interrupted launch";
+                self.warn(identity, &error, event);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);

@@ -15,7 +15,7 @@ use crate::launcher::{JobState, JobStatus, PRICE, status};
 use crate::parse;
 use crate::parse::oumi::{LaunchOutput, launch_output};
 use crate::parse::prices::chosen_price;
-use crate::parse::sky::{Cluster, QueuedJob};
+use crate::parse::sky::QueuedJob;
 use crate::process::job_dir::{ExitRecord, JobDir};
 use crate::process::start::is_supervised;
 use crate::settings::data_dir::{if_found, write_atomic};
@@ -34,17 +34,18 @@ const NO_JOB: &str = "its launch ended before the job was on its cluster";
 
 /// What is known of a launch when it begins.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct LaunchStart {
     /// The job's name on its cluster.
     pub(super) name: String,
     pub(super) cluster: String,
-    /// The cluster was there, and another user's: those that SkyPilot lists are one's own.
-    #[serde(default)]
+    /// The cluster was there, and another user's: SkyPilot lists only one's own.
     pub(super) is_anothers: bool,
-    /// The cluster as it was before; `None` where that could not be found out.
+    /// `None` where it could not be found out if the cluster was there.
+    pub(super) was_there: Option<bool>,
+    /// The cluster as it was before; `None` where that could not be found out, as of a stopped one.
     pub(super) before: Option<ClusterBefore>,
-    /// [`CloudBackend::place`](super::CloudBackend::place) of then. Empty for launches of older servers.
-    #[serde(default)]
+    /// [`CloudBackend::place`](super::CloudBackend::place) of then.
     pub(super) place: String,
 }
 
@@ -74,17 +75,15 @@ pub(super) struct Launch {
     pub(super) started_at: Option<f64>,
     /// `None` when the launcher printed nothing.
     pub(super) last_output_at: Option<f64>,
-    /// Its program was killed then, which may have hung for long.
-    pub(super) killed_at: Option<f64>,
     /// What the launcher printed, with its id of the job only where that is to be believed.
     pub(super) printed: LaunchOutput,
     /// The one that the launcher printed of a new cluster, else that of the plan; in dollars.
     pub(super) hourly_price: Option<f64>,
     pub(super) verdict: Option<Verdict>,
     pub(super) has_ended: bool,
-    /// Its program was not cut off: nothing of it goes on.
-    pub(super) has_exited: bool,
-    pub(super) is_cancelled: bool,
+    /// The end of its program; `None` before, and where nobody recorded it.
+    pub(super) exit: Option<ExitRecord>,
+    /// The reason why it failed, or has no job.
     pub(super) failure: Option<String>,
     pub(super) last_line: Option<String>,
 }
@@ -114,32 +113,50 @@ impl Launch {
             printed,
             verdict: read_json(dir, VERDICT)?,
             last_line: parse::last_line(&output),
+            exit,
             ..Self::default()
         };
         // A daemon of the launcher may hold the lock for ever, so once the id is known the supervisor counts.
-        launch.has_ended = exit.is_some()
+        launch.has_ended = launch.exit.is_some()
             || !is_locked
             || (launch.oumi_job_id().is_some() && !is_supervised(dir)?);
-        launch.has_exited = exit.as_ref().is_some_and(|exit| exit.code == Some(0));
-        launch.is_cancelled = exit.as_ref().is_some_and(|exit| exit.cancelled);
-        let killed = exit.as_ref().filter(|exit| exit.signal.is_some());
-        let killed_at = killed.and_then(|exit| DateTime::parse_from_rfc3339(&exit.ended_at).ok());
-        launch.killed_at = killed_at.map(|time| seconds(time.into()));
-        // A signal leaves no reason of its own.
-        let has_failed =
-            |exit: &ExitRecord| exit.error.is_some() || exit.code.is_some_and(|code| code != 0);
-        let reason = exit.filter(has_failed).map(|exit| {
-            let last_line = launch.last_line.as_ref().filter(|_| exit.error.is_none());
-            parse::failure_reason(&output).unwrap_or_else(|| match last_line {
-                Some(line) => format!("{}; the last line: {line}", exit.describe()),
-                None => exit.describe(),
-            })
-        });
-        let has_no_job = launch.verdict == Some(Verdict::NoJob);
-        let printed = || parse::failure_reason(&output).filter(|_| launch.has_exited);
-        let no_job = || printed().unwrap_or_else(|| NO_JOB.to_owned());
-        launch.failure = reason.or_else(|| has_no_job.then(no_job));
+        launch.failure = launch.find_failure(&output);
         Ok(launch)
+    }
+
+    fn find_failure(&self, output: &str) -> Option<String> {
+        let printed = || parse::failure_reason(output);
+        // A signal leaves no reason of its own.
+        if let Some(exit) = &self.exit
+            && (exit.error.is_some() || exit.code.is_some_and(|code| code != 0))
+        {
+            let last_line = self.last_line.iter().filter(|_| exit.error.is_none());
+            let last_line: String = last_line
+                .map(|line| format!("; the last line: {line}"))
+                .collect();
+            return Some(printed().unwrap_or_else(|| exit.describe() + &last_line));
+        }
+        if self.verdict != Some(Verdict::NoJob) {
+            return None;
+        }
+        let printed = if self.has_exited() { printed() } else { None };
+        Some(printed.unwrap_or_else(|| NO_JOB.to_owned()))
+    }
+
+    /// Tells if its program was not cut off: nothing of it goes on.
+    fn has_exited(&self) -> bool {
+        self.exit.as_ref().is_some_and(|exit| exit.code == Some(0))
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.exit.as_ref().is_some_and(|exit| exit.cancelled)
+    }
+
+    /// The time at which its program was killed, which may have hung for long.
+    fn killed_at(&self) -> Option<f64> {
+        let killed = self.exit.as_ref().filter(|exit| exit.signal.is_some())?;
+        let ended_at = DateTime::parse_from_rfc3339(&killed.ended_at).ok()?;
+        Some(seconds(ended_at.into()))
     }
 
     /// The launcher's id of the job: found on the cluster, or printed.
@@ -165,35 +182,26 @@ impl Launch {
             && is_supervised(&dir).unwrap_or(false)
     }
 
-    /// Tells if a cluster of the name of the job's is certainly its own.
-    pub(super) fn is_of_cluster(&self, cluster: &Cluster) -> bool {
-        let is_own = |mark: &JobMark| mark.is_of_cluster(cluster.cluster_hash.as_deref());
-        cluster.name == self.start.cluster && self.mark().and_then(is_own) == Some(true)
-    }
-
     /// Returns an error where the launch went through another place than `now`, whose silence says nothing of its cluster.
     pub(super) fn elsewhere(&self, now: &str) -> Option<JobError> {
         let LaunchStart { cluster, place, .. } = &self.start;
-        let error = || {
-            JobError::failed(format!(
-            "cluster {cluster} was launched through {place}, and this server asks {now}, which does not have it"
-        ))
-        .with_hint("give this server the HOME and the SKYPILOT_API_SERVER_ENDPOINT that the job was launched with")
-        };
         // The user, who is named last, is not known before `sky` was run.
-        let is_here = now.strip_prefix(place.as_str());
-        let is_here = is_here.is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
-        (!place.is_empty() && !is_here).then(error)
-    }
-
-    pub(super) fn age(&self) -> Option<f64> {
-        Some(seconds(SystemTime::now()) - self.last_output_at?)
+        let rest = now.strip_prefix(place.as_str());
+        if place.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')) {
+            return None;
+        }
+        let error = format!(
+            "cluster {cluster} was launched through {place}, and this server asks {now}, which does not have it"
+        );
+        Some(JobError::failed(error).with_hint(
+            "give this server the HOME and the SKYPILOT_API_SERVER_ENDPOINT that the job was launched with",
+        ))
     }
 
     /// Returns the status of the launch, which is that of a job whose id is not known. `finds_jobs` where the job of a launch that
     /// was cut off can be found by its name. Does file work.
     pub(super) fn status(&self, finds_jobs: bool) -> JobStatus {
-        if self.is_cancelled {
+        if self.is_cancelled() {
             return JobStatus::cancelled();
         }
         let mut launching = JobStatus::new(status::LAUNCHING, JobState::Pending, false);
@@ -211,13 +219,13 @@ impl Launch {
             Some(reason) if !may_have_job => return JobStatus::failed().with_message(reason),
             Some(reason) => format!("its launch failed ({reason})"),
             None if !is_known => "its launch is not known here".to_owned(),
-            None if self.has_exited => "its launch named no job".to_owned(),
+            None if self.has_exited() => "its launch named no job".to_owned(),
             None => "its launch was cut off".to_owned(),
         };
         let cluster = &self.start.cluster;
         let earliest = seconds(SystemTime::now() - COMPLETION_WINDOW);
-        let mut ends = self.last_output_at.into_iter().chain(self.killed_at);
-        let may_go_on = self.failure.is_none() && !self.has_exited && finds_jobs;
+        let mut ends = self.last_output_at.into_iter().chain(self.killed_at());
+        let may_go_on = self.failure.is_none() && !self.has_exited() && finds_jobs;
         if may_go_on && ends.any(|end| end > earliest) {
             return launching.with_message(format!(
                 "{ended} and may still complete; the server looks for the job on cluster {cluster}"

@@ -8,15 +8,13 @@ use futures::future::join_all;
 
 use super::launch_dir::{COMPLETION_WINDOW, Launch, seconds};
 use super::survey::{Found, Survey, cloud_of, cost_note, is_over};
-use super::{Change, CloudLauncher};
+use super::{Change, CloudLauncher, mark_answered};
 use crate::error::{ErrorKind, JobError, Result};
 use crate::launcher::{JobIdentity, JobState, Listing};
-use crate::parse::sky::{Queue, is_controller};
+use crate::parse::sky::{Queue, QueuedJob, is_controller};
+use crate::process::job_dir::JobDir;
 use crate::process::runner::Output;
 use crate::text::join_names;
-
-/// The most jobs that were started elsewhere and are listed.
-const MAX_FOREIGN_JOBS: usize = 200;
 
 type Claimed<'a> = BTreeSet<(&'a str, &'a str)>;
 
@@ -28,7 +26,7 @@ impl CloudLauncher {
         for identity in known {
             let status = if identity.oumi_job_id.is_empty() {
                 self.launch(identity).map(|launch| {
-                    let status = launch.status(self.backend.ids_restart());
+                    let status = launch.status(self.backend.is_skypilot());
                     match status.state {
                         JobState::Unknown => lost.push(identity),
                         JobState::Cancelled => {}
@@ -52,7 +50,7 @@ impl CloudLauncher {
         }
         // The clusters of each cloud. One run of `sky queue` lists those of all clouds.
         let mut scopes: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-        if self.backend.ids_restart() {
+        if self.backend.is_skypilot() {
             scopes.insert("", BTreeSet::new());
         } else {
             // The job of a lost launch may be on its cluster, and is listed there.
@@ -83,18 +81,18 @@ impl CloudLauncher {
 
     async fn changes_left(&self) -> Vec<String> {
         let mut own = self.list_changes();
-        own.retain(|(change, _)| self.backend.clouds().contains(&change.cloud.as_str()));
-        let describe = async |(change, output): (Change, Option<Output>)| {
+        own.retain(|(_, change, _)| self.backend.clouds().contains(&change.cloud.as_str()));
+        let describe = async |(dir, change, output): (JobDir, Change, Option<Output>)| {
             let requested = change.describe();
             let Some(output) = output else {
                 return Some(format!("{requested} is under way"));
             };
             match self.backend.teardown_result(&change, &output).await {
-                Err(error) if !error.is_not_found() => {
-                    Some(format!("{requested} is not known to be done: {error}"))
-                }
+                Err(error) if !error.is_not_found() => Some(format!(
+                    "{requested} may not have been carried out: {error}"
+                )),
                 _ => {
-                    self.answer_change(&change);
+                    mark_answered(&dir);
                     None
                 }
             }
@@ -113,7 +111,6 @@ impl CloudLauncher {
         let mut survey = self.survey(cloud, clusters).await;
         let launch = |&identity: &&JobIdentity| self.claim_job(identity, &mut survey);
         let claimants: Vec<_> = launched.iter().map(launch).collect();
-        survey.add_reported_prices();
         let mut listing = Listing::default();
         let queue = match &survey.queue {
             Ok(queue) => queue,
@@ -156,7 +153,7 @@ impl Listing {
     /// Adds what keeps jobs from being listed. Known jobs have warnings of their own.
     pub(super) fn add_problems(&mut self, survey: &Survey, queue: &Queue, known: &[&JobIdentity]) {
         if let Err(error) = &survey.clusters {
-            let warning = format!("nothing is known of the clusters' costs; {error}");
+            let warning = format!("what the clusters cost is not known; {error}");
             self.warnings.push(warning);
             self.incomplete.push(error.to_string());
         }
@@ -185,32 +182,26 @@ impl Listing {
 
     /// Adds the jobs that were started elsewhere: those that no known job, and no launch that still runs, claims.
     pub(super) fn add_foreign_jobs(&mut self, cloud: &str, survey: &Survey, claimed: &Claimed<'_>) {
-        let clusters = survey.queue.iter().flatten();
-        let clusters = clusters.filter(|(name, _)| !is_controller(name));
-        let of_cluster = |(name, jobs)| Result::iter(jobs).flatten().map(move |job| (name, job));
-        let jobs = clusters.flat_map(of_cluster);
-        let foreign =
-            jobs.filter(|(name, job)| !claimed.contains(&(name.as_str(), job.job_id.as_str())));
-        let mut foreign: Vec<_> = foreign.collect();
-        // Those that live first: they cost money.
-        foreign.sort_by_key(|(_, job)| is_over(job));
         let of_scope = if cloud.is_empty() { "unknown" } else { cloud };
-        for (name, job) in foreign.iter().copied().take(MAX_FOREIGN_JOBS) {
-            let found = survey.cluster(name).and_then(cloud_of);
-            let identity = JobIdentity {
-                job_id: String::new(),
-                cloud: found.unwrap_or_else(|| of_scope.to_owned()),
-                cluster: name.clone(),
-                oumi_job_id: job.job_id.clone(),
+        let known = self.jobs.len();
+        for (name, jobs) in survey.queue.iter().flatten() {
+            let on = survey.cluster(name).and_then(cloud_of);
+            let on = on.unwrap_or_else(|| of_scope.to_owned());
+            let is_foreign = |job: &&QueuedJob| {
+                !is_controller(name) && !claimed.contains(&(name.as_str(), job.job_id.as_str()))
             };
-            self.add(&identity, survey.job(&identity, None).status());
+            for job in jobs.iter().flatten().filter(is_foreign) {
+                let identity = JobIdentity {
+                    job_id: String::new(),
+                    cloud: on.clone(),
+                    cluster: name.clone(),
+                    oumi_job_id: job.job_id.clone(),
+                };
+                self.add(&identity, survey.job(&identity, None).status());
+            }
         }
-        let more = foreign.len().saturating_sub(MAX_FOREIGN_JOBS);
-        if more > 0 {
-            let problem = format!("{more} more jobs that were started elsewhere are not listed");
-            self.warnings.push(problem.clone());
-            self.incomplete.push(problem);
-        }
+        // Those that live first: they cost money, and an answer has room for a few rows.
+        self.jobs[known..].sort_by_key(|job| job.status.is_done);
     }
 
     /// Warns of clusters that cost money without a job: of those that are up, and of those that a launch left that failed before they
@@ -248,9 +239,9 @@ impl Listing {
                 let since = ends.reduce(f64::max).or(cluster.launched_at);
                 let since = since.and_then(|at| DateTime::from_timestamp(at as i64, 0));
                 let since = since.map(|at| format!(" since {}Z", &at.to_rfc3339()[..16]));
-                let (since, note) = (since.unwrap_or_default(), cost_note(cluster));
-                let warning = format!("no job lives on it{since}: {note}");
-                self.warnings.push(warning);
+                let (note, since) = (cost_note(cluster), since.unwrap_or_default());
+                self.warnings
+                    .push(format!("{note}; it has been idle{since}"));
             }
         }
     }

@@ -22,6 +22,8 @@ pub(super) const KEPT: Duration = Duration::from_hours(24);
 
 /// The clouds, by Oumi's names, whose machines are there anyway.
 const UNBILLED: [&str; 5] = ["sky-slurm", "slurm", "polaris", "frontier", "perlmutter"];
+/// The clouds without a catalog of prices. Of Kubernetes SkyPilot lists what is free instead.
+const UNPRICED: [&str; 2] = ["k8s", "modal"];
 
 /// A cloud by Oumi's name, accelerators such as `A100:8`, and if it was asked for the machines of each region.
 type Query = (String, String, bool);
@@ -31,18 +33,10 @@ pub(super) type Prices = Mutex<HashMap<Query, (Instant, Vec<CatalogMachine>)>>;
 impl CloudLauncher {
     pub(super) async fn describe(&self, cluster: &Cluster) -> ClusterInfo {
         let cloud = cloud_of(cluster);
-        let mut offer = match cluster.hourly_price {
+        let offer = match cluster.hourly_price {
             Some(price) => Offer::known(price, "SkyPilot reports it"),
             None => self.price(cluster, cloud.as_deref()).await,
         };
-        if offer.hourly.is_none() {
-            let costs = self.backend.costs().await;
-            let hash = cluster.cluster_hash.as_ref();
-            let price = hash.and_then(|hash| costs.get(hash)?.hourly_price);
-            offer = price.map_or(offer, |price| {
-                Offer::known(price, "by SkyPilot's cost report")
-            });
-        }
         let (name, status) = (&cluster.name, &cluster.status);
         let whose = cluster.user.iter().map(|user| format!(" of {user}"));
         let whose: String = whose.collect();
@@ -81,7 +75,7 @@ impl CloudLauncher {
         let notes: Vec<String> = offers.iter().map(Offer::text).collect();
         Offer {
             hourly: prices.into_iter().flatten().reduce(range),
-            note: format!("by the choice that is taken: {}", notes.join("; ")),
+            note: format!("it depends on the choice: {}", notes.join("; ")),
         }
     }
 
@@ -89,15 +83,15 @@ impl CloudLauncher {
     async fn price(&self, cluster: &Cluster, cloud: Option<&str>) -> Offer {
         let (cloud, nodes) = (cloud.unwrap_or_default(), cluster.nodes);
         if UNBILLED.contains(&cloud) {
-            return Offer::known(0.0, format!("nobody bills {cloud} by the hour"));
+            return Offer::known(0.0, format!("{cloud} is not billed by the hour"));
         }
-        if !self.backend.has_prices(cloud) {
+        if UNPRICED.contains(&cloud) {
             return Offer::unknown(format!("there is no list of prices for {cloud}"));
         }
         let asked = cluster.accelerators.as_deref().and_then(accelerators);
         let (Some([(accelerator, count)]), 1..) = (asked.as_deref(), nodes) else {
             let reason =
-                "no accelerator is named, such as A100:8, and SkyPilot lists prices by these";
+                "no accelerator is named, such as A100:8, and SkyPilot lists prices by accelerator";
             return Offer::unknown(reason);
         };
         let wanted = format!("{accelerator}:{count}");
@@ -201,13 +195,8 @@ fn of_place(place: &Map<String, Value>, nodes: u64) -> Vec<Cluster> {
     let region = text("region").or(part(1)).or(text("zone")).or(part(2));
     let asked = place.get("accelerators").filter(|asked| !asked.is_null());
     let asked = asked.and_then(|asked| accelerators(&asked.to_string()));
-    let asked = asked.map_or_else(
-        || vec![None],
-        |asked| {
-            let of = |(name, count)| Some(format!("{name}:{count}"));
-            asked.into_iter().map(of).collect()
-        },
-    );
+    let of = |(name, count)| Some(format!("{name}:{count}"));
+    let asked = asked.map_or(vec![None], |asked| asked.into_iter().map(of).collect());
     let owned = |text: Option<&str>| text.map(ToOwned::to_owned);
     let clusters = asked.into_iter().map(|accelerators| Cluster {
         nodes,

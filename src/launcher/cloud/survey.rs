@@ -40,8 +40,10 @@ pub(super) enum Found<'s> {
     Own(&'s QueuedJob),
     /// It has the job's id, and nothing was kept of the job to compare.
     Uncertain(&'s QueuedJob),
-    /// The cluster of the job is gone; `true` where another one has its name.
-    Gone(bool),
+    /// The cluster of the job is gone.
+    Gone,
+    /// The cluster of the job is gone, and another one has its name.
+    Recreated,
     /// The cluster is not up, and has no queue to read.
     NotUp(&'s Cluster),
     NotListed,
@@ -62,7 +64,8 @@ impl Survey {
             found: Found::NotListed,
         };
         job.found = job.find();
-        if let (Found::Gone(_) | Found::NotListed, Some(launch)) = (&job.found, launch)
+        if let (Found::Gone | Found::Recreated | Found::NotListed, Some(launch)) =
+            (&job.found, launch)
             && let Some(error) = launch.elsewhere(&self.backend.place())
         {
             job.found = Found::Unknown(error);
@@ -123,19 +126,14 @@ impl Survey {
         }
     }
 
-    /// Adds the price of the cost report to each cluster that has none.
-    pub(super) fn add_reported_prices(&mut self) {
-        for cluster in self.clusters.iter_mut().flatten() {
-            let hash = cluster.cluster_hash.as_ref();
-            let reported = hash.and_then(|hash| self.costs.get(hash)?.hourly_price);
-            cluster.hourly_price = cluster.hourly_price.or(reported);
-        }
-    }
-
+    /// Adds the price of a launch to its cluster, where that is certainly its own.
     pub(super) fn add_price(&mut self, launch: &Launch) {
-        let clusters = self.clusters.iter_mut().flatten();
-        for cluster in clusters.filter(|cluster| launch.is_of_cluster(cluster)) {
-            cluster.hourly_price = cluster.hourly_price.or(launch.hourly_price);
+        let Some(mark) = launch.mark() else { return };
+        for cluster in self.clusters.iter_mut().flatten() {
+            let is_own = mark.is_of_cluster(cluster.cluster_hash.as_deref()) == Some(true);
+            if is_own && cluster.name == launch.start.cluster {
+                cluster.hourly_price = cluster.hourly_price.or(launch.hourly_price);
+            }
         }
     }
 }
@@ -153,9 +151,9 @@ impl<'s> SurveyedJob<'s> {
         let row = survey.jobs(name).iter().find(|job| job.job_id == *id);
         match (row, mark) {
             (Some(row), _) if self.is_any_of_its_id() => Found::Own(row),
-            _ if is_other_cluster || on_cloud.is_err() => Found::Gone(true),
+            _ if is_other_cluster || on_cloud.is_err() => Found::Recreated,
             (Some(row), Some(mark)) if mark.fits(row, hash) => Found::Own(row),
-            (Some(_), Some(_)) => Found::Gone(true),
+            (Some(_), Some(_)) => Found::Recreated,
             (Some(row), None) => Found::Uncertain(row),
             (None, _) => self.find_reason(),
         }
@@ -167,7 +165,7 @@ impl<'s> SurveyedJob<'s> {
         let mut is_there = self.launch.is_some_and(|launch| launch.start.is_anothers);
         let error = match self.survey.queue.as_ref().map(|queue| queue.get(name)) {
             Ok(Some(Ok(_))) => return Found::NotListed,
-            Ok(Some(Err(gone))) if gone.is_not_found() => return Found::Gone(false),
+            Ok(Some(Err(gone))) if gone.is_not_found() => return Found::Gone,
             Ok(Some(Err(why))) => {
                 is_there |= why.kind == ErrorKind::Unavailable;
                 unknown(format!(
@@ -179,14 +177,14 @@ impl<'s> SurveyedJob<'s> {
         };
         match self.survey.clusters.as_ref().map(|list| named(list, name)) {
             Ok(Some(cluster)) if cluster.status != "UP" => Found::NotUp(cluster),
-            Ok(None) if !is_there && self.survey.backend.ids_restart() => Found::Gone(false),
+            Ok(None) if !is_there && self.survey.backend.is_skypilot() => Found::Gone,
             _ => Found::Unknown(error),
         }
     }
 
     /// Returns `true` where the job is whatever job has its id now.
     fn is_any_of_its_id(&self) -> bool {
-        !self.survey.backend.ids_restart() || self.identity.job_id.is_empty()
+        !self.survey.backend.is_skypilot() || self.identity.job_id.is_empty()
     }
 
     fn mark(&self) -> Option<&'s JobMark> {
@@ -203,7 +201,7 @@ impl<'s> SurveyedJob<'s> {
                 "if the job that is there now is meant, name it by oumi_job_id, cloud and cluster_name, without job_id",
             ),
             Found::Unknown(error) if error.is_not_found() => error.clone(),
-            Found::Gone(is_recreated) => JobError::unavailable(self.gone(*is_recreated)),
+            Found::Gone | Found::Recreated => JobError::unavailable(self.gone()),
             _ if is_own_cluster || self.is_any_of_its_id() => return Ok(()),
             Found::Unknown(error) => JobError::unavailable(format!("{NOT_CERTAIN}: {error}")),
             Found::NotUp(_) | Found::NotListed => JobError::unavailable(NOT_CERTAIN),
@@ -223,10 +221,10 @@ impl<'s> SurveyedJob<'s> {
                 message: Some(format!("{}; there it is {}", self.uncertain(), row.status)),
                 ..self.status_of_row(row)
             },
-            Found::Gone(is_recreated) => {
+            Found::Gone | Found::Recreated => {
                 let mut status = JobStatus::new(status::CLUSTER_GONE, JobState::Unknown, true);
                 status.details.next = Some("Tell the user; its log is gone too.");
-                status.with_message(self.gone(*is_recreated))
+                status.with_message(self.gone())
             }
             Found::NotUp(cluster) => not_up(cluster),
             Found::NotListed if self.is_any_of_its_id() => return Err(no_such_job(self.identity)),
@@ -287,7 +285,7 @@ impl<'s> SurveyedJob<'s> {
     fn why_waiting(&self, row: &QueuedJob) -> Option<String> {
         let cluster = &self.identity.cluster;
         let is_earlier = |job: &&QueuedJob| number(job) < number(row) && !is_over(job);
-        let is_waiting = row.status == "PENDING" && self.survey.backend.ids_restart();
+        let is_waiting = row.status == "PENDING" && self.survey.backend.is_skypilot();
         let jobs = self.survey.jobs(cluster).iter();
         let count = jobs.filter(|job| is_waiting && is_earlier(job)).count();
         (count > 0).then(|| format!("it waits for earlier jobs of cluster {cluster}: {count}"))
@@ -325,20 +323,31 @@ impl<'s> SurveyedJob<'s> {
 
     fn uncertain(&self) -> String {
         format!(
-            "it is not certain that job {} on cluster {} is this one, since nothing was kept of it to compare",
+            "it is not certain that job {} on cluster {} is this one: nothing was recorded to tell it by",
             self.identity.oumi_job_id, self.identity.cluster
         )
     }
 
-    fn gone(&self, is_recreated: bool) -> String {
+    fn gone(&self) -> String {
         let cluster = &self.identity.cluster;
         if self.identity.job_id.is_empty() {
             // It may never have been there.
             return format!("there is no cluster {cluster}, and nothing is known of a job on it");
         }
-        let other = "; the cluster of that name is another one";
-        let other = if is_recreated { other } else { "" };
-        format!("cluster {cluster} is not there any more, and the job's result went with it{other}")
+        let other = match self.found {
+            Found::Recreated => "; another cluster has its name now",
+            _ => "",
+        };
+        format!("cluster {cluster} is gone, and the job's result with it{other}")
+    }
+}
+
+/// Adds the price of the cost report to each cluster that has none.
+pub(super) fn add_reported_prices(clusters: &mut [Cluster], costs: &CostReport) {
+    for cluster in clusters {
+        let hash = cluster.cluster_hash.as_ref();
+        let reported = hash.and_then(|hash| costs.get(hash)?.hourly_price);
+        cluster.hourly_price = cluster.hourly_price.or(reported);
     }
 }
 
@@ -385,27 +394,19 @@ pub(in crate::launcher) fn no_such_job(identity: &JobIdentity) -> JobError {
     .with_hint("call list_jobs for the jobs it has")
 }
 
-/// Its machines cost nothing, and do not stop again.
+/// Tells if the machines of a cluster are stopped: they cost nothing, and an autostop has nothing left to do.
 pub(super) fn is_stopped(cluster: &Cluster) -> bool {
     cluster.status == "STOPPED"
 }
 
 impl JobDetails {
-    fn add_cluster(&mut self, cluster: &Cluster) {
+    pub(super) fn add_cluster(&mut self, cluster: &Cluster) {
         let is_billed = !is_stopped(cluster);
         self.hourly_price = cluster.hourly_price.filter(|_| is_billed);
         self.cluster = Some(ClusterDetails {
             cluster_status: cluster.status.clone(),
             autostop_minutes: cluster.autostop_minutes.filter(|_| is_billed),
         });
-    }
-}
-
-/// Adds to the status of a job its cluster, with a warning if the job has ended and the cluster still costs money.
-pub(super) fn add_cluster(status: &mut JobStatus, cluster: &Cluster) {
-    status.details.add_cluster(cluster);
-    if status.is_done && !is_stopped(cluster) {
-        status.warnings.push(format!("its {}", cost_note(cluster)));
     }
 }
 

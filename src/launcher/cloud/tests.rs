@@ -44,7 +44,7 @@ impl CloudBackend for FakeCloud {
         &["fake", "other"]
     }
 
-    fn ids_restart(&self) -> bool {
+    fn is_skypilot(&self) -> bool {
         true
     }
 
@@ -85,10 +85,6 @@ impl CloudBackend for FakeCloud {
             ..Cluster::default()
         };
         Ok(vec![cluster])
-    }
-
-    fn has_prices(&self, cloud: &str) -> bool {
-        cloud != "k8s"
     }
 
     async fn catalog(
@@ -294,10 +290,8 @@ fn plan_of(cluster: &str, epilogue: Option<Epilogue>) -> LaunchPlan {
         command_line: String::new(),
         cluster: cluster.to_owned(),
         job_config: None,
-        process: StartRequest {
-            epilogue,
-            ..StartRequest::default()
-        },
+        epilogue,
+        process: StartRequest::default(),
         warnings: Vec::new(),
         autostop: None,
     }
@@ -442,11 +436,10 @@ async fn folder_of_an_answered_change_is_removed() {
     let (home, launcher) = launcher();
     let down = Change::new("down", "fake", "dev", "");
     fs::create_dir(home.path().join("changes")).unwrap();
-    failed_change(&launcher, &down);
+    let dir = failed_change(&home, &down);
     // It is requested again before everyone who waits has read how it ended.
     let again = Change::new("down", "fake", "dev", "");
-    let (_, _, lock) = launcher.join_or_create(again).unwrap();
-    let dir = launcher.change_dir(&down);
+    let (_, lock) = launcher.join_or_create(&again).unwrap();
     assert!(lock.is_some() && dir.exit_record().unwrap().is_some());
     assert_eq!(launcher.list_changes().len(), 1);
     assert!(dir.exists().unwrap());
@@ -458,12 +451,14 @@ async fn folder_of_an_answered_change_is_removed() {
 }
 
 /// Leaves a change of cluster `dev` that failed.
-fn failed_change(launcher: &CloudLauncher, change: &Change) {
-    let (dir, _lock) = JobDir::create(launcher.change_dir(change).path()).unwrap();
+fn failed_change(home: &TempDir, change: &Change) -> JobDir {
+    let path = home.path().join("changes").join(&change.verb);
+    let (dir, _lock) = JobDir::create(path).unwrap();
     let text = serde_json::to_string(change).unwrap();
     fs::write(dir.path().join("change.json"), text).unwrap();
     let record = ExitRecord::not_started(&change.verb, "no disk");
     dir.write_exit_record(&record).unwrap();
+    dir
 }
 
 #[tokio::test]
@@ -475,12 +470,12 @@ async fn results_of_changes_are_asked_for_at_once() {
     let (home, launcher) = launcher_on(cloud.into());
     fs::create_dir(home.path().join("changes")).unwrap();
     for verb in ["stop", "down"] {
-        failed_change(&launcher, &Change::new(verb, "fake", "dev", ""));
+        failed_change(&home, &Change::new(verb, "fake", "dev", ""));
     }
     let listing = launcher.list(&[]);
     let listing = tokio::time::timeout(Duration::from_secs(60), listing).await;
     let warnings = listing.expect("they wait for each other").unwrap().warnings;
-    let failed = |warning: &&String| warning.ends_with("is not known to be done: no disk");
+    let failed = |warning: &&String| warning.ends_with("may not have been carried out: no disk");
     assert_eq!(warnings.iter().filter(failed).count(), 2, "{warnings:?}");
 }
 
@@ -600,7 +595,7 @@ mod claims {
             (launch.start.before.clone(), "h", Some(120.0), Some(false)),
         ] {
             launch.start.before = before;
-            let made = launch.has_made(&cluster(hash, launched_at));
+            let made = launch.went_onto(&cluster(hash, launched_at));
             assert_eq!(made, expected, "{hash} {launched_at:?}");
         }
     }
@@ -765,7 +760,7 @@ mod claims {
 
 mod surveys {
     use super::*;
-    use crate::launcher::cloud::survey::{Survey, add_cluster};
+    use crate::launcher::cloud::survey::{Survey, cost_note};
     use crate::launcher::oumi::Oumi;
     use crate::launcher::skypilot::SkyPilot;
     use crate::launcher::{cloud::claims::JobMark, status};
@@ -927,7 +922,7 @@ mod surveys {
     #[test]
     fn costs_of_a_cluster_that_is_not_up() {
         const NO_QUEUE: &str = "Failed to get the job queue for cluster 'dev'.\n  sky.exceptions.ClusterNotUpError: no\n{}";
-        const MAY_COST: &str = "its cluster dev (GCP) is INIT and may cost money at $2.50 an hour; down_cluster deletes it";
+        const MAY_COST: &str = "cluster dev (GCP) is INIT and may cost money at $2.50 an hour; down_cluster deletes it";
         for (word, price, warning) in [("STOPPED", None, ""), ("INIT", Some(2.5), MAY_COST)] {
             let row = format!(r#""{word}", "autostop": 9, "hourly_price": 2.5"#);
             let survey = survey(NO_QUEUE, &CLUSTERS.replace(r#""UP""#, &row));
@@ -937,9 +932,8 @@ mod surveys {
             let cluster = details.cluster.unwrap();
             assert_eq!(details.hourly_price, price);
             assert_eq!(cluster.autostop_minutes.is_some(), price.is_some());
-            let mut failed = JobStatus::new(status::FAILED, JobState::Failed, true);
-            add_cluster(&mut failed, survey.cluster("dev").unwrap());
-            assert_eq!(failed.warnings.join("; "), warning);
+            let note = cost_note(survey.cluster("dev").unwrap());
+            assert!(note.starts_with(warning), "{note}");
         }
     }
 
@@ -1007,7 +1001,6 @@ mod surveys {
             cloud, oumi_job_id, ..
         } = &listing.jobs[0].identity;
         assert_eq!((&**cloud, &**oumi_job_id), ("unknown", "2"));
-        assert_eq!(listing.incomplete.len(), 1);
     }
 
     #[test]
@@ -1063,8 +1056,8 @@ mod surveys {
             let mut launch = launch_onto(Some(hash));
             launch.start.cluster = "dev".to_owned();
             launch.hourly_price = price;
+            add_reported_prices(survey.clusters.as_mut().unwrap(), &survey.costs);
             survey.add_price(&launch);
-            survey.add_reported_prices();
             let details = survey
                 .job(&job("a", "gcp"), Some(&launch))
                 .status()
@@ -1074,7 +1067,7 @@ mod surveys {
         };
         assert_eq!(
             costs("h", Some(3.5), Some(12.345)),
-            (Some(3.5), "$12.35 (cost report)".to_owned())
+            (Some(4.0), "$12.35 (cost report)".to_owned())
         );
         let (price, estimate) = costs("h", Some(3.5), None);
         assert!(

@@ -52,6 +52,7 @@ pub(super) fn plan(dir: &JobDir, spec: &LaunchSpec) -> Result<LaunchPlan> {
         job_config,
         warnings: warnings(spec),
         autostop: None,
+        epilogue: None,
         process,
     })
 }
@@ -78,10 +79,8 @@ fn plan_training(dir: &JobDir, spec: &LaunchSpec, program: &Path, process: &mut 
     // Oumi writes one log a rank there.
     let logs = dir.path().join("logs").display().to_string();
     process.envs.insert("OUMI_LOGGING_DIR".to_owned(), logs);
-    let (program, config) = (
-        program.display().to_string(),
-        spec.config.path.display().to_string(),
-    );
+    let program = program.display().to_string();
+    let config = spec.config.path.display().to_string();
     let processes = spec.processes().unwrap_or(1);
     // Oumi puts a process on each GPU there is, unless torchrun is given another number after its own.
     let number = format!("--nproc-per-node={processes}");

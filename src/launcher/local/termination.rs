@@ -93,7 +93,7 @@ fn ended(dir: &JobDir, is_requested: bool, leftovers: usize) -> Result<JobStatus
 pub(super) fn end_by_hand(dir: &JobDir) -> String {
     let path = dir.path().display();
     format!(
-        "a process of it that cannot be found is left; end it by hand: `lsof {path}/lock` names it"
+        "one of its processes is left and cannot be found; end it by hand: `lsof {path}/lock` names it"
     )
 }
 

@@ -54,10 +54,7 @@ impl Endpoint {
     /// `sky` was never run.
     pub(super) fn find() -> Option<Self> {
         let is_off = set(SKY_API).is_some_and(|value| value == "off");
-        let is_other = CONFIGS
-            .iter()
-            .chain([&TOKEN])
-            .any(|name| set(name).is_some());
+        let is_other = CONFIGS.iter().chain([&TOKEN]).any(is_set);
         if is_off || is_other || Path::new(PROJECT_CONFIG).exists() {
             return None;
         }
@@ -91,6 +88,10 @@ pub(super) fn place() -> String {
 
 fn set(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn is_set(name: &&str) -> bool {
+    set(name).is_some()
 }
 
 /// Reads the `api_server` of a configuration. `None` where it cannot be read.
@@ -154,10 +155,7 @@ fn user_name() -> Option<String> {
 
 /// Warns of the settings that SkyPilot reads beside the job config, and of those of Oumi that are not passed on.
 pub(super) fn warnings(project: &Path) -> Vec<String> {
-    let ignored = OUMI_OVERRIDES
-        .into_iter()
-        .filter(|name| set(name).is_some());
-    let ignored = ignored.map(|name| {
+    let ignored = OUMI_OVERRIDES.into_iter().filter(is_set).map(|name| {
         format!("{name} is set and is not passed on: the job is launched as this plan shows it")
     });
     let [only, user, of_project] = CONFIGS.map(set);

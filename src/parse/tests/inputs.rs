@@ -22,7 +22,7 @@ pub(super) fn read_all(text: &str) {
         sky::log_lines(text),
     ));
     let _ = (
-        sky::teardown("c", text),
+        sky::refused_teardown("c", text),
         sky::accepted_cancel(text),
         sky::exit_code(text),
     );
@@ -196,16 +196,13 @@ fn unknown_queue_failures_keep_the_reason() {
 }
 
 #[test]
-fn failed_teardowns_give_the_reason() {
+fn failed_teardown_gives_its_reason() {
     // From the source of SkyPilot; no real failure is captured.
     let failed = "\nTerminating cluster c...failed. \nReason: sky.exceptions.CommandError: it broke.\n\
                   Terminating 1 cluster                  0% -:--:--\nCluster(s) failed. See details above.\n";
-    for (output, reason) in [
-        (failed, "CommandError: it broke."),
-        ("", "no reason was given"),
-    ] {
-        assert_eq!(sky::teardown("c", output).as_deref(), Ok(reason));
-    }
+    assert_eq!(sky::refused_teardown("c", failed), None);
+    let reason = failure_reason(failed);
+    assert_eq!(reason.as_deref(), Some("CommandError: it broke."));
 }
 
 #[test]

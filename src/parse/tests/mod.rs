@@ -55,7 +55,8 @@ fn page(name: &str) -> String {
         Some("logs") => line("log", format!("{:?}", oumi::log_lines(&capture.out))),
         Some("cancel") => line("accepted", sky::accepted_cancel(&output).to_string()),
         Some("stop" | "down") if name.starts_with("sky/") => {
-            line("teardown", format!("{:?}", sky::teardown("c", &output)));
+            let refused = sky::refused_teardown("c", &output);
+            line("refused", format!("{refused:?}"));
         }
         Some("gpus") => {
             let read = prices::machines(&capture.out, "a100");

@@ -37,7 +37,6 @@ async fn start(script: &str) -> (bool, bool, usize, bool) {
         plan: plan(),
         envs: Default::default(),
         files: Vec::new(),
-        epilogue: None,
     };
     let started = start::start(&program, &dir, lock, job).await;
     let table = ProcessTable::read().unwrap();

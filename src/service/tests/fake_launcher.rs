@@ -457,6 +457,7 @@ impl Launcher for FakeLauncher {
             cluster,
             job_config: None,
             autostop: None,
+            epilogue: None,
             warnings: Vec::new(),
             process: StartRequest {
                 plan: SupervisorPlan {
@@ -468,7 +469,6 @@ impl Launcher for FakeLauncher {
                 },
                 envs: BTreeMap::new(),
                 files: Vec::new(),
-                epilogue: None,
             },
         };
         Ok(plan)

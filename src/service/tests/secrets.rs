@@ -74,6 +74,7 @@ impl Launcher for Leaky {
                 json!({ "run": leak("run"), leak("key"): { "cloud": leak("cloud") } }),
             ),
             autostop: None,
+            epilogue: None,
             warnings: vec![leak("warning")],
             process: StartRequest {
                 plan: SupervisorPlan {
@@ -85,7 +86,6 @@ impl Launcher for Leaky {
                 },
                 envs: Default::default(),
                 files: Vec::new(),
-                epilogue: None,
             },
         };
         Ok(plan)

@@ -80,7 +80,7 @@ fn down_that_failed_unwatched_is_listed() {
     let mut server = world.server();
     wait_until("the failure is listed", || {
         warnings(&server.list("all").1)
-            .contains("is not known to be done: `sky down` ended and cluster dev is UP")
+            .contains("may not have been carried out: `sky down` ended and cluster dev is UP")
     });
 }
 

@@ -134,7 +134,7 @@ fn unreadable_output_fails_only_the_call() {
         ("garbage", "half", "without a whole JSON"),
         ("garbage", "text", "without a whole JSON"),
         ("garbage", "empty", "without a whole JSON"),
-        ("garbage", "bytes", "could not be understood"),
+        ("garbage", "bytes", "without a whole JSON"),
         ("crash", "", "without a whole JSON"),
         ("replay", "sky/launch-badinfra", "`sky queue` failed: "),
     ] {
@@ -185,7 +185,11 @@ fn unreadable_status_costs_its_facts() {
     assert_eq!(how(&server.poll("a")), ("SUCCEEDED", "SUCCEEDED", true));
     let (ids, list) = server.list("all");
     assert_eq!(ids.len(), 4, "{:#}", list.content);
-    assert!(warnings(&list).contains("costs"), "{:#}", list.content);
+    assert!(
+        warnings(&list).contains("clusters cost"),
+        "{:#}",
+        list.content
+    );
     world.cloud.lose_cluster("dev");
     assert_eq!(how(&server.poll("a")), ("cluster_gone", "UNKNOWN", true));
 }

@@ -127,7 +127,7 @@ fn cluster_gone() {
     for mut server in [server, world.server()] {
         let status = server.poll(&job_id);
         assert_eq!(how(&status), ("cluster_gone", "UNKNOWN", true));
-        assert!(text(&status, "message").contains("cluster a is not there any more"));
+        assert!(text(&status, "message").contains("cluster a is gone"));
         assert_eq!(status["next"], "Tell the user; its log is gone too.");
         assert_eq!(
             (&status["cluster"], &status["oumi_job_id"]),

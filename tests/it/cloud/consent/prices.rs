@@ -45,7 +45,7 @@ fn dry_run_shows_the_price_or_why_it_is_not_known() {
     for (cloud, cluster) in [("sky-slurm", ""), ("slurm", "me@login")] {
         let asked = json!({ "cloud": cloud, "cluster_name": cluster });
         let answer = shown(&mut server, &asked);
-        let price = format!("\nPrice: $0.00 an hour (nobody bills {cloud} by the hour)\n");
+        let price = format!("\nPrice: $0.00 an hour ({cloud} is not billed by the hour)\n");
         assert!(answer["message"].as_str().unwrap().contains(&price));
     }
 }
