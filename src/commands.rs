@@ -31,7 +31,7 @@ pub fn greet() {
     let line = setup::set_up(setup::Client::ClaudeCode, false);
     let line = line.unwrap_or_else(|error| error.to_string());
     note(&format!(
-        "This is {name} {version}, an MCP server: a client starts it, and speaks to it on standard input.\n\n{line}\n\n\
+        "This is {name} {version}, an MCP server: a client starts it and talks to it on standard input.\n\n{line}\n\n\
          `{name} setup --help` names the other clients, `{name} demo` shows it at work,\n\
          and `{name} doctor` checks this machine. Ctrl-C ends it."
     ));
@@ -43,25 +43,19 @@ pub(crate) fn until_interrupted(command: impl Future<Output = CommandResult>) ->
         .enable_all()
         .build()?;
     let ran = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // The terminal was closed.
+        let mut hang_up = signal(SignalKind::hangup())?;
         tokio::select! {
-            ran = command => ran,
-            code = interrupted() => Ok(code?),
+            ran = command => return ran,
+            pressed = tokio::signal::ctrl_c() => pressed?,
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
         }
+        Ok(ExitCode::from(INTERRUPTED))
     });
     runtime.shutdown_timeout(SHUTDOWN);
     ran
-}
-
-/// Waits for Ctrl-C, or for the end of the terminal.
-async fn interrupted() -> io::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::select! {
-        pressed = tokio::signal::ctrl_c() => pressed?,
-        _ = terminate.recv() => {}
-        _ = hang_up.recv() => {}
-    }
-    Ok(ExitCode::from(INTERRUPTED))
 }
 
 /// Prints why a command failed, and returns its exit code.
@@ -77,20 +71,14 @@ pub fn exit_code(result: CommandResult) -> ExitCode {
     })
 }
 
-/// Prints the text of a command that has done what was asked.
-pub fn page(text: &str) -> CommandResult {
-    print(text)?;
-    Ok(ExitCode::SUCCESS)
-}
-
 /// Prints a text with one line end; nothing of an empty one.
-pub(crate) fn print(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    if text.is_empty() {
-        return Ok(());
+pub fn print(text: &str) -> CommandResult {
+    if !text.is_empty() {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
+        stdout.flush()?;
     }
-    writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
-    stdout.flush()
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a sentence beside the output, as far as stderr takes it.

@@ -1,8 +1,6 @@
-//! The demo: runs the main jobs for real, through the tools of MCP, and prints a line a call. Each call has a server of its own,
-//! which finds what those before it started.
+//! `demo`: runs small jobs for real and prints a line a call. Each call has a server of its own, which finds the earlier jobs.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -13,11 +11,10 @@ use tokio::process::Command;
 
 use crate::commands::jobs::Format;
 use crate::commands::text::first_line;
-use crate::commands::{CommandResult, page, print, until_interrupted};
+use crate::commands::{CommandResult, print, until_interrupted};
 use crate::settings::env_vars;
 
-/// The example jobs: one that succeeds, one that fails, and one that would run for an hour. The name of the job is that of
-/// its config.
+/// The example jobs, by name: one that succeeds, one that fails, and one that would run for an hour.
 const JOBS: [(&str, &str); 3] = [
     ("count", include_str!("demo/count.yaml")),
     ("fail", include_str!("demo/fail.yaml")),
@@ -35,7 +32,7 @@ pub fn run(output: Format, program: &Path) -> CommandResult {
         output,
     };
     let ran = until_interrupted(demo.steps());
-    // Nothing of it runs on.
+    // Nothing is left running.
     for (job_id, _) in JOBS {
         let mut cancel = demo.command().into_std();
         cancel.args(["cancel", "--force", job_id]).output()?;
@@ -73,7 +70,7 @@ impl Demo<'_> {
         let long = json!({ "job_id": "long" });
         let answer = self.call("cancel_job", long).await?;
         expect(&answer, "state", "CANCELLED")?;
-        page("\nAll steps passed. `oumi-mcp-server setup` adds the server to your client.")
+        print("\nAll steps passed. `oumi-mcp-server setup` adds the server to your client.")
     }
 
     async fn launch(&self, name: &str, dry_run: bool) -> Result<()> {
@@ -106,18 +103,17 @@ impl Demo<'_> {
         } });
         let mut server = self.command();
         server.stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Ctrl-C is for the demo.
+        // Ctrl-C ends the demo, and not the server before it.
         let mut server = server.process_group(0).kill_on_drop(true).spawn()?;
         let pipes = server.stdin.take().zip(server.stdout.take());
-        let (mut requests, answers) = pipes.ok_or_else(closed)?;
-        requests
-            .write_all(format!("{request}\n").as_bytes())
-            .await?;
+        let (mut requests, answers) = pipes.ok_or("the server has no pipes")?;
+        let request = format!("{request}\n");
+        requests.write_all(request.as_bytes()).await?;
         let line = BufReader::new(answers).lines().next_line().await?;
-        // As a client ends it.
+        // Ends the server as a client does.
         drop(requests);
         server.wait().await?;
-        let mut message: Value = serde_json::from_str(&line.ok_or_else(closed)?)?;
+        let mut message: Value = serde_json::from_str(&line.ok_or("the server has ended")?)?;
         let answer = message["result"]["structuredContent"].take();
         if answer.is_null() {
             return Err(message["error"].to_string().into());
@@ -132,7 +128,7 @@ impl Demo<'_> {
     fn command(&self) -> Command {
         let mut command = Command::new(self.program);
         command.env(env_vars::HOME, self.folder.path().join("data"));
-        // The limits of the person's own server would only stop the demo.
+        // The settings of the person's own server would get in the way.
         for variable in [env_vars::CONSENT, env_vars::CLOUDS, env_vars::READ_ONLY] {
             command.env_remove(variable);
         }
@@ -140,13 +136,8 @@ impl Demo<'_> {
     }
 }
 
-fn say(sentence: &str) -> io::Result<()> {
+fn say(sentence: &str) -> CommandResult {
     print(&format!("\n{sentence}"))
-}
-
-/// The server has closed its end. Of another kind than the end of the demo's own reader.
-fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the server has ended")
 }
 
 /// Puts an answer into a line: its log, its jobs, or how the job is and what to do.
@@ -158,7 +149,7 @@ fn summary(answer: &Value) -> String {
         let name = |job: &Value| format!("{} {}", job["job_id"], job["status"]).replace('"', "");
         return jobs.iter().map(name).collect::<Vec<_>>().join(", ");
     }
-    // A preview goes on.
+    // A preview has more lines.
     let first = first_line(answer);
     let first = first.lines().take(3).collect::<Vec<_>>().join(" ");
     match answer["failure"]["advice"].as_str() {

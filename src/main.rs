@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use oumi_mcp_server::commands::jobs::{self, Format, JobCommand};
-use oumi_mcp_server::commands::{self, completions, doctor, page, setup};
+use oumi_mcp_server::commands::{self, completions, doctor, print, setup};
 use oumi_mcp_server::{change, demo, env_vars, log_to_stderr, serve, supervise};
 
 #[derive(Parser)]
@@ -62,8 +62,7 @@ fn environment_help() -> String {
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     let ran = match words.next() {
-        // The parent of one job. A job waits for it, and a client for the server: the command line would take longer than all
-        // else of their starts.
+        // The parent of one job. Parsing a command line would take most of the time of a start, for which others wait.
         Some(word) if word == "supervise" => {
             log_to_stderr();
             let supervised = supervise(Path::new(&words.next().unwrap_or_default()));
@@ -97,14 +96,13 @@ fn run(command: Option<Command>) -> Result<ExitCode, Box<dyn Error + Send + Sync
         Some(Command::Demo(output)) => demo::run(output, &own),
         Some(Command::Completions { shell }) => completions::print_script(&own, &shell),
         Some(Command::Setup { client, write }) => {
-            setup::set_up(client, write).and_then(|text| page(&text))
+            setup::set_up(client, write).and_then(|text| print(&text))
         }
     };
     Ok(commands::exit_code(ran))
 }
 
-/// Returns the path of this program, to run it again: through /proc where there is one, so that an upgrade of the file under a
-/// running server does no harm.
+/// Returns the path of this program. The one in /proc stays valid when the file is replaced under a running server.
 fn own_program() -> io::Result<PathBuf> {
     let linux = PathBuf::from("/proc/self/exe");
     match linux.exists() {

@@ -24,12 +24,9 @@ pub fn print_script(program: &Path, shell: &str) -> CommandResult {
 
 /// Lists the ids in the registry, newest first. A shell shows no error, so that a registry that cannot be read has none.
 pub(super) fn job_ids() -> Vec<CompletionCandidate> {
-    let read = || {
-        JobRegistry::new(DataDir::from_environment().ok()?)
-            .read()
-            .ok()
-    };
-    let (records, _) = read().unwrap_or_default();
+    let data_dir = DataDir::from_environment().ok();
+    let read = data_dir.and_then(|it| JobRegistry::new(it).read().ok());
+    let (records, _) = read.unwrap_or_default();
     let candidate = |(order, record): (usize, &JobRecord)| {
         let what = format!("{} on {}", record.command, record.cloud);
         let id = CompletionCandidate::new(OsString::from(&record.job_id));

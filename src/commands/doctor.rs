@@ -1,5 +1,4 @@
-//! `doctor`: what a user runs first, and pastes into a report of a bug. It changes no job. The checks run side by side, so that
-//! they take no longer than the slowest.
+//! `doctor`: what a user runs first, and pastes into a bug report. It changes no job. The checks run side by side.
 
 use std::error::Error;
 use std::fs;
@@ -74,7 +73,7 @@ impl Check {
 /// Checks everything and prints the report. Returns 1 where something failed. `program` is this program.
 pub fn run(output: Format, program: &Path) -> CommandResult {
     if io::stderr().is_terminal() {
-        note("Looking at everything, which takes up to a minute …");
+        note("Checking everything, which takes up to a minute …");
     }
     // With slots of its own, so that no check waits for another's.
     let (wired, cli) = (wire(program), Cli::default());
@@ -105,7 +104,7 @@ fn report(checks: &[Check]) -> String {
     let wrong = checks.iter().filter(|check| check.outcome != Outcome::Ok);
     text + &match wrong.count() {
         0 => "\nAll is well.".to_owned(),
-        count => format!("\nTo look at: {count}."),
+        count => format!("\nNeed attention: {count}."),
     }
 }
 
@@ -125,9 +124,8 @@ async fn checks(wired: Result<JobService, Box<dyn Error + Send + Sync>>, cli: &C
     let (oumi, sky, jobs) = tokio::join!(oumi(cli), skypilot(cli), jobs);
     let (version, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::OS);
     let own = own_path().map(|path| format!("{}, version {version}, {os}", path.display()));
-    let settings = problems
-        .iter()
-        .map(|it| Check::new("settings", Err(JobError::failed(it)), Warning));
+    let settings = problems.iter().map(JobError::failed);
+    let settings = settings.map(|it| Check::new("settings", Err(it), Warning));
     let mut checks = vec![Check::new("server", own, Failure)];
     checks.extend(settings.chain(oumi).chain(sky));
     checks.push(Check::new("data", data_folder(), Failure));
@@ -177,8 +175,8 @@ async fn skypilot(cli: &Cli) -> Vec<Check> {
         output_of(cli, &program, &["status", "-o", "json"]),
     );
     let clusters = clusters.and_then(|output| clusters_up(&output.stdout));
-    let clusters =
-        clusters.map_err(|error| error.context("what is up, and may cost money, is not known"));
+    let clusters = clusters
+        .map_err(|error| error.context("which clusters are up, and may cost money, is not known"));
     let server = info.as_ref().ok();
     let server = server.map(|(info, _)| ("sky api", api_server(&info.stdout)));
     let mut found = vec![("sky", info.map(|(_, found)| found))];
@@ -195,13 +193,13 @@ fn api_server(info: &str) -> Result<String> {
     let info = sky::api_info(info).unwrap_or_default();
     let server = &info["server"];
     let Some(status) = server["status"].as_str() else {
-        return Ok("none runs; `sky` starts one when it is needed".to_owned());
+        return Ok("none is running; `sky` starts one when needed".to_owned());
     };
     let own = info["client"]["version"].as_str().unwrap_or_default();
     let [url, version] = ["url", "version"].map(|field| server[field].as_str().unwrap_or("?"));
     let asked = match asks_api_server() {
-        true => "it is asked directly",
-        false => "each question runs `sky`, for seconds: a setting or a login is in the way",
+        true => "this server asks it directly",
+        false => "each query runs `sky`, which takes seconds: a setting or a login is in the way",
     };
     let found = format!("{url}, version {version}, is {status}; {asked}");
     if status == "healthy" && version == own {
@@ -214,10 +212,10 @@ fn api_server(info: &str) -> Result<String> {
 fn clouds(printed: &str) -> Result<String> {
     let clouds = sky::enabled_clouds(printed)?;
     if clouds.is_empty() {
-        let error = JobError::failed("SkyPilot may use none");
-        return Err(error.with_hint("`sky check` says what each of them needs"));
+        let error = JobError::failed("no cloud is enabled in SkyPilot");
+        return Err(error.with_hint("`sky check` says what each cloud needs"));
     }
-    Ok(format!("SkyPilot may use {}", clouds.join(", ")))
+    Ok(format!("enabled in SkyPilot: {}", clouds.join(", ")))
 }
 
 fn clusters_up(status: &str) -> Result<String> {
@@ -252,9 +250,9 @@ async fn jobs(service: &JobService, known: &[String]) -> Vec<Check> {
     let over = answer.jobs.len() - live.len();
     let message = match (answer.error, live.len()) {
         (Some(error), _) => Err(JobError::failed(error)),
-        (None, 0) => Ok(format!("none runs, {over} are over")),
+        (None, 0) => Ok(format!("none is running, {over} have ended")),
         (None, count) => Ok(format!(
-            "{count} not over ({}), {over} over",
+            "{count} not ended ({}), {over} ended",
             live.join(", ")
         )),
     };

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::completions::job_ids;
 use super::text::{self, for_person, time_left};
-use super::{CommandResult, NO_ANSWER, note, page, print, until_interrupted};
+use super::{CommandResult, NO_ANSWER, note, print, until_interrupted};
 use crate::job_identity::JobIdentity;
 use crate::launcher::JobState;
 use crate::logs::read::LARGEST_MAX_BYTES;
@@ -21,7 +21,7 @@ use crate::logs::search;
 use crate::process::on_file_threads;
 use crate::serve::wire;
 use crate::service::JobService;
-use crate::service::answers::{LogsAnswer, PollAnswer, to_json};
+use crate::service::answers::{PollAnswer, to_json};
 use crate::service::requests::{
     CancelRequest, ListRequest, LogsRequest, PollRequest, StatusFilter, Until,
 };
@@ -189,7 +189,7 @@ async fn cancel(service: &JobService, job: &Job, force: bool) -> CommandResult {
     if !answer.success || answer.is_done {
         return job.output.print(&answer, text::job);
     }
-    // A cancel that is under way is carried out by whoever asks about the job, and no server may run.
+    // A pending cancel is carried out by those who poll the job, and perhaps no server runs.
     note(&for_person(&answer.message));
     wait(service, job, Goal::Done, Duration::MAX).await?;
     Ok(ExitCode::SUCCESS)
@@ -212,16 +212,20 @@ async fn logs(
     };
     let mut is_over = false;
     loop {
-        print_new(&answer, output)?;
+        // JSON has one answer on each line.
+        match output.json && !answer.logs.is_empty() {
+            true => print(&to_json(&answer)?.to_string())?,
+            false => print(&answer.logs)?,
+        };
         if answer.remaining_bytes.is_none() {
             if is_over {
-                return page(&answer.unfinished.unwrap_or_default());
+                return print(&answer.unfinished.unwrap_or_default());
             }
-            // Asked before the log is read: all that the job wrote is there then.
+            // Asked before the log is read, which then has all that a finished job wrote.
             let status = service.poll(request.job.clone()).await;
             is_over = status.is_done || status.is_gone();
             if !is_over {
-                // On this machine a look costs little.
+                // A poll on this machine costs little.
                 let seconds = if status.cloud.is_empty() { 1 } else { 10 };
                 sleep(Duration::from_secs(seconds)).await;
             }
@@ -230,7 +234,7 @@ async fn logs(
             job: request.job.clone(),
             max_bytes: request.max_bytes,
             cursor: answer.cursor.clone(),
-            // What is folded away would match no pattern.
+            // Folded lines would not match the pattern.
             raw: pattern.is_some(),
             ..LogsRequest::default()
         };
@@ -249,14 +253,6 @@ async fn logs(
             let lines = answer.logs.lines().filter(|line| pattern.is_match(line));
             answer.logs = lines.collect::<Vec<_>>().join("\n");
         }
-    }
-}
-
-/// Prints the new lines; as JSON, one answer a line.
-fn print_new(answer: &LogsAnswer, output: Format) -> CommandResult {
-    match output.json && !answer.logs.is_empty() {
-        true => page(&to_json(answer)?.to_string()),
-        false => page(&answer.logs),
     }
 }
 
@@ -279,8 +275,7 @@ async fn wait(service: &JobService, job: &Job, goal: Goal, longest: Duration) ->
     })
 }
 
-/// Polls a job into `last` until it is over, or what the goal asks for has changed. Shows how far it is on stderr, where that is
-/// a terminal.
+/// Polls a job into `last` until the goal is reached. A terminal shows its progress on stderr meanwhile.
 async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut PollAnswer) {
     let bar = ProgressBar::no_length().with_finish(ProgressFinish::AndClear);
     let style = |template| {
@@ -289,7 +284,7 @@ async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut Po
     };
     bar.set_style(style("{spinner} {elapsed}  {wide_msg}"));
     bar.enable_steady_tick(TICK);
-    // The job's sentence names step and loss.
+    // The message names step and loss.
     let show = |answer: &PollAnswer| {
         let metrics = answer.measured.as_ref().map(|progress| &progress.metrics);
         let left = metrics.and_then(|metrics| time_left(metrics.seconds_left));
@@ -303,15 +298,14 @@ async fn watch(service: &JobService, job: JobIdentity, goal: Goal, last: &mut Po
         }
     };
     let mut first = None;
-    let mut wait_seconds = 0;
+    let mut request = PollRequest {
+        job,
+        wait_seconds: 0,
+        until: Until::Progress,
+    };
     loop {
-        let request = PollRequest {
-            job: job.clone(),
-            wait_seconds,
-            until: Until::Progress,
-        };
-        *last = service.poll_until(request, &show, false).await;
-        wait_seconds = CALL_WAIT;
+        *last = service.poll_until(request.clone(), &show, false).await;
+        request.wait_seconds = CALL_WAIT;
         let is_forbidden = service.policy().check(&last.cloud).is_err();
         if last.is_done || last.is_gone() || is_forbidden {
             return;

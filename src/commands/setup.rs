@@ -33,40 +33,24 @@ pub enum Client {
 }
 
 impl Client {
-    /// Returns the client's title, and its file for all projects. `config` is `~/.config`, on macOS `~/Library/Application Support`;
-    /// `variable` reads the variable with which a client moves its files.
-    fn title_and_file(
+    /// Returns the client's file for all projects. `config` is `~/.config`, on macOS `~/Library/Application Support`.
+    fn file(
         self,
         home: &Path,
         config: &Path,
         variable: impl Fn(&str) -> Option<PathBuf>,
-    ) -> (&'static str, PathBuf) {
-        let moved = |name, folder: &Path| variable(name).unwrap_or_else(|| folder.to_owned());
-        let (title, folder, file) = match self {
-            Self::ClaudeCode => (
-                "Claude Code",
-                moved("CLAUDE_CONFIG_DIR", home),
-                ".claude.json",
-            ),
-            Self::ClaudeDesktop => (
-                "Claude Desktop",
-                config.join("Claude"),
-                "claude_desktop_config.json",
-            ),
-            Self::Cursor => ("Cursor", home.join(".cursor"), "mcp.json"),
-            Self::Vscode => ("VS Code", config.join("Code/User"), "mcp.json"),
-            Self::Codex => (
-                "Codex",
-                moved("CODEX_HOME", &home.join(".codex")),
-                "config.toml",
-            ),
-            Self::Gemini => (
-                "Gemini CLI",
-                moved("GEMINI_CLI_HOME", home),
-                ".gemini/settings.json",
-            ),
+    ) -> PathBuf {
+        let codex = home.join(".codex");
+        // Some clients have a variable that moves their folder.
+        let (moved_by, folder, file) = match self {
+            Self::ClaudeCode => ("CLAUDE_CONFIG_DIR", home, ".claude.json"),
+            Self::ClaudeDesktop => ("", config, "Claude/claude_desktop_config.json"),
+            Self::Cursor => ("", home, ".cursor/mcp.json"),
+            Self::Vscode => ("", config, "Code/User/mcp.json"),
+            Self::Codex => ("CODEX_HOME", &*codex, "config.toml"),
+            Self::Gemini => ("GEMINI_CLI_HOME", home, ".gemini/settings.json"),
         };
-        (title, folder.join(file))
+        variable(moved_by).as_deref().unwrap_or(folder).join(file)
     }
 
     /// Returns the name of the list of servers in the client's file.
@@ -102,7 +86,7 @@ impl Programs {
                 found.push((variable, text(path)?));
             }
         }
-        // Else the client's jobs would not be those of the person's shell.
+        // Otherwise the client would not see the jobs of the person's shell.
         if let Some(home) = std::env::var_os(env_vars::HOME).filter(|value| !value.is_empty()) {
             found.push((env_vars::HOME, text(home.into())?));
         }
@@ -112,11 +96,7 @@ impl Programs {
 
     /// Returns the line for a shell by which Claude Code adds the server.
     fn claude_line(&self) -> Result<String> {
-        let quote = |text: &str| {
-            shlex::try_quote(text)
-                .map(String::from)
-                .map_err(JobError::failed)
-        };
+        let quote = |text| shlex::try_quote(text).map_err(JobError::failed);
         let mut line = format!("claude mcp add {NAME} -s user");
         for (variable, path) in &self.found {
             line += &format!(" -e {variable}={}", quote(path)?);
@@ -142,7 +122,7 @@ pub(crate) fn own_path() -> Result<PathBuf> {
 pub fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Send + Sync>> {
     let home = dirs::home_dir().ok_or("no home folder is known; set HOME")?;
     let config = dirs::config_dir().ok_or("no folder of settings is known; set HOME")?;
-    let (title, file) = client.title_and_file(&home, &config, |name| {
+    let file = client.file(&home, &config, |name| {
         let value = std::env::var_os(name).filter(|value| !value.is_empty());
         value.map(PathBuf::from)
     });
@@ -156,14 +136,14 @@ pub fn set_up(client: Client, write: bool) -> Result<String, Box<dyn Error + Sen
                 let entry = add_to(client, "", &programs)?.unwrap_or_default();
                 let file = file.display();
                 format!(
-                    "Put this into {file}, beside the servers that are there, and restart {title}:\n\n{entry}"
+                    "Put this into {file}, beside the servers already there, and restart the client:\n\n{entry}"
                 )
             }
         };
         let name = client.to_possible_value();
         let name = name.map_or_else(String::new, |value| value.get_name().to_owned());
         format!(
-            "{how}\nOr have it done: {} setup {name} --write",
+            "{how}\nOr let this do it: {} setup {name} --write",
             programs.server
         )
     };
@@ -206,7 +186,7 @@ fn merge(client: Client, file: &Path, programs: &Programs) -> Result<String> {
         fs::copy(&target, &copy)?;
         write_atomic(&target, new.as_bytes())?;
         fs::set_permissions(&target, fs::metadata(&copy)?.permissions())?;
-        Ok(format!(" The file as it was: {copy}."))
+        Ok(format!(" The old file is kept as {copy}."))
     };
     let kept = write().map_err(unusable)?;
     Ok(format!("Added to {at}. Restart the client.{kept}"))
@@ -231,12 +211,12 @@ fn add_to(client: Client, text: &str, programs: &Programs) -> Result<Option<Stri
     if old["command"] != *programs.server {
         set(&["command"], &programs.server)?;
         if !old["args"].is_null() {
-            // They belong to another program, such as `uvx`.
+            // The arguments belong to another program, such as `uvx`.
             set(&["args"], "")?;
         }
     }
     for (variable, path) in &programs.found {
-        // What was named by hand stays, as long as it is there.
+        // A path that was set by hand stays, as long as it exists.
         let named = old["env"][variable].as_str();
         if named.is_none_or(|named| !Path::new(named).is_dir() && which::which(named).is_err()) {
             set(&["env", variable], path)?;

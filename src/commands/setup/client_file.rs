@@ -38,8 +38,7 @@ impl ClientFile {
         Ok(Self { values, document })
     }
 
-    /// Sets the value at the end of `path`, with the objects around it; an empty text is an empty list. `None` where one of those
-    /// is not an object.
+    /// Sets the value at `path`; an empty text is an empty list. `None` where something on the way to it is not an object.
     pub(super) fn set(&mut self, path: &[&str], value: &str) -> Option<()> {
         let (name, parents) = path.split_last()?;
         match &mut self.document {
@@ -71,7 +70,7 @@ impl ClientFile {
                 };
                 match table.get_mut(name).and_then(Item::as_value_mut) {
                     Some(old) => {
-                        // What stands around it, such as a comment.
+                        // Keeps what stands around the value, such as a comment.
                         *value.decor_mut() = old.decor().clone();
                         *old = value;
                     }

@@ -25,7 +25,7 @@ warning  clouds    it failed: token ***
                    -> run `sky check` in a terminal
 failure  data      cannot use the data folder /x
 
-To look at: 2."
+Need attention: 2."
     );
     assert!(report(&checks[..1]).ends_with("All is well."));
 }

@@ -140,7 +140,7 @@ fn a_merge_keeps_a_copy_rights_and_links_and_is_done_once() {
     fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
     symlink("dotfiles.json", &link).unwrap();
     let answer = merge(Client::Vscode, &link, &programs()).unwrap();
-    let (_, copy) = answer.split_once("The file as it was: ").unwrap();
+    let (_, copy) = answer.split_once("The old file is kept as ").unwrap();
     let copy = copy.trim_end_matches('.');
     assert_eq!(fs::read_to_string(copy).unwrap(), "{}");
     assert!(link.is_symlink());
@@ -168,13 +168,8 @@ fn a_merge_keeps_a_copy_rights_and_links_and_is_done_once() {
 #[test]
 fn each_client_has_its_file() {
     let variable = |name: &str| (name == "CODEX_HOME").then(|| PathBuf::from("/codex"));
-    let all = Client::value_variants().iter();
-    let files: Vec<_> = all
-        .map(|it| {
-            it.title_and_file(Path::new("/h"), Path::new("/h/.config"), variable)
-                .1
-        })
-        .collect();
+    let file = |it: &Client| it.file(Path::new("/h"), Path::new("/h/.config"), variable);
+    let files: Vec<_> = Client::value_variants().iter().map(file).collect();
     let paths: Vec<_> = files.iter().map(|it| it.to_str().unwrap()).collect();
     assert_eq!(
         paths,
