@@ -162,18 +162,18 @@ impl Listing {
 pub(crate) struct LaunchOptions {
     /// GPUs of each machine, such as A100:8; on this machine also 4.
     pub accelerators: Option<String>,
-    /// Cloud only.
+    /// Machines. Cloud only.
     #[schemars(range(min = 1))]
     pub num_nodes: Option<u32>,
     /// Spot machines: cheaper, can be taken away. Cloud only.
     pub use_spot: bool,
-    /// GiB. Cloud only.
+    /// Disk in GiB. Cloud only.
     pub disk_size: Option<u32>,
     /// Idle minutes until the cluster ends itself; 0: never. Default 60. Cloud only.
     pub autostop_minutes: Option<u32>,
     /// Hours after which the run is ended.
     pub max_hours: Option<f64>,
-    /// Environment variables for the job, over those of the config. Values are never shown or stored.
+    /// Environment variables for the job; they override the config's. Values are never shown or stored.
     pub envs: BTreeMap<String, String>,
     /// Remote path to local path. Cloud only.
     pub file_mounts: BTreeMap<String, String>,

@@ -22,18 +22,16 @@ use crate::service::JobService;
 use crate::settings::data_dir::DataDir;
 use crate::settings::policy::Policy;
 
-/// The time for answering the calls under way once the client is gone or the server is asked to end. Clients send
-/// SIGTERM 2 s after they have closed our input.
+/// The time for the last answers once the server is to end. Clients send SIGTERM 2 s after they have closed our input.
 const DRAIN: Duration = Duration::from_millis(1200);
 
-/// The most threads for files, which run the calls. Each costs a megabyte. There must be more than reads that may hang for ever: those of
-/// output folders, and of standard input where it is no pipe.
+/// The most threads for files, each of a megabyte. More than those whose read may hang: three of output folders, and standard input.
 const FILE_THREADS: usize = 6;
 
 /// Builds the launchers and the service. `program` is this program, which jobs are supervised with.
 pub(crate) fn wire(program: &Path) -> Result<JobService, Box<dyn Error + Send + Sync>> {
     let data_dir = DataDir::from_environment()?;
-    // What fails here fails again at the call that needs it, and is reported there.
+    // An error is reported by each call that needs the folder.
     if let Err(error) = data_dir.create() {
         tracing::warn!("{error}");
     }
@@ -53,14 +51,13 @@ pub(crate) fn wire(program: &Path) -> Result<JobService, Box<dyn Error + Send + 
 /// Serves MCP on standard input and output.
 pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
     let service = wire(program)?;
-    // Messages are read and written on this thread, and calls run on those for files: one that hangs holds no message up.
+    // Messages are read and written on this thread, calls run on those for files: a call that hangs holds no message up.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(FILE_THREADS)
         .enable_all()
         .build()?;
     let result = runtime.block_on(serve_until_the_end(service));
-    // The programs that are asked end with the runtime: nobody would read their answers. Neither a read of standard input nor one
-    // of a file that hangs can be cancelled, nor is it waited for.
+    // In the background: neither a read of standard input nor one of a file that hangs can be cancelled.
     runtime.shutdown_background();
     result
 }
@@ -68,7 +65,7 @@ pub fn serve(program: &Path) -> Result<(), Box<dyn Error + Send + Sync>> {
 async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    // Handled, so that a file which may not get that large fails its write, and not the server.
+    // Handled, so that writing too large a file fails, and does not kill the server.
     let _too_large = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
     let stop = async move {
         tokio::select! {
@@ -79,7 +76,7 @@ async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + 
     // Two pipes are read and written without a thread for each; anything else on threads.
     let (input, output) = stdio_pipes();
     let (stdio, ended) = Stdio::new(input, output, stop);
-    // Directly: `Stdio` handles what may come before `initialize`, and both lifecycles work on one process.
+    // Directly: `Stdio` handles what may come before `initialize`, for clients with and without a handshake.
     let server = Server::new(service);
     let running = serve_directly(Dispatcher(server.clone()), stdio, None);
     // In a task of its own: dropping it would cancel the calls under way.
@@ -93,7 +90,7 @@ async fn serve_until_the_end(service: JobService) -> Result<(), Box<dyn Error + 
             tokio::time::sleep(DRAIN).await;
         } => {}
     }
-    // Of a client that asked nothing too.
+    // Also for a client that made no call.
     server.recovered().await;
     Ok(())
 }

@@ -70,8 +70,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server over `service`, with the tools that its policy allows. The recovery of what an earlier server left begins with
-    /// the first call or after [`HANDSHAKE`].
+    /// The recovery of what an earlier server left begins with the first call or after [`HANDSHAKE`].
     pub(crate) fn new(service: JobService) -> Self {
         let recovering = service.clone();
         let recovery = AssertUnwindSafe(async move { recovering.recover().await });
@@ -117,7 +116,7 @@ impl Server {
         // rmcp's router drops its copy before the tool runs.
         let permit = context.extensions.get::<CallPermit>().cloned();
         let server = self.clone();
-        // Boxed here: held in each future around it, a call would take several times its memory while it waits.
+        // Boxed here: in each of the futures around it a waiting call would take its memory once more.
         let answering = answering.boxed();
         let call = Box::pin(async move {
             let _permit = permit;
@@ -146,9 +145,9 @@ impl ServerHandler for Server {
         context: Context,
     ) -> Answer<InitializeResult> {
         let mut answer = self.negotiate_initialize(&request)?;
-        // Tasks: no version with `initialize` has them.
+        // The extensions are tasks, which no version with `initialize` has.
         answer.capabilities.extensions = None;
-        // The version that was agreed on, which need not be the one asked for.
+        // The agreed version may differ from the one asked for.
         request.protocol_version = answer.protocol_version.clone();
         context.peer.set_peer_info(request);
         Ok(answer)
@@ -180,10 +179,10 @@ impl ServerHandler for Server {
             server.service = self.service.with_consent(caller.clone());
         }
         let as_task = request.name == "run_job" && tasks::client_accepts_tasks(&context);
-        let within = context.clone();
+        let call_context = context.clone();
         let call = self.run(&context, async move {
-            let answer = progress::with_progress(within, |call| {
-                let call = ToolCallContext::new(&server, request, call);
+            let answer = progress::with_progress(call_context, |context| {
+                let call = ToolCallContext::new(&server, request, context);
                 server.router().call(call).boxed()
             });
             let mut answer = answer.await?;
@@ -200,7 +199,7 @@ impl ServerHandler for Server {
             Ok(task.unwrap_or(answer))
         });
         *lock(&dispatched) = Some(call);
-        // The dispatcher answers in its place.
+        // A placeholder: the dispatcher answers with the call above.
         Ok(CallToolResult::default().into())
     }
 
@@ -260,12 +259,11 @@ impl ServerHandler for Server {
         self.run(&context, cancelling).await
     }
 
-    /// Refuses what rmcp could parse as no request: an unknown method, or wrong params of a known one. They may hold secrets and
-    /// are not repeated.
+    /// Refuses an unknown method, or wrong params of a known one. They may hold secrets and are not repeated.
     async fn on_custom_request(&self, request: CustomRequest, _: Context) -> Answer<CustomResult> {
         let needs = match request.method.as_str() {
             "tools/call" => "`name`, the name of a tool, and `arguments`, an object",
-            "initialize" => "`protocolVersion`, a text such as \"2025-11-25\"",
+            "initialize" => "`protocolVersion`, a string such as \"2025-11-25\"",
             "prompts/get" => "`name`, the name of a prompt, and `arguments`, an object",
             "resources/read" => "`uri`, one of those that resources/list shows",
             "tasks/get" | "tasks/update" | "tasks/cancel" => "`taskId`, the id of a task",
@@ -288,14 +286,12 @@ impl ServerHandler for Server {
             .build();
         let read_only = self.service.policy().read_only;
         if read_only {
-            // No job is started that could be a task, and cancelling one is a change.
+            // No job can be started as a task, and cancelling a task is a change.
             capabilities.extensions = None;
         }
-        // In front, since clients cut long instructions.
-        let problems = setting_problems().into_iter();
-        let problems: String = problems
-            .map(|problem| format!("Tell the user: {problem}. "))
-            .collect();
+        // Problems come first, since clients cut long instructions.
+        let sentence = |problem| format!("Tell the user: {problem}. ");
+        let problems: String = setting_problems().into_iter().map(sentence).collect();
         let instructions = match read_only {
             true => include_str!("server/instructions_read_only.md"),
             false => include_str!("server/instructions.md"),

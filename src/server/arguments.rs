@@ -12,8 +12,8 @@ const MAX_TEXT: usize = 8192;
 /// The largest number that every integer field can hold.
 const MAX_NUMBER: i64 = i32::MAX as i64;
 
-/// Returns the arguments, each of the type that `schema` gives, and the names of those that the schema lacks. They are refused
-/// where it allows no others. Values of an object are secret and never repeated.
+/// Returns the arguments, each of the type that `schema` gives, and the names of those that it lacks, where it allows others.
+/// Values of an object are secret and never repeated.
 pub(super) fn fit(
     schema: &Map<String, Value>,
     arguments: Map<String, Value>,
@@ -28,7 +28,10 @@ pub(super) fn fit(
         }
         match fields.get(&name) {
             Some(field) => drop(fitted.insert(name.clone(), fit_field(&name, field, &value)?)),
-            None if is_closed => return Err(unknown(&name)),
+            None if is_closed => {
+                let error = JobError::invalid(format!("unknown field `{}`", quoted(&name)));
+                return Err(error.with_hint("nothing was done: use the names in the tool's schema"));
+            }
             None => unknown_names.push(name),
         }
     }
@@ -45,21 +48,12 @@ pub(super) fn fit(
     }
 }
 
-/// The error for a field that the schema does not have.
-fn unknown(name: &str) -> JobError {
-    JobError::invalid(format!("unknown field `{}`", quoted(name)))
-        .with_hint("nothing was done: use the names in the tool's schema")
-}
-
 fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
     let (fitted, meaning) = match (schema["type"].as_str(), schema["enum"].as_array()) {
         (Some("object"), _) => return fit_object(name, value),
         (Some("boolean"), _) => {
             let boolean = text(value).and_then(|text| text.trim().to_lowercase().parse().ok());
-            (
-                boolean.map(Value::Bool),
-                "a boolean, true or false".to_owned(),
-            )
+            (boolean.map(Value::Bool), "true or false".to_owned())
         }
         (Some("number"), _) => (number(value).map(Value::from), "a number".to_owned()),
         (Some("integer"), _) => match schema["minimum"].as_i64() {
@@ -68,15 +62,13 @@ fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
                 let meaning = format!("a whole number from {least} to {MAX_NUMBER}");
                 (integer(value).filter(fits).map(Value::from), meaning)
             }
-            // A count from the end, of which a large one is as good as all.
+            // A number of lines, of which any large number means all.
             None => (integer(value).map(Value::from), "a whole number".to_owned()),
         },
         (_, Some(choices)) => {
             let choices: Vec<&str> = choices.iter().filter_map(Value::as_str).collect();
             let word = value.as_str().unwrap_or_default().trim();
-            let chosen = choices
-                .iter()
-                .find(|choice| choice.eq_ignore_ascii_case(word));
+            let chosen = choices.iter().find(|it| it.eq_ignore_ascii_case(word));
             let chosen = chosen.map(|choice| Value::from(*choice));
             (chosen, format!("`{}`", choices.join("` or `")))
         }
@@ -84,7 +76,7 @@ fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
     };
     match fitted {
         Some(Value::String(text)) if text.len() > MAX_TEXT && !name.ends_with("_script") => {
-            Err(misfit(name, &format!("it has at most {MAX_TEXT} bytes")))
+            Err(misfit(name, &format!("must have at most {MAX_TEXT} bytes")))
         }
         Some(fitted) => Ok(fitted),
         None => {
@@ -93,23 +85,21 @@ fn fit_field(name: &str, schema: &Value, value: &Value) -> Result<Value> {
                 Value::Object(_) => "an object".to_owned(),
                 _ => quoted(&value.to_string()),
             };
-            Err(misfit(name, &format!("it is {meaning}, not {value}")))
+            Err(misfit(name, &format!("must be {meaning}, not {value}")))
         }
     }
 }
 
 fn misfit(name: &str, reason: &str) -> JobError {
-    JobError::invalid(format!("the argument `{name}` does not fit: {reason}"))
+    JobError::invalid(format!("the argument `{name}` {reason}"))
 }
 
 /// Fits an object of texts, which may itself be JSON text.
 fn fit_object(name: &str, value: &Value) -> Result<Value> {
-    let parsed: Option<Value> = value
-        .as_str()
-        .map(serde_json::from_str)
-        .and_then(|it| it.ok());
+    let json = value.as_str();
+    let parsed = json.and_then(|json| serde_json::from_str(json).ok());
     let Value::Object(values) = parsed.as_ref().unwrap_or(value) else {
-        let meaning = "it is an object of texts, such as {\"NAME\": \"value\"}";
+        let meaning = "must be an object of strings, such as {\"NAME\": \"value\"}";
         return Err(misfit(name, meaning));
     };
     let mut fitted = Map::new();
@@ -121,7 +111,7 @@ fn fit_object(name: &str, value: &Value) -> Result<Value> {
         };
         let Some(text) = text.filter(|_| key.len() <= MAX_TEXT) else {
             let name = format!("{name}.{}", quoted(key));
-            let meaning = "names and values are strings; the names have at most 8192 bytes";
+            let meaning = "must be a string, and its name must have at most 8192 bytes";
             return Err(misfit(&name, meaning));
         };
         fitted.insert(key.clone(), text.into());

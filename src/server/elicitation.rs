@@ -1,8 +1,6 @@
 //! Asks the user through the client: by an elicitation that the call waits for (2025-06-18, 2025-11-25), or by an
-//! `InputRequiredResult`, to which the client answers by calling again (2026-07-28).
-//!
-//! In the second mode the client gives back a random text that names the question. It is valid for the same tool and arguments,
-//! for the same subject, for [`ANSWER_TIMEOUT`], in this process, and once.
+//! `InputRequiredResult` (2026-07-28). To the latter the client answers by calling again with a random text that names the
+//! question. It is valid for the same tool and arguments, for the same subject, for [`ANSWER_TIMEOUT`], in this process, and once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -28,37 +26,46 @@ use crate::sync::lock;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// The most questions that are kept for a client that calls again.
-const MAX_ASKED: usize = 256;
+const MAX_PENDING: usize = 256;
 /// The name of our one elicitation among those of a call.
 const PROMPT_ID: &str = "consent";
 
 /// The questions that clients answer by calling again, the newest first.
 #[derive(Default)]
-pub(super) struct PendingPrompts(Mutex<VecDeque<AskedPrompt>>);
+pub(super) struct PendingPrompts(Mutex<VecDeque<PendingPrompt>>);
 
-/// The state and the call that name a question, its time, and its subject.
-type AskedPrompt = (String, Vec<u8>, Instant, String);
+struct PendingPrompt {
+    state: String,
+    call: Vec<u8>,
+    subject: String,
+    asked_at: Instant,
+}
 
 impl PendingPrompts {
     /// Keeps a question, and returns the state that names it.
     fn keep(&self, subject: String, call: Vec<u8>) -> String {
         let state = uuid::Uuid::new_v4().to_string();
-        let mut asked = lock(&self.0);
-        asked.truncate(MAX_ASKED - 1);
-        asked.push_front((state.clone(), call, Instant::now(), subject));
+        let mut prompts = lock(&self.0);
+        prompts.truncate(MAX_PENDING - 1);
+        prompts.push_front(PendingPrompt {
+            state: state.clone(),
+            call,
+            subject,
+            asked_at: Instant::now(),
+        });
         state
     }
 
     /// Returns the subject of a question, for the one use of its state.
     fn redeem(&self, state: &str, call: &[u8]) -> Result<String> {
-        let mut asked = lock(&self.0);
-        asked.retain(|(_, _, at, _)| at.elapsed() <= ANSWER_TIMEOUT);
-        let mut known = asked.iter();
-        let known = known.position(|(id, of, ..)| id == state && of == call);
-        let known = known.and_then(|known| asked.remove(known));
-        known.map(|(.., subject)| subject).ok_or_else(|| {
+        let mut prompts = lock(&self.0);
+        prompts.retain(|prompt| prompt.asked_at.elapsed() <= ANSWER_TIMEOUT);
+        let mut known = prompts.iter();
+        let known = known.position(|prompt| prompt.state == state && prompt.call == call);
+        let prompt = known.and_then(|known| prompts.remove(known));
+        prompt.map(|prompt| prompt.subject).ok_or_else(|| {
             JobError::blocked(
-                "this server did not issue this request state for this call or has restarted since, or it was used already \
+                "this request state is not valid: it is that of another call or of an earlier server, was used already, \
                  or is more than 10 minutes old",
             )
             .with_hint("call the tool again without it, so that the user is asked")
@@ -129,7 +136,7 @@ impl ElicitingCaller {
             () = tokio::time::sleep(ANSWER_TIMEOUT) => "nobody answered within 10 minutes",
             () = self.context.ct.cancelled() => "the client cancelled the call",
         };
-        // The client may close its dialog.
+        // Lets the client close its dialog.
         sent.cancel(Some(reason.to_owned())).await.ok();
         Err(JobError::blocked(reason))
     }
@@ -176,7 +183,7 @@ fn accepted(result: &ElicitResult, subject: &str) -> Result<String> {
         ElicitationAction::Decline => Err(JobError::blocked("the user declined")
             .with_hint("do not call again unless they ask for it")),
         _ => Err(unseen(
-            "the client closed the question without an answer: one that runs unattended does so without showing it",
+            "the client closed the question without an answer, as unattended clients do without showing it",
         )),
     }
 }
@@ -188,7 +195,7 @@ fn not_asked(error: impl Display) -> JobError {
 /// The error for a question that perhaps nobody saw.
 fn unseen(message: impl Display) -> JobError {
     JobError::blocked(message).with_hint(format!(
-        "tell the user: {}=flags in the server's environment lets the flags of the call be enough",
+        "tell the user: {}=flags in the server's environment makes the flags of the call suffice",
         env_vars::CONSENT
     ))
 }

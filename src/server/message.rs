@@ -35,7 +35,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Ref
     let json = serde_json::from_slice(line);
     let json = json.map_err(|error| Refusal::parse_error(id_of(line), error))?;
     let Value::Object(mut message) = json else {
-        let reason = "a message is an object, one to a line; arrays of them are not taken";
+        let reason = "a message is one object on one line; arrays are not accepted";
         return Err(Refusal::new(Value::Null, invalid(reason)));
     };
     let is_answer = message.contains_key("result") || message.contains_key("error");
@@ -60,7 +60,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Ref
     if let (Some(Value::Object(params)), true) = (&mut params, method == "initialize") {
         complete_hello(params);
     }
-    // The method first: rmcp then looks at the params of this method only.
+    // The method comes first: rmcp then parses the params as those of this method only.
     let mut body = JsonObject::from_iter([("method".to_owned(), method)]);
     body.extend(params.map(|params| ("params".to_owned(), params)));
     let body = Value::Object(body);
@@ -77,7 +77,7 @@ pub(super) fn parse(line: &[u8]) -> Result<Option<ClientJsonRpcMessage>, Box<Ref
     }
     match serde_json::from_value(body) {
         Ok(request) => Ok(Some(JsonRpcMessage::request(request, id))),
-        Err(_) => refuse(invalid("this is no request")),
+        Err(_) => refuse(invalid("this is not a request")),
     }
 }
 
@@ -93,23 +93,22 @@ fn id_of(line: &[u8]) -> Value {
     call.map_or(Value::Null, |call| call.id.into_json_value())
 }
 
-/// Reads the answer to a question of ours. Our ids are numbers; some clients give them back as texts. An answer that cannot be
-/// read becomes an error, so that nobody waits for another one.
+/// Reads the answer to a request of ours. One that cannot be read becomes an error, so that nobody waits for another.
 fn answer(mut message: JsonObject) -> Option<ClientJsonRpcMessage> {
     let id = message.get_mut("id")?;
+    // Our ids are numbers. Some clients give them back as texts.
     if let Some(number) = id.as_str().and_then(|text| text.parse::<u32>().ok()) {
         *id = number.into();
     }
     let id = RequestId::deserialize(&*id).ok();
     serde_json::from_value(message.into()).ok().or_else(|| {
         tracing::warn!("a malformed response was taken for an error");
-        let error = invalid("the answer is no JSON-RPC response");
+        let error = invalid("the answer is not a JSON-RPC response");
         id.map(|id| JsonRpcMessage::error(error, Some(id)))
     })
 }
 
-/// Fills in what an `initialize` lacks, and drops the capabilities that cannot be read: neither is a reason to refuse a client.
-/// Only the version has no default.
+/// Fills in what an `initialize` lacks but its version, and drops unreadable capabilities: neither is a reason to refuse a client.
 fn complete_hello(params: &mut JsonObject) {
     let object = |value: Option<Value>| match value {
         Some(Value::Object(fields)) => fields,
@@ -122,7 +121,7 @@ fn complete_hello(params: &mut JsonObject) {
             return true;
         }
         tracing::warn!(name, "a capability of the client cannot be read");
-        // It can ask, whatever else it says of that.
+        // The client can ask its user, whatever else it says about that.
         let asks = name == "elicitation" && value.is_object();
         *value = JsonObject::new().into();
         asks

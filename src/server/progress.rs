@@ -1,7 +1,4 @@
-//! Progress notifications for a call whose client gave a token.
-//!
-//! A client that reads slowly gets only the newest message, and the call goes on meanwhile. Everything is written before the
-//! answer.
+//! Progress notifications for a call whose client gave a token. They never hold the call up: a slow client gets the newest only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,6 +55,6 @@ pub(super) async fn with_progress<T, F: Future<Output = T>>(
             }
         }
     };
-    // Boxed: most calls have no token, and would hold its room while they wait.
+    // Boxed: most calls have no token, and need no memory for this.
     tokio::join!(work(context), Box::pin(notifying)).0
 }

@@ -1,5 +1,4 @@
-//! The prompts: what a person picks from a menu instead of typing it. Each is a file `prompts/*.md`: what the menu shows, and the
-//! message.
+//! The prompts, which a person picks from a menu. Each is a file `prompts/*.md`: what the menu shows, and the message.
 
 use std::collections::HashMap;
 
@@ -9,9 +8,6 @@ use serde::Deserialize;
 
 use super::{Answer, truncated};
 use crate::text::from_yaml;
-
-/// Longer than any real path or name.
-const MAX_ARGUMENT_BYTES: usize = 4096;
 
 /// The prompts, in the order in which they are needed.
 const FILES: [&str; 3] = [
@@ -42,8 +38,7 @@ pub(super) fn list(read_only: bool) -> Vec<Prompt> {
     offered(read_only).map(|(head, _)| head.prompt).collect()
 }
 
-/// Returns the message of a prompt, with its arguments filled in, quoted as JSON. An empty one counts as not given: clients send
-/// what was left blank.
+/// Returns the message of a prompt with its arguments, quoted as JSON. Clients send an empty text for what was left blank.
 pub(super) fn get(request: GetPromptRequestParams, read_only: bool) -> Answer<GetPromptResult> {
     let invalid = |error: String| ErrorData::invalid_params(error, None);
     let mut prompts = offered(read_only);
@@ -53,6 +48,7 @@ pub(super) fn get(request: GetPromptRequestParams, read_only: bool) -> Answer<Ge
     let mut given = request.arguments.unwrap_or_default();
     given.retain(|_, value| !value.is_null() && value != "");
     let mut message = message.trim_end().to_owned();
+    let is_one_line = |text: &str| !text.contains(char::is_control);
     for argument in prompt.arguments.into_iter().flatten() {
         let name = argument.name;
         let value = match (given.get(&name), defaults.get(&name)) {
@@ -60,7 +56,7 @@ pub(super) fn get(request: GetPromptRequestParams, read_only: bool) -> Answer<Ge
             (None, Some(default)) => default.clone(),
             _ => {
                 return Err(invalid(format!(
-                    "the prompt {} needs the argument `{name}` as one line of text, of at most {MAX_ARGUMENT_BYTES} bytes: {}",
+                    "the prompt {} needs the argument `{name}` as one line of text: {}",
                     prompt.name,
                     argument.description.unwrap_or_default()
                 )));
@@ -71,8 +67,4 @@ pub(super) fn get(request: GetPromptRequestParams, read_only: bool) -> Answer<Ge
     let message = PromptMessage::new_text(Role::User, message);
     let description = prompt.description.unwrap_or_default();
     Ok(GetPromptResult::new(vec![message]).with_description(description))
-}
-
-fn is_one_line(text: &str) -> bool {
-    text.len() <= MAX_ARGUMENT_BYTES && !text.contains(char::is_control)
 }

@@ -1,6 +1,4 @@
-//! Jobs as resources: their URIs, and what is read at them.
-//!
-//! `jobs://running` and `jobs://completed` are the answers of `list_jobs`, `jobs://{job_id}` that of `poll_status`, and
+//! Jobs as resources. `jobs://running` and `jobs://completed` are the answers of `list_jobs`, `jobs://{job_id}` that of `poll_status`, and
 //! `jobs://{job_id}/logs` the end of the log. An id is percent-encoded. It is looked up in the registry and never used as a path.
 //! The status of a job whose id is `running` or `completed` has no URI.
 
@@ -35,8 +33,7 @@ fn job_uri(job_id: &str) -> String {
     format!("{SCHEME}{}", utf8_percent_encode(job_id, IN_URLS))
 }
 
-/// Reads the job of a URI, and if it is that of its log. Some clients fill templates without escaping, so unescaped characters
-/// are taken as they are.
+/// Reads the job of a URI, and if it is that of its log. Some clients fill templates without escaping.
 fn parse(uri: &str) -> Option<(String, bool)> {
     let rest = uri.strip_prefix(SCHEME)?;
     let (id, is_log) = match rest.strip_suffix(LOG) {
@@ -57,15 +54,14 @@ pub(super) async fn list(service: JobService) -> Answer<ListResourcesResult> {
             .with_description(description)
             .with_mime_type(kind)
     };
-    let running = "The jobs that are not done, each with its status now";
-    let completed = "The jobs that are done, well or badly";
+    let running = "The jobs that are not done, each with its current status";
+    let completed = "The jobs that are done, however they ended";
     let mut resources = vec![
         resource("running", "Running jobs", running, false),
         resource("completed", "Completed jobs", completed, false),
     ];
     let records = service.registry().records().await.map_err(internal)?;
-    let mut records = Vec::from_iter(records.iter());
-    records.reverse();
+    let mut records = Vec::from_iter(records.iter().rev());
     records.sort_by_key(|record| Reverse(record.submitted_at()));
     for record in records.iter().take(LISTED_JOBS) {
         let (id, name) = (record.job_id.as_str(), clean_controls(&record.job_id));
@@ -85,7 +81,7 @@ pub(super) async fn list(service: JobService) -> Answer<ListResourcesResult> {
 pub(super) fn templates() -> ListResourceTemplatesResult {
     let job = ResourceTemplate::new("jobs://{job_id}", "job")
         .with_title("Job status")
-        .with_description("How a job is, asked of what runs it")
+        .with_description("The status of a job, asked of its launcher")
         .with_mime_type(JSON);
     let log = ResourceTemplate::new("jobs://{job_id}/logs", "job_logs")
         .with_title("Job log")
@@ -118,7 +114,7 @@ pub(super) async fn read(service: JobService, uri: String) -> Answer<ReadResourc
         let log = service.logs(request).await;
         (log.error, log.logs)
     } else {
-        // Also when the launcher could not be asked: the answer then says what is known.
+        // Even where the launcher could not be asked, the answer says what is known.
         (None, to_text(&service.poll(job).await)?)
     };
     if let Some(error) = error {

@@ -14,7 +14,7 @@ const PIPE_BUF: usize = 512;
 /// Sends log lines and panics to stderr, from the level that the environment names.
 pub fn log_to_stderr() {
     let level = env_vars::log_level().unwrap_or(LevelFilter::WARN);
-    // Clients show it raw: no colours.
+    // Clients show it raw, so without colours.
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(|| Stderr)

@@ -101,7 +101,7 @@ fn time(time: DateTime<Utc>) -> String {
 /// Builds a task from the answer of `poll_status`. The record of a finished job may be removed once it was `kept` so long.
 fn detailed(
     record: &JobRecord,
-    answer: PollAnswer,
+    mut answer: PollAnswer,
     poll_interval: Duration,
     kept: Duration,
 ) -> serde_json::Result<DetailedTask> {
@@ -114,8 +114,7 @@ fn detailed(
             .with_poll_interval_ms(poll_interval.as_millis() as u64);
         return Ok(DetailedTask::new(task, TaskPayload::Working));
     }
-    let ended = answer.ended_at.as_deref();
-    let ended = ended.and_then(|ended| DateTime::parse_from_rfc3339(ended).ok());
+    let ended = answer.ended_at.take();
     let (status, payload) = match answer.state {
         JobState::Cancelled => (TaskStatus::Cancelled, TaskPayload::Cancelled),
         _ => {
@@ -127,13 +126,12 @@ fn detailed(
         .with_status_message(message)
         .with_ttl_ms(kept.as_millis() as u64);
     if let Some(ended) = ended {
-        task.last_updated_at = time(ended.to_utc());
+        task.last_updated_at = ended;
     }
     Ok(DetailedTask::new(task, payload))
 }
 
-/// Builds the result of the `run_job` call: the fields of the [`PollAnswer`], which fit the schema of that tool too. A client
-/// wakes its model with the result: first comes what the model must see.
+/// Builds the result of the `run_job` call from the fields of a [`PollAnswer`]. A model is woken with it: what it must see is first.
 fn result(mut answer: PollAnswer, message: &str) -> serde_json::Result<JsonObject> {
     answer.success = answer.state == JobState::Succeeded;
     answer.error = (!answer.success).then(|| message.to_owned());
@@ -225,6 +223,6 @@ mod tests {
         ended.ended_at = Some(when.to_owned());
         let task = task_of(ended).task;
         assert_eq!(task.created_at, "2026-11-25T00:02:03.000Z");
-        assert_eq!(task.last_updated_at, "2026-11-25T00:05:00.500Z");
+        assert_eq!(task.last_updated_at, when);
     }
 }

@@ -61,7 +61,7 @@ impl Server {
         }
     }
 
-    /// Status of a job, asked of its launcher: status (the launcher's word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
+    /// Get a job's status, asked of its launcher: status (the launcher's word), state (PENDING RUNNING SUCCEEDED FAILED CANCELLED UNKNOWN)
     /// and is_done; its progress; why it failed. Give job_id, or oumi_job_id and cloud for a job started elsewhere. `next`
     /// says when to ask again.
     #[tool(
@@ -83,22 +83,22 @@ impl Server {
         }
     }
 
-    /// A job's output, stderr included, also while it runs: its end, what is new since a cursor, or what matches grep.
+    /// Read a job's output, stderr included, even while it runs: its end, what is new since a cursor, or what matches grep.
     #[tool(
         title = "Job log",
         output_schema = schema_for_output::<LogsAnswer>(),
         annotations(read_only_hint = true, idempotent_hint = true, open_world_hint = true)
     )]
     async fn get_job_logs(&self, Parameters(request): Parameters<LogsRequest>) -> CallToolResult {
-        let mut logs = self.service.logs(request).await;
-        let picture = logs.picture.take();
+        let logs = self.service.logs(request).await;
         let mut result = answer(&logs);
-        let picture = picture.map(|png| ContentBlock::image(BASE64.encode(png), "image/png"));
+        let picture = logs.picture.map(|png| BASE64.encode(png));
+        let picture = picture.map(|png| ContentBlock::image(png, "image/png"));
         result.content.extend(picture);
         result
     }
 
-    /// End a job and all its processes; what it computed and did not save is lost. Answers within some 10 s, on a cloud a minute,
+    /// End a job and all its processes; what it computed and did not save is lost. Answers within about 10 s, on a cloud a minute,
     /// that it has ended, or what is left and how to force it (force=true kills). A job that has ended is refused with its status.
     #[tool(
         title = "Cancel a job",
@@ -115,8 +115,8 @@ impl Server {
         answer(&cancelling.await)
     }
 
-    /// The known jobs, newest first, each with its status now; `warnings` names what could not be asked. Use it to find a
-    /// job_id again. status: running is what is not done, completed what is done, well or badly.
+    /// List the known jobs, newest first, each with its current status; `warnings` names what could not be asked. Use it to find
+    /// a job_id again. status: running means not done, completed means done, however it ended.
     #[tool(
         title = "List jobs",
         output_schema = schema_for_output::<ListAnswer>(),
@@ -126,8 +126,8 @@ impl Server {
         answer(&self.service.list(request).await)
     }
 
-    /// Stop a cloud cluster: its machines end, and so do the jobs on it; its disks are kept and cost a little. Not every cloud
-    /// can; down_cluster always can.
+    /// Stop a cloud cluster: its machines and the jobs on it end; its disks are kept and cost a little. Not every cloud can;
+    /// down_cluster always can.
     #[tool(
         title = "Stop a cluster",
         output_schema = schema_for_output::<ClusterAnswer>(),
@@ -137,7 +137,7 @@ impl Server {
         answer(&self.service.stop_cluster(request).await)
     }
 
-    /// Delete a cloud cluster with everything on its disks, and so end its costs. Needs confirm=true and
+    /// Delete a cloud cluster and everything on its disks, which ends its costs. Needs confirm=true and
     /// user_confirmation="DOWN", given only once the user agreed.
     #[tool(
         title = "Delete a cluster",
@@ -149,8 +149,7 @@ impl Server {
     }
 }
 
-/// The tools. Their descriptions are the comments above, without the ends of the lines. Those that change something refuse
-/// fields they do not know.
+/// The tools. Their descriptions are the comments above. Those that change something refuse fields they do not know.
 pub(super) fn router() -> ToolRouter<Server> {
     let mut router = Server::tool_router();
     for tool in router.map.values_mut().map(|route| &mut route.attr) {
@@ -176,19 +175,12 @@ pub(super) fn is_read_only(tool: &Tool) -> bool {
 }
 
 fn answer(answer: &impl Serialize) -> CallToolResult {
-    let made = to_json(answer).and_then(|content| Ok((serde_json::to_string(&content)?, content)));
-    let (text, content) = match made {
-        Ok(made) => made,
-        Err(error) => return failure(&error.to_string()),
-    };
     // Both as structured content and as text: some clients show one, some the other.
-    let text = vec![ContentBlock::text(text)];
-    let mut result = match content.get("error") {
-        None => CallToolResult::success(text),
-        Some(_) => CallToolResult::error(text),
-    };
-    result.structured_content = Some(content);
-    result
+    match to_json(answer) {
+        Ok(content) if content.get("error").is_none() => CallToolResult::structured(content),
+        Ok(content) => CallToolResult::structured_error(content),
+        Err(error) => failure(&error.to_string()),
+    }
 }
 
 /// Returns the result of a call that failed before there was an answer.
@@ -201,15 +193,14 @@ pub(super) fn warn_of_unknown(answer: &mut CallToolResult, names: &str) {
     if !names.is_empty() {
         let content = answer.structured_content.get_or_insert_default();
         let mut warnings = content["warnings"].as_array().cloned().unwrap_or_default();
-        warnings.push(format!("not known here, and ignored: {names}").into());
+        warnings.push(format!("unknown arguments were ignored: {names}").into());
         content["warnings"] = warnings.into();
         answer.content[0] = ContentBlock::text(content.to_string());
     }
 }
 
-/// Removes from the schema of a tool's arguments or answer what a model has no use for: it pays for every byte in each
-/// conversation. Formats are Rust's (`uint64`), and strict clients reject them. Of an answer no model is shown the descriptions and
-/// bounds, and what is empty is left out: so nothing in it is null, and only `success` is required.
+/// Removes from a schema what a model has no use for: it pays for every byte in each conversation. Formats are Rust's (`uint64`),
+/// and strict clients reject them. Nothing in an answer is null, only `success` is required, and no model is shown its descriptions.
 fn simplify(schema: &mut JsonObject, is_answer: bool) {
     for key in ["$schema", "title", "description"] {
         schema.remove(key);
@@ -219,7 +210,7 @@ fn simplify(schema: &mut JsonObject, is_answer: bool) {
         let Some(schema) = schema.as_object_mut() else {
             return;
         };
-        // Not every model's dialect knows a type that may be null.
+        // Not every client accepts a type that may be null.
         if let Some(Value::Array(types)) = schema.get_mut("type") {
             types.retain(|name| name != "null");
             if let [only] = types.as_slice() {
@@ -251,7 +242,7 @@ fn simplify(schema: &mut JsonObject, is_answer: bool) {
 )]
 async fn project_folder(context: &Context) -> Option<String> {
     context.client_capabilities()?.roots?;
-    // 2026-07-28 has no requests of a server.
+    // In 2026-07-28 a server sends no requests.
     if version_has_tasks(context) {
         return None;
     }

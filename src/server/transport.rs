@@ -2,13 +2,13 @@
 //!
 //! rmcp's own transport drops what it cannot read and ends when a message comes too early. This one follows JSON-RPC 2.0 and MCP:
 //!
-//! - A line that is no JSON in UTF-8, nests too deep or is longer than [`MAX_LINE`] is answered with -32700 and its id, or `null`
-//!   where there is none to be read; JSON that is no message, with -32600 and its id; `params` that are no object, with -32602. An array of messages is refused:
-//!   only 2025-03-26 had them. A notification or a response is never answered, however wrong it is.
+//! - A line that is no JSON, nests too deep or is longer than [`MAX_LINE`] is answered with -32700, JSON that is no message with
+//!   -32600, and `params` that are no object with -32602, each with the id if one can be read. A notification or a response is never
+//!   answered. An array of messages is refused: only 2025-03-26 had them.
 //! - Until `initialize` is answered a request must be `ping` or carry its version in `_meta` (2026-07-28); everything after
 //!   `initialize` waits for its answer. Tasks exist in 2026-07-28 only, `initialize` and `ping` only before it.
 //! - At most [`MAX_CALLS`] calls are under way or answered and not yet written; a long one counts as several. A further one is
-//!   refused at once: pings are answered without a place, and cancellations and the answers to elicitations are always read.
+//!   refused at once. Pings need no place, and cancellations and the answers to elicitations are always read.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -32,8 +32,7 @@ use super::message::{self, Refusal, invalid};
 use super::method_not_found;
 use crate::sync::lock;
 
-/// The longest line that is read, in bytes. The largest call of ours is a job with its scripts, some KB; parsed JSON takes up
-/// to forty times its length in memory.
+/// The longest line, in bytes: far more than a job with its scripts. Parsed JSON takes up to forty times its length.
 const MAX_LINE: usize = 1024 * 1024;
 
 /// The most calls that are under way or have an answer that the client has not taken.
@@ -49,8 +48,7 @@ pub(crate) struct Stdio {
 }
 
 impl Stdio {
-    /// Reads `input` and answers on `output`. Reading ends with `input`, when `output` is closed, or with `stop`; the receiver
-    /// then fires, and the calls under way may still be answered.
+    /// Reads until `input`, `output` or `stop` ends; then the receiver fires, and the calls under way may still be answered.
     pub(crate) fn new(
         input: impl AsyncRead + Send + Unpin + 'static,
         output: impl AsyncWrite + Send + Unpin + 'static,
@@ -142,7 +140,7 @@ impl Session {
 
     async fn write(&self, message: &impl Serialize) -> io::Result<()> {
         let mut output = self.output.lock().await;
-        // Only now: answers that wait for their turn take less room unwritten.
+        // Serialized only now: answers that wait for their turn take less memory so.
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         let written = match output.write_all(&line).await {
@@ -155,8 +153,7 @@ impl Session {
         written
     }
 
-    /// Answers the lines that are wrong, and passes the messages on. Returns `None` at the end of the input, or when nobody takes
-    /// the messages or the answers.
+    /// Answers wrong lines, and passes messages on, until the input ends or nobody takes messages or answers.
     async fn read(
         &self,
         mut input: impl AsyncBufRead + Send + Unpin,
@@ -167,7 +164,12 @@ impl Session {
             match self.accept(line).await {
                 Ok(None) => {}
                 Ok(Some(message)) => {
-                    let hello = initialize_id(&message);
+                    let hello = match &message {
+                        JsonRpcMessage::Request(call) if call.request.method() == "initialize" => {
+                            Some(call.id.clone())
+                        }
+                        _ => None,
+                    };
                     tx.send(message).await.ok()?;
                     let is_open = |id: &RequestId| lock(&self.state).calls.contains_key(id);
                     while hello.as_ref().is_some_and(is_open) {
@@ -198,7 +200,7 @@ impl Session {
                 if call.request.method() == "ping" {
                     let pong = ServerResult::empty(());
                     let pong = ServerJsonRpcMessage::response(pong, call.id.clone());
-                    // Where it fails the output is closed, and reading ends.
+                    // If this fails the output is closed, and reading ends.
                     self.write(&pong).await.ok();
                     return Ok(None);
                 }
@@ -208,7 +210,7 @@ impl Session {
                 if let ClientNotification::CancelledNotification(cancelled) = notification
                     && let Some(id) = &cancelled.params.request_id
                 {
-                    // rmcp does not answer it any more.
+                    // rmcp does not answer a cancelled call.
                     lock(&self.state).calls.remove(id);
                 }
             }
@@ -235,14 +237,14 @@ impl Session {
         if !is_known {
             return Err(method_not_found(method));
         }
-        // By its method: one that lacks its version is a custom request to rmcp.
+        // Goes by the method's name: rmcp parses one that lacks its version as a custom request.
         let may_come_first = ["initialize", "ping", "server/discover"].contains(&method);
         if !may_come_first && version.is_none() && !state.initialized {
             let error = "`initialize` comes first; since 2026-07-28 each request carries its version and capabilities in `_meta` instead";
             return Err(ErrorData::invalid_params(error, None));
         }
         if state.calls.contains_key(id) {
-            return Err(invalid("this id is that of a call under way"));
+            return Err(invalid("a call with this id is under way"));
         }
         if method == "ping" {
             return Ok(());
@@ -257,15 +259,6 @@ impl Session {
         request.extensions_mut().insert(Arc::clone(&permit));
         state.calls.insert(id.clone(), permit);
         Ok(())
-    }
-}
-
-fn initialize_id(message: &ClientJsonRpcMessage) -> Option<RequestId> {
-    match message {
-        JsonRpcMessage::Request(call) if call.request.method() == "initialize" => {
-            Some(call.id.clone())
-        }
-        _ => None,
     }
 }
 

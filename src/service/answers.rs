@@ -9,8 +9,7 @@ use super::sanitize::answers;
 use crate::launcher::JobState;
 use crate::progress::Progress;
 
-/// Returns an answer as the JSON that a client gets: a model pays for each byte, so without the fields that say nothing. That of
-/// a call that failed has an `error`.
+/// Returns an answer as JSON, without the fields that say nothing: a model pays for each byte. A failed call has an `error`.
 pub(crate) fn to_json(answer: &impl Serialize) -> serde_json::Result<Value> {
     let mut answer = serde_json::to_value(answer)?;
     leave_out_empty(&mut answer);
@@ -20,12 +19,11 @@ pub(crate) fn to_json(answer: &impl Serialize) -> serde_json::Result<Value> {
 /// The fields that are there even where they are `false` or empty.
 const KEPT: [&str; 4] = ["success", "is_done", "logs", "jobs"];
 
-/// Removes the fields that are `null`, `false`, empty, or a repetition, also of the objects within. The user's own config is
-/// not touched.
+/// Removes the fields that are `null`, `false`, empty, or a repetition, also in objects within but the user's own config.
 pub(crate) fn leave_out_empty(answer: &mut Value) {
     match answer {
         Value::Object(fields) => {
-            // Serde has left out what is empty in rows.
+            // Serde leaves out the empty fields of rows.
             let is_whole = |name: &str| matches!(name, "job_config" | "jobs");
             for (_, value) in fields.iter_mut().filter(|(name, _)| !is_whole(name)) {
                 leave_out_empty(value);
@@ -58,7 +56,7 @@ answers! {
     pub(crate) struct RunAnswer {
         /// `false` when nothing was started or previewed.
         pub success: bool,
-        /// Names the job from now on; of a dry run, the id that it has if its plan_id is given. Empty after an error.
+        /// Names the job from now on; for a dry run, the id it will have if launched with the plan_id. Empty after an error.
         pub job_id: String,
         /// `dry_run`, `blocked`, or the launcher's word.
         pub status: String,
@@ -70,20 +68,19 @@ answers! {
         /// `true` when the launcher has accepted the job.
         pub launch_confirmed: bool,
         pub oumi_job_id: String,
-        /// Names the plan that a dry run showed.
+        /// Names the plan that the dry run showed.
         pub plan_id: String,
         /// The job config that a cloud gets.
         #[schemars(with = "Option<Map<String, Value>>")]
         pub job_config: Option<Value>,
         /// Dollars an hour, at most; absent where that is not known, or nothing is billed.
         pub hourly_price: Option<f64>,
-        /// What it is the price of, or the reason why it is not known.
+        /// What the price is for, or why it is not known.
         pub price_note: String,
         pub warnings: Vec<String>,
     }
 
-    /// The answer of `poll_status`: what changes. A job is polled again and again, so what does not change is left to `list_jobs`,
-    /// and the place of its log to `get_job_logs`.
+    /// The answer of `poll_status`. A job is polled again and again: what does not change is left to `list_jobs`.
     pub(crate) struct PollAnswer {
         /// `true` when the launcher reported the job.
         pub success: bool,
@@ -107,9 +104,9 @@ answers! {
         pub pause: Duration,
         /// The time from start to end.
         pub duration_seconds: Option<u64>,
-        /// Of its cluster, in dollars.
+        /// Dollars an hour for its cluster.
         pub hourly_price: Option<f64>,
-        /// What its cluster has cost, and by what that is known.
+        /// What its cluster has cost, and the source of that figure.
         pub spent: Option<String>,
         /// Absolute; empty where the config names none, or it does not exist.
         pub output_dir: String,
@@ -143,13 +140,13 @@ answers! {
         /// `true` when lines were left out, one was cut, or lines remain to be read.
         pub truncated: bool,
         pub message: String,
-        /// The position to go on from: everything before it was given or left out.
+        /// Where to continue: everything before it was returned or left out.
         pub cursor: String,
         /// The line that is still being written.
         pub unfinished: Option<String>,
-        /// The count of new bytes, the newest ones, that are not here.
+        /// The number of new bytes, the newest ones, that are not in this answer.
         pub remaining_bytes: Option<u64>,
-        /// The count of lines that match.
+        /// The number of lines that match.
         pub matches: Option<usize>,
         /// The loss as a line of text.
         pub sparkline: Option<String>,
@@ -185,7 +182,7 @@ answers! {
 
     /// The answer of `stop_cluster` and `down_cluster`.
     pub(crate) struct ClusterAnswer {
-        /// `true` when the change is done, or goes on.
+        /// `true` when the change is done or still under way.
         pub success: bool,
         pub cloud: String,
         pub cluster_name: String,
@@ -194,15 +191,15 @@ answers! {
     }
 
     /// One job of a list.
-    // What is empty is left out by serde already: a list may have hundreds of rows.
+    // Serde leaves out the empty fields: a list may have hundreds of rows.
     #[schemars(inline)]
     pub(crate) struct JobRow {
         /// Names the job; the launcher's id for a job started elsewhere.
         pub job_id: String,
-        /// Empty where the job's id begins with it.
+        /// The command; empty where the job's id begins with it.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub command: String,
-        /// Its name on its cluster, of a job started elsewhere.
+        /// Its name on its cluster, for a job started elsewhere.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub name: String,
         /// The launcher's word.
@@ -215,33 +212,33 @@ answers! {
         /// Empty on this machine.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub cluster: String,
-        /// Empty where there is a config, which names it.
+        /// The model; empty where there is a config, which names it.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub model_name: String,
         /// `true` when the status is final.
         pub is_done: bool,
-        /// Month, day and minute.
+        /// Month, day and time.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub submitted: String,
-        /// The minute, with month and day where they differ from those of `submitted`.
+        /// The time, with month and day where they differ from those of `submitted`.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub ended: String,
         /// The name of the config file.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub config: String,
-        /// Step and loss of a job that has not ended well.
+        /// Step and loss, unless the job succeeded.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub progress: Option<String>,
-        /// The output folder that the config of a job that has ended well names; `~` is the home folder.
+        /// The output folder that the config names, once the job has succeeded; `~` is the home folder.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub output: String,
-        /// The idle minutes after which its cluster stops; `None` when it does not, or that is not known.
+        /// The idle minutes after which its cluster stops; `None` when it does not stop, or that is not known.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub autostop_minutes: Option<u64>,
         /// Dollars an hour.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub hourly_price: Option<f64>,
-        /// What its cluster has cost, and by what that is known.
+        /// What its cluster has cost, and the source of that figure.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub spent: Option<String>,
     }
@@ -251,7 +248,7 @@ answers! {
         pub jobs: Vec<JobRow>,
         /// The zone of the times in `jobs`.
         pub times: &'static str,
-        /// The count of older jobs that fit and were left out by the limit.
+        /// The number of older matching jobs left out by the limit.
         pub not_shown: Option<usize>,
         pub warnings: Vec<String>,
         /// `false` when the call failed, else absent.

@@ -27,7 +27,7 @@ pub(crate) struct RunRequest {
     /// Exactly EXECUTE for a real launch, once the user has agreed to the preview.
     #[serde(default)]
     pub user_confirmation: String,
-    /// From the dry run: refused when what would run is no longer that.
+    /// From the dry run: refused if what would run has changed.
     #[serde(default)]
     pub plan_id: String,
     /// Becomes the job id. Default: made from command and time.
@@ -51,7 +51,7 @@ pub(crate) struct RunRequest {
 pub(crate) struct PollRequest {
     #[serde(flatten)]
     pub job: JobIdentity,
-    /// Wait up to so long for news; above 55 only where the client shows progress.
+    /// Seconds to wait for news; above 55 only where the client shows progress.
     #[schemars(range(min = 0, max = 3600))]
     pub wait_seconds: u64,
     /// What counts as news: a change of status (default), or progress too: 1 % of the run after 15 s, or bad news.
@@ -59,7 +59,7 @@ pub(crate) struct PollRequest {
 }
 
 /// The news that a poll waits for.
-// It can be written as well, like the filter below: only so its default is in the schema.
+// Serialize, as for the filter below, puts the default into the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
@@ -78,7 +78,7 @@ pub(crate) struct LogsRequest {
     pub job: JobIdentity,
     /// Lines from the end; with grep, lines that match.
     pub lines: i64,
-    /// That of an answer: only what is new since.
+    /// From an earlier answer: only what is new since.
     pub cursor: String,
     /// Only lines that match this regular expression.
     pub grep: String,
@@ -88,7 +88,7 @@ pub(crate) struct LogsRequest {
     pub max_bytes: usize,
     /// Lines as written: bars and repeats are not folded.
     pub raw: bool,
-    /// Adds the loss as a PNG and a sparkline.
+    /// Add the loss as a PNG and a sparkline.
     pub plot: bool,
 }
 
@@ -113,7 +113,7 @@ impl Default for LogsRequest {
 pub(crate) struct CancelRequest {
     #[serde(flatten)]
     pub job: JobIdentity,
-    /// Kill at once instead of asking the processes to end. On a cloud: kill a launch that hangs.
+    /// Kill the processes at once instead of asking them to end. On a cloud: kill a launch that hangs.
     pub force: bool,
 }
 
@@ -145,7 +145,7 @@ pub(crate) struct DownRequest {
 pub(crate) struct ListRequest {
     /// The jobs to list.
     pub status: StatusFilter,
-    /// The most jobs, newest first.
+    /// At most so many, newest first.
     pub limit: u32,
 }
 
@@ -159,9 +159,7 @@ impl Default for ListRequest {
 }
 
 /// The jobs that a list shows.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, ValueEnum,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum StatusFilter {

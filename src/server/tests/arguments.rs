@@ -99,17 +99,17 @@ fn values_that_do_not_fit_are_refused_in_plain_words() {
         ("num_nodes", json!(true), "not true"),
         ("disk_size", json!(1e300), "a whole number"),
         ("disk_size", json!("NaN"), "a whole number"),
-        (
-            "confirm",
-            json!("yes"),
-            "a boolean, true or false, not \"yes\"",
-        ),
-        ("confirm", json!(1), "a boolean"),
+        ("confirm", json!("yes"), "true or false, not \"yes\""),
+        ("confirm", json!(1), "true or false"),
         ("config_path", json!(["a.yaml"]), "a string, not a list"),
         ("job_name", json!({ "a": "b" }), "a string, not an object"),
-        ("envs", json!("A=secret"), "an object of texts"),
-        ("envs", json!(["A=secret"]), "an object of texts"),
-        ("envs", json!({ "A": ["secret"] }), "`envs.A` does not fit"),
+        ("envs", json!("A=secret"), "an object of strings"),
+        ("envs", json!(["A=secret"]), "an object of strings"),
+        (
+            "envs",
+            json!({ "A": ["secret"] }),
+            "`envs.A` must be a string",
+        ),
         ("job_name", json!("x".repeat(9000)), "at most 8192 bytes"),
     ] {
         let error = run_with(name, given).unwrap_err();

@@ -23,7 +23,7 @@ fn misfits_are_refused_and_start_nothing() {
             "unknown field `dryrun`; nothing was done",
         ),
         (json!({ "num_nodes": -1 }), "`num_nodes`"),
-        (json!({ "confirm": "yes" }), "a boolean"),
+        (json!({ "confirm": "yes" }), "true or false"),
         (json!({ "command": null }), "missing field `command`"),
         (
             json!({ "command": "train; rm -rf /" }),
@@ -66,7 +66,7 @@ fn misfits_are_refused_and_start_nothing() {
             .contains("local")
     );
     // A tool that changes nothing passes over what it does not know, and says so.
-    let note = json!(["not known here, and ignored: tail, wait"]);
+    let note = json!(["unknown arguments were ignored: tail, wait"]);
     let listed = server.call("list_jobs", json!({ "tail": 5, "wait": 9 }));
     assert_eq!(listed.ok()["warnings"], note);
     for tool in ["poll_status", "get_job_logs"] {

@@ -124,9 +124,9 @@ fn bad_arguments_are_refused() {
             json!({ "cursor": "yesterday" }),
             "leave it out to get the end of the log",
         ),
-        (json!({ "cursor": cursor, "grep": "x" }), "leave cursor out"),
-        (json!({ "max_bytes": -1 }), "`max_bytes` does not fit"),
-        (json!({ "context": -1 }), "`context` does not fit"),
+        (json!({ "cursor": cursor, "grep": "x" }), "not both"),
+        (json!({ "max_bytes": -1 }), "`max_bytes` must be"),
+        (json!({ "context": -1 }), "`context` must be"),
     ] {
         let mut asked = asked;
         asked["job_id"] = job_id.as_str().into();

@@ -143,7 +143,7 @@ fn arrays_of_messages_are_refused_in_the_version_that_had_them_too() {
     raw.initialize("2025-03-26");
     let (code, id, message) = raw.refused(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#);
     assert_eq!((code, id), (INVALID_REQUEST, Value::Null));
-    assert!(message.contains("one to a line"), "{message}");
+    assert!(message.contains("one object on one line"), "{message}");
 }
 
 #[test]

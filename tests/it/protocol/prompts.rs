@@ -148,10 +148,6 @@ fn what_is_no_prompt_or_does_not_fit_one_is_refused_in_a_sentence() {
             "needs the argument `job_id`",
         ),
         (
-            json!({ "name": "watch_job", "arguments": { "job_id": long } }),
-            "needs the argument `job_id`",
-        ),
-        (
             json!({ "name": "watch_job", "arguments": ["sft"] }),
             "`prompts/get` needs `name`, the name of a prompt, and `arguments`, an object",
         ),

@@ -104,7 +104,7 @@ fn request_state_is_single_use() {
         "job.yaml",
         json!({ "cloud": "gcp", "accelerators": "A100:8" }),
     );
-    let foreign = "did not issue";
+    let foreign = "is not valid";
     let forged = again(&json!({ "requestState": "rs1.AAAA.AAAA" }), "accept");
     let answer = completed(&stateless(&mut server, "run_job", &launch, forged));
     assert!(answer.refused().contains(foreign), "{}", answer.refused());
